@@ -1,0 +1,49 @@
+PY   ?= python3
+BIN  := .venv/bin
+UV   := $(BIN)/uv
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench lock sql schema clean
+
+help: ## List what can be made
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+demo: .venv/.ready ## Run the main job on the built-in PostgreSQL
+	$(BIN)/runfold demo
+
+test: .venv/.ready ## Run every test on the built-in PostgreSQL
+	$(BIN)/python -m pytest -q
+
+check: .venv/.ready ## Formatting, lint, strict types, import contracts, generated SQL and schema
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m projections.compile --check
+	$(BIN)/python -m pytest -q tests/test_schema.py
+
+format: .venv/.ready ## Format and apply safe lint fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/.ready ## Measure the write path against the raw limit, as ratios
+	$(BIN)/python -m benchmarks
+
+lock: .venv/.ready ## Re-pin the dependencies with hashes
+	$(UV) pip compile -q pyproject.toml --universal --python-version 3.11 --group dev --generate-hashes --no-annotate --no-header -o requirements.lock
+
+sql: .venv/.ready ## Regenerate the SQL that is compiled from the Python declarations
+	$(BIN)/python -m projections.compile
+
+schema: .venv/.ready ## Regenerate migrations/schema.sql from a migrated database
+	$(BIN)/python -m tests.schema_dump
+
+clean: ## Remove the virtual environment and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/.ready: pyproject.toml requirements.lock
+	$(PY) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check uv
+	$(UV) pip install -q -p $(BIN)/python --require-hashes -r requirements.lock
+	$(UV) pip install -q -p $(BIN)/python --no-deps --no-build-isolation -e .
+	touch $@
