@@ -1,0 +1,220 @@
+"""What a caller asks for: commands, checked and written as the arrays that the SQL functions take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+from ledger.content import (
+    MAX_INT,
+    check_cost,
+    check_duration,
+    check_int,
+    check_run_id,
+    check_text,
+    encode_payload,
+)
+from ledger.errors import InvalidValue
+from ledger.events import CATALOGUE, Event, StepCompleted, StepFailed, UserEvent
+from ledger.lifecycle import State
+from ledger.run import Lease
+
+MAX_BATCH: Final = 10_000
+MAX_TAGS: Final = 50
+
+Target = Lease | UUID | str
+"""A run: by its lease where one is held, by its id where none is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submit:
+    """Ask for a run; the parameters are those of `Ledger.submit`."""
+
+    kind: str
+    input: Any = None
+    key: str | None = None
+    priority: int = 0
+    delay: float | timedelta | None = None
+    max_attempts: int = 3
+    deadline: datetime | float | timedelta | None = None
+    tags: Sequence[str] = ()
+
+    def row(self, limit_bytes: int) -> tuple[Any, ...]:
+        """Give the columns of `ledger.submit` after project and actor; raise InvalidValue or PayloadTooLarge."""
+        at, within = _deadline(self.deadline)
+        return (
+            check_text("kind", self.kind),
+            encode_payload({"input": self.input}, limit_bytes),
+            None if self.key is None else check_text("key", self.key),
+            check_int("priority", self.priority, least=0),
+            None if self.delay is None else check_duration("delay", self.delay),
+            check_int("max_attempts", self.max_attempts, least=1, most=1_000),
+            at,
+            within,
+            _array_literal(self.tags),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """Ask for a move of one run; the parameters are those of `Ledger.transition`."""
+
+    run: Target
+    to_state: State | str
+    park: bool = field(default=False, kw_only=True)
+    name: str | None = field(default=None, kw_only=True)
+    error_code: str | None = field(default=None, kw_only=True)
+    error_detail: Any = field(default=None, kw_only=True)
+    output: Any = field(default=None, kw_only=True)
+    output_sha256: str | bytes | None = field(default=None, kw_only=True)
+    cost_usd_delta: float | Decimal = field(default=0, kw_only=True)
+    step_count_delta: int = field(default=0, kw_only=True)
+    reason: str | None = field(default=None, kw_only=True)
+    content: Mapping[str, Any] | None = field(default=None, kw_only=True)
+    wait: float | timedelta | None = field(default=None, kw_only=True)
+    wait_outcome: State | str = field(default=State.CANCELLED, kw_only=True)
+    expected_version: int | None = field(default=None, kw_only=True)
+    key: str | None = field(default=None, kw_only=True)
+
+    def row(self, limit_bytes: int) -> tuple[Any, ...]:
+        """Give the columns of `ledger.transition` after project and actor; raise InvalidValue or PayloadTooLarge."""
+        run_id, token = identify(self.run)
+        state = check_state(self.to_state)
+        waits = state == State.WAITING_APPROVAL
+        if self.park and state not in _WAITS:
+            raise InvalidValue("park", self.park, f"only a waiting run can be parked, not one that becomes {state}")
+        if self.wait is not None and not waits:
+            raise InvalidValue("wait", self.wait, "only waiting_approval has a deadline of its own")
+        if self.wait_outcome not in _WAIT_OUTCOMES:
+            raise InvalidValue("wait_outcome", self.wait_outcome, "must be cancelled or timeout")
+        content = {"error_detail": self.error_detail, "output": self.output, "reason": self.reason}
+        if self.content:
+            content.update(_allowed_content(state, self.content))
+        cost = check_cost("cost_usd_delta", self.cost_usd_delta) if self.cost_usd_delta != 0 else None
+        steps = check_int("step_count_delta", self.step_count_delta, least=-MAX_INT)
+        return (
+            run_id,
+            token,
+            state.value,
+            self.park,
+            None if self.name is None else check_text("name", self.name),
+            None if self.error_code is None else check_text("error_code", self.error_code),
+            encode_payload(content, limit_bytes),
+            cost,
+            steps or None,
+            check_sha256(self.output_sha256),
+            None if self.wait is None else check_duration("wait", self.wait, positive=True),
+            str(self.wait_outcome) if waits else None,
+            self.expected_version,
+            None if self.key is None else check_text("key", self.key),
+        )
+
+
+_WAITS: Final = frozenset({State.WAITING_TOOL, State.WAITING_APPROVAL})
+_WAIT_OUTCOMES: Final = frozenset({State.CANCELLED, State.TIMEOUT})
+_CONTENT: Final = {
+    State.WAITING_TOOL: CATALOGUE["tool.requested"].content_fields(),
+    State.WAITING_APPROVAL: CATALOGUE["approval.requested"].content_fields(),
+}
+
+
+def _allowed_content(state: State, content: Mapping[str, Any]) -> Mapping[str, Any]:
+    allowed = _CONTENT.get(state, frozenset())
+    for name in content:
+        if name not in allowed:
+            known = ", ".join(sorted(allowed)) or "nothing"
+            raise InvalidValue("content", name, f"a move to {state} may carry {known}")
+    prompt = content.get("prompt")
+    if prompt is not None and not isinstance(prompt, str):
+        raise InvalidValue("prompt", prompt, "must be text")
+    return content
+
+
+def event_row(run: Target, event: Event, limit_bytes: int, expected: int | None, key: str | None) -> tuple[Any, ...]:
+    """Give the columns of `ledger.append` after project and actor; raise InvalidValue or PayloadTooLarge."""
+    run_id, token = identify(run)
+    if not isinstance(event, UserEvent | StepCompleted | StepFailed) and event.type != "note.added":
+        raise InvalidValue(
+            "event", event.type, "cannot be appended as such: append notes, steps and your own UserEvent types"
+        )
+    facts = event.model_dump(include={"name", "error_code", "cost_usd", "step_count"})
+    name, error_code, cost, steps = (facts.get(f) for f in ("name", "error_code", "cost_usd", "step_count"))
+    return (
+        run_id,
+        token,
+        event.type,
+        type(event).SCHEMA_VERSION,
+        None if name is None else check_text("name", name),
+        None if error_code is None else check_text("error_code", error_code),
+        encode_payload(event.content(), limit_bytes),
+        None if cost is None else check_cost("cost_usd", cost),
+        None if steps is None else check_int("step_count", steps, least=-MAX_INT),
+        expected,
+        None if key is None else check_text("key", key),
+    )
+
+
+def identify(run: Target) -> tuple[UUID, int | None]:
+    """Give the run's id, and the token if it is named by a lease."""
+    if isinstance(run, Lease):
+        return run.run_id, run.token
+    return check_run_id(run), None
+
+
+def check_state(value: object) -> State:
+    """Give the state; raise InvalidValue that lists the states."""
+    try:
+        return State(str(value))
+    except ValueError:
+        raise InvalidValue("state", value, f"must be one of {', '.join(State)}") from None
+
+
+def check_sha256(value: str | bytes | None) -> bytes | None:
+    """Give a SHA-256 digest as 32 bytes; raise InvalidValue for anything else."""
+    if value is None:
+        return None
+    try:
+        digest = bytes.fromhex(value) if isinstance(value, str) else bytes(value)
+    except (ValueError, TypeError):
+        digest = b""
+    if len(digest) != 32:  # noqa: PLR2004  the size of the digest
+        raise InvalidValue("output_sha256", value, "must be 64 hex digits or 32 bytes")
+    return digest
+
+
+def columns(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
+    """Turn rows into the parallel arrays of a SQL function; raise InvalidValue for more than 10,000."""
+    arrays = [list(column) for column in zip(*rows, strict=True)]
+    if arrays and len(arrays[0]) > MAX_BATCH:
+        raise InvalidValue("batch", len(arrays[0]), f"a call takes at most {MAX_BATCH:,} commands: split it")
+    return arrays
+
+
+def check_distinct(runs: Sequence[UUID]) -> None:
+    """Raise InvalidValue when a run is named twice in one call."""
+    if len(set(runs)) != len(runs):
+        twice = next(run for run in runs if runs.count(run) > 1)
+        raise InvalidValue("run", str(twice), "is named twice in one call: its events have an order, so make two calls")
+
+
+def _deadline(value: datetime | float | timedelta | None) -> tuple[datetime | None, timedelta | None]:
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise InvalidValue("deadline", value.isoformat(), "has no time zone: use an aware datetime or a timedelta")
+        return value, None
+    return None, None if value is None else check_duration("deadline", value)
+
+
+def _array_literal(tags: Sequence[str]) -> str | None:
+    if isinstance(tags, str) or not isinstance(tags, Sequence):
+        raise InvalidValue("tags", tags, "must be a list of texts")
+    if len(tags) > MAX_TAGS:
+        raise InvalidValue("tags", len(tags), f"at most {MAX_TAGS} to a run")
+    if not tags:
+        return None
+    quoted = (check_text("tag", tag).replace("\\", "\\\\").replace('"', '\\"') for tag in tags)
+    return "{" + ",".join(f'"{tag}"' for tag in quoted) + "}"

@@ -1,0 +1,135 @@
+"""What goes into payloads and text columns: checked once, on the way in."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from ledger.errors import InvalidValue, PayloadTooLarge
+
+MAX_TEXT: Final = 200
+MAX_DEPTH: Final = 32
+MAX_INT: Final = 2_147_483_647
+MAX_COST_USD: Final = Decimal(1_000_000_000)
+MAX_DURATION: Final = timedelta(days=3650)
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
+
+
+def encode_payload(content: Mapping[str, Any], limit_bytes: int) -> str | None:
+    """Write content as the JSON text that is stored and hashed; None when there is none.
+
+    Raises InvalidValue for what JSON cannot hold and PayloadTooLarge above the limit.
+    """
+    given = {name: value for name, value in content.items() if value is not None}
+    if not given:
+        return None
+    for name, value in given.items():
+        if isinstance(value, BaseModel):
+            given[name] = value = value.model_dump(mode="json")
+        _check(name, value, 0)
+    text = json.dumps(given, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
+    size = len(text.encode())
+    if size > limit_bytes:
+        raise PayloadTooLarge(" and ".join(given), size, limit_bytes)
+    return text
+
+
+def _check(path: str, value: Any, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise InvalidValue(path[:80], "...", f"is nested deeper than {MAX_DEPTH} levels: flatten it")
+    match value:
+        case str():
+            check_encodable(path, value)
+        case None | bool() | int():
+            pass
+        case float():
+            if not math.isfinite(value):
+                raise InvalidValue(path, value, "JSON has no NaN and no infinity: leave it out or write it as text")
+        case dict():
+            for key, inner in value.items():
+                if not isinstance(key, str):
+                    raise InvalidValue(path, key, "JSON objects have text keys")
+                check_encodable(path, key)
+                _check(f"{path}.{key}", inner, depth + 1)
+        case list() | tuple():
+            for index, inner in enumerate(value):
+                _check(f"{path}[{index}]", inner, depth + 1)
+        case _:
+            raise InvalidValue(path, value, f"a {type(value).__name__} is not JSON: convert it to text, numbers, lists or objects")
+
+
+def check_encodable(name: str, value: str) -> None:
+    """Raise InvalidValue for text that PostgreSQL cannot store."""
+    if "\x00" in value:
+        raise InvalidValue(name, value, "contains NUL, which PostgreSQL cannot store: remove it")
+    if _SURROGATE.search(value):
+        raise InvalidValue(name, value, "contains a lone surrogate, which is not Unicode text: decode it properly")
+
+
+def check_text(name: str, value: object, *, limit: int = MAX_TEXT) -> str:
+    """Give short text back; raise InvalidValue unless it has 1 to `limit` printable characters."""
+    if not isinstance(value, str):
+        raise InvalidValue(name, value, "must be text")
+    check_encodable(name, value)
+    if not 0 < len(value) <= limit:
+        raise InvalidValue(name, value, f"must have 1 to {limit} characters, not {len(value)}")
+    if _CONTROL.search(value):
+        raise InvalidValue(name, value, "must not contain control characters")
+    return value
+
+
+def check_int(name: str, value: object, *, least: int, most: int = MAX_INT) -> int:
+    """Give a whole number back; raise InvalidValue unless it is within the limits."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidValue(name, value, "must be a whole number")
+    if not least <= value <= most:
+        raise InvalidValue(name, value, f"must be {least} to {most}")
+    return value
+
+
+def check_cost(name: str, value: object) -> Decimal:
+    """Give an amount in US dollars as a decimal with six places; raise InvalidValue unless it is finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise InvalidValue(name, value, "must be a number of US dollars")
+    try:
+        cost = Decimal(str(value)).quantize(Decimal("0.000001"))
+    except InvalidOperation:
+        raise InvalidValue(name, value, "must be a finite number of US dollars") from None
+    if not cost.is_finite() or abs(cost) > MAX_COST_USD:
+        raise InvalidValue(name, value, f"must be a finite number of US dollars, at most {MAX_COST_USD:,}")
+    return cost
+
+
+def check_duration(name: str, value: object, *, positive: bool = False) -> timedelta:
+    """Give a duration in seconds or as a timedelta back as a timedelta; raise InvalidValue outside 0 to ten years."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        value = timedelta(seconds=value) if abs(value) <= MAX_DURATION.total_seconds() else value
+    if not isinstance(value, timedelta):
+        raise InvalidValue(name, value, f"must be seconds or a timedelta, at most {MAX_DURATION.days} days")
+    if value < timedelta(0) or value > MAX_DURATION or (positive and not value):
+        least = "more than 0" if positive else "0 or more"
+        raise InvalidValue(name, value, f"must be {least} and at most {MAX_DURATION.days} days")
+    return value
+
+
+def check_run_id(value: object) -> UUID:
+    """Give a run id as a UUID; raise InvalidValue unless it is a UUIDv7."""
+    if isinstance(value, str):
+        try:
+            value = UUID(value)
+        except ValueError:
+            raise InvalidValue("run id", value, "is not a UUID: copy it from `runfold runs`") from None
+    if not isinstance(value, UUID):
+        raise InvalidValue("run id", value, "must be a UUID or its text")
+    if value.version != 7:  # noqa: PLR2004  the version that the ledger makes
+        raise InvalidValue("run id", str(value), "is not a UUIDv7, so no ledger made it: copy it from `runfold runs`")
+    return value

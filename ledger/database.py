@@ -1,0 +1,139 @@
+"""Connections: from a URL to a pool that is known to lead to a usable database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeAlias
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from uuid import UUID
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from ledger.errors import (
+    AccessDenied,
+    DatabaseRefused,
+    DatabaseUnavailable,
+    DuplicateKey,
+    InvalidValue,
+    LedgerError,
+    MissingPartition,
+    NewerSchema,
+    NotMigrated,
+    UnknownProject,
+    UnsupportedServer,
+)
+
+OLDEST_SERVER: Final = 15
+Connection: TypeAlias = "asyncpg.Connection[Any] | AsyncConnection | AsyncSession"
+"""What a caller may hand over to have a command join a transaction of its own."""
+Pool: TypeAlias = "asyncpg.Pool[Any]"
+
+
+async def open_pool(url: str, size: int) -> Pool:
+    """Open a pool of at most `size` connections; raise DatabaseUnavailable if no connection can be had."""
+    try:
+        return await asyncpg.create_pool(
+            driver_url(url),
+            min_size=1,
+            max_size=size,
+            timeout=10,
+            server_settings={"application_name": "runfold", "TimeZone": "UTC"},
+        )
+    except (OSError, ValueError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise DatabaseUnavailable(shown(url), str(error) or type(error).__name__) from error
+
+
+async def check(pool: Pool, head: str, known: Any) -> None:
+    """Raise unless the server is recent enough and its schema is this code's.
+
+    Raises UnsupportedServer, NotMigrated or NewerSchema.
+    """
+    number, found = await schema_revision(pool)
+    if number // 10_000 < OLDEST_SERVER:
+        raise UnsupportedServer(f"{number // 10_000}.{number % 10_000}", OLDEST_SERVER)
+    if found is None or (found != head and known(found)):
+        raise NotMigrated(found, head)
+    if found != head:
+        raise NewerSchema(found, head)
+
+
+async def schema_revision(pool: Pool) -> tuple[int, str | None]:
+    """Give the server's version number and the schema revision of the database, if it has one."""
+    number = int(await pool.fetchval("SELECT current_setting('server_version_num')"))
+    if await pool.fetchval("SELECT to_regclass('ledger.alembic_version')") is None:
+        return number, None
+    return number, await pool.fetchval("SELECT version_num FROM ledger.alembic_version")
+
+
+async def fetch(source: Pool | Connection, sql: str, *args: Any) -> Sequence[Mapping[str, Any]]:
+    """Run one statement and give its rows; database errors come out as ledger errors."""
+    try:
+        if isinstance(source, AsyncSession):
+            source = await source.connection()
+        if isinstance(source, AsyncConnection):
+            return (await source.exec_driver_sql(sql, args)).mappings().all()  # type: ignore[return-value]  # RowMapping is a Mapping of str here
+        return await source.fetch(sql, *args)
+    except DBAPIError as error:
+        raise translated(getattr(error.orig, "__cause__", None) or error, args) from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        raise translated(error, args) from error
+    except (OverflowError, asyncpg.exceptions.DataError) as error:
+        raise InvalidValue("value", args, f"does not fit its column: {error}") from error
+
+
+def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:
+    """Turn a database error into the ledger error it stands for, by SQLSTATE and never by its text."""
+    state = getattr(error, "sqlstate", None) or ""
+    project = str(args[0]) if args else ""
+    if state == "RF404":
+        return UnknownProject(project)
+    if state == "RF409":
+        facts = json.loads(getattr(error, "detail", None) or "{}")
+        return DuplicateKey(facts["key"], UUID(facts["run_id"]), facts["version"])
+    if state in {"3F000", "42P01", "42883"}:
+        return NotMigrated(None, "this code's schema")
+    if state == "42501":
+        return AccessDenied(str(error))
+    if state == "23514" and getattr(error, "constraint_name", None) is None:
+        return MissingPartition()
+    if not state or state[:2] in {"08", "57", "53"} or state == "25006":
+        return DatabaseUnavailable("the server", str(error) or type(error).__name__)
+    return DatabaseRefused(state, str(error))
+
+
+def driver_url(url: str) -> str:
+    """Write the URL as asyncpg takes it."""
+    parts = _parsed(url)
+    return _unsplit(parts._replace(scheme="postgresql"))
+
+
+def sqlalchemy_url(url: str) -> str:
+    """Write the URL as SQLAlchemy takes it."""
+    parts = _parsed(url)
+    return _unsplit(parts._replace(scheme="postgresql+asyncpg"))
+
+
+def shown(url: str) -> str:
+    """Write the URL for people: without its password."""
+    parts = urlsplit(url)
+    if parts.password:
+        parts = parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@"))
+    return unquote(_unsplit(parts))
+
+
+def _parsed(url: str) -> SplitResult:
+    parts = urlsplit(url)
+    if parts.scheme not in {"postgresql", "postgres", "postgresql+asyncpg"}:
+        raise InvalidValue(
+            "database URL", shown(url), "must look like postgresql://user@host/database, or be left out for the built-in one"
+        )
+    return parts
+
+
+def _unsplit(parts: SplitResult) -> str:
+    # urlunsplit drops the empty authority that a socket URL may have
+    return urlunsplit(parts) if parts.netloc else f"{parts.scheme}://{urlunsplit(parts._replace(scheme=''))}"
+

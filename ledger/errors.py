@@ -1,0 +1,198 @@
+"""Every error the ledger raises: named after the fact, with the data as attributes (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+
+class LedgerError(Exception):
+    """Base of every error the ledger raises on purpose."""
+
+
+class InvalidValue(LedgerError):
+    """A value given by the caller cannot be accepted; nothing was written."""
+
+    def __init__(self, name: str, value: object, remedy: str) -> None:
+        self.name, self.value, self.remedy = name, value, remedy
+        shown = repr(value)
+        if len(shown) > 120:  # noqa: PLR2004  an error line, not a dump of the input
+            shown = shown[:117] + "..."
+        super().__init__(f"{name} {shown}: {remedy}")
+
+
+class PayloadTooLarge(LedgerError):
+    """A payload exceeds the limit; nothing was written."""
+
+    def __init__(self, what: str, size_bytes: int, limit_bytes: int) -> None:
+        self.what, self.size_bytes, self.limit_bytes = what, size_bytes, limit_bytes
+        super().__init__(
+            f"{what} is {size_bytes:,} bytes of JSON, the limit is {limit_bytes:,}: store the content elsewhere and "
+            "pass a reference and its SHA-256, or raise RUNFOLD_PAYLOAD_LIMIT_BYTES"
+        )
+
+
+class UnknownProject(LedgerError):
+    """The project does not exist in this database."""
+
+    def __init__(self, project_id: str) -> None:
+        self.project_id = project_id
+        super().__init__(f"project {project_id!r} does not exist: `runfold project create {project_id}` makes it")
+
+
+class UnknownKind(LedgerError):
+    """A filter names a kind that no run of the project has ever had."""
+
+    def __init__(self, kind: str, known: Sequence[str]) -> None:
+        self.kind, self.known = kind, tuple(known)
+        some = ", ".join(known[:10]) or "none yet"
+        super().__init__(f"no run of kind {kind!r} was ever submitted; known kinds: {some}")
+
+
+class RunNotFound(LedgerError):
+    """No run with this id is in this project."""
+
+    def __init__(self, run_id: UUID | str, project_id: str) -> None:
+        self.run_id, self.project_id = run_id, project_id
+        super().__init__(f"run {run_id} is not in project {project_id!r}: `runfold runs` lists what is")
+
+
+class IllegalTransition(LedgerError):
+    """The state machine has no such edge; nothing was appended."""
+
+    def __init__(self, run_id: UUID, from_state: str, to_state: str, detail: str = "") -> None:
+        self.run_id, self.from_state, self.to_state = run_id, from_state, to_state
+        super().__init__(f"run {run_id} is {from_state} and cannot become {to_state}" + (f": {detail}" if detail else ""))
+
+
+class LeaseLost(LedgerError):
+    """The token is not the run's current lease any more; the write was refused and the refusal recorded."""
+
+    def __init__(self, run_id: UUID, token: int, state: str, current_token: int | None, worker_id: str | None) -> None:
+        self.run_id, self.token, self.state = run_id, token, state
+        self.current_token, self.worker_id = current_token, worker_id
+        now = f"held by {worker_id} under token {current_token}" if current_token is not None else f"{state}, not leased"
+        super().__init__(f"token {token} of run {run_id} is not current (the run is {now}): stop working on it")
+
+
+class LeaseRequired(LedgerError):
+    """The run is leased, or would have to be: this write needs the lease's token."""
+
+    def __init__(self, run_id: UUID, state: str, to_state: str, worker_id: str | None) -> None:
+        self.run_id, self.state, self.to_state, self.worker_id = run_id, state, to_state, worker_id
+        holder = f"held by {worker_id}" if worker_id else "not leased"
+        super().__init__(
+            f"run {run_id} is {state}, {holder}: {to_state} needs the lease that claim() returned, not a bare run id"
+        )
+
+
+class VersionConflict(LedgerError):
+    """The run has moved on since the version the caller looked at; nothing was appended."""
+
+    def __init__(self, run_id: UUID, expected: int, actual: int) -> None:
+        self.run_id, self.expected, self.actual = run_id, expected, actual
+        super().__init__(f"run {run_id} is at version {actual}, not {expected}: read it again and decide again")
+
+
+class AttemptsExhausted(LedgerError):
+    """The run has no attempt left to retry with; nothing was appended."""
+
+    def __init__(self, run_id: UUID, attempt_count: int, max_attempts: int) -> None:
+        self.run_id, self.attempt_count, self.max_attempts = run_id, attempt_count, max_attempts
+        super().__init__(f"run {run_id} has used {attempt_count} of {max_attempts} attempts: end it as failed instead")
+
+
+class DuplicateKey(LedgerError):
+    """The idempotency key was used before with other content; nothing was written."""
+
+    def __init__(self, key: str, run_id: UUID, version: int) -> None:
+        self.key, self.run_id, self.version = key, run_id, version
+        super().__init__(
+            f"key {key!r} already names event {version} of run {run_id} with other content: "
+            "use another key, or repeat the first command unchanged"
+        )
+
+
+class DatabaseUnavailable(LedgerError):
+    """The database cannot be reached or refuses the connection."""
+
+    def __init__(self, target: str, reason: str) -> None:
+        self.target, self.reason = target, reason
+        super().__init__(f"cannot use the database at {target}: {reason}")
+
+
+class AccessDenied(LedgerError):
+    """The login lacks a privilege."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"{reason}: grant the login role runfold_worker (or runfold_reader to read only)")
+
+
+class DatabaseRefused(LedgerError):
+    """The database refused a statement for a reason that has no error of its own here."""
+
+    def __init__(self, sqlstate: str, reason: str) -> None:
+        self.sqlstate, self.reason = sqlstate, reason
+        super().__init__(f"the database refused the statement ({sqlstate}): {reason}")
+
+
+class MissingPartition(LedgerError):
+    """No partition of the event table takes new runs; nothing was written."""
+
+    def __init__(self) -> None:
+        super().__init__("no partition takes this month's runs: run `runfold db upgrade`, and keep a reaper running")
+
+
+class UnsupportedServer(LedgerError):
+    """The server is older than the oldest supported PostgreSQL."""
+
+    def __init__(self, version: str, oldest: int) -> None:
+        self.version, self.oldest = version, oldest
+        super().__init__(f"the server is PostgreSQL {version}; Runfold needs {oldest} or newer: upgrade the server")
+
+
+class NotMigrated(LedgerError):
+    """The database lacks the schema, or has an older one than this code."""
+
+    def __init__(self, found: str | None, wanted: str) -> None:
+        self.found, self.wanted = found, wanted
+        have = f"schema revision {found}" if found else "no Runfold schema"
+        super().__init__(f"the database has {have}, this code needs {wanted}: run `runfold db upgrade`")
+
+
+class NewerSchema(LedgerError):
+    """The database was migrated by newer code."""
+
+    def __init__(self, found: str, wanted: str) -> None:
+        self.found, self.wanted = found, wanted
+        super().__init__(
+            f"the database is at schema revision {found}, newer than this code ({wanted}): install a newer runfold"
+        )
+
+
+class EmbeddedPostgresError(LedgerError):
+    """The built-in PostgreSQL cannot be started, shared or stopped."""
+
+
+class ConfigurationError(LedgerError):
+    """The settings contradict each other or are out of range."""
+
+
+class UnknownEvent(LedgerError):
+    """An event type or schema version that this code does not know where it must."""
+
+    def __init__(self, type_: str, schema_version: int, known: Any = None) -> None:
+        self.type, self.schema_version = type_, schema_version
+        super().__init__(f"event type {type_!r} schema version {schema_version} is not known here: {known or 'upgrade runfold'}")
+
+
+class UnknownVersion(LedgerError):
+    """The run has no such version, or did not exist at that time."""
+
+    def __init__(self, run_id: UUID, asked: int | datetime, newest: int) -> None:
+        self.run_id, self.asked, self.newest = run_id, asked, newest
+        at = f"version {asked}" if isinstance(asked, int) else f"time {asked.isoformat()}"
+        super().__init__(f"run {run_id} had no state at {at}: its versions are 1 to {newest}")

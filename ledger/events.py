@@ -1,0 +1,415 @@
+"""The event catalogue: one frozen model per type. It is the storage contract (pure).
+
+A field marked `Content` lives in the erasable payload of the event; every other field is a fact, a typed
+column of table `ledger.event` with the same name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Final, Literal, get_args
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+
+from ledger.errors import InvalidValue, UnknownEvent
+from ledger.lifecycle import RESERVED, State
+
+MAX_TYPE_LENGTH: Final = 80
+_TYPE: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
+
+
+class _ContentMark:
+    """Marks a field that is stored in the payload."""
+
+
+CONTENT: Final = _ContentMark()
+Content = Annotated[JsonValue, CONTENT]
+"""Any JSON value, kept in the payload; None where the event has none or it was erased."""
+ContentText = Annotated[str | None, CONTENT]
+"""Text kept in the payload."""
+
+
+CATALOGUE: "Final[dict[str, type[Event]]]" = {}
+"""The model of every known event type."""
+
+
+class Event(BaseModel):
+    """One immutable fact about a run, as every event carries it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    SCHEMA_VERSION: ClassVar[int] = 1
+    """Raised by a change of meaning, together with an upcaster from the version before."""
+
+    type: str
+    project_id: str = ""
+    run_id: UUID = UUID(int=0)
+    version: int = 0
+    position: int = 0
+    recorded_at: datetime | None = None
+    schema_version: int = 1
+    actor: str = ""
+    state: State | None = None
+    key: str | None = None
+    payload_hash: bytes | None = None
+    hash: bytes = b""
+    erased: bool = False
+
+    @classmethod
+    def content_fields(cls) -> frozenset[str]:
+        """Name the fields that are stored in the payload."""
+        return frozenset(name for name, field in cls.model_fields.items() if CONTENT in field.metadata)
+
+    def content(self) -> dict[str, Any]:
+        """Give what the payload holds: the content fields that are set."""
+        own = type(self).content_fields()
+        return {k: v for k, v in self.model_dump(mode="json", include=set(own)).items() if v is not None}
+
+
+class RunSubmitted(Event):
+    """A run was asked for; it is pending and claimable from `available_at`."""
+
+    type: Literal["run.submitted"] = "run.submitted"
+    kind: str
+    priority: int
+    max_attempts: int
+    available_at: datetime
+    deadline: datetime | None = None
+    tags: tuple[str, ...] = ()
+    input: Content = None
+
+
+class _Leased(Event):
+    """The lease as it is after the event; all None when the run is not leased."""
+
+    worker_id: str | None = None
+    token: int | None = None
+    lease_until: datetime | None = None
+
+
+class LeaseAcquired(_Leased):
+    """A worker holds the run; the version of this event is the fencing token."""
+
+    type: Literal["lease.acquired"] = "lease.acquired"
+    attempt: int
+
+
+class LeaseHeartbeat(Event):
+    """The holder is alive; `late_ms` tells how long after the lease's end the beat came."""
+
+    type: Literal["lease.heartbeat"] = "lease.heartbeat"
+    token: int
+    lease_until: datetime
+    late_ms: int | None = None
+
+
+class LeaseReleased(Event):
+    """The holder gave the run back unharmed; the attempt is not charged."""
+
+    type: Literal["lease.released"] = "lease.released"
+    attempt: int
+    available_at: datetime
+    compensates: int
+
+
+class LeaseExpired(Event):
+    """The lease passed its end without a heartbeat; the run is pending again."""
+
+    type: Literal["lease.expired"] = "lease.expired"
+    available_at: datetime
+    error_code: str
+    compensates: int
+
+
+class _Work(Event):
+    """A worker's account of a piece of work, with what it cost."""
+
+    name: str
+    token: int | None = None
+    cost_usd: Decimal | None = None
+    step_count: int | None = None
+
+
+class StepCompleted(_Work):
+    """A step's result, recorded once."""
+
+    type: Literal["step.completed"] = "step.completed"
+    output: Content = None
+
+
+class StepFailed(_Work):
+    """A step's error."""
+
+    type: Literal["step.failed"] = "step.failed"
+    error_code: str | None = None
+    error_detail: Content = None
+
+
+class _Wait(_Leased):
+    """A move into or out of waiting, with what it cost."""
+
+    name: str | None = None
+    available_at: datetime | None = None
+    cost_usd: Decimal | None = None
+    step_count: int | None = None
+    output_sha256: bytes | None = None
+    error_code: str | None = None
+    error_detail: Content = None
+    output: Content = None
+    reason: ContentText = None
+
+
+class ToolRequested(_Wait):
+    """The run waits for a tool: held when the lease is kept, parked when it is not."""
+
+    type: Literal["tool.requested"] = "tool.requested"
+    input: Content = None
+
+
+class ToolCompleted(_Wait):
+    """The tool answered."""
+
+    type: Literal["tool.completed"] = "tool.completed"
+
+
+class ToolFailed(_Wait):
+    """The tool answered with an error; the run decides what that means."""
+
+    type: Literal["tool.failed"] = "tool.failed"
+
+
+class ApprovalRequested(_Wait):
+    """The run waits for a person; undecided at `wait_until` it becomes `wait_outcome`."""
+
+    type: Literal["approval.requested"] = "approval.requested"
+    wait_until: datetime | None = None
+    wait_outcome: str | None = None
+    prompt: ContentText = None
+    show: Content = None
+
+
+class ApprovalGranted(_Wait):
+    """A person said yes."""
+
+    type: Literal["approval.granted"] = "approval.granted"
+
+
+class _Ended(Event):
+    """An end of the run, with what the last piece of work cost."""
+
+    name: str | None = None
+    cost_usd: Decimal | None = None
+    step_count: int | None = None
+    output_sha256: bytes | None = None
+    error_code: str | None = None
+    compensates: int | None = None
+    error_detail: Content = None
+    output: Content = None
+    reason: ContentText = None
+
+
+class ApprovalRejected(_Ended):
+    """A person said no; the run is cancelled."""
+
+    type: Literal["approval.rejected"] = "approval.rejected"
+
+
+class ApprovalExpired(_Ended):
+    """Nobody decided in time."""
+
+    type: Literal["approval.expired"] = "approval.expired"
+
+
+class RunCompleted(_Ended):
+    """The run reached its goal."""
+
+    type: Literal["run.completed"] = "run.completed"
+
+
+class RunFailed(_Ended):
+    """The run cannot reach its goal."""
+
+    type: Literal["run.failed"] = "run.failed"
+
+
+class RunCancelled(_Ended):
+    """Somebody called the run off."""
+
+    type: Literal["run.cancelled"] = "run.cancelled"
+
+
+class RunTimedOut(_Ended):
+    """The run passed its deadline."""
+
+    type: Literal["run.timed_out"] = "run.timed_out"
+
+
+class RunRetried(Event):
+    """An attempt failed and another is allowed; the run is claimable from `available_at`."""
+
+    type: Literal["run.retried"] = "run.retried"
+    available_at: datetime
+    error_code: str | None = None
+    compensates: int
+    error_detail: Content = None
+
+
+class CancelRequested(Event):
+    """Somebody called a held run off; its worker learns of it with the next heartbeat."""
+
+    type: Literal["cancel.requested"] = "cancel.requested"
+    reason: ContentText = None
+
+
+class WriteRefused(Event):
+    """A write under a token that is not current was refused: `name` says what, `token` under which."""
+
+    type: Literal["write.refused"] = "write.refused"
+    name: str
+    token: int
+    worker_id: str | None = None
+
+
+class NoteAdded(Event):
+    """Somebody's remark."""
+
+    type: Literal["note.added"] = "note.added"
+    text: ContentText = None
+
+
+class PayloadErased(Event):
+    """The payload of event `compensates` was erased on request; its hash stays."""
+
+    type: Literal["payload.erased"] = "payload.erased"
+    compensates: int
+    reason: ContentText = None
+
+
+class UserEvent(Event):
+    """Base of a user's own event types: subclass it with a `type` literal under your own prefix.
+
+    Every field you add is content. `cost_usd` and `step_count` add to the run's totals.
+    """
+
+    cost_usd: Decimal | None = None
+    step_count: int | None = None
+    data: Content = None
+
+    @classmethod
+    def content_fields(cls) -> frozenset[str]:
+        """Name the fields that are stored in the payload: all that the subclass added."""
+        return frozenset(cls.model_fields) - (frozenset(UserEvent.model_fields) - {"data"})
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """Register the subclass under its type, so that histories give it back."""
+        type_ = cls.model_fields["type"].default
+        if isinstance(type_, str):
+            CATALOGUE[check_user_type(type_)] = cls
+
+
+class OpaqueEvent(Event):
+    """An event that this code has no model for: its facts and content, as they are stored."""
+
+    facts: dict[str, Any] = Field(default_factory=dict)
+    raw: Content = None
+
+
+BuiltIn = Annotated[
+    RunSubmitted
+    | LeaseAcquired
+    | LeaseHeartbeat
+    | LeaseReleased
+    | LeaseExpired
+    | StepCompleted
+    | StepFailed
+    | ToolRequested
+    | ToolCompleted
+    | ToolFailed
+    | ApprovalRequested
+    | ApprovalGranted
+    | ApprovalRejected
+    | ApprovalExpired
+    | RunCompleted
+    | RunFailed
+    | RunCancelled
+    | RunTimedOut
+    | RunRetried
+    | CancelRequested
+    | WriteRefused
+    | NoteAdded
+    | PayloadErased,
+    Field(discriminator="type"),
+]
+"""Every event type of the ledger itself, told apart by `type`."""
+
+_BUILT_IN: Final[TypeAdapter[Event]] = TypeAdapter(BuiltIn)
+CATALOGUE.update({model.model_fields["type"].default: model for model in get_args(get_args(BuiltIn)[0])})
+
+
+def from_row(facts: Mapping[str, Any], body: str | None) -> Event:
+    """Build the event of a stored row: its columns that are not null, and its payload's JSON text.
+
+    Content of an older schema version is upcast. A type, a newer schema version or a field that this code does
+    not know gives an `OpaqueEvent`: reading a history never fails on one event, and never hides one.
+    """
+    erased = body is None and "payload_hash" in facts
+    content = json.loads(body) if body is not None else {}
+    model = CATALOGUE.get(facts["type"])
+    if model is None or facts["schema_version"] > model.SCHEMA_VERSION:
+        return _opaque(facts, content, erased=erased)
+    try:
+        content = upcast(facts["type"], facts["schema_version"], content, model.SCHEMA_VERSION)
+        values = {**facts, **content, "erased": erased}
+        if issubclass(model, UserEvent):
+            return model.model_validate(values)
+        return _BUILT_IN.validate_python(values)
+    except (ValidationError, UnknownEvent, TypeError):
+        return _opaque(facts, content, erased=erased)
+
+
+def _opaque(facts: Mapping[str, Any], content: Any, *, erased: bool) -> OpaqueEvent:
+    envelope = {k: v for k, v in facts.items() if k in Event.model_fields}
+    rest = {k: v for k, v in facts.items() if k not in Event.model_fields}
+    return OpaqueEvent(**envelope, facts=rest, raw=content or None, erased=erased)
+
+
+Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
+_UPCASTERS: Final[dict[tuple[str, int], Upcaster]] = {}
+
+
+def upcaster(type_: str, from_version: int) -> Callable[[Upcaster], Upcaster]:
+    """Register the pure step that turns content of `from_version` into content of the next version."""
+
+    def register(step: Upcaster) -> Upcaster:
+        _UPCASTERS[type_, from_version] = step
+        return step
+
+    return register
+
+
+def upcast(type_: str, version: int, content: dict[str, Any], wanted: int) -> dict[str, Any]:
+    """Bring content from its stored schema version to `wanted`, one registered step at a time.
+
+    Raises UnknownEvent where a step is missing.
+    """
+    while version < wanted:
+        step = _UPCASTERS.get((type_, version))
+        if step is None:
+            raise UnknownEvent(type_, version, f"no upcaster to version {version + 1} is registered")
+        content, version = step(content), version + 1
+    return content
+
+
+def check_user_type(type_: str) -> str:
+    """Give the event type back if a user may own it; raise InvalidValue if not."""
+    if len(type_) > MAX_TYPE_LENGTH or not _TYPE.fullmatch(type_):
+        raise InvalidValue("event type", type_, "use lower-case words joined by dots, such as 'acme.page_read'")
+    if type_.split(".", 1)[0] in RESERVED:
+        raise InvalidValue("event type", type_, "this prefix belongs to the ledger; use a prefix of your own")
+    return type_

@@ -1,0 +1,526 @@
+"""The ledger: every write is one call of a SQL function, every read a query. See `ledger/sql` for what they do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final, Self
+from uuid import UUID
+
+from ledger import calls, log
+from ledger.claiming import Marks
+from ledger.commands import (
+    Submit,
+    Target,
+    Transition,
+    check_distinct,
+    check_state,
+    columns,
+    event_row,
+    identify,
+)
+from ledger.content import check_duration, check_int, check_run_id, check_text, encode_payload
+from ledger.database import Connection, Pool, fetch
+from ledger.errors import DatabaseRefused, DuplicateKey, InvalidValue, LeaseLost, LedgerError, RunNotFound, UnknownVersion
+from ledger.events import Event
+from ledger.identity import default_actor
+from ledger.lifecycle import LEASE_EXPIRED, State
+from ledger.opening import opened
+from ledger.reading import list_runs, read_history
+from ledger.refusal import refusal
+from ledger.run import Lease, Receipt, Run, Submission
+from ledger.settings import Settings
+from ledger.verify import Report, verify
+
+UNIQUE_VIOLATION: Final = "23505"
+
+
+class Ledger:
+    """The run ledger of one project: submit, claim, heartbeat, transition, reap, and the full history of it all.
+
+    Every write is one round trip and one transaction. Made by `Ledger.open`; safe for concurrent use within one
+    event loop.
+    """
+
+    def __init__(self, pool: Pool, project_id: str, settings: Settings) -> None:
+        self.pool = pool
+        self.project_id = project_id
+        self.settings = settings
+        self.actor = settings.actor or default_actor()
+        self._marks = Marks()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, url: str | None = None, project: str | None = None, *, create_project: bool = False
+    ) -> AsyncIterator[Self]:
+        """Open the ledger of a project (default: `default`) in the database at `url`.
+
+        Without a URL, here or in RUNFOLD_URL, the built-in PostgreSQL is started and migrated; a database of your
+        own is never migrated silently. The project `default` of the built-in one is made at need.
+
+        Raises DatabaseUnavailable, UnsupportedServer, NotMigrated, NewerSchema, UnknownProject or ConfigurationError.
+        """
+        settings = Settings.load()
+        async with opened(url, settings) as database:
+            project_id = check_text("project", project if project is not None else settings.project)
+            await database.require_project(project_id, create=create_project)
+            yield cls(database.pool, project_id, settings)
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        kind: str,
+        input: Any = None,  # noqa: A002  the field's own word
+        *,
+        key: str | None = None,
+        priority: int = 0,
+        delay: float | timedelta | None = None,
+        max_attempts: int = 3,
+        deadline: datetime | float | timedelta | None = None,
+        tags: Sequence[str] = (),
+        connection: Connection | None = None,
+    ) -> Run:
+        """Ask for a run; it exists when the call (or your transaction, with `connection`) has committed.
+
+        `input` is JSON. `key`: the same key and content give the same run again. `priority`: 0 goes first, larger
+        numbers later. `delay` and `deadline`: seconds, a timedelta, or for the deadline an aware datetime.
+        `connection`: an asyncpg connection, or a SQLAlchemy AsyncConnection or AsyncSession, whose transaction to join.
+
+        Raises InvalidValue, PayloadTooLarge, or DuplicateKey when the key was used with other content.
+        """
+        command = Submit(
+            kind=kind, input=input, key=key, priority=priority, delay=delay, max_attempts=max_attempts,
+            deadline=deadline, tags=tags,
+        )  # fmt: skip
+        arrays = columns([command.row(self.settings.payload_limit_bytes)])
+        rows = await fetch(connection or self.pool, calls.SUBMIT_ONE, self.project_id, self.actor, *arrays)
+        return Run.from_row(rows[0])
+
+    async def submit_many(
+        self, commands: Iterable[Submit | Mapping[str, Any]], *, connection: Connection | None = None
+    ) -> list[Submission]:
+        """Ask for up to 10,000 runs in one transaction, all or none; results are in the order given.
+
+        Raises as `submit` does.
+        """
+        given = [command if isinstance(command, Submit) else Submit(**command) for command in commands]
+        if not given:
+            return []
+        limit = self.settings.payload_limit_bytes
+        arrays = columns(command.row(limit) for command in given)
+        rows = await fetch(connection or self.pool, calls.SUBMIT_MANY, self.project_id, self.actor, *arrays)
+        return [Submission(row["run_id"], row["fresh"]) for row in rows]
+
+    async def claim(
+        self,
+        worker_id: str,
+        *,
+        limit: int = 1,
+        kinds: Sequence[str] | None = None,
+        ttl: float | timedelta | None = None,
+    ) -> list[Lease]:
+        """Lease up to `limit` of the oldest claimable runs; no run is ever leased to two workers.
+
+        `kinds` None means every kind; `ttl` None means RUNFOLD_LEASE_TTL_SECONDS. An empty list means that nothing is
+        claimable now. Raises InvalidValue.
+        """
+        check_text("worker_id", worker_id)
+        check_int("limit", limit, least=1, most=10_000)
+        lifetime = self._ttl(ttl)
+        wanted = None if kinds is None else sorted({check_text("kind", kind) for kind in kinds})
+        marks = self._marks.current()
+        rows = list(await fetch(self.pool, calls.CLAIM, self.project_id, worker_id, wanted, limit, lifetime, *marks))
+        if len(rows) < limit and marks[0]:
+            self._marks.clear()
+            rest = limit - len(rows)
+            rows += await fetch(self.pool, calls.CLAIM, self.project_id, worker_id, wanted, rest, lifetime, *Marks.NONE)
+        self._marks.remember(rows, full=len(rows) >= limit)
+        logger = log.logger(project_id=self.project_id, worker_id=worker_id)
+        leases = []
+        for row in rows:
+            leases.append(_lease(row, worker_id, lifetime))
+            logger.info(
+                log.LEASE_ACQUIRED,
+                run_id=row["run_id"],
+                attempt_count=row["attempt"],
+                max_attempts=row["max_attempts"],
+            )
+        return leases
+
+    async def heartbeat(self, leases: Sequence[Lease]) -> list[Lease]:
+        """Say that the holder of these leases is alive, in one statement; gives the leases anew, in the same order.
+
+        A lease that is not current any more comes back with `lost` set, its late write recorded; never an error, so
+        that one lost run does not hide what became of the others.
+        """
+        if not leases:
+            return []
+        arrays = columns((lease.run_id, lease.token, lease.ttl) for lease in leases)
+        check_distinct(arrays[0])
+        worker_id = leases[0].worker_id
+        rows = await fetch(self.pool, calls.HEARTBEAT, self.project_id, worker_id, *arrays)
+        beaten = {row["run_id"]: row for row in rows}
+        lost = [lease for lease in leases if lease.run_id not in beaten]
+        if lost:
+            found = await self._refuse(worker_id, "heartbeat", [(lease.run_id, lease.token) for lease in lost])
+            for lease in lost:
+                refusal(self.project_id, lease.run_id, found.get(lease.run_id), "heartbeat")
+        return [_beaten(lease, beaten.get(lease.run_id)) for lease in leases]
+
+    async def transition(self, lease_or_run_id: Target, to_state: State | str, **facts: Any) -> Run:
+        """Move a run along a legal edge and record what happened; gives the run after it.
+
+        Under a lease the token must be current. A bare run id is for what needs no lease: cancelling a pending run,
+        deciding an approval, answering a parked tool call.
+
+        `park`: give the lease back while waiting. `name`: of the tool or the approval. `error_code`, `error_detail`,
+        `output` (JSON), `output_sha256` (hex), `reason`. `cost_usd_delta`, `step_count_delta`: add to the totals.
+        `content`: `input` of a tool, `prompt` and `show` of an approval. `wait`, `wait_outcome`: how long an approval
+        may stay undecided, and whether it then is cancelled or timeout. `expected_version`: refuse if the run has
+        moved on. `key`: the same key and content give the first outcome again. `actor`: who decides.
+
+        Raises IllegalTransition, LeaseLost, LeaseRequired, VersionConflict, RunNotFound, DuplicateKey, InvalidValue
+        or PayloadTooLarge; then nothing was appended but, for a late worker, the refusal.
+        """
+        actor = facts.pop("actor", None)
+        command = Transition(lease_or_run_id, to_state, **facts)
+        row = command.row(self.settings.payload_limit_bytes)
+        rows = await self._keyed(
+            fetch(self.pool, calls.TRANSITION_ONE, self.project_id, self._actor(command.run, actor), *columns([row])), row[-1]
+        )
+        if not rows:
+            outcome = await self._not_kept("transition", [command], [row], actor)
+            if isinstance(outcome[0], LedgerError):
+                raise outcome[0]
+            return await self.get(outcome[0].run_id)
+        run = Run.from_row(rows[0])
+        _log_transition(log.logger(project_id=self.project_id), row, rows[0])
+        return run
+
+    async def transition_many(
+        self, commands: Sequence[Transition], *, actor: str | None = None
+    ) -> list[Receipt | LedgerError]:
+        """Move many runs in one statement; each result is a receipt or the error that one command met.
+
+        A refused command does not hold up the others. Raises InvalidValue or PayloadTooLarge, with nothing written,
+        when a command makes no sense in itself.
+        """
+        if not commands:
+            return []
+        limit = self.settings.payload_limit_bytes
+        given = [command.row(limit) for command in commands]
+        arrays = columns(given)
+        check_distinct(arrays[0])
+        who = self._actor(commands[0].run, actor)
+        rows = await self._keyed(fetch(self.pool, calls.TRANSITION_MANY, self.project_id, who, *arrays), *arrays[-1])
+        kept = {row["run_id"]: Receipt(row["run_id"], row["version"], row["hash"]) for row in rows}
+        moved = {row["run_id"]: row for row in rows}
+        logger = log.logger(project_id=self.project_id, worker_id=who)
+        for row in given:
+            if row[0] in moved:
+                _log_transition(logger, row, moved[row[0]])
+        missing = [i for i, row in enumerate(given) if row[0] not in kept]
+        outcomes: dict[UUID, Receipt | LedgerError] = dict(kept)
+        if missing:
+            why = await self._not_kept("transition", [commands[i] for i in missing], [given[i] for i in missing], actor)
+            outcomes.update({given[i][0]: reason for i, reason in zip(missing, why, strict=True)})
+        return [outcomes[row[0]] for row in given]
+
+    async def approve(self, run_id: UUID | str, *, actor: str, reason: str | None = None, **facts: Any) -> Run:
+        """Grant the approval that a run waits for. Raises as `transition` does."""
+        return await self._decide(run_id, State.RUNNING, actor, reason, facts)
+
+    async def reject(self, run_id: UUID | str, *, actor: str, reason: str | None = None, **facts: Any) -> Run:
+        """Refuse the approval that a run waits for; the run is cancelled. Raises as `transition` does."""
+        return await self._decide(run_id, State.CANCELLED, actor, reason, facts)
+
+    async def _decide(
+        self, run_id: UUID | str, state: State, actor: str, reason: str | None, facts: dict[str, Any]
+    ) -> Run:
+        run = await self.get(run_id)
+        if run.state != State.WAITING_APPROVAL:
+            raise InvalidValue("run", str(run.run_id), f"is {run.state} and waits for no approval")
+        facts.setdefault("expected_version", run.version if run.is_parked else None)
+        return await self.transition(run.run_id, state, actor=actor, reason=reason, **facts)
+
+    async def release(self, lease: Lease, *, delay: float | timedelta = 0) -> Run:
+        """Give a run back unharmed: it is pending again and the attempt is not charged.
+
+        A run that somebody asked to cancel is cancelled instead. Raises LeaseLost.
+        """
+        return await self._requeue("lease.released", lease, delay, None, None)
+
+    async def retry(
+        self, lease: Lease, *, delay: float | timedelta = 0, error_code: str | None = None, error_detail: Any = None
+    ) -> Run:
+        """Record that the attempt failed and let another follow after `delay`.
+
+        Raises LeaseLost, or AttemptsExhausted when no attempt is left.
+        """
+        return await self._requeue("run.retried", lease, delay, error_code, error_detail)
+
+    async def cancel(self, run_id: UUID | str, *, actor: str | None = None, reason: str | None = None) -> Run:
+        """Call a run off: at once where nobody holds it; a holder learns of it with its next heartbeat.
+
+        Raises RunNotFound, or IllegalTransition when the run has ended.
+        """
+        wanted = check_run_id(run_id)
+        body = encode_payload({"reason": reason}, self.settings.payload_limit_bytes)
+        who = check_text("actor", actor if actor is not None else self.actor)
+        rows = await fetch(self.pool, calls.CANCEL, self.project_id, who, [wanted], body)
+        if not rows:
+            found = await self._refuse(who, "cancel", [(wanted, None)])
+            raise refusal(self.project_id, wanted, found.get(wanted), State.CANCELLED)
+        return Run.from_row(rows[0])
+
+    async def append(
+        self,
+        lease_or_run_id: Target,
+        event: Event,
+        *,
+        actor: str | None = None,
+        expected_version: int | None = None,
+        key: str | None = None,
+    ) -> Receipt:
+        """Append an event that changes no state: a note, a step, or one of your own types.
+
+        Steps need the lease. Raises LeaseLost, LeaseRequired, IllegalTransition, VersionConflict, RunNotFound,
+        DuplicateKey, InvalidValue or PayloadTooLarge.
+        """
+        row = event_row(lease_or_run_id, event, self.settings.payload_limit_bytes, expected_version, key)
+        who = self._actor(lease_or_run_id, actor)
+        rows = await self._keyed(fetch(self.pool, calls.APPEND, self.project_id, who, *columns([row])), key)
+        if rows:
+            return Receipt(rows[0]["run_id"], rows[0]["version"], rows[0]["hash"])
+        if key is not None:
+            earlier = await self._earlier([(row[0], row[2], False, row[4], row[5], row[6], row[7], row[8], None, key)])
+            if key in earlier:
+                return _first_outcome(earlier[key])
+        found = await self._refuse(who, event.type, [(row[0], row[1])])
+        raise refusal(
+            self.project_id, row[0], found.get(row[0]), event.type,
+            expected=expected_version, cost=row[7], steps=row[8],
+        )  # fmt: skip
+
+    async def reap(self, *, limit: int = 1_000) -> list[Run]:
+        """Repair what died and end what is overdue, at once and at most `limit` runs; gives the runs after it.
+
+        Any number of reapers may work at the same time. The wait of one lease's time after a (re)connect belongs to
+        the duty that calls this (`workers.reaper`).
+        """
+        check_int("limit", limit, least=1, most=10_000)
+        rows = await fetch(self.pool, calls.REAP, self.project_id, "reaper", limit)
+        logger = log.logger(project_id=self.project_id)
+        for row in rows:
+            requeued = row["reaped_code"] == LEASE_EXPIRED
+            (logger.warning if requeued else logger.error)(
+                log.STALE_REQUEUED if requeued else log.STALE_FAILED,
+                run_id=str(row["run_id"]),
+                worker_id=row["reaped_worker"],
+                attempt_count=row["attempt_count"],
+                max_attempts=row["max_attempts"],
+                from_state=row["reaped_state"],
+                to_state=row["state"],
+                error_code=row["reaped_code"],
+            )
+        logger.info(log.REAPER_DONE, reaped=len(rows))
+        self._marks.clear()
+        return [Run.from_row(row) for row in rows]
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    async def get(self, run_id: UUID | str) -> Run:
+        """Give the run as it is. Raises RunNotFound, or InvalidValue for what is no run id."""
+        wanted = check_run_id(run_id)
+        rows = await fetch(self.pool, calls.GET, self.project_id, wanted)
+        if not rows:
+            raise RunNotFound(wanted, self.project_id)
+        return Run.from_row(rows[0])
+
+    async def list(
+        self,
+        *,
+        state: State | str | Sequence[State | str] | None = None,
+        kind: str | None = None,
+        worker_id: str | None = None,
+        tag: str | None = None,
+        key: str | None = None,
+        before: UUID | str | None = None,
+        limit: int = 100,
+    ) -> list[Run]:
+        """Give runs, newest first, at most 10,000; `before` continues after the last run of an earlier page.
+
+        Raises InvalidValue, or UnknownKind for a kind that no run has ever had.
+        """
+        states = [state] if isinstance(state, str) else state
+        return await list_runs(
+            self.pool,
+            self.project_id,
+            states=None if states is None else [check_state(one) for one in states],
+            kind=kind,
+            worker_id=worker_id,
+            tag=tag,
+            key=key,
+            before=None if before is None else check_run_id(before),
+            limit=check_int("limit", limit, least=1, most=10_000),
+        )
+
+    async def history(self, run_id: UUID | str, *, after: int = 0) -> list[Event]:
+        """Give every event of the run after version `after`, in version order, with its content.
+
+        Raises RunNotFound.
+        """
+        wanted = check_run_id(run_id)
+        events = await read_history(self.pool, self.project_id, wanted, after)
+        if not events:
+            await self.get(wanted)
+        return events
+
+    async def state_at(
+        self, run_id: UUID | str, version: int | None = None, *, time: datetime | None = None
+    ) -> Run:
+        """Give the run as it was after event `version`, or at an instant: the fold over fewer events.
+
+        Raises RunNotFound, or UnknownVersion for a version or time at which the run had no state.
+        """
+        wanted = check_run_id(run_id)
+        if (version is None) == (time is None):
+            raise InvalidValue("state_at", version, "give either a version or a time")
+        if version is not None:
+            check_int("version", version, least=1)
+        elif time is not None and time.tzinfo is None:
+            raise InvalidValue("time", time.isoformat(), "has no time zone: use an aware datetime")
+        rows = await fetch(self.pool, calls.STATE_AT, self.project_id, wanted, version, time)
+        if not rows or (version is not None and rows[0]["version"] != version):
+            asked = version if version is not None else time
+            assert asked is not None  # noqa: S101  one of the two is given
+            raise UnknownVersion(wanted, asked, (await self.get(wanted)).version)
+        return Run.from_row(rows[0])
+
+    async def verify(self, run_id: UUID | str | None = None) -> Report:
+        """Check one run or all: gapless versions, hash chain, payloads, and the state against the fold of the events.
+
+        Never raises for what it finds; see `Report`. Raises RunNotFound.
+        """
+        wanted = None
+        if run_id is not None:
+            wanted = check_run_id(run_id)
+            await self.get(wanted)
+        return await verify(self.pool, self.project_id, wanted)
+
+    # -- parts ------------------------------------------------------------------------------------------------------
+
+    async def _requeue(
+        self, type_: str, lease: Lease, delay: float | timedelta, error_code: str | None, error_detail: Any
+    ) -> Run:
+        body = encode_payload({"error_detail": error_detail}, self.settings.payload_limit_bytes)
+        wait = check_duration("delay", delay)
+        code = None if error_code is None else check_text("error_code", error_code)
+        rows = await fetch(
+            self.pool, calls.REQUEUE, self.project_id, lease.worker_id, type_, [lease.run_id], [lease.token], [wait], [code], [body]
+        )  # fmt: skip
+        self._marks.clear()
+        if not rows:
+            found = await self._refuse(lease.worker_id, type_, [(lease.run_id, lease.token)])
+            retry = type_ == "run.retried"
+            raise refusal(self.project_id, lease.run_id, found.get(lease.run_id), State.PENDING, retry=retry)
+        return Run.from_row(rows[0])
+
+    async def _not_kept(
+        self, name: str, commands: Sequence[Transition], rows: Sequence[tuple[Any, ...]], actor: str | None
+    ) -> list[Receipt | LedgerError]:
+        asked = [(r[0], r[2], r[3], r[4], r[5], r[6], r[7], r[8], r[9], r[13]) for r in rows if r[13] is not None]
+        earlier = await self._earlier(asked) if asked else {}
+        who = self._actor(commands[0].run, actor)
+        late = [(row[0], row[1]) for row in rows if row[13] not in earlier]
+        found = await self._refuse(who, name, late) if late else {}
+        outcomes: list[Receipt | LedgerError] = []
+        for row in rows:
+            if row[13] in earlier:
+                try:
+                    outcomes.append(_first_outcome(earlier[row[13]]))
+                except DuplicateKey as error:
+                    outcomes.append(error)
+            else:
+                outcomes.append(
+                    refusal(
+                        self.project_id, row[0], found.get(row[0]), row[2], expected=row[12], cost=row[7], steps=row[8]
+                    )
+                )
+        return outcomes
+
+    async def _refuse(
+        self, actor: str, name: str, runs: Sequence[tuple[UUID, int | None]]
+    ) -> dict[UUID, Mapping[str, Any]]:
+        rows = await fetch(self.pool, calls.REFUSE, self.project_id, actor, name, *columns(runs))
+        return {row["run_id"]: row for row in rows}
+
+    async def _earlier(self, asked: Sequence[tuple[Any, ...]]) -> dict[str, Mapping[str, Any]]:
+        rows = await fetch(self.pool, calls.COMMANDS, self.project_id, *columns(asked))
+        return {row["key"]: row for row in rows}
+
+    @staticmethod
+    async def _keyed(call: Any, *keys: str | None) -> Sequence[Mapping[str, Any]]:
+        try:
+            rows: Sequence[Mapping[str, Any]] = await call
+        except DatabaseRefused as error:
+            # A concurrent command with the same key won the race; what it did is looked up, not repeated.
+            if error.sqlstate != UNIQUE_VIOLATION or not any(keys):
+                raise
+            return []
+        return rows
+
+    def _actor(self, run: Target, actor: str | None) -> str:
+        if actor is not None:
+            return check_text("actor", actor)
+        return run.worker_id if isinstance(run, Lease) else self.actor
+
+    def _ttl(self, ttl: float | timedelta | None) -> timedelta:
+        return check_duration("ttl", self.settings.lease_ttl_seconds if ttl is None else ttl, positive=True)
+
+
+def _log_transition(logger: Any, command: tuple[Any, ...], row: Mapping[str, Any]) -> None:
+    logger.info(
+        log.STATE_TRANSITION,
+        run_id=command[0],
+        from_state=row["from_state"],
+        to_state=command[2],
+        error_code=command[5],
+    )
+
+
+def _lease(row: Mapping[str, Any], worker_id: str, ttl: timedelta) -> Lease:
+    body = row["input"]
+    return Lease(
+        run_id=row["run_id"],
+        token=row["token"],
+        attempt=row["attempt"],
+        max_attempts=row["max_attempts"],
+        kind=row["kind"],
+        priority=row["priority"],
+        input=json.loads(body)["input"] if body is not None else None,
+        worker_id=worker_id,
+        until=row["lease_until"],
+        ttl=ttl,
+        cancel_requested=row["cancel_requested"],
+    )
+
+
+def _beaten(lease: Lease, row: Mapping[str, Any] | None) -> Lease:
+    if row is None:
+        return replace(lease, lost=True, late_ms=None)
+    return replace(
+        lease, until=row["lease_until"], late_ms=row["late_ms"], cancel_requested=row["cancel_requested"], lost=False
+    )
+
+
+def _first_outcome(row: Mapping[str, Any]) -> Receipt:
+    if not row["same"]:
+        raise DuplicateKey(row["key"], row["run_id"], row["version"])
+    return Receipt(row["run_id"], row["version"], row["hash"])

@@ -1,0 +1,104 @@
+"""The life of a run: its states, the legal edges between them and the error codes (pure)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class State(StrEnum):
+    """Where a run stands; stored as text."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    WAITING_TOOL = "waiting_tool"
+    WAITING_APPROVAL = "waiting_approval"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"
+
+
+TERMINAL: Final = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED, State.TIMEOUT})
+WAITING: Final = frozenset({State.WAITING_TOOL, State.WAITING_APPROVAL})
+
+EDGES: Final[dict[State, frozenset[State]]] = {
+    State.PENDING: frozenset({State.RUNNING, State.CANCELLED}),
+    State.RUNNING: frozenset(
+        {
+            State.WAITING_TOOL,
+            State.WAITING_APPROVAL,
+            State.COMPLETED,
+            State.FAILED,
+            State.CANCELLED,
+            State.TIMEOUT,
+        }
+    ),
+    State.WAITING_TOOL: frozenset({State.RUNNING, State.FAILED, State.CANCELLED}),
+    State.WAITING_APPROVAL: frozenset({State.RUNNING, State.CANCELLED, State.TIMEOUT}),
+    **dict.fromkeys(sorted(TERMINAL), frozenset()),
+}
+"""The legal transitions. Going back to pending is never one of them."""
+
+COMPENSATING: Final = frozenset({"lease.expired", "lease.released", "run.retried"})
+"""Event types that put a leased run back to pending; each names the event it compensates."""
+
+AFTER_TERMINAL: Final = frozenset({"write.refused", "note.added", "payload.erased"})
+"""The only event types that may follow a terminal state."""
+
+OPEN: Final = frozenset(State) - TERMINAL
+_AT_WORK: Final = frozenset({State.RUNNING}) | WAITING
+
+
+def _moves(sources: frozenset[State], *targets: State | None) -> frozenset[tuple[State, State | None]]:
+    return frozenset((source, target) for source in sources for target in targets)
+
+
+MOVES: Final[dict[str, frozenset[tuple[State, State | None]]]] = {
+    "lease.acquired": _moves(WAITING | {State.PENDING}, State.RUNNING),
+    "lease.heartbeat": _moves(_AT_WORK, None),
+    "lease.released": _moves(_AT_WORK, State.PENDING),
+    "lease.expired": _moves(_AT_WORK, State.PENDING),
+    "step.completed": _moves(_AT_WORK, None),
+    "step.failed": _moves(_AT_WORK, None),
+    "tool.requested": _moves(frozenset({State.RUNNING}), State.WAITING_TOOL),
+    "tool.completed": _moves(frozenset({State.WAITING_TOOL}), State.RUNNING, None),
+    "tool.failed": _moves(frozenset({State.WAITING_TOOL}), State.RUNNING, None),
+    "approval.requested": _moves(frozenset({State.RUNNING}), State.WAITING_APPROVAL),
+    "approval.granted": _moves(frozenset({State.WAITING_APPROVAL}), State.RUNNING, None),
+    "approval.rejected": _moves(frozenset({State.WAITING_APPROVAL}), State.CANCELLED),
+    "approval.expired": _moves(frozenset({State.WAITING_APPROVAL}), State.CANCELLED, State.TIMEOUT),
+    "run.completed": _moves(frozenset({State.RUNNING}), State.COMPLETED),
+    "run.failed": _moves(frozenset({State.RUNNING, State.WAITING_TOOL}), State.FAILED),
+    "run.cancelled": _moves(OPEN, State.CANCELLED),
+    "run.timed_out": _moves(frozenset({State.RUNNING, State.WAITING_APPROVAL}), State.TIMEOUT),
+    "run.retried": _moves(frozenset({State.RUNNING, State.WAITING_TOOL}), State.PENDING),
+    "cancel.requested": _moves(_AT_WORK, None),
+    **dict.fromkeys(sorted(AFTER_TERMINAL), _moves(frozenset(State), None)),
+}
+"""What each event type may do after the first event: (state before, state after or None for no change).
+
+None as the answer to a tool or an approval means that the run is parked: the answer makes it
+claimable, and the next `lease.acquired` takes it to running. A type that is not listed is a user's own:
+it may follow any open state and changes none.
+"""
+
+FIRST: Final = "run.submitted"
+"""The type of every run's first event, which makes it pending."""
+
+RESERVED: Final = frozenset(type_.split(".", 1)[0] for type_ in (*MOVES, FIRST))
+"""First segments of event types that users cannot take for their own."""
+
+LEASE_EXPIRED: Final = "E-RUN-001"
+"""The lease passed its end without a heartbeat; the run was put back to pending."""
+
+ATTEMPTS_EXHAUSTED: Final = "E-RUN-002"
+"""The last allowed attempt lost its lease."""
+
+DEADLINE_PASSED: Final = "E-RUN-003"
+"""The run passed its own deadline, or an approval passed its own."""
+
+
+def is_legal(source: State, target: State) -> bool:
+    """Tell whether a transition from `source` to `target` is allowed."""
+    return target in EDGES[source]

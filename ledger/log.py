@@ -1,0 +1,29 @@
+"""The ledger's log events, through structlog: names in one place, quiet until the program configures structlog."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Final
+
+import structlog
+
+LEASE_ACQUIRED: Final = "run_lease_acquired"
+STATE_TRANSITION: Final = "run_state_transition"
+STALE_REQUEUED: Final = "stale_run_requeued"
+STALE_FAILED: Final = "stale_run_failed"
+REAPER_DONE: Final = "stale_run_reaper_done"
+WRITE_REFUSED: Final = "write_refused"
+
+
+def logger(**bound: Any) -> Any:
+    """Give a logger with these values bound.
+
+    A program that has not configured structlog sees warnings and errors, on standard error.
+    """
+    if structlog.is_configured():
+        return structlog.get_logger("runfold").bind(**bound)
+    quiet = structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr), wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING)
+    )
+    return quiet.bind(**bound)

@@ -1,0 +1,100 @@
+"""From settings to a database that can be used: the embedded one or yours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Final
+
+from ledger import schema
+from ledger.database import Pool, check, driver_url, fetch, open_pool, schema_revision
+from ledger.embedded import EmbeddedPostgres, default_home
+from ledger.errors import ConfigurationError, InvalidValue, UnknownProject
+from ledger.settings import Settings
+
+DEFAULT_PROJECT: Final = "default"
+_PROJECT = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A usable database: its pool, its URL, and whether it is the embedded one."""
+
+    pool: Pool
+    url: str
+    embedded: bool
+
+    async def require_project(self, project_id: str, *, create: bool) -> None:
+        """Raise UnknownProject unless the project exists or may be made."""
+        if create or (self.embedded and project_id == DEFAULT_PROJECT):
+            await self.create_project(project_id)
+        elif not await fetch(self.pool, "SELECT 1 FROM ledger.project WHERE project_id = $1", project_id):
+            raise UnknownProject(project_id)
+
+    async def create_project(self, project_id: str) -> bool:
+        """Make a project; give whether it is new. Raises InvalidValue for a name that cannot be one."""
+        import re
+
+        if not re.match(_PROJECT, project_id):
+            raise InvalidValue("project", project_id, "use 1 to 63 lower-case letters, digits, - and _, starting with a letter or digit")
+        made = await fetch(
+            self.pool, "INSERT INTO ledger.project (project_id) VALUES ($1) ON CONFLICT DO NOTHING RETURNING 1", project_id
+        )
+        return bool(made)
+
+    async def projects(self) -> list[str]:
+        """Name every project."""
+        return [row["project_id"] for row in await fetch(self.pool, "SELECT project_id FROM ledger.project ORDER BY 1")]
+
+
+@asynccontextmanager
+async def opened(url: str | None, settings: Settings, *, checked: bool = True) -> AsyncIterator[Database]:
+    """Open the database at `url`, at RUNFOLD_URL, or the embedded one, which is started and migrated.
+
+    Raises DatabaseUnavailable, UnsupportedServer, NotMigrated, NewerSchema, ConfigurationError or EmbeddedPostgresError.
+    """
+    given = url or (settings.url.get_secret_value() if settings.url else None)
+    embedded = given is None
+    server = _embedded(settings) if given is None else None
+    with server if server is not None else nullcontext():
+        target = given if given is not None else await _started(server)
+        pool = await open_pool(target, settings.pool_size)
+        try:
+            if embedded:
+                await _upgrade_if_older(pool, target)
+            if checked:
+                await check(pool, schema.head(), schema.known)
+            yield Database(pool, driver_url(target), embedded)
+        finally:
+            await _closed(pool)
+
+
+def _embedded(settings: Settings) -> EmbeddedPostgres:
+    if settings.env == "production":
+        raise ConfigurationError(
+            "RUNFOLD_ENV=production refuses the built-in PostgreSQL: set RUNFOLD_URL (or --url) to a server of your own"
+        )
+    return EmbeddedPostgres(settings.home or default_home())
+
+
+async def _started(server: EmbeddedPostgres | None) -> str:
+    assert server is not None  # noqa: S101  one of URL and server is given
+    await asyncio.to_thread(server.start)
+    return server.url()
+
+
+async def _upgrade_if_older(pool: Pool, url: str) -> None:
+    _, found = await schema_revision(pool)
+    if found is None or schema.known(found):
+        installed = await pool.fetchval("SELECT obj_description(to_regnamespace('ledger'), 'pg_namespace')")
+        if found != schema.head() or installed != schema.digest():
+            await schema.upgrade(url)
+
+
+async def _closed(pool: Pool) -> None:
+    try:
+        await asyncio.wait_for(pool.close(), timeout=5)
+    except TimeoutError:
+        pool.terminate()

@@ -1,0 +1,70 @@
+"""Checks the events of runs, given in order, against the hash chain and their payloads (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from ledger.proof.encoding import event_hash, payload_hash
+
+MAX_FINDINGS: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong: which event (None: the whole run), what kind of problem, and the facts."""
+
+    run_id: UUID
+    version: int | None
+    problem: str
+    detail: str
+
+
+class ChainCheck:
+    """Takes events in (run, version) order and collects what does not hold; keeps one run's erasures in memory."""
+
+    def __init__(self) -> None:
+        self.runs = self.events = self.payloads = self.erased = 0
+        self.findings: list[Finding] = []
+        self._run: UUID | None = None
+        self._previous, self._version = b"", 0
+        self._missing: dict[int, UUID] = {}
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        """Check the next event."""
+        if event["run_id"] != self._run:
+            self.close()
+            self._run, self._previous, self._version = event["run_id"], b"", 0
+            self.runs += 1
+        self.events += 1
+        version = event["version"]
+        if version != self._version + 1:
+            self._find(version, "gap", f"version {version} follows version {self._version}")
+        if event_hash(self._previous, event) != event["hash"]:
+            self._find(version, "hash", "the stored hash is not the hash of the event and the one before it")
+        self._check_payload(event)
+        if event["type"] == "payload.erased":
+            if self._missing.pop(event["compensates"], None) is not None:
+                self.erased += 1
+        self._previous, self._version = bytes(event["hash"]), version
+
+    def close(self) -> None:
+        """End the current run: what is missing and was not erased is a finding."""
+        for version in self._missing:
+            self._find(version, "payload", "the payload is missing, and no event says that it was erased")
+        self._missing = {}
+
+    def _check_payload(self, event: Mapping[str, Any]) -> None:
+        body, stored = event["body"], event["payload_hash"]
+        if body is not None:
+            self.payloads += 1
+            if stored is None or payload_hash(bytes(event["salt"]), body) != stored:
+                self._find(event["version"], "payload", "the payload is not the one that the event commits to")
+        elif stored is not None:
+            self._missing[event["version"]] = event["run_id"]
+
+    def _find(self, version: int, problem: str, detail: str) -> None:
+        if self._run is not None and len(self.findings) < MAX_FINDINGS:
+            self.findings.append(Finding(self._run, version, problem, detail))

@@ -1,0 +1,90 @@
+"""The bytes that are hashed: one definition, computed identically by `ledger/sql/event_hash.sql` (pure).
+
+docs/encoding.md is the specification. A change of the encoding is a new tag; version 1 is frozen by test vectors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from hashlib import sha256
+from typing import Any, Final
+
+EVENT_TAG: Final = "runfold/event/v1"
+PAYLOAD_TAG: Final = b"runfold/payload/v1\n"
+_LEAF: Final = b"\x00"  # RFC 6962: a leaf can never be mistaken for a node, which starts with 0x01
+_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL's own epoch, so that SQL need not convert
+
+FIELDS: Final[tuple[tuple[str, str], ...]] = (
+    ("project_id", "text"),
+    ("run_id", "uuid"),
+    ("version", "int"),
+    ("recorded_at", "time"),
+    ("type", "text"),
+    ("schema_version", "int"),
+    ("actor", "text"),
+    ("state", "text"),
+    ("name", "text"),
+    ("kind", "text"),
+    ("priority", "int"),
+    ("max_attempts", "int"),
+    ("deadline", "time"),
+    ("tags", "list"),
+    ("attempt", "int"),
+    ("worker_id", "text"),
+    ("token", "int"),
+    ("lease_until", "time"),
+    ("available_at", "time"),
+    ("late_ms", "int"),
+    ("wait_until", "time"),
+    ("wait_outcome", "text"),
+    ("cost_usd", "money"),
+    ("step_count", "int"),
+    ("error_code", "text"),
+    ("output_sha256", "bytes"),
+    ("compensates", "int"),
+    ("key", "text"),
+    ("payload_hash", "bytes"),
+)
+"""The hashed columns of table `event`, in the order of encoding, with how each is written."""
+
+
+def event_hash(previous: bytes, event: Mapping[str, Any]) -> bytes:
+    """Hash one event: 32 bytes that commit to all its facts, its payload's hash and every event before it.
+
+    `previous` is the hash of the run's event before, empty for the first.
+    """
+    return sha256(_LEAF + encode(previous, event).encode()).digest()
+
+
+def encode(previous: bytes, event: Mapping[str, Any]) -> str:
+    """Write the text that is hashed: a line for the previous hash and one for each fact that is not null."""
+    lines = [f"{EVENT_TAG}\n", f"previous:{previous.hex()}\n"]
+    for name, how in FIELDS:
+        value = event.get(name)
+        if value is not None:
+            lines.append(f"{name}:{_written(how, value)}\n")
+    return "".join(lines)
+
+
+def _written(how: str, value: Any) -> str:
+    match how:
+        case "text":
+            return f"{len(value)}:{value}"
+        case "time":
+            return ((value - _EPOCH) // timedelta(microseconds=1)).to_bytes(8, "big", signed=True).hex()
+        case "money":
+            return f"{Decimal(value):.6f}"
+        case "bytes":
+            return bytes(value).hex()
+        case "list":
+            return json.dumps(list(value), ensure_ascii=False, separators=(",", ":"))
+        case _:
+            return str(value)
+
+
+def payload_hash(salt: bytes, body: str) -> bytes:
+    """Hash a payload's exact stored text under its salt: without the salt, the hash tells nothing of the body."""
+    return sha256(PAYLOAD_TAG + salt + body.encode()).digest()

@@ -1,0 +1,119 @@
+"""What the ledger hands out: a run, a lease on it, and receipts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final, Self
+from uuid import UUID
+
+from ledger.lifecycle import TERMINAL, State
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as it stood at `version`. Times are aware and in UTC; `cost_usd` has six places."""
+
+    run_id: UUID
+    project_id: str
+    kind: str
+    state: State
+    version: int
+    attempt_count: int
+    max_attempts: int
+    priority: int
+    worker_id: str | None
+    token: int | None
+    lease_until: datetime | None
+    heartbeat_at: datetime | None
+    available_at: datetime | None
+    """From when the run can be claimed; None when it cannot."""
+    started_at: datetime | None
+    completed_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    deadline: datetime | None
+    wait_until: datetime | None
+    """When an approval that nobody decided ends."""
+    cancel_requested_at: datetime | None
+    cost_usd: Decimal
+    step_count: int
+    error_code: str | None
+    error_detail: Any
+    input: Any
+    output: Any
+    output_sha256: str | None
+    """Hex digest that the worker gave for an output it keeps elsewhere."""
+    tags: tuple[str, ...]
+    key: str | None
+    hash: bytes
+    """Commits to every event of the run up to `version`."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """Tell whether nothing can happen to the run any more."""
+        return self.state in TERMINAL
+
+    @property
+    def is_parked(self) -> bool:
+        """Tell whether the run waits without anybody holding it."""
+        return self.token is None and self.state in {State.WAITING_TOOL, State.WAITING_APPROVAL}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """Build a run from a row of the view `ledger.run`."""
+        values = {name: row[name] for name in _RUN_FIELDS}
+        for name in ("input", "output", "error_detail"):
+            values[name] = json.loads(values[name]) if values[name] is not None else None
+        digest = values["output_sha256"]
+        values["output_sha256"] = digest.hex() if digest is not None else None
+        values["state"] = State(values["state"])
+        values["tags"] = tuple(values["tags"])
+        values["hash"] = bytes(values["hash"])
+        return cls(**values)
+
+
+_RUN_FIELDS: Final = tuple(field.name for field in fields(Run))
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A worker's hold on a run: every write of the worker carries `token`.
+
+    After a heartbeat: `lost` says that the run is not held any more (stop working on it), `cancel_requested`
+    that somebody called it off, `late_ms` how long after the lease's end the beat came.
+    """
+
+    run_id: UUID
+    token: int
+    attempt: int
+    max_attempts: int
+    kind: str
+    priority: int
+    input: Any
+    worker_id: str
+    until: datetime
+    ttl: timedelta
+    cancel_requested: bool = False
+    late_ms: int | None = None
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Proof that an event was appended: `hash` commits to it and to every event of the run before it."""
+
+    run_id: UUID
+    version: int
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A submitted run; `created` is False when the key named an earlier one."""
+
+    run_id: UUID
+    created: bool

@@ -1,0 +1,120 @@
+"""The schema's life: what revision a database has, and bringing it to this code's."""
+
+from __future__ import annotations
+
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from ledger.database import sqlalchemy_url
+
+SCHEMA: Final = "ledger"
+
+OBJECTS: Final = (
+    "uuid7",
+    "uuid7_floor",
+    "payload_hash",
+    "event_hash",
+    "legal",
+    "transition_type",
+    "command_content",
+    "content",
+    "run",
+    "rebuild_run_state",
+    "drift_run_state",
+    "state_at",
+    "read_run",
+    "fold_run_state",
+    "refuse_change",
+    "triggers",
+    "make_partitions",
+    "submit_keys",
+    "submit",
+    "claim",
+    "heartbeat",
+    "transition",
+    "requeue",
+    "cancel",
+    "append",
+    "commands",
+    "refuse",
+    "reap",
+    "grants",
+)
+"""The files of `ledger/sql`, in the order in which they can be installed."""
+
+
+def sql(name: str) -> str:
+    """Read one file of `ledger/sql`."""
+    return (files("ledger") / "sql" / f"{name}.sql").read_text()
+
+
+@cache
+def digest() -> str:
+    """Name the functions of this code: a comment on the schema says which ones a database has."""
+    return "functions sha256:" + sha256("".join(sql(name) for name in OBJECTS).encode()).hexdigest()
+
+
+@cache
+def head() -> str:
+    """Name the schema revision that this code needs."""
+    return ScriptDirectory.from_config(_config()).get_current_head() or ""
+
+
+@cache
+def known(revision: str) -> bool:
+    """Tell whether this code has the migration that made `revision`."""
+    return revision in {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
+async def upgrade(url: str) -> None:
+    """Bring a database to this code's schema, in one transaction; every event stays.
+
+    Concurrent upgrades wait for each other.
+    """
+    engine = create_async_engine(sqlalchemy_url(url), poolclass=NullPool)
+    try:
+        async with engine.begin() as connection:
+            await upgrade_on(connection)
+    finally:
+        await engine.dispose()
+
+
+async def upgrade_on(connection: AsyncConnection) -> None:
+    """Upgrade on an open SQLAlchemy connection, within its transaction."""
+    await connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('ledger.upgrade', 0))"))
+    await connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+    await connection.run_sync(_migrate)
+
+
+def _migrate(connection: Connection) -> None:
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def install(connection: Connection) -> None:
+    """Install every function, view, trigger and grant as this code has them, and the partitions ahead."""
+    script = "\n".join(sql(name) for name in OBJECTS) + f"\nSELECT ledger.make_partitions();\nCOMMENT ON SCHEMA {SCHEMA} IS '{digest()}';"
+    # The driver's own call: it takes several statements, and leaves colons and percent signs alone.
+    connection.connection.dbapi_connection.run_async(lambda driver: driver.execute(script))  # type: ignore[union-attr]
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
+    return config
+
+
+def _migrations() -> Path:
+    packaged = Path(str(files("ledger") / "_migrations"))
+    return packaged if packaged.is_dir() else packaged.parent.parent / "migrations"

@@ -1,0 +1,51 @@
+"""Every setting, from the environment (`RUNFOLD_*`), validated where it enters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ledger.errors import ConfigurationError
+
+
+class Settings(BaseSettings):
+    """What can be set, with its default and limits."""
+
+    model_config = SettingsConfigDict(env_prefix="RUNFOLD_", frozen=True)
+
+    url: SecretStr | None = None
+    """Where the database is; none means the embedded one."""
+    home: Path | None = None
+    """Where the embedded PostgreSQL keeps its data."""
+    env: Literal["development", "production"] = "development"
+    project: str = "default"
+    actor: str | None = None
+    """Who submits, cancels and decides, unless a call says otherwise; none means the login name."""
+    lease_ttl_seconds: float = Field(default=60, gt=0, le=86_400)
+    heartbeat_seconds: float = Field(default=15, gt=0)
+    reaper_seconds: float = Field(default=60, gt=0)
+    payload_limit_bytes: int = Field(default=65_536, gt=0, le=16_777_216)
+    pool_size: int = Field(default=10, gt=0, le=1_000)
+
+    @model_validator(mode="after")
+    def _three_beats_fit_in_a_lease(self) -> Self:
+        if self.heartbeat_seconds * 3 > self.lease_ttl_seconds:
+            raise ValueError(
+                f"three heartbeats of {self.heartbeat_seconds} s do not fit in a lease of {self.lease_ttl_seconds} s: "
+                "lower RUNFOLD_HEARTBEAT_SECONDS or raise RUNFOLD_LEASE_TTL_SECONDS"
+            )
+        return self
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the settings; raise ConfigurationError that names the variable and what it may be."""
+        try:
+            return cls()
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'RUNFOLD_' + str(e['loc'][0]).upper() + ': ' if e['loc'] else ''}{e['msg']}" for e in error.errors()
+            )
+            raise ConfigurationError(problems) from None

@@ -1,0 +1,63 @@
+-- Appends events that change no state: steps, notes and users' own types, at most one to a run. With a token the lease must be
+-- current; steps need one. What is not returned was not kept: ledger.refuse says why.
+-- Locks: run_state rows, in run_id order.
+CREATE OR REPLACE FUNCTION ledger.append(
+  p_project text, p_actor text, p_runs uuid[], p_tokens int[], p_types text[], p_schema_versions int[], p_names text[],
+  p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps int[], p_expected int[], p_keys text[]
+) RETURNS TABLE (run_id uuid, version int, hash bytea)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+  WITH c AS MATERIALIZED (
+    SELECT u.*, CASE WHEN u.body IS NOT NULL THEN uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) END AS salt
+    FROM unnest(p_runs, p_tokens, p_types, p_schema_versions, p_names, p_error_codes, p_bodies,
+      p_costs::numeric(18, 6)[], p_steps, p_expected, p_keys)
+      AS u (run_id, token, type, schema_version, name, error_code, body, cost, steps, expected, key)
+    -- What moves a lease or a state has a function of its own that knows its rules.
+    WHERE split_part(u.type, '.', 1) NOT IN ('run', 'lease', 'tool', 'approval', 'cancel', 'write', 'payload')
+    ORDER BY u.run_id
+  ), g AS MATERIALIZED (
+    SELECT c.*, s.version, s.hash, s.updated_at FROM c
+    CROSS JOIN LATERAL (
+      SELECT s.version, s.hash, s.updated_at
+      FROM ledger.run_state AS s
+      WHERE s.project_id = p_project AND s.run_id = c.run_id
+        AND (c.token IS NULL AND split_part(c.type, '.', 1) <> 'step' OR s.token = c.token)
+        AND ledger.legal(c.type, s.state, NULL)
+        AND (c.expected IS NULL OR s.version = c.expected)
+        AND (c.key IS NULL OR NOT EXISTS (
+          SELECT FROM ledger.command AS k WHERE k.project_id = p_project AND k.key = c.key))
+        AND s.cost_usd + coalesce(c.cost, 0) >= 0 AND s.step_count + coalesce(c.steps, 0) >= 0
+      FOR UPDATE
+    ) AS s
+  ), n AS MATERIALIZED (
+    SELECT g.*, g.version + 1 AS next, greatest(clock_timestamp(), g.updated_at) AS recorded_at,
+      ledger.payload_hash(g.salt, g.body) AS payload_hash
+    FROM g
+  ), p AS (
+    INSERT INTO ledger.payload (project_id, run_id, version, salt, body)
+    SELECT p_project, n.run_id, n.next, n.salt, n.body::json FROM n WHERE n.body IS NOT NULL
+  ), k AS (
+    INSERT INTO ledger.command (project_id, key, content_hash, run_id, version)
+    SELECT p_project, n.key, ledger.command_content(n.run_id, n.type, false, n.name, n.error_code, n.body, n.cost, n.steps, NULL),
+      n.run_id, n.next
+    FROM n WHERE n.key IS NOT NULL
+  )
+  INSERT INTO ledger.event AS e (project_id, run_id, version, recorded_at, type, schema_version, actor, name, token, cost_usd,
+    step_count, error_code, key, payload_hash, hash)
+  SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, n.schema_version, p_actor, n.name, n.token, n.cost, n.steps,
+    n.error_code, n.key, n.payload_hash,
+    ledger.event_hash(n.hash, p_project, n.run_id, n.next, n.recorded_at, n.type, p_actor, n.schema_version, name => n.name,
+      token => n.token, cost_usd => n.cost, step_count => n.steps, error_code => n.error_code, key => n.key,
+      payload_hash => n.payload_hash)
+  FROM n
+  RETURNING e.run_id, e.version, e.hash;
+END $$;

@@ -1,0 +1,85 @@
+-- Leases the oldest claimable runs of a project to a worker: lowest priority number first, then submission order.
+--
+-- How a run is leased: (1) `range` says where to look in the index run_claimable, per kind; (2) `picked` locks up to p_limit
+-- rows there, skipping rows that another claim has locked, so two workers never get the same run; (3) lease.acquired is
+-- appended for each, in the same statement; its version is the fencing token that every later write of the worker must carry;
+-- (4) the trigger on `event` folds it into run_state, which takes the run out of the index.
+--
+-- A claim starts at a low-water mark: the first run of the worker's last batch. Entries before it are dead until vacuum, and
+-- under a held snapshot there are ever more of them to walk. The caller drops the mark now and then (DESIGN of the workers),
+-- because delayed and requeued runs are older than it. Runs of a lower priority number than the mark's are always looked at.
+-- Locks: run_state rows, SKIP LOCKED, so it waits for nobody.
+CREATE OR REPLACE FUNCTION ledger.claim(
+  p_project text, p_worker text, p_kinds text[], p_limit int, p_ttl interval,
+  p_mark_kinds text[] DEFAULT '{}', p_mark_priorities int[] DEFAULT '{}', p_mark_runs uuid[] DEFAULT '{}'
+) RETURNS TABLE (
+  run_id uuid, token int, attempt int, kind text, priority int, max_attempts int, lease_until timestamptz, cancel_requested boolean,
+  input text
+)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+  WITH range AS MATERIALIZED (
+    SELECT k.kind, r.from_priority, r.from_run, r.below_priority
+    FROM (
+      SELECT u.kind FROM unnest(p_kinds) AS u (kind)
+      UNION ALL
+      SELECT d.kind FROM ledger.kind AS d WHERE p_kinds IS NULL AND d.project_id = p_project
+    ) AS k
+    LEFT JOIN LATERAL (
+      SELECT m.priority, m.run_id FROM unnest(p_mark_kinds, p_mark_priorities, p_mark_runs) AS m (kind, priority, run_id)
+      WHERE m.kind = k.kind
+    ) AS m ON true
+    CROSS JOIN LATERAL (VALUES
+      (0, '00000000-0000-0000-0000-000000000000'::uuid, coalesce(m.priority, 0)),
+      (coalesce(m.priority, 0), coalesce(m.run_id, '00000000-0000-0000-0000-000000000000'), 2147483647)
+    ) AS r (from_priority, from_run, below_priority)
+    WHERE r.from_priority < r.below_priority
+  ), picked AS MATERIALIZED (
+    SELECT s.* FROM range AS r
+    CROSS JOIN LATERAL (
+      SELECT s.run_id, s.version, s.hash, s.kind, s.priority, s.state, s.attempt_count, s.max_attempts, s.updated_at,
+        s.cancel_requested_at
+      FROM ledger.run_state AS s
+      WHERE s.project_id = p_project AND s.kind = r.kind AND s.available_at IS NOT NULL
+        AND (s.priority, s.run_id) >= (r.from_priority, r.from_run) AND s.priority < r.below_priority
+        AND s.available_at <= clock_timestamp()
+      ORDER BY s.priority, s.run_id
+      LIMIT p_limit
+      FOR UPDATE SKIP LOCKED
+    ) AS s
+    ORDER BY s.priority, s.run_id
+    LIMIT p_limit
+  ), n AS MATERIALIZED (
+    SELECT l.*, l.recorded_at + p_ttl AS lease_until
+    FROM (
+      SELECT k.*, k.version + 1 AS token, k.attempt_count + (k.state = 'pending')::int AS attempt,
+        greatest(clock_timestamp(), k.updated_at) AS recorded_at
+      FROM picked AS k
+    ) AS l
+  ), e AS (
+    INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, attempt, worker_id, token,
+      lease_until, hash)
+    SELECT p_project, n.run_id, n.token, n.recorded_at, 'lease.acquired', p_worker, 'running', n.attempt, p_worker, n.token,
+      n.lease_until,
+      ledger.event_hash(n.hash, p_project, n.run_id, n.token, n.recorded_at, 'lease.acquired', p_worker, state => 'running',
+        attempt => n.attempt, worker_id => p_worker, token => n.token, lease_until => n.lease_until)
+    FROM n
+  )
+  SELECT n.run_id, n.token, n.attempt, n.kind, n.priority, n.max_attempts, n.lease_until, n.cancel_requested_at IS NOT NULL,
+    p.body::text
+  FROM n
+  LEFT JOIN LATERAL (
+    SELECT p.body FROM ledger.payload AS p WHERE p.project_id = p_project AND p.run_id = n.run_id AND p.version = 1
+  ) AS p ON true;
+END $$;

@@ -1,0 +1,14 @@
+-- The triggers of the tables, all ALWAYS: session_replication_role does not switch them off.
+CREATE OR REPLACE TRIGGER fold_run_state AFTER INSERT ON ledger.event
+  REFERENCING NEW TABLE AS new_events FOR EACH STATEMENT EXECUTE FUNCTION ledger.fold_run_state();
+CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE ON ledger.event
+  FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
+CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.event EXECUTE FUNCTION ledger.refuse_change();
+CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE ON ledger.payload
+  FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
+CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.payload EXECUTE FUNCTION ledger.refuse_change();
+ALTER TABLE ledger.event ENABLE ALWAYS TRIGGER fold_run_state;
+ALTER TABLE ledger.event ENABLE ALWAYS TRIGGER refuse_change;
+ALTER TABLE ledger.event ENABLE ALWAYS TRIGGER refuse_truncate;
+ALTER TABLE ledger.payload ENABLE ALWAYS TRIGGER refuse_change;
+ALTER TABLE ledger.payload ENABLE ALWAYS TRIGGER refuse_truncate;

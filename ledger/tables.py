@@ -1,0 +1,134 @@
+"""The tables of schema `ledger` for SQLAlchemy; `migrations/` makes them, and a test holds the two together."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import ARRAY, BigInteger, Column, DateTime, Integer, LargeBinary, MetaData, Numeric, Table, Text, Uuid, text
+from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy.types import UserDefinedType
+
+
+class Xid8(UserDefinedType[str]):
+    """PostgreSQL's 64-bit transaction id."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        """Name the type in SQL."""
+        return "xid8"
+
+
+metadata: Final = MetaData(schema="ledger")
+_TIME: Final = DateTime(timezone=True)
+_MONEY: Final = Numeric(18, 6)
+
+project: Final = Table(
+    "project",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("created_at", _TIME, nullable=False, server_default=text("clock_timestamp()")),
+)
+
+kind: Final = Table("kind", metadata, Column("project_id", Text, primary_key=True), Column("kind", Text, primary_key=True))
+
+command: Final = Table(
+    "command",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("content_hash", LargeBinary, nullable=False),
+    Column("run_id", Uuid, nullable=False),
+    Column("version", Integer, nullable=False),
+)
+
+event: Final = Table(
+    "event",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("run_id", Uuid, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("position", BigInteger, nullable=False, server_default=text("nextval('ledger.event_position')")),
+    Column("txid", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
+    Column("recorded_at", _TIME, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("schema_version", Integer, nullable=False, server_default=text("1")),
+    Column("actor", Text, nullable=False),
+    Column("state", Text),
+    Column("name", Text),
+    Column("kind", Text),
+    Column("priority", Integer),
+    Column("max_attempts", Integer),
+    Column("deadline", _TIME),
+    Column("tags", ARRAY(Text)),
+    Column("attempt", Integer),
+    Column("worker_id", Text),
+    Column("token", Integer),
+    Column("lease_until", _TIME),
+    Column("available_at", _TIME),
+    Column("late_ms", Integer),
+    Column("wait_until", _TIME),
+    Column("wait_outcome", Text),
+    Column("cost_usd", _MONEY),
+    Column("step_count", Integer),
+    Column("error_code", Text),
+    Column("output_sha256", LargeBinary),
+    Column("compensates", Integer),
+    Column("key", Text),
+    Column("payload_hash", LargeBinary),
+    Column("hash", LargeBinary, nullable=False),
+)
+
+payload: Final = Table(
+    "payload",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("run_id", Uuid, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("salt", LargeBinary, nullable=False),
+    Column("body", JSON, nullable=False),
+)
+
+_STATE: Final = (
+    Column("project_id", Text, primary_key=True),
+    Column("run_id", Uuid, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("attempt_count", Integer, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("worker_id", Text),
+    Column("token", Integer),
+    Column("lease_until", _TIME),
+    Column("heartbeat_at", _TIME),
+    Column("available_at", _TIME),
+    Column("started_at", _TIME),
+    Column("completed_at", _TIME),
+    Column("created_at", _TIME, nullable=False),
+    Column("updated_at", _TIME, nullable=False),
+    Column("deadline", _TIME),
+    Column("wait_until", _TIME),
+    Column("wait_outcome", Text),
+    Column("cancel_requested_at", _TIME),
+    Column("cost_usd", _MONEY, nullable=False),
+    Column("step_count", Integer, nullable=False),
+    Column("error_code", Text),
+    Column("outcome_version", Integer),
+    Column("output_sha256", LargeBinary),
+    Column("tags", ARRAY(Text), nullable=False),
+    Column("key", Text),
+)
+
+run_state: Final = Table("run_state", metadata, *(column._copy() for column in _STATE))  # noqa: SLF001  SQLAlchemy has no public copy
+
+run: Final = Table(
+    "run",
+    MetaData(schema="ledger"),
+    *(column._copy() for column in _STATE),  # noqa: SLF001  SQLAlchemy has no public copy
+    Column("input", Text),
+    Column("output", Text),
+    Column("error_detail", Text),
+)
+"""The view of a run with its content; apart from the metadata, because it is no table."""

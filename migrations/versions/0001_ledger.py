@@ -1,0 +1,163 @@
+"""The ledger: projects, events in monthly partitions, payloads, idempotency keys and the inline projection."""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+ROLES = """
+DO $$
+DECLARE
+  role text;
+BEGIN
+  FOREACH role IN ARRAY ARRAY['runfold_worker', 'runfold_reader'] LOOP
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
+      EXECUTE format('CREATE ROLE %I NOLOGIN', role);
+    END IF;
+  END LOOP;
+EXCEPTION WHEN duplicate_object OR unique_violation THEN
+  NULL; -- another database of this server was migrated at the same moment; roles belong to the whole server
+END $$
+"""
+
+PROJECT = """
+CREATE TABLE ledger.project (
+  project_id text PRIMARY KEY CHECK (project_id ~ '^[a-z0-9][a-z0-9_-]{0,62}$'),
+  created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+)
+"""
+
+KIND = """
+CREATE TABLE ledger.kind (
+  project_id text NOT NULL,
+  kind text NOT NULL,
+  PRIMARY KEY (project_id, kind)
+)
+"""
+
+COMMAND = """
+CREATE TABLE ledger.command (
+  project_id text NOT NULL,
+  key text NOT NULL,
+  content_hash bytea NOT NULL,
+  run_id uuid NOT NULL,
+  version int NOT NULL,
+  PRIMARY KEY (project_id, key)
+)
+"""
+
+# CACHE 1: within a run, positions must rise with versions.
+POSITION = "CREATE SEQUENCE ledger.event_position CACHE 1"
+
+EVENT = """
+CREATE TABLE ledger.event (
+  project_id text NOT NULL,
+  run_id uuid NOT NULL,
+  version int NOT NULL CHECK (version > 0),
+  position bigint NOT NULL DEFAULT nextval('ledger.event_position'),
+  txid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+  recorded_at timestamptz NOT NULL,
+  type text NOT NULL CHECK (length(type) BETWEEN 3 AND 80),
+  schema_version int NOT NULL DEFAULT 1,
+  actor text NOT NULL CHECK (length(actor) BETWEEN 1 AND 200),
+  state text,
+  name text CHECK (length(name) <= 200),
+  kind text CHECK (length(kind) BETWEEN 1 AND 200),
+  priority int CHECK (priority >= 0),
+  max_attempts int CHECK (max_attempts > 0),
+  deadline timestamptz,
+  tags text[],
+  attempt int CHECK (attempt >= 0),
+  worker_id text CHECK (length(worker_id) BETWEEN 1 AND 200),
+  token int,
+  lease_until timestamptz,
+  available_at timestamptz,
+  late_ms int,
+  wait_until timestamptz,
+  wait_outcome text CHECK (wait_outcome IN ('cancelled', 'timeout')),
+  cost_usd numeric(18, 6) CHECK (cost_usd <> 'NaN'),
+  step_count int,
+  error_code text CHECK (length(error_code) <= 200),
+  output_sha256 bytea CHECK (octet_length(output_sha256) = 32),
+  compensates int,
+  key text CHECK (length(key) BETWEEN 1 AND 200),
+  payload_hash bytea CHECK (octet_length(payload_hash) = 32),
+  hash bytea NOT NULL CHECK (octet_length(hash) = 32),
+  PRIMARY KEY (project_id, run_id, version)
+) PARTITION BY RANGE (run_id)
+"""
+
+FEED = "CREATE INDEX event_feed ON ledger.event (txid, position)"
+
+PAYLOAD = """
+CREATE TABLE ledger.payload (
+  project_id text NOT NULL,
+  run_id uuid NOT NULL,
+  version int NOT NULL,
+  salt bytea NOT NULL CHECK (octet_length(salt) = 32),
+  body json NOT NULL CHECK (octet_length(body::text) <= 16777216),
+  PRIMARY KEY (project_id, run_id, version)
+)
+"""
+
+# Room on every page for the next version of its rows: a heartbeat is a HOT update, and touches no index.
+RUN_STATE = """
+CREATE TABLE ledger.run_state (
+  project_id text NOT NULL,
+  run_id uuid NOT NULL,
+  version int NOT NULL,
+  hash bytea NOT NULL,
+  kind text NOT NULL,
+  state text NOT NULL,
+  priority int NOT NULL,
+  attempt_count int NOT NULL,
+  max_attempts int NOT NULL,
+  worker_id text,
+  token int,
+  lease_until timestamptz,
+  heartbeat_at timestamptz,
+  available_at timestamptz,
+  started_at timestamptz,
+  completed_at timestamptz,
+  created_at timestamptz NOT NULL,
+  updated_at timestamptz NOT NULL,
+  deadline timestamptz,
+  wait_until timestamptz,
+  wait_outcome text,
+  cancel_requested_at timestamptz,
+  cost_usd numeric(18, 6) NOT NULL CHECK (cost_usd >= 0),
+  step_count int NOT NULL CHECK (step_count >= 0),
+  error_code text,
+  outcome_version int,
+  output_sha256 bytea,
+  tags text[] NOT NULL,
+  key text,
+  PRIMARY KEY (project_id, run_id),
+  CONSTRAINT lease_is_whole CHECK (num_nulls(worker_id, token, lease_until) IN (0, 3)),
+  CONSTRAINT running_is_leased CHECK (state <> 'running' OR token IS NOT NULL),
+  CONSTRAINT idle_is_not_leased
+    CHECK (token IS NULL OR state IN ('running', 'waiting_tool', 'waiting_approval')),
+  CONSTRAINT claimable_is_not_leased CHECK (available_at IS NULL OR token IS NULL)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02)
+"""
+
+# None of these covers a column that a heartbeat changes, predicates included.
+INDEXES = (
+    "CREATE INDEX run_claimable ON ledger.run_state (project_id, kind, priority, run_id) WHERE available_at IS NOT NULL",
+    "CREATE INDEX run_leased ON ledger.run_state (project_id, run_id) WHERE token IS NOT NULL",
+    "CREATE INDEX run_deadline ON ledger.run_state (project_id, deadline)"
+    " WHERE deadline IS NOT NULL AND completed_at IS NULL",
+    "CREATE INDEX run_wait ON ledger.run_state (project_id, wait_until) WHERE wait_until IS NOT NULL",
+    "CREATE INDEX run_cancel ON ledger.run_state (project_id, run_id)"
+    " WHERE cancel_requested_at IS NOT NULL AND token IS NULL AND completed_at IS NULL",
+)
+
+
+def upgrade() -> None:
+    """Create the tables; functions, triggers and grants are installed after every upgrade."""
+    for statement in (ROLES, PROJECT, KIND, COMMAND, POSITION, EVENT, FEED, PAYLOAD, RUN_STATE, *INDEXES):
+        op.execute(statement)

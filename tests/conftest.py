@@ -1,0 +1,107 @@
+"""A real PostgreSQL for every test: one server a session, one database a test, and at the end the ledger must verify."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from ledger import Ledger, schema
+from ledger.database import driver_url
+from ledger.settings import Settings
+from ledger.verify import verify
+from tests.server import Server, postgres_server
+
+PROJECT = "test"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the developer's own settings reaches a test."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"RUNFOLD_{name.upper()}", raising=False)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """The server that RUNFOLD_TEST_POSTGRES names."""
+    with postgres_server() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def template(server: Server) -> str:
+    """The name of a migrated database with an empty project, to be copied."""
+    name = f"template_{uuid.uuid4().hex[:12]}"
+    asyncio.run(_execute(server.url, f"CREATE DATABASE {name}"))
+    asyncio.run(schema.upgrade(with_database(server.url, name)))
+    asyncio.run(_execute(with_database(server.url, name), f"INSERT INTO ledger.project VALUES ('{PROJECT}')"))
+    return name
+
+
+@pytest.fixture
+def empty_database(server: Server) -> Iterator[str]:
+    """The URL of a database with nothing in it."""
+    yield from _database(server, "template0")
+
+
+@pytest.fixture
+def unverified_database(server: Server, template: str) -> Iterator[str]:
+    """The URL of a migrated database that the test will damage."""
+    yield from _database(server, template)
+
+
+@pytest.fixture
+def database(unverified_database: str) -> Iterator[str]:
+    """The URL of a migrated database; whatever the test did, the ledger in it must be consistent."""
+    yield unverified_database
+    asyncio.run(assert_consistent(unverified_database))
+
+
+@pytest.fixture
+async def ledger(database: str) -> AsyncIterator[Ledger]:
+    """The ledger of the project `test`."""
+    async with Ledger.open(database, PROJECT) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of its own to the test's database."""
+    opened = await asyncpg.connect(driver_url(database))
+    yield opened
+    await opened.close()
+
+
+async def assert_consistent(url: str) -> None:
+    """Fail unless every project of the database verifies."""
+    async with asyncpg.create_pool(driver_url(url), min_size=1, max_size=1) as pool:
+        for row in await pool.fetch("SELECT project_id FROM ledger.project"):
+            report = await verify(pool, row["project_id"])
+            assert not report.findings
+
+
+def with_database(url: str, name: str) -> str:
+    """Point a URL at another database of the same server."""
+    parts = urlsplit(url)
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{parts.scheme}://{parts.netloc}/{name}{query}"
+
+
+def _database(server: Server, template: str) -> Iterator[str]:
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    asyncio.run(_execute(server.url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy"))
+    yield with_database(server.url, name)
+    asyncio.run(_execute(server.url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+async def _execute(url: str, statement: str) -> None:
+    opened = await asyncpg.connect(url)
+    try:
+        await opened.execute(statement)
+    finally:
+        await opened.close()
