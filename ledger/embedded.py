@@ -210,7 +210,7 @@ class _Stake:
         try:
             if self._is_last_client():
                 self._server.stop()
-                self._store.remove_if_ephemeral()
+                self._store.clear_away()
         finally:
             self.disown()
 

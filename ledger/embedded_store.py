@@ -172,15 +172,16 @@ class Store:
         new.chmod(0o644)  # the server's account reads it
         new.replace(self.home / "server.conf")
 
-    def remove_if_ephemeral(self) -> None:
-        """Delete all that is ours in the home, and the home unless something else is in it."""
+    def clear_away(self) -> None:
+        """Leave nothing outside the home, and of an ephemeral store nothing but the files of others."""
+        if self.socket_dir.parent != self.home:
+            shutil.rmtree(self.socket_dir, ignore_errors=True)
         if not self._marker.exists():  # what counts is what the store was made for, not how it was opened
             return
         self._remove_all("data.new-*")
         with suppress(FileNotFoundError):
             self.data.rename(self.home / "data.new-removed")
         self._remove_all("data.new-*", "programs-*", "socket")
-        shutil.rmtree(self.socket_dir, ignore_errors=True)
         for name in ("server.conf", "ephemeral", "clients.lock", "start.lock"):
             (self.home / name).unlink(missing_ok=True)
         with suppress(OSError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import ARRAY, BigInteger, Column, DateTime, Integer, LargeBinary, MetaData, Numeric, Table, Text, Uuid, text
+from sqlalchemy import ARRAY, BigInteger, Column, DateTime, Integer, LargeBinary, MetaData, Numeric, String, Table, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.types import UserDefinedType
 
@@ -51,18 +51,18 @@ event: Final = Table(
     Column("position", BigInteger, nullable=False, server_default=text("nextval('ledger.event_position')")),
     Column("txid", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
     Column("recorded_at", _TIME, nullable=False),
-    Column("type", Text, nullable=False),
+    Column("type", String(80), nullable=False),
     Column("schema_version", Integer, nullable=False, server_default=text("1")),
-    Column("actor", Text, nullable=False),
+    Column("actor", String(200), nullable=False),
     Column("state", Text),
-    Column("name", Text),
-    Column("kind", Text),
+    Column("name", String(200)),
+    Column("kind", String(200)),
     Column("priority", Integer),
     Column("max_attempts", Integer),
     Column("deadline", _TIME),
     Column("tags", ARRAY(Text)),
     Column("attempt", Integer),
-    Column("worker_id", Text),
+    Column("worker_id", String(200)),
     Column("token", Integer),
     Column("lease_until", _TIME),
     Column("available_at", _TIME),
@@ -71,10 +71,10 @@ event: Final = Table(
     Column("wait_outcome", Text),
     Column("cost_usd", _MONEY),
     Column("step_count", Integer),
-    Column("error_code", Text),
+    Column("error_code", String(200)),
     Column("output_sha256", LargeBinary),
     Column("compensates", Integer),
-    Column("key", Text),
+    Column("key", String(200)),
     Column("payload_hash", LargeBinary),
     Column("hash", LargeBinary, nullable=False),
 )

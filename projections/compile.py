@@ -13,7 +13,7 @@ from typing import Final
 
 from ledger.lifecycle import FIRST, MOVES, OPEN, RESERVED, State
 from projections import run_state
-from projections.fold import Fold, aggregate_sql, step_sql
+from projections.fold import Fold, aggregate_sql, condition_sql, step_sql
 
 _HEADER: Final = "-- Compiled from {source} by `make sql`; do not edit.\n"
 
@@ -23,6 +23,7 @@ PINNED: Final = """SET plan_cache_mode = force_generic_plan
 SET enable_hashjoin = off
 SET enable_mergejoin = off
 SET enable_seqscan = off
+SET enable_memoize = off
 SET jit = off"""
 
 
@@ -37,30 +38,21 @@ def compiled() -> dict[str, str]:
 
 
 def legal_sql() -> str:
-    """Compile the state machine: may an event of this type take a run from one state to another (null: no change)."""
-    arms = "\n".join(f"    WHEN {_text(type_)} THEN {_moves(type_)}" for type_ in MOVES)
-    own = f"p_to IS NULL AND p_from IN ({_texts(OPEN)}) AND split_part(p_type, '.', 1) NOT IN ({_texts(RESERVED)})"
+    """Compile the state machine: may an event of this type take a run from one state to another (null: no change).
+
+    One membership test, because the expression is set up anew by every statement that contains it.
+    """
+    moves = sorted(f"{type_}:{source}:{target or ''}" for type_, pairs in MOVES.items() for source, target in pairs)
+    listed = ",\n".join(f"    {_text(move)}" for move in moves)
     return f"""CREATE OR REPLACE FUNCTION ledger.legal(p_type text, p_from text, p_to text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
-  SELECT CASE p_type
-{arms}
-    ELSE {own}
-  END
+  SELECT (p_type || ':' || p_from || ':' || coalesce(p_to, '')) = ANY (ARRAY[
+{listed}
+  ])
+  OR (p_to IS NULL AND split_part(p_type, '.', 1) <> ALL (ARRAY[{_texts(RESERVED)}]) AND p_from = ANY (ARRAY[{_texts(OPEN)}]))
 $$;
 """
-
-
-def _moves(type_: str) -> str:
-    targets: dict[State | None, set[State]] = {}
-    for source, target in MOVES[type_]:
-        targets.setdefault(target, set()).add(source)
-    parts = []
-    for target, sources in sorted(targets.items(), key=lambda item: item[0] or ""):
-        to = "p_to IS NULL" if target is None else f"p_to = {_text(target)}"
-        parts.append(to if sources == set(State) else f"({to} AND p_from IN ({_texts(sources)}))")
-    joined = " OR ".join(parts)
-    return f"coalesce({joined}, false)"
 
 
 def trigger_sql(columns: Mapping[str, Fold]) -> str:
@@ -68,7 +60,10 @@ def trigger_sql(columns: Mapping[str, Fold]) -> str:
     names = ", ".join((*run_state.KEY, *columns))
     start = ",\n    ".join(step_sql(column, column.default, "e") for column in columns.values())
     changing = {name: column for name, column in columns.items() if column.on != frozenset({FIRST})}
-    steps = ",\n    ".join(f"{name} = {step_sql(column, f's.{name}', 'e')}" for name, column in changing.items())
+    sets = sorted({column.on for column in changing.values() if column.on is not None}, key=sorted)
+    flags = {on: f"e.on_{number}" for number, on in enumerate(sets, 1)}
+    marks = ",\n      ".join(f"{condition_sql(on, 'n')} AS {flags[on][2:]}" for on in sets)
+    steps = ",\n    ".join(f"{name} = {step_sql(column, f's.{name}', 'e', flags)}" for name, column in changing.items())
     return f"""-- Folds the events of one INSERT into run_state and refuses what the state machine forbids. Every event is folded
 -- exactly once or the statement fails: an event that is in the table is a legal event that has been folded.
 -- Locks: the run_state rows of the events; the operations hold them already, taken in run_id order.
@@ -79,32 +74,37 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   wanted bigint;
-  folded bigint;
-  updated bigint;
+  starts bigint;
+  folded bigint := 0;
+  updated bigint := 0;
 BEGIN
+  SELECT count(*), count(*) FILTER (WHERE version = 1) INTO wanted, starts FROM new_events;
+  IF starts > 0 THEN
   INSERT INTO ledger.run_state ({names})
   SELECT e.project_id, e.run_id,
     {start}
   FROM new_events AS e
   WHERE e.version = 1 AND e.type = {_text(FIRST)} AND e.state = {_text(State.PENDING)};
   GET DIAGNOSTICS folded = ROW_COUNT;
-
+  END IF;
+  IF wanted > starts THEN
   -- The target row is found by a correlated lookup and updated by tuple id: no join order is left to choose.
+  -- Which columns a type changes is found once for each event (on_1 ...), not once for each column.
   UPDATE ledger.run_state AS s SET
     {steps}
   FROM (
-    SELECT n.*, k.tid
+    SELECT n.*, k.tid,
+      {marks}
     FROM new_events AS n
     CROSS JOIN LATERAL (
       SELECT r.ctid AS tid FROM ledger.run_state AS r
       WHERE r.project_id = n.project_id AND r.run_id = n.run_id OFFSET 0
     ) AS k
-    WHERE n.version > 1
+    WHERE n.version > 1 OFFSET 0
   ) AS e
   WHERE s.ctid = e.tid AND s.version = e.version - 1 AND ledger.legal(e.type, s.state, e.state);
   GET DIAGNOSTICS updated = ROW_COUNT;
-
-  SELECT count(*) INTO wanted FROM new_events;
+  END IF;
   IF folded + updated <> wanted THEN
     RAISE EXCEPTION 'only % of % events are legal next events of their runs; nothing was appended', folded + updated, wanted
       USING ERRCODE = 'RF001', HINT = 'Append through the functions of schema ledger, which lock and check the run first.';

@@ -109,9 +109,10 @@ def fold(columns: Mapping[str, Fold], events: Iterable[Mapping[str, Any]], row: 
 # -- SQL ------------------------------------------------------------------------------------------------------------
 
 
-def step_sql(column: Fold, old: str, event: str) -> str:
-    """Compile the fold of one event into the value `old`."""
-    new, when = f"{event}.{column.source}", _condition(column.on, event)
+def step_sql(column: Fold, old: str, event: str, flags: Mapping[frozenset[str], str] | None = None) -> str:
+    """Compile the fold of one event into the value `old`; `flags` names conditions that are computed already."""
+    new = f"{event}.{column.source}"
+    when = flags[column.on] if flags and column.on is not None else condition_sql(column.on, event)
     if column.operation in {"sum", "count"}:
         plus = "1" if column.operation == "count" else f"coalesce({new}, 0)"
         return f"{old} + " + (f"CASE WHEN {when} THEN {plus} ELSE 0 END" if when else plus)
@@ -131,7 +132,7 @@ def step_sql(column: Fold, old: str, event: str) -> str:
 
 def aggregate_sql(column: Fold, event: str) -> str:
     """Compile the fold of a group of events."""
-    value, when = f"{event}.{column.source}", _condition(column.on, event)
+    value, when = f"{event}.{column.source}", condition_sql(column.on, event)
     match column.operation:
         case "sum":
             compiled = f"coalesce(sum({value}){_filter(when)}, 0)"
@@ -161,7 +162,8 @@ def _filter(*conditions: str) -> str:
     return f" FILTER (WHERE {given})" if given else ""
 
 
-def _condition(on: On, event: str) -> str:
+def condition_sql(on: On, event: str) -> str:
+    """Compile the question whether an event is of one of these types; empty when every type counts."""
     if on is None:
         return ""
     if len(on) == 1:

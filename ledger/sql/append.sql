@@ -11,13 +11,16 @@ SET plan_cache_mode = force_generic_plan
 SET enable_hashjoin = off
 SET enable_mergejoin = off
 SET enable_seqscan = off
+SET enable_memoize = off
 SET jit = off
 AS $$
 #variable_conflict use_column
+DECLARE
+  seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
   RETURN QUERY
   WITH c AS MATERIALIZED (
-    SELECT u.*, CASE WHEN u.body IS NOT NULL THEN uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) END AS salt
+    SELECT u.*, CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
     FROM unnest(p_runs, p_tokens, p_types, p_schema_versions, p_names, p_error_codes, p_bodies,
       p_costs::numeric(18, 6)[], p_steps, p_expected, p_keys)
       AS u (run_id, token, type, schema_version, name, error_code, body, cost, steps, expected, key)
@@ -45,11 +48,6 @@ BEGIN
   ), p AS (
     INSERT INTO ledger.payload (project_id, run_id, version, salt, body)
     SELECT p_project, n.run_id, n.next, n.salt, n.body::json FROM n WHERE n.body IS NOT NULL
-  ), k AS (
-    INSERT INTO ledger.command (project_id, key, content_hash, run_id, version)
-    SELECT p_project, n.key, ledger.command_content(n.run_id, n.type, false, n.name, n.error_code, n.body, n.cost, n.steps, NULL),
-      n.run_id, n.next
-    FROM n WHERE n.key IS NOT NULL
   )
   INSERT INTO ledger.event AS e (project_id, run_id, version, recorded_at, type, schema_version, actor, name, token, cost_usd,
     step_count, error_code, key, payload_hash, hash)
@@ -60,4 +58,21 @@ BEGIN
       payload_hash => n.payload_hash)
   FROM n
   RETURNING e.run_id, e.version, e.hash;
+
+  IF num_nonnulls(VARIADIC p_keys) > 0 THEN
+    INSERT INTO ledger.command (project_id, key, content_hash, run_id, version)
+    SELECT p_project, u.key, ledger.command_content(u.run_id, u.type, false, u.name, u.error_code, u.body, u.cost, u.steps, NULL),
+      u.run_id, k.version
+    FROM unnest(p_runs, p_types, p_names, p_error_codes, p_bodies, p_costs, p_steps, p_keys)
+      AS u (run_id, type, name, error_code, body, cost, steps, key)
+    CROSS JOIN LATERAL (
+      SELECT s.version FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = u.run_id OFFSET 0
+    ) AS k
+    CROSS JOIN LATERAL (
+      SELECT FROM ledger.event AS e
+      WHERE e.project_id = p_project AND e.run_id = u.run_id AND e.version = k.version AND e.key = u.key OFFSET 0
+    ) AS kept
+    WHERE NOT EXISTS (SELECT FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key AND c.run_id = u.run_id)
+    ORDER BY u.key;
+  END IF;
 END $$;

@@ -9,9 +9,12 @@ SET plan_cache_mode = force_generic_plan
 SET enable_hashjoin = off
 SET enable_mergejoin = off
 SET enable_seqscan = off
+SET enable_memoize = off
 SET jit = off
 AS $$
 #variable_conflict use_column
+DECLARE
+  seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
   RETURN QUERY
   WITH c AS MATERIALIZED (
@@ -30,7 +33,7 @@ BEGIN
       CASE WHEN NOT t.held THEN 'cancelled' END AS state, ledger.payload_hash(t.salt, p_body) AS payload_hash
     FROM (
       SELECT g.*, greatest(clock_timestamp(), g.updated_at) AS recorded_at,
-        CASE WHEN p_body IS NOT NULL THEN uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) END AS salt
+        CASE WHEN p_body IS NOT NULL THEN sha256(seed || uuid_send(g.run_id)) END AS salt
       FROM g WHERE NOT g.repeated
     ) AS t
   ), p AS (

@@ -22,6 +22,7 @@ SET plan_cache_mode = force_generic_plan
 SET enable_hashjoin = off
 SET enable_mergejoin = off
 SET enable_seqscan = off
+SET enable_memoize = off
 SET enable_bitmapscan = off
 SET enable_sort = off
 SET jit = off
@@ -80,6 +81,6 @@ BEGIN
     p.body::text
   FROM n
   LEFT JOIN LATERAL (
-    SELECT p.body FROM ledger.payload AS p WHERE p.project_id = p_project AND p.run_id = n.run_id AND p.version = 1
+    SELECT p.body FROM ledger.payload AS p WHERE p.project_id = p_project AND p.run_id = n.run_id AND p.version = 1 OFFSET 0
   ) AS p ON true;
 END $$;

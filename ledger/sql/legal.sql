@@ -2,29 +2,74 @@
 CREATE OR REPLACE FUNCTION ledger.legal(p_type text, p_from text, p_to text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
-  SELECT CASE p_type
-    WHEN 'lease.acquired' THEN coalesce((p_to = 'running' AND p_from IN ('pending', 'waiting_approval', 'waiting_tool')), false)
-    WHEN 'lease.heartbeat' THEN coalesce((p_to IS NULL AND p_from IN ('running', 'waiting_approval', 'waiting_tool')), false)
-    WHEN 'lease.released' THEN coalesce((p_to = 'pending' AND p_from IN ('running', 'waiting_approval', 'waiting_tool')), false)
-    WHEN 'lease.expired' THEN coalesce((p_to = 'pending' AND p_from IN ('running', 'waiting_approval', 'waiting_tool')), false)
-    WHEN 'step.completed' THEN coalesce((p_to IS NULL AND p_from IN ('running', 'waiting_approval', 'waiting_tool')), false)
-    WHEN 'step.failed' THEN coalesce((p_to IS NULL AND p_from IN ('running', 'waiting_approval', 'waiting_tool')), false)
-    WHEN 'tool.requested' THEN coalesce((p_to = 'waiting_tool' AND p_from IN ('running')), false)
-    WHEN 'tool.completed' THEN coalesce((p_to IS NULL AND p_from IN ('waiting_tool')) OR (p_to = 'running' AND p_from IN ('waiting_tool')), false)
-    WHEN 'tool.failed' THEN coalesce((p_to IS NULL AND p_from IN ('waiting_tool')) OR (p_to = 'running' AND p_from IN ('waiting_tool')), false)
-    WHEN 'approval.requested' THEN coalesce((p_to = 'waiting_approval' AND p_from IN ('running')), false)
-    WHEN 'approval.granted' THEN coalesce((p_to IS NULL AND p_from IN ('waiting_approval')) OR (p_to = 'running' AND p_from IN ('waiting_approval')), false)
-    WHEN 'approval.rejected' THEN coalesce((p_to = 'cancelled' AND p_from IN ('waiting_approval')), false)
-    WHEN 'approval.expired' THEN coalesce((p_to = 'cancelled' AND p_from IN ('waiting_approval')) OR (p_to = 'timeout' AND p_from IN ('waiting_approval')), false)
-    WHEN 'run.completed' THEN coalesce((p_to = 'completed' AND p_from IN ('running')), false)
-    WHEN 'run.failed' THEN coalesce((p_to = 'failed' AND p_from IN ('running', 'waiting_tool')), false)
-    WHEN 'run.cancelled' THEN coalesce((p_to = 'cancelled' AND p_from IN ('pending', 'running', 'waiting_approval', 'waiting_tool')), false)
-    WHEN 'run.timed_out' THEN coalesce((p_to = 'timeout' AND p_from IN ('running', 'waiting_approval')), false)
-    WHEN 'run.retried' THEN coalesce((p_to = 'pending' AND p_from IN ('running', 'waiting_tool')), false)
-    WHEN 'cancel.requested' THEN coalesce((p_to IS NULL AND p_from IN ('running', 'waiting_approval', 'waiting_tool')), false)
-    WHEN 'note.added' THEN coalesce(p_to IS NULL, false)
-    WHEN 'payload.erased' THEN coalesce(p_to IS NULL, false)
-    WHEN 'write.refused' THEN coalesce(p_to IS NULL, false)
-    ELSE p_to IS NULL AND p_from IN ('pending', 'running', 'waiting_approval', 'waiting_tool') AND split_part(p_type, '.', 1) NOT IN ('approval', 'cancel', 'lease', 'note', 'payload', 'run', 'step', 'tool', 'write')
-  END
+  SELECT (p_type || ':' || p_from || ':' || coalesce(p_to, '')) = ANY (ARRAY[
+    'approval.expired:waiting_approval:cancelled',
+    'approval.expired:waiting_approval:timeout',
+    'approval.granted:waiting_approval:',
+    'approval.granted:waiting_approval:running',
+    'approval.rejected:waiting_approval:cancelled',
+    'approval.requested:running:waiting_approval',
+    'cancel.requested:running:',
+    'cancel.requested:waiting_approval:',
+    'cancel.requested:waiting_tool:',
+    'lease.acquired:pending:running',
+    'lease.acquired:waiting_approval:running',
+    'lease.acquired:waiting_tool:running',
+    'lease.expired:running:pending',
+    'lease.expired:waiting_approval:pending',
+    'lease.expired:waiting_tool:pending',
+    'lease.heartbeat:running:',
+    'lease.heartbeat:waiting_approval:',
+    'lease.heartbeat:waiting_tool:',
+    'lease.released:running:pending',
+    'lease.released:waiting_approval:pending',
+    'lease.released:waiting_tool:pending',
+    'note.added:cancelled:',
+    'note.added:completed:',
+    'note.added:failed:',
+    'note.added:pending:',
+    'note.added:running:',
+    'note.added:timeout:',
+    'note.added:waiting_approval:',
+    'note.added:waiting_tool:',
+    'payload.erased:cancelled:',
+    'payload.erased:completed:',
+    'payload.erased:failed:',
+    'payload.erased:pending:',
+    'payload.erased:running:',
+    'payload.erased:timeout:',
+    'payload.erased:waiting_approval:',
+    'payload.erased:waiting_tool:',
+    'run.cancelled:pending:cancelled',
+    'run.cancelled:running:cancelled',
+    'run.cancelled:waiting_approval:cancelled',
+    'run.cancelled:waiting_tool:cancelled',
+    'run.completed:running:completed',
+    'run.failed:running:failed',
+    'run.failed:waiting_tool:failed',
+    'run.retried:running:pending',
+    'run.retried:waiting_tool:pending',
+    'run.timed_out:running:timeout',
+    'run.timed_out:waiting_approval:timeout',
+    'step.completed:running:',
+    'step.completed:waiting_approval:',
+    'step.completed:waiting_tool:',
+    'step.failed:running:',
+    'step.failed:waiting_approval:',
+    'step.failed:waiting_tool:',
+    'tool.completed:waiting_tool:',
+    'tool.completed:waiting_tool:running',
+    'tool.failed:waiting_tool:',
+    'tool.failed:waiting_tool:running',
+    'tool.requested:running:waiting_tool',
+    'write.refused:cancelled:',
+    'write.refused:completed:',
+    'write.refused:failed:',
+    'write.refused:pending:',
+    'write.refused:running:',
+    'write.refused:timeout:',
+    'write.refused:waiting_approval:',
+    'write.refused:waiting_tool:'
+  ])
+  OR (p_to IS NULL AND split_part(p_type, '.', 1) <> ALL (ARRAY['approval', 'cancel', 'lease', 'note', 'payload', 'run', 'step', 'tool', 'write']) AND p_from = ANY (ARRAY['pending', 'running', 'waiting_approval', 'waiting_tool']))
 $$;

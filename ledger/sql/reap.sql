@@ -17,9 +17,12 @@ SET plan_cache_mode = force_generic_plan
 SET enable_hashjoin = off
 SET enable_mergejoin = off
 SET enable_seqscan = off
+SET enable_memoize = off
 SET jit = off
 AS $$
 #variable_conflict use_column
+DECLARE
+  seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
   RETURN QUERY
   WITH due AS MATERIALIZED (
@@ -73,7 +76,7 @@ BEGIN
         WHEN d.type = 'approval.expired' THEN format('nobody decided until %s', d.wait_until)
         WHEN d.lapsed THEN format('%s held the lease until %s and sent no heartbeat', d.worker_id, d.lease_until)
         ELSE 'cancelled as requested' END)::text AS body,
-      uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) AS salt
+      sha256(seed || uuid_send(d.run_id)) AS salt
     FROM d WHERE d.type IS NOT NULL
   ), p AS (
     INSERT INTO ledger.payload (project_id, run_id, version, salt, body)

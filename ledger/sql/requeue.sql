@@ -11,9 +11,12 @@ SET plan_cache_mode = force_generic_plan
 SET enable_hashjoin = off
 SET enable_mergejoin = off
 SET enable_seqscan = off
+SET enable_memoize = off
 SET jit = off
 AS $$
 #variable_conflict use_column
+DECLARE
+  seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
   IF p_type NOT IN ('lease.released', 'run.retried') THEN
     RAISE EXCEPTION 'a run is not put back to pending by %', p_type USING ERRCODE = 'RF001';
@@ -21,7 +24,7 @@ BEGIN
   RETURN QUERY
   WITH c AS MATERIALIZED (
     SELECT DISTINCT ON (u.run_id) u.*,
-      CASE WHEN u.body IS NOT NULL THEN uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) END AS salt
+      CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
     FROM unnest(p_runs, p_tokens, p_delays, p_error_codes, p_bodies) AS u (run_id, token, delay, error_code, body)
     ORDER BY u.run_id
   ), g AS MATERIALIZED (

@@ -11,10 +11,12 @@ SET plan_cache_mode = force_generic_plan
 SET enable_hashjoin = off
 SET enable_mergejoin = off
 SET enable_seqscan = off
+SET enable_memoize = off
 SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
+  seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
   ids uuid[];
   fresh boolean[];
 BEGIN
@@ -39,7 +41,7 @@ BEGIN
   RETURN QUERY
   WITH c AS MATERIALIZED (
     SELECT u.*, u.recorded_at + coalesce(u.delay, '0') AS available_at, coalesce(u.deadline_at, u.recorded_at + u.deadline_in) AS deadline,
-      CASE WHEN u.input IS NOT NULL THEN uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) END AS salt
+      CASE WHEN u.input IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
     FROM (
       SELECT a.*, clock_timestamp() AS recorded_at
       FROM unnest(ids, fresh, p_kinds, p_inputs, p_keys, p_priorities, p_delays, p_max_attempts, p_deadlines, p_deadlines_in,

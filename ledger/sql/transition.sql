@@ -13,21 +13,22 @@ SET plan_cache_mode = force_generic_plan
 SET enable_hashjoin = off
 SET enable_mergejoin = off
 SET enable_seqscan = off
+SET enable_memoize = off
 SET jit = off
 AS $$
 #variable_conflict use_column
+DECLARE
+  seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
   RETURN QUERY
   WITH c AS MATERIALIZED (
-    SELECT u.*, CASE WHEN u.body IS NOT NULL THEN uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) END AS salt
+    SELECT u.*, CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
     FROM unnest(p_runs, p_tokens, p_states, p_parks, p_names, p_error_codes, p_bodies, p_costs::numeric(18, 6)[], p_steps,
       p_sha256s, p_waits, p_wait_outcomes, p_expected, p_keys)
       AS u (run_id, token, state, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, expected, key)
     ORDER BY u.run_id
   ), g AS MATERIALIZED (
-    SELECT c.*, s.version, s.hash, s.updated_at, s.from_state, s.held_token, s.worker_id, s.lease_until, s.type,
-      c.state IN ('waiting_tool', 'waiting_approval') AS waits,
-      c.state = 'running' AND s.held_token IS NULL AS answers_parked
+    SELECT c.*, s.version, s.hash, s.updated_at, s.from_state, s.held_token, s.worker_id, s.lease_until, s.type
     FROM c
     CROSS JOIN LATERAL (
       SELECT s.version, s.hash, s.updated_at, s.state AS from_state, s.token AS held_token, s.worker_id, s.lease_until,
@@ -46,44 +47,61 @@ BEGIN
       FOR UPDATE
     ) AS s
   ), n AS MATERIALIZED (
-    SELECT t.*, t.version + 1 AS next,
-      CASE WHEN t.keeps THEN t.held_token END AS new_token,
-      CASE WHEN t.keeps THEN t.worker_id END AS new_worker,
-      CASE WHEN t.keeps THEN t.lease_until END AS new_until,
-      CASE WHEN NOT t.answers_parked THEN t.state END AS new_state,
-      CASE WHEN t.answers_parked THEN t.recorded_at END AS available_at,
-      CASE WHEN t.state = 'waiting_approval' THEN t.recorded_at + t.wait END AS wait_until,
-      CASE WHEN t.state = 'waiting_approval' AND t.wait IS NOT NULL THEN coalesce(t.wait_outcome, 'cancelled') END AS new_wait_outcome,
-      ledger.payload_hash(t.salt, t.body) AS payload_hash
+    SELECT f.run_id, f.next, f.recorded_at, f.type, f.from_state, f.new_state, f.name, f.new_worker, f.new_token, f.new_until,
+      f.available_at, f.wait_until, f.new_wait_outcome, f.cost, f.steps, f.error_code, f.sha256, f.key, f.salt, f.body,
+      f.payload_hash,
+      ledger.event_hash(f.hash, p_project, f.run_id, f.next, f.recorded_at, f.type, p_actor, state => f.new_state,
+        name => f.name, worker_id => f.new_worker, token => f.new_token, lease_until => f.new_until,
+        available_at => f.available_at, wait_until => f.wait_until, wait_outcome => f.new_wait_outcome, cost_usd => f.cost,
+        step_count => f.steps, error_code => f.error_code, output_sha256 => f.sha256, key => f.key,
+        payload_hash => f.payload_hash) AS new_hash
     FROM (
-      SELECT g.*, greatest(clock_timestamp(), g.updated_at) AS recorded_at,
-        g.state = 'running' OR (g.waits AND NOT g.park) AS keeps
-      FROM g
-    ) AS t
+      SELECT t.*, t.version + 1 AS next,
+        CASE WHEN t.keeps THEN t.held_token END AS new_token,
+        CASE WHEN t.keeps THEN t.worker_id END AS new_worker,
+        CASE WHEN t.keeps THEN t.lease_until END AS new_until,
+        CASE WHEN NOT t.answers_parked THEN t.state END AS new_state,
+        CASE WHEN t.answers_parked THEN t.recorded_at END AS available_at,
+        CASE WHEN t.state = 'waiting_approval' THEN t.recorded_at + t.wait END AS wait_until,
+        CASE WHEN t.state = 'waiting_approval' AND t.wait IS NOT NULL THEN coalesce(t.wait_outcome, 'cancelled') END
+          AS new_wait_outcome,
+        ledger.payload_hash(t.salt, t.body) AS payload_hash
+      FROM (
+        SELECT g.*, greatest(clock_timestamp(), g.updated_at) AS recorded_at,
+          g.state = 'running' OR (g.state IN ('waiting_tool', 'waiting_approval') AND NOT g.park) AS keeps,
+          g.state = 'running' AND g.held_token IS NULL AS answers_parked
+        FROM g
+      ) AS t
+      OFFSET 0
+    ) AS f
   ), p AS (
     INSERT INTO ledger.payload (project_id, run_id, version, salt, body)
     SELECT p_project, n.run_id, n.next, n.salt, n.body::json FROM n WHERE n.body IS NOT NULL
-  ), k AS (
-    INSERT INTO ledger.command (project_id, key, content_hash, run_id, version)
-    SELECT p_project, n.key, ledger.command_content(n.run_id, n.state, n.park, n.name, n.error_code, n.body, n.cost,
-      n.steps, n.sha256), n.run_id, n.next
-    FROM n WHERE n.key IS NOT NULL
-  ), h AS MATERIALIZED (
-    SELECT n.*,
-      ledger.event_hash(n.hash, p_project, n.run_id, n.next, n.recorded_at, n.type, p_actor, state => n.new_state,
-        name => n.name, worker_id => n.new_worker, token => n.new_token, lease_until => n.new_until,
-        available_at => n.available_at, wait_until => n.wait_until, wait_outcome => n.new_wait_outcome, cost_usd => n.cost,
-        step_count => n.steps, error_code => n.error_code, output_sha256 => n.sha256, key => n.key,
-        payload_hash => n.payload_hash) AS new_hash
-    FROM n
   ), e AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, name, worker_id, token,
       lease_until, available_at, wait_until, wait_outcome, cost_usd, step_count, error_code, output_sha256, key, payload_hash,
       hash)
-    SELECT p_project, h.run_id, h.next, h.recorded_at, h.type, p_actor, h.new_state, h.name, h.new_worker, h.new_token,
-      h.new_until, h.available_at, h.wait_until, h.new_wait_outcome, h.cost, h.steps, h.error_code, h.sha256, h.key,
-      h.payload_hash, h.new_hash
-    FROM h
+    SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, p_actor, n.new_state, n.name, n.new_worker, n.new_token,
+      n.new_until, n.available_at, n.wait_until, n.new_wait_outcome, n.cost, n.steps, n.error_code, n.sha256, n.key,
+      n.payload_hash, n.new_hash
+    FROM n
   )
-  SELECT h.run_id, h.next, h.new_hash, h.from_state FROM h;
+  SELECT n.run_id, n.next, n.new_hash, n.from_state FROM n;
+
+  IF num_nonnulls(VARIADIC p_keys) > 0 THEN
+    INSERT INTO ledger.command (project_id, key, content_hash, run_id, version)
+    SELECT p_project, u.key,
+      ledger.command_content(u.run_id, u.state, u.park, u.name, u.error_code, u.body, u.cost, u.steps, u.sha256), u.run_id, k.version
+    FROM unnest(p_runs, p_states, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps, p_sha256s, p_keys)
+      AS u (run_id, state, park, name, error_code, body, cost, steps, sha256, key)
+    CROSS JOIN LATERAL (
+      SELECT s.version FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = u.run_id OFFSET 0
+    ) AS k
+    CROSS JOIN LATERAL (
+      SELECT FROM ledger.event AS e
+      WHERE e.project_id = p_project AND e.run_id = u.run_id AND e.version = k.version AND e.key = u.key OFFSET 0
+    ) AS kept
+    WHERE NOT EXISTS (SELECT FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key AND c.run_id = u.run_id)
+    ORDER BY u.key;
+  END IF;
 END $$;

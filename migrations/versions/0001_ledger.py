@@ -53,40 +53,41 @@ CREATE TABLE ledger.command (
 # CACHE 1: within a run, positions must rise with versions.
 POSITION = "CREATE SEQUENCE ledger.event_position CACHE 1"
 
+# Lengths are types, not constraints: a constraint's expression is parsed anew by every statement that inserts.
 EVENT = """
 CREATE TABLE ledger.event (
   project_id text NOT NULL,
   run_id uuid NOT NULL,
-  version int NOT NULL CHECK (version > 0),
+  version int NOT NULL,
   position bigint NOT NULL DEFAULT nextval('ledger.event_position'),
   txid xid8 NOT NULL DEFAULT pg_current_xact_id(),
   recorded_at timestamptz NOT NULL,
-  type text NOT NULL CHECK (length(type) BETWEEN 3 AND 80),
+  type varchar(80) NOT NULL,
   schema_version int NOT NULL DEFAULT 1,
-  actor text NOT NULL CHECK (length(actor) BETWEEN 1 AND 200),
+  actor varchar(200) NOT NULL,
   state text,
-  name text CHECK (length(name) <= 200),
-  kind text CHECK (length(kind) BETWEEN 1 AND 200),
-  priority int CHECK (priority >= 0),
-  max_attempts int CHECK (max_attempts > 0),
+  name varchar(200),
+  kind varchar(200),
+  priority int,
+  max_attempts int,
   deadline timestamptz,
   tags text[],
-  attempt int CHECK (attempt >= 0),
-  worker_id text CHECK (length(worker_id) BETWEEN 1 AND 200),
+  attempt int,
+  worker_id varchar(200),
   token int,
   lease_until timestamptz,
   available_at timestamptz,
   late_ms int,
   wait_until timestamptz,
-  wait_outcome text CHECK (wait_outcome IN ('cancelled', 'timeout')),
-  cost_usd numeric(18, 6) CHECK (cost_usd <> 'NaN'),
+  wait_outcome text,
+  cost_usd numeric(18, 6),
   step_count int,
-  error_code text CHECK (length(error_code) <= 200),
-  output_sha256 bytea CHECK (octet_length(output_sha256) = 32),
+  error_code varchar(200),
+  output_sha256 bytea,
   compensates int,
-  key text CHECK (length(key) BETWEEN 1 AND 200),
-  payload_hash bytea CHECK (octet_length(payload_hash) = 32),
-  hash bytea NOT NULL CHECK (octet_length(hash) = 32),
+  key varchar(200),
+  payload_hash bytea,
+  hash bytea NOT NULL,
   PRIMARY KEY (project_id, run_id, version)
 ) PARTITION BY RANGE (run_id)
 """
@@ -98,7 +99,7 @@ CREATE TABLE ledger.payload (
   project_id text NOT NULL,
   run_id uuid NOT NULL,
   version int NOT NULL,
-  salt bytea NOT NULL CHECK (octet_length(salt) = 32),
+  salt bytea NOT NULL,
   body json NOT NULL CHECK (octet_length(body::text) <= 16777216),
   PRIMARY KEY (project_id, run_id, version)
 )
@@ -129,19 +130,22 @@ CREATE TABLE ledger.run_state (
   wait_until timestamptz,
   wait_outcome text,
   cancel_requested_at timestamptz,
-  cost_usd numeric(18, 6) NOT NULL CHECK (cost_usd >= 0),
-  step_count int NOT NULL CHECK (step_count >= 0),
+  cost_usd numeric(18, 6) NOT NULL,
+  step_count int NOT NULL,
   error_code text,
   outcome_version int,
   output_sha256 bytea,
   tags text[] NOT NULL,
   key text,
   PRIMARY KEY (project_id, run_id),
-  CONSTRAINT lease_is_whole CHECK (num_nulls(worker_id, token, lease_until) IN (0, 3)),
-  CONSTRAINT running_is_leased CHECK (state <> 'running' OR token IS NOT NULL),
-  CONSTRAINT idle_is_not_leased
-    CHECK (token IS NULL OR state IN ('running', 'waiting_tool', 'waiting_approval')),
-  CONSTRAINT claimable_is_not_leased CHECK (available_at IS NULL OR token IS NULL)
+  CONSTRAINT lease_matches_state CHECK (CASE
+    WHEN token IS NULL THEN worker_id IS NULL AND lease_until IS NULL AND state <> 'running'
+    ELSE worker_id IS NOT NULL AND lease_until IS NOT NULL AND available_at IS NULL
+      AND state IN ('running', 'waiting_tool', 'waiting_approval')
+  END),
+  CONSTRAINT totals_are_sane CHECK (
+    cost_usd >= 0 AND cost_usd <> 'NaN' AND step_count >= 0 AND priority >= 0 AND max_attempts > 0 AND attempt_count >= 0
+  )
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02)
 """
 

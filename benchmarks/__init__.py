@@ -1,0 +1,1 @@
+"""Measurements of the write path, as ratios to what the same server does with plain statements."""

@@ -1,0 +1,68 @@
+"""`runfold cancel`, `approve` and `reject`: what a person decides about a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from console.cli.options import Actor, Reason, RunId, command
+from console.cli.output import Output
+from console.cli.session import Session
+
+if TYPE_CHECKING:
+    from ledger import Run
+
+
+async def cancel(session: Session, run: RunId, *, reason: Reason = None, actor: Actor = None) -> None:
+    """Call a run off: at once where nobody holds it, else as a request to its worker."""
+    from console.cli.prefix import find_run
+
+    async with session.ledger() as ledger:
+        after = await ledger.cancel(await find_run(ledger, run), actor=actor, reason=reason)
+    _write(session.out, after)
+    if not after.is_terminal:
+        session.out.talk(f"{after.worker_id} holds it and learns of the cancellation with its next heartbeat")
+
+
+async def approve(session: Session, run: RunId, *, reason: Reason = None, actor: Actor = None) -> None:
+    """Grant the approval that a run waits for."""
+    await _decide(session, run, granted=True, reason=reason, actor=actor)
+
+
+async def reject(session: Session, run: RunId, *, reason: Reason = None, actor: Actor = None) -> None:
+    """Refuse the approval that a run waits for; the run is cancelled."""
+    await _decide(session, run, granted=False, reason=reason, actor=actor)
+
+
+async def _decide(
+    session: Session, run: str, *, granted: bool, reason: str | None, actor: str | None
+) -> None:
+    from console.cli.prefix import find_run
+    from ledger import State
+    from ledger.errors import IllegalTransition
+
+    async with session.ledger() as ledger:
+        wanted = await find_run(ledger, run)
+        found = await ledger.get(wanted)
+        if found.state != State.WAITING_APPROVAL:
+            target = State.RUNNING if granted else State.CANCELLED
+            raise IllegalTransition(wanted, found.state, target, "it waits for no approval")
+        decide = ledger.approve if granted else ledger.reject
+        after = await decide(wanted, actor=actor if actor is not None else ledger.actor, reason=reason)
+    _write(session.out, after)
+    if after.is_parked:
+        session.out.talk("approved; it goes on when a worker takes it up")
+
+
+def _write(out: Output, run: Run) -> None:
+    if out.as_json:
+        out.json(run)
+    else:
+        out.line(f"{run.run_id} {run.state}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for name, body in (("cancel", cancel), ("approve", approve), ("reject", reject)):
+        command(app, name, panel="Decisions")(body)

@@ -1,0 +1,20 @@
+"""`runfold demo`: the demonstration of `console.demo`."""
+
+from __future__ import annotations
+
+import typer
+
+from console.cli.options import command
+from console.cli.session import Session
+
+
+def demo(session: Session) -> int:
+    """See the ledger at work: workers, a crash, an approval, and the proof."""
+    from console.demo.main import run
+
+    return int(run(json=session.as_json))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "demo", panel="Care")(demo)

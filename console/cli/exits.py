@@ -1,0 +1,51 @@
+"""What the program's exit code says: every code in one place, and which error gives which."""
+
+from __future__ import annotations
+
+from typing import Final
+
+OK: Final = 0
+ERROR: Final = 1
+USAGE: Final = 2
+NOT_FOUND: Final = 3
+CONFLICT: Final = 6
+INTEGRITY: Final = 7
+UNHEALTHY: Final = 9
+INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
+
+MEANINGS: Final = {
+    OK: "done",
+    ERROR: "error: the database, its schema, the settings, or a defect",
+    USAGE: "usage: an argument or value that cannot be accepted",
+    NOT_FOUND: "not found: the run, version, project or kind",
+    CONFLICT: "conflict: the run has ended, moved on, or was decided already; the key has other content",
+    INTEGRITY: "integrity failure: verify found something",
+    UNHEALTHY: "unhealthy: doctor found something",
+    INTERRUPTED: "interrupted by Ctrl-C",
+    BROKEN_PIPE: "the reader of the output went away",
+}
+
+EPILOG: Final = "Exit codes:\n\n" + "\n\n".join(f"{code:>3}  {meaning}" for code, meaning in MEANINGS.items())
+
+_OF_ERRORS: Final = {
+    "InvalidValue": USAGE,
+    "PayloadTooLarge": USAGE,
+    "RunNotFound": NOT_FOUND,
+    "UnknownProject": NOT_FOUND,
+    "UnknownKind": NOT_FOUND,
+    "UnknownVersion": NOT_FOUND,
+    "IllegalTransition": CONFLICT,
+    "VersionConflict": CONFLICT,
+    "LeaseLost": CONFLICT,
+    "LeaseRequired": CONFLICT,
+    "DuplicateKey": CONFLICT,
+    "AttemptsExhausted": CONFLICT,
+}
+
+
+def exit_code(error: BaseException) -> int:
+    """Give the exit code of an error, by the nearest of its classes that has one."""
+    return next(
+        (_OF_ERRORS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _OF_ERRORS), ERROR
+    )

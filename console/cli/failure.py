@@ -1,0 +1,64 @@
+"""Errors as the user sees them: one line, or one JSON object, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from typing import Any
+
+from console.cli.exits import ERROR, USAGE, exit_code
+from console.cli.plain import clean, jsonable
+
+
+def report(error: Exception, *, as_json: bool, verbose: bool) -> int:
+    """Say on standard error what went wrong; give the exit code."""
+    usage = getattr(error, "format_message", None)
+    if usage is not None:
+        return _usage(error, usage(), as_json=as_json)
+    known = _known(error)
+    if known is None:
+        if verbose:
+            traceback.print_exception(error)
+        said = " ".join(str(error).split()) or "no details"
+        again = "" if verbose else " (--verbose shows where)"
+        _say(type(error).__name__, f"unexpected {type(error).__name__}: {said}{again}", {}, as_json=as_json)
+        return ERROR
+    _say(type(known).__name__, str(known), vars(known), as_json=as_json)
+    return exit_code(known)
+
+
+def _usage(error: Exception, message: str, *, as_json: bool) -> int:
+    context: Any = getattr(error, "ctx", None)
+    if context is not None and type(error).__name__ == "NoArgsIsHelpError":
+        sys.stderr.write(context.get_help().rstrip() + "\n")
+        return USAGE
+    if context is not None and not as_json:
+        message += f" (see `{context.command_path} --help`)"
+    _say("Usage", message, {}, as_json=as_json)
+    return USAGE
+
+
+def _known(error: Exception) -> Exception | None:
+    """Give the ledger's error for what was raised, None for what nobody foresaw."""
+    import asyncpg
+    from sqlalchemy.exc import DBAPIError
+
+    from ledger.database import translated
+    from ledger.errors import LedgerError
+
+    if isinstance(error, LedgerError):
+        return error
+    if isinstance(error, DBAPIError):
+        return translated(getattr(error.orig, "__cause__", None) or error)
+    if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | ConnectionError | TimeoutError):
+        return translated(error)
+    return None
+
+
+def _say(kind: str, message: str, facts: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        found = {**jsonable(facts), "type": kind, "message": message}
+        sys.stderr.write(json.dumps({"error": found}, ensure_ascii=True) + "\n")
+    else:
+        sys.stderr.write(f"error: {clean(' '.join(message.split()))}\n")

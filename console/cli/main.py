@@ -1,0 +1,101 @@
+"""The program `runfold`: its commands, its global options, and how it ends."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+
+from console.cli import (
+    database,
+    deciding,
+    doctor,
+    history,
+    projects,
+    reaping,
+    runs,
+    showing,
+    submitting,
+    verifying,
+)
+from console.cli import demo as demonstration
+from console.cli.exits import BROKEN_PIPE, EPILOG, INTERRUPTED, OK
+from console.cli.failure import report
+from console.cli.options import Globals, Json, Project, Url, Verbose
+
+app = typer.Typer(
+    name="runfold",
+    help="An event-sourced run ledger on PostgreSQL: every claim about a run, provable.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for module in (submitting, runs, showing, history, deciding, verifying, reaping, doctor, demonstration):
+    module.register(app)
+app.add_typer(database.app, name="db")
+app.add_typer(projects.app, name="project")
+
+
+def _show_version(value: bool) -> None:  # noqa: FBT001  Typer calls it with the flag
+    if value:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"runfold {version('runfold')}\n")
+        raise typer.Exit(OK)
+
+
+Version = Annotated[
+    bool, typer.Option("--version", help="Say which version this is.", callback=_show_version, is_eager=True)
+]
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    *,
+    url: Url = None,
+    project: Project = None,
+    json: Json = False,
+    verbose: Verbose = False,
+    version: Version = False,  # noqa: ARG001  its callback has answered
+) -> None:
+    """Take the options given before the command."""
+    context.obj.merge({"url": url, "project": project, "json": json, "verbose": verbose})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; give its exit code. It raises nothing."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = Globals()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = app(given, prog_name="runfold", standalone_mode=False, obj=options)
+        sys.stdout.flush()
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _without_reader()
+    except SystemExit as ending:  # shell completion, and Click on a closed pipe
+        return _without_reader() if isinstance(ending.__context__, BrokenPipeError) else int(ending.code or 0)
+    except Exception as error:  # the one place where everything ends
+        return report(error, as_json=options.json or "--json" in given, verbose=options.verbose)
+    return int(code or OK)
+
+
+def _without_reader() -> int:
+    # The interpreter flushes standard output once more at its end: give it somewhere to go.
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

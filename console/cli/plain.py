@@ -1,0 +1,98 @@
+"""Values written for people and for programs: nothing that a run contains can steer a terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+_UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_HOUR: Final = 3600
+_MINUTE: Final = 60
+_DAY: Final = 86_400
+
+
+def clean(value: object, *, multiline: bool = False) -> str:
+    """Write a value on one line (or several), with control and direction characters as visible escapes."""
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(char if _is_safe(char, multiline=multiline) else ascii(char)[1:-1] for char in text)
+
+
+def _is_safe(char: str, *, multiline: bool) -> bool:
+    return (multiline and char == "\n") or unicodedata.category(char) not in _UNSAFE
+
+
+def moment(value: datetime) -> str:
+    """Write an instant in UTC with milliseconds."""
+    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
+
+
+def span(value: timedelta) -> str:
+    """Write a length of time in its largest two units."""
+    seconds = abs(value.total_seconds())
+    if seconds < _MINUTE:
+        return f"{seconds:.1f}s" if seconds < 10 else f"{seconds:.0f}s"  # noqa: PLR2004  two digits are enough
+    if seconds < _HOUR:
+        return f"{seconds // _MINUTE:.0f}m{seconds % _MINUTE:02.0f}s"
+    if seconds < _DAY:
+        return f"{seconds // _HOUR:.0f}h{seconds % _HOUR // _MINUTE:02.0f}m"
+    return f"{seconds // _DAY:.0f}d{seconds % _DAY // _HOUR:02.0f}h"
+
+
+def relative(value: datetime, now: datetime | None = None) -> str:
+    """Write how far an instant is from now."""
+    away = value - (now or datetime.now(UTC))
+    return f"in {span(away)}" if away > timedelta(0) else f"{span(away)} ago"
+
+
+def money(value: Decimal) -> str:
+    """Write an amount in US dollars without needless zeros."""
+    text = f"{value:f}".rstrip("0").rstrip(".") if "." in f"{value:f}" else f"{value:f}"
+    return f"${text or '0'}"
+
+
+def pretty(value: object) -> str:
+    """Write content as indented JSON that is safe to show."""
+    return clean(json.dumps(jsonable(value), indent=2, ensure_ascii=False), multiline=True)
+
+
+def compact(value: object, width: int = 80) -> str:
+    """Write content as one line of JSON, cut at `width`."""
+    text = clean(json.dumps(jsonable(value), ensure_ascii=False))
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def jsonable(value: object) -> Any:  # noqa: ANN401  JSON of any shape
+    """Give a value as JSON can hold it: times in UTC, amounts as text, bytes as hex."""
+    match value:
+        case Mapping():
+            return {str(key): jsonable(inner) for key, inner in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [jsonable(inner) for inner in value]
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            return {field.name: jsonable(getattr(value, field.name)) for field in fields(value)}
+        case _:
+            return _scalar(value)
+
+
+def _scalar(value: object) -> object:
+    match value:
+        case None | bool() | int():
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case datetime() if value.tzinfo is not None:
+            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        case timedelta():
+            return value.total_seconds()
+        case bytes() | bytearray() | memoryview():
+            return bytes(value).hex()
+        case _:
+            return str(value)

@@ -1,0 +1,84 @@
+"""`runfold verify`: check the ledger's claims about itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from console.cli.exits import INTEGRITY, OK
+from console.cli.options import command
+from console.cli.output import Output, console
+from console.cli.plain import jsonable
+from console.cli.session import Session
+
+if TYPE_CHECKING:
+    from ledger.verify import Report
+
+
+async def verify(
+    session: Session,
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="Only this run; else every run of the project.")
+    ] = None,
+) -> int:
+    """Check versions, hash chain, payloads, and every state against its events; name what is wrong first."""
+    from console.cli.prefix import find_run
+    from ledger.errors import RunNotFound
+    from ledger.verify import verify as check
+
+    async with session.ledger() as ledger:
+        wanted = None if run is None else await find_run(ledger, run)
+        with _progress(shown=not session.as_json) as progress:
+            report = await check(ledger.pool, ledger.project_id, wanted, progress=progress)
+        if wanted is not None and not report.runs and report.ok:
+            raise RunNotFound(wanted, ledger.project_id)
+    _write(session.out, report)
+    return OK if report.ok else INTEGRITY
+
+
+@contextmanager
+def _progress(*, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
+    if not shown or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("verifying"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("events"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console(sys.stderr), transient=True) as bar:
+        events = bar.add_task("events", total=None)
+        yield lambda done, total: bar.update(events, completed=done, total=total)
+
+
+def _write(out: Output, report: Report) -> None:
+    if out.as_json:
+        out.json({"ok": report.ok, **jsonable(report)})
+        return
+    for finding in report.findings:
+        at = f" #{finding.version}" if finding.version is not None else ""
+        out.line(f"bad: run {finding.run_id}{at} {finding.problem}: {finding.detail}")
+    counts = {
+        "runs": report.runs,
+        "events": report.events,
+        "payloads": report.payloads,
+        "erased": report.erased,
+    }
+    checked = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+    if report.ok:
+        out.line(f"ok: {checked}")
+    else:
+        out.line(f"FAILED: {len(report.findings)} findings in {checked}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "verify", panel="Care")(verify)

@@ -1,0 +1,72 @@
+"""`runfold demo`: the main job on real input, from submission to proof."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from typing import Final
+
+import structlog
+from rich.console import Console
+
+from console.demo.outcome import Outcome
+from console.demo.report import Talk, print_outcome, talking
+from console.demo.story import DemoFailed, play
+from ledger.errors import LedgerError
+
+FILES: Final = 400
+GUARD_SECONDS: Final = 60.0
+FAILED: Final = 1
+INTERRUPTED: Final = 130
+
+
+def run(json: bool = False, *, files: int = FILES) -> int:  # noqa: FBT001, FBT002  called as a command's body
+    """Run the demo on up to `files` files and print what happened; gives 0 only if all of it went as it must.
+
+    Data goes to standard output, as one JSON object if wanted; talk goes to standard error.
+    """
+    _quiet()
+    with talking() as talk:
+        outcome = _played(files, talk)
+    if isinstance(outcome, int):
+        return outcome
+    if json:
+        Console().print_json(data=outcome.shown())
+    else:
+        print_outcome(outcome, Console())
+    problems = outcome.problems()
+    for problem in problems:
+        _complain(problem)
+    return FAILED if problems else 0
+
+
+def _played(files: int, talk: Talk) -> Outcome | int:
+    try:
+        return asyncio.run(_guarded(files, talk))
+    except (DemoFailed, LedgerError) as error:
+        _complain(str(error))
+        return FAILED
+    except KeyboardInterrupt:
+        _complain("interrupted; every worker is stopped")
+        return INTERRUPTED
+
+
+async def _guarded(files: int, talk: Talk) -> Outcome:
+    try:
+        async with asyncio.timeout(GUARD_SECONDS) as guard:
+            return await play(files, talk.say, talk.show)
+    except TimeoutError:
+        if not guard.expired():
+            raise
+        raise DemoFailed(f"not done after {GUARD_SECONDS:.0f} s") from None
+
+
+def _complain(line: str) -> None:
+    print(f"runfold demo: {line}", file=sys.stderr)
+
+
+def _quiet() -> None:
+    """Leave the log's warnings out unless the program has set the log up: the report tells of them."""
+    if not structlog.is_configured():
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))

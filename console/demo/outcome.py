@@ -1,0 +1,133 @@
+"""What happened in the demo, and everything that must be true of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ledger import Ledger, Run, State
+from ledger.database import fetch
+from ledger.events import Event
+from ledger.verify import Report
+
+LAST_ATTEMPT: Final = 2
+
+_STATES: Final = "SELECT state, count(*) AS runs FROM ledger.run_state WHERE project_id = $1 GROUP BY state"
+_LOST: Final = (
+    "SELECT e.run_id FROM ledger.event AS e JOIN ledger.event AS a "
+    "ON (a.project_id, a.run_id, a.version) = (e.project_id, e.run_id, e.compensates) "
+    "WHERE e.project_id = $1 AND e.type = 'lease.expired' AND a.worker_id = $2 ORDER BY e.run_id"
+)
+
+States = Mapping[str, int]
+"""How many runs are in each state."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What happened, for people and for programs."""
+
+    project: str
+    files: int
+    states: States = field(default_factory=dict)
+    killed: str | None = None
+    killed_pid: int | None = None
+    lost: list[Run] = field(default_factory=list)
+    """The runs that the killed worker held, as they are at the end."""
+    granted: list[Run] = field(default_factory=list)
+    rejected: list[Run] = field(default_factory=list)
+    history: Sequence[Event] = ()
+    """Of the run among `lost` to which the most happened."""
+    report: Report | None = None
+    seconds: float = 0.0
+
+    def problems(self) -> list[str]:
+        """Name everything that is not as it must be; nothing if the demo went well."""
+        return [
+            *self._wrong_states(),
+            *self._wrong_attempts(),
+            *self._wrong_approvals(),
+            *(f"verify: {finding}" for finding in (self.report.findings if self.report else ())),
+        ]
+
+    def _wrong_states(self) -> list[str]:
+        wanted = Counter({"completed": self.files - len(self.rejected), "cancelled": len(self.rejected)})
+        if Counter(self.states) == wanted:
+            return []
+        return [f"the runs ended as {_counted(self.states)}, not as {_counted(wanted)}"]
+
+    def _wrong_attempts(self) -> list[str]:
+        if not self.lost:
+            return [f"no lease of {self.killed} expired, though it was killed"]
+        rejected = {run.run_id for run in self.rejected}
+        wrong = []
+        for run in self.lost:
+            wanted = State.CANCELLED if run.run_id in rejected else State.COMPLETED
+            if (run.state, run.attempt_count) != (wanted, LAST_ATTEMPT):
+                wrong.append(
+                    f"run {run.run_id} of {self.killed} is {run.state} on attempt {run.attempt_count}, "
+                    f"not {wanted} on attempt {LAST_ATTEMPT}"
+                )
+        return wrong
+
+    def _wrong_approvals(self) -> list[str]:
+        if self.granted and len(self.rejected) == 1:
+            return []
+        return [f"{len(self.granted)} approvals granted and {len(self.rejected)} rejected, not some and 1"]
+
+    def shown(self) -> dict[str, Any]:
+        """Give all of it as JSON."""
+        problems = self.problems()
+        return {
+            "ok": not problems,
+            "problems": problems,
+            "project": self.project,
+            "files": self.files,
+            "seconds": round(self.seconds, 2),
+            "states": dict(self.states),
+            "killed": {
+                "worker_id": self.killed,
+                "pid": self.killed_pid,
+                "run_ids": [str(run.run_id) for run in self.lost],
+            },
+            "approvals": {
+                "granted": [str(run.run_id) for run in self.granted],
+                "rejected": [str(run.run_id) for run in self.rejected],
+            },
+            "history": [_event(event) for event in self.history],
+            "verify": self.report and {
+                "ok": self.report.ok,
+                "runs": self.report.runs,
+                "events": self.report.events,
+                "payloads": self.report.payloads,
+                "findings": [str(finding) for finding in self.report.findings],
+            },
+        }  # fmt: skip
+
+
+async def count_states(ledger: Ledger) -> States:
+    """Count the runs of the project by state."""
+    return {row["state"]: row["runs"] for row in await fetch(ledger.pool, _STATES, ledger.project_id)}
+
+
+async def look_back(ledger: Ledger, outcome: Outcome) -> None:
+    """Fill in what the ledger knows: the states, the lost runs, one history, and whether all is sound."""
+    outcome.states = await count_states(ledger)
+    rows = await fetch(ledger.pool, _LOST, ledger.project_id, outcome.killed)
+    outcome.lost = [await ledger.get(row["run_id"]) for row in rows]
+    histories = [await ledger.history(run.run_id) for run in outcome.lost]
+    outcome.history = max(histories, key=len, default=())
+    outcome.report = await ledger.verify()
+
+
+def _event(event: Event) -> dict[str, Any]:
+    shown = event.model_dump(
+        mode="json", exclude_none=True, exclude={"hash", "payload_hash", "output_sha256"}
+    )
+    return {**shown, "hash": event.hash.hex()}
+
+
+def _counted(states: States) -> str:
+    return ", ".join(f"{count} {state}" for state, count in sorted(states.items()) if count)

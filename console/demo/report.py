@@ -1,0 +1,138 @@
+"""What the demo prints: progress while it runs, and at the end the evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Final
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from console.demo.outcome import Outcome, States
+from ledger import State
+from ledger.events import Event
+from ledger.lifecycle import TERMINAL
+from ledger.verify import Report
+
+_FACTS: Final = {
+    "attempt": "attempt {}",
+    "token": "token {}",
+    "late_ms": "{} ms late",
+    "compensates": "compensates v{}",
+    "error_code": "{}",
+    "error_detail": "{}",
+    "name": "{}",
+    "cost_usd": "${}",
+    "prompt": "{}",
+    "reason": "{}",
+}
+STYLES: Final = {"lease.expired": "bold red", "run.completed": "green", "run.cancelled": "yellow"}
+
+
+class Talk:
+    """Tells on standard error how the demo goes."""
+
+    def __init__(self, console: Console, progress: Progress) -> None:
+        self._console, self._progress = console, progress
+        self._bar = progress.add_task("starting PostgreSQL", total=None)
+
+    def say(self, line: str) -> None:
+        """Say one thing that happened."""
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def show(self, states: States, total: int) -> None:
+        """Show how far the runs are."""
+        done = sum(count for state, count in states.items() if state in TERMINAL)
+        open_ = [f"{count} {state}" for state, count in sorted(states.items()) if state not in TERMINAL]
+        self._progress.update(
+            self._bar, completed=done, total=total, description=", ".join(open_) or "all ended"
+        )
+
+
+@contextmanager
+def talking() -> Iterator[Talk]:
+    """Talk on standard error, with a progress bar if it is a terminal."""
+    console = Console(stderr=True)
+    done = TextColumn("{task.completed} done")
+    columns = (BarColumn(), done, TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield Talk(console, progress)
+
+
+def print_outcome(outcome: Outcome, console: Console) -> None:
+    """Print the states, the history of a run that lost its worker, and the verdict."""
+    console.print(f"{outcome.files} runs of project {outcome.project}", highlight=False)
+    console.print(_states(outcome))
+    if outcome.history:
+        console.print(_headline(outcome.history[0]), highlight=False, markup=False, soft_wrap=True)
+        console.print(_history(outcome.history))
+    console.print(_summary(outcome), highlight=False, soft_wrap=True)
+
+
+def _states(outcome: Outcome) -> Table:
+    table = Table("state")
+    table.add_column("runs", justify="right")
+    for state in State:
+        if state in outcome.states:
+            table.add_row(state, str(outcome.states[state]))
+    return table
+
+
+def _headline(first: Event) -> str:
+    given = getattr(first, "input", None) or {}
+    return f"\nhistory of run {first.run_id}, which lost its worker: {given.get('path', '')}"
+
+
+def _history(history: Sequence[Event]) -> Table:
+    table = Table("v", "s", "event", "state", "by", "what", box=box.SIMPLE_HEAD, pad_edge=False)
+    start = history[0].recorded_at
+    for event in history:
+        table.add_row(
+            str(event.version),
+            _since(start, event.recorded_at),
+            event.type,
+            event.state or "",
+            event.actor,
+            _what(event),
+            style=STYLES.get(event.type),
+        )
+    return table
+
+
+def _since(start: datetime | None, now: datetime | None) -> str:
+    return f"{(now - start).total_seconds():.2f}" if start and now else ""
+
+
+def _what(event: Event) -> str:
+    facts = event.model_dump(exclude_none=True)
+    shown = [text.format(facts[name]) for name, text in _FACTS.items() if name in facts]
+    if isinstance(facts.get("output"), dict):
+        shown.append(" ".join(f"{name}={value}" for name, value in facts["output"].items()))
+    return escape(", ".join(shown))
+
+
+def _summary(outcome: Outcome) -> str:
+    lines = [_fate(outcome), f"{len(outcome.granted)} approvals granted, {len(outcome.rejected)} rejected."]
+    if outcome.report is not None:
+        lines.append(_verdict(outcome.report))
+    return "\n".join([*lines, f"{outcome.seconds:.1f} s in all."])
+
+
+def _fate(outcome: Outcome) -> str:
+    return (
+        f"{outcome.killed} (pid {outcome.killed_pid}) was killed with SIGKILL; "
+        f"the {len(outcome.lost)} runs that it held were brought back and done by others."
+    )
+
+
+def _verdict(report: Report) -> str:
+    verdict = "[green]ok[/]" if report.ok else f"[red]{len(report.findings)} findings[/]"
+    return (
+        f"verify: {verdict}: {report.runs:,} runs, {report.events:,} events and {report.payloads:,} payloads: "
+        "versions, hash chains, payloads and states."
+    )

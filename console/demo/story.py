@@ -1,0 +1,123 @@
+"""What happens in the demo: files are submitted, a worker is killed, a person decides, and all is checked."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from console.demo.fleet import Fleet
+from console.demo.measure import library, sources
+from console.demo.outcome import Outcome, States, count_states, look_back
+from console.demo.worker import KIND, TTL_SECONDS
+from ledger import Ledger, Run, State
+from ledger.lifecycle import TERMINAL
+from ledger.opening import opened
+from ledger.settings import Settings
+from workers.reaper import Reaper
+
+WORKERS: Final = 3
+REVIEWER: Final = "demo-reviewer"
+FEWEST_FILES: Final = 10
+LOOK_SECONDS: Final = 0.1
+REAP_SECONDS: Final = 0.5
+ENOUGH_BEATS: Final = 2
+ENOUGH_RUNS: Final = 3
+KILL_WITHIN_SECONDS: Final = 15.0
+
+Say = Callable[[str], None]
+Show = Callable[[States, int], None]
+
+
+class DemoFailed(Exception):  # noqa: N818  named after the fact, as the ledger's errors are
+    """The demo cannot go on; the message says why."""
+
+
+async def play(limit: int, say: Say, show: Show) -> Outcome:
+    """Run the main job on up to `limit` files in a project of its own; raises DemoFailed or LedgerError."""
+    started = time.monotonic()
+    files = await asyncio.to_thread(sources, limit)
+    if len(files) < FEWEST_FILES:
+        raise DemoFailed(f"{library()} has {len(files)} Python files: install the standard library's sources")
+    settings = Settings.load()
+    async with opened(None, settings) as database:
+        project = f"demo-{datetime.now(UTC):%Y%m%dt%H%M%Sz}-{secrets.token_hex(2)}"
+        await database.require_project(project, create=True)
+        ledger = Ledger(database.pool, project, settings)
+        await ledger.submit_many(
+            {"kind": KIND, "input": {"path": str(path), "bytes": size}} for path, size in files
+        )
+        say(f"{len(files)} runs submitted to project {project}, one a file; {WORKERS} workers start")
+        outcome = Outcome(project, len(files))
+        largest = max(files, key=lambda one: one[1])[0]
+        with Fleet(database.url, project, WORKERS) as fleet:
+            await Director(ledger, fleet, outcome, str(largest), say).direct(show)
+        await look_back(ledger, outcome)
+    outcome.seconds = time.monotonic() - started
+    return outcome
+
+
+class Director:
+    """Looks at the runs again and again, and does what the story needs next."""
+
+    def __init__(self, ledger: Ledger, fleet: Fleet, outcome: Outcome, unwanted: str, say: Say) -> None:
+        """Do nothing yet; `unwanted` is the path of the file that the reviewer will not accept."""
+        self._ledger, self._fleet, self._outcome = ledger, fleet, outcome
+        self._unwanted, self._say = unwanted, say
+        self._reaper = Reaper(ledger, every=REAP_SECONDS, grace=TTL_SECONDS)
+        self._kill_by = time.monotonic() + KILL_WITHIN_SECONDS
+
+    async def direct(self, show: Show) -> None:
+        """Return once every run has ended; raises DemoFailed if that cannot happen any more."""
+        while True:
+            states = await count_states(self._ledger)
+            show(states, self._outcome.files)
+            if TERMINAL.issuperset(states):
+                return
+            if ended := self._fleet.ended():
+                raise DemoFailed(f"workers ended though nobody asked them to (with exit codes): {ended}")
+            if self._outcome.killed is None:
+                await self._kill_one(states)
+            await self._decide()
+            reaped = await self._reaper.tick()
+            if reaped:
+                self._say(f"{len(reaped)} leases expired: the reaper put their runs back")
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _kill_one(self, states: States) -> None:
+        """Kill the worker that holds the most runs that show beats; late in the story, any that holds one."""
+        held = await self._ledger.list(state=[State.RUNNING, State.WAITING_TOOL], limit=1_000)
+        late = time.monotonic() > self._kill_by or ("pending" not in states and len(held) <= WORKERS)
+        tried = Counter(run.worker_id for run in held if run.worker_id and (late or _has_beats(run)))
+        for worker_id, count in tried.most_common(1):
+            if late or count >= ENOUGH_RUNS:
+                self._outcome.killed = worker_id
+                self._outcome.killed_pid = self._fleet.kill(worker_id)
+                runs = sum(run.worker_id == worker_id for run in held)
+                self._say(f"{worker_id} killed with SIGKILL while it held {runs} runs")
+
+    async def _decide(self) -> None:
+        for run in await self._ledger.list(state=State.WAITING_APPROVAL, limit=1_000):
+            if run.available_at is not None:  # decided, and not claimed yet
+                continue
+            if run.input["path"] == self._unwanted:
+                reason = "the largest file of all: split it first"
+                self._outcome.rejected.append(
+                    await self._ledger.reject(run.run_id, actor=REVIEWER, reason=reason)
+                )
+                self._say(f"{REVIEWER} rejected {self._unwanted}")
+            else:
+                reason = "large, but in one piece for a reason"
+                self._outcome.granted.append(
+                    await self._ledger.approve(run.run_id, actor=REVIEWER, reason=reason)
+                )
+
+
+def _has_beats(run: Run) -> bool:
+    # Nothing but beats has followed the lease of a run that its worker has not come to yet.
+    waits_its_turn = run.state == State.RUNNING and run.step_count == 0 and run.token is not None
+    return waits_its_turn and run.version - (run.token or 0) >= ENOUGH_BEATS

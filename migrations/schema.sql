@@ -1,0 +1,1317 @@
+CREATE SCHEMA ledger;
+
+COMMENT ON SCHEMA ledger IS 'functions sha256:...';
+
+CREATE FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_types text[], p_schema_versions integer[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_expected integer[], p_keys text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_memoize TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+DECLARE
+  seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
+BEGIN
+  RETURN QUERY
+  WITH c AS MATERIALIZED (
+    SELECT u.*, CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
+    FROM unnest(p_runs, p_tokens, p_types, p_schema_versions, p_names, p_error_codes, p_bodies,
+      p_costs::numeric(18, 6)[], p_steps, p_expected, p_keys)
+      AS u (run_id, token, type, schema_version, name, error_code, body, cost, steps, expected, key)
+    -- What moves a lease or a state has a function of its own that knows its rules.
+    WHERE split_part(u.type, '.', 1) NOT IN ('run', 'lease', 'tool', 'approval', 'cancel', 'write', 'payload')
+    ORDER BY u.run_id
+  ), g AS MATERIALIZED (
+    SELECT c.*, s.version, s.hash, s.updated_at FROM c
+    CROSS JOIN LATERAL (
+      SELECT s.version, s.hash, s.updated_at
+      FROM ledger.run_state AS s
+      WHERE s.project_id = p_project AND s.run_id = c.run_id
+        AND (c.token IS NULL AND split_part(c.type, '.', 1) <> 'step' OR s.token = c.token)
+        AND ledger.legal(c.type, s.state, NULL)
+        AND (c.expected IS NULL OR s.version = c.expected)
+        AND (c.key IS NULL OR NOT EXISTS (
+          SELECT FROM ledger.command AS k WHERE k.project_id = p_project AND k.key = c.key))
+        AND s.cost_usd + coalesce(c.cost, 0) >= 0 AND s.step_count + coalesce(c.steps, 0) >= 0
+      FOR UPDATE
+    ) AS s
+  ), n AS MATERIALIZED (
+    SELECT g.*, g.version + 1 AS next, greatest(clock_timestamp(), g.updated_at) AS recorded_at,
+      ledger.payload_hash(g.salt, g.body) AS payload_hash
+    FROM g
+  ), p AS (
+    INSERT INTO ledger.payload (project_id, run_id, version, salt, body)
+    SELECT p_project, n.run_id, n.next, n.salt, n.body::json FROM n WHERE n.body IS NOT NULL
+  )
+  INSERT INTO ledger.event AS e (project_id, run_id, version, recorded_at, type, schema_version, actor, name, token, cost_usd,
+    step_count, error_code, key, payload_hash, hash)
+  SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, n.schema_version, p_actor, n.name, n.token, n.cost, n.steps,
+    n.error_code, n.key, n.payload_hash,
+    ledger.event_hash(n.hash, p_project, n.run_id, n.next, n.recorded_at, n.type, p_actor, n.schema_version, name => n.name,
+      token => n.token, cost_usd => n.cost, step_count => n.steps, error_code => n.error_code, key => n.key,
+      payload_hash => n.payload_hash)
+  FROM n
+  RETURNING e.run_id, e.version, e.hash;
+
+  IF num_nonnulls(VARIADIC p_keys) > 0 THEN
+    INSERT INTO ledger.command (project_id, key, content_hash, run_id, version)
+    SELECT p_project, u.key, ledger.command_content(u.run_id, u.type, false, u.name, u.error_code, u.body, u.cost, u.steps, NULL),
+      u.run_id, k.version
+    FROM unnest(p_runs, p_types, p_names, p_error_codes, p_bodies, p_costs, p_steps, p_keys)
+      AS u (run_id, type, name, error_code, body, cost, steps, key)
+    CROSS JOIN LATERAL (
+      SELECT s.version FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = u.run_id OFFSET 0
+    ) AS k
+    CROSS JOIN LATERAL (
+      SELECT FROM ledger.event AS e
+      WHERE e.project_id = p_project AND e.run_id = u.run_id AND e.version = k.version AND e.key = u.key OFFSET 0
+    ) AS kept
+    WHERE NOT EXISTS (SELECT FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key AND c.run_id = u.run_id)
+    ORDER BY u.key;
+  END IF;
+END $$;
+
+CREATE FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_body text) RETURNS TABLE(run_id uuid, version integer)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_memoize TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+DECLARE
+  seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
+BEGIN
+  RETURN QUERY
+  WITH c AS MATERIALIZED (
+    SELECT DISTINCT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id
+  ), g AS MATERIALIZED (
+    SELECT c.run_id, s.*, s.token IS NOT NULL AS held, s.token IS NOT NULL AND s.cancel_requested_at IS NOT NULL AS repeated
+    FROM c
+    CROSS JOIN LATERAL (
+      SELECT s.version, s.hash, s.updated_at, s.token, s.cancel_requested_at
+      FROM ledger.run_state AS s
+      WHERE s.project_id = p_project AND s.run_id = c.run_id AND s.completed_at IS NULL
+      FOR UPDATE
+    ) AS s
+  ), n AS MATERIALIZED (
+    SELECT t.*, t.version + 1 AS next, CASE WHEN t.held THEN 'cancel.requested' ELSE 'run.cancelled' END AS type,
+      CASE WHEN NOT t.held THEN 'cancelled' END AS state, ledger.payload_hash(t.salt, p_body) AS payload_hash
+    FROM (
+      SELECT g.*, greatest(clock_timestamp(), g.updated_at) AS recorded_at,
+        CASE WHEN p_body IS NOT NULL THEN sha256(seed || uuid_send(g.run_id)) END AS salt
+      FROM g WHERE NOT g.repeated
+    ) AS t
+  ), p AS (
+    INSERT INTO ledger.payload (project_id, run_id, version, salt, body)
+    SELECT p_project, n.run_id, n.next, n.salt, p_body::json FROM n WHERE p_body IS NOT NULL
+  ), e AS (
+    INSERT INTO ledger.event AS e (project_id, run_id, version, recorded_at, type, actor, state, payload_hash, hash)
+    SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, p_actor, n.state, n.payload_hash,
+      ledger.event_hash(n.hash, p_project, n.run_id, n.next, n.recorded_at, n.type, p_actor, state => n.state,
+        payload_hash => n.payload_hash)
+    FROM n
+    RETURNING e.run_id, e.version
+  )
+  SELECT e.run_id, e.version FROM e
+  UNION ALL
+  SELECT g.run_id, g.version FROM g WHERE g.repeated;
+END $$;
+
+CREATE FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[] DEFAULT '{}'::text[], p_mark_priorities integer[] DEFAULT '{}'::integer[], p_mark_runs uuid[] DEFAULT '{}'::uuid[]) RETURNS TABLE(run_id uuid, token integer, attempt integer, kind text, priority integer, max_attempts integer, lease_until timestamp with time zone, cancel_requested boolean, input text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_memoize TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+  WITH range AS MATERIALIZED (
+    SELECT k.kind, r.from_priority, r.from_run, r.below_priority
+    FROM (
+      SELECT u.kind FROM unnest(p_kinds) AS u (kind)
+      UNION ALL
+      SELECT d.kind FROM ledger.kind AS d WHERE p_kinds IS NULL AND d.project_id = p_project
+    ) AS k
+    LEFT JOIN LATERAL (
+      SELECT m.priority, m.run_id FROM unnest(p_mark_kinds, p_mark_priorities, p_mark_runs) AS m (kind, priority, run_id)
+      WHERE m.kind = k.kind
+    ) AS m ON true
+    CROSS JOIN LATERAL (VALUES
+      (0, '00000000-0000-0000-0000-000000000000'::uuid, coalesce(m.priority, 0)),
+      (coalesce(m.priority, 0), coalesce(m.run_id, '00000000-0000-0000-0000-000000000000'), 2147483647)
+    ) AS r (from_priority, from_run, below_priority)
+    WHERE r.from_priority < r.below_priority
+  ), picked AS MATERIALIZED (
+    SELECT s.* FROM range AS r
+    CROSS JOIN LATERAL (
+      SELECT s.run_id, s.version, s.hash, s.kind, s.priority, s.state, s.attempt_count, s.max_attempts, s.updated_at,
+        s.cancel_requested_at
+      FROM ledger.run_state AS s
+      WHERE s.project_id = p_project AND s.kind = r.kind AND s.available_at IS NOT NULL
+        AND (s.priority, s.run_id) >= (r.from_priority, r.from_run) AND s.priority < r.below_priority
+        AND s.available_at <= clock_timestamp()
+      ORDER BY s.priority, s.run_id
+      LIMIT p_limit
+      FOR UPDATE SKIP LOCKED
+    ) AS s
+    ORDER BY s.priority, s.run_id
+    LIMIT p_limit
+  ), n AS MATERIALIZED (
+    SELECT l.*, l.recorded_at + p_ttl AS lease_until
+    FROM (
+      SELECT k.*, k.version + 1 AS token, k.attempt_count + (k.state = 'pending')::int AS attempt,
+        greatest(clock_timestamp(), k.updated_at) AS recorded_at
+      FROM picked AS k
+    ) AS l
+  ), e AS (
+    INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, attempt, worker_id, token,
+      lease_until, hash)
+    SELECT p_project, n.run_id, n.token, n.recorded_at, 'lease.acquired', p_worker, 'running', n.attempt, p_worker, n.token,
+      n.lease_until,
+      ledger.event_hash(n.hash, p_project, n.run_id, n.token, n.recorded_at, 'lease.acquired', p_worker, state => 'running',
+        attempt => n.attempt, worker_id => p_worker, token => n.token, lease_until => n.lease_until)
+    FROM n
+  )
+  SELECT n.run_id, n.token, n.attempt, n.kind, n.priority, n.max_attempts, n.lease_until, n.cancel_requested_at IS NOT NULL,
+    p.body::text
+  FROM n
+  LEFT JOIN LATERAL (
+    SELECT p.body FROM ledger.payload AS p WHERE p.project_id = p_project AND p.run_id = n.run_id AND p.version = 1 OFFSET 0
+  ) AS p ON true;
+END $$;
+
+CREATE FUNCTION ledger.command_content(run_id uuid, what text, park boolean, name text, error_code text, body text, cost numeric, steps integer, output bytea) RETURNS bytea
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  SELECT sha256(convert_to(jsonb_build_array(run_id, what, park, name, error_code, body, cost::numeric(18, 6), steps,
+    encode(output, 'hex'))::text, 'UTF8'))
+$$;
+
+CREATE FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_keys text[]) RETURNS TABLE(key text, run_id uuid, version integer, hash bytea, same boolean)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  SELECT u.key, k.run_id, k.version, e.hash,
+    k.content_hash = ledger.command_content(u.run_id, u.what, u.park, u.name, u.error_code, u.body, u.cost, u.steps, u.sha256)
+  FROM unnest(p_runs, p_whats, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps, p_sha256s, p_keys)
+    AS u (run_id, what, park, name, error_code, body, cost, steps, sha256, key)
+  JOIN ledger.command AS k ON k.project_id = p_project AND k.key = u.key
+  JOIN ledger.event AS e ON e.project_id = p_project AND e.run_id = k.run_id AND e.version = k.version
+$$;
+
+CREATE FUNCTION ledger.content(p_project text, p_run uuid, p_version integer, p_field text) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  SELECT (p.body -> p_field)::text FROM ledger.payload AS p
+  WHERE p.project_id = p_project AND p.run_id = p_run AND p.version = p_version
+$$;
+
+CREATE FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) RETURNS TABLE(run_id uuid, have jsonb, want jsonb)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  SELECT coalesce((h.r).run_id, (w.r).run_id), to_jsonb(h.r), to_jsonb(w.r)
+  FROM (SELECT r FROM ledger.run_state AS r WHERE r.project_id = p_project AND r.run_id BETWEEN p_from AND p_to) AS h
+  FULL JOIN (SELECT r FROM ledger.rebuild_run_state(p_project, p_from, p_to) AS r) AS w ON (h.r).run_id = (w.r).run_id
+  WHERE h.r IS DISTINCT FROM w.r
+$$;
+
+CREATE FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer DEFAULT 1, state text DEFAULT NULL::text, name text DEFAULT NULL::text, kind text DEFAULT NULL::text, priority integer DEFAULT NULL::integer, max_attempts integer DEFAULT NULL::integer, deadline timestamp with time zone DEFAULT NULL::timestamp with time zone, tags text[] DEFAULT NULL::text[], attempt integer DEFAULT NULL::integer, worker_id text DEFAULT NULL::text, token integer DEFAULT NULL::integer, lease_until timestamp with time zone DEFAULT NULL::timestamp with time zone, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, late_ms integer DEFAULT NULL::integer, wait_until timestamp with time zone DEFAULT NULL::timestamp with time zone, wait_outcome text DEFAULT NULL::text, cost_usd numeric DEFAULT NULL::numeric, step_count integer DEFAULT NULL::integer, error_code text DEFAULT NULL::text, output_sha256 bytea DEFAULT NULL::bytea, compensates integer DEFAULT NULL::integer, key text DEFAULT NULL::text, payload_hash bytea DEFAULT NULL::bytea) RETURNS bytea
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  SELECT sha256('\x00'::bytea || convert_to(concat(
+    E'runfold/event/v1\nprevious:', encode(previous, 'hex'), E'\n',
+    'project_id:' || length(project_id) || ':' || project_id || E'\n',
+    'run_id:' || run_id || E'\n',
+    'version:' || version || E'\n',
+    'recorded_at:' || encode(timestamptz_send(recorded_at), 'hex') || E'\n',
+    'type:' || length(type) || ':' || type || E'\n',
+    'schema_version:' || schema_version || E'\n',
+    'actor:' || length(actor) || ':' || actor || E'\n',
+    'state:' || length(state) || ':' || state || E'\n',
+    'name:' || length(name) || ':' || name || E'\n',
+    'kind:' || length(kind) || ':' || kind || E'\n',
+    'priority:' || priority || E'\n',
+    'max_attempts:' || max_attempts || E'\n',
+    'deadline:' || encode(timestamptz_send(deadline), 'hex') || E'\n',
+    'tags:' || array_to_json(tags)::text || E'\n',
+    'attempt:' || attempt || E'\n',
+    'worker_id:' || length(worker_id) || ':' || worker_id || E'\n',
+    'token:' || token || E'\n',
+    'lease_until:' || encode(timestamptz_send(lease_until), 'hex') || E'\n',
+    'available_at:' || encode(timestamptz_send(available_at), 'hex') || E'\n',
+    'late_ms:' || late_ms || E'\n',
+    'wait_until:' || encode(timestamptz_send(wait_until), 'hex') || E'\n',
+    'wait_outcome:' || length(wait_outcome) || ':' || wait_outcome || E'\n',
+    'cost_usd:' || cost_usd || E'\n',
+    'step_count:' || step_count || E'\n',
+    'error_code:' || length(error_code) || ':' || error_code || E'\n',
+    'output_sha256:' || encode(output_sha256, 'hex') || E'\n',
+    'compensates:' || compensates || E'\n',
+    'key:' || length(key) || ':' || key || E'\n',
+    'payload_hash:' || encode(payload_hash, 'hex') || E'\n'
+  ), 'UTF8'))
+$$;
+
+CREATE FUNCTION ledger.fold_run_state() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_memoize TO 'off'
+    SET jit TO 'off'
+    AS $$
+DECLARE
+  wanted bigint;
+  starts bigint;
+  folded bigint := 0;
+  updated bigint := 0;
+BEGIN
+  SELECT count(*), count(*) FILTER (WHERE version = 1) INTO wanted, starts FROM new_events;
+  IF starts > 0 THEN
+  INSERT INTO ledger.run_state (project_id, run_id, version, hash, kind, state, priority, attempt_count, max_attempts, worker_id, token, lease_until, heartbeat_at, available_at, started_at, completed_at, created_at, updated_at, deadline, wait_until, wait_outcome, cancel_requested_at, cost_usd, step_count, error_code, outcome_version, output_sha256, tags, key)
+  SELECT e.project_id, e.run_id,
+    greatest(NULL, e.version),
+    coalesce(e.hash, NULL),
+    coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.kind END),
+    coalesce(e.state, NULL),
+    coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.priority END),
+    coalesce(CASE WHEN e.type IN ('lease.acquired', 'lease.released') THEN e.attempt END, 0),
+    coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.max_attempts END),
+    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN e.worker_id ELSE NULL END,
+    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN e.token ELSE NULL END,
+    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN e.lease_until ELSE NULL END,
+    coalesce(CASE WHEN e.type IN ('lease.acquired', 'lease.heartbeat') THEN e.recorded_at END, NULL),
+    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.submitted', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN e.available_at ELSE NULL END,
+    coalesce(NULL, CASE WHEN e.type = 'lease.acquired' THEN e.recorded_at END),
+    coalesce(CASE WHEN e.type IN ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed', 'run.timed_out') THEN e.recorded_at END, NULL),
+    coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.recorded_at END),
+    coalesce(e.recorded_at, NULL),
+    coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.deadline END),
+    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN e.wait_until ELSE NULL END,
+    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN e.wait_outcome ELSE NULL END,
+    coalesce(NULL, CASE WHEN e.type = 'cancel.requested' THEN e.recorded_at END),
+    0 + coalesce(e.cost_usd, 0),
+    0 + coalesce(e.step_count, 0),
+    CASE WHEN e.type IN ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out') THEN e.error_code ELSE NULL END,
+    coalesce(CASE WHEN e.type IN ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out') THEN e.version END, NULL),
+    CASE WHEN e.type IN ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed', 'run.timed_out') THEN e.output_sha256 ELSE NULL END,
+    coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.tags END),
+    coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.key END)
+  FROM new_events AS e
+  WHERE e.version = 1 AND e.type = 'run.submitted' AND e.state = 'pending';
+  GET DIAGNOSTICS folded = ROW_COUNT;
+  END IF;
+  IF wanted > starts THEN
+  -- The target row is found by a correlated lookup and updated by tuple id: no join order is left to choose.
+  -- Which columns a type changes is found once for each event (on_1 ...), not once for each column.
+  UPDATE ledger.run_state AS s SET
+    version = greatest(s.version, e.version),
+    hash = coalesce(e.hash, s.hash),
+    state = coalesce(e.state, s.state),
+    attempt_count = coalesce(CASE WHEN e.on_9 THEN e.attempt END, s.attempt_count),
+    worker_id = CASE WHEN e.on_3 THEN e.worker_id ELSE s.worker_id END,
+    token = CASE WHEN e.on_3 THEN e.token ELSE s.token END,
+    lease_until = CASE WHEN e.on_1 THEN e.lease_until ELSE s.lease_until END,
+    heartbeat_at = coalesce(CASE WHEN e.on_8 THEN e.recorded_at END, s.heartbeat_at),
+    available_at = CASE WHEN e.on_2 THEN e.available_at ELSE s.available_at END,
+    started_at = coalesce(s.started_at, CASE WHEN e.on_7 THEN e.recorded_at END),
+    completed_at = coalesce(CASE WHEN e.on_5 THEN e.recorded_at END, s.completed_at),
+    updated_at = coalesce(e.recorded_at, s.updated_at),
+    wait_until = CASE WHEN e.on_3 THEN e.wait_until ELSE s.wait_until END,
+    wait_outcome = CASE WHEN e.on_3 THEN e.wait_outcome ELSE s.wait_outcome END,
+    cancel_requested_at = coalesce(s.cancel_requested_at, CASE WHEN e.on_6 THEN e.recorded_at END),
+    cost_usd = s.cost_usd + coalesce(e.cost_usd, 0),
+    step_count = s.step_count + coalesce(e.step_count, 0),
+    error_code = CASE WHEN e.on_4 THEN e.error_code ELSE s.error_code END,
+    outcome_version = coalesce(CASE WHEN e.on_4 THEN e.version END, s.outcome_version),
+    output_sha256 = CASE WHEN e.on_5 THEN e.output_sha256 ELSE s.output_sha256 END
+  FROM (
+    SELECT n.*, k.tid,
+      n.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AS on_1,
+      n.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.submitted', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AS on_2,
+      n.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AS on_3,
+      n.type IN ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out') AS on_4,
+      n.type IN ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed', 'run.timed_out') AS on_5,
+      n.type = 'cancel.requested' AS on_6,
+      n.type = 'lease.acquired' AS on_7,
+      n.type IN ('lease.acquired', 'lease.heartbeat') AS on_8,
+      n.type IN ('lease.acquired', 'lease.released') AS on_9
+    FROM new_events AS n
+    CROSS JOIN LATERAL (
+      SELECT r.ctid AS tid FROM ledger.run_state AS r
+      WHERE r.project_id = n.project_id AND r.run_id = n.run_id OFFSET 0
+    ) AS k
+    WHERE n.version > 1 OFFSET 0
+  ) AS e
+  WHERE s.ctid = e.tid AND s.version = e.version - 1 AND ledger.legal(e.type, s.state, e.state);
+  GET DIAGNOSTICS updated = ROW_COUNT;
+  END IF;
+  IF folded + updated <> wanted THEN
+    RAISE EXCEPTION 'only % of % events are legal next events of their runs; nothing was appended', folded + updated, wanted
+      USING ERRCODE = 'RF001', HINT = 'Append through the functions of schema ledger, which lock and check the run first.';
+  END IF;
+  RETURN NULL;
+END $$;
+
+CREATE FUNCTION ledger.heartbeat(p_project text, p_worker text, p_runs uuid[], p_tokens integer[], p_ttls interval[]) RETURNS TABLE(run_id uuid, lease_until timestamp with time zone, late_ms integer, cancel_requested boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_memoize TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+  WITH c AS MATERIALIZED (
+    SELECT DISTINCT ON (u.run_id) u.* FROM unnest(p_runs, p_tokens, p_ttls) AS u (run_id, token, ttl) ORDER BY u.run_id
+  ), g AS MATERIALIZED (
+    SELECT c.run_id, c.token, c.ttl, s.* FROM c
+    CROSS JOIN LATERAL (
+      SELECT s.version, s.hash, s.updated_at, s.lease_until AS was_until, s.cancel_requested_at
+      FROM ledger.run_state AS s
+      WHERE s.project_id = p_project AND s.run_id = c.run_id AND s.token = c.token
+      FOR UPDATE
+    ) AS s
+  ), n AS MATERIALIZED (
+    SELECT t.*, greatest(t.was_until, t.recorded_at + t.ttl) AS lease_until,
+      CASE WHEN t.recorded_at > t.was_until
+        THEN least((extract(epoch FROM t.recorded_at - t.was_until) * 1000)::bigint, 2147483647)::int END AS late_ms
+    FROM (SELECT g.*, greatest(clock_timestamp(), g.updated_at) AS recorded_at FROM g) AS t
+  ), e AS (
+    INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, token, lease_until, late_ms, hash)
+    SELECT p_project, n.run_id, n.version + 1, n.recorded_at, 'lease.heartbeat', p_worker, n.token, n.lease_until, n.late_ms,
+      ledger.event_hash(n.hash, p_project, n.run_id, n.version + 1, n.recorded_at, 'lease.heartbeat', p_worker,
+        token => n.token, lease_until => n.lease_until, late_ms => n.late_ms)
+    FROM n
+  )
+  SELECT n.run_id, n.lease_until, n.late_ms, n.cancel_requested_at IS NOT NULL FROM n;
+END $$;
+
+CREATE FUNCTION ledger.legal(p_type text, p_from text, p_to text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+  SELECT (p_type || ':' || p_from || ':' || coalesce(p_to, '')) = ANY (ARRAY[
+    'approval.expired:waiting_approval:cancelled',
+    'approval.expired:waiting_approval:timeout',
+    'approval.granted:waiting_approval:',
+    'approval.granted:waiting_approval:running',
+    'approval.rejected:waiting_approval:cancelled',
+    'approval.requested:running:waiting_approval',
+    'cancel.requested:running:',
+    'cancel.requested:waiting_approval:',
+    'cancel.requested:waiting_tool:',
+    'lease.acquired:pending:running',
+    'lease.acquired:waiting_approval:running',
+    'lease.acquired:waiting_tool:running',
+    'lease.expired:running:pending',
+    'lease.expired:waiting_approval:pending',
+    'lease.expired:waiting_tool:pending',
+    'lease.heartbeat:running:',
+    'lease.heartbeat:waiting_approval:',
+    'lease.heartbeat:waiting_tool:',
+    'lease.released:running:pending',
+    'lease.released:waiting_approval:pending',
+    'lease.released:waiting_tool:pending',
+    'note.added:cancelled:',
+    'note.added:completed:',
+    'note.added:failed:',
+    'note.added:pending:',
+    'note.added:running:',
+    'note.added:timeout:',
+    'note.added:waiting_approval:',
+    'note.added:waiting_tool:',
+    'payload.erased:cancelled:',
+    'payload.erased:completed:',
+    'payload.erased:failed:',
+    'payload.erased:pending:',
+    'payload.erased:running:',
+    'payload.erased:timeout:',
+    'payload.erased:waiting_approval:',
+    'payload.erased:waiting_tool:',
+    'run.cancelled:pending:cancelled',
+    'run.cancelled:running:cancelled',
+    'run.cancelled:waiting_approval:cancelled',
+    'run.cancelled:waiting_tool:cancelled',
+    'run.completed:running:completed',
+    'run.failed:running:failed',
+    'run.failed:waiting_tool:failed',
+    'run.retried:running:pending',
+    'run.retried:waiting_tool:pending',
+    'run.timed_out:running:timeout',
+    'run.timed_out:waiting_approval:timeout',
+    'step.completed:running:',
+    'step.completed:waiting_approval:',
+    'step.completed:waiting_tool:',
+    'step.failed:running:',
+    'step.failed:waiting_approval:',
+    'step.failed:waiting_tool:',
+    'tool.completed:waiting_tool:',
+    'tool.completed:waiting_tool:running',
+    'tool.failed:waiting_tool:',
+    'tool.failed:waiting_tool:running',
+    'tool.requested:running:waiting_tool',
+    'write.refused:cancelled:',
+    'write.refused:completed:',
+    'write.refused:failed:',
+    'write.refused:pending:',
+    'write.refused:running:',
+    'write.refused:timeout:',
+    'write.refused:waiting_approval:',
+    'write.refused:waiting_tool:'
+  ])
+  OR (p_to IS NULL AND split_part(p_type, '.', 1) <> ALL (ARRAY['approval', 'cancel', 'lease', 'note', 'payload', 'run', 'step', 'tool', 'write']) AND p_from = ANY (ARRAY['pending', 'running', 'waiting_approval', 'waiting_tool']))
+$$;
+
+CREATE FUNCTION ledger.make_partitions(p_months_ahead integer DEFAULT 3) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  month timestamp;
+  partition text;
+  made int := 0;
+BEGIN
+  IF p_months_ahead NOT BETWEEN 0 AND 120 THEN
+    RAISE EXCEPTION 'months ahead must be 0 to 120, not %', p_months_ahead USING ERRCODE = '22023';
+  END IF;
+  PERFORM pg_advisory_xact_lock(hashtextextended('ledger.make_partitions', 0));
+  FOR month IN
+    SELECT generate_series(date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC'),
+      date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC') + make_interval(months => p_months_ahead), '1 month')
+  LOOP
+    partition := 'event_' || to_char(month, 'YYYY_MM');
+    CONTINUE WHEN to_regclass('ledger.' || partition) IS NOT NULL;
+    EXECUTE format('CREATE TABLE ledger.%I (LIKE ledger.event INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', partition);
+    EXECUTE format('ALTER TABLE ledger.event ATTACH PARTITION ledger.%I FOR VALUES FROM (%L) TO (%L)',
+      partition, ledger.uuid7_floor(month), ledger.uuid7_floor(month + '1 month'));
+    EXECUTE format('CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.%I EXECUTE FUNCTION ledger.refuse_change()',
+      partition);
+    EXECUTE format('CREATE TRIGGER refuse_insert BEFORE INSERT ON ledger.%I EXECUTE FUNCTION ledger.refuse_change()',
+      partition);
+    EXECUTE format('ALTER TABLE ledger.%I ENABLE ALWAYS TRIGGER refuse_truncate', partition);
+    EXECUTE format('ALTER TABLE ledger.%I ENABLE ALWAYS TRIGGER refuse_insert', partition);
+    EXECUTE format('REVOKE ALL ON ledger.%I FROM PUBLIC', partition);
+    EXECUTE format('ANALYZE ledger.%I', partition);
+    made := made + 1;
+  END LOOP;
+  RETURN made;
+END $$;
+
+CREATE FUNCTION ledger.payload_hash(salt bytea, body text) RETURNS bytea
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$ SELECT sha256('runfold/payload/v1\012'::bytea || salt || convert_to(body, 'UTF8')) $$;
+
+CREATE TABLE ledger.run_state (
+    project_id text NOT NULL,
+    run_id uuid NOT NULL,
+    version integer NOT NULL,
+    hash bytea NOT NULL,
+    kind text NOT NULL,
+    state text NOT NULL,
+    priority integer NOT NULL,
+    attempt_count integer NOT NULL,
+    max_attempts integer NOT NULL,
+    worker_id text,
+    token integer,
+    lease_until timestamp with time zone,
+    heartbeat_at timestamp with time zone,
+    available_at timestamp with time zone,
+    started_at timestamp with time zone,
+    completed_at timestamp with time zone,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    deadline timestamp with time zone,
+    wait_until timestamp with time zone,
+    wait_outcome text,
+    cancel_requested_at timestamp with time zone,
+    cost_usd numeric(18,6) NOT NULL,
+    step_count integer NOT NULL,
+    error_code text,
+    outcome_version integer,
+    output_sha256 bytea,
+    tags text[] NOT NULL,
+    key text,
+    CONSTRAINT lease_matches_state CHECK (
+CASE
+    WHEN (token IS NULL) THEN ((worker_id IS NULL) AND (lease_until IS NULL) AND (state <> 'running'::text))
+    ELSE ((worker_id IS NOT NULL) AND (lease_until IS NOT NULL) AND (available_at IS NULL) AND (state = ANY (ARRAY['running'::text, 'waiting_tool'::text, 'waiting_approval'::text])))
+END),
+    CONSTRAINT totals_are_sane CHECK (((cost_usd >= (0)::numeric) AND (cost_usd <> 'NaN'::numeric) AND (step_count >= 0) AND (priority >= 0) AND (max_attempts > 0) AND (attempt_count >= 0)))
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02');
+
+CREATE VIEW ledger.run WITH (security_invoker='true') AS
+ SELECT project_id,
+    run_id,
+    version,
+    hash,
+    kind,
+    state,
+    priority,
+    attempt_count,
+    max_attempts,
+    worker_id,
+    token,
+    lease_until,
+    heartbeat_at,
+    available_at,
+    started_at,
+    completed_at,
+    created_at,
+    updated_at,
+    deadline,
+    wait_until,
+    wait_outcome,
+    cancel_requested_at,
+    cost_usd,
+    step_count,
+    error_code,
+    outcome_version,
+    output_sha256,
+    tags,
+    key,
+    ledger.content(project_id, run_id, 1, 'input'::text) AS input,
+    ledger.content(project_id, run_id, outcome_version, 'output'::text) AS output,
+    ledger.content(project_id, run_id, outcome_version, 'error_detail'::text) AS error_detail
+   FROM ledger.run_state s;
+
+CREATE FUNCTION ledger.read_run(p_project text, p_run uuid) RETURNS SETOF ledger.run
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS $$
+BEGIN
+  RETURN QUERY SELECT r.* FROM ledger.run AS r WHERE r.project_id = p_project AND r.run_id = p_run;
+END $$;
+
+CREATE FUNCTION ledger.reap(p_project text, p_actor text, p_limit integer) RETURNS TABLE(run_id uuid, version integer, type text, from_state text, to_state text, attempt_count integer, max_attempts integer, worker_id text, error_code text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_memoize TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+DECLARE
+  seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
+BEGIN
+  RETURN QUERY
+  WITH due AS MATERIALIZED (
+    (SELECT s.run_id FROM ledger.run_state AS s
+      WHERE s.project_id = p_project AND s.token IS NOT NULL AND s.lease_until <= clock_timestamp() LIMIT p_limit)
+    UNION
+    (SELECT s.run_id FROM ledger.run_state AS s
+      WHERE s.project_id = p_project AND s.deadline <= clock_timestamp() AND s.completed_at IS NULL LIMIT p_limit)
+    UNION
+    (SELECT s.run_id FROM ledger.run_state AS s
+      WHERE s.project_id = p_project AND s.wait_until <= clock_timestamp() LIMIT p_limit)
+    UNION
+    (SELECT s.run_id FROM ledger.run_state AS s
+      WHERE s.project_id = p_project AND s.cancel_requested_at IS NOT NULL AND s.token IS NULL AND s.completed_at IS NULL
+      LIMIT p_limit)
+  ), first AS MATERIALIZED (
+    SELECT due.run_id FROM due ORDER BY due.run_id LIMIT p_limit
+  ), g AS MATERIALIZED (
+    SELECT s.*, s.deadline <= s.now AS overdue, s.lease_until <= s.now AS lapsed
+    FROM first
+    CROSS JOIN LATERAL (
+      SELECT s.*, greatest(clock_timestamp(), s.updated_at) AS now FROM ledger.run_state AS s
+      WHERE s.project_id = p_project AND s.run_id = first.run_id AND s.completed_at IS NULL
+      FOR UPDATE SKIP LOCKED
+    ) AS s
+  ), d AS MATERIALIZED (
+    SELECT g.*,
+      CASE
+        WHEN g.overdue THEN
+          CASE g.state WHEN 'pending' THEN 'run.cancelled' WHEN 'waiting_tool' THEN 'run.failed' ELSE 'run.timed_out' END
+        WHEN g.wait_until <= g.now THEN 'approval.expired'
+        WHEN g.cancel_requested_at IS NOT NULL AND (g.token IS NULL OR g.lapsed) THEN 'run.cancelled'
+        WHEN g.lapsed AND g.attempt_count < g.max_attempts THEN 'lease.expired'
+        WHEN g.lapsed AND g.state = 'waiting_approval' THEN 'run.timed_out'
+        WHEN g.lapsed THEN 'run.failed'
+      END AS type,
+      CASE
+        WHEN g.overdue OR g.wait_until <= g.now THEN 'E-RUN-003'
+        WHEN g.cancel_requested_at IS NOT NULL THEN NULL
+        WHEN g.attempt_count < g.max_attempts THEN 'E-RUN-001'
+        ELSE 'E-RUN-002'
+      END AS code
+    FROM g
+  ), n AS MATERIALIZED (
+    SELECT d.*, d.version + 1 AS next,
+      CASE d.type WHEN 'lease.expired' THEN 'pending' WHEN 'approval.expired' THEN d.wait_outcome
+        WHEN 'run.cancelled' THEN 'cancelled' WHEN 'run.failed' THEN 'failed' ELSE 'timeout' END AS new_state,
+      CASE d.type WHEN 'lease.expired' THEN d.now END AS new_available_at,
+      json_build_object('error_detail', CASE
+        WHEN d.overdue THEN format('the deadline %s has passed', d.deadline)
+        WHEN d.type = 'approval.expired' THEN format('nobody decided until %s', d.wait_until)
+        WHEN d.lapsed THEN format('%s held the lease until %s and sent no heartbeat', d.worker_id, d.lease_until)
+        ELSE 'cancelled as requested' END)::text AS body,
+      sha256(seed || uuid_send(d.run_id)) AS salt
+    FROM d WHERE d.type IS NOT NULL
+  ), p AS (
+    INSERT INTO ledger.payload (project_id, run_id, version, salt, body)
+    SELECT p_project, n.run_id, n.next, n.salt, n.body::json FROM n
+  ), e AS (
+    INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, available_at, error_code,
+      compensates, payload_hash, hash)
+    SELECT p_project, h.run_id, h.next, h.now, h.type, p_actor, h.new_state, h.new_available_at, h.code, h.token, h.payload_hash,
+      ledger.event_hash(h.hash, p_project, h.run_id, h.next, h.now, h.type, p_actor, state => h.new_state,
+        available_at => h.new_available_at, error_code => h.code, compensates => h.token, payload_hash => h.payload_hash)
+    FROM (SELECT n.*, ledger.payload_hash(n.salt, n.body) AS payload_hash FROM n) AS h
+  )
+  SELECT n.run_id, n.next, n.type, n.state, n.new_state, n.attempt_count, n.max_attempts, n.worker_id, n.code FROM n;
+END $$;
+
+CREATE FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid, p_version integer DEFAULT NULL::integer, p_time timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS SETOF ledger.run_state
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  SELECT e.project_id, e.run_id,
+    max(e.version) AS version,
+    (array_agg(e.hash ORDER BY e.version DESC) FILTER (WHERE e.hash IS NOT NULL))[1] AS hash,
+    max(e.kind) FILTER (WHERE e.type = 'run.submitted') AS kind,
+    (array_agg(e.state ORDER BY e.version DESC) FILTER (WHERE e.state IS NOT NULL))[1] AS state,
+    max(e.priority) FILTER (WHERE e.type = 'run.submitted') AS priority,
+    coalesce((array_agg(e.attempt ORDER BY e.version DESC) FILTER (WHERE e.type IN ('lease.acquired', 'lease.released') AND e.attempt IS NOT NULL))[1], 0) AS attempt_count,
+    max(e.max_attempts) FILTER (WHERE e.type = 'run.submitted') AS max_attempts,
+    (array_agg(e.worker_id ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS worker_id,
+    (array_agg(e.token ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS token,
+    (array_agg(e.lease_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS lease_until,
+    (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('lease.acquired', 'lease.heartbeat') AND e.recorded_at IS NOT NULL))[1] AS heartbeat_at,
+    (array_agg(e.available_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.submitted', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS available_at,
+    (array_agg(e.recorded_at ORDER BY e.version ASC) FILTER (WHERE e.type = 'lease.acquired' AND e.recorded_at IS NOT NULL))[1] AS started_at,
+    (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed', 'run.timed_out') AND e.recorded_at IS NOT NULL))[1] AS completed_at,
+    max(e.recorded_at) FILTER (WHERE e.type = 'run.submitted') AS created_at,
+    (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.recorded_at IS NOT NULL))[1] AS updated_at,
+    max(e.deadline) FILTER (WHERE e.type = 'run.submitted') AS deadline,
+    (array_agg(e.wait_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS wait_until,
+    (array_agg(e.wait_outcome ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS wait_outcome,
+    (array_agg(e.recorded_at ORDER BY e.version ASC) FILTER (WHERE e.type = 'cancel.requested' AND e.recorded_at IS NOT NULL))[1] AS cancel_requested_at,
+    coalesce(sum(e.cost_usd), 0) AS cost_usd,
+    (coalesce(sum(e.step_count), 0))::int AS step_count,
+    (array_agg(e.error_code ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out')))[1] AS error_code,
+    (array_agg(e.version ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out') AND e.version IS NOT NULL))[1] AS outcome_version,
+    (array_agg(e.output_sha256 ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed', 'run.timed_out')))[1] AS output_sha256,
+    max(e.tags) FILTER (WHERE e.type = 'run.submitted') AS tags,
+    max(e.key) FILTER (WHERE e.type = 'run.submitted') AS key
+  FROM ledger.event AS e
+  WHERE e.project_id = p_project AND e.run_id BETWEEN p_from AND p_to
+    AND (p_version IS NULL OR e.version <= p_version)
+    AND (p_time IS NULL OR e.recorded_at <= p_time)
+  GROUP BY e.project_id, e.run_id
+$$;
+
+CREATE FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[], p_tokens integer[]) RETURNS TABLE(run_id uuid, given_token integer, refused boolean, state text, version integer, token integer, worker_id text, lease_until timestamp with time zone, available_at timestamp with time zone, attempt_count integer, max_attempts integer, cost_usd numeric, step_count integer)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_memoize TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+  WITH c AS MATERIALIZED (
+    SELECT DISTINCT ON (u.run_id) u.* FROM unnest(p_runs, p_tokens) AS u (run_id, token) ORDER BY u.run_id
+  ), g AS MATERIALIZED (
+    SELECT c.token AS given_token, c.token IS NOT NULL AND c.token IS DISTINCT FROM s.token AS refused, s.*
+    FROM c
+    CROSS JOIN LATERAL (
+      SELECT s.* FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = c.run_id FOR UPDATE
+    ) AS s
+  ), n AS MATERIALIZED (
+    SELECT g.*, g.version + 1 AS next, greatest(clock_timestamp(), g.updated_at) AS recorded_at
+    FROM g
+    WHERE g.refused
+      AND NOT EXISTS (
+        SELECT FROM ledger.event AS e
+        WHERE e.project_id = p_project AND e.run_id = g.run_id AND e.type = 'write.refused' AND e.token = g.given_token
+          AND e.name = p_name)
+      AND (SELECT count(*) FROM ledger.event AS e
+        WHERE e.project_id = p_project AND e.run_id = g.run_id AND e.type = 'write.refused') < 100
+  ), e AS (
+    INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, name, worker_id, token, hash)
+    SELECT p_project, n.run_id, n.next, n.recorded_at, 'write.refused', p_actor, p_name, p_actor, n.given_token,
+      ledger.event_hash(n.hash, p_project, n.run_id, n.next, n.recorded_at, 'write.refused', p_actor, name => p_name,
+        worker_id => p_actor, token => n.given_token)
+    FROM n
+  )
+  SELECT g.run_id, g.given_token, g.refused, g.state, g.version, g.token, g.worker_id, g.lease_until, g.available_at,
+    g.attempt_count, g.max_attempts, g.cost_usd, g.step_count
+  FROM g;
+END $$;
+
+CREATE FUNCTION ledger.refuse_change() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+  RAISE EXCEPTION '% on % is not allowed: the ledger is append-only', TG_OP, TG_TABLE_NAME
+    USING ERRCODE = 'RF403', HINT = 'Append a compensating event instead.';
+END $$;
+
+CREATE FUNCTION ledger.requeue(p_project text, p_actor text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_memoize TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+DECLARE
+  seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
+BEGIN
+  IF p_type NOT IN ('lease.released', 'run.retried') THEN
+    RAISE EXCEPTION 'a run is not put back to pending by %', p_type USING ERRCODE = 'RF001';
+  END IF;
+  RETURN QUERY
+  WITH c AS MATERIALIZED (
+    SELECT DISTINCT ON (u.run_id) u.*,
+      CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
+    FROM unnest(p_runs, p_tokens, p_delays, p_error_codes, p_bodies) AS u (run_id, token, delay, error_code, body)
+    ORDER BY u.run_id
+  ), g AS MATERIALIZED (
+    SELECT c.*, s.version, s.hash, s.updated_at, s.attempt_count, s.cancel_requested_at IS NOT NULL AS cancels
+    FROM c
+    CROSS JOIN LATERAL (
+      SELECT s.version, s.hash, s.updated_at, s.attempt_count, s.cancel_requested_at
+      FROM ledger.run_state AS s
+      WHERE s.project_id = p_project AND s.run_id = c.run_id AND s.token = c.token
+        AND (s.cancel_requested_at IS NOT NULL OR ledger.legal(p_type, s.state, 'pending'))
+        AND (p_type = 'lease.released' OR s.attempt_count < s.max_attempts)
+      FOR UPDATE
+    ) AS s
+  ), n AS MATERIALIZED (
+    SELECT t.*, t.version + 1 AS next,
+      CASE WHEN t.cancels THEN 'run.cancelled' ELSE p_type END AS type,
+      CASE WHEN t.cancels THEN 'cancelled' ELSE 'pending' END AS state,
+      CASE WHEN NOT t.cancels AND p_type = 'lease.released' THEN greatest(t.attempt_count - 1, 0) END AS attempt,
+      CASE WHEN NOT t.cancels THEN t.recorded_at + coalesce(t.delay, '0') END AS available_at,
+      ledger.payload_hash(t.salt, t.body) AS payload_hash
+    FROM (SELECT g.*, greatest(clock_timestamp(), g.updated_at) AS recorded_at FROM g) AS t
+  ), p AS (
+    INSERT INTO ledger.payload (project_id, run_id, version, salt, body)
+    SELECT p_project, n.run_id, n.next, n.salt, n.body::json FROM n WHERE n.body IS NOT NULL
+  )
+  INSERT INTO ledger.event AS e (project_id, run_id, version, recorded_at, type, actor, state, attempt, available_at, error_code,
+    compensates, payload_hash, hash)
+  SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, p_actor, n.state, n.attempt, n.available_at, n.error_code, n.token,
+    n.payload_hash,
+    ledger.event_hash(n.hash, p_project, n.run_id, n.next, n.recorded_at, n.type, p_actor, state => n.state,
+      attempt => n.attempt, available_at => n.available_at, error_code => n.error_code, compensates => n.token,
+      payload_hash => n.payload_hash)
+  FROM n
+  RETURNING e.run_id, e.version, e.hash;
+END $$;
+
+CREATE FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p_time timestamp with time zone) RETURNS SETOF ledger.run
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  SELECT s.*,
+    ledger.content(s.project_id, s.run_id, 1, 'input'),
+    ledger.content(s.project_id, s.run_id, s.outcome_version, 'output'),
+    ledger.content(s.project_id, s.run_id, s.outcome_version, 'error_detail')
+  FROM ledger.rebuild_run_state(p_project, p_run, p_run, p_version, p_time) AS s
+$$;
+
+CREATE FUNCTION ledger.submit(p_project text, p_actor text, p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[]) RETURNS TABLE(ordinal integer, run_id uuid, fresh boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_memoize TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+DECLARE
+  seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
+  ids uuid[];
+  fresh boolean[];
+BEGIN
+  IF NOT EXISTS (SELECT FROM ledger.project AS p WHERE p.project_id = p_project) THEN
+    RAISE EXCEPTION 'project % does not exist', p_project USING ERRCODE = 'RF404';
+  END IF;
+  INSERT INTO ledger.kind (project_id, kind)
+  SELECT p_project, u.kind FROM (SELECT DISTINCT unnest(p_kinds) AS kind) AS u
+  WHERE NOT EXISTS (SELECT FROM ledger.kind AS k WHERE k.project_id = p_project AND k.kind = u.kind)
+  ORDER BY u.kind
+  ON CONFLICT DO NOTHING;
+
+  SELECT array_agg(u.id ORDER BY u.id), array_agg(true) INTO ids, fresh
+  FROM (SELECT ledger.uuid7() AS id FROM generate_series(1, cardinality(p_kinds)) OFFSET 0) AS u;
+
+  IF num_nonnulls(VARIADIC p_keys) > 0 THEN
+    SELECT array_agg(k.run_id ORDER BY k.ordinal), array_agg(k.fresh ORDER BY k.ordinal) INTO ids, fresh
+    FROM ledger.submit_keys(p_project, ids, p_kinds, p_inputs, p_keys, p_priorities, p_delays, p_max_attempts, p_deadlines,
+      p_deadlines_in, p_tags) AS k;
+  END IF;
+
+  RETURN QUERY
+  WITH c AS MATERIALIZED (
+    SELECT u.*, u.recorded_at + coalesce(u.delay, '0') AS available_at, coalesce(u.deadline_at, u.recorded_at + u.deadline_in) AS deadline,
+      CASE WHEN u.input IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
+    FROM (
+      SELECT a.*, clock_timestamp() AS recorded_at
+      FROM unnest(ids, fresh, p_kinds, p_inputs, p_keys, p_priorities, p_delays, p_max_attempts, p_deadlines, p_deadlines_in,
+        p_tags) WITH ORDINALITY
+        AS a (run_id, fresh, kind, input, key, priority, delay, max_attempts, deadline_at, deadline_in, tags, ordinal)
+    ) AS u
+  ), n AS MATERIALIZED (
+    SELECT c.run_id, c.kind, c.input, c.key, c.priority, c.max_attempts, c.recorded_at, c.available_at, c.deadline, c.salt,
+      coalesce(c.tags, '{}')::text[] AS tags, ledger.payload_hash(c.salt, c.input) AS payload_hash
+    FROM c WHERE c.fresh
+  ), p AS (
+    INSERT INTO ledger.payload (project_id, run_id, version, salt, body)
+    SELECT p_project, n.run_id, 1, n.salt, n.input::json FROM n WHERE n.input IS NOT NULL
+  ), e AS (
+    INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, kind, priority, max_attempts,
+      deadline, tags, available_at, key, payload_hash, hash)
+    SELECT p_project, n.run_id, 1, n.recorded_at, 'run.submitted', p_actor, 'pending', n.kind, n.priority, n.max_attempts,
+      n.deadline, n.tags, n.available_at, n.key, n.payload_hash,
+      ledger.event_hash(''::bytea, p_project, n.run_id, 1, n.recorded_at, 'run.submitted', p_actor, state => 'pending',
+        kind => n.kind, priority => n.priority, max_attempts => n.max_attempts, deadline => n.deadline, tags => n.tags,
+        available_at => n.available_at, key => n.key, payload_hash => n.payload_hash)
+    FROM n
+  )
+  SELECT c.ordinal::int, c.run_id, c.fresh FROM c ORDER BY c.ordinal;
+END $$;
+
+CREATE FUNCTION ledger.submit_keys(p_project text, p_ids uuid[], p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[]) RETURNS TABLE(ordinal integer, run_id uuid, fresh boolean)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+DECLARE
+  hashes bytea[];
+  made uuid[];
+  clash record;
+BEGIN
+  SELECT array_agg(sha256(convert_to(jsonb_build_array(u.kind, u.input, u.priority, extract(epoch FROM u.delay), u.max_attempts,
+      extract(epoch FROM u.deadline), extract(epoch FROM u.deadline_in), u.tags)::text, 'UTF8')) ORDER BY u.ordinal)
+  INTO hashes
+  FROM unnest(p_kinds, p_inputs, p_priorities, p_delays, p_max_attempts, p_deadlines, p_deadlines_in, p_tags) WITH ORDINALITY
+    AS u (kind, input, priority, delay, max_attempts, deadline, deadline_in, tags, ordinal);
+
+  WITH w AS (
+    INSERT INTO ledger.command AS k (project_id, key, content_hash, run_id, version)
+    SELECT DISTINCT ON (u.key) p_project, u.key, u.hash, u.run_id, 1
+    FROM unnest(p_keys, hashes, p_ids) WITH ORDINALITY AS u (key, hash, run_id, ordinal)
+    WHERE u.key IS NOT NULL ORDER BY u.key, u.ordinal
+    ON CONFLICT DO NOTHING
+    RETURNING k.run_id
+  )
+  SELECT coalesce(array_agg(w.run_id), '{}') INTO made FROM w;
+
+  -- A statement of its own, for a snapshot that sees what a concurrent submit of the same key has committed.
+  SELECT u.key, k.run_id, k.version INTO clash
+  FROM unnest(p_keys, hashes) AS u (key, hash)
+  CROSS JOIN LATERAL (
+    SELECT c.* FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key OFFSET 0
+  ) AS k
+  WHERE k.content_hash <> u.hash LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION 'key % was used with other content', clash.key USING ERRCODE = 'RF409',
+      DETAIL = json_build_object('key', clash.key, 'run_id', clash.run_id, 'version', clash.version);
+  END IF;
+
+  RETURN QUERY
+  SELECT u.ordinal::int, coalesce(k.run_id, u.run_id), u.key IS NULL OR u.run_id = ANY (made)
+  FROM unnest(p_keys, p_ids) WITH ORDINALITY AS u (key, run_id, ordinal)
+  LEFT JOIN LATERAL (
+    SELECT c.run_id FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key OFFSET 0
+  ) AS k ON true;
+END $$;
+
+CREATE FUNCTION ledger.transition(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_states text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected integer[], p_keys text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea, from_state text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_memoize TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+DECLARE
+  seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
+BEGIN
+  RETURN QUERY
+  WITH c AS MATERIALIZED (
+    SELECT u.*, CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
+    FROM unnest(p_runs, p_tokens, p_states, p_parks, p_names, p_error_codes, p_bodies, p_costs::numeric(18, 6)[], p_steps,
+      p_sha256s, p_waits, p_wait_outcomes, p_expected, p_keys)
+      AS u (run_id, token, state, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, expected, key)
+    ORDER BY u.run_id
+  ), g AS MATERIALIZED (
+    SELECT c.*, s.version, s.hash, s.updated_at, s.from_state, s.held_token, s.worker_id, s.lease_until, s.type
+    FROM c
+    CROSS JOIN LATERAL (
+      SELECT s.version, s.hash, s.updated_at, s.state AS from_state, s.token AS held_token, s.worker_id, s.lease_until,
+        ledger.transition_type(s.state, c.state, c.error_code, c.token) AS type
+      FROM ledger.run_state AS s
+      WHERE s.project_id = p_project AND s.run_id = c.run_id
+        -- The fence: the current token, or no token where none is held; a person may decide an approval that is held.
+        AND (s.token = c.token OR (c.token IS NULL AND (s.token IS NULL OR s.state = 'waiting_approval')))
+        AND ledger.legal(ledger.transition_type(s.state, c.state, c.error_code, c.token), s.state, c.state)
+        -- A parked run that has its answer is claimable; a second answer would contradict the first.
+        AND (s.state NOT IN ('waiting_tool', 'waiting_approval') OR s.available_at IS NULL)
+        AND (c.expected IS NULL OR s.version = c.expected)
+        AND (c.key IS NULL OR NOT EXISTS (
+          SELECT FROM ledger.command AS k WHERE k.project_id = p_project AND k.key = c.key))
+        AND s.cost_usd + coalesce(c.cost, 0) >= 0 AND s.step_count + coalesce(c.steps, 0) >= 0
+      FOR UPDATE
+    ) AS s
+  ), n AS MATERIALIZED (
+    SELECT f.run_id, f.next, f.recorded_at, f.type, f.from_state, f.new_state, f.name, f.new_worker, f.new_token, f.new_until,
+      f.available_at, f.wait_until, f.new_wait_outcome, f.cost, f.steps, f.error_code, f.sha256, f.key, f.salt, f.body,
+      f.payload_hash,
+      ledger.event_hash(f.hash, p_project, f.run_id, f.next, f.recorded_at, f.type, p_actor, state => f.new_state,
+        name => f.name, worker_id => f.new_worker, token => f.new_token, lease_until => f.new_until,
+        available_at => f.available_at, wait_until => f.wait_until, wait_outcome => f.new_wait_outcome, cost_usd => f.cost,
+        step_count => f.steps, error_code => f.error_code, output_sha256 => f.sha256, key => f.key,
+        payload_hash => f.payload_hash) AS new_hash
+    FROM (
+      SELECT t.*, t.version + 1 AS next,
+        CASE WHEN t.keeps THEN t.held_token END AS new_token,
+        CASE WHEN t.keeps THEN t.worker_id END AS new_worker,
+        CASE WHEN t.keeps THEN t.lease_until END AS new_until,
+        CASE WHEN NOT t.answers_parked THEN t.state END AS new_state,
+        CASE WHEN t.answers_parked THEN t.recorded_at END AS available_at,
+        CASE WHEN t.state = 'waiting_approval' THEN t.recorded_at + t.wait END AS wait_until,
+        CASE WHEN t.state = 'waiting_approval' AND t.wait IS NOT NULL THEN coalesce(t.wait_outcome, 'cancelled') END
+          AS new_wait_outcome,
+        ledger.payload_hash(t.salt, t.body) AS payload_hash
+      FROM (
+        SELECT g.*, greatest(clock_timestamp(), g.updated_at) AS recorded_at,
+          g.state = 'running' OR (g.state IN ('waiting_tool', 'waiting_approval') AND NOT g.park) AS keeps,
+          g.state = 'running' AND g.held_token IS NULL AS answers_parked
+        FROM g
+      ) AS t
+      OFFSET 0
+    ) AS f
+  ), p AS (
+    INSERT INTO ledger.payload (project_id, run_id, version, salt, body)
+    SELECT p_project, n.run_id, n.next, n.salt, n.body::json FROM n WHERE n.body IS NOT NULL
+  ), e AS (
+    INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, name, worker_id, token,
+      lease_until, available_at, wait_until, wait_outcome, cost_usd, step_count, error_code, output_sha256, key, payload_hash,
+      hash)
+    SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, p_actor, n.new_state, n.name, n.new_worker, n.new_token,
+      n.new_until, n.available_at, n.wait_until, n.new_wait_outcome, n.cost, n.steps, n.error_code, n.sha256, n.key,
+      n.payload_hash, n.new_hash
+    FROM n
+  )
+  SELECT n.run_id, n.next, n.new_hash, n.from_state FROM n;
+
+  IF num_nonnulls(VARIADIC p_keys) > 0 THEN
+    INSERT INTO ledger.command (project_id, key, content_hash, run_id, version)
+    SELECT p_project, u.key,
+      ledger.command_content(u.run_id, u.state, u.park, u.name, u.error_code, u.body, u.cost, u.steps, u.sha256), u.run_id, k.version
+    FROM unnest(p_runs, p_states, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps, p_sha256s, p_keys)
+      AS u (run_id, state, park, name, error_code, body, cost, steps, sha256, key)
+    CROSS JOIN LATERAL (
+      SELECT s.version FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = u.run_id OFFSET 0
+    ) AS k
+    CROSS JOIN LATERAL (
+      SELECT FROM ledger.event AS e
+      WHERE e.project_id = p_project AND e.run_id = u.run_id AND e.version = k.version AND e.key = u.key OFFSET 0
+    ) AS kept
+    WHERE NOT EXISTS (SELECT FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key AND c.run_id = u.run_id)
+    ORDER BY u.key;
+  END IF;
+END $$;
+
+CREATE FUNCTION ledger.transition_type(p_from text, p_to text, p_error text, p_token integer) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+  SELECT CASE p_to
+    WHEN 'completed' THEN 'run.completed'
+    WHEN 'failed' THEN 'run.failed'
+    WHEN 'timeout' THEN 'run.timed_out'
+    WHEN 'waiting_tool' THEN 'tool.requested'
+    WHEN 'waiting_approval' THEN 'approval.requested'
+    WHEN 'cancelled' THEN
+      CASE WHEN p_from = 'waiting_approval' AND p_token IS NULL THEN 'approval.rejected' ELSE 'run.cancelled' END
+    WHEN 'running' THEN
+      CASE p_from WHEN 'waiting_approval' THEN 'approval.granted'
+        WHEN 'waiting_tool' THEN CASE WHEN p_error IS NULL THEN 'tool.completed' ELSE 'tool.failed' END END
+  END
+$$;
+
+CREATE FUNCTION ledger.uuid7() RETURNS uuid
+    LANGUAGE sql PARALLEL SAFE
+    AS $$SELECT uuidv7()$$;
+
+CREATE FUNCTION ledger.uuid7_floor(p_utc timestamp without time zone) RETURNS uuid
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT rpad(encode(substr(int8send((extract(epoch FROM p_utc) * 1000)::bigint), 3, 6), 'hex'), 32, '0')::uuid $$;
+
+CREATE TABLE ledger.alembic_version (
+    version_num character varying(32) NOT NULL
+);
+
+CREATE TABLE ledger.command (
+    project_id text NOT NULL,
+    key text NOT NULL,
+    content_hash bytea NOT NULL,
+    run_id uuid NOT NULL,
+    version integer NOT NULL
+);
+
+CREATE SEQUENCE ledger.event_position
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+CREATE TABLE ledger.event (
+    project_id text NOT NULL,
+    run_id uuid NOT NULL,
+    version integer NOT NULL,
+    "position" bigint DEFAULT nextval('ledger.event_position'::regclass) NOT NULL,
+    txid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    recorded_at timestamp with time zone NOT NULL,
+    type character varying(80) NOT NULL,
+    schema_version integer DEFAULT 1 NOT NULL,
+    actor character varying(200) NOT NULL,
+    state text,
+    name character varying(200),
+    kind character varying(200),
+    priority integer,
+    max_attempts integer,
+    deadline timestamp with time zone,
+    tags text[],
+    attempt integer,
+    worker_id character varying(200),
+    token integer,
+    lease_until timestamp with time zone,
+    available_at timestamp with time zone,
+    late_ms integer,
+    wait_until timestamp with time zone,
+    wait_outcome text,
+    cost_usd numeric(18,6),
+    step_count integer,
+    error_code character varying(200),
+    output_sha256 bytea,
+    compensates integer,
+    key character varying(200),
+    payload_hash bytea,
+    hash bytea NOT NULL
+)
+PARTITION BY RANGE (run_id);
+
+CREATE TABLE ledger.kind (
+    project_id text NOT NULL,
+    kind text NOT NULL
+);
+
+CREATE TABLE ledger.payload (
+    project_id text NOT NULL,
+    run_id uuid NOT NULL,
+    version integer NOT NULL,
+    salt bytea NOT NULL,
+    body json NOT NULL,
+    CONSTRAINT payload_body_check CHECK ((octet_length((body)::text) <= 16777216))
+);
+
+CREATE TABLE ledger.project (
+    project_id text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT project_project_id_check CHECK ((project_id ~ '^[a-z0-9][a-z0-9_-]{0,62}$'::text))
+);
+
+ALTER TABLE ONLY ledger.alembic_version
+    ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
+
+ALTER TABLE ONLY ledger.command
+    ADD CONSTRAINT command_pkey PRIMARY KEY (project_id, key);
+
+ALTER TABLE ONLY ledger.event
+    ADD CONSTRAINT event_pkey PRIMARY KEY (project_id, run_id, version);
+
+ALTER TABLE ONLY ledger.kind
+    ADD CONSTRAINT kind_pkey PRIMARY KEY (project_id, kind);
+
+ALTER TABLE ONLY ledger.payload
+    ADD CONSTRAINT payload_pkey PRIMARY KEY (project_id, run_id, version);
+
+ALTER TABLE ONLY ledger.project
+    ADD CONSTRAINT project_pkey PRIMARY KEY (project_id);
+
+ALTER TABLE ONLY ledger.run_state
+    ADD CONSTRAINT run_state_pkey PRIMARY KEY (project_id, run_id);
+
+CREATE INDEX event_feed ON ONLY ledger.event USING btree (txid, "position");
+
+CREATE INDEX run_cancel ON ledger.run_state USING btree (project_id, run_id) WHERE ((cancel_requested_at IS NOT NULL) AND (token IS NULL) AND (completed_at IS NULL));
+
+CREATE INDEX run_claimable ON ledger.run_state USING btree (project_id, kind, priority, run_id) WHERE (available_at IS NOT NULL);
+
+CREATE INDEX run_deadline ON ledger.run_state USING btree (project_id, deadline) WHERE ((deadline IS NOT NULL) AND (completed_at IS NULL));
+
+CREATE INDEX run_leased ON ledger.run_state USING btree (project_id, run_id) WHERE (token IS NOT NULL);
+
+CREATE INDEX run_wait ON ledger.run_state USING btree (project_id, wait_until) WHERE (wait_until IS NOT NULL);
+
+CREATE TRIGGER fold_run_state AFTER INSERT ON ledger.event REFERENCING NEW TABLE AS new_events FOR EACH STATEMENT EXECUTE FUNCTION ledger.fold_run_state();
+
+ALTER TABLE ledger.event ENABLE ALWAYS TRIGGER fold_run_state;
+
+CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON ledger.event FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
+
+ALTER TABLE ledger.event ENABLE ALWAYS TRIGGER refuse_change;
+
+CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON ledger.payload FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
+
+ALTER TABLE ledger.payload ENABLE ALWAYS TRIGGER refuse_change;
+
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.event FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
+
+ALTER TABLE ledger.event ENABLE ALWAYS TRIGGER refuse_truncate;
+
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.payload FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
+
+ALTER TABLE ledger.payload ENABLE ALWAYS TRIGGER refuse_truncate;
+
+GRANT USAGE ON SCHEMA ledger TO runfold_worker;
+GRANT USAGE ON SCHEMA ledger TO runfold_reader;
+
+REVOKE ALL ON FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_types text[], p_schema_versions integer[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_expected integer[], p_keys text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_types text[], p_schema_versions integer[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_expected integer[], p_keys text[]) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_body text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_body text) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[], p_mark_priorities integer[], p_mark_runs uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[], p_mark_priorities integer[], p_mark_runs uuid[]) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.command_content(run_id uuid, what text, park boolean, name text, error_code text, body text, cost numeric, steps integer, output bytea) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_keys text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_keys text[]) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.content(p_project text, p_run uuid, p_version integer, p_field text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.content(p_project text, p_run uuid, p_version integer, p_field text) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.content(p_project text, p_run uuid, p_version integer, p_field text) TO runfold_reader;
+
+REVOKE ALL ON FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) TO runfold_reader;
+
+REVOKE ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea) TO runfold_reader;
+
+REVOKE ALL ON FUNCTION ledger.fold_run_state() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.heartbeat(p_project text, p_worker text, p_runs uuid[], p_tokens integer[], p_ttls interval[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.heartbeat(p_project text, p_worker text, p_runs uuid[], p_tokens integer[], p_ttls interval[]) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.legal(p_type text, p_from text, p_to text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.make_partitions(p_months_ahead integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.make_partitions(p_months_ahead integer) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_reader;
+
+GRANT SELECT ON TABLE ledger.run_state TO runfold_worker;
+GRANT SELECT ON TABLE ledger.run_state TO runfold_reader;
+
+GRANT SELECT ON TABLE ledger.run TO runfold_worker;
+GRANT SELECT ON TABLE ledger.run TO runfold_reader;
+
+REVOKE ALL ON FUNCTION ledger.read_run(p_project text, p_run uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.read_run(p_project text, p_run uuid) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.read_run(p_project text, p_run uuid) TO runfold_reader;
+
+REVOKE ALL ON FUNCTION ledger.reap(p_project text, p_actor text, p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.reap(p_project text, p_actor text, p_limit integer) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid, p_version integer, p_time timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid, p_version integer, p_time timestamp with time zone) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid, p_version integer, p_time timestamp with time zone) TO runfold_reader;
+
+REVOKE ALL ON FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[], p_tokens integer[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[], p_tokens integer[]) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.refuse_change() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.requeue(p_project text, p_actor text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.requeue(p_project text, p_actor text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[]) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p_time timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p_time timestamp with time zone) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p_time timestamp with time zone) TO runfold_reader;
+
+REVOKE ALL ON FUNCTION ledger.submit(p_project text, p_actor text, p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.submit(p_project text, p_actor text, p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[]) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.submit_keys(p_project text, p_ids uuid[], p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.transition(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_states text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected integer[], p_keys text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.transition(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_states text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected integer[], p_keys text[]) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.transition_type(p_from text, p_to text, p_error text, p_token integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.uuid7() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.uuid7_floor(p_utc timestamp without time zone) FROM PUBLIC;
+
+GRANT SELECT ON TABLE ledger.alembic_version TO runfold_worker;
+GRANT SELECT ON TABLE ledger.alembic_version TO runfold_reader;
+
+GRANT SELECT ON TABLE ledger.command TO runfold_worker;
+GRANT SELECT ON TABLE ledger.command TO runfold_reader;
+
+GRANT SELECT ON TABLE ledger.event TO runfold_worker;
+GRANT SELECT ON TABLE ledger.event TO runfold_reader;
+
+GRANT SELECT ON TABLE ledger.kind TO runfold_worker;
+GRANT SELECT ON TABLE ledger.kind TO runfold_reader;
+
+GRANT SELECT ON TABLE ledger.payload TO runfold_worker;
+GRANT SELECT ON TABLE ledger.payload TO runfold_reader;
+
+GRANT SELECT ON TABLE ledger.project TO runfold_worker;
+GRANT SELECT ON TABLE ledger.project TO runfold_reader;
