@@ -17,6 +17,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,46 +37,29 @@ Measure = Callable[[], Awaitable[float]]
 async def main() -> dict[str, Any]:
     """Run every comparison and give the figures."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="runfold-bench-") as home:  # noqa: S108  a fresh private folder
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="runfold-bench-") as home:
         Path(home).chmod(0o755)
         with EmbeddedPostgres(Path(home) / "pg") as server:
             os.environ["RUNFOLD_HOME"] = str(Path(home) / "pg")
             async with Ledger.open(project="default") as ledger:
-                await ledger.pool.execute(raw.SCHEMA)
                 version = await ledger.pool.fetchval("SELECT version()")
-                figures = await compare_all(ledger)
-            assert server.url()
+                async with raw.opened(server.url()) as pool:
+                    figures = await compare_all(ledger, pool)
     return {"machine": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version(),
             "server": version.split(" on ")[0], "rounds": ROUNDS, "figures": figures}  # fmt: skip
 
 
-async def compare_all(ledger: Ledger) -> list[dict[str, Any]]:
+async def compare_all(ledger: Ledger, pool: raw.Pool) -> list[dict[str, Any]]:
     """Measure each pair."""
     figures = []
-    for batch in (1, 20, 200, 1000):
-        count = RUNS if batch >= 200 else 2_000 if batch > 1 else 600
-        figures.append(
-            await compare(
-                f"lifecycles, batch {batch}", lambda c=count, b=batch: lifecycles(ledger, c, b),  # type: ignore[misc]
-                lambda c=count, b=batch: raw_lifecycles(ledger, c, b),  # type: ignore[misc]
-            )  # fmt: skip
-        )
-    figures.append(
-        await compare("submit_many, batch 1000", lambda: bulk_submit(ledger, 1000), lambda: raw_submit(ledger, 1000))
-    )
+    for batch, count in ((1, 600), (20, 2_000), (200, RUNS), (1_000, RUNS)):
+        ours, limit = partial(lifecycles, ledger, count, batch), partial(raw_lifecycles, pool, count, batch)
+        figures.append(await compare(f"lifecycles, batch {batch}", ours, limit))
+    figures.append(await compare("submit_many, batch 1000", partial(bulk_submit, ledger), partial(raw_submit, pool)))
     for tasks in (1, 8):
-        figures.append(
-            await compare(
-                f"single submits, {tasks} at once", lambda t=tasks: single_submits(ledger, t),  # type: ignore[misc]
-                lambda t=tasks: bare_commits(ledger, t),  # type: ignore[misc]
-            )  # fmt: skip
-        )
-        figures.append(
-            await compare(
-                f"single transitions, {tasks} at once", lambda t=tasks: single_transitions(ledger, t),  # type: ignore[misc]
-                lambda t=tasks: bare_commits(ledger, t),  # type: ignore[misc]
-            )  # fmt: skip
-        )
+        limit = partial(bare_commits, pool, tasks)
+        figures.append(await compare(f"single submits, {tasks} at once", partial(single_submits, ledger, tasks), limit))
+        figures.append(await compare(f"single transitions, {tasks} at once", partial(single_transitions, ledger, tasks), limit))
     return figures
 
 
@@ -108,28 +92,28 @@ async def lifecycles(ledger: Ledger, count: int, batch: int) -> float:
     return count / (time.perf_counter() - start)
 
 
-async def raw_lifecycles(ledger: Ledger, count: int, batch: int) -> float:
+async def raw_lifecycles(pool: raw.Pool, count: int, batch: int) -> float:
     """Write the same rows by plain statements."""
-    ids = await raw_fill(ledger, count)
+    ids = await raw_fill(pool, count)
     start = time.perf_counter()
     for at in range(0, count, batch):
-        await raw.lifecycle(ledger.pool, ids[at : at + batch])
+        await raw.lifecycle(pool, ids[at : at + batch])
     return count / (time.perf_counter() - start)
 
 
-async def bulk_submit(ledger: Ledger, batch: int) -> float:
+async def bulk_submit(ledger: Ledger) -> float:
     """Submit runs in bulk; runs a second."""
     start = time.perf_counter()
-    await fill(ledger, RUNS, batch)
+    await fill(ledger, RUNS)
     rate = RUNS / (time.perf_counter() - start)
     await drain(ledger)
     return rate
 
 
-async def raw_submit(ledger: Ledger, batch: int) -> float:
+async def raw_submit(pool: raw.Pool) -> float:
     """Write the same rows by plain statements."""
     start = time.perf_counter()
-    await raw_fill(ledger, RUNS, batch)
+    await raw_fill(pool, RUNS)
     return RUNS / (time.perf_counter() - start)
 
 
@@ -155,11 +139,11 @@ async def single_transitions(ledger: Ledger, tasks: int) -> float:
     return await spread(one, len(leases), tasks)
 
 
-async def bare_commits(ledger: Ledger, tasks: int) -> float:
+async def bare_commits(pool: raw.Pool, tasks: int) -> float:
     """Commit one bare row a transaction."""
 
     async def one(_: int) -> None:
-        await raw.commit(ledger.pool)
+        await raw.commit(pool)
 
     return await spread(one, 300 * tasks, tasks)
 
@@ -194,11 +178,11 @@ async def drain(ledger: Ledger) -> None:
         await ledger.transition_many([completion(lease) for lease in leases])
 
 
-async def raw_fill(ledger: Ledger, count: int, batch: int = 1000) -> list[uuid.UUID]:
+async def raw_fill(pool: raw.Pool, count: int, batch: int = 1000) -> list[uuid.UUID]:
     """Write the rows of submitted runs by plain statements; the ids are made in time order, as the ledger's are."""
     ids = [uuid.UUID(int=(time.time_ns() << 60) + i) for i in range(count)]
     for at in range(0, count, batch):
-        await raw.submit(ledger.pool, ids[at : at + batch])
+        await raw.submit(pool, ids[at : at + batch])
     return ids
 
 

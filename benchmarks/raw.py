@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any, Final
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeAlias
 
 import asyncpg
+
+Pool: TypeAlias = "asyncpg.Pool[Any]"
 
 SCHEMA: Final = """
 DROP SCHEMA IF EXISTS raw CASCADE;
@@ -32,7 +36,8 @@ SELECT 'p', id, 1, $3, 'noop', 'pending', 0, 0, 3, clock_timestamp(), clock_time
 FROM unnest($1::uuid[]) AS u (id)
 """
 _CLAIM_EVENT: Final = """
-INSERT INTO raw.event (project_id, run_id, version, recorded_at, type, actor, state, attempt, worker_id, token, lease_until, hash)
+INSERT INTO raw.event (project_id, run_id, version, recorded_at, type, actor, state, attempt, worker_id, token,
+  lease_until, hash)
 SELECT 'p', id, 2, clock_timestamp(), 'lease.acquired', 'w', 'running', 1, 'w', 2, clock_timestamp() + interval '60 s', $2
 FROM unnest($1::uuid[]) AS u (id)
 """
@@ -59,12 +64,25 @@ _INPUT: Final = '{"input":{"path":"a/b/c.py","size":1234}}'
 _OUTPUT: Final = '{"output":{"lines":120,"ok":true}}'
 
 
-async def submit(pool: asyncpg.Pool[Any], ids: list[uuid.UUID]) -> None:
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Pool]:
+    """Open a pool with the tables of the raw limit; its plans are pinned too, so that no flip flatters the ledger."""
+    pins = {"enable_hashjoin": "off", "enable_mergejoin": "off", "enable_seqscan": "off", "jit": "off"}
+    async with asyncpg.create_pool(url, min_size=8, max_size=8, reset=_keep, server_settings=pins) as pool:
+        await pool.execute(SCHEMA)
+        yield pool
+
+
+async def _keep(_: Any) -> None:
+    """Leave a returned connection as it is, as the ledger's own pool does."""
+
+
+async def submit(pool: Pool, ids: list[uuid.UUID]) -> None:
     """Write the rows of submitted runs."""
     await pool.execute(_SUBMIT_EVENT, ids, [_INPUT] * len(ids), _HASH)
 
 
-async def lifecycle(pool: asyncpg.Pool[Any], ids: list[uuid.UUID]) -> None:
+async def lifecycle(pool: Pool, ids: list[uuid.UUID]) -> None:
     """Write the rows of a lease and a completion: two transactions, as with a lease the work lies between them."""
     async with pool.acquire() as connection:
         async with connection.transaction():
@@ -75,6 +93,6 @@ async def lifecycle(pool: asyncpg.Pool[Any], ids: list[uuid.UUID]) -> None:
             await connection.execute(_END_STATE, ids, _HASH)
 
 
-async def commit(pool: asyncpg.Pool[Any]) -> None:
+async def commit(pool: Pool) -> None:
     """Commit one bare row."""
     await pool.execute("INSERT INTO raw.commit VALUES ($1, $2)", uuid.uuid4(), _OUTPUT)

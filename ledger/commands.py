@@ -139,7 +139,9 @@ def event_row(run: Target, event: Event, limit_bytes: int, expected: int | None,
     run_id, token = identify(run)
     if not isinstance(event, UserEvent | StepCompleted | StepFailed) and event.type != "note.added":
         raise InvalidValue(
-            "event", event.type, "cannot be appended as such: append notes, steps and your own UserEvent types"
+            "event",
+            event.type,
+            "cannot be appended as such: append notes, steps and your own UserEvent types",
         )
     facts = event.model_dump(include={"name", "error_code", "cost_usd", "step_count"})
     name, error_code, cost, steps = (facts.get(f) for f in ("name", "error_code", "cost_usd", "step_count"))

@@ -29,12 +29,14 @@ def encode_payload(content: Mapping[str, Any], limit_bytes: int) -> str | None:
 
     Raises InvalidValue for what JSON cannot hold and PayloadTooLarge above the limit.
     """
-    given = {name: value for name, value in content.items() if value is not None}
+    given = {
+        name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+        for name, value in content.items()
+        if value is not None
+    }
     if not given:
         return None
     for name, value in given.items():
-        if isinstance(value, BaseModel):
-            given[name] = value = value.model_dump(mode="json")
         _check(name, value, 0)
     text = json.dumps(given, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
     size = len(text.encode())
@@ -64,7 +66,11 @@ def _check(path: str, value: Any, depth: int) -> None:
             for index, inner in enumerate(value):
                 _check(f"{path}[{index}]", inner, depth + 1)
         case _:
-            raise InvalidValue(path, value, f"a {type(value).__name__} is not JSON: convert it to text, numbers, lists or objects")
+            raise InvalidValue(
+                path,
+                value,
+                f"a {type(value).__name__} is not JSON: convert it to text, numbers, lists or objects",
+            )
 
 
 def check_encodable(name: str, value: str) -> None:

@@ -89,7 +89,7 @@ async def fetch(source: Pool | Connection, sql: str, *args: Any) -> Sequence[Map
         raise InvalidValue("value", args, f"does not fit its column: {error}") from error
 
 
-def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:
+def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:  # noqa: PLR0911  one return for each error
     """Turn a database error into the ledger error it stands for, by SQLSTATE and never by its text."""
     state = getattr(error, "sqlstate", None) or ""
     project = str(args[0]) if args else ""
@@ -133,7 +133,9 @@ def _parsed(url: str) -> SplitResult:
     parts = urlsplit(url)
     if parts.scheme not in {"postgresql", "postgres", "postgresql+asyncpg"}:
         raise InvalidValue(
-            "database URL", shown(url), "must look like postgresql://user@host/database, or be left out for the built-in one"
+            "database URL",
+            shown(url),
+            "must look like postgresql://user@host/database, or be left out for the built-in one",
         )
     return parts
 
@@ -141,4 +143,3 @@ def _parsed(url: str) -> SplitResult:
 def _unsplit(parts: SplitResult) -> str:
     # urlunsplit drops the empty authority that a socket URL may have
     return urlunsplit(parts) if parts.netloc else f"{parts.scheme}://{urlunsplit(parts._replace(scheme=''))}"
-

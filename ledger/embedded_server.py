@@ -72,9 +72,7 @@ class Server:
             if self._answers():
                 return True
             if time.monotonic() > deadline:
-                raise EmbeddedPostgresError(
-                    f"the server of {self.store.home} (pid {alive[0].pid}) lives but does not answer"
-                )
+                raise EmbeddedPostgresError(f"the server of {self.store.home} (pid {alive[0].pid}) lives but does not answer")
             if self._postmaster() is None:
                 # Backends that outlive a killed postmaster: while they use its memory, no new one can start.
                 for orphan in alive:
@@ -97,9 +95,7 @@ class Server:
                 return False
             try:
                 return os.path.samefile(process.cwd(), self.store.data)
-            except (
-                psutil.AccessDenied
-            ):  # it has another account, and root in a container lacks CAP_SYS_PTRACE
+            except psutil.AccessDenied:  # it has another account, and root in a container lacks CAP_SYS_PTRACE
                 return str(self.store.data) in process.cmdline()
         except (psutil.Error, OSError):
             return False

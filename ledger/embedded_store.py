@@ -182,7 +182,7 @@ class Store:
         with suppress(FileNotFoundError):
             self.data.rename(self.home / "data.new-removed")
         self._remove_all("data.new-*", "programs-*", "socket")
-        for name in ("server.conf", "ephemeral", "clients.lock", "start.lock"):
+        for name in ("server.conf", "server.conf.new", "ephemeral", "clients.lock", "start.lock"):
             (self.home / name).unlink(missing_ok=True)
         with suppress(OSError):
             self.home.rmdir()
@@ -199,9 +199,7 @@ class Store:
         """
         code, printed = self.call(program, *arguments)
         if code:
-            raise EmbeddedPostgresError(
-                f"{program} failed for {self.home} (exit {code}):\n{printed}{self._log_tail()}"
-            )
+            raise EmbeddedPostgresError(f"{program} failed for {self.home} (exit {code}):\n{printed}{self._log_tail()}")
         return printed
 
     def call(self, program: str, *arguments: str) -> tuple[int, str]:
@@ -237,6 +235,5 @@ def _quoted(value: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Return ours without what steers PostgreSQL: PGPORT moves the socket, an unknown LANG stops initdb."""
-    steering = re.compile(r"PG|LC_|LANG")
-    return {name: value for name, value in os.environ.items() if not steering.match(name)} | {"LC_ALL": "C"}
+    """Return ours without what steers PostgreSQL: its own variables, and a LANG this machine may not have."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}

@@ -186,7 +186,9 @@ class UnknownEvent(LedgerError):
 
     def __init__(self, type_: str, schema_version: int, known: Any = None) -> None:
         self.type, self.schema_version = type_, schema_version
-        super().__init__(f"event type {type_!r} schema version {schema_version} is not known here: {known or 'upgrade runfold'}")
+        super().__init__(
+            f"event type {type_!r} schema version {schema_version} is not known here: {known or 'upgrade runfold'}"
+        )
 
 
 class UnknownVersion(LedgerError):

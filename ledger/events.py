@@ -34,7 +34,7 @@ ContentText = Annotated[str | None, CONTENT]
 """Text kept in the payload."""
 
 
-CATALOGUE: "Final[dict[str, type[Event]]]" = {}
+CATALOGUE: Final[dict[str, type[Event]]] = {}
 """The model of every known event type."""
 
 

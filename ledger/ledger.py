@@ -7,39 +7,31 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from decimal import Decimal
-from typing import Any, Final, Self
+from typing import Any, Self, TypeAlias
 from uuid import UUID
 
 from ledger import calls, log
 from ledger.claiming import Marks
-from ledger.commands import (
-    Submit,
-    Target,
-    Transition,
-    check_distinct,
-    check_state,
-    columns,
-    event_row,
-    identify,
-)
+from ledger.commands import Submit, Target, Transition, check_distinct, columns, event_row
 from ledger.content import check_duration, check_int, check_run_id, check_text, encode_payload
 from ledger.database import Connection, Pool, fetch
-from ledger.errors import DatabaseRefused, DuplicateKey, InvalidValue, LeaseLost, LedgerError, RunNotFound, UnknownVersion
+from ledger.errors import DuplicateKey, InvalidValue, LedgerError
 from ledger.events import Event
 from ledger.identity import default_actor
 from ledger.lifecycle import LEASE_EXPIRED, State
 from ledger.opening import opened
-from ledger.reading import list_runs, read_history
-from ledger.refusal import refusal
+from ledger.reading import Reader, Runs
+from ledger.refusal import Refusals, refusal, unless_raced
 from ledger.run import Lease, Receipt, Run, Submission
 from ledger.settings import Settings
-from ledger.verify import Report, verify
 
-UNIQUE_VIOLATION: Final = "23505"
+# Not `list[...]` in the signatures: the class has a method of that name.
+Leases: TypeAlias = list[Lease]
+Submissions: TypeAlias = list[Submission]
+Outcomes: TypeAlias = list[Receipt | LedgerError]
 
 
-class Ledger:
+class Ledger(Reader):
     """The run ledger of one project: submit, claim, heartbeat, transition, reap, and the full history of it all.
 
     Every write is one round trip and one transaction. Made by `Ledger.open`; safe for concurrent use within one
@@ -47,11 +39,10 @@ class Ledger:
     """
 
     def __init__(self, pool: Pool, project_id: str, settings: Settings) -> None:
-        self.pool = pool
-        self.project_id = project_id
-        self.settings = settings
+        super().__init__(pool, project_id, settings)
         self.actor = settings.actor or default_actor()
         self._marks = Marks()
+        self._refusals = Refusals(pool, project_id)
 
     @classmethod
     @asynccontextmanager
@@ -104,7 +95,7 @@ class Ledger:
 
     async def submit_many(
         self, commands: Iterable[Submit | Mapping[str, Any]], *, connection: Connection | None = None
-    ) -> list[Submission]:
+    ) -> Submissions:
         """Ask for up to 10,000 runs in one transaction, all or none; results are in the order given.
 
         Raises as `submit` does.
@@ -124,7 +115,7 @@ class Ledger:
         limit: int = 1,
         kinds: Sequence[str] | None = None,
         ttl: float | timedelta | None = None,
-    ) -> list[Lease]:
+    ) -> Leases:
         """Lease up to `limit` of the oldest claimable runs; no run is ever leased to two workers.
 
         `kinds` None means every kind; `ttl` None means RUNFOLD_LEASE_TTL_SECONDS. An empty list means that nothing is
@@ -153,7 +144,7 @@ class Ledger:
             )
         return leases
 
-    async def heartbeat(self, leases: Sequence[Lease]) -> list[Lease]:
+    async def heartbeat(self, leases: Sequence[Lease]) -> Leases:
         """Say that the holder of these leases is alive, in one statement; gives the leases anew, in the same order.
 
         A lease that is not current any more comes back with `lost` set, its late write recorded; never an error, so
@@ -168,7 +159,7 @@ class Ledger:
         beaten = {row["run_id"]: row for row in rows}
         lost = [lease for lease in leases if lease.run_id not in beaten]
         if lost:
-            found = await self._refuse(worker_id, "heartbeat", [(lease.run_id, lease.token) for lease in lost])
+            found = await self._refusals.look(worker_id, "heartbeat", [(lease.run_id, lease.token) for lease in lost])
             for lease in lost:
                 refusal(self.project_id, lease.run_id, found.get(lease.run_id), "heartbeat")
         return [_beaten(lease, beaten.get(lease.run_id)) for lease in leases]
@@ -191,21 +182,20 @@ class Ledger:
         actor = facts.pop("actor", None)
         command = Transition(lease_or_run_id, to_state, **facts)
         row = command.row(self.settings.payload_limit_bytes)
-        rows = await self._keyed(
-            fetch(self.pool, calls.TRANSITION_ONE, self.project_id, self._actor(command.run, actor), *columns([row])), row[-1]
+        who = self._actor(command.run, actor)
+        rows = await unless_raced(
+            lambda: fetch(self.pool, calls.TRANSITION_ONE, self.project_id, who, *columns([row])), row[-1]
         )
         if not rows:
-            outcome = await self._not_kept("transition", [command], [row], actor)
-            if isinstance(outcome[0], LedgerError):
-                raise outcome[0]
-            return await self.get(outcome[0].run_id)
+            [outcome] = await self._refusals.transitions(who, [row])
+            if isinstance(outcome, LedgerError):
+                raise outcome
+            return await self.get(outcome.run_id)
         run = Run.from_row(rows[0])
         _log_transition(log.logger(project_id=self.project_id), row, rows[0])
         return run
 
-    async def transition_many(
-        self, commands: Sequence[Transition], *, actor: str | None = None
-    ) -> list[Receipt | LedgerError]:
+    async def transition_many(self, commands: Sequence[Transition], *, actor: str | None = None) -> Outcomes:
         """Move many runs in one statement; each result is a receipt or the error that one command met.
 
         A refused command does not hold up the others. Raises InvalidValue or PayloadTooLarge, with nothing written,
@@ -218,18 +208,17 @@ class Ledger:
         arrays = columns(given)
         check_distinct(arrays[0])
         who = self._actor(commands[0].run, actor)
-        rows = await self._keyed(fetch(self.pool, calls.TRANSITION_MANY, self.project_id, who, *arrays), *arrays[-1])
-        kept = {row["run_id"]: Receipt(row["run_id"], row["version"], row["hash"]) for row in rows}
-        moved = {row["run_id"]: row for row in rows}
+        rows = await unless_raced(lambda: fetch(self.pool, calls.TRANSITION_MANY, self.project_id, who, *arrays), *arrays[-1])
+        kept = {row["run_id"]: row for row in rows}
+        outcomes: dict[UUID, Receipt | LedgerError] = {}
         logger = log.logger(project_id=self.project_id, worker_id=who)
         for row in given:
-            if row[0] in moved:
-                _log_transition(logger, row, moved[row[0]])
-        missing = [i for i, row in enumerate(given) if row[0] not in kept]
-        outcomes: dict[UUID, Receipt | LedgerError] = dict(kept)
-        if missing:
-            why = await self._not_kept("transition", [commands[i] for i in missing], [given[i] for i in missing], actor)
-            outcomes.update({given[i][0]: reason for i, reason in zip(missing, why, strict=True)})
+            if (done := kept.get(row[0])) is not None:
+                outcomes[row[0]] = Receipt(row[0], done["version"], done["hash"])
+                _log_transition(logger, row, done)
+        if missing := [row for row in given if row[0] not in kept]:
+            reasons = await self._refusals.transitions(who, missing)
+            outcomes.update({row[0]: reason for row, reason in zip(missing, reasons, strict=True)})
         return [outcomes[row[0]] for row in given]
 
     async def approve(self, run_id: UUID | str, *, actor: str, reason: str | None = None, **facts: Any) -> Run:
@@ -240,9 +229,7 @@ class Ledger:
         """Refuse the approval that a run waits for; the run is cancelled. Raises as `transition` does."""
         return await self._decide(run_id, State.CANCELLED, actor, reason, facts)
 
-    async def _decide(
-        self, run_id: UUID | str, state: State, actor: str, reason: str | None, facts: dict[str, Any]
-    ) -> Run:
+    async def _decide(self, run_id: UUID | str, state: State, actor: str, reason: str | None, facts: dict[str, Any]) -> Run:
         run = await self.get(run_id)
         if run.state != State.WAITING_APPROVAL:
             raise InvalidValue("run", str(run.run_id), f"is {run.state} and waits for no approval")
@@ -257,7 +244,12 @@ class Ledger:
         return await self._requeue("lease.released", lease, delay, None, None)
 
     async def retry(
-        self, lease: Lease, *, delay: float | timedelta = 0, error_code: str | None = None, error_detail: Any = None
+        self,
+        lease: Lease,
+        *,
+        delay: float | timedelta = 0,
+        error_code: str | None = None,
+        error_detail: Any = None,
     ) -> Run:
         """Record that the attempt failed and let another follow after `delay`.
 
@@ -275,7 +267,7 @@ class Ledger:
         who = check_text("actor", actor if actor is not None else self.actor)
         rows = await fetch(self.pool, calls.CANCEL, self.project_id, who, [wanted], body)
         if not rows:
-            found = await self._refuse(who, "cancel", [(wanted, None)])
+            found = await self._refusals.look(who, "cancel", [(wanted, None)])
             raise refusal(self.project_id, wanted, found.get(wanted), State.CANCELLED)
         return Run.from_row(rows[0])
 
@@ -295,20 +287,22 @@ class Ledger:
         """
         row = event_row(lease_or_run_id, event, self.settings.payload_limit_bytes, expected_version, key)
         who = self._actor(lease_or_run_id, actor)
-        rows = await self._keyed(fetch(self.pool, calls.APPEND, self.project_id, who, *columns([row])), key)
+        rows = await unless_raced(lambda: fetch(self.pool, calls.APPEND, self.project_id, who, *columns([row])), key)
         if rows:
             return Receipt(rows[0]["run_id"], rows[0]["version"], rows[0]["hash"])
         if key is not None:
-            earlier = await self._earlier([(row[0], row[2], False, row[4], row[5], row[6], row[7], row[8], None, key)])
-            if key in earlier:
-                return _first_outcome(earlier[key])
-        found = await self._refuse(who, event.type, [(row[0], row[1])])
+            first = await self._refusals.earlier([(row[0], row[2], False, *row[4:9], None, key)])
+            if (outcome := first.get(key)) is not None:
+                if isinstance(outcome, DuplicateKey):
+                    raise outcome
+                return outcome
+        found = await self._refusals.look(who, event.type, [(row[0], row[1])])
         raise refusal(
             self.project_id, row[0], found.get(row[0]), event.type,
             expected=expected_version, cost=row[7], steps=row[8],
         )  # fmt: skip
 
-    async def reap(self, *, limit: int = 1_000) -> list[Run]:
+    async def reap(self, *, limit: int = 1_000) -> Runs:
         """Repair what died and end what is overdue, at once and at most `limit` runs; gives the runs after it.
 
         Any number of reapers may work at the same time. The wait of one lease's time after a (re)connect belongs to
@@ -333,87 +327,6 @@ class Ledger:
         self._marks.clear()
         return [Run.from_row(row) for row in rows]
 
-    # -- reading ----------------------------------------------------------------------------------------------------
-
-    async def get(self, run_id: UUID | str) -> Run:
-        """Give the run as it is. Raises RunNotFound, or InvalidValue for what is no run id."""
-        wanted = check_run_id(run_id)
-        rows = await fetch(self.pool, calls.GET, self.project_id, wanted)
-        if not rows:
-            raise RunNotFound(wanted, self.project_id)
-        return Run.from_row(rows[0])
-
-    async def list(
-        self,
-        *,
-        state: State | str | Sequence[State | str] | None = None,
-        kind: str | None = None,
-        worker_id: str | None = None,
-        tag: str | None = None,
-        key: str | None = None,
-        before: UUID | str | None = None,
-        limit: int = 100,
-    ) -> list[Run]:
-        """Give runs, newest first, at most 10,000; `before` continues after the last run of an earlier page.
-
-        Raises InvalidValue, or UnknownKind for a kind that no run has ever had.
-        """
-        states = [state] if isinstance(state, str) else state
-        return await list_runs(
-            self.pool,
-            self.project_id,
-            states=None if states is None else [check_state(one) for one in states],
-            kind=kind,
-            worker_id=worker_id,
-            tag=tag,
-            key=key,
-            before=None if before is None else check_run_id(before),
-            limit=check_int("limit", limit, least=1, most=10_000),
-        )
-
-    async def history(self, run_id: UUID | str, *, after: int = 0) -> list[Event]:
-        """Give every event of the run after version `after`, in version order, with its content.
-
-        Raises RunNotFound.
-        """
-        wanted = check_run_id(run_id)
-        events = await read_history(self.pool, self.project_id, wanted, after)
-        if not events:
-            await self.get(wanted)
-        return events
-
-    async def state_at(
-        self, run_id: UUID | str, version: int | None = None, *, time: datetime | None = None
-    ) -> Run:
-        """Give the run as it was after event `version`, or at an instant: the fold over fewer events.
-
-        Raises RunNotFound, or UnknownVersion for a version or time at which the run had no state.
-        """
-        wanted = check_run_id(run_id)
-        if (version is None) == (time is None):
-            raise InvalidValue("state_at", version, "give either a version or a time")
-        if version is not None:
-            check_int("version", version, least=1)
-        elif time is not None and time.tzinfo is None:
-            raise InvalidValue("time", time.isoformat(), "has no time zone: use an aware datetime")
-        rows = await fetch(self.pool, calls.STATE_AT, self.project_id, wanted, version, time)
-        if not rows or (version is not None and rows[0]["version"] != version):
-            asked = version if version is not None else time
-            assert asked is not None  # noqa: S101  one of the two is given
-            raise UnknownVersion(wanted, asked, (await self.get(wanted)).version)
-        return Run.from_row(rows[0])
-
-    async def verify(self, run_id: UUID | str | None = None) -> Report:
-        """Check one run or all: gapless versions, hash chain, payloads, and the state against the fold of the events.
-
-        Never raises for what it finds; see `Report`. Raises RunNotFound.
-        """
-        wanted = None
-        if run_id is not None:
-            wanted = check_run_id(run_id)
-            await self.get(wanted)
-        return await verify(self.pool, self.project_id, wanted)
-
     # -- parts ------------------------------------------------------------------------------------------------------
 
     async def _requeue(
@@ -423,58 +336,15 @@ class Ledger:
         wait = check_duration("delay", delay)
         code = None if error_code is None else check_text("error_code", error_code)
         rows = await fetch(
-            self.pool, calls.REQUEUE, self.project_id, lease.worker_id, type_, [lease.run_id], [lease.token], [wait], [code], [body]
+            self.pool, calls.REQUEUE, self.project_id, lease.worker_id, type_,
+            [lease.run_id], [lease.token], [wait], [code], [body],
         )  # fmt: skip
         self._marks.clear()
         if not rows:
-            found = await self._refuse(lease.worker_id, type_, [(lease.run_id, lease.token)])
+            found = await self._refusals.look(lease.worker_id, type_, [(lease.run_id, lease.token)])
             retry = type_ == "run.retried"
             raise refusal(self.project_id, lease.run_id, found.get(lease.run_id), State.PENDING, retry=retry)
         return Run.from_row(rows[0])
-
-    async def _not_kept(
-        self, name: str, commands: Sequence[Transition], rows: Sequence[tuple[Any, ...]], actor: str | None
-    ) -> list[Receipt | LedgerError]:
-        asked = [(r[0], r[2], r[3], r[4], r[5], r[6], r[7], r[8], r[9], r[13]) for r in rows if r[13] is not None]
-        earlier = await self._earlier(asked) if asked else {}
-        who = self._actor(commands[0].run, actor)
-        late = [(row[0], row[1]) for row in rows if row[13] not in earlier]
-        found = await self._refuse(who, name, late) if late else {}
-        outcomes: list[Receipt | LedgerError] = []
-        for row in rows:
-            if row[13] in earlier:
-                try:
-                    outcomes.append(_first_outcome(earlier[row[13]]))
-                except DuplicateKey as error:
-                    outcomes.append(error)
-            else:
-                outcomes.append(
-                    refusal(
-                        self.project_id, row[0], found.get(row[0]), row[2], expected=row[12], cost=row[7], steps=row[8]
-                    )
-                )
-        return outcomes
-
-    async def _refuse(
-        self, actor: str, name: str, runs: Sequence[tuple[UUID, int | None]]
-    ) -> dict[UUID, Mapping[str, Any]]:
-        rows = await fetch(self.pool, calls.REFUSE, self.project_id, actor, name, *columns(runs))
-        return {row["run_id"]: row for row in rows}
-
-    async def _earlier(self, asked: Sequence[tuple[Any, ...]]) -> dict[str, Mapping[str, Any]]:
-        rows = await fetch(self.pool, calls.COMMANDS, self.project_id, *columns(asked))
-        return {row["key"]: row for row in rows}
-
-    @staticmethod
-    async def _keyed(call: Any, *keys: str | None) -> Sequence[Mapping[str, Any]]:
-        try:
-            rows: Sequence[Mapping[str, Any]] = await call
-        except DatabaseRefused as error:
-            # A concurrent command with the same key won the race; what it did is looked up, not repeated.
-            if error.sqlstate != UNIQUE_VIOLATION or not any(keys):
-                raise
-            return []
-        return rows
 
     def _actor(self, run: Target, actor: str | None) -> str:
         if actor is not None:
@@ -516,11 +386,9 @@ def _beaten(lease: Lease, row: Mapping[str, Any] | None) -> Lease:
     if row is None:
         return replace(lease, lost=True, late_ms=None)
     return replace(
-        lease, until=row["lease_until"], late_ms=row["late_ms"], cancel_requested=row["cancel_requested"], lost=False
+        lease,
+        until=row["lease_until"],
+        late_ms=row["late_ms"],
+        cancel_requested=row["cancel_requested"],
+        lost=False,
     )
-
-
-def _first_outcome(row: Mapping[str, Any]) -> Receipt:
-    if not row["same"]:
-        raise DuplicateKey(row["key"], row["run_id"], row["version"])
-    return Receipt(row["run_id"], row["version"], row["hash"])

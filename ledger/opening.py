@@ -38,9 +38,15 @@ class Database:
         import re
 
         if not re.match(_PROJECT, project_id):
-            raise InvalidValue("project", project_id, "use 1 to 63 lower-case letters, digits, - and _, starting with a letter or digit")
+            raise InvalidValue(
+                "project",
+                project_id,
+                "use 1 to 63 lower-case letters, digits, - and _, starting with a letter or digit",
+            )
         made = await fetch(
-            self.pool, "INSERT INTO ledger.project (project_id) VALUES ($1) ON CONFLICT DO NOTHING RETURNING 1", project_id
+            self.pool,
+            "INSERT INTO ledger.project (project_id) VALUES ($1) ON CONFLICT DO NOTHING RETURNING 1",
+            project_id,
         )
         return bool(made)
 
@@ -80,7 +86,7 @@ def _embedded(settings: Settings) -> EmbeddedPostgres:
 
 
 async def _started(server: EmbeddedPostgres | None) -> str:
-    assert server is not None  # noqa: S101  one of URL and server is given
+    assert server is not None
     await asyncio.to_thread(server.start)
     return server.url()
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
 from uuid import UUID
 
-from ledger import log
+from ledger import calls, log
+from ledger.commands import columns
+from ledger.database import Pool, fetch
 from ledger.errors import (
     AttemptsExhausted,
+    DatabaseRefused,
+    DuplicateKey,
     IllegalTransition,
     InvalidValue,
     LeaseLost,
@@ -18,9 +22,63 @@ from ledger.errors import (
     VersionConflict,
 )
 from ledger.lifecycle import TERMINAL, State
+from ledger.run import Receipt
+
+UNIQUE_VIOLATION: Final = "23505"
+Rows = Sequence[Mapping[str, Any]]
 
 
-def refusal(
+class Refusals:
+    """Explains, for one project, commands that were not kept; records the refusal of late workers while it does."""
+
+    def __init__(self, pool: Pool, project_id: str) -> None:
+        self._pool, self._project_id = pool, project_id
+
+    async def look(self, actor: str, name: str, runs: Sequence[tuple[UUID, int | None]]) -> dict[UUID, Mapping[str, Any]]:
+        """Give what the runs look like now; a token that is not current is recorded as `write.refused`."""
+        if not runs:
+            return {}
+        rows = await fetch(self._pool, calls.REFUSE, self._project_id, actor, name, *columns(runs))
+        return {row["run_id"]: row for row in rows}
+
+    async def earlier(self, asked: Sequence[tuple[Any, ...]]) -> dict[str, Receipt | DuplicateKey]:
+        """Look idempotency keys up: the first outcome of each that was used, or the error if the content differs."""
+        if not asked:
+            return {}
+        rows = await fetch(self._pool, calls.COMMANDS, self._project_id, *columns(asked))
+        return {
+            row["key"]: Receipt(row["run_id"], row["version"], row["hash"])
+            if row["same"]
+            else DuplicateKey(row["key"], row["run_id"], row["version"])
+            for row in rows
+        }
+
+    async def transitions(self, actor: str, rows: Sequence[tuple[Any, ...]]) -> list[Receipt | LedgerError]:
+        """Give, for each row of `Transition.row` that was not kept, the first outcome under its key or the error."""
+        first = await self.earlier([(r[0], *r[2:10], r[13]) for r in rows if r[13] is not None])
+        found = await self.look(actor, "transition", [(r[0], r[1]) for r in rows if r[13] not in first])
+        return [
+            first[r[13]]
+            if r[13] in first
+            else refusal(self._project_id, r[0], found.get(r[0]), r[2], expected=r[12], cost=r[7], steps=r[8])
+            for r in rows
+        ]
+
+
+async def unless_raced(call: Callable[[], Awaitable[Rows]], *keys: str | None) -> Rows:
+    """Make a keyed call; once more when a concurrent command with the same key won the race.
+
+    The loser wrote nothing. The second time the key is taken, so what the winner did is looked up, never repeated.
+    """
+    try:
+        return await call()
+    except DatabaseRefused as error:
+        if error.sqlstate != UNIQUE_VIOLATION or not any(keys):
+            raise
+        return await call()
+
+
+def refusal(  # noqa: PLR0911  one return for each reason
     project_id: str,
     run_id: UUID,
     row: Mapping[str, Any] | None,
@@ -36,7 +94,11 @@ def refusal(
         return RunNotFound(run_id, project_id)
     if row["refused"]:
         log.logger(project_id=project_id).warning(
-            log.WRITE_REFUSED, run_id=str(run_id), worker_id=row["worker_id"], from_state=row["state"], to_state=to_state
+            log.WRITE_REFUSED,
+            run_id=str(run_id),
+            worker_id=row["worker_id"],
+            from_state=row["state"],
+            to_state=to_state,
         )
         return LeaseLost(run_id, row["given_token"], row["state"], row["token"], row["worker_id"])
     if expected is not None and row["version"] != expected:
@@ -58,5 +120,10 @@ def _no_such_edge(run_id: UUID, row: Mapping[str, Any], to_state: str) -> Ledger
     if not holds and needs_lease:
         return LeaseRequired(run_id, state, to_state, row["worker_id"])
     if row["available_at"] is not None and state != State.PENDING:
-        return IllegalTransition(run_id, state, to_state, f"it was answered before and waits for a worker (version {row['version']})")
+        return IllegalTransition(
+            run_id,
+            state,
+            to_state,
+            f"it was answered before and waits for a worker (version {row['version']})",
+        )
     return IllegalTransition(run_id, state, to_state)

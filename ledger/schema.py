@@ -27,7 +27,6 @@ OBJECTS: Final = (
     "legal",
     "transition_type",
     "command_content",
-    "content",
     "run",
     "rebuild_run_state",
     "drift_run_state",
@@ -104,7 +103,10 @@ def _migrate(connection: Connection) -> None:
 
 def install(connection: Connection) -> None:
     """Install every function, view, trigger and grant as this code has them, and the partitions ahead."""
-    script = "\n".join(sql(name) for name in OBJECTS) + f"\nSELECT ledger.make_partitions();\nCOMMENT ON SCHEMA {SCHEMA} IS '{digest()}';"
+    script = (
+        "\n".join(sql(name) for name in OBJECTS)
+        + f"\nSELECT ledger.make_partitions();\nCOMMENT ON SCHEMA {SCHEMA} IS '{digest()}';"
+    )
     # The driver's own call: it takes several statements, and leaves colons and percent signs alone.
     connection.connection.dbapi_connection.run_async(lambda driver: driver.execute(script))  # type: ignore[union-attr]
 

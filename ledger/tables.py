@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import ARRAY, BigInteger, Column, DateTime, Integer, LargeBinary, MetaData, Numeric, String, Table, Text, Uuid, text
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Column,
+    DateTime,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.types import UserDefinedType
 
@@ -89,7 +103,7 @@ payload: Final = Table(
     Column("body", JSON, nullable=False),
 )
 
-_STATE: Final = (
+_STATE: Final[tuple[Column[Any], ...]] = (
     Column("project_id", Text, primary_key=True),
     Column("run_id", Uuid, primary_key=True),
     Column("version", Integer, nullable=False),

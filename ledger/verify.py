@@ -45,7 +45,10 @@ class Report:
 
 
 async def verify(
-    pool: Pool, project_id: str, run_id: UUID | None = None, progress: Callable[[int, int], None] | None = None
+    pool: Pool,
+    project_id: str,
+    run_id: UUID | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Check one run or a whole project, in one snapshot; memory does not grow with the number of events.
 
@@ -53,7 +56,10 @@ async def verify(
     """
     first, last = (_FIRST, _LAST) if run_id is None else (run_id, run_id)
     chain = ChainCheck()
-    async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+    async with (
+        pool.acquire() as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
         total = await connection.fetchval(_COUNT, project_id, first, last) if progress else 0
         async for row in connection.cursor(_EVENTS, project_id, first, last, prefetch=_PAGE):
             chain.add(row)

@@ -16,6 +16,9 @@ CREATE FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tok
 DECLARE
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
+  IF pg_column_size(p_bodies) > 268435456 THEN
+    RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
+  END IF;
   RETURN QUERY
   WITH c AS MATERIALIZED (
     SELECT u.*, CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
@@ -36,7 +39,7 @@ BEGIN
         AND (c.expected IS NULL OR s.version = c.expected)
         AND (c.key IS NULL OR NOT EXISTS (
           SELECT FROM ledger.command AS k WHERE k.project_id = p_project AND k.key = c.key))
-        AND s.cost_usd + coalesce(c.cost, 0) >= 0 AND s.step_count + coalesce(c.steps, 0) >= 0
+        AND s.cost_usd + coalesce(c.cost, 0) BETWEEN 0 AND 999999999999 AND s.step_count + coalesce(c.steps, 0) >= 0
       FOR UPDATE
     ) AS s
   ), n AS MATERIALIZED (
@@ -212,13 +215,6 @@ CREATE FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p
     AS u (run_id, what, park, name, error_code, body, cost, steps, sha256, key)
   JOIN ledger.command AS k ON k.project_id = p_project AND k.key = u.key
   JOIN ledger.event AS e ON e.project_id = p_project AND e.run_id = k.run_id AND e.version = k.version
-$$;
-
-CREATE FUNCTION ledger.content(p_project text, p_run uuid, p_version integer, p_field text) RETURNS text
-    LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$
-  SELECT (p.body -> p_field)::text FROM ledger.payload AS p
-  WHERE p.project_id = p_project AND p.run_id = p_run AND p.version = p_version
 $$;
 
 CREATE FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) RETURNS TABLE(run_id uuid, have jsonb, want jsonb)
@@ -522,6 +518,14 @@ CREATE FUNCTION ledger.payload_hash(salt bytea, body text) RETURNS bytea
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ SELECT sha256('runfold/payload/v1\012'::bytea || salt || convert_to(body, 'UTF8')) $$;
 
+CREATE TABLE ledger.payload (
+    project_id text NOT NULL,
+    run_id uuid NOT NULL,
+    version integer NOT NULL,
+    salt bytea NOT NULL,
+    body json NOT NULL
+);
+
 CREATE TABLE ledger.run_state (
     project_id text NOT NULL,
     run_id uuid NOT NULL,
@@ -557,50 +561,55 @@ CASE
     WHEN (token IS NULL) THEN ((worker_id IS NULL) AND (lease_until IS NULL) AND (state <> 'running'::text))
     ELSE ((worker_id IS NOT NULL) AND (lease_until IS NOT NULL) AND (available_at IS NULL) AND (state = ANY (ARRAY['running'::text, 'waiting_tool'::text, 'waiting_approval'::text])))
 END),
-    CONSTRAINT totals_are_sane CHECK (((cost_usd >= (0)::numeric) AND (cost_usd <> 'NaN'::numeric) AND (step_count >= 0) AND (priority >= 0) AND (max_attempts > 0) AND (attempt_count >= 0)))
+    CONSTRAINT totals_are_not_negative CHECK (((cost_usd >= (0)::numeric) AND (step_count >= 0)))
 )
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02');
 
 CREATE VIEW ledger.run WITH (security_invoker='true') AS
- SELECT project_id,
-    run_id,
-    version,
-    hash,
-    kind,
-    state,
-    priority,
-    attempt_count,
-    max_attempts,
-    worker_id,
-    token,
-    lease_until,
-    heartbeat_at,
-    available_at,
-    started_at,
-    completed_at,
-    created_at,
-    updated_at,
-    deadline,
-    wait_until,
-    wait_outcome,
-    cancel_requested_at,
-    cost_usd,
-    step_count,
-    error_code,
-    outcome_version,
-    output_sha256,
-    tags,
-    key,
-    ledger.content(project_id, run_id, 1, 'input'::text) AS input,
-    ledger.content(project_id, run_id, outcome_version, 'output'::text) AS output,
-    ledger.content(project_id, run_id, outcome_version, 'error_detail'::text) AS error_detail
-   FROM ledger.run_state s;
+ SELECT s.project_id,
+    s.run_id,
+    s.version,
+    s.hash,
+    s.kind,
+    s.state,
+    s.priority,
+    s.attempt_count,
+    s.max_attempts,
+    s.worker_id,
+    s.token,
+    s.lease_until,
+    s.heartbeat_at,
+    s.available_at,
+    s.started_at,
+    s.completed_at,
+    s.created_at,
+    s.updated_at,
+    s.deadline,
+    s.wait_until,
+    s.wait_outcome,
+    s.cancel_requested_at,
+    s.cost_usd,
+    s.step_count,
+    s.error_code,
+    s.outcome_version,
+    s.output_sha256,
+    s.tags,
+    s.key,
+    ((i.body -> 'input'::text))::text AS input,
+    ((o.body -> 'output'::text))::text AS output,
+    ((o.body -> 'error_detail'::text))::text AS error_detail
+   FROM ((ledger.run_state s
+     LEFT JOIN ledger.payload i ON (((i.project_id = s.project_id) AND (i.run_id = s.run_id) AND (i.version = 1))))
+     LEFT JOIN ledger.payload o ON (((o.project_id = s.project_id) AND (o.run_id = s.run_id) AND (o.version = s.outcome_version))));
 
 CREATE FUNCTION ledger.read_run(p_project text, p_run uuid) RETURNS SETOF ledger.run
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 BEGIN
   RETURN QUERY SELECT r.* FROM ledger.run AS r WHERE r.project_id = p_project AND r.run_id = p_run;
@@ -626,13 +635,9 @@ BEGIN
       WHERE s.project_id = p_project AND s.token IS NOT NULL AND s.lease_until <= clock_timestamp() LIMIT p_limit)
     UNION
     (SELECT s.run_id FROM ledger.run_state AS s
-      WHERE s.project_id = p_project AND s.deadline <= clock_timestamp() AND s.completed_at IS NULL LIMIT p_limit)
-    UNION
-    (SELECT s.run_id FROM ledger.run_state AS s
-      WHERE s.project_id = p_project AND s.wait_until <= clock_timestamp() LIMIT p_limit)
-    UNION
-    (SELECT s.run_id FROM ledger.run_state AS s
-      WHERE s.project_id = p_project AND s.cancel_requested_at IS NOT NULL AND s.token IS NULL AND s.completed_at IS NULL
+      WHERE s.project_id = p_project AND s.completed_at IS NULL
+        AND num_nonnulls(s.deadline, s.wait_until, s.cancel_requested_at) > 0
+        AND least(s.deadline, s.wait_until, CASE WHEN s.token IS NULL THEN s.cancel_requested_at END) <= clock_timestamp()
       LIMIT p_limit)
   ), first AS MATERIALIZED (
     SELECT due.run_id FROM due ORDER BY due.run_id LIMIT p_limit
@@ -792,6 +797,9 @@ CREATE FUNCTION ledger.requeue(p_project text, p_actor text, p_type text, p_runs
 DECLARE
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
+  IF pg_column_size(p_bodies) > 268435456 THEN
+    RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
+  END IF;
   IF p_type NOT IN ('lease.released', 'run.retried') THEN
     RAISE EXCEPTION 'a run is not put back to pending by %', p_type USING ERRCODE = 'RF001';
   END IF;
@@ -838,11 +846,10 @@ END $$;
 CREATE FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p_time timestamp with time zone) RETURNS SETOF ledger.run
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-  SELECT s.*,
-    ledger.content(s.project_id, s.run_id, 1, 'input'),
-    ledger.content(s.project_id, s.run_id, s.outcome_version, 'output'),
-    ledger.content(s.project_id, s.run_id, s.outcome_version, 'error_detail')
+  SELECT s.*, (i.body -> 'input')::text, (o.body -> 'output')::text, (o.body -> 'error_detail')::text
   FROM ledger.rebuild_run_state(p_project, p_run, p_run, p_version, p_time) AS s
+  LEFT JOIN ledger.payload AS i ON i.project_id = s.project_id AND i.run_id = s.run_id AND i.version = 1
+  LEFT JOIN ledger.payload AS o ON o.project_id = s.project_id AND o.run_id = s.run_id AND o.version = s.outcome_version
 $$;
 
 CREATE FUNCTION ledger.submit(p_project text, p_actor text, p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[]) RETURNS TABLE(ordinal integer, run_id uuid, fresh boolean)
@@ -861,6 +868,9 @@ DECLARE
   ids uuid[];
   fresh boolean[];
 BEGIN
+  IF pg_column_size(p_inputs) > 268435456 THEN
+    RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
+  END IF;
   IF NOT EXISTS (SELECT FROM ledger.project AS p WHERE p.project_id = p_project) THEN
     RAISE EXCEPTION 'project % does not exist', p_project USING ERRCODE = 'RF404';
   END IF;
@@ -973,6 +983,9 @@ CREATE FUNCTION ledger.transition(p_project text, p_actor text, p_runs uuid[], p
 DECLARE
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
+  IF pg_column_size(p_bodies) > 268435456 THEN
+    RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
+  END IF;
   RETURN QUERY
   WITH c AS MATERIALIZED (
     SELECT u.*, CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
@@ -996,7 +1009,7 @@ BEGIN
         AND (c.expected IS NULL OR s.version = c.expected)
         AND (c.key IS NULL OR NOT EXISTS (
           SELECT FROM ledger.command AS k WHERE k.project_id = p_project AND k.key = c.key))
-        AND s.cost_usd + coalesce(c.cost, 0) >= 0 AND s.step_count + coalesce(c.steps, 0) >= 0
+        AND s.cost_usd + coalesce(c.cost, 0) BETWEEN 0 AND 999999999999 AND s.step_count + coalesce(c.steps, 0) >= 0
       FOR UPDATE
     ) AS s
   ), n AS MATERIALIZED (
@@ -1144,15 +1157,6 @@ CREATE TABLE ledger.kind (
     kind text NOT NULL
 );
 
-CREATE TABLE ledger.payload (
-    project_id text NOT NULL,
-    run_id uuid NOT NULL,
-    version integer NOT NULL,
-    salt bytea NOT NULL,
-    body json NOT NULL,
-    CONSTRAINT payload_body_check CHECK ((octet_length((body)::text) <= 16777216))
-);
-
 CREATE TABLE ledger.project (
     project_id text NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
@@ -1182,15 +1186,15 @@ ALTER TABLE ONLY ledger.run_state
 
 CREATE INDEX event_feed ON ONLY ledger.event USING btree (txid, "position");
 
-CREATE INDEX run_cancel ON ledger.run_state USING btree (project_id, run_id) WHERE ((cancel_requested_at IS NOT NULL) AND (token IS NULL) AND (completed_at IS NULL));
-
 CREATE INDEX run_claimable ON ledger.run_state USING btree (project_id, kind, priority, run_id) WHERE (available_at IS NOT NULL);
 
-CREATE INDEX run_deadline ON ledger.run_state USING btree (project_id, deadline) WHERE ((deadline IS NOT NULL) AND (completed_at IS NULL));
+CREATE INDEX run_due ON ledger.run_state USING btree (project_id, LEAST(deadline, wait_until,
+CASE
+    WHEN (token IS NULL) THEN cancel_requested_at
+    ELSE NULL::timestamp with time zone
+END)) WHERE ((completed_at IS NULL) AND (num_nonnulls(deadline, wait_until, cancel_requested_at) > 0));
 
 CREATE INDEX run_leased ON ledger.run_state USING btree (project_id, run_id) WHERE (token IS NOT NULL);
-
-CREATE INDEX run_wait ON ledger.run_state USING btree (project_id, wait_until) WHERE (wait_until IS NOT NULL);
 
 CREATE TRIGGER fold_run_state AFTER INSERT ON ledger.event REFERENCING NEW TABLE AS new_events FOR EACH STATEMENT EXECUTE FUNCTION ledger.fold_run_state();
 
@@ -1229,10 +1233,6 @@ REVOKE ALL ON FUNCTION ledger.command_content(run_id uuid, what text, park boole
 REVOKE ALL ON FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_keys text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_keys text[]) TO runfold_worker;
 
-REVOKE ALL ON FUNCTION ledger.content(p_project text, p_run uuid, p_version integer, p_field text) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.content(p_project text, p_run uuid, p_version integer, p_field text) TO runfold_worker;
-GRANT ALL ON FUNCTION ledger.content(p_project text, p_run uuid, p_version integer, p_field text) TO runfold_reader;
-
 REVOKE ALL ON FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) TO runfold_reader;
@@ -1254,6 +1254,9 @@ GRANT ALL ON FUNCTION ledger.make_partitions(p_months_ahead integer) TO runfold_
 REVOKE ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_reader;
+
+GRANT SELECT ON TABLE ledger.payload TO runfold_worker;
+GRANT SELECT ON TABLE ledger.payload TO runfold_reader;
 
 GRANT SELECT ON TABLE ledger.run_state TO runfold_worker;
 GRANT SELECT ON TABLE ledger.run_state TO runfold_reader;
@@ -1309,9 +1312,6 @@ GRANT SELECT ON TABLE ledger.event TO runfold_reader;
 
 GRANT SELECT ON TABLE ledger.kind TO runfold_worker;
 GRANT SELECT ON TABLE ledger.kind TO runfold_reader;
-
-GRANT SELECT ON TABLE ledger.payload TO runfold_worker;
-GRANT SELECT ON TABLE ledger.payload TO runfold_reader;
 
 GRANT SELECT ON TABLE ledger.project TO runfold_worker;
 GRANT SELECT ON TABLE ledger.project TO runfold_reader;

@@ -64,8 +64,8 @@ def trigger_sql(columns: Mapping[str, Fold]) -> str:
     flags = {on: f"e.on_{number}" for number, on in enumerate(sets, 1)}
     marks = ",\n      ".join(f"{condition_sql(on, 'n')} AS {flags[on][2:]}" for on in sets)
     steps = ",\n    ".join(f"{name} = {step_sql(column, f's.{name}', 'e', flags)}" for name, column in changing.items())
-    return f"""-- Folds the events of one INSERT into run_state and refuses what the state machine forbids. Every event is folded
--- exactly once or the statement fails: an event that is in the table is a legal event that has been folded.
+    return f"""-- Folds the events of one INSERT into run_state and refuses what the state machine forbids. Every event is
+-- folded exactly once or the statement fails: an event that is in the table is a legal event that has been folded.
 -- Locks: the run_state rows of the events; the operations hold them already, taken in run_id order.
 CREATE OR REPLACE FUNCTION ledger.fold_run_state() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
@@ -116,10 +116,8 @@ END $$;
 
 def rebuild_sql(columns: Mapping[str, Fold]) -> str:
     """Compile the set-based fold: whole histories, or what was recorded up to a version or an instant."""
-    aggregates = ",\n    ".join(
-        f"{_cast(column, aggregate_sql(column, 'e'))} AS {name}" for name, column in columns.items()
-    )
-    return f"""-- Folds whole histories of a range of runs, or their events up to a version or an instant, into rows of run_state.
+    aggregates = ",\n    ".join(f"{_cast(column, aggregate_sql(column, 'e'))} AS {name}" for name, column in columns.items())
+    return f"""-- Folds histories of a range of runs, or their events up to a version or an instant, into rows of run_state.
 CREATE OR REPLACE FUNCTION ledger.rebuild_run_state(
   p_project text, p_from uuid, p_to uuid, p_version int DEFAULT NULL, p_time timestamptz DEFAULT NULL
 ) RETURNS SETOF ledger.run_state
@@ -166,9 +164,7 @@ def _texts(values: frozenset[State] | set[State] | frozenset[str]) -> str:
 def main() -> int:
     """Write the compiled files, or with --check say which are out of date."""
     folder = Path(str(files("ledger") / "sql"))
-    stale = [
-        name for name, text in compiled().items() if not (f := folder / f"{name}.sql").exists() or f.read_text() != text
-    ]
+    stale = [name for name, text in compiled().items() if not (f := folder / f"{name}.sql").exists() or f.read_text() != text]
     if "--check" in sys.argv:
         for name in stale:
             sys.stderr.write(f"ledger/sql/{name}.sql is out of date: run `make sql`\n")

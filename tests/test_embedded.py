@@ -21,7 +21,7 @@ import asyncpg
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from ledger import embedded_programs
+from ledger import embedded_programs, embedded_server
 from ledger.embedded import EmbeddedPostgres, default_home
 from ledger.errors import EmbeddedPostgresError
 
@@ -338,9 +338,7 @@ async def test_a_killed_server_is_recovered_with_its_data(home: Path) -> None:
         await value(postgres, "create table if not exists kept as select 42 as answer")
         busy = await asyncpg.connect(postgres.url())
         endless = asyncio.create_task(busy.execute("select count(*) from generate_series(1, 1e12::bigint)"))
-        until_running = (
-            "select count(*) from pg_stat_activity where query like '%1e12%' and pid <> pg_backend_pid()"
-        )
+        until_running = "select count(*) from pg_stat_activity where query like '%1e12%' and pid <> pg_backend_pid()"
         while not await value(postgres, until_running):
             pass
 
@@ -381,14 +379,15 @@ async def test_the_environment_steers_nothing(folder: Path, monkeypatch: pytest.
         "PGPORT": "6543",
         "PGUSER": "nobody",
         "PGOPTIONS": "--nonsense",
+        "PGREQUIREAUTH": "nonsense",
     }.items():
         monkeypatch.setenv(name, steering)
+    monkeypatch.setattr(embedded_server, "START_SECONDS", 10)
 
     with EmbeddedPostgres(folder / "home") as postgres:
+        postgres.start()  # finds it running
         assert await value(postgres, "show port") == "5432"
-        assert (
-            await value(postgres, "select datlocale from pg_database where datname = 'postgres'") == "C.UTF-8"
-        )
+        assert await value(postgres, "select datlocale from pg_database where datname = 'postgres'") == "C.UTF-8"
 
 
 def test_no_folder_outside_the_home_changes(folder: Path, made_once: Path) -> None:

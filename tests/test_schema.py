@@ -39,7 +39,12 @@ async def test_the_sqlalchemy_tables_are_the_tables_of_the_database(
     actual = [(row["relname"], row["attname"], row["type"], row["attnotnull"]) for row in rows]
 
     declared = [
-        (table.name, column.name, _SQL_TYPES.get(str(column.type), str(column.type).lower()), not column.nullable)
+        (
+            table.name,
+            column.name,
+            _SQL_TYPES.get(str(column.type), str(column.type).lower()),
+            not column.nullable,
+        )
         for table in sorted(tables.metadata.tables.values(), key=lambda table: table.name)
         for column in table.columns
     ]

@@ -96,10 +96,7 @@ async def leases(database: Database, reaper_seconds: float) -> Check:
     rows = await fetch(database.pool, _EXPIRED, _COUNTED)
     if not rows:
         return Check("leases", Level.OK, "none has expired")
-    said = "; ".join(
-        f"{_many(row['number'])} in project {row['project_id']}, {row['oldest']:.0f} s ago"
-        for row in rows[:3]
-    )
+    said = "; ".join(f"{_many(row['number'])} in project {row['project_id']}, {row['oldest']:.0f} s ago" for row in rows[:3])
     if rows[0]["oldest"] <= SWEEPS_MISSED * reaper_seconds:
         return Check("leases", Level.OK, f"expired and soon reaped: {said}")
     return Check("leases", Level.FAILED, f"expired and no reaper came: {said}: keep `runfold reap` running")
@@ -128,9 +125,7 @@ async def privileges(database: Database) -> Check:
 def _privileges(row: Mapping[str, Any]) -> Check:
     login = f"login {row['login']}"
     if not row["reads"]:
-        return Check(
-            "privileges", Level.FAILED, f"{login} may not read: grant it runfold_worker or runfold_reader"
-        )
+        return Check("privileges", Level.FAILED, f"{login} may not read: grant it runfold_worker or runfold_reader")
     if row["superuser"]:
         return Check(
             "privileges",

@@ -10,9 +10,7 @@ from console.cli.options import command
 from console.cli.plain import jsonable
 from console.cli.session import Session
 
-app: Final = typer.Typer(
-    help="The database: bring its schema up to date, see how it stands.", no_args_is_help=True
-)
+app: Final = typer.Typer(help="The database: bring its schema up to date, see how it stands.", no_args_is_help=True)
 
 
 @command(app, "upgrade")
@@ -44,9 +42,7 @@ async def status(session: Session) -> None:
         found = await standing(database)
     url = shown(database.url)
     if session.as_json:
-        session.out.json(
-            {"url": url, "embedded": database.embedded, "current": found.current, **jsonable(found)}
-        )
+        session.out.json({"url": url, "embedded": database.embedded, "current": found.current, **jsonable(found)})
         return
     ahead = f", {found.months_ahead} months ahead" if found.months_ahead >= 0 else ", none for this month"
     for name, value in (

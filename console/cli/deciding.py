@@ -35,9 +35,7 @@ async def reject(session: Session, run: RunId, *, reason: Reason = None, actor: 
     await _decide(session, run, granted=False, reason=reason, actor=actor)
 
 
-async def _decide(
-    session: Session, run: str, *, granted: bool, reason: str | None, actor: str | None
-) -> None:
+async def _decide(session: Session, run: str, *, granted: bool, reason: str | None, actor: str | None) -> None:
     from console.cli.prefix import find_run
     from ledger import State
     from ledger.errors import IllegalTransition

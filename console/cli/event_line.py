@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
     from ledger.events import Event
 
-_TROUBLE: Final = frozenset(
-    {"lease.expired", "run.retried", "write.refused", "step.failed", "tool.failed", "approval.expired"}
-)
+_TROUBLE: Final = frozenset({"lease.expired", "run.retried", "write.refused", "step.failed", "tool.failed", "approval.expired"})
 _DIM: Final = frozenset({"lease.heartbeat"})
 
 _FACTS: Final[tuple[tuple[str, Callable[[Any], str]], ...]] = (
@@ -51,6 +49,9 @@ def facts(event: Event) -> str:
     values.update(values.pop("facts", None) or {})  # an event of a type that is not known here
     if values.get("worker_id") == event.actor:
         del values["worker_id"]
+    since = values.get("available_at")
+    if since is not None and event.recorded_at is not None and since <= event.recorded_at:
+        del values["available_at"]  # claimable at once, as usual
     said = [f"→ {event.state}"] if event.state is not None else []
     said += [write(values[name]) for name, write in _FACTS if values.get(name) is not None]
     return "  ".join(part for part in said if part)

@@ -46,6 +46,4 @@ _OF_ERRORS: Final = {
 
 def exit_code(error: BaseException) -> int:
     """Give the exit code of an error, by the nearest of its classes that has one."""
-    return next(
-        (_OF_ERRORS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _OF_ERRORS), ERROR
-    )
+    return next((_OF_ERRORS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _OF_ERRORS), ERROR)

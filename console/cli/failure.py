@@ -24,14 +24,14 @@ def report(error: Exception, *, as_json: bool, verbose: bool) -> int:
         again = "" if verbose else " (--verbose shows where)"
         _say(type(error).__name__, f"unexpected {type(error).__name__}: {said}{again}", {}, as_json=as_json)
         return ERROR
-    _say(type(known).__name__, str(known), vars(known), as_json=as_json)
+    _say(type(known).__name__, str(known), _facts(known), as_json=as_json)
     return exit_code(known)
 
 
 def _usage(error: Exception, message: str, *, as_json: bool) -> int:
     context: Any = getattr(error, "ctx", None)
     if context is not None and type(error).__name__ == "NoArgsIsHelpError":
-        sys.stderr.write(context.get_help().rstrip() + "\n")
+        sys.stdout.write(context.get_help())  # with rich, it has been printed already
         return USAGE
     if context is not None and not as_json:
         message += f" (see `{context.command_path} --help`)"
@@ -54,6 +54,10 @@ def _known(error: Exception) -> Exception | None:
     if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | ConnectionError | TimeoutError):
         return translated(error)
     return None
+
+
+def _facts(error: Exception) -> dict[str, Any]:
+    return {name: value for name, value in vars(error).items() if not name.startswith("_")}
 
 
 def _say(kind: str, message: str, facts: dict[str, Any], *, as_json: bool) -> None:

@@ -22,9 +22,7 @@ async def history(
     session: Session,
     run: RunId,
     *,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the run has ended, or Ctrl-C.")
-    ] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended, or Ctrl-C.")] = False,
 ) -> None:
     """Print every event of a run, one a line, in the order in which they happened."""
     from console.cli.prefix import find_run

@@ -50,9 +50,7 @@ def _show_version(value: bool) -> None:  # noqa: FBT001  Typer calls it with the
         raise typer.Exit(OK)
 
 
-Version = Annotated[
-    bool, typer.Option("--version", help="Say which version this is.", callback=_show_version, is_eager=True)
-]
+Version = Annotated[bool, typer.Option("--version", help="Say which version this is.", callback=_show_version, is_eager=True)]
 
 
 @app.callback()
@@ -77,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = app(given, prog_name="runfold", standalone_mode=False, obj=options)
+        code = typer.main.get_command(app)(given, prog_name="runfold", standalone_mode=False, obj=options)
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED

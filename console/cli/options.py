@@ -31,9 +31,7 @@ Project = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
-Json = Annotated[
-    bool, typer.Option("--json", help="Data as JSON, one object a line; errors too.", rich_help_panel=_PANEL)
-]
+Json = Annotated[bool, typer.Option("--json", help="Data as JSON, one object a line; errors too.", rich_help_panel=_PANEL)]
 Verbose = Annotated[
     bool,
     typer.Option("--verbose", help="More log lines, and where defects happened.", rich_help_panel=_PANEL),
@@ -44,9 +42,7 @@ Actor = Annotated[
     str | None,
     typer.Option("--actor", metavar="NAME", help="Who does it; else RUNFOLD_ACTOR, else your login name."),
 ]
-Reason = Annotated[
-    str | None, typer.Option("--reason", metavar="TEXT", help="Why; kept in the run's history.")
-]
+Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why; kept in the run's history.")]
 
 
 @dataclass(slots=True)

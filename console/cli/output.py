@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TextIO
 
 from console.cli.plain import clean, jsonable
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 _UNBOUNDED: Final = 100_000
 """Columns of a line that no terminal will fold."""
+
+_CELL: Final = 40
+"""Columns of a terminal that one cell may take; an id has 36."""
+
+EMPTY: Final = "-"
+"""What a cell without a value shows."""
 
 COLOURS: Final = {
     "pending": "yellow",
@@ -53,21 +59,19 @@ class Output:
         shown = line if isinstance(line, Text) else Text(clean(line, multiline=True))
         console(sys.stdout).print(shown, soft_wrap=True)
 
-    def table(
-        self, titles: Sequence[str], rows: Iterable[Sequence[str]], colours: Sequence[str | None]
-    ) -> None:
-        """Write rows in aligned columns; the first column is never cut. One colour a row, or None."""
+    def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]], colours: Sequence[str | None]) -> None:
+        """Write rows in aligned columns; on a terminal without empty ones, and with long cells cut."""
         from rich.table import Table
         from rich.text import Text
 
+        terminal = sys.stdout.isatty()
         grid = Table(box=None, pad_edge=False, header_style="bold")
-        for number, title in enumerate(titles):
-            grid.add_column(title, no_wrap=True, overflow="ignore" if number == 0 else "ellipsis")
+        shown = [n for n, _ in enumerate(titles) if not terminal or any(row[n] != EMPTY for row in rows)]
+        for number in shown:
+            width = _CELL if terminal else None
+            grid.add_column(titles[number], no_wrap=True, overflow="ellipsis", max_width=width)
         for row, colour in zip(rows, colours, strict=True):
-            grid.add_row(*(Text(clean(cell), style=colour or "") for cell in row))
-        if sys.stdout.isatty():
-            console(sys.stdout).print(grid)
-            return
+            grid.add_row(*(Text(clean(row[number]), style=colour or "") for number in shown))
         writer = console(sys.stdout, width=_UNBOUNDED)
         with writer.capture() as captured:
             writer.print(grid)

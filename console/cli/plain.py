@@ -69,7 +69,7 @@ def compact(value: object, width: int = 80) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def jsonable(value: object) -> Any:  # noqa: ANN401  JSON of any shape
+def jsonable(value: object) -> Any:
     """Give a value as JSON can hold it: times in UTC, amounts as text, bytes as hex."""
     match value:
         case Mapping():

@@ -14,10 +14,7 @@ from ledger.errors import InvalidValue, RunNotFound
 MIN_DIGITS: Final = 6
 _DIGITS: Final = 32
 _PREFIX: Final = re.compile(r"[0-9a-f]+(-[0-9a-f]+)*-?", re.ASCII)
-_RANGE: Final = (
-    "SELECT run_id FROM ledger.run_state "
-    "WHERE project_id = $1 AND run_id BETWEEN $2 AND $3 ORDER BY run_id LIMIT 2"
-)
+_RANGE: Final = "SELECT run_id FROM ledger.run_state WHERE project_id = $1 AND run_id BETWEEN $2 AND $3 ORDER BY run_id LIMIT 2"
 
 
 class AmbiguousRun(InvalidValue):
@@ -51,9 +48,7 @@ def bounds(text: str) -> tuple[UUID, UUID]:
     given = text.strip().lower()
     digits = given.replace("-", "")
     if not _PREFIX.fullmatch(given) or len(digits) > _DIGITS:
-        raise InvalidValue(
-            "run id", text, "is not a UUID or the beginning of one: copy it from `runfold runs`"
-        )
+        raise InvalidValue("run id", text, "is not a UUID or the beginning of one: copy it from `runfold runs`")
     if len(digits) < MIN_DIGITS:
         raise InvalidValue("run id", text, f"is too short: give at least {MIN_DIGITS} digits")
     return UUID(digits.ljust(_DIGITS, "0")), UUID(digits.ljust(_DIGITS, "f"))

@@ -20,9 +20,7 @@ MAX_SWEEPS: Final = 1_000
 async def reap(
     session: Session,
     *,
-    once: Annotated[
-        bool, typer.Option("--once", help="Repair at once what is due now, print it, and end.")
-    ] = False,
+    once: Annotated[bool, typer.Option("--once", help="Repair at once what is due now, print it, and end.")] = False,
 ) -> None:
     """Put runs whose worker died back to pending and end what is overdue, until Ctrl-C."""
     async with session.ledger() as ledger:
@@ -33,9 +31,7 @@ async def reap(
         from workers.reaper import Reaper
 
         every = ledger.settings.reaper_seconds
-        session.out.talk(
-            f"reaping project {ledger.project_id} every {every:g} s, after one lease's time; Ctrl-C ends it"
-        )
+        session.out.talk(f"reaping project {ledger.project_id} every {every:g} s, after one lease's time; Ctrl-C ends it")
         await Reaper(ledger, every=every, limit=BATCH).run()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from console.cli.options import command
-from console.cli.output import COLOURS
+from console.cli.output import COLOURS, EMPTY
 from console.cli.plain import money, span
 from console.cli.session import Session
 
@@ -55,9 +55,7 @@ async def runs(
         return
     if not found:
         session.out.talk(
-            "no such runs"
-            if any((wanted, kind, worker, tag, key, before))
-            else "no runs yet: runfold submit KIND"
+            "no such runs" if any((wanted, kind, worker, tag, key, before)) else "no runs yet: runfold submit KIND"
         )
         return
     now = datetime.now(UTC)
@@ -74,9 +72,9 @@ def row(run: Run, now: datetime) -> tuple[str, ...]:
         run.state,
         f"{run.attempt_count}/{run.max_attempts}",
         span(now - run.created_at),
-        run.worker_id or "-",
+        run.worker_id or EMPTY,
         money(run.cost_usd),
-        run.error_code or "-",
+        run.error_code or EMPTY,
     )
 
 

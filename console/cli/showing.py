@@ -34,9 +34,7 @@ async def state(
     *,
     at: Annotated[
         str,
-        typer.Option(
-            "--at", metavar="VERSION|TIME", help="After this event, or at this time (with its zone)."
-        ),
+        typer.Option("--at", metavar="VERSION|TIME", help="After this event, or at this time (with its zone)."),
     ],
 ) -> None:
     """Show a run as it was after an event or at a time: the fold over fewer events."""
@@ -121,9 +119,7 @@ def hints(run: Run) -> list[str]:
     if run.cancel_requested_at is not None:
         return ["its worker learns of the cancellation with its next heartbeat", watch]
     if run.state == "waiting_approval" and run.available_at is None:
-        return [
-            f"it waits for you: runfold approve {run.run_id}, or runfold reject {run.run_id} --reason ..."
-        ]
+        return [f"it waits for you: runfold approve {run.run_id}, or runfold reject {run.run_id} --reason ..."]
     if run.available_at is not None and run.available_at <= datetime.now(UTC):
         return [f"it waits for a worker that takes kind {clean(run.kind)!r}", watch]
     return [watch]

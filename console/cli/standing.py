@@ -17,8 +17,7 @@ _PARTITIONS: Final = (
     "WHERE i.inhparent = to_regclass('ledger.event') ORDER BY c.relname"
 )
 _MONTH: Final = (
-    "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC' + make_interval(months => $1), "
-    "'\"event_\"YYYY_MM') AS name"
+    "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC' + make_interval(months => $1), '\"event_\"YYYY_MM') AS name"
 )
 _AHEAD: Final = 12
 

@@ -31,9 +31,7 @@ def payload(words: Sequence[str]) -> object:
     for word in words:
         pair = _PAIR.fullmatch(word)
         if pair is None:
-            raise InvalidValue(
-                "input", word, "must be key=text or key:=json, or all of the input as one JSON text"
-            )
+            raise InvalidValue("input", word, "must be key=text or key:=json, or all of the input as one JSON text")
         name, sign, value = pair.groups()
         if name in found:
             raise InvalidValue("input", word, f"gives {name} a second time")

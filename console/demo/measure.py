@@ -61,7 +61,7 @@ def library() -> Path:
 
 
 def sources(limit: int) -> list[tuple[Path, int]]:
-    """Find the `limit` largest Python files of the library, tests left out, with sizes and ordered by path."""
+    """Find the `limit` largest Python files of the library, tests left out; with sizes, in path order."""
     root = library()
     found = [(path, path.stat().st_size) for path in root.rglob("*.py") if _is_wanted(path.relative_to(root))]
     return sorted(sorted(found, key=lambda one: (-one[1], one[0]))[:limit])

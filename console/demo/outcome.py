@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pydantic_core import to_jsonable_python
+
 from ledger import Ledger, Run, State
 from ledger.database import fetch
 from ledger.events import Event
@@ -122,11 +124,15 @@ async def look_back(ledger: Ledger, outcome: Outcome) -> None:
     outcome.report = await ledger.verify()
 
 
+def facts_of(event: Event) -> dict[str, Any]:
+    """Give what an event says, digests left out, whether or not this code has a model for its type."""
+    facts = event.model_dump(exclude_none=True, exclude={"hash", "payload_hash", "output_sha256"})
+    opaque, raw = facts.pop("facts", {}), facts.pop("raw", None)
+    return {**facts, **opaque, **(raw if isinstance(raw, dict) else {})}
+
+
 def _event(event: Event) -> dict[str, Any]:
-    shown = event.model_dump(
-        mode="json", exclude_none=True, exclude={"hash", "payload_hash", "output_sha256"}
-    )
-    return {**shown, "hash": event.hash.hex()}
+    return {**to_jsonable_python(facts_of(event)), "hash": event.hash.hex()}
 
 
 def _counted(states: States) -> str:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from console.demo.outcome import Outcome, States
+from console.demo.outcome import Outcome, States, facts_of
 from ledger import State
 from ledger.events import Event
 from ledger.lifecycle import TERMINAL
@@ -109,7 +109,7 @@ def _since(start: datetime | None, now: datetime | None) -> str:
 
 
 def _what(event: Event) -> str:
-    facts = event.model_dump(exclude_none=True)
+    facts = facts_of(event)
     shown = [text.format(facts[name]) for name, text in _FACTS.items() if name in facts]
     if isinstance(facts.get("output"), dict):
         shown.append(" ".join(f"{name}={value}" for name, value in facts["output"].items()))
@@ -133,6 +133,6 @@ def _fate(outcome: Outcome) -> str:
 def _verdict(report: Report) -> str:
     verdict = "[green]ok[/]" if report.ok else f"[red]{len(report.findings)} findings[/]"
     return (
-        f"verify: {verdict}: {report.runs:,} runs, {report.events:,} events and {report.payloads:,} payloads: "
-        "versions, hash chains, payloads and states."
+        f"verify: {verdict}: {report.runs:,} runs, {report.events:,} events and {report.payloads:,} "
+        "payloads: versions, hash chains, payloads and states."
     )

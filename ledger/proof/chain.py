@@ -45,9 +45,8 @@ class ChainCheck:
         if event_hash(self._previous, event) != event["hash"]:
             self._find(version, "hash", "the stored hash is not the hash of the event and the one before it")
         self._check_payload(event)
-        if event["type"] == "payload.erased":
-            if self._missing.pop(event["compensates"], None) is not None:
-                self.erased += 1
+        if event["type"] == "payload.erased" and self._missing.pop(event["compensates"], None) is not None:
+            self.erased += 1
         self._previous, self._version = bytes(event["hash"]), version
 
     def close(self) -> None:

@@ -74,7 +74,8 @@ def _written(how: str, value: Any) -> str:
         case "text":
             return f"{len(value)}:{value}"
         case "time":
-            return ((value - _EPOCH) // timedelta(microseconds=1)).to_bytes(8, "big", signed=True).hex()
+            microseconds: int = (value - _EPOCH) // timedelta(microseconds=1)
+            return microseconds.to_bytes(8, "big", signed=True).hex()
         case "money":
             return f"{Decimal(value):.6f}"
         case "bytes":

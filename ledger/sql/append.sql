@@ -18,6 +18,9 @@ AS $$
 DECLARE
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
+  IF pg_column_size(p_bodies) > 268435456 THEN
+    RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
+  END IF;
   RETURN QUERY
   WITH c AS MATERIALIZED (
     SELECT u.*, CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
@@ -38,7 +41,7 @@ BEGIN
         AND (c.expected IS NULL OR s.version = c.expected)
         AND (c.key IS NULL OR NOT EXISTS (
           SELECT FROM ledger.command AS k WHERE k.project_id = p_project AND k.key = c.key))
-        AND s.cost_usd + coalesce(c.cost, 0) >= 0 AND s.step_count + coalesce(c.steps, 0) >= 0
+        AND s.cost_usd + coalesce(c.cost, 0) BETWEEN 0 AND 999999999999 AND s.step_count + coalesce(c.steps, 0) >= 0
       FOR UPDATE
     ) AS s
   ), n AS MATERIALIZED (

@@ -1,6 +1,6 @@
 -- Compiled from projections/run_state.py by `make sql`; do not edit.
--- Folds the events of one INSERT into run_state and refuses what the state machine forbids. Every event is folded
--- exactly once or the statement fails: an event that is in the table is a legal event that has been folded.
+-- Folds the events of one INSERT into run_state and refuses what the state machine forbids. Every event is
+-- folded exactly once or the statement fails: an event that is in the table is a legal event that has been folded.
 -- Locks: the run_state rows of the events; the operations hold them already, taken in run_id order.
 CREATE OR REPLACE FUNCTION ledger.fold_run_state() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER

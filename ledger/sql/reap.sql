@@ -30,13 +30,9 @@ BEGIN
       WHERE s.project_id = p_project AND s.token IS NOT NULL AND s.lease_until <= clock_timestamp() LIMIT p_limit)
     UNION
     (SELECT s.run_id FROM ledger.run_state AS s
-      WHERE s.project_id = p_project AND s.deadline <= clock_timestamp() AND s.completed_at IS NULL LIMIT p_limit)
-    UNION
-    (SELECT s.run_id FROM ledger.run_state AS s
-      WHERE s.project_id = p_project AND s.wait_until <= clock_timestamp() LIMIT p_limit)
-    UNION
-    (SELECT s.run_id FROM ledger.run_state AS s
-      WHERE s.project_id = p_project AND s.cancel_requested_at IS NOT NULL AND s.token IS NULL AND s.completed_at IS NULL
+      WHERE s.project_id = p_project AND s.completed_at IS NULL
+        AND num_nonnulls(s.deadline, s.wait_until, s.cancel_requested_at) > 0
+        AND least(s.deadline, s.wait_until, CASE WHEN s.token IS NULL THEN s.cancel_requested_at END) <= clock_timestamp()
       LIMIT p_limit)
   ), first AS MATERIALIZED (
     SELECT due.run_id FROM due ORDER BY due.run_id LIMIT p_limit

@@ -18,6 +18,9 @@ AS $$
 DECLARE
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
+  IF pg_column_size(p_bodies) > 268435456 THEN
+    RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
+  END IF;
   IF p_type NOT IN ('lease.released', 'run.retried') THEN
     RAISE EXCEPTION 'a run is not put back to pending by %', p_type USING ERRCODE = 'RF001';
   END IF;

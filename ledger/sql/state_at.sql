@@ -3,9 +3,8 @@ CREATE OR REPLACE FUNCTION ledger.state_at(p_project text, p_run uuid, p_version
 RETURNS SETOF ledger.run
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
-  SELECT s.*,
-    ledger.content(s.project_id, s.run_id, 1, 'input'),
-    ledger.content(s.project_id, s.run_id, s.outcome_version, 'output'),
-    ledger.content(s.project_id, s.run_id, s.outcome_version, 'error_detail')
+  SELECT s.*, (i.body -> 'input')::text, (o.body -> 'output')::text, (o.body -> 'error_detail')::text
   FROM ledger.rebuild_run_state(p_project, p_run, p_run, p_version, p_time) AS s
+  LEFT JOIN ledger.payload AS i ON i.project_id = s.project_id AND i.run_id = s.run_id AND i.version = 1
+  LEFT JOIN ledger.payload AS o ON o.project_id = s.project_id AND o.run_id = s.run_id AND o.version = s.outcome_version
 $$;

@@ -20,6 +20,9 @@ DECLARE
   ids uuid[];
   fresh boolean[];
 BEGIN
+  IF pg_column_size(p_inputs) > 268435456 THEN
+    RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
+  END IF;
   IF NOT EXISTS (SELECT FROM ledger.project AS p WHERE p.project_id = p_project) THEN
     RAISE EXCEPTION 'project % does not exist', p_project USING ERRCODE = 'RF404';
   END IF;

@@ -1,0 +1,194 @@
+"""Plans are pinned: no hot statement scans a table, on an empty, a grown or a just-analysed one, nor walks the dead."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import replace
+from datetime import timedelta
+
+import asyncpg
+import pytest
+
+from ledger import Lease, Ledger, Run, State, Submit, Transition
+from ledger.events import NoteAdded
+from tests.conftest import PROJECT
+from tests.integration.runs import TINY
+from tests.waiting import lapsed
+
+BATCH = 200
+GROWN = 20_000
+# How many rows an operation may fetch by index for each run of its batch, over all tables. The least is three or
+# four: to lock the run, to fold its event, to read its content. A plan that flipped fetches all rows for each.
+FETCHES = 12
+SCANS = (
+    "SELECT coalesce(sum(seq_scan), 0)::bigint AS scans, coalesce(sum(idx_tup_fetch), 0)::bigint AS fetched "
+    "FROM pg_stat_user_tables WHERE schemaname = 'ledger' AND (relname IN ('run_state', 'payload') OR relname LIKE 'event%')"
+)
+ANALYZE = "ANALYZE ledger.event, ledger.payload, ledger.run_state, ledger.kind, ledger.command, ledger.project"
+
+
+@pytest.fixture
+async def single(database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ledger]:
+    """A ledger with one connection, whose plans are made while every table is empty and was just analysed."""
+    monkeypatch.setenv("RUNFOLD_POOL_SIZE", "1")
+    async with Ledger.open(database, PROJECT) as opened:
+        await opened.pool.execute(ANALYZE)
+        yield opened
+
+
+async def counters(ledger: Ledger) -> tuple[int, int]:
+    """Count the sequential scans and the rows fetched by index so far."""
+    await ledger.pool.execute("SELECT pg_stat_force_next_flush()")
+    row = await ledger.pool.fetchrow(SCANS)
+    return row["scans"], row["fetched"]
+
+
+class Meter:
+    """Runs operations and notes what each one read."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.scans: dict[str, int] = {}
+        self.fetched: dict[str, int] = {}
+
+    async def of(self, name: str, operation: Awaitable[object]) -> None:
+        """Run one operation."""
+        before = await counters(self._ledger)
+        await operation
+        after = await counters(self._ledger)
+        self.scans[name], self.fetched[name] = after[0] - before[0], after[1] - before[1]
+
+
+async def measured(ledger: Ledger, batch: int) -> Meter:
+    """Run every batched operation on `batch` runs, and every single one on one."""
+    meter = Meter(ledger)
+    leases: list[Lease] = []
+
+    async def claim(ttl: float = 60) -> None:
+        leases[:] = await ledger.claim("w:1", limit=batch, ttl=ttl)
+        assert len(leases) == batch
+
+    async def move(state: State, *, fine: bool = True) -> None:
+        results = await ledger.transition_many([Transition(lease, state, output={"x": 1}) for lease in leases])
+        assert all(isinstance(result, Exception) != fine for result in results)
+
+    async def beat(*, lost: bool = False) -> None:
+        assert all(lease.lost == lost for lease in await ledger.heartbeat(leases))
+
+    async def reap() -> None:
+        reaped: list[Run] = await ledger.reap()
+        assert len(reaped) == batch
+
+    await meter.of("submit", ledger.submit_many([Submit(kind="parse", input=i, key=None) for i in range(batch)]))
+    await meter.of("submit again", ledger.submit("parse", key="k"))
+    await meter.of("claim", claim())
+    await meter.of("heartbeat", beat())
+    await meter.of("append", ledger.append(leases[0], NoteAdded(text="x")))
+    await meter.of("waiting", move(State.WAITING_TOOL))
+    await meter.of("answered", move(State.RUNNING))
+    await meter.of("refused", move(State.PENDING, fine=False))
+    await meter.of("completed", move(State.COMPLETED))
+    await meter.of("lost", beat(lost=True))
+    await ledger.submit_many([Submit(kind="parse")] * batch)
+    await meter.of("claim to lose", claim(TINY))
+    await lapsed(ledger, *leases)
+    await meter.of("reap", reap())
+    await meter.of("claim again", claim())
+    await meter.of("release", ledger.release(leases[0]))
+    await meter.of("cancel", ledger.cancel(leases[1].run_id))
+    for _ in range(7):  # after five, a prepared statement may keep its plan for good
+        await ledger.get(leases[0].run_id)
+        await ledger.history(leases[0].run_id)
+        await ledger.state_at(leases[0].run_id, 1)
+    await meter.of("get", ledger.get(leases[0].run_id))
+    await meter.of("history", ledger.history(leases[0].run_id))
+    await meter.of("state_at", ledger.state_at(leases[0].run_id, 1))
+    return meter
+
+
+READS = ("get", "history", "state_at")
+
+
+def assert_narrow(meter: Meter, batch: int, *, scans_allowed: tuple[str, ...] = ()) -> None:
+    """Fail where an operation scanned a table or read more than in proportion to its batch."""
+    assert {name: n for name, n in meter.scans.items() if n and name not in scans_allowed} == {}
+    limit = FETCHES * batch + 50
+    assert {name: fetched for name, fetched in meter.fetched.items() if fetched > limit} == {}
+
+
+async def test_plans_made_on_empty_tables_stay_narrow_when_the_tables_have_grown(
+    single: Ledger, connection: asyncpg.Connection, database: str
+) -> None:
+    on_empty = await measured(single, 5)
+    for _ in range(GROWN // 10_000):
+        await single.submit_many([Submit(kind="parse", input=1, priority=1)] * 10_000, connection=connection)
+
+    same_session = await measured(single, BATCH)
+    await connection.execute(ANALYZE)
+    same_session_analysed = await measured(single, BATCH)
+    async with Ledger.open(database, PROJECT) as fresh:
+        fresh_session = await measured(fresh, BATCH)
+
+    assert_narrow(on_empty, 5, scans_allowed=READS)  # a table of one page is best scanned
+    assert_narrow(same_session, BATCH)
+    assert_narrow(same_session_analysed, BATCH)
+    assert_narrow(fresh_session, BATCH)
+
+
+async def test_the_guard_above_fires_when_a_plan_is_not_pinned(single: Ledger, connection: asyncpg.Connection) -> None:
+    await single.submit_many([Submit(kind="parse", input=1)] * 2_000, connection=connection)
+    await connection.execute("ALTER FUNCTION ledger.heartbeat RESET ALL")
+    await connection.execute(
+        "ALTER FUNCTION ledger.heartbeat SET enable_indexscan = off SET enable_bitmapscan = off SET enable_seqscan = on"
+    )
+    meter = Meter(single)
+    leases = await single.claim("w:1", limit=BATCH)
+
+    await meter.of("heartbeat", single.heartbeat(leases))
+
+    with pytest.raises(AssertionError):
+        assert_narrow(meter, BATCH)
+
+
+async def test_claims_do_not_walk_the_entries_of_runs_that_were_taken_while_a_snapshot_is_held(
+    single: Ledger, connection: asyncpg.Connection
+) -> None:
+    runs, batch = 3_000, 100
+    await single.submit_many([Submit(kind="parse")] * runs)
+    snapshot = connection.transaction(isolation="repeatable_read")
+    await snapshot.start()
+    await connection.fetchval("SELECT count(*) FROM ledger.run_state")
+    entries = "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE schemaname = 'ledger' AND indexrelname = 'run_claimable'"
+
+    async def read() -> int:
+        await single.pool.execute("SELECT pg_stat_force_next_flush()")
+        return int(await single.pool.fetchval(entries))
+
+    before = await read()
+    for _ in range(runs // batch):
+        leases = await single.claim("w:1", limit=batch)
+        assert len(leases) == batch
+        await single.transition_many([Transition(lease, State.COMPLETED) for lease in leases])
+    walked = await read() - before
+    await snapshot.rollback()
+
+    # From the start each time it would be the sum of 100, 200, … 3,000. Looking from the start once a second is allowed.
+    from_the_start = batch * sum(range(1, runs // batch + 1))
+    assert walked < from_the_start / 3
+
+
+async def test_a_heartbeat_touches_no_index(single: Ledger) -> None:
+    await single.submit_many([Submit(kind="parse")] * BATCH)
+    leases = [replace(lease, ttl=timedelta(seconds=90)) for lease in await single.claim("w:1", limit=BATCH)]
+    await single.pool.execute("VACUUM ledger.run_state")
+    updates = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relid = 'ledger.run_state'::regclass"
+    await single.pool.execute("SELECT pg_stat_force_next_flush()")
+    before = await single.pool.fetchrow(updates)
+
+    for _ in range(3):
+        await single.heartbeat(leases)
+    await single.pool.execute("SELECT pg_stat_force_next_flush()")
+    after = await single.pool.fetchrow(updates)
+
+    assert after["n_tup_upd"] - before["n_tup_upd"] == 3 * BATCH
+    assert after["n_tup_hot_upd"] - before["n_tup_hot_upd"] >= 0.8 * 3 * BATCH
