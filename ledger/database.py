@@ -27,6 +27,8 @@ from ledger.errors import (
 )
 
 OLDEST_SERVER: Final = 15
+_FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+# InternalClientError: what the driver raises when a connection dies just before a statement is sent
 Connection: TypeAlias = "asyncpg.Connection[Any] | AsyncConnection | AsyncSession"
 """What a caller may hand over to have a command join a transaction of its own."""
 Pool: TypeAlias = "asyncpg.Pool[Any]"
@@ -43,7 +45,7 @@ async def open_pool(url: str, size: int) -> Pool:
             reset=_keep,
             server_settings={"application_name": "runfold", "TimeZone": "UTC"},
         )
-    except (OSError, ValueError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (OSError, ValueError, TimeoutError, *_FAILURES) as error:
         raise DatabaseUnavailable(shown(url), str(error) or type(error).__name__) from error
 
 
@@ -83,7 +85,7 @@ async def fetch(source: Pool | Connection, sql: str, *args: Any) -> Sequence[Map
         return await source.fetch(sql, *args)
     except DBAPIError as error:
         raise translated(getattr(error.orig, "__cause__", None) or error, args) from error
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except (*_FAILURES, OSError, TimeoutError) as error:
         raise translated(error, args) from error
     except (OverflowError, asyncpg.exceptions.DataError) as error:
         raise InvalidValue("value", args, f"does not fit its column: {error}") from error
@@ -104,7 +106,7 @@ def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:  
         return AccessDenied(str(error))
     if state == "23514" and getattr(error, "constraint_name", None) is None:
         return MissingPartition()
-    if not state or state[:2] in {"08", "57", "53"} or state == "25006":
+    if not state or state[:2] in {"08", "57", "53"} or state in {"25006", "55000"}:
         return DatabaseUnavailable("the server", str(error) or type(error).__name__)
     return DatabaseRefused(state, str(error))
 

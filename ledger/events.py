@@ -41,7 +41,7 @@ CATALOGUE: Final[dict[str, type[Event]]] = {}
 class Event(BaseModel):
     """One immutable fact about a run, as every event carries it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_bytes="hex", val_json_bytes="hex")
 
     SCHEMA_VERSION: ClassVar[int] = 1
     """Raised by a change of meaning, together with an upcaster from the version before."""
@@ -124,6 +124,7 @@ class LeaseExpired(Event):
     available_at: datetime
     error_code: str
     compensates: int
+    error_detail: Content = None
 
 
 class _Work(Event):

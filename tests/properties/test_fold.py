@@ -18,7 +18,7 @@ from ledger import Lease, Ledger
 from ledger.commands import Target
 from ledger.database import driver_url
 from ledger.errors import LedgerError
-from ledger.events import NoteAdded, StepCompleted
+from ledger.events import NoteAdded, OpaqueEvent, StepCompleted
 from ledger.proof.encoding import FIELDS, event_hash
 from projections.fold import fold
 from projections.run_state import COLUMNS
@@ -77,6 +77,9 @@ async def _play(ledger: Ledger, operations: list[str], chance: random.Random) ->
     for operation in operations:
         with suppress(LedgerError):  # a refused command must leave no trace but write.refused: the comparison shows it
             await _do(ledger, operation, runs, leases, chance)
+    for run_id in runs:
+        opaque = [event for event in await ledger.history(run_id) if isinstance(event, OpaqueEvent)]
+        assert not opaque, "the catalogue does not describe what was stored"
     return runs
 
 
