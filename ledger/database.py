@@ -53,7 +53,7 @@ async def _keep(_: Any) -> None:
     """Leave a returned connection as it is: no statement here changes its session, and a reset is a round trip."""
 
 
-async def check(pool: Pool, head: str, known: Any) -> None:
+async def check(pool: Pool, revisions: Sequence[str]) -> None:
     """Raise unless the server is recent enough and its schema is this code's.
 
     Raises UnsupportedServer, NotMigrated or NewerSchema.
@@ -61,10 +61,11 @@ async def check(pool: Pool, head: str, known: Any) -> None:
     number, found = await schema_revision(pool)
     if number // 10_000 < OLDEST_SERVER:
         raise UnsupportedServer(f"{number // 10_000}.{number % 10_000}", OLDEST_SERVER)
-    if found is None or (found != head and known(found)):
-        raise NotMigrated(found, head)
-    if found != head:
-        raise NewerSchema(found, head)
+    if found == revisions[-1]:
+        return
+    if found is None or found in revisions:
+        raise NotMigrated(found, revisions[-1])
+    raise NewerSchema(found, revisions[-1])
 
 
 async def schema_revision(pool: Pool) -> tuple[int, str | None]:

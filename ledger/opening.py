@@ -71,7 +71,7 @@ async def opened(url: str | None, settings: Settings, *, checked: bool = True) -
             if embedded:
                 await _upgrade_if_older(pool, target)
             if checked:
-                await check(pool, schema.head(), schema.known)
+                await check(pool, schema.revisions())
             yield Database(pool, driver_url(target), embedded)
         finally:
             await _closed(pool)
@@ -93,7 +93,7 @@ async def _started(server: EmbeddedPostgres | None) -> str:
 
 async def _upgrade_if_older(pool: Pool, url: str) -> None:
     _, found = await schema_revision(pool)
-    if found is None or schema.known(found):
+    if found is None or found in schema.revisions():
         installed = await pool.fetchval("SELECT obj_description(to_regnamespace('ledger'), 'pg_namespace')")
         if found != schema.head() or installed != schema.digest():
             await schema.upgrade(url)

@@ -8,9 +8,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -64,15 +61,14 @@ def digest() -> str:
 
 
 @cache
+def revisions() -> tuple[str, ...]:
+    """Name this code's schema revisions, oldest first: the numbers that the migration files begin with."""
+    return tuple(sorted(path.name.split("_")[0] for path in (_migrations() / "versions").glob("[0-9]*_*.py")))
+
+
 def head() -> str:
     """Name the schema revision that this code needs."""
-    return ScriptDirectory.from_config(_config()).get_current_head() or ""
-
-
-@cache
-def known(revision: str) -> bool:
-    """Tell whether this code has the migration that made `revision`."""
-    return revision in {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    return revisions()[-1]
 
 
 async def upgrade(url: str) -> None:
@@ -96,7 +92,12 @@ async def upgrade_on(connection: AsyncConnection) -> None:
 
 
 def _migrate(connection: Connection) -> None:
-    config = _config()
+    # Imported here: every command opens a database, few migrate one.
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 
@@ -109,12 +110,6 @@ def install(connection: Connection) -> None:
     )
     # The driver's own call: it takes several statements, and leaves colons and percent signs alone.
     connection.connection.dbapi_connection.run_async(lambda driver: driver.execute(script))  # type: ignore[union-attr]
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
-    return config
 
 
 def _migrations() -> Path:

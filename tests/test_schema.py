@@ -7,6 +7,8 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from ledger import Ledger, schema, tables
 from ledger.database import driver_url
@@ -133,6 +135,15 @@ async def test_a_schema_of_newer_code_is_refused(database: str) -> None:
 
     await connection.execute(f"UPDATE ledger.alembic_version SET version_num = '{schema.head()}'")
     await connection.close()
+
+
+def test_the_revisions_named_by_files_are_those_of_the_migrations() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(SCHEMA_FILE.parent))
+
+    walked = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
+
+    assert list(schema.revisions()) == walked[::-1]
 
 
 def test_every_sql_file_is_installed() -> None:

@@ -21,7 +21,7 @@ async def until(predicate: Callable[[], Any], seconds: float = 10) -> None:
             result = await result
         if result:
             return
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, f"waited in vain: {result!r}"
         await asyncio.sleep(0.01)
 
 

@@ -45,7 +45,7 @@ class Standing:
 async def standing(database: Database) -> Standing:
     """Look at a database; nothing is changed, and it need not have a schema."""
     number, found = await schema_revision(database.pool)
-    wanted = await asyncio.to_thread(schema.head)
+    wanted = schema.head()
     (row,) = await fetch(database.pool, _DIGEST)
     partitions = tuple(row["relname"] for row in await fetch(database.pool, _PARTITIONS)) if found else ()
     return Standing(
@@ -54,7 +54,7 @@ async def standing(database: Database) -> Standing:
         revision=found,
         wanted=wanted,
         functions_current=row["digest"] == schema.digest(),
-        newer=found is not None and not schema.known(found),
+        newer=found is not None and found not in schema.revisions(),
         partitions=partitions,
         months_ahead=await _months_ahead(database, partitions),
     )

@@ -85,9 +85,7 @@ async def test_a_claim_does_not_wait_for_runs_that_another_claim_has_locked(
     assert [lease.run_id for lease in again] == [first]
 
 
-async def test_a_run_whose_claim_was_rolled_back_keeps_its_attempts(
-    ledger: Ledger, connection: asyncpg.Connection
-) -> None:
+async def test_a_run_whose_claim_was_rolled_back_keeps_its_attempts(ledger: Ledger, connection: asyncpg.Connection) -> None:
     run = await ledger.submit("parse")
     transaction = connection.transaction()
     await transaction.start()

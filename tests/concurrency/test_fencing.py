@@ -55,9 +55,7 @@ async def test_a_zombie_is_refused_and_recorded_while_the_new_owner_completes(le
     assert (kinds.count("write.refused"), kinds.count("run.completed")) == (1, 1)
 
 
-async def test_a_reaper_passes_by_a_run_whose_late_beat_is_under_way(
-    ledger: Ledger, connection: asyncpg.Connection
-) -> None:
+async def test_a_reaper_passes_by_a_run_whose_late_beat_is_under_way(ledger: Ledger, connection: asyncpg.Connection) -> None:
     lease = await abandoned(ledger)
     transaction = connection.transaction()
     await transaction.start()
@@ -213,9 +211,7 @@ async def test_any_number_of_reapers_repair_each_run_once(ledger: Ledger) -> Non
         assert await types(ledger, lease.run_id) == ["run.submitted", "lease.acquired", "lease.expired"]
 
 
-async def test_a_reaper_does_not_wait_for_another_one_that_is_under_way(
-    ledger: Ledger, connection: asyncpg.Connection
-) -> None:
+async def test_a_reaper_does_not_wait_for_another_one_that_is_under_way(ledger: Ledger, connection: asyncpg.Connection) -> None:
     lease = await abandoned(ledger)
     transaction = connection.transaction()
     await transaction.start()

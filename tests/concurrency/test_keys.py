@@ -48,9 +48,7 @@ async def test_one_key_submitted_by_many_at_once_makes_one_run(ledger: Ledger) -
 async def test_one_key_submitted_at_once_with_different_contents_makes_one_run_and_errors_that_name_it(
     ledger: Ledger,
 ) -> None:
-    outcomes = await asyncio.gather(
-        *(ledger.submit("parse", i % 2, key="k") for i in range(10)), return_exceptions=True
-    )
+    outcomes = await asyncio.gather(*(ledger.submit("parse", i % 2, key="k") for i in range(10)), return_exceptions=True)
 
     (run,) = await ledger.list()
     assert {outcome.run_id for outcome in outcomes if isinstance(outcome, Run | DuplicateKey)} == {run.run_id}
@@ -60,9 +58,7 @@ async def test_one_key_submitted_at_once_with_different_contents_makes_one_run_a
 async def test_overlapping_keys_in_opposite_order_never_deadlock(ledger: Ledger) -> None:
     keys = [Submit(kind="parse", key=f"k-{i:02}") for i in range(30)]
 
-    batches = await asyncio.gather(
-        *(ledger.submit_many(keys[i:] + keys[:i] if i % 2 else keys[::-1]) for i in range(10))
-    )
+    batches = await asyncio.gather(*(ledger.submit_many(keys[i:] + keys[:i] if i % 2 else keys[::-1]) for i in range(10)))
 
     assert await event_count(ledger) == 30
     assert sum(one.created for batch in batches for one in batch) == 30

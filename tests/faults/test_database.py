@@ -100,9 +100,7 @@ class Fleet:
 
 
 @pytest.mark.parametrize("how", ["kill", "stop"])
-async def test_a_claim_loop_survives_the_end_of_its_server(
-    own_server: EmbeddedPostgres, own_ledger: Ledger, how: str
-) -> None:
+async def test_a_claim_loop_survives_the_end_of_its_server(own_server: EmbeddedPostgres, own_ledger: Ledger, how: str) -> None:
     fleet = Fleet(own_ledger)
     work = [asyncio.create_task(fleet.submits()), *(asyncio.create_task(fleet.works(f"w:{i}")) for i in range(3))]
     await until(lambda: len(fleet.completed) > 10)
@@ -132,9 +130,7 @@ async def test_a_claim_loop_survives_the_end_of_its_server(
     await assert_consistent(own_server.url())
 
 
-async def test_while_the_server_is_down_every_operation_says_so(
-    own_server: EmbeddedPostgres, own_ledger: Ledger
-) -> None:
+async def test_while_the_server_is_down_every_operation_says_so(own_server: EmbeddedPostgres, own_ledger: Ledger) -> None:
     lease = await claimed(own_ledger)
     await asyncio.to_thread(own_server.close)
 
@@ -164,13 +160,14 @@ async def test_while_the_server_is_down_every_operation_says_so(
 # -- single connections ---------------------------------------------------------------------------------------------------
 
 
-async def test_idle_connections_that_were_terminated_are_replaced(
-    ledger: Ledger, connection: asyncpg.Connection
-) -> None:
+async def test_idle_connections_that_were_terminated_are_replaced(ledger: Ledger, connection: asyncpg.Connection) -> None:
     await asyncio.gather(*(ledger.submit("parse") for _ in range(20)))
-    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    assert await connection.fetchval(f"SELECT count(pg_terminate_backend(pid)) {others}") > 1
-    await until(lambda: connection.fetchval(f"SELECT count(*) = 0 {others}"))
+    others = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    pids = [row["pid"] for row in await connection.fetch(others)]
+    assert len(pids) > 1
+    await connection.fetch("SELECT pg_terminate_backend(p) FROM unnest($1::int[]) AS p", pids)
+    left = "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = ANY ($1)"
+    await until(lambda: connection.fetchval(left, pids))
 
     outcomes = await asyncio.gather(*(ledger.submit("parse") for _ in range(20)), return_exceptions=True)
 
@@ -191,9 +188,7 @@ async def test_a_statement_whose_backend_is_terminated_writes_nothing_and_can_be
     await connection.execute("SELECT FROM ledger.run_state WHERE run_id = $1 FOR UPDATE", lease.run_id)
 
     call = asyncio.create_task(ledger.transition(lease, State.COMPLETED, output=1, key="k"))
-    waits = (
-        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"
-    )
+    waits = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"
     await until(lambda: connection.fetchval(waits))
     pid = await connection.fetchval(waits)
     await blocked(ledger, pid)
@@ -206,16 +201,16 @@ async def test_a_statement_whose_backend_is_terminated_writes_nothing_and_can_be
     assert (await ledger.transition(lease, State.COMPLETED, output=1, key="k")).version == 3
 
 
-async def test_a_cancelled_task_leaves_no_lock_and_nothing_half_written(
-    ledger: Ledger, connection: asyncpg.Connection
-) -> None:
+async def test_a_cancelled_task_leaves_no_lock_and_nothing_half_written(ledger: Ledger, connection: asyncpg.Connection) -> None:
     lease = await claimed(ledger)
     transaction = connection.transaction()
     await transaction.start()
     await connection.execute("SELECT FROM ledger.run_state WHERE run_id = $1 FOR UPDATE", lease.run_id)
 
     call = asyncio.create_task(ledger.transition(lease, State.COMPLETED))
-    waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"
+    waits = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"
+    )
     await until(lambda: connection.fetchval(waits))
     call.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -90,9 +90,7 @@ async def assert_done_once(ledger: Ledger, run_ids: list[UUID]) -> None:
         assert len({lease.token for lease in leases}) == len(leases) == kinds["lease.expired"] + 1
 
 
-async def test_the_runs_of_a_killed_worker_come_back_and_are_completed_by_another(
-    ledger: Ledger, database: str
-) -> None:
+async def test_the_runs_of_a_killed_worker_come_back_and_are_completed_by_another(ledger: Ledger, database: str) -> None:
     made = [one.run_id for one in await ledger.submit_many([Submit(kind="parse")] * 5)]
     claims = """
         leases = await ledger.claim("w:victim", limit=5, ttl=1)

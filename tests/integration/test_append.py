@@ -53,9 +53,7 @@ class Renamed(UserEvent):
 
 
 @pytest.mark.parametrize("state", sorted(State))
-async def test_a_note_may_be_added_to_a_run_in_any_state_and_changes_nothing_else(
-    ledger: Ledger, state: State
-) -> None:
+async def test_a_note_may_be_added_to_a_run_in_any_state_and_changes_nothing_else(ledger: Ledger, state: State) -> None:
     run_id, _ = await brought_to(ledger, state)
     before = await ledger.get(run_id)
 
@@ -168,9 +166,7 @@ async def test_a_users_own_fields_may_share_names_with_facts_of_the_ledger(ledge
     assert (event.name, event.token, event.worker_id, event.tags) == ("x" * 300, "t", 7, {"a": 1})
 
 
-async def test_a_users_own_event_of_an_older_schema_is_upcast(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_users_own_event_of_an_older_schema_is_upcast(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     class Measured(UserEvent):
         type: Literal["acme.measured"] = "acme.measured"
         inches: float
@@ -201,9 +197,7 @@ async def test_a_users_own_event_of_an_older_schema_is_upcast(
 
 
 @pytest.mark.parametrize("error", [KeyError, ValueError, ZeroDivisionError])
-async def test_an_upcaster_that_fails_hides_neither_its_event_nor_the_others(
-    ledger: Ledger, error: type[Exception]
-) -> None:
+async def test_an_upcaster_that_fails_hides_neither_its_event_nor_the_others(ledger: Ledger, error: type[Exception]) -> None:
     type_ = f"acme.broken_{error.__name__.lower()}"
 
     class Broken(UserEvent):
@@ -252,7 +246,9 @@ def test_the_ledgers_own_prefixes_cannot_be_taken(prefix: str) -> None:
     assert taken not in CATALOGUE
 
 
-@pytest.mark.parametrize("bad", ["acme", "Acme.read", "acme.", ".read", "acme read", "acme.réad", "a." + "x" * 79, "acme.read\n"])
+@pytest.mark.parametrize(
+    "bad", ["acme", "Acme.read", "acme.", ".read", "acme read", "acme.réad", "a." + "x" * 79, "acme.read\n"]
+)
 def test_a_type_that_is_no_dotted_lower_case_name_cannot_be_taken(bad: str) -> None:
     with pytest.raises(InvalidValue, match="event type"):
         type("Mine", (UserEvent,), {"type": bad, "__annotations__": {"type": str}, "__module__": __name__})
@@ -272,9 +268,7 @@ async def test_a_users_own_event_cannot_follow_the_end_of_a_run(ledger: Ledger, 
 
 
 @pytest.mark.parametrize("state", sorted(set(State) - TERMINAL))
-async def test_a_users_own_event_may_be_appended_by_anyone_while_the_run_is_open(
-    ledger: Ledger, state: State
-) -> None:
+async def test_a_users_own_event_may_be_appended_by_anyone_while_the_run_is_open(ledger: Ledger, state: State) -> None:
     run_id, _ = await brought_to(ledger, state)
 
     await ledger.append(run_id, PageRead(page=1))
@@ -292,7 +286,9 @@ async def test_what_moves_a_run_cannot_be_appended(ledger: Ledger) -> None:
     assert await types(ledger, lease.run_id) == ["run.submitted", "lease.acquired"]
 
 
-@pytest.mark.parametrize("type_", ["run.completed", "step.mine", "note.mine", "x", "acme", "No Such: Type!", "a\x00.b", "a." + "x" * 90])
+@pytest.mark.parametrize(
+    "type_", ["run.completed", "step.mine", "note.mine", "x", "acme", "No Such: Type!", "a\x00.b", "a." + "x" * 90]
+)
 async def test_a_type_that_no_subclass_could_have_cannot_be_appended_either(ledger: Ledger, type_: str) -> None:
     lease = await claimed(ledger)
 

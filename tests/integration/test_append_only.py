@@ -66,9 +66,7 @@ async def test_not_even_the_owner_can_change_or_delete_what_was_appended(
     assert await event_count(ledger) == 1
 
 
-async def test_a_truncate_by_way_of_another_table_is_refused_too(
-    ledger: Ledger, connection: asyncpg.Connection
-) -> None:
+async def test_a_truncate_by_way_of_another_table_is_refused_too(ledger: Ledger, connection: asyncpg.Connection) -> None:
     await ledger.submit("parse", {"a": 1})
 
     for statement in ("TRUNCATE ledger.run_state, ledger.event", "TRUNCATE ledger.payload CASCADE"):
@@ -95,9 +93,7 @@ async def test_an_upsert_or_merge_changes_no_event(ledger: Ledger, connection: a
 
 
 @pytest.mark.parametrize("role", ["origin", "replica"])
-async def test_no_event_gets_into_a_partition_past_the_fold(
-    ledger: Ledger, connection: asyncpg.Connection, role: str
-) -> None:
+async def test_no_event_gets_into_a_partition_past_the_fold(ledger: Ledger, connection: asyncpg.Connection, role: str) -> None:
     run = await ledger.submit("parse")
     await connection.execute(f"SET session_replication_role = {role}")
     columns = "project_id, run_id, version, recorded_at, type, actor, hash"
@@ -250,9 +246,7 @@ async def as_role(database: str, login: str, connection: asyncpg.Connection, *ro
     return f"{database}{'&' if '?' in database else '?'}role={login}"
 
 
-async def test_a_worker_login_can_do_every_operation(
-    database: str, connection: asyncpg.Connection, login: str
-) -> None:
+async def test_a_worker_login_can_do_every_operation(database: str, connection: asyncpg.Connection, login: str) -> None:
     url = await as_role(database, login, connection, "runfold_worker")
 
     async with Ledger.open(url, PROJECT) as ledger:
@@ -374,9 +368,7 @@ async def test_a_login_without_a_role_can_neither_read_nor_call_anything(
             pass
 
 
-async def test_the_public_has_no_right_on_anything_of_the_schema(
-    database: str, connection: asyncpg.Connection
-) -> None:
+async def test_the_public_has_no_right_on_anything_of_the_schema(database: str, connection: asyncpg.Connection) -> None:
     functions = await connection.fetch(
         "SELECT oid::regprocedure::text AS f FROM pg_proc WHERE pronamespace = 'ledger'::regnamespace "
         "AND has_function_privilege('public', oid, 'EXECUTE')"
@@ -392,9 +384,7 @@ async def test_the_public_has_no_right_on_anything_of_the_schema(
     assert not await connection.fetchval("SELECT has_schema_privilege('public', 'ledger', 'USAGE, CREATE')")
 
 
-async def test_the_roles_may_execute_the_operations_and_nothing_more(
-    database: str, connection: asyncpg.Connection
-) -> None:
+async def test_the_roles_may_execute_the_operations_and_nothing_more(database: str, connection: asyncpg.Connection) -> None:
     async def may(role: str) -> set[str]:
         return {
             row["proname"]

@@ -106,9 +106,7 @@ SUBMITS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", SUBMITS)
-async def test_a_submit_that_makes_no_sense_names_what_is_wrong_and_writes_nothing(
-    ledger: Ledger, case: str
-) -> None:
+async def test_a_submit_that_makes_no_sense_names_what_is_wrong_and_writes_nothing(ledger: Ledger, case: str) -> None:
     wrong, named = SUBMITS[case]
     given: dict[str, Any] = {"kind": "fresh", "key": "k"} | wrong
 
@@ -325,9 +323,7 @@ async def test_a_database_that_is_not_migrated_says_how_to_and_is_left_alone(emp
     await connection.close()
 
 
-async def test_a_database_that_was_migrated_by_newer_code_is_left_alone(
-    database: str, connection: asyncpg.Connection
-) -> None:
+async def test_a_database_that_was_migrated_by_newer_code_is_left_alone(database: str, connection: asyncpg.Connection) -> None:
     await connection.execute("UPDATE ledger.alembic_version SET version_num = '9999'")
 
     with pytest.raises(NewerSchema, match="9999") as caught:

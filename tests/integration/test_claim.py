@@ -175,9 +175,7 @@ async def test_the_mark_of_one_kind_hides_no_run_of_another(ledger: Ledger) -> N
     assert lease.run_id == other.run_id
 
 
-async def test_a_claim_that_ends_short_at_the_mark_looks_from_the_start_again(
-    ledger: Ledger, database: str
-) -> None:
+async def test_a_claim_that_ends_short_at_the_mark_looks_from_the_start_again(ledger: Ledger, database: str) -> None:
     await ledger.submit_many([Submit(kind="parse")] * 4)
     (oldest, *_) = await ledger.claim("w:1", limit=3)
     async with Ledger.open(database, ledger.project_id) as other:

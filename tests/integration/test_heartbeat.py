@@ -107,9 +107,7 @@ async def test_the_beat_for_a_parked_run_is_lost(ledger: Ledger) -> None:
     assert told.lost
 
 
-async def test_the_beat_for_a_run_that_is_not_in_the_project_is_lost_and_written_nowhere(
-    ledger: Ledger, database: str
-) -> None:
+async def test_the_beat_for_a_run_that_is_not_in_the_project_is_lost_and_written_nowhere(ledger: Ledger, database: str) -> None:
     lease = await claimed(ledger)
     before = await event_count(ledger)
 

@@ -20,9 +20,7 @@ UNKNOWN = "01890000-0000-7000-8000-000000000000"
 
 async def an_eventful_life(ledger: Ledger) -> list[Run]:
     """Lead one run through nearly everything; give the run after each event."""
-    run = await ledger.submit(
-        "parse", {"path": "a.py"}, key="k", priority=3, max_attempts=5, deadline=3600, tags=["x", 'y"\\']
-    )
+    run = await ledger.submit("parse", {"path": "a.py"}, key="k", priority=3, max_attempts=5, deadline=3600, tags=["x", 'y"\\'])
     seen = [run]
 
     async def then(action: Callable[[], Awaitable[object]]) -> None:

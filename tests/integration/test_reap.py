@@ -82,9 +82,7 @@ async def test_a_lapsed_lease_is_named_by_its_token_whatever_was_appended_since(
         (State.WAITING_APPROVAL, State.TIMEOUT, "run.timed_out"),
     ],
 )
-async def test_a_lapsed_lease_with_no_attempt_left_ends_the_run(
-    ledger: Ledger, state: State, end: State, type_: str
-) -> None:
+async def test_a_lapsed_lease_with_no_attempt_left_ends_the_run(ledger: Ledger, state: State, end: State, type_: str) -> None:
     lease = await claimed(ledger, ttl=TINY, max_attempts=1)
     if state != State.RUNNING:
         await ledger.transition(lease, state)

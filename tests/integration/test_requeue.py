@@ -142,9 +142,7 @@ async def test_a_finished_run_cannot_be_given_back(ledger: Ledger, operation: st
 
 
 @pytest.mark.parametrize("operation", ["release", "retry"])
-async def test_a_run_that_somebody_asked_to_cancel_is_cancelled_when_it_is_given_back(
-    ledger: Ledger, operation: str
-) -> None:
+async def test_a_run_that_somebody_asked_to_cancel_is_cancelled_when_it_is_given_back(ledger: Ledger, operation: str) -> None:
     lease = await claimed(ledger)
     await ledger.cancel(lease.run_id, actor="ann")
 

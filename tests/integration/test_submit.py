@@ -128,7 +128,7 @@ async def test_tags_survive_quotes_backslashes_and_unicode(ledger: Ledger) -> No
 
 
 async def test_every_text_field_survives_quotes_backslashes_and_unicode(ledger: Ledger) -> None:
-    odd = 'ü"\\\'{}:%s $1 東京 \N{ROCKET}'
+    odd = "ü\"\\'{}:%s $1 東京 \N{ROCKET}"
 
     run = await ledger.submit(odd, {odd: odd}, key=odd)
     (lease,) = await ledger.claim(odd)
@@ -172,9 +172,7 @@ async def test_the_same_key_gives_the_run_as_it_is_now(ledger: Ledger) -> None:
         {"tags": ["t"]},
     ],
 )
-async def test_the_same_key_with_other_content_is_an_error_that_names_both(
-    ledger: Ledger, other: dict[str, Any]
-) -> None:
+async def test_the_same_key_with_other_content_is_an_error_that_names_both(ledger: Ledger, other: dict[str, Any]) -> None:
     same: dict[str, Any] = {"kind": "parse", "input": 1, "key": "k"}
     first = await ledger.submit(**same)
 
@@ -280,9 +278,7 @@ async def test_a_run_submitted_in_an_asyncpg_transaction_never_was_when_that_rol
     assert (await ledger.submit("other", key="k")).kind == "other"
 
 
-async def test_a_savepoint_takes_back_only_what_was_submitted_in_it(
-    ledger: Ledger, connection: asyncpg.Connection
-) -> None:
+async def test_a_savepoint_takes_back_only_what_was_submitted_in_it(ledger: Ledger, connection: asyncpg.Connection) -> None:
     async with connection.transaction():
         kept = await ledger.submit("parse", key="kept", connection=connection)
         savepoint = connection.transaction()
@@ -293,9 +289,7 @@ async def test_a_savepoint_takes_back_only_what_was_submitted_in_it(
     assert [run.run_id for run in await ledger.list()] == [kept.run_id]
 
 
-async def test_a_run_submitted_on_a_sqlalchemy_connection_exists_when_that_commits(
-    ledger: Ledger, engine: AsyncEngine
-) -> None:
+async def test_a_run_submitted_on_a_sqlalchemy_connection_exists_when_that_commits(ledger: Ledger, engine: AsyncEngine) -> None:
     async with engine.begin() as joined:
         run = await ledger.submit(
             "parse", {"a": ["%s", ":x", "$1"]}, key="k", tags=ODD_TAGS, delay=1, deadline=60, connection=joined

@@ -81,9 +81,7 @@ async def test_a_legal_edge_under_a_lease_is_one_event_of_its_type(
 
 
 @pytest.mark.parametrize(("source", "target"), ILLEGAL)
-async def test_an_illegal_edge_is_refused_and_appends_nothing(
-    ledger: Ledger, source: State, target: State
-) -> None:
+async def test_an_illegal_edge_is_refused_and_appends_nothing(ledger: Ledger, source: State, target: State) -> None:
     run_id, lease = await brought_to(ledger, source)
     before = await ledger.get(run_id)
 
@@ -102,9 +100,7 @@ async def test_an_illegal_edge_is_refused_and_appends_nothing(
 
 @pytest.mark.parametrize("state", sorted(WAITING))
 @pytest.mark.parametrize("target", sorted(State))
-async def test_a_parked_run_takes_the_same_edges_by_its_id_and_no_others(
-    ledger: Ledger, state: State, target: State
-) -> None:
+async def test_a_parked_run_takes_the_same_edges_by_its_id_and_no_others(ledger: Ledger, state: State, target: State) -> None:
     lease = await waiting(ledger, state, park=True)
     before = await ledger.get(lease.run_id)
 
@@ -153,9 +149,7 @@ async def test_a_transition_carries_its_facts_into_the_run_and_the_history(ledge
 async def test_a_failure_carries_its_code_and_detail(ledger: Ledger) -> None:
     lease = await claimed(ledger)
 
-    run = await ledger.transition(
-        lease, State.FAILED, error_code="E-TOOL-007", error_detail={"trace": ["a", "b"], "exit": 1}
-    )
+    run = await ledger.transition(lease, State.FAILED, error_code="E-TOOL-007", error_detail={"trace": ["a", "b"], "exit": 1})
     event = await newest(ledger, lease.run_id, RunFailed)
 
     assert (run.error_code, run.error_detail) == ("E-TOOL-007", {"trace": ["a", "b"], "exit": 1})
@@ -298,9 +292,7 @@ async def test_a_lease_from_before_the_parking_is_no_lease(ledger: Ledger) -> No
     assert (await ledger.get(lease.run_id)).available_at is None
 
 
-async def test_a_run_of_another_project_is_not_found_with_or_without_its_lease(
-    ledger: Ledger, database: str
-) -> None:
+async def test_a_run_of_another_project_is_not_found_with_or_without_its_lease(ledger: Ledger, database: str) -> None:
     lease = await claimed(ledger)
     before = await event_count(ledger)
 
@@ -364,9 +356,7 @@ async def test_a_repeated_key_gives_the_first_outcome_after_the_run_has_moved_on
         {"reason": "other"},
     ],
 )
-async def test_the_same_key_with_other_content_is_an_error_that_names_both(
-    ledger: Ledger, other: dict[str, Any]
-) -> None:
+async def test_the_same_key_with_other_content_is_an_error_that_names_both(ledger: Ledger, other: dict[str, Any]) -> None:
     lease = await claimed(ledger)
     first = await ledger.transition(lease, State.COMPLETED, output=1, key="k")
     given: dict[str, Any] = {"to_state": State.COMPLETED, "output": 1, "key": "k"} | other
@@ -379,9 +369,7 @@ async def test_the_same_key_with_other_content_is_an_error_that_names_both(
 
 
 @pytest.mark.parametrize("other", [{"wait": 99}, {"wait_outcome": State.TIMEOUT}, {"park": True}])
-async def test_how_long_an_approval_may_take_is_part_of_the_content_of_a_key(
-    ledger: Ledger, other: dict[str, Any]
-) -> None:
+async def test_how_long_an_approval_may_take_is_part_of_the_content_of_a_key(ledger: Ledger, other: dict[str, Any]) -> None:
     lease = await claimed(ledger)
     same: dict[str, Any] = {"wait": 10, "wait_outcome": State.CANCELLED, "key": "k"}
     await ledger.transition(lease, State.WAITING_APPROVAL, **same)

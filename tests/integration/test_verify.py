@@ -121,9 +121,7 @@ async def test_a_deleted_payload_is_found(open_ledger: Ledger, mallory: Mallory)
     assert await found(open_ledger, run_id) == (4, "payload")
 
 
-async def test_a_payload_that_is_moved_to_another_event_is_found(
-    open_ledger: Ledger, mallory: Mallory
-) -> None:
+async def test_a_payload_that_is_moved_to_another_event_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
     run_id = await told(open_ledger)
 
     await mallory.execute("UPDATE ledger.payload SET version = 3 WHERE run_id = $1 AND version = 4", run_id)
@@ -153,9 +151,7 @@ OTHER = {"wait_outcome": "'timeout'"}
 
 
 @pytest.mark.parametrize("version", [1, 3, 5])
-async def test_a_change_of_any_fact_of_any_event_is_found(
-    open_ledger: Ledger, mallory: Mallory, version: int
-) -> None:
+async def test_a_change_of_any_fact_of_any_event_is_found(open_ledger: Ledger, mallory: Mallory, version: int) -> None:
     run_id = await told(open_ledger)
     await mallory.execute("CREATE TABLE backup AS SELECT * FROM ledger.event")
     one = f"e.run_id = '{run_id}' AND e.version = {version}"
@@ -202,9 +198,7 @@ async def test_a_changed_hash_is_found(open_ledger: Ledger, mallory: Mallory) ->
 
 
 @pytest.mark.parametrize(("version", "first"), [(1, 2), (3, 4), (5, 6)])
-async def test_a_deleted_event_is_found(
-    open_ledger: Ledger, mallory: Mallory, version: int, first: int
-) -> None:
+async def test_a_deleted_event_is_found(open_ledger: Ledger, mallory: Mallory, version: int, first: int) -> None:
     run_id = await told(open_ledger)
 
     await mallory.execute("DELETE FROM ledger.event WHERE run_id = $1 AND version = $2", run_id, version)
