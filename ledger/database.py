@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
@@ -27,8 +28,8 @@ from ledger.errors import (
 )
 
 OLDEST_SERVER: Final = 15
-_FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-# InternalClientError: what the driver raises when a connection dies just before a statement is sent
+FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What the driver raises; InternalClientError when a connection dies just before a statement is sent."""
 Connection: TypeAlias = "asyncpg.Connection[Any] | AsyncConnection | AsyncSession"
 """What a caller may hand over to have a command join a transaction of its own."""
 Pool: TypeAlias = "asyncpg.Pool[Any]"
@@ -45,7 +46,7 @@ async def open_pool(url: str, size: int) -> Pool:
             reset=_keep,
             server_settings={"application_name": "runfold", "TimeZone": "UTC"},
         )
-    except (OSError, ValueError, TimeoutError, *_FAILURES) as error:
+    except (OSError, ValueError, TimeoutError, *FAILURES) as error:
         raise DatabaseUnavailable(shown(url), str(error) or type(error).__name__) from error
 
 
@@ -70,10 +71,13 @@ async def check(pool: Pool, revisions: Sequence[str]) -> None:
 
 async def schema_revision(pool: Pool) -> tuple[int, str | None]:
     """Give the server's version number and the schema revision of the database, if it has one."""
-    number = int(await pool.fetchval("SELECT current_setting('server_version_num')"))
-    if await pool.fetchval("SELECT to_regclass('ledger.alembic_version')") is None:
-        return number, None
-    return number, await pool.fetchval("SELECT version_num FROM ledger.alembic_version")
+    [server] = await fetch(
+        pool, "SELECT current_setting('server_version_num')::int AS number, to_regclass('ledger.alembic_version') AS found"
+    )
+    if server["found"] is None:
+        return server["number"], None
+    [revision] = await fetch(pool, "SELECT version_num FROM ledger.alembic_version")
+    return server["number"], revision["version_num"]
 
 
 async def fetch(source: Pool | Connection, sql: str, *args: Any) -> Sequence[Mapping[str, Any]]:
@@ -86,7 +90,7 @@ async def fetch(source: Pool | Connection, sql: str, *args: Any) -> Sequence[Map
         return await source.fetch(sql, *args)
     except DBAPIError as error:
         raise translated(getattr(error.orig, "__cause__", None) or error, args) from error
-    except (*_FAILURES, OSError, TimeoutError) as error:
+    except (*FAILURES, OSError, TimeoutError) as error:
         raise translated(error, args) from error
     except (OverflowError, asyncpg.exceptions.DataError) as error:
         raise InvalidValue("value", args, f"does not fit its column: {error}") from error
@@ -125,11 +129,9 @@ def sqlalchemy_url(url: str) -> str:
 
 
 def shown(url: str) -> str:
-    """Write the URL for people: without its password."""
-    parts = urlsplit(url)
-    if parts.password:
-        parts = parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@"))
-    return unquote(_unsplit(parts))
+    """Write the URL for people: without its password, wherever it stands."""
+    without = re.sub(r"(://[^:/?#@]*):.*@", r"\1:***@", url)
+    return unquote(re.sub(r"([?&](?:password|sslpassword|passfile)=)[^&]*", r"\1***", without))
 
 
 def _parsed(url: str) -> SplitResult:

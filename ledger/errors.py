@@ -128,7 +128,9 @@ class AccessDenied(LedgerError):
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
-        super().__init__(f"{reason}: grant the login role runfold_worker (or runfold_reader to read only)")
+        super().__init__(
+            f"{reason}: grant the login runfold_worker to run, runfold_reader to read; projects are made by the schema's owner"
+        )
 
 
 class DatabaseRefused(LedgerError):

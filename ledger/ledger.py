@@ -15,7 +15,7 @@ from ledger.claiming import Marks
 from ledger.commands import Submit, Target, Transition, check_distinct, columns, event_row
 from ledger.content import check_duration, check_int, check_run_id, check_text, encode_payload
 from ledger.database import Connection, Pool, fetch
-from ledger.errors import DuplicateKey, InvalidValue, LedgerError
+from ledger.errors import DuplicateKey, IllegalTransition, LedgerError
 from ledger.events import Event
 from ledger.identity import default_actor
 from ledger.lifecycle import LEASE_EXPIRED, State
@@ -232,7 +232,7 @@ class Ledger(Reader):
     async def _decide(self, run_id: UUID | str, state: State, actor: str, reason: str | None, facts: dict[str, Any]) -> Run:
         run = await self.get(run_id)
         if run.state != State.WAITING_APPROVAL:
-            raise InvalidValue("run", str(run.run_id), f"is {run.state} and waits for no approval")
+            raise IllegalTransition(run.run_id, run.state, state, "it waits for no approval")
         facts.setdefault("expected_version", run.version if run.is_parked else None)
         return await self.transition(run.run_id, state, actor=actor, reason=reason, **facts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from ledger.errors import ConfigurationError, InvalidValue, UnknownProject
 from ledger.settings import Settings
 
 DEFAULT_PROJECT: Final = "default"
-_PROJECT = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+_PROJECT: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,7 @@ class Database:
 
     async def create_project(self, project_id: str) -> bool:
         """Make a project; give whether it is new. Raises InvalidValue for a name that cannot be one."""
-        import re
-
-        if not re.match(_PROJECT, project_id):
+        if not _PROJECT.fullmatch(project_id):
             raise InvalidValue(
                 "project",
                 project_id,

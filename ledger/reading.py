@@ -113,11 +113,11 @@ class Reader:
 
         Never raises for what it finds; see `Report`. Raises RunNotFound.
         """
-        wanted = None
-        if run_id is not None:
-            wanted = check_run_id(run_id)
-            await self.get(wanted)
-        return await verify(self.pool, self.project_id, wanted)
+        wanted = None if run_id is None else check_run_id(run_id)
+        report = await verify(self.pool, self.project_id, wanted)
+        if wanted is not None and not report.events and report.ok:
+            raise RunNotFound(wanted, self.project_id)
+        return report
 
     async def _require_kind(self, kind: str) -> None:
         query = select(kind_table.c.kind).where(kind_table.c.project_id == self.project_id).order_by(kind_table.c.kind)

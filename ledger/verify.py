@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
-from ledger.database import Pool
+from ledger.database import FAILURES, Pool, translated
 from ledger.proof.chain import ChainCheck, Finding
 
 MAX_FINDINGS: Final = 100
@@ -55,6 +55,13 @@ async def verify(
     `progress` is told how many of how many events are done.
     """
     first, last = (_FIRST, _LAST) if run_id is None else (run_id, run_id)
+    try:
+        return await _verify(pool, project_id, first, last, progress)
+    except (*FAILURES, OSError) as error:
+        raise translated(error, (project_id,)) from error
+
+
+async def _verify(pool: Pool, project_id: str, first: UUID, last: UUID, progress: Callable[[int, int], None] | None) -> Report:
     chain = ChainCheck()
     async with (
         pool.acquire() as connection,

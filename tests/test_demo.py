@@ -48,11 +48,7 @@ def start(home: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
     def demo() -> subprocess.Popen[str]:
         environment = {**os.environ, "RUNFOLD_HOME": str(home)}
         pipe = subprocess.PIPE
-        started.append(
-            subprocess.Popen(
-                [sys.executable, "-c", code], env=environment, stdout=pipe, stderr=pipe, text=True
-            )
-        )
+        started.append(subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=pipe, stderr=pipe, text=True))
         return started[-1]
 
     yield demo
@@ -187,9 +183,7 @@ async def test_a_worker_that_ends_unasked_fails_the_demo_with_one_clear_line(
 
 
 def test_files_are_measured_for_real(tmp_path: Path) -> None:
-    text = (
-        "class A:\n    def f(self):\n        if self:\n            return 1\n\n\nasync def g():\n    pass\n"
-    )
+    text = "class A:\n    def f(self):\n        if self:\n            return 1\n\n\nasync def g():\n    pass\n"
     path = tmp_path / "some.py"
     path.write_text(text)
 

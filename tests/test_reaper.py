@@ -66,9 +66,7 @@ async def abandoned(ledger: Ledger, count: int = 1) -> list[Lease]:
 
 async def compensations(ledger: Ledger) -> Counter[tuple[UUID, int | None]]:
     """Count every lease.expired of the project, by its run and the event that it compensates."""
-    rows = await ledger.pool.fetch(
-        "SELECT run_id, compensates FROM ledger.event WHERE type = 'lease.expired'"
-    )
+    rows = await ledger.pool.fetch("SELECT run_id, compensates FROM ledger.event WHERE type = 'lease.expired'")
     return Counter((row["run_id"], row["compensates"]) for row in rows)
 
 
@@ -82,9 +80,7 @@ def cut(server: Server, database: str) -> Callable[[], AbstractAsyncContextManag
         admin = await asyncpg.connect(server.url)
         try:
             await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-            await admin.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name
-            )
+            await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
             yield
         finally:
             await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
@@ -93,9 +89,7 @@ def cut(server: Server, database: str) -> Callable[[], AbstractAsyncContextManag
     return outage
 
 
-async def test_the_first_sweep_waits_one_lease_from_the_first_answer(
-    ledger: Ledger, make: Make, clock: Clock
-) -> None:
+async def test_the_first_sweep_waits_one_lease_from_the_first_answer(ledger: Ledger, make: Make, clock: Clock) -> None:
     (lease,) = await abandoned(ledger)
     reaper = make()
 
@@ -262,8 +256,7 @@ async def test_it_makes_partitions_ahead_at_the_start_and_hourly(
 
 async def _partitions(connection: asyncpg.Connection[asyncpg.Record]) -> list[str]:
     rows = await connection.fetch(
-        "SELECT inhrelid::regclass::text AS name FROM pg_inherits "
-        "WHERE inhparent = 'ledger.event'::regclass ORDER BY 1"
+        "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'ledger.event'::regclass ORDER BY 1"
     )
     return [row["name"] for row in rows]
 
@@ -273,9 +266,7 @@ async def _drop(connection: asyncpg.Connection[asyncpg.Record], partition: str) 
     await connection.execute(f"DROP TABLE {partition}")
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"every": 0}, {"every": -1}, {"grace": -1}, {"grace": float("nan")}, {"limit": 0}]
-)
+@pytest.mark.parametrize("wrong", [{"every": 0}, {"every": -1}, {"grace": -1}, {"grace": float("nan")}, {"limit": 0}])
 async def test_settings_that_make_no_sense_are_refused(ledger: Ledger, wrong: dict[str, float]) -> None:
     with pytest.raises(InvalidValue, match=next(iter(wrong))):
         Reaper(ledger, **wrong)  # type: ignore[arg-type]  # the wrong values are the point

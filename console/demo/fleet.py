@@ -48,9 +48,7 @@ class Fleet:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Stop the workers: in order, or with little patience if the block failed."""
         self._stop(STOP_SECONDS if kind is None else HURRIED_SECONDS)
 

@@ -30,7 +30,7 @@ _BLOCKS: Final = (
 )  # fmt: skip
 
 
-class ToolFailed(Exception):  # noqa: N818  named after the fact, as the ledger's errors are
+class ToolFailed(Exception):
     """The tool did not answer; the message is what it said."""
 
 

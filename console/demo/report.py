@@ -49,9 +49,7 @@ class Talk:
         """Show how far the runs are."""
         done = sum(count for state, count in states.items() if state in TERMINAL)
         open_ = [f"{count} {state}" for state, count in sorted(states.items()) if state not in TERMINAL]
-        self._progress.update(
-            self._bar, completed=done, total=total, description=", ".join(open_) or "all ended"
-        )
+        self._progress.update(self._bar, completed=done, total=total, description=", ".join(open_) or "all ended")
 
 
 @contextmanager

@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 Show = Callable[[States, int], None]
 
 
-class DemoFailed(Exception):  # noqa: N818  named after the fact, as the ledger's errors are
+class DemoFailed(Exception):
     """The demo cannot go on; the message says why."""
 
 
@@ -48,9 +48,7 @@ async def play(limit: int, say: Say, show: Show) -> Outcome:
         project = f"demo-{datetime.now(UTC):%Y%m%dt%H%M%Sz}-{secrets.token_hex(2)}"
         await database.require_project(project, create=True)
         ledger = Ledger(database.pool, project, settings)
-        await ledger.submit_many(
-            {"kind": KIND, "input": {"path": str(path), "bytes": size}} for path, size in files
-        )
+        await ledger.submit_many({"kind": KIND, "input": {"path": str(path), "bytes": size}} for path, size in files)
         say(f"{len(files)} runs submitted to project {project}, one a file; {WORKERS} workers start")
         outcome = Outcome(project, len(files))
         largest = max(files, key=lambda one: one[1])[0]
@@ -106,15 +104,11 @@ class Director:
                 continue
             if run.input["path"] == self._unwanted:
                 reason = "the largest file of all: split it first"
-                self._outcome.rejected.append(
-                    await self._ledger.reject(run.run_id, actor=REVIEWER, reason=reason)
-                )
+                self._outcome.rejected.append(await self._ledger.reject(run.run_id, actor=REVIEWER, reason=reason))
                 self._say(f"{REVIEWER} rejected {self._unwanted}")
             else:
                 reason = "large, but in one piece for a reason"
-                self._outcome.granted.append(
-                    await self._ledger.approve(run.run_id, actor=REVIEWER, reason=reason)
-                )
+                self._outcome.granted.append(await self._ledger.approve(run.run_id, actor=REVIEWER, reason=reason))
 
 
 def _has_beats(run: Run) -> bool:

@@ -104,15 +104,11 @@ class Worker:
 
     async def _ask_tool(self, lease: Lease, path: Path, size: int) -> None:
         words, names = tool()
-        await self._ledger.transition(
-            lease, State.WAITING_TOOL, name=words[0], content={"input": {"path": str(path)}}
-        )
+        await self._ledger.transition(lease, State.WAITING_TOOL, name=words[0], content={"input": {"path": str(path)}})
         try:
             answer = await asyncio.to_thread(call_tool, words, names, path)
         except ToolFailed as error:
-            await self._ledger.transition(
-                lease, State.RUNNING, name=words[0], error_code=TOOL_FAILED, error_detail=str(error)
-            )
+            await self._ledger.transition(lease, State.RUNNING, name=words[0], error_code=TOOL_FAILED, error_detail=str(error))
             raise
         await self._ledger.transition(
             lease,
@@ -134,7 +130,7 @@ class Worker:
             wait=APPROVAL_SECONDS,
         )
 
-    async def _close(self, lease: Lease, state: State, **facts: Any) -> None:  # noqa: ANN401  handed on as they are
+    async def _close(self, lease: Lease, state: State, **facts: Any) -> None:
         """Make the last write under the lease; no beat for it is under way or follows."""
         async with self._writing:
             self._held.pop(lease.run_id, None)

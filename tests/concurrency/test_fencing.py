@@ -32,7 +32,7 @@ async def other(database: str) -> AsyncIterator[asyncpg.Connection]:
     await opened.close()
 
 
-def beat(connection: asyncpg.Connection, *leases: Lease) -> "asyncio.Future[list[asyncpg.Record]]":
+def beat(connection: asyncpg.Connection, *leases: Lease) -> asyncio.Future[list[asyncpg.Record]]:
     """Send a heartbeat in whatever transaction the connection has open."""
     runs, tokens = [lease.run_id for lease in leases], [lease.token for lease in leases]
     ttls = [timedelta(seconds=60)] * len(leases)
