@@ -19,7 +19,7 @@ from ledger.content import (
     encode_payload,
 )
 from ledger.errors import InvalidValue
-from ledger.events import CATALOGUE, Event, StepCompleted, StepFailed, UserEvent
+from ledger.events import CATALOGUE, Event, StepCompleted, StepFailed, UserEvent, check_user_type
 from ledger.lifecycle import State
 from ledger.run import Lease
 
@@ -109,7 +109,7 @@ class Transition:
             check_sha256(self.output_sha256),
             None if self.wait is None else check_duration("wait", self.wait, positive=True),
             str(self.wait_outcome) if waits else None,
-            self.expected_version,
+            check_version(self.expected_version),
             None if self.key is None else check_text("key", self.key),
         )
 
@@ -143,7 +143,12 @@ def event_row(run: Target, event: Event, limit_bytes: int, expected: int | None,
             event.type,
             "cannot be appended as such: append notes, steps and your own UserEvent types",
         )
-    facts = event.model_dump(include={"name", "error_code", "cost_usd", "step_count"})
+    included = {"cost_usd", "step_count"}
+    if isinstance(event, UserEvent):
+        check_user_type(event.type)
+    else:
+        included |= {"name", "error_code"}
+    facts = event.model_dump(include=included)
     name, error_code, cost, steps = (facts.get(f) for f in ("name", "error_code", "cost_usd", "step_count"))
     return (
         run_id,
@@ -155,7 +160,7 @@ def event_row(run: Target, event: Event, limit_bytes: int, expected: int | None,
         encode_payload(event.content(), limit_bytes),
         None if cost is None else check_cost("cost_usd", cost),
         None if steps is None else check_int("step_count", steps, least=-MAX_INT),
-        expected,
+        check_version(expected),
         None if key is None else check_text("key", key),
     )
 
@@ -163,8 +168,13 @@ def event_row(run: Target, event: Event, limit_bytes: int, expected: int | None,
 def identify(run: Target) -> tuple[UUID, int | None]:
     """Give the run's id, and the token if it is named by a lease."""
     if isinstance(run, Lease):
-        return run.run_id, run.token
+        return check_run_id(run.run_id), check_int("token", run.token, least=1)
     return check_run_id(run), None
+
+
+def check_version(value: int | None) -> int | None:
+    """Give the version a caller expects; raise InvalidValue for what can be none."""
+    return None if value is None else check_int("expected_version", value, least=1)
 
 
 def check_state(value: object) -> State:
@@ -196,11 +206,11 @@ def columns(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
     return arrays
 
 
-def check_distinct(runs: Sequence[UUID]) -> None:
-    """Raise InvalidValue when a run is named twice in one call."""
-    if len(set(runs)) != len(runs):
-        twice = next(run for run in runs if runs.count(run) > 1)
-        raise InvalidValue("run", str(twice), "is named twice in one call: its events have an order, so make two calls")
+def check_distinct(what: str, given: Sequence[Any]) -> None:
+    """Raise InvalidValue when a run or a key is named twice in one call."""
+    if len(set(given)) != len(given):
+        twice = next(one for one in given if given.count(one) > 1)
+        raise InvalidValue(what, str(twice), "is named twice in one call: make two calls, in the order you mean")
 
 
 def _deadline(value: datetime | float | timedelta | None) -> tuple[datetime | None, timedelta | None]:

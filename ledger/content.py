@@ -17,6 +17,7 @@ from ledger.errors import InvalidValue, PayloadTooLarge
 
 MAX_TEXT: Final = 200
 MAX_DEPTH: Final = 32
+MAX_BITS: Final = 1_024
 MAX_INT: Final = 2_147_483_647
 MAX_COST_USD: Final = Decimal(1_000_000_000)
 MAX_DURATION: Final = timedelta(days=3650)
@@ -51,8 +52,11 @@ def _check(path: str, value: Any, depth: int) -> None:
     match value:
         case str():
             check_encodable(path, value)
-        case None | bool() | int():
+        case None | bool():
             pass
+        case int():
+            if value.bit_length() > MAX_BITS:
+                raise InvalidValue(path, "...", f"is a whole number of more than {MAX_BITS} bits: write it as text")
         case float():
             if not math.isfinite(value):
                 raise InvalidValue(path, value, "JSON has no NaN and no infinity: leave it out or write it as text")

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from ledger.errors import InvalidValue, UnknownEvent
 from ledger.lifecycle import RESERVED, State
@@ -55,6 +55,8 @@ class Event(BaseModel):
     schema_version: int = 1
     actor: str = ""
     state: State | None = None
+    token: int | None = None
+    """The lease that the event was written under, where it is a worker's."""
     key: str | None = None
     payload_hash: bytes | None = None
     hash: bytes = b""
@@ -131,7 +133,6 @@ class _Work(Event):
     """A worker's account of a piece of work, with what it cost."""
 
     name: str
-    token: int | None = None
     cost_usd: Decimal | None = None
     step_count: int | None = None
 
@@ -370,7 +371,7 @@ def from_row(facts: Mapping[str, Any], body: str | None) -> Event:
         if issubclass(model, UserEvent):
             return model.model_validate(values)
         return _BUILT_IN.validate_python(values)
-    except (ValidationError, UnknownEvent, TypeError):
+    except Exception:
         return _opaque(facts, content, erased=erased)
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from ledger import calls, log
 from ledger.claiming import Marks
-from ledger.commands import Submit, Target, Transition, check_distinct, columns, event_row
+from ledger.commands import Submit, Target, Transition, check_distinct, columns, event_row, identify
 from ledger.content import check_duration, check_int, check_run_id, check_text, encode_payload
 from ledger.database import Connection, Pool, fetch
 from ledger.errors import DuplicateKey, IllegalTransition, LedgerError
@@ -152,16 +152,16 @@ class Ledger(Reader):
         """
         if not leases:
             return []
-        arrays = columns((lease.run_id, lease.token, lease.ttl) for lease in leases)
-        check_distinct(arrays[0])
-        worker_id = leases[0].worker_id
-        rows = await fetch(self.pool, calls.HEARTBEAT, self.project_id, worker_id, *arrays)
+        arrays = columns((*identify(lease), check_duration("ttl", lease.ttl, positive=True)) for lease in leases)
+        check_distinct("run", arrays[0])
+        rows = await fetch(self.pool, calls.HEARTBEAT, self.project_id, *arrays)
         beaten = {row["run_id"]: row for row in rows}
         lost = [lease for lease in leases if lease.run_id not in beaten]
-        if lost:
-            found = await self._refusals.look(worker_id, "heartbeat", [(lease.run_id, lease.token) for lease in lost])
-            for lease in lost:
-                refusal(self.project_id, lease.run_id, found.get(lease.run_id), "heartbeat")
+        for worker_id in {lease.worker_id for lease in lost}:
+            late = [(lease.run_id, lease.token) for lease in lost if lease.worker_id == worker_id]
+            found = await self._refusals.look(worker_id, "heartbeat", late)
+            for run_id, _ in late:
+                refusal(self.project_id, run_id, found.get(run_id), "heartbeat")
         return [_beaten(lease, beaten.get(lease.run_id)) for lease in leases]
 
     async def transition(self, lease_or_run_id: Target, to_state: State | str, **facts: Any) -> Run:
@@ -184,13 +184,13 @@ class Ledger(Reader):
         row = command.row(self.settings.payload_limit_bytes)
         who = self._actor(command.run, actor)
         rows = await unless_raced(
-            lambda: fetch(self.pool, calls.TRANSITION_ONE, self.project_id, who, *columns([row])), row[-1]
+            lambda: fetch(self.pool, calls.TRANSITION_ONE, self.project_id, [who], *columns([row])), row[-1]
         )
         if not rows:
-            [outcome] = await self._refusals.transitions(who, [row])
+            [outcome] = await self._refusals.transitions([row], {row[0]: who})
             if isinstance(outcome, LedgerError):
                 raise outcome
-            return await self.get(outcome.run_id)
+            return await self.state_at(outcome.run_id, outcome.version)
         run = Run.from_row(rows[0])
         _log_transition(log.logger(project_id=self.project_id), row, rows[0])
         return run
@@ -206,18 +206,19 @@ class Ledger(Reader):
         limit = self.settings.payload_limit_bytes
         given = [command.row(limit) for command in commands]
         arrays = columns(given)
-        check_distinct(arrays[0])
-        who = self._actor(commands[0].run, actor)
+        check_distinct("run", arrays[0])
+        check_distinct("key", [key for key in arrays[-1] if key is not None])
+        who = [self._actor(command.run, actor) for command in commands]
         rows = await unless_raced(lambda: fetch(self.pool, calls.TRANSITION_MANY, self.project_id, who, *arrays), *arrays[-1])
         kept = {row["run_id"]: row for row in rows}
         outcomes: dict[UUID, Receipt | LedgerError] = {}
-        logger = log.logger(project_id=self.project_id, worker_id=who)
+        logger = log.logger(project_id=self.project_id)
         for row in given:
             if (done := kept.get(row[0])) is not None:
                 outcomes[row[0]] = Receipt(row[0], done["version"], done["hash"])
                 _log_transition(logger, row, done)
         if missing := [row for row in given if row[0] not in kept]:
-            reasons = await self._refusals.transitions(who, missing)
+            reasons = await self._refusals.transitions(missing, dict(zip(arrays[0], who, strict=True)))
             outcomes.update({row[0]: reason for row, reason in zip(missing, reasons, strict=True)})
         return [outcomes[row[0]] for row in given]
 
@@ -291,7 +292,7 @@ class Ledger(Reader):
         if rows:
             return Receipt(rows[0]["run_id"], rows[0]["version"], rows[0]["hash"])
         if key is not None:
-            first = await self._refusals.earlier([(row[0], row[2], False, *row[4:9], None, key)])
+            first = await self._refusals.earlier([(row[0], row[2], False, *row[4:9], None, None, None, key)])
             if (outcome := first.get(key)) is not None:
                 if isinstance(outcome, DuplicateKey):
                     raise outcome

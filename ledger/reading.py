@@ -120,7 +120,9 @@ class Reader:
         return report
 
     async def _require_kind(self, kind: str) -> None:
-        query = select(kind_table.c.kind).where(kind_table.c.project_id == self.project_id).order_by(kind_table.c.kind)
+        query = (
+            select(kind_table.c.kind).distinct().where(kind_table.c.project_id == self.project_id).order_by(kind_table.c.kind)
+        )
         known = [row["kind"] for row in await fetch(self.pool, *compiled(query))]
         if kind not in known:
             raise UnknownKind(kind, known)

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from ledger import calls, log
 from ledger.commands import columns
+from ledger.content import MAX_INT
 from ledger.database import Pool, fetch
 from ledger.errors import (
     AttemptsExhausted,
@@ -24,6 +25,7 @@ from ledger.errors import (
 from ledger.lifecycle import TERMINAL, State
 from ledger.run import Receipt
 
+MAX_TOTAL: Final = 999_999_999_999
 UNIQUE_VIOLATION: Final = "23505"
 Rows = Sequence[Mapping[str, Any]]
 
@@ -53,10 +55,13 @@ class Refusals:
             for row in rows
         }
 
-    async def transitions(self, actor: str, rows: Sequence[tuple[Any, ...]]) -> list[Receipt | LedgerError]:
+    async def transitions(self, rows: Sequence[tuple[Any, ...]], actors: Mapping[UUID, str]) -> list[Receipt | LedgerError]:
         """Give, for each row of `Transition.row` that was not kept, the first outcome under its key or the error."""
-        first = await self.earlier([(r[0], *r[2:10], r[13]) for r in rows if r[13] is not None])
-        found = await self.look(actor, "transition", [(r[0], r[1]) for r in rows if r[13] not in first])
+        first = await self.earlier([(r[0], *r[2:12], r[13]) for r in rows if r[13] is not None])
+        found: dict[UUID, Mapping[str, Any]] = {}
+        for actor in set(actors.values()):
+            asked = [(r[0], r[1]) for r in rows if r[13] not in first and actors[r[0]] == actor]
+            found |= await self.look(actor, "transition", asked)
         return [
             first[r[13]]
             if r[13] in first
@@ -107,8 +112,12 @@ def refusal(  # noqa: PLR0911  one return for each reason
         return AttemptsExhausted(run_id, row["attempt_count"], row["max_attempts"])
     if row["cost_usd"] + (cost or 0) < 0:
         return InvalidValue("cost_usd_delta", str(cost), f"the run's total of {row['cost_usd']} would fall below zero")
-    if row["step_count"] + (steps or 0) < 0:
-        return InvalidValue("step_count_delta", steps, f"the run's total of {row['step_count']} would fall below zero")
+    if row["cost_usd"] + (cost or 0) > MAX_TOTAL:
+        return InvalidValue("cost_usd_delta", str(cost), f"the run's total of {row['cost_usd']} would exceed {MAX_TOTAL:,}")
+    if not 0 <= row["step_count"] + (steps or 0) <= MAX_INT:
+        return InvalidValue(
+            "step_count_delta", steps, f"the run's total of {row['step_count']} would fall below zero or exceed {MAX_INT:,}"
+        )
     return _no_such_edge(run_id, row, to_state)
 
 

@@ -22,11 +22,11 @@ class Settings(BaseSettings):
     """Where the embedded PostgreSQL keeps its data."""
     env: Literal["development", "production"] = "development"
     project: str = "default"
-    actor: str | None = None
+    actor: str | None = Field(default=None, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
     """Who submits, cancels and decides, unless a call says otherwise; none means the login name."""
     lease_ttl_seconds: float = Field(default=60, gt=0, le=86_400)
-    heartbeat_seconds: float = Field(default=15, gt=0)
-    reaper_seconds: float = Field(default=60, gt=0)
+    heartbeat_seconds: float = Field(default=15, gt=0, le=86_400)
+    reaper_seconds: float = Field(default=60, gt=0, le=86_400)
     payload_limit_bytes: int = Field(default=65_536, gt=0, le=16_777_216)
     pool_size: int = Field(default=10, gt=0, le=1_000)
 

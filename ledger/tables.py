@@ -43,7 +43,13 @@ project: Final = Table(
     Column("created_at", _TIME, nullable=False, server_default=text("clock_timestamp()")),
 )
 
-kind: Final = Table("kind", metadata, Column("project_id", Text, primary_key=True), Column("kind", Text, primary_key=True))
+kind: Final = Table(
+    "kind",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("run_id", Uuid, primary_key=True),
+)
 
 command: Final = Table(
     "command",

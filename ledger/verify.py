@@ -20,10 +20,14 @@ _FIRST: Final = UUID(int=0)
 _LAST: Final = UUID(int=2**128 - 1)
 
 _EVENTS: Final = (
-    "SELECT e.*, p.salt, p.body FROM ledger.event AS e LEFT JOIN ledger.payload AS p USING (project_id, run_id, version) "
-    "WHERE e.project_id = $1 AND e.run_id BETWEEN $2 AND $3 ORDER BY e.run_id, e.version"
+    "SELECT * FROM ledger.entry AS e WHERE e.project_id = $1 AND e.run_id BETWEEN $2 AND $3 ORDER BY e.run_id, e.version"
 )
 _COUNT: Final = "SELECT count(*) FROM ledger.event WHERE project_id = $1 AND run_id BETWEEN $2 AND $3"
+_ORPHANS: Final = (
+    "SELECT p.run_id, p.version FROM ledger.payload AS p WHERE p.project_id = $1 AND p.run_id BETWEEN $2 AND $3 "
+    "AND NOT EXISTS (SELECT FROM ledger.event AS e WHERE e.project_id = p.project_id AND e.run_id = p.run_id "
+    "AND e.version = p.version) LIMIT $4"
+)
 _DRIFT: Final = "SELECT * FROM ledger.drift_run_state($1, $2, $3) LIMIT $4"
 
 
@@ -73,10 +77,15 @@ async def _verify(pool: Pool, project_id: str, first: UUID, last: UUID, progress
             if progress and chain.events % _PAGE == 0:
                 progress(chain.events, total)
         chain.close()
+        orphans = await connection.fetch(_ORPHANS, project_id, first, last, MAX_FINDINGS)
         drifted = await connection.fetch(_DRIFT, project_id, first, last, MAX_FINDINGS)
     if progress:
         progress(chain.events, total)
-    findings = [*chain.findings, *(_drift(row) for row in drifted)]
+    findings = [
+        *chain.findings,
+        *(Finding(row["run_id"], row["version"], "payload", "a payload that belongs to no event") for row in orphans),
+        *(_drift(row) for row in drifted),
+    ]
     return Report(chain.runs, chain.events, chain.payloads, chain.erased, tuple(findings[:MAX_FINDINGS]))
 
 

@@ -19,6 +19,13 @@ BEGIN
   IF pg_column_size(p_bodies) > 268435456 THEN
     RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
   END IF;
+  IF num_nonnulls(VARIADIC p_keys) > 0 THEN
+    -- Locked by a statement of its own: the next one's snapshot then sees the key that whoever held the lock has used.
+    PERFORM FROM (SELECT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id OFFSET 0) AS c
+    CROSS JOIN LATERAL (
+      SELECT FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = c.run_id FOR UPDATE
+    ) AS s;
+  END IF;
   RETURN QUERY
   WITH c AS MATERIALIZED (
     SELECT u.*, CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
@@ -38,8 +45,8 @@ BEGIN
         AND ledger.legal(c.type, s.state, NULL)
         AND (c.expected IS NULL OR s.version = c.expected)
         AND (c.key IS NULL OR NOT EXISTS (
-          SELECT FROM ledger.command AS k WHERE k.project_id = p_project AND k.key = c.key))
-        AND s.cost_usd + coalesce(c.cost, 0) BETWEEN 0 AND 999999999999 AND s.step_count + coalesce(c.steps, 0) >= 0
+          SELECT FROM ledger.command AS k WHERE k.project_id = p_project AND k.key = c.key OFFSET 0))
+        AND s.cost_usd + coalesce(c.cost, 0) BETWEEN 0 AND 999999999999 AND s.step_count::bigint + coalesce(c.steps, 0) BETWEEN 0 AND 2147483647
       FOR UPDATE
     ) AS s
   ), n AS MATERIALIZED (
@@ -62,7 +69,8 @@ BEGIN
 
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     INSERT INTO ledger.command (project_id, key, content_hash, run_id, version)
-    SELECT p_project, u.key, ledger.command_content(u.run_id, u.type, false, u.name, u.error_code, u.body, u.cost, u.steps, NULL),
+    SELECT p_project, u.key, ledger.command_content(u.run_id, u.type, false, u.name, u.error_code, u.body, u.cost, u.steps, NULL,
+        NULL, NULL),
       u.run_id, k.version
     FROM unnest(p_runs, p_types, p_names, p_error_codes, p_bodies, p_costs, p_steps, p_keys)
       AS u (run_id, type, name, error_code, body, cost, steps, key)
@@ -73,7 +81,7 @@ BEGIN
       SELECT FROM ledger.event AS e
       WHERE e.project_id = p_project AND e.run_id = u.run_id AND e.version = k.version AND e.key = u.key OFFSET 0
     ) AS kept
-    WHERE NOT EXISTS (SELECT FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key AND c.run_id = u.run_id)
+    WHERE NOT EXISTS (SELECT FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key AND c.run_id = u.run_id OFFSET 0)
     ORDER BY u.key;
   END IF;
 END $$;
@@ -148,7 +156,7 @@ BEGIN
     FROM (
       SELECT u.kind FROM unnest(p_kinds) AS u (kind)
       UNION ALL
-      SELECT d.kind FROM ledger.kind AS d WHERE p_kinds IS NULL AND d.project_id = p_project
+      SELECT DISTINCT d.kind FROM ledger.kind AS d WHERE p_kinds IS NULL AND d.project_id = p_project
     ) AS k
     LEFT JOIN LATERAL (
       SELECT m.priority, m.run_id FROM unnest(p_mark_kinds, p_mark_priorities, p_mark_runs) AS m (kind, priority, run_id)
@@ -198,21 +206,23 @@ BEGIN
   ) AS p ON true;
 END $$;
 
-CREATE FUNCTION ledger.command_content(run_id uuid, what text, park boolean, name text, error_code text, body text, cost numeric, steps integer, output bytea) RETURNS bytea
+CREATE FUNCTION ledger.command_content(run_id uuid, what text, park boolean, name text, error_code text, body text, cost numeric, steps integer, output bytea, wait interval, wait_outcome text) RETURNS bytea
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
   SELECT sha256(convert_to(jsonb_build_array(run_id, what, park, name, error_code, body, cost::numeric(18, 6), steps,
-    encode(output, 'hex'))::text, 'UTF8'))
+    encode(output, 'hex'), extract(epoch FROM wait), wait_outcome)::text, 'UTF8'))
 $$;
 
-CREATE FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_keys text[]) RETURNS TABLE(key text, run_id uuid, version integer, hash bytea, same boolean)
+CREATE FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_keys text[]) RETURNS TABLE(key text, run_id uuid, version integer, hash bytea, same boolean)
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   SELECT u.key, k.run_id, k.version, e.hash,
-    k.content_hash = ledger.command_content(u.run_id, u.what, u.park, u.name, u.error_code, u.body, u.cost, u.steps, u.sha256)
-  FROM unnest(p_runs, p_whats, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps, p_sha256s, p_keys)
-    AS u (run_id, what, park, name, error_code, body, cost, steps, sha256, key)
+    k.content_hash = ledger.command_content(u.run_id, u.what, u.park, u.name, u.error_code, u.body, u.cost, u.steps, u.sha256,
+      u.wait, u.wait_outcome)
+  FROM unnest(p_runs, p_whats, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps, p_sha256s, p_waits, p_wait_outcomes,
+    p_keys)
+    AS u (run_id, what, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, key)
   JOIN ledger.command AS k ON k.project_id = p_project AND k.key = u.key
   JOIN ledger.event AS e ON e.project_id = p_project AND e.run_id = k.run_id AND e.version = k.version
 $$;
@@ -366,7 +376,7 @@ BEGIN
   RETURN NULL;
 END $$;
 
-CREATE FUNCTION ledger.heartbeat(p_project text, p_worker text, p_runs uuid[], p_tokens integer[], p_ttls interval[]) RETURNS TABLE(run_id uuid, lease_until timestamp with time zone, late_ms integer, cancel_requested boolean)
+CREATE FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[]) RETURNS TABLE(run_id uuid, lease_until timestamp with time zone, late_ms integer, cancel_requested boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -384,7 +394,7 @@ BEGIN
   ), g AS MATERIALIZED (
     SELECT c.run_id, c.token, c.ttl, s.* FROM c
     CROSS JOIN LATERAL (
-      SELECT s.version, s.hash, s.updated_at, s.lease_until AS was_until, s.cancel_requested_at
+      SELECT s.version, s.hash, s.updated_at, s.worker_id, s.lease_until AS was_until, s.cancel_requested_at
       FROM ledger.run_state AS s
       WHERE s.project_id = p_project AND s.run_id = c.run_id AND s.token = c.token
       FOR UPDATE
@@ -396,12 +406,115 @@ BEGIN
     FROM (SELECT g.*, greatest(clock_timestamp(), g.updated_at) AS recorded_at FROM g) AS t
   ), e AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, token, lease_until, late_ms, hash)
-    SELECT p_project, n.run_id, n.version + 1, n.recorded_at, 'lease.heartbeat', p_worker, n.token, n.lease_until, n.late_ms,
-      ledger.event_hash(n.hash, p_project, n.run_id, n.version + 1, n.recorded_at, 'lease.heartbeat', p_worker,
+    SELECT p_project, n.run_id, n.version + 1, n.recorded_at, 'lease.heartbeat', n.worker_id, n.token, n.lease_until, n.late_ms,
+      ledger.event_hash(n.hash, p_project, n.run_id, n.version + 1, n.recorded_at, 'lease.heartbeat', n.worker_id,
         token => n.token, lease_until => n.lease_until, late_ms => n.late_ms)
     FROM n
   )
   SELECT n.run_id, n.lease_until, n.late_ms, n.cancel_requested_at IS NOT NULL FROM n;
+END $$;
+
+CREATE SEQUENCE ledger.event_position
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+CREATE TABLE ledger.event (
+    project_id text NOT NULL,
+    run_id uuid NOT NULL,
+    version integer NOT NULL,
+    "position" bigint DEFAULT nextval('ledger.event_position'::regclass) NOT NULL,
+    txid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    recorded_at timestamp with time zone NOT NULL,
+    type character varying(80) NOT NULL,
+    schema_version integer DEFAULT 1 NOT NULL,
+    actor character varying(200) NOT NULL,
+    state text,
+    name character varying(200),
+    kind character varying(200),
+    priority integer,
+    max_attempts integer,
+    deadline timestamp with time zone,
+    tags text[],
+    attempt integer,
+    worker_id character varying(200),
+    token integer,
+    lease_until timestamp with time zone,
+    available_at timestamp with time zone,
+    late_ms integer,
+    wait_until timestamp with time zone,
+    wait_outcome text,
+    cost_usd numeric(18,6),
+    step_count integer,
+    error_code character varying(200),
+    output_sha256 bytea,
+    compensates integer,
+    key character varying(200),
+    payload_hash bytea,
+    hash bytea NOT NULL
+)
+PARTITION BY RANGE (run_id);
+
+CREATE TABLE ledger.payload (
+    project_id text NOT NULL,
+    run_id uuid NOT NULL,
+    version integer NOT NULL,
+    salt bytea NOT NULL,
+    body json NOT NULL
+);
+
+CREATE VIEW ledger.entry WITH (security_invoker='true') AS
+ SELECT e.project_id,
+    e.run_id,
+    e.version,
+    e."position",
+    e.txid,
+    e.recorded_at,
+    e.type,
+    e.schema_version,
+    e.actor,
+    e.state,
+    e.name,
+    e.kind,
+    e.priority,
+    e.max_attempts,
+    e.deadline,
+    e.tags,
+    e.attempt,
+    e.worker_id,
+    e.token,
+    e.lease_until,
+    e.available_at,
+    e.late_ms,
+    e.wait_until,
+    e.wait_outcome,
+    e.cost_usd,
+    e.step_count,
+    e.error_code,
+    e.output_sha256,
+    e.compensates,
+    e.key,
+    e.payload_hash,
+    e.hash,
+    p.salt,
+    p.body
+   FROM (ledger.event e
+     LEFT JOIN ledger.payload p ON (((p.project_id = e.project_id) AND (p.run_id = e.run_id) AND (p.version = e.version))));
+
+CREATE FUNCTION ledger.history(p_project text, p_run uuid, p_after integer) RETURNS SETOF ledger.entry
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+BEGIN
+  RETURN QUERY SELECT e.* FROM ledger.entry AS e
+  WHERE e.project_id = p_project AND e.run_id = p_run AND e.version > p_after ORDER BY e.version;
 END $$;
 
 CREATE FUNCTION ledger.legal(p_type text, p_from text, p_to text) RETURNS boolean
@@ -518,14 +631,6 @@ CREATE FUNCTION ledger.payload_hash(salt bytea, body text) RETURNS bytea
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ SELECT sha256('runfold/payload/v1\012'::bytea || salt || convert_to(body, 'UTF8')) $$;
 
-CREATE TABLE ledger.payload (
-    project_id text NOT NULL,
-    run_id uuid NOT NULL,
-    version integer NOT NULL,
-    salt bytea NOT NULL,
-    body json NOT NULL
-);
-
 CREATE TABLE ledger.run_state (
     project_id text NOT NULL,
     run_id uuid NOT NULL,
@@ -632,7 +737,7 @@ BEGIN
   RETURN QUERY
   WITH due AS MATERIALIZED (
     (SELECT s.run_id FROM ledger.run_state AS s
-      WHERE s.project_id = p_project AND s.token IS NOT NULL AND s.lease_until <= clock_timestamp() LIMIT p_limit)
+      WHERE s.project_id = p_project AND s.token > 0 AND s.lease_until <= clock_timestamp() LIMIT p_limit)
     UNION
     (SELECT s.run_id FROM ledger.run_state AS s
       WHERE s.project_id = p_project AND s.completed_at IS NULL
@@ -743,6 +848,11 @@ CREATE FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs 
     AS $$
 #variable_conflict use_column
 BEGIN
+  -- Locked by a statement of its own: the next one's snapshot then sees a refusal that was recorded meanwhile.
+  PERFORM FROM (SELECT DISTINCT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id OFFSET 0) AS c
+  CROSS JOIN LATERAL (
+    SELECT FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = c.run_id FOR UPDATE
+  ) AS s;
   RETURN QUERY
   WITH c AS MATERIALIZED (
     SELECT DISTINCT ON (u.run_id) u.* FROM unnest(p_runs, p_tokens) AS u (run_id, token) ORDER BY u.run_id
@@ -759,7 +869,7 @@ BEGIN
       AND NOT EXISTS (
         SELECT FROM ledger.event AS e
         WHERE e.project_id = p_project AND e.run_id = g.run_id AND e.type = 'write.refused' AND e.token = g.given_token
-          AND e.name = p_name)
+          AND e.name = p_name OFFSET 0)
       AND (SELECT count(*) FROM ledger.event AS e
         WHERE e.project_id = p_project AND e.run_id = g.run_id AND e.type = 'write.refused') < 100
   ), e AS (
@@ -844,13 +954,20 @@ BEGIN
 END $$;
 
 CREATE FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p_time timestamp with time zone) RETURNS SETOF ledger.run
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
-  SELECT s.*, (i.body -> 'input')::text, (o.body -> 'output')::text, (o.body -> 'error_detail')::text
+BEGIN
+  RETURN QUERY SELECT s.*, (i.body -> 'input')::text, (o.body -> 'output')::text, (o.body -> 'error_detail')::text
   FROM ledger.rebuild_run_state(p_project, p_run, p_run, p_version, p_time) AS s
   LEFT JOIN ledger.payload AS i ON i.project_id = s.project_id AND i.run_id = s.run_id AND i.version = 1
-  LEFT JOIN ledger.payload AS o ON o.project_id = s.project_id AND o.run_id = s.run_id AND o.version = s.outcome_version
-$$;
+  LEFT JOIN ledger.payload AS o ON o.project_id = s.project_id AND o.run_id = s.run_id AND o.version = s.outcome_version;
+END $$;
 
 CREATE FUNCTION ledger.submit(p_project text, p_actor text, p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[]) RETURNS TABLE(ordinal integer, run_id uuid, fresh boolean)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -874,14 +991,12 @@ BEGIN
   IF NOT EXISTS (SELECT FROM ledger.project AS p WHERE p.project_id = p_project) THEN
     RAISE EXCEPTION 'project % does not exist', p_project USING ERRCODE = 'RF404';
   END IF;
-  INSERT INTO ledger.kind (project_id, kind)
-  SELECT p_project, u.kind FROM (SELECT DISTINCT unnest(p_kinds) AS kind) AS u
-  WHERE NOT EXISTS (SELECT FROM ledger.kind AS k WHERE k.project_id = p_project AND k.kind = u.kind)
-  ORDER BY u.kind
-  ON CONFLICT DO NOTHING;
-
   SELECT array_agg(u.id ORDER BY u.id), array_agg(true) INTO ids, fresh
   FROM (SELECT ledger.uuid7() AS id FROM generate_series(1, cardinality(p_kinds)) OFFSET 0) AS u;
+
+  INSERT INTO ledger.kind (project_id, kind, run_id)
+  SELECT p_project, u.kind, ids[1] FROM (SELECT DISTINCT unnest(p_kinds) AS kind) AS u
+  WHERE NOT EXISTS (SELECT FROM ledger.kind AS k WHERE k.project_id = p_project AND k.kind = u.kind OFFSET 0);
 
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     SELECT array_agg(k.run_id ORDER BY k.ordinal), array_agg(k.fresh ORDER BY k.ordinal) INTO ids, fresh
@@ -969,7 +1084,7 @@ BEGIN
   ) AS k ON true;
 END $$;
 
-CREATE FUNCTION ledger.transition(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_states text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected integer[], p_keys text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea, from_state text)
+CREATE FUNCTION ledger.transition(p_project text, p_actors text[], p_runs uuid[], p_tokens integer[], p_states text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected integer[], p_keys text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea, from_state text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -986,12 +1101,19 @@ BEGIN
   IF pg_column_size(p_bodies) > 268435456 THEN
     RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
   END IF;
+  IF num_nonnulls(VARIADIC p_keys) > 0 THEN
+    -- Locked by a statement of its own: the next one's snapshot then sees the key that whoever held the lock has used.
+    PERFORM FROM (SELECT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id OFFSET 0) AS c
+    CROSS JOIN LATERAL (
+      SELECT FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = c.run_id FOR UPDATE
+    ) AS s;
+  END IF;
   RETURN QUERY
   WITH c AS MATERIALIZED (
     SELECT u.*, CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
-    FROM unnest(p_runs, p_tokens, p_states, p_parks, p_names, p_error_codes, p_bodies, p_costs::numeric(18, 6)[], p_steps,
+    FROM unnest(p_actors, p_runs, p_tokens, p_states, p_parks, p_names, p_error_codes, p_bodies, p_costs::numeric(18, 6)[], p_steps,
       p_sha256s, p_waits, p_wait_outcomes, p_expected, p_keys)
-      AS u (run_id, token, state, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, expected, key)
+      AS u (actor, run_id, token, state, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, expected, key)
     ORDER BY u.run_id
   ), g AS MATERIALIZED (
     SELECT c.*, s.version, s.hash, s.updated_at, s.from_state, s.held_token, s.worker_id, s.lease_until, s.type
@@ -1008,21 +1130,21 @@ BEGIN
         AND (s.state NOT IN ('waiting_tool', 'waiting_approval') OR s.available_at IS NULL)
         AND (c.expected IS NULL OR s.version = c.expected)
         AND (c.key IS NULL OR NOT EXISTS (
-          SELECT FROM ledger.command AS k WHERE k.project_id = p_project AND k.key = c.key))
-        AND s.cost_usd + coalesce(c.cost, 0) BETWEEN 0 AND 999999999999 AND s.step_count + coalesce(c.steps, 0) >= 0
+          SELECT FROM ledger.command AS k WHERE k.project_id = p_project AND k.key = c.key OFFSET 0))
+        AND s.cost_usd + coalesce(c.cost, 0) BETWEEN 0 AND 999999999999 AND s.step_count::bigint + coalesce(c.steps, 0) BETWEEN 0 AND 2147483647
       FOR UPDATE
     ) AS s
   ), n AS MATERIALIZED (
-    SELECT f.run_id, f.next, f.recorded_at, f.type, f.from_state, f.new_state, f.name, f.new_worker, f.new_token, f.new_until,
+    SELECT f.run_id, f.who, f.next, f.recorded_at, f.type, f.from_state, f.new_state, f.name, f.new_worker, f.new_token, f.new_until,
       f.available_at, f.wait_until, f.new_wait_outcome, f.cost, f.steps, f.error_code, f.sha256, f.key, f.salt, f.body,
       f.payload_hash,
-      ledger.event_hash(f.hash, p_project, f.run_id, f.next, f.recorded_at, f.type, p_actor, state => f.new_state,
+      ledger.event_hash(f.hash, p_project, f.run_id, f.next, f.recorded_at, f.type, f.who, state => f.new_state,
         name => f.name, worker_id => f.new_worker, token => f.new_token, lease_until => f.new_until,
         available_at => f.available_at, wait_until => f.wait_until, wait_outcome => f.new_wait_outcome, cost_usd => f.cost,
         step_count => f.steps, error_code => f.error_code, output_sha256 => f.sha256, key => f.key,
         payload_hash => f.payload_hash) AS new_hash
     FROM (
-      SELECT t.*, t.version + 1 AS next,
+      SELECT t.*, t.version + 1 AS next, coalesce(t.actor, t.worker_id) AS who,
         CASE WHEN t.keeps THEN t.held_token END AS new_token,
         CASE WHEN t.keeps THEN t.worker_id END AS new_worker,
         CASE WHEN t.keeps THEN t.lease_until END AS new_until,
@@ -1047,7 +1169,7 @@ BEGIN
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, name, worker_id, token,
       lease_until, available_at, wait_until, wait_outcome, cost_usd, step_count, error_code, output_sha256, key, payload_hash,
       hash)
-    SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, p_actor, n.new_state, n.name, n.new_worker, n.new_token,
+    SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, n.who, n.new_state, n.name, n.new_worker, n.new_token,
       n.new_until, n.available_at, n.wait_until, n.new_wait_outcome, n.cost, n.steps, n.error_code, n.sha256, n.key,
       n.payload_hash, n.new_hash
     FROM n
@@ -1057,9 +1179,11 @@ BEGIN
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     INSERT INTO ledger.command (project_id, key, content_hash, run_id, version)
     SELECT p_project, u.key,
-      ledger.command_content(u.run_id, u.state, u.park, u.name, u.error_code, u.body, u.cost, u.steps, u.sha256), u.run_id, k.version
-    FROM unnest(p_runs, p_states, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps, p_sha256s, p_keys)
-      AS u (run_id, state, park, name, error_code, body, cost, steps, sha256, key)
+      ledger.command_content(u.run_id, u.state, u.park, u.name, u.error_code, u.body, u.cost, u.steps, u.sha256, u.wait,
+        u.wait_outcome), u.run_id, k.version
+    FROM unnest(p_runs, p_states, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps, p_sha256s, p_waits,
+      p_wait_outcomes, p_keys)
+      AS u (run_id, state, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, key)
     CROSS JOIN LATERAL (
       SELECT s.version FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = u.run_id OFFSET 0
     ) AS k
@@ -1067,7 +1191,7 @@ BEGIN
       SELECT FROM ledger.event AS e
       WHERE e.project_id = p_project AND e.run_id = u.run_id AND e.version = k.version AND e.key = u.key OFFSET 0
     ) AS kept
-    WHERE NOT EXISTS (SELECT FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key AND c.run_id = u.run_id)
+    WHERE NOT EXISTS (SELECT FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key AND c.run_id = u.run_id OFFSET 0)
     ORDER BY u.key;
   END IF;
 END $$;
@@ -1109,52 +1233,10 @@ CREATE TABLE ledger.command (
     version integer NOT NULL
 );
 
-CREATE SEQUENCE ledger.event_position
-    START WITH 1
-    INCREMENT BY 1
-    NO MINVALUE
-    NO MAXVALUE
-    CACHE 1;
-
-CREATE TABLE ledger.event (
-    project_id text NOT NULL,
-    run_id uuid NOT NULL,
-    version integer NOT NULL,
-    "position" bigint DEFAULT nextval('ledger.event_position'::regclass) NOT NULL,
-    txid xid8 DEFAULT pg_current_xact_id() NOT NULL,
-    recorded_at timestamp with time zone NOT NULL,
-    type character varying(80) NOT NULL,
-    schema_version integer DEFAULT 1 NOT NULL,
-    actor character varying(200) NOT NULL,
-    state text,
-    name character varying(200),
-    kind character varying(200),
-    priority integer,
-    max_attempts integer,
-    deadline timestamp with time zone,
-    tags text[],
-    attempt integer,
-    worker_id character varying(200),
-    token integer,
-    lease_until timestamp with time zone,
-    available_at timestamp with time zone,
-    late_ms integer,
-    wait_until timestamp with time zone,
-    wait_outcome text,
-    cost_usd numeric(18,6),
-    step_count integer,
-    error_code character varying(200),
-    output_sha256 bytea,
-    compensates integer,
-    key character varying(200),
-    payload_hash bytea,
-    hash bytea NOT NULL
-)
-PARTITION BY RANGE (run_id);
-
 CREATE TABLE ledger.kind (
     project_id text NOT NULL,
-    kind text NOT NULL
+    kind text NOT NULL,
+    run_id uuid NOT NULL
 );
 
 CREATE TABLE ledger.project (
@@ -1173,7 +1255,7 @@ ALTER TABLE ONLY ledger.event
     ADD CONSTRAINT event_pkey PRIMARY KEY (project_id, run_id, version);
 
 ALTER TABLE ONLY ledger.kind
-    ADD CONSTRAINT kind_pkey PRIMARY KEY (project_id, kind);
+    ADD CONSTRAINT kind_pkey PRIMARY KEY (project_id, kind, run_id);
 
 ALTER TABLE ONLY ledger.payload
     ADD CONSTRAINT payload_pkey PRIMARY KEY (project_id, run_id, version);
@@ -1194,7 +1276,7 @@ CASE
     ELSE NULL::timestamp with time zone
 END)) WHERE ((completed_at IS NULL) AND (num_nonnulls(deadline, wait_until, cancel_requested_at) > 0));
 
-CREATE INDEX run_leased ON ledger.run_state USING btree (project_id, run_id) WHERE (token IS NOT NULL);
+CREATE INDEX run_leased ON ledger.run_state USING btree (project_id, token) WHERE (token IS NOT NULL);
 
 CREATE TRIGGER fold_run_state AFTER INSERT ON ledger.event REFERENCING NEW TABLE AS new_events FOR EACH STATEMENT EXECUTE FUNCTION ledger.fold_run_state();
 
@@ -1228,10 +1310,10 @@ GRANT ALL ON FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[],
 REVOKE ALL ON FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[], p_mark_priorities integer[], p_mark_runs uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[], p_mark_priorities integer[], p_mark_runs uuid[]) TO runfold_worker;
 
-REVOKE ALL ON FUNCTION ledger.command_content(run_id uuid, what text, park boolean, name text, error_code text, body text, cost numeric, steps integer, output bytea) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.command_content(run_id uuid, what text, park boolean, name text, error_code text, body text, cost numeric, steps integer, output bytea, wait interval, wait_outcome text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_keys text[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_keys text[]) TO runfold_worker;
+REVOKE ALL ON FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_keys text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_keys text[]) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) TO runfold_worker;
@@ -1243,8 +1325,21 @@ GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id 
 
 REVOKE ALL ON FUNCTION ledger.fold_run_state() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION ledger.heartbeat(p_project text, p_worker text, p_runs uuid[], p_tokens integer[], p_ttls interval[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.heartbeat(p_project text, p_worker text, p_runs uuid[], p_tokens integer[], p_ttls interval[]) TO runfold_worker;
+REVOKE ALL ON FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[]) TO runfold_worker;
+
+GRANT SELECT ON TABLE ledger.event TO runfold_worker;
+GRANT SELECT ON TABLE ledger.event TO runfold_reader;
+
+GRANT SELECT ON TABLE ledger.payload TO runfold_worker;
+GRANT SELECT ON TABLE ledger.payload TO runfold_reader;
+
+GRANT SELECT ON TABLE ledger.entry TO runfold_worker;
+GRANT SELECT ON TABLE ledger.entry TO runfold_reader;
+
+REVOKE ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer) TO runfold_reader;
 
 REVOKE ALL ON FUNCTION ledger.legal(p_type text, p_from text, p_to text) FROM PUBLIC;
 
@@ -1254,9 +1349,6 @@ GRANT ALL ON FUNCTION ledger.make_partitions(p_months_ahead integer) TO runfold_
 REVOKE ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_reader;
-
-GRANT SELECT ON TABLE ledger.payload TO runfold_worker;
-GRANT SELECT ON TABLE ledger.payload TO runfold_reader;
 
 GRANT SELECT ON TABLE ledger.run_state TO runfold_worker;
 GRANT SELECT ON TABLE ledger.run_state TO runfold_reader;
@@ -1292,8 +1384,8 @@ GRANT ALL ON FUNCTION ledger.submit(p_project text, p_actor text, p_kinds text[]
 
 REVOKE ALL ON FUNCTION ledger.submit_keys(p_project text, p_ids uuid[], p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION ledger.transition(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_states text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected integer[], p_keys text[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.transition(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_states text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected integer[], p_keys text[]) TO runfold_worker;
+REVOKE ALL ON FUNCTION ledger.transition(p_project text, p_actors text[], p_runs uuid[], p_tokens integer[], p_states text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected integer[], p_keys text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.transition(p_project text, p_actors text[], p_runs uuid[], p_tokens integer[], p_states text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected integer[], p_keys text[]) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.transition_type(p_from text, p_to text, p_error text, p_token integer) FROM PUBLIC;
 
@@ -1306,9 +1398,6 @@ GRANT SELECT ON TABLE ledger.alembic_version TO runfold_reader;
 
 GRANT SELECT ON TABLE ledger.command TO runfold_worker;
 GRANT SELECT ON TABLE ledger.command TO runfold_reader;
-
-GRANT SELECT ON TABLE ledger.event TO runfold_worker;
-GRANT SELECT ON TABLE ledger.event TO runfold_reader;
 
 GRANT SELECT ON TABLE ledger.kind TO runfold_worker;
 GRANT SELECT ON TABLE ledger.kind TO runfold_reader;

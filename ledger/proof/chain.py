@@ -30,7 +30,8 @@ class ChainCheck:
         self.findings: list[Finding] = []
         self._run: UUID | None = None
         self._previous, self._version = b"", 0
-        self._missing: dict[int, UUID] = {}
+        self._missing: set[int] = set()
+        self._found: list[Finding] = []
 
     def add(self, event: Mapping[str, Any]) -> None:
         """Check the next event."""
@@ -45,7 +46,8 @@ class ChainCheck:
         if event_hash(self._previous, event) != event["hash"]:
             self._find(version, "hash", "the stored hash is not the hash of the event and the one before it")
         self._check_payload(event)
-        if event["type"] == "payload.erased" and self._missing.pop(event["compensates"], None) is not None:
+        if event["type"] == "payload.erased" and event["compensates"] in self._missing:
+            self._missing.remove(event["compensates"])
             self.erased += 1
         self._previous, self._version = bytes(event["hash"]), version
 
@@ -53,7 +55,9 @@ class ChainCheck:
         """End the current run: what is missing and was not erased is a finding."""
         for version in self._missing:
             self._find(version, "payload", "the payload is missing, and no event says that it was erased")
-        self._missing = {}
+        # The first bad event first, also where a missing payload is known only now.
+        self.findings += sorted(self._found, key=lambda finding: finding.version or 0)[: MAX_FINDINGS - len(self.findings)]
+        self._missing, self._found = set(), []
 
     def _check_payload(self, event: Mapping[str, Any]) -> None:
         body, stored = event["body"], event["payload_hash"]
@@ -62,8 +66,8 @@ class ChainCheck:
             if stored is None or payload_hash(bytes(event["salt"]), body) != stored:
                 self._find(event["version"], "payload", "the payload is not the one that the event commits to")
         elif stored is not None:
-            self._missing[event["version"]] = event["run_id"]
+            self._missing.add(event["version"])
 
     def _find(self, version: int, problem: str, detail: str) -> None:
-        if self._run is not None and len(self.findings) < MAX_FINDINGS:
-            self.findings.append(Finding(self._run, version, problem, detail))
+        if self._run is not None and len(self._found) < MAX_FINDINGS:
+            self._found.append(Finding(self._run, version, problem, detail))

@@ -21,6 +21,13 @@ BEGIN
   IF pg_column_size(p_bodies) > 268435456 THEN
     RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
   END IF;
+  IF num_nonnulls(VARIADIC p_keys) > 0 THEN
+    -- Locked by a statement of its own: the next one's snapshot then sees the key that whoever held the lock has used.
+    PERFORM FROM (SELECT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id OFFSET 0) AS c
+    CROSS JOIN LATERAL (
+      SELECT FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = c.run_id FOR UPDATE
+    ) AS s;
+  END IF;
   RETURN QUERY
   WITH c AS MATERIALIZED (
     SELECT u.*, CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
@@ -40,8 +47,8 @@ BEGIN
         AND ledger.legal(c.type, s.state, NULL)
         AND (c.expected IS NULL OR s.version = c.expected)
         AND (c.key IS NULL OR NOT EXISTS (
-          SELECT FROM ledger.command AS k WHERE k.project_id = p_project AND k.key = c.key))
-        AND s.cost_usd + coalesce(c.cost, 0) BETWEEN 0 AND 999999999999 AND s.step_count + coalesce(c.steps, 0) >= 0
+          SELECT FROM ledger.command AS k WHERE k.project_id = p_project AND k.key = c.key OFFSET 0))
+        AND s.cost_usd + coalesce(c.cost, 0) BETWEEN 0 AND 999999999999 AND s.step_count::bigint + coalesce(c.steps, 0) BETWEEN 0 AND 2147483647
       FOR UPDATE
     ) AS s
   ), n AS MATERIALIZED (
@@ -64,7 +71,8 @@ BEGIN
 
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     INSERT INTO ledger.command (project_id, key, content_hash, run_id, version)
-    SELECT p_project, u.key, ledger.command_content(u.run_id, u.type, false, u.name, u.error_code, u.body, u.cost, u.steps, NULL),
+    SELECT p_project, u.key, ledger.command_content(u.run_id, u.type, false, u.name, u.error_code, u.body, u.cost, u.steps, NULL,
+        NULL, NULL),
       u.run_id, k.version
     FROM unnest(p_runs, p_types, p_names, p_error_codes, p_bodies, p_costs, p_steps, p_keys)
       AS u (run_id, type, name, error_code, body, cost, steps, key)
@@ -75,7 +83,7 @@ BEGIN
       SELECT FROM ledger.event AS e
       WHERE e.project_id = p_project AND e.run_id = u.run_id AND e.version = k.version AND e.key = u.key OFFSET 0
     ) AS kept
-    WHERE NOT EXISTS (SELECT FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key AND c.run_id = u.run_id)
+    WHERE NOT EXISTS (SELECT FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key AND c.run_id = u.run_id OFFSET 0)
     ORDER BY u.key;
   END IF;
 END $$;

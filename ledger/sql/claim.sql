@@ -35,7 +35,7 @@ BEGIN
     FROM (
       SELECT u.kind FROM unnest(p_kinds) AS u (kind)
       UNION ALL
-      SELECT d.kind FROM ledger.kind AS d WHERE p_kinds IS NULL AND d.project_id = p_project
+      SELECT DISTINCT d.kind FROM ledger.kind AS d WHERE p_kinds IS NULL AND d.project_id = p_project
     ) AS k
     LEFT JOIN LATERAL (
       SELECT m.priority, m.run_id FROM unnest(p_mark_kinds, p_mark_priorities, p_mark_runs) AS m (kind, priority, run_id)

@@ -1,7 +1,7 @@
 -- Appends lease.heartbeat for every lease that is still current and moves its end; one statement for all runs of a worker.
 -- A beat after the lease's end is accepted while nobody else took the run, and says by how many milliseconds it was late.
 -- What is not returned is not held any more. Locks: run_state rows, in run_id order.
-CREATE OR REPLACE FUNCTION ledger.heartbeat(p_project text, p_worker text, p_runs uuid[], p_tokens int[], p_ttls interval[])
+CREATE OR REPLACE FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens int[], p_ttls interval[])
 RETURNS TABLE (run_id uuid, lease_until timestamptz, late_ms int, cancel_requested boolean)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -20,7 +20,7 @@ BEGIN
   ), g AS MATERIALIZED (
     SELECT c.run_id, c.token, c.ttl, s.* FROM c
     CROSS JOIN LATERAL (
-      SELECT s.version, s.hash, s.updated_at, s.lease_until AS was_until, s.cancel_requested_at
+      SELECT s.version, s.hash, s.updated_at, s.worker_id, s.lease_until AS was_until, s.cancel_requested_at
       FROM ledger.run_state AS s
       WHERE s.project_id = p_project AND s.run_id = c.run_id AND s.token = c.token
       FOR UPDATE
@@ -32,8 +32,8 @@ BEGIN
     FROM (SELECT g.*, greatest(clock_timestamp(), g.updated_at) AS recorded_at FROM g) AS t
   ), e AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, token, lease_until, late_ms, hash)
-    SELECT p_project, n.run_id, n.version + 1, n.recorded_at, 'lease.heartbeat', p_worker, n.token, n.lease_until, n.late_ms,
-      ledger.event_hash(n.hash, p_project, n.run_id, n.version + 1, n.recorded_at, 'lease.heartbeat', p_worker,
+    SELECT p_project, n.run_id, n.version + 1, n.recorded_at, 'lease.heartbeat', n.worker_id, n.token, n.lease_until, n.late_ms,
+      ledger.event_hash(n.hash, p_project, n.run_id, n.version + 1, n.recorded_at, 'lease.heartbeat', n.worker_id,
         token => n.token, lease_until => n.lease_until, late_ms => n.late_ms)
     FROM n
   )

@@ -27,7 +27,7 @@ BEGIN
   RETURN QUERY
   WITH due AS MATERIALIZED (
     (SELECT s.run_id FROM ledger.run_state AS s
-      WHERE s.project_id = p_project AND s.token IS NOT NULL AND s.lease_until <= clock_timestamp() LIMIT p_limit)
+      WHERE s.project_id = p_project AND s.token > 0 AND s.lease_until <= clock_timestamp() LIMIT p_limit)
     UNION
     (SELECT s.run_id FROM ledger.run_state AS s
       WHERE s.project_id = p_project AND s.completed_at IS NULL

@@ -17,6 +17,11 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 BEGIN
+  -- Locked by a statement of its own: the next one's snapshot then sees a refusal that was recorded meanwhile.
+  PERFORM FROM (SELECT DISTINCT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id OFFSET 0) AS c
+  CROSS JOIN LATERAL (
+    SELECT FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = c.run_id FOR UPDATE
+  ) AS s;
   RETURN QUERY
   WITH c AS MATERIALIZED (
     SELECT DISTINCT ON (u.run_id) u.* FROM unnest(p_runs, p_tokens) AS u (run_id, token) ORDER BY u.run_id
@@ -33,7 +38,7 @@ BEGIN
       AND NOT EXISTS (
         SELECT FROM ledger.event AS e
         WHERE e.project_id = p_project AND e.run_id = g.run_id AND e.type = 'write.refused' AND e.token = g.given_token
-          AND e.name = p_name)
+          AND e.name = p_name OFFSET 0)
       AND (SELECT count(*) FROM ledger.event AS e
         WHERE e.project_id = p_project AND e.run_id = g.run_id AND e.type = 'write.refused') < 100
   ), e AS (

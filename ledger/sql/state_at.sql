@@ -1,10 +1,17 @@
 -- Folds a run's events up to a version or an instant: the run as it was then. No row before its first event.
 CREATE OR REPLACE FUNCTION ledger.state_at(p_project text, p_run uuid, p_version int, p_time timestamptz)
 RETURNS SETOF ledger.run
-LANGUAGE sql STABLE PARALLEL SAFE
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET jit = off
 AS $$
-  SELECT s.*, (i.body -> 'input')::text, (o.body -> 'output')::text, (o.body -> 'error_detail')::text
+BEGIN
+  RETURN QUERY SELECT s.*, (i.body -> 'input')::text, (o.body -> 'output')::text, (o.body -> 'error_detail')::text
   FROM ledger.rebuild_run_state(p_project, p_run, p_run, p_version, p_time) AS s
   LEFT JOIN ledger.payload AS i ON i.project_id = s.project_id AND i.run_id = s.run_id AND i.version = 1
-  LEFT JOIN ledger.payload AS o ON o.project_id = s.project_id AND o.run_id = s.run_id AND o.version = s.outcome_version
-$$;
+  LEFT JOIN ledger.payload AS o ON o.project_id = s.project_id AND o.run_id = s.run_id AND o.version = s.outcome_version;
+END $$;

@@ -26,14 +26,12 @@ BEGIN
   IF NOT EXISTS (SELECT FROM ledger.project AS p WHERE p.project_id = p_project) THEN
     RAISE EXCEPTION 'project % does not exist', p_project USING ERRCODE = 'RF404';
   END IF;
-  INSERT INTO ledger.kind (project_id, kind)
-  SELECT p_project, u.kind FROM (SELECT DISTINCT unnest(p_kinds) AS kind) AS u
-  WHERE NOT EXISTS (SELECT FROM ledger.kind AS k WHERE k.project_id = p_project AND k.kind = u.kind)
-  ORDER BY u.kind
-  ON CONFLICT DO NOTHING;
-
   SELECT array_agg(u.id ORDER BY u.id), array_agg(true) INTO ids, fresh
   FROM (SELECT ledger.uuid7() AS id FROM generate_series(1, cardinality(p_kinds)) OFFSET 0) AS u;
+
+  INSERT INTO ledger.kind (project_id, kind, run_id)
+  SELECT p_project, u.kind, ids[1] FROM (SELECT DISTINCT unnest(p_kinds) AS kind) AS u
+  WHERE NOT EXISTS (SELECT FROM ledger.kind AS k WHERE k.project_id = p_project AND k.kind = u.kind OFFSET 0);
 
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     SELECT array_agg(k.run_id ORDER BY k.ordinal), array_agg(k.fresh ORDER BY k.ordinal) INTO ids, fresh

@@ -3,7 +3,7 @@
 -- the expected version matches, no total falls below zero. What is not returned was not kept: ledger.refuse says why.
 -- Locks: run_state rows, in run_id order.
 CREATE OR REPLACE FUNCTION ledger.transition(
-  p_project text, p_actor text, p_runs uuid[], p_tokens int[], p_states text[], p_parks boolean[], p_names text[],
+  p_project text, p_actors text[], p_runs uuid[], p_tokens int[], p_states text[], p_parks boolean[], p_names text[],
   p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps int[], p_sha256s bytea[], p_waits interval[],
   p_wait_outcomes text[], p_expected int[], p_keys text[]
 ) RETURNS TABLE (run_id uuid, version int, hash bytea, from_state text)
@@ -23,12 +23,19 @@ BEGIN
   IF pg_column_size(p_bodies) > 268435456 THEN
     RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
   END IF;
+  IF num_nonnulls(VARIADIC p_keys) > 0 THEN
+    -- Locked by a statement of its own: the next one's snapshot then sees the key that whoever held the lock has used.
+    PERFORM FROM (SELECT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id OFFSET 0) AS c
+    CROSS JOIN LATERAL (
+      SELECT FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = c.run_id FOR UPDATE
+    ) AS s;
+  END IF;
   RETURN QUERY
   WITH c AS MATERIALIZED (
     SELECT u.*, CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
-    FROM unnest(p_runs, p_tokens, p_states, p_parks, p_names, p_error_codes, p_bodies, p_costs::numeric(18, 6)[], p_steps,
+    FROM unnest(p_actors, p_runs, p_tokens, p_states, p_parks, p_names, p_error_codes, p_bodies, p_costs::numeric(18, 6)[], p_steps,
       p_sha256s, p_waits, p_wait_outcomes, p_expected, p_keys)
-      AS u (run_id, token, state, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, expected, key)
+      AS u (actor, run_id, token, state, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, expected, key)
     ORDER BY u.run_id
   ), g AS MATERIALIZED (
     SELECT c.*, s.version, s.hash, s.updated_at, s.from_state, s.held_token, s.worker_id, s.lease_until, s.type
@@ -45,21 +52,21 @@ BEGIN
         AND (s.state NOT IN ('waiting_tool', 'waiting_approval') OR s.available_at IS NULL)
         AND (c.expected IS NULL OR s.version = c.expected)
         AND (c.key IS NULL OR NOT EXISTS (
-          SELECT FROM ledger.command AS k WHERE k.project_id = p_project AND k.key = c.key))
-        AND s.cost_usd + coalesce(c.cost, 0) BETWEEN 0 AND 999999999999 AND s.step_count + coalesce(c.steps, 0) >= 0
+          SELECT FROM ledger.command AS k WHERE k.project_id = p_project AND k.key = c.key OFFSET 0))
+        AND s.cost_usd + coalesce(c.cost, 0) BETWEEN 0 AND 999999999999 AND s.step_count::bigint + coalesce(c.steps, 0) BETWEEN 0 AND 2147483647
       FOR UPDATE
     ) AS s
   ), n AS MATERIALIZED (
-    SELECT f.run_id, f.next, f.recorded_at, f.type, f.from_state, f.new_state, f.name, f.new_worker, f.new_token, f.new_until,
+    SELECT f.run_id, f.who, f.next, f.recorded_at, f.type, f.from_state, f.new_state, f.name, f.new_worker, f.new_token, f.new_until,
       f.available_at, f.wait_until, f.new_wait_outcome, f.cost, f.steps, f.error_code, f.sha256, f.key, f.salt, f.body,
       f.payload_hash,
-      ledger.event_hash(f.hash, p_project, f.run_id, f.next, f.recorded_at, f.type, p_actor, state => f.new_state,
+      ledger.event_hash(f.hash, p_project, f.run_id, f.next, f.recorded_at, f.type, f.who, state => f.new_state,
         name => f.name, worker_id => f.new_worker, token => f.new_token, lease_until => f.new_until,
         available_at => f.available_at, wait_until => f.wait_until, wait_outcome => f.new_wait_outcome, cost_usd => f.cost,
         step_count => f.steps, error_code => f.error_code, output_sha256 => f.sha256, key => f.key,
         payload_hash => f.payload_hash) AS new_hash
     FROM (
-      SELECT t.*, t.version + 1 AS next,
+      SELECT t.*, t.version + 1 AS next, coalesce(t.actor, t.worker_id) AS who,
         CASE WHEN t.keeps THEN t.held_token END AS new_token,
         CASE WHEN t.keeps THEN t.worker_id END AS new_worker,
         CASE WHEN t.keeps THEN t.lease_until END AS new_until,
@@ -84,7 +91,7 @@ BEGIN
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, name, worker_id, token,
       lease_until, available_at, wait_until, wait_outcome, cost_usd, step_count, error_code, output_sha256, key, payload_hash,
       hash)
-    SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, p_actor, n.new_state, n.name, n.new_worker, n.new_token,
+    SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, n.who, n.new_state, n.name, n.new_worker, n.new_token,
       n.new_until, n.available_at, n.wait_until, n.new_wait_outcome, n.cost, n.steps, n.error_code, n.sha256, n.key,
       n.payload_hash, n.new_hash
     FROM n
@@ -94,9 +101,11 @@ BEGIN
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     INSERT INTO ledger.command (project_id, key, content_hash, run_id, version)
     SELECT p_project, u.key,
-      ledger.command_content(u.run_id, u.state, u.park, u.name, u.error_code, u.body, u.cost, u.steps, u.sha256), u.run_id, k.version
-    FROM unnest(p_runs, p_states, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps, p_sha256s, p_keys)
-      AS u (run_id, state, park, name, error_code, body, cost, steps, sha256, key)
+      ledger.command_content(u.run_id, u.state, u.park, u.name, u.error_code, u.body, u.cost, u.steps, u.sha256, u.wait,
+        u.wait_outcome), u.run_id, k.version
+    FROM unnest(p_runs, p_states, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps, p_sha256s, p_waits,
+      p_wait_outcomes, p_keys)
+      AS u (run_id, state, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, key)
     CROSS JOIN LATERAL (
       SELECT s.version FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = u.run_id OFFSET 0
     ) AS k
@@ -104,7 +113,7 @@ BEGIN
       SELECT FROM ledger.event AS e
       WHERE e.project_id = p_project AND e.run_id = u.run_id AND e.version = k.version AND e.key = u.key OFFSET 0
     ) AS kept
-    WHERE NOT EXISTS (SELECT FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key AND c.run_id = u.run_id)
+    WHERE NOT EXISTS (SELECT FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key AND c.run_id = u.run_id OFFSET 0)
     ORDER BY u.key;
   END IF;
 END $$;

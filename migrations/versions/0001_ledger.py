@@ -31,11 +31,13 @@ CREATE TABLE ledger.project (
 )
 """
 
+# With the run that brought it in the key, two transactions that bring the same new kind do not wait for each other.
 KIND = """
 CREATE TABLE ledger.kind (
   project_id text NOT NULL,
   kind text NOT NULL,
-  PRIMARY KEY (project_id, kind)
+  run_id uuid NOT NULL,
+  PRIMARY KEY (project_id, kind, run_id)
 )
 """
 
@@ -150,7 +152,7 @@ CREATE TABLE ledger.run_state (
 # None of these covers a column that a heartbeat changes, predicates included.
 INDEXES = (
     "CREATE INDEX run_claimable ON ledger.run_state (project_id, kind, priority, run_id) WHERE available_at IS NOT NULL",
-    "CREATE INDEX run_leased ON ledger.run_state (project_id, run_id) WHERE token IS NOT NULL",
+    "CREATE INDEX run_leased ON ledger.run_state (project_id, token) WHERE token IS NOT NULL",
     # What ends by the clock or by request without anybody's write: the reaper's other list. One index, because every
     # update that is not HOT sets all of them up.
     """

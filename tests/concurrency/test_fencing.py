@@ -229,7 +229,9 @@ async def test_beats_and_reapers_race_and_every_run_has_one_owner(ledger: Ledger
     leases = await ledger.claim("w:1", limit=40, ttl=TINY)
     await lapsed(ledger, *leases)
 
-    beaten, *sweeps = await asyncio.gather(ledger.heartbeat(leases), *(ledger.reap(limit=15) for _ in range(3)))
+    beats = asyncio.create_task(ledger.heartbeat(leases))
+    sweeps = await asyncio.gather(*(ledger.reap(limit=15) for _ in range(3)))
+    beaten = await beats
 
     reaped = {run.run_id for sweep in sweeps for run in sweep}
     for lease in beaten:

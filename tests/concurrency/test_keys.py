@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from decimal import Decimal
 
 import asyncpg
 import pytest
 
 from ledger import Ledger, Receipt, Run, State, Submit, Transition
 from ledger.errors import DuplicateKey, IllegalTransition
-from ledger.events import NoteAdded
+from ledger.events import NoteAdded, StepCompleted
 from tests.conftest import PROJECT
 from tests.integration.runs import claimed, event_count, types
 from tests.waiting import until
@@ -18,6 +19,11 @@ from tests.waiting import until
 COMPLETE = (
     "SELECT * FROM ledger.transition($1, 'w:1', ARRAY[$2::uuid], ARRAY[$3::int], '{completed}', '{false}', '{NULL}', "
     "'{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', ARRAY[$4])"
+)
+
+STEP = (
+    "SELECT * FROM ledger.append($1, 'w:1', ARRAY[$2::uuid], ARRAY[$3::int], '{step.completed}', '{1}', '{read}', '{NULL}', "
+    "'{NULL}', '{1}', '{NULL}', '{NULL}', ARRAY[$4])"
 )
 
 
@@ -90,7 +96,7 @@ async def test_one_keyed_transition_sent_by_many_at_once_happens_once_and_each_g
         *(ledger.transition(lease, State.COMPLETED, output=1, cost_usd_delta=1, key="k") for _ in range(10))
     )
 
-    assert {(run.state, run.version, run.cost_usd) for run in runs} == {(State.COMPLETED, 3, 1)}
+    assert {(run.state, run.version, run.cost_usd) for run in runs} == {(State.COMPLETED, 3, Decimal(1))}
     assert await types(ledger, lease.run_id) == ["run.submitted", "lease.acquired", "run.completed"]
 
 
@@ -101,6 +107,26 @@ async def test_one_keyed_append_sent_by_many_at_once_happens_once_and_each_gets_
 
     assert len(set(receipts)) == 1
     assert await event_count(ledger) == 2
+
+
+async def test_an_append_that_waited_for_the_same_key_on_its_own_run_counts_once(
+    ledger: Ledger, connection: asyncpg.Connection, spectator: asyncpg.Connection
+) -> None:
+    lease = await claimed(ledger)
+    step = StepCompleted(name="read", cost_usd=Decimal(1))
+    transaction = connection.transaction()
+    await transaction.start()
+    first = await connection.fetchrow(STEP, PROJECT, lease.run_id, lease.token, "k")
+    assert first is not None
+
+    late = asyncio.create_task(ledger.append(lease, step, key="k"))
+    await somebody_waits(spectator)
+    await transaction.commit()
+    receipt = await late
+
+    assert (receipt.version, receipt.hash) == (first["version"], first["hash"])
+    assert (await types(ledger, lease.run_id)).count("step.completed") == 1
+    assert (await ledger.get(lease.run_id)).cost_usd == Decimal(1)
 
 
 async def test_a_key_that_another_run_takes_this_instant_is_a_duplicate(

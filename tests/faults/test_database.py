@@ -150,7 +150,7 @@ async def test_while_the_server_is_down_every_operation_says_so(own_server: Embe
         own_ledger.verify(),
     ):
         with pytest.raises(DatabaseUnavailable):
-            await call  # type: ignore[misc]  # each gives something else
+            await call
     await asyncio.to_thread(own_server.start)
 
     assert (await own_ledger.transition(lease, State.COMPLETED)).version == 3

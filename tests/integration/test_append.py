@@ -158,7 +158,7 @@ async def test_a_users_own_event_appended_under_a_lease_comes_back_as_it_was(led
 
 async def test_a_users_own_fields_may_share_names_with_facts_of_the_ledger(ledger: Ledger) -> None:
     lease = await claimed(ledger)
-    given = Renamed(name="x" * 300, token="t", worker_id=7, tags={"a": 1})
+    given = Renamed(name="x" * 300, token="t", worker_id=7, tags={"a": 1})  # noqa: S106  a field of that name, no password
 
     await ledger.append(lease, given)
     event = await newest(ledger, lease.run_id, Renamed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -105,17 +106,27 @@ SUBMITS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", SUBMITS)
-async def test_a_submit_that_makes_no_sense_names_what_is_wrong_and_writes_nothing(ledger: Ledger, case: str) -> None:
-    wrong, named = SUBMITS[case]
-    given: dict[str, Any] = {"kind": "fresh", "key": "k"} | wrong
+async def outcome(call: Awaitable[object], named: str) -> str:
+    """Say what a call came to: "refused" for a short InvalidValue that names what is wrong."""
+    try:
+        await call
+    except InvalidValue as error:
+        said = str(error)
+        return "refused" if re.search(named, said) and len(said) < 500 else f"refused, but said {said[:200]!r}"
+    except Exception as error:
+        return f"raised {type(error).__name__}: {str(error)[:200]}"
+    return "accepted"
 
-    with pytest.raises(InvalidValue, match=named) as caught:
-        await ledger.submit(**given)
-    with pytest.raises(InvalidValue):
-        await ledger.submit_many([Submit(kind="fresh"), given])
 
-    assert len(str(caught.value)) < 500
+async def test_a_submit_that_makes_no_sense_names_what_is_wrong_and_writes_nothing(ledger: Ledger) -> None:
+    outcomes = {}
+
+    for case, (wrong, named) in SUBMITS.items():
+        given: dict[str, Any] = {"kind": "fresh", "key": "k"} | wrong
+        outcomes[case] = await outcome(ledger.submit(**given), named)
+        outcomes[f"{case}, among others"] = await outcome(ledger.submit_many([Submit(kind="fresh"), given]), named)
+
+    assert {case: said for case, said in outcomes.items() if said != "refused"} == {}
     assert await written(ledger) == [0, 0, 0, 0, 0, 1]
 
 
@@ -242,17 +253,17 @@ CALLS: dict[str, tuple[Call, str]] = {
 }
 
 
-@pytest.mark.parametrize("case", CALLS)
-async def test_a_call_that_makes_no_sense_names_what_is_wrong_and_writes_nothing(ledger: Ledger, case: str) -> None:
-    call, named = CALLS[case]
-    lease = await claimed(ledger)
-    before = await written(ledger)
+async def test_a_call_that_makes_no_sense_names_what_is_wrong_and_writes_nothing(ledger: Ledger) -> None:
+    outcomes = {}
 
-    with pytest.raises(InvalidValue, match=named) as caught:
-        await call(ledger, lease)
+    for case, (call, named) in CALLS.items():
+        lease = await claimed(ledger)
+        before = await written(ledger)
+        outcomes[case] = await outcome(call(ledger, lease), named)
+        if await written(ledger) != before:
+            outcomes[case] += ", and something was written"
 
-    assert len(str(caught.value)) < 500
-    assert await written(ledger) == before
+    assert {case: said for case, said in outcomes.items() if said != "refused"} == {}
 
 
 async def test_an_expired_or_forged_token_is_refused_with_what_holds_now(ledger: Ledger) -> None:

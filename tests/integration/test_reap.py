@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 
@@ -265,7 +266,7 @@ async def test_costs_and_steps_of_a_lost_attempt_stay_counted(ledger: Ledger) ->
 
     (run,) = await ledger.reap()
 
-    assert (run.cost_usd, run.step_count) == (2, 4)
+    assert (run.cost_usd, run.step_count) == (Decimal(2), 4)
 
 
 @pytest.mark.parametrize("limit", [0, -1, 10_001])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -27,7 +26,6 @@ from ledger.lifecycle import EDGES, TERMINAL, WAITING
 from tests.integration.runs import abandoned, brought_to, claimed, event_count, newest, superseded, types, waiting
 
 LEGAL = {(source, target) for source, targets in EDGES.items() for target in targets}
-ILLEGAL = sorted(set(itertools.product(State, State)) - LEGAL)
 BY_LEASE = [
     (State.RUNNING, State.WAITING_TOOL, "tool.requested"),
     (State.RUNNING, State.WAITING_APPROVAL, "approval.requested"),
@@ -80,38 +78,44 @@ async def test_a_legal_edge_under_a_lease_is_one_event_of_its_type(
         assert run.completed_at is None
 
 
-@pytest.mark.parametrize(("source", "target"), ILLEGAL)
-async def test_an_illegal_edge_is_refused_and_appends_nothing(ledger: Ledger, source: State, target: State) -> None:
-    run_id, lease = await brought_to(ledger, source)
-    before = await ledger.get(run_id)
+@pytest.mark.parametrize("source", sorted(State))
+async def test_an_illegal_edge_is_refused_and_appends_nothing(ledger: Ledger, source: State) -> None:
+    for target in sorted(set(State) - EDGES[source]):
+        run_id, lease = await brought_to(ledger, source)
+        before = await ledger.get(run_id)
 
-    if lease is not None:
-        with pytest.raises(IllegalTransition) as under_lease:
-            await ledger.transition(lease, target)
-        assert (under_lease.value.from_state, under_lease.value.to_state) == (source, target)
-        assert under_lease.value.run_id == run_id
-    with pytest.raises(IllegalTransition if lease is None else (IllegalTransition, LeaseRequired)) as by_id:
-        await ledger.transition(run_id, target)
-    assert (by_id.value.run_id, by_id.value.to_state) == (run_id, target)
+        if lease is not None:
+            with pytest.raises(IllegalTransition) as under_lease:
+                await ledger.transition(lease, target)
+            error = under_lease.value
+            assert (error.run_id, error.from_state, error.to_state) == (run_id, source, target)
+        with pytest.raises((IllegalTransition, LeaseRequired)) as by_id:
+            await ledger.transition(run_id, target)
+        assert isinstance(by_id.value, IllegalTransition) or lease is not None
+        assert str(run_id) in str(by_id.value)
 
-    assert await ledger.get(run_id) == before
-    assert len(await ledger.history(run_id)) == before.version
+        assert await ledger.get(run_id) == before
+        assert len(await ledger.history(run_id)) == before.version
+        if not before.is_terminal:
+            await ledger.cancel(run_id)
 
 
 @pytest.mark.parametrize("state", sorted(WAITING))
-@pytest.mark.parametrize("target", sorted(State))
-async def test_a_parked_run_takes_the_same_edges_by_its_id_and_no_others(ledger: Ledger, state: State, target: State) -> None:
-    lease = await waiting(ledger, state, park=True)
-    before = await ledger.get(lease.run_id)
+async def test_a_parked_run_takes_the_same_edges_by_its_id_and_no_others(ledger: Ledger, state: State) -> None:
+    for target in sorted(State):
+        lease = await waiting(ledger, state, park=True)
+        before = await ledger.get(lease.run_id)
 
-    if (state, target) in LEGAL:
-        run = await ledger.transition(lease.run_id, target, actor="ann")
-        assert run.version == before.version + 1
-        assert run.state == (state if target == State.RUNNING else target)
-    else:
-        with pytest.raises(IllegalTransition):
-            await ledger.transition(lease.run_id, target, actor="ann")
-        assert await ledger.get(lease.run_id) == before
+        if target in EDGES[state]:
+            run = await ledger.transition(lease.run_id, target, actor="ann")
+            assert run.version == before.version + 1
+            assert run.state == (state if target == State.RUNNING else target)
+        else:
+            with pytest.raises(IllegalTransition):
+                await ledger.transition(lease.run_id, target, actor="ann")
+            assert await ledger.get(lease.run_id) == before
+        if not (await ledger.get(lease.run_id)).is_terminal:
+            await ledger.cancel(lease.run_id)
 
 
 async def test_a_pending_run_is_cancelled_by_its_id_and_becomes_running_only_by_a_claim(ledger: Ledger) -> None:
@@ -192,7 +196,7 @@ async def test_no_total_falls_below_zero(ledger: Ledger, facts: dict[str, Any], 
     run = await ledger.transition(lease, State.RUNNING, cost_usd_delta=-0.5, step_count_delta=-2)
 
     assert caught.value.name == name
-    assert (run.cost_usd, run.step_count) == (0, 0)
+    assert (run.cost_usd, run.step_count) == (Decimal(0), 0)
 
 
 async def test_a_step_total_that_no_longer_fits_is_an_error_that_names_it(ledger: Ledger) -> None:
@@ -232,7 +236,7 @@ async def test_a_zombies_transition_is_refused_and_the_refusal_recorded_once(led
     assert (error.state, error.worker_id) == (State.RUNNING, "w:new")
     assert (event.name, event.token, event.worker_id) == ("transition", old.token, "w:zombie")
     assert (await types(ledger, old.run_id)).count("write.refused") == 1
-    assert (run.state, run.token, run.output, run.cost_usd) == (State.RUNNING, new.token, None, 0)
+    assert (run.state, run.token, run.output, run.cost_usd) == (State.RUNNING, new.token, None, Decimal(0))
     assert (await ledger.transition(new, State.COMPLETED)).state == State.COMPLETED
 
 

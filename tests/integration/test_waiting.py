@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ledger import Ledger, State
-from ledger.errors import AttemptsExhausted, IllegalTransition, InvalidValue, LeaseLost, LedgerError, VersionConflict
+from ledger.errors import AttemptsExhausted, IllegalTransition, LeaseLost, LedgerError, VersionConflict
 from ledger.events import (
     ApprovalExpired,
     ApprovalGranted,
@@ -204,7 +204,7 @@ async def test_there_is_nothing_to_decide_where_no_approval_is_awaited(ledger: L
 
     for run_id in (running.run_id, waits.run_id, pending.run_id):
         for decide in (ledger.approve, ledger.reject):
-            with pytest.raises(InvalidValue, match="waits for no approval"):
+            with pytest.raises(IllegalTransition, match="waits for no approval"):
                 await decide(run_id, actor="ann")
 
     assert await event_count(ledger) == before
