@@ -94,7 +94,7 @@ class Transition:
         content = {"error_detail": self.error_detail, "output": self.output, "reason": self.reason}
         if self.content:
             content.update(_allowed_content(state, self.content))
-        cost = check_cost("cost_usd_delta", self.cost_usd_delta) if self.cost_usd_delta != 0 else None
+        cost = check_cost("cost_usd_delta", self.cost_usd_delta) or None
         steps = check_int("step_count_delta", self.step_count_delta, least=-MAX_INT)
         return (
             run_id,
@@ -168,7 +168,7 @@ def event_row(run: Target, event: Event, limit_bytes: int, expected: int | None,
 def identify(run: Target) -> tuple[UUID, int | None]:
     """Give the run's id, and the token if it is named by a lease."""
     if isinstance(run, Lease):
-        return check_run_id(run.run_id), check_int("token", run.token, least=1)
+        return check_run_id(run.run_id), check_int("token", run.token, least=-MAX_INT)
     return check_run_id(run), None
 
 
@@ -183,6 +183,13 @@ def check_state(value: object) -> State:
         return State(str(value))
     except ValueError:
         raise InvalidValue("state", value, f"must be one of {', '.join(State)}") from None
+
+
+def check_kinds(kinds: Sequence[str]) -> list[str]:
+    """Give the kinds of a claim, each once; raise InvalidValue for what is no list of kinds."""
+    if isinstance(kinds, str):
+        raise InvalidValue("kinds", kinds, "must be a list of kinds")
+    return sorted({check_text("kind", kind) for kind in kinds})
 
 
 def check_sha256(value: str | bytes | None) -> bytes | None:

@@ -46,7 +46,7 @@ def encode_payload(content: Mapping[str, Any], limit_bytes: int) -> str | None:
     return text
 
 
-def _check(path: str, value: Any, depth: int) -> None:
+def _check(path: str, value: Any, depth: int) -> None:  # noqa: PLR0912  one branch for each kind of JSON value
     if depth > MAX_DEPTH:
         raise InvalidValue(path[:80], "...", f"is nested deeper than {MAX_DEPTH} levels: flatten it")
     match value:

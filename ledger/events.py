@@ -55,8 +55,6 @@ class Event(BaseModel):
     schema_version: int = 1
     actor: str = ""
     state: State | None = None
-    token: int | None = None
-    """The lease that the event was written under, where it is a worker's."""
     key: str | None = None
     payload_hash: bytes | None = None
     hash: bytes = b""
@@ -133,6 +131,7 @@ class _Work(Event):
     """A worker's account of a piece of work, with what it cost."""
 
     name: str
+    token: int | None = None
     cost_usd: Decimal | None = None
     step_count: int | None = None
 
@@ -281,6 +280,7 @@ class NoteAdded(Event):
     """Somebody's remark."""
 
     type: Literal["note.added"] = "note.added"
+    token: int | None = None
     text: ContentText = None
 
 
@@ -367,10 +367,10 @@ def from_row(facts: Mapping[str, Any], body: str | None) -> Event:
         return _opaque(facts, content, erased=erased)
     try:
         content = upcast(facts["type"], facts["schema_version"], content, model.SCHEMA_VERSION)
-        values = {**facts, **content, "erased": erased}
-        if issubclass(model, UserEvent):
-            return model.model_validate(values)
-        return _BUILT_IN.validate_python(values)
+        if issubclass(model, UserEvent):  # a user's field may have the name of a fact that is the ledger's own affair
+            own = {name: value for name, value in facts.items() if name in UserEvent.model_fields}
+            return model.model_validate({**own, **content, "erased": erased})
+        return _BUILT_IN.validate_python({**facts, **content, "erased": erased})
     except Exception:
         return _opaque(facts, content, erased=erased)
 

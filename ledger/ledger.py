@@ -12,7 +12,7 @@ from uuid import UUID
 
 from ledger import calls, log
 from ledger.claiming import Marks
-from ledger.commands import Submit, Target, Transition, check_distinct, columns, event_row, identify
+from ledger.commands import Submit, Target, Transition, check_distinct, check_kinds, columns, event_row, identify
 from ledger.content import check_duration, check_int, check_run_id, check_text, encode_payload
 from ledger.database import Connection, Pool, fetch
 from ledger.errors import DuplicateKey, IllegalTransition, LedgerError
@@ -124,7 +124,7 @@ class Ledger(Reader):
         check_text("worker_id", worker_id)
         check_int("limit", limit, least=1, most=10_000)
         lifetime = self._ttl(ttl)
-        wanted = None if kinds is None else sorted({check_text("kind", kind) for kind in kinds})
+        wanted = None if kinds is None else check_kinds(kinds)
         marks = self._marks.current()
         rows = list(await fetch(self.pool, calls.CLAIM, self.project_id, worker_id, wanted, limit, lifetime, *marks))
         if len(rows) < limit and marks[0]:

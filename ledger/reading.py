@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import asyncpg
 
 from ledger import calls
 from ledger.commands import check_state
-from ledger.content import check_int, check_run_id
+from ledger.content import check_int, check_run_id, check_text
 from ledger.database import Pool, fetch
 from ledger.errors import InvalidValue, RunNotFound, UnknownKind, UnknownVersion
 from ledger.events import Event, from_row
@@ -70,9 +70,9 @@ class Reader:
             await self._require_kind(kind)
         for column, value in ((run_view.c.kind, kind), (run_view.c.worker_id, worker_id), (run_view.c.key, key)):
             if value is not None:
-                query = query.where(column == value)
+                query = query.where(column == check_text(column.name, value))
         if tag is not None:
-            query = query.where(run_view.c.tags.contains([tag]))
+            query = query.where(run_view.c.tags.contains([check_text("tag", tag)]))
         if before is not None:
             query = query.where(run_view.c.run_id < check_run_id(before))
         newest = query.order_by(run_view.c.run_id.desc()).limit(check_int("limit", limit, least=1, most=10_000))
@@ -84,7 +84,7 @@ class Reader:
         Raises RunNotFound.
         """
         wanted = check_run_id(run_id)
-        rows = await fetch(self.pool, calls.HISTORY, self.project_id, wanted, after)
+        rows = await fetch(self.pool, calls.HISTORY, self.project_id, wanted, check_int("after", after, least=0))
         if not rows:
             await self.get(wanted)
         return [_event(row) for row in rows]

@@ -83,8 +83,8 @@ async def _verify(pool: Pool, project_id: str, first: UUID, last: UUID, progress
         progress(chain.events, total)
     findings = [
         *chain.findings,
-        *(Finding(row["run_id"], row["version"], "payload", "a payload that belongs to no event") for row in orphans),
         *(_drift(row) for row in drifted),
+        *(Finding(row["run_id"], row["version"], "payload", "a payload that belongs to no event") for row in orphans),
     ]
     return Report(chain.runs, chain.events, chain.payloads, chain.erased, tuple(findings[:MAX_FINDINGS]))
 
