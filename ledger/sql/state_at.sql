@@ -12,6 +12,6 @@ AS $$
 BEGIN
   RETURN QUERY SELECT s.*, (i.body -> 'input')::text, (o.body -> 'output')::text, (o.body -> 'error_detail')::text
   FROM ledger.rebuild_run_state(p_project, p_run, p_run, p_version, p_time) AS s
-  LEFT JOIN ledger.payload AS i ON i.project_id = s.project_id AND i.run_id = s.run_id AND i.version = 1
-  LEFT JOIN ledger.payload AS o ON o.project_id = s.project_id AND o.run_id = s.run_id AND o.version = s.outcome_version;
+  LEFT JOIN ledger.payload AS i ON i.project_id = p_project AND i.run_id = p_run AND i.version = 1
+  LEFT JOIN ledger.payload AS o ON o.project_id = p_project AND o.run_id = p_run AND o.version = s.outcome_version;
 END $$;

@@ -16,7 +16,7 @@ from tests.conftest import PROJECT
 from tests.integration.runs import TINY, abandoned, claimed, newest, superseded, types, waiting
 from tests.waiting import blocked, lapsed
 
-BEAT = "SELECT * FROM ledger.heartbeat($1, $2, $3, $4, $5)"
+BEAT = "SELECT * FROM ledger.heartbeat($1, $2, $3, $4)"
 REAP = "SELECT * FROM ledger.reap($1, 'reaper', 100)"
 COMPLETE = (
     "SELECT * FROM ledger.transition($1, $2, $3::uuid[], $4::int[], '{completed}', '{false}', '{NULL}', '{NULL}', '{NULL}', "
@@ -36,7 +36,7 @@ def beat(connection: asyncpg.Connection, *leases: Lease) -> asyncio.Future[list[
     """Send a heartbeat in whatever transaction the connection has open."""
     runs, tokens = [lease.run_id for lease in leases], [lease.token for lease in leases]
     ttls = [timedelta(seconds=60)] * len(leases)
-    return asyncio.ensure_future(connection.fetch(BEAT, PROJECT, leases[0].worker_id, runs, tokens, ttls))
+    return asyncio.ensure_future(connection.fetch(BEAT, PROJECT, runs, tokens, ttls))
 
 
 async def test_a_zombie_is_refused_and_recorded_while_the_new_owner_completes(ledger: Ledger) -> None:
@@ -113,7 +113,7 @@ async def test_a_completion_that_waited_for_the_reaper_is_refused(
     await transaction.start()
     await connection.fetch(REAP, PROJECT)
 
-    late = asyncio.ensure_future(other.fetch(COMPLETE, PROJECT, "w:1", [lease.run_id], [lease.token]))
+    late = asyncio.ensure_future(other.fetch(COMPLETE, PROJECT, ["w:1"], [lease.run_id], [lease.token]))
     await blocked(ledger, other.get_server_pid())
     await transaction.commit()
 

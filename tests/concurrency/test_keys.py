@@ -17,7 +17,7 @@ from tests.integration.runs import claimed, event_count, types
 from tests.waiting import until
 
 COMPLETE = (
-    "SELECT * FROM ledger.transition($1, 'w:1', ARRAY[$2::uuid], ARRAY[$3::int], '{completed}', '{false}', '{NULL}', "
+    "SELECT * FROM ledger.transition($1, '{w:1}', ARRAY[$2::uuid], ARRAY[$3::int], '{completed}', '{false}', '{NULL}', "
     "'{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', ARRAY[$4])"
 )
 

@@ -122,6 +122,8 @@ async def test_a_worker_killed_in_the_middle_of_its_work_leaves_nothing_half_don
 ) -> None:
     made = [one.run_id for one in await ledger.submit_many([Submit(kind="parse", max_attempts=9)] * 120)]
     works = """
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
         while leases := await ledger.claim(f"w:{sys.argv[2]}", limit=7, ttl=0.5):
             for lease in leases:
                 await ledger.transition(lease, State.WAITING_TOOL, cost_usd_delta=1)
@@ -132,7 +134,14 @@ async def test_a_worker_killed_in_the_middle_of_its_work_leaves_nothing_half_don
     """
 
     async with worker(database, works) as one, worker(database, works) as two:
-        said = [await line(process) for _ in range(10) for process in (one, two)]
+        for process in (one, two):
+            assert await line(process) == "ready"
+        said = []
+        for process in (one, two):
+            assert process.stdin is not None
+            process.stdin.write(b"go\n")
+        for _ in range(8):
+            said += [await line(one), await line(two)]
         await killed(one)
         said += [await line(two) for _ in range(5)]
         await killed(two)
