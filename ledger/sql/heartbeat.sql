@@ -22,13 +22,15 @@ BEGIN
     CROSS JOIN LATERAL (
       SELECT s.version, s.hash, s.updated_at, s.worker_id, s.lease_until AS was_until, s.cancel_requested_at
       FROM ledger.run_state AS s
-      WHERE s.project_id = p_project AND s.run_id = c.run_id AND s.token = c.token
+      WHERE s.project_id = p_project AND s.run_id = c.run_id
+        -- Not an equality, which the index of leased runs would be searched for: many runs have the same token.
+        AND c.token IS NOT NULL AND s.token IS NOT DISTINCT FROM c.token
       FOR UPDATE
     ) AS s
   ), n AS MATERIALIZED (
     SELECT t.*, greatest(t.was_until, t.recorded_at + t.ttl) AS lease_until,
       CASE WHEN t.recorded_at > t.was_until
-        THEN least((extract(epoch FROM t.recorded_at - t.was_until) * 1000)::bigint, 2147483647)::int END AS late_ms
+        THEN least(floor(extract(epoch FROM t.recorded_at - t.was_until) * 1000), 2147483647)::int END AS late_ms
     FROM (SELECT g.*, greatest(clock_timestamp(), g.updated_at) AS recorded_at FROM g) AS t
   ), e AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, token, lease_until, late_ms, hash)

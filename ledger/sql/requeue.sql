@@ -36,7 +36,9 @@ BEGIN
     CROSS JOIN LATERAL (
       SELECT s.version, s.hash, s.updated_at, s.attempt_count, s.cancel_requested_at
       FROM ledger.run_state AS s
-      WHERE s.project_id = p_project AND s.run_id = c.run_id AND s.token = c.token
+      WHERE s.project_id = p_project AND s.run_id = c.run_id
+        -- Not an equality, which the index of leased runs would be searched for: many runs have the same token.
+        AND c.token IS NOT NULL AND s.token IS NOT DISTINCT FROM c.token
         AND (s.cancel_requested_at IS NOT NULL OR ledger.legal(p_type, s.state, 'pending'))
         AND (p_type = 'lease.released' OR s.attempt_count < s.max_attempts)
       FOR UPDATE
