@@ -6,7 +6,7 @@
 -- (4) the trigger on `event` folds it into run_state, which takes the run out of the index.
 --
 -- A claim starts at a low-water mark: the first run of the worker's last batch. Entries before it are dead until vacuum, and
--- under a held snapshot there are ever more of them to walk. The caller drops the mark now and then (DESIGN of the workers),
+-- under a held snapshot there are ever more of them to walk. The caller drops the mark now and then (ledger/claiming.py),
 -- because delayed and requeued runs are older than it. Runs of a lower priority number than the mark's are always looked at.
 -- Locks: run_state rows, SKIP LOCKED, so it waits for nobody.
 CREATE OR REPLACE FUNCTION ledger.claim(

@@ -52,18 +52,18 @@ class Renamed(UserEvent):
     tags: dict[str, int]
 
 
-@pytest.mark.parametrize("state", sorted(State))
-async def test_a_note_may_be_added_to_a_run_in_any_state_and_changes_nothing_else(ledger: Ledger, state: State) -> None:
-    run_id, _ = await brought_to(ledger, state)
-    before = await ledger.get(run_id)
+async def test_a_note_may_be_added_to_a_run_in_any_state_and_changes_nothing_else(ledger: Ledger) -> None:
+    for state in reversed(State):  # the pending run last: it would be the next to be claimed
+        run_id, _ = await brought_to(ledger, state)
+        before = await ledger.get(run_id)
 
-    receipt = await ledger.append(run_id, NoteAdded(text="looks fine"), actor="ann")
-    event = await newest(ledger, run_id, NoteAdded)
-    after = await ledger.get(run_id)
+        receipt = await ledger.append(run_id, NoteAdded(text="looks fine"), actor="ann")
+        event = await newest(ledger, run_id, NoteAdded)
+        after = await ledger.get(run_id)
 
-    assert (event.text, event.actor, event.state) == ("looks fine", "ann", None)
-    assert (receipt.run_id, receipt.version, receipt.hash) == (run_id, before.version + 1, event.hash)
-    assert (after.state, after.token, after.completed_at) == (before.state, before.token, before.completed_at)
+        assert (event.text, event.actor, event.state) == ("looks fine", "ann", None)
+        assert (receipt.run_id, receipt.version, receipt.hash) == (run_id, before.version + 1, event.hash)
+        assert (after.state, after.token, after.completed_at) == (before.state, before.token, before.completed_at)
 
 
 async def test_a_worker_may_add_a_note_under_its_lease(ledger: Ledger) -> None:
@@ -107,15 +107,15 @@ async def test_a_step_needs_the_lease(ledger: Ledger) -> None:
     assert await types(ledger, lease.run_id) == ["run.submitted", "lease.acquired"]
 
 
-@pytest.mark.parametrize("state", [State.PENDING, *sorted(TERMINAL)])
-async def test_a_step_of_a_run_that_nobody_holds_is_refused(ledger: Ledger, state: State) -> None:
-    run_id, _ = await brought_to(ledger, state)
-    before = await event_count(ledger)
+async def test_a_step_of_a_run_that_nobody_holds_is_refused(ledger: Ledger) -> None:
+    for state in (*sorted(TERMINAL), State.PENDING):
+        run_id, _ = await brought_to(ledger, state)
+        before = await event_count(ledger)
 
-    with pytest.raises((LeaseRequired, IllegalTransition)):
-        await ledger.append(run_id, StepCompleted(name="read"))
+        with pytest.raises((LeaseRequired, IllegalTransition)):
+            await ledger.append(run_id, StepCompleted(name="read"))
 
-    assert await event_count(ledger) == before
+        assert await event_count(ledger) == before
 
 
 @pytest.mark.parametrize("event", [StepCompleted(name="read"), NoteAdded(text="x"), PageRead(page=1)])
@@ -256,24 +256,27 @@ def test_a_type_that_is_no_dotted_lower_case_name_cannot_be_taken(bad: str) -> N
     assert bad not in CATALOGUE
 
 
-@pytest.mark.parametrize("state", sorted(TERMINAL))
-async def test_a_users_own_event_cannot_follow_the_end_of_a_run(ledger: Ledger, state: State) -> None:
-    run_id, _ = await brought_to(ledger, state)
-    before = await event_count(ledger)
+async def test_a_users_own_event_cannot_follow_the_end_of_a_run(ledger: Ledger) -> None:
+    for state in sorted(TERMINAL):
+        run_id, _ = await brought_to(ledger, state)
+        before = await event_count(ledger)
 
-    with pytest.raises(IllegalTransition, match="ended"):
-        await ledger.append(run_id, PageRead(page=1))
+        with pytest.raises(IllegalTransition, match="ended"):
+            await ledger.append(run_id, PageRead(page=1))
 
-    assert await event_count(ledger) == before
+        assert await event_count(ledger) == before
 
 
-@pytest.mark.parametrize("state", sorted(set(State) - TERMINAL))
-async def test_a_users_own_event_may_be_appended_by_anyone_while_the_run_is_open(ledger: Ledger, state: State) -> None:
-    run_id, _ = await brought_to(ledger, state)
-
+async def test_a_users_own_event_may_be_appended_by_anyone_while_the_run_is_open(ledger: Ledger) -> None:
+    for state in sorted(set(State) - TERMINAL, reverse=True):
+        if state != State.PENDING:
+            run_id, _ = await brought_to(ledger, state)
+            await ledger.append(run_id, PageRead(page=1))
+            assert (await ledger.get(run_id)).state == state
+    run_id, _ = await brought_to(ledger, State.PENDING)
     await ledger.append(run_id, PageRead(page=1))
 
-    assert (await ledger.get(run_id)).state == state
+    assert (await ledger.get(run_id)).state == State.PENDING
 
 
 async def test_what_moves_a_run_cannot_be_appended(ledger: Ledger) -> None:
@@ -286,14 +289,12 @@ async def test_what_moves_a_run_cannot_be_appended(ledger: Ledger) -> None:
     assert await types(ledger, lease.run_id) == ["run.submitted", "lease.acquired"]
 
 
-@pytest.mark.parametrize(
-    "type_", ["run.completed", "step.mine", "note.mine", "x", "acme", "No Such: Type!", "a\x00.b", "a." + "x" * 90]
-)
-async def test_a_type_that_no_subclass_could_have_cannot_be_appended_either(ledger: Ledger, type_: str) -> None:
+async def test_a_type_that_no_subclass_could_have_cannot_be_appended_either(ledger: Ledger) -> None:
     lease = await claimed(ledger)
 
-    with pytest.raises(InvalidValue, match="event type"):
-        await ledger.append(lease, UserEvent(type=type_))
+    for type_ in ("run.completed", "step.mine", "note.mine", "x", "acme", "No Such: Type!", "a\x00.b", "a." + "x" * 90):
+        with pytest.raises(InvalidValue, match="event type"):
+            await ledger.append(lease, UserEvent(type=type_))
 
     assert await types(ledger, lease.run_id) == ["run.submitted", "lease.acquired"]
 

@@ -45,16 +45,14 @@ async def login(connection: asyncpg.Connection) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("role", ["origin", "replica", "local"])
-@pytest.mark.parametrize("table", ["event", "payload", "partition"])
 async def test_not_even_the_owner_can_change_or_delete_what_was_appended(
-    ledger: Ledger, connection: asyncpg.Connection, table: str, role: str
+    ledger: Ledger, connection: asyncpg.Connection, role: str
 ) -> None:
     await ledger.submit("parse", {"a": 1})
     await connection.execute(f"SET session_replication_role = {role}")
-    names = await leaves(connection) if table == "partition" else [f"ledger.{table}"]
-    column = "body = '{}'" if table == "payload" else "actor = 'mallory'"
 
-    for name in names:
+    for name in ("ledger.event", "ledger.payload", *await leaves(connection)):
+        column = "body = '{}'" if name == "ledger.payload" else "actor = 'mallory'"
         holds = await connection.fetchval(f"SELECT count(*) FROM {name}") > 0
         for statement in (f"UPDATE {name} SET {column}", f"DELETE FROM {name}", f"TRUNCATE {name}"):
             if holds or statement.startswith("TRUNCATE"):

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -141,12 +142,13 @@ async def test_a_version_or_time_at_which_the_run_had_no_state_is_an_error_that_
     assert by_time.value.asked == run.created_at - timedelta(seconds=1)
 
 
-@pytest.mark.parametrize("version", [0, -1, 2**31, True, 1.5, "1"])
-async def test_a_version_that_is_none_is_refused(ledger: Ledger, version: int) -> None:
+async def test_a_version_that_is_none_is_refused(ledger: Ledger) -> None:
     run = await ledger.submit("parse")
+    versions: list[Any] = [0, -1, 2**31, True, 1.5, "1"]
 
-    with pytest.raises(InvalidValue, match="version"):
-        await ledger.state_at(run.run_id, version)
+    for version in versions:
+        with pytest.raises(InvalidValue, match="version"):
+            await ledger.state_at(run.run_id, version)
 
 
 async def test_a_state_is_asked_for_by_version_or_by_time_with_a_zone(ledger: Ledger) -> None:

@@ -269,10 +269,10 @@ async def test_costs_and_steps_of_a_lost_attempt_stay_counted(ledger: Ledger) ->
     assert (run.cost_usd, run.step_count) == (Decimal(2), 4)
 
 
-@pytest.mark.parametrize("limit", [0, -1, 10_001])
-async def test_a_sweep_without_sensible_bounds_is_refused(ledger: Ledger, limit: int) -> None:
-    with pytest.raises(InvalidValue, match="limit"):
-        await ledger.reap(limit=limit)
+async def test_a_sweep_without_sensible_bounds_is_refused(ledger: Ledger) -> None:
+    for limit in (0, -1, 10_001):
+        with pytest.raises(InvalidValue, match="limit"):
+            await ledger.reap(limit=limit)
 
 
 async def test_a_reaper_leaves_other_projects_alone(ledger: Ledger, database: str) -> None:

@@ -165,12 +165,12 @@ async def test_a_retry_while_waiting_for_approval_is_no_legal_move(ledger: Ledge
     assert await event_count(ledger) == before
 
 
-@pytest.mark.parametrize("delay", [-1, float("nan"), float("inf"), timedelta(days=9999)])
-async def test_a_delay_that_makes_no_sense_is_refused(ledger: Ledger, delay: float) -> None:
+async def test_a_delay_that_makes_no_sense_is_refused(ledger: Ledger) -> None:
     lease = await claimed(ledger)
 
-    for operation in (ledger.release, ledger.retry):
-        with pytest.raises(InvalidValue, match="delay"):
-            await operation(lease, delay=delay)
+    for delay in (-1, float("nan"), float("inf"), timedelta(days=9999)):
+        for operation in (ledger.release, ledger.retry):
+            with pytest.raises(InvalidValue, match="delay"):
+                await operation(lease, delay=delay)
 
     assert (await ledger.get(lease.run_id)).token == lease.token

@@ -248,28 +248,28 @@ async def test_a_legal_event_with_a_hash_of_its_own_making_is_found(open_ledger:
     assert await found(open_ledger, run_id) == (7, "hash")
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ("cost_usd = 7", "cost_usd"),
-        ("state = 'failed'", "state"),
-        ("attempt_count = 0", "attempt_count"),
-        ("worker_id = 'x', token = 9, lease_until = now(), state = 'running'", "worker_id"),
-        ("tags = '{}'", "tags"),
-        ("deadline = NULL", "deadline"),
-        ("hash = sha256('')", "hash"),
-        ("completed_at = completed_at + interval '1 microsecond'", "completed_at"),
-    ],
-)
-async def test_a_state_that_differs_from_its_events_is_found(
-    open_ledger: Ledger, mallory: Mallory, change: str, named: str
-) -> None:
+async def test_a_state_that_differs_from_its_events_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
     run_id = await told(open_ledger)
+    await mallory.execute("CREATE TABLE backup AS SELECT * FROM ledger.run_state")
+    changes = {
+        "cost_usd": "cost_usd = 7",
+        "state": "state = 'failed'",
+        "attempt_count": "attempt_count = 0",
+        "worker_id": "worker_id = 'x', token = 9, lease_until = now(), state = 'running'",
+        "tags": "tags = '{}'",
+        "deadline": "deadline = NULL",
+        "hash": "hash = sha256('')",
+        "completed_at": "completed_at = completed_at + interval '1 microsecond'",
+    }
 
-    await mallory.execute(f"UPDATE ledger.run_state SET {change} WHERE run_id = $1", run_id)
+    for named, change in changes.items():
+        await mallory.execute(f"UPDATE ledger.run_state SET {change} WHERE run_id = $1", run_id)
+        assert await found(open_ledger, run_id) == (None, "drift")
+        assert named in (await open_ledger.verify()).findings[0].detail
+        await mallory.execute("DELETE FROM ledger.run_state WHERE run_id = $1", run_id)
+        await mallory.execute("INSERT INTO ledger.run_state SELECT * FROM backup WHERE run_id = $1", run_id)
 
-    assert await found(open_ledger, run_id) == (None, "drift")
-    assert named in (await open_ledger.verify()).findings[0].detail
+    assert (await open_ledger.verify()).ok
 
 
 async def test_a_deleted_state_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
