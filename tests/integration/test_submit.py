@@ -88,7 +88,9 @@ async def test_the_first_event_of_a_run_carries_what_it_was_asked_for_with(ledge
 
 
 async def test_any_json_value_is_an_input_and_comes_back_as_it_was(ledger: Ledger) -> None:
-    for value in (None, 0, False, "", [], {}, "text", 1e300, -1, {"a": {"b": [None]}}):
+    values: list[Any] = [None, 0, False, "", [], {}, "text", 1e300, -1, {"a": {"b": [None]}}]
+
+    for value in values:
         run = await ledger.submit("parse", value)
         (lease,) = await ledger.claim("w:1")
 
