@@ -45,7 +45,7 @@ _CLAIM_STATE: Final = """
 UPDATE raw.run_state AS s SET version = 2, hash = $2, state = 'running', attempt_count = 1, worker_id = 'w', token = 2,
   lease_until = clock_timestamp() + interval '60 s', heartbeat_at = clock_timestamp(), available_at = NULL,
   started_at = clock_timestamp(), updated_at = clock_timestamp()
-FROM unnest($1::uuid[]) AS u (id) WHERE s.project_id = 'p' AND s.run_id = u.id
+WHERE s.project_id = 'p' AND s.run_id = ANY ($1::uuid[])
 RETURNING s.run_id
 """
 _END_EVENT: Final = """
@@ -57,7 +57,7 @@ SELECT 'p', id, 3, clock_timestamp(), 'run.completed', 'w', 'completed', 0.01, 2
 _END_STATE: Final = """
 UPDATE raw.run_state AS s SET version = 3, hash = $2, state = 'completed', worker_id = NULL, token = NULL, lease_until = NULL,
   completed_at = clock_timestamp(), updated_at = clock_timestamp(), cost_usd = 0.01, step_count = 2, outcome_version = 3
-FROM unnest($1::uuid[]) AS u (id) WHERE s.project_id = 'p' AND s.run_id = u.id
+WHERE s.project_id = 'p' AND s.run_id = ANY ($1::uuid[])
 """
 _HASH: Final = bytes(32)
 _INPUT: Final = '{"input":{"path":"a/b/c.py","size":1234}}'

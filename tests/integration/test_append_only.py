@@ -444,3 +444,44 @@ async def test_a_worker_that_calls_the_functions_itself_is_held_by_the_same_rule
         await connection.fetch("SELECT * FROM ledger.cancel('test', NULL, ARRAY[$1::uuid], NULL)", run.run_id)
 
     assert await connection.fetchval("SELECT count(*) FROM ledger.event") == before
+
+
+async def test_a_worker_that_calls_the_functions_itself_cannot_make_a_time_that_never_comes(
+    ledger: Ledger, connection: asyncpg.Connection, login: str
+) -> None:
+    lease = await claimed(ledger)
+    await ledger.submit("parse")
+    before = await event_count(ledger)
+    await connection.execute(f"GRANT runfold_worker TO {login}")
+    await connection.execute(f"SET SESSION AUTHORIZATION {login}")
+    submit = (
+        "SELECT * FROM ledger.submit('test', 'm', '{k}', '{NULL}', '{NULL}', '{0}', ARRAY[$1::interval], '{1}', "
+        "ARRAY[$2::timestamptz], ARRAY[$3::interval], '{NULL}')"
+    )
+    calls: list[tuple[str, tuple[Any, ...]]] = [
+        (submit.replace("$2", "'infinity'").replace("$1", "NULL").replace("$3", "NULL"), ()),
+        (submit.replace("$2", "'-infinity'").replace("$1", "NULL").replace("$3", "NULL"), ()),
+    ]
+    if await connection.fetchval("SELECT current_setting('server_version_num')::int") >= 170000:
+        # Intervals have an infinity from 17 on.
+        calls += [
+            (submit.replace("$1", "'infinity'").replace("$2", "NULL").replace("$3", "NULL"), ()),
+            (submit.replace("$3", "'infinity'").replace("$1", "NULL").replace("$2", "NULL"), ()),
+            ("SELECT * FROM ledger.claim('test', 'm', NULL, 1, 'infinity')", ()),
+            (
+                "SELECT * FROM ledger.heartbeat('test', ARRAY[$1::uuid], ARRAY[$2::int], '{infinity}')",
+                (lease.run_id, lease.token),
+            ),
+        ]
+
+    accepted = []
+    for statement, arguments in calls:
+        try:
+            await connection.fetch(statement, *arguments)
+        except asyncpg.PostgresError:
+            continue
+        accepted.append(statement)
+
+    assert accepted == []
+    assert await connection.fetchval("SELECT count(*) FROM ledger.event") == before
+    assert (await ledger.verify()).ok

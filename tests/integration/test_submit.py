@@ -420,3 +420,14 @@ async def test_an_unknown_run_is_not_found_by_any_operation(ledger: Ledger) -> N
     with pytest.raises(RunNotFound):
         await ledger.transition(unknown, State.CANCELLED)
     assert lease.token == 2
+
+
+async def test_a_deadline_at_the_end_or_start_of_time_is_refused_or_kept_as_it_is(ledger: Ledger) -> None:
+    for deadline in (datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC), datetime(1, 1, 1, tzinfo=UTC)):
+        try:
+            run = await ledger.submit("parse", deadline=deadline)
+        except InvalidValue:
+            continue
+        assert run.deadline == deadline
+
+    assert (await ledger.verify()).ok
