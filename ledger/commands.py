@@ -25,6 +25,8 @@ from ledger.run import Lease
 
 MAX_BATCH: Final = 10_000
 MAX_TAGS: Final = 50
+_FIRST_YEAR: Final = 1970
+_LAST_YEAR: Final = 9000
 
 Target = Lease | UUID | str
 """A run: by its lease where one is held, by its id where none is."""
@@ -224,6 +226,8 @@ def _deadline(value: datetime | float | timedelta | None) -> tuple[datetime | No
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise InvalidValue("deadline", value.isoformat(), "has no time zone: use an aware datetime or a timedelta")
+        if not _FIRST_YEAR <= value.year <= _LAST_YEAR:  # the ends of the calendar stand for infinity in the driver
+            raise InvalidValue("deadline", value.isoformat(), f"must be in the years {_FIRST_YEAR} to {_LAST_YEAR}")
         return value, None
     return None, None if value is None else check_duration("deadline", value)
 

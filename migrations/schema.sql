@@ -150,6 +150,9 @@ CREATE FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_li
     AS $$
 #variable_conflict use_column
 BEGIN
+  IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 OR p_ttl IS NULL OR NOT isfinite(p_ttl) OR p_ttl <= '0' THEN
+    RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive and ends' USING ERRCODE = '22023';
+  END IF;
   RETURN QUERY
   WITH range AS MATERIALIZED (
     SELECT k.kind, r.from_priority, r.from_run, r.below_priority
@@ -388,6 +391,9 @@ CREATE FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer
     AS $$
 #variable_conflict use_column
 BEGIN
+  IF EXISTS (SELECT FROM unnest(p_ttls) AS u (given) WHERE NOT isfinite(u.given)) THEN
+    RAISE EXCEPTION 'a lease must end' USING ERRCODE = '22023';
+  END IF;
   RETURN QUERY
   WITH c AS MATERIALIZED (
     SELECT DISTINCT ON (u.run_id) u.* FROM unnest(p_runs, p_tokens, p_ttls) AS u (run_id, token, ttl) ORDER BY u.run_id
@@ -913,6 +919,9 @@ CREATE FUNCTION ledger.requeue(p_project text, p_actor text, p_type text, p_runs
 DECLARE
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
+  IF EXISTS (SELECT FROM unnest(p_delays) AS u (given) WHERE NOT isfinite(u.given)) THEN
+    RAISE EXCEPTION 'a delay must be finite' USING ERRCODE = '22023';
+  END IF;
   IF pg_column_size(p_bodies) > 268435456 THEN
     RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
   END IF;
@@ -993,6 +1002,11 @@ DECLARE
   ids uuid[];
   fresh boolean[];
 BEGIN
+  IF EXISTS (SELECT FROM unnest(p_delays) AS u (given) WHERE NOT isfinite(u.given))
+    OR EXISTS (SELECT FROM unnest(p_deadlines) AS u (given) WHERE NOT isfinite(u.given))
+    OR EXISTS (SELECT FROM unnest(p_deadlines_in) AS u (given) WHERE NOT isfinite(u.given)) THEN
+    RAISE EXCEPTION 'a delay and a deadline must be finite' USING ERRCODE = '22023';
+  END IF;
   IF pg_column_size(p_inputs) > 268435456 THEN
     RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
   END IF;
@@ -1106,6 +1120,9 @@ CREATE FUNCTION ledger.transition(p_project text, p_actors text[], p_runs uuid[]
 DECLARE
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
+  IF EXISTS (SELECT FROM unnest(p_waits) AS u (given) WHERE NOT isfinite(u.given)) THEN
+    RAISE EXCEPTION 'a wait must end' USING ERRCODE = '22023';
+  END IF;
   IF pg_column_size(p_bodies) > 268435456 THEN
     RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
   END IF;

@@ -69,10 +69,12 @@ def encode(previous: bytes, event: Mapping[str, Any]) -> str:
     return "".join(lines)
 
 
-def _written(how: str, value: Any) -> str:
+def _written(how: str, value: Any) -> str:  # noqa: PLR0911  one return for each form
     match how:
         case "text":
             return f"{len(value)}:{value}"
+        case "time" if value.tzinfo is None:  # the driver's infinities, which PostgreSQL writes as the largest and smallest
+            return "7fffffffffffffff" if value == datetime.max else "8000000000000000"  # noqa: DTZ901  compared, not used
         case "time":
             microseconds: int = (value - _EPOCH) // timedelta(microseconds=1)
             return microseconds.to_bytes(8, "big", signed=True).hex()

@@ -29,6 +29,9 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 BEGIN
+  IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 OR p_ttl IS NULL OR NOT isfinite(p_ttl) OR p_ttl <= '0' THEN
+    RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive and ends' USING ERRCODE = '22023';
+  END IF;
   RETURN QUERY
   WITH range AS MATERIALIZED (
     SELECT k.kind, r.from_priority, r.from_run, r.below_priority

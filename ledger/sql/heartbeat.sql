@@ -14,6 +14,9 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 BEGIN
+  IF EXISTS (SELECT FROM unnest(p_ttls) AS u (given) WHERE NOT isfinite(u.given)) THEN
+    RAISE EXCEPTION 'a lease must end' USING ERRCODE = '22023';
+  END IF;
   RETURN QUERY
   WITH c AS MATERIALIZED (
     SELECT DISTINCT ON (u.run_id) u.* FROM unnest(p_runs, p_tokens, p_ttls) AS u (run_id, token, ttl) ORDER BY u.run_id

@@ -20,6 +20,11 @@ DECLARE
   ids uuid[];
   fresh boolean[];
 BEGIN
+  IF EXISTS (SELECT FROM unnest(p_delays) AS u (given) WHERE NOT isfinite(u.given))
+    OR EXISTS (SELECT FROM unnest(p_deadlines) AS u (given) WHERE NOT isfinite(u.given))
+    OR EXISTS (SELECT FROM unnest(p_deadlines_in) AS u (given) WHERE NOT isfinite(u.given)) THEN
+    RAISE EXCEPTION 'a delay and a deadline must be finite' USING ERRCODE = '22023';
+  END IF;
   IF pg_column_size(p_inputs) > 268435456 THEN
     RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
   END IF;

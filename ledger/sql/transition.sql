@@ -20,6 +20,9 @@ AS $$
 DECLARE
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
+  IF EXISTS (SELECT FROM unnest(p_waits) AS u (given) WHERE NOT isfinite(u.given)) THEN
+    RAISE EXCEPTION 'a wait must end' USING ERRCODE = '22023';
+  END IF;
   IF pg_column_size(p_bodies) > 268435456 THEN
     RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
   END IF;
