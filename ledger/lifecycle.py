@@ -40,9 +40,6 @@ EDGES: Final[dict[State, frozenset[State]]] = {
 }
 """The legal transitions. Going back to pending is never one of them."""
 
-COMPENSATING: Final = frozenset({"lease.expired", "lease.released", "run.retried"})
-"""Event types that put a leased run back to pending; each names the event it compensates."""
-
 AFTER_TERMINAL: Final = frozenset({"write.refused", "note.added", "payload.erased"})
 """The only event types that may follow a terminal state."""
 
@@ -97,8 +94,3 @@ ATTEMPTS_EXHAUSTED: Final = "E-RUN-002"
 
 DEADLINE_PASSED: Final = "E-RUN-003"
 """The run passed its own deadline, or an approval passed its own."""
-
-
-def is_legal(source: State, target: State) -> bool:
-    """Tell whether a transition from `source` to `target` is allowed."""
-    return target in EDGES[source]
