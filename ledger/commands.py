@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -20,7 +20,7 @@ from ledger.content import (
 )
 from ledger.errors import InvalidValue
 from ledger.events import CATALOGUE, Event, StepCompleted, StepFailed, UserEvent, check_user_type
-from ledger.lifecycle import State
+from ledger.lifecycle import WAITING, State
 from ledger.run import Lease
 
 MAX_BATCH: Final = 10_000
@@ -32,7 +32,7 @@ Target = Lease | UUID | str
 """A run: by its lease where one is held, by its id where none is."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Submit:
     """Ask for a run; the parameters are those of `Ledger.submit`."""
 
@@ -61,7 +61,7 @@ class Submit:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Transition:
     """Ask for a move of one run; the parameters are those of `Ledger.transition`."""
 
@@ -86,37 +86,35 @@ class Transition:
         """Give the columns of `ledger.transition` after project and actor; raise InvalidValue or PayloadTooLarge."""
         run_id, token = identify(self.run)
         state = check_state(self.to_state)
-        waits = state == State.WAITING_APPROVAL
-        if self.park and state not in _WAITS:
+        waits = state in WAITING
+        if self.park and not waits:
             raise InvalidValue("park", self.park, f"only a waiting run can be parked, not one that becomes {state}")
-        if self.wait is not None and not waits:
+        if self.wait is not None and state != State.WAITING_APPROVAL:
             raise InvalidValue("wait", self.wait, "only waiting_approval has a deadline of its own")
         if self.wait_outcome not in _WAIT_OUTCOMES:
             raise InvalidValue("wait_outcome", self.wait_outcome, "must be cancelled or timeout")
         content = {"error_detail": self.error_detail, "output": self.output, "reason": self.reason}
         if self.content:
             content.update(_allowed_content(state, self.content))
-        cost = check_cost("cost_usd_delta", self.cost_usd_delta) or None
-        steps = check_int("step_count_delta", self.step_count_delta, least=-MAX_INT)
         return (
             run_id,
             token,
             state.value,
-            self.park,
+            self.park or None,
             None if self.name is None else check_text("name", self.name),
             None if self.error_code is None else check_text("error_code", self.error_code),
             encode_payload(content, limit_bytes),
-            cost,
-            steps or None,
+            check_cost("cost_usd_delta", self.cost_usd_delta) or None,
+            check_int("step_count_delta", self.step_count_delta, least=-MAX_INT) or None,
             check_sha256(self.output_sha256),
             None if self.wait is None else check_duration("wait", self.wait, positive=True),
-            str(self.wait_outcome) if waits else None,
+            str(self.wait_outcome) if state == State.WAITING_APPROVAL else None,
             check_version(self.expected_version),
             None if self.key is None else check_text("key", self.key),
         )
 
 
-_WAITS: Final = frozenset({State.WAITING_TOOL, State.WAITING_APPROVAL})
+_STATES: Final = {state.value: state for state in State}
 _WAIT_OUTCOMES: Final = frozenset({State.CANCELLED, State.TIMEOUT})
 _CONTENT: Final = {
     State.WAITING_TOOL: CATALOGUE["tool.requested"].content_fields(),
@@ -181,10 +179,9 @@ def check_version(value: int | None) -> int | None:
 
 def check_state(value: object) -> State:
     """Give the state; raise InvalidValue that lists the states."""
-    try:
-        return State(str(value))
-    except ValueError:
-        raise InvalidValue("state", value, f"must be one of {', '.join(State)}") from None
+    if not isinstance(value, str) or (state := _STATES.get(value)) is None:
+        raise InvalidValue("state", value, f"must be one of {', '.join(State)}")
+    return state
 
 
 def check_kinds(kinds: Sequence[str]) -> list[str]:
@@ -207,12 +204,15 @@ def check_sha256(value: str | bytes | None) -> bytes | None:
     return digest
 
 
-def columns(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
-    """Turn rows into the parallel arrays of a SQL function; raise InvalidValue for more than 10,000."""
-    arrays = [list(column) for column in zip(*rows, strict=True)]
-    if arrays and len(arrays[0]) > MAX_BATCH:
-        raise InvalidValue("batch", len(arrays[0]), f"a call takes at most {MAX_BATCH:,} commands: split it")
-    return arrays
+def columns(rows: Sequence[tuple[Any, ...]]) -> list[Sequence[Any] | None]:
+    """Turn rows into the parallel arrays of a SQL function; raise InvalidValue for more than 10,000.
+
+    A column that holds nothing is None: neither side has to spell an array of nulls.
+    """
+    if len(rows) > MAX_BATCH:
+        raise InvalidValue("batch", len(rows), f"a call takes at most {MAX_BATCH:,} commands: split it")
+    nothing = (None,) * len(rows)
+    return [None if column == nothing else column for column in zip(*rows, strict=True)]
 
 
 def check_distinct(what: str, given: Sequence[Any]) -> None:

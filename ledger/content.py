@@ -37,13 +37,53 @@ def encode_payload(content: Mapping[str, Any], limit_bytes: int) -> str | None:
     }
     if not given:
         return None
-    for name, value in given.items():
-        _check(name, value, 0)
-    text = json.dumps(given, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
+    text = _quickly_encoded(given) if _is_plain(given, -1) else None
+    if text is None:
+        for name, value in given.items():
+            _check(name, value, 0)
+        text = _ENCODE(given)
     size = len(text.encode())
     if size > limit_bytes:
         raise PayloadTooLarge(" and ".join(given), size, limit_bytes)
     return text
+
+
+def _quickly_encoded(given: dict[str, Any]) -> str | None:
+    try:
+        text = _ENCODE(given)
+    except ValueError:
+        return None  # NaN or infinity
+    return None if "\\u0000" in text or _SURROGATE.search(text) else text
+
+
+def decode_payload(text: str | None) -> Any:
+    """Read stored JSON; None for none."""
+    return None if text is None else _DECODE(text)
+
+
+_ENCODE: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True).encode
+_DECODE: Final = json.JSONDecoder().decode
+_SCALARS: Final = frozenset({str, float, bool, type(None)})
+
+
+def _is_plain(content: dict[str, Any] | list[Any], depth: int) -> bool:
+    """Tell of nearly all content that its shape is JSON's; what this doubts, _check decides and names."""
+    if depth >= MAX_DEPTH:
+        return False
+    if type(content) is dict:
+        for key in content:
+            if type(key) is not str:
+                return False
+        values: Any = content.values()
+    else:
+        values = content
+    for value in values:
+        kind = type(value)
+        if kind in _SCALARS or (kind is int and -MAX_INT <= value <= MAX_INT):
+            continue
+        if (kind is not dict and kind is not list) or not _is_plain(value, depth + 1):
+            return False
+    return True
 
 
 def _check(path: str, value: Any, depth: int) -> None:  # noqa: PLR0912  one branch for each kind of JSON value

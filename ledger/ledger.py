@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,7 +12,7 @@ from uuid import UUID
 from ledger import calls, log
 from ledger.claiming import Marks
 from ledger.commands import Submit, Target, Transition, check_distinct, check_kinds, columns, event_row, identify
-from ledger.content import check_duration, check_int, check_run_id, check_text, encode_payload
+from ledger.content import check_duration, check_int, check_run_id, check_text, decode_payload, encode_payload
 from ledger.database import Connection, Pool, fetch
 from ledger.errors import DuplicateKey, IllegalTransition, LedgerError
 from ledger.events import Event
@@ -104,7 +103,7 @@ class Ledger(Reader):
         if not given:
             return []
         limit = self.settings.payload_limit_bytes
-        arrays = columns(command.row(limit) for command in given)
+        arrays = columns([command.row(limit) for command in given])
         rows = await fetch(connection or self.pool, calls.SUBMIT_MANY, self.project_id, self.actor, *arrays)
         return [Submission(row["run_id"], row["fresh"]) for row in rows]
 
@@ -152,9 +151,9 @@ class Ledger(Reader):
         """
         if not leases:
             return []
-        arrays = columns((*identify(lease), check_duration("ttl", lease.ttl, positive=True)) for lease in leases)
-        check_distinct("run", arrays[0])
-        rows = await fetch(self.pool, calls.HEARTBEAT, self.project_id, *arrays)
+        given = [(*identify(lease), check_duration("ttl", lease.ttl, positive=True)) for lease in leases]
+        check_distinct("run", [row[0] for row in given])
+        rows = await fetch(self.pool, calls.HEARTBEAT, self.project_id, *columns(given))
         beaten = {row["run_id"]: row for row in rows}
         lost = [lease for lease in leases if lease.run_id not in beaten]
         for worker_id in {lease.worker_id for lease in lost}:
@@ -182,12 +181,10 @@ class Ledger(Reader):
         actor = facts.pop("actor", None)
         command = Transition(lease_or_run_id, to_state, **facts)
         row = command.row(self.settings.payload_limit_bytes)
-        who = self._actor(command.run, actor)
-        rows = await unless_raced(
-            lambda: fetch(self.pool, calls.TRANSITION_ONE, self.project_id, [who], *columns([row])), row[-1]
-        )
+        arrays = columns([(self._decider(command.run, actor), *row)])
+        rows = await unless_raced(lambda: fetch(self.pool, calls.TRANSITION_ONE, self.project_id, *arrays), row[-1])
         if not rows:
-            [outcome] = await self._refusals.transitions([row], {row[0]: who})
+            [outcome] = await self._refusals.transitions([row], {row[0]: self._actor(command.run, actor)})
             if isinstance(outcome, LedgerError):
                 raise outcome
             return await self.state_at(outcome.run_id, outcome.version)
@@ -205,11 +202,11 @@ class Ledger(Reader):
             return []
         limit = self.settings.payload_limit_bytes
         given = [command.row(limit) for command in commands]
-        arrays = columns(given)
-        check_distinct("run", arrays[0])
-        check_distinct("key", [key for key in arrays[-1] if key is not None])
-        who = [self._actor(command.run, actor) for command in commands]
-        rows = await unless_raced(lambda: fetch(self.pool, calls.TRANSITION_MANY, self.project_id, who, *arrays), *arrays[-1])
+        runs, keys = [row[0] for row in given], [row[-1] for row in given if row[-1] is not None]
+        check_distinct("run", runs)
+        check_distinct("key", keys)
+        arrays = columns([(self._decider(command.run, actor), *row) for command, row in zip(commands, given, strict=True)])
+        rows = await unless_raced(lambda: fetch(self.pool, calls.TRANSITION_MANY, self.project_id, *arrays), *keys)
         kept = {row["run_id"]: row for row in rows}
         outcomes: dict[UUID, Receipt | LedgerError] = {}
         logger = log.logger(project_id=self.project_id)
@@ -218,9 +215,10 @@ class Ledger(Reader):
                 outcomes[row[0]] = Receipt(row[0], done["version"], done["hash"])
                 _log_transition(logger, row, done)
         if missing := [row for row in given if row[0] not in kept]:
-            reasons = await self._refusals.transitions(missing, dict(zip(arrays[0], who, strict=True)))
+            actors = {row[0]: self._actor(command.run, actor) for command, row in zip(commands, given, strict=True)}
+            reasons = await self._refusals.transitions(missing, actors)
             outcomes.update({row[0]: reason for row, reason in zip(missing, reasons, strict=True)})
-        return [outcomes[row[0]] for row in given]
+        return [outcomes[run] for run in runs]
 
     async def approve(self, run_id: UUID | str, *, actor: str, reason: str | None = None, **facts: Any) -> Run:
         """Grant the approval that a run waits for. Raises as `transition` does."""
@@ -352,6 +350,10 @@ class Ledger(Reader):
             return check_text("actor", actor)
         return run.worker_id if isinstance(run, Lease) else self.actor
 
+    def _decider(self, run: Target, actor: str | None) -> str | None:
+        """Give who acts; None for the holder of a lease, whom the ledger knows."""
+        return None if actor is None and isinstance(run, Lease) else self._actor(run, actor)
+
     def _ttl(self, ttl: float | timedelta | None) -> timedelta:
         return check_duration("ttl", self.settings.lease_ttl_seconds if ttl is None else ttl, positive=True)
 
@@ -375,7 +377,7 @@ def _lease(row: Mapping[str, Any], worker_id: str, ttl: timedelta) -> Lease:
         max_attempts=row["max_attempts"],
         kind=row["kind"],
         priority=row["priority"],
-        input=json.loads(body)["input"] if body is not None else None,
+        input=None if body is None else decode_payload(body)["input"],
         worker_id=worker_id,
         until=row["lease_until"],
         ttl=ttl,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
@@ -10,6 +9,7 @@ from decimal import Decimal
 from typing import Any, Final, Self
 from uuid import UUID
 
+from ledger.content import decode_payload
 from ledger.lifecycle import TERMINAL, State
 
 
@@ -67,7 +67,7 @@ class Run:
         """Build a run from a row of the view `ledger.run`."""
         values = {name: row[name] for name in _RUN_FIELDS}
         for name in ("input", "output", "error_detail"):
-            values[name] = json.loads(values[name]) if values[name] is not None else None
+            values[name] = decode_payload(values[name])
         digest = values["output_sha256"]
         values["output_sha256"] = digest.hex() if digest is not None else None
         values["state"] = State(values["state"])
@@ -79,12 +79,13 @@ class Run:
 _RUN_FIELDS: Final = tuple(field.name for field in fields(Run))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Lease:
     """A worker's hold on a run: every write of the worker carries `token`.
 
-    After a heartbeat: `lost` says that the run is not held any more (stop working on it), `cancel_requested`
-    that somebody called it off, `late_ms` how long after the lease's end the beat came.
+    Not frozen: a frozen one costs five times as much to make, and what is written into it no fence believes. After a
+    heartbeat: `lost` says that the run is not held any more (stop working on it), `cancel_requested` that somebody
+    called it off, `late_ms` how long after the lease's end the beat came.
     """
 
     run_id: UUID

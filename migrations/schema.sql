@@ -154,44 +154,45 @@ BEGIN
     RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive and ends' USING ERRCODE = '22023';
   END IF;
   RETURN QUERY
-  WITH range AS MATERIALIZED (
-    SELECT k.kind, r.from_priority, r.from_run, r.below_priority
+  WITH n AS MATERIALIZED (
+    SELECT k.*, k.version + 1 AS token, k.attempt_count + (k.state = 'pending')::int AS attempt, k.recorded_at + p_ttl AS lease_until
     FROM (
-      SELECT u.kind FROM unnest(p_kinds) AS u (kind)
-      UNION ALL
-      SELECT DISTINCT d.kind FROM ledger.kind AS d WHERE p_kinds IS NULL AND d.project_id = p_project
+      SELECT s.*, greatest(clock_timestamp(), s.updated_at) AS recorded_at
+      FROM (
+        SELECT s.* FROM (
+          SELECT k.kind, r.from_priority, r.from_run, r.below_priority
+          FROM (
+            SELECT u.kind FROM unnest(p_kinds) AS u (kind)
+            UNION ALL
+            SELECT DISTINCT d.kind FROM ledger.kind AS d WHERE p_kinds IS NULL AND d.project_id = p_project
+          ) AS k
+          LEFT JOIN LATERAL (
+            SELECT m.priority, m.run_id FROM unnest(p_mark_kinds, p_mark_priorities, p_mark_runs) AS m (kind, priority, run_id)
+            WHERE m.kind = k.kind
+          ) AS m ON true
+          CROSS JOIN LATERAL (VALUES
+            (0, '00000000-0000-0000-0000-000000000000'::uuid, coalesce(m.priority, 0)),
+            (coalesce(m.priority, 0), coalesce(m.run_id, '00000000-0000-0000-0000-000000000000'), 2147483647)
+          ) AS r (from_priority, from_run, below_priority)
+          WHERE r.from_priority < r.below_priority
+          OFFSET 0
+        ) AS range
+        CROSS JOIN LATERAL (
+          SELECT s.run_id, s.version, s.hash, s.kind, s.priority, s.state, s.attempt_count, s.max_attempts, s.updated_at,
+            s.cancel_requested_at
+          FROM ledger.run_state AS s
+          WHERE s.project_id = p_project AND s.kind = range.kind AND s.available_at IS NOT NULL
+            AND (s.priority, s.run_id) >= (range.from_priority, range.from_run) AND s.priority < range.below_priority
+            AND s.available_at <= clock_timestamp()
+          ORDER BY s.priority, s.run_id
+          LIMIT p_limit
+          FOR UPDATE SKIP LOCKED
+        ) AS s
+        ORDER BY s.priority, s.run_id
+        LIMIT p_limit
+      ) AS s
+      OFFSET 0
     ) AS k
-    LEFT JOIN LATERAL (
-      SELECT m.priority, m.run_id FROM unnest(p_mark_kinds, p_mark_priorities, p_mark_runs) AS m (kind, priority, run_id)
-      WHERE m.kind = k.kind
-    ) AS m ON true
-    CROSS JOIN LATERAL (VALUES
-      (0, '00000000-0000-0000-0000-000000000000'::uuid, coalesce(m.priority, 0)),
-      (coalesce(m.priority, 0), coalesce(m.run_id, '00000000-0000-0000-0000-000000000000'), 2147483647)
-    ) AS r (from_priority, from_run, below_priority)
-    WHERE r.from_priority < r.below_priority
-  ), picked AS MATERIALIZED (
-    SELECT s.* FROM range AS r
-    CROSS JOIN LATERAL (
-      SELECT s.run_id, s.version, s.hash, s.kind, s.priority, s.state, s.attempt_count, s.max_attempts, s.updated_at,
-        s.cancel_requested_at
-      FROM ledger.run_state AS s
-      WHERE s.project_id = p_project AND s.kind = r.kind AND s.available_at IS NOT NULL
-        AND (s.priority, s.run_id) >= (r.from_priority, r.from_run) AND s.priority < r.below_priority
-        AND s.available_at <= clock_timestamp()
-      ORDER BY s.priority, s.run_id
-      LIMIT p_limit
-      FOR UPDATE SKIP LOCKED
-    ) AS s
-    ORDER BY s.priority, s.run_id
-    LIMIT p_limit
-  ), n AS MATERIALIZED (
-    SELECT l.*, l.recorded_at + p_ttl AS lease_until
-    FROM (
-      SELECT k.*, k.version + 1 AS token, k.attempt_count + (k.state = 'pending')::int AS attempt,
-        greatest(clock_timestamp(), k.updated_at) AS recorded_at
-      FROM picked AS k
-    ) AS l
   ), e AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, attempt, worker_id, token,
       lease_until, hash)
@@ -212,7 +213,7 @@ END $$;
 CREATE FUNCTION ledger.command_content(run_id uuid, what text, park boolean, name text, error_code text, body text, cost numeric, steps integer, output bytea, wait interval, wait_outcome text) RETURNS bytea
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-  SELECT sha256(convert_to(jsonb_build_array(run_id, what, park, name, error_code, body, cost::numeric(18, 6), steps,
+  SELECT sha256(convert_to(jsonb_build_array(run_id, what, coalesce(park, false), name, error_code, body, cost::numeric(18, 6), steps,
     encode(output, 'hex'), extract(epoch FROM wait), wait_outcome)::text, 'UTF8'))
 $$;
 
@@ -334,34 +335,33 @@ BEGIN
     version = greatest(s.version, e.version),
     hash = coalesce(e.hash, s.hash),
     state = coalesce(e.state, s.state),
-    attempt_count = coalesce(CASE WHEN e.on_9 THEN e.attempt END, s.attempt_count),
-    worker_id = CASE WHEN e.on_3 THEN e.worker_id ELSE s.worker_id END,
-    token = CASE WHEN e.on_3 THEN e.token ELSE s.token END,
+    attempt_count = coalesce(CASE WHEN e.on_8 THEN e.attempt END, s.attempt_count),
+    worker_id = CASE WHEN e.on_2 THEN e.worker_id ELSE s.worker_id END,
+    token = CASE WHEN e.on_2 THEN e.token ELSE s.token END,
     lease_until = CASE WHEN e.on_1 THEN e.lease_until ELSE s.lease_until END,
-    heartbeat_at = coalesce(CASE WHEN e.on_8 THEN e.recorded_at END, s.heartbeat_at),
+    heartbeat_at = coalesce(CASE WHEN e.on_7 THEN e.recorded_at END, s.heartbeat_at),
     available_at = CASE WHEN e.on_2 THEN e.available_at ELSE s.available_at END,
-    started_at = coalesce(s.started_at, CASE WHEN e.on_7 THEN e.recorded_at END),
-    completed_at = coalesce(CASE WHEN e.on_5 THEN e.recorded_at END, s.completed_at),
+    started_at = coalesce(s.started_at, CASE WHEN e.on_6 THEN e.recorded_at END),
+    completed_at = coalesce(CASE WHEN e.on_4 THEN e.recorded_at END, s.completed_at),
     updated_at = coalesce(e.recorded_at, s.updated_at),
-    wait_until = CASE WHEN e.on_3 THEN e.wait_until ELSE s.wait_until END,
-    wait_outcome = CASE WHEN e.on_3 THEN e.wait_outcome ELSE s.wait_outcome END,
-    cancel_requested_at = coalesce(s.cancel_requested_at, CASE WHEN e.on_6 THEN e.recorded_at END),
+    wait_until = CASE WHEN e.on_2 THEN e.wait_until ELSE s.wait_until END,
+    wait_outcome = CASE WHEN e.on_2 THEN e.wait_outcome ELSE s.wait_outcome END,
+    cancel_requested_at = coalesce(s.cancel_requested_at, CASE WHEN e.on_5 THEN e.recorded_at END),
     cost_usd = s.cost_usd + coalesce(e.cost_usd, 0),
     step_count = s.step_count + coalesce(e.step_count, 0),
-    error_code = CASE WHEN e.on_4 THEN e.error_code ELSE s.error_code END,
-    outcome_version = coalesce(CASE WHEN e.on_4 THEN e.version END, s.outcome_version),
-    output_sha256 = CASE WHEN e.on_5 THEN e.output_sha256 ELSE s.output_sha256 END
+    error_code = CASE WHEN e.on_3 THEN e.error_code ELSE s.error_code END,
+    outcome_version = coalesce(CASE WHEN e.on_3 THEN e.version END, s.outcome_version),
+    output_sha256 = CASE WHEN e.on_4 THEN e.output_sha256 ELSE s.output_sha256 END
   FROM (
-    SELECT n.*, k.tid,
+    SELECT n.attempt, n.available_at, n.cost_usd, n.error_code, n.hash, n.lease_until, n.output_sha256, n.recorded_at, n.state, n.step_count, n.token, n.type, n.version, n.wait_outcome, n.wait_until, n.worker_id, k.tid,
       n.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AS on_1,
-      n.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.submitted', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AS on_2,
-      n.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AS on_3,
-      n.type IN ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out') AS on_4,
-      n.type IN ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed', 'run.timed_out') AS on_5,
-      n.type = 'cancel.requested' AS on_6,
-      n.type = 'lease.acquired' AS on_7,
-      n.type IN ('lease.acquired', 'lease.heartbeat') AS on_8,
-      n.type IN ('lease.acquired', 'lease.released') AS on_9
+      n.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AS on_2,
+      n.type IN ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out') AS on_3,
+      n.type IN ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed', 'run.timed_out') AS on_4,
+      n.type = 'cancel.requested' AS on_5,
+      n.type = 'lease.acquired' AS on_6,
+      n.type IN ('lease.acquired', 'lease.heartbeat') AS on_7,
+      n.type IN ('lease.acquired', 'lease.released') AS on_8
     FROM new_events AS n
     CROSS JOIN LATERAL (
       SELECT r.ctid AS tid FROM ledger.run_state AS r
@@ -1134,57 +1134,55 @@ BEGIN
     ) AS s;
   END IF;
   RETURN QUERY
-  WITH c AS MATERIALIZED (
-    SELECT u.*, CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
-    FROM unnest(p_actors, p_runs, p_tokens, p_states, p_parks, p_names, p_error_codes, p_bodies, p_costs::numeric(18, 6)[], p_steps,
-      p_sha256s, p_waits, p_wait_outcomes, p_expected, p_keys)
-      AS u (actor, run_id, token, state, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, expected, key)
-    ORDER BY u.run_id
-  ), g AS MATERIALIZED (
-    SELECT c.*, s.version, s.hash, s.updated_at, s.from_state, s.held_token, s.worker_id, s.lease_until, s.type
-    FROM c
-    CROSS JOIN LATERAL (
-      SELECT s.version, s.hash, s.updated_at, s.state AS from_state, s.token AS held_token, s.worker_id, s.lease_until,
-        ledger.transition_type(s.state, c.state, c.error_code, c.token) AS type
-      FROM ledger.run_state AS s
-      WHERE s.project_id = p_project AND s.run_id = c.run_id
-        -- The fence: the current token, or no token where none is held; a person may decide an approval that is held.
-        AND (s.token = c.token OR (c.token IS NULL AND (s.token IS NULL OR s.state = 'waiting_approval')))
-        AND ledger.legal(ledger.transition_type(s.state, c.state, c.error_code, c.token), s.state, c.state)
-        -- A parked run that has its answer is claimable; a second answer would contradict the first.
-        AND (s.state NOT IN ('waiting_tool', 'waiting_approval') OR s.available_at IS NULL)
-        AND (c.expected IS NULL OR s.version = c.expected)
-        AND (c.key IS NULL OR NOT EXISTS (
-          SELECT FROM ledger.command AS k WHERE k.project_id = p_project AND k.key = c.key OFFSET 0))
-        AND s.cost_usd + coalesce(c.cost, 0) BETWEEN 0 AND 999999999999 AND s.step_count::bigint + coalesce(c.steps, 0) BETWEEN 0 AND 2147483647
-      FOR UPDATE
-    ) AS s
-  ), n AS MATERIALIZED (
-    SELECT f.run_id, f.who, f.next, f.recorded_at, f.type, f.from_state, f.new_state, f.name, f.new_worker, f.new_token, f.new_until,
-      f.available_at, f.wait_until, f.new_wait_outcome, f.cost, f.steps, f.error_code, f.sha256, f.key, f.salt, f.body,
-      f.payload_hash,
+  WITH n AS MATERIALIZED (
+    SELECT f.*,
       ledger.event_hash(f.hash, p_project, f.run_id, f.next, f.recorded_at, f.type, f.who, state => f.new_state,
         name => f.name, worker_id => f.new_worker, token => f.new_token, lease_until => f.new_until,
         available_at => f.available_at, wait_until => f.wait_until, wait_outcome => f.new_wait_outcome, cost_usd => f.cost,
         step_count => f.steps, error_code => f.error_code, output_sha256 => f.sha256, key => f.key,
         payload_hash => f.payload_hash) AS new_hash
     FROM (
-      SELECT t.*, t.version + 1 AS next, coalesce(t.actor, t.worker_id) AS who,
-        CASE WHEN t.keeps THEN t.held_token END AS new_token,
-        CASE WHEN t.keeps THEN t.worker_id END AS new_worker,
-        CASE WHEN t.keeps THEN t.lease_until END AS new_until,
-        CASE WHEN NOT t.answers_parked THEN t.state END AS new_state,
-        CASE WHEN t.answers_parked THEN t.recorded_at END AS available_at,
-        CASE WHEN t.state = 'waiting_approval' THEN t.recorded_at + t.wait END AS wait_until,
-        CASE WHEN t.state = 'waiting_approval' AND t.wait IS NOT NULL THEN coalesce(t.wait_outcome, 'cancelled') END
+      SELECT g.run_id, g.name, g.error_code, g.body, g.cost, g.steps, g.sha256, g.key, g.hash, g.from_state, g.type, g.salt,
+        g.recorded_at, g.version + 1 AS next, coalesce(g.actor, g.worker_id) AS who,
+        CASE WHEN g.keeps THEN g.held_token END AS new_token,
+        CASE WHEN g.keeps THEN g.worker_id END AS new_worker,
+        CASE WHEN g.keeps THEN g.lease_until END AS new_until,
+        CASE WHEN NOT g.answers_parked THEN g.state END AS new_state,
+        CASE WHEN g.answers_parked THEN g.recorded_at END AS available_at,
+        CASE WHEN g.state = 'waiting_approval' THEN g.recorded_at + g.wait END AS wait_until,
+        CASE WHEN g.state = 'waiting_approval' AND g.wait IS NOT NULL THEN coalesce(g.wait_outcome, 'cancelled') END
           AS new_wait_outcome,
-        ledger.payload_hash(t.salt, t.body) AS payload_hash
+        ledger.payload_hash(g.salt, g.body) AS payload_hash
       FROM (
-        SELECT g.*, greatest(clock_timestamp(), g.updated_at) AS recorded_at,
-          g.state = 'running' OR (g.state IN ('waiting_tool', 'waiting_approval') AND NOT g.park) AS keeps,
-          g.state = 'running' AND g.held_token IS NULL AS answers_parked
-        FROM g
-      ) AS t
+        SELECT c.*, s.*, greatest(clock_timestamp(), s.updated_at) AS recorded_at,
+          CASE WHEN c.body IS NOT NULL THEN sha256(seed || uuid_send(c.run_id)) END AS salt,
+          c.state = 'running' OR (c.state IN ('waiting_tool', 'waiting_approval') AND c.park IS NOT TRUE) AS keeps,
+          c.state = 'running' AND s.held_token IS NULL AS answers_parked
+        FROM (
+          SELECT u.* FROM unnest(p_actors, p_runs, p_tokens, p_states, p_parks, p_names, p_error_codes, p_bodies,
+            p_costs::numeric(18, 6)[], p_steps, p_sha256s, p_waits, p_wait_outcomes, p_expected, p_keys)
+            AS u (actor, run_id, token, state, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, expected, key)
+          ORDER BY u.run_id OFFSET 0
+        ) AS c
+        CROSS JOIN LATERAL (
+          SELECT s.version, s.hash, s.updated_at, s.state AS from_state, s.token AS held_token, s.worker_id, s.lease_until,
+            ledger.transition_type(s.state, c.state, c.error_code, c.token) AS type
+          FROM ledger.run_state AS s
+          WHERE s.project_id = p_project AND s.run_id = c.run_id
+            -- The fence: the current token, or no token where none is held; a person may decide an approval that is held.
+            AND (s.token = c.token OR (c.token IS NULL AND (s.token IS NULL OR s.state = 'waiting_approval')))
+            AND ledger.legal(ledger.transition_type(s.state, c.state, c.error_code, c.token), s.state, c.state)
+            -- A parked run that has its answer is claimable; a second answer would contradict the first.
+            AND (s.state NOT IN ('waiting_tool', 'waiting_approval') OR s.available_at IS NULL)
+            AND (c.expected IS NULL OR s.version = c.expected)
+            AND (c.key IS NULL OR NOT EXISTS (
+              SELECT FROM ledger.command AS k WHERE k.project_id = p_project AND k.key = c.key OFFSET 0))
+            AND s.cost_usd + coalesce(c.cost, 0) BETWEEN 0 AND 999999999999
+            AND s.step_count::bigint + coalesce(c.steps, 0) BETWEEN 0 AND 2147483647
+          FOR UPDATE
+        ) AS s
+        OFFSET 0
+      ) AS g
       OFFSET 0
     ) AS f
   ), p AS (

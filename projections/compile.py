@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -59,9 +60,11 @@ def trigger_sql(columns: Mapping[str, Fold]) -> str:
     """Compile the inline fold: the statement trigger on `event`."""
     names = ", ".join((*run_state.KEY, *columns))
     start = ",\n    ".join(step_sql(column, column.default, "e") for column in columns.values())
-    changing = {name: column for name, column in columns.items() if column.on != frozenset({FIRST})}
+    later = {name: _without_first(column) for name, column in columns.items()}
+    changing = {name: column for name, column in later.items() if column.on != frozenset()}
     sets = sorted({column.on for column in changing.values() if column.on is not None}, key=sorted)
     flags = {on: f"e.on_{number}" for number, on in enumerate(sets, 1)}
+    sources = ", ".join(f"n.{name}" for name in sorted({"version", "type", "state", *(c.source for c in changing.values())}))
     marks = ",\n      ".join(f"{condition_sql(on, 'n')} AS {flags[on][2:]}" for on in sets)
     steps = ",\n    ".join(f"{name} = {step_sql(column, f's.{name}', 'e', flags)}" for name, column in changing.items())
     return f"""-- Folds the events of one INSERT into run_state and refuses what the state machine forbids. Every event is
@@ -93,7 +96,7 @@ BEGIN
   UPDATE ledger.run_state AS s SET
     {steps}
   FROM (
-    SELECT n.*, k.tid,
+    SELECT {sources}, k.tid,
       {marks}
     FROM new_events AS n
     CROSS JOIN LATERAL (
@@ -112,6 +115,11 @@ BEGIN
   RETURN NULL;
 END $$;
 """
+
+
+def _without_first(column: Fold) -> Fold:
+    """Give the column as the events after the first fold it: two conditions that differ only there become one."""
+    return column if column.on is None else replace(column, on=column.on - {FIRST})
 
 
 def rebuild_sql(columns: Mapping[str, Fold]) -> str:

@@ -33,44 +33,45 @@ BEGIN
     RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive and ends' USING ERRCODE = '22023';
   END IF;
   RETURN QUERY
-  WITH range AS MATERIALIZED (
-    SELECT k.kind, r.from_priority, r.from_run, r.below_priority
+  WITH n AS MATERIALIZED (
+    SELECT k.*, k.version + 1 AS token, k.attempt_count + (k.state = 'pending')::int AS attempt, k.recorded_at + p_ttl AS lease_until
     FROM (
-      SELECT u.kind FROM unnest(p_kinds) AS u (kind)
-      UNION ALL
-      SELECT DISTINCT d.kind FROM ledger.kind AS d WHERE p_kinds IS NULL AND d.project_id = p_project
+      SELECT s.*, greatest(clock_timestamp(), s.updated_at) AS recorded_at
+      FROM (
+        SELECT s.* FROM (
+          SELECT k.kind, r.from_priority, r.from_run, r.below_priority
+          FROM (
+            SELECT u.kind FROM unnest(p_kinds) AS u (kind)
+            UNION ALL
+            SELECT DISTINCT d.kind FROM ledger.kind AS d WHERE p_kinds IS NULL AND d.project_id = p_project
+          ) AS k
+          LEFT JOIN LATERAL (
+            SELECT m.priority, m.run_id FROM unnest(p_mark_kinds, p_mark_priorities, p_mark_runs) AS m (kind, priority, run_id)
+            WHERE m.kind = k.kind
+          ) AS m ON true
+          CROSS JOIN LATERAL (VALUES
+            (0, '00000000-0000-0000-0000-000000000000'::uuid, coalesce(m.priority, 0)),
+            (coalesce(m.priority, 0), coalesce(m.run_id, '00000000-0000-0000-0000-000000000000'), 2147483647)
+          ) AS r (from_priority, from_run, below_priority)
+          WHERE r.from_priority < r.below_priority
+          OFFSET 0
+        ) AS range
+        CROSS JOIN LATERAL (
+          SELECT s.run_id, s.version, s.hash, s.kind, s.priority, s.state, s.attempt_count, s.max_attempts, s.updated_at,
+            s.cancel_requested_at
+          FROM ledger.run_state AS s
+          WHERE s.project_id = p_project AND s.kind = range.kind AND s.available_at IS NOT NULL
+            AND (s.priority, s.run_id) >= (range.from_priority, range.from_run) AND s.priority < range.below_priority
+            AND s.available_at <= clock_timestamp()
+          ORDER BY s.priority, s.run_id
+          LIMIT p_limit
+          FOR UPDATE SKIP LOCKED
+        ) AS s
+        ORDER BY s.priority, s.run_id
+        LIMIT p_limit
+      ) AS s
+      OFFSET 0
     ) AS k
-    LEFT JOIN LATERAL (
-      SELECT m.priority, m.run_id FROM unnest(p_mark_kinds, p_mark_priorities, p_mark_runs) AS m (kind, priority, run_id)
-      WHERE m.kind = k.kind
-    ) AS m ON true
-    CROSS JOIN LATERAL (VALUES
-      (0, '00000000-0000-0000-0000-000000000000'::uuid, coalesce(m.priority, 0)),
-      (coalesce(m.priority, 0), coalesce(m.run_id, '00000000-0000-0000-0000-000000000000'), 2147483647)
-    ) AS r (from_priority, from_run, below_priority)
-    WHERE r.from_priority < r.below_priority
-  ), picked AS MATERIALIZED (
-    SELECT s.* FROM range AS r
-    CROSS JOIN LATERAL (
-      SELECT s.run_id, s.version, s.hash, s.kind, s.priority, s.state, s.attempt_count, s.max_attempts, s.updated_at,
-        s.cancel_requested_at
-      FROM ledger.run_state AS s
-      WHERE s.project_id = p_project AND s.kind = r.kind AND s.available_at IS NOT NULL
-        AND (s.priority, s.run_id) >= (r.from_priority, r.from_run) AND s.priority < r.below_priority
-        AND s.available_at <= clock_timestamp()
-      ORDER BY s.priority, s.run_id
-      LIMIT p_limit
-      FOR UPDATE SKIP LOCKED
-    ) AS s
-    ORDER BY s.priority, s.run_id
-    LIMIT p_limit
-  ), n AS MATERIALIZED (
-    SELECT l.*, l.recorded_at + p_ttl AS lease_until
-    FROM (
-      SELECT k.*, k.version + 1 AS token, k.attempt_count + (k.state = 'pending')::int AS attempt,
-        greatest(clock_timestamp(), k.updated_at) AS recorded_at
-      FROM picked AS k
-    ) AS l
   ), e AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, attempt, worker_id, token,
       lease_until, hash)

@@ -5,6 +5,6 @@ CREATE OR REPLACE FUNCTION ledger.command_content(
 ) RETURNS bytea
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
-  SELECT sha256(convert_to(jsonb_build_array(run_id, what, park, name, error_code, body, cost::numeric(18, 6), steps,
+  SELECT sha256(convert_to(jsonb_build_array(run_id, what, coalesce(park, false), name, error_code, body, cost::numeric(18, 6), steps,
     encode(output, 'hex'), extract(epoch FROM wait), wait_outcome)::text, 'UTF8'))
 $$;

@@ -34,57 +34,55 @@ BEGIN
     ) AS s;
   END IF;
   RETURN QUERY
-  WITH c AS MATERIALIZED (
-    SELECT u.*, CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
-    FROM unnest(p_actors, p_runs, p_tokens, p_states, p_parks, p_names, p_error_codes, p_bodies, p_costs::numeric(18, 6)[], p_steps,
-      p_sha256s, p_waits, p_wait_outcomes, p_expected, p_keys)
-      AS u (actor, run_id, token, state, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, expected, key)
-    ORDER BY u.run_id
-  ), g AS MATERIALIZED (
-    SELECT c.*, s.version, s.hash, s.updated_at, s.from_state, s.held_token, s.worker_id, s.lease_until, s.type
-    FROM c
-    CROSS JOIN LATERAL (
-      SELECT s.version, s.hash, s.updated_at, s.state AS from_state, s.token AS held_token, s.worker_id, s.lease_until,
-        ledger.transition_type(s.state, c.state, c.error_code, c.token) AS type
-      FROM ledger.run_state AS s
-      WHERE s.project_id = p_project AND s.run_id = c.run_id
-        -- The fence: the current token, or no token where none is held; a person may decide an approval that is held.
-        AND (s.token = c.token OR (c.token IS NULL AND (s.token IS NULL OR s.state = 'waiting_approval')))
-        AND ledger.legal(ledger.transition_type(s.state, c.state, c.error_code, c.token), s.state, c.state)
-        -- A parked run that has its answer is claimable; a second answer would contradict the first.
-        AND (s.state NOT IN ('waiting_tool', 'waiting_approval') OR s.available_at IS NULL)
-        AND (c.expected IS NULL OR s.version = c.expected)
-        AND (c.key IS NULL OR NOT EXISTS (
-          SELECT FROM ledger.command AS k WHERE k.project_id = p_project AND k.key = c.key OFFSET 0))
-        AND s.cost_usd + coalesce(c.cost, 0) BETWEEN 0 AND 999999999999 AND s.step_count::bigint + coalesce(c.steps, 0) BETWEEN 0 AND 2147483647
-      FOR UPDATE
-    ) AS s
-  ), n AS MATERIALIZED (
-    SELECT f.run_id, f.who, f.next, f.recorded_at, f.type, f.from_state, f.new_state, f.name, f.new_worker, f.new_token, f.new_until,
-      f.available_at, f.wait_until, f.new_wait_outcome, f.cost, f.steps, f.error_code, f.sha256, f.key, f.salt, f.body,
-      f.payload_hash,
+  WITH n AS MATERIALIZED (
+    SELECT f.*,
       ledger.event_hash(f.hash, p_project, f.run_id, f.next, f.recorded_at, f.type, f.who, state => f.new_state,
         name => f.name, worker_id => f.new_worker, token => f.new_token, lease_until => f.new_until,
         available_at => f.available_at, wait_until => f.wait_until, wait_outcome => f.new_wait_outcome, cost_usd => f.cost,
         step_count => f.steps, error_code => f.error_code, output_sha256 => f.sha256, key => f.key,
         payload_hash => f.payload_hash) AS new_hash
     FROM (
-      SELECT t.*, t.version + 1 AS next, coalesce(t.actor, t.worker_id) AS who,
-        CASE WHEN t.keeps THEN t.held_token END AS new_token,
-        CASE WHEN t.keeps THEN t.worker_id END AS new_worker,
-        CASE WHEN t.keeps THEN t.lease_until END AS new_until,
-        CASE WHEN NOT t.answers_parked THEN t.state END AS new_state,
-        CASE WHEN t.answers_parked THEN t.recorded_at END AS available_at,
-        CASE WHEN t.state = 'waiting_approval' THEN t.recorded_at + t.wait END AS wait_until,
-        CASE WHEN t.state = 'waiting_approval' AND t.wait IS NOT NULL THEN coalesce(t.wait_outcome, 'cancelled') END
+      SELECT g.run_id, g.name, g.error_code, g.body, g.cost, g.steps, g.sha256, g.key, g.hash, g.from_state, g.type, g.salt,
+        g.recorded_at, g.version + 1 AS next, coalesce(g.actor, g.worker_id) AS who,
+        CASE WHEN g.keeps THEN g.held_token END AS new_token,
+        CASE WHEN g.keeps THEN g.worker_id END AS new_worker,
+        CASE WHEN g.keeps THEN g.lease_until END AS new_until,
+        CASE WHEN NOT g.answers_parked THEN g.state END AS new_state,
+        CASE WHEN g.answers_parked THEN g.recorded_at END AS available_at,
+        CASE WHEN g.state = 'waiting_approval' THEN g.recorded_at + g.wait END AS wait_until,
+        CASE WHEN g.state = 'waiting_approval' AND g.wait IS NOT NULL THEN coalesce(g.wait_outcome, 'cancelled') END
           AS new_wait_outcome,
-        ledger.payload_hash(t.salt, t.body) AS payload_hash
+        ledger.payload_hash(g.salt, g.body) AS payload_hash
       FROM (
-        SELECT g.*, greatest(clock_timestamp(), g.updated_at) AS recorded_at,
-          g.state = 'running' OR (g.state IN ('waiting_tool', 'waiting_approval') AND NOT g.park) AS keeps,
-          g.state = 'running' AND g.held_token IS NULL AS answers_parked
-        FROM g
-      ) AS t
+        SELECT c.*, s.*, greatest(clock_timestamp(), s.updated_at) AS recorded_at,
+          CASE WHEN c.body IS NOT NULL THEN sha256(seed || uuid_send(c.run_id)) END AS salt,
+          c.state = 'running' OR (c.state IN ('waiting_tool', 'waiting_approval') AND c.park IS NOT TRUE) AS keeps,
+          c.state = 'running' AND s.held_token IS NULL AS answers_parked
+        FROM (
+          SELECT u.* FROM unnest(p_actors, p_runs, p_tokens, p_states, p_parks, p_names, p_error_codes, p_bodies,
+            p_costs::numeric(18, 6)[], p_steps, p_sha256s, p_waits, p_wait_outcomes, p_expected, p_keys)
+            AS u (actor, run_id, token, state, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, expected, key)
+          ORDER BY u.run_id OFFSET 0
+        ) AS c
+        CROSS JOIN LATERAL (
+          SELECT s.version, s.hash, s.updated_at, s.state AS from_state, s.token AS held_token, s.worker_id, s.lease_until,
+            ledger.transition_type(s.state, c.state, c.error_code, c.token) AS type
+          FROM ledger.run_state AS s
+          WHERE s.project_id = p_project AND s.run_id = c.run_id
+            -- The fence: the current token, or no token where none is held; a person may decide an approval that is held.
+            AND (s.token = c.token OR (c.token IS NULL AND (s.token IS NULL OR s.state = 'waiting_approval')))
+            AND ledger.legal(ledger.transition_type(s.state, c.state, c.error_code, c.token), s.state, c.state)
+            -- A parked run that has its answer is claimable; a second answer would contradict the first.
+            AND (s.state NOT IN ('waiting_tool', 'waiting_approval') OR s.available_at IS NULL)
+            AND (c.expected IS NULL OR s.version = c.expected)
+            AND (c.key IS NULL OR NOT EXISTS (
+              SELECT FROM ledger.command AS k WHERE k.project_id = p_project AND k.key = c.key OFFSET 0))
+            AND s.cost_usd + coalesce(c.cost, 0) BETWEEN 0 AND 999999999999
+            AND s.step_count::bigint + coalesce(c.steps, 0) BETWEEN 0 AND 2147483647
+          FOR UPDATE
+        ) AS s
+        OFFSET 0
+      ) AS g
       OFFSET 0
     ) AS f
   ), p AS (
