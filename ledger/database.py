@@ -50,6 +50,15 @@ async def open_pool(url: str, size: int) -> Pool:
         raise DatabaseUnavailable(shown(url), str(error) or type(error).__name__) from error
 
 
+async def connect(url: str, application_name: str) -> asyncpg.Connection[Any]:
+    """Open a connection of its own, outside of any pool; raise DatabaseUnavailable if it cannot be had."""
+    settings = {"application_name": application_name, "TimeZone": "UTC"}
+    try:
+        return await asyncpg.connect(driver_url(url), timeout=10, server_settings=settings)
+    except (OSError, ValueError, TimeoutError, *FAILURES) as error:
+        raise DatabaseUnavailable(shown(url), str(error) or type(error).__name__) from error
+
+
 async def _keep(_: Any) -> None:
     """Leave a returned connection as it is: no statement here changes its session, and a reset is a round trip."""
 

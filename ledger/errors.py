@@ -88,6 +88,14 @@ class LeaseRequired(LedgerError):
         )
 
 
+class DecisionRefused(LedgerError):
+    """The approval asks for somebody else; nothing was decided, and the try is noted in the history."""
+
+    def __init__(self, run_id: UUID, actor: str) -> None:
+        self.run_id, self.actor = run_id, actor
+        super().__init__(f"{actor} submitted run {run_id}: its approval asks for another person's decision")
+
+
 class VersionConflict(LedgerError):
     """The run has moved on since the version the caller looked at; nothing was appended."""
 

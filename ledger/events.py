@@ -32,6 +32,8 @@ Content = Annotated[JsonValue, CONTENT]
 """Any JSON value, kept in the payload; None where the event has none or it was erased."""
 ContentText = Annotated[str | None, CONTENT]
 """Text kept in the payload."""
+ContentFlag = Annotated[bool | None, CONTENT]
+"""Yes or nothing, kept in the payload."""
 
 
 CATALOGUE: Final[dict[str, type[Event]]] = {}
@@ -134,6 +136,8 @@ class _Work(Event):
     token: int | None = None
     cost_usd: Decimal | None = None
     step_count: int | None = None
+    beside: ContentFlag = None
+    """Asked by a task beside the handler's own, so in no order with the rest."""
 
 
 class StepCompleted(_Work):
@@ -163,6 +167,7 @@ class _Wait(_Leased):
     error_detail: Content = None
     output: Content = None
     reason: ContentText = None
+    beside: ContentFlag = None
 
 
 class ToolRequested(_Wait):
@@ -192,6 +197,12 @@ class ApprovalRequested(_Wait):
     wait_outcome: str | None = None
     prompt: ContentText = None
     show: Content = None
+    shown_sha256: ContentText = None
+    """Digest of exactly what was shown: `ledger.approving.shown_sha256`."""
+    based_on: Annotated[int | None, CONTENT] = None
+    """The version of the run that the request was made from."""
+    other_person: ContentFlag = None
+    """Whoever submitted the run may not decide."""
 
 
 class ApprovalGranted(_Wait):

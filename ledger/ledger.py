@@ -10,11 +10,12 @@ from typing import Any, Self, TypeAlias
 from uuid import UUID
 
 from ledger import calls, log
+from ledger.approving import check_decision, refused_decision
 from ledger.claiming import Marks
 from ledger.commands import Submit, Target, Transition, check_distinct, check_kinds, columns, event_row, identify
 from ledger.content import check_duration, check_int, check_run_id, check_text, decode_payload, encode_payload
 from ledger.database import Connection, Pool, fetch
-from ledger.errors import DuplicateKey, IllegalTransition, LedgerError
+from ledger.errors import DecisionRefused, DuplicateKey, IllegalTransition, LedgerError, VersionConflict
 from ledger.events import Event
 from ledger.identity import default_actor
 from ledger.lifecycle import LEASE_EXPIRED, State
@@ -37,8 +38,10 @@ class Ledger(Reader):
     event loop.
     """
 
-    def __init__(self, pool: Pool, project_id: str, settings: Settings) -> None:
+    def __init__(self, pool: Pool, project_id: str, settings: Settings, url: str | None = None) -> None:
         super().__init__(pool, project_id, settings)
+        self.url = url
+        """Where more connections can be had; it may hold a password."""
         self.actor = settings.actor or default_actor()
         self._marks = Marks()
         self._refusals = Refusals(pool, project_id)
@@ -59,7 +62,7 @@ class Ledger(Reader):
         async with opened(url, settings) as database:
             project_id = check_text("project", project if project is not None else settings.project)
             await database.require_project(project_id, create=create_project)
-            yield cls(database.pool, project_id, settings)
+            yield cls(database.pool, project_id, settings, database.url)
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -230,10 +233,15 @@ class Ledger(Reader):
 
     async def _decide(self, run_id: UUID | str, state: State, actor: str, reason: str | None, facts: dict[str, Any]) -> Run:
         run = await self.get(run_id)
-        if run.state != State.WAITING_APPROVAL:
-            raise IllegalTransition(run.run_id, run.state, state, "it waits for no approval")
-        facts.setdefault("expected_version", run.version if run.is_parked else None)
-        return await self.transition(run.run_id, state, actor=actor, reason=reason, **facts)
+        history = await self.history(run.run_id)
+        try:
+            check_decision(run, history, actor, state)
+            facts.setdefault("expected_version", run.version if run.is_parked else None)
+            return await self.transition(run.run_id, state, actor=actor, reason=reason, **facts)
+        except (IllegalTransition, VersionConflict, DecisionRefused) as refused:
+            if (note := refused_decision(history, state, refused, reason)) is not None:
+                await self.append(run.run_id, note, actor=actor)
+            raise
 
     async def release(self, lease: Lease, *, delay: float | timedelta = 0) -> Run:
         """Give a run back unharmed: it is pending again and the attempt is not charged.

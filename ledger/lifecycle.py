@@ -94,3 +94,15 @@ ATTEMPTS_EXHAUSTED: Final = "E-RUN-002"
 
 DEADLINE_PASSED: Final = "E-RUN-003"
 """The run passed its own deadline, or an approval passed its own."""
+
+HANDLER_FAILED: Final = "E-RUN-004"
+"""A handler, or a step or tool of it, raised an error."""
+
+INPUT_REFUSED: Final = "E-RUN-005"
+"""The run's input does not fit the handler's annotation."""
+
+OUTPUT_REFUSED: Final = "E-RUN-006"
+"""The handler's output does not fit its annotation, is no JSON, or exceeds the payload limit."""
+
+HISTORY_MISMATCH: Final = "E-RUN-007"
+"""The handler does not ask for the steps that the run's history has recorded."""

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
+import asyncpg
+
 from ledger import calls, log
 from ledger.commands import columns
 from ledger.content import MAX_INT
@@ -33,7 +35,7 @@ Rows = Sequence[Mapping[str, Any]]
 class Refusals:
     """Explains, for one project, commands that were not kept; records the refusal of late workers while it does."""
 
-    def __init__(self, pool: Pool, project_id: str) -> None:
+    def __init__(self, pool: Pool | asyncpg.Connection[Any], project_id: str) -> None:
         self._pool, self._project_id = pool, project_id
 
     async def look(self, actor: str, name: str, runs: Sequence[tuple[UUID, int | None]]) -> dict[UUID, Mapping[str, Any]]:

@@ -27,6 +27,10 @@ class Settings(BaseSettings):
     lease_ttl_seconds: float = Field(default=60, gt=0, le=86_400)
     heartbeat_seconds: float = Field(default=15, gt=0, le=86_400)
     reaper_seconds: float = Field(default=60, gt=0, le=86_400)
+    poll_seconds: float = Field(default=1, gt=0, le=3_600)
+    """How often an idle worker looks for work that nobody told it of."""
+    grace_seconds: float = Field(default=30, ge=0, le=86_400)
+    """How long a worker that was told to stop lets its runs go on."""
     payload_limit_bytes: int = Field(default=65_536, gt=0, le=16_777_216)
     pool_size: int = Field(default=10, gt=0, le=1_000)
 

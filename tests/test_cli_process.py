@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from console.cli import exits
@@ -275,3 +276,77 @@ def test_without_a_url_the_built_in_database_is_used() -> None:
         assert "stops when the last" in url.stderr
     finally:
         shutil.rmtree(home)
+
+
+def test_a_worker_does_runs_until_sigterm_and_gives_the_rest_back(database: str) -> None:
+    with started(
+        database, "worker", "tests.workers.tasks", "--grace", "0.1s", "--kinds", "double", "--kinds", "hang"
+    ) as process:
+        assert process.stderr is not None
+        assert "does double, hang of project test, 10 at a time" in process.stderr.readline()
+
+        async def worked(ledger: Ledger) -> UUID:
+            quick, slow = await ledger.submit("double", 21), await ledger.submit("hang")
+
+            async def as_wanted() -> bool:
+                done, held = await ledger.get(quick.run_id), await ledger.get(slow.run_id)
+                return done.output == 42 and held.state == State.RUNNING
+
+            await until(as_wanted, seconds=SECONDS)
+            return slow.run_id
+
+        run_id = given(database, worked)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=SECONDS)
+
+        assert (process.returncode, said) == (exits.OK, "")
+    after = given(database, lambda ledger: ledger.get(run_id))
+    assert (after.state, after.attempt_count) == (State.PENDING, 0)
+
+
+def test_a_fleet_starts_a_process_again_when_it_dies_and_ends_with_all_of_them(database: str) -> None:
+    def children() -> list[psutil.Process]:
+        return [one for one in psutil.Process(process.pid).children() if one.status() != psutil.STATUS_ZOMBIE]
+
+    with started(database, "worker", "tests.workers.tasks", "--processes", "2") as process:
+        assert process.stderr is not None
+        for _ in range(2):
+            assert "Ctrl-C ends it" in process.stderr.readline()
+        first = children()
+        first[0].kill()
+        assert "worker_process_died" in process.stderr.readline()
+        assert "Ctrl-C ends it" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+
+        assert process.wait(SECONDS) == exits.OK
+        assert not any(one.is_running() for one in first)
+
+
+def test_the_processes_of_a_fleet_end_when_their_parent_is_killed(database: str) -> None:
+    with started(database, "worker", "tests.workers.tasks", "--processes", "2") as process:
+        assert process.stderr is not None
+        for _ in range(2):
+            assert "Ctrl-C ends it" in process.stderr.readline()
+        children = psutil.Process(process.pid).children()
+        process.kill()
+
+        _, alive = psutil.wait_procs(children, timeout=SECONDS)
+        assert alive == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("nowhere",), "there is no module 'nowhere'"),
+        (("tests.workers.tasks:nothing",), "has no 'nothing'"),
+        (("tests.workers.tasks:PLAIN",), "is no handler"),
+        (("tests.waiting",), "has no handler"),
+        (("tests.workers.tasks", "--kinds", "draw"), "has no handler here"),
+        (("tests.workers.tasks", "--grace", "soon"), "must be a duration"),
+    ],
+)
+def test_a_worker_that_cannot_work_says_why(database: str, words: tuple[str, ...], said: str) -> None:
+    answer = run(database, "worker", *words)
+
+    assert answer.returncode == exits.USAGE
+    assert said in answer.stderr

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -46,6 +47,9 @@ def test_every_console_command_works(environment: dict[str, str]) -> None:
 
     assert given
     for command in given:
+        if command.startswith("runfold worker "):
+            assert_works_until_told_to_stop([*program, *shlex.split(command)[1:]], environment)
+            continue
         done = subprocess.run(
             [*program, *shlex.split(command)[1:]],
             env=environment,
@@ -55,6 +59,14 @@ def test_every_console_command_works(environment: dict[str, str]) -> None:
             cwd=ROOT,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+def assert_works_until_told_to_stop(words: list[str], environment: dict[str, str]) -> None:
+    with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stderr is not None
+        assert "Ctrl-C ends it" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0, process.stderr.read()
 
 
 def test_every_make_command_exists_and_the_main_ones_are_run_by_ci() -> None:

@@ -1,0 +1,25 @@
+"""Workers: `@handler("kind")` on a function, and `await Worker(ledger, handlers).run()`."""
+
+from workers.blocking import BlockingContext
+from workers.context import Context
+from workers.errors import StepFailed, ToolFailed
+from workers.handlers import Handler, Handlers, handler
+from workers.journal import Decision
+from workers.retry import Backoff, Cancel, Fail, Retry
+from workers.worker import Worker
+
+__all__ = [
+    "Backoff",
+    "BlockingContext",
+    "Cancel",
+    "Context",
+    "Decision",
+    "Fail",
+    "Handler",
+    "Handlers",
+    "Retry",
+    "StepFailed",
+    "ToolFailed",
+    "Worker",
+    "handler",
+]

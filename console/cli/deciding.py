@@ -37,15 +37,9 @@ async def reject(session: Session, run: RunId, *, reason: Reason = None, actor: 
 
 async def _decide(session: Session, run: str, *, granted: bool, reason: str | None, actor: str | None) -> None:
     from console.cli.prefix import find_run
-    from ledger import State
-    from ledger.errors import IllegalTransition
 
     async with session.ledger() as ledger:
         wanted = await find_run(ledger, run)
-        found = await ledger.get(wanted)
-        if found.state != State.WAITING_APPROVAL:
-            target = State.RUNNING if granted else State.CANCELLED
-            raise IllegalTransition(wanted, found.state, target, "it waits for no approval")
         decide = ledger.approve if granted else ledger.reject
         after = await decide(wanted, actor=actor if actor is not None else ledger.actor, reason=reason)
     _write(session.out, after)

@@ -47,6 +47,8 @@ def facts(event: Event) -> str:
     """Write the facts of an event that are worth reading on one line."""
     values = {name: getattr(event, name, None) for name in (*type(event).model_fields, "facts")}
     values.update(values.pop("facts", None) or {})  # an event of a type that is not known here
+    if (event.key or "").startswith(str(event.run_id)):
+        del values["key"]  # the worker's own, of a step
     if values.get("worker_id") == event.actor:
         del values["worker_id"]
     since = values.get("available_at")

@@ -41,6 +41,7 @@ _OF_ERRORS: Final = {
     "LeaseRequired": CONFLICT,
     "DuplicateKey": CONFLICT,
     "AttemptsExhausted": CONFLICT,
+    "DecisionRefused": CONFLICT,
 }
 
 

@@ -22,6 +22,7 @@ from console.cli import (
     showing,
     submitting,
     verifying,
+    working,
 )
 from console.cli import demo as demonstration
 from console.cli.exits import BROKEN_PIPE, EPILOG, INTERRUPTED, OK
@@ -36,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for module in (submitting, runs, showing, history, deciding, verifying, reaping, doctor, demonstration):
+for module in (submitting, runs, showing, history, deciding, working, verifying, reaping, doctor, demonstration):
     module.register(app)
 app.add_typer(database.app, name="db")
 app.add_typer(projects.app, name="project")

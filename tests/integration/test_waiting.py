@@ -15,6 +15,7 @@ from ledger.events import (
     ApprovalGranted,
     ApprovalRejected,
     ApprovalRequested,
+    NoteAdded,
     ToolCompleted,
     ToolFailed,
     ToolRequested,
@@ -113,9 +114,15 @@ async def test_a_second_decision_is_refused_whatever_it_says(ledger: Ledger) -> 
     with pytest.raises(IllegalTransition, match="answered before"):
         await ledger.approve(lease.run_id, actor="bob")
     with pytest.raises(IllegalTransition, match="answered before"):
-        await ledger.reject(lease.run_id, actor="bob")
+        await ledger.reject(lease.run_id, actor="bob", reason="no")
+    note = await newest(ledger, lease.run_id, NoteAdded)
 
-    assert await event_count(ledger) == before
+    assert await event_count(ledger) == before + 2
+    assert (note.actor, str(note.text)[:21], str(note.text)[-23:]) == (
+        "bob",
+        "decision refused, no:",
+        " (the reason given: no)",
+    )
 
 
 async def test_an_answered_run_can_still_be_called_off(ledger: Ledger) -> None:

@@ -1,0 +1,289 @@
+"""The runtime: slots, beats, cancellation and the end of a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from ledger import Ledger, State
+from ledger.errors import ConfigurationError
+from ledger.events import WriteRefused
+from tests.conftest import PROJECT
+from tests.integration.runs import types
+from tests.waiting import until
+from tests.workers.working import FAST, ended, reached, working
+from workers import Backoff, BlockingContext, Context, Worker, handler
+
+AT_ONCE = Backoff(first=0, jitter=0)
+seen: Counter[str] = Counter()
+gate = threading.Event()
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    seen.clear()
+    gate.clear()
+
+
+@pytest.fixture
+async def fast(database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ledger]:
+    """A ledger whose leases lapse while a test can wait."""
+    for name, value in FAST.items():
+        monkeypatch.setenv(name, value)
+    async with Ledger.open(database, PROJECT) as opened:
+        yield opened
+
+
+@handler("quick")
+async def quick(ctx: Context, number: int) -> int:
+    return number + 1
+
+
+@handler("sleeps")
+async def sleeps(ctx: Context) -> str:
+    seen["began"] += 1
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        seen["ended"] += 1
+    return "slept"
+
+
+@handler("waits")
+async def waits(ctx: Context) -> str:
+    seen["began"] += 1
+    while not gate.is_set():  # noqa: ASYNC110  a gate that threads wait at too
+        await asyncio.sleep(0.01)
+    return "done"
+
+
+@handler("looks")
+def looks(ctx: BlockingContext) -> str:
+    seen["began"] += 1
+    while not ctx.cancelled and not gate.is_set():
+        time.sleep(0.01)
+    seen["saw"] += ctx.cancelled
+    ctx.note("going on" if gate.is_set() else "stopping")
+    return "done"
+
+
+@handler("deaf")
+def deaf(ctx: BlockingContext) -> str:
+    seen["began"] += 1
+    gate.wait(30)
+    return "done"
+
+
+async def test_many_runs_are_done_each_once(ledger: Ledger) -> None:
+    made = await ledger.submit_many([{"kind": "quick", "input": number} for number in range(300)])
+    async with working(ledger, quick, concurrency=20):
+        for number, one in enumerate(made):
+            assert (await ended(ledger, one.run_id)).output == number + 1
+
+    assert {len(await types(ledger, one.run_id)) for one in made} == {3}
+
+
+async def test_no_more_runs_are_taken_than_there_are_slots_and_a_freed_slot_is_filled(ledger: Ledger) -> None:
+    await ledger.submit_many([{"kind": "waits"}] * 5)
+    async with working(ledger, waits, concurrency=2, poll=3600):
+        await until(lambda: seen["began"] == 2)
+        assert len(await ledger.list(state=State.RUNNING)) == 2
+        gate.set()
+        await until(lambda: seen["began"] == 5)
+
+
+async def test_a_handler_that_blocks_the_loop_for_three_leases_keeps_its_lease(fast: Ledger) -> None:
+    @handler("blocks")
+    async def blocks(ctx: Context) -> str:
+        time.sleep(3 * fast.settings.lease_ttl_seconds)  # noqa: ASYNC251  what the test is about
+        return "done"
+
+    run = await fast.submit("blocks")
+    async with working(fast, blocks, reap=True):
+        after = await ended(fast, run)
+
+    assert (after.state, after.attempt_count) == (State.COMPLETED, 1)
+    beats = [event for event in await fast.history(run.run_id) if event.type == "lease.heartbeat"]
+    assert len(beats) >= 10
+    assert {event.late_ms for event in beats} == {None}  # type: ignore[attr-defined]  # beats have it
+
+
+async def test_a_cancel_request_stops_an_async_handler_and_cancels_the_run(fast: Ledger) -> None:
+    run = await fast.submit("sleeps")
+    async with working(fast, sleeps):
+        await until(lambda: seen["began"] == 1)
+        await fast.cancel(run.run_id, actor="ann", reason="enough")
+        after = await ended(fast, run)
+
+    assert after.state == State.CANCELLED
+    assert seen["ended"] == 1
+    assert (await types(fast, run.run_id))[-1] == "run.cancelled"
+
+
+async def test_a_cancel_request_reaches_a_thread_at_its_next_call(fast: Ledger) -> None:
+    run = await fast.submit("looks")
+    async with working(fast, looks):
+        await until(lambda: seen["began"] == 1)
+        await fast.cancel(run.run_id)
+        assert (await ended(fast, run)).state == State.CANCELLED
+
+    assert seen["saw"] == 1
+    assert "note.added" not in await types(fast, run.run_id)
+
+
+async def test_a_lost_lease_stops_the_work_and_the_refused_beat_is_recorded(fast: Ledger) -> None:
+    run = await fast.submit("sleeps", deadline=0.5)
+    async with working(fast, sleeps):
+        await until(lambda: seen["began"] == 1)
+
+        async def overdue() -> bool:
+            await fast.reap()
+            return (await fast.get(run.run_id)).state == State.TIMEOUT
+
+        await until(overdue)
+        await until(lambda: seen["ended"] == 1)
+
+    refused = [event for event in await fast.history(run.run_id) if isinstance(event, WriteRefused)]
+    assert [(event.name, event.token) for event in refused] == [("heartbeat", 2)]
+
+
+async def test_no_beat_at_all_stops_the_work_before_the_lease_can_be_lost(
+    fast: Ledger, connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    run = await fast.submit("sleeps")
+    async with working(fast, sleeps):
+        await until(lambda: seen["began"] == 1)
+        began = time.monotonic()
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE ledger.run_state IN ACCESS EXCLUSIVE MODE")
+            await until(lambda: seen["ended"] == 1)
+            stopped = time.monotonic() - began
+        assert stopped < fast.settings.lease_ttl_seconds
+        again = await reached(fast, run, State.RUNNING)
+
+    assert again.attempt_count == 1
+    assert "lease.released" in await types(fast, run.run_id)
+
+
+async def test_a_worker_that_is_told_to_stop_finishes_its_work_and_claims_no_more(ledger: Ledger) -> None:
+    first = await ledger.submit("waits")
+    async with working(ledger, waits, concurrency=1, grace=30) as worker:
+        await until(lambda: seen["began"] == 1)
+        second = await ledger.submit("waits")
+        worker.stop()
+        gate.set()
+
+    assert (await ledger.get(first.run_id)).state == State.COMPLETED
+    assert (await ledger.get(second.run_id)).version == 1
+
+
+@pytest.mark.parametrize("kind", ["sleeps", "looks"])
+async def test_what_is_not_done_within_the_grace_is_given_back_without_charging_an_attempt(ledger: Ledger, kind: str) -> None:
+    run = await ledger.submit(kind)
+    async with working(ledger, sleeps, looks, grace=0.1) as worker:
+        await until(lambda: seen["began"] == 1)
+        worker.stop()
+    after = await ledger.get(run.run_id)
+
+    assert (after.state, after.attempt_count) == (State.PENDING, 0)
+    assert await types(ledger, run.run_id) == ["run.submitted", "lease.acquired", "lease.released"]
+
+
+async def test_a_second_stop_does_not_wait_for_the_grace(ledger: Ledger) -> None:
+    run = await ledger.submit("sleeps")
+    async with working(ledger, sleeps, grace=3600) as worker:
+        await until(lambda: seen["began"] == 1)
+        worker.stop()
+        worker.stop()
+
+    assert (await ledger.get(run.run_id)).state == State.PENDING
+
+
+async def test_a_cancelled_worker_gives_everything_back(ledger: Ledger) -> None:
+    run = await ledger.submit("sleeps")
+    task = asyncio.create_task(Worker(ledger, sleeps, reap=False, grace=3600).run())
+    await until(lambda: seen["began"] == 1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert (await ledger.get(run.run_id)).state == State.PENDING
+
+
+async def test_the_run_of_a_thread_that_will_not_stop_is_given_back_over_its_head(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.worker.UNWIND_SECONDS", 0.2)
+    run = await ledger.submit("deaf")
+    async with working(ledger, deaf, grace=0.1) as worker:
+        await until(lambda: seen["began"] == 1)
+        worker.stop()
+    after = await ledger.get(run.run_id)
+    gate.set()
+
+    assert (after.state, after.attempt_count) == (State.PENDING, 0)
+
+
+async def test_the_last_beat_comes_after_the_last_work(fast: Ledger) -> None:
+    """A run that goes on through a long grace keeps its lease."""
+    run = await fast.submit("waits")
+    async with working(fast, waits, grace=30) as worker:
+        await until(lambda: seen["began"] == 1)
+        worker.stop()
+        await asyncio.sleep(2 * fast.settings.lease_ttl_seconds)
+        assert await fast.reap() == []
+        gate.set()
+
+    assert (await fast.get(run.run_id)).state == State.COMPLETED
+
+
+async def test_an_outage_of_the_database_loses_no_result(
+    fast: Ledger, connection: asyncpg.Connection[asyncpg.Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await fast.submit("waits")
+    async with working(fast, waits):
+        await until(lambda: seen["began"] == 1)
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE ledger.run_state IN ACCESS EXCLUSIVE MODE")
+            gate.set()
+
+            async def cut_off() -> bool:
+                await connection.execute("SELECT pg_stat_clear_snapshot()")
+                return bool(await connection.fetchval(_CUT_OFF_BLOCKED))
+
+            await until(cut_off)
+        assert (await ended(fast, run)).output == "done"
+
+    assert Counter(await types(fast, run.run_id))["run.completed"] == 1
+    assert "write.refused" not in await types(fast, run.run_id)
+
+
+_CUT_OFF_BLOCKED = """
+SELECT bool_or(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid)) AND query ~ 'ledger.transition'
+"""
+
+
+async def test_a_ledger_without_a_url_cannot_have_a_heart(ledger: Ledger) -> None:
+    with pytest.raises(ConfigurationError, match=r"Ledger\.open"):
+        Worker(Ledger(ledger.pool, PROJECT, ledger.settings), quick)
+
+
+async def test_heartbeat_and_note_are_for_people(ledger: Ledger) -> None:
+    @handler("says")
+    async def says(ctx: Context) -> None:
+        await ctx.heartbeat("10 of 20")
+
+    run = await ledger.submit("says")
+    async with working(ledger, says):
+        await ended(ledger, run)
+
+    notes: list[Any] = [event for event in await ledger.history(run.run_id) if event.type == "note.added"]
+    assert [note.text for note in notes] == ["10 of 20"]

@@ -1,0 +1,234 @@
+"""One attempt of one run: the handler is called, and what came of it is written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
+
+from ledger import Lease, Ledger, State, Transition
+from ledger.errors import DatabaseUnavailable, InvalidValue, LeaseLost, LedgerError, PayloadTooLarge
+from ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH, INPUT_REFUSED, OUTPUT_REFUSED
+from workers.blocking import BlockingContext
+from workers.context import Context
+from workers.errors import Asleep, HistoryMismatch, Parked, StepFailed, Stop, Stopped
+from workers.handlers import Handler
+from workers.heartbeat import Heart
+from workers.journal import Journal
+from workers.retry import Cancel, Fail, Retry, failure, plain
+from workers.threads import in_thread
+from workers.writer import Writer
+
+AGAIN_SECONDS: Final = 0.25
+OUTCOME_REFUSED: Final = "outcome_refused"
+OUTCOME_POSTPONED: Final = "outcome_postponed"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The handler returned this; JSON by now."""
+
+    output: Any
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """The run is pending again, after a delay in seconds; no attempt is charged."""
+
+    delay: float = 0.0
+
+
+Ending = Done | Fail | Retry | Cancel | GiveBack | None
+"""What is to be written in the end; None: nothing, because the run is parked or lost."""
+
+
+class Attempt:
+    """Calls the handler of one leased run; can be stopped from outside, and always comes to an ending."""
+
+    def __init__(self, ledger: Ledger, handler: Handler[..., Any], lease: Lease, writer: Writer, heart: Heart) -> None:
+        self.lease, self.handler = lease, handler
+        self._ledger, self._writer, self._heart = ledger, writer, heart
+        self._limit = ledger.settings.payload_limit_bytes
+        self._journal = Journal(ledger, lease, writer, heart)
+        self._task: asyncio.Task[Any] | None = None
+        self._interruptible = False
+        self.is_working = True
+        """The handler has not come to its end."""
+
+    async def work(self) -> Ending:
+        """Call the handler and give what came of it; raises only what is meant for the whole worker."""
+        self._task = asyncio.current_task()
+        try:
+            given = [self.handler.input.validate_python(self.lease.input)] if self.handler.takes_input else []
+        except ValidationError as error:
+            return Fail(INPUT_REFUSED, self._plain(error))
+        try:
+            ending = await self._returned(await self._called(given))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit too: a handler must not end its worker
+            if isinstance(error, asyncio.CancelledError) and not self._is_ours():
+                raise
+            ending = self._raised(error)
+        finally:
+            self._journal.close()
+        return None if self._journal.stopped is Stop.LOST else ending
+
+    def stop(self, why: Stop) -> None:
+        """Have the attempt end: an async handler is cancelled where it waits, a thread at its next call of its context."""
+        if self._journal.stopped is None or why is Stop.LOST:
+            self._journal.stopped = why
+        if self._interruptible and self._task is not None:
+            self._task.cancel()
+
+    async def write(self, ending: Ending) -> None:
+        """Write the ending, once; waits for a database that is away."""
+        try:
+            match ending:
+                case None:
+                    pass
+                case GiveBack(delay):
+                    await self._requeue(lambda: self._ledger.release(self.lease, delay=delay))
+                case Retry() if self.lease.attempt < self.lease.max_attempts:
+                    await self._requeue(lambda: self._retry(ending))
+                case _:
+                    await self._close(self._command(ending), last_resort=isinstance(ending, Fail))
+        except LeaseLost as error:
+            self._journal.log.warning(OUTCOME_REFUSED, reason=str(error))
+        finally:
+            self._heart.let_go(self.lease)
+
+    # -- calling ------------------------------------------------------------------------------------------------------
+
+    async def _called(self, given: list[Any]) -> Any:
+        if self.lease.cancel_requested:
+            self._journal.stopped = Stop.CANCEL
+        if self._journal.stopped is not None:
+            raise Stopped(self._journal.stopped)
+        if self.handler.blocking:
+            context = BlockingContext(self._journal)
+            return await in_thread(f"runfold-{self.handler.kind}", self._entered, context, given)
+        self._interruptible = True
+        try:
+            return await self.handler.function(Context(self._journal), *given)
+        finally:
+            self._interruptible = False
+
+    def _entered(self, context: BlockingContext, given: list[Any]) -> Any:
+        context.enter()
+        return self.handler.function(context, *given)
+
+    def _is_ours(self) -> bool:
+        """Tell whether a cancellation came from `stop`, or from within the handler."""
+        assert self._task is not None
+        if self._journal.stopped is None:
+            return not self._task.cancelling()
+        while self._task.cancelling():
+            self._task.uncancel()
+        return True
+
+    async def _returned(self, result: Any) -> Ending:
+        if self._journal.ending is not None:  # the handler caught what it should have let pass
+            raise self._journal.ending
+        if isinstance(result, Fail | Retry | Cancel):
+            return result
+        await self._journal.finish()
+        adapter = self.handler.output
+        try:
+            return Done(adapter.dump_python(adapter.validate_python(result), mode="json"))
+        except (ValidationError, PydanticSerializationError, ValueError, RecursionError) as error:
+            return Fail(OUTPUT_REFUSED, self._plain(error))
+
+    def _raised(self, error: BaseException) -> Ending:  # noqa: PLR0911  one return for each way out
+        match self._journal.ending or error:
+            case Parked():
+                return None
+            case Asleep(seconds=seconds):
+                return GiveBack(seconds)
+            case HistoryMismatch() as mismatch:
+                return Retry(error_code=HISTORY_MISMATCH, detail=self._plain(mismatch))
+            case _ if self._journal.stopped is Stop.CANCEL:
+                return Cancel("as requested")
+            case _ if self._journal.stopped is not None:
+                return GiveBack()
+            case StepFailed(__cause__=BaseException() as cause):
+                return Retry(detail=failure(cause, self._limit))
+            case raised:
+                return Retry(detail=failure(raised, self._limit))
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    async def _close(self, command: Transition, *, last_resort: bool) -> None:
+        while True:
+            try:
+                await self._writer.close(command)
+            except DatabaseUnavailable as error:
+                if not await self._is_still_held(error):
+                    break
+            except LeaseLost:
+                raise
+            except LedgerError as error:  # such as a tool that the handler left behind, still waited for
+                if last_resort:
+                    raise
+                last_resort, said = True, self._plain(error)
+                command = replace(
+                    command, to_state=State.FAILED, output=None, reason=None, error_code=HANDLER_FAILED, error_detail=said
+                )
+            else:
+                break
+
+    async def _requeue(self, write: Callable[[], Awaitable[object]]) -> None:
+        await self._journal.record_spending()
+        while True:
+            since = self._heart.let_go(self.lease)
+            try:
+                await write()
+            except DatabaseUnavailable as error:
+                if since is not None:
+                    self._heart.take(self.lease, since)
+                if not await self._is_still_held(error):
+                    break
+            else:
+                break
+
+    async def _retry(self, ending: Retry) -> None:
+        delay = self.handler.backoff.delay(self.lease.attempt)
+        try:
+            after = delay if ending.after is None else ending.after
+            await self._ledger.retry(self.lease, delay=after, error_code=ending.error_code, error_detail=ending.detail)
+        except (InvalidValue, PayloadTooLarge) as error:
+            await self._ledger.retry(self.lease, delay=delay, error_code=HANDLER_FAILED, error_detail=self._plain(error))
+
+    async def _is_still_held(self, error: DatabaseUnavailable) -> bool:
+        """Tell whether a write whose outcome is not known has to be made again; returns when the database answers."""
+        self._journal.log.warning(OUTCOME_POSTPONED, reason=str(error))
+        while True:
+            await asyncio.sleep(AGAIN_SECONDS)
+            try:
+                return (await self._ledger.get(self.lease.run_id)).token == self.lease.token
+            except DatabaseUnavailable:
+                continue
+
+    def _command(self, ending: Done | Fail | Retry | Cancel) -> Transition:
+        usd, steps = self._journal.meter.empty()
+        facts: dict[str, Any] = {"cost_usd_delta": usd, "step_count_delta": steps}
+        match ending:
+            case Done(output):
+                command = Transition(self.lease, State.COMPLETED, output=output, **facts)
+            case Cancel(reason):
+                command = Transition(self.lease, State.CANCELLED, reason=reason, **facts)
+            case Fail(error_code, detail) | Retry(error_code=error_code, detail=detail):
+                command = Transition(self.lease, State.FAILED, error_code=error_code, error_detail=detail, **facts)
+        try:
+            command.row(self._limit)
+        except (InvalidValue, PayloadTooLarge) as error:
+            code = OUTPUT_REFUSED if isinstance(ending, Done) else HANDLER_FAILED
+            return Transition(self.lease, State.FAILED, error_code=code, error_detail=self._plain(error), **facts)
+        return command
+
+    def _plain(self, error: BaseException) -> str:
+        return plain(str(error), max(self._limit // 16, 8))

@@ -1,0 +1,93 @@
+"""What a plain handler has in hand, in its thread: the calls of Context, waiting for their end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from typing import Any, ParamSpec, TypeVar
+
+from ledger import State
+from workers.context import Facts
+from workers.journal import Decision, Journal
+
+P = ParamSpec("P")
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class BlockingContext(Facts):
+    """The run that a plain handler works on, in a thread of its own; functions of steps and tools run in that thread.
+
+    Nothing stops a thread from outside: a long computation should look at `cancelled` now and then; every other call
+    ends the attempt by itself when it has to end.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__(journal)
+        self._loop = asyncio.get_running_loop()
+        self._thread: int | None = None
+
+    def enter(self) -> None:
+        """Say that this thread is the handler's own."""
+        self._thread = threading.get_ident()
+
+    def step(self, name: str, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As Context.step."""
+        step = self._done(self._journal.begin("step", name, fn, beside=self._is_beside()))
+        if not step.is_answered:
+            with step.answering(self._journal.limit) as take:
+                take(fn(*args, **kwargs))
+            self._done(self._journal.record(step))
+        result: T = step.result()
+        return result
+
+    def tool(self, name: str, fn: Callable[..., Any] | None, *args: Any, park: bool = False) -> Any:
+        """As Context.tool."""
+        tool = self._done(self._journal.begin("tool", name, None if park else fn, beside=self._is_beside()))
+        if tool.is_answered:
+            return tool.result()
+        if park or fn is None:
+            with tool.current():
+                started = None if fn is None else fn(*args)
+            self._done(self._journal.park_for_tool(tool, args, started))
+        self._done(self._journal.request(tool, args))
+        with tool.answering(self._journal.limit) as take:
+            take(fn(*args))
+        self._done(self._journal.respond(tool))
+        return tool.result()
+
+    def approval(
+        self,
+        prompt: str,
+        *,
+        show: Any = None,
+        name: str = "approval",
+        timeout: float | timedelta | None = None,
+        on_timeout: State | str = State.CANCELLED,
+        other_person: bool = False,
+    ) -> Decision:
+        """As Context.approval."""
+        asked = self._done(self._journal.begin("approval", name, None, beside=self._is_beside()))
+        return self._done(
+            self._journal.decision(
+                asked, prompt, show=show, other_person=other_person, wait=timeout, wait_outcome=on_timeout
+            )
+        )  # fmt: skip
+
+    def note(self, text: object) -> None:
+        """As Context.note."""
+        self._done(self._journal.note(text))
+
+    def heartbeat(self, detail: object = None) -> None:
+        """As Context.heartbeat."""
+        if detail is not None:
+            self.note(detail)
+        self._journal.heart.beat_soon()
+
+    def _done(self, call: Coroutine[Any, Any, R]) -> R:
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+
+    def _is_beside(self) -> bool:
+        return threading.get_ident() != self._thread

@@ -1,0 +1,152 @@
+"""One call of a handler on its context: its name in the history, its answer, and what it cost."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, Final, get_type_hints
+
+from pydantic import PydanticUserError, TypeAdapter
+
+from ledger.content import check_cost, check_int, check_text
+from ledger.errors import InvalidValue
+from workers import recall
+from workers.errors import StepFailed, ToolFailed
+from workers.retry import failure
+from workers.threads import in_thread
+
+MAX_NAME: Final = 120
+CURRENT: Final[ContextVar[Called | None]] = ContextVar("runfold_call", default=None)
+"""The call whose function runs here."""
+
+
+@dataclass(slots=True)
+class Meter:
+    """What was spent and has not been recorded yet."""
+
+    usd: Decimal = Decimal(0)
+    steps: int = 0
+
+    def add(self, usd: float | Decimal, steps: int) -> None:
+        """Add up; raises InvalidValue."""
+        self.usd += check_cost("usd", usd)
+        self.steps += check_int("steps", steps, least=0)
+
+    def empty(self) -> tuple[Decimal, int]:
+        """Give what there is, and begin anew."""
+        spent = self.usd, self.steps
+        self.usd, self.steps = Decimal(0), 0
+        return spent
+
+
+@dataclass(slots=True)
+class Called:
+    """One call: `output` as JSON or `error` once it is answered, now or in an earlier attempt."""
+
+    call: recall.Call
+    name: str
+    key: str
+    beside: bool
+    adapter: TypeAdapter[Any]
+    recorded: recall.Recorded | None
+    meter: Meter = field(default_factory=Meter)
+    output: Any = None
+    error: dict[str, Any] | None = None
+    cause: BaseException | None = None
+
+    def __post_init__(self) -> None:
+        """Take the recorded answer over."""
+        if self.recorded is not None:
+            answer: Any = self.recorded.answer
+            if not self.recorded.is_open:
+                self.output = answer.output
+            else:
+                detail = answer.error_detail
+                known = isinstance(detail, dict) and {"type", "message"} <= detail.keys()
+                self.error = detail if known else {"type": answer.error_code or "error", "message": str(detail)}
+
+    @property
+    def is_answered(self) -> bool:
+        """Tell whether an earlier attempt has the answer."""
+        return self.recorded is not None
+
+    def result(self) -> Any:
+        """Give the output in the type that the function declares, or raise StepFailed or ToolFailed."""
+        if self.error is None:
+            return self.adapter.validate_python(self.output)
+        kind = ToolFailed if self.call == "tool" else StepFailed
+        raise kind(self.name, str(self.error["type"]), str(self.error["message"])) from self.cause
+
+    @contextmanager
+    def answering(self, limit_bytes: int) -> Iterator[Callable[[Any], None]]:
+        """Run the function in this block and give what it returned to `take`; an Exception becomes the error."""
+        with self.current():
+            try:
+                yield self._take
+            except Exception as error:
+                self.cause, self.error = error, failure(error, limit_bytes)
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Let the function that runs in this block find its call."""
+        token = CURRENT.set(self)
+        try:
+            yield
+        finally:
+            CURRENT.reset(token)
+
+    def _take(self, value: Any) -> None:
+        self.output = self.adapter.dump_python(self.adapter.validate_python(value), mode="json")
+
+
+class Names:
+    """Names calls within a run: a name that is used again gets its ordinal."""
+
+    def __init__(self) -> None:
+        self._used: Counter[str] = Counter()
+
+    def next(self, name: str) -> str:
+        """Give the name of the next call of this name; raises InvalidValue."""
+        check_text("name", name, limit=MAX_NAME)
+        if "#" in name:
+            raise InvalidValue("name", name, "must not contain #, which counts the calls of one name")
+        self._used[name] += 1
+        return name if self._used[name] == 1 else f"{name}#{self._used[name]}"
+
+
+async def outcome(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function to its end: an async one here, a plain one in a thread."""
+    if inspect.iscoroutinefunction(function):
+        return await function(*args, **kwargs)
+    given = await in_thread("runfold-step", function, *args, **kwargs)
+    return await given if inspect.isawaitable(given) else given
+
+
+def adapter_of(function: Callable[..., Any] | None) -> TypeAdapter[Any]:
+    """Give the type that the function declares to return; raises InvalidValue when Pydantic cannot check it."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    try:
+        return _adapter(getattr(function, "__func__", function))
+    except TypeError:  # it cannot be hashed
+        return TypeAdapter(Any)
+
+
+@lru_cache(maxsize=1_024)
+def _adapter(function: Callable[..., Any] | None) -> TypeAdapter[Any]:
+    try:
+        annotation = get_type_hints(function).get("return", Any)
+    except (NameError, TypeError):
+        annotation = Any
+    try:
+        return TypeAdapter(annotation)
+    except PydanticUserError as error:
+        said = str(error).splitlines()[0]
+        raise InvalidValue("result type", annotation, f"cannot be recorded as JSON: {said}") from error

@@ -1,0 +1,153 @@
+"""What an async handler has in hand: steps and tools whose results are recorded once, approvals, costs and notes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any, ParamSpec, TypeVar, overload
+from uuid import UUID
+
+from ledger import State
+from ledger.errors import InvalidValue
+from workers.call import CURRENT, outcome
+from workers.journal import Decision, Journal
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Facts:
+    """What a handler may know of its run, in the loop and in a thread alike."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    @property
+    def run_id(self) -> UUID:
+        """The run's id."""
+        return self._journal.lease.run_id
+
+    @property
+    def kind(self) -> str:
+        """The run's kind."""
+        return self._journal.lease.kind
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is, from 1."""
+        return self._journal.lease.attempt
+
+    @property
+    def key(self) -> str:
+        """The idempotency key of the step or tool whose function runs now: the same in every attempt."""
+        called = CURRENT.get()
+        if called is None:
+            raise InvalidValue("key", None, "belongs to a call: read it within the function of a step or a tool")
+        return called.key
+
+    @property
+    def cancelled(self) -> bool:
+        """Tell whether the attempt has to end: called off, its lease lost, or its worker about to end."""
+        return self._journal.stopped is not None
+
+    @property
+    def log(self) -> Any:
+        """A structlog logger bound to the run, its attempt and its token."""
+        return self._journal.log
+
+    def cost(self, usd: float | Decimal = 0, steps: int = 0) -> None:
+        """Add to the run's totals, with the event of the step or tool that runs now, else with the next event.
+
+        Not again where an earlier attempt has been. Raises InvalidValue.
+        """
+        self._journal.cost(usd, steps)
+
+
+class Context(Facts):
+    """The run that an async handler works on; what is recorded comes from history when the run is taken up again.
+
+    Steps and tools run at least once, their results are recorded once. A call may raise what ends the attempt
+    (`workers.errors.Unwind`), which no handler should catch.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__(journal)
+        self._task = asyncio.current_task()
+        self._tool = asyncio.Lock()
+
+    @overload
+    async def step(self, name: str, fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T: ...
+    @overload
+    async def step(self, name: str, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
+    async def step(self, name: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function, async or plain (in a thread), and record its result once.
+
+        The result comes as the type that the function declares, as JSON without one. Raises StepFailed when it raises.
+        """
+        step = await self._journal.begin("step", name, fn, beside=self._is_beside())
+        if not step.is_answered:
+            with step.answering(self._journal.limit) as take:
+                take(await outcome(fn, *args, **kwargs))
+            await self._journal.record(step)
+        return step.result()
+
+    async def tool(self, name: str, fn: Callable[..., Any] | None, *args: Any, park: bool = False) -> Any:
+        """Call an outside tool: the run is waiting_tool meanwhile. `key` is the idempotency key for the call.
+
+        Held by default: `fn` gives the answer. With `park`, `fn` (or None) only asks; the lease is given back, and
+        whoever has the answer gives it: `ledger.transition(run_id, "running", output=...)`. Raises ToolFailed.
+        """
+        tool = await self._journal.begin("tool", name, None if park else fn, beside=self._is_beside())
+        if tool.is_answered:
+            return tool.result()
+        if park or fn is None:
+            with tool.current():
+                started = None if fn is None else await outcome(fn, *args)
+            await self._journal.park_for_tool(tool, args, started)
+        async with self._tool:  # one at a time: a run waits for one tool
+            await self._journal.request(tool, args)
+            try:
+                with tool.answering(self._journal.limit) as take:
+                    take(await outcome(fn, *args))
+            except asyncio.CancelledError:
+                if not self.cancelled:  # the handler itself gave the call up, and goes on
+                    tool.error = {"type": "CancelledError", "message": "the handler gave the call up"}
+                    await self._journal.respond(tool)
+                raise
+            await self._journal.respond(tool)
+        return tool.result()
+
+    async def approval(
+        self,
+        prompt: str,
+        *,
+        show: Any = None,
+        name: str = "approval",
+        timeout: float | timedelta | None = None,  # noqa: ASYNC109  the run's time, not the call's
+        on_timeout: State | str = State.CANCELLED,
+        other_person: bool = False,
+    ) -> Decision:
+        """Ask a person; the run is parked, and on yes any worker goes on from here. No ends the run as cancelled.
+
+        A decision holds for exactly what is shown, by its SHA-256: show only what is recorded. `other_person`: whoever
+        submitted the run may not decide. `timeout`: seconds, then the run ends as `on_timeout`.
+        """
+        asked = await self._journal.begin("approval", name, None, beside=self._is_beside())
+        return await self._journal.decision(
+            asked, prompt, show=show, other_person=other_person, wait=timeout, wait_outcome=on_timeout
+        )
+
+    async def note(self, text: object) -> None:
+        """Add a remark to the history; not again where an earlier attempt has been."""
+        await self._journal.note(text)
+
+    async def heartbeat(self, detail: object = None) -> None:
+        """Say at once that the work is alive, with a note of how far it is; beats come by themselves without this."""
+        if detail is not None:
+            await self.note(detail)
+        self._journal.heart.beat_soon()
+
+    def _is_beside(self) -> bool:
+        return asyncio.current_task() is not self._task

@@ -1,0 +1,60 @@
+"""What a handler meets: errors it may catch, and endings that it must let pass."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class StepFailed(Exception):
+    """A step's function raised; recorded, and raised alike when the run is taken up again."""
+
+    what = "step"
+
+    def __init__(self, name: str, error_type: str, message: str) -> None:
+        self.name, self.error_type, self.message = name, error_type, message
+        super().__init__(f"{self.what} {name!r} failed: {error_type}: {message}")
+
+
+class ToolFailed(StepFailed):
+    """A tool's function raised, or whoever answered for the tool said that it failed."""
+
+    what = "tool"
+
+
+class Unwind(BaseException):
+    """Base of what ends an attempt through the handler's frames; not an Exception, so that `except Exception` lets it pass."""
+
+
+class Parked(Unwind):
+    """The run waits and its lease is closed; the handler runs again from the top when the answer is there."""
+
+
+class Asleep(Unwind):
+    """The run goes on after `seconds`; until then nobody holds it."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(f"asleep for {seconds:.3f} s")
+
+
+class Stopped(Unwind):
+    """The attempt was stopped from outside: its lease is lost or in doubt, it was called off, or the worker ends."""
+
+
+class HistoryMismatch(Unwind):
+    """The run's history has other steps than the handler asks for; nothing was done."""
+
+    def __init__(self, recorded: str, asked: str) -> None:
+        self.recorded, self.asked = recorded, asked
+        super().__init__(
+            f"the history has {recorded} where the handler has {asked}: the handler changed while the run was open"
+        )
+
+
+class Stop(StrEnum):
+    """Why an attempt is stopped from outside."""
+
+    LOST = "the lease is lost"
+    DOUBT = "no heartbeat went through, the lease may be lost"
+    CANCEL = "the run was called off"
+    SHUTDOWN = "the worker ends"

@@ -1,0 +1,144 @@
+"""Handlers: ordinary functions, each for one kind of run, typed by their annotations."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import ModuleType, UnionType
+from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pydantic import PydanticUserError, TypeAdapter
+
+from ledger.content import check_text
+from ledger.errors import InvalidValue
+from workers.blocking import BlockingContext
+from workers.context import Context
+from workers.retry import OUTCOMES, Backoff
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Handler(Generic[P, T]):
+    """A function that does the runs of one kind; calling it calls the function."""
+
+    kind: str
+    function: Callable[P, T]
+    backoff: Backoff
+    blocking: bool
+    """The function is plain: it runs in a thread, with a BlockingContext."""
+    takes_input: bool
+    input: TypeAdapter[Any]
+    output: TypeAdapter[Any]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call the function."""
+        return self.function(*args, **kwargs)
+
+
+def handler(kind: str, *, retry: Backoff | None = None) -> Callable[[Callable[P, T]], Handler[P, T]]:
+    """Make a handler of `async def f(ctx: Context, input: In) -> Out`, or of a plain `def`, which runs in a thread.
+
+    Input and output are checked against the annotations: Pydantic models, dataclasses, plain types; the input may be
+    left out. `retry` is the backoff of the kind. Raises InvalidValue for what cannot be a handler.
+    """
+    check_text("kind", kind)
+
+    def made(function: Callable[P, T]) -> Handler[P, T]:
+        if not inspect.isfunction(function) or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise InvalidValue("handler", function, f"the handler of {kind!r} must be a function: def or async def")
+        blocking = not inspect.iscoroutinefunction(function)
+        parameters, types = _parameters(function), _types(function)
+        _check_context(function, types.get(parameters[0]), blocking=blocking)
+        takes_input = len(parameters) > 1
+        return Handler(
+            kind,
+            function,
+            retry or Backoff(),
+            blocking,
+            takes_input,
+            _adapter(function, types.get(parameters[1], Any) if takes_input else Any),
+            _adapter(function, _without_outcomes(types.get("return", Any))),
+        )
+
+    return made
+
+
+class Handlers(Mapping[str, "Handler[..., Any]"]):
+    """Handlers by kind."""
+
+    def __init__(self, given: Source) -> None:
+        """Take handlers, other Handlers, or all those of a module.
+
+        Raises InvalidValue for what is none, for two of one kind and when there are none at all.
+        """
+        found: Iterable[Any] = given if isinstance(given, Iterable) else [given]
+        if isinstance(given, Handlers):
+            found = given.values()
+        elif isinstance(given, ModuleType):
+            found = [one for one in vars(given).values() if isinstance(one, Handler)]
+        self._by_kind: dict[str, Handler[..., Any]] = {}
+        for one in found:
+            if not isinstance(one, Handler):
+                raise InvalidValue("handler", one, "is no handler: decorate the function with @handler('kind')")
+            if self._by_kind.setdefault(one.kind, one) is not one:
+                raise InvalidValue("handler", one.kind, "two handlers are for this kind: give one of them another")
+        if not self._by_kind:
+            raise InvalidValue("handlers", given, "has no handler: decorate a function with @handler('kind')")
+
+    def __getitem__(self, kind: str) -> Handler[..., Any]:
+        """Give the handler of a kind."""
+        return self._by_kind[kind]
+
+    def __iter__(self) -> Iterator[str]:
+        """Name the kinds."""
+        return iter(self._by_kind)
+
+    def __len__(self) -> int:
+        """Count them."""
+        return len(self._by_kind)
+
+
+Source: TypeAlias = ModuleType | Handler[..., Any] | Handlers | Iterable[Handler[..., Any]]
+"""Where handlers come from."""
+
+
+def _parameters(function: Callable[..., Any]) -> list[str]:
+    parameters = list(inspect.signature(function).parameters.values())
+    positional = [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
+    if len(positional) != len(parameters) or len(parameters) not in {1, 2}:
+        raise InvalidValue("handler", function.__qualname__, "takes the context and the input: def f(ctx, input)")
+    return [p.name for p in positional]
+
+
+def _types(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(function, include_extras=True)
+    except (NameError, TypeError) as error:
+        raise InvalidValue("handler", function.__qualname__, f"its annotations cannot be read: {error}") from error
+
+
+def _check_context(function: Callable[..., Any], given: Any, *, blocking: bool) -> None:
+    wanted = BlockingContext if blocking else Context
+    if given in {Context, BlockingContext} and given is not wanted:
+        kind = "plain" if blocking else "async"
+        raise InvalidValue("handler", function.__qualname__, f"is {kind}: its context is a {wanted.__name__}")
+
+
+def _adapter(function: Callable[..., Any], annotation: Any) -> TypeAdapter[Any]:
+    try:
+        return TypeAdapter(annotation)
+    except PydanticUserError as error:
+        said = str(error).splitlines()[0]
+        raise InvalidValue("handler", function.__qualname__, f"Pydantic cannot check {annotation!r}: {said}") from error
+
+
+def _without_outcomes(annotation: Any) -> Any:
+    """Leave out what a handler returns instead of an output."""
+    if annotation in OUTCOMES:
+        return None
+    if get_origin(annotation) not in {Union, UnionType}:
+        return annotation
+    return Union[tuple(one for one in get_args(annotation) if one not in OUTCOMES) or (None,)]  # noqa: UP007  of a tuple

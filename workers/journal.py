@@ -1,0 +1,246 @@
+"""How the calls of one attempt are recalled and recorded; Context and BlockingContext are its two faces."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+from pydantic_core import to_jsonable_python
+
+from ledger import Lease, Ledger, State, Transition, log
+from ledger.approving import shown_sha256
+from ledger.errors import DatabaseUnavailable, InvalidValue, LeaseLost
+from ledger.events import ApprovalRequested, Event, NoteAdded, StepCompleted, StepFailed
+from ledger.lifecycle import HANDLER_FAILED
+from ledger.run import Receipt
+from workers.call import CURRENT, Called, Meter, Names, adapter_of
+from workers.errors import HistoryMismatch, Parked, Stop, Stopped, Unwind
+from workers.recall import Call, Recall, Recorded
+
+if TYPE_CHECKING:
+    from workers.heartbeat import Heart
+    from workers.writer import Writer
+
+R = TypeVar("R")
+FIRST_TOKEN: Final = 2
+"""The token of a run that was never leased before, and so has nothing recorded."""
+SETTLE_SECONDS: Final = 5.0
+AGAIN_SECONDS: Final = 0.25
+WRITE_POSTPONED: Final = "write_postponed"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A person's yes: who, why, when, and what the person filled in."""
+
+    actor: str
+    reason: str | None
+    at: datetime | None
+    value: Any = None
+
+
+class Journal:
+    """Recalls what earlier attempts of a run recorded, and records what this one does, under its lease."""
+
+    def __init__(self, ledger: Ledger, lease: Lease, writer: Writer, heart: Heart) -> None:
+        self.ledger, self.lease, self.heart = ledger, lease, heart
+        self.meter = Meter()
+        self.ending: Unwind | None = None
+        """What has ended the attempt from within, whatever the handler makes of it."""
+        self.stopped: Stop | None = None
+        """Why the attempt has to end, as the worker sees it."""
+        self._writer = writer
+        self._names, self._notes = Names(), 0
+        self._recall: Recall | None = None
+        self._recalling = asyncio.Lock()
+        self._version = lease.token
+
+    @property
+    def limit(self) -> int:
+        """The payload limit in bytes."""
+        return self.ledger.settings.payload_limit_bytes
+
+    @property
+    def log(self) -> Any:
+        """A structlog logger bound to the run, its attempt and its token."""
+        lease = self.lease
+        return log.logger(
+            project_id=self.ledger.project_id, run_id=str(lease.run_id), kind=lease.kind, attempt_count=lease.attempt,
+            token=lease.token, worker_id=lease.worker_id,
+        )  # fmt: skip
+
+    async def begin(self, call: Call, name: str, fn: Callable[..., Any] | None, *, beside: bool) -> Called:
+        """Find what is recorded of a call; raises HistoryMismatch, or InvalidValue."""
+        self._check_open()
+        if CURRENT.get() is not None:
+            raise InvalidValue(call, name, "is asked for within another call: leave it to the handler itself")
+        adapter = adapter_of(fn)
+        unique = self._names.next(name)
+        recall = await self.recalled()
+        return Called(
+            call, unique, f"{self.lease.run_id}:{unique}", beside, adapter, self._taken(recall, call, unique, beside=beside)
+        )
+
+    async def record(self, step: Called) -> None:
+        """Append a step's outcome."""
+        usd, steps = self._spent(step)
+        facts: dict[str, Any] = {"name": step.name, "cost_usd": usd or None, "beside": step.beside or None}
+        event: Event
+        if step.error is None:
+            event = StepCompleted(output=step.output, step_count=steps + 1, **facts)
+        else:
+            event = StepFailed(error_code=HANDLER_FAILED, error_detail=step.error, step_count=steps or None, **facts)
+        await self.persist(lambda: self.ledger.append(self.lease, event, key=self._key(step)))
+
+    async def request(self, tool: Called, args: Any) -> None:
+        """Move the run to waiting for a tool, held."""
+        content = {"input": _shown(args), "beside": tool.beside or None}
+        await self._move(tool, State.WAITING_TOOL, key=self._key(tool, "asked"), content=content)
+
+    async def respond(self, tool: Called) -> None:
+        """Move the run on with a tool's answer."""
+        usd, steps = self._spent(tool)
+        facts = {"error_code": HANDLER_FAILED, "error_detail": tool.error} if tool.error else {"output": tool.output}
+        steps += tool.error is None
+        await self._move(tool, State.RUNNING, key=self._key(tool), cost_usd_delta=usd, step_count_delta=steps, **facts)
+
+    async def park_for_tool(self, tool: Called, args: Any, started: Any) -> NoReturn:
+        """Park the run until somebody answers for a tool."""
+        await self._park(tool, State.WAITING_TOOL, content={"input": _shown(args)}, output=_shown(started))
+
+    async def decision(self, asked: Called, prompt: str, *, show: Any, other_person: bool, **wait: Any) -> Decision:
+        """Give a person's recorded decision about exactly this, or park the run until there is one."""
+        shown = to_jsonable_python(show)
+        digest = shown_sha256(prompt, shown)
+        if asked.recorded is not None:
+            return self._decided(asked.recorded, digest)
+        content = {"prompt": prompt, "show": shown, "shown_sha256": digest, "based_on": self._version}
+        if other_person:
+            content["other_person"] = True
+        return await self._park(asked, State.WAITING_APPROVAL, content=content, **wait)
+
+    async def note(self, text: object) -> None:
+        """Add a remark, unless an earlier attempt has been here."""
+        self._notes += 1
+        if not (await self.recalled()).replaying:
+            key = f"{self.lease.run_id}:note:{self.lease.token}:{self._notes}"
+            await self.persist(lambda: self.ledger.append(self.lease, NoteAdded(text=str(text)), key=key))
+
+    def cost(self, usd: float | Decimal, steps: int) -> None:
+        """Count what was spent towards the call that runs here, else towards the next event."""
+        called = CURRENT.get()
+        if called is not None:
+            called.meter.add(usd, steps)
+        elif self._recall is None or not self._recall.replaying:
+            self.meter.add(usd, steps)
+
+    def close(self) -> None:
+        """Let nothing more be recorded, by tasks that the handler left behind."""
+        self.ending = self.ending or Stopped("the handler has ended")
+
+    async def finish(self) -> None:
+        """Raise HistoryMismatch if the handler left something out that is recorded."""
+        if self.lease.token != FIRST_TOKEN:
+            (await self.recalled()).finish()
+
+    async def record_spending(self) -> None:
+        """Record what was spent and has no event yet, if that can be: what gives a run back cannot carry it."""
+        usd, steps = self.meter.empty()
+        if usd or steps:
+            event = StepFailed(name="attempt", error_code=HANDLER_FAILED, cost_usd=usd, step_count=steps)
+            key = f"{self.lease.run_id}:attempt:{self.lease.token}"
+            with suppress(DatabaseUnavailable):
+                await self.ledger.append(self.lease, event, key=key)
+
+    async def persist(self, write: Callable[[], Awaitable[R]]) -> R:
+        """Make a keyed write, again while the database is away; what is on its way lands before the attempt ends."""
+        writing = asyncio.ensure_future(self._until_written(write))
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait({writing}, timeout=SETTLE_SECONDS)
+            writing.cancel()
+            raise
+
+    async def recalled(self) -> Recall:
+        """Give what earlier attempts recorded; read once."""
+        async with self._recalling:
+            if self._recall is None:
+                new = self.lease.token == FIRST_TOKEN
+                events = [] if new else await self.persist(lambda: self.ledger.history(self.lease.run_id))
+                self._recall = Recall(events)
+            return self._recall
+
+    async def _move(self, called: Called, state: State, **facts: Any) -> None:
+        await self.persist(lambda: self._writer.move(Transition(self.lease, state, name=called.name, **facts)))
+
+    async def _park(self, called: Called, state: State, **facts: Any) -> NoReturn:
+        if called.beside:
+            raise InvalidValue(
+                called.call, called.name, "parks the run: ask for it in the handler itself, in no task beside it"
+            )
+        usd, steps = self._spent(called)
+        command = Transition(
+            self.lease, state, park=True, name=called.name, key=self._key(called, "asked"), cost_usd_delta=usd,
+            step_count_delta=steps, **facts,
+        )  # fmt: skip
+        await self.persist(lambda: self._writer.close(command))
+        self.ending = Parked(f"{called.call} {called.name!r}")
+        raise self.ending
+
+    async def _until_written(self, write: Callable[[], Awaitable[R]]) -> R:
+        while True:
+            self._check_open()
+            try:
+                written = await write()
+            except DatabaseUnavailable as error:
+                self.log.warning(WRITE_POSTPONED, reason=str(error))
+                await asyncio.sleep(AGAIN_SECONDS)
+            except LeaseLost as error:
+                self.stopped = Stop.LOST
+                raise Stopped(str(error)) from error
+            else:
+                if isinstance(written, Receipt):
+                    self._version = written.version
+                return written
+
+    def _taken(self, recall: Recall, call: Call, name: str, *, beside: bool) -> Recorded | None:
+        try:
+            return recall.take(call, name, beside=beside)
+        except HistoryMismatch as mismatch:
+            self.ending = mismatch
+            raise
+
+    def _decided(self, recorded: Recorded, digest: str) -> Decision:
+        asked: Any = recorded.asked
+        answer: Any = recorded.answer
+        assert isinstance(asked, ApprovalRequested)
+        if asked.shown_sha256 is not None and asked.shown_sha256 != digest:
+            self.ending = HistoryMismatch(f"an approval of what has SHA-256 {asked.shown_sha256}", f"one of {digest}")
+            raise self.ending
+        return Decision(answer.actor, answer.reason, answer.recorded_at, answer.output)
+
+    def _check_open(self) -> None:
+        if self.ending is not None:
+            raise self.ending
+        if self.stopped is not None:
+            raise Stopped(self.stopped)
+
+    def _spent(self, called: Called) -> tuple[Decimal, int]:
+        usd, steps = called.meter.empty()
+        if called.beside:
+            return usd, steps
+        more_usd, more_steps = self.meter.empty()
+        return usd + more_usd, steps + more_steps
+
+    def _key(self, called: Called, *more: str) -> str:
+        return ":".join((called.key, str(self.lease.token), *more))
+
+
+def _shown(value: Any) -> Any:
+    return to_jsonable_python(value, fallback=repr)

@@ -1,0 +1,210 @@
+"""The worker: it keeps its slots full of leased runs, lets their handlers work, and loses nothing when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final
+from uuid import UUID
+
+from ledger import Lease, Ledger, default_worker_id, log
+from ledger.content import check_duration, check_int, check_text
+from ledger.errors import DatabaseRefused, DatabaseUnavailable, InvalidValue, LedgerError
+from workers.attempt import Attempt, GiveBack
+from workers.errors import Stop
+from workers.handlers import Handlers, Source
+from workers.heartbeat import Heart
+from workers.reaper import Reaper
+from workers.writer import Writer
+
+CONCURRENCY: Final = 10
+JITTER: Final = 0.25
+UNWIND_SECONDS: Final = 5.0
+"""How long a handler that was stopped may clean up, once the grace is over."""
+
+CLAIM_FAILED: Final = "claim_failed"
+STOPPING: Final = "worker_stopping"
+WOULD_NOT_STOP: Final = "handler_would_not_stop"
+
+
+class Worker:
+    """Does the runs of the kinds it has handlers for: `await Worker(ledger, handlers).run()`.
+
+    `concurrency` runs at a time; `grace`: seconds that runs may go on for after `stop`; `poll`: seconds between looks for
+    work when nothing wakes it; `reap`: host the reaper too. Raises InvalidValue.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        handlers: Source,
+        *,
+        concurrency: int = CONCURRENCY,
+        kinds: Sequence[str] | None = None,
+        worker_id: str | None = None,
+        grace: float | None = None,
+        poll: float | None = None,
+        reap: bool = True,
+    ) -> None:
+        settings = ledger.settings
+        self.ledger, self.handlers = ledger, Handlers(handlers)
+        self.concurrency = check_int("concurrency", concurrency, least=1, most=10_000)
+        self.kinds = _kinds(self.handlers, kinds)
+        self.worker_id = check_text("worker_id", worker_id or default_worker_id())
+        self.grace = check_duration("grace", settings.grace_seconds if grace is None else grace).total_seconds()
+        self.poll = check_duration("poll", settings.poll_seconds if poll is None else poll, positive=True).total_seconds()
+        self._reaper = Reaper(ledger) if reap else None
+        self._heart = Heart(ledger, self.worker_id, settings.lease_ttl_seconds, settings.heartbeat_seconds, self._tell)
+        self._writer = Writer(ledger, self._heart)
+        self._attempts: dict[tuple[UUID, int], Attempt] = {}
+        """Every lease that this worker still has something to write for."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._free = self.concurrency
+        self._look = asyncio.Event()
+        """Set when it may be worth to claim: there is work, a slot, or an end to it."""
+        self._hungry = True
+        """The last claim got all it asked for, so a freed slot can be filled."""
+        self._stopping, self._at_once = asyncio.Event(), asyncio.Event()
+
+    async def run(self) -> None:
+        """Work until `stop`; when this is cancelled, give everything back at once.
+
+        Raises LedgerError when the database refuses the worker altogether.
+        """
+        await self._heart.start()
+        duty = asyncio.create_task(self._reaper.run()) if self._reaper is not None else None
+        try:
+            await self._serve()
+            await self._finish()
+        finally:
+            await self._give_back()
+            if duty is not None:
+                duty.cancel()
+                await asyncio.gather(duty, return_exceptions=True)
+            await self._heart.stop()  # last: until here every lease is beaten for
+
+    def stop(self) -> None:
+        """Claim no more and let `run` end when the work is done or the grace is over; a second time: give back at once."""
+        if self._stopping.is_set():
+            self._at_once.set()
+        self._stopping.set()
+        self._look.set()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Tell whether it was told to stop."""
+        return self._stopping.is_set()
+
+    def look(self) -> None:
+        """Look for work now."""
+        self._look.set()
+
+    # -- claiming -----------------------------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        while not self._stopping.is_set():
+            self._look.clear()
+            wanted = self._free
+            found = await self._claim(wanted) if wanted else 0
+            self._hungry = found == wanted
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.poll * random.uniform(1 - JITTER, 1)):  # noqa: S311  a delay, not a secret
+                    await self._look.wait()
+
+    async def _claim(self, wanted: int) -> int:
+        since = time.monotonic()
+        claiming = asyncio.ensure_future(self.ledger.claim(self.worker_id, limit=wanted, kinds=self.kinds))
+        try:
+            leases = await asyncio.shield(claiming)
+        except (DatabaseUnavailable, DatabaseRefused) as error:
+            self._log.warning(CLAIM_FAILED, reason=str(error))
+            return 0
+        except asyncio.CancelledError:  # what is claimed by now has to be given back
+            with suppress(LedgerError):
+                self._start(await claiming, since)
+            raise
+        self._start(leases, since)
+        return len(leases)
+
+    def _start(self, leases: Sequence[Lease], since: float) -> None:
+        for lease in leases:
+            attempt = Attempt(self.ledger, self.handlers[lease.kind], lease, self._writer, self._heart)
+            self._attempts[lease.run_id, lease.token] = attempt
+            self._heart.take(lease, since)
+            self._free -= 1
+            task = asyncio.create_task(self._attempt(attempt))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            if self._stopping.is_set():
+                attempt.stop(Stop.SHUTDOWN)
+
+    async def _attempt(self, attempt: Attempt) -> None:
+        try:
+            ending = await attempt.work()
+        finally:
+            attempt.is_working = False
+            self._free += 1
+            if self._hungry:
+                self._look.set()
+        # Whoever gave the run back for it has taken it out.
+        if self._attempts.get((attempt.lease.run_id, attempt.lease.token)) is attempt:
+            try:
+                await attempt.write(ending)
+            finally:
+                self._attempts.pop((attempt.lease.run_id, attempt.lease.token), None)
+
+    def _tell(self, lease: Lease, why: Stop) -> None:
+        """Hear from the heart that an attempt has to end."""
+        if (attempt := self._attempts.get((lease.run_id, lease.token))) is not None:
+            attempt.stop(why)
+
+    # -- ending -------------------------------------------------------------------------------------------------------
+
+    async def _finish(self) -> None:
+        """Wait until all is done, the grace is over or somebody is in a hurry."""
+        self._log.info(STOPPING, runs=len(self._attempts), grace_seconds=self.grace)
+        hurry = asyncio.create_task(self._at_once.wait())
+        done = asyncio.create_task(_all(self._tasks))
+        await asyncio.wait({hurry, done}, timeout=self.grace, return_when=asyncio.FIRST_COMPLETED)
+        for task in (hurry, done):
+            task.cancel()
+
+    async def _give_back(self) -> None:
+        """Stop what still works and give its run back; of handlers that do not end, over their heads."""
+        self._stopping.set()
+        for attempt in self._attempts.values():
+            attempt.stop(Stop.SHUTDOWN)
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=UNWIND_SECONDS)
+        stubborn = [attempt for attempt in self._attempts.values() if attempt.is_working]
+        for attempt in stubborn:
+            del self._attempts[attempt.lease.run_id, attempt.lease.token]
+            self._log.warning(WOULD_NOT_STOP, run_id=str(attempt.lease.run_id), kind=attempt.lease.kind)
+        givings = [asyncio.create_task(attempt.write(GiveBack())) for attempt in stubborn]
+        if givings:
+            await asyncio.wait(givings, timeout=UNWIND_SECONDS)
+        for task in (*givings, *self._tasks):
+            task.cancel()
+
+    @property
+    def _log(self) -> Any:
+        return log.logger(project_id=self.ledger.project_id, worker_id=self.worker_id)
+
+
+async def _all(tasks: set[asyncio.Task[None]]) -> None:
+    while tasks:
+        await asyncio.wait(set(tasks))
+
+
+def _kinds(handlers: Handlers, wanted: Sequence[str] | None) -> list[str]:
+    if wanted is None:
+        return sorted(handlers)
+    if isinstance(wanted, str):
+        raise InvalidValue("kinds", wanted, "must be a list of kinds")
+    for kind in wanted:
+        if kind not in handlers:
+            raise InvalidValue("kinds", kind, f"has no handler here; those there are: {', '.join(sorted(handlers))}")
+    return sorted(set(wanted))
