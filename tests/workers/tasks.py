@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 
-from workers import Context, handler
+from workers import Backoff, Context, handler
 
 PLAIN = 7
 
@@ -17,3 +19,21 @@ async def double(ctx: Context, number: int) -> int:
 @handler("hang")
 async def hang(ctx: Context) -> None:
     await asyncio.sleep(3600)
+
+
+@handler("steps", retry=Backoff(first=0, jitter=0))
+async def steps(ctx: Context) -> list[str]:
+    """Three steps that take a while, and a tool."""
+    found = [await ctx.step(f"step-{number}", slowly, f"{number}") for number in range(3)]
+    found.append(await ctx.tool("tool", slowly, "tool"))
+    return found
+
+
+async def slowly(text: str) -> str:
+    await asyncio.sleep(0.15)
+    return text
+
+
+@handler("poison")
+async def poison(ctx: Context) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

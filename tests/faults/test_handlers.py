@@ -1,0 +1,127 @@
+"""Real worker processes that are killed, frozen and cut off: nothing is lost, no result recorded twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import asyncpg
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from ledger import Ledger, Run, State
+from ledger.events import LeaseAcquired, StepCompleted, ToolCompleted, WriteRefused
+from tests.conftest import PROJECT
+from tests.waiting import passed, until
+from tests.workers.working import FAST, ended
+
+WHOLE = ["0", "1", "2", "tool"]
+
+
+@contextmanager
+def worker(database: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `runfold worker` as a process; it is killed in the end if it still lives."""
+    environment = {**os.environ, **FAST, "RUNFOLD_URL": database, "RUNFOLD_PROJECT": PROJECT}
+    program = [sys.executable, "-m", "console.cli.main", "worker", "tests.workers.tasks", *words]
+    with subprocess.Popen(program, env=environment, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+async def assert_story(ledger: Ledger, run: Run, *, output: list[str]) -> None:
+    """Fail unless the run is completed once, every result is recorded once, and no two leases share a token."""
+    history = await ledger.history(run.run_id)
+    recorded = Counter(event.name for event in history if isinstance(event, StepCompleted | ToolCompleted))
+    tokens = [event.token for event in history if isinstance(event, LeaseAcquired)]
+    assert (await ledger.get(run.run_id)).output == output
+    assert recorded == {"step-0": 1, "step-1": 1, "step-2": 1, "tool": 1}
+    assert len(tokens) == len(set(tokens))
+    assert Counter(event.type for event in history)["run.completed"] == 1
+
+
+@pytest.mark.parametrize("point", ["lease.acquired", "step.completed", "tool.requested"])
+async def test_a_worker_killed_at_any_point_loses_nothing(ledger: Ledger, database: str, point: str) -> None:
+    run = await ledger.submit("steps")
+    with worker(database) as victim:
+
+        async def there() -> bool:
+            return any(event.type == point for event in await ledger.history(run.run_id))
+
+        await until(there, 20)
+        victim.kill()
+        victim.wait()
+    with worker(database):
+        after = await ended(ledger, run, 40)
+
+    assert after.attempt_count == 2
+    await assert_story(ledger, run, output=WHOLE)
+
+
+async def test_a_frozen_worker_that_wakes_is_refused_and_the_refusal_is_recorded(ledger: Ledger, database: str) -> None:
+    run = await ledger.submit("hang")
+    with worker(database, "--no-reap") as zombie:
+
+        async def leased() -> bool:
+            return (await ledger.get(run.run_id)).state == State.RUNNING
+
+        await until(leased, 20)
+        zombie.send_signal(signal.SIGSTOP)
+        await until(lambda: psutil.Process(zombie.pid).status() == psutil.STATUS_STOPPED)
+        await passed(ledger, (await ledger.get(run.run_id)).lease_until)
+        await ledger.reap()
+        (new,) = await ledger.claim("w:new", kinds=["hang"])
+        zombie.send_signal(signal.SIGCONT)
+
+        async def refused() -> bool:
+            return any(isinstance(event, WriteRefused) for event in await ledger.history(run.run_id))
+
+        await until(refused, 20)
+        assert (await ledger.transition(new, State.COMPLETED, output="fresh")).output == "fresh"
+
+
+async def test_every_connection_of_a_worker_may_be_cut(
+    ledger: Ledger, database: str, connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    runs = [await ledger.submit("steps") for _ in range(5)]
+    async with ledger.pool.acquire() as own:
+        mine = [await own.fetchval("SELECT pg_backend_pid()"), connection.get_server_pid()]
+
+        async def cut() -> int:
+            return int(await connection.fetchval(_CUT, mine))
+
+        async def begun() -> bool:
+            return bool(await own.fetchval("SELECT count(*) FROM ledger.run_state WHERE state <> 'pending'"))
+
+        with worker(database):
+            await until(begun, 20)
+            for _ in range(5):
+                await until(cut, 20)
+            await until(lambda: own.fetchval(_ALL_DONE), 40)
+
+    for run in runs:
+        await assert_story(ledger, run, output=WHOLE)
+
+
+_ALL_DONE = "SELECT bool_and(state = 'completed') FROM ledger.run_state"
+_CUT = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name LIKE 'runfold%' AND pid <> ALL ($1::int[])
+"""
+
+
+async def test_a_run_that_kills_its_worker_every_time_ends_failed_and_harms_no_other(ledger: Ledger, database: str) -> None:
+    poison = await ledger.submit("poison", max_attempts=2)
+    with worker(database, "--processes", "2"):
+        failed = await ended(ledger, poison, 60)
+        other = await ledger.submit("double", 4)
+        assert (await ended(ledger, other, 30)).output == 8
+
+    assert (failed.state, failed.error_code, failed.attempt_count) == (State.FAILED, "E-RUN-002", 2)
