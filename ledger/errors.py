@@ -208,3 +208,21 @@ class UnknownVersion(LedgerError):
         self.run_id, self.asked, self.newest = run_id, asked, newest
         at = f"version {asked}" if isinstance(asked, int) else f"time {asked.isoformat()}"
         super().__init__(f"run {run_id} had no state at {at}: its versions are 1 to {newest}")
+
+
+class FutureInstant(LedgerError):
+    """A state was asked for at a time that has not come yet, by the database's clock."""
+
+    def __init__(self, asked: datetime, now: datetime) -> None:
+        self.asked, self.now = asked, now
+        super().__init__(f"{asked.isoformat()} is in the future: the database's clock says {now.isoformat()}")
+
+
+class BeforeFirstEvent(LedgerError):
+    """The project's runs were asked for at a time before any of them was submitted."""
+
+    def __init__(self, project_id: str, asked: datetime, first: datetime) -> None:
+        self.project_id, self.asked, self.first = project_id, asked, first
+        super().__init__(
+            f"nothing was recorded in project {project_id!r} at {asked.isoformat()}: its first event is of {first.isoformat()}"
+        )

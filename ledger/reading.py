@@ -7,8 +7,7 @@ from datetime import datetime
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import Select, select
-from sqlalchemy.dialects.postgresql import asyncpg
+from sqlalchemy import select
 
 from ledger import calls
 from ledger.commands import check_state
@@ -17,18 +16,19 @@ from ledger.database import Pool, fetch
 from ledger.errors import InvalidValue, RunNotFound, UnknownKind, UnknownVersion
 from ledger.events import Event, from_row
 from ledger.lifecycle import State
+from ledger.past import Diff, check_instant, compiled, runs_at
 from ledger.run import Run
 from ledger.settings import Settings
 from ledger.tables import event as event_table
 from ledger.tables import kind as kind_table
 from ledger.tables import run as run_view
+from ledger.tables import run_state
 from ledger.verify import Report, verify
 
 Runs: TypeAlias = list[Run]
 Events: TypeAlias = list[Event]
 
 _FACTS: Final = tuple(column.name for column in event_table.columns if column.name != "txid")
-_DIALECT: Final = asyncpg.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own gap
 
 
 class Reader:
@@ -57,26 +57,39 @@ class Reader:
         key: str | None = None,
         before: UUID | str | None = None,
         limit: int = 100,
+        at: datetime | None = None,
     ) -> Runs:
         """Give runs, newest first, at most 10,000; `before` continues after the last run of an earlier page.
 
-        Raises InvalidValue, or UnknownKind for a kind that no run has ever had.
+        With `at` the runs are as they were at that instant: the fold of the events recorded up to then. A transaction
+        that is still open may yet add events with a time before now.
+
+        Raises InvalidValue, UnknownKind for a kind that no run has ever had, FutureInstant or BeforeFirstEvent.
         """
-        states = [state] if isinstance(state, str) else state
-        query = select(run_view).where(run_view.c.project_id == self.project_id)
-        if states is not None:
-            query = query.where(run_view.c.state.in_([check_state(one).value for one in states]))
+        given = [state] if isinstance(state, str) else state
+        states = None if given is None else [check_state(one).value for one in given]
+        check_int("limit", limit, least=1, most=10_000)
         if kind is not None:
             await self._require_kind(kind)
-        for column, value in ((run_view.c.kind, kind), (run_view.c.worker_id, worker_id), (run_view.c.key, key)):
+        table = run_view if at is None else run_state
+        query = select(run_view if at is None else run_state.c.run_id).where(table.c.project_id == self.project_id)
+        for column, value in ((table.c.kind, kind), (table.c.key, key)):
             if value is not None:
                 query = query.where(column == check_text(column.name, value))
+        if worker_id is not None:
+            check_text("worker_id", worker_id)
         if tag is not None:
-            query = query.where(run_view.c.tags.contains([check_text("tag", tag)]))
+            query = query.where(table.c.tags.contains([check_text("tag", tag)]))
         if before is not None:
-            query = query.where(run_view.c.run_id < check_run_id(before))
-        newest = query.order_by(run_view.c.run_id.desc()).limit(check_int("limit", limit, least=1, most=10_000))
-        return [Run.from_row(row) for row in await fetch(self.pool, *compiled(newest))]
+            query = query.where(table.c.run_id < check_run_id(before))
+        if at is not None:
+            return await runs_at(self.pool, self.project_id, query, at, states=states, worker_id=worker_id, limit=limit)
+        if states is not None:
+            query = query.where(table.c.state.in_(states))
+        if worker_id is not None:
+            query = query.where(table.c.worker_id == worker_id)
+        rows = await fetch(self.pool, *compiled(query.order_by(table.c.run_id.desc()).limit(limit)))
+        return [Run.from_row(row) for row in rows]
 
     async def history(self, run_id: UUID | str, *, after: int = 0) -> Events:
         """Give every event of the run after version `after`, in version order, with its content.
@@ -92,21 +105,39 @@ class Reader:
     async def state_at(self, run_id: UUID | str, version: int | None = None, *, time: datetime | None = None) -> Run:
         """Give the run as it was after event `version`, or at an instant: the fold over fewer events.
 
-        Raises RunNotFound, or UnknownVersion for a version or time at which the run had no state.
+        Raises RunNotFound, UnknownVersion for a version or time at which the run had no state, or FutureInstant.
         """
         wanted = check_run_id(run_id)
         if (version is None) == (time is None):
             raise InvalidValue("state_at", version, "give either a version or a time")
         if version is not None:
             check_int("version", version, least=1)
-        elif time is not None and time.tzinfo is None:
-            raise InvalidValue("time", time.isoformat(), "has no time zone: use an aware datetime")
+        elif time is not None:
+            await check_instant(self.pool, self.project_id, time)
         rows = await fetch(self.pool, calls.STATE_AT, self.project_id, wanted, version, time)
         if not rows or (version is not None and rows[0]["version"] != version):
             asked = version if version is not None else time
             assert asked is not None
             raise UnknownVersion(wanted, asked, (await self.get(wanted)).version)
         return Run.from_row(rows[0])
+
+    async def diff(self, run_id: UUID | str, start: int | datetime, end: int | datetime | None = None) -> Diff:
+        """Give the run at two points, each a version or an instant (end None: now), and the events between them.
+
+        Raises what `state_at` raises, and InvalidValue for an end before the start.
+        """
+        wanted = check_run_id(run_id)
+        before = await self._at(wanted, start)
+        after = await self.get(wanted) if end is None else await self._at(wanted, end)
+        if after.version < before.version:
+            raise InvalidValue("end", str(end), f"is version {after.version}, before version {before.version} of the start")
+        events = await self.history(wanted, after=before.version)
+        return Diff(before, after, [event for event in events if event.version <= after.version])
+
+    async def _at(self, run_id: UUID, point: int | datetime) -> Run:
+        if isinstance(point, datetime):
+            return await self.state_at(run_id, time=point)
+        return await self.state_at(run_id, point)
 
     async def verify(self, run_id: UUID | str | None = None) -> Report:
         """Check one run or all: gapless versions, hash chain, payloads, and the state against the fold of the events.
@@ -126,12 +157,6 @@ class Reader:
         known = [row["kind"] for row in await fetch(self.pool, *compiled(query))]
         if kind not in known:
             raise UnknownKind(kind, known)
-
-
-def compiled(query: Select[Any]) -> tuple[Any, ...]:
-    """Write a query as the driver takes it: the statement and its bound parameters."""
-    done = query.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
-    return (str(done), *(done.params[name] for name in done.positiontup or ()))
 
 
 def _event(row: Mapping[str, Any]) -> Event:

@@ -31,10 +31,12 @@ EPILOG: Final = "Exit codes:\n\n" + "\n\n".join(f"{code:>3}  {meaning}" for code
 _OF_ERRORS: Final = {
     "InvalidValue": USAGE,
     "PayloadTooLarge": USAGE,
+    "FutureInstant": USAGE,
     "RunNotFound": NOT_FOUND,
     "UnknownProject": NOT_FOUND,
     "UnknownKind": NOT_FOUND,
     "UnknownVersion": NOT_FOUND,
+    "BeforeFirstEvent": NOT_FOUND,
     "IllegalTransition": CONFLICT,
     "VersionConflict": CONFLICT,
     "LeaseLost": CONFLICT,

@@ -14,6 +14,7 @@ import typer
 from console.cli import (
     database,
     deciding,
+    differing,
     doctor,
     history,
     projects,
@@ -37,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for module in (submitting, runs, showing, history, deciding, working, verifying, reaping, doctor, demonstration):
+for module in (submitting, runs, showing, differing, history, deciding, working, verifying, reaping, doctor, demonstration):
     module.register(app)
 app.add_typer(database.app, name="db")
 app.add_typer(projects.app, name="project")

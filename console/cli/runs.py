@@ -34,10 +34,16 @@ async def runs(
         str | None,
         typer.Option("--before", metavar="RUN", help="Continue after the last run of an earlier page."),
     ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="TIME", help="As they were at this time (with its zone)."),
+    ] = None,
 ) -> None:
-    """List runs, the newest first."""
+    """List runs, the newest first; as they are, or as they were."""
     from console.cli.prefix import find_run
+    from console.cli.values import instant
 
+    when = None if at is None else instant("--at", at)
     wanted = [one for given in states or [] for one in given.split(",")] or None
     async with session.ledger() as ledger:
         found = await ledger.list(
@@ -48,6 +54,7 @@ async def runs(
             key=key,
             before=None if before is None else await find_run(ledger, before),
             limit=limit,
+            at=when,
         )
     if session.as_json:
         for run in found:
@@ -55,10 +62,10 @@ async def runs(
         return
     if not found:
         session.out.talk(
-            "no such runs" if any((wanted, kind, worker, tag, key, before)) else "no runs yet: runfold submit KIND"
+            "no such runs" if any((wanted, kind, worker, tag, key, before, at)) else "no runs yet: runfold submit KIND"
         )
         return
-    now = datetime.now(UTC)
+    now = when or datetime.now(UTC)
     session.out.table(TITLES, [row(run, now) for run in found], [COLOURS.get(run.state) for run in found])
     if len(found) == limit:
         session.out.talk(f"there may be more: --before {found[-1].run_id}, or a larger --limit")

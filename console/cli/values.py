@@ -76,10 +76,10 @@ def deadline(text: str | None) -> float | datetime | None:
     return instant("deadline", text, or_else=_DURATIONS + ", or")
 
 
-def version_or_instant(text: str) -> int | datetime:
-    """Give the version or the instant that `--at` names; raise InvalidValue for what is neither."""
+def version_or_instant(text: str, name: str = "--at") -> int | datetime:
+    """Give the version or the instant that an option names; raise InvalidValue for what is neither."""
     match = _VERSION.fullmatch(text.strip())
-    return int(match[1]) if match else instant("--at", text, or_else="must be a version such as 3, or")
+    return int(match[1]) if match else instant(name, text, or_else="must be a version such as 3, or")
 
 
 def instant(name: str, text: str, *, or_else: str = "must be") -> datetime:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ledger import Lease, Ledger, Run, State, Submit
-from ledger.errors import InvalidValue, RunNotFound, UnknownKind, UnknownVersion
+from ledger.errors import FutureInstant, InvalidValue, RunNotFound, UnknownKind, UnknownVersion
 from ledger.events import NoteAdded, OpaqueEvent, StepCompleted
 from tests.integration.runs import TINY, claimed, types
 from tests.waiting import passed
@@ -94,7 +94,9 @@ async def test_the_run_at_every_instant_is_the_run_as_it_was_then(ledger: Ledger
                 await ledger.state_at(run_id, time=just_before)
         elif just_before >= before.updated_at:
             assert await ledger.state_at(run_id, time=just_before) == before
-    assert await ledger.state_at(run_id, time=datetime(2099, 1, 1, tzinfo=UTC)) == seen[-1]
+    assert await ledger.state_at(run_id, time=datetime.now(UTC) - timedelta(milliseconds=1)) in seen
+    with pytest.raises(FutureInstant, match="in the future"):
+        await ledger.state_at(run_id, time=datetime(2099, 1, 1, tzinfo=UTC))
 
 
 async def test_a_history_is_gapless_in_version_order_and_every_event_is_understood(ledger: Ledger) -> None:
