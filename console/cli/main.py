@@ -17,6 +17,7 @@ from console.cli import (
     differing,
     doctor,
     history,
+    judging,
     projects,
     reaping,
     runs,
@@ -38,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for module in (submitting, runs, showing, differing, history, deciding, working, verifying, reaping, doctor, demonstration):
+for module in (submitting, runs, showing, differing, history, deciding, working, verifying, reaping, judging, doctor, demonstration):
     module.register(app)
 app.add_typer(database.app, name="db")
 app.add_typer(projects.app, name="project")
