@@ -288,9 +288,10 @@ class WriteRefused(Event):
 
 
 class NoteAdded(Event):
-    """Somebody's remark."""
+    """Somebody's remark; `name` says what sort of remark, for who counts them."""
 
     type: Literal["note.added"] = "note.added"
+    name: str | None = None
     token: int | None = None
     text: ContentText = None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
@@ -90,9 +91,15 @@ async def _verify(pool: Pool, project_id: str, first: UUID, last: UUID, progress
 
 
 def _drift(row: Mapping[str, Any]) -> Finding:
-    have, want = json.loads(row["have"] or "null"), json.loads(row["want"] or "null")
-    if have is None or want is None:
-        return Finding(row["run_id"], None, "drift", "run_state has no row" if have is None else "the run has no events")
-    differing = [name for name in want if have.get(name) != want[name]]
-    shown = "; ".join(f"{name} is {have.get(name)!r}, its events say {want[name]!r}" for name in differing)
+    if row["have"] is None or row["want"] is None:
+        problem = "run_state has no row" if row["have"] is None else "the run has no events"
+        return Finding(row["run_id"], None, "drift", problem)
+    found = differences(row["want"], row["have"])
+    shown = "; ".join(f"{name} is {have!r}, its events say {want!r}" for name, (want, have) in found.items())
     return Finding(row["run_id"], None, "drift", f"run_state differs from the fold of the events: {shown}")
+
+
+def differences(want: str | None, have: str | None) -> dict[str, tuple[Any, Any]]:
+    """Give the columns in which two rows, as JSON objects, differ: what each holds there, None where a row is missing."""
+    wanted, held = (json.loads(text or "{}", parse_float=Decimal) for text in (want, have))
+    return {name: (wanted.get(name), held.get(name)) for name in {**wanted, **held} if wanted.get(name) != held.get(name)}

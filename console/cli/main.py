@@ -16,6 +16,7 @@ from console.cli import (
     deciding,
     differing,
     doctor,
+    drifting,
     history,
     judging,
     projects,
@@ -39,7 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for module in (submitting, runs, showing, differing, history, deciding, working, verifying, reaping, judging, doctor, demonstration):
+for module in (submitting, runs, showing, differing, history, deciding, working, verifying, drifting, reaping, judging, doctor, demonstration):
     module.register(app)
 app.add_typer(database.app, name="db")
 app.add_typer(projects.app, name="project")

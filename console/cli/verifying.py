@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from console.cli.exits import INTEGRITY, OK
 from console.cli.options import command
-from console.cli.output import Output, console
+from console.cli.output import Output
 from console.cli.plain import jsonable
+from console.cli.progress import progress
 from console.cli.session import Session
 
 if TYPE_CHECKING:
@@ -30,31 +28,12 @@ async def verify(
 
     async with session.ledger() as ledger:
         wanted = None if run is None else await find_run(ledger, run)
-        with _progress(shown=not session.as_json) as progress:
-            report = await check(ledger.pool, ledger.project_id, wanted, progress=progress)
+        with progress("verifying", "events", shown=not session.as_json) as told:
+            report = await check(ledger.pool, ledger.project_id, wanted, progress=told)
         if wanted is not None and not report.runs and report.ok:
             raise RunNotFound(wanted, ledger.project_id)
     _write(session.out, report)
     return OK if report.ok else INTEGRITY
-
-
-@contextmanager
-def _progress(*, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
-    if not shown or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("verifying"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("events"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console(sys.stderr), transient=True) as bar:
-        events = bar.add_task("events", total=None)
-        yield lambda done, total: bar.update(events, completed=done, total=total)
 
 
 def _write(out: Output, report: Report) -> None:
