@@ -40,7 +40,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for module in (submitting, runs, showing, differing, history, deciding, working, verifying, drifting, reaping, judging, doctor, demonstration):
+for module in (
+    submitting,
+    runs,
+    showing,
+    differing,
+    history,
+    deciding,
+    working,
+    verifying,
+    drifting,
+    reaping,
+    judging,
+    doctor,
+    demonstration,
+):
     module.register(app)
 app.add_typer(database.app, name="db")
 app.add_typer(projects.app, name="project")
