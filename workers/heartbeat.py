@@ -17,7 +17,7 @@ import asyncpg
 from ledger import Lease, Ledger, calls, log
 from ledger.commands import MAX_BATCH, columns
 from ledger.database import connect, fetch
-from ledger.errors import ConfigurationError, LedgerError
+from ledger.errors import ConfigurationError
 from ledger.refusal import Refusals
 from workers.errors import Stop
 
@@ -119,7 +119,7 @@ class Heart:
             try:
                 async with asyncio.timeout(self._every):
                     await self._beat_for_all()
-            except (LedgerError, TimeoutError) as error:
+            except Exception as error:  # whatever it is, the next beat must be tried
                 self._hang_up()
                 pause = self._every / TRIES_IN_A_BEAT
                 self._log.warning(HEARTBEAT_FAILED, reason=str(error) or type(error).__name__)
@@ -140,7 +140,7 @@ class Heart:
             self._connection = await connect(self._url, "runfold heart")
         sent = time.monotonic()
         ttl = timedelta(seconds=self._ttl)
-        arrays = columns((held.lease.run_id, held.lease.token, ttl) for held in due)
+        arrays = columns([(held.lease.run_id, held.lease.token, ttl) for held in due])
         rows = await fetch(self._connection, calls.HEARTBEAT, self._ledger.project_id, *arrays)
         beaten = {row["run_id"]: row for row in rows}
         # Whoever let a lease go meanwhile has written its end: no token, and no loss.
