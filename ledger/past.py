@@ -61,6 +61,13 @@ async def check_instant(pool: Pool, project_id: str, time: datetime) -> datetime
     return first
 
 
+async def check_project_instant(pool: Pool, project_id: str, time: datetime) -> None:
+    """Raise as `check_instant` does, and BeforeFirstEvent for a time before the project's first run."""
+    first = await check_instant(pool, project_id, time)
+    if first is not None and time < first:
+        raise BeforeFirstEvent(project_id, time, first)
+
+
 async def runs_at(
     pool: Pool,
     project_id: str,
@@ -76,9 +83,7 @@ async def runs_at(
     `candidates` selects ids of `run_state` by what never changes in a run; histories are folded page by page until
     `limit` runs fit, so a rare state or worker costs time but never memory. Raises BeforeFirstEvent or FutureInstant.
     """
-    first = await check_instant(pool, project_id, time)
-    if first is not None and time < first:
-        raise BeforeFirstEvent(project_id, time, first)
+    await check_project_instant(pool, project_id, time)
     page = min(limit, MAX_FOLDED) if states is None and worker_id is None else MAX_FOLDED
     submitted = candidates.where(run_state.c.created_at <= time).order_by(run_state.c.run_id.desc()).limit(page)
     found: list[Run] = []

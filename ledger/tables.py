@@ -8,6 +8,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     DateTime,
+    Identity,
     Integer,
     LargeBinary,
     MetaData,
@@ -106,6 +107,31 @@ payload: Final = Table(
     Column("version", Integer, primary_key=True),
     Column("salt", LargeBinary, nullable=False),
     Column("body", JSON, nullable=False),
+)
+
+rebuild: Final = Table(
+    "rebuild",
+    metadata,
+    Column("rebuild_id", Integer, Identity(always=True), primary_key=True),
+    Column("projection", Text, nullable=False),
+    Column("project_id", Text),
+    Column("until", _TIME),
+    Column("definition", Text, nullable=False),
+    Column("moment", Text),
+    Column("started_at", _TIME, nullable=False, server_default=text("clock_timestamp()")),
+    Column("finished_at", _TIME),
+)
+
+rebuild_range: Final = Table(
+    "rebuild_range",
+    metadata,
+    Column("rebuild_id", Integer, primary_key=True),
+    Column("first", Uuid, primary_key=True),
+    Column("last", Uuid, nullable=False),
+    Column("row_count", BigInteger),
+    Column("event_count", BigInteger),
+    Column("error", Text),
+    Column("done_at", _TIME),
 )
 
 _STATE: Final[tuple[Column[Any], ...]] = (

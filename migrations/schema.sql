@@ -1268,6 +1268,36 @@ CREATE TABLE ledger.project (
     CONSTRAINT project_project_id_check CHECK ((project_id ~ '^[a-z0-9][a-z0-9_-]{0,62}$'::text))
 );
 
+CREATE TABLE ledger.rebuild (
+    rebuild_id integer NOT NULL,
+    projection text NOT NULL,
+    project_id text,
+    until timestamp with time zone,
+    definition text NOT NULL,
+    moment text,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    finished_at timestamp with time zone
+);
+
+CREATE TABLE ledger.rebuild_range (
+    rebuild_id integer NOT NULL,
+    first uuid NOT NULL,
+    last uuid NOT NULL,
+    row_count bigint,
+    event_count bigint,
+    error text,
+    done_at timestamp with time zone
+);
+
+ALTER TABLE ledger.rebuild ALTER COLUMN rebuild_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME ledger.rebuild_rebuild_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 ALTER TABLE ONLY ledger.alembic_version
     ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
 
@@ -1285,6 +1315,12 @@ ALTER TABLE ONLY ledger.payload
 
 ALTER TABLE ONLY ledger.project
     ADD CONSTRAINT project_pkey PRIMARY KEY (project_id);
+
+ALTER TABLE ONLY ledger.rebuild
+    ADD CONSTRAINT rebuild_pkey PRIMARY KEY (rebuild_id);
+
+ALTER TABLE ONLY ledger.rebuild_range
+    ADD CONSTRAINT rebuild_range_pkey PRIMARY KEY (rebuild_id, first);
 
 ALTER TABLE ONLY ledger.run_state
     ADD CONSTRAINT run_state_pkey PRIMARY KEY (project_id, run_id);
@@ -1427,3 +1463,9 @@ GRANT SELECT ON TABLE ledger.kind TO runfold_reader;
 
 GRANT SELECT ON TABLE ledger.project TO runfold_worker;
 GRANT SELECT ON TABLE ledger.project TO runfold_reader;
+
+GRANT SELECT ON TABLE ledger.rebuild TO runfold_worker;
+GRANT SELECT ON TABLE ledger.rebuild TO runfold_reader;
+
+GRANT SELECT ON TABLE ledger.rebuild_range TO runfold_worker;
+GRANT SELECT ON TABLE ledger.rebuild_range TO runfold_reader;

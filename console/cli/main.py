@@ -21,6 +21,7 @@ from console.cli import (
     judging,
     projects,
     reaping,
+    rebuilding,
     runs,
     showing,
     submitting,
@@ -58,6 +59,7 @@ for module in (
     module.register(app)
 app.add_typer(database.app, name="db")
 app.add_typer(projects.app, name="project")
+app.add_typer(rebuilding.app, name="projections")
 
 
 def _show_version(value: bool) -> None:  # noqa: FBT001  Typer calls it with the flag

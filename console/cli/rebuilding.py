@@ -1,0 +1,113 @@
+"""`runfold projections rebuild`: fold the events again beside the live table, compare, and exchange what is wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from console.cli.exits import INTEGRITY, OK
+from console.cli.options import Actor, Reason, command
+from console.cli.output import Output, console
+from console.cli.plain import clean, span
+from console.cli.session import Session
+
+if TYPE_CHECKING:
+    from projections.rebuild import Standing
+    from projections.replay import Replayed
+
+app: Final = typer.Typer(help="Projections: rebuild them from the events.", no_args_is_help=True)
+
+_SPARE: Final = 2
+"""Connections of the pool that a rebuild needs besides those that fill ranges."""
+
+
+@command(app, "rebuild")
+async def rebuild(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The projection: run_state.")],
+    *,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="TIME", help="The state as of then, in a table beside the live one.")
+    ] = None,
+    connections: Annotated[int, typer.Option("--connections", help="Ranges that are filled at the same time.")] = 2,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first run that cannot be folded.")] = False,
+    drop_old: Annotated[bool, typer.Option("--drop-old", help="Only drop the tables that earlier rebuilds kept.")] = False,
+    actor: Actor = None,
+    reason: Reason = None,
+) -> int:
+    """Fold every history again while writers go on, compare, and exchange the rows that are wrong; a killed one resumes."""
+    from console.cli.values import instant
+    from ledger.content import check_int
+    from ledger.errors import InvalidValue
+    from projections import rebuild as rebuilds
+    from projections.replay import replay, replay_until
+    from projections.run_state import TABLE
+
+    if name != TABLE:
+        raise InvalidValue("projection", name, f"is not known here; known: {TABLE}")
+    when = None if until is None else instant("--until", until)
+    async with session.ledger() as ledger:
+        pool, project_id = ledger.pool, ledger.project_id
+        if drop_old:
+            for table in await rebuilds.drop_old(pool, name, project_id):
+                session.out.json({"dropped": table}) if session.as_json else session.out.line(f"dropped {table}")
+            return OK
+        most = pool.get_max_size() - _SPARE
+        check_int("--connections (two less than RUNFOLD_POOL_SIZE at most)", connections, least=1, most=most)
+        with _bar(name, shown=not session.as_json) as told:
+            if when is not None:
+                done = await replay_until(pool, project_id, when, connections=connections, strict=strict, told=told)
+            else:
+                done = await replay(
+                    pool,
+                    project_id,
+                    actor=actor or ledger.actor,
+                    reason=reason or f"rebuild of {name}",
+                    connections=connections,
+                    strict=strict,
+                    told=told,
+                )
+    _write(session.out, done, as_of=when is not None)
+    return INTEGRITY if done.bad else OK
+
+
+def _write(out: Output, done: Replayed, *, as_of: bool) -> None:
+    if out.as_json:
+        out.json(done)
+        return
+    stood = done.standing
+    for bad in done.bad:
+        out.line(f"cannot be folded: run {bad.run_id}: {clean(bad.error)}")
+    resumed = ", resumed" if done.resumed else ""
+    out.line(f"{stood.rows:,} runs rebuilt from {stood.events:,} events{resumed}; {stood.errors:,} cannot be folded")
+    if as_of:
+        out.line(f"the state as of then is in {done.kept_in}")
+        return
+    out.line(f"{done.wrong:,} rows were wrong" + (f" and are exchanged; they are kept in {done.kept_in}" if done.wrong else ""))
+    if done.wrong:
+        out.talk("to drop what is kept: runfold projections rebuild run_state --drop-old")
+
+
+@contextmanager
+def _bar(name: str, *, shown: bool) -> Iterator[Callable[[Standing], None] | None]:
+    """Show ranges, rate and time left on a terminal; nothing elsewhere."""
+    if not shown or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    columns = (TextColumn(f"rebuilding {name}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console(sys.stderr), transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def told(standing: Standing) -> None:
+            left = "" if standing.seconds_left is None else f", {span(timedelta(seconds=standing.seconds_left))} left"
+            said = f"{standing.events:,} events, {standing.events_per_second:,.0f} a second{left}"
+            bar.update(task, completed=standing.done, total=standing.ranges, description=said)
+
+        yield told
