@@ -24,6 +24,7 @@ from ledger.reading import Reader, Runs
 from ledger.refusal import Refusals, refusal, unless_raced
 from ledger.run import Lease, Receipt, Run, Submission
 from ledger.settings import Settings
+from ledger.waking import Waker
 
 # Not `list[...]` in the signatures: the class has a method of that name.
 Leases: TypeAlias = list[Lease]
@@ -44,6 +45,7 @@ class Ledger(Reader):
         """Where more connections can be had; it may hold a password."""
         self.actor = settings.actor or default_actor()
         self._marks = Marks()
+        self.waker = Waker(pool, project_id)
         self._refusals = Refusals(pool, project_id)
 
     @classmethod
@@ -62,7 +64,11 @@ class Ledger(Reader):
         async with opened(url, settings) as database:
             project_id = check_text("project", project if project is not None else settings.project)
             await database.require_project(project_id, create=create_project)
-            yield cls(database.pool, project_id, settings, database.url)
+            ledger = cls(database.pool, project_id, settings, database.url)
+            try:
+                yield ledger
+            finally:
+                await ledger.waker.flush()
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -93,6 +99,8 @@ class Ledger(Reader):
         )  # fmt: skip
         arrays = columns([command.row(self.settings.payload_limit_bytes)])
         rows = await fetch(connection or self.pool, calls.SUBMIT_ONE, self.project_id, self.actor, *arrays)
+        if connection is None:  # whether a caller's transaction has committed is the caller's to know
+            self.waker.wake()
         return Run.from_row(rows[0])
 
     async def submit_many(
@@ -108,6 +116,8 @@ class Ledger(Reader):
         limit = self.settings.payload_limit_bytes
         arrays = columns([command.row(limit) for command in given])
         rows = await fetch(connection or self.pool, calls.SUBMIT_MANY, self.project_id, self.actor, *arrays)
+        if connection is None:
+            self.waker.wake()
         return [Submission(row["run_id"], row["fresh"]) for row in rows]
 
     async def claim(
@@ -193,6 +203,8 @@ class Ledger(Reader):
             return await self.state_at(outcome.run_id, outcome.version)
         run = Run.from_row(rows[0])
         _log_transition(log.logger(project_id=self.project_id), row, rows[0])
+        if run.available_at is not None:  # the answer that a parked run waited for
+            self.waker.wake()
         return run
 
     async def transition_many(self, commands: Sequence[Transition], *, actor: str | None = None) -> Outcomes:
@@ -332,6 +344,8 @@ class Ledger(Reader):
             )
         logger.info(log.REAPER_DONE, reaped=len(rows))
         self._marks.clear()
+        if rows:
+            self.waker.wake()
         return [Run.from_row(row) for row in rows]
 
     # -- parts ------------------------------------------------------------------------------------------------------
@@ -351,6 +365,7 @@ class Ledger(Reader):
             found = await self._refusals.look(lease.worker_id, type_, [(lease.run_id, lease.token)])
             retry = type_ == "run.retried"
             raise refusal(self.project_id, lease.run_id, found.get(lease.run_id), State.PENDING, retry=retry)
+        self.waker.wake()
         return Run.from_row(rows[0])
 
     def _actor(self, run: Target, actor: str | None) -> str:

@@ -18,6 +18,7 @@ from workers.errors import Stop
 from workers.handlers import Handlers, Source
 from workers.heartbeat import Heart
 from workers.reaper import Reaper
+from workers.wakeup import Wakeup
 from workers.writer import Writer
 
 CONCURRENCY: Final = 10
@@ -34,7 +35,7 @@ class Worker:
     """Does the runs of the kinds it has handlers for: `await Worker(ledger, handlers).run()`.
 
     `concurrency` runs at a time; `grace`: seconds that runs may go on for after `stop`; `poll`: seconds between looks for
-    work when nothing wakes it; `reap`: host the reaper too. Raises InvalidValue.
+    work when nothing wakes it; `reap`: host the reaper too; `listen`: hear wake-ups. Raises InvalidValue.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Worker:
         grace: float | None = None,
         poll: float | None = None,
         reap: bool = True,
+        listen: bool | None = None,
     ) -> None:
         settings = ledger.settings
         self.ledger, self.handlers = ledger, Handlers(handlers)
@@ -56,7 +58,9 @@ class Worker:
         self.worker_id = check_text("worker_id", worker_id or default_worker_id())
         self.grace = check_duration("grace", settings.grace_seconds if grace is None else grace).total_seconds()
         self.poll = check_duration("poll", settings.poll_seconds if poll is None else poll, positive=True).total_seconds()
-        self._reaper = Reaper(ledger) if reap else None
+        self._duties: list[Reaper | Wakeup] = [Reaper(ledger)] if reap else []
+        if settings.listen if listen is None else listen:
+            self._duties.append(Wakeup(ledger, self.look))
         self._heart = Heart(ledger, self.worker_id, settings.lease_ttl_seconds, settings.heartbeat_seconds, self._tell)
         self._writer = Writer(ledger, self._heart)
         self._attempts: dict[tuple[UUID, int], Attempt] = {}
@@ -75,15 +79,15 @@ class Worker:
         Raises LedgerError when the database refuses the worker altogether.
         """
         await self._heart.start()
-        duty = asyncio.create_task(self._reaper.run()) if self._reaper is not None else None
+        duties = [asyncio.create_task(duty.run()) for duty in self._duties]
         try:
             await self._serve()
             await self._finish()
         finally:
             await self._give_back()
-            if duty is not None:
+            for duty in duties:
                 duty.cancel()
-                await asyncio.gather(duty, return_exceptions=True)
+            await asyncio.gather(*duties, return_exceptions=True)
             await self._heart.stop()  # last: until here every lease is beaten for
 
     def stop(self) -> None:

@@ -1,0 +1,118 @@
+"""Wake-ups: a worker that would look in a minute looks at once; without them it still finds its work."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from ledger import Ledger, State
+from ledger.errors import ConfigurationError
+from ledger.waking import CHANNEL
+from tests.conftest import PROJECT
+from tests.waiting import until
+from tests.workers.working import ended, reached, working
+from workers import Context, handler
+from workers.wakeup import Wakeup
+
+LATE = 60.0
+"""A poll that comes after any of these tests has failed."""
+LISTENERS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'runfold-wakeup'"
+
+
+@handler("greet")
+async def greet(ctx: Context, name: str) -> str:
+    return f"hello {name}"
+
+
+@handler("ask")
+async def ask(ctx: Context) -> bool:
+    await ctx.approval("May it?")
+    return True
+
+
+async def listening(ledger: Ledger) -> int:
+    """Give the server process that a worker listens through, once it waits for wake-ups."""
+    waiting = f"{LISTENERS} AND state = 'idle' AND query LIKE 'LISTEN%'"
+
+    async def there() -> bool:
+        return await ledger.pool.fetchval(waiting) is not None
+
+    await until(there)
+    pid: int = await ledger.pool.fetchval(waiting)
+    return pid
+
+
+async def test_a_submitted_run_is_taken_up_at_once(ledger: Ledger) -> None:
+    async with working(ledger, greet, poll=LATE):
+        await listening(ledger)
+        assert (await ended(ledger, await ledger.submit("greet", "ann"))).output == "hello ann"
+        [one] = await ledger.submit_many([{"kind": "greet", "input": "bob"}])
+        assert (await ended(ledger, one.run_id)).output == "hello bob"
+
+
+async def test_an_answer_wakes_whoever_goes_on(ledger: Ledger) -> None:
+    async with working(ledger, ask, poll=LATE):
+        await listening(ledger)
+        run = await ledger.submit("ask")
+        await reached(ledger, run, State.WAITING_APPROVAL)
+        await ledger.approve(run.run_id, actor="ann")
+        assert (await ended(ledger, run)).output is True
+
+
+async def test_a_dead_connection_is_replaced_and_what_came_meanwhile_is_found(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    async with working(ledger, greet, poll=LATE):
+        pid = await listening(ledger)
+        await connection.execute("SELECT pg_terminate_backend($1)", pid)
+        run = await ledger.submit("greet", "ann")
+        assert await listening(ledger) != pid
+        assert (await ended(ledger, run)).state == State.COMPLETED
+        assert (await ended(ledger, await ledger.submit("greet", "bob"))).state == State.COMPLETED
+
+
+async def test_without_wake_ups_polling_finds_the_work_and_nobody_listens(ledger: Ledger) -> None:
+    async with working(ledger, greet, listen=False):
+        run = await ledger.submit("greet", "ann")
+        assert (await ended(ledger, run)).state == State.COMPLETED
+        assert await ledger.pool.fetchval(LISTENERS) is None
+
+
+async def test_many_submits_send_few_wake_ups_and_none_within_a_callers_transaction(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    heard: list[object] = []
+    await connection.add_listener(CHANNEL, lambda *given: heard.append(given[3]))
+
+    await asyncio.gather(*(ledger.submit("greet", "ann") for _ in range(200)))
+
+    async def came() -> bool:
+        return bool(heard)
+
+    await until(came)
+    await ledger.waker.flush()
+    assert set(heard) == {PROJECT}
+    assert len(heard) < 100
+    seen = len(heard)
+    async with connection.transaction():
+        await ledger.submit("greet", "ann", connection=connection)
+    await ledger.waker.flush()
+    await connection.execute("SELECT 1")
+    assert len(heard) == seen
+
+
+async def test_a_submit_that_is_the_last_act_still_wakes(database: str, connection: asyncpg.Connection) -> None:
+    heard: asyncio.Queue[object] = asyncio.Queue()
+    await connection.add_listener(CHANNEL, lambda *given: heard.put_nowait(given[3]))
+
+    async with Ledger.open(database, PROJECT) as ledger:
+        await ledger.submit("greet", "ann")
+
+    assert await asyncio.wait_for(heard.get(), 10) == PROJECT
+
+
+async def test_a_ledger_without_a_url_cannot_be_woken(ledger: Ledger) -> None:
+    with pytest.raises(ConfigurationError):
+        Wakeup(Ledger(ledger.pool, ledger.project_id, ledger.settings), lambda: None)

@@ -1,0 +1,69 @@
+"""Hears the wake-ups of a project on a connection of its own; polling stays the guarantee."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+import asyncpg
+
+from ledger import Ledger, log
+from ledger.database import FAILURES, connect
+from ledger.errors import ConfigurationError, DatabaseUnavailable
+from ledger.waking import CHANNEL
+
+PULSE_SECONDS: Final = 15.0
+"""How often the connection is asked whether it is alive: one that died without a word hears nothing and says nothing."""
+RETRY_SECONDS: Final = 1.0
+LOST: Final = "wake_ups_lost"
+HEARD_AGAIN: Final = "wake_ups_heard_again"
+
+
+class Wakeup:
+    """Calls `look` for every wake-up of the ledger's project, and once whenever it begins to listen, until cancelled."""
+
+    def __init__(self, ledger: Ledger, look: Callable[[], None], *, pulse: float = PULSE_SECONDS) -> None:
+        """Start nothing yet. Raises ConfigurationError without a URL."""
+        if ledger.url is None:
+            raise ConfigurationError("a worker needs a ledger that knows its URL: open it with Ledger.open")
+        self._url, self._project_id, self._look, self._pulse = ledger.url, ledger.project_id, look, pulse
+
+    async def run(self) -> None:
+        """Listen; connect again when the connection is lost."""
+        lost = False
+        while True:
+            try:
+                connection = await connect(self._url, "runfold-wakeup")
+                try:
+                    await self._listen(connection, again=lost)
+                finally:
+                    connection.terminate()
+            except (DatabaseUnavailable, OSError, TimeoutError, *FAILURES) as error:
+                if not lost:
+                    self._log.warning(LOST, reason=str(error) or type(error).__name__)
+                lost = True
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _listen(self, connection: asyncpg.Connection[Any], *, again: bool) -> None:
+        ended = asyncio.Event()
+        connection.add_termination_listener(lambda _: ended.set())
+        await connection.add_listener(CHANNEL, self._heard)
+        self._look()  # whatever came while nobody listened
+        if again:
+            self._log.warning(HEARD_AGAIN)
+        while not ended.is_set():
+            try:
+                async with asyncio.timeout(self._pulse):
+                    await ended.wait()
+            except TimeoutError:
+                await connection.execute("SELECT 1", timeout=self._pulse)
+        raise ConnectionError("the connection was closed")
+
+    def _heard(self, _connection: object, _pid: int, _channel: str, project_id: object) -> None:
+        if project_id == self._project_id:
+            self._look()
+
+    @property
+    def _log(self) -> Any:
+        return log.logger(project_id=self._project_id)
