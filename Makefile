@@ -26,8 +26,9 @@ format: .venv/.ready ## Format and apply safe lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/.ready ## Measure the write path against the raw limit, as ratios
+bench: .venv/.ready ## Measure the write path against the raw limit, as ratios, and the full runtime
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.running
 
 lock: .venv/.ready ## Re-pin the dependencies with hashes
 	$(UV) pip compile -q pyproject.toml --universal --python-version 3.11 --group dev --generate-hashes --no-annotate --no-header -o requirements.lock

@@ -1,0 +1,75 @@
+"""Measures the full runtime with handlers: `python -m benchmarks.running`. Rates depend on the machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import statistics
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from ledger import Ledger, Submit
+from ledger.embedded import EmbeddedPostgres
+from workers import Context, Worker, handler
+
+RUNS = 5_000
+LOOKS = 100
+
+
+@handler("noop")
+async def noop(_: Context, asked_at: float) -> float:
+    """Say how many milliseconds after it was asked for the work began."""
+    return (time.time() - asked_at) * 1_000
+
+
+async def main() -> dict[str, Any]:
+    """Run both measurements and give the figures."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="runfold-bench-") as home:
+        Path(home).chmod(0o755)
+        os.environ["RUNFOLD_HOME"] = str(Path(home) / "pg")
+        with EmbeddedPostgres(Path(home) / "pg"):
+            async with Ledger.open(project="default") as ledger:
+                throughput = [await drained(ledger, slots) for slots in (10, 50, 200)]
+                return {"throughput": throughput, "idle_pick_up_ms": await picked_up(ledger)}
+
+
+async def drained(ledger: Ledger, slots: int) -> dict[str, float]:
+    """Give the no-op runs a second that one worker with so many slots finishes."""
+    for _ in range(RUNS // 1_000):
+        await ledger.submit_many([Submit(kind="noop", input=time.time())] * 1_000)
+    worker = Worker(ledger, noop, concurrency=slots, reap=False)
+    start = time.perf_counter()
+    task = asyncio.create_task(worker.run())
+    while await ledger.pool.fetchval("SELECT EXISTS (SELECT FROM ledger.run_state WHERE completed_at IS NULL)"):  # noqa: ASYNC110  only the database knows
+        await asyncio.sleep(0.02)
+    rate = RUNS / (time.perf_counter() - start)
+    worker.stop()
+    await task
+    return {"slots": slots, "runs_per_second": round(rate)}
+
+
+async def picked_up(ledger: Ledger) -> dict[str, float]:
+    """Give how long after a submit an idle worker's handler begins."""
+    worker = Worker(ledger, noop, reap=False)
+    task = asyncio.create_task(worker.run())
+    runs = []
+    for _ in range(LOOKS):
+        runs.append(await ledger.submit("noop", time.time()))
+        await asyncio.sleep(0.1)
+    worker.stop()
+    with suppress(asyncio.CancelledError):
+        await task
+    waits = sorted([(await ledger.get(run.run_id)).output for run in runs][5:])
+    return {"p50": round(statistics.median(waits), 1), "p95": round(waits[int(len(waits) * 0.95)], 1)}
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(main()), indent=2))
