@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urlsplit
@@ -17,6 +18,12 @@ from ledger.verify import verify
 from tests.server import Server, postgres_server
 
 PROJECT = "test"
+
+
+def pytest_configure() -> None:
+    """Hear the signals that tests send to the processes they start, also in a session in the background, which ignores them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
