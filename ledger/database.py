@@ -47,7 +47,7 @@ async def open_pool(url: str, size: int) -> Pool:
             server_settings={"application_name": "runfold", "TimeZone": "UTC"},
         )
     except (OSError, ValueError, TimeoutError, *FAILURES) as error:
-        raise DatabaseUnavailable(shown(url), str(error) or type(error).__name__) from error
+        raise _unreachable(url, error) from error
 
 
 async def connect(url: str, application_name: str) -> asyncpg.Connection[Any]:
@@ -56,7 +56,13 @@ async def connect(url: str, application_name: str) -> asyncpg.Connection[Any]:
     try:
         return await asyncpg.connect(driver_url(url), timeout=10, server_settings=settings)
     except (OSError, ValueError, TimeoutError, *FAILURES) as error:
-        raise DatabaseUnavailable(shown(url), str(error) or type(error).__name__) from error
+        raise _unreachable(url, error) from error
+
+
+def _unreachable(url: str, error: BaseException) -> DatabaseUnavailable:
+    # A URL that makes no sense, a login that is refused, a database that does not exist.
+    wrong = isinstance(error, ValueError) or (getattr(error, "sqlstate", None) or "")[:2] in {"28", "3D"}
+    return DatabaseUnavailable(shown(url), str(error) or type(error).__name__, temporary=not wrong)
 
 
 async def _keep(_: Any) -> None:

@@ -124,10 +124,10 @@ class DuplicateKey(LedgerError):
 
 
 class DatabaseUnavailable(LedgerError):
-    """The database cannot be reached or refuses the connection."""
+    """The database cannot be reached or refuses the connection; unless `temporary`, waiting does not help."""
 
-    def __init__(self, target: str, reason: str) -> None:
-        self.target, self.reason = target, reason
+    def __init__(self, target: str, reason: str, *, temporary: bool = True) -> None:
+        self.target, self.reason, self.temporary = target, reason, temporary
         super().__init__(f"cannot use the database at {target}: {reason}")
 
 

@@ -58,6 +58,7 @@ class Reaper:
 
     async def run(self) -> None:
         """Sweep until cancelled; a database that is away is waited for."""
+        self._sweep_at = None  # begun again, it cannot know what the database did meanwhile
         while True:
             await self.tick()
             await self._sleep(self.pause())

@@ -1,4 +1,4 @@
-"""A worker as a process: it works until a signal ends it."""
+"""A worker as a process: it waits for its database, and works until a signal ends it."""
 
 from __future__ import annotations
 
@@ -6,33 +6,89 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, contextmanager, suppress
+from typing import Final
 
+from ledger import Ledger, log
+from ledger.errors import DatabaseUnavailable
 from workers.worker import Worker
 
+AGAIN_SECONDS: Final = 1.0
+SAID_AGAIN_AFTER: Final = 60
+"""So many tries later it is said again that the database is away."""
+WAITING: Final = "waiting_for_database"
+ANSWERS: Final = "database_answers"
 
-async def serve(worker: Worker, ready: Callable[[], None], *, until_input_closes: bool = False) -> None:
+Opening = Callable[[], AbstractAsyncContextManager[Ledger]]
+
+
+async def serve(
+    opening: Opening, make: Callable[[Ledger], Worker], ready: Callable[[Worker], None], *, until_input_closes: bool = False
+) -> None:
     """Run a worker until SIGTERM or SIGINT, which let it finish; a second one has it give everything back at once.
 
-    `ready` is called when the signals are heard.
+    A database that cannot be reached is waited for. `ready` is called when the worker begins.
     `until_input_closes`: also until standard input closes, which it does when the process at its other end dies.
+    Raises LedgerError when no waiting would help: a login that is refused, a schema that is missing.
     """
+    worker: Worker | None = None
+
+    def stop() -> None:
+        if worker is not None:
+            worker.stop()
+        else:
+            waiting.cancel()
+
+    async with AsyncExitStack() as stack:
+        waiting = asyncio.create_task(when_it_answers(opening, stack))
+        with _hearing(stop, until_input_closes=until_input_closes):
+            await asyncio.wait({waiting})
+            if waiting.cancelled():
+                return
+            worker = make(waiting.result())
+            ready(worker)
+            await worker.run()
+
+
+async def when_it_answers(opening: Opening, stack: AsyncExitStack) -> Ledger:
+    """Open a ledger as soon as its database can be reached; the stack closes it.
+
+    Raises LedgerError when no waiting would help.
+    """
+    tries = 0
+    while True:
+        try:
+            ledger = await stack.enter_async_context(opening())
+        except DatabaseUnavailable as error:
+            if not error.temporary:
+                raise
+            if tries % SAID_AGAIN_AFTER == 0:
+                log.logger().warning(WAITING, reason=str(error))
+            tries += 1
+            await asyncio.sleep(AGAIN_SECONDS)
+        else:
+            if tries:
+                log.logger().warning(ANSWERS, tries=tries)
+            return ledger
+
+
+@contextmanager
+def _hearing(stop: Callable[[], None], *, until_input_closes: bool) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     with ExitStack() as stack:
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, worker.stop)
+            loop.add_signal_handler(number, stop)
             stack.callback(loop.remove_signal_handler, number)
         if until_input_closes:
-            loop.add_reader(sys.stdin.fileno(), _closed, loop, worker)
+            loop.add_reader(sys.stdin.fileno(), _closed, loop, stop)
             stack.callback(loop.remove_reader, sys.stdin.fileno())
-        ready()
-        await worker.run()
+        yield
 
 
-def _closed(loop: asyncio.AbstractEventLoop, worker: Worker) -> None:
+def _closed(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
     with suppress(OSError):
         if os.read(sys.stdin.fileno(), 1):
             return
     loop.remove_reader(sys.stdin.fileno())
-    worker.stop()
+    stop()

@@ -14,6 +14,7 @@ from ledger import Lease, Ledger, default_worker_id, log
 from ledger.content import check_duration, check_int, check_text
 from ledger.errors import DatabaseRefused, DatabaseUnavailable, InvalidValue, LedgerError
 from workers.attempt import Attempt, GiveBack
+from workers.duties import kept
 from workers.errors import Stop
 from workers.handlers import Handlers, Source
 from workers.heartbeat import Heart
@@ -79,7 +80,7 @@ class Worker:
         Raises LedgerError when the database refuses the worker altogether.
         """
         await self._heart.start()
-        duties = [asyncio.create_task(duty.run()) for duty in self._duties]
+        duties = [asyncio.create_task(kept(duty, self._log)) for duty in self._duties]
         try:
             await self._serve()
             await self._finish()

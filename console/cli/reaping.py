@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -23,13 +24,16 @@ async def reap(
     once: Annotated[bool, typer.Option("--once", help="Repair at once what is due now, print it, and end.")] = False,
 ) -> None:
     """Put runs whose worker died back to pending and end what is overdue, until Ctrl-C."""
-    async with session.ledger() as ledger:
-        if once:
+    if once:
+        async with session.ledger() as ledger:
             count = await _sweep(ledger, session.out)
             session.out.talk(f"{count} {'run' if count == 1 else 'runs'} repaired")
-            return
-        from workers.reaper import Reaper
+        return
+    from workers.reaper import Reaper
+    from workers.serving import when_it_answers
 
+    async with AsyncExitStack() as stack:
+        ledger = await when_it_answers(session.ledger, stack)
         every = ledger.settings.reaper_seconds
         session.out.talk(f"reaping project {ledger.project_id} every {every:g} s, after one lease's time; Ctrl-C ends it")
         await Reaper(ledger, every=every, limit=BATCH).run()

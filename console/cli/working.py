@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,7 @@ from console.cli.options import command
 from console.cli.session import Session
 
 if TYPE_CHECKING:
+    from ledger import Ledger
     from workers import Worker
 
 
@@ -35,19 +37,21 @@ async def worker(
     from workers import Worker
     from workers.fleet import Fleet
     from workers.loading import load
-    from workers.serving import serve
+    from workers.serving import serve, when_it_answers
 
-    found = load(handlers)  # before any process starts: what is wrong is said once
-    if processes > 1:
-        await Fleet(
-            _again(session, handlers, concurrency, kinds, grace, no_reap=no_reap), processes, _environment(session)
-        ).run()
-        return
-    async with session.ledger() as ledger:
-        made = Worker(
+    def made(ledger: Ledger) -> Worker:
+        return Worker(
             ledger, found, concurrency=concurrency, kinds=kinds, grace=values.duration("grace", grace), reap=not no_reap
         )
-        await serve(made, lambda: _greet(session, made), until_input_closes=child)
+
+    found = load(handlers)  # before any process starts, as the try below: what is wrong is said once
+    if processes > 1:
+        words = _again(session, handlers, concurrency, kinds, grace, no_reap=no_reap)
+        async with AsyncExitStack() as stack:
+            made(await when_it_answers(session.ledger, stack))
+            await Fleet(words, processes, _environment(session)).run()
+        return
+    await serve(session.ledger, made, lambda worker: _greet(session, worker), until_input_closes=child)
 
 
 def _greet(session: Session, made: Worker) -> None:

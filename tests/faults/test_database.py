@@ -3,49 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import TypeVar
 
 import asyncpg
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from ledger import Ledger, State, schema
+from ledger import Ledger, State
 from ledger.embedded import EmbeddedPostgres
 from ledger.errors import DatabaseUnavailable, LeaseLost
 from ledger.events import NoteAdded
-from tests.conftest import PROJECT, assert_consistent
+from tests.conftest import assert_consistent
 from tests.integration.runs import claimed, event_count
 from tests.waiting import blocked, until
 
 T = TypeVar("T")
 TOTAL = 80
-
-
-@pytest.fixture
-def own_server() -> Iterator[EmbeddedPostgres]:
-    """A durable server of the test's own."""
-    # Below /tmp and open: a socket's path must stay short, and the server's user must reach it.
-    folder = Path(tempfile.mkdtemp(prefix="runfold-fault-", dir="/tmp"))
-    folder.chmod(0o755)
-    server = EmbeddedPostgres(folder / "home")
-    try:
-        yield server.start()
-    finally:
-        server.close()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture
-async def own_ledger(own_server: EmbeddedPostgres) -> AsyncIterator[Ledger]:
-    """A ledger on the server that the test will stop."""
-    await schema.upgrade(own_server.url())
-    async with Ledger.open(own_server.url(), PROJECT, create_project=True) as opened:
-        yield opened
 
 
 async def postmaster(ledger: Ledger) -> psutil.Process:

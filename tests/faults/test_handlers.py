@@ -2,49 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import asyncpg
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from ledger import Ledger, Run, State
-from ledger.events import LeaseAcquired, StepCompleted, ToolCompleted, WriteRefused
-from tests.conftest import PROJECT
+from ledger import Ledger, State
+from ledger.events import WriteRefused
+from tests.faults.processes import assert_story, worker
 from tests.waiting import passed, until
-from tests.workers.working import FAST, ended
-
-WHOLE = ["0", "1", "2", "tool"]
-
-
-@contextmanager
-def worker(database: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `runfold worker` as a process; it is killed in the end if it still lives."""
-    environment = {**os.environ, **FAST, "RUNFOLD_URL": database, "RUNFOLD_PROJECT": PROJECT}
-    program = [sys.executable, "-m", "console.cli.main", "worker", "tests.workers.tasks", *words]
-    with subprocess.Popen(program, env=environment, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-async def assert_story(ledger: Ledger, run: Run, *, output: list[str]) -> None:
-    """Fail unless the run is completed once, every result is recorded once, and no two leases share a token."""
-    history = await ledger.history(run.run_id)
-    recorded = Counter(event.name for event in history if isinstance(event, StepCompleted | ToolCompleted))
-    tokens = [event.token for event in history if isinstance(event, LeaseAcquired)]
-    assert (await ledger.get(run.run_id)).output == output
-    assert recorded == {"step-0": 1, "step-1": 1, "step-2": 1, "tool": 1}
-    assert len(tokens) == len(set(tokens))
-    assert Counter(event.type for event in history)["run.completed"] == 1
+from tests.workers.working import ended
 
 
 @pytest.mark.parametrize("point", ["lease.acquired", "step.completed", "tool.requested"])
@@ -62,7 +30,7 @@ async def test_a_worker_killed_at_any_point_loses_nothing(ledger: Ledger, databa
         after = await ended(ledger, run, 40)
 
     assert after.attempt_count == 2
-    await assert_story(ledger, run, output=WHOLE)
+    await assert_story(ledger, run)
 
 
 async def test_a_frozen_worker_that_wakes_is_refused_and_the_refusal_is_recorded(ledger: Ledger, database: str) -> None:
@@ -107,7 +75,7 @@ async def test_every_connection_of_a_worker_may_be_cut(
             await until(lambda: own.fetchval(_ALL_DONE), 40)
 
     for run in runs:
-        await assert_story(ledger, run, output=WHOLE)
+        await assert_story(ledger, run)
 
 
 _ALL_DONE = "SELECT bool_and(state = 'completed') FROM ledger.run_state"

@@ -1,0 +1,86 @@
+"""Workers that start before their database does, and duties that crash."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from console.cli import exits
+from ledger import Ledger
+from ledger.embedded import EmbeddedPostgres
+from tests.faults.processes import assert_story, said, worker
+from tests.test_cli_process import run as runfold
+from tests.waiting import until
+from tests.workers.tasks import double
+from tests.workers.working import ended, working
+from workers import duties
+from workers.reaper import Reaper
+from workers.serving import ANSWERS, WAITING
+
+
+async def test_a_worker_that_starts_before_its_database_waits_and_says_so(
+    own_server: EmbeddedPostgres, own_ledger: Ledger, tmp_path: Path
+) -> None:
+    run = await own_ledger.submit("steps")
+    await asyncio.to_thread(own_server.close)
+    log = tmp_path / "log"
+    with worker(own_server.url(), log=log) as patient, worker(own_server.url(), "--processes", "2", log=tmp_path / "fleet"):
+        await until(lambda: log.exists() and said(log, WAITING), 20)
+        assert patient.poll() is None
+        await asyncio.to_thread(own_server.start)
+        await ended(own_ledger, run, 30)
+        await until(lambda: said(log, ANSWERS), 20)
+        await until(lambda: said(tmp_path / "fleet", ANSWERS), 20)
+
+    assert len(said(log, WAITING)) == 1
+    await assert_story(own_ledger, run)
+
+
+async def test_a_worker_that_waits_for_its_database_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with worker("postgresql://u@127.0.0.1:1/nowhere", log=log) as patient:
+        await until(lambda: log.exists() and said(log, WAITING), 20)
+        patient.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(patient.wait, 20) == exits.OK
+
+
+@pytest.mark.parametrize(("wrong", "processes"), [("login", "1"), ("database", "2"), ("schema", "1")])
+def test_a_worker_that_no_waiting_would_help_ends_with_an_error(empty_database: str, wrong: str, processes: str) -> None:
+    parts = urlsplit(empty_database)
+    url, why = {
+        "login": (parts._replace(netloc="stranger@"), 'role "stranger" does not exist'),
+        "database": (parts._replace(path="/nowhere"), 'database "nowhere" does not exist'),
+        "schema": (parts, "runfold db upgrade"),
+    }[wrong]
+
+    answer = runfold(url.geturl(), "worker", "tests.workers.tasks", "--processes", processes)
+
+    assert answer.returncode == exits.ERROR
+    assert why in answer.stderr
+
+
+async def test_a_duty_that_crashes_is_reported_and_begun_again(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(duties, "RESTART_SECONDS", 0.01)
+    swept: list[str] = []
+
+    async def crashes_at_first(self: Reaper) -> list[object]:
+        swept.append("tick")
+        if len(swept) == 1:
+            raise ZeroDivisionError("a defect of the reaper")
+        return []
+
+    monkeypatch.setattr(Reaper, "tick", crashes_at_first)
+    async with working(ledger, double, reap=True):
+        await until(lambda: len(swept) > 1)
+        assert (await ended(ledger, await ledger.submit("double", 2))).output == 4
+
+    said_so = capsys.readouterr().err
+    assert said_so.count(duties.CRASHED) == 1
+    assert "a defect of the reaper" in said_so
+    assert "Reaper" in said_so
