@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeAlias
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from uuid import UUID
@@ -30,6 +31,7 @@ from ledger.errors import (
 OLDEST_SERVER: Final = 15
 FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What the driver raises; InternalClientError when a connection dies just before a statement is sent."""
+RELEASE_SECONDS: Final = 2.0
 Connection: TypeAlias = "asyncpg.Connection[Any] | AsyncConnection | AsyncSession"
 """What a caller may hand over to have a command join a transaction of its own."""
 Pool: TypeAlias = "asyncpg.Pool[Any]"
@@ -102,6 +104,8 @@ async def fetch(source: Pool | Connection, sql: str, *args: Any) -> Sequence[Map
             source = await source.connection()
         if isinstance(source, AsyncConnection):
             return (await source.exec_driver_sql(sql, args)).mappings().all()  # type: ignore[return-value]  # RowMapping is a Mapping of str here
+        if isinstance(source, asyncpg.Pool):
+            return await _borrowing(source, sql, args)
         return await source.fetch(sql, *args)
     except DBAPIError as error:
         raise translated(getattr(error.orig, "__cause__", None) or error, args) from error
@@ -109,6 +113,16 @@ async def fetch(source: Pool | Connection, sql: str, *args: Any) -> Sequence[Map
         raise translated(error, args) from error
     except (OverflowError, asyncpg.exceptions.DataError) as error:
         raise InvalidValue("value", args, f"does not fit its column: {error}") from error
+
+
+async def _borrowing(pool: Pool, sql: str, args: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
+    connection = await pool.acquire()
+    try:
+        return await connection.fetch(sql, *args)
+    finally:
+        # Whoever is cancelled waits for the server to say so. One that says nothing loses the connection instead.
+        with suppress(TimeoutError):
+            await pool.release(connection, timeout=RELEASE_SECONDS)
 
 
 def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:  # noqa: PLR0911  one return for each error

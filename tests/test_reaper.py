@@ -175,6 +175,23 @@ async def test_a_database_that_stood_still_was_away(ledger: Ledger, make: Make, 
     assert len(await reaper.tick()) == 1
 
 
+async def test_a_database_that_takes_no_writes_is_away(ledger: Ledger, make: Make, clock: Clock) -> None:
+    (lease,) = await abandoned(ledger)
+    reaper = make()
+    await reaper.tick()
+
+    await ledger.pool.execute("SET default_transaction_read_only = on")  # of the one connection that is used here
+    for _ in range(4):
+        clock.now += TTL
+        assert await reaper.tick() == []
+    await ledger.pool.execute("SET default_transaction_read_only = off")
+
+    clock.now += TTL
+    assert await reaper.tick() == []
+    clock.now += TTL
+    assert [run.run_id for run in await reaper.tick()] == [lease.run_id]
+
+
 async def test_it_feels_the_pulse_four_times_a_lease_so_that_no_outage_is_missed_between_sweeps(
     ledger: Ledger, make: Make, clock: Clock
 ) -> None:

@@ -19,6 +19,7 @@ from workers.errors import Asleep, HistoryMismatch, Parked, StepFailed, Stop, St
 from workers.handlers import Handler
 from workers.heartbeat import Heart
 from workers.journal import Journal
+from workers.patience import within
 from workers.retry import Cancel, Fail, Retry, failure, plain
 from workers.threads import in_thread
 from workers.writer import Writer
@@ -186,7 +187,7 @@ class Attempt:
         while True:
             since = self._heart.let_go(self.lease)
             try:
-                await write()
+                await within(self._ledger.settings.lease_ttl_seconds, write())
             except DatabaseUnavailable as error:
                 if since is not None:
                     self._heart.take(self.lease, since)
@@ -209,9 +210,10 @@ class Attempt:
         while True:
             await asyncio.sleep(AGAIN_SECONDS)
             try:
-                return (await self._ledger.get(self.lease.run_id)).token == self.lease.token
+                now = await within(self._ledger.settings.lease_ttl_seconds, self._ledger.get(self.lease.run_id))
             except DatabaseUnavailable:
                 continue
+            return now.token == self.lease.token
 
     def _command(self, ending: Done | Fail | Retry | Cancel) -> Transition:
         usd, steps = self._journal.meter.empty()

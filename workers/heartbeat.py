@@ -23,6 +23,7 @@ from workers.errors import Stop
 
 SAFE_PART: Final = 0.9
 """The part of a lease's time after which work must end: the rest is for ending it."""
+CONNECTING_PART: Final = 0.3
 LOOKS_IN_A_LEASE: Final = 40
 TRIES_IN_A_BEAT: Final = 5
 HEARTBEAT_FAILED: Final = "heartbeat_failed"
@@ -117,8 +118,7 @@ class Heart:
         while True:
             pause = self._every
             try:
-                async with asyncio.timeout(self._every):
-                    await self._beat_for_all()
+                await self._beat_for_all()
             except Exception as error:  # whatever it is, the next beat must be tried
                 self._hang_up()
                 pause = self._every / TRIES_IN_A_BEAT
@@ -128,16 +128,24 @@ class Heart:
                     await self._now.wait()
             self._now.clear()
 
+    async def _connect(self) -> None:
+        # Not in the beat's own time: where connecting takes longer than a beat, no beat would ever come.
+        if self._connection is None or self._connection.is_closed():
+            async with asyncio.timeout(self._ttl * CONNECTING_PART):
+                self._connection = await connect(self._url, "runfold heart")
+
     async def _beat_for_all(self) -> None:
         # What was claimed just now can wait for the next beat: most runs are over by then.
         young = 0 if self._now.is_set() else self._every / 2
         due = self._before(time.monotonic() - young)
+        if due:
+            await self._connect()
         for first in range(0, len(due), MAX_BATCH):
-            await self._beat_for(due[first : first + MAX_BATCH])
+            async with asyncio.timeout(self._every):
+                await self._beat_for(due[first : first + MAX_BATCH])
 
     async def _beat_for(self, due: Sequence[Held]) -> None:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(self._url, "runfold heart")
+        assert self._connection is not None
         sent = time.monotonic()
         ttl = timedelta(seconds=self._ttl)
         arrays = columns([(held.lease.run_id, held.lease.token, ttl) for held in due])

@@ -20,6 +20,7 @@ from ledger.lifecycle import HANDLER_FAILED
 from ledger.run import Receipt
 from workers.call import CURRENT, Called, Meter, Names, adapter_of
 from workers.errors import HistoryMismatch, Parked, Stop, Stopped, Unwind
+from workers.patience import within
 from workers.recall import Call, Recall, Recorded
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ class Journal:
         while True:
             self._check_open()
             try:
-                written = await write()
+                written = await within(self.ledger.settings.lease_ttl_seconds, write())
             except DatabaseUnavailable as error:
                 self.log.warning(WRITE_POSTPONED, reason=str(error))
                 await asyncio.sleep(AGAIN_SECONDS)

@@ -12,11 +12,13 @@ from ledger import Ledger, Run, log
 from ledger.content import check_duration, check_int
 from ledger.database import fetch
 from ledger.errors import DatabaseUnavailable, LedgerError
+from workers.patience import within
 
 PARTITIONS_SECONDS: Final = 3_600.0
 JITTER: Final = 0.1
 BEATS_IN_A_LEASE: Final = 4
 
+PULSE: Final = "SELECT current_setting('transaction_read_only') = 'on' AS read_only"
 INTERRUPTED: Final = "reaper_interrupted"
 RESUMES: Final = "reaper_resumes"
 PARTITIONS_FAILED: Final = "reaper_partitions_failed"
@@ -50,6 +52,7 @@ class Reaper:
         self.grace = _seconds("grace", settings.lease_ttl_seconds if grace is None else grace)
         self.limit = check_int("limit", limit, least=1, most=10_000)
         self.pulse = min(self.every, self.grace / BEATS_IN_A_LEASE) if self.grace else self.every
+        self.patience = max(settings.lease_ttl_seconds, 1.0)
         self._clock, self._sleep = clock, sleep
         self._sweep_at: float | None = None
         """When to sweep next; None until the database has answered."""
@@ -68,7 +71,7 @@ class Reaper:
         try:
             if not await self._settled():
                 return []
-            runs = await self.ledger.reap(limit=self.limit)
+            runs = await within(self.patience, self.ledger.reap(limit=self.limit))
         except LedgerError as error:
             self._interrupt(str(error), self._clock())
             return []
@@ -83,7 +86,9 @@ class Reaper:
 
     async def _settled(self) -> bool:
         asked_at = self._clock()
-        await fetch(self.ledger.pool, "SELECT 1")
+        [server] = await within(self.patience, fetch(self.ledger.pool, PULSE))
+        if server["read_only"]:  # it answers, and yet no worker can beat
+            raise DatabaseUnavailable("the server", "it takes no writes")
         await self._make_partitions()
         now = self._clock()
         if self.grace and now - asked_at > self.grace / 2:

@@ -18,6 +18,7 @@ from workers.duties import kept
 from workers.errors import Stop
 from workers.handlers import Handlers, Source
 from workers.heartbeat import Heart
+from workers.patience import within
 from workers.reaper import Reaper
 from workers.wakeup import Wakeup
 from workers.writer import Writer
@@ -121,7 +122,8 @@ class Worker:
 
     async def _claim(self, wanted: int) -> int:
         since = time.monotonic()
-        claiming = asyncio.ensure_future(self.ledger.claim(self.worker_id, limit=wanted, kinds=self.kinds))
+        claim = self.ledger.claim(self.worker_id, limit=wanted, kinds=self.kinds)
+        claiming = asyncio.ensure_future(within(self.ledger.settings.lease_ttl_seconds, claim))
         try:
             leases = await asyncio.shield(claiming)
         except (DatabaseUnavailable, DatabaseRefused) as error:

@@ -9,6 +9,7 @@ from ledger import Lease, Ledger, Transition
 from ledger.errors import LedgerError
 from ledger.run import Receipt
 from workers.heartbeat import Heart
+from workers.patience import within
 
 LINGER_SECONDS: Final = 0.001
 BATCH: Final = 1_000
@@ -47,7 +48,8 @@ class Writer:
         while self._waiting:
             batch = self._batch()
             try:
-                outcomes = await self._ledger.transition_many([command for command, _ in batch])
+                moving = self._ledger.transition_many([command for command, _ in batch])
+                outcomes = await within(self._ledger.settings.lease_ttl_seconds, moving)
             except Exception as error:
                 for _, answer in batch:
                     if not answer.done():

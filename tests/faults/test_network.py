@@ -1,0 +1,96 @@
+"""Worker processes behind a network that cuts, delays, half-closes and swallows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ledger import Ledger
+from tests.faults.processes import assert_story, said, worker
+from tests.integration.runs import types
+from tests.proxy import Proxy, proxied
+from tests.waiting import until
+from tests.workers.working import FAST, ended
+from workers.heartbeat import HEARTBEAT_FAILED
+
+TTL = float(FAST["RUNFOLD_LEASE_TTL_SECONDS"])
+RUNS = 6
+
+
+async def begun(ledger: Ledger) -> None:
+    """Return once a step is recorded."""
+    await until(lambda: ledger.pool.fetchval("SELECT count(*) > 0 FROM ledger.event WHERE type = 'step.completed'"), 20)
+
+
+async def accepted(proxy: Proxy, count: int) -> None:
+    """Return once so many connections were made."""
+    await until(lambda: proxy.accepted >= count, 20)
+
+
+@pytest.mark.parametrize("fault", [Proxy.reset, Proxy.half_close])
+async def test_connections_that_the_network_ends_cost_nothing(
+    ledger: Ledger, database: str, fault: Callable[[Proxy], int]
+) -> None:
+    runs = await ledger.submit_many([{"kind": "steps"}] * RUNS)
+    async with proxied(database) as proxy:
+        with worker(proxy.url):
+            await begun(ledger)
+            for _ in range(4):
+                await until(lambda: fault(proxy))
+                await accepted(proxy, proxy.accepted + 1)
+            for run in runs:
+                await ended(ledger, run.run_id, 30)
+
+    for run in runs:
+        await assert_story(ledger, run)
+        assert (await ledger.get(run.run_id)).attempt_count == 1
+
+
+async def test_a_network_that_delays_costs_no_lease(ledger: Ledger, database: str) -> None:
+    runs = await ledger.submit_many([{"kind": "steps"}] * RUNS)
+    async with proxied(database) as proxy:
+        with worker(proxy.url, "--concurrency", str(RUNS)):
+            await begun(ledger)
+            proxy.delay = TTL / 60
+            for run in runs:
+                await ended(ledger, run.run_id, 30)
+
+    for run in runs:
+        await assert_story(ledger, run)
+        assert (await ledger.get(run.run_id)).attempt_count == 1
+
+
+async def test_a_network_that_swallows_everything_is_left_behind(ledger: Ledger, database: str, tmp_path: Path) -> None:
+    """The connections stay open and nothing comes through: whoever waits for an answer waits in vain."""
+    runs = await ledger.submit_many([{"kind": "steps"}] * RUNS)
+    log = tmp_path / "log"
+    async with proxied(database) as proxy:
+        with worker(proxy.url, "--no-reap", log=log):
+            await begun(ledger)
+            proxy.swallow()
+            await until(lambda: said(log, HEARTBEAT_FAILED), 20)
+            proxy.forget()
+            for run in runs:
+                await ended(ledger, run.run_id, 30)
+
+    for run in runs:
+        await assert_story(ledger, run)
+
+
+async def test_a_network_that_comes_and_goes_loses_nothing(ledger: Ledger, database: str) -> None:
+    runs = await ledger.submit_many([{"kind": "steps"}] * RUNS)
+    async with proxied(database) as proxy:
+        with worker(proxy.url):
+            await begun(ledger)
+            proxy.refusing = True
+            proxy.reset()
+            await ledger.pool.fetchval("SELECT pg_sleep($1)", 2 * TTL)
+            proxy.refusing = False
+            for run in runs:
+                await ended(ledger, run.run_id, 30)
+
+    assert not [run for run in runs if "lease.expired" in await types(ledger, run.run_id)]
+    for run in runs:
+        await assert_story(ledger, run)

@@ -1,0 +1,107 @@
+"""Worker processes whose server restarts, stays away, or takes no writes for a while."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from ledger import Ledger, Submission
+from ledger.embedded import EmbeddedPostgres
+from ledger.errors import DatabaseUnavailable
+from tests.conftest import assert_consistent
+from tests.faults.processes import assert_story, said, worker
+from tests.integration.runs import types
+from tests.waiting import until
+from tests.workers.working import FAST, ended
+from workers.heartbeat import HEARTBEAT_FAILED, LEASE_IN_DOUBT
+from workers.reaper import INTERRUPTED
+
+TTL = float(FAST["RUNFOLD_LEASE_TTL_SECONDS"])
+RUNS = 8
+
+
+async def steps_begun(ledger: Ledger) -> list[Submission]:
+    """Submit runs and return once workers have recorded a step."""
+    runs = await ledger.submit_many([{"kind": "steps"}] * RUNS)
+    await until(lambda: ledger.pool.fetchval("SELECT count(*) > 0 FROM ledger.event WHERE type = 'step.completed'"), 20)
+    return runs
+
+
+async def all_whole(ledger: Ledger, runs: list[Submission]) -> list[str]:
+    """Wait for the end of every run and check its story; gives the types of all events."""
+    found = []
+    for run in runs:
+        await ended(ledger, run.run_id, 40)
+        await assert_story(ledger, run)
+        found += await types(ledger, run.run_id)
+    return found
+
+
+@pytest.mark.parametrize("away", [0, 3 * TTL], ids=["restart", "long"])
+async def test_after_a_downtime_the_work_goes_on_and_nobody_is_reaped(
+    own_server: EmbeddedPostgres, own_ledger: Ledger, tmp_path: Path, away: float
+) -> None:
+    log = tmp_path / "log"  # of both workers: either may have taken all
+    with worker(own_server.url(), log=log), worker(own_server.url(), log=log), worker(own_server.url(), name="reap"):
+        runs = await steps_begun(own_ledger)
+        await asyncio.to_thread(own_server.close)
+        await until(lambda: said(log, HEARTBEAT_FAILED), 20)
+        if away:
+            await until(lambda: said(log, LEASE_IN_DOUBT), 20)
+            await asyncio.sleep(away)  # the downtime itself
+        await asyncio.to_thread(own_server.start)
+        happened = await all_whole(own_ledger, runs)
+
+    assert "lease.expired" not in happened
+    assert {(await own_ledger.get(run.run_id)).attempt_count for run in runs} == {1}
+    await assert_consistent(own_server.url())
+
+
+@pytest.mark.parametrize("name", ["runfold", "runfold heart", "runfold-wakeup"])
+async def test_any_connection_of_a_worker_may_be_terminated(
+    ledger: Ledger, database: str, connection: asyncpg.Connection[asyncpg.Record], name: str
+) -> None:
+    mine = [await ledger.pool.fetchval("SELECT pg_backend_pid()"), connection.get_server_pid()]
+    with worker(database):
+        runs = await steps_begun(ledger)
+        for _ in range(3):
+            await until(lambda: connection.fetchval(_TERMINATE_ONE, name, mine), 20)
+        happened = await all_whole(ledger, runs)
+
+    assert "lease.expired" not in happened
+
+
+_TERMINATE_ONE = """
+SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = $1 AND pid <> ALL ($2::int[]) ORDER BY backend_start LIMIT 1
+"""
+
+
+async def test_a_database_that_takes_no_writes_is_waited_for_and_nobody_is_reaped(
+    own_server: EmbeddedPostgres, own_ledger: Ledger, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    admin = await asyncpg.connect(own_server.url())
+
+    async def read_only(setting: str) -> None:
+        await admin.execute("SET default_transaction_read_only = off")
+        await admin.execute(f"ALTER SYSTEM SET default_transaction_read_only = {setting}")
+        await admin.execute("SELECT pg_reload_conf()")
+
+    with worker(own_server.url(), log=log), worker(own_server.url(), name="reap", log=tmp_path / "reaper"):
+        runs = await steps_begun(own_ledger)
+        await read_only("on")
+        with pytest.raises(DatabaseUnavailable, match="read-only"):
+            await own_ledger.submit("steps")
+        await until(lambda: said(log, LEASE_IN_DOUBT), 20)
+        await until(lambda: said(tmp_path / "reaper", INTERRUPTED), 20)
+        await asyncio.sleep(2 * TTL)  # so long that whoever counts it as time to beat in would reap
+        await read_only("off")
+        happened = await all_whole(own_ledger, runs)
+    await admin.close()
+
+    assert "lease.expired" not in happened
+    await assert_consistent(own_server.url())
