@@ -21,6 +21,14 @@ async def hang(ctx: Context) -> None:
     await asyncio.sleep(3600)
 
 
+@handler("flaky", retry=Backoff(first=0.3, jitter=0))
+async def flaky(ctx: Context) -> int:
+    """Fail in the first attempt."""
+    if ctx.attempt == 1:
+        raise ConnectionError("not yet")
+    return ctx.attempt
+
+
 @handler("steps", retry=Backoff(first=0, jitter=0))
 async def steps(ctx: Context) -> list[str]:
     """Three steps that take a while, and a tool."""
