@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from ledger.errors import (
     AccessDenied,
+    ConfigurationError,
     DatabaseRefused,
     DatabaseUnavailable,
     DuplicateKey,
@@ -31,14 +32,19 @@ from ledger.errors import (
 OLDEST_SERVER: Final = 15
 FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What the driver raises; InternalClientError when a connection dies just before a statement is sent."""
+PREPARED: Final = 100
+"""Statements that a connection keeps prepared."""
 RELEASE_SECONDS: Final = 2.0
 Connection: TypeAlias = "asyncpg.Connection[Any] | AsyncConnection | AsyncSession"
 """What a caller may hand over to have a command join a transaction of its own."""
 Pool: TypeAlias = "asyncpg.Pool[Any]"
 
 
-async def open_pool(url: str, size: int) -> Pool:
-    """Open a pool of at most `size` connections; raise DatabaseUnavailable if no connection can be had."""
+async def open_pool(url: str, size: int, *, prepared: bool = True) -> Pool:
+    """Open a pool of at most `size` connections; raise DatabaseUnavailable if no connection can be had.
+
+    `prepared`: connections keep prepared statements, which only a pooler that knows of them can pass on.
+    """
     try:
         return await asyncpg.create_pool(
             driver_url(url),
@@ -46,17 +52,20 @@ async def open_pool(url: str, size: int) -> Pool:
             max_size=size,
             timeout=10,
             reset=_keep,
+            statement_cache_size=PREPARED if prepared else 0,
             server_settings={"application_name": "runfold", "TimeZone": "UTC"},
         )
     except (OSError, ValueError, TimeoutError, *FAILURES) as error:
         raise _unreachable(url, error) from error
 
 
-async def connect(url: str, application_name: str) -> asyncpg.Connection[Any]:
+async def connect(url: str, application_name: str, *, prepared: bool = True) -> asyncpg.Connection[Any]:
     """Open a connection of its own, outside of any pool; raise DatabaseUnavailable if it cannot be had."""
     settings = {"application_name": application_name, "TimeZone": "UTC"}
     try:
-        return await asyncpg.connect(driver_url(url), timeout=10, server_settings=settings)
+        return await asyncpg.connect(
+            driver_url(url), timeout=10, server_settings=settings, statement_cache_size=PREPARED if prepared else 0
+        )
     except (OSError, ValueError, TimeoutError, *FAILURES) as error:
         raise _unreachable(url, error) from error
 
@@ -136,6 +145,11 @@ def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:  
         return DuplicateKey(facts["key"], UUID(facts["run_id"]), facts["version"])
     if state in {"3F000", "42P01", "42883"}:
         return NotMigrated(None, "this code's schema")
+    if state in {"26000", "42P05"}:  # the next statement met a server connection where it was not prepared
+        return ConfigurationError(
+            "a pooler in transaction mode lies before the database, and knows no prepared statements: "
+            "set RUNFOLD_PREPARED_STATEMENTS=false, and RUNFOLD_LISTEN=false for workers"
+        )
     if state == "42501":
         return AccessDenied(str(error))
     if state == "23514" and getattr(error, "constraint_name", None) is None:

@@ -65,7 +65,7 @@ async def opened(url: str | None, settings: Settings, *, checked: bool = True) -
     server = _embedded(settings) if given is None else None
     with server if server is not None else nullcontext():
         target = given if given is not None else await _started(server)
-        pool = await open_pool(target, settings.pool_size)
+        pool = await open_pool(target, settings.pool_size, prepared=settings.prepared_statements)
         try:
             if embedded:
                 await _upgrade_if_older(pool, target)

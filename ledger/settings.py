@@ -31,6 +31,8 @@ class Settings(BaseSettings):
     """How often an idle worker looks for work that nobody told it of."""
     listen: bool = True
     """Whether workers hear wake-ups; off for a pooler in transaction mode, which cannot pass them on."""
+    prepared_statements: bool = True
+    """Whether connections keep prepared statements; off for a pooler in transaction mode that does not know them."""
     grace_seconds: float = Field(default=30, ge=0, le=86_400)
     """How long a worker that was told to stop lets its runs go on."""
     payload_limit_bytes: int = Field(default=65_536, gt=0, le=16_777_216)

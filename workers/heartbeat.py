@@ -54,6 +54,7 @@ class Heart:
             raise ConfigurationError("a worker needs a ledger that knows its URL: open it with Ledger.open")
         self._ledger, self._url, self._worker_id = ledger, ledger.url, worker_id
         self._ttl, self._every = ttl, every
+        self._prepared = ledger.settings.prepared_statements
         self._tell = tell
         self._held: dict[tuple[UUID, int], Held] = {}
         self._lock = threading.Lock()
@@ -132,7 +133,7 @@ class Heart:
         # Not in the beat's own time: where connecting takes longer than a beat, no beat would ever come.
         if self._connection is None or self._connection.is_closed():
             async with asyncio.timeout(self._ttl * CONNECTING_PART):
-                self._connection = await connect(self._url, "runfold heart")
+                self._connection = await connect(self._url, "runfold heart", prepared=self._prepared)
 
     async def _beat_for_all(self) -> None:
         # What was claimed just now can wait for the next beat: most runs are over by then.

@@ -17,6 +17,7 @@ PULSE_SECONDS: Final = 15.0
 """How often the connection is asked whether it is alive: one that died without a word hears nothing and says nothing."""
 RETRY_SECONDS: Final = 1.0
 LOST: Final = "wake_ups_lost"
+DEAF: Final = "wake_ups_do_not_arrive"
 HEARD_AGAIN: Final = "wake_ups_heard_again"
 
 
@@ -28,13 +29,14 @@ class Wakeup:
         if ledger.url is None:
             raise ConfigurationError("a worker needs a ledger that knows its URL: open it with Ledger.open")
         self._url, self._project_id, self._look, self._pulse = ledger.url, ledger.project_id, look, pulse
+        self._ledger, self._hears = ledger, False
 
     async def run(self) -> None:
         """Listen; connect again when the connection is lost."""
         lost = False
         while True:
             try:
-                connection = await connect(self._url, "runfold-wakeup")
+                connection = await connect(self._url, "runfold-wakeup", prepared=self._ledger.settings.prepared_statements)
                 try:
                     await self._listen(connection, again=lost)
                 finally:
@@ -50,6 +52,8 @@ class Wakeup:
         connection.add_termination_listener(lambda _: ended.set())
         await connection.add_listener(CHANNEL, self._heard)
         self._look()  # whatever came while nobody listened
+        deaf = self._hears = False
+        self._ledger.waker.wake()  # to be heard here: a pooler takes a LISTEN and may never pass anything on
         if again:
             self._log.warning(HEARD_AGAIN)
         while not ended.is_set():
@@ -57,11 +61,15 @@ class Wakeup:
                 async with asyncio.timeout(self._pulse):
                     await ended.wait()
             except TimeoutError:
+                if not self._hears and not deaf:
+                    deaf = True
+                    self._log.warning(DEAF, remedy="behind a pooler in transaction mode, set RUNFOLD_LISTEN=false")
                 await connection.execute("SELECT 1", timeout=self._pulse)
         raise ConnectionError("the connection was closed")
 
     def _heard(self, _connection: object, _pid: int, _channel: str, project_id: object) -> None:
         if project_id == self._project_id:
+            self._hears = True
             self._look()
 
     @property

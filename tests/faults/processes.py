@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,10 @@ STEPS = {"step-0": 1, "step-1": 1, "step-2": 1, "tool": 1}
 
 @contextmanager
 def worker(
-    database: str, *words: str, log: Path | None = None, name: str = "worker", **settings: str
+    database: str, *words: str, log: Path | None = None, name: str = "worker", settings: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run `runfold worker` as a process, its log in JSON lines in a file; it is killed in the end if it still lives."""
-    environment = {**os.environ, **FAST, "RUNFOLD_URL": database, "RUNFOLD_PROJECT": PROJECT, **settings}
+    environment = {**os.environ, **FAST, "RUNFOLD_URL": database, "RUNFOLD_PROJECT": PROJECT, **(settings or {})}
     given = ["tests.workers.tasks"] if name == "worker" else []
     program = [sys.executable, "-m", "console.cli.main", name, *given, "--json", *words]
     with (

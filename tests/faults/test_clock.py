@@ -30,7 +30,7 @@ async def test_a_worker_whose_clock_is_an_hour_off_works_like_any_other(
     later = await ledger.submit("double", 4, delay=2)
     before = await ledger.pool.fetchval("SELECT clock_timestamp()")
     log = tmp_path / "log"
-    with worker(database, "--verbose", log=log, **told):
+    with worker(database, "--verbose", log=log, settings=told):
         for run in runs:
             await ended(ledger, run.run_id, 30)
         assert (await ended(ledger, again)).output == 2

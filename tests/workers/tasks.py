@@ -16,6 +16,12 @@ async def double(ctx: Context, number: int) -> int:
     return 2 * number
 
 
+@handler("ask")
+async def ask(ctx: Context, what: str) -> str:
+    decision = await ctx.approval(f"May it {what}?", show=what)
+    return f"{decision.actor}: {await ctx.step('do', slowly, what)}"
+
+
 @handler("hang")
 async def hang(ctx: Context) -> None:
     await asyncio.sleep(3600)

@@ -1,0 +1,67 @@
+"""A real pgbouncer in transaction mode before the test server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+SERVER_CONNECTIONS = 3
+"""Fewer than a worker has connections, so that every connection meets several of the server's."""
+
+
+@contextmanager
+def pooled(url: str) -> Iterator[str]:
+    """Start one and give the database's URL through it."""
+    parts = urlsplit(url)
+    query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+    host, port = query.get("host") or parts.hostname or "", query.get("port") or parts.port or 5432
+    user, name = parts.username or "postgres", parts.path.removeprefix("/")
+    password = f" password={parts.password}" if parts.password else ""
+    with tempfile.TemporaryDirectory(prefix="runfold-pooler-", dir="/tmp") as text:
+        folder = Path(text)
+        folder.chmod(0o755)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            listening = free.getsockname()[1]
+        settings = folder / "pgbouncer.ini"
+        settings.write_text(f"""
+[databases]
+{name} = host={host} port={port} user={user}{password}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {listening}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+max_client_conn = 200
+default_pool_size = {SERVER_CONNECTIONS}
+server_round_robin = 1
+ignore_startup_parameters = extra_float_digits
+""")
+        assert PROGRAM is not None
+        # It refuses to be root, and the server's socket may be closed to all but the server's own account.
+        account = Path(host).owner() if host.startswith("/") else "nobody"
+        as_user = ["-u", account] if os.geteuid() == 0 else []
+        with subprocess.Popen([PROGRAM, *as_user, settings], stderr=subprocess.PIPE, text=True) as process:
+            try:
+                _listens(process)
+                yield f"postgresql://{user}@127.0.0.1:{listening}/{name}?sslmode=disable"
+            finally:
+                process.kill()
+
+
+def _listens(process: subprocess.Popen[str]) -> None:
+    assert process.stderr is not None
+    said = ""
+    for line in process.stderr:
+        said += line
+        if "process up" in line:
+            return
+    raise AssertionError(f"pgbouncer did not start:\n{said}")
