@@ -3,7 +3,7 @@ BIN  := .venv/bin
 UV   := $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench lock sql schema clean
+.PHONY: help demo test check format soak bench lock sql schema clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ check: .venv/.ready ## Formatting, lint, strict types, import contracts, generat
 format: .venv/.ready ## Format and apply safe lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+soak: .venv/.ready ## Kill, freeze and cut off workers for half an hour, in a random order that is printed (MOVES=, SEED=)
+	$(BIN)/python -m tests.soak --moves $(or $(MOVES),5000) $(if $(SEED),--seed $(SEED))
 
 bench: .venv/.ready ## Measure the write path against the raw limit, as ratios, and the full runtime
 	$(BIN)/python -m benchmarks

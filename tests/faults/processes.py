@@ -43,7 +43,8 @@ def worker(
 
 def said(log: Path, event: str) -> list[dict[str, Any]]:
     """Give the lines of a worker's log that report an event; a last line may be half written."""
-    lines = [line for line in log.read_text().splitlines(keepends=True) if line.startswith("{") and line.endswith("\n")]
+    text = log.read_text() if log.exists() else ""
+    lines = [line for line in text.splitlines(keepends=True) if line.startswith("{") and line.endswith("\n")]
     return [found for found in map(json.loads, lines) if found.get("event") == event]
 
 

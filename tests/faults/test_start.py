@@ -27,14 +27,13 @@ async def test_a_worker_that_starts_before_its_database_waits_and_says_so(
 ) -> None:
     run = await own_ledger.submit("steps")
     await asyncio.to_thread(own_server.close)
-    log = tmp_path / "log"
-    with worker(own_server.url(), log=log) as patient, worker(own_server.url(), "--processes", "2", log=tmp_path / "fleet"):
-        await until(lambda: log.exists() and said(log, WAITING), 20)
-        assert patient.poll() is None
+    log, fleets_log = tmp_path / "log", tmp_path / "fleet"
+    with worker(own_server.url(), log=log), worker(own_server.url(), "--processes", "2", log=fleets_log):
+        await until(lambda: said(log, WAITING) and said(fleets_log, WAITING), 20)
         await asyncio.to_thread(own_server.start)
         await ended(own_ledger, run, 30)
         await until(lambda: said(log, ANSWERS), 20)
-        await until(lambda: said(tmp_path / "fleet", ANSWERS), 20)
+        await until(lambda: said(fleets_log, ANSWERS), 20)
 
     assert len(said(log, WAITING)) == 1
     await assert_story(own_ledger, run)
@@ -43,7 +42,7 @@ async def test_a_worker_that_starts_before_its_database_waits_and_says_so(
 async def test_a_worker_that_waits_for_its_database_ends_when_it_is_told_to(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with worker("postgresql://u@127.0.0.1:1/nowhere", log=log) as patient:
-        await until(lambda: log.exists() and said(log, WAITING), 20)
+        await until(lambda: said(log, WAITING), 20)
         patient.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(patient.wait, 20) == exits.OK
 
