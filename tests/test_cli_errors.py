@@ -219,8 +219,7 @@ COMMANDS = (
     ("cancel", NOWHERE),
     ("approve", NOWHERE),
     ("reject", NOWHERE),
-    ("reap", "--once"),
-    ("reap",),
+    ("reap", "--once"),  # as a duty it waits for its database
     ("verify",),
     ("project", "create", "acme"),
     ("project", "list"),
