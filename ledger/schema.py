@@ -46,6 +46,7 @@ OBJECTS: Final = (
     "commands",
     "refuse",
     "reap",
+    "refuse_version",
     "grants",
 )
 """The files of `ledger/sql`, in the order in which they can be installed."""

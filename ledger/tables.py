@@ -168,6 +168,53 @@ _STATE: Final[tuple[Column[Any], ...]] = (
 
 run_state: Final = Table("run_state", metadata, *(column._copy() for column in _STATE))  # noqa: SLF001  SQLAlchemy has no public copy
 
+feed_generation: Final = Table(
+    "feed_generation",
+    metadata,
+    Column("generation", Integer, primary_key=True),
+    Column("start", Text, nullable=False),
+    Column("end_position", BigInteger),
+    Column("system_identifier", BigInteger, nullable=False),
+    Column("started_at", _TIME, nullable=False, server_default=text("clock_timestamp()")),
+)
+
+projection: Final = Table(
+    "projection",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("snapshot", Text, nullable=False),
+    Column("target", Text),
+    Column("position", BigInteger, nullable=False),
+    Column("events", BigInteger, nullable=False, server_default=text("0")),
+    Column("created_at", _TIME, nullable=False, server_default=text("clock_timestamp()")),
+    Column("moved_at", _TIME),
+    Column("paused_at", _TIME),
+    Column("failed_at", _TIME),
+    Column("error", Text),
+    Column("error_project_id", Text),
+    Column("error_run_id", Uuid),
+    Column("error_version", Integer),
+    Column("error_position", BigInteger),
+)
+
+projection_skip: Final = Table(
+    "projection_skip",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("position", BigInteger, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("run_id", Uuid, nullable=False),
+    Column("event_version", Integer, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("skipped_at", _TIME, nullable=False, server_default=text("clock_timestamp()")),
+)
+
 run: Final = Table(
     "run",
     MetaData(schema="ledger"),

@@ -905,6 +905,15 @@ BEGIN
     USING ERRCODE = 'RF403', HINT = 'Append a compensating event instead.';
 END $$;
 
+CREATE FUNCTION ledger.refuse_version(p_type text, p_version integer) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+  RAISE EXCEPTION 'event type % schema version % is not known to this projection', p_type, p_version
+    USING ERRCODE = 'RF405', HINT = 'Name the schema version in the projection''s fields, or read the content in a function.';
+END $$;
+
 CREATE FUNCTION ledger.requeue(p_project text, p_actor text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1256,6 +1265,14 @@ CREATE TABLE ledger.command (
     version integer NOT NULL
 );
 
+CREATE TABLE ledger.feed_generation (
+    generation integer NOT NULL,
+    start text NOT NULL,
+    end_position bigint,
+    system_identifier bigint NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
 CREATE TABLE ledger.kind (
     project_id text NOT NULL,
     kind text NOT NULL,
@@ -1266,6 +1283,40 @@ CREATE TABLE ledger.project (
     project_id text NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT project_project_id_check CHECK ((project_id ~ '^[a-z0-9][a-z0-9_-]{0,62}$'::text))
+);
+
+CREATE TABLE ledger.projection (
+    name text NOT NULL,
+    version integer NOT NULL,
+    digest text NOT NULL,
+    generation integer NOT NULL,
+    snapshot text NOT NULL,
+    target text,
+    "position" bigint NOT NULL,
+    events bigint DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    moved_at timestamp with time zone,
+    paused_at timestamp with time zone,
+    failed_at timestamp with time zone,
+    error text,
+    error_project_id text,
+    error_run_id uuid,
+    error_version integer,
+    error_position bigint
+)
+WITH (fillfactor='50');
+
+CREATE TABLE ledger.projection_skip (
+    name text NOT NULL,
+    version integer NOT NULL,
+    "position" bigint NOT NULL,
+    project_id text NOT NULL,
+    run_id uuid NOT NULL,
+    event_version integer NOT NULL,
+    error text NOT NULL,
+    actor text NOT NULL,
+    reason text NOT NULL,
+    skipped_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
 CREATE TABLE ledger.rebuild (
@@ -1307,6 +1358,9 @@ ALTER TABLE ONLY ledger.command
 ALTER TABLE ONLY ledger.event
     ADD CONSTRAINT event_pkey PRIMARY KEY (project_id, run_id, version);
 
+ALTER TABLE ONLY ledger.feed_generation
+    ADD CONSTRAINT feed_generation_pkey PRIMARY KEY (generation);
+
 ALTER TABLE ONLY ledger.kind
     ADD CONSTRAINT kind_pkey PRIMARY KEY (project_id, kind, run_id);
 
@@ -1315,6 +1369,12 @@ ALTER TABLE ONLY ledger.payload
 
 ALTER TABLE ONLY ledger.project
     ADD CONSTRAINT project_pkey PRIMARY KEY (project_id);
+
+ALTER TABLE ONLY ledger.projection
+    ADD CONSTRAINT projection_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY ledger.projection_skip
+    ADD CONSTRAINT projection_skip_pkey PRIMARY KEY (name, version, "position");
 
 ALTER TABLE ONLY ledger.rebuild
     ADD CONSTRAINT rebuild_pkey PRIMARY KEY (rebuild_id);
@@ -1359,6 +1419,7 @@ ALTER TABLE ledger.payload ENABLE ALWAYS TRIGGER refuse_truncate;
 
 GRANT USAGE ON SCHEMA ledger TO runfold_worker;
 GRANT USAGE ON SCHEMA ledger TO runfold_reader;
+GRANT USAGE ON SCHEMA ledger TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_types text[], p_schema_versions integer[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_expected integer[], p_keys text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_types text[], p_schema_versions integer[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_expected integer[], p_keys text[]) TO runfold_worker;
@@ -1377,28 +1438,38 @@ GRANT ALL ON FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats tex
 REVOKE ALL ON FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.fold_run_state() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[]) TO runfold_worker;
 
+GRANT SELECT ON SEQUENCE ledger.event_position TO runfold_worker;
+GRANT SELECT ON SEQUENCE ledger.event_position TO runfold_reader;
+GRANT SELECT ON SEQUENCE ledger.event_position TO runfold_projector;
+
 GRANT SELECT ON TABLE ledger.event TO runfold_worker;
 GRANT SELECT ON TABLE ledger.event TO runfold_reader;
+GRANT SELECT ON TABLE ledger.event TO runfold_projector;
 
 GRANT SELECT ON TABLE ledger.payload TO runfold_worker;
 GRANT SELECT ON TABLE ledger.payload TO runfold_reader;
+GRANT SELECT ON TABLE ledger.payload TO runfold_projector;
 
 GRANT SELECT ON TABLE ledger.entry TO runfold_worker;
 GRANT SELECT ON TABLE ledger.entry TO runfold_reader;
+GRANT SELECT ON TABLE ledger.entry TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.legal(p_type text, p_from text, p_to text) FROM PUBLIC;
 
@@ -1408,16 +1479,20 @@ GRANT ALL ON FUNCTION ledger.make_partitions(p_months_ahead integer) TO runfold_
 REVOKE ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_projector;
 
 GRANT SELECT ON TABLE ledger.run_state TO runfold_worker;
 GRANT SELECT ON TABLE ledger.run_state TO runfold_reader;
+GRANT SELECT ON TABLE ledger.run_state TO runfold_projector;
 
 GRANT SELECT ON TABLE ledger.run TO runfold_worker;
 GRANT SELECT ON TABLE ledger.run TO runfold_reader;
+GRANT SELECT ON TABLE ledger.run TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.read_run(p_project text, p_run uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.read_run(p_project text, p_run uuid) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.read_run(p_project text, p_run uuid) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.read_run(p_project text, p_run uuid) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.reap(p_project text, p_actor text, p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.reap(p_project text, p_actor text, p_limit integer) TO runfold_worker;
@@ -1425,11 +1500,17 @@ GRANT ALL ON FUNCTION ledger.reap(p_project text, p_actor text, p_limit integer)
 REVOKE ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid, p_version integer, p_time timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid, p_version integer, p_time timestamp with time zone) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid, p_version integer, p_time timestamp with time zone) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid, p_version integer, p_time timestamp with time zone) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[], p_tokens integer[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[], p_tokens integer[]) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.refuse_change() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.refuse_version(p_type text, p_version integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.refuse_version(p_type text, p_version integer) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.refuse_version(p_type text, p_version integer) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.refuse_version(p_type text, p_version integer) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.requeue(p_project text, p_actor text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.requeue(p_project text, p_actor text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[]) TO runfold_worker;
@@ -1437,6 +1518,7 @@ GRANT ALL ON FUNCTION ledger.requeue(p_project text, p_actor text, p_type text, 
 REVOKE ALL ON FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p_time timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p_time timestamp with time zone) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p_time timestamp with time zone) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p_time timestamp with time zone) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.submit(p_project text, p_actor text, p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.submit(p_project text, p_actor text, p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[]) TO runfold_worker;
@@ -1454,18 +1536,36 @@ REVOKE ALL ON FUNCTION ledger.uuid7_floor(p_utc timestamp without time zone) FRO
 
 GRANT SELECT ON TABLE ledger.alembic_version TO runfold_worker;
 GRANT SELECT ON TABLE ledger.alembic_version TO runfold_reader;
+GRANT SELECT ON TABLE ledger.alembic_version TO runfold_projector;
 
 GRANT SELECT ON TABLE ledger.command TO runfold_worker;
 GRANT SELECT ON TABLE ledger.command TO runfold_reader;
+GRANT SELECT ON TABLE ledger.command TO runfold_projector;
+
+GRANT SELECT ON TABLE ledger.feed_generation TO runfold_worker;
+GRANT SELECT ON TABLE ledger.feed_generation TO runfold_reader;
+GRANT SELECT ON TABLE ledger.feed_generation TO runfold_projector;
 
 GRANT SELECT ON TABLE ledger.kind TO runfold_worker;
 GRANT SELECT ON TABLE ledger.kind TO runfold_reader;
+GRANT SELECT ON TABLE ledger.kind TO runfold_projector;
 
 GRANT SELECT ON TABLE ledger.project TO runfold_worker;
 GRANT SELECT ON TABLE ledger.project TO runfold_reader;
+GRANT SELECT ON TABLE ledger.project TO runfold_projector;
+
+GRANT SELECT ON TABLE ledger.projection TO runfold_worker;
+GRANT SELECT ON TABLE ledger.projection TO runfold_reader;
+GRANT SELECT,INSERT,UPDATE ON TABLE ledger.projection TO runfold_projector;
+
+GRANT SELECT ON TABLE ledger.projection_skip TO runfold_worker;
+GRANT SELECT ON TABLE ledger.projection_skip TO runfold_reader;
+GRANT SELECT,INSERT ON TABLE ledger.projection_skip TO runfold_projector;
 
 GRANT SELECT ON TABLE ledger.rebuild TO runfold_worker;
 GRANT SELECT ON TABLE ledger.rebuild TO runfold_reader;
+GRANT SELECT ON TABLE ledger.rebuild TO runfold_projector;
 
 GRANT SELECT ON TABLE ledger.rebuild_range TO runfold_worker;
 GRANT SELECT ON TABLE ledger.rebuild_range TO runfold_reader;
+GRANT SELECT ON TABLE ledger.rebuild_range TO runfold_projector;

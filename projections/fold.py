@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from projections.sources import Source
+
 Row = dict[str, Any]
 On = frozenset[str] | None
 
@@ -20,57 +22,64 @@ class Fold:
 
     `source` is a column of the event, `on` the event types that count (None: all), `default` the SQL literal of the
     column before any event and `start` the same value in Python.
+
+    Only in a `Projection`: `source` may also be a `Source`; `present` and `absent` name a column of the event that must
+    have a value, or none, for the event to count; `at` gives other sources for some of the key, so that an event counts
+    in another row.
     """
 
     operation: str
-    source: str
+    source: str | Source
     on: On = None
     default: str = "NULL"
     start: Any = None
+    present: str | None = None
+    absent: str | None = None
+    at: Mapping[str, str | Source] | None = None
 
     def matches(self, event: Mapping[str, Any]) -> bool:
         """Tell whether the event counts for this column."""
         return self.on is None or event["type"] in self.on
 
 
-def last(source: str, on: Iterable[str] | None = None, default: str = "NULL", start: Any = None) -> Fold:
+def last(source: str | Source, on: Iterable[str] | None = None, default: str = "NULL", start: Any = None, **only: Any) -> Fold:
     """Take the newest value that is not null."""
-    return Fold("last", source, _types(on), default, start)
+    return Fold("last", source, _types(on), default, start, **only)
 
 
-def assign(source: str, on: Iterable[str]) -> Fold:
+def assign(source: str | Source, on: Iterable[str], **only: Any) -> Fold:
     """Take the value of the newest counted event, null included: such an event may clear the column."""
-    return Fold("assign", source, _types(on))
+    return Fold("assign", source, _types(on), **only)
 
 
-def first(source: str, on: Iterable[str] | None = None) -> Fold:
+def first(source: str | Source, on: Iterable[str] | None = None, **only: Any) -> Fold:
     """Take the oldest value that is not null."""
-    return Fold("first", source, _types(on))
+    return Fold("first", source, _types(on), **only)
 
 
-def once(source: str, on: Iterable[str]) -> Fold:
+def once(source: str | Source, on: Iterable[str], **only: Any) -> Fold:
     """Take the value of the only counted event."""
-    return Fold("once", source, _types(on))
+    return Fold("once", source, _types(on), **only)
 
 
-def total(source: str, on: Iterable[str] | None = None) -> Fold:
+def total(source: str | Source, on: Iterable[str] | None = None, **only: Any) -> Fold:
     """Add up, from zero."""
-    return Fold("sum", source, _types(on), "0", 0)
+    return Fold("sum", source, _types(on), "0", 0, **only)
 
 
-def count(on: Iterable[str] | None = None) -> Fold:
+def count(on: Iterable[str] | None = None, **only: Any) -> Fold:
     """Count the events."""
-    return Fold("count", "version", _types(on), "0", 0)
+    return Fold("count", "version", _types(on), "0", 0, **only)
 
 
-def greatest(source: str, on: Iterable[str] | None = None) -> Fold:
+def greatest(source: str | Source, on: Iterable[str] | None = None, **only: Any) -> Fold:
     """Take the largest value."""
-    return Fold("max", source, _types(on))
+    return Fold("max", source, _types(on), **only)
 
 
-def least(source: str, on: Iterable[str] | None = None) -> Fold:
+def least(source: str | Source, on: Iterable[str] | None = None, **only: Any) -> Fold:
     """Take the smallest value."""
-    return Fold("min", source, _types(on))
+    return Fold("min", source, _types(on), **only)
 
 
 def _types(on: Iterable[str] | None) -> On:
@@ -102,7 +111,7 @@ def fold(columns: Mapping[str, Fold], events: Iterable[Mapping[str, Any]], row: 
     for event in events:
         for name, column in columns.items():
             if column.matches(event):
-                row[name] = _STEP[column.operation](row[name], event.get(column.source))
+                row[name] = _STEP[column.operation](row[name], event.get(str(column.source)))
     return row
 
 

@@ -1,0 +1,67 @@
+"""What can be wrong with a projection: named after the fact, with the data as attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ledger.errors import LedgerError
+
+
+class ProjectionNotFound(LedgerError):
+    """No projection of this name is declared, or none was ever run in this database."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        self.name, self.known = name, tuple(known)
+        super().__init__(f"no projection is named {name!r}; there are: {', '.join(known) or 'none'}")
+
+
+class OtherVersion(LedgerError):
+    """The database holds another version of the projection than this code declares; two never run at once."""
+
+    def __init__(self, name: str, declared: int, found: int) -> None:
+        self.name, self.declared, self.found = name, declared, found
+        remedy = "rebuild it to put this one in its place" if declared > found else "deploy the newer code everywhere"
+        super().__init__(f"projection {name!r} is at version {found} in the database, this code declares {declared}: {remedy}")
+
+
+class DeclaredTwice(LedgerError):
+    """The code declares a projection's name more than once."""
+
+    def __init__(self, name: str, versions: Sequence[int]) -> None:
+        self.name, self.versions = name, tuple(versions)
+        shown = " and ".join(map(str, versions))
+        super().__init__(f"projection {name!r} is declared twice, as versions {shown}: one version runs at a time")
+
+
+class Redeclared(LedgerError):
+    """The declaration has changed and its version has not: the table was folded by other rules."""
+
+    def __init__(self, name: str, version: int) -> None:
+        self.name, self.version = name, version
+        super().__init__(
+            f"the declaration of projection {name!r} has changed: raise its version from {version}, and rebuild it"
+        )
+
+
+class TableChanged(LedgerError):
+    """The projection's table is not as declared: somebody changed it by hand."""
+
+    def __init__(self, name: str, table: str, differences: Sequence[str]) -> None:
+        self.name, self.table, self.differences = name, table, tuple(differences)
+        super().__init__(f"table {table} of projection {name!r} was changed by hand: {'; '.join(differences)}")
+
+
+class ProjectionFailed(LedgerError):
+    """The projection stopped at an event that it cannot apply; its checkpoint stays before it."""
+
+    def __init__(self, name: str, position: int, reason: str) -> None:
+        self.name, self.position, self.reason = name, position, reason
+        super().__init__(f"projection {name!r} stopped at position {position}: {reason}")
+
+
+class NotStopped(LedgerError):
+    """There is no event to skip: the projection is not stopped at one."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"projection {name!r} is not stopped at an event, so there is none to skip")

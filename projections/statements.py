@@ -1,0 +1,142 @@
+"""Compiles a projection to SQL: its table, the fold of any events into rows, and the merge of such rows into the table.
+
+    events -> facts -> rows -> table
+
+`facts` evaluates every source once for each event that counts; `rows` folds the facts of each key; the merge adds the rows
+to those that are there. Folding is associative, and what is newest is told by position: batches, ranges of runs and whole
+histories may be folded apart and merged in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from projections.fold import Fold
+from projections.projection import Projection, column_type, ordered
+from projections.sources import Source, as_source, texts
+
+_FOLDED: Final = {
+    "count": "count({value})",
+    "sum": "coalesce(sum({value}), '0')",
+    "max": "max({value})",
+    "min": "min({value})",
+    "once": "(array_agg({value}) FILTER (WHERE {value} IS NOT NULL))[1]",
+    "last": "(array_agg({value} ORDER BY {at} DESC) FILTER (WHERE {value} IS NOT NULL))[1]",
+    "first": "(array_agg({value} ORDER BY {at}) FILTER (WHERE {value} IS NOT NULL))[1]",
+    "assign": "(array_agg({value} ORDER BY {at} DESC) FILTER (WHERE {at} IS NOT NULL))[1]",
+}
+_POSITION: Final = {
+    "last": "max({at}) FILTER (WHERE {value} IS NOT NULL)",
+    "first": "min({at}) FILTER (WHERE {value} IS NOT NULL)",
+    "assign": "max({at})",
+}
+_MERGED: Final = {
+    "count": "t.{name} + excluded.{name}",
+    "sum": "t.{name} + excluded.{name}",
+    "max": "greatest(t.{name}, excluded.{name})",
+    "min": "least(t.{name}, excluded.{name})",
+    "once": "coalesce(t.{name}, excluded.{name})",
+    "last": "CASE WHEN excluded.{at} > coalesce(t.{at}, 0) THEN excluded.{name} ELSE t.{name} END",
+    "assign": "CASE WHEN excluded.{at} > coalesce(t.{at}, 0) THEN excluded.{name} ELSE t.{name} END",
+    "first": "CASE WHEN excluded.{at} < coalesce(t.{at}, excluded.{at} + 1) THEN excluded.{name} ELSE t.{name} END",
+}
+
+
+def create_sql(projection: Projection, table: str | None = None) -> str:
+    """Create the projection's table, or one like it under another name."""
+    columns = ",\n  ".join(
+        f'"{name}" {type_}{" NOT NULL" if name in required(projection) else ""}'
+        for name, type_ in projection.column_types().items()
+    )
+    return f"CREATE TABLE {table or projection.table} (\n  {columns},\n  PRIMARY KEY ({_names(projection.key)})\n)"
+
+
+def view_sql(projection: Projection) -> str:
+    """Create the view under which the current version is read: the key and the columns."""
+    names = _names({**projection.key, **projection.columns})
+    return f"CREATE VIEW {projection.view} WITH (security_invoker = true) AS SELECT {names} FROM {projection.table}"
+
+
+def rows_sql(projection: Projection, events: str) -> str:
+    """Fold events into rows of the table; `events` is a relation, or a subquery, with the columns of `ledger.event`."""
+    groups: dict[str, dict[str, Fold]] = {}
+    for name, fold in projection.columns.items():
+        groups.setdefault(_key_sql(projection, fold), {})[name] = fold
+    facts = "\n  UNION ALL\n  ".join(_facts_sql(projection, key, counted, events) for key, counted in groups.items())
+    folded = []
+    for name, fold in projection.columns.items():
+        parts = {"value": f'f."{name}"', "at": f'f."{ordered(name)}"'}
+        folded.append(f'{_FOLDED[fold.operation].format(**parts)}::{column_type(fold)} AS "{name}"')
+        if fold.operation in _POSITION:
+            folded.append(f'{_POSITION[fold.operation].format(**parts)} AS "{ordered(name)}"')
+    key = ", ".join(f'f."{name}"' for name in projection.key)
+    whole = " AND ".join(f'f."{name}" IS NOT NULL' for name in projection.key)
+    rows = ",\n  ".join(folded)
+    return f"SELECT {key},\n  {rows}\nFROM (\n  {facts}\n) AS f\nWHERE {whole}\nGROUP BY {key}"
+
+
+def merge_sql(projection: Projection, rows: str, table: str | None = None) -> str:
+    """Merge folded rows, a SELECT as `rows_sql` gives it, into the table or into one like it."""
+    names, key = _names(projection.column_types()), _names(projection.key)
+    sets = []
+    for name, fold in projection.columns.items():
+        sets.append(f'"{name}" = ' + _MERGED[fold.operation].format(name=f'"{name}"', at=f'"{ordered(name)}"'))
+        if fold.operation in _POSITION:
+            extreme = "least" if fold.operation == "first" else "greatest"
+            sets.append(f'"{ordered(name)}" = {extreme}(t."{ordered(name)}", excluded."{ordered(name)}")')
+    changes = ",\n  ".join(sets)
+    return (
+        f"INSERT INTO {table or projection.table} AS t ({names})\nSELECT {names} FROM (\n{rows}\n) AS r\n"
+        f"ORDER BY {key}\nON CONFLICT ({key}) DO UPDATE SET\n  {changes}"
+    )
+
+
+def required(projection: Projection) -> frozenset[str]:
+    """Name the columns that are never null."""
+    return frozenset(projection.key) | {name for name, fold in projection.columns.items() if fold.default != "NULL"}
+
+
+def _facts_sql(projection: Projection, key: str, counted: Mapping[str, Fold], events: str) -> str:
+    """Select what each event says to the columns that count it under this key; the others say nothing."""
+    said = [key]
+    for name, fold in projection.columns.items():
+        type_, when = as_source(fold.source).type, _when(fold)
+        value = "1" if fold.operation == "count" else _value(fold.source)
+        if name not in counted:
+            value = f"NULL::{type_}"
+        elif when:
+            value = f"CASE WHEN {when} THEN {value} END"
+        said.append(f'{value} AS "{name}"')
+        if fold.operation in _POSITION:
+            at = "NULL::bigint" if name not in counted else f"CASE WHEN {when} THEN e.position END" if when else "e.position"
+            said.append(f'{at} AS "{ordered(name)}"')
+    conditions = sorted({_when(fold) for fold in counted.values()})
+    which = f" WHERE {' OR '.join(conditions)}" if all(conditions) else ""
+    # OFFSET 0: the sources are evaluated once, whatever is done with their values.
+    return f"(SELECT {', '.join(said)} FROM {events} AS e{which} OFFSET 0)"
+
+
+def _key_sql(projection: Projection, fold: Fold) -> str:
+    key = {**projection.key, **(fold.at or {})}
+    return ", ".join(f'{_value(source)} AS "{name}"' for name, source in key.items())
+
+
+def _value(given: str | Source) -> str:
+    source = as_source(given)
+    if source.schema_versions is None:
+        return source.sql
+    known = ", ".join(map(str, source.schema_versions))
+    refused = f"ledger.refuse_version(e.type, e.schema_version)::{source.type}"
+    return f"CASE WHEN e.schema_version IN ({known}) THEN {source.sql} ELSE {refused} END"
+
+
+def _when(fold: Fold) -> str:
+    conditions = [] if fold.on is None else [f"e.type IN ({texts(fold.on)})"]
+    conditions += [f"e.{fold.present} IS NOT NULL"] if fold.present else []
+    conditions += [f"e.{fold.absent} IS NULL"] if fold.absent else []
+    return " AND ".join(conditions)
+
+
+def _names(columns: Mapping[str, object]) -> str:
+    return ", ".join(f'"{name}"' for name in columns)
