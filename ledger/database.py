@@ -20,6 +20,8 @@ from ledger.errors import (
     DatabaseRefused,
     DatabaseUnavailable,
     DuplicateKey,
+    FeedMoved,
+    FeedOnStandby,
     InvalidValue,
     LedgerError,
     MissingPartition,
@@ -143,6 +145,8 @@ def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:  
     if state == "RF409":
         facts = json.loads(getattr(error, "detail", None) or "{}")
         return DuplicateKey(facts["key"], UUID(facts["run_id"]), facts["version"])
+    if state in {"RF410", "RF411"}:
+        return FeedMoved() if state == "RF410" else FeedOnStandby()
     if state in {"3F000", "42P01", "42883"}:
         return NotMigrated(None, "this code's schema")
     if state in {"26000", "42P05"}:  # the next statement met a server connection where it was not prepared

@@ -183,6 +183,23 @@ class NewerSchema(LedgerError):
         )
 
 
+class FeedMoved(LedgerError):
+    """The events were restored into another cluster, where transaction ids mean something else."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "these events were restored into another PostgreSQL cluster, where transaction ids mean something else: "
+            "run `runfold projections rebase`"
+        )
+
+
+class FeedOnStandby(LedgerError):
+    """A standby's snapshots do not list what is in progress: a feed read there would lose events."""
+
+    def __init__(self) -> None:
+        super().__init__("the feed cannot be read on a standby: give the URL of the primary")
+
+
 class EmbeddedPostgresError(LedgerError):
     """The built-in PostgreSQL cannot be started, shared or stopped."""
 

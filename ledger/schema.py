@@ -47,6 +47,12 @@ OBJECTS: Final = (
     "refuse",
     "reap",
     "refuse_version",
+    "feed_guard",
+    "feed_now",
+    "feed_cut",
+    "feed_next",
+    "feed_page",
+    "feed_rebase",
     "grants",
 )
 """The files of `ledger/sql`, in the order in which they can be installed."""

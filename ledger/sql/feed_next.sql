@@ -1,0 +1,85 @@
+-- Says what a reader of the feed, who has seen everything up to a moment, reads next: all that is visible at `target` and was
+-- not at `moment` (a moment is pg_snapshot@position). No row: nothing is new.
+--
+-- Under a backlog the target is cut, so that there are about p_limit events up to it: it leaves out the transactions from some id
+-- on. A cut must not part a run's event from the one before it: ids do not tell the order of commits, and a transaction that
+-- appends to many runs may have got its id early. Such a cut is moved on until it holds. Only for a transaction that is itself
+-- larger, or was open for long, are there more events up to the target, and ledger.feed_page gives them in pages.
+--
+-- In a generation that has ended (see ledger.feed_rebase) everything is committed: the target is its end, which shows every id.
+CREATE OR REPLACE FUNCTION ledger.feed_next(p_generation int, p_moment text, p_limit int)
+RETURNS TABLE (generation int, moment text, target text)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET enable_memoize = off
+SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  g ledger.feed_generation;
+  seen pg_snapshot := split_part(p_moment, '@', 1);
+  visible pg_snapshot := pg_current_snapshot();
+  candidate pg_snapshot := visible;
+  high bigint;
+  base bigint;
+  cut xid8;
+  size bigint := p_limit;
+BEGIN
+  SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = p_generation;
+  WHILE g.end_position IS NOT NULL LOOP
+    IF p_moment NOT LIKE '9223372036854775807:%' THEN
+      RETURN QUERY SELECT g.generation, p_moment, '9223372036854775807:9223372036854775807:@' || g.end_position;
+      RETURN;
+    END IF;
+    SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = g.generation + 1;
+    p_moment := g.start;
+    seen := split_part(p_moment, '@', 1);
+  END LOOP;
+  PERFORM ledger.feed_guard();
+  SELECT s.last_value INTO high FROM ledger.event_position AS s;
+  base := split_part(g.start, '@', 2);
+  LOOP
+    SELECT e.txid INTO cut FROM ledger.event AS e
+    WHERE e.txid >= pg_snapshot_xmax(seen) AND e.txid < pg_snapshot_xmax(visible) AND e.position > base
+    ORDER BY e.txid OFFSET size LIMIT 1;
+    EXIT WHEN cut IS NULL;
+    IF NOT EXISTS (SELECT FROM ledger.event AS e WHERE e.txid >= pg_snapshot_xmax(seen) AND e.txid < cut AND e.position > base) THEN
+      cut := (cut::text::bigint + 1)::text; -- one transaction is all of it, and more than p_limit
+    END IF;
+    candidate := ledger.feed_cut(visible, cut);
+    EXIT WHEN NOT EXISTS (
+      SELECT FROM (
+        SELECT d.project_id, d.run_id, d.version, lag(d.version) OVER (PARTITION BY d.project_id, d.run_id ORDER BY d.version) AS before
+        FROM (
+          SELECT e.project_id, e.run_id, e.version FROM ledger.event AS e
+          WHERE e.txid >= pg_snapshot_xmax(seen) AND e.txid < cut AND e.position > base AND pg_visible_in_snapshot(e.txid, candidate)
+          UNION ALL
+          SELECT e.project_id, e.run_id, e.version FROM ledger.event AS e
+          WHERE e.txid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))) AND e.position > base
+            AND pg_visible_in_snapshot(e.txid, candidate)
+        ) AS d
+      ) AS w
+      CROSS JOIN LATERAL (
+        SELECT FROM ledger.event AS p
+        WHERE p.project_id = w.project_id AND p.run_id = w.run_id AND p.version = w.version - 1
+          AND p.position > base AND NOT pg_visible_in_snapshot(p.txid, seen) OFFSET 0
+      ) AS unseen
+      WHERE w.version > 1 AND w.before IS DISTINCT FROM w.version - 1);
+    size := size * 2 + 1;
+    candidate := visible;
+  END LOOP;
+  IF cut IS NULL AND NOT EXISTS (
+    SELECT FROM ledger.event AS e
+    WHERE e.txid >= pg_snapshot_xmax(seen) AND e.txid < pg_snapshot_xmax(visible) AND e.position > base)
+    AND NOT EXISTS (
+      SELECT FROM ledger.event AS e
+      WHERE e.txid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))) AND e.position > base
+        AND pg_visible_in_snapshot(e.txid, visible)) THEN
+    RETURN;
+  END IF;
+  RETURN QUERY SELECT g.generation, p_moment, candidate::text || '@' || high;
+END $$;
