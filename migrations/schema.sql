@@ -277,6 +277,236 @@ CREATE FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, 
   ), 'UTF8'))
 $$;
 
+CREATE FUNCTION ledger.feed_cut(p_snapshot pg_snapshot, p_before xid8) RETURNS pg_snapshot
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  SELECT concat_ws(':', least(pg_snapshot_xmin(p_snapshot), p_before), p_before,
+    (SELECT coalesce(string_agg(x.id::text, ',' ORDER BY x.id), '') FROM pg_snapshot_xip(p_snapshot) AS x (id) WHERE x.id < p_before)
+  )::pg_snapshot
+$$;
+
+CREATE FUNCTION ledger.feed_guard() RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+DECLARE
+  g ledger.feed_generation;
+BEGIN
+  IF pg_is_in_recovery() THEN
+    RAISE EXCEPTION 'the feed cannot be read on a standby' USING ERRCODE = 'RF411';
+  END IF;
+  SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.end_position IS NULL;
+  IF g.system_identifier <> (SELECT c.system_identifier FROM pg_control_system() AS c)
+    OR EXISTS (SELECT FROM ledger.event AS e WHERE e.txid >= pg_snapshot_xmax(pg_current_snapshot())
+      AND e.position > split_part(g.start, '@', 2)::bigint AND e.txid IS DISTINCT FROM pg_current_xact_id_if_assigned()) THEN
+    RAISE EXCEPTION 'the events were restored into another cluster' USING ERRCODE = 'RF410';
+  END IF;
+END $$;
+
+CREATE FUNCTION ledger.feed_next(p_generation integer, p_moment text, p_limit integer) RETURNS TABLE(generation integer, moment text, target text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_memoize TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+DECLARE
+  g ledger.feed_generation;
+  seen pg_snapshot := split_part(p_moment, '@', 1);
+  visible pg_snapshot := pg_current_snapshot();
+  candidate pg_snapshot := visible;
+  high bigint;
+  base bigint;
+  cut xid8;
+  size bigint := p_limit;
+BEGIN
+  SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = p_generation;
+  WHILE g.end_position IS NOT NULL LOOP
+    IF p_moment NOT LIKE '9223372036854775807:%' THEN
+      RETURN QUERY SELECT g.generation, p_moment, '9223372036854775807:9223372036854775807:@' || g.end_position;
+      RETURN;
+    END IF;
+    SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = g.generation + 1;
+    p_moment := g.start;
+    seen := split_part(p_moment, '@', 1);
+  END LOOP;
+  PERFORM ledger.feed_guard();
+  SELECT s.last_value INTO high FROM ledger.event_position AS s;
+  base := split_part(g.start, '@', 2);
+  LOOP
+    SELECT e.txid INTO cut FROM ledger.event AS e
+    WHERE e.txid >= pg_snapshot_xmax(seen) AND e.txid < pg_snapshot_xmax(visible) AND e.position > base
+    ORDER BY e.txid OFFSET size LIMIT 1;
+    EXIT WHEN cut IS NULL;
+    IF NOT EXISTS (SELECT FROM ledger.event AS e WHERE e.txid >= pg_snapshot_xmax(seen) AND e.txid < cut AND e.position > base) THEN
+      cut := (cut::text::bigint + 1)::text; -- one transaction is all of it, and more than p_limit
+    END IF;
+    candidate := ledger.feed_cut(visible, cut);
+    EXIT WHEN NOT EXISTS (
+      SELECT FROM (
+        SELECT d.project_id, d.run_id, d.version, lag(d.version) OVER (PARTITION BY d.project_id, d.run_id ORDER BY d.version) AS before
+        FROM (
+          SELECT e.project_id, e.run_id, e.version FROM ledger.event AS e
+          WHERE e.txid >= pg_snapshot_xmax(seen) AND e.txid < cut AND e.position > base AND pg_visible_in_snapshot(e.txid, candidate)
+          UNION ALL
+          SELECT e.project_id, e.run_id, e.version FROM ledger.event AS e
+          WHERE e.txid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))) AND e.position > base
+            AND pg_visible_in_snapshot(e.txid, candidate)
+        ) AS d
+      ) AS w
+      CROSS JOIN LATERAL (
+        SELECT FROM ledger.event AS p
+        WHERE p.project_id = w.project_id AND p.run_id = w.run_id AND p.version = w.version - 1
+          AND p.position > base AND NOT pg_visible_in_snapshot(p.txid, seen) OFFSET 0
+      ) AS unseen
+      WHERE w.version > 1 AND w.before IS DISTINCT FROM w.version - 1);
+    size := size * 2 + 1;
+    candidate := visible;
+  END LOOP;
+  IF cut IS NULL AND NOT EXISTS (
+    SELECT FROM ledger.event AS e
+    WHERE e.txid >= pg_snapshot_xmax(seen) AND e.txid < pg_snapshot_xmax(visible) AND e.position > base)
+    AND NOT EXISTS (
+      SELECT FROM ledger.event AS e
+      WHERE e.txid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))) AND e.position > base
+        AND pg_visible_in_snapshot(e.txid, visible)) THEN
+    RETURN;
+  END IF;
+  RETURN QUERY SELECT g.generation, p_moment, candidate::text || '@' || high;
+END $$;
+
+CREATE FUNCTION ledger.feed_now() RETURNS TABLE(generation integer, moment text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+  PERFORM ledger.feed_guard();
+  -- The snapshot is older than the reading of the sequence: STABLE takes the caller's.
+  RETURN QUERY SELECT g.generation, pg_current_snapshot()::text || '@' || s.last_value
+  FROM ledger.feed_generation AS g, ledger.event_position AS s WHERE g.end_position IS NULL;
+END $$;
+
+CREATE SEQUENCE ledger.event_position
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+CREATE TABLE ledger.event (
+    project_id text NOT NULL,
+    run_id uuid NOT NULL,
+    version integer NOT NULL,
+    "position" bigint DEFAULT nextval('ledger.event_position'::regclass) NOT NULL,
+    txid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    recorded_at timestamp with time zone NOT NULL,
+    type character varying(80) NOT NULL,
+    schema_version integer DEFAULT 1 NOT NULL,
+    actor character varying(200) NOT NULL,
+    state text,
+    name character varying(200),
+    kind character varying(200),
+    priority integer,
+    max_attempts integer,
+    deadline timestamp with time zone,
+    tags text[],
+    attempt integer,
+    worker_id character varying(200),
+    token integer,
+    lease_until timestamp with time zone,
+    available_at timestamp with time zone,
+    late_ms integer,
+    wait_until timestamp with time zone,
+    wait_outcome text,
+    cost_usd numeric(18,6),
+    step_count integer,
+    error_code character varying(200),
+    output_sha256 bytea,
+    compensates integer,
+    key character varying(200),
+    payload_hash bytea,
+    hash bytea NOT NULL
+)
+PARTITION BY RANGE (run_id);
+
+CREATE FUNCTION ledger.feed_page(p_generation integer, p_moment text, p_target text, p_position bigint, p_limit integer, p_project text DEFAULT NULL::text, p_types text[] DEFAULT NULL::text[], p_without text[] DEFAULT NULL::text[], p_kinds text[] DEFAULT NULL::text[], p_states text[] DEFAULT NULL::text[]) RETURNS SETOF ledger.event
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_memoize TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+DECLARE
+  g ledger.feed_generation;
+  seen pg_snapshot := split_part(p_moment, '@', 1);
+  target pg_snapshot := split_part(p_target, '@', 1);
+  after bigint;
+  seen_up_to bigint := split_part(p_moment, '@', 2);
+  up_to bigint := split_part(p_target, '@', 2);
+BEGIN
+  SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = p_generation;
+  after := greatest(p_position, split_part(g.start, '@', 2)::bigint);
+  IF p_target LIKE '9223372036854775807:%' THEN
+    -- The generation has ended. Ids at later positions than the moment's may be another cluster's, and say nothing of the moment.
+    RETURN QUERY SELECT e.* FROM ledger.event AS e
+    WHERE e.position > after AND e.position <= up_to
+      AND (e.position > seen_up_to OR NOT pg_visible_in_snapshot(e.txid, seen))
+      AND (p_project IS NULL OR e.project_id = p_project) AND (p_types IS NULL OR e.type = ANY (p_types))
+      AND (p_without IS NULL OR e.type <> ALL (p_without)) AND (p_states IS NULL OR e.state = ANY (p_states))
+      AND (p_kinds IS NULL OR EXISTS (
+        SELECT FROM ledger.event AS f
+        WHERE f.project_id = e.project_id AND f.run_id = e.run_id AND f.version = 1 AND f.kind = ANY (p_kinds) OFFSET 0))
+    ORDER BY e.position LIMIT p_limit;
+    RETURN;
+  END IF;
+  -- Two arms, because a single condition would not be searched for in the index (txid, position).
+  RETURN QUERY SELECT e.* FROM (
+    SELECT a.* FROM ledger.event AS a
+    WHERE a.txid >= pg_snapshot_xmax(seen) AND a.txid < pg_snapshot_xmax(target) AND a.position > after
+    UNION ALL
+    SELECT b.* FROM ledger.event AS b
+    WHERE b.txid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))) AND b.position > after
+  ) AS e
+  WHERE e.position <= up_to AND pg_visible_in_snapshot(e.txid, target)
+    AND (p_project IS NULL OR e.project_id = p_project) AND (p_types IS NULL OR e.type = ANY (p_types))
+    AND (p_without IS NULL OR e.type <> ALL (p_without)) AND (p_states IS NULL OR e.state = ANY (p_states))
+    AND (p_kinds IS NULL OR EXISTS (
+      SELECT FROM ledger.event AS f
+      WHERE f.project_id = e.project_id AND f.run_id = e.run_id AND f.version = 1 AND f.kind = ANY (p_kinds) OFFSET 0))
+  ORDER BY e.position LIMIT p_limit;
+END $$;
+
+CREATE FUNCTION ledger.feed_rebase() RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  g ledger.feed_generation;
+  high bigint;
+BEGIN
+  IF pg_is_in_recovery() THEN
+    RAISE EXCEPTION 'the feed cannot be rebased on a standby' USING ERRCODE = 'RF411';
+  END IF;
+  LOCK TABLE ledger.event IN SHARE ROW EXCLUSIVE MODE;
+  SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.end_position IS NULL FOR UPDATE;
+  SELECT s.last_value INTO high FROM ledger.event_position AS s;
+  UPDATE ledger.feed_generation AS f SET end_position = high WHERE f.generation = g.generation;
+  INSERT INTO ledger.feed_generation (generation, start, system_identifier)
+  SELECT g.generation + 1, pg_current_snapshot()::text || '@' || high, c.system_identifier FROM pg_control_system() AS c;
+  RETURN g.generation + 1;
+END $$;
+
 CREATE FUNCTION ledger.fold_run_state() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -421,49 +651,6 @@ BEGIN
   )
   SELECT n.run_id, n.lease_until, n.late_ms, n.cancel_requested_at IS NOT NULL FROM n;
 END $$;
-
-CREATE SEQUENCE ledger.event_position
-    START WITH 1
-    INCREMENT BY 1
-    NO MINVALUE
-    NO MAXVALUE
-    CACHE 1;
-
-CREATE TABLE ledger.event (
-    project_id text NOT NULL,
-    run_id uuid NOT NULL,
-    version integer NOT NULL,
-    "position" bigint DEFAULT nextval('ledger.event_position'::regclass) NOT NULL,
-    txid xid8 DEFAULT pg_current_xact_id() NOT NULL,
-    recorded_at timestamp with time zone NOT NULL,
-    type character varying(80) NOT NULL,
-    schema_version integer DEFAULT 1 NOT NULL,
-    actor character varying(200) NOT NULL,
-    state text,
-    name character varying(200),
-    kind character varying(200),
-    priority integer,
-    max_attempts integer,
-    deadline timestamp with time zone,
-    tags text[],
-    attempt integer,
-    worker_id character varying(200),
-    token integer,
-    lease_until timestamp with time zone,
-    available_at timestamp with time zone,
-    late_ms integer,
-    wait_until timestamp with time zone,
-    wait_outcome text,
-    cost_usd numeric(18,6),
-    step_count integer,
-    error_code character varying(200),
-    output_sha256 bytea,
-    compensates integer,
-    key character varying(200),
-    payload_hash bytea,
-    hash bytea NOT NULL
-)
-PARTITION BY RANGE (run_id);
 
 CREATE TABLE ledger.payload (
     project_id text NOT NULL,
@@ -1445,10 +1632,25 @@ GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id 
 GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea) TO runfold_projector;
 
-REVOKE ALL ON FUNCTION ledger.fold_run_state() FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.feed_cut(p_snapshot pg_snapshot, p_before xid8) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.feed_cut(p_snapshot pg_snapshot, p_before xid8) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.feed_cut(p_snapshot pg_snapshot, p_before xid8) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.feed_cut(p_snapshot pg_snapshot, p_before xid8) TO runfold_projector;
 
-REVOKE ALL ON FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[]) TO runfold_worker;
+REVOKE ALL ON FUNCTION ledger.feed_guard() FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.feed_guard() TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.feed_guard() TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.feed_guard() TO runfold_projector;
+
+REVOKE ALL ON FUNCTION ledger.feed_next(p_generation integer, p_moment text, p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.feed_next(p_generation integer, p_moment text, p_limit integer) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.feed_next(p_generation integer, p_moment text, p_limit integer) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.feed_next(p_generation integer, p_moment text, p_limit integer) TO runfold_projector;
+
+REVOKE ALL ON FUNCTION ledger.feed_now() FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.feed_now() TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.feed_now() TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.feed_now() TO runfold_projector;
 
 GRANT SELECT ON SEQUENCE ledger.event_position TO runfold_worker;
 GRANT SELECT ON SEQUENCE ledger.event_position TO runfold_reader;
@@ -1457,6 +1659,18 @@ GRANT SELECT ON SEQUENCE ledger.event_position TO runfold_projector;
 GRANT SELECT ON TABLE ledger.event TO runfold_worker;
 GRANT SELECT ON TABLE ledger.event TO runfold_reader;
 GRANT SELECT ON TABLE ledger.event TO runfold_projector;
+
+REVOKE ALL ON FUNCTION ledger.feed_page(p_generation integer, p_moment text, p_target text, p_position bigint, p_limit integer, p_project text, p_types text[], p_without text[], p_kinds text[], p_states text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.feed_page(p_generation integer, p_moment text, p_target text, p_position bigint, p_limit integer, p_project text, p_types text[], p_without text[], p_kinds text[], p_states text[]) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.feed_page(p_generation integer, p_moment text, p_target text, p_position bigint, p_limit integer, p_project text, p_types text[], p_without text[], p_kinds text[], p_states text[]) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.feed_page(p_generation integer, p_moment text, p_target text, p_position bigint, p_limit integer, p_project text, p_types text[], p_without text[], p_kinds text[], p_states text[]) TO runfold_projector;
+
+REVOKE ALL ON FUNCTION ledger.feed_rebase() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.fold_run_state() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[]) TO runfold_worker;
 
 GRANT SELECT ON TABLE ledger.payload TO runfold_worker;
 GRANT SELECT ON TABLE ledger.payload TO runfold_reader;

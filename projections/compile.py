@@ -64,7 +64,9 @@ def trigger_sql(columns: Mapping[str, Fold]) -> str:
     changing = {name: column for name, column in later.items() if column.on != frozenset()}
     sets = sorted({column.on for column in changing.values() if column.on is not None}, key=sorted)
     flags = {on: f"e.on_{number}" for number, on in enumerate(sets, 1)}
-    sources = ", ".join(f"n.{name}" for name in sorted({"version", "type", "state", *(c.source for c in changing.values())}))
+    sources = ", ".join(
+        f"n.{name}" for name in sorted({"version", "type", "state", *(str(c.source) for c in changing.values())})
+    )
     marks = ",\n      ".join(f"{condition_sql(on, 'n')} AS {flags[on][2:]}" for on in sets)
     steps = ",\n    ".join(f"{name} = {step_sql(column, f's.{name}', 'e', flags)}" for name, column in changing.items())
     return f"""-- Folds the events of one INSERT into run_state and refuses what the state machine forbids. Every event is
