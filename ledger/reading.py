@@ -15,10 +15,12 @@ from ledger.content import check_int, check_run_id, check_text
 from ledger.database import Pool, fetch
 from ledger.errors import InvalidValue, RunNotFound, UnknownKind, UnknownVersion
 from ledger.events import Event, from_row
+from ledger.feed import Checkpoint, Filter
 from ledger.lifecycle import State
 from ledger.past import Diff, check_instant, compiled, runs_at
 from ledger.run import Run
 from ledger.settings import Settings
+from ledger.subscribing import Subscription
 from ledger.tables import event as event_table
 from ledger.tables import kind as kind_table
 from ledger.tables import run as run_view
@@ -101,6 +103,30 @@ class Reader:
         if not rows:
             await self.get(wanted)
         return [_event(row) for row in rows]
+
+    def subscribe(
+        self,
+        *,
+        after: str | None = None,
+        types: Sequence[str] | None = None,
+        kinds: Sequence[str] | None = None,
+        states: Sequence[str] | None = None,
+        heartbeats: bool = False,
+        live: bool = True,
+    ) -> Subscription:
+        """Give the project's events as an async iterator: every one once, each run's in order, on with what is committed.
+
+        `after`: a subscription's `checkpoint` to go on from, or "now"; None begins with the first event. The filters are
+        lists of which one must fit: event types, kinds of run, states an event leads to. Heartbeats come only on request
+        or by type. `live=False` ends it when nothing is new. Raises InvalidValue.
+        """
+        for name, given in (("types", types), ("kinds", kinds)):
+            for one in given or ():
+                check_text(name, one)
+        wanted = None if states is None else [check_state(one).value for one in states]
+        without = None if heartbeats or types is not None else ["lease.heartbeat"]
+        checkpoint = None if after == "now" else Checkpoint() if after is None else Checkpoint.parse(after)
+        return Subscription(self.pool, checkpoint, Filter(self.project_id, types, without, kinds, wanted), live=live)
 
     async def state_at(self, run_id: UUID | str, version: int | None = None, *, time: datetime | None = None) -> Run:
         """Give the run as it was after event `version`, or at an instant: the fold over fewer events.

@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     grace_seconds: float = Field(default=30, ge=0, le=86_400)
     """How long a worker that was told to stop lets its runs go on."""
     payload_limit_bytes: int = Field(default=65_536, gt=0, le=16_777_216)
+    projections: str = ""
+    """Modules that declare projections of your own, separated by commas."""
     pool_size: int = Field(default=10, gt=0, le=1_000)
 
     @model_validator(mode="after")

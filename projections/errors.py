@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from uuid import UUID
 
 from ledger.errors import LedgerError
 
@@ -52,11 +53,22 @@ class TableChanged(LedgerError):
 
 
 class ProjectionFailed(LedgerError):
-    """The projection stopped at an event that it cannot apply; its checkpoint stays before it."""
+    """The projection stopped at an event that it cannot take; its checkpoint stays before it."""
 
-    def __init__(self, name: str, position: int, reason: str) -> None:
-        self.name, self.position, self.reason = name, position, reason
-        super().__init__(f"projection {name!r} stopped at position {position}: {reason}")
+    def __init__(self, name: str, run_id: UUID, version: int, reason: str) -> None:
+        self.name, self.run_id, self.version, self.reason = name, run_id, version, reason
+        super().__init__(
+            f"projection {name!r} stopped at version {version} of run {run_id}: {reason}; mend the cause and resume it, "
+            "or skip the event"
+        )
+
+
+class ProjectionPaused(LedgerError):
+    """Somebody paused the projection."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"projection {name!r} is paused: resume it first")
 
 
 class NotStopped(LedgerError):

@@ -9,12 +9,13 @@ from typing import Any, Final
 
 import asyncpg
 
+from ledger.database import Pool
 from ledger.errors import InvalidValue
 from projections.errors import DeclaredTwice, OtherVersion, Redeclared, TableChanged
 from projections.projection import Projection
 from projections.statements import create_sql, required, view_sql
 
-SHIPPED: Final[tuple[str, ...]] = ()
+SHIPPED: Final = tuple(f"projections.{name}" for name in ("counts", "attempts", "spending", "activity", "approvals"))
 """The modules whose projections come with the ledger."""
 
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('ledger.projection.' || $1, 0))"
@@ -53,7 +54,13 @@ def declared(modules: Iterable[str] = ()) -> dict[str, Projection]:
     return {one.name: one for one in found}
 
 
-async def install(connection: asyncpg.Connection[Any], projection: Projection) -> bool:
+async def made(pool: Pool, projection: Projection) -> bool:
+    """Install the projection, as `install` does, over a connection of the pool."""
+    async with pool.acquire() as connection:
+        return await install(connection, projection)
+
+
+async def install(connection: Any, projection: Projection) -> bool:
     """Make the projection's table and checkpoint, or check that what is there is what it declares; give whether it is new.
 
     Raises OtherVersion, Redeclared or TableChanged.
@@ -98,12 +105,16 @@ def _differences(column: str, have: Any, type_: str, projection: Projection) -> 
     return [said for fine, said in checks if not fine]
 
 
+async def publish(connection: asyncpg.Connection[Any], projection: Projection) -> None:
+    """Let readers read the table through its view, and whoever may run projections run this one, whoever made it."""
+    await connection.execute(view_sql(projection))
+    await connection.execute(f"GRANT SELECT ON {projection.table}, {projection.view} TO runfold_reader, runfold_worker")
+    await connection.execute(f"ALTER TABLE {projection.table} OWNER TO runfold_projector")
+    await connection.execute(f"ALTER VIEW {projection.view} OWNER TO runfold_projector")
+
+
 async def _create(connection: asyncpg.Connection[Any], projection: Projection) -> None:
     if projection.apply is None:
         await connection.execute(create_sql(projection))
-        await connection.execute(view_sql(projection))
-        await connection.execute(f"GRANT SELECT ON {projection.table}, {projection.view} TO runfold_reader, runfold_worker")
-        # Whoever may run projections may run this one, whoever made it.
-        await connection.execute(f"ALTER TABLE {projection.table} OWNER TO runfold_projector")
-        await connection.execute(f"ALTER VIEW {projection.view} OWNER TO runfold_projector")
+        await publish(connection, projection)
     await connection.execute(_START, projection.name, projection.version, projection.digest())

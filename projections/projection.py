@@ -36,7 +36,7 @@ class Projection:
     `key` names the table's key and `columns` the rest: a row for every key that an event has (an event whose key has a
     null in it counts nowhere). Instead of both, `apply` is called with the events, in order, and with the connection
     whose transaction also moves the checkpoint: what it does there happens exactly once for every event. `on` are the
-    event types that `apply` wants; None means all but heartbeats.
+    event types that `apply` wants; None means all but heartbeats. `derived` are more columns of the view: SQL over the row.
 
     Raises InvalidValue, naming the column, for what cannot be folded.
     """
@@ -47,6 +47,7 @@ class Projection:
     columns: Mapping[str, Fold] = field(default_factory=dict)
     apply: Handler | None = None
     on: Iterable[str] | None = None
+    derived: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the declaration."""
@@ -68,6 +69,10 @@ class Projection:
             _check_type(name, as_source(source).type, _IS_KEY, "be part of a key")
         for name, fold in self.columns.items():
             self._check_column(name, fold)
+        for name in self.derived:
+            _check_name("derived column", name)
+            if name in self.key or name in self.columns:
+                raise InvalidValue("derived column", name, "is a column already")
 
     def _check_column(self, name: str, fold: Fold) -> None:
         _check_name("column", name)
@@ -121,7 +126,12 @@ class Projection:
         """Name the declaration by its content: two that fold differently differ."""
         content: Any = (self.name, self.version)
         if self.apply is None:
-            content = (*content, *map(_written, self.key.items()), *map(_written, self.columns.items()))
+            content = (
+                *content,
+                *map(_written, self.key.items()),
+                *map(_written, self.columns.items()),
+                *sorted(self.derived.items()),
+            )
         return sha256(repr(content).encode()).hexdigest()
 
 

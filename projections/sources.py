@@ -94,6 +94,17 @@ def since(on: Iterable[str]) -> Source:
     return Source(f"(e.recorded_at - {earlier('recorded_at', on).sql})", "interval")
 
 
+def of_lease(column: str) -> Source:
+    """Read a column of the `lease.acquired` under which the event happened; null when nobody held the run then."""
+    source = as_source(column)
+    run = "f.project_id = e.project_id AND f.run_id = e.run_id"
+    token = (
+        "CASE WHEN e.token IS NOT NULL THEN e.token "
+        f"WHEN {earlier('state').sql} IS DISTINCT FROM 'pending' THEN {earlier('token').sql} END"
+    )
+    return Source(f"(SELECT f.{column} FROM ledger.event AS f WHERE {run} AND f.version = {token})", source.type)
+
+
 def day(column: str = "recorded_at") -> Source:
     """Give the day, in UTC, of a time that the event names."""
     if as_source(column).type != "timestamptz":

@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from ledger.events import CATALOGUE
+from ledger.lifecycle import RESERVED
 from projections.fold import Fold
 from projections.projection import Projection, column_type, ordered
-from projections.sources import Source, as_source, texts
+from projections.sources import Source, as_source, text, texts
 
 _FOLDED: Final = {
     "count": "count({value})",
@@ -53,9 +55,24 @@ def create_sql(projection: Projection, table: str | None = None) -> str:
 
 
 def view_sql(projection: Projection) -> str:
-    """Create the view under which the current version is read: the key and the columns."""
+    """Create the view under which the current version is read: the key, the columns and what is derived from them."""
     names = _names({**projection.key, **projection.columns})
-    return f"CREATE VIEW {projection.view} WITH (security_invoker = true) AS SELECT {names} FROM {projection.table}"
+    derived = "".join(f', ({sql}) AS "{name}"' for name, sql in projection.derived.items())
+    return (
+        f"CREATE OR REPLACE VIEW {projection.view} WITH (security_invoker = true) AS "
+        f"SELECT {names}{derived} FROM {projection.table}"
+    )
+
+
+def known_sql(event: str) -> str:
+    """Say whether this code knows the event's type and schema version; types of users are theirs to know."""
+    versions: dict[int, list[str]] = {}
+    for type_, model in CATALOGUE.items():
+        if type_.split(".", 1)[0] in RESERVED:
+            versions.setdefault(model.SCHEMA_VERSION, []).append(type_)
+    known = " ".join(f"WHEN {event}.type IN ({texts(types)}) THEN {version}" for version, types in versions.items())
+    own = f"split_part({event}.type, '.', 1) IN ({texts(RESERVED)})"
+    return f"{event}.schema_version <= CASE {known} WHEN {own} THEN 0 ELSE 2147483647 END"
 
 
 def rows_sql(projection: Projection, events: str) -> str:
@@ -89,6 +106,22 @@ def merge_sql(projection: Projection, rows: str, table: str | None = None) -> st
     return (
         f"INSERT INTO {table or projection.table} AS t ({names})\nSELECT {names} FROM (\n{rows}\n) AS r\n"
         f"ORDER BY {key}\nON CONFLICT ({key}) DO UPDATE SET\n  {changes}"
+    )
+
+
+def taken_sql(projection: Projection, page: str, table: str) -> str:
+    """Take a page of events, a SELECT of them, into the table; give how many events and rows it has, and its last position.
+
+    Events that were told to be skipped are left out; one that this code does not know raises.
+    """
+    skipped = f"s.name = {text(projection.name)} AND s.version = {projection.version} AND s.position = p.position"
+    refused = "ledger.refuse_version(p.type, p.schema_version)::boolean"
+    return (
+        f"WITH page AS MATERIALIZED (\n{page}\n), taken AS MATERIALIZED (\n"
+        f"  SELECT p.* FROM page AS p WHERE NOT EXISTS (SELECT FROM ledger.projection_skip AS s WHERE {skipped})\n"
+        f"    AND CASE WHEN {known_sql('p')} THEN true ELSE {refused} END\n"
+        f"), merged AS (\n{merge_sql(projection, rows_sql(projection, 'taken'), table)}\nRETURNING 1)\n"
+        "SELECT count(*) AS events, max(p.position) AS position, (SELECT count(*) FROM merged) AS rows FROM page AS p"
     )
 
 

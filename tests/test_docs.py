@@ -91,7 +91,7 @@ def test_every_python_snippet_works(snippet: str, environment: dict[str, str]) -
     )
 
     assert done.returncode == 0, done.stderr
-    assert "run.completed" in done.stdout
+    assert "run.completed" in done.stdout or "Ledger.open" not in snippet
 
 
 def test_every_link_leads_to_a_file() -> None:

@@ -82,6 +82,6 @@ def _colour(event: Event) -> str:
     return COLOURS.get(event.state or "", "")
 
 
-def as_json(event: Event) -> object:
+def as_json(event: Event) -> dict[str, object]:
     """Give every field of an event, its content included."""
-    return jsonable(event.model_dump())
+    return {name: jsonable(value) for name, value in event.model_dump().items()}

@@ -19,12 +19,13 @@ from console.cli import (
     drifting,
     history,
     judging,
+    projecting,
     projects,
     reaping,
-    rebuilding,
     runs,
     showing,
     submitting,
+    tailing,
     verifying,
     working,
 )
@@ -47,6 +48,7 @@ for module in (
     showing,
     differing,
     history,
+    tailing,
     deciding,
     working,
     verifying,
@@ -59,7 +61,7 @@ for module in (
     module.register(app)
 app.add_typer(database.app, name="db")
 app.add_typer(projects.app, name="project")
-app.add_typer(rebuilding.app, name="projections")
+app.add_typer(projecting.app, name="projections")
 
 
 def _show_version(value: bool) -> None:  # noqa: FBT001  Typer calls it with the flag

@@ -17,25 +17,28 @@ from console.cli.plain import clean, span
 from console.cli.session import Session
 
 if TYPE_CHECKING:
+    from projections.projection import Projection
     from projections.rebuild import Standing
+    from projections.refold import Refolded
     from projections.replay import Replayed
-
-app: Final = typer.Typer(help="Projections: rebuild them from the events.", no_args_is_help=True)
 
 _SPARE: Final = 2
 """Connections of the pool that a rebuild needs besides those that fill ranges."""
 
 
-@command(app, "rebuild")
 async def rebuild(
     session: Session,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The projection: run_state.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The projection: run_state, or one of your own or that ships.")],
     *,
     until: Annotated[
         str | None, typer.Option("--until", metavar="TIME", help="The state as of then, in a table beside the live one.")
     ] = None,
     connections: Annotated[int, typer.Option("--connections", help="Ranges that are filled at the same time.")] = 2,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first run that cannot be folded.")] = False,
+    module: Annotated[
+        list[str] | None,
+        typer.Option("--module", metavar="MODULE", help="A module that declares projections; else RUNFOLD_PROJECTIONS."),
+    ] = None,
     drop_old: Annotated[bool, typer.Option("--drop-old", help="Only drop the tables that earlier rebuilds kept.")] = False,
     actor: Actor = None,
     reason: Reason = None,
@@ -43,24 +46,29 @@ async def rebuild(
     """Fold every history again while writers go on, compare, and exchange the rows that are wrong; a killed one resumes."""
     from console.cli.values import instant
     from ledger.content import check_int
-    from ledger.errors import InvalidValue
     from projections import rebuild as rebuilds
+    from projections.refold import SCHEMA, refold, refold_until
     from projections.replay import replay, replay_until
     from projections.run_state import TABLE
 
-    if name != TABLE:
-        raise InvalidValue("projection", name, f"is not known here; known: {TABLE}")
+    projection = None if name == TABLE else _declared(name, module)
     when = None if until is None else instant("--until", until)
     async with session.ledger() as ledger:
         pool, project_id = ledger.pool, ledger.project_id
         if drop_old:
-            for table in await rebuilds.drop_old(pool, name, project_id):
+            old = (project_id, "ledger") if projection is None else (None, SCHEMA)
+            for table in await rebuilds.drop_old(pool, name, *old):
                 session.out.json({"dropped": table}) if session.as_json else session.out.line(f"dropped {table}")
             return OK
         most = pool.get_max_size() - _SPARE
         check_int("--connections (two less than RUNFOLD_POOL_SIZE at most)", connections, least=1, most=most)
         with _bar(name, shown=not session.as_json) as told:
-            if when is not None:
+            done: Replayed | Refolded
+            if projection is not None and when is not None:
+                done = await refold_until(pool, projection, when, connections=connections, strict=strict, told=told)
+            elif projection is not None:
+                done = await refold(pool, projection, connections=connections, strict=strict, told=told)
+            elif when is not None:
                 done = await replay_until(pool, project_id, when, connections=connections, strict=strict, told=told)
             else:
                 done = await replay(
@@ -72,11 +80,22 @@ async def rebuild(
                     strict=strict,
                     told=told,
                 )
-    _write(session.out, done, as_of=when is not None)
+    _write(session.out, name, done, as_of=when is not None)
     return INTEGRITY if done.bad else OK
 
 
-def _write(out: Output, done: Replayed, *, as_of: bool) -> None:
+def _declared(name: str, module: list[str] | None) -> Projection:
+    from console.cli.projecting import declared
+    from projections.errors import ProjectionNotFound
+    from projections.run_state import TABLE
+
+    known = declared(module)
+    if name not in known:
+        raise ProjectionNotFound(name, [TABLE, *sorted(known)])
+    return known[name]
+
+
+def _write(out: Output, name: str, done: Replayed | Refolded, *, as_of: bool) -> None:
     if out.as_json:
         out.json(done)
         return
@@ -84,13 +103,18 @@ def _write(out: Output, done: Replayed, *, as_of: bool) -> None:
     for bad in done.bad:
         out.line(f"cannot be folded: run {bad.run_id}: {clean(bad.error)}")
     resumed = ", resumed" if done.resumed else ""
-    out.line(f"{stood.rows:,} runs rebuilt from {stood.events:,} events{resumed}; {stood.errors:,} cannot be folded")
+    out.line(f"{stood.rows:,} rows rebuilt from {stood.events:,} events{resumed}; {stood.errors:,} cannot be folded")
     if as_of:
         out.line(f"the state as of then is in {done.kept_in}")
         return
-    out.line(f"{done.wrong:,} rows were wrong" + (f" and are exchanged; they are kept in {done.kept_in}" if done.wrong else ""))
-    if done.wrong:
-        out.talk("to drop what is kept: runfold projections rebuild run_state --drop-old")
+    if done.bad and done.kept_in is not None and done.wrong is None:
+        out.line(f"nothing is put in place; what could be folded is in {done.kept_in}")
+        out.talk(f"mend the cause, or leave events out: runfold projections skip {name} --run RUN --version N --reason ...")
+        return
+    wrong = "nothing to compare it with" if done.wrong is None else f"{done.wrong:,} rows were wrong"
+    out.line(wrong + (f"; what was there is kept in {done.kept_in}" if done.kept_in else ""))
+    if done.kept_in:
+        out.talk(f"to drop what is kept: runfold projections rebuild {name} --drop-old")
 
 
 @contextmanager
@@ -111,3 +135,8 @@ def _bar(name: str, *, shown: bool) -> Iterator[Callable[[Standing], None] | Non
             bar.update(task, completed=standing.done, total=standing.ranges, description=said)
 
         yield told
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "rebuild")(rebuild)

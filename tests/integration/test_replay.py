@@ -295,12 +295,12 @@ def test_the_command_rebuilds_compares_and_drops(unverified_database: str, capsy
     answer = cli.ok("projections", "rebuild", "run_state", "--actor", "ann", "--reason", "moved house")
     again = cli.ok("projections", "rebuild", "run_state", "--json").json
 
-    assert "1 runs rebuilt from 1 events" in answer.out
-    assert "1 rows were wrong and are exchanged; they are kept in ledger.rebuild_" in answer.out
+    assert "1 rows rebuilt from 1 events" in answer.out
+    assert "1 rows were wrong; what was there is kept in ledger.rebuild_" in answer.out
     assert (again["wrong"], again["standing"]["events"], again["kept_in"]) == (0, 2, None)
     note = cli.ok("history", str(run_id), "--json").lines[-1]
     assert (note["actor"], note["text"].split(":")[0]) == ("ann", "moved house")
-    cli.fails(exits.USAGE, "projections", "rebuild", "nothing")
+    cli.fails(exits.NOT_FOUND, "projections", "rebuild", "nothing")
     cli.fails(exits.USAGE, "projections", "rebuild", "run_state", "--connections", "99")
     cli.fails(exits.USAGE, "projections", "rebuild", "run_state", "--until", "2099-01-01T00:00:00Z")
     as_of = cli.ok("projections", "rebuild", "run_state", "--until", note["recorded_at"]).out

@@ -1,0 +1,23 @@
+"""How many runs of each kind are in each state, so that no page ever counts runs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ledger.lifecycle import FIRST, MOVES
+from projections.fold import count, last
+from projections.projection import Projection
+from projections.sources import earlier, of_run
+
+_ON: Final = frozenset({*MOVES, FIRST})
+
+RUN_COUNTS: Final = Projection(
+    "run_counts",
+    key={"project_id": "project_id", "kind": of_run("kind"), "state": "state"},
+    columns={
+        "entered": count(_ON, present="state"),
+        "departed": count(_ON, present="state", at={"state": earlier("state")}),
+        "changed_at": last("recorded_at", _ON, present="state"),
+    },
+    derived={"runs": "entered - departed"},
+)

@@ -1,0 +1,57 @@
+"""The duty that keeps one projection up with the events; any number of processes may do it for the same one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from ledger import log
+from ledger.database import Pool
+from ledger.errors import DatabaseUnavailable, LedgerError
+from ledger.subscribing import Pauses
+from projections.catch_up import CatchUp
+from projections.errors import ProjectionFailed, ProjectionPaused
+from projections.projection import Projection
+
+AGAIN_SECONDS: Final = 1.0
+STOPPED: Final = "projection_stopped"
+GOES_ON: Final = "projection_goes_on"
+INTERRUPTED: Final = "projection_interrupted"
+
+
+class Projector:
+    """Takes new events to a projection until cancelled; while it is stopped, paused or without a database it waits."""
+
+    def __init__(self, pool: Pool, projection: Projection) -> None:
+        """Start nothing yet; the projection is installed."""
+        self._catch_up, self._name = CatchUp(pool, projection), projection.name
+        self._said: str | None = None
+
+    async def run(self) -> None:
+        """Go on until cancelled. Raises OtherVersion, Redeclared, FeedMoved or FeedOnStandby: then this code may not go on."""
+        pauses = Pauses()
+        while True:
+            try:
+                taken = await self._catch_up.step()
+            except ProjectionFailed as error:
+                await self._wait(error, STOPPED)
+            except (ProjectionPaused, DatabaseUnavailable) as error:
+                await self._wait(error, INTERRUPTED)
+            else:
+                if self._said is not None:
+                    self._said = None
+                    self._logger().warning(GOES_ON)
+                if taken is None:
+                    await pauses.pause()
+                else:
+                    pauses.restart()
+
+    async def _wait(self, error: LedgerError, event: str) -> None:
+        if self._said != str(error):
+            self._said = str(error)
+            say = self._logger().error if event == STOPPED else self._logger().warning
+            say(event, reason=str(error))
+        await asyncio.sleep(AGAIN_SECONDS)
+
+    def _logger(self) -> Any:
+        return log.logger(projection=self._name)
