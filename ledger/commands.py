@@ -19,7 +19,7 @@ from ledger.content import (
     encode_payload,
 )
 from ledger.errors import InvalidValue
-from ledger.events import CATALOGUE, Event, StepCompleted, StepFailed, UserEvent, check_user_type
+from ledger.events import CATALOGUE, Event, SignalReceived, StepCompleted, StepFailed, UserEvent, check_user_type
 from ledger.lifecycle import WAITING, State
 from ledger.run import Lease
 
@@ -44,13 +44,14 @@ class Submit:
     max_attempts: int = 3
     deadline: datetime | float | timedelta | None = None
     tags: Sequence[str] = ()
+    parent: UUID | str | None = None
 
     def row(self, limit_bytes: int) -> tuple[Any, ...]:
         """Give the columns of `ledger.submit` after project and actor; raise InvalidValue or PayloadTooLarge."""
         at, within = _deadline(self.deadline)
         return (
             check_text("kind", self.kind),
-            encode_payload({"input": self.input}, limit_bytes),
+            encode_payload({"input": self.input, **self._link()}, limit_bytes),
             None if self.key is None else check_text("key", self.key),
             check_int("priority", self.priority, least=0),
             None if self.delay is None else check_duration("delay", self.delay),
@@ -59,6 +60,9 @@ class Submit:
             within,
             _array_literal(self.tags),
         )
+
+    def _link(self) -> dict[str, str]:
+        return {} if self.parent is None else {"parent": str(check_run_id(self.parent))}
 
 
 @dataclass(slots=True)
@@ -137,7 +141,7 @@ def _allowed_content(state: State, content: Mapping[str, Any]) -> Mapping[str, A
 def event_row(run: Target, event: Event, limit_bytes: int, expected: int | None, key: str | None) -> tuple[Any, ...]:
     """Give the columns of `ledger.append` after project and actor; raise InvalidValue or PayloadTooLarge."""
     run_id, token = identify(run)
-    if not isinstance(event, UserEvent | StepCompleted | StepFailed) and event.type != "note.added":
+    if not isinstance(event, UserEvent | StepCompleted | StepFailed | SignalReceived) and event.type != "note.added":
         raise InvalidValue(
             "event",
             event.type,

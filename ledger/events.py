@@ -84,6 +84,8 @@ class RunSubmitted(Event):
     deadline: datetime | None = None
     tags: tuple[str, ...] = ()
     input: Content = None
+    parent: ContentText = None
+    """The run that asked for this one."""
 
 
 class _Leased(Event):
@@ -278,6 +280,14 @@ class CancelRequested(Event):
     reason: ContentText = None
 
 
+class SignalReceived(Event):
+    """Somebody sent the run a value that it does not wait for yet; it is kept until the run asks for one of this name."""
+
+    type: Literal["signal.received"] = "signal.received"
+    name: str
+    value: Content = None
+
+
 class WriteRefused(Event):
     """A write under a token that is not current was refused: `name` says what, `token` under which."""
 
@@ -355,6 +365,7 @@ BuiltIn = Annotated[
     | RunTimedOut
     | RunRetried
     | CancelRequested
+    | SignalReceived
     | WriteRefused
     | NoteAdded
     | PayloadErased,

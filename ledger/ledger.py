@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Self, TypeAlias
 from uuid import UUID
 
-from ledger import calls, log
+from ledger import calls, log, signalling
 from ledger.approving import check_decision, refused_decision
 from ledger.claiming import Marks
 from ledger.commands import Submit, Target, Transition, check_distinct, check_kinds, columns, event_row, identify
@@ -83,19 +83,21 @@ class Ledger(Reader):
         max_attempts: int = 3,
         deadline: datetime | float | timedelta | None = None,
         tags: Sequence[str] = (),
+        parent: UUID | str | None = None,
         connection: Connection | None = None,
     ) -> Run:
         """Ask for a run; it exists when the call (or your transaction, with `connection`) has committed.
 
         `input` is JSON. `key`: the same key and content give the same run again. `priority`: 0 goes first, larger
         numbers later. `delay` and `deadline`: seconds, a timedelta, or for the deadline an aware datetime.
+        `parent`: the run that asks for this one; its history says so.
         `connection`: an asyncpg connection, or a SQLAlchemy AsyncConnection or AsyncSession, whose transaction to join.
 
         Raises InvalidValue, PayloadTooLarge, or DuplicateKey when the key was used with other content.
         """
         command = Submit(
             kind=kind, input=input, key=key, priority=priority, delay=delay, max_attempts=max_attempts,
-            deadline=deadline, tags=tags,
+            deadline=deadline, tags=tags, parent=parent,
         )  # fmt: skip
         arrays = columns([command.row(self.settings.payload_limit_bytes)])
         rows = await fetch(connection or self.pool, calls.SUBMIT_ONE, self.project_id, self.actor, *arrays)
@@ -321,6 +323,15 @@ class Ledger(Reader):
             expected=expected_version, cost=row[7], steps=row[8],
         )  # fmt: skip
 
+    async def signal(
+        self, run_id: UUID | str, name: str, value: Any = None, *, actor: str | None = None, key: str | None = None
+    ) -> Run:
+        """Send a run a value (JSON) under a name: it goes on if it waits for that, else the value is kept until it asks.
+
+        Raises IllegalTransition when the run has ended, RunNotFound, InvalidValue, PayloadTooLarge, or DuplicateKey.
+        """
+        return await signalling.send(self, check_run_id(run_id), name, value, actor=actor, key=key)
+
     async def reap(self, *, limit: int = 1_000) -> Runs:
         """Repair what died and end what is overdue, at once and at most `limit` runs; gives the runs after it.
 
@@ -392,7 +403,7 @@ def _log_transition(logger: Any, command: tuple[Any, ...], row: Mapping[str, Any
 
 
 def _lease(row: Mapping[str, Any], worker_id: str, ttl: timedelta) -> Lease:
-    body = row["input"]
+    content = {} if row["input"] is None else decode_payload(row["input"])
     return Lease(
         run_id=row["run_id"],
         token=row["token"],
@@ -400,7 +411,8 @@ def _lease(row: Mapping[str, Any], worker_id: str, ttl: timedelta) -> Lease:
         max_attempts=row["max_attempts"],
         kind=row["kind"],
         priority=row["priority"],
-        input=None if body is None else decode_payload(body)["input"],
+        input=content.get("input"),
+        parent=UUID(content["parent"]) if "parent" in content else None,
         worker_id=worker_id,
         until=row["lease_until"],
         ttl=ttl,

@@ -71,6 +71,7 @@ MOVES: Final[dict[str, frozenset[tuple[State, State | None]]]] = {
     "run.timed_out": _moves(frozenset({State.RUNNING, State.WAITING_APPROVAL}), State.TIMEOUT),
     "run.retried": _moves(frozenset({State.RUNNING, State.WAITING_TOOL}), State.PENDING),
     "cancel.requested": _moves(_AT_WORK, None),
+    "signal.received": _moves(OPEN, None),
     **dict.fromkeys(sorted(AFTER_TERMINAL), _moves(frozenset(State), None)),
 }
 """What each event type may do after the first event: (state before, state after or None for no change).

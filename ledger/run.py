@@ -101,6 +101,8 @@ class Lease:
     cancel_requested: bool = False
     late_ms: int | None = None
     lost: bool = False
+    parent: UUID | None = None
+    """The run that asked for this one."""
 
 
 @dataclass(frozen=True, slots=True)

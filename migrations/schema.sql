@@ -764,6 +764,10 @@ CREATE FUNCTION ledger.legal(p_type text, p_from text, p_to text) RETURNS boolea
     'run.retried:waiting_tool:pending',
     'run.timed_out:running:timeout',
     'run.timed_out:waiting_approval:timeout',
+    'signal.received:pending:',
+    'signal.received:running:',
+    'signal.received:waiting_approval:',
+    'signal.received:waiting_tool:',
     'step.completed:running:',
     'step.completed:waiting_approval:',
     'step.completed:waiting_tool:',
@@ -784,7 +788,7 @@ CREATE FUNCTION ledger.legal(p_type text, p_from text, p_to text) RETURNS boolea
     'write.refused:waiting_approval:',
     'write.refused:waiting_tool:'
   ])
-  OR (p_to IS NULL AND split_part(p_type, '.', 1) <> ALL (ARRAY['approval', 'cancel', 'lease', 'note', 'payload', 'run', 'step', 'tool', 'write']) AND p_from = ANY (ARRAY['pending', 'running', 'waiting_approval', 'waiting_tool']))
+  OR (p_to IS NULL AND split_part(p_type, '.', 1) <> ALL (ARRAY['approval', 'cancel', 'lease', 'note', 'payload', 'run', 'signal', 'step', 'tool', 'write']) AND p_from = ANY (ARRAY['pending', 'running', 'waiting_approval', 'waiting_tool']))
 $$;
 
 CREATE FUNCTION ledger.make_partitions(p_months_ahead integer DEFAULT 3) RETURNS integer
@@ -1583,6 +1587,8 @@ CASE
 END)) WHERE ((completed_at IS NULL) AND (num_nonnulls(deadline, wait_until, cancel_requested_at) > 0));
 
 CREATE INDEX run_leased ON ledger.run_state USING btree (project_id, token) WHERE (token IS NOT NULL);
+
+CREATE INDEX run_parked ON ledger.run_state USING btree (project_id, run_id) WHERE ((state = 'waiting_tool'::text) AND (token IS NULL) AND (available_at IS NULL));
 
 CREATE TRIGGER fold_run_state AFTER INSERT ON ledger.event REFERENCING NEW TABLE AS new_events FOR EACH STATEMENT EXECUTE FUNCTION ledger.fold_run_state();
 

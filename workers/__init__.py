@@ -2,7 +2,7 @@
 
 from workers.blocking import BlockingContext
 from workers.context import Context
-from workers.errors import StepFailed, ToolFailed
+from workers.errors import ChildFailed, StepFailed, ToolFailed
 from workers.handlers import Handler, Handlers, handler
 from workers.journal import Decision
 from workers.retry import Backoff, Cancel, Fail, Retry
@@ -12,6 +12,7 @@ __all__ = [
     "Backoff",
     "BlockingContext",
     "Cancel",
+    "ChildFailed",
     "Context",
     "Decision",
     "Fail",

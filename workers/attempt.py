@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from ledger import Lease, Ledger, State, Transition
 from ledger.errors import DatabaseUnavailable, InvalidValue, LeaseLost, LedgerError, PayloadTooLarge
 from ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH, INPUT_REFUSED, OUTPUT_REFUSED
 from workers.blocking import BlockingContext
+from workers.children import answer
 from workers.context import Context
 from workers.errors import Asleep, HistoryMismatch, Parked, StepFailed, Stop, Stopped
 from workers.handlers import Handler
@@ -98,6 +100,7 @@ class Attempt:
                     await self._requeue(lambda: self._retry(ending))
                 case _:
                     await self._close(self._command(ending), last_resort=isinstance(ending, Fail))
+                    await self._tell_parent()
         except LeaseLost as error:
             self._journal.log.warning(OUTCOME_REFUSED, reason=str(error))
         finally:
@@ -181,6 +184,11 @@ class Attempt:
                 )
             else:
                 break
+
+    async def _tell_parent(self) -> None:
+        if self.lease.parent is not None:
+            with suppress(LedgerError):  # the reaper's sweep finds what is not answered here
+                await answer(self._ledger, [self.lease.parent])
 
     async def _requeue(self, write: Callable[[], Awaitable[object]]) -> None:
         await self._journal.record_spending()

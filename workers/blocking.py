@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar
 
 from ledger import State
+from ledger.signalling import wait_name
 from workers.context import Facts
 from workers.journal import Decision, Journal
+from workers.waits import Waits
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,6 +29,7 @@ class BlockingContext(Facts):
     def __init__(self, journal: Journal) -> None:
         super().__init__(journal)
         self._loop = asyncio.get_running_loop()
+        self._waits = Waits(journal)
         self._thread: int | None = None
 
     def enter(self) -> None:
@@ -75,6 +78,30 @@ class BlockingContext(Facts):
                 asked, prompt, show=show, other_person=other_person, wait=timeout, wait_outcome=on_timeout
             )
         )  # fmt: skip
+
+    def sleep(self, duration: float | timedelta, *, name: str = "sleep") -> None:
+        """As Context.sleep."""
+        called = self._done(self._journal.begin("step", name, None, beside=self._is_beside()))
+        self._done(self._waits.sleep(called, duration))
+
+    def wait_for(self, name: str) -> Any:
+        """As Context.wait_for."""
+        called = self._done(self._journal.begin("tool", wait_name(name), None, beside=self._is_beside()))
+        return self._done(self._waits.signal(called, name))
+
+    def child(self, kind: str, input: Any = None, **facts: Any) -> Any:  # noqa: A002  the field's own word
+        """As Context.child."""
+        [output] = self.children(kind, [input], **facts)
+        return output
+
+    def children(self, kind: str, inputs: Sequence[Any], **facts: Any) -> list[Any]:
+        """As Context.children."""
+        asked = self._done(self._journal.begin("step", f"children:{kind}", None, beside=self._is_beside()))
+        outputs = []
+        for one in self._done(self._waits.submit(asked, kind, inputs, **facts)):
+            called = self._done(self._journal.begin("tool", f"child:{kind}", None, beside=self._is_beside()))
+            outputs.append(self._done(self._waits.child(called, one)))
+        return outputs
 
     def note(self, text: object) -> None:
         """As Context.note."""

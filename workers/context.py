@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, ParamSpec, TypeVar, overload
@@ -11,8 +11,10 @@ from uuid import UUID
 
 from ledger import State
 from ledger.errors import InvalidValue
+from ledger.signalling import wait_name
 from workers.call import CURRENT, outcome
 from workers.journal import Decision, Journal
+from workers.waits import Waits
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -76,6 +78,7 @@ class Context(Facts):
         super().__init__(journal)
         self._task = asyncio.current_task()
         self._tool = asyncio.Lock()
+        self._waits = Waits(journal)
 
     @overload
     async def step(self, name: str, fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T: ...
@@ -138,6 +141,35 @@ class Context(Facts):
         return await self._journal.decision(
             asked, prompt, show=show, other_person=other_person, wait=timeout, wait_outcome=on_timeout
         )
+
+    async def sleep(self, duration: float | timedelta, *, name: str = "sleep") -> None:
+        """Go on after so many seconds, by the database's clock; a longer sleep gives the run back and charges no attempt."""
+        await self._waits.sleep(await self._journal.begin("step", name, None, beside=self._is_beside()), duration)
+
+    async def wait_for(self, name: str) -> Any:
+        """Give the value of the next signal of this name; the run is parked until `ledger.signal(run_id, name, value)`.
+
+        A signal that came before the wait is kept; each is given once, in the order in which they came.
+        """
+        called = await self._journal.begin("tool", wait_name(name), None, beside=self._is_beside())
+        return await self._waits.signal(called, name)
+
+    async def child(self, kind: str, input: Any = None, **facts: Any) -> Any:  # noqa: A002  the field's own word
+        """Ask for a run and give its output when it has ended; this run is parked meanwhile. Raises ChildFailed.
+
+        The child is asked for once, whatever happens to this run. `facts`: `priority`, `delay`, `max_attempts`,
+        `deadline` and `tags`, as of `Ledger.submit`.
+        """
+        [output] = await self.children(kind, [input], **facts)
+        return output
+
+    async def children(self, kind: str, inputs: Sequence[Any], **facts: Any) -> list[Any]:
+        """Ask for a run with each input at once, and give their outputs in this order; as `child`."""
+        asked = await self._journal.begin("step", f"children:{kind}", None, beside=self._is_beside())
+        return [
+            await self._waits.child(await self._journal.begin("tool", f"child:{kind}", None, beside=self._is_beside()), one)
+            for one in await self._waits.submit(asked, kind, inputs, **facts)
+        ]
 
     async def note(self, text: object) -> None:
         """Add a remark to the history; not again where an earlier attempt has been."""

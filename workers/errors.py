@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from uuid import UUID
 
 
 class StepFailed(Exception):
@@ -19,6 +20,14 @@ class ToolFailed(StepFailed):
     """A tool's function raised, or whoever answered for the tool said that it failed."""
 
     what = "tool"
+
+
+class ChildFailed(Exception):
+    """A child ended otherwise than completed."""
+
+    def __init__(self, run_id: UUID, state: str, error_code: str | None) -> None:
+        self.run_id, self.state, self.error_code = run_id, state, error_code
+        super().__init__(f"child {run_id} ended as {state}" + (f" ({error_code})" if error_code else ""))
 
 
 class Unwind(BaseException):

@@ -14,7 +14,7 @@ from pydantic_core import to_jsonable_python
 
 from ledger import Lease, Ledger, State, Transition, log
 from ledger.approving import shown_sha256
-from ledger.errors import DatabaseUnavailable, InvalidValue, LeaseLost
+from ledger.errors import DatabaseUnavailable, InvalidValue, LeaseLost, VersionConflict
 from ledger.events import ApprovalRequested, Event, NoteAdded, StepCompleted, StepFailed
 from ledger.lifecycle import HANDLER_FAILED
 from ledger.run import Receipt
@@ -77,7 +77,7 @@ class Journal:
 
     async def begin(self, call: Call, name: str, fn: Callable[..., Any] | None, *, beside: bool) -> Called:
         """Find what is recorded of a call; raises HistoryMismatch, or InvalidValue."""
-        self._check_open()
+        self.check_open()
         if CURRENT.get() is not None:
             raise InvalidValue(call, name, "is asked for within another call: leave it to the handler itself")
         adapter = adapter_of(fn)
@@ -110,9 +110,9 @@ class Journal:
         steps += tool.error is None
         await self._move(tool, State.RUNNING, key=self._key(tool), cost_usd_delta=usd, step_count_delta=steps, **facts)
 
-    async def park_for_tool(self, tool: Called, args: Any, started: Any) -> NoReturn:
+    async def park_for_tool(self, tool: Called, args: Any, started: Any = None, **facts: Any) -> NoReturn:
         """Park the run until somebody answers for a tool."""
-        await self._park(tool, State.WAITING_TOOL, content={"input": _shown(args)}, output=_shown(started))
+        await self._park(tool, State.WAITING_TOOL, content={"input": _shown(args)}, output=_shown(started), **facts)
 
     async def decision(self, asked: Called, prompt: str, *, show: Any, other_person: bool, **wait: Any) -> Decision:
         """Give a person's recorded decision about exactly this, or park the run until there is one."""
@@ -190,13 +190,17 @@ class Journal:
             self.lease, state, park=True, name=called.name, key=self._key(called, "asked"), cost_usd_delta=usd,
             step_count_delta=steps, **facts,
         )  # fmt: skip
-        await self.persist(lambda: self._writer.close(command))
+        try:
+            await self.persist(lambda: self._writer.close(command))
+        except VersionConflict:
+            self.meter.add(usd, steps)
+            raise
         self.ending = Parked(f"{called.call} {called.name!r}")
         raise self.ending
 
     async def _until_written(self, write: Callable[[], Awaitable[R]]) -> R:
         while True:
-            self._check_open()
+            self.check_open()
             try:
                 written = await within(self.ledger.settings.lease_ttl_seconds, write())
             except DatabaseUnavailable as error:
@@ -226,7 +230,8 @@ class Journal:
             raise self.ending
         return Decision(answer.actor, answer.reason, answer.recorded_at, answer.output)
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise what has ended the attempt, if anything has."""
         if self.ending is not None:
             raise self.ending
         if self.stopped is not None:

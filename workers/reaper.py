@@ -12,6 +12,7 @@ from ledger import Ledger, Run, log
 from ledger.content import check_duration, check_int
 from ledger.database import fetch
 from ledger.errors import DatabaseUnavailable, LedgerError
+from workers.children import sweep
 from workers.patience import within
 
 PARTITIONS_SECONDS: Final = 3_600.0
@@ -72,6 +73,7 @@ class Reaper:
             if not await self._settled():
                 return []
             runs = await within(self.patience, self.ledger.reap(limit=self.limit))
+            await within(self.patience, sweep(self.ledger))
         except LedgerError as error:
             self._interrupt(str(error), self._clock())
             return []

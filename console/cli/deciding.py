@@ -1,8 +1,8 @@
-"""`runfold cancel`, `approve` and `reject`: what a person decides about a run."""
+"""`runfold cancel`, `approve`, `reject` and `signal`: what a person tells a run."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -35,6 +35,29 @@ async def reject(session: Session, run: RunId, *, reason: Reason = None, actor: 
     await _decide(session, run, granted=False, reason=reason, actor=actor)
 
 
+async def signal(
+    session: Session,
+    run: RunId,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name that the run waits for.")],
+    value: Annotated[
+        list[str] | None, typer.Argument(metavar="[VALUE]...", help="JSON, `-` for standard input, or key=text key:=json.")
+    ] = None,
+    *,
+    key: Annotated[str | None, typer.Option("--key", metavar="KEY", help="The same key and value signal once.")] = None,
+    actor: Actor = None,
+) -> None:
+    """Send a run a value under a name; it is kept until the run asks for it."""
+    from console.cli.prefix import find_run
+    from console.cli.values import payload
+
+    given = payload(value or [])
+    async with session.ledger() as ledger:
+        after = await ledger.signal(await find_run(ledger, run), name, given, actor=actor, key=key)
+    _write(session.out, after)
+    if after.available_at is None and not after.is_terminal:
+        session.out.talk("kept until the run asks for it")
+
+
 async def _decide(session: Session, run: str, *, granted: bool, reason: str | None, actor: str | None) -> None:
     from console.cli.prefix import find_run
 
@@ -56,5 +79,5 @@ def _write(out: Output, run: Run) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for name, body in (("cancel", cancel), ("approve", approve), ("reject", reject)):
+    for name, body in (("cancel", cancel), ("approve", approve), ("reject", reject), ("signal", signal)):
         command(app, name, panel="Decisions")(body)

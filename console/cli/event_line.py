@@ -39,6 +39,8 @@ _FACTS: Final[tuple[tuple[str, Callable[[Any], str]], ...]] = (
     ("prompt", compact),
     ("reason", compact),
     ("text", compact),
+    ("value", compact),
+    ("parent", lambda value: f"for {clean(value)}"),
     ("erased", lambda value: "payload erased" if value else ""),
 )
 

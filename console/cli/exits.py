@@ -19,7 +19,7 @@ MEANINGS: Final = {
     ERROR: "error: the database, its schema, the settings, or a defect",
     USAGE: "usage: an argument or value that cannot be accepted",
     NOT_FOUND: "not found: the run, version, project, kind or projection",
-    CONFLICT: "conflict: the run has ended, moved on, or was decided already; the key has other content; a projection is of another version, paused or not stopped",
+    CONFLICT: "conflict: the run has ended, moved on, or was decided already; the key has other content",
     INTEGRITY: "integrity failure: verify or drift found something, a projection stopped",
     UNHEALTHY: "unhealthy: doctor found something",
     INTERRUPTED: "interrupted by Ctrl-C",

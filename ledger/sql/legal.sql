@@ -51,6 +51,10 @@ AS $$
     'run.retried:waiting_tool:pending',
     'run.timed_out:running:timeout',
     'run.timed_out:waiting_approval:timeout',
+    'signal.received:pending:',
+    'signal.received:running:',
+    'signal.received:waiting_approval:',
+    'signal.received:waiting_tool:',
     'step.completed:running:',
     'step.completed:waiting_approval:',
     'step.completed:waiting_tool:',
@@ -71,5 +75,5 @@ AS $$
     'write.refused:waiting_approval:',
     'write.refused:waiting_tool:'
   ])
-  OR (p_to IS NULL AND split_part(p_type, '.', 1) <> ALL (ARRAY['approval', 'cancel', 'lease', 'note', 'payload', 'run', 'step', 'tool', 'write']) AND p_from = ANY (ARRAY['pending', 'running', 'waiting_approval', 'waiting_tool']))
+  OR (p_to IS NULL AND split_part(p_type, '.', 1) <> ALL (ARRAY['approval', 'cancel', 'lease', 'note', 'payload', 'run', 'signal', 'step', 'tool', 'write']) AND p_from = ANY (ARRAY['pending', 'running', 'waiting_approval', 'waiting_tool']))
 $$;

@@ -1,0 +1,247 @@
+"""Waits that give the run back: sleeps, signals and children; each ends once, whoever dies meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from ledger import Ledger, Run, State
+from ledger.errors import DuplicateKey, IllegalTransition, InvalidValue, PayloadTooLarge
+from ledger.events import RunRetried, SignalReceived, StepCompleted, ToolCompleted, ToolRequested
+from tests.integration.runs import claimed, types
+from tests.waiting import until
+from tests.workers.working import done, ended, reached, working
+from workers import Backoff, BlockingContext, ChildFailed, Context, Fail, Retry, handler
+from workers.children import sweep
+from workers.reaper import Reaper
+
+AT_ONCE = Backoff(first=0, jitter=0)
+
+
+@handler("short sleep")
+async def short_sleep(ctx: Context) -> str:
+    await ctx.sleep(0.05)
+    await ctx.sleep(0.05)
+    return "awake"
+
+
+@handler("long sleep")
+async def long_sleep(ctx: Context, seconds: float) -> int:
+    await ctx.sleep(seconds)
+    return await ctx.step("after", lambda: ctx.attempt)
+
+
+@handler("blocking waits")
+def blocking_waits(ctx: BlockingContext) -> Any:
+    ctx.sleep(0.4)
+    paid = ctx.wait_for("paid")
+    return [paid, ctx.child("square", 3)]
+
+
+@handler("order")
+async def order(ctx: Context) -> list[Any]:
+    first = await ctx.wait_for("paid")
+    await ctx.step("ship", lambda: None)
+    return [first, await ctx.wait_for("paid"), await ctx.wait_for("packed")]
+
+
+@handler("square")
+async def square(ctx: Context, number: int) -> int:
+    return number * number
+
+
+@handler("broken")
+async def broken(ctx: Context) -> Fail:
+    return Fail("acme.broken")
+
+
+@handler("parent", retry=AT_ONCE)
+async def parent(ctx: Context, numbers: list[int]) -> int | Retry:
+    found = await ctx.children("square", numbers)
+    again = await ctx.child("square", 10)
+    if ctx.attempt == 1:
+        return Retry()
+    return int(sum(found) + again)
+
+
+@handler("unlucky parent")
+async def unlucky_parent(ctx: Context) -> str:
+    try:
+        await ctx.child("broken", max_attempts=1)
+    except ChildFailed as failed:
+        return f"{failed.state} {failed.error_code}"
+    return "no"
+
+
+@pytest.fixture
+def short_beats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a long sleep be one of more than a fifth of a second."""
+    monkeypatch.setenv("RUNFOLD_HEARTBEAT_SECONDS", "0.2")
+    monkeypatch.setenv("RUNFOLD_LEASE_TTL_SECONDS", "5")
+
+
+@pytest.fixture
+async def ledger(short_beats: None, database: str) -> Any:
+    """The ledger of the project `test`, under those settings."""
+    async with Ledger.open(database, "test") as opened:
+        yield opened
+
+
+async def test_a_short_sleep_holds_the_run(ledger: Ledger) -> None:
+    run = await done(ledger, short_sleep)
+    assert run.output == "awake"
+    assert "lease.released" not in await types(ledger, run.run_id)
+
+
+async def test_a_long_sleep_gives_the_run_back_for_so_long_and_charges_no_attempt(ledger: Ledger) -> None:
+    run = await done(ledger, long_sleep, 0.5)
+    history = await ledger.history(run.run_id)
+    slept = next(event for event in history if isinstance(event, StepCompleted) and event.name == "sleep")
+    after = next(event for event in history if isinstance(event, StepCompleted) and event.name == "after")
+
+    assert (run.output, run.attempt_count) == (1, 1)
+    assert [event.type for event in history].count("lease.released") == 1
+    assert slept.recorded_at is not None
+    assert after.recorded_at is not None
+    assert (after.recorded_at - slept.recorded_at).total_seconds() >= 0.5
+
+
+async def test_a_sleep_whose_worker_died_ends_at_the_same_time(ledger: Ledger) -> None:
+    """The step is recorded and the run not yet given back: whoever takes it up sleeps for the rest only."""
+    run = await ledger.submit("long sleep", 0.5)
+    [lease] = await ledger.claim("dies", ttl=0.05)
+    await ledger.append(lease, StepCompleted(name="sleep", output={"seconds": 0.5}))
+    await until(ledger.reap)
+    async with working(ledger, long_sleep):
+        ended_run = await ended(ledger, run)
+    history = await ledger.history(run.run_id)
+    assert ended_run.output == 2
+    assert [event.name for event in history if isinstance(event, StepCompleted)] == ["sleep", "after"]
+
+
+async def test_signals_are_kept_in_order_and_each_is_given_once(ledger: Ledger) -> None:
+    run = await ledger.submit("order")
+    await ledger.signal(run.run_id, "paid", {"n": 1}, actor="bank")
+    async with working(ledger, order):
+        await reached(ledger, run, State.WAITING_TOOL)
+        await until(lambda: parked(ledger, run))
+        kept = await ledger.signal(run.run_id, "packed", "early")
+        assert kept.available_at is None
+        await ledger.signal(run.run_id, "paid", {"n": 2}, actor="bank", key="second payment")
+        again = await ledger.signal(run.run_id, "paid", {"n": 2}, actor="bank", key="second payment")
+        finished = await ended(ledger, run)
+
+    assert again.run_id == run.run_id
+    assert finished.output == [{"n": 1}, {"n": 2}, "early"]
+    assert finished.attempt_count == 1
+    history = await ledger.history(run.run_id)
+    assert [(event.name, event.value) for event in history if isinstance(event, SignalReceived)] == [
+        ("paid", {"n": 1}), ("packed", "early"),
+    ]  # fmt: skip
+    assert [event.name for event in history if isinstance(event, ToolRequested)] == [
+        "signal:paid", "signal:paid#2", "signal:packed",
+    ]  # fmt: skip
+    with pytest.raises(DuplicateKey):
+        await ledger.signal(run.run_id, "paid", {"n": 3}, key="second payment")
+    with pytest.raises(IllegalTransition, match="ended"):
+        await ledger.signal(run.run_id, "paid")
+
+
+async def parked(ledger: Ledger, run: Run) -> bool:
+    """Tell whether the run waits and nobody holds it."""
+    return (await ledger.get(run.run_id)).is_parked
+
+
+async def test_signals_that_come_while_the_run_begins_to_wait_are_not_lost(ledger: Ledger) -> None:
+    runs = [await ledger.submit("order") for _ in range(8)]
+
+    async def send(run: Run) -> None:
+        for number in range(2):
+            await ledger.signal(run.run_id, "paid", number)
+        await ledger.signal(run.run_id, "packed", "box")
+
+    async with working(ledger, order):
+        await asyncio.gather(*(send(run) for run in runs))
+        outputs = [(await ended(ledger, run)).output for run in runs]
+    assert outputs == [[0, 1, "box"]] * 8
+
+
+async def test_a_signal_that_makes_no_sense_is_refused(ledger: Ledger) -> None:
+    run = await ledger.submit("order")
+    for wrong in ("", "x" * 101, "a\x00"):
+        with pytest.raises(InvalidValue):
+            await ledger.signal(run.run_id, wrong)
+    with pytest.raises(PayloadTooLarge):
+        await ledger.signal(run.run_id, "paid", "x" * 70_000)
+    assert await types(ledger, run.run_id) == ["run.submitted"]
+
+
+async def test_a_parent_goes_on_with_its_childrens_outputs_and_asks_for_each_once(ledger: Ledger) -> None:
+    run = await ledger.submit("parent", [1, 2, 3])
+    async with working(ledger, parent, square):
+        finished = await ended(ledger, run)
+
+    assert (finished.output, finished.attempt_count) == (114, 2)
+    history = await ledger.history(run.run_id)
+    assert [event.error_detail for event in history if isinstance(event, RunRetried)] == [None]
+    squares = await ledger.list(kind="square")
+    assert sorted(one.output for one in squares) == [1, 4, 9, 100]
+    first = (await ledger.history(squares[0].run_id))[0]
+    assert getattr(first, "parent", None) == str(run.run_id)
+
+
+async def test_a_child_that_fails_is_an_error_of_its_parent(ledger: Ledger) -> None:
+    run = await ledger.submit("unlucky parent")
+    async with working(ledger, unlucky_parent, broken):
+        assert (await ended(ledger, run)).output == "failed acme.broken"
+
+
+async def test_a_parent_whose_child_was_called_off_by_a_person_is_found_by_the_sweep(ledger: Ledger) -> None:
+    run = await ledger.submit("unlucky parent")
+    async with working(ledger, unlucky_parent):
+        await until(lambda: parked(ledger, run))
+        [child] = await ledger.list(kind="broken")
+        await ledger.cancel(child.run_id, actor="ann", reason="not needed")
+        assert (await ledger.get(run.run_id)).is_parked
+        reaper = Reaper(ledger, every=0.05, grace=0)
+        await until(lambda: swept(reaper, ledger, run))
+        assert (await ended(ledger, run)).output == "cancelled None"
+    assert await sweep(ledger) == 0
+
+
+async def swept(reaper: Reaper, ledger: Ledger, run: Run) -> bool:
+    """Let the reaper look; tell whether the run has its answer."""
+    await reaper.tick()
+    return not await parked(ledger, run)
+
+
+async def test_two_that_answer_for_a_child_at_once_answer_once(ledger: Ledger) -> None:
+    run = await ledger.submit("unlucky parent")
+    async with working(ledger, unlucky_parent):
+        await until(lambda: parked(ledger, run))
+    [child] = await ledger.list(kind="broken")
+    await ledger.cancel(child.run_id, actor="ann")
+
+    assert sum(await asyncio.gather(*(sweep(ledger) for _ in range(5)))) == 1
+    answers = [event for event in await ledger.history(run.run_id) if event.type in {"tool.completed", "tool.failed"}]
+    assert len(answers) == 1
+
+
+async def test_a_plain_function_waits_alike(ledger: Ledger) -> None:
+    run = await ledger.submit("blocking waits")
+    async with working(ledger, blocking_waits, square):
+        await ledger.signal(run.run_id, "paid", 5)
+        finished = await ended(ledger, run)
+    assert finished.output == [5, 9]
+    assert finished.attempt_count == 1
+
+
+async def test_a_signal_to_a_run_that_waits_for_a_tool_is_kept_and_answers_no_tool(ledger: Ledger) -> None:
+    lease = await claimed(ledger)
+    await ledger.transition(lease, "waiting_tool", park=True, name="browser")
+    await ledger.signal(lease.run_id, "browser", 1)
+    history = await ledger.history(lease.run_id)
+    assert (await ledger.get(lease.run_id)).available_at is None
+    assert not any(isinstance(event, ToolCompleted) for event in history)

@@ -1,0 +1,112 @@
+"""What a handler waits for besides tools and people: a time, a signal, the runs that it asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from pydantic_core import to_jsonable_python
+
+from ledger import Run, Submit
+from ledger.content import check_duration
+from ledger.database import fetch
+from ledger.errors import VersionConflict
+from ledger.lifecycle import TERMINAL
+from ledger.signalling import kept
+from workers.call import Called
+from workers.children import answer, outcome_of
+from workers.errors import Asleep, ChildFailed, Parked, ToolFailed
+from workers.journal import Journal
+
+SLICE_SECONDS: Final = 0.25
+_NOW: Final = "SELECT clock_timestamp() AS now"
+
+
+class Waits:
+    """The waits of one attempt; each gives the run back, so that it costs nothing while it lasts."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal, self._ledger = journal, journal.ledger
+
+    async def sleep(self, called: Called, duration: float | timedelta) -> None:
+        """Record when the sleep began; hold the run through a short rest of it, give it back for a long one."""
+        journal = self._journal
+        seconds = check_duration("seconds", duration).total_seconds()
+        if called.recorded is None:
+            called.output = {"seconds": seconds}
+            await journal.record(called)
+        elif not called.beside and (await journal.recalled()).replaying:
+            return  # what came after it is recorded, so it is over
+        else:
+            seconds = await self._left(called.recorded.asked.recorded_at, called.output["seconds"])
+        if seconds > self._ledger.settings.heartbeat_seconds and not called.beside:
+            journal.ending = Asleep(seconds)
+            raise journal.ending
+        end = asyncio.get_running_loop().time() + seconds
+        while (left := end - asyncio.get_running_loop().time()) > 0:
+            journal.check_open()
+            await asyncio.sleep(min(left, SLICE_SECONDS))
+
+    async def _left(self, since: datetime | None, seconds: float) -> float:
+        assert since is not None
+        [row] = await self._journal.persist(lambda: fetch(self._ledger.pool, _NOW))
+        passed: timedelta = row["now"] - since
+        return max(seconds - passed.total_seconds(), 0.0)
+
+    async def signal(self, called: Called, name: str) -> Any:
+        """Give the value of the next signal of this name: one that was kept, or the answer to a parked wait."""
+        journal, run_id = self._journal, self._journal.lease.run_id
+        while not called.is_answered:
+            events = await journal.persist(lambda: self._ledger.history(run_id))
+            if (found := kept(events, name)) is not None:
+                await journal.request(called, {"signal": name})
+                called.output = found.value
+                await journal.respond(called)
+                break
+            try:
+                await journal.park_for_tool(called, {"signal": name}, expected_version=events[-1].version)
+            except VersionConflict:
+                continue  # a signal may have come
+        return called.result()
+
+    async def submit(self, called: Called, kind: str, inputs: Sequence[Any], **facts: Any) -> list[UUID]:
+        """Ask for a child with each input, once however often this is repeated; give their ids."""
+        if not called.is_answered:
+            journal = self._journal
+            asked = [
+                Submit(
+                    kind=kind, input=to_jsonable_python(one), key=f"{called.key}/{number}", parent=journal.lease.run_id, **facts
+                )
+                for number, one in enumerate(inputs, 1)
+            ]
+            made = await journal.persist(lambda: self._ledger.submit_many(asked)) if asked else []
+            called.output = [str(one.run_id) for one in made]
+            await journal.record(called)
+        return [UUID(one) for one in called.output]
+
+    async def child(self, called: Called, child_id: UUID) -> Any:
+        """Give a child's output when it has ended; raise ChildFailed when it did not complete."""
+        if not called.is_answered:
+            journal = self._journal
+            child = await self._child(child_id)
+            if child.state not in TERMINAL:
+                try:
+                    await journal.park_for_tool(called, {"child": str(child_id)})
+                except Parked:
+                    if (await self._child(child_id)).state in TERMINAL:  # it ended before anybody saw the wait
+                        await answer(self._ledger, [journal.lease.run_id])
+                    raise
+            await journal.request(called, {"child": str(child_id)})
+            called.output, called.error = outcome_of(child)
+            await journal.respond(called)
+        try:
+            return called.result()
+        except ToolFailed as failed:
+            ended = await self._child(child_id)
+            raise ChildFailed(child_id, ended.state, ended.error_code) from failed
+
+    async def _child(self, child_id: UUID) -> Run:
+        return await self._journal.persist(lambda: self._ledger.get(child_id))
