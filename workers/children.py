@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,6 +12,7 @@ from ledger.errors import IllegalTransition, LeaseRequired, VersionConflict
 from ledger.lifecycle import HANDLER_FAILED
 
 PAGE: Final = 1_000
+TRIES: Final = 5
 _PARKED: Final = """
 SELECT p.run_id FROM ledger.run_state AS p
 WHERE p.project_id = $1 AND p.state = 'waiting_tool' AND p.token IS NULL AND p.available_at IS NULL AND p.run_id > $2
@@ -51,16 +51,23 @@ async def sweep(ledger: Ledger) -> int:
 
 async def answer(ledger: Ledger, parents: Sequence[UUID]) -> int:
     """Answer those of these runs that wait for a child which has ended; any number of processes may, one of them does."""
-    rows = await fetch(ledger.pool, _ENDED, ledger.project_id, list(parents)) if parents else []
     answered = 0
-    for row in rows:
-        output, error = outcome_of(await ledger.get(row["child_id"]))
-        facts: dict[str, Any] = {"output": output} if error is None else {"error_code": HANDLER_FAILED, "error_detail": error}
-        # Whoever was faster has answered this wait: the version is another.
-        with suppress(VersionConflict, IllegalTransition, LeaseRequired):
-            await ledger.transition(row["run_id"], State.RUNNING, expected_version=row["version"], **facts)
-            answered += 1
+    for _ in range(TRIES):
+        rows = await fetch(ledger.pool, _ENDED, ledger.project_id, list(parents)) if parents else []
+        if not rows:
+            break
+        answered += sum([await _answered(ledger, row) for row in rows])
     return answered
+
+
+async def _answered(ledger: Ledger, row: Mapping[str, Any]) -> bool:
+    output, error = outcome_of(await ledger.get(row["child_id"]))
+    facts: dict[str, Any] = {"output": output} if error is None else {"error_code": HANDLER_FAILED, "error_detail": error}
+    try:
+        await ledger.transition(row["run_id"], State.RUNNING, expected_version=row["version"], **facts)
+    except (VersionConflict, IllegalTransition, LeaseRequired):
+        return False  # answered by whoever was faster; or a late beat was noted meanwhile, and it still waits
+    return True
 
 
 def outcome_of(child: Run) -> tuple[Any, dict[str, str] | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -13,7 +14,7 @@ from pydantic_core import to_jsonable_python
 from ledger import Run, Submit
 from ledger.content import check_duration
 from ledger.database import fetch
-from ledger.errors import VersionConflict
+from ledger.errors import LedgerError, VersionConflict
 from ledger.lifecycle import TERMINAL
 from ledger.signalling import kept
 from workers.call import Called
@@ -96,7 +97,7 @@ class Waits:
                 try:
                     await journal.park_for_tool(called, {"child": str(child_id)})
                 except Parked:
-                    if (await self._child(child_id)).state in TERMINAL:  # it ended before anybody saw the wait
+                    with suppress(LedgerError):  # it may have ended before anybody could see the wait
                         await answer(self._ledger, [journal.lease.run_id])
                     raise
             await journal.request(called, {"child": str(child_id)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.workers.working import done, ended, reached, working
 from workers import Backoff, BlockingContext, ChildFailed, Context, Fail, Retry, handler
 from workers.children import sweep
 from workers.reaper import Reaper
+from workers.waits import Waits
 
 AT_ONCE = Backoff(first=0, jitter=0)
 
@@ -215,6 +217,22 @@ async def swept(reaper: Reaper, ledger: Ledger, run: Run) -> bool:
     """Let the reaper look; tell whether the run has its answer."""
     await reaper.tick()
     return not await parked(ledger, run)
+
+
+async def test_a_child_that_ends_just_before_its_parent_parks_wakes_it(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    look = Waits._child  # noqa: SLF001  the moment between the look and the parking
+
+    async def look_and_let_it_end(waits: Waits, child_id: UUID) -> Run:
+        child = await look(waits, child_id)
+        for lease in await ledger.claim("other", kinds=["broken"]):
+            await ledger.transition(lease, "completed")
+        return child
+
+    monkeypatch.setattr(Waits, "_child", look_and_let_it_end)
+    run = await ledger.submit("unlucky parent")
+    async with working(ledger, unlucky_parent):
+        assert (await ended(ledger, run)).output == "no"
+    assert "child:broken" in [event.name for event in await ledger.history(run.run_id) if isinstance(event, ToolRequested)]
 
 
 async def test_two_that_answer_for_a_child_at_once_answer_once(ledger: Ledger) -> None:
