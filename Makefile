@@ -3,7 +3,7 @@ BIN  := .venv/bin
 UV   := $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format soak bench lock sql schema clean
+.PHONY: help demo test check format soak bench peers lock sql schema clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -32,9 +32,15 @@ soak: .venv/.ready ## Kill, freeze and cut off workers for half an hour, in a ra
 bench: .venv/.ready ## Measure the write path against the raw limit, as ratios, and the full runtime
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.running
+	$(BIN)/python -m benchmarks.folding
+
+peers: .venv/.ready ## Install what benchmarks compare with, in a virtual environment of its own
+	$(PY) -m venv .venv-peers
+	$(UV) pip install -q -p .venv-peers/bin/python --require-hashes -r benchmarks/peers.lock
 
 lock: .venv/.ready ## Re-pin the dependencies with hashes
 	$(UV) pip compile -q pyproject.toml --universal --python-version 3.11 --group dev --generate-hashes --no-annotate --no-header -o requirements.lock
+	$(UV) pip compile -q benchmarks/peers.in --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -o benchmarks/peers.lock
 
 sql: .venv/.ready ## Regenerate the SQL that is compiled from the Python declarations
 	$(BIN)/python -m projections.compile

@@ -9,7 +9,7 @@ from projections.fold import count, last
 from projections.projection import Projection
 from projections.sources import earlier, of_run
 
-_ON: Final = frozenset({*MOVES, FIRST})
+_ON: Final = frozenset({FIRST, *(type_ for type_, moves in MOVES.items() if any(state for _, state in moves))})
 
 RUN_COUNTS: Final = Projection(
     "run_counts",
