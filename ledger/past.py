@@ -21,7 +21,7 @@ MAX_FOLDED: Final = 1_000
 
 _DIALECT: Final = asyncpg.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own gap
 _BOUNDS: Final = """
-SELECT clock_timestamp() AS now,
+SELECT ledger.now() AS now,
   (SELECT created_at FROM ledger.run_state WHERE project_id = $1 ORDER BY run_id LIMIT 1) AS first
 """
 _FOLDED: Final = """

@@ -17,6 +17,7 @@ from ledger.database import sqlalchemy_url
 SCHEMA: Final = "ledger"
 
 OBJECTS: Final = (
+    "now",
     "uuid7",
     "uuid7_floor",
     "payload_hash",

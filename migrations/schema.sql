@@ -50,7 +50,7 @@ BEGIN
       FOR UPDATE
     ) AS s
   ), n AS MATERIALIZED (
-    SELECT g.*, g.version + 1 AS next, greatest(clock_timestamp(), g.updated_at) AS recorded_at,
+    SELECT g.*, g.version + 1 AS next, greatest(ledger.now(), g.updated_at) AS recorded_at,
       ledger.payload_hash(g.salt, g.body) AS payload_hash
     FROM g
   ), p AS (
@@ -116,7 +116,7 @@ BEGIN
     SELECT t.*, t.version + 1 AS next, CASE WHEN t.held THEN 'cancel.requested' ELSE 'run.cancelled' END AS type,
       CASE WHEN NOT t.held THEN 'cancelled' END AS state, ledger.payload_hash(t.salt, p_body) AS payload_hash
     FROM (
-      SELECT g.*, greatest(clock_timestamp(), g.updated_at) AS recorded_at,
+      SELECT g.*, greatest(ledger.now(), g.updated_at) AS recorded_at,
         CASE WHEN p_body IS NOT NULL THEN sha256(seed || uuid_send(g.run_id)) END AS salt
       FROM g WHERE NOT g.repeated
     ) AS t
@@ -157,7 +157,7 @@ BEGIN
   WITH n AS MATERIALIZED (
     SELECT k.*, k.version + 1 AS token, k.attempt_count + (k.state = 'pending')::int AS attempt, k.recorded_at + p_ttl AS lease_until
     FROM (
-      SELECT s.*, greatest(clock_timestamp(), s.updated_at) AS recorded_at
+      SELECT s.*, greatest(ledger.now(), s.updated_at) AS recorded_at
       FROM (
         SELECT s.* FROM (
           SELECT k.kind, r.from_priority, r.from_run, r.below_priority
@@ -183,7 +183,7 @@ BEGIN
           FROM ledger.run_state AS s
           WHERE s.project_id = p_project AND s.kind = range.kind AND s.available_at IS NOT NULL
             AND (s.priority, s.run_id) >= (range.from_priority, range.from_run) AND s.priority < range.below_priority
-            AND s.available_at <= clock_timestamp()
+            AND s.available_at <= ledger.now()
           ORDER BY s.priority, s.run_id
           LIMIT p_limit
           FOR UPDATE SKIP LOCKED
@@ -641,7 +641,7 @@ BEGIN
     SELECT t.*, greatest(t.was_until, t.recorded_at + t.ttl) AS lease_until,
       CASE WHEN t.recorded_at > t.was_until
         THEN least(floor(extract(epoch FROM t.recorded_at - t.was_until) * 1000), 2147483647)::int END AS late_ms
-    FROM (SELECT g.*, greatest(clock_timestamp(), g.updated_at) AS recorded_at FROM g) AS t
+    FROM (SELECT g.*, greatest(ledger.now(), g.updated_at) AS recorded_at FROM g) AS t
   ), e AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, token, lease_until, late_ms, hash)
     SELECT p_project, n.run_id, n.version + 1, n.recorded_at, 'lease.heartbeat', n.worker_id, n.token, n.lease_until, n.late_ms,
@@ -826,6 +826,10 @@ BEGIN
   RETURN made;
 END $$;
 
+CREATE FUNCTION ledger.now() RETURNS timestamp with time zone
+    LANGUAGE sql PARALLEL SAFE
+    AS $$ SELECT clock_timestamp() $$;
+
 CREATE FUNCTION ledger.payload_hash(salt bytea, body text) RETURNS bytea
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ SELECT sha256('runfold/payload/v1\012'::bytea || salt || convert_to(body, 'UTF8')) $$;
@@ -932,7 +936,7 @@ CREATE FUNCTION ledger.reap(p_project text, p_actor text, p_limit integer) RETUR
     AS $$
 #variable_conflict use_column
 DECLARE
-  moment timestamptz := clock_timestamp(); -- a variable, because an index is not searched for a volatile function
+  moment timestamptz := ledger.now(); -- a variable, because an index is not searched for a volatile function
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
   RETURN QUERY
@@ -953,7 +957,7 @@ BEGIN
     SELECT s.*, s.deadline <= s.now AS overdue, s.lease_until <= s.now AS lapsed
     FROM first
     CROSS JOIN LATERAL (
-      SELECT s.*, greatest(clock_timestamp(), s.updated_at) AS now FROM ledger.run_state AS s
+      SELECT s.*, greatest(ledger.now(), s.updated_at) AS now FROM ledger.run_state AS s
       WHERE s.project_id = p_project AND s.run_id = first.run_id AND s.completed_at IS NULL
       FOR UPDATE SKIP LOCKED
     ) AS s
@@ -1066,7 +1070,7 @@ BEGIN
       SELECT s.* FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = c.run_id FOR UPDATE
     ) AS s
   ), n AS MATERIALIZED (
-    SELECT g.*, g.version + 1 AS next, greatest(clock_timestamp(), g.updated_at) AS recorded_at
+    SELECT g.*, g.version + 1 AS next, greatest(ledger.now(), g.updated_at) AS recorded_at
     FROM g
     WHERE g.refused
       AND NOT EXISTS (
@@ -1154,7 +1158,7 @@ BEGIN
       CASE WHEN NOT t.cancels AND p_type = 'lease.released' THEN greatest(t.attempt_count - 1, 0) END AS attempt,
       CASE WHEN NOT t.cancels THEN t.recorded_at + coalesce(t.delay, '0') END AS available_at,
       ledger.payload_hash(t.salt, t.body) AS payload_hash
-    FROM (SELECT g.*, greatest(clock_timestamp(), g.updated_at) AS recorded_at FROM g) AS t
+    FROM (SELECT g.*, greatest(ledger.now(), g.updated_at) AS recorded_at FROM g) AS t
   ), p AS (
     INSERT INTO ledger.payload (project_id, run_id, version, salt, body)
     SELECT p_project, n.run_id, n.next, n.salt, n.body::json FROM n WHERE n.body IS NOT NULL
@@ -1231,7 +1235,7 @@ BEGIN
     SELECT u.*, u.recorded_at + coalesce(u.delay, '0') AS available_at, coalesce(u.deadline_at, u.recorded_at + u.deadline_in) AS deadline,
       CASE WHEN u.input IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
     FROM (
-      SELECT a.*, clock_timestamp() AS recorded_at
+      SELECT a.*, ledger.now() AS recorded_at
       FROM unnest(ids, fresh, p_kinds, p_inputs, p_keys, p_priorities, p_delays, p_max_attempts, p_deadlines, p_deadlines_in,
         p_tags) WITH ORDINALITY
         AS a (run_id, fresh, kind, input, key, priority, delay, max_attempts, deadline_at, deadline_in, tags, ordinal)
@@ -1354,7 +1358,7 @@ BEGIN
           AS new_wait_outcome,
         ledger.payload_hash(g.salt, g.body) AS payload_hash
       FROM (
-        SELECT c.*, s.*, greatest(clock_timestamp(), s.updated_at) AS recorded_at,
+        SELECT c.*, s.*, greatest(ledger.now(), s.updated_at) AS recorded_at,
           CASE WHEN c.body IS NOT NULL THEN sha256(seed || uuid_send(c.run_id)) END AS salt,
           c.state = 'running' OR (c.state IN ('waiting_tool', 'waiting_approval') AND c.park IS NOT TRUE) AS keeps,
           c.state = 'running' AND s.held_token IS NULL AS answers_parked
@@ -1695,6 +1699,11 @@ REVOKE ALL ON FUNCTION ledger.legal(p_type text, p_from text, p_to text) FROM PU
 
 REVOKE ALL ON FUNCTION ledger.make_partitions(p_months_ahead integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.make_partitions(p_months_ahead integer) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.now() FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.now() TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.now() TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.now() TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_worker;

@@ -31,5 +31,5 @@ APPROVALS: Final = Projection(
         "reason": first(field("reason"), DECIDED),
         "waited": greatest(since(_ASKED), DECIDED),
     },
-    derived={"waiting_for": "CASE WHEN decided_at IS NULL THEN clock_timestamp() - asked_at END"},
+    derived={"waiting_for": "CASE WHEN decided_at IS NULL THEN ledger.now() - asked_at END"},
 )

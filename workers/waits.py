@@ -23,7 +23,7 @@ from workers.errors import Asleep, ChildFailed, Parked, ToolFailed
 from workers.journal import Journal
 
 SLICE_SECONDS: Final = 0.25
-_NOW: Final = "SELECT clock_timestamp() AS now"
+_NOW: Final = "SELECT ledger.now() AS now"
 
 
 class Waits:

@@ -52,7 +52,7 @@ BEGIN
       FOR UPDATE
     ) AS s
   ), n AS MATERIALIZED (
-    SELECT g.*, g.version + 1 AS next, greatest(clock_timestamp(), g.updated_at) AS recorded_at,
+    SELECT g.*, g.version + 1 AS next, greatest(ledger.now(), g.updated_at) AS recorded_at,
       ledger.payload_hash(g.salt, g.body) AS payload_hash
     FROM g
   ), p AS (

@@ -32,7 +32,7 @@ BEGIN
     SELECT t.*, t.version + 1 AS next, CASE WHEN t.held THEN 'cancel.requested' ELSE 'run.cancelled' END AS type,
       CASE WHEN NOT t.held THEN 'cancelled' END AS state, ledger.payload_hash(t.salt, p_body) AS payload_hash
     FROM (
-      SELECT g.*, greatest(clock_timestamp(), g.updated_at) AS recorded_at,
+      SELECT g.*, greatest(ledger.now(), g.updated_at) AS recorded_at,
         CASE WHEN p_body IS NOT NULL THEN sha256(seed || uuid_send(g.run_id)) END AS salt
       FROM g WHERE NOT g.repeated
     ) AS t

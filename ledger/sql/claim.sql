@@ -36,7 +36,7 @@ BEGIN
   WITH n AS MATERIALIZED (
     SELECT k.*, k.version + 1 AS token, k.attempt_count + (k.state = 'pending')::int AS attempt, k.recorded_at + p_ttl AS lease_until
     FROM (
-      SELECT s.*, greatest(clock_timestamp(), s.updated_at) AS recorded_at
+      SELECT s.*, greatest(ledger.now(), s.updated_at) AS recorded_at
       FROM (
         SELECT s.* FROM (
           SELECT k.kind, r.from_priority, r.from_run, r.below_priority
@@ -62,7 +62,7 @@ BEGIN
           FROM ledger.run_state AS s
           WHERE s.project_id = p_project AND s.kind = range.kind AND s.available_at IS NOT NULL
             AND (s.priority, s.run_id) >= (range.from_priority, range.from_run) AND s.priority < range.below_priority
-            AND s.available_at <= clock_timestamp()
+            AND s.available_at <= ledger.now()
           ORDER BY s.priority, s.run_id
           LIMIT p_limit
           FOR UPDATE SKIP LOCKED

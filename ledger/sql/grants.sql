@@ -8,7 +8,7 @@ GRANT SELECT ON ledger.event, ledger.payload, ledger.run_state, ledger.run, ledg
   ledger.projection, ledger.projection_skip, ledger.feed_generation, ledger.event_position
   TO runfold_worker, runfold_reader, runfold_projector;
 GRANT EXECUTE ON FUNCTION ledger.state_at, ledger.history, ledger.rebuild_run_state, ledger.drift_run_state,
-  ledger.event_hash, ledger.payload_hash, ledger.read_run, ledger.refuse_version, ledger.feed_guard, ledger.feed_now,
+  ledger.event_hash, ledger.payload_hash, ledger.read_run, ledger.now, ledger.refuse_version, ledger.feed_guard, ledger.feed_now,
   ledger.feed_cut, ledger.feed_next, ledger.feed_page
   TO runfold_worker, runfold_reader, runfold_projector;
 GRANT EXECUTE ON FUNCTION ledger.submit, ledger.claim, ledger.heartbeat, ledger.transition, ledger.requeue, ledger.cancel,

@@ -34,7 +34,7 @@ BEGIN
     SELECT t.*, greatest(t.was_until, t.recorded_at + t.ttl) AS lease_until,
       CASE WHEN t.recorded_at > t.was_until
         THEN least(floor(extract(epoch FROM t.recorded_at - t.was_until) * 1000), 2147483647)::int END AS late_ms
-    FROM (SELECT g.*, greatest(clock_timestamp(), g.updated_at) AS recorded_at FROM g) AS t
+    FROM (SELECT g.*, greatest(ledger.now(), g.updated_at) AS recorded_at FROM g) AS t
   ), e AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, token, lease_until, late_ms, hash)
     SELECT p_project, n.run_id, n.version + 1, n.recorded_at, 'lease.heartbeat', n.worker_id, n.token, n.lease_until, n.late_ms,

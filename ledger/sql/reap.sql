@@ -23,7 +23,7 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
-  moment timestamptz := clock_timestamp(); -- a variable, because an index is not searched for a volatile function
+  moment timestamptz := ledger.now(); -- a variable, because an index is not searched for a volatile function
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
   RETURN QUERY
@@ -44,7 +44,7 @@ BEGIN
     SELECT s.*, s.deadline <= s.now AS overdue, s.lease_until <= s.now AS lapsed
     FROM first
     CROSS JOIN LATERAL (
-      SELECT s.*, greatest(clock_timestamp(), s.updated_at) AS now FROM ledger.run_state AS s
+      SELECT s.*, greatest(ledger.now(), s.updated_at) AS now FROM ledger.run_state AS s
       WHERE s.project_id = p_project AND s.run_id = first.run_id AND s.completed_at IS NULL
       FOR UPDATE SKIP LOCKED
     ) AS s

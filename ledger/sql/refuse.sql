@@ -32,7 +32,7 @@ BEGIN
       SELECT s.* FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = c.run_id FOR UPDATE
     ) AS s
   ), n AS MATERIALIZED (
-    SELECT g.*, g.version + 1 AS next, greatest(clock_timestamp(), g.updated_at) AS recorded_at
+    SELECT g.*, g.version + 1 AS next, greatest(ledger.now(), g.updated_at) AS recorded_at
     FROM g
     WHERE g.refused
       AND NOT EXISTS (

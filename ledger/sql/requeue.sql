@@ -53,7 +53,7 @@ BEGIN
       CASE WHEN NOT t.cancels AND p_type = 'lease.released' THEN greatest(t.attempt_count - 1, 0) END AS attempt,
       CASE WHEN NOT t.cancels THEN t.recorded_at + coalesce(t.delay, '0') END AS available_at,
       ledger.payload_hash(t.salt, t.body) AS payload_hash
-    FROM (SELECT g.*, greatest(clock_timestamp(), g.updated_at) AS recorded_at FROM g) AS t
+    FROM (SELECT g.*, greatest(ledger.now(), g.updated_at) AS recorded_at FROM g) AS t
   ), p AS (
     INSERT INTO ledger.payload (project_id, run_id, version, salt, body)
     SELECT p_project, n.run_id, n.next, n.salt, n.body::json FROM n WHERE n.body IS NOT NULL

@@ -49,7 +49,7 @@ BEGIN
     SELECT u.*, u.recorded_at + coalesce(u.delay, '0') AS available_at, coalesce(u.deadline_at, u.recorded_at + u.deadline_in) AS deadline,
       CASE WHEN u.input IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
     FROM (
-      SELECT a.*, clock_timestamp() AS recorded_at
+      SELECT a.*, ledger.now() AS recorded_at
       FROM unnest(ids, fresh, p_kinds, p_inputs, p_keys, p_priorities, p_delays, p_max_attempts, p_deadlines, p_deadlines_in,
         p_tags) WITH ORDINALITY
         AS a (run_id, fresh, kind, input, key, priority, delay, max_attempts, deadline_at, deadline_in, tags, ordinal)

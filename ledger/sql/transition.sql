@@ -54,7 +54,7 @@ BEGIN
           AS new_wait_outcome,
         ledger.payload_hash(g.salt, g.body) AS payload_hash
       FROM (
-        SELECT c.*, s.*, greatest(clock_timestamp(), s.updated_at) AS recorded_at,
+        SELECT c.*, s.*, greatest(ledger.now(), s.updated_at) AS recorded_at,
           CASE WHEN c.body IS NOT NULL THEN sha256(seed || uuid_send(c.run_id)) END AS salt,
           c.state = 'running' OR (c.state IN ('waiting_tool', 'waiting_approval') AND c.park IS NOT TRUE) AS keeps,
           c.state = 'running' AND s.held_token IS NULL AS answers_parked

@@ -1,0 +1,238 @@
+"""A pytest plugin for programs that use Runfold: a real ledger for every test, whose time, crashes and people it commands.
+
+The fixture `runfold` is a `Kit`. In an async test use `async with runfold as kit`; in a plain one `runfold.run(story)`, where
+`story` is an `async def` that takes the kit. Every test ends with `verify`. RUNFOLD_ENV=production is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from ledger import Lease, Ledger, Run, schema
+from ledger.content import check_duration
+from ledger.database import driver_url
+from ledger.embedded import EmbeddedPostgres
+from ledger.errors import ConfigurationError, InvalidValue, LeaseLost
+from ledger.events import Event, StepCompleted
+from ledger.run import Receipt
+from ledger.settings import Settings
+from workers.children import sweep
+from workers.handlers import Source
+from workers.worker import Worker
+
+T = TypeVar("T")
+PROJECT: Final = "test"
+MARK: Final = "runfold test kit"
+"""The comment on a database whose clock may be moved: one that this module made."""
+LOOK_SECONDS: Final = 0.02
+_FAST: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
+_STANDING: Final = """
+SELECT count(*) FILTER (WHERE s.token IS NOT NULL) AS held, count(*) FILTER (WHERE s.available_at <= ledger.now()) AS claimable
+FROM ledger.run_state AS s WHERE s.project_id = $1 AND s.kind = ANY ($2) AND s.completed_at IS NULL
+"""
+_MARKED: Final = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()"
+_CLOCK: Final = """
+CREATE OR REPLACE FUNCTION ledger.now() RETURNS timestamptz LANGUAGE sql VOLATILE PARALLEL SAFE
+AS $$ SELECT clock_timestamp() + '{seconds} seconds'::interval $$
+"""
+
+
+class Kit:
+    """A ledger of its own for one test, and what a test does to it."""
+
+    ledger: Ledger
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._moved = timedelta()
+        self._crash_after: str | None = None
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Open the ledger."""
+        self.ledger = await self._stack.enter_async_context(Ledger.open(self.url, PROJECT, create_project=True))
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        """Fail a test that left the ledger inconsistent; close it."""
+        try:
+            if kind is None:
+                report = await self.ledger.verify()
+                assert not report.findings, report.findings
+        finally:
+            await self._stack.aclose()
+
+    def run(self, story: Callable[[Self], Awaitable[T]]) -> T:
+        """Tell an async story in a plain test."""
+
+        async def told() -> T:
+            async with self:
+                return await story(self)
+
+        return asyncio.run(told())
+
+    async def run_until_idle(self, handlers: Source, *, seconds: float = 30) -> list[Run]:
+        """Do every run of these handlers that can be done now; give those that have not ended: they wait for time or people.
+
+        Fails with TimeoutError after `seconds`, naming the runs that are still at work.
+        """
+        ledger = _Crashing(self, self._crash_after)
+        worker = Worker(ledger, handlers, poll=LOOK_SECONDS, grace=seconds, reap=False, listen=False)
+        working = asyncio.create_task(worker.run())
+        deadline = time.monotonic() + seconds
+        try:
+            while not await self._is_idle(worker.kinds):
+                if working.done():
+                    break
+                if time.monotonic() > deadline:
+                    busy = [f"{run.kind} {run.run_id} {run.state}" for run in await self._open(worker.kinds)]
+                    raise TimeoutError(f"after {seconds:g} s there is still work: {', '.join(busy)}")
+                if ledger.crashed is not None:
+                    crashed, ledger.crashed = ledger.crashed, None
+                    await self.lose_lease(crashed)
+                await self.ledger.reap()
+                await sweep(self.ledger)
+                await asyncio.sleep(LOOK_SECONDS)
+        finally:
+            worker.stop()
+            await working
+        return await self._open(worker.kinds)
+
+    def crash_after(self, step: str) -> None:
+        """Have the next `run_until_idle` lose the attempt that records this step, right after it, as if its worker had died.
+
+        The lease lapses and the run goes on from its history. Clean-up in the handler (`finally`) does run.
+        """
+        self._crash_after = step
+
+    async def move_time(self, by: float | timedelta) -> None:
+        """Let time pass for the ledger: delays, deadlines and leases come due. `by` is in seconds, never back."""
+        self._moved += check_duration("by", by)
+        async with asyncpg.create_pool(driver_url(self.url), min_size=1, max_size=1) as pool:
+            if await pool.fetchval(_MARKED) != MARK:
+                raise ConfigurationError("only the test kit's own databases have a clock that can be moved")
+            await pool.execute(_CLOCK.format(seconds=self._moved.total_seconds()))
+
+    async def lose_lease(self, run: Run | UUID) -> Run:
+        """Let the lease of a run end now and reap it, as if its holder had died; gives the run after it."""
+        now = await self.ledger.get(_id(run))
+        if now.token is None or now.worker_id is None or now.lease_until is None:
+            raise InvalidValue("run", now.run_id, f"is {now.state} and held by nobody, so it has no lease to lose")
+        lease = Lease(
+            now.run_id, now.token, now.attempt_count, now.max_attempts, now.kind, now.priority, None, now.worker_id,
+            now.lease_until, timedelta(milliseconds=1),
+        )  # fmt: skip
+        await self.ledger.heartbeat([lease])
+        while (after := await self.ledger.get(now.run_id)).token == now.token:
+            await self.ledger.reap()
+        return after
+
+    async def approve(self, run: Run | UUID, *, actor: str = "approver", reason: str | None = None) -> Run:
+        """Decide yes, as somebody."""
+        return await self.ledger.approve(_id(run), actor=actor, reason=reason)
+
+    async def reject(self, run: Run | UUID, *, actor: str = "approver", reason: str | None = None) -> Run:
+        """Decide no, as somebody."""
+        return await self.ledger.reject(_id(run), actor=actor, reason=reason)
+
+    async def assert_history(self, run: Run | UUID, expected: Sequence[str], *, heartbeats: bool = False) -> list[Event]:
+        """Fail unless the run's event types are these, in order, and show the difference; gives the events."""
+        events = await self.ledger.history(_id(run))
+        found = [event.type for event in events if heartbeats or event.type != "lease.heartbeat"]
+        if found != list(expected):
+            lines = difflib.unified_diff(list(expected), found, "expected", f"history of {_id(run)}", lineterm="", n=99)
+            pytest.fail("\n".join(lines), pytrace=False)
+        return events
+
+    async def _is_idle(self, kinds: Sequence[str]) -> bool:
+        row = await self.ledger.pool.fetchrow(_STANDING, PROJECT, list(kinds))
+        return row is not None and not row["held"] and not row["claimable"]
+
+    async def _open(self, kinds: Sequence[str]) -> list[Run]:
+        runs = [run for kind in kinds for run in await self.ledger.list(limit=10_000) if run.kind == kind]
+        return [run for run in runs if not run.is_terminal]
+
+
+class _Crashing(Ledger):
+    """The ledger of a worker that loses its lease as soon as a step is recorded."""
+
+    def __init__(self, kit: Kit, step: str | None) -> None:
+        real = kit.ledger
+        super().__init__(real.pool, real.project_id, real.settings, real.url)
+        self._kit, self._step = kit, step
+        self.crashed: UUID | None = None
+
+    async def append(self, lease_or_run_id: Any, event: Event, **facts: Any) -> Receipt:
+        """Append; then perhaps crash."""
+        receipt = await super().append(lease_or_run_id, event, **facts)
+        if self._step is not None and isinstance(event, StepCompleted) and event.name == self._step:
+            self._step = self._kit._crash_after = None  # noqa: SLF001  one thing in two classes
+            self.crashed = receipt.run_id
+            raise LeaseLost(receipt.run_id, lease_or_run_id.token, "running", None, None)
+        return receipt
+
+
+def _id(run: Run | UUID) -> UUID:
+    return run.run_id if isinstance(run, Run) else run
+
+
+@pytest.fixture(scope="session")
+def runfold_server() -> Iterator[str]:
+    """The URL of a server for tests: RUNFOLD_TEST_URL, whose login must be allowed to make databases, or a built-in one."""
+    if Settings.load().env == "production":
+        raise ConfigurationError("the test kit makes and moves databases: it is refused where RUNFOLD_ENV=production")
+    if url := os.environ.get("RUNFOLD_TEST_URL"):
+        yield url
+        return
+    # /tmp whatever TMPDIR says: a socket's path must stay short, and the server's user must reach it.
+    with tempfile.TemporaryDirectory(prefix="runfold-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        with EmbeddedPostgres(Path(folder), settings=_FAST, ephemeral=True) as postgres:
+            yield postgres.url()
+
+
+@pytest.fixture(scope="session")
+def runfold_template(runfold_server: str) -> Iterator[str]:
+    """The name of a migrated database, to be copied for each test."""
+    name = f"runfold_kit_{uuid.uuid4().hex[:12]}"
+    asyncio.run(_execute(runfold_server, f"CREATE DATABASE {name}"))
+    asyncio.run(schema.upgrade(_with_database(runfold_server, name)))
+    yield name
+    asyncio.run(_execute(runfold_server, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def runfold(runfold_server: str, runfold_template: str) -> Iterator[Kit]:
+    """A ledger in a database of its own; see `workers.testing.Kit`."""
+    name = f"runfold_kit_{uuid.uuid4().hex[:12]}"
+    asyncio.run(_execute(runfold_server, f"CREATE DATABASE {name} TEMPLATE {runfold_template}"))
+    asyncio.run(_execute(runfold_server, f"COMMENT ON DATABASE {name} IS '{MARK}'"))
+    yield Kit(_with_database(runfold_server, name))
+    asyncio.run(_execute(runfold_server, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+def _with_database(url: str, name: str) -> str:
+    return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(driver_url(url))
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
