@@ -37,7 +37,7 @@ def test_a_story_with_a_crash_a_sleep_and_an_approval(runfold):
         kit.crash_after("charge")
         [asleep] = await kit.run_until_idle(order)
         assert calls == [5]
-        assert (asleep.state, asleep.attempt_count) == ("pending", 2)
+        assert (asleep.state, asleep.attempt_count) == ("pending", 1)
         await kit.move_time(timedelta(hours=2))
         [waiting] = await kit.run_until_idle(order)
         assert waiting.state == "waiting_approval"
