@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Self, TypeAlias
 from uuid import UUID
 
-from ledger import calls, log, signalling
+from ledger import calls, kinds, log, signalling
 from ledger.approving import check_decision, refused_decision
 from ledger.claiming import Marks
 from ledger.commands import Submit, Target, Transition, check_distinct, check_kinds, columns, event_row, identify
@@ -18,6 +18,7 @@ from ledger.database import Connection, Pool, fetch
 from ledger.errors import DecisionRefused, DuplicateKey, IllegalTransition, LedgerError, VersionConflict
 from ledger.events import Event
 from ledger.identity import default_actor
+from ledger.kinds import Kind, KindEvent, Kinds
 from ledger.lifecycle import LEASE_EXPIRED, State
 from ledger.opening import opened
 from ledger.reading import Reader, Runs
@@ -29,6 +30,7 @@ from ledger.waking import Waker
 # Not `list[...]` in the signatures: the class has a method of that name.
 Leases: TypeAlias = list[Lease]
 Submissions: TypeAlias = list[Submission]
+KindEvents: TypeAlias = list[KindEvent]
 Outcomes: TypeAlias = list[Receipt | LedgerError]
 
 
@@ -358,6 +360,40 @@ class Ledger(Reader):
         if rows:
             self.waker.wake()
         return [Run.from_row(row) for row in rows]
+
+    # -- kinds ------------------------------------------------------------------------------------------------------
+
+    async def pause(self, kind: str, *, actor: str | None = None, reason: str | None = None) -> Kind:
+        """Have no run of a kind claimed until `resume`; runs that are held go on. Raises InvalidValue."""
+        who = self.actor if actor is None else actor
+        return await kinds.change(self.pool, self.project_id, kind, "kind.paused", actor=who, reason=reason)
+
+    async def resume(self, kind: str, *, actor: str | None = None, reason: str | None = None) -> Kind:
+        """Have runs of a kind claimed again, and wake the workers. Raises InvalidValue."""
+        who = self.actor if actor is None else actor
+        after = await kinds.change(self.pool, self.project_id, kind, "kind.resumed", actor=who, reason=reason)
+        self.waker.wake()
+        return after
+
+    async def limit(self, kind: str, max_running: int | None, *, actor: str | None = None, reason: str | None = None) -> Kind:
+        """Have all workers together hold at most `max_running` runs of a kind; None takes the limit away.
+
+        Runs held beyond a new, lower limit go on; none is claimed until there is room. Raises InvalidValue.
+        """
+        who = self.actor if actor is None else actor
+        after = await kinds.change(
+            self.pool, self.project_id, kind, "kind.limited", actor=who, max_running=max_running, reason=reason
+        )
+        self.waker.wake()
+        return after
+
+    async def kinds(self) -> Kinds:
+        """Give every kind that was ever submitted or changed, by name."""
+        return await kinds.kinds(self.pool, self.project_id)
+
+    async def kind_history(self, kind: str) -> KindEvents:
+        """Give who paused, resumed or limited a kind, when and why, oldest first. Raises InvalidValue."""
+        return await kinds.history(self.pool, self.project_id, kind)
 
     # -- parts ------------------------------------------------------------------------------------------------------
 

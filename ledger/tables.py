@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Identity,
@@ -50,6 +51,30 @@ kind: Final = Table(
     Column("project_id", Text, primary_key=True),
     Column("kind", Text, primary_key=True),
     Column("run_id", Uuid, primary_key=True),
+)
+
+kind_event: Final = Table(
+    "kind_event",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("kind", String(200), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("recorded_at", _TIME, nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("type", Text, nullable=False),
+    Column("max_running", Integer),
+    Column("reason", Text),
+)
+
+kind_state: Final = Table(
+    "kind_state",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("max_running", Integer),
+    Column("updated_at", _TIME, nullable=False),
 )
 
 command: Final = Table(

@@ -136,6 +136,22 @@ BEGIN
   SELECT g.run_id, g.version FROM g WHERE g.repeated;
 END $$;
 
+CREATE FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind text, p_type text, p_max_running integer, p_reason text) RETURNS TABLE(kind text, number integer, paused boolean, max_running integer, updated_at timestamp with time zone)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtextextended(format('ledger.kind %L %L', p_project, p_kind), 0));
+  INSERT INTO ledger.kind_event (project_id, kind, number, recorded_at, actor, type, max_running, reason)
+  SELECT p_project, p_kind, coalesce(max(e.number), 0) + 1, greatest(ledger.now(), max(e.recorded_at)), p_actor, p_type,
+    p_max_running, p_reason
+  FROM ledger.kind_event AS e WHERE e.project_id = p_project AND e.kind = p_kind;
+  RETURN QUERY
+  SELECT s.kind, s.number, s.paused, s.max_running, s.updated_at FROM ledger.kind_state AS s
+  WHERE s.project_id = p_project AND s.kind = p_kind;
+END $$;
+
 CREATE FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[] DEFAULT '{}'::text[], p_mark_priorities integer[] DEFAULT '{}'::integer[], p_mark_runs uuid[] DEFAULT '{}'::uuid[]) RETURNS TABLE(run_id uuid, token integer, attempt integer, kind text, priority integer, max_attempts integer, lease_until timestamp with time zone, cancel_requested boolean, input text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -149,10 +165,47 @@ CREATE FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_li
     SET jit TO 'off'
     AS $$
 #variable_conflict use_column
+DECLARE
+  barred text[] := '{}';
+  limited text[] := '{}';
+  rooms int[] := '{}';
+  kind_now record;
+  room int;
 BEGIN
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 OR p_ttl IS NULL OR NOT isfinite(p_ttl) OR p_ttl <= '0' THEN
     RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive and ends' USING ERRCODE = '22023';
   END IF;
+  FOR kind_now IN
+    SELECT d.kind, d.paused FROM ledger.kind_state AS d
+    WHERE d.project_id = p_project AND (d.paused OR d.max_running IS NOT NULL) AND (p_kinds IS NULL OR d.kind = ANY (p_kinds))
+    ORDER BY d.project_id, d.kind
+  LOOP
+    IF kind_now.paused THEN
+      barred := barred || kind_now.kind;
+      CONTINUE;
+    END IF;
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+      RAISE EXCEPTION 'a limited kind is claimed in a read committed transaction only: another snapshot miscounts'
+        USING ERRCODE = '25001';
+    END IF;
+    -- The row as it is once it is locked; the count after it has a snapshot of its own.
+    SELECT d.max_running INTO room FROM ledger.kind_state AS d
+    WHERE d.project_id = p_project AND d.kind = kind_now.kind AND NOT d.paused FOR UPDATE;
+    IF NOT FOUND THEN
+      barred := barred || kind_now.kind;
+    ELSIF room IS NOT NULL THEN
+      SELECT room - count(*) INTO room FROM (
+        SELECT FROM ledger.run_state AS s
+        WHERE s.project_id = p_project AND s.kind = kind_now.kind AND s.token IS NOT NULL LIMIT room
+      ) AS held;
+      IF room > 0 THEN
+        limited := limited || kind_now.kind;
+        rooms := rooms || room;
+      ELSE
+        barred := barred || kind_now.kind;
+      END IF;
+    END IF;
+  END LOOP;
   RETURN QUERY
   WITH n AS MATERIALIZED (
     SELECT k.*, k.version + 1 AS token, k.attempt_count + (k.state = 'pending')::int AS attempt, k.recorded_at + p_ttl AS lease_until
@@ -160,15 +213,19 @@ BEGIN
       SELECT s.*, greatest(ledger.now(), s.updated_at) AS recorded_at
       FROM (
         SELECT s.* FROM (
-          SELECT k.kind, r.from_priority, r.from_run, r.below_priority
+          SELECT k.kind, r.from_priority, r.from_run, r.below_priority, least(p_limit, rooms[k.place]) AS most
           FROM (
-            SELECT u.kind FROM unnest(p_kinds) AS u (kind)
-            UNION ALL
-            SELECT DISTINCT d.kind FROM ledger.kind AS d WHERE p_kinds IS NULL AND d.project_id = p_project
+            SELECT a.kind, array_position(limited, a.kind) AS place
+            FROM (
+              SELECT u.kind FROM unnest(p_kinds) AS u (kind)
+              UNION ALL
+              SELECT DISTINCT d.kind FROM ledger.kind AS d WHERE p_kinds IS NULL AND d.project_id = p_project
+            ) AS a
+            WHERE a.kind <> ALL (barred)
           ) AS k
           LEFT JOIN LATERAL (
             SELECT m.priority, m.run_id FROM unnest(p_mark_kinds, p_mark_priorities, p_mark_runs) AS m (kind, priority, run_id)
-            WHERE m.kind = k.kind
+            WHERE m.kind = k.kind AND k.place IS NULL
           ) AS m ON true
           CROSS JOIN LATERAL (VALUES
             (0, '00000000-0000-0000-0000-000000000000'::uuid, coalesce(m.priority, 0)),
@@ -185,7 +242,7 @@ BEGIN
             AND (s.priority, s.run_id) >= (range.from_priority, range.from_run) AND s.priority < range.below_priority
             AND s.available_at <= ledger.now()
           ORDER BY s.priority, s.run_id
-          LIMIT p_limit
+          LIMIT range.most
           FOR UPDATE SKIP LOCKED
         ) AS s
         ORDER BY s.priority, s.run_id
@@ -505,6 +562,29 @@ BEGIN
   INSERT INTO ledger.feed_generation (generation, start, system_identifier)
   SELECT g.generation + 1, pg_current_snapshot()::text || '@' || high, c.system_identifier FROM pg_control_system() AS c;
   RETURN g.generation + 1;
+END $$;
+
+CREATE FUNCTION ledger.fold_kind_state() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE folded int;
+BEGIN
+  INSERT INTO ledger.kind_state AS s (project_id, kind, number, paused, max_running, updated_at)
+  VALUES (NEW.project_id, NEW.kind, NEW.number, NEW.type = 'kind.paused', NEW.max_running, NEW.recorded_at)
+  ON CONFLICT (project_id, kind) DO UPDATE SET
+    number = NEW.number,
+    paused = CASE NEW.type WHEN 'kind.paused' THEN true WHEN 'kind.resumed' THEN false ELSE s.paused END,
+    max_running = CASE NEW.type WHEN 'kind.limited' THEN NEW.max_running ELSE s.max_running END,
+    updated_at = NEW.recorded_at
+  WHERE s.number = NEW.number - 1
+  RETURNING s.number INTO folded;
+  IF folded IS NULL OR (folded > 1) <> EXISTS (
+    SELECT FROM ledger.kind_event AS e WHERE e.project_id = NEW.project_id AND e.kind = NEW.kind AND e.number = NEW.number - 1
+  ) THEN
+    RAISE EXCEPTION 'event % of kind % does not follow the one before it', NEW.number, NEW.kind USING ERRCODE = '23514';
+  END IF;
+  RETURN NULL;
 END $$;
 
 CREATE FUNCTION ledger.fold_run_state() RETURNS trigger
@@ -1474,6 +1554,30 @@ CREATE TABLE ledger.kind (
     run_id uuid NOT NULL
 );
 
+CREATE TABLE ledger.kind_event (
+    project_id text NOT NULL,
+    kind character varying(200) NOT NULL,
+    number integer NOT NULL,
+    recorded_at timestamp with time zone NOT NULL,
+    actor character varying(200) NOT NULL,
+    type text NOT NULL,
+    max_running integer,
+    reason text,
+    CONSTRAINT kind_event_check CHECK (((max_running IS NULL) OR (type = 'kind.limited'::text))),
+    CONSTRAINT kind_event_max_running_check CHECK ((max_running > 0)),
+    CONSTRAINT kind_event_number_check CHECK ((number > 0)),
+    CONSTRAINT kind_event_type_check CHECK ((type = ANY (ARRAY['kind.paused'::text, 'kind.resumed'::text, 'kind.limited'::text])))
+);
+
+CREATE TABLE ledger.kind_state (
+    project_id text NOT NULL,
+    kind text NOT NULL,
+    number integer NOT NULL,
+    paused boolean NOT NULL,
+    max_running integer,
+    updated_at timestamp with time zone NOT NULL
+);
+
 CREATE TABLE ledger.project (
     project_id text NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
@@ -1556,8 +1660,14 @@ ALTER TABLE ONLY ledger.event
 ALTER TABLE ONLY ledger.feed_generation
     ADD CONSTRAINT feed_generation_pkey PRIMARY KEY (generation);
 
+ALTER TABLE ONLY ledger.kind_event
+    ADD CONSTRAINT kind_event_pkey PRIMARY KEY (project_id, kind, number);
+
 ALTER TABLE ONLY ledger.kind
     ADD CONSTRAINT kind_pkey PRIMARY KEY (project_id, kind, run_id);
+
+ALTER TABLE ONLY ledger.kind_state
+    ADD CONSTRAINT kind_state_pkey PRIMARY KEY (project_id, kind);
 
 ALTER TABLE ONLY ledger.payload
     ADD CONSTRAINT payload_pkey PRIMARY KEY (project_id, run_id, version);
@@ -1594,6 +1704,10 @@ CREATE INDEX run_leased ON ledger.run_state USING btree (project_id, token) WHER
 
 CREATE INDEX run_parked ON ledger.run_state USING btree (project_id, run_id) WHERE ((state = 'waiting_tool'::text) AND (token IS NULL) AND (available_at IS NULL));
 
+CREATE TRIGGER fold_kind_state AFTER INSERT ON ledger.kind_event FOR EACH ROW EXECUTE FUNCTION ledger.fold_kind_state();
+
+ALTER TABLE ledger.kind_event ENABLE ALWAYS TRIGGER fold_kind_state;
+
 CREATE TRIGGER fold_run_state AFTER INSERT ON ledger.event REFERENCING NEW TABLE AS new_events FOR EACH STATEMENT EXECUTE FUNCTION ledger.fold_run_state();
 
 ALTER TABLE ledger.event ENABLE ALWAYS TRIGGER fold_run_state;
@@ -1601,6 +1715,10 @@ ALTER TABLE ledger.event ENABLE ALWAYS TRIGGER fold_run_state;
 CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON ledger.event FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
 
 ALTER TABLE ledger.event ENABLE ALWAYS TRIGGER refuse_change;
+
+CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON ledger.kind_event FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
+
+ALTER TABLE ledger.kind_event ENABLE ALWAYS TRIGGER refuse_change;
 
 CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON ledger.payload FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
 
@@ -1610,9 +1728,16 @@ CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.event FOR EACH STATEMEN
 
 ALTER TABLE ledger.event ENABLE ALWAYS TRIGGER refuse_truncate;
 
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.kind_event FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
+
+ALTER TABLE ledger.kind_event ENABLE ALWAYS TRIGGER refuse_truncate;
+
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.payload FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 
 ALTER TABLE ledger.payload ENABLE ALWAYS TRIGGER refuse_truncate;
+
+ALTER TABLE ONLY ledger.kind_event
+    ADD CONSTRAINT kind_event_project_id_fkey FOREIGN KEY (project_id) REFERENCES ledger.project(project_id);
 
 GRANT USAGE ON SCHEMA ledger TO runfold_worker;
 GRANT USAGE ON SCHEMA ledger TO runfold_reader;
@@ -1623,6 +1748,9 @@ GRANT ALL ON FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[],
 
 REVOKE ALL ON FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_body text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_body text) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind text, p_type text, p_max_running integer, p_reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind text, p_type text, p_max_running integer, p_reason text) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[], p_mark_priorities integer[], p_mark_runs uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[], p_mark_priorities integer[], p_mark_runs uuid[]) TO runfold_worker;
@@ -1676,6 +1804,8 @@ GRANT ALL ON FUNCTION ledger.feed_page(p_generation integer, p_moment text, p_ta
 GRANT ALL ON FUNCTION ledger.feed_page(p_generation integer, p_moment text, p_target text, p_position bigint, p_limit integer, p_project text, p_types text[], p_without text[], p_kinds text[], p_states text[]) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.feed_rebase() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.fold_kind_state() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.fold_run_state() FROM PUBLIC;
 
@@ -1778,6 +1908,14 @@ GRANT SELECT ON TABLE ledger.feed_generation TO runfold_projector;
 GRANT SELECT ON TABLE ledger.kind TO runfold_worker;
 GRANT SELECT ON TABLE ledger.kind TO runfold_reader;
 GRANT SELECT ON TABLE ledger.kind TO runfold_projector;
+
+GRANT SELECT ON TABLE ledger.kind_event TO runfold_worker;
+GRANT SELECT ON TABLE ledger.kind_event TO runfold_reader;
+GRANT SELECT ON TABLE ledger.kind_event TO runfold_projector;
+
+GRANT SELECT ON TABLE ledger.kind_state TO runfold_worker;
+GRANT SELECT ON TABLE ledger.kind_state TO runfold_reader;
+GRANT SELECT ON TABLE ledger.kind_state TO runfold_projector;
 
 GRANT SELECT ON TABLE ledger.project TO runfold_worker;
 GRANT SELECT ON TABLE ledger.project TO runfold_reader;

@@ -19,6 +19,7 @@ from console.cli import (
     drifting,
     history,
     judging,
+    kinds,
     projecting,
     projects,
     reaping,
@@ -62,6 +63,7 @@ for module in (
 app.add_typer(database.app, name="db")
 app.add_typer(projects.app, name="project")
 app.add_typer(projecting.app, name="projections")
+app.add_typer(kinds.app, name="kinds")
 
 
 def _show_version(value: bool) -> None:  # noqa: FBT001  Typer calls it with the flag

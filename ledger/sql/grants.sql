@@ -4,7 +4,7 @@ REVOKE ALL ON ALL TABLES IN SCHEMA ledger FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC;
 GRANT USAGE ON SCHEMA ledger, projection TO runfold_worker, runfold_reader, runfold_projector;
 GRANT SELECT ON ledger.event, ledger.payload, ledger.run_state, ledger.run, ledger.entry, ledger.project, ledger.kind, ledger.command,
-  ledger.alembic_version, ledger.rebuild, ledger.rebuild_range,
+  ledger.kind_event, ledger.kind_state, ledger.alembic_version, ledger.rebuild, ledger.rebuild_range,
   ledger.projection, ledger.projection_skip, ledger.feed_generation, ledger.event_position
   TO runfold_worker, runfold_reader, runfold_projector;
 GRANT EXECUTE ON FUNCTION ledger.state_at, ledger.history, ledger.rebuild_run_state, ledger.drift_run_state,
@@ -12,7 +12,7 @@ GRANT EXECUTE ON FUNCTION ledger.state_at, ledger.history, ledger.rebuild_run_st
   ledger.feed_cut, ledger.feed_next, ledger.feed_page
   TO runfold_worker, runfold_reader, runfold_projector;
 GRANT EXECUTE ON FUNCTION ledger.submit, ledger.claim, ledger.heartbeat, ledger.transition, ledger.requeue, ledger.cancel,
-  ledger.append, ledger.commands, ledger.refuse, ledger.reap, ledger.make_partitions TO runfold_worker;
+  ledger.append, ledger.commands, ledger.refuse, ledger.reap, ledger.change_kind, ledger.make_partitions TO runfold_worker;
 GRANT CREATE ON SCHEMA projection TO runfold_projector;
 GRANT INSERT, UPDATE ON ledger.projection TO runfold_projector;
 GRANT INSERT ON ledger.projection_skip TO runfold_projector;

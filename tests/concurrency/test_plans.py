@@ -137,6 +137,19 @@ async def test_plans_made_on_empty_tables_stay_narrow_when_the_tables_have_grown
     assert_narrow(fresh_session, BATCH)
 
 
+async def test_claims_of_a_limited_kind_stay_narrow_when_the_tables_have_grown(
+    single: Ledger, connection: asyncpg.Connection
+) -> None:
+    await single.limit("parse", 3 * BATCH)
+    on_empty = await measured(single, 5)
+    await single.submit_many([Submit(kind="parse", input=1, priority=1)] * 10_000, connection=connection)
+
+    grown = await measured(single, BATCH)
+
+    assert_narrow(on_empty, 5)
+    assert_narrow(grown, BATCH)
+
+
 async def test_reads_planned_on_small_tables_stay_narrow_when_the_tables_have_grown(
     single: Ledger, connection: asyncpg.Connection
 ) -> None:

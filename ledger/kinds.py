@@ -1,0 +1,79 @@
+"""Kinds of runs: paused, resumed and limited, each time by an event. See docs/decisions/0023."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, TypeAlias
+
+from ledger.content import check_int, check_text
+from ledger.database import Pool, fetch
+
+MAX_REASON: Final = 2_000
+_CHANGE: Final = "SELECT * FROM ledger.change_kind($1, $2, $3, $4, $5, $6)"
+_KINDS: Final = """
+SELECT coalesce(k.kind, s.kind) AS kind, coalesce(s.paused, false) AS paused, s.max_running, s.updated_at,
+  coalesce(h.held, 0) AS held
+FROM (SELECT DISTINCT kind FROM ledger.kind WHERE project_id = $1) AS k
+FULL JOIN (SELECT * FROM ledger.kind_state WHERE project_id = $1) AS s ON s.kind = k.kind
+LEFT JOIN (
+  SELECT kind, count(*)::int AS held FROM ledger.run_state WHERE project_id = $1 AND token IS NOT NULL GROUP BY kind
+) AS h ON h.kind = coalesce(k.kind, s.kind)
+ORDER BY 1
+"""
+_HISTORY: Final = """
+SELECT kind, number, recorded_at, actor, type, max_running, reason FROM ledger.kind_event
+WHERE project_id = $1 AND kind = $2 ORDER BY number
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What counts for a kind now: `max_running` None means no limit; `updated_at` None that nobody ever changed it."""
+
+    kind: str
+    paused: bool
+    max_running: int | None
+    updated_at: datetime | None
+    held: int | None = None
+    """Runs of it that workers hold; None where it was not counted."""
+
+
+Kinds: TypeAlias = list[Kind]
+
+
+@dataclass(frozen=True, slots=True)
+class KindEvent:
+    """One change of a kind: who made it, when and why."""
+
+    kind: str
+    number: int
+    recorded_at: datetime
+    actor: str
+    type: str
+    max_running: int | None
+    reason: str | None
+
+
+async def change(
+    pool: Pool, project_id: str, kind: str, type_: str, *, actor: str, max_running: int | None = None, reason: str | None = None
+) -> Kind:
+    """Append one event to a kind and give the kind after it; raises InvalidValue."""
+    check_text("kind", kind)
+    check_text("actor", actor)
+    if max_running is not None:
+        check_int("max_running", max_running, least=1)
+    if reason is not None:
+        check_text("reason", reason, limit=MAX_REASON)
+    [row] = await fetch(pool, _CHANGE, project_id, actor, kind, type_, max_running, reason)
+    return Kind(row["kind"], row["paused"], row["max_running"], row["updated_at"])
+
+
+async def kinds(pool: Pool, project_id: str) -> Kinds:
+    """Give every kind that was ever submitted or changed, by name, with how many runs of it are held."""
+    return [Kind(**row) for row in await fetch(pool, _KINDS, project_id)]
+
+
+async def history(pool: Pool, project_id: str, kind: str) -> list[KindEvent]:
+    """Give the changes of a kind, oldest first; raises InvalidValue."""
+    return [KindEvent(**row) for row in await fetch(pool, _HISTORY, project_id, check_text("kind", kind))]
