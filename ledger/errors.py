@@ -208,6 +208,14 @@ class ConfigurationError(LedgerError):
     """The settings contradict each other or are out of range."""
 
 
+class ScheduleNotFound(LedgerError):
+    """No schedule of the project has this name."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        self.name, self.known = name, tuple(known)
+        super().__init__(f"no schedule is named {name!r}; there are: {', '.join(known) or 'none'}")
+
+
 class UnknownEvent(LedgerError):
     """An event type or schema version that this code does not know where it must."""
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Self, TypeAlias
 from uuid import UUID
 
-from ledger import calls, kinds, log, signalling
+from ledger import calls, kinds, log, schedules, signalling
 from ledger.approving import check_decision, refused_decision
 from ledger.claiming import Marks
 from ledger.commands import Submit, Target, Transition, check_distinct, check_kinds, columns, event_row, identify
@@ -24,6 +24,7 @@ from ledger.opening import opened
 from ledger.reading import Reader, Runs
 from ledger.refusal import Refusals, refusal, unless_raced
 from ledger.run import Lease, Receipt, Run, Submission
+from ledger.schedules import Schedule, Schedules
 from ledger.settings import Settings
 from ledger.waking import Waker
 
@@ -394,6 +395,34 @@ class Ledger(Reader):
     async def kind_history(self, kind: str) -> KindEvents:
         """Give who paused, resumed or limited a kind, when and why, oldest first. Raises InvalidValue."""
         return await kinds.history(self.pool, self.project_id, kind)
+
+    # -- schedules --------------------------------------------------------------------------------------------------
+
+    async def schedule(
+        self,
+        name: str,
+        kind: str,
+        input: Any = None,  # noqa: A002  the field's own word
+        *,
+        cron: str,
+        timezone: str = "UTC",
+        actor: str | None = None,
+    ) -> Schedule:
+        """Have a run submitted whenever `cron` (five fields) is due in `timezone`; a schedule of this name is changed.
+
+        A worker's duty submits it, once for each due time; of those missed only the latest.
+        Raises InvalidValue or PayloadTooLarge.
+        """
+        who = self.actor if actor is None else actor
+        return await schedules.put(self, name, kind, input, cron=cron, timezone=timezone, actor=who)
+
+    async def unschedule(self, name: str) -> bool:
+        """Take a schedule away; tells whether there was one. Raises InvalidValue."""
+        return await schedules.drop(self, name)
+
+    async def schedules(self) -> Schedules:
+        """Give every schedule, by name."""
+        return await schedules.every(self)
 
     # -- parts ------------------------------------------------------------------------------------------------------
 

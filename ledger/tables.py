@@ -77,6 +77,21 @@ kind_state: Final = Table(
     Column("updated_at", _TIME, nullable=False),
 )
 
+schedule: Final = Table(
+    "schedule",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("name", String(200), primary_key=True),
+    Column("kind", String(200), nullable=False),
+    Column("input", Text),
+    Column("cron", String(200), nullable=False),
+    Column("timezone", String(200), nullable=False),
+    Column("next_at", _TIME, nullable=False),
+    Column("last_due", _TIME),
+    Column("actor", String(200), nullable=False),
+    Column("updated_at", _TIME, nullable=False, server_default=text("clock_timestamp()")),
+)
+
 command: Final = Table(
     "command",
     metadata,

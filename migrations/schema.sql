@@ -1648,6 +1648,19 @@ ALTER TABLE ledger.rebuild ALTER COLUMN rebuild_id ADD GENERATED ALWAYS AS IDENT
     CACHE 1
 );
 
+CREATE TABLE ledger.schedule (
+    project_id text NOT NULL,
+    name character varying(200) NOT NULL,
+    kind character varying(200) NOT NULL,
+    input text,
+    cron character varying(200) NOT NULL,
+    timezone character varying(200) NOT NULL,
+    next_at timestamp with time zone NOT NULL,
+    last_due timestamp with time zone,
+    actor character varying(200) NOT NULL,
+    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
 ALTER TABLE ONLY ledger.alembic_version
     ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
 
@@ -1689,6 +1702,9 @@ ALTER TABLE ONLY ledger.rebuild_range
 
 ALTER TABLE ONLY ledger.run_state
     ADD CONSTRAINT run_state_pkey PRIMARY KEY (project_id, run_id);
+
+ALTER TABLE ONLY ledger.schedule
+    ADD CONSTRAINT schedule_pkey PRIMARY KEY (project_id, name);
 
 CREATE INDEX event_feed ON ONLY ledger.event USING btree (txid, "position");
 
@@ -1738,6 +1754,9 @@ ALTER TABLE ledger.payload ENABLE ALWAYS TRIGGER refuse_truncate;
 
 ALTER TABLE ONLY ledger.kind_event
     ADD CONSTRAINT kind_event_project_id_fkey FOREIGN KEY (project_id) REFERENCES ledger.project(project_id);
+
+ALTER TABLE ONLY ledger.schedule
+    ADD CONSTRAINT schedule_project_id_fkey FOREIGN KEY (project_id) REFERENCES ledger.project(project_id);
 
 GRANT USAGE ON SCHEMA ledger TO runfold_worker;
 GRANT USAGE ON SCHEMA ledger TO runfold_reader;
@@ -1936,3 +1955,7 @@ GRANT SELECT ON TABLE ledger.rebuild TO runfold_projector;
 GRANT SELECT ON TABLE ledger.rebuild_range TO runfold_worker;
 GRANT SELECT ON TABLE ledger.rebuild_range TO runfold_reader;
 GRANT SELECT ON TABLE ledger.rebuild_range TO runfold_projector;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE ledger.schedule TO runfold_worker;
+GRANT SELECT ON TABLE ledger.schedule TO runfold_reader;
+GRANT SELECT ON TABLE ledger.schedule TO runfold_projector;

@@ -11,6 +11,7 @@ from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, Union, get_args,
 from pydantic import PydanticUserError, TypeAdapter
 
 from ledger.content import check_text
+from ledger.cron import check_cron
 from ledger.errors import InvalidValue
 from workers.blocking import BlockingContext
 from workers.context import Context
@@ -32,19 +33,26 @@ class Handler(Generic[P, T]):
     takes_input: bool
     input: TypeAdapter[Any]
     output: TypeAdapter[Any]
+    cron: str | None = None
+    timezone: str = "UTC"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call the function."""
         return self.function(*args, **kwargs)
 
 
-def handler(kind: str, *, retry: Backoff | None = None) -> Callable[[Callable[P, T]], Handler[P, T]]:
+def handler(
+    kind: str, *, retry: Backoff | None = None, cron: str | None = None, timezone: str = "UTC"
+) -> Callable[[Callable[P, T]], Handler[P, T]]:
     """Make a handler of `async def f(ctx: Context, input: In) -> Out`, or of a plain `def`, which runs in a thread.
 
     Input and output are checked against the annotations: Pydantic models, dataclasses, plain types; the input may be
-    left out. `retry` is the backoff of the kind. Raises InvalidValue for what cannot be a handler.
+    left out. `retry` is the backoff of the kind. With `cron` its workers keep a schedule named as the kind, without input.
+    Raises InvalidValue for what cannot be a handler.
     """
     check_text("kind", kind)
+    if cron is not None:
+        check_cron(cron, timezone)
 
     def made(function: Callable[P, T]) -> Handler[P, T]:
         if not inspect.isfunction(function) or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
@@ -61,6 +69,8 @@ def handler(kind: str, *, retry: Backoff | None = None) -> Callable[[Callable[P,
             takes_input,
             _adapter(function, types.get(parameters[1], Any) if takes_input else Any),
             _adapter(function, _without_outcomes(types.get("return", Any))),
+            cron,
+            timezone,
         )
 
     return made

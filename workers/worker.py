@@ -14,12 +14,13 @@ from ledger import Lease, Ledger, default_worker_id, log
 from ledger.content import check_duration, check_int, check_text
 from ledger.errors import DatabaseRefused, DatabaseUnavailable, InvalidValue, LedgerError
 from workers.attempt import Attempt, GiveBack
-from workers.duties import kept
+from workers.duties import Duty, kept
 from workers.errors import Stop
 from workers.handlers import Handlers, Source
 from workers.heartbeat import Heart
 from workers.patience import within
 from workers.reaper import Reaper
+from workers.scheduler import Scheduler
 from workers.wakeup import Wakeup
 from workers.writer import Writer
 
@@ -37,7 +38,7 @@ class Worker:
     """Does the runs of the kinds it has handlers for: `await Worker(ledger, handlers).run()`.
 
     `concurrency` runs at a time; `grace`: seconds that runs may go on for after `stop`; `poll`: seconds between looks for
-    work when nothing wakes it; `reap`: host the reaper too; `listen`: hear wake-ups. Raises InvalidValue.
+    work when nothing wakes it; `reap`, `schedule`: host these duties too; `listen`: hear wake-ups. Raises InvalidValue.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Worker:
         grace: float | None = None,
         poll: float | None = None,
         reap: bool = True,
+        schedule: bool = True,
         listen: bool | None = None,
     ) -> None:
         settings = ledger.settings
@@ -60,7 +62,9 @@ class Worker:
         self.worker_id = check_text("worker_id", worker_id or default_worker_id())
         self.grace = check_duration("grace", settings.grace_seconds if grace is None else grace).total_seconds()
         self.poll = check_duration("poll", settings.poll_seconds if poll is None else poll, positive=True).total_seconds()
-        self._duties: list[Reaper | Wakeup] = [Reaper(ledger)] if reap else []
+        self._duties: list[Duty] = [Reaper(ledger)] if reap else []
+        if schedule:
+            self._duties.append(Scheduler(ledger, [self.handlers[kind] for kind in self.kinds]))
         if settings.listen if listen is None else listen:
             self._duties.append(Wakeup(ledger, self.look))
         self._heart = Heart(ledger, self.worker_id, settings.lease_ttl_seconds, settings.heartbeat_seconds, self._tell)

@@ -24,6 +24,7 @@ from console.cli import (
     projects,
     reaping,
     runs,
+    schedules,
     showing,
     submitting,
     tailing,
@@ -64,6 +65,7 @@ app.add_typer(database.app, name="db")
 app.add_typer(projects.app, name="project")
 app.add_typer(projecting.app, name="projections")
 app.add_typer(kinds.app, name="kinds")
+app.add_typer(schedules.app, name="schedules")
 
 
 def _show_version(value: bool) -> None:  # noqa: FBT001  Typer calls it with the flag

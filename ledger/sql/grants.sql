@@ -1,10 +1,10 @@
--- Least privilege: a worker may call the operations and read; a reader may read; a projector may read, and write the tables of
--- projections and their checkpoints. Nobody may write any other table.
+-- Least privilege: a worker may call the operations, keep schedules and read; a reader may read; a projector may read, and write
+-- the tables of projections and their checkpoints. Nobody may write any other table.
 REVOKE ALL ON ALL TABLES IN SCHEMA ledger FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC;
 GRANT USAGE ON SCHEMA ledger, projection TO runfold_worker, runfold_reader, runfold_projector;
 GRANT SELECT ON ledger.event, ledger.payload, ledger.run_state, ledger.run, ledger.entry, ledger.project, ledger.kind, ledger.command,
-  ledger.kind_event, ledger.kind_state, ledger.alembic_version, ledger.rebuild, ledger.rebuild_range,
+  ledger.kind_event, ledger.kind_state, ledger.schedule, ledger.alembic_version, ledger.rebuild, ledger.rebuild_range,
   ledger.projection, ledger.projection_skip, ledger.feed_generation, ledger.event_position
   TO runfold_worker, runfold_reader, runfold_projector;
 GRANT EXECUTE ON FUNCTION ledger.state_at, ledger.history, ledger.rebuild_run_state, ledger.drift_run_state,
@@ -16,3 +16,4 @@ GRANT EXECUTE ON FUNCTION ledger.submit, ledger.claim, ledger.heartbeat, ledger.
 GRANT CREATE ON SCHEMA projection TO runfold_projector;
 GRANT INSERT, UPDATE ON ledger.projection TO runfold_projector;
 GRANT INSERT ON ledger.projection_skip TO runfold_projector;
+GRANT INSERT, UPDATE, DELETE ON ledger.schedule TO runfold_worker;

@@ -1,0 +1,51 @@
+"""When a cron expression is due, in a time zone and across its changes of the clock (pure)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, tzinfo
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+
+from ledger.content import check_text
+from ledger.errors import InvalidValue
+
+FIELDS = 5
+
+
+def check_cron(cron: object, timezone: object) -> tuple[str, str]:
+    """Give both back; raise InvalidValue unless the expression has five fields, is due some day, and the zone is known."""
+    text, zone = check_text("cron", cron), check_text("timezone", timezone)
+    next_due(text, zone, datetime(2024, 1, 1, tzinfo=UTC))
+    return text, zone
+
+
+def next_due(cron: str, timezone: str, after: datetime) -> datetime:
+    """Give the first due time after a moment, in UTC; raises InvalidValue."""
+    return _first(cron, after.astimezone(_zone(timezone)), reverse=False)
+
+
+def latest_due(cron: str, timezone: str, until: datetime) -> datetime:
+    """Give the last due time up to and including a moment, in UTC; raises InvalidValue."""
+    minute = until.astimezone(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
+    return _first(cron, minute.astimezone(_zone(timezone)), reverse=True)
+
+
+def _first(cron: str, start: datetime, *, reverse: bool) -> datetime:
+    if len(cron.split()) != FIELDS:
+        raise InvalidValue("cron", cron, "must have five fields: minute, hour, day of the month, month, day of the week")
+    try:
+        return next(CronSim(cron, start, reverse=reverse)).astimezone(UTC)
+    except CronSimError as error:
+        raise InvalidValue("cron", cron, f"is no cron expression: {error}") from error
+    except StopIteration:
+        raise InvalidValue("cron", cron, "is never due") from None
+
+
+def _zone(name: str) -> tzinfo:
+    if name == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (OSError, ValueError, KeyError):
+        raise InvalidValue("timezone", name, "is no time zone known here: use a name such as Europe/Berlin, or UTC") from None
