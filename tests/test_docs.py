@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from ledger.embedded import EmbeddedPostgres
 from ledger.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -37,7 +38,9 @@ def environment() -> Iterator[dict[str, str]]:
     home = Path(tempfile.mkdtemp(prefix="runfold-docs-", dir="/tmp"))
     home.chmod(0o755)
     kept = {k: v for k, v in os.environ.items() if not k.startswith("RUNFOLD_")}
-    yield {**kept, "RUNFOLD_HOME": str(home / "store")}
+    # Kept running: with the last command that uses it, the server would stop, and start again with the next.
+    with EmbeddedPostgres(home / "store"):
+        yield {**kept, "RUNFOLD_HOME": str(home / "store")}
     shutil.rmtree(home, ignore_errors=True)
 
 

@@ -23,7 +23,9 @@ from workers.errors import Stop
 
 SAFE_PART: Final = 0.9
 """The part of a lease's time after which work must end: the rest is for ending it."""
-CONNECTING_PART: Final = 0.3
+TRY_PART: Final = 0.3
+"""The part of a lease's time that connecting may take, and so may a beat. Not the beats' interval: the first beat over a new
+connection is the slowest, and where none was let through in time, none ever would be."""
 LOOKS_IN_A_LEASE: Final = 40
 TRIES_IN_A_BEAT: Final = 5
 HEARTBEAT_FAILED: Final = "heartbeat_failed"
@@ -130,9 +132,8 @@ class Heart:
             self._now.clear()
 
     async def _connect(self) -> None:
-        # Not in the beat's own time: where connecting takes longer than a beat, no beat would ever come.
         if self._connection is None or self._connection.is_closed():
-            async with asyncio.timeout(self._ttl * CONNECTING_PART):
+            async with asyncio.timeout(self._ttl * TRY_PART):
                 self._connection = await connect(self._url, "runfold heart", prepared=self._prepared)
 
     async def _beat_for_all(self) -> None:
@@ -142,7 +143,7 @@ class Heart:
         if due:
             await self._connect()
         for first in range(0, len(due), MAX_BATCH):
-            async with asyncio.timeout(self._every):
+            async with asyncio.timeout(self._ttl * TRY_PART):
                 await self._beat_for(due[first : first + MAX_BATCH])
 
     async def _beat_for(self, due: Sequence[Held]) -> None:
