@@ -6,13 +6,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from ledger.errors import (
     AccessDenied,
@@ -30,6 +28,9 @@ from ledger.errors import (
     UnknownProject,
     UnsupportedServer,
 )
+
+if TYPE_CHECKING:  # SQLAlchemy takes a second to import; who hands a connection of it over has done so
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 OLDEST_SERVER: Final = 15
 FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -111,19 +112,26 @@ async def schema_revision(pool: Pool) -> tuple[int, str | None]:
 async def fetch(source: Pool | Connection, sql: str, *args: Any) -> Sequence[Mapping[str, Any]]:
     """Run one statement and give its rows; database errors come out as ledger errors."""
     try:
-        if isinstance(source, AsyncSession):
-            source = await source.connection()
-        if isinstance(source, AsyncConnection):
-            return (await source.exec_driver_sql(sql, args)).mappings().all()  # type: ignore[return-value]  # RowMapping is a Mapping of str here
         if isinstance(source, asyncpg.Pool):
             return await _borrowing(source, sql, args)
-        return await source.fetch(sql, *args)
-    except DBAPIError as error:
-        raise translated(getattr(error.orig, "__cause__", None) or error, args) from error
+        if isinstance(source, asyncpg.Connection | asyncpg.pool.PoolConnectionProxy):
+            return await source.fetch(sql, *args)
+        return await _joining(source, sql, args)
     except (*FAILURES, OSError, TimeoutError) as error:
         raise translated(error, args) from error
     except (OverflowError, asyncpg.exceptions.DataError) as error:
         raise InvalidValue("value", args, f"does not fit its column: {error}") from error
+
+
+async def _joining(source: AsyncConnection | AsyncSession, sql: str, args: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
+    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    try:
+        connection = await source.connection() if isinstance(source, AsyncSession) else source
+        return (await connection.exec_driver_sql(sql, args)).mappings().all()  # type: ignore[return-value]  # RowMapping is a Mapping of str here
+    except DBAPIError as error:
+        raise translated(getattr(error.orig, "__cause__", None) or error, args) from error
 
 
 async def _borrowing(pool: Pool, sql: str, args: Sequence[Any]) -> Sequence[Mapping[str, Any]]:

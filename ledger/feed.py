@@ -15,7 +15,6 @@ from typing import Any, Final, Self
 from ledger.database import Connection, Pool, fetch
 from ledger.errors import InvalidValue
 from ledger.events import Event, from_row
-from ledger.tables import event as event_table
 
 PAGE: Final = "ledger.feed_page($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 """A page of events, as a relation: of a checkpoint with a target, a limit and filters."""
@@ -30,7 +29,7 @@ LEFT JOIN LATERAL (
 ) AS p ON true
 ORDER BY e.position
 """
-_FACTS: Final = tuple(column.name for column in event_table.columns if column.name != "txid")
+_NO_FACTS: Final = frozenset({"txid", "salt", "body"})
 _MOMENT = r"[0-9]+:[0-9]+:[0-9,]*@[0-9]+"
 _CHECKPOINT: Final = re.compile(rf"([0-9]+)/({_MOMENT})/({_MOMENT})?/([0-9]+)")
 
@@ -113,5 +112,5 @@ def page_arguments(checkpoint: Checkpoint, limit: int, which: Filter) -> tuple[A
 
 
 def as_event(row: Mapping[str, Any]) -> Event:
-    """Build the event of a row of the feed."""
-    return from_row({name: row[name] for name in _FACTS if row[name] is not None}, row["body"])
+    """Build the event of a row of table `event` with its payload's body."""
+    return from_row({name: fact for name, fact in row.items() if fact is not None and name not in _NO_FACTS}, row["body"])

@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, Final
-
-from sqlalchemy import Select
-from sqlalchemy.dialects.postgresql import asyncpg
+from typing import TYPE_CHECKING, Any, Final
 
 from ledger.database import Pool, fetch
 from ledger.errors import BeforeFirstEvent, FutureInstant, InvalidValue
 from ledger.events import Event
 from ledger.run import Run
-from ledger.tables import run_state
+
+if TYPE_CHECKING:
+    from sqlalchemy import Select
 
 MAX_FOLDED: Final = 1_000
 """Histories that one statement folds, so that no statement grows with the ledger."""
 
-_DIALECT: Final = asyncpg.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own gap
 _BOUNDS: Final = """
 SELECT ledger.now() AS now,
   (SELECT created_at FROM ledger.run_state WHERE project_id = $1 ORDER BY run_id LIMIT 1) AS first
@@ -83,6 +81,8 @@ async def runs_at(
     `candidates` selects ids of `run_state` by what never changes in a run; histories are folded page by page until
     `limit` runs fit, so a rare state or worker costs time but never memory. Raises BeforeFirstEvent or FutureInstant.
     """
+    from ledger.tables import run_state
+
     await check_project_instant(pool, project_id, time)
     page = min(limit, MAX_FOLDED) if states is None and worker_id is None else MAX_FOLDED
     submitted = candidates.where(run_state.c.created_at <= time).order_by(run_state.c.run_id.desc()).limit(page)
@@ -100,5 +100,8 @@ async def runs_at(
 
 def compiled(query: Select[Any]) -> tuple[Any, ...]:
     """Write a query as the driver takes it: the statement and its bound parameters."""
-    done = query.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
+    from sqlalchemy.dialects.postgresql import asyncpg
+
+    dialect = asyncpg.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own gap
+    done = query.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
     return (str(done), *(done.params[name] for name in done.positiontup or ()))

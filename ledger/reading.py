@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 from uuid import UUID
-
-from sqlalchemy import select
 
 from ledger import calls
 from ledger.commands import check_state
 from ledger.content import check_int, check_run_id, check_text
 from ledger.database import Pool, fetch
 from ledger.errors import InvalidValue, RunNotFound, UnknownKind, UnknownVersion
-from ledger.events import Event, from_row
-from ledger.feed import Checkpoint, Filter
+from ledger.events import Event
+from ledger.feed import Checkpoint, Filter, as_event
 from ledger.lifecycle import State
 from ledger.past import Diff, check_instant, compiled, runs_at
 from ledger.run import Run
 from ledger.settings import Settings
 from ledger.subscribing import Subscription
-from ledger.tables import event as event_table
-from ledger.tables import kind as kind_table
-from ledger.tables import run as run_view
-from ledger.tables import run_state
 from ledger.verify import Report, verify
 
 Runs: TypeAlias = list[Run]
 Events: TypeAlias = list[Event]
 
-_FACTS: Final = tuple(column.name for column in event_table.columns if column.name != "txid")
+_KINDS: Final = "SELECT DISTINCT kind FROM ledger.kind WHERE project_id = $1 ORDER BY kind"
 
 
 class Reader:
@@ -68,6 +62,12 @@ class Reader:
 
         Raises InvalidValue, UnknownKind for a kind that no run has ever had, FutureInstant or BeforeFirstEvent.
         """
+        # SQLAlchemy takes a second to import: only what needs it waits for it.
+        from sqlalchemy import select
+
+        from ledger.tables import run as run_view
+        from ledger.tables import run_state
+
         given = [state] if isinstance(state, str) else state
         states = None if given is None else [check_state(one).value for one in given]
         check_int("limit", limit, least=1, most=10_000)
@@ -102,7 +102,7 @@ class Reader:
         rows = await fetch(self.pool, calls.HISTORY, self.project_id, wanted, check_int("after", after, least=0))
         if not rows:
             await self.get(wanted)
-        return [_event(row) for row in rows]
+        return [as_event(row) for row in rows]
 
     def subscribe(
         self,
@@ -177,13 +177,6 @@ class Reader:
         return report
 
     async def _require_kind(self, kind: str) -> None:
-        query = (
-            select(kind_table.c.kind).distinct().where(kind_table.c.project_id == self.project_id).order_by(kind_table.c.kind)
-        )
-        known = [row["kind"] for row in await fetch(self.pool, *compiled(query))]
+        known = [row["kind"] for row in await fetch(self.pool, _KINDS, self.project_id)]
         if kind not in known:
             raise UnknownKind(kind, known)
-
-
-def _event(row: Mapping[str, Any]) -> Event:
-    return from_row({name: row[name] for name in _FACTS if row[name] is not None}, row["body"])

@@ -6,13 +6,13 @@ from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
-
-from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
-from sqlalchemy.pool import NullPool
+from typing import TYPE_CHECKING, Final
 
 from ledger.database import sqlalchemy_url
+
+if TYPE_CHECKING:  # every command asks for the schema's name and digest, few migrate
+    from sqlalchemy import Connection
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 SCHEMA: Final = "ledger"
 
@@ -88,6 +88,9 @@ async def upgrade(url: str) -> None:
 
     Concurrent upgrades wait for each other.
     """
+    from sqlalchemy.ext.asyncio import create_async_engine
+    from sqlalchemy.pool import NullPool
+
     engine = create_async_engine(sqlalchemy_url(url), poolclass=NullPool)
     try:
         async with engine.begin() as connection:
@@ -98,13 +101,14 @@ async def upgrade(url: str) -> None:
 
 async def upgrade_on(connection: AsyncConnection) -> None:
     """Upgrade on an open SQLAlchemy connection, within its transaction."""
+    from sqlalchemy import text
+
     await connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('ledger.upgrade', 0))"))
     await connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
     await connection.run_sync(_migrate)
 
 
 def _migrate(connection: Connection) -> None:
-    # Imported here: every command opens a database, few migrate one.
     from alembic import command
     from alembic.config import Config
 

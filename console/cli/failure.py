@@ -42,15 +42,14 @@ def _usage(error: Exception, message: str, *, as_json: bool) -> int:
 def _known(error: Exception) -> Exception | None:
     """Give the ledger's error for what was raised, None for what nobody foresaw."""
     import asyncpg
-    from sqlalchemy.exc import DBAPIError
 
     from ledger.database import translated
     from ledger.errors import LedgerError
 
     if isinstance(error, LedgerError):
         return error
-    if isinstance(error, DBAPIError):
-        return translated(getattr(error.orig, "__cause__", None) or error)
+    if type(error).__module__.startswith("sqlalchemy"):  # by name: importing it takes a second
+        return translated(getattr(getattr(error, "orig", None), "__cause__", None) or error)
     if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | ConnectionError | TimeoutError):
         return translated(error)
     return None

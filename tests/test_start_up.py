@@ -1,0 +1,14 @@
+"""What starting costs: every command waits for what is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def test_the_ledger_is_imported_without_sqlalchemy_and_alembic() -> None:
+    listed = "import sys, ledger, workers; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, check=True)
+
+    assert "asyncpg" in done.stdout.split()
+    assert {"sqlalchemy", "alembic"}.isdisjoint(done.stdout.split())
