@@ -39,7 +39,7 @@ peers: .venv/.ready ## Install what benchmarks compare with, in a virtual enviro
 	$(UV) pip install -q -p .venv-peers/bin/python --require-hashes -r benchmarks/peers.lock
 
 lock: .venv/.ready ## Re-pin the dependencies with hashes
-	$(UV) pip compile -q pyproject.toml --universal --python-version 3.11 --group dev --generate-hashes --no-annotate --no-header -o requirements.lock
+	$(UV) pip compile -q pyproject.toml --universal --python-version 3.11 --all-extras --group dev --generate-hashes --no-annotate --no-header -o requirements.lock
 	$(UV) pip compile -q benchmarks/peers.in --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -o benchmarks/peers.lock
 
 sql: .venv/.ready ## Regenerate the SQL that is compiled from the Python declarations

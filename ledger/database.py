@@ -18,6 +18,7 @@ from ledger.errors import (
     DatabaseRefused,
     DatabaseUnavailable,
     DuplicateKey,
+    FeedArchived,
     FeedMoved,
     FeedOnStandby,
     InvalidValue,
@@ -28,6 +29,7 @@ from ledger.errors import (
     UnknownProject,
     UnsupportedServer,
 )
+from ledger.month import month_of
 
 if TYPE_CHECKING:  # SQLAlchemy takes a second to import; who hands a connection of it over has done so
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -155,6 +157,8 @@ def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:  
         return DuplicateKey(facts["key"], UUID(facts["run_id"]), facts["version"])
     if state in {"RF410", "RF411"}:
         return FeedMoved() if state == "RF410" else FeedOnStandby()
+    if state == "RF412":
+        return FeedArchived(getattr(error, "detail", None) or "")
     if state in {"3F000", "42P01", "42883"}:
         return NotMigrated(None, "this code's schema")
     if state in {"26000", "42P05"}:  # the next statement met a server connection where it was not prepared
@@ -165,10 +169,15 @@ def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:  
     if state == "42501":
         return AccessDenied(str(error))
     if state == "23514" and getattr(error, "constraint_name", None) is None:
-        return MissingPartition()
+        return _missing_partition(getattr(error, "detail", None) or "")
     if not state or state[:2] in {"08", "57", "53"} or state in {"25006", "55000"}:
         return DatabaseUnavailable("the server", str(error) or type(error).__name__)
     return DatabaseRefused(state, str(error))
+
+
+def _missing_partition(detail: str) -> MissingPartition:
+    found = re.search(r"[0-9a-f]{8}-[0-9a-f-]{27}", detail)
+    return MissingPartition(UUID(found[0]), month_of(UUID(found[0]))) if found else MissingPartition()
 
 
 def driver_url(url: str) -> str:

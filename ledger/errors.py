@@ -150,10 +150,43 @@ class DatabaseRefused(LedgerError):
 
 
 class MissingPartition(LedgerError):
-    """No partition of the event table takes new runs; nothing was written."""
+    """No partition of the event table takes this run's events; nothing was written."""
 
-    def __init__(self) -> None:
-        super().__init__("no partition takes this month's runs: run `runfold db upgrade`, and keep a reaper running")
+    def __init__(self, run_id: UUID | None = None, month: str | None = None) -> None:
+        self.run_id, self.month = run_id, month
+        super().__init__(
+            f"no partition takes events of run {run_id}: if its month is archived, `runfold archive attach {month}` brings it "
+            "back; if it is this month, run `runfold db upgrade`, and keep a reaper running"
+        )
+
+
+class ArchiveRefused(LedgerError):
+    """A month cannot be exported, detached or attached now; nothing was changed."""
+
+    def __init__(self, month: str, obstacles: Sequence[str]) -> None:
+        self.month, self.obstacles = month, tuple(obstacles)
+        super().__init__(f"the archive of {month} is left as it is: {'; '.join(obstacles)}")
+
+
+class ArchiveUnusable(LedgerError):
+    """The file of an archived month is missing, or is not the one that was recorded."""
+
+    def __init__(self, file: str, problem: str) -> None:
+        self.file, self.problem = file, problem
+        super().__init__(
+            f"archive {file} {problem}: put back the file that was exported, or set RUNFOLD_ARCHIVE to the folder where it is"
+        )
+
+
+class FeedArchived(LedgerError):
+    """A reader of the feed has not read events that are archived by now: going on would leave them out."""
+
+    def __init__(self, months: str) -> None:
+        self.months = tuple(months.split(", "))
+        super().__init__(
+            f"events of {months} that were not read yet are archived: `runfold projections rebuild NAME` folds them in; "
+            f"a subscription needs `runfold archive attach {self.months[0]}`, or begins with now"
+        )
 
 
 class UnsupportedServer(LedgerError):

@@ -92,7 +92,7 @@ async def now(source: Pool | Connection) -> Checkpoint:
 async def towards(source: Pool | Connection, checkpoint: Checkpoint, limit: int) -> Checkpoint | None:
     """Give the checkpoint with a target to read up to, less than `limit` events away if possible; None when nothing is new.
 
-    Raises FeedMoved or FeedOnStandby.
+    Raises FeedMoved, FeedOnStandby or FeedArchived.
     """
     if checkpoint.target is not None:
         return checkpoint

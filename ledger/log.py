@@ -14,6 +14,7 @@ STALE_REQUEUED: Final = "stale_run_requeued"
 STALE_FAILED: Final = "stale_run_failed"
 REAPER_DONE: Final = "stale_run_reaper_done"
 WRITE_REFUSED: Final = "write_refused"
+ARCHIVE_STAYS: Final = "archive_stays_attached"
 
 
 def logger(**bound: Any) -> Any:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
+from ledger import archive
 from ledger.database import Pool, fetch
 from ledger.errors import BeforeFirstEvent, FutureInstant, InvalidValue
 from ledger.events import Event
@@ -28,6 +30,7 @@ CROSS JOIN LATERAL ledger.state_at($1, c.run_id, NULL, $3) AS r
 WHERE ($4::text[] IS NULL OR r.state = ANY ($4)) AND ($5::text IS NULL OR r.worker_id = $5)
 ORDER BY c.place LIMIT $6
 """
+_HASHES: Final = "SELECT run_id, hash FROM ledger.run_state WHERE project_id = $1 AND run_id = ANY ($2::uuid[])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +94,23 @@ async def runs_at(
     while len(found) < limit:
         ids = [row["run_id"] for row in await fetch(pool, *compiled(query))]
         rows = await fetch(pool, _FOLDED, project_id, ids, time, states, worker_id, limit - len(found))
-        found += [Run.from_row(row) for row in rows]
+        these = [Run.from_row(row) for row in rows]
+        archived = await _archived(pool, project_id, ids)
+        then = await archive.states_at(pool, project_id, archived, time=time) if archived else []
+        these += [run for run in then if (states is None or run.state in states) and worker_id in {None, run.worker_id}]
+        found += sorted(these, key=lambda run: run.run_id, reverse=True)[: limit - len(found)]
         if len(ids) < page:
             break
         query = submitted.where(run_state.c.run_id < ids[-1])
     return found
+
+
+async def _archived(pool: Pool, project_id: str, ids: list[UUID]) -> dict[UUID, bytes]:
+    """Give those of these runs whose events are archived, with the hash of the last."""
+    months = await archive.detached(pool, min(ids), max(ids)) if ids else []
+    inside = [run_id for run_id in ids if any(month.first <= run_id < month.beyond for month in months)]
+    rows = await fetch(pool, _HASHES, project_id, inside) if inside else []
+    return {row["run_id"]: row["hash"] for row in rows}
 
 
 def compiled(query: Select[Any]) -> tuple[Any, ...]:

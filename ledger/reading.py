@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final, TypeAlias
 from uuid import UUID
 
-from ledger import calls
+from ledger import archive, calls
 from ledger.commands import check_state
 from ledger.content import check_int, check_run_id, check_text
 from ledger.database import Pool, fetch
@@ -94,14 +94,14 @@ class Reader:
         return [Run.from_row(row) for row in rows]
 
     async def history(self, run_id: UUID | str, *, after: int = 0) -> Events:
-        """Give every event of the run after version `after`, in version order, with its content.
+        """Give every event of the run after version `after`, in version order, with its content, also from the archive.
 
-        Raises RunNotFound.
+        Raises RunNotFound or ArchiveUnusable.
         """
         wanted = check_run_id(run_id)
         rows = await fetch(self.pool, calls.HISTORY, self.project_id, wanted, check_int("after", after, least=0))
-        if not rows:
-            await self.get(wanted)
+        if not rows and (run := await self.get(wanted)).version > after:
+            rows = [row for row in await archive.entries(self.pool, run) if row["version"] > after]
         return [as_event(row) for row in rows]
 
     def subscribe(
@@ -140,12 +140,16 @@ class Reader:
             check_int("version", version, least=1)
         elif time is not None:
             await check_instant(self.pool, self.project_id, time)
-        rows = await fetch(self.pool, calls.STATE_AT, self.project_id, wanted, version, time)
-        if not rows or (version is not None and rows[0]["version"] != version):
+        found = [Run.from_row(row) for row in await fetch(self.pool, calls.STATE_AT, self.project_id, wanted, version, time)]
+        run = None if found else await self.get(wanted)
+        if run is not None:
+            hashes = {wanted: run.hash}
+            found = await archive.states_at(self.pool, self.project_id, hashes, version=version, time=time)
+        if not found or (version is not None and found[0].version != version):
             asked = version if version is not None else time
             assert asked is not None
-            raise UnknownVersion(wanted, asked, (await self.get(wanted)).version)
-        return Run.from_row(rows[0])
+            raise UnknownVersion(wanted, asked, (run or await self.get(wanted)).version)
+        return found[0]
 
     async def diff(self, run_id: UUID | str, start: int | datetime, end: int | datetime | None = None) -> Diff:
         """Give the run at two points, each a version or an instant (end None: now), and the events between them.

@@ -38,6 +38,8 @@ class Settings(BaseSettings):
     payload_limit_bytes: int = Field(default=65_536, gt=0, le=16_777_216)
     projections: str = ""
     """Modules that declare projections of your own, separated by commas."""
+    archive: Path | None = None
+    """The folder of archived months; for reading, instead of the one that was recorded."""
     pool_size: int = Field(default=10, gt=0, le=1_000)
 
     @model_validator(mode="after")

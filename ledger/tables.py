@@ -53,6 +53,30 @@ kind: Final = Table(
     Column("run_id", Uuid, primary_key=True),
 )
 
+archive_event: Final = Table(
+    "archive_event",
+    metadata,
+    Column("number", BigInteger, Identity(always=True), primary_key=True),
+    Column("recorded_at", _TIME, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("reason", Text),
+    Column("month", String(7), nullable=False),
+    Column("project_id", Text),
+    Column("run_id", Uuid),
+    Column("first", Uuid),
+    Column("beyond", Uuid),
+    Column("runs", BigInteger),
+    Column("events", BigInteger),
+    Column("payloads", BigInteger),
+    Column("generation", Integer),
+    Column("last_position", BigInteger),
+    Column("last_txid", Xid8),
+    Column("size_bytes", BigInteger),
+    Column("sha256", LargeBinary),
+    Column("file", Text),
+)
+
 kind_event: Final = Table(
     "kind_event",
     metadata,

@@ -86,6 +86,23 @@ BEGIN
   END IF;
 END $$;
 
+CREATE FUNCTION ledger.attach_partition(p_month timestamp without time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  partition text := 'event_' || to_char(p_month, 'YYYY_MM');
+BEGIN
+  EXECUTE format('ALTER TABLE ledger.event ATTACH PARTITION ledger.%I FOR VALUES FROM (%L) TO (%L)',
+    partition, ledger.uuid7_floor(p_month), ledger.uuid7_floor(p_month + '1 month'));
+  EXECUTE format('CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.%I EXECUTE FUNCTION ledger.refuse_change()', partition);
+  EXECUTE format('CREATE TRIGGER refuse_insert BEFORE INSERT ON ledger.%I EXECUTE FUNCTION ledger.refuse_change()', partition);
+  EXECUTE format('ALTER TABLE ledger.%I ENABLE ALWAYS TRIGGER refuse_truncate', partition);
+  EXECUTE format('ALTER TABLE ledger.%I ENABLE ALWAYS TRIGGER refuse_insert', partition);
+  EXECUTE format('REVOKE ALL ON ledger.%I FROM PUBLIC', partition);
+  EXECUTE format('ANALYZE ledger.%I', partition);
+END $$;
+
 CREATE FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_body text) RETURNS TABLE(run_id uuid, version integer)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -288,11 +305,21 @@ CREATE FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p
   JOIN ledger.event AS e ON e.project_id = p_project AND e.run_id = k.run_id AND e.version = k.version
 $$;
 
-CREATE FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) RETURNS TABLE(run_id uuid, have jsonb, want jsonb)
+CREATE FUNCTION ledger.drift_events(p_project text, p_from uuid, p_to uuid, p_events json) RETURNS TABLE(run_id uuid, have jsonb, want jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
   SELECT coalesce((h.r).run_id, (w.r).run_id), to_jsonb(h.r), to_jsonb(w.r)
   FROM (SELECT r FROM ledger.run_state AS r WHERE r.project_id = p_project AND r.run_id BETWEEN p_from AND p_to) AS h
+  FULL JOIN (SELECT r FROM ledger.fold_events(p_events) AS r) AS w ON (h.r).run_id = (w.r).run_id
+  WHERE h.r IS DISTINCT FROM w.r
+$$;
+
+CREATE FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) RETURNS TABLE(run_id uuid, have jsonb, want jsonb)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  SELECT coalesce((h.r).run_id, (w.r).run_id), to_jsonb(h.r), to_jsonb(w.r)
+  FROM (SELECT r FROM ledger.run_state AS r WHERE r.project_id = p_project AND r.run_id BETWEEN p_from AND p_to
+    AND NOT EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND r.run_id >= a.first AND r.run_id < a.beyond)) AS h
   FULL JOIN (SELECT r FROM ledger.rebuild_run_state(p_project, p_from, p_to) AS r) AS w ON (h.r).run_id = (w.r).run_id
   WHERE h.r IS DISTINCT FROM w.r
 $$;
@@ -384,6 +411,7 @@ DECLARE
   cut xid8;
   size bigint := p_limit;
 BEGIN
+  PERFORM ledger.feed_whole(p_generation, p_moment);
   SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = p_generation;
   WHILE g.end_position IS NOT NULL LOOP
     IF p_moment NOT LIKE '9223372036854775807:%' THEN
@@ -512,6 +540,7 @@ DECLARE
   seen_up_to bigint := split_part(p_moment, '@', 2);
   up_to bigint := split_part(p_target, '@', 2);
 BEGIN
+  PERFORM ledger.feed_whole(p_generation, p_moment);
   SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = p_generation;
   after := greatest(p_position, split_part(g.start, '@', 2)::bigint);
   IF p_target LIKE '9223372036854775807:%' THEN
@@ -544,6 +573,18 @@ BEGIN
   ORDER BY e.position LIMIT p_limit;
 END $$;
 
+CREATE FUNCTION ledger.feed_passed(p_generation integer, p_moment text, p_of_generation integer, p_last_position bigint, p_last_txid xid8) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  SELECT split_part(p_moment, '@', 2)::bigint >= p_last_position AND CASE
+    WHEN p_generation < p_of_generation THEN p_moment LIKE '9223372036854775807:%'
+    WHEN p_generation = p_of_generation AND p_last_txid IS NOT NULL
+      THEN pg_visible_in_snapshot(p_last_txid, split_part(p_moment, '@', 1)::pg_snapshot)
+    ELSE true
+  END
+$$;
+
 CREATE FUNCTION ledger.feed_rebase() RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -563,6 +604,94 @@ BEGIN
   SELECT g.generation + 1, pg_current_snapshot()::text || '@' || high, c.system_identifier FROM pg_control_system() AS c;
   RETURN g.generation + 1;
 END $$;
+
+CREATE FUNCTION ledger.feed_whole(p_generation integer, p_moment text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  missed text;
+BEGIN
+  SELECT string_agg(a.month, ', ' ORDER BY a.month) INTO missed FROM ledger.archive AS a
+  WHERE a.detached AND NOT ledger.feed_passed(p_generation, p_moment, a.generation, a.last_position, a.last_txid);
+  IF missed IS NOT NULL THEN
+    RAISE EXCEPTION 'the events of % are archived, and were not read before', missed USING ERRCODE = 'RF412', DETAIL = missed;
+  END IF;
+END $$;
+
+CREATE TABLE ledger.run_state (
+    project_id text NOT NULL,
+    run_id uuid NOT NULL,
+    version integer NOT NULL,
+    hash bytea NOT NULL,
+    kind text NOT NULL,
+    state text NOT NULL,
+    priority integer NOT NULL,
+    attempt_count integer NOT NULL,
+    max_attempts integer NOT NULL,
+    worker_id text,
+    token integer,
+    lease_until timestamp with time zone,
+    heartbeat_at timestamp with time zone,
+    available_at timestamp with time zone,
+    started_at timestamp with time zone,
+    completed_at timestamp with time zone,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    deadline timestamp with time zone,
+    wait_until timestamp with time zone,
+    wait_outcome text,
+    cancel_requested_at timestamp with time zone,
+    cost_usd numeric(18,6) NOT NULL,
+    step_count integer NOT NULL,
+    error_code text,
+    outcome_version integer,
+    output_sha256 bytea,
+    tags text[] NOT NULL,
+    key text,
+    CONSTRAINT lease_matches_state CHECK (
+CASE
+    WHEN (token IS NULL) THEN ((worker_id IS NULL) AND (lease_until IS NULL) AND (state <> 'running'::text))
+    ELSE ((worker_id IS NOT NULL) AND (lease_until IS NOT NULL) AND (available_at IS NULL) AND (state = ANY (ARRAY['running'::text, 'waiting_tool'::text, 'waiting_approval'::text])))
+END),
+    CONSTRAINT totals_are_not_negative CHECK (((cost_usd >= (0)::numeric) AND (step_count >= 0)))
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02');
+
+CREATE FUNCTION ledger.fold_events(p_events json) RETURNS SETOF ledger.run_state
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  SELECT e.project_id, e.run_id,
+    max(e.version) AS version,
+    (array_agg(e.hash ORDER BY e.version DESC) FILTER (WHERE e.hash IS NOT NULL))[1] AS hash,
+    max(e.kind) FILTER (WHERE e.type = 'run.submitted') AS kind,
+    (array_agg(e.state ORDER BY e.version DESC) FILTER (WHERE e.state IS NOT NULL))[1] AS state,
+    max(e.priority) FILTER (WHERE e.type = 'run.submitted') AS priority,
+    coalesce((array_agg(e.attempt ORDER BY e.version DESC) FILTER (WHERE e.type IN ('lease.acquired', 'lease.released') AND e.attempt IS NOT NULL))[1], 0) AS attempt_count,
+    max(e.max_attempts) FILTER (WHERE e.type = 'run.submitted') AS max_attempts,
+    (array_agg(e.worker_id ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS worker_id,
+    (array_agg(e.token ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS token,
+    (array_agg(e.lease_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS lease_until,
+    (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('lease.acquired', 'lease.heartbeat') AND e.recorded_at IS NOT NULL))[1] AS heartbeat_at,
+    (array_agg(e.available_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.submitted', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS available_at,
+    (array_agg(e.recorded_at ORDER BY e.version ASC) FILTER (WHERE e.type = 'lease.acquired' AND e.recorded_at IS NOT NULL))[1] AS started_at,
+    (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed', 'run.timed_out') AND e.recorded_at IS NOT NULL))[1] AS completed_at,
+    max(e.recorded_at) FILTER (WHERE e.type = 'run.submitted') AS created_at,
+    (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.recorded_at IS NOT NULL))[1] AS updated_at,
+    max(e.deadline) FILTER (WHERE e.type = 'run.submitted') AS deadline,
+    (array_agg(e.wait_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS wait_until,
+    (array_agg(e.wait_outcome ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS wait_outcome,
+    (array_agg(e.recorded_at ORDER BY e.version ASC) FILTER (WHERE e.type = 'cancel.requested' AND e.recorded_at IS NOT NULL))[1] AS cancel_requested_at,
+    coalesce(sum(e.cost_usd), 0) AS cost_usd,
+    (coalesce(sum(e.step_count), 0))::int AS step_count,
+    (array_agg(e.error_code ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out')))[1] AS error_code,
+    (array_agg(e.version ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out') AND e.version IS NOT NULL))[1] AS outcome_version,
+    (array_agg(e.output_sha256 ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed', 'run.timed_out')))[1] AS output_sha256,
+    max(e.tags) FILTER (WHERE e.type = 'run.submitted') AS tags,
+    max(e.key) FILTER (WHERE e.type = 'run.submitted') AS key
+  FROM json_populate_recordset(NULL::ledger.event, p_events) AS e
+  GROUP BY e.project_id, e.run_id
+$$;
 
 CREATE FUNCTION ledger.fold_kind_state() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -891,16 +1020,7 @@ BEGIN
     partition := 'event_' || to_char(month, 'YYYY_MM');
     CONTINUE WHEN to_regclass('ledger.' || partition) IS NOT NULL;
     EXECUTE format('CREATE TABLE ledger.%I (LIKE ledger.event INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', partition);
-    EXECUTE format('ALTER TABLE ledger.event ATTACH PARTITION ledger.%I FOR VALUES FROM (%L) TO (%L)',
-      partition, ledger.uuid7_floor(month), ledger.uuid7_floor(month + '1 month'));
-    EXECUTE format('CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.%I EXECUTE FUNCTION ledger.refuse_change()',
-      partition);
-    EXECUTE format('CREATE TRIGGER refuse_insert BEFORE INSERT ON ledger.%I EXECUTE FUNCTION ledger.refuse_change()',
-      partition);
-    EXECUTE format('ALTER TABLE ledger.%I ENABLE ALWAYS TRIGGER refuse_truncate', partition);
-    EXECUTE format('ALTER TABLE ledger.%I ENABLE ALWAYS TRIGGER refuse_insert', partition);
-    EXECUTE format('REVOKE ALL ON ledger.%I FROM PUBLIC', partition);
-    EXECUTE format('ANALYZE ledger.%I', partition);
+    PERFORM ledger.attach_partition(month);
     made := made + 1;
   END LOOP;
   RETURN made;
@@ -913,45 +1033,6 @@ CREATE FUNCTION ledger.now() RETURNS timestamp with time zone
 CREATE FUNCTION ledger.payload_hash(salt bytea, body text) RETURNS bytea
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ SELECT sha256('runfold/payload/v1\012'::bytea || salt || convert_to(body, 'UTF8')) $$;
-
-CREATE TABLE ledger.run_state (
-    project_id text NOT NULL,
-    run_id uuid NOT NULL,
-    version integer NOT NULL,
-    hash bytea NOT NULL,
-    kind text NOT NULL,
-    state text NOT NULL,
-    priority integer NOT NULL,
-    attempt_count integer NOT NULL,
-    max_attempts integer NOT NULL,
-    worker_id text,
-    token integer,
-    lease_until timestamp with time zone,
-    heartbeat_at timestamp with time zone,
-    available_at timestamp with time zone,
-    started_at timestamp with time zone,
-    completed_at timestamp with time zone,
-    created_at timestamp with time zone NOT NULL,
-    updated_at timestamp with time zone NOT NULL,
-    deadline timestamp with time zone,
-    wait_until timestamp with time zone,
-    wait_outcome text,
-    cancel_requested_at timestamp with time zone,
-    cost_usd numeric(18,6) NOT NULL,
-    step_count integer NOT NULL,
-    error_code text,
-    outcome_version integer,
-    output_sha256 bytea,
-    tags text[] NOT NULL,
-    key text,
-    CONSTRAINT lease_matches_state CHECK (
-CASE
-    WHEN (token IS NULL) THEN ((worker_id IS NULL) AND (lease_until IS NULL) AND (state <> 'running'::text))
-    ELSE ((worker_id IS NOT NULL) AND (lease_until IS NOT NULL) AND (available_at IS NULL) AND (state = ANY (ARRAY['running'::text, 'waiting_tool'::text, 'waiting_approval'::text])))
-END),
-    CONSTRAINT totals_are_not_negative CHECK (((cost_usd >= (0)::numeric) AND (step_count >= 0)))
-)
-WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02');
 
 CREATE VIEW ledger.run WITH (security_invoker='true') AS
  SELECT s.project_id,
@@ -1176,6 +1257,11 @@ CREATE FUNCTION ledger.refuse_change() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
+  IF TG_OP = 'DELETE' AND TG_TABLE_NAME = 'payload' THEN
+    IF EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND OLD.run_id >= a.first AND OLD.run_id < a.beyond) THEN
+      RETURN OLD;
+    END IF;
+  END IF;
   RAISE EXCEPTION '% on % is not allowed: the ledger is append-only', TG_OP, TG_TABLE_NAME
     USING ERRCODE = 'RF403', HINT = 'Append a compensating event instead.';
 END $$;
@@ -1532,6 +1618,61 @@ CREATE TABLE ledger.alembic_version (
     version_num character varying(32) NOT NULL
 );
 
+CREATE TABLE ledger.archive_event (
+    number bigint NOT NULL,
+    recorded_at timestamp with time zone NOT NULL,
+    type text NOT NULL,
+    actor character varying(200) NOT NULL,
+    reason text,
+    month character varying(7) NOT NULL,
+    project_id text,
+    run_id uuid,
+    first uuid,
+    beyond uuid,
+    runs bigint,
+    events bigint,
+    payloads bigint,
+    generation integer,
+    last_position bigint,
+    last_txid xid8,
+    size_bytes bigint,
+    sha256 bytea,
+    file text,
+    CONSTRAINT archive_event_check CHECK (((type ~~ 'hold.%'::text) OR (num_nulls(first, beyond, runs, events, payloads, generation, last_position, size_bytes, sha256, file) = 0))),
+    CONSTRAINT archive_event_type_check CHECK ((type = ANY (ARRAY['archive.exported'::text, 'archive.detached'::text, 'archive.attached'::text, 'hold.placed'::text, 'hold.released'::text])))
+);
+
+CREATE VIEW ledger.archive WITH (security_invoker='true') AS
+ SELECT DISTINCT ON (month) month,
+    split_part(type, '.'::text, 2) AS state,
+    (type = 'archive.detached'::text) AS detached,
+    recorded_at,
+    actor,
+    reason,
+    first,
+    beyond,
+    runs,
+    events,
+    payloads,
+    generation,
+    last_position,
+    last_txid,
+    size_bytes,
+    sha256,
+    file
+   FROM ledger.archive_event a
+  WHERE (type = ANY (ARRAY['archive.exported'::text, 'archive.detached'::text, 'archive.attached'::text]))
+  ORDER BY month, number DESC;
+
+ALTER TABLE ledger.archive_event ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME ledger.archive_event_number_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE ledger.command (
     project_id text NOT NULL,
     key text NOT NULL,
@@ -1664,6 +1805,9 @@ CREATE TABLE ledger.schedule (
 ALTER TABLE ONLY ledger.alembic_version
     ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
 
+ALTER TABLE ONLY ledger.archive_event
+    ADD CONSTRAINT archive_event_pkey PRIMARY KEY (number);
+
 ALTER TABLE ONLY ledger.command
     ADD CONSTRAINT command_pkey PRIMARY KEY (project_id, key);
 
@@ -1728,6 +1872,10 @@ CREATE TRIGGER fold_run_state AFTER INSERT ON ledger.event REFERENCING NEW TABLE
 
 ALTER TABLE ledger.event ENABLE ALWAYS TRIGGER fold_run_state;
 
+CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON ledger.archive_event FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
+
+ALTER TABLE ledger.archive_event ENABLE ALWAYS TRIGGER refuse_change;
+
 CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON ledger.event FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
 
 ALTER TABLE ledger.event ENABLE ALWAYS TRIGGER refuse_change;
@@ -1739,6 +1887,10 @@ ALTER TABLE ledger.kind_event ENABLE ALWAYS TRIGGER refuse_change;
 CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON ledger.payload FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
 
 ALTER TABLE ledger.payload ENABLE ALWAYS TRIGGER refuse_change;
+
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.archive_event FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
+
+ALTER TABLE ledger.archive_event ENABLE ALWAYS TRIGGER refuse_truncate;
 
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.event FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 
@@ -1765,6 +1917,8 @@ GRANT USAGE ON SCHEMA ledger TO runfold_projector;
 REVOKE ALL ON FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_types text[], p_schema_versions integer[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_expected integer[], p_keys text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_types text[], p_schema_versions integer[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_expected integer[], p_keys text[]) TO runfold_worker;
 
+REVOKE ALL ON FUNCTION ledger.attach_partition(p_month timestamp without time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_body text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_body text) TO runfold_worker;
 
@@ -1778,6 +1932,11 @@ REVOKE ALL ON FUNCTION ledger.command_content(run_id uuid, what text, park boole
 
 REVOKE ALL ON FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_keys text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_keys text[]) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.drift_events(p_project text, p_from uuid, p_to uuid, p_events json) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.drift_events(p_project text, p_from uuid, p_to uuid, p_events json) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.drift_events(p_project text, p_from uuid, p_to uuid, p_events json) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.drift_events(p_project text, p_from uuid, p_to uuid, p_events json) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) TO runfold_worker;
@@ -1822,7 +1981,26 @@ GRANT ALL ON FUNCTION ledger.feed_page(p_generation integer, p_moment text, p_ta
 GRANT ALL ON FUNCTION ledger.feed_page(p_generation integer, p_moment text, p_target text, p_position bigint, p_limit integer, p_project text, p_types text[], p_without text[], p_kinds text[], p_states text[]) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.feed_page(p_generation integer, p_moment text, p_target text, p_position bigint, p_limit integer, p_project text, p_types text[], p_without text[], p_kinds text[], p_states text[]) TO runfold_projector;
 
+REVOKE ALL ON FUNCTION ledger.feed_passed(p_generation integer, p_moment text, p_of_generation integer, p_last_position bigint, p_last_txid xid8) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.feed_passed(p_generation integer, p_moment text, p_of_generation integer, p_last_position bigint, p_last_txid xid8) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.feed_passed(p_generation integer, p_moment text, p_of_generation integer, p_last_position bigint, p_last_txid xid8) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.feed_passed(p_generation integer, p_moment text, p_of_generation integer, p_last_position bigint, p_last_txid xid8) TO runfold_projector;
+
 REVOKE ALL ON FUNCTION ledger.feed_rebase() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.feed_whole(p_generation integer, p_moment text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.feed_whole(p_generation integer, p_moment text) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.feed_whole(p_generation integer, p_moment text) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.feed_whole(p_generation integer, p_moment text) TO runfold_projector;
+
+GRANT SELECT ON TABLE ledger.run_state TO runfold_worker;
+GRANT SELECT ON TABLE ledger.run_state TO runfold_reader;
+GRANT SELECT ON TABLE ledger.run_state TO runfold_projector;
+
+REVOKE ALL ON FUNCTION ledger.fold_events(p_events json) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.fold_events(p_events json) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.fold_events(p_events json) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.fold_events(p_events json) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.fold_kind_state() FROM PUBLIC;
 
@@ -1858,10 +2036,6 @@ REVOKE ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_projector;
-
-GRANT SELECT ON TABLE ledger.run_state TO runfold_worker;
-GRANT SELECT ON TABLE ledger.run_state TO runfold_reader;
-GRANT SELECT ON TABLE ledger.run_state TO runfold_projector;
 
 GRANT SELECT ON TABLE ledger.run TO runfold_worker;
 GRANT SELECT ON TABLE ledger.run TO runfold_reader;
@@ -1915,6 +2089,14 @@ REVOKE ALL ON FUNCTION ledger.uuid7_floor(p_utc timestamp without time zone) FRO
 GRANT SELECT ON TABLE ledger.alembic_version TO runfold_worker;
 GRANT SELECT ON TABLE ledger.alembic_version TO runfold_reader;
 GRANT SELECT ON TABLE ledger.alembic_version TO runfold_projector;
+
+GRANT SELECT ON TABLE ledger.archive_event TO runfold_worker;
+GRANT SELECT ON TABLE ledger.archive_event TO runfold_reader;
+GRANT SELECT ON TABLE ledger.archive_event TO runfold_projector;
+
+GRANT SELECT ON TABLE ledger.archive TO runfold_worker;
+GRANT SELECT ON TABLE ledger.archive TO runfold_reader;
+GRANT SELECT ON TABLE ledger.archive TO runfold_projector;
 
 GRANT SELECT ON TABLE ledger.command TO runfold_worker;
 GRANT SELECT ON TABLE ledger.command TO runfold_reader;

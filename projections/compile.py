@@ -27,6 +27,8 @@ SET enable_seqscan = off
 SET enable_memoize = off
 SET jit = off"""
 
+_HELD: Final = "SELECT r FROM ledger.run_state AS r WHERE r.project_id = p_project AND r.run_id BETWEEN p_from AND p_to"
+
 
 def compiled() -> dict[str, str]:
     """Give every compiled SQL file: name without suffix, and text."""
@@ -34,7 +36,9 @@ def compiled() -> dict[str, str]:
         "legal": _HEADER.format(source="ledger/lifecycle.py") + legal_sql(),
         "fold_run_state": _HEADER.format(source="projections/run_state.py") + trigger_sql(run_state.COLUMNS),
         "rebuild_run_state": _HEADER.format(source="projections/run_state.py") + rebuild_sql(run_state.COLUMNS),
+        "fold_events": _HEADER.format(source="projections/run_state.py") + fold_sql(run_state.COLUMNS),
         "drift_run_state": _HEADER.format(source="projections/run_state.py") + drift_sql(),
+        "drift_events": _HEADER.format(source="projections/run_state.py") + drift_events_sql(),
     }
 
 
@@ -126,7 +130,6 @@ def _without_first(column: Fold) -> Fold:
 
 def rebuild_sql(columns: Mapping[str, Fold]) -> str:
     """Compile the set-based fold: whole histories, or what was recorded up to a version or an instant."""
-    aggregates = ",\n    ".join(f"{_cast(column, aggregate_sql(column, 'e'))} AS {name}" for name, column in columns.items())
     return f"""-- Folds histories of a range of runs, or their events up to a version or an instant, into rows of run_state.
 CREATE OR REPLACE FUNCTION ledger.rebuild_run_state(
   p_project text, p_from uuid, p_to uuid, p_version int DEFAULT NULL, p_time timestamptz DEFAULT NULL
@@ -134,7 +137,7 @@ CREATE OR REPLACE FUNCTION ledger.rebuild_run_state(
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
   SELECT e.project_id, e.run_id,
-    {aggregates}
+    {_aggregates(columns)}
   FROM ledger.event AS e
   WHERE e.project_id = p_project AND e.run_id BETWEEN p_from AND p_to
     AND (p_version IS NULL OR e.version <= p_version)
@@ -144,16 +147,51 @@ $$;
 """
 
 
+def fold_sql(columns: Mapping[str, Fold]) -> str:
+    """Compile the set-based fold of events that are handed over."""
+    return f"""-- Folds events that are handed over, as a JSON list of rows of table `event`, into rows of run_state.
+CREATE OR REPLACE FUNCTION ledger.fold_events(p_events json) RETURNS SETOF ledger.run_state
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+  SELECT e.project_id, e.run_id,
+    {_aggregates(columns)}
+  FROM json_populate_recordset(NULL::ledger.event, p_events) AS e
+  GROUP BY e.project_id, e.run_id
+$$;
+"""
+
+
+def _aggregates(columns: Mapping[str, Fold]) -> str:
+    return ",\n    ".join(f"{_cast(column, aggregate_sql(column, 'e'))} AS {name}" for name, column in columns.items())
+
+
 def drift_sql() -> str:
     """Compile the comparison of the inline projection with the fold of the events, in one snapshot."""
-    return """-- Compares run_state with the fold of the events, in one statement and so in one snapshot: no row means no drift.
+    return f"""-- Compares run_state with the fold of the events, in one statement and so one snapshot; no row means no drift.
+-- Runs whose events are archived are left out: ledger.drift_events compares those.
 CREATE OR REPLACE FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid)
 RETURNS TABLE (run_id uuid, have jsonb, want jsonb)
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
   SELECT coalesce((h.r).run_id, (w.r).run_id), to_jsonb(h.r), to_jsonb(w.r)
-  FROM (SELECT r FROM ledger.run_state AS r WHERE r.project_id = p_project AND r.run_id BETWEEN p_from AND p_to) AS h
+  FROM ({_HELD}
+    AND NOT EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND r.run_id >= a.first AND r.run_id < a.beyond)) AS h
   FULL JOIN (SELECT r FROM ledger.rebuild_run_state(p_project, p_from, p_to) AS r) AS w ON (h.r).run_id = (w.r).run_id
+  WHERE h.r IS DISTINCT FROM w.r
+$$;
+"""
+
+
+def drift_events_sql() -> str:
+    """Compile the comparison of the inline projection with the fold of events that are handed over."""
+    return f"""-- Compares run_state with the fold of events that are handed over, all of these runs; no row means no drift.
+CREATE OR REPLACE FUNCTION ledger.drift_events(p_project text, p_from uuid, p_to uuid, p_events json)
+RETURNS TABLE (run_id uuid, have jsonb, want jsonb)
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+  SELECT coalesce((h.r).run_id, (w.r).run_id), to_jsonb(h.r), to_jsonb(w.r)
+  FROM ({_HELD}) AS h
+  FULL JOIN (SELECT r FROM ledger.fold_events(p_events) AS r) AS w ON (h.r).run_id = (w.r).run_id
   WHERE h.r IS DISTINCT FROM w.r
 $$;
 """

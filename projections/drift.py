@@ -13,7 +13,7 @@ from uuid import UUID
 
 import asyncpg
 
-from ledger import calls, log
+from ledger import archive, calls, log
 from ledger.commands import columns, event_row
 from ledger.content import check_text
 from ledger.database import FAILURES, Pool, fetch, translated
@@ -87,6 +87,8 @@ class Drift:
 async def check(pool: Pool, project_id: str, progress: Progress | None = None) -> AsyncIterator[Drift]:
     """Compare every run of the project, range by range; no statement folds more than a range, no snapshot is held.
 
+    Archived months come last, from their files; a row of theirs is mended by a replay, which has them attached.
+
     `progress` is told how many events are done, and None: nobody counted all of them.
     """
     first, done = UUID(int=0), 0
@@ -96,10 +98,14 @@ async def check(pool: Pool, project_id: str, progress: Progress | None = None) -
         for row in await fetch(pool, _RANGE, project_id, first, last):
             yield _drift(row)
         if not bound or last == _LAST:
-            return
+            break
         first, done = UUID(int=last.int + 1), done + EVENTS_A_RANGE
         if progress is not None:
             progress(done, None)
+    for month in await archive.detached(pool):
+        async for start, end, rows in archive.whole_runs(month, project_id):
+            for row in await fetch(pool, archive.DRIFT, project_id, start, end, archive.as_json(rows)):
+                yield _drift(row)
 
 
 async def sample(pool: Pool, project_id: str, size: int) -> tuple[int, list[Drift]]:
@@ -140,6 +146,8 @@ async def repair(pool: Pool, project_id: str, runs: Sequence[UUID], *, actor: st
 
 async def repair_on(connection: Connection, project_id: str, runs: Sequence[UUID], *, actor: str, reason: str) -> list[Drift]:
     """Do it within an open transaction of the driver."""
+    # No month is detached meanwhile, whose runs would seem to have no events.
+    await connection.execute("LOCK TABLE ledger.event IN ACCESS SHARE MODE")
     # One repair at a time: two that insert the same missing row would not see each other's notes.
     await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('ledger.repair', 0))")
     await connection.execute(_LOCK, project_id, runs)

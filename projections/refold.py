@@ -16,6 +16,7 @@ from typing import Any, Final
 import asyncpg
 
 from ledger import feed
+from ledger.archiving import attached
 from ledger.database import FAILURES, Pool, fetch, translated
 from ledger.errors import BeforeFirstEvent, InvalidValue
 from ledger.feed import Checkpoint
@@ -99,7 +100,10 @@ async def refold(
     """
     _check_folded(projection)
     await _check_installed(pool, projection)
-    async with Rebuild.begin(pool, recipe(projection, await feed.now(pool)), events_a_range=events_a_range) as rebuild:
+    async with (
+        attached(pool),
+        Rebuild.begin(pool, recipe(projection, await feed.now(pool)), events_a_range=events_a_range) as rebuild,
+    ):
         bad = tuple(await rebuild.fill(connections, strict=strict, told=told))
         stood = await rebuild.standing()
         if bad:
@@ -122,7 +126,10 @@ async def refold_until(
     """Build the table as of an instant beside the live one; raises as `refold` does, FutureInstant or BeforeFirstEvent."""
     _check_folded(projection)
     await _check_instant(pool, until)
-    async with Rebuild.begin(pool, recipe(projection, await feed.now(pool), until), events_a_range=events_a_range) as rebuild:
+    async with (
+        attached(pool),
+        Rebuild.begin(pool, recipe(projection, await feed.now(pool), until), events_a_range=events_a_range) as rebuild,
+    ):
         bad = tuple(await rebuild.fill(connections, strict=strict, told=told))
         stood = await rebuild.standing()
         await rebuild.finish(keep=True)

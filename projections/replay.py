@@ -14,6 +14,7 @@ from uuid import UUID
 
 import asyncpg
 
+from ledger.archiving import attached
 from ledger.content import check_text
 from ledger.database import FAILURES, Pool, fetch, translated
 from ledger.errors import LedgerError
@@ -84,7 +85,7 @@ async def replay(
     """
     check_text("actor", actor)
     check_text("reason", reason, limit=1_000)
-    async with Rebuild.begin(pool, recipe(project_id), events_a_range=events_a_range) as rebuild:
+    async with attached(pool), Rebuild.begin(pool, recipe(project_id), events_a_range=events_a_range) as rebuild:
         bad = await rebuild.fill(connections, strict=strict, told=told)
         stood = await rebuild.standing()
         old, wrong = f"{rebuild.shadow}_replaced", 0
@@ -110,7 +111,7 @@ async def replay_until(
     Raises FutureInstant or BeforeFirstEvent for an instant that has no state.
     """
     await check_project_instant(pool, project_id, until)
-    async with Rebuild.begin(pool, recipe(project_id, until), events_a_range=events_a_range) as rebuild:
+    async with attached(pool), Rebuild.begin(pool, recipe(project_id, until), events_a_range=events_a_range) as rebuild:
         bad = await rebuild.fill(connections, strict=strict, told=told)
         stood = await rebuild.standing()
         await rebuild.finish(keep=True)

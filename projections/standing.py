@@ -11,7 +11,7 @@ from uuid import UUID
 from ledger import feed
 from ledger.content import check_int, check_run_id, check_text
 from ledger.database import Pool, fetch
-from ledger.errors import RunNotFound
+from ledger.errors import FeedArchived, RunNotFound
 from projections.catch_up import checkpoint_of
 from projections.errors import NotStopped, ProjectionNotFound
 from projections.projection import Projection
@@ -70,7 +70,11 @@ async def statuses(pool: Pool, declared: Mapping[str, Projection]) -> list[Statu
 async def _status(pool: Pool, row: Mapping[str, Any], declared: Projection | None) -> Status:
     checkpoint = checkpoint_of(row)
     seen = checkpoint.position if checkpoint.target else int(checkpoint.moment.rpartition("@")[2])
-    behind = max(row["newest"] - seen, 1) if await feed.towards(pool, checkpoint, 1) else 0
+    error = row["error"]
+    try:
+        behind = max(row["newest"] - seen, 1) if await feed.towards(pool, checkpoint, 1) else 0
+    except FeedArchived as missed:
+        behind, error = max(row["newest"] - seen, 1), error or str(missed)
     state = "behind" if behind else "current"
     if declared is not None and (declared.version, declared.digest()) != (row["version"], row["digest"]):
         state = "replaced"
@@ -80,7 +84,7 @@ async def _status(pool: Pool, row: Mapping[str, Any], declared: Projection | Non
         state = "paused"
     return Status(
         row["name"], row["version"], state, row["events"], behind, row["moved_at"], row["skipped"],
-        row["error"], row["error_project_id"], row["error_run_id"], row["error_version"],
+        error, row["error_project_id"], row["error_run_id"], row["error_version"],
     )  # fmt: skip
 
 

@@ -40,7 +40,9 @@ async def whatif(
 ) -> None:
     """Say which runs would have been reaped or failed, and when, had another policy been in force."""
     from console.cli.values import duration, instant
+    from ledger.archive import FIRST_RUN, detached
     from ledger.content import check_duration, check_int
+    from ledger.month import bounds
     from projections.whatif import Policy, WhatIf, judge
 
     def length(name: str, text: str | None) -> timedelta | None:
@@ -62,7 +64,10 @@ async def whatif(
         async for verdict in judge(ledger.pool, ledger.project_id, what_if, start):
             _write(session.out, verdict)
             found[verdict.outcome if verdict.certain else f"possibly {verdict.outcome}"] += 1
+        left_out = await detached(ledger.pool, FIRST_RUN if start is None else bounds(f"{start:%Y-%m}")[0])
     session.out.talk(_summary(what_if, found))
+    for month in left_out:
+        session.out.talk(f"left out: the runs of {month.month}, which are archived (runfold archive attach {month.month})")
 
 
 def _write(out: Output, verdict: Verdict) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from console.cli import (
+    archiving,
     database,
     deciding,
     differing,
@@ -66,6 +67,7 @@ app.add_typer(projects.app, name="project")
 app.add_typer(projecting.app, name="projections")
 app.add_typer(kinds.app, name="kinds")
 app.add_typer(schedules.app, name="schedules")
+app.add_typer(archiving.app, name="archive")
 
 
 def _show_version(value: bool) -> None:  # noqa: FBT001  Typer calls it with the flag

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from projections.refold import Refolded
     from projections.replay import Replayed
 
-_SPARE: Final = 2
+_SPARE: Final = 3
 """Connections of the pool that a rebuild needs besides those that fill ranges."""
 
 
@@ -61,7 +61,7 @@ async def rebuild(
                 session.out.json({"dropped": table}) if session.as_json else session.out.line(f"dropped {table}")
             return OK
         most = pool.get_max_size() - _SPARE
-        check_int("--connections (two less than RUNFOLD_POOL_SIZE at most)", connections, least=1, most=most)
+        check_int("--connections (three less than RUNFOLD_POOL_SIZE at most)", connections, least=1, most=most)
         with _bar(name, shown=not session.as_json) as told:
             done: Replayed | Refolded
             if projection is not None and when is not None:

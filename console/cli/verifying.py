@@ -42,7 +42,8 @@ def _write(out: Output, report: Report) -> None:
         return
     for finding in report.findings:
         at = f" #{finding.version}" if finding.version is not None else ""
-        out.line(f"bad: run {finding.run_id}{at} {finding.problem}: {finding.detail}")
+        of = f"run {finding.run_id}{at} " if finding.run_id is not None else ""
+        out.line(f"bad: {of}{finding.problem}: {finding.detail}")
     counts = {
         "runs": report.runs,
         "events": report.events,

@@ -14,9 +14,9 @@ MAX_FINDINGS: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong: which event (None: the whole run), what kind of problem, and the facts."""
+    """One thing that is wrong: in which run (None: in none alone) and event (None: in the whole run), and the facts."""
 
-    run_id: UUID
+    run_id: UUID | None
     version: int | None
     problem: str
     detail: str

@@ -29,6 +29,7 @@ DECLARE
   cut xid8;
   size bigint := p_limit;
 BEGIN
+  PERFORM ledger.feed_whole(p_generation, p_moment);
   SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = p_generation;
   WHILE g.end_position IS NOT NULL LOOP
     IF p_moment NOT LIKE '9223372036854775807:%' THEN

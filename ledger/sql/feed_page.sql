@@ -23,6 +23,7 @@ DECLARE
   seen_up_to bigint := split_part(p_moment, '@', 2);
   up_to bigint := split_part(p_target, '@', 2);
 BEGIN
+  PERFORM ledger.feed_whole(p_generation, p_moment);
   SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = p_generation;
   after := greatest(p_position, split_part(g.start, '@', 2)::bigint);
   IF p_target LIKE '9223372036854775807:%' THEN

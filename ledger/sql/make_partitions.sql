@@ -1,6 +1,5 @@
 -- Makes the monthly partitions of `event` for this month and the given number of months after it; gives how many were new.
--- A partition is named after its month and bounded by the millisecond that leads a UUIDv7. There is no DEFAULT partition: it
--- would forbid detaching a month without a lock. Its own triggers guard a partition that is addressed directly.
+-- There is no DEFAULT partition: it would forbid detaching a month without a scan under a lock.
 -- Locks: an advisory lock, so that two callers do not collide; creating takes SHARE UPDATE EXCLUSIVE on `event` at most.
 CREATE OR REPLACE FUNCTION ledger.make_partitions(p_months_ahead int DEFAULT 3) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER
@@ -22,16 +21,7 @@ BEGIN
     partition := 'event_' || to_char(month, 'YYYY_MM');
     CONTINUE WHEN to_regclass('ledger.' || partition) IS NOT NULL;
     EXECUTE format('CREATE TABLE ledger.%I (LIKE ledger.event INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', partition);
-    EXECUTE format('ALTER TABLE ledger.event ATTACH PARTITION ledger.%I FOR VALUES FROM (%L) TO (%L)',
-      partition, ledger.uuid7_floor(month), ledger.uuid7_floor(month + '1 month'));
-    EXECUTE format('CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.%I EXECUTE FUNCTION ledger.refuse_change()',
-      partition);
-    EXECUTE format('CREATE TRIGGER refuse_insert BEFORE INSERT ON ledger.%I EXECUTE FUNCTION ledger.refuse_change()',
-      partition);
-    EXECUTE format('ALTER TABLE ledger.%I ENABLE ALWAYS TRIGGER refuse_truncate', partition);
-    EXECUTE format('ALTER TABLE ledger.%I ENABLE ALWAYS TRIGGER refuse_insert', partition);
-    EXECUTE format('REVOKE ALL ON ledger.%I FROM PUBLIC', partition);
-    EXECUTE format('ANALYZE ledger.%I', partition);
+    PERFORM ledger.attach_partition(month);
     made := made + 1;
   END LOOP;
   RETURN made;

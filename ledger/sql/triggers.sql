@@ -12,6 +12,11 @@ ALTER TABLE ledger.event ENABLE ALWAYS TRIGGER refuse_change;
 ALTER TABLE ledger.event ENABLE ALWAYS TRIGGER refuse_truncate;
 ALTER TABLE ledger.payload ENABLE ALWAYS TRIGGER refuse_change;
 ALTER TABLE ledger.payload ENABLE ALWAYS TRIGGER refuse_truncate;
+CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE ON ledger.archive_event
+  FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
+CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.archive_event EXECUTE FUNCTION ledger.refuse_change();
+ALTER TABLE ledger.archive_event ENABLE ALWAYS TRIGGER refuse_change;
+ALTER TABLE ledger.archive_event ENABLE ALWAYS TRIGGER refuse_truncate;
 CREATE OR REPLACE TRIGGER fold_kind_state AFTER INSERT ON ledger.kind_event
   FOR EACH ROW EXECUTE FUNCTION ledger.fold_kind_state();
 CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE ON ledger.kind_event

@@ -1,0 +1,15 @@
+-- Tells whether a reader of the feed, who has seen everything up to a moment, has seen all events up to a position: their newest
+-- transaction of a generation is visible at the moment, or the moment lies in a later generation.
+CREATE OR REPLACE FUNCTION ledger.feed_passed(
+  p_generation int, p_moment text, p_of_generation int, p_last_position bigint, p_last_txid xid8
+) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT split_part(p_moment, '@', 2)::bigint >= p_last_position AND CASE
+    WHEN p_generation < p_of_generation THEN p_moment LIKE '9223372036854775807:%'
+    WHEN p_generation = p_of_generation AND p_last_txid IS NOT NULL
+      THEN pg_visible_in_snapshot(p_last_txid, split_part(p_moment, '@', 1)::pg_snapshot)
+    ELSE true
+  END
+$$;
