@@ -5,6 +5,7 @@ Needs the extra `runfold[archive]`, and nothing of a database: who has the file 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import file_digest
 from pathlib import Path
@@ -33,25 +34,39 @@ def digest(path: Path) -> tuple[int, bytes]:
         raise ArchiveUnusable(str(path), f"cannot be read ({error.strerror})") from error
 
 
+def put_in_place(written: Path, path: Path) -> None:
+    """Give a written file its name, for good: the folder is on disk too when this returns."""
+    written.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 class Writer:
-    """Writes a file; it is whole when the block ends without an error."""
+    """Writes a file that only its owner may read; it is whole and on disk when the block ends without an error."""
 
     def __init__(self, path: Path) -> None:
         self._arrow, parquet = _arrow()
         schema = self._arrow.schema([(name, self._type(how)) for name, how in (*EVENT, *_PAYLOAD)])
         self._schema = schema.with_metadata({"runfold": EVENT_TAG})
-        self._file = parquet.ParquetWriter(path, self._schema, compression="zstd")
+        self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+        self._writer = parquet.ParquetWriter(self._file, self._schema, compression="zstd")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with self._file:
+            self._writer.close()
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write rows of the view `ledger.entry`, as a group of their own."""
         values = [{**row, "run_id": str(row["run_id"])} for row in rows]
-        self._file.write_table(self._arrow.Table.from_pylist(values, schema=self._schema))
+        self._writer.write_table(self._arrow.Table.from_pylist(values, schema=self._schema))
 
     def _type(self, how: str) -> Any:
         arrow = self._arrow

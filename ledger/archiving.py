@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ import asyncpg
 
 from ledger import log
 from ledger.archive import Archive, detached
-from ledger.archive_file import EVENT, ROWS_A_GROUP, Writer, check_file, digest, pages
+from ledger.archive_file import EVENT, ROWS_A_GROUP, Writer, check_file, digest, pages, put_in_place
 from ledger.content import check_text
 from ledger.database import FAILURES, Pool, fetch, translated
 from ledger.errors import ArchiveRefused, ArchiveUnusable, RunNotFound
@@ -136,35 +136,16 @@ async def export(pool: Pool, month: str, folder: Path, *, actor: str, reason: st
     _check(month, actor, reason)
     path = await asyncio.to_thread(folder.resolve) / f"{table_of(month)}.parquet"
     async with _alone(pool, month) as connection:
-        # The lock keeps the partition where it is; one snapshot for all that is read.
-        async with connection.transaction(isolation="repeatable_read"):
-            await connection.execute("LOCK TABLE ledger.event IN ACCESS SHARE MODE")
-            obstacles, newest = await _obstacles(connection, month, detaching=False)
-            if obstacles or newest is None:
-                raise ArchiveRefused(month, obstacles)
-            written = path.with_suffix(".part")
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                payloads = await _write(connection, month, written)
-            except OSError as error:
-                raise ArchiveUnusable(str(written), f"cannot be written ({error.strerror})") from error
-        chain = await asyncio.to_thread(check_file, written)
-        if chain.findings or chain.events != newest["events"] or chain.payloads != payloads:
-            problem = chain.findings[0].detail if chain.findings else f"has {chain.events} events of {newest['events']}"
-            raise ArchiveUnusable(str(written), f"does not check: {problem}; run `runfold verify`")
-        size, sha256 = await asyncio.to_thread(digest, written)
-        facts = {
-            **dict(zip(("first", "beyond"), bounds(month), strict=True)),
-            "runs": chain.runs,
-            "events": chain.events,
-            "payloads": payloads,
-            "size_bytes": size,
-            "sha256": sha256,
-            **{name: newest[name] for name in ("generation", "last_position", "last_txid")},
-            "file": str(path),
-        }
-        written.replace(path)
-        await _record(connection, "archive.exported", month, facts, actor=actor, reason=reason)
+        written = path.with_suffix(".part")
+        try:
+            facts = await _exported(connection, month, written)
+            await asyncio.to_thread(put_in_place, written, path)
+        except OSError as error:
+            raise ArchiveUnusable(str(written), f"cannot be written ({error.strerror})") from error
+        finally:
+            with suppress(OSError):
+                await asyncio.to_thread(written.unlink, missing_ok=True)
+        await _record(connection, "archive.exported", month, {**facts, "file": str(path)}, actor=actor, reason=reason)
         return await _stands(connection, month)
 
 
@@ -289,6 +270,32 @@ async def _unexported(connection: Any, month: str, newest: Mapping[str, Any]) ->
     return []
 
 
+async def _exported(connection: Any, month: str, path: Path) -> dict[str, Any]:
+    """Write the file and check it by what can be read back from it; give what is recorded of it."""
+    # The lock keeps the partition where it is; one snapshot for all that is read.
+    async with connection.transaction(isolation="repeatable_read"):
+        await connection.execute("LOCK TABLE ledger.event IN ACCESS SHARE MODE")
+        obstacles, newest = await _obstacles(connection, month, detaching=False)
+        if obstacles or newest is None:
+            raise ArchiveRefused(month, obstacles)
+        await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
+        payloads = await _write(connection, month, path)
+    chain = await asyncio.to_thread(check_file, path)
+    if chain.findings or chain.events != newest["events"] or chain.payloads != payloads:
+        problem = chain.findings[0].detail if chain.findings else f"has {chain.events} events of {newest['events']}"
+        raise ArchiveUnusable(str(path), f"does not check: {problem}; run `runfold verify`")
+    size, sha256 = await asyncio.to_thread(digest, path)
+    return {
+        **dict(zip(("first", "beyond"), bounds(month), strict=True)),
+        "runs": chain.runs,
+        "events": chain.events,
+        "payloads": payloads,
+        "size_bytes": size,
+        "sha256": sha256,
+        **{name: newest[name] for name in ("generation", "last_position", "last_txid")},
+    }
+
+
 async def _write(connection: Any, month: str, path: Path) -> int:
     payloads = 0
     with Writer(path) as file:
@@ -327,6 +334,8 @@ async def _take_away(connection: Any, archive: Archive, newest: Mapping[str, Any
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
                 await connection.execute(f"ALTER TABLE ledger.event DETACH PARTITION ledger.{table}")
+                if await connection.fetch(_HOLDS, archive.month):
+                    raise ArchiveRefused(archive.month, ["somebody holds it since a moment ago"])
                 if await connection.fetch(_SINCE.format(table=table), newest["oldest"], newest["base"]):
                     raise ArchiveRefused(archive.month, ["events came since it was exported: export it again"])
                 await connection.execute(f"DROP TABLE ledger.{table}")

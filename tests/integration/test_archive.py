@@ -82,6 +82,14 @@ async def archived(ledger: Ledger, folder: Path) -> None:
     await archiving.detach(ledger.pool, MONTH, **WHY)
 
 
+@pytest.fixture
+async def damaging(unverified_database: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to a database that the test will damage."""
+    opened = await asyncpg.connect(driver_url(unverified_database))
+    yield opened
+    await opened.close()
+
+
 async def rows(connection: asyncpg.Connection, table: str) -> list[Any]:
     """Give every row of a table of events or payloads."""
     return await connection.fetch(f"SELECT t.*::text FROM ledger.{table} AS t ORDER BY project_id, run_id, version")
@@ -120,6 +128,7 @@ async def test_a_detached_month_is_read_and_proved_as_before(
     assert await connection.fetchval("SELECT count(*) FROM ledger.event") == 5
     kept = await connection.fetch("SELECT version FROM ledger.payload WHERE run_id < $1", bounds(MONTH)[1])
     assert sorted(row["version"] for row in kept) == [1, 1, 5, 5]
+    assert os.stat(exported.path).st_mode & 0o777 == 0o600
     assert [found async for found in drift.check(ledger.pool, PROJECT)] == []
     chain = check_file(exported.path)
     assert (chain.events, chain.findings) == (10, [])
@@ -202,11 +211,10 @@ async def test_what_is_still_needed_is_not_archived(ledger: Ledger, connection: 
 
 
 async def test_a_file_that_is_gone_or_changed_is_named(
-    unverified_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unverified_database: str, damaging: asyncpg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connection = await asyncpg.connect(driver_url(unverified_database))
     async with Ledger.open(unverified_database, PROJECT) as ledger:
-        async with in_that_month(connection):
+        async with in_that_month(damaging):
             run_id = await ended(ledger)
         await archived(ledger, tmp_path)
         [month] = [one.archive for one in await archiving.months(ledger.pool) if one.archive]
@@ -240,18 +248,18 @@ async def test_a_file_that_is_gone_or_changed_is_named(
         with pytest.raises(ArchiveUnusable, match="cannot be read"):
             await ledger.history(run_id)
         assert await state_of(ledger) == "detached"
-    await connection.close()
 
 
-async def test_damage_to_what_stayed_is_found_and_a_replay_mends_it(unverified_database: str, tmp_path: Path) -> None:
-    connection = await asyncpg.connect(driver_url(unverified_database))
+async def test_damage_to_what_stayed_is_found_and_a_replay_mends_it(
+    unverified_database: str, damaging: asyncpg.Connection, tmp_path: Path
+) -> None:
     async with Ledger.open(unverified_database, PROJECT) as ledger:
-        async with in_that_month(connection):
+        async with in_that_month(damaging):
             damaged, removed, intact = [await ended(ledger) for _ in range(3)]
         await archived(ledger, tmp_path)
         right = [await ledger.get(run_id) for run_id in (damaged, removed, intact)]
-        await connection.execute("UPDATE ledger.run_state SET cost_usd = 99 WHERE run_id = $1", damaged)
-        await connection.execute("DELETE FROM ledger.run_state WHERE run_id = $1", removed)
+        await damaging.execute("UPDATE ledger.run_state SET cost_usd = 99 WHERE run_id = $1", damaged)
+        await damaging.execute("DELETE FROM ledger.run_state WHERE run_id = $1", removed)
 
         problems = {finding.run_id: finding.detail for finding in (await ledger.verify()).findings}
         assert "cost_usd" in problems[damaged]
@@ -270,11 +278,10 @@ async def test_damage_to_what_stayed_is_found_and_a_replay_mends_it(unverified_d
         assert (await ledger.verify()).ok
         assert [event.type for event in await ledger.history(damaged)][-1] == "note.added"
 
-        await connection.execute("ALTER TABLE ledger.payload DISABLE TRIGGER USER")
-        await connection.execute("UPDATE ledger.payload SET body = '{\"output\": 4}' WHERE run_id = $1 AND version = 5", intact)
+        await damaging.execute("ALTER TABLE ledger.payload DISABLE TRIGGER USER")
+        await damaging.execute("UPDATE ledger.payload SET body = '{\"output\": 4}' WHERE run_id = $1 AND version = 5", intact)
         [finding] = (await ledger.verify()).findings
         assert (finding.run_id, finding.version, finding.problem) == (intact, 5, "payload")
-    await connection.close()
 
 
 async def test_replays_and_new_projections_fold_archived_events_too(
@@ -338,13 +345,14 @@ async def test_an_interrupted_detach_is_repeated(ledger: Ledger, connection: asy
     assert len(await archiving.history(ledger.pool, MONTH)) == 2
 
 
-async def test_an_export_that_does_not_check_is_not_recorded(unverified_database: str, tmp_path: Path) -> None:
-    connection = await asyncpg.connect(driver_url(unverified_database))
+async def test_an_export_that_does_not_check_is_not_recorded(
+    unverified_database: str, damaging: asyncpg.Connection, tmp_path: Path
+) -> None:
     async with Ledger.open(unverified_database, PROJECT) as ledger:
-        async with in_that_month(connection):
+        async with in_that_month(damaging):
             run_id = await ended(ledger)
-        await connection.execute("ALTER TABLE ledger.payload DISABLE TRIGGER USER")
-        await connection.execute("UPDATE ledger.payload SET body = '{}' WHERE run_id = $1 AND version = 1", run_id)
+        await damaging.execute("ALTER TABLE ledger.payload DISABLE TRIGGER USER")
+        await damaging.execute("UPDATE ledger.payload SET body = '{}' WHERE run_id = $1 AND version = 1", run_id)
 
         with pytest.raises(ArchiveUnusable, match="runfold verify"):
             await archiving.export(ledger.pool, MONTH, tmp_path, **WHY)
@@ -354,7 +362,6 @@ async def test_an_export_that_does_not_check_is_not_recorded(unverified_database
 
         assert await state_of(ledger) == "open"
         assert not os.path.exists(tmp_path / f"event_{MONTH.replace('-', '_')}.parquet")  # noqa: ASYNC240  a look
-    await connection.close()
 
 
 async def test_readers_read_the_archive_and_only_the_owner_moves_it(
