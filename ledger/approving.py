@@ -1,4 +1,4 @@
-"""What a decision binds: the digest of exactly what was shown, and who may decide (pure)."""
+"""What a decision binds: the digest of exactly what was shown, and what is noted of one that was refused (pure)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any, Final
 
-from ledger.errors import DecisionRefused, IllegalTransition
-from ledger.events import ApprovalRequested, Event, NoteAdded, RunSubmitted
+from ledger.events import ApprovalRequested, Event, NoteAdded
 from ledger.lifecycle import State
-from ledger.run import Run
 
 MAX_NOTES: Final = 100
 _REFUSED: Final = "decision refused,"
@@ -20,20 +18,6 @@ def shown_sha256(prompt: str, show: Any = None) -> str:
     """Give the hex SHA-256 of an approval's prompt and content: of their JSON with sorted keys and no spaces."""
     shown = {"prompt": prompt, "show": show}
     return sha256(json.dumps(shown, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()).hexdigest()
-
-
-def check_decision(run: Run, history: Sequence[Event], actor: str, to_state: State) -> None:
-    """Raise IllegalTransition if the run waits for no approval, DecisionRefused if for another person's than `actor`."""
-    if run.state != State.WAITING_APPROVAL:
-        raise IllegalTransition(run.run_id, run.state, to_state, "it waits for no approval")
-    submitter, other_person = None, False
-    for event in history:
-        if isinstance(event, RunSubmitted):
-            submitter = event.actor
-        elif isinstance(event, ApprovalRequested):
-            other_person = bool(event.other_person)
-    if other_person and actor == submitter:
-        raise DecisionRefused(run.run_id, actor)
 
 
 def refused_decision(history: Sequence[Event], to_state: State, error: Exception, reason: str | None) -> NoteAdded | None:

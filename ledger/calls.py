@@ -18,9 +18,11 @@ APPEND: Final = "SELECT * FROM ledger.append($1, $2, $3, $4, $5, $6, $7, $8, $9,
 REFUSE: Final = "SELECT * FROM ledger.refuse($1, $2, $3, $4, $5)"
 COMMANDS: Final = "SELECT * FROM ledger.commands($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
 REAP: Final = (
-    "SELECT r.*, t.from_state AS reaped_state, t.worker_id AS reaped_worker, t.error_code AS reaped_code "
+    "SELECT r.*, t.type AS reaped_type, t.from_state AS reaped_state, t.worker_id AS reaped_worker, "
+    "t.error_code AS reaped_code "
     f"FROM ledger.reap($1, $2, $3) AS t {_RUN}"
 )
+MAY_NOT_DECIDE: Final = "SELECT ledger.may_not_decide($1, $2, $3) AS why"
 GET: Final = "SELECT * FROM ledger.run WHERE project_id = $1 AND run_id = $2"
 STATE_AT: Final = "SELECT * FROM ledger.state_at($1, $2, $3, $4)"
 HISTORY: Final = "SELECT * FROM ledger.history($1, $2, $3)"

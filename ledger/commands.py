@@ -93,8 +93,8 @@ class Transition:
         waits = state in WAITING
         if self.park and not waits:
             raise InvalidValue("park", self.park, f"only a waiting run can be parked, not one that becomes {state}")
-        if self.wait is not None and state != State.WAITING_APPROVAL:
-            raise InvalidValue("wait", self.wait, "only waiting_approval has a deadline of its own")
+        if self.wait is not None and state != State.WAITING_APPROVAL and not (state == State.WAITING_TOOL and self.park):
+            raise InvalidValue("wait", self.wait, "only an approval, or a tool whose answer the run is parked for, may be late")
         if self.wait_outcome not in _WAIT_OUTCOMES:
             raise InvalidValue("wait_outcome", self.wait_outcome, "must be cancelled or timeout")
         content = {"error_detail": self.error_detail, "output": self.output, "reason": self.reason}

@@ -89,11 +89,31 @@ class LeaseRequired(LedgerError):
 
 
 class DecisionRefused(LedgerError):
-    """The approval asks for somebody else; nothing was decided, and the try is noted in the history."""
+    """The approval asks for somebody else; nothing was decided. What `approve` and `reject` tried is noted in the history."""
 
-    def __init__(self, run_id: UUID, actor: str) -> None:
-        self.run_id, self.actor = run_id, actor
-        super().__init__(f"{actor} submitted run {run_id}: its approval asks for another person's decision")
+    def __init__(self, run_id: UUID, actor: str, why: str = "submitter") -> None:
+        self.run_id, self.actor, self.why = run_id, actor, why
+        super().__init__(
+            f"{actor} submitted run {run_id}: its approval asks for another person's decision"
+            if why == "submitter"
+            else f"{actor} has not the role that the approval of run {run_id} asks for: `runfold roles list` says who has"
+        )
+
+
+class NobodyHasRole(LedgerError):
+    """An approval asks for a role that nobody has: nobody could ever decide it."""
+
+    def __init__(self, role: str) -> None:
+        self.role = role
+        super().__init__(f"nobody has the role {role!r}: `runfold roles grant {role} NAME --reason ...` gives it to somebody")
+
+
+class RoleNotHeld(LedgerError):
+    """A role was to be taken from somebody who has not got it."""
+
+    def __init__(self, role: str, member: str) -> None:
+        self.role, self.member = role, member
+        super().__init__(f"{member} has not the role {role!r}: `runfold roles list` says who has")
 
 
 class VersionConflict(LedgerError):

@@ -173,9 +173,10 @@ class _Wait(_Leased):
 
 
 class ToolRequested(_Wait):
-    """The run waits for a tool: held when the lease is kept, parked when it is not."""
+    """The run waits for a tool: held when the lease is kept, parked when it is not; then at most until `wait_until`."""
 
     type: Literal["tool.requested"] = "tool.requested"
+    wait_until: datetime | None = None
     input: Content = None
 
 
@@ -205,6 +206,8 @@ class ApprovalRequested(_Wait):
     """The version of the run that the request was made from."""
     other_person: ContentFlag = None
     """Whoever submitted the run may not decide."""
+    role: ContentText = None
+    """Only who has this role may decide."""
 
 
 class ApprovalGranted(_Wait):

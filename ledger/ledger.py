@@ -10,7 +10,7 @@ from typing import Any, Self, TypeAlias
 from uuid import UUID
 
 from ledger import calls, kinds, log, schedules, signalling
-from ledger.approving import check_decision, refused_decision
+from ledger.approving import refused_decision
 from ledger.claiming import Marks
 from ledger.commands import Submit, Target, Transition, check_distinct, check_kinds, columns, event_row, identify
 from ledger.content import check_duration, check_int, check_run_id, check_text, decode_payload, encode_payload
@@ -250,15 +250,17 @@ class Ledger(Reader):
 
     async def _decide(self, run_id: UUID | str, state: State, actor: str, reason: str | None, facts: dict[str, Any]) -> Run:
         run = await self.get(run_id)
-        history = await self.history(run.run_id)
+        facts.setdefault("expected_version", run.version if run.is_parked else None)
         try:
-            check_decision(run, history, actor, state)
-            facts.setdefault("expected_version", run.version if run.is_parked else None)
-            return await self.transition(run.run_id, state, actor=actor, reason=reason, **facts)
-        except (IllegalTransition, VersionConflict, DecisionRefused) as refused:
-            if (note := refused_decision(history, state, refused, reason)) is not None:
-                await self.append(run.run_id, note, actor=actor)
-            raise
+            if run.state == State.WAITING_APPROVAL:
+                return await self.transition(run.run_id, state, actor=actor, reason=reason, **facts)
+        except (IllegalTransition, VersionConflict, DecisionRefused) as error:
+            refused: LedgerError = error
+        else:
+            refused = IllegalTransition(run.run_id, run.state, state, "it waits for no approval")
+        if (note := refused_decision(await self.history(run.run_id), state, refused, reason)) is not None:
+            await self.append(run.run_id, note, actor=actor)
+        raise refused
 
     async def release(self, lease: Lease, *, delay: float | timedelta = 0) -> Run:
         """Give a run back unharmed: it is pending again and the attempt is not charged.
@@ -345,6 +347,9 @@ class Ledger(Reader):
         rows = await fetch(self.pool, calls.REAP, self.project_id, "reaper", limit)
         logger = log.logger(project_id=self.project_id)
         for row in rows:
+            if row["reaped_type"] == "tool.failed":  # a wait that is over: the run goes on
+                _log_answered(logger, row)
+                continue
             requeued = row["reaped_code"] == LEASE_EXPIRED
             (logger.warning if requeued else logger.error)(
                 log.STALE_REQUEUED if requeued else log.STALE_FAILED,
@@ -465,6 +470,10 @@ def _log_transition(logger: Any, command: tuple[Any, ...], row: Mapping[str, Any
         to_state=command[2],
         error_code=command[5],
     )
+
+
+def _log_answered(logger: Any, row: Mapping[str, Any]) -> None:
+    logger.info(log.STATE_TRANSITION, run_id=str(row["run_id"]), from_state=row["reaped_state"], error_code=row["reaped_code"])
 
 
 def _lease(row: Mapping[str, Any], worker_id: str, ttl: timedelta) -> Lease:

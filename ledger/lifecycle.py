@@ -94,7 +94,7 @@ ATTEMPTS_EXHAUSTED: Final = "E-RUN-002"
 """The last allowed attempt lost its lease."""
 
 DEADLINE_PASSED: Final = "E-RUN-003"
-"""The run passed its own deadline, or an approval passed its own."""
+"""The run passed its own deadline, or an approval or a parked wait passed its own."""
 
 HANDLER_FAILED: Final = "E-RUN-004"
 """A handler, or a step or tool of it, raised an error."""

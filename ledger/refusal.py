@@ -15,6 +15,7 @@ from ledger.database import Pool, fetch
 from ledger.errors import (
     AttemptsExhausted,
     DatabaseRefused,
+    DecisionRefused,
     DuplicateKey,
     IllegalTransition,
     InvalidValue,
@@ -67,9 +68,17 @@ class Refusals:
         return [
             first[r[13]]
             if r[13] in first
-            else refusal(self._project_id, r[0], found.get(r[0]), r[2], expected=r[12], cost=r[7], steps=r[8])
+            else await self._undecided(r, actors[r[0]], found.get(r[0]))
+            or refusal(self._project_id, r[0], found.get(r[0]), r[2], expected=r[12], cost=r[7], steps=r[8])
             for r in rows
         ]
+
+    async def _undecided(self, row: tuple[Any, ...], actor: str, found: Mapping[str, Any] | None) -> DecisionRefused | None:
+        """Give the error of a decision that is somebody else's, if that is what was asked for."""
+        if found is None or found["refused"] or found["state"] != State.WAITING_APPROVAL or found["available_at"] is not None:
+            return None
+        [answer] = await fetch(self._pool, calls.MAY_NOT_DECIDE, self._project_id, row[0], actor)
+        return None if answer["why"] is None else DecisionRefused(row[0], actor, answer["why"])
 
 
 async def unless_raced(call: Callable[[], Awaitable[Rows]], *keys: str | None) -> Rows:

@@ -37,7 +37,7 @@ class Run:
     updated_at: datetime
     deadline: datetime | None
     wait_until: datetime | None
-    """When an approval that nobody decided ends."""
+    """When an approval that nobody decided ends, or a parked wait that nobody answered."""
     cancel_requested_at: datetime | None
     cost_usd: Decimal
     step_count: int

@@ -53,6 +53,19 @@ kind: Final = Table(
     Column("run_id", Uuid, primary_key=True),
 )
 
+role_event: Final = Table(
+    "role_event",
+    metadata,
+    Column("number", BigInteger, Identity(always=True), primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("recorded_at", _TIME, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("role", String(200), nullable=False),
+    Column("member", String(200), nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("reason", Text),
+)
+
 archive_event: Final = Table(
     "archive_event",
     metadata,

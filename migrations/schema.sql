@@ -1026,6 +1026,37 @@ BEGIN
   RETURN made;
 END $$;
 
+CREATE FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+DECLARE
+  asked json;
+BEGIN
+  SELECT p.body INTO asked FROM (
+    SELECT e.version FROM ledger.event AS e
+    WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'approval.requested' ORDER BY e.version DESC LIMIT 1
+  ) AS q
+  JOIN ledger.payload AS p ON p.project_id = p_project AND p.run_id = p_run AND p.version = q.version;
+  IF asked ->> 'other_person' = 'true' AND EXISTS (
+    SELECT FROM ledger.event AS e
+    WHERE e.project_id = p_project AND e.run_id = p_run AND e.version = 1 AND e.actor = p_actor
+  ) THEN
+    RETURN 'submitter';
+  END IF;
+  IF asked ->> 'role' IS NOT NULL AND NOT EXISTS (
+    SELECT FROM ledger.role_member AS m WHERE m.project_id = p_project AND m.role = asked ->> 'role' AND m.member = p_actor
+  ) THEN
+    RETURN 'role';
+  END IF;
+  RETURN NULL;
+END $$;
+
 CREATE FUNCTION ledger.now() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
     AS $$ SELECT clock_timestamp() $$;
@@ -1127,6 +1158,7 @@ BEGIN
       CASE
         WHEN g.overdue THEN
           CASE g.state WHEN 'pending' THEN 'run.cancelled' WHEN 'waiting_tool' THEN 'run.failed' ELSE 'run.timed_out' END
+        WHEN g.wait_until <= g.now AND g.state = 'waiting_tool' THEN 'tool.failed'
         WHEN g.wait_until <= g.now THEN 'approval.expired'
         WHEN g.cancel_requested_at IS NOT NULL AND (g.token IS NULL OR g.lapsed) THEN 'run.cancelled'
         WHEN g.lapsed AND g.attempt_count < g.max_attempts THEN 'lease.expired'
@@ -1143,10 +1175,12 @@ BEGIN
   ), n AS MATERIALIZED (
     SELECT d.*, d.version + 1 AS next,
       CASE d.type WHEN 'lease.expired' THEN 'pending' WHEN 'approval.expired' THEN d.wait_outcome
+        WHEN 'tool.failed' THEN NULL
         WHEN 'run.cancelled' THEN 'cancelled' WHEN 'run.failed' THEN 'failed' ELSE 'timeout' END AS new_state,
-      CASE d.type WHEN 'lease.expired' THEN d.now END AS new_available_at,
+      CASE WHEN d.type IN ('lease.expired', 'tool.failed') THEN d.now END AS new_available_at,
       json_build_object('error_detail', CASE
         WHEN d.overdue THEN format('the deadline %s has passed', d.deadline)
+        WHEN d.type = 'tool.failed' THEN format('nobody answered until %s', d.wait_until)
         WHEN d.type = 'approval.expired' THEN format('nobody decided until %s', d.wait_until)
         WHEN d.lapsed THEN format('%s held the lease until %s and sent no heartbeat', d.worker_id, d.lease_until)
         ELSE 'cancelled as requested' END)::text AS body,
@@ -1519,7 +1553,7 @@ BEGIN
         CASE WHEN g.keeps THEN g.lease_until END AS new_until,
         CASE WHEN NOT g.answers_parked THEN g.state END AS new_state,
         CASE WHEN g.answers_parked THEN g.recorded_at END AS available_at,
-        CASE WHEN g.state = 'waiting_approval' THEN g.recorded_at + g.wait END AS wait_until,
+        CASE WHEN g.state IN ('waiting_approval', 'waiting_tool') THEN g.recorded_at + g.wait END AS wait_until,
         CASE WHEN g.state = 'waiting_approval' AND g.wait IS NOT NULL THEN coalesce(g.wait_outcome, 'cancelled') END
           AS new_wait_outcome,
         ledger.payload_hash(g.salt, g.body) AS payload_hash
@@ -1544,6 +1578,8 @@ BEGIN
             AND ledger.legal(ledger.transition_type(s.state, c.state, c.error_code, c.token), s.state, c.state)
             -- A parked run that has its answer is claimable; a second answer would contradict the first.
             AND (s.state NOT IN ('waiting_tool', 'waiting_approval') OR s.available_at IS NULL)
+            AND CASE WHEN s.state = 'waiting_approval' AND c.actor IS NOT NULL
+              THEN ledger.may_not_decide(p_project, s.run_id, c.actor) IS NULL ELSE true END
             AND (c.expected IS NULL OR s.version = c.expected)
             AND (c.key IS NULL OR NOT EXISTS (
               SELECT FROM ledger.command AS k WHERE k.project_id = p_project AND k.key = c.key OFFSET 0))
@@ -1789,6 +1825,46 @@ ALTER TABLE ledger.rebuild ALTER COLUMN rebuild_id ADD GENERATED ALWAYS AS IDENT
     CACHE 1
 );
 
+CREATE TABLE ledger.role_event (
+    number bigint NOT NULL,
+    project_id text NOT NULL,
+    recorded_at timestamp with time zone NOT NULL,
+    type text NOT NULL,
+    role character varying(200) NOT NULL,
+    member character varying(200) NOT NULL,
+    actor character varying(200) NOT NULL,
+    reason text,
+    CONSTRAINT role_event_type_check CHECK ((type = ANY (ARRAY['role.granted'::text, 'role.revoked'::text])))
+);
+
+ALTER TABLE ledger.role_event ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME ledger.role_event_number_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE VIEW ledger.role_member WITH (security_invoker='true') AS
+ SELECT project_id,
+    role,
+    member,
+    recorded_at,
+    actor,
+    reason
+   FROM ( SELECT DISTINCT ON (r.project_id, r.role, r.member) r.number,
+            r.project_id,
+            r.recorded_at,
+            r.type,
+            r.role,
+            r.member,
+            r.actor,
+            r.reason
+           FROM ledger.role_event r
+          ORDER BY r.project_id, r.role, r.member, r.number DESC) n
+  WHERE (type = 'role.granted'::text);
+
 CREATE TABLE ledger.schedule (
     project_id text NOT NULL,
     name character varying(200) NOT NULL,
@@ -1844,6 +1920,9 @@ ALTER TABLE ONLY ledger.rebuild
 ALTER TABLE ONLY ledger.rebuild_range
     ADD CONSTRAINT rebuild_range_pkey PRIMARY KEY (rebuild_id, first);
 
+ALTER TABLE ONLY ledger.role_event
+    ADD CONSTRAINT role_event_pkey PRIMARY KEY (number);
+
 ALTER TABLE ONLY ledger.run_state
     ADD CONSTRAINT run_state_pkey PRIMARY KEY (project_id, run_id);
 
@@ -1851,6 +1930,8 @@ ALTER TABLE ONLY ledger.schedule
     ADD CONSTRAINT schedule_pkey PRIMARY KEY (project_id, name);
 
 CREATE INDEX event_feed ON ONLY ledger.event USING btree (txid, "position");
+
+CREATE INDEX role_event_member ON ledger.role_event USING btree (project_id, role, member, number);
 
 CREATE INDEX run_claimable ON ledger.run_state USING btree (project_id, kind, priority, run_id) WHERE (available_at IS NOT NULL);
 
@@ -1888,6 +1969,10 @@ CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON ledger.payload FOR EACH 
 
 ALTER TABLE ledger.payload ENABLE ALWAYS TRIGGER refuse_change;
 
+CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON ledger.role_event FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
+
+ALTER TABLE ledger.role_event ENABLE ALWAYS TRIGGER refuse_change;
+
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.archive_event FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 
 ALTER TABLE ledger.archive_event ENABLE ALWAYS TRIGGER refuse_truncate;
@@ -1904,8 +1989,15 @@ CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.payload FOR EACH STATEM
 
 ALTER TABLE ledger.payload ENABLE ALWAYS TRIGGER refuse_truncate;
 
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.role_event FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
+
+ALTER TABLE ledger.role_event ENABLE ALWAYS TRIGGER refuse_truncate;
+
 ALTER TABLE ONLY ledger.kind_event
     ADD CONSTRAINT kind_event_project_id_fkey FOREIGN KEY (project_id) REFERENCES ledger.project(project_id);
+
+ALTER TABLE ONLY ledger.role_event
+    ADD CONSTRAINT role_event_project_id_fkey FOREIGN KEY (project_id) REFERENCES ledger.project(project_id);
 
 ALTER TABLE ONLY ledger.schedule
     ADD CONSTRAINT schedule_project_id_fkey FOREIGN KEY (project_id) REFERENCES ledger.project(project_id);
@@ -2027,6 +2119,11 @@ REVOKE ALL ON FUNCTION ledger.legal(p_type text, p_from text, p_to text) FROM PU
 REVOKE ALL ON FUNCTION ledger.make_partitions(p_months_ahead integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.make_partitions(p_months_ahead integer) TO runfold_worker;
 
+REVOKE ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) TO runfold_projector;
+
 REVOKE ALL ON FUNCTION ledger.now() FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.now() TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.now() TO runfold_reader;
@@ -2137,6 +2234,14 @@ GRANT SELECT ON TABLE ledger.rebuild TO runfold_projector;
 GRANT SELECT ON TABLE ledger.rebuild_range TO runfold_worker;
 GRANT SELECT ON TABLE ledger.rebuild_range TO runfold_reader;
 GRANT SELECT ON TABLE ledger.rebuild_range TO runfold_projector;
+
+GRANT SELECT ON TABLE ledger.role_event TO runfold_worker;
+GRANT SELECT ON TABLE ledger.role_event TO runfold_reader;
+GRANT SELECT ON TABLE ledger.role_event TO runfold_projector;
+
+GRANT SELECT ON TABLE ledger.role_member TO runfold_worker;
+GRANT SELECT ON TABLE ledger.role_member TO runfold_reader;
+GRANT SELECT ON TABLE ledger.role_member TO runfold_projector;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE ledger.schedule TO runfold_worker;
 GRANT SELECT ON TABLE ledger.schedule TO runfold_reader;

@@ -513,8 +513,29 @@ def test_doctor_finds_a_new_database_healthy(cli: Cli) -> None:
     assert report["healthy"] is True
     levels = {check["name"]: check["level"] for check in report["checks"]}
     assert levels.pop("privileges") == "warning"  # the tests are a superuser
-    assert levels == dict.fromkeys(("server", "schema", "functions", "clock", "partitions", "leases"), "ok")
+    assert levels == dict.fromkeys(("server", "schema", "functions", "clock", "partitions", "leases", "kinds"), "ok")
     assert cli.ok("doctor").err == "healthy\n"
+
+
+def test_doctor_finds_runs_of_a_kind_that_nobody_serves(cli: Cli) -> None:
+    for kind in ("tpyo", "paused", "served", "served", "later"):
+        cli.submitted(kind, *(("--delay", "1h") if kind == "later" else ()))
+    cli.ok("kinds", "pause", "paused")
+    assert cli.given(lambda ledger: ledger.claim("w:1", kinds=["served"]))
+    assert "none waits in vain" in cli.ok("doctor").out
+    execute(
+        cli.url, "UPDATE ledger.run_state SET available_at = available_at - interval '5 min' WHERE available_at IS NOT NULL"
+    )
+
+    said = cli("doctor")
+
+    execute(
+        cli.url, "UPDATE ledger.run_state SET available_at = available_at + interval '5 min' WHERE available_at IS NOT NULL"
+    )
+    assert said.code == exits.OK
+    [line] = [line for line in said.out.splitlines() if "does a worker serve it?" in line]
+    assert "1 of kind tpyo in project test" in line
+    assert not any(f"of kind {kind}" in line for kind in ("paused", "served", "later"))
 
 
 def test_doctor_finds_leases_that_no_reaper_came_for(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from datetime import timedelta
 
 import pytest
 
-from ledger.errors import InvalidValue
+from ledger.errors import ConfigurationError, InvalidValue
 from workers import Context, handler
 
 calls = []
@@ -66,6 +66,25 @@ def test_a_lease_can_be_lost(runfold):
     runfold.run(story)
 
 
+def test_a_crash_after_a_step_that_no_handler_has_is_an_error_that_names_it(runfold):
+    async def story(kit):
+        await kit.ledger.submit("order", 5)
+        kit.crash_after("chrage")
+        with pytest.raises(InvalidValue, match="chrage"):
+            await kit.run_until_idle(order)
+
+    runfold.run(story)
+
+
+def test_the_clock_is_not_moved_in_production(runfold, monkeypatch):
+    async def story(kit):
+        monkeypatch.setenv("RUNFOLD_ENV", "production")
+        with pytest.raises(ConfigurationError, match="production"):
+            await kit.move_time(1)
+
+    runfold.run(story)
+
+
 def test_every_test_has_a_ledger_of_its_own(runfold):
     async def story(kit):
         assert await kit.ledger.list() == []
@@ -100,7 +119,7 @@ def inner(project: Path, **environment: str) -> subprocess.CompletedProcess[str]
 def test_a_users_stories_pass(project: Path) -> None:
     done = inner(project)
 
-    assert "4 passed" in done.stdout, done.stdout + done.stderr
+    assert "6 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_the_story_in_the_documents_passes(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from workers.blocking import BlockingContext
 from workers.context import Context
-from workers.errors import ChildFailed, StepFailed, ToolFailed
+from workers.errors import ChildFailed, StepFailed, ToolFailed, WaitTimedOut
 from workers.handlers import Handler, Handlers, handler
 from workers.journal import Decision
 from workers.retry import Backoff, Cancel, Fail, Retry
@@ -21,6 +21,7 @@ __all__ = [
     "Retry",
     "StepFailed",
     "ToolFailed",
+    "WaitTimedOut",
     "Worker",
     "handler",
 ]

@@ -70,12 +70,13 @@ class BlockingContext(Facts):
         timeout: float | timedelta | None = None,
         on_timeout: State | str = State.CANCELLED,
         other_person: bool = False,
+        role: str | None = None,
     ) -> Decision:
         """As Context.approval."""
         asked = self._done(self._journal.begin("approval", name, None, beside=self._is_beside()))
         return self._done(
             self._journal.decision(
-                asked, prompt, show=show, other_person=other_person, wait=timeout, wait_outcome=on_timeout
+                asked, prompt, show=show, other_person=other_person, role=role, wait=timeout, wait_outcome=on_timeout
             )
         )  # fmt: skip
 
@@ -84,10 +85,10 @@ class BlockingContext(Facts):
         called = self._done(self._journal.begin("step", name, None, beside=self._is_beside()))
         self._done(self._waits.sleep(called, duration))
 
-    def wait_for(self, name: str) -> Any:
+    def wait_for(self, name: str, *, timeout: float | timedelta | None = None) -> Any:
         """As Context.wait_for."""
         called = self._done(self._journal.begin("tool", wait_name(name), None, beside=self._is_beside()))
-        return self._done(self._waits.signal(called, name))
+        return self._done(self._waits.signal(called, name, timeout))
 
     def child(self, kind: str, input: Any = None, **facts: Any) -> Any:  # noqa: A002  the field's own word
         """As Context.child."""

@@ -65,7 +65,7 @@ class Called:
         """Take the recorded answer over."""
         if self.recorded is not None:
             answer: Any = self.recorded.answer
-            if not self.recorded.is_open:
+            if not self.recorded.has_failed:
                 self.output = answer.output
             else:
                 detail = answer.error_detail

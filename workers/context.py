@@ -131,28 +131,31 @@ class Context(Facts):
         timeout: float | timedelta | None = None,  # noqa: ASYNC109  the run's time, not the call's
         on_timeout: State | str = State.CANCELLED,
         other_person: bool = False,
+        role: str | None = None,
     ) -> Decision:
         """Ask a person; the run is parked, and on yes any worker goes on from here. No ends the run as cancelled.
 
         A decision holds for exactly what is shown, by its SHA-256: show only what is recorded. `other_person`: whoever
-        submitted the run may not decide. `timeout`: seconds, then the run ends as `on_timeout`.
+        submitted the run may not decide. `role`: only who has it may; raises NobodyHasRole. `timeout`: seconds, then the run
+        ends as `on_timeout`.
         """
         asked = await self._journal.begin("approval", name, None, beside=self._is_beside())
         return await self._journal.decision(
-            asked, prompt, show=show, other_person=other_person, wait=timeout, wait_outcome=on_timeout
+            asked, prompt, show=show, other_person=other_person, role=role, wait=timeout, wait_outcome=on_timeout
         )
 
     async def sleep(self, duration: float | timedelta, *, name: str = "sleep") -> None:
         """Go on after so many seconds, by the database's clock; a longer sleep gives the run back and charges no attempt."""
         await self._waits.sleep(await self._journal.begin("step", name, None, beside=self._is_beside()), duration)
 
-    async def wait_for(self, name: str) -> Any:
+    async def wait_for(self, name: str, *, timeout: float | timedelta | None = None) -> Any:  # noqa: ASYNC109  the run's time
         """Give the value of the next signal of this name; the run is parked until `ledger.signal(run_id, name, value)`.
 
-        A signal that came before the wait is kept; each is given once, in the order in which they came.
+        A signal that came before the wait is kept; each is given once, in the order in which they came. `timeout`: seconds,
+        then a reaper ends the wait and it raises WaitTimedOut; a signal that comes later is kept for the next wait.
         """
         called = await self._journal.begin("tool", wait_name(name), None, beside=self._is_beside())
-        return await self._waits.signal(called, name)
+        return await self._waits.signal(called, name, timeout)
 
     async def child(self, kind: str, input: Any = None, **facts: Any) -> Any:  # noqa: A002  the field's own word
         """Ask for a run and give its output when it has ended; this run is parked meanwhile. Raises ChildFailed.

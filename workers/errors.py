@@ -22,6 +22,14 @@ class ToolFailed(StepFailed):
     what = "tool"
 
 
+class WaitTimedOut(TimeoutError):
+    """Nobody answered a wait before its time was over; recorded, and raised alike when the run is taken up again."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"nobody answered {name!r} in time")
+
+
 class ChildFailed(Exception):
     """A child ended otherwise than completed."""
 

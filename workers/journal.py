@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from pydantic_core import to_jsonable_python
 
-from ledger import Lease, Ledger, State, Transition, log
+from ledger import Lease, Ledger, State, Transition, log, roles
 from ledger.approving import shown_sha256
 from ledger.errors import DatabaseUnavailable, InvalidValue, LeaseLost, VersionConflict
 from ledger.events import ApprovalRequested, Event, NoteAdded, StepCompleted, StepFailed
@@ -114,7 +114,9 @@ class Journal:
         """Park the run until somebody answers for a tool."""
         await self._park(tool, State.WAITING_TOOL, content={"input": _shown(args)}, output=_shown(started), **facts)
 
-    async def decision(self, asked: Called, prompt: str, *, show: Any, other_person: bool, **wait: Any) -> Decision:
+    async def decision(
+        self, asked: Called, prompt: str, *, show: Any, other_person: bool, role: str | None, **wait: Any
+    ) -> Decision:
         """Give a person's recorded decision about exactly this, or park the run until there is one."""
         shown = to_jsonable_python(show)
         digest = shown_sha256(prompt, shown)
@@ -123,6 +125,9 @@ class Journal:
         content = {"prompt": prompt, "show": shown, "shown_sha256": digest, "based_on": self._version}
         if other_person:
             content["other_person"] = True
+        if role is not None:
+            await self.persist(lambda: roles.require_member(self.ledger.pool, self.ledger.project_id, role))
+            content["role"] = role
         return await self._park(asked, State.WAITING_APPROVAL, content=content, **wait)
 
     async def note(self, text: object) -> None:

@@ -16,6 +16,7 @@ from ledger.events import (
     ToolFailed,
     ToolRequested,
 )
+from ledger.lifecycle import DEADLINE_PASSED
 from workers.errors import HistoryMismatch
 
 Call = Literal["step", "tool", "approval"]
@@ -35,8 +36,13 @@ class Recorded:
 
     @property
     def is_open(self) -> bool:
-        """Tell whether a new attempt asks again: there is no answer, or a failure that nothing followed."""
-        return self.answer is None or isinstance(self.answer, StepFailed | ToolFailed)
+        """Tell whether a new attempt asks again: there is no answer, or a failure that nothing followed, but no wait's end."""
+        return self.answer is None or (self.has_failed and getattr(self.answer, "error_code", None) != DEADLINE_PASSED)
+
+    @property
+    def has_failed(self) -> bool:
+        """Tell whether the answer is an error."""
+        return isinstance(self.answer, StepFailed | ToolFailed)
 
     def __str__(self) -> str:
         """Name the call for people."""

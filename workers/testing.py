@@ -98,6 +98,7 @@ class Kit:
         """
         ledger = _Crashing(self, self._crash_after)
         worker = Worker(ledger, handlers, poll=LOOK_SECONDS, grace=seconds, reap=False, listen=False)
+        await self._due()
         working = asyncio.create_task(worker.run())
         deadline = time.monotonic() + seconds
         try:
@@ -110,24 +111,35 @@ class Kit:
                 if ledger.crashed is not None:
                     crashed, ledger.crashed = ledger.crashed, None
                     await self.lose_lease(crashed)
-                await self.ledger.reap()
-                await sweep(self.ledger)
+                await self._due()
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
             worker.stop()
             await working
+        if self._crash_after is not None:
+            missed, self._crash_after = self._crash_after, None
+            raise InvalidValue("crash_after", missed, "is no step that a handler recorded in this run_until_idle")
         return await self._open(worker.kinds)
+
+    async def _due(self) -> None:
+        """Do what reapers do: end what is overdue, answer for children that ended."""
+        await self.ledger.reap()
+        await sweep(self.ledger)
 
     def crash_after(self, step: str) -> None:
         """Have the next `run_until_idle` lose the attempt that records this step, right after it, as if its worker had died.
 
-        The lease lapses and the run goes on from its history. Clean-up in the handler (`finally`) does run.
+        The lease lapses and the run goes on from its history. Clean-up in the handler (`finally`) does run. A step that no
+        handler records makes `run_until_idle` raise InvalidValue.
         """
         self._crash_after = step
 
     async def move_time(self, by: float | timedelta) -> None:
         """Let time pass for the ledger: delays, deadlines and leases come due. `by` is in seconds, never back."""
-        self._moved += check_duration("by", by)
+        moved = check_duration("by", by)
+        if Settings.load().env == "production":
+            raise ConfigurationError("the clock of a ledger is not moved where RUNFOLD_ENV=production")
+        self._moved += moved
         async with asyncpg.create_pool(driver_url(self.url), min_size=1, max_size=1) as pool:
             if await pool.fetchval(_MARKED) != MARK:
                 raise ConfigurationError("only the test kit's own databases have a clock that can be moved")

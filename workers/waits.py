@@ -15,11 +15,11 @@ from ledger import Run, Submit
 from ledger.content import check_duration
 from ledger.database import fetch
 from ledger.errors import LedgerError, VersionConflict
-from ledger.lifecycle import TERMINAL
+from ledger.lifecycle import DEADLINE_PASSED, TERMINAL
 from ledger.signalling import kept
 from workers.call import Called
 from workers.children import answer, outcome_of
-from workers.errors import Asleep, ChildFailed, Parked, ToolFailed
+from workers.errors import Asleep, ChildFailed, Parked, ToolFailed, WaitTimedOut
 from workers.journal import Journal
 
 SLICE_SECONDS: Final = 0.25
@@ -57,8 +57,11 @@ class Waits:
         passed: timedelta = row["now"] - since
         return max(seconds - passed.total_seconds(), 0.0)
 
-    async def signal(self, called: Called, name: str) -> Any:
-        """Give the value of the next signal of this name: one that was kept, or the answer to a parked wait."""
+    async def signal(self, called: Called, name: str, timeout: float | timedelta | None) -> Any:  # noqa: ASYNC109  the run's time
+        """Give the value of the next signal of this name: one that was kept, or the answer to a parked wait.
+
+        Raises WaitTimedOut.
+        """
         journal, run_id = self._journal, self._journal.lease.run_id
         while not called.is_answered:
             events = await journal.persist(lambda: self._ledger.history(run_id))
@@ -68,9 +71,12 @@ class Waits:
                 await journal.respond(called)
                 break
             try:
-                await journal.park_for_tool(called, {"signal": name}, expected_version=events[-1].version)
+                version = events[-1].version
+                await journal.park_for_tool(called, {"signal": name}, expected_version=version, wait=timeout)
             except VersionConflict:
                 continue  # a signal may have come
+        if called.error is not None and called.error["type"] == DEADLINE_PASSED:
+            raise WaitTimedOut(name)
         return called.result()
 
     async def submit(self, called: Called, kind: str, inputs: Sequence[Any], **facts: Any) -> list[UUID]:

@@ -15,6 +15,7 @@ from ledger.opening import Database
 
 MAX_SKEW_SECONDS: Final = 2.0
 SWEEPS_MISSED: Final = 3
+WAITED_SECONDS: Final = 60.0
 _COUNTED: Final = 1_000
 
 
@@ -82,10 +83,10 @@ async def clock(database: Database) -> Check:
 
 _EXPIRED: Final = """
 SELECT p.project_id, l.number, l.oldest FROM ledger.project AS p CROSS JOIN LATERAL (
-  SELECT count(*) AS number, extract(epoch FROM clock_timestamp() - min(x.lease_until))::float8 AS oldest
+  SELECT count(*) AS number, extract(epoch FROM ledger.now() - min(x.lease_until))::float8 AS oldest
   FROM (
     SELECT s.lease_until FROM ledger.run_state AS s
-    WHERE s.project_id = p.project_id AND s.token IS NOT NULL AND s.lease_until < clock_timestamp() LIMIT $1
+    WHERE s.project_id = p.project_id AND s.token IS NOT NULL AND s.lease_until < ledger.now() LIMIT $1
   ) AS x
 ) AS l WHERE l.number > 0 ORDER BY l.oldest DESC
 """
@@ -100,6 +101,36 @@ async def leases(database: Database, reaper_seconds: float) -> Check:
     if rows[0]["oldest"] <= SWEEPS_MISSED * reaper_seconds:
         return Check("leases", Level.OK, f"expired and soon reaped: {said}")
     return Check("leases", Level.FAILED, f"expired and no reaper came: {said}: keep `runfold reap` running")
+
+
+_UNSERVED: Final = """
+SELECT p.project_id, k.kind, w.number, w.oldest FROM ledger.project AS p
+CROSS JOIN LATERAL (SELECT DISTINCT x.kind FROM ledger.kind AS x WHERE x.project_id = p.project_id) AS k
+CROSS JOIN LATERAL (
+  SELECT count(*) AS number, extract(epoch FROM ledger.now() - min(x.available_at))::float8 AS oldest
+  FROM (
+    SELECT s.available_at FROM ledger.run_state AS s
+    WHERE s.project_id = p.project_id AND s.kind = k.kind AND s.available_at < ledger.now() - make_interval(secs => $2) LIMIT $1
+  ) AS x
+) AS w
+WHERE w.number > 0
+  AND NOT EXISTS (SELECT FROM ledger.kind_state AS q WHERE q.project_id = p.project_id AND q.kind = k.kind AND q.paused)
+  AND NOT EXISTS (
+    SELECT FROM ledger.run_state AS h WHERE h.project_id = p.project_id AND h.kind = k.kind AND h.token IS NOT NULL)
+ORDER BY w.oldest DESC
+"""
+
+
+async def served(database: Database) -> Check:
+    """No kind has runs that wait while nobody works on any of it."""
+    rows = await fetch(database.pool, _UNSERVED, _COUNTED, WAITED_SECONDS)
+    if not rows:
+        return Check("kinds", Level.OK, "none waits in vain")
+    said = "; ".join(
+        f"{_many(row['number'])} of kind {row['kind']} in project {row['project_id']}, since {row['oldest']:.0f} s"
+        for row in rows[:3]
+    )
+    return Check("kinds", Level.WARNING, f"runs wait and nobody works on any of their kind: {said}: does a worker serve it?")
 
 
 def _many(number: int) -> str:

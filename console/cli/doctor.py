@@ -19,7 +19,7 @@ _COLOURS: Final = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 
 
 async def doctor(session: Session) -> int:
-    """Check server, schema, clock, leases, partitions and privileges; say what to do about what is wrong."""
+    """Check server, schema, clock, leases, kinds, partitions and privileges; say what to do about what is wrong."""
     from console.cli.checks import Check, Level
     from ledger.errors import AccessDenied, DatabaseUnavailable, EmbeddedPostgresError
 
@@ -43,6 +43,7 @@ async def _examine(session: Session) -> list[Check]:
         if stands.revision is not None and not stands.newer:
             found += [checks.functions(stands), checks.partitions(stands)]
             found.append(await checks.leases(database, Settings.load().reaper_seconds))
+            found.append(await checks.served(database))
             found.append(await checks.privileges(database))
         return found
 

@@ -46,6 +46,7 @@ _OF_ERRORS: Final = {
     "DuplicateKey": CONFLICT,
     "AttemptsExhausted": CONFLICT,
     "DecisionRefused": CONFLICT,
+    "RoleNotHeld": CONFLICT,
     "ArchiveRefused": CONFLICT,
     "FeedArchived": CONFLICT,
     "OtherVersion": CONFLICT,

@@ -59,7 +59,7 @@ async def whatif(
             recorded_beat=then or timedelta(seconds=settings.heartbeat_seconds),
             sweep=sweep or timedelta(seconds=settings.reaper_seconds),
         )
-        what_if = WhatIf(policy, await ledger.pool.fetchval("SELECT clock_timestamp()"))
+        what_if = WhatIf(policy, await ledger.pool.fetchval("SELECT ledger.now()"))
         found: Counter[str] = Counter()
         async for verdict in judge(ledger.pool, ledger.project_id, what_if, start):
             _write(session.out, verdict)

@@ -24,6 +24,7 @@ from console.cli import (
     projecting,
     projects,
     reaping,
+    roles,
     runs,
     schedules,
     showing,
@@ -68,6 +69,7 @@ app.add_typer(projecting.app, name="projections")
 app.add_typer(kinds.app, name="kinds")
 app.add_typer(schedules.app, name="schedules")
 app.add_typer(archiving.app, name="archive")
+app.add_typer(roles.app, name="roles")
 
 
 def _show_version(value: bool) -> None:  # noqa: FBT001  Typer calls it with the flag

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +26,14 @@ class Fleet:
         self._project = project
         self.worker_ids = [f"worker-{number}" for number in range(1, count + 1)]
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def freeze(self, worker_id: str) -> None:
+        """Stop a worker where it is, until `thaw`."""
+        self._processes[worker_id].send_signal(signal.SIGSTOP)
+
+    def thaw(self, worker_id: str) -> None:
+        """Let a frozen worker go on."""
+        self._processes[worker_id].send_signal(signal.SIGCONT)
 
     def kill(self, worker_id: str) -> int:
         """Kill a worker with SIGKILL, as a machine's failure would; gives its process id."""

@@ -28,6 +28,8 @@ REAP_SECONDS: Final = 0.5
 ENOUGH_BEATS: Final = 2
 ENOUGH_RUNS: Final = 3
 KILL_WITHIN_SECONDS: Final = 15.0
+LATE: Final = 0.25
+"""The share of files still to be measured at which a kill cannot wait for beats any more."""
 
 Say = Callable[[str], None]
 Show = Callable[[States, int], None]
@@ -88,15 +90,23 @@ class Director:
 
     async def _kill_one(self, states: States) -> None:
         """Kill the worker that holds the most runs that show beats; late in the story, any that holds one."""
-        held = await self._ledger.list(state=[State.RUNNING, State.WAITING_TOOL], limit=1_000)
-        late = time.monotonic() > self._kill_by or ("pending" not in states and len(held) <= WORKERS)
-        tried = Counter(run.worker_id for run in held if run.worker_id and (late or _has_beats(run)))
-        for worker_id, count in tried.most_common(1):
-            if late or count >= ENOUGH_RUNS:
+        left = sum(states.get(state, 0) for state in (State.PENDING, State.RUNNING, State.WAITING_TOOL))
+        late = time.monotonic() > self._kill_by or left < self._outcome.files * LATE
+        tried = Counter(run.worker_id for run in await self._held() if run.worker_id and (late or _has_beats(run)))
+        for worker_id, count in tried.most_common():
+            if not late and count < ENOUGH_RUNS:
+                return
+            self._fleet.freeze(worker_id)  # so that what it holds now it still holds when it dies
+            runs = sum(run.worker_id == worker_id for run in await self._held())
+            if runs:
                 self._outcome.killed = worker_id
                 self._outcome.killed_pid = self._fleet.kill(worker_id)
-                runs = sum(run.worker_id == worker_id for run in held)
                 self._say(f"{worker_id} killed with SIGKILL while it held {runs} runs")
+                return
+            self._fleet.thaw(worker_id)
+
+    async def _held(self) -> list[Run]:
+        return await self._ledger.list(state=[State.RUNNING, State.WAITING_TOOL], limit=1_000)
 
     async def _decide(self) -> None:
         for run in await self._ledger.list(state=State.WAITING_APPROVAL, limit=1_000):

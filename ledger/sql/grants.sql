@@ -6,11 +6,11 @@ GRANT USAGE ON SCHEMA ledger, projection TO runfold_worker, runfold_reader, runf
 GRANT SELECT ON ledger.event, ledger.payload, ledger.run_state, ledger.run, ledger.entry, ledger.project, ledger.kind, ledger.command,
   ledger.kind_event, ledger.kind_state, ledger.schedule, ledger.alembic_version, ledger.rebuild, ledger.rebuild_range,
   ledger.projection, ledger.projection_skip, ledger.feed_generation, ledger.event_position,
-  ledger.archive_event, ledger.archive
+  ledger.archive_event, ledger.archive, ledger.role_event, ledger.role_member
   TO runfold_worker, runfold_reader, runfold_projector;
 GRANT EXECUTE ON FUNCTION ledger.state_at, ledger.history, ledger.rebuild_run_state, ledger.drift_run_state, ledger.fold_events, ledger.drift_events,
   ledger.event_hash, ledger.payload_hash, ledger.read_run, ledger.now, ledger.refuse_version, ledger.feed_guard, ledger.feed_now,
-  ledger.feed_cut, ledger.feed_next, ledger.feed_page, ledger.feed_passed, ledger.feed_whole
+  ledger.feed_cut, ledger.feed_next, ledger.feed_page, ledger.feed_passed, ledger.feed_whole, ledger.may_not_decide
   TO runfold_worker, runfold_reader, runfold_projector;
 GRANT EXECUTE ON FUNCTION ledger.submit, ledger.claim, ledger.heartbeat, ledger.transition, ledger.requeue, ledger.cancel,
   ledger.append, ledger.commands, ledger.refuse, ledger.reap, ledger.change_kind, ledger.make_partitions TO runfold_worker;

@@ -4,6 +4,7 @@
 --   lease past its end, cancel asked     run.cancelled
 --   run past its deadline                run.timed_out, waiting for a tool run.failed, pending run.cancelled   E-RUN-003
 --   approval undecided at its deadline   approval.expired: cancelled or timeout  E-RUN-003
+--   parked wait unanswered at its end    tool.failed, claimable, decides itself  E-RUN-003
 -- Bounded by p_limit; what another reaper works on is skipped, so any number of them may run.
 -- Locks: run_state rows, SKIP LOCKED; the token seen is the token closed because the row is locked and looked at again.
 CREATE OR REPLACE FUNCTION ledger.reap(p_project text, p_actor text, p_limit int)
@@ -53,6 +54,7 @@ BEGIN
       CASE
         WHEN g.overdue THEN
           CASE g.state WHEN 'pending' THEN 'run.cancelled' WHEN 'waiting_tool' THEN 'run.failed' ELSE 'run.timed_out' END
+        WHEN g.wait_until <= g.now AND g.state = 'waiting_tool' THEN 'tool.failed'
         WHEN g.wait_until <= g.now THEN 'approval.expired'
         WHEN g.cancel_requested_at IS NOT NULL AND (g.token IS NULL OR g.lapsed) THEN 'run.cancelled'
         WHEN g.lapsed AND g.attempt_count < g.max_attempts THEN 'lease.expired'
@@ -69,10 +71,12 @@ BEGIN
   ), n AS MATERIALIZED (
     SELECT d.*, d.version + 1 AS next,
       CASE d.type WHEN 'lease.expired' THEN 'pending' WHEN 'approval.expired' THEN d.wait_outcome
+        WHEN 'tool.failed' THEN NULL
         WHEN 'run.cancelled' THEN 'cancelled' WHEN 'run.failed' THEN 'failed' ELSE 'timeout' END AS new_state,
-      CASE d.type WHEN 'lease.expired' THEN d.now END AS new_available_at,
+      CASE WHEN d.type IN ('lease.expired', 'tool.failed') THEN d.now END AS new_available_at,
       json_build_object('error_detail', CASE
         WHEN d.overdue THEN format('the deadline %s has passed', d.deadline)
+        WHEN d.type = 'tool.failed' THEN format('nobody answered until %s', d.wait_until)
         WHEN d.type = 'approval.expired' THEN format('nobody decided until %s', d.wait_until)
         WHEN d.lapsed THEN format('%s held the lease until %s and sent no heartbeat', d.worker_id, d.lease_until)
         ELSE 'cancelled as requested' END)::text AS body,

@@ -49,7 +49,7 @@ BEGIN
         CASE WHEN g.keeps THEN g.lease_until END AS new_until,
         CASE WHEN NOT g.answers_parked THEN g.state END AS new_state,
         CASE WHEN g.answers_parked THEN g.recorded_at END AS available_at,
-        CASE WHEN g.state = 'waiting_approval' THEN g.recorded_at + g.wait END AS wait_until,
+        CASE WHEN g.state IN ('waiting_approval', 'waiting_tool') THEN g.recorded_at + g.wait END AS wait_until,
         CASE WHEN g.state = 'waiting_approval' AND g.wait IS NOT NULL THEN coalesce(g.wait_outcome, 'cancelled') END
           AS new_wait_outcome,
         ledger.payload_hash(g.salt, g.body) AS payload_hash
@@ -74,6 +74,8 @@ BEGIN
             AND ledger.legal(ledger.transition_type(s.state, c.state, c.error_code, c.token), s.state, c.state)
             -- A parked run that has its answer is claimable; a second answer would contradict the first.
             AND (s.state NOT IN ('waiting_tool', 'waiting_approval') OR s.available_at IS NULL)
+            AND CASE WHEN s.state = 'waiting_approval' AND c.actor IS NOT NULL
+              THEN ledger.may_not_decide(p_project, s.run_id, c.actor) IS NULL ELSE true END
             AND (c.expected IS NULL OR s.version = c.expected)
             AND (c.key IS NULL OR NOT EXISTS (
               SELECT FROM ledger.command AS k WHERE k.project_id = p_project AND k.key = c.key OFFSET 0))

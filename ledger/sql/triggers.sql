@@ -17,6 +17,11 @@ CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE ON ledger.archiv
 CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.archive_event EXECUTE FUNCTION ledger.refuse_change();
 ALTER TABLE ledger.archive_event ENABLE ALWAYS TRIGGER refuse_change;
 ALTER TABLE ledger.archive_event ENABLE ALWAYS TRIGGER refuse_truncate;
+CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE ON ledger.role_event
+  FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
+CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.role_event EXECUTE FUNCTION ledger.refuse_change();
+ALTER TABLE ledger.role_event ENABLE ALWAYS TRIGGER refuse_change;
+ALTER TABLE ledger.role_event ENABLE ALWAYS TRIGGER refuse_truncate;
 CREATE OR REPLACE TRIGGER fold_kind_state AFTER INSERT ON ledger.kind_event
   FOR EACH ROW EXECUTE FUNCTION ledger.fold_kind_state();
 CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE ON ledger.kind_event

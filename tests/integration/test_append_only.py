@@ -16,7 +16,18 @@ from tests.conftest import PROJECT
 from tests.integration.runs import TINY, claimed, event_count
 from tests.waiting import lapsed
 
-TABLES = ("event", "payload", "run_state", "command", "kind", "project", "kind_event", "kind_state", "archive_event")
+TABLES = (
+    "event",
+    "payload",
+    "run_state",
+    "command",
+    "kind",
+    "project",
+    "kind_event",
+    "kind_state",
+    "archive_event",
+    "role_event",
+)
 LEAVES = (
     "SELECT c.oid::regclass::text AS leaf FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid "
     "WHERE i.inhparent = 'ledger.event'::regclass AND c.relkind = 'r' ORDER BY 1"

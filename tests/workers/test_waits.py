@@ -10,13 +10,14 @@ import pytest
 
 from ledger import Ledger, Run, State
 from ledger.errors import DuplicateKey, IllegalTransition, InvalidValue, PayloadTooLarge
-from ledger.events import RunRetried, SignalReceived, StepCompleted, ToolCompleted, ToolRequested
+from ledger.events import RunRetried, SignalReceived, StepCompleted, ToolCompleted, ToolFailed, ToolRequested
 from tests.integration.runs import claimed, types
 from tests.waiting import until
 from tests.workers.working import done, ended, reached, working
-from workers import Backoff, BlockingContext, ChildFailed, Context, Fail, Retry, handler
+from workers import Backoff, BlockingContext, ChildFailed, Context, Fail, Retry, WaitTimedOut, handler
 from workers.children import sweep
 from workers.reaper import Reaper
+from workers.testing import Kit
 from workers.waits import Waits
 
 AT_ONCE = Backoff(first=0, jitter=0)
@@ -74,6 +75,25 @@ async def unlucky_parent(ctx: Context) -> str:
         await ctx.child("broken", max_attempts=1)
     except ChildFailed as failed:
         return f"{failed.state} {failed.error_code}"
+    return "no"
+
+
+@handler("impatient")
+async def impatient(ctx: Context) -> list[Any]:
+    try:
+        first = await ctx.wait_for("paid", timeout=60)
+    except WaitTimedOut as late:
+        first = str(late)
+    await ctx.step("remind", lambda: None)
+    return [first, await ctx.wait_for("paid")]
+
+
+@handler("blocking impatience")
+def blocking_impatience(ctx: BlockingContext) -> str:
+    try:
+        ctx.wait_for("paid", timeout=0.05)
+    except WaitTimedOut:
+        return "late"
     return "no"
 
 
@@ -263,3 +283,73 @@ async def test_a_signal_to_a_run_that_waits_for_a_tool_is_kept_and_answers_no_to
     history = await ledger.history(lease.run_id)
     assert (await ledger.get(lease.run_id)).available_at is None
     assert not any(isinstance(event, ToolCompleted) for event in history)
+
+
+async def test_a_wait_that_nobody_answers_ends_by_the_clock_once_and_the_run_goes_on(runfold: Kit) -> None:
+    async with runfold as kit:
+        run = await kit.ledger.submit("impatient")
+        [waits] = await kit.run_until_idle(impatient)
+        assert waits.wait_until is not None
+        assert await kit.ledger.reap() == []
+        await kit.move_time(61)
+        [waits] = await kit.run_until_idle(impatient)
+        assert (waits.wait_until, waits.attempt_count) == (None, 1)
+        await kit.ledger.signal(run.run_id, "paid", 7)
+        assert await kit.run_until_idle(impatient) == []
+
+        assert (await kit.ledger.get(run.run_id)).output == ["nobody answered 'paid' in time", 7]
+        events = await kit.assert_history(
+            run,
+            [
+                "run.submitted", "lease.acquired", "tool.requested", "tool.failed", "lease.acquired", "step.completed",
+                "tool.requested", "tool.completed", "lease.acquired", "run.completed",
+            ],
+        )  # fmt: skip
+        failed = events[3]
+        assert isinstance(failed, ToolFailed)
+        assert (failed.actor, failed.error_code, failed.state) == ("reaper", "E-RUN-003", None)
+        assert "nobody answered until" in str(failed.error_detail)
+
+
+async def test_a_wait_that_is_over_stays_over_when_the_worker_dies_before_it_goes_on(runfold: Kit) -> None:
+    async with runfold as kit:
+        run = await kit.ledger.submit("impatient")
+        await kit.run_until_idle(impatient)
+        await kit.move_time(61)
+        await kit.ledger.reap()
+        [lease] = await kit.ledger.claim("dies")
+        await kit.lose_lease(lease.run_id)
+        await kit.run_until_idle(impatient)
+        await kit.ledger.signal(run.run_id, "paid", 7)
+        await kit.run_until_idle(impatient)
+        after = await kit.ledger.get(run.run_id)
+        assert (after.output, after.attempt_count) == (["nobody answered 'paid' in time", 7], 2)
+
+
+async def test_a_signal_in_time_ends_the_wait_and_nothing_fails_later(runfold: Kit) -> None:
+    async with runfold as kit:
+        run = await kit.ledger.submit("impatient")
+        await kit.run_until_idle(impatient)
+        await kit.ledger.signal(run.run_id, "paid", 1)
+        await kit.move_time(61)
+        assert await kit.ledger.reap() == []
+        await kit.ledger.signal(run.run_id, "paid", 2)
+        await kit.run_until_idle(impatient)
+        assert (await kit.ledger.get(run.run_id)).output == [1, 2]
+
+
+async def test_a_plain_function_learns_of_a_late_answer_too(runfold: Kit) -> None:
+    async with runfold as kit:
+        run = await kit.ledger.submit("blocking impatience")
+        await kit.run_until_idle(blocking_impatience)
+        await kit.move_time(1)
+        await kit.run_until_idle(blocking_impatience)
+        assert (await kit.ledger.get(run.run_id)).output == "late"
+
+
+async def test_a_held_wait_has_no_end_of_its_own(ledger: Ledger) -> None:
+    lease = await claimed(ledger)
+    with pytest.raises(InvalidValue, match="parked"):
+        await ledger.transition(lease, "waiting_tool", wait=5)
+    with pytest.raises(InvalidValue):
+        await ledger.transition(lease, "waiting_tool", park=True, wait=-1)

@@ -1,0 +1,77 @@
+"""Roles: who may decide an approval that asks for one, granted and revoked by records that stay. See docs/decisions/0026."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from ledger.content import check_text
+from ledger.database import Pool, fetch
+from ledger.errors import NobodyHasRole, RoleNotHeld
+
+MAX_REASON: Final = 2_000
+_CHANGE: Final = """
+INSERT INTO ledger.role_event (project_id, recorded_at, type, role, member, actor, reason)
+SELECT $1, ledger.now(), $2, $3::text, $4::text, $5, $6
+WHERE $2 = 'role.granted' OR EXISTS (SELECT FROM ledger.role_member WHERE project_id = $1 AND role = $3 AND member = $4)
+RETURNING recorded_at
+"""
+_MEMBERS: Final = """
+SELECT role, member, recorded_at, actor, reason FROM ledger.role_member
+WHERE project_id = $1 AND ($2::text IS NULL OR role = $2) ORDER BY role, member
+"""
+_HISTORY: Final = """
+SELECT role, member, recorded_at, actor, reason, type FROM ledger.role_event
+WHERE project_id = $1 AND ($2::text IS NULL OR role = $2) ORDER BY number
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Somebody who has a role: since when, from whom and why."""
+
+    role: str
+    member: str
+    recorded_at: datetime
+    actor: str
+    reason: str | None
+    type: str = "role.granted"
+    """In a history also `role.revoked`."""
+
+
+async def grant(pool: Pool, project_id: str, role: str, member: str, *, actor: str, reason: str | None = None) -> None:
+    """Give somebody a role, on record. Takes the owner of the schema; raises AccessDenied or InvalidValue."""
+    await _change(pool, project_id, "role.granted", role, member, actor=actor, reason=reason)
+
+
+async def revoke(pool: Pool, project_id: str, role: str, member: str, *, actor: str, reason: str | None = None) -> None:
+    """Take a role from somebody, on record. Raises RoleNotHeld, AccessDenied or InvalidValue."""
+    if not await _change(pool, project_id, "role.revoked", role, member, actor=actor, reason=reason):
+        raise RoleNotHeld(role, member)
+
+
+async def members(pool: Pool, project_id: str, role: str | None = None) -> list[Member]:
+    """Give who has a role, or any. Raises InvalidValue."""
+    wanted = None if role is None else check_text("role", role)
+    return [Member(**row) for row in await fetch(pool, _MEMBERS, project_id, wanted)]
+
+
+async def history(pool: Pool, project_id: str, role: str | None = None) -> list[Member]:
+    """Give who granted and revoked a role, or any, oldest first. Raises InvalidValue."""
+    wanted = None if role is None else check_text("role", role)
+    return [Member(**row) for row in await fetch(pool, _HISTORY, project_id, wanted)]
+
+
+async def require_member(pool: Pool, project_id: str, role: str) -> None:
+    """Raise NobodyHasRole for a role without members, or InvalidValue."""
+    if not await members(pool, project_id, role):
+        raise NobodyHasRole(role)
+
+
+async def _change(pool: Pool, project_id: str, type_: str, role: str, member: str, *, actor: str, reason: str | None) -> bool:
+    for name, value in (("role", role), ("member", member), ("actor", actor)):
+        check_text(name, value)
+    if reason is not None:
+        check_text("reason", reason, limit=MAX_REASON)
+    return bool(await fetch(pool, _CHANGE, project_id, type_, role, member, actor, reason))
