@@ -18,7 +18,7 @@ from uuid import UUID
 
 import asyncpg
 
-from ledger import log
+from ledger import log, names
 from ledger.archive import Archive, detached
 from ledger.archive_file import EVENT, ROWS_A_GROUP, Writer, check_file, digest, pages, put_in_place
 from ledger.content import check_text
@@ -386,7 +386,7 @@ async def _give_back(connection: Any) -> None:
             try:
                 await _detach(connection, row["month"], _REBUILD, FOR_A_REBUILD)
             except (ArchiveRefused, ArchiveUnusable) as stays:
-                log.logger().warning(log.ARCHIVE_STAYS, month=row["month"], error=str(stays))
+                log.logger().warning(names.ARCHIVE_STAYS, month=row["month"], error=str(stays))
     finally:
         await connection.execute(f"SELECT pg_advisory_unlock({_LOCK_KEY})")
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Self, TypeAlias
 from uuid import UUID
 
-from ledger import calls, kinds, log, schedules, signalling
+from ledger import calls, kinds, log, names, schedules, signalling
 from ledger.approving import refused_decision
 from ledger.claiming import Marks
 from ledger.commands import Submit, Target, Transition, check_distinct, check_kinds, columns, event_row, identify
@@ -154,7 +154,7 @@ class Ledger(Reader):
         for row in rows:
             leases.append(_lease(row, worker_id, lifetime))
             logger.info(
-                log.LEASE_ACQUIRED,
+                names.LEASE_ACQUIRED,
                 run_id=row["run_id"],
                 attempt_count=row["attempt"],
                 max_attempts=row["max_attempts"],
@@ -352,7 +352,7 @@ class Ledger(Reader):
                 continue
             requeued = row["reaped_code"] == LEASE_EXPIRED
             (logger.warning if requeued else logger.error)(
-                log.STALE_REQUEUED if requeued else log.STALE_FAILED,
+                names.STALE_REQUEUED if requeued else names.STALE_FAILED,
                 run_id=str(row["run_id"]),
                 worker_id=row["reaped_worker"],
                 attempt_count=row["attempt_count"],
@@ -361,7 +361,7 @@ class Ledger(Reader):
                 to_state=row["state"],
                 error_code=row["reaped_code"],
             )
-        logger.info(log.REAPER_DONE, reaped=len(rows))
+        logger.info(names.REAPER_DONE, reaped=len(rows))
         self._marks.clear()
         if rows:
             self.waker.wake()
@@ -464,7 +464,7 @@ class Ledger(Reader):
 
 def _log_transition(logger: Any, command: tuple[Any, ...], row: Mapping[str, Any]) -> None:
     logger.info(
-        log.STATE_TRANSITION,
+        names.STATE_TRANSITION,
         run_id=command[0],
         from_state=row["from_state"],
         to_state=command[2],
@@ -473,7 +473,9 @@ def _log_transition(logger: Any, command: tuple[Any, ...], row: Mapping[str, Any
 
 
 def _log_answered(logger: Any, row: Mapping[str, Any]) -> None:
-    logger.info(log.STATE_TRANSITION, run_id=str(row["run_id"]), from_state=row["reaped_state"], error_code=row["reaped_code"])
+    logger.info(
+        names.STATE_TRANSITION, run_id=str(row["run_id"]), from_state=row["reaped_state"], error_code=row["reaped_code"]
+    )
 
 
 def _lease(row: Mapping[str, Any], worker_id: str, ttl: timedelta) -> Lease:

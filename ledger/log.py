@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any, Final
+from typing import Any
 
 import structlog
-
-LEASE_ACQUIRED: Final = "run_lease_acquired"
-STATE_TRANSITION: Final = "run_state_transition"
-STALE_REQUEUED: Final = "stale_run_requeued"
-STALE_FAILED: Final = "stale_run_failed"
-REAPER_DONE: Final = "stale_run_reaper_done"
-WRITE_REFUSED: Final = "write_refused"
-ARCHIVE_STAYS: Final = "archive_stays_attached"
 
 
 def logger(**bound: Any) -> Any:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
-from ledger import calls, log
+from ledger import calls, log, names
 from ledger.commands import columns
 from ledger.content import MAX_INT
 from ledger.database import Pool, fetch
@@ -110,7 +110,7 @@ def refusal(  # noqa: PLR0911  one return for each reason
         return RunNotFound(run_id, project_id)
     if row["refused"]:
         log.logger(project_id=project_id).warning(
-            log.WRITE_REFUSED,
+            names.WRITE_REFUSED,
             run_id=str(run_id),
             worker_id=row["worker_id"],
             from_state=row["state"],

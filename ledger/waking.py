@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from ledger import log
+from ledger import log, names
 from ledger.database import Pool, fetch
 from ledger.errors import LedgerError
 
 CHANNEL: Final = "runfold"
 """The payload is the project: a project's name may be as long as a channel's."""
 COALESCED_SECONDS: Final = 0.02
-WAKE_UP_FAILED: Final = "wake_up_failed"
 
 
 class Waker:
@@ -43,5 +42,5 @@ class Waker:
             try:
                 await fetch(self._pool, "SELECT pg_notify($1, $2)", CHANNEL, self._project_id)
             except LedgerError as error:  # a hint only: whoever polls finds the work
-                log.logger(project_id=self._project_id).info(WAKE_UP_FAILED, reason=str(error))
+                log.logger(project_id=self._project_id).info(names.WAKE_UP_FAILED, reason=str(error))
             await asyncio.sleep(COALESCED_SECONDS)

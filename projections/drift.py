@@ -13,7 +13,7 @@ from uuid import UUID
 
 import asyncpg
 
-from ledger import archive, calls, log
+from ledger import archive, calls, log, names
 from ledger.commands import columns, event_row
 from ledger.content import check_text
 from ledger.database import FAILURES, Pool, fetch, translated
@@ -27,7 +27,6 @@ Progress: TypeAlias = Callable[[int, int | None], None]
 
 REPAIRED: Final = "run_state.repaired"
 """The name of the note that a repair leaves on the run."""
-PHANTOM_REMOVED: Final = "run_state_without_events_removed"
 
 EVENTS_A_RANGE: Final = 20_000
 _LAST: Final = UUID(int=2**128 - 1)
@@ -156,7 +155,7 @@ async def repair_on(connection: Connection, project_id: str, runs: Sequence[UUID
     found = [drift for drift in drifted if drift.expected]
     await connection.execute(_REMOVE, project_id, phantoms)
     for run_id in phantoms:
-        log.logger(project_id=project_id, run_id=str(run_id)).warning(PHANTOM_REMOVED, actor=actor, reason=reason)
+        log.logger(project_id=project_id, run_id=str(run_id)).warning(names.PHANTOM_REMOVED, actor=actor, reason=reason)
     if found:
         await connection.execute(_REPLACE, project_id, [drift.run_id for drift in found])
         notes = [event_row(drift.run_id, _note(drift, reason), _NOTE_BYTES * 2, None, None) for drift in found]

@@ -14,12 +14,12 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from ledger import Lease, Ledger, State
+from ledger import Lease, Ledger, State, names
 from ledger.errors import InvalidValue
 from tests import waiting
 from tests.conftest import PROJECT
 from tests.server import Server
-from workers.reaper import INTERRUPTED, PARTITIONS_SECONDS, RESUMES, Reaper
+from workers.reaper import PARTITIONS_SECONDS, Reaper
 
 TTL = 60.0
 Make = Callable[..., Reaper]
@@ -122,10 +122,10 @@ async def test_after_an_outage_workers_may_beat_for_one_lease_before_anything_is
             clock.now += max(reaper.pause(), 1)
             assert await reaper.tick() == []
         clock.now += 10 * TTL
-    assert capsys.readouterr().err.count(INTERRUPTED) == 1
+    assert capsys.readouterr().err.count(names.REAPER_INTERRUPTED) == 1
 
     assert await reaper.tick() == []
-    assert RESUMES in capsys.readouterr().err
+    assert names.REAPER_RESUMES in capsys.readouterr().err
     (beat,) = await ledger.heartbeat([replace(alive, ttl=timedelta(seconds=TTL))])
     assert beat.late_ms is not None
     clock.now += TTL - 0.001

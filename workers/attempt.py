@@ -11,7 +11,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
-from ledger import Lease, Ledger, State, Transition
+from ledger import Lease, Ledger, State, Transition, names
 from ledger.errors import DatabaseUnavailable, InvalidValue, LeaseLost, LedgerError, PayloadTooLarge
 from ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH, INPUT_REFUSED, OUTPUT_REFUSED
 from workers.blocking import BlockingContext
@@ -27,8 +27,6 @@ from workers.threads import in_thread
 from workers.writer import Writer
 
 AGAIN_SECONDS: Final = 0.25
-OUTCOME_REFUSED: Final = "outcome_refused"
-OUTCOME_POSTPONED: Final = "outcome_postponed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +100,7 @@ class Attempt:
                     await self._close(self._command(ending), last_resort=isinstance(ending, Fail))
                     await self._tell_parent()
         except LeaseLost as error:
-            self._journal.log.warning(OUTCOME_REFUSED, reason=str(error))
+            self._journal.log.warning(names.OUTCOME_REFUSED, reason=str(error))
         finally:
             self._heart.let_go(self.lease)
 
@@ -214,7 +212,7 @@ class Attempt:
 
     async def _is_still_held(self, error: DatabaseUnavailable) -> bool:
         """Tell whether a write whose outcome is not known has to be made again; returns when the database answers."""
-        self._journal.log.warning(OUTCOME_POSTPONED, reason=str(error))
+        self._journal.log.warning(names.OUTCOME_POSTPONED, reason=str(error))
         while True:
             await asyncio.sleep(AGAIN_SECONDS)
             try:

@@ -6,8 +6,9 @@ import asyncio
 import traceback
 from typing import Any, Final, Protocol
 
+from ledger import names
+
 RESTART_SECONDS: Final = 5.0
-CRASHED: Final = "duty_crashed"
 
 
 class Duty(Protocol):
@@ -24,5 +25,6 @@ async def kept(duty: Duty, logger: Any) -> None:
             await duty.run()
         except Exception as error:  # a defect, wherever it is, must not cost the worker its reaper or its wake-ups
             where = traceback.format_exception(error, limit=-3)
-            logger.error(CRASHED, duty=type(duty).__name__, reason=repr(error), where=where, again_in_seconds=RESTART_SECONDS)  # noqa: TRY400  the log is told where in any format
+            facts = {"duty": type(duty).__name__, "reason": repr(error), "where": where, "again_in_seconds": RESTART_SECONDS}
+            logger.error(names.DUTY_CRASHED, **facts)  # noqa: TRY400  the log is told where in any format
         await asyncio.sleep(RESTART_SECONDS)

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import Final
 
-from ledger import log
+from ledger import log, names
 
 RESTART_SECONDS: Final = 1.0
-DIED: Final = "worker_process_died"
 
 
 class Fleet:
@@ -48,7 +47,7 @@ class Fleet:
             code = await process.wait()
             self._alive.discard(process)
             if not self._stopping.is_set():
-                log.logger().warning(DIED, exit_code=code)
+                log.logger().warning(names.PROCESS_DIED, exit_code=code)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(RESTART_SECONDS):
                         await self._stopping.wait()

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import asyncpg
 
-from ledger import Lease, Ledger, calls, log
+from ledger import Lease, Ledger, calls, log, names
 from ledger.commands import MAX_BATCH, columns
 from ledger.database import connect, fetch
 from ledger.errors import ConfigurationError
@@ -28,9 +28,6 @@ TRY_PART: Final = 0.3
 connection is the slowest, and where none was let through in time, none ever would be."""
 LOOKS_IN_A_LEASE: Final = 40
 TRIES_IN_A_BEAT: Final = 5
-HEARTBEAT_FAILED: Final = "heartbeat_failed"
-LEASE_LOST: Final = "lease_lost"
-LEASE_IN_DOUBT: Final = "lease_in_doubt"
 
 
 @dataclass(slots=True)
@@ -113,7 +110,7 @@ class Heart:
             for held in self._before(time.monotonic() - self._ttl * SAFE_PART):
                 if not held.stopped:
                     held.stopped = True
-                    self._report(held, Stop.DOUBT, LEASE_IN_DOUBT)
+                    self._report(held, Stop.DOUBT, names.LEASE_IN_DOUBT)
             await asyncio.sleep(self._ttl / LOOKS_IN_A_LEASE)
 
     async def _beat(self) -> None:
@@ -125,7 +122,7 @@ class Heart:
             except Exception as error:  # whatever it is, the next beat must be tried
                 self._hang_up()
                 pause = self._every / TRIES_IN_A_BEAT
-                self._log.warning(HEARTBEAT_FAILED, reason=str(error) or type(error).__name__)
+                self._log.warning(names.HEARTBEAT_FAILED, reason=str(error) or type(error).__name__)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._now.wait()
@@ -170,7 +167,7 @@ class Heart:
             await Refusals(self._connection, self._ledger.project_id).look(self._worker_id, "heartbeat", tokens)
         for held in missing:
             self.let_go(held.lease)
-            self._report(held, Stop.LOST, LEASE_LOST)
+            self._report(held, Stop.LOST, names.LEASE_LOST)
 
     def _before(self, since: float) -> list[Held]:
         with self._lock:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from pydantic_core import to_jsonable_python
 
-from ledger import Lease, Ledger, State, Transition, log, roles
+from ledger import Lease, Ledger, State, Transition, log, names, roles
 from ledger.approving import shown_sha256
 from ledger.errors import DatabaseUnavailable, InvalidValue, LeaseLost, VersionConflict
 from ledger.events import ApprovalRequested, Event, NoteAdded, StepCompleted, StepFailed
@@ -32,7 +32,6 @@ FIRST_TOKEN: Final = 2
 """The token of a run that was never leased before, and so has nothing recorded."""
 SETTLE_SECONDS: Final = 5.0
 AGAIN_SECONDS: Final = 0.25
-WRITE_POSTPONED: Final = "write_postponed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ class Journal:
         lease = self.lease
         return log.logger(
             project_id=self.ledger.project_id, run_id=str(lease.run_id), kind=lease.kind, attempt_count=lease.attempt,
-            token=lease.token, worker_id=lease.worker_id,
+            token=lease.token, worker_id=lease.worker_id, trace_id=lease.run_id.hex,
         )  # fmt: skip
 
     async def begin(self, call: Call, name: str, fn: Callable[..., Any] | None, *, beside: bool) -> Called:
@@ -209,7 +208,7 @@ class Journal:
             try:
                 written = await within(self.ledger.settings.lease_ttl_seconds, write())
             except DatabaseUnavailable as error:
-                self.log.warning(WRITE_POSTPONED, reason=str(error))
+                self.log.warning(names.WRITE_POSTPONED, reason=str(error))
                 await asyncio.sleep(AGAIN_SECONDS)
             except LeaseLost as error:
                 self.stopped = Stop.LOST

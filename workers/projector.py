@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from ledger import log
+from ledger import log, names
 from ledger.database import Pool
 from ledger.errors import DatabaseUnavailable, LedgerError
 from ledger.subscribing import Pauses
@@ -15,8 +15,6 @@ from projections.projection import Projection
 
 AGAIN_SECONDS: Final = 1.0
 STOPPED: Final = "projection_stopped"
-GOES_ON: Final = "projection_goes_on"
-INTERRUPTED: Final = "projection_interrupted"
 
 
 class Projector:
@@ -36,11 +34,11 @@ class Projector:
             except ProjectionFailed as error:
                 await self._wait(error, STOPPED)
             except (ProjectionPaused, DatabaseUnavailable) as error:
-                await self._wait(error, INTERRUPTED)
+                await self._wait(error, names.PROJECTION_INTERRUPTED)
             else:
                 if self._said is not None:
                     self._said = None
-                    self._logger().warning(GOES_ON)
+                    self._logger().warning(names.PROJECTION_GOES_ON)
                 if taken is None:
                     await pauses.pause()
                 else:

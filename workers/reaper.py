@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from ledger import Ledger, Run, log
+from ledger import Ledger, Run, log, names
 from ledger.content import check_duration, check_int
 from ledger.database import fetch
 from ledger.errors import DatabaseUnavailable, LedgerError
@@ -20,9 +20,6 @@ JITTER: Final = 0.1
 BEATS_IN_A_LEASE: Final = 4
 
 PULSE: Final = "SELECT current_setting('transaction_read_only') = 'on' AS read_only"
-INTERRUPTED: Final = "reaper_interrupted"
-RESUMES: Final = "reaper_resumes"
-PARTITIONS_FAILED: Final = "reaper_partitions_failed"
 
 
 class Reaper:
@@ -109,21 +106,21 @@ class Reaper:
             raise
         except LedgerError as error:
             # Months are made ahead: reaping must not stop because one more cannot be made yet.
-            self._warn(PARTITIONS_FAILED, reason=str(error))
+            self._warn(names.PARTITIONS_FAILED, reason=str(error))
         self._partitions_at = self._clock() + _jittered(PARTITIONS_SECONDS)
 
     def _interrupt(self, reason: str, at: float) -> None:
         self._sweep_at = None
         if self._failing_since is None:
             self._failing_since = at
-            self._warn(INTERRUPTED, reason=reason)
+            self._warn(names.REAPER_INTERRUPTED, reason=reason)
 
     def _resume(self, now: float) -> None:
         self._sweep_at = now + self.grace
         if self._failing_since is not None:
             after = round(now - self._failing_since, 1)
             self._failing_since = None
-            self._warn(RESUMES, after_seconds=after, reaps_in_seconds=self.grace)
+            self._warn(names.REAPER_RESUMES, after_seconds=after, reaps_in_seconds=self.grace)
 
     def _warn(self, event: str, **facts: object) -> None:
         log.logger(project_id=self.ledger.project_id).warning(event, **facts)

@@ -8,17 +8,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from uuid import UUID
 
-from ledger import Ledger, log
+from ledger import Ledger, log, names
 from ledger.content import check_duration, check_int
 from ledger.errors import LedgerError
 from projections.drift import Drift, sample
 
 JITTER: Final = 0.1
 MAX_KNOWN: Final = 10_000
-
-DRIFTED: Final = "run_state_drifted"
-INTERRUPTED: Final = "sampler_interrupted"
-RESUMES: Final = "sampler_resumes"
 
 
 class Sampler:
@@ -55,12 +51,12 @@ class Sampler:
             compared, found = await sample(self.ledger.pool, self.ledger.project_id, self.size)
         except LedgerError as error:
             if not self._failing:
-                self._logger().warning(INTERRUPTED, reason=str(error))
+                self._logger().warning(names.SAMPLER_INTERRUPTED, reason=str(error))
             self._failing = True
             return []
         if self._failing:
             self._failing = False
-            self._logger().warning(RESUMES)
+            self._logger().warning(names.SAMPLER_RESUMES)
         self.checked += compared
         return [drift for drift in found if self._is_news(drift)]
 
@@ -70,7 +66,7 @@ class Sampler:
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
         self._known[drift.run_id] = drift
-        self._logger().error(DRIFTED, run_id=str(drift.run_id), columns=sorted(drift.columns), detail=str(drift))
+        self._logger().error(names.DRIFTED, run_id=str(drift.run_id), columns=sorted(drift.columns), detail=str(drift))
         return True
 
     def _logger(self) -> Any:

@@ -7,16 +7,13 @@ import random
 from collections.abc import Iterable
 from typing import Any, Final
 
-from ledger import Ledger, log, schedules
+from ledger import Ledger, log, names, schedules
 from ledger.errors import InvalidValue, LedgerError
 from workers.handlers import Handler
 
 MOST_SECONDS: Final = 5.0
 """How long a new schedule may go unseen."""
 LEAST_SECONDS: Final = 0.05
-INTERRUPTED: Final = "scheduler_interrupted"
-RESUMES: Final = "scheduler_resumes"
-REFUSED: Final = "schedule_refused"
 
 
 class Scheduler:
@@ -44,12 +41,12 @@ class Scheduler:
             wait = await schedules.until_next(self.ledger)
         except LedgerError as error:
             if not self._failing:
-                self._log.warning(INTERRUPTED, reason=str(error))
+                self._log.warning(names.SCHEDULER_INTERRUPTED, reason=str(error))
             self._failing = True
             return MOST_SECONDS
         if self._failing:
             self._failing = False
-            self._log.warning(RESUMES)
+            self._log.warning(names.SCHEDULER_RESUMES)
         most = MOST_SECONDS * random.uniform(0.8, 1)  # noqa: S311  a delay, not a secret
         return most if wait is None else min(max(wait.total_seconds(), LEAST_SECONDS), most)
 
@@ -57,7 +54,7 @@ class Scheduler:
         try:
             await schedules.ask(self.ledger, one, now)
         except InvalidValue as error:  # one that makes no sense here must not hold up the others
-            self._log.error(REFUSED, name=one.name, reason=str(error))
+            self._log.error(names.SCHEDULE_REFUSED, name=one.name, reason=str(error))
 
     async def _declare(self) -> None:
         if self._declared:

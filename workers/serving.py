@@ -10,15 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, contextmanager, suppress
 from typing import Final
 
-from ledger import Ledger, log
+from ledger import Ledger, log, names
 from ledger.errors import DatabaseUnavailable
 from workers.worker import Worker
 
 AGAIN_SECONDS: Final = 1.0
 SAID_AGAIN_AFTER: Final = 60
 """So many tries later it is said again that the database is away."""
-WAITING: Final = "waiting_for_database"
-ANSWERS: Final = "database_answers"
 
 Opening = Callable[[], AbstractAsyncContextManager[Ledger]]
 
@@ -64,12 +62,12 @@ async def when_it_answers(opening: Opening, stack: AsyncExitStack) -> Ledger:
             if not error.temporary:
                 raise
             if tries % SAID_AGAIN_AFTER == 0:
-                log.logger().warning(WAITING, reason=str(error))
+                log.logger().warning(names.WAITING_FOR_DATABASE, reason=str(error))
             tries += 1
             await asyncio.sleep(AGAIN_SECONDS)
         else:
             if tries:
-                log.logger().warning(ANSWERS, tries=tries)
+                log.logger().warning(names.DATABASE_ANSWERS, tries=tries)
             return ledger
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from ledger import Ledger, log
+from ledger import Ledger, log, names
 from ledger.database import FAILURES, connect
 from ledger.errors import ConfigurationError, DatabaseUnavailable
 from ledger.waking import CHANNEL
@@ -16,9 +16,6 @@ from ledger.waking import CHANNEL
 PULSE_SECONDS: Final = 15.0
 """How often the connection is asked whether it is alive: one that died without a word hears nothing and says nothing."""
 RETRY_SECONDS: Final = 1.0
-LOST: Final = "wake_ups_lost"
-DEAF: Final = "wake_ups_do_not_arrive"
-HEARD_AGAIN: Final = "wake_ups_heard_again"
 
 
 class Wakeup:
@@ -43,7 +40,7 @@ class Wakeup:
                     connection.terminate()
             except (DatabaseUnavailable, OSError, TimeoutError, *FAILURES) as error:
                 if not lost:
-                    self._log.warning(LOST, reason=str(error) or type(error).__name__)
+                    self._log.warning(names.WAKE_UPS_LOST, reason=str(error) or type(error).__name__)
                 lost = True
             await asyncio.sleep(RETRY_SECONDS)
 
@@ -55,7 +52,7 @@ class Wakeup:
         deaf = self._hears = False
         self._ledger.waker.wake()  # to be heard here: a pooler takes a LISTEN and may never pass anything on
         if again:
-            self._log.warning(HEARD_AGAIN)
+            self._log.warning(names.WAKE_UPS_HEARD_AGAIN)
         while not ended.is_set():
             try:
                 async with asyncio.timeout(self._pulse):
@@ -63,7 +60,9 @@ class Wakeup:
             except TimeoutError:
                 if not self._hears and not deaf:
                     deaf = True
-                    self._log.warning(DEAF, remedy="behind a pooler in transaction mode, set RUNFOLD_LISTEN=false")
+                    self._log.warning(
+                        names.WAKE_UPS_DEAF, remedy="behind a pooler in transaction mode, set RUNFOLD_LISTEN=false"
+                    )
                 await connection.execute("SELECT 1", timeout=self._pulse)
         raise ConnectionError("the connection was closed")
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
 
-from ledger import Lease, Ledger, default_worker_id, log
+from ledger import Lease, Ledger, default_worker_id, log, names
 from ledger.content import check_duration, check_int, check_text
 from ledger.errors import DatabaseRefused, DatabaseUnavailable, InvalidValue, LedgerError
 from workers.attempt import Attempt, GiveBack
@@ -28,10 +28,6 @@ CONCURRENCY: Final = 10
 JITTER: Final = 0.25
 UNWIND_SECONDS: Final = 5.0
 """How long a handler that was stopped may clean up, once the grace is over."""
-
-CLAIM_FAILED: Final = "claim_failed"
-STOPPING: Final = "worker_stopping"
-WOULD_NOT_STOP: Final = "handler_would_not_stop"
 
 
 class Worker:
@@ -131,7 +127,7 @@ class Worker:
         try:
             leases = await asyncio.shield(claiming)
         except (DatabaseUnavailable, DatabaseRefused) as error:
-            self._log.warning(CLAIM_FAILED, reason=str(error))
+            self._log.warning(names.CLAIM_FAILED, reason=str(error))
             return 0
         except asyncio.CancelledError:  # what is claimed by now has to be given back
             with suppress(LedgerError):
@@ -176,7 +172,7 @@ class Worker:
 
     async def _finish(self) -> None:
         """Wait until all is done, the grace is over or somebody is in a hurry."""
-        self._log.info(STOPPING, runs=len(self._attempts), grace_seconds=self.grace)
+        self._log.info(names.WORKER_STOPPING, runs=len(self._attempts), grace_seconds=self.grace)
         hurry = asyncio.create_task(self._at_once.wait())
         done = asyncio.create_task(_all(self._tasks))
         await asyncio.wait({hurry, done}, timeout=self.grace, return_when=asyncio.FIRST_COMPLETED)
@@ -193,7 +189,7 @@ class Worker:
         stubborn = [attempt for attempt in self._attempts.values() if attempt.is_working]
         for attempt in stubborn:
             del self._attempts[attempt.lease.run_id, attempt.lease.token]
-            self._log.warning(WOULD_NOT_STOP, run_id=str(attempt.lease.run_id), kind=attempt.lease.kind)
+            self._log.warning(names.WOULD_NOT_STOP, run_id=str(attempt.lease.run_id), kind=attempt.lease.kind)
         givings = [asyncio.create_task(attempt.write(GiveBack())) for attempt in stubborn]
         if givings:
             await asyncio.wait(givings, timeout=UNWIND_SECONDS)

@@ -8,9 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from ledger import Ledger
+from ledger import Ledger, names
 from ledger.events import LeaseAcquired, LeaseHeartbeat
-from ledger.log import STATE_TRANSITION
 from tests.faults.processes import assert_story, said, worker
 from tests.workers.working import ended
 
@@ -39,7 +38,7 @@ async def test_a_worker_whose_clock_is_an_hour_off_works_like_any_other(
         assert (await ended(ledger, later)).output == 8
     after = await ledger.pool.fetchval("SELECT clock_timestamp()")
 
-    stamps = [datetime.fromisoformat(line["timestamp"]) for line in said(log, STATE_TRANSITION)]
+    stamps = [datetime.fromisoformat(line["timestamp"]) for line in said(log, names.STATE_TRANSITION)]
     assert {round((stamp - before) / timedelta(hours=1)) for stamp in stamps} == {int(off[:2])}
     for run in runs:
         await assert_story(ledger, run)

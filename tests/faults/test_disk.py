@@ -14,15 +14,13 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from ledger import Ledger
+from ledger import Ledger, names
 from ledger.errors import DatabaseUnavailable
 from tests.conftest import PROJECT, assert_consistent, with_database
 from tests.faults.processes import assert_story, said, worker
 from tests.server import Server
 from tests.waiting import until
 from tests.workers.working import ended
-from workers.heartbeat import HEARTBEAT_FAILED
-from workers.journal import WRITE_POSTPONED
 
 RUNS = 6
 FULL = "No space left on device"
@@ -82,7 +80,7 @@ async def test_a_full_disk_is_waited_for(on_small_disk: str, small_disk: Path, t
             async def cannot_write() -> bool:
                 with pytest.raises(DatabaseUnavailable, match=FULL):
                     await use_up(ledger)
-                failures = said(log, WRITE_POSTPONED) + said(log, HEARTBEAT_FAILED)
+                failures = said(log, names.WRITE_POSTPONED) + said(log, names.HEARTBEAT_FAILED)
                 return any(FULL in failure["reason"] for failure in failures)
 
             await until(cannot_write, 30)

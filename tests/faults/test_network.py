@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from ledger import Ledger
+from ledger import Ledger, names
 from tests.faults.processes import assert_story, said, worker
 from tests.integration.runs import types
 from tests.proxy import Proxy, proxied
 from tests.waiting import until
 from tests.workers.working import FAST, ended
-from workers.heartbeat import HEARTBEAT_FAILED
 
 TTL = float(FAST["RUNFOLD_LEASE_TTL_SECONDS"])
 RUNS = 6
@@ -70,7 +69,7 @@ async def test_a_network_that_swallows_everything_is_left_behind(ledger: Ledger,
         with worker(proxy.url, "--no-reap", log=log):
             await begun(ledger)
             proxy.swallow()
-            await until(lambda: said(log, HEARTBEAT_FAILED), 20)
+            await until(lambda: said(log, names.HEARTBEAT_FAILED), 20)
             proxy.forget()
             for run in runs:
                 await ended(ledger, run.run_id, 30)

@@ -8,7 +8,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from ledger import Ledger, Submission
+from ledger import Ledger, Submission, names
 from ledger.embedded import EmbeddedPostgres
 from ledger.errors import DatabaseUnavailable
 from tests.conftest import assert_consistent
@@ -16,8 +16,6 @@ from tests.faults.processes import assert_story, said, worker
 from tests.integration.runs import types
 from tests.waiting import until
 from tests.workers.working import FAST, ended
-from workers.heartbeat import HEARTBEAT_FAILED, LEASE_IN_DOUBT
-from workers.reaper import INTERRUPTED
 
 TTL = float(FAST["RUNFOLD_LEASE_TTL_SECONDS"])
 RUNS = 8
@@ -48,9 +46,9 @@ async def test_after_a_downtime_the_work_goes_on_and_nobody_is_reaped(
     with worker(own_server.url(), log=log), worker(own_server.url(), log=log), worker(own_server.url(), name="reap"):
         runs = await steps_begun(own_ledger)
         await asyncio.to_thread(own_server.close)
-        await until(lambda: said(log, HEARTBEAT_FAILED), 20)
+        await until(lambda: said(log, names.HEARTBEAT_FAILED), 20)
         if away:
-            await until(lambda: said(log, LEASE_IN_DOUBT), 20)
+            await until(lambda: said(log, names.LEASE_IN_DOUBT), 20)
             await asyncio.sleep(away)  # the downtime itself
         await asyncio.to_thread(own_server.start)
         happened = await all_whole(own_ledger, runs)
@@ -96,8 +94,8 @@ async def test_a_database_that_takes_no_writes_is_waited_for_and_nobody_is_reape
         await read_only("on")
         with pytest.raises(DatabaseUnavailable, match="read-only"):
             await own_ledger.submit("steps")
-        await until(lambda: said(log, LEASE_IN_DOUBT), 20)
-        await until(lambda: said(tmp_path / "reaper", INTERRUPTED), 20)
+        await until(lambda: said(log, names.LEASE_IN_DOUBT), 20)
+        await until(lambda: said(tmp_path / "reaper", names.REAPER_INTERRUPTED), 20)
         await asyncio.sleep(2 * TTL)  # so long that whoever counts it as time to beat in would reap
         await read_only("off")
         happened = await all_whole(own_ledger, runs)

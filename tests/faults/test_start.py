@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from console.cli import exits
-from ledger import Ledger
+from ledger import Ledger, names
 from ledger.embedded import EmbeddedPostgres
 from tests.faults.processes import assert_story, said, worker
 from tests.test_cli_process import run as runfold
@@ -19,7 +19,6 @@ from tests.workers.tasks import double
 from tests.workers.working import ended, working
 from workers import duties
 from workers.reaper import Reaper
-from workers.serving import ANSWERS, WAITING
 
 
 async def test_a_worker_that_starts_before_its_database_waits_and_says_so(
@@ -29,20 +28,20 @@ async def test_a_worker_that_starts_before_its_database_waits_and_says_so(
     await asyncio.to_thread(own_server.close)
     log, fleets_log = tmp_path / "log", tmp_path / "fleet"
     with worker(own_server.url(), log=log), worker(own_server.url(), "--processes", "2", log=fleets_log):
-        await until(lambda: said(log, WAITING) and said(fleets_log, WAITING), 20)
+        await until(lambda: said(log, names.WAITING_FOR_DATABASE) and said(fleets_log, names.WAITING_FOR_DATABASE), 20)
         await asyncio.to_thread(own_server.start)
         await ended(own_ledger, run, 30)
-        await until(lambda: said(log, ANSWERS), 20)
-        await until(lambda: said(fleets_log, ANSWERS), 20)
+        await until(lambda: said(log, names.DATABASE_ANSWERS), 20)
+        await until(lambda: said(fleets_log, names.DATABASE_ANSWERS), 20)
 
-    assert len(said(log, WAITING)) == 1
+    assert len(said(log, names.WAITING_FOR_DATABASE)) == 1
     await assert_story(own_ledger, run)
 
 
 async def test_a_worker_that_waits_for_its_database_ends_when_it_is_told_to(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with worker("postgresql://u@127.0.0.1:1/nowhere", log=log) as patient:
-        await until(lambda: said(log, WAITING), 20)
+        await until(lambda: said(log, names.WAITING_FOR_DATABASE), 20)
         patient.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(patient.wait, 20) == exits.OK
 
@@ -80,6 +79,6 @@ async def test_a_duty_that_crashes_is_reported_and_begun_again(
         assert (await ended(ledger, await ledger.submit("double", 2))).output == 4
 
     said_so = capsys.readouterr().err
-    assert said_so.count(duties.CRASHED) == 1
+    assert said_so.count(names.DUTY_CRASHED) == 1
     assert "a defect of the reaper" in said_so
     assert "Reaper" in said_so

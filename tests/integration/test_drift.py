@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from console.cli import exits
-from ledger import Lease, Ledger, State
+from ledger import Lease, Ledger, State, names
 from ledger.database import driver_url
 from ledger.errors import AccessDenied, InvalidValue
 from ledger.events import NoteAdded, StepCompleted
@@ -24,7 +24,7 @@ from tests.conftest import PROJECT
 from tests.integration.runs import claimed, newest
 from tests.test_cli import Cli
 from tests.waiting import until
-from workers.sampler import DRIFTED, INTERRUPTED, RESUMES, Sampler
+from workers.sampler import Sampler
 
 DAMAGE = {
     "int4": "coalesce({name}, 0) + 41",
@@ -144,7 +144,7 @@ async def test_a_missing_row_comes_back_and_a_row_without_events_goes(ledger: Le
     assert (await sample(ledger.pool, PROJECT, 50))[1] == [missing]
     with capture_logs() as logs:
         await repaired(ledger, phantom, lease.run_id)
-    assert [entry["run_id"] for entry in logs if entry["event"] == drift.PHANTOM_REMOVED] == [str(phantom)]
+    assert [entry["run_id"] for entry in logs if entry["event"] == names.PHANTOM_REMOVED] == [str(phantom)]
     assert (await ledger.state_at(lease.run_id, before.version)) == before
     assert await found(ledger) == []
 
@@ -245,7 +245,7 @@ async def test_the_sampler_says_drift_once_and_again_when_it_changes(ledger: Led
         await mallory.execute("UPDATE ledger.run_state SET priority = 98")
         assert len(await sampler.tick()) == 1
 
-    said = [entry for entry in logs if entry["event"] == DRIFTED]
+    said = [entry for entry in logs if entry["event"] == names.DRIFTED]
     assert [entry["columns"] for entry in said] == [["priority"], ["priority"]]
     assert "priority is 99, its events say 0" in said[0]["detail"]
     await repaired(ledger, lease.run_id)
@@ -257,12 +257,12 @@ async def test_the_sampler_goes_on_after_an_outage(ledger: Ledger) -> None:
     with capture_logs() as logs:
         await ledger.pool.execute("ALTER FUNCTION ledger.drift_run_state RENAME TO gone")
         duty = asyncio.create_task(sampler.run())
-        await until(lambda: any(entry["event"] == INTERRUPTED for entry in logs))
+        await until(lambda: any(entry["event"] == names.SAMPLER_INTERRUPTED for entry in logs))
         await ledger.pool.execute("ALTER FUNCTION ledger.gone RENAME TO drift_run_state")
         await until(lambda: sampler.checked > 3)
         duty.cancel()
 
-    assert [entry["event"] for entry in logs] == [INTERRUPTED, RESUMES]
+    assert [entry["event"] for entry in logs] == [names.SAMPLER_INTERRUPTED, names.SAMPLER_RESUMES]
     with pytest.raises(InvalidValue):
         Sampler(ledger, every=0)
     with pytest.raises(InvalidValue):

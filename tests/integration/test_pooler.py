@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from ledger import Ledger, State
+from ledger import Ledger, State, names
 from ledger.errors import ConfigurationError
 from tests import pgbouncer
 from tests.conftest import PROJECT
@@ -15,7 +15,7 @@ from tests.faults.processes import assert_story, worker
 from tests.waiting import until
 from tests.workers.tasks import double
 from tests.workers.working import ended, reached, working
-from workers.wakeup import DEAF, Wakeup
+from workers.wakeup import Wakeup
 
 SETTINGS = {"RUNFOLD_PREPARED_STATEMENTS": "false", "RUNFOLD_LISTEN": "false"}
 RUNS = 30
@@ -86,7 +86,7 @@ async def test_a_worker_that_listens_in_vain_says_so_and_polls(pooled: Ledger, c
     def deaf() -> bool:
         nonlocal said
         said += capsys.readouterr().err
-        return DEAF in said
+        return names.WAKE_UPS_DEAF in said
 
     async with working(pooled, double, listen=False):
         await until(deaf)
@@ -103,4 +103,4 @@ async def test_a_worker_that_hears_its_wake_ups_does_not_complain(ledger: Ledger
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
 
-    assert DEAF not in capsys.readouterr().err
+    assert names.WAKE_UPS_DEAF not in capsys.readouterr().err
