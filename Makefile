@@ -1,4 +1,5 @@
 PY   ?= python3
+PEERS_PY ?= $(PY)
 BIN  := .venv/bin
 UV   := $(BIN)/uv
 
@@ -33,9 +34,11 @@ bench: .venv/.ready ## Measure the write path against the raw limit, as ratios, 
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.running
 	$(BIN)/python -m benchmarks.folding
+	$(BIN)/python -m benchmarks.holding
+	$(BIN)/python -m benchmarks.queues
 
-peers: .venv/.ready ## Install what benchmarks compare with, in a virtual environment of its own
-	$(PY) -m venv .venv-peers
+peers: .venv/.ready ## Install what benchmarks compare with, in a virtual environment of its own (PEERS_PY=, 3.12 for all)
+	$(PEERS_PY) -m venv .venv-peers
 	$(UV) pip install -q -p .venv-peers/bin/python --require-hashes -r benchmarks/peers.lock
 
 lock: .venv/.ready ## Re-pin the dependencies with hashes
