@@ -78,9 +78,13 @@ def copied(source: Path, target: Path) -> Path:
 
 def servers_of(home: Path) -> list[psutil.Process]:
     """Return the postmasters of a home, normally one or none."""
-    found = [process for process in psutil.process_iter() if _is_postgres_in(process, home)]
-    numbers = {process.pid for process in found}
-    return [process for process in found if process.ppid() not in numbers]
+    parents = {}
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # one that ends while it is looked at
+            if _is_postgres_in(process, home):
+                parents[process] = process.ppid()
+    numbers = {process.pid for process in parents}
+    return [process for process, parent in parents.items() if parent not in numbers]
 
 
 def _is_postgres_in(process: psutil.Process, folder: Path) -> bool:

@@ -26,6 +26,7 @@ from workers.writer import Writer
 
 CONCURRENCY: Final = 10
 JITTER: Final = 0.25
+LINGER_SECONDS: Final = 0.002
 UNWIND_SECONDS: Final = 5.0
 """How long a handler that was stopped may clean up, once the grace is over."""
 
@@ -112,6 +113,8 @@ class Worker:
 
     async def _serve(self) -> None:
         while not self._stopping.is_set():
+            if self._hungry and self._free < self.concurrency:
+                await asyncio.sleep(LINGER_SECONDS)  # slots that are freed together are filled together
             self._look.clear()
             wanted = self._free
             found = await self._claim(wanted) if wanted else 0

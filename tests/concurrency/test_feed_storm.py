@@ -16,7 +16,7 @@ from tests.feeding import Reader, assert_complete, stored
 from tests.integration.test_feed import note
 
 WRITERS = 8
-TRANSACTIONS = 80
+TRANSACTIONS = 100
 RUNS = 40
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from ledger import Ledger, State
+from ledger import Ledger, Run, State
 from ledger.errors import ConfigurationError
 from ledger.events import WriteRefused
 from tests.conftest import PROJECT
@@ -154,6 +154,11 @@ async def test_a_lost_lease_stops_the_work_and_the_refused_beat_is_recorded(fast
     assert [(event.name, event.token) for event in refused] == [("heartbeat", 2)]
 
 
+async def given_back(ledger: Ledger, run: Run) -> bool:
+    """Tell whether the run's lease was released."""
+    return "lease.released" in await types(ledger, run.run_id)
+
+
 async def test_no_beat_at_all_stops_the_work_before_the_lease_can_be_lost(
     fast: Ledger, connection: asyncpg.Connection[asyncpg.Record]
 ) -> None:
@@ -166,6 +171,7 @@ async def test_no_beat_at_all_stops_the_work_before_the_lease_can_be_lost(
             await until(lambda: seen["ended"] == 1)
             stopped = time.monotonic() - began
         assert stopped < fast.settings.lease_ttl_seconds
+        await until(lambda: given_back(fast, run))
         again = await reached(fast, run, State.RUNNING)
 
     assert again.attempt_count == 1
