@@ -12,6 +12,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from pydantic import BaseModel
+from pydantic_core import from_json, to_json
 
 from ledger.errors import InvalidValue, PayloadTooLarge
 
@@ -19,71 +20,90 @@ MAX_TEXT: Final = 200
 MAX_DEPTH: Final = 32
 MAX_BITS: Final = 1_024
 MAX_INT: Final = 2_147_483_647
-MAX_COST_USD: Final = Decimal(1_000_000_000)
+MAX_COST_USD: Final = 1_000_000_000
+_NOTHING: Final = Decimal("0.000000")
+_MICRO: Final = Decimal("0.000001")
 MAX_DURATION: Final = timedelta(days=3650)
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 
 
 def encode_payload(content: Mapping[str, Any], limit_bytes: int) -> str | None:
-    """Write content as the JSON text that is stored and hashed; None when there is none.
+    """Write content as the JSON text that is stored and hashed, names in order; None when there is none.
 
     Raises InvalidValue for what JSON cannot hold and PayloadTooLarge above the limit.
     """
-    given = {
-        name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-        for name, value in content.items()
-        if value is not None
-    }
+    given = {name: value for name, value in content.items() if value is not None}
     if not given:
         return None
-    text = _quickly_encoded(given) if _is_plain(given, -1) else None
-    if text is None:
+    written = _quickly_encoded(given)
+    if written is None:
         for name, value in given.items():
-            _check(name, value, 0)
-        text = _ENCODE(given)
-    size = len(text.encode())
-    if size > limit_bytes:
-        raise PayloadTooLarge(" and ".join(given), size, limit_bytes)
-    return text
+            if isinstance(value, BaseModel):
+                given[name] = value.model_dump(mode="json")
+            _check(name, given[name], 0)
+        written = _ENCODE(given).encode()
+    if len(written) > limit_bytes:
+        raise PayloadTooLarge(" and ".join(given), len(written), limit_bytes)
+    return written.decode()
 
 
-def _quickly_encoded(given: dict[str, Any]) -> str | None:
+def _quickly_encoded(given: dict[str, Any]) -> bytes | None:
+    """Write nearly all content in one pass of native code; None of what this doubts: _check decides, and names it."""
+    in_order = _is_in_order(given, -1)
+    if in_order is None:
+        return None
     try:
-        text = _ENCODE(given)
+        written = to_json(given) if in_order else _ENCODE(given).encode()
     except ValueError:
-        return None  # NaN or infinity
-    return None if "\\u0000" in text or _SURROGATE.search(text) else text
+        return None  # a lone surrogate
+    return None if b"\\u0000" in written else written
 
 
 def decode_payload(text: str | None) -> Any:
     """Read stored JSON; None for none."""
-    return None if text is None else _DECODE(text)
+    if text is None:
+        return None
+    try:
+        return from_json(text)
+    except ValueError:  # nested deeper than this parser goes: written by somebody else's hand
+        return json.loads(text)
 
 
 _ENCODE: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True).encode
-_DECODE: Final = json.JSONDecoder().decode
-_SCALARS: Final = frozenset({str, float, bool, type(None)})
+_SCALARS: Final = frozenset({str, bool, type(None)})
 
 
-def _is_plain(content: dict[str, Any] | list[Any], depth: int) -> bool:
-    """Tell of nearly all content that its shape is JSON's; what this doubts, _check decides and names."""
+def _is_in_order(content: dict[str, Any] | list[Any], depth: int) -> bool | None:  # noqa: PLR0912  once a value, so in one pass
+    """Tell of plain JSON content whether all its names are in order as they stand; None of what may be no JSON."""
     if depth >= MAX_DEPTH:
-        return False
+        return None
+    in_order = True
+    values: Any = content
     if type(content) is dict:
-        for key in content:
-            if type(key) is not str:
-                return False
-        values: Any = content.values()
-    else:
-        values = content
+        last = ""
+        for name in content:
+            if type(name) is not str:
+                return None
+            if name < last:
+                in_order = False
+            last = name
+        values = content.values()
     for value in values:
         kind = type(value)
-        if kind in _SCALARS or (kind is int and -MAX_INT <= value <= MAX_INT):
+        if kind in _SCALARS:
             continue
-        if (kind is not dict and kind is not list) or not _is_plain(value, depth + 1):
-            return False
-    return True
+        if kind is int or kind is float:
+            if not -MAX_INT <= value <= MAX_INT:  # nor is NaN
+                return None
+        elif kind is dict or kind is list:
+            if not (inner := _is_in_order(value, depth + 1)):
+                if inner is None:
+                    return None
+                in_order = False
+        else:
+            return None
+    return in_order
 
 
 def _check(path: str, value: Any, depth: int) -> None:  # noqa: PLR0912  one branch for each kind of JSON value
@@ -148,13 +168,15 @@ def check_int(name: str, value: object, *, least: int, most: int = MAX_INT) -> i
 
 def check_cost(name: str, value: object) -> Decimal:
     """Give an amount in US dollars as a decimal with six places; raise InvalidValue unless it is finite."""
+    if type(value) is int and value == 0:  # nearly always
+        return _NOTHING
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise InvalidValue(name, value, "must be a number of US dollars")
     try:
-        cost = Decimal(str(value)).quantize(Decimal("0.000001"))
-    except InvalidOperation:
-        raise InvalidValue(name, value, "must be a finite number of US dollars") from None
-    if not cost.is_finite() or abs(cost) > MAX_COST_USD:
+        cost = Decimal(str(value)).quantize(_MICRO) if -MAX_COST_USD <= value <= MAX_COST_USD else None
+    except InvalidOperation:  # a decimal that is no number
+        cost = None
+    if cost is None:
         raise InvalidValue(name, value, f"must be a finite number of US dollars, at most {MAX_COST_USD:,}")
     return cost
 

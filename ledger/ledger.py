@@ -26,6 +26,7 @@ from ledger.refusal import Refusals, refusal, unless_raced
 from ledger.run import Lease, Receipt, Run, Submission
 from ledger.schedules import Schedule, Schedules
 from ledger.settings import Settings
+from ledger.sharing import Shared
 from ledger.waking import Waker
 
 # Not `list[...]` in the signatures: the class has a method of that name.
@@ -50,6 +51,8 @@ class Ledger(Reader):
         self._marks = Marks()
         self.waker = Waker(pool, project_id)
         self._refusals = Refusals(pool, project_id)
+        self._submits = Shared(self._send_submits)
+        self._transitions = Shared(self._send_transitions)
 
     @classmethod
     @asynccontextmanager
@@ -102,11 +105,13 @@ class Ledger(Reader):
             kind=kind, input=input, key=key, priority=priority, delay=delay, max_attempts=max_attempts,
             deadline=deadline, tags=tags, parent=parent,
         )  # fmt: skip
-        arrays = columns([command.row(self.settings.payload_limit_bytes)])
-        rows = await fetch(connection or self.pool, calls.SUBMIT_ONE, self.project_id, self.actor, *arrays)
-        if connection is None:  # whether a caller's transaction has committed is the caller's to know
+        row = command.row(self.settings.payload_limit_bytes)
+        if connection is not None:  # whether its transaction has committed is the caller's to know
+            [submitted] = await self._send_submits([row], connection)
+        else:
+            submitted = await self._submits.ask(row, distinct=object() if key is None else key)
             self.waker.wake()
-        return Run.from_row(rows[0])
+        return Run.from_row(submitted)
 
     async def submit_many(
         self, commands: Iterable[Submit | Mapping[str, Any]], *, connection: Connection | None = None
@@ -199,15 +204,15 @@ class Ledger(Reader):
         actor = facts.pop("actor", None)
         command = Transition(lease_or_run_id, to_state, **facts)
         row = command.row(self.settings.payload_limit_bytes)
-        arrays = columns([(self._decider(command.run, actor), *row)])
-        rows = await unless_raced(lambda: fetch(self.pool, calls.TRANSITION_ONE, self.project_id, *arrays), row[-1])
-        if not rows:
+        asked = (self._decider(command.run, actor), *row)
+        moved = await unless_raced(lambda: self._transitions.ask(asked, distinct=row[0]), row[-1])
+        if moved is None:
             [outcome] = await self._refusals.transitions([row], {row[0]: self._actor(command.run, actor)})
             if isinstance(outcome, LedgerError):
                 raise outcome
             return await self.state_at(outcome.run_id, outcome.version)
-        run = Run.from_row(rows[0])
-        _log_transition(log.logger(project_id=self.project_id), row, rows[0])
+        run = Run.from_row(moved)
+        _log_transition(log.logger(project_id=self.project_id), row, moved)
         if run.available_at is not None:  # the answer that a parked run waited for
             self.waker.wake()
         return run
@@ -431,6 +436,16 @@ class Ledger(Reader):
 
     # -- parts ------------------------------------------------------------------------------------------------------
 
+    async def _send_submits(
+        self, rows: Sequence[tuple[Any, ...]], connection: Connection | None = None
+    ) -> Sequence[Mapping[str, Any]]:
+        return await fetch(connection or self.pool, calls.SUBMIT_ONE, self.project_id, self.actor, *columns(rows))
+
+    async def _send_transitions(self, asked: Sequence[tuple[Any, ...]]) -> list[Mapping[str, Any] | None]:
+        rows = await fetch(self.pool, calls.TRANSITION_ONE, self.project_id, *columns(asked))
+        moved = {row["run_id"]: row for row in rows}
+        return [moved.get(row[1]) for row in asked]
+
     async def _requeue(
         self, type_: str, lease: Lease, delay: float | timedelta, error_code: str | None, error_detail: Any
     ) -> Run:
@@ -479,21 +494,13 @@ def _log_answered(logger: Any, row: Mapping[str, Any]) -> None:
 
 
 def _lease(row: Mapping[str, Any], worker_id: str, ttl: timedelta) -> Lease:
-    content = {} if row["input"] is None else decode_payload(row["input"])
+    run_id, token, attempt, kind, priority, max_attempts, until, cancel_requested, body = row.values()
+    content = decode_payload(body) or {}
+    parent = content.get("parent")
     return Lease(
-        run_id=row["run_id"],
-        token=row["token"],
-        attempt=row["attempt"],
-        max_attempts=row["max_attempts"],
-        kind=row["kind"],
-        priority=row["priority"],
-        input=content.get("input"),
-        parent=UUID(content["parent"]) if "parent" in content else None,
-        worker_id=worker_id,
-        until=row["lease_until"],
-        ttl=ttl,
-        cancel_requested=row["cancel_requested"],
-    )
+        run_id, token, attempt, max_attempts, kind, priority, content.get("input"), worker_id, until, ttl, cancel_requested,
+        parent=None if parent is None else UUID(parent),
+    )  # fmt: skip
 
 
 def _beaten(lease: Lease, row: Mapping[str, Any] | None) -> Lease:

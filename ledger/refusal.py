@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final
+from decimal import Decimal
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -30,7 +31,7 @@ from ledger.run import Receipt
 
 MAX_TOTAL: Final = 999_999_999_999
 UNIQUE_VIOLATION: Final = "23505"
-Rows = Sequence[Mapping[str, Any]]
+T = TypeVar("T")
 
 
 class Refusals:
@@ -81,7 +82,7 @@ class Refusals:
         return None if answer["why"] is None else DecisionRefused(row[0], actor, answer["why"])
 
 
-async def unless_raced(call: Callable[[], Awaitable[Rows]], *keys: str | None) -> Rows:
+async def unless_raced(call: Callable[[], Awaitable[T]], *keys: str | None) -> T:
     """Make a keyed call; once more when a concurrent command with the same key won the race.
 
     The loser wrote nothing. The second time the key is taken, so what the winner did is looked up, never repeated.
@@ -102,7 +103,7 @@ def refusal(  # noqa: PLR0911  one return for each reason
     *,
     expected: int | None = None,
     retry: bool = False,
-    cost: Any = None,
+    cost: str | None = None,
     steps: int | None = None,
 ) -> LedgerError:
     """Explain with `row`, what ledger.refuse says of the run now, why a command asking for `to_state` was not kept."""
@@ -121,10 +122,11 @@ def refusal(  # noqa: PLR0911  one return for each reason
         return VersionConflict(run_id, expected, row["version"])
     if retry and row["attempt_count"] >= row["max_attempts"]:
         return AttemptsExhausted(run_id, row["attempt_count"], row["max_attempts"])
-    if row["cost_usd"] + (cost or 0) < 0:
-        return InvalidValue("cost_usd_delta", str(cost), f"the run's total of {row['cost_usd']} would fall below zero")
-    if row["cost_usd"] + (cost or 0) > MAX_TOTAL:
-        return InvalidValue("cost_usd_delta", str(cost), f"the run's total of {row['cost_usd']} would exceed {MAX_TOTAL:,}")
+    total = row["cost_usd"] + Decimal(cost or 0)
+    if total < 0:
+        return InvalidValue("cost_usd_delta", cost, f"the run's total of {row['cost_usd']} would fall below zero")
+    if total > MAX_TOTAL:
+        return InvalidValue("cost_usd_delta", cost, f"the run's total of {row['cost_usd']} would exceed {MAX_TOTAL:,}")
     if not 0 <= row["step_count"] + (steps or 0) <= MAX_INT:
         return InvalidValue(
             "step_count_delta", steps, f"the run's total of {row['step_count']} would fall below zero or exceed {MAX_INT:,}"

@@ -20,8 +20,10 @@ AS $$
 DECLARE
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
-  IF EXISTS (SELECT FROM unnest(p_waits) AS u (given) WHERE NOT isfinite(u.given)) THEN
-    RAISE EXCEPTION 'a wait must end' USING ERRCODE = '22023';
+  IF p_waits IS NOT NULL THEN -- asked first: a query costs as much as the fold of an event
+    IF EXISTS (SELECT FROM unnest(p_waits) AS u (given) WHERE NOT isfinite(u.given)) THEN
+      RAISE EXCEPTION 'a wait must end' USING ERRCODE = '22023';
+    END IF;
   END IF;
   IF pg_column_size(p_bodies) > 268435456 THEN
     RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
@@ -42,49 +44,46 @@ BEGIN
         step_count => f.steps, error_code => f.error_code, output_sha256 => f.sha256, key => f.key,
         payload_hash => f.payload_hash) AS new_hash
     FROM (
-      SELECT g.run_id, g.name, g.error_code, g.body, g.cost, g.steps, g.sha256, g.key, g.hash, g.from_state, g.type, g.salt,
-        g.recorded_at, g.version + 1 AS next, coalesce(g.actor, g.worker_id) AS who,
-        CASE WHEN g.keeps THEN g.held_token END AS new_token,
-        CASE WHEN g.keeps THEN g.worker_id END AS new_worker,
-        CASE WHEN g.keeps THEN g.lease_until END AS new_until,
-        CASE WHEN NOT g.answers_parked THEN g.state END AS new_state,
-        CASE WHEN g.answers_parked THEN g.recorded_at END AS available_at,
-        CASE WHEN g.state IN ('waiting_approval', 'waiting_tool') THEN g.recorded_at + g.wait END AS wait_until,
-        CASE WHEN g.state = 'waiting_approval' AND g.wait IS NOT NULL THEN coalesce(g.wait_outcome, 'cancelled') END
+      SELECT c.run_id, c.name, c.error_code, c.body, c.cost, c.steps, c.sha256, c.key, c.salt, s.hash, s.from_state, s.type, s.next,
+        s.recorded_at, coalesce(c.actor, s.worker_id) AS who,
+        CASE WHEN c.keeps THEN s.held_token END AS new_token,
+        CASE WHEN c.keeps THEN s.worker_id END AS new_worker,
+        CASE WHEN c.keeps THEN s.lease_until END AS new_until,
+        CASE WHEN NOT s.answers_parked THEN c.state END AS new_state,
+        CASE WHEN s.answers_parked THEN s.recorded_at END AS available_at,
+        CASE WHEN c.waits THEN s.recorded_at + c.wait END AS wait_until,
+        CASE WHEN c.state = 'waiting_approval' AND c.wait IS NOT NULL THEN coalesce(c.wait_outcome, 'cancelled') END
           AS new_wait_outcome,
-        ledger.payload_hash(g.salt, g.body) AS payload_hash
+        ledger.payload_hash(c.salt, c.body) AS payload_hash
       FROM (
-        SELECT c.*, s.*, greatest(ledger.now(), s.updated_at) AS recorded_at,
-          CASE WHEN c.body IS NOT NULL THEN sha256(seed || uuid_send(c.run_id)) END AS salt,
-          c.state = 'running' OR (c.state IN ('waiting_tool', 'waiting_approval') AND c.park IS NOT TRUE) AS keeps,
-          c.state = 'running' AND s.held_token IS NULL AS answers_parked
-        FROM (
-          SELECT u.* FROM unnest(p_actors, p_runs, p_tokens, p_states, p_parks, p_names, p_error_codes, p_bodies,
-            p_costs::numeric(18, 6)[], p_steps, p_sha256s, p_waits, p_wait_outcomes, p_expected, p_keys)
-            AS u (actor, run_id, token, state, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, expected, key)
-          ORDER BY u.run_id OFFSET 0
-        ) AS c
-        CROSS JOIN LATERAL (
-          SELECT s.version, s.hash, s.updated_at, s.state AS from_state, s.token AS held_token, s.worker_id, s.lease_until,
-            ledger.transition_type(s.state, c.state, c.error_code, c.token) AS type
-          FROM ledger.run_state AS s
-          WHERE s.project_id = p_project AND s.run_id = c.run_id
-            -- The fence: the current token, or no token where none is held; a person may decide an approval that is held.
-            AND (s.token = c.token OR (c.token IS NULL AND (s.token IS NULL OR s.state = 'waiting_approval')))
-            AND ledger.legal(ledger.transition_type(s.state, c.state, c.error_code, c.token), s.state, c.state)
-            -- A parked run that has its answer is claimable; a second answer would contradict the first.
-            AND (s.state NOT IN ('waiting_tool', 'waiting_approval') OR s.available_at IS NULL)
-            AND CASE WHEN s.state = 'waiting_approval' AND c.actor IS NOT NULL
-              THEN ledger.may_not_decide(p_project, s.run_id, c.actor) IS NULL ELSE true END
-            AND (c.expected IS NULL OR s.version = c.expected)
-            AND (c.key IS NULL OR NOT EXISTS (
-              SELECT FROM ledger.command AS k WHERE k.project_id = p_project AND k.key = c.key OFFSET 0))
-            AND s.cost_usd + coalesce(c.cost, 0) BETWEEN 0 AND 999999999999
-            AND s.step_count::bigint + coalesce(c.steps, 0) BETWEEN 0 AND 2147483647
-          FOR UPDATE
-        ) AS s
-        OFFSET 0
-      ) AS g
+        SELECT u.*, u.state IN ('waiting_tool', 'waiting_approval') AS waits,
+          u.state = 'running' OR (u.state IN ('waiting_tool', 'waiting_approval') AND u.park IS NOT TRUE) AS keeps,
+          CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
+        FROM unnest(p_actors, p_runs, p_tokens, p_states, p_parks, p_names, p_error_codes, p_bodies,
+          p_costs::numeric(18, 6)[], p_steps, p_sha256s, p_waits, p_wait_outcomes, p_expected, p_keys)
+          AS u (actor, run_id, token, state, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, expected, key)
+        ORDER BY u.run_id OFFSET 0
+      ) AS c
+      CROSS JOIN LATERAL (
+        SELECT s.version + 1 AS next, s.hash, s.state AS from_state, s.token AS held_token, s.worker_id, s.lease_until,
+          greatest(ledger.now(), s.updated_at) AS recorded_at, c.state = 'running' AND s.token IS NULL AS answers_parked,
+          ledger.transition_type(s.state, c.state, c.error_code, c.token) AS type
+        FROM ledger.run_state AS s
+        WHERE s.project_id = p_project AND s.run_id = c.run_id
+          -- The fence: the current token, or no token where none is held; a person may decide an approval that is held.
+          AND (s.token = c.token OR (c.token IS NULL AND (s.token IS NULL OR s.state = 'waiting_approval')))
+          AND ledger.legal(ledger.transition_type(s.state, c.state, c.error_code, c.token), s.state, c.state)
+          -- A parked run that has its answer is claimable; a second answer would contradict the first.
+          AND (s.state NOT IN ('waiting_tool', 'waiting_approval') OR s.available_at IS NULL)
+          AND CASE WHEN s.state = 'waiting_approval' AND c.actor IS NOT NULL
+            THEN ledger.may_not_decide(p_project, s.run_id, c.actor) IS NULL ELSE true END
+          AND (c.expected IS NULL OR s.version = c.expected)
+          AND (c.key IS NULL OR NOT EXISTS (
+            SELECT FROM ledger.command AS k WHERE k.project_id = p_project AND k.key = c.key OFFSET 0))
+          AND s.cost_usd + coalesce(c.cost, 0) BETWEEN 0 AND 999999999999
+          AND s.step_count::bigint + coalesce(c.steps, 0) BETWEEN 0 AND 2147483647
+        FOR UPDATE
+      ) AS s
       OFFSET 0
     ) AS f
   ), p AS (
