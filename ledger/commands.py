@@ -112,7 +112,6 @@ class Transition:
             None if self.key is None else check_text("key", self.key),
         )
 
-
     def _check_waiting(self, state: State) -> None:
         if self.park and state not in WAITING:
             raise InvalidValue("park", self.park, f"only a waiting run can be parked, not one that becomes {state}")

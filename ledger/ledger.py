@@ -26,7 +26,7 @@ from ledger.refusal import Refusals, refusal, unless_raced
 from ledger.run import Lease, Receipt, Run, Submission
 from ledger.schedules import Schedule, Schedules
 from ledger.settings import Settings
-from ledger.sharing import Shared
+from ledger.sharing import Row, Shared
 from ledger.waking import Waker
 
 # Not `list[...]` in the signatures: the class has a method of that name.
@@ -212,7 +212,7 @@ class Ledger(Reader):
                 raise outcome
             return await self.state_at(outcome.run_id, outcome.version)
         run = Run.from_row(moved)
-        _log_transition(log.logger(project_id=self.project_id), row, moved)
+        _log_transition(log.logger(project_id=self.project_id), row, moved["from_state"])
         if run.available_at is not None:  # the answer that a parked run waited for
             self.waker.wake()
         return run
@@ -223,27 +223,29 @@ class Ledger(Reader):
         A refused command does not hold up the others. Raises InvalidValue or PayloadTooLarge, with nothing written,
         when a command makes no sense in itself.
         """
-        if not commands:
-            return []
         limit = self.settings.payload_limit_bytes
-        given = [command.row(limit) for command in commands]
-        runs, keys = [row[0] for row in given], [row[-1] for row in given if row[-1] is not None]
-        check_distinct("run", runs)
+        return await self.move([(command.run, command.row(limit)) for command in commands], actor=actor)
+
+    async def move(self, moves: Sequence[tuple[Target, Row]], *, actor: str | None = None) -> Outcomes:
+        """As `transition_many`, of commands that are written out by `Transition.row` already."""
+        if not moves:
+            return []
+        keys = [row[-1] for _, row in moves if row[-1] is not None]
+        check_distinct("run", [row[0] for _, row in moves])
         check_distinct("key", keys)
-        arrays = columns([(self._decider(command.run, actor), *row) for command, row in zip(commands, given, strict=True)])
+        arrays = columns([(self._decider(run, actor), *row) for run, row in moves])
         rows = await unless_raced(lambda: fetch(self.pool, calls.TRANSITION_MANY, self.project_id, *arrays), *keys)
-        kept = {row["run_id"]: row for row in rows}
         outcomes: dict[UUID, Receipt | LedgerError] = {}
         logger = log.logger(project_id=self.project_id)
-        for row in given:
-            if (done := kept.get(row[0])) is not None:
-                outcomes[row[0]] = Receipt(row[0], done["version"], done["hash"])
-                _log_transition(logger, row, done)
-        if missing := [row for row in given if row[0] not in kept]:
-            actors = {row[0]: self._actor(command.run, actor) for command, row in zip(commands, given, strict=True)}
-            reasons = await self._refusals.transitions(missing, actors)
-            outcomes.update({row[0]: reason for row, reason in zip(missing, reasons, strict=True)})
-        return [outcomes[run] for run in runs]
+        commands = {row[0]: row for _, row in moves}
+        for run_id, version, hash_, from_state in (row.values() for row in rows):
+            outcomes[run_id] = Receipt(run_id, version, hash_)
+            _log_transition(logger, commands[run_id], from_state)
+        if missing := [(run, row) for run, row in moves if row[0] not in outcomes]:
+            actors = {row[0]: self._actor(run, actor) for run, row in missing}
+            reasons = await self._refusals.transitions([row for _, row in missing], actors)
+            outcomes.update({row[0]: reason for (_, row), reason in zip(missing, reasons, strict=True)})
+        return [outcomes[row[0]] for _, row in moves]
 
     async def approve(self, run_id: UUID | str, *, actor: str, reason: str | None = None, **facts: Any) -> Run:
         """Grant the approval that a run waits for. Raises as `transition` does."""
@@ -436,12 +438,10 @@ class Ledger(Reader):
 
     # -- parts ------------------------------------------------------------------------------------------------------
 
-    async def _send_submits(
-        self, rows: Sequence[tuple[Any, ...]], connection: Connection | None = None
-    ) -> Sequence[Mapping[str, Any]]:
+    async def _send_submits(self, rows: Sequence[Row], connection: Connection | None = None) -> Sequence[Mapping[str, Any]]:
         return await fetch(connection or self.pool, calls.SUBMIT_ONE, self.project_id, self.actor, *columns(rows))
 
-    async def _send_transitions(self, asked: Sequence[tuple[Any, ...]]) -> list[Mapping[str, Any] | None]:
+    async def _send_transitions(self, asked: Sequence[Row]) -> list[Mapping[str, Any] | None]:
         rows = await fetch(self.pool, calls.TRANSITION_ONE, self.project_id, *columns(asked))
         moved = {row["run_id"]: row for row in rows}
         return [moved.get(row[1]) for row in asked]
@@ -477,11 +477,11 @@ class Ledger(Reader):
         return check_duration("ttl", self.settings.lease_ttl_seconds if ttl is None else ttl, positive=True)
 
 
-def _log_transition(logger: Any, command: tuple[Any, ...], row: Mapping[str, Any]) -> None:
+def _log_transition(logger: Any, command: Row, from_state: str) -> None:
     logger.info(
         names.STATE_TRANSITION,
         run_id=command[0],
-        from_state=row["from_state"],
+        from_state=from_state,
         to_state=command[2],
         error_code=command[5],
     )

@@ -14,6 +14,7 @@ from pydantic_core import PydanticSerializationError
 from ledger import Lease, Ledger, State, Transition, names
 from ledger.errors import DatabaseUnavailable, InvalidValue, LeaseLost, LedgerError, PayloadTooLarge
 from ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH, INPUT_REFUSED, OUTPUT_REFUSED
+from ledger.sharing import Row
 from workers.blocking import BlockingContext
 from workers.children import answer
 from workers.context import Context
@@ -97,7 +98,7 @@ class Attempt:
                 case Retry() if self.lease.attempt < self.lease.max_attempts:
                     await self._requeue(lambda: self._retry(ending))
                 case _:
-                    await self._close(self._command(ending), last_resort=isinstance(ending, Fail))
+                    await self._close(*self._command(ending), last_resort=isinstance(ending, Fail))
                     await self._tell_parent()
         except LeaseLost as error:
             self._journal.log.warning(names.OUTCOME_REFUSED, reason=str(error))
@@ -164,10 +165,10 @@ class Attempt:
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
-    async def _close(self, command: Transition, *, last_resort: bool) -> None:
+    async def _close(self, command: Transition, row: Row, *, last_resort: bool) -> None:
         while True:
             try:
-                await self._writer.close(command)
+                await self._writer.close(command, row)
             except DatabaseUnavailable as error:
                 if not await self._is_still_held(error):
                     break
@@ -180,6 +181,7 @@ class Attempt:
                 command = replace(
                     command, to_state=State.FAILED, output=None, reason=None, error_code=HANDLER_FAILED, error_detail=said
                 )
+                row = command.row(self._limit)
             else:
                 break
 
@@ -221,7 +223,7 @@ class Attempt:
                 continue
             return now.token == self.lease.token
 
-    def _command(self, ending: Done | Fail | Retry | Cancel) -> Transition:
+    def _command(self, ending: Done | Fail | Retry | Cancel) -> tuple[Transition, Row]:
         usd, steps = self._journal.meter.empty()
         facts: dict[str, Any] = {"cost_usd_delta": usd, "step_count_delta": steps}
         match ending:
@@ -232,11 +234,11 @@ class Attempt:
             case Fail(error_code, detail) | Retry(error_code=error_code, detail=detail):
                 command = Transition(self.lease, State.FAILED, error_code=error_code, error_detail=detail, **facts)
         try:
-            command.row(self._limit)
+            return command, command.row(self._limit)
         except (InvalidValue, PayloadTooLarge) as error:
             code = OUTPUT_REFUSED if isinstance(ending, Done) else HANDLER_FAILED
-            return Transition(self.lease, State.FAILED, error_code=code, error_detail=self._plain(error), **facts)
-        return command
+            command = Transition(self.lease, State.FAILED, error_code=code, error_detail=self._plain(error), **facts)
+            return command, command.row(self._limit)
 
     def _plain(self, error: BaseException) -> str:
         return plain(str(error), max(self._limit // 16, 8))

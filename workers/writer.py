@@ -2,77 +2,48 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from ledger import Lease, Ledger, Transition
 from ledger.errors import LedgerError
 from ledger.run import Receipt
+from ledger.sharing import Row, Shared
 from workers.heartbeat import Heart
 from workers.patience import within
 
 LINGER_SECONDS: Final = 0.001
-BATCH: Final = 1_000
-Waiting = tuple[Transition, "asyncio.Future[Receipt]"]
 
 
 class Writer:
-    """Sends transitions through `Ledger.transition_many`, one statement at a time; each caller gets its own answer."""
+    """Makes transitions under leases, one statement at a time; each caller gets its own answer."""
 
     def __init__(self, ledger: Ledger, heart: Heart) -> None:
         self._ledger, self._heart = ledger, heart
-        self._waiting: list[Waiting] = []
-        self._flushing: asyncio.Task[None] | None = None
+        self._shared = Shared(self._send, linger=LINGER_SECONDS)
 
-    async def move(self, command: Transition) -> Receipt:
-        """Make a transition; raises as `Ledger.transition` does, or DatabaseUnavailable when its outcome is not known."""
-        answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        self._waiting.append((command, answer))
-        if self._flushing is None or self._flushing.done():
-            self._flushing = asyncio.create_task(self._flush())
-        return await answer
+    async def move(self, command: Transition, row: Row | None = None) -> Receipt:
+        """Make a transition; `row`: what its `row` gave, by who has checked it already.
 
-    async def close(self, command: Transition) -> Receipt:
-        """Make a transition that closes the lease; no beat follows it, unless it fails. Raises as `move` does."""
+        Raises as `Ledger.transition` does, or DatabaseUnavailable when its outcome is not known.
+        """
+        assert isinstance(command.run, Lease)
+        written = command.row(self._ledger.settings.payload_limit_bytes) if row is None else row
+        outcome = await self._shared.ask((command.run, written), distinct=command.run.run_id)
+        if isinstance(outcome, Receipt):
+            return outcome
+        raise outcome
+
+    async def close(self, command: Transition, row: Row | None = None) -> Receipt:
+        """Make a transition that closes the lease; no beat follows it, unless it fails. As `move`."""
         assert isinstance(command.run, Lease)
         since = self._heart.let_go(command.run)
         try:
-            return await self.move(command)
+            return await self.move(command, row)
         except LedgerError:
             if since is not None:
                 self._heart.take(command.run, since)
             raise
 
-    async def _flush(self) -> None:
-        await asyncio.sleep(LINGER_SECONDS)
-        while self._waiting:
-            batch = self._batch()
-            try:
-                moving = self._ledger.transition_many([command for command, _ in batch])
-                outcomes = await within(self._ledger.settings.lease_ttl_seconds, moving)
-            except Exception as error:
-                for _, answer in batch:
-                    if not answer.done():
-                        answer.set_exception(error)
-                continue
-            for (_, answer), outcome in zip(batch, outcomes, strict=True):
-                if answer.done():  # whoever asked was cancelled
-                    continue
-                if isinstance(outcome, Receipt):
-                    answer.set_result(outcome)
-                else:
-                    answer.set_exception(outcome)
-
-    def _batch(self) -> list[Waiting]:
-        """Take what waits, at most one transition of a run."""
-        batch: dict[object, Waiting] = {}
-        rest: list[Waiting] = []
-        for one in self._waiting:
-            run = one[0].run
-            run_id = run.run_id if isinstance(run, Lease) else run
-            if len(batch) < BATCH and run_id not in batch:
-                batch[run_id] = one
-            else:
-                rest.append(one)
-        self._waiting = rest
-        return list(batch.values())
+    async def _send(self, moves: Sequence[tuple[Lease, Row]]) -> Sequence[Receipt | LedgerError]:
+        return await within(self._ledger.settings.lease_ttl_seconds, self._ledger.move(moves))
