@@ -21,6 +21,7 @@ MAX_DEPTH: Final = 32
 MAX_BITS: Final = 1_024
 MAX_INT: Final = 2_147_483_647
 MAX_COST_USD: Final = 1_000_000_000
+_NUMBERS: Final = frozenset({int, float, Decimal})
 _NOTHING: Final = Decimal("0.000000")
 _MICRO: Final = Decimal("0.000001")
 MAX_DURATION: Final = timedelta(days=3650)
@@ -168,7 +169,7 @@ def check_int(name: str, value: object, *, least: int, most: int = MAX_INT) -> i
 
 def check_cost(name: str, value: object) -> Decimal:
     """Give an amount in US dollars as a decimal with six places; raise InvalidValue unless it is finite."""
-    if type(value) is int and value == 0:  # nearly always
+    if not value and type(value) in _NUMBERS:  # nearly always
         return _NOTHING
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise InvalidValue(name, value, "must be a number of US dollars")
