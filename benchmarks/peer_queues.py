@@ -31,7 +31,7 @@ class Measured:
 
 
 @asynccontextmanager
-async def procrastinate(host: str, slots: int, work: Work) -> AsyncIterator[tuple[Any, Any]]:
+async def procrastinate(host: str, slots: int, work: Work) -> AsyncIterator[tuple[Any, Any, Any]]:
     """Procrastinate on psycopg."""
     from procrastinate import App, PsycopgConnector  # type: ignore[import-not-found]  # of the peers' own environment
 
@@ -47,11 +47,16 @@ async def procrastinate(host: str, slots: int, work: Work) -> AsyncIterator[tupl
     async with app.open_async():
         with suppress(Exception):  # it is there from an earlier round
             await app.schema_manager.apply_schema_async()
-        yield enqueue, lambda: app.run_worker_async(concurrency=slots, install_signal_handlers=False)
+
+        async def left() -> bool:
+            query = "SELECT EXISTS (SELECT FROM procrastinate_jobs WHERE status IN ('todo', 'doing')) AS left"
+            return bool((await app.connector.execute_query_one_async(query))["left"])
+
+        yield enqueue, lambda: app.run_worker_async(concurrency=slots, install_signal_handlers=False), left
 
 
 @asynccontextmanager
-async def pgqueuer(host: str, slots: int, work: Work) -> AsyncIterator[tuple[Any, Any]]:
+async def pgqueuer(host: str, slots: int, work: Work) -> AsyncIterator[tuple[Any, Any, Any]]:
     """PGQueuer on asyncpg."""
     import asyncpg
     from pgqueuer import PgQueuer  # type: ignore[import-not-found]  # as above
@@ -72,13 +77,16 @@ async def pgqueuer(host: str, slots: int, work: Work) -> AsyncIterator[tuple[Any
         given = [repr(one).encode() for one in times]
         await queries.enqueue(["noop"] * len(given), given, [0] * len(given))
 
-    yield enqueue, lambda: queue.run(batch_size=slots)
+    async def left() -> bool:
+        return bool(await other.fetchval("SELECT EXISTS (SELECT FROM pgqueuer)"))
+
+    yield enqueue, lambda: queue.run(batch_size=slots), left
     await connection.close()
     await other.close()
 
 
 @asynccontextmanager
-async def oban(host: str, slots: int, work: Work) -> AsyncIterator[tuple[Any, Any]]:
+async def oban(host: str, slots: int, work: Work) -> AsyncIterator[tuple[Any, Any, Any]]:
     """Oban on psycopg."""
     from oban import Oban, worker  # type: ignore[import-not-found]  # as above
     from oban.schema import install  # type: ignore[import-not-found]  # as above
@@ -103,18 +111,25 @@ async def oban(host: str, slots: int, work: Work) -> AsyncIterator[tuple[Any, An
             async with here:
                 await asyncio.Event().wait()
 
-        yield enqueue, run
+        async def left() -> bool:
+            async with pool.connection() as connection:
+                found = await connection.execute("SELECT EXISTS (SELECT FROM oban_jobs WHERE completed_at IS NULL)")
+                return bool((await found.fetchone())[0])
+
+        yield enqueue, run, left
 
 
 async def measured(name: str, host: str, runs: int, slots: int, looks: int) -> dict[str, Any]:
     """Drain a queue of `runs` jobs; then ask an idle worker `looks` times."""
     here = Measured()
-    async with globals()[name](host, slots, here.work) as (enqueue, run):
+    async with globals()[name](host, slots, here.work) as (enqueue, run, left):
         for _ in range(runs // 1_000):
             await enqueue([time.time()] * 1_000)
         begun = time.perf_counter()
         working: asyncio.Future[Any] = asyncio.ensure_future(_as_coroutine(run))
         while here.done < runs and not working.done():  # noqa: ASYNC110  jobs are counted here
+            await asyncio.sleep(0.005)
+        while not working.done() and await left():  # noqa: ASYNC110  until outcomes are recorded, as Runfold is measured
             await asyncio.sleep(0.005)
         rate = here.done / (time.perf_counter() - begun)
         here.waits.clear()

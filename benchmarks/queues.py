@@ -19,11 +19,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import structlog
 
-from benchmarks.running import drained, picked_up
+from benchmarks.running import RUNS, drained, picked_up
 from ledger import Ledger
 from ledger.embedded import EmbeddedPostgres
 
-RUNS: Final = 5_000
 SLOTS: Final = 50
 LOOKS: Final = 60
 ROUNDS: Final = int(os.environ.get("ROUNDS", "3"))
