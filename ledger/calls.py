@@ -25,4 +25,4 @@ REAP: Final = (
 MAY_NOT_DECIDE: Final = "SELECT ledger.may_not_decide($1, $2, $3) AS why"
 GET: Final = "SELECT * FROM ledger.run WHERE project_id = $1 AND run_id = $2"
 STATE_AT: Final = "SELECT * FROM ledger.state_at($1, $2, $3, $4)"
-HISTORY: Final = "SELECT * FROM ledger.history($1, $2, $3)"
+HISTORY: Final = "SELECT * FROM ledger.history($1, $2, $3, $4)"

@@ -93,15 +93,17 @@ class Reader:
         rows = await fetch(self.pool, *compiled(query.order_by(table.c.run_id.desc()).limit(limit)))
         return [Run.from_row(row) for row in rows]
 
-    async def history(self, run_id: UUID | str, *, after: int = 0) -> Events:
+    async def history(self, run_id: UUID | str, *, after: int = 0, heartbeats: bool = True) -> Events:
         """Give every event of the run after version `after`, in version order, with its content, also from the archive.
 
-        Raises RunNotFound or ArchiveUnusable.
+        `heartbeats` False leaves out the beats, which are nearly all events of a long run. Raises RunNotFound or
+        ArchiveUnusable.
         """
         wanted = check_run_id(run_id)
-        rows = await fetch(self.pool, calls.HISTORY, self.project_id, wanted, check_int("after", after, least=0))
+        rows = await fetch(self.pool, calls.HISTORY, self.project_id, wanted, check_int("after", after, least=0), heartbeats)
         if not rows and (run := await self.get(wanted)).version > after:
             rows = [row for row in await archive.entries(self.pool, run) if row["version"] > after]
+            rows = [row for row in rows if heartbeats or row["type"] != "lease.heartbeat"]
         return [as_event(row) for row in rows]
 
     def subscribe(

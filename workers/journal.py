@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -177,9 +177,12 @@ class Journal:
         async with self._recalling:
             if self._recall is None:
                 new = self.lease.token == FIRST_TOKEN
-                events = [] if new else await self.persist(lambda: self.ledger.history(self.lease.run_id))
+                events = [] if new else await self.persist(self._history)
                 self._recall = Recall(events)
             return self._recall
+
+    async def _history(self) -> Sequence[Event]:
+        return await self.ledger.history(self.lease.run_id, heartbeats=False)
 
     async def _move(self, called: Called, state: State, **facts: Any) -> None:
         await self.persist(lambda: self._writer.move(Transition(self.lease, state, name=called.name, **facts)))

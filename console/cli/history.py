@@ -23,6 +23,7 @@ async def history(
     run: RunId,
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended, or Ctrl-C.")] = False,
+    heartbeats: Annotated[bool, typer.Option(help="With the heartbeats, nearly all events of a long run.")] = True,
 ) -> None:
     """Print every event of a run, one a line, in the order in which they happened."""
     from console.cli.prefix import find_run
@@ -32,7 +33,7 @@ async def history(
         wanted = await find_run(ledger, run)
         version, ended = 0, False
         while True:
-            for event in await ledger.history(wanted, after=version):
+            for event in await ledger.history(wanted, after=version, heartbeats=heartbeats):
                 _write(session.out, event)
                 version = event.version
                 ended = ended or event.state in TERMINAL

@@ -75,10 +75,11 @@ BEGIN
         WHEN 'run.cancelled' THEN 'cancelled' WHEN 'run.failed' THEN 'failed' ELSE 'timeout' END AS new_state,
       CASE WHEN d.type IN ('lease.expired', 'tool.failed') THEN d.now END AS new_available_at,
       json_build_object('error_detail', CASE
-        WHEN d.overdue THEN format('the deadline %s has passed', d.deadline)
-        WHEN d.type = 'tool.failed' THEN format('nobody answered until %s', d.wait_until)
-        WHEN d.type = 'approval.expired' THEN format('nobody decided until %s', d.wait_until)
-        WHEN d.lapsed THEN format('%s held the lease until %s and sent no heartbeat', d.worker_id, d.lease_until)
+        WHEN d.overdue THEN format('the deadline %s UTC has passed', d.deadline AT TIME ZONE 'UTC')
+        WHEN d.type = 'tool.failed' THEN format('nobody answered until %s UTC', d.wait_until AT TIME ZONE 'UTC')
+        WHEN d.type = 'approval.expired' THEN format('nobody decided until %s UTC', d.wait_until AT TIME ZONE 'UTC')
+        WHEN d.lapsed THEN format('%s held the lease until %s UTC and sent no heartbeat', d.worker_id,
+          d.lease_until AT TIME ZONE 'UTC')
         ELSE 'cancelled as requested' END)::text AS body,
       sha256(seed || uuid_send(d.run_id)) AS salt
     FROM d WHERE d.type IS NOT NULL

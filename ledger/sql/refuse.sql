@@ -35,6 +35,8 @@ BEGIN
     SELECT g.*, g.version + 1 AS next, greatest(ledger.now(), g.updated_at) AS recorded_at
     FROM g
     WHERE g.refused
+      -- A run whose month is archived has a finished history: there is no table left to add to.
+      AND NOT EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND g.run_id >= a.first AND g.run_id < a.beyond OFFSET 0)
       AND NOT EXISTS (
         SELECT FROM ledger.event AS e
         WHERE e.project_id = p_project AND e.run_id = g.run_id AND e.type = 'write.refused' AND e.token = g.given_token

@@ -43,7 +43,7 @@ BEGIN
         -- Not an equality, which the index of leased runs would be searched for: many runs have the same token.
         AND c.token IS NOT NULL AND s.token IS NOT DISTINCT FROM c.token
         AND (s.cancel_requested_at IS NOT NULL OR ledger.legal(p_type, s.state, 'pending'))
-        AND (p_type = 'lease.released' OR s.attempt_count < s.max_attempts)
+        AND (p_type = 'lease.released' OR s.attempt_count < s.max_attempts OR s.cancel_requested_at IS NOT NULL)
       FOR UPDATE
     ) AS s
   ), n AS MATERIALIZED (
