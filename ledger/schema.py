@@ -44,6 +44,7 @@ OBJECTS: Final = (
     "make_partitions",
     "submit_keys",
     "submit",
+    "kind_rooms",
     "claim",
     "heartbeat",
     "may_not_decide",

@@ -183,46 +183,11 @@ CREATE FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_li
     AS $$
 #variable_conflict use_column
 DECLARE
-  barred text[] := '{}';
-  limited text[] := '{}';
-  rooms int[] := '{}';
-  kind_now record;
-  room int;
+  of_kinds record := ledger.kind_rooms(p_project, p_kinds);
 BEGIN
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 OR p_ttl IS NULL OR NOT isfinite(p_ttl) OR p_ttl <= '0' THEN
     RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive and ends' USING ERRCODE = '22023';
   END IF;
-  FOR kind_now IN
-    SELECT d.kind, d.paused FROM ledger.kind_state AS d
-    WHERE d.project_id = p_project AND (d.paused OR d.max_running IS NOT NULL) AND (p_kinds IS NULL OR d.kind = ANY (p_kinds))
-    ORDER BY d.project_id, d.kind
-  LOOP
-    IF kind_now.paused THEN
-      barred := barred || kind_now.kind;
-      CONTINUE;
-    END IF;
-    IF current_setting('transaction_isolation') <> 'read committed' THEN
-      RAISE EXCEPTION 'a limited kind is claimed in a read committed transaction only: another snapshot miscounts'
-        USING ERRCODE = '25001';
-    END IF;
-    -- The row as it is once it is locked; the count after it has a snapshot of its own.
-    SELECT d.max_running INTO room FROM ledger.kind_state AS d
-    WHERE d.project_id = p_project AND d.kind = kind_now.kind AND NOT d.paused FOR UPDATE;
-    IF NOT FOUND THEN
-      barred := barred || kind_now.kind;
-    ELSIF room IS NOT NULL THEN
-      SELECT room - count(*) INTO room FROM (
-        SELECT FROM ledger.run_state AS s
-        WHERE s.project_id = p_project AND s.kind = kind_now.kind AND s.token IS NOT NULL LIMIT room
-      ) AS held;
-      IF room > 0 THEN
-        limited := limited || kind_now.kind;
-        rooms := rooms || room;
-      ELSE
-        barred := barred || kind_now.kind;
-      END IF;
-    END IF;
-  END LOOP;
   RETURN QUERY
   WITH n AS MATERIALIZED (
     SELECT k.*, k.version + 1 AS token, k.attempt_count + (k.state = 'pending')::int AS attempt, k.recorded_at + p_ttl AS lease_until
@@ -230,15 +195,15 @@ BEGIN
       SELECT s.*, greatest(ledger.now(), s.updated_at) AS recorded_at
       FROM (
         SELECT s.* FROM (
-          SELECT k.kind, r.from_priority, r.from_run, r.below_priority, least(p_limit, rooms[k.place]) AS most
+          SELECT k.kind, r.from_priority, r.from_run, r.below_priority, least(p_limit, of_kinds.rooms[k.place]) AS most
           FROM (
-            SELECT a.kind, array_position(limited, a.kind) AS place
+            SELECT a.kind, array_position(of_kinds.limited, a.kind) AS place
             FROM (
               SELECT u.kind FROM unnest(p_kinds) AS u (kind)
               UNION ALL
               SELECT DISTINCT d.kind FROM ledger.kind AS d WHERE p_kinds IS NULL AND d.project_id = p_project
             ) AS a
-            WHERE a.kind <> ALL (barred)
+            WHERE a.kind <> ALL (of_kinds.barred)
           ) AS k
           LEFT JOIN LATERAL (
             SELECT m.priority, m.run_id FROM unnest(p_mark_kinds, p_mark_priorities, p_mark_runs) AS m (kind, priority, run_id)
@@ -907,7 +872,7 @@ CREATE VIEW ledger.entry WITH (security_invoker='true') AS
    FROM (ledger.event e
      LEFT JOIN ledger.payload p ON (((p.project_id = e.project_id) AND (p.run_id = e.run_id) AND (p.version = e.version))));
 
-CREATE FUNCTION ledger.history(p_project text, p_run uuid, p_after integer) RETURNS SETOF ledger.entry
+CREATE FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean) RETURNS SETOF ledger.entry
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -918,7 +883,59 @@ CREATE FUNCTION ledger.history(p_project text, p_run uuid, p_after integer) RETU
     AS $$
 BEGIN
   RETURN QUERY SELECT e.* FROM ledger.entry AS e
-  WHERE e.project_id = p_project AND e.run_id = p_run AND e.version > p_after ORDER BY e.version;
+  WHERE e.project_id = p_project AND e.run_id = p_run AND e.version > p_after
+    AND (p_heartbeats OR e.type <> 'lease.heartbeat') ORDER BY e.version;
+END $$;
+
+CREATE FUNCTION ledger.kind_rooms(p_project text, p_kinds text[], OUT barred text[], OUT limited text[], OUT rooms integer[]) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+DECLARE
+  kind_now record;
+  room int;
+BEGIN
+  barred := '{}';
+  limited := '{}';
+  rooms := '{}';
+  FOR kind_now IN
+    SELECT d.kind, d.paused FROM ledger.kind_state AS d
+    WHERE d.project_id = p_project AND (d.paused OR d.max_running IS NOT NULL) AND (p_kinds IS NULL OR d.kind = ANY (p_kinds))
+    ORDER BY d.project_id, d.kind
+  LOOP
+    IF kind_now.paused THEN
+      barred := barred || kind_now.kind;
+      CONTINUE;
+    END IF;
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+      RAISE EXCEPTION 'a limited kind is claimed in a read committed transaction only: another snapshot miscounts'
+        USING ERRCODE = '25001';
+    END IF;
+    -- The row as it is once it is locked; the count after it has a snapshot of its own.
+    SELECT d.max_running INTO room FROM ledger.kind_state AS d
+    WHERE d.project_id = p_project AND d.kind = kind_now.kind AND NOT d.paused FOR UPDATE;
+    IF NOT FOUND THEN
+      barred := barred || kind_now.kind;
+    ELSIF room IS NOT NULL THEN
+      SELECT room - count(*) INTO room FROM (
+        SELECT FROM ledger.run_state AS s
+        WHERE s.project_id = p_project AND s.kind = kind_now.kind AND s.token IS NOT NULL LIMIT room
+      ) AS held;
+      IF room > 0 THEN
+        limited := limited || kind_now.kind;
+        rooms := rooms || room;
+      ELSE
+        barred := barred || kind_now.kind;
+      END IF;
+    END IF;
+  END LOOP;
 END $$;
 
 CREATE FUNCTION ledger.legal(p_type text, p_from text, p_to text) RETURNS boolean
@@ -1179,10 +1196,11 @@ BEGIN
         WHEN 'run.cancelled' THEN 'cancelled' WHEN 'run.failed' THEN 'failed' ELSE 'timeout' END AS new_state,
       CASE WHEN d.type IN ('lease.expired', 'tool.failed') THEN d.now END AS new_available_at,
       json_build_object('error_detail', CASE
-        WHEN d.overdue THEN format('the deadline %s has passed', d.deadline)
-        WHEN d.type = 'tool.failed' THEN format('nobody answered until %s', d.wait_until)
-        WHEN d.type = 'approval.expired' THEN format('nobody decided until %s', d.wait_until)
-        WHEN d.lapsed THEN format('%s held the lease until %s and sent no heartbeat', d.worker_id, d.lease_until)
+        WHEN d.overdue THEN format('the deadline %s UTC has passed', d.deadline AT TIME ZONE 'UTC')
+        WHEN d.type = 'tool.failed' THEN format('nobody answered until %s UTC', d.wait_until AT TIME ZONE 'UTC')
+        WHEN d.type = 'approval.expired' THEN format('nobody decided until %s UTC', d.wait_until AT TIME ZONE 'UTC')
+        WHEN d.lapsed THEN format('%s held the lease until %s UTC and sent no heartbeat', d.worker_id,
+          d.lease_until AT TIME ZONE 'UTC')
         ELSE 'cancelled as requested' END)::text AS body,
       sha256(seed || uuid_send(d.run_id)) AS salt
     FROM d WHERE d.type IS NOT NULL
@@ -1268,6 +1286,8 @@ BEGIN
     SELECT g.*, g.version + 1 AS next, greatest(ledger.now(), g.updated_at) AS recorded_at
     FROM g
     WHERE g.refused
+      -- A run whose month is archived has a finished history: there is no table left to add to.
+      AND NOT EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND g.run_id >= a.first AND g.run_id < a.beyond OFFSET 0)
       AND NOT EXISTS (
         SELECT FROM ledger.event AS e
         WHERE e.project_id = p_project AND e.run_id = g.run_id AND e.type = 'write.refused' AND e.token = g.given_token
@@ -1348,7 +1368,7 @@ BEGIN
         -- Not an equality, which the index of leased runs would be searched for: many runs have the same token.
         AND c.token IS NOT NULL AND s.token IS NOT DISTINCT FROM c.token
         AND (s.cancel_requested_at IS NOT NULL OR ledger.legal(p_type, s.state, 'pending'))
-        AND (p_type = 'lease.released' OR s.attempt_count < s.max_attempts)
+        AND (p_type = 'lease.released' OR s.attempt_count < s.max_attempts OR s.cancel_requested_at IS NOT NULL)
       FOR UPDATE
     ) AS s
   ), n AS MATERIALIZED (
@@ -2108,10 +2128,12 @@ GRANT SELECT ON TABLE ledger.entry TO runfold_worker;
 GRANT SELECT ON TABLE ledger.entry TO runfold_reader;
 GRANT SELECT ON TABLE ledger.entry TO runfold_projector;
 
-REVOKE ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer) TO runfold_worker;
-GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer) TO runfold_reader;
-GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer) TO runfold_projector;
+REVOKE ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean) TO runfold_projector;
+
+REVOKE ALL ON FUNCTION ledger.kind_rooms(p_project text, p_kinds text[], OUT barred text[], OUT limited text[], OUT rooms integer[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.legal(p_type text, p_from text, p_to text) FROM PUBLIC;
 

@@ -9,9 +9,9 @@
 -- under a held snapshot there are ever more of them to walk. The caller drops the mark now and then (ledger/claiming.py),
 -- because delayed and requeued runs are older than it. Runs of a lower priority number than the mark's are always looked at.
 --
--- A paused kind is passed over. Of a limited kind as many are taken as there is room for: its row of kind_state is locked until
--- this claim has committed, so that the next one counts what this one took. Its marks do not count: one range of it is read.
--- Locks: run_state rows, SKIP LOCKED, so it waits for nobody; but claims of the same limited kind wait for each other.
+-- A paused kind is passed over; of a limited kind as many are taken as there is room for, from the start of its one range
+-- (ledger/sql/kind_rooms.sql). Locks: run_state rows, SKIP LOCKED, so it waits for nobody; but claims of the same limited kind
+-- wait for each other.
 CREATE OR REPLACE FUNCTION ledger.claim(
   p_project text, p_worker text, p_kinds text[], p_limit int, p_ttl interval,
   p_mark_kinds text[] DEFAULT '{}', p_mark_priorities int[] DEFAULT '{}', p_mark_runs uuid[] DEFAULT '{}'
@@ -32,46 +32,11 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
-  barred text[] := '{}';
-  limited text[] := '{}';
-  rooms int[] := '{}';
-  kind_now record;
-  room int;
+  of_kinds record := ledger.kind_rooms(p_project, p_kinds);
 BEGIN
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 OR p_ttl IS NULL OR NOT isfinite(p_ttl) OR p_ttl <= '0' THEN
     RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive and ends' USING ERRCODE = '22023';
   END IF;
-  FOR kind_now IN
-    SELECT d.kind, d.paused FROM ledger.kind_state AS d
-    WHERE d.project_id = p_project AND (d.paused OR d.max_running IS NOT NULL) AND (p_kinds IS NULL OR d.kind = ANY (p_kinds))
-    ORDER BY d.project_id, d.kind
-  LOOP
-    IF kind_now.paused THEN
-      barred := barred || kind_now.kind;
-      CONTINUE;
-    END IF;
-    IF current_setting('transaction_isolation') <> 'read committed' THEN
-      RAISE EXCEPTION 'a limited kind is claimed in a read committed transaction only: another snapshot miscounts'
-        USING ERRCODE = '25001';
-    END IF;
-    -- The row as it is once it is locked; the count after it has a snapshot of its own.
-    SELECT d.max_running INTO room FROM ledger.kind_state AS d
-    WHERE d.project_id = p_project AND d.kind = kind_now.kind AND NOT d.paused FOR UPDATE;
-    IF NOT FOUND THEN
-      barred := barred || kind_now.kind;
-    ELSIF room IS NOT NULL THEN
-      SELECT room - count(*) INTO room FROM (
-        SELECT FROM ledger.run_state AS s
-        WHERE s.project_id = p_project AND s.kind = kind_now.kind AND s.token IS NOT NULL LIMIT room
-      ) AS held;
-      IF room > 0 THEN
-        limited := limited || kind_now.kind;
-        rooms := rooms || room;
-      ELSE
-        barred := barred || kind_now.kind;
-      END IF;
-    END IF;
-  END LOOP;
   RETURN QUERY
   WITH n AS MATERIALIZED (
     SELECT k.*, k.version + 1 AS token, k.attempt_count + (k.state = 'pending')::int AS attempt, k.recorded_at + p_ttl AS lease_until
@@ -79,15 +44,15 @@ BEGIN
       SELECT s.*, greatest(ledger.now(), s.updated_at) AS recorded_at
       FROM (
         SELECT s.* FROM (
-          SELECT k.kind, r.from_priority, r.from_run, r.below_priority, least(p_limit, rooms[k.place]) AS most
+          SELECT k.kind, r.from_priority, r.from_run, r.below_priority, least(p_limit, of_kinds.rooms[k.place]) AS most
           FROM (
-            SELECT a.kind, array_position(limited, a.kind) AS place
+            SELECT a.kind, array_position(of_kinds.limited, a.kind) AS place
             FROM (
               SELECT u.kind FROM unnest(p_kinds) AS u (kind)
               UNION ALL
               SELECT DISTINCT d.kind FROM ledger.kind AS d WHERE p_kinds IS NULL AND d.project_id = p_project
             ) AS a
-            WHERE a.kind <> ALL (barred)
+            WHERE a.kind <> ALL (of_kinds.barred)
           ) AS k
           LEFT JOIN LATERAL (
             SELECT m.priority, m.run_id FROM unnest(p_mark_kinds, p_mark_priorities, p_mark_runs) AS m (kind, priority, run_id)
