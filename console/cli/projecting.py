@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from console.cli import rebuilding
+from console.cli.declaring import declared
 from console.cli.exits import INTEGRITY, OK
 from console.cli.options import Actor, command
 from console.cli.output import EMPTY, Output
@@ -16,7 +17,6 @@ from console.cli.plain import clean, moment
 from console.cli.session import Session
 
 if TYPE_CHECKING:
-    from projections.projection import Projection
     from projections.standing import Status
 
 app: Final = typer.Typer(help="Projections: run them, see how they stand, rebuild them from the events.", no_args_is_help=True)
@@ -81,7 +81,7 @@ async def run(
     from projections.installing import made
     from workers.projector import Projector
 
-    chosen = _chosen(declared(module), names or ())
+    chosen = declared(module, names or ())
     async with session.database() as database:
         for projection in chosen:
             if await made(database.pool, projection):
@@ -147,7 +147,7 @@ async def skip(
         if run_id is None or version is None:
             skipped, number = await standing.skip(database.pool, name, actor=who, reason=reason)
         else:
-            (projection,) = _chosen(declared(module), [name])
+            (projection,) = declared(module, [name])
             await standing.skip_event(database.pool, projection, run_id, version, actor=who, reason=reason)
             skipped, number = check_run_id(run_id), version
     session.out.talk(f"{name} leaves out version {number} of run {skipped}")
@@ -163,34 +163,11 @@ async def rebase(session: Session) -> None:
     session.out.talk(f"generation {row['generation']} of the feed has begun; projections and subscriptions go on")
 
 
-def declared(modules: Sequence[str] | None) -> dict[str, Projection]:
-    """Give what is declared: what ships, and the given modules or those of the settings."""
-    import os
-    import sys
-
-    from ledger.settings import Settings
-    from projections.installing import declared as found
-
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    configured = [module.strip() for module in Settings.load().projections.split(",") if module.strip()]
-    return found(modules or configured)
-
-
-def _chosen(known: dict[str, Projection], names: Sequence[str]) -> list[Projection]:
-    from projections.errors import ProjectionNotFound
-
-    for name in names:
-        if name not in known:
-            raise ProjectionNotFound(name, sorted(known))
-    return [known[name] for name in dict.fromkeys(names)] or list(known.values())
-
-
 async def _statuses(session: Session, module: Sequence[str] | None) -> list[Status]:
     from projections.standing import statuses
 
     async with session.database() as database:
-        return await statuses(database.pool, declared(module))
+        return await statuses(database.pool, {one.name: one for one in declared(module)})
 
 
 async def _together(projectors: Sequence[object]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from console.cli.declaring import declared
 from console.cli.exits import INTEGRITY, OK
 from console.cli.options import Actor, Reason, command
 from console.cli.output import Output, console
@@ -17,7 +18,6 @@ from console.cli.plain import clean, span
 from console.cli.session import Session
 
 if TYPE_CHECKING:
-    from projections.projection import Projection
     from projections.rebuild import Standing
     from projections.refold import Refolded
     from projections.replay import Replayed
@@ -51,7 +51,7 @@ async def rebuild(
     from projections.replay import replay, replay_until
     from projections.run_state import TABLE
 
-    projection = None if name == TABLE else _declared(name, module)
+    projection = None if name == TABLE else declared(module, [name], besides=[TABLE])[0]
     when = None if until is None else instant("--until", until)
     async with session.ledger() as ledger:
         pool, project_id = ledger.pool, ledger.project_id
@@ -82,17 +82,6 @@ async def rebuild(
                 )
     _write(session.out, name, done, as_of=when is not None)
     return INTEGRITY if done.bad else OK
-
-
-def _declared(name: str, module: list[str] | None) -> Projection:
-    from console.cli.projecting import declared
-    from projections.errors import ProjectionNotFound
-    from projections.run_state import TABLE
-
-    known = declared(module)
-    if name not in known:
-        raise ProjectionNotFound(name, [TABLE, *sorted(known)])
-    return known[name]
 
 
 def _write(out: Output, name: str, done: Replayed | Refolded, *, as_of: bool) -> None:

@@ -25,6 +25,7 @@ from ledger.errors import (
     ConfigurationError,
     FeedArchived,
     InvalidValue,
+    LeaseLost,
     MissingPartition,
     RunNotFound,
 )
@@ -111,7 +112,12 @@ async def test_a_detached_month_is_read_and_proved_as_before(
 
     async def seen() -> list[Any]:
         found: list[Any] = [await ledger.get(run_id) for run_id in ids] + [await ledger.history(run_id) for run_id in ids]
-        found += [await ledger.history(ids[0], after=2), await ledger.history(ids[0], after=5), await ledger.list()]
+        found += [
+            await ledger.history(ids[0], after=2),
+            await ledger.history(ids[0], heartbeats=False),
+            await ledger.history(ids[0], after=5),
+            await ledger.list(),
+        ]
         found += [await ledger.state_at(ids[1], version) for version in range(1, 6)]
         found += [await ledger.state_at(ids[0], time=late), await ledger.list(at=late), await ledger.list(at=late, limit=1)]
         found += [await ledger.list(at=late, state="failed"), await ledger.list(at=late, worker_id="w:9")]
@@ -329,6 +335,21 @@ async def test_a_late_write_to_an_archived_run_is_refused_with_the_remedy(
         await ledger.append(lease.run_id, NoteAdded(text="late"))
     assert (caught.value.run_id, caught.value.month) == (lease.run_id, MONTH)
     assert await ledger.get(lease.run_id) == before
+
+
+async def test_a_late_worker_of_an_archived_run_has_lost_its_lease_and_its_finished_history_stays(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    async with in_that_month(connection):
+        lease = await claimed(ledger)
+        await ledger.transition(lease, State.COMPLETED)
+    await archived(ledger, tmp_path)
+    before = await ledger.history(lease.run_id)
+
+    with pytest.raises(LeaseLost):
+        await ledger.transition(lease, State.FAILED)
+    assert (await ledger.heartbeat([lease]))[0].lost
+    assert await ledger.history(lease.run_id) == before
 
 
 async def test_an_interrupted_detach_is_repeated(ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path) -> None:

@@ -235,3 +235,17 @@ async def test_reading_writes_nothing(ledger: Ledger) -> None:
     assert (await ledger.verify(lease.run_id)).ok
 
     assert await types(ledger, lease.run_id) == ["run.submitted", "lease.acquired"]
+
+
+async def test_a_history_comes_without_its_heartbeats_on_request(ledger: Ledger) -> None:
+    lease = await claimed(ledger)
+    for _ in range(3):
+        await ledger.heartbeat([lease])
+    await ledger.transition(lease, State.COMPLETED)
+
+    whole = await ledger.history(lease.run_id)
+    told = await ledger.history(lease.run_id, heartbeats=False)
+
+    assert [event.version for event in told] == [1, 2, 6]
+    assert told == [event for event in whole if event.type != "lease.heartbeat"]
+    assert [event.version for event in await ledger.history(lease.run_id, after=2, heartbeats=False)] == [6]

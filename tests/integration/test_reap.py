@@ -6,12 +6,14 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
+import asyncpg
 import pytest
 
 from ledger import Ledger, State, Submit
 from ledger.errors import InvalidValue, LeaseLost
 from ledger.events import LeaseExpired, RunCancelled, RunFailed, RunTimedOut
 from ledger.lifecycle import ATTEMPTS_EXHAUSTED, DEADLINE_PASSED, LEASE_EXPIRED
+from tests.conftest import PROJECT
 from tests.integration.runs import TINY, abandoned, brought_to, claimed, event_count, newest, types, waiting
 from tests.waiting import lapsed, passed
 
@@ -60,6 +62,19 @@ async def test_the_compensating_event_names_the_lease_its_holder_and_why(ledger:
     assert event.state == State.PENDING
     assert "w:dead held the lease until" in run.error_detail
     assert "sent no heartbeat" in run.error_detail
+
+
+async def test_times_in_a_reason_are_in_utc_whatever_time_zone_the_reapers_session_has(
+    ledger: Ledger, connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    lease = await abandoned(ledger, "w:dead")
+    await connection.execute("SET TIME ZONE 'Asia/Tokyo'")
+
+    await connection.fetch("SELECT * FROM ledger.reap($1, 'reaper', 1)", PROJECT)
+
+    said = (await ledger.get(lease.run_id)).error_detail
+    assert f"until {lease.until:%Y-%m-%d %H:%M:%S}" in said
+    assert "UTC and sent no heartbeat" in said
 
 
 async def test_a_lapsed_lease_is_named_by_its_token_whatever_was_appended_since(ledger: Ledger) -> None:
