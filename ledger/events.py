@@ -301,11 +301,13 @@ class WriteRefused(Event):
 
 
 class NoteAdded(Event):
-    """Somebody's remark; `name` says what sort of remark, for who counts them."""
+    """Somebody's remark; `name` says what sort of remark, for who counts them. What it cost adds to the run's totals."""
 
     type: Literal["note.added"] = "note.added"
     name: str | None = None
     token: int | None = None
+    cost_usd: Decimal | None = None
+    step_count: int | None = None
     text: ContentText = None
 
 

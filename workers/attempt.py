@@ -5,25 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic_core import PydanticSerializationError, to_json
 
 from ledger import Lease, Ledger, State, Transition, names
+from ledger.content import check_text
 from ledger.errors import DatabaseUnavailable, InvalidValue, LeaseLost, LedgerError, PayloadTooLarge
 from ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH, INPUT_REFUSED, OUTPUT_REFUSED
 from ledger.sharing import Row
 from workers.blocking import BlockingContext
 from workers.children import answer
 from workers.context import Context
-from workers.errors import Asleep, HistoryMismatch, Parked, StepFailed, Stop, Stopped
+from workers.errors import Asleep, HistoryMismatch, Parked, Refused, StepFailed, Stop, Stopped
 from workers.handlers import Handler
 from workers.heartbeat import Heart
 from workers.journal import Journal
 from workers.patience import within
-from workers.retry import Cancel, Fail, Retry, failure, plain
+from workers.retry import Cancel, Fail, Retry, failure, plain, said
 from workers.threads import in_thread
 from workers.writer import Writer
 
@@ -65,16 +66,17 @@ class Attempt:
         """Call the handler and give what came of it; raises only what is meant for the whole worker."""
         self._task = asyncio.current_task()
         try:
-            given = [self.handler.input.validate_python(self.lease.input)] if self.handler.takes_input else []
-        except ValidationError as error:
+            given = self._input()
+        except Exception as error:  # a validator may raise anything
             return Fail(INPUT_REFUSED, self._plain(error))
         try:
+            await self._journal.remember()
             ending = await self._returned(await self._called(given))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit too: a handler must not end its worker
-            if isinstance(error, asyncio.CancelledError) and not self._is_ours():
-                raise
+            if isinstance(error, asyncio.CancelledError):
+                await self._settle()
             ending = self._raised(error)
         finally:
             self._journal.close()
@@ -88,7 +90,7 @@ class Attempt:
             self._task.cancel()
 
     async def write(self, ending: Ending) -> None:
-        """Write the ending, once; waits for a database that is away."""
+        """Write the ending, once; waits for a database that is away. What the ledger refuses to the last is logged."""
         try:
             match ending:
                 case None:
@@ -100,8 +102,9 @@ class Attempt:
                 case _:
                     await self._close(*self._command(ending), last_resort=isinstance(ending, Fail))
                     await self._tell_parent()
-        except LeaseLost as error:
-            self._journal.log.warning(names.OUTCOME_REFUSED, reason=str(error))
+        except LedgerError as error:
+            refused = isinstance(error, LeaseLost)
+            (self._journal.log.warning if refused else self._journal.log.error)(names.OUTCOME_REFUSED, reason=str(error))
         finally:
             self._heart.let_go(self.lease)
 
@@ -125,14 +128,22 @@ class Attempt:
         context.enter()
         return self.handler.function(context, *given)
 
-    def _is_ours(self) -> bool:
-        """Tell whether a cancellation came from `stop`, or from within the handler."""
+    def _input(self) -> list[Any]:
+        """Give the handler's input, none where it takes none or has a default for none; raises what the type's check raises."""
+        handler, given = self.handler, self.lease.input
+        if not handler.takes_input or (given is None and handler.has_default):
+            return []
+        try:
+            return [handler.input.validate_python(given)]
+        except ValidationError:  # a strict type takes from JSON what it does not take from Python: dates, decimals, tuples
+            return [handler.input.validate_json(to_json(given))]
+
+    async def _settle(self) -> None:
+        """Come to rest after a cancellation, by `stop`, by the handler itself, or by a loop that ends the worker as well."""
         assert self._task is not None
-        if self._journal.stopped is None:
-            return not self._task.cancelling()
         while self._task.cancelling():
             self._task.uncancel()
-        return True
+        await asyncio.sleep(0)  # a worker that is cancelled too says so now
 
     async def _returned(self, result: Any) -> Ending:
         if self._journal.ending is not None:  # the handler caught what it should have let pass
@@ -152,6 +163,8 @@ class Attempt:
                 return None
             case Asleep(seconds=seconds):
                 return GiveBack(seconds)
+            case Refused(cause=cause):
+                return Retry(detail=failure(cause, self._limit))
             case HistoryMismatch() as mismatch:
                 return Retry(error_code=HISTORY_MISMATCH, detail=self._plain(mismatch))
             case _ if self._journal.stopped is Stop.CANCEL:
@@ -178,9 +191,7 @@ class Attempt:
                 if last_resort:
                     raise
                 last_resort, said = True, self._plain(error)
-                command = replace(
-                    command, to_state=State.FAILED, output=None, reason=None, error_code=HANDLER_FAILED, error_detail=said
-                )
+                command = Transition(self.lease, State.FAILED, error_code=HANDLER_FAILED, error_detail=said)
                 row = command.row(self._limit)
             else:
                 break
@@ -232,13 +243,25 @@ class Attempt:
             case Cancel(reason):
                 command = Transition(self.lease, State.CANCELLED, reason=reason, **facts)
             case Fail(error_code, detail) | Retry(error_code=error_code, detail=detail):
-                command = Transition(self.lease, State.FAILED, error_code=error_code, error_detail=detail, **facts)
+                command = Transition(
+                    self.lease, State.FAILED, error_code=error_code or HANDLER_FAILED, error_detail=detail, **facts
+                )
         try:
             return command, command.row(self._limit)
         except (InvalidValue, PayloadTooLarge) as error:
             code = OUTPUT_REFUSED if isinstance(ending, Done) else HANDLER_FAILED
+            if isinstance(ending, Fail | Retry) and _is_code(ending.error_code):
+                code = ending.error_code
             command = Transition(self.lease, State.FAILED, error_code=code, error_detail=self._plain(error), **facts)
             return command, command.row(self._limit)
 
     def _plain(self, error: BaseException) -> str:
-        return plain(str(error), max(self._limit // 16, 8))
+        return plain(said(error), max(self._limit // 16, 8))
+
+
+def _is_code(code: object) -> bool:
+    try:
+        check_text("error_code", code)
+    except InvalidValue:
+        return False
+    return True

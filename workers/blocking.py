@@ -31,6 +31,7 @@ class BlockingContext(Facts):
         self._loop = asyncio.get_running_loop()
         self._waits = Waits(journal)
         self._thread: int | None = None
+        self._tool = threading.Lock()
 
     def enter(self) -> None:
         """Say that this thread is the handler's own."""
@@ -51,14 +52,18 @@ class BlockingContext(Facts):
         tool = self._done(self._journal.begin("tool", name, None if park else fn, beside=self._is_beside()))
         if tool.is_answered:
             return tool.result()
-        if park or fn is None:
-            with tool.current():
-                started = None if fn is None else fn(*args)
-            self._done(self._journal.park_for_tool(tool, args, started))
-        self._done(self._journal.request(tool, args))
-        with tool.answering(self._journal.limit) as take:
-            take(fn(*args))
-        self._done(self._journal.respond(tool))
+        with self._tool:  # one at a time: a run waits for one tool
+            if park or fn is None:
+                started = None
+                with tool.answering(self._journal.limit):
+                    started = None if fn is None else fn(*args)
+                if tool.error is None:
+                    self._done(self._journal.park_for_tool(tool, args, started))
+            self._done(self._journal.request(tool, args))
+            if tool.error is None and fn is not None:
+                with tool.answering(self._journal.limit) as take:
+                    take(fn(*args))
+            self._done(self._journal.respond(tool))
         return tool.result()
 
     def approval(

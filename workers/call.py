@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, Final, get_type_hints
 
 from pydantic import PydanticUserError, TypeAdapter
+from pydantic_core import to_json
 
 from ledger.content import check_cost, check_int, check_text
 from ledger.errors import InvalidValue
@@ -23,6 +24,8 @@ from workers.retry import failure
 from workers.threads import in_thread
 
 MAX_NAME: Final = 120
+GIVEN_UP: Final = {"type": "CancelledError", "message": "the handler gave the call up"}
+"""The recorded error of a call that the handler cancelled, as `asyncio.timeout` does."""
 CURRENT: Final[ContextVar[Called | None]] = ContextVar("runfold_call", default=None)
 """The call whose function runs here."""
 
@@ -36,8 +39,10 @@ class Meter:
 
     def add(self, usd: float | Decimal, steps: int) -> None:
         """Add up; raises InvalidValue."""
-        self.usd += check_cost("usd", usd)
-        self.steps += check_int("steps", steps, least=0)
+        spent = check_cost("usd", usd)
+        if spent < 0:
+            raise InvalidValue("usd", usd, "must be 0 or more: what was spent is spent")
+        self.usd, self.steps = self.usd + spent, self.steps + check_int("steps", steps, least=0)
 
     def empty(self) -> tuple[Decimal, int]:
         """Give what there is, and begin anew."""
@@ -63,7 +68,7 @@ class Called:
 
     def __post_init__(self) -> None:
         """Take the recorded answer over."""
-        if self.recorded is not None:
+        if self.recorded is not None and self.recorded.answer is not None:
             answer: Any = self.recorded.answer
             if not self.recorded.has_failed:
                 self.output = answer.output
@@ -75,12 +80,21 @@ class Called:
     @property
     def is_answered(self) -> bool:
         """Tell whether an earlier attempt has the answer."""
-        return self.recorded is not None
+        return self.recorded is not None and self.recorded.answer is not None
+
+    @property
+    def is_given_up(self) -> bool:
+        """Tell whether the handler cancelled the call, now or in an earlier attempt."""
+        return self.error == GIVEN_UP
+
+    def fail(self, error: BaseException, limit_bytes: int) -> None:
+        """Have an error for an answer."""
+        self.cause, self.error, self.output = error, failure(error, limit_bytes), None
 
     def result(self) -> Any:
         """Give the output in the type that the function declares, or raise StepFailed or ToolFailed."""
         if self.error is None:
-            return self.adapter.validate_python(self.output)
+            return self.adapter.validate_json(to_json(self.output))
         kind = ToolFailed if self.call == "tool" else StepFailed
         raise kind(self.name, str(self.error["type"]), str(self.error["message"])) from self.cause
 
@@ -91,7 +105,7 @@ class Called:
             try:
                 yield self._take
             except Exception as error:
-                self.cause, self.error = error, failure(error, limit_bytes)
+                self.fail(error, limit_bytes)
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -103,7 +117,10 @@ class Called:
             CURRENT.reset(token)
 
     def _take(self, value: Any) -> None:
-        self.output = self.adapter.dump_python(self.adapter.validate_python(value), mode="json")
+        given = self.adapter.validate_python(value)
+        self.output = self.adapter.dump_python(given, mode="json", by_alias=True, round_trip=True)
+        if self.adapter is not ANYTHING:
+            _check_survives(given, self.result())
 
 
 class Names:
@@ -121,6 +138,15 @@ class Names:
         return name if self._used[name] == 1 else f"{name}#{self._used[name]}"
 
 
+def _check_survives(given: Any, again: Any) -> None:
+    """Refuse a result that comes back from its own JSON as something else: the next attempt would work on that."""
+    comparable = any("__eq__" in vars(base) for base in type(given).__mro__[:-1])
+    if type(again) is not type(given) or (comparable and again != given):
+        raise InvalidValue(
+            "result", type(given).__name__, "comes back from its own JSON as something else: declare a type that survives it"
+        )
+
+
 async def outcome(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call a function to its end: an async one here, a plain one in a thread."""
     if inspect.iscoroutinefunction(function):
@@ -136,7 +162,11 @@ def adapter_of(function: Callable[..., Any] | None) -> TypeAdapter[Any]:
     try:
         return _adapter(getattr(function, "__func__", function))
     except TypeError:  # it cannot be hashed
-        return TypeAdapter(Any)
+        return ANYTHING
+
+
+ANYTHING: Final[TypeAdapter[Any]] = TypeAdapter(Any)
+"""The type of a function that declares none: its result is JSON."""
 
 
 @lru_cache(maxsize=1_024)
@@ -146,7 +176,7 @@ def _adapter(function: Callable[..., Any] | None) -> TypeAdapter[Any]:
     except (NameError, TypeError):
         annotation = Any
     try:
-        return TypeAdapter(annotation)
+        return ANYTHING if annotation is Any else TypeAdapter(annotation)
     except PydanticUserError as error:
         said = str(error).splitlines()[0]
         raise InvalidValue("result type", annotation, f"cannot be recorded as JSON: {said}") from error

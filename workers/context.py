@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, ParamSpec, TypeVar, overload
@@ -12,7 +13,8 @@ from uuid import UUID
 from ledger import State
 from ledger.errors import InvalidValue
 from ledger.signalling import wait_name
-from workers.call import CURRENT, outcome
+from workers.call import CURRENT, GIVEN_UP, Called, outcome
+from workers.errors import CalledOff
 from workers.journal import Decision, Journal
 from workers.waits import Waits
 
@@ -92,8 +94,11 @@ class Context(Facts):
         step = await self._journal.begin("step", name, fn, beside=self._is_beside())
         if not step.is_answered:
             with step.answering(self._journal.limit) as take:
-                take(await outcome(fn, *args, **kwargs))
+                async with self._interruptible(step, self._journal.record):
+                    take(await outcome(fn, *args, **kwargs))
             await self._journal.record(step)
+        elif step.is_given_up:
+            await self._journal.given_up_again()
         return step.result()
 
     async def tool(self, name: str, fn: Callable[..., Any] | None, *args: Any, park: bool = False) -> Any:
@@ -103,24 +108,44 @@ class Context(Facts):
         whoever has the answer gives it: `ledger.transition(run_id, "running", output=...)`. Raises ToolFailed.
         """
         tool = await self._journal.begin("tool", name, None if park else fn, beside=self._is_beside())
+        if tool.is_given_up:
+            await self._journal.given_up_again()
         if tool.is_answered:
             return tool.result()
-        if park or fn is None:
-            with tool.current():
-                started = None if fn is None else await outcome(fn, *args)
-            await self._journal.park_for_tool(tool, args, started)
         async with self._tool:  # one at a time: a run waits for one tool
+            if park or fn is None:
+                await self._ask(tool, fn, args)
             await self._journal.request(tool, args)
-            try:
+            if tool.error is None and fn is not None:
                 with tool.answering(self._journal.limit) as take:
-                    take(await outcome(fn, *args))
-            except asyncio.CancelledError:
-                if not self.cancelled:  # the handler itself gave the call up, and goes on
-                    tool.error = {"type": "CancelledError", "message": "the handler gave the call up"}
-                    await self._journal.respond(tool)
-                raise
+                    async with self._interruptible(tool, self._journal.respond):
+                        take(await outcome(fn, *args))
             await self._journal.respond(tool)
         return tool.result()
+
+    async def _ask(self, tool: Called, fn: Callable[..., Any] | None, args: Sequence[Any]) -> None:
+        """Park the run for a tool that was asked; returns when asking failed, which is the tool's answer then."""
+        started = None
+        with tool.answering(self._journal.limit):
+            started = None if fn is None else await outcome(fn, *args)
+        if tool.error is None:
+            await self._journal.park_for_tool(tool, args, started)
+
+    @asynccontextmanager
+    async def _interruptible(self, called: Called, write: Callable[[Called], Awaitable[None]]) -> AsyncIterator[None]:
+        """Record that the handler gave a call up when the call is cancelled in this block, unless the attempt has to end."""
+        try:
+            yield
+        except asyncio.CancelledError as error:
+            if self.cancelled:
+                self._journal.keep_spending(called)
+                raise
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():  # it was raised by the function itself
+                raise CalledOff("the function itself raised CancelledError") from error
+            called.error = dict(GIVEN_UP)
+            await write(called)
+            raise
 
     async def approval(
         self,

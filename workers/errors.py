@@ -38,6 +38,10 @@ class ChildFailed(Exception):
         super().__init__(f"child {run_id} ended as {state}" + (f" ({error_code})" if error_code else ""))
 
 
+class CalledOff(Exception):
+    """The function of a call raised a CancelledError that nobody had asked for: an error like any other."""
+
+
 class Unwind(BaseException):
     """Base of what ends an attempt through the handler's frames; not an Exception, so that `except Exception` lets it pass."""
 
@@ -56,6 +60,14 @@ class Asleep(Unwind):
 
 class Stopped(Unwind):
     """The attempt was stopped from outside: its lease is lost or in doubt, it was called off, or the worker ends."""
+
+
+class Refused(Unwind):
+    """A call could not even be asked, and nothing of it is recorded: going on would make a history that cannot be replayed."""
+
+    def __init__(self, cause: Exception) -> None:
+        self.cause = cause
+        super().__init__(str(cause))
 
 
 class HistoryMismatch(Unwind):

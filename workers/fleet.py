@@ -44,6 +44,8 @@ class Fleet:
         while not self._stopping.is_set():
             process = await self._start()
             self._alive.add(process)
+            if self._stopping.is_set():  # told to stop while this one was starting: it was not among those that were told
+                self._tell(process)
             code = await process.wait()
             self._alive.discard(process)
             if not self._stopping.is_set():
@@ -62,5 +64,9 @@ class Fleet:
     def _pass_on(self) -> None:
         self._stopping.set()
         for process in self._alive:
-            with suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
+            self._tell(process)
+
+    @staticmethod
+    def _tell(process: Process) -> None:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)

@@ -31,6 +31,8 @@ class Handler(Generic[P, T]):
     blocking: bool
     """The function is plain: it runs in a thread, with a BlockingContext."""
     takes_input: bool
+    has_default: bool
+    """The function can be called without the input."""
     input: TypeAdapter[Any]
     output: TypeAdapter[Any]
     cron: str | None = None
@@ -61,12 +63,16 @@ def handler(
         parameters, types = _parameters(function), _types(function)
         _check_context(function, types.get(parameters[0]), blocking=blocking)
         takes_input = len(parameters) > 1
+        has_default = (
+            takes_input and inspect.signature(function).parameters[parameters[1]].default is not inspect.Parameter.empty
+        )
         return Handler(
             kind,
             function,
             retry or Backoff(),
             blocking,
             takes_input,
+            has_default,
             _adapter(function, types.get(parameters[1], Any) if takes_input else Any),
             _adapter(function, _without_outcomes(types.get("return", Any))),
             cron,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -14,12 +14,12 @@ from pydantic_core import to_jsonable_python
 
 from ledger import Lease, Ledger, State, Transition, log, names, roles
 from ledger.approving import shown_sha256
-from ledger.errors import DatabaseUnavailable, InvalidValue, LeaseLost, VersionConflict
+from ledger.errors import DatabaseUnavailable, InvalidValue, LeaseLost, NobodyHasRole, PayloadTooLarge, VersionConflict
 from ledger.events import ApprovalRequested, Event, NoteAdded, StepCompleted, StepFailed
 from ledger.lifecycle import HANDLER_FAILED
 from ledger.run import Receipt
 from workers.call import CURRENT, Called, Meter, Names, adapter_of
-from workers.errors import HistoryMismatch, Parked, Stop, Stopped, Unwind
+from workers.errors import HistoryMismatch, Parked, Refused, Stop, Stopped, Unwind
 from workers.patience import within
 from workers.recall import Call, Recall, Recorded
 
@@ -90,44 +90,55 @@ class Journal:
         """Append a step's outcome."""
         usd, steps = self._spent(step)
         facts: dict[str, Any] = {"name": step.name, "cost_usd": usd or None, "beside": step.beside or None}
-        event: Event
         if step.error is None:
-            event = StepCompleted(output=step.output, step_count=steps + 1, **facts)
-        else:
-            event = StepFailed(error_code=HANDLER_FAILED, error_detail=step.error, step_count=steps or None, **facts)
-        await self.persist(lambda: self.ledger.append(self.lease, event, key=self._key(step)))
+            try:
+                await self._append(StepCompleted(output=step.output, step_count=steps + 1, **facts), self._key(step))
+            except (InvalidValue, PayloadTooLarge) as error:
+                step.fail(error, self.limit)
+        if step.error is not None:
+            failed = StepFailed(error_code=HANDLER_FAILED, error_detail=step.error, step_count=steps or None, **facts)
+            await self._append(failed, self._key(step))
 
     async def request(self, tool: Called, args: Any) -> None:
         """Move the run to waiting for a tool, held."""
-        content = {"input": _shown(args), "beside": tool.beside or None}
-        await self._move(tool, State.WAITING_TOOL, key=self._key(tool, "asked"), content=content)
+        with self.asking():
+            content = {"input": _shown(args), "beside": tool.beside or None}
+            await self._move(tool, State.WAITING_TOOL, key=self._key(tool, "asked"), content=content)
 
     async def respond(self, tool: Called) -> None:
         """Move the run on with a tool's answer."""
         usd, steps = self._spent(tool)
-        facts = {"error_code": HANDLER_FAILED, "error_detail": tool.error} if tool.error else {"output": tool.output}
-        steps += tool.error is None
-        await self._move(tool, State.RUNNING, key=self._key(tool), cost_usd_delta=usd, step_count_delta=steps, **facts)
+        facts: dict[str, Any] = {"key": self._key(tool), "cost_usd_delta": usd}
+        if tool.error is None:
+            try:
+                await self._move(tool, State.RUNNING, output=tool.output, step_count_delta=steps + 1, **facts)
+            except (InvalidValue, PayloadTooLarge) as error:
+                tool.fail(error, self.limit)
+        if tool.error is not None:
+            facts |= {"error_code": HANDLER_FAILED, "error_detail": tool.error}
+            await self._move(tool, State.RUNNING, step_count_delta=steps, **facts)
 
     async def park_for_tool(self, tool: Called, args: Any, started: Any = None, **facts: Any) -> NoReturn:
         """Park the run until somebody answers for a tool."""
-        await self._park(tool, State.WAITING_TOOL, content={"input": _shown(args)}, output=_shown(started), **facts)
+        with self.asking():
+            await self._park(tool, State.WAITING_TOOL, content={"input": _shown(args)}, output=_shown(started), **facts)
 
     async def decision(
         self, asked: Called, prompt: str, *, show: Any, other_person: bool, role: str | None, **wait: Any
     ) -> Decision:
         """Give a person's recorded decision about exactly this, or park the run until there is one."""
-        shown = to_jsonable_python(show)
-        digest = shown_sha256(prompt, shown)
-        if asked.recorded is not None:
-            return self._decided(asked.recorded, digest)
-        content = {"prompt": prompt, "show": shown, "shown_sha256": digest, "based_on": self._version}
-        if other_person:
-            content["other_person"] = True
-        if role is not None:
-            await self.persist(lambda: roles.require_member(self.ledger.pool, self.ledger.project_id, role))
-            content["role"] = role
-        return await self._park(asked, State.WAITING_APPROVAL, content=content, **wait)
+        with self.asking():
+            shown = to_jsonable_python(show)
+            digest = shown_sha256(prompt, shown)
+            if asked.recorded is not None and asked.is_answered:
+                return self._decided(asked.recorded, digest)
+            content = {"prompt": prompt, "show": shown, "shown_sha256": digest, "based_on": self._version}
+            if other_person:
+                content["other_person"] = True
+            if role is not None:
+                await self.persist(lambda: roles.require_member(self.ledger.pool, self.ledger.project_id, role))
+                content["role"] = role
+            return await self._park(asked, State.WAITING_APPROVAL, content=content, **wait)
 
     async def note(self, text: object) -> None:
         """Add a remark, unless an earlier attempt has been here."""
@@ -144,6 +155,24 @@ class Journal:
         elif self._recall is None or not self._recall.replaying:
             self.meter.add(usd, steps)
 
+    def keep_spending(self, called: Called) -> None:
+        """Take over what a call spent that will not be recorded: it goes with the next event."""
+        self.meter.add(*called.meter.empty())
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """End the attempt when a call cannot even be asked in this block: nothing of it could be replayed."""
+        try:
+            yield
+        except (InvalidValue, PayloadTooLarge, NobodyHasRole) as error:
+            self.ending = self.ending or Refused(error)
+            raise
+
+    async def given_up_again(self) -> NoReturn:
+        """Wait for the handler to give a call up once more, as it did when this was recorded."""
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError("nobody sets it")
+
     def close(self) -> None:
         """Let nothing more be recorded, by tasks that the handler left behind."""
         self.ending = self.ending or Stopped("the handler has ended")
@@ -157,10 +186,10 @@ class Journal:
         """Record what was spent and has no event yet, if that can be: what gives a run back cannot carry it."""
         usd, steps = self.meter.empty()
         if usd or steps:
-            event = StepFailed(name="attempt", error_code=HANDLER_FAILED, cost_usd=usd, step_count=steps)
-            key = f"{self.lease.run_id}:attempt:{self.lease.token}"
-            with suppress(DatabaseUnavailable):
-                await self.ledger.append(self.lease, event, key=key)
+            said = "spent in no step or tool, before the attempt ended"
+            event = NoteAdded(name="spent", text=said, cost_usd=usd or None, step_count=steps or None)
+            with suppress(DatabaseUnavailable, InvalidValue):
+                await self.ledger.append(self.lease, event, key=f"{self.lease.run_id}:#spent:{self.lease.token}")
 
     async def persist(self, write: Callable[[], Awaitable[R]]) -> R:
         """Make a keyed write, again while the database is away; what is on its way lands before the attempt ends."""
@@ -171,6 +200,11 @@ class Journal:
             await asyncio.wait({writing}, timeout=SETTLE_SECONDS)
             writing.cancel()
             raise
+
+    async def remember(self) -> None:
+        """Read what earlier attempts recorded, if there were any: from here on it is known whether a call is new."""
+        if self.lease.token != FIRST_TOKEN:
+            await self.recalled()
 
     async def recalled(self) -> Recall:
         """Give what earlier attempts recorded; read once."""
@@ -183,6 +217,9 @@ class Journal:
 
     async def _history(self) -> Sequence[Event]:
         return await self.ledger.history(self.lease.run_id, heartbeats=False)
+
+    async def _append(self, event: Event, key: str) -> None:
+        await self.persist(lambda: self.ledger.append(self.lease, event, key=key))
 
     async def _move(self, called: Called, state: State, **facts: Any) -> None:
         await self.persist(lambda: self._writer.move(Transition(self.lease, state, name=called.name, **facts)))

@@ -33,11 +33,15 @@ class Recorded:
     beside: bool
     asked: Event
     answer: Event | None
+    went_on: bool = False
+    """The handler itself asked for something after the answer, so it had taken note of it."""
 
     @property
     def is_open(self) -> bool:
         """Tell whether a new attempt asks again: there is no answer, or a failure that nothing followed, but no wait's end."""
-        return self.answer is None or (self.has_failed and getattr(self.answer, "error_code", None) != DEADLINE_PASSED)
+        return self.answer is None or (
+            self.has_failed and not self.went_on and getattr(self.answer, "error_code", None) != DEADLINE_PASSED
+        )
 
     @property
     def has_failed(self) -> bool:
@@ -53,7 +57,7 @@ class Recall:
     """The recorded calls of a run that the handler has not asked for yet.
 
     Calls of the handler's own task come in one order, and are held to it. Those of tasks beside it come in any, and go by
-    their names. A failure is forgotten when the next attempt began right after it; the handler went on after the others.
+    their names. A failure is forgotten when the next attempt began before the handler itself had asked for anything more.
     """
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
@@ -66,6 +70,8 @@ class Recall:
                 if made.beside:
                     beside[made.call, made.name] = made
                 else:
+                    for earlier in (*own[-1:], *beside.values()):
+                        earlier.went_on = earlier.went_on or earlier.answer is not None
                     own.append(made)
             elif isinstance(event, _ANSWERS) and asked is not None:
                 asked.answer = event

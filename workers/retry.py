@@ -83,9 +83,17 @@ def failure(error: BaseException, limit_bytes: int) -> dict[str, str]:
     room = limit_bytes // 16  # a character takes up to six bytes of JSON
     return {
         "type": type(error).__name__,
-        "message": plain(str(error), min(MAX_MESSAGE, room)),
+        "message": plain(said(error), min(MAX_MESSAGE, room)),
         "traceback": plain(lines, min(MAX_TRACEBACK, room), end=True),
     }
+
+
+def said(error: BaseException) -> str:
+    """Give an error's message, whatever its class makes of the asking."""
+    try:
+        return str(error)
+    except Exception:
+        return f"<its message cannot be shown: {type(error).__name__}.__str__ raises>"
 
 
 def plain(text: str, limit: int, *, end: bool = False) -> str:

@@ -35,7 +35,8 @@ class Waits:
     async def sleep(self, called: Called, duration: float | timedelta) -> None:
         """Record when the sleep began; hold the run through a short rest of it, give it back for a long one."""
         journal = self._journal
-        seconds = check_duration("seconds", duration).total_seconds()
+        with journal.asking():
+            seconds = check_duration("seconds", duration).total_seconds()
         if called.recorded is None:
             called.output = {"seconds": seconds}
             await journal.record(called)
@@ -83,13 +84,18 @@ class Waits:
         """Ask for a child with each input, once however often this is repeated; give their ids."""
         if not called.is_answered:
             journal = self._journal
-            asked = [
-                Submit(
-                    kind=kind, input=to_jsonable_python(one), key=f"{called.key}/{number}", parent=journal.lease.run_id, **facts
-                )
-                for number, one in enumerate(inputs, 1)
-            ]
-            made = await journal.persist(lambda: self._ledger.submit_many(asked)) if asked else []
+            with journal.asking():
+                asked = [
+                    Submit(
+                        kind=kind,
+                        input=to_jsonable_python(one),
+                        key=f"{called.key}/{number}",
+                        parent=journal.lease.run_id,
+                        **facts,
+                    )
+                    for number, one in enumerate(inputs, 1)
+                ]
+                made = await journal.persist(lambda: self._ledger.submit_many(asked)) if asked else []
             called.output = [str(one.run_id) for one in made]
             await journal.record(called)
         return [UUID(one) for one in called.output]

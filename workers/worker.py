@@ -20,6 +20,7 @@ from workers.handlers import Handlers, Source
 from workers.heartbeat import Heart
 from workers.patience import within
 from workers.reaper import Reaper
+from workers.retry import Retry, failure
 from workers.scheduler import Scheduler
 from workers.wakeup import Wakeup
 from workers.writer import Writer
@@ -154,6 +155,9 @@ class Worker:
     async def _attempt(self, attempt: Attempt) -> None:
         try:
             ending = await attempt.work()
+        except Exception as error:  # no handler's doing, and yet the run must not stay held
+            self._log.exception(names.ATTEMPT_CRASHED, run_id=str(attempt.lease.run_id))
+            ending = Retry(detail=failure(error, self.ledger.settings.payload_limit_bytes))
         finally:
             attempt.is_working = False
             self._free += 1

@@ -92,7 +92,7 @@ async def test_a_plain_handler_has_the_same_calls_in_its_thread(ledger: Ledger) 
     assert (run.output, run.attempt_count, run.cost_usd, run.step_count) == (1, 2, Decimal(1), 6)
     assert Counter(await types(ledger, run.run_id)) == {
         "run.submitted": 1, "lease.acquired": 2, "step.completed": 1, "tool.requested": 1, "tool.completed": 1,
-        "note.added": 2, "step.failed": 1, "run.retried": 1, "run.completed": 1,
+        "note.added": 3, "run.retried": 1, "run.completed": 1,
     }  # fmt: skip
 
 
@@ -365,7 +365,7 @@ async def outcomes(ctx: Context, how: str) -> Any:
         ("retry", State.COMPLETED, None),
         ("bad-retry", State.COMPLETED, None),
         ("cancel", State.CANCELLED, None),
-        ("bad-fail", State.FAILED, "E-RUN-004"),
+        ("bad-fail", State.FAILED, "E-BAD"),
         ("exit", State.FAILED, "E-RUN-004"),
         ("cancelled", State.FAILED, "E-RUN-004"),
     ],
