@@ -203,12 +203,14 @@ def check_sha256(value: str | bytes | None) -> bytes | None:
     if value is None:
         return None
     try:
-        digest = bytes.fromhex(value) if isinstance(value, str) else bytes(value)
-    except (ValueError, TypeError):
+        digest = bytes.fromhex(value) if isinstance(value, str) else value
+    except ValueError:
+        digest = b""
+    if not isinstance(digest, bytes | bytearray):  # of a number, bytes() would make as many zeros
         digest = b""
     if len(digest) != 32:  # noqa: PLR2004  the size of the digest
         raise InvalidValue("output_sha256", value, "must be 64 hex digits or 32 bytes")
-    return digest
+    return bytes(digest)
 
 
 def columns(rows: Sequence[tuple[Any, ...]]) -> list[Sequence[Any] | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -33,6 +34,10 @@ from ledger.month import month_of
 
 if TYPE_CHECKING:  # SQLAlchemy takes a second to import; who hands a connection of it over has done so
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+# The driver's pool tells of a server that is away by tracebacks, which Python prints for a program that configures no
+# logging. The ledger raises it as an error, and duties log it in a line.
+logging.getLogger("asyncpg").addHandler(logging.NullHandler())
 
 OLDEST_SERVER: Final = 15
 FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)

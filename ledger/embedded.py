@@ -11,12 +11,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Final, Self
 from urllib.parse import quote
 
 from ledger.embedded_server import Server
 from ledger.embedded_store import Store
 from ledger.errors import EmbeddedPostgresError
+
+MOST_TURNS: Final = 1_000
+"""How often the home may be gone again when it was just made: beyond it, it cannot be made there."""
 
 
 def default_home() -> Path:
@@ -224,14 +227,15 @@ class _Stake:
     @contextmanager
     def _turn(self, *, create: bool) -> Iterator[None]:
         """Be the only client that starts or stops this server."""
-        entered = False
+        entered, tries = False, 0
         while not entered:
             try:
                 if create:
                     self._store.make_home()
                 lock = self._open("start.lock")
             except FileNotFoundError:
-                if create:  # deleted this moment by the last client of an ephemeral server
+                tries += 1
+                if create and tries < MOST_TURNS:  # deleted this moment by the last client of an ephemeral server
                     continue
                 raise
             try:

@@ -20,7 +20,7 @@ from ledger.reading import Reader
 from ledger.refusal import Refusals, refusal, unless_raced
 from ledger.run import Lease, Receipt, Run
 from ledger.settings import Settings
-from ledger.sharing import Row, Shared
+from ledger.sharing import Row, Shared, characters
 from ledger.waking import Waker
 
 # Not `list[...]` in the signatures: the class has a method of that name.
@@ -37,7 +37,7 @@ class Leasing(Reader):
         self.waker = Waker(pool, project_id)
         self._marks = Marks()
         self._refusals = Refusals(pool, project_id)
-        self._transitions = Shared(self._send_transitions)
+        self._transitions = Shared(self._send_transitions, lambda asked: characters(asked[7]))
 
     async def claim(
         self,
@@ -87,13 +87,13 @@ class Leasing(Reader):
         check_distinct("run", [row[0] for row in given])
         rows = await fetch(self.pool, calls.HEARTBEAT, self.project_id, *columns(given))
         beaten = {row["run_id"]: row for row in rows}
-        lost = [lease for lease in leases if lease.run_id not in beaten]
-        for worker_id in {lease.worker_id for lease in lost}:
-            late = [(lease.run_id, lease.token) for lease in lost if lease.worker_id == worker_id]
+        lost = [(lease.worker_id, row[:2]) for lease, row in zip(leases, given, strict=True) if row[0] not in beaten]
+        for worker_id in {worker_id for worker_id, _ in lost}:
+            late = [run for other, run in lost if other == worker_id]
             found = await self._refusals.look(worker_id, "heartbeat", late)
             for run_id, _ in late:
                 refusal(self.project_id, run_id, found.get(run_id), "heartbeat")
-        return [_beaten(lease, beaten.get(lease.run_id)) for lease in leases]
+        return [_beaten(lease, beaten.get(row[0])) for lease, row in zip(leases, given, strict=True)]
 
     async def transition(self, lease_or_run_id: Target, to_state: State | str, **facts: Any) -> Run:
         """Move a run along a legal edge and record what happened; gives the run after it.
@@ -114,7 +114,10 @@ class Leasing(Reader):
         command = Transition(lease_or_run_id, to_state, **facts)
         row = command.row(self.settings.payload_limit_bytes)
         asked = (self._decider(command.run, actor), *row)
-        moved = await unless_raced(lambda: self._transitions.ask(asked, distinct=row[0]), row[-1])
+        if row[-1] is None:
+            moved = await self._transitions.ask(asked, distinct=row[0])
+        else:  # its key may be in an open transaction's hands
+            [moved] = await unless_raced(lambda: self._send_transitions([asked]), row[-1])
         if moved is None:
             [outcome] = await self._refusals.transitions([row], {row[0]: self._actor(command.run, actor)})
             if isinstance(outcome, LedgerError):
@@ -183,15 +186,13 @@ class Leasing(Reader):
         body = encode_payload({"error_detail": error_detail}, self.settings.payload_limit_bytes)
         wait = check_duration("delay", delay)
         code = None if error_code is None else check_text("error_code", error_code)
-        rows = await fetch(
-            self.pool, calls.REQUEUE, self.project_id, lease.worker_id, type_,
-            [lease.run_id], [lease.token], [wait], [code], [body],
-        )  # fmt: skip
+        run_id, token = identify(lease)
+        who = self._actor(lease, None)
+        rows = await fetch(self.pool, calls.REQUEUE, self.project_id, type_, [run_id], [token], [wait], [code], [body])
         self._marks.clear()
         if not rows:
-            found = await self._refusals.look(lease.worker_id, type_, [(lease.run_id, lease.token)])
-            retry = type_ == "run.retried"
-            raise refusal(self.project_id, lease.run_id, found.get(lease.run_id), State.PENDING, retry=retry)
+            found = await self._refusals.look(who, type_, [(run_id, token)])
+            raise refusal(self.project_id, run_id, found.get(run_id), State.PENDING, retry=type_ == "run.retried")
         self.waker.wake()
         return Run.from_row(rows[0])
 
@@ -203,7 +204,7 @@ class Leasing(Reader):
     def _actor(self, run: Target, actor: str | None) -> str:
         if actor is not None:
             return check_text("actor", actor)
-        return run.worker_id if isinstance(run, Lease) else self.actor
+        return check_text("worker_id", run.worker_id) if isinstance(run, Lease) else self.actor
 
     def _decider(self, run: Target, actor: str | None) -> str | None:
         """Give who acts; None for the holder of a lease, whom the ledger knows."""

@@ -24,7 +24,7 @@ from ledger.refusal import refusal, unless_raced
 from ledger.run import Receipt, Run, Submission
 from ledger.schedules import Schedule, Schedules
 from ledger.settings import Settings
-from ledger.sharing import Row, Shared
+from ledger.sharing import Row, Shared, characters
 
 # Not `list[...]` in the signatures: the class has a method of that name.
 Submissions: TypeAlias = list[Submission]
@@ -42,7 +42,9 @@ class Ledger(Leasing):
         super().__init__(pool, project_id, settings)
         self.url = url
         """Where more connections can be had; it may hold a password."""
-        self._submits = Shared(self._send_submits)
+        self._submits = Shared(self._send_submits, lambda row: characters(row[1]))
+        self._kinds: set[str] = set()
+        """Kinds that were submitted before: the first run of a kind makes a row that another transaction may have in hand."""
 
     @classmethod
     @asynccontextmanager
@@ -98,9 +100,13 @@ class Ledger(Leasing):
         row = command.row(self.settings.payload_limit_bytes)
         if connection is not None:  # whether its transaction has committed is the caller's to know
             [submitted] = await self._send_submits([row], connection)
-        else:
-            submitted = await self._submits.ask(row, distinct=object() if key is None else key)
-            self.waker.wake()
+            return Run.from_row(submitted)
+        if key is None and kind in self._kinds:
+            submitted = await self._submits.ask(row, distinct=object())
+        else:  # it may have to wait for somebody's open transaction, and must not do so in company
+            [submitted] = await self._send_submits([row])
+            self._kinds.add(kind)
+        self.waker.wake()
         return Run.from_row(submitted)
 
     async def submit_many(
@@ -171,8 +177,8 @@ class Ledger(Leasing):
         DuplicateKey, InvalidValue or PayloadTooLarge.
         """
         row = event_row(lease_or_run_id, event, self.settings.payload_limit_bytes, expected_version, key)
-        who = self._actor(lease_or_run_id, actor)
-        rows = await unless_raced(lambda: fetch(self.pool, calls.APPEND, self.project_id, who, *columns([row])), key)
+        who, decider = self._actor(lease_or_run_id, actor), self._decider(lease_or_run_id, actor)
+        rows = await unless_raced(lambda: fetch(self.pool, calls.APPEND, self.project_id, decider, *columns([row])), key)
         if rows:
             return Receipt(rows[0]["run_id"], rows[0]["version"], rows[0]["hash"])
         if key is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ledger.errors import ConfigurationError
@@ -41,6 +41,11 @@ class Settings(BaseSettings):
     archive: Path | None = None
     """The folder of archived months; for reading, instead of the one that was recorded."""
     pool_size: int = Field(default=10, gt=0, le=1_000)
+
+    @field_validator("home", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value
 
     @model_validator(mode="after")
     def _three_beats_fit_in_a_lease(self) -> Self:

@@ -36,9 +36,9 @@ BEGIN
     WHERE split_part(u.type, '.', 1) NOT IN ('run', 'lease', 'tool', 'approval', 'cancel', 'write', 'payload')
     ORDER BY u.run_id
   ), g AS MATERIALIZED (
-    SELECT c.*, s.version, s.hash, s.updated_at FROM c
+    SELECT c.*, s.version, s.hash, s.updated_at, s.worker_id FROM c
     CROSS JOIN LATERAL (
-      SELECT s.version, s.hash, s.updated_at
+      SELECT s.version, s.hash, s.updated_at, s.worker_id
       FROM ledger.run_state AS s
       WHERE s.project_id = p_project AND s.run_id = c.run_id
         AND (c.token IS NULL AND split_part(c.type, '.', 1) <> 'step' OR s.token = c.token)
@@ -59,9 +59,9 @@ BEGIN
   )
   INSERT INTO ledger.event AS e (project_id, run_id, version, recorded_at, type, schema_version, actor, name, token, cost_usd,
     step_count, error_code, key, payload_hash, hash)
-  SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, n.schema_version, p_actor, n.name, n.token, n.cost, n.steps,
+  SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, n.schema_version, coalesce(p_actor, n.worker_id), n.name, n.token, n.cost, n.steps,
     n.error_code, n.key, n.payload_hash,
-    ledger.event_hash(n.hash, p_project, n.run_id, n.next, n.recorded_at, n.type, p_actor, n.schema_version, name => n.name,
+    ledger.event_hash(n.hash, p_project, n.run_id, n.next, n.recorded_at, n.type, coalesce(p_actor, n.worker_id), n.schema_version, name => n.name,
       token => n.token, cost_usd => n.cost, step_count => n.steps, error_code => n.error_code, key => n.key,
       payload_hash => n.payload_hash)
   FROM n
@@ -1329,7 +1329,7 @@ BEGIN
     USING ERRCODE = 'RF405', HINT = 'Name the schema version in the projection''s fields, or read the content in a function.';
 END $$;
 
-CREATE FUNCTION ledger.requeue(p_project text, p_actor text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea)
+CREATE FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -1359,10 +1359,10 @@ BEGIN
     FROM unnest(p_runs, p_tokens, p_delays, p_error_codes, p_bodies) AS u (run_id, token, delay, error_code, body)
     ORDER BY u.run_id
   ), g AS MATERIALIZED (
-    SELECT c.*, s.version, s.hash, s.updated_at, s.attempt_count, s.cancel_requested_at IS NOT NULL AS cancels
+    SELECT c.*, s.version, s.hash, s.updated_at, s.attempt_count, s.worker_id, s.cancel_requested_at IS NOT NULL AS cancels
     FROM c
     CROSS JOIN LATERAL (
-      SELECT s.version, s.hash, s.updated_at, s.attempt_count, s.cancel_requested_at
+      SELECT s.version, s.hash, s.updated_at, s.attempt_count, s.worker_id, s.cancel_requested_at
       FROM ledger.run_state AS s
       WHERE s.project_id = p_project AND s.run_id = c.run_id
         -- Not an equality, which the index of leased runs would be searched for: many runs have the same token.
@@ -1385,9 +1385,9 @@ BEGIN
   )
   INSERT INTO ledger.event AS e (project_id, run_id, version, recorded_at, type, actor, state, attempt, available_at, error_code,
     compensates, payload_hash, hash)
-  SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, p_actor, n.state, n.attempt, n.available_at, n.error_code, n.token,
+  SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, n.worker_id, n.state, n.attempt, n.available_at, n.error_code, n.token,
     n.payload_hash,
-    ledger.event_hash(n.hash, p_project, n.run_id, n.next, n.recorded_at, n.type, p_actor, state => n.state,
+    ledger.event_hash(n.hash, p_project, n.run_id, n.next, n.recorded_at, n.type, n.worker_id, state => n.state,
       attempt => n.attempt, available_at => n.available_at, error_code => n.error_code, compensates => n.token,
       payload_hash => n.payload_hash)
   FROM n
@@ -2182,8 +2182,8 @@ GRANT ALL ON FUNCTION ledger.refuse_version(p_type text, p_version integer) TO r
 GRANT ALL ON FUNCTION ledger.refuse_version(p_type text, p_version integer) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.refuse_version(p_type text, p_version integer) TO runfold_projector;
 
-REVOKE ALL ON FUNCTION ledger.requeue(p_project text, p_actor text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.requeue(p_project text, p_actor text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[]) TO runfold_worker;
+REVOKE ALL ON FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[]) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p_time timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p_time timestamp with time zone) TO runfold_worker;

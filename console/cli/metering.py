@@ -26,7 +26,7 @@ async def metrics(
     port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="0 takes any that is free.")] = 9464,
     once: Annotated[bool, typer.Option("--once", help="Print them and end.")] = False,
 ) -> None:
-    """Serve metrics of all projects, from the read models, at /metrics; needs the extra runfold[metrics]."""
+    """Serve metrics of all projects, from the read models, at /metrics; needs the extra `metrics`."""
     from ledger.errors import ConfigurationError
 
     try:

@@ -31,7 +31,7 @@ async def trace(
     ] = None,
     service: Annotated[str, typer.Option("--service", help="The name of the service in the traces.")] = "runfold",
 ) -> None:
-    """Show a run as a trace: its attempts, steps, tools and waits; sending needs the extra runfold[traces]."""
+    """Show a run as a trace: its attempts, steps, tools and waits; sending needs the extra `traces`."""
     from console.cli.prefix import find_run
     from ledger.errors import InvalidValue
     from projections.otlp import Sender

@@ -38,9 +38,9 @@ BEGIN
     WHERE split_part(u.type, '.', 1) NOT IN ('run', 'lease', 'tool', 'approval', 'cancel', 'write', 'payload')
     ORDER BY u.run_id
   ), g AS MATERIALIZED (
-    SELECT c.*, s.version, s.hash, s.updated_at FROM c
+    SELECT c.*, s.version, s.hash, s.updated_at, s.worker_id FROM c
     CROSS JOIN LATERAL (
-      SELECT s.version, s.hash, s.updated_at
+      SELECT s.version, s.hash, s.updated_at, s.worker_id
       FROM ledger.run_state AS s
       WHERE s.project_id = p_project AND s.run_id = c.run_id
         AND (c.token IS NULL AND split_part(c.type, '.', 1) <> 'step' OR s.token = c.token)
@@ -61,9 +61,9 @@ BEGIN
   )
   INSERT INTO ledger.event AS e (project_id, run_id, version, recorded_at, type, schema_version, actor, name, token, cost_usd,
     step_count, error_code, key, payload_hash, hash)
-  SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, n.schema_version, p_actor, n.name, n.token, n.cost, n.steps,
+  SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, n.schema_version, coalesce(p_actor, n.worker_id), n.name, n.token, n.cost, n.steps,
     n.error_code, n.key, n.payload_hash,
-    ledger.event_hash(n.hash, p_project, n.run_id, n.next, n.recorded_at, n.type, p_actor, n.schema_version, name => n.name,
+    ledger.event_hash(n.hash, p_project, n.run_id, n.next, n.recorded_at, n.type, coalesce(p_actor, n.worker_id), n.schema_version, name => n.name,
       token => n.token, cost_usd => n.cost, step_count => n.steps, error_code => n.error_code, key => n.key,
       payload_hash => n.payload_hash)
   FROM n

@@ -2,7 +2,7 @@
 -- and one must be left). A run that somebody asked to cancel is cancelled instead. The event names the lease it compensates.
 -- What is not returned was not kept: ledger.refuse says why. Locks: run_state rows, in run_id order.
 CREATE OR REPLACE FUNCTION ledger.requeue(
-  p_project text, p_actor text, p_type text, p_runs uuid[], p_tokens int[], p_delays interval[], p_error_codes text[],
+  p_project text, p_type text, p_runs uuid[], p_tokens int[], p_delays interval[], p_error_codes text[],
   p_bodies text[]
 ) RETURNS TABLE (run_id uuid, version int, hash bytea)
 LANGUAGE plpgsql SECURITY DEFINER
@@ -34,10 +34,10 @@ BEGIN
     FROM unnest(p_runs, p_tokens, p_delays, p_error_codes, p_bodies) AS u (run_id, token, delay, error_code, body)
     ORDER BY u.run_id
   ), g AS MATERIALIZED (
-    SELECT c.*, s.version, s.hash, s.updated_at, s.attempt_count, s.cancel_requested_at IS NOT NULL AS cancels
+    SELECT c.*, s.version, s.hash, s.updated_at, s.attempt_count, s.worker_id, s.cancel_requested_at IS NOT NULL AS cancels
     FROM c
     CROSS JOIN LATERAL (
-      SELECT s.version, s.hash, s.updated_at, s.attempt_count, s.cancel_requested_at
+      SELECT s.version, s.hash, s.updated_at, s.attempt_count, s.worker_id, s.cancel_requested_at
       FROM ledger.run_state AS s
       WHERE s.project_id = p_project AND s.run_id = c.run_id
         -- Not an equality, which the index of leased runs would be searched for: many runs have the same token.
@@ -60,9 +60,9 @@ BEGIN
   )
   INSERT INTO ledger.event AS e (project_id, run_id, version, recorded_at, type, actor, state, attempt, available_at, error_code,
     compensates, payload_hash, hash)
-  SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, p_actor, n.state, n.attempt, n.available_at, n.error_code, n.token,
+  SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, n.worker_id, n.state, n.attempt, n.available_at, n.error_code, n.token,
     n.payload_hash,
-    ledger.event_hash(n.hash, p_project, n.run_id, n.next, n.recorded_at, n.type, p_actor, state => n.state,
+    ledger.event_hash(n.hash, p_project, n.run_id, n.next, n.recorded_at, n.type, n.worker_id, state => n.state,
       attempt => n.attempt, available_at => n.available_at, error_code => n.error_code, compensates => n.token,
       payload_hash => n.payload_hash)
   FROM n

@@ -28,6 +28,7 @@ from ledger.errors import (
     UnsupportedServer,
 )
 from ledger.events import NoteAdded, StepCompleted
+from ledger.settings import Settings
 from tests.integration.runs import claimed
 
 Call = Callable[[Ledger, Lease], Awaitable[object]]
@@ -406,3 +407,27 @@ def test_every_error_is_a_ledger_error() -> None:
 
     assert own
     assert all(issubclass(error, LedgerError) for error in own)
+
+
+async def test_an_empty_home_is_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNFOLD_HOME", "")
+
+    assert Settings.load().home is None
+
+
+async def test_a_lease_made_up_by_hand_changes_neither_the_holder_on_record_nor_anything_by_bad_values(ledger: Ledger) -> None:
+    lease = await claimed(ledger, "w:1")
+
+    receipt = await ledger.append(replace(lease, worker_id="w:forged"), StepCompleted(name="s"))
+    assert (await ledger.history(lease.run_id))[-1].actor == "w:1"
+    assert receipt.version == 3
+    [beaten] = await ledger.heartbeat([replace(lease, run_id=str(lease.run_id))])  # type: ignore[arg-type]  # as from JSON
+    assert not beaten.lost
+    for bad in ({"worker_id": "a\nb"}, {"worker_id": ""}, {"token": "2"}, {"token": 2**40}, {"run_id": "x"}):
+        with pytest.raises(InvalidValue):
+            await ledger.release(replace(lease, **bad))
+    for digest in (32, [0] * 32, "zz", b"short"):
+        with pytest.raises(InvalidValue, match="output_sha256"):
+            await ledger.transition(lease, "completed", output_sha256=digest)
+    run = await ledger.release(replace(lease, worker_id="w:forged"))
+    assert (run.state, (await ledger.history(lease.run_id))[-1].actor) == ("pending", "w:1")

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TypeAlias
 
+import asyncpg
 import pytest
 
 from ledger import Ledger, Run, State
 from ledger.errors import DuplicateKey, InvalidValue, LeaseLost
+from tests.conftest import PROJECT
 from tests.integration.runs import claimed, superseded, types
+from tests.waiting import until
 
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 COUNT = 20
+LOCK = "SELECT FROM ledger.run_state WHERE run_id = $1 FOR UPDATE"
+BLOCKED = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+WAITING = f"SELECT count(*) {BLOCKED}"
+CANCEL = f"SELECT pg_cancel_backend(pid) {BLOCKED}"
 TRANSACTIONS = "SELECT count(DISTINCT txid) FROM ledger.event WHERE type = $1"
 
 
@@ -24,11 +33,13 @@ async def test_transitions_asked_for_at_once_share_transactions_and_each_gives_i
 
 
 async def test_submits_asked_for_at_once_share_transactions_and_each_gives_its_own_run(ledger: Ledger) -> None:
+    await ledger.submit("parse")  # the first of a kind goes alone
+
     runs = await asyncio.gather(*(ledger.submit("parse", n) for n in range(COUNT)))
 
     assert [run.input for run in runs] == list(range(COUNT))
     assert len({run.run_id for run in runs}) == COUNT
-    assert await ledger.pool.fetchval(TRANSACTIONS, "run.submitted") == 2
+    assert await ledger.pool.fetchval(TRANSACTIONS, "run.submitted") == 1 + 2
 
 
 async def test_a_late_worker_among_others_is_refused_alone(ledger: Ledger) -> None:
@@ -42,6 +53,58 @@ async def test_a_late_worker_among_others_is_refused_alone(ledger: Ledger) -> No
     assert [outcome.state for outcome in outcomes if isinstance(outcome, Run)] == [State.COMPLETED] * 3
     assert isinstance(outcomes[2], LeaseLost)
     assert (await types(ledger, zombie.run_id))[-1] == "write.refused"
+
+
+async def test_who_waits_for_a_lock_holds_up_nobody_else(ledger: Ledger, connection: Connection) -> None:
+    locked, *others = [await claimed(ledger) for _ in range(4)]
+
+    async with connection.transaction():
+        await connection.execute(LOCK, locked.run_id)
+        blocked = asyncio.create_task(ledger.transition(locked, "completed"))
+        await until(lambda: connection.fetchval(WAITING))
+        runs = await asyncio.wait_for(asyncio.gather(*(ledger.transition(lease, "completed") for lease in others)), 10)
+        assert not blocked.done()
+
+    assert {run.state for run in (*runs, await blocked)} == {State.COMPLETED}
+
+
+async def test_a_key_in_an_open_transaction_holds_up_only_who_asks_for_the_same_key(
+    ledger: Ledger, connection: Connection
+) -> None:
+    await ledger.submit("audit")
+    async with connection.transaction():
+        mine = await ledger.submit("order", 1, key="K", connection=connection)
+        same = asyncio.create_task(ledger.submit("order", 1, key="K"))
+        await until(lambda: connection.fetchval(WAITING))
+        for kind in ("audit", "new kind"):
+            await asyncio.wait_for(ledger.submit(kind), 10)
+        assert not same.done()
+
+    assert (await same).run_id == mine.run_id
+
+
+async def test_a_shared_statement_that_is_cancelled_is_made_again_one_by_one(ledger: Ledger, connection: Connection) -> None:
+    first, locked, *others = [await claimed(ledger) for _ in range(5)]
+
+    async with connection.transaction():
+        await connection.execute(LOCK, locked.run_id)
+        asked = [asyncio.create_task(ledger.transition(lease, "completed")) for lease in (first, *others, locked)]
+        await until(lambda: connection.fetchval(WAITING))
+        await connection.execute(CANCEL)
+        runs = await asyncio.wait_for(asyncio.gather(*asked[:-1]), 10)
+
+    assert {run.state for run in (*runs, await asked[-1])} == {State.COMPLETED}
+
+
+async def test_a_statement_carries_no_more_content_than_a_server_takes(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNFOLD_PAYLOAD_LIMIT_BYTES", "16777216")
+    async with Ledger.open(database, PROJECT) as ledger:
+        await ledger.submit("big")
+
+        runs = await asyncio.gather(*(ledger.submit("big", "x" * 7_000_000) for _ in range(5)))
+
+        assert len({run.run_id for run in runs}) == 5
+        assert await ledger.pool.fetchval(TRANSACTIONS, "run.submitted") == 1 + 3  # one at once, two, two
 
 
 async def test_a_submit_that_the_server_refuses_takes_none_of_the_others_with_it(ledger: Ledger) -> None:

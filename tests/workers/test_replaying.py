@@ -1,0 +1,345 @@
+"""What a handler made of an error, it makes of it again: every way in which a call can end is on record, and counted once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, Field, SecretStr, field_validator
+
+from ledger import Ledger, Run, State
+from ledger.events import NoteAdded, StepFailed, ToolFailed
+from ledger.lifecycle import HANDLER_FAILED, INPUT_REFUSED
+from tests.integration.runs import types
+from tests.waiting import until
+from tests.workers.working import done, ended, reached, working
+from workers import Backoff, BlockingContext, Context, Fail, handler
+from workers import StepFailed as StepError
+from workers import ToolFailed as ToolError
+
+AT_ONCE = Backoff(first=0, jitter=0)
+calls: Counter[str] = Counter()
+
+
+@pytest.fixture(autouse=True)
+def _fresh_calls() -> None:
+    calls.clear()
+
+
+async def never() -> None:
+    calls["never"] += 1
+    await asyncio.Event().wait()
+
+
+async def failed(ledger: Ledger, run: Run) -> list[tuple[str | None, Any]]:
+    """Give the recorded failures of a run's calls: name and what is said."""
+    history = await ledger.history(run.run_id)
+    found = [event for event in history if isinstance(event, StepFailed | ToolFailed)]
+    return [(event.name, event.error_detail["message"]) for event in found if isinstance(event.error_detail, dict)]
+
+
+# -- an attempt always comes to an ending ---------------------------------------------------------------------------------
+
+
+class Picky(BaseModel):
+    at: str
+
+    @field_validator("at")
+    @classmethod
+    def _check(cls, value: str) -> str:
+        raise KeyError(value)
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise TypeError
+
+
+@handler("picky")
+async def picky(ctx: Context, _: Picky) -> None:
+    raise AssertionError
+
+
+@handler("breaks", retry=AT_ONCE)
+async def breaks(ctx: Context, how: str) -> None:
+    if how == "mute":
+        raise Mute
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(1)
+
+
+async def test_whatever_a_validator_raises_is_a_refused_input(ledger: Ledger) -> None:
+    run = await done(ledger, picky, {"at": "z"})
+
+    assert (run.state, run.error_code) == (State.FAILED, INPUT_REFUSED)
+
+
+@pytest.mark.parametrize(("how", "name"), [("mute", "Mute"), ("cancel", "CancelledError")])
+async def test_an_attempt_that_breaks_in_an_odd_way_is_retried_and_ends(ledger: Ledger, how: str, name: str) -> None:
+    run = await done(ledger, breaks, how, max_attempts=2)
+
+    assert (run.state, run.error_code, run.error_detail["type"]) == (State.FAILED, HANDLER_FAILED, name)
+    assert (await types(ledger, run.run_id)).count("run.retried") == 1
+
+
+async def test_a_failure_keeps_its_code_when_its_detail_cannot_be_stored_and_has_one_when_none_is_given(ledger: Ledger) -> None:
+    @handler("codes")
+    async def codes(ctx: Context, how: str) -> Any:
+        return Fail("X-1", object()) if how == "detail" else Fail(None)  # type: ignore[arg-type]  # a mistake of the handler's
+
+    assert (await done(ledger, codes, "detail")).error_code == "X-1"
+    assert (await done(ledger, codes, "none")).error_code == HANDLER_FAILED
+
+
+# -- calls that end in an odd way ------------------------------------------------------------------------------------------
+
+
+@handler("gives-up", retry=AT_ONCE)
+async def gives_up(ctx: Context, call: str) -> str:
+    try:
+        async with asyncio.timeout(0.1):
+            await (ctx.step("a", never) if call == "step" else ctx.tool("a", never))
+    except TimeoutError:
+        said: str = await ctx.step("b", lambda: "went on")
+    if ctx.attempt == 1:
+        raise RuntimeError
+    return said
+
+
+@pytest.mark.parametrize("call", ["step", "tool"])
+async def test_a_call_that_the_handler_gave_up_is_given_up_again(ledger: Ledger, call: str) -> None:
+    run = await done(ledger, gives_up, call)
+
+    assert (run.state, run.output, run.attempt_count) == (State.COMPLETED, "went on", 2), run.error_detail
+    assert calls["never"] == 1
+    assert ("a", "the handler gave the call up") in await failed(ledger, run)
+
+
+class Order(BaseModel):
+    number: int = Field(alias="orderNumber")
+
+
+class Cat(BaseModel):
+    name: str
+
+
+class Dog(BaseModel):
+    name: str
+
+
+def order() -> Order:
+    return Order(orderNumber=7)
+
+
+def pet() -> Cat | Dog:
+    return Dog(name="Rex")
+
+
+def secret() -> SecretStr:
+    return SecretStr("s")
+
+
+def huge() -> str:
+    return "x" * 100_000
+
+
+def off() -> None:
+    raise asyncio.CancelledError
+
+
+@handler("odd-results", retry=AT_ONCE)
+async def odd_results(ctx: Context, call: str) -> list[str]:
+    said = []
+    for fn in (huge, pet, secret, off):
+        try:
+            await (ctx.step(fn.__name__, fn) if call == "step" else ctx.tool(fn.__name__, fn))
+        except StepError as error:
+            said.append(error.name)
+    found = await ctx.step("order", order)
+    assert found.number == 7
+    if ctx.attempt == 1:
+        raise RuntimeError
+    return said
+
+
+@pytest.mark.parametrize("call", ["step", "tool"])
+async def test_a_result_that_cannot_be_kept_as_it_is_is_a_failure_of_its_call(ledger: Ledger, call: str) -> None:
+    run = await done(ledger, odd_results, call)
+
+    assert (run.state, run.output) == (State.COMPLETED, ["huge", "pet", "secret", "off"]), run.error_detail
+    said = dict(await failed(ledger, run))
+    assert "limit" in said["huge"]
+    assert "comes back from its own JSON as something else" in said["pet"]
+    assert "comes back from its own JSON as something else" in said["secret"]
+
+
+@handler("plain-odd", retry=AT_ONCE)
+def plain_odd(ctx: BlockingContext) -> list[str]:
+    said = []
+    for name, fn in (("big", huge), ("raises", lambda: 1 / 0)):
+        try:
+            ctx.tool(name, fn)
+        except ToolError as error:
+            said.append(error.name)
+    ctx.step("after", lambda: None)
+    if ctx.attempt == 1:
+        raise RuntimeError
+    return said
+
+
+async def test_a_plain_handler_goes_on_from_such_failures_too(ledger: Ledger) -> None:
+    run = await done(ledger, plain_odd)
+
+    assert (run.state, run.output) == (State.COMPLETED, ["big", "raises"]), run.error_detail
+
+
+@handler("asks", retry=AT_ONCE)
+async def asks(ctx: Context) -> str:
+    def ask() -> None:
+        calls["ask"] += 1
+        raise ConnectionError("no route")
+
+    try:
+        await ctx.tool("outside", ask, park=True)
+    except ToolError as error:
+        said = error.error_type
+    await ctx.step("b", lambda: None)
+    if ctx.attempt == 1:
+        raise RuntimeError
+    return said
+
+
+async def test_asking_that_fails_is_the_answer_of_a_parked_tool(ledger: Ledger) -> None:
+    run = await done(ledger, asks)
+
+    assert (run.state, run.output, calls["ask"]) == (State.COMPLETED, "ConnectionError", 1), run.error_detail
+
+
+@handler("cannot-ask", retry=AT_ONCE)
+async def cannot_ask(ctx: Context) -> None:
+    try:
+        await ctx.approval("p", role="nobody has it")
+    except Exception:
+        await ctx.step("instead", lambda: None)
+
+
+async def test_a_call_that_cannot_be_asked_ends_the_attempt_even_if_the_handler_goes_on(ledger: Ledger) -> None:
+    run = await done(ledger, cannot_ask, max_attempts=1)
+
+    assert (run.state, run.error_detail["type"]) == (State.FAILED, "NobodyHasRole")
+    assert "step.completed" not in await types(ledger, run.run_id)
+
+
+@handler("beside-fails", retry=AT_ONCE)
+async def beside_fails(ctx: Context) -> str:
+    def flaky() -> str:
+        calls["flaky"] += 1
+        if calls["flaky"] == 1:
+            raise OSError
+        return "fine"
+
+    [found] = await asyncio.gather(ctx.step("a", flaky), return_exceptions=True)
+    said = await ctx.step("fallback" if isinstance(found, StepError) else "main", lambda: "kept")
+    if ctx.attempt == 1:
+        raise RuntimeError
+    return said
+
+
+async def test_a_failure_beside_that_the_handler_went_on_from_is_recalled(ledger: Ledger) -> None:
+    run = await done(ledger, beside_fails)
+
+    assert (run.state, run.output, calls["flaky"]) == (State.COMPLETED, "kept", 1), run.error_detail
+
+
+def threads(ctx: BlockingContext) -> list[str]:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(3) as pool:
+        return list(pool.map(lambda n: ctx.tool(f"t{n}", lambda: f"r{n}"), range(6)))
+
+
+async def test_tools_from_several_threads_take_turns(ledger: Ledger) -> None:
+    run = await done(ledger, handler("threads")(threads), max_attempts=1)
+
+    assert (run.state, run.output) == (State.COMPLETED, [f"r{n}" for n in range(6)]), run.error_detail
+
+
+# -- what was spent --------------------------------------------------------------------------------------------------------
+
+
+@handler("spends-first")
+async def spends_first(ctx: Context) -> int:
+    ctx.cost(1)
+    await ctx.step("a", lambda: 1)
+    await ctx.approval("go?")
+    return 1
+
+
+async def test_what_is_spent_before_the_first_call_is_counted_once(ledger: Ledger) -> None:
+    run = await ledger.submit("spends-first")
+    async with working(ledger, spends_first):
+        await reached(ledger, run, State.WAITING_APPROVAL)
+        await ledger.approve(run.run_id, actor="ann")
+        run = await ended(ledger, run)
+
+    assert (run.state, run.cost_usd) == (State.COMPLETED, Decimal(1))
+
+
+@handler("pays", retry=AT_ONCE)
+async def pays(ctx: Context) -> str:
+    ctx.cost(0.5)
+
+    async def pay() -> str:
+        ctx.cost(2)
+        calls["pay"] += 1
+        if calls["pay"] == 1:
+            await asyncio.Event().wait()
+        return "paid"
+
+    said: str = await ctx.tool("pay", pay)
+    if calls["late"] == 0:
+        calls["late"] += 1
+        raise RuntimeError
+    return said
+
+
+async def test_spending_of_an_attempt_that_is_stopped_in_a_tool_is_a_note_and_the_tool_is_asked_again(ledger: Ledger) -> None:
+    run = await ledger.submit("pays")
+    async with working(ledger, pays, grace=0):
+        await until(lambda: calls["pay"] == 1)
+    [note] = [event for event in await ledger.history(run.run_id) if isinstance(event, NoteAdded)]
+    async with working(ledger, pays):
+        run = await ended(ledger, run)
+
+    assert (note.name, note.cost_usd) == ("spent", Decimal("2.5"))
+    assert (run.state, run.output, calls["pay"]) == (State.COMPLETED, "paid", 2), run.error_detail
+    assert "step.failed" not in await types(ledger, run.run_id)
+
+
+@handler("refunds", retry=AT_ONCE)
+async def refunds(ctx: Context) -> str:
+    calls["refunds"] += 1
+    ctx.cost(-1)
+    return "done"
+
+
+async def test_a_cost_below_zero_is_the_handlers_error_and_the_history_says_so(ledger: Ledger) -> None:
+    run = await done(ledger, refunds, max_attempts=2)
+
+    assert (run.state, run.error_code, calls["refunds"]) == (State.FAILED, HANDLER_FAILED, 2)
+    assert "must be 0 or more" in run.error_detail["message"]
+
+
+@handler("default")
+async def default(ctx: Context, name: str = "nobody") -> str:
+    return name
+
+
+async def test_an_input_that_is_left_out_is_the_handlers_default(ledger: Ledger) -> None:
+    assert (await done(ledger, default)).output == "nobody"
+    assert (await done(ledger, default, "ann")).output == "ann"
