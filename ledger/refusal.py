@@ -26,7 +26,7 @@ from ledger.errors import (
     RunNotFound,
     VersionConflict,
 )
-from ledger.lifecycle import TERMINAL, State
+from ledger.lifecycle import EDGES, TERMINAL, State
 from ledger.run import Receipt
 
 MAX_TOTAL: Final = 999_999_999_999
@@ -138,6 +138,10 @@ def _no_such_edge(run_id: UUID, row: Mapping[str, Any], to_state: str) -> Ledger
     state, holds = row["state"], row["given_token"] is not None
     if state in TERMINAL:
         return IllegalTransition(run_id, state, to_state, "it has ended; submit a new run instead")
+    may_answer = state == State.WAITING_APPROVAL or (state == State.WAITING_TOOL and row["token"] is None)
+    if not holds and may_answer and row["available_at"] is None and to_state in EDGES[State(state)]:
+        reason = "the time for an answer is over; the reaper's next sweep ends the wait"
+        return IllegalTransition(run_id, state, to_state, reason)
     needs_lease = row["token"] is not None or (state == State.PENDING and to_state == State.RUNNING)
     if not holds and needs_lease:
         return LeaseRequired(run_id, state, to_state, row["worker_id"])

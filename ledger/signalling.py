@@ -40,12 +40,13 @@ async def send(ledger: Ledger, run_id: UUID, name: str, value: Any, *, actor: st
     wanted = wait_name(name)
     if key is not None and (first := await _first(ledger, run_id, name, value, key)) is not None:
         return first
+    too_late: int | None = None
     for attempt in range(1, TRIES + 1):
         run = await ledger.get(run_id)
         if run.state in TERMINAL:
             raise IllegalTransition(run_id, run.state, "signalled", "it has ended")
         try:
-            if run.state == State.WAITING_TOOL and run.is_parked and run.available_at is None:
+            if run.state == State.WAITING_TOOL and run.is_parked and run.available_at is None and run.version != too_late:
                 rows = await fetch(ledger.pool, _AWAITED, ledger.project_id, run_id)
                 if rows and _base(rows[0]["name"]) == wanted:
                     return await ledger.transition(
@@ -54,9 +55,11 @@ async def send(ledger: Ledger, run_id: UUID, name: str, value: Any, *, actor: st
             event = SignalReceived(name=name, value=value)
             await ledger.append(run_id, event, actor=actor, expected_version=run.version, key=key)
             return await ledger.get(run_id)
-        except (VersionConflict, IllegalTransition):
+        except (VersionConflict, IllegalTransition) as error:
             if attempt == TRIES:
                 raise
+            if isinstance(error, IllegalTransition):  # the wait's time is over: the value is kept for the next one
+                too_late = run.version
     raise AssertionError("unreachable")
 
 

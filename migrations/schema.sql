@@ -1599,6 +1599,8 @@ BEGIN
           AND ledger.legal(ledger.transition_type(s.state, c.state, c.error_code, c.token), s.state, c.state)
           -- A parked run that has its answer is claimable; a second answer would contradict the first.
           AND (s.state NOT IN ('waiting_tool', 'waiting_approval') OR s.available_at IS NULL)
+          -- An answer after the wait's end comes too late, whether or not a reaper has been here.
+          AND (c.token IS NOT NULL OR s.wait_until IS NULL OR s.wait_until > ledger.now())
           AND CASE WHEN s.state = 'waiting_approval' AND c.actor IS NOT NULL
             THEN ledger.may_not_decide(p_project, s.run_id, c.actor) IS NULL ELSE true END
           AND (c.expected IS NULL OR s.version = c.expected)

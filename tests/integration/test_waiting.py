@@ -257,9 +257,37 @@ async def test_an_approval_that_nobody_decides_in_time_ends_the_run_as_asked(
         await ledger.approve(lease.run_id, actor="late")
 
 
+@pytest.mark.parametrize("park", [False, True])
+async def test_a_decision_after_its_time_is_refused_and_noted_before_any_reaper_comes(ledger: Ledger, *, park: bool) -> None:
+    lease = await waiting(ledger, State.WAITING_APPROVAL, park=park, wait=TINY)
+    await passed(ledger, (await ledger.get(lease.run_id)).wait_until)
+
+    for decide in (ledger.approve, ledger.reject):
+        with pytest.raises(IllegalTransition, match="the time for an answer is over"):
+            await decide(lease.run_id, actor="late", reason="was away")
+
+    assert (await types(ledger, lease.run_id))[3:] == ["note.added", "note.added"]
+    (run,) = await ledger.reap()
+    assert (run.state, run.error_code) == (State.CANCELLED, DEADLINE_PASSED)
+
+
+async def test_an_answer_or_a_signal_after_the_waits_time_is_no_answer_and_a_signal_is_kept(ledger: Ledger) -> None:
+    lease = await waiting(ledger, State.WAITING_TOOL, park=True, wait=TINY, name="signal:paid")
+    await passed(ledger, (await ledger.get(lease.run_id)).wait_until)
+
+    with pytest.raises(IllegalTransition, match="the time for an answer is over"):
+        await ledger.transition(lease.run_id, State.RUNNING, output=1)
+    run = await ledger.signal(lease.run_id, "paid", 2)
+
+    assert (run.state, run.available_at) == (State.WAITING_TOOL, None)
+    assert (await types(ledger, lease.run_id))[3:] == ["signal.received"]
+    (run,) = await ledger.reap()
+    assert run.available_at is not None
+
+
 async def test_a_decision_in_time_takes_the_deadline_away(ledger: Ledger) -> None:
     lease = await claimed(ledger)
-    run = await ledger.transition(lease, State.WAITING_APPROVAL, park=True, wait=0.2)
+    run = await ledger.transition(lease, State.WAITING_APPROVAL, park=True, wait=2)
     await ledger.approve(lease.run_id, actor="ann")
     await passed(ledger, run.wait_until)
 
