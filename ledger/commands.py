@@ -14,6 +14,7 @@ from ledger.content import (
     check_cost,
     check_duration,
     check_int,
+    check_reason,
     check_run_id,
     check_text,
     encode_payload,
@@ -92,7 +93,7 @@ class Transition:
         state = check_state(self.to_state)
         if self.park or self.wait is not None or self.wait_outcome is not State.CANCELLED:
             self._check_waiting(state)
-        content = {"error_detail": self.error_detail, "output": self.output, "reason": self.reason}
+        content = {"error_detail": self.error_detail, "output": self.output, "reason": check_reason(self.reason)}
         if self.content:
             content.update(_allowed_content(state, self.content))
         return (

@@ -158,6 +158,13 @@ def check_text(name: str, value: object, *, limit: int = MAX_TEXT) -> str:
     return value
 
 
+def check_reason(value: object) -> str | None:
+    """Give a reason back; raise InvalidValue for what is no text. What it says is content, limited as such."""
+    if value is not None and not isinstance(value, str):
+        raise InvalidValue("reason", value, "must be text")
+    return value
+
+
 def check_int(name: str, value: object, *, least: int, most: int = MAX_INT) -> int:
     """Give a whole number back; raise InvalidValue unless it is within the limits."""
     if isinstance(value, bool) or not isinstance(value, int):
@@ -184,8 +191,8 @@ def check_cost(name: str, value: object) -> Decimal:
 
 def check_duration(name: str, value: object, *, positive: bool = False) -> timedelta:
     """Give a duration in seconds or as a timedelta back as a timedelta; raise InvalidValue outside 0 to ten years."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        value = timedelta(seconds=value) if abs(value) <= MAX_DURATION.total_seconds() else value
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_DURATION.total_seconds():  # no NaN
+        value = timedelta(seconds=value)
     if not isinstance(value, timedelta):
         raise InvalidValue(name, value, f"must be seconds or a timedelta, at most {MAX_DURATION.days} days")
     if value < timedelta(0) or value > MAX_DURATION or (positive and not value):

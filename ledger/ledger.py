@@ -11,9 +11,9 @@ from uuid import UUID
 from ledger import calls, kinds, log, names, schedules, signalling
 from ledger.approving import refused_decision
 from ledger.commands import Submit, Target, columns, event_row
-from ledger.content import check_int, check_run_id, check_text, encode_payload
+from ledger.content import check_int, check_reason, check_run_id, check_text, encode_payload
 from ledger.database import Connection, Pool, fetch
-from ledger.errors import DecisionRefused, DuplicateKey, IllegalTransition, LedgerError, VersionConflict
+from ledger.errors import DecisionRefused, DuplicateKey, IllegalTransition, InvalidValue, LedgerError, VersionConflict
 from ledger.events import Event
 from ledger.kinds import Kind, KindEvent, Kinds
 from ledger.leasing import Leasing
@@ -116,7 +116,7 @@ class Ledger(Leasing):
 
         Raises as `submit` does.
         """
-        given = [command if isinstance(command, Submit) else Submit(**command) for command in commands]
+        given = [command if isinstance(command, Submit) else _submit(command) for command in commands]
         if not given:
             return []
         limit = self.settings.payload_limit_bytes
@@ -154,7 +154,7 @@ class Ledger(Leasing):
         Raises RunNotFound, or IllegalTransition when the run has ended.
         """
         wanted = check_run_id(run_id)
-        body = encode_payload({"reason": reason}, self.settings.payload_limit_bytes)
+        body = encode_payload({"reason": check_reason(reason)}, self.settings.payload_limit_bytes)
         who = check_text("actor", actor if actor is not None else self.actor)
         rows = await fetch(self.pool, calls.CANCEL, self.project_id, who, [wanted], body)
         if not rows:
@@ -298,6 +298,13 @@ class Ledger(Leasing):
 
     async def _send_submits(self, rows: Sequence[Row], connection: Connection | None = None) -> Sequence[Mapping[str, Any]]:
         return await fetch(connection or self.pool, calls.SUBMIT_ONE, self.project_id, self.actor, *columns(rows))
+
+
+def _submit(facts: Mapping[str, Any]) -> Submit:
+    try:
+        return Submit(**facts)
+    except TypeError as error:
+        raise InvalidValue("command", facts, f"must be a Submit or what it takes: {error}") from None
 
 
 def _log_answered(logger: Any, row: Mapping[str, Any]) -> None:

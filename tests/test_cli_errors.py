@@ -181,6 +181,13 @@ def test_an_actor_and_a_reason_are_checked(cli: Cli) -> None:
     assert events_in(cli) == 1
 
 
+def test_the_demo_takes_no_other_database(cli: Cli) -> None:
+    failed = cli.fails(exits.USAGE, "demo")  # which is given the test's own --url
+
+    assert "--url" in failed.err
+    assert "leave it out" in failed.err
+
+
 def test_settings_that_contradict_each_other_are_an_error(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNFOLD_LEASE_TTL_SECONDS", "1")
 

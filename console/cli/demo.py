@@ -11,7 +11,13 @@ from console.cli.session import Session
 def demo(session: Session) -> int:
     """See the ledger at work: workers, a crash, an approval, and the proof."""
     from console.demo.main import run
+    from ledger.errors import InvalidValue
 
+    for option, value in (("--url", session.url), ("--project", session.project)):
+        if value is not None:
+            raise InvalidValue(
+                option, value, "is not for the demo, which brings a database and a project of its own: leave it out"
+            )
     return int(run(json=session.as_json))
 
 

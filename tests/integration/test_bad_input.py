@@ -409,6 +409,22 @@ def test_every_error_is_a_ledger_error() -> None:
     assert all(issubclass(error, LedgerError) for error in own)
 
 
+async def test_what_is_no_command_no_reason_and_no_duration_is_named(ledger: Ledger) -> None:
+    lease = await claimed(ledger)
+
+    mistakes: list[Any] = [{"kind": "k", "bogus": 1}, 5, {}]
+    for mistake in mistakes:
+        with pytest.raises(InvalidValue, match="command"):
+            await ledger.submit_many([mistake])
+    with pytest.raises(InvalidValue, match="reason"):
+        await ledger.transition(lease, "cancelled", reason=5)
+    with pytest.raises(InvalidValue, match="reason"):
+        await ledger.cancel(lease.run_id, reason={"why": 1})  # type: ignore[arg-type]  # what is tested
+    for delay in (10**400, float("nan"), float("inf"), -1):
+        with pytest.raises(InvalidValue, match="delay"):
+            await ledger.submit("parse", delay=delay)
+
+
 async def test_an_empty_home_is_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNFOLD_HOME", "")
 
