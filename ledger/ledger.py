@@ -17,7 +17,7 @@ from ledger.errors import DecisionRefused, DuplicateKey, IllegalTransition, Inva
 from ledger.events import Event
 from ledger.kinds import Kind, KindEvent, Kinds
 from ledger.leasing import Leasing
-from ledger.lifecycle import LEASE_EXPIRED, State
+from ledger.lifecycle import AFTER_TERMINAL, LEASE_EXPIRED, State
 from ledger.opening import opened
 from ledger.reading import Runs
 from ledger.refusal import refusal, unless_raced
@@ -136,11 +136,15 @@ class Ledger(Leasing):
 
     async def _decide(self, run_id: UUID | str, state: State, actor: str, reason: str | None, facts: dict[str, Any]) -> Run:
         run = await self.get(run_id)
-        facts.setdefault("expected_version", run.version if run.is_parked else None)
+        given = {"expected_version": run.version if run.is_parked else None, **facts}
         try:
             if run.state == State.WAITING_APPROVAL:
-                return await self.transition(run.run_id, state, actor=actor, reason=reason, **facts)
+                return await self.transition(run.run_id, state, actor=actor, reason=reason, **given)
         except (IllegalTransition, VersionConflict, DecisionRefused) as error:
+            if isinstance(error, VersionConflict) and "expected_version" not in facts:
+                since = await self.history(run.run_id, after=run.version)
+                if all(event.type in AFTER_TERMINAL for event in since):  # remarks only: it is the same approval
+                    return await self._decide(run_id, state, actor, reason, facts)
             refused: LedgerError = error
         else:
             refused = IllegalTransition(run.run_id, run.state, state, "it waits for no approval")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from ledger import Ledger, State
+from ledger import Ledger, Run, State
 from ledger.errors import AttemptsExhausted, IllegalTransition, LeaseLost, LedgerError, VersionConflict
 from ledger.events import (
     ApprovalExpired,
@@ -255,6 +256,26 @@ async def test_an_approval_that_nobody_decides_in_time_ends_the_run_as_asked(
     assert (event.actor, event.compensates) == ("reaper", None if park else lease.token)
     with pytest.raises(LedgerError):
         await ledger.approve(lease.run_id, actor="late")
+
+
+async def test_a_remark_that_comes_between_reading_and_deciding_does_not_stand_in_the_way(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = await waiting(ledger, State.WAITING_APPROVAL, park=True)
+    read = ledger.get
+    remarks = iter(("one", "two"))
+
+    async def and_somebody_remarks(run_id: UUID | str) -> Run:
+        run = await read(run_id)
+        for text in remarks:
+            await ledger.append(run.run_id, NoteAdded(text=text))
+            break
+        return run
+
+    monkeypatch.setattr(ledger, "get", and_somebody_remarks)
+    await ledger.approve(lease.run_id, actor="ann")
+
+    assert (await types(ledger, lease.run_id))[3:] == ["note.added", "note.added", "approval.granted"]
 
 
 @pytest.mark.parametrize("park", [False, True])
