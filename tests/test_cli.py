@@ -644,7 +644,7 @@ def test_times_are_written_in_utc_with_milliseconds() -> None:
     assert jsonable(instant) == "2026-01-31T13:30:00.123456Z"
 
 
-def test_the_demo_is_called_with_the_wish_for_json(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_is_called_with_the_wish_for_json(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
     from types import ModuleType
 
@@ -658,7 +658,7 @@ def test_the_demo_is_called_with_the_wish_for_json(cli: Cli, monkeypatch: pytest
     double.__dict__["run"] = run
     monkeypatch.setitem(sys.modules, "console.demo.main", double)
 
-    cli.ok("demo", "--json")
-    cli.ok("demo")
+    assert main(["demo", "--json"]) == exits.OK
+    assert main(["demo"]) == exits.OK
 
     assert asked == [True, False]
