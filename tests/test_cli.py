@@ -660,5 +660,6 @@ def test_the_demo_is_called_with_the_wish_for_json(monkeypatch: pytest.MonkeyPat
 
     assert main(["demo", "--json"]) == exits.OK
     assert main(["demo"]) == exits.OK
+    structlog.reset_defaults()
 
     assert asked == [True, False]
