@@ -155,6 +155,7 @@ class Soak:
         """Stop the faults, and wait until every run has ended."""
         self.proxy.delay = 0
         self._frozen = dict.fromkeys(self._frozen, 0.0)
+        self._man()  # also when nothing is open: who is frozen does not hear that it should end
         deadline = time.monotonic() + SETTLE_SECONDS
         while open_runs := await self._open():
             assert time.monotonic() < deadline, f"still open: {open_runs}"

@@ -31,8 +31,11 @@ async def serve(
     Raises LedgerError when no waiting would help: a login that is refused, a schema that is missing.
     """
     worker: Worker | None = None
+    stopped = False
 
     def stop() -> None:
+        nonlocal stopped
+        stopped = True
         if worker is not None:
             worker.stop()
         else:
@@ -42,7 +45,7 @@ async def serve(
         waiting = asyncio.create_task(when_it_answers(opening, stack))
         with _hearing(stop, until_input_closes=until_input_closes):
             await asyncio.wait({waiting})
-            if waiting.cancelled():
+            if waiting.cancelled() or (stopped and not waiting.exception()):  # the signal may come when it has just answered
                 return
             worker = make(waiting.result())
             ready(worker)

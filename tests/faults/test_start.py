@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,8 +20,9 @@ from tests.test_cli_process import run as runfold
 from tests.waiting import until
 from tests.workers.tasks import double
 from tests.workers.working import ended, working
-from workers import duties
+from workers import Worker, duties
 from workers.reaper import Reaper
+from workers.serving import serve
 
 
 async def test_a_worker_that_starts_before_its_database_waits_and_says_so(
@@ -44,6 +48,19 @@ async def test_a_worker_that_waits_for_its_database_ends_when_it_is_told_to(tmp_
         await until(lambda: said(log, names.WAITING_FOR_DATABASE), 20)
         patient.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(patient.wait, 20) == exits.OK
+
+
+@pytest.mark.parametrize("steps", range(4))
+async def test_a_worker_that_is_told_to_end_just_as_its_database_answers_ends(ledger: Ledger, steps: int) -> None:
+    @asynccontextmanager
+    async def answering() -> AsyncIterator[Ledger]:
+        os.kill(os.getpid(), signal.SIGTERM)  # is heard two steps of the loop later: before, at or after the answer
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        yield ledger
+
+    async with asyncio.timeout(20):
+        await serve(answering, lambda opened: Worker(opened, [double], grace=1), lambda _: None)
 
 
 @pytest.mark.parametrize(("wrong", "processes"), [("login", "1"), ("database", "2"), ("schema", "1")])
