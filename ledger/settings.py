@@ -26,6 +26,8 @@ class Settings(BaseSettings):
     """Who submits, cancels and decides, unless a call says otherwise; none means the login name."""
     lease_ttl_seconds: float = Field(default=60, gt=0, le=86_400)
     heartbeat_seconds: float = Field(default=15, gt=0, le=86_400)
+    held_sleep_seconds: float | None = Field(default=None, ge=0, le=86_400)
+    """A handler's sleep up to this long holds its run, a longer one gives it back; none means RUNFOLD_HEARTBEAT_SECONDS."""
     reaper_seconds: float = Field(default=60, gt=0, le=86_400)
     poll_seconds: float = Field(default=1, gt=0, le=3_600)
     """How often an idle worker looks for work that nobody told it of."""
@@ -55,6 +57,11 @@ class Settings(BaseSettings):
                 "lower RUNFOLD_HEARTBEAT_SECONDS or raise RUNFOLD_LEASE_TTL_SECONDS"
             )
         return self
+
+    @property
+    def longest_held_sleep(self) -> float:
+        """How many seconds of sleep a run is held through."""
+        return self.heartbeat_seconds if self.held_sleep_seconds is None else self.held_sleep_seconds
 
     @classmethod
     def load(cls) -> Self:

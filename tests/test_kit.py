@@ -54,6 +54,36 @@ def test_a_story_with_a_crash_a_sleep_and_an_approval(runfold):
     runfold.run(story)
 
 
+@handler("report", cron="0 4 * * *")
+async def report(ctx: Context) -> str:
+    await ctx.sleep(5)
+    return "sent"
+
+
+def test_a_schedule_is_due_when_time_was_moved_past_it(runfold):
+    async def story(kit):
+        assert await kit.run_until_idle(report) == []
+        for day in (1, 2):
+            await kit.move_time(timedelta(days=1))
+            [asleep] = await kit.run_until_idle(report)
+            assert asleep.state == "pending"
+            await kit.move_time(5)
+            assert await kit.run_until_idle(report) == []
+            assert [run.output for run in await kit.ledger.list()] == ["sent"] * day
+
+    runfold.run(story)
+
+
+def test_runs_of_a_paused_kind_wait(runfold):
+    async def story(kit):
+        run = await kit.ledger.submit("report")
+        await kit.ledger.pause("report", actor="ann", reason="not today")
+        [waiting] = await kit.run_until_idle(report, seconds=10)
+        assert (waiting.run_id, waiting.state) == (run.run_id, "pending")
+
+    runfold.run(story)
+
+
 def test_a_lease_can_be_lost(runfold):
     async def story(kit):
         run = await kit.ledger.submit("order", 5)
@@ -119,7 +149,7 @@ def inner(project: Path, **environment: str) -> subprocess.CompletedProcess[str]
 def test_a_users_stories_pass(project: Path) -> None:
     done = inner(project)
 
-    assert "6 passed" in done.stdout, done.stdout + done.stderr
+    assert "8 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_the_story_in_the_documents_passes(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from ledger.run import Receipt
 from ledger.settings import Settings
 from workers.children import sweep
 from workers.handlers import Source
+from workers.scheduler import Scheduler
 from workers.worker import Worker
 
 T = TypeVar("T")
@@ -42,8 +43,10 @@ MARK: Final = "runfold test kit"
 LOOK_SECONDS: Final = 0.02
 _FAST: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
 _STANDING: Final = """
-SELECT count(*) FILTER (WHERE s.token IS NOT NULL) AS held, count(*) FILTER (WHERE s.available_at <= ledger.now()) AS claimable
-FROM ledger.run_state AS s WHERE s.project_id = $1 AND s.kind = ANY ($2) AND s.completed_at IS NULL
+SELECT count(*) FILTER (WHERE s.token IS NOT NULL) AS held,
+  count(*) FILTER (WHERE s.available_at <= ledger.now() AND k.paused IS NOT TRUE) AS claimable
+FROM ledger.run_state AS s LEFT JOIN ledger.kind_state AS k ON (k.project_id, k.kind) = (s.project_id, s.kind)
+WHERE s.project_id = $1 AND s.kind = ANY ($2) AND s.completed_at IS NULL
 """
 _LEFT: Final = "SELECT greatest($1 - ledger.now(), '0')"
 _HELD: Final = """
@@ -94,11 +97,13 @@ class Kit:
     async def run_until_idle(self, handlers: Source, *, seconds: float = 30) -> list[Run]:
         """Do every run of these handlers that can be done now; give those that have not ended: they wait for time or people.
 
-        Fails with TimeoutError after `seconds`, naming the runs that are still at work.
+        Runs of a paused kind wait, too. Schedules are asked for the runs that are due; a handler's cron is one from the first
+        time that it is given here. Fails with TimeoutError after `seconds`, naming the runs that are still at work.
         """
         ledger = _Crashing(self, self._crash_after)
-        worker = Worker(ledger, handlers, poll=LOOK_SECONDS, grace=seconds, reap=False, listen=False)
-        await self._due()
+        worker = Worker(ledger, handlers, poll=LOOK_SECONDS, grace=seconds, reap=False, schedule=False, listen=False)
+        scheduler = Scheduler(ledger, worker.handlers.values())
+        await self._due(scheduler)
         working = asyncio.create_task(worker.run())
         deadline = time.monotonic() + seconds
         try:
@@ -111,7 +116,7 @@ class Kit:
                 if ledger.crashed is not None:
                     crashed, ledger.crashed = ledger.crashed, None
                     await self.lose_lease(crashed)
-                await self._due()
+                await self._due(scheduler)
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
             worker.stop()
@@ -121,10 +126,11 @@ class Kit:
             raise InvalidValue("crash_after", missed, "is no step that a handler recorded in this run_until_idle")
         return await self._open(worker.kinds)
 
-    async def _due(self) -> None:
-        """Do what reapers do: end what is overdue, answer for children that ended."""
+    async def _due(self, scheduler: Scheduler) -> None:
+        """Do what duties do: end what is overdue, answer for children that ended, ask for what schedules are due for."""
         await self.ledger.reap()
         await sweep(self.ledger)
+        await scheduler.tick()
 
     def crash_after(self, step: str) -> None:
         """Have the next `run_until_idle` lose the attempt that records this step, right after it, as if its worker had died.
@@ -190,7 +196,8 @@ class _Crashing(Ledger):
 
     def __init__(self, kit: Kit, step: str | None) -> None:
         real = kit.ledger
-        super().__init__(real.pool, real.project_id, real.settings, real.url)
+        settings = real.settings.model_copy(update={"held_sleep_seconds": 0})  # no sleep takes real time: time is moved
+        super().__init__(real.pool, real.project_id, settings, real.url)
         self._kit, self._step = kit, step
         self.crashed: UUID | None = None
 

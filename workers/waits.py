@@ -44,7 +44,7 @@ class Waits:
             return  # what came after it is recorded, so it is over
         else:
             seconds = await self._left(called.recorded.asked.recorded_at, called.output["seconds"])
-        if seconds > self._ledger.settings.heartbeat_seconds and not called.beside:
+        if seconds > self._ledger.settings.longest_held_sleep and not called.beside:
             journal.ending = Asleep(seconds)
             raise journal.ending
         end = asyncio.get_running_loop().time() + seconds
