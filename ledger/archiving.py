@@ -21,7 +21,7 @@ import asyncpg
 from ledger import log, names
 from ledger.archive import Archive, detached
 from ledger.archive_file import EVENT, ROWS_A_GROUP, Writer, check_file, digest, pages, put_in_place
-from ledger.content import check_text
+from ledger.content import check_actor, check_text
 from ledger.database import FAILURES, Pool, fetch, translated
 from ledger.errors import ArchiveRefused, ArchiveUnusable, RunNotFound
 from ledger.month import bounds, check_month, month_of, start_of, table_of
@@ -214,7 +214,7 @@ async def history(pool: Pool, month: str | None = None) -> list[Mapping[str, Any
 
 def _check(month: str, actor: str, reason: str | None) -> None:
     check_month(month)
-    check_text("actor", actor)
+    check_actor(actor)
     if reason is not None:
         check_text("reason", reason, limit=2_000)
 

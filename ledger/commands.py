@@ -118,8 +118,14 @@ class Transition:
             raise InvalidValue("park", self.park, f"only a waiting run can be parked, not one that becomes {state}")
         if self.wait is not None and state != State.WAITING_APPROVAL and not (state == State.WAITING_TOOL and self.park):
             raise InvalidValue("wait", self.wait, "only an approval, or a tool whose answer the run is parked for, may be late")
-        if self.wait_outcome not in _WAIT_OUTCOMES:
-            raise InvalidValue("wait_outcome", self.wait_outcome, "must be cancelled or timeout")
+        check_wait_outcome("wait_outcome", self.wait_outcome)
+
+
+def check_wait_outcome(name: str, value: State | str) -> State | str:
+    """Give back what becomes of a run that nobody decides on in time; raise InvalidValue for anything else."""
+    if value not in _WAIT_OUTCOMES:
+        raise InvalidValue(name, value, "must be cancelled or timeout")
+    return value
 
 
 _STATES: Final = {state.value: state for state in State}

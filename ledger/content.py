@@ -158,6 +158,14 @@ def check_text(name: str, value: object, *, limit: int = MAX_TEXT) -> str:
     return value
 
 
+def check_actor(value: object, name: str = "actor") -> str:
+    """Give who somebody is back; raise InvalidValue also for blanks around it, which would make one person look like two."""
+    actor = check_text(name, value)
+    if actor != actor.strip():
+        raise InvalidValue(name, value, "must not begin or end with a blank")
+    return actor
+
+
 def check_reason(value: object) -> str | None:
     """Give a reason back; raise InvalidValue for what is no text. What it says is content, limited as such."""
     if value is not None and not isinstance(value, str):
@@ -191,14 +199,15 @@ def check_cost(name: str, value: object) -> Decimal:
 
 def check_duration(name: str, value: object, *, positive: bool = False) -> timedelta:
     """Give a duration in seconds or as a timedelta back as a timedelta; raise InvalidValue outside 0 to ten years."""
+    duration = value
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_DURATION.total_seconds():  # no NaN
-        value = timedelta(seconds=value)
-    if not isinstance(value, timedelta):
+        duration = timedelta(seconds=value)
+    if not isinstance(duration, timedelta):
         raise InvalidValue(name, value, f"must be seconds or a timedelta, at most {MAX_DURATION.days} days")
-    if value < timedelta(0) or value > MAX_DURATION or (positive and not value):
+    if duration < timedelta(0) or duration > MAX_DURATION or (positive and not duration):
         least = "more than 0" if positive else "0 or more"
         raise InvalidValue(name, value, f"must be {least} and at most {MAX_DURATION.days} days")
-    return value
+    return duration
 
 
 def check_run_id(value: object) -> UUID:

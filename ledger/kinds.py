@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeAlias
 
-from ledger.content import check_int, check_text
+from ledger.content import check_actor, check_int, check_text
 from ledger.database import Pool, fetch
 
 MAX_REASON: Final = 2_000
@@ -60,7 +60,7 @@ async def change(
 ) -> Kind:
     """Append one event to a kind and give the kind after it; raises InvalidValue."""
     check_text("kind", kind)
-    check_text("actor", actor)
+    check_actor(actor)
     if max_running is not None:
         check_int("max_running", max_running, least=1)
     if reason is not None:

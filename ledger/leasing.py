@@ -11,7 +11,7 @@ from uuid import UUID
 from ledger import calls, log, names
 from ledger.claiming import Marks
 from ledger.commands import Target, Transition, check_distinct, check_kinds, columns, identify
-from ledger.content import check_duration, check_int, check_text, decode_payload, encode_payload
+from ledger.content import check_actor, check_duration, check_int, check_text, decode_payload, encode_payload
 from ledger.database import Pool, fetch
 from ledger.errors import LedgerError
 from ledger.identity import default_actor
@@ -203,7 +203,7 @@ class Leasing(Reader):
 
     def _actor(self, run: Target, actor: str | None) -> str:
         if actor is not None:
-            return check_text("actor", actor)
+            return check_actor(actor)
         return check_text("worker_id", run.worker_id) if isinstance(run, Lease) else self.actor
 
     def _decider(self, run: Target, actor: str | None) -> str | None:

@@ -11,7 +11,7 @@ from uuid import UUID
 from ledger import calls, kinds, log, names, schedules, signalling
 from ledger.approving import refused_decision
 from ledger.commands import Submit, Target, columns, event_row
-from ledger.content import check_int, check_reason, check_run_id, check_text, encode_payload
+from ledger.content import check_actor, check_int, check_reason, check_run_id, check_text, encode_payload
 from ledger.database import Connection, Pool, fetch
 from ledger.errors import DecisionRefused, DuplicateKey, IllegalTransition, InvalidValue, LedgerError, VersionConflict
 from ledger.events import Event
@@ -159,7 +159,7 @@ class Ledger(Leasing):
         """
         wanted = check_run_id(run_id)
         body = encode_payload({"reason": check_reason(reason)}, self.settings.payload_limit_bytes)
-        who = check_text("actor", actor if actor is not None else self.actor)
+        who = check_actor(actor if actor is not None else self.actor)
         rows = await fetch(self.pool, calls.CANCEL, self.project_id, who, [wanted], body)
         if not rows:
             found = await self._refusals.look(who, "cancel", [(wanted, None)])

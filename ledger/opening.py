@@ -28,7 +28,8 @@ class Database:
     embedded: bool
 
     async def require_project(self, project_id: str, *, create: bool) -> None:
-        """Raise UnknownProject unless the project exists or may be made."""
+        """Raise UnknownProject unless the project exists or may be made, InvalidValue for a name that cannot be one."""
+        self._check(project_id)
         if create or (self.embedded and project_id == DEFAULT_PROJECT):
             await self.create_project(project_id)
         elif not await fetch(self.pool, "SELECT 1 FROM ledger.project WHERE project_id = $1", project_id):
@@ -36,18 +37,22 @@ class Database:
 
     async def create_project(self, project_id: str) -> bool:
         """Make a project; give whether it is new. Raises InvalidValue for a name that cannot be one."""
-        if not _PROJECT.fullmatch(project_id):
-            raise InvalidValue(
-                "project",
-                project_id,
-                "use 1 to 63 lower-case letters, digits, - and _, starting with a letter or digit",
-            )
+        self._check(project_id)
         made = await fetch(
             self.pool,
             "INSERT INTO ledger.project (project_id) VALUES ($1) ON CONFLICT DO NOTHING RETURNING 1",
             project_id,
         )
         return bool(made)
+
+    @staticmethod
+    def _check(project_id: str) -> None:
+        if not _PROJECT.fullmatch(project_id):
+            raise InvalidValue(
+                "project",
+                project_id,
+                "use 1 to 63 lower-case letters, digits, - and _, starting with a letter or digit",
+            )
 
     async def projects(self) -> list[str]:
         """Name every project."""

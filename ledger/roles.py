@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from ledger.content import check_text
+from ledger.content import check_actor, check_text
 from ledger.database import Pool, fetch
 from ledger.errors import NobodyHasRole, RoleNotHeld
 
@@ -70,8 +70,9 @@ async def require_member(pool: Pool, project_id: str, role: str) -> None:
 
 
 async def _change(pool: Pool, project_id: str, type_: str, role: str, member: str, *, actor: str, reason: str | None) -> bool:
-    for name, value in (("role", role), ("member", member), ("actor", actor)):
-        check_text(name, value)
+    check_text("role", role)
+    check_actor(member, "member")
+    check_actor(actor)
     if reason is not None:
         check_text("reason", reason, limit=MAX_REASON)
     return bool(await fetch(pool, _CHANGE, project_id, type_, role, member, actor, reason))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from ledger.content import check_text, decode_payload, encode_payload
+from ledger.content import check_actor, check_text, decode_payload, encode_payload
 from ledger.cron import check_cron, latest_due, next_due
 from ledger.database import fetch
 from ledger.errors import DuplicateKey
@@ -64,7 +64,7 @@ async def put(ledger: Ledger, name: str, kind: str, given: Any, *, cron: str, ti
     """Make a schedule or change the one of this name; see `Ledger.schedule`."""
     check_text("name", name, limit=MAX_NAME)
     check_text("kind", kind)
-    check_text("actor", actor)
+    check_actor(actor)
     check_cron(cron, timezone)
     body = encode_payload({"input": given}, ledger.settings.payload_limit_bytes)
     [clock] = await fetch(ledger.pool, _NOW)

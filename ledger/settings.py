@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ledger.errors import ConfigurationError
+from ledger.content import check_actor
+from ledger.errors import ConfigurationError, InvalidValue
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+MAX_SHOWN: Final = 100
 
 
 class Settings(BaseSettings):
@@ -22,7 +28,7 @@ class Settings(BaseSettings):
     """Where the embedded PostgreSQL keeps its data."""
     env: Literal["development", "production"] = "development"
     project: str = "default"
-    actor: str | None = Field(default=None, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
+    actor: str | None = None
     """Who submits, cancels and decides, unless a call says otherwise; none means the login name."""
     lease_ttl_seconds: float = Field(default=60, gt=0, le=86_400)
     heartbeat_seconds: float = Field(default=15, gt=0, le=86_400)
@@ -49,6 +55,14 @@ class Settings(BaseSettings):
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
 
+    @field_validator("actor")
+    @classmethod
+    def _is_an_actor(cls, value: str | None) -> str | None:
+        try:
+            return None if value is None else check_actor(value)
+        except InvalidValue as error:
+            raise ValueError(error.remedy) from error
+
     @model_validator(mode="after")
     def _three_beats_fit_in_a_lease(self) -> Self:
         if self.heartbeat_seconds * 3 > self.lease_ttl_seconds:
@@ -69,7 +83,13 @@ class Settings(BaseSettings):
         try:
             return cls()
         except ValidationError as error:
-            problems = "; ".join(
-                f"{'RUNFOLD_' + str(e['loc'][0]).upper() + ': ' if e['loc'] else ''}{e['msg']}" for e in error.errors()
-            )
-            raise ConfigurationError(problems) from None
+            raise ConfigurationError("; ".join(map(_problem, error.errors()))) from None
+
+
+def _problem(found: ErrorDetails) -> str:
+    said = found["msg"].removeprefix("Value error, ")
+    if not found["loc"]:
+        return said
+    name = str(found["loc"][0])
+    given = "" if name == "url" else f" {str(found['input'])[:MAX_SHOWN]!r}"  # a URL may hold a password
+    return f"RUNFOLD_{name.upper()}{given}: {said}"

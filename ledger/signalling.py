@@ -7,7 +7,7 @@ from uuid import UUID
 
 from ledger.content import check_text
 from ledger.database import fetch
-from ledger.errors import DuplicateKey, IllegalTransition, VersionConflict
+from ledger.errors import DuplicateKey, IllegalTransition, InvalidValue, VersionConflict
 from ledger.events import Event, SignalReceived, ToolCompleted, ToolRequested
 from ledger.lifecycle import TERMINAL, State
 
@@ -29,7 +29,9 @@ _EARLIER: Final = "SELECT run_id, version FROM ledger.command WHERE project_id =
 
 def wait_name(name: str) -> str:
     """Name the wait for a signal; raises InvalidValue."""
-    return PREFIX + check_text("name of a signal", name, limit=MAX_NAME)
+    if "#" in check_text("name of a signal", name, limit=MAX_NAME):
+        raise InvalidValue("name of a signal", name, "must not contain #, which counts the waits of one name")
+    return PREFIX + name
 
 
 async def send(ledger: Ledger, run_id: UUID, name: str, value: Any, *, actor: str | None, key: str | None) -> Run:

@@ -90,6 +90,7 @@ def test_they_are_scraped_over_http_until_it_is_told_to_stop(cli: Cli) -> None:
             assert scraped(answer.read().decode())[("runfold_up",)] == 1
         port = url.rsplit(":", 1)[1].split("/")[0]
         assert "give another --port" in cli.fails(exits.ERROR, "metrics", "--port", port).err
+        assert "give another --host" in cli.fails(exits.ERROR, "metrics", "--host", "no.such.host.invalid").err
         serving.send_signal(signal.SIGTERM)
         assert serving.wait(30) == 0
 

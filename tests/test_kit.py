@@ -165,3 +165,9 @@ def test_it_is_refused_in_production(project: Path) -> None:
 
     assert done.returncode != 0
     assert "refused where RUNFOLD_ENV=production" in done.stdout
+
+
+def test_a_server_that_cannot_be_reached_is_named(project: Path) -> None:
+    done = inner(project, RUNFOLD_TEST_URL="postgresql://u:secret@127.0.0.1:1/nowhere")
+
+    assert "cannot use the database at postgresql://u:***@127.0.0.1:1/nowhere" in done.stdout

@@ -150,7 +150,10 @@ class Attempt:
             raise self._journal.ending
         if isinstance(result, Fail | Retry | Cancel):
             return result
-        await self._journal.finish()
+        try:
+            await self._journal.finish()
+        except InvalidValue as error:
+            return Fail(HANDLER_FAILED, self._plain(error))
         adapter = self.handler.output
         try:
             return Done(adapter.dump_python(adapter.validate_python(result), mode="json"))

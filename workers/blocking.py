@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar
 
 from ledger import State
+from ledger.errors import InvalidValue
 from ledger.signalling import wait_name
 from workers.context import Facts
 from workers.journal import Decision, Journal
-from workers.waits import Waits
+from workers.waits import Waits, called_by
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,6 +41,7 @@ class BlockingContext(Facts):
 
     def step(self, name: str, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As Context.step."""
+        _check_plain("step", name, fn)
         step = self._done(self._journal.begin("step", name, fn, beside=self._is_beside()))
         if not step.is_answered:
             with step.answering(self._journal.limit) as take:
@@ -49,6 +52,7 @@ class BlockingContext(Facts):
 
     def tool(self, name: str, fn: Callable[..., Any] | None, *args: Any, park: bool = False) -> Any:
         """As Context.tool."""
+        _check_plain("tool", name, fn)
         tool = self._done(self._journal.begin("tool", name, None if park else fn, beside=self._is_beside()))
         if tool.is_answered:
             return tool.result()
@@ -81,7 +85,7 @@ class BlockingContext(Facts):
         asked = self._done(self._journal.begin("approval", name, None, beside=self._is_beside()))
         return self._done(
             self._journal.decision(
-                asked, prompt, show=show, other_person=other_person, role=role, wait=timeout, wait_outcome=on_timeout
+                asked, prompt, show=show, other_person=other_person, role=role, timeout=timeout, on_timeout=on_timeout
             )
         )  # fmt: skip
 
@@ -102,10 +106,10 @@ class BlockingContext(Facts):
 
     def children(self, kind: str, inputs: Sequence[Any], **facts: Any) -> list[Any]:
         """As Context.children."""
-        asked = self._done(self._journal.begin("step", f"children:{kind}", None, beside=self._is_beside()))
+        asked = self._done(self._journal.begin("step", f"children:{called_by(kind)}", None, beside=self._is_beside()))
         outputs = []
         for one in self._done(self._waits.submit(asked, kind, inputs, **facts)):
-            called = self._done(self._journal.begin("tool", f"child:{kind}", None, beside=self._is_beside()))
+            called = self._done(self._journal.begin("tool", f"child:{called_by(kind)}", None, beside=self._is_beside()))
             outputs.append(self._done(self._waits.child(called, one)))
         return outputs
 
@@ -124,3 +128,10 @@ class BlockingContext(Facts):
 
     def _is_beside(self) -> bool:
         return threading.get_ident() != self._thread
+
+
+def _check_plain(call: str, name: str, fn: Callable[..., Any] | None) -> None:
+    if inspect.iscoroutinefunction(fn):
+        raise InvalidValue(
+            call, name, "has an async function, in a plain handler: make the handler async, or the function plain"
+        )

@@ -16,7 +16,7 @@ from ledger.signalling import wait_name
 from workers.call import CURRENT, GIVEN_UP, Called, outcome
 from workers.errors import CalledOff
 from workers.journal import Decision, Journal
-from workers.waits import Waits
+from workers.waits import Waits, called_by
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -166,7 +166,7 @@ class Context(Facts):
         """
         asked = await self._journal.begin("approval", name, None, beside=self._is_beside())
         return await self._journal.decision(
-            asked, prompt, show=show, other_person=other_person, role=role, wait=timeout, wait_outcome=on_timeout
+            asked, prompt, show=show, other_person=other_person, role=role, timeout=timeout, on_timeout=on_timeout
         )
 
     async def sleep(self, duration: float | timedelta, *, name: str = "sleep") -> None:
@@ -193,9 +193,11 @@ class Context(Facts):
 
     async def children(self, kind: str, inputs: Sequence[Any], **facts: Any) -> list[Any]:
         """Ask for a run with each input at once, and give their outputs in this order; as `child`."""
-        asked = await self._journal.begin("step", f"children:{kind}", None, beside=self._is_beside())
+        asked = await self._journal.begin("step", f"children:{called_by(kind)}", None, beside=self._is_beside())
         return [
-            await self._waits.child(await self._journal.begin("tool", f"child:{kind}", None, beside=self._is_beside()), one)
+            await self._waits.child(
+                await self._journal.begin("tool", f"child:{called_by(kind)}", None, beside=self._is_beside()), one
+            )
             for one in await self._waits.submit(asked, kind, inputs, **facts)
         ]
 

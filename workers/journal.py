@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
-from pydantic_core import to_jsonable_python
-
 from ledger import Lease, Ledger, State, Transition, log, names, roles
 from ledger.approving import shown_sha256
+from ledger.commands import check_wait_outcome
+from ledger.content import check_duration
 from ledger.errors import DatabaseUnavailable, InvalidValue, LeaseLost, NobodyHasRole, PayloadTooLarge, VersionConflict
 from ledger.events import ApprovalRequested, Event, NoteAdded, StepCompleted, StepFailed
 from ledger.lifecycle import HANDLER_FAILED
@@ -22,6 +22,7 @@ from workers.call import CURRENT, Called, Meter, Names, adapter_of
 from workers.errors import HistoryMismatch, Parked, Refused, Stop, Stopped, Unwind
 from workers.patience import within
 from workers.recall import Call, Recall, Recorded
+from workers.recording import recordable
 
 if TYPE_CHECKING:
     from workers.heartbeat import Heart
@@ -59,6 +60,8 @@ class Journal:
         self._recall: Recall | None = None
         self._recalling = asyncio.Lock()
         self._version = lease.token
+        self._open_tool: str | None = None
+        """The tool that the run waits for now, held."""
 
     @property
     def limit(self) -> int:
@@ -102,8 +105,9 @@ class Journal:
     async def request(self, tool: Called, args: Any) -> None:
         """Move the run to waiting for a tool, held."""
         with self.asking():
-            content = {"input": _shown(args), "beside": tool.beside or None}
+            content = {"input": _shown(tool, args), "beside": tool.beside or None}
             await self._move(tool, State.WAITING_TOOL, key=self._key(tool, "asked"), content=content)
+        self._open_tool = tool.name
 
     async def respond(self, tool: Called) -> None:
         """Move the run on with a tool's answer."""
@@ -117,19 +121,31 @@ class Journal:
         if tool.error is not None:
             facts |= {"error_code": HANDLER_FAILED, "error_detail": tool.error}
             await self._move(tool, State.RUNNING, step_count_delta=steps, **facts)
+        self._open_tool = None
 
     async def park_for_tool(self, tool: Called, args: Any, started: Any = None, **facts: Any) -> NoReturn:
         """Park the run until somebody answers for a tool."""
         with self.asking():
-            await self._park(tool, State.WAITING_TOOL, content={"input": _shown(args)}, output=_shown(started), **facts)
+            given = _shown(tool, args)
+            await self._park(tool, State.WAITING_TOOL, content={"input": given}, output=_shown(tool, started), **facts)
 
     async def decision(
-        self, asked: Called, prompt: str, *, show: Any, other_person: bool, role: str | None, **wait: Any
+        self,
+        asked: Called,
+        prompt: str,
+        *,
+        show: Any,
+        other_person: bool,
+        role: str | None,
+        timeout: float | timedelta | None,  # noqa: ASYNC109  the run's time, not the call's
+        on_timeout: State | str,
     ) -> Decision:
         """Give a person's recorded decision about exactly this, or park the run until there is one."""
         with self.asking():
-            shown = to_jsonable_python(show)
+            shown = recordable("show", show)
             digest = shown_sha256(prompt, shown)
+            wait = None if timeout is None else check_duration("timeout", timeout, positive=True)
+            outcome = check_wait_outcome("on_timeout", on_timeout)
             if asked.recorded is not None and asked.is_answered:
                 return self._decided(asked.recorded, digest)
             content = {"prompt": prompt, "show": shown, "shown_sha256": digest, "based_on": self._version}
@@ -138,7 +154,7 @@ class Journal:
             if role is not None:
                 await self.persist(lambda: roles.require_member(self.ledger.pool, self.ledger.project_id, role))
                 content["role"] = role
-            return await self._park(asked, State.WAITING_APPROVAL, content=content, **wait)
+            return await self._park(asked, State.WAITING_APPROVAL, content=content, wait=wait, wait_outcome=outcome)
 
     async def note(self, text: object) -> None:
         """Add a remark, unless an earlier attempt has been here."""
@@ -178,7 +194,9 @@ class Journal:
         self.ending = self.ending or Stopped("the handler has ended")
 
     async def finish(self) -> None:
-        """Raise HistoryMismatch if the handler left something out that is recorded."""
+        """Raise HistoryMismatch if the handler left something out that is recorded, InvalidValue if it left a tool behind."""
+        if self._open_tool is not None:
+            raise InvalidValue("tool", self._open_tool, "is still waited for: await every call before the handler returns")
         if self.lease.token != FIRST_TOKEN:
             (await self.recalled()).finish()
 
@@ -265,21 +283,26 @@ class Journal:
             self.ending = mismatch
             raise
 
+    def mismatch(self, recorded: str, asked: str) -> NoReturn:
+        """End the attempt because the history has something else than the handler asks for."""
+        self.ending = HistoryMismatch(recorded, asked)
+        raise self.ending
+
     def _decided(self, recorded: Recorded, digest: str) -> Decision:
         asked: Any = recorded.asked
         answer: Any = recorded.answer
         assert isinstance(asked, ApprovalRequested)
         if asked.shown_sha256 is not None and asked.shown_sha256 != digest:
-            self.ending = HistoryMismatch(f"an approval of what has SHA-256 {asked.shown_sha256}", f"one of {digest}")
-            raise self.ending
+            self.mismatch(f"an approval of what has SHA-256 {asked.shown_sha256}", f"one of {digest}")
         return Decision(answer.actor, answer.reason, answer.recorded_at, answer.output)
 
     def check_open(self) -> None:
         """Raise what has ended the attempt, if anything has."""
         if self.ending is not None:
             raise self.ending
-        if self.stopped is not None:
-            raise Stopped(self.stopped)
+        if self.stopped is not None:  # nor does it count what a handler returns that has caught this
+            self.ending = Stopped(self.stopped)
+            raise self.ending
 
     def _spent(self, called: Called) -> tuple[Decimal, int]:
         usd, steps = called.meter.empty()
@@ -292,5 +315,5 @@ class Journal:
         return ":".join((called.key, str(self.lease.token), *more))
 
 
-def _shown(value: Any) -> Any:
-    return to_jsonable_python(value, fallback=repr)
+def _shown(tool: Called, value: Any) -> Any:
+    return recordable(f"what tool {tool.name!r} is given", value, fallback=repr)

@@ -16,7 +16,9 @@ def load(text: str) -> Handlers:
 
     Raises InvalidValue; what the module itself raises comes out as it is.
     """
-    module_name, _, name = text.partition(":")
+    module_name, colon, name = text.partition(":")
+    if colon and not name:
+        raise InvalidValue("handlers", text, "must look like module or module:name")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -25,6 +27,8 @@ def load(text: str) -> Handlers:
         if error.name is None or not (module_name == error.name or module_name.startswith(error.name + ".")):
             raise
         raise InvalidValue("handlers", text, f"there is no module {error.name!r} here or installed") from None
+    except SystemExit as error:
+        raise InvalidValue("handlers", text, f"the module ends the program (exit {error.code}) when it is imported") from error
     except (ValueError, TypeError):
         raise InvalidValue("handlers", text, "must look like module or module:name") from None
     for part in name.split(".") if name else ():

@@ -25,7 +25,7 @@ import pytest
 
 from ledger import Lease, Ledger, Run, schema
 from ledger.content import check_duration
-from ledger.database import driver_url
+from ledger.database import connect, driver_url
 from ledger.embedded import EmbeddedPostgres
 from ledger.errors import ConfigurationError, InvalidValue, LeaseLost
 from ledger.events import Event, StepCompleted
@@ -262,7 +262,7 @@ def _with_database(url: str, name: str) -> str:
 
 
 async def _execute(url: str, statement: str) -> None:
-    connection = await asyncpg.connect(driver_url(url))
+    connection = await connect(url, "runfold test kit")
     try:
         await connection.execute(statement)
     finally:

@@ -9,8 +9,6 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from pydantic_core import to_jsonable_python
-
 from ledger import Run, Submit
 from ledger.content import check_duration
 from ledger.database import fetch
@@ -21,9 +19,16 @@ from workers.call import Called
 from workers.children import answer, outcome_of
 from workers.errors import Asleep, ChildFailed, Parked, ToolFailed, WaitTimedOut
 from workers.journal import Journal
+from workers.recording import recordable
 
 SLICE_SECONDS: Final = 0.25
+MAX_KIND: Final = 100
 _NOW: Final = "SELECT ledger.now() AS now"
+
+
+def called_by(kind: str) -> str:
+    """Give a kind as part of a call's name, which has fewer characters and no `#`."""
+    return kind.replace("#", "_")[:MAX_KIND]
 
 
 class Waits:
@@ -40,6 +45,8 @@ class Waits:
         if called.recorded is None:
             called.output = {"seconds": seconds}
             await journal.record(called)
+        elif not (isinstance(called.output, dict) and called.output.keys() == {"seconds"}):
+            journal.mismatch(str(called.recorded), f"sleep {called.name!r}")
         elif not called.beside and (await journal.recalled()).replaying:
             return  # what came after it is recorded, so it is over
         else:
@@ -88,7 +95,7 @@ class Waits:
                 asked = [
                     Submit(
                         kind=kind,
-                        input=to_jsonable_python(one),
+                        input=recordable("input", one),
                         key=f"{called.key}/{number}",
                         parent=journal.lease.run_id,
                         **facts,

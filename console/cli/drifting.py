@@ -37,17 +37,18 @@ async def drift(
 ) -> int:
     """Compare the state of every run with the fold of its events; name the columns that differ."""
     from console.cli.values import duration
-    from ledger.content import check_int
+    from ledger.content import check_duration, check_int
     from ledger.errors import InvalidValue
 
     if repair and (reason is None or watch):
         raise InvalidValue("--repair", repair, "takes a --reason, which is recorded, and no --watch")
+    seconds = check_duration("--every", duration("--every", every), positive=True).total_seconds()
     size = None if sample is None else check_int("--sample", sample, least=1, most=10_000)
     count = 0
     batch: list[UUID] = []
     async with session.ledger() as ledger:
         if watch:
-            await _watch(session.out, ledger, duration("--every", every) or 0, size or 200)
+            await _watch(session.out, ledger, seconds, size or 200)
 
         async def mend() -> None:
             from projections.drift import repair as make_right

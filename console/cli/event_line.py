@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _TROUBLE: Final = frozenset({"lease.expired", "run.retried", "write.refused", "step.failed", "tool.failed", "approval.expired"})
 _DIM: Final = frozenset({"lease.heartbeat"})
 
+PEOPLES_WORDS: Final = 2_000
+"""Characters of what somebody said that are shown: whoever reads a history wants all of it."""
+
 _FACTS: Final[tuple[tuple[str, Callable[[Any], str]], ...]] = (
     ("kind", lambda value: f"kind {clean(value)}"),
     ("name", clean),
@@ -36,9 +39,9 @@ _FACTS: Final[tuple[tuple[str, Callable[[Any], str]], ...]] = (
     ("error_detail", compact),
     ("cost_usd", money),
     ("step_count", lambda value: f"{value:+d} steps"),
-    ("prompt", compact),
-    ("reason", compact),
-    ("text", compact),
+    ("prompt", lambda value: compact(value, PEOPLES_WORDS)),
+    ("reason", lambda value: compact(value, PEOPLES_WORDS)),
+    ("text", lambda value: compact(value, PEOPLES_WORDS)),
     ("value", compact),
     ("parent", lambda value: f"for {clean(value)}"),
     ("erased", lambda value: "payload erased" if value else ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 import sys
 from collections.abc import Iterator
@@ -42,7 +43,8 @@ async def metrics(
         try:
             server, _ = start_http_server(port, host, registry)
         except OSError as error:
-            raise ConfigurationError(f"cannot listen on {host}:{port} ({error.strerror}): give another --port") from error
+            remedy = "--port" if error.errno in {errno.EADDRINUSE, errno.EACCES} else "--host"
+            raise ConfigurationError(f"cannot listen on {host}:{port} ({error.strerror}): give another {remedy}") from error
         session.out.talk(f"metrics on http://{host}:{server.server_port}/metrics, until Ctrl-C")
         ended = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)

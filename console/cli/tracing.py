@@ -39,6 +39,8 @@ async def trace(
 
     if follow == (run is not None):
         raise InvalidValue("RUN", run, "give a run, or --follow for all that end from now on")
+    if after is not None and not follow:
+        raise InvalidValue("--after", after, "is where --follow goes on: give --follow too")
     if follow and otlp is None:
         raise InvalidValue("--follow", follow, "needs --otlp URL")
     sender = None if otlp is None else Sender(otlp, service=service)

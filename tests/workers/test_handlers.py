@@ -6,6 +6,7 @@ import types
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from ledger import Ledger, State
 from ledger.errors import InvalidValue
 from tests.workers.working import done
 from workers import BlockingContext, Context, Fail, Handlers, Worker, handler
+from workers.loading import load
 
 
 class Order(BaseModel):
@@ -171,3 +173,11 @@ async def test_runs_of_other_kinds_are_left_to_other_workers(ledger: Ledger) -> 
     await done(ledger, parse, "a.py")
 
     assert (await ledger.get(other.run_id)).version == 1
+
+
+def test_a_module_that_ends_the_program_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "quits.py").write_text("raise SystemExit(3)")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(InvalidValue, match=r"quits.*ends the program \(exit 3\)"):
+        load("quits")

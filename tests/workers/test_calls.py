@@ -1,0 +1,197 @@
+"""Calls that a handler gets wrong, or asks for in an unusual way: the error says which, and no run is left hanging."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ledger import Ledger, Run, State
+from ledger.errors import InvalidValue
+from ledger.events import ToolRequested
+from ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH
+from tests.waiting import until
+from tests.workers.working import done, ended, reached, working
+from workers import Backoff, BlockingContext, Context, Handler, handler
+from workers.recording import recordable
+
+ROOT = Path(__file__).parents[2]
+AT_ONCE = Backoff(first=0, jitter=0)
+
+
+class Shy:
+    def __repr__(self) -> str:
+        raise KeyError
+
+
+def circle() -> list[Any]:
+    found: list[Any] = []
+    found.append(found)
+    return found
+
+
+GIVEN: dict[str, Any] = {"bytes": b"\xff", "shy": Shy(), "circle": circle()}
+
+
+@handler("asks", retry=AT_ONCE)
+async def asks(ctx: Context, how: str) -> Any:
+    match how:
+        case "on_timeout":
+            await ctx.approval("Go?", timeout=5, on_timeout="failed")
+        case "timeout":
+            await ctx.approval("Go?", timeout=-5)
+        case "signal":
+            await ctx.wait_for("a#b")
+        case _:
+            await ctx.tool("look", len, GIVEN[how])
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("on_timeout", "on_timeout 'failed': must be cancelled or timeout"),
+        ("timeout", "timeout -5: must be more than 0"),
+        ("signal", "must not contain #"),
+        ("bytes", "what tool 'look' is given 'tuple': cannot be recorded as JSON"),
+        ("shy", "what tool 'look' is given 'tuple': cannot be recorded as JSON: KeyError"),
+        ("circle", "what tool 'look' is given 'tuple': cannot be recorded as JSON"),
+    ],
+)
+async def test_a_call_that_makes_no_sense_is_named_as_the_handler_wrote_it(ledger: Ledger, how: str, said: str) -> None:
+    run = await done(ledger, asks, how, max_attempts=1)
+
+    assert (run.state, run.error_code) == (State.FAILED, HANDLER_FAILED)
+    assert said in run.error_detail["message"]
+
+
+async def test_a_signal_that_no_wait_could_have_is_refused(ledger: Ledger) -> None:
+    run = await ledger.submit("asks", "signal")
+    with pytest.raises(InvalidValue, match="must not contain #"):
+        await ledger.signal(run.run_id, "a#b", 1)
+
+
+def test_a_set_is_recorded_alike_in_every_process() -> None:
+    program = "from workers.recording import recordable; print(recordable('show', {'to': {'ann', 'bob', 'eve', ('x', 1)}}))"
+    outputs = {
+        subprocess.check_output(
+            [sys.executable, "-c", program], cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": seed}, text=True
+        )
+        for seed in "123"
+    }
+
+    assert outputs == {f"{recordable('show', {'to': ['ann', 'bob', 'eve', ['x', 1]]})}\n"}
+
+
+LONG = "a#" * 100
+
+
+@handler(LONG)
+async def long_kind(ctx: Context, given: int) -> int:
+    return given + 1
+
+
+@handler("parent")
+async def parent(ctx: Context) -> list[int]:
+    found: list[int] = await ctx.children(LONG, [1, 2])
+    return [*found, await ctx.child(LONG, 3)]
+
+
+async def test_a_child_may_be_of_any_kind(ledger: Ledger) -> None:
+    run = await ledger.submit("parent")
+    async with working(ledger, parent, long_kind):
+        assert (await ended(ledger, run)).output == [2, 3, 4]
+
+
+def paused(kind: str, *, sleeps: bool) -> Handler[..., Any]:
+    """Make a handler that first does a step named `sleep`, or sleeps."""
+
+    @handler(kind, retry=AT_ONCE)
+    async def does(ctx: Context) -> None:
+        if sleeps:
+            await ctx.sleep(0)
+        else:
+            await ctx.step("sleep", lambda: "well")
+        await ctx.approval("Go?")
+
+    return does
+
+
+async def test_a_step_that_became_a_sleep_is_another_call(ledger: Ledger) -> None:
+    run = await ledger.submit("k", max_attempts=1)
+    async with working(ledger, paused("k", sleeps=False)):
+        await reached(ledger, run, State.WAITING_APPROVAL)
+    await ledger.approve(run.run_id, actor="ann")
+    async with working(ledger, paused("k", sleeps=True)):
+        failed = await ended(ledger, run)
+
+    assert (failed.state, failed.error_code) == (State.FAILED, HISTORY_MISMATCH)
+
+
+async def later() -> int:
+    return 1
+
+
+@handler("plain", retry=AT_ONCE)
+def plain(ctx: BlockingContext, how: str) -> Any:
+    if how == "step":
+        return ctx.step("later", later)
+    return ctx.tool("later", later)
+
+
+@pytest.mark.parametrize("how", ["step", "tool"])
+async def test_an_async_function_in_a_plain_handler_is_refused_before_it_is_asked_for(ledger: Ledger, how: str) -> None:
+    run = await done(ledger, plain, how, max_attempts=1)
+
+    assert run.state == State.FAILED
+    assert f"{how} 'later': has an async function, in a plain handler" in run.error_detail["message"]
+    assert not any(isinstance(event, ToolRequested) for event in await ledger.history(run.run_id))
+
+
+@handler("leaves", retry=AT_ONCE)
+async def leaves(ctx: Context) -> str:
+    asked = asyncio.Event()
+
+    async def look() -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    left = asyncio.create_task(ctx.tool("look", look))
+    await asked.wait()
+    return "done" if not left.done() else "never"
+
+
+async def test_a_tool_that_is_left_behind_fails_the_run_and_is_named(ledger: Ledger) -> None:
+    run = await done(ledger, leaves)
+
+    assert (run.state, run.error_code) == (State.FAILED, HANDLER_FAILED)
+    assert run.error_detail == "tool 'look': is still waited for: await every call before the handler returns"
+
+
+entered = asyncio.Event()
+
+
+@handler("stubborn", retry=AT_ONCE)
+async def stubborn(ctx: Context) -> str:
+    entered.set()
+    with suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    try:
+        return await ctx.step("more", lambda: "whole")
+    except BaseException:  # what no handler should do
+        return "half"
+
+
+async def test_what_a_handler_returns_after_a_call_was_refused_does_not_count(ledger: Ledger) -> None:
+    entered.clear()
+    run = await ledger.submit("stubborn")
+    async with working(ledger, stubborn, grace=0) as worker:
+        await until(entered.is_set, 20)
+        worker.stop()
+    given_back: Run = await ledger.get(run.run_id)
+    assert (given_back.state, given_back.attempt_count) == (State.PENDING, 0)
