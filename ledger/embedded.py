@@ -5,7 +5,9 @@ from __future__ import annotations
 import atexit
 import fcntl
 import os
+import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,6 +20,9 @@ from ledger.embedded_server import Server
 from ledger.embedded_store import Store
 from ledger.errors import EmbeddedPostgresError
 
+MEMORY_BYTES: Final = 4 << 30
+"""What must be free in memory for a temporary server: its write-ahead log alone may take one of these four gigabytes."""
+MEMORY: Final = Path("/dev/shm")  # noqa: S108  as above, a folder of its own
 MOST_TURNS: Final = 1_000
 """How often the home may be gone again when it was just made: beyond it, it cannot be made there."""
 
@@ -84,6 +89,21 @@ class EmbeddedPostgres:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Close."""
         self.close()
+
+
+@contextmanager
+def temporary_postgres(settings: Mapping[str, str]) -> Iterator[EmbeddedPostgres]:
+    """Run an ephemeral server in a folder of its own and leave nothing of it; raises EmbeddedPostgresError.
+
+    In memory if there is room, for every database that is made there is some 350 files. Otherwise in /tmp whatever TMPDIR
+    says: a socket's path must stay short, and the account that runs the server must reach it.
+    """
+    in_memory = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > MEMORY_BYTES
+    place = MEMORY if in_memory else "/tmp"  # noqa: S108  the folder in it is this server's own
+    with tempfile.TemporaryDirectory(prefix="runfold-", dir=place, ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        with EmbeddedPostgres(Path(folder), settings=settings, ephemeral=True) as postgres:
+            yield postgres
 
 
 class _Registry:

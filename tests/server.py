@@ -2,13 +2,11 @@
 
 import os
 import secrets
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-from ledger.embedded import EmbeddedPostgres
+from ledger.embedded import temporary_postgres
 
 ROOM = {"max_connections": "200"}
 # A test server may lose everything when it crashes; in return it is fast.
@@ -41,12 +39,8 @@ def postgres_server() -> Iterator[Server]:
 
 @contextmanager
 def _embedded() -> Iterator[Server]:
-    # /tmp whatever TMPDIR says: a socket's path must stay short, and the server's user must reach it.
-    with tempfile.TemporaryDirectory(prefix="runfold-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        home = Path(folder)
-        home.chmod(0o755)
-        with EmbeddedPostgres(home, settings=ROOM, ephemeral=True) as postgres:
-            yield Server(url=postgres.url(), name="embedded")
+    with temporary_postgres(ROOM) as postgres:
+        yield Server(url=postgres.url(), name="embedded")
 
 
 @contextmanager

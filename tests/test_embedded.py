@@ -21,7 +21,7 @@ import asyncpg
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from ledger import embedded_programs, embedded_server
+from ledger import embedded, embedded_programs, embedded_server
 from ledger.embedded import EmbeddedPostgres, default_home
 from ledger.errors import EmbeddedPostgresError
 
@@ -186,6 +186,21 @@ def test_an_ephemeral_server_deletes_its_home_after_the_last_client(own_home: Pa
     second.close()
 
     assert not own_home.exists()
+
+
+@pytest.mark.parametrize("room", [0, 1 << 60], ids=["in memory", "in /tmp"])
+async def test_a_temporary_server_is_in_memory_if_there_is_room_and_leaves_nothing(
+    room: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "MEMORY", folder)
+    monkeypatch.setattr(embedded, "MEMORY_BYTES", room)
+
+    with embedded.temporary_postgres({"max_connections": "17"}) as postgres:
+        home = Path(postgres.log_dir).parents[1]
+        assert await value(postgres, "show max_connections") == "17"
+
+    assert home.parent == (Path("/tmp") if room else folder)  # noqa: S108  a folder of its own
+    assert not home.exists()
 
 
 def test_a_lasting_and_an_ephemeral_store_are_never_taken_for_each_other(own_home: Path) -> None:

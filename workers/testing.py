@@ -9,13 +9,11 @@ from __future__ import annotations
 import asyncio
 import difflib
 import os
-import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -26,7 +24,7 @@ import pytest
 from ledger import Lease, Ledger, Run, schema
 from ledger.content import check_duration
 from ledger.database import connect, driver_url
-from ledger.embedded import EmbeddedPostgres
+from ledger.embedded import temporary_postgres
 from ledger.errors import ConfigurationError, InvalidValue, LeaseLost
 from ledger.events import Event, StepCompleted
 from ledger.run import Receipt
@@ -41,7 +39,6 @@ PROJECT: Final = "test"
 MARK: Final = "runfold test kit"
 """The comment on a database whose clock may be moved: one that this module made."""
 LOOK_SECONDS: Final = 0.02
-_FAST: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
 _STANDING: Final = """
 SELECT count(*) FILTER (WHERE s.token IS NOT NULL) AS held,
   count(*) FILTER (WHERE s.available_at <= ledger.now() AND k.paused IS NOT TRUE) AS claimable
@@ -230,11 +227,8 @@ def runfold_server() -> Iterator[str]:
     if url := os.environ.get("RUNFOLD_TEST_URL"):
         yield url
         return
-    # /tmp whatever TMPDIR says: a socket's path must stay short, and the server's user must reach it.
-    with tempfile.TemporaryDirectory(prefix="runfold-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)
-        with EmbeddedPostgres(Path(folder), settings=_FAST, ephemeral=True) as postgres:
-            yield postgres.url()
+    with temporary_postgres({"max_connections": "200"}) as postgres:
+        yield postgres.url()
 
 
 @pytest.fixture(scope="session")
@@ -251,7 +245,7 @@ def runfold_template(runfold_server: str) -> Iterator[str]:
 def runfold(runfold_server: str, runfold_template: str) -> Iterator[Kit]:
     """A ledger in a database of its own; see `workers.testing.Kit`."""
     name = f"runfold_kit_{uuid.uuid4().hex[:12]}"
-    asyncio.run(_execute(runfold_server, f"CREATE DATABASE {name} TEMPLATE {runfold_template}"))
+    asyncio.run(_execute(runfold_server, f"CREATE DATABASE {name} TEMPLATE {runfold_template} STRATEGY file_copy"))
     asyncio.run(_execute(runfold_server, f"COMMENT ON DATABASE {name} IS '{MARK}'"))
     yield Kit(_with_database(runfold_server, name))
     asyncio.run(_execute(runfold_server, f"DROP DATABASE {name} WITH (FORCE)"))

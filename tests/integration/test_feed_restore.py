@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,14 +13,14 @@ import pytest
 
 from ledger import Ledger, feed, schema
 from ledger.database import driver_url
-from ledger.embedded import EmbeddedPostgres
+from ledger.embedded import temporary_postgres
 from ledger.embedded_programs import find_programs
 from ledger.errors import FeedMoved
 from ledger.events import NoteAdded
 from tests.conftest import PROJECT, assert_consistent
 from tests.feeding import Reader, assert_complete, stored
 from tests.integration.test_feed import note
-from tests.server import FAST, ROOM, Server
+from tests.server import ROOM, Server
 
 BURN = "DO $$ BEGIN FOR i IN 1..20000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
 
@@ -30,11 +28,9 @@ BURN = "DO $$ BEGIN FOR i IN 1..20000 LOOP PERFORM pg_current_xact_id(); COMMIT;
 @pytest.fixture(scope="module")
 def other_cluster() -> Iterator[str]:
     """The URL of a cluster of its own, with the ledger's roles."""
-    with tempfile.TemporaryDirectory(prefix="runfold-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)
-        with EmbeddedPostgres(Path(folder), settings=ROOM | FAST, ephemeral=True) as postgres:
-            asyncio.run(schema.upgrade(postgres.url()))
-            yield postgres.url()
+    with temporary_postgres(ROOM) as postgres:
+        asyncio.run(schema.upgrade(postgres.url()))
+        yield postgres.url()
 
 
 @pytest.fixture
