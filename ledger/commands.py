@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -121,9 +121,9 @@ class Transition:
         check_wait_outcome("wait_outcome", self.wait_outcome)
 
 
-def check_wait_outcome(name: str, value: State | str) -> State | str:
+def check_wait_outcome(name: str, value: object) -> str:
     """Give back what becomes of a run that nobody decides on in time; raise InvalidValue for anything else."""
-    if value not in _WAIT_OUTCOMES:
+    if not isinstance(value, str) or value not in _WAIT_OUTCOMES:
         raise InvalidValue(name, value, "must be cancelled or timeout")
     return value
 
@@ -136,21 +136,38 @@ _CONTENT: Final = {
 }
 
 
+# What the ledger itself reads in an approval must be what it looks for: `other_person` 1 would hold nobody off.
+_CONTENT_TYPES: Final = {
+    "prompt": (str, "must be text"),
+    "role": (str, "must be text"),
+    "other_person": (bool, "must be True or False"),
+    "shown_sha256": (str, "must be the hex digits of a digest"),
+    "based_on": (int, "must be a version of the run"),
+}
+
+
 def _allowed_content(state: State, content: Mapping[str, Any]) -> Mapping[str, Any]:
     allowed = _CONTENT.get(state, frozenset())
+    if not isinstance(content, Mapping):
+        raise InvalidValue("content", content, "must be a mapping of names to JSON")
     for name in content:
         if name not in allowed:
             known = ", ".join(sorted(allowed)) or "nothing"
             raise InvalidValue("content", name, f"a move to {state} may carry {known}")
-    prompt = content.get("prompt")
-    if prompt is not None and not isinstance(prompt, str):
-        raise InvalidValue("prompt", prompt, "must be text")
+    for name, (type_, said) in _CONTENT_TYPES.items():
+        value = content.get(name)
+        if value is not None and type(value) is not type_:
+            raise InvalidValue(name, value, said)
+    if content.get("role") is not None:
+        check_text("role", content["role"])
     return content
 
 
 def event_row(run: Target, event: Event, limit_bytes: int, expected: int | None, key: str | None) -> tuple[Any, ...]:
     """Give the columns of `ledger.append` after project and actor; raise InvalidValue or PayloadTooLarge."""
     run_id, token = identify(run)
+    if not isinstance(event, Event):
+        raise InvalidValue("event", event, "must be an event, such as NoteAdded or a UserEvent type of your own")
     if not isinstance(event, UserEvent | StepCompleted | StepFailed | SignalReceived) and event.type != "note.added":
         raise InvalidValue(
             "event",
@@ -186,6 +203,13 @@ def identify(run: Target) -> tuple[UUID, int | None]:
     return check_run_id(run), None
 
 
+def check_lease(value: object) -> Lease:
+    """Give a lease back; raise InvalidValue for anything else."""
+    if not isinstance(value, Lease):
+        raise InvalidValue("lease", value, "must be a Lease, as claim gives it")
+    return value
+
+
 def check_version(value: int | None) -> int | None:
     """Give the version a caller expects; raise InvalidValue for what can be none."""
     return None if value is None else check_int("expected_version", value, least=1)
@@ -200,7 +224,7 @@ def check_state(value: object) -> State:
 
 def check_kinds(kinds: Sequence[str]) -> list[str]:
     """Give the kinds of a claim, each once; raise InvalidValue for what is no list of kinds."""
-    if isinstance(kinds, str):
+    if isinstance(kinds, str) or not isinstance(kinds, Iterable):
         raise InvalidValue("kinds", kinds, "must be a list of kinds")
     return sorted({check_text("kind", kind) for kind in kinds})
 

@@ -131,14 +131,20 @@ async def fetch(source: Pool | Connection, sql: str, *args: Any) -> Sequence[Map
 
 
 async def _joining(source: AsyncConnection | AsyncSession, sql: str, args: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
-    from sqlalchemy.exc import DBAPIError
-    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+    if not isinstance(source, AsyncConnection | AsyncSession):
+        raise InvalidValue(
+            "connection", source, "must be an asyncpg connection, or SQLAlchemy's AsyncConnection or AsyncSession"
+        )
     try:
         connection = await source.connection() if isinstance(source, AsyncSession) else source
         return (await connection.exec_driver_sql(sql, args)).mappings().all()  # type: ignore[return-value]  # RowMapping is a Mapping of str here
     except DBAPIError as error:
         raise translated(getattr(error.orig, "__cause__", None) or error, args) from error
+    except SQLAlchemyError as error:  # such as one that is closed
+        raise InvalidValue("connection", source, f"cannot be used: {error}") from error
 
 
 async def _borrowing(pool: Pool, sql: str, args: Sequence[Any]) -> Sequence[Mapping[str, Any]]:

@@ -34,7 +34,7 @@ class Account:
         """
         if not is_root():
             return cls(os.geteuid(), os.getegid())
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):  # a home that is a file is refused when the server starts
             owner = data.stat()
             if owner.st_uid:  # made by an ordinary user and opened under sudo: it stays that user's
                 return cls(owner.st_uid, owner.st_gid)

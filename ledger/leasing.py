@@ -10,7 +10,7 @@ from uuid import UUID
 
 from ledger import calls, log, names
 from ledger.claiming import Marks
-from ledger.commands import Target, Transition, check_distinct, check_kinds, columns, identify
+from ledger.commands import Target, Transition, check_distinct, check_kinds, check_lease, columns, identify
 from ledger.content import check_actor, check_duration, check_int, check_text, decode_payload, encode_payload
 from ledger.database import Pool, fetch
 from ledger.errors import LedgerError
@@ -83,7 +83,7 @@ class Leasing(Reader):
         """
         if not leases:
             return []
-        given = [(*identify(lease), check_duration("ttl", lease.ttl, positive=True)) for lease in leases]
+        given = [(*identify(check_lease(lease)), check_duration("ttl", lease.ttl, positive=True)) for lease in leases]
         check_distinct("run", [row[0] for row in given])
         rows = await fetch(self.pool, calls.HEARTBEAT, self.project_id, *columns(given))
         beaten = {row["run_id"]: row for row in rows}
@@ -186,7 +186,7 @@ class Leasing(Reader):
         body = encode_payload({"error_detail": error_detail}, self.settings.payload_limit_bytes)
         wait = check_duration("delay", delay)
         code = None if error_code is None else check_text("error_code", error_code)
-        run_id, token = identify(lease)
+        run_id, token = identify(check_lease(lease))
         who = self._actor(lease, None)
         rows = await fetch(self.pool, calls.REQUEUE, self.project_id, type_, [run_id], [token], [wait], [code], [body])
         self._marks.clear()

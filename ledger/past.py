@@ -53,6 +53,8 @@ async def check_instant(pool: Pool, project_id: str, time: datetime) -> datetime
 
     The database's clock decides. Raises InvalidValue or FutureInstant.
     """
+    if not isinstance(time, datetime):
+        raise InvalidValue("time", time, "must be a datetime")
     if time.tzinfo is None:
         raise InvalidValue("time", time.isoformat(), "has no time zone: use an aware datetime")
     (row,) = await fetch(pool, _BOUNDS, project_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final, TypeAlias
 from uuid import UUID
@@ -69,6 +69,8 @@ class Reader:
         from ledger.tables import run_state
 
         given = [state] if isinstance(state, str) else state
+        if given is not None and not isinstance(given, Iterable):
+            raise InvalidValue("state", state, "must be a state or a list of states")
         states = None if given is None else [check_state(one).value for one in given]
         check_int("limit", limit, least=1, most=10_000)
         if kind is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -21,7 +22,12 @@ PROJECT = "test"
 
 
 def pytest_configure() -> None:
-    """Hear the signals that tests send to the processes they start, also in a session in the background, which ignores them."""
+    """Let the processes that tests start hear signals and begin soon, whatever the session inherited.
+
+    A session in the background ignores the signals; and where bytecode is not written, each process would compile all that
+    it imports.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 

@@ -59,7 +59,7 @@ def test_a_month_goes_to_a_file_and_back(cli: Cli, tmp_path: Path) -> None:
     checked = cli.ok("archive", "check", exported["file"], "--json").json
     assert (checked["ok"], checked["events"], checked["sha256"]) == (True, 5, exported["sha256"])
     assert exported["sha256"] in cli.ok("archive", "check", exported["file"]).out
-    cli.fails(exits.INTEGRITY, "archive", "check", str(tmp_path / "none.parquet"))
+    cli.fails(exits.USAGE, "archive", "check", str(tmp_path / "none.parquet"))
 
     assert cli.ok("archive", "attach", MONTH, "--json").json["events"] == 5
     assert months(cli)[MONTH]["state"] == "attached"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -219,6 +220,16 @@ def test_a_defect_is_one_line_and_with_verbose_a_traceback(
     assert cli.fails(exits.ERROR, "runs", "--json").error["type"] == "ZeroDivisionError"
     assert main(["runs", "--verbose"]) == exits.ERROR
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_home_that_is_a_file_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "home").touch()
+    monkeypatch.setenv("RUNFOLD_HOME", str(tmp_path / "home"))
+
+    assert main(["runs"]) == exits.ERROR
+    assert f"cannot use {tmp_path / 'home'}: " in capsys.readouterr().err
 
 
 # -- databases that cannot be used ---------------------------------------------------------------------------

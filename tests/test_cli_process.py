@@ -350,3 +350,27 @@ def test_a_worker_that_cannot_work_says_why(database: str, words: tuple[str, ...
 
     assert answer.returncode == exits.USAGE
     assert said in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "said"),
+    [
+        (">/dev/full", exits.ERROR, "error: cannot write the output: No space left on device\n"),
+        (">&-", exits.OK, "parse is pending"),
+        (">&- 2>&-", exits.OK, ""),
+    ],
+)
+def test_an_output_that_takes_nothing_is_no_defect(database: str, output: str, code: int, said: str) -> None:
+    answer = subprocess.run(
+        ["sh", "-c", f'exec "$0" "$@" {output}', *PROGRAM, "submit", "parse"],
+        env=environment(database),
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+    assert answer.returncode == code
+    assert answer.stderr.startswith(said)
+    assert "Error" not in answer.stderr
+    assert "parse" in run(database, "runs").stdout

@@ -138,7 +138,10 @@ async def history(
 
 
 @command(app, "check")
-def check(session: Session, file: Annotated[Path, typer.Argument(metavar="FILE", help="An exported file.")]) -> int:
+def check(
+    session: Session,
+    file: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="An exported file.")],
+) -> int:
     """Check every hash in an exported file, without any database; it ends with the file's SHA-256."""
     from ledger.archive_file import check_file, digest
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import traceback
-from typing import Any
+from typing import Any, Final
 
 from console.cli.exits import ERROR, USAGE, exit_code
 from console.cli.plain import clean, jsonable
+
+_NOT_WRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF})
 
 
 def report(error: Exception, *, as_json: bool, verbose: bool) -> int:
@@ -17,9 +20,9 @@ def report(error: Exception, *, as_json: bool, verbose: bool) -> int:
     if usage is not None:
         return _usage(error, usage(), as_json=as_json)
     known = _known(error)
+    if verbose and (known is None or isinstance(error, OSError)):
+        traceback.print_exception(error)
     if known is None:
-        if verbose:
-            traceback.print_exception(error)
         said = " ".join(str(error).split()) or "no details"
         again = "" if verbose else " (--verbose shows where)"
         _say(type(error).__name__, f"unexpected {type(error).__name__}: {said}{again}", {}, as_json=as_json)
@@ -52,6 +55,8 @@ def _known(error: Exception) -> Exception | None:
         return translated(getattr(getattr(error, "orig", None), "__cause__", None) or error)
     if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | ConnectionError | TimeoutError):
         return translated(error)
+    if isinstance(error, OSError) and error.errno in _NOT_WRITABLE and error.filename is None:
+        return LedgerError(f"cannot write the output: {error.strerror}")
     return None
 
 

@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from typing import Annotated
 
 import typer
@@ -103,6 +103,10 @@ def root(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; give its exit code. It raises nothing."""
+    for stream, redirected in ((sys.stdout, redirect_stdout), (sys.stderr, redirect_stderr)):
+        if stream is None:  # closed by the caller, who wants to hear nothing
+            with open(os.devnull, "w") as nowhere, redirected(nowhere):
+                return main(arguments)
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = Globals()
     for stream in (sys.stdout, sys.stderr):

@@ -249,6 +249,21 @@ CALLS: dict[str, tuple[Call, str]] = {
     "step name NUL": (lambda g, lease: g.append(lease, StepCompleted(name="a\x00")), "NUL"),
     "note deep": (lambda g, lease: g.append(lease, StepCompleted(name="s", output=nested(40))), "nested"),
     "append expected version": (lambda g, lease: g.append(lease, NoteAdded(text="x"), expected_version=2**40), "version"),
+    "content no mapping": (lambda g, lease: g.transition(lease, "waiting_tool", content=5), "content"),
+    "role no text": (lambda g, lease: g.transition(lease, "waiting_approval", content={"role": 5}), "role"),
+    "role empty": (lambda g, lease: g.transition(lease, "waiting_approval", content={"role": ""}), "role"),
+    "other person a number": (lambda g, lease: g.transition(lease, "waiting_approval", content={"other_person": 1}), "True"),
+    "based on text": (lambda g, lease: g.transition(lease, "waiting_approval", content={"based_on": "3"}), "based_on"),
+    "wait outcome a list": (lambda g, lease: g.transition(lease, "waiting_approval", wait=1, wait_outcome=[]), "cancelled"),
+    "event no event": (lambda g, lease: g.append(lease, 5), "must be an event"),  # type: ignore[arg-type]
+    "release by an id": (lambda g, lease: g.release(lease.run_id), "lease"),  # type: ignore[arg-type]
+    "retry by an id": (lambda g, lease: g.retry(lease.run_id), "lease"),  # type: ignore[arg-type]
+    "beat of an id": (lambda g, lease: g.heartbeat([lease.run_id]), "lease"),  # type: ignore[list-item]
+    "claim kinds a number": (lambda g, _: g.claim("w", kinds=5), "kinds"),  # type: ignore[arg-type]
+    "list state a number": (lambda g, _: g.list(state=5), "state"),  # type: ignore[arg-type]
+    "list at text": (lambda g, _: g.list(at="noon"), "must be a datetime"),  # type: ignore[arg-type]
+    "state at text": (lambda g, lease: g.state_at(lease.run_id, time="noon"), "must be a datetime"),  # type: ignore[arg-type]
+    "connection a number": (lambda g, _: g.submit("k", connection=5), "connection"),  # type: ignore[arg-type]
     "actor with a blank": (lambda g, lease: g.cancel(lease.run_id, actor="ann "), "blank"),
     "cancel reason NUL": (lambda g, lease: g.cancel(lease.run_id, reason="\x00"), "NUL"),
 }
