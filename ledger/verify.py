@@ -1,4 +1,4 @@
-"""Checking that the ledger tells the truth about itself: chain, payloads, gaps, and the state against the events.
+"""Checking that the ledger tells the truth about itself: chain, payloads, gaps, and state and keys against the events.
 
 The hashes are computed here, by the Python definition: the check does not trust the database's own functions.
 """
@@ -30,6 +30,19 @@ _ORPHANS: Final = (
     "AND NOT EXISTS (SELECT FROM ledger.event AS e WHERE e.project_id = p.project_id AND e.run_id = p.run_id "
     "AND e.version = p.version) "
     "AND NOT EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND p.run_id >= a.first AND p.run_id < a.beyond) LIMIT $4"
+)
+_FORGOTTEN: Final = (
+    "SELECT e.run_id, e.version, e.key FROM ledger.event AS e "
+    "WHERE e.project_id = $1 AND e.run_id BETWEEN $2 AND $3 AND e.key IS NOT NULL "
+    "AND NOT EXISTS (SELECT FROM ledger.command AS c WHERE c.project_id = e.project_id AND c.key = e.key "
+    "AND c.run_id = e.run_id AND c.version = e.version) LIMIT $4"
+)
+# Of a whole project only: by run there is no way into the table but all of it.
+_INVENTED: Final = (
+    "SELECT c.run_id, c.version, c.key FROM ledger.command AS c WHERE c.project_id = $1 "
+    "AND NOT EXISTS (SELECT FROM ledger.event AS e WHERE e.project_id = c.project_id AND e.run_id = c.run_id "
+    "AND e.version = c.version AND e.key = c.key) "
+    "AND NOT EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND c.run_id >= a.first AND c.run_id < a.beyond) LIMIT $2"
 )
 _DRIFT: Final = "SELECT * FROM ledger.drift_run_state($1, $2, $3) LIMIT $4"
 
@@ -89,6 +102,8 @@ async def _verify(pool: Pool, project_id: str, first: UUID, last: UUID, progress
             found, drifted = found + wrong, drifted + differing
         chain.close()
         orphans = await connection.fetch(_ORPHANS, project_id, first, last, MAX_FINDINGS)
+        forgotten = await connection.fetch(_FORGOTTEN, project_id, first, last, MAX_FINDINGS)
+        invented = [] if first == last else await connection.fetch(_INVENTED, project_id, MAX_FINDINGS)
         drifted += await connection.fetch(_DRIFT, project_id, first, last, MAX_FINDINGS)
     if progress:
         progress(chain.events, total)
@@ -97,8 +112,14 @@ async def _verify(pool: Pool, project_id: str, first: UUID, last: UUID, progress
         *found,
         *(_drift(row) for row in drifted),
         *(Finding(row["run_id"], row["version"], "payload", "a payload that belongs to no event") for row in orphans),
+        *(_key(row, "is not kept: its command could be made twice") for row in forgotten),
+        *(_key(row, "belongs to no such event: its command would be refused") for row in invented),
     ]
     return Report(chain.runs, chain.events, chain.payloads, chain.erased, tuple(findings[:MAX_FINDINGS]))
+
+
+def _key(row: Mapping[str, Any], problem: str) -> Finding:
+    return Finding(row["run_id"], row["version"], "key", f"the idempotency key {row['key']!r} {problem}")
 
 
 def _drift(row: Mapping[str, Any]) -> Finding:

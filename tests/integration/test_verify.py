@@ -281,6 +281,37 @@ async def test_a_deleted_state_is_found(open_ledger: Ledger, mallory: Mallory) -
     assert (finding.run_id, finding.problem) == (run_id, "drift")
 
 
+async def test_a_deleted_idempotency_key_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
+    run_id = await told(open_ledger)
+
+    await mallory.execute("DELETE FROM ledger.command WHERE run_id = $1", run_id)
+
+    assert await found(open_ledger, run_id) == (1, "key")
+
+
+async def test_an_idempotency_key_that_names_another_event_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
+    run_id = await told(open_ledger)
+
+    await mallory.execute("UPDATE ledger.command SET version = 2 WHERE run_id = $1", run_id)
+
+    assert await found(open_ledger, run_id) == (1, "key")
+    report = await open_ledger.verify()
+    assert [(finding.version, finding.problem) for finding in report.findings] == [(1, "key"), (2, "key")]
+
+
+async def test_an_idempotency_key_that_nobody_used_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
+    run_id = await told(open_ledger)
+
+    await mallory.execute(
+        "INSERT INTO ledger.command SELECT project_id, 'forged', content_hash, run_id, 1 FROM ledger.command WHERE run_id = $1",
+        run_id,
+    )
+
+    [finding] = (await open_ledger.verify()).findings
+    assert (finding.run_id, finding.problem) == (run_id, "key")
+    assert "'forged' belongs to no such event" in finding.detail
+
+
 async def test_of_several_bad_events_the_first_is_named_first(open_ledger: Ledger, mallory: Mallory) -> None:
     run_id = await told(open_ledger)
 
