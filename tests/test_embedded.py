@@ -188,6 +188,11 @@ def test_an_ephemeral_server_deletes_its_home_after_the_last_client(own_home: Pa
     assert not own_home.exists()
 
 
+def test_a_home_that_cannot_be_made_is_an_error_at_last() -> None:
+    with pytest.raises(EmbeddedPostgresError, match="cannot use /proc/runfold: "):  # there is no making folders there
+        EmbeddedPostgres(Path("/proc/runfold")).start()
+
+
 @pytest.mark.parametrize("room", [0, 1 << 60], ids=["in memory", "in /tmp"])
 async def test_a_temporary_server_is_in_memory_if_there_is_room_and_leaves_nothing(
     room: int, folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,12 +16,14 @@ import pytest
 from console.cli import exits
 from ledger import Ledger, names
 from ledger.embedded import EmbeddedPostgres
+from tests.conftest import PROJECT
 from tests.faults.processes import assert_story, said, worker
 from tests.test_cli_process import run as runfold
 from tests.waiting import until
 from tests.workers.tasks import double
 from tests.workers.working import ended, working
 from workers import Worker, duties
+from workers.fleet import Fleet
 from workers.reaper import Reaper
 from workers.serving import serve
 
@@ -61,6 +64,21 @@ async def test_a_worker_that_is_told_to_end_just_as_its_database_answers_ends(le
 
     async with asyncio.timeout(20):
         await serve(answering, lambda opened: Worker(opened, [double], grace=1), lambda _: None)
+
+
+class Hasty(Fleet):
+    """A fleet that is told to end while each of its processes starts, before it knows them."""
+
+    async def _start(self) -> Process:
+        process = await super()._start()
+        self._pass_on()
+        return process
+
+
+async def test_a_process_that_starts_while_its_fleet_is_told_to_end_ends_too(database: str) -> None:
+    words = ["worker", "tests.workers.tasks", "--child", "--project", PROJECT]
+    async with asyncio.timeout(30):
+        await Hasty(words, 1, {"RUNFOLD_URL": database}).run()
 
 
 @pytest.mark.parametrize(("wrong", "processes"), [("login", "1"), ("database", "2"), ("schema", "1")])
