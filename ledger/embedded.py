@@ -98,12 +98,17 @@ def temporary_postgres(settings: Mapping[str, str]) -> Iterator[EmbeddedPostgres
     In memory if there is room, for every database that is made there is some 350 files. Otherwise in /tmp whatever TMPDIR
     says: a socket's path must stay short, and the account that runs the server must reach it.
     """
-    in_memory = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > MEMORY_BYTES
-    place = MEMORY if in_memory else "/tmp"  # noqa: S108  the folder in it is this server's own
+    place = MEMORY if _has_room(MEMORY) else "/tmp"  # noqa: S108  the folder in it is this server's own
     with tempfile.TemporaryDirectory(prefix="runfold-", dir=place, ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         with EmbeddedPostgres(Path(folder), settings=settings, ephemeral=True) as postgres:
             yield postgres
+
+
+def _has_room(folder: Path) -> bool:
+    # Programs are copied to where the server's account can reach them: in many containers nothing runs in memory.
+    usable = folder.is_dir() and os.access(folder, os.W_OK) and not os.statvfs(folder).f_flag & os.ST_NOEXEC
+    return usable and shutil.disk_usage(folder).free > MEMORY_BYTES
 
 
 class _Registry:

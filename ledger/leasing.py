@@ -64,14 +64,10 @@ class Leasing(Reader):
             rows += await fetch(self.pool, calls.CLAIM, self.project_id, worker_id, wanted, rest, lifetime, *Marks.NONE)
         self._marks.remember(rows, full=len(rows) >= limit)
         logger = log.logger(project_id=self.project_id, worker_id=worker_id)
-        leases = []
-        for row in rows:
-            leases.append(_lease(row, worker_id, lifetime))
+        leases = [_lease(row, worker_id, lifetime) for row in rows]
+        for lease in leases if log.tells(logger) else ():
             logger.info(
-                names.LEASE_ACQUIRED,
-                run_id=str(row["run_id"]),
-                attempt_count=row["attempt"],
-                max_attempts=row["max_attempts"],
+                names.LEASE_ACQUIRED, run_id=str(lease.run_id), attempt_count=lease.attempt, max_attempts=lease.max_attempts
             )
         return leases
 
@@ -149,10 +145,12 @@ class Leasing(Reader):
         rows = await unless_raced(lambda: fetch(self.pool, calls.TRANSITION_MANY, self.project_id, *arrays), *keys)
         outcomes: dict[UUID, Receipt | LedgerError] = {}
         logger = log.logger(project_id=self.project_id)
-        commands = {row[0]: (run, row) for run, row in moves}
-        for run_id, version, hash_, from_state in (row.values() for row in rows):
+        for run_id, version, hash_, _ in (row.values() for row in rows):
             outcomes[run_id] = Receipt(run_id, version, hash_)
-            _log_transition(logger, *commands[run_id], from_state)
+        if log.tells(logger):
+            commands = {row[0]: (run, row) for run, row in moves}
+            for row in rows:
+                _log_transition(logger, *commands[row["run_id"]], row["from_state"])
         if missing := [(run, row) for run, row in moves if row[0] not in outcomes]:
             actors = {row[0]: self._actor(run, actor) for run, row in missing}
             reasons = await self._refusals.transitions([row for _, row in missing], actors)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -127,15 +126,15 @@ class Names:
     """Names calls within a run: a name that is used again gets its ordinal."""
 
     def __init__(self) -> None:
-        self._used: Counter[str] = Counter()
+        self._used: dict[str, int] = {}
 
     def next(self, name: str) -> str:
         """Give the name of the next call of this name; raises InvalidValue."""
         check_text("name", name, limit=MAX_NAME)
         if "#" in name:
             raise InvalidValue("name", name, "must not contain #, which counts the calls of one name")
-        self._used[name] += 1
-        return name if self._used[name] == 1 else f"{name}#{self._used[name]}"
+        count = self._used[name] = self._used.get(name, 0) + 1
+        return name if count == 1 else f"{name}#{count}"
 
 
 def _check_survives(given: Any, again: Any) -> None:
