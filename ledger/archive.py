@@ -18,7 +18,7 @@ from ledger.archive_file import EVENT, digest, pages
 from ledger.content import decode_payload
 from ledger.database import Pool, fetch
 from ledger.errors import ArchiveUnusable
-from ledger.proof.chain import ChainCheck, Finding
+from ledger.proof.chain import ChainCheck, Finding, forgotten_key
 from ledger.proof.encoding import payload_hash
 from ledger.run import Run
 from ledger.settings import Settings
@@ -32,6 +32,7 @@ DRIFT: Final = "SELECT * FROM ledger.drift_events($1, $2, $3, $4::json)"
 _KEPT: Final = """
 SELECT run_id, version, salt, body FROM ledger.payload WHERE project_id = $1 AND run_id BETWEEN $2 AND $3
 """
+_COMMANDS: Final = "SELECT key, run_id, version FROM ledger.command WHERE project_id = $1 AND key = ANY ($2)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +179,8 @@ async def check(
 ) -> tuple[list[Finding], list[Mapping[str, Any]]]:
     """Take an archived month's events to `chain`; give what else is wrong, and rows of `run_state` that are not their fold.
 
-    Checks the file against its record, every run against `run_state`, and payloads that stayed in the database against the
-    events. Never raises for what it finds.
+    Checks the file against its record, every run against `run_state`, and payloads and idempotency keys that stayed in
+    the database against the events. Never raises for what it finds.
     """
     findings: list[Finding] = []
     drifted: list[Mapping[str, Any]] = []
@@ -194,6 +195,10 @@ async def check(
                 if hashes.get((kept["run_id"], kept["version"])) != payload_hash(kept["salt"], kept["body"]):
                     problem = "the payload that stayed in the database is not the one that the archived event commits to"
                     findings.append(Finding(kept["run_id"], kept["version"], "payload", problem))
+            keys = {row["key"]: (row["run_id"], row["version"]) for row in rows if row["key"] is not None}
+            commands = await connection.fetch(_COMMANDS, project_id, list(keys))
+            held = {row["key"]: (row["run_id"], row["version"]) for row in commands}
+            findings += [forgotten_key(*event, key) for key, event in keys.items() if held.get(key) != event]
     except ArchiveUnusable as error:
         findings.append(Finding(None, None, "archive", f"{archive.month}: {error}"))
     return findings, drifted

@@ -156,7 +156,7 @@ def _allowed_content(state: State, content: Mapping[str, Any]) -> Mapping[str, A
             raise InvalidValue("content", name, f"a move to {state} may carry {known}")
     for name, (type_, said) in _CONTENT_TYPES.items():
         value = content.get(name)
-        if value is not None and type(value) is not type_:
+        if value is not None and not (isinstance(value, type_) and isinstance(value, bool) == (type_ is bool)):
             raise InvalidValue(name, value, said)
     if content.get("role") is not None:
         check_text("role", content["role"])

@@ -131,7 +131,7 @@ async def fetch(source: Pool | Connection, sql: str, *args: Any) -> Sequence[Map
 
 
 async def _joining(source: AsyncConnection | AsyncSession, sql: str, args: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
-    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+    from sqlalchemy import exc
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
     if not isinstance(source, AsyncConnection | AsyncSession):
@@ -141,9 +141,11 @@ async def _joining(source: AsyncConnection | AsyncSession, sql: str, args: Seque
     try:
         connection = await source.connection() if isinstance(source, AsyncSession) else source
         return (await connection.exec_driver_sql(sql, args)).mappings().all()  # type: ignore[return-value]  # RowMapping is a Mapping of str here
-    except DBAPIError as error:
+    except exc.DBAPIError as error:
         raise translated(getattr(error.orig, "__cause__", None) or error, args) from error
-    except SQLAlchemyError as error:  # such as one that is closed
+    except exc.TimeoutError as error:  # of the caller's pool
+        raise DatabaseUnavailable("the server", str(error)) from error
+    except exc.InvalidRequestError as error:  # it is closed, or its transaction has failed
         raise InvalidValue("connection", source, f"cannot be used: {error}") from error
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import fcntl
 import os
-import shutil
 import signal
 import tempfile
 import threading
@@ -20,9 +19,8 @@ from ledger.embedded_server import Server
 from ledger.embedded_store import Store
 from ledger.errors import EmbeddedPostgresError
 
-MEMORY_BYTES: Final = 4 << 30
-"""What must be free in memory for a temporary server: its write-ahead log alone may take one of these four gigabytes."""
-MEMORY: Final = Path("/dev/shm")  # noqa: S108  as above, a folder of its own
+TEMPORARY: Final = Path("/tmp")  # noqa: S108  a folder of its own is made in it
+"""Whatever TMPDIR says: a socket's path must stay short, and the account that runs the server must reach it."""
 MOST_TURNS: Final = 1_000
 """How often the home may be gone again when it was just made: beyond it, it cannot be made there."""
 
@@ -92,23 +90,12 @@ class EmbeddedPostgres:
 
 
 @contextmanager
-def temporary_postgres(settings: Mapping[str, str]) -> Iterator[EmbeddedPostgres]:
-    """Run an ephemeral server in a folder of its own and leave nothing of it; raises EmbeddedPostgresError.
-
-    In memory if there is room, for every database that is made there is some 350 files. Otherwise in /tmp whatever TMPDIR
-    says: a socket's path must stay short, and the account that runs the server must reach it.
-    """
-    place = MEMORY if _has_room(MEMORY) else "/tmp"  # noqa: S108  the folder in it is this server's own
+def temporary_postgres(settings: Mapping[str, str], place: Path = TEMPORARY) -> Iterator[EmbeddedPostgres]:
+    """Run an ephemeral server in a folder of its own below `place` and leave nothing of it; raises EmbeddedPostgresError."""
     with tempfile.TemporaryDirectory(prefix="runfold-", dir=place, ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         with EmbeddedPostgres(Path(folder), settings=settings, ephemeral=True) as postgres:
             yield postgres
-
-
-def _has_room(folder: Path) -> bool:
-    # Programs are copied to where the server's account can reach them: in many containers nothing runs in memory.
-    usable = folder.is_dir() and os.access(folder, os.W_OK) and not os.statvfs(folder).f_flag & os.ST_NOEXEC
-    return usable and shutil.disk_usage(folder).free > MEMORY_BYTES
 
 
 class _Registry:

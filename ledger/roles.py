@@ -71,7 +71,10 @@ async def require_member(pool: Pool, project_id: str, role: str) -> None:
 
 async def _change(pool: Pool, project_id: str, type_: str, role: str, member: str, *, actor: str, reason: str | None) -> bool:
     check_text("role", role)
-    check_actor(member, "member")
+    if type_ == "role.granted":
+        check_actor(member, "member")
+    else:  # whatever was granted before can be taken
+        check_text("member", member)
     check_actor(actor)
     if reason is not None:
         check_text("reason", reason, limit=MAX_REASON)

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from ledger import archive
 from ledger.database import FAILURES, Pool, translated
-from ledger.proof.chain import ChainCheck, Finding
+from ledger.proof.chain import ChainCheck, Finding, forgotten_key
 
 MAX_FINDINGS: Final = 100
 _PAGE: Final = 5_000
@@ -35,14 +35,15 @@ _FORGOTTEN: Final = (
     "SELECT e.run_id, e.version, e.key FROM ledger.event AS e "
     "WHERE e.project_id = $1 AND e.run_id BETWEEN $2 AND $3 AND e.key IS NOT NULL "
     "AND NOT EXISTS (SELECT FROM ledger.command AS c WHERE c.project_id = e.project_id AND c.key = e.key "
-    "AND c.run_id = e.run_id AND c.version = e.version) LIMIT $4"
+    "AND c.run_id = e.run_id AND c.version = e.version) ORDER BY e.run_id, e.version LIMIT $4"
 )
 # Of a whole project only: by run there is no way into the table but all of it.
 _INVENTED: Final = (
     "SELECT c.run_id, c.version, c.key FROM ledger.command AS c WHERE c.project_id = $1 "
     "AND NOT EXISTS (SELECT FROM ledger.event AS e WHERE e.project_id = c.project_id AND e.run_id = c.run_id "
     "AND e.version = c.version AND e.key = c.key) "
-    "AND NOT EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND c.run_id >= a.first AND c.run_id < a.beyond) LIMIT $2"
+    "AND NOT EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND c.run_id >= a.first AND c.run_id < a.beyond) "
+    "ORDER BY c.run_id, c.version LIMIT $2"
 )
 _DRIFT: Final = "SELECT * FROM ledger.drift_run_state($1, $2, $3) LIMIT $4"
 
@@ -112,14 +113,16 @@ async def _verify(pool: Pool, project_id: str, first: UUID, last: UUID, progress
         *found,
         *(_drift(row) for row in drifted),
         *(Finding(row["run_id"], row["version"], "payload", "a payload that belongs to no event") for row in orphans),
-        *(_key(row, "is not kept: its command could be made twice") for row in forgotten),
-        *(_key(row, "belongs to no such event: its command would be refused") for row in invented),
+        *(forgotten_key(*row.values()) for row in forgotten),
+        *(_invented(*row.values()) for row in invented),
     ]
     return Report(chain.runs, chain.events, chain.payloads, chain.erased, tuple(findings[:MAX_FINDINGS]))
 
 
-def _key(row: Mapping[str, Any], problem: str) -> Finding:
-    return Finding(row["run_id"], row["version"], "key", f"the idempotency key {row['key']!r} {problem}")
+def _invented(run_id: UUID, version: int, key: str) -> Finding:
+    return Finding(
+        run_id, version, "key", f"the idempotency key {key!r} belongs to no such event: its command would be refused"
+    )
 
 
 def _drift(row: Mapping[str, Any]) -> Finding:

@@ -15,7 +15,7 @@ import asyncpg
 
 from ledger import archive, calls, log, names
 from ledger.commands import columns, event_row
-from ledger.content import check_text
+from ledger.content import check_actor, check_text
 from ledger.database import FAILURES, Pool, fetch, translated
 from ledger.errors import LedgerError
 from ledger.events import NoteAdded
@@ -134,7 +134,7 @@ async def repair(pool: Pool, project_id: str, runs: Sequence[UUID], *, actor: st
     row without any events is removed and logged: there is no run to note it on. It takes the owner of the schema;
     raises AccessDenied, InvalidValue.
     """
-    check_text("actor", actor)
+    check_actor(actor)
     check_text("reason", reason, limit=1_000)
     try:
         async with pool.acquire() as connection, connection.transaction():

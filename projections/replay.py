@@ -15,7 +15,7 @@ from uuid import UUID
 import asyncpg
 
 from ledger.archiving import attached
-from ledger.content import check_text
+from ledger.content import check_actor, check_text
 from ledger.database import FAILURES, Pool, fetch, translated
 from ledger.errors import LedgerError
 from ledger.past import check_project_instant
@@ -83,7 +83,7 @@ async def replay(
     A killed replay is resumed. Every exchanged row is noted on its run, as a repair is, and kept as it was in a table
     until `drop_old`. Takes the owner of the schema; raises AccessDenied, RebuildFailed, RebuildRunning or LockNotHad.
     """
-    check_text("actor", actor)
+    check_actor(actor)
     check_text("reason", reason, limit=1_000)
     async with attached(pool), Rebuild.begin(pool, recipe(project_id), events_a_range=events_a_range) as rebuild:
         bad = await rebuild.fill(connections, strict=strict, told=told)

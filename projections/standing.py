@@ -9,7 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from ledger import feed
-from ledger.content import check_int, check_run_id, check_text
+from ledger.content import check_actor, check_int, check_run_id, check_text
 from ledger.database import Pool, fetch
 from ledger.errors import FeedArchived, RunNotFound
 from projections.catch_up import checkpoint_of
@@ -103,7 +103,7 @@ async def skip(pool: Pool, name: str, *, actor: str, reason: str) -> tuple[UUID,
 
     Raises NotStopped or ProjectionNotFound. A rebuild of the same version leaves it out as well.
     """
-    check_text("actor", actor)
+    check_actor(actor)
     check_text("reason", reason, limit=1_000)
     rows = await fetch(pool, _SKIP, name, actor, reason)
     if not rows:
@@ -116,7 +116,7 @@ async def skip_event(pool: Pool, projection: Projection, run_id: UUID | str, ver
     """Leave out an event that a rebuild could not fold, on record. Raises RunNotFound when there is no such event."""
     wanted = check_run_id(run_id)
     check_int("version", version, least=1)
-    check_text("actor", actor)
+    check_actor(actor)
     check_text("reason", reason, limit=1_000)
     if not await fetch(pool, _SKIP_EVENT, projection.name, projection.version, actor, reason, wanted, version):
         raise RunNotFound(wanted, "any project")

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ledger.embedded import temporary_postgres
+from tests.place import place
 
 ROOM = {"max_connections": "200"}
 # A test server may lose everything when it crashes; in return it is fast.
@@ -39,7 +40,7 @@ def postgres_server() -> Iterator[Server]:
 
 @contextmanager
 def _embedded() -> Iterator[Server]:
-    with temporary_postgres(ROOM) as postgres:
+    with temporary_postgres(ROOM, place()) as postgres:
         yield Server(url=postgres.url(), name="embedded")
 
 

@@ -21,8 +21,8 @@ import asyncpg
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from ledger import embedded, embedded_programs, embedded_server
-from ledger.embedded import EmbeddedPostgres, default_home
+from ledger import embedded_programs, embedded_server
+from ledger.embedded import EmbeddedPostgres, default_home, temporary_postgres
 from ledger.errors import EmbeddedPostgresError
 
 Client = subprocess.Popen[str]
@@ -193,19 +193,12 @@ def test_a_home_that_cannot_be_made_is_an_error_at_last() -> None:
         EmbeddedPostgres(Path("/proc/runfold")).start()
 
 
-@pytest.mark.parametrize("room", [0, 1 << 60], ids=["in memory", "in /tmp"])
-async def test_a_temporary_server_is_in_memory_if_there_is_room_and_leaves_nothing(
-    room: int, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(embedded, "MEMORY", folder)
-    monkeypatch.setattr(embedded, "MEMORY_BYTES", room)
+def test_a_temporary_server_leaves_nothing(folder: Path) -> None:
+    with temporary_postgres({"max_connections": "17"}, folder) as postgres:
+        assert asyncio.run(value(postgres, "show max_connections")) == "17"
+        assert len(list(folder.iterdir())) == 1
 
-    with embedded.temporary_postgres({"max_connections": "17"}) as postgres:
-        home = Path(postgres.log_dir).parents[1]
-        assert await value(postgres, "show max_connections") == "17"
-
-    assert home.parent == (Path("/tmp") if room else folder)  # noqa: S108  a folder of its own
-    assert not home.exists()
+    assert list(folder.iterdir()) == []
 
 
 def test_a_lasting_and_an_ephemeral_store_are_never_taken_for_each_other(own_home: Path) -> None:

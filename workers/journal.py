@@ -79,7 +79,7 @@ class Journal:
 
     async def begin(self, call: Call, name: str, fn: Callable[..., Any] | None, *, beside: bool) -> Called:
         """Find what is recorded of a call; raises HistoryMismatch, or InvalidValue."""
-        self.check_open()
+        self.check_open(own=not beside)
         if CURRENT.get() is not None:
             raise InvalidValue(call, name, "is asked for within another call: leave it to the handler itself")
         adapter = adapter_of(fn)
@@ -95,19 +95,18 @@ class Journal:
         facts: dict[str, Any] = {"name": step.name, "cost_usd": usd or None, "beside": step.beside or None}
         if step.error is None:
             try:
-                await self._append(StepCompleted(output=step.output, step_count=steps + 1, **facts), self._key(step))
+                await self._append(step, StepCompleted(output=step.output, step_count=steps + 1, **facts))
             except (InvalidValue, PayloadTooLarge) as error:
                 step.fail(error, self.limit)
         if step.error is not None:
             failed = StepFailed(error_code=HANDLER_FAILED, error_detail=step.error, step_count=steps or None, **facts)
-            await self._append(failed, self._key(step))
+            await self._append(step, failed)
 
     async def request(self, tool: Called, args: Any) -> None:
         """Move the run to waiting for a tool, held."""
         with self.asking():
             content = {"input": _shown(tool, args), "beside": tool.beside or None}
             await self._move(tool, State.WAITING_TOOL, key=self._key(tool, "asked"), content=content)
-        self._open_tool = tool.name
 
     async def respond(self, tool: Called) -> None:
         """Move the run on with a tool's answer."""
@@ -121,13 +120,13 @@ class Journal:
         if tool.error is not None:
             facts |= {"error_code": HANDLER_FAILED, "error_detail": tool.error}
             await self._move(tool, State.RUNNING, step_count_delta=steps, **facts)
-        self._open_tool = None
 
     async def park_for_tool(self, tool: Called, args: Any, started: Any = None, **facts: Any) -> NoReturn:
         """Park the run until somebody answers for a tool."""
         with self.asking():
-            given = _shown(tool, args)
-            await self._park(tool, State.WAITING_TOOL, content={"input": given}, output=_shown(tool, started), **facts)
+            content = {"input": _shown(tool, args)}
+            output = recordable(f"what asking tool {tool.name!r} returned", started, fallback=repr)
+            await self._park(tool, State.WAITING_TOOL, content=content, output=output, **facts)
 
     async def decision(
         self,
@@ -209,9 +208,12 @@ class Journal:
             with suppress(DatabaseUnavailable, InvalidValue):
                 await self.ledger.append(self.lease, event, key=f"{self.lease.run_id}:#spent:{self.lease.token}")
 
-    async def persist(self, write: Callable[[], Awaitable[R]]) -> R:
-        """Make a keyed write, again while the database is away; what is on its way lands before the attempt ends."""
-        writing = asyncio.ensure_future(self._until_written(write))
+    async def persist(self, write: Callable[[], Awaitable[R]], *, own: bool = False) -> R:
+        """Make a keyed write, again while the database is away; what is on its way lands before the attempt ends.
+
+        `own`: it belongs to a call of the handler itself.
+        """
+        writing = asyncio.ensure_future(self._until_written(write, own=own))
         try:
             return await asyncio.shield(writing)
         except asyncio.CancelledError:
@@ -236,11 +238,16 @@ class Journal:
     async def _history(self) -> Sequence[Event]:
         return await self.ledger.history(self.lease.run_id, heartbeats=False)
 
-    async def _append(self, event: Event, key: str) -> None:
-        await self.persist(lambda: self.ledger.append(self.lease, event, key=key))
+    async def _append(self, step: Called, event: Event) -> None:
+        await self.persist(lambda: self.ledger.append(self.lease, event, key=self._key(step)), own=not step.beside)
 
     async def _move(self, called: Called, state: State, **facts: Any) -> None:
-        await self.persist(lambda: self._writer.move(Transition(self.lease, state, name=called.name, **facts)))
+        async def write() -> Receipt:
+            receipt = await self._writer.move(Transition(self.lease, state, name=called.name, **facts))
+            self._open_tool = called.name if state is State.WAITING_TOOL else None  # here: who asked may be cancelled by now
+            return receipt
+
+        await self.persist(write, own=not called.beside)
 
     async def _park(self, called: Called, state: State, **facts: Any) -> NoReturn:
         if called.beside:
@@ -260,9 +267,9 @@ class Journal:
         self.ending = Parked(f"{called.call} {called.name!r}")
         raise self.ending
 
-    async def _until_written(self, write: Callable[[], Awaitable[R]]) -> R:
+    async def _until_written(self, write: Callable[[], Awaitable[R]], *, own: bool) -> R:
         while True:
-            self.check_open()
+            self.check_open(own=own)
             try:
                 written = await within(self.ledger.settings.lease_ttl_seconds, write())
             except DatabaseUnavailable as error:
@@ -296,13 +303,18 @@ class Journal:
             self.mismatch(f"an approval of what has SHA-256 {asked.shown_sha256}", f"one of {digest}")
         return Decision(answer.actor, answer.reason, answer.recorded_at, answer.output)
 
-    def check_open(self) -> None:
-        """Raise what has ended the attempt, if anything has."""
+    def check_open(self, *, own: bool = False) -> None:
+        """Raise what has ended the attempt, if anything has; a handler's own call that is refused so ends it for good.
+
+        What a handler returns that has caught this does not count: it goes on from a call that was not made.
+        """
         if self.ending is not None:
             raise self.ending
-        if self.stopped is not None:  # nor does it count what a handler returns that has caught this
-            self.ending = Stopped(self.stopped)
-            raise self.ending
+        if self.stopped is not None:
+            refused = Stopped(self.stopped)
+            if own:
+                self.ending = refused
+            raise refused
 
     def _spent(self, called: Called) -> tuple[Decimal, int]:
         usd, steps = called.meter.empty()

@@ -39,6 +39,8 @@ PROJECT: Final = "test"
 MARK: Final = "runfold test kit"
 """The comment on a database whose clock may be moved: one that this module made."""
 LOOK_SECONDS: Final = 0.02
+SLEPT_SECONDS: Final = 1.0
+"""A sleep up to this long takes real time; one that is longer waits until time is moved, and chance decides on neither."""
 _STANDING: Final = """
 SELECT count(*) FILTER (WHERE s.token IS NOT NULL) AS held,
   count(*) FILTER (WHERE s.available_at <= ledger.now() AND k.paused IS NOT TRUE) AS claimable
@@ -193,7 +195,7 @@ class _Crashing(Ledger):
 
     def __init__(self, kit: Kit, step: str | None) -> None:
         real = kit.ledger
-        settings = real.settings.model_copy(update={"held_sleep_seconds": 0})  # no sleep takes real time: time is moved
+        settings = real.settings.model_copy(update={"held_sleep_seconds": SLEPT_SECONDS})
         super().__init__(real.pool, real.project_id, settings, real.url)
         self._kit, self._step = kit, step
         self.crashed: UUID | None = None

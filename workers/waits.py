@@ -15,20 +15,19 @@ from ledger.database import fetch
 from ledger.errors import LedgerError, VersionConflict
 from ledger.lifecycle import DEADLINE_PASSED, TERMINAL
 from ledger.signalling import kept
-from workers.call import Called
+from workers.call import MAX_NAME, Called
 from workers.children import answer, outcome_of
 from workers.errors import Asleep, ChildFailed, Parked, ToolFailed, WaitTimedOut
 from workers.journal import Journal
 from workers.recording import recordable
 
 SLICE_SECONDS: Final = 0.25
-MAX_KIND: Final = 100
 _NOW: Final = "SELECT ledger.now() AS now"
 
 
 def called_by(kind: str) -> str:
     """Give a kind as part of a call's name, which has fewer characters and no `#`."""
-    return kind.replace("#", "_")[:MAX_KIND]
+    return str(kind).replace("#", "_")[: MAX_NAME - len("children:")]
 
 
 class Waits:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from console.cli.exits import ERROR, USAGE, exit_code
 from console.cli.plain import clean, jsonable
 
-_NOT_WRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF})
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def report(error: Exception, *, as_json: bool, verbose: bool) -> int:
@@ -55,7 +55,7 @@ def _known(error: Exception) -> Exception | None:
         return translated(getattr(getattr(error, "orig", None), "__cause__", None) or error)
     if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | ConnectionError | TimeoutError):
         return translated(error)
-    if isinstance(error, OSError) and error.errno in _NOT_WRITABLE and error.filename is None:
+    if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
         return LedgerError(f"cannot write the output: {error.strerror}")
     return None
 

@@ -122,15 +122,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as ending:  # shell completion, and Click on a closed pipe
         return _without_reader() if isinstance(ending.__context__, BrokenPipeError) else int(ending.code or 0)
     except Exception as error:  # the one place where everything ends
-        return report(error, as_json=options.json or "--json" in given, verbose=options.verbose)
+        code = report(error, as_json=options.json or "--json" in given, verbose=options.verbose)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_output()
     return int(code or OK)
 
 
 def _without_reader() -> int:
+    _drop_output()
+    return BROKEN_PIPE
+
+
+def _drop_output() -> None:
     # The interpreter flushes standard output once more at its end: give it somewhere to go.
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return BROKEN_PIPE
 
 
 if __name__ == "__main__":

@@ -22,6 +22,11 @@ class Finding:
     detail: str
 
 
+def forgotten_key(run_id: UUID, version: int, key: str) -> Finding:
+    """Say that the idempotency key of an event is not kept as its own."""
+    return Finding(run_id, version, "key", f"the idempotency key {key!r} is not kept: its command could be made twice")
+
+
 class ChainCheck:
     """Takes events in (run, version) order and collects what does not hold; keeps one run's erasures in memory."""
 

@@ -261,7 +261,7 @@ async def test_damage_to_what_stayed_is_found_and_a_replay_mends_it(
 ) -> None:
     async with Ledger.open(unverified_database, PROJECT) as ledger:
         async with in_that_month(damaging):
-            damaged, removed, intact = [await ended(ledger) for _ in range(3)]
+            damaged, removed, intact = [await ended(ledger, key=key) for key in (None, "k", None)]
         await archived(ledger, tmp_path)
         right = [await ledger.get(run_id) for run_id in (damaged, removed, intact)]
         await damaging.execute("UPDATE ledger.run_state SET cost_usd = 99 WHERE run_id = $1", damaged)
@@ -288,6 +288,10 @@ async def test_damage_to_what_stayed_is_found_and_a_replay_mends_it(
         await damaging.execute("UPDATE ledger.payload SET body = '{\"output\": 4}' WHERE run_id = $1 AND version = 5", intact)
         [finding] = (await ledger.verify()).findings
         assert (finding.run_id, finding.version, finding.problem) == (intact, 5, "payload")
+
+        await damaging.execute("DELETE FROM ledger.command WHERE run_id = $1", removed)
+        found_in = {(one.run_id, one.version, one.problem) for one in (await ledger.verify()).findings}
+        assert found_in == {(intact, 5, "payload"), (removed, 1, "key")}
 
 
 async def test_replays_and_new_projections_fold_archived_events_too(

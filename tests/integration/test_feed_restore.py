@@ -20,6 +20,7 @@ from ledger.events import NoteAdded
 from tests.conftest import PROJECT, assert_consistent
 from tests.feeding import Reader, assert_complete, stored
 from tests.integration.test_feed import note
+from tests.place import place
 from tests.server import ROOM, Server
 
 BURN = "DO $$ BEGIN FOR i IN 1..20000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
@@ -28,7 +29,7 @@ BURN = "DO $$ BEGIN FOR i IN 1..20000 LOOP PERFORM pg_current_xact_id(); COMMIT;
 @pytest.fixture(scope="module")
 def other_cluster() -> Iterator[str]:
     """The URL of a cluster of its own, with the ledger's roles."""
-    with temporary_postgres(ROOM) as postgres:
+    with temporary_postgres(ROOM, place()) as postgres:
         asyncio.run(schema.upgrade(postgres.url()))
         yield postgres.url()
 

@@ -6,20 +6,24 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, RootModel
 
-from ledger import Ledger, Run, State
+from ledger import Ledger, Run, State, Transition, roles
 from ledger.errors import InvalidValue
 from ledger.events import ToolRequested
 from ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH
+from ledger.run import Receipt
 from tests.waiting import until
 from tests.workers.working import done, ended, reached, working
 from workers import Backoff, BlockingContext, Context, Handler, handler
-from workers.recording import recordable
 
 ROOT = Path(__file__).parents[2]
 AT_ONCE = Backoff(first=0, jitter=0)
@@ -48,6 +52,8 @@ async def asks(ctx: Context, how: str) -> Any:
             await ctx.approval("Go?", timeout=-5)
         case "signal":
             await ctx.wait_for("a#b")
+        case "child":
+            await ctx.child(5)  # type: ignore[arg-type]  # what is tested
         case _:
             await ctx.tool("look", len, GIVEN[how])
 
@@ -58,6 +64,7 @@ async def asks(ctx: Context, how: str) -> Any:
         ("on_timeout", "on_timeout 'failed': must be cancelled or timeout"),
         ("timeout", "timeout -5: must be more than 0"),
         ("signal", "must not contain #"),
+        ("child", "kind 5: must be text"),
         ("bytes", "what tool 'look' is given 'tuple': cannot be recorded as JSON"),
         ("shy", "what tool 'look' is given 'tuple': cannot be recorded as JSON: KeyError"),
         ("circle", "what tool 'look' is given 'tuple': cannot be recorded as JSON"),
@@ -77,7 +84,9 @@ async def test_a_signal_that_no_wait_could_have_is_refused(ledger: Ledger) -> No
 
 
 def test_a_set_is_recorded_alike_in_every_process() -> None:
-    program = "from workers.recording import recordable; print(recordable('show', {'to': {'ann', 'bob', 'eve', ('x', 1)}}))"
+    program = (
+        "from tests.workers.test_calls import SETS; from workers.recording import recordable; print(recordable('show', SETS))"
+    )
     outputs = {
         subprocess.check_output(
             [sys.executable, "-c", program], cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": seed}, text=True
@@ -85,9 +94,31 @@ def test_a_set_is_recorded_alike_in_every_process() -> None:
         for seed in "123"
     }
 
-    assert outputs == {f"{recordable('show', {'to': ['ann', 'bob', 'eve', ['x', 1]]})}\n"}
+    in_order = {
+        "plain": [1, 2, 10, "ann", "bob", ["x", 1]],
+        "nested": [["a", "b", "c"], ["d", "e"]],
+        "model": {"names": ["p", "q", "r"], "groups": [{"members": ["y", "z"]}]},
+        "root": ["i", "o", "u"],
+    }
+    assert outputs == {f"{in_order}\n"}
 
 
+@dataclass(frozen=True)
+class Group:
+    members: frozenset[str]
+
+
+class Model(BaseModel):
+    names: set[str]
+    groups: list[Group]
+
+
+SETS = {
+    "plain": {10, 2, 1, "bob", "ann", ("x", 1)},
+    "nested": {frozenset("abc"), frozenset("de")},
+    "model": Model(names=set("pqr"), groups=[Group(frozenset("yz"))]),
+    "root": RootModel[set[str]](set("iou")),
+}
 LONG = "a#" * 100
 
 
@@ -171,6 +202,77 @@ async def test_a_tool_that_is_left_behind_fails_the_run_and_is_named(ledger: Led
 
     assert (run.state, run.error_code) == (State.FAILED, HANDLER_FAILED)
     assert run.error_detail == "tool 'look': is still waited for: await every call before the handler returns"
+
+
+@handler("impatient", retry=AT_ONCE)
+async def impatient(ctx: Context) -> str:
+    journal: Any = ctx._journal  # noqa: SLF001  the answer has to be on its way at a known time
+    moved, answering = journal._writer.move, asyncio.Event()  # noqa: SLF001  as above
+
+    async def move(command: Transition) -> Receipt:
+        receipt: Receipt = await moved(command)
+        if command.to_state is State.RUNNING:
+            answering.set()
+            await asyncio.sleep(0.2)
+        return receipt
+
+    journal._writer.move = move  # noqa: SLF001  as above
+    asking = asyncio.create_task(ctx.tool("look", lambda: 1))
+    await answering.wait()
+    asking.cancel()
+    await asyncio.wait({asking})
+    journal._writer.move = moved  # noqa: SLF001  as above
+    return "done without"
+
+
+async def test_a_tool_whose_answer_was_being_written_when_it_was_given_up_is_not_left_behind(ledger: Ledger) -> None:
+    run = await done(ledger, impatient)
+
+    assert (run.state, run.output) == (State.COMPLETED, "done without"), run.error_detail
+
+
+@handler("watched", retry=AT_ONCE)
+def watched(ctx: BlockingContext) -> str:
+    refused = threading.Event()
+
+    def tell() -> None:
+        while not ctx.cancelled:
+            refused.wait(0.01)
+        with suppress(BaseException):
+            ctx.step("told", lambda: None)
+        refused.set()
+
+    entered.set()
+    threading.Thread(target=tell).start()
+    refused.wait(20)
+    return "whole"
+
+
+async def test_a_refused_call_beside_the_handler_does_not_undo_what_the_handler_returns(ledger: Ledger) -> None:
+    entered.clear()
+    run = await ledger.submit("watched")
+    async with working(ledger, watched, grace=0) as worker:
+        await until(entered.is_set, 20)
+        worker.stop()
+    assert (await ledger.get(run.run_id)).output == "whole"
+
+
+class Role(StrEnum):
+    FINANCE = "finance"
+
+
+@handler("typed", retry=AT_ONCE)
+async def typed(ctx: Context) -> str:
+    return (await ctx.approval("Pay?", role=Role.FINANCE)).actor
+
+
+async def test_a_role_may_be_of_an_enumeration(ledger: Ledger) -> None:
+    await roles.grant(ledger.pool, ledger.project_id, "finance", "ann", actor="owner")
+    run = await ledger.submit("typed")
+    async with working(ledger, typed):
+        await reached(ledger, run, State.WAITING_APPROVAL)
+        await ledger.approve(run.run_id, actor="ann")
+        assert (await ended(ledger, run)).output == "ann"
 
 
 entered = asyncio.Event()
