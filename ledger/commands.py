@@ -26,6 +26,8 @@ from ledger.run import Lease
 
 MAX_BATCH: Final = 10_000
 MAX_TAGS: Final = 50
+MAX_PRIORITY: Final = MAX_INT - 1
+"""A claim looks for priorities below the greatest number."""
 _FIRST_YEAR: Final = 1970
 _LAST_YEAR: Final = 9000
 
@@ -54,7 +56,7 @@ class Submit:
             check_text("kind", self.kind),
             encode_payload({"input": self.input, **self._link()}, limit_bytes),
             None if self.key is None else check_text("key", self.key),
-            check_int("priority", self.priority, least=0),
+            check_int("priority", self.priority, least=0, most=MAX_PRIORITY),
             None if self.delay is None else check_duration("delay", self.delay),
             check_int("max_attempts", self.max_attempts, least=1, most=1_000),
             at,

@@ -124,10 +124,15 @@ async def fetch(source: Pool | Connection, sql: str, *args: Any) -> Sequence[Map
         if isinstance(source, asyncpg.Connection | asyncpg.pool.PoolConnectionProxy):
             return await source.fetch(sql, *args)
         return await _joining(source, sql, args)
-    except (*FAILURES, OSError, TimeoutError) as error:
+    except (*FAILURES, OSError, TimeoutError, OverflowError) as error:
+        if isinstance(error, OverflowError) or _is_of_the_driver(error):
+            raise InvalidValue("value", args, f"does not fit its column: {error}") from error
         raise translated(error, args) from error
-    except (OverflowError, asyncpg.exceptions.DataError) as error:
-        raise InvalidValue("value", args, f"does not fit its column: {error}") from error
+
+
+def _is_of_the_driver(error: BaseException) -> bool:
+    """Tell whether the driver itself would not send a value."""
+    return isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
 
 
 async def _joining(source: AsyncConnection | AsyncSession, sql: str, args: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
@@ -183,6 +188,8 @@ def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:  
         return AccessDenied(str(error))
     if state == "23514" and getattr(error, "constraint_name", None) is None:
         return _missing_partition(getattr(error, "detail", None) or "")
+    if state in {"40001", "40P01"}:
+        return DatabaseRefused(state, f"{error}; nothing was written: run your transaction again")
     if not state or state[:2] in {"08", "57", "53"} or state in {"25006", "55000"}:
         return DatabaseUnavailable("the server", str(error) or type(error).__name__)
     return DatabaseRefused(state, str(error))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -91,7 +93,27 @@ class Leasing(Reader):
                 refusal(self.project_id, run_id, found.get(run_id), "heartbeat")
         return [_beaten(lease, beaten.get(row[0])) for lease, row in zip(leases, given, strict=True)]
 
-    async def transition(self, lease_or_run_id: Target, to_state: State | str, **facts: Any) -> Run:
+    async def transition(
+        self,
+        lease_or_run_id: Target,
+        to_state: State | str,
+        *,
+        park: bool = False,
+        name: str | None = None,
+        error_code: str | None = None,
+        error_detail: Any = None,
+        output: Any = None,
+        output_sha256: str | bytes | None = None,
+        cost_usd_delta: float | Decimal = 0,
+        step_count_delta: int = 0,
+        reason: str | None = None,
+        content: Mapping[str, Any] | None = None,
+        wait: float | timedelta | None = None,
+        wait_outcome: State | str = State.CANCELLED,
+        expected_version: int | None = None,
+        key: str | None = None,
+        actor: str | None = None,
+    ) -> Run:
         """Move a run along a legal edge and record what happened; gives the run after it.
 
         Under a lease the token must be current. A bare run id is for what needs no lease: cancelling a pending run,
@@ -106,8 +128,11 @@ class Leasing(Reader):
         Raises IllegalTransition, LeaseLost, LeaseRequired, VersionConflict, RunNotFound, DuplicateKey, InvalidValue
         or PayloadTooLarge; then nothing was appended but, for a late worker, the refusal.
         """
-        actor = facts.pop("actor", None)
-        command = Transition(lease_or_run_id, to_state, **facts)
+        command = Transition(
+            lease_or_run_id, to_state, park=park, name=name, error_code=error_code, error_detail=error_detail, output=output,
+            output_sha256=output_sha256, cost_usd_delta=cost_usd_delta, step_count_delta=step_count_delta, reason=reason,
+            content=content, wait=wait, wait_outcome=wait_outcome, expected_version=expected_version, key=key,
+        )  # fmt: skip
         row = command.row(self.settings.payload_limit_bytes)
         asked = (self._decider(command.run, actor), *row)
         if row[-1] is None:
@@ -192,7 +217,12 @@ class Leasing(Reader):
             found = await self._refusals.look(who, type_, [(run_id, token)])
             raise refusal(self.project_id, run_id, found.get(run_id), State.PENDING, retry=type_ == "run.retried")
         self.waker.wake()
-        return Run.from_row(rows[0])
+        run = Run.from_row(rows[0])
+        log.logger(project_id=self.project_id).info(
+            names.STATE_TRANSITION, run_id=str(run_id), worker_id=lease.worker_id, attempt_count=lease.attempt,
+            max_attempts=lease.max_attempts, to_state=run.state.value, error_code=code,
+        )  # fmt: skip
+        return run
 
     async def _send_transitions(self, asked: Sequence[Row]) -> list[Mapping[str, Any] | None]:
         rows = await fetch(self.pool, calls.TRANSITION_ONE, self.project_id, *columns(asked))
@@ -224,12 +254,18 @@ def _log_transition(logger: Any, run: Target, row: Row, from_state: str) -> None
 
 def _lease(row: Mapping[str, Any], worker_id: str, ttl: timedelta) -> Lease:
     run_id, token, attempt, kind, priority, max_attempts, until, cancel_requested, body = row.values()
-    content = decode_payload(body) or {}
-    parent = content.get("parent")
+    content = decode_payload(body)
+    given = content if isinstance(content, dict) else {}  # whoever calls the functions by hand may write any JSON
     return Lease(
-        run_id, token, attempt, max_attempts, kind, priority, content.get("input"), worker_id, until, ttl, cancel_requested,
-        parent=None if parent is None else UUID(parent),
+        run_id, token, attempt, max_attempts, kind, priority, given.get("input"), worker_id, until, ttl, cancel_requested,
+        parent=_parent(given.get("parent")),
     )  # fmt: skip
+
+
+def _parent(value: object) -> UUID | None:
+    with suppress(ValueError):
+        return UUID(value) if isinstance(value, str) else None
+    return None
 
 
 def _beaten(lease: Lease, row: Mapping[str, Any] | None) -> Lease:

@@ -164,7 +164,10 @@ class Ledger(Leasing):
         if not rows:
             found = await self._refusals.look(who, "cancel", [(wanted, None)])
             raise refusal(self.project_id, wanted, found.get(wanted), State.CANCELLED)
-        return Run.from_row(rows[0])
+        run = Run.from_row(rows[0])
+        if run.is_terminal:
+            log.logger(project_id=self.project_id).info(names.STATE_TRANSITION, run_id=str(wanted), to_state=run.state.value)
+        return run
 
     async def append(
         self,
@@ -219,9 +222,12 @@ class Ledger(Leasing):
             if row["reaped_type"] == "tool.failed":  # a wait that is over: the run goes on
                 _log_answered(logger, row)
                 continue
-            requeued = row["reaped_code"] == LEASE_EXPIRED
-            (logger.warning if requeued else logger.error)(
-                names.STALE_REQUEUED if requeued else names.STALE_FAILED,
+            level, said = {
+                None: (logger.info, names.STATE_TRANSITION),  # it was called off, and nobody is left to hear of it
+                LEASE_EXPIRED: (logger.warning, names.STALE_REQUEUED),
+            }.get(row["reaped_code"], (logger.error, names.STALE_FAILED))
+            level(
+                said,
                 run_id=str(row["run_id"]),
                 worker_id=row["reaped_worker"],
                 attempt_count=row["attempt_count"],

@@ -23,7 +23,7 @@ def logger(**bound: Any) -> Any:
     if structlog.is_configured():
         return structlog.get_logger("runfold").bind(**bound)
     quiet = structlog.wrap_logger(
-        structlog.PrintLogger(sys.stderr),
+        structlog.WriteLogger(sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
     )
     return quiet.bind(**bound)

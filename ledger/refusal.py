@@ -113,6 +113,7 @@ def refusal(  # noqa: PLR0911  one return for each reason
         log.logger(project_id=project_id).warning(
             names.WRITE_REFUSED,
             run_id=str(run_id),
+            token=row["given_token"],
             worker_id=row["worker_id"],
             from_state=row["state"],
             to_state=to_state,

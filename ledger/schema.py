@@ -27,6 +27,7 @@ OBJECTS: Final = (
     "legal",
     "transition_type",
     "command_content",
+    "check_content",
     "run",
     "entry",
     "rebuild_run_state",

@@ -16,9 +16,7 @@ CREATE FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tok
 DECLARE
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
-  IF pg_column_size(p_bodies) > 268435456 THEN
-    RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
-  END IF;
+  PERFORM ledger.check_content(p_bodies);
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     -- Locked by a statement of its own: the next one's snapshot then sees the key that whoever held the lock has used.
     PERFORM FROM (SELECT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id OFFSET 0) AS c
@@ -51,6 +49,7 @@ BEGIN
     ) AS s
   ), n AS MATERIALIZED (
     SELECT g.*, g.version + 1 AS next, greatest(ledger.now(), g.updated_at) AS recorded_at,
+      coalesce(p_actor, CASE WHEN g.token IS NOT NULL THEN g.worker_id END) AS who,
       ledger.payload_hash(g.salt, g.body) AS payload_hash
     FROM g
   ), p AS (
@@ -59,9 +58,9 @@ BEGIN
   )
   INSERT INTO ledger.event AS e (project_id, run_id, version, recorded_at, type, schema_version, actor, name, token, cost_usd,
     step_count, error_code, key, payload_hash, hash)
-  SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, n.schema_version, coalesce(p_actor, n.worker_id), n.name, n.token, n.cost, n.steps,
+  SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, n.schema_version, n.who, n.name, n.token, n.cost, n.steps,
     n.error_code, n.key, n.payload_hash,
-    ledger.event_hash(n.hash, p_project, n.run_id, n.next, n.recorded_at, n.type, coalesce(p_actor, n.worker_id), n.schema_version, name => n.name,
+    ledger.event_hash(n.hash, p_project, n.run_id, n.next, n.recorded_at, n.type, n.who, n.schema_version, name => n.name,
       token => n.token, cost_usd => n.cost, step_count => n.steps, error_code => n.error_code, key => n.key,
       payload_hash => n.payload_hash)
   FROM n
@@ -117,6 +116,7 @@ CREATE FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_bod
 DECLARE
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
+  PERFORM ledger.check_content(ARRAY[p_body]);
   RETURN QUERY
   WITH c AS MATERIALIZED (
     SELECT DISTINCT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id
@@ -169,6 +169,19 @@ BEGIN
   WHERE s.project_id = p_project AND s.kind = p_kind;
 END $$;
 
+CREATE FUNCTION ledger.check_content(p_bodies text[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+  IF pg_column_size(p_bodies) > 268435456 THEN
+    RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
+  END IF;
+  IF strpos(array_to_string(p_bodies, ''), '\u0000') > 0 THEN -- perhaps: after another backslash it is text
+    PERFORM u.body::jsonb FROM unnest(p_bodies) AS u (body);
+  END IF;
+END $$;
+
 CREATE FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[] DEFAULT '{}'::text[], p_mark_priorities integer[] DEFAULT '{}'::integer[], p_mark_runs uuid[] DEFAULT '{}'::uuid[]) RETURNS TABLE(run_id uuid, token integer, attempt integer, kind text, priority integer, max_attempts integer, lease_until timestamp with time zone, cancel_requested boolean, input text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -185,7 +198,7 @@ CREATE FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_li
 DECLARE
   of_kinds record := ledger.kind_rooms(p_project, p_kinds);
 BEGIN
-  IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 OR p_ttl IS NULL OR NOT isfinite(p_ttl) OR p_ttl <= '0' THEN
+  IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 OR p_ttl IS NULL OR p_ttl NOT BETWEEN '0' AND '3650 days' OR p_ttl = '0' THEN
     RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive and ends' USING ERRCODE = '22023';
   END IF;
   RETURN QUERY
@@ -795,8 +808,8 @@ CREATE FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer
     AS $$
 #variable_conflict use_column
 BEGIN
-  IF EXISTS (SELECT FROM unnest(p_ttls) AS u (given) WHERE NOT isfinite(u.given)) THEN
-    RAISE EXCEPTION 'a lease must end' USING ERRCODE = '22023';
+  IF EXISTS (SELECT FROM unnest(p_ttls) AS u (given) WHERE u.given NOT BETWEEN '0' AND '3650 days') THEN
+    RAISE EXCEPTION 'a lease must end, within ten years' USING ERRCODE = '22023';
   END IF;
   RETURN QUERY
   WITH c AS MATERIALIZED (
@@ -1148,6 +1161,9 @@ DECLARE
   moment timestamptz := ledger.now(); -- a variable, because an index is not searched for a volatile function
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
+  IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 THEN
+    RAISE EXCEPTION 'a sweep is of 1 to 10000 runs' USING ERRCODE = '22023';
+  END IF;
   RETURN QUERY
   -- The orders are those of run_leased and run_due, and sorting is off: no plan can walk the whole table instead.
   WITH due AS MATERIALIZED (
@@ -1191,7 +1207,7 @@ BEGIN
     FROM g
   ), n AS MATERIALIZED (
     SELECT d.*, d.version + 1 AS next,
-      CASE d.type WHEN 'lease.expired' THEN 'pending' WHEN 'approval.expired' THEN d.wait_outcome
+      CASE d.type WHEN 'lease.expired' THEN 'pending' WHEN 'approval.expired' THEN CASE d.wait_outcome WHEN 'timeout' THEN 'timeout' ELSE 'cancelled' END
         WHEN 'tool.failed' THEN NULL
         WHEN 'run.cancelled' THEN 'cancelled' WHEN 'run.failed' THEN 'failed' ELSE 'timeout' END AS new_state,
       CASE WHEN d.type IN ('lease.expired', 'tool.failed') THEN d.now END AS new_available_at,
@@ -1343,12 +1359,10 @@ CREATE FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tok
 DECLARE
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
-  IF EXISTS (SELECT FROM unnest(p_delays) AS u (given) WHERE NOT isfinite(u.given)) THEN
-    RAISE EXCEPTION 'a delay must be finite' USING ERRCODE = '22023';
+  IF EXISTS (SELECT FROM unnest(p_delays) AS u (given) WHERE u.given NOT BETWEEN '0' AND '3650 days') THEN
+    RAISE EXCEPTION 'a delay is at most ten years' USING ERRCODE = '22023';
   END IF;
-  IF pg_column_size(p_bodies) > 268435456 THEN
-    RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
-  END IF;
+  PERFORM ledger.check_content(p_bodies);
   IF p_type NOT IN ('lease.released', 'run.retried') THEN
     RAISE EXCEPTION 'a run is not put back to pending by %', p_type USING ERRCODE = 'RF001';
   END IF;
@@ -1426,14 +1440,15 @@ DECLARE
   ids uuid[];
   fresh boolean[];
 BEGIN
-  IF EXISTS (SELECT FROM unnest(p_delays) AS u (given) WHERE NOT isfinite(u.given))
-    OR EXISTS (SELECT FROM unnest(p_deadlines) AS u (given) WHERE NOT isfinite(u.given))
-    OR EXISTS (SELECT FROM unnest(p_deadlines_in) AS u (given) WHERE NOT isfinite(u.given)) THEN
-    RAISE EXCEPTION 'a delay and a deadline must be finite' USING ERRCODE = '22023';
+  -- A claim looks for priorities below the greatest number.
+  IF EXISTS (
+    SELECT FROM unnest(p_delays, p_deadlines, p_deadlines_in, p_priorities, p_max_attempts) AS u (delay, at, within, priority, most)
+    WHERE u.delay NOT BETWEEN '0' AND '3650 days' OR u.at NOT BETWEEN '1970-01-01' AND '9001-01-01'
+      OR u.within NOT BETWEEN '0' AND '3650 days' OR u.priority NOT BETWEEN 0 AND 2147483646 OR u.most NOT BETWEEN 1 AND 1000
+  ) THEN
+    RAISE EXCEPTION 'a delay, a deadline, a priority or a number of attempts is out of its limits' USING ERRCODE = '22023';
   END IF;
-  IF pg_column_size(p_inputs) > 268435456 THEN
-    RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
-  END IF;
+  PERFORM ledger.check_content(p_inputs);
   IF NOT EXISTS (SELECT FROM ledger.project AS p WHERE p.project_id = p_project) THEN
     RAISE EXCEPTION 'project % does not exist', p_project USING ERRCODE = 'RF404';
   END IF;
@@ -1545,13 +1560,14 @@ DECLARE
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
   IF p_waits IS NOT NULL THEN -- asked first: a query costs as much as the fold of an event
-    IF EXISTS (SELECT FROM unnest(p_waits) AS u (given) WHERE NOT isfinite(u.given)) THEN
-      RAISE EXCEPTION 'a wait must end' USING ERRCODE = '22023';
+    IF EXISTS (SELECT FROM unnest(p_waits) AS u (given) WHERE u.given NOT BETWEEN '0' AND '3650 days') THEN
+      RAISE EXCEPTION 'a wait must end, within ten years' USING ERRCODE = '22023';
     END IF;
   END IF;
-  IF pg_column_size(p_bodies) > 268435456 THEN
-    RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
+  IF NOT array_remove(p_wait_outcomes, NULL) <@ ARRAY['cancelled', 'timeout'] THEN
+    RAISE EXCEPTION 'whom nobody decides on is cancelled or timeout' USING ERRCODE = '22023';
   END IF;
+  PERFORM ledger.check_content(p_bodies);
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     -- Locked by a statement of its own: the next one's snapshot then sees the key that whoever held the lock has used.
     PERFORM FROM (SELECT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id OFFSET 0) AS c
@@ -1569,7 +1585,7 @@ BEGIN
         payload_hash => f.payload_hash) AS new_hash
     FROM (
       SELECT c.run_id, c.name, c.error_code, c.body, c.cost, c.steps, c.sha256, c.key, c.salt, s.hash, s.from_state, s.type, s.next,
-        s.recorded_at, coalesce(c.actor, s.worker_id) AS who,
+        s.recorded_at, coalesce(c.actor, CASE WHEN c.token IS NOT NULL THEN s.worker_id END) AS who,
         CASE WHEN c.keeps THEN s.held_token END AS new_token,
         CASE WHEN c.keeps THEN s.worker_id END AS new_worker,
         CASE WHEN c.keeps THEN s.lease_until END AS new_until,
@@ -2037,6 +2053,8 @@ GRANT ALL ON FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[],
 
 REVOKE ALL ON FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind text, p_type text, p_max_running integer, p_reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind text, p_type text, p_max_running integer, p_reason text) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.check_content(p_bodies text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[], p_mark_priorities integer[], p_mark_runs uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[], p_mark_priorities integer[], p_mark_runs uuid[]) TO runfold_worker;

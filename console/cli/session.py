@@ -67,7 +67,7 @@ def configure_log(*, as_json: bool, verbose: bool) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO if verbose else logging.WARNING),
         # Standard error as it is when something is logged, not as it was when logging was set up.
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
 

@@ -18,9 +18,7 @@ AS $$
 DECLARE
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
-  IF pg_column_size(p_bodies) > 268435456 THEN
-    RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
-  END IF;
+  PERFORM ledger.check_content(p_bodies);
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     -- Locked by a statement of its own: the next one's snapshot then sees the key that whoever held the lock has used.
     PERFORM FROM (SELECT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id OFFSET 0) AS c
@@ -53,6 +51,7 @@ BEGIN
     ) AS s
   ), n AS MATERIALIZED (
     SELECT g.*, g.version + 1 AS next, greatest(ledger.now(), g.updated_at) AS recorded_at,
+      coalesce(p_actor, CASE WHEN g.token IS NOT NULL THEN g.worker_id END) AS who,
       ledger.payload_hash(g.salt, g.body) AS payload_hash
     FROM g
   ), p AS (
@@ -61,9 +60,9 @@ BEGIN
   )
   INSERT INTO ledger.event AS e (project_id, run_id, version, recorded_at, type, schema_version, actor, name, token, cost_usd,
     step_count, error_code, key, payload_hash, hash)
-  SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, n.schema_version, coalesce(p_actor, n.worker_id), n.name, n.token, n.cost, n.steps,
+  SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, n.schema_version, n.who, n.name, n.token, n.cost, n.steps,
     n.error_code, n.key, n.payload_hash,
-    ledger.event_hash(n.hash, p_project, n.run_id, n.next, n.recorded_at, n.type, coalesce(p_actor, n.worker_id), n.schema_version, name => n.name,
+    ledger.event_hash(n.hash, p_project, n.run_id, n.next, n.recorded_at, n.type, n.who, n.schema_version, name => n.name,
       token => n.token, cost_usd => n.cost, step_count => n.steps, error_code => n.error_code, key => n.key,
       payload_hash => n.payload_hash)
   FROM n

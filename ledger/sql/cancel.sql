@@ -16,6 +16,7 @@ AS $$
 DECLARE
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
+  PERFORM ledger.check_content(ARRAY[p_body]);
   RETURN QUERY
   WITH c AS MATERIALIZED (
     SELECT DISTINCT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id

@@ -1,7 +1,7 @@
 -- Leases the oldest claimable runs of a project to a worker: lowest priority number first, then submission order.
 --
--- How a run is leased: (1) `range` says where to look in the index run_claimable, per kind; (2) `picked` locks up to p_limit
--- rows there, skipping rows that another claim has locked, so two workers never get the same run; (3) lease.acquired is
+-- How a run is leased: (1) `range` says where to look in the index run_claimable, per kind; (2) `s` locks up to p_limit
+-- rows in each, skipping rows that another claim has locked, so two workers never get the same run; (3) lease.acquired is
 -- appended for each, in the same statement; its version is the fencing token that every later write of the worker must carry;
 -- (4) the trigger on `event` folds it into run_state, which takes the run out of the index.
 --
@@ -34,7 +34,7 @@ AS $$
 DECLARE
   of_kinds record := ledger.kind_rooms(p_project, p_kinds);
 BEGIN
-  IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 OR p_ttl IS NULL OR NOT isfinite(p_ttl) OR p_ttl <= '0' THEN
+  IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 OR p_ttl IS NULL OR p_ttl NOT BETWEEN '0' AND '3650 days' OR p_ttl = '0' THEN
     RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive and ends' USING ERRCODE = '22023';
   END IF;
   RETURN QUERY

@@ -14,8 +14,8 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 BEGIN
-  IF EXISTS (SELECT FROM unnest(p_ttls) AS u (given) WHERE NOT isfinite(u.given)) THEN
-    RAISE EXCEPTION 'a lease must end' USING ERRCODE = '22023';
+  IF EXISTS (SELECT FROM unnest(p_ttls) AS u (given) WHERE u.given NOT BETWEEN '0' AND '3650 days') THEN
+    RAISE EXCEPTION 'a lease must end, within ten years' USING ERRCODE = '22023';
   END IF;
   RETURN QUERY
   WITH c AS MATERIALIZED (

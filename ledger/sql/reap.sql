@@ -27,6 +27,9 @@ DECLARE
   moment timestamptz := ledger.now(); -- a variable, because an index is not searched for a volatile function
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
+  IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 THEN
+    RAISE EXCEPTION 'a sweep is of 1 to 10000 runs' USING ERRCODE = '22023';
+  END IF;
   RETURN QUERY
   -- The orders are those of run_leased and run_due, and sorting is off: no plan can walk the whole table instead.
   WITH due AS MATERIALIZED (
@@ -70,7 +73,7 @@ BEGIN
     FROM g
   ), n AS MATERIALIZED (
     SELECT d.*, d.version + 1 AS next,
-      CASE d.type WHEN 'lease.expired' THEN 'pending' WHEN 'approval.expired' THEN d.wait_outcome
+      CASE d.type WHEN 'lease.expired' THEN 'pending' WHEN 'approval.expired' THEN CASE d.wait_outcome WHEN 'timeout' THEN 'timeout' ELSE 'cancelled' END
         WHEN 'tool.failed' THEN NULL
         WHEN 'run.cancelled' THEN 'cancelled' WHEN 'run.failed' THEN 'failed' ELSE 'timeout' END AS new_state,
       CASE WHEN d.type IN ('lease.expired', 'tool.failed') THEN d.now END AS new_available_at,

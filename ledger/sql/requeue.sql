@@ -18,12 +18,10 @@ AS $$
 DECLARE
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
-  IF EXISTS (SELECT FROM unnest(p_delays) AS u (given) WHERE NOT isfinite(u.given)) THEN
-    RAISE EXCEPTION 'a delay must be finite' USING ERRCODE = '22023';
+  IF EXISTS (SELECT FROM unnest(p_delays) AS u (given) WHERE u.given NOT BETWEEN '0' AND '3650 days') THEN
+    RAISE EXCEPTION 'a delay is at most ten years' USING ERRCODE = '22023';
   END IF;
-  IF pg_column_size(p_bodies) > 268435456 THEN
-    RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
-  END IF;
+  PERFORM ledger.check_content(p_bodies);
   IF p_type NOT IN ('lease.released', 'run.retried') THEN
     RAISE EXCEPTION 'a run is not put back to pending by %', p_type USING ERRCODE = 'RF001';
   END IF;

@@ -20,14 +20,15 @@ DECLARE
   ids uuid[];
   fresh boolean[];
 BEGIN
-  IF EXISTS (SELECT FROM unnest(p_delays) AS u (given) WHERE NOT isfinite(u.given))
-    OR EXISTS (SELECT FROM unnest(p_deadlines) AS u (given) WHERE NOT isfinite(u.given))
-    OR EXISTS (SELECT FROM unnest(p_deadlines_in) AS u (given) WHERE NOT isfinite(u.given)) THEN
-    RAISE EXCEPTION 'a delay and a deadline must be finite' USING ERRCODE = '22023';
+  -- A claim looks for priorities below the greatest number.
+  IF EXISTS (
+    SELECT FROM unnest(p_delays, p_deadlines, p_deadlines_in, p_priorities, p_max_attempts) AS u (delay, at, within, priority, most)
+    WHERE u.delay NOT BETWEEN '0' AND '3650 days' OR u.at NOT BETWEEN '1970-01-01' AND '9001-01-01'
+      OR u.within NOT BETWEEN '0' AND '3650 days' OR u.priority NOT BETWEEN 0 AND 2147483646 OR u.most NOT BETWEEN 1 AND 1000
+  ) THEN
+    RAISE EXCEPTION 'a delay, a deadline, a priority or a number of attempts is out of its limits' USING ERRCODE = '22023';
   END IF;
-  IF pg_column_size(p_inputs) > 268435456 THEN
-    RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
-  END IF;
+  PERFORM ledger.check_content(p_inputs);
   IF NOT EXISTS (SELECT FROM ledger.project AS p WHERE p.project_id = p_project) THEN
     RAISE EXCEPTION 'project % does not exist', p_project USING ERRCODE = 'RF404';
   END IF;

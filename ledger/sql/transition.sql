@@ -21,13 +21,14 @@ DECLARE
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
   IF p_waits IS NOT NULL THEN -- asked first: a query costs as much as the fold of an event
-    IF EXISTS (SELECT FROM unnest(p_waits) AS u (given) WHERE NOT isfinite(u.given)) THEN
-      RAISE EXCEPTION 'a wait must end' USING ERRCODE = '22023';
+    IF EXISTS (SELECT FROM unnest(p_waits) AS u (given) WHERE u.given NOT BETWEEN '0' AND '3650 days') THEN
+      RAISE EXCEPTION 'a wait must end, within ten years' USING ERRCODE = '22023';
     END IF;
   END IF;
-  IF pg_column_size(p_bodies) > 268435456 THEN
-    RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
+  IF NOT array_remove(p_wait_outcomes, NULL) <@ ARRAY['cancelled', 'timeout'] THEN
+    RAISE EXCEPTION 'whom nobody decides on is cancelled or timeout' USING ERRCODE = '22023';
   END IF;
+  PERFORM ledger.check_content(p_bodies);
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     -- Locked by a statement of its own: the next one's snapshot then sees the key that whoever held the lock has used.
     PERFORM FROM (SELECT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id OFFSET 0) AS c
@@ -45,7 +46,7 @@ BEGIN
         payload_hash => f.payload_hash) AS new_hash
     FROM (
       SELECT c.run_id, c.name, c.error_code, c.body, c.cost, c.steps, c.sha256, c.key, c.salt, s.hash, s.from_state, s.type, s.next,
-        s.recorded_at, coalesce(c.actor, s.worker_id) AS who,
+        s.recorded_at, coalesce(c.actor, CASE WHEN c.token IS NOT NULL THEN s.worker_id END) AS who,
         CASE WHEN c.keeps THEN s.held_token END AS new_token,
         CASE WHEN c.keeps THEN s.worker_id END AS new_worker,
         CASE WHEN c.keeps THEN s.lease_until END AS new_until,

@@ -185,13 +185,13 @@ CALLS: dict[str, tuple[Call, str]] = {
     ),
     "cost too large": (lambda g, lease: g.transition(lease, "completed", cost_usd_delta=10**12), "cost_usd_delta"),
     "cost absurd": (lambda g, lease: g.transition(lease, "completed", cost_usd_delta=Decimal("1e400")), "cost"),
-    "cost text": (lambda g, lease: g.transition(lease, "completed", cost_usd_delta="1"), "cost_usd_delta"),
+    "cost text": (lambda g, lease: g.transition(lease, "completed", cost_usd_delta="1"), "cost_usd_delta"),  # type: ignore[arg-type]
     "cost bool": (lambda g, lease: g.transition(lease, "completed", cost_usd_delta=True), "cost_usd_delta"),
     "cost below zero": (lambda g, lease: g.transition(lease, "completed", cost_usd_delta=-0.01), "below zero"),
     "steps below zero": (lambda g, lease: g.transition(lease, "completed", step_count_delta=-1), "below zero"),
     "steps too many": (lambda g, lease: g.transition(lease, "completed", step_count_delta=2**31), "step_count"),
-    "steps fraction": (lambda g, lease: g.transition(lease, "completed", step_count_delta=0.5), "step_count"),
-    "steps NaN": (lambda g, lease: g.transition(lease, "completed", step_count_delta=NAN), "step_count"),
+    "steps fraction": (lambda g, lease: g.transition(lease, "completed", step_count_delta=0.5), "step_count"),  # type: ignore[arg-type]
+    "steps NaN": (lambda g, lease: g.transition(lease, "completed", step_count_delta=NAN), "step_count"),  # type: ignore[arg-type]
     "digest too short": (lambda g, lease: g.transition(lease, "completed", output_sha256="ab"), "64 hex"),
     "digest no hex": (lambda g, lease: g.transition(lease, "completed", output_sha256="z" * 64), "64 hex"),
     "output NaN": (lambda g, lease: g.transition(lease, "completed", output=[NAN]), "NaN"),
@@ -203,7 +203,7 @@ CALLS: dict[str, tuple[Call, str]] = {
     "name too long": (lambda g, lease: g.transition(lease, "waiting_tool", name="n" * 201), "name"),
     "key of a transition empty": (lambda g, lease: g.transition(lease, "completed", key=""), "key"),
     "actor empty": (lambda g, lease: g.transition(lease, "completed", actor=""), "actor"),
-    "expected version no number": (lambda g, lease: g.transition(lease, "completed", expected_version="x"), "version"),
+    "expected version no number": (lambda g, lease: g.transition(lease, "completed", expected_version="x"), "version"),  # type: ignore[arg-type]
     "expected version too large": (
         lambda g, lease: g.transition(lease, "completed", expected_version=2**40),
         "version",
@@ -249,12 +249,12 @@ CALLS: dict[str, tuple[Call, str]] = {
     "step name NUL": (lambda g, lease: g.append(lease, StepCompleted(name="a\x00")), "NUL"),
     "note deep": (lambda g, lease: g.append(lease, StepCompleted(name="s", output=nested(40))), "nested"),
     "append expected version": (lambda g, lease: g.append(lease, NoteAdded(text="x"), expected_version=2**40), "version"),
-    "content no mapping": (lambda g, lease: g.transition(lease, "waiting_tool", content=5), "content"),
+    "content no mapping": (lambda g, lease: g.transition(lease, "waiting_tool", content=5), "content"),  # type: ignore[arg-type]
     "role no text": (lambda g, lease: g.transition(lease, "waiting_approval", content={"role": 5}), "role"),
     "role empty": (lambda g, lease: g.transition(lease, "waiting_approval", content={"role": ""}), "role"),
     "other person a number": (lambda g, lease: g.transition(lease, "waiting_approval", content={"other_person": 1}), "True"),
     "based on text": (lambda g, lease: g.transition(lease, "waiting_approval", content={"based_on": "3"}), "based_on"),
-    "wait outcome a list": (lambda g, lease: g.transition(lease, "waiting_approval", wait=1, wait_outcome=[]), "cancelled"),
+    "wait outcome a list": (lambda g, lease: g.transition(lease, "waiting_approval", wait=1, wait_outcome=[]), "cancelled"),  # type: ignore[arg-type]
     "event no event": (lambda g, lease: g.append(lease, 5), "must be an event"),  # type: ignore[arg-type]
     "release by an id": (lambda g, lease: g.release(lease.run_id), "lease"),  # type: ignore[arg-type]
     "retry by an id": (lambda g, lease: g.retry(lease.run_id), "lease"),  # type: ignore[arg-type]
@@ -434,7 +434,7 @@ async def test_what_is_no_command_no_reason_and_no_duration_is_named(ledger: Led
         with pytest.raises(InvalidValue, match="command"):
             await ledger.submit_many([mistake])
     with pytest.raises(InvalidValue, match="reason"):
-        await ledger.transition(lease, "cancelled", reason=5)
+        await ledger.transition(lease, "cancelled", reason=5)  # type: ignore[arg-type]
     with pytest.raises(InvalidValue, match="reason"):
         await ledger.cancel(lease.run_id, reason={"why": 1})  # type: ignore[arg-type]  # what is tested
     for delay in (10**400, float("nan"), float("inf"), -1):
@@ -461,6 +461,6 @@ async def test_a_lease_made_up_by_hand_changes_neither_the_holder_on_record_nor_
             await ledger.release(replace(lease, **bad))
     for digest in (32, [0] * 32, "zz", b"short"):
         with pytest.raises(InvalidValue, match="output_sha256"):
-            await ledger.transition(lease, "completed", output_sha256=digest)
+            await ledger.transition(lease, "completed", output_sha256=digest)  # type: ignore[arg-type]
     run = await ledger.release(replace(lease, worker_id="w:forged"))
     assert (run.state, (await ledger.history(lease.run_id))[-1].actor) == ("pending", "w:1")

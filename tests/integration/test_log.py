@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from ledger import Lease, Ledger, State, Transition
+from console.cli.session import configure_log
+from ledger import Lease, Ledger, State, Transition, log, names
 from ledger.errors import LeaseLost
 from ledger.lifecycle import ATTEMPTS_EXHAUSTED, LEASE_EXPIRED
 from tests.conftest import PROJECT
@@ -84,5 +86,23 @@ async def test_a_late_write_is_a_warning_that_names_who_holds_the_run_now(ledger
     with capture_logs() as logs, pytest.raises(LeaseLost):
         await ledger.transition(zombie, State.COMPLETED)
 
-    refused = of(zombie, worker_id="w:new", from_state="running", to_state="completed", log_level="warning")
+    refused = of(zombie, token=zombie.token, worker_id="w:new", from_state="running", to_state="completed", log_level="warning")
     assert told(logs, "write_refused") == [refused]
+
+
+@pytest.mark.parametrize("by", ["nobody", "the command line"])
+def test_a_line_of_the_log_is_one_write(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unbuffered(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return len(text)
+
+    written: list[str] = []
+    structlog.reset_defaults()
+    if by == "the command line":
+        configure_log(as_json=True, verbose=False)
+    monkeypatch.setattr("sys.stderr", Unbuffered())
+    log.logger(project_id=PROJECT).warning(names.WRITE_REFUSED)
+
+    [line] = written  # two processes that share the output would mix the parts of their lines
+    assert line.endswith("\n")
