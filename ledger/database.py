@@ -173,6 +173,8 @@ def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:  
     if state == "RF409":
         facts = json.loads(getattr(error, "detail", None) or "{}")
         return DuplicateKey(facts["key"], UUID(facts["run_id"]), facts["version"])
+    if state == "RF403":
+        return ConfigurationError(str(error))
     if state in {"RF410", "RF411"}:
         return FeedMoved() if state == "RF410" else FeedOnStandby()
     if state == "RF412":

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from decimal import Decimal
 from pathlib import Path
 
 import asyncpg
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from sqlalchemy.exc import DBAPIError
 
-from ledger import Ledger, schema, tables
+from console.cli import exits
+from console.cli.failure import report
+from ledger import Ledger, Transition, schema, tables
 from ledger.database import driver_url
-from ledger.errors import NewerSchema, NotMigrated
-from ledger.events import CATALOGUE, Event
+from ledger.embedded import temporary_postgres
+from ledger.errors import LeaseLost, NewerSchema, NotMigrated
+from ledger.events import CATALOGUE, Event, StepCompleted
 from ledger.lifecycle import EDGES, FIRST, MOVES, State
 from ledger.proof.encoding import FIELDS
 from projections.compile import compiled
 from projections.run_state import COLUMNS, KEY
 from tests.conftest import PROJECT
+from tests.integration.runs import abandoned, claimed
+from tests.place import place
 from tests.schema_dump import SCHEMA_FILE, dump
 from tests.server import Server
 
@@ -102,15 +110,104 @@ def test_the_projection_folds_every_column_of_its_table() -> None:
     assert [*KEY, *COLUMNS] == [column.name for column in tables.run_state.columns]
 
 
-async def test_an_upgrade_of_a_filled_database_keeps_every_event(database: str) -> None:
-    async with Ledger.open(database, PROJECT) as ledger:
-        run = await ledger.submit("parse", {"path": "a.py"})
-        before = await ledger.history(run.run_id)
+async def told(ledger: Ledger) -> None:
+    """Have runs in every state, with costs, results, keys, a late writer, and waits that are over."""
+    for end in (State.COMPLETED, State.FAILED, State.CANCELLED):
+        lease = await claimed(ledger, input={"path": "a.py"}, key=f"key-{end}", tags=["nightly"], priority=3)
+        await ledger.heartbeat([lease])
+        await ledger.append(lease, StepCompleted(name="parse", output=[1, 2], cost_usd=Decimal("0.25"), step_count=1))
+        await ledger.transition(lease, State.WAITING_TOOL, name="wc", content={"input": "x"})
+        await ledger.transition(lease, State.RUNNING, output=3, cost_usd_delta=0.5)
+        await ledger.transition(lease, end, output={"lines": 3}, error_code="E" if end is State.FAILED else None)
+    parked, answered, given_back, _ = [await claimed(ledger) for _ in range(4)]
+    late = await abandoned(ledger, "w:late")
+    await ledger.transition(
+        parked, State.WAITING_APPROVAL, park=True, wait=3_600, content={"prompt": "Go?", "show": {"usd": 5}}
+    )
+    await ledger.transition(answered, State.WAITING_APPROVAL, park=True, content={"prompt": "Go?"})
+    await ledger.approve(answered.run_id, actor="ann", reason="yes")
+    await ledger.reap()
+    with pytest.raises(LeaseLost):
+        await ledger.transition(late, State.COMPLETED)
+    await ledger.release(given_back)
+    await ledger.submit("parse", delay=3_600, deadline=7_200)
 
-    await schema.upgrade(database)
 
+COPIED = ("project", "kind", "event", "payload", "run_state", "command")
+BOUNDS = """
+SELECT c.relname AS name, pg_get_expr(c.relpartbound, c.oid) AS bound
+FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'ledger.event'::regclass AND c.relkind = 'r'
+"""
+STORED = """
+SELECT column_name FROM information_schema.columns WHERE (table_schema, table_name) = ('ledger', $1) AND is_generated = 'NEVER'
+"""
+
+
+async def migrated_to(url: str, revision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the schema as it was at a revision, with the tables alone: functions belong to the code."""
+    with monkeypatch.context() as only_here:
+        only_here.setattr(schema, "install", lambda _: None)
+        only_here.setattr(schema, "head", lambda: revision)
+        await schema.upgrade(url)
+
+
+async def copied(source: str, target: str) -> None:
+    """Copy everything that a ledger stores into an older schema: of each table the columns that both have."""
+    there, here = [await asyncpg.connect(driver_url(url)) for url in (source, target)]
+    for row in await there.fetch(BOUNDS):
+        await here.execute(f"CREATE TABLE ledger.{row['name']} PARTITION OF ledger.event {row['bound']}")
+    for table in COPIED:
+        both = [{column["column_name"] for column in await one.fetch(STORED, table)} for one in (there, here)]
+        columns = sorted(both[0] & both[1])
+        rows = await there.fetch(f"SELECT {', '.join(columns)} FROM ledger.{table}")
+        await here.copy_records_to_table(table, schema_name="ledger", columns=columns, records=[tuple(row) for row in rows])
+    for one in (there, here):
+        await one.close()
+
+
+@pytest.mark.parametrize("revision", schema.revisions())
+async def test_an_upgrade_of_a_filled_database_keeps_every_event(
+    database: str, empty_database: str, revision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with Ledger.open(database, PROJECT) as ledger:
-        assert await ledger.history(run.run_id) == before
+        await told(ledger)
+        runs = await ledger.list()
+        before = {run.run_id: await ledger.history(run.run_id) for run in runs}
+    await migrated_to(empty_database, revision, monkeypatch)
+    await copied(database, empty_database)
+
+    await schema.upgrade(empty_database)
+
+    async with Ledger.open(empty_database, PROJECT) as ledger:
+        assert await ledger.list() == runs
+        assert {run.run_id: await ledger.history(run.run_id) for run in runs} == before
+        assert (await ledger.verify()).findings == ()
+        leases = await ledger.claim("w:new", limit=10)
+        assert len(leases) == 3
+        await ledger.transition_many([Transition(lease, State.COMPLETED) for lease in leases])
+        assert (await ledger.verify()).findings == ()
+
+
+async def test_an_owner_that_may_not_make_roles_is_told_what_to_ask_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with temporary_postgres({}, place()) as postgres:
+        superuser = await asyncpg.connect(driver_url(postgres.url()))
+        await superuser.execute("CREATE ROLE owner LOGIN")
+        await superuser.execute("CREATE DATABASE owned OWNER owner")
+        url = postgres.url("owned").replace("postgres@", "owner@", 1)
+
+        with pytest.raises(DBAPIError) as refused:
+            await schema.upgrade(url)
+        assert report(refused.value, as_json=False, verbose=False) == exits.ERROR
+        error = capsys.readouterr().err
+        (asked,) = re.findall(r"CREATE ROLE .*;", error)
+        await superuser.execute(asked)
+        await superuser.close()
+
+        await schema.upgrade(url)
+        async with Ledger.open(url, PROJECT, create_project=True) as ledger:
+            await ledger.submit("parse")
+            assert (await ledger.verify()).ok
 
 
 async def test_concurrent_upgrades_of_an_empty_database_wait_for_each_other(empty_database: str) -> None:

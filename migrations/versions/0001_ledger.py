@@ -14,13 +14,17 @@ DO $$
 DECLARE
   role text;
 BEGIN
-  FOREACH role IN ARRAY ARRAY['runfold_worker', 'runfold_reader'] LOOP
+  FOREACH role IN ARRAY ARRAY['runfold_worker', 'runfold_reader', 'runfold_projector'] LOOP
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
       EXECUTE format('CREATE ROLE %I NOLOGIN', role);
     END IF;
   END LOOP;
-EXCEPTION WHEN duplicate_object OR unique_violation THEN
-  NULL; -- another database of this server was migrated at the same moment; roles belong to the whole server
+EXCEPTION
+  WHEN duplicate_object OR unique_violation THEN
+    NULL; -- another database of this server was migrated at the same moment; roles belong to the whole server
+  WHEN insufficient_privilege THEN
+    RAISE EXCEPTION 'this login may not make roles: have one that may run CREATE ROLE runfold_worker NOLOGIN; '
+      'CREATE ROLE runfold_reader NOLOGIN; CREATE ROLE runfold_projector NOLOGIN; and upgrade again' USING ERRCODE = 'RF403';
 END $$
 """
 
