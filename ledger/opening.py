@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -66,17 +66,15 @@ async def opened(url: str | None, settings: Settings, *, checked: bool = True) -
     Raises DatabaseUnavailable, UnsupportedServer, NotMigrated, NewerSchema, ConfigurationError or EmbeddedPostgresError.
     """
     given = url or (settings.url.get_secret_value() if settings.url else None)
-    embedded = given is None
-    server = _embedded(settings) if given is None else None
-    with server if server is not None else nullcontext():
-        target = given if given is not None else await _started(server)
+    with ExitStack() as stack:
+        target = given or stack.enter_context(_embedded(settings)).url()
         pool = await open_pool(target, settings.pool_size, prepared=settings.prepared_statements)
         try:
-            if embedded:
+            if given is None:
                 await _upgrade_if_older(pool, target)
             if checked:
                 await check(pool, schema.revisions())
-            yield Database(pool, driver_url(target), embedded)
+            yield Database(pool, driver_url(target), embedded=given is None)
         finally:
             await _closed(pool)
 
@@ -87,12 +85,6 @@ def _embedded(settings: Settings) -> EmbeddedPostgres:
             "RUNFOLD_ENV=production refuses the built-in PostgreSQL: set RUNFOLD_URL (or --url) to a server of your own"
         )
     return EmbeddedPostgres(settings.home or default_home())
-
-
-async def _started(server: EmbeddedPostgres | None) -> str:
-    assert server is not None
-    await asyncio.to_thread(server.start)
-    return server.url()
 
 
 async def _upgrade_if_older(pool: Pool, url: str) -> None:
