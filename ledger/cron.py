@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
@@ -22,24 +23,30 @@ def check_cron(cron: object, timezone: object) -> tuple[str, str]:
 
 def next_due(cron: str, timezone: str, after: datetime) -> datetime:
     """Give the first due time after a moment, in UTC; raises InvalidValue."""
-    return _first(cron, after.astimezone(_zone(timezone)), reverse=False)
+    start = after.astimezone(_zone(timezone))
+    # In an hour that comes twice, the expression's time may be the first one's: before the moment.
+    return next(due for due in _from(cron, start, reverse=False) if due > after)
 
 
 def latest_due(cron: str, timezone: str, until: datetime) -> datetime:
     """Give the last due time up to and including a moment, in UTC; raises InvalidValue."""
     minute = until.astimezone(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
-    return _first(cron, minute.astimezone(_zone(timezone)), reverse=True)
+    latest = next(_from(cron, minute.astimezone(_zone(timezone)), reverse=True))
+    # Backwards, an hour that comes twice is passed over as a whole: look forward from there.
+    while (later := next_due(cron, timezone, latest)) <= until:
+        latest = later
+    return latest
 
 
-def _first(cron: str, start: datetime, *, reverse: bool) -> datetime:
+def _from(cron: str, start: datetime, *, reverse: bool) -> Iterator[datetime]:
     if len(cron.split()) != FIELDS:
         raise InvalidValue("cron", cron, "must have five fields: minute, hour, day of the month, month, day of the week")
     try:
-        return next(CronSim(cron, start, reverse=reverse)).astimezone(UTC)
+        for due in CronSim(cron, start, reverse=reverse):
+            yield due.astimezone(UTC)
     except CronSimError as error:
         raise InvalidValue("cron", cron, f"is no cron expression: {error}") from error
-    except StopIteration:
-        raise InvalidValue("cron", cron, "is never due") from None
+    raise InvalidValue("cron", cron, "is never due")
 
 
 def _zone(name: str) -> tzinfo:

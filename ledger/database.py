@@ -45,6 +45,8 @@ FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Intern
 PREPARED: Final = 100
 """Statements that a connection keeps prepared."""
 RELEASE_SECONDS: Final = 2.0
+LOST: Final = frozenset({"40001", "40P01", "55P03"})
+"""A statement that lost against another, or waited longer for a lock than its role may: it wrote nothing."""
 Connection: TypeAlias = "asyncpg.Connection[Any] | AsyncConnection | AsyncSession"
 """What a caller may hand over to have a command join a transaction of its own."""
 Pool: TypeAlias = "asyncpg.Pool[Any]"
@@ -190,9 +192,9 @@ def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:  
         return AccessDenied(str(error))
     if state == "23514" and getattr(error, "constraint_name", None) is None:
         return _missing_partition(getattr(error, "detail", None) or "")
-    if state in {"40001", "40P01"}:
-        return DatabaseRefused(state, f"{error}; nothing was written: run your transaction again")
-    if not state or state[:2] in {"08", "57", "53"} or state in {"25006", "55000"}:
+    if state in LOST:
+        return DatabaseUnavailable("the server", f"{error}; nothing was written: run it, or your transaction, again")
+    if not state or state[:2] in {"08", "53", "57", "58"} or state in {"25006", "55000"}:
         return DatabaseUnavailable("the server", str(error) or type(error).__name__)
     return DatabaseRefused(state, str(error))
 

@@ -82,13 +82,14 @@ class Ledger(Leasing):
         deadline: datetime | float | timedelta | None = None,
         tags: Sequence[str] = (),
         parent: UUID | str | None = None,
+        actor: str | None = None,
         connection: Connection | None = None,
     ) -> Run:
         """Ask for a run; it exists when the call (or your transaction, with `connection`) has committed.
 
         `input` is JSON. `key`: the same key and content give the same run again. `priority`: 0 goes first, larger
         numbers later. `delay` and `deadline`: seconds, a timedelta, or for the deadline an aware datetime.
-        `parent`: the run that asks for this one; its history says so.
+        `parent`: the run that asks for this one; its history says so. `actor`: who asks; None means RUNFOLD_ACTOR.
         `connection`: an asyncpg connection, or a SQLAlchemy AsyncConnection or AsyncSession, whose transaction to join.
 
         Raises InvalidValue, PayloadTooLarge, or DuplicateKey when the key was used with other content.
@@ -99,20 +100,24 @@ class Ledger(Leasing):
         )  # fmt: skip
         row = command.row(self.settings.payload_limit_bytes)
         if connection is not None:  # whether its transaction has committed is the caller's to know
-            [submitted] = await self._send_submits([row], connection)
+            [submitted] = await self._send_submits([row], connection, actor=actor)
             return Run.from_row(submitted)
-        if key is None and kind in self._kinds:
+        if key is None and actor is None and kind in self._kinds:
             submitted = await self._submits.ask(row, distinct=object())
         else:  # it may have to wait for somebody's open transaction, and must not do so in company
-            [submitted] = await self._send_submits([row])
+            [submitted] = await self._send_submits([row], actor=actor)
             self._kinds.add(kind)
         self.waker.wake()
         return Run.from_row(submitted)
 
     async def submit_many(
-        self, commands: Iterable[Submit | Mapping[str, Any]], *, connection: Connection | None = None
+        self,
+        commands: Iterable[Submit | Mapping[str, Any]],
+        *,
+        actor: str | None = None,
+        connection: Connection | None = None,
     ) -> Submissions:
-        """Ask for up to 10,000 runs in one transaction, all or none; results are in the order given.
+        """Ask for up to 10,000 runs in one transaction, all or none; results are in the order given. `actor`: who asks.
 
         Raises as `submit` does.
         """
@@ -121,7 +126,8 @@ class Ledger(Leasing):
             return []
         limit = self.settings.payload_limit_bytes
         arrays = columns([command.row(limit) for command in given])
-        rows = await fetch(connection or self.pool, calls.SUBMIT_MANY, self.project_id, self.actor, *arrays)
+        who = check_actor(self.actor if actor is None else actor)
+        rows = await fetch(connection or self.pool, calls.SUBMIT_MANY, self.project_id, who, *arrays)
         if connection is None:
             self.waker.wake()
         return [Submission(row["run_id"], row["fresh"]) for row in rows]
@@ -306,8 +312,11 @@ class Ledger(Leasing):
 
     # -- parts ------------------------------------------------------------------------------------------------------
 
-    async def _send_submits(self, rows: Sequence[Row], connection: Connection | None = None) -> Sequence[Mapping[str, Any]]:
-        return await fetch(connection or self.pool, calls.SUBMIT_ONE, self.project_id, self.actor, *columns(rows))
+    async def _send_submits(
+        self, rows: Sequence[Row], connection: Connection | None = None, *, actor: str | None = None
+    ) -> Sequence[Mapping[str, Any]]:
+        who = check_actor(self.actor if actor is None else actor)
+        return await fetch(connection or self.pool, calls.SUBMIT_ONE, self.project_id, who, *columns(rows))
 
 
 def _submit(facts: Mapping[str, Any]) -> Submit:

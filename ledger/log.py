@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
 from typing import Any
 
 import structlog
+
+
+class Lines(structlog.WriteLogger):
+    """Writes a line at a time, each in one piece; who logs does not fail because nobody reads the log any more."""
+
+    def msg(self, message: str) -> None:
+        """Write a line."""
+        with suppress(OSError, ValueError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = error = critical = fatal = failure = err = exception = msg
 
 
 def tells(logger: Any) -> bool:
@@ -23,7 +35,7 @@ def logger(**bound: Any) -> Any:
     if structlog.is_configured():
         return structlog.get_logger("runfold").bind(**bound)
     quiet = structlog.wrap_logger(
-        structlog.WriteLogger(sys.stderr),
+        Lines(sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
     )
     return quiet.bind(**bound)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
+from ledger.database import LOST
 from ledger.errors import DatabaseUnavailable, LedgerError
 
 MOST: Final = 1_000
@@ -145,4 +146,4 @@ def _wrote_nothing(error: Exception) -> bool:
     """Tell whether a statement surely came to nothing: it was refused, or cancelled by the server's own word."""
     if not isinstance(error, LedgerError):
         return False
-    return not isinstance(error, DatabaseUnavailable) or getattr(error.__cause__, "sqlstate", None) == CANCELED
+    return not isinstance(error, DatabaseUnavailable) or getattr(error.__cause__, "sqlstate", None) in {CANCELED, *LOST}

@@ -1064,7 +1064,7 @@ CREATE FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) 
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
-    AS $$
+    AS $_$
 DECLARE
   asked json;
 BEGIN
@@ -1074,8 +1074,20 @@ BEGIN
   ) AS q
   JOIN ledger.payload AS p ON p.project_id = p_project AND p.run_id = p_run AND p.version = q.version;
   IF asked ->> 'other_person' = 'true' AND EXISTS (
-    SELECT FROM ledger.event AS e
-    WHERE e.project_id = p_project AND e.run_id = p_run AND e.version = 1 AND e.actor = p_actor
+    -- Whoever submitted a run that asked for this one, by however many steps, asked for this one.
+    WITH RECURSIVE asking (id, depth) AS (
+      SELECT p_run, 0
+      UNION ALL
+      SELECT (p.body ->> 'parent')::uuid, a.depth + 1 FROM asking AS a
+      CROSS JOIN LATERAL (
+        SELECT p.body FROM ledger.payload AS p WHERE p.project_id = p_project AND p.run_id = a.id AND p.version = 1 OFFSET 0
+      ) AS p
+      WHERE a.depth < 100 AND p.body ->> 'parent' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+    )
+    SELECT FROM asking AS a
+    CROSS JOIN LATERAL (
+      SELECT FROM ledger.event AS e WHERE e.project_id = p_project AND e.run_id = a.id AND e.version = 1 AND e.actor = p_actor OFFSET 0
+    ) AS e
   ) THEN
     RETURN 'submitter';
   END IF;
@@ -1085,7 +1097,7 @@ BEGIN
     RETURN 'role';
   END IF;
   RETURN NULL;
-END $$;
+END $_$;
 
 CREATE FUNCTION ledger.now() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE

@@ -20,6 +20,7 @@ from workers.blocking import BlockingContext
 from workers.children import answer
 from workers.context import Context
 from workers.errors import Asleep, HistoryMismatch, Parked, Refused, StepFailed, Stop, Stopped
+from workers.gate import Gate
 from workers.handlers import Handler
 from workers.heartbeat import Heart
 from workers.journal import Journal
@@ -52,9 +53,11 @@ Ending = Done | Fail | Retry | Cancel | GiveBack | None
 class Attempt:
     """Calls the handler of one leased run; can be stopped from outside, and always comes to an ending."""
 
-    def __init__(self, ledger: Ledger, handler: Handler[..., Any], lease: Lease, writer: Writer, heart: Heart) -> None:
+    def __init__(
+        self, ledger: Ledger, handler: Handler[..., Any], lease: Lease, writer: Writer, heart: Heart, *, gate: Gate
+    ) -> None:
         self.lease, self.handler = lease, handler
-        self._ledger, self._writer, self._heart = ledger, writer, heart
+        self._ledger, self._writer, self._heart, self._gate = ledger, writer, heart, gate
         self._limit = ledger.settings.payload_limit_bytes
         self._journal = Journal(ledger, lease, writer, heart)
         self._task: asyncio.Task[Any] | None = None
@@ -71,7 +74,9 @@ class Attempt:
             return Fail(INPUT_REFUSED, self._plain(error))
         try:
             await self._journal.remember()
-            ending = await self._returned(await self._called(given))
+            if self._gate.is_closed:
+                return GiveBack(AGAIN_SECONDS)
+            ending = await self._returned(await (self._alone(given) if self._is_suspect() else self._called(given)))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit too: a handler must not end its worker
@@ -109,6 +114,19 @@ class Attempt:
             self._heart.let_go(self.lease)
 
     # -- calling ------------------------------------------------------------------------------------------------------
+
+    def _is_suspect(self) -> bool:
+        """Tell whether this may be what killed the worker of the attempt before, and is the last that could tell."""
+        return self.lease.attempt == self.lease.max_attempts and self._journal.was_lost
+
+    async def _alone(self, given: list[Any]) -> Any:
+        self._interruptible = True  # while it waits
+
+        async def work() -> Any:
+            self._interruptible = False
+            return await self._called(given)
+
+        return await self._gate.alone(work)
 
     async def _called(self, given: list[Any]) -> Any:
         if self.lease.cancel_requested:

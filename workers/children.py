@@ -8,7 +8,7 @@ from uuid import UUID
 
 from ledger import Ledger, Run, State
 from ledger.database import fetch
-from ledger.errors import IllegalTransition, LeaseRequired, VersionConflict
+from ledger.errors import IllegalTransition, LeaseRequired, PayloadTooLarge, VersionConflict
 from ledger.lifecycle import HANDLER_FAILED
 
 PAGE: Final = 1_000
@@ -27,11 +27,14 @@ CROSS JOIN LATERAL (
   WHERE s.project_id = $1 AND s.run_id = u.run_id AND s.state = 'waiting_tool' AND s.token IS NULL AND s.available_at IS NULL
   OFFSET 0) AS p
 CROSS JOIN LATERAL (
-  SELECT e.version FROM ledger.event AS e WHERE e.project_id = $1 AND e.run_id = p.run_id AND e.type = 'tool.requested'
+  SELECT e.version, e.name FROM ledger.event AS e WHERE e.project_id = $1 AND e.run_id = p.run_id AND e.type = 'tool.requested'
   ORDER BY e.version DESC LIMIT 1) AS asked
 CROSS JOIN LATERAL (
-  SELECT b.body #>> '{input,child}' AS child FROM ledger.payload AS b
-  WHERE b.project_id = $1 AND b.run_id = p.run_id AND b.version = asked.version OFFSET 0) AS b
+  -- Of a child by its name, and a UUID by its form: whatever other tools are given is their own affair.
+  SELECT substring(b.body #>> '{input,child}' FROM '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$') AS child
+  FROM ledger.payload AS b
+  WHERE b.project_id = $1 AND b.run_id = p.run_id AND b.version = asked.version AND starts_with(asked.name, 'child:')
+  OFFSET 0) AS b
 CROSS JOIN LATERAL (
   SELECT s.run_id FROM ledger.run_state AS s
   WHERE s.project_id = $1 AND s.run_id = b.child::uuid AND s.completed_at IS NOT NULL OFFSET 0) AS c
@@ -62,12 +65,22 @@ async def answer(ledger: Ledger, parents: Sequence[UUID]) -> int:
 
 async def _answered(ledger: Ledger, row: Mapping[str, Any]) -> bool:
     output, error = outcome_of(await ledger.get(row["child_id"]))
-    facts: dict[str, Any] = {"output": output} if error is None else {"error_code": HANDLER_FAILED, "error_detail": error}
+    facts: dict[str, Any] = {"output": output} if error is None else _failed(error)
     try:
-        await ledger.transition(row["run_id"], State.RUNNING, expected_version=row["version"], **facts)
+        await _answer(ledger, row, facts)
     except (VersionConflict, IllegalTransition, LeaseRequired):
         return False  # answered by whoever was faster; or a late beat was noted meanwhile, and it still waits
+    except PayloadTooLarge as error:  # here the limit is lower than where the child ran
+        await _answer(ledger, row, _failed({"type": "PayloadTooLarge", "message": str(error)}))
     return True
+
+
+async def _answer(ledger: Ledger, row: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    await ledger.transition(row["run_id"], State.RUNNING, expected_version=row["version"], **facts)
+
+
+def _failed(detail: Mapping[str, str]) -> dict[str, Any]:
+    return {"error_code": HANDLER_FAILED, "error_detail": dict(detail)}
 
 
 def outcome_of(child: Run) -> tuple[Any, dict[str, str] | None]:

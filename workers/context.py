@@ -115,7 +115,8 @@ class Context(Facts):
         async with self._tool:  # one at a time: a run waits for one tool
             if park or fn is None:
                 await self._ask(tool, fn, args)
-            await self._journal.request(tool, args)
+            async with self._interruptible(tool, self._journal.respond):
+                await self._journal.request(tool, args)
             if tool.error is None and fn is not None:
                 with tool.answering(self._journal.limit) as take:
                     async with self._interruptible(tool, self._journal.respond):

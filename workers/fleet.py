@@ -42,7 +42,12 @@ class Fleet:
 
     async def _keep(self) -> None:
         while not self._stopping.is_set():
-            process = await self._start()
+            try:
+                process = await self._start()
+            except OSError as error:  # no memory or no descriptors: the others go on
+                log.logger().error(names.PROCESS_DIED, reason=str(error))
+                await self._wait_to_restart()
+                continue
             self._alive.add(process)
             if self._stopping.is_set():  # told to stop while this one was starting: it was not among those that were told
                 self._tell(process)
@@ -50,9 +55,12 @@ class Fleet:
             self._alive.discard(process)
             if not self._stopping.is_set():
                 log.logger().warning(names.PROCESS_DIED, exit_code=code)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(RESTART_SECONDS):
-                        await self._stopping.wait()
+                await self._wait_to_restart()
+
+    async def _wait_to_restart(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RESTART_SECONDS):
+                await self._stopping.wait()
 
     async def _start(self) -> Process:
         # In a session of its own, so that Ctrl-C reaches this process alone. The pipe tells it when this process dies.

@@ -13,6 +13,7 @@ from pydantic import PydanticUserError, TypeAdapter
 from ledger.content import check_text
 from ledger.cron import check_cron
 from ledger.errors import InvalidValue
+from ledger.schedules import MAX_NAME
 from workers.blocking import BlockingContext
 from workers.context import Context
 from workers.retry import OUTCOMES, Backoff
@@ -54,6 +55,7 @@ def handler(
     """
     check_text("kind", kind)
     if cron is not None:
+        check_text("kind of a schedule", kind, limit=MAX_NAME)
         check_cron(cron, timezone)
 
     def made(function: Callable[P, T]) -> Handler[P, T]:

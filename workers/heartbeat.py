@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +21,7 @@ from ledger.errors import ConfigurationError
 from ledger.refusal import Refusals
 from workers.errors import Stop
 
+AGAIN_SECONDS: Final = 0.25
 SAFE_PART: Final = 0.9
 """The part of a lease's time after which work must end: the rest is for ending it."""
 TRY_PART: Final = 0.3
@@ -96,8 +97,8 @@ class Heart:
         self._own = asyncio.get_running_loop()
         self._end, self._now = asyncio.Event(), asyncio.Event()
         self._home.call_soon_threadsafe(ready.set_result, None)
-        watching = asyncio.create_task(self._watch())
-        beating = asyncio.create_task(self._beat())
+        watching = asyncio.create_task(_kept(self._watch))
+        beating = asyncio.create_task(_kept(self._beat))
         await self._end.wait()
         watching.cancel()
         beating.cancel()
@@ -115,10 +116,12 @@ class Heart:
 
     async def _beat(self) -> None:
         """Beat in time; after a beat that failed, sooner and over a new connection."""
+        at_once = False
         while True:
             pause = self._every
             try:
-                await self._beat_for_all()
+                # What was claimed just now can wait for the next beat: most runs are over by then.
+                await self._beat_for_all(young=0 if at_once else self._every / 2)
             except Exception as error:  # whatever it is, the next beat must be tried
                 self._hang_up()
                 pause = self._every / TRIES_IN_A_BEAT
@@ -126,6 +129,7 @@ class Heart:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._now.wait()
+            at_once = self._now.is_set()
             self._now.clear()
 
     async def _connect(self) -> None:
@@ -133,9 +137,7 @@ class Heart:
             async with asyncio.timeout(self._ttl * TRY_PART):
                 self._connection = await connect(self._url, "runfold heart", prepared=self._prepared)
 
-    async def _beat_for_all(self) -> None:
-        # What was claimed just now can wait for the next beat: most runs are over by then.
-        young = 0 if self._now.is_set() else self._every / 2
+    async def _beat_for_all(self, *, young: float) -> None:
         due = self._before(time.monotonic() - young)
         if due:
             await self._connect()
@@ -191,3 +193,11 @@ class Heart:
     @property
     def _log(self) -> Any:
         return log.logger(project_id=self._ledger.project_id, worker_id=self._worker_id)
+
+
+async def _kept(loop: Callable[[], Awaitable[None]]) -> None:
+    """Keep a loop going, whatever it meets, a log that cannot be written too: without it every lease would lapse."""
+    while True:
+        with suppress(Exception):
+            await loop()
+        await asyncio.sleep(AGAIN_SECONDS)

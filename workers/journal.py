@@ -208,16 +208,19 @@ class Journal:
             with suppress(DatabaseUnavailable, InvalidValue):
                 await self.ledger.append(self.lease, event, key=f"{self.lease.run_id}:#spent:{self.lease.token}")
 
-    async def persist(self, write: Callable[[], Awaitable[R]], *, own: bool = False) -> R:
+    async def persist(self, write: Callable[[], Awaitable[R]], *, own: bool = False, last: bool = False) -> R:
         """Make a keyed write, again while the database is away; what is on its way lands before the attempt ends.
 
-        `own`: it belongs to a call of the handler itself.
+        `own`: it belongs to a call of the handler itself. `last`: it is the outcome of the call, which is not given up any
+        more once that is on record: the next attempt has it from there.
         """
         writing = asyncio.ensure_future(self._until_written(write, own=own))
         try:
             return await asyncio.shield(writing)
         except asyncio.CancelledError:
             await asyncio.wait({writing}, timeout=SETTLE_SECONDS)
+            if last and self.stopped is None and writing.done() and writing.exception() is None:
+                return writing.result()
             writing.cancel()
             raise
 
@@ -225,6 +228,11 @@ class Journal:
         """Read what earlier attempts recorded, if there were any: from here on it is known whether a call is new."""
         if self.lease.token != FIRST_TOKEN:
             await self.recalled()
+
+    @property
+    def was_lost(self) -> bool:
+        """Tell, once it is remembered, whether the attempt before this one ended because its worker died."""
+        return self._recall is not None and self._recall.was_lost
 
     async def recalled(self) -> Recall:
         """Give what earlier attempts recorded; read once."""
@@ -239,7 +247,7 @@ class Journal:
         return await self.ledger.history(self.lease.run_id, heartbeats=False)
 
     async def _append(self, step: Called, event: Event) -> None:
-        await self.persist(lambda: self.ledger.append(self.lease, event, key=self._key(step)), own=not step.beside)
+        await self.persist(lambda: self.ledger.append(self.lease, event, key=self._key(step)), own=not step.beside, last=True)
 
     async def _move(self, called: Called, state: State, **facts: Any) -> None:
         async def write() -> Receipt:
@@ -247,7 +255,7 @@ class Journal:
             self._open_tool = called.name if state is State.WAITING_TOOL else None  # here: who asked may be cancelled by now
             return receipt
 
-        await self.persist(write, own=not called.beside)
+        await self.persist(write, own=not called.beside, last=state is State.RUNNING)
 
     async def _park(self, called: Called, state: State, **facts: Any) -> NoReturn:
         if called.beside:

@@ -64,6 +64,8 @@ class Recall:
         own: list[Recorded] = []
         beside: dict[tuple[Call, str], Recorded] = {}
         asked: Recorded | None = None
+        self.was_lost = False
+        """The attempt before this one ended because its worker died."""
         for event in events:
             if (made := _recorded(event)) is not None:
                 asked = made if made.answer is None else asked
@@ -76,6 +78,8 @@ class Recall:
             elif isinstance(event, _ANSWERS) and asked is not None:
                 asked.answer = event
             elif event.type in _REQUEUED:
+                # Given back, it was under no worker that could have died of it.
+                self.was_lost = event.type == "lease.expired" or (self.was_lost and event.type == "lease.released")
                 if own and own[-1].is_open:
                     own.pop()
                 beside = {key: one for key, one in beside.items() if not one.is_open}

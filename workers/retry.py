@@ -48,15 +48,15 @@ OUTCOMES: Final = (Fail, Retry, Cancel)
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Seconds before the next attempt: `first`, times `factor` for each attempt, at most `limit`.
+    """Seconds, or timedeltas, before the next attempt: `first`, times `factor` for each attempt, at most `limit`.
 
     `jitter` is the part of the delay that is left to chance, so that runs that failed together do not come back together.
     Raises InvalidValue.
     """
 
-    first: float = 1.0
+    first: float | timedelta = 1.0
     factor: float = 2.0
-    limit: float = 300.0
+    limit: float | timedelta = 300.0
     jitter: float = 0.25
 
     def __post_init__(self) -> None:
@@ -70,7 +70,8 @@ class Backoff:
 
     def delay(self, attempt: int) -> float:
         """Give the seconds to wait after attempt number `attempt` failed."""
-        whole = min(self.limit, self.first * self.factor ** min(attempt - 1, MAX_EXPONENT))
+        first, limit = (check_duration("backoff", one).total_seconds() for one in (self.first, self.limit))
+        whole = min(limit, first * self.factor ** min(attempt - 1, MAX_EXPONENT))
         return whole * (1 - self.jitter * random.random())  # noqa: S311  a delay, not a secret
 
 

@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from ledger import Ledger, log, names, schedules
-from ledger.errors import InvalidValue, LedgerError
+from ledger.errors import InvalidValue, LedgerError, PayloadTooLarge
 from workers.handlers import Handler
 
 MOST_SECONDS: Final = 5.0
 """How long a new schedule may go unseen."""
 LEAST_SECONDS: Final = 0.05
+REFUSED_SECONDS: Final = 1.0
 
 
 class Scheduler:
@@ -36,8 +37,7 @@ class Scheduler:
         try:
             await self._declare()
             found, now = await schedules.due(self.ledger)
-            for one in found:
-                await self._ask(one, now)
+            asked = [await self._ask(one, now) for one in found]
             wait = await schedules.until_next(self.ledger)
         except LedgerError as error:
             if not self._failing:
@@ -48,13 +48,16 @@ class Scheduler:
             self._failing = False
             self._log.warning(names.SCHEDULER_RESUMES)
         most = MOST_SECONDS * random.uniform(0.8, 1)  # noqa: S311  a delay, not a secret
-        return most if wait is None else min(max(wait.total_seconds(), LEAST_SECONDS), most)
+        least = LEAST_SECONDS if all(asked) else REFUSED_SECONDS  # what is refused stays due
+        return most if wait is None else min(max(wait.total_seconds(), least), most)
 
-    async def _ask(self, one: schedules.Schedule, now: Any) -> None:
+    async def _ask(self, one: schedules.Schedule, now: Any) -> bool:
         try:
             await schedules.ask(self.ledger, one, now)
-        except InvalidValue as error:  # one that makes no sense here must not hold up the others
+        except (InvalidValue, PayloadTooLarge) as error:  # one that makes no sense here must not hold up the others
             self._log.error(names.SCHEDULE_REFUSED, name=one.name, reason=str(error))
+            return False
+        return True
 
     async def _declare(self) -> None:
         if self._declared:

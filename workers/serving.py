@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, contextmanager, suppress
 from typing import Final
@@ -78,6 +79,8 @@ async def when_it_answers(opening: Opening, stack: AsyncExitStack) -> Ledger:
 def _hearing(stop: Callable[[], None], *, until_input_closes: bool) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     with ExitStack() as stack:
+        stack.callback(_HEARING.clear)
+        _HEARING.set()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
             stack.callback(loop.remove_signal_handler, number)
@@ -85,6 +88,18 @@ def _hearing(stop: Callable[[], None], *, until_input_closes: bool) -> Iterator[
             loop.add_reader(sys.stdin.fileno(), _closed, loop, stop)
             stack.callback(loop.remove_reader, sys.stdin.fileno())
         yield
+
+
+def _deafen() -> None:
+    """In a child that a handler forked: a signal for the child must not come out as one for its parent."""
+    if _HEARING.is_set():
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+_HEARING: Final = threading.Event()
+os.register_at_fork(after_in_child=_deafen)
 
 
 def _closed(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:

@@ -16,6 +16,7 @@ from ledger.errors import DatabaseRefused, DatabaseUnavailable, InvalidValue, Le
 from workers.attempt import Attempt, GiveBack
 from workers.duties import Duty, kept
 from workers.errors import Stop
+from workers.gate import Gate
 from workers.handlers import Handlers, Source
 from workers.heartbeat import Heart
 from workers.patience import within
@@ -69,6 +70,7 @@ class Worker:
         self._writer = Writer(ledger, self._heart)
         self._attempts: dict[tuple[UUID, int], Attempt] = {}
         """Every lease that this worker still has something to write for."""
+        self._gate = Gate(lambda: len(self._attempts))
         self._tasks: set[asyncio.Task[None]] = set()
         self._free = self.concurrency
         self._look = asyncio.Event()
@@ -117,7 +119,7 @@ class Worker:
             if self._hungry and self._free < self.concurrency:
                 await asyncio.sleep(LINGER_SECONDS)  # slots that are freed together are filled together
             self._look.clear()
-            wanted = self._free
+            wanted = 0 if self._gate.is_closed else self._free
             found = await self._claim(wanted) if wanted else 0
             self._hungry = found == wanted
             with suppress(TimeoutError):
@@ -142,7 +144,7 @@ class Worker:
 
     def _start(self, leases: Sequence[Lease], since: float) -> None:
         for lease in leases:
-            attempt = Attempt(self.ledger, self.handlers[lease.kind], lease, self._writer, self._heart)
+            attempt = Attempt(self.ledger, self.handlers[lease.kind], lease, self._writer, self._heart, gate=self._gate)
             self._attempts[lease.run_id, lease.token] = attempt
             self._heart.take(lease, since)
             self._free -= 1
@@ -169,6 +171,8 @@ class Worker:
                 await attempt.write(ending)
             finally:
                 self._attempts.pop((attempt.lease.run_id, attempt.lease.token), None)
+                self._gate.look()
+                self._look.set()  # a limit of its kind may have room now
 
     def _tell(self, lease: Lease, why: Stop) -> None:
         """Hear from the heart that an attempt has to end."""

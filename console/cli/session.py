@@ -53,6 +53,8 @@ def configure_log(*, as_json: bool, verbose: bool) -> None:
     """Send the log to standard error: warnings and errors, with `verbose` also what is going well."""
     import structlog
 
+    from ledger.log import Lines
+
     colours = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     renderer: Processor = structlog.processors.JSONRenderer(default=str)
     if not as_json:
@@ -67,7 +69,7 @@ def configure_log(*, as_json: bool, verbose: bool) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO if verbose else logging.WARNING),
         # Standard error as it is when something is logged, not as it was when logging was set up.
-        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
+        logger_factory=lambda *_: Lines(sys.stderr),
         cache_logger_on_first_use=False,
     )
 

@@ -18,8 +18,20 @@ BEGIN
   ) AS q
   JOIN ledger.payload AS p ON p.project_id = p_project AND p.run_id = p_run AND p.version = q.version;
   IF asked ->> 'other_person' = 'true' AND EXISTS (
-    SELECT FROM ledger.event AS e
-    WHERE e.project_id = p_project AND e.run_id = p_run AND e.version = 1 AND e.actor = p_actor
+    -- Whoever submitted a run that asked for this one, by however many steps, asked for this one.
+    WITH RECURSIVE asking (id, depth) AS (
+      SELECT p_run, 0
+      UNION ALL
+      SELECT (p.body ->> 'parent')::uuid, a.depth + 1 FROM asking AS a
+      CROSS JOIN LATERAL (
+        SELECT p.body FROM ledger.payload AS p WHERE p.project_id = p_project AND p.run_id = a.id AND p.version = 1 OFFSET 0
+      ) AS p
+      WHERE a.depth < 100 AND p.body ->> 'parent' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+    )
+    SELECT FROM asking AS a
+    CROSS JOIN LATERAL (
+      SELECT FROM ledger.event AS e WHERE e.project_id = p_project AND e.run_id = a.id AND e.version = 1 AND e.actor = p_actor OFFSET 0
+    ) AS e
   ) THEN
     RETURN 'submitter';
   END IF;

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import time
+from pathlib import Path
 
 import asyncpg
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from ledger import Ledger, State
+from ledger import Ledger, Run, State
 from ledger.events import WriteRefused
 from tests.faults.processes import assert_story, worker
 from tests.waiting import passed, until
@@ -93,3 +96,37 @@ async def test_a_run_that_kills_its_worker_every_time_ends_failed_and_harms_no_o
         assert (await ended(ledger, other, 30)).output == 8
 
     assert (failed.state, failed.error_code, failed.attempt_count) == (State.FAILED, "E-RUN-002", 2)
+
+
+async def test_a_poison_run_takes_no_run_with_it_that_worked_beside_it_every_time(ledger: Ledger, database: str) -> None:
+    poison = await ledger.submit("poison")
+    others = [await ledger.submit("steps") for _ in range(4)]
+    over: list[Run] = []
+
+    async def all_over() -> bool:
+        over[:] = [await ledger.get(run.run_id) for run in (poison, *others)]
+        return all(run.is_terminal for run in over)
+
+    deadline = time.monotonic() + 90
+    while not await all_over():
+        assert time.monotonic() < deadline, over
+        with worker(database) as process:  # one process, which takes them all at once
+
+            async def died_or_done(process: subprocess.Popen[bytes] = process) -> bool:
+                return process.poll() is not None or await all_over()
+
+            await until(died_or_done, 60)
+
+    assert [(run.state, run.error_code) for run in over] == [(State.FAILED, "E-RUN-002"), *[(State.COMPLETED, None)] * 4]
+
+
+async def test_a_process_that_a_handler_forks_may_be_ended_without_ending_the_worker(
+    ledger: Ledger, database: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    run = await ledger.submit("forks")
+    with worker(database, log=log) as process:
+        assert (await ended(ledger, run, 30)).output == -signal.SIGTERM
+        other = await ledger.submit("double", 4)
+        assert (await ended(ledger, other, 30)).output == 8
+        assert process.poll() is None

@@ -92,5 +92,10 @@ def test_the_clock_may_change_and_each_day_is_due_once() -> None:
 
     assert [moment.day for moment in days] == [28, 29, 30]
     assert [moment.day for moment in more] == [24, 25, 26]
+    twice = [datetime(2026, 10, 25, 0, 30, tzinfo=UTC), datetime(2026, 10, 25, 1, 30, tzinfo=UTC)]
+    for minute in range(60):
+        within = datetime(2026, 10, 25, 1, minute, tzinfo=UTC)
+        assert next_due(at, berlin, within) > within
+        assert latest_due(at, berlin, within) in twice
     assert latest_due("*/5 * * * *", "UTC", datetime(2026, 1, 1, 0, 5, tzinfo=UTC)) == datetime(2026, 1, 1, 0, 5, tzinfo=UTC)
     assert latest_due("*/5 * * * *", "UTC", datetime(2026, 1, 1, 0, 4, 59, tzinfo=UTC)) == datetime(2026, 1, 1, tzinfo=UTC)

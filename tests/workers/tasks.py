@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import signal
+import time
+from multiprocessing.synchronize import Event
 
-from workers import Backoff, Context, handler
+from workers import Backoff, BlockingContext, Context, handler
 
 PLAIN = 7
+FORK = multiprocessing.get_context("fork")
 
 
 @handler("double")
@@ -51,3 +55,20 @@ async def slowly(text: str) -> str:
 @handler("poison")
 async def poison(ctx: Context) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@handler("forks")
+def forks(ctx: BlockingContext) -> int | None:
+    """Fork a process, and end it by SIGTERM; gives how it ended."""
+    begun = FORK.Event()
+    child = FORK.Process(target=_linger, args=(begun,))
+    child.start()
+    begun.wait(20)
+    child.terminate()
+    child.join(20)
+    return child.exitcode
+
+
+def _linger(begun: Event) -> None:
+    begun.set()
+    time.sleep(60)

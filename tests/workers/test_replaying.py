@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Any
 
@@ -343,3 +344,54 @@ async def default(ctx: Context, name: str = "nobody") -> str:
 async def test_an_input_that_is_left_out_is_the_handlers_default(ledger: Ledger) -> None:
     assert (await done(ledger, default)).output == "nobody"
     assert (await done(ledger, default, "ann")).output == "ann"
+
+
+class Slowly:
+    """Has the writes of one method take so long that a handler's patience ends while one is on its way."""
+
+    def __init__(self, holder: Any, method: str, only: Callable[..., bool]) -> None:
+        real = getattr(holder, method)
+
+        async def write(*args: Any, **facts: Any) -> Any:
+            written = await real(*args, **facts)
+            if only(*args):
+                await asyncio.sleep(0.3)
+            return written
+
+        setattr(holder, method, write)
+
+
+async def patient(what: Awaitable[Any]) -> Any:
+    try:
+        async with asyncio.timeout(0.15):
+            return await what
+    except TimeoutError:
+        return "given up"
+
+
+@handler("impatient", retry=AT_ONCE)
+async def impatient(ctx: Context, how: str) -> Any:
+    journal: Any = ctx._journal  # noqa: SLF001  a write has to take long at a known point
+    if ctx.attempt == 1 and how == "recorded":
+        Slowly(journal, "_until_written", lambda *_: journal._names._used.get("a") == 1)  # noqa: SLF001  as above
+    if ctx.attempt == 1 and how == "requested":
+        Slowly(journal._writer, "move", lambda move, *_: move.to_state is State.WAITING_TOOL)  # noqa: SLF001  as above
+    call = ctx.step("a", lambda: "result") if how == "recorded" else ctx.tool("a", lambda: "result")
+    found = await patient(call)
+    await ctx.step("b", lambda: None)
+    if ctx.attempt == 1:
+        raise RuntimeError
+    return found
+
+
+async def test_a_call_is_not_given_up_any_more_when_its_result_is_on_its_way(ledger: Ledger) -> None:
+    run = await done(ledger, impatient, "recorded")
+
+    assert (run.state, run.output) == (State.COMPLETED, "result"), run.error_detail
+
+
+async def test_a_tool_that_is_given_up_while_it_is_asked_for_is_given_up_again(ledger: Ledger) -> None:
+    run = await done(ledger, impatient, "requested")
+
+    assert (run.state, run.output) == (State.COMPLETED, "given up"), run.error_detail
+    assert (await types(ledger, run.run_id)).count("tool.failed") == 1

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from ledger import Ledger, Run, State
-from ledger.errors import DuplicateKey, IllegalTransition, InvalidValue, PayloadTooLarge
+from ledger.errors import DecisionRefused, DuplicateKey, IllegalTransition, InvalidValue, PayloadTooLarge
 from ledger.events import RunRetried, SignalReceived, StepCompleted, ToolCompleted, ToolFailed, ToolRequested
 from tests.integration.runs import claimed, types
 from tests.waiting import until
@@ -353,3 +353,46 @@ async def test_a_held_wait_has_no_end_of_its_own(ledger: Ledger) -> None:
         await ledger.transition(lease, "waiting_tool", wait=5)
     with pytest.raises(InvalidValue):
         await ledger.transition(lease, "waiting_tool", park=True, wait=-1)
+
+
+async def test_a_tool_of_somebody_elses_that_is_given_a_child_is_left_alone(ledger: Ledger) -> None:
+    over = await done(ledger, square, 3)
+    foreign = []
+    for child in ("Anna", str(over.run_id)):
+        await ledger.submit("foreign")
+        [lease] = await ledger.claim("elsewhere", kinds=["foreign"])
+        await ledger.transition(lease, State.WAITING_TOOL, park=True, name="register", content={"input": {"child": child}})
+        foreign.append(lease.run_id)
+
+    assert await sweep(ledger) == 0
+    assert [(await ledger.get(run_id)).state for run_id in foreign] == [State.WAITING_TOOL] * 2
+
+
+async def test_whoever_submitted_the_parent_may_not_decide_where_another_person_is_asked_for(ledger: Ledger) -> None:
+    @handler("asks-another")
+    async def asks_another(ctx: Context) -> str:
+        return (await ctx.approval("Pay?", other_person=True)).actor
+
+    @handler("has-asked")
+    async def has_asked(ctx: Context) -> Any:
+        return await ctx.child("asks-another")
+
+    run = await ledger.submit("has-asked", actor="ann")
+    async with working(ledger, asks_another, has_asked):
+
+        async def child() -> Run | None:
+            return next(iter(await ledger.list(kind="asks-another", state=State.WAITING_APPROVAL)), None)
+
+        await until(lambda: _known(ledger, "asks-another"), 20)
+        await until(child, 20)
+        asked = await child()
+        assert asked is not None
+        with pytest.raises(DecisionRefused):
+            await ledger.approve(asked.run_id, actor="ann")
+        await ledger.approve(asked.run_id, actor="bob")
+        assert (await ended(ledger, run)).output == "bob"
+    assert (await ledger.history(run.run_id))[0].actor == "ann"
+
+
+async def _known(ledger: Ledger, kind: str) -> bool:
+    return kind in {one.kind for one in await ledger.kinds()}

@@ -286,9 +286,17 @@ async def test_heartbeat_and_note_are_for_people(ledger: Ledger) -> None:
     @handler("says")
     async def says(ctx: Context) -> None:
         await ctx.heartbeat("10 of 20")
+        await asyncio.wait_for(beaten.wait(), 20)
 
+    beaten = asyncio.Event()
     run = await ledger.submit("says")
+
+    async def has_beaten() -> bool:
+        return "lease.heartbeat" in await types(ledger, run.run_id)
+
     async with working(ledger, says):
+        await until(has_beaten, 10)  # long before the next one would be due
+        beaten.set()
         await ended(ledger, run)
 
     notes: list[Any] = [event for event in await ledger.history(run.run_id) if event.type == "note.added"]

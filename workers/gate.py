@@ -1,0 +1,38 @@
+"""Who may work beside whom in one process: all, but for a run that may be what kills it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Gate:
+    """Lets one run work alone: it waits until the process holds no other, and meanwhile all others are given back.
+
+    Alone works a run whose worker died under it and that has no attempt left to lose: one that kills its worker every time
+    takes no other run with it to the end.
+    """
+
+    def __init__(self, held: Callable[[], int]) -> None:
+        """Start open; `held` counts the leases that the process still has something to write for."""
+        self.is_closed = False
+        """A run works alone, or waits to."""
+        self._held, self._changed = held, asyncio.Event()
+
+    def look(self) -> None:
+        """Look again how many leases are held."""
+        self._changed.set()
+
+    async def alone(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do some work alone; the gate must be open."""
+        self.is_closed = True
+        try:
+            while self._held() > 1:
+                self._changed.clear()
+                await self._changed.wait()
+            return await work()
+        finally:
+            self.is_closed = False
