@@ -378,20 +378,20 @@ async def impatient(ctx: Context, how: str) -> Any:
         Slowly(journal._writer, "move", lambda move, *_: move.to_state is State.WAITING_TOOL)  # noqa: SLF001  as above
     call = ctx.step("a", lambda: "result") if how == "recorded" else ctx.tool("a", lambda: "result")
     found = await patient(call)
-    await ctx.step("b", lambda: None)
+    first = await ctx.step("b", lambda: found)
     if ctx.attempt == 1:
         raise RuntimeError
-    return found
+    return [first, found]
 
 
 async def test_a_call_is_not_given_up_any_more_when_its_result_is_on_its_way(ledger: Ledger) -> None:
     run = await done(ledger, impatient, "recorded")
 
-    assert (run.state, run.output) == (State.COMPLETED, "result"), run.error_detail
+    assert (run.state, run.output) == (State.COMPLETED, ["result", "result"]), run.error_detail
 
 
 async def test_a_tool_that_is_given_up_while_it_is_asked_for_is_given_up_again(ledger: Ledger) -> None:
     run = await done(ledger, impatient, "requested")
 
-    assert (run.state, run.output) == (State.COMPLETED, "given up"), run.error_detail
+    assert (run.state, run.output) == (State.COMPLETED, ["given up", "given up"]), run.error_detail
     assert (await types(ledger, run.run_id)).count("tool.failed") == 1
