@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -47,6 +47,23 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
+def maintenance(server: Server) -> Iterator[Callable[[str], None]]:
+    """Runs a statement on a connection that stays open: every test makes a database and drops it."""
+    with asyncio.Runner() as runner:
+
+        async def connected() -> asyncpg.Connection:
+            return await asyncpg.connect(server.url)
+
+        connection = runner.run(connected())
+
+        async def execute(statement: str) -> None:
+            await connection.execute(statement)
+
+        yield lambda statement: runner.run(execute(statement))
+        runner.run(connection.close())
+
+
+@pytest.fixture(scope="session")
 def template(server: Server) -> str:
     """The name of a migrated database with an empty project, to be copied."""
     name = f"template_{uuid.uuid4().hex[:12]}"
@@ -57,15 +74,15 @@ def template(server: Server) -> str:
 
 
 @pytest.fixture
-def empty_database(server: Server) -> Iterator[str]:
+def empty_database(server: Server, maintenance: Callable[[str], None]) -> Iterator[str]:
     """The URL of a database with nothing in it."""
-    yield from _database(server, "template0")
+    yield from _database(server, maintenance, "template0")
 
 
 @pytest.fixture
-def unverified_database(server: Server, template: str) -> Iterator[str]:
+def unverified_database(server: Server, maintenance: Callable[[str], None], template: str) -> Iterator[str]:
     """The URL of a migrated database that the test will damage."""
-    yield from _database(server, template)
+    yield from _database(server, maintenance, template)
 
 
 @pytest.fixture
@@ -105,11 +122,11 @@ def with_database(url: str, name: str) -> str:
     return f"{parts.scheme}://{parts.netloc}/{name}{query}"
 
 
-def _database(server: Server, template: str) -> Iterator[str]:
+def _database(server: Server, execute: Callable[[str], None], template: str) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex[:12]}"
-    asyncio.run(_execute(server.url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy"))
+    execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     yield with_database(server.url, name)
-    asyncio.run(_execute(server.url, f"DROP DATABASE {name} WITH (FORCE)"))
+    execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 async def _execute(url: str, statement: str) -> None:

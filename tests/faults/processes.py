@@ -60,8 +60,18 @@ async def assert_story(ledger: Ledger, run: Run | Submission, *, output: Any = W
 
 
 def assert_accounted(history: Iterable[Event]) -> None:
-    """Fail unless no two leases share a token and every lease but the last was given up in the open."""
+    """Fail unless no two leases share a token and every lease was given up in the open before the next."""
     events = list(history)
+    held: int | None = None
+    for event in events:
+        if isinstance(event, LeaseAcquired):
+            assert held is None, f"#{event.version} begins a lease before that of #{held} has ended"
+            held = event.token
+        elif isinstance(event, LeaseExpired | LeaseReleased):
+            assert event.compensates == held
+            held = None
+        elif event.state is not None and getattr(event, "token", None) is None:
+            held = None  # it ended, was retried, or was parked
     tokens = [event.token for event in events if isinstance(event, LeaseAcquired)]
     ended = [event.compensates for event in events if isinstance(event, LeaseExpired | LeaseReleased)]
     assert [event.version for event in events] == list(range(1, len(events) + 1))
