@@ -81,6 +81,33 @@ async def test_a_process_that_starts_while_its_fleet_is_told_to_end_ends_too(dat
         await Hasty(words, 1, {"RUNFOLD_URL": database}).run()
 
 
+class Starved(Fleet):
+    """A fleet that cannot start its second process at first."""
+
+    tries = 0
+
+    async def _start(self) -> Process:
+        self.tries += 1
+        if self.tries == 2:
+            raise OSError("no memory")
+        return await super()._start()
+
+    def end(self) -> None:
+        """Tell it to end."""
+        self._pass_on()
+
+
+async def test_a_process_that_cannot_be_started_ends_no_other(database: str, ledger: Ledger) -> None:
+    fleet = Starved(["worker", "tests.workers.tasks", "--child", "--project", PROJECT], 2, {"RUNFOLD_URL": database})
+    running = asyncio.create_task(fleet.run())
+    await until(lambda: fleet.tries == 3 or running.done(), 20)
+    run = await ledger.submit("double", 4)
+    assert (await ended(ledger, run, 30)).output == 8
+    fleet.end()
+    async with asyncio.timeout(30):
+        await running
+
+
 @pytest.mark.parametrize(("wrong", "processes"), [("login", "1"), ("database", "2"), ("schema", "1")])
 def test_a_worker_that_no_waiting_would_help_ends_with_an_error(empty_database: str, wrong: str, processes: str) -> None:
     parts = urlsplit(empty_database)

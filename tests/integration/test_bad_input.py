@@ -13,8 +13,9 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from ledger import Lease, Ledger, State, Submit, Transition
+from ledger import Lease, Ledger, State, Submit, Transition, calls
 from ledger import database as database_module
+from ledger.database import driver_url, fetch
 from ledger.errors import (
     ConfigurationError,
     DatabaseUnavailable,
@@ -464,3 +465,16 @@ async def test_a_lease_made_up_by_hand_changes_neither_the_holder_on_record_nor_
             await ledger.transition(lease, "completed", output_sha256=digest)  # type: ignore[arg-type]
     run = await ledger.release(replace(lease, worker_id="w:forged"))
     assert (run.state, (await ledger.history(lease.run_id))[-1].actor) == ("pending", "w:1")
+
+
+async def test_a_statement_that_waits_longer_for_a_lock_than_its_role_may_can_be_made_again(
+    database: str, ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    lease = await claimed(ledger)
+    async with connection.transaction():
+        await connection.execute("SELECT FROM ledger.run_state WHERE run_id = $1 FOR UPDATE", lease.run_id)
+        impatient = await asyncpg.connect(driver_url(database), server_settings={"lock_timeout": "50ms"})
+        with pytest.raises(DatabaseUnavailable, match="nothing was written"):
+            await fetch(impatient, calls.CANCEL, ledger.project_id, "ann", [lease.run_id], None)
+        await impatient.close()
+    assert (await ledger.transition(lease, "completed")).state == "completed"

@@ -6,13 +6,14 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
 import pytest
 
 from ledger import Ledger
 from ledger.cron import latest_due, next_due
 from ledger.errors import InvalidValue
 from workers import Context, handler
-from workers.scheduler import Scheduler
+from workers.scheduler import REFUSED_SECONDS, Scheduler
 
 
 async def overdue(ledger: Ledger, minutes: int) -> None:
@@ -77,6 +78,20 @@ async def test_what_is_no_cron_or_time_zone_is_refused_in_words(ledger: Ledger, 
         handler("clean", cron=cron, timezone=timezone)
 
     assert await ledger.schedules() == []
+
+
+async def test_a_schedule_that_is_refused_holds_no_other_up_and_is_not_asked_for_without_end(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    await ledger.schedule("bad", "clean", cron="* * * * *")
+    await ledger.schedule("good", "clean", cron="* * * * *")
+    await connection.execute("UPDATE ledger.schedule SET next_at = ledger.now() - interval '1 minute'")
+    await connection.execute("UPDATE ledger.schedule SET timezone = 'Mars/Olympus' WHERE name = 'bad'")
+
+    wait = await Scheduler(ledger).tick()
+
+    assert len(await ledger.list()) == 1
+    assert wait >= REFUSED_SECONDS
 
 
 def test_the_clock_may_change_and_each_day_is_due_once() -> None:

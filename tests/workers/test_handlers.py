@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from ledger import Ledger, State
 from ledger.errors import InvalidValue
 from tests.workers.working import done
-from workers import BlockingContext, Context, Fail, Handlers, Worker, handler
+from workers import Backoff, BlockingContext, Context, Fail, Handlers, Worker, handler
 from workers.loading import load
 
 
@@ -173,6 +173,15 @@ async def test_runs_of_other_kinds_are_left_to_other_workers(ledger: Ledger) -> 
     await done(ledger, parse, "a.py")
 
     assert (await ledger.get(other.run_id)).version == 1
+
+
+def test_a_backoff_grows_to_its_limit_in_seconds_or_durations() -> None:
+    for backoff in (Backoff(2, 3, 30, 0), Backoff(timedelta(seconds=2), 3, timedelta(seconds=30), 0)):
+        assert [backoff.delay(attempt) for attempt in (1, 2, 3, 4, 400)] == [2, 6, 18, 30, 30]
+    assert 15 <= Backoff(30, 1, 30, 0.5).delay(1) <= 30
+    for wrong in ({"first": -1}, {"limit": "soon"}, {"factor": 0.5}, {"jitter": 2}):
+        with pytest.raises(InvalidValue):
+            Backoff(**wrong)
 
 
 def test_a_module_that_ends_the_program_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,20 +6,22 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import asyncpg
 import pytest
 
 from ledger import Ledger, Run, State
+from ledger.database import connect
 from ledger.errors import ConfigurationError
 from ledger.events import WriteRefused
 from tests.conftest import PROJECT
 from tests.integration.runs import types
 from tests.waiting import until
 from tests.workers.working import FAST, ended, reached, working
-from workers import Backoff, BlockingContext, Context, Worker, handler
+from workers import Backoff, BlockingContext, Context, Worker, handler, heartbeat
+from workers.heartbeat import Heart
 
 AT_ONCE = Backoff(first=0, jitter=0)
 seen: Counter[str] = Counter()
@@ -301,3 +303,57 @@ async def test_heartbeat_and_note_are_for_people(ledger: Ledger) -> None:
 
     notes: list[Any] = [event for event in await ledger.history(run.run_id) if event.type == "note.added"]
     assert [note.text for note in notes] == ["10 of 20"]
+
+
+async def test_a_heart_whose_log_cannot_be_written_goes_on_beating(
+    fast: Ledger, connection: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @handler("long")
+    async def long(ctx: Context) -> None:
+        await asyncio.wait_for(over.wait(), 20)
+
+    def broken(_: Heart) -> Any:
+        failed.set()
+        raise BrokenPipeError
+
+    async def fails_once(*given: Any, **facts: Any) -> Any:
+        if not failed.is_set():
+            raise OSError("no route")
+        return await connect(*given, **facts)
+
+    over, failed = asyncio.Event(), threading.Event()
+    run = await fast.submit("long")
+
+    async def beats() -> int:
+        return (await types(fast, run.run_id)).count("lease.heartbeat")
+
+    async with working(fast, long):
+        await until(lambda: _at_least(beats, 1), 20)
+        monkeypatch.setattr(Heart, "_log", property(broken))
+        monkeypatch.setattr(heartbeat, "connect", fails_once)
+        await connection.execute(_CUT_HEART)
+        await until(failed.is_set, 20)
+        heard = await beats()
+        await until(lambda: _at_least(beats, heard + 2), 20)
+        over.set()
+        assert (await ended(fast, run)).state == "completed"
+
+
+async def _at_least(count: Callable[[], Awaitable[int]], least: int) -> bool:
+    return await count() >= least
+
+
+_CUT_HEART = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'runfold heart' AND datname = current_database()
+"""
+
+
+async def test_a_limited_kind_is_looked_for_as_soon_as_a_place_is_free(ledger: Ledger) -> None:
+    @handler("narrow")
+    async def narrow(ctx: Context) -> None:
+        pass
+
+    await ledger.limit("narrow", 1, actor="ann")
+    runs = [await ledger.submit("narrow") for _ in range(10)]
+    async with working(ledger, narrow, poll=60, listen=False):
+        assert (await ended(ledger, runs[-1], 20)).state == "completed"
