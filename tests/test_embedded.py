@@ -25,6 +25,9 @@ from ledger import embedded_programs, embedded_server
 from ledger.embedded import EmbeddedPostgres, default_home, temporary_postgres
 from ledger.errors import EmbeddedPostgresError
 
+STOP_SECONDS = embedded_server.FAST_STOP_SECONDS + embedded_server.IMMEDIATE_STOP_SECONDS + 10
+"""A server whose disk is slow may take as long to stop as it is given."""
+
 Client = subprocess.Popen[str]
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="is about what root has to do otherwise")
@@ -277,7 +280,7 @@ def test_a_signal_that_ends_a_client_stops_the_server(home: Path, ending: signal
 
         process.send_signal(ending)
 
-        assert process.wait(timeout=30) == -ending
+        assert process.wait(timeout=STOP_SECONDS) == -ending
         until(lambda: not servers_of(home))
 
 
@@ -288,7 +291,7 @@ def test_a_signal_during_the_first_start_leaves_a_finished_store_and_no_server(f
 
         process.send_signal(signal.SIGTERM)
 
-        assert process.wait(timeout=30) == -signal.SIGTERM
+        assert process.wait(timeout=STOP_SECONDS) == -signal.SIGTERM
         assert (home / "data" / "PG_VERSION").exists()
         until(lambda: not servers_of(home))
 
