@@ -20,15 +20,15 @@ check: .venv/.ready ## Formatting, lint, strict types, import contracts, generat
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m projections.compile --check
-	$(BIN)/python -m pytest -q tests/test_schema.py
+	$(BIN)/python -m runfold.projections.state.compile --check
+	$(BIN)/python -m pytest -q tests/ledger/postgres/test_schema.py
 
 format: .venv/.ready ## Format and apply safe lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 soak: .venv/.ready ## Kill, freeze and cut off workers for half an hour, in a random order that is printed (MOVES=, SEED=)
-	$(BIN)/python -m tests.soak --moves $(or $(MOVES),5000) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.faults.soak --moves $(or $(MOVES),5000) $(if $(SEED),--seed $(SEED))
 
 bench: .venv/.ready ## Measure the write path against the raw limit, as ratios, and the full runtime
 	$(BIN)/python -m benchmarks
@@ -46,10 +46,10 @@ lock: .venv/.ready ## Re-pin the dependencies with hashes
 	$(UV) pip compile -q benchmarks/peers.in --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -o benchmarks/peers.lock
 
 sql: .venv/.ready ## Regenerate the SQL that is compiled from the Python declarations
-	$(BIN)/python -m projections.compile
+	$(BIN)/python -m runfold.projections.state.compile
 
 schema: .venv/.ready ## Regenerate migrations/schema.sql from a migrated database
-	$(BIN)/python -m tests.schema_dump
+	$(BIN)/python -m tests.support.schema_dump
 
 clean: ## Remove the virtual environment and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

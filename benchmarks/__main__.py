@@ -24,8 +24,8 @@ from typing import Any
 import structlog
 
 from benchmarks import raw
-from ledger import Lease, Ledger, Receipt, Submit, Transition
-from ledger.embedded import EmbeddedPostgres
+from runfold.ledger import Lease, Ledger, Receipt, Submit, Transition
+from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
 
 ROUNDS = 5
 RUNS = 8_000

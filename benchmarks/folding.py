@@ -28,15 +28,15 @@ from urllib.parse import parse_qs, urlsplit
 
 import structlog
 
-from ledger import Ledger, Submit, Transition
-from ledger.embedded import EmbeddedPostgres
-from ledger.schema import sql
-from projections.catch_up import CatchUp
-from projections.counts import RUN_COUNTS
-from projections.installing import made
-from projections.rebuild import Rebuild, Standing
-from projections.replay import recipe
-from workers.projector import Projector
+from runfold.ledger import Ledger, Submit, Transition
+from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.ledger.postgres.schema import sql
+from runfold.projections.declared.catch_up import CatchUp
+from runfold.projections.declared.installing import made
+from runfold.projections.models.counts import RUN_COUNTS
+from runfold.projections.rebuild import Rebuild, Standing
+from runfold.projections.state.replay import recipe
+from runfold.workers.duties.projector import Projector
 
 EVENTS: Final = int(os.environ.get("EVENTS", "2000000"))
 BEATS: Final = 5

@@ -18,10 +18,10 @@ from typing import Any, Final
 import psutil  # type: ignore[import-untyped]
 import structlog
 
-from ledger import Lease, Ledger, Submit, default_worker_id
-from ledger.embedded import EmbeddedPostgres
-from workers.heartbeat import Heart
-from workers.reaper import Reaper
+from runfold.ledger import Lease, Ledger, Submit, default_worker_id
+from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.workers.duties.reaper import Reaper
+from runfold.workers.leases.heart import Heart
 
 LEASES: Final = int(os.environ.get("LEASES", "10000"))
 BEATS: Final = int(os.environ.get("BEATS", "4"))

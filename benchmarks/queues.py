@@ -20,8 +20,8 @@ from urllib.parse import parse_qs, urlsplit
 import structlog
 
 from benchmarks.running import RUNS, drained, picked_up
-from ledger import Ledger
-from ledger.embedded import EmbeddedPostgres
+from runfold.ledger import Ledger
+from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
 
 SLOTS: Final = 50
 LOOKS: Final = 60

@@ -15,9 +15,9 @@ from typing import Any
 
 import structlog
 
-from ledger import Ledger, Submit
-from ledger.embedded import EmbeddedPostgres
-from workers import Context, Worker, handler
+from runfold.ledger import Ledger, Submit
+from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.workers import Context, Worker, handler
 
 RUNS = 10_000
 LOOKS = 100

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from workers import Context, Fail, ToolFailed, handler
+from runfold.workers import Context, Fail, ToolFailed, handler
 
 TURNS = 12
 FREE_USD = Decimal("0.05")

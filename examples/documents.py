@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from workers import Backoff, Context, Fail, handler
+from runfold.workers import Backoff, Context, Fail, handler
 
 COMMON = frozenset(
     {"an", "and", "are", "as", "at", "be", "by", "for", "from", "has", "in", "is", "it", "its", "may", "not", "of", "on", "or"}

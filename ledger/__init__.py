@@ -1,10 +1,10 @@
 """The run ledger: `async with Ledger.open() as ledger`."""
 
-from ledger.commands import Submit, Transition
-from ledger.identity import default_worker_id
-from ledger.ledger import Ledger
-from ledger.lifecycle import State
-from ledger.run import Lease, Receipt, Run, Submission
+from runfold.ledger.commands import Submit, Transition
+from runfold.ledger.identity import default_worker_id
+from runfold.ledger.ledger import Ledger
+from runfold.ledger.lifecycle import State
+from runfold.ledger.run import Lease, Receipt, Run, Submission
 
 __all__ = [
     "Lease",

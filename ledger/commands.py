@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-from ledger.content import (
+from runfold.ledger.content import (
     MAX_INT,
     check_cost,
     check_duration,
@@ -19,10 +19,18 @@ from ledger.content import (
     check_text,
     encode_payload,
 )
-from ledger.errors import InvalidValue
-from ledger.events import CATALOGUE, Event, SignalReceived, StepCompleted, StepFailed, UserEvent, check_user_type
-from ledger.lifecycle import WAITING, State
-from ledger.run import Lease
+from runfold.ledger.errors import InvalidValue
+from runfold.ledger.events import (
+    CATALOGUE,
+    Event,
+    SignalReceived,
+    StepCompleted,
+    StepFailed,
+    UserEvent,
+    check_user_type,
+)
+from runfold.ledger.lifecycle import WAITING, State
+from runfold.ledger.run import Lease
 
 MAX_BATCH: Final = 10_000
 MAX_TAGS: Final = 50

@@ -14,7 +14,7 @@ from uuid import UUID
 from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
-from ledger.errors import InvalidValue, PayloadTooLarge
+from runfold.ledger.errors import InvalidValue, PayloadTooLarge
 
 MAX_TEXT: Final = 200
 MAX_DEPTH: Final = 32

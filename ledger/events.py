@@ -16,8 +16,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
-from ledger.errors import InvalidValue, UnknownEvent
-from ledger.lifecycle import RESERVED, State
+from runfold.ledger.errors import InvalidValue, UnknownEvent
+from runfold.ledger.lifecycle import RESERVED, State
 
 MAX_TYPE_LENGTH: Final = 80
 _TYPE: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")

@@ -8,23 +8,39 @@ from datetime import datetime, timedelta
 from typing import Any, Self, TypeAlias
 from uuid import UUID
 
-from ledger import calls, kinds, log, names, schedules, signalling
-from ledger.approving import refused_decision
-from ledger.commands import Submit, Target, columns, event_row
-from ledger.content import check_actor, check_int, check_reason, check_run_id, check_text, encode_payload
-from ledger.database import Connection, Pool, fetch
-from ledger.errors import DecisionRefused, DuplicateKey, IllegalTransition, InvalidValue, LedgerError, VersionConflict
-from ledger.events import Event
-from ledger.kinds import Kind, KindEvent, Kinds
-from ledger.leasing import Leasing
-from ledger.lifecycle import AFTER_TERMINAL, LEASE_EXPIRED, State
-from ledger.opening import opened
-from ledger.reading import Runs
-from ledger.refusal import refusal, unless_raced
-from ledger.run import Receipt, Run, Submission
-from ledger.schedules import Schedule, Schedules
-from ledger.settings import Settings
-from ledger.sharing import Row, Shared, characters
+from runfold.ledger import kinds, log, names, schedules
+from runfold.ledger.commands import Submit, Target, columns, event_row
+from runfold.ledger.content import (
+    check_actor,
+    check_int,
+    check_reason,
+    check_run_id,
+    check_text,
+    encode_payload,
+)
+from runfold.ledger.errors import (
+    DecisionRefused,
+    DuplicateKey,
+    IllegalTransition,
+    InvalidValue,
+    LedgerError,
+    VersionConflict,
+)
+from runfold.ledger.events import Event
+from runfold.ledger.kinds import Kind, KindEvent, Kinds
+from runfold.ledger.lifecycle import AFTER_TERMINAL, LEASE_EXPIRED, State
+from runfold.ledger.operations import calls
+from runfold.ledger.operations import signal as signalling
+from runfold.ledger.operations.batching import Row, Shared, characters
+from runfold.ledger.operations.decide import refused_decision
+from runfold.ledger.operations.leasing import Leasing
+from runfold.ledger.operations.refusal import refusal, unless_raced
+from runfold.ledger.postgres.connections import Connection, Pool, fetch
+from runfold.ledger.postgres.opening import opened
+from runfold.ledger.reading.runs import Runs
+from runfold.ledger.run import Receipt, Run, Submission
+from runfold.ledger.schedules import Schedule, Schedules
+from runfold.ledger.settings import Settings
 
 # Not `list[...]` in the signatures: the class has a method of that name.
 Submissions: TypeAlias = list[Submission]
@@ -219,7 +235,7 @@ class Ledger(Leasing):
         """Repair what died and end what is overdue, at once and at most `limit` runs; gives the runs after it.
 
         Any number of reapers may work at the same time. The wait of one lease's time after a (re)connect belongs to
-        the duty that calls this (`workers.reaper`).
+        the duty that calls this (`runfold.workers.duties.reaper`).
         """
         check_int("limit", limit, least=1, most=10_000)
         rows = await fetch(self.pool, calls.REAP, self.project_id, "reaper", limit)

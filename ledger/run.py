@@ -9,8 +9,8 @@ from decimal import Decimal
 from typing import Any, Final, Self
 from uuid import UUID
 
-from ledger.content import decode_payload
-from ledger.lifecycle import TERMINAL, State
+from runfold.ledger.content import decode_payload
+from runfold.ledger.lifecycle import TERMINAL, State
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Schedules: which runs are asked for when; the duty in `workers.scheduler` asks. See docs/decisions/0024."""
+"""Schedules: which runs are asked for when; the duty in `runfold.workers.duties.scheduler` asks. See docs/decisions/0024."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from ledger.content import check_actor, check_text, decode_payload, encode_payload
-from ledger.cron import check_cron, latest_due, next_due
-from ledger.database import fetch
-from ledger.errors import DuplicateKey
+from runfold.ledger.content import check_actor, check_text, decode_payload, encode_payload
+from runfold.ledger.cron import check_cron, latest_due, next_due
+from runfold.ledger.errors import DuplicateKey
+from runfold.ledger.postgres.connections import fetch
 
 if TYPE_CHECKING:
-    from ledger.ledger import Ledger
+    from runfold.ledger.ledger import Ledger
 
 MAX_NAME: Final = 150
 BATCH: Final = 100

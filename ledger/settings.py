@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ledger.content import check_actor
-from ledger.errors import ConfigurationError, InvalidValue
+from runfold.ledger.content import check_actor
+from runfold.ledger.errors import ConfigurationError, InvalidValue
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

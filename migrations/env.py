@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from ledger.schema import SCHEMA, install
+from runfold.ledger.postgres.schema import SCHEMA, install
 
 connection = context.config.attributes["connection"]
 context.configure(connection=connection, version_table_schema=SCHEMA, transaction_per_migration=False)

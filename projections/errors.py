@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from ledger.errors import LedgerError
+from runfold.ledger.errors import LedgerError
 
 
 class ProjectionNotFound(LedgerError):

@@ -19,9 +19,9 @@ from uuid import UUID
 
 import asyncpg
 
-from ledger.content import check_int
-from ledger.database import FAILURES, Pool, fetch, translated
-from ledger.errors import LedgerError
+from runfold.ledger.content import check_int
+from runfold.ledger.errors import LedgerError
+from runfold.ledger.postgres.connections import FAILURES, Pool, fetch, translated
 
 EVENTS_A_RANGE: Final = 60_000
 MAX_ERRORS: Final = 100

@@ -19,9 +19,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from ledger.database import FAILURES, Pool, translated
-from ledger.lifecycle import ATTEMPTS_EXHAUSTED
-from projections.run_state import LEASED
+from runfold.ledger.lifecycle import ATTEMPTS_EXHAUSTED
+from runfold.ledger.postgres.connections import FAILURES, Pool, translated
+from runfold.projections.state.run_state import LEASED
 
 JITTER: Final = 0.9
 """The share of its interval after which a beat counts as on time."""

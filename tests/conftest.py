@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from ledger import Ledger, schema
-from ledger.database import driver_url
-from ledger.settings import Settings
-from ledger.verify import verify
-from tests.server import Server, postgres_server
+from runfold.ledger import Ledger
+from runfold.ledger.postgres import schema
+from runfold.ledger.postgres.connections import driver_url
+from runfold.ledger.reading.verify import verify
+from runfold.ledger.settings import Settings
+from tests.support.server import Server, postgres_server
 
 PROJECT = "test"
 

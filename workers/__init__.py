@@ -1,12 +1,12 @@
 """Workers: `@handler("kind")` on a function, and `await Worker(ledger, handlers).run()`."""
 
-from workers.blocking import BlockingContext
-from workers.context import Context
-from workers.errors import ChildFailed, StepFailed, ToolFailed, WaitTimedOut
-from workers.handlers import Handler, Handlers, handler
-from workers.journal import Decision
-from workers.retry import Backoff, Cancel, Fail, Retry
-from workers.worker import Worker
+from runfold.workers.blocking import BlockingContext
+from runfold.workers.context import Context
+from runfold.workers.errors import ChildFailed, StepFailed, ToolFailed, WaitTimedOut
+from runfold.workers.handlers import Handler, Handlers, handler
+from runfold.workers.journal.journal import Decision
+from runfold.workers.outcomes import Backoff, Cancel, Fail, Retry
+from runfold.workers.worker import Worker
 
 __all__ = [
     "Backoff",

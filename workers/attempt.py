@@ -11,23 +11,29 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
-from ledger import Lease, Ledger, State, Transition, names
-from ledger.content import check_text
-from ledger.errors import DatabaseUnavailable, InvalidValue, LeaseLost, LedgerError, PayloadTooLarge
-from ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH, INPUT_REFUSED, OUTPUT_REFUSED
-from ledger.sharing import Row
-from workers.blocking import BlockingContext
-from workers.children import answer
-from workers.context import Context
-from workers.errors import Asleep, HistoryMismatch, Parked, Refused, StepFailed, Stop, Stopped
-from workers.gate import Gate
-from workers.handlers import Handler
-from workers.heartbeat import Heart
-from workers.journal import Journal
-from workers.patience import within
-from workers.retry import Cancel, Fail, Retry, failure, plain, said
-from workers.threads import in_thread
-from workers.writer import Writer
+from runfold.ledger import Lease, Ledger, State, Transition, names
+from runfold.ledger.content import check_text
+from runfold.ledger.errors import (
+    DatabaseUnavailable,
+    InvalidValue,
+    LeaseLost,
+    LedgerError,
+    PayloadTooLarge,
+)
+from runfold.ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH, INPUT_REFUSED, OUTPUT_REFUSED
+from runfold.ledger.operations.batching import Row
+from runfold.workers.blocking import BlockingContext
+from runfold.workers.context import Context
+from runfold.workers.errors import Asleep, HistoryMismatch, Parked, Refused, StepFailed, Stop, Stopped
+from runfold.workers.handlers import Handler
+from runfold.workers.journal.children import answer
+from runfold.workers.journal.journal import Journal
+from runfold.workers.journal.threads import in_thread
+from runfold.workers.leases.deadline import within
+from runfold.workers.leases.heart import Heart
+from runfold.workers.leases.suspects import Gate
+from runfold.workers.leases.writer import Writer
+from runfold.workers.outcomes import Cancel, Fail, Retry, failure, plain, said
 
 AGAIN_SECONDS: Final = 0.25
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar
 
-from ledger import State
-from ledger.errors import InvalidValue
-from ledger.signalling import wait_name
-from workers.context import Facts
-from workers.journal import Decision, Journal
-from workers.waits import Waits, called_by
+from runfold.ledger import State
+from runfold.ledger.errors import InvalidValue
+from runfold.ledger.operations.signal import wait_name
+from runfold.workers.context import Facts
+from runfold.workers.journal.journal import Decision, Journal
+from runfold.workers.journal.waits import Waits, called_by
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -10,13 +10,13 @@ from decimal import Decimal
 from typing import Any, ParamSpec, TypeVar, overload
 from uuid import UUID
 
-from ledger import State
-from ledger.errors import InvalidValue
-from ledger.signalling import wait_name
-from workers.call import CURRENT, GIVEN_UP, Called, outcome
-from workers.errors import CalledOff
-from workers.journal import Decision, Journal
-from workers.waits import Waits, called_by
+from runfold.ledger import State
+from runfold.ledger.errors import InvalidValue
+from runfold.ledger.operations.signal import wait_name
+from runfold.workers.errors import CalledOff
+from runfold.workers.journal.call import CURRENT, GIVEN_UP, Called, outcome
+from runfold.workers.journal.journal import Decision, Journal
+from runfold.workers.journal.waits import Waits, called_by
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -10,13 +10,13 @@ from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, Union, get_args,
 
 from pydantic import PydanticUserError, TypeAdapter
 
-from ledger.content import check_text
-from ledger.cron import check_cron
-from ledger.errors import InvalidValue
-from ledger.schedules import MAX_NAME
-from workers.blocking import BlockingContext
-from workers.context import Context
-from workers.retry import OUTCOMES, Backoff
+from runfold.ledger.content import check_text
+from runfold.ledger.cron import check_cron
+from runfold.ledger.errors import InvalidValue
+from runfold.ledger.schedules import MAX_NAME
+from runfold.workers.blocking import BlockingContext
+from runfold.workers.context import Context
+from runfold.workers.outcomes import OUTCOMES, Backoff
 
 P = ParamSpec("P")
 T = TypeVar("T")

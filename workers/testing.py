@@ -21,18 +21,19 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from ledger import Lease, Ledger, Run, schema
-from ledger.content import check_duration
-from ledger.database import connect, driver_url
-from ledger.embedded import temporary_postgres
-from ledger.errors import ConfigurationError, InvalidValue, LeaseLost
-from ledger.events import Event, StepCompleted
-from ledger.run import Receipt
-from ledger.settings import Settings
-from workers.children import sweep
-from workers.handlers import Source
-from workers.scheduler import Scheduler
-from workers.worker import Worker
+from runfold.ledger import Lease, Ledger, Run
+from runfold.ledger.content import check_duration
+from runfold.ledger.errors import ConfigurationError, InvalidValue, LeaseLost
+from runfold.ledger.events import Event, StepCompleted
+from runfold.ledger.postgres import schema
+from runfold.ledger.postgres.connections import connect, driver_url
+from runfold.ledger.postgres.embedded.registry import temporary_postgres
+from runfold.ledger.run import Receipt
+from runfold.ledger.settings import Settings
+from runfold.workers.duties.scheduler import Scheduler
+from runfold.workers.handlers import Source
+from runfold.workers.journal.children import sweep
+from runfold.workers.worker import Worker
 
 T = TypeVar("T")
 PROJECT: Final = "test"
@@ -245,7 +246,7 @@ def runfold_template(runfold_server: str) -> Iterator[str]:
 
 @pytest.fixture
 def runfold(runfold_server: str, runfold_template: str) -> Iterator[Kit]:
-    """A ledger in a database of its own; see `workers.testing.Kit`."""
+    """A ledger in a database of its own; see `runfold.workers.testing.Kit`."""
     name = f"runfold_kit_{uuid.uuid4().hex[:12]}"
     asyncio.run(_execute(runfold_server, f"CREATE DATABASE {name} TEMPLATE {runfold_template} STRATEGY file_copy"))
     asyncio.run(_execute(runfold_server, f"COMMENT ON DATABASE {name} IS '{MARK}'"))

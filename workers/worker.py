@@ -10,21 +10,21 @@ from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
 
-from ledger import Lease, Ledger, default_worker_id, log, names
-from ledger.content import check_duration, check_int, check_text
-from ledger.errors import DatabaseRefused, DatabaseUnavailable, InvalidValue, LedgerError
-from workers.attempt import Attempt, GiveBack
-from workers.duties import Duty, kept
-from workers.errors import Stop
-from workers.gate import Gate
-from workers.handlers import Handlers, Source
-from workers.heartbeat import Heart
-from workers.patience import within
-from workers.reaper import Reaper
-from workers.retry import Retry, failure
-from workers.scheduler import Scheduler
-from workers.wakeup import Wakeup
-from workers.writer import Writer
+from runfold.ledger import Lease, Ledger, default_worker_id, log, names
+from runfold.ledger.content import check_duration, check_int, check_text
+from runfold.ledger.errors import DatabaseRefused, DatabaseUnavailable, InvalidValue, LedgerError
+from runfold.workers.attempt import Attempt, GiveBack
+from runfold.workers.duties.duty import Duty, kept
+from runfold.workers.duties.reaper import Reaper
+from runfold.workers.duties.scheduler import Scheduler
+from runfold.workers.duties.wakeup_listener import Wakeup
+from runfold.workers.errors import Stop
+from runfold.workers.handlers import Handlers, Source
+from runfold.workers.leases.deadline import within
+from runfold.workers.leases.heart import Heart
+from runfold.workers.leases.suspects import Gate
+from runfold.workers.leases.writer import Writer
+from runfold.workers.outcomes import Retry, failure
 
 CONCURRENCY: Final = 10
 JITTER: Final = 0.25

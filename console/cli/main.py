@@ -11,34 +11,66 @@ from typing import Annotated
 
 import typer
 
-from console.cli import (
-    archiving,
-    database,
-    deciding,
-    differing,
+from runfold.console.cli.commands import (
+    archive as archiving,
+)
+from runfold.console.cli.commands import (
+    db as database,
+)
+from runfold.console.cli.commands import (
+    decide as deciding,
+)
+from runfold.console.cli.commands import demo as demonstration
+from runfold.console.cli.commands import (
+    diff as differing,
+)
+from runfold.console.cli.commands import (
     doctor,
-    drifting,
     history,
-    judging,
     kinds,
-    metering,
-    projecting,
-    projects,
-    reaping,
     roles,
     runs,
     schedules,
-    showing,
-    submitting,
-    tailing,
-    tracing,
-    verifying,
-    working,
 )
-from console.cli import demo as demonstration
-from console.cli.exits import BROKEN_PIPE, EPILOG, INTERRUPTED, OK
-from console.cli.failure import report
-from console.cli.options import Globals, Json, Project, Url, Verbose
+from runfold.console.cli.commands import (
+    drift as drifting,
+)
+from runfold.console.cli.commands import (
+    metrics as metering,
+)
+from runfold.console.cli.commands import (
+    project as projects,
+)
+from runfold.console.cli.commands import (
+    projections as projecting,
+)
+from runfold.console.cli.commands import (
+    reap as reaping,
+)
+from runfold.console.cli.commands import (
+    show as showing,
+)
+from runfold.console.cli.commands import (
+    submit as submitting,
+)
+from runfold.console.cli.commands import (
+    tail as tailing,
+)
+from runfold.console.cli.commands import (
+    trace as tracing,
+)
+from runfold.console.cli.commands import (
+    verify as verifying,
+)
+from runfold.console.cli.commands import (
+    whatif as judging,
+)
+from runfold.console.cli.commands import (
+    worker as working,
+)
+from runfold.console.cli.kit.exits import BROKEN_PIPE, EPILOG, INTERRUPTED, OK
+from runfold.console.cli.kit.failure import report
+from runfold.console.cli.kit.options import Globals, Json, Project, Url, Verbose
 
 app = typer.Typer(
     name="runfold",

@@ -65,7 +65,7 @@ class Fleet:
         # Not by fork, which a process with threads and sockets does not survive whole. In a session of its
         # own, so that Ctrl-C reaches this process alone, which then stops them in order.
         return subprocess.Popen(  # noqa: S603  our own interpreter and module
-            [sys.executable, "-P", "-W", "ignore", "-m", "console.demo.worker", self._project, worker_id],
+            [sys.executable, "-P", "-W", "ignore", "-m", "runfold.console.demo.worker", self._project, worker_id],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             env=self._environment,

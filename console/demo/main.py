@@ -10,10 +10,10 @@ from typing import Final
 import structlog
 from rich.console import Console
 
-from console.demo.outcome import Outcome
-from console.demo.report import Talk, print_outcome, talking
-from console.demo.story import DemoFailed, play
-from ledger.errors import LedgerError
+from runfold.console.demo.outcome import Outcome
+from runfold.console.demo.report import Talk, print_outcome, talking
+from runfold.console.demo.story import DemoFailed, play
+from runfold.ledger.errors import LedgerError
 
 FILES: Final = 400
 GUARD_SECONDS: Final = 60.0

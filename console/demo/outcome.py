@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from pydantic_core import to_jsonable_python
 
-from ledger import Ledger, Run, State
-from ledger.database import fetch
-from ledger.events import Event
-from ledger.verify import Report
+from runfold.ledger import Ledger, Run, State
+from runfold.ledger.events import Event
+from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.reading.verify import Report
 
 LAST_ATTEMPT: Final = 2
 

@@ -13,11 +13,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from console.demo.outcome import Outcome, States, facts_of
-from ledger import State
-from ledger.events import Event
-from ledger.lifecycle import TERMINAL
-from ledger.verify import Report
+from runfold.console.demo.outcome import Outcome, States, facts_of
+from runfold.ledger import State
+from runfold.ledger.events import Event
+from runfold.ledger.lifecycle import TERMINAL
+from runfold.ledger.reading.verify import Report
 
 _FACTS: Final = {
     "attempt": "attempt {}",

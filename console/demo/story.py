@@ -10,15 +10,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
-from console.demo.fleet import Fleet
-from console.demo.measure import library, sources
-from console.demo.outcome import Outcome, States, count_states, look_back
-from console.demo.worker import KIND, TTL_SECONDS
-from ledger import Ledger, Run, State
-from ledger.lifecycle import TERMINAL
-from ledger.opening import opened
-from ledger.settings import Settings
-from workers.reaper import Reaper
+from runfold.console.demo.fleet import Fleet
+from runfold.console.demo.measure import library, sources
+from runfold.console.demo.outcome import Outcome, States, count_states, look_back
+from runfold.console.demo.worker import KIND, TTL_SECONDS
+from runfold.ledger import Ledger, Run, State
+from runfold.ledger.lifecycle import TERMINAL
+from runfold.ledger.postgres.opening import opened
+from runfold.ledger.settings import Settings
+from runfold.workers.duties.reaper import Reaper
 
 WORKERS: Final = 3
 REVIEWER: Final = "demo-reviewer"

@@ -13,10 +13,10 @@ from uuid import UUID
 
 from pydantic import JsonValue
 
-from console.demo.measure import Measures, ToolFailed, call_tool, measure, price, tool
-from ledger import Lease, Ledger, State
-from ledger.errors import LeaseLost, LedgerError
-from ledger.events import ApprovalGranted, ApprovalRequested, Event
+from runfold.console.demo.measure import Measures, ToolFailed, call_tool, measure, price, tool
+from runfold.ledger import Lease, Ledger, State
+from runfold.ledger.errors import LeaseLost, LedgerError
+from runfold.ledger.events import ApprovalGranted, ApprovalRequested, Event
 
 KIND: Final = "measure"
 BATCH: Final = 24
@@ -155,7 +155,7 @@ async def work(project: str, worker_id: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one worker of project and worker id as given on the command line; gives its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m console.demo.worker", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m runfold.console.demo.worker", description=__doc__)
     parser.add_argument("project")
     parser.add_argument("worker_id")
     given = parser.parse_args(arguments)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from ledger.proof.encoding import event_hash, payload_hash
+from runfold.ledger.proof.encoding import event_hash, payload_hash
 
 MAX_FINDINGS: Final = 100
 

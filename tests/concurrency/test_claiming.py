@@ -9,9 +9,9 @@ from contextlib import AsyncExitStack
 import asyncpg
 import pytest
 
-from ledger import Lease, Ledger, Receipt, State, Submit, Transition
+from runfold.ledger import Lease, Ledger, Receipt, State, Submit, Transition
 from tests.conftest import PROJECT
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 async def drained(ledger: Ledger, worker_id: str, limit: int) -> list[Lease]:

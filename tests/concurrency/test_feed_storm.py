@@ -10,10 +10,10 @@ from uuid import UUID
 
 import asyncpg
 
-from ledger import Ledger
-from ledger.database import driver_url
-from tests.feeding import Reader, assert_complete, stored
-from tests.integration.test_feed import note
+from runfold.ledger import Ledger
+from runfold.ledger.postgres.connections import driver_url
+from tests.ledger.reading.test_feed import note
+from tests.support.feeding import Reader, assert_complete, stored
 
 WRITERS = 8
 TRANSACTIONS = 100

@@ -9,12 +9,12 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from ledger import Lease, Ledger, Run, State, Submit
-from ledger.errors import IllegalTransition, LeaseLost, LedgerError, VersionConflict
-from ledger.events import NoteAdded, WriteRefused
+from runfold.ledger import Lease, Ledger, Run, State, Submit
+from runfold.ledger.errors import IllegalTransition, LeaseLost, LedgerError, VersionConflict
+from runfold.ledger.events import NoteAdded, WriteRefused
 from tests.conftest import PROJECT
-from tests.integration.runs import TINY, abandoned, claimed, newest, superseded, types, waiting
-from tests.waiting import blocked, lapsed
+from tests.support.runs import TINY, abandoned, claimed, newest, superseded, types, waiting
+from tests.support.waiting import blocked, lapsed
 
 BEAT = "SELECT * FROM ledger.heartbeat($1, $2, $3, $4)"
 REAP = "SELECT * FROM ledger.reap($1, 'reaper', 100)"

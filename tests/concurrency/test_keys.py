@@ -9,12 +9,12 @@ from decimal import Decimal
 import asyncpg
 import pytest
 
-from ledger import Ledger, Receipt, Run, State, Submit, Transition
-from ledger.errors import DuplicateKey, IllegalTransition
-from ledger.events import NoteAdded, StepCompleted
+from runfold.ledger import Ledger, Receipt, Run, State, Submit, Transition
+from runfold.ledger.errors import DuplicateKey, IllegalTransition
+from runfold.ledger.events import NoteAdded, StepCompleted
 from tests.conftest import PROJECT
-from tests.integration.runs import claimed, event_count, types
-from tests.waiting import until
+from tests.support.runs import claimed, event_count, types
+from tests.support.waiting import until
 
 COMPLETE = (
     "SELECT * FROM ledger.transition($1, '{w:1}', ARRAY[$2::uuid], ARRAY[$3::int], '{completed}', '{false}', '{NULL}', "

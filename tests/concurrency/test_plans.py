@@ -9,11 +9,11 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from ledger import Lease, Ledger, Run, State, Submit, Transition
-from ledger.events import NoteAdded
+from runfold.ledger import Lease, Ledger, Run, State, Submit, Transition
+from runfold.ledger.events import NoteAdded
 from tests.conftest import PROJECT
-from tests.integration.runs import TINY
-from tests.waiting import lapsed
+from tests.support.runs import TINY
+from tests.support.waiting import lapsed
 
 BATCH = 200
 GROWN = 20_000

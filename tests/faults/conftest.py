@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ledger import Ledger, schema
-from ledger.embedded import EmbeddedPostgres
+from runfold.ledger import Ledger
+from runfold.ledger.postgres import schema
+from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
 from tests.conftest import PROJECT
 
 

@@ -8,10 +8,10 @@ from uuid import UUID
 
 import pytest
 
-from ledger import Ledger, names
-from ledger.events import LeaseAcquired, LeaseHeartbeat
-from tests.faults.processes import assert_story, said, worker
-from tests.workers.working import ended
+from runfold.ledger import Ledger, names
+from runfold.ledger.events import LeaseAcquired, LeaseHeartbeat
+from tests.support.processes import assert_story, said, worker
+from tests.support.working import ended
 
 LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 TTL = timedelta(seconds=6)

@@ -10,13 +10,13 @@ import asyncpg
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from ledger import Ledger, State
-from ledger.embedded import EmbeddedPostgres
-from ledger.errors import DatabaseUnavailable, LeaseLost
-from ledger.events import NoteAdded
+from runfold.ledger import Ledger, State
+from runfold.ledger.errors import DatabaseUnavailable, LeaseLost
+from runfold.ledger.events import NoteAdded
+from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
 from tests.conftest import assert_consistent
-from tests.integration.runs import claimed, event_count
-from tests.waiting import blocked, until
+from tests.support.runs import claimed, event_count
+from tests.support.waiting import blocked, until
 
 T = TypeVar("T")
 TOTAL = 80

@@ -14,13 +14,13 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from ledger import Ledger, names
-from ledger.errors import DatabaseUnavailable
+from runfold.ledger import Ledger, names
+from runfold.ledger.errors import DatabaseUnavailable
 from tests.conftest import PROJECT, assert_consistent, with_database
-from tests.faults.processes import assert_story, said, worker
-from tests.server import Server
-from tests.waiting import until
-from tests.workers.working import ended
+from tests.support.processes import assert_story, said, worker
+from tests.support.server import Server
+from tests.support.waiting import until
+from tests.support.working import ended
 
 RUNS = 6
 FULL = "No space left on device"

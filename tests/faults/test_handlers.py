@@ -11,11 +11,11 @@ import asyncpg
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from ledger import Ledger, Run, State
-from ledger.events import WriteRefused
-from tests.faults.processes import assert_story, worker
-from tests.waiting import passed, until
-from tests.workers.working import ended
+from runfold.ledger import Ledger, Run, State
+from runfold.ledger.events import WriteRefused
+from tests.support.processes import assert_story, worker
+from tests.support.waiting import passed, until
+from tests.support.working import ended
 
 
 @pytest.mark.parametrize("point", ["lease.acquired", "step.completed", "tool.requested"])

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from ledger import Ledger, names
-from tests.faults.processes import assert_story, said, worker
-from tests.integration.runs import types
-from tests.proxy import Proxy, proxied
-from tests.waiting import until
-from tests.workers.working import FAST, ended
+from runfold.ledger import Ledger, names
+from tests.support.processes import assert_story, said, worker
+from tests.support.proxy import Proxy, proxied
+from tests.support.runs import types
+from tests.support.waiting import until
+from tests.support.working import FAST, ended
 
 TTL = float(FAST["RUNFOLD_LEASE_TTL_SECONDS"])
 RUNS = 6

@@ -8,14 +8,14 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from ledger import Ledger, Submission, names
-from ledger.embedded import EmbeddedPostgres
-from ledger.errors import DatabaseUnavailable
+from runfold.ledger import Ledger, Submission, names
+from runfold.ledger.errors import DatabaseUnavailable
+from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
 from tests.conftest import assert_consistent
-from tests.faults.processes import assert_story, said, worker
-from tests.integration.runs import types
-from tests.waiting import until
-from tests.workers.working import FAST, ended
+from tests.support.processes import assert_story, said, worker
+from tests.support.runs import types
+from tests.support.waiting import until
+from tests.support.working import FAST, ended
 
 TTL = float(FAST["RUNFOLD_LEASE_TTL_SECONDS"])
 RUNS = 8

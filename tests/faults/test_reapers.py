@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ledger import Ledger
-from ledger.events import LeaseExpired
-from tests.faults.processes import assert_accounted, worker
-from tests.waiting import until
+from runfold.ledger import Ledger
+from runfold.ledger.events import LeaseExpired
+from tests.support.processes import assert_accounted, worker
+from tests.support.waiting import until
 
 RUNS = 150
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 
-from tests.soak import soak
+from tests.faults.soak import soak
 
 MOVES = 60
 
 
 async def test_whatever_happens_every_run_ends_as_its_history_explains(database: str) -> None:
     seed = random.randrange(1_000_000)  # noqa: S311  moves, not secrets
-    print(f"seed {seed}: python -m tests.soak --seed {seed} --moves {MOVES}")
+    print(f"seed {seed}: python -m tests.faults.soak --seed {seed} --moves {MOVES}")
     print(await soak(database, seed, MOVES))

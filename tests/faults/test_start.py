@@ -13,19 +13,20 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from console.cli import exits
-from ledger import Ledger, names
-from ledger.embedded import EmbeddedPostgres
+from runfold.console.cli.kit import exits
+from runfold.ledger import Ledger, names
+from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.workers import Worker
+from runfold.workers.duties import duty as duties
+from runfold.workers.duties.reaper import Reaper
+from runfold.workers.process.fleet import Fleet
+from runfold.workers.process.serve import serve
 from tests.conftest import PROJECT
-from tests.faults.processes import assert_story, said, worker
-from tests.test_cli_process import run as runfold
-from tests.waiting import until
-from tests.workers.tasks import double
-from tests.workers.working import ended, working
-from workers import Worker, duties
-from workers.fleet import Fleet
-from workers.reaper import Reaper
-from workers.serving import serve
+from tests.console.test_process import run as runfold
+from tests.support.handlers import double
+from tests.support.processes import assert_story, said, worker
+from tests.support.waiting import until
+from tests.support.working import ended, working
 
 
 async def test_a_worker_that_starts_before_its_database_waits_and_says_so(

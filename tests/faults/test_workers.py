@@ -16,15 +16,15 @@ from uuid import UUID
 
 import psutil  # type: ignore[import-untyped]
 
-from ledger import Ledger, State, Submit
-from ledger.events import LeaseAcquired, LeaseExpired, WriteRefused
+from runfold.ledger import Ledger, State, Submit
+from runfold.ledger.events import LeaseAcquired, LeaseExpired, WriteRefused
 from tests.conftest import PROJECT
-from tests.waiting import passed, until
+from tests.support.waiting import passed, until
 
 PRELUDE = """
     import asyncio, sys
     from ledger import Ledger, State
-    from ledger.errors import LeaseLost
+    from runfold.ledger.errors import LeaseLost
 
     async def work(ledger):
     {body}

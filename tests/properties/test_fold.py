@@ -14,14 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ledger import Lease, Ledger
-from ledger.commands import Target
-from ledger.database import driver_url
-from ledger.errors import LedgerError
-from ledger.events import NoteAdded, OpaqueEvent, StepCompleted
-from ledger.proof.encoding import FIELDS, event_hash
-from projections.fold import fold
-from projections.run_state import COLUMNS
+from runfold.ledger import Lease, Ledger
+from runfold.ledger.commands import Target
+from runfold.ledger.errors import LedgerError
+from runfold.ledger.events import NoteAdded, OpaqueEvent, StepCompleted
+from runfold.ledger.postgres.connections import driver_url
+from runfold.ledger.proof.encoding import FIELDS, event_hash
+from runfold.projections.algebra.operation import fold
+from runfold.projections.state.run_state import COLUMNS
 from tests.conftest import PROJECT
 
 OPERATIONS = [

@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, RootModel
 
-from ledger import Ledger, Run, State, Transition, roles
-from ledger.errors import InvalidValue
-from ledger.events import ToolRequested
-from ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH
-from ledger.run import Receipt
-from tests.waiting import until
-from tests.workers.working import done, ended, reached, working
-from workers import Backoff, BlockingContext, Context, Handler, handler
+from runfold.ledger import Ledger, Run, State, Transition, roles
+from runfold.ledger.errors import InvalidValue
+from runfold.ledger.events import ToolRequested
+from runfold.ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH
+from runfold.ledger.run import Receipt
+from runfold.workers import Backoff, BlockingContext, Context, Handler, handler
+from tests.support.waiting import until
+from tests.support.working import done, ended, reached, working
 
 ROOT = Path(__file__).parents[2]
 AT_ONCE = Backoff(first=0, jitter=0)

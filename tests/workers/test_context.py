@@ -10,15 +10,34 @@ from typing import Any
 
 import pytest
 
-from ledger import Ledger, State
-from ledger.approving import shown_sha256
-from ledger.errors import DecisionRefused, IllegalTransition
-from ledger.events import ApprovalGranted, ApprovalRequested, NoteAdded, RunRetried, StepCompleted, ToolFailed, ToolRequested
-from tests.integration.runs import types
-from tests.waiting import until
-from tests.workers.working import done, ended, reached, working
-from workers import Backoff, BlockingContext, Cancel, Context, Decision, Fail, Handler, Retry, StepFailed, handler
-from workers import ToolFailed as ToolError
+from runfold.ledger import Ledger, State
+from runfold.ledger.errors import DecisionRefused, IllegalTransition
+from runfold.ledger.events import (
+    ApprovalGranted,
+    ApprovalRequested,
+    NoteAdded,
+    RunRetried,
+    StepCompleted,
+    ToolFailed,
+    ToolRequested,
+)
+from runfold.ledger.operations.decide import shown_sha256
+from runfold.workers import (
+    Backoff,
+    BlockingContext,
+    Cancel,
+    Context,
+    Decision,
+    Fail,
+    Handler,
+    Retry,
+    StepFailed,
+    handler,
+)
+from runfold.workers import ToolFailed as ToolError
+from tests.support.runs import types
+from tests.support.waiting import until
+from tests.support.working import done, ended, reached, working
 
 AT_ONCE = Backoff(first=0, jitter=0)
 calls: Counter[str] = Counter()

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from ledger import Ledger, State
-from ledger.errors import InvalidValue
-from tests.workers.working import done
-from workers import Backoff, BlockingContext, Context, Fail, Handlers, Worker, handler
-from workers.loading import load
+from runfold.ledger import Ledger, State
+from runfold.ledger.errors import InvalidValue
+from runfold.workers import Backoff, BlockingContext, Context, Fail, Handlers, Worker, handler
+from runfold.workers.process.loading import load
+from tests.support.working import done
 
 
 class Order(BaseModel):

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
-from ledger import Ledger, Run, State
-from ledger.events import NoteAdded, StepFailed, ToolFailed
-from ledger.lifecycle import HANDLER_FAILED, INPUT_REFUSED
-from tests.integration.runs import types
-from tests.waiting import until
-from tests.workers.working import done, ended, reached, working
-from workers import Backoff, BlockingContext, Context, Fail, handler
-from workers import StepFailed as StepError
-from workers import ToolFailed as ToolError
+from runfold.ledger import Ledger, Run, State
+from runfold.ledger.events import NoteAdded, StepFailed, ToolFailed
+from runfold.ledger.lifecycle import HANDLER_FAILED, INPUT_REFUSED
+from runfold.workers import Backoff, BlockingContext, Context, Fail, handler
+from runfold.workers import StepFailed as StepError
+from runfold.workers import ToolFailed as ToolError
+from tests.support.runs import types
+from tests.support.waiting import until
+from tests.support.working import done, ended, reached, working
 
 AT_ONCE = Backoff(first=0, jitter=0)
 calls: Counter[str] = Counter()

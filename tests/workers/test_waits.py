@@ -8,17 +8,39 @@ from uuid import UUID
 
 import pytest
 
-from ledger import Ledger, Run, State
-from ledger.errors import DecisionRefused, DuplicateKey, IllegalTransition, InvalidValue, PayloadTooLarge
-from ledger.events import RunRetried, SignalReceived, StepCompleted, ToolCompleted, ToolFailed, ToolRequested
-from tests.integration.runs import claimed, types
-from tests.waiting import until
-from tests.workers.working import done, ended, reached, working
-from workers import Backoff, BlockingContext, ChildFailed, Context, Fail, Retry, WaitTimedOut, handler
-from workers.children import sweep
-from workers.reaper import Reaper
-from workers.testing import Kit
-from workers.waits import Waits
+from runfold.ledger import Ledger, Run, State
+from runfold.ledger.errors import (
+    DecisionRefused,
+    DuplicateKey,
+    IllegalTransition,
+    InvalidValue,
+    PayloadTooLarge,
+)
+from runfold.ledger.events import (
+    RunRetried,
+    SignalReceived,
+    StepCompleted,
+    ToolCompleted,
+    ToolFailed,
+    ToolRequested,
+)
+from runfold.workers import (
+    Backoff,
+    BlockingContext,
+    ChildFailed,
+    Context,
+    Fail,
+    Retry,
+    WaitTimedOut,
+    handler,
+)
+from runfold.workers.duties.reaper import Reaper
+from runfold.workers.journal.children import sweep
+from runfold.workers.journal.waits import Waits
+from runfold.workers.testing import Kit
+from tests.support.runs import claimed, types
+from tests.support.waiting import until
+from tests.support.working import done, ended, reached, working
 
 AT_ONCE = Backoff(first=0, jitter=0)
 

@@ -7,14 +7,14 @@ import asyncio
 import asyncpg
 import pytest
 
-from ledger import Ledger, State
-from ledger.errors import ConfigurationError
-from ledger.waking import CHANNEL
+from runfold.ledger import Ledger, State
+from runfold.ledger.errors import ConfigurationError
+from runfold.ledger.operations.wakeups import CHANNEL
+from runfold.workers import Context, handler
+from runfold.workers.duties.wakeup_listener import Wakeup
 from tests.conftest import PROJECT
-from tests.waiting import until
-from tests.workers.working import ended, reached, working
-from workers import Context, handler
-from workers.wakeup import Wakeup
+from tests.support.waiting import until
+from tests.support.working import ended, reached, working
 
 LATE = 60.0
 """A poll that comes after any of these tests has failed."""

@@ -12,16 +12,17 @@ from typing import Any
 import asyncpg
 import pytest
 
-from ledger import Ledger, Run, State
-from ledger.database import connect
-from ledger.errors import ConfigurationError
-from ledger.events import WriteRefused
+from runfold.ledger import Ledger, Run, State
+from runfold.ledger.errors import ConfigurationError
+from runfold.ledger.events import WriteRefused
+from runfold.ledger.postgres.connections import connect
+from runfold.workers import Backoff, BlockingContext, Context, Worker, handler
+from runfold.workers.leases import heart as heartbeat
+from runfold.workers.leases.heart import Heart
 from tests.conftest import PROJECT
-from tests.integration.runs import types
-from tests.waiting import until
-from tests.workers.working import FAST, ended, reached, working
-from workers import Backoff, BlockingContext, Context, Worker, handler, heartbeat
-from workers.heartbeat import Heart
+from tests.support.runs import types
+from tests.support.waiting import until
+from tests.support.working import FAST, ended, reached, working
 
 AT_ONCE = Backoff(first=0, jitter=0)
 seen: Counter[str] = Counter()

@@ -1,0 +1,172 @@
+"""The checks of `runfold doctor`: each says what it found and whether that is well."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from runfold.console.cli.commands.standing import Standing
+from runfold.ledger.postgres.connections import OLDEST_SERVER, fetch
+from runfold.ledger.postgres.opening import Database
+
+MAX_SKEW_SECONDS: Final = 2.0
+SWEEPS_MISSED: Final = 3
+WAITED_SECONDS: Final = 60.0
+_COUNTED: Final = 1_000
+
+
+class Level(StrEnum):
+    """How well a check went; only FAILED makes the ledger unhealthy."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one check found."""
+
+    name: str
+    level: Level
+    detail: str
+
+
+def server(found: Standing) -> Check:
+    """The server is recent enough."""
+    level = Level.OK if found.supported else Level.FAILED
+    return Check("server", level, f"PostgreSQL {found.server}, {OLDEST_SERVER} or newer is needed")
+
+
+def revision(found: Standing) -> Check:
+    """The schema is the one this program needs."""
+    if found.revision == found.wanted:
+        return Check("schema", Level.OK, f"revision {found.revision}")
+    have = f"revision {found.revision}" if found.revision else "no Runfold schema"
+    remedy = "install a newer runfold" if found.newer else "run `runfold db upgrade`"
+    return Check("schema", Level.FAILED, f"{have}, this program needs {found.wanted}: {remedy}")
+
+
+def functions(found: Standing) -> Check:
+    """The functions in the database are this program's."""
+    if found.functions_current:
+        return Check("functions", Level.OK, "as this program has them")
+    return Check("functions", Level.FAILED, "not as this program has them: run `runfold db upgrade`")
+
+
+def partitions(found: Standing) -> Check:
+    """Runs of the current and of the next month have a partition."""
+    if found.months_ahead < 0:
+        return Check("partitions", Level.FAILED, "none takes this month's runs: run `runfold db upgrade`")
+    if found.months_ahead == 0:
+        return Check(
+            "partitions",
+            Level.FAILED,
+            "none takes next month's runs: run `runfold db upgrade`, keep a reaper running",
+        )
+    return Check("partitions", Level.OK, f"{found.months_ahead} months ahead")
+
+
+async def clock(database: Database) -> Check:
+    """The clock here agrees with the database's."""
+    began = time.monotonic()
+    (row,) = await fetch(database.pool, "SELECT clock_timestamp() AS now")
+    took = time.monotonic() - began
+    skew = (datetime.now(UTC) - row["now"]).total_seconds() - took / 2
+    detail = f"{skew * 1000:+,.0f} ms beside the database's, which decides"
+    return Check("clock", Level.OK if abs(skew) <= MAX_SKEW_SECONDS else Level.WARNING, detail)
+
+
+_EXPIRED: Final = """
+SELECT p.project_id, l.number, l.oldest FROM ledger.project AS p CROSS JOIN LATERAL (
+  SELECT count(*) AS number, extract(epoch FROM ledger.now() - min(x.lease_until))::float8 AS oldest
+  FROM (
+    SELECT s.lease_until FROM ledger.run_state AS s
+    WHERE s.project_id = p.project_id AND s.token IS NOT NULL AND s.lease_until < ledger.now() LIMIT $1
+  ) AS x
+) AS l WHERE l.number > 0 ORDER BY l.oldest DESC
+"""
+
+
+async def leases(database: Database, reaper_seconds: float) -> Check:
+    """Nobody's lease ended so long ago that a reaper should have seen it."""
+    rows = await fetch(database.pool, _EXPIRED, _COUNTED)
+    if not rows:
+        return Check("leases", Level.OK, "none has expired")
+    said = "; ".join(f"{_many(row['number'])} in project {row['project_id']}, {row['oldest']:.0f} s ago" for row in rows[:3])
+    if rows[0]["oldest"] <= SWEEPS_MISSED * reaper_seconds:
+        return Check("leases", Level.OK, f"expired and soon reaped: {said}")
+    return Check("leases", Level.FAILED, f"expired and no reaper came: {said}: keep `runfold reap` running")
+
+
+_UNSERVED: Final = """
+SELECT p.project_id, k.kind, w.number, w.oldest FROM ledger.project AS p
+CROSS JOIN LATERAL (SELECT DISTINCT x.kind FROM ledger.kind AS x WHERE x.project_id = p.project_id) AS k
+CROSS JOIN LATERAL (
+  SELECT count(*) AS number, extract(epoch FROM ledger.now() - min(x.available_at))::float8 AS oldest
+  FROM (
+    SELECT s.available_at FROM ledger.run_state AS s
+    WHERE s.project_id = p.project_id AND s.kind = k.kind AND s.available_at < ledger.now() - make_interval(secs => $2) LIMIT $1
+  ) AS x
+) AS w
+WHERE w.number > 0
+  AND NOT EXISTS (SELECT FROM ledger.kind_state AS q WHERE q.project_id = p.project_id AND q.kind = k.kind AND q.paused)
+  AND NOT EXISTS (
+    SELECT FROM ledger.run_state AS h WHERE h.project_id = p.project_id AND h.kind = k.kind AND h.token IS NOT NULL)
+ORDER BY w.oldest DESC
+"""
+
+
+async def served(database: Database) -> Check:
+    """No kind has runs that wait while nobody works on any of it."""
+    rows = await fetch(database.pool, _UNSERVED, _COUNTED, WAITED_SECONDS)
+    if not rows:
+        return Check("kinds", Level.OK, "none waits in vain")
+    said = "; ".join(
+        f"{_many(row['number'])} of kind {row['kind']} in project {row['project_id']}, since {row['oldest']:.0f} s"
+        for row in rows[:3]
+    )
+    return Check("kinds", Level.WARNING, f"runs wait and nobody works on any of their kind: {said}: does a worker serve it?")
+
+
+def _many(number: int) -> str:
+    return f"{number}" if number < _COUNTED else f"{_COUNTED:,} or more"
+
+
+_ROLE: Final = """
+SELECT current_user::text AS login, r.rolsuper AS superuser,
+  has_table_privilege('ledger.event', 'SELECT') AS reads,
+  has_table_privilege('ledger.event', 'INSERT') AS inserts,
+  has_function_privilege(f.oid, 'EXECUTE') AS works
+FROM pg_roles AS r, pg_proc AS f
+WHERE r.rolname = current_user AND f.pronamespace = to_regnamespace('ledger') AND f.proname = 'claim'
+"""
+
+
+async def privileges(database: Database) -> Check:
+    """The login can read the ledger, and no more than it should."""
+    (row,) = await fetch(database.pool, _ROLE)
+    return _privileges(row)
+
+
+def _privileges(row: Mapping[str, Any]) -> Check:
+    login = f"login {row['login']}"
+    if not row["reads"]:
+        return Check("privileges", Level.FAILED, f"{login} may not read: grant it runfold_worker or runfold_reader")
+    if row["superuser"]:
+        return Check(
+            "privileges",
+            Level.WARNING,
+            f"{login} is a superuser: give workers a login of their own with runfold_worker",
+        )
+    if row["inserts"]:
+        return Check(
+            "privileges",
+            Level.WARNING,
+            f"{login} may write tables directly: give workers a login with runfold_worker",
+        )
+    return Check("privileges", Level.OK, f"{login} may read{' and work' if row['works'] else ' only'}")

@@ -1,0 +1,191 @@
+"""`runfold projections list|status|run|pause|resume|skip`: read models, kept up with the events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from runfold.console.cli.commands import rebuild as rebuilding
+from runfold.console.cli.kit.declaring import declared
+from runfold.console.cli.kit.exits import INTEGRITY, OK
+from runfold.console.cli.kit.options import Actor, command
+from runfold.console.cli.kit.output import EMPTY, Output
+from runfold.console.cli.kit.plain import clean, moment
+from runfold.console.cli.kit.session import Session
+
+if TYPE_CHECKING:
+    from runfold.projections.declared.status import Status
+
+app: Final = typer.Typer(help="Projections: run them, see how they stand, rebuild them from the events.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The projection.")]
+Modules = Annotated[
+    list[str] | None,
+    typer.Option("--module", metavar="MODULE", help="A module that declares projections; else RUNFOLD_PROJECTIONS."),
+]
+
+_COLOURS: Final = {"current": "green", "behind": "cyan", "paused": "yellow", "failed": "bold red", "replaced": "red"}
+
+
+@command(app, "list")
+async def list_(session: Session, *, module: Modules = None) -> None:
+    """List the projections that are declared or installed, and how each stands."""
+    found = await _statuses(session, module)
+    if session.as_json:
+        for status in found:
+            session.out.json(status)
+        return
+    rows = [
+        (s.name, str(s.version), s.state, f"{s.events:,}", f"{s.behind:,}", moment(s.moved_at) if s.moved_at else EMPTY)
+        for s in found
+    ]
+    titles = ("NAME", "VERSION", "STATE", "EVENTS", "BEHIND", "MOVED")
+    session.out.table(titles, rows, [_COLOURS.get(status.state) for status in found])
+
+
+@command(app, "status")
+async def status(
+    session: Session,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this one; else all.")] = None,
+    *,
+    module: Modules = None,
+) -> int:
+    """Say how projections stand, and where and why one has stopped; exit code 7 if one has."""
+    from runfold.projections.errors import ProjectionNotFound
+
+    found = await _statuses(session, module)
+    if name is not None:
+        known = [one.name for one in found]
+        found = [one for one in found if one.name == name]
+        if not found:
+            raise ProjectionNotFound(name, known)
+    for one in found:
+        session.out.json(one) if session.as_json else _say(session.out, one)
+    return INTEGRITY if any(one.state == "failed" for one in found) else OK
+
+
+@command(app, "run")
+async def run(
+    session: Session,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these; else all declared.")] = None,
+    *,
+    module: Modules = None,
+    once: Annotated[bool, typer.Option("--once", help="End when nothing is new.")] = False,
+) -> int:
+    """Take new events to the projections, until Ctrl-C; any number of processes may do so."""
+    from runfold.projections.declared.catch_up import CatchUp
+    from runfold.projections.declared.installing import made
+    from runfold.projections.errors import ProjectionFailed
+    from runfold.workers.duties.projector import Projector
+
+    chosen = declared(module, names or ())
+    async with session.database() as database:
+        for projection in chosen:
+            if await made(database.pool, projection):
+                session.out.talk(f"projection {projection.name} is new: its table is made")
+        if not once:
+            session.out.talk(f"keeping up: {', '.join(one.name for one in chosen)}; Ctrl-C ends it")
+            await _together([Projector(database.pool, projection) for projection in chosen])
+        failed = False
+        for projection in chosen:
+            try:
+                events = await CatchUp(database.pool, projection).to_the_end()
+            except ProjectionFailed as error:
+                failed = True
+                session.out.talk(str(error))
+                continue
+            row = {"name": projection.name, "events": events}
+            session.out.json(row) if session.as_json else session.out.line(f"{projection.name}: {events:,} events taken")
+    return INTEGRITY if failed else OK
+
+
+@command(app, "pause")
+async def pause(session: Session, name: Name) -> None:
+    """Have no process take events to a projection until it is resumed."""
+    from runfold.projections.declared import status as standing
+
+    async with session.database() as database:
+        await standing.pause(database.pool, name)
+    session.out.talk(f"{name} is paused")
+
+
+@command(app, "resume")
+async def resume(session: Session, name: Name) -> None:
+    """Let a paused projection go on, or one that stopped try its event again."""
+    from runfold.projections.declared import status as standing
+
+    async with session.database() as database:
+        await standing.resume(database.pool, name)
+    session.out.talk(f"{name} may go on")
+
+
+@command(app, "skip")
+async def skip(
+    session: Session,
+    name: Name,
+    *,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; recorded.")],
+    run_id: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Another event: its run's whole id …")] = None,
+    version: Annotated[int | None, typer.Option("--version", metavar="N", help="… and its version.")] = None,
+    actor: Actor = None,
+    module: Modules = None,
+) -> None:
+    """Leave out the event at which a projection stopped, or one that a rebuild cannot fold; recorded, and never undone."""
+    from runfold.ledger.content import check_run_id
+    from runfold.ledger.errors import InvalidValue
+    from runfold.ledger.identity import default_actor
+    from runfold.ledger.settings import Settings
+    from runfold.projections.declared import status as standing
+
+    who = actor or Settings.load().actor or default_actor()
+    if (run_id is None) != (version is None):
+        raise InvalidValue("--run and --version", run_id or version, "name an event together")
+    async with session.database() as database:
+        if run_id is None or version is None:
+            skipped, number = await standing.skip(database.pool, name, actor=who, reason=reason)
+        else:
+            (projection,) = declared(module, [name])
+            await standing.skip_event(database.pool, projection, run_id, version, actor=who, reason=reason)
+            skipped, number = check_run_id(run_id), version
+    session.out.talk(f"{name} leaves out version {number} of run {skipped}")
+
+
+@command(app, "rebase")
+async def rebase(session: Session) -> None:
+    """After the events were restored into another cluster: begin to read the feed by that cluster's transaction ids."""
+    from runfold.ledger.postgres.connections import fetch
+
+    async with session.database() as database:
+        [row] = await fetch(database.pool, "SELECT ledger.feed_rebase() AS generation")
+    session.out.talk(f"generation {row['generation']} of the feed has begun; projections and subscriptions go on")
+
+
+async def _statuses(session: Session, module: Sequence[str] | None) -> list[Status]:
+    from runfold.projections.declared.status import statuses
+
+    async with session.database() as database:
+        return await statuses(database.pool, {one.name: one for one in declared(module)})
+
+
+async def _together(projectors: Sequence[object]) -> None:
+    running = [asyncio.create_task(one.run()) for one in projectors]  # type: ignore[attr-defined]  # the duty is imported late
+    try:
+        await asyncio.gather(*running)
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+def _say(out: Output, one: Status) -> None:
+    skipped = f", {one.skipped:,} skipped" if one.skipped else ""
+    out.line(f"{one.name} version {one.version}: {one.state}, {one.events:,} events, {one.behind:,} behind{skipped}")
+    if one.error is not None:
+        out.line(f"  stopped at version {one.event_version} of run {one.run_id}, project {clean(one.project_id)}")
+        out.line(f"  {clean(one.error)}")
+
+
+rebuilding.register(app)

@@ -1,0 +1,64 @@
+"""`runfold reap`: repair what died, as a duty or once."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from runfold.console.cli.kit.options import command
+from runfold.console.cli.kit.output import Output
+from runfold.console.cli.kit.session import Session
+
+if TYPE_CHECKING:
+    from runfold.ledger import Ledger, Run
+
+BATCH: Final = 1_000
+MAX_SWEEPS: Final = 1_000
+
+
+async def reap(
+    session: Session,
+    *,
+    once: Annotated[bool, typer.Option("--once", help="Repair at once what is due now, print it, and end.")] = False,
+) -> None:
+    """Put runs whose worker died back to pending and end what is overdue, until Ctrl-C."""
+    if once:
+        async with session.ledger() as ledger:
+            count = await _sweep(ledger, session.out)
+            session.out.talk(f"{count} {'run' if count == 1 else 'runs'} repaired")
+        return
+    from runfold.workers.duties.reaper import Reaper
+    from runfold.workers.process.serve import when_it_answers
+
+    async with AsyncExitStack() as stack:
+        ledger = await when_it_answers(session.ledger, stack)
+        every = ledger.settings.reaper_seconds
+        session.out.talk(f"reaping project {ledger.project_id} every {every:g} s, after one lease's time; Ctrl-C ends it")
+        await Reaper(ledger, every=every, limit=BATCH).run()
+
+
+async def _sweep(ledger: Ledger, out: Output) -> int:
+    count = 0
+    for _ in range(MAX_SWEEPS):
+        repaired = await ledger.reap(limit=BATCH)
+        for run in repaired:
+            _write(out, run)
+        count += len(repaired)
+        if len(repaired) < BATCH:
+            break
+    return count
+
+
+def _write(out: Output, run: Run) -> None:
+    if out.as_json:
+        out.json(run)
+    else:
+        why = run.error_code or "cancelled as requested"
+        out.line(f"{run.run_id} {run.state}  attempt {run.attempt_count} of {run.max_attempts}  {why}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "reap", panel="Care")(reap)

@@ -1,0 +1,131 @@
+"""`runfold projections rebuild`: fold the events again beside the live table, compare, and exchange what is wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from runfold.console.cli.kit.declaring import declared
+from runfold.console.cli.kit.exits import INTEGRITY, OK
+from runfold.console.cli.kit.options import Actor, Reason, command
+from runfold.console.cli.kit.output import Output, console
+from runfold.console.cli.kit.plain import clean, span
+from runfold.console.cli.kit.session import Session
+
+if TYPE_CHECKING:
+    from runfold.projections.declared.refold import Refolded
+    from runfold.projections.rebuild import Standing
+    from runfold.projections.state.replay import Replayed
+
+_SPARE: Final = 3
+"""Connections of the pool that a rebuild needs besides those that fill ranges."""
+
+
+async def rebuild(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The projection: run_state, or one of your own or that ships.")],
+    *,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="TIME", help="The state as of then, in a table beside the live one.")
+    ] = None,
+    connections: Annotated[int, typer.Option("--connections", help="Ranges that are filled at the same time.")] = 2,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first run that cannot be folded.")] = False,
+    module: Annotated[
+        list[str] | None,
+        typer.Option("--module", metavar="MODULE", help="A module that declares projections; else RUNFOLD_PROJECTIONS."),
+    ] = None,
+    drop_old: Annotated[bool, typer.Option("--drop-old", help="Only drop the tables that earlier rebuilds kept.")] = False,
+    actor: Actor = None,
+    reason: Reason = None,
+) -> int:
+    """Fold every history again while writers go on, compare, and exchange the rows that are wrong; a killed one resumes."""
+    from runfold.console.cli.kit.values import instant
+    from runfold.ledger.content import check_int
+    from runfold.projections import rebuild as rebuilds
+    from runfold.projections.declared.refold import SCHEMA, refold, refold_until
+    from runfold.projections.state.replay import replay, replay_until
+    from runfold.projections.state.run_state import TABLE
+
+    projection = None if name == TABLE else declared(module, [name], besides=[TABLE])[0]
+    when = None if until is None else instant("--until", until)
+    async with session.ledger() as ledger:
+        pool, project_id = ledger.pool, ledger.project_id
+        if drop_old:
+            old = (project_id, "ledger") if projection is None else (None, SCHEMA)
+            for table in await rebuilds.drop_old(pool, name, *old):
+                session.out.json({"dropped": table}) if session.as_json else session.out.line(f"dropped {table}")
+            return OK
+        most = pool.get_max_size() - _SPARE
+        check_int("--connections (three less than RUNFOLD_POOL_SIZE at most)", connections, least=1, most=most)
+        with _bar(name, shown=not session.as_json) as told:
+            done: Replayed | Refolded
+            if projection is not None and when is not None:
+                done = await refold_until(pool, projection, when, connections=connections, strict=strict, told=told)
+            elif projection is not None:
+                done = await refold(pool, projection, connections=connections, strict=strict, told=told)
+            elif when is not None:
+                done = await replay_until(pool, project_id, when, connections=connections, strict=strict, told=told)
+            else:
+                done = await replay(
+                    pool,
+                    project_id,
+                    actor=actor or ledger.actor,
+                    reason=reason or f"rebuild of {name}",
+                    connections=connections,
+                    strict=strict,
+                    told=told,
+                )
+    _write(session.out, name, done, as_of=when is not None)
+    return INTEGRITY if done.bad else OK
+
+
+def _write(out: Output, name: str, done: Replayed | Refolded, *, as_of: bool) -> None:
+    if out.as_json:
+        out.json(done)
+        return
+    stood = done.standing
+    for bad in done.bad:
+        out.line(f"cannot be folded: run {bad.run_id}: {clean(bad.error)}")
+    resumed = ", resumed" if done.resumed else ""
+    out.line(f"{stood.rows:,} rows rebuilt from {stood.events:,} events{resumed}; {stood.errors:,} cannot be folded")
+    if as_of:
+        out.line(f"the state as of then is in {done.kept_in}")
+        return
+    if done.bad and done.kept_in is not None and done.wrong is None:
+        out.line(f"nothing is put in place; what could be folded is in {done.kept_in}")
+        out.talk(f"mend the cause, or leave events out: runfold projections skip {name} --run RUN --version N --reason ...")
+        return
+    wrong = "nothing to compare it with" if done.wrong is None else f"{done.wrong:,} rows were wrong"
+    out.line(wrong + (f"; what was there is kept in {done.kept_in}" if done.kept_in else ""))
+    if done.kept_in:
+        out.talk(f"to drop what is kept: runfold projections rebuild {name} --drop-old")
+
+
+@contextmanager
+def _bar(name: str, *, shown: bool) -> Iterator[Callable[[Standing], None] | None]:
+    """Show ranges, rate and time left on a terminal; nothing elsewhere."""
+    if not shown or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    columns = (TextColumn(f"rebuilding {name}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console(sys.stderr), transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def told(standing: Standing) -> None:
+            left = "" if standing.seconds_left is None else f", {span(timedelta(seconds=standing.seconds_left))} left"
+            said = f"{standing.events:,} events, {standing.events_per_second:,.0f} a second{left}"
+            bar.update(task, completed=standing.done, total=standing.ranges, description=said)
+
+        yield told
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "rebuild")(rebuild)

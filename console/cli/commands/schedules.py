@@ -1,0 +1,72 @@
+"""`runfold schedules list|add|remove`: runs that are asked for when a cron expression says so."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from runfold.console.cli.kit.options import Actor, command
+from runfold.console.cli.kit.output import EMPTY
+from runfold.console.cli.kit.plain import moment
+from runfold.console.cli.kit.session import Session
+
+if TYPE_CHECKING:
+    from runfold.ledger.schedules import Schedule
+
+app: Final = typer.Typer(help="Schedules: runs that workers ask for when a cron expression is due.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule.")]
+
+
+@command(app, "list")
+async def list_(session: Session) -> None:
+    """List every schedule, when it is due next and what it asked for last."""
+    async with session.ledger() as ledger:
+        found = await ledger.schedules()
+    if session.as_json:
+        for one in found:
+            session.out.json(one)
+        return
+    if not found:
+        session.out.talk("no schedules yet: runfold schedules add NAME KIND --cron '0 3 * * *'")
+        return
+    titles = ("NAME", "KIND", "CRON", "TIMEZONE", "NEXT", "LAST", "BY")
+    session.out.table(titles, [_row(one) for one in found], [None] * len(found))
+
+
+@command(app, "add")
+async def add(
+    session: Session,
+    name: Name,
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="The kind of run that it asks for.")],
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[INPUT]...", help="The run's input, as of `runfold submit`.")
+    ] = None,
+    *,
+    cron: Annotated[str, typer.Option("--cron", metavar="CRON", help="Minute, hour, day, month, day of the week.")],
+    timezone: Annotated[str, typer.Option("--timezone", metavar="ZONE", help="Such as Europe/Berlin.")] = "UTC",
+    actor: Actor = None,
+) -> None:
+    """Make a schedule, or change the one of this name."""
+    from runfold.console.cli.kit.values import payload
+
+    given = payload(words or [])
+    async with session.ledger() as ledger:
+        made = await ledger.schedule(name, kind, given, cron=cron, timezone=timezone, actor=actor)
+    session.out.json(made) if session.as_json else session.out.line(f"{made.name} is due {moment(made.next_at)}")
+
+
+@command(app, "remove")
+async def remove(session: Session, name: Name) -> None:
+    """Take a schedule away; the runs that it asked for stay."""
+    from runfold.ledger.errors import ScheduleNotFound
+
+    async with session.ledger() as ledger:
+        if not await ledger.unschedule(name):
+            raise ScheduleNotFound(name, [one.name for one in await ledger.schedules()])
+
+
+def _row(one: Schedule) -> tuple[str, ...]:
+    last = moment(one.last_due) if one.last_due else EMPTY
+    return (one.name, one.kind, one.cron, one.timezone, moment(one.next_at), last, one.actor)

@@ -1,0 +1,48 @@
+"""`runfold tail`: the events of a project as they are committed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from runfold.console.cli.kit.options import command
+from runfold.console.cli.kit.session import Session
+
+
+async def tail(
+    session: Session,
+    *,
+    kind: Annotated[list[str] | None, typer.Option("--kind", help="Only runs of this kind; may be repeated.")] = None,
+    state: Annotated[list[str] | None, typer.Option("--state", help="Only events that lead to this state.")] = None,
+    type_: Annotated[list[str] | None, typer.Option("--type", metavar="TYPE", help="Only events of this type.")] = None,
+    heartbeats: Annotated[bool, typer.Option("--heartbeats", help="Heartbeats as well.")] = False,
+    after: Annotated[
+        str | None, typer.Option("--after", metavar="CHECKPOINT", help="Go on where an earlier tail ended; `start` for all.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Go on until Ctrl-C, or end with the newest.")] = True,
+) -> None:
+    """Print the events of all runs, one a line, as they are committed; each run's in its order."""
+    from rich.text import Text
+
+    from runfold.console.cli.kit import event_line
+
+    async with session.ledger() as ledger:
+        events = ledger.subscribe(
+            after=None if after == "start" else after or "now",
+            types=type_ or None, kinds=kind or None, states=state or None, heartbeats=heartbeats, live=follow,
+        )  # fmt: skip
+        try:
+            async for event in events:
+                if session.as_json:
+                    session.out.json({**event_line.as_json(event), "checkpoint": events.checkpoint})
+                else:
+                    session.out.line(Text.assemble((f"{event.run_id} ", "dim"), event_line.line(event)))
+        finally:
+            if events.checkpoint is not None:
+                session.out.talk(f"to go on from here: runfold tail --after {events.checkpoint}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "tail", panel="Runs")(tail)

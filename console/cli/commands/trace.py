@@ -1,0 +1,110 @@
+"""`runfold trace`: a run's history as spans, printed or sent to an OpenTelemetry receiver."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from runfold.console.cli.kit.options import command
+from runfold.console.cli.kit.output import Output
+from runfold.console.cli.kit.plain import clean
+from runfold.console.cli.kit.plain import span as length
+from runfold.console.cli.kit.session import Session
+
+if TYPE_CHECKING:
+    from runfold.ledger import Ledger
+    from runfold.projections.telemetry.otlp import Sender
+    from runfold.projections.telemetry.trace import Span
+
+
+async def trace(
+    session: Session,
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's id, or as much of it as is unique.")] = None,
+    *,
+    otlp: Annotated[str | None, typer.Option("--otlp", metavar="URL", help="Send it there, by OTLP over HTTP.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Send every run when it has ended, until Ctrl-C.")] = False,
+    after: Annotated[
+        str | None, typer.Option("--after", metavar="CHECKPOINT", help="With --follow: go on where an earlier one ended.")
+    ] = None,
+    service: Annotated[str, typer.Option("--service", help="The name of the service in the traces.")] = "runfold",
+) -> None:
+    """Show a run as a trace: its attempts, steps, tools and waits; sending needs the extra `traces`."""
+    from runfold.console.cli.kit.run_id import find_run
+    from runfold.ledger.errors import InvalidValue
+    from runfold.projections.telemetry.otlp import Sender
+    from runfold.projections.telemetry.trace import spans
+
+    if follow == (run is not None):
+        raise InvalidValue("RUN", run, "give a run, or --follow for all that end from now on")
+    if after is not None and not follow:
+        raise InvalidValue("--after", after, "is where --follow goes on: give --follow too")
+    if follow and otlp is None:
+        raise InvalidValue("--follow", follow, "needs --otlp URL")
+    sender = None if otlp is None else Sender(otlp, service=service)
+    async with session.ledger() as ledger:
+        try:
+            if run is None and sender is not None:
+                await _follow(session, ledger, sender, after)
+            elif run is not None:
+                wanted = await find_run(ledger, run)
+                found = spans(wanted, await ledger.history(wanted))
+                if sender is None:
+                    _write(session.out, found)
+                else:
+                    await _send(session, sender, found)
+        finally:
+            if sender is not None:
+                sender.close()
+
+
+async def _follow(session: Session, ledger: Ledger, sender: Sender, after: str | None) -> None:
+    from runfold.ledger.lifecycle import TERMINAL
+    from runfold.projections.telemetry.trace import spans
+
+    events = ledger.subscribe(after=after or "now", states=sorted(TERMINAL))
+    done = after
+    try:
+        async for event in events:
+            if event.run_id is not None:
+                await _send(session, sender, spans(event.run_id, await ledger.history(event.run_id)))
+            done = events.checkpoint
+    finally:
+        if done is not None:
+            session.out.talk(f"to go on from here: runfold trace --follow --after {done} --otlp {sender.url}")
+
+
+async def _send(session: Session, sender: Sender, found: list[Span]) -> None:
+    await asyncio.to_thread(sender.send, found)
+    sent = sum(span.end is not None for span in found)
+    trace_id = f"{found[0].trace_id:032x}"
+    session.out.json({"trace_id": trace_id, "spans": sent}) if session.as_json else session.out.line(
+        f"{trace_id}: {sent} spans"
+    )
+
+
+def _write(out: Output, found: list[Span]) -> None:
+    if out.as_json:
+        for span in found:
+            out.json(_facts(span))
+        return
+    depths: dict[int | None, int] = {None: -1}
+    for span in found:
+        depths[span.span_id] = depths[span.parent_id] + 1
+        took = "open" if span.end is None else length(span.end - span.start)
+        marks = f", {len(span.marks)} events" if span.marks else ""
+        went = {True: f"  failed {span.error or ''}".rstrip(), False: "", None: ""}[span.failed]
+        out.line(f"{'  ' * depths[span.span_id]}{clean(span.name)}  {took}{marks}{went}")
+
+
+def _facts(span: Span) -> dict[str, Any]:
+    ids = {"trace_id": f"{span.trace_id:032x}", "span_id": f"{span.span_id:016x}"}
+    parent = None if span.parent_id is None else f"{span.parent_id:016x}"
+    return {**asdict(span), **ids, "parent_id": parent}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "trace", panel="Runs")(trace)

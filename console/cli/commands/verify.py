@@ -1,0 +1,62 @@
+"""`runfold verify`: check the ledger's claims about itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runfold.console.cli.kit.exits import INTEGRITY, OK
+from runfold.console.cli.kit.options import command
+from runfold.console.cli.kit.output import Output
+from runfold.console.cli.kit.plain import jsonable
+from runfold.console.cli.kit.progress import progress
+from runfold.console.cli.kit.session import Session
+
+if TYPE_CHECKING:
+    from runfold.ledger.reading.verify import Report
+
+
+async def verify(
+    session: Session,
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Only this run; else every run of the project.")] = None,
+) -> int:
+    """Check versions, hash chain, payloads, and every state against its events; name what is wrong first."""
+    from runfold.console.cli.kit.run_id import find_run
+    from runfold.ledger.errors import RunNotFound
+    from runfold.ledger.reading.verify import verify as check
+
+    async with session.ledger() as ledger:
+        wanted = None if run is None else await find_run(ledger, run)
+        with progress("verifying", "events", shown=not session.as_json) as told:
+            report = await check(ledger.pool, ledger.project_id, wanted, progress=told)
+        if wanted is not None and not report.runs and report.ok:
+            raise RunNotFound(wanted, ledger.project_id)
+    _write(session.out, report)
+    return OK if report.ok else INTEGRITY
+
+
+def _write(out: Output, report: Report) -> None:
+    if out.as_json:
+        out.json({"ok": report.ok, **jsonable(report)})
+        return
+    for finding in report.findings:
+        at = f" #{finding.version}" if finding.version is not None else ""
+        of = f"run {finding.run_id}{at} " if finding.run_id is not None else ""
+        out.line(f"bad: {of}{finding.problem}: {finding.detail}")
+    counts = {
+        "runs": report.runs,
+        "events": report.events,
+        "payloads": report.payloads,
+        "erased": report.erased,
+    }
+    checked = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+    if report.ok:
+        out.line(f"ok: {checked}")
+    else:
+        out.line(f"FAILED: {len(report.findings)} findings in {checked}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "verify", panel="Care")(verify)

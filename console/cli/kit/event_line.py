@@ -1,0 +1,92 @@
+"""One event on one line: version, hash, time, type, actor and the facts that matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from runfold.console.cli.kit.output import COLOURS
+from runfold.console.cli.kit.plain import clean, compact, jsonable, moment, money
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from runfold.ledger.events import Event
+
+_TROUBLE: Final = frozenset({"lease.expired", "run.retried", "write.refused", "step.failed", "tool.failed", "approval.expired"})
+_DIM: Final = frozenset({"lease.heartbeat"})
+
+PEOPLES_WORDS: Final = 2_000
+"""Characters of what somebody said that are shown: whoever reads a history wants all of it."""
+
+_FACTS: Final[tuple[tuple[str, Callable[[Any], str]], ...]] = (
+    ("kind", lambda value: f"kind {clean(value)}"),
+    ("name", clean),
+    ("attempt", lambda value: f"attempt {value}"),
+    ("worker_id", lambda value: f"by {clean(value)}"),
+    ("token", lambda value: f"token {value}"),
+    ("lease_until", lambda value: f"until {moment(value)[11:]}"),
+    ("late_ms", lambda value: f"{value} ms late"),
+    ("compensates", lambda value: f"compensates #{value}"),
+    ("available_at", lambda value: f"claimable from {moment(value)[11:]}"),
+    ("wait_until", lambda value: f"undecided ends {moment(value)}"),
+    ("wait_outcome", lambda value: f"as {clean(value)}"),
+    ("deadline", lambda value: f"deadline {moment(value)}"),
+    ("priority", lambda value: f"priority {value}" if value else ""),
+    ("tags", lambda value: "tags " + ",".join(map(clean, value)) if value else ""),
+    ("key", lambda value: f"key {clean(value)}"),
+    ("error_code", clean),
+    ("error_detail", compact),
+    ("cost_usd", money),
+    ("step_count", lambda value: f"{value:+d} steps"),
+    ("prompt", lambda value: compact(value, PEOPLES_WORDS)),
+    ("reason", lambda value: compact(value, PEOPLES_WORDS)),
+    ("text", lambda value: compact(value, PEOPLES_WORDS)),
+    ("value", compact),
+    ("parent", lambda value: f"for {clean(value)}"),
+    ("erased", lambda value: "payload erased" if value else ""),
+)
+
+
+def facts(event: Event) -> str:
+    """Write the facts of an event that are worth reading on one line."""
+    values = {name: getattr(event, name, None) for name in (*type(event).model_fields, "facts")}
+    values.update(values.pop("facts", None) or {})  # an event of a type that is not known here
+    if (event.key or "").startswith(str(event.run_id)):
+        del values["key"]  # the worker's own, of a step
+    if values.get("worker_id") == event.actor:
+        del values["worker_id"]
+    since = values.get("available_at")
+    if since is not None and event.recorded_at is not None and since <= event.recorded_at:
+        del values["available_at"]  # claimable at once, as usual
+    said = [f"→ {event.state}"] if event.state is not None else []
+    said += [write(values[name]) for name, write in _FACTS if values.get(name) is not None]
+    return "  ".join(part for part in said if part)
+
+
+def line(event: Event) -> Text:
+    """Write an event on one line, coloured by what it means."""
+    from rich.text import Text
+
+    when = moment(event.recorded_at) if event.recorded_at is not None else "-"
+    text = Text(f"#{event.version:<4} ", style="bold")
+    text.append(f"{event.hash.hex()[:8]} ", style="dim")
+    text.append(f"{when}  ", style="not bold")
+    text.append(f"{clean(event.type):<18} ", style=f"not bold {_colour(event)}")
+    text.append(f"{clean(event.actor):<12} ", style="not bold blue")
+    text.append(facts(event), style="not bold")
+    text.rstrip()
+    return text
+
+
+def _colour(event: Event) -> str:
+    if event.type in _TROUBLE:
+        return "red"
+    if event.type in _DIM:
+        return "dim"
+    return COLOURS.get(event.state or "", "")
+
+
+def as_json(event: Event) -> dict[str, object]:
+    """Give every field of an event, its content included."""
+    return {name: jsonable(value) for name, value in event.model_dump().items()}

@@ -1,0 +1,92 @@
+"""Where things are said: data on standard output, talk on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, TextIO
+
+from runfold.console.cli.kit.plain import clean, jsonable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+_UNBOUNDED: Final = 100_000
+"""Columns of a line that no terminal will fold."""
+
+_CELL: Final = 40
+"""Columns of a terminal that one cell may take; an id has 36."""
+
+EMPTY: Final = "-"
+"""What a cell without a value shows."""
+
+COLOURS: Final = {
+    "pending": "yellow",
+    "running": "cyan",
+    "waiting_tool": "magenta",
+    "waiting_approval": "bold magenta",
+    "completed": "green",
+    "failed": "bold red",
+    "cancelled": "dim",
+    "timeout": "red",
+}
+"""The colour of each state, on a terminal."""
+
+
+class Output:
+    """Writes data and talk; with `as_json` data is one JSON object a line and talk is silent."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def json(self, value: object) -> None:
+        """Write one JSON object on a line of its own."""
+        # A terminal gets escapes for what could steer it; a file gets the text as it is.
+        text = json.dumps(jsonable(value), ensure_ascii=sys.stdout.isatty(), allow_nan=False)
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+    def line(self, line: Text | str) -> None:
+        """Write one line of data, coloured on a terminal."""
+        if not sys.stdout.isatty():
+            sys.stdout.write(clean(line, multiline=True) + "\n")
+            sys.stdout.flush()
+            return
+        from rich.text import Text
+
+        shown = line if isinstance(line, Text) else Text(clean(line, multiline=True))
+        console(sys.stdout).print(shown, soft_wrap=True)
+
+    def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]], colours: Sequence[str | None]) -> None:
+        """Write rows in aligned columns; on a terminal without empty ones, and with long cells cut."""
+        from rich.table import Table
+        from rich.text import Text
+
+        terminal = sys.stdout.isatty()
+        grid = Table(box=None, pad_edge=False, header_style="bold")
+        shown = [n for n, _ in enumerate(titles) if not terminal or any(row[n] != EMPTY for row in rows)]
+        for number in shown:
+            width = _CELL if terminal else None
+            grid.add_column(titles[number], no_wrap=True, overflow="ellipsis", max_width=width)
+        for row, colour in zip(rows, colours, strict=True):
+            grid.add_row(*(Text(clean(row[number]), style=colour or "") for number in shown))
+        writer = console(sys.stdout, width=_UNBOUNDED)
+        with writer.capture() as captured:
+            writer.print(grid)
+        for text in captured.get().splitlines():
+            sys.stdout.write(text.rstrip() + "\n")
+        sys.stdout.flush()
+
+    def talk(self, text: str) -> None:
+        """Say something on standard error, unless a program is listening."""
+        if not self.as_json:
+            sys.stderr.write(clean(text, multiline=True) + "\n")
+
+
+def console(stream: TextIO, width: int | None = None) -> Console:
+    """Give a console that takes text as it is: no markup, no emoji codes, no highlighting."""
+    from rich.console import Console
+
+    return Console(file=stream, markup=False, emoji=False, highlight=False, width=width)

@@ -1,0 +1,78 @@
+"""One run of the program: where it works, how it speaks, and the ledger or database it opens."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any
+
+from runfold.console.cli.kit.output import Output
+from runfold.console.cli.kit.plain import clean
+
+if TYPE_CHECKING:
+    from structlog.typing import Processor
+
+    from runfold.ledger import Ledger
+    from runfold.ledger.postgres.opening import Database
+
+
+class Session:
+    """What a command works with; nothing is opened before it is asked for."""
+
+    def __init__(self, url: str | None, project: str | None, *, as_json: bool, verbose: bool) -> None:
+        self.url, self.project = url, project
+        self.as_json, self.verbose = as_json, verbose
+        self.out = Output(as_json=as_json)
+
+    def run(self, body: Callable[..., object], arguments: Mapping[str, object]) -> object:
+        """Run a command to its end; give what it returns."""
+        configure_log(as_json=self.as_json, verbose=self.verbose)
+        result = body(self, **arguments)
+        return asyncio.run(result) if inspect.iscoroutine(result) else result
+
+    def ledger(self) -> AbstractAsyncContextManager[Ledger]:
+        """Open the ledger of the chosen project."""
+        from runfold.ledger import Ledger
+
+        return Ledger.open(self.url, self.project)
+
+    def database(self, *, checked: bool = True) -> AbstractAsyncContextManager[Database]:
+        """Open the chosen database, whatever its projects; unless `checked`, whatever its schema."""
+        from runfold.ledger.postgres.opening import opened
+        from runfold.ledger.settings import Settings
+
+        return opened(self.url, Settings.load(), checked=checked)
+
+
+def configure_log(*, as_json: bool, verbose: bool) -> None:
+    """Send the log to standard error: warnings and errors, with `verbose` also what is going well."""
+    import structlog
+
+    from runfold.ledger.log import Lines
+
+    colours = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    renderer: Processor = structlog.processors.JSONRenderer(default=str)
+    if not as_json:
+        renderer = structlog.dev.ConsoleRenderer(colors=colours)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _cleaned,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO if verbose else logging.WARNING),
+        # Standard error as it is when something is logged, not as it was when logging was set up.
+        logger_factory=lambda *_: Lines(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _cleaned(_logger: object, _method: str, values: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value if isinstance(value, int | float) else clean(value) for name, value in values.items()}

@@ -1,0 +1,94 @@
+"""From words on the command line to values: payloads, durations, instants, versions."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final, NoReturn
+
+from runfold.ledger.errors import InvalidValue
+
+_PAIR: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*)(:?=)(.*)", re.DOTALL)
+_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?")
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, None: 1.0}
+_VERSION: Final = re.compile(r"#?([0-9]{1,18})")
+_DURATIONS: Final = "must be a duration such as 30, 30s, 5m, 2h or 1d"
+
+
+def payload(words: Sequence[str]) -> object:
+    """Give the input of a run: one JSON text, `-` for standard input, or key=text and key:=json pairs.
+
+    Raises InvalidValue.
+    """
+    if not words:
+        return None
+    if len(words) == 1 and not _PAIR.fullmatch(words[0]):
+        return _parsed("input", sys.stdin.read() if words[0] == "-" else words[0])
+    found: dict[str, object] = {}
+    for word in words:
+        pair = _PAIR.fullmatch(word)
+        if pair is None:
+            raise InvalidValue("input", word, "must be key=text or key:=json, or all of the input as one JSON text")
+        name, sign, value = pair.groups()
+        if name in found:
+            raise InvalidValue("input", word, f"gives {name} a second time")
+        found[name] = value if sign == "=" else _parsed(name, value)
+    return found
+
+
+def _parsed(name: str, text: str) -> object:
+    try:
+        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_distinct)
+    except RecursionError:
+        raise InvalidValue(name, text, "is nested too deeply") from None
+    except ValueError as error:
+        raise InvalidValue(name, text, f"is not JSON: {error}") from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"JSON has no {name}")
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object names a key twice")
+    return found
+
+
+def duration(name: str, text: str | None) -> float | None:
+    """Give a duration in seconds; raise InvalidValue for what is none."""
+    if text is None:
+        return None
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise InvalidValue(name, text, _DURATIONS)
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def deadline(text: str | None) -> float | datetime | None:
+    """Give a deadline: a duration from now, or an instant; raise InvalidValue for what is neither."""
+    if text is None or _DURATION.fullmatch(text.strip()):
+        return duration("deadline", text)
+    return instant("deadline", text, or_else=_DURATIONS + ", or")
+
+
+def version_or_instant(text: str, name: str = "--at") -> int | datetime:
+    """Give the version or the instant that an option names; raise InvalidValue for what is neither."""
+    match = _VERSION.fullmatch(text.strip())
+    return int(match[1]) if match else instant(name, text, or_else="must be a version such as 3, or")
+
+
+def instant(name: str, text: str, *, or_else: str = "must be") -> datetime:
+    """Give an instant written in ISO 8601 with its time zone; raise InvalidValue otherwise."""
+    form = f"{or_else} a time with its zone such as 2026-01-31T12:00:00Z"
+    try:
+        value = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise InvalidValue(name, text, form) from None
+    if value.tzinfo is None:
+        raise InvalidValue(name, text, f"has no time zone: {form}")
+    return value

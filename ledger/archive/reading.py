@@ -1,0 +1,211 @@
+"""Reading what is archived: histories, states and proofs of runs whose events are in a file and no longer in the database.
+
+The file is believed as far as it proves itself: the hash of a run's last event is in `run_state`, which stays in the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+from runfold.ledger.archive.file import EVENT, digest, pages
+from runfold.ledger.content import decode_payload
+from runfold.ledger.errors import ArchiveUnusable
+from runfold.ledger.postgres.connections import Pool, fetch
+from runfold.ledger.proof.chain import ChainCheck, Finding, forgotten_key
+from runfold.ledger.proof.encoding import payload_hash
+from runfold.ledger.run import Run
+from runfold.ledger.settings import Settings
+
+FIRST_RUN: Final = UUID(int=0)
+LAST_RUN: Final = UUID(int=2**128 - 1)
+
+_DETACHED: Final = "SELECT * FROM ledger.archive WHERE detached AND first <= $2 AND beyond > $1 ORDER BY first"
+_FOLDED: Final = "SELECT * FROM ledger.fold_events($1::json)"
+DRIFT: Final = "SELECT * FROM ledger.drift_events($1, $2, $3, $4::json)"
+_KEPT: Final = """
+SELECT run_id, version, salt, body FROM ledger.payload WHERE project_id = $1 AND run_id BETWEEN $2 AND $3
+"""
+_COMMANDS: Final = "SELECT key, run_id, version FROM ledger.command WHERE project_id = $1 AND key = ANY ($2)"
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """How a month stands that was exported: `state` is exported, detached or attached; detached is in the file only.
+
+    Its runs are those from `first` to before `beyond`. `generation`, `last_position` and `last_txid` say where in the feed its
+    newest event is.
+    """
+
+    month: str
+    state: str
+    detached: bool
+    recorded_at: datetime
+    actor: str
+    reason: str | None
+    first: UUID
+    beyond: UUID
+    runs: int
+    events: int
+    payloads: int
+    generation: int
+    last_position: int
+    last_txid: int | None
+    size_bytes: int
+    sha256: bytes
+    file: str
+
+    @property
+    def path(self) -> Path:
+        """Say where the file is: where it was written, or in the folder that RUNFOLD_ARCHIVE names."""
+        folder = Settings.load().archive
+        return Path(self.file) if folder is None else folder / Path(self.file).name
+
+    def check_digest(self) -> None:
+        """Raise ArchiveUnusable unless the file is the one that was recorded."""
+        if digest(self.path) != (self.size_bytes, self.sha256):
+            raise ArchiveUnusable(str(self.path), "is not the file that was recorded: its size or SHA-256 differs")
+
+
+async def detached(source: Any, first: UUID = FIRST_RUN, last: UUID = LAST_RUN) -> list[Archive]:
+    """Give the months whose events are in files only, and that have runs from `first` to `last`."""
+    return [Archive(**row) for row in await fetch(source, _DETACHED, first, last)]
+
+
+async def entries(pool: Pool, run: Run) -> list[Any]:
+    """Give the rows of an archived run's history, checked against the hash in `run`; none when it is not archived.
+
+    Raises ArchiveUnusable.
+    """
+    found = await _entries(pool, run.project_id, {run.run_id: run.hash})
+    return found.get(run.run_id, [])
+
+
+async def states_at(
+    pool: Pool, project_id: str, runs: Mapping[UUID, bytes], *, version: int | None = None, time: datetime | None = None
+) -> list[Run]:
+    """Give those of these runs that are archived as they were after a version or at an instant, in no order.
+
+    `runs` has the hash of each run's last event. Raises ArchiveUnusable.
+    """
+    rows = {
+        run_id: [
+            row
+            for row in history
+            if (version is None or row["version"] <= version) and (time is None or row["recorded_at"] <= time)
+        ]
+        for run_id, history in (await _entries(pool, project_id, runs)).items()
+    }
+    folded = await fetch(pool, _FOLDED, as_json(row for history in rows.values() for row in history))
+    return [_run(state, {row["version"]: row["body"] for row in rows[state["run_id"]]}) for state in folded]
+
+
+async def _entries(pool: Pool, project_id: str, runs: Mapping[UUID, bytes]) -> dict[UUID, list[Any]]:
+    found: dict[UUID, list[Any]] = {}
+    if not runs:
+        return found
+    for archive in await detached(pool, min(runs), max(runs)):
+        wanted = {run_id for run_id in runs if archive.first <= run_id < archive.beyond}
+        if not wanted:
+            continue
+        async for page in _pages(archive, project_id, min(wanted), max(wanted)):
+            for row in page:
+                if row["run_id"] in wanted:
+                    found.setdefault(row["run_id"], []).append(row)
+        for run_id in wanted:
+            _check_run(archive, found.get(run_id, []), runs[run_id])
+    return found
+
+
+def _check_run(archive: Archive, rows: Sequence[Mapping[str, Any]], last_hash: bytes) -> None:
+    chain = ChainCheck()
+    for row in rows:
+        chain.add(row)
+    chain.close()
+    if chain.findings:
+        raise ArchiveUnusable(str(archive.path), f"does not hold what was recorded: {chain.findings[0].detail}")
+    if not rows or bytes(rows[-1]["hash"]) != last_hash:
+        raise ArchiveUnusable(str(archive.path), "does not hold the run's history up to the hash in run_state")
+
+
+def _run(state: Mapping[str, Any], bodies: Mapping[int, str | None]) -> Run:
+    submitted = decode_payload(bodies.get(1)) or {}
+    outcome = decode_payload(bodies.get(state["outcome_version"] or 0)) or {}
+    content = {"input": submitted.get("input"), "output": outcome.get("output"), "error_detail": outcome.get("error_detail")}
+    return Run.from_row({**state, **{name: None if value is None else json.dumps(value) for name, value in content.items()}})
+
+
+def as_json(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Write rows as a JSON list that the database reads as rows of table `event`."""
+    return json.dumps([{name: _written(row[name]) for name, _ in EVENT if row[name] is not None} for row in rows])
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return f"\\x{value.hex()}"
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value if isinstance(value, int | list) else str(value)
+
+
+async def whole_runs(
+    archive: Archive, project_id: str, first: UUID = FIRST_RUN, last: UUID = LAST_RUN
+) -> AsyncIterator[tuple[UUID, UUID, list[Any]]]:
+    """Give the rows of a project in the file, cut between runs: each part with its first and last possible run, without gaps.
+
+    Raises ArchiveUnusable.
+    """
+    start, end = max(first, archive.first), min(last, UUID(int=archive.beyond.int - 1))
+    held: list[Any] = []
+    async for page in _pages(archive, project_id, start, end):
+        held += page
+        newest = held[-1]["run_id"]
+        whole = [row for row in held if row["run_id"] != newest]
+        if whole:
+            held = [row for row in held if row["run_id"] == newest]
+            yield start, whole[-1]["run_id"], whole
+            start = UUID(int=whole[-1]["run_id"].int + 1)
+    yield start, end, held
+
+
+async def check(
+    connection: Any, archive: Archive, project_id: str, first: UUID, last: UUID, *, chain: ChainCheck
+) -> tuple[list[Finding], list[Mapping[str, Any]]]:
+    """Take an archived month's events to `chain`; give what else is wrong, and rows of `run_state` that are not their fold.
+
+    Checks the file against its record, every run against `run_state`, and payloads and idempotency keys that stayed in
+    the database against the events. Never raises for what it finds.
+    """
+    findings: list[Finding] = []
+    drifted: list[Mapping[str, Any]] = []
+    try:
+        await asyncio.to_thread(archive.check_digest)
+        async for start, end, rows in whole_runs(archive, project_id, first, last):
+            for row in rows:
+                chain.add(row)
+            drifted += await connection.fetch(DRIFT, project_id, start, end, as_json(rows))
+            hashes = {(row["run_id"], row["version"]): row["payload_hash"] for row in rows}
+            for kept in await connection.fetch(_KEPT, project_id, start, end):
+                if hashes.get((kept["run_id"], kept["version"])) != payload_hash(kept["salt"], kept["body"]):
+                    problem = "the payload that stayed in the database is not the one that the archived event commits to"
+                    findings.append(Finding(kept["run_id"], kept["version"], "payload", problem))
+            keys = {row["key"]: (row["run_id"], row["version"]) for row in rows if row["key"] is not None}
+            commands = await connection.fetch(_COMMANDS, project_id, list(keys))
+            held = {row["key"]: (row["run_id"], row["version"]) for row in commands}
+            findings += [forgotten_key(*event, key) for key, event in keys.items() if held.get(key) != event]
+    except ArchiveUnusable as error:
+        findings.append(Finding(None, None, "archive", f"{archive.month}: {error}"))
+    return findings, drifted
+
+
+async def _pages(archive: Archive, project_id: str, first: UUID, last: UUID) -> AsyncIterator[list[Any]]:
+    """Read a file page by page, away from the event loop."""
+    reading = pages(archive.path, project_id, first, last)
+    while (page := await asyncio.to_thread(next, reading, None)) is not None:
+        yield page

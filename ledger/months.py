@@ -1,0 +1,53 @@
+"""Months: the partitions of the event table, by the time that leads a run's UUIDv7 (pure)."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from runfold.ledger.errors import InvalidValue
+
+_MONTH: Final = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
+
+
+def check_month(text: str) -> str:
+    """Give the month; raise InvalidValue for what is none."""
+    if not is_month(text) or text < "1970":
+        raise InvalidValue("month", text, "must be a month such as 2026-01")
+    return text
+
+
+def is_month(text: str) -> bool:
+    """Tell whether a text has the form of a month."""
+    return _MONTH.fullmatch(text) is not None
+
+
+def month_of(run_id: UUID) -> str:
+    """Name the month, in UTC, in which a run was submitted; "" for an id that bears no time."""
+    try:
+        return f"{datetime.fromtimestamp((run_id.int >> 80) / 1000, UTC):%Y-%m}"
+    except (OverflowError, ValueError, OSError):
+        return ""
+
+
+def start_of(month: str) -> datetime:
+    """Give the instant at which a month begins."""
+    return datetime(int(month[:4]), int(month[5:]), 1, tzinfo=UTC)
+
+
+def bounds(month: str) -> tuple[UUID, UUID]:
+    """Give the smallest id that a run of this month can have, and the smallest after the month."""
+    begins = start_of(month)
+    ends = begins.replace(year=begins.year + begins.month // 12, month=begins.month % 12 + 1)
+    return _floor(begins), _floor(ends)
+
+
+def table_of(month: str) -> str:
+    """Name the table of the month's events, in schema `ledger`."""
+    return f"event_{month[:4]}_{month[5:]}"
+
+
+def _floor(instant: datetime) -> UUID:
+    return UUID(int=round(instant.timestamp() * 1000) << 80)

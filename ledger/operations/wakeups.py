@@ -1,0 +1,46 @@
+"""Wake-ups for workers that wait: hints sent after a commit, many writes to one, never a part of a write."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from runfold.ledger import log, names
+from runfold.ledger.errors import LedgerError
+from runfold.ledger.postgres.connections import Pool, fetch
+
+CHANNEL: Final = "runfold"
+"""The payload is the project: a project's name may be as long as a channel's."""
+COALESCED_SECONDS: Final = 0.02
+
+
+class Waker:
+    """Tells a project's workers that there may be work: the first at once, then at most one in twenty milliseconds.
+
+    A NOTIFY within the write would make all writers wait for one another when they commit.
+    """
+
+    def __init__(self, pool: Pool, project_id: str) -> None:
+        self._pool, self._project_id = pool, project_id
+        self._asked = False
+        self._sending: asyncio.Task[None] | None = None
+
+    def wake(self) -> None:
+        """Have a wake-up sent soon; call it after the commit."""
+        self._asked = True
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.create_task(self._send())
+
+    async def flush(self) -> None:
+        """Wait until what was asked for is sent."""
+        if self._sending is not None:
+            await self._sending
+
+    async def _send(self) -> None:
+        while self._asked:
+            self._asked = False
+            try:
+                await fetch(self._pool, "SELECT pg_notify($1, $2)", CHANNEL, self._project_id)
+            except LedgerError as error:  # a hint only: whoever polls finds the work
+                log.logger(project_id=self._project_id).info(names.WAKE_UP_FAILED, reason=str(error))
+            await asyncio.sleep(COALESCED_SECONDS)

@@ -1,0 +1,238 @@
+"""Connections: from a URL to a pool that is known to lead to a usable database."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from uuid import UUID
+
+import asyncpg
+
+from runfold.ledger.errors import (
+    AccessDenied,
+    ConfigurationError,
+    DatabaseRefused,
+    DatabaseUnavailable,
+    DuplicateKey,
+    FeedArchived,
+    FeedMoved,
+    FeedOnStandby,
+    InvalidValue,
+    LedgerError,
+    MissingPartition,
+    NewerSchema,
+    NotMigrated,
+    UnknownProject,
+    UnsupportedServer,
+)
+from runfold.ledger.months import month_of
+
+if TYPE_CHECKING:  # SQLAlchemy takes a second to import; who hands a connection of it over has done so
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+# The driver's pool tells of a server that is away by tracebacks, which Python prints for a program that configures no
+# logging. The ledger raises it as an error, and duties log it in a line.
+logging.getLogger("asyncpg").addHandler(logging.NullHandler())
+
+OLDEST_SERVER: Final = 15
+FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What the driver raises; InternalClientError when a connection dies just before a statement is sent."""
+PREPARED: Final = 100
+"""Statements that a connection keeps prepared."""
+RELEASE_SECONDS: Final = 2.0
+LOST: Final = frozenset({"40001", "40P01", "55P03"})
+"""A statement that lost against another, or waited longer for a lock than its role may: it wrote nothing."""
+Connection: TypeAlias = "asyncpg.Connection[Any] | AsyncConnection | AsyncSession"
+"""What a caller may hand over to have a command join a transaction of its own."""
+Pool: TypeAlias = "asyncpg.Pool[Any]"
+
+
+async def open_pool(url: str, size: int, *, prepared: bool = True) -> Pool:
+    """Open a pool of at most `size` connections; raise DatabaseUnavailable if no connection can be had.
+
+    `prepared`: connections keep prepared statements, which only a pooler that knows of them can pass on.
+    """
+    try:
+        return await asyncpg.create_pool(
+            driver_url(url),
+            min_size=1,
+            max_size=size,
+            timeout=10,
+            reset=_keep,
+            statement_cache_size=PREPARED if prepared else 0,
+            server_settings={"application_name": "runfold", "TimeZone": "UTC"},
+        )
+    except (OSError, ValueError, TimeoutError, *FAILURES) as error:
+        raise _unreachable(url, error) from error
+
+
+async def connect(url: str, application_name: str, *, prepared: bool = True) -> asyncpg.Connection[Any]:
+    """Open a connection of its own, outside of any pool; raise DatabaseUnavailable if it cannot be had."""
+    settings = {"application_name": application_name, "TimeZone": "UTC"}
+    try:
+        return await asyncpg.connect(
+            driver_url(url), timeout=10, server_settings=settings, statement_cache_size=PREPARED if prepared else 0
+        )
+    except (OSError, ValueError, TimeoutError, *FAILURES) as error:
+        raise _unreachable(url, error) from error
+
+
+def _unreachable(url: str, error: BaseException) -> DatabaseUnavailable:
+    # A URL that makes no sense, a login that is refused, a database that does not exist.
+    wrong = isinstance(error, ValueError) or (getattr(error, "sqlstate", None) or "")[:2] in {"28", "3D"}
+    return DatabaseUnavailable(shown(url), str(error) or type(error).__name__, temporary=not wrong)
+
+
+async def _keep(_: Any) -> None:
+    """Leave a returned connection as it is: no statement here changes its session, and a reset is a round trip."""
+
+
+async def check(pool: Pool, revisions: Sequence[str]) -> None:
+    """Raise unless the server is recent enough and its schema is this code's.
+
+    Raises UnsupportedServer, NotMigrated or NewerSchema.
+    """
+    number, found = await schema_revision(pool)
+    if number // 10_000 < OLDEST_SERVER:
+        raise UnsupportedServer(f"{number // 10_000}.{number % 10_000}", OLDEST_SERVER)
+    if found == revisions[-1]:
+        return
+    if found is None or found in revisions:
+        raise NotMigrated(found, revisions[-1])
+    raise NewerSchema(found, revisions[-1])
+
+
+async def schema_revision(pool: Pool) -> tuple[int, str | None]:
+    """Give the server's version number and the schema revision of the database, if it has one."""
+    [server] = await fetch(
+        pool, "SELECT current_setting('server_version_num')::int AS number, to_regclass('ledger.alembic_version') AS found"
+    )
+    if server["found"] is None:
+        return server["number"], None
+    [revision] = await fetch(pool, "SELECT version_num FROM ledger.alembic_version")
+    return server["number"], revision["version_num"]
+
+
+async def fetch(source: Pool | Connection, sql: str, *args: Any) -> Sequence[Mapping[str, Any]]:
+    """Run one statement and give its rows; database errors come out as ledger errors."""
+    try:
+        if isinstance(source, asyncpg.Pool):
+            return await _borrowing(source, sql, args)
+        if isinstance(source, asyncpg.Connection | asyncpg.pool.PoolConnectionProxy):
+            return await source.fetch(sql, *args)
+        return await _joining(source, sql, args)
+    except (*FAILURES, OSError, TimeoutError, OverflowError) as error:
+        if isinstance(error, OverflowError) or _is_of_the_driver(error):
+            raise InvalidValue("value", args, f"does not fit its column: {error}") from error
+        raise translated(error, args) from error
+
+
+def _is_of_the_driver(error: BaseException) -> bool:
+    """Tell whether the driver itself would not send a value."""
+    return isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
+
+
+async def _joining(source: AsyncConnection | AsyncSession, sql: str, args: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
+    from sqlalchemy import exc
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+    if not isinstance(source, AsyncConnection | AsyncSession):
+        raise InvalidValue(
+            "connection", source, "must be an asyncpg connection, or SQLAlchemy's AsyncConnection or AsyncSession"
+        )
+    try:
+        connection = await source.connection() if isinstance(source, AsyncSession) else source
+        return (await connection.exec_driver_sql(sql, args)).mappings().all()  # type: ignore[return-value]  # RowMapping is a Mapping of str here
+    except exc.DBAPIError as error:
+        raise translated(getattr(error.orig, "__cause__", None) or error, args) from error
+    except exc.TimeoutError as error:  # of the caller's pool
+        raise DatabaseUnavailable("the server", str(error)) from error
+    except exc.InvalidRequestError as error:  # it is closed, or its transaction has failed
+        raise InvalidValue("connection", source, f"cannot be used: {error}") from error
+
+
+async def _borrowing(pool: Pool, sql: str, args: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
+    connection = await pool.acquire()
+    try:
+        return await connection.fetch(sql, *args)
+    finally:
+        # Whoever is cancelled waits for the server to say so. One that says nothing loses the connection instead.
+        with suppress(TimeoutError):
+            await pool.release(connection, timeout=RELEASE_SECONDS)
+
+
+def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:  # noqa: PLR0911  one return for each error
+    """Turn a database error into the ledger error it stands for, by SQLSTATE and never by its text."""
+    state = getattr(error, "sqlstate", None) or ""
+    project = str(args[0]) if args else ""
+    if state == "RF404":
+        return UnknownProject(project)
+    if state == "RF409":
+        facts = json.loads(getattr(error, "detail", None) or "{}")
+        return DuplicateKey(facts["key"], UUID(facts["run_id"]), facts["version"])
+    if state == "RF403":
+        return ConfigurationError(str(error))
+    if state in {"RF410", "RF411"}:
+        return FeedMoved() if state == "RF410" else FeedOnStandby()
+    if state == "RF412":
+        return FeedArchived(getattr(error, "detail", None) or "")
+    if state in {"3F000", "42P01", "42883"}:
+        return NotMigrated(None, "this code's schema")
+    if state in {"26000", "42P05"}:  # the next statement met a server connection where it was not prepared
+        return ConfigurationError(
+            "a pooler in transaction mode lies before the database, and knows no prepared statements: "
+            "set RUNFOLD_PREPARED_STATEMENTS=false, and RUNFOLD_LISTEN=false for workers"
+        )
+    if state == "42501":
+        return AccessDenied(str(error))
+    if state == "23514" and getattr(error, "constraint_name", None) is None:
+        return _missing_partition(getattr(error, "detail", None) or "")
+    if state in LOST:
+        return DatabaseUnavailable("the server", f"{error}; nothing was written: run it, or your transaction, again")
+    if not state or state[:2] in {"08", "53", "57", "58"} or state in {"25006", "55000"}:
+        return DatabaseUnavailable("the server", str(error) or type(error).__name__)
+    return DatabaseRefused(state, str(error))
+
+
+def _missing_partition(detail: str) -> MissingPartition:
+    found = re.search(r"[0-9a-f]{8}-[0-9a-f-]{27}", detail)
+    return MissingPartition(UUID(found[0]), month_of(UUID(found[0]))) if found else MissingPartition()
+
+
+def driver_url(url: str) -> str:
+    """Write the URL as asyncpg takes it."""
+    parts = _parsed(url)
+    return _unsplit(parts._replace(scheme="postgresql"))
+
+
+def sqlalchemy_url(url: str) -> str:
+    """Write the URL as SQLAlchemy takes it."""
+    parts = _parsed(url)
+    return _unsplit(parts._replace(scheme="postgresql+asyncpg"))
+
+
+def shown(url: str) -> str:
+    """Write the URL for people: without its password, wherever it stands."""
+    without = re.sub(r"(://[^:/?#@]*):.*@", r"\1:***@", url)
+    return unquote(re.sub(r"([?&](?:password|sslpassword|passfile)=)[^&]*", r"\1***", without))
+
+
+def _parsed(url: str) -> SplitResult:
+    parts = urlsplit(url)
+    if parts.scheme not in {"postgresql", "postgres", "postgresql+asyncpg"}:
+        raise InvalidValue(
+            "database URL",
+            shown(url),
+            "must look like postgresql://user@host/database, or be left out for the built-in one",
+        )
+    return parts
+
+
+def _unsplit(parts: SplitResult) -> str:
+    # urlunsplit drops the empty authority that a socket URL may have
+    return urlunsplit(parts) if parts.netloc else f"{parts.scheme}://{urlunsplit(parts._replace(scheme=''))}"

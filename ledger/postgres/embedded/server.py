@@ -1,0 +1,120 @@
+"""The server process of a store: found, started, stopped. Who shares it is no concern of this module."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import psutil  # type: ignore[import-untyped]
+
+from runfold.ledger.errors import EmbeddedPostgresError
+from runfold.ledger.postgres.embedded.store import SOCKET_NAME, Store
+
+START_SECONDS: Final = 600  # recovery reads up to a checkpoint's worth of WAL, from any disk
+FAST_STOP_SECONDS: Final = 60
+IMMEDIATE_STOP_SECONDS: Final = 15
+
+
+class Server:
+    """The PostgreSQL of one store; started and stopped by one client at a time."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the server is alive."""
+        return self._postmaster() is not None
+
+    def ensure_running(self) -> None:
+        """Leave the server answering, whatever an earlier crash left behind.
+
+        Raises EmbeddedPostgresError, with what PostgreSQL said, if it cannot be done.
+        """
+        self.store.complete()
+        if not self._answers() and not self._comes_up():
+            self._launch()
+
+    def stop(self) -> None:
+        """Stop the server if it runs, and wait until it is gone.
+
+        Raises EmbeddedPostgresError if it survives even the immediate stop.
+        """
+        postmaster = self._postmaster()
+        if postmaster is None:
+            return
+        # Not by pg_ctl, which signals whatever process has the number in postmaster.pid by now.
+        steps = [(signal.SIGINT, FAST_STOP_SECONDS), (signal.SIGQUIT, IMMEDIATE_STOP_SECONDS)]
+        for how, seconds in steps[1:] if self.store.ephemeral else steps:
+            with suppress(psutil.NoSuchProcess):
+                postmaster.send_signal(how)
+            deadline = time.monotonic() + seconds
+            while time.monotonic() < deadline:
+                if not self._is_ours(postmaster):
+                    return
+                time.sleep(0.01)
+        raise EmbeddedPostgresError(f"the server of {self.store.home} (pid {postmaster.pid}) does not stop")
+
+    def _answers(self) -> bool:
+        where = [f"--host={self.store.socket_dir}", "--port=5432"]
+        code, _ = self.store.call("pg_isready", "--quiet", "--timeout=5", *where)
+        return code == 0
+
+    def _comes_up(self) -> bool:
+        """Wait while processes of this server live; tell whether it answers in the end."""
+        deadline = time.monotonic() + START_SECONDS
+        while alive := [process for process in psutil.process_iter() if self._is_ours(process)]:
+            if self._answers():
+                return True
+            if time.monotonic() > deadline:
+                raise EmbeddedPostgresError(f"the server of {self.store.home} (pid {alive[0].pid}) lives but does not answer")
+            if self._postmaster() is None:
+                # Backends that outlive a killed postmaster: while they use its memory, no new one can start.
+                for orphan in alive:
+                    with suppress(psutil.NoSuchProcess):
+                        orphan.send_signal(signal.SIGQUIT)
+            time.sleep(0.05)
+        return False
+
+    def _postmaster(self) -> psutil.Process | None:
+        pid = _recorded_pid(self.store.data / "postmaster.pid")
+        with suppress(psutil.Error):
+            process = psutil.Process(pid) if pid else None
+            return process if process and self._is_ours(process) else None
+        return None
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        """Tell whether it is this store's PostgreSQL: after a crash, its number may be anyone's."""
+        try:
+            if not process.name().startswith("postgres"):
+                return False
+            try:
+                return os.path.samefile(process.cwd(), self.store.data)
+            except psutil.AccessDenied:  # it has another account, and root in a container lacks CAP_SYS_PTRACE
+                return str(self.store.data) in process.cmdline()
+        except (psutil.Error, OSError):
+            return False
+
+    def _launch(self) -> None:
+        """Start the server; no process of it is alive."""
+        for lock in (self.store.data / "postmaster.pid", self.store.socket_dir / f"{SOCKET_NAME}.lock"):
+            pid = _recorded_pid(lock)
+            if pid is None or psutil.pid_exists(pid):  # PostgreSQL would take that stranger for a postmaster
+                lock.unlink(missing_ok=True)
+        self.store.refresh()
+        # pg_ctl goes through a shell. The -D it understands is relative, so that nothing in it can expand;
+        # the one it hands on is absolute, so that `ps` and _is_ours see which store it is.
+        handed_on = f"-D {shlex.quote(str(self.store.data))}"
+        self.store.run("pg_ctl", "start", "-D", "data", "-o", handed_on, "-w", "-t", str(START_SECONDS))
+
+
+def _recorded_pid(lock: Path) -> int | None:
+    try:
+        return abs(int(lock.read_text().split("\n", 1)[0]))
+    except (OSError, ValueError):
+        return None

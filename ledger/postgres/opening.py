@@ -1,0 +1,109 @@
+"""From settings to a database that can be used: the embedded one or yours."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from runfold.ledger.errors import ConfigurationError, InvalidValue, UnknownProject
+from runfold.ledger.postgres import schema
+from runfold.ledger.postgres.connections import (
+    Pool,
+    check,
+    driver_url,
+    fetch,
+    open_pool,
+    schema_revision,
+)
+from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres, default_home
+from runfold.ledger.settings import Settings
+
+DEFAULT_PROJECT: Final = "default"
+_PROJECT: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A usable database: its pool, its URL, and whether it is the embedded one."""
+
+    pool: Pool
+    url: str
+    embedded: bool
+
+    async def require_project(self, project_id: str, *, create: bool) -> None:
+        """Raise UnknownProject unless the project exists or may be made, InvalidValue for a name that cannot be one."""
+        self._check(project_id)
+        if create or (self.embedded and project_id == DEFAULT_PROJECT):
+            await self.create_project(project_id)
+        elif not await fetch(self.pool, "SELECT 1 FROM ledger.project WHERE project_id = $1", project_id):
+            raise UnknownProject(project_id)
+
+    async def create_project(self, project_id: str) -> bool:
+        """Make a project; give whether it is new. Raises InvalidValue for a name that cannot be one."""
+        self._check(project_id)
+        made = await fetch(
+            self.pool,
+            "INSERT INTO ledger.project (project_id) VALUES ($1) ON CONFLICT DO NOTHING RETURNING 1",
+            project_id,
+        )
+        return bool(made)
+
+    @staticmethod
+    def _check(project_id: str) -> None:
+        if not _PROJECT.fullmatch(project_id):
+            raise InvalidValue(
+                "project",
+                project_id,
+                "use 1 to 63 lower-case letters, digits, - and _, starting with a letter or digit",
+            )
+
+    async def projects(self) -> list[str]:
+        """Name every project."""
+        return [row["project_id"] for row in await fetch(self.pool, "SELECT project_id FROM ledger.project ORDER BY 1")]
+
+
+@asynccontextmanager
+async def opened(url: str | None, settings: Settings, *, checked: bool = True) -> AsyncIterator[Database]:
+    """Open the database at `url`, at RUNFOLD_URL, or the embedded one, which is started and migrated.
+
+    Raises DatabaseUnavailable, UnsupportedServer, NotMigrated, NewerSchema, ConfigurationError or EmbeddedPostgresError.
+    """
+    given = url or (settings.url.get_secret_value() if settings.url else None)
+    with ExitStack() as stack:
+        target = given or stack.enter_context(_embedded(settings)).url()
+        pool = await open_pool(target, settings.pool_size, prepared=settings.prepared_statements)
+        try:
+            if given is None:
+                await _upgrade_if_older(pool, target)
+            if checked:
+                await check(pool, schema.revisions())
+            yield Database(pool, driver_url(target), embedded=given is None)
+        finally:
+            await _closed(pool)
+
+
+def _embedded(settings: Settings) -> EmbeddedPostgres:
+    if settings.env == "production":
+        raise ConfigurationError(
+            "RUNFOLD_ENV=production refuses the built-in PostgreSQL: set RUNFOLD_URL (or --url) to a server of your own"
+        )
+    return EmbeddedPostgres(settings.home or default_home())
+
+
+async def _upgrade_if_older(pool: Pool, url: str) -> None:
+    _, found = await schema_revision(pool)
+    if found is None or found in schema.revisions():
+        installed = await pool.fetchval("SELECT obj_description(to_regnamespace('ledger'), 'pg_namespace')")
+        if found != schema.head() or installed != schema.digest():
+            await schema.upgrade(url)
+
+
+async def _closed(pool: Pool) -> None:
+    try:
+        await asyncio.wait_for(pool.close(), timeout=5)
+    except TimeoutError:
+        pool.terminate()

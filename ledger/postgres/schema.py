@@ -1,0 +1,143 @@
+"""The schema's life: what revision a database has, and bringing it to this code's."""
+
+from __future__ import annotations
+
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from runfold.ledger.postgres.connections import sqlalchemy_url
+
+if TYPE_CHECKING:  # every command asks for the schema's name and digest, few migrate
+    from sqlalchemy import Connection
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+SCHEMA: Final = "ledger"
+
+OBJECTS: Final = (
+    "values/now",
+    "values/uuid7",
+    "values/uuid7_floor",
+    "views/archive",
+    "views/role_member",
+    "values/payload_hash",
+    "values/event_hash",
+    "compiled/legal",
+    "guards/transition_type",
+    "guards/command_content",
+    "guards/check_content",
+    "views/run",
+    "views/entry",
+    "compiled/rebuild_run_state",
+    "compiled/fold_events",
+    "compiled/drift_run_state",
+    "compiled/drift_events",
+    "views/state_at",
+    "views/history",
+    "views/read_run",
+    "compiled/fold_run_state",
+    "guards/refuse_change",
+    "guards/fold_kind_state",
+    "guards/triggers",
+    "partitions/attach_partition",
+    "partitions/make_partitions",
+    "operations/submit_keys",
+    "operations/submit",
+    "operations/kind_rooms",
+    "operations/claim",
+    "operations/heartbeat",
+    "guards/may_not_decide",
+    "operations/transition",
+    "operations/requeue",
+    "operations/cancel",
+    "operations/append",
+    "operations/commands",
+    "operations/refuse",
+    "operations/reap",
+    "operations/change_kind",
+    "guards/refuse_version",
+    "feed/feed_guard",
+    "feed/feed_passed",
+    "feed/feed_whole",
+    "feed/feed_now",
+    "feed/feed_cut",
+    "feed/feed_next",
+    "feed/feed_page",
+    "feed/feed_rebase",
+    "guards/grants",
+)
+"""The files of `ledger/sql`, in the order in which they can be installed."""
+
+
+def sql(name: str) -> str:
+    """Read one file of `ledger/sql`."""
+    return (files("runfold.ledger") / "sql" / f"{name}.sql").read_text()
+
+
+@cache
+def digest() -> str:
+    """Name the functions of this code: a comment on the schema says which ones a database has."""
+    return "functions sha256:" + sha256("".join(sql(name) for name in OBJECTS).encode()).hexdigest()
+
+
+@cache
+def revisions() -> tuple[str, ...]:
+    """Name this code's schema revisions, oldest first: the numbers that the migration files begin with."""
+    return tuple(sorted(path.name.split("_")[0] for path in (_migrations() / "versions").glob("[0-9]*_*.py")))
+
+
+def head() -> str:
+    """Name the schema revision that this code needs."""
+    return revisions()[-1]
+
+
+async def upgrade(url: str) -> None:
+    """Bring a database to this code's schema, in one transaction; every event stays.
+
+    Concurrent upgrades wait for each other.
+    """
+    from sqlalchemy.ext.asyncio import create_async_engine
+    from sqlalchemy.pool import NullPool
+
+    engine = create_async_engine(sqlalchemy_url(url), poolclass=NullPool)
+    try:
+        async with engine.begin() as connection:
+            await upgrade_on(connection)
+    finally:
+        await engine.dispose()
+
+
+async def upgrade_on(connection: AsyncConnection) -> None:
+    """Upgrade on an open SQLAlchemy connection, within its transaction."""
+    from sqlalchemy import text
+
+    await connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('ledger.upgrade', 0))"))
+    await connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+    await connection.run_sync(_migrate)
+
+
+def _migrate(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, head())
+
+
+def install(connection: Connection) -> None:
+    """Install every function, view, trigger and grant as this code has them, and the partitions ahead."""
+    script = (
+        "\n".join(sql(name) for name in OBJECTS)
+        + f"\nSELECT ledger.make_partitions();\nCOMMENT ON SCHEMA {SCHEMA} IS '{digest()}';"
+    )
+    # The driver's own call: it takes several statements, and leaves colons and percent signs alone.
+    connection.connection.dbapi_connection.run_async(lambda driver: driver.execute(script))  # type: ignore[union-attr]
+
+
+def _migrations() -> Path:
+    packaged = Path(str(files("runfold.ledger") / "_migrations"))
+    return packaged if packaged.is_dir() else packaged.resolve().parents[1] / "migrations"

@@ -1,0 +1,116 @@
+"""The feed: every event once, in an order that keeps each run's, however many transactions commit at the same time.
+
+A checkpoint is a moment: a snapshot of which transactions were visible. What comes next is whatever is visible now and was not
+then, in the order of positions (`ledger/sql/feed_next.sql`, `feed_page.sql`). Positions alone would lose events, because a
+transaction with lower ones may commit later; a snapshot cannot, and it waits for nobody.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from typing import Any, Final, Self
+
+from runfold.ledger.errors import InvalidValue
+from runfold.ledger.events import Event, from_row
+from runfold.ledger.postgres.connections import Connection, Pool, fetch
+
+PAGE: Final = "ledger.feed_page($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+"""A page of events, as a relation: of a checkpoint with a target, a limit and filters."""
+
+_NEXT: Final = "SELECT * FROM ledger.feed_next($1, $2, $3)"
+_NOW: Final = "SELECT * FROM ledger.feed_now()"
+_EVENTS: Final = f"""
+SELECT e.*, p.body FROM {PAGE} AS e
+LEFT JOIN LATERAL (
+  SELECT p.body FROM ledger.payload AS p
+  WHERE p.project_id = e.project_id AND p.run_id = e.run_id AND p.version = e.version OFFSET 0
+) AS p ON true
+ORDER BY e.position
+"""
+_NO_FACTS: Final = frozenset({"txid", "salt", "body"})
+_MOMENT = r"[0-9]+:[0-9]+:[0-9,]*@[0-9]+"
+_CHECKPOINT: Final = re.compile(rf"([0-9]+)/({_MOMENT})/({_MOMENT})?/([0-9]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """How far a reader has come: it has seen `moment`, and on the way to `target` every position up to `position`."""
+
+    generation: int = 1
+    moment: str = "1:1:@0"
+    target: str | None = None
+    position: int = 0
+
+    def __str__(self) -> str:
+        """Write the checkpoint as text, to be kept and given back."""
+        return f"{self.generation}/{self.moment}/{self.target or ''}/{self.position}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a checkpoint that was written as text; raise InvalidValue for what is none."""
+        match = _CHECKPOINT.fullmatch(text)
+        if match is None:
+            raise InvalidValue("checkpoint", text, "is none: give back what an earlier subscription gave")
+        return cls(int(match[1]), match[2], match[3], int(match[4]))
+
+    def after(self, rows: Sequence[Mapping[str, Any]], limit: int) -> Checkpoint:
+        """Give the checkpoint after a page that was asked for with this limit."""
+        return self.moved(rows[-1]["position"]) if len(rows) >= limit else self.arrived()
+
+    def moved(self, position: int) -> Checkpoint:
+        """Give the checkpoint further on the way to the target."""
+        return replace(self, position=position)
+
+    def arrived(self) -> Checkpoint:
+        """Give the checkpoint at the target."""
+        assert self.target is not None
+        return Checkpoint(self.generation, self.target)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which events to read; None everywhere means all."""
+
+    project_id: str | None = None
+    types: Sequence[str] | None = None
+    without: Sequence[str] | None = None
+    kinds: Sequence[str] | None = None
+    states: Sequence[str] | None = None
+
+
+async def now(source: Pool | Connection) -> Checkpoint:
+    """Give the checkpoint of this moment: what is visible now will not be read.
+
+    Raises FeedMoved or FeedOnStandby.
+    """
+    [row] = await fetch(source, _NOW)
+    return Checkpoint(row["generation"], row["moment"])
+
+
+async def towards(source: Pool | Connection, checkpoint: Checkpoint, limit: int) -> Checkpoint | None:
+    """Give the checkpoint with a target to read up to, less than `limit` events away if possible; None when nothing is new.
+
+    Raises FeedMoved, FeedOnStandby or FeedArchived.
+    """
+    if checkpoint.target is not None:
+        return checkpoint
+    rows = await fetch(source, _NEXT, checkpoint.generation, checkpoint.moment, limit - 1)
+    return Checkpoint(*rows[0].values()) if rows else None
+
+
+async def read(source: Pool | Connection, checkpoint: Checkpoint, limit: int, which: Filter) -> tuple[list[Event], Checkpoint]:
+    """Read the next page, at most `limit` events, on the way to the checkpoint's target; and the checkpoint after it."""
+    rows = await fetch(source, _EVENTS, *page_arguments(checkpoint, limit, which))
+    return [as_event(row) for row in rows], checkpoint.after(rows, limit)
+
+
+def page_arguments(checkpoint: Checkpoint, limit: int, which: Filter) -> tuple[Any, ...]:
+    """Give the parameters of `PAGE`."""
+    return (checkpoint.generation, checkpoint.moment, checkpoint.target, checkpoint.position, limit, *astuple(which))
+
+
+def as_event(row: Mapping[str, Any]) -> Event:
+    """Build the event of a row of table `event` with its payload's body."""
+    return from_row({name: fact for name, fact in row.items() if fact is not None and name not in _NO_FACTS}, row["body"])

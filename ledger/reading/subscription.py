@@ -1,0 +1,69 @@
+"""A subscription: the events of a project as an async iterator, from any point of the past and on with what is committed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+from runfold.ledger.events import Event
+from runfold.ledger.postgres.connections import Pool
+from runfold.ledger.reading import feed
+from runfold.ledger.reading.feed import Checkpoint, Filter
+
+PAGE: Final = 1_000
+SOONEST_SECONDS: Final = 0.01
+LATEST_SECONDS: Final = 0.25
+"""A reader that found nothing looks again after 10 ms, then after twice as long, up to this: see docs/decisions/0016."""
+
+
+class Pauses:
+    """How long a reader of the feed waits before it looks again: short after something was new, longer while nothing is."""
+
+    def __init__(self) -> None:
+        self._seconds = SOONEST_SECONDS
+
+    def restart(self) -> None:
+        """Something was new."""
+        self._seconds = SOONEST_SECONDS
+
+    async def pause(self) -> None:
+        """Wait, and longer the next time."""
+        await asyncio.sleep(self._seconds)
+        self._seconds = min(self._seconds * 2, LATEST_SECONDS)
+
+
+class Subscription:
+    """Gives every event once, each run's in order; made by `Ledger.subscribe`.
+
+    `checkpoint` is the place after the event that was given last: whoever keeps it goes on there, also in another
+    process. An event that was given and not finished with is not given again, unless its checkpoint was not kept.
+    """
+
+    def __init__(self, pool: Pool, checkpoint: Checkpoint | None, which: Filter, *, live: bool) -> None:
+        """Start nothing yet; without a checkpoint begin at the moment of the first reading."""
+        self._pool, self._checkpoint, self._which, self._live = pool, checkpoint, which, live
+
+    @property
+    def checkpoint(self) -> str | None:
+        """Where to go on, as a text to be kept; None before anything was read, if it begins at this moment."""
+        return None if self._checkpoint is None else str(self._checkpoint)
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        """Give the events; raises FeedMoved, FeedOnStandby or DatabaseUnavailable, and goes on when iterated again."""
+        if self._checkpoint is None:
+            self._checkpoint = await feed.now(self._pool)
+        pauses = Pauses()
+        while True:
+            towards = await feed.towards(self._pool, self._checkpoint, PAGE)
+            if towards is None:
+                if not self._live:
+                    return
+                await pauses.pause()
+                continue
+            pauses.restart()
+            events, after = await feed.read(self._pool, towards, PAGE, self._which)
+            for event in events:
+                self._checkpoint = towards.moved(event.position)
+                yield event
+            self._checkpoint = after

@@ -1,0 +1,140 @@
+"""Checking that the ledger tells the truth about itself: chain, payloads, gaps, and state and keys against the events.
+
+The hashes are computed here, by the Python definition: the check does not trust the database's own functions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+from runfold.ledger.archive import reading as archive
+from runfold.ledger.postgres.connections import FAILURES, Pool, translated
+from runfold.ledger.proof.chain import ChainCheck, Finding, forgotten_key
+
+MAX_FINDINGS: Final = 100
+_PAGE: Final = 5_000
+_FIRST: Final = UUID(int=0)
+_LAST: Final = UUID(int=2**128 - 1)
+
+_EVENTS: Final = (
+    "SELECT * FROM ledger.entry AS e WHERE e.project_id = $1 AND e.run_id BETWEEN $2 AND $3 ORDER BY e.run_id, e.version"
+)
+_COUNT: Final = "SELECT count(*) FROM ledger.event WHERE project_id = $1 AND run_id BETWEEN $2 AND $3"
+_ORPHANS: Final = (
+    "SELECT p.run_id, p.version FROM ledger.payload AS p WHERE p.project_id = $1 AND p.run_id BETWEEN $2 AND $3 "
+    "AND NOT EXISTS (SELECT FROM ledger.event AS e WHERE e.project_id = p.project_id AND e.run_id = p.run_id "
+    "AND e.version = p.version) "
+    "AND NOT EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND p.run_id >= a.first AND p.run_id < a.beyond) LIMIT $4"
+)
+_FORGOTTEN: Final = (
+    "SELECT e.run_id, e.version, e.key FROM ledger.event AS e "
+    "WHERE e.project_id = $1 AND e.run_id BETWEEN $2 AND $3 AND e.key IS NOT NULL "
+    "AND NOT EXISTS (SELECT FROM ledger.command AS c WHERE c.project_id = e.project_id AND c.key = e.key "
+    "AND c.run_id = e.run_id AND c.version = e.version) ORDER BY e.run_id, e.version LIMIT $4"
+)
+# Of a whole project only: by run there is no way into the table but all of it.
+_INVENTED: Final = (
+    "SELECT c.run_id, c.version, c.key FROM ledger.command AS c WHERE c.project_id = $1 "
+    "AND NOT EXISTS (SELECT FROM ledger.event AS e WHERE e.project_id = c.project_id AND e.run_id = c.run_id "
+    "AND e.version = c.version AND e.key = c.key) "
+    "AND NOT EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND c.run_id >= a.first AND c.run_id < a.beyond) "
+    "ORDER BY c.run_id, c.version LIMIT $2"
+)
+_DRIFT: Final = "SELECT * FROM ledger.drift_run_state($1, $2, $3) LIMIT $4"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was checked and what was found; `ok` when nothing was found wrong."""
+
+    runs: int
+    events: int
+    payloads: int
+    erased: int
+    findings: tuple[Finding, ...] = field(default=())
+    """At most 100, the first bad event first."""
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether every check passed."""
+        return not self.findings
+
+
+async def verify(
+    pool: Pool,
+    project_id: str,
+    run_id: UUID | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Check one run or a whole project, archived months too, in one snapshot; memory stays flat.
+
+    `progress` is told how many of how many events are done.
+    """
+    first, last = (_FIRST, _LAST) if run_id is None else (run_id, run_id)
+    try:
+        return await _verify(pool, project_id, first, last, progress)
+    except (*FAILURES, OSError) as error:
+        raise translated(error, (project_id,)) from error
+
+
+async def _verify(pool: Pool, project_id: str, first: UUID, last: UUID, progress: Callable[[int, int], None] | None) -> Report:
+    chain = ChainCheck()
+    async with (
+        pool.acquire() as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        # Before the snapshot: a month that is detached now is either read here or known to be archived, never neither.
+        await connection.execute("LOCK TABLE ledger.event IN ACCESS SHARE MODE")
+        archives = await archive.detached(connection, first, last)
+        total = await connection.fetchval(_COUNT, project_id, first, last) if progress else 0
+        async for row in connection.cursor(_EVENTS, project_id, first, last, prefetch=_PAGE):
+            chain.add(row)
+            if progress and chain.events % _PAGE == 0:
+                progress(chain.events, total)
+        found: list[Finding] = []
+        drifted: list[Mapping[str, Any]] = []
+        for month in archives:
+            wrong, differing = await archive.check(connection, month, project_id, first, last, chain=chain)
+            found, drifted = found + wrong, drifted + differing
+        chain.close()
+        orphans = await connection.fetch(_ORPHANS, project_id, first, last, MAX_FINDINGS)
+        forgotten = await connection.fetch(_FORGOTTEN, project_id, first, last, MAX_FINDINGS)
+        invented = [] if first == last else await connection.fetch(_INVENTED, project_id, MAX_FINDINGS)
+        drifted += await connection.fetch(_DRIFT, project_id, first, last, MAX_FINDINGS)
+    if progress:
+        progress(chain.events, total)
+    findings = [
+        *chain.findings,
+        *found,
+        *(_drift(row) for row in drifted),
+        *(Finding(row["run_id"], row["version"], "payload", "a payload that belongs to no event") for row in orphans),
+        *(forgotten_key(*row.values()) for row in forgotten),
+        *(_invented(*row.values()) for row in invented),
+    ]
+    return Report(chain.runs, chain.events, chain.payloads, chain.erased, tuple(findings[:MAX_FINDINGS]))
+
+
+def _invented(run_id: UUID, version: int, key: str) -> Finding:
+    return Finding(
+        run_id, version, "key", f"the idempotency key {key!r} belongs to no such event: its command would be refused"
+    )
+
+
+def _drift(row: Mapping[str, Any]) -> Finding:
+    if row["have"] is None or row["want"] is None:
+        problem = "run_state has no row" if row["have"] is None else "the run has no events"
+        return Finding(row["run_id"], None, "drift", problem)
+    found = differences(row["want"], row["have"])
+    shown = "; ".join(f"{name} is {have!r}, its events say {want!r}" for name, (want, have) in found.items())
+    return Finding(row["run_id"], None, "drift", f"run_state differs from the fold of the events: {shown}")
+
+
+def differences(want: str | None, have: str | None) -> dict[str, tuple[Any, Any]]:
+    """Give the columns in which two rows, as JSON objects, differ: what each holds there, None where a row is missing."""
+    wanted, held = (json.loads(text or "{}", parse_float=Decimal) for text in (want, have))
+    return {name: (wanted.get(name), held.get(name)) for name in {**wanted, **held} if wanted.get(name) != held.get(name)}

@@ -1,0 +1,120 @@
+"""A projection in the database: its table, its view and its checkpoint, made once and then held to the declaration."""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import asyncpg
+
+from runfold.ledger.errors import InvalidValue
+from runfold.ledger.postgres.connections import Pool
+from runfold.projections.declared.projection import Projection
+from runfold.projections.declared.statements import create_sql, required, view_sql
+from runfold.projections.errors import DeclaredTwice, OtherVersion, Redeclared, TableChanged
+
+SHIPPED: Final = tuple(f"projections.{name}" for name in ("counts", "attempts", "spending", "activity", "approvals"))
+"""The modules whose projections come with the ledger."""
+
+_LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('ledger.projection.' || $1, 0))"
+_FOUND: Final = "SELECT version, digest FROM ledger.projection WHERE name = $1"
+_START: Final = """
+INSERT INTO ledger.projection (name, version, digest, generation, snapshot, position) VALUES ($1, $2, $3, 1, '1:1:@0', 0)
+"""
+_SHAPE: Final = """
+SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull AS required,
+  coalesce(a.attnum = ANY (i.indkey::int2[]), false) AS key
+FROM pg_attribute AS a
+LEFT JOIN pg_index AS i ON i.indrelid = a.attrelid AND i.indisprimary
+WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
+"""
+_FULL_NAMES: Final = {"int": "integer", "timestamptz": "timestamp with time zone"}
+
+
+def declared(modules: Iterable[str] = ()) -> dict[str, Projection]:
+    """Give every projection that ships and those in the given modules, by name.
+
+    Raises InvalidValue for a module that cannot be imported or has none, DeclaredTwice for a name with two versions.
+    """
+    found: list[Projection] = []
+    for module in (*SHIPPED, *modules):
+        try:
+            values = vars(importlib.import_module(module)).values()
+        except ImportError as error:
+            raise InvalidValue("module of projections", module, f"cannot be imported: {error}") from error
+        own = [value for value in values if isinstance(value, Projection)]
+        if not own:
+            raise InvalidValue("module of projections", module, "declares no projection")
+        found += [one for one in own if not any(one is other for other in found)]
+    for name, times in Counter(one.name for one in found).items():
+        if times > 1:
+            raise DeclaredTwice(name, [one.version for one in found if one.name == name])
+    return {one.name: one for one in found}
+
+
+async def made(pool: Pool, projection: Projection) -> bool:
+    """Install the projection, as `install` does, over a connection of the pool."""
+    async with pool.acquire() as connection:
+        return await install(connection, projection)
+
+
+async def install(connection: Any, projection: Projection) -> bool:
+    """Make the projection's table and checkpoint, or check that what is there is what it declares; give whether it is new.
+
+    Raises OtherVersion, Redeclared or TableChanged.
+    """
+    async with connection.transaction():
+        await connection.execute(_LOCK, projection.name)
+        found = await connection.fetchrow(_FOUND, projection.name)
+        if found is None:
+            await _create(connection, projection)
+            return True
+        if found["version"] != projection.version:
+            raise OtherVersion(projection.name, projection.version, found["version"])
+        if found["digest"] != projection.digest():
+            raise Redeclared(projection.name, projection.version)
+        await check_table(connection, projection)
+        return False
+
+
+async def check_table(connection: asyncpg.Connection[Any], projection: Projection, table: str | None = None) -> None:
+    """Raise TableChanged unless the table has the columns, types and key that are declared."""
+    if projection.apply is not None:
+        return
+    name = table or projection.table
+    have = {row["name"]: row for row in await connection.fetch(_SHAPE, name)}
+    want = projection.column_types()
+    wrong = [f"column {column} is missing" for column in want if column not in have] if have else ["it is gone"]
+    wrong += [f"column {column} does not belong there" for column in have if column not in want]
+    for column, type_ in want.items():
+        if have and column in have:
+            wrong += _differences(column, have[column], type_, projection)
+    if wrong:
+        raise TableChanged(projection.name, name, wrong)
+
+
+def _differences(column: str, have: Any, type_: str, projection: Projection) -> Sequence[str]:
+    type_ = _FULL_NAMES.get(type_, type_)
+    checks = (
+        (have["type"] == type_, f"column {column} is {have['type']}, not {type_}"),
+        (have["required"] == (column in required(projection)), f"column {column} has another NOT NULL"),
+        (have["key"] == (column in projection.key), f"column {column} has another place in the primary key"),
+    )
+    return [said for fine, said in checks if not fine]
+
+
+async def publish(connection: asyncpg.Connection[Any], projection: Projection) -> None:
+    """Let readers read the table through its view, and whoever may run projections run this one, whoever made it."""
+    await connection.execute(view_sql(projection))
+    await connection.execute(f"GRANT SELECT ON {projection.table}, {projection.view} TO runfold_reader, runfold_worker")
+    await connection.execute(f"ALTER TABLE {projection.table} OWNER TO runfold_projector")
+    await connection.execute(f"ALTER VIEW {projection.view} OWNER TO runfold_projector")
+
+
+async def _create(connection: asyncpg.Connection[Any], projection: Projection) -> None:
+    if projection.apply is None:
+        await connection.execute(create_sql(projection))
+        await publish(connection, projection)
+    await connection.execute(_START, projection.name, projection.version, projection.digest())

@@ -1,0 +1,258 @@
+"""Rebuild of a declared projection: beside the live table, caught up, compared, and put in its place.
+
+    fill a shadow by ranges of runs, as of one moment -> take what came since -> hold the projection -> the last page
+    -> compare -> rename -> go on
+
+Why a table here and rows for `run_state`: docs/decisions/0017.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+
+import asyncpg
+
+from runfold.ledger.archive.lifecycle import attached
+from runfold.ledger.errors import BeforeFirstEvent, InvalidValue
+from runfold.ledger.postgres.connections import FAILURES, Pool, fetch, translated
+from runfold.ledger.reading import feed
+from runfold.ledger.reading.feed import Checkpoint
+from runfold.ledger.reading.past import check_project_instant
+from runfold.projections.declared.catch_up import BATCH, checkpoint_of, merge_page
+from runfold.projections.declared.installing import check_table, made, publish
+from runfold.projections.declared.projection import Projection
+from runfold.projections.declared.sources import texts
+from runfold.projections.declared.statements import create_sql, taken_sql
+from runfold.projections.errors import OtherVersion, Redeclared, TableChanged
+from runfold.projections.rebuild import EVENTS_A_RANGE, BadRun, Rebuild, Recipe, Standing, Told
+from runfold.projections.state.replay import LOCK_TIMEOUT, TRIES, LockNotHad
+
+SCHEMA: Final = "projection"
+_SHADOW: Final = "@shadow@"
+_VISIBLE: Final = """(e.position <= (
+      SELECT split_part(g.start, '@', 2)::bigint FROM ledger.feed_generation AS g
+      WHERE g.generation = split_part($4, '/', 1)::int)
+    OR pg_visible_in_snapshot(e.txid, split_part(split_part($4, '/', 2), '@', 1)::pg_snapshot))"""
+_FOUND: Final = "SELECT * FROM ledger.projection WHERE name = $1"
+_MOMENT: Final = "UPDATE ledger.rebuild SET moment = $2 WHERE rebuild_id = $1"
+_FINISHED: Final = "UPDATE ledger.rebuild SET finished_at = clock_timestamp() WHERE rebuild_id = $1"
+_REPLACED: Final = """
+UPDATE ledger.projection SET version = $2, digest = $3, generation = $4, snapshot = $5, target = NULL, position = 0,
+  moved_at = clock_timestamp(), failed_at = NULL, error = NULL, error_project_id = NULL, error_run_id = NULL,
+  error_version = NULL, error_position = NULL
+WHERE name = $1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Refolded:
+    """What a rebuild did: how much it folded, runs that cannot be folded, how many rows the live table had wrong."""
+
+    rebuild_id: int
+    resumed: bool
+    standing: Standing
+    bad: tuple[BadRun, ...]
+    wrong: int | None
+    """None when there was nothing to compare with: another version, a changed table, or a state as of then."""
+    kept_in: str | None
+    """The table as it was; with `until`, or when runs cannot be folded, the table that was built."""
+
+
+def recipe(projection: Projection, moment: Checkpoint, until: datetime | None = None) -> Recipe:
+    """Say how the projection's table is filled with the events that were visible at a moment."""
+    types = "" if projection.types is None else f" AND e.type IN ({texts(projection.types)})"
+    page = (
+        "SELECT e.* FROM ledger.event AS e WHERE e.run_id BETWEEN $1 AND $2\n"
+        f"  AND ($3::timestamptz IS NULL OR e.recorded_at <= $3) AND {_VISIBLE}{types}"
+    )
+    return Recipe(
+        projection.name,
+        _template(create_sql(projection, _SHADOW)),
+        _template(taken_sql(projection, page, _SHADOW)),
+        (until,),
+        until=until,
+        moment=str(moment),
+        schema=SCHEMA,
+    )
+
+
+def _template(sql: str) -> str:
+    return sql.replace("{", "{{").replace("}", "}}").replace(_SHADOW, "{shadow}")
+
+
+async def refold(
+    pool: Pool,
+    projection: Projection,
+    *,
+    connections: int = 2,
+    strict: bool = False,
+    told: Told | None = None,
+    events_a_range: int = EVENTS_A_RANGE,
+) -> Refolded:
+    """Fold every event again beside the live table and put the result in its place, while writers and readers go on.
+
+    Also how a newer version takes the place of an older one. A killed rebuild is resumed. When runs cannot be folded
+    nothing is put in place: mend the cause or skip their events, and run it again. The old table is kept until
+    `drop_old`. Raises InvalidValue for a function, OtherVersion, Redeclared, RebuildFailed, RebuildRunning, LockNotHad.
+    """
+    _check_folded(projection)
+    await _check_installed(pool, projection)
+    async with (
+        attached(pool),
+        Rebuild.begin(pool, recipe(projection, await feed.now(pool)), events_a_range=events_a_range) as rebuild,
+    ):
+        bad = tuple(await rebuild.fill(connections, strict=strict, told=told))
+        stood = await rebuild.standing()
+        if bad:
+            return Refolded(rebuild.rebuild_id, rebuild.resumed, stood, bad, None, rebuild.shadow)
+        checkpoint = await _catch_up(pool, rebuild, projection)
+        wrong = await _replace(pool, rebuild, projection, checkpoint)
+    return Refolded(rebuild.rebuild_id, rebuild.resumed, stood, (), wrong, f"{rebuild.shadow}_replaced")
+
+
+async def refold_until(
+    pool: Pool,
+    projection: Projection,
+    until: datetime,
+    *,
+    connections: int = 2,
+    strict: bool = False,
+    told: Told | None = None,
+    events_a_range: int = EVENTS_A_RANGE,
+) -> Refolded:
+    """Build the table as of an instant beside the live one; raises as `refold` does, FutureInstant or BeforeFirstEvent."""
+    _check_folded(projection)
+    await _check_instant(pool, until)
+    async with (
+        attached(pool),
+        Rebuild.begin(pool, recipe(projection, await feed.now(pool), until), events_a_range=events_a_range) as rebuild,
+    ):
+        bad = tuple(await rebuild.fill(connections, strict=strict, told=told))
+        stood = await rebuild.standing()
+        await rebuild.finish(keep=True)
+    return Refolded(rebuild.rebuild_id, rebuild.resumed, stood, bad, None, rebuild.shadow)
+
+
+def _check_folded(projection: Projection) -> None:
+    if projection.apply is not None:
+        raise InvalidValue("projection", projection.name, "applies a function, whose effects cannot be rebuilt here")
+
+
+async def _check_instant(pool: Pool, until: datetime) -> None:
+    early: BeforeFirstEvent | None = None
+    for row in await fetch(pool, "SELECT project_id FROM ledger.project ORDER BY project_id"):
+        try:
+            await check_project_instant(pool, row["project_id"], until)
+        except BeforeFirstEvent as error:
+            early = error
+        else:
+            return
+    if early is not None:
+        raise early
+
+
+async def _check_installed(pool: Pool, projection: Projection) -> None:
+    rows = await fetch(pool, _FOUND, projection.name)
+    if not rows:
+        await made(pool, projection)
+    elif rows[0]["version"] > projection.version:
+        raise OtherVersion(projection.name, projection.version, rows[0]["version"])
+    elif rows[0]["version"] == projection.version and rows[0]["digest"] != projection.digest():
+        raise Redeclared(projection.name, projection.version)
+
+
+async def _catch_up(pool: Pool, rebuild: Rebuild, projection: Projection) -> Checkpoint:
+    """Take to the shadow what came since its moment, a page a transaction; its checkpoint is kept with the rebuild."""
+    assert rebuild.moment is not None
+    checkpoint = Checkpoint.parse(rebuild.moment)
+    while True:
+        try:
+            async with pool.acquire() as connection, connection.transaction():
+                further = await _further(connection, rebuild, projection, checkpoint)
+        except (*FAILURES, OSError) as error:
+            raise translated(error) from error
+        if further is None:
+            return checkpoint
+        checkpoint = further
+
+
+async def _further(connection: Any, rebuild: Rebuild, projection: Projection, checkpoint: Checkpoint) -> Checkpoint | None:
+    towards = await feed.towards(connection, checkpoint, BATCH)
+    if towards is None:
+        return None
+    page = await merge_page(connection, projection, towards, BATCH, rebuild.shadow)
+    await connection.execute(_MOMENT, rebuild.rebuild_id, str(page.checkpoint))
+    return page.checkpoint
+
+
+async def _replace(pool: Pool, rebuild: Rebuild, projection: Projection, checkpoint: Checkpoint) -> int | None:
+    """Put the shadow in the place of the live table; the checkpoint's row is locked, so that nobody takes events meanwhile.
+
+    Locks: the row of `ledger.projection`, then both tables, the latter two seconds at most, in five tries.
+    """
+    for attempt in range(1, TRIES + 1):
+        try:
+            async with pool.acquire() as connection, connection.transaction():
+                return await _exchange(connection, rebuild, projection, checkpoint)
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+            await asyncio.sleep(0.1 * 2**attempt)
+        except (*FAILURES, OSError) as error:
+            raise translated(error) from error
+    raise LockNotHad(TRIES, 1)
+
+
+async def _exchange(connection: Any, rebuild: Rebuild, projection: Projection, checkpoint: Checkpoint) -> int | None:
+    await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+    row = await connection.fetchrow(f"{_FOUND} FOR UPDATE", projection.name)
+    here = await feed.now(connection)
+    await _bring(connection, projection, checkpoint, here, rebuild.shadow)
+    wrong = await _compare(connection, projection, row, here, rebuild.shadow)
+    await _rename(connection, projection, row["version"], rebuild.shadow)
+    await connection.execute(_REPLACED, projection.name, projection.version, projection.digest(), here.generation, here.moment)
+    await connection.execute(_FINISHED, rebuild.rebuild_id)
+    return wrong
+
+
+async def _bring(connection: Any, projection: Projection, checkpoint: Checkpoint, here: Checkpoint, table: str) -> None:
+    """Take to a table everything from its checkpoint up to this moment."""
+    while checkpoint.target is not None or checkpoint.generation != here.generation:
+        towards = await feed.towards(connection, checkpoint, BATCH)
+        assert towards is not None  # it is on the way, or a generation ended
+        checkpoint = (await merge_page(connection, projection, towards, BATCH, table)).checkpoint
+    checkpoint = replace(checkpoint, target=here.moment, position=0)
+    while checkpoint.target is not None:
+        checkpoint = (await merge_page(connection, projection, checkpoint, BATCH, table)).checkpoint
+
+
+async def _compare(connection: Any, projection: Projection, row: Any, here: Checkpoint, shadow: str) -> int | None:
+    """Count the rows that the live table has wrong, once it is as far as the shadow."""
+    if row["version"] != projection.version:
+        return None
+    try:
+        await check_table(connection, projection)
+    except TableChanged:
+        return None
+    live, key = projection.table, ", ".join(f'"{name}"' for name in projection.key)
+    try:
+        async with connection.transaction():
+            await _bring(connection, projection, checkpoint_of(row), here, live)
+    except asyncpg.PostgresError:  # it stopped at an event that is skipped or mended by now; its rows are behind
+        return None
+    return int(
+        await connection.fetchval(
+            f"SELECT count(*) FROM {live} AS stored FULL JOIN {shadow} AS rebuilt USING ({key}) "
+            "WHERE stored::record IS DISTINCT FROM rebuilt::record"
+        )
+    )
+
+
+async def _rename(connection: Any, projection: Projection, version: int, shadow: str) -> None:
+    name = shadow.partition(".")[2]
+    if version != projection.version:
+        await connection.execute(f"DROP VIEW IF EXISTS {projection.view}")
+    await connection.execute(f'ALTER TABLE IF EXISTS {replace(projection, version=version).table} RENAME TO "{name}_replaced"')
+    await connection.execute(f'ALTER TABLE {shadow} RENAME TO "{projection.name}_v{projection.version}"')
+    await publish(connection, projection)

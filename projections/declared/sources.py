@@ -1,0 +1,131 @@
+"""Where the values of a projection come from: what an event says, what its payload says, what came before it in its run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from runfold.ledger.content import check_encodable, check_int
+from runfold.ledger.errors import InvalidValue
+from runfold.ledger.postgres.tables import event as event_table
+
+TYPES: Final = (
+    "text", "int", "bigint", "numeric", "boolean", "uuid", "date", "timestamptz", "interval",
+)  # fmt: skip
+"""The types that a field of a payload can be read as."""
+
+_SQL_TYPES: Final = {"DATETIME": "timestamptz", "BLOB": "bytea", "CHAR(32)": "uuid", "ARRAY": "text[]", "INTEGER": "int"}
+COLUMNS: Final = {
+    column.name: _SQL_TYPES.get(str(column.type), str(column.type).lower().partition("(")[0]).replace("varchar", "text")
+    for column in event_table.columns
+    if column.name != "txid"
+}
+"""The columns of an event and their types."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A value that is found for each event: an SQL expression over the event `e`, and the type it has."""
+
+    sql: str
+    type: str
+    schema_versions: tuple[int, ...] | None = None
+    """The schema versions of the event in which it is found like this; None: in all."""
+
+
+def as_source(given: str | Source) -> Source:
+    """Give the source that a declaration names; raise InvalidValue for what is no column of an event."""
+    if isinstance(given, Source):
+        return given
+    if given not in COLUMNS:
+        raise InvalidValue("source", given, f"is no column of an event; these are: {', '.join(COLUMNS)}")
+    return Source(f"e.{given}", COLUMNS[given])
+
+
+def field(path: str, type: str = "text", *, schema_versions: Iterable[int] = (1,)) -> Source:  # noqa: A002  its own word
+    """Read a field of the event's payload: `usage.tokens` is the field `tokens` of the object `usage`.
+
+    `type` is one of `TYPES`. It is null where the payload lacks it, and after the payload was erased. An event of
+    another schema version than those given stops the projection: its fields may mean something else.
+    """
+    if type not in TYPES:
+        raise InvalidValue("type of a field", type, f"must be one of {', '.join(TYPES)}")
+    check_encodable("path of a field", path)
+    if not path or not all(path.split(".")):
+        raise InvalidValue("path of a field", path, "must be names joined by dots, such as 'usage.tokens'")
+    steps = ", ".join(text(step) for step in path.split("."))
+    versions = tuple(sorted(check_int("schema version", version, least=1) for version in schema_versions))
+    return Source(
+        f"(SELECT p.body #>> ARRAY[{steps}] FROM ledger.payload AS p "
+        "WHERE p.project_id = e.project_id AND p.run_id = e.run_id AND p.version = e.version)"
+        f"::{type}",
+        type,
+        versions,
+    )
+
+
+def of_run(column: str) -> Source:
+    """Read a column of the run's first event, `run.submitted`: its kind, its tags, when it was submitted."""
+    source = as_source(column)
+    return Source(
+        f"(SELECT f.{column} FROM ledger.event AS f "
+        "WHERE f.project_id = e.project_id AND f.run_id = e.run_id AND f.version = 1)",
+        source.type,
+    )
+
+
+def earlier(column: str, on: Iterable[str] | None = None, *, inclusive: bool = False) -> Source:
+    """Read a column of the run's newest earlier event: of one that has a value there, or of these types, null included.
+
+    `inclusive`: the event itself counts as well, if it is of these types.
+    """
+    source = as_source(column)
+    which = f"f.{column} IS NOT NULL" if on is None else f"f.type IN ({texts(on)})"
+    return Source(
+        f"(SELECT f.{column} FROM ledger.event AS f WHERE f.project_id = e.project_id AND f.run_id = e.run_id "
+        f"AND f.version <{'=' if inclusive else ''} e.version AND {which} ORDER BY f.version DESC LIMIT 1)",
+        source.type,
+    )
+
+
+def since(on: Iterable[str]) -> Source:
+    """Measure the time since the run's newest earlier event of these types."""
+    return Source(f"(e.recorded_at - {earlier('recorded_at', on).sql})", "interval")
+
+
+def of_lease(column: str) -> Source:
+    """Read a column of the `lease.acquired` under which the event happened; null when nobody held the run then."""
+    source = as_source(column)
+    run = "f.project_id = e.project_id AND f.run_id = e.run_id"
+    token = (
+        "CASE WHEN e.token IS NOT NULL THEN e.token "
+        f"WHEN {earlier('state').sql} IS DISTINCT FROM 'pending' THEN {earlier('token').sql} END"
+    )
+    return Source(f"(SELECT f.{column} FROM ledger.event AS f WHERE {run} AND f.version = {token})", source.type)
+
+
+def day(column: str = "recorded_at") -> Source:
+    """Give the day, in UTC, of a time that the event names."""
+    if as_source(column).type != "timestamptz":
+        raise InvalidValue("source", column, "is no time, so it has no day")
+    return Source(f"(e.{column} AT TIME ZONE 'UTC')::date", "date")
+
+
+def either(*given: str | Source) -> Source:
+    """Take the first of these that is not null; raise InvalidValue unless they are of one type."""
+    sources = [as_source(one) for one in given]
+    if len({source.type for source in sources}) != 1:
+        raise InvalidValue("sources", [source.type for source in sources], "must be one or more of one type")
+    versions = next((source.schema_versions for source in sources if source.schema_versions), None)
+    return Source(f"coalesce({', '.join(source.sql for source in sources)})", sources[0].type, versions)
+
+
+def text(value: str) -> str:
+    """Write a text as an SQL literal."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def texts(values: Iterable[str]) -> str:
+    """Write texts as SQL literals, sorted and joined by commas."""
+    return ", ".join(text(value) for value in sorted(values))

@@ -1,0 +1,175 @@
+"""Compiles a projection to SQL: its table, the fold of any events into rows, and the merge of such rows into the table.
+
+    events -> facts -> rows -> table
+
+`facts` evaluates every source once for each event that counts; `rows` folds the facts of each key; the merge adds the rows
+to those that are there. Folding is associative, and what is newest is told by position: batches, ranges of runs and whole
+histories may be folded apart and merged in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from runfold.ledger.events import CATALOGUE
+from runfold.ledger.lifecycle import RESERVED
+from runfold.projections.algebra.operation import Fold
+from runfold.projections.declared.projection import Projection, column_type, ordered
+from runfold.projections.declared.sources import Source, as_source, text, texts
+
+_FOLDED: Final = {
+    "count": "count({value})",
+    "sum": "coalesce(sum({value}), '0')",
+    "max": "max({value})",
+    "min": "min({value})",
+    "once": "(array_agg({value}) FILTER (WHERE {value} IS NOT NULL))[1]",
+    "last": "(array_agg({value} ORDER BY {at} DESC) FILTER (WHERE {value} IS NOT NULL))[1]",
+    "first": "(array_agg({value} ORDER BY {at}) FILTER (WHERE {value} IS NOT NULL))[1]",
+    "assign": "(array_agg({value} ORDER BY {at} DESC) FILTER (WHERE {at} IS NOT NULL))[1]",
+}
+_POSITION: Final = {
+    "last": "max({at}) FILTER (WHERE {value} IS NOT NULL)",
+    "first": "min({at}) FILTER (WHERE {value} IS NOT NULL)",
+    "assign": "max({at})",
+}
+_MERGED: Final = {
+    "count": "t.{name} + excluded.{name}",
+    "sum": "t.{name} + excluded.{name}",
+    "max": "greatest(t.{name}, excluded.{name})",
+    "min": "least(t.{name}, excluded.{name})",
+    "once": "coalesce(t.{name}, excluded.{name})",
+    "last": "CASE WHEN excluded.{at} > coalesce(t.{at}, 0) THEN excluded.{name} ELSE t.{name} END",
+    "assign": "CASE WHEN excluded.{at} > coalesce(t.{at}, 0) THEN excluded.{name} ELSE t.{name} END",
+    "first": "CASE WHEN excluded.{at} < coalesce(t.{at}, excluded.{at} + 1) THEN excluded.{name} ELSE t.{name} END",
+}
+
+
+def create_sql(projection: Projection, table: str | None = None) -> str:
+    """Create the projection's table, or one like it under another name."""
+    columns = ",\n  ".join(
+        f'"{name}" {type_}{" NOT NULL" if name in required(projection) else ""}'
+        for name, type_ in projection.column_types().items()
+    )
+    return f"CREATE TABLE {table or projection.table} (\n  {columns},\n  PRIMARY KEY ({_names(projection.key)})\n)"
+
+
+def view_sql(projection: Projection) -> str:
+    """Create the view under which the current version is read: the key, the columns and what is derived from them."""
+    names = _names({**projection.key, **projection.columns})
+    derived = "".join(f', ({sql}) AS "{name}"' for name, sql in projection.derived.items())
+    return (
+        f"CREATE OR REPLACE VIEW {projection.view} WITH (security_invoker = true) AS "
+        f"SELECT {names}{derived} FROM {projection.table}"
+    )
+
+
+def known_sql(event: str) -> str:
+    """Say whether this code knows the event's type and schema version; types of users are theirs to know."""
+    versions: dict[int, list[str]] = {}
+    for type_, model in CATALOGUE.items():
+        if type_.split(".", 1)[0] in RESERVED:
+            versions.setdefault(model.SCHEMA_VERSION, []).append(type_)
+    known = " ".join(f"WHEN {event}.type IN ({texts(types)}) THEN {version}" for version, types in versions.items())
+    own = f"split_part({event}.type, '.', 1) IN ({texts(RESERVED)})"
+    return f"{event}.schema_version <= CASE {known} WHEN {own} THEN 0 ELSE 2147483647 END"
+
+
+def rows_sql(projection: Projection, events: str) -> str:
+    """Fold events into rows of the table; `events` is a relation, or a subquery, with the columns of `ledger.event`."""
+    groups: dict[str, dict[str, Fold]] = {}
+    for name, fold in projection.columns.items():
+        groups.setdefault(_key_sql(projection, fold), {})[name] = fold
+    facts = "\n  UNION ALL\n  ".join(_facts_sql(projection, key, counted, events) for key, counted in groups.items())
+    folded = []
+    for name, fold in projection.columns.items():
+        parts = {"value": f'f."{name}"', "at": f'f."{ordered(name)}"'}
+        folded.append(f'{_FOLDED[fold.operation].format(**parts)}::{column_type(fold)} AS "{name}"')
+        if fold.operation in _POSITION:
+            folded.append(f'{_POSITION[fold.operation].format(**parts)} AS "{ordered(name)}"')
+    key = ", ".join(f'f."{name}"' for name in projection.key)
+    whole = " AND ".join(f'f."{name}" IS NOT NULL' for name in projection.key)
+    rows = ",\n  ".join(folded)
+    return f"SELECT {key},\n  {rows}\nFROM (\n  {facts}\n) AS f\nWHERE {whole}\nGROUP BY {key}"
+
+
+def merge_sql(projection: Projection, rows: str, table: str | None = None) -> str:
+    """Merge folded rows, a SELECT as `rows_sql` gives it, into the table or into one like it."""
+    names, key = _names(projection.column_types()), _names(projection.key)
+    sets = []
+    for name, fold in projection.columns.items():
+        sets.append(f'"{name}" = ' + _MERGED[fold.operation].format(name=f'"{name}"', at=f'"{ordered(name)}"'))
+        if fold.operation in _POSITION:
+            extreme = "least" if fold.operation == "first" else "greatest"
+            sets.append(f'"{ordered(name)}" = {extreme}(t."{ordered(name)}", excluded."{ordered(name)}")')
+    changes = ",\n  ".join(sets)
+    return (
+        f"INSERT INTO {table or projection.table} AS t ({names})\nSELECT {names} FROM (\n{rows}\n) AS r\n"
+        f"ORDER BY {key}\nON CONFLICT ({key}) DO UPDATE SET\n  {changes}"
+    )
+
+
+def taken_sql(projection: Projection, page: str, table: str) -> str:
+    """Take a page of events, a SELECT of them, into the table; give how many events and rows it has, and its last position.
+
+    Events that were told to be skipped are left out; one that this code does not know raises.
+    """
+    skipped = f"s.name = {text(projection.name)} AND s.version = {projection.version} AND s.position = p.position"
+    refused = "ledger.refuse_version(p.type, p.schema_version)::boolean"
+    return (
+        f"WITH page AS MATERIALIZED (\n{page}\n), taken AS MATERIALIZED (\n"
+        f"  SELECT p.* FROM page AS p WHERE NOT EXISTS (SELECT FROM ledger.projection_skip AS s WHERE {skipped})\n"
+        f"    AND CASE WHEN {known_sql('p')} THEN true ELSE {refused} END\n"
+        f"), merged AS (\n{merge_sql(projection, rows_sql(projection, 'taken'), table)}\nRETURNING 1)\n"
+        "SELECT count(*) AS events, max(p.position) AS position, (SELECT count(*) FROM merged) AS rows FROM page AS p"
+    )
+
+
+def required(projection: Projection) -> frozenset[str]:
+    """Name the columns that are never null."""
+    return frozenset(projection.key) | {name for name, fold in projection.columns.items() if fold.default != "NULL"}
+
+
+def _facts_sql(projection: Projection, key: str, counted: Mapping[str, Fold], events: str) -> str:
+    """Select what each event says to the columns that count it under this key; the others say nothing."""
+    said = [key]
+    for name, fold in projection.columns.items():
+        type_, when = as_source(fold.source).type, _when(fold)
+        value = "1" if fold.operation == "count" else _value(fold.source)
+        if name not in counted:
+            value = f"NULL::{type_}"
+        elif when:
+            value = f"CASE WHEN {when} THEN {value} END"
+        said.append(f'{value} AS "{name}"')
+        if fold.operation in _POSITION:
+            at = "NULL::bigint" if name not in counted else f"CASE WHEN {when} THEN e.position END" if when else "e.position"
+            said.append(f'{at} AS "{ordered(name)}"')
+    conditions = sorted({_when(fold) for fold in counted.values()})
+    which = f" WHERE {' OR '.join(conditions)}" if all(conditions) else ""
+    # OFFSET 0: the sources are evaluated once, whatever is done with their values.
+    return f"(SELECT {', '.join(said)} FROM {events} AS e{which} OFFSET 0)"
+
+
+def _key_sql(projection: Projection, fold: Fold) -> str:
+    key = {**projection.key, **(fold.at or {})}
+    return ", ".join(f'{_value(source)} AS "{name}"' for name, source in key.items())
+
+
+def _value(given: str | Source) -> str:
+    source = as_source(given)
+    if source.schema_versions is None:
+        return source.sql
+    known = ", ".join(map(str, source.schema_versions))
+    refused = f"ledger.refuse_version(e.type, e.schema_version)::{source.type}"
+    return f"CASE WHEN e.schema_version IN ({known}) THEN {source.sql} ELSE {refused} END"
+
+
+def _when(fold: Fold) -> str:
+    conditions = [] if fold.on is None else [f"e.type IN ({texts(fold.on)})"]
+    conditions += [f"e.{fold.present} IS NOT NULL"] if fold.present else []
+    conditions += [f"e.{fold.absent} IS NULL"] if fold.absent else []
+    return " AND ".join(conditions)
+
+
+def _names(columns: Mapping[str, object]) -> str:
+    return ", ".join(f'"{name}"' for name in columns)

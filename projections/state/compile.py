@@ -1,0 +1,226 @@
+"""Compiles the declarations in Python into the SQL that is installed: `python -m runfold.projections.state.compile [--check]`.
+
+The results lie in `ledger/sql/compiled/`, so that the ledger needs nothing from the projections when it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from runfold.ledger.lifecycle import FIRST, MOVES, OPEN, RESERVED, State
+from runfold.projections.algebra.operation import Fold, aggregate_sql, condition_sql, step_sql
+from runfold.projections.state import run_state
+
+_HEADER: Final = "-- Compiled from {source} by `make sql`; do not edit.\n"
+
+# Statistics must never change these plans: on an empty, freshly analysed table a hash or nested-loop join with
+# run_state outside costs a factor of 60, and a generic plan outlives the moment it was made in.
+PINNED: Final = """SET plan_cache_mode = force_generic_plan
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET enable_memoize = off
+SET jit = off"""
+
+_HELD: Final = "SELECT r FROM ledger.run_state AS r WHERE r.project_id = p_project AND r.run_id BETWEEN p_from AND p_to"
+
+
+def compiled() -> dict[str, str]:
+    """Give every compiled SQL file: name without suffix, and text."""
+    return {
+        "legal": _HEADER.format(source="ledger/lifecycle.py") + legal_sql(),
+        "fold_run_state": _HEADER.format(source="projections/state/run_state.py") + trigger_sql(run_state.COLUMNS),
+        "rebuild_run_state": _HEADER.format(source="projections/state/run_state.py") + rebuild_sql(run_state.COLUMNS),
+        "fold_events": _HEADER.format(source="projections/state/run_state.py") + fold_sql(run_state.COLUMNS),
+        "drift_run_state": _HEADER.format(source="projections/state/run_state.py") + drift_sql(),
+        "drift_events": _HEADER.format(source="projections/state/run_state.py") + drift_events_sql(),
+    }
+
+
+def legal_sql() -> str:
+    """Compile the state machine: may an event of this type take a run from one state to another (null: no change).
+
+    One membership test, because the expression is set up anew by every statement that contains it.
+    """
+    moves = sorted(f"{type_}:{source}:{target or ''}" for type_, pairs in MOVES.items() for source, target in pairs)
+    listed = ",\n".join(f"    {_text(move)}" for move in moves)
+    return f"""CREATE OR REPLACE FUNCTION ledger.legal(p_type text, p_from text, p_to text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+  SELECT (p_type || ':' || p_from || ':' || coalesce(p_to, '')) = ANY (ARRAY[
+{listed}
+  ])
+  OR (p_to IS NULL AND split_part(p_type, '.', 1) <> ALL (ARRAY[{_texts(RESERVED)}]) AND p_from = ANY (ARRAY[{_texts(OPEN)}]))
+$$;
+"""
+
+
+def trigger_sql(columns: Mapping[str, Fold]) -> str:
+    """Compile the inline fold: the statement trigger on `event`."""
+    names = ", ".join((*run_state.KEY, *columns))
+    start = ",\n    ".join(step_sql(column, column.default, "e") for column in columns.values())
+    later = {name: _without_first(column) for name, column in columns.items()}
+    changing = {name: column for name, column in later.items() if column.on != frozenset()}
+    sets = sorted({column.on for column in changing.values() if column.on is not None}, key=sorted)
+    flags = {on: f"e.on_{number}" for number, on in enumerate(sets, 1)}
+    sources = ", ".join(
+        f"n.{name}" for name in sorted({"version", "type", "state", *(str(c.source) for c in changing.values())})
+    )
+    marks = ",\n      ".join(f"{condition_sql(on, 'n')} AS {flags[on][2:]}" for on in sets)
+    steps = ",\n    ".join(f"{name} = {step_sql(column, f's.{name}', 'e', flags)}" for name, column in changing.items())
+    return f"""-- Folds the events of one INSERT into run_state and refuses what the state machine forbids. Every event is
+-- folded exactly once or the statement fails: an event that is in the table is a legal event that has been folded.
+-- Locks: the run_state rows of the events; the operations hold them already, taken in run_id order.
+CREATE OR REPLACE FUNCTION ledger.fold_run_state() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+{PINNED}
+AS $$
+DECLARE
+  wanted bigint;
+  starts bigint;
+  folded bigint := 0;
+  updated bigint := 0;
+BEGIN
+  SELECT count(*), count(*) FILTER (WHERE version = 1) INTO wanted, starts FROM new_events;
+  IF starts > 0 THEN
+  INSERT INTO ledger.run_state ({names})
+  SELECT e.project_id, e.run_id,
+    {start}
+  FROM new_events AS e
+  WHERE e.version = 1 AND e.type = {_text(FIRST)} AND e.state = {_text(State.PENDING)};
+  GET DIAGNOSTICS folded = ROW_COUNT;
+  END IF;
+  IF wanted > starts THEN
+  -- The target row is found by a correlated lookup and updated by tuple id: no join order is left to choose.
+  -- Which columns a type changes is found once for each event (on_1 ...), not once for each column.
+  UPDATE ledger.run_state AS s SET
+    {steps}
+  FROM (
+    SELECT {sources}, k.tid,
+      {marks}
+    FROM new_events AS n
+    CROSS JOIN LATERAL (
+      SELECT r.ctid AS tid FROM ledger.run_state AS r
+      WHERE r.project_id = n.project_id AND r.run_id = n.run_id OFFSET 0
+    ) AS k
+    WHERE n.version > 1 OFFSET 0
+  ) AS e
+  WHERE s.ctid = e.tid AND s.version = e.version - 1 AND ledger.legal(e.type, s.state, e.state);
+  GET DIAGNOSTICS updated = ROW_COUNT;
+  END IF;
+  IF folded + updated <> wanted THEN
+    RAISE EXCEPTION 'only % of % events are legal next events of their runs; nothing was appended', folded + updated, wanted
+      USING ERRCODE = 'RF001', HINT = 'Append through the functions of schema ledger, which lock and check the run first.';
+  END IF;
+  RETURN NULL;
+END $$;
+"""
+
+
+def _without_first(column: Fold) -> Fold:
+    """Give the column as the events after the first fold it: two conditions that differ only there become one."""
+    return column if column.on is None else replace(column, on=column.on - {FIRST})
+
+
+def rebuild_sql(columns: Mapping[str, Fold]) -> str:
+    """Compile the set-based fold: whole histories, or what was recorded up to a version or an instant."""
+    return f"""-- Folds histories of a range of runs, or their events up to a version or an instant, into rows of run_state.
+CREATE OR REPLACE FUNCTION ledger.rebuild_run_state(
+  p_project text, p_from uuid, p_to uuid, p_version int DEFAULT NULL, p_time timestamptz DEFAULT NULL
+) RETURNS SETOF ledger.run_state
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+  SELECT e.project_id, e.run_id,
+    {_aggregates(columns)}
+  FROM ledger.event AS e
+  WHERE e.project_id = p_project AND e.run_id BETWEEN p_from AND p_to
+    AND (p_version IS NULL OR e.version <= p_version)
+    AND (p_time IS NULL OR e.recorded_at <= p_time)
+  GROUP BY e.project_id, e.run_id
+$$;
+"""
+
+
+def fold_sql(columns: Mapping[str, Fold]) -> str:
+    """Compile the set-based fold of events that are handed over."""
+    return f"""-- Folds events that are handed over, as a JSON list of rows of table `event`, into rows of run_state.
+CREATE OR REPLACE FUNCTION ledger.fold_events(p_events json) RETURNS SETOF ledger.run_state
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+  SELECT e.project_id, e.run_id,
+    {_aggregates(columns)}
+  FROM json_populate_recordset(NULL::ledger.event, p_events) AS e
+  GROUP BY e.project_id, e.run_id
+$$;
+"""
+
+
+def _aggregates(columns: Mapping[str, Fold]) -> str:
+    return ",\n    ".join(f"{_cast(column, aggregate_sql(column, 'e'))} AS {name}" for name, column in columns.items())
+
+
+def drift_sql() -> str:
+    """Compile the comparison of the inline projection with the fold of the events, in one snapshot."""
+    return f"""-- Compares run_state with the fold of the events, in one statement and so one snapshot; no row means no drift.
+-- Runs whose events are archived are left out: ledger.drift_events compares those.
+CREATE OR REPLACE FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid)
+RETURNS TABLE (run_id uuid, have jsonb, want jsonb)
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+  SELECT coalesce((h.r).run_id, (w.r).run_id), to_jsonb(h.r), to_jsonb(w.r)
+  FROM ({_HELD}
+    AND NOT EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND r.run_id >= a.first AND r.run_id < a.beyond)) AS h
+  FULL JOIN (SELECT r FROM ledger.rebuild_run_state(p_project, p_from, p_to) AS r) AS w ON (h.r).run_id = (w.r).run_id
+  WHERE h.r IS DISTINCT FROM w.r
+$$;
+"""
+
+
+def drift_events_sql() -> str:
+    """Compile the comparison of the inline projection with the fold of events that are handed over."""
+    return f"""-- Compares run_state with the fold of events that are handed over, all of these runs; no row means no drift.
+CREATE OR REPLACE FUNCTION ledger.drift_events(p_project text, p_from uuid, p_to uuid, p_events json)
+RETURNS TABLE (run_id uuid, have jsonb, want jsonb)
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+  SELECT coalesce((h.r).run_id, (w.r).run_id), to_jsonb(h.r), to_jsonb(w.r)
+  FROM ({_HELD}) AS h
+  FULL JOIN (SELECT r FROM ledger.fold_events(p_events) AS r) AS w ON (h.r).run_id = (w.r).run_id
+  WHERE h.r IS DISTINCT FROM w.r
+$$;
+"""
+
+
+def _cast(column: Fold, compiled: str) -> str:
+    return f"({compiled})::int" if (column.operation, column.source) == ("sum", "step_count") else compiled
+
+
+def _text(value: str) -> str:
+    return f"'{value}'"
+
+
+def _texts(values: frozenset[State] | set[State] | frozenset[str]) -> str:
+    return ", ".join(_text(value) for value in sorted(values))
+
+
+def main() -> int:
+    """Write the compiled files, or with --check say which are out of date."""
+    folder = Path(str(files("runfold.ledger") / "sql" / "compiled"))
+    stale = [name for name, text in compiled().items() if not (f := folder / f"{name}.sql").exists() or f.read_text() != text]
+    if "--check" in sys.argv:
+        for name in stale:
+            sys.stderr.write(f"ledger/sql/compiled/{name}.sql is out of date: run `make sql`\n")
+        return 1 if stale else 0
+    for name in stale:
+        (folder / f"{name}.sql").write_text(compiled()[name])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

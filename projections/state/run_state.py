@@ -1,0 +1,57 @@
+"""The inline projection: the current state of every run, folded by the statement that appends the events."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from runfold.projections.algebra.operation import Fold, assign, first, greatest, last, once, total
+
+SUBMITTED: Final = {"run.submitted"}
+ENDED: Final = {
+    "run.completed",
+    "run.failed",
+    "run.cancelled",
+    "run.timed_out",
+    "approval.rejected",
+    "approval.expired",
+}
+REQUEUED: Final = {"lease.released", "lease.expired", "run.retried"}
+WAITED: Final = {"tool.requested", "tool.completed", "tool.failed", "approval.requested", "approval.granted"}
+LEASED: Final = {"lease.acquired"} | WAITED | REQUEUED | ENDED
+"""Every type that restates the lease as it is after the event."""
+OUTCOME: Final = ENDED | {"lease.expired", "run.retried"}
+"""Every type that says how an attempt or the run ended."""
+
+TABLE: Final = "run_state"
+KEY: Final = ("project_id", "run_id")
+
+COLUMNS: Final[dict[str, Fold]] = {
+    "version": greatest("version"),
+    "hash": last("hash"),
+    "kind": once("kind", SUBMITTED),
+    "state": last("state"),
+    "priority": once("priority", SUBMITTED),
+    "attempt_count": last("attempt", {"lease.acquired", "lease.released"}, default="0", start=0),
+    "max_attempts": once("max_attempts", SUBMITTED),
+    "worker_id": assign("worker_id", LEASED),
+    "token": assign("token", LEASED),
+    "lease_until": assign("lease_until", LEASED | {"lease.heartbeat"}),
+    "heartbeat_at": last("recorded_at", {"lease.acquired", "lease.heartbeat"}),
+    "available_at": assign("available_at", LEASED | SUBMITTED),
+    "started_at": first("recorded_at", {"lease.acquired"}),
+    "completed_at": last("recorded_at", ENDED),
+    "created_at": once("recorded_at", SUBMITTED),
+    "updated_at": last("recorded_at"),
+    "deadline": once("deadline", SUBMITTED),
+    "wait_until": assign("wait_until", LEASED),
+    "wait_outcome": assign("wait_outcome", LEASED),
+    "cancel_requested_at": first("recorded_at", {"cancel.requested"}),
+    "cost_usd": total("cost_usd"),
+    "step_count": total("step_count"),
+    "error_code": assign("error_code", OUTCOME),
+    "outcome_version": last("version", OUTCOME),
+    "output_sha256": assign("output_sha256", ENDED),
+    "tags": once("tags", SUBMITTED),
+    "key": once("key", SUBMITTED),
+}
+"""Every column of `run_state` besides its key: how it is folded from the run's events."""

@@ -1,0 +1,1 @@
+"""The run ledger on PostgreSQL: what a program imports."""

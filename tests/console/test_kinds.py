@@ -1,0 +1,39 @@
+"""`runfold kinds`: what a person sees of pauses and limits."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from runfold.console.cli.main import main
+from tests.conftest import PROJECT
+
+
+def test_a_kind_is_paused_limited_resumed_and_all_of_it_told(database: str, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--url", database, "--project", PROJECT]
+
+    assert main(["kinds", "pause", "parse", "--actor", "ann", "--reason", "broken", *where]) == 0
+    assert main(["kinds", "limit", "parse", "5", "--actor", "ann", *where]) == 0
+    assert main(["kinds", "resume", "parse", "--actor", "bob", *where]) == 0
+    assert main(["kinds", "list", *where]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert main(["kinds", "history", "parse", "--json", *where]) == 0
+    history = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert main(["kinds", "limit", "parse", "--json", *where]) == 0
+    unlimited = json.loads(capsys.readouterr().out)
+
+    assert said == ["parse: paused", "parse: paused, at most 5", "parse: open, at most 5", "parse: open, at most 5, 0 held"]
+    assert [(event["type"], event["actor"], event["reason"], event["max_running"]) for event in history] == [
+        ("kind.paused", "ann", "broken", None),
+        ("kind.limited", "ann", None, 5),
+        ("kind.resumed", "bob", None, None),
+    ]
+    assert unlimited["max_running"] is None
+
+
+def test_a_limit_of_nothing_is_refused_in_words(database: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["kinds", "limit", "parse", "0", "--url", database, "--project", PROJECT])
+
+    assert code != 0
+    assert "max_running 0: must be 1 to" in capsys.readouterr().err

@@ -1,0 +1,377 @@
+"""The command line as a process of its own: streams, signals, terminals, start-up, and the built-in database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+from uuid import UUID
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from runfold.console.cli.kit import exits
+from runfold.ledger import Ledger, State
+from tests.conftest import PROJECT
+from tests.support.runs import abandoned, claimed
+from tests.support.waiting import until
+
+T = TypeVar("T")
+PROGRAM = (sys.executable, "-m", "runfold.console.cli.main")
+SECONDS = 60
+
+
+def environment(url: str | None, **more: str) -> dict[str, str]:
+    """Give the program's environment: the database by RUNFOLD_URL, nothing of the developer's."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RUNFOLD_")}
+    kept.pop("PYTHONUNBUFFERED", None)
+    kept |= {"RUNFOLD_PROJECT": PROJECT} | ({"RUNFOLD_URL": url} if url else {})
+    return kept | {"TERM": "xterm", "PYTHONWARNINGS": "error"} | more
+
+
+def run(url: str | None, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run the program to its end."""
+    return subprocess.run(
+        [*PROGRAM, *words],
+        env=environment(url, **more),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+@contextmanager
+def started(url: str, *words: str, **more: str) -> Iterator[subprocess.Popen[str]]:
+    """Start the program; at the end it must be gone."""
+    with subprocess.Popen(
+        [*PROGRAM, *words],
+        env=environment(url, **more),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def given(url: str, prepare: Callable[[Ledger], Awaitable[T]]) -> T:
+    """Bring the ledger to where a test needs it."""
+
+    async def prepared() -> T:
+        async with Ledger.open(url, PROJECT) as ledger:
+            return await prepare(ledger)
+
+    return asyncio.run(prepared())
+
+
+def test_data_goes_to_stdout_and_talk_to_stderr(database: str) -> None:
+    submitted = run(database, "submit", "parse", "path=a.py")
+    run_id = submitted.stdout.strip()
+    listed = run(database, "runs", "--json")
+
+    assert submitted.returncode == exits.OK
+    assert UUID(run_id).version == 7
+    assert "runfold history" in submitted.stderr
+    assert json.loads(listed.stdout)["run_id"] == run_id
+    assert listed.stderr == ""
+
+
+def test_errors_are_one_line_and_an_exit_code(database: str) -> None:
+    missing = run(database, "show", "01970000-0000-7000-8000-000000000000")
+    down = run("postgresql://127.0.0.1:1/nowhere", "runs")
+
+    assert (missing.returncode, down.returncode) == (exits.NOT_FOUND, exits.ERROR)
+    for answer in (missing, down):
+        assert answer.stdout == ""
+        (line,) = answer.stderr.splitlines()
+        assert line.startswith("error: ")
+
+
+def test_arguments_that_are_no_text_are_refused(database: str) -> None:
+    answer = subprocess.run(
+        [*map(os.fsencode, PROGRAM), b"submit", b"k\xff"],
+        env=environment(database),
+        capture_output=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+    assert answer.returncode == exits.USAGE
+    assert len(answer.stderr.splitlines()) == 1
+
+
+def test_a_terminal_without_unicode_is_no_obstacle(database: str) -> None:
+    run(database, "submit", "prüfen", PYTHONIOENCODING="ascii")
+
+    answer = run(database, "runs", PYTHONIOENCODING="ascii")
+
+    assert answer.returncode == exits.OK
+    assert r"pr\xfcfen" in answer.stdout
+
+
+def test_a_reader_that_went_away_is_no_error_message(database: str) -> None:
+    given(database, claimed)
+    with started(database, "runs", "--json") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+
+        assert process.wait(SECONDS) == exits.BROKEN_PIPE
+        assert process.stderr.read() == ""
+
+
+def test_follow_prints_what_happens_until_the_run_has_ended(database: str) -> None:
+    lease = given(database, claimed)
+    with started(database, "history", str(lease.run_id)[:30], "--follow") as process:
+        assert process.stdout is not None
+        seen = [process.stdout.readline().split()[4] for _ in range(2)]
+
+        given(database, lambda ledger: ledger.transition(lease, State.COMPLETED))
+        rest, said = process.communicate(timeout=SECONDS)
+
+        assert seen == ["run.submitted", "lease.acquired"]
+        assert [line.split()[4] for line in rest.splitlines()] == ["run.completed"]
+        assert (process.returncode, said) == (exits.OK, "")
+
+
+def test_ctrl_c_ends_following_quietly(database: str) -> None:
+    lease = given(database, claimed)
+    with started(database, "history", str(lease.run_id), "--follow") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=SECONDS)
+
+        assert (process.returncode, said) == (exits.INTERRUPTED, "")
+
+
+def test_reap_is_a_duty_until_ctrl_c(database: str) -> None:
+    lease = given(database, abandoned)
+    fast = {
+        "RUNFOLD_LEASE_TTL_SECONDS": "0.04",
+        "RUNFOLD_HEARTBEAT_SECONDS": "0.01",
+        "RUNFOLD_REAPER_SECONDS": "0.05",
+    }
+    with started(database, "reap", **fast) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("reaping project test every 0.05 s")
+
+        async def reaped(ledger: Ledger) -> None:
+            async def pending() -> bool:
+                return (await ledger.get(lease.run_id)).state == State.PENDING
+
+            await until(pending, seconds=SECONDS)
+
+        given(database, reaped)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=SECONDS)
+
+        assert process.returncode == exits.INTERRUPTED
+        assert "stale_run_requeued" in said
+        assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(("colour", "setting"), [(True, {}), (False, {"NO_COLOR": "1"})])
+def test_a_terminal_gets_colours_unless_it_wants_none(
+    database: str,
+    colour: bool,  # noqa: FBT001  a parameter of the test
+    setting: dict[str, str],
+) -> None:
+    run_id = given(database, claimed).run_id
+    for words in (("runs",), ("history", str(run_id)), ("doctor",)):
+        shown = on_a_terminal(database, *words, **setting)
+
+        assert ("\x1b[3" in shown) is colour
+        assert (str(run_id) in shown) is (words == ("runs",))
+
+
+def test_verify_shows_its_progress_on_a_terminal(database: str) -> None:
+    given(database, claimed)
+
+    assert "verifying" in on_a_terminal(database, "verify")
+    assert run(database, "verify").stderr == ""
+
+
+def on_a_terminal(url: str, *words: str, **more: str) -> str:
+    """Run the program on a terminal of 80 columns; give what the terminal got."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*PROGRAM, *words],
+        env=environment(url, COLUMNS="80", **more),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    got = bytearray()
+    try:
+        while chunk := _read(ours):
+            got += chunk
+        assert process.wait(SECONDS) == exits.OK, bytes(got)
+    finally:
+        os.close(ours)
+        process.kill()
+        process.wait()
+    return got.decode()
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65_536)
+    except OSError:  # what Linux says when the program at the other end has gone
+        return b""
+
+
+def test_help_and_usage_load_nothing_heavy() -> None:
+    probe = (
+        "import sys; from runfold.console.cli.main import main; main(['--help']); main(['runs', '--help']); main(['x']); "
+        "heavy = {'ledger', 'sqlalchemy', 'asyncpg', 'alembic', 'structlog'} & set(sys.modules); "
+        "sys.exit(repr(heavy) if heavy else 0)"
+    )
+    answer = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=SECONDS, check=False)
+
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_the_version_is_the_packages(database: str) -> None:
+    from importlib.metadata import version
+
+    assert run(database, "--version").stdout == f"runfold {version('runfold')}\n"
+
+
+def test_completion_is_offered_for_the_shell(database: str) -> None:
+    answer = run(database, _RUNFOLD_COMPLETE="complete_bash", COMP_WORDS="runfold hist", COMP_CWORD="1")
+
+    assert answer.stdout.split() == ["history"]
+
+
+def test_without_a_url_the_built_in_database_is_used() -> None:
+    home = Path(tempfile.mkdtemp(prefix="runfold-test-", dir="/tmp"))
+    home.chmod(0o755)
+    setting = {"RUNFOLD_HOME": str(home / "home"), "RUNFOLD_PROJECT": "default"}
+    try:
+        run_id = run(None, "submit", "parse", **setting).stdout.strip()
+        status = json.loads(run(None, "db", "status", "--json", **setting).stdout)
+        url = run(None, "db", "url", **setting)
+
+        assert json.loads(run(None, "runs", "--json", **setting).stdout)["run_id"] == run_id
+        assert (status["embedded"], status["current"]) == (True, True)
+        assert run(None, "db", "upgrade", **setting).stdout.endswith("is up to date\n")
+        assert url.stdout.startswith("postgresql://postgres@/")
+        assert "stops when the last" in url.stderr
+    finally:
+        shutil.rmtree(home)
+
+
+def test_a_worker_does_runs_until_sigterm_and_gives_the_rest_back(database: str) -> None:
+    with started(
+        database, "worker", "tests.workers.tasks", "--grace", "0.1s", "--kinds", "double", "--kinds", "hang"
+    ) as process:
+        assert process.stderr is not None
+        assert "does double, hang of project test, 10 at a time" in process.stderr.readline()
+
+        async def worked(ledger: Ledger) -> UUID:
+            quick, slow = await ledger.submit("double", 21), await ledger.submit("hang")
+
+            async def as_wanted() -> bool:
+                done, held = await ledger.get(quick.run_id), await ledger.get(slow.run_id)
+                return done.output == 42 and held.state == State.RUNNING
+
+            await until(as_wanted, seconds=SECONDS)
+            return slow.run_id
+
+        run_id = given(database, worked)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=SECONDS)
+
+        assert (process.returncode, said) == (exits.OK, "")
+    after = given(database, lambda ledger: ledger.get(run_id))
+    assert (after.state, after.attempt_count) == (State.PENDING, 0)
+
+
+def test_a_fleet_starts_a_process_again_when_it_dies_and_ends_with_all_of_them(database: str) -> None:
+    def children() -> list[psutil.Process]:
+        return [one for one in psutil.Process(process.pid).children() if one.status() != psutil.STATUS_ZOMBIE]
+
+    with started(database, "worker", "tests.workers.tasks", "--processes", "2") as process:
+        assert process.stderr is not None
+        for _ in range(2):
+            assert "Ctrl-C ends it" in process.stderr.readline()
+        first = children()
+        first[0].kill()
+        assert "worker_process_died" in process.stderr.readline()
+        assert "Ctrl-C ends it" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+
+        assert process.wait(SECONDS) == exits.OK
+        assert not any(one.is_running() for one in first)
+
+
+def test_the_processes_of_a_fleet_end_when_their_parent_is_killed(database: str) -> None:
+    with started(database, "worker", "tests.workers.tasks", "--processes", "2") as process:
+        assert process.stderr is not None
+        for _ in range(2):
+            assert "Ctrl-C ends it" in process.stderr.readline()
+        children = psutil.Process(process.pid).children()
+        process.kill()
+
+        _, alive = psutil.wait_procs(children, timeout=SECONDS)
+        assert alive == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("nowhere",), "there is no module 'nowhere'"),
+        (("tests.workers.tasks:nothing",), "has no 'nothing'"),
+        (("tests.workers.tasks:PLAIN",), "is no handler"),
+        (("tests.waiting",), "has no handler"),
+        (("tests.workers.tasks", "--kinds", "draw"), "has no handler here"),
+        (("tests.workers.tasks", "--grace", "soon"), "must be a duration"),
+    ],
+)
+def test_a_worker_that_cannot_work_says_why(database: str, words: tuple[str, ...], said: str) -> None:
+    answer = run(database, "worker", *words)
+
+    assert answer.returncode == exits.USAGE
+    assert said in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "said"),
+    [
+        (">/dev/full", exits.ERROR, "error: cannot write the output: No space left on device\n"),
+        (">&-", exits.OK, "parse is pending"),
+        (">&- 2>&-", exits.OK, ""),
+    ],
+)
+def test_an_output_that_takes_nothing_is_no_defect(database: str, output: str, code: int, said: str) -> None:
+    answer = subprocess.run(
+        ["sh", "-c", f'exec "$0" "$@" {output}', *PROGRAM, "submit", "parse"],
+        env=environment(database),
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+    assert answer.returncode == code
+    assert answer.stderr.startswith(said)
+    assert "Error" not in answer.stderr
+    assert "parse" in run(database, "runs").stdout

@@ -1,0 +1,110 @@
+"""What the documents say is true: every command and snippet runs, every link leads somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from runfold.console.cli.main import main
+from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.ledger.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(language: str) -> list[str]:
+    """Every fenced block of a language, in all pages."""
+    return [block for page in PAGES for block in re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)]
+
+
+def commands() -> list[str]:
+    """Every command line of the console blocks."""
+    return [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
+
+
+@pytest.fixture(scope="module")
+def environment() -> Iterator[dict[str, str]]:
+    """A fresh home for the built-in PostgreSQL, as a new user has it."""
+    home = Path(tempfile.mkdtemp(prefix="runfold-docs-", dir="/tmp"))
+    home.chmod(0o755)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RUNFOLD_")}
+    # Kept running: with the last command that uses it, the server would stop, and start again with the next.
+    with EmbeddedPostgres(home / "store"):
+        yield {**kept, "RUNFOLD_HOME": str(home / "store")}
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def test_every_console_command_works(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    given = [command for command in commands() if command.startswith("runfold ")]
+    program = [sys.executable, "-m", "runfold.console.cli.main"]
+
+    assert given
+    for command in given:
+        if command.startswith("runfold worker "):
+            assert_works_until_told_to_stop([*program, *shlex.split(command)[1:]], environment)
+            continue
+        with monkeypatch.context() as here:  # in this process, which saves every command the start of another
+            here.chdir(ROOT)
+            here.setenv("RUNFOLD_HOME", environment["RUNFOLD_HOME"])
+            code = main(shlex.split(command)[1:])
+        structlog.reset_defaults()
+        assert code == 0, (command, capfd.readouterr())
+
+
+def assert_works_until_told_to_stop(words: list[str], environment: dict[str, str]) -> None:
+    with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stderr is not None
+        assert "Ctrl-C ends it" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0, process.stderr.read()
+
+
+def test_every_make_command_exists_and_the_main_ones_are_run_by_ci() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    named = {command.split()[1] for command in commands() if command.startswith("make ")}
+    named |= {target for page in PAGES for target in re.findall(r"`make ([a-z]+)`", page.read_text())}
+
+    assert {target for target in named if f"\n{target}:" not in makefile} == set()
+    ci = (ROOT / ".ci" / "run").read_text()
+    assert all(f"make {target}" in ci for target in ("check", "test", "demo"))
+
+
+@pytest.mark.parametrize("snippet", blocks("python"))
+def test_every_python_snippet_works(snippet: str, environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", snippet],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "run.completed" in done.stdout or "Ledger.open" not in snippet
+
+
+def test_every_link_leads_to_a_file() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_settings_page_lists_every_setting() -> None:
+    listed = set(re.findall(r"`RUNFOLD_([A-Z_]+)`", (ROOT / "docs" / "settings.md").read_text()))
+
+    assert listed == {name.upper() for name in Settings.model_fields}

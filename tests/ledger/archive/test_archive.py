@@ -1,0 +1,426 @@
+"""The archive: a month in a file is read, proved and replayed as before, and nothing that is needed is archived."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from runfold.ledger import Ledger, State
+from runfold.ledger.archive import lifecycle as archiving
+from runfold.ledger.archive.file import check_file
+from runfold.ledger.errors import (
+    AccessDenied,
+    ArchiveRefused,
+    ArchiveUnusable,
+    ConfigurationError,
+    FeedArchived,
+    InvalidValue,
+    LeaseLost,
+    MissingPartition,
+    RunNotFound,
+)
+from runfold.ledger.events import NoteAdded
+from runfold.ledger.months import bounds
+from runfold.ledger.postgres import schema
+from runfold.ledger.postgres.connections import driver_url
+from runfold.ledger.reading.verify import verify
+from runfold.projections.declared.catch_up import CatchUp
+from runfold.projections.declared.installing import made
+from runfold.projections.declared.refold import refold
+from runfold.projections.declared.status import statuses
+from runfold.projections.models.counts import RUN_COUNTS
+from runfold.projections.state import drift
+from runfold.projections.state.replay import replay, replay_until
+from tests.conftest import PROJECT
+from tests.support.runs import claimed
+
+THEN = (datetime.now(UTC).replace(day=1) - timedelta(days=70)).replace(day=10)
+MONTH = f"{THEN:%Y-%m}"
+WHY: dict[str, Any] = {"actor": "auditor", "reason": "retention"}
+
+
+@asynccontextmanager
+async def in_that_month(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """Have the database's clock and new run ids in a month that is over."""
+    table = f"event_{MONTH.replace('-', '_')}"
+    past = f"SELECT clock_timestamp() - interval '{(datetime.now(UTC) - THEN).total_seconds():.0f} s'"
+    id_ = (
+        "SELECT encode(substr(int8send((extract(epoch FROM ledger.now()) * 1000)::bigint), 3, 6) || '\\x7000'::bytea "
+        "|| substr(uuid_send(gen_random_uuid()), 9, 8), 'hex')::uuid"
+    )
+    if await connection.fetchval("SELECT to_regclass($1)", f"ledger.{table}") is None:
+        await connection.execute(f"CREATE TABLE ledger.{table} (LIKE ledger.event INCLUDING DEFAULTS INCLUDING CONSTRAINTS)")
+        await connection.execute("SELECT ledger.attach_partition($1)", THEN.replace(day=1, tzinfo=None))
+    await connection.execute(f"CREATE OR REPLACE FUNCTION ledger.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS $${past}$$")
+    await connection.execute(f"CREATE OR REPLACE FUNCTION ledger.uuid7() RETURNS uuid LANGUAGE sql VOLATILE AS $${id_}$$")
+    try:
+        yield
+    finally:
+        await connection.execute(schema.sql("now"))
+        await connection.execute(schema.sql("uuid7"))
+
+
+async def ended(ledger: Ledger, outcome: State = State.COMPLETED, **submit: Any) -> UUID:
+    """Bring a run with beats, a note and costs to its end."""
+    lease = await claimed(ledger, input={"path": "a.py", "n": [1, "ü"]}, tags=("nightly",), **submit)
+    [lease] = await ledger.heartbeat([lease])
+    await ledger.append(lease, NoteAdded(name="half", text="way"))
+    await ledger.transition(lease, outcome, output={"lines": 3}, cost_usd_delta=0.25, step_count_delta=2)
+    return lease.run_id
+
+
+async def archived(ledger: Ledger, folder: Path) -> None:
+    """Export and detach the month."""
+    await archiving.export(ledger.pool, MONTH, folder, **WHY)
+    await archiving.detach(ledger.pool, MONTH, **WHY)
+
+
+@pytest.fixture
+async def damaging(unverified_database: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to a database that the test will damage."""
+    opened = await asyncpg.connect(driver_url(unverified_database))
+    yield opened
+    await opened.close()
+
+
+async def rows(connection: asyncpg.Connection, table: str) -> list[Any]:
+    """Give every row of a table of events or payloads."""
+    return await connection.fetch(f"SELECT t.*::text FROM ledger.{table} AS t ORDER BY project_id, run_id, version")
+
+
+async def state_of(ledger: Ledger) -> str:
+    """Say how the month stands."""
+    [month] = [one for one in await archiving.months(ledger.pool) if one.month == MONTH]
+    return month.state
+
+
+async def test_a_detached_month_is_read_and_proved_as_before(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    async with in_that_month(connection):
+        ids = [await ended(ledger), await ended(ledger, State.FAILED)]
+    ids.append(await ended(ledger))
+    late = THEN + timedelta(hours=1)
+
+    async def seen() -> list[Any]:
+        found: list[Any] = [await ledger.get(run_id) for run_id in ids] + [await ledger.history(run_id) for run_id in ids]
+        found += [
+            await ledger.history(ids[0], after=2),
+            await ledger.history(ids[0], heartbeats=False),
+            await ledger.history(ids[0], after=5),
+            await ledger.list(),
+        ]
+        found += [await ledger.state_at(ids[1], version) for version in range(1, 6)]
+        found += [await ledger.state_at(ids[0], time=late), await ledger.list(at=late), await ledger.list(at=late, limit=1)]
+        found += [await ledger.list(at=late, state="failed"), await ledger.list(at=late, worker_id="w:9")]
+        found += [await ledger.diff(ids[0], 2), await ledger.verify(), await ledger.verify(ids[0])]
+        return found
+
+    before = await seen()
+    exported = await archiving.export(ledger.pool, MONTH, tmp_path, **WHY)
+    assert await seen() == before
+    await archiving.detach(ledger.pool, MONTH, **WHY)
+
+    assert await seen() == before
+    assert (exported.runs, exported.events, exported.payloads) == (2, 10, 6)
+    assert await connection.fetchval("SELECT count(*) FROM ledger.event") == 5
+    kept = await connection.fetch("SELECT version FROM ledger.payload WHERE run_id < $1", bounds(MONTH)[1])
+    assert sorted(row["version"] for row in kept) == [1, 1, 5, 5]
+    assert os.stat(exported.path).st_mode & 0o777 == 0o600
+    assert [found async for found in drift.check(ledger.pool, PROJECT)] == []
+    chain = check_file(exported.path)
+    assert (chain.events, chain.findings) == (10, [])
+
+
+async def test_a_month_that_is_attached_again_is_what_it_was(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    async with in_that_month(connection):
+        for _ in range(3):
+            await ended(ledger)
+    before = await rows(connection, "event"), await rows(connection, "payload")
+
+    await archived(ledger, tmp_path)
+    await archiving.attach(ledger.pool, MONTH, **WHY)
+
+    assert (await rows(connection, "event"), await rows(connection, "payload")) == before
+    with pytest.raises(asyncpg.PostgresError, match="append-only"):
+        await connection.execute(f"DELETE FROM ledger.event_{MONTH.replace('-', '_')}")
+    with pytest.raises(asyncpg.PostgresError, match="append-only"):
+        await connection.execute("DELETE FROM ledger.payload")
+    await archiving.detach(ledger.pool, MONTH, **WHY)
+    assert [row["type"] for row in await archiving.history(ledger.pool, MONTH)] == [
+        "archive.exported", "archive.detached", "archive.attached", "archive.detached",
+    ]  # fmt: skip
+    with pytest.raises(asyncpg.PostgresError, match="append-only"):
+        await connection.execute("DELETE FROM ledger.archive_event")
+
+
+async def test_what_is_still_needed_is_not_archived(ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path) -> None:
+    async with in_that_month(connection):
+        run_id = await ended(ledger)
+        open_ = await ledger.submit("parse")
+    await made(ledger.pool, RUN_COUNTS)
+    await archiving.hold(ledger.pool, MONTH, actor="ann", reason="case 7")
+    await archiving.hold(ledger.pool, (PROJECT, run_id), actor="bob", reason="case 8")
+
+    async def obstacles(month: str = MONTH, *, detach: bool = False) -> str:
+        planned = await archiving.plan(ledger.pool, month, detach=detach)
+        doing = archiving.detach(ledger.pool, month, **WHY) if detach else archiving.export(ledger.pool, month, tmp_path, **WHY)
+        with pytest.raises(ArchiveRefused) as caught:
+            await doing
+        assert planned.obstacles == caught.value.obstacles
+        return "; ".join(planned.obstacles)
+
+    found = await obstacles()
+    assert "1 of its runs have not ended" in found
+    assert "ann holds it: case 7" in found
+    assert f"bob holds run {run_id} of {PROJECT}: case 8" in found
+    assert "run_counts has not passed it" in found
+    assert "is not over" in await obstacles(f"{datetime.now(UTC):%Y-%m}")
+    assert "no events of it" in await obstacles("1999-01")
+
+    await ledger.cancel(open_.run_id)
+    for target in (MONTH, (PROJECT, run_id)):
+        await archiving.hold(ledger.pool, target, actor="ann", reason="closed", placed=False)
+        with pytest.raises(ArchiveRefused, match="nobody holds"):
+            await archiving.hold(ledger.pool, target, actor="ann", reason="closed", placed=False)
+    assert (await archiving.plan(ledger.pool, MONTH)).obstacles == (
+        "projection run_counts has not passed it (`runfold projections run run_counts --once`)",
+    )
+    await CatchUp(ledger.pool, RUN_COUNTS).to_the_end()
+    assert "is not exported" in await obstacles(detach=True)
+
+    await archiving.export(ledger.pool, MONTH, tmp_path, **WHY)
+    await ledger.append(run_id, NoteAdded(text="late"))
+    assert "events came since it was exported" in await obstacles(detach=True)
+    assert await state_of(ledger) == "exported"
+    await CatchUp(ledger.pool, RUN_COUNTS).to_the_end()
+    await archived(ledger, tmp_path)
+    assert "detached already" in "; ".join((await archiving.plan(ledger.pool, MONTH)).obstacles)
+
+    for wrong in ("2026-13", "July", "2026-1", ""):
+        with pytest.raises(InvalidValue, match="such as 2026-01"):
+            await archiving.plan(ledger.pool, wrong)
+    with pytest.raises(RunNotFound):
+        await archiving.hold(ledger.pool, (PROJECT, UUID(int=7)), **WHY)
+    with pytest.raises(ArchiveRefused, match="not detached"):
+        await archiving.attach(ledger.pool, "1999-01", **WHY)
+
+
+async def test_a_file_that_is_gone_or_changed_is_named(
+    unverified_database: str, damaging: asyncpg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Ledger.open(unverified_database, PROJECT) as ledger:
+        async with in_that_month(damaging):
+            run_id = await ended(ledger)
+        await archived(ledger, tmp_path)
+        [month] = [one.archive for one in await archiving.months(ledger.pool) if one.archive]
+        file = month.path
+
+        moved = tmp_path / "elsewhere"
+        moved.mkdir()
+        file.rename(moved / file.name)
+        with pytest.raises(ArchiveUnusable, match="RUNFOLD_ARCHIVE"):
+            await ledger.history(run_id)
+        assert [finding.problem for finding in (await ledger.verify()).findings] == ["archive"]
+        monkeypatch.setenv("RUNFOLD_ARCHIVE", str(moved))
+        assert len(await ledger.history(run_id)) == 5
+        assert (await ledger.verify()).ok
+
+        table = parquet.read_table(moved / file.name)
+        actors = pa.array(["mallory", *table["actor"].to_pylist()[1:]])
+        column = table.schema.get_field_index("actor")
+        parquet.write_table(table.set_column(column, "actor", actors), moved / file.name)
+        with pytest.raises(ArchiveUnusable, match="not the hash"):
+            await ledger.history(run_id)
+        with pytest.raises(ArchiveUnusable, match="does not hold"):
+            await ledger.state_at(run_id, 3)
+        with pytest.raises(ArchiveUnusable, match="SHA-256 differs"):
+            await archiving.attach(ledger.pool, MONTH, **WHY)
+        assert "SHA-256 differs" in (await ledger.verify()).findings[0].detail
+        parquet.write_table(table.slice(0, 3), moved / file.name)
+        with pytest.raises(ArchiveUnusable, match="up to the hash in run_state"):
+            await ledger.history(run_id)
+        (moved / file.name).write_bytes(b"nonsense")
+        with pytest.raises(ArchiveUnusable, match="cannot be read"):
+            await ledger.history(run_id)
+        assert await state_of(ledger) == "detached"
+
+
+async def test_damage_to_what_stayed_is_found_and_a_replay_mends_it(
+    unverified_database: str, damaging: asyncpg.Connection, tmp_path: Path
+) -> None:
+    async with Ledger.open(unverified_database, PROJECT) as ledger:
+        async with in_that_month(damaging):
+            damaged, removed, intact = [await ended(ledger, key=key) for key in (None, "k", None)]
+        await archived(ledger, tmp_path)
+        right = [await ledger.get(run_id) for run_id in (damaged, removed, intact)]
+        await damaging.execute("UPDATE ledger.run_state SET cost_usd = 99 WHERE run_id = $1", damaged)
+        await damaging.execute("DELETE FROM ledger.run_state WHERE run_id = $1", removed)
+
+        problems = {finding.run_id: finding.detail for finding in (await ledger.verify()).findings}
+        assert "cost_usd" in problems[damaged]
+        assert "no row" in problems[removed]
+        assert {one.run_id async for one in drift.check(ledger.pool, PROJECT)} == {damaged, removed}
+        repaired = await drift.repair(ledger.pool, PROJECT, [damaged, removed, intact], **WHY)
+        assert repaired == []
+
+        found = await replay(ledger.pool, PROJECT, **WHY)
+        assert found.wrong == 2
+        assert [run.cost_usd for run in (await ledger.get(damaged), await ledger.get(removed))] == [right[0].cost_usd] * 2
+        # The repair is noted in the runs' histories: the month stays in the database until it is exported with the notes.
+        assert await state_of(ledger) == "attached"
+        assert (await ledger.verify()).ok
+        await archived(ledger, tmp_path)
+        assert (await ledger.verify()).ok
+        assert [event.type for event in await ledger.history(damaged)][-1] == "note.added"
+
+        await damaging.execute("ALTER TABLE ledger.payload DISABLE TRIGGER USER")
+        await damaging.execute("UPDATE ledger.payload SET body = '{\"output\": 4}' WHERE run_id = $1 AND version = 5", intact)
+        [finding] = (await ledger.verify()).findings
+        assert (finding.run_id, finding.version, finding.problem) == (intact, 5, "payload")
+
+        await damaging.execute("DELETE FROM ledger.command WHERE run_id = $1", removed)
+        found_in = {(one.run_id, one.version, one.problem) for one in (await ledger.verify()).findings}
+        assert found_in == {(intact, 5, "payload"), (removed, 1, "key")}
+
+
+async def test_replays_and_new_projections_fold_archived_events_too(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    async with in_that_month(connection):
+        await ended(ledger)
+    await ended(ledger)
+    await archived(ledger, tmp_path)
+
+    assert (await replay(ledger.pool, PROJECT, **WHY)).standing.rows == 2
+    until = await replay_until(ledger.pool, PROJECT, THEN + timedelta(days=1))
+    assert await connection.fetchval(f"SELECT count(*) FROM {until.kept_in}") == 1
+    assert await state_of(ledger) == "detached"
+
+    await made(ledger.pool, RUN_COUNTS)
+    with pytest.raises(FeedArchived, match="rebuild") as caught:
+        await CatchUp(ledger.pool, RUN_COUNTS).to_the_end()
+    assert caught.value.months == (MONTH,)
+    [status] = [one for one in await statuses(ledger.pool, {}) if one.name == RUN_COUNTS.name]
+    assert status.state == "behind"
+    assert MONTH in str(status.error)
+    with pytest.raises(FeedArchived):
+        [event async for event in ledger.subscribe(live=False)]
+    assert [event async for event in ledger.subscribe(after="now", live=False)] == []
+
+    await refold(ledger.pool, RUN_COUNTS)
+    assert await connection.fetchval("SELECT sum(runs) FROM projection.run_counts") == 2
+    assert await state_of(ledger) == "detached"
+    await ended(ledger)
+    assert await CatchUp(ledger.pool, RUN_COUNTS).to_the_end() > 0
+    assert await connection.fetchval("SELECT sum(runs) FROM projection.run_counts") == 3
+
+
+async def test_a_late_write_to_an_archived_run_is_refused_with_the_remedy(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    async with in_that_month(connection):
+        lease = await claimed(ledger)
+        await ledger.transition(lease, State.COMPLETED)
+    await archived(ledger, tmp_path)
+    before = await ledger.get(lease.run_id)
+
+    with pytest.raises(MissingPartition, match=f"runfold archive attach {MONTH}") as caught:
+        await ledger.append(lease.run_id, NoteAdded(text="late"))
+    assert (caught.value.run_id, caught.value.month) == (lease.run_id, MONTH)
+    assert await ledger.get(lease.run_id) == before
+
+
+async def test_a_late_worker_of_an_archived_run_has_lost_its_lease_and_its_finished_history_stays(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    async with in_that_month(connection):
+        lease = await claimed(ledger)
+        await ledger.transition(lease, State.COMPLETED)
+    await archived(ledger, tmp_path)
+    before = await ledger.history(lease.run_id)
+
+    with pytest.raises(LeaseLost):
+        await ledger.transition(lease, State.FAILED)
+    assert (await ledger.heartbeat([lease]))[0].lost
+    assert await ledger.history(lease.run_id) == before
+
+
+async def test_an_interrupted_detach_is_repeated(ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path) -> None:
+    async with in_that_month(connection):
+        run_id = await ended(ledger)
+    note = await connection.fetchrow("SELECT * FROM ledger.payload WHERE run_id = $1 AND version = 4", run_id)
+    await archived(ledger, tmp_path)
+    await connection.execute("INSERT INTO ledger.payload VALUES ($1, $2, $3, $4, $5)", *(note or ()))
+
+    assert (await ledger.verify()).ok
+    await archiving.detach(ledger.pool, MONTH, **WHY)
+
+    assert await connection.fetchval("SELECT count(*) FROM ledger.payload WHERE run_id = $1", run_id) == 2
+    assert len(await archiving.history(ledger.pool, MONTH)) == 2
+
+
+async def test_an_export_that_does_not_check_is_not_recorded(
+    unverified_database: str, damaging: asyncpg.Connection, tmp_path: Path
+) -> None:
+    async with Ledger.open(unverified_database, PROJECT) as ledger:
+        async with in_that_month(damaging):
+            run_id = await ended(ledger)
+        await damaging.execute("ALTER TABLE ledger.payload DISABLE TRIGGER USER")
+        await damaging.execute("UPDATE ledger.payload SET body = '{}' WHERE run_id = $1 AND version = 1", run_id)
+
+        with pytest.raises(ArchiveUnusable, match="runfold verify"):
+            await archiving.export(ledger.pool, MONTH, tmp_path, **WHY)
+        (tmp_path / "file").write_text("")
+        with pytest.raises(ArchiveUnusable, match="cannot be written"):
+            await archiving.export(ledger.pool, MONTH, tmp_path / "file", **WHY)
+
+        assert await state_of(ledger) == "open"
+        assert not os.path.exists(tmp_path / f"event_{MONTH.replace('-', '_')}.parquet")  # noqa: ASYNC240  a look
+
+
+async def test_readers_read_the_archive_and_only_the_owner_moves_it(
+    ledger: Ledger, connection: asyncpg.Connection, database: str, tmp_path: Path
+) -> None:
+    async with in_that_month(connection):
+        run_id = await ended(ledger)
+    await archived(ledger, tmp_path)
+    before = await ledger.history(run_id)
+    report = await ledger.verify()
+    # A role as a session's start: every connection of the pool works as it.
+    async with asyncpg.create_pool(driver_url(database), min_size=1, server_settings={"role": "runfold_reader"}) as pool:
+        reader = Ledger(pool, PROJECT, ledger.settings)
+        assert await reader.history(run_id) == before
+        assert (await reader.state_at(run_id, 5)).cost_usd == (await ledger.get(run_id)).cost_usd
+        assert await verify(pool, PROJECT) == report
+        assert [row["type"] for row in await archiving.history(pool)] == ["archive.exported", "archive.detached"]
+        with pytest.raises(AccessDenied):
+            await archiving.attach(pool, MONTH, **WHY)
+        with pytest.raises(AccessDenied):
+            await archiving.hold(pool, MONTH, **WHY)
+    assert await state_of(ledger) == "detached"
+
+
+async def test_without_the_extra_the_error_names_it(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with in_that_month(connection):
+        run_id = await ended(ledger)
+    await archived(ledger, tmp_path)
+    with monkeypatch.context() as without:
+        without.setitem(__import__("sys").modules, "pyarrow", None)
+        with pytest.raises(ConfigurationError, match=r"runfold\[archive\]"):
+            await ledger.history(run_id)
+    assert len(await ledger.history(run_id)) == 5

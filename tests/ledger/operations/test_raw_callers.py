@@ -1,0 +1,160 @@
+"""Whoever may call the functions by hand, with a worker's login, is held to the rules, and breaks nothing for others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from runfold.ledger import Lease, Ledger, State
+from runfold.ledger.events import NoteAdded, OpaqueEvent
+from runfold.ledger.postgres.connections import driver_url
+from tests.conftest import PROJECT
+from tests.support.runs import claimed
+
+INVALID = "22023"
+NO_ACTOR = "23502"
+NOT_TEXT = "22P05"
+
+
+class Mallory:
+    """A worker's login that calls the functions by hand."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    async def submit(self, **given: Any) -> list[Any]:
+        """Call `ledger.submit` for one run."""
+        facts = {"input": None, "priority": 0, "delay": None, "max_attempts": 3, "deadline": None, **given}
+        return await self._connection.fetch(
+            "SELECT * FROM ledger.submit($1, 'mallory', '{raw}', ARRAY[$2::text], NULL, ARRAY[$3::int], "
+            "ARRAY[$4::text]::interval[], ARRAY[$5::int], ARRAY[$6::text]::timestamptz[], NULL, NULL)",
+            PROJECT, *facts.values(),
+        )  # fmt: skip
+
+    async def append(self, run_id: Any, actor: str | None, body: str) -> list[Any]:
+        """Call `ledger.append` for one note, without a lease."""
+        return await self._connection.fetch(
+            "SELECT * FROM ledger.append($1, $2, ARRAY[$3::uuid], NULL, '{note.added}', '{1}', NULL, NULL, ARRAY[$4::text], "
+            "NULL, NULL, NULL, NULL)",
+            PROJECT, actor, run_id, body,
+        )  # fmt: skip
+
+    async def transition(self, run_id: Any, state: str, **given: Any) -> list[Any]:
+        """Call `ledger.transition` for one run."""
+        facts = {"actor": None, "token": None, "wait": None, "outcome": None, "body": None, **given}
+        return await self._connection.fetch(
+            "SELECT * FROM ledger.transition($1, ARRAY[$4::text], ARRAY[$2::uuid], ARRAY[$5::int], ARRAY[$3::text], "
+            "NULL, NULL, NULL, ARRAY[$8::text], NULL, NULL, NULL, ARRAY[$6::text]::interval[], ARRAY[$7::text], NULL, NULL)",
+            PROJECT, run_id, state, *facts.values(),
+        )  # fmt: skip
+
+
+@pytest.fixture
+async def mallory(database: str) -> AsyncIterator[Mallory]:
+    """Mallory, on a connection of the role `runfold_worker`."""
+    opened = await asyncpg.connect(driver_url(database))
+    await opened.execute("SET ROLE runfold_worker")
+    yield Mallory(opened)
+    await opened.close()
+
+
+async def refused(call: Any) -> str:
+    """Give the SQLSTATE by which a call was refused."""
+    with pytest.raises(asyncpg.PostgresError) as caught:
+        await call
+    return str(caught.value.sqlstate)
+
+
+FORGED = {
+    "type": "approval.granted", "actor": "ann", "recorded_at": "2020-01-01T00:00:00Z", "state": "running", "version": 2,
+    "text": "innocent",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*FORGED, "token", "hash"])
+async def test_what_a_payload_says_of_a_fact_does_not_pass_for_the_fact(ledger: Ledger, mallory: Mallory, name: str) -> None:
+    run = await ledger.submit("parse")
+    body = {name: FORGED.get(name, "00")}
+
+    assert await mallory.append(run.run_id, "mallory", json.dumps(body))
+
+    event = (await ledger.history(run.run_id))[-1]
+    assert (event.type, event.actor, event.version, event.state) == ("note.added", "mallory", 2, None)
+    if name == "text":
+        assert isinstance(event, NoteAdded)
+    else:
+        assert isinstance(event, OpaqueEvent)
+        assert event.raw == body
+
+
+async def test_a_call_without_a_lease_and_a_name_is_not_the_holders(ledger: Ledger, mallory: Mallory) -> None:
+    lease = await claimed(ledger)
+    await ledger.transition(lease, State.WAITING_APPROVAL, content={"prompt": "Go?"})
+
+    assert await refused(mallory.transition(lease.run_id, "running")) == NO_ACTOR
+    assert await refused(mallory.append(lease.run_id, None, "{}")) == NO_ACTOR
+
+    assert (await ledger.get(lease.run_id)).state == State.WAITING_APPROVAL
+
+
+async def test_a_wait_ends_as_the_state_machine_knows_and_within_ten_years(ledger: Ledger, mallory: Mallory) -> None:
+    lease: Lease = await claimed(ledger)
+    facts = {"token": lease.token, "wait": "1 second"}
+
+    assert await refused(mallory.transition(lease.run_id, "waiting_approval", outcome="x", **facts)) == INVALID
+    far = facts | {"wait": "9000 years"}
+    assert await refused(mallory.transition(lease.run_id, "waiting_approval", outcome="timeout", **far)) == INVALID
+    back = facts | {"wait": "-1 second"}
+    assert await refused(mallory.transition(lease.run_id, "waiting_approval", **back)) == INVALID
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"priority": -1}, {"priority": 2**31 - 1}, {"max_attempts": 0}, {"max_attempts": 1_001}, {"delay": "-1 second"},
+        {"delay": "9000 years"}, {"deadline": "9999-01-01 00:00:00Z"}, {"deadline": "infinity"},
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_a_run_is_submitted_within_the_limits_or_not_at_all(
+    ledger: Ledger, mallory: Mallory, given: dict[str, Any]
+) -> None:
+    assert await refused(mallory.submit(**given)) == INVALID
+    assert await ledger.list() == []
+
+
+async def test_content_that_could_not_be_read_is_not_taken(ledger: Ledger, mallory: Mallory) -> None:
+    run = await ledger.submit("parse")
+    nul, text = json.dumps({"input": "\x00"}), json.dumps({"text": "a path: c:\\u0000"})
+
+    assert await refused(mallory.submit(input=nul)) == NOT_TEXT
+    assert await refused(mallory.append(run.run_id, "mallory", nul)) == NOT_TEXT
+    assert await refused(mallory.transition(run.run_id, "cancelled", actor="mallory", body=nul)) == NOT_TEXT
+    assert await mallory.append(run.run_id, "mallory", text)
+
+    event = (await ledger.history(run.run_id))[-1]
+    assert isinstance(event, NoteAdded)
+    assert event.text == "a path: c:\\u0000"
+
+
+@pytest.mark.parametrize("body", ["[1]", '"text"', '{"parent": 5}', '{"parent": "nobody"}'])
+async def test_content_of_another_shape_harms_no_worker(ledger: Ledger, mallory: Mallory, body: str) -> None:
+    await mallory.submit(input=body)
+
+    [lease] = await ledger.claim("w")
+
+    assert (lease.input, lease.parent) == (None, None)
+    assert (await ledger.transition(lease, State.COMPLETED)).state == State.COMPLETED
+    assert len(await ledger.history(lease.run_id)) == 3
+
+
+async def test_the_highest_priority_number_that_is_taken_is_claimed(ledger: Ledger) -> None:
+    run = await ledger.submit("parse", priority=2**31 - 2)
+
+    [lease] = await ledger.claim("w")
+
+    assert lease.run_id == run.run_id

@@ -1,0 +1,433 @@
+"""Submitting: what a run is asked for with, idempotency keys, and the caller's own transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
+from runfold.ledger import Ledger, State, Submit
+from runfold.ledger.errors import (
+    DatabaseRefused,
+    DuplicateKey,
+    InvalidValue,
+    MissingPartition,
+    RunNotFound,
+    UnknownProject,
+)
+from runfold.ledger.events import RunSubmitted
+from runfold.ledger.postgres.connections import sqlalchemy_url
+from tests.conftest import PROJECT
+from tests.support.runs import event_count, newest
+from tests.support.waiting import blocked
+
+ODD_TAGS = (
+    'a "quoted" one',
+    "back\\slash",
+    "\\",
+    '"',
+    "{braces},commas",
+    "NULL",
+    "null",
+    " leading and trailing ",
+    "naïve Ärger 東京 \N{ROCKET}",
+    "\u2028line",
+    "'; DROP TABLE ledger.event; --",
+)
+
+
+@pytest.fixture
+async def engine(database: str) -> AsyncIterator[AsyncEngine]:
+    made = create_async_engine(sqlalchemy_url(database))
+    yield made
+    await made.dispose()
+
+
+async def test_a_submitted_run_is_pending_with_everything_it_was_asked_for_with(ledger: Ledger) -> None:
+    before = datetime.now(UTC) - timedelta(minutes=5)
+    deadline = datetime(2031, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+
+    run = await ledger.submit(
+        "parse",
+        {"path": "a.py", "deep": [1, 2.5, None, True, {"x": "ü"}]},
+        key="k-1",
+        priority=7,
+        max_attempts=5,
+        deadline=deadline,
+        tags=["nightly", "eu"],
+    )
+
+    assert run == await ledger.get(run.run_id) == await ledger.get(str(run.run_id))
+    assert (run.project_id, run.kind, run.state, run.version) == (PROJECT, "parse", State.PENDING, 1)
+    assert run.input == {"path": "a.py", "deep": [1, 2.5, None, True, {"x": "ü"}]}
+    assert (run.key, run.priority, run.max_attempts, run.deadline) == ("k-1", 7, 5, deadline)
+    assert run.tags == ("nightly", "eu")
+    assert (run.attempt_count, run.step_count, run.cost_usd) == (0, 0, Decimal(0))
+    assert (run.worker_id, run.token, run.lease_until, run.started_at, run.completed_at) == (None,) * 5
+    assert run.run_id.version == 7
+    assert before < run.created_at == run.updated_at == run.available_at
+    assert run.created_at.utcoffset() == timedelta(0)
+
+
+async def test_the_first_event_of_a_run_carries_what_it_was_asked_for_with(ledger: Ledger) -> None:
+    run = await ledger.submit("parse", [1], key="k", priority=2, tags=["t"])
+
+    event = await newest(ledger, run.run_id, RunSubmitted)
+
+    assert (event.version, event.actor, event.state) == (1, ledger.actor, State.PENDING)
+    assert (event.kind, event.priority, event.max_attempts, event.tags) == ("parse", 2, 3, ("t",))
+    assert (event.key, event.input, event.hash) == ("k", [1], run.hash)
+
+
+async def test_any_json_value_is_an_input_and_comes_back_as_it_was(ledger: Ledger) -> None:
+    values: list[Any] = [None, 0, False, "", [], {}, "text", 1e300, -1, {"a": {"b": [None]}}]
+
+    for value in values:
+        run = await ledger.submit("parse", value)
+        (lease,) = await ledger.claim("w:1")
+
+        assert (run.input, lease.input) == (value, value)
+        assert type(run.input) is type(value)
+
+
+async def test_the_order_of_submission_is_the_order_of_run_ids(ledger: Ledger) -> None:
+    one_by_one = [(await ledger.submit("parse")).run_id for _ in range(20)]
+    together = [one.run_id for one in await ledger.submit_many([Submit(kind="parse")] * 200)]
+
+    assert one_by_one + together == sorted(one_by_one + together)
+    assert len({*one_by_one, *together}) == 220
+
+
+async def test_a_delay_sets_from_when_the_run_can_be_claimed(ledger: Ledger) -> None:
+    run = await ledger.submit("parse", delay=timedelta(hours=1))
+    same = await ledger.submit("parse", delay=3600)
+
+    assert run.available_at == run.created_at + timedelta(hours=1)
+    assert same.available_at == same.created_at + timedelta(hours=1)
+
+
+async def test_a_deadline_in_seconds_counts_from_the_submission_on_the_databases_clock(ledger: Ledger) -> None:
+    run = await ledger.submit("parse", deadline=90.5)
+
+    assert run.deadline == run.created_at + timedelta(seconds=90.5)
+
+
+async def test_tags_survive_quotes_backslashes_and_unicode(ledger: Ledger) -> None:
+    run = await ledger.submit("parse", tags=ODD_TAGS)
+
+    assert run.tags == ODD_TAGS
+    assert (await newest(ledger, run.run_id, RunSubmitted)).tags == ODD_TAGS
+    for tag in ODD_TAGS:
+        assert [found.run_id for found in await ledger.list(tag=tag)] == [run.run_id]
+
+
+async def test_every_text_field_survives_quotes_backslashes_and_unicode(ledger: Ledger) -> None:
+    odd = "ü\"\\'{}:%s $1 東京 \N{ROCKET}"
+
+    run = await ledger.submit(odd, {odd: odd}, key=odd)
+    (lease,) = await ledger.claim(odd)
+
+    assert (run.kind, run.key, run.input) == (odd, odd, {odd: odd})
+    assert (lease.kind, lease.worker_id, lease.input) == (odd, odd, {odd: odd})
+
+
+# -- keys -----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_same_key_and_content_give_the_same_run_and_write_nothing(ledger: Ledger) -> None:
+    content: dict[str, Any] = {"priority": 1, "delay": 5, "deadline": 60, "tags": ["t"], "max_attempts": 2}
+    first = await ledger.submit("parse", {"b": 1, "a": 2}, key="k", **content)
+
+    again = await ledger.submit("parse", {"a": 2, "b": 1}, key="k", **content)
+
+    assert again == first
+    assert await event_count(ledger) == 1
+
+
+async def test_the_same_key_gives_the_run_as_it_is_now(ledger: Ledger) -> None:
+    await ledger.submit("parse", key="k")
+    (lease,) = await ledger.claim("w:1")
+    done = await ledger.transition(lease, State.COMPLETED)
+
+    assert await ledger.submit("parse", key="k") == done
+
+
+async def test_the_same_key_with_other_content_is_an_error_that_names_both(ledger: Ledger) -> None:
+    same: dict[str, Any] = {"kind": "parse", "input": 1, "key": "k"}
+    first = await ledger.submit(**same)
+    others: list[dict[str, Any]] = [
+        {"kind": "other"},
+        {"input": 2},
+        {"input": None},
+        {"priority": 1},
+        {"delay": 1},
+        {"max_attempts": 4},
+        {"deadline": 60},
+        {"deadline": datetime(2031, 1, 1, tzinfo=UTC)},
+        {"tags": ["t"]},
+    ]
+
+    for other in others:
+        with pytest.raises(DuplicateKey, match="k") as caught:
+            await ledger.submit(**(same | other))
+        assert (caught.value.key, caught.value.run_id, caught.value.version) == ("k", first.run_id, 1)
+        assert str(first.run_id) in str(caught.value)
+
+    assert await event_count(ledger) == 1
+    assert [kind["kind"] for kind in await ledger.pool.fetch("SELECT kind FROM ledger.kind")] == ["parse"]
+
+
+async def test_a_key_belongs_to_one_project(ledger: Ledger, database: str) -> None:
+    first = await ledger.submit("parse", 1, key="k")
+
+    async with Ledger.open(database, "other", create_project=True) as other:
+        second = await other.submit("parse", 2, key="k")
+
+    assert second.run_id != first.run_id
+    assert await ledger.submit("parse", 1, key="k") == first
+
+
+async def test_one_key_twice_in_one_call_makes_one_run(ledger: Ledger) -> None:
+    made = await ledger.submit_many(
+        [Submit(kind="parse", input=i, key=key) for i, key in [(1, "k"), (2, None), (1, "k"), (3, "l"), (1, "k")]]
+    )
+
+    assert [one.created for one in made] == [True, True, False, True, False]
+    assert made[0].run_id == made[2].run_id == made[4].run_id
+    assert len({one.run_id for one in made}) == 3
+    assert await event_count(ledger) == 3
+
+
+async def test_one_key_twice_in_one_call_with_other_content_makes_no_run(ledger: Ledger) -> None:
+    with pytest.raises(DuplicateKey) as caught:
+        await ledger.submit_many([Submit(kind="parse", input=i, key="k") for i in (1, 2)])
+
+    assert caught.value.key == "k"
+    assert await event_count(ledger) == 0
+
+
+async def test_submit_many_mixes_old_keys_and_new_runs_in_the_order_given(ledger: Ledger) -> None:
+    old = await ledger.submit("parse", 1, key="old")
+
+    made = await ledger.submit_many(
+        [{"kind": "parse", "input": 0}, {"kind": "parse", "input": 1, "key": "old"}, {"kind": "x", "key": "new"}]
+    )
+
+    assert [one.created for one in made] == [True, False, True]
+    assert made[1].run_id == old.run_id
+    assert [(await ledger.get(one.run_id)).kind for one in made] == ["parse", "parse", "x"]
+
+
+async def test_submit_many_writes_all_or_none(ledger: Ledger) -> None:
+    await ledger.submit("parse", 1, key="taken")
+
+    with pytest.raises(DuplicateKey):
+        await ledger.submit_many([Submit(kind="fresh"), Submit(kind="parse", input=2, key="taken")])
+    with pytest.raises(InvalidValue):
+        await ledger.submit_many([Submit(kind="fresh"), Submit(kind="")])
+
+    assert await event_count(ledger) == 1
+    assert await ledger.submit_many([]) == []
+
+
+async def test_submit_many_takes_ten_thousand_and_refuses_one_more(ledger: Ledger) -> None:
+    with pytest.raises(InvalidValue, match="10,000"):
+        await ledger.submit_many([Submit(kind="parse")] * 10_001)
+    assert await event_count(ledger) == 0
+
+    made = await ledger.submit_many([Submit(kind="parse")] * 10_000)
+
+    assert len({one.run_id for one in made}) == 10_000
+
+
+# -- the caller's transaction -----------------------------------------------------------------------------------------
+
+
+async def test_a_run_submitted_in_an_asyncpg_transaction_exists_when_that_commits(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    async with connection.transaction():
+        run = await ledger.submit("parse", {"a": 1}, key="k", tags=["t"], delay=1, connection=connection)
+        with pytest.raises(RunNotFound):
+            await ledger.get(run.run_id)
+
+    assert await ledger.get(run.run_id) == run
+
+
+async def test_a_run_submitted_in_an_asyncpg_transaction_never_was_when_that_rolls_back(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    transaction = connection.transaction()
+    await transaction.start()
+    run = await ledger.submit("parse", key="k", connection=connection)
+    many = await ledger.submit_many([Submit(kind="parse")] * 3, connection=connection)
+    await transaction.rollback()
+
+    assert len(many) == 3
+    with pytest.raises(RunNotFound):
+        await ledger.get(run.run_id)
+    assert await event_count(ledger) == 0
+    assert (await ledger.submit("other", key="k")).kind == "other"
+
+
+async def test_a_savepoint_takes_back_only_what_was_submitted_in_it(ledger: Ledger, connection: asyncpg.Connection) -> None:
+    async with connection.transaction():
+        kept = await ledger.submit("parse", key="kept", connection=connection)
+        savepoint = connection.transaction()
+        await savepoint.start()
+        await ledger.submit("parse", key="dropped", connection=connection)
+        await savepoint.rollback()
+
+    assert [run.run_id for run in await ledger.list()] == [kept.run_id]
+
+
+async def test_a_run_submitted_on_a_sqlalchemy_connection_exists_when_that_commits(ledger: Ledger, engine: AsyncEngine) -> None:
+    async with engine.begin() as joined:
+        run = await ledger.submit(
+            "parse", {"a": ["%s", ":x", "$1"]}, key="k", tags=ODD_TAGS, delay=1, deadline=60, connection=joined
+        )
+        many = await ledger.submit_many([Submit(kind="parse", input=i) for i in range(3)], connection=joined)
+        with pytest.raises(RunNotFound):
+            await ledger.get(run.run_id)
+
+    assert await ledger.get(run.run_id) == run
+    assert [(await ledger.get(one.run_id)).input for one in many] == [0, 1, 2]
+
+
+async def test_a_run_submitted_on_a_sqlalchemy_connection_never_was_when_that_rolls_back(
+    ledger: Ledger, engine: AsyncEngine
+) -> None:
+    async with engine.connect() as joined:
+        run = await ledger.submit("parse", connection=joined)
+        assert await joined.scalar(text("SELECT count(*) FROM ledger.event")) == 1
+        await joined.rollback()
+
+    with pytest.raises(RunNotFound):
+        await ledger.get(run.run_id)
+
+
+async def test_a_run_submitted_in_a_session_shares_its_fate(ledger: Ledger, engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session, session.begin():
+        kept = await ledger.submit("parse", key="kept", connection=session)
+    async with AsyncSession(engine) as session:
+        await ledger.submit("parse", key="dropped", connection=session)
+        await session.rollback()
+
+    assert [run.run_id for run in await ledger.list()] == [kept.run_id]
+
+
+async def test_errors_on_a_joined_connection_are_the_same_as_on_the_ledgers_own(
+    ledger: Ledger, engine: AsyncEngine, connection: asyncpg.Connection
+) -> None:
+    first = await ledger.submit("parse", key="k")
+
+    async with engine.connect() as joined:
+        with pytest.raises(DuplicateKey) as by_sqlalchemy:
+            await ledger.submit("parse", 2, key="k", connection=joined)
+    async with connection.transaction():
+        with pytest.raises(DuplicateKey) as by_asyncpg:
+            async with connection.transaction():
+                await ledger.submit("parse", 2, key="k", connection=connection)
+
+    assert by_sqlalchemy.value.run_id == by_asyncpg.value.run_id == first.run_id
+    assert by_sqlalchemy.value.key == by_asyncpg.value.key == "k"
+
+
+async def test_an_open_transaction_holds_up_no_other_submit_but_one_with_its_key(
+    ledger: Ledger, connection: asyncpg.Connection, database: str
+) -> None:
+    await ledger.submit("parse")
+    waiter = await asyncpg.connect(database)
+    async with connection.transaction():
+        mine = await ledger.submit("parse", 1, key="k", connection=connection)
+        await ledger.submit("parse", 2, key="other")
+        (lease,) = await ledger.claim("w:1", limit=1)
+        late = asyncio.create_task(ledger.submit("parse", 1, key="k", connection=waiter))
+        await blocked(ledger, waiter.get_server_pid())
+    same = await late
+    await waiter.close()
+
+    assert same.run_id == mine.run_id
+    assert lease.run_id != mine.run_id
+    assert await event_count(ledger) == 4
+
+
+async def test_an_open_transaction_that_brought_a_new_kind_holds_up_nobody_who_brings_it_too(
+    ledger: Ledger, connection: asyncpg.Connection, database: str
+) -> None:
+    impatient = await asyncpg.connect(database, server_settings={"lock_timeout": "500ms"})
+    async with connection.transaction():
+        await ledger.submit("brand-new", connection=connection)
+        try:
+            second = await ledger.submit("brand-new", connection=impatient)
+        except DatabaseRefused as error:
+            pytest.fail(f"a caller's open transaction blocks every submit of the same new kind: {error}")
+        finally:
+            await impatient.close()
+
+    assert (await ledger.get(second.run_id)).kind == "brand-new"
+
+
+# -- what cannot be -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_project_that_vanished_or_never_was_is_an_unknown_project(ledger: Ledger, database: str) -> None:
+    with pytest.raises(UnknownProject, match="nowhere"):
+        async with Ledger.open(database, "nowhere"):
+            pass
+    stranger = Ledger(ledger.pool, "gone", ledger.settings)
+    with pytest.raises(UnknownProject) as caught:
+        await stranger.submit("parse")
+
+    assert caught.value.project_id == "gone"
+    assert "runfold project create gone" in str(caught.value)
+    assert await event_count(ledger) == 0
+
+
+async def test_a_month_without_a_partition_is_an_error_that_names_the_remedy(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    leaves = "SELECT inhrelid::regclass::text AS leaf FROM pg_inherits WHERE inhparent = 'ledger.event'::regclass"
+    for row in await connection.fetch(leaves):
+        await connection.execute(f"ALTER TABLE ledger.event DETACH PARTITION {row['leaf']}")
+
+    with pytest.raises(MissingPartition, match="runfold db upgrade"):
+        await ledger.submit("parse", {"a": 1}, key="k")
+
+    assert await connection.fetchval("SELECT count(*) FROM ledger.payload") == 0
+    assert await connection.fetchval("SELECT count(*) FROM ledger.run_state") == 0
+    assert await connection.fetchval("SELECT count(*) FROM ledger.command") == 0
+
+
+async def test_an_unknown_run_is_not_found_by_any_operation(ledger: Ledger) -> None:
+    await ledger.submit("parse")
+    (lease,) = await ledger.claim("w:1")
+    unknown = uuid.UUID("01890000-0000-7000-8000-000000000000")
+
+    for call in (ledger.get, ledger.history, ledger.cancel, ledger.verify):
+        with pytest.raises(RunNotFound, match=str(unknown)):
+            await call(unknown)
+    with pytest.raises(RunNotFound):
+        await ledger.state_at(unknown, 1)
+    with pytest.raises(RunNotFound):
+        await ledger.transition(unknown, State.CANCELLED)
+    assert lease.token == 2
+
+
+async def test_a_deadline_at_the_end_or_start_of_time_is_refused_or_kept_as_it_is(ledger: Ledger) -> None:
+    for deadline in (datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC), datetime(1, 1, 1, tzinfo=UTC)):
+        try:
+            run = await ledger.submit("parse", deadline=deadline)
+        except InvalidValue:
+            continue
+        assert run.deadline == deadline
+
+    assert (await ledger.verify()).ok

@@ -1,0 +1,47 @@
+"""On a standby a snapshot does not list what is in progress: the feed says so instead of losing events."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runfold.ledger import Ledger
+from runfold.ledger.errors import FeedOnStandby
+from runfold.ledger.postgres import schema
+from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.ledger.reading import feed
+from tests.support.feeding import Reader
+from tests.support.server import FAST, ROOM
+
+
+@pytest.fixture
+def standby() -> Iterator[str]:
+    """The URL of a server in recovery, whose database has a run."""
+    with tempfile.TemporaryDirectory(prefix="runfold-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        with EmbeddedPostgres(Path(folder), settings=ROOM | FAST) as postgres:
+            asyncio.run(submitted(postgres.url()))
+        [data] = [path.parent for path in Path(folder).rglob("postgresql.conf")]
+        (data / "standby.signal").touch()
+        with EmbeddedPostgres(Path(folder), settings=ROOM | FAST) as postgres:
+            yield postgres.url()
+
+
+async def submitted(url: str) -> None:
+    """Submit a run to a database that is migrated first."""
+    await schema.upgrade(url)
+    async with Ledger.open(url, "default", create_project=True) as ledger:
+        await ledger.submit("parse")
+
+
+async def test_a_standby_reads_runs_and_refuses_the_feed(standby: str) -> None:
+    async with Ledger.open(standby, "default") as ledger:
+        assert len(await ledger.list()) == 1
+        with pytest.raises(FeedOnStandby, match="standby"):
+            await Reader(ledger.pool).drain()
+        with pytest.raises(FeedOnStandby):
+            await feed.now(ledger.pool)

@@ -1,0 +1,331 @@
+"""Verifying: whatever a superuser does to the tables behind the ledger's back is found, the first bad event first."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from runfold.ledger import Ledger, State
+from runfold.ledger.errors import RunNotFound
+from runfold.ledger.events import NoteAdded
+from runfold.ledger.proof.encoding import FIELDS
+from tests.conftest import PROJECT
+from tests.support.runs import TINY, claimed
+from tests.support.waiting import lapsed
+
+LEAVES = (
+    "SELECT c.oid::regclass::text AS leaf FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid "
+    "WHERE i.inhparent = 'ledger.event'::regclass AND c.relkind = 'r'"
+)
+
+
+@pytest.fixture
+async def open_ledger(unverified_database: str) -> AsyncIterator[Ledger]:
+    """The ledger of a database that the test will damage."""
+    async with Ledger.open(unverified_database, PROJECT) as opened:
+        yield opened
+
+
+class Mallory:
+    """A superuser who switches every guard off before each deed."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    async def execute(self, statement: str, *args: object) -> None:
+        """Do it."""
+        leaves = [row["leaf"] for row in await self._connection.fetch(LEAVES)]
+        for table in ("ledger.event", "ledger.payload", *leaves):
+            await self._connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
+        await self._connection.execute(statement, *args)
+
+
+@pytest.fixture
+async def mallory(unverified_database: str) -> AsyncIterator[Mallory]:
+    """Mallory, at work on the database of the test."""
+    opened = await asyncpg.connect(unverified_database)
+    yield Mallory(opened)
+    await opened.close()
+
+
+async def told(ledger: Ledger) -> UUID:
+    """Give a run of six events; other runs lie before and after it."""
+    await claimed(ledger, "w:before", input="before")
+    lease = await claimed(ledger, input={"path": "a.py"}, tags=["t"], deadline=3600, key="k")
+    await ledger.heartbeat([lease])
+    await ledger.transition(lease, State.WAITING_TOOL, name="wc", content={"input": "x"})
+    await ledger.transition(lease, State.RUNNING, output="y", cost_usd_delta=1)
+    await ledger.transition(lease, State.COMPLETED, output={"lines": 3})
+    await claimed(ledger, "w:after", input="after")
+    assert (await ledger.verify()).ok
+    return lease.run_id
+
+
+async def found(ledger: Ledger, run_id: UUID) -> tuple[int | None, str]:
+    """Give the first finding, which must be about this run, however one asks."""
+    whole, one = await ledger.verify(), await ledger.verify(run_id)
+    assert not whole.ok
+    assert whole.findings[0] == one.findings[0]
+    assert {finding.run_id for finding in whole.findings} == {run_id}
+    for run in await ledger.list():
+        assert run.run_id == run_id or (await ledger.verify(run.run_id)).ok
+    return one.findings[0].version, one.findings[0].problem
+
+
+async def test_an_untouched_ledger_verifies_and_says_what_was_checked(open_ledger: Ledger) -> None:
+    await told(open_ledger)
+
+    report = await open_ledger.verify()
+
+    assert report.ok
+    assert (report.runs, report.events, report.payloads, report.erased, report.findings) == (3, 10, 6, 0, ())
+    with pytest.raises(RunNotFound):
+        await open_ledger.verify("01890000-0000-7000-8000-000000000000")
+
+
+async def test_every_kind_of_history_verifies(open_ledger: Ledger) -> None:
+    odd = 'ü"\\\n\t'.replace("\n", "").replace("\t", "") + "東京 \N{ROCKET}"
+    lease = await claimed(open_ledger, odd, ttl=TINY, input={odd: [odd]}, key=odd, tags=[odd, "\\", '"', "\x80"])
+    await open_ledger.append(lease, NoteAdded(text="line\nbreak\u2028\x7f"), actor=odd)
+    await open_ledger.transition(lease, State.WAITING_TOOL, name=odd, cost_usd_delta=1e-6, step_count_delta=1)
+    await lapsed(open_ledger, lease)
+    await open_ledger.reap()
+
+    assert (await open_ledger.verify()).ok
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        """body = '{"input":{"path":"b.py"}}'""",
+        """body = '{"input": {"path":"a.py"}}'""",
+        "salt = sha256('')",
+    ],
+)
+async def test_a_changed_payload_is_found(open_ledger: Ledger, mallory: Mallory, change: str) -> None:
+    run_id = await told(open_ledger)
+
+    await mallory.execute(f"UPDATE ledger.payload SET {change} WHERE run_id = $1 AND version = 1", run_id)
+
+    assert await found(open_ledger, run_id) == (1, "payload")
+
+
+async def test_a_deleted_payload_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
+    run_id = await told(open_ledger)
+
+    await mallory.execute("DELETE FROM ledger.payload WHERE run_id = $1 AND version = 4", run_id)
+
+    assert await found(open_ledger, run_id) == (4, "payload")
+
+
+async def test_a_payload_that_is_moved_to_another_event_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
+    run_id = await told(open_ledger)
+
+    await mallory.execute("UPDATE ledger.payload SET version = 3 WHERE run_id = $1 AND version = 4", run_id)
+
+    assert await found(open_ledger, run_id) == (3, "payload")
+
+
+async def test_a_payload_that_belongs_to_no_event_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
+    run_id = await told(open_ledger)
+
+    await mallory.execute(
+        "INSERT INTO ledger.payload VALUES ($1, $2, 99, sha256(''), '{\"note\":\"forged\"}')", PROJECT, run_id
+    )
+
+    assert (await found(open_ledger, run_id))[1] == "payload"
+
+
+CHANGES = {
+    "text": "CASE WHEN {0} IS NULL THEN 'x' ELSE {0} || 'x' END",
+    "int": "coalesce({0} + 1, 1)",
+    "time": "coalesce({0} + interval '1 microsecond', now())",
+    "money": "coalesce({0} + 0.000001, 0)",
+    "bytes": "coalesce(sha256({0}), sha256(''))",
+    "list": "array_append({0}, 'x')",
+}
+OTHER = {"wait_outcome": "'timeout'"}
+
+
+@pytest.mark.parametrize("version", [1, 3, 5])
+async def test_a_change_of_any_fact_of_any_event_is_found(open_ledger: Ledger, mallory: Mallory, version: int) -> None:
+    run_id = await told(open_ledger)
+    await mallory.execute("CREATE TABLE backup AS SELECT * FROM ledger.event")
+    one = f"e.run_id = '{run_id}' AND e.version = {version}"
+    results = {}
+
+    for column, how in FIELDS:
+        if column not in {"project_id", "run_id", "version"}:
+            value = OTHER.get(column, CHANGES[how].format(column))
+            await mallory.execute(f"UPDATE ledger.event AS e SET {column} = {value} WHERE {one}")
+            findings = (await open_ledger.verify()).findings
+            results[column] = (findings[0].run_id, findings[0].version, findings[0].problem) if findings else None
+            await mallory.execute(
+                f"UPDATE ledger.event AS e SET {column} = b.{column} FROM backup AS b "
+                f"WHERE {one} AND b.run_id = e.run_id AND b.version = e.version"
+            )
+
+    assert len(results) == len(FIELDS) - 3
+    assert results == dict.fromkeys(results, (run_id, version, "hash"))
+    assert (await open_ledger.verify()).ok
+
+
+async def test_a_fact_that_is_taken_away_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
+    run_id = await told(open_ledger)
+
+    await mallory.execute("UPDATE ledger.event SET deadline = NULL, key = NULL WHERE run_id = $1 AND version = 1", run_id)
+
+    assert await found(open_ledger, run_id) == (1, "hash")
+
+
+async def test_a_changed_type_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
+    run_id = await told(open_ledger)
+
+    await mallory.execute("UPDATE ledger.event SET type = 'run.failed' WHERE run_id = $1 AND version = 6", run_id)
+
+    assert await found(open_ledger, run_id) == (6, "hash")
+
+
+async def test_a_changed_hash_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
+    run_id = await told(open_ledger)
+
+    await mallory.execute("UPDATE ledger.event SET hash = sha256(hash) WHERE run_id = $1 AND version = 3", run_id)
+
+    assert await found(open_ledger, run_id) == (3, "hash")
+
+
+@pytest.mark.parametrize(("version", "first"), [(1, 2), (3, 4), (5, 6)])
+async def test_a_deleted_event_is_found(open_ledger: Ledger, mallory: Mallory, version: int, first: int) -> None:
+    run_id = await told(open_ledger)
+
+    await mallory.execute("DELETE FROM ledger.event WHERE run_id = $1 AND version = $2", run_id, version)
+
+    assert await found(open_ledger, run_id) == (first, "gap")
+
+
+async def test_a_deleted_newest_event_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
+    run_id = await told(open_ledger)
+
+    await mallory.execute("DELETE FROM ledger.event WHERE run_id = $1 AND version = 6", run_id)
+    _, problem = await found(open_ledger, run_id)
+
+    assert problem == "drift"
+    assert "version is 6, its events say 5" in (await open_ledger.verify()).findings[0].detail
+
+
+async def test_a_deleted_history_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
+    run_id = await told(open_ledger)
+
+    await mallory.execute("DELETE FROM ledger.event WHERE run_id = $1", run_id)
+
+    assert await found(open_ledger, run_id) == (None, "drift")
+
+
+async def test_two_events_that_changed_places_are_found(open_ledger: Ledger, mallory: Mallory) -> None:
+    run_id = await told(open_ledger)
+
+    for old, new in ((3, 99), (4, 3), (99, 4)):
+        await mallory.execute("UPDATE ledger.event SET version = $3 WHERE run_id = $1 AND version = $2", run_id, old, new)
+
+    assert (await found(open_ledger, run_id))[0] == 3
+
+
+async def test_a_legal_event_with_a_hash_of_its_own_making_is_found(open_ledger: Ledger, unverified_database: str) -> None:
+    run_id = await told(open_ledger)
+    owner = await asyncpg.connect(unverified_database)
+
+    await owner.execute(
+        "INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, hash) "
+        "VALUES ($1, $2, 7, now(), 'note.added', 'mallory', sha256(''))",
+        PROJECT,
+        run_id,
+    )
+    await owner.close()
+
+    assert await found(open_ledger, run_id) == (7, "hash")
+
+
+async def test_a_state_that_differs_from_its_events_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
+    run_id = await told(open_ledger)
+    await mallory.execute("CREATE TABLE backup AS SELECT * FROM ledger.run_state")
+    changes = {
+        "cost_usd": "cost_usd = 7",
+        "state": "state = 'failed'",
+        "attempt_count": "attempt_count = 0",
+        "worker_id": "worker_id = 'x', token = 9, lease_until = now(), state = 'running'",
+        "tags": "tags = '{}'",
+        "deadline": "deadline = NULL",
+        "hash": "hash = sha256('')",
+        "completed_at": "completed_at = completed_at + interval '1 microsecond'",
+    }
+
+    for named, change in changes.items():
+        await mallory.execute(f"UPDATE ledger.run_state SET {change} WHERE run_id = $1", run_id)
+        assert await found(open_ledger, run_id) == (None, "drift")
+        assert named in (await open_ledger.verify()).findings[0].detail
+        await mallory.execute("DELETE FROM ledger.run_state WHERE run_id = $1", run_id)
+        await mallory.execute("INSERT INTO ledger.run_state SELECT * FROM backup WHERE run_id = $1", run_id)
+
+    assert (await open_ledger.verify()).ok
+
+
+async def test_a_deleted_state_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
+    run_id = await told(open_ledger)
+
+    await mallory.execute("DELETE FROM ledger.run_state WHERE run_id = $1", run_id)
+    (finding,) = (await open_ledger.verify()).findings
+
+    assert (finding.run_id, finding.problem) == (run_id, "drift")
+
+
+async def test_a_deleted_idempotency_key_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
+    run_id = await told(open_ledger)
+
+    await mallory.execute("DELETE FROM ledger.command WHERE run_id = $1", run_id)
+
+    assert await found(open_ledger, run_id) == (1, "key")
+
+
+async def test_an_idempotency_key_that_names_another_event_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
+    run_id = await told(open_ledger)
+
+    await mallory.execute("UPDATE ledger.command SET version = 2 WHERE run_id = $1", run_id)
+
+    assert await found(open_ledger, run_id) == (1, "key")
+    report = await open_ledger.verify()
+    assert [(finding.version, finding.problem) for finding in report.findings] == [(1, "key"), (2, "key")]
+
+
+async def test_an_idempotency_key_that_nobody_used_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
+    run_id = await told(open_ledger)
+
+    await mallory.execute(
+        "INSERT INTO ledger.command SELECT project_id, 'forged', content_hash, run_id, 1 FROM ledger.command WHERE run_id = $1",
+        run_id,
+    )
+
+    [finding] = (await open_ledger.verify()).findings
+    assert (finding.run_id, finding.problem) == (run_id, "key")
+    assert "'forged' belongs to no such event" in finding.detail
+
+
+async def test_of_several_bad_events_the_first_is_named_first(open_ledger: Ledger, mallory: Mallory) -> None:
+    run_id = await told(open_ledger)
+
+    await mallory.execute("DELETE FROM ledger.payload WHERE run_id = $1 AND version = 1", run_id)
+    await mallory.execute("UPDATE ledger.event SET actor = 'mallory' WHERE run_id = $1 AND version >= 3", run_id)
+    findings = (await open_ledger.verify()).findings
+
+    assert [finding.version for finding in findings] == [1, 3, 4, 5, 6]
+
+
+async def test_a_flood_of_bad_events_is_cut_at_a_hundred_findings(open_ledger: Ledger, mallory: Mallory) -> None:
+    await open_ledger.submit_many([{"kind": "parse"}] * 150)
+
+    await mallory.execute("UPDATE ledger.event SET actor = 'mallory'")
+    report = await open_ledger.verify()
+
+    assert (len(report.findings), report.events, report.ok) == (100, 150, False)

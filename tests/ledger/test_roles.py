@@ -1,0 +1,130 @@
+"""Who may decide: another person than the submitter, or who has a role; held under the row's lock, and recorded."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import pytest
+
+from runfold.ledger import Lease, Ledger, State, Transition, roles
+from runfold.ledger.errors import (
+    AccessDenied,
+    DecisionRefused,
+    InvalidValue,
+    NobodyHasRole,
+    RoleNotHeld,
+)
+from runfold.ledger.events import NoteAdded, RunFailed
+from runfold.ledger.postgres.connections import driver_url
+from runfold.workers import Context, handler
+from tests.conftest import PROJECT
+from tests.support.runs import claimed
+from tests.support.working import done, ended, reached, working
+
+WHY: dict[str, Any] = {"actor": "root", "reason": "on call"}
+
+
+async def asking(ledger: Ledger, *, park: bool = True, **content: Any) -> Lease:
+    """Give a run that waits for an approval with these conditions."""
+    lease = await claimed(ledger)
+    await ledger.transition(lease, State.WAITING_APPROVAL, park=park, content={"prompt": "Pay?", **content})
+    return lease
+
+
+@pytest.mark.parametrize("park", [True, False])
+async def test_no_way_leads_around_another_persons_decision(ledger: Ledger, *, park: bool) -> None:
+    run_id = (await asking(ledger, park=park, other_person=True)).run_id
+
+    for decide in (ledger.approve, ledger.reject):
+        with pytest.raises(DecisionRefused, match="another person"):
+            await decide(run_id, actor=ledger.actor, reason="mine")
+    for state in (State.RUNNING, State.CANCELLED):
+        with pytest.raises(DecisionRefused, match="another person"):
+            await ledger.transition(run_id, state)
+        [refused] = await ledger.transition_many([Transition(run_id, state)])
+        assert isinstance(refused, DecisionRefused)
+    assert (await ledger.get(run_id)).state == State.WAITING_APPROVAL
+    notes = [event for event in await ledger.history(run_id) if isinstance(event, NoteAdded)]
+    assert [note.actor for note in notes] == [ledger.actor] * 2
+
+    await ledger.approve(run_id, actor="somebody else")
+    assert "approval.granted" in [event.type for event in await ledger.history(run_id)]
+
+
+async def test_a_role_is_asked_for_under_the_lock_and_counts_from_the_moment_of_its_change(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    run_id = (await asking(ledger, role="finance")).run_id
+    await roles.grant(ledger.pool, PROJECT, "finance", "ann", **WHY)
+    await roles.grant(ledger.pool, PROJECT, "other", "bob", **WHY)
+    with pytest.raises(DecisionRefused, match="has not the role") as caught:
+        await ledger.approve(run_id, actor="bob")
+    assert caught.value.why == "role"
+
+    # ann's decision waits for the row; meanwhile the role is taken from her.
+    async with connection.transaction():
+        await connection.execute("SELECT FROM ledger.run_state WHERE run_id = $1 FOR UPDATE", run_id)
+        await connection.execute("UPDATE ledger.run_state SET priority = priority WHERE run_id = $1", run_id)
+        deciding = asyncio.create_task(ledger.transition(run_id, State.RUNNING, actor="ann"))
+        await asyncio.wait({deciding}, timeout=0.2)
+        await roles.revoke(ledger.pool, PROJECT, "finance", "ann", **WHY)
+    with pytest.raises(DecisionRefused):
+        await deciding
+
+    await roles.grant(ledger.pool, PROJECT, "finance", "ann", **WHY)
+    await ledger.approve(run_id, actor="ann")
+
+
+async def test_every_change_of_a_role_is_recorded_and_made_by_the_owner_alone(
+    ledger: Ledger, connection: asyncpg.Connection, database: str
+) -> None:
+    await roles.grant(ledger.pool, PROJECT, "finance", "ann", **WHY)
+    await roles.grant(ledger.pool, PROJECT, "finance", "ann", **WHY)
+    await roles.grant(ledger.pool, PROJECT, "finance", "bob", **WHY)
+    await roles.revoke(ledger.pool, PROJECT, "finance", "ann", **WHY)
+    with pytest.raises(RoleNotHeld, match="ann has not the role 'finance'"):
+        await roles.revoke(ledger.pool, PROJECT, "finance", "ann", **WHY)
+
+    assert [one.member for one in await roles.members(ledger.pool, PROJECT)] == ["bob"]
+    assert await roles.members(ledger.pool, PROJECT, "other") == []
+    assert [one.type for one in await roles.history(ledger.pool, PROJECT, "finance")] == [
+        "role.granted", "role.granted", "role.granted", "role.revoked",
+    ]  # fmt: skip
+    for statement in ("UPDATE ledger.role_event SET member = 'mallory'", "DELETE FROM ledger.role_event"):
+        with pytest.raises(asyncpg.PostgresError, match="append-only"):
+            await connection.execute(statement)
+    for wrong in ("", "x" * 201, "a\x00"):
+        with pytest.raises(InvalidValue):
+            await roles.grant(ledger.pool, PROJECT, wrong, "ann", **WHY)
+    async with asyncpg.create_pool(driver_url(database), min_size=1, server_settings={"role": "runfold_worker"}) as pool:
+        with pytest.raises(AccessDenied):
+            await roles.grant(pool, PROJECT, "finance", "mallory", **WHY)
+        assert [one.member for one in await roles.members(pool, PROJECT)] == ["bob"]
+
+
+@handler("payment")
+async def payment(ctx: Context) -> str:
+    return (await ctx.approval("Pay?", role="finance")).actor
+
+
+async def test_an_approval_for_a_role_that_nobody_has_fails_with_the_remedy_in_the_history(ledger: Ledger) -> None:
+    run = await done(ledger, payment, max_attempts=1)
+
+    failed = (await ledger.history(run.run_id))[-1]
+    assert isinstance(failed, RunFailed)
+    assert run.state == State.FAILED
+    assert "runfold roles grant finance NAME" in str(failed.error_detail)
+    assert NobodyHasRole.__name__ in str(failed.error_detail)
+
+
+async def test_a_handler_asks_for_somebody_with_a_role(ledger: Ledger) -> None:
+    await roles.grant(ledger.pool, PROJECT, "finance", "ann", **WHY)
+    run = await ledger.submit("payment")
+    async with working(ledger, payment):
+        await reached(ledger, run, State.WAITING_APPROVAL)
+        with pytest.raises(DecisionRefused):
+            await ledger.approve(run.run_id, actor="bob")
+        await ledger.approve(run.run_id, actor="ann")
+        assert (await ended(ledger, run)).output == "ann"

@@ -1,0 +1,116 @@
+"""Schedules: one run for each due time, whoever asks, and what becomes of missed ones."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import pytest
+
+from runfold.ledger import Ledger
+from runfold.ledger.cron import latest_due, next_due
+from runfold.ledger.errors import InvalidValue
+from runfold.workers import Context, handler
+from runfold.workers.duties.scheduler import REFUSED_SECONDS, Scheduler
+
+
+async def overdue(ledger: Ledger, minutes: int) -> None:
+    """Move every schedule back, as if nobody had looked for so long."""
+    await ledger.pool.execute("UPDATE ledger.schedule SET next_at = next_at - make_interval(mins => $1)", minutes)
+
+
+async def test_what_is_due_is_submitted_once_by_any_number_of_schedulers_and_of_missed_times_the_latest(ledger: Ledger) -> None:
+    made = await ledger.schedule("sweep", "clean", {"deep": True}, cron="* * * * *", actor="ann")
+    await overdue(ledger, 60)
+
+    await asyncio.gather(*(Scheduler(ledger).tick() for _ in range(5)))
+    runs = await ledger.list()
+    (after,) = await ledger.schedules()
+
+    assert len({run.key for run in runs}) == len(runs) <= 2  # two when a minute passed meanwhile
+    assert {(run.kind, run.input["deep"]) for run in runs} == {("clean", True)}
+    assert after.last_due is not None
+    assert runs[0].key == f"schedule:sweep:{after.last_due:%Y-%m-%dT%H:%MZ}" or len(runs) == 2
+    assert after.next_at >= made.next_at
+
+
+async def test_a_crash_after_the_submission_repeats_no_run(ledger: Ledger) -> None:
+    await ledger.schedule("sweep", "clean", cron="0 0 1 1 *")
+    await overdue(ledger, 60 * 24 * 366)
+    await Scheduler(ledger).tick()
+    await overdue(ledger, 60 * 24 * 366)
+
+    await Scheduler(ledger).tick()
+
+    assert len(await ledger.list()) == 1
+
+
+async def test_a_handler_with_a_cron_is_declared_and_again_unchanged_it_keeps_what_is_due(ledger: Ledger) -> None:
+    @handler("nightly", cron="30 2 * * *", timezone="Europe/Berlin")
+    async def nightly(_ctx: Context) -> None:
+        pass
+
+    await Scheduler(ledger, [nightly]).tick()
+    await overdue(ledger, 10)
+    (before,) = await ledger.schedules()
+    again = await ledger.schedule("nightly", "nightly", cron="30 2 * * *", timezone="Europe/Berlin")
+    changed = await ledger.schedule("nightly", "nightly", cron="31 2 * * *", timezone="Europe/Berlin")
+
+    assert (before.name, before.kind, before.timezone) == ("nightly", "nightly", "Europe/Berlin")
+    assert again.next_at == before.next_at
+    assert changed.next_at > before.next_at
+    assert await ledger.unschedule("nightly")
+    assert not await ledger.unschedule("nightly")
+    assert await ledger.schedules() == []
+
+
+@pytest.mark.parametrize(
+    ("cron", "timezone"),
+    [("", "UTC"), ("* * * *", "UTC"), ("* * * * * *", "UTC"), ("61 * * * *", "UTC"), ("0 0 31 2 *", "UTC"), ("@daily", "UTC"),
+     (5, "UTC"), ("* * * * *", "Mars/Base"), ("* * * * *", "../etc/passwd"), ("* * * * *", None)],
+)  # fmt: skip
+async def test_what_is_no_cron_or_time_zone_is_refused_in_words(ledger: Ledger, cron: Any, timezone: Any) -> None:
+    with pytest.raises(InvalidValue, match=r"cron|timezone"):
+        await ledger.schedule("sweep", "clean", cron=cron, timezone=timezone)
+    with pytest.raises(InvalidValue, match=r"cron|timezone"):
+        handler("clean", cron=cron, timezone=timezone)
+
+    assert await ledger.schedules() == []
+
+
+async def test_a_schedule_that_is_refused_holds_no_other_up_and_is_not_asked_for_without_end(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    await ledger.schedule("bad", "clean", cron="* * * * *")
+    await ledger.schedule("good", "clean", cron="* * * * *")
+    await connection.execute("UPDATE ledger.schedule SET next_at = ledger.now() - interval '1 minute'")
+    await connection.execute("UPDATE ledger.schedule SET timezone = 'Mars/Olympus' WHERE name = 'bad'")
+
+    wait = await Scheduler(ledger).tick()
+
+    assert len(await ledger.list()) == 1
+    assert wait >= REFUSED_SECONDS
+
+
+def test_the_clock_may_change_and_each_day_is_due_once() -> None:
+    berlin, at = "Europe/Berlin", "30 2 * * *"
+    spring, days = datetime(2026, 3, 27, 12, tzinfo=UTC), []
+    for _ in range(3):
+        spring = next_due(at, berlin, spring)
+        days.append(spring)
+    autumn, more = datetime(2026, 10, 23, 12, tzinfo=UTC), []
+    for _ in range(3):
+        autumn = next_due(at, berlin, autumn)
+        more.append(autumn)
+
+    assert [moment.day for moment in days] == [28, 29, 30]
+    assert [moment.day for moment in more] == [24, 25, 26]
+    twice = [datetime(2026, 10, 25, 0, 30, tzinfo=UTC), datetime(2026, 10, 25, 1, 30, tzinfo=UTC)]
+    for minute in range(60):
+        within = datetime(2026, 10, 25, 1, minute, tzinfo=UTC)
+        assert next_due(at, berlin, within) > within
+        assert latest_due(at, berlin, within) in twice
+    assert latest_due("*/5 * * * *", "UTC", datetime(2026, 1, 1, 0, 5, tzinfo=UTC)) == datetime(2026, 1, 1, 0, 5, tzinfo=UTC)
+    assert latest_due("*/5 * * * *", "UTC", datetime(2026, 1, 1, 0, 4, 59, tzinfo=UTC)) == datetime(2026, 1, 1, tzinfo=UTC)

@@ -1,0 +1,386 @@
+"""Projections follow the feed: what they fold is right whatever the batches, they stop at what they cannot take, and go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from runfold.ledger import Ledger
+from runfold.ledger.errors import InvalidValue
+from runfold.ledger.events import Event, NoteAdded
+from runfold.ledger.postgres.connections import fetch
+from runfold.projections.algebra.operation import count, total
+from runfold.projections.declared.catch_up import CatchUp
+from runfold.projections.declared.installing import declared, made
+from runfold.projections.declared.projection import Projection
+from runfold.projections.declared.refold import refold, refold_until
+from runfold.projections.declared.sources import field, of_run
+from runfold.projections.declared.status import pause, resume, skip, skip_event, statuses
+from runfold.projections.errors import (
+    NotStopped,
+    OtherVersion,
+    ProjectionFailed,
+    ProjectionNotFound,
+    ProjectionPaused,
+    Redeclared,
+)
+from runfold.projections.rebuild import RebuildFailed
+from runfold.workers.duties.projector import Projector
+from tests.conftest import PROJECT
+from tests.support.waiting import lapsed, until
+
+SHIPPED = sorted(declared())
+NOTE = "SELECT * FROM ledger.append($1, 'test', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+
+
+def sizes(version: int = 1, **changes: Any) -> Projection:
+    """Count the users' reads of each kind and add up a field of their payload."""
+    given: dict[str, Any] = {
+        "key": {"kind": of_run("kind")},
+        "columns": {"reads": count({"acme.read"}), "size": total(field("size", "int"), {"acme.read"})},
+    }
+    return Projection("sizes", version, **{**given, **changes})
+
+
+async def read(ledger: Ledger, run: UUID, size: str) -> None:
+    """Append a user's own event whose payload has a size."""
+    some = [None]
+    body = f'{{"size":{size}}}'
+    statement = "SELECT * FROM ledger.append($1, 'test', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+    given = ([run], some, ["acme.read"], [1], some, some, [body], some, some, some, some)
+    await ledger.pool.fetch(statement, PROJECT, *given)
+
+
+async def history(ledger: Ledger) -> None:
+    """Let runs live through nearly everything that can happen to one."""
+    await ledger.submit_many([{"kind": kind} for kind in ("parse", "parse", "parse", "mail", "mail", "mail", "call", "call")])
+    leases = await ledger.claim("w1", limit=8)
+    for _ in range(3):
+        await ledger.heartbeat(leases)
+    one, two, three, four, five, six, seven, eight = leases
+    await ledger.transition(one, "completed", cost_usd_delta=Decimal("0.25"), step_count_delta=3)
+    await ledger.transition(two, "failed", error_code="acme.broken", cost_usd_delta=Decimal("0.5"))
+    await ledger.retry(three, error_code="acme.again", delay=0)
+    await ledger.release(four)
+    await ledger.transition(five, "waiting_approval", park=True)
+    await ledger.approve(five.run_id, actor="ann", reason="fine")
+    await ledger.transition(six, "waiting_approval", park=True)
+    await ledger.reject(six.run_id, actor="ann", reason="too dear")
+    await ledger.transition(seven, "waiting_tool")
+    await ledger.transition(seven, "running", step_count_delta=1)
+    [late] = await ledger.claim("w2", limit=1, ttl=0.001)
+    await lapsed(ledger, late)
+    assert await ledger.reap()
+    again = await ledger.claim("w3", limit=5)
+    assert late.run_id in {lease.run_id for lease in again}
+    await ledger.heartbeat(again)
+    await ledger.transition(again[0], "completed", cost_usd_delta=Decimal("1.5"))
+    await ledger.submit("parse")
+    await ledger.cancel((await ledger.submit("parse")).run_id, actor="ann", reason="not needed")
+    await ledger.transition(eight, "waiting_approval", park=True)
+
+
+async def rows(ledger: Ledger, name: str) -> list[dict[str, Any]]:
+    """Read a projection."""
+    return [dict(row) for row in await ledger.pool.fetch(f'SELECT * FROM projection."{name}" ORDER BY 1, 2, 3')]
+
+
+async def row_of(ledger: Ledger, sql: str) -> tuple[Any, ...]:
+    """Read one row."""
+    [row] = await ledger.pool.fetch(sql)
+    return tuple(row.values())
+
+
+@pytest.mark.parametrize("batch", [1, 7, 5_000])
+@pytest.mark.parametrize("name", SHIPPED)
+async def test_a_read_model_is_the_same_in_any_batches_and_rebuilt(ledger: Ledger, name: str, batch: int) -> None:
+    projection = declared()[name]
+    await made(ledger.pool, projection)
+    following = CatchUp(ledger.pool, projection, batch=batch)
+    await ledger.submit("parse")
+    await following.to_the_end()
+    await history(ledger)
+    await following.to_the_end()
+    before = await rows(ledger, name)
+
+    done = await refold(ledger.pool, projection, events_a_range=5)
+
+    assert done.wrong == 0
+    assert before
+    stable = [{k: v for k, v in row.items() if k != "waiting_for"} for row in before]
+    assert [{k: v for k, v in row.items() if k != "waiting_for"} for row in await rows(ledger, name)] == stable
+    assert await following.step() is None
+
+
+async def test_the_read_models_say_what_the_runs_say(ledger: Ledger) -> None:
+    await history(ledger)
+    for projection in declared().values():
+        await made(ledger.pool, projection)
+        await CatchUp(ledger.pool, projection).to_the_end()
+
+    counted = "SELECT project_id, kind, state, {} FROM {} GROUP BY 1, 2, 3 {} ORDER BY 1, 2, 3"
+    assert await ledger.pool.fetch(counted.format("count(*)", "ledger.run_state", "")) == await ledger.pool.fetch(
+        counted.format("sum(runs)::bigint AS count", "projection.run_counts", "HAVING sum(runs) > 0")
+    )
+    money = "SELECT sum(cost_usd), sum(step_count)::bigint FROM "
+    truth = await row_of(ledger, money + "ledger.run_state")
+    for name in ("spending", "attempts"):
+        assert await row_of(ledger, f"{money} projection.{name}") == truth
+    assert await row_of(ledger, "SELECT sum(attempt_count) FROM ledger.run_state") == await row_of(
+        ledger, "SELECT count(*) FROM projection.attempts"
+    )
+    beats = await row_of(ledger, "SELECT count(*) FROM ledger.event WHERE type = 'lease.heartbeat'")
+    for name in ("attempts", "worker_activity"):
+        assert await row_of(ledger, f"SELECT sum(beats)::bigint FROM projection.{name}") == beats
+    lost = await ledger.pool.fetch("SELECT worker_id, outcome FROM projection.attempts WHERE outcome = 'lease.expired'")
+    assert [tuple(row.values()) for row in lost] == [("w2", "lease.expired")]
+    decided = await ledger.pool.fetch(
+        "SELECT outcome, decided_by, reason FROM projection.approvals ORDER BY outcome NULLS LAST"
+    )
+    assert [tuple(row.values()) for row in decided] == [
+        ("approval.granted", "ann", "fine"), ("approval.rejected", "ann", "too dear"), (None, None, None),
+    ]  # fmt: skip
+    waits = await row_of(ledger, "SELECT count(waited), count(waiting_for) FROM projection.approvals")
+    assert waits == (2, 1)
+
+
+async def test_a_bad_event_stops_the_projection_before_it_until_it_is_skipped_on_record(ledger: Ledger) -> None:
+    run = (await ledger.submit("parse")).run_id
+    for size in ("1", "2", '"many"', "8"):
+        await read(ledger, run, size)
+    await made(ledger.pool, sizes())
+    following = CatchUp(ledger.pool, sizes())
+
+    with pytest.raises(ProjectionFailed, match='"many"') as failed:
+        await following.to_the_end()
+
+    assert (failed.value.run_id, failed.value.version) == (run, 4)
+    assert await row_of(ledger, "SELECT reads, size FROM projection.sizes") == (2, 3)
+    [status] = await statuses(ledger.pool, {"sizes": sizes()})
+    assert (status.state, status.run_id, status.event_version) == ("failed", run, 4)
+    assert '"many"' in (status.error or "")
+    with pytest.raises(ProjectionFailed):
+        await following.step()
+    await resume(ledger.pool, "sizes")
+    with pytest.raises(ProjectionFailed):
+        await following.to_the_end()
+    assert await row_of(ledger, "SELECT reads, size FROM projection.sizes") == (2, 3)
+
+    assert await skip(ledger.pool, "sizes", actor="ann", reason="a defect of the sender") == (run, 4)
+    await following.to_the_end()
+
+    assert await row_of(ledger, "SELECT reads, size FROM projection.sizes") == (3, 11)
+    assert await row_of(ledger, "SELECT actor, reason, event_version FROM ledger.projection_skip") == (
+        "ann", "a defect of the sender", 4,
+    )  # fmt: skip
+    [status] = await statuses(ledger.pool, {"sizes": sizes()})
+    assert (status.state, status.skipped, status.behind) == ("current", 1, 0)
+    with pytest.raises(NotStopped):
+        await skip(ledger.pool, "sizes", actor="ann", reason="again")
+
+
+async def test_a_rebuild_collects_bad_runs_or_stops_and_puts_nothing_wrong_in_place(ledger: Ledger) -> None:
+    good, bad = (await ledger.submit("parse")).run_id, (await ledger.submit("mail")).run_id
+    await read(ledger, good, "5")
+    await read(ledger, bad, '"x"')
+    with pytest.raises(RebuildFailed, match=str(bad)):
+        await refold(ledger.pool, sizes(), strict=True)
+
+    done = await refold(ledger.pool, sizes())
+
+    assert [one.run_id for one in done.bad] == [bad]
+    assert await row_of(ledger, "SELECT count(*) FROM projection.sizes") == (0,)
+    await skip_event(ledger.pool, sizes(), bad, 2, actor="ann", reason="a defect of the sender")
+    done = await refold(ledger.pool, sizes())
+    assert (done.bad, done.resumed) == ((), True)
+    assert await rows_of_sizes(ledger) == [("parse", 1, 5)]
+    await CatchUp(ledger.pool, sizes()).to_the_end()
+    assert await rows_of_sizes(ledger) == [("parse", 1, 5)]
+
+
+async def rows_of_sizes(ledger: Ledger) -> list[tuple[Any, ...]]:
+    """Read the projection of this file."""
+    return [tuple(r.values()) for r in await ledger.pool.fetch("SELECT kind, reads, size FROM projection.sizes ORDER BY kind")]
+
+
+async def test_an_event_of_a_newer_schema_stops_a_projection_that_counts_it(ledger: Ledger) -> None:
+    run = (await ledger.submit("parse")).run_id
+    notes = Projection("notes", key={"kind": of_run("kind")}, columns={"notes": count({"note.added"})})
+    await made(ledger.pool, notes)
+    some = [None]
+    await ledger.pool.fetch(NOTE, PROJECT, [run], some, ["note.added"], [2], some, some, some, some, some, some, some)
+
+    with pytest.raises(ProjectionFailed, match=r"note\.added schema version 2 is not known"):
+        await CatchUp(ledger.pool, notes).to_the_end()
+
+    [bad] = (await refold(ledger.pool, notes)).bad
+    assert bad.run_id == run
+
+
+async def test_a_function_is_called_with_every_event_exactly_once(ledger: Ledger, connection: asyncpg.Connection[Any]) -> None:
+    await connection.execute("CREATE TABLE sent (run_id uuid, version int)")
+    broken = True
+
+    async def send(inside: asyncpg.Connection[Any], events: Sequence[Event]) -> None:
+        await inside.executemany("INSERT INTO sent VALUES ($1, $2)", [(event.run_id, event.version) for event in events])
+        if broken and any(event.type == "note.added" for event in events):
+            raise RuntimeError("the outside is down")
+
+    outbox = Projection("outbox", apply=send)
+    await made(ledger.pool, outbox)
+    await history(ledger)
+    run = (await ledger.submit("mail")).run_id
+    await ledger.append(run, NoteAdded(text="poison"), actor="ann")
+    await ledger.submit("mail")
+    with pytest.raises(ProjectionFailed, match="RuntimeError: the outside is down") as failed:
+        await CatchUp(ledger.pool, outbox).to_the_end()
+    assert (failed.value.run_id, failed.value.version) == (run, 2)
+
+    broken = False
+    await resume(ledger.pool, "outbox")
+    await asyncio.gather(*(CatchUp(ledger.pool, outbox, batch=3).to_the_end() for _ in range(3)))
+
+    sent = [tuple(row.values()) for row in await connection.fetch("SELECT * FROM sent")]
+    all_of_them = await connection.fetch("SELECT run_id, version FROM ledger.event WHERE type <> 'lease.heartbeat'")
+    assert len(sent) == len(set(sent))
+    assert set(sent) == {tuple(row.values()) for row in all_of_them}
+    with pytest.raises(InvalidValue, match="cannot be rebuilt"):
+        await refold(ledger.pool, outbox)
+
+
+async def test_a_paused_projection_takes_nothing_until_it_is_resumed(ledger: Ledger) -> None:
+    await made(ledger.pool, sizes())
+    await read(ledger, (await ledger.submit("parse")).run_id, "1")
+    await pause(ledger.pool, "sizes")
+    with pytest.raises(ProjectionPaused):
+        await CatchUp(ledger.pool, sizes()).step()
+    assert [one.state for one in await statuses(ledger.pool, {})] == ["paused"]
+
+    await resume(ledger.pool, "sizes")
+    await CatchUp(ledger.pool, sizes()).to_the_end()
+    assert await rows_of_sizes(ledger) == [("parse", 1, 1)]
+    with pytest.raises(ProjectionNotFound, match="there are: sizes"):
+        await pause(ledger.pool, "size")
+
+
+async def test_a_newer_version_takes_the_place_of_the_older_whose_processes_end(ledger: Ledger) -> None:
+    await made(ledger.pool, sizes())
+    await read(ledger, (await ledger.submit("parse")).run_id, "4")
+    await CatchUp(ledger.pool, sizes()).to_the_end()
+    newer = sizes(2, columns={"most": total(field("size", "bigint"), {"acme.read"})})
+
+    done = await refold(ledger.pool, newer)
+
+    assert done.wrong is None
+    assert await row_of(ledger, "SELECT kind, most FROM projection.sizes") == ("parse", 4)
+    with pytest.raises(OtherVersion):
+        await Projector(ledger.pool, sizes()).run()
+    with pytest.raises(OtherVersion):
+        await refold(ledger.pool, sizes())
+    with pytest.raises(Redeclared):
+        await refold(ledger.pool, sizes(2))
+    assert done.kept_in is not None
+    assert await row_of(ledger, f"SELECT reads FROM {done.kept_in}") == (1,)
+
+
+async def test_a_table_that_was_written_by_hand_is_found_and_put_right(ledger: Ledger) -> None:
+    await made(ledger.pool, sizes())
+    await read(ledger, (await ledger.submit("parse")).run_id, "4")
+    await CatchUp(ledger.pool, sizes()).to_the_end()
+    await ledger.pool.execute("UPDATE projection.sizes_v1 SET size = 5")
+    await ledger.pool.execute("INSERT INTO projection.sizes_v1 VALUES ('ghost', 1, 1)")
+
+    assert (await refold(ledger.pool, sizes())).wrong == 2
+    assert await rows_of_sizes(ledger) == [("parse", 1, 4)]
+    await ledger.pool.execute("ALTER TABLE projection.sizes_v1 ADD COLUMN more text")
+    assert (await refold(ledger.pool, sizes())).wrong is None
+    assert (await refold(ledger.pool, sizes())).wrong == 0
+
+
+async def test_a_rebuild_goes_on_under_load_and_after_it_was_killed(ledger: Ledger) -> None:
+    counts = declared()["run_counts"]
+    await made(ledger.pool, counts)
+    for _ in range(5):
+        await ledger.submit_many([{"kind": "parse"}] * 40)
+    stop = asyncio.Event()
+
+    async def write() -> None:
+        while not stop.is_set():
+            for lease in await ledger.claim("w1", limit=3):
+                await ledger.transition(lease, "completed")
+            await ledger.submit("mail")
+
+    class Killed(Exception):
+        pass
+
+    def kill(_: object) -> None:
+        raise Killed
+
+    writing = asyncio.create_task(write())
+    following = asyncio.create_task(Projector(ledger.pool, counts).run())
+    try:
+        with pytest.raises(Killed):
+            await refold(ledger.pool, counts, events_a_range=20, connections=1, told=kill)
+        done = await refold(ledger.pool, counts, events_a_range=20)
+    finally:
+        stop.set()
+        await writing
+        following.cancel()
+    assert done.resumed
+    assert done.wrong == 0
+    await CatchUp(ledger.pool, counts).to_the_end()
+    counted = "SELECT state, {} FROM {} GROUP BY 1 {} ORDER BY 1"
+    assert await ledger.pool.fetch(counted.format("count(*)", "ledger.run_state", "")) == await ledger.pool.fetch(
+        counted.format("sum(runs)::bigint AS count", "projection.run_counts", "HAVING sum(runs) > 0")
+    )
+
+
+async def test_a_projection_as_of_then_is_built_beside_the_live_one(ledger: Ledger) -> None:
+    await made(ledger.pool, sizes())
+    await read(ledger, (await ledger.submit("parse")).run_id, "4")
+    [now] = await fetch(ledger.pool, "SELECT clock_timestamp() AS now")
+    await read(ledger, (await ledger.submit("parse")).run_id, "4")
+
+    done = await refold_until(ledger.pool, sizes(), now["now"])
+
+    assert await row_of(ledger, f"SELECT reads, size FROM {done.kept_in}") == (1, 4)
+
+
+async def test_a_live_projection_follows_by_itself_through_pauses_and_lost_connections(
+    ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
+    counts = declared()["run_counts"]
+    await made(ledger.pool, counts)
+    following = asyncio.create_task(Projector(ledger.pool, counts).run())
+
+    async def seen(wanted: int) -> bool:
+        return bool(await connection.fetchval("SELECT coalesce(sum(runs), 0) FROM projection.run_counts") == wanted)
+
+    try:
+        await ledger.submit("parse")
+        await until(lambda: seen(1))
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        await connection.execute("UPDATE ledger.projection SET paused_at = clock_timestamp()")
+        await connection.execute("UPDATE ledger.projection SET paused_at = NULL")
+        await until(lambda: submitted(ledger))
+        await until(lambda: seen(2))
+    finally:
+        following.cancel()
+
+
+async def submitted(ledger: Ledger) -> bool:
+    """Submit a run, by a key, if the pool has a connection again."""
+    try:
+        await ledger.submit("parse", key="the second")
+    except Exception:  # whichever of the pool's connections was cut
+        return False
+    return True

@@ -1,0 +1,34 @@
+"""Where servers for tests keep their data; `python3 -m tests.support.place` prints it, by the standard library alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+BYTES = 8 << 30
+"""What must be free in memory: an engine's images, and a write-ahead log that grows to a gigabyte."""
+MEMORY = Path("/dev/shm")  # noqa: S108  folders of their own are made there
+DISK = Path("/tmp")  # noqa: S108  as above; whatever TMPDIR says: a socket's path must stay short, and its server reach it
+
+
+def place() -> Path:
+    """Give a folder in memory if there is room and programs may run there: each test copies a database of some 350 files."""
+    if not MEMORY.is_dir() or not os.access(MEMORY, os.W_OK) or os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:
+        return DISK
+    return MEMORY if min(shutil.disk_usage(MEMORY).free, *_free()) > BYTES else DISK
+
+
+def _free() -> list[int]:
+    """Give the bytes that the machine and the control group still have."""
+    known = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    found = [int(known["MemAvailable"].split()[0]) * 1024]
+    with suppress(OSError, ValueError):  # no group, or one without a limit
+        group = Path("/sys/fs/cgroup")
+        found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return found
+
+
+if __name__ == "__main__":
+    print(place())

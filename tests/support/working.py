@@ -1,0 +1,63 @@
+"""Workers that a test starts, and that must end with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+from runfold.ledger import Ledger, Run, State
+from runfold.ledger.lifecycle import TERMINAL
+from runfold.workers import Handler, Worker
+from tests.support.waiting import until
+
+FAST = {
+    "RUNFOLD_LEASE_TTL_SECONDS": "1.2",
+    "RUNFOLD_HEARTBEAT_SECONDS": "0.2",
+    "RUNFOLD_REAPER_SECONDS": "0.2",
+    "RUNFOLD_POLL_SECONDS": "0.05",
+}
+"""Settings under which leases lapse while a test can wait for it."""
+
+
+@asynccontextmanager
+async def working(ledger: Ledger, *handlers: Handler[..., Any], **options: Any) -> AsyncIterator[Worker]:
+    """Have a worker at work; in the end it stops as a supervisor would stop it."""
+    worker = Worker(ledger, handlers, **{"poll": 0.05, "grace": 5, "reap": False, **options})
+    task = asyncio.create_task(worker.run())
+    try:
+        yield worker
+    finally:
+        if not worker.is_stopping:
+            worker.stop()
+        await asyncio.wait_for(task, 30)
+
+
+async def ended(ledger: Ledger, run: Run | UUID, seconds: float = 20) -> Run:
+    """Give the run when it has ended."""
+    run_id = run.run_id if isinstance(run, Run) else run
+
+    async def has_ended() -> bool:
+        return (await ledger.get(run_id)).state in TERMINAL
+
+    await until(has_ended, seconds)
+    return await ledger.get(run_id)
+
+
+async def reached(ledger: Ledger, run: Run, state: State, seconds: float = 20) -> Run:
+    """Give the run when it is in a state."""
+
+    async def there() -> bool:
+        return (await ledger.get(run.run_id)).state == state
+
+    await until(there, seconds)
+    return await ledger.get(run.run_id)
+
+
+async def done(ledger: Ledger, handler: Handler[..., Any], given: Any = None, **submit: Any) -> Run:
+    """Submit a run and give it when a worker has brought it to its end."""
+    run = await ledger.submit(handler.kind, given, **submit)
+    async with working(ledger, handler):
+        return await ended(ledger, run)

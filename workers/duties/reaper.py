@@ -1,0 +1,135 @@
+"""The duty that keeps calling `Ledger.reap`, and that gives workers time to beat first after an outage."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from runfold.ledger import Ledger, Run, log, names
+from runfold.ledger.content import check_duration, check_int
+from runfold.ledger.errors import DatabaseUnavailable, LedgerError
+from runfold.ledger.postgres.connections import fetch
+from runfold.workers.journal.children import sweep
+from runfold.workers.leases.deadline import within
+
+PARTITIONS_SECONDS: Final = 3_600.0
+JITTER: Final = 0.1
+BEATS_IN_A_LEASE: Final = 4
+
+PULSE: Final = "SELECT current_setting('transaction_read_only') = 'on' AS read_only"
+
+
+class Reaper:
+    """Sweeps one project until cancelled; any number of reapers may, none is needed for another's safety.
+
+    Leases run out while nobody can beat. So, when it starts and after every outage, it waits `grace` from the
+    first answer of the database before it reaps; and it feels the database's pulse several times a lease, so
+    that no outage long enough to cost a lease falls unseen between two sweeps.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        every: float | None = None,
+        grace: float | None = None,
+        limit: int = 1_000,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        """Start nothing yet; raises InvalidValue.
+
+        `every` None means RUNFOLD_REAPER_SECONDS, `grace` None means RUNFOLD_LEASE_TTL_SECONDS.
+        """
+        settings = ledger.settings
+        self.ledger = ledger
+        self.every = _seconds("every", settings.reaper_seconds if every is None else every, positive=True)
+        self.grace = _seconds("grace", settings.lease_ttl_seconds if grace is None else grace)
+        self.limit = check_int("limit", limit, least=1, most=10_000)
+        self.pulse = min(self.every, self.grace / BEATS_IN_A_LEASE) if self.grace else self.every
+        self.patience = max(settings.lease_ttl_seconds, 1.0)
+        self._clock, self._sleep = clock, sleep
+        self._sweep_at: float | None = None
+        """When to sweep next; None until the database has answered."""
+        self._partitions_at = clock()
+        self._failing_since: float | None = None
+
+    async def run(self) -> None:
+        """Sweep until cancelled; a database that is away is waited for."""
+        self._sweep_at = None  # begun again, it cannot know what the database did meanwhile
+        while True:
+            await self.tick()
+            await self._sleep(self.pause())
+
+    async def tick(self) -> list[Run]:
+        """Do what is due now, one bounded sweep at most; gives the runs it reaped, after it."""
+        try:
+            if not await self._settled():
+                return []
+            runs = await within(self.patience, self.ledger.reap(limit=self.limit))
+            await within(self.patience, sweep(self.ledger))
+        except LedgerError as error:
+            self._interrupt(str(error), self._clock())
+            return []
+        self._sweep_at = self._clock() if len(runs) >= self.limit else self._clock() + _jittered(self.every)
+        return runs
+
+    def pause(self) -> float:
+        """Give how long to sleep before the next tick: not at all when a sweep is due."""
+        if self._sweep_at is None:
+            return _jittered(self.pulse)
+        return min(max(self._sweep_at - self._clock(), 0.0), self.pulse)
+
+    async def _settled(self) -> bool:
+        asked_at = self._clock()
+        [server] = await within(self.patience, fetch(self.ledger.pool, PULSE))
+        if server["read_only"]:  # it answers, and yet no worker can beat
+            raise DatabaseUnavailable("the server", "it takes no writes")
+        await self._make_partitions()
+        now = self._clock()
+        if self.grace and now - asked_at > self.grace / 2:
+            # A server that stood still answers late; its workers' beats are as late as this answer.
+            self._interrupt(f"the database took {now - asked_at:.1f} s to answer", asked_at)
+        if self._sweep_at is None:
+            self._resume(now)
+        return self._sweep_at is not None and now >= self._sweep_at
+
+    async def _make_partitions(self) -> None:
+        if self._clock() < self._partitions_at:
+            return
+        try:
+            await fetch(self.ledger.pool, "SELECT ledger.make_partitions()")
+        except DatabaseUnavailable:
+            raise
+        except LedgerError as error:
+            # Months are made ahead: reaping must not stop because one more cannot be made yet.
+            self._warn(names.PARTITIONS_FAILED, reason=str(error))
+        self._partitions_at = self._clock() + _jittered(PARTITIONS_SECONDS)
+
+    def _interrupt(self, reason: str, at: float) -> None:
+        self._sweep_at = None
+        if self._failing_since is None:
+            self._failing_since = at
+            self._warn(names.REAPER_INTERRUPTED, reason=reason)
+
+    def _resume(self, now: float) -> None:
+        self._sweep_at = now + self.grace
+        if self._failing_since is not None:
+            after = round(now - self._failing_since, 1)
+            self._failing_since = None
+            self._warn(names.REAPER_RESUMES, after_seconds=after, reaps_in_seconds=self.grace)
+
+    def _warn(self, event: str, **facts: object) -> None:
+        log.logger(project_id=self.ledger.project_id).warning(event, **facts)
+
+
+def _jittered(seconds: float) -> float:
+    # Reapers that were started together must not sweep together for ever.
+    return seconds * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  a delay, not a secret
+
+
+def _seconds(name: str, value: float, *, positive: bool = False) -> float:
+    return check_duration(name, value, positive=positive).total_seconds()

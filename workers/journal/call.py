@@ -1,0 +1,181 @@
+"""One call of a handler on its context: its name in the history, its answer, and what it cost."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, Final, get_type_hints
+
+from pydantic import PydanticUserError, TypeAdapter
+from pydantic_core import to_json
+
+from runfold.ledger.content import check_cost, check_int, check_text
+from runfold.ledger.errors import InvalidValue
+from runfold.workers.errors import StepFailed, ToolFailed
+from runfold.workers.journal import replay as recall
+from runfold.workers.journal.threads import in_thread
+from runfold.workers.outcomes import failure
+
+MAX_NAME: Final = 120
+GIVEN_UP: Final = {"type": "CancelledError", "message": "the handler gave the call up"}
+"""The recorded error of a call that the handler cancelled, as `asyncio.timeout` does."""
+CURRENT: Final[ContextVar[Called | None]] = ContextVar("runfold_call", default=None)
+"""The call whose function runs here."""
+
+
+@dataclass(slots=True)
+class Meter:
+    """What was spent and has not been recorded yet."""
+
+    usd: Decimal = Decimal(0)
+    steps: int = 0
+
+    def add(self, usd: float | Decimal, steps: int) -> None:
+        """Add up; raises InvalidValue."""
+        spent = check_cost("usd", usd)
+        if spent < 0:
+            raise InvalidValue("usd", usd, "must be 0 or more: what was spent is spent")
+        self.usd, self.steps = self.usd + spent, self.steps + check_int("steps", steps, least=0)
+
+    def empty(self) -> tuple[Decimal, int]:
+        """Give what there is, and begin anew."""
+        spent = self.usd, self.steps
+        self.usd, self.steps = Decimal(0), 0
+        return spent
+
+
+@dataclass(slots=True)
+class Called:
+    """One call: `output` as JSON or `error` once it is answered, now or in an earlier attempt."""
+
+    call: recall.Call
+    name: str
+    key: str
+    beside: bool
+    adapter: TypeAdapter[Any]
+    recorded: recall.Recorded | None
+    meter: Meter = field(default_factory=Meter)
+    output: Any = None
+    error: dict[str, Any] | None = None
+    cause: BaseException | None = None
+
+    def __post_init__(self) -> None:
+        """Take the recorded answer over."""
+        if self.recorded is not None and self.recorded.answer is not None:
+            answer: Any = self.recorded.answer
+            if not self.recorded.has_failed:
+                self.output = answer.output
+            else:
+                detail = answer.error_detail
+                known = isinstance(detail, dict) and {"type", "message"} <= detail.keys()
+                self.error = detail if known else {"type": answer.error_code or "error", "message": str(detail)}
+
+    @property
+    def is_answered(self) -> bool:
+        """Tell whether an earlier attempt has the answer."""
+        return self.recorded is not None and self.recorded.answer is not None
+
+    @property
+    def is_given_up(self) -> bool:
+        """Tell whether the handler cancelled the call, now or in an earlier attempt."""
+        return self.error == GIVEN_UP
+
+    def fail(self, error: BaseException, limit_bytes: int) -> None:
+        """Have an error for an answer."""
+        self.cause, self.error, self.output = error, failure(error, limit_bytes), None
+
+    def result(self) -> Any:
+        """Give the output in the type that the function declares, or raise StepFailed or ToolFailed."""
+        if self.error is None:
+            return self.adapter.validate_json(to_json(self.output))
+        kind = ToolFailed if self.call == "tool" else StepFailed
+        raise kind(self.name, str(self.error["type"]), str(self.error["message"])) from self.cause
+
+    @contextmanager
+    def answering(self, limit_bytes: int) -> Iterator[Callable[[Any], None]]:
+        """Run the function in this block and give what it returned to `take`; an Exception becomes the error."""
+        with self.current():
+            try:
+                yield self._take
+            except Exception as error:
+                self.fail(error, limit_bytes)
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Let the function that runs in this block find its call."""
+        token = CURRENT.set(self)
+        try:
+            yield
+        finally:
+            CURRENT.reset(token)
+
+    def _take(self, value: Any) -> None:
+        given = self.adapter.validate_python(value)
+        self.output = self.adapter.dump_python(given, mode="json", by_alias=True, round_trip=True)
+        if self.adapter is not ANYTHING:
+            _check_survives(given, self.result())
+
+
+class Names:
+    """Names calls within a run: a name that is used again gets its ordinal."""
+
+    def __init__(self) -> None:
+        self._used: dict[str, int] = {}
+
+    def next(self, name: str) -> str:
+        """Give the name of the next call of this name; raises InvalidValue."""
+        check_text("name", name, limit=MAX_NAME)
+        if "#" in name:
+            raise InvalidValue("name", name, "must not contain #, which counts the calls of one name")
+        count = self._used[name] = self._used.get(name, 0) + 1
+        return name if count == 1 else f"{name}#{count}"
+
+
+def _check_survives(given: Any, again: Any) -> None:
+    """Refuse a result that comes back from its own JSON as something else: the next attempt would work on that."""
+    comparable = any("__eq__" in vars(base) for base in type(given).__mro__[:-1])
+    if type(again) is not type(given) or (comparable and again != given):
+        raise InvalidValue(
+            "result", type(given).__name__, "comes back from its own JSON as something else: declare a type that survives it"
+        )
+
+
+async def outcome(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function to its end: an async one here, a plain one in a thread."""
+    if inspect.iscoroutinefunction(function):
+        return await function(*args, **kwargs)
+    given = await in_thread("runfold-step", function, *args, **kwargs)
+    return await given if inspect.isawaitable(given) else given
+
+
+def adapter_of(function: Callable[..., Any] | None) -> TypeAdapter[Any]:
+    """Give the type that the function declares to return; raises InvalidValue when Pydantic cannot check it."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    try:
+        return _adapter(getattr(function, "__func__", function))
+    except TypeError:  # it cannot be hashed
+        return ANYTHING
+
+
+ANYTHING: Final[TypeAdapter[Any]] = TypeAdapter(Any)
+"""The type of a function that declares none: its result is JSON."""
+
+
+@lru_cache(maxsize=1_024)
+def _adapter(function: Callable[..., Any] | None) -> TypeAdapter[Any]:
+    try:
+        annotation = get_type_hints(function).get("return", Any)
+    except (NameError, TypeError):
+        annotation = Any
+    try:
+        return ANYTHING if annotation is Any else TypeAdapter(annotation)
+    except PydanticUserError as error:
+        said = str(error).splitlines()[0]
+        raise InvalidValue("result type", annotation, f"cannot be recorded as JSON: {said}") from error

@@ -1,0 +1,346 @@
+"""How the calls of one attempt are recalled and recorded; Context and BlockingContext are its two faces."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+from runfold.ledger import Lease, Ledger, State, Transition, log, names, roles
+from runfold.ledger.commands import check_wait_outcome
+from runfold.ledger.content import check_duration
+from runfold.ledger.errors import (
+    DatabaseUnavailable,
+    InvalidValue,
+    LeaseLost,
+    NobodyHasRole,
+    PayloadTooLarge,
+    VersionConflict,
+)
+from runfold.ledger.events import ApprovalRequested, Event, NoteAdded, StepCompleted, StepFailed
+from runfold.ledger.lifecycle import HANDLER_FAILED
+from runfold.ledger.operations.decide import shown_sha256
+from runfold.ledger.run import Receipt
+from runfold.workers.errors import HistoryMismatch, Parked, Refused, Stop, Stopped, Unwind
+from runfold.workers.journal.call import CURRENT, Called, Meter, Names, adapter_of
+from runfold.workers.journal.json_values import recordable
+from runfold.workers.journal.replay import Call, Recall, Recorded
+from runfold.workers.leases.deadline import within
+
+if TYPE_CHECKING:
+    from runfold.workers.leases.heart import Heart
+    from runfold.workers.leases.writer import Writer
+
+R = TypeVar("R")
+FIRST_TOKEN: Final = 2
+"""The token of a run that was never leased before, and so has nothing recorded."""
+SETTLE_SECONDS: Final = 5.0
+AGAIN_SECONDS: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A person's yes: who, why, when, and what the person filled in."""
+
+    actor: str
+    reason: str | None
+    at: datetime | None
+    value: Any = None
+
+
+class Journal:
+    """Recalls what earlier attempts of a run recorded, and records what this one does, under its lease."""
+
+    def __init__(self, ledger: Ledger, lease: Lease, writer: Writer, heart: Heart) -> None:
+        self.ledger, self.lease, self.heart = ledger, lease, heart
+        self.meter = Meter()
+        self.ending: Unwind | None = None
+        """What has ended the attempt from within, whatever the handler makes of it."""
+        self.stopped: Stop | None = None
+        """Why the attempt has to end, as the worker sees it."""
+        self._writer = writer
+        self._names, self._notes = Names(), 0
+        self._recall: Recall | None = None
+        self._recalling = asyncio.Lock()
+        self._version = lease.token
+        self._open_tool: str | None = None
+        """The tool that the run waits for now, held."""
+
+    @property
+    def limit(self) -> int:
+        """The payload limit in bytes."""
+        return self.ledger.settings.payload_limit_bytes
+
+    @property
+    def log(self) -> Any:
+        """A structlog logger bound to the run, its attempt and its token."""
+        lease = self.lease
+        return log.logger(
+            project_id=self.ledger.project_id, run_id=str(lease.run_id), kind=lease.kind, attempt_count=lease.attempt,
+            token=lease.token, worker_id=lease.worker_id, trace_id=lease.run_id.hex,
+        )  # fmt: skip
+
+    async def begin(self, call: Call, name: str, fn: Callable[..., Any] | None, *, beside: bool) -> Called:
+        """Find what is recorded of a call; raises HistoryMismatch, or InvalidValue."""
+        self.check_open(own=not beside)
+        if CURRENT.get() is not None:
+            raise InvalidValue(call, name, "is asked for within another call: leave it to the handler itself")
+        adapter = adapter_of(fn)
+        unique = self._names.next(name)
+        recall = await self.recalled()
+        return Called(
+            call, unique, f"{self.lease.run_id}:{unique}", beside, adapter, self._taken(recall, call, unique, beside=beside)
+        )
+
+    async def record(self, step: Called) -> None:
+        """Append a step's outcome."""
+        usd, steps = self._spent(step)
+        facts: dict[str, Any] = {"name": step.name, "cost_usd": usd or None, "beside": step.beside or None}
+        if step.error is None:
+            try:
+                await self._append(step, StepCompleted(output=step.output, step_count=steps + 1, **facts))
+            except (InvalidValue, PayloadTooLarge) as error:
+                step.fail(error, self.limit)
+        if step.error is not None:
+            failed = StepFailed(error_code=HANDLER_FAILED, error_detail=step.error, step_count=steps or None, **facts)
+            await self._append(step, failed)
+
+    async def request(self, tool: Called, args: Any) -> None:
+        """Move the run to waiting for a tool, held."""
+        with self.asking():
+            content = {"input": _shown(tool, args), "beside": tool.beside or None}
+            await self._move(tool, State.WAITING_TOOL, key=self._key(tool, "asked"), content=content)
+
+    async def respond(self, tool: Called) -> None:
+        """Move the run on with a tool's answer."""
+        usd, steps = self._spent(tool)
+        facts: dict[str, Any] = {"key": self._key(tool), "cost_usd_delta": usd}
+        if tool.error is None:
+            try:
+                await self._move(tool, State.RUNNING, output=tool.output, step_count_delta=steps + 1, **facts)
+            except (InvalidValue, PayloadTooLarge) as error:
+                tool.fail(error, self.limit)
+        if tool.error is not None:
+            facts |= {"error_code": HANDLER_FAILED, "error_detail": tool.error}
+            await self._move(tool, State.RUNNING, step_count_delta=steps, **facts)
+
+    async def park_for_tool(self, tool: Called, args: Any, started: Any = None, **facts: Any) -> NoReturn:
+        """Park the run until somebody answers for a tool."""
+        with self.asking():
+            content = {"input": _shown(tool, args)}
+            output = recordable(f"what asking tool {tool.name!r} returned", started, fallback=repr)
+            await self._park(tool, State.WAITING_TOOL, content=content, output=output, **facts)
+
+    async def decision(
+        self,
+        asked: Called,
+        prompt: str,
+        *,
+        show: Any,
+        other_person: bool,
+        role: str | None,
+        timeout: float | timedelta | None,  # noqa: ASYNC109  the run's time, not the call's
+        on_timeout: State | str,
+    ) -> Decision:
+        """Give a person's recorded decision about exactly this, or park the run until there is one."""
+        with self.asking():
+            shown = recordable("show", show)
+            digest = shown_sha256(prompt, shown)
+            wait = None if timeout is None else check_duration("timeout", timeout, positive=True)
+            outcome = check_wait_outcome("on_timeout", on_timeout)
+            if asked.recorded is not None and asked.is_answered:
+                return self._decided(asked.recorded, digest)
+            content = {"prompt": prompt, "show": shown, "shown_sha256": digest, "based_on": self._version}
+            if other_person:
+                content["other_person"] = True
+            if role is not None:
+                await self.persist(lambda: roles.require_member(self.ledger.pool, self.ledger.project_id, role))
+                content["role"] = role
+            return await self._park(asked, State.WAITING_APPROVAL, content=content, wait=wait, wait_outcome=outcome)
+
+    async def note(self, text: object) -> None:
+        """Add a remark, unless an earlier attempt has been here."""
+        self._notes += 1
+        if not (await self.recalled()).replaying:
+            key = f"{self.lease.run_id}:note:{self.lease.token}:{self._notes}"
+            await self.persist(lambda: self.ledger.append(self.lease, NoteAdded(text=str(text)), key=key))
+
+    def cost(self, usd: float | Decimal, steps: int) -> None:
+        """Count what was spent towards the call that runs here, else towards the next event."""
+        called = CURRENT.get()
+        if called is not None:
+            called.meter.add(usd, steps)
+        elif self._recall is None or not self._recall.replaying:
+            self.meter.add(usd, steps)
+
+    def keep_spending(self, called: Called) -> None:
+        """Take over what a call spent that will not be recorded: it goes with the next event."""
+        self.meter.add(*called.meter.empty())
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """End the attempt when a call cannot even be asked in this block: nothing of it could be replayed."""
+        try:
+            yield
+        except (InvalidValue, PayloadTooLarge, NobodyHasRole) as error:
+            self.ending = self.ending or Refused(error)
+            raise
+
+    async def given_up_again(self) -> NoReturn:
+        """Wait for the handler to give a call up once more, as it did when this was recorded."""
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError("nobody sets it")
+
+    def close(self) -> None:
+        """Let nothing more be recorded, by tasks that the handler left behind."""
+        self.ending = self.ending or Stopped("the handler has ended")
+
+    async def finish(self) -> None:
+        """Raise HistoryMismatch if the handler left something out that is recorded, InvalidValue if it left a tool behind."""
+        if self._open_tool is not None:
+            raise InvalidValue("tool", self._open_tool, "is still waited for: await every call before the handler returns")
+        if self.lease.token != FIRST_TOKEN:
+            (await self.recalled()).finish()
+
+    async def record_spending(self) -> None:
+        """Record what was spent and has no event yet, if that can be: what gives a run back cannot carry it."""
+        usd, steps = self.meter.empty()
+        if usd or steps:
+            said = "spent in no step or tool, before the attempt ended"
+            event = NoteAdded(name="spent", text=said, cost_usd=usd or None, step_count=steps or None)
+            with suppress(DatabaseUnavailable, InvalidValue):
+                await self.ledger.append(self.lease, event, key=f"{self.lease.run_id}:#spent:{self.lease.token}")
+
+    async def persist(self, write: Callable[[], Awaitable[R]], *, own: bool = False, last: bool = False) -> R:
+        """Make a keyed write, again while the database is away; what is on its way lands before the attempt ends.
+
+        `own`: it belongs to a call of the handler itself. `last`: it is the outcome of the call, which is not given up any
+        more once that is on record: the next attempt has it from there.
+        """
+        writing = asyncio.ensure_future(self._until_written(write, own=own))
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait({writing}, timeout=SETTLE_SECONDS)
+            if last and self.stopped is None and writing.done() and writing.exception() is None:
+                return writing.result()
+            writing.cancel()
+            raise
+
+    async def remember(self) -> None:
+        """Read what earlier attempts recorded, if there were any: from here on it is known whether a call is new."""
+        if self.lease.token != FIRST_TOKEN:
+            await self.recalled()
+
+    @property
+    def was_lost(self) -> bool:
+        """Tell, once it is remembered, whether the attempt before this one ended because its worker died."""
+        return self._recall is not None and self._recall.was_lost
+
+    async def recalled(self) -> Recall:
+        """Give what earlier attempts recorded; read once."""
+        async with self._recalling:
+            if self._recall is None:
+                new = self.lease.token == FIRST_TOKEN
+                events = [] if new else await self.persist(self._history)
+                self._recall = Recall(events)
+            return self._recall
+
+    async def _history(self) -> Sequence[Event]:
+        return await self.ledger.history(self.lease.run_id, heartbeats=False)
+
+    async def _append(self, step: Called, event: Event) -> None:
+        await self.persist(lambda: self.ledger.append(self.lease, event, key=self._key(step)), own=not step.beside, last=True)
+
+    async def _move(self, called: Called, state: State, **facts: Any) -> None:
+        async def write() -> Receipt:
+            receipt = await self._writer.move(Transition(self.lease, state, name=called.name, **facts))
+            self._open_tool = called.name if state is State.WAITING_TOOL else None  # here: who asked may be cancelled by now
+            return receipt
+
+        await self.persist(write, own=not called.beside, last=state is State.RUNNING)
+
+    async def _park(self, called: Called, state: State, **facts: Any) -> NoReturn:
+        if called.beside:
+            raise InvalidValue(
+                called.call, called.name, "parks the run: ask for it in the handler itself, in no task beside it"
+            )
+        usd, steps = self._spent(called)
+        command = Transition(
+            self.lease, state, park=True, name=called.name, key=self._key(called, "asked"), cost_usd_delta=usd,
+            step_count_delta=steps, **facts,
+        )  # fmt: skip
+        try:
+            await self.persist(lambda: self._writer.close(command))
+        except VersionConflict:
+            self.meter.add(usd, steps)
+            raise
+        self.ending = Parked(f"{called.call} {called.name!r}")
+        raise self.ending
+
+    async def _until_written(self, write: Callable[[], Awaitable[R]], *, own: bool) -> R:
+        while True:
+            self.check_open(own=own)
+            try:
+                written = await within(self.ledger.settings.lease_ttl_seconds, write())
+            except DatabaseUnavailable as error:
+                self.log.warning(names.WRITE_POSTPONED, reason=str(error))
+                await asyncio.sleep(AGAIN_SECONDS)
+            except LeaseLost as error:
+                self.stopped = Stop.LOST
+                raise Stopped(str(error)) from error
+            else:
+                if isinstance(written, Receipt):
+                    self._version = written.version
+                return written
+
+    def _taken(self, recall: Recall, call: Call, name: str, *, beside: bool) -> Recorded | None:
+        try:
+            return recall.take(call, name, beside=beside)
+        except HistoryMismatch as mismatch:
+            self.ending = mismatch
+            raise
+
+    def mismatch(self, recorded: str, asked: str) -> NoReturn:
+        """End the attempt because the history has something else than the handler asks for."""
+        self.ending = HistoryMismatch(recorded, asked)
+        raise self.ending
+
+    def _decided(self, recorded: Recorded, digest: str) -> Decision:
+        asked: Any = recorded.asked
+        answer: Any = recorded.answer
+        assert isinstance(asked, ApprovalRequested)
+        if asked.shown_sha256 is not None and asked.shown_sha256 != digest:
+            self.mismatch(f"an approval of what has SHA-256 {asked.shown_sha256}", f"one of {digest}")
+        return Decision(answer.actor, answer.reason, answer.recorded_at, answer.output)
+
+    def check_open(self, *, own: bool = False) -> None:
+        """Raise what has ended the attempt, if anything has; a handler's own call that is refused so ends it for good.
+
+        What a handler returns that has caught this does not count: it goes on from a call that was not made.
+        """
+        if self.ending is not None:
+            raise self.ending
+        if self.stopped is not None:
+            refused = Stopped(self.stopped)
+            if own:
+                self.ending = refused
+            raise refused
+
+    def _spent(self, called: Called) -> tuple[Decimal, int]:
+        usd, steps = called.meter.empty()
+        if called.beside:
+            return usd, steps
+        more_usd, more_steps = self.meter.empty()
+        return usd + more_usd, steps + more_steps
+
+    def _key(self, called: Called, *more: str) -> str:
+        return ":".join((called.key, str(self.lease.token), *more))
+
+
+def _shown(tool: Called, value: Any) -> Any:
+    return recordable(f"what tool {tool.name!r} is given", value, fallback=repr)

@@ -1,0 +1,131 @@
+"""What a handler waits for besides tools and people: a time, a signal, the runs that it asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from runfold.ledger import Run, Submit
+from runfold.ledger.content import check_duration
+from runfold.ledger.errors import LedgerError, VersionConflict
+from runfold.ledger.lifecycle import DEADLINE_PASSED, TERMINAL
+from runfold.ledger.operations.signal import kept
+from runfold.ledger.postgres.connections import fetch
+from runfold.workers.errors import Asleep, ChildFailed, Parked, ToolFailed, WaitTimedOut
+from runfold.workers.journal.call import MAX_NAME, Called
+from runfold.workers.journal.children import answer, outcome_of
+from runfold.workers.journal.journal import Journal
+from runfold.workers.journal.json_values import recordable
+
+SLICE_SECONDS: Final = 0.25
+_NOW: Final = "SELECT ledger.now() AS now"
+
+
+def called_by(kind: str) -> str:
+    """Give a kind as part of a call's name, which has fewer characters and no `#`."""
+    return str(kind).replace("#", "_")[: MAX_NAME - len("children:")]
+
+
+class Waits:
+    """The waits of one attempt; each gives the run back, so that it costs nothing while it lasts."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal, self._ledger = journal, journal.ledger
+
+    async def sleep(self, called: Called, duration: float | timedelta) -> None:
+        """Record when the sleep began; hold the run through a short rest of it, give it back for a long one."""
+        journal = self._journal
+        with journal.asking():
+            seconds = check_duration("seconds", duration).total_seconds()
+        if called.recorded is None:
+            called.output = {"seconds": seconds}
+            await journal.record(called)
+        elif not (isinstance(called.output, dict) and called.output.keys() == {"seconds"}):
+            journal.mismatch(str(called.recorded), f"sleep {called.name!r}")
+        elif not called.beside and (await journal.recalled()).replaying:
+            return  # what came after it is recorded, so it is over
+        else:
+            seconds = await self._left(called.recorded.asked.recorded_at, called.output["seconds"])
+        if seconds > self._ledger.settings.longest_held_sleep and not called.beside:
+            journal.ending = Asleep(seconds)
+            raise journal.ending
+        end = asyncio.get_running_loop().time() + seconds
+        while (left := end - asyncio.get_running_loop().time()) > 0:
+            journal.check_open()
+            await asyncio.sleep(min(left, SLICE_SECONDS))
+
+    async def _left(self, since: datetime | None, seconds: float) -> float:
+        assert since is not None
+        [row] = await self._journal.persist(lambda: fetch(self._ledger.pool, _NOW))
+        passed: timedelta = row["now"] - since
+        return max(seconds - passed.total_seconds(), 0.0)
+
+    async def signal(self, called: Called, name: str, timeout: float | timedelta | None) -> Any:  # noqa: ASYNC109  the run's time
+        """Give the value of the next signal of this name: one that was kept, or the answer to a parked wait.
+
+        Raises WaitTimedOut.
+        """
+        journal, run_id = self._journal, self._journal.lease.run_id
+        while not called.is_answered:
+            events = await journal.persist(lambda: self._ledger.history(run_id))
+            if (found := kept(events, name)) is not None:
+                await journal.request(called, {"signal": name})
+                called.output = found.value
+                await journal.respond(called)
+                break
+            try:
+                version = events[-1].version
+                await journal.park_for_tool(called, {"signal": name}, expected_version=version, wait=timeout)
+            except VersionConflict:
+                continue  # a signal may have come
+        if called.error is not None and called.error["type"] == DEADLINE_PASSED:
+            raise WaitTimedOut(name)
+        return called.result()
+
+    async def submit(self, called: Called, kind: str, inputs: Sequence[Any], **facts: Any) -> list[UUID]:
+        """Ask for a child with each input, once however often this is repeated; give their ids."""
+        if not called.is_answered:
+            journal = self._journal
+            with journal.asking():
+                asked = [
+                    Submit(
+                        kind=kind,
+                        input=recordable("input", one),
+                        key=f"{called.key}/{number}",
+                        parent=journal.lease.run_id,
+                        **facts,
+                    )
+                    for number, one in enumerate(inputs, 1)
+                ]
+                made = await journal.persist(lambda: self._ledger.submit_many(asked)) if asked else []
+            called.output = [str(one.run_id) for one in made]
+            await journal.record(called)
+        return [UUID(one) for one in called.output]
+
+    async def child(self, called: Called, child_id: UUID) -> Any:
+        """Give a child's output when it has ended; raise ChildFailed when it did not complete."""
+        if not called.is_answered:
+            journal = self._journal
+            child = await self._child(child_id)
+            if child.state not in TERMINAL:
+                try:
+                    await journal.park_for_tool(called, {"child": str(child_id)})
+                except Parked:
+                    with suppress(LedgerError):  # it may have ended before anybody could see the wait
+                        await answer(self._ledger, [journal.lease.run_id])
+                    raise
+            await journal.request(called, {"child": str(child_id)})
+            called.output, called.error = outcome_of(child)
+            await journal.respond(called)
+        try:
+            return called.result()
+        except ToolFailed as failed:
+            ended = await self._child(child_id)
+            raise ChildFailed(child_id, ended.state, ended.error_code) from failed
+
+    async def _child(self, child_id: UUID) -> Run:
+        return await self._journal.persist(lambda: self._ledger.get(child_id))

@@ -1,0 +1,204 @@
+"""The heart of a worker: it beats for every lease from a thread of its own, so that no handler can hold it up."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+
+from runfold.ledger import Lease, Ledger, log, names
+from runfold.ledger.commands import MAX_BATCH, columns
+from runfold.ledger.errors import ConfigurationError
+from runfold.ledger.operations import calls
+from runfold.ledger.operations.refusal import Refusals
+from runfold.ledger.postgres.connections import connect, fetch
+from runfold.workers.errors import Stop
+
+AGAIN_SECONDS: Final = 0.25
+SAFE_PART: Final = 0.9
+"""The part of a lease's time after which work must end: the rest is for ending it."""
+TRY_PART: Final = 0.3
+"""The part of a lease's time that connecting may take, and so may a beat. Not the beats' interval: the first beat over a new
+connection is the slowest, and where none was let through in time, none ever would be."""
+LOOKS_IN_A_LEASE: Final = 40
+TRIES_IN_A_BEAT: Final = 5
+
+
+@dataclass(slots=True)
+class Held:
+    """A lease that is beaten for; times are of the monotonic clock, from before the request was sent."""
+
+    lease: Lease
+    since: float
+    stopped: bool = False
+    cancelled: bool = False
+
+
+class Heart:
+    """Beats for the leases that it was given, until they are taken away; the last part of a worker to stop.
+
+    One statement is one beat for all leases. A beat that fails is tried again and loses nothing; a beat that is refused has
+    lost the lease. When none went through for nine tenths of the lease's time, the work is told to stop.
+    """
+
+    def __init__(self, ledger: Ledger, worker_id: str, ttl: float, every: float, tell: Callable[[Lease, Stop], None]) -> None:
+        """Start nothing yet. `tell` is called in the loop of `start`. Raises ConfigurationError without a URL."""
+        if ledger.url is None:
+            raise ConfigurationError("a worker needs a ledger that knows its URL: open it with Ledger.open")
+        self._ledger, self._url, self._worker_id = ledger, ledger.url, worker_id
+        self._ttl, self._every = ttl, every
+        self._prepared = ledger.settings.prepared_statements
+        self._tell = tell
+        self._held: dict[tuple[UUID, int], Held] = {}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._connection: asyncpg.Connection[Any] | None = None
+        self._last = 0.0
+
+    async def start(self) -> None:
+        """Begin to beat."""
+        self._home = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = self._home.create_future()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._main(ready)), name="runfold-heart", daemon=True)
+        self._thread.start()
+        await ready
+
+    async def stop(self) -> None:
+        """Beat no more; returns when the thread has ended."""
+        if self._thread is not None and self._thread.is_alive():
+            self._own.call_soon_threadsafe(self._end.set)
+            await asyncio.to_thread(self._thread.join, self._every)
+
+    def take(self, lease: Lease, since: float) -> None:
+        """Beat for a lease; `since` is the monotonic time before it was claimed."""
+        with self._lock:
+            self._held[lease.run_id, lease.token] = Held(lease, since)
+
+    def let_go(self, lease: Lease) -> float | None:
+        """Beat no more for a lease, before its last write; gives the time that `take` wants to have it back."""
+        with self._lock:
+            held = self._held.pop((lease.run_id, lease.token), None)
+        return None if held is None else held.since
+
+    def beat_soon(self) -> None:
+        """Beat now, for all leases."""
+        self._own.call_soon_threadsafe(self._now.set)
+
+    # -- in the thread ------------------------------------------------------------------------------------------------
+
+    async def _main(self, ready: asyncio.Future[None]) -> None:
+        self._own = asyncio.get_running_loop()
+        self._end, self._now = asyncio.Event(), asyncio.Event()
+        self._home.call_soon_threadsafe(ready.set_result, None)
+        watching = asyncio.create_task(_kept(self._watch))
+        beating = asyncio.create_task(_kept(self._beat))
+        await self._end.wait()
+        watching.cancel()
+        beating.cancel()
+        await asyncio.gather(watching, beating, return_exceptions=True)
+        self._hang_up()
+
+    async def _watch(self) -> None:
+        """Stop what was not beaten for in time, whether or not a beat is under way."""
+        while True:
+            for held in self._before(time.monotonic() - self._ttl * SAFE_PART):
+                if not held.stopped:
+                    held.stopped = True
+                    self._report(held, Stop.DOUBT, names.LEASE_IN_DOUBT)
+            await asyncio.sleep(self._ttl / LOOKS_IN_A_LEASE)
+
+    async def _beat(self) -> None:
+        """Beat in time; after a beat that failed, sooner and over a new connection."""
+        at_once = False
+        while True:
+            pause = self._every
+            try:
+                # What was claimed just now can wait for the next beat: most runs are over by then.
+                await self._beat_for_all(young=0 if at_once else self._every / 2)
+            except Exception as error:  # whatever it is, the next beat must be tried
+                self._hang_up()
+                pause = self._every / TRIES_IN_A_BEAT
+                self._log.warning(names.HEARTBEAT_FAILED, reason=str(error) or type(error).__name__)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._now.wait()
+            at_once = self._now.is_set()
+            self._now.clear()
+
+    async def _connect(self) -> None:
+        if self._connection is None or self._connection.is_closed():
+            async with asyncio.timeout(self._ttl * TRY_PART):
+                self._connection = await connect(self._url, "runfold heart", prepared=self._prepared)
+
+    async def _beat_for_all(self, *, young: float) -> None:
+        due = self._before(time.monotonic() - young)
+        if due:
+            await self._connect()
+        for first in range(0, len(due), MAX_BATCH):
+            async with asyncio.timeout(self._ttl * TRY_PART):
+                await self._beat_for(due[first : first + MAX_BATCH])
+
+    async def _beat_for(self, due: Sequence[Held]) -> None:
+        assert self._connection is not None
+        sent = time.monotonic()
+        ttl = timedelta(seconds=self._ttl)
+        arrays = columns([(held.lease.run_id, held.lease.token, ttl) for held in due])
+        rows = await fetch(self._connection, calls.HEARTBEAT, self._ledger.project_id, *arrays)
+        beaten = {row["run_id"]: row for row in rows}
+        # Whoever let a lease go meanwhile has written its end: no token, and no loss.
+        missing = [held for held in due if held.lease.run_id not in beaten and self._holds(held)]
+        for held in due:
+            if (row := beaten.get(held.lease.run_id)) is not None:
+                held.since = sent
+                if row["cancel_requested"] and not held.cancelled:
+                    held.cancelled = True
+                    self._report(held, Stop.CANCEL)
+        await self._lose(missing)
+
+    async def _lose(self, missing: Sequence[Held]) -> None:
+        if missing:
+            tokens = [(held.lease.run_id, held.lease.token) for held in missing]
+            assert self._connection is not None
+            await Refusals(self._connection, self._ledger.project_id).look(self._worker_id, "heartbeat", tokens)
+        for held in missing:
+            self.let_go(held.lease)
+            self._report(held, Stop.LOST, names.LEASE_LOST)
+
+    def _before(self, since: float) -> list[Held]:
+        with self._lock:
+            return [held for held in self._held.values() if held.since < since]
+
+    def _holds(self, held: Held) -> bool:
+        with self._lock:
+            return (held.lease.run_id, held.lease.token) in self._held
+
+    def _report(self, held: Held, why: Stop, event: str | None = None) -> None:
+        if event is not None:
+            self._log.warning(event, run_id=str(held.lease.run_id), token=held.lease.token)
+        with suppress(RuntimeError):  # the worker's loop has closed
+            self._home.call_soon_threadsafe(self._tell, held.lease, why)
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+    @property
+    def _log(self) -> Any:
+        return log.logger(project_id=self._ledger.project_id, worker_id=self._worker_id)
+
+
+async def _kept(loop: Callable[[], Awaitable[None]]) -> None:
+    """Keep a loop going, whatever it meets, a log that cannot be written too: without it every lease would lapse."""
+    while True:
+        with suppress(Exception):
+            await loop()
+        await asyncio.sleep(AGAIN_SECONDS)

@@ -1,0 +1,80 @@
+"""Several worker processes: started together, restarted when one dies, and never left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from typing import Final
+
+from runfold.ledger import log, names
+
+RESTART_SECONDS: Final = 1.0
+
+
+class Fleet:
+    """Runs `runfold` with the given words in many processes, until a signal ends them."""
+
+    def __init__(self, words: Sequence[str], processes: int, environment: dict[str, str] | None = None) -> None:
+        """Start nothing yet."""
+        self._words, self._count = words, processes
+        self._environment = {**os.environ, **(environment or {})}
+        self._alive: set[Process] = set()
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Keep the processes alive until SIGTERM or SIGINT, which are passed on to them; return when all have ended."""
+        loop = asyncio.get_running_loop()
+        with ExitStack() as stack:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._pass_on)
+                stack.callback(loop.remove_signal_handler, number)
+            try:
+                await asyncio.gather(*(self._keep() for _ in range(self._count)))
+            finally:
+                for process in self._alive:
+                    with suppress(ProcessLookupError):
+                        process.kill()
+
+    async def _keep(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                process = await self._start()
+            except OSError as error:  # no memory or no descriptors: the others go on
+                log.logger().error(names.PROCESS_DIED, reason=str(error))
+                await self._wait_to_restart()
+                continue
+            self._alive.add(process)
+            if self._stopping.is_set():  # told to stop while this one was starting: it was not among those that were told
+                self._tell(process)
+            code = await process.wait()
+            self._alive.discard(process)
+            if not self._stopping.is_set():
+                log.logger().warning(names.PROCESS_DIED, exit_code=code)
+                await self._wait_to_restart()
+
+    async def _wait_to_restart(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RESTART_SECONDS):
+                await self._stopping.wait()
+
+    async def _start(self) -> Process:
+        # In a session of its own, so that Ctrl-C reaches this process alone. The pipe tells it when this process dies.
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "runfold.console.cli.main", *self._words, stdin=PIPE, stdout=DEVNULL, env=self._environment,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def _pass_on(self) -> None:
+        self._stopping.set()
+        for process in self._alive:
+            self._tell(process)
+
+    @staticmethod
+    def _tell(process: Process) -> None:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
