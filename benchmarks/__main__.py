@@ -53,13 +53,30 @@ async def compare_all(ledger: Ledger, pool: raw.Pool) -> list[dict[str, Any]]:
     """Measure each pair."""
     figures = []
     for batch, count in ((1, 600), (20, 2_000), (200, RUNS), (1_000, RUNS)):
-        ours, limit = partial(lifecycles, ledger, count, batch), partial(raw_lifecycles, pool, count, batch)
+        ours, limit = (
+            partial(lifecycles, ledger, count, batch),
+            partial(raw_lifecycles, pool, count, batch),
+        )
         figures.append(await compare(f"lifecycles, batch {batch}", ours, limit))
-    figures.append(await compare("submit_many, batch 1000", partial(bulk_submit, ledger), partial(raw_submit, pool)))
+    figures.append(
+        await compare(
+            "submit_many, batch 1000", partial(bulk_submit, ledger), partial(raw_submit, pool)
+        )
+    )
     for tasks in (1, 8):
         limit = partial(bare_commits, pool, tasks)
-        figures.append(await compare(f"single submits, {tasks} at once", partial(single_submits, ledger, tasks), limit))
-        figures.append(await compare(f"single transitions, {tasks} at once", partial(single_transitions, ledger, tasks), limit))
+        figures.append(
+            await compare(
+                f"single submits, {tasks} at once", partial(single_submits, ledger, tasks), limit
+            )
+        )
+        figures.append(
+            await compare(
+                f"single transitions, {tasks} at once",
+                partial(single_transitions, ledger, tasks),
+                limit,
+            )
+        )
     return figures
 
 

@@ -72,17 +72,24 @@ async def write(ledger: Ledger, events: int) -> None:
     """Let runs be submitted, leased, beaten for and completed, until there are so many events."""
     begun = time.perf_counter()
     while (there := await ledger.pool.fetchval(NEWEST)) < events:
-        await ledger.submit_many([Submit(kind=f"kind {number % 5}", input={"n": number}) for number in range(BATCH)])
+        await ledger.submit_many(
+            [Submit(kind=f"kind {number % 5}", input={"n": number}) for number in range(BATCH)]
+        )
         leases = await ledger.claim("bench:1", limit=BATCH)
         for _ in range(BEATS):
             leases = await ledger.heartbeat(leases)
-        await ledger.transition_many([Transition(lease, "completed", cost_usd_delta=0.01) for lease in leases])
+        await ledger.transition_many(
+            [Transition(lease, "completed", cost_usd_delta=0.01) for lease in leases]
+        )
     say(f"{there:,} events after {time.perf_counter() - begun:.0f} s")
 
 
 async def compare(ledger: Ledger, connections: int) -> dict[str, Any]:
     """Rebuild and group in turn; give the median of the ratios."""
-    pairs = [(await rebuilt(ledger, connections), await grouped(ledger, connections)) for _ in range(ROUNDS)]
+    pairs = [
+        (await rebuilt(ledger, connections), await grouped(ledger, connections))
+        for _ in range(ROUNDS)
+    ]
     figure = {
         "connections": connections,
         "rebuild_events_per_second": round(statistics.median(ours["rate"] for ours, _ in pairs)),
@@ -109,13 +116,19 @@ async def rebuilt(ledger: Ledger, connections: int) -> dict[str, Any]:
         events = (await rebuild.standing()).events
         await rebuild.finish(keep=False)
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"rate": events / took, "memory_mb": {"process": round(own), "largest_backend": round(peak)}}
+    return {
+        "rate": events / took,
+        "memory_mb": {"process": round(own), "largest_backend": round(peak)},
+    }
 
 
 async def grouped(ledger: Ledger, connections: int) -> float:
     """Run the same aggregates as one plain statement over the same rows, with as many processes; events a second."""
     text = sql("rebuild_run_state")
-    select = text[text.index("  SELECT e.project_id") : text.index("  WHERE e.project_id")] + " GROUP BY e.project_id, e.run_id"
+    select = (
+        text[text.index("  SELECT e.project_id") : text.index("  WHERE e.project_id")]
+        + " GROUP BY e.project_id, e.run_id"
+    )
     async with ledger.pool.acquire() as connection, connection.transaction():
         await connection.execute(
             f"SET LOCAL work_mem = '256MB'; SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = {connections - 1}"
@@ -132,7 +145,11 @@ async def caught_up(ledger: Ledger, url: str) -> dict[str, Any]:
     events = await CatchUp(ledger.pool, RUN_COUNTS).to_the_end()
     took = time.perf_counter() - begun
     ours = round(events / took)
-    figure: dict[str, Any] = {"events": events, "events_per_second": ours, "eventsourcing": "not measured: `make peers`"}
+    figure: dict[str, Any] = {
+        "events": events,
+        "events_per_second": ours,
+        "eventsourcing": "not measured: `make peers`",
+    }
     if PEER.exists():
         peer = await asyncio.to_thread(ask_peer, url)
         figure |= {"eventsourcing": peer, "ratio": round(ours / peer["events_per_second"], 1)}
@@ -179,14 +196,20 @@ async def lag(ledger: Ledger) -> dict[str, float]:
         stop.set()
         await loading
         following.cancel()
-    figure = {"p50": round(statistics.median(waited), 1), "p95": round(statistics.quantiles(waited, n=20)[-1], 1)}
+    figure = {
+        "p50": round(statistics.median(waited), 1),
+        "p95": round(statistics.quantiles(waited, n=20)[-1], 1),
+    }
     say(f"lag in ms: {figure}")
     return figure
 
 
 def backends_mb() -> float:
     """Give the private memory of the largest server process that can be seen, in MB; shared buffers do not count."""
-    return max((anonymous_kb(status) for status in Path("/proc").glob("[0-9]*/status")), default=0) / 1024
+    return (
+        max((anonymous_kb(status) for status in Path("/proc").glob("[0-9]*/status")), default=0)
+        / 1024
+    )
 
 
 def anonymous_kb(status: Path) -> int:
@@ -196,7 +219,11 @@ def anonymous_kb(status: Path) -> int:
     except OSError:  # it has ended
         return 0
     facts = dict(line.split(":", 1) for line in lines if ":" in line)
-    return int(facts["RssAnon"].split()[0]) if facts["Name"].strip() == "postgres" and "RssAnon" in facts else 0
+    return (
+        int(facts["RssAnon"].split()[0])
+        if facts["Name"].strip() == "postgres" and "RssAnon" in facts
+        else 0
+    )
 
 
 def say(text: str) -> None:

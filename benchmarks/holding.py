@@ -52,20 +52,28 @@ async def held(ledger: Ledger) -> dict[str, Any]:
         await ledger.submit_many([Submit(kind="held")] * 1_000)
     lost: list[Lease] = []
     worker_id = default_worker_id()
-    heart = Heart(ledger, worker_id, TTL_SECONDS, EVERY_SECONDS, lambda lease, _: lost.append(lease))
+    heart = Heart(
+        ledger, worker_id, TTL_SECONDS, EVERY_SECONDS, lambda lease, _: lost.append(lease)
+    )
     await heart.start()
     while leases := await ledger.claim(worker_id, limit=1_000, ttl=TTL_SECONDS):
         for lease in leases:
             heart.take(lease, time.monotonic())
     reaping = asyncio.create_task(_reap(Reaper(ledger, every=1, grace=0)))
-    before, server, own = await ledger.pool.fetchrow(_STANDING), _server_seconds(), time.process_time()
+    before, server, own = (
+        await ledger.pool.fetchrow(_STANDING),
+        _server_seconds(),
+        time.process_time(),
+    )
     begun = time.monotonic()
     await asyncio.sleep(BEATS * EVERY_SECONDS)
     took = time.monotonic() - begun
     after = await ledger.pool.fetchrow(_STANDING)
     assert before is not None
     assert after is not None
-    reaped = await ledger.pool.fetchval("SELECT count(*) FROM ledger.event WHERE type = 'lease.expired'")
+    reaped = await ledger.pool.fetchval(
+        "SELECT count(*) FROM ledger.event WHERE type = 'lease.expired'"
+    )
     server, own = _server_seconds() - server, time.process_time() - own
     reaping.cancel()
     await heart.stop()

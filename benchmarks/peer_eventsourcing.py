@@ -31,7 +31,8 @@ class Counts(PostgresTrackingRecorder):  # type: ignore[misc]  # as above
         with self.datastore.transaction(commit=True) as cursor:
             self._insert_tracking(cursor, tracking)
             cursor.execute(
-                "INSERT INTO peer_counts VALUES (%s, 1) ON CONFLICT (topic) DO UPDATE SET runs = peer_counts.runs + 1", (topic,)
+                "INSERT INTO peer_counts VALUES (%s, 1) ON CONFLICT (topic) DO UPDATE SET runs = peer_counts.runs + 1",
+                (topic,),
             )
 
 
@@ -42,11 +43,17 @@ def main(host: str, events: int) -> dict[str, Any]:
     recorder.create_table()
     counts.create_table()
     with datastore.transaction(commit=True) as cursor:
-        cursor.execute("CREATE TABLE IF NOT EXISTS peer_counts (topic text PRIMARY KEY, runs bigint NOT NULL)")
+        cursor.execute(
+            "CREATE TABLE IF NOT EXISTS peer_counts (topic text PRIMARY KEY, runs bigint NOT NULL)"
+        )
     for _ in range(events // len(TOPICS) // PAGE + 1):
         ids = [uuid4() for _ in range(PAGE)]
         recorder.insert_events(
-            [StoredEvent(one, number, topic, b'{"n":1}') for one in ids for number, topic in enumerate(TOPICS, 1)]
+            [
+                StoredEvent(one, number, topic, b'{"n":1}')
+                for one in ids
+                for number, topic in enumerate(TOPICS, 1)
+            ]
         )
     begun, taken, position = time.perf_counter(), 0, None
     while page := recorder.select_notifications(position, PAGE, inclusive_of_start=False):
@@ -54,7 +61,11 @@ def main(host: str, events: int) -> dict[str, Any]:
             counts.count(one.topic, Tracking("counts", one.id))
         taken, position = taken + len(page), page[-1].id
     took = time.perf_counter() - begun
-    return {"version": version("eventsourcing"), "events": taken, "events_per_second": round(taken / took)}
+    return {
+        "version": version("eventsourcing"),
+        "events": taken,
+        "events_per_second": round(taken / took),
+    }
 
 
 if __name__ == "__main__":

@@ -35,7 +35,11 @@ async def procrastinate(host: str, slots: int, work: Work) -> AsyncIterator[tupl
     """Procrastinate on psycopg."""
     from procrastinate import App, PsycopgConnector  # type: ignore[import-not-found]  # of the peers' own environment
 
-    app = App(connector=PsycopgConnector(conninfo=f"host={host} user=postgres dbname=postgres", max_size=20))
+    app = App(
+        connector=PsycopgConnector(
+            conninfo=f"host={host} user=postgres dbname=postgres", max_size=20
+        )
+    )
 
     @app.task(name="noop")  # type: ignore[misc, untyped-decorator, unused-ignore]  # as above
     async def noop(asked_at: float) -> None:
@@ -52,7 +56,11 @@ async def procrastinate(host: str, slots: int, work: Work) -> AsyncIterator[tupl
             query = "SELECT EXISTS (SELECT FROM procrastinate_jobs WHERE status IN ('todo', 'doing')) AS left"
             return bool((await app.connector.execute_query_one_async(query))["left"])
 
-        yield enqueue, lambda: app.run_worker_async(concurrency=slots, install_signal_handlers=False), left
+        yield (
+            enqueue,
+            lambda: app.run_worker_async(concurrency=slots, install_signal_handlers=False),
+            left,
+        )
 
 
 @asynccontextmanager
@@ -63,7 +71,9 @@ async def pgqueuer(host: str, slots: int, work: Work) -> AsyncIterator[tuple[Any
     from pgqueuer.db import AsyncpgDriver  # type: ignore[import-not-found]  # as above
     from pgqueuer.queries import Queries  # type: ignore[import-not-found]  # as above
 
-    connection, other = [await asyncpg.connect(host=host, user="postgres", database="postgres") for _ in range(2)]
+    connection, other = [
+        await asyncpg.connect(host=host, user="postgres", database="postgres") for _ in range(2)
+    ]
     queries = Queries(AsyncpgDriver(other))
     with suppress(Exception):  # it is there from an earlier round
         await queries.install()
@@ -92,7 +102,9 @@ async def oban(host: str, slots: int, work: Work) -> AsyncIterator[tuple[Any, An
     from oban.schema import install  # type: ignore[import-not-found]  # as above
     from psycopg_pool import AsyncConnectionPool  # type: ignore[import-not-found]  # as above
 
-    async with AsyncConnectionPool(f"host={host} user=postgres dbname=postgres", min_size=2, max_size=20, open=False) as pool:
+    async with AsyncConnectionPool(
+        f"host={host} user=postgres dbname=postgres", min_size=2, max_size=20, open=False
+    ) as pool:
         with suppress(Exception):  # it is there from an earlier round
             await install(pool)
 
@@ -113,7 +125,9 @@ async def oban(host: str, slots: int, work: Work) -> AsyncIterator[tuple[Any, An
 
         async def left() -> bool:
             async with pool.connection() as connection:
-                found = await connection.execute("SELECT EXISTS (SELECT FROM oban_jobs WHERE completed_at IS NULL)")
+                found = await connection.execute(
+                    "SELECT EXISTS (SELECT FROM oban_jobs WHERE completed_at IS NULL)"
+                )
                 return bool((await found.fetchone())[0])
 
         yield enqueue, run, left

@@ -42,7 +42,11 @@ async def main() -> dict[str, Any]:
             for _ in range(ROUNDS):
                 async with Ledger.open(project="default") as ledger:
                     rate, waits = await drained(ledger, SLOTS), await picked_up(ledger)
-                own = {"runs_per_second": rate["runs_per_second"], "p50_ms": waits["p50"], "p95_ms": waits["p95"]}
+                own = {
+                    "runs_per_second": rate["runs_per_second"],
+                    "p50_ms": waits["p50"],
+                    "p95_ms": waits["p95"],
+                }
                 found.setdefault("runfold", []).append(own)
                 for name in NAMES:
                     found.setdefault(name, []).append(await asyncio.to_thread(peer, name, host))
@@ -53,7 +57,15 @@ def peer(name: str, host: str) -> dict[str, Any]:
     """Measure a peer in a process of its own environment; say why not where it cannot run."""
     if not PEER.exists():
         return {"skipped": "not installed: make peers"}
-    words = [str(PEER), str(Path(__file__).with_name("peer_queues.py")), name, host, str(RUNS), str(SLOTS), str(LOOKS)]
+    words = [
+        str(PEER),
+        str(Path(__file__).with_name("peer_queues.py")),
+        name,
+        host,
+        str(RUNS),
+        str(SLOTS),
+        str(LOOKS),
+    ]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=180)  # noqa: S603  our own script
     if done.returncode:
         return {"skipped": (done.stderr.strip().splitlines() or ["it ended"])[-1]}

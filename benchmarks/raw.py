@@ -67,8 +67,15 @@ _OUTPUT: Final = '{"output":{"lines":120,"ok":true}}'
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Pool]:
     """Open a pool with the tables of the raw limit; its plans are pinned too, so that no flip flatters the ledger."""
-    pins = {"enable_hashjoin": "off", "enable_mergejoin": "off", "enable_seqscan": "off", "jit": "off"}
-    async with asyncpg.create_pool(url, min_size=8, max_size=8, reset=_keep, server_settings=pins) as pool:
+    pins = {
+        "enable_hashjoin": "off",
+        "enable_mergejoin": "off",
+        "enable_seqscan": "off",
+        "jit": "off",
+    }
+    async with asyncpg.create_pool(
+        url, min_size=8, max_size=8, reset=_keep, server_settings=pins
+    ) as pool:
         await pool.execute(SCHEMA)
         yield pool
 

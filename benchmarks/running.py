@@ -56,7 +56,8 @@ async def drained(ledger: Ledger, slots: int) -> dict[str, float]:
     task = asyncio.create_task(worker.run())
     while len(BEGUN) < RUNS:  # noqa: ASYNC110  the handler counts, so that nothing else burdens the server meanwhile
         await asyncio.sleep(0.005)
-    while await ledger.pool.fetchval("SELECT EXISTS (SELECT FROM ledger.run_state WHERE completed_at IS NULL)"):  # noqa: ASYNC110  only the database knows
+    unfinished = "SELECT EXISTS (SELECT FROM ledger.run_state WHERE completed_at IS NULL)"
+    while await ledger.pool.fetchval(unfinished):  # noqa: ASYNC110  only the database knows
         await asyncio.sleep(0.005)
     rate = RUNS / (time.perf_counter() - start)
     worker.stop()
@@ -76,7 +77,10 @@ async def picked_up(ledger: Ledger) -> dict[str, float]:
     with suppress(asyncio.CancelledError):
         await task
     waits = sorted([(await ledger.get(run.run_id)).output for run in runs][5:])
-    return {"p50": round(statistics.median(waits), 1), "p95": round(waits[int(len(waits) * 0.95)], 1)}
+    return {
+        "p50": round(statistics.median(waits), 1),
+        "p95": round(waits[int(len(waits) * 0.95)], 1),
+    }
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from runfold.workers import Context, Fail, ToolFailed, handler
+from runfold.workers import Context, Fail, ToolError, handler
 
 TURNS = 12
 FREE_USD = Decimal("0.05")
@@ -58,15 +58,22 @@ async def agent(ctx: Context, task: Task) -> Answer | Fail:
             return Answer(text=turn.answer, model=model_name(), turns=number)
         tool = TOOLS.get(turn.tool or "")
         if tool is None:
-            seen.append({"tool": turn.tool, "error": f"there is no such tool; there are {', '.join(TOOLS)}"})
+            seen.append(
+                {"tool": turn.tool, "error": f"there is no such tool; there are {', '.join(TOOLS)}"}
+            )
             continue
         price = PRICES.get(tool.__name__, Decimal(0))
         if price > FREE_USD:
-            await ctx.approval(f"May the agent spend ${price} on {turn.tool}?", show=turn, other_person=True, timeout=86_400)
+            await ctx.approval(
+                f"May the agent spend ${price} on {turn.tool}?",
+                show=turn,
+                other_person=True,
+                timeout=86_400,
+            )
         try:
             result = await ctx.tool(tool.__name__, paid, ctx, tool, price, turn.arguments)
             seen.append({"tool": turn.tool, "arguments": turn.arguments, "result": result})
-        except ToolFailed as failed:
+        except ToolError as failed:
             seen.append({"tool": turn.tool, "error": failed.message})
     return Fail("E-NO-ANSWER", {"turns": TURNS})
 
@@ -92,25 +99,37 @@ def read_all(paths: list[str]) -> str:
     return " ".join(Path(path).read_text(errors="replace")[:40] for path in paths[:50])
 
 
-TOOLS: dict[str, Callable[..., Any]] = {tool.__name__: tool for tool in (list_files, count_lines, read_all)}
+TOOLS: dict[str, Callable[..., Any]] = {
+    tool.__name__: tool for tool in (list_files, count_lines, read_all)
+}
 PRICES = {"read_all": Decimal("0.20")}
 
 
 def model_name() -> str:
     """Name who thinks: a model, or the script that stands in where none is reachable."""
-    return os.environ.get("AGENT_MODEL", "default") if "AGENT_MODEL_URL" in os.environ else "a script standing in for a model"
+    return (
+        os.environ.get("AGENT_MODEL", "default")
+        if "AGENT_MODEL_URL" in os.environ
+        else "a script standing in for a model"
+    )
 
 
 def think(ctx: Context, task: Task, seen: list[dict[str, Any]]) -> Turn:
     """Ask the model for the next turn."""
     if "AGENT_MODEL_URL" not in os.environ:
         return scripted(task, seen)
-    ask = {"role": "user", "content": json.dumps({"question": task.question, "folder": task.folder, "done": seen})}
+    ask = {
+        "role": "user",
+        "content": json.dumps({"question": task.question, "folder": task.folder, "done": seen}),
+    }
     body = {"model": model_name(), "messages": [{"role": "system", "content": PROMPT}, ask]}
     request = urllib.request.Request(  # noqa: S310  the address is the operator's own setting
         os.environ["AGENT_MODEL_URL"],
         json.dumps(body).encode(),
-        {"Content-Type": "application/json", "Authorization": f"Bearer {os.environ.get('AGENT_KEY', '')}"},
+        {
+            "Content-Type": "application/json",
+            "Authorization": f"Bearer {os.environ.get('AGENT_KEY', '')}",
+        },
     )
     with urllib.request.urlopen(request, timeout=120) as reply:  # noqa: S310  as above
         said = json.load(reply)

@@ -16,7 +16,27 @@ from pydantic import BaseModel
 from runfold.workers import Backoff, Context, Fail, handler
 
 COMMON = frozenset(
-    {"an", "and", "are", "as", "at", "be", "by", "for", "from", "has", "in", "is", "it", "its", "may", "not", "of", "on", "or"}
+    {
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "by",
+        "for",
+        "from",
+        "has",
+        "in",
+        "is",
+        "it",
+        "its",
+        "may",
+        "not",
+        "of",
+        "on",
+        "or",
+    }
     | {"so", "that", "the", "then", "this", "to", "was", "which", "with"}
 )
 
@@ -54,7 +74,10 @@ async def collection(ctx: Context, given: Folder) -> Collection | Fail:
     paths = await ctx.step("find", find, given)
     if not paths:
         return Fail("E-EMPTY", {"folder": given.folder})
-    found = [Document.model_validate(one) for one in await ctx.children("document", paths, tags=[given.folder])]
+    found = [
+        Document.model_validate(one)
+        for one in await ctx.children("document", paths, tags=[given.folder])
+    ]
     total: Counter[str] = Counter()
     for document in found:
         total.update(document.frequent)
@@ -83,7 +106,9 @@ async def document(ctx: Context, path: str) -> Document:
 
 def find(given: Folder) -> list[str]:
     """Name the documents, in order."""
-    return sorted(str(path) for path in Path(given.folder).rglob(f"*{given.suffix}") if path.is_file())
+    return sorted(
+        str(path) for path in Path(given.folder).rglob(f"*{given.suffix}") if path.is_file()
+    )
 
 
 def read(path: str) -> str:
@@ -98,7 +123,11 @@ def words(text: str) -> list[str]:
 
 def measure(text: str) -> dict[str, int]:
     """Count the words that say something."""
-    return dict(Counter(word for word in words(text) if len(word) > 1 and word not in COMMON).most_common(20))
+    return dict(
+        Counter(word for word in words(text) if len(word) > 1 and word not in COMMON).most_common(
+            20
+        )
+    )
 
 
 def first_sentence(text: str) -> str:

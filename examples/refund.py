@@ -31,7 +31,9 @@ async def refund(ctx: Context, request: Request) -> Outcome | Fail:
         return Fail("E-POLICY", {"limit": limit})
     approver = None
     if request.amount > FREE_BELOW:
-        decision = await ctx.approval(f"Refund ${request.amount} on {request.order}?", show=request, other_person=True)
+        decision = await ctx.approval(
+            f"Refund ${request.amount} on {request.order}?", show=request, other_person=True
+        )
         approver = decision.actor
     await ctx.tool("pay", lambda: pay(request, key=ctx.key))
     return Outcome(sent=request.amount, approved_by=approver)

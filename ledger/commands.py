@@ -103,7 +103,11 @@ class Transition:
         state = check_state(self.to_state)
         if self.park or self.wait is not None or self.wait_outcome is not State.CANCELLED:
             self._check_waiting(state)
-        content = {"error_detail": self.error_detail, "output": self.output, "reason": check_reason(self.reason)}
+        content = {
+            "error_detail": self.error_detail,
+            "output": self.output,
+            "reason": check_reason(self.reason),
+        }
         if self.content:
             content.update(_allowed_content(state, self.content))
         return (
@@ -125,9 +129,19 @@ class Transition:
 
     def _check_waiting(self, state: State) -> None:
         if self.park and state not in WAITING:
-            raise InvalidValue("park", self.park, f"only a waiting run can be parked, not one that becomes {state}")
-        if self.wait is not None and state != State.WAITING_APPROVAL and not (state == State.WAITING_TOOL and self.park):
-            raise InvalidValue("wait", self.wait, "only an approval, or a tool whose answer the run is parked for, may be late")
+            raise InvalidValue(
+                "park", self.park, f"only a waiting run can be parked, not one that becomes {state}"
+            )
+        if (
+            self.wait is not None
+            and state != State.WAITING_APPROVAL
+            and not (state == State.WAITING_TOOL and self.park)
+        ):
+            raise InvalidValue(
+                "wait",
+                self.wait,
+                "only an approval, or a tool whose answer the run is parked for, may be late",
+            )
         check_wait_outcome("wait_outcome", self.wait_outcome)
 
 
@@ -166,19 +180,28 @@ def _allowed_content(state: State, content: Mapping[str, Any]) -> Mapping[str, A
             raise InvalidValue("content", name, f"a move to {state} may carry {known}")
     for name, (type_, said) in _CONTENT_TYPES.items():
         value = content.get(name)
-        if value is not None and not (isinstance(value, type_) and isinstance(value, bool) == (type_ is bool)):
+        if value is not None and not (
+            isinstance(value, type_) and isinstance(value, bool) == (type_ is bool)
+        ):
             raise InvalidValue(name, value, said)
     if content.get("role") is not None:
         check_text("role", content["role"])
     return content
 
 
-def event_row(run: Target, event: Event, limit_bytes: int, expected: int | None, key: str | None) -> tuple[Any, ...]:
+def event_row(
+    run: Target, event: Event, limit_bytes: int, expected: int | None, key: str | None
+) -> tuple[Any, ...]:
     """Give the columns of `ledger.append` after project and actor; raise InvalidValue or PayloadTooLarge."""
     run_id, token = identify(run)
     if not isinstance(event, Event):
-        raise InvalidValue("event", event, "must be an event, such as NoteAdded or a UserEvent type of your own")
-    if not isinstance(event, UserEvent | StepCompleted | StepFailed | SignalReceived) and event.type != "note.added":
+        raise InvalidValue(
+            "event", event, "must be an event, such as NoteAdded or a UserEvent type of your own"
+        )
+    if (
+        not isinstance(event, UserEvent | StepCompleted | StepFailed | SignalReceived)
+        and event.type != "note.added"
+    ):
         raise InvalidValue(
             "event",
             event.type,
@@ -190,7 +213,9 @@ def event_row(run: Target, event: Event, limit_bytes: int, expected: int | None,
     else:
         included |= {"name", "error_code"}
     facts = event.model_dump(include=included)
-    name, error_code, cost, steps = (facts.get(f) for f in ("name", "error_code", "cost_usd", "step_count"))
+    name, error_code, cost, steps = (
+        facts.get(f) for f in ("name", "error_code", "cost_usd", "step_count")
+    )
     return (
         run_id,
         token,
@@ -260,7 +285,9 @@ def columns(rows: Sequence[tuple[Any, ...]]) -> list[Sequence[Any] | None]:
     A column that holds nothing is None: neither side has to spell an array of nulls.
     """
     if len(rows) > MAX_BATCH:
-        raise InvalidValue("batch", len(rows), f"a call takes at most {MAX_BATCH:,} commands: split it")
+        raise InvalidValue(
+            "batch", len(rows), f"a call takes at most {MAX_BATCH:,} commands: split it"
+        )
     nothing = (None,) * len(rows)
     return [None if column == nothing else column for column in zip(*rows, strict=True)]
 
@@ -269,7 +296,9 @@ def check_distinct(what: str, given: Sequence[Any]) -> None:
     """Raise InvalidValue when a run or a key is named twice in one call."""
     if len(set(given)) != len(given):
         twice = next(one for one in given if given.count(one) > 1)
-        raise InvalidValue(what, str(twice), "is named twice in one call: make two calls, in the order you mean")
+        raise InvalidValue(
+            what, str(twice), "is named twice in one call: make two calls, in the order you mean"
+        )
 
 
 def _as_text(cost: Decimal | None) -> str | None:
@@ -277,12 +306,22 @@ def _as_text(cost: Decimal | None) -> str | None:
     return None if cost is None else str(cost)
 
 
-def _deadline(value: datetime | float | timedelta | None) -> tuple[datetime | None, timedelta | None]:
+def _deadline(
+    value: datetime | float | timedelta | None,
+) -> tuple[datetime | None, timedelta | None]:
     if isinstance(value, datetime):
         if value.tzinfo is None:
-            raise InvalidValue("deadline", value.isoformat(), "has no time zone: use an aware datetime or a timedelta")
-        if not _FIRST_YEAR <= value.year <= _LAST_YEAR:  # the ends of the calendar stand for infinity in the driver
-            raise InvalidValue("deadline", value.isoformat(), f"must be in the years {_FIRST_YEAR} to {_LAST_YEAR}")
+            raise InvalidValue(
+                "deadline",
+                value.isoformat(),
+                "has no time zone: use an aware datetime or a timedelta",
+            )
+        if (
+            not _FIRST_YEAR <= value.year <= _LAST_YEAR
+        ):  # the ends of the calendar stand for infinity in the driver
+            raise InvalidValue(
+                "deadline", value.isoformat(), f"must be in the years {_FIRST_YEAR} to {_LAST_YEAR}"
+            )
         return value, None
     return None, None if value is None else check_duration("deadline", value)
 

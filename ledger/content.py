@@ -71,7 +71,9 @@ def decode_payload(text: str | None) -> Any:
         return json.loads(text)
 
 
-_ENCODE: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True).encode
+_ENCODE: Final = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
+).encode
 _SCALARS: Final = frozenset({str, bool, type(None)})
 
 
@@ -109,7 +111,9 @@ def _is_in_order(content: dict[str, Any] | list[Any], depth: int) -> bool | None
 
 def _check(path: str, value: Any, depth: int) -> None:  # noqa: PLR0912  one branch for each kind of JSON value
     if depth > MAX_DEPTH:
-        raise InvalidValue(path[:80], "...", f"is nested deeper than {MAX_DEPTH} levels: flatten it")
+        raise InvalidValue(
+            path[:80], "...", f"is nested deeper than {MAX_DEPTH} levels: flatten it"
+        )
     match value:
         case str():
             check_encodable(path, value)
@@ -117,10 +121,14 @@ def _check(path: str, value: Any, depth: int) -> None:  # noqa: PLR0912  one bra
             pass
         case int():
             if value.bit_length() > MAX_BITS:
-                raise InvalidValue(path, "...", f"is a whole number of more than {MAX_BITS} bits: write it as text")
+                raise InvalidValue(
+                    path, "...", f"is a whole number of more than {MAX_BITS} bits: write it as text"
+                )
         case float():
             if not math.isfinite(value):
-                raise InvalidValue(path, value, "JSON has no NaN and no infinity: leave it out or write it as text")
+                raise InvalidValue(
+                    path, value, "JSON has no NaN and no infinity: leave it out or write it as text"
+                )
         case dict():
             for key, inner in value.items():
                 if not isinstance(key, str):
@@ -143,7 +151,9 @@ def check_encodable(name: str, value: str) -> None:
     if "\x00" in value:
         raise InvalidValue(name, value, "contains NUL, which PostgreSQL cannot store: remove it")
     if _SURROGATE.search(value):
-        raise InvalidValue(name, value, "contains a lone surrogate, which is not Unicode text: decode it properly")
+        raise InvalidValue(
+            name, value, "contains a lone surrogate, which is not Unicode text: decode it properly"
+        )
 
 
 def check_text(name: str, value: object, *, limit: int = MAX_TEXT) -> str:
@@ -189,21 +199,31 @@ def check_cost(name: str, value: object) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise InvalidValue(name, value, "must be a number of US dollars")
     try:
-        cost = Decimal(str(value)).quantize(_MICRO) if -MAX_COST_USD <= value <= MAX_COST_USD else None
+        cost = (
+            Decimal(str(value)).quantize(_MICRO) if -MAX_COST_USD <= value <= MAX_COST_USD else None
+        )
     except InvalidOperation:  # a decimal that is no number
         cost = None
     if cost is None:
-        raise InvalidValue(name, value, f"must be a finite number of US dollars, at most {MAX_COST_USD:,}")
+        raise InvalidValue(
+            name, value, f"must be a finite number of US dollars, at most {MAX_COST_USD:,}"
+        )
     return cost
 
 
 def check_duration(name: str, value: object, *, positive: bool = False) -> timedelta:
     """Give a duration in seconds or as a timedelta back as a timedelta; raise InvalidValue outside 0 to ten years."""
     duration = value
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_DURATION.total_seconds():  # no NaN
+    if (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and abs(value) <= MAX_DURATION.total_seconds()
+    ):  # no NaN
         duration = timedelta(seconds=value)
     if not isinstance(duration, timedelta):
-        raise InvalidValue(name, value, f"must be seconds or a timedelta, at most {MAX_DURATION.days} days")
+        raise InvalidValue(
+            name, value, f"must be seconds or a timedelta, at most {MAX_DURATION.days} days"
+        )
     if duration < timedelta(0) or duration > MAX_DURATION or (positive and not duration):
         least = "more than 0" if positive else "0 or more"
         raise InvalidValue(name, value, f"must be {least} and at most {MAX_DURATION.days} days")
@@ -216,9 +236,15 @@ def check_run_id(value: object) -> UUID:
         try:
             value = UUID(value)
         except ValueError:
-            raise InvalidValue("run id", value, "is not a UUID: copy it from `runfold runs`") from None
+            raise InvalidValue(
+                "run id", value, "is not a UUID: copy it from `runfold runs`"
+            ) from None
     if not isinstance(value, UUID):
         raise InvalidValue("run id", value, "must be a UUID or its text")
     if value.version != 7:  # noqa: PLR2004  the version that the ledger makes
-        raise InvalidValue("run id", str(value), "is not a UUIDv7, so no ledger made it: copy it from `runfold runs`")
+        raise InvalidValue(
+            "run id",
+            str(value),
+            "is not a UUIDv7, so no ledger made it: copy it from `runfold runs`",
+        )
     return value

@@ -40,7 +40,11 @@ def latest_due(cron: str, timezone: str, until: datetime) -> datetime:
 
 def _from(cron: str, start: datetime, *, reverse: bool) -> Iterator[datetime]:
     if len(cron.split()) != FIELDS:
-        raise InvalidValue("cron", cron, "must have five fields: minute, hour, day of the month, month, day of the week")
+        raise InvalidValue(
+            "cron",
+            cron,
+            "must have five fields: minute, hour, day of the month, month, day of the week",
+        )
     try:
         for due in CronSim(cron, start, reverse=reverse):
             yield due.astimezone(UTC)
@@ -55,4 +59,6 @@ def _zone(name: str) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (OSError, ValueError, KeyError):
-        raise InvalidValue("timezone", name, "is no time zone known here: use a name such as Europe/Berlin, or UTC") from None
+        raise InvalidValue(
+            "timezone", name, "is no time zone known here: use a name such as Europe/Berlin, or UTC"
+        ) from None

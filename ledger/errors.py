@@ -39,7 +39,9 @@ class UnknownProject(LedgerError):
 
     def __init__(self, project_id: str) -> None:
         self.project_id = project_id
-        super().__init__(f"project {project_id!r} does not exist: `runfold project create {project_id}` makes it")
+        super().__init__(
+            f"project {project_id!r} does not exist: `runfold project create {project_id}` makes it"
+        )
 
 
 class UnknownKind(LedgerError):
@@ -56,7 +58,9 @@ class RunNotFound(LedgerError):
 
     def __init__(self, run_id: UUID | str, project_id: str) -> None:
         self.run_id, self.project_id = run_id, project_id
-        super().__init__(f"run {run_id} is not in project {project_id!r}: `runfold runs` lists what is")
+        super().__init__(
+            f"run {run_id} is not in project {project_id!r}: `runfold runs` lists what is"
+        )
 
 
 class IllegalTransition(LedgerError):
@@ -64,17 +68,28 @@ class IllegalTransition(LedgerError):
 
     def __init__(self, run_id: UUID, from_state: str, to_state: str, detail: str = "") -> None:
         self.run_id, self.from_state, self.to_state = run_id, from_state, to_state
-        super().__init__(f"run {run_id} is {from_state} and cannot become {to_state}" + (f": {detail}" if detail else ""))
+        super().__init__(
+            f"run {run_id} is {from_state} and cannot become {to_state}"
+            + (f": {detail}" if detail else "")
+        )
 
 
 class LeaseLost(LedgerError):
     """The token is not the run's current lease any more; the write was refused and the refusal recorded."""
 
-    def __init__(self, run_id: UUID, token: int, state: str, current_token: int | None, worker_id: str | None) -> None:
+    def __init__(
+        self, run_id: UUID, token: int, state: str, current_token: int | None, worker_id: str | None
+    ) -> None:
         self.run_id, self.token, self.state = run_id, token, state
         self.current_token, self.worker_id = current_token, worker_id
-        now = f"held by {worker_id} under token {current_token}" if current_token is not None else f"{state}, not leased"
-        super().__init__(f"token {token} of run {run_id} is not current (the run is {now}): stop working on it")
+        now = (
+            f"held by {worker_id} under token {current_token}"
+            if current_token is not None
+            else f"{state}, not leased"
+        )
+        super().__init__(
+            f"token {token} of run {run_id} is not current (the run is {now}): stop working on it"
+        )
 
 
 class LeaseRequired(LedgerError):
@@ -105,7 +120,9 @@ class NobodyHasRole(LedgerError):
 
     def __init__(self, role: str) -> None:
         self.role = role
-        super().__init__(f"nobody has the role {role!r}: `runfold roles grant {role} NAME --reason ...` gives it to somebody")
+        super().__init__(
+            f"nobody has the role {role!r}: `runfold roles grant {role} NAME --reason ...` gives it to somebody"
+        )
 
 
 class RoleNotHeld(LedgerError):
@@ -121,7 +138,9 @@ class VersionConflict(LedgerError):
 
     def __init__(self, run_id: UUID, expected: int, actual: int) -> None:
         self.run_id, self.expected, self.actual = run_id, expected, actual
-        super().__init__(f"run {run_id} is at version {actual}, not {expected}: read it again and decide again")
+        super().__init__(
+            f"run {run_id} is at version {actual}, not {expected}: read it again and decide again"
+        )
 
 
 class AttemptsExhausted(LedgerError):
@@ -129,7 +148,9 @@ class AttemptsExhausted(LedgerError):
 
     def __init__(self, run_id: UUID, attempt_count: int, max_attempts: int) -> None:
         self.run_id, self.attempt_count, self.max_attempts = run_id, attempt_count, max_attempts
-        super().__init__(f"run {run_id} has used {attempt_count} of {max_attempts} attempts: end it as failed instead")
+        super().__init__(
+            f"run {run_id} has used {attempt_count} of {max_attempts} attempts: end it as failed instead"
+        )
 
 
 class DuplicateKey(LedgerError):
@@ -214,7 +235,9 @@ class UnsupportedServer(LedgerError):
 
     def __init__(self, version: str, oldest: int) -> None:
         self.version, self.oldest = version, oldest
-        super().__init__(f"the server is PostgreSQL {version}; Runfold needs {oldest} or newer: upgrade the server")
+        super().__init__(
+            f"the server is PostgreSQL {version}; Runfold needs {oldest} or newer: upgrade the server"
+        )
 
 
 class NotMigrated(LedgerError):
@@ -223,7 +246,9 @@ class NotMigrated(LedgerError):
     def __init__(self, found: str | None, wanted: str) -> None:
         self.found, self.wanted = found, wanted
         have = f"schema revision {found}" if found else "no Runfold schema"
-        super().__init__(f"the database has {have}, this code needs {wanted}: run `runfold db upgrade`")
+        super().__init__(
+            f"the database has {have}, this code needs {wanted}: run `runfold db upgrade`"
+        )
 
 
 class NewerSchema(LedgerError):
@@ -293,7 +318,9 @@ class FutureInstant(LedgerError):
 
     def __init__(self, asked: datetime, now: datetime) -> None:
         self.asked, self.now = asked, now
-        super().__init__(f"{asked.isoformat()} is in the future: the database's clock says {now.isoformat()}")
+        super().__init__(
+            f"{asked.isoformat()} is in the future: the database's clock says {now.isoformat()}"
+        )
 
 
 class BeforeFirstEvent(LedgerError):

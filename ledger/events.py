@@ -43,7 +43,9 @@ CATALOGUE: Final[dict[str, type[Event]]] = {}
 class Event(BaseModel):
     """One immutable fact about a run, as every event carries it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_bytes="hex", val_json_bytes="hex")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", ser_json_bytes="hex", val_json_bytes="hex"
+    )
 
     SCHEMA_VERSION: ClassVar[int] = 1
     """Raised by a change of meaning, together with an upcaster from the version before."""
@@ -65,12 +67,16 @@ class Event(BaseModel):
     @classmethod
     def content_fields(cls) -> frozenset[str]:
         """Name the fields that are stored in the payload."""
-        return frozenset(name for name, field in cls.model_fields.items() if CONTENT in field.metadata)
+        return frozenset(
+            name for name, field in cls.model_fields.items() if CONTENT in field.metadata
+        )
 
     def content(self) -> dict[str, Any]:
         """Give what the payload holds: the content fields that are set."""
         own = type(self).content_fields()
-        return {k: v for k, v in self.model_dump(mode="json", include=set(own)).items() if v is not None}
+        return {
+            k: v for k, v in self.model_dump(mode="json", include=set(own)).items() if v is not None
+        }
 
 
 class RunSubmitted(Event):
@@ -379,7 +385,9 @@ BuiltIn = Annotated[
 """Every event type of the ledger itself, told apart by `type`."""
 
 _BUILT_IN: Final[TypeAdapter[Event]] = TypeAdapter(BuiltIn)
-CATALOGUE.update({model.model_fields["type"].default: model for model in get_args(get_args(BuiltIn)[0])})
+CATALOGUE.update(
+    {model.model_fields["type"].default: model for model in get_args(get_args(BuiltIn)[0])}
+)
 
 
 def from_row(facts: Mapping[str, Any], body: str | None) -> Event:
@@ -395,9 +403,13 @@ def from_row(facts: Mapping[str, Any], body: str | None) -> Event:
         return _opaque(facts, content, erased=erased)
     try:
         content = upcast(facts["type"], facts["schema_version"], content, model.SCHEMA_VERSION)
-        if not content.keys() <= model.content_fields():  # what a payload says of a fact must not pass for the fact
+        if (
+            not content.keys() <= model.content_fields()
+        ):  # what a payload says of a fact must not pass for the fact
             return _opaque(facts, content, erased=erased)
-        if issubclass(model, UserEvent):  # a user's field may have the name of a fact that is the ledger's own affair
+        if issubclass(
+            model, UserEvent
+        ):  # a user's field may have the name of a fact that is the ledger's own affair
             own = {name: value for name, value in facts.items() if name in UserEvent.model_fields}
             return model.model_validate({**own, **content, "erased": erased})
         return _BUILT_IN.validate_python({**facts, **content, "erased": erased})
@@ -433,7 +445,9 @@ def upcast(type_: str, version: int, content: dict[str, Any], wanted: int) -> di
     while version < wanted:
         step = _UPCASTERS.get((type_, version))
         if step is None:
-            raise UnknownEvent(type_, version, f"no upcaster to version {version + 1} is registered")
+            raise UnknownEvent(
+                type_, version, f"no upcaster to version {version + 1} is registered"
+            )
         content, version = step(content), version + 1
     return content
 
@@ -441,7 +455,11 @@ def upcast(type_: str, version: int, content: dict[str, Any], wanted: int) -> di
 def check_user_type(type_: str) -> str:
     """Give the event type back if a user may own it; raise InvalidValue if not."""
     if len(type_) > MAX_TYPE_LENGTH or not _TYPE.fullmatch(type_):
-        raise InvalidValue("event type", type_, "use lower-case words joined by dots, such as 'acme.page_read'")
+        raise InvalidValue(
+            "event type", type_, "use lower-case words joined by dots, such as 'acme.page_read'"
+        )
     if type_.split(".", 1)[0] in RESERVED:
-        raise InvalidValue("event type", type_, "this prefix belongs to the ledger; use a prefix of your own")
+        raise InvalidValue(
+            "event type", type_, "this prefix belongs to the ledger; use a prefix of your own"
+        )
     return type_

@@ -56,7 +56,14 @@ class KindEvent:
 
 
 async def change(
-    pool: Pool, project_id: str, kind: str, type_: str, *, actor: str, max_running: int | None = None, reason: str | None = None
+    pool: Pool,
+    project_id: str,
+    kind: str,
+    type_: str,
+    *,
+    actor: str,
+    max_running: int | None = None,
+    reason: str | None = None,
 ) -> Kind:
     """Append one event to a kind and give the kind after it; raises InvalidValue."""
     check_text("kind", kind)
@@ -76,4 +83,7 @@ async def kinds(pool: Pool, project_id: str) -> Kinds:
 
 async def history(pool: Pool, project_id: str, kind: str) -> list[KindEvent]:
     """Give the changes of a kind, oldest first; raises InvalidValue."""
-    return [KindEvent(**row) for row in await fetch(pool, _HISTORY, project_id, check_text("kind", kind))]
+    return [
+        KindEvent(**row)
+        for row in await fetch(pool, _HISTORY, project_id, check_text("kind", kind))
+    ]

@@ -54,7 +54,9 @@ class Ledger(Leasing):
     event loop.
     """
 
-    def __init__(self, pool: Pool, project_id: str, settings: Settings, url: str | None = None) -> None:
+    def __init__(
+        self, pool: Pool, project_id: str, settings: Settings, url: str | None = None
+    ) -> None:
         super().__init__(pool, project_id, settings)
         self.url = url
         """Where more connections can be had; it may hold a password."""
@@ -137,26 +139,41 @@ class Ledger(Leasing):
 
         Raises as `submit` does.
         """
-        given = [command if isinstance(command, Submit) else _submit(command) for command in commands]
+        given = [
+            command if isinstance(command, Submit) else _submit(command) for command in commands
+        ]
         if not given:
             return []
         limit = self.settings.payload_limit_bytes
         arrays = columns([command.row(limit) for command in given])
         who = check_actor(self.actor if actor is None else actor)
-        rows = await fetch(connection or self.pool, calls.SUBMIT_MANY, self.project_id, who, *arrays)
+        rows = await fetch(
+            connection or self.pool, calls.SUBMIT_MANY, self.project_id, who, *arrays
+        )
         if connection is None:
             self.waker.wake()
         return [Submission(row["run_id"], row["fresh"]) for row in rows]
 
-    async def approve(self, run_id: UUID | str, *, actor: str, reason: str | None = None, **facts: Any) -> Run:
+    async def approve(
+        self, run_id: UUID | str, *, actor: str, reason: str | None = None, **facts: Any
+    ) -> Run:
         """Grant the approval that a run waits for. Raises as `transition` does."""
         return await self._decide(run_id, State.RUNNING, actor, reason, facts)
 
-    async def reject(self, run_id: UUID | str, *, actor: str, reason: str | None = None, **facts: Any) -> Run:
+    async def reject(
+        self, run_id: UUID | str, *, actor: str, reason: str | None = None, **facts: Any
+    ) -> Run:
         """Refuse the approval that a run waits for; the run is cancelled. Raises as `transition` does."""
         return await self._decide(run_id, State.CANCELLED, actor, reason, facts)
 
-    async def _decide(self, run_id: UUID | str, state: State, actor: str, reason: str | None, facts: dict[str, Any]) -> Run:
+    async def _decide(
+        self,
+        run_id: UUID | str,
+        state: State,
+        actor: str,
+        reason: str | None,
+        facts: dict[str, Any],
+    ) -> Run:
         run = await self.get(run_id)
         given = {"expected_version": run.version if run.is_parked else None, **facts}
         try:
@@ -165,16 +182,22 @@ class Ledger(Leasing):
         except (IllegalTransition, VersionConflict, DecisionRefused) as error:
             if isinstance(error, VersionConflict) and "expected_version" not in facts:
                 since = await self.history(run.run_id, after=run.version)
-                if all(event.type in AFTER_TERMINAL for event in since):  # remarks only: it is the same approval
+                if all(
+                    event.type in AFTER_TERMINAL for event in since
+                ):  # remarks only: it is the same approval
                     return await self._decide(run_id, state, actor, reason, facts)
             refused: LedgerError = error
         else:
             refused = IllegalTransition(run.run_id, run.state, state, "it waits for no approval")
-        if (note := refused_decision(await self.history(run.run_id), state, refused, reason)) is not None:
+        if (
+            note := refused_decision(await self.history(run.run_id), state, refused, reason)
+        ) is not None:
             await self.append(run.run_id, note, actor=actor)
         raise refused
 
-    async def cancel(self, run_id: UUID | str, *, actor: str | None = None, reason: str | None = None) -> Run:
+    async def cancel(
+        self, run_id: UUID | str, *, actor: str | None = None, reason: str | None = None
+    ) -> Run:
         """Call a run off: at once where nobody holds it; a holder learns of it with its next heartbeat.
 
         Raises RunNotFound, or IllegalTransition when the run has ended.
@@ -188,7 +211,9 @@ class Ledger(Leasing):
             raise refusal(self.project_id, wanted, found.get(wanted), State.CANCELLED)
         run = Run.from_row(rows[0])
         if run.is_terminal:
-            log.logger(project_id=self.project_id).info(names.STATE_TRANSITION, run_id=str(wanted), to_state=run.state.value)
+            log.logger(project_id=self.project_id).info(
+                names.STATE_TRANSITION, run_id=str(wanted), to_state=run.state.value
+            )
         return run
 
     async def append(
@@ -205,13 +230,19 @@ class Ledger(Leasing):
         Steps need the lease. Raises LeaseLost, LeaseRequired, IllegalTransition, VersionConflict, RunNotFound,
         DuplicateKey, InvalidValue or PayloadTooLarge.
         """
-        row = event_row(lease_or_run_id, event, self.settings.payload_limit_bytes, expected_version, key)
+        row = event_row(
+            lease_or_run_id, event, self.settings.payload_limit_bytes, expected_version, key
+        )
         who, decider = self._actor(lease_or_run_id, actor), self._decider(lease_or_run_id, actor)
-        rows = await unless_raced(lambda: fetch(self.pool, calls.APPEND, self.project_id, decider, *columns([row])), key)
+        rows = await unless_raced(
+            lambda: fetch(self.pool, calls.APPEND, self.project_id, decider, *columns([row])), key
+        )
         if rows:
             return Receipt(rows[0]["run_id"], rows[0]["version"], rows[0]["hash"])
         if key is not None:
-            first = await self._refusals.earlier([(row[0], row[2], False, *row[4:9], None, None, None, key)])
+            first = await self._refusals.earlier(
+                [(row[0], row[2], False, *row[4:9], None, None, None, key)]
+            )
             if (outcome := first.get(key)) is not None:
                 if isinstance(outcome, DuplicateKey):
                     raise outcome
@@ -223,7 +254,13 @@ class Ledger(Leasing):
         )  # fmt: skip
 
     async def signal(
-        self, run_id: UUID | str, name: str, value: Any = None, *, actor: str | None = None, key: str | None = None
+        self,
+        run_id: UUID | str,
+        name: str,
+        value: Any = None,
+        *,
+        actor: str | None = None,
+        key: str | None = None,
     ) -> Run:
         """Send a run a value (JSON) under a name: it goes on if it waits for that, else the value is kept until it asks.
 
@@ -245,7 +282,10 @@ class Ledger(Leasing):
                 _log_answered(logger, row)
                 continue
             level, said = {
-                None: (logger.info, names.STATE_TRANSITION),  # it was called off, and nobody is left to hear of it
+                None: (
+                    logger.info,
+                    names.STATE_TRANSITION,
+                ),  # it was called off, and nobody is left to hear of it
                 LEASE_EXPIRED: (logger.warning, names.STALE_REQUEUED),
             }.get(row["reaped_code"], (logger.error, names.STALE_FAILED))
             level(
@@ -266,26 +306,47 @@ class Ledger(Leasing):
 
     # -- kinds ------------------------------------------------------------------------------------------------------
 
-    async def pause(self, kind: str, *, actor: str | None = None, reason: str | None = None) -> Kind:
+    async def pause_kind(
+        self, kind: str, *, actor: str | None = None, reason: str | None = None
+    ) -> Kind:
         """Have no run of a kind claimed until `resume`; runs that are held go on. Raises InvalidValue."""
         who = self.actor if actor is None else actor
-        return await kinds.change(self.pool, self.project_id, kind, "kind.paused", actor=who, reason=reason)
+        return await kinds.change(
+            self.pool, self.project_id, kind, "kind.paused", actor=who, reason=reason
+        )
 
-    async def resume(self, kind: str, *, actor: str | None = None, reason: str | None = None) -> Kind:
+    async def resume_kind(
+        self, kind: str, *, actor: str | None = None, reason: str | None = None
+    ) -> Kind:
         """Have runs of a kind claimed again, and wake the workers. Raises InvalidValue."""
         who = self.actor if actor is None else actor
-        after = await kinds.change(self.pool, self.project_id, kind, "kind.resumed", actor=who, reason=reason)
+        after = await kinds.change(
+            self.pool, self.project_id, kind, "kind.resumed", actor=who, reason=reason
+        )
         self.waker.wake()
         return after
 
-    async def limit(self, kind: str, max_running: int | None, *, actor: str | None = None, reason: str | None = None) -> Kind:
+    async def limit_kind(
+        self,
+        kind: str,
+        max_running: int | None,
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> Kind:
         """Have all workers together hold at most `max_running` runs of a kind; None takes the limit away.
 
         Runs held beyond a new, lower limit go on; none is claimed until there is room. Raises InvalidValue.
         """
         who = self.actor if actor is None else actor
         after = await kinds.change(
-            self.pool, self.project_id, kind, "kind.limited", actor=who, max_running=max_running, reason=reason
+            self.pool,
+            self.project_id,
+            kind,
+            "kind.limited",
+            actor=who,
+            max_running=max_running,
+            reason=reason,
         )
         self.waker.wake()
         return after
@@ -332,17 +393,24 @@ class Ledger(Leasing):
         self, rows: Sequence[Row], connection: Connection | None = None, *, actor: str | None = None
     ) -> Sequence[Mapping[str, Any]]:
         who = check_actor(self.actor if actor is None else actor)
-        return await fetch(connection or self.pool, calls.SUBMIT_ONE, self.project_id, who, *columns(rows))
+        return await fetch(
+            connection or self.pool, calls.SUBMIT_ONE, self.project_id, who, *columns(rows)
+        )
 
 
 def _submit(facts: Mapping[str, Any]) -> Submit:
     try:
         return Submit(**facts)
     except TypeError as error:
-        raise InvalidValue("command", facts, f"must be a Submit or what it takes: {error}") from None
+        raise InvalidValue(
+            "command", facts, f"must be a Submit or what it takes: {error}"
+        ) from None
 
 
 def _log_answered(logger: Any, row: Mapping[str, Any]) -> None:
     logger.info(
-        names.STATE_TRANSITION, run_id=str(row["run_id"]), from_state=row["reaped_state"], error_code=row["reaped_code"]
+        names.STATE_TRANSITION,
+        run_id=str(row["run_id"]),
+        from_state=row["reaped_state"],
+        error_code=row["reaped_code"],
     )

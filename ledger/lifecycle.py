@@ -47,7 +47,9 @@ OPEN: Final = frozenset(State) - TERMINAL
 _AT_WORK: Final = frozenset({State.RUNNING}) | WAITING
 
 
-def _moves(sources: frozenset[State], *targets: State | None) -> frozenset[tuple[State, State | None]]:
+def _moves(
+    sources: frozenset[State], *targets: State | None
+) -> frozenset[tuple[State, State | None]]:
     return frozenset((source, target) for source in sources for target in targets)
 
 

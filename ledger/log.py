@@ -23,7 +23,9 @@ class Lines(structlog.WriteLogger):
 
 def tells(logger: Any) -> bool:
     """Tell whether a logger writes what is no warning: for one that does not, no line of thousands a second is put together."""
-    enabled = getattr(type(logger), "is_enabled_for", None)  # of the class: a generic logger has every method, and would log it
+    enabled = getattr(
+        type(logger), "is_enabled_for", None
+    )  # of the class: a generic logger has every method, and would log it
     return enabled is None or bool(enabled(logger, logging.INFO))
 
 

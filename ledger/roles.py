@@ -40,14 +40,20 @@ class Member:
     """In a history also `role.revoked`."""
 
 
-async def grant(pool: Pool, project_id: str, role: str, member: str, *, actor: str, reason: str | None = None) -> None:
+async def grant(
+    pool: Pool, project_id: str, role: str, member: str, *, actor: str, reason: str | None = None
+) -> None:
     """Give somebody a role, on record. Takes the owner of the schema; raises AccessDenied or InvalidValue."""
     await _change(pool, project_id, "role.granted", role, member, actor=actor, reason=reason)
 
 
-async def revoke(pool: Pool, project_id: str, role: str, member: str, *, actor: str, reason: str | None = None) -> None:
+async def revoke(
+    pool: Pool, project_id: str, role: str, member: str, *, actor: str, reason: str | None = None
+) -> None:
     """Take a role from somebody, on record. Raises RoleNotHeld, AccessDenied or InvalidValue."""
-    if not await _change(pool, project_id, "role.revoked", role, member, actor=actor, reason=reason):
+    if not await _change(
+        pool, project_id, "role.revoked", role, member, actor=actor, reason=reason
+    ):
         raise RoleNotHeld(role, member)
 
 
@@ -69,7 +75,16 @@ async def require_member(pool: Pool, project_id: str, role: str) -> None:
         raise NobodyHasRole(role)
 
 
-async def _change(pool: Pool, project_id: str, type_: str, role: str, member: str, *, actor: str, reason: str | None) -> bool:
+async def _change(
+    pool: Pool,
+    project_id: str,
+    type_: str,
+    role: str,
+    member: str,
+    *,
+    actor: str,
+    reason: str | None,
+) -> bool:
     check_text("role", role)
     if type_ == "role.granted":
         check_actor(member, "member")

@@ -60,7 +60,9 @@ class Schedule:
 Schedules: TypeAlias = list[Schedule]
 
 
-async def put(ledger: Ledger, name: str, kind: str, given: Any, *, cron: str, timezone: str, actor: str) -> Schedule:
+async def put(
+    ledger: Ledger, name: str, kind: str, given: Any, *, cron: str, timezone: str, actor: str
+) -> Schedule:
     """Make a schedule or change the one of this name; see `Ledger.schedule`."""
     check_text("name", name, limit=MAX_NAME)
     check_text("kind", kind)
@@ -69,13 +71,17 @@ async def put(ledger: Ledger, name: str, kind: str, given: Any, *, cron: str, ti
     body = encode_payload({"input": given}, ledger.settings.payload_limit_bytes)
     [clock] = await fetch(ledger.pool, _NOW)
     due = next_due(cron, timezone, clock["now"])
-    [row] = await fetch(ledger.pool, _PUT, ledger.project_id, name, kind, body, cron, timezone, due, actor)
+    [row] = await fetch(
+        ledger.pool, _PUT, ledger.project_id, name, kind, body, cron, timezone, due, actor
+    )
     return _schedule(row)
 
 
 async def drop(ledger: Ledger, name: str) -> bool:
     """Take a schedule away; tell whether there was one."""
-    return bool(await fetch(ledger.pool, _DROP, ledger.project_id, check_text("name", name, limit=MAX_NAME)))
+    return bool(
+        await fetch(ledger.pool, _DROP, ledger.project_id, check_text("name", name, limit=MAX_NAME))
+    )
 
 
 async def every(ledger: Ledger) -> Schedules:
@@ -106,7 +112,10 @@ async def ask(ledger: Ledger, schedule: Schedule, now: datetime) -> None:
 
 async def until_next(ledger: Ledger) -> timedelta | None:
     """Give how long it is until something is due; None when there is no schedule."""
-    [clock], [soonest] = await fetch(ledger.pool, _NOW), await fetch(ledger.pool, _SOONEST, ledger.project_id)
+    [clock], [soonest] = (
+        await fetch(ledger.pool, _NOW),
+        await fetch(ledger.pool, _SOONEST, ledger.project_id),
+    )
     return None if soonest["next_at"] is None else soonest["next_at"] - clock["now"]
 
 

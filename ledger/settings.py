@@ -75,7 +75,9 @@ class Settings(BaseSettings):
     @property
     def longest_held_sleep(self) -> float:
         """How many seconds of sleep a run is held through."""
-        return self.heartbeat_seconds if self.held_sleep_seconds is None else self.held_sleep_seconds
+        return (
+            self.heartbeat_seconds if self.held_sleep_seconds is None else self.held_sleep_seconds
+        )
 
     @classmethod
     def load(cls) -> Self:
@@ -91,5 +93,7 @@ def _problem(found: ErrorDetails) -> str:
     if not found["loc"]:
         return said
     name = str(found["loc"][0])
-    given = "" if name == "url" else f" {str(found['input'])[:MAX_SHOWN]!r}"  # a URL may hold a password
+    given = (
+        "" if name == "url" else f" {str(found['input'])[:MAX_SHOWN]!r}"
+    )  # a URL may hold a password
     return f"RUNFOLD_{name.upper()}{given}: {said}"

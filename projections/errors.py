@@ -13,7 +13,9 @@ class ProjectionNotFound(LedgerError):
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
         self.name, self.known = name, tuple(known)
-        super().__init__(f"no projection is named {name!r}; there are: {', '.join(known) or 'none'}")
+        super().__init__(
+            f"no projection is named {name!r}; there are: {', '.join(known) or 'none'}"
+        )
 
 
 class OtherVersion(LedgerError):
@@ -21,8 +23,14 @@ class OtherVersion(LedgerError):
 
     def __init__(self, name: str, declared: int, found: int) -> None:
         self.name, self.declared, self.found = name, declared, found
-        remedy = "rebuild it to put this one in its place" if declared > found else "deploy the newer code everywhere"
-        super().__init__(f"projection {name!r} is at version {found} in the database, this code declares {declared}: {remedy}")
+        remedy = (
+            "rebuild it to put this one in its place"
+            if declared > found
+            else "deploy the newer code everywhere"
+        )
+        super().__init__(
+            f"projection {name!r} is at version {found} in the database, this code declares {declared}: {remedy}"
+        )
 
 
 class DeclaredTwice(LedgerError):
@@ -31,7 +39,9 @@ class DeclaredTwice(LedgerError):
     def __init__(self, name: str, versions: Sequence[int]) -> None:
         self.name, self.versions = name, tuple(versions)
         shown = " and ".join(map(str, versions))
-        super().__init__(f"projection {name!r} is declared twice, as versions {shown}: one version runs at a time")
+        super().__init__(
+            f"projection {name!r} is declared twice, as versions {shown}: one version runs at a time"
+        )
 
 
 class Redeclared(LedgerError):
@@ -49,7 +59,9 @@ class TableChanged(LedgerError):
 
     def __init__(self, name: str, table: str, differences: Sequence[str]) -> None:
         self.name, self.table, self.differences = name, table, tuple(differences)
-        super().__init__(f"table {table} of projection {name!r} was changed by hand: {'; '.join(differences)}")
+        super().__init__(
+            f"table {table} of projection {name!r} was changed by hand: {'; '.join(differences)}"
+        )
 
 
 class ProjectionFailed(LedgerError):
@@ -76,4 +88,6 @@ class NotStopped(LedgerError):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        super().__init__(f"projection {name!r} is not stopped at an event, so there is none to skip")
+        super().__init__(
+            f"projection {name!r} is not stopped at an event, so there is none to skip"
+        )

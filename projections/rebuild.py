@@ -137,7 +137,9 @@ class RebuildRunning(LedgerError):
 
     def __init__(self, projection: str, rebuild_id: int) -> None:
         self.projection, self.rebuild_id = projection, rebuild_id
-        super().__init__(f"rebuild {rebuild_id} of {projection} is running already: wait for it, or stop it to resume it here")
+        super().__init__(
+            f"rebuild {rebuild_id} of {projection} is running already: wait for it, or stop it to resume it here"
+        )
 
 
 Told: TypeAlias = Callable[[Standing], None]
@@ -146,14 +148,24 @@ Told: TypeAlias = Callable[[Standing], None]
 class Rebuild:
     """One rebuild, which a later process resumes where a killed one was."""
 
-    def __init__(self, pool: Pool, recipe: Recipe, rebuild_id: int, moment: str | None, *, resumed: bool) -> None:
-        self.pool, self.recipe, self.rebuild_id, self.moment, self.resumed = pool, recipe, rebuild_id, moment, resumed
+    def __init__(
+        self, pool: Pool, recipe: Recipe, rebuild_id: int, moment: str | None, *, resumed: bool
+    ) -> None:
+        self.pool, self.recipe, self.rebuild_id, self.moment, self.resumed = (
+            pool,
+            recipe,
+            rebuild_id,
+            moment,
+            resumed,
+        )
         self.shadow = f"{recipe.schema}.rebuild_{rebuild_id}_of_{recipe.projection}"
         self._began, self._events_before, self._done_before = time.monotonic(), 0, 0
 
     @classmethod
     @asynccontextmanager
-    async def begin(cls, pool: Pool, recipe: Recipe, *, events_a_range: int = EVENTS_A_RANGE) -> AsyncIterator[Self]:
+    async def begin(
+        cls, pool: Pool, recipe: Recipe, *, events_a_range: int = EVENTS_A_RANGE
+    ) -> AsyncIterator[Self]:
         """Resume the unfinished rebuild by this recipe, or begin one; it is this process's while the block lasts.
 
         Raises RebuildRunning, or AccessDenied without the right to make tables.
@@ -162,13 +174,18 @@ class Rebuild:
         try:
             async with pool.acquire() as connection:
                 async with connection.transaction():
-                    await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('ledger.rebuild', 0))")
+                    await connection.execute(
+                        "SELECT pg_advisory_xact_lock(hashtextextended('ledger.rebuild', 0))"
+                    )
                     begun = await cls._begun(connection, pool, recipe, events_a_range)
                 await _own(connection, begun)
                 try:
                     yield begun
                 finally:
-                    await connection.execute("SELECT pg_advisory_unlock(hashtext('ledger.rebuild'), $1)", begun.rebuild_id)
+                    await connection.execute(
+                        "SELECT pg_advisory_unlock(hashtext('ledger.rebuild'), $1)",
+                        begun.rebuild_id,
+                    )
         except (*FAILURES, OSError) as error:
             raise translated(error, (recipe.project_id,)) from error
 
@@ -178,21 +195,35 @@ class Rebuild:
         if found := await connection.fetchrow(_RESUMED, *key):
             await connection.execute(_FORGIVEN, found["rebuild_id"])
             return cls(pool, recipe, found["rebuild_id"], found["moment"], resumed=True)
-        begun = cls(pool, recipe, await connection.fetchval(_BEGUN, *key, recipe.moment), recipe.moment, resumed=False)
+        begun = cls(
+            pool,
+            recipe,
+            await connection.fetchval(_BEGUN, *key, recipe.moment),
+            recipe.moment,
+            resumed=False,
+        )
         await connection.execute(recipe.create.format(shadow=begun.shadow))
         bounds = await _bounds(connection, recipe.project_id, events_a_range)
         lasts = [*(UUID(int=first.int - 1) for first in bounds[1:]), _LAST]
         await connection.execute(_CUT, begun.rebuild_id, bounds, lasts)
         return begun
 
-    async def fill(self, connections: int, *, strict: bool = False, told: Told | None = None) -> list[BadRun]:
+    async def fill(
+        self, connections: int, *, strict: bool = False, told: Told | None = None
+    ) -> list[BadRun]:
         """Fill every range that is not filled yet, over so many connections; give at most 100 runs that cannot be folded.
 
         Raises RebuildFailed for the first of them when `strict`.
         """
         before = await self.standing()
-        self._began, self._events_before, self._done_before = time.monotonic(), before.events, before.done
-        workers = [asyncio.create_task(self._work(strict=strict, told=told)) for _ in range(connections)]
+        self._began, self._events_before, self._done_before = (
+            time.monotonic(),
+            before.events,
+            before.done,
+        )
+        workers = [
+            asyncio.create_task(self._work(strict=strict, told=told)) for _ in range(connections)
+        ]
         try:
             await asyncio.gather(*workers)
         except (*FAILURES, OSError) as error:
@@ -201,7 +232,10 @@ class Rebuild:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
-        return [BadRun(row["run_id"], row["error"]) for row in await fetch(self.pool, _ERRORS, self.rebuild_id, MAX_ERRORS)]
+        return [
+            BadRun(row["run_id"], row["error"])
+            for row in await fetch(self.pool, _ERRORS, self.rebuild_id, MAX_ERRORS)
+        ]
 
     async def standing(self) -> Standing:
         """Say how far it is."""
@@ -209,14 +243,21 @@ class Rebuild:
         took = max(time.monotonic() - self._began, 0.001)
         here = row["done"] - self._done_before
         left = (row["ranges"] - row["done"]) * took / here if here else None
-        return Standing(**row, seconds=took, events_per_second=(row["events"] - self._events_before) / took, seconds_left=left)
+        return Standing(
+            **row,
+            seconds=took,
+            events_per_second=(row["events"] - self._events_before) / took,
+            seconds_left=left,
+        )
 
     async def finish(self, *, keep: bool) -> None:
         """Mark the rebuild as finished; drop the shadow table unless it is kept."""
         if not keep:
             await fetch(self.pool, f"DROP TABLE IF EXISTS {self.shadow}")
         await fetch(
-            self.pool, "UPDATE ledger.rebuild SET finished_at = clock_timestamp() WHERE rebuild_id = $1", self.rebuild_id
+            self.pool,
+            "UPDATE ledger.rebuild SET finished_at = clock_timestamp() WHERE rebuild_id = $1",
+            self.rebuild_id,
         )
 
     async def _work(self, *, strict: bool, told: Told | None) -> None:
@@ -232,12 +273,23 @@ class Rebuild:
             row = row or await connection.fetchrow(_TAKEN, self.rebuild_id)
             if row is None:
                 return False
-            await connection.execute("SET LOCAL synchronous_commit = off; SET LOCAL jit = off; SET LOCAL work_mem = '64MB'")
-            given = (row["first"], row["last"], *self.recipe.args, *([self.moment] if self.moment else []))
+            await connection.execute(
+                "SET LOCAL synchronous_commit = off; SET LOCAL jit = off; SET LOCAL work_mem = '64MB'"
+            )
+            given = (
+                row["first"],
+                row["last"],
+                *self.recipe.args,
+                *([self.moment] if self.moment else []),
+            )
             try:
                 async with connection.transaction():
-                    (filled,) = await connection.fetch(self.recipe.fill.format(shadow=self.shadow), *given)
-                    await connection.execute(_DONE, self.rebuild_id, row["first"], filled["rows"], filled["events"], None)
+                    (filled,) = await connection.fetch(
+                        self.recipe.fill.format(shadow=self.shadow), *given
+                    )
+                    await connection.execute(
+                        _DONE, self.rebuild_id, row["first"], filled["rows"], filled["events"], None
+                    )
             except asyncpg.PostgresError as error:
                 if (error.sqlstate or "")[:2] not in _BAD_DATA:
                     raise
@@ -248,7 +300,9 @@ class Rebuild:
             raise RebuildFailed(self.recipe.projection, bad)
         return True
 
-    async def _narrow(self, connection: Any, first: UUID, last: UUID, failure: Exception) -> BadRun | None:
+    async def _narrow(
+        self, connection: Any, first: UUID, last: UUID, failure: Exception
+    ) -> BadRun | None:
         """Cut a failing range in two; or, when it holds one run only, set that run apart."""
         ends = await connection.fetchrow(_ENDS, self.recipe.project_id, first, last)
         lowest, highest = ends["lowest"], ends["highest"]
@@ -274,7 +328,9 @@ async def _own(connection: Any, rebuild: Rebuild) -> None:
     # A killed process's lock ends with its connection, which the server may take a moment to see.
     await connection.execute("SET lock_timeout = '5s'")
     try:
-        await connection.execute("SELECT pg_advisory_lock(hashtext('ledger.rebuild'), $1)", rebuild.rebuild_id)
+        await connection.execute(
+            "SELECT pg_advisory_lock(hashtext('ledger.rebuild'), $1)", rebuild.rebuild_id
+        )
     except asyncpg.LockNotAvailableError:
         raise RebuildRunning(rebuild.recipe.projection, rebuild.rebuild_id) from None
     finally:
@@ -290,7 +346,9 @@ async def _bounds(connection: Any, project_id: str | None, events_a_range: int) 
     return [_FIRST, *sorted(set(sampled[step::step]))]
 
 
-async def drop_old(pool: Pool, projection: str, project_id: str | None, schema: str = "ledger") -> list[str]:
+async def drop_old(
+    pool: Pool, projection: str, project_id: str | None, schema: str = "ledger"
+) -> list[str]:
     """Drop every table that finished rebuilds of the projection left behind; give their names."""
     rows = await fetch(pool, _LEFT, projection, project_id, schema)
     for row in rows:

@@ -27,7 +27,9 @@ JITTER: Final = 0.9
 """The share of its interval after which a beat counts as on time."""
 
 _PAGE: Final = 5_000
-_TYPES: Final = sorted(LEASED | {"run.submitted", "lease.heartbeat", "cancel.requested", "write.refused"})
+_TYPES: Final = sorted(
+    LEASED | {"run.submitted", "lease.heartbeat", "cancel.requested", "write.refused"}
+)
 _EVENTS: Final = """
 SELECT e.run_id, e.type, e.actor, e.recorded_at, e.kind, e.max_attempts, e.attempt, e.worker_id, e.token, e.lease_until,
   e.error_code
@@ -141,14 +143,18 @@ class WhatIf:
             elif lease.reaped is not None and not lease.heard_again:
                 self._silent(lease, timedelta.max)
         verdicts = list(self._verdicts(run))
-        return next((verdict for verdict in verdicts if verdict.certain), verdicts[0] if verdicts else None)
+        return next(
+            (verdict for verdict in verdicts if verdict.certain), verdicts[0] if verdicts else None
+        )
 
     def _follow(self, run: _Run, event: Mapping[str, Any]) -> None:
         type_, at, held = event["type"], event["recorded_at"], run.held
         match type_:
             case "lease.acquired":
                 ttl = event["lease_until"] - at
-                run.leases.append(_Lease(event["token"], event["attempt"], event["worker_id"], at, ttl))
+                run.leases.append(
+                    _Lease(event["token"], event["attempt"], event["worker_id"], at, ttl)
+                )
                 self.leases += 1
             case "lease.heartbeat" if held is not None:
                 self.beats += 1
@@ -157,7 +163,11 @@ class WhatIf:
                     held.ttl = event["lease_until"] - at
             case "write.refused":
                 for lease in run.leases:
-                    if lease.token == event["token"] and lease.reaped is not None and not lease.heard_again:
+                    if (
+                        lease.token == event["token"]
+                        and lease.reaped is not None
+                        and not lease.heard_again
+                    ):
                         self._hear(lease, at)
                         lease.heard_again = True
             case "cancel.requested":
@@ -194,12 +204,25 @@ class WhatIf:
                 certain, at = lease.certain is not None, breach.at
             elif lease.reaped is not None and lease.closed_at is not None:
                 outcome, certain, at, silent = "spared", True, lease.closed_at, None
-            elif lease.closed_by == "run.retried" and lease.closed_at is not None and lease.attempt >= limit:
+            elif (
+                lease.closed_by == "run.retried"
+                and lease.closed_at is not None
+                and lease.attempt >= limit
+            ):
                 outcome, certain, at, silent = "failed", True, lease.closed_at, None
             else:
                 continue
             yield Verdict(
-                run.run_id, run.kind, lease.worker_id, lease.attempt, limit, outcome, certain, at, silent, lease.closed_by
+                run.run_id,
+                run.kind,
+                lease.worker_id,
+                lease.attempt,
+                limit,
+                outcome,
+                certain,
+                at,
+                silent,
+                lease.closed_by,
             )
 
 
@@ -211,11 +234,16 @@ def _reaped(event: Mapping[str, Any]) -> str | None:
     return "cancelled" if event["type"] == "run.cancelled" and event["actor"] == "reaper" else None
 
 
-async def judge(pool: Pool, project_id: str, what_if: WhatIf, since: datetime | None = None) -> AsyncIterator[Verdict]:
+async def judge(
+    pool: Pool, project_id: str, what_if: WhatIf, since: datetime | None = None
+) -> AsyncIterator[Verdict]:
     """Judge every run submitted since then, in the order of submission and in one snapshot; memory stays flat."""
     first = UUID(int=0 if since is None else max(int(since.timestamp() * 1000), 0) << 80)
     try:
-        async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+        async with (
+            pool.acquire() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
             async for row in connection.cursor(_EVENTS, project_id, first, _TYPES, prefetch=_PAGE):
                 if (verdict := what_if.add(row)) is not None:
                     yield verdict

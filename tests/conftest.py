@@ -70,7 +70,11 @@ def template(server: Server) -> str:
     name = f"template_{uuid.uuid4().hex[:12]}"
     asyncio.run(_execute(server.url, f"CREATE DATABASE {name}"))
     asyncio.run(schema.upgrade(with_database(server.url, name)))
-    asyncio.run(_execute(with_database(server.url, name), f"INSERT INTO ledger.project VALUES ('{PROJECT}')"))
+    asyncio.run(
+        _execute(
+            with_database(server.url, name), f"INSERT INTO ledger.project VALUES ('{PROJECT}')"
+        )
+    )
     return name
 
 
@@ -81,7 +85,9 @@ def empty_database(server: Server, maintenance: Callable[[str], None]) -> Iterat
 
 
 @pytest.fixture
-def unverified_database(server: Server, maintenance: Callable[[str], None], template: str) -> Iterator[str]:
+def unverified_database(
+    server: Server, maintenance: Callable[[str], None], template: str
+) -> Iterator[str]:
     """The URL of a migrated database that the test will damage."""
     yield from _database(server, maintenance, template)
 

@@ -2,7 +2,7 @@
 
 from runfold.workers.blocking import BlockingContext
 from runfold.workers.context import Context
-from runfold.workers.errors import ChildFailed, StepFailed, ToolFailed, WaitTimedOut
+from runfold.workers.errors import ChildFailed, StepError, ToolError, WaitTimedOut
 from runfold.workers.handlers import Handler, Handlers, handler
 from runfold.workers.journal.journal import Decision
 from runfold.workers.outcomes import Backoff, Cancel, Fail, Retry
@@ -19,8 +19,8 @@ __all__ = [
     "Handler",
     "Handlers",
     "Retry",
-    "StepFailed",
-    "ToolFailed",
+    "StepError",
+    "ToolError",
     "WaitTimedOut",
     "Worker",
     "handler",

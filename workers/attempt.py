@@ -24,7 +24,15 @@ from runfold.ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH, INPUT_REF
 from runfold.ledger.operations.batching import Row
 from runfold.workers.blocking import BlockingContext
 from runfold.workers.context import Context
-from runfold.workers.errors import Asleep, HistoryMismatch, Parked, Refused, StepFailed, Stop, Stopped
+from runfold.workers.errors import (
+    Asleep,
+    HistoryMismatch,
+    Parked,
+    Refused,
+    StepError,
+    Stop,
+    Stopped,
+)
 from runfold.workers.handlers import Handler
 from runfold.workers.journal.children import answer
 from runfold.workers.journal.journal import Journal
@@ -60,7 +68,14 @@ class Attempt:
     """Calls the handler of one leased run; can be stopped from outside, and always comes to an ending."""
 
     def __init__(
-        self, ledger: Ledger, handler: Handler[..., Any], lease: Lease, writer: Writer, heart: Heart, *, gate: Gate
+        self,
+        ledger: Ledger,
+        handler: Handler[..., Any],
+        lease: Lease,
+        writer: Writer,
+        heart: Heart,
+        *,
+        gate: Gate,
     ) -> None:
         self.lease, self.handler = lease, handler
         self._ledger, self._writer, self._heart, self._gate = ledger, writer, heart, gate
@@ -82,7 +97,9 @@ class Attempt:
             await self._journal.remember()
             if self._gate.is_closed:
                 return GiveBack(AGAIN_SECONDS)
-            ending = await self._returned(await (self._alone(given) if self._is_suspect() else self._called(given)))
+            ending = await self._returned(
+                await (self._alone(given) if self._is_suspect() else self._called(given))
+            )
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit too: a handler must not end its worker
@@ -115,7 +132,9 @@ class Attempt:
                     await self._tell_parent()
         except LedgerError as error:
             refused = isinstance(error, LeaseLost)
-            (self._journal.log.warning if refused else self._journal.log.error)(names.OUTCOME_REFUSED, reason=str(error))
+            (self._journal.log.warning if refused else self._journal.log.error)(
+                names.OUTCOME_REFUSED, reason=str(error)
+            )
         finally:
             self._heart.let_go(self.lease)
 
@@ -198,7 +217,7 @@ class Attempt:
                 return Cancel("as requested")
             case _ if self._journal.stopped is not None:
                 return GiveBack()
-            case StepFailed(__cause__=BaseException() as cause):
+            case StepError(__cause__=BaseException() as cause):
                 return Retry(detail=failure(cause, self._limit))
             case raised:
                 return Retry(detail=failure(raised, self._limit))
@@ -214,11 +233,15 @@ class Attempt:
                     break
             except LeaseLost:
                 raise
-            except LedgerError as error:  # such as a tool that the handler left behind, still waited for
+            except (
+                LedgerError
+            ) as error:  # such as a tool that the handler left behind, still waited for
                 if last_resort:
                     raise
                 last_resort, said = True, self._plain(error)
-                command = Transition(self.lease, State.FAILED, error_code=HANDLER_FAILED, error_detail=said)
+                command = Transition(
+                    self.lease, State.FAILED, error_code=HANDLER_FAILED, error_detail=said
+                )
                 row = command.row(self._limit)
             else:
                 break
@@ -246,9 +269,13 @@ class Attempt:
         delay = self.handler.backoff.delay(self.lease.attempt)
         try:
             after = delay if ending.after is None else ending.after
-            await self._ledger.retry(self.lease, delay=after, error_code=ending.error_code, error_detail=ending.detail)
+            await self._ledger.retry(
+                self.lease, delay=after, error_code=ending.error_code, error_detail=ending.detail
+            )
         except (InvalidValue, PayloadTooLarge) as error:
-            await self._ledger.retry(self.lease, delay=delay, error_code=HANDLER_FAILED, error_detail=self._plain(error))
+            await self._ledger.retry(
+                self.lease, delay=delay, error_code=HANDLER_FAILED, error_detail=self._plain(error)
+            )
 
     async def _is_still_held(self, error: DatabaseUnavailable) -> bool:
         """Tell whether a write whose outcome is not known has to be made again; returns when the database answers."""
@@ -256,7 +283,9 @@ class Attempt:
         while True:
             await asyncio.sleep(AGAIN_SECONDS)
             try:
-                now = await within(self._ledger.settings.lease_ttl_seconds, self._ledger.get(self.lease.run_id))
+                now = await within(
+                    self._ledger.settings.lease_ttl_seconds, self._ledger.get(self.lease.run_id)
+                )
             except DatabaseUnavailable:
                 continue
             return now.token == self.lease.token
@@ -271,7 +300,11 @@ class Attempt:
                 command = Transition(self.lease, State.CANCELLED, reason=reason, **facts)
             case Fail(error_code, detail) | Retry(error_code=error_code, detail=detail):
                 command = Transition(
-                    self.lease, State.FAILED, error_code=error_code or HANDLER_FAILED, error_detail=detail, **facts
+                    self.lease,
+                    State.FAILED,
+                    error_code=error_code or HANDLER_FAILED,
+                    error_detail=detail,
+                    **facts,
                 )
         try:
             return command, command.row(self._limit)
@@ -279,7 +312,9 @@ class Attempt:
             code = OUTPUT_REFUSED if isinstance(ending, Done) else HANDLER_FAILED
             if isinstance(ending, Fail | Retry) and _is_code(ending.error_code):
                 code = ending.error_code
-            command = Transition(self.lease, State.FAILED, error_code=code, error_detail=self._plain(error), **facts)
+            command = Transition(
+                self.lease, State.FAILED, error_code=code, error_detail=self._plain(error), **facts
+            )
             return command, command.row(self._limit)
 
     def _plain(self, error: BaseException) -> str:

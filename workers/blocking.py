@@ -53,7 +53,9 @@ class BlockingContext(Facts):
     def tool(self, name: str, fn: Callable[..., Any] | None, *args: Any, park: bool = False) -> Any:
         """As Context.tool."""
         _check_plain("tool", name, fn)
-        tool = self._done(self._journal.begin("tool", name, None if park else fn, beside=self._is_beside()))
+        tool = self._done(
+            self._journal.begin("tool", name, None if park else fn, beside=self._is_beside())
+        )
         if tool.is_answered:
             return tool.result()
         with self._tool:  # one at a time: a run waits for one tool
@@ -96,7 +98,9 @@ class BlockingContext(Facts):
 
     def wait_for(self, name: str, *, timeout: float | timedelta | None = None) -> Any:
         """As Context.wait_for."""
-        called = self._done(self._journal.begin("tool", wait_name(name), None, beside=self._is_beside()))
+        called = self._done(
+            self._journal.begin("tool", wait_name(name), None, beside=self._is_beside())
+        )
         return self._done(self._waits.signal(called, name, timeout))
 
     def child(self, kind: str, input: Any = None, **facts: Any) -> Any:  # noqa: A002  the field's own word
@@ -106,10 +110,18 @@ class BlockingContext(Facts):
 
     def children(self, kind: str, inputs: Sequence[Any], **facts: Any) -> list[Any]:
         """As Context.children."""
-        asked = self._done(self._journal.begin("step", f"children:{called_by(kind)}", None, beside=self._is_beside()))
+        asked = self._done(
+            self._journal.begin(
+                "step", f"children:{called_by(kind)}", None, beside=self._is_beside()
+            )
+        )
         outputs = []
         for one in self._done(self._waits.submit(asked, kind, inputs, **facts)):
-            called = self._done(self._journal.begin("tool", f"child:{called_by(kind)}", None, beside=self._is_beside()))
+            called = self._done(
+                self._journal.begin(
+                    "tool", f"child:{called_by(kind)}", None, beside=self._is_beside()
+                )
+            )
             outputs.append(self._done(self._waits.child(called, one)))
         return outputs
 
@@ -133,5 +145,7 @@ class BlockingContext(Facts):
 def _check_plain(call: str, name: str, fn: Callable[..., Any] | None) -> None:
     if inspect.iscoroutinefunction(fn):
         raise InvalidValue(
-            call, name, "has an async function, in a plain handler: make the handler async, or the function plain"
+            call,
+            name,
+            "has an async function, in a plain handler: make the handler async, or the function plain",
         )

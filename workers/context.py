@@ -48,7 +48,9 @@ class Facts:
         """The idempotency key of the step or tool whose function runs now: the same in every attempt."""
         called = CURRENT.get()
         if called is None:
-            raise InvalidValue("key", None, "belongs to a call: read it within the function of a step or a tool")
+            raise InvalidValue(
+                "key", None, "belongs to a call: read it within the function of a step or a tool"
+            )
         return called.key
 
     @property
@@ -73,7 +75,7 @@ class Context(Facts):
     """The run that an async handler works on; what is recorded comes from history when the run is taken up again.
 
     Steps and tools run at least once, their results are recorded once. A call may raise what ends the attempt
-    (`workers.errors.Unwind`), which no handler should catch.
+    (`runfold.workers.errors.Unwind`), which no handler should catch.
     """
 
     def __init__(self, journal: Journal) -> None:
@@ -83,13 +85,15 @@ class Context(Facts):
         self._waits = Waits(journal)
 
     @overload
-    async def step(self, name: str, fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T: ...
+    async def step(
+        self, name: str, fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
     @overload
     async def step(self, name: str, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
     async def step(self, name: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function, async or plain (in a thread), and record its result once.
 
-        The result comes as the type that the function declares, as JSON without one. Raises StepFailed when it raises.
+        The result comes as the type that the function declares, as JSON without one. Raises StepError when it raises.
         """
         step = await self._journal.begin("step", name, fn, beside=self._is_beside())
         if not step.is_answered:
@@ -101,13 +105,17 @@ class Context(Facts):
             await self._journal.given_up_again()
         return step.result()
 
-    async def tool(self, name: str, fn: Callable[..., Any] | None, *args: Any, park: bool = False) -> Any:
+    async def tool(
+        self, name: str, fn: Callable[..., Any] | None, *args: Any, park: bool = False
+    ) -> Any:
         """Call an outside tool: the run is waiting_tool meanwhile. `key` is the idempotency key for the call.
 
         Held by default: `fn` gives the answer. With `park`, `fn` (or None) only asks; the lease is given back, and
-        whoever has the answer gives it: `ledger.transition(run_id, "running", output=...)`. Raises ToolFailed.
+        whoever has the answer gives it: `ledger.transition(run_id, "running", output=...)`. Raises ToolError.
         """
-        tool = await self._journal.begin("tool", name, None if park else fn, beside=self._is_beside())
+        tool = await self._journal.begin(
+            "tool", name, None if park else fn, beside=self._is_beside()
+        )
         if tool.is_given_up:
             await self._journal.given_up_again()
         if tool.is_answered:
@@ -133,7 +141,9 @@ class Context(Facts):
             await self._journal.park_for_tool(tool, args, started)
 
     @asynccontextmanager
-    async def _interruptible(self, called: Called, write: Callable[[Called], Awaitable[None]]) -> AsyncIterator[None]:
+    async def _interruptible(
+        self, called: Called, write: Callable[[Called], Awaitable[None]]
+    ) -> AsyncIterator[None]:
         """Record that the handler gave a call up when the call is cancelled in this block, unless the attempt has to end."""
         try:
             yield
@@ -167,12 +177,20 @@ class Context(Facts):
         """
         asked = await self._journal.begin("approval", name, None, beside=self._is_beside())
         return await self._journal.decision(
-            asked, prompt, show=show, other_person=other_person, role=role, timeout=timeout, on_timeout=on_timeout
+            asked,
+            prompt,
+            show=show,
+            other_person=other_person,
+            role=role,
+            timeout=timeout,
+            on_timeout=on_timeout,
         )
 
     async def sleep(self, duration: float | timedelta, *, name: str = "sleep") -> None:
         """Go on after so many seconds, by the database's clock; a longer sleep gives the run back and charges no attempt."""
-        await self._waits.sleep(await self._journal.begin("step", name, None, beside=self._is_beside()), duration)
+        await self._waits.sleep(
+            await self._journal.begin("step", name, None, beside=self._is_beside()), duration
+        )
 
     async def wait_for(self, name: str, *, timeout: float | timedelta | None = None) -> Any:  # noqa: ASYNC109  the run's time
         """Give the value of the next signal of this name; the run is parked until `ledger.signal(run_id, name, value)`.
@@ -194,10 +212,15 @@ class Context(Facts):
 
     async def children(self, kind: str, inputs: Sequence[Any], **facts: Any) -> list[Any]:
         """Ask for a run with each input at once, and give their outputs in this order; as `child`."""
-        asked = await self._journal.begin("step", f"children:{called_by(kind)}", None, beside=self._is_beside())
+        asked = await self._journal.begin(
+            "step", f"children:{called_by(kind)}", None, beside=self._is_beside()
+        )
         return [
             await self._waits.child(
-                await self._journal.begin("tool", f"child:{called_by(kind)}", None, beside=self._is_beside()), one
+                await self._journal.begin(
+                    "tool", f"child:{called_by(kind)}", None, beside=self._is_beside()
+                ),
+                one,
             )
             for one in await self._waits.submit(asked, kind, inputs, **facts)
         ]

@@ -6,7 +6,7 @@ from enum import StrEnum
 from uuid import UUID
 
 
-class StepFailed(Exception):
+class StepError(Exception):
     """A step's function raised; recorded, and raised alike when the run is taken up again."""
 
     what = "step"
@@ -16,7 +16,7 @@ class StepFailed(Exception):
         super().__init__(f"{self.what} {name!r} failed: {error_type}: {message}")
 
 
-class ToolFailed(StepFailed):
+class ToolError(StepError):
     """A tool's function raised, or whoever answered for the tool said that it failed."""
 
     what = "tool"
@@ -35,7 +35,9 @@ class ChildFailed(Exception):
 
     def __init__(self, run_id: UUID, state: str, error_code: str | None) -> None:
         self.run_id, self.state, self.error_code = run_id, state, error_code
-        super().__init__(f"child {run_id} ended as {state}" + (f" ({error_code})" if error_code else ""))
+        super().__init__(
+            f"child {run_id} ended as {state}" + (f" ({error_code})" if error_code else "")
+        )
 
 
 class CalledOff(Exception):

@@ -6,7 +6,17 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType, UnionType
-from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Generic,
+    ParamSpec,
+    TypeAlias,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from pydantic import PydanticUserError, TypeAdapter
 
@@ -59,14 +69,22 @@ def handler(
         check_cron(cron, timezone)
 
     def made(function: Callable[P, T]) -> Handler[P, T]:
-        if not inspect.isfunction(function) or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise InvalidValue("handler", function, f"the handler of {kind!r} must be a function: def or async def")
+        if (
+            not inspect.isfunction(function)
+            or inspect.isgeneratorfunction(function)
+            or inspect.isasyncgenfunction(function)
+        ):
+            raise InvalidValue(
+                "handler", function, f"the handler of {kind!r} must be a function: def or async def"
+            )
         blocking = not inspect.iscoroutinefunction(function)
         parameters, types = _parameters(function), _types(function)
         _check_context(function, types.get(parameters[0]), blocking=blocking)
         takes_input = len(parameters) > 1
         has_default = (
-            takes_input and inspect.signature(function).parameters[parameters[1]].default is not inspect.Parameter.empty
+            takes_input
+            and inspect.signature(function).parameters[parameters[1]].default
+            is not inspect.Parameter.empty
         )
         return Handler(
             kind,
@@ -100,11 +118,17 @@ class Handlers(Mapping[str, "Handler[..., Any]"]):
         self._by_kind: dict[str, Handler[..., Any]] = {}
         for one in found:
             if not isinstance(one, Handler):
-                raise InvalidValue("handler", one, "is no handler: decorate the function with @handler('kind')")
+                raise InvalidValue(
+                    "handler", one, "is no handler: decorate the function with @handler('kind')"
+                )
             if self._by_kind.setdefault(one.kind, one) is not one:
-                raise InvalidValue("handler", one.kind, "two handlers are for this kind: give one of them another")
+                raise InvalidValue(
+                    "handler", one.kind, "two handlers are for this kind: give one of them another"
+                )
         if not self._by_kind:
-            raise InvalidValue("handlers", given, "has no handler: decorate a function with @handler('kind')")
+            raise InvalidValue(
+                "handlers", given, "has no handler: decorate a function with @handler('kind')"
+            )
 
     def __getitem__(self, kind: str) -> Handler[..., Any]:
         """Give the handler of a kind."""
@@ -127,7 +151,9 @@ def _parameters(function: Callable[..., Any]) -> list[str]:
     parameters = list(inspect.signature(function).parameters.values())
     positional = [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
     if len(positional) != len(parameters) or len(parameters) not in {1, 2}:
-        raise InvalidValue("handler", function.__qualname__, "takes the context and the input: def f(ctx, input)")
+        raise InvalidValue(
+            "handler", function.__qualname__, "takes the context and the input: def f(ctx, input)"
+        )
     return [p.name for p in positional]
 
 
@@ -135,14 +161,18 @@ def _types(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return get_type_hints(function, include_extras=True)
     except (NameError, TypeError) as error:
-        raise InvalidValue("handler", function.__qualname__, f"its annotations cannot be read: {error}") from error
+        raise InvalidValue(
+            "handler", function.__qualname__, f"its annotations cannot be read: {error}"
+        ) from error
 
 
 def _check_context(function: Callable[..., Any], given: Any, *, blocking: bool) -> None:
     wanted = BlockingContext if blocking else Context
     if given in {Context, BlockingContext} and given is not wanted:
         kind = "plain" if blocking else "async"
-        raise InvalidValue("handler", function.__qualname__, f"is {kind}: its context is a {wanted.__name__}")
+        raise InvalidValue(
+            "handler", function.__qualname__, f"is {kind}: its context is a {wanted.__name__}"
+        )
 
 
 def _adapter(function: Callable[..., Any], annotation: Any) -> TypeAdapter[Any]:
@@ -150,7 +180,9 @@ def _adapter(function: Callable[..., Any], annotation: Any) -> TypeAdapter[Any]:
         return TypeAdapter(annotation)
     except PydanticUserError as error:
         said = str(error).splitlines()[0]
-        raise InvalidValue("handler", function.__qualname__, f"Pydantic cannot check {annotation!r}: {said}") from error
+        raise InvalidValue(
+            "handler", function.__qualname__, f"Pydantic cannot check {annotation!r}: {said}"
+        ) from error
 
 
 def _without_outcomes(annotation: Any) -> Any:

@@ -70,7 +70,9 @@ class Backoff:
 
     def delay(self, attempt: int) -> float:
         """Give the seconds to wait after attempt number `attempt` failed."""
-        first, limit = (check_duration("backoff", one).total_seconds() for one in (self.first, self.limit))
+        first, limit = (
+            check_duration("backoff", one).total_seconds() for one in (self.first, self.limit)
+        )
         whole = min(limit, first * self.factor ** min(attempt - 1, MAX_EXPONENT))
         return whole * (1 - self.jitter * random.random())  # noqa: S311  a delay, not a secret
 
@@ -78,7 +80,11 @@ class Backoff:
 def failure(error: BaseException, limit_bytes: int) -> dict[str, str]:
     """Write an error as bounded JSON: its type, message and traceback, without this package's frames at the top."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename.startswith(_HERE):
+    while (
+        trace is not None
+        and trace.tb_next is not None
+        and trace.tb_frame.f_code.co_filename.startswith(_HERE)
+    ):
         trace = trace.tb_next
     lines = "".join(traceback.format_exception(type(error), error, trace, limit=-20))
     room = limit_bytes // 16  # a character takes up to six bytes of JSON

@@ -73,7 +73,9 @@ class Kit:
 
     async def __aenter__(self) -> Self:
         """Open the ledger."""
-        self.ledger = await self._stack.enter_async_context(Ledger.open(self.url, PROJECT, create_project=True))
+        self.ledger = await self._stack.enter_async_context(
+            Ledger.open(self.url, PROJECT, create_project=True)
+        )
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *error: object) -> None:
@@ -101,7 +103,15 @@ class Kit:
         time that it is given here. Fails with TimeoutError after `seconds`, naming the runs that are still at work.
         """
         ledger = _Crashing(self, self._crash_after)
-        worker = Worker(ledger, handlers, poll=LOOK_SECONDS, grace=seconds, reap=False, schedule=False, listen=False)
+        worker = Worker(
+            ledger,
+            handlers,
+            poll=LOOK_SECONDS,
+            grace=seconds,
+            reap=False,
+            schedule=False,
+            listen=False,
+        )
         scheduler = Scheduler(ledger, worker.handlers.values())
         await self._due(scheduler)
         working = asyncio.create_task(worker.run())
@@ -111,8 +121,13 @@ class Kit:
                 if working.done():
                     break
                 if time.monotonic() > deadline:
-                    busy = [f"{run.kind} {run.run_id} {run.state}" for run in await self._open(worker.kinds)]
-                    raise TimeoutError(f"after {seconds:g} s there is still work: {', '.join(busy)}")
+                    busy = [
+                        f"{run.kind} {run.run_id} {run.state}"
+                        for run in await self._open(worker.kinds)
+                    ]
+                    raise TimeoutError(
+                        f"after {seconds:g} s there is still work: {', '.join(busy)}"
+                    )
                 if ledger.crashed is not None:
                     crashed, ledger.crashed = ledger.crashed, None
                     await self.lose_lease(crashed)
@@ -123,7 +138,9 @@ class Kit:
             await working
         if self._crash_after is not None:
             missed, self._crash_after = self._crash_after, None
-            raise InvalidValue("crash_after", missed, "is no step that a handler recorded in this run_until_idle")
+            raise InvalidValue(
+                "crash_after", missed, "is no step that a handler recorded in this run_until_idle"
+            )
         return await self._open(worker.kinds)
 
     async def _due(self, scheduler: Scheduler) -> None:
@@ -144,11 +161,15 @@ class Kit:
         """Let time pass for the ledger: delays, deadlines and leases come due. `by` is in seconds, never back."""
         moved = check_duration("by", by)
         if Settings.load().env == "production":
-            raise ConfigurationError("the clock of a ledger is not moved where RUNFOLD_ENV=production")
+            raise ConfigurationError(
+                "the clock of a ledger is not moved where RUNFOLD_ENV=production"
+            )
         self._moved += moved
         async with asyncpg.create_pool(driver_url(self.url), min_size=1, max_size=1) as pool:
             if await pool.fetchval(_MARKED) != MARK:
-                raise ConfigurationError("only the test kit's own databases have a clock that can be moved")
+                raise ConfigurationError(
+                    "only the test kit's own databases have a clock that can be moved"
+                )
             await pool.execute(_CLOCK.format(seconds=self._moved.total_seconds()))
 
     async def lose_lease(self, run: Run | UUID) -> Run:
@@ -158,27 +179,41 @@ class Kit:
         """
         now = await self.ledger.get(_id(run))
         if now.token is None or now.worker_id is None or now.lease_until is None:
-            raise InvalidValue("run", now.run_id, f"is {now.state} and held by nobody, so it has no lease to lose")
-        await self.move_time(await self.ledger.pool.fetchval(_LEFT, now.lease_until) + timedelta(milliseconds=1))
+            raise InvalidValue(
+                "run", now.run_id, f"is {now.state} and held by nobody, so it has no lease to lose"
+            )
+        await self.move_time(
+            await self.ledger.pool.fetchval(_LEFT, now.lease_until) + timedelta(milliseconds=1)
+        )
         others = [_lease(row) for row in await self.ledger.pool.fetch(_HELD, PROJECT, now.run_id)]
-        await self.ledger.heartbeat(others)  # they live: their holders beat by a clock that was not moved
+        await self.ledger.heartbeat(
+            others
+        )  # they live: their holders beat by a clock that was not moved
         await self.ledger.reap()
         return await self.ledger.get(now.run_id)
 
-    async def approve(self, run: Run | UUID, *, actor: str = "approver", reason: str | None = None) -> Run:
+    async def approve(
+        self, run: Run | UUID, *, actor: str = "approver", reason: str | None = None
+    ) -> Run:
         """Decide yes, as somebody."""
         return await self.ledger.approve(_id(run), actor=actor, reason=reason)
 
-    async def reject(self, run: Run | UUID, *, actor: str = "approver", reason: str | None = None) -> Run:
+    async def reject(
+        self, run: Run | UUID, *, actor: str = "approver", reason: str | None = None
+    ) -> Run:
         """Decide no, as somebody."""
         return await self.ledger.reject(_id(run), actor=actor, reason=reason)
 
-    async def assert_history(self, run: Run | UUID, expected: Sequence[str], *, heartbeats: bool = False) -> list[Event]:
+    async def assert_history(
+        self, run: Run | UUID, expected: Sequence[str], *, heartbeats: bool = False
+    ) -> list[Event]:
         """Fail unless the run's event types are these, in order, and show the difference; gives the events."""
         events = await self.ledger.history(_id(run))
         found = [event.type for event in events if heartbeats or event.type != "lease.heartbeat"]
         if found != list(expected):
-            lines = difflib.unified_diff(list(expected), found, "expected", f"history of {_id(run)}", lineterm="", n=99)
+            lines = difflib.unified_diff(
+                list(expected), found, "expected", f"history of {_id(run)}", lineterm="", n=99
+            )
             pytest.fail("\n".join(lines), pytrace=False)
         return events
 
@@ -187,7 +222,12 @@ class Kit:
         return row is not None and not row["held"] and not row["claimable"]
 
     async def _open(self, kinds: Sequence[str]) -> list[Run]:
-        runs = [run for kind in kinds for run in await self.ledger.list(limit=10_000) if run.kind == kind]
+        runs = [
+            run
+            for kind in kinds
+            for run in await self.ledger.runs(limit=10_000)
+            if run.kind == kind
+        ]
         return [run for run in runs if not run.is_terminal]
 
 
@@ -226,7 +266,9 @@ def _id(run: Run | UUID) -> UUID:
 def runfold_server() -> Iterator[str]:
     """The URL of a server for tests: RUNFOLD_TEST_URL, whose login must be allowed to make databases, or a built-in one."""
     if Settings.load().env == "production":
-        raise ConfigurationError("the test kit makes and moves databases: it is refused where RUNFOLD_ENV=production")
+        raise ConfigurationError(
+            "the test kit makes and moves databases: it is refused where RUNFOLD_ENV=production"
+        )
     if url := os.environ.get("RUNFOLD_TEST_URL"):
         yield url
         return
@@ -248,7 +290,11 @@ def runfold_template(runfold_server: str) -> Iterator[str]:
 def runfold(runfold_server: str, runfold_template: str) -> Iterator[Kit]:
     """A ledger in a database of its own; see `runfold.workers.testing.Kit`."""
     name = f"runfold_kit_{uuid.uuid4().hex[:12]}"
-    asyncio.run(_execute(runfold_server, f"CREATE DATABASE {name} TEMPLATE {runfold_template} STRATEGY file_copy"))
+    asyncio.run(
+        _execute(
+            runfold_server, f"CREATE DATABASE {name} TEMPLATE {runfold_template} STRATEGY file_copy"
+        )
+    )
     asyncio.run(_execute(runfold_server, f"COMMENT ON DATABASE {name} IS '{MARK}'"))
     yield Kit(_with_database(runfold_server, name))
     asyncio.run(_execute(runfold_server, f"DROP DATABASE {name} WITH (FORCE)"))

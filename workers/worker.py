@@ -59,14 +59,24 @@ class Worker:
         self.concurrency = check_int("concurrency", concurrency, least=1, most=10_000)
         self.kinds = _kinds(self.handlers, kinds)
         self.worker_id = check_text("worker_id", worker_id or default_worker_id())
-        self.grace = check_duration("grace", settings.grace_seconds if grace is None else grace).total_seconds()
-        self.poll = check_duration("poll", settings.poll_seconds if poll is None else poll, positive=True).total_seconds()
+        self.grace = check_duration(
+            "grace", settings.grace_seconds if grace is None else grace
+        ).total_seconds()
+        self.poll = check_duration(
+            "poll", settings.poll_seconds if poll is None else poll, positive=True
+        ).total_seconds()
         self._duties: list[Duty] = [Reaper(ledger)] if reap else []
         if schedule:
             self._duties.append(Scheduler(ledger, [self.handlers[kind] for kind in self.kinds]))
         if settings.listen if listen is None else listen:
             self._duties.append(Wakeup(ledger, self.look))
-        self._heart = Heart(ledger, self.worker_id, settings.lease_ttl_seconds, settings.heartbeat_seconds, self._tell)
+        self._heart = Heart(
+            ledger,
+            self.worker_id,
+            settings.lease_ttl_seconds,
+            settings.heartbeat_seconds,
+            self._tell,
+        )
         self._writer = Writer(ledger, self._heart)
         self._attempts: dict[tuple[UUID, int], Attempt] = {}
         """Every lease that this worker still has something to write for."""
@@ -117,7 +127,9 @@ class Worker:
     async def _serve(self) -> None:
         while not self._stopping.is_set():
             if self._hungry and self._free < self.concurrency:
-                await asyncio.sleep(LINGER_SECONDS)  # slots that are freed together are filled together
+                await asyncio.sleep(
+                    LINGER_SECONDS
+                )  # slots that are freed together are filled together
             self._look.clear()
             wanted = 0 if self._gate.is_closed else self._free
             found = await self._claim(wanted) if wanted else 0
@@ -144,7 +156,14 @@ class Worker:
 
     def _start(self, leases: Sequence[Lease], since: float) -> None:
         for lease in leases:
-            attempt = Attempt(self.ledger, self.handlers[lease.kind], lease, self._writer, self._heart, gate=self._gate)
+            attempt = Attempt(
+                self.ledger,
+                self.handlers[lease.kind],
+                lease,
+                self._writer,
+                self._heart,
+                gate=self._gate,
+            )
             self._attempts[lease.run_id, lease.token] = attempt
             self._heart.take(lease, since)
             self._free -= 1
@@ -200,7 +219,9 @@ class Worker:
         stubborn = [attempt for attempt in self._attempts.values() if attempt.is_working]
         for attempt in stubborn:
             del self._attempts[attempt.lease.run_id, attempt.lease.token]
-            self._log.warning(names.WOULD_NOT_STOP, run_id=str(attempt.lease.run_id), kind=attempt.lease.kind)
+            self._log.warning(
+                names.WOULD_NOT_STOP, run_id=str(attempt.lease.run_id), kind=attempt.lease.kind
+            )
         givings = [asyncio.create_task(attempt.write(GiveBack())) for attempt in stubborn]
         if givings:
             await asyncio.wait(givings, timeout=UNWIND_SECONDS)
@@ -224,5 +245,9 @@ def _kinds(handlers: Handlers, wanted: Sequence[str] | None) -> list[str]:
         raise InvalidValue("kinds", wanted, "must be a list of kinds")
     for kind in wanted:
         if kind not in handlers:
-            raise InvalidValue("kinds", kind, f"has no handler here; those there are: {', '.join(sorted(handlers))}")
+            raise InvalidValue(
+                "kinds",
+                kind,
+                f"has no handler here; those there are: {', '.join(sorted(handlers))}",
+            )
     return sorted(set(wanted))

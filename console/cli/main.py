@@ -116,7 +116,12 @@ def _show_version(value: bool) -> None:  # noqa: FBT001  Typer calls it with the
         raise typer.Exit(OK)
 
 
-Version = Annotated[bool, typer.Option("--version", help="Say which version this is.", callback=_show_version, is_eager=True)]
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", help="Say which version this is.", callback=_show_version, is_eager=True
+    ),
+]
 
 
 @app.callback()
@@ -145,14 +150,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = typer.main.get_command(app)(given, prog_name="runfold", standalone_mode=False, obj=options)
+        code = typer.main.get_command(app)(
+            given, prog_name="runfold", standalone_mode=False, obj=options
+        )
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except BrokenPipeError:
         return _without_reader()
     except SystemExit as ending:  # shell completion, and Click on a closed pipe
-        return _without_reader() if isinstance(ending.__context__, BrokenPipeError) else int(ending.code or 0)
+        return (
+            _without_reader()
+            if isinstance(ending.__context__, BrokenPipeError)
+            else int(ending.code or 0)
+        )
     except Exception as error:  # the one place where everything ends
         code = report(error, as_json=options.json or "--json" in given, verbose=options.verbose)
         try:

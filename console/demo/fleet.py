@@ -57,7 +57,12 @@ class Fleet:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Stop the workers: in order, or with little patience if the block failed."""
         self._stop(STOP_SECONDS if kind is None else HURRIED_SECONDS)
 
@@ -65,7 +70,16 @@ class Fleet:
         # Not by fork, which a process with threads and sockets does not survive whole. In a session of its
         # own, so that Ctrl-C reaches this process alone, which then stops them in order.
         return subprocess.Popen(  # noqa: S603  our own interpreter and module
-            [sys.executable, "-P", "-W", "ignore", "-m", "runfold.console.demo.worker", self._project, worker_id],
+            [
+                sys.executable,
+                "-P",
+                "-W",
+                "ignore",
+                "-m",
+                "runfold.console.demo.worker",
+                self._project,
+                worker_id,
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             env=self._environment,

@@ -14,7 +14,9 @@ from typing import Any, Final
 
 MAX_LINES: Final = 3_000
 MAX_BYTES: Final = 120_000
-SKIPPED: Final = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
+SKIPPED: Final = frozenset(
+    {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+)
 USD_PER_KIB: Final = Decimal("0.00001")
 TOOL_SECONDS: Final = 10
 Tool = tuple[tuple[str, ...], tuple[str, ...]]
@@ -30,7 +32,7 @@ _BLOCKS: Final = (
 )  # fmt: skip
 
 
-class ToolFailed(Exception):
+class ToolError(Exception):
     """The tool did not answer; the message is what it said."""
 
 
@@ -63,7 +65,11 @@ def library() -> Path:
 def sources(limit: int) -> list[tuple[Path, int]]:
     """Find the `limit` largest Python files of the library, tests left out; with sizes, in path order."""
     root = library()
-    found = [(path, path.stat().st_size) for path in root.rglob("*.py") if _is_wanted(path.relative_to(root))]
+    found = [
+        (path, path.stat().st_size)
+        for path in root.rglob("*.py")
+        if _is_wanted(path.relative_to(root))
+    ]
     return sorted(sorted(found, key=lambda one: (-one[1], one[0]))[:limit])
 
 
@@ -94,20 +100,22 @@ def _nodes(tree: ast.AST) -> Iterator[tuple[ast.AST, int]]:
 
 
 def tool() -> Tool:
-    """Choose the tool that this machine has; raises ToolFailed if it has none."""
+    """Choose the tool that this machine has; raises ToolError if it has none."""
     for words, names in TOOLS:
         if shutil.which(words[0]):
             return words, names
-    raise ToolFailed(f"none of {', '.join(words[0] for words, _ in TOOLS)} is installed")
+    raise ToolError(f"none of {', '.join(words[0] for words, _ in TOOLS)} is installed")
 
 
 def call_tool(words: Sequence[str], names: Sequence[str], path: Path) -> dict[str, int]:
-    """Ask the tool about a file, as a subprocess of its own; raises ToolFailed."""
+    """Ask the tool about a file, as a subprocess of its own; raises ToolError."""
     try:
         # The words are constants; the path is an absolute one of the standard library.
-        done = subprocess.run([*words, str(path)], capture_output=True, check=True, timeout=TOOL_SECONDS)  # noqa: S603
+        done = subprocess.run(  # noqa: S603  as above
+            [*words, str(path)], capture_output=True, check=True, timeout=TOOL_SECONDS
+        )
     except (OSError, subprocess.SubprocessError) as error:
-        raise ToolFailed(f"{words[0]} {path}: {error}") from error
+        raise ToolError(f"{words[0]} {path}: {error}") from error
     return {name: int(number) for name, number in zip(names, done.stdout.split(), strict=False)}
 
 

@@ -16,7 +16,9 @@ from runfold.ledger.reading.verify import Report
 
 LAST_ATTEMPT: Final = 2
 
-_STATES: Final = "SELECT state, count(*) AS runs FROM ledger.run_state WHERE project_id = $1 GROUP BY state"
+_STATES: Final = (
+    "SELECT state, count(*) AS runs FROM ledger.run_state WHERE project_id = $1 GROUP BY state"
+)
 _LOST: Final = (
     "SELECT e.run_id FROM ledger.event AS e JOIN ledger.event AS a "
     "ON (a.project_id, a.run_id, a.version) = (e.project_id, e.run_id, e.compensates) "
@@ -55,7 +57,9 @@ class Outcome:
         ]
 
     def _wrong_states(self) -> list[str]:
-        wanted = Counter({"completed": self.files - len(self.rejected), "cancelled": len(self.rejected)})
+        wanted = Counter(
+            {"completed": self.files - len(self.rejected), "cancelled": len(self.rejected)}
+        )
         if Counter(self.states) == wanted:
             return []
         return [f"the runs ended as {_counted(self.states)}, not as {_counted(wanted)}"]
@@ -77,7 +81,9 @@ class Outcome:
     def _wrong_approvals(self) -> list[str]:
         if self.granted and len(self.rejected) == 1:
             return []
-        return [f"{len(self.granted)} approvals granted and {len(self.rejected)} rejected, not some and 1"]
+        return [
+            f"{len(self.granted)} approvals granted and {len(self.rejected)} rejected, not some and 1"
+        ]
 
     def shown(self) -> dict[str, Any]:
         """Give all of it as JSON."""
@@ -111,7 +117,9 @@ class Outcome:
 
 async def count_states(ledger: Ledger) -> States:
     """Count the runs of the project by state."""
-    return {row["state"]: row["runs"] for row in await fetch(ledger.pool, _STATES, ledger.project_id)}
+    return {
+        row["state"]: row["runs"] for row in await fetch(ledger.pool, _STATES, ledger.project_id)
+    }
 
 
 async def look_back(ledger: Ledger, outcome: Outcome) -> None:

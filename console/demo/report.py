@@ -48,8 +48,12 @@ class Talk:
     def show(self, states: States, total: int) -> None:
         """Show how far the runs are."""
         done = sum(count for state, count in states.items() if state in TERMINAL)
-        open_ = [f"{count} {state}" for state, count in sorted(states.items()) if state not in TERMINAL]
-        self._progress.update(self._bar, completed=done, total=total, description=", ".join(open_) or "all ended")
+        open_ = [
+            f"{count} {state}" for state, count in sorted(states.items()) if state not in TERMINAL
+        ]
+        self._progress.update(
+            self._bar, completed=done, total=total, description=", ".join(open_) or "all ended"
+        )
 
 
 @contextmanager
@@ -58,7 +62,9 @@ def talking() -> Iterator[Talk]:
     console = Console(stderr=True)
     done = TextColumn("{task.completed} done")
     columns = (BarColumn(), done, TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
         yield Talk(console, progress)
 
 
@@ -115,7 +121,10 @@ def _what(event: Event) -> str:
 
 
 def _summary(outcome: Outcome) -> str:
-    lines = [_fate(outcome), f"{len(outcome.granted)} approvals granted, {len(outcome.rejected)} rejected."]
+    lines = [
+        _fate(outcome),
+        f"{len(outcome.granted)} approvals granted, {len(outcome.rejected)} rejected.",
+    ]
     if outcome.report is not None:
         lines.append(_verdict(outcome.report))
     return "\n".join([*lines, f"{outcome.seconds:.1f} s in all."])

@@ -44,14 +44,20 @@ async def play(limit: int, say: Say, show: Show) -> Outcome:
     started = time.monotonic()
     files = await asyncio.to_thread(sources, limit)
     if len(files) < FEWEST_FILES:
-        raise DemoFailed(f"{library()} has {len(files)} Python files: install the standard library's sources")
+        raise DemoFailed(
+            f"{library()} has {len(files)} Python files: install the standard library's sources"
+        )
     settings = Settings.load()
     async with opened(None, settings) as database:
         project = f"demo-{datetime.now(UTC):%Y%m%dt%H%M%Sz}-{secrets.token_hex(2)}"
         await database.require_project(project, create=True)
         ledger = Ledger(database.pool, project, settings)
-        await ledger.submit_many({"kind": KIND, "input": {"path": str(path), "bytes": size}} for path, size in files)
-        say(f"{len(files)} runs submitted to project {project}, one a file; {WORKERS} workers start")
+        await ledger.submit_many(
+            {"kind": KIND, "input": {"path": str(path), "bytes": size}} for path, size in files
+        )
+        say(
+            f"{len(files)} runs submitted to project {project}, one a file; {WORKERS} workers start"
+        )
         outcome = Outcome(project, len(files))
         largest = max(files, key=lambda one: one[1])[0]
         with Fleet(database.url, project, WORKERS) as fleet:
@@ -64,7 +70,9 @@ async def play(limit: int, say: Say, show: Show) -> Outcome:
 class Director:
     """Looks at the runs again and again, and does what the story needs next."""
 
-    def __init__(self, ledger: Ledger, fleet: Fleet, outcome: Outcome, unwanted: str, say: Say) -> None:
+    def __init__(
+        self, ledger: Ledger, fleet: Fleet, outcome: Outcome, unwanted: str, say: Say
+    ) -> None:
         """Do nothing yet; `unwanted` is the path of the file that the reviewer will not accept."""
         self._ledger, self._fleet, self._outcome = ledger, fleet, outcome
         self._unwanted, self._say = unwanted, say
@@ -79,7 +87,9 @@ class Director:
             if TERMINAL.issuperset(states):
                 return
             if ended := self._fleet.ended():
-                raise DemoFailed(f"workers ended though nobody asked them to (with exit codes): {ended}")
+                raise DemoFailed(
+                    f"workers ended though nobody asked them to (with exit codes): {ended}"
+                )
             if self._outcome.killed is None:
                 await self._kill_one(states)
             await self._decide()
@@ -90,9 +100,15 @@ class Director:
 
     async def _kill_one(self, states: States) -> None:
         """Kill the worker that holds the most runs that show beats; late in the story, any that holds one."""
-        left = sum(states.get(state, 0) for state in (State.PENDING, State.RUNNING, State.WAITING_TOOL))
+        left = sum(
+            states.get(state, 0) for state in (State.PENDING, State.RUNNING, State.WAITING_TOOL)
+        )
         late = time.monotonic() > self._kill_by or left < self._outcome.files * LATE
-        tried = Counter(run.worker_id for run in await self._held() if run.worker_id and (late or _has_beats(run)))
+        tried = Counter(
+            run.worker_id
+            for run in await self._held()
+            if run.worker_id and (late or _has_beats(run))
+        )
         for worker_id, count in tried.most_common():
             if not late and count < ENOUGH_RUNS:
                 return
@@ -106,19 +122,23 @@ class Director:
             self._fleet.thaw(worker_id)
 
     async def _held(self) -> list[Run]:
-        return await self._ledger.list(state=[State.RUNNING, State.WAITING_TOOL], limit=1_000)
+        return await self._ledger.runs(state=[State.RUNNING, State.WAITING_TOOL], limit=1_000)
 
     async def _decide(self) -> None:
-        for run in await self._ledger.list(state=State.WAITING_APPROVAL, limit=1_000):
+        for run in await self._ledger.runs(state=State.WAITING_APPROVAL, limit=1_000):
             if run.available_at is not None:  # decided, and not claimed yet
                 continue
             if run.input["path"] == self._unwanted:
                 reason = "the largest file of all: split it first"
-                self._outcome.rejected.append(await self._ledger.reject(run.run_id, actor=REVIEWER, reason=reason))
+                self._outcome.rejected.append(
+                    await self._ledger.reject(run.run_id, actor=REVIEWER, reason=reason)
+                )
                 self._say(f"{REVIEWER} rejected {self._unwanted}")
             else:
                 reason = "large, but in one piece for a reason"
-                self._outcome.granted.append(await self._ledger.approve(run.run_id, actor=REVIEWER, reason=reason))
+                self._outcome.granted.append(
+                    await self._ledger.approve(run.run_id, actor=REVIEWER, reason=reason)
+                )
 
 
 def _has_beats(run: Run) -> bool:

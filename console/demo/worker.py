@@ -13,7 +13,7 @@ from uuid import UUID
 
 from pydantic import JsonValue
 
-from runfold.console.demo.measure import Measures, ToolFailed, call_tool, measure, price, tool
+from runfold.console.demo.measure import Measures, ToolError, call_tool, measure, price, tool
 from runfold.ledger import Lease, Ledger, State
 from runfold.ledger.errors import LeaseLost, LedgerError
 from runfold.ledger.events import ApprovalGranted, ApprovalRequested, Event
@@ -48,7 +48,9 @@ class Worker:
 
     async def _work(self) -> None:
         while True:
-            leases = await self._ledger.claim(self._id, limit=self._batch, kinds=[KIND], ttl=TTL_SECONDS)
+            leases = await self._ledger.claim(
+                self._id, limit=self._batch, kinds=[KIND], ttl=TTL_SECONDS
+            )
             if not leases:
                 await asyncio.sleep(IDLE_SECONDS)
                 continue
@@ -86,7 +88,9 @@ class Worker:
         history: Sequence[Event] = await self._ledger.history(lease.run_id)
         if not any(isinstance(event, ApprovalGranted) for event in history):
             return None
-        return next(event.show for event in reversed(history) if isinstance(event, ApprovalRequested))
+        return next(
+            event.show for event in reversed(history) if isinstance(event, ApprovalRequested)
+        )
 
     async def _examine(self, lease: Lease, path: Path) -> None:
         try:
@@ -94,7 +98,7 @@ class Worker:
             await self._ask_tool(lease, path, found.bytes)
         except (OSError, SyntaxError, ValueError) as error:
             await self._close(lease, State.FAILED, error_code=UNREADABLE, error_detail=str(error))
-        except ToolFailed as error:
+        except ToolError as error:
             await self._close(lease, State.FAILED, error_code=TOOL_FAILED, error_detail=str(error))
         else:
             if found.exceeds:
@@ -104,11 +108,15 @@ class Worker:
 
     async def _ask_tool(self, lease: Lease, path: Path, size: int) -> None:
         words, names = tool()
-        await self._ledger.transition(lease, State.WAITING_TOOL, name=words[0], content={"input": {"path": str(path)}})
+        await self._ledger.transition(
+            lease, State.WAITING_TOOL, name=words[0], content={"input": {"path": str(path)}}
+        )
         try:
             answer = await asyncio.to_thread(call_tool, words, names, path)
-        except ToolFailed as error:
-            await self._ledger.transition(lease, State.RUNNING, name=words[0], error_code=TOOL_FAILED, error_detail=str(error))
+        except ToolError as error:
+            await self._ledger.transition(
+                lease, State.RUNNING, name=words[0], error_code=TOOL_FAILED, error_detail=str(error)
+            )
             raise
         await self._ledger.transition(
             lease,
@@ -155,7 +163,9 @@ async def work(project: str, worker_id: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one worker of project and worker id as given on the command line; gives its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m runfold.console.demo.worker", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m runfold.console.demo.worker", description=__doc__
+    )
     parser.add_argument("project")
     parser.add_argument("worker_id")
     given = parser.parse_args(arguments)

@@ -22,7 +22,10 @@ ROWS_A_GROUP: Final = 5_000
 EVENT: Final = (*FIELDS, ("hash", "bytes"), ("position", "int"), ("txid", "int"))
 """The columns of table `event`, and what each holds."""
 _PAYLOAD: Final = (("salt", "bytes"), ("body", "text"))
-_PROJECT, _RUN = 0, 1  # the first two columns, whose smallest and largest value every row group knows
+_PROJECT, _RUN = (
+    0,
+    1,
+)  # the first two columns, whose smallest and largest value every row group knows
 
 
 def digest(path: Path) -> tuple[int, bytes]:
@@ -106,7 +109,8 @@ def pages(
                 found = [
                     {**row, "run_id": UUID(row["run_id"])}
                     for row in file.read_row_group(number).to_pylist()
-                    if project_id in {None, row["project_id"]} and lowest <= row["run_id"] <= highest
+                    if project_id in {None, row["project_id"]}
+                    and lowest <= row["run_id"] <= highest
                 ]
                 if found:
                     yield found

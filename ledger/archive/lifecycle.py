@@ -116,10 +116,18 @@ class Plan:
 async def months(pool: Pool) -> list[Month]:
     """Give every month that has a partition or a file, oldest first."""
     leaves = {row["month"]: row["bytes"] for row in await fetch(pool, _LEAVES)}
-    found = {row["month"]: Archive(**row) for row in await fetch(pool, "SELECT * FROM ledger.archive")}
+    found = {
+        row["month"]: Archive(**row) for row in await fetch(pool, "SELECT * FROM ledger.archive")
+    }
     holds = [row["month"] for row in await fetch(pool, _HOLDS, None)]
     return [
-        Month(month, found[month].state if month in found else "open", leaves.get(month), found.get(month), holds.count(month))
+        Month(
+            month,
+            found[month].state if month in found else "open",
+            leaves.get(month),
+            found.get(month),
+            holds.count(month),
+        )
         for month in sorted({*leaves, *found})
     ]
 
@@ -135,7 +143,9 @@ async def plan(pool: Pool, month: str, *, detach: bool = False) -> Plan:
         raise translated(error) from error
 
 
-async def export(pool: Pool, month: str, folder: Path, *, actor: str, reason: str | None = None) -> Archive:
+async def export(
+    pool: Pool, month: str, folder: Path, *, actor: str, reason: str | None = None
+) -> Archive:
     """Write a month's events and payloads to a file in `folder`, read it back, check every hash, and record it.
 
     Raises ArchiveRefused when somebody still needs the month, ArchiveUnusable when the file does not check or cannot be
@@ -153,7 +163,14 @@ async def export(pool: Pool, month: str, folder: Path, *, actor: str, reason: st
         finally:
             with suppress(OSError):
                 await asyncio.to_thread(written.unlink, missing_ok=True)
-        await _record(connection, "archive.exported", month, {**facts, "file": str(path)}, actor=actor, reason=reason)
+        await _record(
+            connection,
+            "archive.exported",
+            month,
+            {**facts, "file": str(path)},
+            actor=actor,
+            reason=reason,
+        )
         return await _stands(connection, month)
 
 
@@ -197,7 +214,9 @@ async def attached(pool: Pool) -> AsyncIterator[None]:
             await _give_back(connection)
 
 
-async def hold(pool: Pool, target: str | tuple[str, UUID], *, actor: str, reason: str, placed: bool = True) -> None:
+async def hold(
+    pool: Pool, target: str | tuple[str, UUID], *, actor: str, reason: str, placed: bool = True
+) -> None:
     """Forbid to export or detach a month, or the month of one run (project and id); or with `placed` False allow it again.
 
     Raises InvalidValue, RunNotFound, ArchiveRefused when there is no hold to release.
@@ -212,7 +231,9 @@ async def hold(pool: Pool, target: str | tuple[str, UUID], *, actor: str, reason
     if not placed and (project_id, run_id) not in holds:
         raise ArchiveRefused(month, [f"nobody holds {run_id or month}"])
     type_ = "hold.placed" if placed else "hold.released"
-    await fetch(pool, _RECORD, type_, actor, reason, month, project_id, run_id, *(None for _ in _FACTS))
+    await fetch(
+        pool, _RECORD, type_, actor, reason, month, project_id, run_id, *(None for _ in _FACTS)
+    )
 
 
 async def history(pool: Pool, month: str | None = None) -> list[Mapping[str, Any]]:
@@ -233,7 +254,9 @@ async def _alone(pool: Pool, month: str) -> AsyncIterator[Any]:
     try:
         async with pool.acquire() as connection:
             if not await connection.fetchval(f"SELECT pg_try_advisory_lock({_LOCK_KEY})"):
-                raise ArchiveRefused(month, ["a rebuild or another archive command is at work: wait for it"])
+                raise ArchiveRefused(
+                    month, ["a rebuild or another archive command is at work: wait for it"]
+                )
             try:
                 yield connection
             finally:
@@ -242,12 +265,18 @@ async def _alone(pool: Pool, month: str) -> AsyncIterator[Any]:
         raise translated(error) from error
 
 
-async def _obstacles(connection: Any, month: str, *, detaching: bool) -> tuple[list[str], Mapping[str, Any] | None]:
+async def _obstacles(
+    connection: Any, month: str, *, detaching: bool
+) -> tuple[list[str], Mapping[str, Any] | None]:
     """Say what stands in the way, and where the month's newest event is (None without a partition)."""
     first, beyond = bounds(month)
     if month not in {row["month"] for row in await connection.fetch(_LEAVES)}:
         found = await connection.fetchrow(_ONE, month)
-        return ["it is detached already" if found and found["detached"] else "no events of it are in this database"], None
+        return [
+            "it is detached already"
+            if found and found["detached"]
+            else "no events of it are in this database"
+        ], None
     newest = await connection.fetchrow(_NEWEST.format(table=table_of(month)))
     now = await connection.fetchval("SELECT ledger.now()")
     obstacles = []
@@ -262,7 +291,10 @@ async def _obstacles(connection: Any, month: str, *, detaching: bool) -> tuple[l
         obstacles.append(f"{row['actor']} holds{of}: {row['reason']}")
     given = (newest["generation"], newest["last_position"], newest["last_txid"])
     behind = [row["name"] for row in await connection.fetch(_BEHIND, *given)]
-    obstacles += [f"projection {name} has not passed it (`runfold projections run {name} --once`)" for name in behind]
+    obstacles += [
+        f"projection {name} has not passed it (`runfold projections run {name} --once`)"
+        for name in behind
+    ]
     if detaching:
         obstacles += await _unexported(connection, month, newest)
     return obstacles, newest
@@ -273,7 +305,9 @@ async def _unexported(connection: Any, month: str, newest: Mapping[str, Any]) ->
     if found is None:
         return [f"it is not exported (`runfold archive export {month}`)"]
     if (found["events"], found["last_position"]) != (newest["events"], newest["last_position"]):
-        return [f"events came since it was exported: export it again (`runfold archive export {month}`)"]
+        return [
+            f"events came since it was exported: export it again (`runfold archive export {month}`)"
+        ]
     await asyncio.to_thread(Archive(**found).check_digest)
     return []
 
@@ -290,7 +324,11 @@ async def _exported(connection: Any, month: str, path: Path) -> dict[str, Any]:
         payloads = await _write(connection, month, path)
     chain = await asyncio.to_thread(check_file, path)
     if chain.findings or chain.events != newest["events"] or chain.payloads != payloads:
-        problem = chain.findings[0].detail if chain.findings else f"has {chain.events} events of {newest['events']}"
+        problem = (
+            chain.findings[0].detail
+            if chain.findings
+            else f"has {chain.events} events of {newest['events']}"
+        )
         raise ArchiveUnusable(str(path), f"does not check: {problem}; run `runfold verify`")
     size, sha256 = await asyncio.to_thread(digest, path)
     return {
@@ -330,7 +368,9 @@ async def _detach(connection: Any, month: str, actor: str, reason: str | None) -
     return archive
 
 
-async def _take_away(connection: Any, archive: Archive, newest: Mapping[str, Any], actor: str, reason: str | None) -> None:
+async def _take_away(
+    connection: Any, archive: Archive, newest: Mapping[str, Any], actor: str, reason: str | None
+) -> None:
     """Detach and drop the partition, and record it, in one short transaction.
 
     Locks: ACCESS EXCLUSIVE on `event`, waited for two seconds at most, in five tries. What is written after the obstacles were
@@ -341,33 +381,58 @@ async def _take_away(connection: Any, archive: Archive, newest: Mapping[str, Any
         try:
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-                await connection.execute(f"ALTER TABLE ledger.event DETACH PARTITION ledger.{table}")
+                await connection.execute(
+                    f"ALTER TABLE ledger.event DETACH PARTITION ledger.{table}"
+                )
                 if await connection.fetch(_HOLDS, archive.month):
                     raise ArchiveRefused(archive.month, ["somebody holds it since a moment ago"])
-                if await connection.fetch(_SINCE.format(table=table), newest["oldest"], newest["base"]):
-                    raise ArchiveRefused(archive.month, ["events came since it was exported: export it again"])
+                if await connection.fetch(
+                    _SINCE.format(table=table), newest["oldest"], newest["base"]
+                ):
+                    raise ArchiveRefused(
+                        archive.month, ["events came since it was exported: export it again"]
+                    )
                 await connection.execute(f"DROP TABLE ledger.{table}")
-                await _record(connection, "archive.detached", archive.month, asdict(archive), actor=actor, reason=reason)
+                await _record(
+                    connection,
+                    "archive.detached",
+                    archive.month,
+                    asdict(archive),
+                    actor=actor,
+                    reason=reason,
+                )
                 return
         except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
             await asyncio.sleep(0.1 * 2**attempt)
-    raise ArchiveRefused(archive.month, [f"the event table stayed locked through {TRIES} tries of {LOCK_TIMEOUT}: try later"])
+    raise ArchiveRefused(
+        archive.month,
+        [f"the event table stayed locked through {TRIES} tries of {LOCK_TIMEOUT}: try later"],
+    )
 
 
 async def _attach(connection: Any, archive: Archive, actor: str, reason: str | None) -> Archive:
     async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('ledger.archive.attach', 0))")
+        await connection.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended('ledger.archive.attach', 0))"
+        )
         if not (await _stands(connection, archive.month)).detached:
             return await _stands(connection, archive.month)
         await asyncio.to_thread(archive.check_digest)
         table = table_of(archive.month)
-        await connection.execute(f"CREATE TABLE ledger.{table} (LIKE ledger.event INCLUDING DEFAULTS INCLUDING CONSTRAINTS)")
-        await connection.execute("CREATE TEMP TABLE archived_payload (LIKE ledger.payload) ON COMMIT DROP")
+        await connection.execute(
+            f"CREATE TABLE ledger.{table} (LIKE ledger.event INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
+        )
+        await connection.execute(
+            "CREATE TEMP TABLE archived_payload (LIKE ledger.payload) ON COMMIT DROP"
+        )
         names = [name for name, _ in EVENT]
         reading = pages(archive.path)
         while (page := await asyncio.to_thread(next, reading, None)) is not None:
             await connection.copy_records_to_table(
-                table, schema_name="ledger", columns=names, records=[[row[name] for name in names] for row in page]
+                table,
+                schema_name="ledger",
+                columns=names,
+                records=[[row[name] for name in names] for row in page],
             )
             await connection.copy_records_to_table(
                 "archived_payload",
@@ -378,9 +443,20 @@ async def _attach(connection: Any, archive: Archive, actor: str, reason: str | N
                     if row["body"] is not None
                 ],
             )
-        await connection.execute("INSERT INTO ledger.payload SELECT * FROM archived_payload ON CONFLICT DO NOTHING")
-        await connection.execute("SELECT ledger.attach_partition($1)", start_of(archive.month).replace(tzinfo=None))
-        await _record(connection, "archive.attached", archive.month, asdict(archive), actor=actor, reason=reason)
+        await connection.execute(
+            "INSERT INTO ledger.payload SELECT * FROM archived_payload ON CONFLICT DO NOTHING"
+        )
+        await connection.execute(
+            "SELECT ledger.attach_partition($1)", start_of(archive.month).replace(tzinfo=None)
+        )
+        await _record(
+            connection,
+            "archive.attached",
+            archive.month,
+            asdict(archive),
+            actor=actor,
+            reason=reason,
+        )
     return await _stands(connection, archive.month)
 
 
@@ -399,8 +475,18 @@ async def _give_back(connection: Any) -> None:
         await connection.execute(f"SELECT pg_advisory_unlock({_LOCK_KEY})")
 
 
-async def _record(connection: Any, type_: str, month: str, facts: Mapping[str, Any], *, actor: str, reason: str | None) -> None:
-    await connection.execute(_RECORD, type_, actor, reason, month, None, None, *(facts[name] for name in _FACTS))
+async def _record(
+    connection: Any,
+    type_: str,
+    month: str,
+    facts: Mapping[str, Any],
+    *,
+    actor: str,
+    reason: str | None,
+) -> None:
+    await connection.execute(
+        _RECORD, type_, actor, reason, month, None, None, *(facts[name] for name in _FACTS)
+    )
 
 
 async def _stands(connection: Any, month: str) -> Archive:

@@ -26,13 +26,17 @@ from runfold.ledger.settings import Settings
 FIRST_RUN: Final = UUID(int=0)
 LAST_RUN: Final = UUID(int=2**128 - 1)
 
-_DETACHED: Final = "SELECT * FROM ledger.archive WHERE detached AND first <= $2 AND beyond > $1 ORDER BY first"
+_DETACHED: Final = (
+    "SELECT * FROM ledger.archive WHERE detached AND first <= $2 AND beyond > $1 ORDER BY first"
+)
 _FOLDED: Final = "SELECT * FROM ledger.fold_events($1::json)"
 DRIFT: Final = "SELECT * FROM ledger.drift_events($1, $2, $3, $4::json)"
 _KEPT: Final = """
 SELECT run_id, version, salt, body FROM ledger.payload WHERE project_id = $1 AND run_id BETWEEN $2 AND $3
 """
-_COMMANDS: Final = "SELECT key, run_id, version FROM ledger.command WHERE project_id = $1 AND key = ANY ($2)"
+_COMMANDS: Final = (
+    "SELECT key, run_id, version FROM ledger.command WHERE project_id = $1 AND key = ANY ($2)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,9 @@ class Archive:
     def check_digest(self) -> None:
         """Raise ArchiveUnusable unless the file is the one that was recorded."""
         if digest(self.path) != (self.size_bytes, self.sha256):
-            raise ArchiveUnusable(str(self.path), "is not the file that was recorded: its size or SHA-256 differs")
+            raise ArchiveUnusable(
+                str(self.path), "is not the file that was recorded: its size or SHA-256 differs"
+            )
 
 
 async def detached(source: Any, first: UUID = FIRST_RUN, last: UUID = LAST_RUN) -> list[Archive]:
@@ -88,7 +94,12 @@ async def entries(pool: Pool, run: Run) -> list[Any]:
 
 
 async def states_at(
-    pool: Pool, project_id: str, runs: Mapping[UUID, bytes], *, version: int | None = None, time: datetime | None = None
+    pool: Pool,
+    project_id: str,
+    runs: Mapping[UUID, bytes],
+    *,
+    version: int | None = None,
+    time: datetime | None = None,
 ) -> list[Run]:
     """Give those of these runs that are archived as they were after a version or at an instant, in no order.
 
@@ -98,15 +109,23 @@ async def states_at(
         run_id: [
             row
             for row in history
-            if (version is None or row["version"] <= version) and (time is None or row["recorded_at"] <= time)
+            if (version is None or row["version"] <= version)
+            and (time is None or row["recorded_at"] <= time)
         ]
         for run_id, history in (await _entries(pool, project_id, runs)).items()
     }
-    folded = await fetch(pool, _FOLDED, as_json(row for history in rows.values() for row in history))
-    return [_run(state, {row["version"]: row["body"] for row in rows[state["run_id"]]}) for state in folded]
+    folded = await fetch(
+        pool, _FOLDED, as_json(row for history in rows.values() for row in history)
+    )
+    return [
+        _run(state, {row["version"]: row["body"] for row in rows[state["run_id"]]})
+        for state in folded
+    ]
 
 
-async def _entries(pool: Pool, project_id: str, runs: Mapping[UUID, bytes]) -> dict[UUID, list[Any]]:
+async def _entries(
+    pool: Pool, project_id: str, runs: Mapping[UUID, bytes]
+) -> dict[UUID, list[Any]]:
     found: dict[UUID, list[Any]] = {}
     if not runs:
         return found
@@ -129,21 +148,39 @@ def _check_run(archive: Archive, rows: Sequence[Mapping[str, Any]], last_hash: b
         chain.add(row)
     chain.close()
     if chain.findings:
-        raise ArchiveUnusable(str(archive.path), f"does not hold what was recorded: {chain.findings[0].detail}")
+        raise ArchiveUnusable(
+            str(archive.path), f"does not hold what was recorded: {chain.findings[0].detail}"
+        )
     if not rows or bytes(rows[-1]["hash"]) != last_hash:
-        raise ArchiveUnusable(str(archive.path), "does not hold the run's history up to the hash in run_state")
+        raise ArchiveUnusable(
+            str(archive.path), "does not hold the run's history up to the hash in run_state"
+        )
 
 
 def _run(state: Mapping[str, Any], bodies: Mapping[int, str | None]) -> Run:
     submitted = decode_payload(bodies.get(1)) or {}
     outcome = decode_payload(bodies.get(state["outcome_version"] or 0)) or {}
-    content = {"input": submitted.get("input"), "output": outcome.get("output"), "error_detail": outcome.get("error_detail")}
-    return Run.from_row({**state, **{name: None if value is None else json.dumps(value) for name, value in content.items()}})
+    content = {
+        "input": submitted.get("input"),
+        "output": outcome.get("output"),
+        "error_detail": outcome.get("error_detail"),
+    }
+    return Run.from_row(
+        {
+            **state,
+            **{
+                name: None if value is None else json.dumps(value)
+                for name, value in content.items()
+            },
+        }
+    )
 
 
 def as_json(rows: Iterable[Mapping[str, Any]]) -> str:
     """Write rows as a JSON list that the database reads as rows of table `event`."""
-    return json.dumps([{name: _written(row[name]) for name, _ in EVENT if row[name] is not None} for row in rows])
+    return json.dumps(
+        [{name: _written(row[name]) for name, _ in EVENT if row[name] is not None} for row in rows]
+    )
 
 
 def _written(value: Any) -> Any:
@@ -175,7 +212,13 @@ async def whole_runs(
 
 
 async def check(
-    connection: Any, archive: Archive, project_id: str, first: UUID, last: UUID, *, chain: ChainCheck
+    connection: Any,
+    archive: Archive,
+    project_id: str,
+    first: UUID,
+    last: UUID,
+    *,
+    chain: ChainCheck,
 ) -> tuple[list[Finding], list[Mapping[str, Any]]]:
     """Take an archived month's events to `chain`; give what else is wrong, and rows of `run_state` that are not their fold.
 
@@ -192,19 +235,29 @@ async def check(
             drifted += await connection.fetch(DRIFT, project_id, start, end, as_json(rows))
             hashes = {(row["run_id"], row["version"]): row["payload_hash"] for row in rows}
             for kept in await connection.fetch(_KEPT, project_id, start, end):
-                if hashes.get((kept["run_id"], kept["version"])) != payload_hash(kept["salt"], kept["body"]):
+                if hashes.get((kept["run_id"], kept["version"])) != payload_hash(
+                    kept["salt"], kept["body"]
+                ):
                     problem = "the payload that stayed in the database is not the one that the archived event commits to"
                     findings.append(Finding(kept["run_id"], kept["version"], "payload", problem))
-            keys = {row["key"]: (row["run_id"], row["version"]) for row in rows if row["key"] is not None}
+            keys = {
+                row["key"]: (row["run_id"], row["version"])
+                for row in rows
+                if row["key"] is not None
+            }
             commands = await connection.fetch(_COMMANDS, project_id, list(keys))
             held = {row["key"]: (row["run_id"], row["version"]) for row in commands}
-            findings += [forgotten_key(*event, key) for key, event in keys.items() if held.get(key) != event]
+            findings += [
+                forgotten_key(*event, key) for key, event in keys.items() if held.get(key) != event
+            ]
     except ArchiveUnusable as error:
         findings.append(Finding(None, None, "archive", f"{archive.month}: {error}"))
     return findings, drifted
 
 
-async def _pages(archive: Archive, project_id: str, first: UUID, last: UUID) -> AsyncIterator[list[Any]]:
+async def _pages(
+    archive: Archive, project_id: str, first: UUID, last: UUID
+) -> AsyncIterator[list[Any]]:
     """Read a file page by page, away from the event loop."""
     reading = pages(archive.path, project_id, first, last)
     while (page := await asyncio.to_thread(next, reading, None)) is not None:

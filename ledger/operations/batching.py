@@ -146,4 +146,6 @@ def _wrote_nothing(error: Exception) -> bool:
     """Tell whether a statement surely came to nothing: it was refused, or cancelled by the server's own word."""
     if not isinstance(error, LedgerError):
         return False
-    return not isinstance(error, DatabaseUnavailable) or getattr(error.__cause__, "sqlstate", None) in {CANCELED, *LOST}
+    return not isinstance(error, DatabaseUnavailable) or getattr(
+        error.__cause__, "sqlstate", None
+    ) in {CANCELED, *LOST}

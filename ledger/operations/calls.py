@@ -5,8 +5,12 @@ from typing import Final
 # A lateral read in the same statement: the write and the run after it, in one round trip.
 _RUN = "CROSS JOIN LATERAL ledger.read_run($1, t.run_id) AS r"
 
-SUBMIT_ONE: Final = f"SELECT r.* FROM ledger.submit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS t {_RUN}"
-SUBMIT_MANY: Final = "SELECT run_id, fresh FROM ledger.submit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+SUBMIT_ONE: Final = (
+    f"SELECT r.* FROM ledger.submit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS t {_RUN}"
+)
+SUBMIT_MANY: Final = (
+    "SELECT run_id, fresh FROM ledger.submit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+)
 CLAIM: Final = "SELECT * FROM ledger.claim($1, $2, $3, $4, $5, $6, $7, $8)"
 HEARTBEAT: Final = "SELECT * FROM ledger.heartbeat($1, $2, $3, $4)"
 _TRANSITION = "ledger.transition($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text[]::numeric[], $11, $12, $13, $14, $15, $16)"

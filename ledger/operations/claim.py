@@ -30,7 +30,11 @@ class Marks:
         if now >= self._rescan_at:
             self._first.clear()
             self._rescan_at = now + RESCAN_SECONDS
-        return list(self._first), [p for p, _ in self._first.values()], [r for _, r in self._first.values()]
+        return (
+            list(self._first),
+            [p for p, _ in self._first.values()],
+            [r for _, r in self._first.values()],
+        )
 
     def remember(self, rows: Sequence[Mapping[str, Any]], *, full: bool) -> None:
         """Move the marks to the first run of this batch of each kind; a batch that came back short drops them."""

@@ -75,17 +75,33 @@ class Leasing(Reader):
         lifetime = self._ttl(ttl)
         wanted = None if kinds is None else check_kinds(kinds)
         marks = self._marks.current()
-        rows = list(await fetch(self.pool, calls.CLAIM, self.project_id, worker_id, wanted, limit, lifetime, *marks))
+        rows = list(
+            await fetch(
+                self.pool, calls.CLAIM, self.project_id, worker_id, wanted, limit, lifetime, *marks
+            )
+        )
         if len(rows) < limit and marks[0]:
             self._marks.clear()
             rest = limit - len(rows)
-            rows += await fetch(self.pool, calls.CLAIM, self.project_id, worker_id, wanted, rest, lifetime, *Marks.NONE)
+            rows += await fetch(
+                self.pool,
+                calls.CLAIM,
+                self.project_id,
+                worker_id,
+                wanted,
+                rest,
+                lifetime,
+                *Marks.NONE,
+            )
         self._marks.remember(rows, full=len(rows) >= limit)
         logger = log.logger(project_id=self.project_id, worker_id=worker_id)
         leases = [_lease(row, worker_id, lifetime) for row in rows]
         for lease in leases if log.tells(logger) else ():
             logger.info(
-                names.LEASE_ACQUIRED, run_id=str(lease.run_id), attempt_count=lease.attempt, max_attempts=lease.max_attempts
+                names.LEASE_ACQUIRED,
+                run_id=str(lease.run_id),
+                attempt_count=lease.attempt,
+                max_attempts=lease.max_attempts,
             )
         return leases
 
@@ -97,17 +113,26 @@ class Leasing(Reader):
         """
         if not leases:
             return []
-        given = [(*identify(check_lease(lease)), check_duration("ttl", lease.ttl, positive=True)) for lease in leases]
+        given = [
+            (*identify(check_lease(lease)), check_duration("ttl", lease.ttl, positive=True))
+            for lease in leases
+        ]
         check_distinct("run", [row[0] for row in given])
         rows = await fetch(self.pool, calls.HEARTBEAT, self.project_id, *columns(given))
         beaten = {row["run_id"]: row for row in rows}
-        lost = [(lease.worker_id, row[:2]) for lease, row in zip(leases, given, strict=True) if row[0] not in beaten]
+        lost = [
+            (lease.worker_id, row[:2])
+            for lease, row in zip(leases, given, strict=True)
+            if row[0] not in beaten
+        ]
         for worker_id in {worker_id for worker_id, _ in lost}:
             late = [run for other, run in lost if other == worker_id]
             found = await self._refusals.look(worker_id, "heartbeat", late)
             for run_id, _ in late:
                 refusal(self.project_id, run_id, found.get(run_id), "heartbeat")
-        return [_beaten(lease, beaten.get(row[0])) for lease, row in zip(leases, given, strict=True)]
+        return [
+            _beaten(lease, beaten.get(row[0])) for lease, row in zip(leases, given, strict=True)
+        ]
 
     async def transition(
         self,
@@ -156,26 +181,36 @@ class Leasing(Reader):
         else:  # its key may be in an open transaction's hands
             [moved] = await unless_raced(lambda: self._send_transitions([asked]), row[-1])
         if moved is None:
-            [outcome] = await self._refusals.transitions([row], {row[0]: self._actor(command.run, actor)})
+            [outcome] = await self._refusals.transitions(
+                [row], {row[0]: self._actor(command.run, actor)}
+            )
             if isinstance(outcome, LedgerError):
                 raise outcome
             return await self.state_at(outcome.run_id, outcome.version)
         run = Run.from_row(moved)
-        _log_transition(log.logger(project_id=self.project_id), command.run, row, moved["from_state"])
+        _log_transition(
+            log.logger(project_id=self.project_id), command.run, row, moved["from_state"]
+        )
         if run.available_at is not None:  # the answer that a parked run waited for
             self.waker.wake()
         return run
 
-    async def transition_many(self, commands: Sequence[Transition], *, actor: str | None = None) -> Outcomes:
+    async def transition_many(
+        self, commands: Sequence[Transition], *, actor: str | None = None
+    ) -> Outcomes:
         """Move many runs in one statement; each result is a receipt or the error that one command met.
 
         A refused command does not hold up the others. Raises InvalidValue or PayloadTooLarge, with nothing written,
         when a command makes no sense in itself.
         """
         limit = self.settings.payload_limit_bytes
-        return await self.move([(command.run, command.row(limit)) for command in commands], actor=actor)
+        return await self.move(
+            [(command.run, command.row(limit)) for command in commands], actor=actor
+        )
 
-    async def move(self, moves: Sequence[tuple[Target, Row]], *, actor: str | None = None) -> Outcomes:
+    async def move(
+        self, moves: Sequence[tuple[Target, Row]], *, actor: str | None = None
+    ) -> Outcomes:
         """As `transition_many`, of commands that are written out by `Transition.row` already."""
         if not moves:
             return []
@@ -183,7 +218,9 @@ class Leasing(Reader):
         check_distinct("run", [row[0] for _, row in moves])
         check_distinct("key", keys)
         arrays = columns([(self._decider(run, actor), *row) for run, row in moves])
-        rows = await unless_raced(lambda: fetch(self.pool, calls.TRANSITION_MANY, self.project_id, *arrays), *keys)
+        rows = await unless_raced(
+            lambda: fetch(self.pool, calls.TRANSITION_MANY, self.project_id, *arrays), *keys
+        )
         outcomes: dict[UUID, Receipt | LedgerError] = {}
         logger = log.logger(project_id=self.project_id)
         for run_id, version, hash_, _ in (row.values() for row in rows):
@@ -195,7 +232,9 @@ class Leasing(Reader):
         if missing := [(run, row) for run, row in moves if row[0] not in outcomes]:
             actors = {row[0]: self._actor(run, actor) for run, row in missing}
             reasons = await self._refusals.transitions([row for _, row in missing], actors)
-            outcomes.update({row[0]: reason for (_, row), reason in zip(missing, reasons, strict=True)})
+            outcomes.update(
+                {row[0]: reason for (_, row), reason in zip(missing, reasons, strict=True)}
+            )
         return [outcomes[row[0]] for _, row in moves]
 
     async def release(self, lease: Lease, *, delay: float | timedelta = 0) -> Run:
@@ -220,18 +259,39 @@ class Leasing(Reader):
         return await self._requeue("run.retried", lease, delay, error_code, error_detail)
 
     async def _requeue(
-        self, type_: str, lease: Lease, delay: float | timedelta, error_code: str | None, error_detail: Any
+        self,
+        type_: str,
+        lease: Lease,
+        delay: float | timedelta,
+        error_code: str | None,
+        error_detail: Any,
     ) -> Run:
         body = encode_payload({"error_detail": error_detail}, self.settings.payload_limit_bytes)
         wait = check_duration("delay", delay)
         code = None if error_code is None else check_text("error_code", error_code)
         run_id, token = identify(check_lease(lease))
         who = self._actor(lease, None)
-        rows = await fetch(self.pool, calls.REQUEUE, self.project_id, type_, [run_id], [token], [wait], [code], [body])
+        rows = await fetch(
+            self.pool,
+            calls.REQUEUE,
+            self.project_id,
+            type_,
+            [run_id],
+            [token],
+            [wait],
+            [code],
+            [body],
+        )
         self._marks.clear()
         if not rows:
             found = await self._refusals.look(who, type_, [(run_id, token)])
-            raise refusal(self.project_id, run_id, found.get(run_id), State.PENDING, retry=type_ == "run.retried")
+            raise refusal(
+                self.project_id,
+                run_id,
+                found.get(run_id),
+                State.PENDING,
+                retry=type_ == "run.retried",
+            )
         self.waker.wake()
         run = Run.from_row(rows[0])
         log.logger(project_id=self.project_id).info(
@@ -255,23 +315,38 @@ class Leasing(Reader):
         return None if actor is None and isinstance(run, Lease) else self._actor(run, actor)
 
     def _ttl(self, ttl: float | timedelta | None) -> timedelta:
-        return check_duration("ttl", self.settings.lease_ttl_seconds if ttl is None else ttl, positive=True)
+        return check_duration(
+            "ttl", self.settings.lease_ttl_seconds if ttl is None else ttl, positive=True
+        )
 
 
 def _log_transition(logger: Any, run: Target, row: Row, from_state: str) -> None:
-    facts = {"run_id": str(row[0]), "from_state": from_state, "to_state": row[2], "error_code": row[5]}
+    facts = {
+        "run_id": str(row[0]),
+        "from_state": from_state,
+        "to_state": row[2],
+        "error_code": row[5],
+    }
     if isinstance(run, Lease):
         logger.info(
-            names.STATE_TRANSITION, worker_id=run.worker_id, attempt_count=run.attempt, max_attempts=run.max_attempts, **facts
+            names.STATE_TRANSITION,
+            worker_id=run.worker_id,
+            attempt_count=run.attempt,
+            max_attempts=run.max_attempts,
+            **facts,
         )
     else:
         logger.info(names.STATE_TRANSITION, **facts)
 
 
 def _lease(row: Mapping[str, Any], worker_id: str, ttl: timedelta) -> Lease:
-    run_id, token, attempt, kind, priority, max_attempts, until, cancel_requested, body = row.values()
+    run_id, token, attempt, kind, priority, max_attempts, until, cancel_requested, body = (
+        row.values()
+    )
     content = decode_payload(body)
-    given = content if isinstance(content, dict) else {}  # whoever calls the functions by hand may write any JSON
+    given = (
+        content if isinstance(content, dict) else {}
+    )  # whoever calls the functions by hand may write any JSON
     return Lease(
         run_id, token, attempt, max_attempts, kind, priority, given.get("input"), worker_id, until, ttl, cancel_requested,
         parent=_parent(given.get("parent")),

@@ -41,7 +41,9 @@ class Refusals:
     def __init__(self, pool: Pool | asyncpg.Connection[Any], project_id: str) -> None:
         self._pool, self._project_id = pool, project_id
 
-    async def look(self, actor: str, name: str, runs: Sequence[tuple[UUID, int | None]]) -> dict[UUID, Mapping[str, Any]]:
+    async def look(
+        self, actor: str, name: str, runs: Sequence[tuple[UUID, int | None]]
+    ) -> dict[UUID, Mapping[str, Any]]:
         """Give what the runs look like now; a token that is not current is recorded as `write.refused`."""
         if not runs:
             return {}
@@ -60,7 +62,9 @@ class Refusals:
             for row in rows
         }
 
-    async def transitions(self, rows: Sequence[tuple[Any, ...]], actors: Mapping[UUID, str]) -> list[Receipt | LedgerError]:
+    async def transitions(
+        self, rows: Sequence[tuple[Any, ...]], actors: Mapping[UUID, str]
+    ) -> list[Receipt | LedgerError]:
         """Give, for each row of `Transition.row` that was not kept, the first outcome under its key or the error."""
         first = await self.earlier([(r[0], *r[2:12], r[13]) for r in rows if r[13] is not None])
         found: dict[UUID, Mapping[str, Any]] = {}
@@ -71,13 +75,22 @@ class Refusals:
             first[r[13]]
             if r[13] in first
             else await self._undecided(r, actors[r[0]], found.get(r[0]))
-            or refusal(self._project_id, r[0], found.get(r[0]), r[2], expected=r[12], cost=r[7], steps=r[8])
+            or refusal(
+                self._project_id, r[0], found.get(r[0]), r[2], expected=r[12], cost=r[7], steps=r[8]
+            )
             for r in rows
         ]
 
-    async def _undecided(self, row: tuple[Any, ...], actor: str, found: Mapping[str, Any] | None) -> DecisionRefused | None:
+    async def _undecided(
+        self, row: tuple[Any, ...], actor: str, found: Mapping[str, Any] | None
+    ) -> DecisionRefused | None:
         """Give the error of a decision that is somebody else's, if that is what was asked for."""
-        if found is None or found["refused"] or found["state"] != State.WAITING_APPROVAL or found["available_at"] is not None:
+        if (
+            found is None
+            or found["refused"]
+            or found["state"] != State.WAITING_APPROVAL
+            or found["available_at"] is not None
+        ):
             return None
         [answer] = await fetch(self._pool, calls.MAY_NOT_DECIDE, self._project_id, row[0], actor)
         return None if answer["why"] is None else DecisionRefused(row[0], actor, answer["why"])
@@ -126,12 +139,20 @@ def refusal(  # noqa: PLR0911  one return for each reason
         return AttemptsExhausted(run_id, row["attempt_count"], row["max_attempts"])
     total = row["cost_usd"] + Decimal(cost or 0)
     if total < 0:
-        return InvalidValue("cost_usd_delta", cost, f"the run's total of {row['cost_usd']} would fall below zero")
+        return InvalidValue(
+            "cost_usd_delta", cost, f"the run's total of {row['cost_usd']} would fall below zero"
+        )
     if total > MAX_TOTAL:
-        return InvalidValue("cost_usd_delta", cost, f"the run's total of {row['cost_usd']} would exceed {MAX_TOTAL:,}")
+        return InvalidValue(
+            "cost_usd_delta",
+            cost,
+            f"the run's total of {row['cost_usd']} would exceed {MAX_TOTAL:,}",
+        )
     if not 0 <= row["step_count"] + (steps or 0) <= MAX_INT:
         return InvalidValue(
-            "step_count_delta", steps, f"the run's total of {row['step_count']} would fall below zero or exceed {MAX_INT:,}"
+            "step_count_delta",
+            steps,
+            f"the run's total of {row['step_count']} would fall below zero or exceed {MAX_INT:,}",
         )
     return _no_such_edge(run_id, row, to_state)
 
@@ -140,7 +161,9 @@ def _no_such_edge(run_id: UUID, row: Mapping[str, Any], to_state: str) -> Ledger
     state, holds = row["state"], row["given_token"] is not None
     if state in TERMINAL:
         return IllegalTransition(run_id, state, to_state, "it has ended; submit a new run instead")
-    may_answer = state == State.WAITING_APPROVAL or (state == State.WAITING_TOOL and row["token"] is None)
+    may_answer = state == State.WAITING_APPROVAL or (
+        state == State.WAITING_TOOL and row["token"] is None
+    )
     if not holds and may_answer and row["available_at"] is None and to_state in EDGES[State(state)]:
         reason = "the time for an answer is over; the reaper's next sweep ends the wait"
         return IllegalTransition(run_id, state, to_state, reason)

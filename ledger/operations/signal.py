@@ -30,11 +30,15 @@ _EARLIER: Final = "SELECT run_id, version FROM ledger.command WHERE project_id =
 def wait_name(name: str) -> str:
     """Name the wait for a signal; raises InvalidValue."""
     if "#" in check_text("name of a signal", name, limit=MAX_NAME):
-        raise InvalidValue("name of a signal", name, "must not contain #, which counts the waits of one name")
+        raise InvalidValue(
+            "name of a signal", name, "must not contain #, which counts the waits of one name"
+        )
     return PREFIX + name
 
 
-async def send(ledger: Ledger, run_id: UUID, name: str, value: Any, *, actor: str | None, key: str | None) -> Run:
+async def send(
+    ledger: Ledger, run_id: UUID, name: str, value: Any, *, actor: str | None, key: str | None
+) -> Run:
     """Give the value to the run, in one event; see `Ledger.signal`.
 
     Each write names the version it was decided on, so that a run which begins to wait meanwhile is not passed by.
@@ -48,11 +52,21 @@ async def send(ledger: Ledger, run_id: UUID, name: str, value: Any, *, actor: st
         if run.state in TERMINAL:
             raise IllegalTransition(run_id, run.state, "signalled", "it has ended")
         try:
-            if run.state == State.WAITING_TOOL and run.is_parked and run.available_at is None and run.version != too_late:
+            if (
+                run.state == State.WAITING_TOOL
+                and run.is_parked
+                and run.available_at is None
+                and run.version != too_late
+            ):
                 rows = await fetch(ledger.pool, _AWAITED, ledger.project_id, run_id)
                 if rows and _base(rows[0]["name"]) == wanted:
                     return await ledger.transition(
-                        run_id, State.RUNNING, output=value, actor=actor, expected_version=run.version, key=key
+                        run_id,
+                        State.RUNNING,
+                        output=value,
+                        actor=actor,
+                        expected_version=run.version,
+                        key=key,
                     )
             event = SignalReceived(name=name, value=value)
             await ledger.append(run_id, event, actor=actor, expected_version=run.version, key=key)
@@ -60,7 +74,9 @@ async def send(ledger: Ledger, run_id: UUID, name: str, value: Any, *, actor: st
         except (VersionConflict, IllegalTransition) as error:
             if attempt == TRIES:
                 raise
-            if isinstance(error, IllegalTransition):  # the wait's time is over: the value is kept for the next one
+            if isinstance(
+                error, IllegalTransition
+            ):  # the wait's time is over: the value is kept for the next one
                 too_late = run.version
     raise AssertionError("unreachable")
 
@@ -78,7 +94,9 @@ def kept(events: list[Event], name: str) -> SignalReceived | None:
         elif isinstance(event, ToolCompleted) and asked is not None:
             taken += asked.token is not None and _base(asked.name) == wanted
             asked = None
-    received = [event for event in events if isinstance(event, SignalReceived) and event.name == name]
+    received = [
+        event for event in events if isinstance(event, SignalReceived) and event.name == name
+    ]
     return received[taken] if taken < len(received) else None
 
 

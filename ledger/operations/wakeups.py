@@ -42,5 +42,7 @@ class Waker:
             try:
                 await fetch(self._pool, "SELECT pg_notify($1, $2)", CHANNEL, self._project_id)
             except LedgerError as error:  # a hint only: whoever polls finds the work
-                log.logger(project_id=self._project_id).info(names.WAKE_UP_FAILED, reason=str(error))
+                log.logger(project_id=self._project_id).info(
+                    names.WAKE_UP_FAILED, reason=str(error)
+                )
             await asyncio.sleep(COALESCED_SECONDS)

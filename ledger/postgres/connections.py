@@ -32,7 +32,9 @@ from runfold.ledger.errors import (
 )
 from runfold.ledger.months import month_of
 
-if TYPE_CHECKING:  # SQLAlchemy takes a second to import; who hands a connection of it over has done so
+if (
+    TYPE_CHECKING
+):  # SQLAlchemy takes a second to import; who hands a connection of it over has done so
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 # The driver's pool tells of a server that is away by tracebacks, which Python prints for a program that configures no
@@ -71,12 +73,17 @@ async def open_pool(url: str, size: int, *, prepared: bool = True) -> Pool:
         raise _unreachable(url, error) from error
 
 
-async def connect(url: str, application_name: str, *, prepared: bool = True) -> asyncpg.Connection[Any]:
+async def connect(
+    url: str, application_name: str, *, prepared: bool = True
+) -> asyncpg.Connection[Any]:
     """Open a connection of its own, outside of any pool; raise DatabaseUnavailable if it cannot be had."""
     settings = {"application_name": application_name, "TimeZone": "UTC"}
     try:
         return await asyncpg.connect(
-            driver_url(url), timeout=10, server_settings=settings, statement_cache_size=PREPARED if prepared else 0
+            driver_url(url),
+            timeout=10,
+            server_settings=settings,
+            statement_cache_size=PREPARED if prepared else 0,
         )
     except (OSError, ValueError, TimeoutError, *FAILURES) as error:
         raise _unreachable(url, error) from error
@@ -84,7 +91,10 @@ async def connect(url: str, application_name: str, *, prepared: bool = True) -> 
 
 def _unreachable(url: str, error: BaseException) -> DatabaseUnavailable:
     # A URL that makes no sense, a login that is refused, a database that does not exist.
-    wrong = isinstance(error, ValueError) or (getattr(error, "sqlstate", None) or "")[:2] in {"28", "3D"}
+    wrong = isinstance(error, ValueError) or (getattr(error, "sqlstate", None) or "")[:2] in {
+        "28",
+        "3D",
+    }
     return DatabaseUnavailable(shown(url), str(error) or type(error).__name__, temporary=not wrong)
 
 
@@ -110,7 +120,8 @@ async def check(pool: Pool, revisions: Sequence[str]) -> None:
 async def schema_revision(pool: Pool) -> tuple[int, str | None]:
     """Give the server's version number and the schema revision of the database, if it has one."""
     [server] = await fetch(
-        pool, "SELECT current_setting('server_version_num')::int AS number, to_regclass('ledger.alembic_version') AS found"
+        pool,
+        "SELECT current_setting('server_version_num')::int AS number, to_regclass('ledger.alembic_version') AS found",
     )
     if server["found"] is None:
         return server["number"], None
@@ -137,13 +148,17 @@ def _is_of_the_driver(error: BaseException) -> bool:
     return isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
 
 
-async def _joining(source: AsyncConnection | AsyncSession, sql: str, args: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
+async def _joining(
+    source: AsyncConnection | AsyncSession, sql: str, args: Sequence[Any]
+) -> Sequence[Mapping[str, Any]]:
     from sqlalchemy import exc
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
     if not isinstance(source, AsyncConnection | AsyncSession):
         raise InvalidValue(
-            "connection", source, "must be an asyncpg connection, or SQLAlchemy's AsyncConnection or AsyncSession"
+            "connection",
+            source,
+            "must be an asyncpg connection, or SQLAlchemy's AsyncConnection or AsyncSession",
         )
     try:
         connection = await source.connection() if isinstance(source, AsyncSession) else source
@@ -183,7 +198,10 @@ def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:  
         return FeedArchived(getattr(error, "detail", None) or "")
     if state in {"3F000", "42P01", "42883"}:
         return NotMigrated(None, "this code's schema")
-    if state in {"26000", "42P05"}:  # the next statement met a server connection where it was not prepared
+    if state in {
+        "26000",
+        "42P05",
+    }:  # the next statement met a server connection where it was not prepared
         return ConfigurationError(
             "a pooler in transaction mode lies before the database, and knows no prepared statements: "
             "set RUNFOLD_PREPARED_STATEMENTS=false, and RUNFOLD_LISTEN=false for workers"
@@ -193,7 +211,9 @@ def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:  
     if state == "23514" and getattr(error, "constraint_name", None) is None:
         return _missing_partition(getattr(error, "detail", None) or "")
     if state in LOST:
-        return DatabaseUnavailable("the server", f"{error}; nothing was written: run it, or your transaction, again")
+        return DatabaseUnavailable(
+            "the server", f"{error}; nothing was written: run it, or your transaction, again"
+        )
     if not state or state[:2] in {"08", "53", "57", "58"} or state in {"25006", "55000"}:
         return DatabaseUnavailable("the server", str(error) or type(error).__name__)
     return DatabaseRefused(state, str(error))
@@ -201,7 +221,9 @@ def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:  
 
 def _missing_partition(detail: str) -> MissingPartition:
     found = re.search(r"[0-9a-f]{8}-[0-9a-f-]{27}", detail)
-    return MissingPartition(UUID(found[0]), month_of(UUID(found[0]))) if found else MissingPartition()
+    return (
+        MissingPartition(UUID(found[0]), month_of(UUID(found[0]))) if found else MissingPartition()
+    )
 
 
 def driver_url(url: str) -> str:
@@ -235,4 +257,8 @@ def _parsed(url: str) -> SplitResult:
 
 def _unsplit(parts: SplitResult) -> str:
     # urlunsplit drops the empty authority that a socket URL may have
-    return urlunsplit(parts) if parts.netloc else f"{parts.scheme}://{urlunsplit(parts._replace(scheme=''))}"
+    return (
+        urlunsplit(parts)
+        if parts.netloc
+        else f"{parts.scheme}://{urlunsplit(parts._replace(scheme=''))}"
+    )

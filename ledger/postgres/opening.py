@@ -39,7 +39,9 @@ class Database:
         self._check(project_id)
         if create or (self.embedded and project_id == DEFAULT_PROJECT):
             await self.create_project(project_id)
-        elif not await fetch(self.pool, "SELECT 1 FROM ledger.project WHERE project_id = $1", project_id):
+        elif not await fetch(
+            self.pool, "SELECT 1 FROM ledger.project WHERE project_id = $1", project_id
+        ):
             raise UnknownProject(project_id)
 
     async def create_project(self, project_id: str) -> bool:
@@ -63,11 +65,16 @@ class Database:
 
     async def projects(self) -> list[str]:
         """Name every project."""
-        return [row["project_id"] for row in await fetch(self.pool, "SELECT project_id FROM ledger.project ORDER BY 1")]
+        return [
+            row["project_id"]
+            for row in await fetch(self.pool, "SELECT project_id FROM ledger.project ORDER BY 1")
+        ]
 
 
 @asynccontextmanager
-async def opened(url: str | None, settings: Settings, *, checked: bool = True) -> AsyncIterator[Database]:
+async def opened(
+    url: str | None, settings: Settings, *, checked: bool = True
+) -> AsyncIterator[Database]:
     """Open the database at `url`, at RUNFOLD_URL, or the embedded one, which is started and migrated.
 
     Raises DatabaseUnavailable, UnsupportedServer, NotMigrated, NewerSchema, ConfigurationError or EmbeddedPostgresError.
@@ -97,7 +104,9 @@ def _embedded(settings: Settings) -> EmbeddedPostgres:
 async def _upgrade_if_older(pool: Pool, url: str) -> None:
     _, found = await schema_revision(pool)
     if found is None or found in schema.revisions():
-        installed = await pool.fetchval("SELECT obj_description(to_regnamespace('ledger'), 'pg_namespace')")
+        installed = await pool.fetchval(
+            "SELECT obj_description(to_regnamespace('ledger'), 'pg_namespace')"
+        )
         if found != schema.head() or installed != schema.digest():
             await schema.upgrade(url)
 

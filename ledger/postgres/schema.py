@@ -85,7 +85,9 @@ def digest() -> str:
 @cache
 def revisions() -> tuple[str, ...]:
     """Name this code's schema revisions, oldest first: the numbers that the migration files begin with."""
-    return tuple(sorted(path.name.split("_")[0] for path in (_migrations() / "versions").glob("[0-9]*_*.py")))
+    return tuple(
+        sorted(path.name.split("_")[0] for path in (_migrations() / "versions").glob("[0-9]*_*.py"))
+    )
 
 
 def head() -> str:
@@ -113,7 +115,9 @@ async def upgrade_on(connection: AsyncConnection) -> None:
     """Upgrade on an open SQLAlchemy connection, within its transaction."""
     from sqlalchemy import text
 
-    await connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('ledger.upgrade', 0))"))
+    await connection.execute(
+        text("SELECT pg_advisory_xact_lock(hashtextextended('ledger.upgrade', 0))")
+    )
     await connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
     await connection.run_sync(_migrate)
 

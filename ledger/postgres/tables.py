@@ -145,7 +145,12 @@ event: Final = Table(
     Column("project_id", Text, primary_key=True),
     Column("run_id", Uuid, primary_key=True),
     Column("version", Integer, primary_key=True),
-    Column("position", BigInteger, nullable=False, server_default=text("nextval('ledger.event_position')")),
+    Column(
+        "position",
+        BigInteger,
+        nullable=False,
+        server_default=text("nextval('ledger.event_position')"),
+    ),
     Column("txid", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
     Column("recorded_at", _TIME, nullable=False),
     Column("type", String(80), nullable=False),

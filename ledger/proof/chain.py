@@ -24,7 +24,12 @@ class Finding:
 
 def forgotten_key(run_id: UUID, version: int, key: str) -> Finding:
     """Say that the idempotency key of an event is not kept as its own."""
-    return Finding(run_id, version, "key", f"the idempotency key {key!r} is not kept: its command could be made twice")
+    return Finding(
+        run_id,
+        version,
+        "key",
+        f"the idempotency key {key!r} is not kept: its command could be made twice",
+    )
 
 
 class ChainCheck:
@@ -49,7 +54,11 @@ class ChainCheck:
         if version != self._version + 1:
             self._find(version, "gap", f"version {version} follows version {self._version}")
         if event_hash(self._previous, event) != event["hash"]:
-            self._find(version, "hash", "the stored hash is not the hash of the event and the one before it")
+            self._find(
+                version,
+                "hash",
+                "the stored hash is not the hash of the event and the one before it",
+            )
         self._check_payload(event)
         if event["type"] == "payload.erased" and event["compensates"] in self._missing:
             self._missing.remove(event["compensates"])
@@ -59,9 +68,13 @@ class ChainCheck:
     def close(self) -> None:
         """End the current run: what is missing and was not erased is a finding."""
         for version in self._missing:
-            self._find(version, "payload", "the payload is missing, and no event says that it was erased")
+            self._find(
+                version, "payload", "the payload is missing, and no event says that it was erased"
+            )
         # The first bad event first, also where a missing payload is known only now.
-        self.findings += sorted(self._found, key=lambda finding: finding.version or 0)[: MAX_FINDINGS - len(self.findings)]
+        self.findings += sorted(self._found, key=lambda finding: finding.version or 0)[
+            : MAX_FINDINGS - len(self.findings)
+        ]
         self._missing, self._found = set(), []
 
     def _check_payload(self, event: Mapping[str, Any]) -> None:
@@ -69,7 +82,11 @@ class ChainCheck:
         if body is not None:
             self.payloads += 1
             if stored is None or payload_hash(bytes(event["salt"]), body) != stored:
-                self._find(event["version"], "payload", "the payload is not the one that the event commits to")
+                self._find(
+                    event["version"],
+                    "payload",
+                    "the payload is not the one that the event commits to",
+                )
         elif stored is not None:
             self._missing.add(event["version"])
 

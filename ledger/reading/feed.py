@@ -52,7 +52,9 @@ class Checkpoint:
         """Read a checkpoint that was written as text; raise InvalidValue for what is none."""
         match = _CHECKPOINT.fullmatch(text)
         if match is None:
-            raise InvalidValue("checkpoint", text, "is none: give back what an earlier subscription gave")
+            raise InvalidValue(
+                "checkpoint", text, "is none: give back what an earlier subscription gave"
+            )
         return cls(int(match[1]), match[2], match[3], int(match[4]))
 
     def after(self, rows: Sequence[Mapping[str, Any]], limit: int) -> Checkpoint:
@@ -89,7 +91,9 @@ async def now(source: Pool | Connection) -> Checkpoint:
     return Checkpoint(row["generation"], row["moment"])
 
 
-async def towards(source: Pool | Connection, checkpoint: Checkpoint, limit: int) -> Checkpoint | None:
+async def towards(
+    source: Pool | Connection, checkpoint: Checkpoint, limit: int
+) -> Checkpoint | None:
     """Give the checkpoint with a target to read up to, less than `limit` events away if possible; None when nothing is new.
 
     Raises FeedMoved, FeedOnStandby or FeedArchived.
@@ -100,7 +104,9 @@ async def towards(source: Pool | Connection, checkpoint: Checkpoint, limit: int)
     return Checkpoint(*rows[0].values()) if rows else None
 
 
-async def read(source: Pool | Connection, checkpoint: Checkpoint, limit: int, which: Filter) -> tuple[list[Event], Checkpoint]:
+async def read(
+    source: Pool | Connection, checkpoint: Checkpoint, limit: int, which: Filter
+) -> tuple[list[Event], Checkpoint]:
     """Read the next page, at most `limit` events, on the way to the checkpoint's target; and the checkpoint after it."""
     rows = await fetch(source, _EVENTS, *page_arguments(checkpoint, limit, which))
     return [as_event(row) for row in rows], checkpoint.after(rows, limit)
@@ -108,9 +114,19 @@ async def read(source: Pool | Connection, checkpoint: Checkpoint, limit: int, wh
 
 def page_arguments(checkpoint: Checkpoint, limit: int, which: Filter) -> tuple[Any, ...]:
     """Give the parameters of `PAGE`."""
-    return (checkpoint.generation, checkpoint.moment, checkpoint.target, checkpoint.position, limit, *astuple(which))
+    return (
+        checkpoint.generation,
+        checkpoint.moment,
+        checkpoint.target,
+        checkpoint.position,
+        limit,
+        *astuple(which),
+    )
 
 
 def as_event(row: Mapping[str, Any]) -> Event:
     """Build the event of a row of table `event` with its payload's body."""
-    return from_row({name: fact for name, fact in row.items() if fact is not None and name not in _NO_FACTS}, row["body"])
+    return from_row(
+        {name: fact for name, fact in row.items() if fact is not None and name not in _NO_FACTS},
+        row["body"],
+    )

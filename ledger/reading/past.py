@@ -30,7 +30,9 @@ CROSS JOIN LATERAL ledger.state_at($1, c.run_id, NULL, $3) AS r
 WHERE ($4::text[] IS NULL OR r.state = ANY ($4)) AND ($5::text IS NULL OR r.worker_id = $5)
 ORDER BY c.place LIMIT $6
 """
-_HASHES: Final = "SELECT run_id, hash FROM ledger.run_state WHERE project_id = $1 AND run_id = ANY ($2::uuid[])"
+_HASHES: Final = (
+    "SELECT run_id, hash FROM ledger.run_state WHERE project_id = $1 AND run_id = ANY ($2::uuid[])"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,10 @@ class Diff:
     @property
     def changes(self) -> dict[str, tuple[Any, Any]]:
         """Give every column that differs: its value before and after."""
-        pairs = ((field.name, getattr(self.before, field.name), getattr(self.after, field.name)) for field in fields(Run))
+        pairs = (
+            (field.name, getattr(self.before, field.name), getattr(self.after, field.name))
+            for field in fields(Run)
+        )
         return {name: (old, new) for name, old, new in pairs if old != new}
 
 
@@ -90,16 +95,26 @@ async def runs_at(
 
     await check_project_instant(pool, project_id, time)
     page = min(limit, MAX_FOLDED) if states is None and worker_id is None else MAX_FOLDED
-    submitted = candidates.where(run_state.c.created_at <= time).order_by(run_state.c.run_id.desc()).limit(page)
+    submitted = (
+        candidates.where(run_state.c.created_at <= time)
+        .order_by(run_state.c.run_id.desc())
+        .limit(page)
+    )
     found: list[Run] = []
     query = submitted
     while len(found) < limit:
         ids = [row["run_id"] for row in await fetch(pool, *compiled(query))]
-        rows = await fetch(pool, _FOLDED, project_id, ids, time, states, worker_id, limit - len(found))
+        rows = await fetch(
+            pool, _FOLDED, project_id, ids, time, states, worker_id, limit - len(found)
+        )
         these = [Run.from_row(row) for row in rows]
         archived = await _archived(pool, project_id, ids)
         then = await archive.states_at(pool, project_id, archived, time=time) if archived else []
-        these += [run for run in then if (states is None or run.state in states) and worker_id in {None, run.worker_id}]
+        these += [
+            run
+            for run in then
+            if (states is None or run.state in states) and worker_id in {None, run.worker_id}
+        ]
         found += sorted(these, key=lambda run: run.run_id, reverse=True)[: limit - len(found)]
         if len(ids) < page:
             break
@@ -110,7 +125,9 @@ async def runs_at(
 async def _archived(pool: Pool, project_id: str, ids: list[UUID]) -> dict[UUID, bytes]:
     """Give those of these runs whose events are archived, with the hash of the last."""
     months = await archive.detached(pool, min(ids), max(ids)) if ids else []
-    inside = [run_id for run_id in ids if any(month.first <= run_id < month.beyond for month in months)]
+    inside = [
+        run_id for run_id in ids if any(month.first <= run_id < month.beyond for month in months)
+    ]
     rows = await fetch(pool, _HASHES, project_id, inside) if inside else []
     return {row["run_id"]: row["hash"] for row in rows}
 

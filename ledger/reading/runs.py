@@ -44,7 +44,7 @@ class Reader:
             raise RunNotFound(wanted, self.project_id)
         return Run.from_row(rows[0])
 
-    async def list(
+    async def runs(
         self,
         *,
         state: State | str | Sequence[State | str] | None = None,
@@ -77,7 +77,9 @@ class Reader:
         if kind is not None:
             await self._require_kind(kind)
         table = run_view if at is None else run_state
-        query = select(run_view if at is None else run_state.c.run_id).where(table.c.project_id == self.project_id)
+        query = select(run_view if at is None else run_state.c.run_id).where(
+            table.c.project_id == self.project_id
+        )
         for column, value in ((table.c.kind, kind), (table.c.key, key)):
             if value is not None:
                 query = query.where(column == check_text(column.name, value))
@@ -88,7 +90,15 @@ class Reader:
         if before is not None:
             query = query.where(table.c.run_id < check_run_id(before))
         if at is not None:
-            return await runs_at(self.pool, self.project_id, query, at, states=states, worker_id=worker_id, limit=limit)
+            return await runs_at(
+                self.pool,
+                self.project_id,
+                query,
+                at,
+                states=states,
+                worker_id=worker_id,
+                limit=limit,
+            )
         if states is not None:
             query = query.where(table.c.state.in_(states))
         if worker_id is not None:
@@ -96,14 +106,23 @@ class Reader:
         rows = await fetch(self.pool, *compiled(query.order_by(table.c.run_id.desc()).limit(limit)))
         return [Run.from_row(row) for row in rows]
 
-    async def history(self, run_id: UUID | str, *, after: int = 0, heartbeats: bool = True) -> Events:
+    async def history(
+        self, run_id: UUID | str, *, after: int = 0, heartbeats: bool = True
+    ) -> Events:
         """Give every event of the run after version `after`, in version order, with its content, also from the archive.
 
         `heartbeats` False leaves out the beats, which are nearly all events of a long run. Raises RunNotFound or
         ArchiveUnusable.
         """
         wanted = check_run_id(run_id)
-        rows = await fetch(self.pool, calls.HISTORY, self.project_id, wanted, check_int("after", after, least=0), heartbeats)
+        rows = await fetch(
+            self.pool,
+            calls.HISTORY,
+            self.project_id,
+            wanted,
+            check_int("after", after, least=0),
+            heartbeats,
+        )
         if not rows and (run := await self.get(wanted)).version > after:
             rows = [row for row in await archive.entries(self.pool, run) if row["version"] > after]
             rows = [row for row in rows if heartbeats or row["type"] != "lease.heartbeat"]
@@ -130,10 +149,16 @@ class Reader:
                 check_text(name, one)
         wanted = None if states is None else [check_state(one).value for one in states]
         without = None if heartbeats or types is not None else ["lease.heartbeat"]
-        checkpoint = None if after == "now" else Checkpoint() if after is None else Checkpoint.parse(after)
-        return Subscription(self.pool, checkpoint, Filter(self.project_id, types, without, kinds, wanted), live=live)
+        checkpoint = (
+            None if after == "now" else Checkpoint() if after is None else Checkpoint.parse(after)
+        )
+        return Subscription(
+            self.pool, checkpoint, Filter(self.project_id, types, without, kinds, wanted), live=live
+        )
 
-    async def state_at(self, run_id: UUID | str, version: int | None = None, *, time: datetime | None = None) -> Run:
+    async def state_at(
+        self, run_id: UUID | str, version: int | None = None, *, time: datetime | None = None
+    ) -> Run:
         """Give the run as it was after event `version`, or at an instant: the fold over fewer events.
 
         Raises RunNotFound, UnknownVersion for a version or time at which the run had no state, or FutureInstant.
@@ -145,18 +170,27 @@ class Reader:
             check_int("version", version, least=1)
         elif time is not None:
             await check_instant(self.pool, self.project_id, time)
-        found = [Run.from_row(row) for row in await fetch(self.pool, calls.STATE_AT, self.project_id, wanted, version, time)]
+        found = [
+            Run.from_row(row)
+            for row in await fetch(
+                self.pool, calls.STATE_AT, self.project_id, wanted, version, time
+            )
+        ]
         run = None if found else await self.get(wanted)
         if run is not None:
             hashes = {wanted: run.hash}
-            found = await archive.states_at(self.pool, self.project_id, hashes, version=version, time=time)
+            found = await archive.states_at(
+                self.pool, self.project_id, hashes, version=version, time=time
+            )
         if not found or (version is not None and found[0].version != version):
             asked = version if version is not None else time
             assert asked is not None
             raise UnknownVersion(wanted, asked, (run or await self.get(wanted)).version)
         return found[0]
 
-    async def diff(self, run_id: UUID | str, start: int | datetime, end: int | datetime | None = None) -> Diff:
+    async def diff(
+        self, run_id: UUID | str, start: int | datetime, end: int | datetime | None = None
+    ) -> Diff:
         """Give the run at two points, each a version or an instant (end None: now), and the events between them.
 
         Raises what `state_at` raises, and InvalidValue for an end before the start.
@@ -165,7 +199,11 @@ class Reader:
         before = await self._at(wanted, start)
         after = await self.get(wanted) if end is None else await self._at(wanted, end)
         if after.version < before.version:
-            raise InvalidValue("end", str(end), f"is version {after.version}, before version {before.version} of the start")
+            raise InvalidValue(
+                "end",
+                str(end),
+                f"is version {after.version}, before version {before.version} of the start",
+            )
         events = await self.history(wanted, after=before.version)
         return Diff(before, after, [event for event in events if event.version <= after.version])
 

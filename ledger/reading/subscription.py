@@ -40,7 +40,9 @@ class Subscription:
     process. An event that was given and not finished with is not given again, unless its checkpoint was not kept.
     """
 
-    def __init__(self, pool: Pool, checkpoint: Checkpoint | None, which: Filter, *, live: bool) -> None:
+    def __init__(
+        self, pool: Pool, checkpoint: Checkpoint | None, which: Filter, *, live: bool
+    ) -> None:
         """Start nothing yet; without a checkpoint begin at the moment of the first reading."""
         self._pool, self._checkpoint, self._which, self._live = pool, checkpoint, which, live
 

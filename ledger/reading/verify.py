@@ -22,9 +22,12 @@ _FIRST: Final = UUID(int=0)
 _LAST: Final = UUID(int=2**128 - 1)
 
 _EVENTS: Final = (
-    "SELECT * FROM ledger.entry AS e WHERE e.project_id = $1 AND e.run_id BETWEEN $2 AND $3 ORDER BY e.run_id, e.version"
+    "SELECT * FROM ledger.entry AS e WHERE e.project_id = $1 AND e.run_id BETWEEN $2 AND $3 "
+    "ORDER BY e.run_id, e.version"
 )
-_COUNT: Final = "SELECT count(*) FROM ledger.event WHERE project_id = $1 AND run_id BETWEEN $2 AND $3"
+_COUNT: Final = (
+    "SELECT count(*) FROM ledger.event WHERE project_id = $1 AND run_id BETWEEN $2 AND $3"
+)
 _ORPHANS: Final = (
     "SELECT p.run_id, p.version FROM ledger.payload AS p WHERE p.project_id = $1 AND p.run_id BETWEEN $2 AND $3 "
     "AND NOT EXISTS (SELECT FROM ledger.event AS e WHERE e.project_id = p.project_id AND e.run_id = p.run_id "
@@ -82,7 +85,13 @@ async def verify(
         raise translated(error, (project_id,)) from error
 
 
-async def _verify(pool: Pool, project_id: str, first: UUID, last: UUID, progress: Callable[[int, int], None] | None) -> Report:
+async def _verify(
+    pool: Pool,
+    project_id: str,
+    first: UUID,
+    last: UUID,
+    progress: Callable[[int, int], None] | None,
+) -> Report:
     chain = ChainCheck()
     async with (
         pool.acquire() as connection,
@@ -99,12 +108,16 @@ async def _verify(pool: Pool, project_id: str, first: UUID, last: UUID, progress
         found: list[Finding] = []
         drifted: list[Mapping[str, Any]] = []
         for month in archives:
-            wrong, differing = await archive.check(connection, month, project_id, first, last, chain=chain)
+            wrong, differing = await archive.check(
+                connection, month, project_id, first, last, chain=chain
+            )
             found, drifted = found + wrong, drifted + differing
         chain.close()
         orphans = await connection.fetch(_ORPHANS, project_id, first, last, MAX_FINDINGS)
         forgotten = await connection.fetch(_FORGOTTEN, project_id, first, last, MAX_FINDINGS)
-        invented = [] if first == last else await connection.fetch(_INVENTED, project_id, MAX_FINDINGS)
+        invented = (
+            [] if first == last else await connection.fetch(_INVENTED, project_id, MAX_FINDINGS)
+        )
         drifted += await connection.fetch(_DRIFT, project_id, first, last, MAX_FINDINGS)
     if progress:
         progress(chain.events, total)
@@ -112,16 +125,24 @@ async def _verify(pool: Pool, project_id: str, first: UUID, last: UUID, progress
         *chain.findings,
         *found,
         *(_drift(row) for row in drifted),
-        *(Finding(row["run_id"], row["version"], "payload", "a payload that belongs to no event") for row in orphans),
+        *(
+            Finding(row["run_id"], row["version"], "payload", "a payload that belongs to no event")
+            for row in orphans
+        ),
         *(forgotten_key(*row.values()) for row in forgotten),
         *(_invented(*row.values()) for row in invented),
     ]
-    return Report(chain.runs, chain.events, chain.payloads, chain.erased, tuple(findings[:MAX_FINDINGS]))
+    return Report(
+        chain.runs, chain.events, chain.payloads, chain.erased, tuple(findings[:MAX_FINDINGS])
+    )
 
 
 def _invented(run_id: UUID, version: int, key: str) -> Finding:
     return Finding(
-        run_id, version, "key", f"the idempotency key {key!r} belongs to no such event: its command would be refused"
+        run_id,
+        version,
+        "key",
+        f"the idempotency key {key!r} belongs to no such event: its command would be refused",
     )
 
 
@@ -130,11 +151,19 @@ def _drift(row: Mapping[str, Any]) -> Finding:
         problem = "run_state has no row" if row["have"] is None else "the run has no events"
         return Finding(row["run_id"], None, "drift", problem)
     found = differences(row["want"], row["have"])
-    shown = "; ".join(f"{name} is {have!r}, its events say {want!r}" for name, (want, have) in found.items())
-    return Finding(row["run_id"], None, "drift", f"run_state differs from the fold of the events: {shown}")
+    shown = "; ".join(
+        f"{name} is {have!r}, its events say {want!r}" for name, (want, have) in found.items()
+    )
+    return Finding(
+        row["run_id"], None, "drift", f"run_state differs from the fold of the events: {shown}"
+    )
 
 
 def differences(want: str | None, have: str | None) -> dict[str, tuple[Any, Any]]:
     """Give the columns in which two rows, as JSON objects, differ: what each holds there, None where a row is missing."""
     wanted, held = (json.loads(text or "{}", parse_float=Decimal) for text in (want, have))
-    return {name: (wanted.get(name), held.get(name)) for name in {**wanted, **held} if wanted.get(name) != held.get(name)}
+    return {
+        name: (wanted.get(name), held.get(name))
+        for name in {**wanted, **held}
+        if wanted.get(name) != held.get(name)
+    }

@@ -169,5 +169,16 @@ INDEXES = (
 
 def upgrade() -> None:
     """Create the tables; functions, triggers and grants are installed after every upgrade."""
-    for statement in (ROLES, PROJECT, KIND, COMMAND, POSITION, EVENT, FEED, PAYLOAD, RUN_STATE, *INDEXES):
+    for statement in (
+        ROLES,
+        PROJECT,
+        KIND,
+        COMMAND,
+        POSITION,
+        EVENT,
+        FEED,
+        PAYLOAD,
+        RUN_STATE,
+        *INDEXES,
+    ):
         op.execute(statement)

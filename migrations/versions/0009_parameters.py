@@ -13,4 +13,6 @@ depends_on = None
 def upgrade() -> None:
     """Drop the old forms; functions, triggers and grants are installed after every upgrade."""
     op.execute("DROP FUNCTION IF EXISTS ledger.history(text, uuid, int)")
-    op.execute("DROP FUNCTION IF EXISTS ledger.requeue(text, text, text, uuid[], int[], interval[], text[], text[])")
+    op.execute(
+        "DROP FUNCTION IF EXISTS ledger.requeue(text, text, text, uuid[], int[], interval[], text[], text[])"
+    )

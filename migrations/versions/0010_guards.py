@@ -12,4 +12,6 @@ depends_on = None
 
 def upgrade() -> None:
     """Drop a form of `requeue` that would stand beside the new one; functions are installed after every upgrade."""
-    op.execute("DROP FUNCTION IF EXISTS ledger.requeue(text, text, text, uuid[], int[], interval[], text[], text[])")
+    op.execute(
+        "DROP FUNCTION IF EXISTS ledger.requeue(text, text, text, uuid[], int[], interval[], text[], text[])"
+    )

@@ -42,7 +42,13 @@ class Fold:
         return self.on is None or event["type"] in self.on
 
 
-def last(source: str | Source, on: Iterable[str] | None = None, default: str = "NULL", start: Any = None, **only: Any) -> Fold:
+def last(
+    source: str | Source,
+    on: Iterable[str] | None = None,
+    default: str = "NULL",
+    start: Any = None,
+    **only: Any,
+) -> Fold:
     """Take the newest value that is not null."""
     return Fold("last", source, _types(on), default, start, **only)
 
@@ -105,7 +111,9 @@ _STEP: Final[dict[str, Callable[[Any, Any], Any]]] = {
 }
 
 
-def fold(columns: Mapping[str, Fold], events: Iterable[Mapping[str, Any]], row: Row | None = None) -> Row:
+def fold(
+    columns: Mapping[str, Fold], events: Iterable[Mapping[str, Any]], row: Row | None = None
+) -> Row:
     """Fold events, in version order, into a row; `row` is where to start from."""
     row = {name: column.start for name, column in columns.items()} if row is None else dict(row)
     for event in events:
@@ -118,7 +126,9 @@ def fold(columns: Mapping[str, Fold], events: Iterable[Mapping[str, Any]], row: 
 # -- SQL ------------------------------------------------------------------------------------------------------------
 
 
-def step_sql(column: Fold, old: str, event: str, flags: Mapping[frozenset[str], str] | None = None) -> str:
+def step_sql(
+    column: Fold, old: str, event: str, flags: Mapping[frozenset[str], str] | None = None
+) -> str:
     """Compile the fold of one event into the value `old`; `flags` names conditions that are computed already."""
     new = f"{event}.{column.source}"
     when = flags[column.on] if flags and column.on is not None else condition_sql(column.on, event)

@@ -137,8 +137,12 @@ class CatchUp:
         skipped = {row["position"] for row in await connection.fetch(_SKIPPED, *given)}
         for event in events:
             if isinstance(event, OpaqueEvent) and event.type.split(".", 1)[0] in RESERVED:
-                raise UnknownEvent(event.type, event.schema_version, "this code is older than the event")
-        await self.projection.apply(connection, [event for event in events if event.position not in skipped])
+                raise UnknownEvent(
+                    event.type, event.schema_version, "this code is older than the event"
+                )
+        await self.projection.apply(
+            connection, [event for event in events if event.position not in skipped]
+        )
         return Page(len(events), after)
 
     async def _stop(self, connection: Any) -> None:
@@ -150,11 +154,19 @@ class CatchUp:
             try:
                 await self._take(connection, towards, 1)
             except _Bad as bad:
-                row = await connection.fetchrow(_ONE, *page_arguments(towards, 1, which(self.projection)))
-                reason = f"{type(bad.error).__name__}: {bad.error}"[:_ERROR_LIMIT].replace("\x00", "")
+                row = await connection.fetchrow(
+                    _ONE, *page_arguments(towards, 1, which(self.projection))
+                )
+                reason = f"{type(bad.error).__name__}: {bad.error}"[:_ERROR_LIMIT].replace(
+                    "\x00", ""
+                )
                 place = (towards.generation, towards.moment, towards.target, towards.position)
-                await connection.execute(_FAILED, self.projection.name, *place, reason, *row.values())
-                failed = ProjectionFailed(self.projection.name, row["run_id"], row["version"], reason)
+                await connection.execute(
+                    _FAILED, self.projection.name, *place, reason, *row.values()
+                )
+                failed = ProjectionFailed(
+                    self.projection.name, row["run_id"], row["version"], reason
+                )
             else:
                 return
         raise failed
@@ -179,7 +191,9 @@ def checked(projection: Projection, row: Mapping[str, Any] | None) -> Checkpoint
     if row["paused_at"] is not None:
         raise ProjectionPaused(projection.name)
     if row["failed_at"] is not None:
-        raise ProjectionFailed(projection.name, row["error_run_id"], row["error_version"], row["error"])
+        raise ProjectionFailed(
+            projection.name, row["error_run_id"], row["error_version"], row["error"]
+        )
     return checkpoint_of(row)
 
 
@@ -191,11 +205,18 @@ def checkpoint_of(row: Mapping[str, Any]) -> Checkpoint:
 def which(projection: Projection) -> Filter:
     """Say which events the projection reads."""
     types = None if projection.types is None else sorted(projection.types)
-    return Filter(types=types, without=["lease.heartbeat"] if projection.apply is not None and types is None else None)
+    return Filter(
+        types=types,
+        without=["lease.heartbeat"] if projection.apply is not None and types is None else None,
+    )
 
 
 async def merge_page(
-    connection: Any, projection: Projection, towards: Checkpoint, limit: int, table: str | None = None
+    connection: Any,
+    projection: Projection,
+    towards: Checkpoint,
+    limit: int,
+    table: str | None = None,
 ) -> Page:
     """Fold the next page and merge it into the projection's table, or into one like it."""
     await connection.execute(_PLANS)

@@ -15,7 +15,10 @@ from runfold.projections.declared.projection import Projection
 from runfold.projections.declared.statements import create_sql, required, view_sql
 from runfold.projections.errors import DeclaredTwice, OtherVersion, Redeclared, TableChanged
 
-SHIPPED: Final = tuple(f"projections.{name}" for name in ("counts", "attempts", "spending", "activity", "approvals"))
+SHIPPED: Final = tuple(
+    f"runfold.projections.models.{name}"
+    for name in ("counts", "attempts", "spending", "activity", "approvals")
+)
 """The modules whose projections come with the ledger."""
 
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('ledger.projection.' || $1, 0))"
@@ -43,7 +46,9 @@ def declared(modules: Iterable[str] = ()) -> dict[str, Projection]:
         try:
             values = vars(importlib.import_module(module)).values()
         except ImportError as error:
-            raise InvalidValue("module of projections", module, f"cannot be imported: {error}") from error
+            raise InvalidValue(
+                "module of projections", module, f"cannot be imported: {error}"
+            ) from error
         own = [value for value in values if isinstance(value, Projection)]
         if not own:
             raise InvalidValue("module of projections", module, "declares no projection")
@@ -79,14 +84,20 @@ async def install(connection: Any, projection: Projection) -> bool:
         return False
 
 
-async def check_table(connection: asyncpg.Connection[Any], projection: Projection, table: str | None = None) -> None:
+async def check_table(
+    connection: asyncpg.Connection[Any], projection: Projection, table: str | None = None
+) -> None:
     """Raise TableChanged unless the table has the columns, types and key that are declared."""
     if projection.apply is not None:
         return
     name = table or projection.table
     have = {row["name"]: row for row in await connection.fetch(_SHAPE, name)}
     want = projection.column_types()
-    wrong = [f"column {column} is missing" for column in want if column not in have] if have else ["it is gone"]
+    wrong = (
+        [f"column {column} is missing" for column in want if column not in have]
+        if have
+        else ["it is gone"]
+    )
     wrong += [f"column {column} does not belong there" for column in have if column not in want]
     for column, type_ in want.items():
         if have and column in have:
@@ -99,8 +110,14 @@ def _differences(column: str, have: Any, type_: str, projection: Projection) -> 
     type_ = _FULL_NAMES.get(type_, type_)
     checks = (
         (have["type"] == type_, f"column {column} is {have['type']}, not {type_}"),
-        (have["required"] == (column in required(projection)), f"column {column} has another NOT NULL"),
-        (have["key"] == (column in projection.key), f"column {column} has another place in the primary key"),
+        (
+            have["required"] == (column in required(projection)),
+            f"column {column} has another NOT NULL",
+        ),
+        (
+            have["key"] == (column in projection.key),
+            f"column {column} has another place in the primary key",
+        ),
     )
     return [said for fine, said in checks if not fine]
 
@@ -108,7 +125,9 @@ def _differences(column: str, have: Any, type_: str, projection: Projection) -> 
 async def publish(connection: asyncpg.Connection[Any], projection: Projection) -> None:
     """Let readers read the table through its view, and whoever may run projections run this one, whoever made it."""
     await connection.execute(view_sql(projection))
-    await connection.execute(f"GRANT SELECT ON {projection.table}, {projection.view} TO runfold_reader, runfold_worker")
+    await connection.execute(
+        f"GRANT SELECT ON {projection.table}, {projection.view} TO runfold_reader, runfold_worker"
+    )
     await connection.execute(f"ALTER TABLE {projection.table} OWNER TO runfold_projector")
     await connection.execute(f"ALTER VIEW {projection.view} OWNER TO runfold_projector")
 

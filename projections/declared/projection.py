@@ -23,9 +23,18 @@ Handler: TypeAlias = Callable[["asyncpg.Connection[Any]", Sequence[Event]], Awai
 MAX_COLUMNS: Final = 200
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,40}")
 _VERSIONED: Final = re.compile(r".*_v[0-9]+")
-_ADDS_UP: Final = {"int": "bigint", "bigint": "numeric", "numeric": "numeric", "interval": "interval"}
-_HAS_ORDER: Final = frozenset({"text", "int", "bigint", "numeric", "date", "timestamptz", "interval"})
-_IS_KEY: Final = frozenset({"text", "int", "bigint", "numeric", "boolean", "uuid", "date", "timestamptz"})
+_ADDS_UP: Final = {
+    "int": "bigint",
+    "bigint": "numeric",
+    "numeric": "numeric",
+    "interval": "interval",
+}
+_HAS_ORDER: Final = frozenset(
+    {"text", "int", "bigint", "numeric", "date", "timestamptz", "interval"}
+)
+_IS_KEY: Final = frozenset(
+    {"text", "int", "bigint", "numeric", "boolean", "uuid", "date", "timestamptz"}
+)
 _ORDERED: Final = frozenset({"last", "first", "assign"})
 
 
@@ -53,17 +62,31 @@ class Projection:
         """Check the declaration."""
         _check_name("projection", self.name)
         if _VERSIONED.fullmatch(self.name):
-            raise InvalidValue("projection", self.name, "must not end like a version: give `version` instead")
+            raise InvalidValue(
+                "projection", self.name, "must not end like a version: give `version` instead"
+            )
         check_int("version", self.version, least=1, most=32_767)
         if self.apply is not None:
             if self.key or self.columns:
-                raise InvalidValue("projection", self.name, "has a table of its own or a function to apply, not both")
+                raise InvalidValue(
+                    "projection",
+                    self.name,
+                    "has a table of its own or a function to apply, not both",
+                )
             check_types(self.on)
             return
         if self.on is not None:
-            raise InvalidValue("projection", self.name, "`on` is for `apply`; a column says itself which events count")
+            raise InvalidValue(
+                "projection",
+                self.name,
+                "`on` is for `apply`; a column says itself which events count",
+            )
         if not self.key or not self.columns or len(self.columns) > MAX_COLUMNS:
-            raise InvalidValue("projection", self.name, f"needs a key and 1 to {MAX_COLUMNS} columns, or a function to apply")
+            raise InvalidValue(
+                "projection",
+                self.name,
+                f"needs a key and 1 to {MAX_COLUMNS} columns, or a function to apply",
+            )
         for name, source in self.key.items():
             _check_name("key column", name)
             _check_type(name, as_source(source).type, _IS_KEY, "be part of a key")
@@ -84,14 +107,18 @@ class Projection:
             _check_type(name, type_, frozenset(_ADDS_UP), "be added up")
         if fold.operation in {"max", "min"}:
             _check_type(name, type_, _HAS_ORDER, "be compared")
-        if fold.default not in {"NULL", "0"} or (fold.default == "0" and fold.operation not in {"sum", "count"}):
+        if fold.default not in {"NULL", "0"} or (
+            fold.default == "0" and fold.operation not in {"sum", "count"}
+        ):
             raise InvalidValue("column", name, "a default belongs to run_state only: leave it out")
         for other in (fold.present, fold.absent):
             if other is not None:
                 as_source(other)
         for part, source in (fold.at or {}).items():
             if part not in self.key:
-                raise InvalidValue("column", name, f"counts at another {part!r}, which is no part of the key")
+                raise InvalidValue(
+                    "column", name, f"counts at another {part!r}, which is no part of the key"
+                )
             if as_source(source).type != as_source(self.key[part]).type:
                 raise InvalidValue("column", name, f"counts at another {part!r} of another type")
 
@@ -120,7 +147,11 @@ class Projection:
         """
         types = {name: as_source(source).type for name, source in self.key.items()}
         types |= {name: column_type(fold) for name, fold in self.columns.items()}
-        return types | {ordered(name): "bigint" for name, fold in self.columns.items() if fold.operation in _ORDERED}
+        return types | {
+            ordered(name): "bigint"
+            for name, fold in self.columns.items()
+            if fold.operation in _ORDERED
+        }
 
     def digest(self) -> str:
         """Name the declaration by its content: two that fold differently differ."""
@@ -153,20 +184,30 @@ def check_types(on: Iterable[str] | None) -> None:
     for type_ in on or ():
         if type_ not in CATALOGUE:
             if type_.split(".", 1)[0] in RESERVED:
-                raise InvalidValue("event type", type_, "is none of the ledger's types; see `runfold.ledger.events.CATALOGUE`")
+                raise InvalidValue(
+                    "event type",
+                    type_,
+                    "is none of the ledger's types; see `runfold.ledger.events.CATALOGUE`",
+                )
             check_user_type(type_)
 
 
 def _check_name(what: str, name: str) -> None:
     if not _NAME.fullmatch(name) or name.endswith("_position"):
         raise InvalidValue(
-            what, name, "use 1 to 41 lower-case letters, digits and _, starting with a letter and not ending in _position"
+            what,
+            name,
+            "use 1 to 41 lower-case letters, digits and _, starting with a letter and not ending in _position",
         )
 
 
 def _check_type(name: str, type_: str, fitting: frozenset[str], verb: str) -> None:
     if type_ not in fitting:
-        raise InvalidValue("column", name, f"is of type {type_}, which cannot {verb}; these can: {', '.join(sorted(fitting))}")
+        raise InvalidValue(
+            "column",
+            name,
+            f"is of type {type_}, which cannot {verb}; these can: {', '.join(sorted(fitting))}",
+        )
 
 
 def _written(item: tuple[str, Any]) -> str:

@@ -102,7 +102,9 @@ async def refold(
     await _check_installed(pool, projection)
     async with (
         attached(pool),
-        Rebuild.begin(pool, recipe(projection, await feed.now(pool)), events_a_range=events_a_range) as rebuild,
+        Rebuild.begin(
+            pool, recipe(projection, await feed.now(pool)), events_a_range=events_a_range
+        ) as rebuild,
     ):
         bad = tuple(await rebuild.fill(connections, strict=strict, told=told))
         stood = await rebuild.standing()
@@ -110,7 +112,9 @@ async def refold(
             return Refolded(rebuild.rebuild_id, rebuild.resumed, stood, bad, None, rebuild.shadow)
         checkpoint = await _catch_up(pool, rebuild, projection)
         wrong = await _replace(pool, rebuild, projection, checkpoint)
-    return Refolded(rebuild.rebuild_id, rebuild.resumed, stood, (), wrong, f"{rebuild.shadow}_replaced")
+    return Refolded(
+        rebuild.rebuild_id, rebuild.resumed, stood, (), wrong, f"{rebuild.shadow}_replaced"
+    )
 
 
 async def refold_until(
@@ -128,7 +132,9 @@ async def refold_until(
     await _check_instant(pool, until)
     async with (
         attached(pool),
-        Rebuild.begin(pool, recipe(projection, await feed.now(pool), until), events_a_range=events_a_range) as rebuild,
+        Rebuild.begin(
+            pool, recipe(projection, await feed.now(pool), until), events_a_range=events_a_range
+        ) as rebuild,
     ):
         bad = tuple(await rebuild.fill(connections, strict=strict, told=told))
         stood = await rebuild.standing()
@@ -138,7 +144,11 @@ async def refold_until(
 
 def _check_folded(projection: Projection) -> None:
     if projection.apply is not None:
-        raise InvalidValue("projection", projection.name, "applies a function, whose effects cannot be rebuilt here")
+        raise InvalidValue(
+            "projection",
+            projection.name,
+            "applies a function, whose effects cannot be rebuilt here",
+        )
 
 
 async def _check_instant(pool: Pool, until: datetime) -> None:
@@ -179,7 +189,9 @@ async def _catch_up(pool: Pool, rebuild: Rebuild, projection: Projection) -> Che
         checkpoint = further
 
 
-async def _further(connection: Any, rebuild: Rebuild, projection: Projection, checkpoint: Checkpoint) -> Checkpoint | None:
+async def _further(
+    connection: Any, rebuild: Rebuild, projection: Projection, checkpoint: Checkpoint
+) -> Checkpoint | None:
     towards = await feed.towards(connection, checkpoint, BATCH)
     if towards is None:
         return None
@@ -188,7 +200,9 @@ async def _further(connection: Any, rebuild: Rebuild, projection: Projection, ch
     return page.checkpoint
 
 
-async def _replace(pool: Pool, rebuild: Rebuild, projection: Projection, checkpoint: Checkpoint) -> int | None:
+async def _replace(
+    pool: Pool, rebuild: Rebuild, projection: Projection, checkpoint: Checkpoint
+) -> int | None:
     """Put the shadow in the place of the live table; the checkpoint's row is locked, so that nobody takes events meanwhile.
 
     Locks: the row of `ledger.projection`, then both tables, the latter two seconds at most, in five tries.
@@ -204,19 +218,30 @@ async def _replace(pool: Pool, rebuild: Rebuild, projection: Projection, checkpo
     raise LockNotHad(TRIES, 1)
 
 
-async def _exchange(connection: Any, rebuild: Rebuild, projection: Projection, checkpoint: Checkpoint) -> int | None:
+async def _exchange(
+    connection: Any, rebuild: Rebuild, projection: Projection, checkpoint: Checkpoint
+) -> int | None:
     await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
     row = await connection.fetchrow(f"{_FOUND} FOR UPDATE", projection.name)
     here = await feed.now(connection)
     await _bring(connection, projection, checkpoint, here, rebuild.shadow)
     wrong = await _compare(connection, projection, row, here, rebuild.shadow)
     await _rename(connection, projection, row["version"], rebuild.shadow)
-    await connection.execute(_REPLACED, projection.name, projection.version, projection.digest(), here.generation, here.moment)
+    await connection.execute(
+        _REPLACED,
+        projection.name,
+        projection.version,
+        projection.digest(),
+        here.generation,
+        here.moment,
+    )
     await connection.execute(_FINISHED, rebuild.rebuild_id)
     return wrong
 
 
-async def _bring(connection: Any, projection: Projection, checkpoint: Checkpoint, here: Checkpoint, table: str) -> None:
+async def _bring(
+    connection: Any, projection: Projection, checkpoint: Checkpoint, here: Checkpoint, table: str
+) -> None:
     """Take to a table everything from its checkpoint up to this moment."""
     while checkpoint.target is not None or checkpoint.generation != here.generation:
         towards = await feed.towards(connection, checkpoint, BATCH)
@@ -227,7 +252,9 @@ async def _bring(connection: Any, projection: Projection, checkpoint: Checkpoint
         checkpoint = (await merge_page(connection, projection, checkpoint, BATCH, table)).checkpoint
 
 
-async def _compare(connection: Any, projection: Projection, row: Any, here: Checkpoint, shadow: str) -> int | None:
+async def _compare(
+    connection: Any, projection: Projection, row: Any, here: Checkpoint, shadow: str
+) -> int | None:
     """Count the rows that the live table has wrong, once it is as far as the shadow."""
     if row["version"] != projection.version:
         return None
@@ -239,7 +266,9 @@ async def _compare(connection: Any, projection: Projection, row: Any, here: Chec
     try:
         async with connection.transaction():
             await _bring(connection, projection, checkpoint_of(row), here, live)
-    except asyncpg.PostgresError:  # it stopped at an event that is skipped or mended by now; its rows are behind
+    except (
+        asyncpg.PostgresError
+    ):  # it stopped at an event that is skipped or mended by now; its rows are behind
         return None
     return int(
         await connection.fetchval(
@@ -253,6 +282,10 @@ async def _rename(connection: Any, projection: Projection, version: int, shadow:
     name = shadow.partition(".")[2]
     if version != projection.version:
         await connection.execute(f"DROP VIEW IF EXISTS {projection.view}")
-    await connection.execute(f'ALTER TABLE IF EXISTS {replace(projection, version=version).table} RENAME TO "{name}_replaced"')
-    await connection.execute(f'ALTER TABLE {shadow} RENAME TO "{projection.name}_v{projection.version}"')
+    await connection.execute(
+        f'ALTER TABLE IF EXISTS {replace(projection, version=version).table} RENAME TO "{name}_replaced"'
+    )
+    await connection.execute(
+        f'ALTER TABLE {shadow} RENAME TO "{projection.name}_v{projection.version}"'
+    )
     await publish(connection, projection)

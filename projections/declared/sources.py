@@ -15,9 +15,17 @@ TYPES: Final = (
 )  # fmt: skip
 """The types that a field of a payload can be read as."""
 
-_SQL_TYPES: Final = {"DATETIME": "timestamptz", "BLOB": "bytea", "CHAR(32)": "uuid", "ARRAY": "text[]", "INTEGER": "int"}
+_SQL_TYPES: Final = {
+    "DATETIME": "timestamptz",
+    "BLOB": "bytea",
+    "CHAR(32)": "uuid",
+    "ARRAY": "text[]",
+    "INTEGER": "int",
+}
 COLUMNS: Final = {
-    column.name: _SQL_TYPES.get(str(column.type), str(column.type).lower().partition("(")[0]).replace("varchar", "text")
+    column.name: _SQL_TYPES.get(
+        str(column.type), str(column.type).lower().partition("(")[0]
+    ).replace("varchar", "text")
     for column in event_table.columns
     if column.name != "txid"
 }
@@ -39,7 +47,9 @@ def as_source(given: str | Source) -> Source:
     if isinstance(given, Source):
         return given
     if given not in COLUMNS:
-        raise InvalidValue("source", given, f"is no column of an event; these are: {', '.join(COLUMNS)}")
+        raise InvalidValue(
+            "source", given, f"is no column of an event; these are: {', '.join(COLUMNS)}"
+        )
     return Source(f"e.{given}", COLUMNS[given])
 
 
@@ -53,9 +63,13 @@ def field(path: str, type: str = "text", *, schema_versions: Iterable[int] = (1,
         raise InvalidValue("type of a field", type, f"must be one of {', '.join(TYPES)}")
     check_encodable("path of a field", path)
     if not path or not all(path.split(".")):
-        raise InvalidValue("path of a field", path, "must be names joined by dots, such as 'usage.tokens'")
+        raise InvalidValue(
+            "path of a field", path, "must be names joined by dots, such as 'usage.tokens'"
+        )
     steps = ", ".join(text(step) for step in path.split("."))
-    versions = tuple(sorted(check_int("schema version", version, least=1) for version in schema_versions))
+    versions = tuple(
+        sorted(check_int("schema version", version, least=1) for version in schema_versions)
+    )
     return Source(
         f"(SELECT p.body #>> ARRAY[{steps}] FROM ledger.payload AS p "
         "WHERE p.project_id = e.project_id AND p.run_id = e.run_id AND p.version = e.version)"
@@ -102,7 +116,10 @@ def of_lease(column: str) -> Source:
         "CASE WHEN e.token IS NOT NULL THEN e.token "
         f"WHEN {earlier('state').sql} IS DISTINCT FROM 'pending' THEN {earlier('token').sql} END"
     )
-    return Source(f"(SELECT f.{column} FROM ledger.event AS f WHERE {run} AND f.version = {token})", source.type)
+    return Source(
+        f"(SELECT f.{column} FROM ledger.event AS f WHERE {run} AND f.version = {token})",
+        source.type,
+    )
 
 
 def day(column: str = "recorded_at") -> Source:
@@ -116,9 +133,13 @@ def either(*given: str | Source) -> Source:
     """Take the first of these that is not null; raise InvalidValue unless they are of one type."""
     sources = [as_source(one) for one in given]
     if len({source.type for source in sources}) != 1:
-        raise InvalidValue("sources", [source.type for source in sources], "must be one or more of one type")
+        raise InvalidValue(
+            "sources", [source.type for source in sources], "must be one or more of one type"
+        )
     versions = next((source.schema_versions for source in sources if source.schema_versions), None)
-    return Source(f"coalesce({', '.join(source.sql for source in sources)})", sources[0].type, versions)
+    return Source(
+        f"coalesce({', '.join(source.sql for source in sources)})", sources[0].type, versions
+    )
 
 
 def text(value: str) -> str:

@@ -70,7 +70,10 @@ def known_sql(event: str) -> str:
     for type_, model in CATALOGUE.items():
         if type_.split(".", 1)[0] in RESERVED:
             versions.setdefault(model.SCHEMA_VERSION, []).append(type_)
-    known = " ".join(f"WHEN {event}.type IN ({texts(types)}) THEN {version}" for version, types in versions.items())
+    known = " ".join(
+        f"WHEN {event}.type IN ({texts(types)}) THEN {version}"
+        for version, types in versions.items()
+    )
     own = f"split_part({event}.type, '.', 1) IN ({texts(RESERVED)})"
     return f"{event}.schema_version <= CASE {known} WHEN {own} THEN 0 ELSE 2147483647 END"
 
@@ -80,7 +83,9 @@ def rows_sql(projection: Projection, events: str) -> str:
     groups: dict[str, dict[str, Fold]] = {}
     for name, fold in projection.columns.items():
         groups.setdefault(_key_sql(projection, fold), {})[name] = fold
-    facts = "\n  UNION ALL\n  ".join(_facts_sql(projection, key, counted, events) for key, counted in groups.items())
+    facts = "\n  UNION ALL\n  ".join(
+        _facts_sql(projection, key, counted, events) for key, counted in groups.items()
+    )
     folded = []
     for name, fold in projection.columns.items():
         parts = {"value": f'f."{name}"', "at": f'f."{ordered(name)}"'}
@@ -98,10 +103,15 @@ def merge_sql(projection: Projection, rows: str, table: str | None = None) -> st
     names, key = _names(projection.column_types()), _names(projection.key)
     sets = []
     for name, fold in projection.columns.items():
-        sets.append(f'"{name}" = ' + _MERGED[fold.operation].format(name=f'"{name}"', at=f'"{ordered(name)}"'))
+        sets.append(
+            f'"{name}" = '
+            + _MERGED[fold.operation].format(name=f'"{name}"', at=f'"{ordered(name)}"')
+        )
         if fold.operation in _POSITION:
             extreme = "least" if fold.operation == "first" else "greatest"
-            sets.append(f'"{ordered(name)}" = {extreme}(t."{ordered(name)}", excluded."{ordered(name)}")')
+            sets.append(
+                f'"{ordered(name)}" = {extreme}(t."{ordered(name)}", excluded."{ordered(name)}")'
+            )
     changes = ",\n  ".join(sets)
     return (
         f"INSERT INTO {table or projection.table} AS t ({names})\nSELECT {names} FROM (\n{rows}\n) AS r\n"
@@ -127,7 +137,9 @@ def taken_sql(projection: Projection, page: str, table: str) -> str:
 
 def required(projection: Projection) -> frozenset[str]:
     """Name the columns that are never null."""
-    return frozenset(projection.key) | {name for name, fold in projection.columns.items() if fold.default != "NULL"}
+    return frozenset(projection.key) | {
+        name for name, fold in projection.columns.items() if fold.default != "NULL"
+    }
 
 
 def _facts_sql(projection: Projection, key: str, counted: Mapping[str, Fold], events: str) -> str:
@@ -142,7 +154,13 @@ def _facts_sql(projection: Projection, key: str, counted: Mapping[str, Fold], ev
             value = f"CASE WHEN {when} THEN {value} END"
         said.append(f'{value} AS "{name}"')
         if fold.operation in _POSITION:
-            at = "NULL::bigint" if name not in counted else f"CASE WHEN {when} THEN e.position END" if when else "e.position"
+            at = (
+                "NULL::bigint"
+                if name not in counted
+                else f"CASE WHEN {when} THEN e.position END"
+                if when
+                else "e.position"
+            )
             said.append(f'{at} AS "{ordered(name)}"')
     conditions = sorted({_when(fold) for fold in counted.values()})
     which = f" WHERE {' OR '.join(conditions)}" if all(conditions) else ""

@@ -24,7 +24,9 @@ FROM ledger.projection AS p ORDER BY p.name
 _PAUSE: Final = "UPDATE ledger.projection SET paused_at = coalesce(paused_at, clock_timestamp()) WHERE name = $1 RETURNING name"
 _NO_ERROR: Final = """failed_at = NULL, error = NULL, error_project_id = NULL, error_run_id = NULL, error_version = NULL,
   error_position = NULL"""
-_RESUME: Final = f"UPDATE ledger.projection SET paused_at = NULL, {_NO_ERROR} WHERE name = $1 RETURNING name"
+_RESUME: Final = (
+    f"UPDATE ledger.projection SET paused_at = NULL, {_NO_ERROR} WHERE name = $1 RETURNING name"
+)
 _SKIP: Final = f"""
 WITH stopped AS (SELECT * FROM ledger.projection WHERE name = $1 AND failed_at IS NOT NULL FOR UPDATE),
 cleared AS (UPDATE ledger.projection AS p SET {_NO_ERROR} FROM stopped WHERE p.name = stopped.name)
@@ -63,7 +65,9 @@ async def statuses(pool: Pool, declared: Mapping[str, Projection]) -> list[Statu
     """Say how every projection stands that is declared or installed, by name. Raises FeedMoved or FeedOnStandby."""
     rows = {row["name"]: row for row in await fetch(pool, _ROWS)}
     found = [await _status(pool, row, declared.get(name)) for name, row in rows.items()]
-    found += [Status(one.name, one.version, "new") for name, one in declared.items() if name not in rows]
+    found += [
+        Status(one.name, one.version, "new") for name, one in declared.items() if name not in rows
+    ]
     return sorted(found, key=lambda status: status.name)
 
 
@@ -76,7 +80,10 @@ async def _status(pool: Pool, row: Mapping[str, Any], declared: Projection | Non
     except FeedArchived as missed:
         behind, error = max(row["newest"] - seen, 1), error or str(missed)
     state = "behind" if behind else "current"
-    if declared is not None and (declared.version, declared.digest()) != (row["version"], row["digest"]):
+    if declared is not None and (declared.version, declared.digest()) != (
+        row["version"],
+        row["digest"],
+    ):
         state = "replaced"
     elif row["failed_at"] is not None:
         state = "failed"
@@ -112,13 +119,17 @@ async def skip(pool: Pool, name: str, *, actor: str, reason: str) -> tuple[UUID,
     return rows[0]["run_id"], rows[0]["event_version"]
 
 
-async def skip_event(pool: Pool, projection: Projection, run_id: UUID | str, version: int, *, actor: str, reason: str) -> None:
+async def skip_event(
+    pool: Pool, projection: Projection, run_id: UUID | str, version: int, *, actor: str, reason: str
+) -> None:
     """Leave out an event that a rebuild could not fold, on record. Raises RunNotFound when there is no such event."""
     wanted = check_run_id(run_id)
     check_int("version", version, least=1)
     check_actor(actor)
     check_text("reason", reason, limit=1_000)
-    if not await fetch(pool, _SKIP_EVENT, projection.name, projection.version, actor, reason, wanted, version):
+    if not await fetch(
+        pool, _SKIP_EVENT, projection.name, projection.version, actor, reason, wanted, version
+    ):
         raise RunNotFound(wanted, "any project")
 
 
@@ -128,6 +139,8 @@ async def _changed(pool: Pool, name: str, statement: str) -> None:
 
 
 async def _require(pool: Pool, name: str) -> None:
-    known = [row["name"] for row in await fetch(pool, "SELECT name FROM ledger.projection ORDER BY name")]
+    known = [
+        row["name"] for row in await fetch(pool, "SELECT name FROM ledger.projection ORDER BY name")
+    ]
     if name not in known:
         raise ProjectionNotFound(name, known)

@@ -8,7 +8,9 @@ from runfold.projections.algebra.operation import count, greatest, least, total
 from runfold.projections.declared.projection import Projection
 from runfold.projections.declared.sources import of_lease
 
-_OWN: Final = frozenset({"lease.acquired", "lease.heartbeat", "lease.released", "run.completed", "step.completed"})
+_OWN: Final = frozenset(
+    {"lease.acquired", "lease.heartbeat", "lease.released", "run.completed", "step.completed"}
+)
 
 WORKER_ACTIVITY: Final = Projection(
     "worker_activity",

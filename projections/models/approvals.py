@@ -9,7 +9,9 @@ from runfold.projections.declared.projection import Projection
 from runfold.projections.declared.sources import Source, earlier, field, since
 
 _ASKED: Final = frozenset({"approval.requested"})
-DECIDED: Final = frozenset({"approval.granted", "approval.rejected", "approval.expired", "run.cancelled", "run.timed_out"})
+DECIDED: Final = frozenset(
+    {"approval.granted", "approval.rejected", "approval.expired", "run.cancelled", "run.timed_out"}
+)
 """What ends the waiting; the last two only for a run that waits."""
 
 _REQUEST: Final = Source(

@@ -9,7 +9,9 @@ from runfold.projections.algebra.operation import count, last
 from runfold.projections.declared.projection import Projection
 from runfold.projections.declared.sources import earlier, of_run
 
-_ON: Final = frozenset({FIRST, *(type_ for type_, moves in MOVES.items() if any(state for _, state in moves))})
+_ON: Final = frozenset(
+    {FIRST, *(type_ for type_, moves in MOVES.items() if any(state for _, state in moves))}
+)
 
 RUN_COUNTS: Final = Projection(
     "run_counts",

@@ -34,11 +34,15 @@ def compiled() -> dict[str, str]:
     """Give every compiled SQL file: name without suffix, and text."""
     return {
         "legal": _HEADER.format(source="ledger/lifecycle.py") + legal_sql(),
-        "fold_run_state": _HEADER.format(source="projections/state/run_state.py") + trigger_sql(run_state.COLUMNS),
-        "rebuild_run_state": _HEADER.format(source="projections/state/run_state.py") + rebuild_sql(run_state.COLUMNS),
-        "fold_events": _HEADER.format(source="projections/state/run_state.py") + fold_sql(run_state.COLUMNS),
+        "fold_run_state": _HEADER.format(source="projections/state/run_state.py")
+        + trigger_sql(run_state.COLUMNS),
+        "rebuild_run_state": _HEADER.format(source="projections/state/run_state.py")
+        + rebuild_sql(run_state.COLUMNS),
+        "fold_events": _HEADER.format(source="projections/state/run_state.py")
+        + fold_sql(run_state.COLUMNS),
         "drift_run_state": _HEADER.format(source="projections/state/run_state.py") + drift_sql(),
-        "drift_events": _HEADER.format(source="projections/state/run_state.py") + drift_events_sql(),
+        "drift_events": _HEADER.format(source="projections/state/run_state.py")
+        + drift_events_sql(),
     }
 
 
@@ -47,7 +51,11 @@ def legal_sql() -> str:
 
     One membership test, because the expression is set up anew by every statement that contains it.
     """
-    moves = sorted(f"{type_}:{source}:{target or ''}" for type_, pairs in MOVES.items() for source, target in pairs)
+    moves = sorted(
+        f"{type_}:{source}:{target or ''}"
+        for type_, pairs in MOVES.items()
+        for source, target in pairs
+    )
     listed = ",\n".join(f"    {_text(move)}" for move in moves)
     return f"""CREATE OR REPLACE FUNCTION ledger.legal(p_type text, p_from text, p_to text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -69,10 +77,15 @@ def trigger_sql(columns: Mapping[str, Fold]) -> str:
     sets = sorted({column.on for column in changing.values() if column.on is not None}, key=sorted)
     flags = {on: f"e.on_{number}" for number, on in enumerate(sets, 1)}
     sources = ", ".join(
-        f"n.{name}" for name in sorted({"version", "type", "state", *(str(c.source) for c in changing.values())})
+        f"n.{name}"
+        for name in sorted(
+            {"version", "type", "state", *(str(c.source) for c in changing.values())}
+        )
     )
     marks = ",\n      ".join(f"{condition_sql(on, 'n')} AS {flags[on][2:]}" for on in sets)
-    steps = ",\n    ".join(f"{name} = {step_sql(column, f's.{name}', 'e', flags)}" for name, column in changing.items())
+    steps = ",\n    ".join(
+        f"{name} = {step_sql(column, f's.{name}', 'e', flags)}" for name, column in changing.items()
+    )
     return f"""-- Folds the events of one INSERT into run_state and refuses what the state machine forbids. Every event is
 -- folded exactly once or the statement fails: an event that is in the table is a legal event that has been folded.
 -- Locks: the run_state rows of the events; the operations hold them already, taken in run_id order.
@@ -162,7 +175,9 @@ $$;
 
 
 def _aggregates(columns: Mapping[str, Fold]) -> str:
-    return ",\n    ".join(f"{_cast(column, aggregate_sql(column, 'e'))} AS {name}" for name, column in columns.items())
+    return ",\n    ".join(
+        f"{_cast(column, aggregate_sql(column, 'e'))} AS {name}" for name, column in columns.items()
+    )
 
 
 def drift_sql() -> str:
@@ -198,7 +213,11 @@ $$;
 
 
 def _cast(column: Fold, compiled: str) -> str:
-    return f"({compiled})::int" if (column.operation, column.source) == ("sum", "step_count") else compiled
+    return (
+        f"({compiled})::int"
+        if (column.operation, column.source) == ("sum", "step_count")
+        else compiled
+    )
 
 
 def _text(value: str) -> str:
@@ -212,7 +231,11 @@ def _texts(values: frozenset[State] | set[State] | frozenset[str]) -> str:
 def main() -> int:
     """Write the compiled files, or with --check say which are out of date."""
     folder = Path(str(files("runfold.ledger") / "sql" / "compiled"))
-    stale = [name for name, text in compiled().items() if not (f := folder / f"{name}.sql").exists() or f.read_text() != text]
+    stale = [
+        name
+        for name, text in compiled().items()
+        if not (f := folder / f"{name}.sql").exists() or f.read_text() != text
+    ]
     if "--check" in sys.argv:
         for name in stale:
             sys.stderr.write(f"ledger/sql/compiled/{name}.sql is out of date: run `make sql`\n")

@@ -82,10 +82,15 @@ class Drift:
             return "run_state has no row"
         if not self.expected:
             return "the run has no events"
-        return "; ".join(f"{name} is {have!r}, its events say {want!r}" for name, (want, have) in self.columns.items())
+        return "; ".join(
+            f"{name} is {have!r}, its events say {want!r}"
+            for name, (want, have) in self.columns.items()
+        )
 
 
-async def check(pool: Pool, project_id: str, progress: Progress | None = None) -> AsyncIterator[Drift]:
+async def check(
+    pool: Pool, project_id: str, progress: Progress | None = None
+) -> AsyncIterator[Drift]:
     """Compare every run of the project, range by range; no statement folds more than a range, no snapshot is held.
 
     Archived months come last, from their files; a row of theirs is mended by a replay, which has them attached.
@@ -105,7 +110,9 @@ async def check(pool: Pool, project_id: str, progress: Progress | None = None) -
             progress(done, None)
     for month in await archive.detached(pool):
         async for start, end, rows in archive.whole_runs(month, project_id):
-            for row in await fetch(pool, archive.DRIFT, project_id, start, end, archive.as_json(rows)):
+            for row in await fetch(
+                pool, archive.DRIFT, project_id, start, end, archive.as_json(rows)
+            ):
                 yield _drift(row)
 
 
@@ -129,7 +136,9 @@ async def compare(pool: Pool, project_id: str, runs: Sequence[UUID]) -> list[Dri
     return [_drift(row) for row in await fetch(pool, _RUNS, project_id, runs)]
 
 
-async def repair(pool: Pool, project_id: str, runs: Sequence[UUID], *, actor: str, reason: str) -> list[Drift]:
+async def repair(
+    pool: Pool, project_id: str, runs: Sequence[UUID], *, actor: str, reason: str
+) -> list[Drift]:
     """Make the rows of these runs the fold of their events again, in one transaction; give what was wrong.
 
     Each repaired run gets a note `run_state.repaired` that says what was stored, by whom it was repaired and why. A
@@ -145,7 +154,9 @@ async def repair(pool: Pool, project_id: str, runs: Sequence[UUID], *, actor: st
         raise translated(error, (project_id,)) from error
 
 
-async def repair_on(connection: Connection, project_id: str, runs: Sequence[UUID], *, actor: str, reason: str) -> list[Drift]:
+async def repair_on(
+    connection: Connection, project_id: str, runs: Sequence[UUID], *, actor: str, reason: str
+) -> list[Drift]:
     """Do it within an open transaction of the driver."""
     # No month is detached meanwhile, whose runs would seem to have no events.
     await connection.execute("LOCK TABLE ledger.event IN ACCESS SHARE MODE")
@@ -157,21 +168,33 @@ async def repair_on(connection: Connection, project_id: str, runs: Sequence[UUID
     found = [drift for drift in drifted if drift.expected]
     await connection.execute(_REMOVE, project_id, phantoms)
     for run_id in phantoms:
-        log.logger(project_id=project_id, run_id=str(run_id)).warning(names.PHANTOM_REMOVED, actor=actor, reason=reason)
+        log.logger(project_id=project_id, run_id=str(run_id)).warning(
+            names.PHANTOM_REMOVED, actor=actor, reason=reason
+        )
     if found:
         await connection.execute(_REPLACE, project_id, [drift.run_id for drift in found])
-        notes = [event_row(drift.run_id, _note(drift, reason), _NOTE_BYTES * 2, None, None) for drift in found]
+        notes = [
+            event_row(drift.run_id, _note(drift, reason), _NOTE_BYTES * 2, None, None)
+            for drift in found
+        ]
         noted = await connection.fetch(calls.APPEND, project_id, actor, *columns(notes))
         if len(noted) != len(found):
-            raise LedgerError(f"only {len(noted)} of {len(found)} repairs could be recorded; nothing was repaired")
+            raise LedgerError(
+                f"only {len(noted)} of {len(found)} repairs could be recorded; nothing was repaired"
+            )
     return drifted
 
 
 def _note(drift: Drift, reason: str) -> NoteAdded:
     text = f"{drift}"
-    return NoteAdded(name=REPAIRED, text=f"{reason}: {text if len(text) <= _NOTE_BYTES else text[:_NOTE_BYTES] + ' ...'}")
+    return NoteAdded(
+        name=REPAIRED,
+        text=f"{reason}: {text if len(text) <= _NOTE_BYTES else text[:_NOTE_BYTES] + ' ...'}",
+    )
 
 
 def _drift(row: Mapping[str, Any]) -> Drift:
     found = differences(row["want"], row["have"])
-    return Drift(row["run_id"], found, expected=row["want"] is not None, stored=row["have"] is not None)
+    return Drift(
+        row["run_id"], found, expected=row["want"] is not None, stored=row["have"] is not None
+    )

@@ -42,7 +42,9 @@ FULL JOIN (SELECT rebuilt FROM {shadow} AS rebuilt WHERE rebuilt.project_id = $1
 WHERE (s.live)::record IS DISTINCT FROM (r.rebuilt)::record
 ORDER BY 1
 """
-_KEPT: Final = "CREATE TABLE IF NOT EXISTS {old} (LIKE ledger.run_state, PRIMARY KEY (project_id, run_id))"
+_KEPT: Final = (
+    "CREATE TABLE IF NOT EXISTS {old} (LIKE ledger.run_state, PRIMARY KEY (project_id, run_id))"
+)
 _KEEP: Final = """
 INSERT INTO {old} SELECT s.* FROM ledger.run_state AS s WHERE s.project_id = $1 AND s.run_id = ANY ($2::uuid[])
 ON CONFLICT DO NOTHING
@@ -85,7 +87,10 @@ async def replay(
     """
     check_actor(actor)
     check_text("reason", reason, limit=1_000)
-    async with attached(pool), Rebuild.begin(pool, recipe(project_id), events_a_range=events_a_range) as rebuild:
+    async with (
+        attached(pool),
+        Rebuild.begin(pool, recipe(project_id), events_a_range=events_a_range) as rebuild,
+    ):
         bad = await rebuild.fill(connections, strict=strict, told=told)
         stood = await rebuild.standing()
         old, wrong = f"{rebuild.shadow}_replaced", 0
@@ -111,7 +116,10 @@ async def replay_until(
     Raises FutureInstant or BeforeFirstEvent for an instant that has no state.
     """
     await check_project_instant(pool, project_id, until)
-    async with attached(pool), Rebuild.begin(pool, recipe(project_id, until), events_a_range=events_a_range) as rebuild:
+    async with (
+        attached(pool),
+        Rebuild.begin(pool, recipe(project_id, until), events_a_range=events_a_range) as rebuild,
+    ):
         bad = await rebuild.fill(connections, strict=strict, told=told)
         stood = await rebuild.standing()
         await rebuild.finish(keep=True)
@@ -122,14 +130,18 @@ async def wrong_rows(rebuild: Rebuild, project_id: str) -> AsyncIterator[list[Dr
     """Compare the live table with the shadow, range by range; give rows that are not the fold of their events now."""
     pool = rebuild.pool
     for row in await fetch(pool, _RANGES, rebuild.rebuild_id):
-        suspects = await fetch(pool, _SUSPECT.format(shadow=rebuild.shadow), project_id, row["first"], row["last"])
+        suspects = await fetch(
+            pool, _SUSPECT.format(shadow=rebuild.shadow), project_id, row["first"], row["last"]
+        )
         for start in range(0, len(suspects), AT_ONCE):
             some = [suspect["run_id"] for suspect in suspects[start : start + AT_ONCE]]
             if drifted := await compare(pool, project_id, some):
                 yield drifted
 
 
-async def exchange(pool: Pool, project_id: str, runs: Sequence[UUID], old: str, *, actor: str, reason: str) -> list[Drift]:
+async def exchange(
+    pool: Pool, project_id: str, runs: Sequence[UUID], old: str, *, actor: str, reason: str
+) -> list[Drift]:
     """Make these rows the fold of their events in one short transaction, and keep in `old` what they were.
 
     Waits two seconds at most for a lock, tries five times; raises LockNotHad then.
@@ -153,4 +165,6 @@ class LockNotHad(LedgerError):
 
     def __init__(self, tries: int, rows: int) -> None:
         self.tries, self.rows = tries, rows
-        super().__init__(f"{rows} rows stayed locked through {tries} tries of {LOCK_TIMEOUT}: run the same command again later")
+        super().__init__(
+            f"{rows} rows stayed locked through {tries} tries of {LOCK_TIMEOUT}: run the same command again later"
+        )

@@ -16,7 +16,13 @@ ENDED: Final = {
     "approval.expired",
 }
 REQUEUED: Final = {"lease.released", "lease.expired", "run.retried"}
-WAITED: Final = {"tool.requested", "tool.completed", "tool.failed", "approval.requested", "approval.granted"}
+WAITED: Final = {
+    "tool.requested",
+    "tool.completed",
+    "tool.failed",
+    "approval.requested",
+    "approval.granted",
+}
 LEASED: Final = {"lease.acquired"} | WAITED | REQUEUED | ENDED
 """Every type that restates the lease as it is after the event."""
 OUTCOME: Final = ENDED | {"lease.expired", "run.retried"}

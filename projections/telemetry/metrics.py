@@ -57,8 +57,14 @@ Rows = Sequence[Mapping[str, Any]]
 
 async def look(pool: Pool) -> dict[str, Rows]:
     """Read what a scrape tells; what has no read model yet is left out. Raises AccessDenied or DatabaseUnavailable."""
-    installed = {row["name"] for row in await fetch(pool, _INSTALLED, [name for name, _ in _READ]) if row["there"]}
-    found: dict[str, Rows] = {name: await fetch(pool, sql) for name, sql in _READ if name in installed}
+    installed = {
+        row["name"]
+        for row in await fetch(pool, _INSTALLED, [name for name, _ in _READ])
+        if row["there"]
+    }
+    found: dict[str, Rows] = {
+        name: await fetch(pool, sql) for name, sql in _READ if name in installed
+    }
     found["oldest"] = await fetch(pool, _OLDEST)
     found["projections"] = await fetch(pool, _PROJECTIONS)
     return found
@@ -69,20 +75,97 @@ def families(found: Mapping[str, Rows]) -> Iterator[Any]:
     try:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
     except ImportError as error:
-        raise ConfigurationError("metrics are served with prometheus-client: install runfold[metrics]") from error
-    by_state, by_kind, by_project, by_name = ["project", "kind", "state"], ["project", "kind"], ["project"], ["projection"]
+        raise ConfigurationError(
+            "metrics are served with prometheus-client: install runfold[metrics]"
+        ) from error
+    by_state, by_kind, by_project, by_name = (
+        ["project", "kind", "state"],
+        ["project", "kind"],
+        ["project"],
+        ["projection"],
+    )
     for source, kind, labels, metric, help_, column in (
         ("run_counts", GaugeMetricFamily, by_state, names.RUNS, "Runs in each state now.", "runs"),
-        ("run_counts", CounterMetricFamily, by_state, names.ENTERED, "Times that runs came to a state.", "entered"),
-        ("spending", CounterMetricFamily, by_kind, names.COST, "What runs spent, in USD.", "cost_usd"),
-        ("spending", CounterMetricFamily, by_kind, names.STEPS, "Steps that runs recorded.", "steps"),
-        ("worker_activity", CounterMetricFamily, by_project, names.LEASES, "Leases that workers took.", "leases"),
-        ("worker_activity", CounterMetricFamily, by_project, names.HEARTBEATS, "Heartbeats that were recorded.", "beats"),
-        ("worker_activity", CounterMetricFamily, by_project, names.LEASES_LOST, "Leases that a reaper ended.", "lost"),
-        ("worker_activity", GaugeMetricFamily, by_project, names.WORKERS, "Workers seen in the last two minutes.", "workers"),
-        ("approvals", GaugeMetricFamily, by_project, names.APPROVALS, "Approvals that nobody has decided.", "waiting"),
-        ("approvals", GaugeMetricFamily, by_project, names.APPROVAL_AGE, "How long the oldest of them waits.", "oldest"),
-        ("oldest", GaugeMetricFamily, by_kind, names.CLAIMABLE_AGE, "How long the next claimable run has waited.", "oldest"),
+        (
+            "run_counts",
+            CounterMetricFamily,
+            by_state,
+            names.ENTERED,
+            "Times that runs came to a state.",
+            "entered",
+        ),
+        (
+            "spending",
+            CounterMetricFamily,
+            by_kind,
+            names.COST,
+            "What runs spent, in USD.",
+            "cost_usd",
+        ),
+        (
+            "spending",
+            CounterMetricFamily,
+            by_kind,
+            names.STEPS,
+            "Steps that runs recorded.",
+            "steps",
+        ),
+        (
+            "worker_activity",
+            CounterMetricFamily,
+            by_project,
+            names.LEASES,
+            "Leases that workers took.",
+            "leases",
+        ),
+        (
+            "worker_activity",
+            CounterMetricFamily,
+            by_project,
+            names.HEARTBEATS,
+            "Heartbeats that were recorded.",
+            "beats",
+        ),
+        (
+            "worker_activity",
+            CounterMetricFamily,
+            by_project,
+            names.LEASES_LOST,
+            "Leases that a reaper ended.",
+            "lost",
+        ),
+        (
+            "worker_activity",
+            GaugeMetricFamily,
+            by_project,
+            names.WORKERS,
+            "Workers seen in the last two minutes.",
+            "workers",
+        ),
+        (
+            "approvals",
+            GaugeMetricFamily,
+            by_project,
+            names.APPROVALS,
+            "Approvals that nobody has decided.",
+            "waiting",
+        ),
+        (
+            "approvals",
+            GaugeMetricFamily,
+            by_project,
+            names.APPROVAL_AGE,
+            "How long the oldest of them waits.",
+            "oldest",
+        ),
+        (
+            "oldest",
+            GaugeMetricFamily,
+            by_kind,
+            names.CLAIMABLE_AGE,
+            "How long the next claimable run has waited.",
+            "oldest",
+        ),
         (
             "projections",
             GaugeMetricFamily,
@@ -91,12 +174,21 @@ def families(found: Mapping[str, Rows]) -> Iterator[Any]:
             "Positions between a projection and the newest event.",
             "behind",
         ),
-        ("projections", GaugeMetricFamily, by_name, names.STOPPED, "1 for a projection that stopped at an event.", "failed"),
+        (
+            "projections",
+            GaugeMetricFamily,
+            by_name,
+            names.STOPPED,
+            "1 for a projection that stopped at an event.",
+            "failed",
+        ),
     ):
         if source not in found:
             continue
         family = kind(metric, help_, labels=labels)
         for row in found[source]:
             keys = {"project": "project_id", "projection": "name"}
-            family.add_metric([str(row[keys.get(label, label)]) for label in labels], float(row[column]))
+            family.add_metric(
+                [str(row[keys.get(label, label)]) for label in labels], float(row[column])
+            )
         yield family

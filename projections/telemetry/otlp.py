@@ -37,7 +37,9 @@ class Sender:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
             from opentelemetry.sdk.resources import Resource
         except ImportError as error:
-            raise ConfigurationError("traces are sent with OpenTelemetry: install runfold[traces]") from error
+            raise ConfigurationError(
+                "traces are sent with OpenTelemetry: install runfold[traces]"
+            ) from error
         self._exporter = OTLPSpanExporter(endpoint=self.url, timeout=TIMEOUT_SECONDS)
         self._resource = Resource.create({"service.name": service})
 
@@ -59,7 +61,9 @@ class Sender:
         from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceFlags
 
         def context(trace_id: int, span_id: int) -> SpanContext:
-            return SpanContext(trace_id, span_id, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+            return SpanContext(
+                trace_id, span_id, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED)
+            )
 
         code = {None: StatusCode.UNSET, False: StatusCode.OK, True: StatusCode.ERROR}[span.failed]
         return ReadableSpan(
@@ -68,7 +72,10 @@ class Sender:
             parent=None if span.parent_id is None else context(span.trace_id, span.parent_id),
             resource=self._resource,
             attributes=span.attributes,
-            events=[Event(mark.name, dict(mark.attributes), _nanoseconds(mark.at)) for mark in span.marks],
+            events=[
+                Event(mark.name, dict(mark.attributes), _nanoseconds(mark.at))
+                for mark in span.marks
+            ],
             links=[] if span.link is None else [Link(context(span.link.int, root_id(span.link)))],
             status=Status(code, span.error),
             start_time=_nanoseconds(span.start),

@@ -98,28 +98,49 @@ class _Trace:
                     names.WORKER_ID: facts.worker_id or "", names.TOKEN: facts.token or 0, names.ATTEMPT: facts.attempt or 0,
                 }  # fmt: skip
             case "step.completed" | "step.failed":
-                step = self._open(f"step {facts.name}", event, self.before or at, self.attempt or self.root)
+                step = self._open(
+                    f"step {facts.name}", event, self.before or at, self.attempt or self.root
+                )
                 self._close(step, at, failed=event.type == "step.failed", error=facts_error(facts))
             case "tool.requested" | "approval.requested":
                 what = event.type.partition(".")[0]
                 # A parked wait outlives its attempt, so it belongs to the run.
                 parent_span = self.root if facts.token is None else self.attempt or self.root
-                self.wait = self._open(f"{what} {facts.name or ''}".rstrip(), event, at, parent_span)
-            case "tool.completed" | "tool.failed" | "approval.granted" | "approval.rejected" | "approval.expired":
+                self.wait = self._open(
+                    f"{what} {facts.name or ''}".rstrip(), event, at, parent_span
+                )
+            case (
+                "tool.completed"
+                | "tool.failed"
+                | "approval.granted"
+                | "approval.rejected"
+                | "approval.expired"
+            ):
                 if self.wait is not None:
                     self.wait.attributes[names.ACTOR] = event.actor or ""
                 self._close(
-                    self.wait, at, failed=event.type not in {"tool.completed", "approval.granted"}, error=facts_error(facts)
+                    self.wait,
+                    at,
+                    failed=event.type not in {"tool.completed", "approval.granted"},
+                    error=facts_error(facts),
                 )
                 self.wait = None
             case _ if event.type not in LEASED:
-                mark = Mark(event.type, at, {names.ACTOR: event.actor or "", names.VERSION: event.version or 0})
+                mark = Mark(
+                    event.type,
+                    at,
+                    {names.ACTOR: event.actor or "", names.VERSION: event.version or 0},
+                )
                 (self.attempt or self.root).marks.append(mark)
         self._end_attempt(event, facts, at)
 
     def _end_attempt(self, event: Event, facts: Any, at: datetime) -> None:
         state = getattr(facts, "state", None)
-        if event.type in LEASED and getattr(facts, "token", None) is None and self.attempt is not None:
+        if (
+            event.type in LEASED
+            and getattr(facts, "token", None) is None
+            and self.attempt is not None
+        ):
             failed = event.type in {"lease.expired", "run.failed", "run.retried", "run.timed_out"}
             self.attempt.attributes[names.OUTCOME] = event.type
             self._close(self.attempt, at, failed=failed, error=facts_error(facts))
@@ -132,7 +153,12 @@ class _Trace:
             for open_ in (self.wait, self.queued):
                 self._close(open_, at, failed=None)
             self.root.attributes[names.STATE] = str(state)
-            self._close(self.root, at, failed=state in {State.FAILED, State.TIMEOUT}, error=facts_error(facts))
+            self._close(
+                self.root,
+                at,
+                failed=state in {State.FAILED, State.TIMEOUT},
+                error=facts_error(facts),
+            )
 
     def _open(self, name: str, event: Event, at: datetime, parent: Span | None) -> Span:
         digest = sha256(f"{self.run_id}/{event.version}/{name}".encode()).digest()
@@ -143,7 +169,14 @@ class _Trace:
         self.found.append(span)
         return span
 
-    def _close(self, span: Span | None, at: datetime, *, failed: bool | None = False, error: str | None = None) -> None:
+    def _close(
+        self,
+        span: Span | None,
+        at: datetime,
+        *,
+        failed: bool | None = False,
+        error: str | None = None,
+    ) -> None:
         if span is not None and span.end is None:
             span.end, span.failed = at, failed
             span.error = error if failed else None

@@ -25,8 +25,12 @@ async def drained(ledger: Ledger, worker_id: str, limit: int) -> list[Lease]:
 @pytest.mark.parametrize("limit", [1, 7, 50])
 async def test_many_claimers_never_share_a_run_and_leave_none(database: str, limit: int) -> None:
     async with AsyncExitStack() as stack:
-        ledgers = [await stack.enter_async_context(Ledger.open(database, PROJECT)) for _ in range(4)]
-        made = await ledgers[0].submit_many([Submit(kind=f"k{i % 3}", priority=i % 4) for i in range(300)])
+        ledgers = [
+            await stack.enter_async_context(Ledger.open(database, PROJECT)) for _ in range(4)
+        ]
+        made = await ledgers[0].submit_many(
+            [Submit(kind=f"k{i % 3}", priority=i % 4) for i in range(300)]
+        )
 
         shares = await asyncio.gather(
             *(drained(ledgers[i % 4], f"w:{i}", limit) for i in range(12))
@@ -44,20 +48,26 @@ async def test_a_burst_of_submits_beside_claimers_is_worked_off_once_each(databa
     submitted: set[object] = set()
 
     async with AsyncExitStack() as stack:
-        ledgers = [await stack.enter_async_context(Ledger.open(database, PROJECT)) for _ in range(3)]
+        ledgers = [
+            await stack.enter_async_context(Ledger.open(database, PROJECT)) for _ in range(3)
+        ]
         submitting = True
 
         async def submits() -> None:
             nonlocal submitting
             for i in range(20):
-                made = await ledgers[0].submit_many([Submit(kind=f"k{i % 4}", priority=i % 3) for _ in range(20)])
+                made = await ledgers[0].submit_many(
+                    [Submit(kind=f"k{i % 4}", priority=i % 3) for _ in range(20)]
+                )
                 submitted.update(one.run_id for one in made)
             submitting = False
 
         async def works(ledger: Ledger, worker_id: str) -> None:
-            while submitting or await ledger.list(state=State.PENDING, limit=1):
+            while submitting or await ledger.runs(state=State.PENDING, limit=1):
                 leases = await ledger.claim(worker_id, limit=9)
-                results = await ledger.transition_many([Transition(lease, State.COMPLETED) for lease in leases])
+                results = await ledger.transition_many(
+                    [Transition(lease, State.COMPLETED) for lease in leases]
+                )
                 assert all(isinstance(result, Receipt) for result in results)
                 done.extend(result for result in results if isinstance(result, Receipt))
 
@@ -85,7 +95,9 @@ async def test_a_claim_does_not_wait_for_runs_that_another_claim_has_locked(
     assert [lease.run_id for lease in again] == [first]
 
 
-async def test_a_run_whose_claim_was_rolled_back_keeps_its_attempts(ledger: Ledger, connection: asyncpg.Connection) -> None:
+async def test_a_run_whose_claim_was_rolled_back_keeps_its_attempts(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
     run = await ledger.submit("parse")
     transaction = connection.transaction()
     await transaction.start()
@@ -98,7 +110,9 @@ async def test_a_run_whose_claim_was_rolled_back_keeps_its_attempts(ledger: Ledg
 
 async def test_claims_and_releases_in_a_whirl_keep_every_run_whole(database: str) -> None:
     async with AsyncExitStack() as stack:
-        ledgers = [await stack.enter_async_context(Ledger.open(database, PROJECT)) for _ in range(3)]
+        ledgers = [
+            await stack.enter_async_context(Ledger.open(database, PROJECT)) for _ in range(3)
+        ]
         made = await ledgers[0].submit_many([Submit(kind="parse", max_attempts=1)] * 10)
 
         async def whirls(ledger: Ledger, worker_id: str) -> None:

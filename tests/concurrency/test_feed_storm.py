@@ -20,10 +20,13 @@ TRANSACTIONS = 100
 RUNS = 40
 
 
-async def test_a_storm_of_transactions_over_many_runs_is_read_once_and_in_order(ledger: Ledger, database: str) -> None:
+async def test_a_storm_of_transactions_over_many_runs_is_read_once_and_in_order(
+    ledger: Ledger, database: str
+) -> None:
     runs = [one.run_id for one in await ledger.submit_many([{"kind": "parse"}] * RUNS)]
     live, slow = Reader(ledger.pool, 500), Reader(ledger.pool, 100)
-    writing = asyncio.gather(*(write(database, runs, random.Random(seed)) for seed in range(WRITERS)))  # noqa: S311  a repeatable storm
+    chance = [random.Random(seed) for seed in range(WRITERS)]  # noqa: S311  a repeatable storm
+    writing = asyncio.gather(*(write(database, runs, one) for one in chance))
     while not writing.done():
         await live.page()
         await slow.page()
@@ -37,7 +40,9 @@ async def test_a_storm_of_transactions_over_many_runs_is_read_once_and_in_order(
     assert len(events) == committed + RUNS > 2_000
     for reader in (live, slow, behind):
         assert_complete(reader, events)
-    assert await inversions(ledger) > 0, "no run has ids and positions in different orders: the storm was too weak"
+    assert await inversions(ledger) > 0, (
+        "no run has ids and positions in different orders: the storm was too weak"
+    )
 
 
 async def write(url: str, runs: list[UUID], chance: random.Random) -> int:
@@ -45,7 +50,9 @@ async def write(url: str, runs: list[UUID], chance: random.Random) -> int:
     connection = await asyncpg.connect(driver_url(url))
     kept = 0
     try:
-        await connection.execute("SET deadlock_timeout = '20ms'")  # a second for each would be most of the test's time
+        await connection.execute(
+            "SET deadlock_timeout = '20ms'"
+        )  # a second for each would be most of the test's time
         for _ in range(TRANSACTIONS):
             with suppress(asyncpg.DeadlockDetectedError, Abort):
                 kept += await transact(connection, runs, chance)
@@ -58,7 +65,9 @@ class Abort(Exception):
     """The transaction is given up."""
 
 
-async def transact(connection: asyncpg.Connection[Any], runs: list[UUID], chance: random.Random) -> int:
+async def transact(
+    connection: asyncpg.Connection[Any], runs: list[UUID], chance: random.Random
+) -> int:
     """Write one transaction."""
     kept = 0
     async with connection.transaction():

@@ -39,7 +39,9 @@ def beat(connection: asyncpg.Connection, *leases: Lease) -> asyncio.Future[list[
     return asyncio.ensure_future(connection.fetch(BEAT, PROJECT, runs, tokens, ttls))
 
 
-async def test_a_zombie_is_refused_and_recorded_while_the_new_owner_completes(ledger: Ledger) -> None:
+async def test_a_zombie_is_refused_and_recorded_while_the_new_owner_completes(
+    ledger: Ledger,
+) -> None:
     old, new = await superseded(ledger)
 
     late, done = await asyncio.gather(
@@ -55,7 +57,9 @@ async def test_a_zombie_is_refused_and_recorded_while_the_new_owner_completes(le
     assert (kinds.count("write.refused"), kinds.count("run.completed")) == (1, 1)
 
 
-async def test_a_reaper_passes_by_a_run_whose_late_beat_is_under_way(ledger: Ledger, connection: asyncpg.Connection) -> None:
+async def test_a_reaper_passes_by_a_run_whose_late_beat_is_under_way(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
     lease = await abandoned(ledger)
     transaction = connection.transaction()
     await transaction.start()
@@ -113,7 +117,9 @@ async def test_a_completion_that_waited_for_the_reaper_is_refused(
     await transaction.start()
     await connection.fetch(REAP, PROJECT)
 
-    late = asyncio.ensure_future(other.fetch(COMPLETE, PROJECT, ["w:1"], [lease.run_id], [lease.token]))
+    late = asyncio.ensure_future(
+        other.fetch(COMPLETE, PROJECT, ["w:1"], [lease.run_id], [lease.token])
+    )
     await blocked(ledger, other.get_server_pid())
     await transaction.commit()
 
@@ -156,11 +162,16 @@ async def test_of_two_who_decide_one_approval_the_first_counts(ledger: Ledger) -
     assert sum(kind in {"approval.granted", "approval.rejected"} for kind in kinds) == 1
 
 
-async def test_of_two_endings_of_one_lease_one_counts_and_the_other_is_refused(ledger: Ledger) -> None:
+async def test_of_two_endings_of_one_lease_one_counts_and_the_other_is_refused(
+    ledger: Ledger,
+) -> None:
     lease = await claimed(ledger)
 
     outcomes = await asyncio.gather(
-        *(ledger.transition(lease, state) for state in (State.COMPLETED, State.FAILED, State.CANCELLED) * 3),
+        *(
+            ledger.transition(lease, state)
+            for state in (State.COMPLETED, State.FAILED, State.CANCELLED) * 3
+        ),
         return_exceptions=True,
     )
 
@@ -181,10 +192,14 @@ async def test_of_two_who_expect_the_same_version_one_counts(ledger: Ledger) -> 
     assert len(await ledger.history(run.run_id)) == 2
 
 
-async def test_a_cancel_beside_a_claim_either_ends_the_run_or_reaches_its_holder(ledger: Ledger) -> None:
+async def test_a_cancel_beside_a_claim_either_ends_the_run_or_reaches_its_holder(
+    ledger: Ledger,
+) -> None:
     for _ in range(20):
         run = await ledger.submit("parse")
-        leases, cancelled = await asyncio.gather(ledger.claim("w:1"), ledger.cancel(run.run_id, actor="ann"))
+        leases, cancelled = await asyncio.gather(
+            ledger.claim("w:1"), ledger.cancel(run.run_id, actor="ann")
+        )
         if leases:
             (beaten,) = await ledger.heartbeat(leases)
             assert beaten.cancel_requested
@@ -208,10 +223,16 @@ async def test_any_number_of_reapers_repair_each_run_once(ledger: Ledger) -> Non
     reaped = [run.run_id for sweep in sweeps for run in sweep] + [run.run_id for run in rest]
     assert sorted(reaped) == sorted(lease.run_id for lease in leases)
     for lease in leases[::10]:
-        assert await types(ledger, lease.run_id) == ["run.submitted", "lease.acquired", "lease.expired"]
+        assert await types(ledger, lease.run_id) == [
+            "run.submitted",
+            "lease.acquired",
+            "lease.expired",
+        ]
 
 
-async def test_a_reaper_does_not_wait_for_another_one_that_is_under_way(ledger: Ledger, connection: asyncpg.Connection) -> None:
+async def test_a_reaper_does_not_wait_for_another_one_that_is_under_way(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
     lease = await abandoned(ledger)
     transaction = connection.transaction()
     await transaction.start()

@@ -54,17 +54,23 @@ async def test_one_key_submitted_by_many_at_once_makes_one_run(ledger: Ledger) -
 async def test_one_key_submitted_at_once_with_different_contents_makes_one_run_and_errors_that_name_it(
     ledger: Ledger,
 ) -> None:
-    outcomes = await asyncio.gather(*(ledger.submit("parse", i % 2, key="k") for i in range(10)), return_exceptions=True)
+    outcomes = await asyncio.gather(
+        *(ledger.submit("parse", i % 2, key="k") for i in range(10)), return_exceptions=True
+    )
 
-    (run,) = await ledger.list()
-    assert {outcome.run_id for outcome in outcomes if isinstance(outcome, Run | DuplicateKey)} == {run.run_id}
+    (run,) = await ledger.runs()
+    assert {outcome.run_id for outcome in outcomes if isinstance(outcome, Run | DuplicateKey)} == {
+        run.run_id
+    }
     assert sum(isinstance(outcome, DuplicateKey) for outcome in outcomes) == 5
 
 
 async def test_overlapping_keys_in_opposite_order_never_deadlock(ledger: Ledger) -> None:
     keys = [Submit(kind="parse", key=f"k-{i:02}") for i in range(30)]
 
-    batches = await asyncio.gather(*(ledger.submit_many(keys[i:] + keys[:i] if i % 2 else keys[::-1]) for i in range(10)))
+    batches = await asyncio.gather(
+        *(ledger.submit_many(keys[i:] + keys[:i] if i % 2 else keys[::-1]) for i in range(10))
+    )
 
     assert await event_count(ledger) == 30
     assert sum(one.created for batch in batches for one in batch) == 30
@@ -93,17 +99,26 @@ async def test_one_keyed_transition_sent_by_many_at_once_happens_once_and_each_g
     lease = await claimed(ledger)
 
     runs = await asyncio.gather(
-        *(ledger.transition(lease, State.COMPLETED, output=1, cost_usd_delta=1, key="k") for _ in range(10))
+        *(
+            ledger.transition(lease, State.COMPLETED, output=1, cost_usd_delta=1, key="k")
+            for _ in range(10)
+        )
     )
 
-    assert {(run.state, run.version, run.cost_usd) for run in runs} == {(State.COMPLETED, 3, Decimal(1))}
+    assert {(run.state, run.version, run.cost_usd) for run in runs} == {
+        (State.COMPLETED, 3, Decimal(1))
+    }
     assert await types(ledger, lease.run_id) == ["run.submitted", "lease.acquired", "run.completed"]
 
 
-async def test_one_keyed_append_sent_by_many_at_once_happens_once_and_each_gets_its_receipt(ledger: Ledger) -> None:
+async def test_one_keyed_append_sent_by_many_at_once_happens_once_and_each_gets_its_receipt(
+    ledger: Ledger,
+) -> None:
     run = await ledger.submit("parse")
 
-    receipts = await asyncio.gather(*(ledger.append(run.run_id, NoteAdded(text="x"), key="k") for _ in range(10)))
+    receipts = await asyncio.gather(
+        *(ledger.append(run.run_id, NoteAdded(text="x"), key="k") for _ in range(10))
+    )
 
     assert len(set(receipts)) == 1
     assert await event_count(ledger) == 2
@@ -155,7 +170,9 @@ async def test_a_key_that_is_taken_this_instant_does_not_hold_up_or_blame_the_re
     await connection.fetch(COMPLETE, PROJECT, one.run_id, one.token, "k")
 
     late = asyncio.create_task(
-        ledger.transition_many([Transition(two, State.COMPLETED, key="k"), Transition(three, State.COMPLETED)])
+        ledger.transition_many(
+            [Transition(two, State.COMPLETED, key="k"), Transition(three, State.COMPLETED)]
+        )
     )
     await somebody_waits(spectator)
     await transaction.commit()

@@ -71,7 +71,9 @@ async def measured(ledger: Ledger, batch: int) -> Meter:
         assert len(leases) == batch
 
     async def move(state: State, *, fine: bool = True) -> None:
-        results = await ledger.transition_many([Transition(lease, state, output={"x": 1}) for lease in leases])
+        results = await ledger.transition_many(
+            [Transition(lease, state, output={"x": 1}) for lease in leases]
+        )
         assert all(isinstance(result, Exception) != fine for result in results)
 
     async def beat(*, lost: bool = False) -> None:
@@ -81,7 +83,10 @@ async def measured(ledger: Ledger, batch: int) -> Meter:
         reaped: list[Run] = await ledger.reap()
         assert len(reaped) == batch
 
-    await meter.of("submit", ledger.submit_many([Submit(kind="parse", input=i, key=None) for i in range(batch)]))
+    await meter.of(
+        "submit",
+        ledger.submit_many([Submit(kind="parse", input=i, key=None) for i in range(batch)]),
+    )
     await meter.of("submit again", ledger.submit("parse", key="k"))
     await meter.of("claim", claim())
     await meter.of("heartbeat", beat())
@@ -123,7 +128,9 @@ async def test_plans_made_on_empty_tables_stay_narrow_when_the_tables_have_grown
 ) -> None:
     on_empty = await measured(single, 5)
     for _ in range(GROWN // 10_000):
-        await single.submit_many([Submit(kind="parse", input=1, priority=1)] * 10_000, connection=connection)
+        await single.submit_many(
+            [Submit(kind="parse", input=1, priority=1)] * 10_000, connection=connection
+        )
 
     same_session = await measured(single, BATCH)
     await connection.execute(ANALYZE)
@@ -140,9 +147,11 @@ async def test_plans_made_on_empty_tables_stay_narrow_when_the_tables_have_grown
 async def test_claims_of_a_limited_kind_stay_narrow_when_the_tables_have_grown(
     single: Ledger, connection: asyncpg.Connection
 ) -> None:
-    await single.limit("parse", 3 * BATCH)
+    await single.limit_kind("parse", 3 * BATCH)
     on_empty = await measured(single, 5)
-    await single.submit_many([Submit(kind="parse", input=1, priority=1)] * 10_000, connection=connection)
+    await single.submit_many(
+        [Submit(kind="parse", input=1, priority=1)] * 10_000, connection=connection
+    )
 
     grown = await measured(single, BATCH)
 
@@ -167,7 +176,9 @@ async def test_reads_planned_on_small_tables_stay_narrow_when_the_tables_have_gr
     assert_narrow(grown, 1)
 
 
-async def test_the_guard_above_fires_when_a_plan_is_not_pinned(single: Ledger, connection: asyncpg.Connection) -> None:
+async def test_the_guard_above_fires_when_a_plan_is_not_pinned(
+    single: Ledger, connection: asyncpg.Connection
+) -> None:
     await single.submit_many([Submit(kind="parse", input=1)] * 2_000, connection=connection)
     await connection.execute("ALTER FUNCTION ledger.heartbeat RESET ALL")
     await connection.execute(
@@ -211,7 +222,10 @@ async def test_claims_do_not_walk_the_entries_of_runs_that_were_taken_while_a_sn
 
 async def test_a_heartbeat_touches_no_index(single: Ledger) -> None:
     await single.submit_many([Submit(kind="parse")] * BATCH)
-    leases = [replace(lease, ttl=timedelta(seconds=90)) for lease in await single.claim("w:1", limit=BATCH)]
+    leases = [
+        replace(lease, ttl=timedelta(seconds=90))
+        for lease in await single.claim("w:1", limit=BATCH)
+    ]
     await single.pool.execute("VACUUM ledger.run_state")
     updates = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relid = 'ledger.run_state'::regclass"
     await single.pool.execute("SELECT pg_stat_force_next_flush()")

@@ -44,7 +44,9 @@ def test_a_month_goes_to_a_file_and_back(cli: Cli, tmp_path: Path) -> None:
     assert "ready" in cli.ok("archive", "export", MONTH, "--dry-run").out
     assert "RUNFOLD_ARCHIVE" in cli.fails(exits.ERROR, "archive", "export", MONTH).err
 
-    said = cli.ok("archive", "export", MONTH, "--to", str(tmp_path), "--actor", "ann", "--reason", "old").out
+    said = cli.ok(
+        "archive", "export", MONTH, "--to", str(tmp_path), "--actor", "ann", "--reason", "old"
+    ).out
     exported = months(cli)[MONTH]["archive"]
     assert exported["sha256"] in said
     assert "ready" in cli.ok("archive", "detach", MONTH, "--dry-run").out
@@ -64,7 +66,11 @@ def test_a_month_goes_to_a_file_and_back(cli: Cli, tmp_path: Path) -> None:
     assert cli.ok("archive", "attach", MONTH, "--json").json["events"] == 5
     assert months(cli)[MONTH]["state"] == "attached"
     history = cli.ok("archive", "history", MONTH).out
-    assert [line.split()[4] for line in history.splitlines()] == ["archive.exported", "archive.detached", "archive.attached"]
+    assert [line.split()[4] for line in history.splitlines()] == [
+        "archive.exported",
+        "archive.detached",
+        "archive.attached",
+    ]
     assert "ann" in history
     assert "old" in history
 
@@ -73,12 +79,16 @@ def test_holds_are_placed_released_and_in_the_way(cli: Cli, tmp_path: Path) -> N
     run = str(given(cli))
 
     cli.ok("archive", "hold", MONTH, "--reason", "case 7", "--actor", "ann")
-    assert cli.ok("archive", "hold", run[:18], "--reason", "case 8", "--json").json == {"placed": run}
+    assert cli.ok("archive", "hold", run[:18], "--reason", "case 8", "--json").json == {
+        "placed": run
+    }
     assert months(cli)[MONTH]["holds"] == 2
     blocked = cli("archive", "export", MONTH, "--dry-run")
     assert blocked.code == exits.CONFLICT
     assert "in the way: ann holds it: case 7" in blocked.out
-    error = cli.fails(exits.CONFLICT, "archive", "export", MONTH, "--to", str(tmp_path), "--json").error
+    error = cli.fails(
+        exits.CONFLICT, "archive", "export", MONTH, "--to", str(tmp_path), "--json"
+    ).error
     assert (error["type"], error["month"], len(error["obstacles"])) == ("ArchiveRefused", MONTH, 2)
     assert not list(tmp_path.iterdir())
 
@@ -93,6 +103,8 @@ def test_nonsense_is_refused_by_name(cli: Cli) -> None:
     assert "2026-13" in cli.fails(exits.USAGE, "archive", "export", "2026-13", "--dry-run").err
     cli.fails(exits.CONFLICT, "archive", "detach", "1999-01")
     cli.fails(exits.CONFLICT, "archive", "attach", "1999-01")
-    cli.fails(exits.NOT_FOUND, "archive", "hold", "01890000-0000-7000-8000-000000000000", "--reason", "x")
+    cli.fails(
+        exits.NOT_FOUND, "archive", "hold", "01890000-0000-7000-8000-000000000000", "--reason", "x"
+    )
     cli.fails(exits.USAGE, "archive", "hold", "1999-01")
     assert "nothing was ever archived" in cli.ok("archive", "history").err

@@ -56,7 +56,9 @@ class Answer:
 class Cli:
     """The program, called within this process on one database and project."""
 
-    def __init__(self, url: str, capsys: pytest.CaptureFixture[str], project: str = PROJECT) -> None:
+    def __init__(
+        self, url: str, capsys: pytest.CaptureFixture[str], project: str = PROJECT
+    ) -> None:
         self.url, self.capsys, self.project = url, capsys, project
 
     def __call__(self, *words: str) -> Answer:
@@ -122,11 +124,26 @@ def cli(database: str, capsys: pytest.CaptureFixture[str]) -> Cli:
 
 
 def test_submit_prints_the_run_id_and_says_on_stderr_how_to_watch_it(cli: Cli) -> None:
-    answer = cli.ok("submit", "parse", "path=a.py", "size:=12", "deep:=[1, {}]", "--priority", "3", "--tag", "eu")
+    answer = cli.ok(
+        "submit",
+        "parse",
+        "path=a.py",
+        "size:=12",
+        "deep:=[1, {}]",
+        "--priority",
+        "3",
+        "--tag",
+        "eu",
+    )
 
     run = cli.ok("show", answer.out.strip(), "--json").json
     assert run["input"] == {"path": "a.py", "size": 12, "deep": [1, {}]}
-    assert (run["kind"], run["priority"], run["tags"], run["state"]) == ("parse", 3, ["eu"], "pending")
+    assert (run["kind"], run["priority"], run["tags"], run["state"]) == (
+        "parse",
+        3,
+        ["eu"],
+        "pending",
+    )
     assert "runfold history" in answer.err
 
 
@@ -167,7 +184,9 @@ def test_submit_with_a_used_key_and_other_content_is_a_conflict(cli: Cli) -> Non
 
 
 def test_submit_takes_delays_and_deadlines_in_units(cli: Cli) -> None:
-    run = cli.ok("submit", "parse", "--delay", "2h", "--deadline", "1d", "--max-attempts", "1", "--json").json
+    run = cli.ok(
+        "submit", "parse", "--delay", "2h", "--deadline", "1d", "--max-attempts", "1", "--json"
+    ).json
     fixed = cli.ok("submit", "parse", "--deadline", "2100-01-01T01:00:00+01:00", "--json").json
 
     created = datetime.fromisoformat(run["created_at"])
@@ -211,7 +230,12 @@ def test_runs_can_be_filtered_by_each_option(cli: Cli) -> None:
     def found(*words: str) -> set[str]:
         return {run["run_id"] for run in cli.ok("runs", "--json", *words).lines}
 
-    assert found("--state", "running") == found("--worker", "w:9") == found("--key", "k") == {str(held.run_id)}
+    assert (
+        found("--state", "running")
+        == found("--worker", "w:9")
+        == found("--key", "k")
+        == {str(held.run_id)}
+    )
     assert found("--kind", "fetch") == {str(other), str(cancelled)}
     assert found("--state", "pending,cancelled") == {str(other), str(cancelled)}
     assert found("--state", "pending", "--state", "running") == {str(other), str(held.run_id)}
@@ -250,7 +274,9 @@ async def _failed(ledger: Ledger) -> UUID:
     lease = await claimed(ledger, "w:1", input={"path": "a.py"})
     await ledger.retry(lease, error_code="E-HTTP", error_detail={"status": 500})
     (lease,) = await ledger.claim("w:2")
-    await ledger.transition(lease, State.COMPLETED, output={"lines": 3}, cost_usd_delta=0.25, step_count_delta=2)
+    await ledger.transition(
+        lease, State.COMPLETED, output={"lines": 3}, cost_usd_delta=0.25, step_count_delta=2
+    )
     return lease.run_id
 
 
@@ -361,7 +387,9 @@ def test_history_follow_ends_with_the_run(cli: Cli) -> None:
 
 def test_what_a_run_contains_cannot_steer_the_terminal(cli: Cli) -> None:
     async def hostile(ledger: Ledger) -> UUID:
-        lease = await claimed(ledger, "w\x9b31m", input={"evil": "\x1b]0;owned\x07 [red]markup[/red] \u202edrow"})
+        lease = await claimed(
+            ledger, "w\x9b31m", input={"evil": "\x1b]0;owned\x07 [red]markup[/red] \u202edrow"}
+        )
         await ledger.retry(lease, error_code="E\u202e", error_detail="\x1b[2J")
         return lease.run_id
 
@@ -426,7 +454,9 @@ def test_approving_twice_is_a_conflict(cli: Cli) -> None:
 def test_reject_cancels_the_run(cli: Cli) -> None:
     lease = cli.given(lambda ledger: waiting(ledger, State.WAITING_APPROVAL, park=True))
 
-    assert cli.ok("reject", str(lease.run_id), "--reason", "no").out == f"{lease.run_id} cancelled\n"
+    assert (
+        cli.ok("reject", str(lease.run_id), "--reason", "no").out == f"{lease.run_id} cancelled\n"
+    )
     cli.fails(exits.CONFLICT, "reject", str(lease.run_id))
 
 
@@ -480,11 +510,15 @@ def test_verify_counts_what_it_checked(cli: Cli) -> None:
     assert (report["ok"], report["runs"], report["events"], report["findings"]) == (True, 1, 5, [])
 
 
-def test_verify_names_the_damage_and_ends_with_7(unverified_database: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_names_the_damage_and_ends_with_7(
+    unverified_database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     cli = Cli(unverified_database, capsys)
     good, bad = cli.submitted(), cli.submitted("parse", "n:=1")
     execute(cli.url, "ALTER TABLE ledger.payload DISABLE TRIGGER refuse_change")
-    execute(cli.url, 'UPDATE ledger.payload SET body = \'{"input":{"n":2}}\' WHERE run_id = $1', bad)
+    execute(
+        cli.url, 'UPDATE ledger.payload SET body = \'{"input":{"n":2}}\' WHERE run_id = $1', bad
+    )
 
     answer, report = cli("verify"), cli("verify", "--json")
 
@@ -496,7 +530,9 @@ def test_verify_names_the_damage_and_ends_with_7(unverified_database: str, capsy
     assert cli("verify", str(good)).code == exits.OK
 
 
-def test_verify_finds_a_run_whose_state_was_deleted(unverified_database: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_finds_a_run_whose_state_was_deleted(
+    unverified_database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     cli = Cli(unverified_database, capsys)
     run_id = cli.submitted()
     execute(cli.url, "DELETE FROM ledger.run_state")
@@ -513,7 +549,9 @@ def test_doctor_finds_a_new_database_healthy(cli: Cli) -> None:
     assert report["healthy"] is True
     levels = {check["name"]: check["level"] for check in report["checks"]}
     assert levels.pop("privileges") == "warning"  # the tests are a superuser
-    assert levels == dict.fromkeys(("server", "schema", "functions", "clock", "partitions", "leases", "kinds"), "ok")
+    assert levels == dict.fromkeys(
+        ("server", "schema", "functions", "clock", "partitions", "leases", "kinds"), "ok"
+    )
     assert cli.ok("doctor").err == "healthy\n"
 
 
@@ -524,13 +562,15 @@ def test_doctor_finds_runs_of_a_kind_that_nobody_serves(cli: Cli) -> None:
     assert cli.given(lambda ledger: ledger.claim("w:1", kinds=["served"]))
     assert "none waits in vain" in cli.ok("doctor").out
     execute(
-        cli.url, "UPDATE ledger.run_state SET available_at = available_at - interval '5 min' WHERE available_at IS NOT NULL"
+        cli.url,
+        "UPDATE ledger.run_state SET available_at = available_at - interval '5 min' WHERE available_at IS NOT NULL",
     )
 
     said = cli("doctor")
 
     execute(
-        cli.url, "UPDATE ledger.run_state SET available_at = available_at + interval '5 min' WHERE available_at IS NOT NULL"
+        cli.url,
+        "UPDATE ledger.run_state SET available_at = available_at + interval '5 min' WHERE available_at IS NOT NULL",
     )
     assert said.code == exits.OK
     [line] = [line for line in said.out.splitlines() if "does a worker serve it?" in line]
@@ -538,7 +578,9 @@ def test_doctor_finds_runs_of_a_kind_that_nobody_serves(cli: Cli) -> None:
     assert not any(f"of kind {kind}" in line for kind in ("paused", "served", "later"))
 
 
-def test_doctor_finds_leases_that_no_reaper_came_for(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_finds_leases_that_no_reaper_came_for(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cli.given(abandoned)
     assert cli("doctor").code == exits.OK
 
@@ -570,9 +612,13 @@ def test_doctor_finds_a_schema_that_is_not_this_programs(
     assert [c["name"] for c in report.json["checks"] if c["level"] == "failed"] == [check]
 
 
-def test_doctor_finds_that_partitions_run_out(unverified_database: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_finds_that_partitions_run_out(
+    unverified_database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     cli = Cli(unverified_database, capsys)
-    (month,) = execute(cli.url, "SELECT to_char(now() AT TIME ZONE 'UTC' + interval '1 month', 'YYYY_MM') AS name")
+    (month,) = execute(
+        cli.url, "SELECT to_char(now() AT TIME ZONE 'UTC' + interval '1 month', 'YYYY_MM') AS name"
+    )
     execute(cli.url, f"DROP TABLE ledger.event_{month['name']}")
 
     report = cli("doctor", "--json")
@@ -584,7 +630,9 @@ def test_doctor_finds_that_partitions_run_out(unverified_database: str, capsys: 
 # -- database and projects -----------------------------------------------------------------------------------
 
 
-def test_db_upgrade_makes_the_schema_once(empty_database: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_db_upgrade_makes_the_schema_once(
+    empty_database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     cli = Cli(empty_database, capsys)
     before = cli.ok("db", "status", "--json").json
 
@@ -594,11 +642,17 @@ def test_db_upgrade_makes_the_schema_once(empty_database: str, capsys: pytest.Ca
 
     after = cli.ok("db", "status", "--json").json
     assert (before["revision"], before["current"], before["partitions"]) == (None, False, [])
-    assert (after["revision"], after["current"], after["embedded"]) == (after["wanted"], True, False)
+    assert (after["revision"], after["current"], after["embedded"]) == (
+        after["wanted"],
+        True,
+        False,
+    )
     assert after["months_ahead"] == len(after["partitions"]) - 1 > 0
 
 
-def test_db_upgrade_replaces_other_functions(unverified_database: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_db_upgrade_replaces_other_functions(
+    unverified_database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     cli = Cli(unverified_database, capsys)
     execute(cli.url, "COMMENT ON SCHEMA ledger IS 'functions of somebody else'")
     assert "not this program's" in cli.ok("db", "status").out
@@ -614,16 +668,25 @@ def test_db_status_hides_the_password_and_db_url_gives_it(cli: Cli) -> None:
 
     assert "s3cret" not in secret.ok("db", "status").out
     assert "s3cret" in secret.ok("db", "url").out
-    assert secret.ok("db", "url", "--json").json == {"url": driver_url(secret.url), "embedded": False}
+    assert secret.ok("db", "url", "--json").json == {
+        "url": driver_url(secret.url),
+        "embedded": False,
+    }
 
 
 def test_projects_are_made_once_and_listed(cli: Cli) -> None:
     assert cli.ok("project", "create", "acme") == Answer(exits.OK, "acme\n", "")
     assert "nothing new" in cli.ok("project", "create", "acme").err
-    assert cli.ok("project", "create", "acme", "--json").json == {"project_id": "acme", "created": False}
+    assert cli.ok("project", "create", "acme", "--json").json == {
+        "project_id": "acme",
+        "created": False,
+    }
 
     assert cli.ok("project", "list").out == "acme\ntest\n"
-    assert cli.ok("project", "list", "--json").lines == [{"project_id": "acme"}, {"project_id": "test"}]
+    assert cli.ok("project", "list", "--json").lines == [
+        {"project_id": "acme"},
+        {"project_id": "test"},
+    ]
 
 
 def test_projects_do_not_see_each_others_runs(cli: Cli) -> None:

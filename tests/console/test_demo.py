@@ -48,7 +48,11 @@ def start(home: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
     def demo() -> subprocess.Popen[str]:
         environment = {**os.environ, "RUNFOLD_HOME": str(home)}
         pipe = subprocess.PIPE
-        started.append(subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=pipe, stderr=pipe, text=True))
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", code], env=environment, stdout=pipe, stderr=pipe, text=True
+            )
+        )
         return started[-1]
 
     yield demo
@@ -137,23 +141,27 @@ async def check_approvals(ledger: Ledger, told: dict[str, list[str]]) -> None:
         assert types.count("approval.requested") == 1
         assert types.count("approval.granted") == (run_id in told["granted"])
         assert types[-1] == ("run.completed" if run_id in told["granted"] else "approval.rejected")
-    for run in await ledger.list(state="completed", limit=FILES):
+    for run in await ledger.runs(state="completed", limit=FILES):
         large = run.output["lines"] > 3_000 or run.output["bytes"] > 120_000
         assert large == (str(run.run_id) in told["granted"])
 
 
 async def check_work(ledger: Ledger) -> None:
     """Fail unless what the workers measured and what the tool said agree, and the tool was paid for."""
-    for run in await ledger.list(state="completed", limit=FILES):
+    for run in await ledger.runs(state="completed", limit=FILES):
         events: Sequence[Event] = await ledger.history(run.run_id)
         answers: list[Any] = [event.output for event in events if isinstance(event, ToolCompleted)]
         assert answers
-        assert all(answer["bytes"] == run.output["bytes"] == run.input["bytes"] for answer in answers)
+        assert all(
+            answer["bytes"] == run.output["bytes"] == run.input["bytes"] for answer in answers
+        )
         assert run.cost_usd > 0
         assert run.step_count == len(answers) + 1
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
+)
 async def test_no_worker_outlives_the_demo(
     start: Callable[[], subprocess.Popen[str]], home: Path, number: int, code: int
 ) -> None:
@@ -178,7 +186,9 @@ async def test_a_worker_that_ends_unasked_fails_the_demo_with_one_clear_line(
     output, talk = demo.communicate(timeout=60)
 
     assert (demo.returncode, output) == (1, "")
-    assert talk.splitlines()[-1].startswith("runfold demo: workers ended though nobody asked them to")
+    assert talk.splitlines()[-1].startswith(
+        "runfold demo: workers ended though nobody asked them to"
+    )
     assert workers_at(home) == []
 
 

@@ -33,7 +33,14 @@ def events_in(cli: Cli) -> int:
 def test_any_unique_prefix_names_the_run(cli: Cli) -> None:
     run_id = str(cli.submitted())
 
-    for given in (run_id[:6], run_id[:9], run_id[:10], run_id.upper(), run_id.replace("-", "")[:20], run_id):
+    for given in (
+        run_id[:6],
+        run_id[:9],
+        run_id[:10],
+        run_id.upper(),
+        run_id.replace("-", "")[:20],
+        run_id,
+    ):
         assert cli.ok("show", given, "--json").json["run_id"] == run_id
 
 
@@ -56,7 +63,19 @@ def test_a_prefix_of_no_run_is_not_found(cli: Cli) -> None:
 
 @pytest.mark.parametrize(
     "given",
-    ["", "-", "abc", "01-", "nonsense", "0197é297", "0" * 33, "--", "01%7", "0197c2a1\x00", "' OR 1=1"],
+    [
+        "",
+        "-",
+        "abc",
+        "01-",
+        "nonsense",
+        "0197é297",
+        "0" * 33,
+        "--",
+        "01%7",
+        "0197c2a1\x00",
+        "' OR 1=1",
+    ],
 )
 def test_what_cannot_begin_a_run_id_is_refused(given: str) -> None:
     with pytest.raises(InvalidValue, match="run id"):
@@ -149,14 +168,16 @@ NOWHERE = "01970000-0000-7000-8000-000000000000"
         (exits.USAGE, ("runs", "--project", "NO PE")),
         (exits.USAGE, ("drift", "--watch", "--every", "0")),
         (exits.USAGE, ("trace", NOWHERE, "--after", "1-2")),
-        (exits.USAGE, ("worker", "tests.workers.tasks:")),
+        (exits.USAGE, ("worker", "tests.support.handlers:")),
         (exits.USAGE, ("cancel", NOWHERE, "--actor", "ann ")),
         (exits.USAGE, ("roles", "grant", "finance", " ann")),
         (exits.USAGE, ("cancel",)),
         (exits.USAGE, ("verify", "a", "b")),
     ],
 )
-def test_nonsense_is_one_line_and_writes_nothing(cli: Cli, code: int, words: tuple[str, ...]) -> None:
+def test_nonsense_is_one_line_and_writes_nothing(
+    cli: Cli, code: int, words: tuple[str, ...]
+) -> None:
     answer = cli.fails(code, *words)
 
     assert all(char == "\n" or char.isprintable() for char in answer.err)
@@ -195,13 +216,17 @@ def test_the_demo_takes_no_other_database(cli: Cli) -> None:
     assert "leave it out" in failed.err
 
 
-def test_settings_that_contradict_each_other_are_an_error(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_contradict_each_other_are_an_error(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RUNFOLD_LEASE_TTL_SECONDS", "1")
 
     assert "RUNFOLD_HEARTBEAT_SECONDS" in cli.fails(exits.ERROR, "runs").err
 
 
-def test_production_refuses_the_built_in_database(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_production_refuses_the_built_in_database(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RUNFOLD_ENV", "production")
 
     assert main(["runs"]) == exits.ERROR
@@ -261,12 +286,17 @@ ON_THE_DATABASE = (("db", "upgrade"), ("db", "status"), ("db", "url"))
         ("postgresql://127.0.0.1:port/test", exits.ERROR),
     ],
 )
-def test_a_database_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str], url: str, code: int) -> None:
+def test_a_database_that_is_not_there_is_one_line(
+    capsys: pytest.CaptureFixture[str], url: str, code: int
+) -> None:
     cli = Cli(url, capsys)
 
     for words in (*COMMANDS, *ON_THE_DATABASE):
         assert "s3cret" not in cli.fails(code, *words).err
-    assert cli.fails(code, "runs", "--json").error["type"] in {"DatabaseUnavailable", "InvalidValue"}
+    assert cli.fails(code, "runs", "--json").error["type"] in {
+        "DatabaseUnavailable",
+        "InvalidValue",
+    }
 
 
 def test_doctor_finds_that_the_database_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
@@ -288,7 +318,9 @@ def test_a_database_without_the_schema_is_one_line_and_stays_as_it_was(
     assert execute(cli.url, "SELECT 1 FROM pg_namespace WHERE nspname = 'ledger'") == []
 
 
-def test_a_newer_schema_is_one_line_and_stays_as_it_was(unverified_database: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_newer_schema_is_one_line_and_stays_as_it_was(
+    unverified_database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     cli = Cli(unverified_database, capsys)
     execute(cli.url, "UPDATE ledger.alembic_version SET version_num = '9999'")
 
@@ -299,11 +331,17 @@ def test_a_newer_schema_is_one_line_and_stays_as_it_was(unverified_database: str
     assert cli.ok("db", "status", "--json").json["newer"] is True
 
     assert events_in(cli) == 0
-    assert [tuple(row) for row in execute(cli.url, "SELECT version_num FROM ledger.alembic_version")] == [("9999",)]
-    assert [tuple(row) for row in execute(cli.url, "SELECT project_id FROM ledger.project")] == [("test",)]
+    assert [
+        tuple(row) for row in execute(cli.url, "SELECT version_num FROM ledger.alembic_version")
+    ] == [("9999",)]
+    assert [tuple(row) for row in execute(cli.url, "SELECT project_id FROM ledger.project")] == [
+        ("test",)
+    ]
 
 
-def test_a_login_without_the_right_is_one_line(unverified_database: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_login_without_the_right_is_one_line(
+    unverified_database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     login = f"reader_{uuid.uuid4().hex[:12]}"
     execute(unverified_database, f"CREATE ROLE {login} LOGIN PASSWORD 'pw' IN ROLE runfold_reader")
     try:
@@ -312,7 +350,9 @@ def test_a_login_without_the_right_is_one_line(unverified_database: str, capsys:
             pytest.skip("the server's URL is not a superuser's without a password")
         reader = Cli(url, capsys)
         assert reader.ok("runs").out == ""
-        assert reader.fails(exits.ERROR, "submit", "parse", "--json").error["type"] == "AccessDenied"
+        assert (
+            reader.fails(exits.ERROR, "submit", "parse", "--json").error["type"] == "AccessDenied"
+        )
         checks = reader.ok("doctor", "--json").json["checks"]
         assert [c["level"] for c in checks if c["name"] == "privileges"] == ["ok"]
     finally:
@@ -325,7 +365,9 @@ def test_every_exit_code_is_documented(capsys: pytest.CaptureFixture[str]) -> No
 
     for code, meaning in exits.MEANINGS.items():
         assert f"{code} {meaning}" in shown
-    codes = {value for name, value in vars(exits).items() if name.isupper() and isinstance(value, int)}
+    codes = {
+        value for name, value in vars(exits).items() if name.isupper() and isinstance(value, int)
+    }
     assert codes == set(exits.MEANINGS)
 
 

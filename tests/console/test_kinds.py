@@ -10,7 +10,9 @@ from runfold.console.cli.main import main
 from tests.conftest import PROJECT
 
 
-def test_a_kind_is_paused_limited_resumed_and_all_of_it_told(database: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_kind_is_paused_limited_resumed_and_all_of_it_told(
+    database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     where = ["--url", database, "--project", PROJECT]
 
     assert main(["kinds", "pause", "parse", "--actor", "ann", "--reason", "broken", *where]) == 0
@@ -23,8 +25,15 @@ def test_a_kind_is_paused_limited_resumed_and_all_of_it_told(database: str, caps
     assert main(["kinds", "limit", "parse", "--json", *where]) == 0
     unlimited = json.loads(capsys.readouterr().out)
 
-    assert said == ["parse: paused", "parse: paused, at most 5", "parse: open, at most 5", "parse: open, at most 5, 0 held"]
-    assert [(event["type"], event["actor"], event["reason"], event["max_running"]) for event in history] == [
+    assert said == [
+        "parse: paused",
+        "parse: paused, at most 5",
+        "parse: open, at most 5",
+        "parse: open, at most 5, 0 held",
+    ]
+    assert [
+        (event["type"], event["actor"], event["reason"], event["max_running"]) for event in history
+    ] == [
         ("kind.paused", "ann", "broken", None),
         ("kind.limited", "ann", None, 5),
         ("kind.resumed", "bob", None, None),
@@ -32,7 +41,9 @@ def test_a_kind_is_paused_limited_resumed_and_all_of_it_told(database: str, caps
     assert unlimited["max_running"] is None
 
 
-def test_a_limit_of_nothing_is_refused_in_words(database: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_limit_of_nothing_is_refused_in_words(
+    database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     code = main(["kinds", "limit", "parse", "0", "--url", database, "--project", PROJECT])
 
     assert code != 0

@@ -31,7 +31,7 @@ __all__ = ["cli"]
 async def story(ledger: Ledger) -> UUID:
     """A run that loses a worker, takes a step, asks a tool and a person, and completes; and one that waits."""
     await ledger.submit("waits", key="waits")
-    await ledger.signal((await ledger.list(kind="waits"))[0].run_id, "x")
+    await ledger.signal((await ledger.runs(kind="waits"))[0].run_id, "x")
     run = await ledger.submit("parse", {"secret": "s3cret"})
     [lost] = await ledger.claim("w:1", kinds=["parse"], ttl=TINY)
     await lapsed(ledger, lost)
@@ -39,10 +39,14 @@ async def story(ledger: Ledger) -> UUID:
     [lease] = await ledger.claim("w:2", kinds=["parse"])
     [lease] = await ledger.heartbeat([lease])
     await ledger.append(lease, NoteAdded(text="half way"))
-    await ledger.append(lease, StepCompleted(name="read", output="s3cret", cost_usd=0.5, step_count=1))
+    await ledger.append(
+        lease, StepCompleted(name="read", output="s3cret", cost_usd=0.5, step_count=1)
+    )
     await ledger.transition(lease, State.WAITING_TOOL, name="browser")
     await ledger.transition(lease, State.RUNNING, error_code="E-TOOL", error_detail="no")
-    await ledger.transition(lease, State.WAITING_APPROVAL, park=True, name="pay", content={"prompt": "Pay?"})
+    await ledger.transition(
+        lease, State.WAITING_APPROVAL, park=True, name="pay", content={"prompt": "Pay?"}
+    )
     await ledger.approve(run.run_id, actor="ann")
     [lease] = await ledger.claim("w:2", kinds=["parse"])
     await ledger.transition(lease, State.COMPLETED)
@@ -81,8 +85,19 @@ def test_the_metrics_are_what_the_events_say(cli: Cli) -> None:
 
 
 def test_they_are_scraped_over_http_until_it_is_told_to_stop(cli: Cli) -> None:
-    words = [sys.executable, "-m", "runfold.console.cli.main", "--url", cli.url, "metrics", "--port", "0"]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as serving:
+    words = [
+        sys.executable,
+        "-m",
+        "runfold.console.cli.main",
+        "--url",
+        cli.url,
+        "metrics",
+        "--port",
+        "0",
+    ]
+    with subprocess.Popen(
+        words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as serving:
         assert serving.stderr is not None
         said = serving.stderr.readline()
         url = said.split()[2].rstrip(",")
@@ -90,7 +105,10 @@ def test_they_are_scraped_over_http_until_it_is_told_to_stop(cli: Cli) -> None:
             assert scraped(answer.read().decode())[("runfold_up",)] == 1
         port = url.rsplit(":", 1)[1].split("/")[0]
         assert "give another --port" in cli.fails(exits.ERROR, "metrics", "--port", port).err
-        assert "give another --host" in cli.fails(exits.ERROR, "metrics", "--host", "no.such.host.invalid").err
+        assert (
+            "give another --host"
+            in cli.fails(exits.ERROR, "metrics", "--host", "no.such.host.invalid").err
+        )
         serving.send_signal(signal.SIGTERM)
         assert serving.wait(30) == 0
 
@@ -121,7 +139,9 @@ def receiver() -> Iterator[tuple[str, list[Any]]]:
         thread.join()
 
 
-def test_a_run_is_a_trace_whose_spans_are_the_same_whenever_it_is_sent(cli: Cli, receiver: tuple[str, list[Any]]) -> None:
+def test_a_run_is_a_trace_whose_spans_are_the_same_whenever_it_is_sent(
+    cli: Cli, receiver: tuple[str, list[Any]]
+) -> None:
     url, got = receiver
     run_id = cli.given(story)
 
@@ -129,19 +149,36 @@ def test_a_run_is_a_trace_whose_spans_are_the_same_whenever_it_is_sent(cli: Cli,
     cli.ok("trace", str(run_id), "--otlp", f"{url}/v1/traces", "--service", "payments")
 
     assert [path for path, _ in got] == ["/v1/traces"] * 2
-    first, second = ([span for span in request.resource_spans[0].scope_spans[0].spans] for _, request in got)  # noqa: C416
-    assert [(span.trace_id, span.span_id) for span in first] == [(span.trace_id, span.span_id) for span in second]
+    first, second = (list(request.resource_spans[0].scope_spans[0].spans) for _, request in got)
+    assert [(span.trace_id, span.span_id) for span in first] == [
+        (span.trace_id, span.span_id) for span in second
+    ]
     assert {span.trace_id for span in first} == {run_id.bytes}
     by_name = {span.name: span for span in first}
     root = by_name["run parse"]
-    assert set(by_name) == {"run parse", "queued", "attempt 1", "attempt 2", "step read", "tool browser", "approval pay"}
-    parents = {span.name: {one.span_id: one.name for one in first}.get(span.parent_span_id) for span in first}
+    assert set(by_name) == {
+        "run parse",
+        "queued",
+        "attempt 1",
+        "attempt 2",
+        "step read",
+        "tool browser",
+        "approval pay",
+    }
+    parents = {
+        span.name: {one.span_id: one.name for one in first}.get(span.parent_span_id)
+        for span in first
+    }
     assert parents["run parse"] is None
     assert parents["step read"] == parents["tool browser"] == "attempt 2"
     assert parents["approval pay"] == parents["attempt 1"] == parents["queued"] == "run parse"
     assert by_name["attempt 1"].status.code == by_name["tool browser"].status.code == 2
     assert (root.status.code, by_name["tool browser"].status.message) == (1, "E-TOOL")
-    assert root.start_time_unix_nano <= by_name["attempt 1"].start_time_unix_nano < root.end_time_unix_nano
+    assert (
+        root.start_time_unix_nano
+        <= by_name["attempt 1"].start_time_unix_nano
+        < root.end_time_unix_nano
+    )
     assert [[event.name for event in span.events] for span in first if span.name == "attempt 2"] == [
         ["lease.heartbeat", "note.added"], [],
     ]  # fmt: skip
@@ -164,18 +201,26 @@ def test_a_trace_is_shown_as_a_list(cli: Cli) -> None:
 async def test_an_open_run_has_open_spans(ledger: Ledger) -> None:
     lease = await claimed(ledger)
     found = spans(lease.run_id, await ledger.history(lease.run_id))
-    assert [(span.name, span.end is None) for span in found] == [("run parse", True), ("queued", False), ("attempt 1", True)]
+    assert [(span.name, span.end is None) for span in found] == [
+        ("run parse", True),
+        ("queued", False),
+        ("attempt 1", True),
+    ]
     assert spans(lease.run_id, []) == []
 
 
-def test_every_run_that_ends_is_sent_while_it_follows(cli: Cli, receiver: tuple[str, list[Any]]) -> None:
+def test_every_run_that_ends_is_sent_while_it_follows(
+    cli: Cli, receiver: tuple[str, list[Any]]
+) -> None:
     url, got = receiver
     run_id = cli.given(story)
     words = [
         sys.executable, "-m", "runfold.console.cli.main", "--url", cli.url, "--project", "test",
         "trace", "--follow", "--otlp", url, "--after", "1/1:1:@0//0",
     ]  # fmt: skip
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}) as following:
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
+    ) as following:
         assert following.stdout is not None
         assert following.stdout.readline().startswith(run_id.hex)
         following.send_signal(signal.SIGINT)

@@ -28,10 +28,20 @@ def test_runs_at_a_time_is_the_fleet_as_it_was(cli: Cli) -> None:
     then = cli.ok("runs", "--at", events[1]["recorded_at"], "--json").json
     table = cli.ok("runs", "--at", events[1]["recorded_at"]).out
 
-    assert (then["run_id"], then["state"], then["worker_id"], then["version"]) == (run_id, "running", "w:1", 2)
+    assert (then["run_id"], then["state"], then["worker_id"], then["version"]) == (
+        run_id,
+        "running",
+        "w:1",
+        2,
+    )
     assert str(later) not in table
     assert cli.ok("runs", "--at", events[1]["recorded_at"], "--state", "completed").out == ""
-    assert cli.ok("runs", "--at", events[2]["recorded_at"], "--worker", "w:1", "--json").json["version"] == 3
+    assert (
+        cli.ok("runs", "--at", events[2]["recorded_at"], "--worker", "w:1", "--json").json[
+            "version"
+        ]
+        == 3
+    )
 
 
 def test_runs_before_the_first_event_or_in_the_future_are_errors(cli: Cli) -> None:
@@ -40,9 +50,14 @@ def test_runs_before_the_first_event_or_in_the_future_are_errors(cli: Cli) -> No
 
     error = cli.fails(exits.NOT_FOUND, "runs", "--at", early.isoformat(), "--json").error
     assert (error["type"], error["first"]) == ("BeforeFirstEvent", run["created_at"])
-    assert cli.fails(exits.USAGE, "runs", "--at", "2099-01-01T00:00:00Z", "--json").error["type"] == "FutureInstant"
     assert (
-        cli.fails(exits.USAGE, "state", run["run_id"], "--at", "2099-01-01T00:00:00Z", "--json").error["type"]
+        cli.fails(exits.USAGE, "runs", "--at", "2099-01-01T00:00:00Z", "--json").error["type"]
+        == "FutureInstant"
+    )
+    assert (
+        cli.fails(
+            exits.USAGE, "state", run["run_id"], "--at", "2099-01-01T00:00:00Z", "--json"
+        ).error["type"]
         == "FutureInstant"
     )
     cli.fails(exits.USAGE, "runs", "--at", "2026-01-01T00:00:00")

@@ -244,7 +244,9 @@ def test_help_and_usage_load_nothing_heavy() -> None:
         "heavy = {'ledger', 'sqlalchemy', 'asyncpg', 'alembic', 'structlog'} & set(sys.modules); "
         "sys.exit(repr(heavy) if heavy else 0)"
     )
-    answer = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=SECONDS, check=False)
+    answer = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, timeout=SECONDS, check=False
+    )
 
     assert answer.returncode == 0, answer.stderr
 
@@ -256,7 +258,9 @@ def test_the_version_is_the_packages(database: str) -> None:
 
 
 def test_completion_is_offered_for_the_shell(database: str) -> None:
-    answer = run(database, _RUNFOLD_COMPLETE="complete_bash", COMP_WORDS="runfold hist", COMP_CWORD="1")
+    answer = run(
+        database, _RUNFOLD_COMPLETE="complete_bash", COMP_WORDS="runfold hist", COMP_CWORD="1"
+    )
 
     assert answer.stdout.split() == ["history"]
 
@@ -281,7 +285,15 @@ def test_without_a_url_the_built_in_database_is_used() -> None:
 
 def test_a_worker_does_runs_until_sigterm_and_gives_the_rest_back(database: str) -> None:
     with started(
-        database, "worker", "tests.workers.tasks", "--grace", "0.1s", "--kinds", "double", "--kinds", "hang"
+        database,
+        "worker",
+        "tests.support.handlers",
+        "--grace",
+        "0.1s",
+        "--kinds",
+        "double",
+        "--kinds",
+        "hang",
     ) as process:
         assert process.stderr is not None
         assert "does double, hang of project test, 10 at a time" in process.stderr.readline()
@@ -305,11 +317,17 @@ def test_a_worker_does_runs_until_sigterm_and_gives_the_rest_back(database: str)
     assert (after.state, after.attempt_count) == (State.PENDING, 0)
 
 
-def test_a_fleet_starts_a_process_again_when_it_dies_and_ends_with_all_of_them(database: str) -> None:
+def test_a_fleet_starts_a_process_again_when_it_dies_and_ends_with_all_of_them(
+    database: str,
+) -> None:
     def children() -> list[psutil.Process]:
-        return [one for one in psutil.Process(process.pid).children() if one.status() != psutil.STATUS_ZOMBIE]
+        return [
+            one
+            for one in psutil.Process(process.pid).children()
+            if one.status() != psutil.STATUS_ZOMBIE
+        ]
 
-    with started(database, "worker", "tests.workers.tasks", "--processes", "2") as process:
+    with started(database, "worker", "tests.support.handlers", "--processes", "2") as process:
         assert process.stderr is not None
         for _ in range(2):
             assert "Ctrl-C ends it" in process.stderr.readline()
@@ -324,7 +342,7 @@ def test_a_fleet_starts_a_process_again_when_it_dies_and_ends_with_all_of_them(d
 
 
 def test_the_processes_of_a_fleet_end_when_their_parent_is_killed(database: str) -> None:
-    with started(database, "worker", "tests.workers.tasks", "--processes", "2") as process:
+    with started(database, "worker", "tests.support.handlers", "--processes", "2") as process:
         assert process.stderr is not None
         for _ in range(2):
             assert "Ctrl-C ends it" in process.stderr.readline()
@@ -339,14 +357,16 @@ def test_the_processes_of_a_fleet_end_when_their_parent_is_killed(database: str)
     ("words", "said"),
     [
         (("nowhere",), "there is no module 'nowhere'"),
-        (("tests.workers.tasks:nothing",), "has no 'nothing'"),
-        (("tests.workers.tasks:PLAIN",), "is no handler"),
-        (("tests.waiting",), "has no handler"),
-        (("tests.workers.tasks", "--kinds", "draw"), "has no handler here"),
-        (("tests.workers.tasks", "--grace", "soon"), "must be a duration"),
+        (("tests.support.handlers:nothing",), "has no 'nothing'"),
+        (("tests.support.handlers:PLAIN",), "is no handler"),
+        (("tests.support.waiting",), "has no handler"),
+        (("tests.support.handlers", "--kinds", "draw"), "has no handler here"),
+        (("tests.support.handlers", "--grace", "soon"), "must be a duration"),
     ],
 )
-def test_a_worker_that_cannot_work_says_why(database: str, words: tuple[str, ...], said: str) -> None:
+def test_a_worker_that_cannot_work_says_why(
+    database: str, words: tuple[str, ...], said: str
+) -> None:
     answer = run(database, "worker", *words)
 
     assert answer.returncode == exits.USAGE
@@ -361,7 +381,9 @@ def test_a_worker_that_cannot_work_says_why(database: str, words: tuple[str, ...
         (">&- 2>&-", exits.OK, ""),
     ],
 )
-def test_an_output_that_takes_nothing_is_no_defect(database: str, output: str, code: int, said: str) -> None:
+def test_an_output_that_takes_nothing_is_no_defect(
+    database: str, output: str, code: int, said: str
+) -> None:
     answer = subprocess.run(
         ["sh", "-c", f'exec "$0" "$@" {output}', *PROGRAM, "submit", "parse"],
         env=environment(database),

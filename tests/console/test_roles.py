@@ -10,12 +10,24 @@ __all__ = ["cli"]
 
 def test_roles_are_granted_listed_and_revoked_on_record(cli: Cli) -> None:
     assert "nobody has a role" in cli.ok("roles", "list").err
-    granted = cli.ok("roles", "grant", "finance", "ann", "--actor", "root", "--reason", "head", "--json").json
-    assert (granted["role"], granted["member"], granted["actor"], granted["reason"]) == ("finance", "ann", "root", "head")
+    granted = cli.ok(
+        "roles", "grant", "finance", "ann", "--actor", "root", "--reason", "head", "--json"
+    ).json
+    assert (granted["role"], granted["member"], granted["actor"], granted["reason"]) == (
+        "finance",
+        "ann",
+        "root",
+        "head",
+    )
     assert "role.granted finance ann by root: head" in cli.ok("roles", "list").out
     assert cli.ok("roles", "list", "other").out == ""
     assert "role.revoked finance ann" in cli.ok("roles", "revoke", "finance", "ann").out
-    assert "`runfold roles list`" in cli.fails(exits.CONFLICT, "roles", "revoke", "finance", "ann").err
+    assert (
+        "`runfold roles list`" in cli.fails(exits.CONFLICT, "roles", "revoke", "finance", "ann").err
+    )
     assert cli.ok("roles", "list").out == ""
-    assert [line["type"] for line in cli.ok("roles", "history", "finance", "--json").lines] == ["role.granted", "role.revoked"]
+    assert [line["type"] for line in cli.ok("roles", "history", "finance", "--json").lines] == [
+        "role.granted",
+        "role.revoked",
+    ]
     cli.fails(exits.USAGE, "roles", "grant", "", "ann")

@@ -11,8 +11,27 @@ __all__ = ["cli"]
 
 
 def test_a_schedule_is_made_changed_listed_and_taken_away(cli: Cli) -> None:
-    made = cli.ok("schedules", "add", "nightly", "clean", "deep:=true", "--cron", "30 2 * * *", "--actor", "ann")
-    cli.ok("schedules", "add", "nightly", "clean", "--cron", "31 2 * * *", "--timezone", "Europe/Berlin")
+    made = cli.ok(
+        "schedules",
+        "add",
+        "nightly",
+        "clean",
+        "deep:=true",
+        "--cron",
+        "30 2 * * *",
+        "--actor",
+        "ann",
+    )
+    cli.ok(
+        "schedules",
+        "add",
+        "nightly",
+        "clean",
+        "--cron",
+        "31 2 * * *",
+        "--timezone",
+        "Europe/Berlin",
+    )
     listed = cli.ok("schedules", "list")
     [row] = [json.loads(line) for line in cli.ok("schedules", "list", "--json").out.splitlines()]
 
@@ -21,4 +40,7 @@ def test_a_schedule_is_made_changed_listed_and_taken_away(cli: Cli) -> None:
     assert (row["kind"], row["timezone"], row["input"]) == ("clean", "Europe/Berlin", None)
     cli.ok("schedules", "remove", "nightly")
     assert "there are: none" in cli.fails(exits.NOT_FOUND, "schedules", "remove", "nightly").err
-    assert "five fields" in cli.fails(exits.USAGE, "schedules", "add", "n", "clean", "--cron", "daily").err
+    assert (
+        "five fields"
+        in cli.fails(exits.USAGE, "schedules", "add", "n", "clean", "--cron", "daily").err
+    )

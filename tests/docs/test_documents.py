@@ -26,12 +26,21 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglo
 
 def blocks(language: str) -> list[str]:
     """Every fenced block of a language, in all pages."""
-    return [block for page in PAGES for block in re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)]
+    return [
+        block
+        for page in PAGES
+        for block in re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+    ]
 
 
 def commands() -> list[str]:
     """Every command line of the console blocks."""
-    return [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
+    return [
+        line[2:]
+        for block in blocks("console")
+        for line in block.splitlines()
+        if line.startswith("$ ")
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +66,9 @@ def test_every_console_command_works(
         if command.startswith("runfold worker "):
             assert_works_until_told_to_stop([*program, *shlex.split(command)[1:]], environment)
             continue
-        with monkeypatch.context() as here:  # in this process, which saves every command the start of another
+        with (
+            monkeypatch.context() as here
+        ):  # in this process, which saves every command the start of another
             here.chdir(ROOT)
             here.setenv("RUNFOLD_HOME", environment["RUNFOLD_HOME"])
             code = main(shlex.split(command)[1:])
@@ -66,7 +77,9 @@ def test_every_console_command_works(
 
 
 def assert_works_until_told_to_stop(words: list[str], environment: dict[str, str]) -> None:
-    with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    with subprocess.Popen(
+        words, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
         assert process.stderr is not None
         assert "Ctrl-C ends it" in process.stderr.readline()
         process.send_signal(signal.SIGTERM)
@@ -76,7 +89,9 @@ def assert_works_until_told_to_stop(words: list[str], environment: dict[str, str
 def test_every_make_command_exists_and_the_main_ones_are_run_by_ci() -> None:
     makefile = (ROOT / "Makefile").read_text()
     named = {command.split()[1] for command in commands() if command.startswith("make ")}
-    named |= {target for page in PAGES for target in re.findall(r"`make ([a-z]+)`", page.read_text())}
+    named |= {
+        target for page in PAGES for target in re.findall(r"`make ([a-z]+)`", page.read_text())
+    }
 
     assert {target for target in named if f"\n{target}:" not in makefile} == set()
     ci = (ROOT / ".ci" / "run").read_text()

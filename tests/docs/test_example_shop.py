@@ -30,8 +30,21 @@ async def client(database: str, connection: asyncpg.Connection) -> AsyncIterator
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = [sys.executable, "-m", "uvicorn", "examples.shop:app", "--port", str(port), "--log-level", "warning"]
-    environment = {**os.environ, "DATABASE_URL": sqlalchemy_url(database), "RUNFOLD_PROJECT": PROJECT}
+    words = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "examples.shop:app",
+        "--port",
+        str(port),
+        "--log-level",
+        "warning",
+    ]
+    environment = {
+        **os.environ,
+        "DATABASE_URL": sqlalchemy_url(database),
+        "RUNFOLD_PROJECT": PROJECT,
+    }
     server = await asyncio.to_thread(subprocess.Popen, words, env=environment, cwd=ROOT)
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as opened:
@@ -51,15 +64,21 @@ async def answers(client: httpx.AsyncClient) -> bool:
         return False
 
 
-async def test_an_order_and_its_run_commit_together_or_not_at_all(client: httpx.AsyncClient, ledger: Ledger) -> None:
-    made = (await client.post("/orders", json={"article": "lamp", "quantity": 3})).raise_for_status().json()
+async def test_an_order_and_its_run_commit_together_or_not_at_all(
+    client: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    made = (
+        (await client.post("/orders", json={"article": "lamp", "quantity": 3}))
+        .raise_for_status()
+        .json()
+    )
     refused = await client.post("/orders", json={"article": "lamp", "quantity": 3})
     unknown = await client.post("/orders", json={"article": "chair", "quantity": 1})
     nonsense = await client.post("/orders", json={"article": "lamp", "quantity": -1})
 
     assert (refused.status_code, unknown.status_code, nonsense.status_code) == (409, 404, 422)
     assert refused.json()["detail"] == "only 2 left"
-    assert [str(run.run_id) for run in await ledger.list()] == [made["run_id"]]
+    assert [str(run.run_id) for run in await ledger.runs()] == [made["run_id"]]
     assert (await client.get("/orders/1")).json()["state"] == State.PENDING
     async with working(ledger, shop.fulfil):
         await until(lambda: fulfilled(client))
@@ -72,11 +91,15 @@ async def fulfilled(client: httpx.AsyncClient) -> bool:
     return bool((await client.get("/orders/1")).json()["state"] == State.COMPLETED)
 
 
-async def test_many_orders_at_once_sell_only_what_is_there(client: httpx.AsyncClient, ledger: Ledger, database: str) -> None:
-    answers = await asyncio.gather(*(client.post("/orders", json={"article": "lamp", "quantity": 1}) for _ in range(12)))
+async def test_many_orders_at_once_sell_only_what_is_there(
+    client: httpx.AsyncClient, ledger: Ledger, database: str
+) -> None:
+    answers = await asyncio.gather(
+        *(client.post("/orders", json={"article": "lamp", "quantity": 1}) for _ in range(12))
+    )
 
     assert sorted(answer.status_code for answer in answers) == [201] * 5 + [409] * 7
-    assert len(await ledger.list()) == 5
+    assert len(await ledger.runs()) == 5
     connection = await asyncpg.connect(driver_url(database))
     assert await connection.fetchval("SELECT stock FROM shop_article") == 0
     await connection.close()

@@ -1,7 +1,7 @@
 """A randomised soak: workers are killed, frozen and cut off while runs are submitted, decided and called off.
 
-`python -m tests.faults.soak --moves 2000 --seed 7`; without a seed one is drawn and printed: the same seed makes the same moves.
-Timing is left to the machine, so that the same moves need not meet the same instants.
+`python -m tests.faults.soak --moves 2000 --seed 7`; without a seed one is drawn and printed.
+The same seed makes the same moves. Timing is left to the machine, so that the same moves need not meet the same instants.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ LIKELY = (10, 10, 4, 6, 1)
 class Soak:
     """One soak of a project that has no runs yet."""
 
-    def __init__(self, ledger: Ledger, url: str, proxy: Proxy, connection: asyncpg.Connection[Any], seed: int) -> None:
+    def __init__(
+        self, ledger: Ledger, url: str, proxy: Proxy, connection: asyncpg.Connection[Any], seed: int
+    ) -> None:
         """Start nothing yet; every second worker goes through the proxy."""
         self.ledger, self.proxy, self.connection = ledger, proxy, connection
         self.urls = [url, proxy.url]
@@ -85,7 +87,7 @@ class Soak:
 
     async def decide(self) -> None:
         """Decide what waits for a person, nearly always with yes."""
-        for run in await self.ledger.list(state=State.WAITING_APPROVAL, limit=10):
+        for run in await self.ledger.runs(state=State.WAITING_APPROVAL, limit=10):
             no = self.random.random() < 0.2
             with suppress(IllegalTransition, VersionConflict, DecisionRefused):
                 await (self.ledger.reject if no else self.ledger.approve)(run.run_id, actor="ann")
@@ -116,10 +118,15 @@ class Soak:
 
     async def terminate(self) -> None:
         """Terminate a backend of any worker."""
-        mine = [self.connection.get_server_pid(), await self.ledger.pool.fetchval("SELECT pg_backend_pid()")]
+        mine = [
+            self.connection.get_server_pid(),
+            await self.ledger.pool.fetchval("SELECT pg_backend_pid()"),
+        ]
         pids = [row["pid"] for row in await self.connection.fetch(_BACKENDS, mine)]
         if pids:
-            await self.connection.execute("SELECT pg_terminate_backend($1)", self.random.choice(pids))
+            await self.connection.execute(
+                "SELECT pg_terminate_backend($1)", self.random.choice(pids)
+            )
 
     async def reset(self) -> None:
         """Reset the proxy's connections."""
@@ -150,7 +157,9 @@ class Soak:
         self._workers = [one for one in self._workers if one.poll() is None]
         while len(self._workers) < WORKERS:
             url = self.urls[len(self._workers) % len(self.urls)]
-            self._workers.append(self._stack.enter_context(worker(url, "--concurrency", "5", "--grace", "1s")))
+            self._workers.append(
+                self._stack.enter_context(worker(url, "--concurrency", "5", "--grace", "1s"))
+            )
 
     async def _settle(self) -> None:
         """Stop the faults, and wait until every run has ended."""
@@ -169,7 +178,9 @@ class Soak:
             await asyncio.to_thread(one.wait, 30)
 
     async def _open(self) -> list[tuple[UUID, str]]:
-        rows = await self.connection.fetch("SELECT run_id, state FROM ledger.run_state WHERE completed_at IS NULL")
+        rows = await self.connection.fetch(
+            "SELECT run_id, state FROM ledger.run_state WHERE completed_at IS NULL"
+        )
         return [(row["run_id"], row["state"]) for row in rows]
 
     async def _check(self) -> Counter[str]:
@@ -177,8 +188,12 @@ class Soak:
         for run_id, kind in self.submitted.items():
             run, history = await self.ledger.get(run_id), await self.ledger.history(run_id)
             types.update(event.type for event in history)
-            assert self._explained(run, kind, history), f"{kind} {run_id} is {run.state}: {[event.type for event in history]}"
-            recorded = Counter(event.name for event in history if isinstance(event, StepCompleted | ToolCompleted))
+            assert self._explained(run, kind, history), (
+                f"{kind} {run_id} is {run.state}: {[event.type for event in history]}"
+            )
+            recorded = Counter(
+                event.name for event in history if isinstance(event, StepCompleted | ToolCompleted)
+            )
             assert set(recorded.values()) <= {1}, f"{kind} {run_id}: {recorded}"
             assert_accounted(history)
         report = await self.ledger.verify()
@@ -203,7 +218,11 @@ class Soak:
             case State.FAILED if run.error_code == ATTEMPTS_EXHAUSTED:
                 return run.attempt_count == run.max_attempts
             case State.FAILED:
-                return kind == "flaky" and run.error_code == HANDLER_FAILED and run.attempt_count == run.max_attempts
+                return (
+                    kind == "flaky"
+                    and run.error_code == HANDLER_FAILED
+                    and run.attempt_count == run.max_attempts
+                )
             case State.CANCELLED:
                 return run.run_id in self.called_off
             case _:

@@ -38,7 +38,9 @@ async def test_a_worker_whose_clock_is_an_hour_off_works_like_any_other(
         assert (await ended(ledger, later)).output == 8
     after = await ledger.pool.fetchval("SELECT clock_timestamp()")
 
-    stamps = [datetime.fromisoformat(line["timestamp"]) for line in said(log, names.STATE_TRANSITION)]
+    stamps = [
+        datetime.fromisoformat(line["timestamp"]) for line in said(log, names.STATE_TRANSITION)
+    ]
     assert {round((stamp - before) / timedelta(hours=1)) for stamp in stamps} == {int(off[:2])}
     for run in runs:
         await assert_story(ledger, run)
@@ -50,7 +52,9 @@ async def test_a_worker_whose_clock_is_an_hour_off_works_like_any_other(
     assert leased.recorded_at - submitted.recorded_at >= timedelta(seconds=2)
 
 
-async def assert_by_the_databases_clock(ledger: Ledger, run_id: UUID, before: datetime, after: datetime) -> None:
+async def assert_by_the_databases_clock(
+    ledger: Ledger, run_id: UUID, before: datetime, after: datetime
+) -> None:
     """Fail unless all that the history says of time is of the database's clock."""
     history = await ledger.history(run_id)
     times = [event.recorded_at for event in history if event.recorded_at is not None]

@@ -29,7 +29,9 @@ async def postmaster(ledger: Ledger) -> psutil.Process:
 
 async def gone(process: psutil.Process) -> None:
     """Return once the server's main process has ended."""
-    await until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, seconds=30)
+    await until(
+        lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, seconds=30
+    )
 
 
 class Fleet:
@@ -47,7 +49,9 @@ class Fleet:
             key = f"k-{i}"
             while key not in self.submitted:
                 try:
-                    self.submitted[key] = (await self.ledger.submit("parse", i, key=key, max_attempts=99)).run_id
+                    self.submitted[key] = (
+                        await self.ledger.submit("parse", i, key=key, max_attempts=99)
+                    ).run_id
                 except DatabaseUnavailable:
                     await self.outage()
 
@@ -58,10 +62,14 @@ class Fleet:
                 await self.ledger.reap()
                 for lease in await self.ledger.claim(worker_id, limit=3, ttl=2):
                     await self.ledger.heartbeat([lease])
-                    done = await self.ledger.transition(lease, State.COMPLETED, output=lease.input, key=f"done-{lease.input}")
+                    done = await self.ledger.transition(
+                        lease, State.COMPLETED, output=lease.input, key=f"done-{lease.input}"
+                    )
                     self.completed[done.run_id] = done.hash
-                ended = await self.ledger.list(state=State.COMPLETED, limit=1_000)
-                self.completed |= {run.run_id: run.hash for run in ended if run.run_id not in self.completed}
+                ended = await self.ledger.runs(state=State.COMPLETED, limit=1_000)
+                self.completed |= {
+                    run.run_id: run.hash for run in ended if run.run_id not in self.completed
+                }
             except DatabaseUnavailable:
                 await self.outage()
             except LeaseLost:
@@ -74,9 +82,14 @@ class Fleet:
 
 
 @pytest.mark.parametrize("how", ["kill", "stop"])
-async def test_a_claim_loop_survives_the_end_of_its_server(own_server: EmbeddedPostgres, own_ledger: Ledger, how: str) -> None:
+async def test_a_claim_loop_survives_the_end_of_its_server(
+    own_server: EmbeddedPostgres, own_ledger: Ledger, how: str
+) -> None:
     fleet = Fleet(own_ledger)
-    work = [asyncio.create_task(fleet.submits()), *(asyncio.create_task(fleet.works(f"w:{i}")) for i in range(3))]
+    work = [
+        asyncio.create_task(fleet.submits()),
+        *(asyncio.create_task(fleet.works(f"w:{i}")) for i in range(3)),
+    ]
     await until(lambda: len(fleet.completed) > 10)
     main = await postmaster(own_ledger)
 
@@ -90,7 +103,7 @@ async def test_a_claim_loop_survives_the_end_of_its_server(own_server: EmbeddedP
     await asyncio.to_thread(own_server.start)
     await asyncio.wait_for(asyncio.gather(*work), 60)
 
-    runs = {run.key: run for run in await own_ledger.list(limit=1_000)}
+    runs = {run.key: run for run in await own_ledger.runs(limit=1_000)}
     assert len(runs) == TOTAL
     assert {run.state for run in runs.values()} == {State.COMPLETED}
     assert {key: runs[key].run_id for key in fleet.submitted} == fleet.submitted
@@ -104,7 +117,9 @@ async def test_a_claim_loop_survives_the_end_of_its_server(own_server: EmbeddedP
     await assert_consistent(own_server.url())
 
 
-async def test_while_the_server_is_down_every_operation_says_so(own_server: EmbeddedPostgres, own_ledger: Ledger) -> None:
+async def test_while_the_server_is_down_every_operation_says_so(
+    own_server: EmbeddedPostgres, own_ledger: Ledger
+) -> None:
     lease = await claimed(own_ledger)
     await asyncio.to_thread(own_server.close)
 
@@ -118,7 +133,7 @@ async def test_while_the_server_is_down_every_operation_says_so(own_server: Embe
         own_ledger.append(lease, NoteAdded(text="x")),
         own_ledger.reap(),
         own_ledger.get(lease.run_id),
-        own_ledger.list(),
+        own_ledger.runs(),
         own_ledger.history(lease.run_id),
         own_ledger.state_at(lease.run_id, 1),
         own_ledger.verify(),
@@ -134,7 +149,9 @@ async def test_while_the_server_is_down_every_operation_says_so(own_server: Embe
 # -- single connections ---------------------------------------------------------------------------------------------------
 
 
-async def test_idle_connections_that_were_terminated_are_replaced(ledger: Ledger, connection: asyncpg.Connection) -> None:
+async def test_idle_connections_that_were_terminated_are_replaced(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
     await asyncio.gather(*(ledger.submit("parse") for _ in range(20)))
     others = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     pids = [row["pid"] for row in await connection.fetch(others)]
@@ -143,10 +160,16 @@ async def test_idle_connections_that_were_terminated_are_replaced(ledger: Ledger
     left = "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = ANY ($1)"
     await until(lambda: connection.fetchval(left, pids))
 
-    outcomes = await asyncio.gather(*(ledger.submit("parse") for _ in range(20)), return_exceptions=True)
+    outcomes = await asyncio.gather(
+        *(ledger.submit("parse") for _ in range(20)), return_exceptions=True
+    )
 
     # A connection whose end the pool has not heard of yet may fail once, and only in this way.
-    assert all(isinstance(outcome, DatabaseUnavailable) for outcome in outcomes if isinstance(outcome, Exception))
+    assert all(
+        isinstance(outcome, DatabaseUnavailable)
+        for outcome in outcomes
+        if isinstance(outcome, Exception)
+    )
     fresh = await ledger.submit("parse")
     written = sum(not isinstance(outcome, BaseException) for outcome in outcomes)
     assert await event_count(ledger) == 20 + written + 1
@@ -159,7 +182,9 @@ async def test_a_statement_whose_backend_is_terminated_writes_nothing_and_can_be
     lease = await claimed(ledger)
     transaction = connection.transaction()
     await transaction.start()
-    await connection.execute("SELECT FROM ledger.run_state WHERE run_id = $1 FOR UPDATE", lease.run_id)
+    await connection.execute(
+        "SELECT FROM ledger.run_state WHERE run_id = $1 FOR UPDATE", lease.run_id
+    )
 
     call = asyncio.create_task(ledger.transition(lease, State.COMPLETED, output=1, key="k"))
     waits = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"
@@ -175,15 +200,20 @@ async def test_a_statement_whose_backend_is_terminated_writes_nothing_and_can_be
     assert (await ledger.transition(lease, State.COMPLETED, output=1, key="k")).version == 3
 
 
-async def test_a_cancelled_task_leaves_no_lock_and_nothing_half_written(ledger: Ledger, connection: asyncpg.Connection) -> None:
+async def test_a_cancelled_task_leaves_no_lock_and_nothing_half_written(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
     lease = await claimed(ledger)
     transaction = connection.transaction()
     await transaction.start()
-    await connection.execute("SELECT FROM ledger.run_state WHERE run_id = $1 FOR UPDATE", lease.run_id)
+    await connection.execute(
+        "SELECT FROM ledger.run_state WHERE run_id = $1 FOR UPDATE", lease.run_id
+    )
 
     call = asyncio.create_task(ledger.transition(lease, State.COMPLETED))
     waits = (
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"
     )
     await until(lambda: connection.fetchval(waits))
     call.cancel()

@@ -32,7 +32,9 @@ def small_disk() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="runfold-disk-", dir="/tmp") as folder:
         mount = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", folder]
         if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
-            pytest.skip("only root may mount a small file system to fill, and not in every container")
+            pytest.skip(
+                "only root may mount a small file system to fill, and not in every container"
+            )
         try:
             yield Path(folder)
         finally:
@@ -47,7 +49,9 @@ async def on_small_disk(server: Server, template: str, small_disk: Path) -> Asyn
     os.chown(small_disk, owner.st_uid, owner.st_gid)
     name = f"small_{uuid.uuid4().hex[:12]}"
     await admin.execute(f"CREATE TABLESPACE {name} LOCATION '{small_disk}'")
-    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy TABLESPACE {name}")
+    await admin.execute(
+        f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy TABLESPACE {name}"
+    )
     yield with_database(server.url, name)
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await admin.execute(f"DROP TABLESPACE {name}")
@@ -69,12 +73,19 @@ async def use_up(ledger: Ledger) -> None:
         await ledger.submit_many([{"kind": "nobody's", "input": "x" * 500}] * 100)
 
 
-async def test_a_full_disk_is_waited_for(on_small_disk: str, small_disk: Path, tmp_path: Path) -> None:
+async def test_a_full_disk_is_waited_for(
+    on_small_disk: str, small_disk: Path, tmp_path: Path
+) -> None:
     log = tmp_path / "log"
     async with Ledger.open(on_small_disk, PROJECT) as ledger:
         runs = await ledger.submit_many([{"kind": "steps"}] * RUNS)
         with worker(on_small_disk, log=log):
-            await until(lambda: log.exists() and ledger.pool.fetchval("SELECT count(*) > 10 FROM ledger.event"), 20)
+            await until(
+                lambda: (
+                    log.exists() and ledger.pool.fetchval("SELECT count(*) > 10 FROM ledger.event")
+                ),
+                20,
+            )
             ballast = fill(small_disk)
 
             async def cannot_write() -> bool:

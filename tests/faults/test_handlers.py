@@ -19,7 +19,9 @@ from tests.support.working import ended
 
 
 @pytest.mark.parametrize("point", ["lease.acquired", "step.completed", "tool.requested"])
-async def test_a_worker_killed_at_any_point_loses_nothing(ledger: Ledger, database: str, point: str) -> None:
+async def test_a_worker_killed_at_any_point_loses_nothing(
+    ledger: Ledger, database: str, point: str
+) -> None:
     run = await ledger.submit("steps")
     with worker(database) as victim:
 
@@ -36,7 +38,9 @@ async def test_a_worker_killed_at_any_point_loses_nothing(ledger: Ledger, databa
     await assert_story(ledger, run)
 
 
-async def test_a_frozen_worker_that_wakes_is_refused_and_the_refusal_is_recorded(ledger: Ledger, database: str) -> None:
+async def test_a_frozen_worker_that_wakes_is_refused_and_the_refusal_is_recorded(
+    ledger: Ledger, database: str
+) -> None:
     run = await ledger.submit("hang")
     with worker(database, "--no-reap") as zombie:
 
@@ -52,7 +56,9 @@ async def test_a_frozen_worker_that_wakes_is_refused_and_the_refusal_is_recorded
         zombie.send_signal(signal.SIGCONT)
 
         async def refused() -> bool:
-            return any(isinstance(event, WriteRefused) for event in await ledger.history(run.run_id))
+            return any(
+                isinstance(event, WriteRefused) for event in await ledger.history(run.run_id)
+            )
 
         await until(refused, 20)
         assert (await ledger.transition(new, State.COMPLETED, output="fresh")).output == "fresh"
@@ -69,7 +75,9 @@ async def test_every_connection_of_a_worker_may_be_cut(
             return int(await connection.fetchval(_CUT, mine))
 
         async def begun() -> bool:
-            return bool(await own.fetchval("SELECT count(*) FROM ledger.run_state WHERE state <> 'pending'"))
+            return bool(
+                await own.fetchval("SELECT count(*) FROM ledger.run_state WHERE state <> 'pending'")
+            )
 
         with worker(database):
             await until(begun, 20)
@@ -88,7 +96,9 @@ WHERE datname = current_database() AND application_name LIKE 'runfold%' AND pid 
 """
 
 
-async def test_a_run_that_kills_its_worker_every_time_ends_failed_and_harms_no_other(ledger: Ledger, database: str) -> None:
+async def test_a_run_that_kills_its_worker_every_time_ends_failed_and_harms_no_other(
+    ledger: Ledger, database: str
+) -> None:
     poison = await ledger.submit("poison", max_attempts=2)
     with worker(database, "--processes", "2"):
         failed = await ended(ledger, poison, 60)
@@ -98,7 +108,9 @@ async def test_a_run_that_kills_its_worker_every_time_ends_failed_and_harms_no_o
     assert (failed.state, failed.error_code, failed.attempt_count) == (State.FAILED, "E-RUN-002", 2)
 
 
-async def test_a_poison_run_takes_no_run_with_it_that_worked_beside_it_every_time(ledger: Ledger, database: str) -> None:
+async def test_a_poison_run_takes_no_run_with_it_that_worked_beside_it_every_time(
+    ledger: Ledger, database: str
+) -> None:
     poison = await ledger.submit("poison")
     others = [await ledger.submit("steps") for _ in range(4)]
     over: list[Run] = []
@@ -117,7 +129,10 @@ async def test_a_poison_run_takes_no_run_with_it_that_worked_beside_it_every_tim
 
             await until(died_or_done, 60)
 
-    assert [(run.state, run.error_code) for run in over] == [(State.FAILED, "E-RUN-002"), *[(State.COMPLETED, None)] * 4]
+    assert [(run.state, run.error_code) for run in over] == [
+        (State.FAILED, "E-RUN-002"),
+        *[(State.COMPLETED, None)] * 4,
+    ]
 
 
 async def test_a_process_that_a_handler_forks_may_be_ended_without_ending_the_worker(

@@ -20,7 +20,12 @@ RUNS = 6
 
 async def begun(ledger: Ledger) -> None:
     """Return once a step is recorded."""
-    await until(lambda: ledger.pool.fetchval("SELECT count(*) > 0 FROM ledger.event WHERE type = 'step.completed'"), 20)
+    await until(
+        lambda: ledger.pool.fetchval(
+            "SELECT count(*) > 0 FROM ledger.event WHERE type = 'step.completed'"
+        ),
+        20,
+    )
 
 
 async def accepted(proxy: Proxy, count: int) -> None:
@@ -61,7 +66,9 @@ async def test_a_network_that_delays_costs_no_lease(ledger: Ledger, database: st
         assert (await ledger.get(run.run_id)).attempt_count == 1
 
 
-async def test_a_network_that_swallows_everything_is_left_behind(ledger: Ledger, database: str, tmp_path: Path) -> None:
+async def test_a_network_that_swallows_everything_is_left_behind(
+    ledger: Ledger, database: str, tmp_path: Path
+) -> None:
     """The connections stay open and nothing comes through: whoever waits for an answer waits in vain."""
     runs = await ledger.submit_many([{"kind": "steps"}] * RUNS)
     log = tmp_path / "log"

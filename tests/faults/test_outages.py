@@ -24,7 +24,12 @@ RUNS = 8
 async def steps_begun(ledger: Ledger) -> list[Submission]:
     """Submit runs and return once workers have recorded a step."""
     runs = await ledger.submit_many([{"kind": "steps"}] * RUNS)
-    await until(lambda: ledger.pool.fetchval("SELECT count(*) > 0 FROM ledger.event WHERE type = 'step.completed'"), 20)
+    await until(
+        lambda: ledger.pool.fetchval(
+            "SELECT count(*) > 0 FROM ledger.event WHERE type = 'step.completed'"
+        ),
+        20,
+    )
     return runs
 
 
@@ -43,7 +48,11 @@ async def test_after_a_downtime_the_work_goes_on_and_nobody_is_reaped(
     own_server: EmbeddedPostgres, own_ledger: Ledger, tmp_path: Path, away: float
 ) -> None:
     log = tmp_path / "log"  # of both workers: either may have taken all
-    with worker(own_server.url(), log=log), worker(own_server.url(), log=log), worker(own_server.url(), name="reap"):
+    with (
+        worker(own_server.url(), log=log),
+        worker(own_server.url(), log=log),
+        worker(own_server.url(), name="reap"),
+    ):
         runs = await steps_begun(own_ledger)
         await asyncio.to_thread(own_server.close)
         await until(lambda: said(log, names.HEARTBEAT_FAILED), 20)
@@ -89,7 +98,10 @@ async def test_a_database_that_takes_no_writes_is_waited_for_and_nobody_is_reape
         await admin.execute(f"ALTER SYSTEM SET default_transaction_read_only = {setting}")
         await admin.execute("SELECT pg_reload_conf()")
 
-    with worker(own_server.url(), log=log), worker(own_server.url(), name="reap", log=tmp_path / "reaper"):
+    with (
+        worker(own_server.url(), log=log),
+        worker(own_server.url(), name="reap", log=tmp_path / "reaper"),
+    ):
         runs = await steps_begun(own_ledger)
         await read_only("on")
         with pytest.raises(DatabaseUnavailable, match="read-only"):

@@ -12,14 +12,23 @@ from tests.support.waiting import until
 RUNS = 150
 
 
-async def test_reapers_that_sweep_together_bring_every_run_back_once(ledger: Ledger, database: str) -> None:
+async def test_reapers_that_sweep_together_bring_every_run_back_once(
+    ledger: Ledger, database: str
+) -> None:
     runs = await ledger.submit_many([{"kind": "double", "input": number} for number in range(RUNS)])
     assert len(await ledger.claim("w:dead", limit=RUNS, ttl=0.5)) == RUNS
 
     async def done() -> bool:
-        return bool(await ledger.pool.fetchval("SELECT bool_and(state = 'completed') FROM ledger.run_state"))
+        return bool(
+            await ledger.pool.fetchval("SELECT bool_and(state = 'completed') FROM ledger.run_state")
+        )
 
-    with worker(database, name="reap"), worker(database, name="reap"), worker(database), worker(database):
+    with (
+        worker(database, name="reap"),
+        worker(database, name="reap"),
+        worker(database),
+        worker(database),
+    ):
         await until(done, 40)
 
     for number, run in enumerate(runs):

@@ -35,8 +35,17 @@ async def test_a_worker_that_starts_before_its_database_waits_and_says_so(
     run = await own_ledger.submit("steps")
     await asyncio.to_thread(own_server.close)
     log, fleets_log = tmp_path / "log", tmp_path / "fleet"
-    with worker(own_server.url(), log=log), worker(own_server.url(), "--processes", "2", log=fleets_log):
-        await until(lambda: said(log, names.WAITING_FOR_DATABASE) and said(fleets_log, names.WAITING_FOR_DATABASE), 20)
+    with (
+        worker(own_server.url(), log=log),
+        worker(own_server.url(), "--processes", "2", log=fleets_log),
+    ):
+        await until(
+            lambda: (
+                said(log, names.WAITING_FOR_DATABASE)
+                and said(fleets_log, names.WAITING_FOR_DATABASE)
+            ),
+            20,
+        )
         await asyncio.to_thread(own_server.start)
         await ended(own_ledger, run, 30)
         await until(lambda: said(log, names.DATABASE_ANSWERS), 20)
@@ -55,10 +64,14 @@ async def test_a_worker_that_waits_for_its_database_ends_when_it_is_told_to(tmp_
 
 
 @pytest.mark.parametrize("steps", range(4))
-async def test_a_worker_that_is_told_to_end_just_as_its_database_answers_ends(ledger: Ledger, steps: int) -> None:
+async def test_a_worker_that_is_told_to_end_just_as_its_database_answers_ends(
+    ledger: Ledger, steps: int
+) -> None:
     @asynccontextmanager
     async def answering() -> AsyncIterator[Ledger]:
-        os.kill(os.getpid(), signal.SIGTERM)  # is heard two steps of the loop later: before, at or after the answer
+        os.kill(
+            os.getpid(), signal.SIGTERM
+        )  # is heard two steps of the loop later: before, at or after the answer
         for _ in range(steps):
             await asyncio.sleep(0)
         yield ledger
@@ -77,7 +90,7 @@ class Hasty(Fleet):
 
 
 async def test_a_process_that_starts_while_its_fleet_is_told_to_end_ends_too(database: str) -> None:
-    words = ["worker", "tests.workers.tasks", "--child", "--project", PROJECT]
+    words = ["worker", "tests.support.handlers", "--child", "--project", PROJECT]
     async with asyncio.timeout(30):
         await Hasty(words, 1, {"RUNFOLD_URL": database}).run()
 
@@ -98,8 +111,14 @@ class Starved(Fleet):
         self._pass_on()
 
 
-async def test_a_process_that_cannot_be_started_ends_no_other(database: str, ledger: Ledger) -> None:
-    fleet = Starved(["worker", "tests.workers.tasks", "--child", "--project", PROJECT], 2, {"RUNFOLD_URL": database})
+async def test_a_process_that_cannot_be_started_ends_no_other(
+    database: str, ledger: Ledger
+) -> None:
+    fleet = Starved(
+        ["worker", "tests.support.handlers", "--child", "--project", PROJECT],
+        2,
+        {"RUNFOLD_URL": database},
+    )
     running = asyncio.create_task(fleet.run())
     await until(lambda: fleet.tries == 3 or running.done(), 20)
     run = await ledger.submit("double", 4)
@@ -109,8 +128,12 @@ async def test_a_process_that_cannot_be_started_ends_no_other(database: str, led
         await running
 
 
-@pytest.mark.parametrize(("wrong", "processes"), [("login", "1"), ("database", "2"), ("schema", "1")])
-def test_a_worker_that_no_waiting_would_help_ends_with_an_error(empty_database: str, wrong: str, processes: str) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "processes"), [("login", "1"), ("database", "2"), ("schema", "1")]
+)
+def test_a_worker_that_no_waiting_would_help_ends_with_an_error(
+    empty_database: str, wrong: str, processes: str
+) -> None:
     parts = urlsplit(empty_database)
     url, why = {
         "login": (parts._replace(netloc="stranger@"), 'role "stranger" does not exist'),
@@ -118,7 +141,7 @@ def test_a_worker_that_no_waiting_would_help_ends_with_an_error(empty_database: 
         "schema": (parts, "runfold db upgrade"),
     }[wrong]
 
-    answer = runfold(url.geturl(), "worker", "tests.workers.tasks", "--processes", processes)
+    answer = runfold(url.geturl(), "worker", "tests.support.handlers", "--processes", processes)
 
     assert answer.returncode == exits.ERROR
     assert why in answer.stderr

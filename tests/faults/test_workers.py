@@ -44,7 +44,16 @@ async def worker(database: str, body: str) -> AsyncIterator[Process]:
     code = textwrap.dedent(PRELUDE).replace("{body}", inner)
     here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-W", "error", "-c", code, database, PROJECT, stdin=PIPE, stdout=PIPE, env=here
+        sys.executable,
+        "-W",
+        "error",
+        "-c",
+        code,
+        database,
+        PROJECT,
+        stdin=PIPE,
+        stdout=PIPE,
+        env=here,
     )
     try:
         yield process
@@ -75,7 +84,7 @@ async def finished(ledger: Ledger, total: int) -> None:
         await ledger.reap()
         for lease in await ledger.claim("w:heir", limit=50):
             await ledger.transition(lease, State.COMPLETED, output="heir")
-        return len(await ledger.list(state=State.COMPLETED, limit=1_000)) == total
+        return len(await ledger.runs(state=State.COMPLETED, limit=1_000)) == total
 
     await until(all_done, seconds=30)
 
@@ -90,7 +99,9 @@ async def assert_done_once(ledger: Ledger, run_ids: list[UUID]) -> None:
         assert len({lease.token for lease in leases}) == len(leases) == kinds["lease.expired"] + 1
 
 
-async def test_the_runs_of_a_killed_worker_come_back_and_are_completed_by_another(ledger: Ledger, database: str) -> None:
+async def test_the_runs_of_a_killed_worker_come_back_and_are_completed_by_another(
+    ledger: Ledger, database: str
+) -> None:
     made = [one.run_id for one in await ledger.submit_many([Submit(kind="parse")] * 5)]
     claims = """
         leases = await ledger.claim("w:victim", limit=5, ttl=1)
@@ -120,7 +131,9 @@ async def test_the_runs_of_a_killed_worker_come_back_and_are_completed_by_anothe
 async def test_a_worker_killed_in_the_middle_of_its_work_leaves_nothing_half_done_or_done_twice(
     ledger: Ledger, database: str
 ) -> None:
-    made = [one.run_id for one in await ledger.submit_many([Submit(kind="parse", max_attempts=9)] * 120)]
+    made = [
+        one.run_id for one in await ledger.submit_many([Submit(kind="parse", max_attempts=9)] * 120)
+    ]
     works = """
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
@@ -148,11 +161,13 @@ async def test_a_worker_killed_in_the_middle_of_its_work_leaves_nothing_half_don
     await finished(ledger, len(made))
 
     await assert_done_once(ledger, made)
-    outputs = {str(run.run_id): run.output for run in await ledger.list(limit=1_000)}
+    outputs = {str(run.run_id): run.output for run in await ledger.runs(limit=1_000)}
     assert {outputs[run_id] for run_id in said} == {2}
 
 
-async def test_a_worker_that_stalls_past_its_lease_is_refused_when_it_wakes(ledger: Ledger, database: str) -> None:
+async def test_a_worker_that_stalls_past_its_lease_is_refused_when_it_wakes(
+    ledger: Ledger, database: str
+) -> None:
     run = await ledger.submit("parse")
     stalls = """
         (lease,) = await ledger.claim("w:stalled", ttl=0.5)
@@ -179,7 +194,9 @@ async def test_a_worker_that_stalls_past_its_lease_is_refused_when_it_wakes(ledg
         assert await line(stalled) == f"refused {token} {new.token}"
         assert await line(stalled) == "lost"
     done = await ledger.transition(new, State.COMPLETED, output="fresh")
-    refused = [event for event in await ledger.history(run.run_id) if isinstance(event, WriteRefused)]
+    refused = [
+        event for event in await ledger.history(run.run_id) if isinstance(event, WriteRefused)
+    ]
 
     assert done.output == "fresh"
     assert [(event.name, event.token, event.worker_id) for event in refused] == [
@@ -188,7 +205,9 @@ async def test_a_worker_that_stalls_past_its_lease_is_refused_when_it_wakes(ledg
     ]
 
 
-async def test_a_worker_killed_inside_a_transaction_leaves_no_trace_of_it(ledger: Ledger, database: str) -> None:
+async def test_a_worker_killed_inside_a_transaction_leaves_no_trace_of_it(
+    ledger: Ledger, database: str
+) -> None:
     hangs = """
         import asyncpg
         connection = await asyncpg.connect(sys.argv[1])
@@ -203,4 +222,4 @@ async def test_a_worker_killed_inside_a_transaction_leaves_no_trace_of_it(ledger
         await killed(hanging)
     run = await asyncio.wait_for(ledger.submit("other", key="k"), 10)
 
-    assert [found.run_id for found in await ledger.list()] == [run.run_id]
+    assert [found.run_id for found in await ledger.runs()] == [run.run_id]

@@ -20,7 +20,7 @@ async def test_a_paused_kind_is_not_claimed_while_runs_that_are_held_go_on(ledge
     other = await ledger.submit("other")
     (held,) = await ledger.claim("w:1", kinds=["parse"])
 
-    await ledger.pause("parse", actor="ann", reason="the parser is broken")
+    await ledger.pause_kind("parse", actor="ann", reason="the parser is broken")
     by_any = await ledger.claim("w:2", limit=5)
     by_kind = await ledger.claim("w:2", kinds=["parse"], limit=5)
     [held] = await ledger.heartbeat([held])
@@ -35,12 +35,12 @@ async def test_a_resumed_kind_is_claimed_again_and_the_workers_are_woken(
     ledger: Ledger, connection: asyncpg.Connection
 ) -> None:
     run = await ledger.submit("parse")
-    await ledger.pause("parse", actor="ann")
+    await ledger.pause_kind("parse", actor="ann")
     await ledger.waker.flush()
     heard = asyncio.Event()
     await connection.add_listener(CHANNEL, lambda *_: heard.set())
 
-    await ledger.resume("parse", actor="ann")
+    await ledger.resume_kind("parse", actor="ann")
 
     async with asyncio.timeout(10):
         await heard.wait()
@@ -48,10 +48,10 @@ async def test_a_resumed_kind_is_claimed_again_and_the_workers_are_woken(
 
 
 async def test_what_was_done_to_a_kind_is_recorded_with_who_and_why(ledger: Ledger) -> None:
-    await ledger.limit("parse", 3, actor="ann")
-    await ledger.pause("parse", actor="bob", reason="incident")
-    await ledger.resume("parse", actor="ann", reason="fixed")
-    await ledger.limit("parse", None, actor="ann")
+    await ledger.limit_kind("parse", 3, actor="ann")
+    await ledger.pause_kind("parse", actor="bob", reason="incident")
+    await ledger.resume_kind("parse", actor="ann", reason="fixed")
+    await ledger.limit_kind("parse", None, actor="ann")
 
     history = await ledger.kind_history("parse")
 
@@ -67,7 +67,7 @@ async def test_what_was_done_to_a_kind_is_recorded_with_who_and_why(ledger: Ledg
 
 
 async def test_concurrent_changes_of_a_new_kind_are_all_recorded(ledger: Ledger) -> None:
-    await asyncio.gather(*(ledger.limit("parse", i + 1, actor="ann") for i in range(8)))
+    await asyncio.gather(*(ledger.limit_kind("parse", i + 1, actor="ann") for i in range(8)))
 
     history = await ledger.kind_history("parse")
     (kind,) = await ledger.kinds()
@@ -79,7 +79,7 @@ async def test_concurrent_changes_of_a_new_kind_are_all_recorded(ledger: Ledger)
 async def test_a_limit_counts_held_runs_and_a_freed_place_is_taken(ledger: Ledger) -> None:
     await ledger.submit_many([Submit(kind="parse", priority=i % 3) for i in range(20)])
     await ledger.submit_many([Submit(kind="other")] * 3)
-    await ledger.limit("parse", 4, actor="ann")
+    await ledger.limit_kind("parse", 4, actor="ann")
 
     first = await ledger.claim("w:1", limit=3, kinds=["parse"])
     second = await ledger.claim("w:2", limit=10)
@@ -88,32 +88,42 @@ async def test_a_limit_counts_held_runs_and_a_freed_place_is_taken(ledger: Ledge
     await ledger.transition(first[1], "waiting_approval", park=True)
     freed = await ledger.claim("w:3", limit=10)
 
-    assert (len(first), sorted(lease.kind for lease in second), full) == (3, ["other"] * 3 + ["parse"], [])
+    assert (len(first), sorted(lease.kind for lease in second), full) == (
+        3,
+        ["other"] * 3 + ["parse"],
+        [],
+    )
     assert [lease.kind for lease in freed] == ["parse"] * 2
     assert {kind.kind: kind.held for kind in await ledger.kinds()} == {"other": 3, "parse": 4}
 
 
-async def test_a_limit_below_what_is_held_takes_nothing_away_and_claims_nothing(ledger: Ledger) -> None:
+async def test_a_limit_below_what_is_held_takes_nothing_away_and_claims_nothing(
+    ledger: Ledger,
+) -> None:
     await ledger.submit_many([Submit(kind="parse")] * 6)
     leases = await ledger.claim("w:1", limit=3)
 
-    await ledger.limit("parse", 1, actor="ann")
+    await ledger.limit_kind("parse", 1, actor="ann")
 
     assert not any(lease.lost for lease in await ledger.heartbeat(leases))
     assert await ledger.claim("w:1", limit=3) == []
-    await ledger.limit("parse", None, actor="ann")
+    await ledger.limit_kind("parse", None, actor="ann")
     assert len(await ledger.claim("w:1", limit=3)) == 3
 
 
 async def test_concurrent_claimers_never_exceed_a_limit(database: str) -> None:
     most, claimers = 5, 6
     async with AsyncExitStack() as stack:
-        ledgers = [await stack.enter_async_context(Ledger.open(database, PROJECT)) for _ in range(claimers)]
+        ledgers = [
+            await stack.enter_async_context(Ledger.open(database, PROJECT)) for _ in range(claimers)
+        ]
         await ledgers[0].submit_many([Submit(kind="parse", priority=i % 3) for i in range(60)])
-        await ledgers[0].limit("parse", most, actor="ann")
+        await ledgers[0].limit_kind("parse", most, actor="ann")
         done = 0
         for _ in range(12):
-            claims = (one.claim(f"w:{i}", limit=3, kinds=["parse"]) for i, one in enumerate(ledgers))
+            claims = (
+                one.claim(f"w:{i}", limit=3, kinds=["parse"]) for i, one in enumerate(ledgers)
+            )
             held = [lease for share in await asyncio.gather(*claims) for lease in share]
             assert len(held) == most
             for lease in held:
@@ -127,7 +137,7 @@ async def test_a_second_claimer_waits_for_the_first_and_counts_what_it_took(
     ledger: Ledger, connection: asyncpg.Connection
 ) -> None:
     await ledger.submit_many([Submit(kind="parse")] * 6)
-    await ledger.limit("parse", 2, actor="ann")
+    await ledger.limit_kind("parse", 2, actor="ann")
     first = connection.transaction()
     await first.start()
     taken = await connection.fetch("SELECT * FROM ledger.claim('test', 'w:1', '{parse}', 2, '60s')")
@@ -142,9 +152,11 @@ async def test_a_second_claimer_waits_for_the_first_and_counts_what_it_took(
     assert (len(taken), await second) == (2, [])
 
 
-async def test_a_claim_on_an_old_snapshot_cannot_miscount(ledger: Ledger, connection: asyncpg.Connection) -> None:
+async def test_a_claim_on_an_old_snapshot_cannot_miscount(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
     await ledger.submit("parse")
-    await ledger.limit("parse", 1, actor="ann")
+    await ledger.limit_kind("parse", 1, actor="ann")
 
     async with connection.transaction(isolation="repeatable_read"):
         with pytest.raises(asyncpg.PostgresError, match="read committed"):
@@ -154,7 +166,7 @@ async def test_a_claim_on_an_old_snapshot_cannot_miscount(ledger: Ledger, connec
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, "3", 2**31])
 async def test_a_limit_that_makes_no_sense_is_refused(ledger: Ledger, value: Any) -> None:
     with pytest.raises(InvalidValue, match="max_running"):
-        await ledger.limit("parse", value, actor="ann")
+        await ledger.limit_kind("parse", value, actor="ann")
 
     assert await ledger.kind_history("parse") == []
 
@@ -163,13 +175,15 @@ async def test_a_kind_an_actor_or_a_reason_that_is_no_text_is_refused(ledger: Le
     for given in ({"kind": ""}, {"kind": "a\nb"}, {"kind": "x" * 201}, {"kind": "parse", "actor": ""},
                   {"kind": "parse", "reason": "\x00"}):  # fmt: skip
         with pytest.raises(InvalidValue):
-            await ledger.pause(**given)
+            await ledger.pause_kind(**given)
 
     assert await ledger.kinds() == []
 
 
-async def test_events_of_kinds_are_never_changed_and_follow_each_other(ledger: Ledger, connection: asyncpg.Connection) -> None:
-    await ledger.pause("parse", actor="ann")
+async def test_events_of_kinds_are_never_changed_and_follow_each_other(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    await ledger.pause_kind("parse", actor="ann")
     await connection.execute("SET session_replication_role = replica")
 
     for statement in (
@@ -179,7 +193,9 @@ async def test_events_of_kinds_are_never_changed_and_follow_each_other(ledger: L
     ):
         with pytest.raises(asyncpg.PostgresError, match="append-only"):
             await connection.execute(statement)
-    insert = "INSERT INTO ledger.kind_event VALUES ('test', $1, $2, now(), 'mallory', 'kind.resumed')"
+    insert = (
+        "INSERT INTO ledger.kind_event VALUES ('test', $1, $2, now(), 'mallory', 'kind.resumed')"
+    )
     for kind, number in (("parse", 3), ("other", 2)):
         with pytest.raises(asyncpg.PostgresError, match="does not follow"):
             await connection.execute(insert, kind, number)

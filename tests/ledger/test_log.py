@@ -28,7 +28,11 @@ def _configured() -> Iterator[None]:
 
 def told(logs: list[Any], event: str) -> list[dict[str, Any]]:
     """Give what was logged under a name, without the name; a log must be JSON as it is."""
-    return [{k: v for k, v in json.loads(json.dumps(one)).items() if k != "event"} for one in logs if one["event"] == event]
+    return [
+        {k: v for k, v in json.loads(json.dumps(one)).items() if k != "event"}
+        for one in logs
+        if one["event"] == event
+    ]
 
 
 def of(lease: Lease, **facts: Any) -> dict[str, Any]:
@@ -36,7 +40,9 @@ def of(lease: Lease, **facts: Any) -> dict[str, Any]:
     return {"project_id": PROJECT, "run_id": str(lease.run_id), **facts}
 
 
-async def test_a_lease_and_every_move_under_it_say_who_holds_it_and_which_attempt_it_is(ledger: Ledger) -> None:
+async def test_a_lease_and_every_move_under_it_say_who_holds_it_and_which_attempt_it_is(
+    ledger: Ledger,
+) -> None:
     with capture_logs() as logs:
         lease = await claimed(ledger, max_attempts=5)
         await ledger.transition(lease, "waiting_tool")
@@ -57,7 +63,13 @@ async def test_a_decision_says_no_worker(ledger: Ledger) -> None:
     with capture_logs() as logs:
         await ledger.reject(lease.run_id, actor="ann", reason="too dear")
 
-    moved = of(lease, from_state="waiting_approval", to_state="cancelled", error_code=None, log_level="info")
+    moved = of(
+        lease,
+        from_state="waiting_approval",
+        to_state="cancelled",
+        error_code=None,
+        log_level="info",
+    )
     assert told(logs, "run_state_transition") == [moved]
 
 
@@ -70,12 +82,30 @@ async def test_a_repair_is_a_warning_and_the_end_of_all_attempts_an_error(ledger
 
     said = {"attempt_count": 1, "from_state": "running"}
     assert told(logs, "stale_run_failed") == [
-        of(first, worker_id="w:1", max_attempts=1, to_state="failed", error_code=ATTEMPTS_EXHAUSTED, log_level="error", **said)
+        of(
+            first,
+            worker_id="w:1",
+            max_attempts=1,
+            to_state="failed",
+            error_code=ATTEMPTS_EXHAUSTED,
+            log_level="error",
+            **said,
+        )
     ]
     assert told(logs, "stale_run_requeued") == [
-        of(second, worker_id="w:2", max_attempts=2, to_state="pending", error_code=LEASE_EXPIRED, log_level="warning", **said)
+        of(
+            second,
+            worker_id="w:2",
+            max_attempts=2,
+            to_state="pending",
+            error_code=LEASE_EXPIRED,
+            log_level="warning",
+            **said,
+        )
     ]
-    assert told(logs, "stale_run_reaper_done") == [{"project_id": PROJECT, "reaped": 2, "log_level": "info"}]
+    assert told(logs, "stale_run_reaper_done") == [
+        {"project_id": PROJECT, "reaped": 2, "log_level": "info"}
+    ]
 
 
 async def test_a_late_write_is_a_warning_that_names_who_holds_the_run_now(ledger: Ledger) -> None:
@@ -86,7 +116,14 @@ async def test_a_late_write_is_a_warning_that_names_who_holds_the_run_now(ledger
     with capture_logs() as logs, pytest.raises(LeaseLost):
         await ledger.transition(zombie, State.COMPLETED)
 
-    refused = of(zombie, token=zombie.token, worker_id="w:new", from_state="running", to_state="completed", log_level="warning")
+    refused = of(
+        zombie,
+        token=zombie.token,
+        worker_id="w:new",
+        from_state="running",
+        to_state="completed",
+        log_level="warning",
+    )
     assert told(logs, "write_refused") == [refused]
 
 

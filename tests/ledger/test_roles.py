@@ -29,7 +29,9 @@ WHY: dict[str, Any] = {"actor": "root", "reason": "on call"}
 async def asking(ledger: Ledger, *, park: bool = True, **content: Any) -> Lease:
     """Give a run that waits for an approval with these conditions."""
     lease = await claimed(ledger)
-    await ledger.transition(lease, State.WAITING_APPROVAL, park=park, content={"prompt": "Pay?", **content})
+    await ledger.transition(
+        lease, State.WAITING_APPROVAL, park=park, content={"prompt": "Pay?", **content}
+    )
     return lease
 
 
@@ -65,8 +67,12 @@ async def test_a_role_is_asked_for_under_the_lock_and_counts_from_the_moment_of_
 
     # ann's decision waits for the row; meanwhile the role is taken from her.
     async with connection.transaction():
-        await connection.execute("SELECT FROM ledger.run_state WHERE run_id = $1 FOR UPDATE", run_id)
-        await connection.execute("UPDATE ledger.run_state SET priority = priority WHERE run_id = $1", run_id)
+        await connection.execute(
+            "SELECT FROM ledger.run_state WHERE run_id = $1 FOR UPDATE", run_id
+        )
+        await connection.execute(
+            "UPDATE ledger.run_state SET priority = priority WHERE run_id = $1", run_id
+        )
         deciding = asyncio.create_task(ledger.transition(run_id, State.RUNNING, actor="ann"))
         await asyncio.wait({deciding}, timeout=0.2)
         await roles.revoke(ledger.pool, PROJECT, "finance", "ann", **WHY)
@@ -92,13 +98,18 @@ async def test_every_change_of_a_role_is_recorded_and_made_by_the_owner_alone(
     assert [one.type for one in await roles.history(ledger.pool, PROJECT, "finance")] == [
         "role.granted", "role.granted", "role.granted", "role.revoked",
     ]  # fmt: skip
-    for statement in ("UPDATE ledger.role_event SET member = 'mallory'", "DELETE FROM ledger.role_event"):
+    for statement in (
+        "UPDATE ledger.role_event SET member = 'mallory'",
+        "DELETE FROM ledger.role_event",
+    ):
         with pytest.raises(asyncpg.PostgresError, match="append-only"):
             await connection.execute(statement)
     for wrong in ("", "x" * 201, "a\x00"):
         with pytest.raises(InvalidValue):
             await roles.grant(ledger.pool, PROJECT, wrong, "ann", **WHY)
-    async with asyncpg.create_pool(driver_url(database), min_size=1, server_settings={"role": "runfold_worker"}) as pool:
+    async with asyncpg.create_pool(
+        driver_url(database), min_size=1, server_settings={"role": "runfold_worker"}
+    ) as pool:
         with pytest.raises(AccessDenied):
             await roles.grant(pool, PROJECT, "finance", "mallory", **WHY)
         assert [one.member for one in await roles.members(pool, PROJECT)] == ["bob"]
@@ -109,7 +120,9 @@ async def payment(ctx: Context) -> str:
     return (await ctx.approval("Pay?", role="finance")).actor
 
 
-async def test_an_approval_for_a_role_that_nobody_has_fails_with_the_remedy_in_the_history(ledger: Ledger) -> None:
+async def test_an_approval_for_a_role_that_nobody_has_fails_with_the_remedy_in_the_history(
+    ledger: Ledger,
+) -> None:
     run = await done(ledger, payment, max_attempts=1)
 
     failed = (await ledger.history(run.run_id))[-1]

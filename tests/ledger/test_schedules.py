@@ -18,15 +18,19 @@ from runfold.workers.duties.scheduler import REFUSED_SECONDS, Scheduler
 
 async def overdue(ledger: Ledger, minutes: int) -> None:
     """Move every schedule back, as if nobody had looked for so long."""
-    await ledger.pool.execute("UPDATE ledger.schedule SET next_at = next_at - make_interval(mins => $1)", minutes)
+    await ledger.pool.execute(
+        "UPDATE ledger.schedule SET next_at = next_at - make_interval(mins => $1)", minutes
+    )
 
 
-async def test_what_is_due_is_submitted_once_by_any_number_of_schedulers_and_of_missed_times_the_latest(ledger: Ledger) -> None:
+async def test_what_is_due_is_submitted_once_by_any_number_of_schedulers_and_of_missed_times_the_latest(
+    ledger: Ledger,
+) -> None:
     made = await ledger.schedule("sweep", "clean", {"deep": True}, cron="* * * * *", actor="ann")
     await overdue(ledger, 60)
 
     await asyncio.gather(*(Scheduler(ledger).tick() for _ in range(5)))
-    runs = await ledger.list()
+    runs = await ledger.runs()
     (after,) = await ledger.schedules()
 
     assert len({run.key for run in runs}) == len(runs) <= 2  # two when a minute passed meanwhile
@@ -44,10 +48,12 @@ async def test_a_crash_after_the_submission_repeats_no_run(ledger: Ledger) -> No
 
     await Scheduler(ledger).tick()
 
-    assert len(await ledger.list()) == 1
+    assert len(await ledger.runs()) == 1
 
 
-async def test_a_handler_with_a_cron_is_declared_and_again_unchanged_it_keeps_what_is_due(ledger: Ledger) -> None:
+async def test_a_handler_with_a_cron_is_declared_and_again_unchanged_it_keeps_what_is_due(
+    ledger: Ledger,
+) -> None:
     @handler("nightly", cron="30 2 * * *", timezone="Europe/Berlin")
     async def nightly(_ctx: Context) -> None:
         pass
@@ -56,7 +62,9 @@ async def test_a_handler_with_a_cron_is_declared_and_again_unchanged_it_keeps_wh
     await overdue(ledger, 10)
     (before,) = await ledger.schedules()
     again = await ledger.schedule("nightly", "nightly", cron="30 2 * * *", timezone="Europe/Berlin")
-    changed = await ledger.schedule("nightly", "nightly", cron="31 2 * * *", timezone="Europe/Berlin")
+    changed = await ledger.schedule(
+        "nightly", "nightly", cron="31 2 * * *", timezone="Europe/Berlin"
+    )
 
     assert (before.name, before.kind, before.timezone) == ("nightly", "nightly", "Europe/Berlin")
     assert again.next_at == before.next_at
@@ -71,7 +79,9 @@ async def test_a_handler_with_a_cron_is_declared_and_again_unchanged_it_keeps_wh
     [("", "UTC"), ("* * * *", "UTC"), ("* * * * * *", "UTC"), ("61 * * * *", "UTC"), ("0 0 31 2 *", "UTC"), ("@daily", "UTC"),
      (5, "UTC"), ("* * * * *", "Mars/Base"), ("* * * * *", "../etc/passwd"), ("* * * * *", None)],
 )  # fmt: skip
-async def test_what_is_no_cron_or_time_zone_is_refused_in_words(ledger: Ledger, cron: Any, timezone: Any) -> None:
+async def test_what_is_no_cron_or_time_zone_is_refused_in_words(
+    ledger: Ledger, cron: Any, timezone: Any
+) -> None:
     with pytest.raises(InvalidValue, match=r"cron|timezone"):
         await ledger.schedule("sweep", "clean", cron=cron, timezone=timezone)
     with pytest.raises(InvalidValue, match=r"cron|timezone"):
@@ -85,12 +95,16 @@ async def test_a_schedule_that_is_refused_holds_no_other_up_and_is_not_asked_for
 ) -> None:
     await ledger.schedule("bad", "clean", cron="* * * * *")
     await ledger.schedule("good", "clean", cron="* * * * *")
-    await connection.execute("UPDATE ledger.schedule SET next_at = ledger.now() - interval '1 minute'")
-    await connection.execute("UPDATE ledger.schedule SET timezone = 'Mars/Olympus' WHERE name = 'bad'")
+    await connection.execute(
+        "UPDATE ledger.schedule SET next_at = ledger.now() - interval '1 minute'"
+    )
+    await connection.execute(
+        "UPDATE ledger.schedule SET timezone = 'Mars/Olympus' WHERE name = 'bad'"
+    )
 
     wait = await Scheduler(ledger).tick()
 
-    assert len(await ledger.list()) == 1
+    assert len(await ledger.runs()) == 1
     assert wait >= REFUSED_SECONDS
 
 
@@ -112,5 +126,9 @@ def test_the_clock_may_change_and_each_day_is_due_once() -> None:
         within = datetime(2026, 10, 25, 1, minute, tzinfo=UTC)
         assert next_due(at, berlin, within) > within
         assert latest_due(at, berlin, within) in twice
-    assert latest_due("*/5 * * * *", "UTC", datetime(2026, 1, 1, 0, 5, tzinfo=UTC)) == datetime(2026, 1, 1, 0, 5, tzinfo=UTC)
-    assert latest_due("*/5 * * * *", "UTC", datetime(2026, 1, 1, 0, 4, 59, tzinfo=UTC)) == datetime(2026, 1, 1, tzinfo=UTC)
+    assert latest_due("*/5 * * * *", "UTC", datetime(2026, 1, 1, 0, 5, tzinfo=UTC)) == datetime(
+        2026, 1, 1, 0, 5, tzinfo=UTC
+    )
+    assert latest_due("*/5 * * * *", "UTC", datetime(2026, 1, 1, 0, 4, 59, tzinfo=UTC)) == datetime(
+        2026, 1, 1, tzinfo=UTC
+    )

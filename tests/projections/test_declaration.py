@@ -13,7 +13,15 @@ from runfold.ledger.events import Event
 from runfold.projections.algebra.operation import assign, count, first, greatest, last, once, total
 from runfold.projections.declared.installing import declared, install
 from runfold.projections.declared.projection import Projection
-from runfold.projections.declared.sources import as_source, day, earlier, either, field, of_run, since
+from runfold.projections.declared.sources import (
+    as_source,
+    day,
+    earlier,
+    either,
+    field,
+    of_run,
+    since,
+)
 from runfold.projections.errors import DeclaredTwice, OtherVersion, Redeclared, TableChanged
 from tests.support.server import Server
 
@@ -49,7 +57,10 @@ async def nothing(connection: Connection, events: Sequence[Event]) -> None:
         ({"columns": {"project_id": count()}}, "part of the key already"),
         ({"columns": {"x_position": count()}}, "_position"),
         ({"columns": {"x": total("actor")}}, "is of type text, which cannot be added up"),
-        ({"columns": {"x": total(field("size", "boolean"))}}, "is of type boolean, which cannot be added up"),
+        (
+            {"columns": {"x": total(field("size", "boolean"))}},
+            "is of type boolean, which cannot be added up",
+        ),
         ({"columns": {"x": greatest("hash")}}, "is of type bytea, which cannot be compared"),
         ({"columns": {"x": count({"run.finished"})}}, "none of the ledger's types"),
         ({"columns": {"x": count({"Acme"})}}, "lower-case words"),
@@ -59,10 +70,15 @@ async def nothing(connection: Connection, events: Sequence[Event]) -> None:
         ({"columns": {"x": count(at={"kind": "version"})}}, "another type"),
         ({"apply": nothing}, "not both"),
         ({"on": {"run.failed"}}, "says itself which events count"),
-        ({"key": {}, "columns": {}, "apply": nothing, "on": {"run.finished"}}, "none of the ledger's types"),
+        (
+            {"key": {}, "columns": {}, "apply": nothing, "on": {"run.finished"}},
+            "none of the ledger's types",
+        ),
     ],
 )
-def test_what_cannot_be_folded_is_an_error_where_it_is_declared(changes: dict[str, Any], why: str) -> None:
+def test_what_cannot_be_folded_is_an_error_where_it_is_declared(
+    changes: dict[str, Any], why: str
+) -> None:
     with pytest.raises(InvalidValue, match=why):
         spend(**changes)
 
@@ -110,11 +126,18 @@ def test_the_digest_of_a_declaration_follows_its_content_only() -> None:
     assert len({one.digest() for one in (spend(), *others)}) == len(others) + 1
 
 
-async def test_a_declared_projection_gets_a_table_and_a_view_of_its_own(connection: Connection) -> None:
+async def test_a_declared_projection_gets_a_table_and_a_view_of_its_own(
+    connection: Connection,
+) -> None:
     assert await install(connection, spend())
     assert not await install(connection, spend())
 
-    assert await connection.fetch("SELECT project_id, kind, cost_usd, reads, newest FROM projection.spend") == []
+    assert (
+        await connection.fetch(
+            "SELECT project_id, kind, cost_usd, reads, newest FROM projection.spend"
+        )
+        == []
+    )
     table = await connection.fetchrow(
         "SELECT relname, pg_get_userbyid(relowner) AS owner FROM pg_class WHERE relname = 'spend_v1'"
     )
@@ -125,7 +148,10 @@ async def test_a_declared_projection_gets_a_table_and_a_view_of_its_own(connecti
 async def test_a_function_has_a_checkpoint_and_no_table(connection: Connection) -> None:
     await install(connection, Projection("outbox", apply=nothing))
 
-    assert await connection.fetchval("SELECT snapshot FROM ledger.projection WHERE name = 'outbox'") == "1:1:@0"
+    assert (
+        await connection.fetchval("SELECT snapshot FROM ledger.projection WHERE name = 'outbox'")
+        == "1:1:@0"
+    )
     assert await connection.fetchval("SELECT to_regclass('projection.outbox')") is None
 
 
@@ -139,7 +165,9 @@ async def test_a_function_has_a_checkpoint_and_no_table(connection: Connection) 
         ("DROP CONSTRAINT spend_v1_pkey", "column kind has another place in the primary key"),
     ],
 )
-async def test_a_table_that_was_changed_by_hand_is_refused(connection: Connection, change: str, said: str) -> None:
+async def test_a_table_that_was_changed_by_hand_is_refused(
+    connection: Connection, change: str, said: str
+) -> None:
     await install(connection, spend())
     await connection.execute(f"ALTER TABLE projection.spend_v1 {change}")
 
@@ -166,25 +194,31 @@ async def test_two_versions_never_run_at_once(connection: Connection) -> None:
         await install(connection, spend(version=1))
 
 
-async def test_a_declaration_that_changed_without_its_version_is_refused(connection: Connection) -> None:
+async def test_a_declaration_that_changed_without_its_version_is_refused(
+    connection: Connection,
+) -> None:
     await install(connection, spend())
 
     with pytest.raises(Redeclared, match="raise its version"):
-        await install(connection, spend(columns={**spend().columns, "reads": count({"acme.other"})}))
+        await install(
+            connection, spend(columns={**spend().columns, "reads": count({"acme.other"})})
+        )
 
 
 ONE, SAME_ONE_AGAIN = spend(), None
 
 
-def test_projections_are_found_in_the_modules_that_declare_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert declared(["tests.test_projection"])["spend"] is ONE
+def test_projections_are_found_in_the_modules_that_declare_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert declared(["tests.projections.test_declaration"])["spend"] is ONE
     with pytest.raises(InvalidValue, match="cannot be imported"):
         declared(["tests.no_such_module"])
     with pytest.raises(InvalidValue, match="declares no projection"):
         declared(["ledger.run"])
     monkeypatch.setitem(globals(), "SAME_ONE_AGAIN", spend(version=2))
     with pytest.raises(DeclaredTwice, match="versions 1 and 2"):
-        declared(["tests.test_projection"])
+        declared(["tests.projections.test_declaration"])
 
 
 async def test_a_login_with_the_projectors_role_may_install_and_a_reader_only_reads(

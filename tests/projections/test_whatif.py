@@ -37,7 +37,15 @@ class History:
         self._add(0, "run.submitted", kind="parse", max_attempts=max_attempts)
 
     def _add(self, at: float, type_: str, **facts: Any) -> History:
-        names = ("kind", "max_attempts", "attempt", "worker_id", "token", "lease_until", "error_code")
+        names = (
+            "kind",
+            "max_attempts",
+            "attempt",
+            "worker_id",
+            "token",
+            "lease_until",
+            "error_code",
+        )
         event = {
             **dict.fromkeys(names),
             "run_id": self.run_id,
@@ -51,11 +59,20 @@ class History:
     def acquired(self, at: float) -> History:
         self._token, self._attempt = len(self.events) + 1, self._attempt + 1
         until = START + seconds(at + TTL)
-        return self._add(at, "lease.acquired", token=self._token, attempt=self._attempt, worker_id="w:1", lease_until=until)
+        return self._add(
+            at,
+            "lease.acquired",
+            token=self._token,
+            attempt=self._attempt,
+            worker_id="w:1",
+            lease_until=until,
+        )
 
     def beats(self, *times: float) -> History:
         for at in times:
-            self._add(at, "lease.heartbeat", token=self._token, lease_until=START + seconds(at + TTL))
+            self._add(
+                at, "lease.heartbeat", token=self._token, lease_until=START + seconds(at + TTL)
+            )
         return self
 
     def then(self, at: float, type_: str, **facts: Any) -> History:
@@ -71,19 +88,38 @@ def judged(policy: Policy, *histories: History) -> list[Verdict]:
     return [verdict for verdict in (*found, what_if.close()) if verdict is not None]
 
 
-def policy(ttl: float | None = None, beat: float | None = None, attempts: int | None = None, sweep: float = 1) -> Policy:
+def policy(
+    ttl: float | None = None,
+    beat: float | None = None,
+    attempts: int | None = None,
+    sweep: float = 1,
+) -> Policy:
     return Policy(
-        None if ttl is None else seconds(ttl), None if beat is None else seconds(beat), attempts, seconds(15), seconds(sweep)
+        None if ttl is None else seconds(ttl),
+        None if beat is None else seconds(beat),
+        attempts,
+        seconds(15),
+        seconds(sweep),
     )
 
 
 def said(verdicts: list[Verdict]) -> list[tuple[str, bool, float]]:
-    return [(verdict.outcome, verdict.certain, (verdict.at - START).total_seconds()) for verdict in verdicts]
+    return [
+        (verdict.outcome, verdict.certain, (verdict.at - START).total_seconds())
+        for verdict in verdicts
+    ]
 
 
 def test_the_policy_that_was_in_force_changes_nothing() -> None:
     done = History().acquired(0).beats(15, 30).then(40, "run.completed")
-    died = History().acquired(0).beats(15).then(76, "lease.expired").acquired(80).then(90, "run.completed")
+    died = (
+        History()
+        .acquired(0)
+        .beats(15)
+        .then(76, "lease.expired")
+        .acquired(80)
+        .then(90, "run.completed")
+    )
     gone = History(max_attempts=1).acquired(0).then(61, "run.failed", error_code="E-RUN-002")
 
     assert judged(policy(), done, died, gone) == []
@@ -102,21 +138,38 @@ def test_a_gap_longer_than_the_ttl_is_a_lease_that_would_have_been_reaped() -> N
 
 
 def test_the_silence_before_the_end_counts_and_so_does_that_of_an_open_lease() -> None:
-    assert said(judged(policy(ttl=30), History().acquired(0).then(50, "run.completed"))) == [("reaped", True, 30)]
-    parked = History().acquired(0).then(10, "approval.requested").then(9_000, "approval.granted").acquired(9_010)
+    assert said(judged(policy(ttl=30), History().acquired(0).then(50, "run.completed"))) == [
+        ("reaped", True, 30)
+    ]
+    parked = (
+        History()
+        .acquired(0)
+        .then(10, "approval.requested")
+        .then(9_000, "approval.granted")
+        .acquired(9_010)
+    )
     assert said(judged(policy(ttl=30), parked)) == [("reaped", True, 9_040)]
     assert judged(policy(ttl=30), parked)[0].recorded is None
 
 
 def test_a_transition_while_holding_is_no_beat() -> None:
     held = History().acquired(0)
-    held.then(20, "tool.requested", token=2, lease_until=START + seconds(TTL), worker_id="w:1").then(40, "run.completed")
+    held.then(
+        20, "tool.requested", token=2, lease_until=START + seconds(TTL), worker_id="w:1"
+    ).then(40, "run.completed")
 
     assert said(judged(policy(ttl=30), held)) == [("reaped", True, 30)]
 
 
 def test_with_no_attempt_left_the_run_would_have_failed() -> None:
-    twice = History().acquired(0).then(61, "lease.expired").acquired(70).then(131, "lease.expired").acquired(140)
+    twice = (
+        History()
+        .acquired(0)
+        .then(61, "lease.expired")
+        .acquired(70)
+        .then(131, "lease.expired")
+        .acquired(140)
+    )
     twice.then(150, "run.completed")
 
     assert said(judged(policy(attempts=2), twice)) == [("failed", True, 130)]
@@ -133,7 +186,14 @@ def test_with_more_attempts_a_failed_run_would_have_been_reaped_only() -> None:
 
 
 def test_a_reaped_worker_that_was_heard_of_again_in_time_would_have_been_spared() -> None:
-    zombie = History().acquired(0).then(61, "lease.expired").refused(100).acquired(110).then(120, "run.completed")
+    zombie = (
+        History()
+        .acquired(0)
+        .then(61, "lease.expired")
+        .refused(100)
+        .acquired(110)
+        .then(120, "run.completed")
+    )
     dead = History().acquired(0).then(61, "lease.expired").acquired(110).then(120, "run.completed")
 
     assert said(judged(policy(ttl=120), zombie)) == [("spared", True, 61)]
@@ -165,7 +225,14 @@ def test_a_shorter_beat_can_have_cut_a_silence_by_the_beats_between_only() -> No
 
 
 def test_a_run_is_judged_up_to_the_first_thing_that_is_certain_to_go_otherwise() -> None:
-    run = History().acquired(0).beats(30.5).then(31, "lease.released").acquired(40).then(90, "run.completed")
+    run = (
+        History()
+        .acquired(0)
+        .beats(30.5)
+        .then(31, "lease.released")
+        .acquired(40)
+        .then(90, "run.completed")
+    )
 
     assert said(judged(policy(ttl=30, sweep=10), run)) == [("reaped", True, 70)]
 
@@ -173,9 +240,30 @@ def test_a_run_is_judged_up_to_the_first_thing_that_is_certain_to_go_otherwise()
 def test_memory_does_not_grow_with_the_number_of_beats() -> None:
     def beats() -> Iterator[dict[str, Any]]:
         run_id = UUID(int=7)
-        names = ("kind", "max_attempts", "attempt", "worker_id", "token", "lease_until", "error_code")
-        common = {**dict.fromkeys(names), "run_id": run_id, "actor": "w", "token": 2, "attempt": 1, "worker_id": "w"}
-        yield {**common, "type": "run.submitted", "recorded_at": START, "kind": "parse", "max_attempts": 3}
+        names = (
+            "kind",
+            "max_attempts",
+            "attempt",
+            "worker_id",
+            "token",
+            "lease_until",
+            "error_code",
+        )
+        common = {
+            **dict.fromkeys(names),
+            "run_id": run_id,
+            "actor": "w",
+            "token": 2,
+            "attempt": 1,
+            "worker_id": "w",
+        }
+        yield {
+            **common,
+            "type": "run.submitted",
+            "recorded_at": START,
+            "kind": "parse",
+            "max_attempts": 3,
+        }
         for number in range(50_000):
             at = START + seconds(number)
             yield {
@@ -222,10 +310,21 @@ async def test_what_the_ledger_recorded_is_judged(ledger: Ledger) -> None:
 
     assert await verdicts(ledger, Policy()) == []
     (failed,) = await verdicts(ledger, Policy(max_attempts=1))
-    assert (failed.run_id, failed.outcome, failed.recorded) == (runs["died"], "failed", "lease.expired")
-    strict = await verdicts(ledger, Policy(ttl=timedelta(microseconds=1), sweep=timedelta(microseconds=1)))
+    assert (failed.run_id, failed.outcome, failed.recorded) == (
+        runs["died"],
+        "failed",
+        "lease.expired",
+    )
+    strict = await verdicts(
+        ledger, Policy(ttl=timedelta(microseconds=1), sweep=timedelta(microseconds=1))
+    )
     assert {verdict.run_id for verdict in strict} == set(runs.values())
-    assert await verdicts(ledger, Policy(max_attempts=1), since=datetime.now(UTC) + timedelta(minutes=1)) == []
+    assert (
+        await verdicts(
+            ledger, Policy(max_attempts=1), since=datetime.now(UTC) + timedelta(minutes=1)
+        )
+        == []
+    )
 
 
 def test_whatif_prints_a_line_a_run_and_sums_up(cli: Cli) -> None:

@@ -35,7 +35,10 @@ MOVES: dict[str, tuple[str, dict[str, Any]]] = {
     "answer": ("running", {"output": {"found": 3}, "step_count_delta": 1}),
     "ask": ("waiting_approval", {"content": {"prompt": "Sure?"}, "wait": 3600}),
     "park_ask": ("waiting_approval", {"park": True, "wait": 0.001, "wait_outcome": "timeout"}),
-    "complete": ("completed", {"output": {"ok": True}, "output_sha256": "ab" * 32, "cost_usd_delta": 1.5}),
+    "complete": (
+        "completed",
+        {"output": {"ok": True}, "output_sha256": "ab" * 32, "cost_usd_delta": 1.5},
+    ),
     "fail": ("failed", {"error_code": "E-TEST", "error_detail": {"why": 'é\n"x"'}}),
     "time_out": ("timeout", {}),
 }
@@ -48,8 +51,13 @@ def runner() -> Iterator[asyncio.Runner]:
         yield started
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(operations=st.lists(st.sampled_from(OPERATIONS), min_size=5, max_size=60), seed=st.integers(0, 2**32))
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    operations=st.lists(st.sampled_from(OPERATIONS), min_size=5, max_size=60),
+    seed=st.integers(0, 2**32),
+)
 def test_every_form_of_the_fold_gives_the_same_state(
     database: str, runner: asyncio.Runner, operations: list[str], seed: int
 ) -> None:
@@ -64,7 +72,10 @@ async def _history_folds_alike(url: str, operations: list[str], chance: random.R
         for run_id in runs:
             await _assert_agreement(connection, run_id)
         drift = await connection.fetch(
-            "SELECT * FROM ledger.drift_run_state($1, $2, $3)", PROJECT, UUID(int=0), UUID(int=2**128 - 1)
+            "SELECT * FROM ledger.drift_run_state($1, $2, $3)",
+            PROJECT,
+            UUID(int=0),
+            UUID(int=2**128 - 1),
         )
         assert not drift
     finally:
@@ -75,7 +86,9 @@ async def _play(ledger: Ledger, operations: list[str], chance: random.Random) ->
     runs = [(await ledger.submit("play", {"n": 0}, tags=["a", 'b"c']), None)[0].run_id]
     leases: list[Lease] = []
     for operation in operations:
-        with suppress(LedgerError):  # a refused command must leave no trace but write.refused: the comparison shows it
+        with suppress(
+            LedgerError
+        ):  # a refused command must leave no trace but write.refused: the comparison shows it
             await _do(ledger, operation, runs, leases, chance)
     for run_id in runs:
         opaque = [event for event in await ledger.history(run_id) if isinstance(event, OpaqueEvent)]
@@ -90,9 +103,15 @@ async def _do(  # noqa: PLR0912  one branch for each operation
     lease = leases[-1] if leases else None
     match operation:
         case "submit":
-            runs.append((await ledger.submit("play", {"n": len(runs)}, max_attempts=chance.randint(1, 3))).run_id)
+            runs.append(
+                (
+                    await ledger.submit("play", {"n": len(runs)}, max_attempts=chance.randint(1, 3))
+                ).run_id
+            )
         case "overdue":
-            runs.append((await ledger.submit("play", deadline=0.001, delay=chance.choice([0, 60]))).run_id)
+            runs.append(
+                (await ledger.submit("play", deadline=0.001, delay=chance.choice([0, 60]))).run_id
+            )
         case "claim":
             leases += await ledger.claim("w:1", limit=2)
         case "claim_briefly":
@@ -116,7 +135,9 @@ async def _do(  # noqa: PLR0912  one branch for each operation
         case "retry" if lease:
             await ledger.retry(lease, error_code="E-TRY", error_detail="again")
         case "step" if lease:
-            await ledger.append(lease, StepCompleted(name="read", output=[1, 2], cost_usd="0.5", step_count=1))
+            await ledger.append(
+                lease, StepCompleted(name="read", output=[1, 2], cost_usd="0.5", step_count=1)
+            )
         case _ if lease and operation in MOVES:
             state, facts = MOVES[operation]
             targets: list[Target] = [lease, run_id]
@@ -127,7 +148,9 @@ async def _assert_agreement(connection: asyncpg.Connection[Any], run_id: UUID) -
     events = [dict(row) for row in await connection.fetch(
         "SELECT * FROM ledger.event WHERE project_id = $1 AND run_id = $2 ORDER BY version", PROJECT, run_id)]  # fmt: skip
     inline = await connection.fetchrow("SELECT * FROM ledger.run_state WHERE run_id = $1", run_id)
-    rebuilt = await connection.fetchrow("SELECT * FROM ledger.rebuild_run_state($1, $2, $2)", PROJECT, run_id)
+    rebuilt = await connection.fetchrow(
+        "SELECT * FROM ledger.rebuild_run_state($1, $2, $2)", PROJECT, run_id
+    )
     assert inline is not None
     assert rebuilt is not None
     in_python = fold(COLUMNS, events)
@@ -137,7 +160,9 @@ async def _assert_agreement(connection: asyncpg.Connection[Any], run_id: UUID) -
     step_by_step: dict[str, Any] | None = None
     for event in events:
         step_by_step = fold(COLUMNS, [event], step_by_step)
-        then = await connection.fetchrow("SELECT * FROM ledger.state_at($1, $2, $3, NULL)", PROJECT, run_id, event["version"])
+        then = await connection.fetchrow(
+            "SELECT * FROM ledger.state_at($1, $2, $3, NULL)", PROJECT, run_id, event["version"]
+        )
         assert then is not None
         assert _state(then) == step_by_step
     assert step_by_step == in_python
@@ -155,7 +180,9 @@ def _state(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in COLUMNS}
 
 
-TEXT = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), min_size=1, max_size=30)
+TEXT = st.text(
+    st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), min_size=1, max_size=30
+)
 FACTS = st.fixed_dictionaries(
     {"type": TEXT, "actor": TEXT, "version": st.integers(1, 2**31 - 1)},
     optional={
@@ -168,7 +195,9 @@ FACTS = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(facts=FACTS, previous=st.binary(min_size=0, max_size=32))
 def test_sql_and_python_hash_an_event_to_the_same_bytes(
     database: str, runner: asyncio.Runner, facts: dict[str, Any], previous: bytes
@@ -180,17 +209,27 @@ async def _hashes_agree(url: str, facts: dict[str, Any], previous: bytes) -> Non
     connection = await asyncpg.connect(driver_url(url))
     try:
         # Whatever a session sets, the bytes are the same.
-        await connection.execute("SET TimeZone = 'Asia/Kathmandu'; SET DateStyle = 'German'; SET extra_float_digits = 0")
+        await connection.execute(
+            "SET TimeZone = 'Asia/Kathmandu'; SET DateStyle = 'German'; SET extra_float_digits = 0"
+        )
         run_id = UUID("01a20a58-e8e0-758f-977f-fa8304d39231")
         recorded = await connection.fetchval("SELECT clock_timestamp()")
-        event = {"project_id": "p", "run_id": run_id, "recorded_at": recorded, "schema_version": 1, **facts}
+        event = {
+            "project_id": "p",
+            "run_id": run_id,
+            "recorded_at": recorded,
+            "schema_version": 1,
+            **facts,
+        }
         names = [name for name, _ in FIELDS if name in event]
         types = {"text": "text", "uuid": "uuid", "int": "int", "time": "timestamptz", "list": "text[]",
                  "money": "numeric(18,6)", "bytes": "bytea"}  # fmt: skip
         how = dict(FIELDS)
         listed = ", ".join(f"{name} => ${i}::{types[how[name]]}" for i, name in enumerate(names, 2))
         in_sql = await connection.fetchval(
-            f"SELECT ledger.event_hash(previous => $1, {listed})", previous, *(event[name] for name in names)
+            f"SELECT ledger.event_hash(previous => $1, {listed})",
+            previous,
+            *(event[name] for name in names),
         )
     finally:
         await connection.close()

@@ -56,4 +56,7 @@ def assert_complete(reader: Reader, stored: list[tuple[Any, int]]) -> None:
 
 async def stored(source: Pool) -> list[tuple[Any, int]]:
     """Name every event of the database."""
-    return [(row["run_id"], row["version"]) for row in await source.fetch("SELECT run_id, version FROM ledger.event")]
+    return [
+        (row["run_id"], row["version"])
+        for row in await source.fetch("SELECT run_id, version FROM ledger.event")
+    ]

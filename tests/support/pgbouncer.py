@@ -49,7 +49,9 @@ ignore_startup_parameters = extra_float_digits
         # It refuses to be root, and the server's socket may be closed to all but the server's own account.
         account = Path(host).owner() if host.startswith("/") else "nobody"
         as_user = ["-u", account] if os.geteuid() == 0 else []
-        with subprocess.Popen([PROGRAM, *as_user, settings], stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            [PROGRAM, *as_user, settings], stderr=subprocess.PIPE, text=True
+        ) as process:
             try:
                 _listens(process)
                 yield f"postgresql://{user}@127.0.0.1:{listening}/{name}?sslmode=disable"

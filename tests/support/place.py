@@ -15,7 +15,11 @@ DISK = Path("/tmp")  # noqa: S108  as above; whatever TMPDIR says: a socket's pa
 
 def place() -> Path:
     """Give a folder in memory if there is room and programs may run there: each test copies a database of some 350 files."""
-    if not MEMORY.is_dir() or not os.access(MEMORY, os.W_OK) or os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:
+    if (
+        not MEMORY.is_dir()
+        or not os.access(MEMORY, os.W_OK)
+        or os.statvfs(MEMORY).f_flag & os.ST_NOEXEC
+    ):
         return DISK
     return MEMORY if min(shutil.disk_usage(MEMORY).free, *_free()) > BYTES else DISK
 
@@ -26,7 +30,9 @@ def _free() -> list[int]:
     found = [int(known["MemAvailable"].split()[0]) * 1024]
     with suppress(OSError, ValueError):  # no group, or one without a limit
         group = Path("/sys/fs/cgroup")
-        found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+        found.append(
+            int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+        )
     return found
 
 

@@ -32,15 +32,27 @@ STEPS = {"step-0": 1, "step-1": 1, "step-2": 1, "tool": 1}
 
 @contextmanager
 def worker(
-    database: str, *words: str, log: Path | None = None, name: str = "worker", settings: Mapping[str, str] | None = None
+    database: str,
+    *words: str,
+    log: Path | None = None,
+    name: str = "worker",
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run `runfold worker` as a process, its log in JSON lines in a file; it is killed in the end if it still lives."""
-    environment = {**os.environ, **FAST, "RUNFOLD_URL": database, "RUNFOLD_PROJECT": PROJECT, **(settings or {})}
-    given = ["tests.workers.tasks"] if name == "worker" else []
+    environment = {
+        **os.environ,
+        **FAST,
+        "RUNFOLD_URL": database,
+        "RUNFOLD_PROJECT": PROJECT,
+        **(settings or {}),
+    }
+    given = ["tests.support.handlers"] if name == "worker" else []
     program = [sys.executable, "-m", "runfold.console.cli.main", name, *given, "--json", *words]
     with (
         open(log or os.devnull, "ab") as errors,
-        subprocess.Popen(program, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors) as process,
+        subprocess.Popen(
+            program, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors
+        ) as process,
     ):
         try:
             yield process
@@ -51,14 +63,22 @@ def worker(
 def said(log: Path, event: str) -> list[dict[str, Any]]:
     """Give the lines of a worker's log that report an event; a last line may be half written."""
     text = log.read_text() if log.exists() else ""
-    lines = [line for line in text.splitlines(keepends=True) if line.startswith("{") and line.endswith("\n")]
+    lines = [
+        line
+        for line in text.splitlines(keepends=True)
+        if line.startswith("{") and line.endswith("\n")
+    ]
     return [found for found in map(json.loads, lines) if found.get("event") == event]
 
 
-async def assert_story(ledger: Ledger, run: Run | Submission, *, output: Any = WHOLE, steps: dict[str, int] = STEPS) -> None:
+async def assert_story(
+    ledger: Ledger, run: Run | Submission, *, output: Any = WHOLE, steps: dict[str, int] = STEPS
+) -> None:
     """Fail unless the run is completed once, with every result recorded once, and its history accounts for every lease."""
     history = await ledger.history(run.run_id)
-    recorded = Counter(event.name for event in history if isinstance(event, StepCompleted | ToolCompleted))
+    recorded = Counter(
+        event.name for event in history if isinstance(event, StepCompleted | ToolCompleted)
+    )
     after = await ledger.get(run.run_id)
     assert (after.state, after.output) == ("completed", output)
     assert recorded == steps
@@ -80,7 +100,9 @@ def assert_accounted(history: Iterable[Event]) -> None:
         elif event.state is not None and getattr(event, "token", None) is None:
             held = None  # it ended, was retried, or was parked
     tokens = [event.token for event in events if isinstance(event, LeaseAcquired)]
-    ended = [event.compensates for event in events if isinstance(event, LeaseExpired | LeaseReleased)]
+    ended = [
+        event.compensates for event in events if isinstance(event, LeaseExpired | LeaseReleased)
+    ]
     assert [event.version for event in events] == list(range(1, len(events) + 1))
     assert len(tokens) == len(set(tokens))
     assert len(ended) == len(set(ended))

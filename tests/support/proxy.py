@@ -99,7 +99,9 @@ class Proxy:
 
     async def _connect(self) -> Stream:
         if (host := self._query.get("host", "")).startswith("/"):
-            return await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{self._query.get('port', '5432')}")
+            return await asyncio.open_unix_connection(
+                f"{host}/.s.PGSQL.{self._query.get('port', '5432')}"
+            )
         return await asyncio.open_connection(self._parts.hostname, self._parts.port or 5432)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

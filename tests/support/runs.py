@@ -14,7 +14,9 @@ TINY = 0.02
 E = TypeVar("E", bound=Event)
 
 
-async def claimed(ledger: Ledger, worker_id: str = "w:1", *, ttl: float = 60, **submit: Any) -> Lease:
+async def claimed(
+    ledger: Ledger, worker_id: str = "w:1", *, ttl: float = 60, **submit: Any
+) -> Lease:
     """Submit a run and lease it."""
     run = await ledger.submit("parse", **submit)
     leases = await ledger.claim(worker_id, ttl=ttl)
@@ -22,7 +24,9 @@ async def claimed(ledger: Ledger, worker_id: str = "w:1", *, ttl: float = 60, **
     return leases[0]
 
 
-async def waiting(ledger: Ledger, state: State, *, park: bool, ttl: float = 60, **facts: Any) -> Lease:
+async def waiting(
+    ledger: Ledger, state: State, *, park: bool, ttl: float = 60, **facts: Any
+) -> Lease:
     """Submit a run, lease it and have it wait."""
     max_attempts = facts.pop("max_attempts", 3)
     lease = await claimed(ledger, ttl=ttl, max_attempts=max_attempts)

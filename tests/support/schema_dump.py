@@ -24,7 +24,11 @@ def dump(url: str) -> str:
          "--exclude-table=ledger.event_2*", "-h", host, "-p", "5432", "-U", "postgres", parts.path.lstrip("/")],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
-    kept = [line for line in done.stdout.splitlines() if not line.startswith(("--", "SET ", "SELECT pg_catalog", "\\"))]
+    kept = [
+        line
+        for line in done.stdout.splitlines()
+        if not line.startswith(("--", "SET ", "SELECT pg_catalog", "\\"))
+    ]
     text = re.sub(r"\n{2,}", "\n\n", "\n".join(kept)).strip()
     return re.sub(r"functions sha256:[0-9a-f]+", "functions sha256:...", text) + "\n"
 

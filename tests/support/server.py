@@ -35,7 +35,9 @@ def postgres_server() -> Iterator[Server]:
     elif choice.startswith("postgresql://"):
         yield Server(url=choice, name="external")
     else:
-        raise ValueError(f"RUNFOLD_TEST_POSTGRES is {choice!r}: not embedded, docker or a postgresql:// URL")
+        raise ValueError(
+            f"RUNFOLD_TEST_POSTGRES is {choice!r}: not embedded, docker or a postgresql:// URL"
+        )
 
 
 @contextmanager
@@ -51,7 +53,11 @@ def _docker() -> Iterator[Server]:
 
     image = os.environ.get("RUNFOLD_TEST_IMAGE") or "postgres:18-alpine"
     password = secrets.token_hex(8)
-    container = PostgresContainer(image, username="postgres", password=password, dbname="postgres", driver=None)
-    container.with_command([word for name, value in (ROOM | FAST).items() for word in ("-c", f"{name}={value}")])
+    container = PostgresContainer(
+        image, username="postgres", password=password, dbname="postgres", driver=None
+    )
+    container.with_command(
+        [word for name, value in (ROOM | FAST).items() for word in ("-c", f"{name}={value}")]
+    )
     with container:
         yield Server(url=container.get_connection_url(), name=f"docker {image}")

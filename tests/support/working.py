@@ -23,7 +23,9 @@ FAST = {
 
 
 @asynccontextmanager
-async def working(ledger: Ledger, *handlers: Handler[..., Any], **options: Any) -> AsyncIterator[Worker]:
+async def working(
+    ledger: Ledger, *handlers: Handler[..., Any], **options: Any
+) -> AsyncIterator[Worker]:
     """Have a worker at work; in the end it stops as a supervisor would stop it."""
     worker = Worker(ledger, handlers, **{"poll": 0.05, "grace": 5, "reap": False, **options})
     task = asyncio.create_task(worker.run())

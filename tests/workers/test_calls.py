@@ -70,7 +70,9 @@ async def asks(ctx: Context, how: str) -> Any:
         ("circle", "what tool 'look' is given 'tuple': cannot be recorded as JSON"),
     ],
 )
-async def test_a_call_that_makes_no_sense_is_named_as_the_handler_wrote_it(ledger: Ledger, how: str, said: str) -> None:
+async def test_a_call_that_makes_no_sense_is_named_as_the_handler_wrote_it(
+    ledger: Ledger, how: str, said: str
+) -> None:
     run = await done(ledger, asks, how, max_attempts=1)
 
     assert (run.state, run.error_code) == (State.FAILED, HANDLER_FAILED)
@@ -85,11 +87,16 @@ async def test_a_signal_that_no_wait_could_have_is_refused(ledger: Ledger) -> No
 
 def test_a_set_is_recorded_alike_in_every_process() -> None:
     program = (
-        "from tests.workers.test_calls import SETS; from workers.recording import recordable; print(recordable('show', SETS))"
+        "from tests.workers.test_calls import SETS; "
+        "from runfold.workers.journal.json_values import recordable; "
+        "print(recordable('show', SETS))"
     )
     outputs = {
         subprocess.check_output(
-            [sys.executable, "-c", program], cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": seed}, text=True
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            text=True,
         )
         for seed in "123"
     }
@@ -176,11 +183,15 @@ def plain(ctx: BlockingContext, how: str) -> Any:
 
 
 @pytest.mark.parametrize("how", ["step", "tool"])
-async def test_an_async_function_in_a_plain_handler_is_refused_before_it_is_asked_for(ledger: Ledger, how: str) -> None:
+async def test_an_async_function_in_a_plain_handler_is_refused_before_it_is_asked_for(
+    ledger: Ledger, how: str
+) -> None:
     run = await done(ledger, plain, how, max_attempts=1)
 
     assert run.state == State.FAILED
-    assert f"{how} 'later': has an async function, in a plain handler" in run.error_detail["message"]
+    assert (
+        f"{how} 'later': has an async function, in a plain handler" in run.error_detail["message"]
+    )
     assert not any(isinstance(event, ToolRequested) for event in await ledger.history(run.run_id))
 
 
@@ -201,7 +212,10 @@ async def test_a_tool_that_is_left_behind_fails_the_run_and_is_named(ledger: Led
     run = await done(ledger, leaves)
 
     assert (run.state, run.error_code) == (State.FAILED, HANDLER_FAILED)
-    assert run.error_detail == "tool 'look': is still waited for: await every call before the handler returns"
+    assert (
+        run.error_detail
+        == "tool 'look': is still waited for: await every call before the handler returns"
+    )
 
 
 @handler("impatient", retry=AT_ONCE)
@@ -225,7 +239,9 @@ async def impatient(ctx: Context) -> str:
     return "done without"
 
 
-async def test_a_tool_whose_answer_was_being_written_when_it_was_given_up_is_not_left_behind(ledger: Ledger) -> None:
+async def test_a_tool_whose_answer_was_being_written_when_it_was_given_up_is_not_left_behind(
+    ledger: Ledger,
+) -> None:
     run = await done(ledger, impatient)
 
     assert (run.state, run.output) == (State.COMPLETED, "done without"), run.error_detail
@@ -248,7 +264,9 @@ def watched(ctx: BlockingContext) -> str:
     return "whole"
 
 
-async def test_a_refused_call_beside_the_handler_does_not_undo_what_the_handler_returns(ledger: Ledger) -> None:
+async def test_a_refused_call_beside_the_handler_does_not_undo_what_the_handler_returns(
+    ledger: Ledger,
+) -> None:
     entered.clear()
     run = await ledger.submit("watched")
     async with working(ledger, watched, grace=0) as worker:
@@ -289,7 +307,9 @@ async def stubborn(ctx: Context) -> str:
         return "half"
 
 
-async def test_what_a_handler_returns_after_a_call_was_refused_does_not_count(ledger: Ledger) -> None:
+async def test_what_a_handler_returns_after_a_call_was_refused_does_not_count(
+    ledger: Ledger,
+) -> None:
     entered.clear()
     run = await ledger.submit("stubborn")
     async with working(ledger, stubborn, grace=0) as worker:

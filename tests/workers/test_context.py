@@ -31,10 +31,10 @@ from runfold.workers import (
     Fail,
     Handler,
     Retry,
-    StepFailed,
+    StepError,
+    ToolError,
     handler,
 )
-from runfold.workers import ToolFailed as ToolError
 from tests.support.runs import types
 from tests.support.waiting import until
 from tests.support.working import done, ended, reached, working
@@ -76,7 +76,9 @@ async def steps(ctx: Context, path: str) -> Decimal:
     return cost
 
 
-async def test_a_step_is_done_once_and_its_result_comes_from_history_afterwards(ledger: Ledger) -> None:
+async def test_a_step_is_done_once_and_its_result_comes_from_history_afterwards(
+    ledger: Ledger,
+) -> None:
     run = await done(ledger, steps, "a.py")
     history = await ledger.history(run.run_id)
     recorded = {event.name: event.output for event in history if isinstance(event, StepCompleted)}
@@ -87,7 +89,10 @@ async def test_a_step_is_done_once_and_its_result_comes_from_history_afterwards(
     assert recorded == {"count": {"lines": 4}, "count#2": {"lines": 5}, "price": "5"}
     assert retried.error_code == "E-RUN-004"
     assert isinstance(retried.error_detail, dict)
-    assert (retried.error_detail["type"], retried.error_detail["message"]) == ("ValueError", "after the steps\\x00")
+    assert (retried.error_detail["type"], retried.error_detail["message"]) == (
+        "ValueError",
+        "after the steps\\x00",
+    )
     assert "in steps" in str(retried.error_detail["traceback"])
     assert "attempt.py" not in str(retried.error_detail["traceback"])
 
@@ -124,7 +129,7 @@ async def failing(ctx: Context) -> str:
 
     try:
         await ctx.step("look", fails)
-    except StepFailed as error:
+    except StepError as error:
         caught = (error.name, error.error_type, error.message)
     await ctx.step("else", lambda: None)
     if ctx.attempt < 3:
@@ -132,10 +137,14 @@ async def failing(ctx: Context) -> str:
     return " ".join(caught)
 
 
-async def test_a_failure_that_the_handler_went_on_from_is_raised_from_history_too(ledger: Ledger) -> None:
+async def test_a_failure_that_the_handler_went_on_from_is_raised_from_history_too(
+    ledger: Ledger,
+) -> None:
     run = await done(ledger, failing)
 
-    assert (run.output, run.attempt_count) == ("look LookupError nothing there", 3), run.error_detail
+    assert (run.output, run.attempt_count) == ("look LookupError nothing there", 3), (
+        run.error_detail
+    )
     assert calls == {"fails": 1}
     assert (run.cost_usd, run.step_count) == (Decimal("0.25"), 1)
 
@@ -162,7 +171,11 @@ async def test_a_failure_that_ended_the_attempt_is_tried_again(ledger: Ledger) -
 async def test_when_no_attempt_is_left_the_run_fails_with_the_error(ledger: Ledger) -> None:
     run = await done(ledger, stubborn, max_attempts=2)
 
-    assert (run.state, run.error_code, run.error_detail["type"]) == (State.FAILED, "E-RUN-004", "TimeoutError")
+    assert (run.state, run.error_code, run.error_detail["type"]) == (
+        State.FAILED,
+        "E-RUN-004",
+        "TimeoutError",
+    )
 
 
 @handler("tools", retry=AT_ONCE)
@@ -197,7 +210,9 @@ async def test_a_tool_is_waited_for_and_its_answer_recorded_once(ledger: Ledger)
         ("refuse", [], State.WAITING_TOOL),
         ("refuse", [], State.WAITING_TOOL),
     ]
-    assert all(event.error_code == "E-RUN-004" for event in history if isinstance(event, ToolFailed))
+    assert all(
+        event.error_code == "E-RUN-004" for event in history if isinstance(event, ToolFailed)
+    )
 
 
 @handler("outside")
@@ -213,7 +228,9 @@ async def test_a_parked_tool_call_gives_the_run_back_until_somebody_answers(ledg
     run = await ledger.submit("outside")
     async with working(ledger, outside):
         waits = await reached(ledger, run, State.WAITING_TOOL)
-        await ledger.transition(run.run_id, State.RUNNING, output={"shipped": True}, actor="carrier")
+        await ledger.transition(
+            run.run_id, State.RUNNING, output={"shipped": True}, actor="carrier"
+        )
 
         async def waits_again() -> bool:
             found = await ledger.get(run.run_id)
@@ -251,7 +268,10 @@ async def test_an_approval_parks_the_run_and_any_worker_goes_on_after_a_yes(ledg
     assert (after.attempt_count, after.step_count, calls) == (1, 1, {"check": 1})
     assert [event.actor for event in history if event.type == "lease.acquired"] == ["w:1", "w:2"]
     assert asked.shown_sha256 == shown_sha256("Refund $250?", {"amount": 250})
-    assert (asked.based_on, history[asked.version - 2].version) == (asked.version - 1, asked.version - 1)
+    assert (asked.based_on, history[asked.version - 2].version) == (
+        asked.version - 1,
+        asked.version - 1,
+    )
 
 
 async def test_a_no_ends_the_run_and_a_late_decision_is_refused_and_noted(ledger: Ledger) -> None:
@@ -286,7 +306,9 @@ async def test_an_approval_may_ask_for_another_person_than_the_submitter(ledger:
         assert (await ledger.get(run.run_id)).state == State.WAITING_APPROVAL
         await ledger.approve(run.run_id, actor="somebody else")
         assert (await ended(ledger, run)).output == "somebody else"
-    (granted,) = (event for event in await ledger.history(run.run_id) if isinstance(event, ApprovalGranted))
+    (granted,) = (
+        event for event in await ledger.history(run.run_id) if isinstance(event, ApprovalGranted)
+    )
     assert granted.actor == "somebody else"
 
 
@@ -350,7 +372,9 @@ async def beside(ctx: Context) -> list[int]:
     return list(found)
 
 
-async def test_steps_beside_each_other_are_recalled_in_whatever_order_they_come(ledger: Ledger) -> None:
+async def test_steps_beside_each_other_are_recalled_in_whatever_order_they_come(
+    ledger: Ledger,
+) -> None:
     run = await done(ledger, beside)
 
     assert run.output == [0, 1, 2]
@@ -389,7 +413,9 @@ async def outcomes(ctx: Context, how: str) -> Any:
         ("cancelled", State.FAILED, "E-RUN-004"),
     ],
 )
-async def test_a_handler_says_how_its_run_ends(ledger: Ledger, how: str, state: State, code: str | None) -> None:
+async def test_a_handler_says_how_its_run_ends(
+    ledger: Ledger, how: str, state: State, code: str | None
+) -> None:
     run = await done(ledger, outcomes, how, max_attempts=2)
 
     assert (run.state, run.error_code) == (state, code)

@@ -56,7 +56,9 @@ async def test_a_plain_function_runs_in_a_thread(ledger: Ledger) -> None:
 
 async def test_a_handler_can_be_called_as_the_function_that_it_is() -> None:
     assert parse.kind == "parse"
-    assert await refund(None, Order(number="A", on=date(2026, 1, 1))) == Receipt(1, date(2026, 1, 1))  # type: ignore[arg-type]  # the function does not look at it
+    order = Order(number="A", on=date(2026, 1, 1))
+    receipt = await refund(None, order)  # type: ignore[arg-type]  # the function ignores it
+    assert receipt == Receipt(1, date(2026, 1, 1))
 
 
 async def test_input_that_does_not_fit_fails_the_run_at_once_and_says_why(ledger: Ledger) -> None:
@@ -87,7 +89,9 @@ async def not_a_number(ctx: Context) -> Any:
 
 
 @pytest.mark.parametrize("bad", [wrong, strange, huge, not_a_number], ids=lambda one: one.kind)
-async def test_an_output_that_cannot_be_recorded_fails_the_run_and_says_why(ledger: Ledger, bad: Any) -> None:
+async def test_an_output_that_cannot_be_recorded_fails_the_run_and_says_why(
+    ledger: Ledger, bad: Any
+) -> None:
     run = await done(ledger, bad)
 
     assert (run.state, run.error_code, run.attempt_count) == (State.FAILED, "E-RUN-006", 1)
@@ -103,7 +107,11 @@ async def test_an_outcome_beside_the_output_is_no_part_of_its_type(ledger: Ledge
     failed = await done(ledger, either, True)
     completed = await done(ledger, either, False)
 
-    assert (failed.state, failed.error_code, failed.error_detail) == (State.FAILED, "E-CARD", {"card": "expired"})
+    assert (failed.state, failed.error_code, failed.error_detail) == (
+        State.FAILED,
+        "E-CARD",
+        {"card": "expired"},
+    )
     assert completed.output == {"amount": 1, "on": "2026-01-01"}
 
 
@@ -122,7 +130,16 @@ def test_what_is_no_function_is_refused() -> None:
     def plain_generator(ctx: Context) -> Iterator[int]:
         yield 1
 
-    for wrong_one in (generator, plain_generator, Order, "text", dict.get, lambda: None, lambda *_: None, lambda *, _: None):
+    for wrong_one in (
+        generator,
+        plain_generator,
+        Order,
+        "text",
+        dict.get,
+        lambda: None,
+        lambda *_: None,
+        lambda *, _: None,
+    ):
         with pytest.raises(InvalidValue, match="handler"):
             handler("kind")(wrong_one)  # type: ignore[arg-type]  # what the test is about
 
@@ -176,7 +193,10 @@ async def test_runs_of_other_kinds_are_left_to_other_workers(ledger: Ledger) -> 
 
 
 def test_a_backoff_grows_to_its_limit_in_seconds_or_durations() -> None:
-    for backoff in (Backoff(2, 3, 30, 0), Backoff(timedelta(seconds=2), 3, timedelta(seconds=30), 0)):
+    for backoff in (
+        Backoff(2, 3, 30, 0),
+        Backoff(timedelta(seconds=2), 3, timedelta(seconds=30), 0),
+    ):
         assert [backoff.delay(attempt) for attempt in (1, 2, 3, 4, 400)] == [2, 6, 18, 30, 30]
     assert 15 <= Backoff(30, 1, 30, 0.5).delay(1) <= 30
     for wrong in ({"first": -1}, {"limit": "soon"}, {"factor": 0.5}, {"jitter": 2}):
@@ -184,7 +204,9 @@ def test_a_backoff_grows_to_its_limit_in_seconds_or_durations() -> None:
             Backoff(**wrong)
 
 
-def test_a_module_that_ends_the_program_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_that_ends_the_program_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "quits.py").write_text("raise SystemExit(3)")
     monkeypatch.syspath_prepend(tmp_path)
 

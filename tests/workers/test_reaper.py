@@ -66,7 +66,9 @@ async def abandoned(ledger: Ledger, count: int = 1) -> list[Lease]:
 
 async def compensations(ledger: Ledger) -> Counter[tuple[UUID, int | None]]:
     """Count every lease.expired of the project, by its run and the event that it compensates."""
-    rows = await ledger.pool.fetch("SELECT run_id, compensates FROM ledger.event WHERE type = 'lease.expired'")
+    rows = await ledger.pool.fetch(
+        "SELECT run_id, compensates FROM ledger.event WHERE type = 'lease.expired'"
+    )
     return Counter((row["run_id"], row["compensates"]) for row in rows)
 
 
@@ -80,7 +82,9 @@ def cut(server: Server, database: str) -> Callable[[], AbstractAsyncContextManag
         admin = await asyncpg.connect(server.url)
         try:
             await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-            await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+            await admin.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name
+            )
             yield
         finally:
             await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
@@ -89,7 +93,9 @@ def cut(server: Server, database: str) -> Callable[[], AbstractAsyncContextManag
     return outage
 
 
-async def test_the_first_sweep_waits_one_lease_from_the_first_answer(ledger: Ledger, make: Make, clock: Clock) -> None:
+async def test_the_first_sweep_waits_one_lease_from_the_first_answer(
+    ledger: Ledger, make: Make, clock: Clock
+) -> None:
     (lease,) = await abandoned(ledger)
     reaper = make()
 
@@ -162,7 +168,9 @@ WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))
 """
 
 
-async def test_a_database_that_stood_still_was_away(ledger: Ledger, make: Make, clock: Clock) -> None:
+async def test_a_database_that_stood_still_was_away(
+    ledger: Ledger, make: Make, clock: Clock
+) -> None:
     await abandoned(ledger)
     reaper = make()
     await reaper.tick()
@@ -175,12 +183,16 @@ async def test_a_database_that_stood_still_was_away(ledger: Ledger, make: Make, 
     assert len(await reaper.tick()) == 1
 
 
-async def test_a_database_that_takes_no_writes_is_away(ledger: Ledger, make: Make, clock: Clock) -> None:
+async def test_a_database_that_takes_no_writes_is_away(
+    ledger: Ledger, make: Make, clock: Clock
+) -> None:
     (lease,) = await abandoned(ledger)
     reaper = make()
     await reaper.tick()
 
-    await ledger.pool.execute("SET default_transaction_read_only = on")  # of the one connection that is used here
+    await ledger.pool.execute(
+        "SET default_transaction_read_only = on"
+    )  # of the one connection that is used here
     for _ in range(4):
         clock.now += TTL
         assert await reaper.tick() == []
@@ -208,13 +220,15 @@ async def test_it_feels_the_pulse_four_times_a_lease_so_that_no_outage_is_missed
 
 async def test_many_reapers_never_reap_a_run_twice(database: str, make: Make, clock: Clock) -> None:
     async with AsyncExitStack() as stack:
-        ledgers = [await stack.enter_async_context(Ledger.open(database, PROJECT)) for _ in range(4)]
+        ledgers = [
+            await stack.enter_async_context(Ledger.open(database, PROJECT)) for _ in range(4)
+        ]
         leases = await abandoned(ledgers[0], 200)
         reapers = [make(ledger, limit=7, grace=0) for ledger in ledgers]
 
         async def sweep(reaper: Reaper) -> list[UUID]:
             reaped: list[UUID] = []
-            while await reaper.ledger.list(state="running", limit=1):
+            while await reaper.ledger.runs(state="running", limit=1):
                 reaped += [run.run_id for run in await reaper.tick()]
                 clock.now += reaper.pause()
             return reaped
@@ -222,10 +236,14 @@ async def test_many_reapers_never_reap_a_run_twice(database: str, make: Make, cl
         reaped = [run_id for part in await asyncio.gather(*map(sweep, reapers)) for run_id in part]
 
         assert Counter(reaped) == {lease.run_id: 1 for lease in leases}
-        assert await compensations(ledgers[0]) == {(lease.run_id, lease.token): 1 for lease in leases}
+        assert await compensations(ledgers[0]) == {
+            (lease.run_id, lease.token): 1 for lease in leases
+        }
 
 
-async def test_a_full_sweep_is_followed_at_once_by_another(ledger: Ledger, make: Make, clock: Clock) -> None:
+async def test_a_full_sweep_is_followed_at_once_by_another(
+    ledger: Ledger, make: Make, clock: Clock
+) -> None:
     await abandoned(ledger, 25)
     reaper = make(limit=10, grace=0)
 
@@ -250,7 +268,7 @@ async def test_it_runs_until_it_is_cancelled(ledger: Ledger, make: Make, clock: 
 
 
 async def _all_pending(ledger: Ledger, leases: list[Lease]) -> bool:
-    return len(await ledger.list(state="pending")) == len(leases)
+    return len(await ledger.runs(state="pending")) == len(leases)
 
 
 async def test_it_makes_partitions_ahead_at_the_start_and_hourly(
@@ -283,7 +301,11 @@ async def _drop(connection: asyncpg.Connection[asyncpg.Record], partition: str) 
     await connection.execute(f"DROP TABLE {partition}")
 
 
-@pytest.mark.parametrize("wrong", [{"every": 0}, {"every": -1}, {"grace": -1}, {"grace": float("nan")}, {"limit": 0}])
-async def test_settings_that_make_no_sense_are_refused(ledger: Ledger, wrong: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "wrong", [{"every": 0}, {"every": -1}, {"grace": -1}, {"grace": float("nan")}, {"limit": 0}]
+)
+async def test_settings_that_make_no_sense_are_refused(
+    ledger: Ledger, wrong: dict[str, float]
+) -> None:
     with pytest.raises(InvalidValue, match=next(iter(wrong))):
         Reaper(ledger, **wrong)  # type: ignore[arg-type]  # the wrong values are the point

@@ -14,9 +14,7 @@ from pydantic import BaseModel, Field, SecretStr, field_validator
 from runfold.ledger import Ledger, Run, State
 from runfold.ledger.events import NoteAdded, StepFailed, ToolFailed
 from runfold.ledger.lifecycle import HANDLER_FAILED, INPUT_REFUSED
-from runfold.workers import Backoff, BlockingContext, Context, Fail, handler
-from runfold.workers import StepFailed as StepError
-from runfold.workers import ToolFailed as ToolError
+from runfold.workers import Backoff, BlockingContext, Context, Fail, StepError, ToolError, handler
 from tests.support.runs import types
 from tests.support.waiting import until
 from tests.support.working import done, ended, reached, working
@@ -39,7 +37,11 @@ async def failed(ledger: Ledger, run: Run) -> list[tuple[str | None, Any]]:
     """Give the recorded failures of a run's calls: name and what is said."""
     history = await ledger.history(run.run_id)
     found = [event for event in history if isinstance(event, StepFailed | ToolFailed)]
-    return [(event.name, event.error_detail["message"]) for event in found if isinstance(event.error_detail, dict)]
+    return [
+        (event.name, event.error_detail["message"])
+        for event in found
+        if isinstance(event.error_detail, dict)
+    ]
 
 
 # -- an attempt always comes to an ending ---------------------------------------------------------------------------------
@@ -81,14 +83,22 @@ async def test_whatever_a_validator_raises_is_a_refused_input(ledger: Ledger) ->
 
 
 @pytest.mark.parametrize(("how", "name"), [("mute", "Mute"), ("cancel", "CancelledError")])
-async def test_an_attempt_that_breaks_in_an_odd_way_is_retried_and_ends(ledger: Ledger, how: str, name: str) -> None:
+async def test_an_attempt_that_breaks_in_an_odd_way_is_retried_and_ends(
+    ledger: Ledger, how: str, name: str
+) -> None:
     run = await done(ledger, breaks, how, max_attempts=2)
 
-    assert (run.state, run.error_code, run.error_detail["type"]) == (State.FAILED, HANDLER_FAILED, name)
+    assert (run.state, run.error_code, run.error_detail["type"]) == (
+        State.FAILED,
+        HANDLER_FAILED,
+        name,
+    )
     assert (await types(ledger, run.run_id)).count("run.retried") == 1
 
 
-async def test_a_failure_keeps_its_code_when_its_detail_cannot_be_stored_and_has_one_when_none_is_given(ledger: Ledger) -> None:
+async def test_a_failure_keeps_its_code_when_its_detail_cannot_be_stored_and_has_one_when_none_is_given(
+    ledger: Ledger,
+) -> None:
     @handler("codes")
     async def codes(ctx: Context, how: str) -> Any:
         return Fail("X-1", object()) if how == "detail" else Fail(None)  # type: ignore[arg-type]  # a mistake of the handler's
@@ -116,7 +126,9 @@ async def gives_up(ctx: Context, call: str) -> str:
 async def test_a_call_that_the_handler_gave_up_is_given_up_again(ledger: Ledger, call: str) -> None:
     run = await done(ledger, gives_up, call)
 
-    assert (run.state, run.output, run.attempt_count) == (State.COMPLETED, "went on", 2), run.error_detail
+    assert (run.state, run.output, run.attempt_count) == (State.COMPLETED, "went on", 2), (
+        run.error_detail
+    )
     assert calls["never"] == 1
     assert ("a", "the handler gave the call up") in await failed(ledger, run)
 
@@ -169,10 +181,14 @@ async def odd_results(ctx: Context, call: str) -> list[str]:
 
 
 @pytest.mark.parametrize("call", ["step", "tool"])
-async def test_a_result_that_cannot_be_kept_as_it_is_is_a_failure_of_its_call(ledger: Ledger, call: str) -> None:
+async def test_a_result_that_cannot_be_kept_as_it_is_is_a_failure_of_its_call(
+    ledger: Ledger, call: str
+) -> None:
     run = await done(ledger, odd_results, call)
 
-    assert (run.state, run.output) == (State.COMPLETED, ["huge", "pet", "secret", "off"]), run.error_detail
+    assert (run.state, run.output) == (State.COMPLETED, ["huge", "pet", "secret", "off"]), (
+        run.error_detail
+    )
     said = dict(await failed(ledger, run))
     assert "limit" in said["huge"]
     assert "comes back from its own JSON as something else" in said["pet"]
@@ -218,7 +234,9 @@ async def asks(ctx: Context) -> str:
 async def test_asking_that_fails_is_the_answer_of_a_parked_tool(ledger: Ledger) -> None:
     run = await done(ledger, asks)
 
-    assert (run.state, run.output, calls["ask"]) == (State.COMPLETED, "ConnectionError", 1), run.error_detail
+    assert (run.state, run.output, calls["ask"]) == (State.COMPLETED, "ConnectionError", 1), (
+        run.error_detail
+    )
 
 
 @handler("cannot-ask", retry=AT_ONCE)
@@ -229,7 +247,9 @@ async def cannot_ask(ctx: Context) -> None:
         await ctx.step("instead", lambda: None)
 
 
-async def test_a_call_that_cannot_be_asked_ends_the_attempt_even_if_the_handler_goes_on(ledger: Ledger) -> None:
+async def test_a_call_that_cannot_be_asked_ends_the_attempt_even_if_the_handler_goes_on(
+    ledger: Ledger,
+) -> None:
     run = await done(ledger, cannot_ask, max_attempts=1)
 
     assert (run.state, run.error_detail["type"]) == (State.FAILED, "NobodyHasRole")
@@ -267,7 +287,9 @@ def threads(ctx: BlockingContext) -> list[str]:
 async def test_tools_from_several_threads_take_turns(ledger: Ledger) -> None:
     run = await done(ledger, handler("threads")(threads), max_attempts=1)
 
-    assert (run.state, run.output) == (State.COMPLETED, [f"r{n}" for n in range(6)]), run.error_detail
+    assert (run.state, run.output) == (State.COMPLETED, [f"r{n}" for n in range(6)]), (
+        run.error_detail
+    )
 
 
 # -- what was spent --------------------------------------------------------------------------------------------------------
@@ -309,7 +331,9 @@ async def pays(ctx: Context) -> str:
     return said
 
 
-async def test_spending_of_an_attempt_that_is_stopped_in_a_tool_is_a_note_and_the_tool_is_asked_again(ledger: Ledger) -> None:
+async def test_spending_of_an_attempt_that_is_stopped_in_a_tool_is_a_note_and_the_tool_is_asked_again(
+    ledger: Ledger,
+) -> None:
     run = await ledger.submit("pays")
     async with working(ledger, pays, grace=0):
         await until(lambda: calls["pay"] == 1)
@@ -329,7 +353,9 @@ async def refunds(ctx: Context) -> str:
     return "done"
 
 
-async def test_a_cost_below_zero_is_the_handlers_error_and_the_history_says_so(ledger: Ledger) -> None:
+async def test_a_cost_below_zero_is_the_handlers_error_and_the_history_says_so(
+    ledger: Ledger,
+) -> None:
     run = await done(ledger, refunds, max_attempts=2)
 
     assert (run.state, run.error_code, calls["refunds"]) == (State.FAILED, HANDLER_FAILED, 2)
@@ -384,13 +410,17 @@ async def impatient(ctx: Context, how: str) -> Any:
     return [first, found]
 
 
-async def test_a_call_is_not_given_up_any_more_when_its_result_is_on_its_way(ledger: Ledger) -> None:
+async def test_a_call_is_not_given_up_any_more_when_its_result_is_on_its_way(
+    ledger: Ledger,
+) -> None:
     run = await done(ledger, impatient, "recorded")
 
     assert (run.state, run.output) == (State.COMPLETED, ["result", "result"]), run.error_detail
 
 
-async def test_a_tool_that_is_given_up_while_it_is_asked_for_is_given_up_again(ledger: Ledger) -> None:
+async def test_a_tool_that_is_given_up_while_it_is_asked_for_is_given_up_again(
+    ledger: Ledger,
+) -> None:
     run = await done(ledger, impatient, "requested")
 
     assert (run.state, run.output) == (State.COMPLETED, ["given up", "given up"]), run.error_detail

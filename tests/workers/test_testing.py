@@ -69,7 +69,7 @@ def test_a_schedule_is_due_when_time_was_moved_past_it(runfold):
             assert asleep.state == "pending"
             await kit.move_time(5)
             assert await kit.run_until_idle(report) == []
-            assert [run.output for run in await kit.ledger.list()] == ["sent"] * day
+            assert [run.output for run in await kit.ledger.runs()] == ["sent"] * day
 
     runfold.run(story)
 
@@ -77,7 +77,7 @@ def test_a_schedule_is_due_when_time_was_moved_past_it(runfold):
 def test_runs_of_a_paused_kind_wait(runfold):
     async def story(kit):
         run = await kit.ledger.submit("report")
-        await kit.ledger.pause("report", actor="ann", reason="not today")
+        await kit.ledger.pause_kind("report", actor="ann", reason="not today")
         [waiting] = await kit.run_until_idle(report, seconds=10)
         assert (waiting.run_id, waiting.state) == (run.run_id, "pending")
 
@@ -117,7 +117,7 @@ def test_the_clock_is_not_moved_in_production(runfold, monkeypatch):
 
 def test_every_test_has_a_ledger_of_its_own(runfold):
     async def story(kit):
-        assert await kit.ledger.list() == []
+        assert await kit.ledger.runs() == []
 
     runfold.run(story)
 
@@ -141,9 +141,26 @@ def project(tmp_path: Path) -> Path:
 
 def inner(project: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run pytest in the project."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RUNFOLD_", "PYTEST"))}
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "-p", "no:hypothesispytest"]
-    return subprocess.run(words, cwd=project, env={**kept, **environment}, capture_output=True, text=True, check=False)
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("RUNFOLD_", "PYTEST"))
+    }
+    words = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:asyncio",
+        "-p",
+        "no:hypothesispytest",
+    ]
+    return subprocess.run(
+        words, cwd=project, env={**kept, **environment}, capture_output=True, text=True, check=False
+    )
 
 
 def test_a_users_stories_pass(project: Path) -> None:
@@ -153,7 +170,9 @@ def test_a_users_stories_pass(project: Path) -> None:
 
 
 def test_the_story_in_the_documents_passes(tmp_path: Path) -> None:
-    (snippet,) = re.findall(r"```py\n(.*?)```", (ROOT / "docs" / "testing.md").read_text(), re.DOTALL)
+    (snippet,) = re.findall(
+        r"```py\n(.*?)```", (ROOT / "docs" / "testing.md").read_text(), re.DOTALL
+    )
     (tmp_path / "test_snippet.py").write_text(snippet)
     done = inner(tmp_path, PYTHONPATH=str(ROOT))
 

@@ -139,11 +139,17 @@ async def test_a_short_sleep_holds_the_run(ledger: Ledger) -> None:
     assert "lease.released" not in await types(ledger, run.run_id)
 
 
-async def test_a_long_sleep_gives_the_run_back_for_so_long_and_charges_no_attempt(ledger: Ledger) -> None:
+async def test_a_long_sleep_gives_the_run_back_for_so_long_and_charges_no_attempt(
+    ledger: Ledger,
+) -> None:
     run = await done(ledger, long_sleep, 0.5)
     history = await ledger.history(run.run_id)
-    slept = next(event for event in history if isinstance(event, StepCompleted) and event.name == "sleep")
-    after = next(event for event in history if isinstance(event, StepCompleted) and event.name == "after")
+    slept = next(
+        event for event in history if isinstance(event, StepCompleted) and event.name == "sleep"
+    )
+    after = next(
+        event for event in history if isinstance(event, StepCompleted) and event.name == "after"
+    )
 
     assert (run.output, run.attempt_count) == (1, 1)
     assert [event.type for event in history].count("lease.released") == 1
@@ -162,7 +168,10 @@ async def test_a_sleep_whose_worker_died_ends_at_the_same_time(ledger: Ledger) -
         ended_run = await ended(ledger, run)
     history = await ledger.history(run.run_id)
     assert ended_run.output == 2
-    assert [event.name for event in history if isinstance(event, StepCompleted)] == ["sleep", "after"]
+    assert [event.name for event in history if isinstance(event, StepCompleted)] == [
+        "sleep",
+        "after",
+    ]
 
 
 async def test_signals_are_kept_in_order_and_each_is_given_once(ledger: Ledger) -> None:
@@ -174,7 +183,9 @@ async def test_signals_are_kept_in_order_and_each_is_given_once(ledger: Ledger) 
         kept = await ledger.signal(run.run_id, "packed", "early")
         assert kept.available_at is None
         await ledger.signal(run.run_id, "paid", {"n": 2}, actor="bank", key="second payment")
-        again = await ledger.signal(run.run_id, "paid", {"n": 2}, actor="bank", key="second payment")
+        again = await ledger.signal(
+            run.run_id, "paid", {"n": 2}, actor="bank", key="second payment"
+        )
         finished = await ended(ledger, run)
 
     assert again.run_id == run.run_id
@@ -222,7 +233,9 @@ async def test_a_signal_that_makes_no_sense_is_refused(ledger: Ledger) -> None:
     assert await types(ledger, run.run_id) == ["run.submitted"]
 
 
-async def test_a_parent_goes_on_with_its_childrens_outputs_and_asks_for_each_once(ledger: Ledger) -> None:
+async def test_a_parent_goes_on_with_its_childrens_outputs_and_asks_for_each_once(
+    ledger: Ledger,
+) -> None:
     run = await ledger.submit("parent", [1, 2, 3])
     async with working(ledger, parent, square):
         finished = await ended(ledger, run)
@@ -230,7 +243,7 @@ async def test_a_parent_goes_on_with_its_childrens_outputs_and_asks_for_each_onc
     assert (finished.output, finished.attempt_count) == (114, 2)
     history = await ledger.history(run.run_id)
     assert [event.error_detail for event in history if isinstance(event, RunRetried)] == [None]
-    squares = await ledger.list(kind="square")
+    squares = await ledger.runs(kind="square")
     assert sorted(one.output for one in squares) == [1, 4, 9, 100]
     first = (await ledger.history(squares[0].run_id))[0]
     assert getattr(first, "parent", None) == str(run.run_id)
@@ -242,11 +255,13 @@ async def test_a_child_that_fails_is_an_error_of_its_parent(ledger: Ledger) -> N
         assert (await ended(ledger, run)).output == "failed acme.broken"
 
 
-async def test_a_parent_whose_child_was_called_off_by_a_person_is_found_by_the_sweep(ledger: Ledger) -> None:
+async def test_a_parent_whose_child_was_called_off_by_a_person_is_found_by_the_sweep(
+    ledger: Ledger,
+) -> None:
     run = await ledger.submit("unlucky parent")
     async with working(ledger, unlucky_parent):
         await until(lambda: parked(ledger, run))
-        [child] = await ledger.list(kind="broken")
+        [child] = await ledger.runs(kind="broken")
         await ledger.cancel(child.run_id, actor="ann", reason="not needed")
         assert (await ledger.get(run.run_id)).is_parked
         reaper = Reaper(ledger, every=0.05, grace=0)
@@ -261,7 +276,9 @@ async def swept(reaper: Reaper, ledger: Ledger, run: Run) -> bool:
     return not await parked(ledger, run)
 
 
-async def test_a_child_that_ends_just_before_its_parent_parks_wakes_it(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_child_that_ends_just_before_its_parent_parks_wakes_it(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     look = Waits._child  # noqa: SLF001  the moment between the look and the parking
 
     async def look_and_let_it_end(waits: Waits, child_id: UUID) -> Run:
@@ -274,18 +291,24 @@ async def test_a_child_that_ends_just_before_its_parent_parks_wakes_it(ledger: L
     run = await ledger.submit("unlucky parent")
     async with working(ledger, unlucky_parent):
         assert (await ended(ledger, run)).output == "no"
-    assert "child:broken" in [event.name for event in await ledger.history(run.run_id) if isinstance(event, ToolRequested)]
+    assert "child:broken" in [
+        event.name for event in await ledger.history(run.run_id) if isinstance(event, ToolRequested)
+    ]
 
 
 async def test_two_that_answer_for_a_child_at_once_answer_once(ledger: Ledger) -> None:
     run = await ledger.submit("unlucky parent")
     async with working(ledger, unlucky_parent):
         await until(lambda: parked(ledger, run))
-    [child] = await ledger.list(kind="broken")
+    [child] = await ledger.runs(kind="broken")
     await ledger.cancel(child.run_id, actor="ann")
 
     assert sum(await asyncio.gather(*(sweep(ledger) for _ in range(5)))) == 1
-    answers = [event for event in await ledger.history(run.run_id) if event.type in {"tool.completed", "tool.failed"}]
+    answers = [
+        event
+        for event in await ledger.history(run.run_id)
+        if event.type in {"tool.completed", "tool.failed"}
+    ]
     assert len(answers) == 1
 
 
@@ -298,7 +321,9 @@ async def test_a_plain_function_waits_alike(ledger: Ledger) -> None:
     assert finished.attempt_count == 1
 
 
-async def test_a_signal_to_a_run_that_waits_for_a_tool_is_kept_and_answers_no_tool(ledger: Ledger) -> None:
+async def test_a_signal_to_a_run_that_waits_for_a_tool_is_kept_and_answers_no_tool(
+    ledger: Ledger,
+) -> None:
     lease = await claimed(ledger)
     await ledger.transition(lease, "waiting_tool", park=True, name="browser")
     await ledger.signal(lease.run_id, "browser", 1)
@@ -307,7 +332,9 @@ async def test_a_signal_to_a_run_that_waits_for_a_tool_is_kept_and_answers_no_to
     assert not any(isinstance(event, ToolCompleted) for event in history)
 
 
-async def test_a_wait_that_nobody_answers_ends_by_the_clock_once_and_the_run_goes_on(runfold: Kit) -> None:
+async def test_a_wait_that_nobody_answers_ends_by_the_clock_once_and_the_run_goes_on(
+    runfold: Kit,
+) -> None:
     async with runfold as kit:
         run = await kit.ledger.submit("impatient")
         [waits] = await kit.run_until_idle(impatient)
@@ -333,7 +360,9 @@ async def test_a_wait_that_nobody_answers_ends_by_the_clock_once_and_the_run_goe
         assert "nobody answered until" in str(failed.error_detail)
 
 
-async def test_a_wait_that_is_over_stays_over_when_the_worker_dies_before_it_goes_on(runfold: Kit) -> None:
+async def test_a_wait_that_is_over_stays_over_when_the_worker_dies_before_it_goes_on(
+    runfold: Kit,
+) -> None:
     async with runfold as kit:
         run = await kit.ledger.submit("impatient")
         await kit.run_until_idle(impatient)
@@ -383,14 +412,22 @@ async def test_a_tool_of_somebody_elses_that_is_given_a_child_is_left_alone(ledg
     for child in ("Anna", str(over.run_id)):
         await ledger.submit("foreign")
         [lease] = await ledger.claim("elsewhere", kinds=["foreign"])
-        await ledger.transition(lease, State.WAITING_TOOL, park=True, name="register", content={"input": {"child": child}})
+        await ledger.transition(
+            lease,
+            State.WAITING_TOOL,
+            park=True,
+            name="register",
+            content={"input": {"child": child}},
+        )
         foreign.append(lease.run_id)
 
     assert await sweep(ledger) == 0
     assert [(await ledger.get(run_id)).state for run_id in foreign] == [State.WAITING_TOOL] * 2
 
 
-async def test_whoever_submitted_the_parent_may_not_decide_where_another_person_is_asked_for(ledger: Ledger) -> None:
+async def test_whoever_submitted_the_parent_may_not_decide_where_another_person_is_asked_for(
+    ledger: Ledger,
+) -> None:
     @handler("asks-another")
     async def asks_another(ctx: Context) -> str:
         return (await ctx.approval("Pay?", other_person=True)).actor
@@ -403,7 +440,9 @@ async def test_whoever_submitted_the_parent_may_not_decide_where_another_person_
     async with working(ledger, asks_another, has_asked):
 
         async def child() -> Run | None:
-            return next(iter(await ledger.list(kind="asks-another", state=State.WAITING_APPROVAL)), None)
+            return next(
+                iter(await ledger.runs(kind="asks-another", state=State.WAITING_APPROVAL)), None
+            )
 
         await until(lambda: _known(ledger, "asks-another"), 20)
         await until(child, 20)

@@ -103,7 +103,9 @@ async def test_many_submits_send_few_wake_ups_and_none_within_a_callers_transact
     assert len(heard) == seen
 
 
-async def test_a_submit_that_is_the_last_act_still_wakes(database: str, connection: asyncpg.Connection) -> None:
+async def test_a_submit_that_is_the_last_act_still_wakes(
+    database: str, connection: asyncpg.Connection
+) -> None:
     heard: asyncio.Queue[object] = asyncio.Queue()
     await connection.add_listener(CHANNEL, lambda *given: heard.put_nowait(given[3]))
 

@@ -93,16 +93,20 @@ async def test_many_runs_are_done_each_once(ledger: Ledger) -> None:
     assert {len(await types(ledger, one.run_id)) for one in made} == {3}
 
 
-async def test_no_more_runs_are_taken_than_there_are_slots_and_a_freed_slot_is_filled(ledger: Ledger) -> None:
+async def test_no_more_runs_are_taken_than_there_are_slots_and_a_freed_slot_is_filled(
+    ledger: Ledger,
+) -> None:
     await ledger.submit_many([{"kind": "waits"}] * 5)
     async with working(ledger, waits, concurrency=2, poll=3600):
         await until(lambda: seen["began"] == 2)
-        assert len(await ledger.list(state=State.RUNNING)) == 2
+        assert len(await ledger.runs(state=State.RUNNING)) == 2
         gate.set()
         await until(lambda: seen["began"] == 5)
 
 
-async def test_a_handler_that_blocks_the_loop_for_three_leases_keeps_its_lease(fast: Ledger) -> None:
+async def test_a_handler_that_blocks_the_loop_for_three_leases_keeps_its_lease(
+    fast: Ledger,
+) -> None:
     @handler("blocks")
     async def blocks(ctx: Context) -> str:
         time.sleep(3 * fast.settings.lease_ttl_seconds)  # noqa: ASYNC251  what the test is about
@@ -181,7 +185,9 @@ async def test_no_beat_at_all_stops_the_work_before_the_lease_can_be_lost(
     assert "lease.released" in await types(fast, run.run_id)
 
 
-async def test_a_worker_that_is_told_to_stop_finishes_its_work_and_claims_no_more(ledger: Ledger) -> None:
+async def test_a_worker_that_is_told_to_stop_finishes_its_work_and_claims_no_more(
+    ledger: Ledger,
+) -> None:
     first = await ledger.submit("waits")
     async with working(ledger, waits, concurrency=1, grace=30) as worker:
         await until(lambda: seen["began"] == 1)
@@ -194,7 +200,9 @@ async def test_a_worker_that_is_told_to_stop_finishes_its_work_and_claims_no_mor
 
 
 @pytest.mark.parametrize("kind", ["sleeps", "looks"])
-async def test_what_is_not_done_within_the_grace_is_given_back_without_charging_an_attempt(ledger: Ledger, kind: str) -> None:
+async def test_what_is_not_done_within_the_grace_is_given_back_without_charging_an_attempt(
+    ledger: Ledger, kind: str
+) -> None:
     run = await ledger.submit(kind)
     async with working(ledger, sleeps, looks, grace=0.1) as worker:
         await until(lambda: seen["began"] == 1)
@@ -229,7 +237,7 @@ async def test_a_cancelled_worker_gives_everything_back(ledger: Ledger) -> None:
 async def test_the_run_of_a_thread_that_will_not_stop_is_given_back_over_its_head(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.worker.UNWIND_SECONDS", 0.2)
+    monkeypatch.setattr("runfold.workers.worker.UNWIND_SECONDS", 0.2)
     run = await ledger.submit("deaf")
     async with working(ledger, deaf, grace=0.1) as worker:
         await until(lambda: seen["began"] == 1)
@@ -302,7 +310,9 @@ async def test_heartbeat_and_note_are_for_people(ledger: Ledger) -> None:
         beaten.set()
         await ended(ledger, run)
 
-    notes: list[Any] = [event for event in await ledger.history(run.run_id) if event.type == "note.added"]
+    notes: list[Any] = [
+        event for event in await ledger.history(run.run_id) if event.type == "note.added"
+    ]
     assert [note.text for note in notes] == ["10 of 20"]
 
 
@@ -354,7 +364,7 @@ async def test_a_limited_kind_is_looked_for_as_soon_as_a_place_is_free(ledger: L
     async def narrow(ctx: Context) -> None:
         pass
 
-    await ledger.limit("narrow", 1, actor="ann")
+    await ledger.limit_kind("narrow", 1, actor="ann")
     runs = [await ledger.submit("narrow") for _ in range(10)]
     async with working(ledger, narrow, poll=60, listen=False):
         assert (await ended(ledger, runs[-1], 20)).state == "completed"

@@ -66,7 +66,12 @@ class Sampler:
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
         self._known[drift.run_id] = drift
-        self._logger().error(names.DRIFTED, run_id=str(drift.run_id), columns=sorted(drift.columns), detail=str(drift))
+        self._logger().error(
+            names.DRIFTED,
+            run_id=str(drift.run_id),
+            columns=sorted(drift.columns),
+            detail=str(drift),
+        )
         return True
 
     def _logger(self) -> Any:

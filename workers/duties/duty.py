@@ -23,8 +23,15 @@ async def kept(duty: Duty, logger: Any) -> None:
     while True:
         try:
             await duty.run()
-        except Exception as error:  # a defect, wherever it is, must not cost the worker its reaper or its wake-ups
+        except (
+            Exception
+        ) as error:  # a defect, wherever it is, must not cost the worker its reaper or its wake-ups
             where = traceback.format_exception(error, limit=-3)
-            facts = {"duty": type(duty).__name__, "reason": repr(error), "where": where, "again_in_seconds": RESTART_SECONDS}
+            facts = {
+                "duty": type(duty).__name__,
+                "reason": repr(error),
+                "where": where,
+                "again_in_seconds": RESTART_SECONDS,
+            }
             logger.error(names.DUTY_CRASHED, **facts)  # noqa: TRY400  the log is told where in any format
         await asyncio.sleep(RESTART_SECONDS)

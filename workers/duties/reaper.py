@@ -46,7 +46,9 @@ class Reaper:
         """
         settings = ledger.settings
         self.ledger = ledger
-        self.every = _seconds("every", settings.reaper_seconds if every is None else every, positive=True)
+        self.every = _seconds(
+            "every", settings.reaper_seconds if every is None else every, positive=True
+        )
         self.grace = _seconds("grace", settings.lease_ttl_seconds if grace is None else grace)
         self.limit = check_int("limit", limit, least=1, most=10_000)
         self.pulse = min(self.every, self.grace / BEATS_IN_A_LEASE) if self.grace else self.every
@@ -74,7 +76,9 @@ class Reaper:
         except LedgerError as error:
             self._interrupt(str(error), self._clock())
             return []
-        self._sweep_at = self._clock() if len(runs) >= self.limit else self._clock() + _jittered(self.every)
+        self._sweep_at = (
+            self._clock() if len(runs) >= self.limit else self._clock() + _jittered(self.every)
+        )
         return runs
 
     def pause(self) -> float:

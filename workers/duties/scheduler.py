@@ -54,7 +54,10 @@ class Scheduler:
     async def _ask(self, one: schedules.Schedule, now: Any) -> bool:
         try:
             await schedules.ask(self.ledger, one, now)
-        except (InvalidValue, PayloadTooLarge) as error:  # one that makes no sense here must not hold up the others
+        except (
+            InvalidValue,
+            PayloadTooLarge,
+        ) as error:  # one that makes no sense here must not hold up the others
             self._log.error(names.SCHEDULE_REFUSED, name=one.name, reason=str(error))
             return False
         return True

@@ -21,11 +21,20 @@ RETRY_SECONDS: Final = 1.0
 class Wakeup:
     """Calls `look` for every wake-up of the ledger's project, and once whenever it begins to listen, until cancelled."""
 
-    def __init__(self, ledger: Ledger, look: Callable[[], None], *, pulse: float = PULSE_SECONDS) -> None:
+    def __init__(
+        self, ledger: Ledger, look: Callable[[], None], *, pulse: float = PULSE_SECONDS
+    ) -> None:
         """Start nothing yet. Raises ConfigurationError without a URL."""
         if ledger.url is None:
-            raise ConfigurationError("a worker needs a ledger that knows its URL: open it with Ledger.open")
-        self._url, self._project_id, self._look, self._pulse = ledger.url, ledger.project_id, look, pulse
+            raise ConfigurationError(
+                "a worker needs a ledger that knows its URL: open it with Ledger.open"
+            )
+        self._url, self._project_id, self._look, self._pulse = (
+            ledger.url,
+            ledger.project_id,
+            look,
+            pulse,
+        )
         self._ledger, self._hears = ledger, False
 
     async def run(self) -> None:
@@ -33,14 +42,18 @@ class Wakeup:
         lost = False
         while True:
             try:
-                connection = await connect(self._url, "runfold-wakeup", prepared=self._ledger.settings.prepared_statements)
+                connection = await connect(
+                    self._url, "runfold-wakeup", prepared=self._ledger.settings.prepared_statements
+                )
                 try:
                     await self._listen(connection, again=lost)
                 finally:
                     connection.terminate()
             except (DatabaseUnavailable, OSError, TimeoutError, *FAILURES) as error:
                 if not lost:
-                    self._log.warning(names.WAKE_UPS_LOST, reason=str(error) or type(error).__name__)
+                    self._log.warning(
+                        names.WAKE_UPS_LOST, reason=str(error) or type(error).__name__
+                    )
                 lost = True
             await asyncio.sleep(RETRY_SECONDS)
 
@@ -61,7 +74,8 @@ class Wakeup:
                 if not self._hears and not deaf:
                     deaf = True
                     self._log.warning(
-                        names.WAKE_UPS_DEAF, remedy="behind a pooler in transaction mode, set RUNFOLD_LISTEN=false"
+                        names.WAKE_UPS_DEAF,
+                        remedy="behind a pooler in transaction mode, set RUNFOLD_LISTEN=false",
                     )
                 await connection.execute("SELECT 1", timeout=self._pulse)
         raise ConnectionError("the connection was closed")

@@ -17,7 +17,7 @@ from pydantic_core import to_json
 
 from runfold.ledger.content import check_cost, check_int, check_text
 from runfold.ledger.errors import InvalidValue
-from runfold.workers.errors import StepFailed, ToolFailed
+from runfold.workers.errors import StepError, ToolError
 from runfold.workers.journal import replay as recall
 from runfold.workers.journal.threads import in_thread
 from runfold.workers.outcomes import failure
@@ -74,7 +74,11 @@ class Called:
             else:
                 detail = answer.error_detail
                 known = isinstance(detail, dict) and {"type", "message"} <= detail.keys()
-                self.error = detail if known else {"type": answer.error_code or "error", "message": str(detail)}
+                self.error = (
+                    detail
+                    if known
+                    else {"type": answer.error_code or "error", "message": str(detail)}
+                )
 
     @property
     def is_answered(self) -> bool:
@@ -91,10 +95,10 @@ class Called:
         self.cause, self.error, self.output = error, failure(error, limit_bytes), None
 
     def result(self) -> Any:
-        """Give the output in the type that the function declares, or raise StepFailed or ToolFailed."""
+        """Give the output in the type that the function declares, or raise StepError or ToolError."""
         if self.error is None:
             return self.adapter.validate_json(to_json(self.output))
-        kind = ToolFailed if self.call == "tool" else StepFailed
+        kind = ToolError if self.call == "tool" else StepError
         raise kind(self.name, str(self.error["type"]), str(self.error["message"])) from self.cause
 
     @contextmanager
@@ -132,7 +136,9 @@ class Names:
         """Give the name of the next call of this name; raises InvalidValue."""
         check_text("name", name, limit=MAX_NAME)
         if "#" in name:
-            raise InvalidValue("name", name, "must not contain #, which counts the calls of one name")
+            raise InvalidValue(
+                "name", name, "must not contain #, which counts the calls of one name"
+            )
         count = self._used[name] = self._used.get(name, 0) + 1
         return name if count == 1 else f"{name}#{count}"
 
@@ -142,7 +148,9 @@ def _check_survives(given: Any, again: Any) -> None:
     comparable = any("__eq__" in vars(base) for base in type(given).__mro__[:-1])
     if type(again) is not type(given) or (comparable and again != given):
         raise InvalidValue(
-            "result", type(given).__name__, "comes back from its own JSON as something else: declare a type that survives it"
+            "result",
+            type(given).__name__,
+            "comes back from its own JSON as something else: declare a type that survives it",
         )
 
 
@@ -178,4 +186,6 @@ def _adapter(function: Callable[..., Any] | None) -> TypeAdapter[Any]:
         return ANYTHING if annotation is Any else TypeAdapter(annotation)
     except PydanticUserError as error:
         said = str(error).splitlines()[0]
-        raise InvalidValue("result type", annotation, f"cannot be recorded as JSON: {said}") from error
+        raise InvalidValue(
+            "result type", annotation, f"cannot be recorded as JSON: {said}"
+        ) from error

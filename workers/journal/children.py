@@ -45,7 +45,10 @@ async def sweep(ledger: Ledger) -> int:
     """Answer every parked run whose child has ended; give how many. No statement looks at more than 1,000 runs."""
     answered, after = 0, UUID(int=0)
     while True:
-        parked = [row["run_id"] for row in await fetch(ledger.pool, _PARKED, ledger.project_id, after, PAGE)]
+        parked = [
+            row["run_id"]
+            for row in await fetch(ledger.pool, _PARKED, ledger.project_id, after, PAGE)
+        ]
         answered += await answer(ledger, parked)
         if len(parked) < PAGE:
             return answered
@@ -88,4 +91,7 @@ def outcome_of(child: Run) -> tuple[Any, dict[str, str] | None]:
     if child.state == State.COMPLETED:
         return child.output, None
     code = f" ({child.error_code})" if child.error_code else ""
-    return None, {"type": "ChildFailed", "message": f"child {child.run_id} ended as {child.state}{code}"}
+    return None, {
+        "type": "ChildFailed",
+        "message": f"child {child.run_id} ended as {child.state}{code}",
+    }

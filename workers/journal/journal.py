@@ -84,36 +84,58 @@ class Journal:
             token=lease.token, worker_id=lease.worker_id, trace_id=lease.run_id.hex,
         )  # fmt: skip
 
-    async def begin(self, call: Call, name: str, fn: Callable[..., Any] | None, *, beside: bool) -> Called:
+    async def begin(
+        self, call: Call, name: str, fn: Callable[..., Any] | None, *, beside: bool
+    ) -> Called:
         """Find what is recorded of a call; raises HistoryMismatch, or InvalidValue."""
         self.check_open(own=not beside)
         if CURRENT.get() is not None:
-            raise InvalidValue(call, name, "is asked for within another call: leave it to the handler itself")
+            raise InvalidValue(
+                call, name, "is asked for within another call: leave it to the handler itself"
+            )
         adapter = adapter_of(fn)
         unique = self._names.next(name)
         recall = await self.recalled()
         return Called(
-            call, unique, f"{self.lease.run_id}:{unique}", beside, adapter, self._taken(recall, call, unique, beside=beside)
+            call,
+            unique,
+            f"{self.lease.run_id}:{unique}",
+            beside,
+            adapter,
+            self._taken(recall, call, unique, beside=beside),
         )
 
     async def record(self, step: Called) -> None:
         """Append a step's outcome."""
         usd, steps = self._spent(step)
-        facts: dict[str, Any] = {"name": step.name, "cost_usd": usd or None, "beside": step.beside or None}
+        facts: dict[str, Any] = {
+            "name": step.name,
+            "cost_usd": usd or None,
+            "beside": step.beside or None,
+        }
         if step.error is None:
             try:
-                await self._append(step, StepCompleted(output=step.output, step_count=steps + 1, **facts))
+                await self._append(
+                    step, StepCompleted(output=step.output, step_count=steps + 1, **facts)
+                )
             except (InvalidValue, PayloadTooLarge) as error:
                 step.fail(error, self.limit)
         if step.error is not None:
-            failed = StepFailed(error_code=HANDLER_FAILED, error_detail=step.error, step_count=steps or None, **facts)
+            failed = StepFailed(
+                error_code=HANDLER_FAILED,
+                error_detail=step.error,
+                step_count=steps or None,
+                **facts,
+            )
             await self._append(step, failed)
 
     async def request(self, tool: Called, args: Any) -> None:
         """Move the run to waiting for a tool, held."""
         with self.asking():
             content = {"input": _shown(tool, args), "beside": tool.beside or None}
-            await self._move(tool, State.WAITING_TOOL, key=self._key(tool, "asked"), content=content)
+            await self._move(
+                tool, State.WAITING_TOOL, key=self._key(tool, "asked"), content=content
+            )
 
     async def respond(self, tool: Called) -> None:
         """Move the run on with a tool's answer."""
@@ -121,14 +143,18 @@ class Journal:
         facts: dict[str, Any] = {"key": self._key(tool), "cost_usd_delta": usd}
         if tool.error is None:
             try:
-                await self._move(tool, State.RUNNING, output=tool.output, step_count_delta=steps + 1, **facts)
+                await self._move(
+                    tool, State.RUNNING, output=tool.output, step_count_delta=steps + 1, **facts
+                )
             except (InvalidValue, PayloadTooLarge) as error:
                 tool.fail(error, self.limit)
         if tool.error is not None:
             facts |= {"error_code": HANDLER_FAILED, "error_detail": tool.error}
             await self._move(tool, State.RUNNING, step_count_delta=steps, **facts)
 
-    async def park_for_tool(self, tool: Called, args: Any, started: Any = None, **facts: Any) -> NoReturn:
+    async def park_for_tool(
+        self, tool: Called, args: Any, started: Any = None, **facts: Any
+    ) -> NoReturn:
         """Park the run until somebody answers for a tool."""
         with self.asking():
             content = {"input": _shown(tool, args)}
@@ -154,20 +180,31 @@ class Journal:
             outcome = check_wait_outcome("on_timeout", on_timeout)
             if asked.recorded is not None and asked.is_answered:
                 return self._decided(asked.recorded, digest)
-            content = {"prompt": prompt, "show": shown, "shown_sha256": digest, "based_on": self._version}
+            content = {
+                "prompt": prompt,
+                "show": shown,
+                "shown_sha256": digest,
+                "based_on": self._version,
+            }
             if other_person:
                 content["other_person"] = True
             if role is not None:
-                await self.persist(lambda: roles.require_member(self.ledger.pool, self.ledger.project_id, role))
+                await self.persist(
+                    lambda: roles.require_member(self.ledger.pool, self.ledger.project_id, role)
+                )
                 content["role"] = role
-            return await self._park(asked, State.WAITING_APPROVAL, content=content, wait=wait, wait_outcome=outcome)
+            return await self._park(
+                asked, State.WAITING_APPROVAL, content=content, wait=wait, wait_outcome=outcome
+            )
 
     async def note(self, text: object) -> None:
         """Add a remark, unless an earlier attempt has been here."""
         self._notes += 1
         if not (await self.recalled()).replaying:
             key = f"{self.lease.run_id}:note:{self.lease.token}:{self._notes}"
-            await self.persist(lambda: self.ledger.append(self.lease, NoteAdded(text=str(text)), key=key))
+            await self.persist(
+                lambda: self.ledger.append(self.lease, NoteAdded(text=str(text)), key=key)
+            )
 
     def cost(self, usd: float | Decimal, steps: int) -> None:
         """Count what was spent towards the call that runs here, else towards the next event."""
@@ -202,7 +239,11 @@ class Journal:
     async def finish(self) -> None:
         """Raise HistoryMismatch if the handler left something out that is recorded, InvalidValue if it left a tool behind."""
         if self._open_tool is not None:
-            raise InvalidValue("tool", self._open_tool, "is still waited for: await every call before the handler returns")
+            raise InvalidValue(
+                "tool",
+                self._open_tool,
+                "is still waited for: await every call before the handler returns",
+            )
         if self.lease.token != FIRST_TOKEN:
             (await self.recalled()).finish()
 
@@ -211,11 +252,17 @@ class Journal:
         usd, steps = self.meter.empty()
         if usd or steps:
             said = "spent in no step or tool, before the attempt ended"
-            event = NoteAdded(name="spent", text=said, cost_usd=usd or None, step_count=steps or None)
+            event = NoteAdded(
+                name="spent", text=said, cost_usd=usd or None, step_count=steps or None
+            )
             with suppress(DatabaseUnavailable, InvalidValue):
-                await self.ledger.append(self.lease, event, key=f"{self.lease.run_id}:#spent:{self.lease.token}")
+                await self.ledger.append(
+                    self.lease, event, key=f"{self.lease.run_id}:#spent:{self.lease.token}"
+                )
 
-    async def persist(self, write: Callable[[], Awaitable[R]], *, own: bool = False, last: bool = False) -> R:
+    async def persist(
+        self, write: Callable[[], Awaitable[R]], *, own: bool = False, last: bool = False
+    ) -> R:
         """Make a keyed write, again while the database is away; what is on its way lands before the attempt ends.
 
         `own`: it belongs to a call of the handler itself. `last`: it is the outcome of the call, which is not given up any
@@ -254,12 +301,20 @@ class Journal:
         return await self.ledger.history(self.lease.run_id, heartbeats=False)
 
     async def _append(self, step: Called, event: Event) -> None:
-        await self.persist(lambda: self.ledger.append(self.lease, event, key=self._key(step)), own=not step.beside, last=True)
+        await self.persist(
+            lambda: self.ledger.append(self.lease, event, key=self._key(step)),
+            own=not step.beside,
+            last=True,
+        )
 
     async def _move(self, called: Called, state: State, **facts: Any) -> None:
         async def write() -> Receipt:
-            receipt = await self._writer.move(Transition(self.lease, state, name=called.name, **facts))
-            self._open_tool = called.name if state is State.WAITING_TOOL else None  # here: who asked may be cancelled by now
+            receipt = await self._writer.move(
+                Transition(self.lease, state, name=called.name, **facts)
+            )
+            self._open_tool = (
+                called.name if state is State.WAITING_TOOL else None
+            )  # here: who asked may be cancelled by now
             return receipt
 
         await self.persist(write, own=not called.beside, last=state is State.RUNNING)
@@ -267,7 +322,9 @@ class Journal:
     async def _park(self, called: Called, state: State, **facts: Any) -> NoReturn:
         if called.beside:
             raise InvalidValue(
-                called.call, called.name, "parks the run: ask for it in the handler itself, in no task beside it"
+                called.call,
+                called.name,
+                "parks the run: ask for it in the handler itself, in no task beside it",
             )
         usd, steps = self._spent(called)
         command = Transition(
@@ -315,7 +372,9 @@ class Journal:
         answer: Any = recorded.answer
         assert isinstance(asked, ApprovalRequested)
         if asked.shown_sha256 is not None and asked.shown_sha256 != digest:
-            self.mismatch(f"an approval of what has SHA-256 {asked.shown_sha256}", f"one of {digest}")
+            self.mismatch(
+                f"an approval of what has SHA-256 {asked.shown_sha256}", f"one of {digest}"
+            )
         return Decision(answer.actor, answer.reason, answer.recorded_at, answer.output)
 
     def check_open(self, *, own: bool = False) -> None:

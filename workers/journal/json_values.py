@@ -22,7 +22,9 @@ def recordable(name: str, value: Any, *, fallback: Callable[[Any], Any] | None =
         return _in_order(to_jsonable_python(value, fallback=fallback), value)
     except Exception as error:  # a value's own code may raise anything
         said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InvalidValue(name, type(value).__name__, f"cannot be recorded as JSON: {said}") from error
+        raise InvalidValue(
+            name, type(value).__name__, f"cannot be recorded as JSON: {said}"
+        ) from error
 
 
 def _in_order(written: Any, value: Any) -> Any:

@@ -40,7 +40,9 @@ class Recorded:
     def is_open(self) -> bool:
         """Tell whether a new attempt asks again: there is no answer, or a failure that nothing followed, but no wait's end."""
         return self.answer is None or (
-            self.has_failed and not self.went_on and getattr(self.answer, "error_code", None) != DEADLINE_PASSED
+            self.has_failed
+            and not self.went_on
+            and getattr(self.answer, "error_code", None) != DEADLINE_PASSED
         )
 
     @property
@@ -79,7 +81,9 @@ class Recall:
                 asked.answer = event
             elif event.type in _REQUEUED:
                 # Given back, it was under no worker that could have died of it.
-                self.was_lost = event.type == "lease.expired" or (self.was_lost and event.type == "lease.released")
+                self.was_lost = event.type == "lease.expired" or (
+                    self.was_lost and event.type == "lease.released"
+                )
                 if own and own[-1].is_open:
                     own.pop()
                 beside = {key: one for key, one in beside.items() if not one.is_open}

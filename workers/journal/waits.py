@@ -15,7 +15,7 @@ from runfold.ledger.errors import LedgerError, VersionConflict
 from runfold.ledger.lifecycle import DEADLINE_PASSED, TERMINAL
 from runfold.ledger.operations.signal import kept
 from runfold.ledger.postgres.connections import fetch
-from runfold.workers.errors import Asleep, ChildFailed, Parked, ToolFailed, WaitTimedOut
+from runfold.workers.errors import Asleep, ChildFailed, Parked, ToolError, WaitTimedOut
 from runfold.workers.journal.call import MAX_NAME, Called
 from runfold.workers.journal.children import answer, outcome_of
 from runfold.workers.journal.journal import Journal
@@ -79,14 +79,18 @@ class Waits:
                 break
             try:
                 version = events[-1].version
-                await journal.park_for_tool(called, {"signal": name}, expected_version=version, wait=timeout)
+                await journal.park_for_tool(
+                    called, {"signal": name}, expected_version=version, wait=timeout
+                )
             except VersionConflict:
                 continue  # a signal may have come
         if called.error is not None and called.error["type"] == DEADLINE_PASSED:
             raise WaitTimedOut(name)
         return called.result()
 
-    async def submit(self, called: Called, kind: str, inputs: Sequence[Any], **facts: Any) -> list[UUID]:
+    async def submit(
+        self, called: Called, kind: str, inputs: Sequence[Any], **facts: Any
+    ) -> list[UUID]:
         """Ask for a child with each input, once however often this is repeated; give their ids."""
         if not called.is_answered:
             journal = self._journal
@@ -101,7 +105,9 @@ class Waits:
                     )
                     for number, one in enumerate(inputs, 1)
                 ]
-                made = await journal.persist(lambda: self._ledger.submit_many(asked)) if asked else []
+                made = (
+                    await journal.persist(lambda: self._ledger.submit_many(asked)) if asked else []
+                )
             called.output = [str(one.run_id) for one in made]
             await journal.record(called)
         return [UUID(one) for one in called.output]
@@ -115,7 +121,9 @@ class Waits:
                 try:
                     await journal.park_for_tool(called, {"child": str(child_id)})
                 except Parked:
-                    with suppress(LedgerError):  # it may have ended before anybody could see the wait
+                    with suppress(
+                        LedgerError
+                    ):  # it may have ended before anybody could see the wait
                         await answer(self._ledger, [journal.lease.run_id])
                     raise
             await journal.request(called, {"child": str(child_id)})
@@ -123,7 +131,7 @@ class Waits:
             await journal.respond(called)
         try:
             return called.result()
-        except ToolFailed as failed:
+        except ToolError as failed:
             ended = await self._child(child_id)
             raise ChildFailed(child_id, ended.state, ended.error_code) from failed
 

@@ -49,10 +49,19 @@ class Heart:
     lost the lease. When none went through for nine tenths of the lease's time, the work is told to stop.
     """
 
-    def __init__(self, ledger: Ledger, worker_id: str, ttl: float, every: float, tell: Callable[[Lease, Stop], None]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        worker_id: str,
+        ttl: float,
+        every: float,
+        tell: Callable[[Lease, Stop], None],
+    ) -> None:
         """Start nothing yet. `tell` is called in the loop of `start`. Raises ConfigurationError without a URL."""
         if ledger.url is None:
-            raise ConfigurationError("a worker needs a ledger that knows its URL: open it with Ledger.open")
+            raise ConfigurationError(
+                "a worker needs a ledger that knows its URL: open it with Ledger.open"
+            )
         self._ledger, self._url, self._worker_id = ledger, ledger.url, worker_id
         self._ttl, self._every = ttl, every
         self._prepared = ledger.settings.prepared_statements
@@ -67,7 +76,9 @@ class Heart:
         """Begin to beat."""
         self._home = asyncio.get_running_loop()
         ready: asyncio.Future[None] = self._home.create_future()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._main(ready)), name="runfold-heart", daemon=True)
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._main(ready)), name="runfold-heart", daemon=True
+        )
         self._thread.start()
         await ready
 
@@ -136,7 +147,9 @@ class Heart:
     async def _connect(self) -> None:
         if self._connection is None or self._connection.is_closed():
             async with asyncio.timeout(self._ttl * TRY_PART):
-                self._connection = await connect(self._url, "runfold heart", prepared=self._prepared)
+                self._connection = await connect(
+                    self._url, "runfold heart", prepared=self._prepared
+                )
 
     async def _beat_for_all(self, *, young: float) -> None:
         due = self._before(time.monotonic() - young)
@@ -167,7 +180,9 @@ class Heart:
         if missing:
             tokens = [(held.lease.run_id, held.lease.token) for held in missing]
             assert self._connection is not None
-            await Refusals(self._connection, self._ledger.project_id).look(self._worker_id, "heartbeat", tokens)
+            await Refusals(self._connection, self._ledger.project_id).look(
+                self._worker_id, "heartbeat", tokens
+            )
         for held in missing:
             self.let_go(held.lease)
             self._report(held, Stop.LOST, names.LEASE_LOST)

@@ -20,7 +20,9 @@ class Writer:
 
     def __init__(self, ledger: Ledger, heart: Heart) -> None:
         self._ledger, self._heart = ledger, heart
-        self._shared = Shared(self._send, lambda move: characters(move[1][6]), linger=LINGER_SECONDS)
+        self._shared = Shared(
+            self._send, lambda move: characters(move[1][6]), linger=LINGER_SECONDS
+        )
 
     async def move(self, command: Transition, row: Row | None = None) -> Receipt:
         """Make a transition; `row`: what its `row` gave, by who has checked it already.

@@ -19,7 +19,9 @@ RESTART_SECONDS: Final = 1.0
 class Fleet:
     """Runs `runfold` with the given words in many processes, until a signal ends them."""
 
-    def __init__(self, words: Sequence[str], processes: int, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, words: Sequence[str], processes: int, environment: dict[str, str] | None = None
+    ) -> None:
         """Start nothing yet."""
         self._words, self._count = words, processes
         self._environment = {**os.environ, **(environment or {})}
@@ -49,7 +51,9 @@ class Fleet:
                 await self._wait_to_restart()
                 continue
             self._alive.add(process)
-            if self._stopping.is_set():  # told to stop while this one was starting: it was not among those that were told
+            if (
+                self._stopping.is_set()
+            ):  # told to stop while this one was starting: it was not among those that were told
                 self._tell(process)
             code = await process.wait()
             self._alive.discard(process)

@@ -24,11 +24,17 @@ def load(text: str) -> Handlers:
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name is None or not (module_name == error.name or module_name.startswith(error.name + ".")):
+        if error.name is None or not (
+            module_name == error.name or module_name.startswith(error.name + ".")
+        ):
             raise
-        raise InvalidValue("handlers", text, f"there is no module {error.name!r} here or installed") from None
+        raise InvalidValue(
+            "handlers", text, f"there is no module {error.name!r} here or installed"
+        ) from None
     except SystemExit as error:
-        raise InvalidValue("handlers", text, f"the module ends the program (exit {error.code}) when it is imported") from error
+        raise InvalidValue(
+            "handlers", text, f"the module ends the program (exit {error.code}) when it is imported"
+        ) from error
     except (ValueError, TypeError):
         raise InvalidValue("handlers", text, "must look like module or module:name") from None
     for part in name.split(".") if name else ():

@@ -8,7 +8,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    ExitStack,
+    contextmanager,
+    suppress,
+)
 from typing import Final
 
 from runfold.ledger import Ledger, log, names
@@ -23,7 +29,11 @@ Opening = Callable[[], AbstractAsyncContextManager[Ledger]]
 
 
 async def serve(
-    opening: Opening, make: Callable[[Ledger], Worker], ready: Callable[[Worker], None], *, until_input_closes: bool = False
+    opening: Opening,
+    make: Callable[[Ledger], Worker],
+    ready: Callable[[Worker], None],
+    *,
+    until_input_closes: bool = False,
 ) -> None:
     """Run a worker until SIGTERM or SIGINT, which let it finish; a second one has it give everything back at once.
 
@@ -46,7 +56,9 @@ async def serve(
         waiting = asyncio.create_task(when_it_answers(opening, stack))
         with _hearing(stop, until_input_closes=until_input_closes):
             await asyncio.wait({waiting})
-            if waiting.cancelled() or (stopped and not waiting.exception()):  # the signal may come when it has just answered
+            if waiting.cancelled() or (
+                stopped and not waiting.exception()
+            ):  # the signal may come when it has just answered
                 return
             worker = make(waiting.result())
             ready(worker)

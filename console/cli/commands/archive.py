@@ -21,14 +21,30 @@ if TYPE_CHECKING:
     from runfold.ledger.archive.reading import Archive
 
 app: Final = typer.Typer(
-    help="Archive: export whole months of events to Parquet, detach and attach them.", no_args_is_help=True
+    help="Archive: export whole months of events to Parquet, detach and attach them.",
+    no_args_is_help=True,
 )
 
-Month = Annotated[str, typer.Argument(metavar="MONTH", help="A month in which runs were submitted, such as 2026-01.")]
-Target = Annotated[str, typer.Argument(metavar="MONTH|RUN", help="A month such as 2026-01, or a run.")]
-Why = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why; kept in the history of the archive.")]
-Because = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the history of the archive.")]
-Dry = Annotated[bool, typer.Option("--dry-run", help="Only say what stands in the way; exit code 6 if anything does.")]
+Month = Annotated[
+    str,
+    typer.Argument(metavar="MONTH", help="A month in which runs were submitted, such as 2026-01."),
+]
+Target = Annotated[
+    str, typer.Argument(metavar="MONTH|RUN", help="A month such as 2026-01, or a run.")
+]
+Why = Annotated[
+    str | None,
+    typer.Option("--reason", metavar="TEXT", help="Why; kept in the history of the archive."),
+]
+Because = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the history of the archive.")
+]
+Dry = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Only say what stands in the way; exit code 6 if anything does."
+    ),
+]
 
 
 @command(app, "list")
@@ -40,7 +56,12 @@ async def list_(session: Session) -> None:
         found = await archiving.months(database.pool)
     if session.as_json:
         for month in found:
-            session.out.json({**asdict(month), "archive": None if month.archive is None else _facts(month.archive)})
+            session.out.json(
+                {
+                    **asdict(month),
+                    "archive": None if month.archive is None else _facts(month.archive),
+                }
+            )
         return
     rows = [
         (
@@ -55,7 +76,9 @@ async def list_(session: Session) -> None:
         for month in found
     ]
     titles = ("MONTH", "STATE", "BYTES HERE", "EVENTS", "BYTES IN FILE", "HOLDS", "FILE")
-    session.out.table(titles, rows, ["dim" if month.state == "detached" else None for month in found])
+    session.out.table(
+        titles, rows, ["dim" if month.state == "detached" else None for month in found]
+    )
 
 
 @command(app, "export")
@@ -64,7 +87,10 @@ async def export(
     month: Month,
     *,
     to: Annotated[
-        Path | None, typer.Option("--to", metavar="FOLDER", help="Where the file is written; else RUNFOLD_ARCHIVE.")
+        Path | None,
+        typer.Option(
+            "--to", metavar="FOLDER", help="Where the file is written; else RUNFOLD_ARCHIVE."
+        ),
     ] = None,
     dry_run: Dry = False,
     actor: Actor = None,
@@ -79,32 +105,50 @@ async def export(
             return _say_plan(session, await archiving.plan(ledger.pool, month))
         folder = to or ledger.settings.archive
         if folder is None:
-            raise ConfigurationError("no folder for archives is known: give --to, or set RUNFOLD_ARCHIVE")
+            raise ConfigurationError(
+                "no folder for archives is known: give --to, or set RUNFOLD_ARCHIVE"
+            )
         _say(
-            session, await archiving.export(ledger.pool, month, folder, actor=actor or ledger.actor, reason=reason), "exported"
+            session,
+            await archiving.export(
+                ledger.pool, month, folder, actor=actor or ledger.actor, reason=reason
+            ),
+            "exported",
         )
     return OK
 
 
 @command(app, "detach")
-async def detach(session: Session, month: Month, *, dry_run: Dry = False, actor: Actor = None, reason: Why = None) -> int:
+async def detach(
+    session: Session, month: Month, *, dry_run: Dry = False, actor: Actor = None, reason: Why = None
+) -> int:
     """Take an exported month out of the database; it is read from its file from then on."""
     from runfold.ledger.archive import lifecycle as archiving
 
     async with session.ledger() as ledger:
         if dry_run:
             return _say_plan(session, await archiving.plan(ledger.pool, month, detach=True))
-        _say(session, await archiving.detach(ledger.pool, month, actor=actor or ledger.actor, reason=reason), "detached")
+        _say(
+            session,
+            await archiving.detach(ledger.pool, month, actor=actor or ledger.actor, reason=reason),
+            "detached",
+        )
     return OK
 
 
 @command(app, "attach")
-async def attach(session: Session, month: Month, *, actor: Actor = None, reason: Why = None) -> None:
+async def attach(
+    session: Session, month: Month, *, actor: Actor = None, reason: Why = None
+) -> None:
     """Bring a detached month back into the database, every event and payload as it was."""
     from runfold.ledger.archive import lifecycle as archiving
 
     async with session.ledger() as ledger:
-        _say(session, await archiving.attach(ledger.pool, month, actor=actor or ledger.actor, reason=reason), "attached")
+        _say(
+            session,
+            await archiving.attach(ledger.pool, month, actor=actor or ledger.actor, reason=reason),
+            "attached",
+        )
 
 
 @command(app, "hold")
@@ -114,14 +158,17 @@ async def hold(session: Session, target: Target, *, reason: Because, actor: Acto
 
 
 @command(app, "release")
-async def release(session: Session, target: Target, *, reason: Because, actor: Actor = None) -> None:
+async def release(
+    session: Session, target: Target, *, reason: Because, actor: Actor = None
+) -> None:
     """Take a hold back."""
     await _hold(session, target, actor, reason, placed=False)
 
 
 @command(app, "history")
 async def history(
-    session: Session, month: Annotated[str | None, typer.Argument(metavar="[MONTH]", help="Only this month.")] = None
+    session: Session,
+    month: Annotated[str | None, typer.Argument(metavar="[MONTH]", help="Only this month.")] = None,
 ) -> None:
     """Tell who exported, detached, attached, held and released what, when and why."""
     from runfold.ledger.archive import lifecycle as archiving
@@ -140,7 +187,9 @@ async def history(
 @command(app, "check")
 def check(
     session: Session,
-    file: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="An exported file.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="An exported file.")
+    ],
 ) -> int:
     """Check every hash in an exported file, without any database; it ends with the file's SHA-256."""
     from runfold.ledger.archive.file import check_file, digest
@@ -150,23 +199,39 @@ def check(
     facts = {"runs": chain.runs, "events": chain.events, "payloads": chain.payloads}
     if session.as_json:
         found = jsonable(chain.findings)
-        session.out.json({"ok": not chain.findings, **facts, "size_bytes": size, "sha256": sha256.hex(), "findings": found})
+        session.out.json(
+            {
+                "ok": not chain.findings,
+                **facts,
+                "size_bytes": size,
+                "sha256": sha256.hex(),
+                "findings": found,
+            }
+        )
     else:
         for finding in chain.findings:
-            session.out.line(f"bad: run {finding.run_id} #{finding.version} {finding.problem}: {finding.detail}")
+            session.out.line(
+                f"bad: run {finding.run_id} #{finding.version} {finding.problem}: {finding.detail}"
+            )
         said = ", ".join(f"{count:,} {what}" for what, count in facts.items())
         session.out.line(f"{'FAILED' if chain.findings else 'ok'}: {said}; sha256 {sha256.hex()}")
     return INTEGRITY if chain.findings else OK
 
 
-async def _hold(session: Session, target: str, actor: str | None, reason: str, *, placed: bool) -> None:
+async def _hold(
+    session: Session, target: str, actor: str | None, reason: str, *, placed: bool
+) -> None:
     from runfold.ledger.archive import lifecycle as archiving
 
     async with session.ledger() as ledger:
         what = await _target(ledger, target)
-        await archiving.hold(ledger.pool, what, actor=actor or ledger.actor, reason=reason, placed=placed)
+        await archiving.hold(
+            ledger.pool, what, actor=actor or ledger.actor, reason=reason, placed=placed
+        )
     said = {"placed" if placed else "released": what if isinstance(what, str) else what[1]}
-    session.out.json(said) if session.as_json else session.out.line("".join(f"hold {how}: {of}" for how, of in said.items()))
+    session.out.json(said) if session.as_json else session.out.line(
+        "".join(f"hold {how}: {of}" for how, of in said.items())
+    )
 
 
 async def _target(ledger: Ledger, text: str) -> str | tuple[str, UUID]:
@@ -182,7 +247,9 @@ def _say_plan(session: Session, plan: Any) -> int:
     else:
         for obstacle in plan.obstacles:
             session.out.line(f"in the way: {clean(obstacle)}")
-        session.out.line(f"{plan.month}: {plan.events:,} events; {'nothing is changed' if plan.obstacles else 'ready'}")
+        session.out.line(
+            f"{plan.month}: {plan.events:,} events; {'nothing is changed' if plan.obstacles else 'ready'}"
+        )
     return CONFLICT if plan.obstacles else OK
 
 
@@ -202,7 +269,11 @@ def _facts(archive: Archive) -> dict[str, Any]:
 
 def _line(event: Mapping[str, Any]) -> str:
     of = "" if event["run_id"] is None else f" run {event['run_id']} of {event['project_id']}"
-    proof = "" if event["sha256"] is None else f" {event['events']:,} events, sha256 {event['sha256'].hex()}"
+    proof = (
+        ""
+        if event["sha256"] is None
+        else f" {event['events']:,} events, sha256 {event['sha256'].hex()}"
+    )
     why = "" if event["reason"] is None else f": {clean(event['reason'])}"
     return (
         f"{event['number']} {event['recorded_at']:%Y-%m-%d %H:%M:%S} {event['month']} {event['type']} "

@@ -55,13 +55,17 @@ def functions(found: Standing) -> Check:
     """The functions in the database are this program's."""
     if found.functions_current:
         return Check("functions", Level.OK, "as this program has them")
-    return Check("functions", Level.FAILED, "not as this program has them: run `runfold db upgrade`")
+    return Check(
+        "functions", Level.FAILED, "not as this program has them: run `runfold db upgrade`"
+    )
 
 
 def partitions(found: Standing) -> Check:
     """Runs of the current and of the next month have a partition."""
     if found.months_ahead < 0:
-        return Check("partitions", Level.FAILED, "none takes this month's runs: run `runfold db upgrade`")
+        return Check(
+            "partitions", Level.FAILED, "none takes this month's runs: run `runfold db upgrade`"
+        )
     if found.months_ahead == 0:
         return Check(
             "partitions",
@@ -97,10 +101,15 @@ async def leases(database: Database, reaper_seconds: float) -> Check:
     rows = await fetch(database.pool, _EXPIRED, _COUNTED)
     if not rows:
         return Check("leases", Level.OK, "none has expired")
-    said = "; ".join(f"{_many(row['number'])} in project {row['project_id']}, {row['oldest']:.0f} s ago" for row in rows[:3])
+    said = "; ".join(
+        f"{_many(row['number'])} in project {row['project_id']}, {row['oldest']:.0f} s ago"
+        for row in rows[:3]
+    )
     if rows[0]["oldest"] <= SWEEPS_MISSED * reaper_seconds:
         return Check("leases", Level.OK, f"expired and soon reaped: {said}")
-    return Check("leases", Level.FAILED, f"expired and no reaper came: {said}: keep `runfold reap` running")
+    return Check(
+        "leases", Level.FAILED, f"expired and no reaper came: {said}: keep `runfold reap` running"
+    )
 
 
 _UNSERVED: Final = """
@@ -130,7 +139,11 @@ async def served(database: Database) -> Check:
         f"{_many(row['number'])} of kind {row['kind']} in project {row['project_id']}, since {row['oldest']:.0f} s"
         for row in rows[:3]
     )
-    return Check("kinds", Level.WARNING, f"runs wait and nobody works on any of their kind: {said}: does a worker serve it?")
+    return Check(
+        "kinds",
+        Level.WARNING,
+        f"runs wait and nobody works on any of their kind: {said}: does a worker serve it?",
+    )
 
 
 def _many(number: int) -> str:
@@ -156,7 +169,11 @@ async def privileges(database: Database) -> Check:
 def _privileges(row: Mapping[str, Any]) -> Check:
     login = f"login {row['login']}"
     if not row["reads"]:
-        return Check("privileges", Level.FAILED, f"{login} may not read: grant it runfold_worker or runfold_reader")
+        return Check(
+            "privileges",
+            Level.FAILED,
+            f"{login} may not read: grant it runfold_worker or runfold_reader",
+        )
     if row["superuser"]:
         return Check(
             "privileges",
@@ -169,4 +186,6 @@ def _privileges(row: Mapping[str, Any]) -> Check:
             Level.WARNING,
             f"{login} may write tables directly: give workers a login with runfold_worker",
         )
-    return Check("privileges", Level.OK, f"{login} may read{' and work' if row['works'] else ' only'}")
+    return Check(
+        "privileges", Level.OK, f"{login} may read{' and work' if row['works'] else ' only'}"
+    )

@@ -10,7 +10,9 @@ from runfold.console.cli.kit.options import command
 from runfold.console.cli.kit.plain import jsonable
 from runfold.console.cli.kit.session import Session
 
-app: Final = typer.Typer(help="The database: bring its schema up to date, see how it stands.", no_args_is_help=True)
+app: Final = typer.Typer(
+    help="The database: bring its schema up to date, see how it stands.", no_args_is_help=True
+)
 
 
 @command(app, "upgrade")
@@ -21,7 +23,9 @@ async def upgrade(session: Session) -> None:
     async with session.database(checked=False) as database:
         before, after = await standing.upgrade(database)
     if session.as_json:
-        session.out.json({"from": before.revision, "to": after.revision, "changed": not before.current})
+        session.out.json(
+            {"from": before.revision, "to": after.revision, "changed": not before.current}
+        )
     elif before.current:
         session.out.line(f"schema {after.revision} is up to date")
     elif before.revision == after.revision:
@@ -42,9 +46,15 @@ async def status(session: Session) -> None:
         found = await standing(database)
     url = shown(database.url)
     if session.as_json:
-        session.out.json({"url": url, "embedded": database.embedded, "current": found.current, **jsonable(found)})
+        session.out.json(
+            {"url": url, "embedded": database.embedded, "current": found.current, **jsonable(found)}
+        )
         return
-    ahead = f", {found.months_ahead} months ahead" if found.months_ahead >= 0 else ", none for this month"
+    ahead = (
+        f", {found.months_ahead} months ahead"
+        if found.months_ahead >= 0
+        else ", none for this month"
+    )
     for name, value in (
         ("server", f"PostgreSQL {found.server}{' (built-in)' if database.embedded else ''}"),
         ("url", url),
@@ -68,4 +78,6 @@ async def url(session: Session) -> None:
         else:
             session.out.line(database.url)
         if database.embedded:
-            session.out.talk("the built-in server stops when the last runfold program that uses it ends")
+            session.out.talk(
+                "the built-in server stops when the last runfold program that uses it ends"
+            )

@@ -16,7 +16,9 @@ def demo(session: Session) -> int:
     for option, value in (("--url", session.url), ("--project", session.project)):
         if value is not None:
             raise InvalidValue(
-                option, value, "is not for the demo, which brings a database and a project of its own: leave it out"
+                option,
+                value,
+                "is not for the demo, which brings a database and a project of its own: leave it out",
             )
     return int(run(json=session.as_json))
 

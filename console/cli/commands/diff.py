@@ -23,14 +23,24 @@ async def diff(
     session: Session,
     run: RunId,
     *,
-    start: Annotated[str, typer.Option("--from", metavar=_POINT, help="After this event, or at this time (with its zone).")],
-    end: Annotated[str | None, typer.Option("--to", metavar=_POINT, help="The same for the end; else now.")] = None,
+    start: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar=_POINT, help="After this event, or at this time (with its zone)."
+        ),
+    ],
+    end: Annotated[
+        str | None, typer.Option("--to", metavar=_POINT, help="The same for the end; else now.")
+    ] = None,
 ) -> None:
     """Show what changed in a run between two points, column by column, and the events between them."""
     from runfold.console.cli.kit.run_id import find_run
     from runfold.console.cli.kit.values import version_or_instant
 
-    points = version_or_instant(start, "--from"), None if end is None else version_or_instant(end, "--to")
+    points = (
+        version_or_instant(start, "--from"),
+        None if end is None else version_or_instant(end, "--to"),
+    )
     async with session.ledger() as ledger:
         found = await ledger.diff(await find_run(ledger, run), *points)
     _write(session.out, found)
@@ -41,14 +51,24 @@ def _write(out: Output, diff: Diff) -> None:
     if out.as_json:
         changes = {name: {"from": old, "to": new} for name, (old, new) in diff.changes.items()}
         events = [event_line.as_json(event) for event in diff.events]
-        out.json({"run_id": before.run_id, "from": before.version, "to": after.version, "changes": changes, "events": events})
+        out.json(
+            {
+                "run_id": before.run_id,
+                "from": before.version,
+                "to": after.version,
+                "changes": changes,
+                "events": events,
+            }
+        )
         return
     rows = [(name, _cell(old), _cell(new)) for name, (old, new) in diff.changes.items()]
     if rows:
         out.table(TITLES, rows, [None] * len(rows))
     for event in diff.events:
         out.line(event_line.line(event))
-    out.talk(f"version {before.version} to {after.version}: {len(rows)} columns changed by {len(diff.events)} events")
+    out.talk(
+        f"version {before.version} to {after.version}: {len(rows)} columns changed by {len(diff.events)} events"
+    )
 
 
 def _cell(value: Any) -> str:

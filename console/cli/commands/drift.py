@@ -27,13 +27,23 @@ async def drift(
     session: Session,
     *,
     sample: Annotated[
-        int | None, typer.Option("--sample", metavar="N", help="Only about this many runs; else every run.")
+        int | None,
+        typer.Option("--sample", metavar="N", help="Only about this many runs; else every run."),
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on with samples until Ctrl-C.")] = False,
-    every: Annotated[str, typer.Option("--every", metavar="TIME", help="With --watch: a sample this often.")] = "10s",
-    repair: Annotated[bool, typer.Option("--repair", help="Make what is wrong the fold of its events; recorded.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on with samples until Ctrl-C.")
+    ] = False,
+    every: Annotated[
+        str, typer.Option("--every", metavar="TIME", help="With --watch: a sample this often.")
+    ] = "10s",
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Make what is wrong the fold of its events; recorded.")
+    ] = False,
     actor: Actor = None,
-    reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why it is repaired; needed for it.")] = None,
+    reason: Annotated[
+        str | None,
+        typer.Option("--reason", metavar="TEXT", help="Why it is repaired; needed for it."),
+    ] = None,
 ) -> int:
     """Compare the state of every run with the fold of its events; name the columns that differ."""
     from runfold.console.cli.kit.values import duration
@@ -41,7 +51,9 @@ async def drift(
     from runfold.ledger.errors import InvalidValue
 
     if repair and (reason is None or watch):
-        raise InvalidValue("--repair", repair, "takes a --reason, which is recorded, and no --watch")
+        raise InvalidValue(
+            "--repair", repair, "takes a --reason, which is recorded, and no --watch"
+        )
     seconds = check_duration("--every", duration("--every", every), positive=True).total_seconds()
     size = None if sample is None else check_int("--sample", sample, least=1, most=10_000)
     count = 0
@@ -53,7 +65,13 @@ async def drift(
         async def mend() -> None:
             from runfold.projections.state.drift import repair as make_right
 
-            await make_right(ledger.pool, ledger.project_id, sorted(batch), actor=actor or ledger.actor, reason=reason or "")
+            await make_right(
+                ledger.pool,
+                ledger.project_id,
+                sorted(batch),
+                actor=actor or ledger.actor,
+                reason=reason or "",
+            )
             batch.clear()
 
         with progress("comparing", "events", shown=not session.as_json) as told:
@@ -65,7 +83,11 @@ async def drift(
                     await mend()
         if repair and batch:
             await mend()
-    what = f"{count:,} {'run differs' if count == 1 else 'runs differ'}" if count else "nothing differs"
+    what = (
+        f"{count:,} {'run differs' if count == 1 else 'runs differ'}"
+        if count
+        else "nothing differs"
+    )
     session.out.talk(f"{what}{'; repaired' if count and repair else ''}")
     return OK if repair or not count else INTEGRITY
 
@@ -74,7 +96,9 @@ async def _watch(out: Output, ledger: Ledger, every: float, size: int) -> None:
     from runfold.workers.duties.drift_sampler import Sampler
 
     sampler = Sampler(ledger, every=every, size=size)
-    out.talk(f"comparing {size} runs of project {ledger.project_id} every {every:g} s; Ctrl-C ends it")
+    out.talk(
+        f"comparing {size} runs of project {ledger.project_id} every {every:g} s; Ctrl-C ends it"
+    )
     await sampler.run()
 
 
@@ -92,8 +116,17 @@ async def _found(ledger: Ledger, size: int | None, told: Progress | None) -> Asy
 
 def _write(out: Output, found: Drift) -> None:
     if out.as_json:
-        columns = {name: {"expected": want, "stored": have} for name, (want, have) in found.columns.items()}
-        out.json({"run_id": found.run_id, "expected": found.expected, "stored": found.stored, "columns": columns})
+        columns = {
+            name: {"expected": want, "stored": have} for name, (want, have) in found.columns.items()
+        }
+        out.json(
+            {
+                "run_id": found.run_id,
+                "expected": found.expected,
+                "stored": found.stored,
+                "columns": columns,
+            }
+        )
         return
     if not (found.stored and found.expected):
         out.line(f"{found.run_id}  {found}")

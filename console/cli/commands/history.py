@@ -22,8 +22,12 @@ async def history(
     session: Session,
     run: RunId,
     *,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended, or Ctrl-C.")] = False,
-    heartbeats: Annotated[bool, typer.Option(help="With the heartbeats, nearly all events of a long run.")] = True,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the run has ended, or Ctrl-C.")
+    ] = False,
+    heartbeats: Annotated[
+        bool, typer.Option(help="With the heartbeats, nearly all events of a long run.")
+    ] = True,
 ) -> None:
     """Print every event of a run, one a line, in the order in which they happened."""
     from runfold.console.cli.kit.run_id import find_run

@@ -14,10 +14,17 @@ from runfold.console.cli.kit.session import Session
 if TYPE_CHECKING:
     from runfold.ledger.kinds import Kind
 
-app: Final = typer.Typer(help="Kinds of runs: pause, resume and limit them across all workers.", no_args_is_help=True)
+app: Final = typer.Typer(
+    help="Kinds of runs: pause, resume and limit them across all workers.", no_args_is_help=True
+)
 
-Name = Annotated[str, typer.Argument(metavar="KIND", help="The kind of run; it need not have runs yet.")]
-Why = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why; kept in the history of the kind.")]
+Name = Annotated[
+    str, typer.Argument(metavar="KIND", help="The kind of run; it need not have runs yet.")
+]
+Why = Annotated[
+    str | None,
+    typer.Option("--reason", metavar="TEXT", help="Why; kept in the history of the kind."),
+]
 
 
 @command(app, "list")
@@ -35,14 +42,14 @@ async def list_(session: Session) -> None:
 async def pause(session: Session, kind: Name, *, actor: Actor = None, reason: Why = None) -> None:
     """Have no run of a kind claimed; what is held goes on."""
     async with session.ledger() as ledger:
-        _say(session, await ledger.pause(kind, actor=actor, reason=reason))
+        _say(session, await ledger.pause_kind(kind, actor=actor, reason=reason))
 
 
 @command(app, "resume")
 async def resume(session: Session, kind: Name, *, actor: Actor = None, reason: Why = None) -> None:
     """Have runs of a kind claimed again."""
     async with session.ledger() as ledger:
-        _say(session, await ledger.resume(kind, actor=actor, reason=reason))
+        _say(session, await ledger.resume_kind(kind, actor=actor, reason=reason))
 
 
 @command(app, "limit")
@@ -50,7 +57,10 @@ async def limit(
     session: Session,
     kind: Name,
     max_running: Annotated[
-        int | None, typer.Argument(metavar="[MAX]", help="How many all workers may hold together; none: no limit.")
+        int | None,
+        typer.Argument(
+            metavar="[MAX]", help="How many all workers may hold together; none: no limit."
+        ),
     ] = None,
     *,
     actor: Actor = None,
@@ -58,7 +68,7 @@ async def limit(
 ) -> None:
     """Limit how many runs of a kind all workers hold together; without MAX, take the limit away."""
     async with session.ledger() as ledger:
-        _say(session, await ledger.limit(kind, max_running, actor=actor, reason=reason))
+        _say(session, await ledger.limit_kind(kind, max_running, actor=actor, reason=reason))
 
 
 @command(app, "history")
@@ -72,14 +82,22 @@ async def history(session: Session, kind: Name) -> None:
             continue
         most = "" if event.type != "kind.limited" else f" {event.max_running or 'no limit'}"
         why = "" if event.reason is None else f": {clean(event.reason)}"
-        session.out.line(f"{event.number} {event.recorded_at:%Y-%m-%d %H:%M:%S} {event.type}{most} {clean(event.actor)}{why}")
+        session.out.line(
+            f"{event.number} {event.recorded_at:%Y-%m-%d %H:%M:%S} {event.type}{most} {clean(event.actor)}{why}"
+        )
     if not events:
         session.out.talk("nobody ever changed this kind")
 
 
 def _say(session: Session, kind: Kind) -> None:
     if session.as_json:
-        session.out.json({name: value for name, value in asdict(kind).items() if name != "held" or value is not None})
+        session.out.json(
+            {
+                name: value
+                for name, value in asdict(kind).items()
+                if name != "held" or value is not None
+            }
+        )
         return
     facts = ["paused" if kind.paused else "open"]
     facts += [f"at most {kind.max_running:,}"] if kind.max_running is not None else []

@@ -23,8 +23,12 @@ SCRAPE_SECONDS: Final = 10.0
 async def metrics(
     session: Session,
     *,
-    host: Annotated[str, typer.Option("--host", help="Where to listen; by default only this machine may ask.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="0 takes any that is free.")] = 9464,
+    host: Annotated[
+        str, typer.Option("--host", help="Where to listen; by default only this machine may ask.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65_535, help="0 takes any that is free.")
+    ] = 9464,
     once: Annotated[bool, typer.Option("--once", help="Print them and end.")] = False,
 ) -> None:
     """Serve metrics of all projects, from the read models, at /metrics; needs the extra `metrics`."""
@@ -33,7 +37,9 @@ async def metrics(
     try:
         from prometheus_client import CollectorRegistry, generate_latest, start_http_server
     except ImportError as error:
-        raise ConfigurationError("metrics are served with prometheus-client: install runfold[metrics]") from error
+        raise ConfigurationError(
+            "metrics are served with prometheus-client: install runfold[metrics]"
+        ) from error
     async with session.database() as database:
         registry = CollectorRegistry()
         registry.register(_Collector(database.pool, asyncio.get_running_loop()))
@@ -44,7 +50,9 @@ async def metrics(
             server, _ = start_http_server(port, host, registry)
         except OSError as error:
             remedy = "--port" if error.errno in {errno.EADDRINUSE, errno.EACCES} else "--host"
-            raise ConfigurationError(f"cannot listen on {host}:{port} ({error.strerror}): give another {remedy}") from error
+            raise ConfigurationError(
+                f"cannot listen on {host}:{port} ({error.strerror}): give another {remedy}"
+            ) from error
         session.out.talk(f"metrics on http://{host}:{server.server_port}/metrics, until Ctrl-C")
         ended = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
@@ -70,7 +78,9 @@ class _Collector:
         from runfold.projections.telemetry.metrics import families, look
 
         try:
-            found = asyncio.run_coroutine_threadsafe(look(self._pool), self._loop).result(SCRAPE_SECONDS)
+            found = asyncio.run_coroutine_threadsafe(look(self._pool), self._loop).result(
+                SCRAPE_SECONDS
+            )
         except (LedgerError, TimeoutError):
             yield GaugeMetricFamily(names.UP, "1 when the database answered.", 0)
             return

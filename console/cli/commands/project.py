@@ -15,7 +15,9 @@ app: Final = typer.Typer(help="Projects: each has runs of its own.", no_args_is_
 @command(app, "create")
 async def create(
     session: Session,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Lower-case letters, digits, - and _; at most 63.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Lower-case letters, digits, - and _; at most 63.")
+    ],
 ) -> None:
     """Make a project; one that exists stays as it is."""
     async with session.database() as database:

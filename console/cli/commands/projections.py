@@ -19,15 +19,28 @@ from runfold.console.cli.kit.session import Session
 if TYPE_CHECKING:
     from runfold.projections.declared.status import Status
 
-app: Final = typer.Typer(help="Projections: run them, see how they stand, rebuild them from the events.", no_args_is_help=True)
+app: Final = typer.Typer(
+    help="Projections: run them, see how they stand, rebuild them from the events.",
+    no_args_is_help=True,
+)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The projection.")]
 Modules = Annotated[
     list[str] | None,
-    typer.Option("--module", metavar="MODULE", help="A module that declares projections; else RUNFOLD_PROJECTIONS."),
+    typer.Option(
+        "--module",
+        metavar="MODULE",
+        help="A module that declares projections; else RUNFOLD_PROJECTIONS.",
+    ),
 ]
 
-_COLOURS: Final = {"current": "green", "behind": "cyan", "paused": "yellow", "failed": "bold red", "replaced": "red"}
+_COLOURS: Final = {
+    "current": "green",
+    "behind": "cyan",
+    "paused": "yellow",
+    "failed": "bold red",
+    "replaced": "red",
+}
 
 
 @command(app, "list")
@@ -39,7 +52,14 @@ async def list_(session: Session, *, module: Modules = None) -> None:
             session.out.json(status)
         return
     rows = [
-        (s.name, str(s.version), s.state, f"{s.events:,}", f"{s.behind:,}", moment(s.moved_at) if s.moved_at else EMPTY)
+        (
+            s.name,
+            str(s.version),
+            s.state,
+            f"{s.events:,}",
+            f"{s.behind:,}",
+            moment(s.moved_at) if s.moved_at else EMPTY,
+        )
         for s in found
     ]
     titles = ("NAME", "VERSION", "STATE", "EVENTS", "BEHIND", "MOVED")
@@ -49,7 +69,9 @@ async def list_(session: Session, *, module: Modules = None) -> None:
 @command(app, "status")
 async def status(
     session: Session,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this one; else all.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Only this one; else all.")
+    ] = None,
     *,
     module: Modules = None,
 ) -> int:
@@ -70,7 +92,9 @@ async def status(
 @command(app, "run")
 async def run(
     session: Session,
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these; else all declared.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these; else all declared.")
+    ] = None,
     *,
     module: Modules = None,
     once: Annotated[bool, typer.Option("--once", help="End when nothing is new.")] = False,
@@ -98,7 +122,9 @@ async def run(
                 session.out.talk(str(error))
                 continue
             row = {"name": projection.name, "events": events}
-            session.out.json(row) if session.as_json else session.out.line(f"{projection.name}: {events:,} events taken")
+            session.out.json(row) if session.as_json else session.out.line(
+                f"{projection.name}: {events:,} events taken"
+            )
     return INTEGRITY if failed else OK
 
 
@@ -128,8 +154,12 @@ async def skip(
     name: Name,
     *,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; recorded.")],
-    run_id: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Another event: its run's whole id …")] = None,
-    version: Annotated[int | None, typer.Option("--version", metavar="N", help="… and its version.")] = None,
+    run_id: Annotated[
+        str | None, typer.Option("--run", metavar="RUN", help="Another event: its run's whole id …")
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option("--version", metavar="N", help="… and its version.")
+    ] = None,
     actor: Actor = None,
     module: Modules = None,
 ) -> None:
@@ -148,7 +178,9 @@ async def skip(
             skipped, number = await standing.skip(database.pool, name, actor=who, reason=reason)
         else:
             (projection,) = declared(module, [name])
-            await standing.skip_event(database.pool, projection, run_id, version, actor=who, reason=reason)
+            await standing.skip_event(
+                database.pool, projection, run_id, version, actor=who, reason=reason
+            )
             skipped, number = check_run_id(run_id), version
     session.out.talk(f"{name} leaves out version {number} of run {skipped}")
 
@@ -160,7 +192,9 @@ async def rebase(session: Session) -> None:
 
     async with session.database() as database:
         [row] = await fetch(database.pool, "SELECT ledger.feed_rebase() AS generation")
-    session.out.talk(f"generation {row['generation']} of the feed has begun; projections and subscriptions go on")
+    session.out.talk(
+        f"generation {row['generation']} of the feed has begun; projections and subscriptions go on"
+    )
 
 
 async def _statuses(session: Session, module: Sequence[str] | None) -> list[Status]:
@@ -182,9 +216,13 @@ async def _together(projectors: Sequence[object]) -> None:
 
 def _say(out: Output, one: Status) -> None:
     skipped = f", {one.skipped:,} skipped" if one.skipped else ""
-    out.line(f"{one.name} version {one.version}: {one.state}, {one.events:,} events, {one.behind:,} behind{skipped}")
+    out.line(
+        f"{one.name} version {one.version}: {one.state}, {one.events:,} events, {one.behind:,} behind{skipped}"
+    )
     if one.error is not None:
-        out.line(f"  stopped at version {one.event_version} of run {one.run_id}, project {clean(one.project_id)}")
+        out.line(
+            f"  stopped at version {one.event_version} of run {one.run_id}, project {clean(one.project_id)}"
+        )
         out.line(f"  {clean(one.error)}")
 
 

@@ -21,7 +21,9 @@ MAX_SWEEPS: Final = 1_000
 async def reap(
     session: Session,
     *,
-    once: Annotated[bool, typer.Option("--once", help="Repair at once what is due now, print it, and end.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Repair at once what is due now, print it, and end.")
+    ] = False,
 ) -> None:
     """Put runs whose worker died back to pending and end what is overdue, until Ctrl-C."""
     if once:
@@ -35,7 +37,9 @@ async def reap(
     async with AsyncExitStack() as stack:
         ledger = await when_it_answers(session.ledger, stack)
         every = ledger.settings.reaper_seconds
-        session.out.talk(f"reaping project {ledger.project_id} every {every:g} s, after one lease's time; Ctrl-C ends it")
+        session.out.talk(
+            f"reaping project {ledger.project_id} every {every:g} s, after one lease's time; Ctrl-C ends it"
+        )
         await Reaper(ledger, every=every, limit=BATCH).run()
 
 
@@ -56,7 +60,9 @@ def _write(out: Output, run: Run) -> None:
         out.json(run)
     else:
         why = run.error_code or "cancelled as requested"
-        out.line(f"{run.run_id} {run.state}  attempt {run.attempt_count} of {run.max_attempts}  {why}")
+        out.line(
+            f"{run.run_id} {run.state}  attempt {run.attempt_count} of {run.max_attempts}  {why}"
+        )
 
 
 def register(app: typer.Typer) -> None:

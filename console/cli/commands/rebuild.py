@@ -28,18 +28,36 @@ _SPARE: Final = 3
 
 async def rebuild(
     session: Session,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The projection: run_state, or one of your own or that ships.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="The projection: run_state, or one of your own or that ships."
+        ),
+    ],
     *,
     until: Annotated[
-        str | None, typer.Option("--until", metavar="TIME", help="The state as of then, in a table beside the live one.")
+        str | None,
+        typer.Option(
+            "--until", metavar="TIME", help="The state as of then, in a table beside the live one."
+        ),
     ] = None,
-    connections: Annotated[int, typer.Option("--connections", help="Ranges that are filled at the same time.")] = 2,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first run that cannot be folded.")] = False,
+    connections: Annotated[
+        int, typer.Option("--connections", help="Ranges that are filled at the same time.")
+    ] = 2,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first run that cannot be folded.")
+    ] = False,
     module: Annotated[
         list[str] | None,
-        typer.Option("--module", metavar="MODULE", help="A module that declares projections; else RUNFOLD_PROJECTIONS."),
+        typer.Option(
+            "--module",
+            metavar="MODULE",
+            help="A module that declares projections; else RUNFOLD_PROJECTIONS.",
+        ),
     ] = None,
-    drop_old: Annotated[bool, typer.Option("--drop-old", help="Only drop the tables that earlier rebuilds kept.")] = False,
+    drop_old: Annotated[
+        bool, typer.Option("--drop-old", help="Only drop the tables that earlier rebuilds kept.")
+    ] = False,
     actor: Actor = None,
     reason: Reason = None,
 ) -> int:
@@ -58,18 +76,31 @@ async def rebuild(
         if drop_old:
             old = (project_id, "ledger") if projection is None else (None, SCHEMA)
             for table in await rebuilds.drop_old(pool, name, *old):
-                session.out.json({"dropped": table}) if session.as_json else session.out.line(f"dropped {table}")
+                session.out.json({"dropped": table}) if session.as_json else session.out.line(
+                    f"dropped {table}"
+                )
             return OK
         most = pool.get_max_size() - _SPARE
-        check_int("--connections (three less than RUNFOLD_POOL_SIZE at most)", connections, least=1, most=most)
+        check_int(
+            "--connections (three less than RUNFOLD_POOL_SIZE at most)",
+            connections,
+            least=1,
+            most=most,
+        )
         with _bar(name, shown=not session.as_json) as told:
             done: Replayed | Refolded
             if projection is not None and when is not None:
-                done = await refold_until(pool, projection, when, connections=connections, strict=strict, told=told)
+                done = await refold_until(
+                    pool, projection, when, connections=connections, strict=strict, told=told
+                )
             elif projection is not None:
-                done = await refold(pool, projection, connections=connections, strict=strict, told=told)
+                done = await refold(
+                    pool, projection, connections=connections, strict=strict, told=told
+                )
             elif when is not None:
-                done = await replay_until(pool, project_id, when, connections=connections, strict=strict, told=told)
+                done = await replay_until(
+                    pool, project_id, when, connections=connections, strict=strict, told=told
+                )
             else:
                 done = await replay(
                     pool,
@@ -92,15 +123,21 @@ def _write(out: Output, name: str, done: Replayed | Refolded, *, as_of: bool) ->
     for bad in done.bad:
         out.line(f"cannot be folded: run {bad.run_id}: {clean(bad.error)}")
     resumed = ", resumed" if done.resumed else ""
-    out.line(f"{stood.rows:,} rows rebuilt from {stood.events:,} events{resumed}; {stood.errors:,} cannot be folded")
+    out.line(
+        f"{stood.rows:,} rows rebuilt from {stood.events:,} events{resumed}; {stood.errors:,} cannot be folded"
+    )
     if as_of:
         out.line(f"the state as of then is in {done.kept_in}")
         return
     if done.bad and done.kept_in is not None and done.wrong is None:
         out.line(f"nothing is put in place; what could be folded is in {done.kept_in}")
-        out.talk(f"mend the cause, or leave events out: runfold projections skip {name} --run RUN --version N --reason ...")
+        out.talk(
+            f"mend the cause, or leave events out: runfold projections skip {name} --run RUN --version N --reason ..."
+        )
         return
-    wrong = "nothing to compare it with" if done.wrong is None else f"{done.wrong:,} rows were wrong"
+    wrong = (
+        "nothing to compare it with" if done.wrong is None else f"{done.wrong:,} rows were wrong"
+    )
     out.line(wrong + (f"; what was there is kept in {done.kept_in}" if done.kept_in else ""))
     if done.kept_in:
         out.talk(f"to drop what is kept: runfold projections rebuild {name} --drop-old")
@@ -114,12 +151,21 @@ def _bar(name: str, *, shown: bool) -> Iterator[Callable[[Standing], None] | Non
         return
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-    columns = (TextColumn(f"rebuilding {name}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
+    columns = (
+        TextColumn(f"rebuilding {name}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.description}"),
+    )
     with Progress(*columns, console=console(sys.stderr), transient=True) as bar:
         task = bar.add_task("", total=None)
 
         def told(standing: Standing) -> None:
-            left = "" if standing.seconds_left is None else f", {span(timedelta(seconds=standing.seconds_left))} left"
+            left = (
+                ""
+                if standing.seconds_left is None
+                else f", {span(timedelta(seconds=standing.seconds_left))} left"
+            )
             said = f"{standing.events:,} events, {standing.events_per_second:,.0f} a second{left}"
             bar.update(task, completed=standing.done, total=standing.ranges, description=said)
 

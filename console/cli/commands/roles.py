@@ -14,12 +14,17 @@ from runfold.console.cli.kit.session import Session
 if TYPE_CHECKING:
     from runfold.ledger.roles import Member
 
-app: Final = typer.Typer(help="Roles: who may decide approvals that ask for one.", no_args_is_help=True)
+app: Final = typer.Typer(
+    help="Roles: who may decide approvals that ask for one.", no_args_is_help=True
+)
 
 Role = Annotated[str, typer.Argument(metavar="ROLE", help="The role, as approvals name it.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Who: the actor of decisions.")]
 Some = Annotated[str | None, typer.Argument(metavar="[ROLE]", help="Only this role.")]
-Why = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why; kept in the history of the roles.")]
+Why = Annotated[
+    str | None,
+    typer.Option("--reason", metavar="TEXT", help="Why; kept in the history of the roles."),
+]
 
 
 @command(app, "list")
@@ -36,22 +41,30 @@ async def list_(session: Session, role: Some = None) -> None:
 
 
 @command(app, "grant")
-async def grant(session: Session, role: Role, name: Name, *, actor: Actor = None, reason: Why = None) -> None:
+async def grant(
+    session: Session, role: Role, name: Name, *, actor: Actor = None, reason: Why = None
+) -> None:
     """Give somebody a role."""
     from runfold.ledger import roles
 
     async with session.ledger() as ledger:
-        await roles.grant(ledger.pool, ledger.project_id, role, name, actor=actor or ledger.actor, reason=reason)
+        await roles.grant(
+            ledger.pool, ledger.project_id, role, name, actor=actor or ledger.actor, reason=reason
+        )
         _say(session, (await roles.history(ledger.pool, ledger.project_id, role))[-1])
 
 
 @command(app, "revoke")
-async def revoke(session: Session, role: Role, name: Name, *, actor: Actor = None, reason: Why = None) -> None:
+async def revoke(
+    session: Session, role: Role, name: Name, *, actor: Actor = None, reason: Why = None
+) -> None:
     """Take a role from somebody."""
     from runfold.ledger import roles
 
     async with session.ledger() as ledger:
-        await roles.revoke(ledger.pool, ledger.project_id, role, name, actor=actor or ledger.actor, reason=reason)
+        await roles.revoke(
+            ledger.pool, ledger.project_id, role, name, actor=actor or ledger.actor, reason=reason
+        )
         _say(session, (await roles.history(ledger.pool, ledger.project_id, role))[-1])
 
 

@@ -26,13 +26,17 @@ async def runs(
         typer.Option("--state", help="Only these states; may be repeated, or joined by commas."),
     ] = None,
     kind: Annotated[str | None, typer.Option("--kind", help="Only this kind.")] = None,
-    worker: Annotated[str | None, typer.Option("--worker", help="Only what this worker holds.")] = None,
+    worker: Annotated[
+        str | None, typer.Option("--worker", help="Only what this worker holds.")
+    ] = None,
     tag: Annotated[str | None, typer.Option("--tag", help="Only with this tag.")] = None,
     key: Annotated[str | None, typer.Option("--key", help="Only with this key.")] = None,
     limit: Annotated[int, typer.Option("--limit", help="At most this many, up to 10,000.")] = 20,
     before: Annotated[
         str | None,
-        typer.Option("--before", metavar="RUN", help="Continue after the last run of an earlier page."),
+        typer.Option(
+            "--before", metavar="RUN", help="Continue after the last run of an earlier page."
+        ),
     ] = None,
     at: Annotated[
         str | None,
@@ -46,7 +50,7 @@ async def runs(
     when = None if at is None else instant("--at", at)
     wanted = [one for given in states or [] for one in given.split(",")] or None
     async with session.ledger() as ledger:
-        found = await ledger.list(
+        found = await ledger.runs(
             state=wanted,
             kind=kind,
             worker_id=worker,
@@ -62,11 +66,15 @@ async def runs(
         return
     if not found:
         session.out.talk(
-            "no such runs" if any((wanted, kind, worker, tag, key, before, at)) else "no runs yet: runfold submit KIND"
+            "no such runs"
+            if any((wanted, kind, worker, tag, key, before, at))
+            else "no runs yet: runfold submit KIND"
         )
         return
     now = when or datetime.now(UTC)
-    session.out.table(TITLES, [row(run, now) for run in found], [COLOURS.get(run.state) for run in found])
+    session.out.table(
+        TITLES, [row(run, now) for run in found], [COLOURS.get(run.state) for run in found]
+    )
     if len(found) == limit:
         session.out.talk(f"there may be more: --before {found[-1].run_id}, or a larger --limit")
 

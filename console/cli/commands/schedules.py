@@ -14,7 +14,9 @@ from runfold.console.cli.kit.session import Session
 if TYPE_CHECKING:
     from runfold.ledger.schedules import Schedule
 
-app: Final = typer.Typer(help="Schedules: runs that workers ask for when a cron expression is due.", no_args_is_help=True)
+app: Final = typer.Typer(
+    help="Schedules: runs that workers ask for when a cron expression is due.", no_args_is_help=True
+)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule.")]
 
@@ -41,11 +43,17 @@ async def add(
     name: Name,
     kind: Annotated[str, typer.Argument(metavar="KIND", help="The kind of run that it asks for.")],
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="[INPUT]...", help="The run's input, as of `runfold submit`.")
+        list[str] | None,
+        typer.Argument(metavar="[INPUT]...", help="The run's input, as of `runfold submit`."),
     ] = None,
     *,
-    cron: Annotated[str, typer.Option("--cron", metavar="CRON", help="Minute, hour, day, month, day of the week.")],
-    timezone: Annotated[str, typer.Option("--timezone", metavar="ZONE", help="Such as Europe/Berlin.")] = "UTC",
+    cron: Annotated[
+        str,
+        typer.Option("--cron", metavar="CRON", help="Minute, hour, day, month, day of the week."),
+    ],
+    timezone: Annotated[
+        str, typer.Option("--timezone", metavar="ZONE", help="Such as Europe/Berlin.")
+    ] = "UTC",
     actor: Actor = None,
 ) -> None:
     """Make a schedule, or change the one of this name."""
@@ -54,7 +62,9 @@ async def add(
     given = payload(words or [])
     async with session.ledger() as ledger:
         made = await ledger.schedule(name, kind, given, cron=cron, timezone=timezone, actor=actor)
-    session.out.json(made) if session.as_json else session.out.line(f"{made.name} is due {moment(made.next_at)}")
+    session.out.json(made) if session.as_json else session.out.line(
+        f"{made.name} is due {moment(made.next_at)}"
+    )
 
 
 @command(app, "remove")

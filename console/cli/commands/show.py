@@ -34,7 +34,11 @@ async def state(
     *,
     at: Annotated[
         str,
-        typer.Option("--at", metavar="VERSION|TIME", help="After this event, or at this time (with its zone)."),
+        typer.Option(
+            "--at",
+            metavar="VERSION|TIME",
+            help="After this event, or at this time (with its zone).",
+        ),
     ],
 ) -> None:
     """Show a run as it was after an event or at a time: the fold over fewer events."""
@@ -78,12 +82,18 @@ def header(run: Run) -> list[tuple[str, str]]:
         ("lease", _lease(run)),
         ("approval", f"undecided ends {_when(run.wait_until)}" if run.wait_until else ""),
         ("deadline", _when(run.deadline)),
-        ("cancel", f"requested {_when(run.cancel_requested_at)}" if run.cancel_requested_at else ""),
+        (
+            "cancel",
+            f"requested {_when(run.cancel_requested_at)}" if run.cancel_requested_at else "",
+        ),
         ("failure", _failure(run)),
         ("cost", f"{money(run.cost_usd)}, {run.step_count} steps"),
         ("tags", ", ".join(clean(tag) for tag in run.tags)),
         ("key", clean(run.key or "")),
-        ("sha256", f"{run.output_sha256} (of an output kept elsewhere)" if run.output_sha256 else ""),
+        (
+            "sha256",
+            f"{run.output_sha256} (of an output kept elsewhere)" if run.output_sha256 else "",
+        ),
         ("hash", run.hash.hex()),
     ]
     return [(name, value) for name, value in lines if value]
@@ -119,7 +129,9 @@ def hints(run: Run) -> list[str]:
     if run.cancel_requested_at is not None:
         return ["its worker learns of the cancellation with its next heartbeat", watch]
     if run.state == "waiting_approval" and run.available_at is None:
-        return [f"it waits for you: runfold approve {run.run_id}, or runfold reject {run.run_id} --reason ..."]
+        return [
+            f"it waits for you: runfold approve {run.run_id}, or runfold reject {run.run_id} --reason ..."
+        ]
     if run.available_at is not None and run.available_at <= datetime.now(UTC):
         return [f"it waits for a worker that takes kind {clean(run.kind)!r}", watch]
     return [watch]

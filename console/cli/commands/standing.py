@@ -16,7 +16,8 @@ _PARTITIONS: Final = (
     "WHERE i.inhparent = to_regclass('ledger.event') ORDER BY c.relname"
 )
 _MONTH: Final = (
-    "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC' + make_interval(months => $1), '\"event_\"YYYY_MM') AS name"
+    "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC' + make_interval(months => $1), "
+    "'\"event_\"YYYY_MM') AS name"
 )
 _AHEAD: Final = 12
 
@@ -46,7 +47,9 @@ async def standing(database: Database) -> Standing:
     number, found = await schema_revision(database.pool)
     wanted = schema.head()
     (row,) = await fetch(database.pool, _DIGEST)
-    partitions = tuple(row["relname"] for row in await fetch(database.pool, _PARTITIONS)) if found else ()
+    partitions = (
+        tuple(row["relname"] for row in await fetch(database.pool, _PARTITIONS)) if found else ()
+    )
     return Standing(
         server=f"{number // 10_000}.{number % 10_000}",
         supported=number // 10_000 >= OLDEST_SERVER,

@@ -12,27 +12,44 @@ from runfold.console.cli.kit.session import Session
 
 Words = Annotated[
     list[str] | None,
-    typer.Argument(metavar="INPUT", help="key=text and key:=json pairs, or one JSON text, or - for standard input."),
+    typer.Argument(
+        metavar="INPUT",
+        help="key=text and key:=json pairs, or one JSON text, or - for standard input.",
+    ),
 ]
 
 
 async def submit(
     session: Session,
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="What kind of run; workers choose by it.")],
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="What kind of run; workers choose by it.")
+    ],
     words: Words = None,
     *,
-    key: Annotated[str | None, typer.Option("--key", help="The same key and content give the same run again.")] = None,
-    priority: Annotated[int, typer.Option("--priority", help="0 goes first, larger numbers later.")] = 0,
+    key: Annotated[
+        str | None, typer.Option("--key", help="The same key and content give the same run again.")
+    ] = None,
+    priority: Annotated[
+        int, typer.Option("--priority", help="0 goes first, larger numbers later.")
+    ] = 0,
     delay: Annotated[
         str | None,
-        typer.Option("--delay", metavar="DURATION", help="Not claimable before: 30, 30s, 5m, 2h, 1d."),
+        typer.Option(
+            "--delay", metavar="DURATION", help="Not claimable before: 30, 30s, 5m, 2h, 1d."
+        ),
     ] = None,
-    max_attempts: Annotated[int, typer.Option("--max-attempts", help="How often it may be tried.")] = 3,
+    max_attempts: Annotated[
+        int, typer.Option("--max-attempts", help="How often it may be tried.")
+    ] = 3,
     deadline: Annotated[
         str | None,
-        typer.Option("--deadline", metavar="WHEN", help="Ends the run: a duration, or a time with zone."),
+        typer.Option(
+            "--deadline", metavar="WHEN", help="Ends the run: a duration, or a time with zone."
+        ),
     ] = None,
-    tags: Annotated[list[str] | None, typer.Option("--tag", help="A tag to find it by; may be repeated.")] = None,
+    tags: Annotated[
+        list[str] | None, typer.Option("--tag", help="A tag to find it by; may be repeated.")
+    ] = None,
 ) -> None:
     """Ask for a run and print its id."""
     from runfold.console.cli.kit import values
@@ -56,9 +73,13 @@ async def submit(
         return
     session.out.line(str(run.run_id))
     if submission.created:
-        session.out.talk(f"{clean(run.kind)} is {run.state}; to watch it: runfold history {run.run_id} --follow")
+        session.out.talk(
+            f"{clean(run.kind)} is {run.state}; to watch it: runfold history {run.run_id} --follow"
+        )
     else:
-        session.out.talk(f"nothing new: key {run.key!r} names this run, which is {run.state} at version {run.version}")
+        session.out.talk(
+            f"nothing new: key {run.key!r} names this run, which is {run.state} at version {run.version}"
+        )
 
 
 def register(app: typer.Typer) -> None:

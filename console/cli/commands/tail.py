@@ -13,14 +13,28 @@ from runfold.console.cli.kit.session import Session
 async def tail(
     session: Session,
     *,
-    kind: Annotated[list[str] | None, typer.Option("--kind", help="Only runs of this kind; may be repeated.")] = None,
-    state: Annotated[list[str] | None, typer.Option("--state", help="Only events that lead to this state.")] = None,
-    type_: Annotated[list[str] | None, typer.Option("--type", metavar="TYPE", help="Only events of this type.")] = None,
+    kind: Annotated[
+        list[str] | None, typer.Option("--kind", help="Only runs of this kind; may be repeated.")
+    ] = None,
+    state: Annotated[
+        list[str] | None, typer.Option("--state", help="Only events that lead to this state.")
+    ] = None,
+    type_: Annotated[
+        list[str] | None, typer.Option("--type", metavar="TYPE", help="Only events of this type.")
+    ] = None,
     heartbeats: Annotated[bool, typer.Option("--heartbeats", help="Heartbeats as well.")] = False,
     after: Annotated[
-        str | None, typer.Option("--after", metavar="CHECKPOINT", help="Go on where an earlier tail ended; `start` for all.")
+        str | None,
+        typer.Option(
+            "--after",
+            metavar="CHECKPOINT",
+            help="Go on where an earlier tail ended; `start` for all.",
+        ),
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Go on until Ctrl-C, or end with the newest.")] = True,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow/--no-follow", help="Go on until Ctrl-C, or end with the newest."),
+    ] = True,
 ) -> None:
     """Print the events of all runs, one a line, as they are committed; each run's in its order."""
     from rich.text import Text
@@ -37,7 +51,9 @@ async def tail(
                 if session.as_json:
                     session.out.json({**event_line.as_json(event), "checkpoint": events.checkpoint})
                 else:
-                    session.out.line(Text.assemble((f"{event.run_id} ", "dim"), event_line.line(event)))
+                    session.out.line(
+                        Text.assemble((f"{event.run_id} ", "dim"), event_line.line(event))
+                    )
         finally:
             if events.checkpoint is not None:
                 session.out.talk(f"to go on from here: runfold tail --after {events.checkpoint}")

@@ -22,14 +22,26 @@ if TYPE_CHECKING:
 
 async def trace(
     session: Session,
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's id, or as much of it as is unique.")] = None,
-    *,
-    otlp: Annotated[str | None, typer.Option("--otlp", metavar="URL", help="Send it there, by OTLP over HTTP.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Send every run when it has ended, until Ctrl-C.")] = False,
-    after: Annotated[
-        str | None, typer.Option("--after", metavar="CHECKPOINT", help="With --follow: go on where an earlier one ended.")
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN]", help="A run's id, or as much of it as is unique."),
     ] = None,
-    service: Annotated[str, typer.Option("--service", help="The name of the service in the traces.")] = "runfold",
+    *,
+    otlp: Annotated[
+        str | None, typer.Option("--otlp", metavar="URL", help="Send it there, by OTLP over HTTP.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Send every run when it has ended, until Ctrl-C.")
+    ] = False,
+    after: Annotated[
+        str | None,
+        typer.Option(
+            "--after", metavar="CHECKPOINT", help="With --follow: go on where an earlier one ended."
+        ),
+    ] = None,
+    service: Annotated[
+        str, typer.Option("--service", help="The name of the service in the traces.")
+    ] = "runfold",
 ) -> None:
     """Show a run as a trace: its attempts, steps, tools and waits; sending needs the extra `traces`."""
     from runfold.console.cli.kit.run_id import find_run
@@ -69,20 +81,24 @@ async def _follow(session: Session, ledger: Ledger, sender: Sender, after: str |
     try:
         async for event in events:
             if event.run_id is not None:
-                await _send(session, sender, spans(event.run_id, await ledger.history(event.run_id)))
+                await _send(
+                    session, sender, spans(event.run_id, await ledger.history(event.run_id))
+                )
             done = events.checkpoint
     finally:
         if done is not None:
-            session.out.talk(f"to go on from here: runfold trace --follow --after {done} --otlp {sender.url}")
+            session.out.talk(
+                f"to go on from here: runfold trace --follow --after {done} --otlp {sender.url}"
+            )
 
 
 async def _send(session: Session, sender: Sender, found: list[Span]) -> None:
     await asyncio.to_thread(sender.send, found)
     sent = sum(span.end is not None for span in found)
     trace_id = f"{found[0].trace_id:032x}"
-    session.out.json({"trace_id": trace_id, "spans": sent}) if session.as_json else session.out.line(
-        f"{trace_id}: {sent} spans"
-    )
+    session.out.json(
+        {"trace_id": trace_id, "spans": sent}
+    ) if session.as_json else session.out.line(f"{trace_id}: {sent} spans")
 
 
 def _write(out: Output, found: list[Span]) -> None:

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 async def verify(
     session: Session,
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Only this run; else every run of the project.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN]", help="Only this run; else every run of the project."),
+    ] = None,
 ) -> int:
     """Check versions, hash chain, payloads, and every state against its events; name what is wrong first."""
     from runfold.console.cli.kit.run_id import find_run

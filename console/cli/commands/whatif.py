@@ -20,21 +20,35 @@ if TYPE_CHECKING:
 async def whatif(
     session: Session,
     *,
-    ttl: Annotated[str | None, typer.Option("--ttl", metavar="TIME", help="Leases of this length; else as recorded.")] = None,
-    heartbeat: Annotated[
-        str | None, typer.Option("--heartbeat", metavar="TIME", help="Beats this often; else as recorded.")
+    ttl: Annotated[
+        str | None,
+        typer.Option("--ttl", metavar="TIME", help="Leases of this length; else as recorded."),
     ] = None,
-    max_attempts: Annotated[int | None, typer.Option("--max-attempts", help="Attempts of a run; else as submitted.")] = None,
+    heartbeat: Annotated[
+        str | None,
+        typer.Option("--heartbeat", metavar="TIME", help="Beats this often; else as recorded."),
+    ] = None,
+    max_attempts: Annotated[
+        int | None, typer.Option("--max-attempts", help="Attempts of a run; else as submitted.")
+    ] = None,
     since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", help="Only runs submitted since this time (with its zone).")
+        str | None,
+        typer.Option(
+            "--since", metavar="TIME", help="Only runs submitted since this time (with its zone)."
+        ),
     ] = None,
     reaper: Annotated[
-        str | None, typer.Option("--reaper", metavar="TIME", help="Time between sweeps; else RUNFOLD_REAPER_SECONDS.")
+        str | None,
+        typer.Option(
+            "--reaper", metavar="TIME", help="Time between sweeps; else RUNFOLD_REAPER_SECONDS."
+        ),
     ] = None,
     recorded_heartbeat: Annotated[
         str | None,
         typer.Option(
-            "--recorded-heartbeat", metavar="TIME", help="How often workers beat then; else RUNFOLD_HEARTBEAT_SECONDS."
+            "--recorded-heartbeat",
+            metavar="TIME",
+            help="How often workers beat then; else RUNFOLD_HEARTBEAT_SECONDS.",
         ),
     ] = None,
 ) -> None:
@@ -64,10 +78,14 @@ async def whatif(
         async for verdict in judge(ledger.pool, ledger.project_id, what_if, start):
             _write(session.out, verdict)
             found[verdict.outcome if verdict.certain else f"possibly {verdict.outcome}"] += 1
-        left_out = await detached(ledger.pool, FIRST_RUN if start is None else bounds(f"{start:%Y-%m}")[0])
+        left_out = await detached(
+            ledger.pool, FIRST_RUN if start is None else bounds(f"{start:%Y-%m}")[0]
+        )
     session.out.talk(_summary(what_if, found))
     for month in left_out:
-        session.out.talk(f"left out: the runs of {month.month}, which are archived (runfold archive attach {month.month})")
+        session.out.talk(
+            f"left out: the runs of {month.month}, which are archived (runfold archive attach {month.month})"
+        )
 
 
 def _write(out: Output, verdict: Verdict) -> None:
@@ -75,7 +93,11 @@ def _write(out: Output, verdict: Verdict) -> None:
         out.json(verdict)
         return
     word = verdict.outcome if verdict.certain else f"{verdict.outcome}?"
-    silent = "" if verdict.silent is None else f"  silent for {'' if verdict.certain else 'up to '}{span(verdict.silent)}"
+    silent = (
+        ""
+        if verdict.silent is None
+        else f"  silent for {'' if verdict.certain else 'up to '}{span(verdict.silent)}"
+    )
     recorded = "still leased" if verdict.recorded is None else f"recorded: {verdict.recorded}"
     out.line(
         f"{verdict.run_id} {word:<9} {moment(verdict.at)}  attempt {verdict.attempt} of {verdict.max_attempts}  "
@@ -84,7 +106,10 @@ def _write(out: Output, verdict: Verdict) -> None:
 
 
 def _summary(what_if: WhatIf, found: Counter[str]) -> str:
-    said = ", ".join(f"{number:,} {outcome}" for outcome, number in found.most_common()) or "nothing would have gone otherwise"
+    said = (
+        ", ".join(f"{number:,} {outcome}" for outcome, number in found.most_common())
+        or "nothing would have gone otherwise"
+    )
     return f"{what_if.runs:,} runs, {what_if.leases:,} leases, {what_if.beats:,} beats: {said}"
 
 

@@ -18,18 +18,31 @@ if TYPE_CHECKING:
 async def worker(
     session: Session,
     handlers: Annotated[
-        str, typer.Argument(metavar="MODULE[:NAME]", help="The module with your handlers; a name in it, if not all.")
+        str,
+        typer.Argument(
+            metavar="MODULE[:NAME]", help="The module with your handlers; a name in it, if not all."
+        ),
     ],
     *,
-    processes: Annotated[int, typer.Option("--processes", min=1, max=256, help="So many processes.")] = 1,
-    concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=10_000, help="Runs at a time, per process.")] = 10,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, max=256, help="So many processes.")
+    ] = 1,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", min=1, max=10_000, help="Runs at a time, per process.")
+    ] = 10,
     kinds: Annotated[
-        list[str] | None, typer.Option("--kinds", metavar="KIND", help="Only this kind of run; may be repeated.")
+        list[str] | None,
+        typer.Option("--kinds", metavar="KIND", help="Only this kind of run; may be repeated."),
     ] = None,
     grace: Annotated[
-        str | None, typer.Option("--grace", metavar="DURATION", help="How long runs may go on after SIGTERM or Ctrl-C.")
+        str | None,
+        typer.Option(
+            "--grace", metavar="DURATION", help="How long runs may go on after SIGTERM or Ctrl-C."
+        ),
     ] = None,
-    no_reap: Annotated[bool, typer.Option("--no-reap", help="Leave the reaper's duty to others.")] = False,
+    no_reap: Annotated[
+        bool, typer.Option("--no-reap", help="Leave the reaper's duty to others.")
+    ] = False,
     child: Annotated[bool, typer.Option("--child", hidden=True)] = False,
 ) -> None:
     """Do runs until SIGTERM or Ctrl-C: then finish within the grace and give the rest back; a second one gives back at once."""
@@ -41,17 +54,26 @@ async def worker(
 
     def made(ledger: Ledger) -> Worker:
         return Worker(
-            ledger, found, concurrency=concurrency, kinds=kinds, grace=values.duration("grace", grace), reap=not no_reap
+            ledger,
+            found,
+            concurrency=concurrency,
+            kinds=kinds,
+            grace=values.duration("grace", grace),
+            reap=not no_reap,
         )
 
-    found = load(handlers)  # before any process starts, as the try below: what is wrong is said once
+    found = load(
+        handlers
+    )  # before any process starts, as the try below: what is wrong is said once
     if processes > 1:
         words = _again(session, handlers, concurrency, kinds, grace, no_reap=no_reap)
         async with AsyncExitStack() as stack:
             made(await when_it_answers(session.ledger, stack))
             await Fleet(words, processes, _environment(session)).run()
         return
-    await serve(session.ledger, made, lambda worker: _greet(session, worker), until_input_closes=child)
+    await serve(
+        session.ledger, made, lambda worker: _greet(session, worker), until_input_closes=child
+    )
 
 
 def _greet(session: Session, made: Worker) -> None:
@@ -62,7 +84,13 @@ def _greet(session: Session, made: Worker) -> None:
 
 
 def _again(
-    session: Session, handlers: str, concurrency: int, kinds: list[str] | None, grace: str | None, *, no_reap: bool
+    session: Session,
+    handlers: str,
+    concurrency: int,
+    kinds: list[str] | None,
+    grace: str | None,
+    *,
+    no_reap: bool,
 ) -> list[str]:
     """Give the words that start one process of several; the URL goes by the environment, it may hold a password."""
     words = ["worker", handlers, "--child", "--concurrency", str(concurrency)]
@@ -71,7 +99,13 @@ def _again(
     words += ["--grace", grace] if grace is not None else []
     words += ["--project", session.project] if session.project is not None else []
     words += [
-        flag for flag, given in (("--no-reap", no_reap), ("--json", session.as_json), ("--verbose", session.verbose)) if given
+        flag
+        for flag, given in (
+            ("--no-reap", no_reap),
+            ("--json", session.as_json),
+            ("--verbose", session.verbose),
+        )
+        if given
     ]
     return words
 

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from runfold.projections.declared.projection import Projection
 
 
-def declared(modules: Sequence[str] | None, names: Sequence[str] = (), *, besides: Sequence[str] = ()) -> list[Projection]:
+def declared(
+    modules: Sequence[str] | None, names: Sequence[str] = (), *, besides: Sequence[str] = ()
+) -> list[Projection]:
     """Give the projections of these names, each once, or all that are declared; `besides`: what else could be named.
 
     Raises ProjectionNotFound.
@@ -22,7 +24,9 @@ def declared(modules: Sequence[str] | None, names: Sequence[str] = (), *, beside
 
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    configured = [module.strip() for module in Settings.load().projections.split(",") if module.strip()]
+    configured = [
+        module.strip() for module in Settings.load().projections.split(",") if module.strip()
+    ]
     known = found(modules or configured)
     for name in names:
         if name not in known:

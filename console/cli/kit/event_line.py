@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 
     from runfold.ledger.events import Event
 
-_TROUBLE: Final = frozenset({"lease.expired", "run.retried", "write.refused", "step.failed", "tool.failed", "approval.expired"})
+_TROUBLE: Final = frozenset(
+    {
+        "lease.expired",
+        "run.retried",
+        "write.refused",
+        "step.failed",
+        "tool.failed",
+        "approval.expired",
+    }
+)
 _DIM: Final = frozenset({"lease.heartbeat"})
 
 PEOPLES_WORDS: Final = 2_000

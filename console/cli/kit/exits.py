@@ -26,7 +26,9 @@ MEANINGS: Final = {
     BROKEN_PIPE: "the reader of the output went away",
 }
 
-EPILOG: Final = "Exit codes:\n\n" + "\n\n".join(f"{code:>3}  {meaning}" for code, meaning in MEANINGS.items())
+EPILOG: Final = "Exit codes:\n\n" + "\n\n".join(
+    f"{code:>3}  {meaning}" for code, meaning in MEANINGS.items()
+)
 
 _OF_ERRORS: Final = {
     "InvalidValue": USAGE,
@@ -62,4 +64,7 @@ _OF_ERRORS: Final = {
 
 def exit_code(error: BaseException) -> int:
     """Give the exit code of an error, by the nearest of its classes that has one."""
-    return next((_OF_ERRORS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _OF_ERRORS), ERROR)
+    return next(
+        (_OF_ERRORS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _OF_ERRORS),
+        ERROR,
+    )

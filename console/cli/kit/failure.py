@@ -25,7 +25,12 @@ def report(error: Exception, *, as_json: bool, verbose: bool) -> int:
     if known is None:
         said = " ".join(str(error).split()) or "no details"
         again = "" if verbose else " (--verbose shows where)"
-        _say(type(error).__name__, f"unexpected {type(error).__name__}: {said}{again}", {}, as_json=as_json)
+        _say(
+            type(error).__name__,
+            f"unexpected {type(error).__name__}: {said}{again}",
+            {},
+            as_json=as_json,
+        )
         return ERROR
     _say(type(known).__name__, str(known), _facts(known), as_json=as_json)
     return exit_code(known)
@@ -53,7 +58,9 @@ def _known(error: Exception) -> Exception | None:
         return error
     if type(error).__module__.startswith("sqlalchemy"):  # by name: importing it takes a second
         return translated(getattr(getattr(error, "orig", None), "__cause__", None) or error)
-    if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | ConnectionError | TimeoutError):
+    if isinstance(
+        error, asyncpg.PostgresError | asyncpg.InterfaceError | ConnectionError | TimeoutError
+    ):
         return translated(error)
     if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
         return LedgerError(f"cannot write the output: {error.strerror}")

@@ -31,18 +31,31 @@ Project = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Data as JSON, one object a line; errors too.", rich_help_panel=_PANEL)]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Data as JSON, one object a line; errors too.", rich_help_panel=_PANEL
+    ),
+]
 Verbose = Annotated[
     bool,
-    typer.Option("--verbose", help="More log lines, and where defects happened.", rich_help_panel=_PANEL),
+    typer.Option(
+        "--verbose", help="More log lines, and where defects happened.", rich_help_panel=_PANEL
+    ),
 ]
 
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or as much of it as is unique.")]
+RunId = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's id, or as much of it as is unique.")
+]
 Actor = Annotated[
     str | None,
-    typer.Option("--actor", metavar="NAME", help="Who does it; else RUNFOLD_ACTOR, else your login name."),
+    typer.Option(
+        "--actor", metavar="NAME", help="Who does it; else RUNFOLD_ACTOR, else your login name."
+    ),
 ]
-Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why; kept in the run's history.")]
+Reason = Annotated[
+    str | None, typer.Option("--reason", metavar="TEXT", help="Why; kept in the run's history.")
+]
 
 
 @dataclass(slots=True)
@@ -72,7 +85,9 @@ def command(app: typer.Typer, name: str, *, panel: str | None = None) -> Callabl
         def call(context: typer.Context, **given: object) -> object:
             options: Globals = context.obj
             options.merge({name: given.pop(name) for name in _NAMES})
-            session = Session(options.url, options.project, as_json=options.json, verbose=options.verbose)
+            session = Session(
+                options.url, options.project, as_json=options.json, verbose=options.verbose
+            )
             return session.run(body, given)
 
         parameters = [
@@ -89,8 +104,12 @@ def command(app: typer.Typer, name: str, *, panel: str | None = None) -> Callabl
     return register
 
 
-def _keyword(name: str, annotation: object, default: object = inspect.Parameter.empty) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+def _keyword(
+    name: str, annotation: object, default: object = inspect.Parameter.empty
+) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )
 
 
 _NAMES: Final = ("url", "project", "json", "verbose")

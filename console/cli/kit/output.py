@@ -59,14 +59,18 @@ class Output:
         shown = line if isinstance(line, Text) else Text(clean(line, multiline=True))
         console(sys.stdout).print(shown, soft_wrap=True)
 
-    def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]], colours: Sequence[str | None]) -> None:
+    def table(
+        self, titles: Sequence[str], rows: Sequence[Sequence[str]], colours: Sequence[str | None]
+    ) -> None:
         """Write rows in aligned columns; on a terminal without empty ones, and with long cells cut."""
         from rich.table import Table
         from rich.text import Text
 
         terminal = sys.stdout.isatty()
         grid = Table(box=None, pad_edge=False, header_style="bold")
-        shown = [n for n, _ in enumerate(titles) if not terminal or any(row[n] != EMPTY for row in rows)]
+        shown = [
+            n for n, _ in enumerate(titles) if not terminal or any(row[n] != EMPTY for row in rows)
+        ]
         for number in shown:
             width = _CELL if terminal else None
             grid.add_column(titles[number], no_wrap=True, overflow="ellipsis", max_width=width)

@@ -22,7 +22,9 @@ def clean(value: object, *, multiline: bool = False) -> str:
     text = str(value)
     if text.isprintable():
         return text
-    return "".join(char if _is_safe(char, multiline=multiline) else ascii(char)[1:-1] for char in text)
+    return "".join(
+        char if _is_safe(char, multiline=multiline) else ascii(char)[1:-1] for char in text
+    )
 
 
 def _is_safe(char: str, *, multiline: bool) -> bool:

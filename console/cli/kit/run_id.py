@@ -23,7 +23,9 @@ class AmbiguousRun(InvalidValue):
     def __init__(self, prefix: str, candidates: tuple[UUID, UUID]) -> None:
         self.candidates = candidates
         shown = " and ".join(map(str, candidates))
-        super().__init__("run id", prefix, f"fits more than one run, such as {shown}: give more digits")
+        super().__init__(
+            "run id", prefix, f"fits more than one run, such as {shown}: give more digits"
+        )
 
 
 async def find_run(ledger: Ledger, text: str) -> UUID:
@@ -48,7 +50,9 @@ def bounds(text: str) -> tuple[UUID, UUID]:
     given = text.strip().lower()
     digits = given.replace("-", "")
     if not _PREFIX.fullmatch(given) or len(digits) > _DIGITS:
-        raise InvalidValue("run id", text, "is not a UUID or the beginning of one: copy it from `runfold runs`")
+        raise InvalidValue(
+            "run id", text, "is not a UUID or the beginning of one: copy it from `runfold runs`"
+        )
     if len(digits) < MIN_DIGITS:
         raise InvalidValue("run id", text, f"is too short: give at least {MIN_DIGITS} digits")
     return UUID(digits.ljust(_DIGITS, "0")), UUID(digits.ljust(_DIGITS, "f"))

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 class Session:
     """What a command works with; nothing is opened before it is asked for."""
 
-    def __init__(self, url: str | None, project: str | None, *, as_json: bool, verbose: bool) -> None:
+    def __init__(
+        self, url: str | None, project: str | None, *, as_json: bool, verbose: bool
+    ) -> None:
         self.url, self.project = url, project
         self.as_json, self.verbose = as_json, verbose
         self.out = Output(as_json=as_json)
@@ -67,7 +69,9 @@ def configure_log(*, as_json: bool, verbose: bool) -> None:
             _cleaned,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO if verbose else logging.WARNING),
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.INFO if verbose else logging.WARNING
+        ),
         # Standard error as it is when something is logged, not as it was when logging was set up.
         logger_factory=lambda *_: Lines(sys.stderr),
         cache_logger_on_first_use=False,
@@ -75,4 +79,7 @@ def configure_log(*, as_json: bool, verbose: bool) -> None:
 
 
 def _cleaned(_logger: object, _method: str, values: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    return {name: value if isinstance(value, int | float) else clean(value) for name, value in values.items()}
+    return {
+        name: value if isinstance(value, int | float) else clean(value)
+        for name, value in values.items()
+    }

@@ -31,7 +31,9 @@ def payload(words: Sequence[str]) -> object:
     for word in words:
         pair = _PAIR.fullmatch(word)
         if pair is None:
-            raise InvalidValue("input", word, "must be key=text or key:=json, or all of the input as one JSON text")
+            raise InvalidValue(
+                "input", word, "must be key=text or key:=json, or all of the input as one JSON text"
+            )
         name, sign, value = pair.groups()
         if name in found:
             raise InvalidValue("input", word, f"gives {name} a second time")
@@ -79,7 +81,9 @@ def deadline(text: str | None) -> float | datetime | None:
 def version_or_instant(text: str, name: str = "--at") -> int | datetime:
     """Give the version or the instant that an option names; raise InvalidValue for what is neither."""
     match = _VERSION.fullmatch(text.strip())
-    return int(match[1]) if match else instant(name, text, or_else="must be a version such as 3, or")
+    return (
+        int(match[1]) if match else instant(name, text, or_else="must be a version such as 3, or")
+    )
 
 
 def instant(name: str, text: str, *, or_else: str = "must be") -> datetime:

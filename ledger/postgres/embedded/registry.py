@@ -42,7 +42,9 @@ class EmbeddedPostgres:
     are those of whoever started it. An ephemeral one may lose all in a crash; the last `close` deletes it.
     """
 
-    def __init__(self, home: Path, *, settings: Mapping[str, str] | None = None, ephemeral: bool = False) -> None:
+    def __init__(
+        self, home: Path, *, settings: Mapping[str, str] | None = None, ephemeral: bool = False
+    ) -> None:
         """Start nothing yet; raises EmbeddedPostgresError if root finds no account to run a server as."""
         self._store = Store(home, settings or {}, ephemeral=ephemeral)
         self._server = Server(self._store)
@@ -84,15 +86,24 @@ class EmbeddedPostgres:
         """Start."""
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Close."""
         self.close()
 
 
 @contextmanager
-def temporary_postgres(settings: Mapping[str, str], place: Path = TEMPORARY) -> Iterator[EmbeddedPostgres]:
+def temporary_postgres(
+    settings: Mapping[str, str], place: Path = TEMPORARY
+) -> Iterator[EmbeddedPostgres]:
     """Run an ephemeral server in a folder of its own below `place` and leave nothing of it; raises EmbeddedPostgresError."""
-    with tempfile.TemporaryDirectory(prefix="runfold-", dir=place, ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="runfold-", dir=place, ignore_cleanup_errors=True
+    ) as folder:
         Path(folder).chmod(0o755)
         with EmbeddedPostgres(Path(folder), settings=settings, ephemeral=True) as postgres:
             yield postgres
@@ -247,7 +258,9 @@ class _Stake:
                 lock = self._open("start.lock")
             except FileNotFoundError:
                 tries += 1
-                if create and tries < MOST_TURNS:  # deleted this moment by the last client of an ephemeral server
+                if (
+                    create and tries < MOST_TURNS
+                ):  # deleted this moment by the last client of an ephemeral server
                     continue
                 raise
             try:

@@ -58,7 +58,9 @@ class Server:
                 if not self._is_ours(postmaster):
                     return
                 time.sleep(0.01)
-        raise EmbeddedPostgresError(f"the server of {self.store.home} (pid {postmaster.pid}) does not stop")
+        raise EmbeddedPostgresError(
+            f"the server of {self.store.home} (pid {postmaster.pid}) does not stop"
+        )
 
     def _answers(self) -> bool:
         where = [f"--host={self.store.socket_dir}", "--port=5432"]
@@ -72,7 +74,9 @@ class Server:
             if self._answers():
                 return True
             if time.monotonic() > deadline:
-                raise EmbeddedPostgresError(f"the server of {self.store.home} (pid {alive[0].pid}) lives but does not answer")
+                raise EmbeddedPostgresError(
+                    f"the server of {self.store.home} (pid {alive[0].pid}) lives but does not answer"
+                )
             if self._postmaster() is None:
                 # Backends that outlive a killed postmaster: while they use its memory, no new one can start.
                 for orphan in alive:
@@ -95,22 +99,31 @@ class Server:
                 return False
             try:
                 return os.path.samefile(process.cwd(), self.store.data)
-            except psutil.AccessDenied:  # it has another account, and root in a container lacks CAP_SYS_PTRACE
+            except (
+                psutil.AccessDenied
+            ):  # it has another account, and root in a container lacks CAP_SYS_PTRACE
                 return str(self.store.data) in process.cmdline()
         except (psutil.Error, OSError):
             return False
 
     def _launch(self) -> None:
         """Start the server; no process of it is alive."""
-        for lock in (self.store.data / "postmaster.pid", self.store.socket_dir / f"{SOCKET_NAME}.lock"):
+        for lock in (
+            self.store.data / "postmaster.pid",
+            self.store.socket_dir / f"{SOCKET_NAME}.lock",
+        ):
             pid = _recorded_pid(lock)
-            if pid is None or psutil.pid_exists(pid):  # PostgreSQL would take that stranger for a postmaster
+            if pid is None or psutil.pid_exists(
+                pid
+            ):  # PostgreSQL would take that stranger for a postmaster
                 lock.unlink(missing_ok=True)
         self.store.refresh()
         # pg_ctl goes through a shell. The -D it understands is relative, so that nothing in it can expand;
         # the one it hands on is absolute, so that `ps` and _is_ours see which store it is.
         handed_on = f"-D {shlex.quote(str(self.store.data))}"
-        self.store.run("pg_ctl", "start", "-D", "data", "-o", handed_on, "-w", "-t", str(START_SECONDS))
+        self.store.run(
+            "pg_ctl", "start", "-D", "data", "-o", handed_on, "-w", "-t", str(START_SECONDS)
+        )
 
 
 def _recorded_pid(lock: Path) -> int | None:

@@ -77,7 +77,9 @@ class Store:
         Raises EmbeddedPostgresError if the server's account could not enter it.
         """
         mode = 0o711 if is_root() else 0o700
-        for folder in reversed([step for step in (self.home, *self.home.parents) if not step.exists()]):
+        for folder in reversed(
+            [step for step in (self.home, *self.home.parents) if not step.exists()]
+        ):
             folder.mkdir(exist_ok=True)
             folder.chmod(mode)
         if not is_root():
@@ -110,7 +112,9 @@ class Store:
 
     def _create_data(self) -> None:
         if self.data.exists() and any(self.data.iterdir()):
-            raise EmbeddedPostgresError(f"{self.data} is not a PostgreSQL data folder: choose another home")
+            raise EmbeddedPostgresError(
+                f"{self.data} is not a PostgreSQL data folder: choose another home"
+            )
         self._marker.unlink(missing_ok=True)
         if self.ephemeral:
             self._marker.touch()
@@ -145,7 +149,9 @@ class Store:
             self.socket_dir.mkdir(mode=0o700)
         found = self.socket_dir.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid not in {os.geteuid(), self.account.uid}:
-            raise EmbeddedPostgresError(f"{self.socket_dir} belongs to someone else: have it removed")
+            raise EmbeddedPostgresError(
+                f"{self.socket_dir} belongs to someone else: have it removed"
+            )
         self.socket_dir.chmod(0o700)  # whoever reaches the socket is superuser
         self.account.own(self.socket_dir)
 
@@ -164,7 +170,9 @@ class Store:
     def _write_settings(self) -> None:
         where = str(self.socket_dir).replace('"', '""')
         fixed = {"port": "5432", "unix_socket_directories": f'"{where}"'}  # in quotes: it is a list
-        lines = [f"{name} = {_quoted(value)}\n" for name, value in {**self._settings, **fixed}.items()]
+        lines = [
+            f"{name} = {_quoted(value)}\n" for name, value in {**self._settings, **fixed}.items()
+        ]
         new = self.home / "server.conf.new"
         new.unlink(missing_ok=True)
         with new.open("x") as conf:
@@ -176,7 +184,9 @@ class Store:
         """Leave nothing outside the home, and of an ephemeral store nothing but the files of others."""
         if self.socket_dir.parent != self.home:
             shutil.rmtree(self.socket_dir, ignore_errors=True)
-        if not self._marker.exists():  # what counts is what the store was made for, not how it was opened
+        if (
+            not self._marker.exists()
+        ):  # what counts is what the store was made for, not how it was opened
             return
         self._remove_all("data.new-*")
         with suppress(FileNotFoundError):
@@ -199,13 +209,17 @@ class Store:
         """
         code, printed = self.call(program, *arguments)
         if code:
-            raise EmbeddedPostgresError(f"{program} failed for {self.home} (exit {code}):\n{printed}{self._log_tail()}")
+            raise EmbeddedPostgresError(
+                f"{program} failed for {self.home} (exit {code}):\n{printed}{self._log_tail()}"
+            )
         return printed
 
     def call(self, program: str, *arguments: str) -> tuple[int, str]:
         """Run a PostgreSQL program as the account, in the home: its exit code and what it printed."""
         other = is_root()
-        with tempfile.TemporaryFile("w+", errors="replace") as output:  # a server's logger keeps a pipe open
+        with tempfile.TemporaryFile(
+            "w+", errors="replace"
+        ) as output:  # a server's logger keeps a pipe open
             ended = subprocess.run(  # noqa: S603  our own programs, and no shell
                 [self._programs / program, *arguments],
                 stdin=subprocess.DEVNULL,
@@ -236,4 +250,6 @@ def _quoted(value: str) -> str:
 
 def _environment() -> dict[str, str]:
     """Return ours without what steers PostgreSQL: its own variables, and a LANG this machine may not have."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
+    return {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {
+        "LC_ALL": "C"
+    }

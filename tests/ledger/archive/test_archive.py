@@ -53,16 +53,26 @@ WHY: dict[str, Any] = {"actor": "auditor", "reason": "retention"}
 async def in_that_month(connection: asyncpg.Connection) -> AsyncIterator[None]:
     """Have the database's clock and new run ids in a month that is over."""
     table = f"event_{MONTH.replace('-', '_')}"
-    past = f"SELECT clock_timestamp() - interval '{(datetime.now(UTC) - THEN).total_seconds():.0f} s'"
+    past = (
+        f"SELECT clock_timestamp() - interval '{(datetime.now(UTC) - THEN).total_seconds():.0f} s'"
+    )
     id_ = (
         "SELECT encode(substr(int8send((extract(epoch FROM ledger.now()) * 1000)::bigint), 3, 6) || '\\x7000'::bytea "
         "|| substr(uuid_send(gen_random_uuid()), 9, 8), 'hex')::uuid"
     )
     if await connection.fetchval("SELECT to_regclass($1)", f"ledger.{table}") is None:
-        await connection.execute(f"CREATE TABLE ledger.{table} (LIKE ledger.event INCLUDING DEFAULTS INCLUDING CONSTRAINTS)")
-        await connection.execute("SELECT ledger.attach_partition($1)", THEN.replace(day=1, tzinfo=None))
-    await connection.execute(f"CREATE OR REPLACE FUNCTION ledger.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS $${past}$$")
-    await connection.execute(f"CREATE OR REPLACE FUNCTION ledger.uuid7() RETURNS uuid LANGUAGE sql VOLATILE AS $${id_}$$")
+        await connection.execute(
+            f"CREATE TABLE ledger.{table} (LIKE ledger.event INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
+        )
+        await connection.execute(
+            "SELECT ledger.attach_partition($1)", THEN.replace(day=1, tzinfo=None)
+        )
+    await connection.execute(
+        f"CREATE OR REPLACE FUNCTION ledger.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS $${past}$$"
+    )
+    await connection.execute(
+        f"CREATE OR REPLACE FUNCTION ledger.uuid7() RETURNS uuid LANGUAGE sql VOLATILE AS $${id_}$$"
+    )
     try:
         yield
     finally:
@@ -72,10 +82,14 @@ async def in_that_month(connection: asyncpg.Connection) -> AsyncIterator[None]:
 
 async def ended(ledger: Ledger, outcome: State = State.COMPLETED, **submit: Any) -> UUID:
     """Bring a run with beats, a note and costs to its end."""
-    lease = await claimed(ledger, input={"path": "a.py", "n": [1, "ü"]}, tags=("nightly",), **submit)
+    lease = await claimed(
+        ledger, input={"path": "a.py", "n": [1, "ü"]}, tags=("nightly",), **submit
+    )
     [lease] = await ledger.heartbeat([lease])
     await ledger.append(lease, NoteAdded(name="half", text="way"))
-    await ledger.transition(lease, outcome, output={"lines": 3}, cost_usd_delta=0.25, step_count_delta=2)
+    await ledger.transition(
+        lease, outcome, output={"lines": 3}, cost_usd_delta=0.25, step_count_delta=2
+    )
     return lease.run_id
 
 
@@ -95,7 +109,9 @@ async def damaging(unverified_database: str) -> AsyncIterator[asyncpg.Connection
 
 async def rows(connection: asyncpg.Connection, table: str) -> list[Any]:
     """Give every row of a table of events or payloads."""
-    return await connection.fetch(f"SELECT t.*::text FROM ledger.{table} AS t ORDER BY project_id, run_id, version")
+    return await connection.fetch(
+        f"SELECT t.*::text FROM ledger.{table} AS t ORDER BY project_id, run_id, version"
+    )
 
 
 async def state_of(ledger: Ledger) -> str:
@@ -113,16 +129,25 @@ async def test_a_detached_month_is_read_and_proved_as_before(
     late = THEN + timedelta(hours=1)
 
     async def seen() -> list[Any]:
-        found: list[Any] = [await ledger.get(run_id) for run_id in ids] + [await ledger.history(run_id) for run_id in ids]
+        found: list[Any] = [await ledger.get(run_id) for run_id in ids] + [
+            await ledger.history(run_id) for run_id in ids
+        ]
         found += [
             await ledger.history(ids[0], after=2),
             await ledger.history(ids[0], heartbeats=False),
             await ledger.history(ids[0], after=5),
-            await ledger.list(),
+            await ledger.runs(),
         ]
         found += [await ledger.state_at(ids[1], version) for version in range(1, 6)]
-        found += [await ledger.state_at(ids[0], time=late), await ledger.list(at=late), await ledger.list(at=late, limit=1)]
-        found += [await ledger.list(at=late, state="failed"), await ledger.list(at=late, worker_id="w:9")]
+        found += [
+            await ledger.state_at(ids[0], time=late),
+            await ledger.runs(at=late),
+            await ledger.runs(at=late, limit=1),
+        ]
+        found += [
+            await ledger.runs(at=late, state="failed"),
+            await ledger.runs(at=late, worker_id="w:9"),
+        ]
         found += [await ledger.diff(ids[0], 2), await ledger.verify(), await ledger.verify(ids[0])]
         return found
 
@@ -134,7 +159,9 @@ async def test_a_detached_month_is_read_and_proved_as_before(
     assert await seen() == before
     assert (exported.runs, exported.events, exported.payloads) == (2, 10, 6)
     assert await connection.fetchval("SELECT count(*) FROM ledger.event") == 5
-    kept = await connection.fetch("SELECT version FROM ledger.payload WHERE run_id < $1", bounds(MONTH)[1])
+    kept = await connection.fetch(
+        "SELECT version FROM ledger.payload WHERE run_id < $1", bounds(MONTH)[1]
+    )
     assert sorted(row["version"] for row in kept) == [1, 1, 5, 5]
     assert os.stat(exported.path).st_mode & 0o777 == 0o600
     assert [found async for found in drift.check(ledger.pool, PROJECT)] == []
@@ -166,7 +193,9 @@ async def test_a_month_that_is_attached_again_is_what_it_was(
         await connection.execute("DELETE FROM ledger.archive_event")
 
 
-async def test_what_is_still_needed_is_not_archived(ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path) -> None:
+async def test_what_is_still_needed_is_not_archived(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
     async with in_that_month(connection):
         run_id = await ended(ledger)
         open_ = await ledger.submit("parse")
@@ -176,7 +205,11 @@ async def test_what_is_still_needed_is_not_archived(ledger: Ledger, connection: 
 
     async def obstacles(month: str = MONTH, *, detach: bool = False) -> str:
         planned = await archiving.plan(ledger.pool, month, detach=detach)
-        doing = archiving.detach(ledger.pool, month, **WHY) if detach else archiving.export(ledger.pool, month, tmp_path, **WHY)
+        doing = (
+            archiving.detach(ledger.pool, month, **WHY)
+            if detach
+            else archiving.export(ledger.pool, month, tmp_path, **WHY)
+        )
         with pytest.raises(ArchiveRefused) as caught:
             await doing
         assert planned.obstacles == caught.value.obstacles
@@ -219,7 +252,10 @@ async def test_what_is_still_needed_is_not_archived(ledger: Ledger, connection: 
 
 
 async def test_a_file_that_is_gone_or_changed_is_named(
-    unverified_database: str, damaging: asyncpg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unverified_database: str,
+    damaging: asyncpg.Connection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with Ledger.open(unverified_database, PROJECT) as ledger:
         async with in_that_month(damaging):
@@ -266,7 +302,9 @@ async def test_damage_to_what_stayed_is_found_and_a_replay_mends_it(
             damaged, removed, intact = [await ended(ledger, key=key) for key in (None, "k", None)]
         await archived(ledger, tmp_path)
         right = [await ledger.get(run_id) for run_id in (damaged, removed, intact)]
-        await damaging.execute("UPDATE ledger.run_state SET cost_usd = 99 WHERE run_id = $1", damaged)
+        await damaging.execute(
+            "UPDATE ledger.run_state SET cost_usd = 99 WHERE run_id = $1", damaged
+        )
         await damaging.execute("DELETE FROM ledger.run_state WHERE run_id = $1", removed)
 
         problems = {finding.run_id: finding.detail for finding in (await ledger.verify()).findings}
@@ -278,7 +316,9 @@ async def test_damage_to_what_stayed_is_found_and_a_replay_mends_it(
 
         found = await replay(ledger.pool, PROJECT, **WHY)
         assert found.wrong == 2
-        assert [run.cost_usd for run in (await ledger.get(damaged), await ledger.get(removed))] == [right[0].cost_usd] * 2
+        assert [run.cost_usd for run in (await ledger.get(damaged), await ledger.get(removed))] == [
+            right[0].cost_usd
+        ] * 2
         # The repair is noted in the runs' histories: the month stays in the database until it is exported with the notes.
         assert await state_of(ledger) == "attached"
         assert (await ledger.verify()).ok
@@ -287,12 +327,17 @@ async def test_damage_to_what_stayed_is_found_and_a_replay_mends_it(
         assert [event.type for event in await ledger.history(damaged)][-1] == "note.added"
 
         await damaging.execute("ALTER TABLE ledger.payload DISABLE TRIGGER USER")
-        await damaging.execute("UPDATE ledger.payload SET body = '{\"output\": 4}' WHERE run_id = $1 AND version = 5", intact)
+        await damaging.execute(
+            "UPDATE ledger.payload SET body = '{\"output\": 4}' WHERE run_id = $1 AND version = 5",
+            intact,
+        )
         [finding] = (await ledger.verify()).findings
         assert (finding.run_id, finding.version, finding.problem) == (intact, 5, "payload")
 
         await damaging.execute("DELETE FROM ledger.command WHERE run_id = $1", removed)
-        found_in = {(one.run_id, one.version, one.problem) for one in (await ledger.verify()).findings}
+        found_in = {
+            (one.run_id, one.version, one.problem) for one in (await ledger.verify()).findings
+        }
         assert found_in == {(intact, 5, "payload"), (removed, 1, "key")}
 
 
@@ -358,17 +403,26 @@ async def test_a_late_worker_of_an_archived_run_has_lost_its_lease_and_its_finis
     assert await ledger.history(lease.run_id) == before
 
 
-async def test_an_interrupted_detach_is_repeated(ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path) -> None:
+async def test_an_interrupted_detach_is_repeated(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
     async with in_that_month(connection):
         run_id = await ended(ledger)
-    note = await connection.fetchrow("SELECT * FROM ledger.payload WHERE run_id = $1 AND version = 4", run_id)
+    note = await connection.fetchrow(
+        "SELECT * FROM ledger.payload WHERE run_id = $1 AND version = 4", run_id
+    )
     await archived(ledger, tmp_path)
-    await connection.execute("INSERT INTO ledger.payload VALUES ($1, $2, $3, $4, $5)", *(note or ()))
+    await connection.execute(
+        "INSERT INTO ledger.payload VALUES ($1, $2, $3, $4, $5)", *(note or ())
+    )
 
     assert (await ledger.verify()).ok
     await archiving.detach(ledger.pool, MONTH, **WHY)
 
-    assert await connection.fetchval("SELECT count(*) FROM ledger.payload WHERE run_id = $1", run_id) == 2
+    assert (
+        await connection.fetchval("SELECT count(*) FROM ledger.payload WHERE run_id = $1", run_id)
+        == 2
+    )
     assert len(await archiving.history(ledger.pool, MONTH)) == 2
 
 
@@ -379,7 +433,9 @@ async def test_an_export_that_does_not_check_is_not_recorded(
         async with in_that_month(damaging):
             run_id = await ended(ledger)
         await damaging.execute("ALTER TABLE ledger.payload DISABLE TRIGGER USER")
-        await damaging.execute("UPDATE ledger.payload SET body = '{}' WHERE run_id = $1 AND version = 1", run_id)
+        await damaging.execute(
+            "UPDATE ledger.payload SET body = '{}' WHERE run_id = $1 AND version = 1", run_id
+        )
 
         with pytest.raises(ArchiveUnusable, match="runfold verify"):
             await archiving.export(ledger.pool, MONTH, tmp_path, **WHY)
@@ -400,12 +456,17 @@ async def test_readers_read_the_archive_and_only_the_owner_moves_it(
     before = await ledger.history(run_id)
     report = await ledger.verify()
     # A role as a session's start: every connection of the pool works as it.
-    async with asyncpg.create_pool(driver_url(database), min_size=1, server_settings={"role": "runfold_reader"}) as pool:
+    async with asyncpg.create_pool(
+        driver_url(database), min_size=1, server_settings={"role": "runfold_reader"}
+    ) as pool:
         reader = Ledger(pool, PROJECT, ledger.settings)
         assert await reader.history(run_id) == before
         assert (await reader.state_at(run_id, 5)).cost_usd == (await ledger.get(run_id)).cost_usd
         assert await verify(pool, PROJECT) == report
-        assert [row["type"] for row in await archiving.history(pool)] == ["archive.exported", "archive.detached"]
+        assert [row["type"] for row in await archiving.history(pool)] == [
+            "archive.exported",
+            "archive.detached",
+        ]
         with pytest.raises(AccessDenied):
             await archiving.attach(pool, MONTH, **WHY)
         with pytest.raises(AccessDenied):

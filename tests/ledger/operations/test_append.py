@@ -52,7 +52,9 @@ class Renamed(UserEvent):
     tags: dict[str, int]
 
 
-async def test_a_note_may_be_added_to_a_run_in_any_state_and_changes_nothing_else(ledger: Ledger) -> None:
+async def test_a_note_may_be_added_to_a_run_in_any_state_and_changes_nothing_else(
+    ledger: Ledger,
+) -> None:
     for state in reversed(State):  # the pending run last: it would be the next to be claimed
         run_id, _ = await brought_to(ledger, state)
         before = await ledger.get(run_id)
@@ -62,8 +64,16 @@ async def test_a_note_may_be_added_to_a_run_in_any_state_and_changes_nothing_els
         after = await ledger.get(run_id)
 
         assert (event.text, event.actor, event.state) == ("looks fine", "ann", None)
-        assert (receipt.run_id, receipt.version, receipt.hash) == (run_id, before.version + 1, event.hash)
-        assert (after.state, after.token, after.completed_at) == (before.state, before.token, before.completed_at)
+        assert (receipt.run_id, receipt.version, receipt.hash) == (
+            run_id,
+            before.version + 1,
+            event.hash,
+        )
+        assert (after.state, after.token, after.completed_at) == (
+            before.state,
+            before.token,
+            before.completed_at,
+        )
 
 
 async def test_a_worker_may_add_a_note_under_its_lease(ledger: Ledger) -> None:
@@ -78,15 +88,28 @@ async def test_a_worker_may_add_a_note_under_its_lease(ledger: Ledger) -> None:
 async def test_a_step_is_recorded_with_what_it_gave_and_cost(ledger: Ledger) -> None:
     lease = await claimed(ledger)
 
-    await ledger.append(lease, StepCompleted(name="read", output=[1], cost_usd=Decimal("0.1"), step_count=2))
+    await ledger.append(
+        lease, StepCompleted(name="read", output=[1], cost_usd=Decimal("0.1"), step_count=2)
+    )
     done = await newest(ledger, lease.run_id, StepCompleted)
-    await ledger.append(lease, StepFailed(name="parse", error_code="E-SYNTAX", error_detail={"line": 3}))
+    await ledger.append(
+        lease, StepFailed(name="parse", error_code="E-SYNTAX", error_detail={"line": 3})
+    )
     failed = await newest(ledger, lease.run_id, StepFailed)
     run = await ledger.get(lease.run_id)
 
     assert (done.name, done.output, done.token, done.actor) == ("read", [1], lease.token, "w:1")
-    assert (failed.name, failed.error_code, failed.error_detail) == ("parse", "E-SYNTAX", {"line": 3})
-    assert (run.cost_usd, run.step_count, run.state, run.error_code) == (Decimal("0.1"), 2, State.RUNNING, None)
+    assert (failed.name, failed.error_code, failed.error_detail) == (
+        "parse",
+        "E-SYNTAX",
+        {"line": 3},
+    )
+    assert (run.cost_usd, run.step_count, run.state, run.error_code) == (
+        Decimal("0.1"),
+        2,
+        State.RUNNING,
+        None,
+    )
 
 
 @pytest.mark.parametrize("state", [State.WAITING_TOOL, State.WAITING_APPROVAL])
@@ -118,8 +141,12 @@ async def test_a_step_of_a_run_that_nobody_holds_is_refused(ledger: Ledger) -> N
         assert await event_count(ledger) == before
 
 
-@pytest.mark.parametrize("event", [StepCompleted(name="read"), NoteAdded(text="x"), PageRead(page=1)])
-async def test_a_zombie_can_append_nothing_and_its_try_is_recorded_once(ledger: Ledger, event: Event) -> None:
+@pytest.mark.parametrize(
+    "event", [StepCompleted(name="read"), NoteAdded(text="x"), PageRead(page=1)]
+)
+async def test_a_zombie_can_append_nothing_and_its_try_is_recorded_once(
+    ledger: Ledger, event: Event
+) -> None:
     old, new = await superseded(ledger)
 
     for _ in range(2):
@@ -138,14 +165,23 @@ async def test_a_zombie_can_append_nothing_and_its_try_is_recorded_once(ledger: 
 async def test_a_users_own_event_comes_back_as_it_was_appended(ledger: Ledger) -> None:
     run = await ledger.submit("parse")
 
-    await ledger.append(run.run_id, PageRead(page=3, words=("ä", "\\"), data={"x": None}), actor="ann")
+    await ledger.append(
+        run.run_id, PageRead(page=3, words=("ä", "\\"), data={"x": None}), actor="ann"
+    )
     event = await newest(ledger, run.run_id, PageRead)
 
-    assert (event.page, event.words, event.data, event.actor) == (3, ("ä", "\\"), {"x": None}, "ann")
+    assert (event.page, event.words, event.data, event.actor) == (
+        3,
+        ("ä", "\\"),
+        {"x": None},
+        "ann",
+    )
     assert (event.version, event.schema_version, event.state) == (2, 1, None)
 
 
-async def test_a_users_own_event_appended_under_a_lease_comes_back_as_it_was(ledger: Ledger) -> None:
+async def test_a_users_own_event_appended_under_a_lease_comes_back_as_it_was(
+    ledger: Ledger,
+) -> None:
     lease = await claimed(ledger)
 
     await ledger.append(lease, PageRead(page=3, cost_usd=Decimal("0.5"), step_count=1))
@@ -166,7 +202,9 @@ async def test_a_users_own_fields_may_share_names_with_facts_of_the_ledger(ledge
     assert (event.name, event.token, event.worker_id, event.tags) == ("x" * 300, "t", 7, {"a": 1})
 
 
-async def test_a_users_own_event_of_an_older_schema_is_upcast(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_users_own_event_of_an_older_schema_is_upcast(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Measured(UserEvent):
         type: Literal["acme.measured"] = "acme.measured"
         inches: float
@@ -197,7 +235,9 @@ async def test_a_users_own_event_of_an_older_schema_is_upcast(ledger: Ledger, mo
 
 
 @pytest.mark.parametrize("error", [KeyError, ValueError, ZeroDivisionError])
-async def test_an_upcaster_that_fails_hides_neither_its_event_nor_the_others(ledger: Ledger, error: type[Exception]) -> None:
+async def test_an_upcaster_that_fails_hides_neither_its_event_nor_the_others(
+    ledger: Ledger, error: type[Exception]
+) -> None:
     type_ = f"acme.broken_{error.__name__.lower()}"
 
     class Broken(UserEvent):
@@ -241,17 +281,35 @@ def test_the_ledgers_own_prefixes_cannot_be_taken(prefix: str) -> None:
     taken = f"{prefix}.mine"
 
     with pytest.raises(InvalidValue, match=prefix):
-        type("Mine", (UserEvent,), {"type": taken, "__annotations__": {"type": str}, "__module__": __name__})
+        type(
+            "Mine",
+            (UserEvent,),
+            {"type": taken, "__annotations__": {"type": str}, "__module__": __name__},
+        )
 
     assert taken not in CATALOGUE
 
 
 @pytest.mark.parametrize(
-    "bad", ["acme", "Acme.read", "acme.", ".read", "acme read", "acme.réad", "a." + "x" * 79, "acme.read\n"]
+    "bad",
+    [
+        "acme",
+        "Acme.read",
+        "acme.",
+        ".read",
+        "acme read",
+        "acme.réad",
+        "a." + "x" * 79,
+        "acme.read\n",
+    ],
 )
 def test_a_type_that_is_no_dotted_lower_case_name_cannot_be_taken(bad: str) -> None:
     with pytest.raises(InvalidValue, match="event type"):
-        type("Mine", (UserEvent,), {"type": bad, "__annotations__": {"type": str}, "__module__": __name__})
+        type(
+            "Mine",
+            (UserEvent,),
+            {"type": bad, "__annotations__": {"type": str}, "__module__": __name__},
+        )
 
     assert bad not in CATALOGUE
 
@@ -267,7 +325,9 @@ async def test_a_users_own_event_cannot_follow_the_end_of_a_run(ledger: Ledger) 
         assert await event_count(ledger) == before
 
 
-async def test_a_users_own_event_may_be_appended_by_anyone_while_the_run_is_open(ledger: Ledger) -> None:
+async def test_a_users_own_event_may_be_appended_by_anyone_while_the_run_is_open(
+    ledger: Ledger,
+) -> None:
     for state in sorted(set(State) - TERMINAL, reverse=True):
         if state != State.PENDING:
             run_id, _ = await brought_to(ledger, state)
@@ -292,7 +352,16 @@ async def test_what_moves_a_run_cannot_be_appended(ledger: Ledger) -> None:
 async def test_a_type_that_no_subclass_could_have_cannot_be_appended_either(ledger: Ledger) -> None:
     lease = await claimed(ledger)
 
-    for type_ in ("run.completed", "step.mine", "note.mine", "x", "acme", "No Such: Type!", "a\x00.b", "a." + "x" * 90):
+    for type_ in (
+        "run.completed",
+        "step.mine",
+        "note.mine",
+        "x",
+        "acme",
+        "No Such: Type!",
+        "a\x00.b",
+        "a." + "x" * 90,
+    ):
         with pytest.raises(InvalidValue, match="event type"):
             await ledger.append(lease, UserEvent(type=type_))
 
@@ -330,7 +399,11 @@ async def test_the_same_key_with_other_content_is_a_duplicate(ledger: Ledger) ->
     first = await ledger.append(lease, StepCompleted(name="read", output=1), key="k")
     before = await event_count(ledger)
 
-    for other in (StepCompleted(name="read", output=2), StepCompleted(name="reap", output=1), NoteAdded(text="x")):
+    for other in (
+        StepCompleted(name="read", output=2),
+        StepCompleted(name="reap", output=1),
+        NoteAdded(text="x"),
+    ):
         with pytest.raises(DuplicateKey) as caught:
             await ledger.append(lease, other, key="k")
         assert (caught.value.key, caught.value.version) == ("k", first.version)

@@ -114,19 +114,27 @@ async def outcome(call: Awaitable[object], named: str) -> str:
         await call
     except InvalidValue as error:
         said = str(error)
-        return "refused" if re.search(named, said) and len(said) < 500 else f"refused, but said {said[:200]!r}"
+        return (
+            "refused"
+            if re.search(named, said) and len(said) < 500
+            else f"refused, but said {said[:200]!r}"
+        )
     except Exception as error:
         return f"raised {type(error).__name__}: {str(error)[:200]}"
     return "accepted"
 
 
-async def test_a_submit_that_makes_no_sense_names_what_is_wrong_and_writes_nothing(ledger: Ledger) -> None:
+async def test_a_submit_that_makes_no_sense_names_what_is_wrong_and_writes_nothing(
+    ledger: Ledger,
+) -> None:
     outcomes = {}
 
     for case, (wrong, named) in SUBMITS.items():
         given: dict[str, Any] = {"kind": "fresh", "key": "k"} | wrong
         outcomes[case] = await outcome(ledger.submit(**given), named)
-        outcomes[f"{case}, among others"] = await outcome(ledger.submit_many([Submit(kind="fresh"), given]), named)
+        outcomes[f"{case}, among others"] = await outcome(
+            ledger.submit_many([Submit(kind="fresh"), given]), named
+        )
 
     assert {case: said for case, said in outcomes.items() if said != "refused"} == {}
     assert await written(ledger) == [0, 0, 0, 0, 0, 1]
@@ -163,7 +171,10 @@ CALLS: dict[str, tuple[Call, str]] = {
     "state empty": (lambda g, lease: g.transition(lease, ""), "must be one of"),
     "state None": (lambda g, lease: g.transition(lease, None), "must be one of"),  # type: ignore[arg-type]
     "state in capitals": (lambda g, lease: g.transition(lease, "COMPLETED"), "COMPLETED"),
-    "park where nothing waits": (lambda g, lease: g.transition(lease, "completed", park=True), "park"),
+    "park where nothing waits": (
+        lambda g, lease: g.transition(lease, "completed", park=True),
+        "park",
+    ),
     "wait for a tool": (lambda g, lease: g.transition(lease, "waiting_tool", wait=5), "wait"),
     "wait zero": (lambda g, lease: g.transition(lease, "waiting_approval", wait=0), "wait"),
     "wait NaN": (lambda g, lease: g.transition(lease, "waiting_approval", wait=NAN), "wait"),
@@ -171,47 +182,113 @@ CALLS: dict[str, tuple[Call, str]] = {
         lambda g, lease: g.transition(lease, "waiting_approval", wait=1, wait_outcome="failed"),
         "cancelled or timeout",
     ),
-    "content unknown": (lambda g, lease: g.transition(lease, "waiting_tool", content={"x": 1}), "input"),
-    "content of an end": (lambda g, lease: g.transition(lease, "completed", content={"input": 1}), "content"),
+    "content unknown": (
+        lambda g, lease: g.transition(lease, "waiting_tool", content={"x": 1}),
+        "input",
+    ),
+    "content of an end": (
+        lambda g, lease: g.transition(lease, "completed", content={"input": 1}),
+        "content",
+    ),
     "prompt no text": (
         lambda g, lease: g.transition(lease, "waiting_approval", content={"prompt": 5}),
         "prompt",
     ),
-    "cost NaN": (lambda g, lease: g.transition(lease, "completed", cost_usd_delta=NAN), "cost_usd_delta"),
-    "cost infinite": (lambda g, lease: g.transition(lease, "completed", cost_usd_delta=INF), "cost_usd_delta"),
-    "cost minus infinite": (lambda g, lease: g.transition(lease, "completed", cost_usd_delta=-INF), "cost_usd_delta"),
-    "cost decimal NaN": (lambda g, lease: g.transition(lease, "completed", cost_usd_delta=Decimal("NaN")), "finite"),
+    "cost NaN": (
+        lambda g, lease: g.transition(lease, "completed", cost_usd_delta=NAN),
+        "cost_usd_delta",
+    ),
+    "cost infinite": (
+        lambda g, lease: g.transition(lease, "completed", cost_usd_delta=INF),
+        "cost_usd_delta",
+    ),
+    "cost minus infinite": (
+        lambda g, lease: g.transition(lease, "completed", cost_usd_delta=-INF),
+        "cost_usd_delta",
+    ),
+    "cost decimal NaN": (
+        lambda g, lease: g.transition(lease, "completed", cost_usd_delta=Decimal("NaN")),
+        "finite",
+    ),
     "cost signalling NaN": (
         lambda g, lease: g.transition(lease, "completed", cost_usd_delta=Decimal("sNaN")),
         "finite",
     ),
-    "cost too large": (lambda g, lease: g.transition(lease, "completed", cost_usd_delta=10**12), "cost_usd_delta"),
-    "cost absurd": (lambda g, lease: g.transition(lease, "completed", cost_usd_delta=Decimal("1e400")), "cost"),
-    "cost text": (lambda g, lease: g.transition(lease, "completed", cost_usd_delta="1"), "cost_usd_delta"),  # type: ignore[arg-type]
-    "cost bool": (lambda g, lease: g.transition(lease, "completed", cost_usd_delta=True), "cost_usd_delta"),
-    "cost below zero": (lambda g, lease: g.transition(lease, "completed", cost_usd_delta=-0.01), "below zero"),
-    "steps below zero": (lambda g, lease: g.transition(lease, "completed", step_count_delta=-1), "below zero"),
-    "steps too many": (lambda g, lease: g.transition(lease, "completed", step_count_delta=2**31), "step_count"),
-    "steps fraction": (lambda g, lease: g.transition(lease, "completed", step_count_delta=0.5), "step_count"),  # type: ignore[arg-type]
-    "steps NaN": (lambda g, lease: g.transition(lease, "completed", step_count_delta=NAN), "step_count"),  # type: ignore[arg-type]
-    "digest too short": (lambda g, lease: g.transition(lease, "completed", output_sha256="ab"), "64 hex"),
-    "digest no hex": (lambda g, lease: g.transition(lease, "completed", output_sha256="z" * 64), "64 hex"),
+    "cost too large": (
+        lambda g, lease: g.transition(lease, "completed", cost_usd_delta=10**12),
+        "cost_usd_delta",
+    ),
+    "cost absurd": (
+        lambda g, lease: g.transition(lease, "completed", cost_usd_delta=Decimal("1e400")),
+        "cost",
+    ),
+    "cost text": (
+        lambda g, lease: g.transition(lease, "completed", cost_usd_delta="1"),  # type: ignore[arg-type]
+        "cost_usd_delta",
+    ),
+    "cost bool": (
+        lambda g, lease: g.transition(lease, "completed", cost_usd_delta=True),
+        "cost_usd_delta",
+    ),
+    "cost below zero": (
+        lambda g, lease: g.transition(lease, "completed", cost_usd_delta=-0.01),
+        "below zero",
+    ),
+    "steps below zero": (
+        lambda g, lease: g.transition(lease, "completed", step_count_delta=-1),
+        "below zero",
+    ),
+    "steps too many": (
+        lambda g, lease: g.transition(lease, "completed", step_count_delta=2**31),
+        "step_count",
+    ),
+    "steps fraction": (
+        lambda g, lease: g.transition(lease, "completed", step_count_delta=0.5),  # type: ignore[arg-type]
+        "step_count",
+    ),
+    "steps NaN": (
+        lambda g, lease: g.transition(lease, "completed", step_count_delta=NAN),  # type: ignore[arg-type]
+        "step_count",
+    ),
+    "digest too short": (
+        lambda g, lease: g.transition(lease, "completed", output_sha256="ab"),
+        "64 hex",
+    ),
+    "digest no hex": (
+        lambda g, lease: g.transition(lease, "completed", output_sha256="z" * 64),
+        "64 hex",
+    ),
     "output NaN": (lambda g, lease: g.transition(lease, "completed", output=[NAN]), "NaN"),
     "output NUL": (lambda g, lease: g.transition(lease, "completed", output="\x00"), "NUL"),
     "reason NUL": (lambda g, lease: g.transition(lease, "completed", reason="\x00"), "NUL"),
-    "error code empty": (lambda g, lease: g.transition(lease, "failed", error_code=""), "error_code"),
+    "error code empty": (
+        lambda g, lease: g.transition(lease, "failed", error_code=""),
+        "error_code",
+    ),
     "error code NUL": (lambda g, lease: g.transition(lease, "failed", error_code="E\x00"), "NUL"),
-    "error detail deep": (lambda g, lease: g.transition(lease, "failed", error_detail=nested(40)), "nested"),
+    "error detail deep": (
+        lambda g, lease: g.transition(lease, "failed", error_detail=nested(40)),
+        "nested",
+    ),
     "name too long": (lambda g, lease: g.transition(lease, "waiting_tool", name="n" * 201), "name"),
     "key of a transition empty": (lambda g, lease: g.transition(lease, "completed", key=""), "key"),
     "actor empty": (lambda g, lease: g.transition(lease, "completed", actor=""), "actor"),
-    "expected version no number": (lambda g, lease: g.transition(lease, "completed", expected_version="x"), "version"),  # type: ignore[arg-type]
+    "expected version no number": (
+        lambda g, lease: g.transition(lease, "completed", expected_version="x"),  # type: ignore[arg-type]
+        "version",
+    ),
     "expected version too large": (
         lambda g, lease: g.transition(lease, "completed", expected_version=2**40),
         "version",
     ),
-    "token too large": (lambda g, lease: g.transition(replace(lease, token=2**31), "completed"), "token"),
-    "beat of a token too large": (lambda g, lease: g.heartbeat([replace(lease, token=2**63)]), "token"),
+    "token too large": (
+        lambda g, lease: g.transition(replace(lease, token=2**31), "completed"),
+        "token",
+    ),
+    "beat of a token too large": (
+        lambda g, lease: g.heartbeat([replace(lease, token=2**63)]),
+        "token",
+    ),
     "run id malformed": (lambda g, _: g.get("not-a-uuid"), "is not a UUID"),
     "run id empty": (lambda g, _: g.get(""), "is not a UUID"),
     "run id with NUL": (lambda g, _: g.get("\x00"), "is not a UUID"),
@@ -222,7 +299,7 @@ CALLS: dict[str, tuple[Call, str]] = {
     "run id of version 4 cancelled": (lambda g, _: g.cancel(uuid4()), "UUIDv7"),
     "run id of version 4 verified": (lambda g, _: g.verify(str(uuid4())), "UUIDv7"),
     "run id of version 4 noted": (lambda g, _: g.append(uuid4(), NoteAdded(text="x")), "UUIDv7"),
-    "page before what is no run": (lambda g, _: g.list(before="x"), "run id"),
+    "page before what is no run": (lambda g, _: g.runs(before="x"), "run id"),
     "worker empty": (lambda g, _: g.claim(""), "worker_id"),
     "worker with NUL": (lambda g, _: g.claim("w\x00"), "NUL"),
     "worker too long": (lambda g, _: g.claim("w" * 201), "worker_id"),
@@ -236,12 +313,12 @@ CALLS: dict[str, tuple[Call, str]] = {
     "ttl negative": (lambda g, _: g.claim("w", ttl=-1), "ttl"),
     "ttl NaN": (lambda g, _: g.claim("w", ttl=NAN), "ttl"),
     "ttl infinite": (lambda g, _: g.claim("w", ttl=INF), "ttl"),
-    "list state unknown": (lambda g, _: g.list(state="done"), "must be one of"),
-    "list states unknown": (lambda g, _: g.list(state=["running", "x"]), "must be one of"),
-    "list limit": (lambda g, _: g.list(limit=0), "limit"),
-    "list worker NUL": (lambda g, _: g.list(worker_id="w\x00"), "NUL"),
-    "list tag NUL": (lambda g, _: g.list(tag="t\x00"), "NUL"),
-    "list key NUL": (lambda g, _: g.list(key="k\x00"), "NUL"),
+    "list state unknown": (lambda g, _: g.runs(state="done"), "must be one of"),
+    "list states unknown": (lambda g, _: g.runs(state=["running", "x"]), "must be one of"),
+    "list limit": (lambda g, _: g.runs(limit=0), "limit"),
+    "list worker NUL": (lambda g, _: g.runs(worker_id="w\x00"), "NUL"),
+    "list tag NUL": (lambda g, _: g.runs(tag="t\x00"), "NUL"),
+    "list key NUL": (lambda g, _: g.runs(key="k\x00"), "NUL"),
     "history after too large": (lambda g, lease: g.history(lease.run_id, after=2**40), "after"),
     "step cost": (
         lambda g, lease: g.append(lease, StepCompleted(name="s", cost_usd=Decimal(10**10))),
@@ -249,21 +326,45 @@ CALLS: dict[str, tuple[Call, str]] = {
     ),
     "step name empty": (lambda g, lease: g.append(lease, StepCompleted(name="")), "name"),
     "step name NUL": (lambda g, lease: g.append(lease, StepCompleted(name="a\x00")), "NUL"),
-    "note deep": (lambda g, lease: g.append(lease, StepCompleted(name="s", output=nested(40))), "nested"),
-    "append expected version": (lambda g, lease: g.append(lease, NoteAdded(text="x"), expected_version=2**40), "version"),
-    "content no mapping": (lambda g, lease: g.transition(lease, "waiting_tool", content=5), "content"),  # type: ignore[arg-type]
-    "role no text": (lambda g, lease: g.transition(lease, "waiting_approval", content={"role": 5}), "role"),
-    "role empty": (lambda g, lease: g.transition(lease, "waiting_approval", content={"role": ""}), "role"),
-    "other person a number": (lambda g, lease: g.transition(lease, "waiting_approval", content={"other_person": 1}), "True"),
-    "based on text": (lambda g, lease: g.transition(lease, "waiting_approval", content={"based_on": "3"}), "based_on"),
-    "wait outcome a list": (lambda g, lease: g.transition(lease, "waiting_approval", wait=1, wait_outcome=[]), "cancelled"),  # type: ignore[arg-type]
+    "note deep": (
+        lambda g, lease: g.append(lease, StepCompleted(name="s", output=nested(40))),
+        "nested",
+    ),
+    "append expected version": (
+        lambda g, lease: g.append(lease, NoteAdded(text="x"), expected_version=2**40),
+        "version",
+    ),
+    "content no mapping": (
+        lambda g, lease: g.transition(lease, "waiting_tool", content=5),  # type: ignore[arg-type]
+        "content",
+    ),
+    "role no text": (
+        lambda g, lease: g.transition(lease, "waiting_approval", content={"role": 5}),
+        "role",
+    ),
+    "role empty": (
+        lambda g, lease: g.transition(lease, "waiting_approval", content={"role": ""}),
+        "role",
+    ),
+    "other person a number": (
+        lambda g, lease: g.transition(lease, "waiting_approval", content={"other_person": 1}),
+        "True",
+    ),
+    "based on text": (
+        lambda g, lease: g.transition(lease, "waiting_approval", content={"based_on": "3"}),
+        "based_on",
+    ),
+    "wait outcome a list": (
+        lambda g, lease: g.transition(lease, "waiting_approval", wait=1, wait_outcome=[]),  # type: ignore[arg-type]
+        "cancelled",
+    ),
     "event no event": (lambda g, lease: g.append(lease, 5), "must be an event"),  # type: ignore[arg-type]
     "release by an id": (lambda g, lease: g.release(lease.run_id), "lease"),  # type: ignore[arg-type]
     "retry by an id": (lambda g, lease: g.retry(lease.run_id), "lease"),  # type: ignore[arg-type]
     "beat of an id": (lambda g, lease: g.heartbeat([lease.run_id]), "lease"),  # type: ignore[list-item]
     "claim kinds a number": (lambda g, _: g.claim("w", kinds=5), "kinds"),  # type: ignore[arg-type]
-    "list state a number": (lambda g, _: g.list(state=5), "state"),  # type: ignore[arg-type]
-    "list at text": (lambda g, _: g.list(at="noon"), "must be a datetime"),  # type: ignore[arg-type]
+    "list state a number": (lambda g, _: g.runs(state=5), "state"),  # type: ignore[arg-type]
+    "list at text": (lambda g, _: g.runs(at="noon"), "must be a datetime"),  # type: ignore[arg-type]
     "state at text": (lambda g, lease: g.state_at(lease.run_id, time="noon"), "must be a datetime"),  # type: ignore[arg-type]
     "connection a number": (lambda g, _: g.submit("k", connection=5), "connection"),  # type: ignore[arg-type]
     "actor with a blank": (lambda g, lease: g.cancel(lease.run_id, actor="ann "), "blank"),
@@ -271,7 +372,9 @@ CALLS: dict[str, tuple[Call, str]] = {
 }
 
 
-async def test_a_call_that_makes_no_sense_names_what_is_wrong_and_writes_nothing(ledger: Ledger) -> None:
+async def test_a_call_that_makes_no_sense_names_what_is_wrong_and_writes_nothing(
+    ledger: Ledger,
+) -> None:
     outcomes = {}
 
     for case, (call, named) in CALLS.items():
@@ -299,7 +402,10 @@ async def test_a_batch_with_one_senseless_command_writes_none_of_it(ledger: Ledg
 
     with pytest.raises(InvalidValue, match="cost_usd_delta"):
         await ledger.transition_many(
-            [Transition(lease, State.COMPLETED), Transition(other, State.COMPLETED, cost_usd_delta=NAN)]
+            [
+                Transition(lease, State.COMPLETED),
+                Transition(other, State.COMPLETED, cost_usd_delta=NAN),
+            ]
         )
 
     assert await written(ledger) == before
@@ -322,7 +428,9 @@ async def opened(url: str, project: str | None = "test", **options: Any) -> None
         "postgresql://nobody:secret@127.0.0.1:1/nothing",
     ],
 )
-async def test_a_database_that_is_down_is_unavailable_and_its_password_is_not_shown(url: str) -> None:
+async def test_a_database_that_is_down_is_unavailable_and_its_password_is_not_shown(
+    url: str,
+) -> None:
     with pytest.raises(DatabaseUnavailable) as caught:
         await opened(url)
 
@@ -330,9 +438,15 @@ async def test_a_database_that_is_down_is_unavailable_and_its_password_is_not_sh
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["", "mysql://x/y", "nonsense", "http://example.org", "postgresql+psycopg2://x/y"])
-async def test_an_address_of_no_postgres_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RUNFOLD_ENV", "production")  # so that no built-in server can hide the mistake
+@pytest.mark.parametrize(
+    "url", ["", "mysql://x/y", "nonsense", "http://example.org", "postgresql+psycopg2://x/y"]
+)
+async def test_an_address_of_no_postgres_is_refused(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "RUNFOLD_ENV", "production"
+    )  # so that no built-in server can hide the mistake
 
     with pytest.raises((InvalidValue, DatabaseUnavailable, ConfigurationError)):
         await opened(url)
@@ -343,7 +457,9 @@ async def test_a_database_that_does_not_exist_is_unavailable(database: str) -> N
         await opened(database.replace("/test_", "/no_such_"))
 
 
-async def test_a_database_that_is_not_migrated_says_how_to_and_is_left_alone(empty_database: str) -> None:
+async def test_a_database_that_is_not_migrated_says_how_to_and_is_left_alone(
+    empty_database: str,
+) -> None:
     with pytest.raises(NotMigrated, match="runfold db upgrade"):
         await opened(empty_database)
 
@@ -352,7 +468,9 @@ async def test_a_database_that_is_not_migrated_says_how_to_and_is_left_alone(emp
     await connection.close()
 
 
-async def test_a_database_that_was_migrated_by_newer_code_is_left_alone(database: str, connection: asyncpg.Connection) -> None:
+async def test_a_database_that_was_migrated_by_newer_code_is_left_alone(
+    database: str, connection: asyncpg.Connection
+) -> None:
     await connection.execute("UPDATE ledger.alembic_version SET version_num = '9999'")
 
     with pytest.raises(NewerSchema, match="9999") as caught:
@@ -362,7 +480,9 @@ async def test_a_database_that_was_migrated_by_newer_code_is_left_alone(database
     assert "newer runfold" in str(caught.value)
 
 
-async def test_a_server_that_is_too_old_is_refused(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_is_too_old_is_refused(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(database_module, "OLDEST_SERVER", 99)
 
     with pytest.raises(UnsupportedServer, match="99 or newer"):
@@ -376,7 +496,9 @@ async def test_a_project_that_cannot_be_is_refused(database: str) -> None:
                 await opened(database, project, create_project=create)
 
 
-async def test_a_project_of_another_spelling_can_neither_be_made_nor_be_there(database: str) -> None:
+async def test_a_project_of_another_spelling_can_neither_be_made_nor_be_there(
+    database: str,
+) -> None:
     for project in ("Upper", "-x", "a b", "ä", "x" * 64, "'; DROP TABLE ledger.event; --"):
         for create in (False, True):
             with pytest.raises(InvalidValue, match="lower-case"):
@@ -402,7 +524,9 @@ SETTINGS = [
 ]
 
 
-async def test_a_setting_that_makes_no_sense_is_named(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_setting_that_makes_no_sense_is_named(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in SETTINGS:
         with monkeypatch.context() as only_here:
             only_here.setenv(f"RUNFOLD_{name}", value)
@@ -422,7 +546,11 @@ async def test_production_refuses_the_built_in_server(monkeypatch: pytest.Monkey
 def test_every_error_is_a_ledger_error() -> None:
     import runfold.ledger.errors as module
 
-    own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
+    own = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and value.__module__ == module.__name__
+    ]
 
     assert own
     assert all(issubclass(error, LedgerError) for error in own)
@@ -450,7 +578,9 @@ async def test_an_empty_home_is_no_home(monkeypatch: pytest.MonkeyPatch) -> None
     assert Settings.load().home is None
 
 
-async def test_a_lease_made_up_by_hand_changes_neither_the_holder_on_record_nor_anything_by_bad_values(ledger: Ledger) -> None:
+async def test_a_lease_made_up_by_hand_changes_neither_the_holder_on_record_nor_anything_by_bad_values(
+    ledger: Ledger,
+) -> None:
     lease = await claimed(ledger, "w:1")
 
     receipt = await ledger.append(replace(lease, worker_id="w:forged"), StepCompleted(name="s"))
@@ -458,7 +588,13 @@ async def test_a_lease_made_up_by_hand_changes_neither_the_holder_on_record_nor_
     assert receipt.version == 3
     [beaten] = await ledger.heartbeat([replace(lease, run_id=str(lease.run_id))])  # type: ignore[arg-type]  # as from JSON
     assert not beaten.lost
-    for bad in ({"worker_id": "a\nb"}, {"worker_id": ""}, {"token": "2"}, {"token": 2**40}, {"run_id": "x"}):
+    for bad in (
+        {"worker_id": "a\nb"},
+        {"worker_id": ""},
+        {"token": "2"},
+        {"token": 2**40},
+        {"run_id": "x"},
+    ):
         with pytest.raises(InvalidValue):
             await ledger.release(replace(lease, **bad))
     for digest in (32, [0] * 32, "zz", b"short"):
@@ -473,8 +609,12 @@ async def test_a_statement_that_waits_longer_for_a_lock_than_its_role_may_can_be
 ) -> None:
     lease = await claimed(ledger)
     async with connection.transaction():
-        await connection.execute("SELECT FROM ledger.run_state WHERE run_id = $1 FOR UPDATE", lease.run_id)
-        impatient = await asyncpg.connect(driver_url(database), server_settings={"lock_timeout": "50ms"})
+        await connection.execute(
+            "SELECT FROM ledger.run_state WHERE run_id = $1 FOR UPDATE", lease.run_id
+        )
+        impatient = await asyncpg.connect(
+            driver_url(database), server_settings={"lock_timeout": "50ms"}
+        )
         with pytest.raises(DatabaseUnavailable, match="nothing was written"):
             await fetch(impatient, calls.CANCEL, ledger.project_id, "ann", [lease.run_id], None)
         await impatient.close()

@@ -17,7 +17,11 @@ async def test_a_pending_run_is_cancelled_at_once(ledger: Ledger) -> None:
     run = await ledger.cancel(str(submitted.run_id), actor="ann", reason="no need")
     event = await newest(ledger, run.run_id, RunCancelled)
 
-    assert (run.state, run.completed_at, run.available_at) == (State.CANCELLED, event.recorded_at, None)
+    assert (run.state, run.completed_at, run.available_at) == (
+        State.CANCELLED,
+        event.recorded_at,
+        None,
+    )
     assert (event.actor, event.reason, event.error_code) == ("ann", "no need", None)
     assert await ledger.claim("w:1") == []
 
@@ -33,7 +37,9 @@ async def test_a_parked_run_is_cancelled_at_once(ledger: Ledger, state: State) -
 
 
 @pytest.mark.parametrize("state", [State.RUNNING, *sorted(WAITING)])
-async def test_a_held_run_is_asked_to_stop_and_goes_on_until_its_worker_obeys(ledger: Ledger, state: State) -> None:
+async def test_a_held_run_is_asked_to_stop_and_goes_on_until_its_worker_obeys(
+    ledger: Ledger, state: State
+) -> None:
     run_id, lease = await brought_to(ledger, state)
     assert lease is not None
 
@@ -42,7 +48,11 @@ async def test_a_held_run_is_asked_to_stop_and_goes_on_until_its_worker_obeys(le
     (beaten,) = await ledger.heartbeat([lease])
     done = await ledger.transition(beaten, State.CANCELLED)
 
-    assert (run.state, run.token, run.cancel_requested_at) == (state, lease.token, event.recorded_at)
+    assert (run.state, run.token, run.cancel_requested_at) == (
+        state,
+        lease.token,
+        event.recorded_at,
+    )
     assert (event.actor, event.reason, event.state) == ("ann", "no need", None)
     assert beaten.cancel_requested
     assert (done.state, done.cancel_requested_at) == (State.CANCELLED, event.recorded_at)
@@ -58,7 +68,9 @@ async def test_asking_twice_is_one_request(ledger: Ledger) -> None:
     assert (await types(ledger, lease.run_id)).count("cancel.requested") == 1
 
 
-async def test_a_worker_may_still_complete_a_run_that_it_was_asked_to_cancel(ledger: Ledger) -> None:
+async def test_a_worker_may_still_complete_a_run_that_it_was_asked_to_cancel(
+    ledger: Ledger,
+) -> None:
     lease = await claimed(ledger)
     await ledger.cancel(lease.run_id)
 

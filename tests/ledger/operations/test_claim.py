@@ -21,7 +21,9 @@ async def test_the_oldest_run_of_the_lowest_priority_number_goes_first(ledger: L
     assert [lease.run_id for lease in leases] == [first.run_id, second.run_id, late.run_id]
 
 
-async def test_a_claimed_run_is_running_under_a_token_that_is_the_version_of_its_event(ledger: Ledger) -> None:
+async def test_a_claimed_run_is_running_under_a_token_that_is_the_version_of_its_event(
+    ledger: Ledger,
+) -> None:
     submitted = await ledger.submit("parse", {"path": "a.py"})
 
     (lease,) = await ledger.claim("w:1")
@@ -39,15 +41,31 @@ async def test_the_lease_is_an_event_with_who_until_when_and_which_attempt(ledge
     event = await newest(ledger, run.run_id, LeaseAcquired)
     now = await ledger.get(run.run_id)
 
-    assert (event.actor, event.worker_id, event.token, event.attempt) == ("w:1", "w:1", event.version, 1)
+    assert (event.actor, event.worker_id, event.token, event.attempt) == (
+        "w:1",
+        "w:1",
+        event.version,
+        1,
+    )
     assert event.recorded_at is not None
     assert event.lease_until == lease.until == event.recorded_at + timedelta(seconds=30)
-    assert (now.started_at, now.heartbeat_at, now.available_at) == (event.recorded_at, event.recorded_at, None)
-    assert (lease.max_attempts, lease.priority, lease.kind, lease.ttl) == (4, 3, "parse", timedelta(seconds=30))
+    assert (now.started_at, now.heartbeat_at, now.available_at) == (
+        event.recorded_at,
+        event.recorded_at,
+        None,
+    )
+    assert (lease.max_attempts, lease.priority, lease.kind, lease.ttl) == (
+        4,
+        3,
+        "parse",
+        timedelta(seconds=30),
+    )
     assert not lease.cancel_requested
 
 
-async def test_without_a_ttl_the_setting_counts_and_a_timedelta_is_as_good_as_seconds(ledger: Ledger) -> None:
+async def test_without_a_ttl_the_setting_counts_and_a_timedelta_is_as_good_as_seconds(
+    ledger: Ledger,
+) -> None:
     await ledger.submit_many([Submit(kind="parse")] * 2)
 
     (by_default,) = await ledger.claim("w:1")
@@ -102,7 +120,9 @@ async def test_a_run_of_a_kind_that_is_new_since_the_last_claim_is_found(ledger:
     assert new.run_id in {lease.run_id for lease in leases}
 
 
-async def test_a_delayed_run_is_claimable_when_its_time_has_come_and_not_before(ledger: Ledger) -> None:
+async def test_a_delayed_run_is_claimable_when_its_time_has_come_and_not_before(
+    ledger: Ledger,
+) -> None:
     far = await ledger.submit("parse", delay=3600)
     near = await ledger.submit("parse", delay=0.3)
 
@@ -124,7 +144,9 @@ async def test_a_delayed_run_does_not_hold_up_the_runs_behind_it(ledger: Ledger)
     assert lease.run_id == behind.run_id
 
 
-async def test_an_older_run_that_this_ledger_requeued_is_found_at_once_and_goes_first(ledger: Ledger) -> None:
+async def test_an_older_run_that_this_ledger_requeued_is_found_at_once_and_goes_first(
+    ledger: Ledger,
+) -> None:
     first, *_ = await ledger.submit_many([Submit(kind="parse")] * 10)
     (lease, *_) = await ledger.claim("w:1", limit=3)
     await ledger.release(lease)
@@ -134,7 +156,9 @@ async def test_an_older_run_that_this_ledger_requeued_is_found_at_once_and_goes_
     assert again.run_id == first.run_id
 
 
-async def test_an_older_run_that_another_ledger_requeued_is_found_before_long(ledger: Ledger, database: str) -> None:
+async def test_an_older_run_that_another_ledger_requeued_is_found_before_long(
+    ledger: Ledger, database: str
+) -> None:
     made = await ledger.submit_many([Submit(kind="parse")] * 300)
     (oldest, *_) = await ledger.claim("w:1", limit=3)
     found = []
@@ -175,7 +199,9 @@ async def test_the_mark_of_one_kind_hides_no_run_of_another(ledger: Ledger) -> N
     assert lease.run_id == other.run_id
 
 
-async def test_a_claim_that_ends_short_at_the_mark_looks_from_the_start_again(ledger: Ledger, database: str) -> None:
+async def test_a_claim_that_ends_short_at_the_mark_looks_from_the_start_again(
+    ledger: Ledger, database: str
+) -> None:
     await ledger.submit_many([Submit(kind="parse")] * 4)
     (oldest, *_) = await ledger.claim("w:1", limit=3)
     async with Ledger.open(database, ledger.project_id) as other:

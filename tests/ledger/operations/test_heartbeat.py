@@ -22,9 +22,23 @@ async def test_a_heartbeat_moves_the_end_of_the_lease_and_is_an_event(ledger: Le
 
     assert beaten.until > lease.until
     assert event.recorded_at is not None
-    assert run.lease_until == beaten.until == event.lease_until == event.recorded_at + timedelta(seconds=60)
-    assert (event.token, event.actor, event.state, event.late_ms) == (lease.token, "w:1", None, None)
-    assert (run.heartbeat_at, run.token, run.state) == (event.recorded_at, lease.token, State.RUNNING)
+    assert (
+        run.lease_until
+        == beaten.until
+        == event.lease_until
+        == event.recorded_at + timedelta(seconds=60)
+    )
+    assert (event.token, event.actor, event.state, event.late_ms) == (
+        lease.token,
+        "w:1",
+        None,
+        None,
+    )
+    assert (run.heartbeat_at, run.token, run.state) == (
+        event.recorded_at,
+        lease.token,
+        State.RUNNING,
+    )
     assert (beaten.lost, beaten.cancel_requested, beaten.late_ms) == (False, False, None)
     assert replace(beaten, until=lease.until) == lease
 
@@ -37,7 +51,9 @@ async def test_a_heartbeat_never_shortens_a_lease(ledger: Ledger) -> None:
     assert beaten.until == lease.until
 
 
-async def test_many_leases_beat_in_one_call_and_come_back_in_the_order_given(ledger: Ledger) -> None:
+async def test_many_leases_beat_in_one_call_and_come_back_in_the_order_given(
+    ledger: Ledger,
+) -> None:
     await ledger.submit_many([Submit(kind="parse")] * 500)
     leases = await ledger.claim("w:1", limit=500)
     shuffled = leases[::2][::-1] + leases[1::2]
@@ -45,8 +61,15 @@ async def test_many_leases_beat_in_one_call_and_come_back_in_the_order_given(led
     beaten = await ledger.heartbeat(shuffled)
 
     assert [lease.run_id for lease in beaten] == [lease.run_id for lease in shuffled]
-    assert all(new.until > old.until and not new.lost for new, old in zip(beaten, shuffled, strict=True))
-    assert await ledger.pool.fetchval("SELECT count(*) FROM ledger.event WHERE type = 'lease.heartbeat'") == 500
+    assert all(
+        new.until > old.until and not new.lost for new, old in zip(beaten, shuffled, strict=True)
+    )
+    assert (
+        await ledger.pool.fetchval(
+            "SELECT count(*) FROM ledger.event WHERE type = 'lease.heartbeat'"
+        )
+        == 500
+    )
     assert await ledger.heartbeat([]) == []
 
 
@@ -71,7 +94,12 @@ async def test_the_late_beat_of_a_zombie_is_recorded_once(ledger: Ledger) -> Non
     event = await newest(ledger, old.run_id, WriteRefused)
 
     assert (await types(ledger, old.run_id)).count("write.refused") == 1
-    assert (event.name, event.token, event.worker_id, event.actor) == ("heartbeat", 2, "w:zombie", "w:zombie")
+    assert (event.name, event.token, event.worker_id, event.actor) == (
+        "heartbeat",
+        2,
+        "w:zombie",
+        "w:zombie",
+    )
     assert event.state is None
     (fresh,) = await ledger.heartbeat([new])
     assert not fresh.lost
@@ -107,7 +135,9 @@ async def test_the_beat_for_a_parked_run_is_lost(ledger: Ledger) -> None:
     assert told.lost
 
 
-async def test_the_beat_for_a_run_that_is_not_in_the_project_is_lost_and_written_nowhere(ledger: Ledger, database: str) -> None:
+async def test_the_beat_for_a_run_that_is_not_in_the_project_is_lost_and_written_nowhere(
+    ledger: Ledger, database: str
+) -> None:
     lease = await claimed(ledger)
     before = await event_count(ledger)
 
@@ -145,7 +175,9 @@ async def test_a_held_wait_is_kept_alive_by_heartbeats(ledger: Ledger, state: St
     assert (await ledger.get(lease.run_id)).state == state
 
 
-async def test_a_heartbeat_says_that_somebody_asked_to_cancel_and_keeps_saying_it(ledger: Ledger) -> None:
+async def test_a_heartbeat_says_that_somebody_asked_to_cancel_and_keeps_saying_it(
+    ledger: Ledger,
+) -> None:
     lease = await claimed(ledger)
     await ledger.cancel(lease.run_id, actor="ann")
 
@@ -155,7 +187,9 @@ async def test_a_heartbeat_says_that_somebody_asked_to_cancel_and_keeps_saying_i
         assert not beaten.lost
 
 
-async def test_a_lease_named_twice_in_one_call_is_an_error_and_nothing_is_written(ledger: Ledger) -> None:
+async def test_a_lease_named_twice_in_one_call_is_an_error_and_nothing_is_written(
+    ledger: Ledger,
+) -> None:
     lease = await claimed(ledger)
     before = await event_count(ledger)
 

@@ -28,7 +28,14 @@ class Mallory:
 
     async def submit(self, **given: Any) -> list[Any]:
         """Call `ledger.submit` for one run."""
-        facts = {"input": None, "priority": 0, "delay": None, "max_attempts": 3, "deadline": None, **given}
+        facts = {
+            "input": None,
+            "priority": 0,
+            "delay": None,
+            "max_attempts": 3,
+            "deadline": None,
+            **given,
+        }
         return await self._connection.fetch(
             "SELECT * FROM ledger.submit($1, 'mallory', '{raw}', ARRAY[$2::text], NULL, ARRAY[$3::int], "
             "ARRAY[$4::text]::interval[], ARRAY[$5::int], ARRAY[$6::text]::timestamptz[], NULL, NULL)",
@@ -76,14 +83,21 @@ FORGED = {
 
 
 @pytest.mark.parametrize("name", [*FORGED, "token", "hash"])
-async def test_what_a_payload_says_of_a_fact_does_not_pass_for_the_fact(ledger: Ledger, mallory: Mallory, name: str) -> None:
+async def test_what_a_payload_says_of_a_fact_does_not_pass_for_the_fact(
+    ledger: Ledger, mallory: Mallory, name: str
+) -> None:
     run = await ledger.submit("parse")
     body = {name: FORGED.get(name, "00")}
 
     assert await mallory.append(run.run_id, "mallory", json.dumps(body))
 
     event = (await ledger.history(run.run_id))[-1]
-    assert (event.type, event.actor, event.version, event.state) == ("note.added", "mallory", 2, None)
+    assert (event.type, event.actor, event.version, event.state) == (
+        "note.added",
+        "mallory",
+        2,
+        None,
+    )
     if name == "text":
         assert isinstance(event, NoteAdded)
     else:
@@ -91,7 +105,9 @@ async def test_what_a_payload_says_of_a_fact_does_not_pass_for_the_fact(ledger: 
         assert event.raw == body
 
 
-async def test_a_call_without_a_lease_and_a_name_is_not_the_holders(ledger: Ledger, mallory: Mallory) -> None:
+async def test_a_call_without_a_lease_and_a_name_is_not_the_holders(
+    ledger: Ledger, mallory: Mallory
+) -> None:
     lease = await claimed(ledger)
     await ledger.transition(lease, State.WAITING_APPROVAL, content={"prompt": "Go?"})
 
@@ -101,13 +117,23 @@ async def test_a_call_without_a_lease_and_a_name_is_not_the_holders(ledger: Ledg
     assert (await ledger.get(lease.run_id)).state == State.WAITING_APPROVAL
 
 
-async def test_a_wait_ends_as_the_state_machine_knows_and_within_ten_years(ledger: Ledger, mallory: Mallory) -> None:
+async def test_a_wait_ends_as_the_state_machine_knows_and_within_ten_years(
+    ledger: Ledger, mallory: Mallory
+) -> None:
     lease: Lease = await claimed(ledger)
     facts = {"token": lease.token, "wait": "1 second"}
 
-    assert await refused(mallory.transition(lease.run_id, "waiting_approval", outcome="x", **facts)) == INVALID
+    assert (
+        await refused(mallory.transition(lease.run_id, "waiting_approval", outcome="x", **facts))
+        == INVALID
+    )
     far = facts | {"wait": "9000 years"}
-    assert await refused(mallory.transition(lease.run_id, "waiting_approval", outcome="timeout", **far)) == INVALID
+    assert (
+        await refused(
+            mallory.transition(lease.run_id, "waiting_approval", outcome="timeout", **far)
+        )
+        == INVALID
+    )
     back = facts | {"wait": "-1 second"}
     assert await refused(mallory.transition(lease.run_id, "waiting_approval", **back)) == INVALID
 
@@ -124,16 +150,21 @@ async def test_a_run_is_submitted_within_the_limits_or_not_at_all(
     ledger: Ledger, mallory: Mallory, given: dict[str, Any]
 ) -> None:
     assert await refused(mallory.submit(**given)) == INVALID
-    assert await ledger.list() == []
+    assert await ledger.runs() == []
 
 
-async def test_content_that_could_not_be_read_is_not_taken(ledger: Ledger, mallory: Mallory) -> None:
+async def test_content_that_could_not_be_read_is_not_taken(
+    ledger: Ledger, mallory: Mallory
+) -> None:
     run = await ledger.submit("parse")
     nul, text = json.dumps({"input": "\x00"}), json.dumps({"text": "a path: c:\\u0000"})
 
     assert await refused(mallory.submit(input=nul)) == NOT_TEXT
     assert await refused(mallory.append(run.run_id, "mallory", nul)) == NOT_TEXT
-    assert await refused(mallory.transition(run.run_id, "cancelled", actor="mallory", body=nul)) == NOT_TEXT
+    assert (
+        await refused(mallory.transition(run.run_id, "cancelled", actor="mallory", body=nul))
+        == NOT_TEXT
+    )
     assert await mallory.append(run.run_id, "mallory", text)
 
     event = (await ledger.history(run.run_id))[-1]
@@ -142,7 +173,9 @@ async def test_content_that_could_not_be_read_is_not_taken(ledger: Ledger, mallo
 
 
 @pytest.mark.parametrize("body", ["[1]", '"text"', '{"parent": 5}', '{"parent": "nobody"}'])
-async def test_content_of_another_shape_harms_no_worker(ledger: Ledger, mallory: Mallory, body: str) -> None:
+async def test_content_of_another_shape_harms_no_worker(
+    ledger: Ledger, mallory: Mallory, body: str
+) -> None:
     await mallory.submit(input=body)
 
     [lease] = await ledger.claim("w")

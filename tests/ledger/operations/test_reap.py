@@ -44,7 +44,9 @@ async def test_there_is_nothing_to_do_for_what_is_alive_finished_or_in_time(ledg
 
 
 @pytest.mark.parametrize("state", HELD)
-async def test_a_lapsed_lease_with_attempts_left_puts_the_run_back(ledger: Ledger, state: State) -> None:
+async def test_a_lapsed_lease_with_attempts_left_puts_the_run_back(
+    ledger: Ledger, state: State
+) -> None:
     lease = await claimed(ledger, ttl=TINY, max_attempts=2)
     if state != State.RUNNING:
         await ledger.transition(lease, state)
@@ -67,7 +69,11 @@ async def test_the_compensating_event_names_the_lease_its_holder_and_why(ledger:
     (run,) = await ledger.reap()
     event = await newest(ledger, lease.run_id, LeaseExpired)
 
-    assert (event.compensates, event.error_code, event.actor) == (lease.token, LEASE_EXPIRED, "reaper")
+    assert (event.compensates, event.error_code, event.actor) == (
+        lease.token,
+        LEASE_EXPIRED,
+        "reaper",
+    )
     assert event.state == State.PENDING
     assert "w:dead held the lease until" in run.error_detail
     assert "sent no heartbeat" in run.error_detail
@@ -86,7 +92,9 @@ async def test_times_in_a_reason_are_in_utc_whatever_time_zone_the_reapers_sessi
     assert "UTC and sent no heartbeat" in said
 
 
-async def test_a_lapsed_lease_is_named_by_its_token_whatever_was_appended_since(ledger: Ledger) -> None:
+async def test_a_lapsed_lease_is_named_by_its_token_whatever_was_appended_since(
+    ledger: Ledger,
+) -> None:
     lease = await claimed(ledger, ttl=TINY)
     await ledger.heartbeat([lease])
     await ledger.transition(lease, State.WAITING_TOOL)
@@ -107,7 +115,9 @@ async def test_a_lapsed_lease_is_named_by_its_token_whatever_was_appended_since(
         (State.WAITING_APPROVAL, State.TIMEOUT, "run.timed_out"),
     ],
 )
-async def test_a_lapsed_lease_with_no_attempt_left_ends_the_run(ledger: Ledger, state: State, end: State, type_: str) -> None:
+async def test_a_lapsed_lease_with_no_attempt_left_ends_the_run(
+    ledger: Ledger, state: State, end: State, type_: str
+) -> None:
     lease = await claimed(ledger, ttl=TINY, max_attempts=1)
     if state != State.RUNNING:
         await ledger.transition(lease, state)
@@ -119,7 +129,11 @@ async def test_a_lapsed_lease_with_no_attempt_left_ends_the_run(ledger: Ledger, 
     assert (run.state, run.error_code, run.token) == (end, ATTEMPTS_EXHAUSTED, None)
     assert run.completed_at == event.recorded_at
     assert isinstance(event, RunFailed | RunTimedOut)
-    assert (event.type, event.compensates, event.error_code) == (type_, lease.token, ATTEMPTS_EXHAUSTED)
+    assert (event.type, event.compensates, event.error_code) == (
+        type_,
+        lease.token,
+        ATTEMPTS_EXHAUSTED,
+    )
     assert "w:1 held the lease until" in run.error_detail
     assert event.error_detail == run.error_detail
 
@@ -144,7 +158,9 @@ async def test_a_run_is_put_back_until_its_attempts_are_used_up(ledger: Ledger) 
 
 
 @pytest.mark.parametrize("state", HELD)
-async def test_a_lapsed_lease_of_a_run_that_was_asked_to_cancel_cancels_it(ledger: Ledger, state: State) -> None:
+async def test_a_lapsed_lease_of_a_run_that_was_asked_to_cancel_cancels_it(
+    ledger: Ledger, state: State
+) -> None:
     lease = await claimed(ledger, ttl=TINY)
     if state != State.RUNNING:
         await ledger.transition(lease, state)
@@ -157,7 +173,9 @@ async def test_a_lapsed_lease_of_a_run_that_was_asked_to_cancel_cancels_it(ledge
     assert (run.state, run.error_code, event.compensates) == (State.CANCELLED, None, lease.token)
 
 
-async def test_a_held_run_that_was_asked_to_cancel_is_left_to_its_worker_while_that_lives(ledger: Ledger) -> None:
+async def test_a_held_run_that_was_asked_to_cancel_is_left_to_its_worker_while_that_lives(
+    ledger: Ledger,
+) -> None:
     lease = await claimed(ledger)
     await ledger.cancel(lease.run_id, actor="ann")
 
@@ -259,7 +277,9 @@ async def test_one_sweep_repairs_many_and_touches_nothing_else(ledger: Ledger) -
     assert len(await ledger.claim("w:2", limit=300)) == 200
 
 
-async def test_a_late_beat_before_the_reaper_saves_the_run_and_one_after_it_does_not(ledger: Ledger) -> None:
+async def test_a_late_beat_before_the_reaper_saves_the_run_and_one_after_it_does_not(
+    ledger: Ledger,
+) -> None:
     saved, dead = await abandoned(ledger), await abandoned(ledger)
     (beaten,) = await ledger.heartbeat([replace(saved, ttl=timedelta(seconds=60))])
 

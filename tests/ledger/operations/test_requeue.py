@@ -13,16 +13,28 @@ from tests.support.runs import claimed, event_count, newest, superseded, types, 
 from tests.support.waiting import passed
 
 
-async def test_a_released_run_is_pending_again_and_the_attempt_is_not_charged(ledger: Ledger) -> None:
+async def test_a_released_run_is_pending_again_and_the_attempt_is_not_charged(
+    ledger: Ledger,
+) -> None:
     lease = await claimed(ledger, max_attempts=1)
 
     run = await ledger.release(lease)
     event = await newest(ledger, lease.run_id, LeaseReleased)
     (again,) = await ledger.claim("w:2")
 
-    assert (run.state, run.attempt_count, run.token, run.worker_id) == (State.PENDING, 0, None, None)
+    assert (run.state, run.attempt_count, run.token, run.worker_id) == (
+        State.PENDING,
+        0,
+        None,
+        None,
+    )
     assert (run.available_at, run.error_code) == (run.updated_at, None)
-    assert (event.compensates, event.actor, event.attempt, event.state) == (lease.token, "w:1", 0, State.PENDING)
+    assert (event.compensates, event.actor, event.attempt, event.state) == (
+        lease.token,
+        "w:1",
+        0,
+        State.PENDING,
+    )
     assert (again.run_id, again.attempt) == (lease.run_id, 1)
 
 
@@ -50,7 +62,9 @@ async def test_a_released_run_may_be_given_back_for_later(ledger: Ledger) -> Non
 
 
 @pytest.mark.parametrize("state", [State.WAITING_TOOL, State.WAITING_APPROVAL])
-async def test_a_held_wait_can_be_released_and_its_deadline_goes_with_it(ledger: Ledger, state: State) -> None:
+async def test_a_held_wait_can_be_released_and_its_deadline_goes_with_it(
+    ledger: Ledger, state: State
+) -> None:
     wait = {"wait": 0.05} if state == State.WAITING_APPROVAL else {}
     lease = await waiting(ledger, state, park=False, **wait)
     waits = await ledger.get(lease.run_id)
@@ -75,7 +89,11 @@ async def test_a_retry_charges_the_attempt_and_waits(ledger: Ledger) -> None:
     assert (run.state, run.attempt_count, run.token) == (State.PENDING, 1, None)
     assert run.available_at == run.updated_at + timedelta(seconds=0.3)
     assert (run.error_code, run.error_detail) == ("E-NET", {"host": "x"})
-    assert (event.compensates, event.error_code, event.error_detail) == (lease.token, "E-NET", {"host": "x"})
+    assert (event.compensates, event.error_code, event.error_detail) == (
+        lease.token,
+        "E-NET",
+        {"host": "x"},
+    )
     assert early == []
     assert again.attempt == 2
 
@@ -99,12 +117,18 @@ async def test_without_attempts_left_a_retry_is_refused_and_appends_nothing(ledg
     with pytest.raises(AttemptsExhausted) as caught:
         await ledger.retry(last, error_code="E")
 
-    assert (caught.value.run_id, caught.value.attempt_count, caught.value.max_attempts) == (lease.run_id, 2, 2)
+    assert (caught.value.run_id, caught.value.attempt_count, caught.value.max_attempts) == (
+        lease.run_id,
+        2,
+        2,
+    )
     assert await event_count(ledger) == before
     assert (await ledger.transition(last, State.FAILED, error_code="E")).state == State.FAILED
 
 
-async def test_a_retry_of_a_run_that_somebody_called_off_cancels_it_on_the_last_attempt_too(ledger: Ledger) -> None:
+async def test_a_retry_of_a_run_that_somebody_called_off_cancels_it_on_the_last_attempt_too(
+    ledger: Ledger,
+) -> None:
     lease = await claimed(ledger, max_attempts=1)
     await ledger.cancel(lease.run_id, actor="ann")
 
@@ -152,7 +176,9 @@ async def test_a_finished_run_cannot_be_given_back(ledger: Ledger, operation: st
 
 
 @pytest.mark.parametrize("operation", ["release", "retry"])
-async def test_a_run_that_somebody_asked_to_cancel_is_cancelled_when_it_is_given_back(ledger: Ledger, operation: str) -> None:
+async def test_a_run_that_somebody_asked_to_cancel_is_cancelled_when_it_is_given_back(
+    ledger: Ledger, operation: str
+) -> None:
     lease = await claimed(ledger)
     await ledger.cancel(lease.run_id, actor="ann")
 
@@ -171,7 +197,10 @@ async def test_a_retry_while_waiting_for_approval_is_no_legal_move(ledger: Ledge
     with pytest.raises(IllegalTransition) as caught:
         await ledger.retry(lease)
 
-    assert (caught.value.from_state, caught.value.to_state) == (State.WAITING_APPROVAL, State.PENDING)
+    assert (caught.value.from_state, caught.value.to_state) == (
+        State.WAITING_APPROVAL,
+        State.PENDING,
+    )
     assert await event_count(ledger) == before
 
 

@@ -51,7 +51,9 @@ async def engine(database: str) -> AsyncIterator[AsyncEngine]:
     await made.dispose()
 
 
-async def test_a_submitted_run_is_pending_with_everything_it_was_asked_for_with(ledger: Ledger) -> None:
+async def test_a_submitted_run_is_pending_with_everything_it_was_asked_for_with(
+    ledger: Ledger,
+) -> None:
     before = datetime.now(UTC) - timedelta(minutes=5)
     deadline = datetime(2031, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
@@ -66,12 +68,19 @@ async def test_a_submitted_run_is_pending_with_everything_it_was_asked_for_with(
     )
 
     assert run == await ledger.get(run.run_id) == await ledger.get(str(run.run_id))
-    assert (run.project_id, run.kind, run.state, run.version) == (PROJECT, "parse", State.PENDING, 1)
+    assert (run.project_id, run.kind, run.state, run.version) == (
+        PROJECT,
+        "parse",
+        State.PENDING,
+        1,
+    )
     assert run.input == {"path": "a.py", "deep": [1, 2.5, None, True, {"x": "ü"}]}
     assert (run.key, run.priority, run.max_attempts, run.deadline) == ("k-1", 7, 5, deadline)
     assert run.tags == ("nightly", "eu")
     assert (run.attempt_count, run.step_count, run.cost_usd) == (0, 0, Decimal(0))
-    assert (run.worker_id, run.token, run.lease_until, run.started_at, run.completed_at) == (None,) * 5
+    assert (run.worker_id, run.token, run.lease_until, run.started_at, run.completed_at) == (
+        None,
+    ) * 5
     assert run.run_id.version == 7
     assert before < run.created_at == run.updated_at == run.available_at
     assert run.created_at.utcoffset() == timedelta(0)
@@ -114,7 +123,9 @@ async def test_a_delay_sets_from_when_the_run_can_be_claimed(ledger: Ledger) -> 
     assert same.available_at == same.created_at + timedelta(hours=1)
 
 
-async def test_a_deadline_in_seconds_counts_from_the_submission_on_the_databases_clock(ledger: Ledger) -> None:
+async def test_a_deadline_in_seconds_counts_from_the_submission_on_the_databases_clock(
+    ledger: Ledger,
+) -> None:
     run = await ledger.submit("parse", deadline=90.5)
 
     assert run.deadline == run.created_at + timedelta(seconds=90.5)
@@ -126,7 +137,7 @@ async def test_tags_survive_quotes_backslashes_and_unicode(ledger: Ledger) -> No
     assert run.tags == ODD_TAGS
     assert (await newest(ledger, run.run_id, RunSubmitted)).tags == ODD_TAGS
     for tag in ODD_TAGS:
-        assert [found.run_id for found in await ledger.list(tag=tag)] == [run.run_id]
+        assert [found.run_id for found in await ledger.runs(tag=tag)] == [run.run_id]
 
 
 async def test_every_text_field_survives_quotes_backslashes_and_unicode(ledger: Ledger) -> None:
@@ -143,7 +154,13 @@ async def test_every_text_field_survives_quotes_backslashes_and_unicode(ledger: 
 
 
 async def test_the_same_key_and_content_give_the_same_run_and_write_nothing(ledger: Ledger) -> None:
-    content: dict[str, Any] = {"priority": 1, "delay": 5, "deadline": 60, "tags": ["t"], "max_attempts": 2}
+    content: dict[str, Any] = {
+        "priority": 1,
+        "delay": 5,
+        "deadline": 60,
+        "tags": ["t"],
+        "max_attempts": 2,
+    }
     first = await ledger.submit("parse", {"b": 1, "a": 2}, key="k", **content)
 
     again = await ledger.submit("parse", {"a": 2, "b": 1}, key="k", **content)
@@ -178,11 +195,17 @@ async def test_the_same_key_with_other_content_is_an_error_that_names_both(ledge
     for other in others:
         with pytest.raises(DuplicateKey, match="k") as caught:
             await ledger.submit(**(same | other))
-        assert (caught.value.key, caught.value.run_id, caught.value.version) == ("k", first.run_id, 1)
+        assert (caught.value.key, caught.value.run_id, caught.value.version) == (
+            "k",
+            first.run_id,
+            1,
+        )
         assert str(first.run_id) in str(caught.value)
 
     assert await event_count(ledger) == 1
-    assert [kind["kind"] for kind in await ledger.pool.fetch("SELECT kind FROM ledger.kind")] == ["parse"]
+    assert [kind["kind"] for kind in await ledger.pool.fetch("SELECT kind FROM ledger.kind")] == [
+        "parse"
+    ]
 
 
 async def test_a_key_belongs_to_one_project(ledger: Ledger, database: str) -> None:
@@ -197,7 +220,10 @@ async def test_a_key_belongs_to_one_project(ledger: Ledger, database: str) -> No
 
 async def test_one_key_twice_in_one_call_makes_one_run(ledger: Ledger) -> None:
     made = await ledger.submit_many(
-        [Submit(kind="parse", input=i, key=key) for i, key in [(1, "k"), (2, None), (1, "k"), (3, "l"), (1, "k")]]
+        [
+            Submit(kind="parse", input=i, key=key)
+            for i, key in [(1, "k"), (2, None), (1, "k"), (3, "l"), (1, "k")]
+        ]
     )
 
     assert [one.created for one in made] == [True, True, False, True, False]
@@ -218,7 +244,11 @@ async def test_submit_many_mixes_old_keys_and_new_runs_in_the_order_given(ledger
     old = await ledger.submit("parse", 1, key="old")
 
     made = await ledger.submit_many(
-        [{"kind": "parse", "input": 0}, {"kind": "parse", "input": 1, "key": "old"}, {"kind": "x", "key": "new"}]
+        [
+            {"kind": "parse", "input": 0},
+            {"kind": "parse", "input": 1, "key": "old"},
+            {"kind": "x", "key": "new"},
+        ]
     )
 
     assert [one.created for one in made] == [True, False, True]
@@ -255,7 +285,9 @@ async def test_a_run_submitted_in_an_asyncpg_transaction_exists_when_that_commit
     ledger: Ledger, connection: asyncpg.Connection
 ) -> None:
     async with connection.transaction():
-        run = await ledger.submit("parse", {"a": 1}, key="k", tags=["t"], delay=1, connection=connection)
+        run = await ledger.submit(
+            "parse", {"a": 1}, key="k", tags=["t"], delay=1, connection=connection
+        )
         with pytest.raises(RunNotFound):
             await ledger.get(run.run_id)
 
@@ -278,7 +310,9 @@ async def test_a_run_submitted_in_an_asyncpg_transaction_never_was_when_that_rol
     assert (await ledger.submit("other", key="k")).kind == "other"
 
 
-async def test_a_savepoint_takes_back_only_what_was_submitted_in_it(ledger: Ledger, connection: asyncpg.Connection) -> None:
+async def test_a_savepoint_takes_back_only_what_was_submitted_in_it(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
     async with connection.transaction():
         kept = await ledger.submit("parse", key="kept", connection=connection)
         savepoint = connection.transaction()
@@ -286,15 +320,25 @@ async def test_a_savepoint_takes_back_only_what_was_submitted_in_it(ledger: Ledg
         await ledger.submit("parse", key="dropped", connection=connection)
         await savepoint.rollback()
 
-    assert [run.run_id for run in await ledger.list()] == [kept.run_id]
+    assert [run.run_id for run in await ledger.runs()] == [kept.run_id]
 
 
-async def test_a_run_submitted_on_a_sqlalchemy_connection_exists_when_that_commits(ledger: Ledger, engine: AsyncEngine) -> None:
+async def test_a_run_submitted_on_a_sqlalchemy_connection_exists_when_that_commits(
+    ledger: Ledger, engine: AsyncEngine
+) -> None:
     async with engine.begin() as joined:
         run = await ledger.submit(
-            "parse", {"a": ["%s", ":x", "$1"]}, key="k", tags=ODD_TAGS, delay=1, deadline=60, connection=joined
+            "parse",
+            {"a": ["%s", ":x", "$1"]},
+            key="k",
+            tags=ODD_TAGS,
+            delay=1,
+            deadline=60,
+            connection=joined,
         )
-        many = await ledger.submit_many([Submit(kind="parse", input=i) for i in range(3)], connection=joined)
+        many = await ledger.submit_many(
+            [Submit(kind="parse", input=i) for i in range(3)], connection=joined
+        )
         with pytest.raises(RunNotFound):
             await ledger.get(run.run_id)
 
@@ -314,14 +358,16 @@ async def test_a_run_submitted_on_a_sqlalchemy_connection_never_was_when_that_ro
         await ledger.get(run.run_id)
 
 
-async def test_a_run_submitted_in_a_session_shares_its_fate(ledger: Ledger, engine: AsyncEngine) -> None:
+async def test_a_run_submitted_in_a_session_shares_its_fate(
+    ledger: Ledger, engine: AsyncEngine
+) -> None:
     async with AsyncSession(engine) as session, session.begin():
         kept = await ledger.submit("parse", key="kept", connection=session)
     async with AsyncSession(engine) as session:
         await ledger.submit("parse", key="dropped", connection=session)
         await session.rollback()
 
-    assert [run.run_id for run in await ledger.list()] == [kept.run_id]
+    assert [run.run_id for run in await ledger.runs()] == [kept.run_id]
 
 
 async def test_errors_on_a_joined_connection_are_the_same_as_on_the_ledgers_own(
@@ -369,7 +415,9 @@ async def test_an_open_transaction_that_brought_a_new_kind_holds_up_nobody_who_b
         try:
             second = await ledger.submit("brand-new", connection=impatient)
         except DatabaseRefused as error:
-            pytest.fail(f"a caller's open transaction blocks every submit of the same new kind: {error}")
+            pytest.fail(
+                f"a caller's open transaction blocks every submit of the same new kind: {error}"
+            )
         finally:
             await impatient.close()
 
@@ -379,7 +427,9 @@ async def test_an_open_transaction_that_brought_a_new_kind_holds_up_nobody_who_b
 # -- what cannot be -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_project_that_vanished_or_never_was_is_an_unknown_project(ledger: Ledger, database: str) -> None:
+async def test_a_project_that_vanished_or_never_was_is_an_unknown_project(
+    ledger: Ledger, database: str
+) -> None:
     with pytest.raises(UnknownProject, match="nowhere"):
         async with Ledger.open(database, "nowhere"):
             pass
@@ -422,8 +472,13 @@ async def test_an_unknown_run_is_not_found_by_any_operation(ledger: Ledger) -> N
     assert lease.token == 2
 
 
-async def test_a_deadline_at_the_end_or_start_of_time_is_refused_or_kept_as_it_is(ledger: Ledger) -> None:
-    for deadline in (datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC), datetime(1, 1, 1, tzinfo=UTC)):
+async def test_a_deadline_at_the_end_or_start_of_time_is_refused_or_kept_as_it_is(
+    ledger: Ledger,
+) -> None:
+    for deadline in (
+        datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
+        datetime(1, 1, 1, tzinfo=UTC),
+    ):
         try:
             run = await ledger.submit("parse", deadline=deadline)
         except InvalidValue:

@@ -75,7 +75,12 @@ async def test_a_legal_edge_under_a_lease_is_one_event_of_its_type(
     run = await ledger.transition(lease, target)
     event = (await ledger.history(run_id))[-1]
 
-    assert (event.type, event.state, event.version, event.actor) == (type_, target, before.version + 1, "w:1")
+    assert (event.type, event.state, event.version, event.actor) == (
+        type_,
+        target,
+        before.version + 1,
+        "w:1",
+    )
     assert (run.state, run.version, run.hash) == (target, event.version, event.hash)
     assert run == await ledger.get(run_id)
     if target in TERMINAL:
@@ -88,7 +93,9 @@ async def test_a_legal_edge_under_a_lease_is_one_event_of_its_type(
 
 
 @pytest.mark.parametrize("source", sorted(State))
-async def test_an_illegal_edge_is_refused_and_appends_nothing(ledger: Ledger, source: State) -> None:
+async def test_an_illegal_edge_is_refused_and_appends_nothing(
+    ledger: Ledger, source: State
+) -> None:
     for target in sorted(set(State) - EDGES[source]):
         run_id, lease = await brought_to(ledger, source)
         before = await ledger.get(run_id)
@@ -110,7 +117,9 @@ async def test_an_illegal_edge_is_refused_and_appends_nothing(ledger: Ledger, so
 
 
 @pytest.mark.parametrize("state", sorted(WAITING))
-async def test_a_parked_run_takes_the_same_edges_by_its_id_and_no_others(ledger: Ledger, state: State) -> None:
+async def test_a_parked_run_takes_the_same_edges_by_its_id_and_no_others(
+    ledger: Ledger, state: State
+) -> None:
     for target in sorted(State):
         lease = await waiting(ledger, state, park=True)
         before = await ledger.get(lease.run_id)
@@ -127,7 +136,9 @@ async def test_a_parked_run_takes_the_same_edges_by_its_id_and_no_others(ledger:
             await ledger.cancel(lease.run_id)
 
 
-async def test_a_pending_run_is_cancelled_by_its_id_and_becomes_running_only_by_a_claim(ledger: Ledger) -> None:
+async def test_a_pending_run_is_cancelled_by_its_id_and_becomes_running_only_by_a_claim(
+    ledger: Ledger,
+) -> None:
     run = await ledger.submit("parse")
 
     with pytest.raises(LeaseRequired, match="claim"):
@@ -162,26 +173,38 @@ async def test_a_transition_carries_its_facts_into_the_run_and_the_history(ledge
 async def test_a_failure_carries_its_code_and_detail(ledger: Ledger) -> None:
     lease = await claimed(ledger)
 
-    run = await ledger.transition(lease, State.FAILED, error_code="E-TOOL-007", error_detail={"trace": ["a", "b"], "exit": 1})
+    run = await ledger.transition(
+        lease, State.FAILED, error_code="E-TOOL-007", error_detail={"trace": ["a", "b"], "exit": 1}
+    )
     event = await newest(ledger, lease.run_id, RunFailed)
 
     assert (run.error_code, run.error_detail) == ("E-TOOL-007", {"trace": ["a", "b"], "exit": 1})
     assert (event.error_code, event.error_detail) == (run.error_code, run.error_detail)
 
 
-async def test_an_output_digest_may_be_given_as_bytes_and_without_the_output(ledger: Ledger) -> None:
+async def test_an_output_digest_may_be_given_as_bytes_and_without_the_output(
+    ledger: Ledger,
+) -> None:
     lease = await claimed(ledger)
 
-    run = await ledger.transition(lease, State.COMPLETED, output_sha256=bytes.fromhex(OUTPUT_SHA256))
+    run = await ledger.transition(
+        lease, State.COMPLETED, output_sha256=bytes.fromhex(OUTPUT_SHA256)
+    )
 
     assert (run.output, run.output_sha256) == (None, OUTPUT_SHA256)
 
 
 async def test_costs_and_steps_add_up_over_the_runs_life(ledger: Ledger) -> None:
     lease = await claimed(ledger)
-    await ledger.append(lease, StepCompleted(name="one", cost_usd=Decimal("0.000001"), step_count=1))
-    await ledger.transition(lease, State.WAITING_TOOL, cost_usd_delta=Decimal("0.1"), step_count_delta=2)
-    await ledger.transition(lease, State.RUNNING, cost_usd_delta=Decimal("-0.05"), step_count_delta=-1)
+    await ledger.append(
+        lease, StepCompleted(name="one", cost_usd=Decimal("0.000001"), step_count=1)
+    )
+    await ledger.transition(
+        lease, State.WAITING_TOOL, cost_usd_delta=Decimal("0.1"), step_count_delta=2
+    )
+    await ledger.transition(
+        lease, State.RUNNING, cost_usd_delta=Decimal("-0.05"), step_count_delta=-1
+    )
     await ledger.retry(lease)
     (again,) = await ledger.claim("w:2")
 
@@ -192,7 +215,10 @@ async def test_costs_and_steps_add_up_over_the_runs_life(ledger: Ledger) -> None
 
 @pytest.mark.parametrize(
     ("facts", "name"),
-    [({"cost_usd_delta": Decimal("-0.500001")}, "cost_usd_delta"), ({"step_count_delta": -3}, "step_count_delta")],
+    [
+        ({"cost_usd_delta": Decimal("-0.500001")}, "cost_usd_delta"),
+        ({"step_count_delta": -3}, "step_count_delta"),
+    ],
 )
 async def test_no_total_falls_below_zero(ledger: Ledger, facts: dict[str, Any], name: str) -> None:
     lease = await claimed(ledger)
@@ -219,7 +245,9 @@ async def test_a_step_total_that_no_longer_fits_is_an_error_that_names_it(ledger
     assert await event_count(ledger) == before
 
 
-async def test_a_transition_after_the_leases_end_counts_while_nobody_took_the_run(ledger: Ledger) -> None:
+async def test_a_transition_after_the_leases_end_counts_while_nobody_took_the_run(
+    ledger: Ledger,
+) -> None:
     lease = await abandoned(ledger)
 
     run = await ledger.transition(lease, State.COMPLETED)
@@ -231,7 +259,9 @@ async def test_a_transition_after_the_leases_end_counts_while_nobody_took_the_ru
 # -- the fence ------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_zombies_transition_is_refused_and_the_refusal_recorded_once(ledger: Ledger) -> None:
+async def test_a_zombies_transition_is_refused_and_the_refusal_recorded_once(
+    ledger: Ledger,
+) -> None:
     old, new = await superseded(ledger)
 
     for _ in range(2):
@@ -245,7 +275,12 @@ async def test_a_zombies_transition_is_refused_and_the_refusal_recorded_once(led
     assert (error.state, error.worker_id) == (State.RUNNING, "w:new")
     assert (event.name, event.token, event.worker_id) == ("transition", old.token, "w:zombie")
     assert (await types(ledger, old.run_id)).count("write.refused") == 1
-    assert (run.state, run.token, run.output, run.cost_usd) == (State.RUNNING, new.token, None, Decimal(0))
+    assert (run.state, run.token, run.output, run.cost_usd) == (
+        State.RUNNING,
+        new.token,
+        None,
+        Decimal(0),
+    )
     assert (await ledger.transition(new, State.COMPLETED)).state == State.COMPLETED
 
 
@@ -261,7 +296,11 @@ async def test_a_zombie_is_refused_after_the_run_has_ended_too(ledger: Ledger) -
 
     assert (run.state, run.output, run.error_code) == (State.COMPLETED, "mine", None)
     assert run.completed_at == done.completed_at
-    assert (await types(ledger, old.run_id))[-3:] == ["run.completed", "write.refused", "write.refused"]
+    assert (await types(ledger, old.run_id))[-3:] == [
+        "run.completed",
+        "write.refused",
+        "write.refused",
+    ]
 
 
 async def test_a_forged_token_is_refused(ledger: Ledger) -> None:
@@ -296,7 +335,9 @@ async def test_a_lease_from_before_the_parking_is_no_lease(ledger: Ledger) -> No
     assert (await ledger.get(lease.run_id)).available_at is None
 
 
-async def test_a_run_of_another_project_is_not_found_with_or_without_its_lease(ledger: Ledger, database: str) -> None:
+async def test_a_run_of_another_project_is_not_found_with_or_without_its_lease(
+    ledger: Ledger, database: str
+) -> None:
     lease = await claimed(ledger)
     before = await event_count(ledger)
 
@@ -311,22 +352,35 @@ async def test_a_run_of_another_project_is_not_found_with_or_without_its_lease(l
 # -- expected version and keys ----------------------------------------------------------------------------------------------
 
 
-async def test_a_transition_that_expects_another_version_is_a_conflict_that_names_both(ledger: Ledger) -> None:
+async def test_a_transition_that_expects_another_version_is_a_conflict_that_names_both(
+    ledger: Ledger,
+) -> None:
     lease = await claimed(ledger)
     await ledger.heartbeat([lease])
 
     with pytest.raises(VersionConflict) as caught:
         await ledger.transition(lease, State.COMPLETED, expected_version=2)
-    assert await types(ledger, lease.run_id) == ["run.submitted", "lease.acquired", "lease.heartbeat"]
+    assert await types(ledger, lease.run_id) == [
+        "run.submitted",
+        "lease.acquired",
+        "lease.heartbeat",
+    ]
     run = await ledger.transition(lease, State.COMPLETED, expected_version=3)
 
     assert (caught.value.run_id, caught.value.expected, caught.value.actual) == (lease.run_id, 2, 3)
     assert run.version == 4
 
 
-async def test_the_same_key_and_content_give_the_first_outcome_and_append_nothing(ledger: Ledger) -> None:
+async def test_the_same_key_and_content_give_the_first_outcome_and_append_nothing(
+    ledger: Ledger,
+) -> None:
     lease = await claimed(ledger)
-    facts: dict[str, Any] = {"output": {"a": 1}, "cost_usd_delta": 0.5, "step_count_delta": 1, "key": "k"}
+    facts: dict[str, Any] = {
+        "output": {"a": 1},
+        "cost_usd_delta": 0.5,
+        "step_count_delta": 1,
+        "key": "k",
+    }
     first = await ledger.transition(lease, State.COMPLETED, **facts)
 
     again = await ledger.transition(lease, State.COMPLETED, **facts)
@@ -335,7 +389,9 @@ async def test_the_same_key_and_content_give_the_first_outcome_and_append_nothin
     assert len(await ledger.history(lease.run_id)) == first.version
 
 
-async def test_a_repeated_key_gives_the_first_outcome_after_the_run_has_moved_on(ledger: Ledger) -> None:
+async def test_a_repeated_key_gives_the_first_outcome_after_the_run_has_moved_on(
+    ledger: Ledger,
+) -> None:
     lease = await claimed(ledger)
     first = await ledger.transition(lease, State.WAITING_TOOL, key="k")
     await ledger.transition(lease, State.RUNNING)
@@ -365,13 +421,19 @@ async def test_the_same_key_with_other_content_is_an_error_that_names_both(ledge
         given: dict[str, Any] = {"to_state": State.COMPLETED, "output": 1, "key": "k"} | other
         with pytest.raises(DuplicateKey) as caught:
             await ledger.transition(lease, given.pop("to_state"), **given)
-        assert (caught.value.key, caught.value.run_id, caught.value.version) == ("k", lease.run_id, first.version)
+        assert (caught.value.key, caught.value.run_id, caught.value.version) == (
+            "k",
+            lease.run_id,
+            first.version,
+        )
 
     assert len(await ledger.history(lease.run_id)) == first.version
 
 
 @pytest.mark.parametrize("other", [{"wait": 99}, {"wait_outcome": State.TIMEOUT}, {"park": True}])
-async def test_how_long_an_approval_may_take_is_part_of_the_content_of_a_key(ledger: Ledger, other: dict[str, Any]) -> None:
+async def test_how_long_an_approval_may_take_is_part_of_the_content_of_a_key(
+    ledger: Ledger, other: dict[str, Any]
+) -> None:
     lease = await claimed(ledger)
     same: dict[str, Any] = {"wait": 10, "wait_outcome": State.CANCELLED, "key": "k"}
     await ledger.transition(lease, State.WAITING_APPROVAL, **same)
@@ -411,7 +473,9 @@ async def test_a_refused_transition_does_not_use_its_key_up(ledger: Ledger) -> N
 # -- many at once -----------------------------------------------------------------------------------------------------------
 
 
-async def test_many_transitions_give_a_receipt_or_the_error_of_each_in_order(ledger: Ledger) -> None:
+async def test_many_transitions_give_a_receipt_or_the_error_of_each_in_order(
+    ledger: Ledger,
+) -> None:
     old, new = await superseded(ledger)
     fine, waits, conflict, dear = [await claimed(ledger, "w:new") for _ in range(4)]
     pending = await ledger.submit("parse")
@@ -471,7 +535,7 @@ async def test_one_key_on_two_runs_of_one_call_is_an_error_about_the_key(ledger:
             ]
         )
     except (InvalidValue, DuplicateKey):
-        assert await ledger.list(state=State.COMPLETED) == []
+        assert await ledger.runs(state=State.COMPLETED) == []
         return
 
     assert not [result for result in results if isinstance(result, IllegalTransition)]
@@ -479,7 +543,9 @@ async def test_one_key_on_two_runs_of_one_call_is_an_error_about_the_key(ledger:
     assert isinstance(results[2], Receipt)
 
 
-async def test_a_total_that_does_not_fit_does_not_hold_up_the_other_commands(ledger: Ledger) -> None:
+async def test_a_total_that_does_not_fit_does_not_hold_up_the_other_commands(
+    ledger: Ledger,
+) -> None:
     full, fine = await claimed(ledger), await claimed(ledger)
     await ledger.transition(full, State.WAITING_TOOL, step_count_delta=2**31 - 1)
 
@@ -491,19 +557,27 @@ async def test_a_total_that_does_not_fit_does_not_hold_up_the_other_commands(led
     assert isinstance(results[1], Receipt)
 
 
-async def test_a_senseless_command_in_a_batch_is_an_error_and_nothing_is_written(ledger: Ledger) -> None:
+async def test_a_senseless_command_in_a_batch_is_an_error_and_nothing_is_written(
+    ledger: Ledger,
+) -> None:
     one, two = await claimed(ledger), await claimed(ledger)
     before = await event_count(ledger)
 
     with pytest.raises(InvalidValue, match="park"):
-        await ledger.transition_many([Transition(one, State.COMPLETED), Transition(two, State.FAILED, park=True)])
+        await ledger.transition_many(
+            [Transition(one, State.COMPLETED), Transition(two, State.FAILED, park=True)]
+        )
     with pytest.raises(InvalidValue, match=str(one.run_id)):
-        await ledger.transition_many([Transition(one, State.COMPLETED), Transition(one.run_id, State.FAILED)])
+        await ledger.transition_many(
+            [Transition(one, State.COMPLETED), Transition(one.run_id, State.FAILED)]
+        )
 
     assert await event_count(ledger) == before
 
 
-async def test_each_of_many_transitions_is_recorded_under_the_worker_that_holds_its_lease(ledger: Ledger) -> None:
+async def test_each_of_many_transitions_is_recorded_under_the_worker_that_holds_its_lease(
+    ledger: Ledger,
+) -> None:
     leases: list[Lease] = [await claimed(ledger, f"w:{i}") for i in range(3)]
 
     await ledger.transition_many([Transition(lease, State.COMPLETED) for lease in leases])
@@ -512,7 +586,9 @@ async def test_each_of_many_transitions_is_recorded_under_the_worker_that_holds_
     assert actors == ["w:0", "w:1", "w:2"]
 
 
-async def test_two_hundred_lifecycles_end_in_one_statement_each_with_its_own_output(ledger: Ledger) -> None:
+async def test_two_hundred_lifecycles_end_in_one_statement_each_with_its_own_output(
+    ledger: Ledger,
+) -> None:
     await ledger.submit_many([Submit(kind="parse", input=i) for i in range(200)])
     leases = await ledger.claim("w:1", limit=200, ttl=timedelta(seconds=60))
 
@@ -521,6 +597,6 @@ async def test_two_hundred_lifecycles_end_in_one_statement_each_with_its_own_out
     )
 
     assert all(isinstance(result, Receipt) for result in results)
-    runs = await ledger.list(state=State.COMPLETED, limit=200)
+    runs = await ledger.runs(state=State.COMPLETED, limit=200)
     assert [run.output for run in runs] == [run.input for run in runs]
     assert len(runs) == 200

@@ -32,25 +32,50 @@ from tests.support.runs import TINY, claimed, event_count, newest, types, waitin
 from tests.support.waiting import lapsed, passed
 
 
-async def test_a_held_tool_call_keeps_the_lease_and_its_answer_takes_the_run_on_at_once(ledger: Ledger) -> None:
+async def test_a_held_tool_call_keeps_the_lease_and_its_answer_takes_the_run_on_at_once(
+    ledger: Ledger,
+) -> None:
     lease = await claimed(ledger)
 
-    run = await ledger.transition(lease, State.WAITING_TOOL, name="wc", content={"input": ["wc", "-l"]})
+    run = await ledger.transition(
+        lease, State.WAITING_TOOL, name="wc", content={"input": ["wc", "-l"]}
+    )
     asked = await newest(ledger, lease.run_id, ToolRequested)
-    again = await ledger.transition(lease, State.RUNNING, name="wc", output={"lines": 3}, cost_usd_delta=0.5)
+    again = await ledger.transition(
+        lease, State.RUNNING, name="wc", output={"lines": 3}, cost_usd_delta=0.5
+    )
     answer = await newest(ledger, lease.run_id, ToolCompleted)
 
-    assert (run.state, run.token, run.worker_id, run.is_parked) == (State.WAITING_TOOL, lease.token, "w:1", False)
-    assert (asked.name, asked.input, asked.token, asked.lease_until) == ("wc", ["wc", "-l"], 2, lease.until)
+    assert (run.state, run.token, run.worker_id, run.is_parked) == (
+        State.WAITING_TOOL,
+        lease.token,
+        "w:1",
+        False,
+    )
+    assert (asked.name, asked.input, asked.token, asked.lease_until) == (
+        "wc",
+        ["wc", "-l"],
+        2,
+        lease.until,
+    )
     assert (again.state, again.token, again.attempt_count) == (State.RUNNING, lease.token, 1)
-    assert (answer.name, answer.output, answer.state, answer.cost_usd) == ("wc", {"lines": 3}, "running", Decimal("0.5"))
+    assert (answer.name, answer.output, answer.state, answer.cost_usd) == (
+        "wc",
+        {"lines": 3},
+        "running",
+        Decimal("0.5"),
+    )
     assert (again.output, again.available_at) == (None, None)
 
 
-async def test_a_tool_that_answers_with_an_error_leaves_the_decision_to_the_worker(ledger: Ledger) -> None:
+async def test_a_tool_that_answers_with_an_error_leaves_the_decision_to_the_worker(
+    ledger: Ledger,
+) -> None:
     lease = await waiting(ledger, State.WAITING_TOOL, park=False)
 
-    run = await ledger.transition(lease, State.RUNNING, error_code="E-EXIT-1", error_detail="no such file")
+    run = await ledger.transition(
+        lease, State.RUNNING, error_code="E-EXIT-1", error_detail="no such file"
+    )
     event = await newest(ledger, lease.run_id, ToolFailed)
 
     assert (event.error_code, event.error_detail) == ("E-EXIT-1", "no such file")
@@ -71,7 +96,8 @@ async def test_a_parked_run_is_held_by_nobody_and_nobody_can_claim_it(ledger: Le
 
 
 @pytest.mark.parametrize(
-    ("state", "type_"), [(State.WAITING_TOOL, "tool.completed"), (State.WAITING_APPROVAL, "approval.granted")]
+    ("state", "type_"),
+    [(State.WAITING_TOOL, "tool.completed"), (State.WAITING_APPROVAL, "approval.granted")],
 )
 async def test_the_answer_makes_a_parked_run_claimable_without_charging_an_attempt(
     ledger: Ledger, state: State, type_: str
@@ -142,7 +168,9 @@ async def test_an_answered_run_can_still_be_called_off(ledger: Ledger) -> None:
     assert await ledger.claim("w:2") == []
 
 
-async def test_an_answered_run_that_loses_its_next_worker_is_requeued_like_any_other(ledger: Ledger) -> None:
+async def test_an_answered_run_that_loses_its_next_worker_is_requeued_like_any_other(
+    ledger: Ledger,
+) -> None:
     lease = await waiting(ledger, State.WAITING_TOOL, park=True, max_attempts=2)
     await ledger.transition(lease.run_id, State.RUNNING, actor="tool")
     (again,) = await ledger.claim("w:2", ttl=TINY)
@@ -190,14 +218,21 @@ async def test_a_held_approval_goes_on_at_once_under_the_same_lease(ledger: Ledg
     event = await newest(ledger, lease.run_id, ApprovalGranted)
     (beaten,) = await ledger.heartbeat([lease])
 
-    assert (run.state, run.token, run.worker_id, run.wait_until) == (State.RUNNING, lease.token, "w:1", None)
+    assert (run.state, run.token, run.worker_id, run.wait_until) == (
+        State.RUNNING,
+        lease.token,
+        "w:1",
+        None,
+    )
     assert (event.actor, event.reason, event.token) == ("ann", "ok", lease.token)
     assert not beaten.lost
     assert (await ledger.transition(lease, State.COMPLETED)).attempt_count == 1
 
 
 @pytest.mark.parametrize("park", [False, True])
-async def test_a_rejection_cancels_the_run_and_records_who_and_why(ledger: Ledger, *, park: bool) -> None:
+async def test_a_rejection_cancels_the_run_and_records_who_and_why(
+    ledger: Ledger, *, park: bool
+) -> None:
     lease = await waiting(ledger, State.WAITING_APPROVAL, park=park)
 
     run = await ledger.reject(lease.run_id, actor="bob", reason="too dear")
@@ -224,7 +259,9 @@ async def test_there_is_nothing_to_decide_where_no_approval_is_awaited(ledger: L
     assert await event_count(ledger) == before
 
 
-async def test_a_decision_about_an_earlier_request_does_not_answer_a_later_one(ledger: Ledger) -> None:
+async def test_a_decision_about_an_earlier_request_does_not_answer_a_later_one(
+    ledger: Ledger,
+) -> None:
     lease = await waiting(ledger, State.WAITING_APPROVAL, park=True)
     seen = await ledger.get(lease.run_id)
     await ledger.approve(lease.run_id, actor="ann")
@@ -256,7 +293,12 @@ async def test_an_approval_that_nobody_decides_in_time_ends_the_run_as_asked(
     (run,) = await ledger.reap()
     event = await newest(ledger, lease.run_id, ApprovalExpired)
 
-    assert (run.state, run.error_code, run.token, run.wait_until) == (outcome, DEADLINE_PASSED, None, None)
+    assert (run.state, run.error_code, run.token, run.wait_until) == (
+        outcome,
+        DEADLINE_PASSED,
+        None,
+        None,
+    )
     assert run.completed_at == event.recorded_at
     assert "nobody decided" in run.error_detail
     assert (event.actor, event.compensates) == ("reaper", None if park else lease.token)
@@ -281,11 +323,17 @@ async def test_a_remark_that_comes_between_reading_and_deciding_does_not_stand_i
     monkeypatch.setattr(ledger, "get", and_somebody_remarks)
     await ledger.approve(lease.run_id, actor="ann")
 
-    assert (await types(ledger, lease.run_id))[3:] == ["note.added", "note.added", "approval.granted"]
+    assert (await types(ledger, lease.run_id))[3:] == [
+        "note.added",
+        "note.added",
+        "approval.granted",
+    ]
 
 
 @pytest.mark.parametrize("park", [False, True])
-async def test_a_decision_after_its_time_is_refused_and_noted_before_any_reaper_comes(ledger: Ledger, *, park: bool) -> None:
+async def test_a_decision_after_its_time_is_refused_and_noted_before_any_reaper_comes(
+    ledger: Ledger, *, park: bool
+) -> None:
     lease = await waiting(ledger, State.WAITING_APPROVAL, park=park, wait=TINY)
     await passed(ledger, (await ledger.get(lease.run_id)).wait_until)
 
@@ -298,7 +346,9 @@ async def test_a_decision_after_its_time_is_refused_and_noted_before_any_reaper_
     assert (run.state, run.error_code) == (State.CANCELLED, DEADLINE_PASSED)
 
 
-async def test_an_answer_or_a_signal_after_the_waits_time_is_no_answer_and_a_signal_is_kept(ledger: Ledger) -> None:
+async def test_an_answer_or_a_signal_after_the_waits_time_is_no_answer_and_a_signal_is_kept(
+    ledger: Ledger,
+) -> None:
     lease = await waiting(ledger, State.WAITING_TOOL, park=True, wait=TINY, name="signal:paid")
     await passed(ledger, (await ledger.get(lease.run_id)).wait_until)
 

@@ -75,17 +75,21 @@ async def test_not_even_the_owner_can_change_or_delete_what_was_appended(
     assert await event_count(ledger) == 1
 
 
-async def test_a_truncate_by_way_of_another_table_is_refused_too(ledger: Ledger, connection: asyncpg.Connection) -> None:
+async def test_a_truncate_by_way_of_another_table_is_refused_too(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
     await ledger.submit("parse", {"a": 1})
 
     for statement in ("TRUNCATE ledger.run_state, ledger.event", "TRUNCATE ledger.payload CASCADE"):
         with pytest.raises(asyncpg.PostgresError, match="append-only"):
             await connection.execute(statement)
 
-    assert (await ledger.list())[0].input == {"a": 1}
+    assert (await ledger.runs())[0].input == {"a": 1}
 
 
-async def test_an_upsert_or_merge_changes_no_event(ledger: Ledger, connection: asyncpg.Connection) -> None:
+async def test_an_upsert_or_merge_changes_no_event(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
     run = await ledger.submit("parse", {"a": 1})
 
     upsert = (
@@ -94,7 +98,11 @@ async def test_an_upsert_or_merge_changes_no_event(ledger: Ledger, connection: a
     )
     merge = "MERGE INTO ledger.{0} AS t USING ledger.run_state AS s ON s.run_id = t.run_id WHEN MATCHED THEN {1}"
 
-    for statement in (upsert, merge.format("event", "UPDATE SET actor = 'm'"), merge.format("payload", "DELETE")):
+    for statement in (
+        upsert,
+        merge.format("event", "UPDATE SET actor = 'm'"),
+        merge.format("payload", "DELETE"),
+    ):
         with pytest.raises(asyncpg.PostgresError, match="append-only"):
             await connection.execute(statement)
 
@@ -102,7 +110,9 @@ async def test_an_upsert_or_merge_changes_no_event(ledger: Ledger, connection: a
 
 
 @pytest.mark.parametrize("role", ["origin", "replica"])
-async def test_no_event_gets_into_a_partition_past_the_fold(ledger: Ledger, connection: asyncpg.Connection, role: str) -> None:
+async def test_no_event_gets_into_a_partition_past_the_fold(
+    ledger: Ledger, connection: asyncpg.Connection, role: str
+) -> None:
     run = await ledger.submit("parse")
     await connection.execute(f"SET session_replication_role = {role}")
     columns = "project_id, run_id, version, recorded_at, type, actor, hash"
@@ -116,7 +126,10 @@ async def test_no_event_gets_into_a_partition_past_the_fold(ledger: Ledger, conn
             await connection.execute(statement)
     with pytest.raises(asyncpg.PostgresError, match="append-only"):
         await connection.copy_records_to_table(
-            (await leaves(connection))[0].removeprefix("ledger."), schema_name="ledger", records=[], columns=["project_id"]
+            (await leaves(connection))[0].removeprefix("ledger."),
+            schema_name="ledger",
+            records=[],
+            columns=["project_id"],
         )
     await connection.execute("RESET session_replication_role")
 
@@ -165,7 +178,11 @@ async def test_a_raw_insert_for_a_run_that_does_not_exist_or_has_ended_is_refuse
     run = await ledger.submit("parse")
     await ledger.cancel(run.run_id)
 
-    for values in ("(3, 'lease.acquired', 'running')", "(3, 'acme.read', NULL)", "(3, 'step.completed', NULL)"):
+    for values in (
+        "(3, 'lease.acquired', 'running')",
+        "(3, 'acme.read', NULL)",
+        "(3, 'step.completed', NULL)",
+    ):
         with pytest.raises(asyncpg.PostgresError) as ended:
             await raw_insert(connection, run, values)
         assert ended.value.sqlstate == "RF001"
@@ -183,7 +200,11 @@ async def test_a_raw_insert_for_a_run_that_does_not_exist_or_has_ended_is_refuse
 async def test_a_first_event_that_is_no_submission_of_a_pending_run_is_refused(
     ledger: Ledger, connection: asyncpg.Connection
 ) -> None:
-    for type_, state in (("note.added", None), ("run.submitted", "running"), ("run.submitted", None)):
+    for type_, state in (
+        ("note.added", None),
+        ("run.submitted", "running"),
+        ("run.submitted", None),
+    ):
         with pytest.raises(asyncpg.PostgresError) as caught:
             await connection.execute(
                 "INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, kind, priority, "
@@ -194,10 +215,12 @@ async def test_a_first_event_that_is_no_submission_of_a_pending_run_is_refused(
             )
         assert caught.value.sqlstate == "RF001"
 
-    assert await ledger.list() == []
+    assert await ledger.runs() == []
 
 
-async def test_a_running_run_without_a_lease_cannot_be_written(ledger: Ledger, connection: asyncpg.Connection) -> None:
+async def test_a_running_run_without_a_lease_cannot_be_written(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
     run = await ledger.submit("parse")
 
     with pytest.raises(asyncpg.CheckViolationError):
@@ -228,7 +251,9 @@ async def test_every_guard_is_always_on_also_on_partitions_that_are_made_later(
     found: dict[str, set[str]] = {}
 
     for row in await connection.fetch(guards):
-        assert row["tgenabled"] == b"A", f"{row['tgname']} on {row['relation']} can be switched off by a session"
+        assert row["tgenabled"] == b"A", (
+            f"{row['tgname']} on {row['relation']} can be switched off by a session"
+        )
         found.setdefault(row["relation"], set()).add(row["tgname"])
 
     assert found["ledger.event"] >= {"fold_run_state", "refuse_change", "refuse_truncate"}
@@ -258,7 +283,9 @@ async def as_role(database: str, login: str, connection: asyncpg.Connection, *ro
     return f"{database}{'&' if '?' in database else '?'}role={login}"
 
 
-async def test_a_worker_login_can_do_every_operation(database: str, connection: asyncpg.Connection, login: str) -> None:
+async def test_a_worker_login_can_do_every_operation(
+    database: str, connection: asyncpg.Connection, login: str
+) -> None:
     url = await as_role(database, login, connection, "runfold_worker")
 
     async with Ledger.open(url, PROJECT) as ledger:
@@ -280,7 +307,7 @@ async def test_a_worker_login_can_do_every_operation(database: str, connection: 
         await ledger.retry(last)
         (retried,) = await ledger.claim("w:1")
         await ledger.transition_many([Transition(retried, State.COMPLETED, output=1)])
-        assert len(await ledger.list()) == 2
+        assert len(await ledger.runs()) == 2
         assert (await ledger.state_at(lease.run_id, 1)).input == {"a": 1}
         assert len(await ledger.history(lease.run_id)) > 5
         assert (await ledger.verify()).ok
@@ -350,7 +377,7 @@ async def test_a_reader_login_can_read_and_do_nothing_else(
         assert (await reader.get(lease.run_id)).input == {"a": 1}
         assert len(await reader.history(lease.run_id)) == 2
         assert (await reader.state_at(lease.run_id, 1)).state == State.PENDING
-        assert len(await reader.list(kind="parse")) == 1
+        assert len(await reader.runs(kind="parse")) == 1
         assert (await reader.verify()).ok
         calls: list[Any] = [
             reader.submit("parse"),
@@ -380,7 +407,9 @@ async def test_a_login_without_a_role_can_neither_read_nor_call_anything(
             pass
 
 
-async def test_the_public_has_no_right_on_anything_of_the_schema(database: str, connection: asyncpg.Connection) -> None:
+async def test_the_public_has_no_right_on_anything_of_the_schema(
+    database: str, connection: asyncpg.Connection
+) -> None:
     functions = await connection.fetch(
         "SELECT oid::regprocedure::text AS f FROM pg_proc WHERE pronamespace = 'ledger'::regnamespace "
         "AND has_function_privilege('public', oid, 'EXECUTE')"
@@ -393,10 +422,14 @@ async def test_the_public_has_no_right_on_anything_of_the_schema(database: str, 
 
     assert functions == []
     assert relations == []
-    assert not await connection.fetchval("SELECT has_schema_privilege('public', 'ledger', 'USAGE, CREATE')")
+    assert not await connection.fetchval(
+        "SELECT has_schema_privilege('public', 'ledger', 'USAGE, CREATE')"
+    )
 
 
-async def test_the_roles_may_execute_the_operations_and_nothing_more(database: str, connection: asyncpg.Connection) -> None:
+async def test_the_roles_may_execute_the_operations_and_nothing_more(
+    database: str, connection: asyncpg.Connection
+) -> None:
     async def may(role: str) -> set[str]:
         return {
             row["proname"]
@@ -452,7 +485,9 @@ async def test_a_worker_that_calls_the_functions_itself_is_held_by_the_same_rule
             lease.run_id,
         )
     with pytest.raises(asyncpg.PostgresError):
-        await connection.fetch("SELECT * FROM ledger.cancel('test', NULL, ARRAY[$1::uuid], NULL)", run.run_id)
+        await connection.fetch(
+            "SELECT * FROM ledger.cancel('test', NULL, ARRAY[$1::uuid], NULL)", run.run_id
+        )
 
     assert await connection.fetchval("SELECT count(*) FROM ledger.event") == before
 

@@ -126,7 +126,9 @@ OPEN_AND_WAIT = """
 
 
 @contextmanager
-def client(home: Path, body: str = OPEN_AND_WAIT, *, prefix: tuple[str, ...] = ()) -> Iterator[Client]:
+def client(
+    home: Path, body: str = OPEN_AND_WAIT, *, prefix: tuple[str, ...] = ()
+) -> Iterator[Client]:
     """Run the body as a process of its own; it ends when its standard input is closed."""
     script = """
         import os, signal, sys, types
@@ -141,7 +143,9 @@ def client(home: Path, body: str = OPEN_AND_WAIT, *, prefix: tuple[str, ...] = (
     code = textwrap.dedent(script) + textwrap.dedent(body)
     packages = [str(Path(package.__file__ or "").parent) for package in (runfold, runfold.ledger)]
     command = [*prefix, sys.executable, "-W", "error", "-c", code, str(home), *packages]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             yield process
         finally:
@@ -201,7 +205,9 @@ def test_an_ephemeral_server_deletes_its_home_after_the_last_client(own_home: Pa
 
 
 def test_a_home_that_cannot_be_made_is_an_error_at_last() -> None:
-    with pytest.raises(EmbeddedPostgresError, match="cannot use /proc/runfold: "):  # there is no making folders there
+    with pytest.raises(
+        EmbeddedPostgresError, match="cannot use /proc/runfold: "
+    ):  # there is no making folders there
         EmbeddedPostgres(Path("/proc/runfold")).start()
 
 
@@ -219,7 +225,9 @@ def test_a_lasting_and_an_ephemeral_store_are_never_taken_for_each_other(own_hom
     assert (own_home / "data" / "PG_VERSION").exists()
 
     (own_home / "ephemeral").touch()
-    with pytest.raises(EmbeddedPostgresError, match="an ephemeral store, to be deleted: choose another home"):
+    with pytest.raises(
+        EmbeddedPostgresError, match="an ephemeral store, to be deleted: choose another home"
+    ):
         EmbeddedPostgres(own_home).start()
 
 
@@ -293,7 +301,9 @@ def test_a_signal_that_ends_a_client_stops_the_server(home: Path, ending: signal
         until(lambda: not servers_of(home))
 
 
-def test_a_signal_during_the_first_start_leaves_a_finished_store_and_no_server(folder: Path) -> None:
+def test_a_signal_during_the_first_start_leaves_a_finished_store_and_no_server(
+    folder: Path,
+) -> None:
     home = folder / "home"
     with client(home) as process:
         until(lambda: list(home.glob("data.new-*")))
@@ -356,7 +366,9 @@ async def test_a_strangers_process_is_left_alone_though_a_crash_left_its_number(
             assert await value(postgres, "select 1") == 1
             servers_of(home)[0].kill()
             until(lambda: not servers_of(home))
-            (home / "data" / "postmaster.pid").write_text(left_over.format(pid=stranger.pid, home=home))
+            (home / "data" / "postmaster.pid").write_text(
+                left_over.format(pid=stranger.pid, home=home)
+            )
 
         assert stranger.poll() is None
         stranger.kill()
@@ -366,7 +378,9 @@ async def test_a_killed_server_is_recovered_with_its_data(home: Path) -> None:
     with EmbeddedPostgres(home) as postgres:
         await value(postgres, "create table if not exists kept as select 42 as answer")
         busy = await asyncpg.connect(postgres.url())
-        endless = asyncio.create_task(busy.execute("select count(*) from generate_series(1, 1e12::bigint)"))
+        endless = asyncio.create_task(
+            busy.execute("select count(*) from generate_series(1, 1e12::bigint)")
+        )
         until_running = "select count(*) from pg_stat_activity where query like '%1e12%' and pid <> pg_backend_pid()"
         while not await value(postgres, until_running):
             pass
@@ -399,7 +413,9 @@ async def test_any_path_will_do(folder: Path, made_once: Path, name: str) -> Non
     assert socket_dir.exists() is socket_dir.is_relative_to(home)
 
 
-async def test_the_environment_steers_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_environment_steers_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, steering in {
         "LANG": "xx_YY.UTF-8",
         "LC_ALL": "xx_YY.UTF-8",
@@ -416,7 +432,10 @@ async def test_the_environment_steers_nothing(folder: Path, monkeypatch: pytest.
     with EmbeddedPostgres(folder / "home") as postgres:
         postgres.start()  # finds it running
         assert await value(postgres, "show port") == "5432"
-        assert await value(postgres, "select datlocale from pg_database where datname = 'postgres'") == "C.UTF-8"
+        assert (
+            await value(postgres, "select datlocale from pg_database where datname = 'postgres'")
+            == "C.UTF-8"
+        )
 
 
 def test_no_folder_outside_the_home_changes(folder: Path, made_once: Path) -> None:
@@ -514,7 +533,10 @@ def as_nobody(sql: str) -> str:
 @as_root
 def test_root_without_the_right_to_trace_still_stops_its_server(home: Path) -> None:
     in_a_container = ("setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace", "--")
-    with client(home, prefix=in_a_container) as first, client(home, prefix=in_a_container) as second:
+    with (
+        client(home, prefix=in_a_container) as first,
+        client(home, prefix=in_a_container) as second,
+    ):
         opened(first)
         opened(second)
         assert len(servers_of(home)) == 1

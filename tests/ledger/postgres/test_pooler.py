@@ -20,7 +20,9 @@ from tests.support.working import ended, reached, working
 SETTINGS = {"RUNFOLD_PREPARED_STATEMENTS": "false", "RUNFOLD_LISTEN": "false"}
 RUNS = 30
 
-pytestmark = pytest.mark.skipif(pgbouncer.PROGRAM is None, reason="needs Debian's package pgbouncer")
+pytestmark = pytest.mark.skipif(
+    pgbouncer.PROGRAM is None, reason="needs Debian's package pgbouncer"
+)
 
 
 @pytest.fixture
@@ -39,7 +41,9 @@ async def pooled(pooler: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         yield opened
 
 
-async def test_runs_are_submitted_worked_on_approved_and_completed_through_it(pooled: Ledger, pooler: str) -> None:
+async def test_runs_are_submitted_worked_on_approved_and_completed_through_it(
+    pooled: Ledger, pooler: str
+) -> None:
     with worker(pooler, "--concurrency", str(RUNS), settings=SETTINGS):
         asked = await pooled.submit("ask", "fly")
         runs = [await pooled.submit("steps", key=f"k-{number}") for number in range(RUNS)]
@@ -66,7 +70,7 @@ async def test_every_call_goes_through_it_at_once(pooled: Ledger) -> None:
         await pooled.get(run.run_id)
 
     await asyncio.gather(*(life(number) for number in range(RUNS)))
-    assert len(await pooled.list(state=State.COMPLETED)) == RUNS
+    assert len(await pooled.runs(state=State.COMPLETED)) == RUNS
 
 
 async def test_without_the_setting_the_error_names_it(pooler: str) -> None:
@@ -79,7 +83,9 @@ async def test_without_the_setting_the_error_names_it(pooler: str) -> None:
         await submits()
 
 
-async def test_a_worker_that_listens_in_vain_says_so_and_polls(pooled: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_worker_that_listens_in_vain_says_so_and_polls(
+    pooled: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
     listening = asyncio.create_task(Wakeup(pooled, lambda: None, pulse=0.3).run())
     said = ""
 
@@ -95,7 +101,9 @@ async def test_a_worker_that_listens_in_vain_says_so_and_polls(pooled: Ledger, c
     await asyncio.gather(listening, return_exceptions=True)
 
 
-async def test_a_worker_that_hears_its_wake_ups_does_not_complain(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_worker_that_hears_its_wake_ups_does_not_complain(
+    ledger: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
     heard = asyncio.Event()
     listening = asyncio.create_task(Wakeup(ledger, heard.set, pulse=0.1).run())
     await asyncio.wait_for(heard.wait(), 10)

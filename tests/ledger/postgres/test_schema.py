@@ -79,9 +79,12 @@ async def test_the_installed_functions_are_those_compiled_from_the_declarations(
     connection: asyncpg.Connection[asyncpg.Record],
 ) -> None:
     for name, text in compiled().items():
-        assert schema.sql(f"compiled/{name}") == text, f"ledger/sql/compiled/{name}.sql is out of date: run `make sql`"
+        assert schema.sql(f"compiled/{name}") == text, (
+            f"ledger/sql/compiled/{name}.sql is out of date: run `make sql`"
+        )
         installed = await connection.fetchval(
-            "SELECT prosrc FROM pg_proc WHERE pronamespace = 'ledger'::regnamespace AND proname = $1", name
+            "SELECT prosrc FROM pg_proc WHERE pronamespace = 'ledger'::regnamespace AND proname = $1",
+            name,
         )
         assert installed.strip() in text
 
@@ -96,7 +99,10 @@ def test_every_fact_of_every_event_is_a_hashed_column() -> None:
 
 
 def test_the_catalogue_has_a_model_for_every_type_of_the_state_machine() -> None:
-    assert {type_ for type_, model in CATALOGUE.items() if type_.split(".")[0] != "acme"} >= {*MOVES, FIRST}
+    assert {type_ for type_, model in CATALOGUE.items() if type_.split(".")[0] != "acme"} >= {
+        *MOVES,
+        FIRST,
+    }
     assert all(issubclass(model, Event) for model in CATALOGUE.values())
 
 
@@ -115,16 +121,27 @@ def test_the_projection_folds_every_column_of_its_table() -> None:
 async def told(ledger: Ledger) -> None:
     """Have runs in every state, with costs, results, keys, a late writer, and waits that are over."""
     for end in (State.COMPLETED, State.FAILED, State.CANCELLED):
-        lease = await claimed(ledger, input={"path": "a.py"}, key=f"key-{end}", tags=["nightly"], priority=3)
+        lease = await claimed(
+            ledger, input={"path": "a.py"}, key=f"key-{end}", tags=["nightly"], priority=3
+        )
         await ledger.heartbeat([lease])
-        await ledger.append(lease, StepCompleted(name="parse", output=[1, 2], cost_usd=Decimal("0.25"), step_count=1))
+        await ledger.append(
+            lease,
+            StepCompleted(name="parse", output=[1, 2], cost_usd=Decimal("0.25"), step_count=1),
+        )
         await ledger.transition(lease, State.WAITING_TOOL, name="wc", content={"input": "x"})
         await ledger.transition(lease, State.RUNNING, output=3, cost_usd_delta=0.5)
-        await ledger.transition(lease, end, output={"lines": 3}, error_code="E" if end is State.FAILED else None)
+        await ledger.transition(
+            lease, end, output={"lines": 3}, error_code="E" if end is State.FAILED else None
+        )
     parked, answered, given_back, _ = [await claimed(ledger) for _ in range(4)]
     late = await abandoned(ledger, "w:late")
     await ledger.transition(
-        parked, State.WAITING_APPROVAL, park=True, wait=3_600, content={"prompt": "Go?", "show": {"usd": 5}}
+        parked,
+        State.WAITING_APPROVAL,
+        park=True,
+        wait=3_600,
+        content={"prompt": "Go?", "show": {"usd": 5}},
     )
     await ledger.transition(answered, State.WAITING_APPROVAL, park=True, content={"prompt": "Go?"})
     await ledger.approve(answered.run_id, actor="ann", reason="yes")
@@ -158,12 +175,19 @@ async def copied(source: str, target: str) -> None:
     """Copy everything that a ledger stores into an older schema: of each table the columns that both have."""
     there, here = [await asyncpg.connect(driver_url(url)) for url in (source, target)]
     for row in await there.fetch(BOUNDS):
-        await here.execute(f"CREATE TABLE ledger.{row['name']} PARTITION OF ledger.event {row['bound']}")
+        await here.execute(
+            f"CREATE TABLE ledger.{row['name']} PARTITION OF ledger.event {row['bound']}"
+        )
     for table in COPIED:
-        both = [{column["column_name"] for column in await one.fetch(STORED, table)} for one in (there, here)]
+        both = [
+            {column["column_name"] for column in await one.fetch(STORED, table)}
+            for one in (there, here)
+        ]
         columns = sorted(both[0] & both[1])
         rows = await there.fetch(f"SELECT {', '.join(columns)} FROM ledger.{table}")
-        await here.copy_records_to_table(table, schema_name="ledger", columns=columns, records=[tuple(row) for row in rows])
+        await here.copy_records_to_table(
+            table, schema_name="ledger", columns=columns, records=[tuple(row) for row in rows]
+        )
     for one in (there, here):
         await one.close()
 
@@ -174,7 +198,7 @@ async def test_an_upgrade_of_a_filled_database_keeps_every_event(
 ) -> None:
     async with Ledger.open(database, PROJECT) as ledger:
         await told(ledger)
-        runs = await ledger.list()
+        runs = await ledger.runs()
         before = {run.run_id: await ledger.history(run.run_id) for run in runs}
     await migrated_to(empty_database, revision, monkeypatch)
     await copied(database, empty_database)
@@ -182,7 +206,7 @@ async def test_an_upgrade_of_a_filled_database_keeps_every_event(
     await schema.upgrade(empty_database)
 
     async with Ledger.open(empty_database, PROJECT) as ledger:
-        assert await ledger.list() == runs
+        assert await ledger.runs() == runs
         assert {run.run_id: await ledger.history(run.run_id) for run in runs} == before
         assert (await ledger.verify()).findings == ()
         leases = await ledger.claim("w:new", limit=10)
@@ -191,7 +215,9 @@ async def test_an_upgrade_of_a_filled_database_keeps_every_event(
         assert (await ledger.verify()).findings == ()
 
 
-async def test_an_owner_that_may_not_make_roles_is_told_what_to_ask_for(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_an_owner_that_may_not_make_roles_is_told_what_to_ask_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with temporary_postgres({}, place()) as postgres:
         superuser = await asyncpg.connect(driver_url(postgres.url()))
         await superuser.execute("CREATE ROLE owner LOGIN")
@@ -212,7 +238,9 @@ async def test_an_owner_that_may_not_make_roles_is_told_what_to_ask_for(capsys: 
             assert (await ledger.verify()).ok
 
 
-async def test_concurrent_upgrades_of_an_empty_database_wait_for_each_other(empty_database: str) -> None:
+async def test_concurrent_upgrades_of_an_empty_database_wait_for_each_other(
+    empty_database: str,
+) -> None:
     await asyncio.gather(*(schema.upgrade(empty_database) for _ in range(3)))
 
     async with Ledger.open(empty_database, "fresh", create_project=True) as ledger:

@@ -27,7 +27,19 @@ async def note(connection: asyncpg.Connection[asyncpg.Record], *runs: UUID) -> N
     some: list[None] = [None] * len(runs)
     ones = [1] * len(runs)
     done = await connection.fetch(
-        NOTE, PROJECT, list(runs), some, ["note.added"] * len(runs), ones, some, some, some, some, some, some, some
+        NOTE,
+        PROJECT,
+        list(runs),
+        some,
+        ["note.added"] * len(runs),
+        ones,
+        some,
+        some,
+        some,
+        some,
+        some,
+        some,
+        some,
     )
     assert len(done) == len(runs)
 
@@ -41,7 +53,11 @@ async def test_events_come_once_in_the_order_of_each_run(ledger: Ledger) -> None
     await reader.drain()
 
     assert_complete(reader, await stored(ledger.pool))
-    assert [event.type for event in reader.events] == ["run.submitted", "lease.acquired", "run.completed"]
+    assert [event.type for event in reader.events] == [
+        "run.submitted",
+        "lease.acquired",
+        "run.completed",
+    ]
 
 
 async def test_nothing_is_new_at_this_moment(ledger: Ledger) -> None:
@@ -89,7 +105,10 @@ async def test_an_id_that_was_given_out_early_does_not_turn_a_runs_order(
     await live.drain()
     await behind.drain()
 
-    ids = await ledger.pool.fetch("SELECT txid::text::bigint AS txid FROM ledger.event WHERE run_id = $1 ORDER BY version", two)
+    ids = await ledger.pool.fetch(
+        "SELECT txid::text::bigint AS txid FROM ledger.event WHERE run_id = $1 ORDER BY version",
+        two,
+    )
     assert ids[-1]["txid"] < ids[-2]["txid"], "the trap was not set"
     assert_complete(live, await stored(ledger.pool))
     assert_complete(behind, await stored(ledger.pool))
@@ -114,7 +133,9 @@ async def test_one_transaction_that_is_larger_than_a_page_comes_in_pages(
     assert_complete(fresh, await stored(ledger.pool))
 
 
-async def test_a_long_writer_in_another_database_holds_nobody_up(ledger: Ledger, server: Server) -> None:
+async def test_a_long_writer_in_another_database_holds_nobody_up(
+    ledger: Ledger, server: Server
+) -> None:
     elsewhere = await asyncpg.connect(driver_url(with_database(server.url, "postgres")))
     try:
         async with elsewhere.transaction():
@@ -166,12 +187,20 @@ async def test_filters_are_bounds_of_what_is_read(ledger: Ledger) -> None:
     run = lease.run_id
     assert await given(kinds=["other"]) == [("run.submitted", other.run_id)]
     assert await given(states=["completed"]) == [("run.completed", run)]
-    assert await given(types=["lease.heartbeat", "lease.acquired"]) == [("lease.acquired", run), ("lease.heartbeat", run)]
-    assert await given(without=["lease.heartbeat", "run.submitted"]) == [("lease.acquired", run), ("run.completed", run)]
+    assert await given(types=["lease.heartbeat", "lease.acquired"]) == [
+        ("lease.acquired", run),
+        ("lease.heartbeat", run),
+    ]
+    assert await given(without=["lease.heartbeat", "run.submitted"]) == [
+        ("lease.acquired", run),
+        ("run.completed", run),
+    ]
     assert await given(project_id="another") == []
 
 
-@pytest.mark.parametrize("text", ["", "1", "1/2/3/4", "x/1:1:@0//0", "1/1:1:@0//0; DROP TABLE x", "1/1:1:@0//-1"])
+@pytest.mark.parametrize(
+    "text", ["", "1", "1/2/3/4", "x/1:1:@0//0", "1/1:1:@0//0; DROP TABLE x", "1/1:1:@0//-1"]
+)
 def test_a_text_that_is_no_checkpoint_is_refused(text: str) -> None:
     with pytest.raises(InvalidValue, match="checkpoint"):
         Checkpoint.parse(text)

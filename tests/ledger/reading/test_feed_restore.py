@@ -48,7 +48,9 @@ def program(name: str, url: str, *words: str, given: bytes | None = None) -> byt
     parts = urlsplit(url)
     host = parse_qs(parts.query)["host"][0]
     where = ["-h", host, "-p", "5432", "-U", "postgres", "-d", parts.path.lstrip("/")]
-    return subprocess.run([find_programs() / name, *where, *words], check=True, capture_output=True, input=given).stdout
+    return subprocess.run(
+        [find_programs() / name, *where, *words], check=True, capture_output=True, input=given
+    ).stdout
 
 
 async def restored(source: str, cluster: str, name: str) -> str:
@@ -117,7 +119,9 @@ async def test_a_feed_restored_into_a_cluster_is_refused_until_it_is_rebased_and
     await assert_consistent(target)
 
 
-async def test_a_rebase_waits_for_writers_at_work(ledger: Ledger, connection: asyncpg.Connection[Any]) -> None:
+async def test_a_rebase_waits_for_writers_at_work(
+    ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
     run = (await ledger.submit("parse")).run_id
     reader = Reader(ledger.pool)
     await reader.drain()
@@ -135,7 +139,9 @@ async def test_a_rebase_waits_for_writers_at_work(ledger: Ledger, connection: as
 
 
 @pytest.mark.usefixtures("embedded")
-async def test_a_copy_of_the_database_in_the_same_cluster_reads_on(ledger: Ledger, server: Server, database: str) -> None:
+async def test_a_copy_of_the_database_in_the_same_cluster_reads_on(
+    ledger: Ledger, server: Server, database: str
+) -> None:
     await ledger.submit_many([{"kind": "parse"}] * 10)
     reader = Reader(ledger.pool)
     await reader.drain()

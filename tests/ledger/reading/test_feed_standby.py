@@ -21,7 +21,9 @@ from tests.support.server import FAST, ROOM
 @pytest.fixture
 def standby() -> Iterator[str]:
     """The URL of a server in recovery, whose database has a run."""
-    with tempfile.TemporaryDirectory(prefix="runfold-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="runfold-", dir="/tmp", ignore_cleanup_errors=True
+    ) as folder:
         Path(folder).chmod(0o755)
         with EmbeddedPostgres(Path(folder), settings=ROOM | FAST) as postgres:
             asyncio.run(submitted(postgres.url()))
@@ -40,7 +42,7 @@ async def submitted(url: str) -> None:
 
 async def test_a_standby_reads_runs_and_refuses_the_feed(standby: str) -> None:
     async with Ledger.open(standby, "default") as ledger:
-        assert len(await ledger.list()) == 1
+        assert len(await ledger.runs()) == 1
         with pytest.raises(FeedOnStandby, match="standby"):
             await Reader(ledger.pool).drain()
         with pytest.raises(FeedOnStandby):

@@ -34,7 +34,7 @@ async def snapshots(ledger: Ledger) -> list[tuple[datetime, list[Run]]]:
     taken: list[tuple[datetime, list[Run]]] = []
 
     async def take() -> None:
-        listed = await ledger.list()
+        listed = await ledger.runs()
         taken.append((await now(ledger), listed))
 
     await ledger.submit("a", {"n": 1}, key="key-a", tags=["t"])
@@ -54,7 +54,7 @@ async def snapshots(ledger: Ledger) -> list[tuple[datetime, list[Run]]]:
 
 async def test_the_fleet_at_every_instant_is_the_fleet_as_it_was_then(ledger: Ledger) -> None:
     for time, seen in await snapshots(ledger):
-        assert await ledger.list(at=time) == seen
+        assert await ledger.runs(at=time) == seen
 
 
 async def test_every_filter_means_what_it_meant_then(ledger: Ledger) -> None:
@@ -66,7 +66,9 @@ async def test_every_filter_means_what_it_meant_then(ledger: Ledger) -> None:
 
     for time, seen in taken:
         for given in filters:
-            assert await ledger.list(at=time, **given) == [run for run in seen if _fits(run, **given)], given
+            assert await ledger.runs(at=time, **given) == [
+                run for run in seen if _fits(run, **given)
+            ], given
 
 
 def _fits(run: Run, state: Any = None, **facts: Any) -> bool:
@@ -79,43 +81,53 @@ def _fits(run: Run, state: Any = None, **facts: Any) -> bool:
     )
 
 
-async def test_the_past_comes_in_pages_even_where_few_runs_fit(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_past_comes_in_pages_even_where_few_runs_fit(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(past, "MAX_FOLDED", 4)
     await ledger.submit_many([Submit(kind="parse", priority=i % 7) for i in range(23)])
     leases = await ledger.claim("w:1", limit=9)
     time = await now(ledger)
-    held = await ledger.list(state="running")
-    everything = await ledger.list()
+    held = await ledger.runs(state="running")
+    everything = await ledger.runs()
     await ledger.transition(leases[0], State.COMPLETED)
     await ledger.submit("parse")
 
-    assert await ledger.list(at=time) == everything
-    assert await ledger.list(at=time, state="running") == await ledger.list(at=time, worker_id="w:1") == held
-    first = await ledger.list(at=time, state="running", limit=5)
-    rest = await ledger.list(at=time, state="running", limit=5, before=first[-1].run_id)
+    assert await ledger.runs(at=time) == everything
+    assert (
+        await ledger.runs(at=time, state="running")
+        == await ledger.runs(at=time, worker_id="w:1")
+        == held
+    )
+    first = await ledger.runs(at=time, state="running", limit=5)
+    rest = await ledger.runs(at=time, state="running", limit=5, before=first[-1].run_id)
     assert [*first, *rest] == held
 
 
-async def test_a_time_before_the_first_event_or_in_the_future_is_an_error_and_gives_no_rows(ledger: Ledger) -> None:
-    assert await ledger.list(at=await now(ledger)) == []
+async def test_a_time_before_the_first_event_or_in_the_future_is_an_error_and_gives_no_rows(
+    ledger: Ledger,
+) -> None:
+    assert await ledger.runs(at=await now(ledger)) == []
     run = await ledger.submit("parse")
     early = run.created_at - timedelta(microseconds=1)
 
     with pytest.raises(BeforeFirstEvent) as before:
-        await ledger.list(at=early)
+        await ledger.runs(at=early)
     with pytest.raises(FutureInstant) as future:
-        await ledger.list(at=FAR)
+        await ledger.runs(at=FAR)
     with pytest.raises(InvalidValue, match="time zone"):
-        await ledger.list(at=datetime(2026, 1, 1))  # noqa: DTZ001  what is refused
+        await ledger.runs(at=datetime(2026, 1, 1))  # noqa: DTZ001  what is refused
     with pytest.raises(UnknownKind):
-        await ledger.list(at=await now(ledger), kind="prase")
+        await ledger.runs(at=await now(ledger), kind="prase")
 
     assert (before.value.asked, before.value.first) == (early, run.created_at)
     assert future.value.asked == FAR
-    assert (await ledger.list(at=run.created_at)) == [run]
+    assert (await ledger.runs(at=run.created_at)) == [run]
 
 
-async def test_a_diff_has_the_columns_that_changed_and_the_events_that_did_it(ledger: Ledger) -> None:
+async def test_a_diff_has_the_columns_that_changed_and_the_events_that_did_it(
+    ledger: Ledger,
+) -> None:
     lease = await claimed(ledger)
     await ledger.append(lease, StepCompleted(name="s", cost_usd=Decimal("0.5"), step_count=1))
     done = await ledger.transition(lease, State.COMPLETED, output={"ok": True})
@@ -134,7 +146,9 @@ async def test_a_diff_has_the_columns_that_changed_and_the_events_that_did_it(le
     assert (same.changes, same.events) == ({}, [])
 
 
-async def test_a_diff_needs_two_points_at_which_the_run_existed_in_their_order(ledger: Ledger) -> None:
+async def test_a_diff_needs_two_points_at_which_the_run_existed_in_their_order(
+    ledger: Ledger,
+) -> None:
     lease = await claimed(ledger)
     run = await ledger.get(lease.run_id)
 

@@ -27,7 +27,15 @@ UNKNOWN = "01890000-0000-7000-8000-000000000000"
 
 async def an_eventful_life(ledger: Ledger) -> list[Run]:
     """Lead one run through nearly everything; give the run after each event."""
-    run = await ledger.submit("parse", {"path": "a.py"}, key="k", priority=3, max_attempts=5, deadline=3600, tags=["x", 'y"\\'])
+    run = await ledger.submit(
+        "parse",
+        {"path": "a.py"},
+        key="k",
+        priority=3,
+        max_attempts=5,
+        deadline=3600,
+        tags=["x", 'y"\\'],
+    )
     seen = [run]
 
     async def then(action: Callable[[], Awaitable[object]]) -> None:
@@ -40,8 +48,12 @@ async def an_eventful_life(ledger: Ledger) -> list[Run]:
     (lease,) = await ledger.claim("w:0")
     seen.append(await ledger.get(run.run_id))
     await then(lambda: ledger.heartbeat([lease]))
-    await then(lambda: ledger.append(lease, StepCompleted(name="s", cost_usd=Decimal("0.5"), step_count=2)))
-    await then(lambda: ledger.transition(lease, State.WAITING_TOOL, name="wc", content={"input": 1}))
+    await then(
+        lambda: ledger.append(lease, StepCompleted(name="s", cost_usd=Decimal("0.5"), step_count=2))
+    )
+    await then(
+        lambda: ledger.transition(lease, State.WAITING_TOOL, name="wc", content={"input": 1})
+    )
     await then(lambda: ledger.transition(lease, State.RUNNING, output=2, cost_usd_delta=1))
     await then(lambda: ledger.retry(lease, error_code="E-1", error_detail="first"))
     await claim()
@@ -58,7 +70,11 @@ async def an_eventful_life(ledger: Ledger) -> list[Run]:
     token = seen[-1].token
     assert token is not None
     third = _with_token(lease, token)
-    await then(lambda: ledger.transition(third, State.WAITING_APPROVAL, park=True, wait=60, content={"prompt": "?"}))
+    await then(
+        lambda: ledger.transition(
+            third, State.WAITING_APPROVAL, park=True, wait=60, content={"prompt": "?"}
+        )
+    )
     await then(lambda: ledger.approve(run.run_id, actor="ann", reason="ok"))
     await claim()
     token = seen[-1].token
@@ -67,7 +83,12 @@ async def an_eventful_life(ledger: Ledger) -> list[Run]:
     await then(lambda: ledger.cancel(run.run_id, actor="ann"))
     await then(
         lambda: ledger.transition(
-            last, State.FAILED, error_code="E-2", error_detail={"a": 1}, output=[1], output_sha256="ab" * 32
+            last,
+            State.FAILED,
+            error_code="E-2",
+            error_detail={"a": 1},
+            output=[1],
+            output_sha256="ab" * 32,
         )
     )
     await then(lambda: ledger.append(run.run_id, NoteAdded(text="over"), actor="ann"))
@@ -105,7 +126,9 @@ async def test_the_run_at_every_instant_is_the_run_as_it_was_then(ledger: Ledger
         await ledger.state_at(run_id, time=datetime(2099, 1, 1, tzinfo=UTC))
 
 
-async def test_a_history_is_gapless_in_version_order_and_every_event_is_understood(ledger: Ledger) -> None:
+async def test_a_history_is_gapless_in_version_order_and_every_event_is_understood(
+    ledger: Ledger,
+) -> None:
     seen = await an_eventful_life(ledger)
 
     history = await ledger.history(seen[0].run_id)
@@ -174,16 +197,19 @@ async def test_a_state_is_asked_for_by_version_or_by_time_with_a_zone(ledger: Le
 
 
 async def test_a_list_gives_the_newest_runs_first_and_goes_on_page_by_page(ledger: Ledger) -> None:
-    made = [one.run_id for one in await ledger.submit_many([Submit(kind="parse", input=i) for i in range(25)])]
+    made = [
+        one.run_id
+        for one in await ledger.submit_many([Submit(kind="parse", input=i) for i in range(25)])
+    ]
 
-    pages = [await ledger.list(limit=10)]
+    pages = [await ledger.runs(limit=10)]
     while len(pages[-1]) == 10:
-        pages.append(await ledger.list(limit=10, before=pages[-1][-1].run_id))
+        pages.append(await ledger.runs(limit=10, before=pages[-1][-1].run_id))
 
     assert [len(page) for page in pages] == [10, 10, 5]
     assert [run.run_id for page in pages for run in page] == made[::-1]
     assert pages[0][0] == await ledger.get(made[-1])
-    assert await ledger.list(before=made[0]) == []
+    assert await ledger.runs(before=made[0]) == []
 
 
 async def test_a_list_is_narrowed_by_every_filter_and_by_all_together(ledger: Ledger) -> None:
@@ -195,7 +221,7 @@ async def test_a_list_is_narrowed_by_every_filter_and_by_all_together(ledger: Le
 
     async def found(**filters: object) -> list[str]:
         names = {a.run_id: "a", b.run_id: "b", c.run_id: "c"}
-        return [names[run.run_id] for run in await ledger.list(**filters)]  # type: ignore[arg-type]
+        return [names[run.run_id] for run in await ledger.runs(**filters)]  # type: ignore[arg-type]
 
     assert lease.run_id == b.run_id
     assert await found() == ["c", "b", "a"]
@@ -217,16 +243,18 @@ async def test_a_list_shows_only_the_runs_of_its_project(ledger: Ledger, databas
     await ledger.submit("parse")
 
     async with Ledger.open(database, "other", create_project=True) as other:
-        assert await other.list() == []
+        assert await other.runs() == []
         with pytest.raises(UnknownKind):
-            await other.list(kind="parse")
+            await other.runs(kind="parse")
 
 
-async def test_a_kind_that_no_run_ever_had_is_an_error_that_names_those_there_are(ledger: Ledger) -> None:
+async def test_a_kind_that_no_run_ever_had_is_an_error_that_names_those_there_are(
+    ledger: Ledger,
+) -> None:
     await ledger.submit("parse")
 
     with pytest.raises(UnknownKind, match="parse") as caught:
-        await ledger.list(kind="prase")
+        await ledger.runs(kind="prase")
 
     assert (caught.value.kind, caught.value.known) == ("prase", ("parse",))
 
@@ -234,7 +262,7 @@ async def test_a_kind_that_no_run_ever_had_is_an_error_that_names_those_there_ar
 async def test_reading_writes_nothing(ledger: Ledger) -> None:
     lease = await claimed(ledger)
 
-    await ledger.list()
+    await ledger.runs()
     await ledger.get(lease.run_id)
     await ledger.state_at(lease.run_id, 1)
     assert (await ledger.verify()).ok
@@ -254,4 +282,6 @@ async def test_a_history_comes_without_its_heartbeats_on_request(ledger: Ledger)
 
     assert [event.version for event in told] == [1, 2, 6]
     assert told == [event for event in whole if event.type != "lease.heartbeat"]
-    assert [event.version for event in await ledger.history(lease.run_id, after=2, heartbeats=False)] == [6]
+    assert [
+        event.version for event in await ledger.history(lease.run_id, after=2, heartbeats=False)
+    ] == [6]

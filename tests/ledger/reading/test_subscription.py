@@ -20,9 +20,15 @@ async def test_it_gives_the_past_and_ends_when_it_is_not_live(ledger: Ledger) ->
 
     found = [event.type async for event in ledger.subscribe(live=False)]
     assert found == ["run.submitted", "lease.acquired", "run.completed"]
-    assert "lease.heartbeat" in [event.type async for event in ledger.subscribe(live=False, heartbeats=True)]
-    assert [event.type async for event in ledger.subscribe(live=False, types=["lease.heartbeat"])] == ["lease.heartbeat"]
-    assert [event.type async for event in ledger.subscribe(live=False, states=["completed"])] == ["run.completed"]
+    assert "lease.heartbeat" in [
+        event.type async for event in ledger.subscribe(live=False, heartbeats=True)
+    ]
+    assert [
+        event.type async for event in ledger.subscribe(live=False, types=["lease.heartbeat"])
+    ] == ["lease.heartbeat"]
+    assert [event.type async for event in ledger.subscribe(live=False, states=["completed"])] == [
+        "run.completed"
+    ]
     assert [event async for event in ledger.subscribe(live=False, kinds=["other"])] == []
 
 
@@ -62,7 +68,11 @@ async def test_it_hears_what_is_committed(ledger: Ledger) -> None:
     assert heard.empty()
 
 
-@pytest.mark.parametrize("wrong", [{"after": "yesterday"}, {"states": ["done"]}, {"types": ["x\x00"]}, {"kinds": [""]}])
-async def test_what_makes_no_sense_is_refused_at_once(ledger: Ledger, wrong: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "wrong", [{"after": "yesterday"}, {"states": ["done"]}, {"types": ["x\x00"]}, {"kinds": [""]}]
+)
+async def test_what_makes_no_sense_is_refused_at_once(
+    ledger: Ledger, wrong: dict[str, object]
+) -> None:
     with pytest.raises(LedgerError):
         ledger.subscribe(**wrong)  # type: ignore[arg-type]  # wrong on purpose

@@ -70,7 +70,7 @@ async def found(ledger: Ledger, run_id: UUID) -> tuple[int | None, str]:
     assert not whole.ok
     assert whole.findings[0] == one.findings[0]
     assert {finding.run_id for finding in whole.findings} == {run_id}
-    for run in await ledger.list():
+    for run in await ledger.runs():
         assert run.run_id == run_id or (await ledger.verify(run.run_id)).ok
     return one.findings[0].version, one.findings[0].problem
 
@@ -81,16 +81,26 @@ async def test_an_untouched_ledger_verifies_and_says_what_was_checked(open_ledge
     report = await open_ledger.verify()
 
     assert report.ok
-    assert (report.runs, report.events, report.payloads, report.erased, report.findings) == (3, 10, 6, 0, ())
+    assert (report.runs, report.events, report.payloads, report.erased, report.findings) == (
+        3,
+        10,
+        6,
+        0,
+        (),
+    )
     with pytest.raises(RunNotFound):
         await open_ledger.verify("01890000-0000-7000-8000-000000000000")
 
 
 async def test_every_kind_of_history_verifies(open_ledger: Ledger) -> None:
     odd = 'ü"\\\n\t'.replace("\n", "").replace("\t", "") + "東京 \N{ROCKET}"
-    lease = await claimed(open_ledger, odd, ttl=TINY, input={odd: [odd]}, key=odd, tags=[odd, "\\", '"', "\x80"])
+    lease = await claimed(
+        open_ledger, odd, ttl=TINY, input={odd: [odd]}, key=odd, tags=[odd, "\\", '"', "\x80"]
+    )
     await open_ledger.append(lease, NoteAdded(text="line\nbreak\u2028\x7f"), actor=odd)
-    await open_ledger.transition(lease, State.WAITING_TOOL, name=odd, cost_usd_delta=1e-6, step_count_delta=1)
+    await open_ledger.transition(
+        lease, State.WAITING_TOOL, name=odd, cost_usd_delta=1e-6, step_count_delta=1
+    )
     await lapsed(open_ledger, lease)
     await open_ledger.reap()
 
@@ -105,10 +115,14 @@ async def test_every_kind_of_history_verifies(open_ledger: Ledger) -> None:
         "salt = sha256('')",
     ],
 )
-async def test_a_changed_payload_is_found(open_ledger: Ledger, mallory: Mallory, change: str) -> None:
+async def test_a_changed_payload_is_found(
+    open_ledger: Ledger, mallory: Mallory, change: str
+) -> None:
     run_id = await told(open_ledger)
 
-    await mallory.execute(f"UPDATE ledger.payload SET {change} WHERE run_id = $1 AND version = 1", run_id)
+    await mallory.execute(
+        f"UPDATE ledger.payload SET {change} WHERE run_id = $1 AND version = 1", run_id
+    )
 
     assert await found(open_ledger, run_id) == (1, "payload")
 
@@ -121,19 +135,27 @@ async def test_a_deleted_payload_is_found(open_ledger: Ledger, mallory: Mallory)
     assert await found(open_ledger, run_id) == (4, "payload")
 
 
-async def test_a_payload_that_is_moved_to_another_event_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
+async def test_a_payload_that_is_moved_to_another_event_is_found(
+    open_ledger: Ledger, mallory: Mallory
+) -> None:
     run_id = await told(open_ledger)
 
-    await mallory.execute("UPDATE ledger.payload SET version = 3 WHERE run_id = $1 AND version = 4", run_id)
+    await mallory.execute(
+        "UPDATE ledger.payload SET version = 3 WHERE run_id = $1 AND version = 4", run_id
+    )
 
     assert await found(open_ledger, run_id) == (3, "payload")
 
 
-async def test_a_payload_that_belongs_to_no_event_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
+async def test_a_payload_that_belongs_to_no_event_is_found(
+    open_ledger: Ledger, mallory: Mallory
+) -> None:
     run_id = await told(open_ledger)
 
     await mallory.execute(
-        "INSERT INTO ledger.payload VALUES ($1, $2, 99, sha256(''), '{\"note\":\"forged\"}')", PROJECT, run_id
+        "INSERT INTO ledger.payload VALUES ($1, $2, 99, sha256(''), '{\"note\":\"forged\"}')",
+        PROJECT,
+        run_id,
     )
 
     assert (await found(open_ledger, run_id))[1] == "payload"
@@ -151,7 +173,9 @@ OTHER = {"wait_outcome": "'timeout'"}
 
 
 @pytest.mark.parametrize("version", [1, 3, 5])
-async def test_a_change_of_any_fact_of_any_event_is_found(open_ledger: Ledger, mallory: Mallory, version: int) -> None:
+async def test_a_change_of_any_fact_of_any_event_is_found(
+    open_ledger: Ledger, mallory: Mallory, version: int
+) -> None:
     run_id = await told(open_ledger)
     await mallory.execute("CREATE TABLE backup AS SELECT * FROM ledger.event")
     one = f"e.run_id = '{run_id}' AND e.version = {version}"
@@ -162,7 +186,9 @@ async def test_a_change_of_any_fact_of_any_event_is_found(open_ledger: Ledger, m
             value = OTHER.get(column, CHANGES[how].format(column))
             await mallory.execute(f"UPDATE ledger.event AS e SET {column} = {value} WHERE {one}")
             findings = (await open_ledger.verify()).findings
-            results[column] = (findings[0].run_id, findings[0].version, findings[0].problem) if findings else None
+            results[column] = (
+                (findings[0].run_id, findings[0].version, findings[0].problem) if findings else None
+            )
             await mallory.execute(
                 f"UPDATE ledger.event AS e SET {column} = b.{column} FROM backup AS b "
                 f"WHERE {one} AND b.run_id = e.run_id AND b.version = e.version"
@@ -176,7 +202,10 @@ async def test_a_change_of_any_fact_of_any_event_is_found(open_ledger: Ledger, m
 async def test_a_fact_that_is_taken_away_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
     run_id = await told(open_ledger)
 
-    await mallory.execute("UPDATE ledger.event SET deadline = NULL, key = NULL WHERE run_id = $1 AND version = 1", run_id)
+    await mallory.execute(
+        "UPDATE ledger.event SET deadline = NULL, key = NULL WHERE run_id = $1 AND version = 1",
+        run_id,
+    )
 
     assert await found(open_ledger, run_id) == (1, "hash")
 
@@ -184,7 +213,9 @@ async def test_a_fact_that_is_taken_away_is_found(open_ledger: Ledger, mallory: 
 async def test_a_changed_type_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
     run_id = await told(open_ledger)
 
-    await mallory.execute("UPDATE ledger.event SET type = 'run.failed' WHERE run_id = $1 AND version = 6", run_id)
+    await mallory.execute(
+        "UPDATE ledger.event SET type = 'run.failed' WHERE run_id = $1 AND version = 6", run_id
+    )
 
     assert await found(open_ledger, run_id) == (6, "hash")
 
@@ -192,16 +223,22 @@ async def test_a_changed_type_is_found(open_ledger: Ledger, mallory: Mallory) ->
 async def test_a_changed_hash_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
     run_id = await told(open_ledger)
 
-    await mallory.execute("UPDATE ledger.event SET hash = sha256(hash) WHERE run_id = $1 AND version = 3", run_id)
+    await mallory.execute(
+        "UPDATE ledger.event SET hash = sha256(hash) WHERE run_id = $1 AND version = 3", run_id
+    )
 
     assert await found(open_ledger, run_id) == (3, "hash")
 
 
 @pytest.mark.parametrize(("version", "first"), [(1, 2), (3, 4), (5, 6)])
-async def test_a_deleted_event_is_found(open_ledger: Ledger, mallory: Mallory, version: int, first: int) -> None:
+async def test_a_deleted_event_is_found(
+    open_ledger: Ledger, mallory: Mallory, version: int, first: int
+) -> None:
     run_id = await told(open_ledger)
 
-    await mallory.execute("DELETE FROM ledger.event WHERE run_id = $1 AND version = $2", run_id, version)
+    await mallory.execute(
+        "DELETE FROM ledger.event WHERE run_id = $1 AND version = $2", run_id, version
+    )
 
     assert await found(open_ledger, run_id) == (first, "gap")
 
@@ -224,16 +261,25 @@ async def test_a_deleted_history_is_found(open_ledger: Ledger, mallory: Mallory)
     assert await found(open_ledger, run_id) == (None, "drift")
 
 
-async def test_two_events_that_changed_places_are_found(open_ledger: Ledger, mallory: Mallory) -> None:
+async def test_two_events_that_changed_places_are_found(
+    open_ledger: Ledger, mallory: Mallory
+) -> None:
     run_id = await told(open_ledger)
 
     for old, new in ((3, 99), (4, 3), (99, 4)):
-        await mallory.execute("UPDATE ledger.event SET version = $3 WHERE run_id = $1 AND version = $2", run_id, old, new)
+        await mallory.execute(
+            "UPDATE ledger.event SET version = $3 WHERE run_id = $1 AND version = $2",
+            run_id,
+            old,
+            new,
+        )
 
     assert (await found(open_ledger, run_id))[0] == 3
 
 
-async def test_a_legal_event_with_a_hash_of_its_own_making_is_found(open_ledger: Ledger, unverified_database: str) -> None:
+async def test_a_legal_event_with_a_hash_of_its_own_making_is_found(
+    open_ledger: Ledger, unverified_database: str
+) -> None:
     run_id = await told(open_ledger)
     owner = await asyncpg.connect(unverified_database)
 
@@ -248,7 +294,9 @@ async def test_a_legal_event_with_a_hash_of_its_own_making_is_found(open_ledger:
     assert await found(open_ledger, run_id) == (7, "hash")
 
 
-async def test_a_state_that_differs_from_its_events_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
+async def test_a_state_that_differs_from_its_events_is_found(
+    open_ledger: Ledger, mallory: Mallory
+) -> None:
     run_id = await told(open_ledger)
     await mallory.execute("CREATE TABLE backup AS SELECT * FROM ledger.run_state")
     changes = {
@@ -267,7 +315,9 @@ async def test_a_state_that_differs_from_its_events_is_found(open_ledger: Ledger
         assert await found(open_ledger, run_id) == (None, "drift")
         assert named in (await open_ledger.verify()).findings[0].detail
         await mallory.execute("DELETE FROM ledger.run_state WHERE run_id = $1", run_id)
-        await mallory.execute("INSERT INTO ledger.run_state SELECT * FROM backup WHERE run_id = $1", run_id)
+        await mallory.execute(
+            "INSERT INTO ledger.run_state SELECT * FROM backup WHERE run_id = $1", run_id
+        )
 
     assert (await open_ledger.verify()).ok
 
@@ -289,17 +339,24 @@ async def test_a_deleted_idempotency_key_is_found(open_ledger: Ledger, mallory: 
     assert await found(open_ledger, run_id) == (1, "key")
 
 
-async def test_an_idempotency_key_that_names_another_event_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
+async def test_an_idempotency_key_that_names_another_event_is_found(
+    open_ledger: Ledger, mallory: Mallory
+) -> None:
     run_id = await told(open_ledger)
 
     await mallory.execute("UPDATE ledger.command SET version = 2 WHERE run_id = $1", run_id)
 
     assert await found(open_ledger, run_id) == (1, "key")
     report = await open_ledger.verify()
-    assert [(finding.version, finding.problem) for finding in report.findings] == [(1, "key"), (2, "key")]
+    assert [(finding.version, finding.problem) for finding in report.findings] == [
+        (1, "key"),
+        (2, "key"),
+    ]
 
 
-async def test_an_idempotency_key_that_nobody_used_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
+async def test_an_idempotency_key_that_nobody_used_is_found(
+    open_ledger: Ledger, mallory: Mallory
+) -> None:
     run_id = await told(open_ledger)
 
     await mallory.execute(
@@ -312,17 +369,23 @@ async def test_an_idempotency_key_that_nobody_used_is_found(open_ledger: Ledger,
     assert "'forged' belongs to no such event" in finding.detail
 
 
-async def test_of_several_bad_events_the_first_is_named_first(open_ledger: Ledger, mallory: Mallory) -> None:
+async def test_of_several_bad_events_the_first_is_named_first(
+    open_ledger: Ledger, mallory: Mallory
+) -> None:
     run_id = await told(open_ledger)
 
     await mallory.execute("DELETE FROM ledger.payload WHERE run_id = $1 AND version = 1", run_id)
-    await mallory.execute("UPDATE ledger.event SET actor = 'mallory' WHERE run_id = $1 AND version >= 3", run_id)
+    await mallory.execute(
+        "UPDATE ledger.event SET actor = 'mallory' WHERE run_id = $1 AND version >= 3", run_id
+    )
     findings = (await open_ledger.verify()).findings
 
     assert [finding.version for finding in findings] == [1, 3, 4, 5, 6]
 
 
-async def test_a_flood_of_bad_events_is_cut_at_a_hundred_findings(open_ledger: Ledger, mallory: Mallory) -> None:
+async def test_a_flood_of_bad_events_is_cut_at_a_hundred_findings(
+    open_ledger: Ledger, mallory: Mallory
+) -> None:
     await open_ledger.submit_many([{"kind": "parse"}] * 150)
 
     await mallory.execute("UPDATE ledger.event SET actor = 'mallory'")

@@ -43,7 +43,10 @@ def sizes(version: int = 1, **changes: Any) -> Projection:
     """Count the users' reads of each kind and add up a field of their payload."""
     given: dict[str, Any] = {
         "key": {"kind": of_run("kind")},
-        "columns": {"reads": count({"acme.read"}), "size": total(field("size", "int"), {"acme.read"})},
+        "columns": {
+            "reads": count({"acme.read"}),
+            "size": total(field("size", "int"), {"acme.read"}),
+        },
     }
     return Projection("sizes", version, **{**given, **changes})
 
@@ -52,14 +55,21 @@ async def read(ledger: Ledger, run: UUID, size: str) -> None:
     """Append a user's own event whose payload has a size."""
     some = [None]
     body = f'{{"size":{size}}}'
-    statement = "SELECT * FROM ledger.append($1, 'test', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+    statement = (
+        "SELECT * FROM ledger.append($1, 'test', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+    )
     given = ([run], some, ["acme.read"], [1], some, some, [body], some, some, some, some)
     await ledger.pool.fetch(statement, PROJECT, *given)
 
 
 async def history(ledger: Ledger) -> None:
     """Let runs live through nearly everything that can happen to one."""
-    await ledger.submit_many([{"kind": kind} for kind in ("parse", "parse", "parse", "mail", "mail", "mail", "call", "call")])
+    await ledger.submit_many(
+        [
+            {"kind": kind}
+            for kind in ("parse", "parse", "parse", "mail", "mail", "mail", "call", "call")
+        ]
+    )
     leases = await ledger.claim("w1", limit=8)
     for _ in range(3):
         await ledger.heartbeat(leases)
@@ -88,7 +98,10 @@ async def history(ledger: Ledger) -> None:
 
 async def rows(ledger: Ledger, name: str) -> list[dict[str, Any]]:
     """Read a projection."""
-    return [dict(row) for row in await ledger.pool.fetch(f'SELECT * FROM projection."{name}" ORDER BY 1, 2, 3')]
+    return [
+        dict(row)
+        for row in await ledger.pool.fetch(f'SELECT * FROM projection."{name}" ORDER BY 1, 2, 3')
+    ]
 
 
 async def row_of(ledger: Ledger, sql: str) -> tuple[Any, ...]:
@@ -99,7 +112,9 @@ async def row_of(ledger: Ledger, sql: str) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("batch", [1, 7, 5_000])
 @pytest.mark.parametrize("name", SHIPPED)
-async def test_a_read_model_is_the_same_in_any_batches_and_rebuilt(ledger: Ledger, name: str, batch: int) -> None:
+async def test_a_read_model_is_the_same_in_any_batches_and_rebuilt(
+    ledger: Ledger, name: str, batch: int
+) -> None:
     projection = declared()[name]
     await made(ledger.pool, projection)
     following = CatchUp(ledger.pool, projection, batch=batch)
@@ -114,7 +129,9 @@ async def test_a_read_model_is_the_same_in_any_batches_and_rebuilt(ledger: Ledge
     assert done.wrong == 0
     assert before
     stable = [{k: v for k, v in row.items() if k != "waiting_for"} for row in before]
-    assert [{k: v for k, v in row.items() if k != "waiting_for"} for row in await rows(ledger, name)] == stable
+    assert [
+        {k: v for k, v in row.items() if k != "waiting_for"} for row in await rows(ledger, name)
+    ] == stable
     assert await following.step() is None
 
 
@@ -125,8 +142,12 @@ async def test_the_read_models_say_what_the_runs_say(ledger: Ledger) -> None:
         await CatchUp(ledger.pool, projection).to_the_end()
 
     counted = "SELECT project_id, kind, state, {} FROM {} GROUP BY 1, 2, 3 {} ORDER BY 1, 2, 3"
-    assert await ledger.pool.fetch(counted.format("count(*)", "ledger.run_state", "")) == await ledger.pool.fetch(
-        counted.format("sum(runs)::bigint AS count", "projection.run_counts", "HAVING sum(runs) > 0")
+    assert await ledger.pool.fetch(
+        counted.format("count(*)", "ledger.run_state", "")
+    ) == await ledger.pool.fetch(
+        counted.format(
+            "sum(runs)::bigint AS count", "projection.run_counts", "HAVING sum(runs) > 0"
+        )
     )
     money = "SELECT sum(cost_usd), sum(step_count)::bigint FROM "
     truth = await row_of(ledger, money + "ledger.run_state")
@@ -138,7 +159,9 @@ async def test_the_read_models_say_what_the_runs_say(ledger: Ledger) -> None:
     beats = await row_of(ledger, "SELECT count(*) FROM ledger.event WHERE type = 'lease.heartbeat'")
     for name in ("attempts", "worker_activity"):
         assert await row_of(ledger, f"SELECT sum(beats)::bigint FROM projection.{name}") == beats
-    lost = await ledger.pool.fetch("SELECT worker_id, outcome FROM projection.attempts WHERE outcome = 'lease.expired'")
+    lost = await ledger.pool.fetch(
+        "SELECT worker_id, outcome FROM projection.attempts WHERE outcome = 'lease.expired'"
+    )
     assert [tuple(row.values()) for row in lost] == [("w2", "lease.expired")]
     decided = await ledger.pool.fetch(
         "SELECT outcome, decided_by, reason FROM projection.approvals ORDER BY outcome NULLS LAST"
@@ -146,11 +169,15 @@ async def test_the_read_models_say_what_the_runs_say(ledger: Ledger) -> None:
     assert [tuple(row.values()) for row in decided] == [
         ("approval.granted", "ann", "fine"), ("approval.rejected", "ann", "too dear"), (None, None, None),
     ]  # fmt: skip
-    waits = await row_of(ledger, "SELECT count(waited), count(waiting_for) FROM projection.approvals")
+    waits = await row_of(
+        ledger, "SELECT count(waited), count(waiting_for) FROM projection.approvals"
+    )
     assert waits == (2, 1)
 
 
-async def test_a_bad_event_stops_the_projection_before_it_until_it_is_skipped_on_record(ledger: Ledger) -> None:
+async def test_a_bad_event_stops_the_projection_before_it_until_it_is_skipped_on_record(
+    ledger: Ledger,
+) -> None:
     run = (await ledger.submit("parse")).run_id
     for size in ("1", "2", '"many"', "8"):
         await read(ledger, run, size)
@@ -172,7 +199,10 @@ async def test_a_bad_event_stops_the_projection_before_it_until_it_is_skipped_on
         await following.to_the_end()
     assert await row_of(ledger, "SELECT reads, size FROM projection.sizes") == (2, 3)
 
-    assert await skip(ledger.pool, "sizes", actor="ann", reason="a defect of the sender") == (run, 4)
+    assert await skip(ledger.pool, "sizes", actor="ann", reason="a defect of the sender") == (
+        run,
+        4,
+    )
     await following.to_the_end()
 
     assert await row_of(ledger, "SELECT reads, size FROM projection.sizes") == (3, 11)
@@ -185,7 +215,9 @@ async def test_a_bad_event_stops_the_projection_before_it_until_it_is_skipped_on
         await skip(ledger.pool, "sizes", actor="ann", reason="again")
 
 
-async def test_a_rebuild_collects_bad_runs_or_stops_and_puts_nothing_wrong_in_place(ledger: Ledger) -> None:
+async def test_a_rebuild_collects_bad_runs_or_stops_and_puts_nothing_wrong_in_place(
+    ledger: Ledger,
+) -> None:
     good, bad = (await ledger.submit("parse")).run_id, (await ledger.submit("mail")).run_id
     await read(ledger, good, "5")
     await read(ledger, bad, '"x"')
@@ -206,15 +238,24 @@ async def test_a_rebuild_collects_bad_runs_or_stops_and_puts_nothing_wrong_in_pl
 
 async def rows_of_sizes(ledger: Ledger) -> list[tuple[Any, ...]]:
     """Read the projection of this file."""
-    return [tuple(r.values()) for r in await ledger.pool.fetch("SELECT kind, reads, size FROM projection.sizes ORDER BY kind")]
+    return [
+        tuple(r.values())
+        for r in await ledger.pool.fetch(
+            "SELECT kind, reads, size FROM projection.sizes ORDER BY kind"
+        )
+    ]
 
 
 async def test_an_event_of_a_newer_schema_stops_a_projection_that_counts_it(ledger: Ledger) -> None:
     run = (await ledger.submit("parse")).run_id
-    notes = Projection("notes", key={"kind": of_run("kind")}, columns={"notes": count({"note.added"})})
+    notes = Projection(
+        "notes", key={"kind": of_run("kind")}, columns={"notes": count({"note.added"})}
+    )
     await made(ledger.pool, notes)
     some = [None]
-    await ledger.pool.fetch(NOTE, PROJECT, [run], some, ["note.added"], [2], some, some, some, some, some, some, some)
+    await ledger.pool.fetch(
+        NOTE, PROJECT, [run], some, ["note.added"], [2], some, some, some, some, some, some, some
+    )
 
     with pytest.raises(ProjectionFailed, match=r"note\.added schema version 2 is not known"):
         await CatchUp(ledger.pool, notes).to_the_end()
@@ -223,12 +264,16 @@ async def test_an_event_of_a_newer_schema_stops_a_projection_that_counts_it(ledg
     assert bad.run_id == run
 
 
-async def test_a_function_is_called_with_every_event_exactly_once(ledger: Ledger, connection: asyncpg.Connection[Any]) -> None:
+async def test_a_function_is_called_with_every_event_exactly_once(
+    ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
     await connection.execute("CREATE TABLE sent (run_id uuid, version int)")
     broken = True
 
     async def send(inside: asyncpg.Connection[Any], events: Sequence[Event]) -> None:
-        await inside.executemany("INSERT INTO sent VALUES ($1, $2)", [(event.run_id, event.version) for event in events])
+        await inside.executemany(
+            "INSERT INTO sent VALUES ($1, $2)", [(event.run_id, event.version) for event in events]
+        )
         if broken and any(event.type == "note.added" for event in events):
             raise RuntimeError("the outside is down")
 
@@ -247,7 +292,9 @@ async def test_a_function_is_called_with_every_event_exactly_once(ledger: Ledger
     await asyncio.gather(*(CatchUp(ledger.pool, outbox, batch=3).to_the_end() for _ in range(3)))
 
     sent = [tuple(row.values()) for row in await connection.fetch("SELECT * FROM sent")]
-    all_of_them = await connection.fetch("SELECT run_id, version FROM ledger.event WHERE type <> 'lease.heartbeat'")
+    all_of_them = await connection.fetch(
+        "SELECT run_id, version FROM ledger.event WHERE type <> 'lease.heartbeat'"
+    )
     assert len(sent) == len(set(sent))
     assert set(sent) == {tuple(row.values()) for row in all_of_them}
     with pytest.raises(InvalidValue, match="cannot be rebuilt"):
@@ -269,7 +316,9 @@ async def test_a_paused_projection_takes_nothing_until_it_is_resumed(ledger: Led
         await pause(ledger.pool, "size")
 
 
-async def test_a_newer_version_takes_the_place_of_the_older_whose_processes_end(ledger: Ledger) -> None:
+async def test_a_newer_version_takes_the_place_of_the_older_whose_processes_end(
+    ledger: Ledger,
+) -> None:
     await made(ledger.pool, sizes())
     await read(ledger, (await ledger.submit("parse")).run_id, "4")
     await CatchUp(ledger.pool, sizes()).to_the_end()
@@ -336,8 +385,12 @@ async def test_a_rebuild_goes_on_under_load_and_after_it_was_killed(ledger: Ledg
     assert done.wrong == 0
     await CatchUp(ledger.pool, counts).to_the_end()
     counted = "SELECT state, {} FROM {} GROUP BY 1 {} ORDER BY 1"
-    assert await ledger.pool.fetch(counted.format("count(*)", "ledger.run_state", "")) == await ledger.pool.fetch(
-        counted.format("sum(runs)::bigint AS count", "projection.run_counts", "HAVING sum(runs) > 0")
+    assert await ledger.pool.fetch(
+        counted.format("count(*)", "ledger.run_state", "")
+    ) == await ledger.pool.fetch(
+        counted.format(
+            "sum(runs)::bigint AS count", "projection.run_counts", "HAVING sum(runs) > 0"
+        )
     )
 
 
@@ -360,7 +413,10 @@ async def test_a_live_projection_follows_by_itself_through_pauses_and_lost_conne
     following = asyncio.create_task(Projector(ledger.pool, counts).run())
 
     async def seen(wanted: int) -> bool:
-        return bool(await connection.fetchval("SELECT coalesce(sum(runs), 0) FROM projection.run_counts") == wanted)
+        return bool(
+            await connection.fetchval("SELECT coalesce(sum(runs), 0) FROM projection.run_counts")
+            == wanted
+        )
 
     try:
         await ledger.submit("parse")

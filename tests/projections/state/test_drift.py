@@ -81,11 +81,18 @@ async def test_damage_in_any_column_is_found_named_and_repaired(
         "WHERE a.attrelid = 'ledger.run_state'::regclass AND a.attname = $1", column,
     )  # fmt: skip
     damaged = DAMAGE[type_].format(name=column)
-    await mallory.execute(f"UPDATE ledger.run_state SET {column} = {damaged} WHERE run_id = $1", lease.run_id)
+    await mallory.execute(
+        f"UPDATE ledger.run_state SET {column} = {damaged} WHERE run_id = $1", lease.run_id
+    )
 
     (one,) = await found(ledger)
 
-    assert (one.run_id, list(one.columns), one.expected, one.stored) == (lease.run_id, [column], True, True)
+    assert (one.run_id, list(one.columns), one.expected, one.stored) == (
+        lease.run_id,
+        [column],
+        True,
+        True,
+    )
     want, have = one.columns[column]
     assert want != have
     assert (await sample(ledger.pool, PROJECT, 50)) == (2, [one])
@@ -114,7 +121,9 @@ async def test_a_repair_is_a_note_on_the_run_that_says_what_was_wrong_by_whom_an
     assert (await ledger.transition(lease, State.COMPLETED)).state == State.COMPLETED
 
 
-async def test_amounts_that_no_float_tells_apart_are_told_apart(ledger: Ledger, mallory: asyncpg.Connection[Any]) -> None:
+async def test_amounts_that_no_float_tells_apart_are_told_apart(
+    ledger: Ledger, mallory: asyncpg.Connection[Any]
+) -> None:
     lease = await claimed(ledger)
     await ledger.append(lease, StepCompleted(name="s", cost_usd=Decimal("999999999.000001")))
     for _ in range(20):
@@ -127,11 +136,15 @@ async def test_amounts_that_no_float_tells_apart_are_told_apart(ledger: Ledger, 
     await repaired(ledger, lease.run_id)
 
 
-async def test_a_missing_row_comes_back_and_a_row_without_events_goes(ledger: Ledger, mallory: asyncpg.Connection[Any]) -> None:
+async def test_a_missing_row_comes_back_and_a_row_without_events_goes(
+    ledger: Ledger, mallory: asyncpg.Connection[Any]
+) -> None:
     lease, other = await worked(ledger), await worked(ledger)
     phantom = UUID("01890000-0000-7000-8000-000000000000")
     before = await ledger.get(lease.run_id)
-    await mallory.execute("CREATE TEMP TABLE copy AS SELECT * FROM ledger.run_state WHERE run_id = $1", other.run_id)
+    await mallory.execute(
+        "CREATE TEMP TABLE copy AS SELECT * FROM ledger.run_state WHERE run_id = $1", other.run_id
+    )
     await mallory.execute("UPDATE copy SET run_id = $1", phantom)
     await mallory.execute("INSERT INTO ledger.run_state SELECT * FROM copy")
     await mallory.execute("DELETE FROM ledger.run_state WHERE run_id = $1", lease.run_id)
@@ -144,7 +157,9 @@ async def test_a_missing_row_comes_back_and_a_row_without_events_goes(ledger: Le
     assert (await sample(ledger.pool, PROJECT, 50))[1] == [missing]
     with capture_logs() as logs:
         await repaired(ledger, phantom, lease.run_id)
-    assert [entry["run_id"] for entry in logs if entry["event"] == names.PHANTOM_REMOVED] == [str(phantom)]
+    assert [entry["run_id"] for entry in logs if entry["event"] == names.PHANTOM_REMOVED] == [
+        str(phantom)
+    ]
     assert (await ledger.state_at(lease.run_id, before.version)) == before
     assert await found(ledger) == []
 
@@ -186,18 +201,27 @@ async def test_what_writers_do_meanwhile_is_no_drift_and_a_repair_loses_nothing_
         for _ in range(15):
             assert await found(ledger) == []
             # Damage that a writer does not build upon: the next fold keeps priority as it is.
-            await mallory.execute("UPDATE ledger.run_state SET priority = 99 WHERE run_id = $1", runs[0])
+            await mallory.execute(
+                "UPDATE ledger.run_state SET priority = 99 WHERE run_id = $1", runs[0]
+            )
             assert [list(one.columns) for one in await repaired(ledger, *runs)] == [["priority"]]
         await until(lambda: beats >= 80)
     finally:
         stop.set()
         await writer
 
-    assert await ledger.pool.fetchval("SELECT count(*) FROM ledger.event WHERE type = 'lease.heartbeat'") == beats
+    assert (
+        await ledger.pool.fetchval(
+            "SELECT count(*) FROM ledger.event WHERE type = 'lease.heartbeat'"
+        )
+        == beats
+    )
     assert await found(ledger) == []
 
 
-async def test_two_repairs_of_a_missing_row_at_once_repair_it_once(ledger: Ledger, mallory: asyncpg.Connection[Any]) -> None:
+async def test_two_repairs_of_a_missing_row_at_once_repair_it_once(
+    ledger: Ledger, mallory: asyncpg.Connection[Any]
+) -> None:
     lease = await worked(ledger)
     await mallory.execute("DELETE FROM ledger.run_state")
 
@@ -221,7 +245,11 @@ async def test_a_repair_needs_the_owner_a_name_and_a_reason(
                 await repaired(worker, lease.run_id)
     finally:
         await mallory.execute("DROP ROLE drift_worker")
-    for given in ({"actor": "", "reason": "r"}, {"actor": "a\nb", "reason": "r"}, {"actor": "a", "reason": ""}):
+    for given in (
+        {"actor": "", "reason": "r"},
+        {"actor": "a\nb", "reason": "r"},
+        {"actor": "a", "reason": ""},
+    ):
         with pytest.raises(InvalidValue):
             await repair(ledger.pool, PROJECT, [lease.run_id], **given)
     assert len(await repaired(ledger, lease.run_id)) == 1
@@ -230,7 +258,9 @@ async def test_a_repair_needs_the_owner_a_name_and_a_reason(
 # -- the duty ------------------------------------------------------------------------------------------------
 
 
-async def test_the_sampler_says_drift_once_and_again_when_it_changes(ledger: Ledger, mallory: asyncpg.Connection[Any]) -> None:
+async def test_the_sampler_says_drift_once_and_again_when_it_changes(
+    ledger: Ledger, mallory: asyncpg.Connection[Any]
+) -> None:
     sampler = Sampler(ledger, size=10)
     assert await sampler.tick() == []
     assert sampler.checked == 0
@@ -286,12 +316,18 @@ def test_drift_shows_expected_and_stored_side_by_side_and_repairs(
 
     assert (answer.code, data.code) == (exits.INTEGRITY, exits.INTEGRITY)
     lines = {line.split()[1]: line.split()[2:] for line in answer.out.splitlines()}
-    assert lines == {"priority": ["expected", "0", "stored", "99"], "error_code": ["expected", "-", "stored", "E"]}
+    assert lines == {
+        "priority": ["expected", "0", "stored", "99"],
+        "error_code": ["expected", "-", "stored", "E"],
+    }
     assert data.json["run_id"] == str(run_id)
     assert data.json["columns"]["priority"] == {"expected": 0, "stored": 99}
     cli.fails(exits.USAGE, "drift", "--repair")
     cli.fails(exits.USAGE, "drift", "--sample", "0")
-    assert "1 run differs; repaired" in cli.ok("drift", "--repair", "--actor", "ann", "--reason", "restored by hand").err
+    assert (
+        "1 run differs; repaired"
+        in cli.ok("drift", "--repair", "--actor", "ann", "--reason", "restored by hand").err
+    )
     assert cli.ok("drift").err == "nothing differs\n"
     note = cli.ok("history", str(run_id), "--json").lines[-1]
     assert (note["name"], note["actor"]) == (REPAIRED, "ann")

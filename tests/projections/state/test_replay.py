@@ -54,12 +54,16 @@ async def fleet(ledger: Ledger, runs: int = 60) -> list[UUID]:
 
 async def replayed(ledger: Ledger, **given: Any) -> Replayed:
     """Replay, in small ranges."""
-    return await replay(ledger.pool, PROJECT, actor="ann", reason="a test", **{"events_a_range": 10, **given})
+    return await replay(
+        ledger.pool, PROJECT, actor="ann", reason="a test", **{"events_a_range": 10, **given}
+    )
 
 
 async def tables(connection: asyncpg.Connection[Any]) -> set[str]:
     """Name the tables that rebuilds made."""
-    rows = await connection.fetch("SELECT relname FROM pg_class WHERE relname LIKE 'rebuild\\_%\\_of\\_%' AND relkind = 'r'")
+    rows = await connection.fetch(
+        "SELECT relname FROM pg_class WHERE relname LIKE 'rebuild\\_%\\_of\\_%' AND relkind = 'r'"
+    )
     return {f"ledger.{row['relname']}" for row in rows}
 
 
@@ -73,7 +77,13 @@ async def test_a_replay_of_a_sound_state_changes_nothing_and_leaves_nothing(
     done = await replayed(ledger, told=told.append)
 
     events = await mallory.fetchval("SELECT count(*) FROM ledger.event")
-    assert (done.standing.rows, done.standing.events, done.wrong, done.kept_in, done.bad) == (60, events, 0, None, [])
+    assert (done.standing.rows, done.standing.events, done.wrong, done.kept_in, done.bad) == (
+        60,
+        events,
+        0,
+        None,
+        [],
+    )
     assert done.standing.ranges > 5
     assert max(standing.done for standing in told) == done.standing.ranges
     assert told[-1].events_per_second > 0
@@ -81,7 +91,9 @@ async def test_a_replay_of_a_sound_state_changes_nothing_and_leaves_nothing(
     assert await tables(mallory) == set()
 
 
-async def test_what_is_wrong_is_exchanged_noted_and_kept_until_told(ledger: Ledger, mallory: asyncpg.Connection[Any]) -> None:
+async def test_what_is_wrong_is_exchanged_noted_and_kept_until_told(
+    ledger: Ledger, mallory: asyncpg.Connection[Any]
+) -> None:
     runs = await fleet(ledger)
     damaged, lost = runs[7], runs[11]
     lost_at = (await ledger.get(lost)).version
@@ -91,7 +103,10 @@ async def test_what_is_wrong_is_exchanged_noted_and_kept_until_told(ledger: Ledg
     done = await replayed(ledger)
 
     assert done.wrong == 2
-    assert [row["run_id"] for row in await mallory.fetch(f"SELECT * FROM {done.kept_in} WHERE priority = 99")] == [damaged]
+    assert [
+        row["run_id"]
+        for row in await mallory.fetch(f"SELECT * FROM {done.kept_in} WHERE priority = 99")
+    ] == [damaged]
     assert (await ledger.get(lost)).version == lost_at + 1
     assert [event.name for event in (await ledger.history(damaged))[-1:]] == [REPAIRED]  # type: ignore[attr-defined]
     assert (await ledger.verify()).ok
@@ -102,7 +117,9 @@ async def test_what_is_wrong_is_exchanged_noted_and_kept_until_told(ledger: Ledg
     assert (await ledger.verify()).ok
 
 
-async def test_a_state_that_was_lost_as_a_whole_comes_back(ledger: Ledger, mallory: asyncpg.Connection[Any]) -> None:
+async def test_a_state_that_was_lost_as_a_whole_comes_back(
+    ledger: Ledger, mallory: asyncpg.Connection[Any]
+) -> None:
     await fleet(ledger)
     await mallory.execute("DELETE FROM ledger.run_state")
 
@@ -110,7 +127,9 @@ async def test_a_state_that_was_lost_as_a_whole_comes_back(ledger: Ledger, mallo
     assert (await ledger.verify()).ok
 
 
-async def test_names_indexes_rights_and_the_view_outlive_a_replay(ledger: Ledger, mallory: asyncpg.Connection[Any]) -> None:
+async def test_names_indexes_rights_and_the_view_outlive_a_replay(
+    ledger: Ledger, mallory: asyncpg.Connection[Any]
+) -> None:
     shape = """
         SELECT c.oid, c.relname, c.relacl::text, c.reloptions::text,
           (SELECT array_agg(i.indexrelid ORDER BY 1) FROM pg_index AS i WHERE i.indrelid = c.oid)::text
@@ -125,7 +144,9 @@ async def test_names_indexes_rights_and_the_view_outlive_a_replay(ledger: Ledger
     assert await mallory.fetch(shape) == before
 
 
-async def test_writers_go_on_and_nothing_they_do_is_lost(ledger: Ledger, mallory: asyncpg.Connection[Any]) -> None:
+async def test_writers_go_on_and_nothing_they_do_is_lost(
+    ledger: Ledger, mallory: asyncpg.Connection[Any]
+) -> None:
     runs = await fleet(ledger)
     stop = asyncio.Event()
     finished: list[UUID] = []
@@ -142,7 +163,9 @@ async def test_writers_go_on_and_nothing_they_do_is_lost(ledger: Ledger, mallory
     try:
         for _ in range(3):
             here = len(finished)
-            await mallory.execute("UPDATE ledger.run_state SET priority = 77 WHERE run_id = ANY ($1)", runs[:20])
+            await mallory.execute(
+                "UPDATE ledger.run_state SET priority = 77 WHERE run_id = ANY ($1)", runs[:20]
+            )
             done = await replayed(ledger, events_a_range=200)
             assert done.wrong == 20
             await until(lambda seen=here: len(finished) > seen + 5)  # type: ignore[misc]
@@ -181,10 +204,16 @@ async def test_a_run_that_cannot_be_folded_is_set_apart_or_stops_a_strict_replay
 ) -> None:
     runs = await fleet(ledger)
     bad = runs[23]
-    await mallory.execute("SET session_replication_role = replica; ALTER TABLE ledger.event DISABLE TRIGGER refuse_change")
-    for row in await mallory.fetch("SELECT relid::regclass::text AS leaf FROM pg_partition_tree('ledger.event') WHERE isleaf"):
+    await mallory.execute(
+        "SET session_replication_role = replica; ALTER TABLE ledger.event DISABLE TRIGGER refuse_change"
+    )
+    for row in await mallory.fetch(
+        "SELECT relid::regclass::text AS leaf FROM pg_partition_tree('ledger.event') WHERE isleaf"
+    ):
         await mallory.execute(f"ALTER TABLE {row['leaf']} DISABLE TRIGGER refuse_change")
-    await mallory.execute("UPDATE ledger.event SET kind = NULL WHERE run_id = $1 AND version = 1", bad)
+    await mallory.execute(
+        "UPDATE ledger.event SET kind = NULL WHERE run_id = $1 AND version = 1", bad
+    )
     await mallory.execute("UPDATE ledger.run_state SET priority = 99 WHERE run_id = $1", runs[22])
 
     with pytest.raises(RebuildFailed) as stopped:
@@ -198,7 +227,9 @@ async def test_a_run_that_cannot_be_folded_is_set_apart_or_stops_a_strict_replay
     assert (done.standing.rows, done.standing.errors, done.wrong) == (59, 1, 1)
 
 
-async def test_one_process_at_a_time_works_on_a_rebuild(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_process_at_a_time_works_on_a_rebuild(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await fleet(ledger, 5)
     async with Rebuild.begin(ledger.pool, recipe(PROJECT)):
         with pytest.raises(RebuildRunning):
@@ -242,7 +273,9 @@ async def test_a_killed_replay_is_resumed_where_it_was(
 ) -> None:
     runs = await fleet(ledger)
     await mallory.execute("UPDATE ledger.run_state SET priority = 99 WHERE run_id = $1", runs[-1])
-    done_at = "SELECT first, done_at FROM ledger.rebuild_range WHERE done_at IS NOT NULL ORDER BY first"
+    done_at = (
+        "SELECT first, done_at FROM ledger.rebuild_range WHERE done_at IS NOT NULL ORDER BY first"
+    )
     # The third range is filled but cannot be marked as done while somebody holds the lock.
     await mallory.execute("""
         CREATE FUNCTION public.hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -256,7 +289,9 @@ async def test_a_killed_replay_is_resumed_where_it_was(
     )
     await mallory.execute("SELECT pg_advisory_lock(4711)")
 
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED, unverified_database)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", KILLED, unverified_database
+    )
     waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted)"
     await until(lambda: mallory.fetchval(waits), 30)
     process.send_signal(signal.SIGKILL)
@@ -287,12 +322,16 @@ async def test_projects_are_rebuilt_apart(ledger: Ledger, unverified_database: s
 # -- the command ---------------------------------------------------------------------------------------------
 
 
-def test_the_command_rebuilds_compares_and_drops(unverified_database: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_rebuilds_compares_and_drops(
+    unverified_database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     cli = Cli(unverified_database, capsys)
     run_id = cli.submitted()
     execute(cli.url, "UPDATE ledger.run_state SET priority = 99")
 
-    answer = cli.ok("projections", "rebuild", "run_state", "--actor", "ann", "--reason", "moved house")
+    answer = cli.ok(
+        "projections", "rebuild", "run_state", "--actor", "ann", "--reason", "moved house"
+    )
     again = cli.ok("projections", "rebuild", "run_state", "--json").json
 
     assert "1 rows rebuilt from 1 events" in answer.out
