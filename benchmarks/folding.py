@@ -124,7 +124,7 @@ async def rebuilt(ledger: Ledger, connections: int) -> dict[str, Any]:
 
 async def grouped(ledger: Ledger, connections: int) -> float:
     """Run the same aggregates as one plain statement over the same rows, with as many processes; events a second."""
-    text = sql("rebuild_run_state")
+    text = sql("compiled/rebuild_run_state")
     select = (
         text[text.index("  SELECT e.project_id") : text.index("  WHERE e.project_id")]
         + " GROUP BY e.project_id, e.run_id"

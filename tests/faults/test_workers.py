@@ -23,7 +23,7 @@ from tests.support.waiting import passed, until
 
 PRELUDE = """
     import asyncio, sys
-    from ledger import Ledger, State
+    from runfold.ledger import Ledger, State
     from runfold.ledger.errors import LeaseLost
 
     async def work(ledger):

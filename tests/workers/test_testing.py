@@ -18,7 +18,7 @@ from datetime import timedelta
 import pytest
 
 from runfold.ledger.errors import ConfigurationError, InvalidValue
-from workers import Context, handler
+from runfold.workers import Context, handler
 
 calls = []
 

@@ -76,8 +76,8 @@ async def in_that_month(connection: asyncpg.Connection) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await connection.execute(schema.sql("now"))
-        await connection.execute(schema.sql("uuid7"))
+        await connection.execute(schema.sql("values/now"))
+        await connection.execute(schema.sql("values/uuid7"))
 
 
 async def ended(ledger: Ledger, outcome: State = State.COMPLETED, **submit: Any) -> UUID:

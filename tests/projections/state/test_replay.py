@@ -257,8 +257,8 @@ async def test_rows_that_stay_locked_are_named_after_bounded_tries(
 
 KILLED = """
 import asyncio, sys
-from ledger import Ledger
-from projections.replay import replay
+from runfold.ledger import Ledger
+from runfold.projections.state.replay import replay
 
 async def main():
     async with Ledger.open(sys.argv[1], "test") as ledger:
