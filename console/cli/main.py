@@ -18,7 +18,7 @@ from runfold.console.cli.commands import (
     db as database,
 )
 from runfold.console.cli.commands import (
-    decide as deciding,
+    approve as deciding,
 )
 from runfold.console.cli.commands import demo as demonstration
 from runfold.console.cli.commands import (

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
-from runfold.console.demo.fleet import Fleet
+from runfold.console.demo.demo_workers import Fleet
 from runfold.console.demo.measure import library, sources
 from runfold.console.demo.outcome import Outcome, States, count_states, look_back
 from runfold.console.demo.worker import KIND, TTL_SECONDS

@@ -18,7 +18,7 @@ app: Final = typer.Typer(
 @command(app, "upgrade")
 async def upgrade(session: Session) -> None:
     """Bring the database to this program's schema, in one transaction; every event stays."""
-    from runfold.console.cli.commands import standing
+    from runfold.console.cli.health import database_status as standing
 
     async with session.database(checked=False) as database:
         before, after = await standing.upgrade(database)
@@ -39,7 +39,7 @@ async def upgrade(session: Session) -> None:
 @command(app, "status")
 async def status(session: Session) -> None:
     """Show the server, the schema it has and the one this program needs, and the partitions."""
-    from runfold.console.cli.commands.standing import standing
+    from runfold.console.cli.health.database_status import standing
     from runfold.ledger.postgres.connections import shown
 
     async with session.database(checked=False) as database:

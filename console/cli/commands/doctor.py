@@ -13,14 +13,14 @@ from runfold.console.cli.kit.plain import clean, jsonable
 from runfold.console.cli.kit.session import Session
 
 if TYPE_CHECKING:
-    from runfold.console.cli.commands.checks import Check
+    from runfold.console.cli.health.checks import Check
 
 _COLOURS: Final = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 
 
 async def doctor(session: Session) -> int:
     """Check server, schema, clock, leases, kinds, partitions and privileges; say what to do about what is wrong."""
-    from runfold.console.cli.commands.checks import Check, Level
+    from runfold.console.cli.health.checks import Check, Level
     from runfold.ledger.errors import AccessDenied, DatabaseUnavailable, EmbeddedPostgresError
 
     try:
@@ -33,8 +33,8 @@ async def doctor(session: Session) -> int:
 
 
 async def _examine(session: Session) -> list[Check]:
-    from runfold.console.cli.commands import checks
-    from runfold.console.cli.commands.standing import standing
+    from runfold.console.cli.health import checks
+    from runfold.console.cli.health.database_status import standing
     from runfold.ledger.settings import Settings
 
     async with session.database(checked=False) as database:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from runfold.console.cli.commands import rebuild as rebuilding
-from runfold.console.cli.kit.declaring import declared
+from runfold.console.cli.commands import projections_rebuild as rebuilding
+from runfold.console.cli.kit.projection_modules import declared
 from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import Actor, command
 from runfold.console.cli.kit.output import EMPTY, Output

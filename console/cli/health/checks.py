@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from runfold.console.cli.commands.standing import Standing
+from runfold.console.cli.health.database_status import Standing
 from runfold.ledger.postgres.connections import OLDEST_SERVER, fetch
 from runfold.ledger.postgres.opening import Database
 

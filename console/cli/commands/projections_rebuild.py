@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from runfold.console.cli.kit.declaring import declared
+from runfold.console.cli.kit.projection_modules import declared
 from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import Actor, Reason, command
 from runfold.console.cli.kit.output import Output, console
