@@ -15,13 +15,13 @@ demo: .venv/.ready ## Run the main job on the built-in PostgreSQL
 test: .venv/.ready ## Run every test on the built-in PostgreSQL
 	$(BIN)/python -m pytest -q
 
-check: .venv/.ready ## Formatting, lint, strict types, import contracts, generated SQL and schema
+check: .venv/.ready ## Formatting, lint, strict types (ours, and a user's against the wheel), import contracts, generated SQL and schema
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m runfold.projections.state.compile --check
-	$(BIN)/python -m pytest -q tests/ledger/postgres/test_schema.py
+	$(BIN)/python -m pytest -q -n 2 tests/ledger/postgres/test_schema.py tests/packaging/test_typing.py
 
 format: .venv/.ready ## Format and apply safe lint fixes
 	$(BIN)/ruff format .
@@ -41,7 +41,8 @@ peers: .venv/.ready ## Install what benchmarks compare with, in a virtual enviro
 	$(PEERS_PY) -m venv .venv-peers
 	$(UV) pip install -q -p .venv-peers/bin/python --require-hashes -r benchmarks/peers.lock
 
-lock: .venv/.ready ## Re-pin the dependencies with hashes
+lock: .venv/.ready ## Re-pin the dependencies with hashes, and uv, which installs them
+	echo uv | $(UV) pip compile -q - --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -o bootstrap.lock
 	$(UV) pip compile -q pyproject.toml --universal --python-version 3.11 --all-extras --group dev --generate-hashes --no-annotate --no-header -o requirements.lock
 	$(UV) pip compile -q benchmarks/peers.in --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -o benchmarks/peers.lock
 
@@ -54,9 +55,9 @@ schema: .venv/.ready ## Regenerate migrations/schema.sql from a migrated databas
 clean: ## Remove the virtual environment and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.venv/.ready: pyproject.toml requirements.lock
+.venv/.ready: pyproject.toml requirements.lock bootstrap.lock
 	$(PY) -m venv .venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check uv
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r bootstrap.lock
 	$(UV) pip install -q -p $(BIN)/python --require-hashes -r requirements.lock
 	$(UV) pip install -q -p $(BIN)/python --no-deps --no-build-isolation -e .
 	touch $@
