@@ -9,16 +9,6 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-from runfold.ledger.content import (
-    MAX_INT,
-    check_cost,
-    check_duration,
-    check_int,
-    check_reason,
-    check_run_id,
-    check_text,
-    encode_payload,
-)
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import (
     CATALOGUE,
@@ -30,7 +20,17 @@ from runfold.ledger.events import (
     check_user_type,
 )
 from runfold.ledger.lifecycle import WAITING, State
+from runfold.ledger.payload import encode_payload
 from runfold.ledger.run import Lease
+from runfold.ledger.validation import (
+    MAX_INT,
+    check_cost,
+    check_duration,
+    check_int,
+    check_reason,
+    check_run_id,
+    check_text,
+)
 
 MAX_BATCH: Final = 10_000
 MAX_TAGS: Final = 50

@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from runfold.ledger.content import check_text
 from runfold.ledger.errors import InvalidValue
+from runfold.ledger.validation import check_text
 
 FIELDS = 5
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeAlias
 
-from runfold.ledger.content import check_actor, check_int, check_text
 from runfold.ledger.postgres.connections import Pool, fetch
+from runfold.ledger.validation import check_actor, check_int, check_text
 
 MAX_REASON: Final = 2_000
 _CHANGE: Final = "SELECT * FROM ledger.change_kind($1, $2, $3, $4, $5, $6)"

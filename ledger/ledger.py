@@ -10,14 +10,6 @@ from uuid import UUID
 
 from runfold.ledger import kinds, log, names, schedules
 from runfold.ledger.commands import Submit, Target, columns, event_row
-from runfold.ledger.content import (
-    check_actor,
-    check_int,
-    check_reason,
-    check_run_id,
-    check_text,
-    encode_payload,
-)
 from runfold.ledger.errors import (
     DecisionRefused,
     DuplicateKey,
@@ -35,12 +27,14 @@ from runfold.ledger.operations.batching import Row, Shared, characters
 from runfold.ledger.operations.decide import refused_decision
 from runfold.ledger.operations.leasing import Leasing
 from runfold.ledger.operations.refusal import refusal, unless_raced
+from runfold.ledger.payload import encode_payload
 from runfold.ledger.postgres.connections import Connection, Pool, fetch
 from runfold.ledger.postgres.opening import opened
 from runfold.ledger.reading.runs import Runs
 from runfold.ledger.run import Receipt, Run, Submission
 from runfold.ledger.schedules import Schedule, Schedules
 from runfold.ledger.settings import Settings
+from runfold.ledger.validation import check_actor, check_int, check_reason, check_run_id, check_text
 
 # Not `list[...]` in the signatures: the class has a method of that name.
 Submissions: TypeAlias = list[Submission]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from runfold.ledger.content import check_actor, check_text
 from runfold.ledger.errors import NobodyHasRole, RoleNotHeld
 from runfold.ledger.postgres.connections import Pool, fetch
+from runfold.ledger.validation import check_actor, check_text
 
 MAX_REASON: Final = 2_000
 _CHANGE: Final = """

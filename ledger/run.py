@@ -9,8 +9,8 @@ from decimal import Decimal
 from typing import Any, Final, Self
 from uuid import UUID
 
-from runfold.ledger.content import decode_payload
 from runfold.ledger.lifecycle import TERMINAL, State
+from runfold.ledger.payload import decode_payload
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from runfold.ledger.content import check_actor, check_text, decode_payload, encode_payload
 from runfold.ledger.cron import check_cron, latest_due, next_due
 from runfold.ledger.errors import DuplicateKey
+from runfold.ledger.payload import decode_payload, encode_payload
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.validation import check_actor, check_text
 
 if TYPE_CHECKING:
     from runfold.ledger.ledger import Ledger

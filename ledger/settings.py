@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import getpass
+import secrets
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from runfold.ledger.content import check_actor
 from runfold.ledger.errors import ConfigurationError, InvalidValue
+from runfold.ledger.validation import check_actor
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -97,3 +100,16 @@ def _problem(found: ErrorDetails) -> str:
         "" if name == "url" else f" {str(found['input'])[:MAX_SHOWN]!r}"
     )  # a URL may hold a password
     return f"RUNFOLD_{name.upper()}{given}: {said}"
+
+
+def default_worker_id() -> str:
+    """Return a name for this worker: its host and eight random hex digits."""
+    return f"{socket.gethostname()[:180] or 'host'}:{secrets.token_hex(4)}"
+
+
+def default_actor() -> str:
+    """Return the login name of the person at the keyboard."""
+    try:
+        return getpass.getuser() or "unknown"
+    except (KeyError, OSError):  # an account number without a name, as in many containers
+        return "unknown"

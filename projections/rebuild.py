@@ -19,9 +19,9 @@ from uuid import UUID
 
 import asyncpg
 
-from runfold.ledger.content import check_int
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.postgres.connections import FAILURES, Pool, fetch, translated
+from runfold.ledger.validation import check_int
 
 EVENTS_A_RANGE: Final = 60_000
 MAX_ERRORS: Final = 100

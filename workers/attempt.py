@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from runfold.ledger import Lease, Ledger, State, Transition, names
-from runfold.ledger.content import check_text
 from runfold.ledger.errors import (
     DatabaseUnavailable,
     InvalidValue,
@@ -22,6 +21,7 @@ from runfold.ledger.errors import (
 )
 from runfold.ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH, INPUT_REFUSED, OUTPUT_REFUSED
 from runfold.ledger.operations.batching import Row
+from runfold.ledger.validation import check_text
 from runfold.workers.blocking import BlockingContext
 from runfold.workers.context import Context
 from runfold.workers.errors import (

@@ -20,10 +20,10 @@ from typing import (
 
 from pydantic import PydanticUserError, TypeAdapter
 
-from runfold.ledger.content import check_text
 from runfold.ledger.cron import check_cron
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.schedules import MAX_NAME
+from runfold.ledger.validation import check_text
 from runfold.workers.blocking import BlockingContext
 from runfold.workers.context import Context
 from runfold.workers.outcomes import OUTCOMES, Backoff

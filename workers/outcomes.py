@@ -9,9 +9,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from runfold.ledger.content import check_duration
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.lifecycle import HANDLER_FAILED
+from runfold.ledger.validation import check_duration
 
 MAX_EXPONENT: Final = 64
 MAX_MESSAGE: Final = 1_000

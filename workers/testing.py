@@ -22,7 +22,6 @@ import asyncpg
 import pytest
 
 from runfold.ledger import Lease, Ledger, Run
-from runfold.ledger.content import check_duration
 from runfold.ledger.errors import ConfigurationError, InvalidValue, LeaseLost
 from runfold.ledger.events import Event, StepCompleted
 from runfold.ledger.postgres import schema
@@ -30,6 +29,7 @@ from runfold.ledger.postgres.connections import connect, driver_url
 from runfold.ledger.postgres.embedded.registry import temporary_postgres
 from runfold.ledger.run import Receipt
 from runfold.ledger.settings import Settings
+from runfold.ledger.validation import check_duration
 from runfold.workers.duties.scheduler import Scheduler
 from runfold.workers.handlers import Source
 from runfold.workers.journal.children import sweep

@@ -11,8 +11,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from runfold.ledger import Lease, Ledger, default_worker_id, log, names
-from runfold.ledger.content import check_duration, check_int, check_text
 from runfold.ledger.errors import DatabaseRefused, DatabaseUnavailable, InvalidValue, LedgerError
+from runfold.ledger.validation import check_duration, check_int, check_text
 from runfold.workers.attempt import Attempt, GiveBack
 from runfold.workers.duties.duty import Duty, kept
 from runfold.workers.duties.reaper import Reaper

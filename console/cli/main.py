@@ -12,13 +12,13 @@ from typing import Annotated
 import typer
 
 from runfold.console.cli.commands import (
+    approve as deciding,
+)
+from runfold.console.cli.commands import (
     archive as archiving,
 )
 from runfold.console.cli.commands import (
     db as database,
-)
-from runfold.console.cli.commands import (
-    approve as deciding,
 )
 from runfold.console.cli.commands import demo as demonstration
 from runfold.console.cli.commands import (

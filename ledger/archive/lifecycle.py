@@ -29,10 +29,10 @@ from runfold.ledger.archive.file import (
     put_in_place,
 )
 from runfold.ledger.archive.reading import Archive, detached
-from runfold.ledger.content import check_actor, check_text
 from runfold.ledger.errors import ArchiveRefused, ArchiveUnusable, RunNotFound
 from runfold.ledger.months import bounds, check_month, month_of, start_of, table_of
 from runfold.ledger.postgres.connections import FAILURES, Pool, fetch, translated
+from runfold.ledger.validation import check_actor, check_text
 
 LOCK_TIMEOUT: Final = "2s"
 TRIES: Final = 5

@@ -15,8 +15,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from runfold.ledger.archive.file import EVENT, digest, pages
-from runfold.ledger.content import decode_payload
 from runfold.ledger.errors import ArchiveUnusable
+from runfold.ledger.payload import decode_payload
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.proof.chain import ChainCheck, Finding, forgotten_key
 from runfold.ledger.proof.encoding import payload_hash

@@ -20,26 +20,19 @@ from runfold.ledger.commands import (
     columns,
     identify,
 )
-from runfold.ledger.content import (
-    check_actor,
-    check_duration,
-    check_int,
-    check_text,
-    decode_payload,
-    encode_payload,
-)
 from runfold.ledger.errors import LedgerError
-from runfold.ledger.identity import default_actor
 from runfold.ledger.lifecycle import State
 from runfold.ledger.operations import calls
 from runfold.ledger.operations.batching import Row, Shared, characters
 from runfold.ledger.operations.claim import Marks
 from runfold.ledger.operations.refusal import Refusals, refusal, unless_raced
 from runfold.ledger.operations.wakeups import Waker
+from runfold.ledger.payload import decode_payload, encode_payload
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading.runs import Reader
 from runfold.ledger.run import Lease, Receipt, Run
-from runfold.ledger.settings import Settings
+from runfold.ledger.settings import Settings, default_actor
+from runfold.ledger.validation import check_actor, check_duration, check_int, check_text
 
 # Not `list[...]` in the signatures: the class has a method of that name.
 Leases: TypeAlias = list[Lease]

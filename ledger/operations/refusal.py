@@ -11,7 +11,6 @@ import asyncpg
 
 from runfold.ledger import log, names
 from runfold.ledger.commands import columns
-from runfold.ledger.content import MAX_INT
 from runfold.ledger.errors import (
     AttemptsExhausted,
     DatabaseRefused,
@@ -29,6 +28,7 @@ from runfold.ledger.lifecycle import EDGES, TERMINAL, State
 from runfold.ledger.operations import calls
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.run import Receipt
+from runfold.ledger.validation import MAX_INT
 
 MAX_TOTAL: Final = 999_999_999_999
 UNIQUE_VIOLATION: Final = "23505"

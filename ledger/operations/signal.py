@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from runfold.ledger.content import check_text
 from runfold.ledger.errors import DuplicateKey, IllegalTransition, InvalidValue, VersionConflict
 from runfold.ledger.events import Event, SignalReceived, ToolCompleted, ToolRequested
 from runfold.ledger.lifecycle import TERMINAL, State
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.validation import check_text
 
 if TYPE_CHECKING:
     from runfold.ledger.ledger import Ledger

@@ -9,7 +9,6 @@ from uuid import UUID
 
 from runfold.ledger.archive import reading as archive
 from runfold.ledger.commands import check_state
-from runfold.ledger.content import check_int, check_run_id, check_text
 from runfold.ledger.errors import InvalidValue, RunNotFound, UnknownKind, UnknownVersion
 from runfold.ledger.events import Event
 from runfold.ledger.lifecycle import State
@@ -21,6 +20,7 @@ from runfold.ledger.reading.subscription import Subscription
 from runfold.ledger.reading.verify import Report, verify
 from runfold.ledger.run import Run
 from runfold.ledger.settings import Settings
+from runfold.ledger.validation import check_int, check_run_id, check_text
 
 Runs: TypeAlias = list[Run]
 Events: TypeAlias = list[Event]

@@ -13,13 +13,13 @@ from typing import Any, Final
 
 import asyncpg
 
-from runfold.ledger.content import check_int
 from runfold.ledger.errors import UnknownEvent
 from runfold.ledger.events import OpaqueEvent
 from runfold.ledger.lifecycle import RESERVED
 from runfold.ledger.postgres.connections import FAILURES, Pool, translated
 from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint, Filter, page_arguments
+from runfold.ledger.validation import check_int
 from runfold.projections.declared.projection import Projection
 from runfold.projections.declared.statements import taken_sql
 from runfold.projections.errors import (

@@ -11,10 +11,10 @@ from typing import Any, Final, TypeAlias
 
 import asyncpg
 
-from runfold.ledger.content import check_int
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import CATALOGUE, Event, check_user_type
 from runfold.ledger.lifecycle import RESERVED
+from runfold.ledger.validation import check_int
 from runfold.projections.algebra.operation import Fold
 from runfold.projections.declared.sources import Source, as_source
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from runfold.ledger.content import check_encodable, check_int
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.postgres.tables import event as event_table
+from runfold.ledger.validation import check_encodable, check_int
 
 TYPES: Final = (
     "text", "int", "bigint", "numeric", "boolean", "uuid", "date", "timestamptz", "interval",

@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from runfold.ledger.content import check_actor, check_int, check_run_id, check_text
 from runfold.ledger.errors import FeedArchived, RunNotFound
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading import feed
+from runfold.ledger.validation import check_actor, check_int, check_run_id, check_text
 from runfold.projections.declared.catch_up import checkpoint_of
 from runfold.projections.declared.projection import Projection
 from runfold.projections.errors import NotStopped, ProjectionNotFound

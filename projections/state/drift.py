@@ -16,12 +16,12 @@ import asyncpg
 from runfold.ledger import log, names
 from runfold.ledger.archive import reading as archive
 from runfold.ledger.commands import columns, event_row
-from runfold.ledger.content import check_actor, check_text
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.operations import calls
 from runfold.ledger.postgres.connections import FAILURES, Pool, fetch, translated
 from runfold.ledger.reading.verify import differences
+from runfold.ledger.validation import check_actor, check_text
 from runfold.projections.state.run_state import COLUMNS, KEY
 
 Connection: TypeAlias = "asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]"

@@ -15,10 +15,10 @@ from uuid import UUID
 import asyncpg
 
 from runfold.ledger.archive.lifecycle import attached
-from runfold.ledger.content import check_actor, check_text
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.postgres.connections import FAILURES, Pool, fetch, translated
 from runfold.ledger.reading.past import check_project_instant
+from runfold.ledger.validation import check_actor, check_text
 from runfold.projections.rebuild import EVENTS_A_RANGE, BadRun, Rebuild, Recipe, Standing, Told
 from runfold.projections.state.drift import Drift, compare, repair_on
 from runfold.projections.state.run_state import TABLE

@@ -8,8 +8,8 @@ from importlib.metadata import version
 from typing import Any, Final
 from uuid import UUID
 
-from runfold.ledger.content import check_text
 from runfold.ledger.errors import ConfigurationError, InvalidValue, LedgerError
+from runfold.ledger.validation import check_text
 from runfold.projections.telemetry.trace import Span
 
 TIMEOUT_SECONDS: Final = 10

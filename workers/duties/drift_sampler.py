@@ -9,8 +9,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from runfold.ledger import Ledger, log, names
-from runfold.ledger.content import check_duration, check_int
 from runfold.ledger.errors import LedgerError
+from runfold.ledger.validation import check_duration, check_int
 from runfold.projections.state.drift import Drift, sample
 
 JITTER: Final = 0.1

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from runfold.ledger import Ledger, Run, log, names
-from runfold.ledger.content import check_duration, check_int
 from runfold.ledger.errors import DatabaseUnavailable, LedgerError
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.validation import check_duration, check_int
 from runfold.workers.journal.children import sweep
 from runfold.workers.leases.deadline import within
 

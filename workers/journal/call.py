@@ -15,8 +15,8 @@ from typing import Any, Final, get_type_hints
 from pydantic import PydanticUserError, TypeAdapter
 from pydantic_core import to_json
 
-from runfold.ledger.content import check_cost, check_int, check_text
 from runfold.ledger.errors import InvalidValue
+from runfold.ledger.validation import check_cost, check_int, check_text
 from runfold.workers.errors import StepError, ToolError
 from runfold.workers.journal import replay as recall
 from runfold.workers.journal.threads import in_thread

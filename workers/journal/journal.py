@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from runfold.ledger import Lease, Ledger, State, Transition, log, names, roles
 from runfold.ledger.commands import check_wait_outcome
-from runfold.ledger.content import check_duration
 from runfold.ledger.errors import (
     DatabaseUnavailable,
     InvalidValue,
@@ -25,6 +24,7 @@ from runfold.ledger.events import ApprovalRequested, Event, NoteAdded, StepCompl
 from runfold.ledger.lifecycle import HANDLER_FAILED
 from runfold.ledger.operations.decide import shown_sha256
 from runfold.ledger.run import Receipt
+from runfold.ledger.validation import check_duration
 from runfold.workers.errors import HistoryMismatch, Parked, Refused, Stop, Stopped, Unwind
 from runfold.workers.journal.call import CURRENT, Called, Meter, Names, adapter_of
 from runfold.workers.journal.json_values import recordable

@@ -10,11 +10,11 @@ from typing import Any, Final
 from uuid import UUID
 
 from runfold.ledger import Run, Submit
-from runfold.ledger.content import check_duration
 from runfold.ledger.errors import LedgerError, VersionConflict
 from runfold.ledger.lifecycle import DEADLINE_PASSED, TERMINAL
 from runfold.ledger.operations.signal import kept
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.validation import check_duration
 from runfold.workers.errors import Asleep, ChildFailed, Parked, ToolError, WaitTimedOut
 from runfold.workers.journal.call import MAX_NAME, Called
 from runfold.workers.journal.children import answer, outcome_of

@@ -47,8 +47,8 @@ async def drift(
 ) -> int:
     """Compare the state of every run with the fold of its events; name the columns that differ."""
     from runfold.console.cli.kit.values import duration
-    from runfold.ledger.content import check_duration, check_int
     from runfold.ledger.errors import InvalidValue
+    from runfold.ledger.validation import check_duration, check_int
 
     if repair and (reason is None or watch):
         raise InvalidValue(

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from runfold.console.cli.commands import projections_rebuild as rebuilding
-from runfold.console.cli.kit.projection_modules import declared
 from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import Actor, command
 from runfold.console.cli.kit.output import EMPTY, Output
 from runfold.console.cli.kit.plain import clean, moment
+from runfold.console.cli.kit.projection_modules import declared
 from runfold.console.cli.kit.session import Session
 
 if TYPE_CHECKING:
@@ -164,10 +164,9 @@ async def skip(
     module: Modules = None,
 ) -> None:
     """Leave out the event at which a projection stopped, or one that a rebuild cannot fold; recorded, and never undone."""
-    from runfold.ledger.content import check_run_id
     from runfold.ledger.errors import InvalidValue
-    from runfold.ledger.identity import default_actor
-    from runfold.ledger.settings import Settings
+    from runfold.ledger.settings import Settings, default_actor
+    from runfold.ledger.validation import check_run_id
     from runfold.projections.declared import status as standing
 
     who = actor or Settings.load().actor or default_actor()

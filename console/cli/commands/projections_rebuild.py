@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from runfold.console.cli.kit.projection_modules import declared
 from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import Actor, Reason, command
 from runfold.console.cli.kit.output import Output, console
 from runfold.console.cli.kit.plain import clean, span
+from runfold.console.cli.kit.projection_modules import declared
 from runfold.console.cli.kit.session import Session
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ async def rebuild(
 ) -> int:
     """Fold every history again while writers go on, compare, and exchange the rows that are wrong; a killed one resumes."""
     from runfold.console.cli.kit.values import instant
-    from runfold.ledger.content import check_int
+    from runfold.ledger.validation import check_int
     from runfold.projections import rebuild as rebuilds
     from runfold.projections.declared.refold import SCHEMA, refold, refold_until
     from runfold.projections.state.replay import replay, replay_until

@@ -55,8 +55,8 @@ async def whatif(
     """Say which runs would have been reaped or failed, and when, had another policy been in force."""
     from runfold.console.cli.kit.values import duration, instant
     from runfold.ledger.archive.reading import FIRST_RUN, detached
-    from runfold.ledger.content import check_duration, check_int
     from runfold.ledger.months import bounds
+    from runfold.ledger.validation import check_duration, check_int
     from runfold.projections.whatif import Policy, WhatIf, judge
 
     def length(name: str, text: str | None) -> timedelta | None:

@@ -7,9 +7,9 @@ from typing import Final
 from uuid import UUID
 
 from runfold.ledger import Ledger
-from runfold.ledger.content import check_run_id
 from runfold.ledger.errors import InvalidValue, RunNotFound
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.validation import check_run_id
 
 MIN_DIGITS: Final = 6
 _DIGITS: Final = 32

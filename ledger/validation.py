@@ -1,149 +1,24 @@
-"""What goes into payloads and text columns: checked once, on the way in."""
+"""Checks of what a caller gives, made once, on the way in; each raises InvalidValue that names the value."""
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Mapping
 from datetime import timedelta
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
-from pydantic import BaseModel
-from pydantic_core import from_json, to_json
-
-from runfold.ledger.errors import InvalidValue, PayloadTooLarge
+from runfold.ledger.errors import InvalidValue
 
 MAX_TEXT: Final = 200
-MAX_DEPTH: Final = 32
-MAX_BITS: Final = 1_024
 MAX_INT: Final = 2_147_483_647
 MAX_COST_USD: Final = 1_000_000_000
+MAX_DURATION: Final = timedelta(days=3650)
 _NUMBERS: Final = frozenset({int, float, Decimal})
 _NOTHING: Final = Decimal("0.000000")
 _MICRO: Final = Decimal("0.000001")
-MAX_DURATION: Final = timedelta(days=3650)
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
-
-
-def encode_payload(content: Mapping[str, Any], limit_bytes: int) -> str | None:
-    """Write content as the JSON text that is stored and hashed, names in order; None when there is none.
-
-    Raises InvalidValue for what JSON cannot hold and PayloadTooLarge above the limit.
-    """
-    given = {name: value for name, value in content.items() if value is not None}
-    if not given:
-        return None
-    written = _quickly_encoded(given)
-    if written is None:
-        for name, value in given.items():
-            if isinstance(value, BaseModel):
-                given[name] = value.model_dump(mode="json")
-            _check(name, given[name], 0)
-        written = _ENCODE(given).encode()
-    if len(written) > limit_bytes:
-        raise PayloadTooLarge(" and ".join(given), len(written), limit_bytes)
-    return written.decode()
-
-
-def _quickly_encoded(given: dict[str, Any]) -> bytes | None:
-    """Write nearly all content in one pass of native code; None of what this doubts: _check decides, and names it."""
-    in_order = _is_in_order(given, -1)
-    if in_order is None:
-        return None
-    try:
-        written = to_json(given) if in_order else _ENCODE(given).encode()
-    except ValueError:
-        return None  # a lone surrogate
-    return None if b"\\u0000" in written else written
-
-
-def decode_payload(text: str | None) -> Any:
-    """Read stored JSON; None for none."""
-    if text is None:
-        return None
-    try:
-        return from_json(text)
-    except ValueError:  # nested deeper than this parser goes: written by somebody else's hand
-        return json.loads(text)
-
-
-_ENCODE: Final = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
-).encode
-_SCALARS: Final = frozenset({str, bool, type(None)})
-
-
-def _is_in_order(content: dict[str, Any] | list[Any], depth: int) -> bool | None:  # noqa: PLR0912  once a value, so in one pass
-    """Tell of plain JSON content whether all its names are in order as they stand; None of what may be no JSON."""
-    if depth >= MAX_DEPTH:
-        return None
-    in_order = True
-    values: Any = content
-    if type(content) is dict:
-        last = ""
-        for name in content:
-            if type(name) is not str:
-                return None
-            if name < last:
-                in_order = False
-            last = name
-        values = content.values()
-    for value in values:
-        kind = type(value)
-        if kind in _SCALARS:
-            continue
-        if kind is int or kind is float:
-            if not -MAX_INT <= value <= MAX_INT:  # nor is NaN
-                return None
-        elif kind is dict or kind is list:
-            if not (inner := _is_in_order(value, depth + 1)):
-                if inner is None:
-                    return None
-                in_order = False
-        else:
-            return None
-    return in_order
-
-
-def _check(path: str, value: Any, depth: int) -> None:  # noqa: PLR0912  one branch for each kind of JSON value
-    if depth > MAX_DEPTH:
-        raise InvalidValue(
-            path[:80], "...", f"is nested deeper than {MAX_DEPTH} levels: flatten it"
-        )
-    match value:
-        case str():
-            check_encodable(path, value)
-        case None | bool():
-            pass
-        case int():
-            if value.bit_length() > MAX_BITS:
-                raise InvalidValue(
-                    path, "...", f"is a whole number of more than {MAX_BITS} bits: write it as text"
-                )
-        case float():
-            if not math.isfinite(value):
-                raise InvalidValue(
-                    path, value, "JSON has no NaN and no infinity: leave it out or write it as text"
-                )
-        case dict():
-            for key, inner in value.items():
-                if not isinstance(key, str):
-                    raise InvalidValue(path, key, "JSON objects have text keys")
-                check_encodable(path, key)
-                _check(f"{path}.{key}", inner, depth + 1)
-        case list() | tuple():
-            for index, inner in enumerate(value):
-                _check(f"{path}[{index}]", inner, depth + 1)
-        case _:
-            raise InvalidValue(
-                path,
-                value,
-                f"a {type(value).__name__} is not JSON: convert it to text, numbers, lists or objects",
-            )
 
 
 def check_encodable(name: str, value: str) -> None:
