@@ -271,6 +271,21 @@ class FeedMoved(LedgerError):
         )
 
 
+class CheckpointUnknown(LedgerError):
+    """A checkpoint of the feed is of a history that this database does not have; nothing was read.
+
+    It is another database's, or a crash, a restore or a fail-over took back what it had seen.
+    """
+
+    def __init__(self, checkpoint: str) -> None:
+        self.checkpoint = checkpoint
+        super().__init__(
+            f"checkpoint {checkpoint} is of a history that this database does not have: it is another "
+            "database's, or a restore or fail-over lost what it had read. Go on from an older "
+            "checkpoint, or read again from the start"
+        )
+
+
 class FeedOnStandby(LedgerError):
     """A standby's snapshots do not list what is in progress: a feed read there would lose events."""
 

@@ -368,8 +368,54 @@ BEGIN
   END IF;
 END $$;
 
-CREATE FUNCTION ledger.feed_next(p_generation integer, p_moment text, p_limit integer) RETURNS TABLE(generation integer, moment text, target text)
+CREATE FUNCTION ledger.feed_known(p_generation integer, p_moment text) RETURNS void
     LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+DECLARE
+  g ledger.feed_generation;
+  newest xid8;
+BEGIN
+  SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = p_generation;
+  IF p_moment IN (g.start, '9223372036854775807:9223372036854775807:@' || g.end_position) THEN
+    RETURN;
+  END IF;
+  newest := (pg_snapshot_xmax(split_part(p_moment, '@', 1)::pg_snapshot)::text::bigint - 1)::text;
+  IF EXISTS (SELECT FROM ledger.event AS e WHERE e.txid = newest AND left(encode(e.hash, 'hex'), 16) = split_part(p_moment, '@', 3))
+    OR EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND a.generation >= p_generation AND a.last_txid >= newest) THEN
+    RETURN;
+  END IF;
+  RAISE EXCEPTION 'the checkpoint %/% is of a history that this database does not have', p_generation, p_moment
+    USING ERRCODE = 'RF413', DETAIL = p_generation || '/' || p_moment;
+END $$;
+
+CREATE FUNCTION ledger.feed_moment(p_start text, p_snapshot pg_snapshot, p_position bigint) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+DECLARE
+  base bigint := split_part(p_start, '@', 2);
+  newest record;
+BEGIN
+  SELECT e.txid, left(encode(e.hash, 'hex'), 16) AS hash INTO newest FROM ledger.event AS e
+  WHERE e.txid < pg_snapshot_xmax(p_snapshot) AND e.position > base AND pg_visible_in_snapshot(e.txid, p_snapshot)
+  ORDER BY e.txid DESC, e.position DESC LIMIT 1;
+  IF NOT FOUND THEN
+    RETURN p_start;
+  END IF;
+  RETURN ledger.feed_cut(p_snapshot, (newest.txid::text::bigint + 1)::text::xid8)::text || '@' || p_position || '@' || newest.hash;
+END $$;
+
+CREATE FUNCTION ledger.feed_next(p_generation integer, p_moment text, p_limit integer) RETURNS TABLE(generation integer, moment text, target text)
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_hashjoin TO 'off'
@@ -382,13 +428,16 @@ CREATE FUNCTION ledger.feed_next(p_generation integer, p_moment text, p_limit in
 DECLARE
   g ledger.feed_generation;
   seen pg_snapshot := split_part(p_moment, '@', 1);
-  visible pg_snapshot := pg_current_snapshot();
-  candidate pg_snapshot := visible;
+  visible pg_snapshot;
+  candidate pg_snapshot;
+  target text;
   high bigint;
   base bigint;
   cut xid8;
   size bigint := p_limit;
 BEGIN
+  LOCK TABLE ledger.event IN ACCESS SHARE MODE;
+  PERFORM ledger.feed_known(p_generation, p_moment);
   PERFORM ledger.feed_whole(p_generation, p_moment);
   SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = p_generation;
   WHILE g.end_position IS NOT NULL LOOP
@@ -401,7 +450,9 @@ BEGIN
     seen := split_part(p_moment, '@', 1);
   END LOOP;
   PERFORM ledger.feed_guard();
-  SELECT s.last_value INTO high FROM ledger.event_position AS s;
+  visible := pg_current_snapshot();
+  candidate := visible;
+  SELECT s.last_value INTO high FROM ledger.event_position AS s; -- after the snapshot was taken
   base := split_part(g.start, '@', 2);
   LOOP
     SELECT e.txid INTO cut FROM ledger.event AS e
@@ -433,16 +484,10 @@ BEGIN
     size := size * 2 + 1;
     candidate := visible;
   END LOOP;
-  IF cut IS NULL AND NOT EXISTS (
-    SELECT FROM ledger.event AS e
-    WHERE e.txid >= pg_snapshot_xmax(seen) AND e.txid < pg_snapshot_xmax(visible) AND e.position > base)
-    AND NOT EXISTS (
-      SELECT FROM ledger.event AS e
-      WHERE e.txid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))) AND e.position > base
-        AND pg_visible_in_snapshot(e.txid, visible)) THEN
-    RETURN;
+  target := ledger.feed_moment(g.start, candidate, high);
+  IF (split_part(target, '@', 1), split_part(target, '@', 3)) IS DISTINCT FROM (split_part(p_moment, '@', 1), split_part(p_moment, '@', 3)) THEN
+    RETURN QUERY SELECT g.generation, p_moment, target;
   END IF;
-  RETURN QUERY SELECT g.generation, p_moment, candidate::text || '@' || high;
 END $$;
 
 CREATE FUNCTION ledger.feed_now() RETURNS TABLE(generation integer, moment text)
@@ -452,7 +497,7 @@ CREATE FUNCTION ledger.feed_now() RETURNS TABLE(generation integer, moment text)
 BEGIN
   PERFORM ledger.feed_guard();
   -- The snapshot is older than the reading of the sequence: STABLE takes the caller's.
-  RETURN QUERY SELECT g.generation, pg_current_snapshot()::text || '@' || s.last_value
+  RETURN QUERY SELECT g.generation, ledger.feed_moment(g.start, pg_current_snapshot(), s.last_value)
   FROM ledger.feed_generation AS g, ledger.event_position AS s WHERE g.end_position IS NULL;
 END $$;
 
@@ -500,7 +545,7 @@ CREATE TABLE ledger.event (
 PARTITION BY RANGE (run_id);
 
 CREATE FUNCTION ledger.feed_page(p_generation integer, p_moment text, p_target text, p_position bigint, p_limit integer, p_project text DEFAULT NULL::text, p_types text[] DEFAULT NULL::text[], p_without text[] DEFAULT NULL::text[], p_kinds text[] DEFAULT NULL::text[], p_states text[] DEFAULT NULL::text[]) RETURNS SETOF ledger.event
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_hashjoin TO 'off'
@@ -518,6 +563,8 @@ DECLARE
   seen_up_to bigint := split_part(p_moment, '@', 2);
   up_to bigint := split_part(p_target, '@', 2);
 BEGIN
+  LOCK TABLE ledger.event IN ACCESS SHARE MODE;
+  PERFORM ledger.feed_known(p_generation, p_moment), ledger.feed_known(p_generation, p_target);
   PERFORM ledger.feed_whole(p_generation, p_moment);
   SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = p_generation;
   after := greatest(p_position, split_part(g.start, '@', 2)::bigint);
@@ -558,7 +605,7 @@ CREATE FUNCTION ledger.feed_passed(p_generation integer, p_moment text, p_of_gen
   SELECT split_part(p_moment, '@', 2)::bigint >= p_last_position AND CASE
     WHEN p_generation < p_of_generation THEN p_moment LIKE '9223372036854775807:%'
     WHEN p_generation = p_of_generation AND p_last_txid IS NOT NULL
-      THEN pg_visible_in_snapshot(p_last_txid, split_part(p_moment, '@', 1)::pg_snapshot)
+      THEN pg_snapshot_xmin(split_part(p_moment, '@', 1)::pg_snapshot) > p_last_txid
     ELSE true
   END
 $$;
@@ -576,10 +623,17 @@ BEGIN
   END IF;
   LOCK TABLE ledger.event IN SHARE ROW EXCLUSIVE MODE;
   SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.end_position IS NULL FOR UPDATE;
-  SELECT s.last_value INTO high FROM ledger.event_position AS s;
+  SELECT greatest(CASE WHEN s.is_called THEN s.last_value ELSE 0 END, (SELECT max(e.position) FROM ledger.event AS e),
+    (SELECT max(a.last_position) FROM ledger.archive AS a)) INTO high
+  FROM ledger.event_position AS s;
+  IF high > 0 THEN
+    PERFORM setval('ledger.event_position', high);
+  END IF;
   UPDATE ledger.feed_generation AS f SET end_position = high WHERE f.generation = g.generation;
+  -- Cut at this transaction, which is in the write-ahead log when it has committed: no id up to it comes back after a crash.
   INSERT INTO ledger.feed_generation (generation, start, system_identifier)
-  SELECT g.generation + 1, pg_current_snapshot()::text || '@' || high, c.system_identifier FROM pg_control_system() AS c;
+  SELECT g.generation + 1, ledger.feed_cut(pg_current_snapshot(), pg_current_xact_id())::text || '@' || high, c.system_identifier
+  FROM pg_control_system() AS c;
   RETURN g.generation + 1;
 END $$;
 
@@ -590,6 +644,9 @@ CREATE FUNCTION ledger.feed_whole(p_generation integer, p_moment text) RETURNS v
 DECLARE
   missed text;
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN -- it would not see a month that left since it began
+    RAISE EXCEPTION 'the feed is read in transactions at READ COMMITTED' USING ERRCODE = 'invalid_transaction_state';
+  END IF;
   SELECT string_agg(a.month, ', ' ORDER BY a.month) INTO missed FROM ledger.archive AS a
   WHERE a.detached AND NOT ledger.feed_passed(p_generation, p_moment, a.generation, a.last_position, a.last_txid);
   IF missed IS NOT NULL THEN
@@ -2100,6 +2157,16 @@ REVOKE ALL ON FUNCTION ledger.feed_guard() FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.feed_guard() TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.feed_guard() TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.feed_guard() TO runfold_projector;
+
+REVOKE ALL ON FUNCTION ledger.feed_known(p_generation integer, p_moment text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.feed_known(p_generation integer, p_moment text) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.feed_known(p_generation integer, p_moment text) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.feed_known(p_generation integer, p_moment text) TO runfold_projector;
+
+REVOKE ALL ON FUNCTION ledger.feed_moment(p_start text, p_snapshot pg_snapshot, p_position bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.feed_moment(p_start text, p_snapshot pg_snapshot, p_position bigint) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.feed_moment(p_start text, p_snapshot pg_snapshot, p_position bigint) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.feed_moment(p_start text, p_snapshot pg_snapshot, p_position bigint) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.feed_next(p_generation integer, p_moment text, p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.feed_next(p_generation integer, p_moment text, p_limit integer) TO runfold_worker;

@@ -15,6 +15,7 @@ import asyncpg
 
 from runfold.ledger.errors import (
     AccessDenied,
+    CheckpointUnknown,
     ConfigurationError,
     DatabaseRefused,
     DatabaseUnavailable,
@@ -192,6 +193,8 @@ def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:  
         return DuplicateKey(facts["key"], UUID(facts["run_id"]), facts["version"])
     if state == "RF403":
         return ConfigurationError(str(error))
+    if state == "RF413":
+        return CheckpointUnknown(getattr(error, "detail", None) or "")
     if state in {"RF410", "RF411"}:
         return FeedMoved() if state == "RF410" else FeedOnStandby()
     if state == "RF412":

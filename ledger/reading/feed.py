@@ -30,7 +30,7 @@ LEFT JOIN LATERAL (
 ORDER BY e.position
 """
 _NO_FACTS: Final = frozenset({"txid", "salt", "body"})
-_MOMENT = r"[0-9]+:[0-9]+:[0-9,]*@[0-9]+"
+_MOMENT = r"[0-9]+:[0-9]+:[0-9,]*@[0-9]+(?:@[0-9a-f]{16})?"
 _CHECKPOINT: Final = re.compile(rf"([0-9]+)/({_MOMENT})/({_MOMENT})?/([0-9]+)")
 
 
@@ -46,6 +46,11 @@ class Checkpoint:
     def __str__(self) -> str:
         """Write the checkpoint as text, to be kept and given back."""
         return f"{self.generation}/{self.moment}/{self.target or ''}/{self.position}"
+
+    @property
+    def seen_position(self) -> int:
+        """The position up to which the reader has come."""
+        return self.position if self.target else int(self.moment.split("@")[1])
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -96,7 +101,7 @@ async def towards(
 ) -> Checkpoint | None:
     """Give the checkpoint with a target to read up to, less than `limit` events away if possible; None when nothing is new.
 
-    Raises FeedMoved, FeedOnStandby or FeedArchived.
+    Raises FeedMoved, FeedOnStandby, FeedArchived or CheckpointUnknown.
     """
     if checkpoint.target is not None:
         return checkpoint

@@ -73,7 +73,7 @@ async def statuses(pool: Pool, declared: Mapping[str, Projection]) -> list[Statu
 
 async def _status(pool: Pool, row: Mapping[str, Any], declared: Projection | None) -> Status:
     checkpoint = checkpoint_of(row)
-    seen = checkpoint.position if checkpoint.target else int(checkpoint.moment.rpartition("@")[2])
+    seen = checkpoint.seen_position
     error = row["error"]
     try:
         behind = max(row["newest"] - seen, 1) if await feed.towards(pool, checkpoint, 1) else 0

@@ -1,5 +1,9 @@
--- Says what a reader of the feed, who has seen everything up to a moment, reads next: all that is visible at `target` and was
--- not at `moment` (a moment is pg_snapshot@position). No row: nothing is new.
+-- Finds what a reader of the feed that has seen everything up to a moment reads next: all that is visible at `target` and was
+-- not at `moment` (see ledger.feed_moment). No row: nothing is new. A target without events follows once a transaction that was
+-- open at the moment has ended without any: a checkpoint that names no open transaction can be held against an archive.
+--
+-- Locks: `event` in ACCESS SHARE first, so that a month that is being detached is either still there for the statements below or
+-- in ledger.archive for ledger.feed_whole. Therefore VOLATILE and READ COMMITTED: each statement has a snapshot of its own.
 --
 -- Under a backlog the target is cut, so that there are about p_limit events up to it: it leaves out the transactions from some id
 -- on. A cut must not part a run's event from the one before it: ids do not tell the order of commits, and a transaction that
@@ -9,7 +13,7 @@
 -- In a generation that has ended (see ledger.feed_rebase) everything is committed: the target is its end, which shows every id.
 CREATE OR REPLACE FUNCTION ledger.feed_next(p_generation int, p_moment text, p_limit int)
 RETURNS TABLE (generation int, moment text, target text)
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_hashjoin = off
@@ -22,13 +26,16 @@ AS $$
 DECLARE
   g ledger.feed_generation;
   seen pg_snapshot := split_part(p_moment, '@', 1);
-  visible pg_snapshot := pg_current_snapshot();
-  candidate pg_snapshot := visible;
+  visible pg_snapshot;
+  candidate pg_snapshot;
+  target text;
   high bigint;
   base bigint;
   cut xid8;
   size bigint := p_limit;
 BEGIN
+  LOCK TABLE ledger.event IN ACCESS SHARE MODE;
+  PERFORM ledger.feed_known(p_generation, p_moment);
   PERFORM ledger.feed_whole(p_generation, p_moment);
   SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = p_generation;
   WHILE g.end_position IS NOT NULL LOOP
@@ -41,7 +48,9 @@ BEGIN
     seen := split_part(p_moment, '@', 1);
   END LOOP;
   PERFORM ledger.feed_guard();
-  SELECT s.last_value INTO high FROM ledger.event_position AS s;
+  visible := pg_current_snapshot();
+  candidate := visible;
+  SELECT s.last_value INTO high FROM ledger.event_position AS s; -- after the snapshot was taken
   base := split_part(g.start, '@', 2);
   LOOP
     SELECT e.txid INTO cut FROM ledger.event AS e
@@ -73,14 +82,8 @@ BEGIN
     size := size * 2 + 1;
     candidate := visible;
   END LOOP;
-  IF cut IS NULL AND NOT EXISTS (
-    SELECT FROM ledger.event AS e
-    WHERE e.txid >= pg_snapshot_xmax(seen) AND e.txid < pg_snapshot_xmax(visible) AND e.position > base)
-    AND NOT EXISTS (
-      SELECT FROM ledger.event AS e
-      WHERE e.txid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))) AND e.position > base
-        AND pg_visible_in_snapshot(e.txid, visible)) THEN
-    RETURN;
+  target := ledger.feed_moment(g.start, candidate, high);
+  IF (split_part(target, '@', 1), split_part(target, '@', 3)) IS DISTINCT FROM (split_part(p_moment, '@', 1), split_part(p_moment, '@', 3)) THEN
+    RETURN QUERY SELECT g.generation, p_moment, target;
   END IF;
-  RETURN QUERY SELECT g.generation, p_moment, candidate::text || '@' || high;
 END $$;

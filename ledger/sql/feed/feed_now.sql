@@ -1,5 +1,5 @@
--- Gives the moment now: what is visible, as pg_snapshot@position. Every event that it shows, or that an event of an earlier
--- moment preceded, has a position up to that; later events have later ones, in whatever cluster they are appended.
+-- The moment now (see ledger.feed_moment). Every event that it shows, or that an event of an earlier moment preceded, has a
+-- position up to its own; later events have later ones, in whatever cluster they are appended.
 CREATE OR REPLACE FUNCTION ledger.feed_now() RETURNS TABLE (generation int, moment text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -7,6 +7,6 @@ AS $$
 BEGIN
   PERFORM ledger.feed_guard();
   -- The snapshot is older than the reading of the sequence: STABLE takes the caller's.
-  RETURN QUERY SELECT g.generation, pg_current_snapshot()::text || '@' || s.last_value
+  RETURN QUERY SELECT g.generation, ledger.feed_moment(g.start, pg_current_snapshot(), s.last_value)
   FROM ledger.feed_generation AS g, ledger.event_position AS s WHERE g.end_position IS NULL;
 END $$;

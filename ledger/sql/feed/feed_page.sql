@@ -1,11 +1,11 @@
 -- Reads events of the feed: of those that are visible at `target` and were not at `moment` (see ledger.feed_next) the next
 -- p_limit after a position, in the order of positions, which is the order of versions within a run. Fewer than p_limit: that was
--- the last page. The filters are bounds of their own: project, event types, the kind of the run, and the state an event leads to.
+-- the last page. VOLATILE and the lock: see ledger.feed_next. The filters are bounds of their own: project, event types, the kind of the run, and the state an event leads to.
 CREATE OR REPLACE FUNCTION ledger.feed_page(
   p_generation int, p_moment text, p_target text, p_position bigint, p_limit int, p_project text DEFAULT NULL,
   p_types text[] DEFAULT NULL, p_without text[] DEFAULT NULL, p_kinds text[] DEFAULT NULL, p_states text[] DEFAULT NULL
 ) RETURNS SETOF ledger.event
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_hashjoin = off
@@ -23,6 +23,8 @@ DECLARE
   seen_up_to bigint := split_part(p_moment, '@', 2);
   up_to bigint := split_part(p_target, '@', 2);
 BEGIN
+  LOCK TABLE ledger.event IN ACCESS SHARE MODE;
+  PERFORM ledger.feed_known(p_generation, p_moment), ledger.feed_known(p_generation, p_target);
   PERFORM ledger.feed_whole(p_generation, p_moment);
   SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = p_generation;
   after := greatest(p_position, split_part(g.start, '@', 2)::bigint);

@@ -1,5 +1,6 @@
--- Begins a new generation of the feed, after the events were restored into another cluster: from here on transaction ids are
--- this cluster's. Readers first finish the old generation, by the checkpoints they were restored with. Gives the generation.
+-- Begins a new generation of the feed, after the events were restored or replicated into another cluster: from here on transaction
+-- ids are this cluster's. Readers first finish the old generation, by the checkpoints they were restored with. Returns the
+-- generation. The sequence of positions is set to the last position: logical replication brings events and leaves sequences.
 -- Locks: `event` against writers, and so waits for those at work; no event of the old generation is in progress afterwards.
 CREATE OR REPLACE FUNCTION ledger.feed_rebase() RETURNS int
 LANGUAGE plpgsql
@@ -14,9 +15,16 @@ BEGIN
   END IF;
   LOCK TABLE ledger.event IN SHARE ROW EXCLUSIVE MODE;
   SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.end_position IS NULL FOR UPDATE;
-  SELECT s.last_value INTO high FROM ledger.event_position AS s;
+  SELECT greatest(CASE WHEN s.is_called THEN s.last_value ELSE 0 END, (SELECT max(e.position) FROM ledger.event AS e),
+    (SELECT max(a.last_position) FROM ledger.archive AS a)) INTO high
+  FROM ledger.event_position AS s;
+  IF high > 0 THEN
+    PERFORM setval('ledger.event_position', high);
+  END IF;
   UPDATE ledger.feed_generation AS f SET end_position = high WHERE f.generation = g.generation;
+  -- Cut at this transaction, which is in the write-ahead log when it has committed: no id up to it comes back after a crash.
   INSERT INTO ledger.feed_generation (generation, start, system_identifier)
-  SELECT g.generation + 1, pg_current_snapshot()::text || '@' || high, c.system_identifier FROM pg_control_system() AS c;
+  SELECT g.generation + 1, ledger.feed_cut(pg_current_snapshot(), pg_current_xact_id())::text || '@' || high, c.system_identifier
+  FROM pg_control_system() AS c;
   RETURN g.generation + 1;
 END $$;

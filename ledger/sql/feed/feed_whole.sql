@@ -7,6 +7,9 @@ AS $$
 DECLARE
   missed text;
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN -- it would not see a month that left since it began
+    RAISE EXCEPTION 'the feed is read in transactions at READ COMMITTED' USING ERRCODE = 'invalid_transaction_state';
+  END IF;
   SELECT string_agg(a.month, ', ' ORDER BY a.month) INTO missed FROM ledger.archive AS a
   WHERE a.detached AND NOT ledger.feed_passed(p_generation, p_moment, a.generation, a.last_position, a.last_txid);
   IF missed IS NOT NULL THEN

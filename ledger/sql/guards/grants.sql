@@ -10,7 +10,7 @@ GRANT SELECT ON ledger.event, ledger.payload, ledger.run_state, ledger.run, ledg
   TO runfold_worker, runfold_reader, runfold_projector;
 GRANT EXECUTE ON FUNCTION ledger.state_at, ledger.history, ledger.rebuild_run_state, ledger.drift_run_state, ledger.fold_events, ledger.drift_events,
   ledger.event_hash, ledger.payload_hash, ledger.read_run, ledger.now, ledger.refuse_version, ledger.feed_guard, ledger.feed_now,
-  ledger.feed_cut, ledger.feed_next, ledger.feed_page, ledger.feed_passed, ledger.feed_whole, ledger.may_not_decide
+  ledger.feed_cut, ledger.feed_moment, ledger.feed_known, ledger.feed_next, ledger.feed_page, ledger.feed_passed, ledger.feed_whole, ledger.may_not_decide
   TO runfold_worker, runfold_reader, runfold_projector;
 GRANT EXECUTE ON FUNCTION ledger.submit, ledger.claim, ledger.heartbeat, ledger.transition, ledger.requeue, ledger.cancel,
   ledger.append, ledger.commands, ledger.refuse, ledger.reap, ledger.change_kind, ledger.make_partitions TO runfold_worker;

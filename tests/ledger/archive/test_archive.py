@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -42,10 +43,17 @@ from runfold.projections.models.counts import RUN_COUNTS
 from runfold.projections.state import drift
 from runfold.projections.state.replay import replay, replay_until
 from tests.conftest import PROJECT
+from tests.ledger.reading.test_feed import note
+from tests.support.feeding import Reader
 from tests.support.runs import claimed
+from tests.support.waiting import until
 
 THEN = (datetime.now(UTC).replace(day=1) - timedelta(days=70)).replace(day=10)
 MONTH = f"{THEN:%Y-%m}"
+WAITING = (
+    "SELECT count(*) = $1 FROM pg_stat_activity "
+    "WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"
+)
 WHY: dict[str, Any] = {"actor": "auditor", "reason": "retention"}
 
 
@@ -485,3 +493,50 @@ async def test_without_the_extra_the_error_names_it(
         with pytest.raises(ConfigurationError, match=r"runfold\[archive\]"):
             await ledger.history(run_id)
     assert len(await ledger.history(run_id)) == 5
+
+
+async def test_an_event_that_committed_late_and_was_not_read_keeps_its_month(
+    ledger: Ledger, connection: asyncpg.Connection, database: str, tmp_path: Path
+) -> None:
+    """Its id is lower than that of the newest event, which was read."""
+    await made(ledger.pool, RUN_COUNTS)
+    projection = CatchUp(ledger.pool, RUN_COUNTS)
+    writer = await asyncpg.connect(driver_url(database))
+    async with in_that_month(connection):
+        run_id = await ended(ledger)
+        async with writer.transaction():
+            await note(writer, run_id)
+            await ended(ledger)
+            await projection.to_the_end()
+    await writer.close()
+
+    with pytest.raises(ArchiveRefused, match="run_counts"):
+        await archived(ledger, tmp_path)
+    await projection.to_the_end()
+    await archived(ledger, tmp_path)
+
+
+async def test_a_page_of_the_feed_that_waited_for_a_detach_passes_over_nothing(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    async with in_that_month(connection):
+        for _ in range(4):
+            await ended(ledger)
+    await ledger.submit("parse")
+    reader = Reader(ledger.pool, 4)
+    await reader.page()
+    await archiving.export(ledger.pool, MONTH, tmp_path, **WHY)
+
+    async def waiting(backends: int) -> None:
+        await until(lambda: ledger.pool.fetchval(WAITING, backends))
+
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE ledger.event IN ACCESS SHARE MODE")
+        detaching = asyncio.create_task(archiving.detach(ledger.pool, MONTH, **WHY))
+        await waiting(1)
+        reading = asyncio.create_task(reader.page())
+        await waiting(2)
+    await detaching
+
+    with pytest.raises(FeedArchived):
+        await reading

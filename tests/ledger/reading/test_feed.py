@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from runfold.ledger import Ledger
-from runfold.ledger.errors import InvalidValue
+from runfold.ledger.errors import CheckpointUnknown, DatabaseRefused, InvalidValue
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.postgres.connections import driver_url
 from runfold.ledger.reading import feed
@@ -229,3 +229,53 @@ async def test_two_readers_at_once_each_get_everything(ledger: Ledger) -> None:
 
     for reader in readers:
         assert_complete(reader, await stored(ledger.pool))
+
+
+async def test_a_checkpoint_of_another_database_is_refused(
+    ledger: Ledger, server: Server, database: str, template: str
+) -> None:
+    """The other database has as many events, at the same positions."""
+    other = await asyncpg.connect(server.url)
+    await other.execute(f"CREATE DATABASE {template}_other TEMPLATE {template}")
+    try:
+        async with Ledger.open(with_database(server.url, f"{template}_other"), PROJECT) as there:
+            foreign = Reader(there.pool)
+            for opened in (there, ledger):
+                await opened.submit_many([{"kind": "parse"}] * 5)
+            await foreign.drain()
+        foreign.source = ledger.pool
+        with pytest.raises(CheckpointUnknown, match="another"):
+            await foreign.page()
+        of_no_generation = Reader(ledger.pool)
+        of_no_generation.checkpoint = Checkpoint(generation=7)
+        with pytest.raises(CheckpointUnknown):
+            await of_no_generation.page()
+    finally:
+        await other.execute(f"DROP DATABASE {template}_other WITH (FORCE)")
+        await other.close()
+
+
+async def test_a_checkpoint_stops_naming_a_transaction_that_ended_without_events(
+    ledger: Ledger, connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    reader = Reader(ledger.pool)
+    transaction = connection.transaction()
+    await transaction.start()
+    open_id = await connection.fetchval("SELECT pg_current_xact_id()::text")
+    await ledger.submit("parse")
+    await reader.drain()
+    assert open_id in reader.checkpoint.moment
+
+    await transaction.rollback()
+    await reader.drain()
+    assert open_id not in reader.checkpoint.moment.split(":")[2]
+    assert len(reader.keys) == 1
+
+
+async def test_a_reader_that_sees_the_past_is_refused(
+    ledger: Ledger, connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    await ledger.submit("parse")
+    async with connection.transaction(isolation="repeatable_read"):
+        with pytest.raises(DatabaseRefused, match="READ COMMITTED"):
+            await Reader(connection).page()

@@ -153,3 +153,28 @@ async def test_a_copy_of_the_database_in_the_same_cluster_reads_on(
         reader.source = there.pool
         await reader.drain()
         assert_complete(reader, await stored(there.pool))
+
+
+async def test_a_rebase_of_an_empty_ledger_loses_nothing(ledger: Ledger) -> None:
+    await ledger.pool.fetchval("SELECT ledger.feed_rebase()")
+    reader = Reader(ledger.pool)
+    await ledger.submit("first")
+    await reader.drain()
+
+    assert_complete(reader, await stored(ledger.pool))
+
+
+async def test_a_rebase_brings_a_sequence_that_stayed_behind_up_to_the_events(
+    ledger: Ledger,
+) -> None:
+    """Logical replication copies events and leaves sequences as they were made."""
+    await ledger.submit_many([{"kind": "parse"}] * 40)
+    await ledger.pool.execute("ALTER SEQUENCE ledger.event_position RESTART")
+    reader = Reader(ledger.pool, 7)
+
+    await ledger.pool.fetchval("SELECT ledger.feed_rebase()")
+    await ledger.submit_many([{"kind": "parse"}] * 35)
+    await reader.drain()
+
+    assert_complete(reader, await stored(ledger.pool))
+    assert len(reader.keys) == 75

@@ -1,0 +1,26 @@
+-- Refuses a moment that this database has not lived through: of another database, or of a future that a crash, a restore or a
+-- fail-over took back. Known are the start of a generation, its end, and a moment whose newest event is still here or archived.
+CREATE OR REPLACE FUNCTION ledger.feed_known(p_generation int, p_moment text) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+DECLARE
+  g ledger.feed_generation;
+  newest xid8;
+BEGIN
+  SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = p_generation;
+  IF p_moment IN (g.start, '9223372036854775807:9223372036854775807:@' || g.end_position) THEN
+    RETURN;
+  END IF;
+  newest := (pg_snapshot_xmax(split_part(p_moment, '@', 1)::pg_snapshot)::text::bigint - 1)::text;
+  IF EXISTS (SELECT FROM ledger.event AS e WHERE e.txid = newest AND left(encode(e.hash, 'hex'), 16) = split_part(p_moment, '@', 3))
+    OR EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND a.generation >= p_generation AND a.last_txid >= newest) THEN
+    RETURN;
+  END IF;
+  RAISE EXCEPTION 'the checkpoint %/% is of a history that this database does not have', p_generation, p_moment
+    USING ERRCODE = 'RF413', DETAIL = p_generation || '/' || p_moment;
+END $$;

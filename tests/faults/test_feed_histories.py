@@ -1,0 +1,110 @@
+"""Servers that lose what they had: a checkpoint goes on without a gap, or is refused by name."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from runfold.ledger import Ledger
+from runfold.ledger.errors import CheckpointUnknown
+from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.ledger.reading import feed
+from tests.conftest import PROJECT, assert_consistent
+from tests.faults.test_database import gone
+from tests.support.feeding import Reader, assert_complete, stored
+
+UNUSED_IDS = 50
+"""Transaction ids that are handed out and never written: a crash takes them back."""
+
+
+async def test_ids_that_a_crash_takes_back_hide_no_event(
+    own_server: EmbeddedPostgres, own_ledger: Ledger
+) -> None:
+    await own_ledger.submit("before")
+    live, at_now = Reader(own_ledger.pool), Reader(own_ledger.pool)
+    postmaster = psutil.Process(await own_ledger.pool.fetchval("SELECT pg_backend_pid()")).parent()
+    for _ in range(UNUSED_IDS):
+        async with own_ledger.pool.acquire() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            await connection.fetchval("SELECT pg_current_xact_id()")
+            await transaction.rollback()
+    await live.drain()
+    at_now.checkpoint = await feed.now(own_ledger.pool)
+    ahead = int(await own_ledger.pool.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())"))
+
+    for process in [postmaster, *postmaster.children()]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    await gone(postmaster)
+    await asyncio.to_thread(own_server.start)
+    async with Ledger.open(own_server.url(), PROJECT) as after:
+        back = int(await after.pool.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())"))
+        assert back < ahead, "the trap was not set: no id came back"
+        made = await after.submit_many([{"kind": "after"}] * 2 * UNUSED_IDS)
+        live.source = at_now.source = after.pool
+        await live.drain()
+        await at_now.drain()
+
+        assert_complete(live, await stored(after.pool))
+        assert {run_id for run_id, _ in at_now.keys} == {one.run_id for one in made}
+    await assert_consistent(own_server.url())
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder in which servers are kept, short enough for a socket's path."""
+    made = Path(tempfile.mkdtemp(prefix="runfold-fault-", dir="/tmp"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+async def test_a_checkpoint_of_what_a_restore_took_back_is_refused_and_an_older_one_goes_on(
+    own_server: EmbeddedPostgres, own_ledger: Ledger, folder: Path
+) -> None:
+    await own_ledger.submit_many([{"kind": "kept"}] * 5)
+    older, newer, amid = (Reader(own_ledger.pool, limit) for limit in (100, 100, 3))
+    for reader in (older, newer):
+        await reader.drain()
+    home = own_server.log_dir.parents[1]
+    backup = folder / "home"
+    postmaster = psutil.Process(await own_ledger.pool.fetchval("SELECT pg_backend_pid()")).parent()
+    processes = [postmaster, *postmaster.children()]
+    for process in processes:  # the copy is what a crash at this instant would leave
+        process.suspend()
+    shutil.copytree(home, backup, symlinks=True, ignore=shutil.ignore_patterns("*.pid", ".s.*"))
+    own_by(home, backup)
+    for process in processes:
+        process.resume()
+    await own_ledger.submit_many([{"kind": "lost"}] * 5)
+    amid.checkpoint = older.checkpoint
+    await newer.drain()
+    await amid.page()
+    assert amid.checkpoint.target is not None
+
+    with EmbeddedPostgres(backup) as restored:
+        async with Ledger.open(restored.url(), PROJECT) as there:
+            for _ in range(3):  # ids and positions pass the ones that the checkpoint has seen
+                await there.submit_many([{"kind": "new"}] * 5)
+            older.source = newer.source = amid.source = there.pool
+            await older.drain()
+            assert_complete(older, await stored(there.pool))
+            for reader in (newer, amid):
+                with pytest.raises(CheckpointUnknown, match="older checkpoint"):
+                    await reader.drain()
+
+
+def own_by(pattern: Path, tree: Path) -> None:
+    """Have every file below `tree` belong to the owner of its original."""
+    for copy in [tree, *tree.rglob("*")]:
+        owner = (pattern / copy.relative_to(tree)).lstat()
+        os.lchown(copy, owner.st_uid, owner.st_gid)
