@@ -7,120 +7,87 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
-from typing import Annotated
+from importlib.metadata import version as installed_version
+from typing import Annotated, ClassVar, Final
 
 import typer
 
-from runfold.console.cli.commands import (
-    approve as deciding,
-)
-from runfold.console.cli.commands import (
-    archive as archiving,
-)
-from runfold.console.cli.commands import (
-    db as database,
-)
-from runfold.console.cli.commands import demo as demonstration
-from runfold.console.cli.commands import (
-    diff as differing,
-)
-from runfold.console.cli.commands import (
-    doctor,
-    history,
-    kinds,
-    roles,
-    runs,
-    schedules,
-)
-from runfold.console.cli.commands import (
-    drift as drifting,
-)
-from runfold.console.cli.commands import (
-    metrics as metering,
-)
-from runfold.console.cli.commands import (
-    project as projects,
-)
-from runfold.console.cli.commands import (
-    projections as projecting,
-)
-from runfold.console.cli.commands import (
-    reap as reaping,
-)
-from runfold.console.cli.commands import (
-    show as showing,
-)
-from runfold.console.cli.commands import (
-    submit as submitting,
-)
-from runfold.console.cli.commands import (
-    tail as tailing,
-)
-from runfold.console.cli.commands import (
-    trace as tracing,
-)
-from runfold.console.cli.commands import (
-    verify as verifying,
-)
-from runfold.console.cli.commands import (
-    whatif as judging,
-)
-from runfold.console.cli.commands import (
-    worker as working,
-)
 from runfold.console.cli.kit.exits import BROKEN_PIPE, EPILOG, INTERRUPTED, OK
 from runfold.console.cli.kit.failure import report
-from runfold.console.cli.kit.options import Globals, Json, Project, Url, Verbose
+from runfold.console.cli.kit.global_options import Globals, Json, Project, Url, Verbose
+from runfold.console.cli.kit.lazy import Entry, LazyGroup
 
-app = typer.Typer(
+_EXAMPLES: Final = """Examples:
+  runfold demo                    see a worker killed and nothing lost
+  runfold submit parse path=a.py  submit a run of kind `parse`
+  runfold worker app              work with the handlers of the module `app`
+  runfold history RUN --follow    watch a run
+  runfold doctor                  check server, schema and workers
+"""
+
+_RUNS: Final = "Runs"
+_DECISIONS: Final = "Decisions"
+_OPERATIONS: Final = "Operations"
+_ADMINISTRATION: Final = "Administration"
+
+
+def _entry(panel: str, name: str, help_line: str) -> Entry:
+    return Entry(name, f"runfold.console.cli.commands.{name}", help_line, panel)
+
+
+class Program(LazyGroup):
+    """All commands, in the order of the help."""
+
+    entries: ClassVar[tuple[Entry, ...]] = (
+        _entry(_RUNS, "submit", "Submit a run and print its id."),
+        _entry(_RUNS, "runs", "List runs, the newest first."),
+        _entry(_RUNS, "show", "Show a run and what can be done next."),
+        _entry(_RUNS, "state", "Show a run as it was after an event or at a time."),
+        _entry(_RUNS, "diff", "Show what changed in a run between two points."),
+        _entry(_RUNS, "history", "Print every event of a run."),
+        _entry(_RUNS, "tail", "Print the events of all runs as they are committed."),
+        _entry(_RUNS, "trace", "Show a run as a trace, or send it to OpenTelemetry."),
+        _entry(_DECISIONS, "approve", "Grant the approval that a run waits for."),
+        _entry(_DECISIONS, "reject", "Reject the approval that a run waits for."),
+        _entry(_DECISIONS, "signal", "Send a run a value under a name."),
+        _entry(_DECISIONS, "cancel", "Cancel a run."),
+        _entry(_OPERATIONS, "worker", "Run a worker until SIGTERM or Ctrl-C."),
+        _entry(_OPERATIONS, "reap", "Repair runs whose worker died, until Ctrl-C."),
+        _entry(_OPERATIONS, "doctor", "Check the ledger's health and name remedies."),
+        _entry(_OPERATIONS, "verify", "Check the ledger's proofs and states."),
+        _entry(_OPERATIONS, "drift", "Compare stored states with the fold of their events."),
+        _entry(_OPERATIONS, "whatif", "Replay recorded leases under another policy."),
+        _entry(_OPERATIONS, "metrics", "Serve metrics for Prometheus."),
+        _entry(_OPERATIONS, "demo", "See the ledger at work: a crash, an approval, the proof."),
+        _entry(_ADMINISTRATION, "db", "Upgrade the database's schema; show its status and URL."),
+        _entry(_ADMINISTRATION, "project", "Create and list projects."),
+        _entry(_ADMINISTRATION, "projections", "Run, inspect and rebuild projections."),
+        _entry(_ADMINISTRATION, "kinds", "Pause, resume and limit kinds of runs."),
+        _entry(_ADMINISTRATION, "schedules", "Submit runs by cron expressions."),
+        _entry(_ADMINISTRATION, "roles", "Grant and revoke the roles that approvals ask for."),
+        _entry(_ADMINISTRATION, "archive", "Export, detach and attach whole months of events."),
+    )
+
+
+app: Final = typer.Typer(
     name="runfold",
+    cls=Program,
     help="An event-sourced run ledger on PostgreSQL: every claim about a run, provable.",
-    epilog=EPILOG,
+    epilog=f"{_EXAMPLES}\n{EPILOG}",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
 )
-for module in (
-    submitting,
-    runs,
-    showing,
-    differing,
-    history,
-    tailing,
-    tracing,
-    deciding,
-    working,
-    verifying,
-    drifting,
-    reaping,
-    judging,
-    metering,
-    doctor,
-    demonstration,
-):
-    module.register(app)
-app.add_typer(database.app, name="db")
-app.add_typer(projects.app, name="project")
-app.add_typer(projecting.app, name="projections")
-app.add_typer(kinds.app, name="kinds")
-app.add_typer(schedules.app, name="schedules")
-app.add_typer(archiving.app, name="archive")
-app.add_typer(roles.app, name="roles")
 
 
 def _show_version(value: bool) -> None:  # noqa: FBT001  Typer calls it with the flag
     if value:
-        from importlib.metadata import version
-
-        sys.stdout.write(f"runfold {version('runfold')}\n")
+        sys.stdout.write(f"runfold {installed_version('runfold')}\n")
         raise typer.Exit(OK)
 
 
 Version = Annotated[
     bool,
-    typer.Option(
-        "--version", help="Say which version this is.", callback=_show_version, is_eager=True
-    ),
+    typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
 ]
 
 
@@ -139,19 +106,22 @@ def root(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; give its exit code. It raises nothing."""
+    """Run the program and return its exit code; it raises nothing."""
     for stream, redirected in ((sys.stdout, redirect_stdout), (sys.stderr, redirect_stderr)):
-        if stream is None:  # closed by the caller, who wants to hear nothing
+        if stream is None:  # closed by the caller, who wants no output
             with open(os.devnull, "w") as nowhere, redirected(nowhere):
                 return main(arguments)
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    options = Globals()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    return _run(sys.argv[1:] if arguments is None else list(arguments))
+
+
+def _run(words: list[str]) -> int:
+    options = Globals()
     try:
         code = typer.main.get_command(app)(
-            given, prog_name="runfold", standalone_mode=False, obj=options
+            words, prog_name="runfold", standalone_mode=False, obj=options
         )
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
@@ -159,13 +129,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _without_reader()
     except SystemExit as ending:  # shell completion, and Click on a closed pipe
-        return (
-            _without_reader()
-            if isinstance(ending.__context__, BrokenPipeError)
-            else int(ending.code or 0)
-        )
+        if isinstance(ending.__context__, BrokenPipeError):
+            return _without_reader()
+        return int(ending.code or 0)
     except Exception as error:  # the one place where everything ends
-        code = report(error, as_json=options.json or "--json" in given, verbose=options.verbose)
+        code = report(error, as_json=options.json or "--json" in words, verbose=options.verbose)
         try:
             sys.stdout.flush()
         except OSError:

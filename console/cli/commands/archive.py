@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import typer
 
 from runfold.console.cli.kit.exits import CONFLICT, INTEGRITY, OK
-from runfold.console.cli.kit.options import Actor, command
+from runfold.console.cli.kit.options import Actor, command, program
 from runfold.console.cli.kit.output import EMPTY
 from runfold.console.cli.kit.plain import clean, jsonable
+from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
+from runfold.ledger import Ledger
+from runfold.ledger.archive import lifecycle as archiving
+from runfold.ledger.archive.file import check_file, digest
+from runfold.ledger.archive.reading import Archive
+from runfold.ledger.errors import ConfigurationError
+from runfold.ledger.months import is_month
 
-if TYPE_CHECKING:
-    from runfold.ledger import Ledger
-    from runfold.ledger.archive.reading import Archive
-
-app: Final = typer.Typer(
-    help="Archive: export whole months of events to Parquet, detach and attach them.",
-    no_args_is_help=True,
-)
+app: Final = program("Archive: export whole months of events to Parquet, detach and attach them.")
 
 Month = Annotated[
     str,
@@ -50,8 +50,6 @@ Dry = Annotated[
 @command(app, "list")
 async def list_(session: Session) -> None:
     """List the months of the database and of the archive, all projects together."""
-    from runfold.ledger.archive import lifecycle as archiving
-
     async with session.database() as database:
         found = await archiving.months(database.pool)
     if session.as_json:
@@ -97,9 +95,6 @@ async def export(
     reason: Why = None,
 ) -> int:
     """Write a month's events and payloads to a Parquet file, read it back, check every hash, and record it."""
-    from runfold.ledger.archive import lifecycle as archiving
-    from runfold.ledger.errors import ConfigurationError
-
     async with session.ledger() as ledger:
         if dry_run:
             return _say_plan(session, await archiving.plan(ledger.pool, month))
@@ -123,8 +118,6 @@ async def detach(
     session: Session, month: Month, *, dry_run: Dry = False, actor: Actor = None, reason: Why = None
 ) -> int:
     """Take an exported month out of the database; it is read from its file from then on."""
-    from runfold.ledger.archive import lifecycle as archiving
-
     async with session.ledger() as ledger:
         if dry_run:
             return _say_plan(session, await archiving.plan(ledger.pool, month, detach=True))
@@ -141,8 +134,6 @@ async def attach(
     session: Session, month: Month, *, actor: Actor = None, reason: Why = None
 ) -> None:
     """Bring a detached month back into the database, every event and payload as it was."""
-    from runfold.ledger.archive import lifecycle as archiving
-
     async with session.ledger() as ledger:
         _say(
             session,
@@ -171,8 +162,6 @@ async def history(
     month: Annotated[str | None, typer.Argument(metavar="[MONTH]", help="Only this month.")] = None,
 ) -> None:
     """Tell who exported, detached, attached, held and released what, when and why."""
-    from runfold.ledger.archive import lifecycle as archiving
-
     async with session.database() as database:
         events = await archiving.history(database.pool, month)
     for event in events:
@@ -192,8 +181,6 @@ def check(
     ],
 ) -> int:
     """Check every hash in an exported file, without any database; it ends with the file's SHA-256."""
-    from runfold.ledger.archive.file import check_file, digest
-
     chain = check_file(file)
     size, sha256 = digest(file)
     facts = {"runs": chain.runs, "events": chain.events, "payloads": chain.payloads}
@@ -221,7 +208,6 @@ def check(
 async def _hold(
     session: Session, target: str, actor: str | None, reason: str, *, placed: bool
 ) -> None:
-    from runfold.ledger.archive import lifecycle as archiving
 
     async with session.ledger() as ledger:
         what = await _target(ledger, target)
@@ -235,8 +221,6 @@ async def _hold(
 
 
 async def _target(ledger: Ledger, text: str) -> str | tuple[str, UUID]:
-    from runfold.console.cli.kit.run_id import find_run
-    from runfold.ledger.months import is_month
 
     return text if is_month(text) else (ledger.project_id, await find_run(ledger, text))
 

@@ -1,27 +1,26 @@
-"""`runfold db`: the database under the ledger."""
+"""`runfold db upgrade|status|url`: the database under the ledger."""
 
 from __future__ import annotations
 
 from typing import Final
 
-import typer
-
-from runfold.console.cli.kit.options import command
+from runfold.console.cli.health.database_status import DatabaseStatus, database_status, upgraded
+from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.plain import jsonable
 from runfold.console.cli.kit.session import Session
+from runfold.ledger.postgres.connections import shown
 
-app: Final = typer.Typer(
-    help="The database: bring its schema up to date, see how it stands.", no_args_is_help=True
-)
+app: Final = program("Upgrade the database's schema; show its status and URL.")
 
 
 @command(app, "upgrade")
 async def upgrade(session: Session) -> None:
-    """Bring the database to this program's schema, in one transaction; every event stays."""
-    from runfold.console.cli.health import database_status as standing
+    """Upgrade the database to this program's schema.
 
+    It happens in one transaction, and every event stays.
+    """
     async with session.database(checked=False) as database:
-        before, after = await standing.upgrade(database)
+        before, after = await upgraded(database)
     if session.as_json:
         session.out.json(
             {"from": before.revision, "to": after.revision, "changed": not before.current}
@@ -33,45 +32,53 @@ async def upgrade(session: Session) -> None:
     else:
         session.out.line(f"schema {before.revision or 'none'} upgraded to {after.revision}")
     if not database.embedded:
-        session.out.talk("to make a project: runfold project create NAME")
+        session.out.talk("to create a project: runfold project create NAME")
 
 
 @command(app, "status")
 async def status(session: Session) -> None:
     """Show the server, the schema it has and the one this program needs, and the partitions."""
-    from runfold.console.cli.health.database_status import standing
-    from runfold.ledger.postgres.connections import shown
-
     async with session.database(checked=False) as database:
-        found = await standing(database)
+        current = await database_status(database)
     url = shown(database.url)
     if session.as_json:
         session.out.json(
-            {"url": url, "embedded": database.embedded, "current": found.current, **jsonable(found)}
+            {
+                "url": url,
+                "embedded": database.embedded,
+                "current": current.current,
+                **jsonable(current),
+            }
         )
         return
-    ahead = (
-        f", {found.months_ahead} months ahead"
-        if found.months_ahead >= 0
-        else ", none for this month"
-    )
-    for name, value in (
-        ("server", f"PostgreSQL {found.server}{' (built-in)' if database.embedded else ''}"),
-        ("url", url),
-        ("schema", f"{found.revision or 'none'}, this program needs {found.wanted}"),
-        ("functions", "this program's" if found.functions_current else "not this program's"),
-        ("partitions", f"{len(found.partitions)}{ahead}"),
-    ):
+    for name, value in _lines(current, url, embedded=database.embedded):
         session.out.line(f"{name:<10} {value}")
-    if found.newer:
+    if current.newer:
         session.out.talk("the schema is newer than this program: install a newer runfold")
-    elif not found.current:
+    elif not current.current:
         session.out.talk("to bring it up to date: runfold db upgrade")
+
+
+def _lines(status: DatabaseStatus, url: str, *, embedded: bool) -> list[tuple[str, str]]:
+    ahead = f"{status.months_ahead} months ahead"
+    if status.months_ahead < 0:
+        ahead = "none for this month"
+    return [
+        ("server", f"PostgreSQL {status.server}{' (built-in)' if embedded else ''}"),
+        ("url", url),
+        ("schema", f"{status.revision or 'none'}, this program needs {status.wanted}"),
+        ("functions", "up to date" if status.functions_current else "not this program's"),
+        ("partitions", f"{len(status.partitions)}, {ahead}"),
+    ]
 
 
 @command(app, "url")
 async def url(session: Session) -> None:
-    """Print the database's URL, for other programs; the built-in server is started for it."""
+    """Print the database's URL, for other programs.
+
+    The built-in server is started for it, and stops when the last runfold program that uses it
+    ends.
+    """
     async with session.database(checked=False) as database:
         if session.as_json:
             session.out.json({"url": database.url, "embedded": database.embedded})

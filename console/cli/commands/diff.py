@@ -1,24 +1,28 @@
-"""`runfold diff`: what changed in a run between two points, and the events that did it."""
+"""`runfold diff`: what changed in a run between two points, and the events between them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from runfold.console.cli.kit import event_line
-from runfold.console.cli.kit.options import RunId, command
+from runfold.console.cli.kit.options import RunId, command, program
 from runfold.console.cli.kit.output import EMPTY, Output
 from runfold.console.cli.kit.plain import compact, jsonable
+from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
-
-if TYPE_CHECKING:
-    from runfold.ledger.reading.past import Diff
+from runfold.console.cli.kit.values import version_or_instant
+from runfold.ledger.reading.past import Diff
 
 TITLES: Final = ("COLUMN", "FROM", "TO")
 _POINT: Final = "VERSION|TIME"
 
 
+app: Final = program()
+
+
+@command(app, "diff")
 async def diff(
     session: Session,
     run: RunId,
@@ -33,17 +37,17 @@ async def diff(
         str | None, typer.Option("--to", metavar=_POINT, help="The same for the end; else now.")
     ] = None,
 ) -> None:
-    """Show what changed in a run between two points, column by column, and the events between them."""
-    from runfold.console.cli.kit.run_id import find_run
-    from runfold.console.cli.kit.values import version_or_instant
+    """Show what changed in a run between two points.
 
+    First the columns that changed, then the events between the points.
+    """
     points = (
         version_or_instant(start, "--from"),
         None if end is None else version_or_instant(end, "--to"),
     )
     async with session.ledger() as ledger:
-        found = await ledger.diff(await find_run(ledger, run), *points)
-    _write(session.out, found)
+        changes = await ledger.diff(await find_run(ledger, run), *points)
+    _write(session.out, changes)
 
 
 def _write(out: Output, diff: Diff) -> None:
@@ -76,8 +80,3 @@ def _cell(value: Any) -> str:
         return EMPTY
     plain = jsonable(value)
     return plain if isinstance(plain, str) else compact(plain)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "diff", panel="Runs")(diff)

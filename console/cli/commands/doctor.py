@@ -1,28 +1,34 @@
-"""`runfold doctor`: whether everything is as it should be."""
+"""`runfold doctor`: check the ledger's health and name remedies."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-import typer
+from rich.text import Text
 
+from runfold.console.cli.health import checks
+from runfold.console.cli.health.checks import Check, Level
+from runfold.console.cli.health.database_status import database_status
 from runfold.console.cli.kit.exits import OK, UNHEALTHY
-from runfold.console.cli.kit.options import command
+from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.output import Output
 from runfold.console.cli.kit.plain import clean, jsonable
 from runfold.console.cli.kit.session import Session
-
-if TYPE_CHECKING:
-    from runfold.console.cli.health.checks import Check
+from runfold.ledger.errors import AccessDenied, DatabaseUnavailable, EmbeddedPostgresError
+from runfold.ledger.settings import Settings
 
 _COLOURS: Final = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 
 
-async def doctor(session: Session) -> int:
-    """Check server, schema, clock, leases, kinds, partitions and privileges; say what to do about what is wrong."""
-    from runfold.console.cli.health.checks import Check, Level
-    from runfold.ledger.errors import AccessDenied, DatabaseUnavailable, EmbeddedPostgresError
+app: Final = program()
 
+
+@command(app, "doctor")
+async def doctor(session: Session) -> int:
+    """Check the ledger's health and name remedies.
+
+    The checks: server, schema, functions, partitions, clock, leases, kinds and privileges.
+    """
     try:
         found = await _examine(session)
     except (AccessDenied, DatabaseUnavailable, EmbeddedPostgresError) as error:
@@ -33,15 +39,12 @@ async def doctor(session: Session) -> int:
 
 
 async def _examine(session: Session) -> list[Check]:
-    from runfold.console.cli.health import checks
-    from runfold.console.cli.health.database_status import standing
-    from runfold.ledger.settings import Settings
 
     async with session.database(checked=False) as database:
-        stands = await standing(database)
-        found = [checks.server(stands), checks.revision(stands), await checks.clock(database)]
-        if stands.revision is not None and not stands.newer:
-            found += [checks.functions(stands), checks.partitions(stands)]
+        status = await database_status(database)
+        found = [checks.server(status), checks.revision(status), await checks.clock(database)]
+        if status.revision is not None and not status.newer:
+            found += [checks.functions(status), checks.partitions(status)]
             found.append(await checks.leases(database, Settings.load().reaper_seconds))
             found.append(await checks.served(database))
             found.append(await checks.privileges(database))
@@ -52,15 +55,9 @@ def _write(out: Output, found: list[Check], *, healthy: bool) -> None:
     if out.as_json:
         out.json({"healthy": healthy, "checks": jsonable(found)})
         return
-    from rich.text import Text
 
     for check in found:
         line = Text(f"{check.level:<8}", style=_COLOURS[check.level])
         line.append(f"{check.name:<11}{clean(check.detail)}", style="not bold default")
         out.line(line)
     out.talk("healthy" if healthy else "unhealthy")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "doctor", panel="Care")(doctor)

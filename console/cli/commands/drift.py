@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final
+from uuid import UUID
 
 import typer
 
 from runfold.console.cli.kit.exits import INTEGRITY, OK
-from runfold.console.cli.kit.options import Actor, command
+from runfold.console.cli.kit.options import Actor, command, program
 from runfold.console.cli.kit.output import Output
 from runfold.console.cli.kit.plain import clean
 from runfold.console.cli.kit.progress import Progress, progress
 from runfold.console.cli.kit.session import Session
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from uuid import UUID
-
-    from runfold.ledger import Ledger
-    from runfold.projections.state.drift import Drift
+from runfold.console.cli.kit.values import duration
+from runfold.ledger import Ledger
+from runfold.ledger.content import check_duration, check_int
+from runfold.ledger.errors import InvalidValue
+from runfold.projections.state.drift import Drift, check, sample
+from runfold.projections.state.drift import repair as make_right
+from runfold.workers.duties.drift_sampler import Sampler
 
 REPAIRED_AT_ONCE: Final = 500
 
 
+app: Final = program()
+
+
+@command(app, "drift")
 async def drift(
     session: Session,
     *,
@@ -46,10 +52,6 @@ async def drift(
     ] = None,
 ) -> int:
     """Compare the state of every run with the fold of its events; name the columns that differ."""
-    from runfold.console.cli.kit.values import duration
-    from runfold.ledger.errors import InvalidValue
-    from runfold.ledger.validation import check_duration, check_int
-
     if repair and (reason is None or watch):
         raise InvalidValue(
             "--repair", repair, "takes a --reason, which is recorded, and no --watch"
@@ -63,7 +65,6 @@ async def drift(
             await _watch(session.out, ledger, seconds, size or 200)
 
         async def mend() -> None:
-            from runfold.projections.state.drift import repair as make_right
 
             await make_right(
                 ledger.pool,
@@ -93,7 +94,6 @@ async def drift(
 
 
 async def _watch(out: Output, ledger: Ledger, every: float, size: int) -> None:
-    from runfold.workers.duties.drift_sampler import Sampler
 
     sampler = Sampler(ledger, every=every, size=size)
     out.talk(
@@ -103,7 +103,6 @@ async def _watch(out: Output, ledger: Ledger, every: float, size: int) -> None:
 
 
 async def _found(ledger: Ledger, size: int | None, told: Progress | None) -> AsyncIterator[Drift]:
-    from runfold.projections.state.drift import check, sample
 
     if size is None:
         async for one in check(ledger.pool, ledger.project_id, told):
@@ -137,8 +136,3 @@ def _write(out: Output, found: Drift) -> None:
 
 def _cell(value: Any) -> str:
     return "-" if value is None else clean(value)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "drift", panel="Care")(drift)

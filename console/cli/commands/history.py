@@ -1,43 +1,47 @@
-"""`runfold history`: every event of a run, like the log of a repository."""
+"""`runfold history`: every event of a run, as a version control log."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 
 from runfold.console.cli.kit import event_line
-from runfold.console.cli.kit.options import RunId, command
+from runfold.console.cli.kit.options import RunId, command, program
 from runfold.console.cli.kit.output import Output
+from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
-
-if TYPE_CHECKING:
-    from runfold.ledger.events import Event
+from runfold.ledger.events import Event
+from runfold.ledger.lifecycle import TERMINAL
 
 POLL_SECONDS: Final = 1.0
 
 
+app: Final = program()
+
+
+@command(app, "history")
 async def history(
     session: Session,
     run: RunId,
     *,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the run has ended, or Ctrl-C.")
+        bool, typer.Option("--follow", "-f", help="Continue until the run has ended, or Ctrl-C.")
     ] = False,
     heartbeats: Annotated[
-        bool, typer.Option(help="With the heartbeats, nearly all events of a long run.")
+        bool, typer.Option(help="Include heartbeats, most of a long run's events.")
     ] = True,
 ) -> None:
-    """Print every event of a run, one a line, in the order in which they happened."""
-    from runfold.console.cli.kit.run_id import find_run
-    from runfold.ledger.lifecycle import TERMINAL
+    """Print every event of a run.
 
+    One event a line, in the order in which they happened.
+    """
     async with session.ledger() as ledger:
-        wanted = await find_run(ledger, run)
+        run_id = await find_run(ledger, run)
         version, ended = 0, False
         while True:
-            for event in await ledger.history(wanted, after=version, heartbeats=heartbeats):
+            for event in await ledger.history(run_id, after=version, heartbeats=heartbeats):
                 _write(session.out, event)
                 version = event.version
                 ended = ended or event.state in TERMINAL
@@ -51,8 +55,3 @@ def _write(out: Output, event: Event) -> None:
         out.json(event_line.as_json(event))
     else:
         out.line(event_line.line(event))
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "history", panel="Runs")(history)

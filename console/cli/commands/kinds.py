@@ -1,55 +1,51 @@
-"""`runfold kinds list|pause|resume|limit|history`: what the fleet may claim of each kind."""
+"""`runfold kinds list|pause|resume|limit|history`: what workers may claim of each kind."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 
-from runfold.console.cli.kit.options import Actor, command
+from runfold.console.cli.kit.options import Actor, command, program
 from runfold.console.cli.kit.plain import clean
 from runfold.console.cli.kit.session import Session
+from runfold.ledger.kinds import Kind
 
-if TYPE_CHECKING:
-    from runfold.ledger.kinds import Kind
-
-app: Final = typer.Typer(
-    help="Kinds of runs: pause, resume and limit them across all workers.", no_args_is_help=True
-)
+app: Final = program("Pause, resume and limit kinds of runs.")
 
 Name = Annotated[
     str, typer.Argument(metavar="KIND", help="The kind of run; it need not have runs yet.")
 ]
 Why = Annotated[
     str | None,
-    typer.Option("--reason", metavar="TEXT", help="Why; kept in the history of the kind."),
+    typer.Option("--reason", metavar="TEXT", help="The reason, kept in the kind's history."),
 ]
 
 
 @command(app, "list")
 async def list_(session: Session) -> None:
-    """List every kind, what is held of it, and what counts for it."""
+    """List every kind with its settings and how many runs workers hold of it."""
     async with session.ledger() as ledger:
         found = await ledger.kinds()
     for kind in found:
-        _say(session, kind)
+        _write(session, kind)
     if not found:
         session.out.talk("no kinds yet: runfold submit KIND")
 
 
 @command(app, "pause")
 async def pause(session: Session, kind: Name, *, actor: Actor = None, reason: Why = None) -> None:
-    """Have no run of a kind claimed; what is held goes on."""
+    """Stop workers from claiming runs of a kind; held runs continue."""
     async with session.ledger() as ledger:
-        _say(session, await ledger.pause_kind(kind, actor=actor, reason=reason))
+        _write(session, await ledger.pause_kind(kind, actor=actor, reason=reason))
 
 
 @command(app, "resume")
 async def resume(session: Session, kind: Name, *, actor: Actor = None, reason: Why = None) -> None:
-    """Have runs of a kind claimed again."""
+    """Let workers claim runs of a kind again."""
     async with session.ledger() as ledger:
-        _say(session, await ledger.resume_kind(kind, actor=actor, reason=reason))
+        _write(session, await ledger.resume_kind(kind, actor=actor, reason=reason))
 
 
 @command(app, "limit")
@@ -59,21 +55,24 @@ async def limit(
     max_running: Annotated[
         int | None,
         typer.Argument(
-            metavar="[MAX]", help="How many all workers may hold together; none: no limit."
+            metavar="[MAX]", help="How many all workers may hold together; none removes the limit."
         ),
     ] = None,
     *,
     actor: Actor = None,
     reason: Why = None,
 ) -> None:
-    """Limit how many runs of a kind all workers hold together; without MAX, take the limit away."""
+    """Limit how many runs of a kind all workers hold together.
+
+    Without MAX the limit is removed.
+    """
     async with session.ledger() as ledger:
-        _say(session, await ledger.limit_kind(kind, max_running, actor=actor, reason=reason))
+        _write(session, await ledger.limit_kind(kind, max_running, actor=actor, reason=reason))
 
 
 @command(app, "history")
 async def history(session: Session, kind: Name) -> None:
-    """Tell who paused, resumed or limited a kind, when and why."""
+    """Show who paused, resumed or limited a kind, when and why."""
     async with session.ledger() as ledger:
         events = await ledger.kind_history(kind)
     for event in events:
@@ -86,10 +85,10 @@ async def history(session: Session, kind: Name) -> None:
             f"{event.number} {event.recorded_at:%Y-%m-%d %H:%M:%S} {event.type}{most} {clean(event.actor)}{why}"
         )
     if not events:
-        session.out.talk("nobody ever changed this kind")
+        session.out.talk("this kind was never changed")
 
 
-def _say(session: Session, kind: Kind) -> None:
+def _write(session: Session, kind: Kind) -> None:
     if session.as_json:
         session.out.json(
             {

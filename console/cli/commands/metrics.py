@@ -1,4 +1,4 @@
-"""`runfold metrics`: the fleet's metrics for Prometheus, over HTTP."""
+"""`runfold metrics`: serve the fleet's metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -7,35 +7,46 @@ import errno
 import signal
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
-from runfold.console.cli.kit.options import command
+from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.session import Session
-
-if TYPE_CHECKING:
-    from runfold.ledger.postgres.connections import Pool
+from runfold.ledger import names
+from runfold.ledger.errors import ConfigurationError, LedgerError
+from runfold.ledger.postgres.connections import Pool
+from runfold.projections.telemetry.metrics import families, look
 
 SCRAPE_SECONDS: Final = 10.0
 
 
+app: Final = program()
+
+
+@command(app, "metrics")
 async def metrics(
     session: Session,
     *,
     host: Annotated[
-        str, typer.Option("--host", help="Where to listen; by default only this machine may ask.")
+        str, typer.Option("--host", metavar="HOST", help="The address to listen on.")
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65_535, help="0 takes any that is free.")
+        int, typer.Option("--port", min=0, max=65_535, metavar="PORT", help="0 takes any free one.")
     ] = 9464,
-    once: Annotated[bool, typer.Option("--once", help="Print them and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print the metrics and end.")] = False,
 ) -> None:
-    """Serve metrics of all projects, from the read models, at /metrics; needs the extra `metrics`."""
-    from runfold.ledger.errors import ConfigurationError
+    """Serve metrics for Prometheus.
 
+    They cover all projects, come from the projections, and are served at /metrics. Needs the extra
+    `metrics`.
+    """
     try:
-        from prometheus_client import CollectorRegistry, generate_latest, start_http_server
+        from prometheus_client import (  # noqa: PLC0415  an extra, named if it is missing
+            CollectorRegistry,
+            generate_latest,
+            start_http_server,
+        )
     except ImportError as error:
         raise ConfigurationError(
             "metrics are served with prometheus-client: install runfold[metrics]"
@@ -70,12 +81,8 @@ class _Collector:
         self._pool, self._loop = pool, loop
 
     def collect(self) -> Iterator[Any]:
-        """Give the families of one scrape; `runfold_up` is 0 when the database does not answer."""
-        from prometheus_client.core import GaugeMetricFamily
-
-        from runfold.ledger import names
-        from runfold.ledger.errors import LedgerError
-        from runfold.projections.telemetry.metrics import families, look
+        """Yield the families of one scrape; `runfold_up` is 0 when the database does not answer."""
+        from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415  an extra
 
         try:
             found = asyncio.run_coroutine_threadsafe(look(self._pool), self._loop).result(
@@ -86,8 +93,3 @@ class _Collector:
             return
         yield GaugeMetricFamily(names.UP, "1 when the database answered.", 1)
         yield from families(found)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "metrics", panel="Care")(metrics)

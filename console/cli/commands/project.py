@@ -6,10 +6,10 @@ from typing import Annotated, Final
 
 import typer
 
-from runfold.console.cli.kit.options import command
+from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.session import Session
 
-app: Final = typer.Typer(help="Projects: each has runs of its own.", no_args_is_help=True)
+app: Final = program("Create and list projects.")
 
 
 @command(app, "create")
@@ -19,7 +19,7 @@ async def create(
         str, typer.Argument(metavar="NAME", help="Lower-case letters, digits, - and _; at most 63.")
     ],
 ) -> None:
-    """Make a project; one that exists stays as it is."""
+    """Create a project; one that exists stays as it is."""
     async with session.database() as database:
         created = await database.create_project(name)
     if session.as_json:
@@ -32,7 +32,7 @@ async def create(
 
 @command(app, "list")
 async def list_(session: Session) -> None:
-    """Name every project."""
+    """List every project."""
     async with session.database() as database:
         names = await database.projects()
     for name in names:

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 
 from runfold.console.cli.commands import projections_rebuild as rebuilding
 from runfold.console.cli.kit.exits import INTEGRITY, OK
-from runfold.console.cli.kit.options import Actor, command
+from runfold.console.cli.kit.options import Actor, command, program
 from runfold.console.cli.kit.output import EMPTY, Output
 from runfold.console.cli.kit.plain import clean, moment
 from runfold.console.cli.kit.projection_modules import declared
 from runfold.console.cli.kit.session import Session
+from runfold.ledger.content import check_run_id
+from runfold.ledger.errors import InvalidValue
+from runfold.ledger.identity import default_actor
+from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.settings import Settings
+from runfold.projections.declared import status as standing
+from runfold.projections.declared.catch_up import CatchUp
+from runfold.projections.declared.installing import made
+from runfold.projections.declared.status import Status, statuses
+from runfold.projections.errors import ProjectionFailed, ProjectionNotFound
+from runfold.workers.duties.projector import Projector
 
-if TYPE_CHECKING:
-    from runfold.projections.declared.status import Status
-
-app: Final = typer.Typer(
-    help="Projections: run them, see how they stand, rebuild them from the events.",
-    no_args_is_help=True,
-)
+app: Final = program("Projections: run them, see how they stand, rebuild them from the events.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The projection.")]
 Modules = Annotated[
@@ -76,8 +81,6 @@ async def status(
     module: Modules = None,
 ) -> int:
     """Say how projections stand, and where and why one has stopped; exit code 7 if one has."""
-    from runfold.projections.errors import ProjectionNotFound
-
     found = await _statuses(session, module)
     if name is not None:
         known = [one.name for one in found]
@@ -100,11 +103,6 @@ async def run(
     once: Annotated[bool, typer.Option("--once", help="End when nothing is new.")] = False,
 ) -> int:
     """Take new events to the projections, until Ctrl-C; any number of processes may do so."""
-    from runfold.projections.declared.catch_up import CatchUp
-    from runfold.projections.declared.installing import made
-    from runfold.projections.errors import ProjectionFailed
-    from runfold.workers.duties.projector import Projector
-
     chosen = declared(module, names or ())
     async with session.database() as database:
         for projection in chosen:
@@ -131,8 +129,6 @@ async def run(
 @command(app, "pause")
 async def pause(session: Session, name: Name) -> None:
     """Have no process take events to a projection until it is resumed."""
-    from runfold.projections.declared import status as standing
-
     async with session.database() as database:
         await standing.pause(database.pool, name)
     session.out.talk(f"{name} is paused")
@@ -141,8 +137,6 @@ async def pause(session: Session, name: Name) -> None:
 @command(app, "resume")
 async def resume(session: Session, name: Name) -> None:
     """Let a paused projection go on, or one that stopped try its event again."""
-    from runfold.projections.declared import status as standing
-
     async with session.database() as database:
         await standing.resume(database.pool, name)
     session.out.talk(f"{name} may go on")
@@ -164,11 +158,6 @@ async def skip(
     module: Modules = None,
 ) -> None:
     """Leave out the event at which a projection stopped, or one that a rebuild cannot fold; recorded, and never undone."""
-    from runfold.ledger.errors import InvalidValue
-    from runfold.ledger.settings import Settings, default_actor
-    from runfold.ledger.validation import check_run_id
-    from runfold.projections.declared import status as standing
-
     who = actor or Settings.load().actor or default_actor()
     if (run_id is None) != (version is None):
         raise InvalidValue("--run and --version", run_id or version, "name an event together")
@@ -187,8 +176,6 @@ async def skip(
 @command(app, "rebase")
 async def rebase(session: Session) -> None:
     """After the events were restored into another cluster: begin to read the feed by that cluster's transaction ids."""
-    from runfold.ledger.postgres.connections import fetch
-
     async with session.database() as database:
         [row] = await fetch(database.pool, "SELECT ledger.feed_rebase() AS generation")
     session.out.talk(
@@ -197,7 +184,6 @@ async def rebase(session: Session) -> None:
 
 
 async def _statuses(session: Session, module: Sequence[str] | None) -> list[Status]:
-    from runfold.projections.declared.status import statuses
 
     async with session.database() as database:
         return await statuses(database.pool, {one.name: one for one in declared(module)})

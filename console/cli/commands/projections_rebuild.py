@@ -6,9 +6,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import Actor, Reason, command
@@ -16,11 +17,13 @@ from runfold.console.cli.kit.output import Output, console
 from runfold.console.cli.kit.plain import clean, span
 from runfold.console.cli.kit.projection_modules import declared
 from runfold.console.cli.kit.session import Session
-
-if TYPE_CHECKING:
-    from runfold.projections.declared.refold import Refolded
-    from runfold.projections.rebuild import Standing
-    from runfold.projections.state.replay import Replayed
+from runfold.console.cli.kit.values import instant
+from runfold.ledger.content import check_int
+from runfold.projections import rebuild as rebuilds
+from runfold.projections.declared.refold import SCHEMA, Refolded, refold, refold_until
+from runfold.projections.rebuild import Standing
+from runfold.projections.state.replay import Replayed, replay, replay_until
+from runfold.projections.state.run_state import TABLE
 
 _SPARE: Final = 3
 """Connections of the pool that a rebuild needs besides those that fill ranges."""
@@ -62,13 +65,6 @@ async def rebuild(
     reason: Reason = None,
 ) -> int:
     """Fold every history again while writers go on, compare, and exchange the rows that are wrong; a killed one resumes."""
-    from runfold.console.cli.kit.values import instant
-    from runfold.ledger.validation import check_int
-    from runfold.projections import rebuild as rebuilds
-    from runfold.projections.declared.refold import SCHEMA, refold, refold_until
-    from runfold.projections.state.replay import replay, replay_until
-    from runfold.projections.state.run_state import TABLE
-
     projection = None if name == TABLE else declared(module, [name], besides=[TABLE])[0]
     when = None if until is None else instant("--until", until)
     async with session.ledger() as ledger:
@@ -149,7 +145,6 @@ def _bar(name: str, *, shown: bool) -> Iterator[Callable[[Standing], None] | Non
     if not shown or not sys.stderr.isatty():
         yield None
         return
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
     columns = (
         TextColumn(f"rebuilding {name}"),

@@ -1,38 +1,44 @@
-"""`runfold reap`: repair what died, as a duty or once."""
+"""`runfold reap`: repair runs whose worker died, as a duty or once."""
 
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 
-from runfold.console.cli.kit.options import command
+from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.output import Output
 from runfold.console.cli.kit.session import Session
-
-if TYPE_CHECKING:
-    from runfold.ledger import Ledger, Run
+from runfold.ledger import Ledger, Run
+from runfold.workers.duties.reaper import Reaper
+from runfold.workers.process.serve import when_it_answers
 
 BATCH: Final = 1_000
 MAX_SWEEPS: Final = 1_000
 
 
+app: Final = program()
+
+
+@command(app, "reap")
 async def reap(
     session: Session,
     *,
     once: Annotated[
-        bool, typer.Option("--once", help="Repair at once what is due now, print it, and end.")
+        bool, typer.Option("--once", help="Repair what is due now, print it and end.")
     ] = False,
 ) -> None:
-    """Put runs whose worker died back to pending and end what is overdue, until Ctrl-C."""
+    """Repair runs whose worker died, until Ctrl-C.
+
+    A run whose lease expired goes back to pending, or fails if no attempt is left; a run past its
+    deadline ends.
+    """
     if once:
         async with session.ledger() as ledger:
             count = await _sweep(ledger, session.out)
             session.out.talk(f"{count} {'run' if count == 1 else 'runs'} repaired")
         return
-    from runfold.workers.duties.reaper import Reaper
-    from runfold.workers.process.serve import when_it_answers
 
     async with AsyncExitStack() as stack:
         ledger = await when_it_answers(session.ledger, stack)
@@ -63,8 +69,3 @@ def _write(out: Output, run: Run) -> None:
         out.line(
             f"{run.run_id} {run.state}  attempt {run.attempt_count} of {run.max_attempts}  {why}"
         )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "reap", panel="Care")(reap)

@@ -3,35 +3,51 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Final
 
 import typer
 
-from runfold.console.cli.kit.options import command
+from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.output import COLOURS, EMPTY
 from runfold.console.cli.kit.plain import money, span
+from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
-
-if TYPE_CHECKING:
-    from runfold.ledger import Run
+from runfold.console.cli.kit.values import instant
+from runfold.ledger import Run
 
 TITLES = ("RUN", "KIND", "STATE", "TRY", "AGE", "WORKER", "COST", "ERROR")
 
 
+app: Final = program()
+
+
+@command(app, "runs")
 async def runs(
     session: Session,
     *,
     states: Annotated[
         list[str] | None,
-        typer.Option("--state", help="Only these states; may be repeated, or joined by commas."),
+        typer.Option(
+            "--state",
+            metavar="STATE",
+            help="Only these states; may be repeated, or joined by commas.",
+        ),
     ] = None,
-    kind: Annotated[str | None, typer.Option("--kind", help="Only this kind.")] = None,
+    kind: Annotated[
+        str | None, typer.Option("--kind", metavar="KIND", help="Only this kind.")
+    ] = None,
     worker: Annotated[
-        str | None, typer.Option("--worker", help="Only what this worker holds.")
+        str | None, typer.Option("--worker", metavar="NAME", help="Only what this worker holds.")
     ] = None,
-    tag: Annotated[str | None, typer.Option("--tag", help="Only with this tag.")] = None,
-    key: Annotated[str | None, typer.Option("--key", help="Only with this key.")] = None,
-    limit: Annotated[int, typer.Option("--limit", help="At most this many, up to 10,000.")] = 20,
+    tag: Annotated[
+        str | None, typer.Option("--tag", metavar="TAG", help="Only with this tag.")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="KEY", help="Only with this key.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", help="At most this many, up to 10,000.")
+    ] = 20,
     before: Annotated[
         str | None,
         typer.Option(
@@ -43,22 +59,22 @@ async def runs(
         typer.Option("--at", metavar="TIME", help="As they were at this time (with its zone)."),
     ] = None,
 ) -> None:
-    """List runs, the newest first; as they are, or as they were."""
-    from runfold.console.cli.kit.run_id import find_run
-    from runfold.console.cli.kit.values import instant
+    """List runs, the newest first.
 
-    when = None if at is None else instant("--at", at)
-    wanted = [one for given in states or [] for one in given.split(",")] or None
+    With --at as they were at that time.
+    """
+    point = None if at is None else instant("--at", at)
+    state_names = [name for text in states or [] for name in text.split(",")] or None
     async with session.ledger() as ledger:
         found = await ledger.runs(
-            state=wanted,
+            state=state_names,
             kind=kind,
             worker_id=worker,
             tag=tag,
             key=key,
             before=None if before is None else await find_run(ledger, before),
             limit=limit,
-            at=when,
+            at=point,
         )
     if session.as_json:
         for run in found:
@@ -67,11 +83,11 @@ async def runs(
     if not found:
         session.out.talk(
             "no such runs"
-            if any((wanted, kind, worker, tag, key, before, at))
+            if any((state_names, kind, worker, tag, key, before, at))
             else "no runs yet: runfold submit KIND"
         )
         return
-    now = when or datetime.now(UTC)
+    now = point or datetime.now(UTC)
     session.out.table(
         TITLES, [row(run, now) for run in found], [COLOURS.get(run.state) for run in found]
     )
@@ -80,7 +96,7 @@ async def runs(
 
 
 def row(run: Run, now: datetime) -> tuple[str, ...]:
-    """Write a run as one row of the table."""
+    """Return a run as one row of the table."""
     return (
         str(run.run_id),
         run.kind,
@@ -91,8 +107,3 @@ def row(run: Run, now: datetime) -> tuple[str, ...]:
         money(run.cost_usd),
         run.error_code or EMPTY,
     )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "runs", panel="Runs")(runs)

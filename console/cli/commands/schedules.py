@@ -1,29 +1,27 @@
-"""`runfold schedules list|add|remove`: runs that are asked for when a cron expression says so."""
+"""`runfold schedules list|add|remove`: runs that are submitted by cron expressions."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 
-from runfold.console.cli.kit.options import Actor, command
+from runfold.console.cli.kit.options import Actor, command, program
 from runfold.console.cli.kit.output import EMPTY
 from runfold.console.cli.kit.plain import moment
 from runfold.console.cli.kit.session import Session
+from runfold.console.cli.kit.values import payload
+from runfold.ledger.errors import ScheduleNotFound
+from runfold.ledger.schedules import Schedule
 
-if TYPE_CHECKING:
-    from runfold.ledger.schedules import Schedule
-
-app: Final = typer.Typer(
-    help="Schedules: runs that workers ask for when a cron expression is due.", no_args_is_help=True
-)
+app: Final = program("Submit runs by cron expressions.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule.")]
 
 
 @command(app, "list")
 async def list_(session: Session) -> None:
-    """List every schedule, when it is due next and what it asked for last."""
+    """List every schedule with its next and last due time."""
     async with session.ledger() as ledger:
         found = await ledger.schedules()
     if session.as_json:
@@ -41,7 +39,7 @@ async def list_(session: Session) -> None:
 async def add(
     session: Session,
     name: Name,
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="The kind of run that it asks for.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="The kind of run to submit.")],
     words: Annotated[
         list[str] | None,
         typer.Argument(metavar="[INPUT]...", help="The run's input, as of `runfold submit`."),
@@ -56,12 +54,10 @@ async def add(
     ] = "UTC",
     actor: Actor = None,
 ) -> None:
-    """Make a schedule, or change the one of this name."""
-    from runfold.console.cli.kit.values import payload
-
-    given = payload(words or [])
+    """Create a schedule, or change the one of this name."""
+    content = payload(words or [])
     async with session.ledger() as ledger:
-        made = await ledger.schedule(name, kind, given, cron=cron, timezone=timezone, actor=actor)
+        made = await ledger.schedule(name, kind, content, cron=cron, timezone=timezone, actor=actor)
     session.out.json(made) if session.as_json else session.out.line(
         f"{made.name} is due {moment(made.next_at)}"
     )
@@ -69,9 +65,7 @@ async def add(
 
 @command(app, "remove")
 async def remove(session: Session, name: Name) -> None:
-    """Take a schedule away; the runs that it asked for stay."""
-    from runfold.ledger.errors import ScheduleNotFound
-
+    """Remove a schedule; the runs that it submitted stay."""
     async with session.ledger() as ledger:
         if not await ledger.unschedule(name):
             raise ScheduleNotFound(name, [one.name for one in await ledger.schedules()])

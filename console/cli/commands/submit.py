@@ -1,14 +1,16 @@
-"""`runfold submit`: ask for a run."""
+"""`runfold submit`: submit a run."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from runfold.console.cli.kit.options import command
+from runfold.console.cli.kit import values
+from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.plain import clean, jsonable
 from runfold.console.cli.kit.session import Session
+from runfold.ledger import Submit
 
 Words = Annotated[
     list[str] | None,
@@ -19,18 +21,27 @@ Words = Annotated[
 ]
 
 
+app: Final = program()
+
+
+@command(app, "submit")
 async def submit(
     session: Session,
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="What kind of run; workers choose by it.")
+        str, typer.Argument(metavar="KIND", help="The kind of run; workers claim by it.")
     ],
     words: Words = None,
     *,
     key: Annotated[
-        str | None, typer.Option("--key", help="The same key and content give the same run again.")
+        str | None,
+        typer.Option(
+            "--key",
+            metavar="KEY",
+            help="Idempotency key: the same key and content return the same run.",
+        ),
     ] = None,
     priority: Annotated[
-        int, typer.Option("--priority", help="0 goes first, larger numbers later.")
+        int, typer.Option("--priority", metavar="N", help="0 goes first, larger numbers later.")
     ] = 0,
     delay: Annotated[
         str | None,
@@ -39,7 +50,7 @@ async def submit(
         ),
     ] = None,
     max_attempts: Annotated[
-        int, typer.Option("--max-attempts", help="How often it may be tried.")
+        int, typer.Option("--max-attempts", metavar="N", help="How often it may be tried.")
     ] = 3,
     deadline: Annotated[
         str | None,
@@ -48,14 +59,12 @@ async def submit(
         ),
     ] = None,
     tags: Annotated[
-        list[str] | None, typer.Option("--tag", help="A tag to find it by; may be repeated.")
+        list[str] | None,
+        typer.Option("--tag", metavar="TAG", help="A tag to find it by; may be repeated."),
     ] = None,
 ) -> None:
-    """Ask for a run and print its id."""
-    from runfold.console.cli.kit import values
-    from runfold.ledger import Submit
-
-    wanted = Submit(
+    """Submit a run and print its id."""
+    request = Submit(
         kind=kind,
         input=values.payload(words or []),
         key=key,
@@ -66,7 +75,7 @@ async def submit(
         tags=tuple(tags or ()),
     )
     async with session.ledger() as ledger:
-        (submission,) = await ledger.submit_many([wanted])
+        (submission,) = await ledger.submit_many([request])
         run = await ledger.get(submission.run_id)
     if session.as_json:
         session.out.json({"created": submission.created, **jsonable(run)})
@@ -78,10 +87,5 @@ async def submit(
         )
     else:
         session.out.talk(
-            f"nothing new: key {run.key!r} names this run, which is {run.state} at version {run.version}"
+            f"nothing new: key {clean(run.key)} names this run, which is {run.state} at version {run.version}"
         )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "submit", panel="Runs")(submit)

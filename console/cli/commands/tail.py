@@ -2,45 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
+from rich.text import Text
 
-from runfold.console.cli.kit.options import command
+from runfold.console.cli.kit import event_line
+from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.session import Session
 
+app: Final = program()
 
+
+@command(app, "tail")
 async def tail(
     session: Session,
     *,
     kind: Annotated[
-        list[str] | None, typer.Option("--kind", help="Only runs of this kind; may be repeated.")
+        list[str] | None,
+        typer.Option("--kind", metavar="KIND", help="Only runs of this kind; may be repeated."),
     ] = None,
     state: Annotated[
-        list[str] | None, typer.Option("--state", help="Only events that lead to this state.")
+        list[str] | None,
+        typer.Option("--state", metavar="STATE", help="Only events that lead to this state."),
     ] = None,
     type_: Annotated[
         list[str] | None, typer.Option("--type", metavar="TYPE", help="Only events of this type.")
     ] = None,
-    heartbeats: Annotated[bool, typer.Option("--heartbeats", help="Heartbeats as well.")] = False,
+    heartbeats: Annotated[bool, typer.Option("--heartbeats", help="Include heartbeats.")] = False,
     after: Annotated[
         str | None,
         typer.Option(
             "--after",
             metavar="CHECKPOINT",
-            help="Go on where an earlier tail ended; `start` for all.",
+            help="Continue where an earlier tail ended; `start` for all.",
         ),
     ] = None,
     follow: Annotated[
         bool,
-        typer.Option("--follow/--no-follow", help="Go on until Ctrl-C, or end with the newest."),
+        typer.Option(
+            "--follow/--no-follow", help="Continue until Ctrl-C, or end with the newest event."
+        ),
     ] = True,
 ) -> None:
-    """Print the events of all runs, one a line, as they are committed; each run's in its order."""
-    from rich.text import Text
+    """Print the events of all runs as they are committed.
 
-    from runfold.console.cli.kit import event_line
-
+    One event a line; each run's events are in order.
+    """
     async with session.ledger() as ledger:
         events = ledger.subscribe(
             after=None if after == "start" else after or "now",
@@ -56,9 +64,4 @@ async def tail(
                     )
         finally:
             if events.checkpoint is not None:
-                session.out.talk(f"to go on from here: runfold tail --after {events.checkpoint}")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "tail", panel="Runs")(tail)
+                session.out.talk(f"to continue from here: runfold tail --after {events.checkpoint}")

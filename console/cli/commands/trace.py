@@ -4,65 +4,72 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
-from runfold.console.cli.kit.options import command
+from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.output import Output
 from runfold.console.cli.kit.plain import clean
 from runfold.console.cli.kit.plain import span as length
+from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
+from runfold.ledger import Ledger
+from runfold.ledger.errors import InvalidValue
+from runfold.ledger.lifecycle import TERMINAL
+from runfold.projections.telemetry.otlp import Sender
+from runfold.projections.telemetry.trace import Span, spans
 
-if TYPE_CHECKING:
-    from runfold.ledger import Ledger
-    from runfold.projections.telemetry.otlp import Sender
-    from runfold.projections.telemetry.trace import Span
+app: Final = program()
 
 
+@command(app, "trace")
 async def trace(
     session: Session,
     run: Annotated[
         str | None,
-        typer.Argument(metavar="[RUN]", help="A run's id, or as much of it as is unique."),
+        typer.Argument(metavar="[RUN]", help="A run's id, or a unique beginning of it."),
     ] = None,
     *,
     otlp: Annotated[
-        str | None, typer.Option("--otlp", metavar="URL", help="Send it there, by OTLP over HTTP.")
+        str | None,
+        typer.Option("--otlp", metavar="URL", help="Send the trace there, by OTLP over HTTP."),
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Send every run when it has ended, until Ctrl-C.")
+        bool, typer.Option("--follow", help="Send each run when it ends, until Ctrl-C.")
     ] = False,
     after: Annotated[
         str | None,
         typer.Option(
-            "--after", metavar="CHECKPOINT", help="With --follow: go on where an earlier one ended."
+            "--after",
+            metavar="CHECKPOINT",
+            help="With --follow: continue where an earlier one ended.",
         ),
     ] = None,
     service: Annotated[
-        str, typer.Option("--service", help="The name of the service in the traces.")
+        str, typer.Option("--service", metavar="NAME", help="The service's name in the traces.")
     ] = "runfold",
 ) -> None:
-    """Show a run as a trace: its attempts, steps, tools and waits; sending needs the extra `traces`."""
-    from runfold.console.cli.kit.run_id import find_run
-    from runfold.ledger.errors import InvalidValue
-    from runfold.projections.telemetry.otlp import Sender
-    from runfold.projections.telemetry.trace import spans
+    """Show a run as a trace, or send it to OpenTelemetry.
 
+    The trace has the run's attempts, steps, tools and waits. Sending needs the extra `traces`.
+    """
     if follow == (run is not None):
-        raise InvalidValue("RUN", run, "give a run, or --follow for all that end from now on")
+        raise InvalidValue(
+            "RUN", run or "(none)", "give either a run, or --follow for all that end from now on"
+        )
     if after is not None and not follow:
-        raise InvalidValue("--after", after, "is where --follow goes on: give --follow too")
+        raise InvalidValue("--after", after, "needs --follow: it is where --follow continues")
     if follow and otlp is None:
-        raise InvalidValue("--follow", follow, "needs --otlp URL")
+        raise InvalidValue("--otlp", "(none)", "--follow needs --otlp URL")
     sender = None if otlp is None else Sender(otlp, service=service)
     async with session.ledger() as ledger:
         try:
             if run is None and sender is not None:
                 await _follow(session, ledger, sender, after)
             elif run is not None:
-                wanted = await find_run(ledger, run)
-                found = spans(wanted, await ledger.history(wanted))
+                run_id = await find_run(ledger, run)
+                found = spans(run_id, await ledger.history(run_id))
                 if sender is None:
                     _write(session.out, found)
                 else:
@@ -73,8 +80,6 @@ async def trace(
 
 
 async def _follow(session: Session, ledger: Ledger, sender: Sender, after: str | None) -> None:
-    from runfold.ledger.lifecycle import TERMINAL
-    from runfold.projections.telemetry.trace import spans
 
     events = ledger.subscribe(after=after or "now", states=sorted(TERMINAL))
     done = after
@@ -88,7 +93,7 @@ async def _follow(session: Session, ledger: Ledger, sender: Sender, after: str |
     finally:
         if done is not None:
             session.out.talk(
-                f"to go on from here: runfold trace --follow --after {done} --otlp {sender.url}"
+                f"to continue from here: runfold trace --follow --after {done} --otlp {sender.url}"
             )
 
 
@@ -119,8 +124,3 @@ def _facts(span: Span) -> dict[str, Any]:
     ids = {"trace_id": f"{span.trace_id:032x}", "span_id": f"{span.span_id:016x}"}
     parent = None if span.parent_id is None else f"{span.parent_id:016x}"
     return {**asdict(span), **ids, "parent_id": parent}
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "trace", panel="Runs")(trace)

@@ -1,22 +1,26 @@
-"""`runfold verify`: check the ledger's claims about itself."""
+"""`runfold verify`: check the ledger's proofs and states."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Final
 
 import typer
 
 from runfold.console.cli.kit.exits import INTEGRITY, OK
-from runfold.console.cli.kit.options import command
+from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.output import Output
 from runfold.console.cli.kit.plain import jsonable
 from runfold.console.cli.kit.progress import progress
+from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
+from runfold.ledger.errors import RunNotFound
+from runfold.ledger.reading.verify import Report
+from runfold.ledger.reading.verify import verify as check
 
-if TYPE_CHECKING:
-    from runfold.ledger.reading.verify import Report
+app: Final = program()
 
 
+@command(app, "verify")
 async def verify(
     session: Session,
     run: Annotated[
@@ -24,17 +28,16 @@ async def verify(
         typer.Argument(metavar="[RUN]", help="Only this run; else every run of the project."),
     ] = None,
 ) -> int:
-    """Check versions, hash chain, payloads, and every state against its events; name what is wrong first."""
-    from runfold.console.cli.kit.run_id import find_run
-    from runfold.ledger.errors import RunNotFound
-    from runfold.ledger.reading.verify import verify as check
+    """Check the ledger's proofs and states.
 
+    The checks: versions, hash chains, payloads, and every state against its events.
+    """
     async with session.ledger() as ledger:
-        wanted = None if run is None else await find_run(ledger, run)
-        with progress("verifying", "events", shown=not session.as_json) as told:
-            report = await check(ledger.pool, ledger.project_id, wanted, progress=told)
-        if wanted is not None and not report.runs and report.ok:
-            raise RunNotFound(wanted, ledger.project_id)
+        run_id = None if run is None else await find_run(ledger, run)
+        with progress("verifying", "events", shown=not session.as_json) as advance:
+            report = await check(ledger.pool, ledger.project_id, run_id, progress=advance)
+        if run_id is not None and not report.runs and report.ok:
+            raise RunNotFound(run_id, ledger.project_id)
     _write(session.out, report)
     return OK if report.ok else INTEGRITY
 
@@ -58,8 +61,3 @@ def _write(out: Output, report: Report) -> None:
         out.line(f"ok: {checked}")
     else:
         out.line(f"FAILED: {len(report.findings)} findings in {checked}")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "verify", panel="Care")(verify)

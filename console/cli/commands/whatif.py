@@ -1,22 +1,27 @@
-"""`runfold whatif`: the recorded leases and beats under another policy."""
+"""`runfold whatif`: replay the recorded leases and heartbeats under another policy."""
 
 from __future__ import annotations
 
 from collections import Counter
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Final
 
 import typer
 
-from runfold.console.cli.kit.options import command
+from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.output import Output
 from runfold.console.cli.kit.plain import clean, moment, span
 from runfold.console.cli.kit.session import Session
+from runfold.console.cli.kit.values import duration, instant
+from runfold.ledger.archive.reading import FIRST_RUN, detached
+from runfold.ledger.content import check_duration, check_int
+from runfold.ledger.months import bounds
+from runfold.projections.whatif import Policy, Verdict, WhatIf, judge
 
-if TYPE_CHECKING:
-    from runfold.projections.whatif import Verdict, WhatIf
+app: Final = program()
 
 
+@command(app, "whatif")
 async def whatif(
     session: Session,
     *,
@@ -26,10 +31,13 @@ async def whatif(
     ] = None,
     heartbeat: Annotated[
         str | None,
-        typer.Option("--heartbeat", metavar="TIME", help="Beats this often; else as recorded."),
+        typer.Option(
+            "--heartbeat", metavar="TIME", help="Heartbeats this often; else as recorded."
+        ),
     ] = None,
     max_attempts: Annotated[
-        int | None, typer.Option("--max-attempts", help="Attempts of a run; else as submitted.")
+        int | None,
+        typer.Option("--max-attempts", metavar="N", help="Attempts of a run; else as submitted."),
     ] = None,
     since: Annotated[
         str | None,
@@ -48,40 +56,39 @@ async def whatif(
         typer.Option(
             "--recorded-heartbeat",
             metavar="TIME",
-            help="How often workers beat then; else RUNFOLD_HEARTBEAT_SECONDS.",
+            help="How often workers beat at the time; else RUNFOLD_HEARTBEAT_SECONDS.",
         ),
     ] = None,
 ) -> None:
-    """Say which runs would have been reaped or failed, and when, had another policy been in force."""
-    from runfold.console.cli.kit.values import duration, instant
-    from runfold.ledger.archive.reading import FIRST_RUN, detached
-    from runfold.ledger.months import bounds
-    from runfold.ledger.validation import check_duration, check_int
-    from runfold.projections.whatif import Policy, WhatIf, judge
+    """Replay recorded leases under another policy.
+
+    Before you change lease time, heartbeat or attempts: see which runs would have been reaped or
+    failed, and when.
+    """
 
     def length(name: str, text: str | None) -> timedelta | None:
         return None if text is None else check_duration(name, duration(name, text), positive=True)
 
     start = None if since is None else instant("--since", since)
     attempts = None if max_attempts is None else check_int("--max-attempts", max_attempts, least=1)
-    asked = length("--ttl", ttl), length("--heartbeat", heartbeat), attempts
-    then, sweep = length("--recorded-heartbeat", recorded_heartbeat), length("--reaper", reaper)
+    changes = length("--ttl", ttl), length("--heartbeat", heartbeat), attempts
+    recorded, sweep = length("--recorded-heartbeat", recorded_heartbeat), length("--reaper", reaper)
     async with session.ledger() as ledger:
         settings = ledger.settings
         policy = Policy(
-            *asked,
-            recorded_beat=then or timedelta(seconds=settings.heartbeat_seconds),
+            *changes,
+            recorded_beat=recorded or timedelta(seconds=settings.heartbeat_seconds),
             sweep=sweep or timedelta(seconds=settings.reaper_seconds),
         )
         what_if = WhatIf(policy, await ledger.pool.fetchval("SELECT ledger.now()"))
-        found: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         async for verdict in judge(ledger.pool, ledger.project_id, what_if, start):
             _write(session.out, verdict)
-            found[verdict.outcome if verdict.certain else f"possibly {verdict.outcome}"] += 1
+            counts[verdict.outcome if verdict.certain else f"possibly {verdict.outcome}"] += 1
         left_out = await detached(
             ledger.pool, FIRST_RUN if start is None else bounds(f"{start:%Y-%m}")[0]
         )
-    session.out.talk(_summary(what_if, found))
+    session.out.talk(_summary(what_if, counts))
     for month in left_out:
         session.out.talk(
             f"left out: the runs of {month.month}, which are archived (runfold archive attach {month.month})"
@@ -108,11 +115,6 @@ def _write(out: Output, verdict: Verdict) -> None:
 def _summary(what_if: WhatIf, found: Counter[str]) -> str:
     said = (
         ", ".join(f"{number:,} {outcome}" for outcome, number in found.most_common())
-        or "nothing would have gone otherwise"
+        or "no run would have gone otherwise"
     )
     return f"{what_if.runs:,} runs, {what_if.leases:,} leases, {what_if.beats:,} beats: {said}"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "whatif", panel="Care")(whatif)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Final
 
 import typer
 
-from runfold.console.cli.kit.options import command
+from runfold.console.cli.kit import values
+from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.session import Session
+from runfold.ledger import Ledger
+from runfold.workers import Worker
+from runfold.workers.process.fleet import Fleet
+from runfold.workers.process.loading import load
+from runfold.workers.process.serve import serve, when_it_answers
 
-if TYPE_CHECKING:
-    from runfold.ledger import Ledger
-    from runfold.workers import Worker
+app: Final = program()
 
 
+@command(app, "worker")
 async def worker(
     session: Session,
     handlers: Annotated[
@@ -46,11 +51,6 @@ async def worker(
     child: Annotated[bool, typer.Option("--child", hidden=True)] = False,
 ) -> None:
     """Do runs until SIGTERM or Ctrl-C: then finish within the grace and give the rest back; a second one gives back at once."""
-    from runfold.console.cli.kit import values
-    from runfold.workers import Worker
-    from runfold.workers.process.fleet import Fleet
-    from runfold.workers.process.loading import load
-    from runfold.workers.process.serve import serve, when_it_answers
 
     def made(ledger: Ledger) -> Worker:
         return Worker(
@@ -112,8 +112,3 @@ def _again(
 
 def _environment(session: Session) -> dict[str, str]:
     return {} if session.url is None else {"RUNFOLD_URL": session.url}
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "worker", panel="Runs")(worker)

@@ -1,0 +1,1 @@
+"""The health of a database: its status and the checks of `runfold doctor`."""

@@ -1,4 +1,4 @@
-"""The checks of `runfold doctor`: each says what it found and whether that is well."""
+"""The checks of `runfold doctor`: each names what it found and the remedy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from runfold.console.cli.health.database_status import Standing
+from runfold.console.cli.health.database_status import DatabaseStatus
 from runfold.ledger.postgres.connections import OLDEST_SERVER, fetch
 from runfold.ledger.postgres.opening import Database
 
@@ -20,7 +20,7 @@ _COUNTED: Final = 1_000
 
 
 class Level(StrEnum):
-    """How well a check went; only FAILED makes the ledger unhealthy."""
+    """A check's result; only FAILED makes the ledger unhealthy."""
 
     OK = "ok"
     WARNING = "warning"
@@ -36,52 +36,50 @@ class Check:
     detail: str
 
 
-def server(found: Standing) -> Check:
-    """The server is recent enough."""
-    level = Level.OK if found.supported else Level.FAILED
-    return Check("server", level, f"PostgreSQL {found.server}, {OLDEST_SERVER} or newer is needed")
+def server(status: DatabaseStatus) -> Check:
+    """Whether the server is recent enough."""
+    level = Level.OK if status.supported else Level.FAILED
+    return Check("server", level, f"PostgreSQL {status.server}, {OLDEST_SERVER} or newer is needed")
 
 
-def revision(found: Standing) -> Check:
-    """The schema is the one this program needs."""
-    if found.revision == found.wanted:
-        return Check("schema", Level.OK, f"revision {found.revision}")
-    have = f"revision {found.revision}" if found.revision else "no Runfold schema"
-    remedy = "install a newer runfold" if found.newer else "run `runfold db upgrade`"
-    return Check("schema", Level.FAILED, f"{have}, this program needs {found.wanted}: {remedy}")
+def revision(status: DatabaseStatus) -> Check:
+    """Whether the schema is the one this program needs."""
+    if status.revision == status.wanted:
+        return Check("schema", Level.OK, f"revision {status.revision}")
+    have = f"revision {status.revision}" if status.revision else "no Runfold schema"
+    remedy = "install a newer runfold" if status.newer else "run `runfold db upgrade`"
+    return Check("schema", Level.FAILED, f"{have}, this program needs {status.wanted}: {remedy}")
 
 
-def functions(found: Standing) -> Check:
-    """The functions in the database are this program's."""
-    if found.functions_current:
-        return Check("functions", Level.OK, "as this program has them")
-    return Check(
-        "functions", Level.FAILED, "not as this program has them: run `runfold db upgrade`"
-    )
+def functions(status: DatabaseStatus) -> Check:
+    """Whether the functions in the database are this program's."""
+    if status.functions_current:
+        return Check("functions", Level.OK, "up to date")
+    return Check("functions", Level.FAILED, "not this program's: run `runfold db upgrade`")
 
 
-def partitions(found: Standing) -> Check:
-    """Runs of the current and of the next month have a partition."""
-    if found.months_ahead < 0:
+def partitions(status: DatabaseStatus) -> Check:
+    """Whether the runs of this month and the next have a partition."""
+    if status.months_ahead < 0:
         return Check(
             "partitions", Level.FAILED, "none takes this month's runs: run `runfold db upgrade`"
         )
-    if found.months_ahead == 0:
+    if status.months_ahead == 0:
         return Check(
             "partitions",
             Level.FAILED,
             "none takes next month's runs: run `runfold db upgrade`, keep a reaper running",
         )
-    return Check("partitions", Level.OK, f"{found.months_ahead} months ahead")
+    return Check("partitions", Level.OK, f"{status.months_ahead} months ahead")
 
 
 async def clock(database: Database) -> Check:
-    """The clock here agrees with the database's."""
+    """Whether this machine's clock agrees with the database's."""
     began = time.monotonic()
     (row,) = await fetch(database.pool, "SELECT clock_timestamp() AS now")
     took = time.monotonic() - began
     skew = (datetime.now(UTC) - row["now"]).total_seconds() - took / 2
-    detail = f"{skew * 1000:+,.0f} ms beside the database's, which decides"
+    detail = f"{skew * 1000:+,.0f} ms from the database's clock, which decides"
     return Check("clock", Level.OK if abs(skew) <= MAX_SKEW_SECONDS else Level.WARNING, detail)
 
 
@@ -97,18 +95,18 @@ SELECT p.project_id, l.number, l.oldest FROM ledger.project AS p CROSS JOIN LATE
 
 
 async def leases(database: Database, reaper_seconds: float) -> Check:
-    """Nobody's lease ended so long ago that a reaper should have seen it."""
+    """Whether a lease expired so long ago that a reaper should have repaired it."""
     rows = await fetch(database.pool, _EXPIRED, _COUNTED)
     if not rows:
         return Check("leases", Level.OK, "none has expired")
-    said = "; ".join(
+    shown = "; ".join(
         f"{_many(row['number'])} in project {row['project_id']}, {row['oldest']:.0f} s ago"
         for row in rows[:3]
     )
     if rows[0]["oldest"] <= SWEEPS_MISSED * reaper_seconds:
-        return Check("leases", Level.OK, f"expired and soon reaped: {said}")
+        return Check("leases", Level.OK, f"expired, reaped soon: {shown}")
     return Check(
-        "leases", Level.FAILED, f"expired and no reaper came: {said}: keep `runfold reap` running"
+        "leases", Level.FAILED, f"expired and not reaped: {shown}: keep `runfold reap` running"
     )
 
 
@@ -131,18 +129,18 @@ ORDER BY w.oldest DESC
 
 
 async def served(database: Database) -> Check:
-    """No kind has runs that wait while nobody works on any of it."""
+    """Whether a kind has runs that wait while no worker holds any of it."""
     rows = await fetch(database.pool, _UNSERVED, _COUNTED, WAITED_SECONDS)
     if not rows:
-        return Check("kinds", Level.OK, "none waits in vain")
-    said = "; ".join(
-        f"{_many(row['number'])} of kind {row['kind']} in project {row['project_id']}, since {row['oldest']:.0f} s"
+        return Check("kinds", Level.OK, "none waits without a worker")
+    shown = "; ".join(
+        f"{_many(row['number'])} of kind {row['kind']} in project {row['project_id']}, for {row['oldest']:.0f} s"
         for row in rows[:3]
     )
     return Check(
         "kinds",
         Level.WARNING,
-        f"runs wait and nobody works on any of their kind: {said}: does a worker serve it?",
+        f"runs wait and no worker holds any of their kind: {shown}: does a worker serve it?",
     )
 
 
@@ -161,7 +159,7 @@ WHERE r.rolname = current_user AND f.pronamespace = to_regnamespace('ledger') AN
 
 
 async def privileges(database: Database) -> Check:
-    """The login can read the ledger, and no more than it should."""
+    """Whether the login can read the ledger, and no more than it should."""
     (row,) = await fetch(database.pool, _ROLE)
     return _privileges(row)
 
@@ -178,7 +176,7 @@ def _privileges(row: Mapping[str, Any]) -> Check:
         return Check(
             "privileges",
             Level.WARNING,
-            f"{login} is a superuser: give workers a login of their own with runfold_worker",
+            f"{login} is a superuser: give workers their own login with runfold_worker",
         )
     if row["inserts"]:
         return Check(

@@ -1,4 +1,4 @@
-"""How a database stands: its server, its schema against this code's, and its partitions."""
+"""A database's status: its server, its schema against this code's, and its partitions."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _AHEAD: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What a database is, beside what this code needs."""
+class DatabaseStatus:
+    """What a database has, and what this code needs."""
 
     server: str
     supported: bool
@@ -38,25 +38,25 @@ class Standing:
 
     @property
     def current(self) -> bool:
-        """Tell whether the schema and its functions are this code's."""
+        """Whether the schema and its functions are this code's."""
         return self.revision == self.wanted and self.functions_current
 
 
-async def standing(database: Database) -> Standing:
-    """Look at a database; nothing is changed, and it need not have a schema."""
-    number, found = await schema_revision(database.pool)
+async def database_status(database: Database) -> DatabaseStatus:
+    """Return a database's status; the database may lack a schema, and nothing is changed."""
+    number, revision = await schema_revision(database.pool)
     wanted = schema.head()
     (row,) = await fetch(database.pool, _DIGEST)
     partitions = (
-        tuple(row["relname"] for row in await fetch(database.pool, _PARTITIONS)) if found else ()
+        tuple(row["relname"] for row in await fetch(database.pool, _PARTITIONS)) if revision else ()
     )
-    return Standing(
+    return DatabaseStatus(
         server=f"{number // 10_000}.{number % 10_000}",
         supported=number // 10_000 >= OLDEST_SERVER,
-        revision=found,
+        revision=revision,
         wanted=wanted,
         functions_current=row["digest"] == schema.digest(),
-        newer=found is not None and found not in schema.revisions(),
+        newer=revision is not None and revision not in schema.revisions(),
         partitions=partitions,
         months_ahead=await _months_ahead(database, partitions),
     )
@@ -70,15 +70,15 @@ async def _months_ahead(database: Database, partitions: tuple[str, ...]) -> int:
     return _AHEAD
 
 
-async def upgrade(database: Database) -> tuple[Standing, Standing]:
-    """Bring a database to this code's schema; give how it stood before and stands now.
+async def upgraded(database: Database) -> tuple[DatabaseStatus, DatabaseStatus]:
+    """Upgrade a database to this code's schema and return its status before and after.
 
     Raises UnsupportedServer or NewerSchema, with nothing changed.
     """
-    before = await standing(database)
+    before = await database_status(database)
     if not before.supported:
         raise UnsupportedServer(before.server, OLDEST_SERVER)
     if before.newer and before.revision is not None:
         raise NewerSchema(before.revision, before.wanted)
     await schema.upgrade(database.url)
-    return before, await standing(database)
+    return before, await database_status(database)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+from rich.text import Text
 
 from runfold.console.cli.kit.output import COLOURS
 from runfold.console.cli.kit.plain import clean, compact, jsonable, moment, money
-
-if TYPE_CHECKING:
-    from rich.text import Text
-
-    from runfold.ledger.events import Event
+from runfold.ledger.events import Event
 
 _TROUBLE: Final = frozenset(
     {
@@ -75,8 +73,6 @@ def facts(event: Event) -> str:
 
 def line(event: Event) -> Text:
     """Write an event on one line, coloured by what it means."""
-    from rich.text import Text
-
     when = moment(event.recorded_at) if event.recorded_at is not None else "-"
     text = Text(f"#{event.version:<4} ", style="bold")
     text.append(f"{event.hash.hex()[:8]} ", style="dim")

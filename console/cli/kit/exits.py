@@ -1,4 +1,4 @@
-"""What the program's exit code says: every code in one place, and which error gives which."""
+"""The program's exit codes, their meanings, and the code of each error."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ BROKEN_PIPE: Final = 141
 MEANINGS: Final = {
     OK: "done",
     ERROR: "error: the database, its schema, the settings, or a defect",
-    USAGE: "usage: an argument or value that cannot be accepted",
+    USAGE: "usage: an argument or value that is not accepted",
     NOT_FOUND: "not found: the run, version, project, kind, projection or schedule",
-    CONFLICT: "conflict: the run has ended, moved on, or was decided already; the key has other content",
-    INTEGRITY: "integrity failure: verify or drift found something, a projection stopped",
-    UNHEALTHY: "unhealthy: doctor found something",
+    CONFLICT: "conflict: the run has ended, moved on or been decided; the key has other content",
+    INTEGRITY: "integrity: verify or drift found a fault, or a projection has stopped",
+    UNHEALTHY: "unhealthy: doctor found a fault",
     INTERRUPTED: "interrupted by Ctrl-C",
-    BROKEN_PIPE: "the reader of the output went away",
+    BROKEN_PIPE: "the reader of the output has gone",
 }
 
-EPILOG: Final = "Exit codes:\n\n" + "\n\n".join(
-    f"{code:>3}  {meaning}" for code, meaning in MEANINGS.items()
+EPILOG: Final = "Exit codes:\n" + "\n".join(
+    f"  {code:>3}  {meaning}" for code, meaning in MEANINGS.items()
 )
 
 _OF_ERRORS: Final = {
@@ -63,7 +63,7 @@ _OF_ERRORS: Final = {
 
 
 def exit_code(error: BaseException) -> int:
-    """Give the exit code of an error, by the nearest of its classes that has one."""
+    """Return the exit code of an error, by the nearest of its classes that has one."""
     return next(
         (_OF_ERRORS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _OF_ERRORS),
         ERROR,

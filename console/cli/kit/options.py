@@ -1,94 +1,60 @@
-"""The options that every command takes, and how a command is made from a function."""
+"""The options and arguments that many commands share, and how a function becomes a command."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable
 from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
+from runfold.console.cli.kit.global_options import Globals, Json, Project, Url, Verbose
+from runfold.console.cli.kit.help import HelpCommand, HelpGroup
 from runfold.console.cli.kit.session import Session
 
-_PANEL: Final = "Options of every command"
-
-Url = Annotated[
-    str | None,
-    typer.Option(
-        "--url",
-        metavar="URL",
-        help="PostgreSQL URL; else RUNFOLD_URL; else the built-in one.",
-        rich_help_panel=_PANEL,
-    ),
-]
-Project = Annotated[
-    str | None,
-    typer.Option(
-        "--project",
-        metavar="NAME",
-        help="Project; else RUNFOLD_PROJECT; else `default`.",
-        rich_help_panel=_PANEL,
-    ),
-]
-Json = Annotated[
-    bool,
-    typer.Option(
-        "--json", help="Data as JSON, one object a line; errors too.", rich_help_panel=_PANEL
-    ),
-]
-Verbose = Annotated[
-    bool,
-    typer.Option(
-        "--verbose", help="More log lines, and where defects happened.", rich_help_panel=_PANEL
-    ),
-]
-
 RunId = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run's id, or as much of it as is unique.")
+    str, typer.Argument(metavar="RUN", help="A run's id, or a unique beginning of it.")
 ]
 Actor = Annotated[
     str | None,
     typer.Option(
-        "--actor", metavar="NAME", help="Who does it; else RUNFOLD_ACTOR, else your login name."
+        "--actor",
+        metavar="NAME",
+        help="Your name in the record; else RUNFOLD_ACTOR, else your login name.",
     ),
 ]
 Reason = Annotated[
-    str | None, typer.Option("--reason", metavar="TEXT", help="Why; kept in the run's history.")
+    str | None,
+    typer.Option("--reason", metavar="TEXT", help="The reason, kept in the run's history."),
 ]
-
-
-@dataclass(slots=True)
-class Globals:
-    """The options given before the command; those given after it win."""
-
-    url: str | None = None
-    project: str | None = None
-    json: bool = False
-    verbose: bool = False
-
-    def merge(self, given: Mapping[str, Any]) -> None:
-        """Take the options given now; none of them takes an earlier one back."""
-        for name in (field.name for field in fields(self)):
-            setattr(self, name, given[name] or getattr(self, name))
 
 
 Body = TypeVar("Body", bound=Callable[..., Any])
 
 
-def command(app: typer.Typer, name: str, *, panel: str | None = None) -> Callable[[Body], Body]:
-    """Make a command of a function, async or not: it takes the session first, and may give the exit code."""
+def program(help_text: str | None = None) -> typer.Typer:
+    """Return what commands register with: of one command, or with `help_text` of a group."""
+    if help_text is None:
+        return typer.Typer(add_completion=False)
+    return typer.Typer(cls=HelpGroup, help=help_text, no_args_is_help=True, add_completion=False)
+
+
+def command(app: typer.Typer, name: str) -> Callable[[Body], Body]:
+    """Make a command of a function, async or not.
+
+    The function takes the session first; what it returns is the exit code, None for 0.
+    """
 
     def register(body: Body) -> Body:
         own = list(inspect.signature(body, eval_str=True).parameters.values())[1:]
 
-        def call(context: typer.Context, **given: object) -> object:
+        def call(context: typer.Context, **arguments: object) -> object:
             options: Globals = context.obj
-            options.merge({name: given.pop(name) for name in _NAMES})
+            options.merge({name: arguments.pop(name) for name in _NAMES})
             session = Session(
                 options.url, options.project, as_json=options.json, verbose=options.verbose
             )
-            return session.run(body, given)
+            return session.run(body, arguments)
 
         parameters = [
             _keyword("context", typer.Context),
@@ -98,7 +64,7 @@ def command(app: typer.Typer, name: str, *, panel: str | None = None) -> Callabl
         call.__name__, call.__doc__ = body.__name__, body.__doc__
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         call.__annotations__ = {p.name: p.annotation for p in parameters}
-        app.command(name, rich_help_panel=panel)(call)
+        app.command(name, cls=HelpCommand)(call)
         return body
 
     return register

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import Final, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from runfold.console.cli.kit.plain import clean, jsonable
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.text import Text
 
 _UNBOUNDED: Final = 100_000
 """Columns of a line that no terminal will fold."""
@@ -54,7 +54,6 @@ class Output:
             sys.stdout.write(clean(line, multiline=True) + "\n")
             sys.stdout.flush()
             return
-        from rich.text import Text
 
         shown = line if isinstance(line, Text) else Text(clean(line, multiline=True))
         console(sys.stdout).print(shown, soft_wrap=True)
@@ -63,9 +62,6 @@ class Output:
         self, titles: Sequence[str], rows: Sequence[Sequence[str]], colours: Sequence[str | None]
     ) -> None:
         """Write rows in aligned columns; on a terminal without empty ones, and with long cells cut."""
-        from rich.table import Table
-        from rich.text import Text
-
         terminal = sys.stdout.isatty()
         grid = Table(box=None, pad_edge=False, header_style="bold")
         shown = [
@@ -91,6 +87,4 @@ class Output:
 
 def console(stream: TextIO, width: int | None = None) -> Console:
     """Give a console that takes text as it is: no markup, no emoji codes, no highlighting."""
-    from rich.console import Console
-
     return Console(file=stream, markup=False, emoji=False, highlight=False, width=width)

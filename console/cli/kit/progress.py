@@ -1,4 +1,4 @@
-"""A progress bar on standard error, where somebody looks at it."""
+"""A progress bar on standard error, shown only on a terminal."""
 
 from __future__ import annotations
 
@@ -7,32 +7,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
+from rich import progress as bars
+
 from runfold.console.cli.kit.output import console
 
 Progress: TypeAlias = Callable[[int, int | None], None]
+"""Takes how many are done, of how many; None if the total is unknown."""
 
 
 @contextmanager
 def progress(label: str, unit: str, *, shown: bool) -> Iterator[Progress | None]:
-    """Give a function that takes how many of how many are done (None: nobody knows); None when nobody looks."""
+    """Yield a function that moves the bar; None if no bar is shown."""
     if not shown or not sys.stderr.isatty():
         yield None
         return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
     columns = (
-        TextColumn(label),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeRemainingColumn(),
+        bars.TextColumn(label),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TextColumn(unit),
+        bars.TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console(sys.stderr), transient=True) as bar:
+    with bars.Progress(*columns, console=console(sys.stderr), transient=True) as bar:
         task = bar.add_task(unit, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from runfold.projections.declared.projection import Projection
+from runfold.ledger.settings import Settings
+from runfold.projections.declared.installing import declared as found
+from runfold.projections.declared.projection import Projection
+from runfold.projections.errors import ProjectionNotFound
 
 
 def declared(
@@ -18,10 +19,6 @@ def declared(
 
     Raises ProjectionNotFound.
     """
-    from runfold.ledger.settings import Settings
-    from runfold.projections.declared.installing import declared as found
-    from runfold.projections.errors import ProjectionNotFound
-
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     configured = [

@@ -9,16 +9,17 @@ import os
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import structlog
+from structlog.typing import Processor
 
 from runfold.console.cli.kit.output import Output
 from runfold.console.cli.kit.plain import clean
-
-if TYPE_CHECKING:
-    from structlog.typing import Processor
-
-    from runfold.ledger import Ledger
-    from runfold.ledger.postgres.opening import Database
+from runfold.ledger import Ledger
+from runfold.ledger.log import Lines
+from runfold.ledger.postgres.opening import Database, opened
+from runfold.ledger.settings import Settings
 
 
 class Session:
@@ -39,24 +40,15 @@ class Session:
 
     def ledger(self) -> AbstractAsyncContextManager[Ledger]:
         """Open the ledger of the chosen project."""
-        from runfold.ledger import Ledger
-
         return Ledger.open(self.url, self.project)
 
     def database(self, *, checked: bool = True) -> AbstractAsyncContextManager[Database]:
         """Open the chosen database, whatever its projects; unless `checked`, whatever its schema."""
-        from runfold.ledger.postgres.opening import opened
-        from runfold.ledger.settings import Settings
-
         return opened(self.url, Settings.load(), checked=checked)
 
 
 def configure_log(*, as_json: bool, verbose: bool) -> None:
     """Send the log to standard error: warnings and errors, with `verbose` also what is going well."""
-    import structlog
-
-    from runfold.ledger.log import Lines
-
     colours = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     renderer: Processor = structlog.processors.JSONRenderer(default=str)
     if not as_json:

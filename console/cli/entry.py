@@ -1,0 +1,26 @@
+"""The program's entry point: Ctrl-C ends it quietly even while it is being loaded."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+from typing import Final
+
+_INTERRUPTED: Final = 130
+
+
+def main() -> int:
+    """Load the program, run it and return its exit code."""
+    interrupts = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if interrupts:  # a program started in the background by a shell ignores Ctrl-C
+        signal.signal(signal.SIGINT, _leave)
+    from runfold.console.cli.main import main as run  # noqa: PLC0415  loading takes a while
+
+    if interrupts:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    return run()
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    os._exit(_INTERRUPTED)

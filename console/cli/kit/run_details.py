@@ -1,0 +1,69 @@
+"""A run in full: its facts a line each, then its input and output."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from runfold.console.cli.kit.output import Output
+from runfold.console.cli.kit.plain import clean, compact, moment, money, pretty, relative
+from runfold.ledger import Run
+
+
+def write_run(out: Output, run: Run) -> None:
+    """Print a run with its input and output."""
+    if out.as_json:
+        out.json(run)
+        return
+    for name, value in header(run):
+        out.line(f"{name:<9} {value}")
+    for name, content in (("input", run.input), ("output", run.output)):
+        if content is not None:
+            out.line(f"{name}\n{pretty(content)}")
+
+
+def header(run: Run) -> list[tuple[str, str]]:
+    """Return the names and values worth a line, without the content."""
+    lines = [
+        ("run", str(run.run_id)),
+        ("kind", clean(run.kind)),
+        ("state", f"{run.state}{' (parked)' if run.is_parked else ''}, version {run.version}"),
+        ("attempt", f"{run.attempt_count} of {run.max_attempts}"),
+        ("priority", str(run.priority)),
+        ("submitted", _when(run.created_at)),
+        ("started", _when(run.started_at)),
+        ("ended", _when(run.completed_at)),
+        ("changed", _when(run.updated_at) if run.completed_at is None else ""),
+        ("claimable", f"from {_when(run.available_at)}" if run.available_at else ""),
+        ("lease", _lease(run)),
+        ("approval", f"undecided ends {_when(run.wait_until)}" if run.wait_until else ""),
+        ("deadline", _when(run.deadline)),
+        (
+            "cancel",
+            f"requested {_when(run.cancel_requested_at)}" if run.cancel_requested_at else "",
+        ),
+        ("failure", _failure(run)),
+        ("cost", f"{money(run.cost_usd)}, {run.step_count} steps"),
+        ("tags", ", ".join(clean(tag) for tag in run.tags)),
+        ("key", clean(run.key or "")),
+        (
+            "sha256",
+            f"{run.output_sha256} (of an output kept elsewhere)" if run.output_sha256 else "",
+        ),
+        ("hash", run.hash.hex()),
+    ]
+    return [(name, value) for name, value in lines if value]
+
+
+def _when(value: datetime | None) -> str:
+    return f"{moment(value)} ({relative(value)})" if value is not None else ""
+
+
+def _lease(run: Run) -> str:
+    if run.token is None or run.lease_until is None:
+        return ""
+    return f"{clean(run.worker_id)} under token {run.token}, until {_when(run.lease_until)}"
+
+
+def _failure(run: Run) -> str:
+    detail = compact(run.error_detail, 500) if run.error_detail is not None else ""
+    return "  ".join(part for part in (clean(run.error_code or ""), detail) if part)
