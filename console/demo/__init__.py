@@ -1,1 +1,1 @@
-"""The main job on real input: the standard library's files, measured by workers of which one is killed."""
+"""The demo: measure the standard library's files, with workers of which one is killed."""

@@ -16,11 +16,11 @@ HURRIED_SECONDS: Final = 0.5
 POOL_SIZE: Final = 3
 
 
-class Fleet:
-    """Worker processes of one project; they end with the block, or with this process whatever ends it."""
+class DemoWorkers:
+    """Worker processes of one project; they end with the block, or with this process."""
 
     def __init__(self, url: str, project: str, count: int) -> None:
-        """Start nothing yet; the workers open the database at `url`."""
+        """Prepare workers that open the database at `url`; entering the block starts them."""
         # In the environment, not on the command line: a URL may hold a password.
         self._environment = {**os.environ, "RUNFOLD_URL": url, "RUNFOLD_POOL_SIZE": str(POOL_SIZE)}
         self._project = project
@@ -32,18 +32,18 @@ class Fleet:
         self._processes[worker_id].send_signal(signal.SIGSTOP)
 
     def thaw(self, worker_id: str) -> None:
-        """Let a frozen worker go on."""
+        """Continue a frozen worker."""
         self._processes[worker_id].send_signal(signal.SIGCONT)
 
     def kill(self, worker_id: str) -> int:
-        """Kill a worker with SIGKILL, as a machine's failure would; gives its process id."""
+        """Kill a worker with SIGKILL, as a machine's failure would, and return its process id."""
         process = self._processes.pop(worker_id)
         process.kill()
         _forget(process)
         return process.pid
 
     def ended(self) -> dict[str, int]:
-        """Give the workers that ended though nobody asked them to, with their exit codes."""
+        """Return the workers that ended unasked, with their exit codes."""
         codes = {worker_id: process.poll() for worker_id, process in self._processes.items()}
         return {worker_id: code for worker_id, code in codes.items() if code is not None}
 
@@ -63,12 +63,12 @@ class Fleet:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop the workers: in order, or with little patience if the block failed."""
+        """Stop the workers: in order, or in a hurry if the block failed."""
         self._stop(STOP_SECONDS if kind is None else HURRIED_SECONDS)
 
     def _start(self, worker_id: str) -> subprocess.Popen[bytes]:
-        # Not by fork, which a process with threads and sockets does not survive whole. In a session of its
-        # own, so that Ctrl-C reaches this process alone, which then stops them in order.
+        # A new program, because a fork of a process with threads and sockets is not whole. In its own
+        # session, so that Ctrl-C reaches this process alone, which stops the workers in order.
         return subprocess.Popen(  # noqa: S603  our own interpreter and module
             [
                 sys.executable,

@@ -21,12 +21,13 @@ FAILED: Final = 1
 INTERRUPTED: Final = 130
 
 
-def run(json: bool = False, *, files: int = FILES) -> int:  # noqa: FBT001, FBT002  called as a command's body
-    """Run the demo on up to `files` files and print what happened; gives 0 only if all of it went as it must.
+def run(*, json: bool = False, files: int = FILES, verbose: bool = False) -> int:
+    """Run the demo on up to `files` files and print the outcome; return 0 only if all went well.
 
-    Data goes to standard output, as one JSON object if wanted; talk goes to standard error.
+    Data goes to standard output, with `json` as one JSON object; talk goes to standard error.
     """
-    _quiet()
+    if not verbose:
+        _silence_log()
     with talking() as talk:
         outcome = _played(files, talk)
     if isinstance(outcome, int):
@@ -35,6 +36,7 @@ def run(json: bool = False, *, files: int = FILES) -> int:  # noqa: FBT001, FBT0
         Console().print_json(data=outcome.shown())
     else:
         print_outcome(outcome, Console())
+        print(f"look around: runfold --project {outcome.project} runs", file=sys.stderr)
     problems = outcome.problems()
     for problem in problems:
         _complain(problem)
@@ -66,7 +68,6 @@ def _complain(line: str) -> None:
     print(f"runfold demo: {line}", file=sys.stderr)
 
 
-def _quiet() -> None:
-    """Leave the log's warnings out unless the program has set the log up: the report tells of them."""
-    if not structlog.is_configured():
-        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+def _silence_log() -> None:
+    """Leave out the log's warnings: the report tells of expired leases."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))

@@ -1,4 +1,4 @@
-"""The demo's real work: Python files found, parsed and measured, and a real tool called on each."""
+"""The demo's work: find, parse and measure Python files, and call a real tool on each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOOLS: Final[tuple[Tool, ...]] = (
     (("wc", "-l", "-w", "-c"), ("lines", "words", "bytes")),
     (("cksum",), ("crc", "bytes")),
 )
-"""Tools to choose from, the best first: how each is called and what it answers; POSIX has them all."""
+"""Tools, the best first: the words of the call and the names of the answers; all are POSIX."""
 
 _BLOCKS: Final = (
     ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.If, ast.For, ast.AsyncFor, ast.While, ast.Try,
@@ -32,8 +32,8 @@ _BLOCKS: Final = (
 )  # fmt: skip
 
 
-class ToolError(Exception):
-    """The tool did not answer; the message is what it said."""
+class ToolUnavailable(Exception):
+    """The tool is missing or did not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +49,31 @@ class Measures:
 
     @property
     def exceeds(self) -> bool:
-        """Tell whether somebody has to look at the file."""
+        """Whether a person must look at the file."""
         return self.lines > MAX_LINES or self.bytes > MAX_BYTES
 
     def shown(self) -> dict[str, Any]:
-        """Give the measures as JSON."""
+        """Return the measures as JSON."""
         return asdict(self)
 
 
 def library() -> Path:
-    """Name the folder of the installed standard library."""
+    """Return the folder of the installed standard library."""
     return Path(sysconfig.get_path("stdlib"))
 
 
 def sources(limit: int) -> list[tuple[Path, int]]:
-    """Find the `limit` largest Python files of the library, tests left out; with sizes, in path order."""
+    """Return the `limit` largest Python files of the library with their sizes, in path order.
+
+    Tests are left out.
+    """
     root = library()
-    found = [
+    files = [
         (path, path.stat().st_size)
         for path in root.rglob("*.py")
         if _is_wanted(path.relative_to(root))
     ]
-    return sorted(sorted(found, key=lambda one: (-one[1], one[0]))[:limit])
+    return sorted(sorted(files, key=lambda file: (-file[1], file[0]))[:limit])
 
 
 def _is_wanted(path: Path) -> bool:
@@ -100,25 +103,25 @@ def _nodes(tree: ast.AST) -> Iterator[tuple[ast.AST, int]]:
 
 
 def tool() -> Tool:
-    """Choose the tool that this machine has; raises ToolError if it has none."""
+    """Return the best tool of this machine; raises ToolUnavailable if it has none."""
     for words, names in TOOLS:
         if shutil.which(words[0]):
             return words, names
-    raise ToolError(f"none of {', '.join(words[0] for words, _ in TOOLS)} is installed")
+    raise ToolUnavailable(f"none of {', '.join(words[0] for words, _ in TOOLS)} is installed")
 
 
 def call_tool(words: Sequence[str], names: Sequence[str], path: Path) -> dict[str, int]:
-    """Ask the tool about a file, as a subprocess of its own; raises ToolError."""
+    """Call the tool on a file, as a subprocess; raises ToolUnavailable."""
     try:
         # The words are constants; the path is an absolute one of the standard library.
         done = subprocess.run(  # noqa: S603  as above
             [*words, str(path)], capture_output=True, check=True, timeout=TOOL_SECONDS
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise ToolError(f"{words[0]} {path}: {error}") from error
+        raise ToolUnavailable(f"{words[0]} {path}: {error}") from error
     return {name: int(number) for name, number in zip(names, done.stdout.split(), strict=False)}
 
 
 def price(size: int) -> Decimal:
-    """Give what the tool is taken to charge for a file of that size."""
+    """Return the assumed price of a call on a file of that size, in US dollars."""
     return (USD_PER_KIB * size / 1024).quantize(Decimal("0.000001"))

@@ -1,4 +1,4 @@
-"""What happened in the demo, and everything that must be true of it."""
+"""The demo's outcome, and everything that must be true of it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ States = Mapping[str, int]
 
 @dataclass(slots=True)
 class Outcome:
-    """What happened, for people and for programs."""
+    """The outcome, for people and for programs."""
 
     project: str
     files: int
@@ -43,12 +43,12 @@ class Outcome:
     granted: list[Run] = field(default_factory=list)
     rejected: list[Run] = field(default_factory=list)
     history: Sequence[Event] = ()
-    """Of the run among `lost` to which the most happened."""
+    """The longest history of the runs among `lost`."""
     report: Report | None = None
     seconds: float = 0.0
 
     def problems(self) -> list[str]:
-        """Name everything that is not as it must be; nothing if the demo went well."""
+        """Return everything that is not as it must be; empty if the demo went well."""
         return [
             *self._wrong_states(),
             *self._wrong_attempts(),
@@ -86,7 +86,7 @@ class Outcome:
         ]
 
     def shown(self) -> dict[str, Any]:
-        """Give all of it as JSON."""
+        """Return all of it as JSON."""
         problems = self.problems()
         return {
             "ok": not problems,
@@ -123,7 +123,7 @@ async def count_states(ledger: Ledger) -> States:
 
 
 async def look_back(ledger: Ledger, outcome: Outcome) -> None:
-    """Fill in what the ledger knows: the states, the lost runs, one history, and whether all is sound."""
+    """Fill in the ledger's part: the states, the lost runs, one history, the verification."""
     outcome.states = await count_states(ledger)
     rows = await fetch(ledger.pool, _LOST, ledger.project_id, outcome.killed)
     outcome.lost = [await ledger.get(row["run_id"]) for row in rows]
@@ -133,7 +133,7 @@ async def look_back(ledger: Ledger, outcome: Outcome) -> None:
 
 
 def facts_of(event: Event) -> dict[str, Any]:
-    """Give what an event says, digests left out, whether or not this code has a model for its type."""
+    """Return an event's facts without digests, also of a type unknown to this code."""
     facts = event.model_dump(exclude_none=True, exclude={"hash", "payload_hash", "output_sha256"})
     opaque, raw = facts.pop("facts", {}), facts.pop("raw", None)
     return {**facts, **opaque, **(raw if isinstance(raw, dict) else {})}

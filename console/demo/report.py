@@ -1,4 +1,4 @@
-"""What the demo prints: progress while it runs, and at the end the evidence."""
+"""The demo's output: progress while it runs, and the evidence at its end."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Final
 
-from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
+from runfold.console.cli.kit.output import UNBOUNDED
+from runfold.console.cli.kit.plain import clean
+from runfold.console.cli.kit.wrapping import entry
 from runfold.console.demo.outcome import Outcome, States, facts_of
 from runfold.ledger import State
 from runfold.ledger.events import Event
@@ -35,18 +37,18 @@ STYLES: Final = {"lease.expired": "bold red", "run.completed": "green", "run.can
 
 
 class Talk:
-    """Tells on standard error how the demo goes."""
+    """Reports the demo's progress on standard error."""
 
     def __init__(self, console: Console, progress: Progress) -> None:
         self._console, self._progress = console, progress
         self._bar = progress.add_task("starting PostgreSQL", total=None)
 
     def say(self, line: str) -> None:
-        """Say one thing that happened."""
+        """Print one thing that happened."""
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def show(self, states: States, total: int) -> None:
-        """Show how far the runs are."""
+        """Show how many runs are in each state."""
         done = sum(count for state, count in states.items() if state in TERMINAL)
         open_ = [
             f"{count} {state}" for state, count in sorted(states.items()) if state not in TERMINAL
@@ -74,7 +76,8 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
     console.print(_states(outcome))
     if outcome.history:
         console.print(_headline(outcome.history[0]), highlight=False, markup=False, soft_wrap=True)
-        console.print(_history(outcome.history))
+        for line in _history(outcome.history, console.width if console.is_terminal else UNBOUNDED):
+            console.print(line, highlight=False, soft_wrap=True)
     console.print(_summary(outcome), highlight=False, soft_wrap=True)
 
 
@@ -88,36 +91,29 @@ def _states(outcome: Outcome) -> Table:
 
 
 def _headline(first: Event) -> str:
-    given = getattr(first, "input", None) or {}
-    return f"\nhistory of run {first.run_id}, which lost its worker: {given.get('path', '')}"
+    content = getattr(first, "input", None) or {}
+    return f"\nhistory of run {first.run_id}, which lost its worker: {content.get('path', '')}"
 
 
-def _history(history: Sequence[Event]) -> Table:
-    table = Table("v", "s", "event", "state", "by", "what", box=box.SIMPLE_HEAD, pad_edge=False)
+def _history(history: Sequence[Event], width: int) -> Iterator[Text]:
     start = history[0].recorded_at
     for event in history:
-        table.add_row(
-            str(event.version),
-            _since(start, event.recorded_at),
-            event.type,
-            event.state or "",
-            event.actor,
-            _what(event),
-            style=STYLES.get(event.type),
-        )
-    return table
+        head = Text(f"{event.version:>3} {_since(start, event.recorded_at):>6}  ")
+        head.append(f"{event.type:<18} {event.actor:<13} ", style=STYLES.get(event.type, ""))
+        yield from entry(head, _facts(event), width)
 
 
 def _since(start: datetime | None, now: datetime | None) -> str:
     return f"{(now - start).total_seconds():.2f}" if start and now else ""
 
 
-def _what(event: Event) -> str:
+def _facts(event: Event) -> str:
     facts = facts_of(event)
-    shown = [text.format(facts[name]) for name, text in _FACTS.items() if name in facts]
+    parts = [f"→ {event.state}"] if event.state else []
+    parts += [text.format(clean(facts[name])) for name, text in _FACTS.items() if name in facts]
     if isinstance(facts.get("output"), dict):
-        shown.append(" ".join(f"{name}={value}" for name, value in facts["output"].items()))
-    return escape(", ".join(shown))
+        parts += [f"{clean(name)}={clean(value)}" for name, value in facts["output"].items()]
+    return "  ".join(parts)
 
 
 def _summary(outcome: Outcome) -> str:
@@ -133,7 +129,7 @@ def _summary(outcome: Outcome) -> str:
 def _fate(outcome: Outcome) -> str:
     return (
         f"{outcome.killed} (pid {outcome.killed_pid}) was killed with SIGKILL; "
-        f"the {len(outcome.lost)} runs that it held were brought back and done by others."
+        f"the {len(outcome.lost)} runs that it held were put back and done by others."
     )
 
 

@@ -1,4 +1,4 @@
-"""What happens in the demo: files are submitted, a worker is killed, a person decides, and all is checked."""
+"""The demo's story: submit files, kill a worker, decide approvals, check everything."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
-from runfold.console.demo.demo_workers import Fleet
+from runfold.console.demo.demo_workers import DemoWorkers
 from runfold.console.demo.measure import library, sources
 from runfold.console.demo.outcome import Outcome, States, count_states, look_back
 from runfold.console.demo.worker import KIND, TTL_SECONDS
@@ -29,18 +29,18 @@ ENOUGH_BEATS: Final = 2
 ENOUGH_RUNS: Final = 3
 KILL_WITHIN_SECONDS: Final = 15.0
 LATE: Final = 0.25
-"""The share of files still to be measured at which a kill cannot wait for beats any more."""
+"""The share of unmeasured files below which the kill no longer waits for heartbeats."""
 
 Say = Callable[[str], None]
 Show = Callable[[States, int], None]
 
 
 class DemoFailed(Exception):
-    """The demo cannot go on; the message says why."""
+    """The demo cannot continue; the message has the reason."""
 
 
 async def play(limit: int, say: Say, show: Show) -> Outcome:
-    """Run the main job on up to `limit` files in a project of its own; raises DemoFailed or LedgerError."""
+    """Play the story on up to `limit` files in a new project; raises DemoFailed or LedgerError."""
     started = time.monotonic()
     files = await asyncio.to_thread(sources, limit)
     if len(files) < FEWEST_FILES:
@@ -60,36 +60,34 @@ async def play(limit: int, say: Say, show: Show) -> Outcome:
         )
         outcome = Outcome(project, len(files))
         largest = max(files, key=lambda one: one[1])[0]
-        with Fleet(database.url, project, WORKERS) as fleet:
-            await Director(ledger, fleet, outcome, str(largest), say).direct(show)
+        with DemoWorkers(database.url, project, WORKERS) as workers:
+            await Director(ledger, workers, outcome, str(largest), say).direct(show)
         await look_back(ledger, outcome)
     outcome.seconds = time.monotonic() - started
     return outcome
 
 
 class Director:
-    """Looks at the runs again and again, and does what the story needs next."""
+    """Watches the runs and does what the story needs next."""
 
     def __init__(
-        self, ledger: Ledger, fleet: Fleet, outcome: Outcome, unwanted: str, say: Say
+        self, ledger: Ledger, workers: DemoWorkers, outcome: Outcome, unwanted: str, say: Say
     ) -> None:
-        """Do nothing yet; `unwanted` is the path of the file that the reviewer will not accept."""
-        self._ledger, self._fleet, self._outcome = ledger, fleet, outcome
+        """Prepare; `unwanted` is the path of the file that the reviewer rejects."""
+        self._ledger, self._workers, self._outcome = ledger, workers, outcome
         self._unwanted, self._say = unwanted, say
         self._reaper = Reaper(ledger, every=REAP_SECONDS, grace=TTL_SECONDS)
         self._kill_by = time.monotonic() + KILL_WITHIN_SECONDS
 
     async def direct(self, show: Show) -> None:
-        """Return once every run has ended; raises DemoFailed if that cannot happen any more."""
+        """Return once every run has ended; raises DemoFailed if that can no longer happen."""
         while True:
             states = await count_states(self._ledger)
             show(states, self._outcome.files)
             if TERMINAL.issuperset(states):
                 return
-            if ended := self._fleet.ended():
-                raise DemoFailed(
-                    f"workers ended though nobody asked them to (with exit codes): {ended}"
-                )
+            if ended := self._workers.ended():
+                raise DemoFailed(f"workers ended unasked, with these exit codes: {ended}")
             if self._outcome.killed is None:
                 await self._kill_one(states)
             await self._decide()
@@ -99,27 +97,27 @@ class Director:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _kill_one(self, states: States) -> None:
-        """Kill the worker that holds the most runs that show beats; late in the story, any that holds one."""
+        """Kill the worker with the most runs that show heartbeats; late in the story, any holder."""
         left = sum(
             states.get(state, 0) for state in (State.PENDING, State.RUNNING, State.WAITING_TOOL)
         )
         late = time.monotonic() > self._kill_by or left < self._outcome.files * LATE
-        tried = Counter(
+        candidates = Counter(
             run.worker_id
             for run in await self._held()
             if run.worker_id and (late or _has_beats(run))
         )
-        for worker_id, count in tried.most_common():
+        for worker_id, count in candidates.most_common():
             if not late and count < ENOUGH_RUNS:
                 return
-            self._fleet.freeze(worker_id)  # so that what it holds now it still holds when it dies
+            self._workers.freeze(worker_id)  # what it holds now it still holds when it dies
             runs = sum(run.worker_id == worker_id for run in await self._held())
             if runs:
                 self._outcome.killed = worker_id
-                self._outcome.killed_pid = self._fleet.kill(worker_id)
+                self._outcome.killed_pid = self._workers.kill(worker_id)
                 self._say(f"{worker_id} killed with SIGKILL while it held {runs} runs")
                 return
-            self._fleet.thaw(worker_id)
+            self._workers.thaw(worker_id)
 
     async def _held(self) -> list[Run]:
         return await self._ledger.runs(state=[State.RUNNING, State.WAITING_TOOL], limit=1_000)
@@ -142,6 +140,6 @@ class Director:
 
 
 def _has_beats(run: Run) -> bool:
-    # Nothing but beats has followed the lease of a run that its worker has not come to yet.
+    # Only heartbeats have followed the lease of a run that its worker has not begun.
     waits_its_turn = run.state == State.RUNNING and run.step_count == 0 and run.token is not None
     return waits_its_turn and run.version - (run.token or 0) >= ENOUGH_BEATS

@@ -1,4 +1,4 @@
-"""One worker of the demo, a program of its own: it leases runs, beats and works until its input closes."""
+"""One worker of the demo, a program of its own: it works until its standard input closes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from uuid import UUID
 
 from pydantic import JsonValue
 
-from runfold.console.demo.measure import Measures, ToolError, call_tool, measure, price, tool
+from runfold.console.demo.measure import Measures, ToolUnavailable, call_tool, measure, price, tool
 from runfold.ledger import Lease, Ledger, State
 from runfold.ledger.errors import LeaseLost, LedgerError
 from runfold.ledger.events import ApprovalGranted, ApprovalRequested, Event
@@ -32,7 +32,7 @@ TOOL_FAILED: Final = "E-DEMO-002"
 
 
 class Worker:
-    """Holds a batch of leases and works them off, one file after the other."""
+    """Claims batches of runs and works on one file after the other."""
 
     def __init__(self, ledger: Ledger, worker_id: str) -> None:
         self._ledger, self._id = ledger, worker_id
@@ -82,7 +82,7 @@ class Worker:
             self._held.pop(lease.run_id, None)
 
     async def _approved(self, lease: Lease) -> JsonValue:
-        """Give what was shown to the person who granted the approval; None if nobody has."""
+        """Return the content that was shown for a granted approval; None without one."""
         if lease.token == FIRST_TOKEN:
             return None
         history: Sequence[Event] = await self._ledger.history(lease.run_id)
@@ -94,17 +94,19 @@ class Worker:
 
     async def _examine(self, lease: Lease, path: Path) -> None:
         try:
-            found = await asyncio.to_thread(measure, path)
-            await self._ask_tool(lease, path, found.bytes)
+            measures = await asyncio.to_thread(measure, path)
+            await self._ask_tool(lease, path, measures.bytes)
         except (OSError, SyntaxError, ValueError) as error:
             await self._close(lease, State.FAILED, error_code=UNREADABLE, error_detail=str(error))
-        except ToolError as error:
+        except ToolUnavailable as error:
             await self._close(lease, State.FAILED, error_code=TOOL_FAILED, error_detail=str(error))
         else:
-            if found.exceeds:
-                await self._ask_person(lease, path, found)
+            if measures.exceeds:
+                await self._ask_person(lease, path, measures)
             else:
-                await self._close(lease, State.COMPLETED, output=found.shown(), step_count_delta=1)
+                await self._close(
+                    lease, State.COMPLETED, output=measures.shown(), step_count_delta=1
+                )
 
     async def _ask_tool(self, lease: Lease, path: Path, size: int) -> None:
         words, names = tool()
@@ -113,7 +115,7 @@ class Worker:
         )
         try:
             answer = await asyncio.to_thread(call_tool, words, names, path)
-        except ToolError as error:
+        except ToolUnavailable as error:
             await self._ledger.transition(
                 lease, State.RUNNING, name=words[0], error_code=TOOL_FAILED, error_detail=str(error)
             )
@@ -127,26 +129,28 @@ class Worker:
             step_count_delta=1,
         )
 
-    async def _ask_person(self, lease: Lease, path: Path, found: Measures) -> None:
-        prompt = f"{path.name} has {found.lines:,} lines and {found.bytes:,} bytes: accept it?"
+    async def _ask_person(self, lease: Lease, path: Path, measures: Measures) -> None:
+        prompt = (
+            f"{path.name} has {measures.lines:,} lines and {measures.bytes:,} bytes: accept it?"
+        )
         await self._close(
             lease,
             State.WAITING_APPROVAL,
             park=True,
             name="size-limit",
-            content={"prompt": prompt, "show": found.shown()},
+            content={"prompt": prompt, "show": measures.shown()},
             wait=APPROVAL_SECONDS,
         )
 
     async def _close(self, lease: Lease, state: State, **facts: Any) -> None:
-        """Make the last write under the lease; no beat for it is under way or follows."""
+        """Make the last write under the lease; no heartbeat for it is in flight or follows."""
         async with self._writing:
             self._held.pop(lease.run_id, None)
             await self._ledger.transition(lease, state, **facts)
 
 
 async def work(project: str, worker_id: str) -> None:
-    """Be a worker until standard input closes, which it also does when the parent dies."""
+    """Work until standard input closes, as it does when the parent dies."""
     closed = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), closed.set)
     async with Ledger.open(project=project) as ledger:
@@ -162,20 +166,20 @@ async def work(project: str, worker_id: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one worker of project and worker id as given on the command line; gives its exit code."""
+    """Run the worker that the command line names and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m runfold.console.demo.worker", description=__doc__
     )
     parser.add_argument("project")
     parser.add_argument("worker_id")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     code = 0
     try:
-        asyncio.run(work(given.project, given.worker_id))
+        asyncio.run(work(options.project, options.worker_id))
     except* LedgerError as errors:
         code = 1
         for error in errors.exceptions:
-            print(f"{given.worker_id}: {error}", file=sys.stderr)
+            print(f"{options.worker_id}: {error}", file=sys.stderr)
     return code
 
 

@@ -446,7 +446,7 @@ def test_approve_lets_the_run_go_on(cli: Cli, park: bool) -> None:  # noqa: FBT0
 
 def test_approving_twice_is_a_conflict(cli: Cli) -> None:
     lease = cli.given(lambda ledger: waiting(ledger, State.WAITING_APPROVAL, park=True))
-    assert "when a worker takes it up" in cli.ok("approve", str(lease.run_id)).err
+    assert "when a worker claims it" in cli.ok("approve", str(lease.run_id)).err
 
     cli.fails(exits.CONFLICT, "approve", str(lease.run_id))
 
@@ -560,7 +560,7 @@ def test_doctor_finds_runs_of_a_kind_that_nobody_serves(cli: Cli) -> None:
         cli.submitted(kind, *(("--delay", "1h") if kind == "later" else ()))
     cli.ok("kinds", "pause", "paused")
     assert cli.given(lambda ledger: ledger.claim("w:1", kinds=["served"]))
-    assert "none waits in vain" in cli.ok("doctor").out
+    assert "none waits without a worker" in cli.ok("doctor").out
     execute(
         cli.url,
         "UPDATE ledger.run_state SET available_at = available_at - interval '5 min' WHERE available_at IS NOT NULL",
@@ -588,7 +588,7 @@ def test_doctor_finds_leases_that_no_reaper_came_for(
     answer = cli("doctor")
 
     assert answer.code == exits.UNHEALTHY
-    assert "no reaper came: 1 in project test" in answer.out
+    assert "not reaped: 1 in project test" in answer.out
     assert answer.err == "unhealthy\n"
 
 

@@ -226,7 +226,7 @@ def test_every_run_that_ends_is_sent_while_it_follows(
         following.send_signal(signal.SIGINT)
         _, said = following.communicate(timeout=30)
     assert len(got) == 1
-    assert "to go on from here: runfold trace --follow --after" in said
+    assert "to continue from here: runfold trace --follow --after" in said
 
 
 def test_nonsense_is_refused_by_name(cli: Cli) -> None:

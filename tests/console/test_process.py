@@ -19,8 +19,10 @@ from uuid import UUID
 
 import psutil  # type: ignore[import-untyped]
 import pytest
+import typer
 
 from runfold.console.cli.kit import exits
+from runfold.console.cli.main import Program, app
 from runfold.ledger import Ledger, State
 from tests.conftest import PROJECT
 from tests.support.runs import abandoned, claimed
@@ -238,17 +240,43 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
-def test_help_and_usage_load_nothing_heavy() -> None:
+@pytest.mark.parametrize(
+    ("calls", "heavy"),
+    [
+        ("[['--help'], ['--version'], ['x']]", ("rich", "asyncpg", "structlog", "sqlalchemy")),
+        ("[['runs', '--help'], ['submit', '--help']]", ("sqlalchemy", "alembic", "pyarrow")),
+    ],
+)
+def test_help_and_usage_load_nothing_heavy(calls: str, heavy: tuple[str, ...]) -> None:
     probe = (
-        "import sys; from runfold.console.cli.main import main; main(['--help']); main(['runs', '--help']); main(['x']); "
-        "heavy = {'ledger', 'sqlalchemy', 'asyncpg', 'alembic', 'structlog'} & set(sys.modules); "
-        "sys.exit(repr(heavy) if heavy else 0)"
+        "import sys; from runfold.console.cli.main import main; "
+        f"[main(words) for words in {calls}]; "
+        f"loaded = set({heavy!r}) & set(sys.modules); sys.exit(repr(loaded) if loaded else 0)"
     )
     answer = subprocess.run(
         [sys.executable, "-c", probe], capture_output=True, text=True, timeout=SECONDS, check=False
     )
 
     assert answer.returncode == 0, answer.stderr
+
+
+def test_every_command_has_the_line_that_the_list_of_commands_has() -> None:
+    program = typer.main.get_command(app)
+    assert isinstance(program, Program)
+
+    for entry in Program.entries:
+        lines = (program.load(entry.name).help or "").splitlines()
+        assert lines[0] == entry.help
+
+
+@pytest.mark.parametrize("columns", ["40", "80"])
+def test_help_keeps_to_the_width_of_the_terminal(database: str, columns: str) -> None:
+    for words in (("--help",), ("submit", "--help"), ("projections", "skip", "--help")):
+        answer = run(database, *words, COLUMNS=columns)
+
+        assert answer.returncode == exits.OK
+        assert max(map(len, answer.stdout.splitlines())) <= int(columns)
+        assert "<bool>" not in answer.stdout
 
 
 def test_the_version_is_the_packages(database: str) -> None:
@@ -296,7 +324,7 @@ def test_a_worker_does_runs_until_sigterm_and_gives_the_rest_back(database: str)
         "hang",
     ) as process:
         assert process.stderr is not None
-        assert "does double, hang of project test, 10 at a time" in process.stderr.readline()
+        assert "serves double, hang of project test, 10 at a time" in process.stderr.readline()
 
         async def worked(ledger: Ledger) -> UUID:
             quick, slow = await ledger.submit("double", 21), await ledger.submit("hang")

@@ -9,7 +9,7 @@ __all__ = ["cli"]
 
 
 def test_roles_are_granted_listed_and_revoked_on_record(cli: Cli) -> None:
-    assert "nobody has a role" in cli.ok("roles", "list").err
+    assert "no members yet" in cli.ok("roles", "list").err
     granted = cli.ok(
         "roles", "grant", "finance", "ann", "--actor", "root", "--reason", "head", "--json"
     ).json

@@ -1,4 +1,4 @@
-"""`runfold archive list|export|detach|attach|hold|release|history|check`: whole months of events in files of their own."""
+"""`runfold archive`: whole months of events in files of their own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from runfold.ledger.archive.reading import Archive
 from runfold.ledger.errors import ConfigurationError
 from runfold.ledger.months import is_month
 
-app: Final = program("Archive: export whole months of events to Parquet, detach and attach them.")
+app: Final = program("Export, detach and attach whole months of events.")
 
 Month = Annotated[
     str,
@@ -34,16 +34,14 @@ Target = Annotated[
 ]
 Why = Annotated[
     str | None,
-    typer.Option("--reason", metavar="TEXT", help="Why; kept in the history of the archive."),
+    typer.Option("--reason", metavar="TEXT", help="The reason, kept in the archive's history."),
 ]
 Because = Annotated[
-    str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the history of the archive.")
+    str, typer.Option("--reason", metavar="TEXT", help="The reason, kept in the archive's history.")
 ]
 Dry = Annotated[
     bool,
-    typer.Option(
-        "--dry-run", help="Only say what stands in the way; exit code 6 if anything does."
-    ),
+    typer.Option("--dry-run", help="Only list the obstacles; exit code 6 if there is one."),
 ]
 
 
@@ -51,9 +49,9 @@ Dry = Annotated[
 async def list_(session: Session) -> None:
     """List the months of the database and of the archive, all projects together."""
     async with session.database() as database:
-        found = await archiving.months(database.pool)
+        listed = await archiving.months(database.pool)
     if session.as_json:
-        for month in found:
+        for month in listed:
             session.out.json(
                 {
                     **asdict(month),
@@ -71,11 +69,11 @@ async def list_(session: Session) -> None:
             EMPTY if not month.holds else str(month.holds),
             EMPTY if month.archive is None else str(month.archive.path),
         )
-        for month in found
+        for month in listed
     ]
     titles = ("MONTH", "STATE", "BYTES HERE", "EVENTS", "BYTES IN FILE", "HOLDS", "FILE")
     session.out.table(
-        titles, rows, ["dim" if month.state == "detached" else None for month in found]
+        titles, rows, ["dim" if month.state == "detached" else None for month in listed]
     )
 
 
@@ -94,16 +92,19 @@ async def export(
     actor: Actor = None,
     reason: Why = None,
 ) -> int:
-    """Write a month's events and payloads to a Parquet file, read it back, check every hash, and record it."""
+    """Export a month's events and payloads to a Parquet file.
+
+    The file is read back, every hash is checked, and the export is recorded.
+    """
     async with session.ledger() as ledger:
         if dry_run:
-            return _say_plan(session, await archiving.plan(ledger.pool, month))
+            return _write_plan(session, await archiving.plan(ledger.pool, month))
         folder = to or ledger.settings.archive
         if folder is None:
             raise ConfigurationError(
                 "no folder for archives is known: give --to, or set RUNFOLD_ARCHIVE"
             )
-        _say(
+        _write(
             session,
             await archiving.export(
                 ledger.pool, month, folder, actor=actor or ledger.actor, reason=reason
@@ -117,11 +118,11 @@ async def export(
 async def detach(
     session: Session, month: Month, *, dry_run: Dry = False, actor: Actor = None, reason: Why = None
 ) -> int:
-    """Take an exported month out of the database; it is read from its file from then on."""
+    """Detach an exported month from the database; it is then read from its file."""
     async with session.ledger() as ledger:
         if dry_run:
-            return _say_plan(session, await archiving.plan(ledger.pool, month, detach=True))
-        _say(
+            return _write_plan(session, await archiving.plan(ledger.pool, month, detach=True))
+        _write(
             session,
             await archiving.detach(ledger.pool, month, actor=actor or ledger.actor, reason=reason),
             "detached",
@@ -133,9 +134,9 @@ async def detach(
 async def attach(
     session: Session, month: Month, *, actor: Actor = None, reason: Why = None
 ) -> None:
-    """Bring a detached month back into the database, every event and payload as it was."""
+    """Attach a detached month: every event and payload returns to the database unchanged."""
     async with session.ledger() as ledger:
-        _say(
+        _write(
             session,
             await archiving.attach(ledger.pool, month, actor=actor or ledger.actor, reason=reason),
             "attached",
@@ -144,7 +145,7 @@ async def attach(
 
 @command(app, "hold")
 async def hold(session: Session, target: Target, *, reason: Because, actor: Actor = None) -> None:
-    """Forbid to export or detach a month, or the month of a run, until it is released."""
+    """Hold a month, or the month of a run: it is not exported or detached until released."""
     await _hold(session, target, actor, reason, placed=True)
 
 
@@ -152,7 +153,7 @@ async def hold(session: Session, target: Target, *, reason: Because, actor: Acto
 async def release(
     session: Session, target: Target, *, reason: Because, actor: Actor = None
 ) -> None:
-    """Take a hold back."""
+    """Release a hold."""
     await _hold(session, target, actor, reason, placed=False)
 
 
@@ -161,7 +162,7 @@ async def history(
     session: Session,
     month: Annotated[str | None, typer.Argument(metavar="[MONTH]", help="Only this month.")] = None,
 ) -> None:
-    """Tell who exported, detached, attached, held and released what, when and why."""
+    """Show who exported, detached, attached, held and released what, when and why."""
     async with session.database() as database:
         events = await archiving.history(database.pool, month)
     for event in events:
@@ -170,7 +171,7 @@ async def history(
         else:
             session.out.line(_line(event))
     if not events:
-        session.out.talk("nothing was ever archived or held")
+        session.out.talk("nothing was archived or held")
 
 
 @command(app, "check")
@@ -180,19 +181,18 @@ def check(
         Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="An exported file.")
     ],
 ) -> int:
-    """Check every hash in an exported file, without any database; it ends with the file's SHA-256."""
+    """Check every hash in an exported file, without a database; prints the file's SHA-256."""
     chain = check_file(file)
     size, sha256 = digest(file)
     facts = {"runs": chain.runs, "events": chain.events, "payloads": chain.payloads}
     if session.as_json:
-        found = jsonable(chain.findings)
         session.out.json(
             {
                 "ok": not chain.findings,
                 **facts,
                 "size_bytes": size,
                 "sha256": sha256.hex(),
-                "findings": found,
+                "findings": jsonable(chain.findings),
             }
         )
     else:
@@ -200,8 +200,8 @@ def check(
             session.out.line(
                 f"bad: run {finding.run_id} #{finding.version} {finding.problem}: {finding.detail}"
             )
-        said = ", ".join(f"{count:,} {what}" for what, count in facts.items())
-        session.out.line(f"{'FAILED' if chain.findings else 'ok'}: {said}; sha256 {sha256.hex()}")
+        counts = ", ".join(f"{count:,} {what}" for what, count in facts.items())
+        session.out.line(f"{'FAILED' if chain.findings else 'ok'}: {counts}; sha256 {sha256.hex()}")
     return INTEGRITY if chain.findings else OK
 
 
@@ -214,9 +214,9 @@ async def _hold(
         await archiving.hold(
             ledger.pool, what, actor=actor or ledger.actor, reason=reason, placed=placed
         )
-    said = {"placed" if placed else "released": what if isinstance(what, str) else what[1]}
-    session.out.json(said) if session.as_json else session.out.line(
-        "".join(f"hold {how}: {of}" for how, of in said.items())
+    change = {"placed" if placed else "released": what if isinstance(what, str) else what[1]}
+    session.out.json(change) if session.as_json else session.out.line(
+        "".join(f"hold {how}: {of}" for how, of in change.items())
     )
 
 
@@ -225,19 +225,19 @@ async def _target(ledger: Ledger, text: str) -> str | tuple[str, UUID]:
     return text if is_month(text) else (ledger.project_id, await find_run(ledger, text))
 
 
-def _say_plan(session: Session, plan: Any) -> int:
+def _write_plan(session: Session, plan: Any) -> int:
     if session.as_json:
         session.out.json(plan)
     else:
         for obstacle in plan.obstacles:
-            session.out.line(f"in the way: {clean(obstacle)}")
+            session.out.line(f"obstacle: {clean(obstacle)}")
         session.out.line(
             f"{plan.month}: {plan.events:,} events; {'nothing is changed' if plan.obstacles else 'ready'}"
         )
     return CONFLICT if plan.obstacles else OK
 
 
-def _say(session: Session, archive: Archive, done: str) -> None:
+def _write(session: Session, archive: Archive, done: str) -> None:
     if session.as_json:
         session.out.json(_facts(archive))
         return

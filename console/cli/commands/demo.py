@@ -25,4 +25,4 @@ def demo(session: Session) -> int:
                 value,
                 "is not for the demo, which uses the built-in database and a project of its own: leave it out",
             )
-    return int(run(json=session.as_json))
+    return run(json=session.as_json, verbose=session.verbose)

@@ -69,7 +69,7 @@ def _write(out: Output, diff: Diff) -> None:
     if rows:
         out.table(TITLES, rows, [None] * len(rows))
     for event in diff.events:
-        out.line(event_line.line(event))
+        out.entry(event_line.head(event), event_line.facts(event))
     out.talk(
         f"version {before.version} to {after.version}: {len(rows)} columns changed by {len(diff.events)} events"
     )

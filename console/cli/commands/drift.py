@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
-from uuid import UUID
 
 import typer
 
@@ -14,16 +13,15 @@ from runfold.console.cli.kit.output import Output
 from runfold.console.cli.kit.plain import clean
 from runfold.console.cli.kit.progress import Progress, progress
 from runfold.console.cli.kit.session import Session
-from runfold.console.cli.kit.values import duration
+from runfold.console.cli.kit.values import Misuse, duration
 from runfold.ledger import Ledger
 from runfold.ledger.content import check_duration, check_int
-from runfold.ledger.errors import InvalidValue
-from runfold.projections.state.drift import Drift, check, sample
-from runfold.projections.state.drift import repair as make_right
+from runfold.projections.state import drift as comparing
+from runfold.projections.state.drift import Drift
 from runfold.workers.duties.drift_sampler import Sampler
 
 REPAIRED_AT_ONCE: Final = 500
-
+_WATCHED_RUNS: Final = 200
 
 app: Final = program()
 
@@ -37,102 +35,129 @@ async def drift(
         typer.Option("--sample", metavar="N", help="Only about this many runs; else every run."),
     ] = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Go on with samples until Ctrl-C.")
+        bool, typer.Option("--watch", help="Compare samples again and again, until Ctrl-C.")
     ] = False,
     every: Annotated[
         str, typer.Option("--every", metavar="TIME", help="With --watch: a sample this often.")
     ] = "10s",
     repair: Annotated[
-        bool, typer.Option("--repair", help="Make what is wrong the fold of its events; recorded.")
+        bool, typer.Option("--repair", help="Replace wrong rows by the fold; recorded.")
     ] = False,
     actor: Actor = None,
     reason: Annotated[
         str | None,
-        typer.Option("--reason", metavar="TEXT", help="Why it is repaired; needed for it."),
+        typer.Option("--reason", metavar="TEXT", help="Why you repair; --repair needs it."),
     ] = None,
 ) -> int:
-    """Compare the state of every run with the fold of its events; name the columns that differ."""
-    if repair and (reason is None or watch):
-        raise InvalidValue(
-            "--repair", repair, "takes a --reason, which is recorded, and no --watch"
-        )
+    """Compare stored states with the fold of their events.
+
+    Prints the columns that differ, a run at a time. Exit code 7 if any run differs.
+    """
+    if repair and reason is None:
+        raise Misuse("--reason", "--repair needs a reason, which is recorded")
+    if repair and watch:
+        raise Misuse("--watch", "cannot be combined with --repair")
     seconds = check_duration("--every", duration("--every", every), positive=True).total_seconds()
     size = None if sample is None else check_int("--sample", sample, least=1, most=10_000)
-    count = 0
-    batch: list[UUID] = []
     async with session.ledger() as ledger:
         if watch:
-            await _watch(session.out, ledger, seconds, size or 200)
-
-        async def mend() -> None:
-
-            await make_right(
-                ledger.pool,
-                ledger.project_id,
-                sorted(batch),
-                actor=actor or ledger.actor,
-                reason=reason or "",
-            )
-            batch.clear()
-
-        with progress("comparing", "events", shown=not session.as_json) as told:
-            async for found in _found(ledger, size, told):
-                _write(session.out, found)
-                count += 1
-                batch.append(found.run_id)
-                if repair and len(batch) >= REPAIRED_AT_ONCE:
-                    await mend()
-        if repair and batch:
-            await mend()
-    what = (
-        f"{count:,} {'run differs' if count == 1 else 'runs differ'}"
-        if count
-        else "nothing differs"
-    )
-    session.out.talk(f"{what}{'; repaired' if count and repair else ''}")
+            await _watch(session.out, ledger, seconds, size or _WATCHED_RUNS)
+        repairs = _Repairs(ledger, actor or ledger.actor, reason or "") if repair else None
+        count = await _compare(session, ledger, size, repairs)
+    _summarize(session.out, count, repaired=repair)
     return OK if repair or not count else INTEGRITY
 
 
-async def _watch(out: Output, ledger: Ledger, every: float, size: int) -> None:
+class _Repairs:
+    """Repairs of drifted runs, in batches."""
 
-    sampler = Sampler(ledger, every=every, size=size)
+    def __init__(self, ledger: Ledger, actor: str, reason: str) -> None:
+        self._ledger, self._actor, self._reason = ledger, actor, reason
+        self._batch: list[Drift] = []
+
+    async def add(self, drifted: Drift) -> None:
+        self._batch.append(drifted)
+        if len(self._batch) >= REPAIRED_AT_ONCE:
+            await self.flush()
+
+    async def flush(self) -> None:
+        if not self._batch:
+            return
+        await comparing.repair(
+            self._ledger.pool,
+            self._ledger.project_id,
+            sorted(drifted.run_id for drifted in self._batch),
+            actor=self._actor,
+            reason=self._reason,
+        )
+        self._batch.clear()
+
+
+async def _compare(
+    session: Session, ledger: Ledger, size: int | None, repairs: _Repairs | None
+) -> int:
+    """Print the runs that differ, repair them if asked, and return their number."""
+    count = 0
+    with progress("comparing", "events", shown=not session.as_json) as advance:
+        async for drifted in _drifted(ledger, size, advance):
+            _write(session.out, drifted)
+            count += 1
+            if repairs is not None:
+                await repairs.add(drifted)
+    if repairs is not None:
+        await repairs.flush()
+    return count
+
+
+async def _drifted(
+    ledger: Ledger, size: int | None, advance: Progress | None
+) -> AsyncIterator[Drift]:
+    if size is None:
+        async for drifted in comparing.check(ledger.pool, ledger.project_id, advance):
+            yield drifted
+        return
+    _, sampled = await comparing.sample(ledger.pool, ledger.project_id, size)
+    for drifted in sampled:
+        yield drifted
+
+
+async def _watch(out: Output, ledger: Ledger, every: float, size: int) -> None:
     out.talk(
         f"comparing {size} runs of project {ledger.project_id} every {every:g} s; Ctrl-C ends it"
     )
-    await sampler.run()
+    await Sampler(ledger, every=every, size=size).run()
 
 
-async def _found(ledger: Ledger, size: int | None, told: Progress | None) -> AsyncIterator[Drift]:
-
-    if size is None:
-        async for one in check(ledger.pool, ledger.project_id, told):
-            yield one
-        return
-    _, drifted = await sample(ledger.pool, ledger.project_id, size)
-    for one in drifted:
-        yield one
-
-
-def _write(out: Output, found: Drift) -> None:
+def _write(out: Output, drifted: Drift) -> None:
     if out.as_json:
-        columns = {
-            name: {"expected": want, "stored": have} for name, (want, have) in found.columns.items()
-        }
-        out.json(
-            {
-                "run_id": found.run_id,
-                "expected": found.expected,
-                "stored": found.stored,
-                "columns": columns,
-            }
-        )
+        out.json(_facts(drifted))
         return
-    if not (found.stored and found.expected):
-        out.line(f"{found.run_id}  {found}")
+    if not (drifted.stored and drifted.expected):
+        out.line(f"{drifted.run_id}  {drifted}")
         return
-    for name, (want, have) in found.columns.items():
-        out.line(f"{found.run_id}  {name:<20} expected {_cell(want)}  stored {_cell(have)}")
+    for name, (expected, stored) in drifted.columns.items():
+        out.line(f"{drifted.run_id}  {name:<20} expected {_cell(expected)}  stored {_cell(stored)}")
+
+
+def _facts(drifted: Drift) -> dict[str, Any]:
+    return {
+        "run_id": drifted.run_id,
+        "expected": drifted.expected,
+        "stored": drifted.stored,
+        "columns": {
+            name: {"expected": expected, "stored": stored}
+            for name, (expected, stored) in drifted.columns.items()
+        },
+    }
 
 
 def _cell(value: Any) -> str:
     return "-" if value is None else clean(value)
+
+
+def _summarize(out: Output, count: int, *, repaired: bool) -> None:
+    if not count:
+        out.talk("nothing differs")
+        return
+    noun = "run differs" if count == 1 else "runs differ"
+    out.talk(f"{count:,} {noun}{'; repaired' if repaired else ''}")

@@ -54,4 +54,4 @@ def _write(out: Output, event: Event) -> None:
     if out.as_json:
         out.json(event_line.as_json(event))
     else:
-        out.line(event_line.line(event))
+        out.entry(event_line.head(event), event_line.facts(event))

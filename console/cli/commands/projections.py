@@ -1,4 +1,4 @@
-"""`runfold projections list|status|run|pause|resume|skip`: read models, kept up with the events."""
+"""`runfold projections`: read models, kept up with the events."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import Actor, command, program
 from runfold.console.cli.kit.output import EMPTY, Output
 from runfold.console.cli.kit.plain import clean, moment
-from runfold.console.cli.kit.projection_modules import declared
+from runfold.console.cli.kit.projection_modules import declared_projections
 from runfold.console.cli.kit.session import Session
+from runfold.console.cli.kit.values import Misuse
 from runfold.ledger.content import check_run_id
-from runfold.ledger.errors import InvalidValue
 from runfold.ledger.identity import default_actor
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.settings import Settings
-from runfold.projections.declared import status as standing
+from runfold.projections.declared import status as statuses_of
 from runfold.projections.declared.catch_up import CatchUp
-from runfold.projections.declared.installing import made
+from runfold.projections.declared.installing import made as install
 from runfold.projections.declared.status import Status, statuses
 from runfold.projections.errors import ProjectionFailed, ProjectionNotFound
 from runfold.workers.duties.projector import Projector
 
-app: Final = program("Projections: run them, see how they stand, rebuild them from the events.")
+app: Final = program("Run, inspect and rebuild projections.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The projection.")]
 Modules = Annotated[
@@ -50,7 +50,7 @@ _COLOURS: Final = {
 
 @command(app, "list")
 async def list_(session: Session, *, module: Modules = None) -> None:
-    """List the projections that are declared or installed, and how each stands."""
+    """List the projections that are declared or installed, with their status."""
     found = await _statuses(session, module)
     if session.as_json:
         for status in found:
@@ -80,7 +80,10 @@ async def status(
     *,
     module: Modules = None,
 ) -> int:
-    """Say how projections stand, and where and why one has stopped; exit code 7 if one has."""
+    """Show each projection's status, and where and why one has stopped.
+
+    Exit code 7 if one has stopped.
+    """
     found = await _statuses(session, module)
     if name is not None:
         known = [one.name for one in found]
@@ -88,7 +91,7 @@ async def status(
         if not found:
             raise ProjectionNotFound(name, known)
     for one in found:
-        session.out.json(one) if session.as_json else _say(session.out, one)
+        session.out.json(one) if session.as_json else _write(session.out, one)
     return INTEGRITY if any(one.state == "failed" for one in found) else OK
 
 
@@ -100,14 +103,17 @@ async def run(
     ] = None,
     *,
     module: Modules = None,
-    once: Annotated[bool, typer.Option("--once", help="End when nothing is new.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="End when no event is new.")] = False,
 ) -> int:
-    """Take new events to the projections, until Ctrl-C; any number of processes may do so."""
-    chosen = declared(module, names or ())
+    """Keep projections up with new events, until Ctrl-C.
+
+    Any number of processes may do so.
+    """
+    chosen = declared_projections(module, names or ())
     async with session.database() as database:
         for projection in chosen:
-            if await made(database.pool, projection):
-                session.out.talk(f"projection {projection.name} is new: its table is made")
+            if await install(database.pool, projection):
+                session.out.talk(f"projection {projection.name} is new: its table is created")
         if not once:
             session.out.talk(f"keeping up: {', '.join(one.name for one in chosen)}; Ctrl-C ends it")
             await _together([Projector(database.pool, projection) for projection in chosen])
@@ -128,18 +134,18 @@ async def run(
 
 @command(app, "pause")
 async def pause(session: Session, name: Name) -> None:
-    """Have no process take events to a projection until it is resumed."""
+    """Pause a projection: no process feeds it until it is resumed."""
     async with session.database() as database:
-        await standing.pause(database.pool, name)
+        await statuses_of.pause(database.pool, name)
     session.out.talk(f"{name} is paused")
 
 
 @command(app, "resume")
 async def resume(session: Session, name: Name) -> None:
-    """Let a paused projection go on, or one that stopped try its event again."""
+    """Resume a paused projection; one that stopped tries its event again."""
     async with session.database() as database:
-        await standing.resume(database.pool, name)
-    session.out.talk(f"{name} may go on")
+        await statuses_of.resume(database.pool, name)
+    session.out.talk(f"{name} is resumed")
 
 
 @command(app, "skip")
@@ -147,46 +153,63 @@ async def skip(
     session: Session,
     name: Name,
     *,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; recorded.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="The reason; recorded.")],
     run_id: Annotated[
-        str | None, typer.Option("--run", metavar="RUN", help="Another event: its run's whole id …")
+        str | None,
+        typer.Option(
+            "--run",
+            metavar="RUN",
+            help="The run of another event, by its whole id; with --version.",
+        ),
     ] = None,
     version: Annotated[
-        int | None, typer.Option("--version", metavar="N", help="… and its version.")
+        int | None,
+        typer.Option("--version", metavar="N", help="The version of that event; with --run."),
     ] = None,
     actor: Actor = None,
     module: Modules = None,
 ) -> None:
-    """Leave out the event at which a projection stopped, or one that a rebuild cannot fold; recorded, and never undone."""
-    who = actor or Settings.load().actor or default_actor()
+    """Skip an event for good; the skip is recorded.
+
+    By default the event at which the projection stopped; with --run and --version another one that a
+    rebuild cannot fold.
+    """
+    actor_name = actor or Settings.load().actor or default_actor()
     if (run_id is None) != (version is None):
-        raise InvalidValue("--run and --version", run_id or version, "name an event together")
+        raise Misuse("--run and --version", "name an event only together")
     async with session.database() as database:
         if run_id is None or version is None:
-            skipped, number = await standing.skip(database.pool, name, actor=who, reason=reason)
+            skipped, number = await statuses_of.skip(
+                database.pool, name, actor=actor_name, reason=reason
+            )
         else:
-            (projection,) = declared(module, [name])
-            await standing.skip_event(
-                database.pool, projection, run_id, version, actor=who, reason=reason
+            (projection,) = declared_projections(module, [name])
+            await statuses_of.skip_event(
+                database.pool, projection, run_id, version, actor=actor_name, reason=reason
             )
             skipped, number = check_run_id(run_id), version
-    session.out.talk(f"{name} leaves out version {number} of run {skipped}")
+    session.out.talk(f"{name} skips version {number} of run {skipped}")
 
 
 @command(app, "rebase")
 async def rebase(session: Session) -> None:
-    """After the events were restored into another cluster: begin to read the feed by that cluster's transaction ids."""
+    """Restart the feed after the events were restored into another cluster.
+
+    The feed is then read by the new cluster's transaction ids.
+    """
     async with session.database() as database:
         [row] = await fetch(database.pool, "SELECT ledger.feed_rebase() AS generation")
     session.out.talk(
-        f"generation {row['generation']} of the feed has begun; projections and subscriptions go on"
+        f"generation {row['generation']} of the feed has begun; projections and subscriptions continue"
     )
 
 
 async def _statuses(session: Session, module: Sequence[str] | None) -> list[Status]:
 
     async with session.database() as database:
-        return await statuses(database.pool, {one.name: one for one in declared(module)})
+        return await statuses(
+            database.pool, {one.name: one for one in declared_projections(module)}
+        )
 
 
 async def _together(projectors: Sequence[object]) -> None:
@@ -199,7 +222,7 @@ async def _together(projectors: Sequence[object]) -> None:
         await asyncio.gather(*running, return_exceptions=True)
 
 
-def _say(out: Output, one: Status) -> None:
+def _write(out: Output, one: Status) -> None:
     skipped = f", {one.skipped:,} skipped" if one.skipped else ""
     out.line(
         f"{one.name} version {one.version}: {one.state}, {one.events:,} events, {one.behind:,} behind{skipped}"

@@ -1,4 +1,4 @@
-"""`runfold projections rebuild`: fold the events again beside the live table, compare, and exchange what is wrong."""
+"""`runfold projections rebuild`: fold the events again, compare, and replace wrong rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import Actor, Reason, command
 from runfold.console.cli.kit.output import Output, console
 from runfold.console.cli.kit.plain import clean, span
-from runfold.console.cli.kit.projection_modules import declared
+from runfold.console.cli.kit.projection_modules import declared_projections
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.values import instant
 from runfold.ledger.content import check_int
@@ -26,7 +26,7 @@ from runfold.projections.state.replay import Replayed, replay, replay_until
 from runfold.projections.state.run_state import TABLE
 
 _SPARE: Final = 3
-"""Connections of the pool that a rebuild needs besides those that fill ranges."""
+"""Connections that a rebuild needs besides those that fill ranges."""
 
 
 async def rebuild(
@@ -34,18 +34,20 @@ async def rebuild(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="The projection: run_state, or one of your own or that ships."
+            metavar="NAME", help="The projection: run_state, one that ships, or your own."
         ),
     ],
     *,
     until: Annotated[
         str | None,
         typer.Option(
-            "--until", metavar="TIME", help="The state as of then, in a table beside the live one."
+            "--until",
+            metavar="TIME",
+            help="The state at that time, in a table beside the live one.",
         ),
     ] = None,
     connections: Annotated[
-        int, typer.Option("--connections", help="Ranges that are filled at the same time.")
+        int, typer.Option("--connections", metavar="N", help="Ranges to fill at the same time.")
     ] = 2,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first run that cannot be folded.")
@@ -64,8 +66,11 @@ async def rebuild(
     actor: Actor = None,
     reason: Reason = None,
 ) -> int:
-    """Fold every history again while writers go on, compare, and exchange the rows that are wrong; a killed one resumes."""
-    projection = None if name == TABLE else declared(module, [name], besides=[TABLE])[0]
+    """Fold every history again, compare, and replace the rows that are wrong.
+
+    Writers continue meanwhile; a rebuild that was killed resumes.
+    """
+    projection = None if name == TABLE else declared_projections(module, [name], besides=[TABLE])[0]
     when = None if until is None else instant("--until", until)
     async with session.ledger() as ledger:
         pool, project_id = ledger.pool, ledger.project_id
@@ -83,19 +88,19 @@ async def rebuild(
             least=1,
             most=most,
         )
-        with _bar(name, shown=not session.as_json) as told:
+        with _bar(name, shown=not session.as_json) as advance:
             done: Replayed | Refolded
             if projection is not None and when is not None:
                 done = await refold_until(
-                    pool, projection, when, connections=connections, strict=strict, told=told
+                    pool, projection, when, connections=connections, strict=strict, told=advance
                 )
             elif projection is not None:
                 done = await refold(
-                    pool, projection, connections=connections, strict=strict, told=told
+                    pool, projection, connections=connections, strict=strict, told=advance
                 )
             elif when is not None:
                 done = await replay_until(
-                    pool, project_id, when, connections=connections, strict=strict, told=told
+                    pool, project_id, when, connections=connections, strict=strict, told=advance
                 )
             else:
                 done = await replay(
@@ -105,7 +110,7 @@ async def rebuild(
                     reason=reason or f"rebuild of {name}",
                     connections=connections,
                     strict=strict,
-                    told=told,
+                    told=advance,
                 )
     _write(session.out, name, done, as_of=when is not None)
     return INTEGRITY if done.bad else OK
@@ -115,28 +120,28 @@ def _write(out: Output, name: str, done: Replayed | Refolded, *, as_of: bool) ->
     if out.as_json:
         out.json(done)
         return
-    stood = done.standing
+    counts = done.standing
     for bad in done.bad:
         out.line(f"cannot be folded: run {bad.run_id}: {clean(bad.error)}")
     resumed = ", resumed" if done.resumed else ""
     out.line(
-        f"{stood.rows:,} rows rebuilt from {stood.events:,} events{resumed}; {stood.errors:,} cannot be folded"
+        f"{counts.rows:,} rows rebuilt from {counts.events:,} events{resumed}; {counts.errors:,} cannot be folded"
     )
     if as_of:
-        out.line(f"the state as of then is in {done.kept_in}")
+        out.line(f"the state at that time is in {done.kept_in}")
         return
     if done.bad and done.kept_in is not None and done.wrong is None:
-        out.line(f"nothing is put in place; what could be folded is in {done.kept_in}")
+        out.line(f"nothing was replaced; what could be folded is in {done.kept_in}")
         out.talk(
-            f"mend the cause, or leave events out: runfold projections skip {name} --run RUN --version N --reason ..."
+            f"fix the cause, or skip events: runfold projections skip {name} --run RUN --version N --reason ..."
         )
         return
     wrong = (
         "nothing to compare it with" if done.wrong is None else f"{done.wrong:,} rows were wrong"
     )
-    out.line(wrong + (f"; what was there is kept in {done.kept_in}" if done.kept_in else ""))
+    out.line(wrong + (f"; the old rows are kept in {done.kept_in}" if done.kept_in else ""))
     if done.kept_in:
-        out.talk(f"to drop what is kept: runfold projections rebuild {name} --drop-old")
+        out.talk(f"to drop the old rows: runfold projections rebuild {name} --drop-old")
 
 
 @contextmanager
@@ -155,16 +160,20 @@ def _bar(name: str, *, shown: bool) -> Iterator[Callable[[Standing], None] | Non
     with Progress(*columns, console=console(sys.stderr), transient=True) as bar:
         task = bar.add_task("", total=None)
 
-        def told(standing: Standing) -> None:
+        def advance(standing: Standing) -> None:
             left = (
                 ""
                 if standing.seconds_left is None
                 else f", {span(timedelta(seconds=standing.seconds_left))} left"
             )
-            said = f"{standing.events:,} events, {standing.events_per_second:,.0f} a second{left}"
-            bar.update(task, completed=standing.done, total=standing.ranges, description=said)
+            description = (
+                f"{standing.events:,} events, {standing.events_per_second:,.0f} a second{left}"
+            )
+            bar.update(
+                task, completed=standing.done, total=standing.ranges, description=description
+            )
 
-        yield told
+        yield advance
 
 
 def register(app: typer.Typer) -> None:

@@ -15,7 +15,7 @@ from runfold.ledger import Submit
 Words = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="INPUT",
+        metavar="[INPUT]...",
         help="key=text and key:=json pairs, or one JSON text, or - for standard input.",
     ),
 ]

@@ -59,8 +59,9 @@ async def tail(
                 if session.as_json:
                     session.out.json({**event_line.as_json(event), "checkpoint": events.checkpoint})
                 else:
-                    session.out.line(
-                        Text.assemble((f"{event.run_id} ", "dim"), event_line.line(event))
+                    session.out.entry(
+                        Text.assemble((f"{event.run_id} ", "dim"), event_line.head(event)),
+                        event_line.facts(event),
                     )
         finally:
             if events.checkpoint is not None:

@@ -14,8 +14,8 @@ from runfold.console.cli.kit.plain import clean
 from runfold.console.cli.kit.plain import span as length
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
+from runfold.console.cli.kit.values import Misuse
 from runfold.ledger import Ledger
-from runfold.ledger.errors import InvalidValue
 from runfold.ledger.lifecycle import TERMINAL
 from runfold.projections.telemetry.otlp import Sender
 from runfold.projections.telemetry.trace import Span, spans
@@ -55,13 +55,11 @@ async def trace(
     The trace has the run's attempts, steps, tools and waits. Sending needs the extra `traces`.
     """
     if follow == (run is not None):
-        raise InvalidValue(
-            "RUN", run or "(none)", "give either a run, or --follow for all that end from now on"
-        )
+        raise Misuse("RUN", "give either a run, or --follow for all that end from now on")
     if after is not None and not follow:
-        raise InvalidValue("--after", after, "needs --follow: it is where --follow continues")
+        raise Misuse("--after", "needs --follow: it is where --follow continues")
     if follow and otlp is None:
-        raise InvalidValue("--otlp", "(none)", "--follow needs --otlp URL")
+        raise Misuse("--otlp", "--follow needs a URL to send to")
     sender = None if otlp is None else Sender(otlp, service=service)
     async with session.ledger() as ledger:
         try:

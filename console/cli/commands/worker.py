@@ -1,4 +1,4 @@
-"""`runfold worker`: do runs with the handlers of a module, in one process or several."""
+"""`runfold worker`: run the handlers of a module, in one process or several."""
 
 from __future__ import annotations
 
@@ -25,15 +25,19 @@ async def worker(
     handlers: Annotated[
         str,
         typer.Argument(
-            metavar="MODULE[:NAME]", help="The module with your handlers; a name in it, if not all."
+            metavar="MODULE[:NAME]",
+            help="The module with your handlers; with NAME only that handler.",
         ),
     ],
     *,
     processes: Annotated[
-        int, typer.Option("--processes", min=1, max=256, help="So many processes.")
+        int, typer.Option("--processes", min=1, max=256, metavar="N", help="How many processes.")
     ] = 1,
     concurrency: Annotated[
-        int, typer.Option("--concurrency", min=1, max=10_000, help="Runs at a time, per process.")
+        int,
+        typer.Option(
+            "--concurrency", min=1, max=10_000, metavar="N", help="Runs at a time, per process."
+        ),
     ] = 10,
     kinds: Annotated[
         list[str] | None,
@@ -42,48 +46,55 @@ async def worker(
     grace: Annotated[
         str | None,
         typer.Option(
-            "--grace", metavar="DURATION", help="How long runs may go on after SIGTERM or Ctrl-C."
+            "--grace",
+            metavar="DURATION",
+            help="How long runs may continue after SIGTERM or Ctrl-C.",
         ),
     ] = None,
     no_reap: Annotated[
-        bool, typer.Option("--no-reap", help="Leave the reaper's duty to others.")
+        bool, typer.Option("--no-reap", help="Do not reap; another process must.")
     ] = False,
     child: Annotated[bool, typer.Option("--child", hidden=True)] = False,
 ) -> None:
-    """Do runs until SIGTERM or Ctrl-C: then finish within the grace and give the rest back; a second one gives back at once."""
+    """Run a worker until SIGTERM or Ctrl-C.
 
-    def made(ledger: Ledger) -> Worker:
+    It then finishes its runs within the grace and gives the rest back; a second signal gives them
+    back at once.
+    """
+
+    def make(ledger: Ledger) -> Worker:
         return Worker(
             ledger,
-            found,
+            loaded,
             concurrency=concurrency,
             kinds=kinds,
             grace=values.duration("grace", grace),
             reap=not no_reap,
         )
 
-    found = load(
-        handlers
-    )  # before any process starts, as the try below: what is wrong is said once
+    # Before any process starts, so that a mistake is reported once.
+    loaded = load(handlers)
     if processes > 1:
-        words = _again(session, handlers, concurrency, kinds, grace, no_reap=no_reap)
+        # So is a ledger that cannot be opened.
+        words = _child_words(session, handlers, concurrency, kinds, grace, no_reap=no_reap)
         async with AsyncExitStack() as stack:
-            made(await when_it_answers(session.ledger, stack))
+            make(await when_it_answers(session.ledger, stack))
             await Fleet(words, processes, _environment(session)).run()
         return
     await serve(
-        session.ledger, made, lambda worker: _greet(session, worker), until_input_closes=child
+        session.ledger, make, lambda worker: _greet(session, worker), until_input_closes=child
     )
 
 
 def _greet(session: Session, made: Worker) -> None:
     names = ", ".join(made.kinds)
     session.out.talk(
-        f"{made.worker_id} does {names} of project {made.ledger.project_id}, {made.concurrency} at a time; Ctrl-C ends it"
+        f"{made.worker_id} serves {names} of project {made.ledger.project_id}, "
+        f"{made.concurrency} at a time; Ctrl-C ends it"
     )
 
 
-def _again(
+def _child_words(
     session: Session,
     handlers: str,
     concurrency: int,
@@ -92,7 +103,10 @@ def _again(
     *,
     no_reap: bool,
 ) -> list[str]:
-    """Give the words that start one process of several; the URL goes by the environment, it may hold a password."""
+    """Return the words that start one process of several.
+
+    The URL goes by the environment: it may hold a password.
+    """
     words = ["worker", handlers, "--child", "--concurrency", str(concurrency)]
     for kind in kinds or []:
         words += ["--kinds", kind]
@@ -100,12 +114,12 @@ def _again(
     words += ["--project", session.project] if session.project is not None else []
     words += [
         flag
-        for flag, given in (
+        for flag, wanted in (
             ("--no-reap", no_reap),
             ("--json", session.as_json),
             ("--verbose", session.verbose),
         )
-        if given
+        if wanted
     ]
     return words
 

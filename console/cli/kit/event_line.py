@@ -23,8 +23,8 @@ _TROUBLE: Final = frozenset(
 )
 _DIM: Final = frozenset({"lease.heartbeat"})
 
-PEOPLES_WORDS: Final = 2_000
-"""Characters of what somebody said that are shown: whoever reads a history wants all of it."""
+WORDS_LIMIT: Final = 2_000
+"""Characters shown of a prompt, a reason or a note, which a reader wants in full."""
 
 _FACTS: Final[tuple[tuple[str, Callable[[Any], str]], ...]] = (
     ("kind", lambda value: f"kind {clean(value)}"),
@@ -46,9 +46,9 @@ _FACTS: Final[tuple[tuple[str, Callable[[Any], str]], ...]] = (
     ("error_detail", compact),
     ("cost_usd", money),
     ("step_count", lambda value: f"{value:+d} steps"),
-    ("prompt", lambda value: compact(value, PEOPLES_WORDS)),
-    ("reason", lambda value: compact(value, PEOPLES_WORDS)),
-    ("text", lambda value: compact(value, PEOPLES_WORDS)),
+    ("prompt", lambda value: compact(value, WORDS_LIMIT)),
+    ("reason", lambda value: compact(value, WORDS_LIMIT)),
+    ("text", lambda value: compact(value, WORDS_LIMIT)),
     ("value", compact),
     ("parent", lambda value: f"for {clean(value)}"),
     ("erased", lambda value: "payload erased" if value else ""),
@@ -56,31 +56,29 @@ _FACTS: Final[tuple[tuple[str, Callable[[Any], str]], ...]] = (
 
 
 def facts(event: Event) -> str:
-    """Write the facts of an event that are worth reading on one line."""
+    """Return the facts of an event that are worth a place on its line."""
     values = {name: getattr(event, name, None) for name in (*type(event).model_fields, "facts")}
-    values.update(values.pop("facts", None) or {})  # an event of a type that is not known here
+    values.update(values.pop("facts", None) or {})  # an event of a type unknown to this code
     if (event.key or "").startswith(str(event.run_id)):
-        del values["key"]  # the worker's own, of a step
+        del values["key"]  # a worker's own key of a step
     if values.get("worker_id") == event.actor:
         del values["worker_id"]
     since = values.get("available_at")
     if since is not None and event.recorded_at is not None and since <= event.recorded_at:
         del values["available_at"]  # claimable at once, as usual
-    said = [f"→ {event.state}"] if event.state is not None else []
-    said += [write(values[name]) for name, write in _FACTS if values.get(name) is not None]
-    return "  ".join(part for part in said if part)
+    parts = [f"→ {event.state}"] if event.state is not None else []
+    parts += [write(values[name]) for name, write in _FACTS if values.get(name) is not None]
+    return "  ".join(part for part in parts if part)
 
 
-def line(event: Event) -> Text:
-    """Write an event on one line, coloured by what it means."""
+def head(event: Event) -> Text:
+    """Return the beginning of an event's line, coloured by the event's meaning."""
     when = moment(event.recorded_at) if event.recorded_at is not None else "-"
     text = Text(f"#{event.version:<4} ", style="bold")
     text.append(f"{event.hash.hex()[:8]} ", style="dim")
     text.append(f"{when}  ", style="not bold")
     text.append(f"{clean(event.type):<18} ", style=f"not bold {_colour(event)}")
     text.append(f"{clean(event.actor):<12} ", style="not bold blue")
-    text.append(facts(event), style="not bold")
-    text.rstrip()
     return text
 
 
@@ -93,5 +91,5 @@ def _colour(event: Event) -> str:
 
 
 def as_json(event: Event) -> dict[str, object]:
-    """Give every field of an event, its content included."""
+    """Return every field of an event, its content included."""
     return {name: jsonable(value) for name, value in event.model_dump().items()}

@@ -1,4 +1,4 @@
-"""Where things are said: data on standard output, talk on standard error."""
+"""Output: data on standard output, talk on standard error."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 from runfold.console.cli.kit.plain import clean, jsonable
+from runfold.console.cli.kit.wrapping import entry
 
-_UNBOUNDED: Final = 100_000
-"""Columns of a line that no terminal will fold."""
+UNBOUNDED: Final = 100_000
+"""Columns of a line that is never wrapped."""
 
 _CELL: Final = 40
 """Columns of a terminal that one cell may take; an id has 36."""
 
 EMPTY: Final = "-"
-"""What a cell without a value shows."""
+"""The text of a cell without a value."""
 
 COLOURS: Final = {
     "pending": "yellow",
@@ -43,7 +44,7 @@ class Output:
 
     def json(self, value: object) -> None:
         """Write one JSON object on a line of its own."""
-        # A terminal gets escapes for what could steer it; a file gets the text as it is.
+        # A terminal gets escapes for what could steer it; a file gets the text unchanged.
         text = json.dumps(jsonable(value), ensure_ascii=sys.stdout.isatty(), allow_nan=False)
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
@@ -58,10 +59,16 @@ class Output:
         shown = line if isinstance(line, Text) else Text(clean(line, multiline=True))
         console(sys.stdout).print(shown, soft_wrap=True)
 
+    def entry(self, head: Text, facts: str) -> None:
+        """Write a head and its facts: one line, or as many as a terminal needs."""
+        terminal = sys.stdout.isatty()
+        for line in entry(head, facts, console(sys.stdout).width if terminal else UNBOUNDED):
+            self.line(line)
+
     def table(
         self, titles: Sequence[str], rows: Sequence[Sequence[str]], colours: Sequence[str | None]
     ) -> None:
-        """Write rows in aligned columns; on a terminal without empty ones, and with long cells cut."""
+        """Write rows in aligned columns; a terminal gets no empty columns and cut cells."""
         terminal = sys.stdout.isatty()
         grid = Table(box=None, pad_edge=False, header_style="bold")
         shown = [
@@ -72,7 +79,7 @@ class Output:
             grid.add_column(titles[number], no_wrap=True, overflow="ellipsis", max_width=width)
         for row, colour in zip(rows, colours, strict=True):
             grid.add_row(*(Text(clean(row[number]), style=colour or "") for number in shown))
-        writer = console(sys.stdout, width=_UNBOUNDED)
+        writer = console(sys.stdout, width=UNBOUNDED)
         with writer.capture() as captured:
             writer.print(grid)
         for text in captured.get().splitlines():
@@ -80,11 +87,11 @@ class Output:
         sys.stdout.flush()
 
     def talk(self, text: str) -> None:
-        """Say something on standard error, unless a program is listening."""
+        """Write a line for people on standard error; nothing with `as_json`."""
         if not self.as_json:
             sys.stderr.write(clean(text, multiline=True) + "\n")
 
 
 def console(stream: TextIO, width: int | None = None) -> Console:
-    """Give a console that takes text as it is: no markup, no emoji codes, no highlighting."""
+    """Return a console without markup, emoji codes and highlighting."""
     return Console(file=stream, markup=False, emoji=False, highlight=False, width=width)

@@ -1,4 +1,4 @@
-"""Values written for people and for programs: nothing that a run contains can steer a terminal."""
+"""Values as text for people and programs; no content of a run can steer a terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DAY: Final = 86_400
 
 
 def clean(value: object, *, multiline: bool = False) -> str:
-    """Write a value on one line (or several), with control and direction characters as visible escapes."""
+    """Return a value on one line (or several), control and direction characters escaped."""
     text = str(value)
     if text.isprintable():
         return text
@@ -32,12 +32,12 @@ def _is_safe(char: str, *, multiline: bool) -> bool:
 
 
 def moment(value: datetime) -> str:
-    """Write an instant in UTC with milliseconds."""
+    """Return an instant in UTC with milliseconds."""
     return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
 
 
 def span(value: timedelta) -> str:
-    """Write a length of time in its largest two units."""
+    """Return a length of time in its two largest units."""
     seconds = abs(value.total_seconds())
     if seconds < _MINUTE:
         return f"{seconds:.1f}s" if seconds < 10 else f"{seconds:.0f}s"  # noqa: PLR2004  two digits are enough
@@ -49,30 +49,30 @@ def span(value: timedelta) -> str:
 
 
 def relative(value: datetime, now: datetime | None = None) -> str:
-    """Write how far an instant is from now."""
+    """Return how far an instant is from now."""
     away = value - (now or datetime.now(UTC))
     return f"in {span(away)}" if away > timedelta(0) else f"{span(away)} ago"
 
 
 def money(value: Decimal) -> str:
-    """Write an amount in US dollars without needless zeros."""
+    """Return an amount in US dollars without needless zeros."""
     text = f"{value:f}".rstrip("0").rstrip(".") if "." in f"{value:f}" else f"{value:f}"
     return f"${text or '0'}"
 
 
 def pretty(value: object) -> str:
-    """Write content as indented JSON that is safe to show."""
+    """Return content as indented JSON that is safe to show."""
     return clean(json.dumps(jsonable(value), indent=2, ensure_ascii=False), multiline=True)
 
 
 def compact(value: object, width: int = 80) -> str:
-    """Write content as one line of JSON, cut at `width`."""
+    """Return content as one line of JSON, cut at `width`."""
     text = clean(json.dumps(jsonable(value), ensure_ascii=False))
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def jsonable(value: object) -> Any:
-    """Give a value as JSON can hold it: times in UTC, amounts as text, bytes as hex."""
+    """Return a value as JSON can hold it: times in UTC, amounts as text, bytes as hex."""
     match value:
         case Mapping():
             return {str(key): jsonable(inner) for key, inner in value.items()}

@@ -1,4 +1,4 @@
-"""Finding a run by the first digits of its id."""
+"""Find a run by the first digits of its id."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from runfold.ledger.validation import check_run_id
 MIN_DIGITS: Final = 6
 _DIGITS: Final = 32
 _PREFIX: Final = re.compile(r"[0-9a-f]+(-[0-9a-f]+)*-?", re.ASCII)
-_RANGE: Final = "SELECT run_id FROM ledger.run_state WHERE project_id = $1 AND run_id BETWEEN $2 AND $3 ORDER BY run_id LIMIT 2"
+_RANGE: Final = """
+SELECT run_id FROM ledger.run_state
+WHERE project_id = $1 AND run_id BETWEEN $2 AND $3 ORDER BY run_id LIMIT 2
+"""
 
 
 class AmbiguousRun(InvalidValue):
-    """More than one run's id begins like this; `candidates` are two of them."""
+    """More than one run's id begins with this prefix; `candidates` are two of them."""
 
     def __init__(self, prefix: str, candidates: tuple[UUID, UUID]) -> None:
         self.candidates = candidates
@@ -29,9 +32,9 @@ class AmbiguousRun(InvalidValue):
 
 
 async def find_run(ledger: Ledger, text: str) -> UUID:
-    """Give the id of the one run whose id begins with `text`; a whole id is given back without a look.
+    """Return the id of the one run whose id begins with `text`; a whole id is not looked up.
 
-    Raises InvalidValue for what cannot begin an id, AmbiguousRun, or RunNotFound.
+    Raises InvalidValue if no id can begin so, AmbiguousRun, or RunNotFound.
     """
     first, last = bounds(text)
     if first == last:
@@ -41,15 +44,15 @@ async def find_run(ledger: Ledger, text: str) -> UUID:
         raise RunNotFound(f"{text}…", ledger.project_id)
     if len(rows) > 1:
         raise AmbiguousRun(text, (rows[0]["run_id"], rows[1]["run_id"]))
-    found: UUID = rows[0]["run_id"]
-    return found
+    run_id: UUID = rows[0]["run_id"]
+    return run_id
 
 
 def bounds(text: str) -> tuple[UUID, UUID]:
-    """Give the smallest and the largest id that begin with `text`; raise InvalidValue if none can."""
-    given = text.strip().lower()
-    digits = given.replace("-", "")
-    if not _PREFIX.fullmatch(given) or len(digits) > _DIGITS:
+    """Return the smallest and the largest id that begin with `text`; raises InvalidValue."""
+    prefix = text.strip().lower()
+    digits = prefix.replace("-", "")
+    if not _PREFIX.fullmatch(prefix) or len(digits) > _DIGITS:
         raise InvalidValue(
             "run id", text, "is not a UUID or the beginning of one: copy it from `runfold runs`"
         )

@@ -1,4 +1,4 @@
-"""One run of the program: where it works, how it speaks, and the ledger or database it opens."""
+"""One call of the program: its options, its output, and the ledger or database it opens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from runfold.ledger.settings import Settings
 
 
 class Session:
-    """What a command works with; nothing is opened before it is asked for."""
+    """What a command works with; it opens the ledger or database only on request."""
 
     def __init__(
         self, url: str | None, project: str | None, *, as_json: bool, verbose: bool
@@ -33,7 +33,7 @@ class Session:
         self.out = Output(as_json=as_json)
 
     def run(self, body: Callable[..., object], arguments: Mapping[str, object]) -> object:
-        """Run a command to its end; give what it returns."""
+        """Run a command to its end and return its result."""
         configure_log(as_json=self.as_json, verbose=self.verbose)
         result = body(self, **arguments)
         return asyncio.run(result) if inspect.iscoroutine(result) else result
@@ -43,12 +43,12 @@ class Session:
         return Ledger.open(self.url, self.project)
 
     def database(self, *, checked: bool = True) -> AbstractAsyncContextManager[Database]:
-        """Open the chosen database, whatever its projects; unless `checked`, whatever its schema."""
+        """Open the chosen database, without a project; unless `checked`, with any schema."""
         return opened(self.url, Settings.load(), checked=checked)
 
 
 def configure_log(*, as_json: bool, verbose: bool) -> None:
-    """Send the log to standard error: warnings and errors, with `verbose` also what is going well."""
+    """Send the log to standard error: warnings and errors, with `verbose` also information."""
     colours = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     renderer: Processor = structlog.processors.JSONRenderer(default=str)
     if not as_json:
@@ -64,7 +64,7 @@ def configure_log(*, as_json: bool, verbose: bool) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.INFO if verbose else logging.WARNING
         ),
-        # Standard error as it is when something is logged, not as it was when logging was set up.
+        # Standard error at the time of the log line, not at the time of this call.
         logger_factory=lambda *_: Lines(sys.stderr),
         cache_logger_on_first_use=False,
     )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, NoReturn
 
-from runfold.ledger.errors import InvalidValue
+from runfold.ledger.errors import InvalidValue, LedgerError
 
 _PAIR: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*)(:?=)(.*)", re.DOTALL)
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?")
@@ -18,8 +18,16 @@ _VERSION: Final = re.compile(r"#?([0-9]{1,18})")
 _DURATIONS: Final = "must be a duration such as 30, 30s, 5m, 2h or 1d"
 
 
+class Misuse(InvalidValue):
+    """Options that do not go together, or one that is missing; nothing was done."""
+
+    def __init__(self, option: str, remedy: str) -> None:
+        self.name, self.value, self.remedy = option, None, remedy
+        LedgerError.__init__(self, f"{option}: {remedy}")
+
+
 def payload(words: Sequence[str]) -> object:
-    """Give the input of a run: one JSON text, `-` for standard input, or key=text and key:=json pairs.
+    """Return an input: one JSON text, `-` for standard input, or key=text and key:=json pairs.
 
     Raises InvalidValue.
     """
@@ -36,7 +44,7 @@ def payload(words: Sequence[str]) -> object:
             )
         name, sign, value = pair.groups()
         if name in found:
-            raise InvalidValue("input", word, f"gives {name} a second time")
+            raise InvalidValue("input", word, f"names {name} twice")
         found[name] = value if sign == "=" else _parsed(name, value)
     return found
 
@@ -62,7 +70,7 @@ def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def duration(name: str, text: str | None) -> float | None:
-    """Give a duration in seconds; raise InvalidValue for what is none."""
+    """Return a duration in seconds; raises InvalidValue."""
     if text is None:
         return None
     match = _DURATION.fullmatch(text.strip())
@@ -72,14 +80,14 @@ def duration(name: str, text: str | None) -> float | None:
 
 
 def deadline(text: str | None) -> float | datetime | None:
-    """Give a deadline: a duration from now, or an instant; raise InvalidValue for what is neither."""
+    """Return a deadline: a duration from now, or an instant; raises InvalidValue."""
     if text is None or _DURATION.fullmatch(text.strip()):
         return duration("deadline", text)
     return instant("deadline", text, or_else=_DURATIONS + ", or")
 
 
 def version_or_instant(text: str, name: str = "--at") -> int | datetime:
-    """Give the version or the instant that an option names; raise InvalidValue for what is neither."""
+    """Return the version or the instant that an option names; raises InvalidValue."""
     match = _VERSION.fullmatch(text.strip())
     return (
         int(match[1]) if match else instant(name, text, or_else="must be a version such as 3, or")
@@ -87,7 +95,7 @@ def version_or_instant(text: str, name: str = "--at") -> int | datetime:
 
 
 def instant(name: str, text: str, *, or_else: str = "must be") -> datetime:
-    """Give an instant written in ISO 8601 with its time zone; raise InvalidValue otherwise."""
+    """Return an instant written in ISO 8601 with its time zone; raises InvalidValue."""
     form = f"{or_else} a time with its zone such as 2026-01-31T12:00:00Z"
     try:
         value = datetime.fromisoformat(text.strip())
