@@ -85,7 +85,7 @@ def test_holds_are_placed_released_and_in_the_way(cli: Cli, tmp_path: Path) -> N
     assert months(cli)[MONTH]["holds"] == 2
     blocked = cli("archive", "export", MONTH, "--dry-run")
     assert blocked.code == exits.CONFLICT
-    assert "in the way: ann holds it: case 7" in blocked.out
+    assert "obstacle: ann holds it: case 7" in blocked.out
     error = cli.fails(
         exits.CONFLICT, "archive", "export", MONTH, "--to", str(tmp_path), "--json"
     ).error
@@ -107,4 +107,4 @@ def test_nonsense_is_refused_by_name(cli: Cli) -> None:
         exits.NOT_FOUND, "archive", "hold", "01890000-0000-7000-8000-000000000000", "--reason", "x"
     )
     cli.fails(exits.USAGE, "archive", "hold", "1999-01")
-    assert "nothing was ever archived" in cli.ok("archive", "history").err
+    assert "nothing was archived" in cli.ok("archive", "history").err

@@ -708,18 +708,14 @@ def test_times_are_written_in_utc_with_milliseconds() -> None:
 
 
 def test_the_demo_is_called_with_the_wish_for_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-    from types import ModuleType
-
     asked: list[bool] = []
 
-    def run(*, json: bool) -> int:
+    def run(*, json: bool, verbose: bool) -> int:
+        assert not verbose
         asked.append(json)
         return exits.OK
 
-    double = ModuleType("runfold.console.demo.main")
-    double.__dict__["run"] = run
-    monkeypatch.setitem(sys.modules, "runfold.console.demo.main", double)
+    monkeypatch.setattr("runfold.console.cli.commands.demo.run", run)
 
     assert main(["demo", "--json"]) == exits.OK
     assert main(["demo"]) == exits.OK

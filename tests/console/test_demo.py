@@ -186,9 +186,7 @@ async def test_a_worker_that_ends_unasked_fails_the_demo_with_one_clear_line(
     output, talk = demo.communicate(timeout=60)
 
     assert (demo.returncode, output) == (1, "")
-    assert talk.splitlines()[-1].startswith(
-        "runfold demo: workers ended though nobody asked them to"
-    )
+    assert talk.splitlines()[-1].startswith("runfold demo: workers ended unasked")
     assert workers_at(home) == []
 
 

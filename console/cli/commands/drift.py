@@ -15,7 +15,7 @@ from runfold.console.cli.kit.progress import Progress, progress
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.values import Misuse, duration
 from runfold.ledger import Ledger
-from runfold.ledger.content import check_duration, check_int
+from runfold.ledger.validation import check_duration, check_int
 from runfold.projections.state import drift as comparing
 from runfold.projections.state.drift import Drift
 from runfold.workers.duties.drift_sampler import Sampler

@@ -16,10 +16,9 @@ from runfold.console.cli.kit.plain import clean, moment
 from runfold.console.cli.kit.projection_modules import declared_projections
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.values import Misuse
-from runfold.ledger.content import check_run_id
-from runfold.ledger.identity import default_actor
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.settings import Settings
+from runfold.ledger.settings import Settings, default_actor
+from runfold.ledger.validation import check_run_id
 from runfold.projections.declared import status as statuses_of
 from runfold.projections.declared.catch_up import CatchUp
 from runfold.projections.declared.installing import made as install

@@ -18,7 +18,7 @@ from runfold.console.cli.kit.plain import clean, span
 from runfold.console.cli.kit.projection_modules import declared_projections
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.values import instant
-from runfold.ledger.content import check_int
+from runfold.ledger.validation import check_int
 from runfold.projections import rebuild as rebuilds
 from runfold.projections.declared.refold import SCHEMA, Refolded, refold, refold_until
 from runfold.projections.rebuild import Standing

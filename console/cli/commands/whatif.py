@@ -14,8 +14,8 @@ from runfold.console.cli.kit.plain import clean, moment, span
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.values import duration, instant
 from runfold.ledger.archive.reading import FIRST_RUN, detached
-from runfold.ledger.content import check_duration, check_int
 from runfold.ledger.months import bounds
+from runfold.ledger.validation import check_duration, check_int
 from runfold.projections.whatif import Policy, Verdict, WhatIf, judge
 
 app: Final = program()
