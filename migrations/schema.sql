@@ -297,7 +297,8 @@ CREATE FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) R
     AS $$
   SELECT coalesce((h.r).run_id, (w.r).run_id), to_jsonb(h.r), to_jsonb(w.r)
   FROM (SELECT r FROM ledger.run_state AS r WHERE r.project_id = p_project AND r.run_id BETWEEN p_from AND p_to
-    AND NOT EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND r.run_id >= a.first AND r.run_id < a.beyond)) AS h
+    AND NOT EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND r.run_id >= a.first AND r.run_id < a.beyond))
+      AS h
   FULL JOIN (SELECT r FROM ledger.rebuild_run_state(p_project, p_from, p_to) AS r) AS w ON (h.r).run_id = (w.r).run_id
   WHERE h.r IS DISTINCT FROM w.r
 $$;
@@ -702,26 +703,55 @@ CREATE FUNCTION ledger.fold_events(p_events json) RETURNS SETOF ledger.run_state
     max(e.kind) FILTER (WHERE e.type = 'run.submitted') AS kind,
     (array_agg(e.state ORDER BY e.version DESC) FILTER (WHERE e.state IS NOT NULL))[1] AS state,
     max(e.priority) FILTER (WHERE e.type = 'run.submitted') AS priority,
-    coalesce((array_agg(e.attempt ORDER BY e.version DESC) FILTER (WHERE e.type IN ('lease.acquired', 'lease.released') AND e.attempt IS NOT NULL))[1], 0) AS attempt_count,
+    coalesce((array_agg(e.attempt ORDER BY e.version DESC) FILTER (WHERE e.type IN ('lease.acquired', 'lease.released')
+      AND e.attempt IS NOT NULL))[1], 0) AS attempt_count,
     max(e.max_attempts) FILTER (WHERE e.type = 'run.submitted') AS max_attempts,
-    (array_agg(e.worker_id ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS worker_id,
-    (array_agg(e.token ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS token,
-    (array_agg(e.lease_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS lease_until,
-    (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('lease.acquired', 'lease.heartbeat') AND e.recorded_at IS NOT NULL))[1] AS heartbeat_at,
-    (array_agg(e.available_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.submitted', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS available_at,
-    (array_agg(e.recorded_at ORDER BY e.version ASC) FILTER (WHERE e.type = 'lease.acquired' AND e.recorded_at IS NOT NULL))[1] AS started_at,
-    (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed', 'run.timed_out') AND e.recorded_at IS NOT NULL))[1] AS completed_at,
+    (array_agg(e.worker_id ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
+      'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
+      'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'tool.requested')))[1] AS worker_id,
+    (array_agg(e.token ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
+      'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
+      'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'tool.requested')))[1] AS token,
+    (array_agg(e.lease_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
+      'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released',
+      'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'tool.requested')))[1] AS lease_until,
+    (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('lease.acquired', 'lease.heartbeat') AND
+      e.recorded_at IS NOT NULL))[1] AS heartbeat_at,
+    (array_agg(e.available_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
+      'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
+      'run.completed', 'run.failed', 'run.retried', 'run.submitted', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'tool.requested')))[1] AS available_at,
+    (array_agg(e.recorded_at ORDER BY e.version ASC) FILTER (WHERE e.type = 'lease.acquired' AND e.recorded_at IS NOT
+      NULL))[1] AS started_at,
+    (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected',
+      'run.cancelled', 'run.completed', 'run.failed', 'run.timed_out') AND e.recorded_at IS NOT NULL))[1] AS
+      completed_at,
     max(e.recorded_at) FILTER (WHERE e.type = 'run.submitted') AS created_at,
     (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.recorded_at IS NOT NULL))[1] AS updated_at,
     max(e.deadline) FILTER (WHERE e.type = 'run.submitted') AS deadline,
-    (array_agg(e.wait_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS wait_until,
-    (array_agg(e.wait_outcome ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS wait_outcome,
-    (array_agg(e.recorded_at ORDER BY e.version ASC) FILTER (WHERE e.type = 'cancel.requested' AND e.recorded_at IS NOT NULL))[1] AS cancel_requested_at,
+    (array_agg(e.wait_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
+      'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
+      'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'tool.requested')))[1] AS wait_until,
+    (array_agg(e.wait_outcome ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
+      'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
+      'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'tool.requested')))[1] AS wait_outcome,
+    (array_agg(e.recorded_at ORDER BY e.version ASC) FILTER (WHERE e.type = 'cancel.requested' AND e.recorded_at IS NOT
+      NULL))[1] AS cancel_requested_at,
     coalesce(sum(e.cost_usd), 0) AS cost_usd,
     (coalesce(sum(e.step_count), 0))::int AS step_count,
-    (array_agg(e.error_code ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out')))[1] AS error_code,
-    (array_agg(e.version ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out') AND e.version IS NOT NULL))[1] AS outcome_version,
-    (array_agg(e.output_sha256 ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed', 'run.timed_out')))[1] AS output_sha256,
+    (array_agg(e.error_code ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected',
+      'lease.expired', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out')))[1] AS
+      error_code,
+    (array_agg(e.version ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected',
+      'lease.expired', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out') AND e.version IS
+      NOT NULL))[1] AS outcome_version,
+    (array_agg(e.output_sha256 ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired',
+      'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed', 'run.timed_out')))[1] AS output_sha256,
     max(e.tags) FILTER (WHERE e.type = 'run.submitted') AS tags,
     max(e.key) FILTER (WHERE e.type = 'run.submitted') AS key
   FROM json_populate_recordset(NULL::ledger.event, p_events) AS e
@@ -769,7 +799,10 @@ DECLARE
 BEGIN
   SELECT count(*), count(*) FILTER (WHERE version = 1) INTO wanted, starts FROM new_events;
   IF starts > 0 THEN
-  INSERT INTO ledger.run_state (project_id, run_id, version, hash, kind, state, priority, attempt_count, max_attempts, worker_id, token, lease_until, heartbeat_at, available_at, started_at, completed_at, created_at, updated_at, deadline, wait_until, wait_outcome, cancel_requested_at, cost_usd, step_count, error_code, outcome_version, output_sha256, tags, key)
+  INSERT INTO ledger.run_state (project_id, run_id, version, hash, kind, state, priority, attempt_count, max_attempts,
+    worker_id, token, lease_until, heartbeat_at, available_at, started_at, completed_at, created_at, updated_at,
+    deadline, wait_until, wait_outcome, cancel_requested_at, cost_usd, step_count, error_code, outcome_version,
+    output_sha256, tags, key)
   SELECT e.project_id, e.run_id,
     greatest(NULL, e.version),
     coalesce(e.hash, NULL),
@@ -778,24 +811,45 @@ BEGIN
     coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.priority END),
     coalesce(CASE WHEN e.type IN ('lease.acquired', 'lease.released') THEN e.attempt END, 0),
     coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.max_attempts END),
-    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN e.worker_id ELSE NULL END,
-    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN e.token ELSE NULL END,
-    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN e.lease_until ELSE NULL END,
+    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested',
+      'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
+      'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN e.worker_id ELSE NULL
+      END,
+    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested',
+      'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
+      'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN e.token ELSE NULL END,
+    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested',
+      'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed',
+      'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN
+      e.lease_until ELSE NULL END,
     coalesce(CASE WHEN e.type IN ('lease.acquired', 'lease.heartbeat') THEN e.recorded_at END, NULL),
-    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.submitted', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN e.available_at ELSE NULL END,
+    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested',
+      'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
+      'run.retried', 'run.submitted', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN
+      e.available_at ELSE NULL END,
     coalesce(NULL, CASE WHEN e.type = 'lease.acquired' THEN e.recorded_at END),
-    coalesce(CASE WHEN e.type IN ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed', 'run.timed_out') THEN e.recorded_at END, NULL),
+    coalesce(CASE WHEN e.type IN ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed',
+      'run.failed', 'run.timed_out') THEN e.recorded_at END, NULL),
     coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.recorded_at END),
     coalesce(e.recorded_at, NULL),
     coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.deadline END),
-    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN e.wait_until ELSE NULL END,
-    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN e.wait_outcome ELSE NULL END,
+    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested',
+      'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
+      'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN e.wait_until ELSE NULL
+      END,
+    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested',
+      'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
+      'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN e.wait_outcome ELSE NULL
+      END,
     coalesce(NULL, CASE WHEN e.type = 'cancel.requested' THEN e.recorded_at END),
     0 + coalesce(e.cost_usd, 0),
     0 + coalesce(e.step_count, 0),
-    CASE WHEN e.type IN ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out') THEN e.error_code ELSE NULL END,
-    coalesce(CASE WHEN e.type IN ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out') THEN e.version END, NULL),
-    CASE WHEN e.type IN ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed', 'run.timed_out') THEN e.output_sha256 ELSE NULL END,
+    CASE WHEN e.type IN ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled', 'run.completed',
+      'run.failed', 'run.retried', 'run.timed_out') THEN e.error_code ELSE NULL END,
+    coalesce(CASE WHEN e.type IN ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled',
+      'run.completed', 'run.failed', 'run.retried', 'run.timed_out') THEN e.version END, NULL),
+    CASE WHEN e.type IN ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed',
+      'run.timed_out') THEN e.output_sha256 ELSE NULL END,
     coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.tags END),
     coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.key END)
   FROM new_events AS e
@@ -804,38 +858,45 @@ BEGIN
   END IF;
   IF wanted > starts THEN
   -- The target row is found by a correlated lookup and updated by tuple id: no join order is left to choose.
-  -- Which columns a type changes is found once for each event (on_1 ...), not once for each column.
+  -- Which columns a type changes is found once for each event (on_leased ...), not once for each column.
   UPDATE ledger.run_state AS s SET
     version = greatest(s.version, e.version),
     hash = coalesce(e.hash, s.hash),
     state = coalesce(e.state, s.state),
-    attempt_count = coalesce(CASE WHEN e.on_8 THEN e.attempt END, s.attempt_count),
-    worker_id = CASE WHEN e.on_2 THEN e.worker_id ELSE s.worker_id END,
-    token = CASE WHEN e.on_2 THEN e.token ELSE s.token END,
-    lease_until = CASE WHEN e.on_1 THEN e.lease_until ELSE s.lease_until END,
-    heartbeat_at = coalesce(CASE WHEN e.on_7 THEN e.recorded_at END, s.heartbeat_at),
-    available_at = CASE WHEN e.on_2 THEN e.available_at ELSE s.available_at END,
-    started_at = coalesce(s.started_at, CASE WHEN e.on_6 THEN e.recorded_at END),
-    completed_at = coalesce(CASE WHEN e.on_4 THEN e.recorded_at END, s.completed_at),
+    attempt_count = coalesce(CASE WHEN e.on_counted THEN e.attempt END, s.attempt_count),
+    worker_id = CASE WHEN e.on_leased THEN e.worker_id ELSE s.worker_id END,
+    token = CASE WHEN e.on_leased THEN e.token ELSE s.token END,
+    lease_until = CASE WHEN e.on_extended THEN e.lease_until ELSE s.lease_until END,
+    heartbeat_at = coalesce(CASE WHEN e.on_beaten THEN e.recorded_at END, s.heartbeat_at),
+    available_at = CASE WHEN e.on_leased THEN e.available_at ELSE s.available_at END,
+    started_at = coalesce(s.started_at, CASE WHEN e.on_lease_acquired THEN e.recorded_at END),
+    completed_at = coalesce(CASE WHEN e.on_ended THEN e.recorded_at END, s.completed_at),
     updated_at = coalesce(e.recorded_at, s.updated_at),
-    wait_until = CASE WHEN e.on_2 THEN e.wait_until ELSE s.wait_until END,
-    wait_outcome = CASE WHEN e.on_2 THEN e.wait_outcome ELSE s.wait_outcome END,
-    cancel_requested_at = coalesce(s.cancel_requested_at, CASE WHEN e.on_5 THEN e.recorded_at END),
+    wait_until = CASE WHEN e.on_leased THEN e.wait_until ELSE s.wait_until END,
+    wait_outcome = CASE WHEN e.on_leased THEN e.wait_outcome ELSE s.wait_outcome END,
+    cancel_requested_at = coalesce(s.cancel_requested_at, CASE WHEN e.on_cancel_requested THEN e.recorded_at END),
     cost_usd = s.cost_usd + coalesce(e.cost_usd, 0),
     step_count = s.step_count + coalesce(e.step_count, 0),
-    error_code = CASE WHEN e.on_3 THEN e.error_code ELSE s.error_code END,
-    outcome_version = coalesce(CASE WHEN e.on_3 THEN e.version END, s.outcome_version),
-    output_sha256 = CASE WHEN e.on_4 THEN e.output_sha256 ELSE s.output_sha256 END
+    error_code = CASE WHEN e.on_outcome THEN e.error_code ELSE s.error_code END,
+    outcome_version = coalesce(CASE WHEN e.on_outcome THEN e.version END, s.outcome_version),
+    output_sha256 = CASE WHEN e.on_ended THEN e.output_sha256 ELSE s.output_sha256 END
   FROM (
-    SELECT n.attempt, n.available_at, n.cost_usd, n.error_code, n.hash, n.lease_until, n.output_sha256, n.recorded_at, n.state, n.step_count, n.token, n.type, n.version, n.wait_outcome, n.wait_until, n.worker_id, k.tid,
-      n.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AS on_1,
-      n.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AS on_2,
-      n.type IN ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out') AS on_3,
-      n.type IN ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed', 'run.timed_out') AS on_4,
-      n.type = 'cancel.requested' AS on_5,
-      n.type = 'lease.acquired' AS on_6,
-      n.type IN ('lease.acquired', 'lease.heartbeat') AS on_7,
-      n.type IN ('lease.acquired', 'lease.released') AS on_8
+    SELECT n.attempt, n.available_at, n.cost_usd, n.error_code, n.hash, n.lease_until, n.output_sha256, n.recorded_at,
+      n.state, n.step_count, n.token, n.type, n.version, n.wait_outcome, n.wait_until, n.worker_id, k.tid,
+      n.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired',
+        'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
+        'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AS on_extended,
+      n.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired',
+        'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
+        'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AS on_leased,
+      n.type IN ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled', 'run.completed',
+        'run.failed', 'run.retried', 'run.timed_out') AS on_outcome,
+      n.type IN ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed',
+        'run.timed_out') AS on_ended,
+      n.type = 'cancel.requested' AS on_cancel_requested,
+      n.type = 'lease.acquired' AS on_lease_acquired,
+      n.type IN ('lease.acquired', 'lease.heartbeat') AS on_beaten,
+      n.type IN ('lease.acquired', 'lease.released') AS on_counted
     FROM new_events AS n
     CROSS JOIN LATERAL (
       SELECT r.ctid AS tid FROM ledger.run_state AS r
@@ -847,8 +908,10 @@ BEGIN
   GET DIAGNOSTICS updated = ROW_COUNT;
   END IF;
   IF folded + updated <> wanted THEN
-    RAISE EXCEPTION 'only % of % events are legal next events of their runs; nothing was appended', folded + updated, wanted
-      USING ERRCODE = 'RF001', HINT = 'Append through the functions of schema ledger, which lock and check the run first.';
+    RAISE EXCEPTION 'only % of % events are legal next events of their runs; nothing was appended',
+      folded + updated, wanted
+      USING ERRCODE = 'RF001',
+        HINT = 'Append through the functions of schema ledger, which lock and check the run first.';
   END IF;
   RETURN NULL;
 END $$;
@@ -1084,7 +1147,9 @@ CREATE FUNCTION ledger.legal(p_type text, p_from text, p_to text) RETURNS boolea
     'write.refused:waiting_approval:',
     'write.refused:waiting_tool:'
   ])
-  OR (p_to IS NULL AND split_part(p_type, '.', 1) <> ALL (ARRAY['approval', 'cancel', 'lease', 'note', 'payload', 'run', 'signal', 'step', 'tool', 'write']) AND p_from = ANY (ARRAY['pending', 'running', 'waiting_approval', 'waiting_tool']))
+  OR (p_to IS NULL AND split_part(p_type, '.', 1) <> ALL (ARRAY['approval', 'cancel', 'lease', 'note', 'payload', 'run',
+    'signal', 'step', 'tool', 'write']) AND p_from = ANY (ARRAY['pending', 'running', 'waiting_approval',
+    'waiting_tool']))
 $$;
 
 CREATE FUNCTION ledger.make_partitions(p_months_ahead integer DEFAULT 3) RETURNS integer
@@ -1312,26 +1377,55 @@ CREATE FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid,
     max(e.kind) FILTER (WHERE e.type = 'run.submitted') AS kind,
     (array_agg(e.state ORDER BY e.version DESC) FILTER (WHERE e.state IS NOT NULL))[1] AS state,
     max(e.priority) FILTER (WHERE e.type = 'run.submitted') AS priority,
-    coalesce((array_agg(e.attempt ORDER BY e.version DESC) FILTER (WHERE e.type IN ('lease.acquired', 'lease.released') AND e.attempt IS NOT NULL))[1], 0) AS attempt_count,
+    coalesce((array_agg(e.attempt ORDER BY e.version DESC) FILTER (WHERE e.type IN ('lease.acquired', 'lease.released')
+      AND e.attempt IS NOT NULL))[1], 0) AS attempt_count,
     max(e.max_attempts) FILTER (WHERE e.type = 'run.submitted') AS max_attempts,
-    (array_agg(e.worker_id ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS worker_id,
-    (array_agg(e.token ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS token,
-    (array_agg(e.lease_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS lease_until,
-    (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('lease.acquired', 'lease.heartbeat') AND e.recorded_at IS NOT NULL))[1] AS heartbeat_at,
-    (array_agg(e.available_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.submitted', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS available_at,
-    (array_agg(e.recorded_at ORDER BY e.version ASC) FILTER (WHERE e.type = 'lease.acquired' AND e.recorded_at IS NOT NULL))[1] AS started_at,
-    (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed', 'run.timed_out') AND e.recorded_at IS NOT NULL))[1] AS completed_at,
+    (array_agg(e.worker_id ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
+      'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
+      'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'tool.requested')))[1] AS worker_id,
+    (array_agg(e.token ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
+      'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
+      'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'tool.requested')))[1] AS token,
+    (array_agg(e.lease_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
+      'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released',
+      'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'tool.requested')))[1] AS lease_until,
+    (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('lease.acquired', 'lease.heartbeat') AND
+      e.recorded_at IS NOT NULL))[1] AS heartbeat_at,
+    (array_agg(e.available_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
+      'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
+      'run.completed', 'run.failed', 'run.retried', 'run.submitted', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'tool.requested')))[1] AS available_at,
+    (array_agg(e.recorded_at ORDER BY e.version ASC) FILTER (WHERE e.type = 'lease.acquired' AND e.recorded_at IS NOT
+      NULL))[1] AS started_at,
+    (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected',
+      'run.cancelled', 'run.completed', 'run.failed', 'run.timed_out') AND e.recorded_at IS NOT NULL))[1] AS
+      completed_at,
     max(e.recorded_at) FILTER (WHERE e.type = 'run.submitted') AS created_at,
     (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.recorded_at IS NOT NULL))[1] AS updated_at,
     max(e.deadline) FILTER (WHERE e.type = 'run.submitted') AS deadline,
-    (array_agg(e.wait_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS wait_until,
-    (array_agg(e.wait_outcome ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS wait_outcome,
-    (array_agg(e.recorded_at ORDER BY e.version ASC) FILTER (WHERE e.type = 'cancel.requested' AND e.recorded_at IS NOT NULL))[1] AS cancel_requested_at,
+    (array_agg(e.wait_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
+      'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
+      'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'tool.requested')))[1] AS wait_until,
+    (array_agg(e.wait_outcome ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
+      'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
+      'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'tool.requested')))[1] AS wait_outcome,
+    (array_agg(e.recorded_at ORDER BY e.version ASC) FILTER (WHERE e.type = 'cancel.requested' AND e.recorded_at IS NOT
+      NULL))[1] AS cancel_requested_at,
     coalesce(sum(e.cost_usd), 0) AS cost_usd,
     (coalesce(sum(e.step_count), 0))::int AS step_count,
-    (array_agg(e.error_code ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out')))[1] AS error_code,
-    (array_agg(e.version ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out') AND e.version IS NOT NULL))[1] AS outcome_version,
-    (array_agg(e.output_sha256 ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed', 'run.timed_out')))[1] AS output_sha256,
+    (array_agg(e.error_code ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected',
+      'lease.expired', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out')))[1] AS
+      error_code,
+    (array_agg(e.version ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected',
+      'lease.expired', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out') AND e.version IS
+      NOT NULL))[1] AS outcome_version,
+    (array_agg(e.output_sha256 ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired',
+      'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed', 'run.timed_out')))[1] AS output_sha256,
     max(e.tags) FILTER (WHERE e.type = 'run.submitted') AS tags,
     max(e.key) FILTER (WHERE e.type = 'run.submitted') AS key
   FROM ledger.event AS e

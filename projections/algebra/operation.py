@@ -1,190 +1,306 @@
-"""The column algebra: a projection says once how each column is folded, and every form of the fold is compiled from it.
+"""The operations of the fold, one class each: the Python step, the SQL step, the aggregate, the merge and the types.
 
-The operations are associative over a run's events in version order, so folding one event into a row, all events
-from nothing and the events after a snapshot give the same row.
+Every form of the fold is compiled from these classes: the inline update and the rebuild of `run_state`, the
+statements of declared projections, and the fold in Python. To add an operation, write one class and call an
+instance of it: `newest = Newest()` makes `newest("actor", on={"run.submitted"})` a fold of a column.
+
+Each operation is associative over a run's events in version order: folding one event into a row, all events from
+nothing, or two halves that are merged afterwards gives the same row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-from runfold.projections.declared.sources import Source
+from runfold.projections.algebra.fold import Fold, types_of
+from runfold.projections.algebra.source import Source
 
-Row = dict[str, Any]
-On = frozenset[str] | None
+COMPARABLE: Final = frozenset(
+    {"text", "int", "bigint", "numeric", "date", "timestamptz", "interval"}
+)
+SINGLE: Final = COMPARABLE | {"boolean", "uuid", "bytea"}
+SUMS: Final = {"int": "bigint", "bigint": "numeric", "numeric": "numeric", "interval": "interval"}
+"""The type of a sum by the type of what is added up."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fold:
-    """How one column follows from a run's events.
+class Placed:
+    """The SQL of a column's value and, for an ordered operation, of the position of the event it comes from."""
 
-    `source` is a column of the event, `on` the event types that count (None: all), `default` the SQL literal of the
-    column before any event and `start` the same value in Python.
-
-    Only in a `Projection`: `source` may also be a `Source`; `present` and `absent` name a column of the event that must
-    have a value, or none, for the event to count; `at` gives other sources for some of the key, so that an event counts
-    in another row.
-    """
-
-    operation: str
-    source: str | Source
-    on: On = None
-    default: str = "NULL"
-    start: Any = None
-    present: str | None = None
-    absent: str | None = None
-    at: Mapping[str, str | Source] | None = None
-
-    def matches(self, event: Mapping[str, Any]) -> bool:
-        """Tell whether the event counts for this column."""
-        return self.on is None or event["type"] in self.on
+    value: str
+    position: str
 
 
-def last(
-    source: str | Source,
-    on: Iterable[str] | None = None,
-    default: str = "NULL",
-    start: Any = None,
-    **only: Any,
-) -> Fold:
+class Operation(ABC):
+    """How a column follows from the values of the events that count for it."""
+
+    name: ClassVar[str]
+    types: ClassVar[frozenset[str] | None] = None
+    """The SQL types that can be folded so; None: every type."""
+    purpose: ClassVar[str] = ""
+    """What the other types cannot do, as an error says it: "be added up"."""
+    start: ClassVar[int | None] = None
+    """The column before any event."""
+    ordered: ClassVar[bool] = False
+    """Whether the result depends on the events' order, so that a merge has to know their positions."""
+    keeps_null: ClassVar[bool] = False
+    """Whether a null counts as a value."""
+
+    def column_type(self, source_type: str) -> str:
+        """Return the type of the column that folds values of a type."""
+        return source_type
+
+    @abstractmethod
+    def step(self, old: Any, new: Any) -> Any:
+        """Fold the value of one counted event into the value so far."""
+
+    @abstractmethod
+    def step_sql(self, old: str, new: str, when: str) -> str:
+        """Compile `step`; `when` is the condition under which the event counts, empty if it always does."""
+
+    @abstractmethod
+    def aggregate_sql(self, facts: Placed, when: str, source_type: str) -> str:
+        """Compile the fold of a group of events; `when` as in `step_sql`."""
+
+    @abstractmethod
+    def merge_sql(self, stored: Placed, folded: Placed) -> str:
+        """Compile the merge of two folds of different events, in either order."""
+
+
+class SourceOperation(Operation):
+    """An operation on values; it is called with where they come from."""
+
+    def __call__(
+        self, source: str | Source, on: Iterable[str] | None = None, *, default: int | None = None
+    ) -> Fold:
+        """Declare a column: `source` is a column of the event or a `Source`, `on` the event types that count."""
+        return Fold(self, source, types_of(on), default)
+
+
+class Ordered(SourceOperation):
+    """An operation whose result is the value of one event, chosen by position."""
+
+    types = SINGLE
+    purpose = "be picked by order; fold it with `once`"
+    ordered = True
+    direction: ClassVar[str] = "DESC"
+
+    def aggregate_sql(self, facts: Placed, when: str, source_type: str) -> str:  # noqa: ARG002  all alike
+        """Compile the fold of a group of events."""
+        present = "" if self.keeps_null else f"{facts.value} IS NOT NULL"
+        order = f" ORDER BY {facts.position} {self.direction}"
+        return f"(array_agg({facts.value}{order}){filter_sql(when, present)})[1]"
+
+    def position_sql(self, facts: Placed) -> str:
+        """Compile the position of the event whose value the aggregate takes."""
+        present = "" if self.keeps_null else f"{facts.value} IS NOT NULL"
+        extreme = "max" if self.direction == "DESC" else "min"
+        return f"{extreme}({facts.position}){filter_sql(present)}"
+
+    def merge_sql(self, stored: Placed, folded: Placed) -> str:
+        """Compile the merge: the value with the newer position, or with the older."""
+        if self.direction == "DESC":
+            wins = f"{folded.position} > coalesce({stored.position}, 0)"
+        else:
+            wins = f"{folded.position} < coalesce({stored.position}, {folded.position} + 1)"
+        return f"CASE WHEN {wins} THEN {folded.value} ELSE {stored.value} END"
+
+    def merge_position_sql(self, stored: Placed, folded: Placed) -> str:
+        """Compile the merge of the positions."""
+        extreme = "greatest" if self.direction == "DESC" else "least"
+        return f"{extreme}({stored.position}, {folded.position})"
+
+
+class Last(Ordered):
     """Take the newest value that is not null."""
-    return Fold("last", source, _types(on), default, start, **only)
+
+    name = "last"
+
+    def step(self, old: Any, new: Any) -> Any:
+        """Return the new value if there is one."""
+        return old if new is None else new
+
+    def step_sql(self, old: str, new: str, when: str) -> str:
+        """Compile `step`."""
+        return f"coalesce({counted_sql(new, when)}, {old})"
 
 
-def assign(source: str | Source, on: Iterable[str], **only: Any) -> Fold:
-    """Take the value of the newest counted event, null included: such an event may clear the column."""
-    return Fold("assign", source, _types(on), **only)
-
-
-def first(source: str | Source, on: Iterable[str] | None = None, **only: Any) -> Fold:
+class First(Ordered):
     """Take the oldest value that is not null."""
-    return Fold("first", source, _types(on), **only)
+
+    name = "first"
+    direction = "ASC"
+
+    def step(self, old: Any, new: Any) -> Any:
+        """Return the old value if there is one."""
+        return new if old is None else old
+
+    def step_sql(self, old: str, new: str, when: str) -> str:
+        """Compile `step`."""
+        return f"coalesce({old}, {counted_sql(new, when)})"
 
 
-def once(source: str | Source, on: Iterable[str], **only: Any) -> Fold:
-    """Take the value of the only counted event."""
-    return Fold("once", source, _types(on), **only)
+class Assign(Ordered):
+    """Take the value of the newest counted event, null included: such an event may clear the column."""
+
+    name = "assign"
+    keeps_null = True
+
+    def step(self, old: Any, new: Any) -> Any:  # noqa: ARG002  whatever was there
+        """Return the new value."""
+        return new
+
+    def step_sql(self, old: str, new: str, when: str) -> str:
+        """Compile `step`."""
+        return f"CASE WHEN {when} THEN {new} ELSE {old} END" if when else new
 
 
-def total(source: str | Source, on: Iterable[str] | None = None, **only: Any) -> Fold:
+class Once(SourceOperation):
+    """Take the value of the only counted event; arrays too."""
+
+    name = "once"
+
+    def step(self, old: Any, new: Any) -> Any:
+        """Return the value that there is."""
+        return new if old is None else old
+
+    def step_sql(self, old: str, new: str, when: str) -> str:
+        """Compile `step`."""
+        return f"coalesce({old}, {counted_sql(new, when)})"
+
+    def aggregate_sql(self, facts: Placed, when: str, source_type: str) -> str:
+        """Compile the fold of a group; max() is the cheapest aggregate of one value, where the type has it."""
+        if source_type in COMPARABLE or source_type.endswith("[]"):
+            return f"max({facts.value}){filter_sql(when)}"
+        return f"(array_agg({facts.value}){filter_sql(when, f'{facts.value} IS NOT NULL')})[1]"
+
+    def merge_sql(self, stored: Placed, folded: Placed) -> str:
+        """Compile the merge: the value that there is."""
+        return f"coalesce({stored.value}, {folded.value})"
+
+
+class Total(SourceOperation):
     """Add up, from zero."""
-    return Fold("sum", source, _types(on), "0", 0, **only)
 
+    name = "sum"
+    types = frozenset(SUMS)
+    purpose = "be added up"
+    start = 0
 
-def count(on: Iterable[str] | None = None, **only: Any) -> Fold:
-    """Count the events."""
-    return Fold("count", "version", _types(on), "0", 0, **only)
+    def column_type(self, source_type: str) -> str:
+        """Return a type that holds the sum of many values."""
+        return SUMS[source_type]
 
+    def step(self, old: Any, new: Any) -> Any:
+        """Return the sum."""
+        return old + (new or 0)
 
-def greatest(source: str | Source, on: Iterable[str] | None = None, **only: Any) -> Fold:
-    """Take the largest value."""
-    return Fold("max", source, _types(on), **only)
-
-
-def least(source: str | Source, on: Iterable[str] | None = None, **only: Any) -> Fold:
-    """Take the smallest value."""
-    return Fold("min", source, _types(on), **only)
-
-
-def _types(on: Iterable[str] | None) -> On:
-    return None if on is None else frozenset(on)
-
-
-# -- Python ---------------------------------------------------------------------------------------------------------
-
-
-def _newest(old: Any, new: Any) -> Any:
-    return old if new is None else new
-
-
-_STEP: Final[dict[str, Callable[[Any, Any], Any]]] = {
-    "last": _newest,
-    "assign": lambda _, new: new,
-    "first": lambda old, new: _newest(new, old),
-    "once": lambda old, new: _newest(new, old),
-    "sum": lambda old, new: old + (new or 0),
-    "count": lambda old, _: old + 1,
-    "max": lambda old, new: new if old is None else old if new is None else max(old, new),
-    "min": lambda old, new: new if old is None else old if new is None else min(old, new),
-}
-
-
-def fold(
-    columns: Mapping[str, Fold], events: Iterable[Mapping[str, Any]], row: Row | None = None
-) -> Row:
-    """Fold events, in version order, into a row; `row` is where to start from."""
-    row = {name: column.start for name, column in columns.items()} if row is None else dict(row)
-    for event in events:
-        for name, column in columns.items():
-            if column.matches(event):
-                row[name] = _STEP[column.operation](row[name], event.get(str(column.source)))
-    return row
-
-
-# -- SQL ------------------------------------------------------------------------------------------------------------
-
-
-def step_sql(
-    column: Fold, old: str, event: str, flags: Mapping[frozenset[str], str] | None = None
-) -> str:
-    """Compile the fold of one event into the value `old`; `flags` names conditions that are computed already."""
-    new = f"{event}.{column.source}"
-    when = flags[column.on] if flags and column.on is not None else condition_sql(column.on, event)
-    if column.operation in {"sum", "count"}:
-        plus = "1" if column.operation == "count" else f"coalesce({new}, 0)"
+    def step_sql(self, old: str, new: str, when: str) -> str:
+        """Compile `step`."""
+        plus = f"coalesce({new}, 0)"
         return f"{old} + " + (f"CASE WHEN {when} THEN {plus} ELSE 0 END" if when else plus)
-    if column.operation == "assign":
-        return f"CASE WHEN {when} THEN {new} ELSE {old} END"
-    value = f"CASE WHEN {when} THEN {new} END" if when else new
-    match column.operation:
-        case "last":
-            return f"coalesce({value}, {old})"
-        case "first" | "once":
-            return f"coalesce({old}, {value})"
-        case "max":
-            return f"greatest({old}, {value})"
-        case _:
-            return f"least({old}, {value})"
+
+    def aggregate_sql(self, facts: Placed, when: str, source_type: str) -> str:
+        """Compile the sum of a group."""
+        zero = "'0'" if source_type == "interval" else "0"
+        return f"coalesce(sum({facts.value}){filter_sql(when)}, {zero})"
+
+    def merge_sql(self, stored: Placed, folded: Placed) -> str:
+        """Compile the sum of two sums."""
+        return f"{stored.value} + {folded.value}"
 
 
-def aggregate_sql(column: Fold, event: str) -> str:
-    """Compile the fold of a group of events."""
-    value, when = f"{event}.{column.source}", condition_sql(column.on, event)
-    match column.operation:
-        case "sum":
-            compiled = f"coalesce(sum({value}){_filter(when)}, 0)"
-        case "count":
-            compiled = f"count(*){_filter(when)}::int"
-        case "max" | "once":
-            compiled = f"max({value}){_filter(when)}"
-        case "min":
-            compiled = f"min({value}){_filter(when)}"
-        case "first":
-            compiled = _nth(value, event, "ASC", when, f"{value} IS NOT NULL")
-        case "assign":
-            compiled = _nth(value, event, "DESC", when)
-        case _:
-            compiled = _nth(value, event, "DESC", when, f"{value} IS NOT NULL")
-    if column.default != "NULL" and column.operation not in {"sum", "count"}:
-        return f"coalesce({compiled}, {column.default})"
-    return compiled
+class Count(Operation):
+    """Count the events."""
+
+    name = "count"
+    start = 0
+
+    def __call__(self, on: Iterable[str] | None = None) -> Fold:
+        """Declare a column that counts events of the types `on`; None: of every type."""
+        return Fold(self, "version", types_of(on))
+
+    def column_type(self, source_type: str) -> str:  # noqa: ARG002  a count is a number whatever is counted
+        """Return the type of a count."""
+        return "bigint"
+
+    def step(self, old: Any, new: Any) -> Any:  # noqa: ARG002  the event counts, not its value
+        """Return one more."""
+        return old + 1
+
+    def step_sql(self, old: str, new: str, when: str) -> str:  # noqa: ARG002  as in `step`
+        """Compile `step`."""
+        return f"{old} + " + (f"CASE WHEN {when} THEN 1 ELSE 0 END" if when else "1")
+
+    def aggregate_sql(self, facts: Placed, when: str, source_type: str) -> str:  # noqa: ARG002  as in `column_type`
+        """Compile the count of a group."""
+        return f"count({facts.value}){filter_sql(when)}"
+
+    def merge_sql(self, stored: Placed, folded: Placed) -> str:
+        """Compile the sum of two counts."""
+        return f"{stored.value} + {folded.value}"
 
 
-def _nth(value: str, event: str, order: str, *conditions: str) -> str:
-    return f"(array_agg({value} ORDER BY {event}.version {order}){_filter(*conditions)})[1]"
+class Extreme(SourceOperation):
+    """Take the largest or the smallest value."""
+
+    types = COMPARABLE
+    purpose = "be compared"
+    aggregate: ClassVar[str]
+    choice: ClassVar[str]
+
+    def step_sql(self, old: str, new: str, when: str) -> str:
+        """Compile `step`."""
+        return f"{self.choice}({old}, {counted_sql(new, when)})"
+
+    def aggregate_sql(self, facts: Placed, when: str, source_type: str) -> str:  # noqa: ARG002  all alike
+        """Compile the extreme of a group."""
+        return f"{self.aggregate}({facts.value}){filter_sql(when)}"
+
+    def merge_sql(self, stored: Placed, folded: Placed) -> str:
+        """Compile the extreme of two."""
+        return f"{self.choice}({stored.value}, {folded.value})"
 
 
-def _filter(*conditions: str) -> str:
-    given = " AND ".join(filter(None, conditions))
-    return f" FILTER (WHERE {given})" if given else ""
+class Greatest(Extreme):
+    """Take the largest value."""
+
+    name, aggregate, choice = "max", "max", "greatest"
+
+    def step(self, old: Any, new: Any) -> Any:
+        """Return the larger one."""
+        return max((value for value in (old, new) if value is not None), default=None)
 
 
-def condition_sql(on: On, event: str) -> str:
-    """Compile the question whether an event is of one of these types; empty when every type counts."""
-    if on is None:
-        return ""
-    if len(on) == 1:
-        return f"{event}.type = '{next(iter(on))}'"
-    return f"{event}.type IN ({', '.join(repr(type_) for type_ in sorted(on))})"
+class Least(Extreme):
+    """Take the smallest value."""
+
+    name, aggregate, choice = "min", "min", "least"
+
+    def step(self, old: Any, new: Any) -> Any:
+        """Return the smaller one."""
+        return min((value for value in (old, new) if value is not None), default=None)
+
+
+def counted_sql(value: str, when: str) -> str:
+    """Compile the value of an event that counts, null of one that does not."""
+    return f"CASE WHEN {when} THEN {value} END" if when else value
+
+
+def filter_sql(*conditions: str) -> str:
+    """Compile the filter of an aggregate; conditions that are empty always hold."""
+    present = " AND ".join(filter(None, conditions))
+    return f" FILTER (WHERE {present})" if present else ""
+
+
+last: Final = Last()
+first: Final = First()
+assign: Final = Assign()
+once: Final = Once()
+total: Final = Total()
+count: Final = Count()
+greatest: Final = Greatest()
+least: Final = Least()

@@ -186,7 +186,7 @@ def checked(projection: Projection, row: Mapping[str, Any] | None) -> Checkpoint
         raise ProjectionNotFound(projection.name, ())
     if row["version"] != projection.version:
         raise OtherVersion(projection.name, projection.version, row["version"])
-    if row["digest"] != projection.digest():
+    if row["digest"] != projection.digest:
         raise Redeclared(projection.name, projection.version)
     if row["paused_at"] is not None:
         raise ProjectionPaused(projection.name)

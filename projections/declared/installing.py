@@ -78,7 +78,7 @@ async def install(connection: Any, projection: Projection) -> bool:
             return True
         if found["version"] != projection.version:
             raise OtherVersion(projection.name, projection.version, found["version"])
-        if found["digest"] != projection.digest():
+        if found["digest"] != projection.digest:
             raise Redeclared(projection.name, projection.version)
         await check_table(connection, projection)
         return False
@@ -136,4 +136,4 @@ async def _create(connection: asyncpg.Connection[Any], projection: Projection) -
     if projection.apply is None:
         await connection.execute(create_sql(projection))
         await publish(connection, projection)
-    await connection.execute(_START, projection.name, projection.version, projection.digest())
+    await connection.execute(_START, projection.name, projection.version, projection.digest)

@@ -170,7 +170,7 @@ async def _check_installed(pool: Pool, projection: Projection) -> None:
         await made(pool, projection)
     elif rows[0]["version"] > projection.version:
         raise OtherVersion(projection.name, projection.version, rows[0]["version"])
-    elif rows[0]["version"] == projection.version and rows[0]["digest"] != projection.digest():
+    elif rows[0]["version"] == projection.version and rows[0]["digest"] != projection.digest:
         raise Redeclared(projection.name, projection.version)
 
 
@@ -231,7 +231,7 @@ async def _exchange(
         _REPLACED,
         projection.name,
         projection.version,
-        projection.digest(),
+        projection.digest,
         here.generation,
         here.moment,
     )

@@ -3,54 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from runfold.ledger.errors import InvalidValue
-from runfold.ledger.postgres.tables import event as event_table
 from runfold.ledger.validation import check_encodable, check_int
+from runfold.projections.algebra.source import Source, as_source
 
 TYPES: Final = (
     "text", "int", "bigint", "numeric", "boolean", "uuid", "date", "timestamptz", "interval",
 )  # fmt: skip
 """The types that a field of a payload can be read as."""
-
-_SQL_TYPES: Final = {
-    "DATETIME": "timestamptz",
-    "BLOB": "bytea",
-    "CHAR(32)": "uuid",
-    "ARRAY": "text[]",
-    "INTEGER": "int",
-}
-COLUMNS: Final = {
-    column.name: _SQL_TYPES.get(
-        str(column.type), str(column.type).lower().partition("(")[0]
-    ).replace("varchar", "text")
-    for column in event_table.columns
-    if column.name != "txid"
-}
-"""The columns of an event and their types."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A value that is found for each event: an SQL expression over the event `e`, and the type it has."""
-
-    sql: str
-    type: str
-    schema_versions: tuple[int, ...] | None = None
-    """The schema versions of the event in which it is found like this; None: in all."""
-
-
-def as_source(given: str | Source) -> Source:
-    """Give the source that a declaration names; raise InvalidValue for what is no column of an event."""
-    if isinstance(given, Source):
-        return given
-    if given not in COLUMNS:
-        raise InvalidValue(
-            "source", given, f"is no column of an event; these are: {', '.join(COLUMNS)}"
-        )
-    return Source(f"e.{given}", COLUMNS[given])
 
 
 def field(path: str, type: str = "text", *, schema_versions: Iterable[int] = (1,)) -> Source:  # noqa: A002  its own word

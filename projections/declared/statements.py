@@ -10,39 +10,15 @@ histories may be folded apart and merged in any order.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from functools import lru_cache
 
 from runfold.ledger.events import CATALOGUE
 from runfold.ledger.lifecycle import RESERVED
-from runfold.projections.algebra.operation import Fold
-from runfold.projections.declared.projection import Projection, column_type, ordered
-from runfold.projections.declared.sources import Source, as_source, text, texts
-
-_FOLDED: Final = {
-    "count": "count({value})",
-    "sum": "coalesce(sum({value}), '0')",
-    "max": "max({value})",
-    "min": "min({value})",
-    "once": "(array_agg({value}) FILTER (WHERE {value} IS NOT NULL))[1]",
-    "last": "(array_agg({value} ORDER BY {at} DESC) FILTER (WHERE {value} IS NOT NULL))[1]",
-    "first": "(array_agg({value} ORDER BY {at}) FILTER (WHERE {value} IS NOT NULL))[1]",
-    "assign": "(array_agg({value} ORDER BY {at} DESC) FILTER (WHERE {at} IS NOT NULL))[1]",
-}
-_POSITION: Final = {
-    "last": "max({at}) FILTER (WHERE {value} IS NOT NULL)",
-    "first": "min({at}) FILTER (WHERE {value} IS NOT NULL)",
-    "assign": "max({at})",
-}
-_MERGED: Final = {
-    "count": "t.{name} + excluded.{name}",
-    "sum": "t.{name} + excluded.{name}",
-    "max": "greatest(t.{name}, excluded.{name})",
-    "min": "least(t.{name}, excluded.{name})",
-    "once": "coalesce(t.{name}, excluded.{name})",
-    "last": "CASE WHEN excluded.{at} > coalesce(t.{at}, 0) THEN excluded.{name} ELSE t.{name} END",
-    "assign": "CASE WHEN excluded.{at} > coalesce(t.{at}, 0) THEN excluded.{name} ELSE t.{name} END",
-    "first": "CASE WHEN excluded.{at} < coalesce(t.{at}, excluded.{at} + 1) THEN excluded.{name} ELSE t.{name} END",
-}
+from runfold.projections.algebra.fold import NarrowedFold
+from runfold.projections.algebra.operation import Ordered, Placed
+from runfold.projections.algebra.source import Source, as_source
+from runfold.projections.declared.projection import Projection, column_type, position_name
+from runfold.projections.declared.sources import text, texts
 
 
 def create_sql(projection: Projection, table: str | None = None) -> str:
@@ -79,39 +55,46 @@ def known_sql(event: str) -> str:
 
 
 def rows_sql(projection: Projection, events: str) -> str:
-    """Fold events into rows of the table; `events` is a relation, or a subquery, with the columns of `ledger.event`."""
-    groups: dict[str, dict[str, Fold]] = {}
-    for name, fold in projection.columns.items():
-        groups.setdefault(_key_sql(projection, fold), {})[name] = fold
+    """Fold events into rows; `events` is a relation, or a subquery, with the columns of `ledger.event`."""
+    groups: dict[str, dict[str, NarrowedFold]] = {}
+    for name, column in projection.folds.items():
+        groups.setdefault(_key_sql(projection, column), {})[name] = column
     facts = "\n  UNION ALL\n  ".join(
         _facts_sql(projection, key, counted, events) for key, counted in groups.items()
     )
-    folded = []
-    for name, fold in projection.columns.items():
-        parts = {"value": f'f."{name}"', "at": f'f."{ordered(name)}"'}
-        folded.append(f'{_FOLDED[fold.operation].format(**parts)}::{column_type(fold)} AS "{name}"')
-        if fold.operation in _POSITION:
-            folded.append(f'{_POSITION[fold.operation].format(**parts)} AS "{ordered(name)}"')
+    folded = [sql for name, column in projection.folds.items() for sql in _folded_sql(name, column)]
     key = ", ".join(f'f."{name}"' for name in projection.key)
     whole = " AND ".join(f'f."{name}" IS NOT NULL' for name in projection.key)
     rows = ",\n  ".join(folded)
     return f"SELECT {key},\n  {rows}\nFROM (\n  {facts}\n) AS f\nWHERE {whole}\nGROUP BY {key}"
 
 
+def _folded_sql(name: str, column: NarrowedFold) -> list[str]:
+    """Compile the fold of the facts of one column, and the position of its value if it has one."""
+    fold, facts = column.fold, _placed("f", name)
+    # A fact that does not count has no position and no value; where null is a value, only the position tells.
+    when = f"{facts.position} IS NOT NULL" if fold.operation.keeps_null else ""
+    value = fold.operation.aggregate_sql(facts, when, as_source(fold.source).type)
+    folded = [f'{value}::{column_type(fold)} AS "{name}"']
+    if isinstance(fold.operation, Ordered):
+        folded.append(f'{fold.operation.position_sql(facts)} AS "{position_name(name)}"')
+    return folded
+
+
 def merge_sql(projection: Projection, rows: str, table: str | None = None) -> str:
-    """Merge folded rows, a SELECT as `rows_sql` gives it, into the table or into one like it."""
+    """Merge folded rows, a SELECT as `rows_sql` makes it, into the table or into one like it."""
     names, key = _names(projection.column_types()), _names(projection.key)
     sets = []
-    for name, fold in projection.columns.items():
-        sets.append(
-            f'"{name}" = '
-            + _MERGED[fold.operation].format(name=f'"{name}"', at=f'"{ordered(name)}"')
+    for name, column in projection.folds.items():
+        operation, stored, folded = (
+            column.fold.operation,
+            _placed("t", name),
+            _placed("excluded", name),
         )
-        if fold.operation in _POSITION:
-            extreme = "least" if fold.operation == "first" else "greatest"
-            sets.append(
-                f'"{ordered(name)}" = {extreme}(t."{ordered(name)}", excluded."{ordered(name)}")'
-            )
+        sets.append(f'"{name}" = {operation.merge_sql(stored, folded)}')
+        if isinstance(operation, Ordered):
+            position = operation.merge_position_sql(stored, folded)
+            sets.append(f'"{position_name(name)}" = {position}')
     changes = ",\n  ".join(sets)
     return (
         f"INSERT INTO {table or projection.table} AS t ({names})\nSELECT {names} FROM (\n{rows}\n) AS r\n"
@@ -119,6 +102,11 @@ def merge_sql(projection: Projection, rows: str, table: str | None = None) -> st
     )
 
 
+def _placed(row: str, name: str) -> Placed:
+    return Placed(f'{row}."{name}"', f'{row}."{position_name(name)}"')
+
+
+@lru_cache(maxsize=256)
 def taken_sql(projection: Projection, page: str, table: str) -> str:
     """Take a page of events, a SELECT of them, into the table; give how many events and rows it has, and its last position.
 
@@ -136,40 +124,38 @@ def taken_sql(projection: Projection, page: str, table: str) -> str:
 
 
 def required(projection: Projection) -> frozenset[str]:
-    """Name the columns that are never null."""
+    """Return the names of the columns that are never null."""
     return frozenset(projection.key) | {
-        name for name, fold in projection.columns.items() if fold.default != "NULL"
+        name for name, column in projection.folds.items() if column.fold.start is not None
     }
 
 
-def _facts_sql(projection: Projection, key: str, counted: Mapping[str, Fold], events: str) -> str:
-    """Select what each event says to the columns that count it under this key; the others say nothing."""
-    said = [key]
-    for name, fold in projection.columns.items():
-        type_, when = as_source(fold.source).type, _when(fold)
-        value = "1" if fold.operation == "count" else _value(fold.source)
+def _facts_sql(
+    projection: Projection, key: str, counted: Mapping[str, NarrowedFold], events: str
+) -> str:
+    """Select what each event says to the columns that count it under this key; null for the others."""
+    facts = [key]
+    for name, column in projection.folds.items():
+        type_, when = as_source(column.fold.source).type, _when(column)
+        value = _value(column.fold.source)
         if name not in counted:
             value = f"NULL::{type_}"
         elif when:
             value = f"CASE WHEN {when} THEN {value} END"
-        said.append(f'{value} AS "{name}"')
-        if fold.operation in _POSITION:
-            at = (
-                "NULL::bigint"
-                if name not in counted
-                else f"CASE WHEN {when} THEN e.position END"
-                if when
-                else "e.position"
-            )
-            said.append(f'{at} AS "{ordered(name)}"')
-    conditions = sorted({_when(fold) for fold in counted.values()})
+        facts.append(f'{value} AS "{name}"')
+        if column.fold.operation.ordered:
+            position = "NULL::bigint" if name not in counted else "e.position"
+            if name in counted and when:
+                position = f"CASE WHEN {when} THEN e.position END"
+            facts.append(f'{position} AS "{position_name(name)}"')
+    conditions = sorted({_when(column) for column in counted.values()})
     which = f" WHERE {' OR '.join(conditions)}" if all(conditions) else ""
     # OFFSET 0: the sources are evaluated once, whatever is done with their values.
-    return f"(SELECT {', '.join(said)} FROM {events} AS e{which} OFFSET 0)"
+    return f"(SELECT {', '.join(facts)} FROM {events} AS e{which} OFFSET 0)"
 
 
-def _key_sql(projection: Projection, fold: Fold) -> str:
-    key = {**projection.key, **(fold.at or {})}
+def _key_sql(projection: Projection, column: NarrowedFold) -> str:
+    key = {**projection.key, **(column.key or {})}
     return ", ".join(f'{_value(source)} AS "{name}"' for name, source in key.items())
 
 
@@ -182,10 +168,10 @@ def _value(given: str | Source) -> str:
     return f"CASE WHEN e.schema_version IN ({known}) THEN {source.sql} ELSE {refused} END"
 
 
-def _when(fold: Fold) -> str:
-    conditions = [] if fold.on is None else [f"e.type IN ({texts(fold.on)})"]
-    conditions += [f"e.{fold.present} IS NOT NULL"] if fold.present else []
-    conditions += [f"e.{fold.absent} IS NULL"] if fold.absent else []
+def _when(column: NarrowedFold) -> str:
+    conditions = [] if column.fold.on is None else [f"e.type IN ({texts(column.fold.on)})"]
+    conditions += [f"e.{column.present} IS NOT NULL"] if column.present else []
+    conditions += [f"e.{column.absent} IS NULL"] if column.absent else []
     return " AND ".join(conditions)
 
 

@@ -80,7 +80,7 @@ async def _status(pool: Pool, row: Mapping[str, Any], declared: Projection | Non
     except FeedArchived as missed:
         behind, error = max(row["newest"] - seen, 1), error or str(missed)
     state = "behind" if behind else "current"
-    if declared is not None and (declared.version, declared.digest()) != (
+    if declared is not None and (declared.version, declared.digest) != (
         row["version"],
         row["digest"],
     ):

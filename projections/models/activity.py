@@ -21,7 +21,7 @@ WORKER_ACTIVITY: Final = Projection(
         "completed": count({"run.completed"}),
         "retried": count({"run.retried"}),
         "lost": count({"lease.expired"}),
-        "cost_usd": total("cost_usd", present="cost_usd"),
+        "cost_usd": total("cost_usd").where(present="cost_usd"),
         "first_seen": least("recorded_at", {"lease.acquired"}),
         "last_seen": greatest("recorded_at", _OWN),
     },

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from runfold.projections.algebra.operation import first, greatest
+from runfold.projections.algebra.source import Source
 from runfold.projections.declared.projection import Projection
-from runfold.projections.declared.sources import Source, earlier, field, since
+from runfold.projections.declared.sources import earlier, field, since
 
 _ASKED: Final = frozenset({"approval.requested"})
 DECIDED: Final = frozenset(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from runfold.projections.algebra.operation import assign, count, first, greatest, last, total
+from runfold.projections.algebra.source import Source
 from runfold.projections.declared.projection import Projection
-from runfold.projections.declared.sources import Source, of_lease, since
+from runfold.projections.declared.sources import of_lease, since
 
 ENDS: Final = frozenset(
     {
@@ -34,7 +35,7 @@ ATTEMPTS: Final = Projection(
         "error_code": assign(_at_end("error_code", "text"), ENDS | {"lease.acquired"}),
         "beats": count({"lease.heartbeat"}),
         "longest_gap": greatest(since(_SIGNS), ENDS | {"lease.heartbeat"}),
-        "cost_usd": total("cost_usd", present="cost_usd"),
-        "step_count": total("step_count", present="step_count"),
+        "cost_usd": total("cost_usd").where(present="cost_usd"),
+        "step_count": total("step_count").where(present="step_count"),
     },
 )

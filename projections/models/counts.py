@@ -17,9 +17,9 @@ RUN_COUNTS: Final = Projection(
     "run_counts",
     key={"project_id": "project_id", "kind": of_run("kind"), "state": "state"},
     columns={
-        "entered": count(_ON, present="state"),
-        "departed": count(_ON, present="state", at={"state": earlier("state")}),
-        "changed_at": last("recorded_at", _ON, present="state"),
+        "entered": count(_ON).where(present="state"),
+        "departed": count(_ON).where(present="state", key={"state": earlier("state")}),
+        "changed_at": last("recorded_at", _ON).where(present="state"),
     },
     derived={"runs": "entered - departed"},
 )

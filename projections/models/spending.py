@@ -13,8 +13,8 @@ SPENDING: Final = Projection(
     "spending",
     key={"project_id": "project_id", "kind": of_run("kind"), "day": day()},
     columns={
-        "cost_usd": total("cost_usd", present="cost_usd"),
-        "step_count": total("step_count", present="step_count"),
+        "cost_usd": total("cost_usd").where(present="cost_usd"),
+        "step_count": total("step_count").where(present="step_count"),
         "submitted": count({FIRST}),
         "completed": count({"run.completed"}),
         "failed": count({"run.failed", "run.timed_out"}),

@@ -1,4 +1,4 @@
-"""Compiles the declarations in Python into the SQL that is installed: `python -m runfold.projections.state.compile [--check]`.
+"""Compiles the declarations in Python into SQL: `python -m runfold.projections.state.compile [--check]`.
 
 The results lie in `ledger/sql/compiled/`, so that the ledger needs nothing from the projections when it runs.
 """
@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Final
 
 from runfold.ledger.lifecycle import FIRST, MOVES, OPEN, RESERVED, State
-from runfold.projections.algebra.operation import Fold, aggregate_sql, condition_sql, step_sql
+from runfold.ledger.postgres import tables
+from runfold.projections.algebra.compiler import (
+    aggregate_sql,
+    condition_sql,
+    start_sql,
+    step_sql,
+    wrapped,
+)
+from runfold.projections.algebra.fold import Fold
+from runfold.projections.algebra.source import as_source
 from runfold.projections.state import run_state
 
 _HEADER: Final = "-- Compiled from {source} by `make sql`; do not edit.\n"
@@ -31,18 +40,23 @@ _HELD: Final = "SELECT r FROM ledger.run_state AS r WHERE r.project_id = p_proje
 
 
 def compiled() -> dict[str, str]:
-    """Give every compiled SQL file: name without suffix, and text."""
+    """Return every compiled SQL file: its name without the suffix, and its text."""
+    columns, lifecycle, run_state_ = (
+        run_state.COLUMNS,
+        "ledger/lifecycle.py",
+        "projections/state/run_state.py",
+    )
+    bodies = {
+        "legal": (lifecycle, legal_sql()),
+        "fold_run_state": (run_state_, trigger_sql(columns)),
+        "rebuild_run_state": (run_state_, rebuild_sql(columns)),
+        "fold_events": (run_state_, fold_sql(columns)),
+        "drift_run_state": (run_state_, drift_sql()),
+        "drift_events": (run_state_, drift_events_sql()),
+    }
     return {
-        "legal": _HEADER.format(source="ledger/lifecycle.py") + legal_sql(),
-        "fold_run_state": _HEADER.format(source="projections/state/run_state.py")
-        + trigger_sql(run_state.COLUMNS),
-        "rebuild_run_state": _HEADER.format(source="projections/state/run_state.py")
-        + rebuild_sql(run_state.COLUMNS),
-        "fold_events": _HEADER.format(source="projections/state/run_state.py")
-        + fold_sql(run_state.COLUMNS),
-        "drift_run_state": _HEADER.format(source="projections/state/run_state.py") + drift_sql(),
-        "drift_events": _HEADER.format(source="projections/state/run_state.py")
-        + drift_events_sql(),
+        name: wrapped(_HEADER.format(source=source) + body)
+        for name, (source, body) in bodies.items()
     }
 
 
@@ -71,11 +85,11 @@ $$;
 def trigger_sql(columns: Mapping[str, Fold]) -> str:
     """Compile the inline fold: the statement trigger on `event`."""
     names = ", ".join((*run_state.KEY, *columns))
-    start = ",\n    ".join(step_sql(column, column.default, "e") for column in columns.values())
+    start = ",\n    ".join(step_sql(column, start_sql(column), "e") for column in columns.values())
     later = {name: _without_first(column) for name, column in columns.items()}
     changing = {name: column for name, column in later.items() if column.on != frozenset()}
     sets = sorted({column.on for column in changing.values() if column.on is not None}, key=sorted)
-    flags = {on: f"e.on_{number}" for number, on in enumerate(sets, 1)}
+    flags = {on: f"e.{_flag(on)}" for on in sets}
     sources = ", ".join(
         f"n.{name}"
         for name in sorted(
@@ -111,7 +125,7 @@ BEGIN
   END IF;
   IF wanted > starts THEN
   -- The target row is found by a correlated lookup and updated by tuple id: no join order is left to choose.
-  -- Which columns a type changes is found once for each event (on_1 ...), not once for each column.
+  -- Which columns a type changes is found once for each event (on_leased ...), not once for each column.
   UPDATE ledger.run_state AS s SET
     {steps}
   FROM (
@@ -128,8 +142,10 @@ BEGIN
   GET DIAGNOSTICS updated = ROW_COUNT;
   END IF;
   IF folded + updated <> wanted THEN
-    RAISE EXCEPTION 'only % of % events are legal next events of their runs; nothing was appended', folded + updated, wanted
-      USING ERRCODE = 'RF001', HINT = 'Append through the functions of schema ledger, which lock and check the run first.';
+    RAISE EXCEPTION 'only % of % events are legal next events of their runs; nothing was appended',
+      folded + updated, wanted
+      USING ERRCODE = 'RF001',
+        HINT = 'Append through the functions of schema ledger, which lock and check the run first.';
   END IF;
   RETURN NULL;
 END $$;
@@ -137,8 +153,16 @@ END $$;
 
 
 def _without_first(column: Fold) -> Fold:
-    """Give the column as the events after the first fold it: two conditions that differ only there become one."""
+    """Return the column as events after the first fold it: conditions that differ only there become one."""
     return column if column.on is None else replace(column, on=column.on - {FIRST})
+
+
+def _flag(on: frozenset[str]) -> str:
+    """Return the name of the flag that tells whether an event is of these types, the first event's left out."""
+    for name, types in run_state.TYPE_SETS.items():
+        if types - {FIRST} == on:
+            return f"on_{name}"
+    return "on_" + "_or_".join(type_.replace(".", "_") for type_ in sorted(on))
 
 
 def rebuild_sql(columns: Mapping[str, Fold]) -> str:
@@ -175,9 +199,14 @@ $$;
 
 
 def _aggregates(columns: Mapping[str, Fold]) -> str:
-    return ",\n    ".join(
-        f"{_cast(column, aggregate_sql(column, 'e'))} AS {name}" for name, column in columns.items()
-    )
+    return ",\n    ".join(f"{_typed(name, column)} AS {name}" for name, column in columns.items())
+
+
+def _typed(name: str, column: Fold) -> str:
+    """Compile the aggregate, cast where its type is wider than the column's."""
+    compiled, have = aggregate_sql(column, "e"), as_source(column.source).type
+    folded, wanted = column.operation.column_type(have), tables.run_state.c[name].type
+    return f"({compiled})::int" if folded == "bigint" and str(wanted) == "INTEGER" else compiled
 
 
 def drift_sql() -> str:
@@ -212,14 +241,6 @@ $$;
 """
 
 
-def _cast(column: Fold, compiled: str) -> str:
-    return (
-        f"({compiled})::int"
-        if (column.operation, column.source) == ("sum", "step_count")
-        else compiled
-    )
-
-
 def _text(value: str) -> str:
     return f"'{value}'"
 
@@ -229,7 +250,7 @@ def _texts(values: frozenset[State] | set[State] | frozenset[str]) -> str:
 
 
 def main() -> int:
-    """Write the compiled files, or with --check say which are out of date."""
+    """Write the compiled files, or with --check report which are out of date."""
     folder = Path(str(files("runfold.ledger") / "sql" / "compiled"))
     stale = [
         name

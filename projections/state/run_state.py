@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from runfold.projections.algebra.operation import Fold, assign, first, greatest, last, once, total
+from runfold.projections.algebra.fold import Fold
+from runfold.projections.algebra.operation import assign, first, greatest, last, once, total
 
 SUBMITTED: Final = {"run.submitted"}
 ENDED: Final = {
@@ -27,6 +28,22 @@ LEASED: Final = {"lease.acquired"} | WAITED | REQUEUED | ENDED
 """Every type that restates the lease as it is after the event."""
 OUTCOME: Final = ENDED | {"lease.expired", "run.retried"}
 """Every type that says how an attempt or the run ended."""
+BEATEN: Final = {"lease.acquired", "lease.heartbeat"}
+"""Every type in which the holder of a lease is heard."""
+EXTENDED: Final = LEASED | BEATEN
+"""Every type that says until when the lease is held."""
+COUNTED: Final = {"lease.acquired", "lease.released"}
+"""Every type that says how many attempts were used."""
+
+TYPE_SETS: Final = {
+    "leased": LEASED,
+    "extended": EXTENDED,
+    "ended": ENDED,
+    "outcome": OUTCOME,
+    "beaten": BEATEN,
+    "counted": COUNTED,
+}
+"""The sets of types by the names that they have in the compiled SQL."""
 
 TABLE: Final = "run_state"
 KEY: Final = ("project_id", "run_id")
@@ -37,12 +54,12 @@ COLUMNS: Final[dict[str, Fold]] = {
     "kind": once("kind", SUBMITTED),
     "state": last("state"),
     "priority": once("priority", SUBMITTED),
-    "attempt_count": last("attempt", {"lease.acquired", "lease.released"}, default="0", start=0),
+    "attempt_count": last("attempt", COUNTED, default=0),
     "max_attempts": once("max_attempts", SUBMITTED),
     "worker_id": assign("worker_id", LEASED),
     "token": assign("token", LEASED),
-    "lease_until": assign("lease_until", LEASED | {"lease.heartbeat"}),
-    "heartbeat_at": last("recorded_at", {"lease.acquired", "lease.heartbeat"}),
+    "lease_until": assign("lease_until", EXTENDED),
+    "heartbeat_at": last("recorded_at", BEATEN),
     "available_at": assign("available_at", LEASED | SUBMITTED),
     "started_at": first("recorded_at", {"lease.acquired"}),
     "completed_at": last("recorded_at", ENDED),

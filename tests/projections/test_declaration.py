@@ -11,10 +11,10 @@ import pytest
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import Event
 from runfold.projections.algebra.operation import assign, count, first, greatest, last, once, total
+from runfold.projections.algebra.source import as_source
 from runfold.projections.declared.installing import declared, install
 from runfold.projections.declared.projection import Projection
 from runfold.projections.declared.sources import (
-    as_source,
     day,
     earlier,
     either,
@@ -64,10 +64,10 @@ async def nothing(connection: Connection, events: Sequence[Event]) -> None:
         ({"columns": {"x": greatest("hash")}}, "is of type bytea, which cannot be compared"),
         ({"columns": {"x": count({"run.finished"})}}, "none of the ledger's types"),
         ({"columns": {"x": count({"Acme"})}}, "lower-case words"),
-        ({"columns": {"x": last("attempt", default="0", start=0)}}, "leave it out"),
-        ({"columns": {"x": count(present="colour")}}, "no column of an event"),
-        ({"columns": {"x": count(at={"day": day()})}}, "no part of the key"),
-        ({"columns": {"x": count(at={"kind": "version"})}}, "another type"),
+        ({"columns": {"x": last("attempt", default=0)}}, "leave it out"),
+        ({"columns": {"x": count().where(present="colour")}}, "no column of an event"),
+        ({"columns": {"x": count().where(key={"day": day()})}}, "no part of the key"),
+        ({"columns": {"x": count().where(key={"kind": "version"})}}, "another type"),
         ({"apply": nothing}, "not both"),
         ({"on": {"run.failed"}}, "says itself which events count"),
         (
@@ -116,14 +116,14 @@ def test_the_type_of_a_column_follows_from_its_source_and_its_operation() -> Non
 
 
 def test_the_digest_of_a_declaration_follows_its_content_only() -> None:
-    assert spend().digest() == spend().digest()
+    assert spend().digest == spend().digest
     others = [
         spend(columns={"cost_usd": total("cost_usd", {"step.completed"})}),
         spend(columns={"cost_usd": greatest("cost_usd")}),
         spend(key={"project_id": "project_id"}),
         spend(version=2),
     ]
-    assert len({one.digest() for one in (spend(), *others)}) == len(others) + 1
+    assert len({one.digest for one in (spend(), *others)}) == len(others) + 1
 
 
 async def test_a_declared_projection_gets_a_table_and_a_view_of_its_own(

@@ -20,7 +20,7 @@ from runfold.ledger.errors import LedgerError
 from runfold.ledger.events import NoteAdded, OpaqueEvent, StepCompleted
 from runfold.ledger.postgres.connections import driver_url
 from runfold.ledger.proof.encoding import FIELDS, event_hash
-from runfold.projections.algebra.operation import fold
+from runfold.projections.algebra.fold import fold
 from runfold.projections.state.run_state import COLUMNS
 from tests.conftest import PROJECT
 

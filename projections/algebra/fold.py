@@ -1,0 +1,81 @@
+"""The fold of one column, and the fold of events into a row in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from runfold.projections.algebra.operation import Operation
+    from runfold.projections.algebra.source import Source
+
+Row: TypeAlias = dict[str, Any]
+Types: TypeAlias = frozenset[str] | None
+"""Event types; None: every type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """How one column follows from a run's events: `operation` over the values of `source` in events of the types `on`.
+
+    `default` is the column before any event, in place of the operation's own; only `run_state` has one.
+    """
+
+    operation: Operation
+    source: str | Source
+    on: Types = None
+    default: int | None = None
+
+    @property
+    def start(self) -> int | None:
+        """The column before any event."""
+        return self.operation.start if self.default is None else self.default
+
+    def counts(self, event: Mapping[str, Any]) -> bool:
+        """Whether the event counts for this column."""
+        return self.on is None or event["type"] in self.on
+
+    def where(
+        self,
+        *,
+        present: str | None = None,
+        absent: str | None = None,
+        key: Mapping[str, str | Source] | None = None,
+    ) -> NarrowedFold:
+        """Narrow down, in a projection, the events that count: see `NarrowedFold`."""
+        return NarrowedFold(self, present, absent, key)
+
+
+@dataclass(frozen=True, slots=True)
+class NarrowedFold:
+    """A fold in a projection of which more is said than the types that count.
+
+    `present` and `absent` name a column of the event that must have a value, or none, for the event to count; `key`
+    has other sources for some of the projection's key, so that the event counts in another row.
+    """
+
+    fold: Fold
+    present: str | None = None
+    absent: str | None = None
+    key: Mapping[str, str | Source] | None = None
+
+
+def types_of(on: Iterable[str] | None) -> Types:
+    """Return the event types as a set; a single text is one type, not its letters."""
+    if on is None:
+        return None
+    return frozenset({on} if isinstance(on, str) else on)
+
+
+def fold(
+    columns: Mapping[str, Fold], events: Iterable[Mapping[str, Any]], row: Row | None = None
+) -> Row:
+    """Fold events, in version order, into a row; `row` is where to start from."""
+    row = {name: column.start for name, column in columns.items()} if row is None else dict(row)
+    for event in events:
+        for name, column in columns.items():
+            if column.counts(event):
+                value = event.get(str(column.source))
+                row[name] = column.operation.step(row[name], value)
+    return row
