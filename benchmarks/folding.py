@@ -32,10 +32,11 @@ from runfold.ledger import Ledger, Submit, Transition
 from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
 from runfold.ledger.postgres.schema import sql
 from runfold.projections.declared.catch_up import CatchUp
-from runfold.projections.declared.installing import made
+from runfold.projections.declared.installing import install
 from runfold.projections.models.counts import RUN_COUNTS
-from runfold.projections.rebuild import Rebuild, Standing
-from runfold.projections.state.replay import recipe
+from runfold.projections.rebuild import Rebuild
+from runfold.projections.rebuild_plan import RebuildProgress
+from runfold.projections.state.replay import plan
 from runfold.workers.duties.projector import Projector
 
 EVENTS: Final = int(os.environ.get("EVENTS", "2000000"))
@@ -105,15 +106,15 @@ async def rebuilt(ledger: Ledger, connections: int) -> dict[str, Any]:
     """Fill a shadow of run_state; give events a second, and the memory that it took in MB."""
     peak = 0.0
 
-    def told(_: Standing) -> None:
+    def on_progress(_: RebuildProgress) -> None:
         nonlocal peak
         peak = max(peak, backends_mb())
 
-    async with Rebuild.begin(ledger.pool, recipe("default")) as rebuild:
+    async with Rebuild.begin(ledger.pool, plan("default")) as rebuild:
         begun = time.perf_counter()
-        assert not await rebuild.fill(connections, told=told)
+        assert not await rebuild.fill(connections, on_progress=on_progress)
         took = time.perf_counter() - begun
-        events = (await rebuild.standing()).events
+        events = (await rebuild.progress()).events
         await rebuild.finish(keep=False)
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
@@ -140,7 +141,7 @@ async def grouped(ledger: Ledger, connections: int) -> float:
 
 async def caught_up(ledger: Ledger, url: str) -> dict[str, Any]:
     """Take every event that counts to a projection, from nothing; against another library on some of the same events."""
-    await made(ledger.pool, RUN_COUNTS)
+    await install(ledger.pool, RUN_COUNTS)
     begun = time.perf_counter()
     events = await CatchUp(ledger.pool, RUN_COUNTS).to_the_end()
     took = time.perf_counter() - begun

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from runfold.ledger.errors import LedgerError
+from runfold.projections.rebuild_plan import BadRun
 
 
 class ProjectionNotFound(LedgerError):
@@ -90,4 +91,33 @@ class NotStopped(LedgerError):
         self.name = name
         super().__init__(
             f"projection {name!r} is not stopped at an event, so there is none to skip"
+        )
+
+
+class RebuildFailed(LedgerError):
+    """With `strict`, a run's history cannot be folded; what was done until then is kept."""
+
+    def __init__(self, projection: str, bad: BadRun) -> None:
+        self.projection, self.run_id, self.error = projection, bad.run_id, bad.error
+        super().__init__(f"the rebuild of {projection} stopped at run {bad.run_id}: {bad.error}")
+
+
+class RebuildRunning(LedgerError):
+    """Another process is working on the same rebuild."""
+
+    def __init__(self, projection: str, rebuild_id: int) -> None:
+        self.projection, self.rebuild_id = projection, rebuild_id
+        super().__init__(
+            f"rebuild {rebuild_id} of {projection} is running already: "
+            "wait for it, or stop it to resume it here"
+        )
+
+
+class LockTimeout(LedgerError):
+    """Rows or a table stayed locked by others; what was exchanged until then is done, the rest is not."""
+
+    def __init__(self, tries: int, limit: str, what: str) -> None:
+        self.tries, self.limit, self.what = tries, limit, what
+        super().__init__(
+            f"{what} stayed locked through {tries} tries of {limit}: run the same command again later"
         )

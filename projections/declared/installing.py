@@ -59,14 +59,17 @@ def declared(modules: Iterable[str] = ()) -> dict[str, Projection]:
     return {one.name: one for one in found}
 
 
-async def made(pool: Pool, projection: Projection) -> bool:
-    """Install the projection, as `install` does, over a connection of the pool."""
+async def install(pool: Pool, projection: Projection) -> bool:
+    """Make the projection's table and checkpoint, or check what is there; return whether it is new.
+
+    Raises OtherVersion, Redeclared or TableChanged.
+    """
     async with pool.acquire() as connection:
-        return await install(connection, projection)
+        return await install_on(connection, projection)
 
 
-async def install(connection: Any, projection: Projection) -> bool:
-    """Make the projection's table and checkpoint, or check that what is there is what it declares; give whether it is new.
+async def install_on(connection: Any, projection: Projection) -> bool:
+    """Install the projection over an open connection, as `install` does.
 
     Raises OtherVersion, Redeclared or TableChanged.
     """

@@ -22,13 +22,14 @@ from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint
 from runfold.ledger.reading.past import check_project_instant
 from runfold.projections.declared.catch_up import BATCH, checkpoint_of, merge_page
-from runfold.projections.declared.installing import check_table, made, publish
+from runfold.projections.declared.installing import check_table, install, publish
 from runfold.projections.declared.projection import Projection
 from runfold.projections.declared.sources import texts
 from runfold.projections.declared.statements import create_sql, taken_sql
-from runfold.projections.errors import OtherVersion, Redeclared, TableChanged
-from runfold.projections.rebuild import EVENTS_A_RANGE, BadRun, Rebuild, Recipe, Standing, Told
-from runfold.projections.state.replay import LOCK_TIMEOUT, TRIES, LockNotHad
+from runfold.projections.errors import LockTimeout, OtherVersion, Redeclared, TableChanged
+from runfold.projections.rebuild import EVENTS_A_RANGE, Rebuild
+from runfold.projections.rebuild_plan import BadRun, OnProgress, RebuildPlan, RebuildProgress
+from runfold.projections.state.replay import LOCK_TIMEOUT, TRIES
 
 SCHEMA: Final = "projection"
 _SHADOW: Final = "@shadow@"
@@ -53,7 +54,7 @@ class Refolded:
 
     rebuild_id: int
     resumed: bool
-    standing: Standing
+    progress: RebuildProgress
     bad: tuple[BadRun, ...]
     wrong: int | None
     """None when there was nothing to compare with: another version, a changed table, or a state as of then."""
@@ -61,14 +62,14 @@ class Refolded:
     """The table as it was; with `until`, or when runs cannot be folded, the table that was built."""
 
 
-def recipe(projection: Projection, moment: Checkpoint, until: datetime | None = None) -> Recipe:
-    """Say how the projection's table is filled with the events that were visible at a moment."""
+def plan(projection: Projection, moment: Checkpoint, until: datetime | None = None) -> RebuildPlan:
+    """Return how the projection's table is filled with the events that were visible at a moment."""
     types = "" if projection.types is None else f" AND e.type IN ({texts(projection.types)})"
     page = (
         "SELECT e.* FROM ledger.event AS e WHERE e.run_id BETWEEN $1 AND $2\n"
         f"  AND ($3::timestamptz IS NULL OR e.recorded_at <= $3) AND {_VISIBLE}{types}"
     )
-    return Recipe(
+    return RebuildPlan(
         projection.name,
         _template(create_sql(projection, _SHADOW)),
         _template(taken_sql(projection, page, _SHADOW)),
@@ -89,31 +90,33 @@ async def refold(
     *,
     connections: int = 2,
     strict: bool = False,
-    told: Told | None = None,
+    on_progress: OnProgress | None = None,
     events_a_range: int = EVENTS_A_RANGE,
 ) -> Refolded:
     """Fold every event again beside the live table and put the result in its place, while writers and readers go on.
 
     Also how a newer version takes the place of an older one. A killed rebuild is resumed. When runs cannot be folded
     nothing is put in place: mend the cause or skip their events, and run it again. The old table is kept until
-    `drop_old`. Raises InvalidValue for a function, OtherVersion, Redeclared, RebuildFailed, RebuildRunning, LockNotHad.
+    `drop_old`. Raises InvalidValue for a function, OtherVersion, Redeclared, RebuildFailed, RebuildRunning, LockTimeout.
     """
     _check_folded(projection)
     await _check_installed(pool, projection)
     async with (
         attached(pool),
         Rebuild.begin(
-            pool, recipe(projection, await feed.now(pool)), events_a_range=events_a_range
+            pool, plan(projection, await feed.now(pool)), events_a_range=events_a_range
         ) as rebuild,
     ):
-        bad = tuple(await rebuild.fill(connections, strict=strict, told=told))
-        stood = await rebuild.standing()
+        bad = tuple(await rebuild.fill(connections, strict=strict, on_progress=on_progress))
+        progress = await rebuild.progress()
         if bad:
-            return Refolded(rebuild.rebuild_id, rebuild.resumed, stood, bad, None, rebuild.shadow)
+            return Refolded(
+                rebuild.rebuild_id, rebuild.resumed, progress, bad, None, rebuild.shadow
+            )
         checkpoint = await _catch_up(pool, rebuild, projection)
         wrong = await _replace(pool, rebuild, projection, checkpoint)
     return Refolded(
-        rebuild.rebuild_id, rebuild.resumed, stood, (), wrong, f"{rebuild.shadow}_replaced"
+        rebuild.rebuild_id, rebuild.resumed, progress, (), wrong, f"{rebuild.shadow}_replaced"
     )
 
 
@@ -124,7 +127,7 @@ async def refold_until(
     *,
     connections: int = 2,
     strict: bool = False,
-    told: Told | None = None,
+    on_progress: OnProgress | None = None,
     events_a_range: int = EVENTS_A_RANGE,
 ) -> Refolded:
     """Build the table as of an instant beside the live one; raises as `refold` does, FutureInstant or BeforeFirstEvent."""
@@ -133,13 +136,13 @@ async def refold_until(
     async with (
         attached(pool),
         Rebuild.begin(
-            pool, recipe(projection, await feed.now(pool), until), events_a_range=events_a_range
+            pool, plan(projection, await feed.now(pool), until), events_a_range=events_a_range
         ) as rebuild,
     ):
-        bad = tuple(await rebuild.fill(connections, strict=strict, told=told))
-        stood = await rebuild.standing()
+        bad = tuple(await rebuild.fill(connections, strict=strict, on_progress=on_progress))
+        progress = await rebuild.progress()
         await rebuild.finish(keep=True)
-    return Refolded(rebuild.rebuild_id, rebuild.resumed, stood, bad, None, rebuild.shadow)
+    return Refolded(rebuild.rebuild_id, rebuild.resumed, progress, bad, None, rebuild.shadow)
 
 
 def _check_folded(projection: Projection) -> None:
@@ -167,7 +170,7 @@ async def _check_instant(pool: Pool, until: datetime) -> None:
 async def _check_installed(pool: Pool, projection: Projection) -> None:
     rows = await fetch(pool, _FOUND, projection.name)
     if not rows:
-        await made(pool, projection)
+        await install(pool, projection)
     elif rows[0]["version"] > projection.version:
         raise OtherVersion(projection.name, projection.version, rows[0]["version"])
     elif rows[0]["version"] == projection.version and rows[0]["digest"] != projection.digest:
@@ -215,7 +218,7 @@ async def _replace(
             await asyncio.sleep(0.1 * 2**attempt)
         except (*FAILURES, OSError) as error:
             raise translated(error) from error
-    raise LockNotHad(TRIES, 1)
+    raise LockTimeout(TRIES, LOCK_TIMEOUT, f"table {projection.table}")
 
 
 async def _exchange(

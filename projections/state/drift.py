@@ -13,13 +13,13 @@ from uuid import UUID
 
 import asyncpg
 
-from runfold.ledger import log, names
+from runfold.ledger import Ledger, log, names
 from runfold.ledger.archive import reading as archive
 from runfold.ledger.commands import columns, event_row
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.operations import calls
-from runfold.ledger.postgres.connections import FAILURES, Pool, fetch, translated
+from runfold.ledger.postgres.connections import FAILURES, fetch, translated
 from runfold.ledger.reading.verify import differences
 from runfold.ledger.validation import check_actor, check_text
 from runfold.projections.state.run_state import COLUMNS, KEY
@@ -88,9 +88,7 @@ class Drift:
         )
 
 
-async def check(
-    pool: Pool, project_id: str, progress: Progress | None = None
-) -> AsyncIterator[Drift]:
+async def check(ledger: Ledger, progress: Progress | None = None) -> AsyncIterator[Drift]:
     """Compare every run of the project, range by range; no statement folds more than a range, no snapshot is held.
 
     Archived months come last, from their files; a row of theirs is mended by a replay, which has them attached.
@@ -99,46 +97,46 @@ async def check(
     """
     first, done = UUID(int=0), 0
     while True:
-        bound = await fetch(pool, _BOUND, project_id, first, EVENTS_A_RANGE)
+        bound = await fetch(ledger.pool, _BOUND, ledger.project_id, first, EVENTS_A_RANGE)
         last = bound[0]["run_id"] if bound else _LAST
-        for row in await fetch(pool, _RANGE, project_id, first, last):
+        for row in await fetch(ledger.pool, _RANGE, ledger.project_id, first, last):
             yield _drift(row)
         if not bound or last == _LAST:
             break
         first, done = UUID(int=last.int + 1), done + EVENTS_A_RANGE
         if progress is not None:
             progress(done, None)
-    for month in await archive.detached(pool):
-        async for start, end, rows in archive.whole_runs(month, project_id):
+    for month in await archive.detached(ledger.pool):
+        async for start, end, rows in archive.whole_runs(month, ledger.project_id):
             for row in await fetch(
-                pool, archive.DRIFT, project_id, start, end, archive.as_json(rows)
+                ledger.pool, archive.DRIFT, ledger.project_id, start, end, archive.as_json(rows)
             ):
                 yield _drift(row)
 
 
-async def sample(pool: Pool, project_id: str, size: int) -> tuple[int, list[Drift]]:
+async def sample(ledger: Ledger, size: int) -> tuple[int, list[Drift]]:
     """Compare about `size` runs: half of them neighbours somewhere, half those written last; give how many, and the drift.
 
     A row without any events is found by the full check only.
     """
-    (ends,) = await fetch(pool, _ENDS, project_id)
+    (ends,) = await fetch(ledger.pool, _ENDS, ledger.project_id)
     if ends["first"] is None:
         return 0, []
     start = UUID(int=random.randint(ends["first"].int, ends["last"].int))  # noqa: S311  a sample, not a secret
     half = max(size // 2, 1)
-    picked = {row["run_id"] for row in await fetch(pool, _NEXT, project_id, start, half)}
-    picked |= {row["run_id"] for row in await fetch(pool, _RECENT, project_id, half)}
-    return len(picked), await compare(pool, project_id, sorted(picked))
+    picked = {
+        row["run_id"] for row in await fetch(ledger.pool, _NEXT, ledger.project_id, start, half)
+    }
+    picked |= {row["run_id"] for row in await fetch(ledger.pool, _RECENT, ledger.project_id, half)}
+    return len(picked), await compare(ledger, sorted(picked))
 
 
-async def compare(pool: Pool, project_id: str, runs: Sequence[UUID]) -> list[Drift]:
+async def compare(ledger: Ledger, runs: Sequence[UUID]) -> list[Drift]:
     """Compare these runs, in one snapshot; give those that drifted."""
-    return [_drift(row) for row in await fetch(pool, _RUNS, project_id, runs)]
+    return [_drift(row) for row in await fetch(ledger.pool, _RUNS, ledger.project_id, runs)]
 
 
-async def repair(
-    pool: Pool, project_id: str, runs: Sequence[UUID], *, actor: str, reason: str
-) -> list[Drift]:
+async def repair(ledger: Ledger, runs: Sequence[UUID], *, actor: str, reason: str) -> list[Drift]:
     """Make the rows of these runs the fold of their events again, in one transaction; give what was wrong.
 
     Each repaired run gets a note `run_state.repaired` that says what was stored, by whom it was repaired and why. A
@@ -148,10 +146,10 @@ async def repair(
     check_actor(actor)
     check_text("reason", reason, limit=1_000)
     try:
-        async with pool.acquire() as connection, connection.transaction():
-            return await repair_on(connection, project_id, runs, actor=actor, reason=reason)
+        async with ledger.pool.acquire() as connection, connection.transaction():
+            return await repair_on(connection, ledger.project_id, runs, actor=actor, reason=reason)
     except (*FAILURES, OSError) as error:
-        raise translated(error, (project_id,)) from error
+        raise translated(error, (ledger.project_id,)) from error
 
 
 async def repair_on(

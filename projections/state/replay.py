@@ -14,12 +14,14 @@ from uuid import UUID
 
 import asyncpg
 
+from runfold.ledger import Ledger
 from runfold.ledger.archive.lifecycle import attached
-from runfold.ledger.errors import LedgerError
-from runfold.ledger.postgres.connections import FAILURES, Pool, fetch, translated
+from runfold.ledger.postgres.connections import FAILURES, fetch, translated
 from runfold.ledger.reading.past import check_project_instant
 from runfold.ledger.validation import check_actor, check_text
-from runfold.projections.rebuild import EVENTS_A_RANGE, BadRun, Rebuild, Recipe, Standing, Told
+from runfold.projections.errors import LockTimeout
+from runfold.projections.rebuild import EVENTS_A_RANGE, Rebuild
+from runfold.projections.rebuild_plan import BadRun, OnProgress, RebuildPlan, RebuildProgress
 from runfold.projections.state.drift import Drift, compare, repair_on
 from runfold.projections.state.run_state import TABLE
 
@@ -57,114 +59,113 @@ class Replayed:
 
     rebuild_id: int
     resumed: bool
-    standing: Standing
+    progress: RebuildProgress
     bad: Sequence[BadRun]
     wrong: int
     kept_in: str | None
     """The table that has the wrong rows as they were; with `until`, the state as it was then."""
 
 
-def recipe(project_id: str, until: datetime | None = None) -> Recipe:
-    """Say how `run_state` of a project is rebuilt, as it is or as it was."""
-    return Recipe(TABLE, _CREATE, _FILL, (project_id, until), project_id, until)
+def plan(project_id: str, until: datetime | None = None) -> RebuildPlan:
+    """Return how `run_state` of a project is rebuilt, as it is or as it was."""
+    return RebuildPlan(TABLE, _CREATE, _FILL, (project_id, until), project_id, until)
 
 
 async def replay(
-    pool: Pool,
-    project_id: str,
+    ledger: Ledger,
     *,
     actor: str,
     reason: str,
     connections: int = 2,
     strict: bool = False,
-    told: Told | None = None,
+    on_progress: OnProgress | None = None,
     events_a_range: int = EVENTS_A_RANGE,
 ) -> Replayed:
     """Rebuild the state of a project beside the live one, compare, and exchange what is wrong, while writers go on.
 
     A killed replay is resumed. Every exchanged row is noted on its run, as a repair is, and kept as it was in a table
-    until `drop_old`. Takes the owner of the schema; raises AccessDenied, RebuildFailed, RebuildRunning or LockNotHad.
+    until `drop_old`. Takes the owner of the schema; raises AccessDenied, RebuildFailed, RebuildRunning or LockTimeout.
     """
     check_actor(actor)
     check_text("reason", reason, limit=1_000)
     async with (
-        attached(pool),
-        Rebuild.begin(pool, recipe(project_id), events_a_range=events_a_range) as rebuild,
+        attached(ledger.pool),
+        Rebuild.begin(
+            ledger.pool, plan(ledger.project_id), events_a_range=events_a_range
+        ) as rebuild,
     ):
-        bad = await rebuild.fill(connections, strict=strict, told=told)
-        stood = await rebuild.standing()
+        bad = await rebuild.fill(connections, strict=strict, on_progress=on_progress)
+        progress = await rebuild.progress()
         old, wrong = f"{rebuild.shadow}_replaced", 0
-        async for drifted in wrong_rows(rebuild, project_id):
+        async for drifted in wrong_rows(ledger, rebuild):
             runs = [one.run_id for one in drifted]
-            wrong += len(await exchange(pool, project_id, runs, old, actor=actor, reason=reason))
+            wrong += len(await exchange(ledger, runs, old, actor=actor, reason=reason))
         await rebuild.finish(keep=False)
-    return Replayed(rebuild.rebuild_id, rebuild.resumed, stood, bad, wrong, old if wrong else None)
+    return Replayed(
+        rebuild.rebuild_id, rebuild.resumed, progress, bad, wrong, old if wrong else None
+    )
 
 
 async def replay_until(
-    pool: Pool,
-    project_id: str,
+    ledger: Ledger,
     until: datetime,
     *,
     connections: int = 2,
     strict: bool = False,
-    told: Told | None = None,
+    on_progress: OnProgress | None = None,
     events_a_range: int = EVENTS_A_RANGE,
 ) -> Replayed:
     """Build the state as it was at an instant into a table of its own, beside the live one; raises as `replay` does.
 
     Raises FutureInstant or BeforeFirstEvent for an instant that has no state.
     """
-    await check_project_instant(pool, project_id, until)
+    await check_project_instant(ledger.pool, ledger.project_id, until)
     async with (
-        attached(pool),
-        Rebuild.begin(pool, recipe(project_id, until), events_a_range=events_a_range) as rebuild,
+        attached(ledger.pool),
+        Rebuild.begin(
+            ledger.pool, plan(ledger.project_id, until), events_a_range=events_a_range
+        ) as rebuild,
     ):
-        bad = await rebuild.fill(connections, strict=strict, told=told)
-        stood = await rebuild.standing()
+        bad = await rebuild.fill(connections, strict=strict, on_progress=on_progress)
+        progress = await rebuild.progress()
         await rebuild.finish(keep=True)
-    return Replayed(rebuild.rebuild_id, rebuild.resumed, stood, bad, 0, rebuild.shadow)
+    return Replayed(rebuild.rebuild_id, rebuild.resumed, progress, bad, 0, rebuild.shadow)
 
 
-async def wrong_rows(rebuild: Rebuild, project_id: str) -> AsyncIterator[list[Drift]]:
+async def wrong_rows(ledger: Ledger, rebuild: Rebuild) -> AsyncIterator[list[Drift]]:
     """Compare the live table with the shadow, range by range; give rows that are not the fold of their events now."""
-    pool = rebuild.pool
-    for row in await fetch(pool, _RANGES, rebuild.rebuild_id):
+    for row in await fetch(ledger.pool, _RANGES, rebuild.rebuild_id):
         suspects = await fetch(
-            pool, _SUSPECT.format(shadow=rebuild.shadow), project_id, row["first"], row["last"]
+            ledger.pool,
+            _SUSPECT.format(shadow=rebuild.shadow),
+            ledger.project_id,
+            row["first"],
+            row["last"],
         )
         for start in range(0, len(suspects), AT_ONCE):
             some = [suspect["run_id"] for suspect in suspects[start : start + AT_ONCE]]
-            if drifted := await compare(pool, project_id, some):
+            if drifted := await compare(ledger, some):
                 yield drifted
 
 
 async def exchange(
-    pool: Pool, project_id: str, runs: Sequence[UUID], old: str, *, actor: str, reason: str
+    ledger: Ledger, runs: Sequence[UUID], old: str, *, actor: str, reason: str
 ) -> list[Drift]:
     """Make these rows the fold of their events in one short transaction, and keep in `old` what they were.
 
-    Waits two seconds at most for a lock, tries five times; raises LockNotHad then.
+    Waits two seconds at most for a lock, tries five times; raises LockTimeout then.
     """
     for attempt in range(1, TRIES + 1):
         try:
-            async with pool.acquire() as connection, connection.transaction():
+            async with ledger.pool.acquire() as connection, connection.transaction():
                 await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
                 await connection.execute(_KEPT.format(old=old))
-                await connection.execute(_KEEP.format(old=old), project_id, runs)
-                return await repair_on(connection, project_id, runs, actor=actor, reason=reason)
+                await connection.execute(_KEEP.format(old=old), ledger.project_id, runs)
+                return await repair_on(
+                    connection, ledger.project_id, runs, actor=actor, reason=reason
+                )
         except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
             await asyncio.sleep(0.1 * 2**attempt)
         except (*FAILURES, OSError) as error:
-            raise translated(error, (project_id,)) from error
-    raise LockNotHad(TRIES, len(runs))
-
-
-class LockNotHad(LedgerError):
-    """Rows that are wrong stayed locked by others; what was exchanged until then is done, the rest is not."""
-
-    def __init__(self, tries: int, rows: int) -> None:
-        self.tries, self.rows = tries, rows
-        super().__init__(
-            f"{rows} rows stayed locked through {tries} tries of {LOCK_TIMEOUT}: run the same command again later"
-        )
+            raise translated(error, (ledger.project_id,)) from error
+    raise LockTimeout(TRIES, LOCK_TIMEOUT, f"{len(runs)} rows")

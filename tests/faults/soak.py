@@ -199,7 +199,7 @@ class Soak:
         report = await self.ledger.verify()
         assert report.ok, report.findings
         assert report.runs == len(self.submitted)
-        assert [found async for found in drift.check(self.ledger.pool, PROJECT)] == []
+        assert [found async for found in drift.check(self.ledger)] == []
         return types
 
     def _explained(self, run: Run, kind: str, history: list[Event]) -> bool:

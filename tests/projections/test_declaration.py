@@ -12,7 +12,7 @@ from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import Event
 from runfold.projections.algebra.operation import assign, count, first, greatest, last, once, total
 from runfold.projections.algebra.source import as_source
-from runfold.projections.declared.installing import declared, install
+from runfold.projections.declared.installing import declared, install_on
 from runfold.projections.declared.projection import Projection
 from runfold.projections.declared.sources import (
     day,
@@ -129,8 +129,8 @@ def test_the_digest_of_a_declaration_follows_its_content_only() -> None:
 async def test_a_declared_projection_gets_a_table_and_a_view_of_its_own(
     connection: Connection,
 ) -> None:
-    assert await install(connection, spend())
-    assert not await install(connection, spend())
+    assert await install_on(connection, spend())
+    assert not await install_on(connection, spend())
 
     assert (
         await connection.fetch(
@@ -146,7 +146,7 @@ async def test_a_declared_projection_gets_a_table_and_a_view_of_its_own(
 
 
 async def test_a_function_has_a_checkpoint_and_no_table(connection: Connection) -> None:
-    await install(connection, Projection("outbox", apply=nothing))
+    await install_on(connection, Projection("outbox", apply=nothing))
 
     assert (
         await connection.fetchval("SELECT snapshot FROM ledger.projection WHERE name = 'outbox'")
@@ -168,39 +168,39 @@ async def test_a_function_has_a_checkpoint_and_no_table(connection: Connection) 
 async def test_a_table_that_was_changed_by_hand_is_refused(
     connection: Connection, change: str, said: str
 ) -> None:
-    await install(connection, spend())
+    await install_on(connection, spend())
     await connection.execute(f"ALTER TABLE projection.spend_v1 {change}")
 
     with pytest.raises(TableChanged, match="changed by hand") as refused:
-        await install(connection, spend())
+        await install_on(connection, spend())
 
     assert said in refused.value.differences
 
 
 async def test_a_table_that_is_gone_is_refused(connection: Connection) -> None:
-    await install(connection, spend())
+    await install_on(connection, spend())
     await connection.execute("DROP TABLE projection.spend_v1 CASCADE")
 
     with pytest.raises(TableChanged, match="it is gone"):
-        await install(connection, spend())
+        await install_on(connection, spend())
 
 
 async def test_two_versions_never_run_at_once(connection: Connection) -> None:
-    await install(connection, spend(version=2))
+    await install_on(connection, spend(version=2))
 
     with pytest.raises(OtherVersion, match="rebuild"):
-        await install(connection, spend(version=3))
+        await install_on(connection, spend(version=3))
     with pytest.raises(OtherVersion, match="deploy the newer code"):
-        await install(connection, spend(version=1))
+        await install_on(connection, spend(version=1))
 
 
 async def test_a_declaration_that_changed_without_its_version_is_refused(
     connection: Connection,
 ) -> None:
-    await install(connection, spend())
+    await install_on(connection, spend())
 
     with pytest.raises(Redeclared, match="raise its version"):
-        await install(
+        await install_on(
             connection, spend(columns={**spend().columns, "reads": count({"acme.other"})})
         )
 
@@ -225,7 +225,7 @@ async def test_a_login_with_the_projectors_role_may_install_and_a_reader_only_re
     connection: Connection, server: Server
 ) -> None:
     await connection.execute("SET ROLE runfold_projector")
-    await install(connection, spend())
+    await install_on(connection, spend())
     await connection.execute("RESET ROLE; SET ROLE runfold_reader")
 
     assert await connection.fetch("SELECT * FROM projection.spend") == []

@@ -48,7 +48,7 @@ class Sampler:
     async def tick(self) -> list[Drift]:
         """Compare one sample; give the drift that was not said before."""
         try:
-            compared, found = await sample(self.ledger.pool, self.ledger.project_id, self.size)
+            compared, found = await sample(self.ledger, self.size)
         except LedgerError as error:
             if not self._failing:
                 self._logger().warning(names.SAMPLER_INTERRUPTED, reason=str(error))

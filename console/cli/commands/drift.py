@@ -84,8 +84,7 @@ class _Repairs:
         if not self._batch:
             return
         await comparing.repair(
-            self._ledger.pool,
-            self._ledger.project_id,
+            self._ledger,
             sorted(drifted.run_id for drifted in self._batch),
             actor=self._actor,
             reason=self._reason,
@@ -113,10 +112,10 @@ async def _drifted(
     ledger: Ledger, size: int | None, advance: Progress | None
 ) -> AsyncIterator[Drift]:
     if size is None:
-        async for drifted in comparing.check(ledger.pool, ledger.project_id, advance):
+        async for drifted in comparing.check(ledger, advance):
             yield drifted
         return
-    _, sampled = await comparing.sample(ledger.pool, ledger.project_id, size)
+    _, sampled = await comparing.sample(ledger, size)
     for drifted in sampled:
         yield drifted
 

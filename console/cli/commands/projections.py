@@ -21,7 +21,7 @@ from runfold.ledger.settings import Settings, default_actor
 from runfold.ledger.validation import check_run_id
 from runfold.projections.declared import status as statuses_of
 from runfold.projections.declared.catch_up import CatchUp
-from runfold.projections.declared.installing import made as install
+from runfold.projections.declared.installing import install
 from runfold.projections.declared.status import Status, statuses
 from runfold.projections.errors import ProjectionFailed, ProjectionNotFound
 from runfold.workers.duties.projector import Projector

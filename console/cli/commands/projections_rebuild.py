@@ -21,7 +21,7 @@ from runfold.console.cli.kit.values import instant
 from runfold.ledger.validation import check_int
 from runfold.projections import rebuild as rebuilds
 from runfold.projections.declared.refold import SCHEMA, Refolded, refold, refold_until
-from runfold.projections.rebuild import Standing
+from runfold.projections.rebuild_plan import RebuildProgress
 from runfold.projections.state.replay import Replayed, replay, replay_until
 from runfold.projections.state.run_state import TABLE
 
@@ -92,25 +92,29 @@ async def rebuild(
             done: Replayed | Refolded
             if projection is not None and when is not None:
                 done = await refold_until(
-                    pool, projection, when, connections=connections, strict=strict, told=advance
+                    pool,
+                    projection,
+                    when,
+                    connections=connections,
+                    strict=strict,
+                    on_progress=advance,
                 )
             elif projection is not None:
                 done = await refold(
-                    pool, projection, connections=connections, strict=strict, told=advance
+                    pool, projection, connections=connections, strict=strict, on_progress=advance
                 )
             elif when is not None:
                 done = await replay_until(
-                    pool, project_id, when, connections=connections, strict=strict, told=advance
+                    ledger, when, connections=connections, strict=strict, on_progress=advance
                 )
             else:
                 done = await replay(
-                    pool,
-                    project_id,
+                    ledger,
                     actor=actor or ledger.actor,
                     reason=reason or f"rebuild of {name}",
                     connections=connections,
                     strict=strict,
-                    told=advance,
+                    on_progress=advance,
                 )
     _write(session.out, name, done, as_of=when is not None)
     return INTEGRITY if done.bad else OK
@@ -120,7 +124,7 @@ def _write(out: Output, name: str, done: Replayed | Refolded, *, as_of: bool) ->
     if out.as_json:
         out.json(done)
         return
-    counts = done.standing
+    counts = done.progress
     for bad in done.bad:
         out.line(f"cannot be folded: run {bad.run_id}: {clean(bad.error)}")
     resumed = ", resumed" if done.resumed else ""
@@ -145,7 +149,7 @@ def _write(out: Output, name: str, done: Replayed | Refolded, *, as_of: bool) ->
 
 
 @contextmanager
-def _bar(name: str, *, shown: bool) -> Iterator[Callable[[Standing], None] | None]:
+def _bar(name: str, *, shown: bool) -> Iterator[Callable[[RebuildProgress], None] | None]:
     """Show ranges, rate and time left on a terminal; nothing elsewhere."""
     if not shown or not sys.stderr.isatty():
         yield None
@@ -160,17 +164,17 @@ def _bar(name: str, *, shown: bool) -> Iterator[Callable[[Standing], None] | Non
     with Progress(*columns, console=console(sys.stderr), transient=True) as bar:
         task = bar.add_task("", total=None)
 
-        def advance(standing: Standing) -> None:
+        def advance(progress: RebuildProgress) -> None:
             left = (
                 ""
-                if standing.seconds_left is None
-                else f", {span(timedelta(seconds=standing.seconds_left))} left"
+                if progress.seconds_left is None
+                else f", {span(timedelta(seconds=progress.seconds_left))} left"
             )
             description = (
-                f"{standing.events:,} events, {standing.events_per_second:,.0f} a second{left}"
+                f"{progress.events:,} events, {progress.events_per_second:,.0f} a second{left}"
             )
             bar.update(
-                task, completed=standing.done, total=standing.ranges, description=description
+                task, completed=progress.done, total=progress.ranges, description=description
             )
 
         yield advance

@@ -36,7 +36,7 @@ from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.connections import driver_url
 from runfold.ledger.reading.verify import verify
 from runfold.projections.declared.catch_up import CatchUp
-from runfold.projections.declared.installing import made
+from runfold.projections.declared.installing import install
 from runfold.projections.declared.refold import refold
 from runfold.projections.declared.status import statuses
 from runfold.projections.models.counts import RUN_COUNTS
@@ -172,7 +172,7 @@ async def test_a_detached_month_is_read_and_proved_as_before(
     )
     assert sorted(row["version"] for row in kept) == [1, 1, 5, 5]
     assert os.stat(exported.path).st_mode & 0o777 == 0o600
-    assert [found async for found in drift.check(ledger.pool, PROJECT)] == []
+    assert [found async for found in drift.check(ledger)] == []
     chain = check_file(exported.path)
     assert (chain.events, chain.findings) == (10, [])
 
@@ -207,7 +207,7 @@ async def test_what_is_still_needed_is_not_archived(
     async with in_that_month(connection):
         run_id = await ended(ledger)
         open_ = await ledger.submit("parse")
-    await made(ledger.pool, RUN_COUNTS)
+    await install(ledger.pool, RUN_COUNTS)
     await archiving.hold(ledger.pool, MONTH, actor="ann", reason="case 7")
     await archiving.hold(ledger.pool, (PROJECT, run_id), actor="bob", reason="case 8")
 
@@ -318,11 +318,11 @@ async def test_damage_to_what_stayed_is_found_and_a_replay_mends_it(
         problems = {finding.run_id: finding.detail for finding in (await ledger.verify()).findings}
         assert "cost_usd" in problems[damaged]
         assert "no row" in problems[removed]
-        assert {one.run_id async for one in drift.check(ledger.pool, PROJECT)} == {damaged, removed}
-        repaired = await drift.repair(ledger.pool, PROJECT, [damaged, removed, intact], **WHY)
+        assert {one.run_id async for one in drift.check(ledger)} == {damaged, removed}
+        repaired = await drift.repair(ledger, [damaged, removed, intact], **WHY)
         assert repaired == []
 
-        found = await replay(ledger.pool, PROJECT, **WHY)
+        found = await replay(ledger, **WHY)
         assert found.wrong == 2
         assert [run.cost_usd for run in (await ledger.get(damaged), await ledger.get(removed))] == [
             right[0].cost_usd
@@ -357,12 +357,12 @@ async def test_replays_and_new_projections_fold_archived_events_too(
     await ended(ledger)
     await archived(ledger, tmp_path)
 
-    assert (await replay(ledger.pool, PROJECT, **WHY)).standing.rows == 2
-    until = await replay_until(ledger.pool, PROJECT, THEN + timedelta(days=1))
+    assert (await replay(ledger, **WHY)).progress.rows == 2
+    until = await replay_until(ledger, THEN + timedelta(days=1))
     assert await connection.fetchval(f"SELECT count(*) FROM {until.kept_in}") == 1
     assert await state_of(ledger) == "detached"
 
-    await made(ledger.pool, RUN_COUNTS)
+    await install(ledger.pool, RUN_COUNTS)
     with pytest.raises(FeedArchived, match="rebuild") as caught:
         await CatchUp(ledger.pool, RUN_COUNTS).to_the_end()
     assert caught.value.months == (MONTH,)
@@ -499,7 +499,7 @@ async def test_an_event_that_committed_late_and_was_not_read_keeps_its_month(
     ledger: Ledger, connection: asyncpg.Connection, database: str, tmp_path: Path
 ) -> None:
     """Its id is lower than that of the newest event, which was read."""
-    await made(ledger.pool, RUN_COUNTS)
+    await install(ledger.pool, RUN_COUNTS)
     projection = CatchUp(ledger.pool, RUN_COUNTS)
     writer = await asyncpg.connect(driver_url(database))
     async with in_that_month(connection):

@@ -27,7 +27,7 @@ from runfold.projections.algebra.operation import (
     total,
 )
 from runfold.projections.declared.catch_up import CatchUp
-from runfold.projections.declared.installing import made
+from runfold.projections.declared.installing import install
 from runfold.projections.declared.projection import Projection, column_type
 
 
@@ -128,7 +128,7 @@ async def _stepped(ledger: Ledger, column: Fold, run_id: Any, versions: int) -> 
 
 async def _projected(ledger: Ledger, name: str, column: Fold, run_id: Any, batch: int) -> Any:
     projection = Projection(name, key={"run_id": "run_id"}, columns={"value": column})
-    await made(ledger.pool, projection)
+    await install(ledger.pool, projection)
     await CatchUp(ledger.pool, projection, batch=batch).to_the_end()
     query = f"SELECT value FROM {projection.view} WHERE run_id = $1"
     return await ledger.pool.fetchval(query, run_id)
@@ -141,7 +141,7 @@ async def test_an_array_is_folded_by_once_and_refused_where_order_picks_it(ledge
         "tagged", key={"run_id": "run_id"}, columns={"tags": once("tags", {"run.submitted"})}
     )
     await ledger.submit("parse", tags=["a", "b"])
-    await made(ledger.pool, tagged)
+    await install(ledger.pool, tagged)
     await CatchUp(ledger.pool, tagged).to_the_end()
 
     assert await ledger.pool.fetchval("SELECT tags FROM projection.tagged") == ["a", "b"]

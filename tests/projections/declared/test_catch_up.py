@@ -17,7 +17,7 @@ from runfold.ledger.events import Event, NoteAdded
 from runfold.ledger.postgres.connections import fetch
 from runfold.projections.algebra.operation import count, total
 from runfold.projections.declared.catch_up import CatchUp
-from runfold.projections.declared.installing import declared, made
+from runfold.projections.declared.installing import declared, install
 from runfold.projections.declared.projection import Projection
 from runfold.projections.declared.refold import refold, refold_until
 from runfold.projections.declared.sources import field, of_run
@@ -28,9 +28,9 @@ from runfold.projections.errors import (
     ProjectionFailed,
     ProjectionNotFound,
     ProjectionPaused,
+    RebuildFailed,
     Redeclared,
 )
-from runfold.projections.rebuild import RebuildFailed
 from runfold.workers.duties.projector import Projector
 from tests.conftest import PROJECT
 from tests.support.waiting import lapsed, until
@@ -116,7 +116,7 @@ async def test_a_read_model_is_the_same_in_any_batches_and_rebuilt(
     ledger: Ledger, name: str, batch: int
 ) -> None:
     projection = declared()[name]
-    await made(ledger.pool, projection)
+    await install(ledger.pool, projection)
     following = CatchUp(ledger.pool, projection, batch=batch)
     await ledger.submit("parse")
     await following.to_the_end()
@@ -138,7 +138,7 @@ async def test_a_read_model_is_the_same_in_any_batches_and_rebuilt(
 async def test_the_read_models_say_what_the_runs_say(ledger: Ledger) -> None:
     await history(ledger)
     for projection in declared().values():
-        await made(ledger.pool, projection)
+        await install(ledger.pool, projection)
         await CatchUp(ledger.pool, projection).to_the_end()
 
     counted = "SELECT project_id, kind, state, {} FROM {} GROUP BY 1, 2, 3 {} ORDER BY 1, 2, 3"
@@ -181,7 +181,7 @@ async def test_a_bad_event_stops_the_projection_before_it_until_it_is_skipped_on
     run = (await ledger.submit("parse")).run_id
     for size in ("1", "2", '"many"', "8"):
         await read(ledger, run, size)
-    await made(ledger.pool, sizes())
+    await install(ledger.pool, sizes())
     following = CatchUp(ledger.pool, sizes())
 
     with pytest.raises(ProjectionFailed, match='"many"') as failed:
@@ -251,7 +251,7 @@ async def test_an_event_of_a_newer_schema_stops_a_projection_that_counts_it(ledg
     notes = Projection(
         "notes", key={"kind": of_run("kind")}, columns={"notes": count({"note.added"})}
     )
-    await made(ledger.pool, notes)
+    await install(ledger.pool, notes)
     some = [None]
     await ledger.pool.fetch(
         NOTE, PROJECT, [run], some, ["note.added"], [2], some, some, some, some, some, some, some
@@ -278,7 +278,7 @@ async def test_a_function_is_called_with_every_event_exactly_once(
             raise RuntimeError("the outside is down")
 
     outbox = Projection("outbox", apply=send)
-    await made(ledger.pool, outbox)
+    await install(ledger.pool, outbox)
     await history(ledger)
     run = (await ledger.submit("mail")).run_id
     await ledger.append(run, NoteAdded(text="poison"), actor="ann")
@@ -302,7 +302,7 @@ async def test_a_function_is_called_with_every_event_exactly_once(
 
 
 async def test_a_paused_projection_takes_nothing_until_it_is_resumed(ledger: Ledger) -> None:
-    await made(ledger.pool, sizes())
+    await install(ledger.pool, sizes())
     await read(ledger, (await ledger.submit("parse")).run_id, "1")
     await pause(ledger.pool, "sizes")
     with pytest.raises(ProjectionPaused):
@@ -319,7 +319,7 @@ async def test_a_paused_projection_takes_nothing_until_it_is_resumed(ledger: Led
 async def test_a_newer_version_takes_the_place_of_the_older_whose_processes_end(
     ledger: Ledger,
 ) -> None:
-    await made(ledger.pool, sizes())
+    await install(ledger.pool, sizes())
     await read(ledger, (await ledger.submit("parse")).run_id, "4")
     await CatchUp(ledger.pool, sizes()).to_the_end()
     newer = sizes(2, columns={"most": total(field("size", "bigint"), {"acme.read"})})
@@ -339,7 +339,7 @@ async def test_a_newer_version_takes_the_place_of_the_older_whose_processes_end(
 
 
 async def test_a_table_that_was_written_by_hand_is_found_and_put_right(ledger: Ledger) -> None:
-    await made(ledger.pool, sizes())
+    await install(ledger.pool, sizes())
     await read(ledger, (await ledger.submit("parse")).run_id, "4")
     await CatchUp(ledger.pool, sizes()).to_the_end()
     await ledger.pool.execute("UPDATE projection.sizes_v1 SET size = 5")
@@ -354,7 +354,7 @@ async def test_a_table_that_was_written_by_hand_is_found_and_put_right(ledger: L
 
 async def test_a_rebuild_goes_on_under_load_and_after_it_was_killed(ledger: Ledger) -> None:
     counts = declared()["run_counts"]
-    await made(ledger.pool, counts)
+    await install(ledger.pool, counts)
     for _ in range(5):
         await ledger.submit_many([{"kind": "parse"}] * 40)
     stop = asyncio.Event()
@@ -375,7 +375,7 @@ async def test_a_rebuild_goes_on_under_load_and_after_it_was_killed(ledger: Ledg
     following = asyncio.create_task(Projector(ledger.pool, counts).run())
     try:
         with pytest.raises(Killed):
-            await refold(ledger.pool, counts, events_a_range=20, connections=1, told=kill)
+            await refold(ledger.pool, counts, events_a_range=20, connections=1, on_progress=kill)
         done = await refold(ledger.pool, counts, events_a_range=20)
     finally:
         stop.set()
@@ -395,7 +395,7 @@ async def test_a_rebuild_goes_on_under_load_and_after_it_was_killed(ledger: Ledg
 
 
 async def test_a_projection_as_of_then_is_built_beside_the_live_one(ledger: Ledger) -> None:
-    await made(ledger.pool, sizes())
+    await install(ledger.pool, sizes())
     await read(ledger, (await ledger.submit("parse")).run_id, "4")
     [now] = await fetch(ledger.pool, "SELECT clock_timestamp() AS now")
     await read(ledger, (await ledger.submit("parse")).run_id, "4")
@@ -409,7 +409,7 @@ async def test_a_live_projection_follows_by_itself_through_pauses_and_lost_conne
     ledger: Ledger, connection: asyncpg.Connection[Any]
 ) -> None:
     counts = declared()["run_counts"]
-    await made(ledger.pool, counts)
+    await install(ledger.pool, counts)
     following = asyncio.create_task(Projector(ledger.pool, counts).run())
 
     async def seen(wanted: int) -> bool:

@@ -55,12 +55,12 @@ async def ledger(unverified_database: str) -> AsyncIterator[Ledger]:
 
 async def found(ledger: Ledger) -> list[Drift]:
     """Give what the full check finds."""
-    return [one async for one in check(ledger.pool, PROJECT)]
+    return [one async for one in check(ledger)]
 
 
 async def repaired(ledger: Ledger, *runs: UUID) -> list[Drift]:
     """Repair runs."""
-    return await repair(ledger.pool, PROJECT, runs, actor="ann", reason="a test")
+    return await repair(ledger, runs, actor="ann", reason="a test")
 
 
 async def worked(ledger: Ledger) -> Lease:
@@ -95,7 +95,7 @@ async def test_damage_in_any_column_is_found_named_and_repaired(
     )
     want, have = one.columns[column]
     assert want != have
-    assert (await sample(ledger.pool, PROJECT, 50)) == (2, [one])
+    assert (await sample(ledger, 50)) == (2, [one])
     assert await repaired(ledger, good.run_id, lease.run_id) == [one]
     after = await ledger.get(lease.run_id)
     assert after.version == before.version + 1
@@ -154,7 +154,7 @@ async def test_a_missing_row_comes_back_and_a_row_without_events_goes(
     assert (unexpected.run_id, unexpected.expected, unexpected.stored) == (phantom, False, True)
     assert (missing.run_id, missing.expected, missing.stored) == (lease.run_id, True, False)
     assert set(missing.columns) >= {"state", "version", "hash"}
-    assert (await sample(ledger.pool, PROJECT, 50))[1] == [missing]
+    assert (await sample(ledger, 50))[1] == [missing]
     with capture_logs() as logs:
         await repaired(ledger, phantom, lease.run_id)
     assert [entry["run_id"] for entry in logs if entry["event"] == names.PHANTOM_REMOVED] == [
@@ -173,7 +173,7 @@ async def test_the_check_goes_range_by_range_and_leaves_out_nothing(
     await mallory.execute("UPDATE ledger.run_state SET priority = priority + 1")
     told: list[int] = []
 
-    damaged = [one async for one in check(ledger.pool, PROJECT, lambda done, _: told.append(done))]
+    damaged = [one async for one in check(ledger, lambda done, _: told.append(done))]
 
     assert len({one.run_id for one in damaged}) == len(damaged) == 40
     assert told == sorted(told)
@@ -251,7 +251,7 @@ async def test_a_repair_needs_the_owner_a_name_and_a_reason(
         {"actor": "a", "reason": ""},
     ):
         with pytest.raises(InvalidValue):
-            await repair(ledger.pool, PROJECT, [lease.run_id], **given)
+            await repair(ledger, [lease.run_id], **given)
     assert len(await repaired(ledger, lease.run_id)) == 1
 
 

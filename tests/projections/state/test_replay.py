@@ -17,10 +17,12 @@ from runfold.console.cli.kit import exits
 from runfold.ledger import Ledger, State
 from runfold.ledger.errors import BeforeFirstEvent, FutureInstant
 from runfold.ledger.postgres.connections import driver_url
-from runfold.projections.rebuild import Rebuild, RebuildFailed, RebuildRunning, Standing, drop_old
+from runfold.projections.errors import LockTimeout, RebuildFailed, RebuildRunning
+from runfold.projections.rebuild import Rebuild, drop_old
+from runfold.projections.rebuild_plan import RebuildProgress
 from runfold.projections.state import replay as replaying
 from runfold.projections.state.drift import REPAIRED
-from runfold.projections.state.replay import LockNotHad, Replayed, recipe, replay, replay_until
+from runfold.projections.state.replay import Replayed, plan, replay, replay_until
 from tests.conftest import PROJECT
 from tests.console.test_commands import Cli, execute
 from tests.support.runs import claimed, types
@@ -54,9 +56,7 @@ async def fleet(ledger: Ledger, runs: int = 60) -> list[UUID]:
 
 async def replayed(ledger: Ledger, **given: Any) -> Replayed:
     """Replay, in small ranges."""
-    return await replay(
-        ledger.pool, PROJECT, actor="ann", reason="a test", **{"events_a_range": 10, **given}
-    )
+    return await replay(ledger, actor="ann", reason="a test", **{"events_a_range": 10, **given})
 
 
 async def tables(connection: asyncpg.Connection[Any]) -> set[str]:
@@ -72,20 +72,20 @@ async def test_a_replay_of_a_sound_state_changes_nothing_and_leaves_nothing(
 ) -> None:
     await fleet(ledger)
     before = await mallory.fetch("SELECT ctid, * FROM ledger.run_state ORDER BY run_id")
-    told: list[Standing] = []
+    told: list[RebuildProgress] = []
 
-    done = await replayed(ledger, told=told.append)
+    done = await replayed(ledger, on_progress=told.append)
 
     events = await mallory.fetchval("SELECT count(*) FROM ledger.event")
-    assert (done.standing.rows, done.standing.events, done.wrong, done.kept_in, done.bad) == (
+    assert (done.progress.rows, done.progress.events, done.wrong, done.kept_in, done.bad) == (
         60,
         events,
         0,
         None,
         [],
     )
-    assert done.standing.ranges > 5
-    assert max(standing.done for standing in told) == done.standing.ranges
+    assert done.progress.ranges > 5
+    assert max(progress.done for progress in told) == done.progress.ranges
     assert told[-1].events_per_second > 0
     assert await mallory.fetch("SELECT ctid, * FROM ledger.run_state ORDER BY run_id") == before
     assert await tables(mallory) == set()
@@ -188,14 +188,14 @@ async def test_the_state_as_of_an_instant_is_built_beside_the_live_one(
     then = await mallory.fetch("SELECT * FROM ledger.run_state ORDER BY run_id")
     await fleet(ledger, 20)
 
-    done = await replay_until(ledger.pool, PROJECT, instant, events_a_range=10)
+    done = await replay_until(ledger, instant, events_a_range=10)
 
     assert await mallory.fetch(f"SELECT * FROM {done.kept_in} ORDER BY run_id") == then
     assert (await ledger.verify()).ok
     with pytest.raises(FutureInstant):
-        await replay_until(ledger.pool, PROJECT, datetime(2099, 1, 1, tzinfo=UTC))
+        await replay_until(ledger, datetime(2099, 1, 1, tzinfo=UTC))
     with pytest.raises(BeforeFirstEvent):
-        await replay_until(ledger.pool, PROJECT, datetime(2020, 1, 1, tzinfo=UTC))
+        await replay_until(ledger, datetime(2020, 1, 1, tzinfo=UTC))
     assert await tables(mallory) == {done.kept_in}
 
 
@@ -224,14 +224,14 @@ async def test_a_run_that_cannot_be_folded_is_set_apart_or_stops_a_strict_replay
     assert done.resumed
     assert [one.run_id for one in done.bad] == [bad]
     assert "kind" in done.bad[0].error
-    assert (done.standing.rows, done.standing.errors, done.wrong) == (59, 1, 1)
+    assert (done.progress.rows, done.progress.errors, done.wrong) == (59, 1, 1)
 
 
 async def test_one_process_at_a_time_works_on_a_rebuild(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fleet(ledger, 5)
-    async with Rebuild.begin(ledger.pool, recipe(PROJECT)):
+    async with Rebuild.begin(ledger.pool, plan(PROJECT)):
         with pytest.raises(RebuildRunning):
             await replayed(ledger)
     assert (await replayed(ledger)).resumed
@@ -247,7 +247,7 @@ async def test_rows_that_stay_locked_are_named_after_bounded_tries(
 
     async with mallory.transaction():
         await mallory.execute("SELECT FROM ledger.run_state FOR UPDATE")
-        with pytest.raises(LockNotHad):
+        with pytest.raises(LockTimeout):
             await replayed(ledger)
 
     done = await replayed(ledger)
@@ -262,7 +262,7 @@ from runfold.projections.state.replay import replay
 
 async def main():
     async with Ledger.open(sys.argv[1], "test") as ledger:
-        await replay(ledger.pool, "test", actor="ann", reason="r", connections=1, events_a_range=10)
+        await replay(ledger, actor="ann", reason="r", connections=1, events_a_range=10)
 
 asyncio.run(main())
 """
@@ -302,11 +302,11 @@ async def test_a_killed_replay_is_resumed_where_it_was(
 
     done = await replayed(ledger)
 
-    assert 0 < len(before) < done.standing.ranges
+    assert 0 < len(before) < done.progress.ranges
     assert done.resumed
     rows = await mallory.fetch(done_at)
     assert [row for row in rows if row in before] == before
-    assert (done.standing.rows, done.wrong) == (60, 1)
+    assert (done.progress.rows, done.wrong) == (60, 1)
     assert (await ledger.verify()).ok
 
 
@@ -315,8 +315,8 @@ async def test_projects_are_rebuilt_apart(ledger: Ledger, unverified_database: s
     async with Ledger.open(unverified_database, "other", create_project=True) as other:
         await other.submit_many([{"kind": "x"} for _ in range(7)])
 
-        assert (await replayed(ledger)).standing.rows == 1
-        assert (await replay(other.pool, "other", actor="a", reason="r")).standing.rows == 7
+        assert (await replayed(ledger)).progress.rows == 1
+        assert (await replay(other, actor="a", reason="r")).progress.rows == 7
 
 
 # -- the command ---------------------------------------------------------------------------------------------
@@ -335,8 +335,8 @@ def test_the_command_rebuilds_compares_and_drops(
     again = cli.ok("projections", "rebuild", "run_state", "--json").json
 
     assert "1 rows rebuilt from 1 events" in answer.out
-    assert "1 rows were wrong; what was there is kept in ledger.rebuild_" in answer.out
-    assert (again["wrong"], again["standing"]["events"], again["kept_in"]) == (0, 2, None)
+    assert "1 rows were wrong; the old rows are kept in ledger.rebuild_" in answer.out
+    assert (again["wrong"], again["progress"]["events"], again["kept_in"]) == (0, 2, None)
     note = cli.ok("history", str(run_id), "--json").lines[-1]
     assert (note["actor"], note["text"].split(":")[0]) == ("ann", "moved house")
     cli.fails(exits.NOT_FOUND, "projections", "rebuild", "nothing")
