@@ -49,7 +49,7 @@ class Policy:
     sweep: timedelta = timedelta(seconds=60)
 
     def silence(self, gap: timedelta) -> tuple[timedelta, timedelta]:
-        """Give how long, at least and at most, this policy's worker was silent where a gap between beats was recorded."""
+        """Return how long, at least and at most, a worker under this policy was silent in a recorded gap."""
         if self.beat is None or gap == timedelta.max:
             return gap, gap
         if self.beat > self.recorded_beat:
@@ -123,7 +123,7 @@ class WhatIf:
         self._run: _Run | None = None
 
     def add(self, event: Mapping[str, Any]) -> Verdict | None:
-        """Take the next event; give the verdict on the run before it, if this is a new run's and there is one."""
+        """Take the next event; return the verdict on the previous run if this event begins a new one."""
         verdict = None
         if self._run is None or self._run.run_id != event["run_id"]:
             verdict = self.close()
@@ -133,7 +133,7 @@ class WhatIf:
         return verdict
 
     def close(self) -> Verdict | None:
-        """Give the verdict on the last run."""
+        """Return the verdict on the last run."""
         run, self._run = self._run, None
         if run is None:
             return None

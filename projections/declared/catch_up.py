@@ -61,7 +61,10 @@ class Page:
 
 
 class CatchUp:
-    """Takes what is new to one projection, which is installed; any number of processes may, one page at a time."""
+    """Brings one installed projection up to date.
+
+    Any number of processes may do so at once: they take turns, a page each.
+    """
 
     def __init__(self, pool: Pool, projection: Projection, *, batch: int = BATCH) -> None:
         """Start nothing yet; `batch` is the most events of a transaction. Raises InvalidValue."""
@@ -70,14 +73,14 @@ class CatchUp:
         self._limit = self.batch
 
     async def to_the_end(self) -> int:
-        """Take pages until nothing is new; give how many events they had. Raises as `step` does."""
+        """Take pages until nothing is new; return how many events they had. Raises as `step` does."""
         events = 0
         while (taken := await self.step()) is not None:
             events += taken
         return events
 
     async def step(self) -> int | None:
-        """Take one page and commit it; give how many events it had, or None when nothing is new.
+        """Take one page and commit it; return how many events it had, or None when nothing is new.
 
         Raises ProjectionFailed at an event that cannot be taken, ProjectionPaused, ProjectionNotFound, OtherVersion,
         Redeclared, FeedMoved, FeedOnStandby or DatabaseUnavailable.
@@ -181,7 +184,7 @@ class _Bad(Exception):
 
 
 def checked(projection: Projection, row: Mapping[str, Any] | None) -> Checkpoint:
-    """Give the checkpoint of an installed projection that may go on; raise what is in its way."""
+    """Return the checkpoint of an installed projection; raise what keeps it from going on."""
     if row is None:
         raise ProjectionNotFound(projection.name, ())
     if row["version"] != projection.version:
@@ -198,12 +201,12 @@ def checked(projection: Projection, row: Mapping[str, Any] | None) -> Checkpoint
 
 
 def checkpoint_of(row: Mapping[str, Any]) -> Checkpoint:
-    """Give the checkpoint that is kept in a row of `ledger.projection`."""
+    """Return the checkpoint that a row of `ledger.projection` keeps."""
     return Checkpoint(row["generation"], row["snapshot"], row["target"], row["position"])
 
 
 def which(projection: Projection) -> Filter:
-    """Say which events the projection reads."""
+    """Return which events the projection reads."""
     types = None if projection.types is None else sorted(projection.types)
     return Filter(
         types=types,

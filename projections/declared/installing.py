@@ -37,7 +37,7 @@ _FULL_NAMES: Final = {"int": "integer", "timestamptz": "timestamp with time zone
 
 
 def declared(modules: Iterable[str] = ()) -> dict[str, Projection]:
-    """Give every projection that ships and those in the given modules, by name.
+    """Return every projection that ships and those in the given modules, by name.
 
     Raises InvalidValue for a module that cannot be imported or has none, DeclaredTwice for a name with two versions.
     """
@@ -122,7 +122,7 @@ def _differences(column: str, have: Any, type_: str, projection: Projection) -> 
             f"column {column} has another place in the primary key",
         ),
     )
-    return [said for fine, said in checks if not fine]
+    return [difference for fine, difference in checks if not fine]
 
 
 async def publish(connection: asyncpg.Connection[Any], projection: Projection) -> None:

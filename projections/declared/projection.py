@@ -79,7 +79,7 @@ class Projection:
     def column_types(self) -> dict[str, str]:
         """Return the type of every column of the table: the key, the columns, the positions that order them.
 
-        What is newest or oldest is told by position, so that batches may be folded in any order with the same result.
+        What is newest or oldest is decided by position, so that batches may be folded in any order with the same result.
         """
         types = {name: as_source(source).type for name, source in self.key.items()}
         types |= {name: column_type(column.fold) for name, column in self.folds.items()}

@@ -41,7 +41,7 @@ def view_sql(projection: Projection) -> str:
 
 
 def known_sql(event: str) -> str:
-    """Say whether this code knows the event's type and schema version; types of users are theirs to know."""
+    """Compile whether this code knows the event's type and schema version; users' own types it takes."""
     versions: dict[int, list[str]] = {}
     for type_, model in CATALOGUE.items():
         if type_.split(".", 1)[0] in RESERVED:
@@ -108,9 +108,9 @@ def _placed(row: str, name: str) -> Placed:
 
 @lru_cache(maxsize=256)
 def taken_sql(projection: Projection, page: str, table: str) -> str:
-    """Take a page of events, a SELECT of them, into the table; give how many events and rows it has, and its last position.
+    """Fold a page of events, a SELECT, into the table; return its events, rows and last position.
 
-    Events that were told to be skipped are left out; one that this code does not know raises.
+    Skipped events are left out; one that this code does not know raises.
     """
     skipped = f"s.name = {text(projection.name)} AND s.version = {projection.version} AND s.position = p.position"
     refused = "ledger.refuse_version(p.type, p.schema_version)::boolean"

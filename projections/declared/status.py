@@ -1,4 +1,4 @@
-"""How the projections stand, and what people do to them: pause, resume, and skip an event that cannot be taken."""
+"""The projections' status, and what people do to them: pause, resume, skip an event."""
 
 from __future__ import annotations
 
@@ -62,7 +62,10 @@ class Status:
 
 
 async def statuses(pool: Pool, declared: Mapping[str, Projection]) -> list[Status]:
-    """Say how every projection stands that is declared or installed, by name. Raises FeedMoved or FeedOnStandby."""
+    """Return the status of every projection that is declared or installed, by name.
+
+    Raises FeedMoved or FeedOnStandby.
+    """
     rows = {row["name"]: row for row in await fetch(pool, _ROWS)}
     found = [await _status(pool, row, declared.get(name)) for name, row in rows.items()]
     found += [
@@ -96,7 +99,7 @@ async def _status(pool: Pool, row: Mapping[str, Any], declared: Projection | Non
 
 
 async def pause(pool: Pool, name: str) -> None:
-    """Have no process take events to the projection, after the page that is being taken. Raises ProjectionNotFound."""
+    """Stop feeding the projection after the page in progress. Raises ProjectionNotFound."""
     await _changed(pool, name, _PAUSE)
 
 
@@ -106,7 +109,7 @@ async def resume(pool: Pool, name: str) -> None:
 
 
 async def skip(pool: Pool, name: str, *, actor: str, reason: str) -> tuple[UUID, int]:
-    """Leave out the event at which the projection stopped, on record; give its run and version.
+    """Skip the event at which the projection stopped, on record; return its run and version.
 
     Raises NotStopped or ProjectionNotFound. A rebuild of the same version leaves it out as well.
     """

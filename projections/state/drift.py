@@ -93,7 +93,7 @@ async def check(ledger: Ledger, progress: Progress | None = None) -> AsyncIterat
 
     Archived months come last, from their files; a row of theirs is mended by a replay, which has them attached.
 
-    `progress` is told how many events are done, and None: nobody counted all of them.
+    `progress` is called with the number of events done, and None: their total is not known.
     """
     first, done = UUID(int=0), 0
     while True:
@@ -115,7 +115,7 @@ async def check(ledger: Ledger, progress: Progress | None = None) -> AsyncIterat
 
 
 async def sample(ledger: Ledger, size: int) -> tuple[int, list[Drift]]:
-    """Compare about `size` runs: half of them neighbours somewhere, half those written last; give how many, and the drift.
+    """Compare about `size` runs, half of them the newest; return how many, and the drift.
 
     A row without any events is found by the full check only.
     """
@@ -132,12 +132,12 @@ async def sample(ledger: Ledger, size: int) -> tuple[int, list[Drift]]:
 
 
 async def compare(ledger: Ledger, runs: Sequence[UUID]) -> list[Drift]:
-    """Compare these runs, in one snapshot; give those that drifted."""
+    """Compare these runs, in one snapshot; return those that drifted."""
     return [_drift(row) for row in await fetch(ledger.pool, _RUNS, ledger.project_id, runs)]
 
 
 async def repair(ledger: Ledger, runs: Sequence[UUID], *, actor: str, reason: str) -> list[Drift]:
-    """Make the rows of these runs the fold of their events again, in one transaction; give what was wrong.
+    """Make these rows the fold of their events again, in one transaction; return what was wrong.
 
     Each repaired run gets a note `run_state.repaired` that says what was stored, by whom it was repaired and why. A
     row without any events is removed and logged: there is no run to note it on. It takes the owner of the schema;
@@ -155,7 +155,7 @@ async def repair(ledger: Ledger, runs: Sequence[UUID], *, actor: str, reason: st
 async def repair_on(
     connection: Connection, project_id: str, runs: Sequence[UUID], *, actor: str, reason: str
 ) -> list[Drift]:
-    """Do it within an open transaction of the driver."""
+    """Repair within an open transaction of the driver."""
     # No month is detached meanwhile, whose runs would seem to have no events.
     await connection.execute("LOCK TABLE ledger.event IN ACCESS SHARE MODE")
     # One repair at a time: two that insert the same missing row would not see each other's notes.

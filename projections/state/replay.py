@@ -35,7 +35,7 @@ WITH filled AS (INSERT INTO {shadow} SELECT r.* FROM ledger.rebuild_run_state($3
 SELECT count(*) AS rows, coalesce(sum(version), 0)::bigint AS events FROM filled
 """
 _RANGES: Final = "SELECT first, last FROM ledger.rebuild_range WHERE rebuild_id = $1 AND error IS NULL ORDER BY first"
-# Different, missing here, missing there; or only moved on since the shadow was filled: `compare` tells.
+# Different, missing here, missing there; or changed since the shadow was filled: `compare` decides.
 _SUSPECT: Final = """
 SELECT coalesce((s.live).run_id, (r.rebuilt).run_id) AS run_id
 FROM (SELECT live FROM ledger.run_state AS live WHERE live.project_id = $1 AND live.run_id BETWEEN $2 AND $3) AS s
@@ -133,7 +133,7 @@ async def replay_until(
 
 
 async def wrong_rows(ledger: Ledger, rebuild: Rebuild) -> AsyncIterator[list[Drift]]:
-    """Compare the live table with the shadow, range by range; give rows that are not the fold of their events now."""
+    """Yield the rows that are not the fold of their events, range by range."""
     for row in await fetch(ledger.pool, _RANGES, rebuild.rebuild_id):
         suspects = await fetch(
             ledger.pool,

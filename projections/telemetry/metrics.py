@@ -14,7 +14,7 @@ from runfold.ledger.errors import ConfigurationError
 from runfold.ledger.postgres.connections import Pool, fetch
 
 MAX_KINDS: Final = 1_000
-"""Projects and kinds of which one scrape tells; labels cost whoever stores them."""
+"""The most projects and kinds of one scrape: each label set costs storage."""
 
 _COUNTS: Final = f"""
 SELECT project_id, kind, state, runs, entered FROM projection.run_counts ORDER BY project_id, kind, state LIMIT {MAX_KINDS * 8}
@@ -56,7 +56,10 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 async def look(pool: Pool) -> dict[str, Rows]:
-    """Read what a scrape tells; what has no read model yet is left out. Raises AccessDenied or DatabaseUnavailable."""
+    """Read what a scrape shows; read models that are not installed are left out.
+
+    Raises AccessDenied or DatabaseUnavailable.
+    """
     installed = {
         row["name"]
         for row in await fetch(pool, _INSTALLED, [name for name, _ in _READ])

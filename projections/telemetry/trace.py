@@ -48,12 +48,12 @@ class Span:
 
 
 def spans(run_id: UUID, history: Sequence[Event]) -> list[Span]:
-    """Give the spans of a run's history, which begins with its first event: the run's own first, then as they begin.
+    """Return the spans of a run's whole history: the run's own first, then as they begin.
 
     A step has one event, at its end: its span begins with the event before it that is no heartbeat. No content of payloads is
     in a span but the names of what was called.
     """
-    return _Trace(run_id).told(history)
+    return _Trace(run_id).spans_of(history)
 
 
 class _Trace:
@@ -66,15 +66,15 @@ class _Trace:
         self.wait: Span | None = None
         self.before: datetime | None = None
 
-    def told(self, history: Sequence[Event]) -> list[Span]:
+    def spans_of(self, history: Sequence[Event]) -> list[Span]:
         for event in history:
             if event.recorded_at is not None:
-                self._tell(event, event.recorded_at)
+                self._add(event, event.recorded_at)
                 if event.type != "lease.heartbeat":
                     self.before = event.recorded_at
         return self.found
 
-    def _tell(self, event: Event, at: datetime) -> None:
+    def _add(self, event: Event, at: datetime) -> None:
         facts: Any = event
         if self.root is None:
             self.root = self._open(f"run {facts.kind}", event, at, None)
@@ -183,5 +183,5 @@ class _Trace:
 
 
 def facts_error(facts: Any) -> str | None:
-    """Give the code of the error that an event carries."""
+    """Return the code of the error that an event carries."""
     return getattr(facts, "error_code", None)

@@ -343,6 +343,6 @@ def test_the_command_rebuilds_compares_and_drops(
     cli.fails(exits.USAGE, "projections", "rebuild", "run_state", "--connections", "99")
     cli.fails(exits.USAGE, "projections", "rebuild", "run_state", "--until", "2099-01-01T00:00:00Z")
     as_of = cli.ok("projections", "rebuild", "run_state", "--until", note["recorded_at"]).out
-    assert "the state as of then is in ledger.rebuild_" in as_of
+    assert "the state at that time is in ledger.rebuild_" in as_of
     assert len(cli.ok("projections", "rebuild", "run_state", "--drop-old").out.splitlines()) == 2
     cli.ok("verify")
