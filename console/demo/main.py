@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from typing import Final
 
 import structlog
 from rich.console import Console
 
+from runfold.console.cli.kit.output import talk
 from runfold.console.demo.outcome import Outcome
 from runfold.console.demo.report import Talk, print_outcome, talking
 from runfold.console.demo.story import DemoFailed, play
@@ -28,24 +28,24 @@ def run(*, json: bool = False, files: int = FILES, verbose: bool = False) -> int
     """
     if not verbose:
         _silence_log()
-    with talking() as talk:
-        outcome = _played(files, talk)
+    with talking() as progress:
+        outcome = _played(files, progress)
     if isinstance(outcome, int):
         return outcome
     if json:
-        Console().print_json(data=outcome.shown())
+        Console().print_json(data=outcome.shown(), ensure_ascii=True)
     else:
         print_outcome(outcome, Console())
-        print(f"look around: runfold --project {outcome.project} runs", file=sys.stderr)
+        talk(f"look around: runfold --project {outcome.project} runs")
     problems = outcome.problems()
     for problem in problems:
         _complain(problem)
     return FAILED if problems else 0
 
 
-def _played(files: int, talk: Talk) -> Outcome | int:
+def _played(files: int, progress: Talk) -> Outcome | int:
     try:
-        return asyncio.run(_guarded(files, talk))
+        return asyncio.run(_guarded(files, progress))
     except (DemoFailed, LedgerError) as error:
         _complain(str(error))
         return FAILED
@@ -54,10 +54,10 @@ def _played(files: int, talk: Talk) -> Outcome | int:
         return INTERRUPTED
 
 
-async def _guarded(files: int, talk: Talk) -> Outcome:
+async def _guarded(files: int, progress: Talk) -> Outcome:
     try:
         async with asyncio.timeout(GUARD_SECONDS) as guard:
-            return await play(files, talk.say, talk.show)
+            return await play(files, progress.say, progress.show)
     except TimeoutError:
         if not guard.expired():
             raise
@@ -65,7 +65,7 @@ async def _guarded(files: int, talk: Talk) -> Outcome:
 
 
 def _complain(line: str) -> None:
-    print(f"runfold demo: {line}", file=sys.stderr)
+    talk(f"runfold demo: {line}")
 
 
 def _silence_log() -> None:

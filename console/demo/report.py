@@ -45,7 +45,7 @@ class Talk:
 
     def say(self, line: str) -> None:
         """Print one thing that happened."""
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(clean(line), highlight=False, markup=False, soft_wrap=True)
 
     def show(self, states: States, total: int) -> None:
         """Show how many runs are in each state."""
@@ -75,7 +75,10 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
     console.print(f"{outcome.files} runs of project {outcome.project}", highlight=False)
     console.print(_states(outcome))
     if outcome.history:
-        console.print(_headline(outcome.history[0]), highlight=False, markup=False, soft_wrap=True)
+        console.print()
+        console.print(
+            clean(_headline(outcome.history[0])), highlight=False, markup=False, soft_wrap=True
+        )
         for line in _history(outcome.history, console.width if console.is_terminal else UNBOUNDED):
             console.print(line, highlight=False, soft_wrap=True)
     console.print(_summary(outcome), highlight=False, soft_wrap=True)
@@ -92,14 +95,16 @@ def _states(outcome: Outcome) -> Table:
 
 def _headline(first: Event) -> str:
     content = getattr(first, "input", None) or {}
-    return f"\nhistory of run {first.run_id}, which lost its worker: {content.get('path', '')}"
+    return f"history of run {first.run_id}, which lost its worker: {content.get('path', '')}"
 
 
 def _history(history: Sequence[Event], width: int) -> Iterator[Text]:
     start = history[0].recorded_at
     for event in history:
         head = Text(f"{event.version:>3} {_since(start, event.recorded_at):>6}  ")
-        head.append(f"{event.type:<18} {event.actor:<13} ", style=STYLES.get(event.type, ""))
+        head.append(
+            f"{clean(event.type):<18} {clean(event.actor):<13} ", style=STYLES.get(event.type, "")
+        )
         yield from entry(head, _facts(event), width)
 
 

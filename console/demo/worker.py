@@ -13,6 +13,7 @@ from uuid import UUID
 
 from pydantic import JsonValue
 
+from runfold.console.cli.kit.output import talk
 from runfold.console.demo.measure import Measures, ToolUnavailable, call_tool, measure, price, tool
 from runfold.ledger import Lease, Ledger, State
 from runfold.ledger.errors import LeaseLost, LedgerError
@@ -179,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except* LedgerError as errors:
         code = 1
         for error in errors.exceptions:
-            print(f"{options.worker_id}: {error}", file=sys.stderr)
+            talk(f"{options.worker_id}: {error}")
     return code
 
 

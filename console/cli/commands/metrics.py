@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import signal
-import sys
 from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
@@ -55,7 +54,8 @@ async def metrics(
         registry = CollectorRegistry()
         registry.register(_Collector(database.pool, asyncio.get_running_loop()))
         if once:
-            sys.stdout.write((await asyncio.to_thread(generate_latest, registry)).decode())
+            text = (await asyncio.to_thread(generate_latest, registry)).decode()
+            session.out.block(text.rstrip("\n"))
             return
         try:
             server, _ = start_http_server(port, host, registry)

@@ -114,7 +114,9 @@ def _write(out: Output, found: list[Span]) -> None:
         depths[span.span_id] = depths[span.parent_id] + 1
         took = "open" if span.end is None else length(span.end - span.start)
         marks = f", {len(span.marks)} events" if span.marks else ""
-        went = {True: f"  failed {span.error or ''}".rstrip(), False: "", None: ""}[span.failed]
+        went = {True: f"  failed {clean(span.error or '')}".rstrip(), False: "", None: ""}[
+            span.failed
+        ]
         out.line(f"{'  ' * depths[span.span_id]}{clean(span.name)}  {took}{marks}{went}")
 
 

@@ -21,7 +21,7 @@ def report(error: Exception, *, as_json: bool, verbose: bool) -> int:
 
     expected = known(error)
     if verbose and (expected is None or isinstance(error, OSError)):
-        traceback.print_exception(error)
+        sys.stderr.write(clean("".join(traceback.format_exception(error)), multiline=True))
     if expected is None:
         _print(type(error).__name__, _unexpected(error, verbose=verbose), {}, as_json=as_json)
         return ERROR

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import Final, TextIO
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from runfold.console.cli.kit.plain import clean, jsonable
+from runfold.console.cli.kit.plain import clean, safe_json
 from runfold.console.cli.kit.wrapping import entry
 
 UNBOUNDED: Final = 100_000
@@ -37,32 +36,37 @@ COLOURS: Final = {
 
 
 class Output:
-    """Writes data and talk; with `as_json` data is one JSON object a line and talk is silent."""
+    """Writes data and talk; with `as_json` data is one JSON object a line and talk is silent.
+
+    Every command writes through it, and whatever it writes has control and direction characters
+    escaped: no content of a run steers a terminal or forges a line.
+    """
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
 
     def json(self, value: object) -> None:
         """Write one JSON object on a line of its own."""
-        # A terminal gets escapes for what could steer it; a file gets the text unchanged.
-        text = json.dumps(jsonable(value), ensure_ascii=sys.stdout.isatty(), allow_nan=False)
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        _write(safe_json(value, ascii_only=sys.stdout.isatty()))
 
     def line(self, line: Text | str) -> None:
         """Write one line of data, coloured on a terminal."""
         if not sys.stdout.isatty():
-            sys.stdout.write(clean(line, multiline=True) + "\n")
-            sys.stdout.flush()
+            _write(clean(line))
             return
-
-        shown = line if isinstance(line, Text) else Text(clean(line, multiline=True))
+        shown = safe_text(line) if isinstance(line, Text) else Text(clean(line))
         console(sys.stdout).print(shown, soft_wrap=True)
+
+    def block(self, text: str) -> None:
+        """Write text of several lines, such as indented JSON."""
+        for line in text.split("\n"):
+            self.line(line)
 
     def entry(self, head: Text, facts: str) -> None:
         """Write a head and its facts: one line, or as many as a terminal needs."""
         terminal = sys.stdout.isatty()
-        for line in entry(head, facts, console(sys.stdout).width if terminal else UNBOUNDED):
+        width = console(sys.stdout).width if terminal else UNBOUNDED
+        for line in entry(safe_text(head), clean(facts), width):
             self.line(line)
 
     def table(
@@ -89,7 +93,26 @@ class Output:
     def talk(self, text: str) -> None:
         """Write a line for people on standard error; nothing with `as_json`."""
         if not self.as_json:
-            sys.stderr.write(clean(text, multiline=True) + "\n")
+            talk(text)
+
+
+def talk(text: str) -> None:
+    """Write a line for people on standard error."""
+    sys.stderr.write(clean(text) + "\n")
+    sys.stderr.flush()
+
+
+def safe_text(text: Text) -> Text:
+    """Return a text with its styles, control and direction characters escaped."""
+    if text.plain.isprintable():
+        return text
+    pieces = text.render(Console(), end="")
+    return Text.assemble(*((clean(piece.text), piece.style or "") for piece in pieces))
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def console(stream: TextIO, width: int | None = None) -> Console:

@@ -71,6 +71,16 @@ def compact(value: object, width: int = 80) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
+def safe_json(value: object, *, ascii_only: bool = False) -> str:
+    """Return a value as one line of JSON, control and direction characters escaped as JSON does."""
+    text = json.dumps(jsonable(value), ensure_ascii=ascii_only, allow_nan=False)
+    if text.isprintable():
+        return text
+    return "".join(
+        char if _is_safe(char, multiline=False) else json.dumps(char)[1:-1] for char in text
+    )
+
+
 def jsonable(value: object) -> Any:
     """Return a value as JSON can hold it: times in UTC, amounts as text, bytes as hex."""
     match value:

@@ -18,7 +18,8 @@ def write_run(out: Output, run: Run) -> None:
         out.line(f"{name:<9} {value}")
     for name, content in (("input", run.input), ("output", run.output)):
         if content is not None:
-            out.line(f"{name}\n{pretty(content)}")
+            out.line(name)
+            out.block(pretty(content))
 
 
 def header(run: Run) -> list[tuple[str, str]]:

@@ -58,6 +58,7 @@ def configure_log(*, as_json: bool, verbose: bool) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
             _cleaned,
             renderer,
         ],
@@ -72,6 +73,11 @@ def configure_log(*, as_json: bool, verbose: bool) -> None:
 
 def _cleaned(_logger: object, _method: str, values: MutableMapping[str, Any]) -> Mapping[str, Any]:
     return {
-        name: value if isinstance(value, int | float) else clean(value)
+        clean(name): value if isinstance(value, int | float) else _cleaned_value(name, value)
         for name, value in values.items()
     }
+
+
+def _cleaned_value(name: str, value: object) -> str:
+    # A traceback has lines of its own; everything else is one line.
+    return clean(value, multiline=name == "exception")
