@@ -47,6 +47,7 @@ class Program(LazyGroup):
         _entry(_RUNS, "history", "Print every event of a run."),
         _entry(_RUNS, "tail", "Print the events of all runs as they are committed."),
         _entry(_RUNS, "trace", "Show a run as a trace, or send it to OpenTelemetry."),
+        _entry(_DECISIONS, "approvals", "List the approvals that runs wait for, the oldest first."),
         _entry(_DECISIONS, "approve", "Grant the approval that a run waits for."),
         _entry(_DECISIONS, "reject", "Reject the approval that a run waits for."),
         _entry(_DECISIONS, "signal", "Send a run a value under a name."),

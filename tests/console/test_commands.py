@@ -316,7 +316,7 @@ def test_show_says_what_to_do_with_a_lapsed_lease_and_with_an_approval(cli: Cli)
     parked = cli.given(lambda ledger: waiting(ledger, State.WAITING_APPROVAL, park=True))
 
     assert "runfold reap --once" in cli.ok("show", str(lapsed.run_id)).err
-    assert f"runfold approve {parked.run_id}" in cli.ok("show", str(parked.run_id)).err
+    assert f"runfold approve {parked.run_id} --request 3" in cli.ok("show", str(parked.run_id)).err
 
 
 def test_state_at_a_version_and_at_a_time_is_the_run_as_it_was(cli: Cli) -> None:
@@ -431,45 +431,6 @@ def test_cancel_of_an_ended_run_is_a_conflict(cli: Cli) -> None:
     error = cli.fails(exits.CONFLICT, "cancel", run_id, "--json").error
 
     assert (error["type"], error["from_state"]) == ("IllegalTransition", "cancelled")
-
-
-@pytest.mark.parametrize("park", [True, False])
-def test_approve_lets_the_run_go_on(cli: Cli, park: bool) -> None:  # noqa: FBT001  a parameter of the test
-    lease = cli.given(lambda ledger: waiting(ledger, State.WAITING_APPROVAL, park=park))
-
-    run = cli.ok("approve", str(lease.run_id), "--actor", "ann", "--reason", "fine", "--json").json
-    last = cli.ok("history", str(lease.run_id), "--json").lines[-1]
-
-    assert run["state"] == ("waiting_approval" if park else "running")
-    assert (last["type"], last["actor"], last["reason"]) == ("approval.granted", "ann", "fine")
-
-
-def test_approving_twice_is_a_conflict(cli: Cli) -> None:
-    lease = cli.given(lambda ledger: waiting(ledger, State.WAITING_APPROVAL, park=True))
-    assert "when a worker claims it" in cli.ok("approve", str(lease.run_id)).err
-
-    cli.fails(exits.CONFLICT, "approve", str(lease.run_id))
-
-
-def test_reject_cancels_the_run(cli: Cli) -> None:
-    lease = cli.given(lambda ledger: waiting(ledger, State.WAITING_APPROVAL, park=True))
-
-    assert (
-        cli.ok("reject", str(lease.run_id), "--reason", "no").out == f"{lease.run_id} cancelled\n"
-    )
-    cli.fails(exits.CONFLICT, "reject", str(lease.run_id))
-
-
-def test_a_run_that_waits_for_nobody_cannot_be_approved(cli: Cli) -> None:
-    run_id = str(cli.submitted())
-
-    error = cli.fails(exits.CONFLICT, "approve", run_id, "--json").error
-
-    assert (error["type"], error["from_state"], error["to_state"]) == (
-        "IllegalTransition",
-        "pending",
-        "running",
-    )
 
 
 # -- care ----------------------------------------------------------------------------------------------------

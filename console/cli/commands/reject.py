@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from runfold.console.cli.kit.decision import decide
+from runfold.console.cli.kit.decision import RequestVersion, decide
 from runfold.console.cli.kit.options import Actor, Reason, RunId, command, program
 from runfold.console.cli.kit.session import Session
 
@@ -13,10 +13,15 @@ app: Final = program()
 
 @command(app, "reject")
 async def reject(
-    session: Session, run: RunId, *, reason: Reason = None, actor: Actor = None
-) -> None:
+    session: Session,
+    run: RunId,
+    *,
+    request: RequestVersion = None,
+    reason: Reason = None,
+    actor: Actor = None,
+) -> int:
     """Reject the approval that a run waits for.
 
-    The run is cancelled.
+    The run is cancelled. A decision holds for one request: name it, or read and confirm it at the terminal.
     """
-    await decide(session, run, granted=False, reason=reason, actor=actor)
+    return await decide(session, run, granted=False, request=request, reason=reason, actor=actor)

@@ -7,10 +7,11 @@ from typing import Final
 
 from runfold.console.cli.kit.options import RunId, command, program
 from runfold.console.cli.kit.plain import clean
+from runfold.console.cli.kit.requests import Request, pending_request, roles_of
 from runfold.console.cli.kit.run_details import write_run
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
-from runfold.ledger import Run
+from runfold.ledger import Ledger, Run, State
 
 app: Final = program()
 
@@ -24,12 +25,23 @@ async def show(session: Session, run: RunId) -> None:
     """
     async with session.ledger() as ledger:
         current = await ledger.get(await find_run(ledger, run))
-    write_run(session.out, current)
-    for hint in hints(current):
+        request, bar = await _request(ledger, current)
+    write_run(session.out, current, request)
+    for hint in hints(current, request, bar):
         session.out.talk(hint)
 
 
-def hints(run: Run) -> list[str]:
+async def _request(ledger: Ledger, run: Run) -> tuple[Request | None, str | None]:
+    """Return the approval that the run waits for, and why the caller may not decide it."""
+    if run.state != State.WAITING_APPROVAL:
+        return None, None
+    request = await pending_request(ledger, run.run_id)
+    if request is None:
+        return None, None
+    return request, request.bars(ledger.actor, await roles_of(ledger, ledger.actor))
+
+
+def hints(run: Run, request: Request | None = None, bar: str | None = None) -> list[str]:
     """Return what can be done next, a line each."""
     watch = f"to watch it: runfold history {run.run_id} --follow"
     if run.is_terminal:
@@ -41,10 +53,18 @@ def hints(run: Run) -> list[str]:
         return ["its lease has ended; a reaper repairs it: runfold reap --once", watch]
     if run.cancel_requested_at is not None:
         return ["its worker learns of the cancellation with its next heartbeat", watch]
-    if run.state == "waiting_approval" and run.available_at is None:
-        return [
-            f"it waits for you: runfold approve {run.run_id}, or runfold reject {run.run_id} --reason ..."
-        ]
+    if request is not None:
+        return _decision_hints(request, bar)
     if run.available_at is not None and run.available_at <= datetime.now(UTC):
         return [f"it waits for a worker that takes kind {clean(run.kind)!r}", watch]
     return [watch]
+
+
+def _decision_hints(request: Request, bar: str | None) -> list[str]:
+    decide = f"runfold approve {request.run_id} --request {request.version}"
+    if bar is not None:
+        return [f"{bar}; to decide as somebody else: {decide} --actor NAME"]
+    return [
+        f"to approve: {decide}",
+        f"to reject: {decide.replace('approve', 'reject', 1)} --reason ...",
+    ]

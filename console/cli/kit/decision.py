@@ -2,24 +2,91 @@
 
 from __future__ import annotations
 
-from runfold.console.cli.kit.output import Output
+from typing import Annotated, Final
+
+import typer
+
+from runfold.console.cli.kit.confirmation import can_ask, confirmed
+from runfold.console.cli.kit.exits import ERROR, OK
+from runfold.console.cli.kit.output import Output, talk
+from runfold.console.cli.kit.plain import pretty
+from runfold.console.cli.kit.requests import Request, pending_request, request_lines
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
+from runfold.console.cli.kit.values import Misuse
 from runfold.ledger import Run
+
+RequestVersion = Annotated[
+    int | None,
+    typer.Option(
+        "--request",
+        metavar="VERSION",
+        help="The request that you decide, as `runfold show` names it; a terminal shows and asks.",
+    ),
+]
+_VERB: Final = {True: "approve", False: "reject"}
 
 
 async def decide(
-    session: Session, run: str, *, granted: bool, reason: str | None, actor: str | None
-) -> None:
-    """Grant or reject an approval and print the run's state."""
+    session: Session,
+    run: str,
+    *,
+    granted: bool,
+    request: int | None,
+    reason: str | None,
+    actor: str | None,
+) -> int:
+    """Approve or reject a request and print the run's state.
+
+    The request is named by its version, or shown and confirmed at the terminal. Raises Misuse
+    without either, and what `Ledger.approve` raises.
+    """
     async with session.ledger() as ledger:
         run_id = await find_run(ledger, run)
+        current = await ledger.get(run_id)
+        pending = await pending_request(ledger, run_id)
+        if request is None and pending is not None:
+            if not _confirmed(pending, granted=granted):
+                talk("nothing was decided")
+                return ERROR
+            request = pending.version
         decide_on = ledger.approve if granted else ledger.reject
-        name = actor if actor is not None else ledger.actor
-        after = await decide_on(run_id, actor=name, reason=reason)
+        after = await decide_on(
+            run_id,
+            actor=actor if actor is not None else ledger.actor,
+            reason=reason,
+            expected_version=_expected(current, pending, request),
+        )
     write_state(session.out, after)
     if after.is_parked:
         session.out.talk("approved; the run goes on when a worker claims it")
+    return OK
+
+
+def _expected(current: Run, pending: Request | None, request: int | None) -> int | None:
+    # A remark after the request moves the run's version, and it is still the same request.
+    same = pending is not None and request == pending.version
+    return current.version if same else request
+
+
+def _confirmed(pending: Request, *, granted: bool) -> bool:
+    if not can_ask():
+        raise Misuse(
+            "--request",
+            f"name the request that you {_VERB[granted]}: "
+            f"`runfold show {pending.run_id}` shows it and its number",
+        )
+    for line in request_text(pending):
+        talk(line)
+    return confirmed(f"{_VERB[granted]} request {pending.version}?")
+
+
+def request_text(pending: Request) -> list[str]:
+    """Return a request in full: its facts a line each, then the content that is decided."""
+    lines = [f"{name:<9} {value}" for name, value in request_lines(pending)]
+    if pending.show is not None:
+        lines += ["content", *pretty(pending.show).splitlines()]
+    return lines
 
 
 def write_state(out: Output, run: Run) -> None:

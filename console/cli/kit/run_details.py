@@ -3,23 +3,52 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any, Final
 
 from runfold.console.cli.kit.output import Output
-from runfold.console.cli.kit.plain import clean, compact, moment, money, pretty, relative
+from runfold.console.cli.kit.plain import (
+    clean,
+    compact,
+    jsonable,
+    moment,
+    money,
+    pretty,
+    relative,
+)
+from runfold.console.cli.kit.requests import Request, request_lines
 from runfold.ledger import Run
 
+_DETAIL: Final = 500
+"""Characters shown of an error's detail; `--json` has all of it."""
 
-def write_run(out: Output, run: Run) -> None:
-    """Print a run with its input and output."""
+
+def write_run(out: Output, run: Run, request: Request | None = None) -> None:
+    """Print a run with its input and output, and the approval that it waits for."""
     if out.as_json:
-        out.json(run)
+        out.json(run if request is None else {**jsonable(run), "request": jsonable(request)})
         return
-    for name, value in header(run):
+    lines = header(run)
+    if request is not None:
+        lines = [line for line in lines if line[0] != "waits"] + list(request_lines(request))
+    for name, value in lines:
         out.line(f"{name:<9} {value}")
-    for name, content in (("input", run.input), ("output", run.output)):
+    contents = [("input", run.input), ("output", run.output)]
+    if request is not None:
+        contents.append(("content to decide", request.show))
+    for name, content in contents:
         if content is not None:
             out.line(name)
             out.block(pretty(content))
+    trace = traceback_of(run.error_detail)
+    if trace is not None:
+        out.line("traceback")
+        out.block(trace)
+
+
+def traceback_of(error_detail: Any) -> str | None:
+    """Return the traceback in the detail of a handler's error; None if there is none."""
+    trace = error_detail.get("traceback") if isinstance(error_detail, dict) else None
+    return trace.rstrip("\n") if isinstance(trace, str) else None
 
 
 def header(run: Run) -> list[tuple[str, str]]:
@@ -36,7 +65,7 @@ def header(run: Run) -> list[tuple[str, str]]:
         ("changed", _when(run.updated_at) if run.completed_at is None else ""),
         ("claimable", f"from {_when(run.available_at)}" if run.available_at else ""),
         ("lease", _lease(run)),
-        ("approval", f"undecided ends {_when(run.wait_until)}" if run.wait_until else ""),
+        ("waits", f"until {_when(run.wait_until)}" if run.wait_until else ""),
         ("deadline", _when(run.deadline)),
         (
             "cancel",
@@ -66,5 +95,13 @@ def _lease(run: Run) -> str:
 
 
 def _failure(run: Run) -> str:
-    detail = compact(run.error_detail, 500) if run.error_detail is not None else ""
-    return "  ".join(part for part in (clean(run.error_code or ""), detail) if part)
+    return "  ".join(part for part in (clean(run.error_code or ""), _detail(run)) if part)
+
+
+def _detail(run: Run) -> str:
+    detail = run.error_detail
+    if detail is None:
+        return ""
+    if traceback_of(detail) is None:
+        return compact(detail, _DETAIL)
+    return clean(f"{detail.get('type')}: {detail.get('message')}")

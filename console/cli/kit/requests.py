@@ -1,0 +1,137 @@
+"""The approvals that runs wait for: what a person is asked, and who may decide."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from runfold.console.cli.kit.plain import clean, moment, relative
+from runfold.ledger import Ledger
+from runfold.ledger.postgres.connections import fetch
+
+_PENDING: Final = """
+SELECT s.run_id, s.kind, first.actor AS submitted_by, asked.version, asked.name,
+  asked.recorded_at AS asked_at, asked.wait_until, asked.wait_outcome, payload.body::text AS body
+FROM ledger.run_state AS s
+CROSS JOIN LATERAL (
+  SELECT e.version, e.name, e.recorded_at, e.wait_until, e.wait_outcome
+  FROM ledger.event AS e
+  WHERE e.project_id = s.project_id AND e.run_id = s.run_id AND e.type = 'approval.requested'
+  ORDER BY e.version DESC LIMIT 1
+) AS asked
+JOIN ledger.event AS first
+  ON first.project_id = s.project_id AND first.run_id = s.run_id AND first.version = 1
+LEFT JOIN ledger.payload AS payload
+  ON payload.project_id = s.project_id AND payload.run_id = s.run_id
+  AND payload.version = asked.version
+WHERE s.project_id = $1 AND s.state = 'waiting_approval' AND s.available_at IS NULL
+  AND ($2::uuid IS NULL OR s.run_id = $2)
+ORDER BY asked.recorded_at, s.run_id LIMIT $3
+"""
+_ROLES: Final = "SELECT role FROM ledger.role_member WHERE project_id = $1 AND member = $2"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An approval that a run waits for; `version` names it."""
+
+    run_id: UUID
+    kind: str
+    version: int
+    name: str | None
+    prompt: str | None
+    show: Any
+    shown_sha256: str | None
+    role: str | None
+    other_person: bool
+    submitted_by: str
+    asked_at: datetime
+    wait_until: datetime | None
+    wait_outcome: str | None
+
+    def bars(self, actor: str, roles: Iterable[str]) -> str | None:
+        """Return why a person may not decide; None if nothing is in the way."""
+        if self.other_person and actor == self.submitted_by:
+            return f"{actor} submitted the run: another person must decide"
+        if self.role is not None and self.role not in set(roles):
+            return f"{actor} does not have the role {self.role}"
+        return None
+
+
+async def pending_request(ledger: Ledger, run_id: UUID) -> Request | None:
+    """Return the approval that a run waits for; None if it waits for none."""
+    requests = await _fetch(ledger, run_id, 1)
+    return requests[0] if requests else None
+
+
+async def pending_requests(ledger: Ledger, limit: int) -> list[Request]:
+    """Return the approvals that runs of the project wait for, the oldest first."""
+    return await _fetch(ledger, None, limit)
+
+
+async def roles_of(ledger: Ledger, actor: str) -> set[str]:
+    """Return the roles that a person has."""
+    return {row["role"] for row in await fetch(ledger.pool, _ROLES, ledger.project_id, actor)}
+
+
+async def _fetch(ledger: Ledger, run_id: UUID | None, limit: int) -> list[Request]:
+    rows = await fetch(ledger.pool, _PENDING, ledger.project_id, run_id, limit)
+    return [_request(row) for row in rows]
+
+
+def _request(row: Mapping[str, Any]) -> Request:
+    content = _content(row["body"])
+    facts = {name: row[name] for name in _FACTS}
+    return Request(
+        **facts,
+        prompt=content.get("prompt"),
+        show=content.get("show"),
+        shown_sha256=content.get("shown_sha256"),
+        role=content.get("role"),
+        other_person=content.get("other_person") is True,
+    )
+
+
+_FACTS: Final = (
+    "run_id", "kind", "version", "name", "submitted_by", "asked_at", "wait_until", "wait_outcome",
+)  # fmt: skip
+
+
+def _content(body: str | None) -> dict[str, Any]:
+    # What another language wrote may be more than this one reads: the request is shown without it.
+    try:
+        content = json.loads(body) if body is not None else {}
+    except (ValueError, RecursionError):
+        return {"prompt": "(unreadable)"}
+    return content if isinstance(content, dict) else {}
+
+
+def request_lines(request: Request) -> Sequence[tuple[str, str]]:
+    """Return the names and values that a person must see before deciding, without the content."""
+    lines = [
+        ("request", f"{request.version}{f', {clean(request.name)}' if request.name else ''}"),
+        ("prompt", clean(request.prompt or "")),
+        ("asked", f"{moment(request.asked_at)} ({relative(request.asked_at)})"),
+        ("by", f"{clean(request.submitted_by)} submitted the run"),
+        ("decides", _decides(request)),
+        ("undecided", _undecided(request)),
+        ("shown", f"sha256 {clean(request.shown_sha256)}" if request.shown_sha256 else ""),
+    ]
+    return [(name, value) for name, value in lines if value]
+
+
+def _decides(request: Request) -> str:
+    who = f"a member of role {clean(request.role)}" if request.role else ""
+    other = f"not {clean(request.submitted_by)}" if request.other_person else ""
+    return ", ".join(part for part in (who, other) if part) or "any person"
+
+
+def _undecided(request: Request) -> str:
+    if request.wait_until is None:
+        return ""
+    outcome = clean(request.wait_outcome or "cancelled")
+    return f"{outcome} {moment(request.wait_until)} ({relative(request.wait_until)})"
