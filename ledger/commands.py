@@ -1,24 +1,16 @@
-"""What a caller asks for: commands, checked and written as the arrays that the SQL functions take."""
+"""What a caller asks for: commands, and the checked rows that are sent for them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from runfold.ledger.errors import InvalidValue
-from runfold.ledger.events import (
-    CATALOGUE,
-    Event,
-    SignalReceived,
-    StepCompleted,
-    StepFailed,
-    UserEvent,
-    check_user_type,
-)
+from runfold.ledger.events import CATALOGUE
 from runfold.ledger.lifecycle import WAITING, State
 from runfold.ledger.payload import encode_payload
 from runfold.ledger.run import Lease
@@ -32,7 +24,6 @@ from runfold.ledger.validation import (
     check_text,
 )
 
-MAX_BATCH: Final = 10_000
 MAX_TAGS: Final = 50
 MAX_PRIORITY: Final = MAX_INT - 1
 """A claim looks for priorities below the greatest number."""
@@ -41,6 +32,42 @@ _LAST_YEAR: Final = 9000
 
 Target = Lease | UUID | str
 """A run: by its lease where one is held, by its id where none is."""
+
+
+class SubmitRow(NamedTuple):
+    """The columns of `ledger.submit` after project and actor."""
+
+    kind: str
+    body: str | None
+    key: str | None
+    priority: int
+    delay: timedelta | None
+    max_attempts: int
+    deadline_at: datetime | None
+    deadline_in: timedelta | None
+    tags: str | None
+    """An array literal: a column of arrays has no other form."""
+
+
+class TransitionRow(NamedTuple):
+    """The columns of `ledger.transition` after the project."""
+
+    actor: str | None
+    """None for the holder of the lease."""
+    run_id: UUID
+    token: int | None
+    to_state: str
+    park: bool | None
+    name: str | None
+    error_code: str | None
+    body: str | None
+    cost: str | None
+    steps: int | None
+    output_sha256: bytes | None
+    wait: timedelta | None
+    wait_outcome: str | None
+    expected_version: int | None
+    key: str | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,19 +84,19 @@ class Submit:
     tags: Sequence[str] = ()
     parent: UUID | str | None = None
 
-    def row(self, limit_bytes: int) -> tuple[Any, ...]:
-        """Give the columns of `ledger.submit` after project and actor; raise InvalidValue or PayloadTooLarge."""
+    def row(self, limit_bytes: int) -> SubmitRow:
+        """Return the checked row; raise InvalidValue or PayloadTooLarge."""
         at, within = _deadline(self.deadline)
-        return (
-            check_text("kind", self.kind),
-            encode_payload({"input": self.input, **self._link()}, limit_bytes),
-            None if self.key is None else check_text("key", self.key),
-            check_int("priority", self.priority, least=0, most=MAX_PRIORITY),
-            None if self.delay is None else check_duration("delay", self.delay),
-            check_int("max_attempts", self.max_attempts, least=1, most=1_000),
-            at,
-            within,
-            _array_literal(self.tags),
+        return SubmitRow(
+            kind=check_text("kind", self.kind),
+            body=encode_payload({"input": self.input, **self._link()}, limit_bytes),
+            key=None if self.key is None else check_text("key", self.key),
+            priority=check_int("priority", self.priority, least=0, most=MAX_PRIORITY),
+            delay=None if self.delay is None else check_duration("delay", self.delay),
+            max_attempts=check_int("max_attempts", self.max_attempts, least=1, most=1_000),
+            deadline_at=at,
+            deadline_in=within,
+            tags=_array_literal(self.tags),
         )
 
     def _link(self) -> dict[str, str]:
@@ -97,35 +124,46 @@ class Transition:
     expected_version: int | None = field(default=None, kw_only=True)
     key: str | None = field(default=None, kw_only=True)
 
-    def row(self, limit_bytes: int) -> tuple[Any, ...]:
-        """Give the columns of `ledger.transition` after project and actor; raise InvalidValue or PayloadTooLarge."""
+    def row(self, limit_bytes: int, *, actor: str | None = None) -> TransitionRow:
+        """Return the checked row; raise InvalidValue or PayloadTooLarge.
+
+        `actor` None is the holder of the lease.
+        """
         run_id, token = identify(self.run)
         state = check_state(self.to_state)
         if self.park or self.wait is not None or self.wait_outcome is not State.CANCELLED:
             self._check_waiting(state)
-        content = {
+        decided = state is State.WAITING_APPROVAL
+        cost = check_cost("cost_usd_delta", self.cost_usd_delta)
+        return TransitionRow(
+            actor=actor,
+            run_id=run_id,
+            token=token,
+            to_state=state.value,
+            park=self.park or None,
+            name=None if self.name is None else check_text("name", self.name),
+            error_code=None
+            if self.error_code is None
+            else check_text("error_code", self.error_code),
+            body=encode_payload(self._content(state), limit_bytes),
+            cost=as_digits(cost) if cost else None,
+            steps=check_int("step_count_delta", self.step_count_delta, least=-MAX_INT) or None,
+            output_sha256=check_sha256(self.output_sha256),
+            wait=None if self.wait is None else check_duration("wait", self.wait, positive=True),
+            wait_outcome=str(self.wait_outcome) if decided else None,
+            expected_version=check_version(self.expected_version),
+            key=None if self.key is None else check_text("key", self.key),
+        )
+
+    def _content(self, state: State) -> dict[str, Any]:
+        content: dict[str, Any] = {
             "error_detail": self.error_detail,
             "output": self.output,
             "reason": check_reason(self.reason),
         }
         if self.content:
             content.update(_allowed_content(state, self.content))
-        return (
-            run_id,
-            token,
-            state.value,
-            self.park or None,
-            None if self.name is None else check_text("name", self.name),
-            None if self.error_code is None else check_text("error_code", self.error_code),
-            encode_payload(content, limit_bytes),
-            _as_text(check_cost("cost_usd_delta", self.cost_usd_delta) or None),
-            check_int("step_count_delta", self.step_count_delta, least=-MAX_INT) or None,
-            check_sha256(self.output_sha256),
-            None if self.wait is None else check_duration("wait", self.wait, positive=True),
-            str(self.wait_outcome) if state is State.WAITING_APPROVAL else None,
-            check_version(self.expected_version),
-            None if self.key is None else check_text("key", self.key),
-        )
+        return content
 
     def _check_waiting(self, state: State) -> None:
         if self.park and state not in WAITING:
@@ -146,7 +184,7 @@ class Transition:
 
 
 def check_wait_outcome(name: str, value: object) -> str:
-    """Give back what becomes of a run that nobody decides on in time; raise InvalidValue for anything else."""
+    """Return the state that ends an undecided approval; raise InvalidValue for any other."""
     if not isinstance(value, str) or value not in _WAIT_OUTCOMES:
         raise InvalidValue(name, value, "must be cancelled or timeout")
     return value
@@ -189,83 +227,37 @@ def _allowed_content(state: State, content: Mapping[str, Any]) -> Mapping[str, A
     return content
 
 
-def event_row(
-    run: Target, event: Event, limit_bytes: int, expected: int | None, key: str | None
-) -> tuple[Any, ...]:
-    """Give the columns of `ledger.append` after project and actor; raise InvalidValue or PayloadTooLarge."""
-    run_id, token = identify(run)
-    if not isinstance(event, Event):
-        raise InvalidValue(
-            "event", event, "must be an event, such as NoteAdded or a UserEvent type of your own"
-        )
-    if (
-        not isinstance(event, UserEvent | StepCompleted | StepFailed | SignalReceived)
-        and event.type != "note.added"
-    ):
-        raise InvalidValue(
-            "event",
-            event.type,
-            "cannot be appended as such: append notes, steps and your own UserEvent types",
-        )
-    included = {"cost_usd", "step_count"}
-    if isinstance(event, UserEvent):
-        check_user_type(event.type)
-    else:
-        included |= {"name", "error_code"}
-    facts = event.model_dump(include=included)
-    name, error_code, cost, steps = (
-        facts.get(f) for f in ("name", "error_code", "cost_usd", "step_count")
-    )
-    return (
-        run_id,
-        token,
-        event.type,
-        type(event).SCHEMA_VERSION,
-        None if name is None else check_text("name", name),
-        None if error_code is None else check_text("error_code", error_code),
-        encode_payload(event.content(), limit_bytes),
-        None if cost is None else _as_text(check_cost("cost_usd", cost)),
-        None if steps is None else check_int("step_count", steps, least=-MAX_INT),
-        check_version(expected),
-        None if key is None else check_text("key", key),
-    )
-
-
 def identify(run: Target) -> tuple[UUID, int | None]:
-    """Give the run's id, and the token if it is named by a lease."""
-    if isinstance(run, Lease):
-        return check_run_id(run.run_id), check_int("token", run.token, least=-MAX_INT)
-    return check_run_id(run), None
+    """Return the run's id, and the token if it is named by a lease. Raises InvalidValue."""
+    return identify_lease(run) if isinstance(run, Lease) else (check_run_id(run), None)
+
+
+def identify_lease(lease: Lease) -> tuple[UUID, int]:
+    """Return the lease's run id and token. Raises InvalidValue."""
+    return check_run_id(lease.run_id), check_int("token", lease.token, least=-MAX_INT)
 
 
 def check_lease(value: object) -> Lease:
-    """Give a lease back; raise InvalidValue for anything else."""
+    """Return the lease; raise InvalidValue for anything else."""
     if not isinstance(value, Lease):
-        raise InvalidValue("lease", value, "must be a Lease, as claim gives it")
+        raise InvalidValue("lease", value, "must be a Lease, as claim() returns it")
     return value
 
 
 def check_version(value: int | None) -> int | None:
-    """Give the version a caller expects; raise InvalidValue for what can be none."""
+    """Return the version that a caller expects; raise InvalidValue for what is no version."""
     return None if value is None else check_int("expected_version", value, least=1)
 
 
 def check_state(value: object) -> State:
-    """Give the state; raise InvalidValue that lists the states."""
+    """Return the state; raise an InvalidValue that lists the states."""
     if not isinstance(value, str) or (state := _STATES.get(value)) is None:
         raise InvalidValue("state", value, f"must be one of {', '.join(State)}")
     return state
 
 
-def check_kinds(kinds: Sequence[str]) -> list[str]:
-    """Give the kinds of a claim, each once; raise InvalidValue for what is no list of kinds."""
-    if isinstance(kinds, str) or not isinstance(kinds, Iterable):
-        raise InvalidValue("kinds", kinds, "must be a list of kinds")
-    return sorted({check_text("kind", kind) for kind in kinds})
-
-
 def check_sha256(value: str | bytes | None) -> bytes | None:
-    """Give a SHA-256 digest as 32 bytes; raise InvalidValue for anything else."""
+    """Return a SHA-256 digest as 32 bytes; raise InvalidValue for anything else."""
     if value is None:
         return None
     try:
@@ -279,31 +271,9 @@ def check_sha256(value: str | bytes | None) -> bytes | None:
     return bytes(digest)
 
 
-def columns(rows: Sequence[tuple[Any, ...]]) -> list[Sequence[Any] | None]:
-    """Turn rows into the parallel arrays of a SQL function; raise InvalidValue for more than 10,000.
-
-    A column that holds nothing is None: neither side has to spell an array of nulls.
-    """
-    if len(rows) > MAX_BATCH:
-        raise InvalidValue(
-            "batch", len(rows), f"a call takes at most {MAX_BATCH:,} commands: split it"
-        )
-    nothing = (None,) * len(rows)
-    return [None if column == nothing else column for column in zip(*rows, strict=True)]
-
-
-def check_distinct(what: str, given: Sequence[Any]) -> None:
-    """Raise InvalidValue when a run or a key is named twice in one call."""
-    if len(set(given)) != len(given):
-        twice = next(one for one in given if given.count(one) > 1)
-        raise InvalidValue(
-            what, str(twice), "is named twice in one call: make two calls, in the order you mean"
-        )
-
-
-def _as_text(cost: Decimal | None) -> str | None:
-    # The driver takes five times as long to send a Decimal as the server to read its digits.
-    return None if cost is None else str(cost)
+def as_digits(cost: Decimal) -> str:
+    """Return an amount as text, which is sent five times as fast as a Decimal."""
+    return str(cost)
 
 
 def _deadline(

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypeAlias
+from typing import Final
 
+from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import Pool, fetch
-from runfold.ledger.validation import check_actor, check_int, check_text
+from runfold.ledger.validation import check_int, check_text
 
+PAUSED: Final = "kind.paused"
+RESUMED: Final = "kind.resumed"
+LIMITED: Final = "kind.limited"
 MAX_REASON: Final = 2_000
 _CHANGE: Final = "SELECT * FROM ledger.change_kind($1, $2, $3, $4, $5, $6)"
 _KINDS: Final = """
@@ -39,9 +43,6 @@ class Kind:
     """Runs of it that workers hold; None where it was not counted."""
 
 
-Kinds: TypeAlias = list[Kind]
-
-
 @dataclass(frozen=True, slots=True)
 class KindEvent:
     """One change of a kind: who made it, when and why."""
@@ -56,27 +57,29 @@ class KindEvent:
 
 
 async def change(
-    pool: Pool,
-    project_id: str,
+    project: Project,
     kind: str,
     type_: str,
     *,
-    actor: str,
+    actor: str | None,
     max_running: int | None = None,
     reason: str | None = None,
 ) -> Kind:
-    """Append one event to a kind and give the kind after it; raises InvalidValue."""
+    """Append one event to a kind and return the kind after it. Raises InvalidValue."""
     check_text("kind", kind)
-    check_actor(actor)
+    who = project.actor_or_default(actor)
     if max_running is not None:
         check_int("max_running", max_running, least=1)
     if reason is not None:
         check_text("reason", reason, limit=MAX_REASON)
-    [row] = await fetch(pool, _CHANGE, project_id, actor, kind, type_, max_running, reason)
+    values = (kind, type_, max_running, reason)
+    [row] = await fetch(project.pool, _CHANGE, project.project_id, who, *values)
+    if type_ != PAUSED:  # there may be work now
+        project.waker.wake()
     return Kind(row["kind"], row["paused"], row["max_running"], row["updated_at"])
 
 
-async def kinds(pool: Pool, project_id: str) -> Kinds:
+async def kinds(pool: Pool, project_id: str) -> list[Kind]:
     """Give every kind that was ever submitted or changed, by name, with how many runs of it are held."""
     return [Kind(**row) for row in await fetch(pool, _KINDS, project_id)]
 

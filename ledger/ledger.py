@@ -1,62 +1,67 @@
-"""The ledger of a project as a program has it: every write is one call of a SQL function, every read a query."""
+"""The ledger of one project: every promise that it makes to a program, each kept by an operation."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any, Self, TypeAlias
+from decimal import Decimal
+from typing import Any, Self
 from uuid import UUID
 
-from runfold.ledger import kinds, log, names, schedules
-from runfold.ledger.commands import Submit, Target, columns, event_row
-from runfold.ledger.errors import (
-    DecisionRefused,
-    DuplicateKey,
-    IllegalTransition,
-    InvalidValue,
-    LedgerError,
-    VersionConflict,
-)
+from runfold.ledger import kinds, roles, schedules
+from runfold.ledger.commands import Submit, Target, Transition
+from runfold.ledger.errors import LedgerError, RunNotFound
 from runfold.ledger.events import Event
-from runfold.ledger.kinds import Kind, KindEvent, Kinds
-from runfold.ledger.lifecycle import AFTER_TERMINAL, LEASE_EXPIRED, State
-from runfold.ledger.operations import calls
-from runfold.ledger.operations import signal as signalling
-from runfold.ledger.operations.batching import Row, Shared, characters
-from runfold.ledger.operations.decide import refused_decision
-from runfold.ledger.operations.leasing import Leasing
-from runfold.ledger.operations.refusal import refusal, unless_raced
-from runfold.ledger.payload import encode_payload
-from runfold.ledger.postgres.connections import Connection, Pool, fetch
+from runfold.ledger.kinds import Kind, KindEvent
+from runfold.ledger.lifecycle import State
+from runfold.ledger.operations import (
+    append,
+    cancel,
+    claim,
+    decide,
+    heartbeat,
+    reap,
+    requeue,
+    signal,
+    submit,
+)
+from runfold.ledger.operations.project import Project
+from runfold.ledger.operations.transition import Transitions
+from runfold.ledger.postgres.connections import Connection, Pool
 from runfold.ledger.postgres.opening import opened
-from runfold.ledger.reading.runs import Runs
-from runfold.ledger.run import Receipt, Run, Submission
-from runfold.ledger.schedules import Schedule, Schedules
+from runfold.ledger.reading import history, past, runs, subscription, verify
+from runfold.ledger.reading.past import Diff
+from runfold.ledger.reading.subscription import Subscription
+from runfold.ledger.reading.verify import Report
+from runfold.ledger.roles import Member
+from runfold.ledger.run import Lease, Receipt, Run, Submission
+from runfold.ledger.schedules import Schedule
 from runfold.ledger.settings import Settings
-from runfold.ledger.validation import check_actor, check_int, check_reason, check_run_id, check_text
-
-# Not `list[...]` in the signatures: the class has a method of that name.
-Submissions: TypeAlias = list[Submission]
-KindEvents: TypeAlias = list[KindEvent]
+from runfold.ledger.validation import check_run_id, check_text
 
 
-class Ledger(Leasing):
-    """The run ledger of one project: submit, claim, heartbeat, transition, reap, and the full history of it all.
+class Ledger:
+    """The run ledger of one project: submit, claim, heartbeat, transition, reap, and the history.
 
-    Every write is one round trip and one transaction. Made by `Ledger.open`; safe for concurrent use within one
-    event loop.
+    Every write is one round trip and one transaction. Made by `Ledger.open`; safe for concurrent
+    use within one event loop.
+
+    `actor` in every method: who acts, on record; None means RUNFOLD_ACTOR, or the login name.
     """
 
     def __init__(
         self, pool: Pool, project_id: str, settings: Settings, url: str | None = None
     ) -> None:
-        super().__init__(pool, project_id, settings)
+        self.pool, self.project_id, self.settings = pool, project_id, settings
         self.url = url
         """Where more connections can be had; it may hold a password."""
-        self._submits = Shared(self._send_submits, lambda row: characters(row[1]))
-        self._kinds: set[str] = set()
-        """Kinds that were submitted before: the first run of a kind makes a row that another transaction may have in hand."""
+        self.project = Project(pool, project_id, settings)
+        """What the operations share; not for programs."""
+        self.transitions = Transitions(self.project)
+        """How a worker sends moves that it has checked; not for programs."""
+        self._submits = submit.Submits(self.project)
+        self._marks = claim.Marks()
 
     @classmethod
     @asynccontextmanager
@@ -65,10 +70,12 @@ class Ledger(Leasing):
     ) -> AsyncIterator[Self]:
         """Open the ledger of a project (default: `default`) in the database at `url`.
 
-        Without a URL, here or in RUNFOLD_URL, the built-in PostgreSQL is started and migrated; a database of your
-        own is never migrated silently. The project `default` of the built-in one is made at need.
+        Without a URL, here or in RUNFOLD_URL, the built-in PostgreSQL is started and migrated; a
+        database of your own is never migrated silently. The built-in one makes its project
+        `default` when it is first opened.
 
-        Raises DatabaseUnavailable, UnsupportedServer, NotMigrated, NewerSchema, UnknownProject or ConfigurationError.
+        Raises DatabaseUnavailable, UnsupportedServer, NotMigrated, NewerSchema, UnknownProject or
+        ConfigurationError.
         """
         settings = Settings.load()
         async with opened(url, settings) as database:
@@ -78,9 +85,14 @@ class Ledger(Leasing):
             try:
                 yield ledger
             finally:
-                await ledger.waker.flush()
+                await ledger.project.waker.flush()
 
-    # -- writing ----------------------------------------------------------------------------------------------------
+    @property
+    def actor(self) -> str:
+        """Who acts where a call names nobody."""
+        return self.project.actor
+
+    # -- submit -------------------------------------------------------------------------------
 
     async def submit(
         self,
@@ -97,30 +109,29 @@ class Ledger(Leasing):
         actor: str | None = None,
         connection: Connection | None = None,
     ) -> Run:
-        """Ask for a run; it exists when the call (or your transaction, with `connection`) has committed.
+        """Ask for a run; it exists when the call (or your transaction, see below) has committed.
 
-        `input` is JSON. `key`: the same key and content give the same run again. `priority`: 0 goes first, larger
-        numbers later. `delay` and `deadline`: seconds, a timedelta, or for the deadline an aware datetime.
-        `parent`: the run that asks for this one; its history says so. `actor`: who asks; None means RUNFOLD_ACTOR.
-        `connection`: an asyncpg connection, or a SQLAlchemy AsyncConnection or AsyncSession, whose transaction to join.
+        `input` is JSON. `key`: the same key and content return the same run again. `priority`: 0
+        goes first, larger numbers later. `delay` and `deadline`: seconds, a timedelta, or for the
+        deadline an aware datetime. `parent`: the run that asks for this one; its history says so.
+        `connection`: an asyncpg connection, or a SQLAlchemy AsyncConnection or AsyncSession, whose
+        transaction to join.
 
-        Raises InvalidValue, PayloadTooLarge, or DuplicateKey when the key was used with other content.
+        Raises InvalidValue, PayloadTooLarge, or DuplicateKey when the key was used with other
+        content.
         """
         command = Submit(
-            kind=kind, input=input, key=key, priority=priority, delay=delay, max_attempts=max_attempts,
-            deadline=deadline, tags=tags, parent=parent,
-        )  # fmt: skip
-        row = command.row(self.settings.payload_limit_bytes)
-        if connection is not None:  # whether its transaction has committed is the caller's to know
-            [submitted] = await self._send_submits([row], connection, actor=actor)
-            return Run.from_row(submitted)
-        if key is None and actor is None and kind in self._kinds:
-            submitted = await self._submits.ask(row, distinct=object())
-        else:  # it may have to wait for somebody's open transaction, and must not do so in company
-            [submitted] = await self._send_submits([row], actor=actor)
-            self._kinds.add(kind)
-        self.waker.wake()
-        return Run.from_row(submitted)
+            kind=kind,
+            input=input,
+            key=key,
+            priority=priority,
+            delay=delay,
+            max_attempts=max_attempts,
+            deadline=deadline,
+            tags=tags,
+            parent=parent,
+        )
+        return await self._submits.submit(command, actor=actor, connection=connection)
 
     async def submit_many(
         self,
@@ -128,87 +139,353 @@ class Ledger(Leasing):
         *,
         actor: str | None = None,
         connection: Connection | None = None,
-    ) -> Submissions:
-        """Ask for up to 10,000 runs in one transaction, all or none; results are in the order given. `actor`: who asks.
+    ) -> list[Submission]:
+        """Ask for up to 10,000 runs in one transaction, all or none; results are in their order.
 
         Raises as `submit` does.
         """
-        given = [
-            command if isinstance(command, Submit) else _submit(command) for command in commands
-        ]
-        if not given:
-            return []
-        limit = self.settings.payload_limit_bytes
-        arrays = columns([command.row(limit) for command in given])
-        who = check_actor(self.actor if actor is None else actor)
-        rows = await fetch(
-            connection or self.pool, calls.SUBMIT_MANY, self.project_id, who, *arrays
+        return await submit.submit_many(self.project, commands, actor=actor, connection=connection)
+
+    # -- leases -------------------------------------------------------------------------------
+
+    async def claim(
+        self,
+        worker_id: str,
+        *,
+        limit: int = 1,
+        kinds: Sequence[str] | None = None,
+        ttl: float | timedelta | None = None,
+    ) -> list[Lease]:
+        """Lease up to `limit` of the oldest claimable runs; no run is ever leased to two workers.
+
+        `kinds` None means every kind. `ttl`: seconds or a timedelta; None means
+        RUNFOLD_LEASE_TTL_SECONDS. An empty list means that nothing is claimable now.
+
+        Raises InvalidValue.
+        """
+        return await claim.claim(
+            self.project, self._marks, worker_id, limit=limit, kinds=kinds, ttl=ttl
         )
-        if connection is None:
-            self.waker.wake()
-        return [Submission(row["run_id"], row["fresh"]) for row in rows]
+
+    async def heartbeat(self, leases: Sequence[Lease]) -> list[Lease]:
+        """Renew the leases in one statement; return them anew, in the same order.
+
+        A lease that is not current any more comes back with `lost` set, and its late beat is
+        recorded. It is never an error, so that one lost run does not hide the others.
+        """
+        return await heartbeat.heartbeat(self.project, leases)
+
+    async def release(self, lease: Lease, *, delay: float | timedelta = 0) -> Run:
+        """Give a run back unharmed: it is pending again and the attempt is not charged.
+
+        A run whose cancel was requested is cancelled instead. `delay`: seconds or a timedelta
+        before it can be claimed. Raises LeaseLost.
+        """
+        return await requeue.requeue(
+            self.project, self._marks, requeue.RELEASED, lease, delay=delay
+        )
+
+    async def retry(
+        self,
+        lease: Lease,
+        *,
+        delay: float | timedelta = 0,
+        error_code: str | None = None,
+        error_detail: Any = None,
+    ) -> Run:
+        """Record that the attempt failed and allow another one after `delay`.
+
+        Raises LeaseLost, or AttemptsExhausted when no attempt is left.
+        """
+        return await requeue.requeue(
+            self.project,
+            self._marks,
+            requeue.RETRIED,
+            lease,
+            delay=delay,
+            error_code=error_code,
+            error_detail=error_detail,
+        )
+
+    # -- transitions --------------------------------------------------------------------------
+
+    async def complete(
+        self,
+        lease: Lease,
+        output: Any = None,
+        *,
+        output_sha256: str | bytes | None = None,
+        cost_usd_delta: float | Decimal = 0,
+        step_count_delta: int = 0,
+        key: str | None = None,
+    ) -> Run:
+        """End the run as completed, with its output (JSON). Raises as `transition` does."""
+        return await self.transition(
+            lease,
+            State.COMPLETED,
+            output=output,
+            output_sha256=output_sha256,
+            cost_usd_delta=cost_usd_delta,
+            step_count_delta=step_count_delta,
+            key=key,
+        )
+
+    async def fail(
+        self,
+        lease: Lease,
+        error_code: str,
+        *,
+        error_detail: Any = None,
+        cost_usd_delta: float | Decimal = 0,
+        step_count_delta: int = 0,
+        key: str | None = None,
+    ) -> Run:
+        """End the run as failed; `retry` allows another attempt. Raises as `transition` does."""
+        return await self.transition(
+            lease,
+            State.FAILED,
+            error_code=error_code,
+            error_detail=error_detail,
+            cost_usd_delta=cost_usd_delta,
+            step_count_delta=step_count_delta,
+            key=key,
+        )
+
+    async def ask_tool(
+        self,
+        lease: Lease,
+        name: str,
+        input: Any = None,  # noqa: A002  the field's own word
+        *,
+        park: bool = False,
+        wait: float | timedelta | None = None,
+        key: str | None = None,
+    ) -> Run:
+        """Have the run wait for a tool until `answer`: held, or parked with its lease given back.
+
+        `wait`: seconds or a timedelta that a parked wait may last; then the answer is an error.
+        Raises as `transition` does.
+        """
+        return await self.transition(
+            lease,
+            State.WAITING_TOOL,
+            name=name,
+            content={"input": input},
+            park=park,
+            wait=wait,
+            key=key,
+        )
+
+    async def answer(
+        self,
+        lease_or_run_id: Target,
+        output: Any = None,
+        *,
+        error_code: str | None = None,
+        error_detail: Any = None,
+        cost_usd_delta: float | Decimal = 0,
+        step_count_delta: int = 0,
+        expected_version: int | None = None,
+        key: str | None = None,
+        actor: str | None = None,
+    ) -> Run:
+        """Give a run the answer that it waits for: the tool's output, or with `error_code` its error.
+
+        A held wait is answered by its lease, a parked one by the run's id. Raises as `transition`
+        does.
+        """
+        return await self.transition(
+            lease_or_run_id,
+            State.RUNNING,
+            output=output,
+            error_code=error_code,
+            error_detail=error_detail,
+            cost_usd_delta=cost_usd_delta,
+            step_count_delta=step_count_delta,
+            expected_version=expected_version,
+            key=key,
+            actor=actor,
+        )
+
+    async def ask_approval(
+        self,
+        lease: Lease,
+        prompt: str,
+        *,
+        show: Any = None,
+        name: str = "approval",
+        role: str | None = None,
+        other_person: bool = False,
+        park: bool = True,
+        wait: float | timedelta | None = None,
+        wait_outcome: State | str = State.CANCELLED,
+        key: str | None = None,
+    ) -> Run:
+        """Have the run wait until a person decides by `approve` or `reject`.
+
+        `show`: JSON that the person decides about; its digest with the prompt is recorded.
+        `role`: only its members may decide. `other_person`: the submitter may not. `wait`: seconds
+        or a timedelta that it may stay undecided; then the run ends as `wait_outcome`, cancelled
+        or timeout. Raises as `transition` does.
+        """
+        content = decide.request(prompt, show, role=role, other_person=other_person)
+        return await self.transition(
+            lease,
+            State.WAITING_APPROVAL,
+            name=name,
+            content=content,
+            park=park,
+            wait=wait,
+            wait_outcome=wait_outcome,
+            key=key,
+        )
+
+    async def transition(
+        self,
+        lease_or_run_id: Target,
+        to_state: State | str,
+        *,
+        park: bool = False,
+        name: str | None = None,
+        error_code: str | None = None,
+        error_detail: Any = None,
+        output: Any = None,
+        output_sha256: str | bytes | None = None,
+        cost_usd_delta: float | Decimal = 0,
+        step_count_delta: int = 0,
+        reason: str | None = None,
+        content: Mapping[str, Any] | None = None,
+        wait: float | timedelta | None = None,
+        wait_outcome: State | str = State.CANCELLED,
+        expected_version: int | None = None,
+        key: str | None = None,
+        actor: str | None = None,
+    ) -> Run:
+        """Move a run along a legal edge, record what happened, and return the run after it.
+
+        `complete`, `fail`, `ask_tool`, `answer`, `ask_approval`, `approve` and `reject` are its
+        common forms. Under a lease the token must be current. A bare run id is for what needs no
+        lease: cancelling a pending run, deciding an approval, answering a parked tool call.
+
+        `park`: give the lease back while waiting. `name`: of the tool or the approval.
+        `error_code`, `error_detail`, `output` (JSON), `output_sha256` (hex digits or 32 bytes),
+        `reason`: what happened. `cost_usd_delta`, `step_count_delta`: added to the totals.
+        `content`: `input` of a tool, `prompt` and `show` of an approval. `wait`, `wait_outcome`:
+        how long an approval may stay undecided, and whether it then is cancelled or timeout.
+        `expected_version`: refuse if the run has moved on. `key`: the same key and content return
+        the first outcome again.
+
+        Raises IllegalTransition, LeaseLost, LeaseRequired, VersionConflict, RunNotFound,
+        DuplicateKey, InvalidValue or PayloadTooLarge; then nothing was appended but, for a late
+        worker, the refusal.
+        """
+        command = Transition(
+            lease_or_run_id,
+            to_state,
+            park=park,
+            name=name,
+            error_code=error_code,
+            error_detail=error_detail,
+            output=output,
+            output_sha256=output_sha256,
+            cost_usd_delta=cost_usd_delta,
+            step_count_delta=step_count_delta,
+            reason=reason,
+            content=content,
+            wait=wait,
+            wait_outcome=wait_outcome,
+            expected_version=expected_version,
+            key=key,
+        )
+        return await self.transitions.transition(command, actor=actor)
+
+    async def transition_many(
+        self, commands: Sequence[Transition], *, actor: str | None = None
+    ) -> list[Receipt | LedgerError]:
+        """Move many runs in one statement; each result is a receipt or that command's error.
+
+        A refused command does not hold up the others. Raises InvalidValue or PayloadTooLarge, with
+        nothing written, when a command makes no sense in itself.
+        """
+        return await self.transitions.transition_many(commands, actor=actor)
+
+    # -- decisions, signals, events -----------------------------------------------------------
 
     async def approve(
-        self, run_id: UUID | str, *, actor: str, reason: str | None = None, **facts: Any
-    ) -> Run:
-        """Grant the approval that a run waits for. Raises as `transition` does."""
-        return await self._decide(run_id, State.RUNNING, actor, reason, facts)
-
-    async def reject(
-        self, run_id: UUID | str, *, actor: str, reason: str | None = None, **facts: Any
-    ) -> Run:
-        """Refuse the approval that a run waits for; the run is cancelled. Raises as `transition` does."""
-        return await self._decide(run_id, State.CANCELLED, actor, reason, facts)
-
-    async def _decide(
         self,
         run_id: UUID | str,
-        state: State,
+        *,
         actor: str,
-        reason: str | None,
-        facts: dict[str, Any],
+        reason: str | None = None,
+        output: Any = None,
+        expected_version: int | None = None,
+        key: str | None = None,
     ) -> Run:
-        run = await self.get(run_id)
-        given = {"expected_version": run.version if run.is_parked else None, **facts}
-        try:
-            if run.state == State.WAITING_APPROVAL:
-                return await self.transition(run.run_id, state, actor=actor, reason=reason, **given)
-        except (IllegalTransition, VersionConflict, DecisionRefused) as error:
-            if isinstance(error, VersionConflict) and "expected_version" not in facts:
-                since = await self.history(run.run_id, after=run.version)
-                if all(
-                    event.type in AFTER_TERMINAL for event in since
-                ):  # remarks only: it is the same approval
-                    return await self._decide(run_id, state, actor, reason, facts)
-            refused: LedgerError = error
-        else:
-            refused = IllegalTransition(run.run_id, run.state, state, "it waits for no approval")
-        if (
-            note := refused_decision(await self.history(run.run_id), state, refused, reason)
-        ) is not None:
-            await self.append(run.run_id, note, actor=actor)
-        raise refused
+        """Grant the approval that a run waits for; `output` (JSON) is what the person filled in.
+
+        Raises DecisionRefused when somebody else has to decide, and as `transition` does.
+        """
+        return await decide.decide(
+            self.project,
+            self.transitions,
+            run_id,
+            State.RUNNING,
+            actor=actor,
+            reason=reason,
+            output=output,
+            expected_version=expected_version,
+            key=key,
+        )
+
+    async def reject(
+        self,
+        run_id: UUID | str,
+        *,
+        actor: str,
+        reason: str | None = None,
+        expected_version: int | None = None,
+        key: str | None = None,
+    ) -> Run:
+        """Refuse the approval that a run waits for; the run is cancelled. Raises as `approve`."""
+        return await decide.decide(
+            self.project,
+            self.transitions,
+            run_id,
+            State.CANCELLED,
+            actor=actor,
+            reason=reason,
+            expected_version=expected_version,
+            key=key,
+        )
 
     async def cancel(
         self, run_id: UUID | str, *, actor: str | None = None, reason: str | None = None
     ) -> Run:
-        """Call a run off: at once where nobody holds it; a holder learns of it with its next heartbeat.
+        """Call a run off: at once if nobody holds it, else its holder learns of it with a beat.
 
         Raises RunNotFound, or IllegalTransition when the run has ended.
         """
-        wanted = check_run_id(run_id)
-        body = encode_payload({"reason": check_reason(reason)}, self.settings.payload_limit_bytes)
-        who = check_actor(actor if actor is not None else self.actor)
-        rows = await fetch(self.pool, calls.CANCEL, self.project_id, who, [wanted], body)
-        if not rows:
-            found = await self._refusals.look(who, "cancel", [(wanted, None)])
-            raise refusal(self.project_id, wanted, found.get(wanted), State.CANCELLED)
-        run = Run.from_row(rows[0])
-        if run.is_terminal:
-            log.logger(project_id=self.project_id).info(
-                names.STATE_TRANSITION, run_id=str(wanted), to_state=run.state.value
-            )
-        return run
+        return await cancel.cancel(self.project, run_id, actor=actor, reason=reason)
+
+    async def signal(
+        self,
+        run_id: UUID | str,
+        name: str,
+        value: Any = None,
+        *,
+        actor: str | None = None,
+        key: str | None = None,
+    ) -> Run:
+        """Send a run a value (JSON) under a name; return the run after it.
+
+        A run that waits for the name goes on; otherwise the value is kept until it asks.
+
+        Raises IllegalTransition when the run has ended, RunNotFound, InvalidValue,
+        PayloadTooLarge, or DuplicateKey.
+        """
+        return await signal.signal(
+            self.project, self.transitions, run_id, name, value, actor=actor, key=key
+        )
 
     async def append(
         self,
@@ -221,104 +498,145 @@ class Ledger(Leasing):
     ) -> Receipt:
         """Append an event that changes no state: a note, a step, or one of your own types.
 
-        Steps need the lease. Raises LeaseLost, LeaseRequired, IllegalTransition, VersionConflict, RunNotFound,
-        DuplicateKey, InvalidValue or PayloadTooLarge.
+        Steps need the lease. Raises LeaseLost, LeaseRequired, IllegalTransition, VersionConflict,
+        RunNotFound, DuplicateKey, InvalidValue or PayloadTooLarge.
         """
-        row = event_row(
-            lease_or_run_id, event, self.settings.payload_limit_bytes, expected_version, key
+        return await append.append(
+            self.project,
+            lease_or_run_id,
+            event,
+            actor=actor,
+            expected_version=expected_version,
+            key=key,
         )
-        who, decider = self._actor(lease_or_run_id, actor), self._decider(lease_or_run_id, actor)
-        rows = await unless_raced(
-            lambda: fetch(self.pool, calls.APPEND, self.project_id, decider, *columns([row])), key
-        )
-        if rows:
-            return Receipt(rows[0]["run_id"], rows[0]["version"], rows[0]["hash"])
-        if key is not None:
-            first = await self._refusals.earlier(
-                [(row[0], row[2], False, *row[4:9], None, None, None, key)]
-            )
-            if (outcome := first.get(key)) is not None:
-                if isinstance(outcome, DuplicateKey):
-                    raise outcome
-                return outcome
-        found = await self._refusals.look(who, event.type, [(row[0], row[1])])
-        raise refusal(
-            self.project_id, row[0], found.get(row[0]), event.type,
-            expected=expected_version, cost=row[7], steps=row[8],
-        )  # fmt: skip
 
-    async def signal(
+    async def reap(self, *, limit: int = 1_000) -> list[Run]:
+        """Repair what died and end what is overdue, at most `limit` runs; return them as they are.
+
+        Any number of reapers may work at the same time. It reaps at once: waiting for one lease's
+        time after a (re)connect belongs to the duty that calls this
+        (`runfold.workers.duties.reaper`).
+        """
+        return await reap.reap(self.project, self._marks, limit=limit)
+
+    # -- reading ------------------------------------------------------------------------------
+
+    async def get(self, run_id: UUID | str) -> Run:
+        """Return the run as it is now. Raises RunNotFound, or InvalidValue for what is no run id."""
+        return await runs.get(self.pool, self.project_id, run_id)
+
+    async def runs(
         self,
-        run_id: UUID | str,
-        name: str,
-        value: Any = None,
         *,
-        actor: str | None = None,
+        state: State | str | Sequence[State | str] | None = None,
+        kind: str | None = None,
+        worker_id: str | None = None,
+        tag: str | None = None,
         key: str | None = None,
-    ) -> Run:
-        """Send a run a value (JSON) under a name: it goes on if it waits for that, else the value is kept until it asks.
+        before: UUID | str | None = None,
+        limit: int = 100,
+        at: datetime | None = None,
+    ) -> list[Run]:
+        """Return runs, newest first, at most 10,000.
 
-        Raises IllegalTransition when the run has ended, RunNotFound, InvalidValue, PayloadTooLarge, or DuplicateKey.
+        `before` continues after the last run of an earlier page. With `at` the runs are as they
+        were at that instant: the fold of the events recorded up to then. A transaction that is
+        still open may yet add events with a time before now.
+
+        Raises InvalidValue, UnknownKind for a kind that no run has ever had, FutureInstant or
+        BeforeFirstEvent.
         """
-        return await signalling.send(self, check_run_id(run_id), name, value, actor=actor, key=key)
+        chosen = runs.RunFilter.checked(
+            state=state, kind=kind, worker_id=worker_id, tag=tag, key=key, before=before
+        )
+        if at is not None:
+            return await past.runs_at(self.pool, self.project_id, chosen, at, limit=limit)
+        return await runs.runs(self.pool, self.project_id, chosen, limit=limit)
 
-    async def reap(self, *, limit: int = 1_000) -> Runs:
-        """Repair what died and end what is overdue, at once and at most `limit` runs; gives the runs after it.
+    async def history(
+        self, run_id: UUID | str, *, after: int = 0, heartbeats: bool = True
+    ) -> list[Event]:
+        """Return every event of the run after version `after`, in version order, with its content.
 
-        Any number of reapers may work at the same time. The wait of one lease's time after a (re)connect belongs to
-        the duty that calls this (`runfold.workers.duties.reaper`).
+        Archived months are read too. `heartbeats` False leaves out the beats, which are nearly all
+        events of a long run. Raises RunNotFound or ArchiveUnusable.
         """
-        check_int("limit", limit, least=1, most=10_000)
-        rows = await fetch(self.pool, calls.REAP, self.project_id, "reaper", limit)
-        logger = log.logger(project_id=self.project_id)
-        for row in rows:
-            if row["reaped_type"] == "tool.failed":  # a wait that is over: the run goes on
-                _log_answered(logger, row)
-                continue
-            level, said = {
-                None: (
-                    logger.info,
-                    names.STATE_TRANSITION,
-                ),  # it was called off, and nobody is left to hear of it
-                LEASE_EXPIRED: (logger.warning, names.STALE_REQUEUED),
-            }.get(row["reaped_code"], (logger.error, names.STALE_FAILED))
-            level(
-                said,
-                run_id=str(row["run_id"]),
-                worker_id=row["reaped_worker"],
-                attempt_count=row["attempt_count"],
-                max_attempts=row["max_attempts"],
-                from_state=row["reaped_state"],
-                to_state=row["state"],
-                error_code=row["reaped_code"],
-            )
-        logger.info(names.REAPER_DONE, reaped=len(rows))
-        self._marks.clear()
-        if rows:
-            self.waker.wake()
-        return [Run.from_row(row) for row in rows]
+        return await history.history(
+            self.pool, self.project_id, run_id, after=after, heartbeats=heartbeats
+        )
 
-    # -- kinds ------------------------------------------------------------------------------------------------------
+    def subscribe(
+        self,
+        *,
+        after: str | None = None,
+        types: Sequence[str] | None = None,
+        kinds: Sequence[str] | None = None,
+        states: Sequence[str] | None = None,
+        heartbeats: bool = False,
+        live: bool = True,
+    ) -> Subscription:
+        """Return the project's events as an async iterator: each once, in order within a run.
+
+        It then follows new commits; `live=False` ends it when nothing is new. `after`: the
+        `checkpoint` of an earlier subscription, or "now"; None begins with the first event. The
+        filters are lists: event types, kinds of run, states that an event leads to. Heartbeats
+        come only on request or by type. Raises InvalidValue.
+        """
+        return subscription.subscribe(
+            self.pool,
+            self.project_id,
+            after=after,
+            types=types,
+            kinds=kinds,
+            states=states,
+            heartbeats=heartbeats,
+            live=live,
+        )
+
+    async def state_at(self, run_id: UUID | str, at: int | datetime) -> Run:
+        """Return the run as it was after event `at` (a version) or at an instant (aware datetime).
+
+        It is the fold over fewer events. Raises RunNotFound, UnknownVersion for a version or time
+        at which the run had no state, FutureInstant or InvalidValue.
+        """
+        return await past.state_at(self.pool, self.project_id, run_id, at)
+
+    async def diff(
+        self, run_id: UUID | str, start: int | datetime, end: int | datetime | None = None
+    ) -> Diff:
+        """Return the run at two points, as of `state_at`, and the events between them.
+
+        `end` None means now. Raises as `state_at`, and InvalidValue for an end before the start.
+        """
+        return await past.diff(self.pool, self.project_id, run_id, start, end)
+
+    async def verify(self, run_id: UUID | str | None = None) -> Report:
+        """Check one run or all: versions, hash chain, payloads, and each state against its events.
+
+        What it finds is in the report, never raised. Raises RunNotFound.
+        """
+        checked = None if run_id is None else check_run_id(run_id)
+        report = await verify.verify(self.pool, self.project_id, checked)
+        if checked is not None and not report.events and report.ok:
+            raise RunNotFound(checked, self.project_id)
+        return report
+
+    # -- kinds --------------------------------------------------------------------------------
 
     async def pause_kind(
         self, kind: str, *, actor: str | None = None, reason: str | None = None
     ) -> Kind:
-        """Have no run of a kind claimed until `resume`; runs that are held go on. Raises InvalidValue."""
-        who = self.actor if actor is None else actor
-        return await kinds.change(
-            self.pool, self.project_id, kind, "kind.paused", actor=who, reason=reason
-        )
+        """Have no run of a kind claimed until `resume_kind`; held runs go on.
+
+        Raises InvalidValue.
+        """
+        return await kinds.change(self.project, kind, kinds.PAUSED, actor=actor, reason=reason)
 
     async def resume_kind(
         self, kind: str, *, actor: str | None = None, reason: str | None = None
     ) -> Kind:
         """Have runs of a kind claimed again, and wake the workers. Raises InvalidValue."""
-        who = self.actor if actor is None else actor
-        after = await kinds.change(
-            self.pool, self.project_id, kind, "kind.resumed", actor=who, reason=reason
-        )
-        self.waker.wake()
-        return after
+        return await kinds.change(self.project, kind, kinds.RESUMED, actor=actor, reason=reason)
 
     async def limit_kind(
         self,
@@ -328,32 +646,77 @@ class Ledger(Leasing):
         actor: str | None = None,
         reason: str | None = None,
     ) -> Kind:
-        """Have all workers together hold at most `max_running` runs of a kind; None takes the limit away.
+        """Have all workers together hold at most `max_running` runs of a kind; None lifts the limit.
 
-        Runs held beyond a new, lower limit go on; none is claimed until there is room. Raises InvalidValue.
+        Runs held beyond a new, lower limit go on; none is claimed until there is room. Raises
+        InvalidValue.
         """
-        who = self.actor if actor is None else actor
-        after = await kinds.change(
-            self.pool,
-            self.project_id,
+        return await kinds.change(
+            self.project,
             kind,
-            "kind.limited",
-            actor=who,
+            kinds.LIMITED,
+            actor=actor,
             max_running=max_running,
             reason=reason,
         )
-        self.waker.wake()
-        return after
 
-    async def kinds(self) -> Kinds:
-        """Give every kind that was ever submitted or changed, by name."""
+    async def kinds(self) -> list[Kind]:
+        """Return every kind that was ever submitted or changed, by name."""
         return await kinds.kinds(self.pool, self.project_id)
 
-    async def kind_history(self, kind: str) -> KindEvents:
-        """Give who paused, resumed or limited a kind, when and why, oldest first. Raises InvalidValue."""
+    async def kind_history(self, kind: str) -> list[KindEvent]:
+        """Return who paused, resumed or limited a kind, when and why, oldest first.
+
+        Raises InvalidValue.
+        """
         return await kinds.history(self.pool, self.project_id, kind)
 
-    # -- schedules --------------------------------------------------------------------------------------------------
+    # -- roles --------------------------------------------------------------------------------
+
+    async def grant_role(
+        self, role: str, member: str, *, actor: str | None = None, reason: str | None = None
+    ) -> None:
+        """Give somebody a role, on record. Takes the owner of the schema.
+
+        Raises AccessDenied or InvalidValue.
+        """
+        await roles.grant(
+            self.pool,
+            self.project_id,
+            role,
+            member,
+            actor=self.project.actor_or_default(actor),
+            reason=reason,
+        )
+
+    async def revoke_role(
+        self, role: str, member: str, *, actor: str | None = None, reason: str | None = None
+    ) -> None:
+        """Take a role from somebody, on record. Takes the owner of the schema.
+
+        Raises RoleNotHeld, AccessDenied or InvalidValue.
+        """
+        await roles.revoke(
+            self.pool,
+            self.project_id,
+            role,
+            member,
+            actor=self.project.actor_or_default(actor),
+            reason=reason,
+        )
+
+    async def role_members(self, role: str | None = None) -> list[Member]:
+        """Return the members of a role, or of every role. Raises InvalidValue."""
+        return await roles.members(self.pool, self.project_id, role)
+
+    async def role_history(self, role: str | None = None) -> list[Member]:
+        """Return every grant and revocation of a role, or of all, oldest first.
+
+        Raises InvalidValue.
+        """
+        return await roles.history(self.pool, self.project_id, role)
+
+    # -- schedules ----------------------------------------------------------------------------
 
     async def schedule(
         self,
@@ -365,46 +728,19 @@ class Ledger(Leasing):
         timezone: str = "UTC",
         actor: str | None = None,
     ) -> Schedule:
-        """Have a run submitted whenever `cron` (five fields) is due in `timezone`; a schedule of this name is changed.
+        """Submit a run whenever `cron` (five fields) is due in `timezone`; replaces this name's.
 
         A worker's duty submits it, once for each due time; of those missed only the latest.
         Raises InvalidValue or PayloadTooLarge.
         """
-        who = self.actor if actor is None else actor
-        return await schedules.put(self, name, kind, input, cron=cron, timezone=timezone, actor=who)
-
-    async def unschedule(self, name: str) -> bool:
-        """Take a schedule away; tells whether there was one. Raises InvalidValue."""
-        return await schedules.drop(self, name)
-
-    async def schedules(self) -> Schedules:
-        """Give every schedule, by name."""
-        return await schedules.every(self)
-
-    # -- parts ------------------------------------------------------------------------------------------------------
-
-    async def _send_submits(
-        self, rows: Sequence[Row], connection: Connection | None = None, *, actor: str | None = None
-    ) -> Sequence[Mapping[str, Any]]:
-        who = check_actor(self.actor if actor is None else actor)
-        return await fetch(
-            connection or self.pool, calls.SUBMIT_ONE, self.project_id, who, *columns(rows)
+        return await schedules.put(
+            self.project, name, kind, input, cron=cron, timezone=timezone, actor=actor
         )
 
+    async def unschedule(self, name: str) -> bool:
+        """Remove a schedule; return whether there was one. Raises InvalidValue."""
+        return await schedules.drop(self.project, name)
 
-def _submit(facts: Mapping[str, Any]) -> Submit:
-    try:
-        return Submit(**facts)
-    except TypeError as error:
-        raise InvalidValue(
-            "command", facts, f"must be a Submit or what it takes: {error}"
-        ) from None
-
-
-def _log_answered(logger: Any, row: Mapping[str, Any]) -> None:
-    logger.info(
-        names.STATE_TRANSITION,
-        run_id=str(row["run_id"]),
-        from_state=row["reaped_state"],
-        error_code=row["reaped_code"],
-    )
+    async def schedules(self) -> list[Schedule]:
+        """Return every schedule, by name."""
+        return await schedules.every(self.project)

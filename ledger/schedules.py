@@ -5,16 +5,16 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final
 
+from runfold.ledger.commands import Submit
 from runfold.ledger.cron import check_cron, latest_due, next_due
 from runfold.ledger.errors import DuplicateKey
+from runfold.ledger.operations.project import Project
+from runfold.ledger.operations.submit import submit_alone
 from runfold.ledger.payload import decode_payload, encode_payload
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.validation import check_actor, check_text
-
-if TYPE_CHECKING:
-    from runfold.ledger.ledger import Ledger
+from runfold.ledger.validation import check_text
 
 MAX_NAME: Final = 150
 BATCH: Final = 100
@@ -58,46 +58,52 @@ class Schedule:
     actor: str
 
 
-Schedules: TypeAlias = list[Schedule]
-
-
 async def put(
-    ledger: Ledger, name: str, kind: str, given: Any, *, cron: str, timezone: str, actor: str
+    project: Project,
+    name: str,
+    kind: str,
+    given: Any,
+    *,
+    cron: str,
+    timezone: str,
+    actor: str | None,
 ) -> Schedule:
     """Make a schedule or change the one of this name; see `Ledger.schedule`."""
     check_text("name", name, limit=MAX_NAME)
     check_text("kind", kind)
-    check_actor(actor)
+    who = project.actor_or_default(actor)
     check_cron(cron, timezone)
-    body = encode_payload({"input": given}, ledger.settings.payload_limit_bytes)
-    [clock] = await fetch(ledger.pool, _NOW)
+    body = encode_payload({"input": given}, project.limit_bytes)
+    [clock] = await fetch(project.pool, _NOW)
     due = next_due(cron, timezone, clock["now"])
     [row] = await fetch(
-        ledger.pool, _PUT, ledger.project_id, name, kind, body, cron, timezone, due, actor
+        project.pool, _PUT, project.project_id, name, kind, body, cron, timezone, due, who
     )
     return _schedule(row)
 
 
-async def drop(ledger: Ledger, name: str) -> bool:
+async def drop(project: Project, name: str) -> bool:
     """Take a schedule away; tell whether there was one."""
     return bool(
-        await fetch(ledger.pool, _DROP, ledger.project_id, check_text("name", name, limit=MAX_NAME))
+        await fetch(
+            project.pool, _DROP, project.project_id, check_text("name", name, limit=MAX_NAME)
+        )
     )
 
 
-async def every(ledger: Ledger) -> Schedules:
+async def every(project: Project) -> list[Schedule]:
     """Give every schedule by name."""
-    return [_schedule(row) for row in await fetch(ledger.pool, _ALL, ledger.project_id)]
+    return [_schedule(row) for row in await fetch(project.pool, _ALL, project.project_id)]
 
 
-async def due(ledger: Ledger) -> tuple[Schedules, datetime]:
+async def due(project: Project) -> tuple[list[Schedule], datetime]:
     """Give what is due by the database's clock, the longest overdue first and at most a hundred; and that clock."""
-    [clock] = await fetch(ledger.pool, _NOW)
-    rows = await fetch(ledger.pool, _DUE, ledger.project_id, clock["now"], BATCH)
+    [clock] = await fetch(project.pool, _NOW)
+    rows = await fetch(project.pool, _DUE, project.project_id, clock["now"], BATCH)
     return [_schedule(row) for row in rows], clock["now"]
 
 
-async def ask(ledger: Ledger, schedule: Schedule, now: datetime) -> None:
+async def ask(project: Project, schedule: Schedule, now: datetime) -> None:
     """Submit the latest due time of a schedule, under a key that is its own, and move the schedule on.
 
     Anybody may do it at the same time: the key gives the same run. A crash in between repeats the key, not the run.
@@ -105,17 +111,19 @@ async def ask(ledger: Ledger, schedule: Schedule, now: datetime) -> None:
     at = max(latest_due(schedule.cron, schedule.timezone, now), schedule.next_at)
     key = f"schedule:{schedule.name}:{at:%Y-%m-%dT%H:%MZ}"
     with suppress(DuplicateKey):  # asked for before the schedule was changed: once is enough
-        await ledger.submit(schedule.kind, schedule.input, key=key)
+        command = Submit(kind=schedule.kind, input=schedule.input, key=key)
+        await submit_alone(project, command.row(project.limit_bytes))
+        project.waker.wake()
     following = next_due(schedule.cron, schedule.timezone, max(now, at))
     seen = (schedule.name, schedule.cron, schedule.timezone, schedule.next_at)
-    await fetch(ledger.pool, _ADVANCE, ledger.project_id, *seen, following, at)
+    await fetch(project.pool, _ADVANCE, project.project_id, *seen, following, at)
 
 
-async def until_next(ledger: Ledger) -> timedelta | None:
+async def until_next(project: Project) -> timedelta | None:
     """Give how long it is until something is due; None when there is no schedule."""
     [clock], [soonest] = (
-        await fetch(ledger.pool, _NOW),
-        await fetch(ledger.pool, _SOONEST, ledger.project_id),
+        await fetch(project.pool, _NOW),
+        await fetch(project.pool, _SOONEST, project.project_id),
     )
     return None if soonest["next_at"] is None else soonest["next_at"] - clock["now"]
 

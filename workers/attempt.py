@@ -20,7 +20,7 @@ from runfold.ledger.errors import (
     PayloadTooLarge,
 )
 from runfold.ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH, INPUT_REFUSED, OUTPUT_REFUSED
-from runfold.ledger.operations.batching import Row
+from runfold.ledger.operations.transition import Move
 from runfold.ledger.validation import check_text
 from runfold.workers.blocking import BlockingContext
 from runfold.workers.context import Context
@@ -128,7 +128,7 @@ class Attempt:
                 case Retry() if self.lease.attempt < self.lease.max_attempts:
                     await self._requeue(lambda: self._retry(ending))
                 case _:
-                    await self._close(*self._command(ending), last_resort=isinstance(ending, Fail))
+                    await self._close(self._move(ending), last_resort=isinstance(ending, Fail))
                     await self._tell_parent()
         except LedgerError as error:
             refused = isinstance(error, LeaseLost)
@@ -224,10 +224,10 @@ class Attempt:
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
-    async def _close(self, command: Transition, row: Row, *, last_resort: bool) -> None:
+    async def _close(self, move: Move, *, last_resort: bool) -> None:
         while True:
             try:
-                await self._writer.close(command, row)
+                await self._writer.close(move)
             except DatabaseUnavailable as error:
                 if not await self._is_still_held(error):
                     break
@@ -242,7 +242,7 @@ class Attempt:
                 command = Transition(
                     self.lease, State.FAILED, error_code=HANDLER_FAILED, error_detail=said
                 )
-                row = command.row(self._limit)
+                move = self._writer.checked(command)
             else:
                 break
 
@@ -290,7 +290,7 @@ class Attempt:
                 continue
             return now.token == self.lease.token
 
-    def _command(self, ending: Done | Fail | Retry | Cancel) -> tuple[Transition, Row]:
+    def _move(self, ending: Done | Fail | Retry | Cancel) -> Move:
         usd, steps = self._journal.meter.empty()
         facts: dict[str, Any] = {"cost_usd_delta": usd, "step_count_delta": steps}
         match ending:
@@ -307,7 +307,7 @@ class Attempt:
                     **facts,
                 )
         try:
-            return command, command.row(self._limit)
+            return self._writer.checked(command)
         except (InvalidValue, PayloadTooLarge) as error:
             code = OUTPUT_REFUSED if isinstance(ending, Done) else HANDLER_FAILED
             if isinstance(ending, Fail | Retry) and _is_code(ending.error_code):
@@ -315,7 +315,7 @@ class Attempt:
             command = Transition(
                 self.lease, State.FAILED, error_code=code, error_detail=self._plain(error), **facts
             )
-            return command, command.row(self._limit)
+            return self._writer.checked(command)
 
     def _plain(self, error: BaseException) -> str:
         return plain(said(error), max(self._limit // 16, 8))

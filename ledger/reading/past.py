@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from uuid import UUID
 
 from runfold.ledger.archive import reading as archive
-from runfold.ledger.errors import BeforeFirstEvent, FutureInstant, InvalidValue
+from runfold.ledger.errors import BeforeFirstEvent, FutureInstant, InvalidValue, UnknownVersion
 from runfold.ledger.events import Event
 from runfold.ledger.postgres.connections import Pool, fetch
+from runfold.ledger.reading.history import history
+from runfold.ledger.reading.runs import MAX_RUNS, RunFilter, compiled, get, require_kind
 from runfold.ledger.run import Run
-
-if TYPE_CHECKING:
-    from sqlalchemy import Select
+from runfold.ledger.validation import check_int, check_run_id
 
 MAX_FOLDED: Final = 1_000
 """Histories that one statement folds, so that no statement grows with the ledger."""
 
+STATE_AT: Final = "SELECT * FROM ledger.state_at($1, $2, $3, $4)"
 _BOUNDS: Final = """
 SELECT ledger.now() AS now,
   (SELECT created_at FROM ledger.run_state WHERE project_id = $1 ORDER BY run_id LIMIT 1) AS first
@@ -76,50 +77,112 @@ async def check_project_instant(pool: Pool, project_id: str, time: datetime) -> 
         raise BeforeFirstEvent(project_id, time, first)
 
 
-async def runs_at(
+async def state_at(pool: Pool, project_id: str, run_id: UUID | str, at: int | datetime) -> Run:
+    """Return the run as it was at a point of its history; see `Ledger.state_at`."""
+    checked = check_run_id(run_id)
+    version, time = await _point(pool, project_id, at)
+    rows = await fetch(pool, STATE_AT, project_id, checked, version, time)
+    runs = [Run.from_row(row) for row in rows]
+    now = None if runs else await get(pool, project_id, checked)
+    if now is not None:
+        runs = await archive.states_at(
+            pool, project_id, {checked: now.hash}, version=version, time=time
+        )
+    if not runs or (version is not None and runs[0].version != version):
+        now = now or await get(pool, project_id, checked)
+        raise UnknownVersion(checked, at, now.version)
+    return runs[0]
+
+
+async def diff(
     pool: Pool,
     project_id: str,
-    candidates: Select[Any],
-    time: datetime,
-    *,
-    states: list[str] | None,
-    worker_id: str | None,
-    limit: int,
-) -> list[Run]:
-    """Give the runs as they were, newest first: the fold of what was recorded up to `time`, filtered afterwards.
+    run_id: UUID | str,
+    start: int | datetime,
+    end: int | datetime | None = None,
+) -> Diff:
+    """Return the run at two points and the events between them; see `Ledger.diff`."""
+    checked = check_run_id(run_id)
+    before = await state_at(pool, project_id, checked, start)
+    if end is None:
+        after = await get(pool, project_id, checked)
+    else:
+        after = await state_at(pool, project_id, checked, end)
+    if after.version < before.version:
+        raise InvalidValue(
+            "end",
+            str(end),
+            f"is version {after.version}, before version {before.version} of the start",
+        )
+    events = await history(pool, project_id, checked, after=before.version)
+    return Diff(before, after, [event for event in events if event.version <= after.version])
 
-    `candidates` selects ids of `run_state` by what never changes in a run; histories are folded page by page until
-    `limit` runs fit, so a rare state or worker costs time but never memory. Raises BeforeFirstEvent or FutureInstant.
+
+async def _point(
+    pool: Pool, project_id: str, at: int | datetime
+) -> tuple[int | None, datetime | None]:
+    if isinstance(at, datetime):
+        await check_instant(pool, project_id, at)
+        return None, at
+    if isinstance(at, bool) or not isinstance(at, int):
+        raise InvalidValue("at", at, "must be a version, which is a number, or an aware datetime")
+    return check_int("version", at, least=1), None
+
+
+async def runs_at(
+    pool: Pool, project_id: str, chosen: RunFilter, at: datetime, *, limit: int
+) -> list[Run]:
+    """Return the runs as they were, newest first: the fold of what was recorded up to `at`.
+
+    Histories are folded page by page until `limit` runs fit the filter, so a rare state or worker
+    costs time but never memory. Raises BeforeFirstEvent or FutureInstant.
     """
+    from sqlalchemy import select
+
     from runfold.ledger.postgres.tables import run_state
 
-    await check_project_instant(pool, project_id, time)
-    page = min(limit, MAX_FOLDED) if states is None and worker_id is None else MAX_FOLDED
+    check_int("limit", limit, least=1, most=MAX_RUNS)
+    await require_kind(pool, project_id, chosen.kind)
+    await check_project_instant(pool, project_id, at)
+    page = min(limit, MAX_FOLDED) if chosen.is_unchanging else MAX_FOLDED
     submitted = (
-        candidates.where(run_state.c.created_at <= time)
+        chosen.unchanging(select(run_state.c.run_id), run_state, project_id)
+        .where(run_state.c.created_at <= at)
         .order_by(run_state.c.run_id.desc())
         .limit(page)
     )
-    found: list[Run] = []
+    runs: list[Run] = []
     query = submitted
-    while len(found) < limit:
+    while len(runs) < limit:
         ids = [row["run_id"] for row in await fetch(pool, *compiled(query))]
-        rows = await fetch(
-            pool, _FOLDED, project_id, ids, time, states, worker_id, limit - len(found)
-        )
-        these = [Run.from_row(row) for row in rows]
-        archived = await _archived(pool, project_id, ids)
-        then = await archive.states_at(pool, project_id, archived, time=time) if archived else []
-        these += [
-            run
-            for run in then
-            if (states is None or run.state in states) and worker_id in {None, run.worker_id}
-        ]
-        found += sorted(these, key=lambda run: run.run_id, reverse=True)[: limit - len(found)]
+        runs += await _folded(pool, project_id, ids, chosen, at, limit=limit - len(runs))
         if len(ids) < page:
             break
         query = submitted.where(run_state.c.run_id < ids[-1])
-    return found
+    return runs
+
+
+async def _folded(
+    pool: Pool,
+    project_id: str,
+    ids: list[UUID],
+    chosen: RunFilter,
+    at: datetime,
+    *,
+    limit: int,
+) -> list[Run]:
+    """Return those of the runs that fit the filter, as they were, newest first."""
+    states = None if chosen.states is None else list(chosen.states)
+    rows = await fetch(pool, _FOLDED, project_id, ids, at, states, chosen.worker_id, limit)
+    runs = [Run.from_row(row) for row in rows]
+    archived = await _archived(pool, project_id, ids)
+    then = await archive.states_at(pool, project_id, archived, time=at) if archived else []
+    runs += [
+        run
+        for run in then
+        if (states is None or run.state in states) and chosen.worker_id in {None, run.worker_id}
+    ]
+    return sorted(runs, key=lambda run: run.run_id, reverse=True)[:limit]
 
 
 async def _archived(pool: Pool, project_id: str, ids: list[UUID]) -> dict[UUID, bytes]:
@@ -130,12 +193,3 @@ async def _archived(pool: Pool, project_id: str, ids: list[UUID]) -> dict[UUID, 
     ]
     rows = await fetch(pool, _HASHES, project_id, inside) if inside else []
     return {row["run_id"]: row["hash"] for row in rows}
-
-
-def compiled(query: Select[Any]) -> tuple[Any, ...]:
-    """Write a query as the driver takes it: the statement and its bound parameters."""
-    from sqlalchemy.dialects.postgresql import asyncpg
-
-    dialect = asyncpg.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own gap
-    done = query.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
-    return (str(done), *(done.params[name] for name in done.positiontup or ()))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
+from runfold.ledger.commands import check_state
 from runfold.ledger.events import Event
 from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint, Filter
+from runfold.ledger.validation import check_text
 
 PAGE: Final = 1_000
 SOONEST_SECONDS: Final = 0.01
@@ -69,3 +71,35 @@ class Subscription:
                 self._checkpoint = towards.moved(event.position)
                 yield event
             self._checkpoint = after
+
+
+def subscribe(
+    pool: Pool,
+    project_id: str,
+    *,
+    after: str | None,
+    types: Sequence[str] | None,
+    kinds: Sequence[str] | None,
+    states: Sequence[str] | None,
+    heartbeats: bool,
+    live: bool,
+) -> Subscription:
+    """Return a subscription of a project's events; see `Ledger.subscribe`."""
+    for name, values in (("types", types), ("kinds", kinds)):
+        for value in values or ():
+            check_text(name, value)
+    without = None if heartbeats or types is not None else ["lease.heartbeat"]
+    chosen = Filter(
+        project_id,
+        types,
+        without,
+        kinds,
+        None if states is None else [check_state(state).value for state in states],
+    )
+    return Subscription(pool, _checkpoint(after), chosen, live=live)
+
+
+def _checkpoint(after: str | None) -> Checkpoint | None:
+    if after == "now":
+        return None
+    return Checkpoint() if after is None else Checkpoint.parse(after)

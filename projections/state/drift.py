@@ -15,11 +15,16 @@ import asyncpg
 
 from runfold.ledger import Ledger, log, names
 from runfold.ledger.archive import reading as archive
-from runfold.ledger.commands import columns, event_row
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.events import NoteAdded
+<<<<<<< HEAD
 from runfold.ledger.operations import calls
 from runfold.ledger.postgres.connections import FAILURES, fetch, translated
+=======
+from runfold.ledger.operations.append import APPEND, append_row
+from runfold.ledger.operations.columns import columns
+from runfold.ledger.postgres.connections import FAILURES, Pool, fetch, translated
+>>>>>>> 0068f78 (Make a verb a file: one Ledger, its operations, rows with names)
 from runfold.ledger.reading.verify import differences
 from runfold.ledger.validation import check_actor, check_text
 from runfold.projections.state.run_state import COLUMNS, KEY
@@ -171,11 +176,8 @@ async def repair_on(
         )
     if found:
         await connection.execute(_REPLACE, project_id, [drift.run_id for drift in found])
-        notes = [
-            event_row(drift.run_id, _note(drift, reason), _NOTE_BYTES * 2, None, None)
-            for drift in found
-        ]
-        noted = await connection.fetch(calls.APPEND, project_id, actor, *columns(notes))
+        notes = [append_row(drift.run_id, _note(drift, reason), _NOTE_BYTES * 2) for drift in found]
+        noted = await connection.fetch(APPEND, project_id, actor, *columns(notes))
         if len(noted) != len(found):
             raise LedgerError(
                 f"only {len(noted)} of {len(found)} repairs could be recorded; nothing was repaired"

@@ -36,7 +36,7 @@ async def test_a_resumed_kind_is_claimed_again_and_the_workers_are_woken(
 ) -> None:
     run = await ledger.submit("parse")
     await ledger.pause_kind("parse", actor="ann")
-    await ledger.waker.flush()
+    await ledger.project.waker.flush()
     heard = asyncio.Event()
     await connection.add_listener(CHANNEL, lambda *_: heard.set())
 

@@ -225,7 +225,7 @@ async def impatient(ctx: Context) -> str:
 
     async def move(command: Transition) -> Receipt:
         receipt: Receipt = await moved(command)
-        if command.to_state is State.RUNNING:
+        if command.row.to_state == State.RUNNING:
             answering.set()
             await asyncio.sleep(0.2)
         return receipt

@@ -401,7 +401,7 @@ async def impatient(ctx: Context, how: str) -> Any:
     if ctx.attempt == 1 and how == "recorded":
         Slowly(journal, "_until_written", lambda *_: journal._names._used.get("a") == 1)  # noqa: SLF001  as above
     if ctx.attempt == 1 and how == "requested":
-        Slowly(journal._writer, "move", lambda move, *_: move.to_state is State.WAITING_TOOL)  # noqa: SLF001  as above
+        Slowly(journal._writer, "move", lambda move, *_: move.row.to_state == State.WAITING_TOOL)  # noqa: SLF001  as above
     call = ctx.step("a", lambda: "result") if how == "recorded" else ctx.tool("a", lambda: "result")
     found = await patient(call)
     first = await ctx.step("b", lambda: found)

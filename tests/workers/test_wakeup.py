@@ -92,13 +92,13 @@ async def test_many_submits_send_few_wake_ups_and_none_within_a_callers_transact
         return bool(heard)
 
     await until(came)
-    await ledger.waker.flush()
+    await ledger.project.waker.flush()
     assert set(heard) == {PROJECT}
     assert len(heard) < 100
     seen = len(heard)
     async with connection.transaction():
         await ledger.submit("greet", "ann", connection=connection)
-    await ledger.waker.flush()
+    await ledger.project.waker.flush()
     await connection.execute("SELECT 1")
     assert len(heard) == seen
 

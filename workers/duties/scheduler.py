@@ -36,9 +36,9 @@ class Scheduler:
         """Submit what is due now; gives the seconds until it is worth to look again."""
         try:
             await self._declare()
-            found, now = await schedules.due(self.ledger)
+            found, now = await schedules.due(self.ledger.project)
             asked = [await self._ask(one, now) for one in found]
-            wait = await schedules.until_next(self.ledger)
+            wait = await schedules.until_next(self.ledger.project)
         except LedgerError as error:
             if not self._failing:
                 self._log.warning(names.SCHEDULER_INTERRUPTED, reason=str(error))
@@ -53,7 +53,7 @@ class Scheduler:
 
     async def _ask(self, one: schedules.Schedule, now: Any) -> bool:
         try:
-            await schedules.ask(self.ledger, one, now)
+            await schedules.ask(self.ledger.project, one, now)
         except (
             InvalidValue,
             PayloadTooLarge,

@@ -63,7 +63,7 @@ class Wakeup:
         await connection.add_listener(CHANNEL, self._heard)
         self._look()  # whatever came while nobody listened
         deaf = self._hears = False
-        self._ledger.waker.wake()  # to be heard here: a pooler takes a LISTEN and may never pass anything on
+        self._ledger.project.waker.wake()  # to be heard here: a pooler takes a LISTEN and may never pass anything on
         if again:
             self._log.warning(names.WAKE_UPS_HEARD_AGAIN)
         while not ended.is_set():

@@ -309,9 +309,8 @@ class Journal:
 
     async def _move(self, called: Called, state: State, **facts: Any) -> None:
         async def write() -> Receipt:
-            receipt = await self._writer.move(
-                Transition(self.lease, state, name=called.name, **facts)
-            )
+            command = Transition(self.lease, state, name=called.name, **facts)
+            receipt = await self._writer.move(self._writer.checked(command))
             self._open_tool = (
                 called.name if state is State.WAITING_TOOL else None
             )  # here: who asked may be cancelled by now
@@ -332,7 +331,7 @@ class Journal:
             step_count_delta=steps, **facts,
         )  # fmt: skip
         try:
-            await self.persist(lambda: self._writer.close(command))
+            await self.persist(lambda: self._writer.close(self._writer.checked(command)))
         except VersionConflict:
             self.meter.add(usd, steps)
             raise

@@ -12,7 +12,7 @@ from uuid import UUID
 from runfold.ledger import Run, Submit
 from runfold.ledger.errors import LedgerError, VersionConflict
 from runfold.ledger.lifecycle import DEADLINE_PASSED, TERMINAL
-from runfold.ledger.operations.signal import kept
+from runfold.ledger.operations.signal import kept_signal
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.validation import check_duration
 from runfold.workers.errors import Asleep, ChildFailed, Parked, ToolError, WaitTimedOut
@@ -72,7 +72,7 @@ class Waits:
         journal, run_id = self._journal, self._journal.lease.run_id
         while not called.is_answered:
             events = await journal.persist(lambda: self._ledger.history(run_id))
-            if (found := kept(events, name)) is not None:
+            if (found := kept_signal(events, name)) is not None:
                 await journal.request(called, {"signal": name})
                 called.output = found.value
                 await journal.respond(called)

@@ -15,11 +15,10 @@ from uuid import UUID
 import asyncpg
 
 from runfold.ledger import Lease, Ledger, log, names
-from runfold.ledger.commands import MAX_BATCH, columns
 from runfold.ledger.errors import ConfigurationError
-from runfold.ledger.operations import calls
-from runfold.ledger.operations.refusal import Refusals
-from runfold.ledger.postgres.connections import connect, fetch
+from runfold.ledger.operations.columns import MAX_BATCH
+from runfold.ledger.operations.heartbeat import HeartbeatRow, beat, refuse
+from runfold.ledger.postgres.connections import connect
 from runfold.workers.errors import Stop
 
 AGAIN_SECONDS: Final = 0.25
@@ -162,27 +161,26 @@ class Heart:
     async def _beat_for(self, due: Sequence[Held]) -> None:
         assert self._connection is not None
         sent = time.monotonic()
-        ttl = timedelta(seconds=self._ttl)
-        arrays = columns([(held.lease.run_id, held.lease.token, ttl) for held in due])
-        rows = await fetch(self._connection, calls.HEARTBEAT, self._ledger.project_id, *arrays)
-        beaten = {row["run_id"]: row for row in rows}
+        beaten = await beat(self._connection, self._ledger.project_id, self._rows(due))
         # Whoever let a lease go meanwhile has written its end: no token, and no loss.
         missing = [held for held in due if held.lease.run_id not in beaten and self._holds(held)]
         for held in due:
-            if (row := beaten.get(held.lease.run_id)) is not None:
+            if (accepted := beaten.get(held.lease.run_id)) is not None:
                 held.since = sent
-                if row["cancel_requested"] and not held.cancelled:
+                if accepted.cancel_requested and not held.cancelled:
                     held.cancelled = True
                     self._report(held, Stop.CANCEL)
         await self._lose(missing)
 
+    def _rows(self, leases: Sequence[Held]) -> list[HeartbeatRow]:
+        ttl = timedelta(seconds=self._ttl)
+        return [HeartbeatRow(held.lease.run_id, held.lease.token, ttl) for held in leases]
+
     async def _lose(self, missing: Sequence[Held]) -> None:
         if missing:
-            tokens = [(held.lease.run_id, held.lease.token) for held in missing]
             assert self._connection is not None
-            await Refusals(self._connection, self._ledger.project_id).look(
-                self._worker_id, "heartbeat", tokens
-            )
+            late = self._rows(missing)
+            await refuse(self._connection, self._ledger.project_id, self._worker_id, late)
         for held in missing:
             self.let_go(held.lease)
             self._report(held, Stop.LOST, names.LEASE_LOST)

@@ -7,7 +7,8 @@ from typing import Final
 
 from runfold.ledger import Lease, Ledger, Transition
 from runfold.ledger.errors import LedgerError
-from runfold.ledger.operations.batching import Row, Shared, characters
+from runfold.ledger.operations.batching import Shared, characters
+from runfold.ledger.operations.transition import Move
 from runfold.ledger.run import Receipt
 from runfold.workers.leases.deadline import within
 from runfold.workers.leases.heart import Heart
@@ -21,31 +22,34 @@ class Writer:
     def __init__(self, ledger: Ledger, heart: Heart) -> None:
         self._ledger, self._heart = ledger, heart
         self._shared = Shared(
-            self._send, lambda move: characters(move[1][6]), linger=LINGER_SECONDS
+            self._send, lambda move: characters(move.row.body), linger=LINGER_SECONDS
         )
 
-    async def move(self, command: Transition, row: Row | None = None) -> Receipt:
-        """Make a transition; `row`: what its `row` gave, by who has checked it already.
+    def checked(self, command: Transition) -> Move:
+        """Return the move of a command under its lease. Raises InvalidValue or PayloadTooLarge."""
+        return Move(command.run, command.row(self._ledger.project.limit_bytes))
+
+    async def move(self, move: Move) -> Receipt:
+        """Make a move.
 
         Raises as `Ledger.transition` does, or DatabaseUnavailable when its outcome is not known.
         """
-        assert isinstance(command.run, Lease)
-        written = command.row(self._ledger.settings.payload_limit_bytes) if row is None else row
-        outcome = await self._shared.ask((command.run, written), distinct=command.run.run_id)
+        outcome = await self._shared.ask(move, distinct=move.row.run_id)
         if isinstance(outcome, Receipt):
             return outcome
         raise outcome
 
-    async def close(self, command: Transition, row: Row | None = None) -> Receipt:
-        """Make a transition that closes the lease; no beat follows it, unless it fails. As `move`."""
-        assert isinstance(command.run, Lease)
-        since = self._heart.let_go(command.run)
+    async def close(self, move: Move) -> Receipt:
+        """Make a move that closes the lease; no beat follows it, unless it fails. As `move`."""
+        assert isinstance(move.run, Lease)
+        since = self._heart.let_go(move.run)
         try:
-            return await self.move(command, row)
+            return await self.move(move)
         except LedgerError:
             if since is not None:
-                self._heart.take(command.run, since)
+                self._heart.take(move.run, since)
             raise
 
-    async def _send(self, moves: Sequence[tuple[Lease, Row]]) -> Sequence[Receipt | LedgerError]:
-        return await within(self._ledger.settings.lease_ttl_seconds, self._ledger.move(moves))
+    async def _send(self, moves: Sequence[Move]) -> Sequence[Receipt | LedgerError]:
+        sending = self._ledger.transitions.move(moves)
+        return await within(self._ledger.settings.lease_ttl_seconds, sending)

@@ -148,7 +148,7 @@ async def test_a_detached_month_is_read_and_proved_as_before(
         ]
         found += [await ledger.state_at(ids[1], version) for version in range(1, 6)]
         found += [
-            await ledger.state_at(ids[0], time=late),
+            await ledger.state_at(ids[0], late),
             await ledger.runs(at=late),
             await ledger.runs(at=late, limit=1),
         ]

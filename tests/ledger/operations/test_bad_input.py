@@ -26,7 +26,7 @@ from runfold.ledger.errors import (
     UnsupportedServer,
 )
 from runfold.ledger.events import NoteAdded, StepCompleted
-from runfold.ledger.operations import calls
+from runfold.ledger.operations.cancel import CANCEL
 from runfold.ledger.postgres import connections as database_module
 from runfold.ledger.postgres.connections import driver_url, fetch
 from runfold.ledger.settings import Settings
@@ -361,11 +361,12 @@ CALLS: dict[str, tuple[Call, str]] = {
     "event no event": (lambda g, lease: g.append(lease, 5), "must be an event"),  # type: ignore[arg-type]
     "release by an id": (lambda g, lease: g.release(lease.run_id), "lease"),  # type: ignore[arg-type]
     "retry by an id": (lambda g, lease: g.retry(lease.run_id), "lease"),  # type: ignore[arg-type]
+    "beat of a bare lease": (lambda g, lease: g.heartbeat(lease), r"heartbeat\(\[lease\]\)"),  # type: ignore[arg-type]
     "beat of an id": (lambda g, lease: g.heartbeat([lease.run_id]), "lease"),  # type: ignore[list-item]
     "claim kinds a number": (lambda g, _: g.claim("w", kinds=5), "kinds"),  # type: ignore[arg-type]
     "list state a number": (lambda g, _: g.runs(state=5), "state"),  # type: ignore[arg-type]
     "list at text": (lambda g, _: g.runs(at="noon"), "must be a datetime"),  # type: ignore[arg-type]
-    "state at text": (lambda g, lease: g.state_at(lease.run_id, time="noon"), "must be a datetime"),  # type: ignore[arg-type]
+    "state at text": (lambda g, lease: g.state_at(lease.run_id, "noon"), "aware datetime"),  # type: ignore[arg-type]
     "connection a number": (lambda g, _: g.submit("k", connection=5), "connection"),  # type: ignore[arg-type]
     "actor with a blank": (lambda g, lease: g.cancel(lease.run_id, actor="ann "), "blank"),
     "cancel reason NUL": (lambda g, lease: g.cancel(lease.run_id, reason="\x00"), "NUL"),
@@ -616,6 +617,6 @@ async def test_a_statement_that_waits_longer_for_a_lock_than_its_role_may_can_be
             driver_url(database), server_settings={"lock_timeout": "50ms"}
         )
         with pytest.raises(DatabaseUnavailable, match="nothing was written"):
-            await fetch(impatient, calls.CANCEL, ledger.project_id, "ann", [lease.run_id], None)
+            await fetch(impatient, CANCEL, ledger.project_id, "ann", [lease.run_id], None)
         await impatient.close()
     assert (await ledger.transition(lease, "completed")).state == "completed"

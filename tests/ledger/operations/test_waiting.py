@@ -28,6 +28,9 @@ from runfold.ledger.events import (
     ToolRequested,
 )
 from runfold.ledger.lifecycle import DEADLINE_PASSED
+from runfold.ledger.operations import decide as deciding
+from runfold.ledger.postgres.connections import Pool
+from runfold.ledger.reading import runs
 from tests.support.runs import TINY, claimed, event_count, newest, types, waiting
 from tests.support.waiting import lapsed, passed
 
@@ -310,17 +313,17 @@ async def test_a_remark_that_comes_between_reading_and_deciding_does_not_stand_i
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = await waiting(ledger, State.WAITING_APPROVAL, park=True)
-    read = ledger.get
+    read = runs.get
     remarks = iter(("one", "two"))
 
-    async def and_somebody_remarks(run_id: UUID | str) -> Run:
-        run = await read(run_id)
+    async def and_somebody_remarks(pool: Pool, project_id: str, run_id: UUID | str) -> Run:
+        run = await read(pool, project_id, run_id)
         for text in remarks:
             await ledger.append(run.run_id, NoteAdded(text=text))
             break
         return run
 
-    monkeypatch.setattr(ledger, "get", and_somebody_remarks)
+    monkeypatch.setattr(deciding, "get", and_somebody_remarks)
     await ledger.approve(lease.run_id, actor="ann")
 
     assert (await types(ledger, lease.run_id))[3:] == [

@@ -66,7 +66,7 @@ async def test_every_call_goes_through_it_at_once(pooled: Ledger) -> None:
         [lease] = await pooled.heartbeat([lease])
         await pooled.transition(lease, State.COMPLETED, output=number)
         assert len(await pooled.history(lease.run_id)) == 4
-        assert (await pooled.state_at(lease.run_id, version=1)).state == State.PENDING
+        assert (await pooled.state_at(lease.run_id, 1)).state == State.PENDING
         await pooled.get(run.run_id)
 
     await asyncio.gather(*(life(number) for number in range(RUNS)))

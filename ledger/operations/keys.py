@@ -1,0 +1,70 @@
+"""Idempotency keys: the first outcome of a command that is repeated.
+
+The statement is `ledger/sql/operations/commands.sql`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import Final, NamedTuple, TypeVar
+from uuid import UUID
+
+from runfold.ledger.errors import DatabaseRefused, DuplicateKey
+from runfold.ledger.operations.columns import columns
+from runfold.ledger.postgres.connections import Connection, Pool, fetch
+from runfold.ledger.run import Receipt
+
+COMMANDS: Final = (
+    "SELECT * FROM ledger.commands"
+    "($1, $2, $3, $4, $5, $6, $7, $8::text[]::numeric[], $9, $10, $11, $12, $13)"
+)
+UNIQUE_VIOLATION: Final = "23505"
+T = TypeVar("T")
+
+
+class CommandRow(NamedTuple):
+    """The columns of `ledger.commands` after the project: what a key's content is made of."""
+
+    run_id: UUID
+    what: str
+    """The state of a transition, the type of an event."""
+    park: bool | None
+    name: str | None
+    error_code: str | None
+    body: str | None
+    cost: str | None
+    steps: int | None
+    output_sha256: bytes | None
+    wait: timedelta | None
+    wait_outcome: str | None
+    key: str
+
+
+async def first_outcomes(
+    source: Pool | Connection, project_id: str, rows: Sequence[CommandRow]
+) -> dict[str, Receipt | DuplicateKey]:
+    """Return the first outcome of each key that was used, or the error if its content differs."""
+    if not rows:
+        return {}
+    found = await fetch(source, COMMANDS, project_id, *columns(rows))
+    return {
+        row["key"]: Receipt(row["run_id"], row["version"], row["hash"])
+        if row["same"]
+        else DuplicateKey(row["key"], row["run_id"], row["version"])
+        for row in found
+    }
+
+
+async def unless_raced(call: Callable[[], Awaitable[T]], *keys: str | None) -> T:
+    """Make a keyed call, a second time when a concurrent command with the same key won the race.
+
+    The loser wrote nothing. The second time the key is taken, so the winner's outcome is looked up
+    and nothing is repeated.
+    """
+    try:
+        return await call()
+    except DatabaseRefused as error:
+        if error.sqlstate != UNIQUE_VIOLATION or not any(keys):
+            raise
+        return await call()

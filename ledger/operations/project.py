@@ -1,0 +1,49 @@
+"""What every operation needs of a project: connections, settings, who acts, and the wake-ups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runfold.ledger import log
+from runfold.ledger.commands import Target
+from runfold.ledger.operations.wakeups import Waker
+from runfold.ledger.postgres.connections import Pool
+from runfold.ledger.run import Lease
+from runfold.ledger.settings import Settings, default_actor
+from runfold.ledger.validation import check_actor, check_text
+
+
+class Project:
+    """One project in one database, as the operations see it."""
+
+    def __init__(self, pool: Pool, project_id: str, settings: Settings) -> None:
+        self.pool, self.project_id, self.settings = pool, project_id, settings
+        self.actor = settings.actor or default_actor()
+        """Who acts where a call names nobody."""
+        self.waker = Waker(pool, project_id)
+
+    @property
+    def limit_bytes(self) -> int:
+        """The payload limit in bytes."""
+        return self.settings.payload_limit_bytes
+
+    def log(self, **bound: Any) -> Any:
+        """Return a logger that names the project."""
+        return log.logger(project_id=self.project_id, **bound)
+
+    def actor_or_default(self, actor: str | None) -> str:
+        """Return the named actor, or the default one. Raises InvalidValue."""
+        return check_actor(self.actor if actor is None else actor)
+
+    def actor_of(self, run: Target, actor: str | None) -> str:
+        """Return who acts on a run: the named actor, else the lease's worker, else the default.
+
+        Raises InvalidValue.
+        """
+        if actor is None and isinstance(run, Lease):
+            return check_text("worker_id", run.worker_id)
+        return self.actor_or_default(actor)
+
+    def named_actor(self, run: Target, actor: str | None) -> str | None:
+        """Return what SQL is told of who acts: None for a lease's holder, whom the ledger knows."""
+        return None if actor is None and isinstance(run, Lease) else self.actor_of(run, actor)

@@ -1,0 +1,81 @@
+"""Requeue: a holder puts its run back to pending.
+
+The statement is `ledger/sql/operations/requeue.sql`.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from runfold.ledger import names
+from runfold.ledger.commands import check_lease, identify_lease
+from runfold.ledger.lifecycle import State
+from runfold.ledger.operations.claim import Marks
+from runfold.ledger.operations.columns import columns
+from runfold.ledger.operations.project import Project
+from runfold.ledger.operations.refusal import look, refusal
+from runfold.ledger.payload import encode_payload
+from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.run import Lease, Run
+from runfold.ledger.validation import check_duration, check_text
+
+RELEASED: Final = "lease.released"
+RETRIED: Final = "run.retried"
+REQUEUE: Final = (
+    "SELECT r.* FROM ledger.requeue($1, $2, $3, $4, $5, $6, $7) AS t"
+    " CROSS JOIN LATERAL ledger.read_run($1, t.run_id) AS r"
+)
+
+
+class RequeueRow(NamedTuple):
+    """The columns of `ledger.requeue` after project and type."""
+
+    run_id: UUID
+    token: int
+    delay: timedelta
+    error_code: str | None
+    body: str | None
+
+
+async def requeue(
+    project: Project,
+    marks: Marks,
+    type_: str,
+    lease: Lease,
+    *,
+    delay: float | timedelta,
+    error_code: str | None = None,
+    error_detail: Any = None,
+) -> Run:
+    """Put the run back to pending by an event of `type_`; see `Ledger.release`, `Ledger.retry`."""
+    body = encode_payload({"error_detail": error_detail}, project.limit_bytes)
+    wait = check_duration("delay", delay)
+    code = None if error_code is None else check_text("error_code", error_code)
+    row = RequeueRow(*identify_lease(check_lease(lease)), wait, code, body)
+    who = project.actor_of(lease, None)
+    requeued = await fetch(project.pool, REQUEUE, project.project_id, type_, *columns([row]))
+    marks.clear()  # the run is older than the marks
+    if not requeued:
+        late = [(row.run_id, row.token)]
+        found = await look(project.pool, project.project_id, who, type_, late)
+        raise refusal(
+            project.project_id,
+            row.run_id,
+            found.get(row.run_id),
+            State.PENDING,
+            retry=type_ == RETRIED,
+        )
+    project.waker.wake()
+    run = Run.from_row(requeued[0])
+    project.log().info(
+        names.STATE_TRANSITION,
+        run_id=str(row.run_id),
+        worker_id=lease.worker_id,
+        attempt_count=lease.attempt,
+        max_attempts=lease.max_attempts,
+        to_state=run.state.value,
+        error_code=code,
+    )
+    return run

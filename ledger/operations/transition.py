@@ -1,0 +1,210 @@
+"""Transition: move runs along legal edges.
+
+The statement is `ledger/sql/operations/transition.sql`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from runfold.ledger import log, names
+from runfold.ledger.commands import Target, Transition, TransitionRow
+from runfold.ledger.errors import DecisionRefused, LedgerError
+from runfold.ledger.lifecycle import State
+from runfold.ledger.operations.batching import Shared, characters
+from runfold.ledger.operations.columns import check_distinct, columns
+from runfold.ledger.operations.keys import CommandRow, first_outcomes, unless_raced
+from runfold.ledger.operations.project import Project
+from runfold.ledger.operations.refusal import Refused, look, refusal
+from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.reading.past import state_at
+from runfold.ledger.run import Lease, Receipt, Run
+
+_TRANSITION: Final = (
+    "ledger.transition($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text[]::numeric[], $11,"
+    " $12, $13, $14, $15, $16)"
+)
+# The run is read in the statement that moves it: one round trip.
+TRANSITION_AND_READ: Final = (
+    f"SELECT r.*, t.from_state FROM {_TRANSITION} AS t"
+    " CROSS JOIN LATERAL ledger.read_run($1, t.run_id) AS r"
+)
+TRANSITION_MANY: Final = f"SELECT * FROM {_TRANSITION}"
+MAY_NOT_DECIDE: Final = "SELECT ledger.may_not_decide($1, $2, $3) AS why"
+
+
+class Move(NamedTuple):
+    """A checked transition: the run as its caller named it, and the command's row."""
+
+    run: Target
+    row: TransitionRow
+
+
+class Transitions:
+    """Moves the runs of one project; moves made at the same time share a statement."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._shared = Shared(self._send, lambda row: characters(row.body))
+
+    async def transition(self, command: Transition, *, actor: str | None = None) -> Run:
+        """Move one run and return it; see `Ledger.transition`."""
+        row = self._row(command, actor)
+        if row.key is None:
+            moved = await self._shared.ask(row, distinct=row.run_id)
+        else:  # an open transaction may hold its key, so it is sent alone
+            [moved] = await unless_raced(lambda: self._send([row]), row.key)
+        move = Move(command.run, row)
+        if moved is None:
+            return await self._first_run(move, actor)
+        run = Run.from_row(moved)
+        _log_move(self._project.log(), move, moved["from_state"])
+        if run.available_at is not None:  # it was parked, and has its answer
+            self._project.waker.wake()
+        return run
+
+    async def transition_many(
+        self, commands: Sequence[Transition], *, actor: str | None = None
+    ) -> list[Receipt | LedgerError]:
+        """Move many runs; see `Ledger.transition_many`."""
+        moves = [Move(command.run, self._row(command, actor)) for command in commands]
+        return await self.move(moves, actor=actor)
+
+    async def move(
+        self, moves: Sequence[Move], *, actor: str | None = None
+    ) -> list[Receipt | LedgerError]:
+        """Move many runs in one statement; each result is a receipt or the error of that move."""
+        if not moves:
+            return []
+        keys = [move.row.key for move in moves if move.row.key is not None]
+        check_distinct("run", [move.row.run_id for move in moves])
+        check_distinct("key", keys)
+        arrays = columns([move.row for move in moves])
+        project = self._project
+        moved = await unless_raced(
+            lambda: fetch(project.pool, TRANSITION_MANY, project.project_id, *arrays), *keys
+        )
+        outcomes: dict[UUID, Receipt | LedgerError] = {
+            row["run_id"]: Receipt(row["run_id"], row["version"], row["hash"]) for row in moved
+        }
+        _log_moves(project.log(), moves, moved)
+        if missing := [move for move in moves if move.row.run_id not in outcomes]:
+            outcomes |= await self._explained(missing, actor)
+        return [outcomes[move.row.run_id] for move in moves]
+
+    def _row(self, command: Transition, actor: str | None) -> TransitionRow:
+        named = self._project.named_actor(command.run, actor)
+        return command.row(self._project.limit_bytes, actor=named)
+
+    async def _send(self, rows: Sequence[TransitionRow]) -> list[Mapping[str, Any] | None]:
+        project = self._project
+        moved = await fetch(project.pool, TRANSITION_AND_READ, project.project_id, *columns(rows))
+        by_run = {row["run_id"]: row for row in moved}
+        return [by_run.get(row.run_id) for row in rows]
+
+    async def _first_run(self, move: Move, actor: str | None) -> Run:
+        """Return the run after the first use of the move's key; raise the error if there was none."""
+        outcome = (await self._explained([move], actor))[move.row.run_id]
+        if isinstance(outcome, LedgerError):
+            raise outcome
+        project = self._project
+        return await state_at(project.pool, project.project_id, outcome.run_id, outcome.version)
+
+    async def _explained(
+        self, moves: Sequence[Move], actor: str | None
+    ) -> dict[UUID, Receipt | LedgerError]:
+        """For each move that was not kept, the first outcome under its key or the error."""
+        project = self._project
+        rows = [move.row for move in moves]
+        first = await first_outcomes(
+            project.pool, project.project_id, [_command(row, row.key) for row in rows if row.key]
+        )
+        outcomes: dict[UUID, Receipt | LedgerError] = {
+            row.run_id: first[row.key] for row in rows if row.key in first
+        }
+        actors = {
+            move.row.run_id: project.actor_of(move.run, actor)
+            for move in moves
+            if move.row.run_id not in outcomes
+        }
+        refused: dict[UUID, Refused] = {}
+        for who in set(actors.values()):
+            late = [(row.run_id, row.token) for row in rows if actors.get(row.run_id) == who]
+            refused |= await look(project.pool, project.project_id, who, "transition", late)
+        for row in rows:
+            if row.run_id in actors:
+                found = refused.get(row.run_id)
+                outcomes[row.run_id] = await self._refusal(row, actors[row.run_id], found)
+        return outcomes
+
+    async def _refusal(self, row: TransitionRow, actor: str, found: Refused | None) -> LedgerError:
+        if (error := await self._wrong_decider(row, actor, found)) is not None:
+            return error
+        return refusal(
+            self._project.project_id,
+            row.run_id,
+            found,
+            row.to_state,
+            expected=row.expected_version,
+            cost=row.cost,
+            steps=row.steps,
+        )
+
+    async def _wrong_decider(
+        self, row: TransitionRow, actor: str, found: Refused | None
+    ) -> DecisionRefused | None:
+        """Return the error of a decision that is another person's to make, if that is the cause."""
+        if (
+            found is None
+            or found.refused
+            or found.state != State.WAITING_APPROVAL
+            or found.available_at is not None
+        ):
+            return None
+        project = self._project
+        [answer] = await fetch(project.pool, MAY_NOT_DECIDE, project.project_id, row.run_id, actor)
+        return None if answer["why"] is None else DecisionRefused(row.run_id, actor, answer["why"])
+
+
+def _command(row: TransitionRow, key: str) -> CommandRow:
+    return CommandRow(
+        run_id=row.run_id,
+        what=row.to_state,
+        park=row.park,
+        name=row.name,
+        error_code=row.error_code,
+        body=row.body,
+        cost=row.cost,
+        steps=row.steps,
+        output_sha256=row.output_sha256,
+        wait=row.wait,
+        wait_outcome=row.wait_outcome,
+        key=key,
+    )
+
+
+def _log_moves(logger: Any, moves: Sequence[Move], moved: Sequence[Mapping[str, Any]]) -> None:
+    if log.tells(logger):
+        by_run = {move.row.run_id: move for move in moves}
+        for row in moved:
+            _log_move(logger, by_run[row["run_id"]], row["from_state"])
+
+
+def _log_move(logger: Any, move: Move, from_state: str) -> None:
+    holder: dict[str, object] = {}
+    if isinstance(move.run, Lease):
+        holder = {
+            "worker_id": move.run.worker_id,
+            "attempt_count": move.run.attempt,
+            "max_attempts": move.run.max_attempts,
+        }
+    logger.info(
+        names.STATE_TRANSITION,
+        **holder,
+        run_id=str(move.row.run_id),
+        from_state=from_state,
+        to_state=move.row.to_state,
+        error_code=move.row.error_code,
+    )
