@@ -17,14 +17,9 @@ from runfold.ledger import Ledger, log, names
 from runfold.ledger.archive import reading as archive
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.events import NoteAdded
-<<<<<<< HEAD
-from runfold.ledger.operations import calls
-from runfold.ledger.postgres.connections import FAILURES, fetch, translated
-=======
 from runfold.ledger.operations.append import APPEND, append_row
 from runfold.ledger.operations.columns import columns
-from runfold.ledger.postgres.connections import FAILURES, Pool, fetch, translated
->>>>>>> 0068f78 (Make a verb a file: one Ledger, its operations, rows with names)
+from runfold.ledger.postgres.connections import FAILURES, fetch, translated
 from runfold.ledger.reading.verify import differences
 from runfold.ledger.validation import check_actor, check_text
 from runfold.projections.state.run_state import COLUMNS, KEY

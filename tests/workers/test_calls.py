@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, RootModel
 
-from runfold.ledger import Ledger, Run, State, Transition, roles
+from runfold.ledger import Ledger, Run, State, roles
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import ToolRequested
 from runfold.ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH
@@ -223,7 +223,7 @@ async def impatient(ctx: Context) -> str:
     journal: Any = ctx._journal  # noqa: SLF001  the answer has to be on its way at a known time
     moved, answering = journal._writer.move, asyncio.Event()  # noqa: SLF001  as above
 
-    async def move(command: Transition) -> Receipt:
+    async def move(command: Any) -> Receipt:
         receipt: Receipt = await moved(command)
         if command.row.to_state == State.RUNNING:
             answering.set()

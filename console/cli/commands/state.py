@@ -36,8 +36,5 @@ async def state(
     point = version_or_instant(at)
     async with session.ledger() as ledger:
         run_id = await find_run(ledger, run)
-        if isinstance(point, int):
-            past = await ledger.state_at(run_id, point)
-        else:
-            past = await ledger.state_at(run_id, time=point)
+        past = await ledger.state_at(run_id, point)
     write_run(session.out, past)
