@@ -1,12 +1,19 @@
 """Workers: `@handler("kind")` on a function, and `await Worker(ledger, handlers).run()`."""
 
-from runfold.workers.blocking import BlockingContext
-from runfold.workers.context import Context
-from runfold.workers.errors import ChildFailed, StepError, ToolError, WaitTimedOut
-from runfold.workers.handlers import Handler, Handlers, handler
-from runfold.workers.journal.journal import Decision
-from runfold.workers.outcomes import Backoff, Cancel, Fail, Retry
-from runfold.workers.worker import Worker
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from runfold.lazy import exported
+
+if TYPE_CHECKING:
+    from runfold.workers.blocking import BlockingContext
+    from runfold.workers.context import Context
+    from runfold.workers.errors import ChildFailed, StepError, ToolError, WaitTimedOut
+    from runfold.workers.handlers import Handler, Handlers, handler
+    from runfold.workers.journal.journal import Decision
+    from runfold.workers.outcomes import Backoff, Cancel, Fail, Retry
+    from runfold.workers.worker import Worker
 
 __all__ = [
     "Backoff",
@@ -25,3 +32,23 @@ __all__ = [
     "Worker",
     "handler",
 ]
+
+_HOMES: Final = {
+    "runfold.workers.blocking": ("BlockingContext",),
+    "runfold.workers.context": ("Context",),
+    "runfold.workers.errors": ("ChildFailed", "StepError", "ToolError", "WaitTimedOut"),
+    "runfold.workers.handlers": ("Handler", "Handlers", "handler"),
+    "runfold.workers.journal.journal": ("Decision",),
+    "runfold.workers.outcomes": ("Backoff", "Cancel", "Fail", "Retry"),
+    "runfold.workers.worker": ("Worker",),
+}
+
+if not TYPE_CHECKING:  # a type checker must not take a wrong name for one of these
+    __getattr__ = exported(
+        __name__, {name: home for home, names in _HOMES.items() for name in names}
+    )
+
+
+def __dir__() -> list[str]:
+    """List what can be imported."""
+    return list(__all__)

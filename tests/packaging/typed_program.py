@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from runfold.ledger import Ledger
-from runfold.workers import Context, Worker, handler
+from runfold import Context, Ledger, Worker, handler
 
 
 @handler("refund")
