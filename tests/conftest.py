@@ -20,6 +20,7 @@ from runfold.ledger.settings import Settings
 from tests.support.server import Server, postgres_server
 
 PROJECT = "test"
+pytest_plugins = ["tests.support.collection"]
 
 
 def pytest_configure() -> None:
@@ -65,17 +66,12 @@ def maintenance(server: Server) -> Iterator[Callable[[str], None]]:
 
 
 @pytest.fixture(scope="session")
-def template(server: Server) -> str:
+def template(server: Server) -> Iterator[str]:
     """The name of a migrated database with an empty project, to be copied."""
     name = f"template_{uuid.uuid4().hex[:12]}"
-    asyncio.run(_execute(server.url, f"CREATE DATABASE {name}"))
-    asyncio.run(schema.upgrade(with_database(server.url, name)))
-    asyncio.run(
-        _execute(
-            with_database(server.url, name), f"INSERT INTO ledger.project VALUES ('{PROJECT}')"
-        )
-    )
-    return name
+    asyncio.run(_make_template(server.url, name))
+    yield name
+    asyncio.run(_execute(server.url, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 @pytest.fixture
@@ -134,6 +130,19 @@ def _database(server: Server, execute: Callable[[str], None], template: str) -> 
     execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     yield with_database(server.url, name)
     execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def _make_template(url: str, name: str) -> None:
+    """Make and migrate a database; one process at a time, as the server's roles are shared."""
+    lock = await asyncpg.connect(url)
+    try:
+        await lock.execute("SELECT pg_advisory_lock(hashtextextended('runfold tests', 0))")
+        await lock.execute(f"CREATE DATABASE {name}")
+        await schema.upgrade(with_database(url, name))
+        insert = f"INSERT INTO ledger.project VALUES ('{PROJECT}')"
+        await _execute(with_database(url, name), insert)
+    finally:
+        await lock.close()
 
 
 async def _execute(url: str, statement: str) -> None:

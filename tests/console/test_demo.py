@@ -24,6 +24,8 @@ from runfold.ledger.events import Event, ToolCompleted
 from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 FILES = 48
 
 

@@ -293,6 +293,7 @@ def test_completion_is_offered_for_the_shell(database: str) -> None:
     assert answer.stdout.split() == ["history"]
 
 
+@pytest.mark.slow
 def test_without_a_url_the_built_in_database_is_used() -> None:
     home = Path(tempfile.mkdtemp(prefix="runfold-test-", dir="/tmp"))
     home.chmod(0o755)

@@ -13,6 +13,8 @@ from runfold.ledger.errors import DecisionRefused
 from runfold.ledger.events import ApprovalRequested, ToolRequested
 from tests.support.working import ended, reached, working
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from tests.faults.soak import soak
+
+pytestmark = pytest.mark.slow
 
 MOVES = 60
 

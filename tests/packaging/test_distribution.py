@@ -13,6 +13,7 @@ import pytest
 from runfold.ledger.postgres import schema
 from tests.packaging.conftest import ROOT, Distribution, run
 
+pytestmark = pytest.mark.slow
 INFO = f"runfold-{version('runfold')}.dist-info"
 FOLDERS = ("ledger", "projections", "workers", "console")
 PROGRAM = """

@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.packaging.conftest import Distribution
+
+pytestmark = pytest.mark.slow
 
 PROGRAM = Path(__file__).with_name("typed_program.py")
 

@@ -32,6 +32,8 @@ from runfold.ledger.postgres.embedded.registry import (
     temporary_postgres,
 )
 
+pytestmark = pytest.mark.own_server
+
 STOP_SECONDS = embedded_server.FAST_STOP_SECONDS + embedded_server.IMMEDIATE_STOP_SECONDS + 10
 """A server whose disk is slow may take as long to stop as it is given."""
 
