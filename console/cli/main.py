@@ -53,6 +53,7 @@ class Program(LazyGroup):
         _entry(_DECISIONS, "signal", "Send a run a value under a name."),
         _entry(_DECISIONS, "cancel", "Cancel a run."),
         _entry(_OPERATIONS, "worker", "Run a worker until SIGTERM or Ctrl-C."),
+        _entry(_OPERATIONS, "workers", "List the workers that hold runs."),
         _entry(_OPERATIONS, "reap", "Repair runs whose worker died, until Ctrl-C."),
         _entry(_OPERATIONS, "doctor", "Check the ledger's health and name remedies."),
         _entry(_OPERATIONS, "verify", "Check the ledger's proofs and states."),

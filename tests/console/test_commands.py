@@ -22,7 +22,7 @@ from tests.conftest import PROJECT
 from tests.support.runs import abandoned, claimed, waiting
 
 T = TypeVar("T")
-HEADER = ["RUN", "KIND", "STATE", "TRY", "AGE", "WORKER", "COST", "ERROR"]
+HEADER = ["RUN", "KIND", "STATE", "TRY", "AGE", "WORKER", "COST", "ERROR", "KEY", "TAGS", "INPUT"]
 
 
 @dataclass(frozen=True)
@@ -260,6 +260,38 @@ def test_runs_come_in_pages(cli: Cli) -> None:
 
     assert f"--before {before}" in first.err
     assert [run["run_id"] for run in rest] == submitted[1::-1]
+
+
+def test_runs_show_what_tells_them_apart(cli: Cli) -> None:
+    cli.submitted("parse", "path=a.py", "--key", "k:1", "--tag", "eu", "--tag", "vip")
+
+    row = cli.ok("runs").out.splitlines()[1]
+
+    assert row.split()[-4:] == ["k:1", "eu,vip", '{"path":', '"a.py"}']
+
+
+def test_runs_are_counted_by_state_and_filter(cli: Cli) -> None:
+    held = cli.given(lambda ledger: claimed(ledger, "w:9", key="k", tags=["eu"]))
+    cli.submitted("fetch")
+    cli.ok("cancel", str(cli.submitted("fetch")))
+
+    counted = cli.ok("runs", "--count", "--json").json
+    assert counted == {"total": 3, "states": {"pending": 1, "running": 1, "cancelled": 1}}
+    for words in (("--worker", "w:9"), ("--key", "k"), ("--tag", "eu"), ("--state", "running")):
+        assert cli.ok("runs", "--count", "--json", *words).json["total"] == 1
+    assert cli.ok("runs", "--count", "--kind", "fetch").out.split()[-2:] == ["total", "2"]
+    cli.fails(exits.NOT_FOUND, "runs", "--count", "--kind", "nosuch")
+    cli.fails(exits.USAGE, "runs", "--count", "--before", str(held.run_id))
+
+
+def test_workers_are_those_that_hold_runs(cli: Cli) -> None:
+    assert "no worker holds a run" in cli.ok("workers").err
+    cli.given(lambda ledger: claimed(ledger, "w:9"))
+    cli.given(lambda ledger: claimed(ledger, "w:9"))
+
+    (holder,) = cli.ok("workers", "--json").lines
+    assert (holder["worker_id"], holder["held"], holder["kinds"]) == ("w:9", 2, ["parse"])
+    assert cli.ok("workers").out.splitlines()[1].split()[:3] == ["w:9", "2", "parse"]
 
 
 def test_no_runs_are_no_error(cli: Cli) -> None:

@@ -83,7 +83,8 @@ def calls(runs: dict[str, str]) -> Iterator[tuple[str, ...]]:
         yield ("trace", run)
         yield ("verify", run)
     yield from (
-        ("runs",), ("tail", "--after", "start", "--no-follow"), ("kinds", "list"),
+        ("runs",), ("runs", "--count"), ("workers",), ("approvals",),
+        ("tail", "--after", "start", "--no-follow"), ("kinds", "list"),
         ("kinds", "history", "parse" + EVIL), ("schedules", "list"), ("roles", "list"),
         ("roles", "history"), ("verify",), ("drift",), ("doctor",), ("whatif", "--ttl", "1s"),
         ("metrics", "--once"), ("project", "list"), ("projections", "list"),

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -203,6 +204,28 @@ def test_a_terminal_gets_colours_unless_it_wants_none(
         assert (str(run_id) in shown) is (words == ("runs",))
 
 
+@pytest.mark.parametrize("columns", ["40", "80", "120"])
+def test_no_word_is_lost_on_a_narrow_terminal(database: str, columns: str) -> None:
+    async def shown(ledger: Ledger) -> UUID:
+        lease = await claimed(
+            ledger, "worker-of-a-long-name:1", key="a-key-of-some-length", tags=["europe", "vip"]
+        )
+        await ledger.retry(lease, error_code="E-HTTP", error_detail="the server says: too busy")
+        return lease.run_id
+
+    run_id = str(given(database, shown))
+    for words in (("runs",), ("history", run_id), ("trace", run_id), ("diff", run_id, "--from=1")):
+        piped = run(database, *words).stdout
+        seen = on_a_terminal(database, *words, NO_COLOR="1", COLUMNS=columns)
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", seen).replace("\r", "")
+
+        assert max(map(len, plain.splitlines())) <= max(int(columns), 36)
+        unbroken = "".join(plain.split()).lower()
+        for word in piped.split():
+            if not re.search(r"ago|ms|\d+s$|^-$|^(WORKER|INPUT|AGE)$", word) and word.isascii():
+                assert word.lower() in unbroken, (words, word, plain)
+
+
 def test_verify_shows_its_progress_on_a_terminal(database: str) -> None:
     given(database, claimed)
 
@@ -215,7 +238,7 @@ def on_a_terminal(url: str, *words: str, **more: str) -> str:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [*PROGRAM, *words],
-        env=environment(url, COLUMNS="80", **more),
+        env=environment(url, **{"COLUMNS": "80"} | more),
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
 import typer
@@ -11,10 +10,11 @@ from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import Actor, command, program
 from runfold.console.cli.kit.output import Output
 from runfold.console.cli.kit.plain import clean
-from runfold.console.cli.kit.progress import Progress, progress
+from runfold.console.cli.kit.progress import progress
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.values import Misuse, duration
 from runfold.ledger import Ledger
+from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.validation import check_duration, check_int
 from runfold.projections.state import drift as comparing
 from runfold.projections.state.drift import Drift
@@ -22,6 +22,7 @@ from runfold.workers.duties.drift_sampler import Sampler
 
 REPAIRED_AT_ONCE: Final = 500
 _WATCHED_RUNS: Final = 200
+_RUNS: Final = "SELECT count(*) AS number FROM ledger.run_state WHERE project_id = $1"
 
 app: Final = program()
 
@@ -63,8 +64,8 @@ async def drift(
         if watch:
             await _watch(session.out, ledger, seconds, size or _WATCHED_RUNS)
         repairs = _Repairs(ledger, actor or ledger.actor, reason or "") if repair else None
-        count = await _compare(session, ledger, size, repairs)
-    _summarize(session.out, count, repaired=repair)
+        count, compared = await _compare(session, ledger, size, repairs)
+    _summarize(session.out, count, compared, repaired=repair)
     return OK if repair or not count else INTEGRITY
 
 
@@ -94,30 +95,29 @@ class _Repairs:
 
 async def _compare(
     session: Session, ledger: Ledger, size: int | None, repairs: _Repairs | None
-) -> int:
-    """Print the runs that differ, repair them if asked, and return their number."""
+) -> tuple[int, int]:
+    """Print the runs that differ and repair them if asked; return how many, of how many."""
     count = 0
-    with progress("comparing", "events", shown=not session.as_json) as advance:
-        async for drifted in _drifted(ledger, size, advance):
-            _write(session.out, drifted)
+    if size is not None:
+        compared, sampled = await comparing.sample(ledger, size)
+        for drifted in sampled:
             count += 1
-            if repairs is not None:
-                await repairs.add(drifted)
+            await _found(session.out, drifted, repairs)
+    else:
+        with progress("comparing", "events", shown=not session.as_json) as advance:
+            async for drifted in comparing.check(ledger, advance):
+                count += 1
+                await _found(session.out, drifted, repairs)
+        compared = (await fetch(ledger.pool, _RUNS, ledger.project_id))[0]["number"]
     if repairs is not None:
         await repairs.flush()
-    return count
+    return count, compared
 
 
-async def _drifted(
-    ledger: Ledger, size: int | None, advance: Progress | None
-) -> AsyncIterator[Drift]:
-    if size is None:
-        async for drifted in comparing.check(ledger, advance):
-            yield drifted
-        return
-    _, sampled = await comparing.sample(ledger, size)
-    for drifted in sampled:
-        yield drifted
+async def _found(out: Output, drifted: Drift, repairs: _Repairs | None) -> None:
+    _write(out, drifted)
+    if repairs is not None:
+        await repairs.add(drifted)
 
 
 async def _watch(out: Output, ledger: Ledger, every: float, size: int) -> None:
@@ -154,9 +154,13 @@ def _cell(value: Any) -> str:
     return "-" if value is None else clean(value)
 
 
-def _summarize(out: Output, count: int, *, repaired: bool) -> None:
+def _summarize(out: Output, count: int, compared: int, *, repaired: bool) -> None:
+    if out.as_json:
+        out.json({"ok": not count, "runs": compared, "differ": count, "repaired": repaired})
+        return
+    runs = "1 run" if compared == 1 else f"{compared:,} runs"
     if not count:
-        out.talk("nothing differs")
+        out.talk(f"nothing differs in {runs}")
         return
     noun = "run differs" if count == 1 else "runs differ"
-    out.talk(f"{count:,} {noun}{'; repaired' if repaired else ''}")
+    out.talk(f"{count:,} {noun} of {compared:,}{'; repaired' if repaired else ''}")

@@ -54,6 +54,10 @@ async def metrics(
         registry = CollectorRegistry()
         registry.register(_Collector(database.pool, asyncio.get_running_loop()))
         if once:
+            if session.as_json:
+                for family in await asyncio.to_thread(list, registry.collect()):
+                    session.out.json(_facts(family))
+                return
             text = (await asyncio.to_thread(generate_latest, registry)).decode()
             session.out.block(text.rstrip("\n"))
             return
@@ -72,6 +76,16 @@ async def metrics(
         finally:
             await asyncio.to_thread(server.shutdown)
             server.server_close()
+
+
+def _facts(family: Any) -> dict[str, Any]:
+    samples = [{"labels": sample.labels, "value": sample.value} for sample in family.samples]
+    return {
+        "name": family.name,
+        "type": family.type,
+        "help": family.documentation,
+        "samples": samples,
+    }
 
 
 class _Collector:

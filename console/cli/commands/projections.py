@@ -136,7 +136,9 @@ async def pause(session: Session, name: Name) -> None:
     """Pause a projection: no process feeds it until it is resumed."""
     async with session.database() as database:
         await statuses_of.pause(database.pool, name)
-    session.out.talk(f"{name} is paused")
+    session.out.json({"name": name, "paused": True}) if session.as_json else session.out.talk(
+        f"{name} is paused"
+    )
 
 
 @command(app, "resume")
@@ -144,7 +146,9 @@ async def resume(session: Session, name: Name) -> None:
     """Resume a paused projection; one that stopped tries its event again."""
     async with session.database() as database:
         await statuses_of.resume(database.pool, name)
-    session.out.talk(f"{name} is resumed")
+    session.out.json({"name": name, "resumed": True}) if session.as_json else session.out.talk(
+        f"{name} is resumed"
+    )
 
 
 @command(app, "skip")
@@ -187,6 +191,8 @@ async def skip(
                 database.pool, projection, run_id, version, actor=actor_name, reason=reason
             )
             skipped, number = check_run_id(run_id), version
+    if session.as_json:
+        session.out.json({"name": name, "run_id": skipped, "version": number, "skipped": True})
     session.out.talk(f"{name} skips version {number} of run {skipped}")
 
 
@@ -198,6 +204,8 @@ async def rebase(session: Session) -> None:
     """
     async with session.database() as database:
         [row] = await fetch(database.pool, "SELECT ledger.feed_rebase() AS generation")
+    if session.as_json:
+        session.out.json({"generation": row["generation"]})
     session.out.talk(
         f"generation {row['generation']} of the feed has begun; projections and subscriptions continue"
     )

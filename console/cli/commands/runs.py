@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
 import typer
+from rich.text import Text
 
 from runfold.console.cli.kit.options import command, program
-from runfold.console.cli.kit.output import COLOURS, EMPTY
-from runfold.console.cli.kit.plain import money, span
+from runfold.console.cli.kit.output import COLOURS, EMPTY, Output
+from runfold.console.cli.kit.plain import compact, money, span
+from runfold.console.cli.kit.run_filter import RunFilter, count_runs
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
-from runfold.console.cli.kit.values import instant
+from runfold.console.cli.kit.values import Misuse, instant
 from runfold.ledger import Run
 
-TITLES = ("RUN", "KIND", "STATE", "TRY", "AGE", "WORKER", "COST", "ERROR")
-
+TITLES: Final = (
+    "RUN", "KIND", "STATE", "TRY", "AGE", "WORKER", "COST", "ERROR", "KEY", "TAGS", "INPUT",
+)  # fmt: skip
+_INPUT: Final = 60
+"""Characters shown of a run's input."""
 
 app: Final = program()
 
@@ -58,41 +64,57 @@ async def runs(
         str | None,
         typer.Option("--at", metavar="TIME", help="As they were at this time (with its zone)."),
     ] = None,
+    count: Annotated[
+        bool, typer.Option("--count", help="Only count them, by state; not with --at or --before.")
+    ] = False,
 ) -> None:
     """List runs, the newest first.
 
     With --at as they were at that time.
     """
-    point = None if at is None else instant("--at", at)
-    state_names = [name for text in states or [] for name in text.split(",")] or None
+    names = [name for text in states or [] for name in text.split(",")] or None
+    filters = RunFilter(names, kind, worker, tag, key)
+    if count and (at is not None or before is not None):
+        raise Misuse("--count", "counts the runs as they are now, without --at and --before")
     async with session.ledger() as ledger:
-        found = await ledger.runs(
-            state=state_names,
-            kind=kind,
-            worker_id=worker,
-            tag=tag,
-            key=key,
+        if count:
+            _write_counts(session.out, await count_runs(ledger, filters))
+            return
+        point = None if at is None else instant("--at", at)
+        listed = await ledger.runs(
+            **filters.arguments(),
             before=None if before is None else await find_run(ledger, before),
             limit=limit,
             at=point,
         )
     if session.as_json:
-        for run in found:
+        for run in listed:
             session.out.json(run)
         return
-    if not found:
-        session.out.talk(
-            "no such runs"
-            if any((state_names, kind, worker, tag, key, before, at))
-            else "no runs yet: runfold submit KIND"
-        )
+    if not listed:
+        filtered = filters != RunFilter() or before is not None or at is not None
+        session.out.talk("no such runs" if filtered else "no runs yet: runfold submit KIND")
         return
-    now = point or datetime.now(UTC)
-    session.out.table(
-        TITLES, [row(run, now) for run in found], [COLOURS.get(run.state) for run in found]
-    )
-    if len(found) == limit:
-        session.out.talk(f"there may be more: --before {found[-1].run_id}, or a larger --limit")
+    _write(session.out, listed, point or datetime.now(UTC))
+    if len(listed) == limit:
+        session.out.talk(
+            f"there may be more: --before {listed[-1].run_id}, or a larger --limit; "
+            "to count them: --count"
+        )
+
+
+def _write_counts(out: Output, counts: Mapping[str, int]) -> None:
+    total = sum(counts.values())
+    if out.as_json:
+        out.json({"total": total, "states": counts})
+        return
+    for state, number in counts.items():
+        out.line(Text(f"{state:<17}{number:>12,}", style=COLOURS.get(state, "")))
+    out.line(f"{'total':<17}{total:>12,}")
+
+
+def _write(out: Output, listed: Sequence[Run], now: datetime) -> None:
+    out.table(TITLES, [row(run, now) for run in listed], [COLOURS.get(run.state) for run in listed])
 
 
 def row(run: Run, now: datetime) -> tuple[str, ...]:
@@ -106,4 +128,7 @@ def row(run: Run, now: datetime) -> tuple[str, ...]:
         run.worker_id or EMPTY,
         money(run.cost_usd),
         run.error_code or EMPTY,
+        run.key or EMPTY,
+        ",".join(run.tags) or EMPTY,
+        EMPTY if run.input is None else compact(run.input, _INPUT),
     )

@@ -69,6 +69,9 @@ async def remove(session: Session, name: Name) -> None:
     async with session.ledger() as ledger:
         if not await ledger.unschedule(name):
             raise ScheduleNotFound(name, [one.name for one in await ledger.schedules()])
+    session.out.json({"name": name, "removed": True}) if session.as_json else session.out.talk(
+        f"{name} is removed"
+    )
 
 
 def _row(one: Schedule) -> tuple[str, ...]:

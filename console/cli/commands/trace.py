@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import asdict
 from typing import Annotated, Any, Final
 
 import typer
+from rich.text import Text
 
 from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.output import Output
-from runfold.console.cli.kit.plain import clean
 from runfold.console.cli.kit.plain import span as length
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
@@ -104,20 +105,33 @@ async def _send(session: Session, sender: Sender, found: list[Span]) -> None:
     ) if session.as_json else session.out.line(f"{trace_id}: {sent} spans")
 
 
-def _write(out: Output, found: list[Span]) -> None:
+def _write(out: Output, spans_: list[Span]) -> None:
     if out.as_json:
-        for span in found:
+        for span in spans_:
             out.json(_facts(span))
         return
     depths: dict[int | None, int] = {None: -1}
-    for span in found:
+    names: set[str] = set()
+    for span in spans_:
         depths[span.span_id] = depths[span.parent_id] + 1
-        took = "open" if span.end is None else length(span.end - span.start)
-        marks = f", {len(span.marks)} events" if span.marks else ""
-        went = {True: f"  failed {clean(span.error or '')}".rstrip(), False: "", None: ""}[
-            span.failed
-        ]
-        out.line(f"{'  ' * depths[span.span_id]}{clean(span.name)}  {took}{marks}{went}")
+        indent = "  " * depths[span.span_id]
+        again = "  continued after a wait" if span.name in names and _is_attempt(span) else ""
+        names.add(span.name)
+        out.entry(Text(f"{indent}{span.name}  "), _line(span) + again)
+
+
+def _is_attempt(span: Span) -> bool:
+    return span.name.startswith("attempt ")
+
+
+def _line(span: Span) -> str:
+    parts = ["open" if span.end is None else length(span.end - span.start)]
+    if span.failed:
+        parts.append(f"failed {span.error or ''}".rstrip())
+    parts += [
+        f"{number} {name}" for name, number in Counter(mark.name for mark in span.marks).items()
+    ]
+    return "  ".join(parts)
 
 
 def _facts(span: Span) -> dict[str, Any]:

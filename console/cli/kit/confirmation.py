@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from runfold.console.cli.kit.plain import clean
+from runfold.console.cli.kit.output import talk
 
 
 def can_ask() -> bool:
@@ -14,6 +14,5 @@ def can_ask() -> bool:
 
 def confirmed(question: str) -> bool:
     """Ask a question on standard error; only `y` and `yes` confirm."""
-    sys.stderr.write(f"{clean(question)} [y/N] ")
-    sys.stderr.flush()
+    talk(f"{question} [y/N]", end=" ")
     return sys.stdin.readline().strip().lower() in {"y", "yes"}

@@ -7,17 +7,14 @@ from collections.abc import Sequence
 from typing import Final, TextIO
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from runfold.console.cli.kit.plain import clean, safe_json
+from runfold.console.cli.kit.table import table_lines, whole_lines
 from runfold.console.cli.kit.wrapping import entry
 
 UNBOUNDED: Final = 100_000
 """Columns of a line that is never wrapped."""
-
-_CELL: Final = 40
-"""Columns of a terminal that one cell may take; an id has 36."""
 
 EMPTY: Final = "-"
 """The text of a cell without a value."""
@@ -57,10 +54,13 @@ class Output:
         shown = safe_text(line) if isinstance(line, Text) else Text(clean(line))
         console(sys.stdout).print(shown, soft_wrap=True)
 
-    def block(self, text: str) -> None:
-        """Write text of several lines, such as indented JSON."""
+    def block(self, text: str, indent: str = "") -> None:
+        """Write text of several lines, such as indented JSON.
+
+        Where the lines' own content may break them, an indent keeps them from looking like output.
+        """
         for line in text.split("\n"):
-            self.line(line)
+            self.line(indent + line)
 
     def entry(self, head: Text, facts: str) -> None:
         """Write a head and its facts: one line, or as many as a terminal needs."""
@@ -72,23 +72,20 @@ class Output:
     def table(
         self, titles: Sequence[str], rows: Sequence[Sequence[str]], colours: Sequence[str | None]
     ) -> None:
-        """Write rows in aligned columns; a terminal gets no empty columns and cut cells."""
-        terminal = sys.stdout.isatty()
-        grid = Table(box=None, pad_edge=False, header_style="bold")
-        shown = [
-            n for n, _ in enumerate(titles) if not terminal or any(row[n] != EMPTY for row in rows)
-        ]
-        for number in shown:
-            width = _CELL if terminal else None
-            grid.add_column(titles[number], no_wrap=True, overflow="ellipsis", max_width=width)
-        for row, colour in zip(rows, colours, strict=True):
-            grid.add_row(*(Text(clean(row[number]), style=colour or "") for number in shown))
-        writer = console(sys.stdout, width=UNBOUNDED)
-        with writer.capture() as captured:
-            writer.print(grid)
-        for text in captured.get().splitlines():
-            sys.stdout.write(text.rstrip() + "\n")
-        sys.stdout.flush()
+        """Write rows in aligned columns; a terminal gets no empty columns, and fitting lines."""
+        safe = [[clean(cell) for cell in row] for row in rows]
+        if not sys.stdout.isatty():
+            for line in whole_lines(titles, safe):
+                self.line(line)
+            return
+        shown = [n for n, _ in enumerate(titles) if any(row[n] != EMPTY for row in safe)]
+        for line in table_lines(
+            [titles[n] for n in shown],
+            [[row[n] for n in shown] for row in safe],
+            colours,
+            console(sys.stdout).width,
+        ):
+            self.line(line)
 
     def talk(self, text: str) -> None:
         """Write a line for people on standard error; nothing with `as_json`."""
@@ -96,9 +93,9 @@ class Output:
             talk(text)
 
 
-def talk(text: str) -> None:
+def talk(text: str, end: str = "\n") -> None:
     """Write a line for people on standard error."""
-    sys.stderr.write(clean(text) + "\n")
+    sys.stderr.write(clean(text) + end)
     sys.stderr.flush()
 
 

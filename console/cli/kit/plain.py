@@ -39,6 +39,8 @@ def moment(value: datetime) -> str:
 def span(value: timedelta) -> str:
     """Return a length of time in its two largest units."""
     seconds = abs(value.total_seconds())
+    if seconds < 1:
+        return f"{seconds * 1000:.0f}ms"
     if seconds < _MINUTE:
         return f"{seconds:.1f}s" if seconds < 10 else f"{seconds:.0f}s"  # noqa: PLR2004  two digits are enough
     if seconds < _HOUR:

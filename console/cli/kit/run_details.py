@@ -42,7 +42,7 @@ def write_run(out: Output, run: Run, request: Request | None = None) -> None:
     trace = traceback_of(run.error_detail)
     if trace is not None:
         out.line("traceback")
-        out.block(trace)
+        out.block(trace, indent="  ")
 
 
 def traceback_of(error_detail: Any) -> str | None:

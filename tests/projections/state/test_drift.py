@@ -309,7 +309,7 @@ def test_drift_shows_expected_and_stored_side_by_side_and_repairs(
 
     cli = Cli(unverified_database, capsys)
     run_id = cli.submitted()
-    assert cli.ok("drift").err == "nothing differs\n"
+    assert cli.ok("drift").err == "nothing differs in 1 run\n"
     execute(cli.url, "UPDATE ledger.run_state SET priority = 99, error_code = 'E'")
 
     answer, data = cli("drift"), cli("drift", "--sample", "5", "--json")
@@ -320,14 +320,16 @@ def test_drift_shows_expected_and_stored_side_by_side_and_repairs(
         "priority": ["expected", "0", "stored", "99"],
         "error_code": ["expected", "-", "stored", "E"],
     }
-    assert data.json["run_id"] == str(run_id)
-    assert data.json["columns"]["priority"] == {"expected": 0, "stored": 99}
+    drifted, summary = data.lines
+    assert drifted["run_id"] == str(run_id)
+    assert drifted["columns"]["priority"] == {"expected": 0, "stored": 99}
+    assert summary == {"ok": False, "runs": 1, "differ": 1, "repaired": False}
     cli.fails(exits.USAGE, "drift", "--repair")
     cli.fails(exits.USAGE, "drift", "--sample", "0")
     assert (
-        "1 run differs; repaired"
+        "1 run differs of 1; repaired"
         in cli.ok("drift", "--repair", "--actor", "ann", "--reason", "restored by hand").err
     )
-    assert cli.ok("drift").err == "nothing differs\n"
+    assert cli.ok("drift").err == "nothing differs in 1 run\n"
     note = cli.ok("history", str(run_id), "--json").lines[-1]
     assert (note["name"], note["actor"]) == (REPAIRED, "ann")

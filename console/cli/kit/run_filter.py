@@ -1,0 +1,60 @@
+"""Which runs a command is about, by state, kind, worker, tag and key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from runfold.ledger import Ledger
+from runfold.ledger.lifecycle import State
+from runfold.ledger.postgres.connections import fetch
+
+_COUNTS: Final = """
+SELECT s.state, count(*) AS number FROM ledger.run_state AS s
+WHERE s.project_id = $1 AND ($2::text[] IS NULL OR s.state = ANY ($2))
+  AND ($3::text IS NULL OR s.kind = $3) AND ($4::text IS NULL OR s.worker_id = $4)
+  AND ($5::text IS NULL OR s.tags @> ARRAY[$5]) AND ($6::text IS NULL OR s.key = $6)
+GROUP BY s.state
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """What runs must have; None: whatever they have."""
+
+    states: Sequence[str] | None = None
+    kind: str | None = None
+    worker: str | None = None
+    tag: str | None = None
+    key: str | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the filter as arguments of `Ledger.runs`."""
+        return {
+            "state": self.states,
+            "kind": self.kind,
+            "worker_id": self.worker,
+            "tag": self.tag,
+            "key": self.key,
+        }
+
+
+async def count_runs(ledger: Ledger, wanted: RunFilter) -> dict[str, int]:
+    """Return the number of runs in each state, in the order of a run's life.
+
+    Raises as `Ledger.runs` does for a filter that it refuses.
+    """
+    await ledger.runs(**wanted.arguments(), limit=1)
+    rows = await fetch(
+        ledger.pool,
+        _COUNTS,
+        ledger.project_id,
+        wanted.states,
+        wanted.kind,
+        wanted.worker,
+        wanted.tag,
+        wanted.key,
+    )
+    counts = {row["state"]: row["number"] for row in rows}
+    return {state.value: counts[state.value] for state in State if state.value in counts}
