@@ -198,7 +198,7 @@ _CONTENT: Final = {
 }
 
 
-# What the ledger itself reads in an approval must be what it looks for: `other_person` 1 would hold nobody off.
+# The ledger itself reads these in an approval: `other_person` 1 would keep nobody from deciding.
 _CONTENT_TYPES: Final = {
     "prompt": (str, "must be text"),
     "role": (str, "must be text"),
@@ -216,12 +216,12 @@ def _allowed_content(state: State, content: Mapping[str, Any]) -> Mapping[str, A
         if name not in allowed:
             known = ", ".join(sorted(allowed)) or "nothing"
             raise InvalidValue("content", name, f"a move to {state} may carry {known}")
-    for name, (type_, said) in _CONTENT_TYPES.items():
+    for name, (type_, remedy) in _CONTENT_TYPES.items():
         value = content.get(name)
         if value is not None and not (
             isinstance(value, type_) and isinstance(value, bool) == (type_ is bool)
         ):
-            raise InvalidValue(name, value, said)
+            raise InvalidValue(name, value, remedy)
     if content.get("role") is not None:
         check_text("role", content["role"])
     return content

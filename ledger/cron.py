@@ -15,21 +15,21 @@ FIELDS = 5
 
 
 def check_cron(cron: object, timezone: object) -> tuple[str, str]:
-    """Give both back; raise InvalidValue unless the expression has five fields, is due some day, and the zone is known."""
+    """Return both; raise InvalidValue unless the expression is ever due and the zone is known."""
     text, zone = check_text("cron", cron), check_text("timezone", timezone)
     next_due(text, zone, datetime(2024, 1, 1, tzinfo=UTC))
     return text, zone
 
 
 def next_due(cron: str, timezone: str, after: datetime) -> datetime:
-    """Give the first due time after a moment, in UTC; raises InvalidValue."""
+    """Return the first due time after a moment, in UTC. Raises InvalidValue."""
     start = after.astimezone(_zone(timezone))
     # In an hour that comes twice, the expression's time may be the first one's: before the moment.
     return next(due for due in _from(cron, start, reverse=False) if due > after)
 
 
 def latest_due(cron: str, timezone: str, until: datetime) -> datetime:
-    """Give the last due time up to and including a moment, in UTC; raises InvalidValue."""
+    """Return the last due time up to and including a moment, in UTC. Raises InvalidValue."""
     minute = until.astimezone(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
     latest = next(_from(cron, minute.astimezone(_zone(timezone)), reverse=True))
     # Backwards, an hour that comes twice is passed over as a whole: look forward from there.

@@ -29,8 +29,9 @@ class PayloadTooLarge(LedgerError):
     def __init__(self, what: str, size_bytes: int, limit_bytes: int) -> None:
         self.what, self.size_bytes, self.limit_bytes = what, size_bytes, limit_bytes
         super().__init__(
-            f"{what} is {size_bytes:,} bytes of JSON, the limit is {limit_bytes:,}: store the content elsewhere and "
-            "pass a reference and its SHA-256, or raise RUNFOLD_PAYLOAD_LIMIT_BYTES"
+            f"{what} is {size_bytes:,} bytes of JSON, the limit is {limit_bytes:,}: store the"
+            " content elsewhere and pass a reference and its SHA-256,"
+            " or raise RUNFOLD_PAYLOAD_LIMIT_BYTES"
         )
 
 
@@ -75,7 +76,7 @@ class IllegalTransition(LedgerError):
 
 
 class LeaseLost(LedgerError):
-    """The token is not the run's current lease any more; the write was refused and the refusal recorded."""
+    """The token is no longer the run's current lease; the write was refused, on record."""
 
     def __init__(
         self, run_id: UUID, token: int, state: str, current_token: int | None, worker_id: str | None
@@ -99,19 +100,24 @@ class LeaseRequired(LedgerError):
         self.run_id, self.state, self.to_state, self.worker_id = run_id, state, to_state, worker_id
         holder = f"held by {worker_id}" if worker_id else "not leased"
         super().__init__(
-            f"run {run_id} is {state}, {holder}: {to_state} needs the lease that claim() returned, not a bare run id"
+            f"run {run_id} is {state}, {holder}: {to_state} needs the lease that claim() returned,"
+            " not a bare run id"
         )
 
 
 class DecisionRefused(LedgerError):
-    """The approval asks for somebody else; nothing was decided. What `approve` and `reject` tried is noted in the history."""
+    """The approval needs another person's decision; nothing was decided.
+
+    The attempt is noted in the history.
+    """
 
     def __init__(self, run_id: UUID, actor: str, why: str = "submitter") -> None:
         self.run_id, self.actor, self.why = run_id, actor, why
         super().__init__(
             f"{actor} submitted run {run_id}: its approval asks for another person's decision"
             if why == "submitter"
-            else f"{actor} has not the role that the approval of run {run_id} asks for: `runfold roles list` says who has"
+            else f"{actor} does not have the role that the approval of run {run_id} asks for:"
+            " `runfold roles list` shows its members"
         )
 
 
@@ -121,16 +127,19 @@ class NobodyHasRole(LedgerError):
     def __init__(self, role: str) -> None:
         self.role = role
         super().__init__(
-            f"nobody has the role {role!r}: `runfold roles grant {role} NAME --reason ...` gives it to somebody"
+            f"nobody has the role {role!r}:"
+            f" `runfold roles grant {role} NAME --reason ...` grants it"
         )
 
 
 class RoleNotHeld(LedgerError):
-    """A role was to be taken from somebody who has not got it."""
+    """The member does not hold the role that was to be revoked."""
 
     def __init__(self, role: str, member: str) -> None:
         self.role, self.member = role, member
-        super().__init__(f"{member} has not the role {role!r}: `runfold roles list` says who has")
+        super().__init__(
+            f"{member} does not have the role {role!r}: `runfold roles list` shows its members"
+        )
 
 
 class VersionConflict(LedgerError):
@@ -149,7 +158,8 @@ class AttemptsExhausted(LedgerError):
     def __init__(self, run_id: UUID, attempt_count: int, max_attempts: int) -> None:
         self.run_id, self.attempt_count, self.max_attempts = run_id, attempt_count, max_attempts
         super().__init__(
-            f"run {run_id} has used {attempt_count} of {max_attempts} attempts: end it as failed instead"
+            f"run {run_id} has used {attempt_count} of {max_attempts} attempts:"
+            " end it as failed instead"
         )
 
 
@@ -165,7 +175,10 @@ class DuplicateKey(LedgerError):
 
 
 class DatabaseUnavailable(LedgerError):
-    """The database cannot be reached or refuses the connection; unless `temporary`, waiting does not help."""
+    """The database cannot be reached or refuses the connection.
+
+    Unless `temporary`, waiting does not help.
+    """
 
     def __init__(self, target: str, reason: str, *, temporary: bool = True) -> None:
         self.target, self.reason, self.temporary = target, reason, temporary
@@ -178,7 +191,8 @@ class AccessDenied(LedgerError):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(
-            f"{reason}: grant the login runfold_worker to run, runfold_reader to read; projects are made by the schema's owner"
+            f"{reason}: grant the login runfold_worker to run, runfold_reader to read;"
+            " projects are made by the schema's owner"
         )
 
 
@@ -196,8 +210,9 @@ class MissingPartition(LedgerError):
     def __init__(self, run_id: UUID | None = None, month: str | None = None) -> None:
         self.run_id, self.month = run_id, month
         super().__init__(
-            f"no partition takes events of run {run_id}: if its month is archived, `runfold archive attach {month}` brings it "
-            "back; if it is this month, run `runfold db upgrade`, and keep a reaper running"
+            f"no partition takes events of run {run_id}: if its month is archived,"
+            f" `runfold archive attach {month}` brings it back; if it is this month,"
+            " run `runfold db upgrade`, and keep a reaper running"
         )
 
 
@@ -215,18 +230,20 @@ class ArchiveUnusable(LedgerError):
     def __init__(self, file: str, problem: str) -> None:
         self.file, self.problem = file, problem
         super().__init__(
-            f"archive {file} {problem}: put back the file that was exported, or set RUNFOLD_ARCHIVE to the folder where it is"
+            f"archive {file} {problem}: put back the file that was exported,"
+            " or set RUNFOLD_ARCHIVE to the folder where it is"
         )
 
 
 class FeedArchived(LedgerError):
-    """A reader of the feed has not read events that are archived by now: going on would leave them out."""
+    """Events that a reader of the feed has not read were archived; going on would skip them."""
 
     def __init__(self, months: str) -> None:
         self.months = tuple(months.split(", "))
         super().__init__(
-            f"events of {months} that were not read yet are archived: `runfold projections rebuild NAME` folds them in; "
-            f"a subscription needs `runfold archive attach {self.months[0]}`, or begins with now"
+            f"events of {months} that were not read yet are archived:"
+            " `runfold projections rebuild NAME` folds them in;"
+            f" a subscription needs `runfold archive attach {self.months[0]}`, or begins with now"
         )
 
 
@@ -236,7 +253,8 @@ class UnsupportedServer(LedgerError):
     def __init__(self, version: str, oldest: int) -> None:
         self.version, self.oldest = version, oldest
         super().__init__(
-            f"the server is PostgreSQL {version}; Runfold needs {oldest} or newer: upgrade the server"
+            f"the server is PostgreSQL {version}; Runfold needs {oldest} or newer:"
+            " upgrade the server"
         )
 
 
@@ -257,7 +275,8 @@ class NewerSchema(LedgerError):
     def __init__(self, found: str, wanted: str) -> None:
         self.found, self.wanted = found, wanted
         super().__init__(
-            f"the database is at schema revision {found}, newer than this code ({wanted}): install a newer runfold"
+            f"the database is at schema revision {found}, newer than this code ({wanted}):"
+            " install a newer runfold"
         )
 
 
@@ -266,8 +285,8 @@ class FeedMoved(LedgerError):
 
     def __init__(self) -> None:
         super().__init__(
-            "these events were restored into another PostgreSQL cluster, where transaction ids mean something else: "
-            "run `runfold projections rebase`"
+            "these events were restored into another PostgreSQL cluster, where transaction ids"
+            " mean something else: run `runfold projections rebase`"
         )
 
 
@@ -287,7 +306,7 @@ class CheckpointUnknown(LedgerError):
 
 
 class FeedOnStandby(LedgerError):
-    """A standby's snapshots do not list what is in progress: a feed read there would lose events."""
+    """A standby's snapshots omit what is in progress: a feed read there would lose events."""
 
     def __init__(self) -> None:
         super().__init__("the feed cannot be read on a standby: give the URL of the primary")
@@ -315,7 +334,8 @@ class UnknownEvent(LedgerError):
     def __init__(self, type_: str, schema_version: int, known: Any = None) -> None:
         self.type, self.schema_version = type_, schema_version
         super().__init__(
-            f"event type {type_!r} schema version {schema_version} is not known here: {known or 'upgrade runfold'}"
+            f"event type {type_!r} schema version {schema_version} is not known here:"
+            f" {known or 'upgrade runfold'}"
         )
 
 
@@ -344,5 +364,6 @@ class BeforeFirstEvent(LedgerError):
     def __init__(self, project_id: str, asked: datetime, first: datetime) -> None:
         self.project_id, self.asked, self.first = project_id, asked, first
         super().__init__(
-            f"nothing was recorded in project {project_id!r} at {asked.isoformat()}: its first event is of {first.isoformat()}"
+            f"nothing was recorded in project {project_id!r} at {asked.isoformat()}:"
+            f" its first event is of {first.isoformat()}"
         )

@@ -1,7 +1,7 @@
 """The event catalogue: one frozen model per type. It is the storage contract (pure).
 
-A field marked `Content` lives in the erasable payload of the event; every other field is a fact, a typed
-column of table `ledger.event` with the same name.
+A field marked `Content` lives in the erasable payload of the event; every other field is a fact, a
+typed column of table `ledger.event` with the same name.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ class Event(BaseModel):
 
     @classmethod
     def content_fields(cls) -> frozenset[str]:
-        """Name the fields that are stored in the payload."""
+        """Return the names of the fields that are stored in the payload."""
         return frozenset(
             name for name, field in cls.model_fields.items() if CONTENT in field.metadata
         )
 
     def content(self) -> dict[str, Any]:
-        """Give what the payload holds: the content fields that are set."""
+        """Return what the payload holds: the content fields that are set."""
         own = type(self).content_fields()
         return {
             k: v for k, v in self.model_dump(mode="json", include=set(own)).items() if v is not None
@@ -138,7 +138,7 @@ class LeaseExpired(Event):
 
 
 class _Work(Event):
-    """A worker's account of a piece of work, with what it cost."""
+    """A piece of work and its cost."""
 
     name: str
     token: int | None = None
@@ -179,7 +179,7 @@ class _Wait(_Leased):
 
 
 class ToolRequested(_Wait):
-    """The run waits for a tool: held when the lease is kept, parked when it is not; then at most until `wait_until`."""
+    """The run waits for a tool: held with its lease, or parked until `wait_until`."""
 
     type: Literal["tool.requested"] = "tool.requested"
     wait_until: datetime | None = None
@@ -207,13 +207,13 @@ class ApprovalRequested(_Wait):
     prompt: ContentText = None
     show: Content = None
     shown_sha256: ContentText = None
-    """Digest of exactly what was shown: `ledger.approving.shown_sha256`."""
+    """Digest of exactly what was shown: `runfold.ledger.operations.decide.shown_sha256`."""
     based_on: Annotated[int | None, CONTENT] = None
     """The version of the run that the request was made from."""
     other_person: ContentFlag = None
-    """Whoever submitted the run may not decide."""
+    """The submitter of the run may not decide."""
     role: ContentText = None
-    """Only who has this role may decide."""
+    """Only members of this role may decide."""
 
 
 class ApprovalGranted(_Wait):
@@ -290,7 +290,7 @@ class CancelRequested(Event):
 
 
 class SignalReceived(Event):
-    """Somebody sent the run a value that it does not wait for yet; it is kept until the run asks for one of this name."""
+    """A value for the run came before it waits for one of this name; it is kept until then."""
 
     type: Literal["signal.received"] = "signal.received"
     name: str
@@ -298,7 +298,7 @@ class SignalReceived(Event):
 
 
 class WriteRefused(Event):
-    """A write under a token that is not current was refused: `name` says what, `token` under which."""
+    """A write under a token that is not current was refused: operation `name`, token `token`."""
 
     type: Literal["write.refused"] = "write.refused"
     name: str
@@ -307,7 +307,7 @@ class WriteRefused(Event):
 
 
 class NoteAdded(Event):
-    """Somebody's remark; `name` says what sort of remark, for who counts them. What it cost adds to the run's totals."""
+    """A remark; `name` is its sort, for counting. Its cost adds to the run's totals."""
 
     type: Literal["note.added"] = "note.added"
     name: str | None = None
@@ -337,12 +337,12 @@ class UserEvent(Event):
 
     @classmethod
     def content_fields(cls) -> frozenset[str]:
-        """Name the fields that are stored in the payload: all that the subclass added."""
+        """Return the names of the payload's fields: all that the subclass added."""
         return frozenset(cls.model_fields) - (frozenset(UserEvent.model_fields) - {"data"})
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        """Register the subclass under its type, so that histories give it back."""
+        """Register the subclass under its type, so that histories return it."""
         type_ = cls.model_fields["type"].default
         if isinstance(type_, str):
             CATALOGUE[check_user_type(type_)] = cls
@@ -393,8 +393,9 @@ CATALOGUE.update(
 def from_row(facts: Mapping[str, Any], body: str | None) -> Event:
     """Build the event of a stored row: its columns that are not null, and its payload's JSON text.
 
-    Content of an older schema version is upcast. A type, a newer schema version or a field that this code does
-    not know gives an `OpaqueEvent`: reading a history never fails on one event, and never hides one.
+    Content of an older schema version is upcast. A type, a newer schema version or a field that
+    this code does not know becomes an `OpaqueEvent`: reading a history never fails on one event,
+    and never hides one.
     """
     erased = body is None and "payload_hash" in facts
     content = json.loads(body) if body is not None else {}
@@ -428,7 +429,7 @@ _UPCASTERS: Final[dict[tuple[str, int], Upcaster]] = {}
 
 
 def upcaster(type_: str, from_version: int) -> Callable[[Upcaster], Upcaster]:
-    """Register the pure step that turns content of `from_version` into content of the next version."""
+    """Register the pure step from content of `from_version` to content of the next version."""
 
     def register(step: Upcaster) -> Upcaster:
         _UPCASTERS[type_, from_version] = step
@@ -453,7 +454,7 @@ def upcast(type_: str, version: int, content: dict[str, Any], wanted: int) -> di
 
 
 def check_user_type(type_: str) -> str:
-    """Give the event type back if a user may own it; raise InvalidValue if not."""
+    """Return the event type if a user may own it; raise InvalidValue if not."""
     if len(type_) > MAX_TYPE_LENGTH or not _TYPE.fullmatch(type_):
         raise InvalidValue(
             "event type", type_, "use lower-case words joined by dots, such as 'acme.page_read'"

@@ -16,12 +16,13 @@ LIMITED: Final = "kind.limited"
 MAX_REASON: Final = 2_000
 _CHANGE: Final = "SELECT * FROM ledger.change_kind($1, $2, $3, $4, $5, $6)"
 _KINDS: Final = """
-SELECT coalesce(k.kind, s.kind) AS kind, coalesce(s.paused, false) AS paused, s.max_running, s.updated_at,
-  coalesce(h.held, 0) AS held
+SELECT coalesce(k.kind, s.kind) AS kind, coalesce(s.paused, false) AS paused, s.max_running,
+  s.updated_at, coalesce(h.held, 0) AS held
 FROM (SELECT DISTINCT kind FROM ledger.kind WHERE project_id = $1) AS k
 FULL JOIN (SELECT * FROM ledger.kind_state WHERE project_id = $1) AS s ON s.kind = k.kind
 LEFT JOIN (
-  SELECT kind, count(*)::int AS held FROM ledger.run_state WHERE project_id = $1 AND token IS NOT NULL GROUP BY kind
+  SELECT kind, count(*)::int AS held FROM ledger.run_state
+  WHERE project_id = $1 AND token IS NOT NULL GROUP BY kind
 ) AS h ON h.kind = coalesce(k.kind, s.kind)
 ORDER BY 1
 """
@@ -33,19 +34,22 @@ WHERE project_id = $1 AND kind = $2 ORDER BY number
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What counts for a kind now: `max_running` None means no limit; `updated_at` None that nobody ever changed it."""
+    """A kind's current settings; `max_running` None means no limit.
+
+    `updated_at` is None if they were never changed.
+    """
 
     kind: str
     paused: bool
     max_running: int | None
     updated_at: datetime | None
     held: int | None = None
-    """Runs of it that workers hold; None where it was not counted."""
+    """Runs of it that are held by workers; None if they were not counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class KindEvent:
-    """One change of a kind: who made it, when and why."""
+    """One change of a kind: its actor, time and reason."""
 
     kind: str
     number: int
@@ -80,12 +84,12 @@ async def change(
 
 
 async def kinds(pool: Pool, project_id: str) -> list[Kind]:
-    """Give every kind that was ever submitted or changed, by name, with how many runs of it are held."""
+    """Return every kind that was ever submitted or changed, by name, with its held runs."""
     return [Kind(**row) for row in await fetch(pool, _KINDS, project_id)]
 
 
 async def history(pool: Pool, project_id: str, kind: str) -> list[KindEvent]:
-    """Give the changes of a kind, oldest first; raises InvalidValue."""
+    """Return the changes of a kind, oldest first. Raises InvalidValue."""
     return [
         KindEvent(**row)
         for row in await fetch(pool, _HISTORY, project_id, check_text("kind", kind))

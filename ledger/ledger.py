@@ -1,4 +1,4 @@
-"""The ledger of one project: every promise that it makes to a program, each kept by an operation."""
+"""The ledger of one project: its promises to a program, each kept by an operation."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ class Ledger:
         wait: float | timedelta | None = None,
         key: str | None = None,
     ) -> Run:
-        """Have the run wait for a tool until `answer`: held, or parked with its lease given back.
+        """Move the run to waiting for a tool until `answer`: held, or parked without its lease.
 
         `wait`: seconds or a timedelta that a parked wait may last; then the answer is an error.
         Raises as `transition` does.
@@ -289,7 +289,7 @@ class Ledger:
         key: str | None = None,
         actor: str | None = None,
     ) -> Run:
-        """Give a run the answer that it waits for: the tool's output, or with `error_code` its error.
+        """Answer the tool that a run waits for: with its output, or with an error.
 
         A held wait is answered by its lease, a parked one by the run's id. Raises as `transition`
         does.
@@ -321,7 +321,7 @@ class Ledger:
         wait_outcome: State | str = State.CANCELLED,
         key: str | None = None,
     ) -> Run:
-        """Have the run wait until a person decides by `approve` or `reject`.
+        """Park the run until a person decides by `approve` or `reject`.
 
         `show`: JSON that the person decides about; its digest with the prompt is recorded.
         `role`: only its members may decide. `other_person`: the submitter may not. `wait`: seconds
@@ -522,7 +522,7 @@ class Ledger:
     # -- reading ------------------------------------------------------------------------------
 
     async def get(self, run_id: UUID | str) -> Run:
-        """Return the run as it is now. Raises RunNotFound, or InvalidValue for what is no run id."""
+        """Return the run as it is now. Raises RunNotFound or InvalidValue."""
         return await runs.get(self.pool, self.project_id, run_id)
 
     async def runs(
@@ -626,7 +626,7 @@ class Ledger:
     async def pause_kind(
         self, kind: str, *, actor: str | None = None, reason: str | None = None
     ) -> Kind:
-        """Have no run of a kind claimed until `resume_kind`; held runs go on.
+        """Stop claims of a kind until `resume_kind`; held runs go on.
 
         Raises InvalidValue.
         """
@@ -635,7 +635,7 @@ class Ledger:
     async def resume_kind(
         self, kind: str, *, actor: str | None = None, reason: str | None = None
     ) -> Kind:
-        """Have runs of a kind claimed again, and wake the workers. Raises InvalidValue."""
+        """Allow claims of a kind again, and wake the workers. Raises InvalidValue."""
         return await kinds.change(self.project, kind, kinds.RESUMED, actor=actor, reason=reason)
 
     async def limit_kind(
@@ -646,7 +646,7 @@ class Ledger:
         actor: str | None = None,
         reason: str | None = None,
     ) -> Kind:
-        """Have all workers together hold at most `max_running` runs of a kind; None lifts the limit.
+        """Limit how many runs of a kind all workers together hold; None lifts the limit.
 
         Runs held beyond a new, lower limit go on; none is claimed until there is room. Raises
         InvalidValue.
@@ -665,7 +665,7 @@ class Ledger:
         return await kinds.kinds(self.pool, self.project_id)
 
     async def kind_history(self, kind: str) -> list[KindEvent]:
-        """Return who paused, resumed or limited a kind, when and why, oldest first.
+        """Return every change of a kind with its actor, time and reason, oldest first.
 
         Raises InvalidValue.
         """
@@ -676,7 +676,7 @@ class Ledger:
     async def grant_role(
         self, role: str, member: str, *, actor: str | None = None, reason: str | None = None
     ) -> None:
-        """Give somebody a role, on record. Takes the owner of the schema.
+        """Grant a role to a member, on record. Needs the owner of the schema.
 
         Raises AccessDenied or InvalidValue.
         """
@@ -692,7 +692,7 @@ class Ledger:
     async def revoke_role(
         self, role: str, member: str, *, actor: str | None = None, reason: str | None = None
     ) -> None:
-        """Take a role from somebody, on record. Takes the owner of the schema.
+        """Revoke a role of a member, on record. Needs the owner of the schema.
 
         Raises RoleNotHeld, AccessDenied or InvalidValue.
         """

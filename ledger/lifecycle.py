@@ -7,7 +7,7 @@ from typing import Final
 
 
 class State(StrEnum):
-    """Where a run stands; stored as text."""
+    """The state of a run; stored as text."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -76,11 +76,11 @@ MOVES: Final[dict[str, frozenset[tuple[State, State | None]]]] = {
     "signal.received": _moves(OPEN, None),
     **dict.fromkeys(sorted(AFTER_TERMINAL), _moves(frozenset(State), None)),
 }
-"""What each event type may do after the first event: (state before, state after or None for no change).
+"""What each event type may do after the first: (state before, state after or None for no change).
 
 None as the answer to a tool or an approval means that the run is parked: the answer makes it
-claimable, and the next `lease.acquired` takes it to running. A type that is not listed is a user's own:
-it may follow any open state and changes none.
+claimable, and the next `lease.acquired` takes it to running. A type that is not listed is a
+user's own: it may follow any open state and changes none.
 """
 
 FIRST: Final = "run.submitted"

@@ -30,22 +30,22 @@ class _UnusualError(Exception):
 
 
 def encode_payload(content: Mapping[str, Any], limit_bytes: int) -> str | None:
-    """Return content as the JSON text that is stored and hashed, names in order; None when there is none.
+    """Return content as the JSON text that is stored and hashed, names sorted; None if empty.
 
     Raises InvalidValue for what JSON cannot hold and PayloadTooLarge above the limit.
     """
-    given = {name: value for name, value in content.items() if value is not None}
-    if not given:
+    present = {name: value for name, value in content.items() if value is not None}
+    if not present:
         return None
-    written = _quickly_encoded(given)
+    written = _quickly_encoded(present)
     if written is None:
-        for name, value in given.items():
+        for name, value in present.items():
             if isinstance(value, BaseModel):
-                given[name] = value.model_dump(mode="json")
-            _check(name, given[name], 0)
-        written = _ENCODE(given).encode()
+                present[name] = value.model_dump(mode="json")
+            _check(name, present[name], 0)
+        written = _ENCODE(present).encode()
     if len(written) > limit_bytes:
-        raise PayloadTooLarge(" and ".join(given), len(written), limit_bytes)
+        raise PayloadTooLarge(" and ".join(present), len(written), limit_bytes)
     return written.decode()
 
 
@@ -59,18 +59,18 @@ def decode_payload(text: str | None) -> Any:
         return json.loads(text)
 
 
-def _quickly_encoded(given: dict[str, Any]) -> bytes | None:
-    """Encode in one native pass; None for anything unusual, which `_check` then judges and names."""
+def _quickly_encoded(content: dict[str, Any]) -> bytes | None:
+    """Encode in one native pass; None for anything unusual, which `_check` then judges."""
     try:
-        in_order = _is_in_order(given, -1)
-        written = to_json(given) if in_order else _ENCODE(given).encode()
+        in_order = _is_in_order(content, -1)
+        written = to_json(content) if in_order else _ENCODE(content).encode()
     except (_UnusualError, ValueError):  # ValueError: a lone surrogate
         return None
     return None if b"\\u0000" in written else written
 
 
 def _is_in_order(content: dict[str, Any] | list[Any], depth: int) -> bool:
-    """Whether all names of plain JSON content are sorted; raises _UnusualError if it may not be JSON."""
+    """Whether all names of plain JSON are sorted; raises _UnusualError if it may not be JSON."""
     if depth >= MAX_DEPTH:
         raise _UnusualError
     in_order = True
@@ -112,7 +112,8 @@ def _check(path: str, value: Any, depth: int) -> None:
             raise InvalidValue(
                 path,
                 value,
-                f"a {type(value).__name__} is not JSON: convert it to text, numbers, lists or objects",
+                f"a value of type {type(value).__name__} is not JSON:"
+                " convert it to text, numbers, lists or objects",
             )
 
 

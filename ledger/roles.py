@@ -1,4 +1,7 @@
-"""Roles: who may decide an approval that asks for one, granted and revoked by records that stay. See docs/decisions/0026."""
+"""Roles: which members may decide an approval, granted and revoked on record.
+
+See docs/decisions/0026.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ MAX_REASON: Final = 2_000
 _CHANGE: Final = """
 INSERT INTO ledger.role_event (project_id, recorded_at, type, role, member, actor, reason)
 SELECT $1, ledger.now(), $2, $3::text, $4::text, $5, $6
-WHERE $2 = 'role.granted' OR EXISTS (SELECT FROM ledger.role_member WHERE project_id = $1 AND role = $3 AND member = $4)
+WHERE $2 = 'role.granted' OR EXISTS (
+  SELECT FROM ledger.role_member WHERE project_id = $1 AND role = $3 AND member = $4
+)
 RETURNING recorded_at
 """
 _MEMBERS: Final = """
@@ -29,7 +34,7 @@ WHERE project_id = $1 AND ($2::text IS NULL OR role = $2) ORDER BY number
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Somebody who has a role: since when, from whom and why."""
+    """A member of a role: since when, granted by which actor, for what reason."""
 
     role: str
     member: str
@@ -43,14 +48,17 @@ class Member:
 async def grant(
     pool: Pool, project_id: str, role: str, member: str, *, actor: str, reason: str | None = None
 ) -> None:
-    """Give somebody a role, on record. Takes the owner of the schema; raises AccessDenied or InvalidValue."""
+    """Grant a role, on record. Needs the owner of the schema.
+
+    Raises AccessDenied or InvalidValue.
+    """
     await _change(pool, project_id, "role.granted", role, member, actor=actor, reason=reason)
 
 
 async def revoke(
     pool: Pool, project_id: str, role: str, member: str, *, actor: str, reason: str | None = None
 ) -> None:
-    """Take a role from somebody, on record. Raises RoleNotHeld, AccessDenied or InvalidValue."""
+    """Revoke a role, on record. Raises RoleNotHeld, AccessDenied or InvalidValue."""
     if not await _change(
         pool, project_id, "role.revoked", role, member, actor=actor, reason=reason
     ):
@@ -58,15 +66,15 @@ async def revoke(
 
 
 async def members(pool: Pool, project_id: str, role: str | None = None) -> list[Member]:
-    """Give who has a role, or any. Raises InvalidValue."""
-    wanted = None if role is None else check_text("role", role)
-    return [Member(**row) for row in await fetch(pool, _MEMBERS, project_id, wanted)]
+    """Return the members of a role, or of every role. Raises InvalidValue."""
+    only = None if role is None else check_text("role", role)
+    return [Member(**row) for row in await fetch(pool, _MEMBERS, project_id, only)]
 
 
 async def history(pool: Pool, project_id: str, role: str | None = None) -> list[Member]:
-    """Give who granted and revoked a role, or any, oldest first. Raises InvalidValue."""
-    wanted = None if role is None else check_text("role", role)
-    return [Member(**row) for row in await fetch(pool, _HISTORY, project_id, wanted)]
+    """Return every grant and revocation of a role, or of all, oldest first. Raises InvalidValue."""
+    only = None if role is None else check_text("role", role)
+    return [Member(**row) for row in await fetch(pool, _HISTORY, project_id, only)]
 
 
 async def require_member(pool: Pool, project_id: str, role: str) -> None:
@@ -88,7 +96,7 @@ async def _change(
     check_text("role", role)
     if type_ == "role.granted":
         check_actor(member, "member")
-    else:  # whatever was granted before can be taken
+    else:  # whatever was ever granted can be revoked
         check_text("member", member)
     check_actor(actor)
     if reason is not None:

@@ -15,7 +15,7 @@ from runfold.ledger.payload import decode_payload
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run as it stood at `version`. Times are aware and in UTC; `cost_usd` has six places."""
+    """A run as it was at `version`. Times are aware and in UTC; `cost_usd` has six places."""
 
     run_id: UUID
     project_id: str
@@ -54,12 +54,12 @@ class Run:
 
     @property
     def is_terminal(self) -> bool:
-        """Tell whether nothing can happen to the run any more."""
+        """Whether the run has ended."""
         return self.state in TERMINAL
 
     @property
     def is_parked(self) -> bool:
-        """Tell whether the run waits without anybody holding it."""
+        """Whether the run waits and no worker holds it."""
         return self.token is None and self.state in {State.WAITING_TOOL, State.WAITING_APPROVAL}
 
     @classmethod
@@ -83,9 +83,12 @@ _RUN_FIELDS: Final = tuple(field.name for field in fields(Run))
 class Lease:
     """A worker's hold on a run: every write of the worker carries `token`.
 
-    Not frozen: a frozen one costs five times as much to make, and what is written into it no fence believes. After a
-    heartbeat: `lost` says that the run is not held any more (stop working on it), `cancel_requested` that somebody
-    called it off, `late_ms` how long after the lease's end the beat came.
+    After a heartbeat: `lost` means that the run is no longer held (stop working on it),
+    `cancel_requested` that it was called off, `late_ms` how many milliseconds after the lease's end
+    the beat came.
+
+    Not frozen: a frozen one costs five times as much to make, and no fence believes what is written
+    into it.
     """
 
     run_id: UUID
@@ -107,7 +110,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Proof that an event was appended: `hash` commits to it and to every event of the run before it."""
+    """Proof that an event was appended: `hash` commits to it and all earlier events of the run."""
 
     run_id: UUID
     version: int

@@ -1,4 +1,7 @@
-"""Schedules: which runs are asked for when; the duty in `runfold.workers.duties.scheduler` asks. See docs/decisions/0024."""
+"""Schedules: which runs are submitted when, by the duty in `runfold.workers.duties.scheduler`.
+
+See docs/decisions/0024.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +22,23 @@ from runfold.ledger.validation import check_text
 MAX_NAME: Final = 150
 BATCH: Final = 100
 _NOW: Final = "SELECT ledger.now() AS now"
-# Declared again unchanged, it keeps its next due time: what was missed meanwhile is still made up for.
+# Declared again unchanged, it keeps its next due time: a missed one is still made up for.
 _PUT: Final = """
 INSERT INTO ledger.schedule AS s (project_id, name, kind, input, cron, timezone, next_at, actor)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 ON CONFLICT (project_id, name) DO UPDATE SET
-  kind = excluded.kind, input = excluded.input, cron = excluded.cron, timezone = excluded.timezone, actor = excluded.actor,
-  updated_at = clock_timestamp(),
-  next_at = CASE WHEN (s.cron, s.timezone) = (excluded.cron, excluded.timezone) THEN s.next_at ELSE excluded.next_at END
+  kind = excluded.kind, input = excluded.input, cron = excluded.cron,
+  timezone = excluded.timezone, actor = excluded.actor, updated_at = clock_timestamp(),
+  next_at = CASE
+    WHEN (s.cron, s.timezone) = (excluded.cron, excluded.timezone) THEN s.next_at
+    ELSE excluded.next_at
+  END
 RETURNING name, kind, input, cron, timezone, next_at, last_due, actor
 """
 _DROP: Final = "DELETE FROM ledger.schedule WHERE project_id = $1 AND name = $2 RETURNING name"
 _ALL: Final = """
-SELECT name, kind, input, cron, timezone, next_at, last_due, actor FROM ledger.schedule WHERE project_id = $1 ORDER BY name
+SELECT name, kind, input, cron, timezone, next_at, last_due, actor FROM ledger.schedule
+WHERE project_id = $1 ORDER BY name
 """
 _DUE: Final = """
 SELECT name, kind, input, cron, timezone, next_at, last_due, actor FROM ledger.schedule
@@ -46,7 +53,10 @@ WHERE project_id = $1 AND name = $2 AND cron = $3 AND timezone = $4 AND next_at 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A run of `kind` is asked for whenever `cron` is due in `timezone`; `last_due` is the due time that was asked for last."""
+    """A run of `kind` is submitted whenever `cron` is due in `timezone`.
+
+    `last_due` is the due time of the last run that was submitted.
+    """
 
     name: str
     kind: str
@@ -62,7 +72,7 @@ async def put(
     project: Project,
     name: str,
     kind: str,
-    given: Any,
+    input_: Any,
     *,
     cron: str,
     timezone: str,
@@ -73,7 +83,7 @@ async def put(
     check_text("kind", kind)
     who = project.actor_or_default(actor)
     check_cron(cron, timezone)
-    body = encode_payload({"input": given}, project.limit_bytes)
+    body = encode_payload({"input": input_}, project.limit_bytes)
     [clock] = await fetch(project.pool, _NOW)
     due = next_due(cron, timezone, clock["now"])
     [row] = await fetch(
@@ -83,7 +93,7 @@ async def put(
 
 
 async def drop(project: Project, name: str) -> bool:
-    """Take a schedule away; tell whether there was one."""
+    """Remove a schedule; return whether there was one."""
     return bool(
         await fetch(
             project.pool, _DROP, project.project_id, check_text("name", name, limit=MAX_NAME)
@@ -92,25 +102,26 @@ async def drop(project: Project, name: str) -> bool:
 
 
 async def every(project: Project) -> list[Schedule]:
-    """Give every schedule by name."""
+    """Return every schedule, by name."""
     return [_schedule(row) for row in await fetch(project.pool, _ALL, project.project_id)]
 
 
 async def due(project: Project) -> tuple[list[Schedule], datetime]:
-    """Give what is due by the database's clock, the longest overdue first and at most a hundred; and that clock."""
+    """Return what is due by the database's clock, most overdue first, at most 100; and its time."""
     [clock] = await fetch(project.pool, _NOW)
     rows = await fetch(project.pool, _DUE, project.project_id, clock["now"], BATCH)
     return [_schedule(row) for row in rows], clock["now"]
 
 
 async def ask(project: Project, schedule: Schedule, now: datetime) -> None:
-    """Submit the latest due time of a schedule, under a key that is its own, and move the schedule on.
+    """Submit the latest due time of a schedule, under its own key, and move the schedule on.
 
-    Anybody may do it at the same time: the key gives the same run. A crash in between repeats the key, not the run.
+    Several workers may do it at the same time: the key returns the same run. A crash in between
+    repeats the key, not the run.
     """
     at = max(latest_due(schedule.cron, schedule.timezone, now), schedule.next_at)
     key = f"schedule:{schedule.name}:{at:%Y-%m-%dT%H:%MZ}"
-    with suppress(DuplicateKey):  # asked for before the schedule was changed: once is enough
+    with suppress(DuplicateKey):  # submitted before the schedule was changed: once is enough
         command = Submit(kind=schedule.kind, input=schedule.input, key=key)
         await submit_alone(project, command.row(project.limit_bytes))
         project.waker.wake()
@@ -120,7 +131,7 @@ async def ask(project: Project, schedule: Schedule, now: datetime) -> None:
 
 
 async def until_next(project: Project) -> timedelta | None:
-    """Give how long it is until something is due; None when there is no schedule."""
+    """Return how long it is until something is due; None when there is no schedule."""
     [clock], [soonest] = (
         await fetch(project.pool, _NOW),
         await fetch(project.pool, _SOONEST, project.project_id),

@@ -21,31 +21,34 @@ MAX_SHOWN: Final = 100
 
 
 class Settings(BaseSettings):
-    """What can be set, with its default and limits."""
+    """Every setting, with its default and limits."""
 
     model_config = SettingsConfigDict(env_prefix="RUNFOLD_", frozen=True)
 
     url: SecretStr | None = None
-    """Where the database is; none means the embedded one."""
+    """The database's URL; None means the embedded one."""
     home: Path | None = None
     """Where the embedded PostgreSQL keeps its data."""
     env: Literal["development", "production"] = "development"
     project: str = "default"
     actor: str | None = None
-    """Who submits, cancels and decides, unless a call says otherwise; none means the login name."""
+    """The actor of calls that name none; None means the login name."""
     lease_ttl_seconds: float = Field(default=60, gt=0, le=86_400)
     heartbeat_seconds: float = Field(default=15, gt=0, le=86_400)
     held_sleep_seconds: float | None = Field(default=None, ge=0, le=86_400)
-    """A handler's sleep up to this long holds its run, a longer one gives it back; none means RUNFOLD_HEARTBEAT_SECONDS."""
+    """A handler's sleep up to this long holds its run, a longer one gives it back.
+
+    None means RUNFOLD_HEARTBEAT_SECONDS.
+    """
     reaper_seconds: float = Field(default=60, gt=0, le=86_400)
     poll_seconds: float = Field(default=1, gt=0, le=3_600)
-    """How often an idle worker looks for work that nobody told it of."""
+    """How often an idle worker looks for work without a wake-up."""
     listen: bool = True
-    """Whether workers hear wake-ups; off for a pooler in transaction mode, which cannot pass them on."""
+    """Whether workers hear wake-ups; off behind a pooler in transaction mode, which drops them."""
     prepared_statements: bool = True
-    """Whether connections keep prepared statements; off for a pooler in transaction mode that does not know them."""
+    """Whether connections keep prepared statements; off behind a pooler that lacks them."""
     grace_seconds: float = Field(default=30, ge=0, le=86_400)
-    """How long a worker that was told to stop lets its runs go on."""
+    """How long the runs of a stopping worker may go on."""
     payload_limit_bytes: int = Field(default=65_536, gt=0, le=16_777_216)
     projections: str = ""
     """Modules that declare projections of your own, separated by commas."""
@@ -70,36 +73,36 @@ class Settings(BaseSettings):
     def _three_beats_fit_in_a_lease(self) -> Self:
         if self.heartbeat_seconds * 3 > self.lease_ttl_seconds:
             raise ValueError(
-                f"three heartbeats of {self.heartbeat_seconds} s do not fit in a lease of {self.lease_ttl_seconds} s: "
-                "lower RUNFOLD_HEARTBEAT_SECONDS or raise RUNFOLD_LEASE_TTL_SECONDS"
+                f"three heartbeats of {self.heartbeat_seconds} s do not fit in a lease of"
+                f" {self.lease_ttl_seconds} s:"
+                " lower RUNFOLD_HEARTBEAT_SECONDS or raise RUNFOLD_LEASE_TTL_SECONDS"
             )
         return self
 
     @property
     def longest_held_sleep(self) -> float:
-        """How many seconds of sleep a run is held through."""
+        """The longest sleep, in seconds, that a run is held through."""
         return (
             self.heartbeat_seconds if self.held_sleep_seconds is None else self.held_sleep_seconds
         )
 
     @classmethod
     def load(cls) -> Self:
-        """Read the settings; raise ConfigurationError that names the variable and what it may be."""
+        """Read the settings; raise a ConfigurationError that names the variable and its range."""
         try:
             return cls()
         except ValidationError as error:
             raise ConfigurationError("; ".join(map(_problem, error.errors()))) from None
 
 
-def _problem(found: ErrorDetails) -> str:
-    said = found["msg"].removeprefix("Value error, ")
-    if not found["loc"]:
-        return said
-    name = str(found["loc"][0])
-    given = (
-        "" if name == "url" else f" {str(found['input'])[:MAX_SHOWN]!r}"
-    )  # a URL may hold a password
-    return f"RUNFOLD_{name.upper()}{given}: {said}"
+def _problem(details: ErrorDetails) -> str:
+    message = details["msg"].removeprefix("Value error, ")
+    if not details["loc"]:
+        return message
+    name = str(details["loc"][0])
+    # A URL may hold a password.
+    value = "" if name == "url" else f" {str(details['input'])[:MAX_SHOWN]!r}"
+    return f"RUNFOLD_{name.upper()}{value}: {message}"
 
 
 def default_worker_id() -> str:

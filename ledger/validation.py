@@ -1,4 +1,4 @@
-"""Checks of what a caller gives, made once, on the way in; each raises InvalidValue that names the value."""
+"""Checks of a caller's values, made once, on the way in; each raises an InvalidValue."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def check_encodable(name: str, value: str) -> None:
 
 
 def check_text(name: str, value: object, *, limit: int = MAX_TEXT) -> str:
-    """Give short text back; raise InvalidValue unless it has 1 to `limit` printable characters."""
+    """Return short text; raise InvalidValue unless it has 1 to `limit` printable characters."""
     if not isinstance(value, str):
         raise InvalidValue(name, value, "must be text")
     check_encodable(name, value)
@@ -44,7 +44,10 @@ def check_text(name: str, value: object, *, limit: int = MAX_TEXT) -> str:
 
 
 def check_actor(value: object, name: str = "actor") -> str:
-    """Give who somebody is back; raise InvalidValue also for blanks around it, which would make one person look like two."""
+    """Validate an actor's name and return it.
+
+    Raises InvalidValue, also for blanks around it, which would make one person look like two.
+    """
     actor = check_text(name, value)
     if actor != actor.strip():
         raise InvalidValue(name, value, "must not begin or end with a blank")
@@ -52,14 +55,14 @@ def check_actor(value: object, name: str = "actor") -> str:
 
 
 def check_reason(value: object) -> str | None:
-    """Give a reason back; raise InvalidValue for what is no text. What it says is content, limited as such."""
+    """Return a reason; raise InvalidValue unless it is text. Its length is limited as content."""
     if value is not None and not isinstance(value, str):
         raise InvalidValue("reason", value, "must be text")
     return value
 
 
 def check_int(name: str, value: object, *, least: int, most: int = MAX_INT) -> int:
-    """Give a whole number back; raise InvalidValue unless it is within the limits."""
+    """Return a whole number; raise InvalidValue unless it is within the limits."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidValue(name, value, "must be a whole number")
     if not least <= value <= most:
@@ -68,7 +71,7 @@ def check_int(name: str, value: object, *, least: int, most: int = MAX_INT) -> i
 
 
 def check_cost(name: str, value: object) -> Decimal:
-    """Give an amount in US dollars as a decimal with six places; raise InvalidValue unless it is finite."""
+    """Return US dollars as a decimal with six places; raise InvalidValue unless it is finite."""
     if not value and type(value) in _NUMBERS:  # nearly always
         return _NOTHING
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
@@ -87,7 +90,7 @@ def check_cost(name: str, value: object) -> Decimal:
 
 
 def check_duration(name: str, value: object, *, positive: bool = False) -> timedelta:
-    """Give a duration in seconds or as a timedelta back as a timedelta; raise InvalidValue outside 0 to ten years."""
+    """Return seconds or a timedelta as a timedelta; raise InvalidValue outside 0 to ten years."""
     duration = value
     if (
         isinstance(value, int | float)
@@ -106,7 +109,7 @@ def check_duration(name: str, value: object, *, positive: bool = False) -> timed
 
 
 def check_run_id(value: object) -> UUID:
-    """Give a run id as a UUID; raise InvalidValue unless it is a UUIDv7."""
+    """Return a run id as a UUID; raise InvalidValue unless it is a UUIDv7."""
     if isinstance(value, str):
         try:
             value = UUID(value)

@@ -1,73 +1,83 @@
-"""Calls that are made at the same time share a statement: one round trip and one commit for all of them."""
+"""Batching: calls made at the same time share a statement, which is one round trip and one commit."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from runfold.ledger.errors import DatabaseUnavailable, LedgerError
 from runfold.ledger.postgres.connections import LOST
 
 MOST: Final = 1_000
+"""Requests in one statement."""
 MOST_CHARACTERS: Final = 16_777_216
-"""Content in one statement: the server takes 256 MB in a call, and the answer holds it again."""
+"""Content in one statement: the server takes 256 MB in a call, and the answer repeats it."""
 PATIENT_SECONDS: Final = 0.05
-"""How long others wait for a statement on its way: one that waits for somebody's lock must hold nobody else up."""
+"""How long requests wait for a statement in flight: one that waits for a lock must not delay
+others."""
 CANCELED: Final = "57014"
-Row: TypeAlias = tuple[Any, ...]
-Q = TypeVar("Q")
-A = TypeVar("A")
-Asked: TypeAlias = tuple[Q, Hashable, "asyncio.Future[A]"]
+Request = TypeVar("Request")
+Result = TypeVar("Result")
 
 
-class Shared(Generic[Q, A]):
-    """Sends a question at once when none is on its way; what is asked meanwhile goes together, as the next statement.
+class Waiting(NamedTuple, Generic[Request, Result]):
+    """A request that is not answered yet."""
 
-    `send` gives an answer for each question, in their order; `weigh` the characters of its content. With `linger`, seconds,
-    the first of a burst waits for the others. A statement that is refused or cancelled wrote nothing, so its questions are
-    asked again one by one, and only who was to blame gets the error. When the server is away nobody knows what became of
-    them, and all get that error. A question about something that may be locked for long is not for sharing.
+    request: Request
+    distinct: Hashable
+    result: asyncio.Future[Result]
+
+
+class Batcher(Generic[Request, Result]):
+    """Sends a request at once if none is in flight; the ones made meanwhile go together next.
+
+    `send` returns a result for each request, in their order; `weigh` returns the characters of a
+    request's content. With `linger`, in seconds, the first of a burst waits for the others.
+
+    A statement that was refused or cancelled wrote nothing, so its requests are sent again one by
+    one, and only the one to blame gets the error. When the server is away the outcome is unknown,
+    and all get that error. Do not batch what may wait on a long-held lock.
     """
 
     def __init__(
         self,
-        send: Callable[[Sequence[Q]], Awaitable[Sequence[A]]],
-        weigh: Callable[[Q], int],
+        send: Callable[[Sequence[Request]], Awaitable[Sequence[Result]]],
+        weigh: Callable[[Request], int],
         *,
         linger: float | None = None,
     ) -> None:
         self._send, self._weigh, self._linger = send, weigh, linger
-        self._waiting: list[Asked[Q, A]] = []
+        self._waiting: list[Waiting[Request, Result]] = []
         self._busy = False
-        self._under_way: set[Hashable] = set()
-        """What is distinct in the statements that were sent: nothing of it is asked again before they are answered."""
+        self._in_flight: set[Hashable] = set()
+        """Keys in flight; a second request for one waits for the first result."""
         self._tasks: set[asyncio.Task[None]] = set()
-        """Kept here: the loop itself keeps no task alive."""
+        """Kept here: the event loop itself keeps no task alive."""
 
-    async def ask(self, question: Q, *, distinct: Hashable) -> A:
-        """Get an answer. Questions that are the same in what is `distinct` follow one another, in the order asked."""
-        if not self._busy and self._linger is None and distinct not in self._under_way:
-            return await self._ask_alone(question, distinct)
-        answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
-        self._waiting.append((question, distinct, answer))
+    async def ask(self, request: Request, *, distinct: Hashable) -> Result:
+        """Send a request and return its result; those with one `distinct` key stay in order."""
+        if not self._busy and self._linger is None and distinct not in self._in_flight:
+            return await self._ask_alone(request, distinct)
+        result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append(Waiting(request, distinct, result))
         if not self._busy:
             self._busy = True
             self._start(self._send_waiting())
-        return await answer
+        return await result
 
-    async def _ask_alone(self, question: Q, distinct: Hashable) -> A:
+    async def _ask_alone(self, request: Request, distinct: Hashable) -> Result:
         self._busy = True
-        self._under_way.add(distinct)
+        self._in_flight.add(distinct)
         late = asyncio.get_running_loop().call_later(PATIENT_SECONDS, self._go_on)
         try:
-            return (await self._send([question]))[0]
+            return (await self._send([request]))[0]
         finally:
-            self._under_way.discard(distinct)
+            self._in_flight.discard(distinct)
             if not late.cancelled() and late.when() > asyncio.get_running_loop().time():
                 late.cancel()
                 self._go_on()
-            elif self._waiting and not self._busy:  # what had to wait for this very one
+            elif self._waiting and not self._busy:  # these waited for this very request
                 self._go_on()
 
     def _go_on(self) -> None:
@@ -78,57 +88,57 @@ class Shared(Generic[Q, A]):
 
     async def _send_waiting(self) -> None:
         while self._waiting:
-            # Who got an answer may ask again at once: together with the others.
+            # A caller that has its result may ask again at once: together with the others.
             await asyncio.sleep(self._linger or 0)
-            if not (taken := self._take()):
-                break  # all of it waits for statements under way, which go on with it
-            sending = self._start(self._answer(taken))
+            if not (batch := self._take()):
+                break  # all wait for keys in flight, whose statements go on with them
+            sending = self._start(self._answer(batch))
             await asyncio.wait({sending}, timeout=PATIENT_SECONDS)
         self._busy = False
 
-    def _take(self) -> list[Asked[Q, A]]:
-        taken: dict[Hashable, Asked[Q, A]] = {}
+    def _take(self) -> list[Waiting[Request, Result]]:
+        batch: dict[Hashable, Waiting[Request, Result]] = {}
         rest, characters = [], 0
-        for question, distinct, answer in self._waiting:
-            if answer.done():  # who asked was cancelled, before anything was sent
+        for waiting in self._waiting:
+            if waiting.result.done():  # its caller was cancelled before anything was sent
                 continue
-            characters += self._weigh(question)
-            full = len(taken) == MOST or (taken and characters > MOST_CHARACTERS)
-            if full or distinct in taken or distinct in self._under_way:
-                rest.append((question, distinct, answer))
+            characters += self._weigh(waiting.request)
+            full = len(batch) == MOST or (batch and characters > MOST_CHARACTERS)
+            if full or waiting.distinct in batch or waiting.distinct in self._in_flight:
+                rest.append(waiting)
             else:
-                taken[distinct] = (question, distinct, answer)
+                batch[waiting.distinct] = waiting
         self._waiting = rest
-        self._under_way.update(taken)
-        return list(taken.values())
+        self._in_flight.update(batch)
+        return list(batch.values())
 
-    async def _answer(self, taken: list[Asked[Q, A]]) -> None:
+    async def _answer(self, batch: list[Waiting[Request, Result]]) -> None:
         try:
-            await self._answer_all(taken)
+            await self._answer_all(batch)
         finally:
-            self._under_way.difference_update(distinct for _, distinct, _ in taken)
+            self._in_flight.difference_update(waiting.distinct for waiting in batch)
             if self._waiting and not self._busy:
                 self._go_on()
 
-    async def _answer_all(self, taken: list[Asked[Q, A]]) -> None:
+    async def _answer_all(self, batch: list[Waiting[Request, Result]]) -> None:
         try:
-            answers = await self._send([question for question, _, _ in taken])
+            results = await self._send([waiting.request for waiting in batch])
         except Exception as error:
-            if len(taken) > 1 and _wrote_nothing(error):
-                for one in taken:
-                    await self._answer_all([one])
+            if len(batch) > 1 and _wrote_nothing(error):
+                for waiting in batch:
+                    await self._answer_all([waiting])
                 return
-            for _, _, answer in taken:
-                if not answer.done():
-                    answer.set_exception(error)
+            for waiting in batch:
+                if not waiting.result.done():
+                    waiting.result.set_exception(error)
             return
         except asyncio.CancelledError:
-            for _, _, answer in taken:
-                answer.cancel()
+            for waiting in batch:
+                waiting.result.cancel()
             raise
-        for (_, _, answer), given in zip(taken, answers, strict=True):
-            if not answer.done():
-                answer.set_result(given)
+        for waiting, result in zip(batch, results, strict=True):
+            if not waiting.result.done():
+                waiting.result.set_result(result)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -138,12 +148,12 @@ class Shared(Generic[Q, A]):
 
 
 def characters(body: str | None) -> int:
-    """Give the length of a payload's text."""
+    """Return the length of a payload's text."""
     return 0 if body is None else len(body)
 
 
 def _wrote_nothing(error: Exception) -> bool:
-    """Tell whether a statement surely came to nothing: it was refused, or cancelled by the server's own word."""
+    """Whether a statement surely had no effect: it was refused, or cancelled by the server."""
     if not isinstance(error, LedgerError):
         return False
     return not isinstance(error, DatabaseUnavailable) or getattr(

@@ -1,4 +1,4 @@
-"""What every operation needs of a project: connections, settings, who acts, and the wake-ups."""
+"""What every operation needs of a project: connections, settings, the actor, the wake-ups."""
 
 from __future__ import annotations
 
@@ -45,5 +45,5 @@ class Project:
         return self.actor_or_default(actor)
 
     def named_actor(self, run: Target, actor: str | None) -> str | None:
-        """Return what SQL is told of who acts: None for a lease's holder, whom the ledger knows."""
+        """Return the actor for SQL: None for the holder of a lease, which the ledger knows."""
         return None if actor is None and isinstance(run, Lease) else self.actor_of(run, actor)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from runfold.ledger.commands import Submit, SubmitRow
 from runfold.ledger.errors import InvalidValue
-from runfold.ledger.operations.batching import Shared, characters
+from runfold.ledger.operations.batching import Batcher, characters
 from runfold.ledger.operations.columns import columns
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import Connection, fetch
@@ -26,7 +26,7 @@ class Submits:
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._shared = Shared(self._send, lambda row: characters(row.body))
+        self._batcher = Batcher(self._send, lambda row: characters(row.body))
         self._known_kinds: set[str] = set()
         """The first run of a kind inserts a row that an open transaction may have locked."""
 
@@ -38,7 +38,7 @@ class Submits:
         if connection is not None:  # whether its transaction commits is the caller's to know
             return await submit_alone(self._project, row, actor, connection)
         if command.key is None and actor is None and row.kind in self._known_kinds:
-            run = Run.from_row(await self._shared.ask(row, distinct=object()))
+            run = Run.from_row(await self._batcher.ask(row, distinct=object()))
         else:  # it may block on another transaction, so it is sent alone
             run = await submit_alone(self._project, row, actor)
             self._known_kinds.add(row.kind)

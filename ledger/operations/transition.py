@@ -13,7 +13,7 @@ from runfold.ledger import log, names
 from runfold.ledger.commands import Target, Transition, TransitionRow
 from runfold.ledger.errors import DecisionRefused, LedgerError
 from runfold.ledger.lifecycle import State
-from runfold.ledger.operations.batching import Shared, characters
+from runfold.ledger.operations.batching import Batcher, characters
 from runfold.ledger.operations.columns import check_distinct, columns
 from runfold.ledger.operations.keys import CommandRow, first_outcomes, unless_raced
 from runfold.ledger.operations.project import Project
@@ -47,13 +47,13 @@ class Transitions:
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._shared = Shared(self._send, lambda row: characters(row.body))
+        self._batcher = Batcher(self._send, lambda row: characters(row.body))
 
     async def transition(self, command: Transition, *, actor: str | None = None) -> Run:
         """Move one run and return it; see `Ledger.transition`."""
         row = self._row(command, actor)
         if row.key is None:
-            moved = await self._shared.ask(row, distinct=row.run_id)
+            moved = await self._batcher.ask(row, distinct=row.run_id)
         else:  # an open transaction may hold its key, so it is sent alone
             [moved] = await unless_raced(lambda: self._send([row]), row.key)
         move = Move(command.run, row)
@@ -105,7 +105,7 @@ class Transitions:
         return [by_run.get(row.run_id) for row in rows]
 
     async def _first_run(self, move: Move, actor: str | None) -> Run:
-        """Return the run after the first use of the move's key; raise the error if there was none."""
+        """Return the run after the first use of the key; raise the error if there is none."""
         outcome = (await self._explained([move], actor))[move.row.run_id]
         if isinstance(outcome, LedgerError):
             raise outcome

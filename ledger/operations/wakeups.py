@@ -1,4 +1,4 @@
-"""Wake-ups for workers that wait: hints sent after a commit, many writes to one, never a part of a write."""
+"""Wake-ups for idle workers: hints sent after a commit, one for many writes, never within one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COALESCED_SECONDS: Final = 0.02
 
 
 class Waker:
-    """Tells a project's workers that there may be work: the first at once, then at most one in twenty milliseconds.
+    """Tells a project's workers that there may be work: at once, then at most every 20 ms.
 
     A NOTIFY within the write would make all writers wait for one another when they commit.
     """
@@ -26,13 +26,13 @@ class Waker:
         self._sending: asyncio.Task[None] | None = None
 
     def wake(self) -> None:
-        """Have a wake-up sent soon; call it after the commit."""
+        """Send a wake-up soon; call it after the commit."""
         self._asked = True
         if self._sending is None or self._sending.done():
             self._sending = asyncio.create_task(self._send())
 
     async def flush(self) -> None:
-        """Wait until what was asked for is sent."""
+        """Wait until every wake-up is sent."""
         if self._sending is not None:
             await self._sending
 
@@ -41,7 +41,7 @@ class Waker:
             self._asked = False
             try:
                 await fetch(self._pool, "SELECT pg_notify($1, $2)", CHANNEL, self._project_id)
-            except LedgerError as error:  # a hint only: whoever polls finds the work
+            except LedgerError as error:  # a hint only: polling finds the work
                 log.logger(project_id=self._project_id).info(
                     names.WAKE_UP_FAILED, reason=str(error)
                 )

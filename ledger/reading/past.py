@@ -38,7 +38,7 @@ _HASHES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """A run at two points and the events between them: after `before`, up to and including `after`."""
+    """A run at two points and the events between them: after `before`, up to `after`."""
 
     before: Run
     after: Run
@@ -46,7 +46,7 @@ class Diff:
 
     @property
     def changes(self) -> dict[str, tuple[Any, Any]]:
-        """Give every column that differs: its value before and after."""
+        """Every column that differs: its value before and after."""
         pairs = (
             (field.name, getattr(self.before, field.name), getattr(self.after, field.name))
             for field in fields(Run)
@@ -55,9 +55,9 @@ class Diff:
 
 
 async def check_instant(pool: Pool, project_id: str, time: datetime) -> datetime | None:
-    """Give when the project's first run was submitted, if any; raise unless `time` has a zone and is not in the future.
+    """Return when the project's first run was submitted, if any.
 
-    The database's clock decides. Raises InvalidValue or FutureInstant.
+    Raises InvalidValue for a time without a zone, and FutureInstant by the database's clock.
     """
     if not isinstance(time, datetime):
         raise InvalidValue("time", time, "must be a datetime")
@@ -71,7 +71,7 @@ async def check_instant(pool: Pool, project_id: str, time: datetime) -> datetime
 
 
 async def check_project_instant(pool: Pool, project_id: str, time: datetime) -> None:
-    """Raise as `check_instant` does, and BeforeFirstEvent for a time before the project's first run."""
+    """Raise as `check_instant`, and BeforeFirstEvent for a time before the project's first run."""
     first = await check_instant(pool, project_id, time)
     if first is not None and time < first:
         raise BeforeFirstEvent(project_id, time, first)
@@ -186,7 +186,7 @@ async def _folded(
 
 
 async def _archived(pool: Pool, project_id: str, ids: list[UUID]) -> dict[UUID, bytes]:
-    """Give those of these runs whose events are archived, with the hash of the last."""
+    """Return those of the runs whose events are archived, with their last hash."""
     months = await archive.detached(pool, min(ids), max(ids)) if ids else []
     inside = [
         run_id for run_id in ids if any(month.first <= run_id < month.beyond for month in months)

@@ -61,7 +61,7 @@ async def test_a_role_is_asked_for_under_the_lock_and_counts_from_the_moment_of_
     run_id = (await asking(ledger, role="finance")).run_id
     await roles.grant(ledger.pool, PROJECT, "finance", "ann", **WHY)
     await roles.grant(ledger.pool, PROJECT, "other", "bob", **WHY)
-    with pytest.raises(DecisionRefused, match="has not the role") as caught:
+    with pytest.raises(DecisionRefused, match="does not have the role") as caught:
         await ledger.approve(run_id, actor="bob")
     assert caught.value.why == "role"
 
@@ -90,7 +90,7 @@ async def test_every_change_of_a_role_is_recorded_and_made_by_the_owner_alone(
     await roles.grant(ledger.pool, PROJECT, "finance", "ann", **WHY)
     await roles.grant(ledger.pool, PROJECT, "finance", "bob", **WHY)
     await roles.revoke(ledger.pool, PROJECT, "finance", "ann", **WHY)
-    with pytest.raises(RoleNotHeld, match="ann has not the role 'finance'"):
+    with pytest.raises(RoleNotHeld, match="ann does not have the role 'finance'"):
         await roles.revoke(ledger.pool, PROJECT, "finance", "ann", **WHY)
 
     assert [one.member for one in await roles.members(ledger.pool, PROJECT)] == ["bob"]

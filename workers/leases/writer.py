@@ -7,7 +7,7 @@ from typing import Final
 
 from runfold.ledger import Lease, Ledger, Transition
 from runfold.ledger.errors import LedgerError
-from runfold.ledger.operations.batching import Shared, characters
+from runfold.ledger.operations.batching import Batcher, characters
 from runfold.ledger.operations.transition import Move
 from runfold.ledger.run import Receipt
 from runfold.workers.leases.deadline import within
@@ -21,7 +21,7 @@ class Writer:
 
     def __init__(self, ledger: Ledger, heart: Heart) -> None:
         self._ledger, self._heart = ledger, heart
-        self._shared = Shared(
+        self._batcher = Batcher(
             self._send, lambda move: characters(move.row.body), linger=LINGER_SECONDS
         )
 
@@ -34,7 +34,7 @@ class Writer:
 
         Raises as `Ledger.transition` does, or DatabaseUnavailable when its outcome is not known.
         """
-        outcome = await self._shared.ask(move, distinct=move.row.run_id)
+        outcome = await self._batcher.ask(move, distinct=move.row.run_id)
         if isinstance(outcome, Receipt):
             return outcome
         raise outcome
