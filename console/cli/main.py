@@ -40,6 +40,7 @@ class Program(LazyGroup):
 
     entries: ClassVar[tuple[Entry, ...]] = (
         _entry(_RUNS, "submit", "Submit a run and print its id."),
+        _entry(_RUNS, "rerun", "Run ended runs again, each as a new run linked to the old one."),
         _entry(_RUNS, "runs", "List runs, the newest first."),
         _entry(_RUNS, "show", "Show a run and what can be done next."),
         _entry(_RUNS, "state", "Show a run as it was after an event or at a time."),

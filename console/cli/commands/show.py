@@ -48,6 +48,7 @@ def hints(run: Run, request: Request | None = None, bar: str | None = None) -> l
         return [
             f"all its events: runfold history {run.run_id}",
             f"to check it: runfold verify {run.run_id}",
+            f"to run it again: runfold rerun {run.run_id}",
         ]
     if run.lease_until is not None and run.lease_until < datetime.now(UTC):
         return ["its lease has ended; a reaper repairs it: runfold reap --once", watch]

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from runfold.console.cli.kit import values
-from runfold.console.cli.kit.options import command, program
+from runfold.console.cli.kit.options import Actor, command, program
 from runfold.console.cli.kit.plain import clean, jsonable
 from runfold.console.cli.kit.session import Session
 from runfold.ledger import Submit
@@ -62,6 +62,7 @@ async def submit(
         list[str] | None,
         typer.Option("--tag", metavar="TAG", help="A tag to find it by; may be repeated."),
     ] = None,
+    actor: Actor = None,
 ) -> None:
     """Submit a run and print its id."""
     request = Submit(
@@ -75,7 +76,7 @@ async def submit(
         tags=tuple(tags or ()),
     )
     async with session.ledger() as ledger:
-        (submission,) = await ledger.submit_many([request])
+        (submission,) = await ledger.submit_many([request], actor=actor)
         run = await ledger.get(submission.run_id)
     if session.as_json:
         session.out.json({"created": submission.created, **jsonable(run)})

@@ -47,6 +47,7 @@ _OF_ERRORS: Final = {
     "LeaseRequired": CONFLICT,
     "DuplicateKey": CONFLICT,
     "AttemptsExhausted": CONFLICT,
+    "NotRerunnable": CONFLICT,
     "DecisionRefused": CONFLICT,
     "RoleNotHeld": CONFLICT,
     "ArchiveRefused": CONFLICT,

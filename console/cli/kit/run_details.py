@@ -16,6 +16,7 @@ from runfold.console.cli.kit.plain import (
     relative,
 )
 from runfold.console.cli.kit.requests import Request, request_lines
+from runfold.console.cli.kit.rerun import rerun_of
 from runfold.ledger import Run
 
 _DETAIL: Final = 500
@@ -75,6 +76,7 @@ def header(run: Run) -> list[tuple[str, str]]:
         ("cost", f"{money(run.cost_usd)}, {run.step_count} steps"),
         ("tags", ", ".join(clean(tag) for tag in run.tags)),
         ("key", clean(run.key or "")),
+        ("rerun of", clean(rerun_of(run) or "")),
         (
             "sha256",
             f"{run.output_sha256} (of an output kept elsewhere)" if run.output_sha256 else "",

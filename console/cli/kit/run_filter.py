@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from runfold.ledger import Ledger
-from runfold.ledger.lifecycle import State
+from runfold.console.cli.kit.values import Misuse
+from runfold.ledger import Ledger, Run
+from runfold.ledger.lifecycle import TERMINAL, State
 from runfold.ledger.postgres.connections import fetch
 
 _COUNTS: Final = """
@@ -17,6 +18,8 @@ WHERE s.project_id = $1 AND ($2::text[] IS NULL OR s.state = ANY ($2))
   AND ($5::text IS NULL OR s.tags @> ARRAY[$5]) AND ($6::text IS NULL OR s.key = $6)
 GROUP BY s.state
 """
+
+_PAGE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +61,22 @@ async def count_runs(ledger: Ledger, wanted: RunFilter) -> dict[str, int]:
     )
     counts = {row["state"]: row["number"] for row in rows}
     return {state.value: counts[state.value] for state in State if state.value in counts}
+
+
+async def ended_runs(ledger: Ledger, wanted: RunFilter, error_code: str | None) -> list[Run]:
+    """Return every run that ended as wanted, the oldest first.
+
+    Raises Misuse for a state that is not an end, and as `Ledger.runs` does.
+    """
+    if not set(wanted.states or ()) <= {state.value for state in TERMINAL}:
+        ends = ", ".join(sorted(state.value for state in TERMINAL))
+        raise Misuse("--state", f"must be an end of a run: {ends}")
+    ended: list[Run] = []
+    page: list[Run] = []
+    while True:
+        before = page[-1].run_id if page else None
+        page = await ledger.runs(**wanted.arguments(), before=before, limit=_PAGE)
+        ended += page
+        if len(page) < _PAGE:
+            break
+    return [run for run in reversed(ended) if error_code in {None, run.error_code}]

@@ -1,0 +1,96 @@
+"""`runfold rerun`: run ended runs again."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+
+from runfold.console.cli.kit.confirmation import can_ask, confirmed
+from runfold.console.cli.kit.exits import ERROR, OK
+from runfold.console.cli.kit.options import Actor, Reason, command, program
+from runfold.console.cli.kit.output import talk
+from runfold.console.cli.kit.rerun import rerun as rerun_runs
+from runfold.console.cli.kit.run_filter import RunFilter, ended_runs
+from runfold.console.cli.kit.run_id import find_run
+from runfold.console.cli.kit.session import Session
+from runfold.console.cli.kit.values import Misuse
+from runfold.ledger import Ledger, Run
+
+app: Final = program()
+
+
+@command(app, "rerun")
+async def rerun(
+    session: Session,
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help="Ended runs; or none, and a filter."),
+    ] = None,
+    *,
+    state: Annotated[
+        str | None,
+        typer.Option("--state", metavar="STATE", help="Every run that ended so, such as failed."),
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option("--kind", metavar="KIND", help="Of these, only this kind.")
+    ] = None,
+    tag: Annotated[
+        str | None, typer.Option("--tag", metavar="TAG", help="Of these, only with this tag.")
+    ] = None,
+    error: Annotated[
+        str | None,
+        typer.Option("--error", metavar="CODE", help="Of these, only with this error code."),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            "--count", metavar="N", help="How many runs you expect; another number is refused."
+        ),
+    ] = None,
+    reason: Reason = None,
+    actor: Actor = None,
+) -> int:
+    """Run ended runs again, each as a new run linked to the old one.
+
+    The new run has the same kind, input, priority, attempts and tags. A run has one rerun: to try
+    once more, rerun the rerun. With a filter a reason is needed, and the count or a terminal.
+    """
+    if bool(runs) == (state is not None):
+        raise Misuse("RUN", "give either runs, or --state for all that ended so")
+    if state is None and (kind or tag or error):
+        raise Misuse("--state", "a filter needs one, such as --state failed")
+    if state is not None and reason is None:
+        raise Misuse("--reason", "a filter needs one; it is recorded with every run")
+    async with session.ledger() as ledger:
+        if state is None:
+            chosen = [await _run(ledger, run) for run in dict.fromkeys(runs or ())]
+        else:
+            filters = RunFilter([state], kind=kind, tag=tag)
+            chosen = await ended_runs(ledger, filters, error)
+        if state is not None and not _agreed(len(chosen), count):
+            return ERROR
+        done = await rerun_runs(ledger, chosen, actor=actor or ledger.actor, reason=reason)
+    for one in done:
+        session.out.json(one) if session.as_json else session.out.line(
+            f"{one.run_id} rerun of {one.rerun_of}{'' if one.created else ' (rerun before)'}"
+        )
+    session.out.talk(f"{sum(one.created for one in done):,} of {len(done):,} submitted")
+    return OK
+
+
+async def _run(ledger: Ledger, run: str) -> Run:
+    return await ledger.get(await find_run(ledger, run))
+
+
+def _agreed(found: int, count: int | None) -> bool:
+    if count is not None:
+        if count != found:
+            raise Misuse("--count", f"{found:,} runs match, not {count:,}: nothing was submitted")
+        return True
+    if not can_ask():
+        raise Misuse("--count", f"{found:,} runs match: to rerun them give --count {found}")
+    if confirmed(f"rerun {found:,} runs?"):
+        return True
+    talk("nothing was submitted")
+    return False

@@ -1,0 +1,100 @@
+"""Run ended runs again: a new run with the same input, linked to the old one on both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+from uuid import UUID
+
+from runfold.ledger import Ledger, Run, Submit
+from runfold.ledger.errors import LedgerError
+from runfold.ledger.events import NoteAdded
+
+NOTE: Final = "run.rerun"
+"""The name of the notes that link an old run and its rerun."""
+
+_PREFIX: Final = "rerun:"
+_BATCH: Final = 500
+
+
+class NotRerunnable(LedgerError):
+    """A run has not ended, or its input is erased; nothing was submitted."""
+
+    def __init__(self, run_id: UUID, why: str) -> None:
+        self.run_id, self.why = run_id, why
+        super().__init__(f"run {run_id} cannot be rerun: {why}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rerun:
+    """A new run and the one that it repeats; `created` is False if it was rerun before."""
+
+    run_id: UUID
+    rerun_of: UUID
+    created: bool
+
+
+def rerun_key(run_id: UUID) -> str:
+    """Return the key of a run's rerun: a run has one, and the key names the old run for good."""
+    return f"{_PREFIX}{run_id}"
+
+
+def rerun_of(run: Run) -> str | None:
+    """Return the id of the run that this one repeats; None if it repeats none."""
+    key = run.key or ""
+    return key.removeprefix(_PREFIX) if key.startswith(_PREFIX) else None
+
+
+async def rerun(
+    ledger: Ledger, runs: Sequence[Run], *, actor: str, reason: str | None
+) -> list[Rerun]:
+    """Submit a new run for each ended run: same kind, input, priority, attempts and tags.
+
+    Both runs get a note that names the other. A run that was rerun before yields its rerun.
+    Raises NotRerunnable before anything is submitted.
+    """
+    for run in runs:
+        await _check(ledger, run)
+    done: list[Rerun] = []
+    for batch in _batches(runs):
+        submissions = await ledger.submit_many(map(_again, batch), actor=actor)
+        for run, submission in zip(batch, submissions, strict=True):
+            await _link(ledger, run.run_id, submission.run_id, actor, reason)
+            done.append(Rerun(submission.run_id, run.run_id, submission.created))
+    return done
+
+
+async def _check(ledger: Ledger, run: Run) -> None:
+    if not run.is_terminal:
+        raise NotRerunnable(run.run_id, f"it is {run.state}, and only an ended run is")
+    if run.input is None:
+        first = (await ledger.history(run.run_id, heartbeats=False))[0]
+        if getattr(first, "erased", False):
+            raise NotRerunnable(run.run_id, "its input is erased")
+
+
+def _again(run: Run) -> Submit:
+    return Submit(
+        kind=run.kind,
+        input=run.input,
+        key=rerun_key(run.run_id),
+        priority=run.priority,
+        max_attempts=run.max_attempts,
+        tags=run.tags,
+    )
+
+
+async def _link(ledger: Ledger, old: UUID, new: UUID, actor: str, reason: str | None) -> None:
+    why = f": {reason}" if reason else ""
+    for run_id, text in ((old, f"rerun as {new}{why}"), (new, f"rerun of {old}{why}")):
+        # With a key, so that a call repeated after an interruption adds what is missing.
+        note = NoteAdded(name=NOTE, text=text)
+        await ledger.append(run_id, note, actor=actor, key=f"{rerun_key(old)}:{run_id}")
+
+
+def _batches(runs: Sequence[Run]) -> Iterator[list[Run]]:
+    remaining = iter(runs)
+    while batch := list(islice(remaining, _BATCH)):
+        yield batch
