@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from types import FrameType
 from typing import Final
 
@@ -24,3 +25,7 @@ def main() -> int:
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
     os._exit(_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

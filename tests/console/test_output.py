@@ -84,6 +84,7 @@ def calls(runs: dict[str, str]) -> Iterator[tuple[str, ...]]:
         yield ("verify", run)
     yield from (
         ("runs",), ("runs", "--count"), ("workers",), ("approvals",),
+        ("rerun", runs["failed"]), ("rerun", runs["held"], "--reason", EVIL),
         ("tail", "--after", "start", "--no-follow"), ("kinds", "list"),
         ("kinds", "history", "parse" + EVIL), ("schedules", "list"), ("roles", "list"),
         ("roles", "history"), ("verify",), ("drift",), ("doctor",), ("whatif", "--ttl", "1s"),

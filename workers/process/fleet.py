@@ -67,11 +67,19 @@ class Fleet:
                 await self._stopping.wait()
 
     async def _start(self) -> Process:
-        # In a session of its own, so that Ctrl-C reaches this process alone. The pipe tells it when this process dies.
+        # -P: a folder `runfold` in the current folder is not ours. In its own session, so that
+        # Ctrl-C reaches this process alone; the pipe closes when this process dies.
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "runfold.console.cli.main", *self._words, stdin=PIPE, stdout=DEVNULL, env=self._environment,
+            sys.executable,
+            "-P",
+            "-m",
+            "runfold.console.cli.main",
+            *self._words,
+            stdin=PIPE,
+            stdout=DEVNULL,
+            env=self._environment,
             start_new_session=True,
-        )  # fmt: skip
+        )
 
     def _pass_on(self) -> None:
         self._stopping.set()

@@ -41,4 +41,9 @@ def load(text: str) -> Handlers:
         if not hasattr(found, part):
             raise InvalidValue("handlers", text, f"{module_name} has no {part!r}")
         found = getattr(found, part)
-    return Handlers(found)
+    try:
+        return Handlers(found)
+    except InvalidValue as error:
+        if error.value is not found:
+            raise
+        raise InvalidValue("handlers", text, error.remedy) from None

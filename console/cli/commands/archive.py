@@ -11,7 +11,7 @@ from uuid import UUID
 import typer
 
 from runfold.console.cli.kit.exits import CONFLICT, INTEGRITY, OK
-from runfold.console.cli.kit.options import Actor, command, program
+from runfold.console.cli.kit.options import OWNER, Actor, command, program
 from runfold.console.cli.kit.output import EMPTY
 from runfold.console.cli.kit.plain import clean, jsonable
 from runfold.console.cli.kit.run_id import find_run
@@ -77,7 +77,7 @@ async def list_(session: Session) -> None:
     )
 
 
-@command(app, "export")
+@command(app, "export", needs=OWNER)
 async def export(
     session: Session,
     month: Month,
@@ -114,7 +114,7 @@ async def export(
     return OK
 
 
-@command(app, "detach")
+@command(app, "detach", needs=OWNER)
 async def detach(
     session: Session, month: Month, *, dry_run: Dry = False, actor: Actor = None, reason: Why = None
 ) -> int:
@@ -130,7 +130,7 @@ async def detach(
     return OK
 
 
-@command(app, "attach")
+@command(app, "attach", needs=OWNER)
 async def attach(
     session: Session, month: Month, *, actor: Actor = None, reason: Why = None
 ) -> None:
@@ -143,13 +143,13 @@ async def attach(
         )
 
 
-@command(app, "hold")
+@command(app, "hold", needs=OWNER)
 async def hold(session: Session, target: Target, *, reason: Because, actor: Actor = None) -> None:
     """Hold a month, or the month of a run: it is not exported or detached until released."""
     await _hold(session, target, actor, reason, placed=True)
 
 
-@command(app, "release")
+@command(app, "release", needs=OWNER)
 async def release(
     session: Session, target: Target, *, reason: Because, actor: Actor = None
 ) -> None:

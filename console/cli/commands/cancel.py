@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from runfold.console.cli.kit.decision import write_state
-from runfold.console.cli.kit.options import Actor, Reason, RunId, command, program
+from runfold.console.cli.kit.options import WORKER, Actor, Reason, RunId, command, program
 from runfold.console.cli.kit.plain import clean
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
@@ -13,7 +13,7 @@ from runfold.console.cli.kit.session import Session
 app: Final = program()
 
 
-@command(app, "cancel")
+@command(app, "cancel", needs=WORKER)
 async def cancel(
     session: Session, run: RunId, *, reason: Reason = None, actor: Actor = None
 ) -> None:

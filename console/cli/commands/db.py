@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from runfold.console.cli.health.database_status import DatabaseStatus, database_status, upgraded
-from runfold.console.cli.kit.options import command, program
+from runfold.console.cli.kit.options import OWNER, command, program
 from runfold.console.cli.kit.plain import jsonable
 from runfold.console.cli.kit.session import Session
 from runfold.ledger.postgres.connections import shown
@@ -13,7 +13,7 @@ from runfold.ledger.postgres.connections import shown
 app: Final = program("Upgrade the database's schema; show its status and URL.")
 
 
-@command(app, "upgrade")
+@command(app, "upgrade", needs=OWNER)
 async def upgrade(session: Session) -> None:
     """Upgrade the database to this program's schema.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from runfold.console.cli.kit.options import Actor, command, program
+from runfold.console.cli.kit.options import WORKER, Actor, command, program
 from runfold.console.cli.kit.plain import clean
 from runfold.console.cli.kit.session import Session
 from runfold.ledger.kinds import Kind
@@ -34,21 +34,21 @@ async def list_(session: Session) -> None:
         session.out.talk("no kinds yet: runfold submit KIND")
 
 
-@command(app, "pause")
+@command(app, "pause", needs=WORKER)
 async def pause(session: Session, kind: Name, *, actor: Actor = None, reason: Why = None) -> None:
     """Stop workers from claiming runs of a kind; held runs continue."""
     async with session.ledger() as ledger:
         _write(session, await ledger.pause_kind(kind, actor=actor, reason=reason))
 
 
-@command(app, "resume")
+@command(app, "resume", needs=WORKER)
 async def resume(session: Session, kind: Name, *, actor: Actor = None, reason: Why = None) -> None:
     """Let workers claim runs of a kind again."""
     async with session.ledger() as ledger:
         _write(session, await ledger.resume_kind(kind, actor=actor, reason=reason))
 
 
-@command(app, "limit")
+@command(app, "limit", needs=WORKER)
 async def limit(
     session: Session,
     kind: Name,

@@ -6,13 +6,13 @@ from typing import Annotated, Final
 
 import typer
 
-from runfold.console.cli.kit.options import command, program
+from runfold.console.cli.kit.options import OWNER, command, program
 from runfold.console.cli.kit.session import Session
 
 app: Final = program("Create and list projects.")
 
 
-@command(app, "create")
+@command(app, "create", needs=OWNER)
 async def create(
     session: Session,
     name: Annotated[

@@ -10,12 +10,14 @@ import typer
 
 from runfold.console.cli.commands import projections_rebuild as rebuilding
 from runfold.console.cli.kit.exits import INTEGRITY, OK
-from runfold.console.cli.kit.options import Actor, command, program
+from runfold.console.cli.kit.options import OWNER, PROJECTOR, Actor, command, program
 from runfold.console.cli.kit.output import EMPTY, Output
 from runfold.console.cli.kit.plain import clean, moment
-from runfold.console.cli.kit.projection_modules import declared_projections
+from runfold.console.cli.kit.projection_modules import chosen_projections, declared_projections
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.values import Misuse
+from runfold.ledger import log
+from runfold.ledger import names as log_names
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.settings import Settings, default_actor
 from runfold.ledger.validation import check_run_id
@@ -94,7 +96,7 @@ async def status(
     return INTEGRITY if any(one.state == "failed" for one in found) else OK
 
 
-@command(app, "run")
+@command(app, "run", needs=PROJECTOR)
 async def run(
     session: Session,
     names: Annotated[
@@ -108,14 +110,14 @@ async def run(
 
     Any number of processes may do so.
     """
-    chosen = declared_projections(module, names or ())
+    chosen = await chosen_projections(session, module, names or ())
     async with session.database() as database:
         for projection in chosen:
             if await install(database.pool, projection):
                 session.out.talk(f"projection {projection.name} is new: its table is created")
         if not once:
             session.out.talk(f"keeping up: {', '.join(one.name for one in chosen)}; Ctrl-C ends it")
-            await _together([Projector(database.pool, projection) for projection in chosen])
+            await _together([(one.name, Projector(database.pool, one)) for one in chosen])
         failed = False
         for projection in chosen:
             try:
@@ -131,7 +133,7 @@ async def run(
     return INTEGRITY if failed else OK
 
 
-@command(app, "pause")
+@command(app, "pause", needs=PROJECTOR)
 async def pause(session: Session, name: Name) -> None:
     """Pause a projection: no process feeds it until it is resumed."""
     async with session.database() as database:
@@ -141,7 +143,7 @@ async def pause(session: Session, name: Name) -> None:
     )
 
 
-@command(app, "resume")
+@command(app, "resume", needs=PROJECTOR)
 async def resume(session: Session, name: Name) -> None:
     """Resume a paused projection; one that stopped tries its event again."""
     async with session.database() as database:
@@ -151,7 +153,7 @@ async def resume(session: Session, name: Name) -> None:
     )
 
 
-@command(app, "skip")
+@command(app, "skip", needs=PROJECTOR)
 async def skip(
     session: Session,
     name: Name,
@@ -186,7 +188,7 @@ async def skip(
                 database.pool, name, actor=actor_name, reason=reason
             )
         else:
-            (projection,) = declared_projections(module, [name])
+            (projection,) = await chosen_projections(session, module, [name])
             await statuses_of.skip_event(
                 database.pool, projection, run_id, version, actor=actor_name, reason=reason
             )
@@ -196,7 +198,7 @@ async def skip(
     session.out.talk(f"{name} skips version {number} of run {skipped}")
 
 
-@command(app, "rebase")
+@command(app, "rebase", needs=OWNER)
 async def rebase(session: Session) -> None:
     """Restart the feed after the events were restored into another cluster.
 
@@ -219,14 +221,29 @@ async def _statuses(session: Session, module: Sequence[str] | None) -> list[Stat
         )
 
 
-async def _together(projectors: Sequence[object]) -> None:
-    running = [asyncio.create_task(one.run()) for one in projectors]  # type: ignore[attr-defined]  # the duty is imported late
+async def _together(projectors: Sequence[tuple[str, Projector]]) -> None:
+    """Run the projectors; one that fails unexpectedly ends alone, and its error comes last."""
+    async with asyncio.TaskGroup() as tasks:
+        running = [
+            tasks.create_task(_keep(name, projector, last=len(projectors) == 1))
+            for name, projector in projectors
+        ]
+    for task in running:
+        if (error := task.result()) is not None:
+            raise error
+
+
+async def _keep(name: str, projector: Projector, *, last: bool) -> Exception | None:
     try:
-        await asyncio.gather(*running)
-    finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await projector.run()
+    except Exception as error:
+        # The function of one projection must not end the others.
+        if not last:
+            log.logger(projection=name).error(
+                log_names.PROJECTION_INTERRUPTED, reason=f"{type(error).__name__}: {error}"
+            )
+        return error
+    return None
 
 
 def _write(out: Output, one: Status) -> None:

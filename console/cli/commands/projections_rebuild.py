@@ -12,10 +12,10 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from runfold.console.cli.kit.exits import INTEGRITY, OK
-from runfold.console.cli.kit.options import Actor, Reason, command
+from runfold.console.cli.kit.options import OWNER, Actor, Reason, command
 from runfold.console.cli.kit.output import Output, console
 from runfold.console.cli.kit.plain import clean, span
-from runfold.console.cli.kit.projection_modules import declared_projections
+from runfold.console.cli.kit.projection_modules import chosen_projections
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.values import instant
 from runfold.ledger.validation import check_int
@@ -70,7 +70,9 @@ async def rebuild(
 
     Writers continue meanwhile; a rebuild that was killed resumes.
     """
-    projection = None if name == TABLE else declared_projections(module, [name], besides=[TABLE])[0]
+    projection = None
+    if name != TABLE:
+        (projection,) = await chosen_projections(session, module, [name], besides=[TABLE])
     when = None if until is None else instant("--until", until)
     async with session.ledger() as ledger:
         pool, project_id = ledger.pool, ledger.project_id
@@ -182,4 +184,4 @@ def _bar(name: str, *, shown: bool) -> Iterator[Callable[[RebuildProgress], None
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    command(app, "rebuild")(rebuild)
+    command(app, "rebuild", needs=OWNER)(rebuild)

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from runfold.console.cli.kit.options import command, program
+from runfold.console.cli.kit.options import WORKER, command, program
 from runfold.console.cli.kit.output import Output
 from runfold.console.cli.kit.session import Session
 from runfold.ledger import Ledger, Run
@@ -21,7 +21,7 @@ MAX_SWEEPS: Final = 1_000
 app: Final = program()
 
 
-@command(app, "reap")
+@command(app, "reap", needs=WORKER)
 async def reap(
     session: Session,
     *,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from runfold.console.cli.kit.decision import RequestVersion, decide
-from runfold.console.cli.kit.options import Actor, Reason, RunId, command, program
+from runfold.console.cli.kit.options import WORKER, Actor, Reason, RunId, command, program
 from runfold.console.cli.kit.session import Session
 
 app: Final = program()
 
 
-@command(app, "reject")
+@command(app, "reject", needs=WORKER)
 async def reject(
     session: Session,
     run: RunId,

@@ -8,7 +8,7 @@ import typer
 
 from runfold.console.cli.kit.confirmation import can_ask, confirmed
 from runfold.console.cli.kit.exits import ERROR, OK
-from runfold.console.cli.kit.options import Actor, Reason, command, program
+from runfold.console.cli.kit.options import WORKER, Actor, Reason, command, program
 from runfold.console.cli.kit.output import talk
 from runfold.console.cli.kit.rerun import rerun as rerun_runs
 from runfold.console.cli.kit.run_filter import RunFilter, ended_runs
@@ -20,7 +20,7 @@ from runfold.ledger import Ledger, Run
 app: Final = program()
 
 
-@command(app, "rerun")
+@command(app, "rerun", needs=WORKER)
 async def rerun(
     session: Session,
     runs: Annotated[

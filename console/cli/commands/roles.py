@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from runfold.console.cli.kit.options import Actor, command, program
+from runfold.console.cli.kit.options import OWNER, Actor, command, program
 from runfold.console.cli.kit.plain import clean
 from runfold.console.cli.kit.session import Session
 from runfold.ledger import roles
@@ -32,10 +32,14 @@ async def list_(session: Session, role: Some = None) -> None:
     for member in members:
         _write(session, member)
     if not members:
-        session.out.talk("no members yet: runfold roles grant ROLE NAME")
+        session.out.talk(
+            "no members yet: runfold roles grant ROLE NAME"
+            if role is None
+            else f"nobody has the role {role}: runfold roles grant {role} NAME"
+        )
 
 
-@command(app, "grant")
+@command(app, "grant", needs=OWNER)
 async def grant(
     session: Session, role: Role, name: Name, *, actor: Actor = None, reason: Why = None
 ) -> None:
@@ -47,7 +51,7 @@ async def grant(
         _write(session, (await roles.history(ledger.pool, ledger.project_id, role))[-1])
 
 
-@command(app, "revoke")
+@command(app, "revoke", needs=OWNER)
 async def revoke(
     session: Session, role: Role, name: Name, *, actor: Actor = None, reason: Why = None
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from runfold.console.cli.kit.options import Actor, command, program
+from runfold.console.cli.kit.options import WORKER, Actor, command, program
 from runfold.console.cli.kit.output import EMPTY
 from runfold.console.cli.kit.plain import moment
 from runfold.console.cli.kit.session import Session
@@ -35,7 +35,7 @@ async def list_(session: Session) -> None:
     session.out.table(titles, [_row(one) for one in found], [None] * len(found))
 
 
-@command(app, "add")
+@command(app, "add", needs=WORKER)
 async def add(
     session: Session,
     name: Name,
@@ -63,7 +63,7 @@ async def add(
     )
 
 
-@command(app, "remove")
+@command(app, "remove", needs=WORKER)
 async def remove(session: Session, name: Name) -> None:
     """Remove a schedule; the runs that it submitted stay."""
     async with session.ledger() as ledger:

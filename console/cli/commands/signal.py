@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from runfold.console.cli.kit.decision import write_state
-from runfold.console.cli.kit.options import Actor, RunId, command, program
+from runfold.console.cli.kit.options import WORKER, Actor, RunId, command, program
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.values import payload
@@ -15,7 +15,7 @@ from runfold.console.cli.kit.values import payload
 app: Final = program()
 
 
-@command(app, "signal")
+@command(app, "signal", needs=WORKER)
 async def signal(
     session: Session,
     run: RunId,
@@ -38,7 +38,7 @@ async def signal(
 
     The value is kept until the run asks for it.
     """
-    sent = payload(value or [])
+    sent = payload(value or [], "value")
     async with session.ledger() as ledger:
         after = await ledger.signal(await find_run(ledger, run), name, sent, actor=actor, key=key)
     write_state(session.out, after)

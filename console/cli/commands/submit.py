@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from runfold.console.cli.kit import values
-from runfold.console.cli.kit.options import Actor, command, program
+from runfold.console.cli.kit.options import WORKER, Actor, command, program
 from runfold.console.cli.kit.plain import clean, jsonable
 from runfold.console.cli.kit.session import Session
 from runfold.ledger import Submit
@@ -24,7 +24,7 @@ Words = Annotated[
 app: Final = program()
 
 
-@command(app, "submit")
+@command(app, "submit", needs=WORKER)
 async def submit(
     session: Session,
     kind: Annotated[

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
+from uuid import UUID
 
 import typer
 
@@ -14,9 +15,13 @@ from runfold.console.cli.kit.plain import clean, moment, span
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.values import duration, instant
 from runfold.ledger.archive.reading import FIRST_RUN, detached
+from runfold.ledger.errors import InvalidValue
 from runfold.ledger.months import bounds
 from runfold.ledger.validation import check_duration, check_int
 from runfold.projections.whatif import Policy, Verdict, WhatIf, judge
+
+_FIRST_YEAR: Final = 1970
+_LAST_YEAR: Final = 9000
 
 app: Final = program()
 
@@ -69,7 +74,7 @@ async def whatif(
     def length(name: str, text: str | None) -> timedelta | None:
         return None if text is None else check_duration(name, duration(name, text), positive=True)
 
-    start = None if since is None else instant("--since", since)
+    start = None if since is None else _since(since)
     attempts = None if max_attempts is None else check_int("--max-attempts", max_attempts, least=1)
     changes = length("--ttl", ttl), length("--heartbeat", heartbeat), attempts
     recorded, sweep = length("--recorded-heartbeat", recorded_heartbeat), length("--reaper", reaper)
@@ -85,14 +90,24 @@ async def whatif(
         async for verdict in judge(ledger.pool, ledger.project_id, what_if, start):
             _write(session.out, verdict)
             counts[verdict.outcome if verdict.certain else f"possibly {verdict.outcome}"] += 1
-        left_out = await detached(
-            ledger.pool, FIRST_RUN if start is None else bounds(f"{start:%Y-%m}")[0]
-        )
+        left_out = await detached(ledger.pool, _first_run(start))
     session.out.talk(_summary(what_if, counts))
     for month in left_out:
         session.out.talk(
             f"left out: the runs of {month.month}, which are archived (runfold archive attach {month.month})"
         )
+
+
+def _since(text: str) -> datetime:
+    """Return the instant of `--since`, within the years that runs can have."""
+    start = instant("--since", text)
+    if not _FIRST_YEAR <= start.year < _LAST_YEAR:
+        raise InvalidValue("--since", text, f"must lie between {_FIRST_YEAR} and {_LAST_YEAR}")
+    return start.astimezone(UTC)
+
+
+def _first_run(start: datetime | None) -> UUID:
+    return FIRST_RUN if start is None else bounds(f"{start:%Y-%m}")[0]
 
 
 def _write(out: Output, verdict: Verdict) -> None:

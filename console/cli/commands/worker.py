@@ -8,10 +8,14 @@ from typing import Annotated, Final
 import typer
 
 from runfold.console.cli.kit import values
-from runfold.console.cli.kit.options import command, program
+from runfold.console.cli.kit.options import WORKER, command, program
+from runfold.console.cli.kit.output import talk
 from runfold.console.cli.kit.session import Session
+from runfold.console.cli.kit.user_traceback import user_traceback
 from runfold.ledger import Ledger
+from runfold.ledger.errors import ConfigurationError, LedgerError
 from runfold.workers import Worker
+from runfold.workers.handlers import Handlers
 from runfold.workers.process.fleet import Fleet
 from runfold.workers.process.loading import load
 from runfold.workers.process.serve import serve, when_it_answers
@@ -19,7 +23,7 @@ from runfold.workers.process.serve import serve, when_it_answers
 app: Final = program()
 
 
-@command(app, "worker")
+@command(app, "worker", needs=WORKER)
 async def worker(
     session: Session,
     handlers: Annotated[
@@ -73,7 +77,7 @@ async def worker(
         )
 
     # Before any process starts, so that a mistake is reported once.
-    loaded = load(handlers)
+    loaded = _loaded(handlers)
     if processes > 1:
         # So is a ledger that cannot be opened.
         words = _child_words(session, handlers, concurrency, kinds, grace, no_reap=no_reap)
@@ -84,6 +88,21 @@ async def worker(
     await serve(
         session.ledger, make, lambda worker: _greet(session, worker), until_input_closes=child
     )
+
+
+def _loaded(handlers: str) -> Handlers:
+    """Import the handlers; an error in the user's module is shown with its traceback."""
+    try:
+        return load(handlers)
+    except LedgerError:
+        raise
+    except Exception as error:
+        for line in user_traceback(error):
+            talk(line)
+        module = handlers.partition(":")[0]
+        raise ConfigurationError(
+            f"{module} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _greet(session: Session, made: Worker) -> None:

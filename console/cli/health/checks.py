@@ -161,6 +161,9 @@ WHERE r.rolname = current_user AND f.pronamespace = to_regnamespace('ledger') AN
 async def privileges(database: Database) -> Check:
     """Whether the login can read the ledger, and no more than it should."""
     (row,) = await fetch(database.pool, _ROLE)
+    if database.embedded:
+        detail = f"login {row['login']} of the built-in server"
+        return Check("privileges", Level.OK, detail)
     return _privileges(row)
 
 

@@ -39,10 +39,17 @@ def program(help_text: str | None = None) -> typer.Typer:
     return typer.Typer(cls=HelpGroup, help=help_text, no_args_is_help=True, add_completion=False)
 
 
-def command(app: typer.Typer, name: str) -> Callable[[Body], Body]:
+OWNER: Final = "only the owner of the schema may; use the login that ran `runfold db upgrade`"
+PROJECTOR: Final = "the login needs the role runfold_projector: GRANT runfold_projector TO login"
+WORKER: Final = "the login needs the role runfold_worker: GRANT runfold_worker TO login"
+"""What a command needs, for the login that lacks it."""
+
+
+def command(app: typer.Typer, name: str, *, needs: str | None = None) -> Callable[[Body], Body]:
     """Make a command of a function, async or not.
 
-    The function takes the session first; what it returns is the exit code, None for 0.
+    The function takes the session first; what it returns is the exit code, None for 0. `needs`: the
+    privilege that it takes, named if the login lacks it.
     """
 
     def register(body: Body) -> Body:
@@ -54,7 +61,7 @@ def command(app: typer.Typer, name: str) -> Callable[[Body], Body]:
             session = Session(
                 options.url, options.project, as_json=options.json, verbose=options.verbose
             )
-            return session.run(body, arguments)
+            return session.run(body, arguments, needs)
 
         parameters = [
             _keyword("context", typer.Context),

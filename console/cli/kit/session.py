@@ -14,9 +14,12 @@ from typing import Any
 import structlog
 from structlog.typing import Processor
 
+from runfold.console.cli.kit.known_errors import known
 from runfold.console.cli.kit.output import Output
 from runfold.console.cli.kit.plain import clean
+from runfold.console.cli.kit.values import Misuse
 from runfold.ledger import Ledger
+from runfold.ledger.errors import AccessDenied
 from runfold.ledger.log import Lines
 from runfold.ledger.postgres.opening import Database, opened
 from runfold.ledger.settings import Settings
@@ -32,19 +35,37 @@ class Session:
         self.as_json, self.verbose = as_json, verbose
         self.out = Output(as_json=as_json)
 
-    def run(self, body: Callable[..., object], arguments: Mapping[str, object]) -> object:
-        """Run a command to its end and return its result."""
+    def run(
+        self, body: Callable[..., object], arguments: Mapping[str, object], needs: str | None
+    ) -> object:
+        """Run a command to its end and return its result.
+
+        `needs`: the privilege that the command takes, named if the login lacks it.
+        """
         configure_log(as_json=self.as_json, verbose=self.verbose)
-        result = body(self, **arguments)
-        return asyncio.run(result) if inspect.iscoroutine(result) else result
+        try:
+            result = body(self, **arguments)
+            return asyncio.run(result) if inspect.iscoroutine(result) else result
+        except Exception as error:
+            denied = known(error)
+            if not isinstance(denied, AccessDenied) or needs is None:
+                raise
+            denied.args = (f"{denied.reason}: {needs}",)
+            raise denied from error
+
+    def _chosen_url(self) -> str | None:
+        for name, value in (("--url", self.url), ("RUNFOLD_URL", os.environ.get("RUNFOLD_URL"))):
+            if value == "":
+                raise Misuse(name, "is empty: leave it out for the built-in server, or give a URL")
+        return self.url
 
     def ledger(self) -> AbstractAsyncContextManager[Ledger]:
         """Open the ledger of the chosen project."""
-        return Ledger.open(self.url, self.project)
+        return Ledger.open(self._chosen_url(), self.project)
 
     def database(self, *, checked: bool = True) -> AbstractAsyncContextManager[Database]:
         """Open the chosen database, without a project; unless `checked`, with any schema."""
-        return opened(self.url, Settings.load(), checked=checked)
+        return opened(self._chosen_url(), Settings.load(), checked=checked)
 
 
 def configure_log(*, as_json: bool, verbose: bool) -> None:

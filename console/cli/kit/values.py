@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, NoReturn
 
 from runfold.ledger.errors import InvalidValue, LedgerError
 
+_MAIN_THREAD: Final = threading.main_thread()
 _PAIR: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*)(:?=)(.*)", re.DOTALL)
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, None: 1.0}
@@ -26,7 +29,7 @@ class Misuse(InvalidValue):
         LedgerError.__init__(self, f"{option}: {remedy}")
 
 
-def payload(words: Sequence[str]) -> object:
+def payload(words: Sequence[str], name: str = "input") -> object:
     """Return an input: one JSON text, `-` for standard input, or key=text and key:=json pairs.
 
     Raises InvalidValue.
@@ -34,19 +37,31 @@ def payload(words: Sequence[str]) -> object:
     if not words:
         return None
     if len(words) == 1 and not _PAIR.fullmatch(words[0]):
-        return _parsed("input", sys.stdin.read() if words[0] == "-" else words[0])
+        return _parsed(name, _standard_input() if words[0] == "-" else words[0])
     found: dict[str, object] = {}
     for word in words:
         pair = _PAIR.fullmatch(word)
         if pair is None:
             raise InvalidValue(
-                "input", word, "must be key=text or key:=json, or all of the input as one JSON text"
+                name, word, f"must be key=text or key:=json, or all of the {name} as one JSON text"
             )
-        name, sign, value = pair.groups()
-        if name in found:
-            raise InvalidValue("input", word, f"names {name} twice")
-        found[name] = value if sign == "=" else _parsed(name, value)
+        field, sign, value = pair.groups()
+        if field in found:
+            raise InvalidValue(name, word, f"names {field} twice")
+        found[field] = value if sign == "=" else _parsed(field, value)
     return found
+
+
+def _standard_input() -> str:
+    # Within asyncio the first Ctrl-C waits for the loop, which waits for this call.
+    handler = signal.getsignal(signal.SIGINT)
+    if handler in {signal.SIG_IGN, None} or threading.current_thread() is not _MAIN_THREAD:
+        return sys.stdin.read()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return sys.stdin.read()
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _parsed(name: str, text: str) -> object:

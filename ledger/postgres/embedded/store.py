@@ -230,6 +230,7 @@ class Store:
                 user=self.account.uid if other else None,
                 group=self.account.gid if other else None,
                 extra_groups=[] if other else None,
+                start_new_session=True,  # Ctrl-C is for the program, which ends it in order
                 check=False,
             )
             output.seek(0)

@@ -1,0 +1,269 @@
+"""What goes wrong in the first hour: an interrupt, an empty URL, a missing role, a broken module."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from runfold.console.cli.kit import exits
+from tests.console.test_commands import Cli, cli, execute
+from tests.console.test_process import PROGRAM, environment, run, started
+
+__all__ = ["cli"]
+
+SECONDS = 60
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder for a built-in server, on a short path."""
+    folder = Path(tempfile.mkdtemp(prefix="runfold-test-", dir="/tmp"))
+    folder.chmod(0o755)
+    yield folder / "home"
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+# -- Ctrl-C --------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_while_the_program_is_loaded_ends_it_quietly() -> None:
+    interrupted = """
+import os, signal, sys, time
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "runfold.console.cli.main":
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+sys.meta_path.insert(0, Finder())
+from runfold.console.cli.entry import main
+main()
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", interrupted], capture_output=True, timeout=SECONDS, check=False
+    )
+
+    assert (answer.returncode, answer.stdout, answer.stderr) == (exits.INTERRUPTED, b"", b"")
+
+
+def test_ctrl_c_while_the_first_server_is_made_ends_quietly(home: Path) -> None:
+    setting = {"RUNFOLD_HOME": str(home), "RUNFOLD_PROJECT": "default"}
+    with subprocess.Popen(
+        [*PROGRAM, "runs"],
+        env=environment(None, **setting),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        until_child(process.pid, "initdb")
+
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
+        _, said = process.communicate(timeout=SECONDS)
+
+    assert (process.returncode, said) == (exits.INTERRUPTED, "")
+    assert run(None, "runs", **setting).returncode == exits.OK
+
+
+def test_ctrl_c_while_input_is_awaited_ends_at_once(database: str) -> None:
+    ours, theirs = os.pipe()
+    with subprocess.Popen(
+        [*PROGRAM, "submit", "parse", "-"],
+        env=environment(database),
+        stdin=ours,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        os.close(ours)
+        until_it_reads(process.pid)
+
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=SECONDS)
+        os.close(theirs)
+
+    assert (process.returncode, said) == (exits.INTERRUPTED, "")
+
+
+def until_child(pid: int, name: str) -> None:
+    """Wait until a process has a descendant of this name."""
+    deadline = time.monotonic() + SECONDS
+    while not any(child.name() == name for child in psutil.Process(pid).children(recursive=True)):
+        assert time.monotonic() < deadline, f"no {name} was started"
+        time.sleep(0.01)
+
+
+def until_it_reads(pid: int) -> None:
+    """Wait until a process waits for its standard input, a pipe."""
+    deadline = time.monotonic() + SECONDS
+    while "pipe_read" not in Path(f"/proc/{pid}/wchan").read_text():
+        if Path(f"/proc/{pid}/syscall").read_text().startswith("0 0x0 "):
+            return
+        assert time.monotonic() < deadline, "it does not read"
+        time.sleep(0.01)
+
+
+# -- settings and options ------------------------------------------------------------------------------------
+
+
+def test_an_empty_url_is_refused_and_not_the_built_in_server() -> None:
+    for words, setting, name in (
+        (("--url", ""), {}, "--url"),
+        ((), {"RUNFOLD_URL": ""}, "RUNFOLD_URL"),
+    ):
+        answer = run(None, *words, "submit", "parse", **setting)
+
+        assert answer.returncode in {exits.USAGE, exits.ERROR}
+        assert name in answer.stderr
+        assert "empty" in answer.stderr
+
+
+@pytest.mark.parametrize("since", ["0001-01-01T00:00:00Z", "0999-06-01T00:00:00Z"])
+def test_years_that_no_run_has_are_refused_by_name(cli: Cli, since: str) -> None:
+    assert "between 1970 and 9000" in cli.fails(exits.USAGE, "whatif", "--since", since).err
+    cli.fails(exits.USAGE, "whatif", "--since", "9999-12-31T23:59:59-01:00")
+    cli.ok("whatif", "--since", "1970-01-01T00:00:00+01:00".replace("+01:00", "Z"))
+
+
+def test_a_bad_value_of_a_signal_is_called_so(cli: Cli) -> None:
+    run_id = str(cli.submitted())
+
+    assert "value" in cli.fails(exits.USAGE, "signal", run_id, "go", "{not json").err
+
+
+def test_errors_show_values_as_they_were_typed(cli: Cli) -> None:
+    for words in (("drift", "--repair"), ("trace",), ("trace", "--follow")):
+        said = cli.fails(exits.USAGE, *words).err
+        assert "True" not in said
+        assert "None" not in said
+
+
+# -- roles ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [
+        (("projections", "run", "--once"), "runfold_projector"),
+        (("projections", "pause", "spending"), "runfold_projector"),
+        (("roles", "grant", "finance", "ann"), "owner of the schema"),
+        (("project", "create", "other"), "owner of the schema"),
+        (("submit", "parse"), "runfold_worker"),
+        (("kinds", "pause", "parse"), "runfold_worker"),
+    ],
+)
+def test_a_login_that_lacks_a_privilege_hears_which_role_it_needs(
+    cli: Cli, database: str, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], needed: str
+) -> None:
+    cli.submitted()
+    login = f"reader_{os.urandom(4).hex()}"
+    execute(database, f"CREATE ROLE {login} LOGIN")
+    execute(database, f"GRANT runfold_reader TO {login}")
+    try:
+        as_reader = Cli(database.replace("postgres@", f"{login}@"), capsys)
+
+        assert needed in as_reader.fails(exits.ERROR, *words).err
+    finally:
+        execute(database, f"DROP ROLE {login}")
+
+
+# -- modules -------------------------------------------------------------------------------------------------
+
+
+def test_an_error_in_the_users_module_is_shown_with_its_line(database: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("import nowhere_to_be_found\n")
+    (tmp_path / "wrong.py").write_text("def f(:\n")
+
+    for module, error in (("broken", "ModuleNotFoundError"), ("wrong", "SyntaxError")):
+        answer = run(database, "worker", module, PYTHONPATH=str(tmp_path))
+        *trace, last = answer.stderr.splitlines()
+
+        assert answer.returncode == exits.ERROR
+        assert last.startswith(f"error: {module} cannot be imported: {error}")
+        assert any(f"{module}.py" in line for line in trace)
+        assert not any("console/cli" in line or "importlib" in line for line in trace)
+
+
+def test_a_module_without_handlers_is_named_as_it_was_typed(database: str) -> None:
+    answer = run(database, "worker", "json")
+
+    assert answer.returncode == exits.USAGE
+    assert answer.stderr.startswith("error: handlers 'json': has no handler")
+
+
+def test_a_folder_of_our_name_in_the_current_folder_does_not_break_a_fleet(
+    database: str, tmp_path: Path
+) -> None:
+    (tmp_path / "runfold").mkdir()
+    (tmp_path / "runfold" / "__init__.py").write_text("raise SystemExit('the wrong runfold')\n")
+    (tmp_path / "app.py").write_text(
+        "from runfold.workers import handler\n\n\n"
+        "@handler('parse')\nasync def parse(ctx, input):\n    return input\n"
+    )
+    code = "import sys; from runfold.console.cli.main import main; sys.exit(main())"
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", code, "worker", "app", "--processes", "2"],
+        cwd=tmp_path,
+        env=environment(database),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        lines = [process.stderr.readline() for _ in range(2)]
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=SECONDS)
+
+    assert all("serves parse" in line for line in lines), lines
+
+
+# -- projections ---------------------------------------------------------------------------------------------
+
+
+def test_a_projection_whose_module_is_not_named_is_not_said_to_be_missing(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_projection.py").write_text(
+        "from runfold.projections.algebra.operation import count\n"
+        "from runfold.projections.declared.projection import Projection\n\n"
+        "OWN = Projection('own', key={'project_id': 'project_id'}, "
+        "columns={'runs': count({'run.submitted'})})\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    cli.ok("projections", "run", "own", "--once", "--module", "own_projection")
+
+    for words in (("rebuild", "own"), ("run", "own", "--once")):
+        assert "--module" in cli.fails(exits.USAGE, "projections", *words).err
+    cli.fails(exits.NOT_FOUND, "projections", "rebuild", "nosuch")
+
+
+def test_a_projection_that_fails_unexpectedly_does_not_end_the_others(
+    database: str, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import runfold.workers.duties.projector as p\n"
+        "async def run(self):\n"
+        "    if self._name == 'attempts':\n"
+        "        raise AttributeError('no values')\n"
+        "    print('keeps up:', self._name, flush=True)\n"
+        "    import asyncio\n"
+        "    await asyncio.Event().wait()\n"
+        "p.Projector.run = run\n"
+    )
+    words = ("projections", "run", "attempts", "spending")
+    with started(database, *words, PYTHONPATH=str(tmp_path)) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "keeps up: spending\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=SECONDS)
+
+    assert process.returncode == exits.INTERRUPTED
+    assert "AttributeError: no values" in said
