@@ -6,7 +6,6 @@ typed column of table `ledger.event` with the same name.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from runfold.ledger.errors import InvalidValue, UnknownEvent
 from runfold.ledger.lifecycle import RESERVED, State
+from runfold.ledger.payload import Unreadable, decode_payload
 
 MAX_TYPE_LENGTH: Final = 80
 _TYPE: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
@@ -353,6 +353,8 @@ class OpaqueEvent(Event):
 
     facts: dict[str, Any] = Field(default_factory=dict)
     raw: Content = None
+    unreadable: str | None = None
+    """Why its stored content cannot be read; None where it can."""
 
 
 BuiltIn = Annotated[
@@ -398,7 +400,9 @@ def from_row(facts: Mapping[str, Any], body: str | None) -> Event:
     and never hides one.
     """
     erased = body is None and "payload_hash" in facts
-    content = json.loads(body) if body is not None else {}
+    content = {} if body is None else decode_payload(body)
+    if isinstance(content, Unreadable):
+        return _opaque(facts, None, erased=False, unreadable=content.problem)
     model = CATALOGUE.get(facts["type"])
     if model is None or facts["schema_version"] > model.SCHEMA_VERSION:
         return _opaque(facts, content, erased=erased)
@@ -418,10 +422,14 @@ def from_row(facts: Mapping[str, Any], body: str | None) -> Event:
         return _opaque(facts, content, erased=erased)
 
 
-def _opaque(facts: Mapping[str, Any], content: Any, *, erased: bool) -> OpaqueEvent:
+def _opaque(
+    facts: Mapping[str, Any], content: Any, *, erased: bool, unreadable: str | None = None
+) -> OpaqueEvent:
     envelope = {k: v for k, v in facts.items() if k in Event.model_fields}
     rest = {k: v for k, v in facts.items() if k not in Event.model_fields}
-    return OpaqueEvent(**envelope, facts=rest, raw=content or None, erased=erased)
+    return OpaqueEvent(
+        **envelope, facts=rest, raw=content or None, erased=erased, unreadable=unreadable
+    )
 
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]

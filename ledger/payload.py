@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
 from runfold.ledger.errors import InvalidValue, PayloadTooLarge
-from runfold.ledger.validation import MAX_INT, check_encodable
+from runfold.ledger.validation import MAX_INT, MAX_TEXT, check_encodable
 
 MAX_DEPTH: Final = 32
 """Levels of lists and objects in one value."""
@@ -49,14 +50,35 @@ def encode_payload(content: Mapping[str, Any], limit_bytes: int) -> str | None:
     return written.decode()
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Stored content that cannot be read, in place of its value.
+
+    Nothing writes it any more; a caller of the SQL functions could, before they checked content.
+    """
+
+    problem: str
+
+    def __str__(self) -> str:
+        """Return the problem, for people."""
+        return f"cannot be read: {self.problem}"
+
+
 def decode_payload(text: str | None) -> Any:
-    """Read stored JSON; None for none."""
+    """Return the value of stored JSON, None for none, an Unreadable for what cannot be read."""
     if text is None:
         return None
     try:
         return from_json(text)
-    except ValueError:  # nested deeper than this parser goes: written by somebody else's hand
-        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return Unreadable(str(error)[:MAX_TEXT] or type(error).__name__)
+
+
+def payload_member(content: Any, name: str) -> Any:
+    """Return a member of a decoded payload; of an Unreadable payload the Unreadable itself."""
+    if isinstance(content, Unreadable):
+        return content
+    return content.get(name) if isinstance(content, dict) else None
 
 
 def _quickly_encoded(content: dict[str, Any]) -> bytes | None:

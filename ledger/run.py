@@ -64,10 +64,17 @@ class Run:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """Build a run from a row of the view `ledger.run`."""
-        values = {name: row[name] for name in _RUN_FIELDS}
-        for name in ("input", "output", "error_detail"):
-            values[name] = decode_payload(values[name])
+        """Build a run from a row of the view `ledger.run`.
+
+        Content that cannot be read is an Unreadable.
+        """
+        content = {name: decode_payload(row[name]) for name in _CONTENT}
+        return cls.from_state(row, **content)
+
+    @classmethod
+    def from_state(cls, row: Mapping[str, Any], **content: Any) -> Self:
+        """Build a run from a row of table `ledger.run_state` and its decoded content."""
+        values = {name: row[name] for name in _FACTS} | content
         digest = values["output_sha256"]
         values["output_sha256"] = digest.hex() if digest is not None else None
         values["state"] = State(values["state"])
@@ -76,7 +83,8 @@ class Run:
         return cls(**values)
 
 
-_RUN_FIELDS: Final = tuple(field.name for field in fields(Run))
+_CONTENT: Final = ("input", "output", "error_detail")
+_FACTS: Final = tuple(field.name for field in fields(Run) if field.name not in _CONTENT)
 
 
 @dataclass(slots=True)

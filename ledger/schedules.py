@@ -15,7 +15,7 @@ from runfold.ledger.cron import check_cron, latest_due, next_due
 from runfold.ledger.errors import DuplicateKey
 from runfold.ledger.operations.project import Project
 from runfold.ledger.operations.submit import submit_alone
-from runfold.ledger.payload import decode_payload, encode_payload
+from runfold.ledger.payload import decode_payload, encode_payload, payload_member
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.validation import check_text
 
@@ -141,5 +141,5 @@ async def until_next(project: Project) -> timedelta | None:
 
 def _schedule(row: Any) -> Schedule:
     facts = dict(row)
-    facts["input"] = (decode_payload(facts["input"]) or {}).get("input")
+    facts["input"] = payload_member(decode_payload(facts["input"]), "input")
     return Schedule(**facts)

@@ -283,6 +283,16 @@ CREATE FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p
   JOIN ledger.event AS e ON e.project_id = p_project AND e.run_id = k.run_id AND e.version = k.version
 $$;
 
+CREATE FUNCTION ledger.content_part(p_body json, p_name text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+  RETURN (p_body -> p_name)::text;
+EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+  RETURN 'cannot be read: ' || SQLERRM;
+END $$;
+
 CREATE FUNCTION ledger.drift_events(p_project text, p_from uuid, p_to uuid, p_events json) RETURNS TABLE(run_id uuid, have jsonb, want jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
@@ -1259,9 +1269,18 @@ CREATE VIEW ledger.run WITH (security_invoker='true') AS
     s.output_sha256,
     s.tags,
     s.key,
-    ((i.body -> 'input'::text))::text AS input,
-    ((o.body -> 'output'::text))::text AS output,
-    ((o.body -> 'error_detail'::text))::text AS error_detail
+        CASE
+            WHEN ((octet_length((i.body)::text) < 10000) AND (strpos((i.body)::text, '\u'::text) = 0)) THEN ((i.body -> 'input'::text))::text
+            ELSE ledger.content_part(i.body, 'input'::text)
+        END AS input,
+        CASE
+            WHEN ((octet_length((o.body)::text) < 10000) AND (strpos((o.body)::text, '\u'::text) = 0)) THEN ((o.body -> 'output'::text))::text
+            ELSE ledger.content_part(o.body, 'output'::text)
+        END AS output,
+        CASE
+            WHEN ((octet_length((o.body)::text) < 10000) AND (strpos((o.body)::text, '\u'::text) = 0)) THEN ((o.body -> 'error_detail'::text))::text
+            ELSE ledger.content_part(o.body, 'error_detail'::text)
+        END AS error_detail
    FROM ((ledger.run_state s
      LEFT JOIN ledger.payload i ON (((i.project_id = s.project_id) AND (i.run_id = s.run_id) AND (i.version = 1))))
      LEFT JOIN ledger.payload o ON (((o.project_id = s.project_id) AND (o.run_id = s.run_id) AND (o.version = s.outcome_version))));
@@ -1581,7 +1600,8 @@ CREATE FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p
     SET jit TO 'off'
     AS $$
 BEGIN
-  RETURN QUERY SELECT s.*, (i.body -> 'input')::text, (o.body -> 'output')::text, (o.body -> 'error_detail')::text
+  RETURN QUERY SELECT s.*, ledger.content_part(i.body, 'input'),
+    ledger.content_part(o.body, 'output'), ledger.content_part(o.body, 'error_detail')
   FROM ledger.rebuild_run_state(p_project, p_run, p_run, p_version, p_time) AS s
   LEFT JOIN ledger.payload AS i ON i.project_id = p_project AND i.run_id = p_run AND i.version = 1
   LEFT JOIN ledger.payload AS o ON o.project_id = p_project AND o.run_id = p_run AND o.version = s.outcome_version;
@@ -2226,6 +2246,11 @@ REVOKE ALL ON FUNCTION ledger.command_content(run_id uuid, what text, park boole
 
 REVOKE ALL ON FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_keys text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_keys text[]) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.content_part(p_body json, p_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.content_part(p_body json, p_name text) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.content_part(p_body json, p_name text) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.content_part(p_body json, p_name text) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.drift_events(p_project text, p_from uuid, p_to uuid, p_events json) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.drift_events(p_project text, p_from uuid, p_to uuid, p_events json) TO runfold_worker;

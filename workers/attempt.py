@@ -21,6 +21,7 @@ from runfold.ledger.errors import (
 )
 from runfold.ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH, INPUT_REFUSED, OUTPUT_REFUSED
 from runfold.ledger.operations.transition import Move
+from runfold.ledger.payload import Unreadable
 from runfold.ledger.validation import check_text
 from runfold.workers.blocking import BlockingContext
 from runfold.workers.context import Context
@@ -174,6 +175,8 @@ class Attempt:
     def _input(self) -> list[Any]:
         """Give the handler's input, none where it takes none or has a default for none; raises what the type's check raises."""
         handler, given = self.handler, self.lease.input
+        if isinstance(given, Unreadable):
+            raise InvalidValue("input", "of the run", str(given))
         if not handler.takes_input or (given is None and handler.has_default):
             return []
         try:

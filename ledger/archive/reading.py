@@ -16,7 +16,7 @@ from uuid import UUID
 
 from runfold.ledger.archive.file import EVENT, digest, pages
 from runfold.ledger.errors import ArchiveUnusable
-from runfold.ledger.payload import decode_payload
+from runfold.ledger.payload import decode_payload, payload_member
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.proof.chain import ChainCheck, Finding, forgotten_key
 from runfold.ledger.proof.encoding import payload_hash
@@ -158,21 +158,13 @@ def _check_run(archive: Archive, rows: Sequence[Mapping[str, Any]], last_hash: b
 
 
 def _run(state: Mapping[str, Any], bodies: Mapping[int, str | None]) -> Run:
-    submitted = decode_payload(bodies.get(1)) or {}
-    outcome = decode_payload(bodies.get(state["outcome_version"] or 0)) or {}
-    content = {
-        "input": submitted.get("input"),
-        "output": outcome.get("output"),
-        "error_detail": outcome.get("error_detail"),
-    }
-    return Run.from_row(
-        {
-            **state,
-            **{
-                name: None if value is None else json.dumps(value)
-                for name, value in content.items()
-            },
-        }
+    submitted = decode_payload(bodies.get(1))
+    outcome = decode_payload(bodies.get(state["outcome_version"] or 0))
+    return Run.from_state(
+        state,
+        input=payload_member(submitted, "input"),
+        output=payload_member(outcome, "output"),
+        error_detail=payload_member(outcome, "error_detail"),
     )
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from runfold.ledger import log, names
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.operations.project import Project
-from runfold.ledger.payload import decode_payload
+from runfold.ledger.payload import decode_payload, payload_member
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.run import Lease
 from runfold.ledger.validation import check_duration, check_int, check_text
@@ -112,9 +112,7 @@ def check_kinds(kinds: Sequence[str]) -> list[str]:
 
 
 def _lease(row: Mapping[str, Any], worker_id: str, ttl: timedelta) -> Lease:
-    decoded = decode_payload(row["input"])
-    # A caller of the SQL functions may submit any JSON.
-    content = decoded if isinstance(decoded, dict) else {}
+    content = decode_payload(row["input"])
     return Lease(
         run_id=row["run_id"],
         token=row["token"],
@@ -122,12 +120,12 @@ def _lease(row: Mapping[str, Any], worker_id: str, ttl: timedelta) -> Lease:
         max_attempts=row["max_attempts"],
         kind=row["kind"],
         priority=row["priority"],
-        input=content.get("input"),
+        input=payload_member(content, "input"),
         worker_id=worker_id,
         until=row["lease_until"],
         ttl=ttl,
         cancel_requested=row["cancel_requested"],
-        parent=_parent(content.get("parent")),
+        parent=_parent(payload_member(content, "parent")),
     )
 
 

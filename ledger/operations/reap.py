@@ -5,47 +5,65 @@ The statement is `ledger/sql/operations/reap.sql`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from runfold.ledger import lifecycle, names
+from runfold.ledger.errors import DatabaseRefused
 from runfold.ledger.operations.claim import Marks
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.run import Run
 from runfold.ledger.validation import check_int
 
-REAP: Final = (
-    "SELECT r.*, t.type AS reaped_type, t.from_state AS reaped_state,"
-    " t.worker_id AS reaped_worker, t.error_code AS reaped_code"
-    " FROM ledger.reap($1, $2, $3) AS t CROSS JOIN LATERAL ledger.read_run($1, t.run_id) AS r"
+REAP: Final = "SELECT * FROM ledger.reap($1, $2, $3)"
+# Read by a statement of its own: no run that cannot be read undoes a sweep.
+_RUNS: Final = (
+    "SELECT r.* FROM unnest($2::uuid[]) AS u (run_id)"
+    " CROSS JOIN LATERAL ledger.read_run($1, u.run_id) AS r"
 )
 
 
 async def reap(project: Project, marks: Marks, *, limit: int) -> list[Run]:
     """Make one sweep; see `Ledger.reap`."""
     check_int("limit", limit, least=1, most=10_000)
-    rows = await fetch(project.pool, REAP, project.project_id, "reaper", limit)
+    reaped = await _sweep(project, limit)
     logger = project.log()
-    for row in rows:
+    for row in reaped:
         _log_reaped(logger, row)
-    logger.info(names.REAPER_DONE, reaped=len(rows))
+    logger.info(names.REAPER_DONE, reaped=len(reaped))
     marks.clear()  # the runs are older than the marks
-    if rows:
-        project.waker.wake()
-    return [Run.from_row(row) for row in rows]
+    if not reaped:
+        return []
+    project.waker.wake()
+    ids = [row["run_id"] for row in reaped]
+    rows = await fetch(project.pool, _RUNS, project.project_id, ids)
+    runs = {row["run_id"]: Run.from_row(row) for row in rows}
+    return [runs[run_id] for run_id in ids]
+
+
+async def _sweep(project: Project, limit: int) -> Sequence[Mapping[str, Any]]:
+    """Reap at most `limit` runs; a sweep that the database refuses goes on with half as many."""
+    while True:
+        try:
+            return await fetch(project.pool, REAP, project.project_id, "reaper", limit)
+        except DatabaseRefused as error:
+            if limit == 1:
+                raise
+            limit //= 2
+            project.log().warning(names.SWEEP_HALVED, limit=limit, reason=str(error))
 
 
 def _log_reaped(logger: Any, row: Mapping[str, Any]) -> None:
-    if row["reaped_type"] == "tool.failed":  # a wait that is over: the run goes on
+    if row["type"] == "tool.failed":  # a wait that is over: the run goes on
         logger.info(
             names.STATE_TRANSITION,
             run_id=str(row["run_id"]),
-            from_state=row["reaped_state"],
-            error_code=row["reaped_code"],
+            from_state=row["from_state"],
+            error_code=row["error_code"],
         )
         return
-    match row["reaped_code"]:
+    match row["error_code"]:
         case None:  # its cancel was requested, and its holder is gone
             report, event = logger.info, names.STATE_TRANSITION
         case lifecycle.LEASE_EXPIRED:
@@ -55,10 +73,10 @@ def _log_reaped(logger: Any, row: Mapping[str, Any]) -> None:
     report(
         event,
         run_id=str(row["run_id"]),
-        worker_id=row["reaped_worker"],
+        worker_id=row["worker_id"],
         attempt_count=row["attempt_count"],
         max_attempts=row["max_attempts"],
-        from_state=row["reaped_state"],
-        to_state=row["state"],
-        error_code=row["reaped_code"],
+        from_state=row["from_state"],
+        to_state=row["to_state"],
+        error_code=row["error_code"],
     )

@@ -28,6 +28,7 @@ OBJECTS: Final = (
     "guards/transition_type",
     "guards/command_content",
     "guards/check_content",
+    "guards/content_part",
     "views/run",
     "views/entry",
     "compiled/rebuild_run_state",

@@ -12,6 +12,7 @@ import pytest
 from runfold.ledger import Ledger
 from runfold.ledger.cron import latest_due, next_due
 from runfold.ledger.errors import InvalidValue
+from runfold.ledger.payload import Unreadable
 from runfold.workers import Context, handler
 from runfold.workers.duties.scheduler import REFUSED_SECONDS, Scheduler
 
@@ -132,3 +133,20 @@ def test_the_clock_may_change_and_each_day_is_due_once() -> None:
     assert latest_due("*/5 * * * *", "UTC", datetime(2026, 1, 1, 0, 4, 59, tzinfo=UTC)) == datetime(
         2026, 1, 1, tzinfo=UTC
     )
+
+
+async def test_a_schedule_whose_input_cannot_be_read_holds_no_other_up(ledger: Ledger) -> None:
+    await ledger.schedule("broken", "clean", cron="* * * * *")
+    await ledger.schedule("sound", "clean", cron="* * * * *")
+    await ledger.pool.execute(
+        "UPDATE ledger.schedule SET input = '{\"input\": ' || repeat('[', 3000)"
+        " WHERE name = 'broken'"
+    )
+    await overdue(ledger, 60)
+
+    await Scheduler(ledger).tick()
+
+    runs = await ledger.runs()
+    assert {str(run.key).split(":")[1] for run in runs} == {"sound"}
+    broken, _ = await ledger.schedules()
+    assert isinstance(broken.input, Unreadable)

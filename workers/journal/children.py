@@ -9,6 +9,7 @@ from uuid import UUID
 from runfold.ledger import Ledger, Run, State
 from runfold.ledger.errors import IllegalTransition, LeaseRequired, PayloadTooLarge, VersionConflict
 from runfold.ledger.lifecycle import HANDLER_FAILED
+from runfold.ledger.payload import Unreadable
 from runfold.ledger.postgres.connections import fetch
 
 PAGE: Final = 1_000
@@ -88,6 +89,8 @@ def _failed(detail: Mapping[str, str]) -> dict[str, Any]:
 
 def outcome_of(child: Run) -> tuple[Any, dict[str, str] | None]:
     """Give the output of an ended run, or the error that it is to whoever waits for it."""
+    if isinstance(child.output, Unreadable):
+        return None, {"type": "Unreadable", "message": f"child {child.run_id}: {child.output}"}
     if child.state == State.COMPLETED:
         return child.output, None
     code = f" ({child.error_code})" if child.error_code else ""

@@ -10,7 +10,8 @@ SET enable_seqscan = off
 SET jit = off
 AS $$
 BEGIN
-  RETURN QUERY SELECT s.*, (i.body -> 'input')::text, (o.body -> 'output')::text, (o.body -> 'error_detail')::text
+  RETURN QUERY SELECT s.*, ledger.content_part(i.body, 'input'),
+    ledger.content_part(o.body, 'output'), ledger.content_part(o.body, 'error_detail')
   FROM ledger.rebuild_run_state(p_project, p_run, p_run, p_version, p_time) AS s
   LEFT JOIN ledger.payload AS i ON i.project_id = p_project AND i.run_id = p_run AND i.version = 1
   LEFT JOIN ledger.payload AS o ON o.project_id = p_project AND o.run_id = p_run AND o.version = s.outcome_version;
