@@ -191,8 +191,8 @@ class AccessDenied(LedgerError):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(
-            f"{reason}: grant the login runfold_worker to run, runfold_reader to read;"
-            " projects are made by the schema's owner"
+            f"{reason}: grant the login runfold_worker to run, runfold_reader to read,"
+            " runfold_projector to run projections; the schema's owner makes projects and upgrades"
         )
 
 

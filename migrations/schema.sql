@@ -182,6 +182,45 @@ BEGIN
   END IF;
 END $$;
 
+CREATE FUNCTION ledger.check_derived(p_expression text, p_columns text[]) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+  words CONSTANT text[] := ARRAY['and', 'between', 'bigint', 'case', 'date', 'else', 'end', 'false', 'float8', 'in',
+    'int', 'interval', 'is', 'like', 'not', 'null', 'numeric', 'or', 'text', 'then', 'timestamptz', 'true', 'when',
+    'abs', 'ceil', 'coalesce', 'floor', 'greatest', 'least', 'ledger.now', 'length', 'lower', 'nullif', 'round',
+    'upper'];
+  rest text := regexp_replace(p_expression, '''[^'']*''', '''''', 'g');
+  token text[];
+BEGIN
+  rest := regexp_replace(rest, 'extract\s*\(\s*epoch\s+from\s', 'abs(', 'gi');
+  rest := regexp_replace(rest, 'distinct\s+from\s', '= ', 'gi');
+  IF p_expression IS NULL OR length(p_expression) > 1000 OR rest ~ '[^A-Za-z0-9_.,()+*/<>=|''\s:-]|--|/\*' OR
+    strpos(p_expression, '\') > 0 THEN
+    RAISE EXCEPTION 'a derived column is no expression over the row: %', p_expression USING ERRCODE = '22023';
+  END IF;
+  FOR token IN SELECT regexp_matches(rest, '([A-Za-z0-9_.]+)\s*(\(?)', 'g') LOOP
+    CONTINUE WHEN token[1] ~ '^[0-9]+(\.[0-9]+)?$' OR lower(token[1]) = ANY (words);
+    IF token[1] <> ALL (p_columns) OR token[2] <> '' THEN
+      RAISE EXCEPTION '% may not be in a derived column: %', token[1], p_expression USING ERRCODE = '22023';
+    END IF;
+  END LOOP;
+  RETURN p_expression;
+END $_$;
+
+CREATE FUNCTION ledger.check_projection_name(p_what text, p_name text, p_pattern text DEFAULT '[a-z][a-z0-9_]{0,40}'::text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+BEGIN
+  IF p_name IS NULL OR p_name !~ ('^(' || p_pattern || ')$') THEN
+    RAISE EXCEPTION '% % is not valid', p_what, coalesce(quote_literal(p_name), 'NULL')
+      USING ERRCODE = '22023', HINT = 'Use 1 to 41 lower-case letters, digits and _, starting with a letter.';
+  END IF;
+  RETURN p_name;
+END $_$;
+
 CREATE FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[] DEFAULT '{}'::text[], p_mark_priorities integer[] DEFAULT '{}'::integer[], p_mark_runs uuid[] DEFAULT '{}'::uuid[]) RETURNS TABLE(run_id uuid, token integer, attempt integer, kind text, priority integer, max_attempts integer, lease_until timestamp with time zone, cancel_requested boolean, input text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -313,6 +352,40 @@ CREATE FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) R
   WHERE h.r IS DISTINCT FROM w.r
 $$;
 
+CREATE FUNCTION ledger.drop_projection_tables(p_name text, p_all boolean DEFAULT false) RETURNS SETOF text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+  dropped text;
+BEGIN
+  PERFORM ledger.check_projection_name('projection', p_name);
+  IF p_all THEN
+    PERFORM FROM ledger.projection AS p WHERE p.name = p_name FOR UPDATE;
+    EXECUTE format('DROP VIEW IF EXISTS projection.%I', p_name);
+  END IF;
+  FOR dropped IN
+    SELECT c.relname FROM pg_class AS c
+    LEFT JOIN ledger.rebuild AS r ON r.projection = p_name
+      AND c.relname IN (format('rebuild_%s_of_%s', r.rebuild_id, p_name), format('replaced_%s_of_%s', r.rebuild_id, p_name))
+    WHERE c.relnamespace = 'projection'::regnamespace AND c.relkind = 'r'
+      AND (r.finished_at IS NOT NULL OR p_all AND (r.rebuild_id IS NOT NULL OR c.relname ~ ('^' || p_name || '_v[0-9]{1,5}$')))
+    ORDER BY r.rebuild_id NULLS FIRST, c.relname
+  LOOP
+    EXECUTE format('DROP TABLE projection.%I', dropped);
+    DELETE FROM ledger.projection_aside AS a WHERE a.relation = 'projection.' || dropped;
+    RETURN NEXT 'projection.' || dropped;
+  END LOOP;
+  IF p_all THEN
+    DELETE FROM ledger.projection_aside AS a WHERE a.name = p_name;
+    DELETE FROM ledger.projection_skip AS k WHERE k.name = p_name;
+    DELETE FROM ledger.rebuild_range AS g USING ledger.rebuild AS r
+      WHERE g.rebuild_id = r.rebuild_id AND r.projection = p_name AND r.project_id IS NULL;
+    DELETE FROM ledger.rebuild AS r WHERE r.projection = p_name AND r.project_id IS NULL;
+    DELETE FROM ledger.projection AS p WHERE p.name = p_name;
+  END IF;
+END $_$;
+
 CREATE FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer DEFAULT 1, state text DEFAULT NULL::text, name text DEFAULT NULL::text, kind text DEFAULT NULL::text, priority integer DEFAULT NULL::integer, max_attempts integer DEFAULT NULL::integer, deadline timestamp with time zone DEFAULT NULL::timestamp with time zone, tags text[] DEFAULT NULL::text[], attempt integer DEFAULT NULL::integer, worker_id text DEFAULT NULL::text, token integer DEFAULT NULL::integer, lease_until timestamp with time zone DEFAULT NULL::timestamp with time zone, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, late_ms integer DEFAULT NULL::integer, wait_until timestamp with time zone DEFAULT NULL::timestamp with time zone, wait_outcome text DEFAULT NULL::text, cost_usd numeric DEFAULT NULL::numeric, step_count integer DEFAULT NULL::integer, error_code text DEFAULT NULL::text, output_sha256 bytea DEFAULT NULL::bytea, compensates integer DEFAULT NULL::integer, key text DEFAULT NULL::text, payload_hash bytea DEFAULT NULL::bytea) RETURNS bytea
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
@@ -349,6 +422,28 @@ CREATE FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, 
     'payload_hash:' || encode(payload_hash, 'hex') || E'\n'
   ), 'UTF8'))
 $$;
+
+CREATE FUNCTION ledger.exchange_projection_table(p_name text, p_version integer, p_rebuild integer) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  installed int;
+  shadow CONSTANT text := format('rebuild_%s_of_%s', p_rebuild, p_name);
+  replaced CONSTANT text := format('replaced_%s_of_%s', p_rebuild, p_name);
+BEGIN
+  PERFORM ledger.check_projection_name('projection', p_name);
+  SELECT p.version INTO installed FROM ledger.projection AS p WHERE p.name = p_name FOR UPDATE;
+  IF installed IS DISTINCT FROM p_version THEN
+    EXECUTE format('DROP VIEW IF EXISTS projection.%I', p_name);
+  END IF;
+  EXECUTE format('ALTER TABLE IF EXISTS projection.%I RENAME TO %I', format('%s_v%s', p_name, installed), replaced);
+  EXECUTE format('ALTER TABLE projection.%I RENAME TO %I', shadow, format('%s_v%s', p_name, p_version));
+  DELETE FROM ledger.projection_aside AS a WHERE a.relation = format('projection.%s_v%s', p_name, installed);
+  UPDATE ledger.projection_aside AS a SET relation = format('projection.%s_v%s', p_name, p_version)
+    WHERE a.relation = 'projection.' || shadow;
+  RETURN 'projection.' || replaced;
+END $$;
 
 CREATE FUNCTION ledger.feed_cut(p_snapshot pg_snapshot, p_before xid8) RETURNS pg_snapshot
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1188,6 +1283,33 @@ BEGIN
   RETURN made;
 END $$;
 
+CREATE FUNCTION ledger.make_projection_table(p_table text, p_columns text[], p_types text[], p_required text[], p_key text[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  types CONSTANT text[] := ARRAY['text', 'int', 'bigint', 'numeric', 'boolean', 'uuid', 'date', 'timestamptz', 'interval',
+    'bytea', 'text[]'];
+  columns text;
+  key text;
+BEGIN
+  PERFORM ledger.check_projection_name(
+    'table of a projection', p_table, '[a-z][a-z0-9_]{0,40}_v[0-9]{1,5}|rebuild_[0-9]{1,9}_of_[a-z][a-z0-9_]{0,40}');
+  IF cardinality(p_columns) IS DISTINCT FROM cardinality(p_types) OR NOT p_types <@ types
+    OR NOT p_required <@ p_columns OR NOT p_key <@ p_columns OR cardinality(p_key) = 0 THEN
+    RAISE EXCEPTION 'the columns of table % do not fit together', p_table
+      USING ERRCODE = '22023', HINT = 'Each column has one of these types: ' || array_to_string(types, ', ');
+  END IF;
+  SELECT string_agg(format('%I %s%s', ledger.check_projection_name('column', c.name, '[a-z][a-z0-9_]{0,49}'), c.type,
+      CASE WHEN c.name = ANY (p_required) THEN ' NOT NULL' ELSE '' END), ', ' ORDER BY c.place)
+    INTO columns FROM unnest(p_columns, p_types) WITH ORDINALITY AS c (name, type, place);
+  SELECT string_agg(quote_ident(k.name), ', ' ORDER BY k.place)
+    INTO key FROM unnest(p_key) WITH ORDINALITY AS k (name, place);
+  EXECUTE format('CREATE TABLE projection.%I (%s, PRIMARY KEY (%s))', p_table, columns, key);
+  EXECUTE format('GRANT SELECT ON projection.%I TO runfold_reader, runfold_worker, runfold_projector', p_table);
+  EXECUTE format('GRANT INSERT, UPDATE, DELETE ON projection.%I TO runfold_projector', p_table);
+END $$;
+
 CREATE FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) RETURNS text
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1238,6 +1360,24 @@ CREATE FUNCTION ledger.now() RETURNS timestamp with time zone
 CREATE FUNCTION ledger.payload_hash(salt bytea, body text) RETURNS bytea
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ SELECT sha256('runfold/payload/v1\012'::bytea || salt || convert_to(body, 'UTF8')) $$;
+
+CREATE FUNCTION ledger.publish_projection(p_name text, p_version integer, p_columns text[], p_derived text[], p_expressions text[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  columns text;
+BEGIN
+  PERFORM ledger.check_projection_name('projection', p_name);
+  SELECT string_agg(quote_ident(ledger.check_projection_name('column', c.name)), ', ' ORDER BY c.place)
+    INTO columns FROM unnest(p_columns) WITH ORDINALITY AS c (name, place);
+  SELECT concat_ws(', ', columns, string_agg(format('(%s) AS %I', ledger.check_derived(d.expression, p_columns),
+      ledger.check_projection_name('derived column', d.name)), ', ' ORDER BY d.place))
+    INTO columns FROM unnest(p_derived, p_expressions) WITH ORDINALITY AS d (name, expression, place);
+  EXECUTE format('CREATE OR REPLACE VIEW projection.%I WITH (security_invoker = true) AS SELECT %s FROM projection.%I',
+    p_name, columns, format('%s_v%s', p_name, p_version));
+  EXECUTE format('GRANT SELECT ON projection.%I TO runfold_reader, runfold_worker, runfold_projector', p_name);
+END $$;
 
 CREATE VIEW ledger.run WITH (security_invoker='true') AS
  SELECT s.project_id,
@@ -2002,6 +2142,20 @@ CREATE TABLE ledger.projection (
 )
 WITH (fillfactor='50');
 
+CREATE TABLE ledger.projection_aside (
+    relation text NOT NULL,
+    name text NOT NULL,
+    project_id text NOT NULL,
+    run_id uuid NOT NULL,
+    first_position bigint NOT NULL,
+    last_position bigint NOT NULL,
+    events bigint DEFAULT 0 NOT NULL,
+    event_version integer,
+    error text,
+    set_aside_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    retry_at timestamp with time zone
+);
+
 CREATE TABLE ledger.projection_skip (
     name text NOT NULL,
     version integer NOT NULL,
@@ -2128,6 +2282,9 @@ ALTER TABLE ONLY ledger.payload
 ALTER TABLE ONLY ledger.project
     ADD CONSTRAINT project_pkey PRIMARY KEY (project_id);
 
+ALTER TABLE ONLY ledger.projection_aside
+    ADD CONSTRAINT projection_aside_pkey PRIMARY KEY (relation, project_id, run_id);
+
 ALTER TABLE ONLY ledger.projection
     ADD CONSTRAINT projection_pkey PRIMARY KEY (name);
 
@@ -2150,6 +2307,10 @@ ALTER TABLE ONLY ledger.schedule
     ADD CONSTRAINT schedule_pkey PRIMARY KEY (project_id, name);
 
 CREATE INDEX event_feed ON ONLY ledger.event USING btree (txid, "position");
+
+CREATE INDEX projection_aside_error ON ledger.projection_aside USING btree (relation, project_id) WHERE (error IS NOT NULL);
+
+CREATE INDEX projection_aside_retry ON ledger.projection_aside USING btree (relation, retry_at) WHERE (retry_at IS NOT NULL);
 
 CREATE INDEX role_event_member ON ledger.role_event USING btree (project_id, role, member, number);
 
@@ -2239,6 +2400,10 @@ GRANT ALL ON FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind te
 
 REVOKE ALL ON FUNCTION ledger.check_content(p_bodies text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION ledger.check_derived(p_expression text, p_columns text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.check_projection_name(p_what text, p_name text, p_pattern text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[], p_mark_priorities integer[], p_mark_runs uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[], p_mark_priorities integer[], p_mark_runs uuid[]) TO runfold_worker;
 
@@ -2262,10 +2427,16 @@ GRANT ALL ON FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to u
 GRANT ALL ON FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) TO runfold_projector;
 
+REVOKE ALL ON FUNCTION ledger.drop_projection_tables(p_name text, p_all boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.drop_projection_tables(p_name text, p_all boolean) TO runfold_projector;
+
 REVOKE ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea) TO runfold_projector;
+
+REVOKE ALL ON FUNCTION ledger.exchange_projection_table(p_name text, p_version integer, p_rebuild integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.exchange_projection_table(p_name text, p_version integer, p_rebuild integer) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.feed_cut(p_snapshot pg_snapshot, p_before xid8) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.feed_cut(p_snapshot pg_snapshot, p_before xid8) TO runfold_worker;
@@ -2358,6 +2529,9 @@ REVOKE ALL ON FUNCTION ledger.legal(p_type text, p_from text, p_to text) FROM PU
 REVOKE ALL ON FUNCTION ledger.make_partitions(p_months_ahead integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.make_partitions(p_months_ahead integer) TO runfold_worker;
 
+REVOKE ALL ON FUNCTION ledger.make_projection_table(p_table text, p_columns text[], p_types text[], p_required text[], p_key text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.make_projection_table(p_table text, p_columns text[], p_types text[], p_required text[], p_key text[]) TO runfold_projector;
+
 REVOKE ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) TO runfold_reader;
@@ -2372,6 +2546,9 @@ REVOKE ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_projector;
+
+REVOKE ALL ON FUNCTION ledger.publish_projection(p_name text, p_version integer, p_columns text[], p_derived text[], p_expressions text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.publish_projection(p_name text, p_version integer, p_columns text[], p_derived text[], p_expressions text[]) TO runfold_projector;
 
 GRANT SELECT ON TABLE ledger.run TO runfold_worker;
 GRANT SELECT ON TABLE ledger.run TO runfold_reader;
@@ -2462,17 +2639,21 @@ GRANT SELECT ON TABLE ledger.projection TO runfold_worker;
 GRANT SELECT ON TABLE ledger.projection TO runfold_reader;
 GRANT SELECT,INSERT,UPDATE ON TABLE ledger.projection TO runfold_projector;
 
+GRANT SELECT ON TABLE ledger.projection_aside TO runfold_worker;
+GRANT SELECT ON TABLE ledger.projection_aside TO runfold_reader;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE ledger.projection_aside TO runfold_projector;
+
 GRANT SELECT ON TABLE ledger.projection_skip TO runfold_worker;
 GRANT SELECT ON TABLE ledger.projection_skip TO runfold_reader;
 GRANT SELECT,INSERT ON TABLE ledger.projection_skip TO runfold_projector;
 
 GRANT SELECT ON TABLE ledger.rebuild TO runfold_worker;
 GRANT SELECT ON TABLE ledger.rebuild TO runfold_reader;
-GRANT SELECT ON TABLE ledger.rebuild TO runfold_projector;
+GRANT SELECT,INSERT,UPDATE ON TABLE ledger.rebuild TO runfold_projector;
 
 GRANT SELECT ON TABLE ledger.rebuild_range TO runfold_worker;
 GRANT SELECT ON TABLE ledger.rebuild_range TO runfold_reader;
-GRANT SELECT ON TABLE ledger.rebuild_range TO runfold_projector;
+GRANT SELECT,INSERT,UPDATE ON TABLE ledger.rebuild_range TO runfold_projector;
 
 GRANT SELECT ON TABLE ledger.role_event TO runfold_worker;
 GRANT SELECT ON TABLE ledger.role_event TO runfold_reader;

@@ -22,13 +22,12 @@ import asyncpg
 from runfold.ledger.postgres.connections import FAILURES, Pool, fetch, translated
 from runfold.ledger.validation import check_int
 from runfold.projections import rebuild_ranges as ranges
+from runfold.projections.bad_data import is_bad_data
 from runfold.projections.errors import RebuildFailed, RebuildRunning
 from runfold.projections.rebuild_plan import BadRun, OnProgress, RebuildPlan, RebuildProgress
 
 EVENTS_A_RANGE: Final = 60_000
 MAX_ERRORS: Final = 100
-_BAD_DATA: Final = frozenset({"21", "22", "23", "P0", "RF"})
-"""Classes of SQLSTATE that say something about the events, not about the server."""
 
 _UNFINISHED: Final = """
 SELECT rebuild_id, moment FROM ledger.rebuild
@@ -204,7 +203,7 @@ class Rebuild:
                         connection, self.rebuild_id, row["first"], filled["rows"], filled["events"]
                     )
             except asyncpg.PostgresError as error:
-                if (error.sqlstate or "")[:2] not in _BAD_DATA:
+                if not is_bad_data(error):
                     raise
                 bad = await ranges.narrow(
                     connection,
@@ -233,11 +232,9 @@ async def _claim(connection: Any, rebuild: Rebuild) -> None:
         await connection.execute("RESET lock_timeout")
 
 
-async def drop_old(
-    pool: Pool, projection: str, project_id: str | None, schema: str = "ledger"
-) -> list[str]:
-    """Drop every table that finished rebuilds of the projection left behind; return their names."""
-    rows = await fetch(pool, _LEFT_OVER, projection, project_id, schema)
+async def drop_old(pool: Pool, plan: RebuildPlan) -> list[str]:
+    """Drop every table that finished rebuilds of the same kind left in schema `ledger`; return their names."""
+    rows = await fetch(pool, _LEFT_OVER, plan.projection, plan.project_id, plan.schema)
     for row in rows:
         await fetch(pool, f"DROP TABLE {row['name']}")
     return [row["name"] for row in rows]

@@ -63,6 +63,11 @@ GROUP BY g.generation, g.start
 _BEHIND: Final = """
 SELECT name FROM ledger.projection AS p WHERE NOT ledger.feed_passed(p.generation, p.snapshot, $1, $2, $3) ORDER BY name
 """
+_ASIDE: Final = """
+SELECT p.name, count(*) AS runs FROM ledger.projection_aside AS a JOIN ledger.projection AS p
+  ON a.relation = format('projection.%s_v%s', p.name, p.version)
+WHERE a.run_id >= $1 AND a.run_id < $2 GROUP BY p.name ORDER BY p.name
+"""
 _ENTRIES: Final = "SELECT * FROM ledger.entry WHERE run_id >= $1 AND run_id < $2 ORDER BY project_id, run_id, version"
 _SINCE: Final = "SELECT FROM ledger.{table} WHERE txid >= $1 AND position > $2 LIMIT 1"
 _RECORD: Final = """
@@ -294,6 +299,11 @@ async def _obstacles(
     obstacles += [
         f"projection {name} has not passed it (`runfold projections run {name} --once`)"
         for name in behind
+    ]
+    obstacles += [
+        f"projection {row['name']} has set aside {row['runs']:,} of its runs "
+        f"(`runfold projections status {row['name']}`)"
+        for row in await connection.fetch(_ASIDE, first, beyond)
     ]
     if detaching:
         obstacles += await _unexported(connection, month, newest)

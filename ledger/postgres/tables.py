@@ -297,6 +297,22 @@ projection_skip: Final = Table(
     Column("skipped_at", _TIME, nullable=False, server_default=text("clock_timestamp()")),
 )
 
+projection_aside: Final = Table(
+    "projection_aside",
+    metadata,
+    Column("relation", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("project_id", Text, primary_key=True),
+    Column("run_id", Uuid, primary_key=True),
+    Column("first_position", BigInteger, nullable=False),
+    Column("last_position", BigInteger, nullable=False),
+    Column("events", BigInteger, nullable=False, server_default=text("0")),
+    Column("event_version", Integer),
+    Column("error", Text),
+    Column("set_aside_at", _TIME, nullable=False, server_default=text("clock_timestamp()")),
+    Column("retry_at", _TIME),
+)
+
 run: Final = Table(
     "run",
     MetaData(schema="ledger"),

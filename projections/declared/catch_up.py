@@ -1,27 +1,33 @@
-"""Catching up: a projection takes what is new, page by page, and moves its checkpoint in the transaction that writes its rows.
+"""Catching up: a projection takes what is new, page by page.
 
     lock the checkpoint -> read a page of the feed -> fold and merge it, or apply it -> move the checkpoint -> commit
 
-A page that fails is halved until the event that cannot be taken stands alone; the projection stops before it and says why.
+The checkpoint moves in the transaction that writes the rows. A run that cannot be folded is set aside, and the rest
+goes on (`pages.py`). A function that raises stops its projection before the event, and only that projection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import asyncpg
-
 from runfold.ledger.errors import UnknownEvent
-from runfold.ledger.events import OpaqueEvent
+from runfold.ledger.events import Event, OpaqueEvent
 from runfold.ledger.lifecycle import RESERVED
 from runfold.ledger.postgres.connections import FAILURES, Pool, translated
 from runfold.ledger.reading import feed
-from runfold.ledger.reading.feed import Checkpoint, Filter, page_arguments
+from runfold.ledger.reading.feed import Checkpoint
 from runfold.ledger.validation import check_int
+from runfold.projections.declared.pages import (
+    Page,
+    first_event,
+    reason_of,
+    retry_next,
+    take_page,
+    which,
+)
 from runfold.projections.declared.projection import Projection
-from runfold.projections.declared.statements import taken_sql
 from runfold.projections.errors import (
     OtherVersion,
     ProjectionFailed,
@@ -32,32 +38,20 @@ from runfold.projections.errors import (
 
 BATCH: Final = 5_000
 MAX_BATCH: Final = 100_000
-_ERROR_LIMIT: Final = 2_000
-_BAD_DATA: Final = frozenset({"21", "22", "23", "P0", "RF"})
-"""Classes of SQLSTATE that say something about the events, not about the server."""
 
-_LOCKED: Final = "SELECT * FROM ledger.projection WHERE name = $1 FOR UPDATE"
-_PLANS: Final = "SET LOCAL enable_seqscan = off; SET LOCAL jit = off; SET LOCAL work_mem = '64MB'"
+_LOCK: Final = "SELECT * FROM ledger.projection WHERE name = $1 FOR UPDATE"
 _SKIPPED: Final = "SELECT position FROM ledger.projection_skip WHERE name = $1 AND version = $2"
-_MOVED: Final = """
-UPDATE ledger.projection SET generation = $2, snapshot = $3, target = $4, position = $5, events = events + $6,
-  moved_at = clock_timestamp()
+_MOVE: Final = """
+UPDATE ledger.projection SET generation = $2, snapshot = $3, target = $4, position = $5,
+  events = events + $6, moved_at = clock_timestamp()
 WHERE name = $1
 """
-_ONE: Final = f"SELECT e.project_id, e.run_id, e.version, e.position FROM {feed.PAGE} AS e"
-_FAILED: Final = """
-UPDATE ledger.projection SET generation = $2, snapshot = $3, target = $4, position = $5, failed_at = clock_timestamp(),
-  error = $6, error_project_id = $7, error_run_id = $8, error_version = $9, error_position = $10
+_FAIL: Final = """
+UPDATE ledger.projection SET generation = $2, snapshot = $3, target = $4, position = $5,
+  failed_at = clock_timestamp(), error = $6, error_project_id = $7, error_run_id = $8,
+  error_version = $9, error_position = $10
 WHERE name = $1
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """What was taken: how many events, and the checkpoint after them."""
-
-    events: int
-    checkpoint: Checkpoint
 
 
 class CatchUp:
@@ -71,9 +65,10 @@ class CatchUp:
         self.pool, self.projection = pool, projection
         self.batch = check_int("batch", batch, least=1, most=MAX_BATCH)
         self._limit = self.batch
+        self._tried = Checkpoint()
 
     async def to_the_end(self) -> int:
-        """Take pages until nothing is new; return how many events they had. Raises as `step` does."""
+        """Take pages until nothing is new; return how many events they had. Raises as `step`."""
         events = 0
         while (taken := await self.step()) is not None:
             events += taken
@@ -82,19 +77,20 @@ class CatchUp:
     async def step(self) -> int | None:
         """Take one page and commit it; return how many events it had, or None when nothing is new.
 
-        Raises ProjectionFailed at an event that cannot be taken, ProjectionPaused, ProjectionNotFound, OtherVersion,
-        Redeclared, FeedMoved, FeedOnStandby or DatabaseUnavailable.
+        Raises ProjectionFailed where a function raised, ProjectionPaused, ProjectionNotFound,
+        OtherVersion, Redeclared, FeedMoved, FeedOnStandby or DatabaseUnavailable.
         """
         try:
             async with self.pool.acquire() as connection:
                 while True:
                     try:
                         taken = await self._step(connection, self._limit)
-                    except _Bad:
+                    except _FunctionFailed:
                         if self._limit > 1:
                             self._limit //= 2
                             continue
                         await self._stop(connection)
+                        taken = 0
                     self._limit = min(self.batch, self._limit * 2)
                     return taken
         except (*FAILURES, OSError) as error:
@@ -102,85 +98,89 @@ class CatchUp:
 
     async def _step(self, connection: Any, limit: int) -> int | None:
         async with connection.transaction():
-            towards = await self._towards(connection, limit)
+            checkpoint = await self._checkpoint(connection)
+            if self.projection.apply is None:
+                retried = await retry_next(connection, self.projection)
+                if retried is not None:
+                    return retried
+            towards = await feed.towards(connection, checkpoint, limit)
             if towards is None:
                 return None
             page = await self._take(connection, towards, limit)
             after = page.checkpoint
-            given = (after.generation, after.moment, after.target, after.position, page.events)
-            await connection.execute(_MOVED, self.projection.name, *given)
+            place = (after.generation, after.moment, after.target, after.position)
+            await connection.execute(_MOVE, self.projection.name, *place, page.events)
             return page.events
 
-    async def _towards(self, connection: Any, limit: int) -> Checkpoint | None:
-        row = await connection.fetchrow(_LOCKED, self.projection.name)
-        checkpoint = checked(self.projection, row)
-        return await feed.towards(connection, checkpoint, limit)
+    async def _checkpoint(self, connection: Any) -> Checkpoint:
+        row = await connection.fetchrow(_LOCK, self.projection.name)
+        self._tried = checked(self.projection, row)
+        return self._tried
 
     async def _take(self, connection: Any, towards: Checkpoint, limit: int) -> Page:
         if self.projection.apply is None:
-            try:
-                async with connection.transaction():
-                    return await merge_page(connection, self.projection, towards, limit)
-            except asyncpg.PostgresError as error:
-                if (error.sqlstate or "")[:2] not in _BAD_DATA:
-                    raise
-                raise _Bad(error) from error
-        try:
-            async with connection.transaction():
-                return await self._apply(connection, towards, limit)
-        except Exception as error:
-            if connection.is_closed():
-                raise
-            raise _Bad(error) from error
-
-    async def _apply(self, connection: Any, towards: Checkpoint, limit: int) -> Page:
-        assert self.projection.apply is not None
+            return await take_page(connection, self.projection, towards, limit)
         events, after = await feed.read(connection, towards, limit, which(self.projection))
-        given = (self.projection.name, self.projection.version)
-        skipped = {row["position"] for row in await connection.fetch(_SKIPPED, *given)}
-        for event in events:
-            if isinstance(event, OpaqueEvent) and event.type.split(".", 1)[0] in RESERVED:
-                raise UnknownEvent(
-                    event.type, event.schema_version, "this code is older than the event"
-                )
-        await self.projection.apply(
-            connection, [event for event in events if event.position not in skipped]
-        )
+        known_as = (self.projection.name, self.projection.version)
+        skipped = {row["position"] for row in await connection.fetch(_SKIPPED, *known_as)}
+        await self._apply(connection, [one for one in events if one.position not in skipped])
         return Page(len(events), after)
 
+    async def _apply(self, connection: Any, events: Sequence[Event]) -> None:
+        """Call the function, but not for nothing; whatever it raises is its own failure."""
+        assert self.projection.apply is not None
+        if not events:
+            return
+        try:
+            async with connection.transaction():
+                for event in events:
+                    _check_known(event)
+                await self.projection.apply(connection, events)
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            if connection.is_closed() or _is_cancelled(error):
+                raise
+            raise _FunctionFailed(error) from error
+
     async def _stop(self, connection: Any) -> None:
-        """Stop before the first event of the page, if it is still the one that cannot be taken; raise ProjectionFailed."""
+        """Stop before the next event if the function still fails on it; raise ProjectionFailed."""
+        try:
+            await self._step(connection, 1)
+        except _FunctionFailed as failure:
+            reason = reason_of(failure.error)
+        else:
+            return
+        # In a transaction of its own: the function may have left the other one in any state.
         async with connection.transaction():
-            towards = await self._towards(connection, 1)
-            if towards is None:
+            tried, checkpoint = self._tried, await self._checkpoint(connection)
+            towards = await feed.towards(connection, checkpoint, 1)
+            if towards is None or checkpoint != tried:  # another process went on meanwhile
                 return
-            try:
-                await self._take(connection, towards, 1)
-            except _Bad as bad:
-                row = await connection.fetchrow(
-                    _ONE, *page_arguments(towards, 1, which(self.projection))
-                )
-                reason = f"{type(bad.error).__name__}: {bad.error}"[:_ERROR_LIMIT].replace(
-                    "\x00", ""
-                )
-                place = (towards.generation, towards.moment, towards.target, towards.position)
-                await connection.execute(
-                    _FAILED, self.projection.name, *place, reason, *row.values()
-                )
-                failed = ProjectionFailed(
-                    self.projection.name, row["run_id"], row["version"], reason
-                )
-            else:
+            event = await first_event(connection, self.projection, towards)
+            if event is None:
                 return
-        raise failed
+            place = (towards.generation, towards.moment, towards.target, towards.position)
+            await connection.execute(_FAIL, self.projection.name, *place, reason, *event.values())
+        raise ProjectionFailed(self.projection.name, event["run_id"], event["version"], reason)
 
 
-class _Bad(Exception):
-    """A page cannot be taken because of what is in it."""
+class _FunctionFailed(Exception):
+    """The projection's function raised."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+def _check_known(event: Event) -> None:
+    if isinstance(event, OpaqueEvent) and event.type.split(".", 1)[0] in RESERVED:
+        reason = "this code is older than the event"
+        raise UnknownEvent(event.type, event.schema_version, reason)
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """Whether the caller is cancelled; a function may raise the same error by itself."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def checked(projection: Projection, row: Mapping[str, Any] | None) -> Checkpoint:
@@ -203,28 +203,3 @@ def checked(projection: Projection, row: Mapping[str, Any] | None) -> Checkpoint
 def checkpoint_of(row: Mapping[str, Any]) -> Checkpoint:
     """Return the checkpoint that a row of `ledger.projection` keeps."""
     return Checkpoint(row["generation"], row["snapshot"], row["target"], row["position"])
-
-
-def which(projection: Projection) -> Filter:
-    """Return which events the projection reads."""
-    types = None if projection.types is None else sorted(projection.types)
-    return Filter(
-        types=types,
-        without=["lease.heartbeat"] if projection.apply is not None and types is None else None,
-    )
-
-
-async def merge_page(
-    connection: Any,
-    projection: Projection,
-    towards: Checkpoint,
-    limit: int,
-    table: str | None = None,
-) -> Page:
-    """Fold the next page and merge it into the projection's table, or into one like it."""
-    await connection.execute(_PLANS)
-    page = f"SELECT e.* FROM {feed.PAGE} AS e"
-    statement = taken_sql(projection, page, table or projection.table)
-    row = await connection.fetchrow(statement, *page_arguments(towards, limit, which(projection)))
-    after = towards.moved(row["position"]) if row["events"] >= limit else towards.arrived()
-    return Page(row["events"], after)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
 
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import CATALOGUE, check_user_type
@@ -12,10 +13,13 @@ from runfold.ledger.lifecycle import RESERVED
 from runfold.ledger.validation import check_int
 from runfold.projections.algebra.fold import NarrowedFold
 from runfold.projections.algebra.source import Source, as_source
+from runfold.projections.declared.derived import check_derived
+from runfold.projections.state.run_state import TABLE
 
 MAX_COLUMNS: Final = 200
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,40}")
 _VERSIONED: Final = re.compile(r".*_v[0-9]+")
+_APPLY: Final = "`apply` is an async function of (connection, events)"
 _KEY_TYPES: Final = frozenset(
     {"text", "int", "bigint", "numeric", "boolean", "uuid", "date", "timestamptz"}
 )
@@ -28,15 +32,27 @@ def check_identity(name: str, version: int) -> None:
         raise InvalidValue(
             "projection", name, "must not end like a version: give `version` instead"
         )
+    if name == TABLE:
+        raise InvalidValue("projection", name, "is the ledger's own: choose another name")
     check_int("version", version, least=1, most=32_767)
 
 
-def check_apply(name: str, *, has_table: bool) -> None:
-    """Check that a projection with a function has no table of its own."""
+def check_apply(name: str, apply: Callable[..., Any], *, has_table: bool) -> None:
+    """Check that a function is async and takes (connection, events), and that there is no table besides."""
     if has_table:
         raise InvalidValue(
             "projection", name, "has a table of its own or a function to apply, not both"
         )
+    called = apply if inspect.isroutine(apply) else getattr(apply, "__call__", apply)  # noqa: B004  an object's own
+    if not inspect.iscoroutinefunction(apply) and not inspect.iscoroutinefunction(called):
+        raise InvalidValue("projection", name, f"{_APPLY}: its function is not async")
+    try:
+        inspect.signature(apply).bind(None, ())
+    except TypeError:
+        raise InvalidValue("projection", name, f"{_APPLY}: its function takes others") from None
+    first = next(iter(inspect.signature(apply).parameters), "")
+    if first.lstrip("_").startswith("event"):
+        raise InvalidValue("projection", name, f"{_APPLY}, in this order")
 
 
 def check_table(
@@ -66,6 +82,7 @@ def check_table(
         _check_name("derived column", column)
         if column in key or column in columns:
             raise InvalidValue("derived column", column, "is a column already")
+        check_derived(column, derived[column], (*key, *columns))
 
 
 def _check_column(name: str, column: NarrowedFold, key: Mapping[str, str | Source]) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import importlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import asyncpg
 
 from runfold.ledger.errors import InvalidValue
-from runfold.ledger.postgres.connections import Pool
+from runfold.ledger.postgres.connections import FAILURES, Pool, translated
 from runfold.projections.declared.projection import Projection
-from runfold.projections.declared.statements import create_sql, required, view_sql
+from runfold.projections.declared.statements import required
 from runfold.projections.errors import DeclaredTwice, OtherVersion, Redeclared, TableChanged
+
+Connection: TypeAlias = "asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]"
 
 SHIPPED: Final = tuple(
     f"runfold.projections.models.{name}"
@@ -25,6 +27,12 @@ _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('ledger.projection
 _FOUND: Final = "SELECT version, digest FROM ledger.projection WHERE name = $1"
 _START: Final = """
 INSERT INTO ledger.projection (name, version, digest, generation, snapshot, position) VALUES ($1, $2, $3, 1, '1:1:@0', 0)
+"""
+_MAKE_TABLE: Final = "SELECT ledger.make_projection_table($1, $2, $3, $4, $5)"
+_PUBLISH: Final = "SELECT ledger.publish_projection($1, $2, $3, $4, $5)"
+_OWNERS: Final = """
+SELECT c.relowner = n.nspowner AS same, pg_get_userbyid(c.relowner) AS owner
+FROM pg_class AS c, pg_namespace AS n WHERE c.oid = to_regclass($1) AND n.nspname = 'ledger'
 """
 _SHAPE: Final = """
 SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull AS required,
@@ -62,10 +70,13 @@ def declared(modules: Iterable[str] = ()) -> dict[str, Projection]:
 async def install(pool: Pool, projection: Projection) -> bool:
     """Make the projection's table and checkpoint, or check what is there; return whether it is new.
 
-    Raises OtherVersion, Redeclared or TableChanged.
+    Raises OtherVersion, Redeclared, TableChanged, or AccessDenied without the role runfold_projector.
     """
-    async with pool.acquire() as connection:
-        return await install_on(connection, projection)
+    try:
+        async with pool.acquire() as connection:
+            return await install_on(connection, projection)
+    except (*FAILURES, OSError) as error:
+        raise translated(error) from error
 
 
 async def install_on(connection: Any, projection: Projection) -> bool:
@@ -88,7 +99,7 @@ async def install_on(connection: Any, projection: Projection) -> bool:
 
 
 async def check_table(
-    connection: asyncpg.Connection[Any], projection: Projection, table: str | None = None
+    connection: Connection, projection: Projection, table: str | None = None
 ) -> None:
     """Raise TableChanged unless the table has the columns, types and key that are declared."""
     if projection.apply is not None:
@@ -105,6 +116,9 @@ async def check_table(
     for column, type_ in want.items():
         if have and column in have:
             wrong += _differences(column, have[column], type_, projection)
+    owners = await connection.fetchrow(_OWNERS, name)
+    if owners is not None and not owners["same"]:
+        wrong.append(f"it belongs to {owners['owner']}, not to the ledger's owner")
     if wrong:
         raise TableChanged(projection.name, name, wrong)
 
@@ -125,18 +139,33 @@ def _differences(column: str, have: Any, type_: str, projection: Projection) -> 
     return [difference for fine, difference in checks if not fine]
 
 
-async def publish(connection: asyncpg.Connection[Any], projection: Projection) -> None:
-    """Let readers read the table through its view, and whoever may run projections run this one, whoever made it."""
-    await connection.execute(view_sql(projection))
+async def publish(connection: Connection, projection: Projection) -> None:
+    """Let readers read the current version through its view."""
     await connection.execute(
-        f"GRANT SELECT ON {projection.table}, {projection.view} TO runfold_reader, runfold_worker"
+        _PUBLISH,
+        projection.name,
+        projection.version,
+        [*projection.key, *projection.columns],
+        [*projection.derived],
+        [*projection.derived.values()],
     )
-    await connection.execute(f"ALTER TABLE {projection.table} OWNER TO runfold_projector")
-    await connection.execute(f"ALTER VIEW {projection.view} OWNER TO runfold_projector")
 
 
-async def _create(connection: asyncpg.Connection[Any], projection: Projection) -> None:
+async def make_table(connection: Connection, projection: Projection, table: str) -> None:
+    """Make the projection's table, or one like it under another name, owned by the ledger's owner."""
+    types = projection.column_types()
+    await connection.execute(
+        _MAKE_TABLE,
+        table,
+        [*types],
+        [*types.values()],
+        sorted(required(projection)),
+        [*projection.key],
+    )
+
+
+async def _create(connection: Connection, projection: Projection) -> None:
     if projection.apply is None:
-        await connection.execute(create_sql(projection))
+        await make_table(connection, projection, projection.relation)
         await publish(connection, projection)
     await connection.execute(_START, projection.name, projection.version, projection.digest)

@@ -45,7 +45,7 @@ class Projection:
         """Check the declaration."""
         checks.check_identity(self.name, self.version)
         if self.apply is not None:
-            checks.check_apply(self.name, has_table=bool(self.key or self.columns))
+            checks.check_apply(self.name, self.apply, has_table=bool(self.key or self.columns))
             checks.check_types(types_of(self.on))
         else:
             checks.check_table(self.name, self.on, self.key, self.folds, self.derived)
@@ -59,9 +59,14 @@ class Projection:
         }
 
     @property
+    def relation(self) -> str:
+        """The table's name within schema `projection`."""
+        return f"{self.name}_v{self.version}"
+
+    @property
     def table(self) -> str:
         """The table's name in SQL; readers use `view`."""
-        return f'projection."{self.name}_v{self.version}"'
+        return f"projection.{self.relation}"
 
     @property
     def view(self) -> str:

@@ -21,11 +21,14 @@ from runfold.ledger.postgres.connections import FAILURES, Pool, fetch, translate
 from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint
 from runfold.ledger.reading.past import check_project_instant
-from runfold.projections.declared.catch_up import BATCH, checkpoint_of, merge_page
+from runfold.projections.declared.catch_up import BATCH, checkpoint_of
 from runfold.projections.declared.installing import check_table, install, publish
+from runfold.projections.declared.pages import take_page
 from runfold.projections.declared.projection import Projection
-from runfold.projections.declared.sources import texts
-from runfold.projections.declared.statements import create_sql, taken_sql
+from runfold.projections.declared.sources import text, texts
+from runfold.projections.declared.statements import required as not_null
+from runfold.projections.declared.statements import taken_sql
+from runfold.projections.declared.status import require
 from runfold.projections.errors import LockTimeout, OtherVersion, Redeclared, TableChanged
 from runfold.projections.rebuild import EVENTS_A_RANGE, Rebuild
 from runfold.projections.rebuild_plan import BadRun, OnProgress, RebuildPlan, RebuildProgress
@@ -37,6 +40,25 @@ _VISIBLE: Final = """(e.position <= (
       SELECT split_part(g.start, '@', 2)::bigint FROM ledger.feed_generation AS g
       WHERE g.generation = split_part($4, '/', 1)::int)
     OR pg_visible_in_snapshot(e.txid, split_part(split_part($4, '/', 2), '@', 1)::pg_snapshot))"""
+_TRY_AGAIN: Final = "DELETE FROM ledger.projection_aside WHERE relation = $1 AND first_position = 0"
+_SET_ASIDE: Final = f"""
+INSERT INTO ledger.projection_aside
+  (relation, name, project_id, run_id, first_position, last_position, events, error)
+SELECT $2, $3, e.project_id, e.run_id, 0, max(e.position), count(*), r.error
+FROM ledger.rebuild_range AS r JOIN ledger.event AS e ON e.run_id = r.first
+WHERE r.rebuild_id = $1 AND r.error IS NOT NULL AND {_VISIBLE}
+GROUP BY e.project_id, e.run_id, r.error ON CONFLICT DO NOTHING
+"""
+_ASIDE_DIFFERS: Final = """
+SELECT EXISTS (
+  SELECT FROM (SELECT project_id, run_id FROM ledger.projection_aside WHERE relation = $1) AS a
+  FULL JOIN (SELECT project_id, run_id FROM ledger.projection_aside WHERE relation = $2) AS b
+    USING (project_id, run_id)
+  WHERE a IS NULL OR b IS NULL)
+"""
+_EXCHANGE: Final = "SELECT ledger.exchange_projection_table($1, $2, $3)"
+_DROP_REPLACED: Final = "SELECT * FROM ledger.drop_projection_tables($1) AS name"
+_DROP: Final = "SELECT * FROM ledger.drop_projection_tables($1, p_all => true) AS name"
 _FOUND: Final = "SELECT * FROM ledger.projection WHERE name = $1"
 _MOMENT: Final = "UPDATE ledger.rebuild SET moment = $2 WHERE rebuild_id = $1"
 _FINISHED: Final = "UPDATE ledger.rebuild SET finished_at = clock_timestamp() WHERE rebuild_id = $1"
@@ -71,13 +93,23 @@ def plan(projection: Projection, moment: Checkpoint, until: datetime | None = No
     )
     return RebuildPlan(
         projection.name,
-        _template(create_sql(projection, _SHADOW)),
+        _create_sql(projection),
         _template(taken_sql(projection, page, _SHADOW)),
         (until,),
         until=until,
         moment=str(moment),
         schema=SCHEMA,
     )
+
+
+def _create_sql(projection: Projection) -> str:
+    """Compile the making of the shadow table, which has the projection's columns."""
+    types = projection.column_types()
+    arrays = ", ".join(
+        f"ARRAY[{', '.join(map(text, names))}]::text[]"
+        for names in (types, types.values(), sorted(not_null(projection)), projection.key)
+    )
+    return f"SELECT ledger.make_projection_table(split_part('{{shadow}}', '.', 2), {arrays})"
 
 
 def _template(sql: str) -> str:
@@ -95,9 +127,10 @@ async def refold(
 ) -> Refolded:
     """Fold every event again beside the live table and put the result in its place, while writers and readers go on.
 
-    Also how a newer version takes the place of an older one. A killed rebuild is resumed. When runs cannot be folded
-    nothing is put in place: mend the cause or skip their events, and run it again. The old table is kept until
-    `drop_old`. Raises InvalidValue for a function, OtherVersion, Redeclared, RebuildFailed, RebuildRunning, LockTimeout.
+    Also how a newer version takes the place of an older one. A killed rebuild is resumed. Runs that cannot be folded
+    are set aside, as they are by `CatchUp`. The old table is kept until `drop_replaced`.
+
+    Raises InvalidValue for a function, OtherVersion, Redeclared, RebuildFailed, RebuildRunning, LockTimeout.
     """
     _check_folded(projection)
     await _check_installed(pool, projection)
@@ -107,17 +140,15 @@ async def refold(
             pool, plan(projection, await feed.now(pool)), events_a_range=events_a_range
         ) as rebuild,
     ):
+        await fetch(pool, _TRY_AGAIN, rebuild.shadow)
         bad = tuple(await rebuild.fill(connections, strict=strict, on_progress=on_progress))
         progress = await rebuild.progress()
         if bad:
-            return Refolded(
-                rebuild.rebuild_id, rebuild.resumed, progress, bad, None, rebuild.shadow
-            )
+            names = (rebuild.shadow, projection.name)
+            await fetch(pool, _SET_ASIDE, rebuild.rebuild_id, *names, rebuild.moment)
         checkpoint = await _catch_up(pool, rebuild, projection)
-        wrong = await _replace(pool, rebuild, projection, checkpoint)
-    return Refolded(
-        rebuild.rebuild_id, rebuild.resumed, progress, (), wrong, f"{rebuild.shadow}_replaced"
-    )
+        wrong, kept_in = await _replace(pool, rebuild, projection, checkpoint)
+    return Refolded(rebuild.rebuild_id, rebuild.resumed, progress, bad, wrong, kept_in)
 
 
 async def refold_until(
@@ -198,15 +229,15 @@ async def _further(
     towards = await feed.towards(connection, checkpoint, BATCH)
     if towards is None:
         return None
-    page = await merge_page(connection, projection, towards, BATCH, rebuild.shadow)
+    page = await take_page(connection, projection, towards, BATCH, rebuild.shadow)
     await connection.execute(_MOMENT, rebuild.rebuild_id, str(page.checkpoint))
     return page.checkpoint
 
 
 async def _replace(
     pool: Pool, rebuild: Rebuild, projection: Projection, checkpoint: Checkpoint
-) -> int | None:
-    """Put the shadow in the place of the live table; the checkpoint's row is locked, so that nobody takes events meanwhile.
+) -> tuple[int | None, str]:
+    """Put the shadow in the place of the live table, while the lock of the checkpoint keeps others from feeding it.
 
     Locks: the row of `ledger.projection`, then both tables, the latter two seconds at most, in five tries.
     """
@@ -223,23 +254,19 @@ async def _replace(
 
 async def _exchange(
     connection: Any, rebuild: Rebuild, projection: Projection, checkpoint: Checkpoint
-) -> int | None:
+) -> tuple[int | None, str]:
     await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
     row = await connection.fetchrow(f"{_FOUND} FOR UPDATE", projection.name)
     here = await feed.now(connection)
     await _bring(connection, projection, checkpoint, here, rebuild.shadow)
     wrong = await _compare(connection, projection, row, here, rebuild.shadow)
-    await _rename(connection, projection, row["version"], rebuild.shadow)
-    await connection.execute(
-        _REPLACED,
-        projection.name,
-        projection.version,
-        projection.digest,
-        here.generation,
-        here.moment,
-    )
+    identity = (projection.name, projection.version)
+    kept_in = await connection.fetchval(_EXCHANGE, *identity, rebuild.rebuild_id)
+    await publish(connection, projection)
+    place = (here.generation, here.moment)
+    await connection.execute(_REPLACED, *identity, projection.digest, *place)
     await connection.execute(_FINISHED, rebuild.rebuild_id)
-    return wrong
+    return wrong, kept_in
 
 
 async def _bring(
@@ -249,10 +276,10 @@ async def _bring(
     while checkpoint.target is not None or checkpoint.generation != here.generation:
         towards = await feed.towards(connection, checkpoint, BATCH)
         assert towards is not None  # it is on the way, or a generation ended
-        checkpoint = (await merge_page(connection, projection, towards, BATCH, table)).checkpoint
+        checkpoint = (await take_page(connection, projection, towards, BATCH, table)).checkpoint
     checkpoint = replace(checkpoint, target=here.moment, position=0)
     while checkpoint.target is not None:
-        checkpoint = (await merge_page(connection, projection, checkpoint, BATCH, table)).checkpoint
+        checkpoint = (await take_page(connection, projection, checkpoint, BATCH, table)).checkpoint
 
 
 async def _compare(
@@ -266,12 +293,8 @@ async def _compare(
     except TableChanged:
         return None
     live, key = projection.table, ", ".join(f'"{name}"' for name in projection.key)
-    try:
-        async with connection.transaction():
-            await _bring(connection, projection, checkpoint_of(row), here, live)
-    except (
-        asyncpg.PostgresError
-    ):  # it stopped at an event that is skipped or mended by now; its rows are behind
+    await _bring(connection, projection, checkpoint_of(row), here, live)
+    if await connection.fetchval(_ASIDE_DIFFERS, live, shadow):
         return None
     return int(
         await connection.fetchval(
@@ -281,14 +304,15 @@ async def _compare(
     )
 
 
-async def _rename(connection: Any, projection: Projection, version: int, shadow: str) -> None:
-    name = shadow.partition(".")[2]
-    if version != projection.version:
-        await connection.execute(f"DROP VIEW IF EXISTS {projection.view}")
-    await connection.execute(
-        f'ALTER TABLE IF EXISTS {replace(projection, version=version).table} RENAME TO "{name}_replaced"'
-    )
-    await connection.execute(
-        f'ALTER TABLE {shadow} RENAME TO "{projection.name}_v{projection.version}"'
-    )
-    await publish(connection, projection)
+async def drop_replaced(pool: Pool, name: str) -> list[str]:
+    """Drop the tables that finished rebuilds of the projection left behind; return their names."""
+    return [row["name"] for row in await fetch(pool, _DROP_REPLACED, name)]
+
+
+async def drop(pool: Pool, name: str) -> list[str]:
+    """Drop the projection: its view, its tables and its checkpoint; return the tables' names. No event is touched.
+
+    Raises ProjectionNotFound for one that is not installed.
+    """
+    await require(pool, name)
+    return [row["name"] for row in await fetch(pool, _DROP, name)]

@@ -1,4 +1,4 @@
-"""Compiles a projection to SQL: its table, the fold of any events into rows, and the merge of such rows into the table.
+"""Compiles a projection to SQL: the fold of any events into rows, and the merge of such rows into the table.
 
     events -> facts -> rows -> table
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Final
 
 from runfold.ledger.events import CATALOGUE
 from runfold.ledger.lifecycle import RESERVED
@@ -20,24 +21,8 @@ from runfold.projections.algebra.source import Source, as_source
 from runfold.projections.declared.projection import Projection, column_type, position_name
 from runfold.projections.declared.sources import text, texts
 
-
-def create_sql(projection: Projection, table: str | None = None) -> str:
-    """Create the projection's table, or one like it under another name."""
-    columns = ",\n  ".join(
-        f'"{name}" {type_}{" NOT NULL" if name in required(projection) else ""}'
-        for name, type_ in projection.column_types().items()
-    )
-    return f"CREATE TABLE {table or projection.table} (\n  {columns},\n  PRIMARY KEY ({_names(projection.key)})\n)"
-
-
-def view_sql(projection: Projection) -> str:
-    """Create the view under which the current version is read: the key, the columns and what is derived from them."""
-    names = _names({**projection.key, **projection.columns})
-    derived = "".join(f', ({sql}) AS "{name}"' for name, sql in projection.derived.items())
-    return (
-        f"CREATE OR REPLACE VIEW {projection.view} WITH (security_invoker = true) AS "
-        f"SELECT {names}{derived} FROM {projection.table}"
-    )
+RUNS_ASIDE: Final = 100
+"""With so many runs that cannot be folded a project is set aside as a whole, untried."""
 
 
 def known_sql(event: str) -> str:
@@ -110,17 +95,40 @@ def _placed(row: str, name: str) -> Placed:
 def taken_sql(projection: Projection, page: str, table: str) -> str:
     """Fold a page of events, a SELECT, into the table; return its events, rows and last position.
 
-    Skipped events are left out; one that this code does not know raises.
+    Left out, and not even looked at, are skipped events and those of runs that are set aside for this table; the
+    latter are noted, so that they can be folded later. An event that this code does not know raises.
     """
-    skipped = f"s.name = {text(projection.name)} AND s.version = {projection.version} AND s.position = p.position"
-    refused = "ledger.refuse_version(p.type, p.schema_version)::boolean"
-    return (
-        f"WITH page AS MATERIALIZED (\n{page}\n), taken AS MATERIALIZED (\n"
-        f"  SELECT p.* FROM page AS p WHERE NOT EXISTS (SELECT FROM ledger.projection_skip AS s WHERE {skipped})\n"
-        f"    AND CASE WHEN {known_sql('p')} THEN true ELSE {refused} END\n"
-        f"), merged AS (\n{merge_sql(projection, rows_sql(projection, 'taken'), table)}\nRETURNING 1)\n"
-        "SELECT count(*) AS events, max(p.position) AS position, (SELECT count(*) FROM merged) AS rows FROM page AS p"
-    )
+    relation = text(table)
+    merge = merge_sql(projection, rows_sql(projection, "taken"), table)
+    return f"""\
+WITH page AS MATERIALIZED (
+{page}
+), marked AS MATERIALIZED (
+  SELECT p.*, p.project_id = ANY (ARRAY(
+      SELECT k.project_id FROM ledger.projection_aside AS k WHERE k.relation = {relation} AND k.error IS NOT NULL
+      GROUP BY k.project_id HAVING count(*) >= {RUNS_ASIDE}))
+    OR EXISTS (SELECT FROM ledger.projection_aside AS k WHERE k.relation = {relation}
+      AND k.project_id = p.project_id AND k.run_id = p.run_id) AS is_aside
+  FROM page AS p
+), noted AS (
+  INSERT INTO ledger.projection_aside AS k
+    (relation, name, project_id, run_id, first_position, last_position, events, event_version)
+  SELECT {relation}, {text(projection.name)}, m.project_id, m.run_id, min(m.position), max(m.position), count(*),
+    min(m.version)
+  FROM marked AS m WHERE m.is_aside GROUP BY m.project_id, m.run_id
+  ON CONFLICT (relation, project_id, run_id) DO UPDATE
+  SET last_position = greatest(k.last_position, excluded.last_position), events = k.events + excluded.events
+), taken AS MATERIALIZED (
+  SELECT m.* FROM marked AS m WHERE CASE
+    WHEN m.is_aside THEN false
+    WHEN EXISTS (SELECT FROM ledger.projection_skip AS s WHERE s.name = {text(projection.name)}
+      AND s.version = {projection.version} AND s.position = m.position) THEN false
+    WHEN {known_sql("m")} THEN true
+    ELSE ledger.refuse_version(m.type, m.schema_version)::boolean END
+), merged AS (
+{merge}
+RETURNING 1)
+SELECT count(*) AS events, max(p.position) AS position, (SELECT count(*) FROM merged) AS rows FROM page AS p"""
 
 
 def required(projection: Projection) -> frozenset[str]:

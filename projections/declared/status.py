@@ -17,48 +17,121 @@ from runfold.projections.declared.projection import Projection
 from runfold.projections.errors import NotStopped, ProjectionNotFound
 
 _ROWS: Final = """
-SELECT p.*, (SELECT count(*) FROM ledger.projection_skip AS s WHERE s.name = p.name AND s.version = p.version) AS skipped,
+SELECT p.*,
+  (SELECT count(*) FROM ledger.projection_skip AS s
+   WHERE s.name = p.name AND s.version = p.version) AS skipped,
+  (SELECT count(*) FROM ledger.projection_aside AS a
+   WHERE a.relation = format('projection.%s_v%s', p.name, p.version)) AS set_aside,
   (SELECT q.last_value FROM ledger.event_position AS q) AS newest
 FROM ledger.projection AS p ORDER BY p.name
 """
-_PAUSE: Final = "UPDATE ledger.projection SET paused_at = coalesce(paused_at, clock_timestamp()) WHERE name = $1 RETURNING name"
-_NO_ERROR: Final = """failed_at = NULL, error = NULL, error_project_id = NULL, error_run_id = NULL, error_version = NULL,
-  error_position = NULL"""
-_RESUME: Final = (
-    f"UPDATE ledger.projection SET paused_at = NULL, {_NO_ERROR} WHERE name = $1 RETURNING name"
+_NEWEST: Final = (
+    "SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS newest FROM ledger.event_position"
 )
+_ASIDE: Final = """
+SELECT a.project_id, a.run_id, a.event_version, a.error, a.events, a.set_aside_at,
+  a.retry_at IS NOT NULL AS retrying
+FROM ledger.projection_aside AS a JOIN ledger.projection AS p
+  ON a.relation = format('projection.%s_v%s', p.name, p.version)
+WHERE p.name = $1 ORDER BY a.error IS NULL, a.set_aside_at, a.run_id LIMIT $2
+"""
+_PAUSE: Final = """
+UPDATE ledger.projection SET paused_at = coalesce(paused_at, clock_timestamp()) WHERE name = $1
+RETURNING name
+"""
+_NO_ERROR: Final = """failed_at = NULL, error = NULL, error_project_id = NULL, error_run_id = NULL,
+  error_version = NULL, error_position = NULL"""
+_RESUME: Final = f"""
+UPDATE ledger.projection SET paused_at = NULL, {_NO_ERROR} WHERE name = $1 RETURNING name
+"""
+_RETRY: Final = """
+UPDATE ledger.projection_aside AS a SET retry_at = clock_timestamp()
+FROM ledger.projection AS p
+WHERE p.name = $1 AND a.relation = format('projection.%s_v%s', p.name, p.version)
+  AND ($2::text IS NULL OR a.project_id = $2) AND ($3::uuid IS NULL OR a.run_id = $3)
+RETURNING a.run_id
+"""
 _SKIP: Final = f"""
-WITH stopped AS (SELECT * FROM ledger.projection WHERE name = $1 AND failed_at IS NOT NULL FOR UPDATE),
-cleared AS (UPDATE ledger.projection AS p SET {_NO_ERROR} FROM stopped WHERE p.name = stopped.name)
-INSERT INTO ledger.projection_skip AS k (name, version, position, project_id, run_id, event_version, error, actor, reason)
-SELECT name, version, error_position, error_project_id, error_run_id, error_version, error, $2, $3 FROM stopped
-ON CONFLICT DO NOTHING RETURNING k.run_id, k.event_version
+WITH stopped AS (
+  SELECT * FROM ledger.projection WHERE name = $1 AND failed_at IS NOT NULL FOR UPDATE
+), cleared AS (
+  UPDATE ledger.projection AS p SET {_NO_ERROR} FROM stopped WHERE p.name = stopped.name
+)
+INSERT INTO ledger.projection_skip AS k
+  (name, version, position, project_id, run_id, event_version, error, actor, reason)
+SELECT name, version, error_position, error_project_id, error_run_id, error_version, error, $2, $3
+FROM stopped ON CONFLICT DO NOTHING RETURNING k.run_id, k.event_version
+"""
+# The run that was set aside first, at the event that could not be folded; a rebuild knows only the run.
+_SKIP_ASIDE: Final = """
+WITH first AS (
+  SELECT a.*, p.version FROM ledger.projection_aside AS a JOIN ledger.projection AS p
+    ON a.relation = format('projection.%s_v%s', p.name, p.version)
+  WHERE p.name = $1 AND a.error IS NOT NULL AND a.event_version IS NOT NULL AND a.retry_at IS NULL
+  ORDER BY a.set_aside_at, a.run_id LIMIT 1 FOR UPDATE OF a
+), again AS (
+  UPDATE ledger.projection_aside AS a SET retry_at = clock_timestamp() FROM first AS f
+  WHERE a.relation = f.relation AND a.project_id = f.project_id AND a.run_id = f.run_id
+)
+INSERT INTO ledger.projection_skip AS k
+  (name, version, position, project_id, run_id, event_version, error, actor, reason)
+SELECT name, version, first_position, project_id, run_id, event_version, error, $2, $3 FROM first
+ON CONFLICT (name, version, position) DO UPDATE SET actor = k.actor
+RETURNING k.run_id, k.event_version
 """
 _SKIP_EVENT: Final = """
-INSERT INTO ledger.projection_skip AS k (name, version, position, project_id, run_id, event_version, error, actor, reason)
+WITH again AS (
+  UPDATE ledger.projection_aside SET retry_at = clock_timestamp()
+  WHERE relation = format('projection.%s_v%s', $1::text, $2::int) AND run_id = $5
+)
+INSERT INTO ledger.projection_skip AS k
+  (name, version, position, project_id, run_id, event_version, error, actor, reason)
 SELECT $1, $2, e.position, e.project_id, e.run_id, e.version, 'skipped before it was met', $3, $4
 FROM ledger.event AS e WHERE e.run_id = $5 AND e.version = $6
-ON CONFLICT (name, version, position) DO UPDATE SET actor = k.actor RETURNING k.run_id, k.event_version
+ON CONFLICT (name, version, position) DO UPDATE SET actor = k.actor
+RETURNING k.run_id, k.event_version
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One projection: `state` is new, current, behind, paused, failed or replaced (the code declares another version)."""
+    """One projection.
+
+    `state` is new, current, behind, paused, failed, or replaced: the code declares another version.
+    """
 
     name: str
     version: int
     state: str
     events: int = 0
     behind: int = 0
-    """How many events and gaps lie between the checkpoint and the newest event."""
+    """How many positions lie between the checkpoint and the newest event."""
     moved_at: datetime | None = None
     skipped: int = 0
+    """How many events were skipped by somebody."""
+    set_aside: int = 0
+    """How many runs are not in the table, because they cannot be folded; see `set_aside`."""
     error: str | None = None
     project_id: str | None = None
-    """With `run_id` and `event_version`: the event at which it stopped."""
+    """With `run_id` and `event_version`: the event at which it stopped, or the first that is set aside."""
     run_id: UUID | None = None
     event_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunAside:
+    """A run that is left out of a projection's table from one of its events on."""
+
+    project_id: str
+    run_id: UUID
+    event_version: int | None
+    """The event that cannot be folded; None after a rebuild, which knows only the run."""
+    error: str | None
+    """None for a run that was set aside with its project, which has too many others."""
+    events: int
+    set_aside_at: datetime
+    retrying: bool
+    """Whether it is tried again as soon as somebody runs the projection."""
 
 
 async def statuses(pool: Pool, declared: Mapping[str, Projection]) -> list[Status]:
@@ -68,9 +141,9 @@ async def statuses(pool: Pool, declared: Mapping[str, Projection]) -> list[Statu
     """
     rows = {row["name"]: row for row in await fetch(pool, _ROWS)}
     found = [await _status(pool, row, declared.get(name)) for name, row in rows.items()]
-    found += [
-        Status(one.name, one.version, "new") for name, one in declared.items() if name not in rows
-    ]
+    if new := [projection for name, projection in declared.items() if name not in rows]:
+        [newest] = await fetch(pool, _NEWEST)
+        found += [Status(one.name, one.version, "new", behind=newest["newest"]) for one in new]
     return sorted(found, key=lambda status: status.name)
 
 
@@ -92,10 +165,18 @@ async def _status(pool: Pool, row: Mapping[str, Any], declared: Projection | Non
         state = "failed"
     elif row["paused_at"] is not None:
         state = "paused"
-    return Status(
-        row["name"], row["version"], state, row["events"], behind, row["moved_at"], row["skipped"],
-        error, row["error_project_id"], row["error_run_id"], row["error_version"],
-    )  # fmt: skip
+    place = (row["error_project_id"], row["error_run_id"], row["error_version"])
+    if error is None and row["set_aside"]:
+        [first] = await set_aside(pool, row["name"], limit=1)
+        place = (first.project_id, first.run_id, first.event_version)
+        error = first.error
+    counts = (row["events"], behind, row["moved_at"], row["skipped"], row["set_aside"])
+    return Status(row["name"], row["version"], state, *counts, error, *place)
+
+
+async def set_aside(pool: Pool, name: str, *, limit: int = 100) -> list[RunAside]:
+    """Return runs that the projection cannot fold, the first set aside first, those with an error before the rest."""
+    return [RunAside(**row) for row in await fetch(pool, _ASIDE, name, limit)]
 
 
 async def pause(pool: Pool, name: str) -> None:
@@ -103,29 +184,46 @@ async def pause(pool: Pool, name: str) -> None:
     await _changed(pool, name, _PAUSE)
 
 
-async def resume(pool: Pool, name: str) -> None:
-    """Let the projection go on: after a pause, or once more at the event where it stopped. Raises ProjectionNotFound."""
+async def resume(pool: Pool, name: str) -> int:
+    """Let the projection go on, and try every run again that is set aside; return how many those are.
+
+    It goes on after a pause, or once more at the event where it stopped. Raises ProjectionNotFound.
+    """
     await _changed(pool, name, _RESUME)
+    return len(await fetch(pool, _RETRY, name, None, None))
+
+
+async def retry(
+    pool: Pool, name: str, *, project_id: str | None = None, run_id: UUID | str | None = None
+) -> int:
+    """Try runs again that are set aside: one run, those of a project, or all; return how many.
+
+    Whoever runs the projection does so next. Raises ProjectionNotFound.
+    """
+    await require(pool, name)
+    wanted = None if run_id is None else check_run_id(run_id)
+    return len(await fetch(pool, _RETRY, name, project_id, wanted))
 
 
 async def skip(pool: Pool, name: str, *, actor: str, reason: str) -> tuple[UUID, int]:
     """Skip the event at which the projection stopped, on record; return its run and version.
 
-    Raises NotStopped or ProjectionNotFound. A rebuild of the same version leaves it out as well.
+    One that did not stop skips the event for which it set a run aside first, and tries that run again. Raises
+    NotStopped or ProjectionNotFound. A rebuild of the same version leaves the event out as well.
     """
     check_actor(actor)
     check_text("reason", reason, limit=1_000)
-    rows = await fetch(pool, _SKIP, name, actor, reason)
-    if not rows:
-        await _require(pool, name)
-        raise NotStopped(name)
-    return rows[0]["run_id"], rows[0]["event_version"]
+    for statement in (_SKIP, _SKIP_ASIDE):
+        if rows := await fetch(pool, statement, name, actor, reason):
+            return rows[0]["run_id"], rows[0]["event_version"]
+    await require(pool, name)
+    raise NotStopped(name)
 
 
 async def skip_event(
     pool: Pool, projection: Projection, run_id: UUID | str, version: int, *, actor: str, reason: str
 ) -> None:
-    """Leave out an event that a rebuild could not fold, on record. Raises RunNotFound when there is no such event."""
+    """Skip any event, on record, and try its run again. Raises RunNotFound when there is no such event."""
     wanted = check_run_id(run_id)
     check_int("version", version, least=1)
     check_actor(actor)
@@ -138,10 +236,11 @@ async def skip_event(
 
 async def _changed(pool: Pool, name: str, statement: str) -> None:
     if not await fetch(pool, statement, name):
-        await _require(pool, name)
+        await require(pool, name)
 
 
-async def _require(pool: Pool, name: str) -> None:
+async def require(pool: Pool, name: str) -> None:
+    """Raise ProjectionNotFound unless the projection is installed."""
     known = [
         row["name"] for row in await fetch(pool, "SELECT name FROM ledger.projection ORDER BY name")
     ]

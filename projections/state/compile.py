@@ -23,6 +23,7 @@ from runfold.projections.algebra.compiler import (
 )
 from runfold.projections.algebra.fold import Fold
 from runfold.projections.algebra.source import as_source
+from runfold.projections.declared.derived import check_derived_sql
 from runfold.projections.state import run_state
 
 _HEADER: Final = "-- Compiled from {source} by `make sql`; do not edit.\n"
@@ -53,6 +54,7 @@ def compiled() -> dict[str, str]:
         "fold_events": (run_state_, fold_sql(columns)),
         "drift_run_state": (run_state_, drift_sql()),
         "drift_events": (run_state_, drift_events_sql()),
+        "check_derived": ("projections/declared/derived.py", check_derived_sql()),
     }
     return {
         name: wrapped(_HEADER.format(source=source) + body)

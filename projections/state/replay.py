@@ -20,7 +20,7 @@ from runfold.ledger.postgres.connections import FAILURES, fetch, translated
 from runfold.ledger.reading.past import check_project_instant
 from runfold.ledger.validation import check_actor, check_text
 from runfold.projections.errors import LockTimeout
-from runfold.projections.rebuild import EVENTS_A_RANGE, Rebuild
+from runfold.projections.rebuild import EVENTS_A_RANGE, Rebuild, drop_old
 from runfold.projections.rebuild_plan import BadRun, OnProgress, RebuildPlan, RebuildProgress
 from runfold.projections.state.drift import Drift, compare, repair_on
 from runfold.projections.state.run_state import TABLE
@@ -84,7 +84,7 @@ async def replay(
     """Rebuild the state of a project beside the live one, compare, and exchange what is wrong, while writers go on.
 
     A killed replay is resumed. Every exchanged row is noted on its run, as a repair is, and kept as it was in a table
-    until `drop_old`. Takes the owner of the schema; raises AccessDenied, RebuildFailed, RebuildRunning or LockTimeout.
+    until `drop_replaced`. Takes the owner of the schema; raises AccessDenied, RebuildFailed, RebuildRunning or LockTimeout.
     """
     check_actor(actor)
     check_text("reason", reason, limit=1_000)
@@ -130,6 +130,11 @@ async def replay_until(
         progress = await rebuild.progress()
         await rebuild.finish(keep=True)
     return Replayed(rebuild.rebuild_id, rebuild.resumed, progress, bad, 0, rebuild.shadow)
+
+
+async def drop_replaced(ledger: Ledger) -> list[str]:
+    """Drop the tables that finished replays of the project left behind; return their names."""
+    return await drop_old(ledger.pool, plan(ledger.project_id))
 
 
 async def wrong_rows(ledger: Ledger, rebuild: Rebuild) -> AsyncIterator[list[Drift]]:

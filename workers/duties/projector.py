@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, Never
 
 from runfold.ledger import log, names
 from runfold.ledger.errors import DatabaseUnavailable, LedgerError
@@ -25,7 +25,7 @@ class Projector:
         self._catch_up, self._name = CatchUp(pool, projection), projection.name
         self._said: str | None = None
 
-    async def run(self) -> None:
+    async def run(self) -> Never:
         """Go on until cancelled. Raises OtherVersion, Redeclared, FeedMoved or FeedOnStandby: then this code may not go on."""
         pauses = Pauses()
         while True:

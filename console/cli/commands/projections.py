@@ -21,6 +21,7 @@ from runfold.ledger import names as log_names
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.settings import Settings, default_actor
 from runfold.ledger.validation import check_run_id
+from runfold.projections.declared import refold
 from runfold.projections.declared import status as statuses_of
 from runfold.projections.declared.catch_up import CatchUp
 from runfold.projections.declared.installing import install
@@ -81,9 +82,9 @@ async def status(
     *,
     module: Modules = None,
 ) -> int:
-    """Show each projection's status, and where and why one has stopped.
+    """Show each projection's status: where and why one has stopped, or has set runs aside.
 
-    Exit code 7 if one has stopped.
+    Exit code 7 if one has stopped or has set a run aside.
     """
     found = await _statuses(session, module)
     if name is not None:
@@ -93,7 +94,7 @@ async def status(
             raise ProjectionNotFound(name, known)
     for one in found:
         session.out.json(one) if session.as_json else _write(session.out, one)
-    return INTEGRITY if any(one.state == "failed" for one in found) else OK
+    return INTEGRITY if any(one.state == "failed" or one.set_aside for one in found) else OK
 
 
 @command(app, "run", needs=PROJECTOR)
@@ -198,6 +199,20 @@ async def skip(
     session.out.talk(f"{name} skips version {number} of run {skipped}")
 
 
+@command(app, "drop", needs=PROJECTOR)
+async def drop(session: Session, name: Name) -> None:
+    """Remove a projection: its view, its tables and its checkpoint. The events stay.
+
+    A projection that ships, or is declared, is new again when it is run.
+    """
+    async with session.database() as database:
+        dropped = await refold.drop(database.pool, name)
+    if session.as_json:
+        session.out.json({"name": name, "dropped": dropped})
+        return
+    session.out.line(f"{name} is dropped" + (f", with {', '.join(dropped)}" if dropped else ""))
+
+
 @command(app, "rebase", needs=OWNER)
 async def rebase(session: Session) -> None:
     """Restart the feed after the events were restored into another cluster.
@@ -248,14 +263,17 @@ async def _keep(name: str, projector: Projector, *, last: bool) -> Exception | N
 
 def _write(out: Output, one: Status) -> None:
     skipped = f", {one.skipped:,} skipped" if one.skipped else ""
+    skipped += f", {one.set_aside:,} runs set aside" if one.set_aside else ""
     out.line(
         f"{one.name} version {one.version}: {one.state}, {one.events:,} events, {one.behind:,} behind{skipped}"
     )
     if one.error is not None:
-        out.line(
-            f"  stopped at version {one.event_version} of run {one.run_id}, project {clean(one.project_id)}"
-        )
+        place = f"version {one.event_version} of " if one.event_version is not None else ""
+        what = "set aside from" if one.set_aside and one.state != "failed" else "stopped at"
+        out.line(f"  {what} {place}run {one.run_id}, project {clean(one.project_id)}")
         out.line(f"  {clean(one.error)}")
+        if one.set_aside and one.state != "failed":
+            out.talk(f"  fix the cause, then: runfold projections resume {one.name}")
 
 
 rebuilding.register(app)

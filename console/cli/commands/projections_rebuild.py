@@ -19,10 +19,15 @@ from runfold.console.cli.kit.projection_modules import chosen_projections
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.values import instant
 from runfold.ledger.validation import check_int
-from runfold.projections import rebuild as rebuilds
-from runfold.projections.declared.refold import SCHEMA, Refolded, refold, refold_until
+from runfold.projections.declared.refold import (
+    Refolded,
+    drop_replaced,
+    refold,
+    refold_until,
+)
 from runfold.projections.rebuild_plan import RebuildProgress
 from runfold.projections.state.replay import Replayed, replay, replay_until
+from runfold.projections.state.replay import drop_replaced as replay_tables
 from runfold.projections.state.run_state import TABLE
 
 _SPARE: Final = 3
@@ -75,10 +80,10 @@ async def rebuild(
         (projection,) = await chosen_projections(session, module, [name], besides=[TABLE])
     when = None if until is None else instant("--until", until)
     async with session.ledger() as ledger:
-        pool, project_id = ledger.pool, ledger.project_id
+        pool = ledger.pool
         if drop_old:
-            old = (project_id, "ledger") if projection is None else (None, SCHEMA)
-            for table in await rebuilds.drop_old(pool, name, *old):
+            dropped = replay_tables(ledger) if projection is None else drop_replaced(pool, name)
+            for table in await dropped:
                 session.out.json({"dropped": table}) if session.as_json else session.out.line(
                     f"dropped {table}"
                 )
@@ -136,12 +141,10 @@ def _write(out: Output, name: str, done: Replayed | Refolded, *, as_of: bool) ->
     if as_of:
         out.line(f"the state at that time is in {done.kept_in}")
         return
-    if done.bad and done.kept_in is not None and done.wrong is None:
-        out.line(f"nothing was replaced; what could be folded is in {done.kept_in}")
+    if done.bad and isinstance(done, Refolded):
         out.talk(
-            f"fix the cause, or skip events: runfold projections skip {name} --run RUN --version N --reason ..."
+            f"they are set aside; fix the cause and try them again: runfold projections resume {name}"
         )
-        return
     wrong = (
         "nothing to compare it with" if done.wrong is None else f"{done.wrong:,} rows were wrong"
     )

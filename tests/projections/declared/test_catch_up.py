@@ -1,4 +1,4 @@
-"""Projections follow the feed: what they fold is right whatever the batches, they stop at what they cannot take, and go on."""
+"""Projections follow the feed: what they fold is right whatever the batches, through pauses, rebuilds and new versions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 import pytest
@@ -15,51 +14,25 @@ from runfold.ledger import Ledger
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import Event, NoteAdded
 from runfold.ledger.postgres.connections import fetch
-from runfold.projections.algebra.operation import count, total
+from runfold.projections.algebra.operation import total
 from runfold.projections.declared.catch_up import CatchUp
 from runfold.projections.declared.installing import declared, install
 from runfold.projections.declared.projection import Projection
 from runfold.projections.declared.refold import refold, refold_until
-from runfold.projections.declared.sources import field, of_run
-from runfold.projections.declared.status import pause, resume, skip, skip_event, statuses
+from runfold.projections.declared.sources import field
+from runfold.projections.declared.status import pause, resume, statuses
 from runfold.projections.errors import (
-    NotStopped,
     OtherVersion,
     ProjectionFailed,
     ProjectionNotFound,
     ProjectionPaused,
-    RebuildFailed,
     Redeclared,
 )
 from runfold.workers.duties.projector import Projector
-from tests.conftest import PROJECT
+from tests.support.projections import read, sizes, sizes_of
 from tests.support.waiting import lapsed, until
 
 SHIPPED = sorted(declared())
-NOTE = "SELECT * FROM ledger.append($1, 'test', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
-
-
-def sizes(version: int = 1, **changes: Any) -> Projection:
-    """Count the users' reads of each kind and add up a field of their payload."""
-    given: dict[str, Any] = {
-        "key": {"kind": of_run("kind")},
-        "columns": {
-            "reads": count({"acme.read"}),
-            "size": total(field("size", "int"), {"acme.read"}),
-        },
-    }
-    return Projection("sizes", version, **{**given, **changes})
-
-
-async def read(ledger: Ledger, run: UUID, size: str) -> None:
-    """Append a user's own event whose payload has a size."""
-    some = [None]
-    body = f'{{"size":{size}}}'
-    statement = (
-        "SELECT * FROM ledger.append($1, 'test', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
-    )
-    given = ([run], some, ["acme.read"], [1], some, some, [body], some, some, some, some)
-    await ledger.pool.fetch(statement, PROJECT, *given)
 
 
 async def history(ledger: Ledger) -> None:
@@ -175,95 +148,6 @@ async def test_the_read_models_say_what_the_runs_say(ledger: Ledger) -> None:
     assert waits == (2, 1)
 
 
-async def test_a_bad_event_stops_the_projection_before_it_until_it_is_skipped_on_record(
-    ledger: Ledger,
-) -> None:
-    run = (await ledger.submit("parse")).run_id
-    for size in ("1", "2", '"many"', "8"):
-        await read(ledger, run, size)
-    await install(ledger.pool, sizes())
-    following = CatchUp(ledger.pool, sizes())
-
-    with pytest.raises(ProjectionFailed, match='"many"') as failed:
-        await following.to_the_end()
-
-    assert (failed.value.run_id, failed.value.version) == (run, 4)
-    assert await row_of(ledger, "SELECT reads, size FROM projection.sizes") == (2, 3)
-    [status] = await statuses(ledger.pool, {"sizes": sizes()})
-    assert (status.state, status.run_id, status.event_version) == ("failed", run, 4)
-    assert '"many"' in (status.error or "")
-    with pytest.raises(ProjectionFailed):
-        await following.step()
-    await resume(ledger.pool, "sizes")
-    with pytest.raises(ProjectionFailed):
-        await following.to_the_end()
-    assert await row_of(ledger, "SELECT reads, size FROM projection.sizes") == (2, 3)
-
-    assert await skip(ledger.pool, "sizes", actor="ann", reason="a defect of the sender") == (
-        run,
-        4,
-    )
-    await following.to_the_end()
-
-    assert await row_of(ledger, "SELECT reads, size FROM projection.sizes") == (3, 11)
-    assert await row_of(ledger, "SELECT actor, reason, event_version FROM ledger.projection_skip") == (
-        "ann", "a defect of the sender", 4,
-    )  # fmt: skip
-    [status] = await statuses(ledger.pool, {"sizes": sizes()})
-    assert (status.state, status.skipped, status.behind) == ("current", 1, 0)
-    with pytest.raises(NotStopped):
-        await skip(ledger.pool, "sizes", actor="ann", reason="again")
-
-
-async def test_a_rebuild_collects_bad_runs_or_stops_and_puts_nothing_wrong_in_place(
-    ledger: Ledger,
-) -> None:
-    good, bad = (await ledger.submit("parse")).run_id, (await ledger.submit("mail")).run_id
-    await read(ledger, good, "5")
-    await read(ledger, bad, '"x"')
-    with pytest.raises(RebuildFailed, match=str(bad)):
-        await refold(ledger.pool, sizes(), strict=True)
-
-    done = await refold(ledger.pool, sizes())
-
-    assert [one.run_id for one in done.bad] == [bad]
-    assert await row_of(ledger, "SELECT count(*) FROM projection.sizes") == (0,)
-    await skip_event(ledger.pool, sizes(), bad, 2, actor="ann", reason="a defect of the sender")
-    done = await refold(ledger.pool, sizes())
-    assert (done.bad, done.resumed) == ((), True)
-    assert await rows_of_sizes(ledger) == [("parse", 1, 5)]
-    await CatchUp(ledger.pool, sizes()).to_the_end()
-    assert await rows_of_sizes(ledger) == [("parse", 1, 5)]
-
-
-async def rows_of_sizes(ledger: Ledger) -> list[tuple[Any, ...]]:
-    """Read the projection of this file."""
-    return [
-        tuple(r.values())
-        for r in await ledger.pool.fetch(
-            "SELECT kind, reads, size FROM projection.sizes ORDER BY kind"
-        )
-    ]
-
-
-async def test_an_event_of_a_newer_schema_stops_a_projection_that_counts_it(ledger: Ledger) -> None:
-    run = (await ledger.submit("parse")).run_id
-    notes = Projection(
-        "notes", key={"kind": of_run("kind")}, columns={"notes": count({"note.added"})}
-    )
-    await install(ledger.pool, notes)
-    some = [None]
-    await ledger.pool.fetch(
-        NOTE, PROJECT, [run], some, ["note.added"], [2], some, some, some, some, some, some, some
-    )
-
-    with pytest.raises(ProjectionFailed, match=r"note\.added schema version 2 is not known"):
-        await CatchUp(ledger.pool, notes).to_the_end()
-
-    [bad] = (await refold(ledger.pool, notes)).bad
-    assert bad.run_id == run
-
-
 async def test_a_function_is_called_with_every_event_exactly_once(
     ledger: Ledger, connection: asyncpg.Connection[Any]
 ) -> None:
@@ -311,7 +195,7 @@ async def test_a_paused_projection_takes_nothing_until_it_is_resumed(ledger: Led
 
     await resume(ledger.pool, "sizes")
     await CatchUp(ledger.pool, sizes()).to_the_end()
-    assert await rows_of_sizes(ledger) == [("parse", 1, 1)]
+    assert await sizes_of(ledger) == [("parse", 1, 1)]
     with pytest.raises(ProjectionNotFound, match="there are: sizes"):
         await pause(ledger.pool, "size")
 
@@ -346,7 +230,7 @@ async def test_a_table_that_was_written_by_hand_is_found_and_put_right(ledger: L
     await ledger.pool.execute("INSERT INTO projection.sizes_v1 VALUES ('ghost', 1, 1)")
 
     assert (await refold(ledger.pool, sizes())).wrong == 2
-    assert await rows_of_sizes(ledger) == [("parse", 1, 4)]
+    assert await sizes_of(ledger) == [("parse", 1, 4)]
     await ledger.pool.execute("ALTER TABLE projection.sizes_v1 ADD COLUMN more text")
     assert (await refold(ledger.pool, sizes())).wrong is None
     assert (await refold(ledger.pool, sizes())).wrong == 0

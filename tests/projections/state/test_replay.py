@@ -18,11 +18,11 @@ from runfold.ledger import Ledger, State
 from runfold.ledger.errors import BeforeFirstEvent, FutureInstant
 from runfold.ledger.postgres.connections import driver_url
 from runfold.projections.errors import LockTimeout, RebuildFailed, RebuildRunning
-from runfold.projections.rebuild import Rebuild, drop_old
+from runfold.projections.rebuild import Rebuild
 from runfold.projections.rebuild_plan import RebuildProgress
 from runfold.projections.state import replay as replaying
 from runfold.projections.state.drift import REPAIRED
-from runfold.projections.state.replay import Replayed, plan, replay, replay_until
+from runfold.projections.state.replay import Replayed, drop_replaced, plan, replay, replay_until
 from tests.conftest import PROJECT
 from tests.console.test_commands import Cli, execute
 from tests.support.runs import claimed, types
@@ -112,7 +112,7 @@ async def test_what_is_wrong_is_exchanged_noted_and_kept_until_told(
     assert (await ledger.verify()).ok
     assert (await replayed(ledger)).wrong == 0
     assert await tables(mallory) == {done.kept_in}
-    assert await drop_old(ledger.pool, "run_state", PROJECT) == [done.kept_in]
+    assert await drop_replaced(ledger) == [done.kept_in]
     assert await tables(mallory) == set()
     assert (await ledger.verify()).ok
 

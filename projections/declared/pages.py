@@ -1,0 +1,156 @@
+"""A page of the feed folded into a projection's table, and what becomes of a run that cannot be folded.
+
+A page that fails is halved until the event that cannot be folded stands alone. Its run is *set aside* then
+(`ledger.projection_aside`): that event and later ones of the run are left out of the table, noted, and folded when
+somebody has it tried again. All other runs go on. With `RUNS_ASIDE` such runs a project is set aside as a whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import asyncpg
+
+from runfold.ledger.reading import feed
+from runfold.ledger.reading.feed import Checkpoint, Filter, page_arguments
+from runfold.projections.bad_data import is_bad_data
+from runfold.projections.declared.projection import Projection
+from runfold.projections.declared.sources import texts
+from runfold.projections.declared.statements import RUNS_ASIDE, taken_sql
+
+ERROR_LIMIT: Final = 2_000
+
+_PLANS: Final = "SET LOCAL enable_seqscan = off; SET LOCAL jit = off; SET LOCAL work_mem = '64MB'"
+_FIRST: Final = f"SELECT e.project_id, e.run_id, e.version, e.position FROM {feed.PAGE} AS e"
+_SET_ASIDE: Final = """
+INSERT INTO ledger.projection_aside AS k
+  (relation, name, project_id, run_id, first_position, last_position, event_version, error)
+VALUES ($1, $2, $3, $4, $5, $5, $6, $7)
+ON CONFLICT (relation, project_id, run_id) DO NOTHING RETURNING k.run_id
+"""
+_NEXT_RETRY: Final = """
+SELECT project_id, run_id, first_position, last_position FROM ledger.projection_aside
+WHERE relation = $1 AND retry_at IS NOT NULL ORDER BY retry_at, run_id LIMIT 1 FOR UPDATE
+"""
+_BACK: Final = (
+    "DELETE FROM ledger.projection_aside WHERE relation = $1 AND project_id = $2 AND run_id = $3"
+)
+_STILL_ASIDE: Final = """
+UPDATE ledger.projection_aside SET retry_at = NULL, error = $4
+WHERE relation = $1 AND project_id = $2 AND run_id = $3
+"""
+_RETRY_UNTRIED: Final = """
+UPDATE ledger.projection_aside AS a SET retry_at = clock_timestamp()
+WHERE a.relation = $1 AND a.project_id = $2 AND a.error IS NULL AND a.retry_at IS NULL
+  AND (SELECT count(*) FROM ledger.projection_aside AS b
+       WHERE b.relation = $1 AND b.project_id = $2 AND b.error IS NOT NULL) < $3
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What was taken: how many events, and the checkpoint after them."""
+
+    events: int
+    checkpoint: Checkpoint
+
+
+async def take_page(
+    connection: Any,
+    projection: Projection,
+    towards: Checkpoint,
+    limit: int,
+    table: str | None = None,
+) -> Page:
+    """Fold the next page into the projection's table, or into one like it, within an open transaction.
+
+    The first run that cannot be folded is set aside, and the rest of the page is for the next call.
+    """
+    table = table or projection.table
+    size = limit
+    while True:
+        try:
+            async with connection.transaction():
+                return await _merge(connection, projection, towards, size, table)
+        except asyncpg.PostgresError as error:
+            if not is_bad_data(error):
+                raise
+            if size == 1:
+                await _set_aside(connection, projection, towards, table, error)
+            size = max(size // 2, 1)
+
+
+async def retry_next(connection: Any, projection: Projection) -> int | None:
+    """Try the next run that somebody wants folded again; return how many events that were, None if there is none."""
+    run = await connection.fetchrow(_NEXT_RETRY, projection.table)
+    if run is None:
+        return None
+    key = (projection.table, run["project_id"], run["run_id"])
+    types = "" if projection.types is None else f" AND e.type IN ({texts(projection.types)})"
+    page = (
+        "SELECT e.* FROM ledger.event AS e WHERE e.project_id = $1 AND e.run_id = $2\n"
+        f"  AND e.position BETWEEN $3 AND $4{types}"
+    )
+    try:
+        async with connection.transaction():
+            await connection.execute(_PLANS)
+            await connection.execute(_BACK, *key)
+            statement = taken_sql(projection, page, projection.table)
+            taken = await connection.fetchrow(statement, *run.values())
+    except asyncpg.PostgresError as error:
+        if not is_bad_data(error):
+            raise
+        await connection.execute(_STILL_ASIDE, *key, reason_of(error))
+        return 0
+    # Fewer runs than bar a project: those that were set aside with it have a chance.
+    await connection.execute(_RETRY_UNTRIED, *key[:2], RUNS_ASIDE)
+    return int(taken["events"])
+
+
+def which(projection: Projection) -> Filter:
+    """Return which events the projection reads."""
+    types = None if projection.types is None else sorted(projection.types)
+    return Filter(
+        types=types,
+        without=["lease.heartbeat"] if projection.apply is not None and types is None else None,
+    )
+
+
+def reason_of(error: BaseException) -> str:
+    """Return an error as text that the database takes."""
+    text = f"{type(error).__name__}: {error}".replace("\x00", "")
+    return text.encode(errors="replace").decode()[:ERROR_LIMIT]
+
+
+async def first_event(connection: Any, projection: Projection, towards: Checkpoint) -> Any:
+    """Return project, run, version and position of the next event, None if there is none."""
+    return await connection.fetchrow(_FIRST, *page_arguments(towards, 1, which(projection)))
+
+
+async def _merge(
+    connection: Any, projection: Projection, towards: Checkpoint, limit: int, table: str
+) -> Page:
+    await connection.execute(_PLANS)
+    statement = taken_sql(projection, f"SELECT e.* FROM {feed.PAGE} AS e", table)
+    row = await connection.fetchrow(statement, *page_arguments(towards, limit, which(projection)))
+    after = towards.moved(row["position"]) if row["events"] >= limit else towards.arrived()
+    return Page(row["events"], after)
+
+
+async def _set_aside(
+    connection: Any, projection: Projection, towards: Checkpoint, table: str, error: Exception
+) -> None:
+    event = await first_event(connection, projection, towards)
+    inserted = await connection.fetchrow(
+        _SET_ASIDE,
+        table,
+        projection.name,
+        event["project_id"],
+        event["run_id"],
+        event["position"],
+        event["version"],
+        reason_of(error),
+    )
+    if inserted is None:  # its run is set aside already: the event is not what fails
+        raise error

@@ -1,0 +1,229 @@
+"""Who may do what to a projection: the ledger's owner owns every table, and no other role can use it to gain rights."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from runfold.ledger import Ledger
+from runfold.ledger.errors import AccessDenied, InvalidValue
+from runfold.ledger.postgres import schema
+from runfold.ledger.postgres.connections import driver_url
+from runfold.projections import (
+    CatchUp,
+    Projection,
+    ProjectionNotFound,
+    TableChanged,
+    count,
+    install,
+    last,
+    of_run,
+    refold,
+    statuses,
+)
+from runfold.projections.declared.derived import check_derived
+from runfold.projections.declared.installing import check_table, declared
+from runfold.projections.declared.refold import drop, drop_replaced
+from tests.conftest import PROJECT
+from tests.support.logins import with_login
+from tests.support.projections import read, sizes, sizes_of
+
+ATTACKS = (
+    "CREATE TRIGGER planted BEFORE INSERT ON projection.sizes_v1 EXECUTE FUNCTION public.gain()",
+    "CREATE RULE planted AS ON INSERT TO projection.sizes_v1 DO ALSO SELECT 1",
+    "ALTER TABLE projection.sizes_v1 ADD COLUMN planted text DEFAULT current_user",
+    "ALTER TABLE projection.sizes_v1 ENABLE ROW LEVEL SECURITY",
+    "CREATE INDEX planted ON projection.sizes_v1 (reads)",
+    "CREATE TABLE projection.planted (x int)",
+    "CREATE OR REPLACE VIEW projection.sizes AS SELECT 1 AS kind",
+    "DROP TABLE projection.sizes_v1",
+    "TRUNCATE projection.sizes_v1",
+)
+
+
+@pytest.fixture
+async def projector(database: str) -> AsyncIterator[Ledger]:
+    """The ledger, opened by a login that has the role runfold_projector and no other."""
+    async with (
+        with_login(database, "runfold_projector") as url,
+        Ledger.open(url, PROJECT) as opened,
+    ):
+        yield opened
+
+
+async def test_a_projector_does_everything_that_keeps_projections_up(
+    ledger: Ledger, projector: Ledger
+) -> None:
+    run = (await ledger.submit("parse")).run_id
+    await read(ledger, run, "4")
+    for projection in (sizes(), *declared().values()):
+        await install(projector.pool, projection)
+        await CatchUp(projector.pool, projection).to_the_end()
+    assert await sizes_of(ledger) == [("parse", 1, 4)]
+
+    done = await refold(projector.pool, sizes())
+    newer = await refold(projector.pool, sizes(2))
+
+    assert (done.wrong, done.bad) == (0, ())
+    assert await drop_replaced(projector.pool, "sizes") == [done.kept_in, newer.kept_in]
+    assert await drop(projector.pool, "sizes") == ["projection.sizes_v2"]
+    with pytest.raises(ProjectionNotFound):
+        await drop(projector.pool, "sizes")
+    assert "sizes" not in {status.name for status in await statuses(ledger.pool, {})}
+
+
+async def test_an_owner_without_other_rights_rebuilds_what_a_projector_installed(
+    empty_database: str,
+) -> None:
+    async with with_login(empty_database) as owned:
+        login, name = owned.split("//")[1].split(":")[0], empty_database.rpartition("/")[2]
+        superuser = await asyncpg.connect(driver_url(empty_database))
+        await superuser.execute(f'ALTER DATABASE "{name.partition("?")[0]}" OWNER TO {login}')
+        await superuser.close()
+        await schema.upgrade(owned)
+        async with (
+            with_login(empty_database, "runfold_projector") as url,
+            Ledger.open(owned, PROJECT, create_project=True) as owner,
+            Ledger.open(url, PROJECT) as projector,
+        ):
+            await install(projector.pool, sizes())
+            await read(owner, (await owner.submit("parse")).run_id, "4")
+            await CatchUp(projector.pool, sizes()).to_the_end()
+
+            assert (await refold(owner.pool, sizes())).wrong == 0
+            assert (await refold(projector.pool, sizes(2))).wrong is None
+            assert (await refold(owner.pool, sizes(2))).wrong == 0
+            assert await sizes_of(owner) == [("parse", 1, 4)]
+        await _give_back(empty_database, name.partition("?")[0])
+
+
+async def _give_back(url: str, name: str) -> None:
+    superuser = await asyncpg.connect(driver_url(url))
+    await superuser.execute(f'ALTER DATABASE "{name}" OWNER TO CURRENT_USER')
+    await superuser.close()
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+async def test_a_projector_can_plant_nothing_in_what_the_owner_writes_to(
+    projector: Ledger, attack: str
+) -> None:
+    await install(projector.pool, sizes())
+
+    with pytest.raises(asyncpg.PostgresError) as refused:
+        await projector.pool.execute(attack)
+
+    assert refused.value.sqlstate in {"42501", "42883"}
+
+
+async def test_a_worker_and_a_reader_only_read(database: str, projector: Ledger) -> None:
+    await install(projector.pool, sizes())
+    for role in ("runfold_worker", "runfold_reader"):
+        async with with_login(database, role) as url:
+            connection = await asyncpg.connect(driver_url(url))
+            try:
+                assert await connection.fetch("SELECT * FROM projection.sizes") == []
+                for statement in (
+                    "DELETE FROM projection.sizes_v1",
+                    "SELECT ledger.drop_projection_tables('sizes', true)",
+                    "SELECT ledger.make_projection_table('x_v1', '{a}', '{text}', '{}', '{a}')",
+                ):
+                    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                        await connection.execute(statement)
+            finally:
+                await connection.close()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "'event', '{a}', '{text}', '{}', '{a}'",
+        "'x_v1; DROP TABLE ledger.event', '{a}', '{text}', '{}', '{a}'",
+        "'x_v1', '{a}', '{text DEFAULT current_user}', '{}', '{a}'",
+        "'x_v1', ARRAY['a int); DROP TABLE ledger.event; --'], '{text}', '{}', '{a}'",
+        "'x_v1', '{a,b}', '{text}', '{}', '{a}'",
+        "'x_v1', '{a}', '{text}', '{}', '{b}'",
+        "'x_v1', '{a}', '{text}', '{}', '{}'",
+    ],
+)
+async def test_the_function_that_makes_tables_makes_nothing_else(
+    projector: Ledger, arguments: str
+) -> None:
+    with pytest.raises(asyncpg.PostgresError) as refused:
+        await projector.pool.execute(f"SELECT ledger.make_projection_table({arguments})")
+    assert refused.value.sqlstate == "22023"
+
+
+FOREIGN = (
+    "pg_sleep(1)",
+    "(SELECT 1)",
+    "reads + (TABLE ledger.project)",
+    "ledger.grant_role('a', 'b')",
+    "reads::regclass",
+    'reads || "kind"',
+    "kind || E'\\\\x41'",
+    "reads -- comment",
+    "reads /* comment */",
+    "reads; DROP TABLE ledger.event",
+    "reads) FROM projection.sizes_v1, (SELECT 1",
+    "kind(reads)",
+    "(reads).pg_sleep",
+    "$$text$$",
+    "current_user",
+    "1e5",
+)
+
+
+@pytest.mark.parametrize("expression", FOREIGN)
+async def test_what_is_derived_can_do_nothing_to_its_readers_in_python_and_in_sql(
+    ledger: Ledger, expression: str
+) -> None:
+    with pytest.raises(InvalidValue, match="derived column"):
+        check_derived("planted", expression, ["kind", "reads"])
+    with pytest.raises(asyncpg.PostgresError) as refused:
+        await ledger.pool.execute("SELECT ledger.check_derived($1, '{kind,reads}')", expression)
+    assert refused.value.sqlstate == "22023"
+
+
+async def test_what_is_derived_may_compute(projector: Ledger) -> None:
+    derived = {
+        "half": "round(reads / 2.0, 1)",
+        "many": "CASE WHEN reads >= 10 AND kind IS DISTINCT FROM 'it''s' THEN 'many' ELSE 'few' END",
+        "share": "reads::numeric / nullif(reads + 1, 0)",
+        "age": "extract(epoch FROM ledger.now() - seen)",
+    }
+    seen = Projection(
+        "seen",
+        key={"kind": of_run("kind")},
+        columns={"reads": count(), "seen": last("recorded_at")},
+        derived=derived,
+    )
+
+    await install(projector.pool, seen)
+
+    rows = await projector.pool.fetch("SELECT half, many, share, age FROM projection.seen")
+    assert rows == []
+
+
+async def test_a_table_of_another_owner_is_never_written_to(
+    ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
+    await install(ledger.pool, sizes())
+    await connection.execute("GRANT CREATE ON SCHEMA projection TO runfold_projector")
+    await connection.execute("ALTER TABLE projection.sizes_v1 OWNER TO runfold_projector")
+
+    with pytest.raises(TableChanged, match="belongs to runfold_projector"):
+        await check_table(connection, sizes())
+    with pytest.raises(TableChanged):
+        await install(ledger.pool, sizes())
+
+
+async def test_a_login_without_the_role_is_told_which_one_it_lacks(database: str) -> None:
+    async with (
+        with_login(database, "runfold_worker") as url,
+        Ledger.open(url, PROJECT) as worker,
+    ):
+        with pytest.raises(AccessDenied, match="runfold_projector"):
+            await install(worker.pool, sizes())
