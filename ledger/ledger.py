@@ -12,7 +12,7 @@ from uuid import UUID
 from runfold.ledger import kinds, roles, schedules
 from runfold.ledger.commands import Submit, Target, Transition
 from runfold.ledger.errors import LedgerError, RunNotFound
-from runfold.ledger.events import Event
+from runfold.ledger.events import ApprovalRequested, Event
 from runfold.ledger.kinds import Kind, KindEvent
 from runfold.ledger.lifecycle import State
 from runfold.ledger.operations import (
@@ -413,48 +413,53 @@ class Ledger:
 
     async def approve(
         self,
-        run_id: UUID | str,
+        request: Run | ApprovalRequested,
         *,
         actor: str,
         reason: str | None = None,
         output: Any = None,
-        expected_version: int | None = None,
         key: str | None = None,
     ) -> Run:
-        """Grant the approval that a run waits for; `output` (JSON) is what the person filled in.
+        """Grant a request for approval; `output` (JSON) is what the person filled in.
 
-        Raises DecisionRefused when somebody else has to decide, and as `transition` does.
+        `request` is what was decided about: the run as it was read while it waited, or its
+        ApprovalRequested event. A decision holds for that request alone; one that comes when the
+        run has gone on is refused, and noted in the history. `key`: the same key and content
+        return the first outcome again.
+
+        Raises IllegalTransition when the run does not wait for this request, DecisionRefused when
+        another person must decide, RunNotFound, DuplicateKey, InvalidValue or PayloadTooLarge.
         """
         return await decide.decide(
             self.project,
             self.transitions,
-            run_id,
+            request,
             State.RUNNING,
             actor=actor,
             reason=reason,
             output=output,
-            expected_version=expected_version,
             key=key,
         )
 
     async def reject(
         self,
-        run_id: UUID | str,
+        request: Run | ApprovalRequested,
         *,
         actor: str,
         reason: str | None = None,
-        expected_version: int | None = None,
         key: str | None = None,
     ) -> Run:
-        """Refuse the approval that a run waits for; the run is cancelled. Raises as `approve`."""
+        """Refuse a request for approval, named as for `approve`; the run is cancelled.
+
+        Raises as `approve` does.
+        """
         return await decide.decide(
             self.project,
             self.transitions,
-            run_id,
+            request,
             State.CANCELLED,
             actor=actor,
             reason=reason,
-            expected_version=expected_version,
             key=key,
         )
 

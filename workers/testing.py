@@ -196,13 +196,15 @@ class Kit:
         self, run: Run | UUID, *, actor: str = "approver", reason: str | None = None
     ) -> Run:
         """Decide yes, as somebody."""
-        return await self.ledger.approve(_id(run), actor=actor, reason=reason)
+        return await self.ledger.approve(
+            await self.ledger.get(_id(run)), actor=actor, reason=reason
+        )
 
     async def reject(
         self, run: Run | UUID, *, actor: str = "approver", reason: str | None = None
     ) -> Run:
         """Decide no, as somebody."""
-        return await self.ledger.reject(_id(run), actor=actor, reason=reason)
+        return await self.ledger.reject(await self.ledger.get(_id(run)), actor=actor, reason=reason)
 
     async def assert_history(
         self, run: Run | UUID, expected: Sequence[str], *, heartbeats: bool = False

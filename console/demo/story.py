@@ -129,13 +129,13 @@ class Director:
             if run.input["path"] == self._unwanted:
                 reason = "the largest file of all: split it first"
                 self._outcome.rejected.append(
-                    await self._ledger.reject(run.run_id, actor=REVIEWER, reason=reason)
+                    await self._ledger.reject(run, actor=REVIEWER, reason=reason)
                 )
                 self._say(f"{REVIEWER} rejected {self._unwanted}")
             else:
                 reason = "large, but in one piece for a reason"
                 self._outcome.granted.append(
-                    await self._ledger.approve(run.run_id, actor=REVIEWER, reason=reason)
+                    await self._ledger.approve(run, actor=REVIEWER, reason=reason)
                 )
 
 

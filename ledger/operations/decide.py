@@ -5,78 +5,107 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from runfold.ledger.commands import Transition
 from runfold.ledger.errors import (
     DecisionRefused,
     IllegalTransition,
+    InvalidValue,
     LedgerError,
     VersionConflict,
 )
 from runfold.ledger.events import ApprovalRequested, Event, NoteAdded
-from runfold.ledger.lifecycle import AFTER_TERMINAL, State
+from runfold.ledger.lifecycle import State
 from runfold.ledger.operations.append import append
 from runfold.ledger.operations.project import Project
 from runfold.ledger.operations.transition import Transitions
+from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.reading.history import history
 from runfold.ledger.reading.runs import get
 from runfold.ledger.run import Run
 
-MAX_NOTES: Final = 100
+Request: TypeAlias = Run | ApprovalRequested
+"""What a decision names: the event that asked, or the run as it was read while it waited."""
+
+MAX_NOTES: Final = 10
 """Refused decisions that are noted in one run."""
+TRIES: Final = 50
+"""Remarks and beats that a decision outlasts before it gives up."""
 _REFUSED: Final = "decision refused,"
+_REQUEST: Final = """
+SELECT max(version) AS version FROM ledger.event
+WHERE project_id = $1 AND run_id = $2 AND type = 'approval.requested' AND version <= $3
+"""
+_KEY: Final = "SELECT FROM ledger.command WHERE project_id = $1 AND key = $2"
 
 
 async def decide(
     project: Project,
     transitions: Transitions,
-    run_id: UUID | str,
+    request: Request,
     to_state: State,
     *,
     actor: str,
     reason: str | None,
     output: Any = None,
-    expected_version: int | None = None,
     key: str | None = None,
 ) -> Run:
-    """Decide on the approval by a transition; see `Ledger.approve` and `Ledger.reject`."""
-    run = await get(project.pool, project.project_id, run_id)
-    expects = expected_version
-    if expects is None and run.is_parked:
-        expects = run.version
-    try:
-        if run.state == State.WAITING_APPROVAL:
-            command = Transition(
-                run.run_id,
-                to_state,
-                reason=reason,
-                output=output,
-                expected_version=expects,
-                key=key,
-            )
-            return await transitions.transition(command, actor=actor)
-    except (IllegalTransition, VersionConflict, DecisionRefused) as error:
-        if isinstance(error, VersionConflict) and expected_version is None:
-            since = await history(project.pool, project.project_id, run.run_id, after=run.version)
-            # Only remarks were added: it is the same approval.
-            if all(event.type in AFTER_TERMINAL for event in since):
-                return await decide(
-                    project,
-                    transitions,
-                    run_id,
-                    to_state,
-                    actor=actor,
-                    reason=reason,
-                    output=output,
-                    key=key,
-                )
-        refused: LedgerError = error
-    else:
-        refused = IllegalTransition(run.run_id, run.state, to_state, "it waits for no approval")
-    await _note(project, run.run_id, to_state, refused, actor=actor, reason=reason)
+    """Decide on the request by a transition; see `Ledger.approve` and `Ledger.reject`."""
+    if not isinstance(request, Run | ApprovalRequested):
+        raise InvalidValue(
+            "request", request, "must be the run as you read it, or its ApprovalRequested event"
+        )
+    run_id = request.run_id
+
+    def command(version: int | None) -> Transition:
+        return Transition(
+            run_id, to_state, reason=reason, output=output, expected_version=version, key=key
+        )
+
+    command(None).row(project.limit_bytes)  # bad input is refused before anything is read
+    if key is not None and await fetch(project.pool, _KEY, project.project_id, key):
+        return await transitions.transition(command(None), actor=actor)  # its first outcome
+    for attempt in range(1, TRIES + 1):
+        run = await get(project.pool, project.project_id, run_id)
+        try:
+            await _require_pending(project, run, request, to_state)
+            return await transitions.transition(command(run.version), actor=actor)
+        except VersionConflict as error:  # a remark or a beat came between
+            if attempt == TRIES:
+                raise
+            refused: LedgerError = error
+        except (IllegalTransition, DecisionRefused) as error:
+            refused = error
+            break
+    await _note(project, run_id, to_state, refused, actor=actor, reason=reason)
     raise refused
+
+
+async def _require_pending(project: Project, run: Run, request: Request, to_state: State) -> None:
+    """Raise IllegalTransition unless the run still waits for a decision on this request."""
+    if run.state != State.WAITING_APPROVAL:
+        raise IllegalTransition(run.run_id, run.state, to_state, "it waits for no approval")
+    pending = await _newest_request(project, run)
+    if pending != await _version(project, request):
+        detail = f"the decision is for another request; it waits for request {pending}"
+        raise IllegalTransition(run.run_id, run.state, to_state, detail)
+
+
+async def _version(project: Project, request: Request) -> int | None:
+    """Return the version of the event that asked; None for a run that waited for no approval."""
+    if isinstance(request, ApprovalRequested):
+        return request.version
+    if request.state != State.WAITING_APPROVAL:
+        return None
+    return await _newest_request(project, request)
+
+
+async def _newest_request(project: Project, run: Run) -> int | None:
+    [row] = await fetch(project.pool, _REQUEST, project.project_id, run.run_id, run.version)
+    version: int | None = row["version"]
+    return version
 
 
 def shown_sha256(prompt: str, show: Any = None) -> str:
@@ -111,7 +140,7 @@ async def _note(
     actor: str,
     reason: str | None,
 ) -> None:
-    events = await history(project.pool, project.project_id, run_id)
+    events = await history(project.pool, project.project_id, run_id, heartbeats=False)
     note = refused_decision(events, to_state, refused, reason)
     if note is not None:
         await append(project, run_id, note, actor=actor)
@@ -122,7 +151,7 @@ def refused_decision(
 ) -> NoteAdded | None:
     """Return the note of a refused decision; None where no approval was ever asked for.
 
-    None also after one hundred notes in a run.
+    None also after `MAX_NOTES` notes in a run.
     """
     was_asked = any(isinstance(event, ApprovalRequested) for event in events)
     noted = sum(

@@ -150,9 +150,10 @@ async def test_a_beat_that_waited_for_another_beat_of_the_same_lease_counts_too(
 async def test_of_two_who_decide_one_approval_the_first_counts(ledger: Ledger) -> None:
     lease = await waiting(ledger, State.WAITING_APPROVAL, park=True)
 
+    run = await ledger.get(lease.run_id)
     outcomes = await asyncio.gather(
-        *(ledger.approve(lease.run_id, actor=f"yes-{i}") for i in range(4)),
-        *(ledger.reject(lease.run_id, actor=f"no-{i}") for i in range(4)),
+        *(ledger.approve(run, actor=f"yes-{i}") for i in range(4)),
+        *(ledger.reject(run, actor=f"no-{i}") for i in range(4)),
         return_exceptions=True,
     )
     kinds = await types(ledger, lease.run_id)

@@ -47,7 +47,7 @@ async def story(ledger: Ledger) -> UUID:
     await ledger.transition(
         lease, State.WAITING_APPROVAL, park=True, name="pay", content={"prompt": "Pay?"}
     )
-    await ledger.approve(run.run_id, actor="ann")
+    await ledger.approve(await ledger.get(run.run_id), actor="ann")
     [lease] = await ledger.claim("w:2", kinds=["parse"])
     await ledger.transition(lease, State.COMPLETED)
     return run.run_id

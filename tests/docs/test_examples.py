@@ -26,8 +26,8 @@ async def test_the_agent_uses_its_tools_and_asks_before_it_spends(ledger: Ledger
     async with working(ledger, agent.agent):
         await reached(ledger, run, State.WAITING_APPROVAL)
         with pytest.raises(DecisionRefused):
-            await ledger.approve(run.run_id, actor=ledger.actor)
-        await ledger.approve(run.run_id, actor="ann", reason="worth it")
+            await ledger.approve(await ledger.get(run.run_id), actor=ledger.actor)
+        await ledger.approve(await ledger.get(run.run_id), actor="ann", reason="worth it")
         finished = await ended(ledger, run)
 
     files = sorted(folder.rglob("*.sql"))

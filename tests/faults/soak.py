@@ -90,7 +90,7 @@ class Soak:
         for run in await self.ledger.runs(state=State.WAITING_APPROVAL, limit=10):
             no = self.random.random() < 0.2
             with suppress(IllegalTransition, VersionConflict, DecisionRefused):
-                await (self.ledger.reject if no else self.ledger.approve)(run.run_id, actor="ann")
+                await (self.ledger.reject if no else self.ledger.approve)(run, actor="ann")
                 if no:
                     self.called_off.add(run.run_id)
 

@@ -61,7 +61,7 @@ async def test_a_decision_says_no_worker(ledger: Ledger) -> None:
     await ledger.transition(lease, "waiting_approval", park=True)
 
     with capture_logs() as logs:
-        await ledger.reject(lease.run_id, actor="ann", reason="too dear")
+        await ledger.reject(await ledger.get(lease.run_id), actor="ann", reason="too dear")
 
     moved = of(
         lease,

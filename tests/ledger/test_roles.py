@@ -41,7 +41,7 @@ async def test_no_way_leads_around_another_persons_decision(ledger: Ledger, *, p
 
     for decide in (ledger.approve, ledger.reject):
         with pytest.raises(DecisionRefused, match="another person"):
-            await decide(run_id, actor=ledger.actor, reason="mine")
+            await decide(await ledger.get(run_id), actor=ledger.actor, reason="mine")
     for state in (State.RUNNING, State.CANCELLED):
         with pytest.raises(DecisionRefused, match="another person"):
             await ledger.transition(run_id, state)
@@ -51,7 +51,7 @@ async def test_no_way_leads_around_another_persons_decision(ledger: Ledger, *, p
     notes = [event for event in await ledger.history(run_id) if isinstance(event, NoteAdded)]
     assert [note.actor for note in notes] == [ledger.actor] * 2
 
-    await ledger.approve(run_id, actor="somebody else")
+    await ledger.approve(await ledger.get(run_id), actor="somebody else")
     assert "approval.granted" in [event.type for event in await ledger.history(run_id)]
 
 
@@ -62,7 +62,7 @@ async def test_a_role_is_asked_for_under_the_lock_and_counts_from_the_moment_of_
     await roles.grant(ledger.pool, PROJECT, "finance", "ann", **WHY)
     await roles.grant(ledger.pool, PROJECT, "other", "bob", **WHY)
     with pytest.raises(DecisionRefused, match="does not have the role") as caught:
-        await ledger.approve(run_id, actor="bob")
+        await ledger.approve(await ledger.get(run_id), actor="bob")
     assert caught.value.why == "role"
 
     # ann's decision waits for the row; meanwhile the role is taken from her.
@@ -80,7 +80,7 @@ async def test_a_role_is_asked_for_under_the_lock_and_counts_from_the_moment_of_
         await deciding
 
     await roles.grant(ledger.pool, PROJECT, "finance", "ann", **WHY)
-    await ledger.approve(run_id, actor="ann")
+    await ledger.approve(await ledger.get(run_id), actor="ann")
 
 
 async def test_every_change_of_a_role_is_recorded_and_made_by_the_owner_alone(
@@ -138,6 +138,6 @@ async def test_a_handler_asks_for_somebody_with_a_role(ledger: Ledger) -> None:
     async with working(ledger, payment):
         await reached(ledger, run, State.WAITING_APPROVAL)
         with pytest.raises(DecisionRefused):
-            await ledger.approve(run.run_id, actor="bob")
-        await ledger.approve(run.run_id, actor="ann")
+            await ledger.approve(await ledger.get(run.run_id), actor="bob")
+        await ledger.approve(await ledger.get(run.run_id), actor="ann")
         assert (await ended(ledger, run)).output == "ann"

@@ -119,9 +119,9 @@ async def _do(  # noqa: PLR0912  one branch for each operation
         case "beat":
             await ledger.heartbeat(list({lease.run_id: lease for lease in leases}.values()))
         case "approve":
-            await ledger.approve(run_id, actor="ann", reason="fine")
+            await ledger.approve(await ledger.get(run_id), actor="ann", reason="fine")
         case "reject":
-            await ledger.reject(run_id, actor="ann", reason="no")
+            await ledger.reject(await ledger.get(run_id), actor="ann", reason="no")
         case "cancel":
             await ledger.cancel(run_id, reason="enough")
         case "note":

@@ -164,7 +164,7 @@ async def test_a_step_that_became_a_sleep_is_another_call(ledger: Ledger) -> Non
     run = await ledger.submit("k", max_attempts=1)
     async with working(ledger, paused("k", sleeps=False)):
         await reached(ledger, run, State.WAITING_APPROVAL)
-    await ledger.approve(run.run_id, actor="ann")
+    await ledger.approve(await ledger.get(run.run_id), actor="ann")
     async with working(ledger, paused("k", sleeps=True)):
         failed = await ended(ledger, run)
 
@@ -289,7 +289,7 @@ async def test_a_role_may_be_of_an_enumeration(ledger: Ledger) -> None:
     run = await ledger.submit("typed")
     async with working(ledger, typed):
         await reached(ledger, run, State.WAITING_APPROVAL)
-        await ledger.approve(run.run_id, actor="ann")
+        await ledger.approve(await ledger.get(run.run_id), actor="ann")
         assert (await ended(ledger, run)).output == "ann"
 
 

@@ -257,7 +257,9 @@ async def test_an_approval_parks_the_run_and_any_worker_goes_on_after_a_yes(ledg
     run = await ledger.submit("refund", 250)
     async with working(ledger, refund, worker_id="w:1"):
         waits = await reached(ledger, run, State.WAITING_APPROVAL)
-    await ledger.approve(run.run_id, actor="ann", reason="customer called", output={"limit": 300})
+    await ledger.approve(
+        await ledger.get(run.run_id), actor="ann", reason="customer called", output={"limit": 300}
+    )
     async with working(ledger, refund, worker_id="w:2"):
         after = await ended(ledger, run)
     history = await ledger.history(run.run_id)
@@ -278,9 +280,9 @@ async def test_a_no_ends_the_run_and_a_late_decision_is_refused_and_noted(ledger
     run = await ledger.submit("refund", 250)
     async with working(ledger, refund):
         await reached(ledger, run, State.WAITING_APPROVAL)
-        await ledger.reject(run.run_id, actor="ann", reason="too much")
+        await ledger.reject(await ledger.get(run.run_id), actor="ann", reason="too much")
         with pytest.raises(IllegalTransition):
-            await ledger.approve(run.run_id, actor="bob", reason="pay it")
+            await ledger.approve(await ledger.get(run.run_id), actor="bob", reason="pay it")
     after = await ledger.get(run.run_id)
     note = (await ledger.history(run.run_id))[-1]
 
@@ -302,9 +304,9 @@ async def test_an_approval_may_ask_for_another_person_than_the_submitter(ledger:
     async with working(ledger, careful):
         await reached(ledger, run, State.WAITING_APPROVAL)
         with pytest.raises(DecisionRefused):
-            await ledger.approve(run.run_id, actor=ledger.actor)
+            await ledger.approve(await ledger.get(run.run_id), actor=ledger.actor)
         assert (await ledger.get(run.run_id)).state == State.WAITING_APPROVAL
-        await ledger.approve(run.run_id, actor="somebody else")
+        await ledger.approve(await ledger.get(run.run_id), actor="somebody else")
         assert (await ended(ledger, run)).output == "somebody else"
     (granted,) = (
         event for event in await ledger.history(run.run_id) if isinstance(event, ApprovalGranted)
@@ -342,7 +344,7 @@ async def test_a_handler_that_no_longer_fits_its_runs_history_is_a_recorded_erro
     run = await ledger.submit("k", max_attempts=1)
     async with working(ledger, changed("k", "one", "two", approves="Go?")):
         await reached(ledger, run, State.WAITING_APPROVAL)
-    await ledger.approve(run.run_id, actor="ann")
+    await ledger.approve(await ledger.get(run.run_id), actor="ann")
     async with working(ledger, after):
         failed = await ended(ledger, run)
 

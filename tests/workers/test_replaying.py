@@ -307,7 +307,7 @@ async def test_what_is_spent_before_the_first_call_is_counted_once(ledger: Ledge
     run = await ledger.submit("spends-first")
     async with working(ledger, spends_first):
         await reached(ledger, run, State.WAITING_APPROVAL)
-        await ledger.approve(run.run_id, actor="ann")
+        await ledger.approve(await ledger.get(run.run_id), actor="ann")
         run = await ended(ledger, run)
 
     assert (run.state, run.cost_usd) == (State.COMPLETED, Decimal(1))

@@ -449,8 +449,8 @@ async def test_whoever_submitted_the_parent_may_not_decide_where_another_person_
         asked = await child()
         assert asked is not None
         with pytest.raises(DecisionRefused):
-            await ledger.approve(asked.run_id, actor="ann")
-        await ledger.approve(asked.run_id, actor="bob")
+            await ledger.approve(await ledger.get(asked.run_id), actor="ann")
+        await ledger.approve(await ledger.get(asked.run_id), actor="bob")
         assert (await ended(ledger, run)).output == "bob"
     assert (await ledger.history(run.run_id))[0].actor == "ann"
 

@@ -57,7 +57,7 @@ async def test_an_answer_wakes_whoever_goes_on(ledger: Ledger) -> None:
         await listening(ledger)
         run = await ledger.submit("ask")
         await reached(ledger, run, State.WAITING_APPROVAL)
-        await ledger.approve(run.run_id, actor="ann")
+        await ledger.approve(await ledger.get(run.run_id), actor="ann")
         assert (await ended(ledger, run)).output is True
 
 

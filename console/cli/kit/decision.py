@@ -14,7 +14,8 @@ from runfold.console.cli.kit.requests import Request, pending_request, request_l
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.values import Misuse
-from runfold.ledger import Run
+from runfold.ledger import Ledger, Run
+from runfold.ledger.events import ApprovalRequested
 
 RequestVersion = Annotated[
     int | None,
@@ -50,12 +51,10 @@ async def decide(
                 talk("nothing was decided")
                 return ERROR
             request = pending.version
+        named = current if request is None else await _request(ledger, current, request)
         decide_on = ledger.approve if granted else ledger.reject
         after = await decide_on(
-            run_id,
-            actor=actor if actor is not None else ledger.actor,
-            reason=reason,
-            expected_version=_expected(current, pending, request),
+            named, actor=actor if actor is not None else ledger.actor, reason=reason
         )
     write_state(session.out, after)
     if after.is_parked:
@@ -63,10 +62,11 @@ async def decide(
     return OK
 
 
-def _expected(current: Run, pending: Request | None, request: int | None) -> int | None:
-    # A remark after the request moves the run's version, and it is still the same request.
-    same = pending is not None and request == pending.version
-    return current.version if same else request
+async def _request(ledger: Ledger, run: Run, version: int) -> ApprovalRequested:
+    events = await ledger.history(run.run_id, after=max(version - 1, 0))
+    if not events or not isinstance(events[0], ApprovalRequested) or events[0].version != version:
+        raise Misuse("--request", f"run {run.run_id} has no request {version}")
+    return events[0]
 
 
 def _confirmed(pending: Request, *, granted: bool) -> bool:

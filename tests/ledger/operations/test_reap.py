@@ -233,7 +233,7 @@ async def test_an_answered_run_past_its_deadline_is_ended_and_not_claimable(ledg
     submitted = await ledger.submit("parse", deadline=0.1)
     (lease,) = await ledger.claim("w:1")
     await ledger.transition(lease, State.WAITING_APPROVAL, park=True)
-    await ledger.approve(lease.run_id, actor="ann")
+    await ledger.approve(await ledger.get(lease.run_id), actor="ann")
     await passed(ledger, submitted.deadline)
 
     (run,) = await ledger.reap()

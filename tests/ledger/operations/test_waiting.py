@@ -12,10 +12,11 @@ import pytest
 from runfold.ledger import Ledger, Run, State
 from runfold.ledger.errors import (
     AttemptsExhausted,
+    DuplicateKey,
     IllegalTransition,
+    InvalidValue,
     LeaseLost,
     LedgerError,
-    VersionConflict,
 )
 from runfold.ledger.events import (
     ApprovalExpired,
@@ -29,6 +30,7 @@ from runfold.ledger.events import (
 )
 from runfold.ledger.lifecycle import DEADLINE_PASSED
 from runfold.ledger.operations import decide as deciding
+from runfold.ledger.operations.decide import MAX_NOTES
 from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.reading import runs
 from tests.support.runs import TINY, claimed, event_count, newest, types, waiting
@@ -144,13 +146,13 @@ async def test_a_second_answer_is_refused_and_appends_nothing(ledger: Ledger, st
 
 async def test_a_second_decision_is_refused_whatever_it_says(ledger: Ledger) -> None:
     lease = await waiting(ledger, State.WAITING_APPROVAL, park=True)
-    await ledger.approve(lease.run_id, actor="ann")
+    await ledger.approve(await ledger.get(lease.run_id), actor="ann")
     before = await event_count(ledger)
 
     with pytest.raises(IllegalTransition, match="answered before"):
-        await ledger.approve(lease.run_id, actor="bob")
+        await ledger.approve(await ledger.get(lease.run_id), actor="bob")
     with pytest.raises(IllegalTransition, match="answered before"):
-        await ledger.reject(lease.run_id, actor="bob", reason="no")
+        await ledger.reject(await ledger.get(lease.run_id), actor="bob", reason="no")
     note = await newest(ledger, lease.run_id, NoteAdded)
 
     assert await event_count(ledger) == before + 2
@@ -207,7 +209,7 @@ async def test_a_request_for_approval_says_what_is_asked_and_until_when(ledger: 
 async def test_a_parked_approval_records_who_granted_it_and_why(ledger: Ledger) -> None:
     lease = await waiting(ledger, State.WAITING_APPROVAL, park=True, wait=3600)
 
-    run = await ledger.approve(lease.run_id, actor="ann", reason="within budget")
+    run = await ledger.approve(await ledger.get(lease.run_id), actor="ann", reason="within budget")
     event = await newest(ledger, lease.run_id, ApprovalGranted)
 
     assert (event.actor, event.reason, event.state) == ("ann", "within budget", None)
@@ -217,7 +219,7 @@ async def test_a_parked_approval_records_who_granted_it_and_why(ledger: Ledger) 
 async def test_a_held_approval_goes_on_at_once_under_the_same_lease(ledger: Ledger) -> None:
     lease = await waiting(ledger, State.WAITING_APPROVAL, park=False, wait=3600)
 
-    run = await ledger.approve(str(lease.run_id), actor="ann", reason="ok")
+    run = await ledger.approve(await ledger.get(lease.run_id), actor="ann", reason="ok")
     event = await newest(ledger, lease.run_id, ApprovalGranted)
     (beaten,) = await ledger.heartbeat([lease])
 
@@ -238,7 +240,7 @@ async def test_a_rejection_cancels_the_run_and_records_who_and_why(
 ) -> None:
     lease = await waiting(ledger, State.WAITING_APPROVAL, park=park)
 
-    run = await ledger.reject(lease.run_id, actor="bob", reason="too dear")
+    run = await ledger.reject(await ledger.get(lease.run_id), actor="bob", reason="too dear")
     event = await newest(ledger, lease.run_id, ApprovalRejected)
 
     assert (event.actor, event.reason, event.state) == ("bob", "too dear", State.CANCELLED)
@@ -257,7 +259,7 @@ async def test_there_is_nothing_to_decide_where_no_approval_is_awaited(ledger: L
     for run_id in (running.run_id, waits.run_id, pending.run_id):
         for decide in (ledger.approve, ledger.reject):
             with pytest.raises(IllegalTransition, match="waits for no approval"):
-                await decide(run_id, actor="ann")
+                await decide(await ledger.get(run_id), actor="ann")
 
     assert await event_count(ledger) == before
 
@@ -267,14 +269,59 @@ async def test_a_decision_about_an_earlier_request_does_not_answer_a_later_one(
 ) -> None:
     lease = await waiting(ledger, State.WAITING_APPROVAL, park=True)
     seen = await ledger.get(lease.run_id)
-    await ledger.approve(lease.run_id, actor="ann")
+    shown = await newest(ledger, lease.run_id, ApprovalRequested)
+    await ledger.approve(seen, actor="ann")
     (again,) = await ledger.claim("w:2")
     await ledger.transition(again, State.WAITING_APPROVAL, park=True)
 
-    with pytest.raises(VersionConflict):
-        await ledger.approve(lease.run_id, actor="bob", expected_version=seen.version)
+    for request in (seen, shown):
+        with pytest.raises(IllegalTransition, match="is for another request"):
+            await ledger.approve(request, actor="ann")
 
     assert (await ledger.get(lease.run_id)).available_at is None
+    assert (await types(ledger, lease.run_id))[-2:] == ["note.added", "note.added"]
+
+
+async def test_a_decision_repeated_with_its_key_is_the_first_one_whatever_the_run_waits_for_now(
+    ledger: Ledger,
+) -> None:
+    lease = await waiting(ledger, State.WAITING_APPROVAL, park=True)
+    seen = await ledger.get(lease.run_id)
+    first = await ledger.approve(seen, actor="ann", reason="fine", key="click-1")
+    (again,) = await ledger.claim("w:2")
+    await ledger.transition(again, State.WAITING_APPROVAL, park=True)
+    before = await event_count(ledger)
+
+    assert await ledger.approve(seen, actor="ann", reason="fine", key="click-1") == first
+    with pytest.raises(DuplicateKey):
+        await ledger.reject(seen, actor="ann", reason="fine", key="click-1")
+
+    assert (await ledger.get(lease.run_id)).available_at is None
+    assert await event_count(ledger) == before
+
+
+async def test_a_decision_names_the_run_as_it_was_read_or_the_event_that_asked(
+    ledger: Ledger,
+) -> None:
+    lease = await waiting(ledger, State.WAITING_APPROVAL, park=True)
+
+    with pytest.raises(InvalidValue, match="the run as you read it"):
+        await ledger.approve(lease.run_id, actor="ann")  # type: ignore[arg-type]
+
+    request = await newest(ledger, lease.run_id, ApprovalRequested)
+    assert (await ledger.approve(request, actor="ann")).available_at is not None
+
+
+async def test_a_crowd_of_refused_deciders_leaves_a_few_notes(ledger: Ledger) -> None:
+    lease = await waiting(ledger, State.WAITING_APPROVAL, park=True)
+    seen = await ledger.get(lease.run_id)
+    await ledger.approve(seen, actor="ann")
+
+    for number in range(MAX_NOTES + 5):
+        with pytest.raises(IllegalTransition):
+            await ledger.reject(seen, actor=f"late-{number}")
+
+    assert (await types(ledger, lease.run_id)).count("note.added") == MAX_NOTES
 
 
 @pytest.mark.parametrize("park", [False, True])
@@ -306,7 +353,7 @@ async def test_an_approval_that_nobody_decides_in_time_ends_the_run_as_asked(
     assert "nobody decided" in run.error_detail
     assert (event.actor, event.compensates) == ("reaper", None if park else lease.token)
     with pytest.raises(LedgerError):
-        await ledger.approve(lease.run_id, actor="late")
+        await ledger.approve(await ledger.get(lease.run_id), actor="late")
 
 
 async def test_a_remark_that_comes_between_reading_and_deciding_does_not_stand_in_the_way(
@@ -324,7 +371,7 @@ async def test_a_remark_that_comes_between_reading_and_deciding_does_not_stand_i
         return run
 
     monkeypatch.setattr(deciding, "get", and_somebody_remarks)
-    await ledger.approve(lease.run_id, actor="ann")
+    await ledger.approve(await ledger.get(lease.run_id), actor="ann")
 
     assert (await types(ledger, lease.run_id))[3:] == [
         "note.added",
@@ -342,7 +389,7 @@ async def test_a_decision_after_its_time_is_refused_and_noted_before_any_reaper_
 
     for decide in (ledger.approve, ledger.reject):
         with pytest.raises(IllegalTransition, match="the time for an answer is over"):
-            await decide(lease.run_id, actor="late", reason="was away")
+            await decide(await ledger.get(lease.run_id), actor="late", reason="was away")
 
     assert (await types(ledger, lease.run_id))[3:] == ["note.added", "note.added"]
     (run,) = await ledger.reap()
@@ -368,7 +415,7 @@ async def test_an_answer_or_a_signal_after_the_waits_time_is_no_answer_and_a_sig
 async def test_a_decision_in_time_takes_the_deadline_away(ledger: Ledger) -> None:
     lease = await claimed(ledger)
     run = await ledger.transition(lease, State.WAITING_APPROVAL, park=True, wait=2)
-    await ledger.approve(lease.run_id, actor="ann")
+    await ledger.approve(await ledger.get(lease.run_id), actor="ann")
     await passed(ledger, run.wait_until)
 
     assert await ledger.reap() == []

@@ -295,7 +295,7 @@ async def test_a_worker_login_can_do_every_operation(
         await ledger.append(lease, NoteAdded(text="x"), key="n")
         await ledger.append(lease, NoteAdded(text="x"), key="n")
         await ledger.transition(lease, State.WAITING_APPROVAL, park=True)
-        await ledger.approve(lease.run_id, actor="ann")
+        await ledger.approve(await ledger.get(lease.run_id), actor="ann")
         (again,) = await ledger.claim("w:2", ttl=TINY)
         await lapsed(ledger, again)
         assert len(await ledger.reap()) == 1

@@ -48,7 +48,7 @@ async def test_runs_are_submitted_worked_on_approved_and_completed_through_it(
         asked = await pooled.submit("ask", "fly")
         runs = [await pooled.submit("steps", key=f"k-{number}") for number in range(RUNS)]
         await reached(pooled, asked, State.WAITING_APPROVAL)
-        await pooled.approve(asked.run_id, actor="ann")
+        await pooled.approve(await pooled.get(asked.run_id), actor="ann")
         for run in runs:
             await ended(pooled, run, 40)
         assert (await ended(pooled, asked)).output == "ann: fly"

@@ -144,7 +144,7 @@ async def told(ledger: Ledger) -> None:
         content={"prompt": "Go?", "show": {"usd": 5}},
     )
     await ledger.transition(answered, State.WAITING_APPROVAL, park=True, content={"prompt": "Go?"})
-    await ledger.approve(answered.run_id, actor="ann", reason="yes")
+    await ledger.approve(await ledger.get(answered.run_id), actor="ann", reason="yes")
     await ledger.reap()
     with pytest.raises(LeaseLost):
         await ledger.transition(late, State.COMPLETED)

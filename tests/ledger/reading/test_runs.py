@@ -75,7 +75,8 @@ async def an_eventful_life(ledger: Ledger) -> list[Run]:
             third, State.WAITING_APPROVAL, park=True, wait=60, content={"prompt": "?"}
         )
     )
-    await then(lambda: ledger.approve(run.run_id, actor="ann", reason="ok"))
+    asked = await ledger.get(run.run_id)
+    await then(lambda: ledger.approve(asked, actor="ann", reason="ok"))
     await claim()
     token = seen[-1].token
     assert token is not None
