@@ -543,7 +543,11 @@ def test_doctor_finds_a_new_database_healthy(cli: Cli) -> None:
     levels = {check["name"]: check["level"] for check in report["checks"]}
     assert levels.pop("privileges") == "warning"  # the tests are a superuser
     assert levels == dict.fromkeys(
-        ("server", "schema", "functions", "clock", "partitions", "leases", "kinds"), "ok"
+        (
+            *("server", "schema", "settings", "encoding", "clock", "connections", "functions"),
+            *("partitions", "time", "feed", "leases", "kinds", "schedules"),
+        ),
+        "ok",
     )
     assert cli.ok("doctor").err == "healthy\n"
 

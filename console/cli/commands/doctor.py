@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Final
 
 from rich.text import Text
 
-from runfold.console.cli.health import checks
-from runfold.console.cli.health.checks import Check, Level
+from runfold.console.cli.health.access_checks import privileges, settings
+from runfold.console.cli.health.check import Check, Level
 from runfold.console.cli.health.database_status import database_status
+from runfold.console.cli.health.schema_checks import feed, functions, partitions, revision
+from runfold.console.cli.health.server_checks import (
+    clock,
+    clock_steps,
+    connections,
+    encoding,
+    server,
+)
+from runfold.console.cli.health.work_checks import leases, schedules, served
 from runfold.console.cli.kit.exits import OK, UNHEALTHY
 from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.output import Output
-from runfold.console.cli.kit.plain import clean, jsonable
+from runfold.console.cli.kit.plain import jsonable
 from runfold.console.cli.kit.session import Session
 from runfold.ledger.errors import AccessDenied, DatabaseUnavailable, EmbeddedPostgresError
 from runfold.ledger.settings import Settings
@@ -27,37 +37,56 @@ app: Final = program()
 async def doctor(session: Session) -> int:
     """Check the ledger's health and name remedies.
 
-    The checks: server, schema, functions, partitions, clock, leases, kinds and privileges.
+    The checks: server, schema, settings, encoding, clock, connections, functions, partitions, time,
+    feed, leases, kinds, schedules and privileges. Exit code 9 if one has failed.
     """
     try:
-        found = await _examine(session)
+        checks = await _examine(session)
     except (AccessDenied, DatabaseUnavailable, EmbeddedPostgresError) as error:
-        found = [Check("database", Level.FAILED, str(error))]
-    healthy = all(check.level != Level.FAILED for check in found)
-    _write(session.out, found, healthy=healthy)
+        checks = [Check("database", Level.FAILED, str(error))]
+    healthy = all(check.level != Level.FAILED for check in checks)
+    _write(session.out, checks, healthy=healthy)
     return OK if healthy else UNHEALTHY
 
 
 async def _examine(session: Session) -> list[Check]:
-
     async with session.database(checked=False) as database:
         status = await database_status(database)
-        found = [checks.server(status), checks.revision(status), await checks.clock(database)]
-        if status.revision is not None and not status.newer:
-            found += [checks.functions(status), checks.partitions(status)]
-            found.append(await checks.leases(database, Settings.load().reaper_seconds))
-            found.append(await checks.served(database))
-            found.append(await checks.privileges(database))
-        return found
+        checks = [server(status), revision(status), settings()]
+        settings_ = Settings.load()
+        checks += [
+            await _checked("encoding", encoding(database)),
+            await _checked("clock", clock(database)),
+            await _checked("connections", connections(database, settings_.pool_size)),
+        ]
+        if status.revision is None or status.newer:
+            return checks
+        return [
+            *checks,
+            functions(status),
+            partitions(status),
+            await _checked("time", clock_steps(database)),
+            await _checked("feed", feed(database)),
+            await _checked("leases", leases(database, settings_.reaper_seconds)),
+            await _checked("kinds", served(database)),
+            await _checked("schedules", schedules(database)),
+            await _checked("privileges", privileges(database)),
+        ]
 
 
-def _write(out: Output, found: list[Check], *, healthy: bool) -> None:
+async def _checked(name: str, check: Awaitable[Check]) -> Check:
+    try:
+        return await check
+    except AccessDenied as error:
+        return Check(name, Level.WARNING, f"this login cannot check it: {error.reason}")
+
+
+def _write(out: Output, checks: list[Check], *, healthy: bool) -> None:
     if out.as_json:
-        out.json({"healthy": healthy, "checks": jsonable(found)})
+        out.json({"healthy": healthy, "checks": jsonable(checks)})
         return
-
-    for check in found:
+    for check in checks:
         line = Text(f"{check.level:<8}", style=_COLOURS[check.level])
-        line.append(f"{check.name:<11}{clean(check.detail)}", style="not bold default")
-        out.line(line)
+        line.append(f"{check.name:<12}", style="not bold default")
+        out.entry(line, check.detail)
     out.talk("healthy" if healthy else "unhealthy")

@@ -17,6 +17,7 @@ from structlog.typing import Processor
 from runfold.console.cli.kit.known_errors import known
 from runfold.console.cli.kit.output import Output
 from runfold.console.cli.kit.plain import clean
+from runfold.console.cli.kit.unknown_settings import unknown_settings
 from runfold.console.cli.kit.values import Misuse
 from runfold.ledger import Ledger
 from runfold.ledger.errors import AccessDenied
@@ -43,6 +44,8 @@ class Session:
         `needs`: the privilege that the command takes, named if the login lacks it.
         """
         configure_log(as_json=self.as_json, verbose=self.verbose)
+        for line in unknown_settings(os.environ):
+            self.out.talk(f"warning: {line}")
         try:
             result = body(self, **arguments)
             return asyncio.run(result) if inspect.iscoroutine(result) else result

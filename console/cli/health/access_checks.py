@@ -1,0 +1,69 @@
+"""Checks of access: what the login may do, and whether every setting is known."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+from runfold.console.cli.health.check import Check, Level
+from runfold.console.cli.kit.unknown_settings import unknown_settings
+from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.postgres.opening import Database
+
+
+def settings() -> Check:
+    """Whether every variable that looks like a setting is one."""
+    unknown = unknown_settings(os.environ)
+    if not unknown:
+        return Check("settings", Level.OK, "every RUNFOLD_ variable is a setting")
+    return Check("settings", Level.FAILED, "; ".join(unknown))
+
+
+_ROLE: Final = """
+SELECT current_user::text AS login, r.rolsuper AS superuser,
+  has_table_privilege('ledger.event', 'SELECT') AS reads,
+  has_table_privilege('ledger.event', 'INSERT') AS inserts,
+  has_function_privilege(f.oid, 'EXECUTE') AS works,
+  EXISTS (
+    SELECT FROM pg_roles AS p
+    WHERE p.rolname = 'runfold_projector' AND pg_has_role(current_user, p.oid, 'USAGE')) AS projects
+FROM pg_roles AS r, pg_proc AS f
+WHERE r.rolname = current_user AND f.pronamespace = to_regnamespace('ledger') AND f.proname = 'claim'
+"""
+
+
+async def privileges(database: Database) -> Check:
+    """Whether the login can read the ledger, and no more than it should."""
+    (row,) = await fetch(database.pool, _ROLE)
+    if database.embedded:
+        detail = f"login {row['login']} of the built-in server"
+        return Check("privileges", Level.OK, detail)
+    return _privileges(row)
+
+
+def _privileges(row: Mapping[str, Any]) -> Check:
+    login = f"login {row['login']}"
+    if not row["reads"]:
+        return Check(
+            "privileges",
+            Level.FAILED,
+            f"{login} may not read: grant it runfold_worker or runfold_reader",
+        )
+    if row["superuser"]:
+        return Check(
+            "privileges",
+            Level.WARNING,
+            f"{login} is a superuser: give workers their own login with runfold_worker",
+        )
+    if row["inserts"]:
+        return Check(
+            "privileges",
+            Level.WARNING,
+            f"{login} may write tables directly: give workers a login with runfold_worker",
+        )
+    may = ["read"]
+    may += ["work"] if row["works"] else []
+    may += ["keep projections"] if row["projects"] else []
+    only = " only" if len(may) == 1 else ""
+    return Check("privileges", Level.OK, f"{login} may {' and '.join(may)}{only}")

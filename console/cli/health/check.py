@@ -1,0 +1,23 @@
+"""What one check of `runfold doctor` found, and how well it went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Level(StrEnum):
+    """A check's result; only FAILED makes the ledger unhealthy."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one check found."""
+
+    name: str
+    level: Level
+    detail: str

@@ -1,0 +1,117 @@
+"""Checks of the server: its version, its encoding, its clock and its connections."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from runfold.console.cli.health.check import Check, Level
+from runfold.console.cli.health.database_status import DatabaseStatus
+from runfold.ledger.postgres.connections import OLDEST_SERVER, fetch
+from runfold.ledger.postgres.opening import Database
+
+MAX_SKEW_SECONDS: Final = 2.0
+
+FIXED_MINORS: Final = {15: 18, 16: 14, 17: 10, 18: 4}
+"""The first release of each version in which any SQL user cannot take the server over.
+
+CVE-2026-6473; see the release notes of PostgreSQL 18.4.
+"""
+
+BESIDE_THE_POOL: Final = 2
+"""Connections of a worker process beside its pool: one for heartbeats, one for wake-ups."""
+
+
+def server(status: DatabaseStatus) -> Check:
+    """Whether the server is recent enough, and has the fixes that matter."""
+    version = f"PostgreSQL {status.server}"
+    if not status.supported:
+        return Check("server", Level.FAILED, f"{version}, {OLDEST_SERVER} or newer is needed")
+    major, minor = map(int, status.server.split("."))
+    fixed = FIXED_MINORS.get(major, 0)
+    if minor < fixed:
+        return Check(
+            "server",
+            Level.FAILED,
+            f"{version} lacks a security fix (CVE-2026-6473): install {major}.{fixed} or newer",
+        )
+    return Check("server", Level.OK, version)
+
+
+async def encoding(database: Database) -> Check:
+    """Whether the database can hold every text."""
+    (row,) = await fetch(database.pool, "SELECT current_setting('server_encoding') AS encoding")
+    if row["encoding"] == "UTF8":
+        return Check("encoding", Level.OK, "UTF8")
+    return Check(
+        "encoding",
+        Level.FAILED,
+        f"{row['encoding']}, UTF8 is needed: make a database WITH ENCODING 'UTF8'",
+    )
+
+
+async def clock(database: Database) -> Check:
+    """Whether this machine's clock agrees with the database's."""
+    began = time.monotonic()
+    (row,) = await fetch(database.pool, "SELECT clock_timestamp() AS now")
+    took = time.monotonic() - began
+    skew = (datetime.now(UTC) - row["now"]).total_seconds() - took / 2
+    detail = f"{skew * 1000:+,.0f} ms from the database's clock, which decides"
+    return Check("clock", Level.OK if abs(skew) <= MAX_SKEW_SECONDS else Level.WARNING, detail)
+
+
+_NEWEST: Final = """
+SELECT e.recorded_at, extract(epoch FROM e.recorded_at - clock_timestamp())::float8 AS ahead
+FROM ledger.event AS e ORDER BY e.txid DESC, e.position DESC LIMIT 1
+"""
+
+
+async def clock_steps(database: Database) -> Check:
+    """Whether the database's clock is behind what it recorded itself."""
+    rows = await fetch(database.pool, _NEWEST)
+    if not rows or rows[0]["ahead"] <= MAX_SKEW_SECONDS:
+        return Check("time", Level.OK, "the database's clock is not behind its events")
+    return Check(
+        "time",
+        Level.FAILED,
+        f"the newest event is {rows[0]['ahead']:,.0f} s in the future: the database's clock was "
+        "set back, and leases last so much longer: set the clock",
+    )
+
+
+_CONNECTIONS: Final = """
+SELECT current_setting('max_connections')::int
+    - coalesce(current_setting('reserved_connections', true)::int, 0)
+    - current_setting('superuser_reserved_connections')::int AS server_limit,
+  (SELECT sum(numbackends) FROM pg_stat_database)::int AS server_used,
+  r.rolconnlimit AS login_limit, r.rolname AS login,
+  (SELECT count(*) FROM pg_stat_activity WHERE usename = r.rolname) AS login_used
+FROM pg_roles AS r WHERE r.rolname = current_user
+"""
+
+
+async def connections(database: Database, pool_size: int) -> Check:
+    """Whether the server and the login allow the connections that a worker process takes."""
+    (row,) = await fetch(database.pool, _CONNECTIONS)
+    return connections_check(row, pool_size)
+
+
+def connections_check(row: Mapping[str, Any], pool_size: int) -> Check:
+    """Compare the connections of a worker process with the limits."""
+    needed = pool_size + BESIDE_THE_POOL
+    takes = f"a worker process takes up to {needed} (pool {pool_size}, heartbeats 1, wake-ups 1)"
+    remedy = "raise the limit or lower RUNFOLD_POOL_SIZE"
+    limit, used = row["login_limit"], row["login_used"]
+    if 0 <= limit < needed:
+        detail = f"{takes}, login {row['login']} may have {limit}: {remedy}"
+        return Check("connections", Level.FAILED, detail)
+    if 0 <= limit - used < needed:
+        detail = f"{takes}, login {row['login']} has {used} of {limit}: {remedy}"
+        return Check("connections", Level.WARNING, detail)
+    left = row["server_limit"] - row["server_used"]
+    if left < needed:
+        detail = f"{takes}, {max(left, 0)} of the server's {row['server_limit']} are free: {remedy}"
+        return Check("connections", Level.WARNING, detail)
+    return Check("connections", Level.OK, f"{takes}; {left:,} are free")

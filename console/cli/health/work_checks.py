@@ -1,0 +1,123 @@
+"""Checks of the work: leases that nobody reaps, kinds that nobody serves, schedules not kept."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from runfold.console.cli.health.check import Check, Level
+from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.postgres.opening import Database
+
+SWEEPS_MISSED: Final = 3
+WAITED_SECONDS: Final = 60.0
+_COUNTED: Final = 1_000
+
+_EXPIRED: Final = """
+SELECT p.project_id, l.number, l.oldest FROM ledger.project AS p CROSS JOIN LATERAL (
+  SELECT count(*) AS number, extract(epoch FROM ledger.now() - min(x.lease_until))::float8 AS oldest
+  FROM (
+    SELECT s.lease_until FROM ledger.run_state AS s
+    WHERE s.project_id = p.project_id AND s.token IS NOT NULL AND s.lease_until < ledger.now() LIMIT $1
+  ) AS x
+) AS l WHERE l.number > 0 ORDER BY l.oldest DESC
+"""
+
+
+async def leases(database: Database, reaper_seconds: float) -> Check:
+    """Whether a lease expired so long ago that a reaper should have repaired it."""
+    rows = await fetch(database.pool, _EXPIRED, _COUNTED)
+    if not rows:
+        return Check("leases", Level.OK, "none has expired")
+    shown = "; ".join(
+        f"{_many(row['number'])} in project {row['project_id']}, {row['oldest']:.0f} s ago"
+        for row in rows[:3]
+    )
+    if rows[0]["oldest"] <= SWEEPS_MISSED * reaper_seconds:
+        return Check("leases", Level.OK, f"expired, reaped soon: {shown}")
+    return Check(
+        "leases", Level.FAILED, f"expired and not reaped: {shown}: keep `runfold reap` running"
+    )
+
+
+_UNSERVED: Final = """
+SELECT p.project_id, k.kind, w.number, w.oldest FROM ledger.project AS p
+CROSS JOIN LATERAL (SELECT DISTINCT x.kind FROM ledger.kind AS x WHERE x.project_id = p.project_id) AS k
+CROSS JOIN LATERAL (
+  SELECT count(*) AS number, extract(epoch FROM ledger.now() - min(x.available_at))::float8 AS oldest
+  FROM (
+    SELECT s.available_at FROM ledger.run_state AS s
+    WHERE s.project_id = p.project_id AND s.kind = k.kind AND s.available_at < ledger.now() - make_interval(secs => $2) LIMIT $1
+  ) AS x
+) AS w
+WHERE w.number > 0
+  AND NOT EXISTS (SELECT FROM ledger.kind_state AS q WHERE q.project_id = p.project_id AND q.kind = k.kind AND q.paused)
+  AND NOT EXISTS (
+    SELECT FROM ledger.run_state AS h WHERE h.project_id = p.project_id AND h.kind = k.kind AND h.token IS NOT NULL)
+ORDER BY w.oldest DESC
+"""
+
+
+async def served(database: Database) -> Check:
+    """Whether a kind has runs that wait while no worker holds any of it."""
+    rows = await fetch(database.pool, _UNSERVED, _COUNTED, WAITED_SECONDS)
+    if not rows:
+        return Check("kinds", Level.OK, "none waits without a worker")
+    shown = "; ".join(
+        f"{_many(row['number'])} of kind {row['kind']} in project {row['project_id']}, for {row['oldest']:.0f} s"
+        for row in rows[:3]
+    )
+    return Check(
+        "kinds",
+        Level.WARNING,
+        f"runs wait and no worker holds any of their kind: {shown}: does a worker serve it?",
+    )
+
+
+def _many(number: int) -> str:
+    return f"{number}" if number < _COUNTED else f"{_COUNTED:,} or more"
+
+
+_OVERDUE: Final = """
+SELECT s.project_id, s.name, extract(epoch FROM ledger.now() - s.next_at)::float8 AS late
+FROM ledger.schedule AS s WHERE s.next_at < ledger.now() - make_interval(secs => $1)
+ORDER BY s.next_at LIMIT 1000
+"""
+_ORPHANS: Final = """
+SELECT s.project_id, s.name, s.kind FROM ledger.schedule AS s
+WHERE s.last_due IS NOT NULL AND s.last_due < ledger.now() - make_interval(secs => $1)
+  AND EXISTS (
+    SELECT FROM ledger.run_state AS r WHERE r.project_id = s.project_id AND r.kind = s.kind
+      AND r.available_at < ledger.now() - make_interval(secs => $1))
+  AND NOT EXISTS (
+    SELECT FROM ledger.run_state AS r
+    WHERE r.project_id = s.project_id AND r.kind = s.kind AND r.token IS NOT NULL)
+ORDER BY s.project_id, s.name LIMIT 1000
+"""
+
+
+async def schedules(database: Database) -> Check:
+    """Whether every schedule is kept, and somebody serves the runs that it submits."""
+    overdue = await fetch(database.pool, _OVERDUE, WAITED_SECONDS)
+    if overdue:
+        shown = "; ".join(
+            f"{row['name']} in project {row['project_id']}, {row['late']:.0f} s late"
+            for row in overdue[:3]
+        )
+        return Check(
+            "schedules",
+            Level.FAILED,
+            f"{_many(len(overdue))} overdue: {shown}: keep a worker running, it submits them",
+        )
+    orphans = await fetch(database.pool, _ORPHANS, WAITED_SECONDS)
+    if orphans:
+        shown = "; ".join(
+            f"{row['name']} of kind {row['kind']} in project {row['project_id']}"
+            for row in orphans[:3]
+        )
+        return Check(
+            "schedules",
+            Level.WARNING,
+            f"{_many(len(orphans))} submit runs that no worker takes: {shown}: serve the kind, or "
+            "`runfold schedules remove NAME`",
+        )
+    return Check("schedules", Level.OK, "kept")

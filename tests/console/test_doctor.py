@@ -1,0 +1,205 @@
+"""What doctor finds: each check fires, names what it found, and names the remedy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from runfold.console.cli.health.check import Level
+from runfold.console.cli.health.database_status import DatabaseStatus
+from runfold.console.cli.health.server_checks import connections_check, server
+from runfold.console.cli.kit import exits
+from runfold.console.cli.kit.unknown_settings import unknown_settings
+from tests.console.test_commands import Answer, Cli, cli, execute
+
+__all__ = ["cli"]
+
+
+@pytest.fixture
+def damaged(unverified_database: str, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """The program on a database that the test damages."""
+    return Cli(unverified_database, capsys)
+
+
+@pytest.fixture
+def login(database: str) -> Iterator[str]:
+    """A login of its own, dropped at the end."""
+    name = f"login_{os.urandom(4).hex()}"
+    execute(database, f"CREATE ROLE {name} LOGIN")
+    yield name
+    execute(database, f"DROP ROLE {name}")
+
+
+def check(answer: Answer, name: str) -> dict[str, Any]:
+    """One check of a report."""
+    (one,) = (one for one in answer.json["checks"] if one["name"] == name)
+    return dict(one)
+
+
+def status(version: str, *, supported: bool = True) -> DatabaseStatus:
+    """A database on a server of this version."""
+    return DatabaseStatus(version, supported, "1", "1", True, False, (), 3)
+
+
+@pytest.mark.parametrize(
+    ("version", "level"),
+    [
+        ("15.17", Level.FAILED),
+        ("15.18", Level.OK),
+        ("16.13", Level.FAILED),
+        ("17.9", Level.FAILED),
+        ("17.10", Level.OK),
+        ("18.3", Level.FAILED),
+        ("18.4", Level.OK),
+        ("19.0", Level.OK),
+    ],
+)
+def test_a_server_without_the_security_fixes_is_unhealthy(version: str, level: Level) -> None:
+    assert server(status(version)).level == level
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "free", "level"),
+    [
+        (11, 0, 90, Level.FAILED),
+        (12, 0, 90, Level.OK),
+        (20, 10, 90, Level.WARNING),
+        (-1, 50, 90, Level.OK),
+        (-1, 50, 11, Level.WARNING),
+    ],
+)
+def test_the_connections_of_a_worker_process_are_compared_with_the_limits(
+    limit: int, used: int, free: int, level: Level
+) -> None:
+    row = {
+        "login": "w",
+        "login_limit": limit,
+        "login_used": used,
+        "server_limit": 100,
+        "server_used": 100 - free,
+    }
+
+    found = connections_check(row, 10)
+
+    assert found.level == level
+    assert "a worker process takes up to 12" in found.detail
+
+
+def test_a_login_with_too_few_connections_is_found(
+    cli: Cli, database: str, login: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    execute(database, f"GRANT runfold_worker TO {login}")
+    execute(database, f"ALTER ROLE {login} CONNECTION LIMIT 11")
+
+    answer = Cli(database.replace("postgres@", f"{login}@"), capsys)("doctor", "--json")
+
+    assert answer.code == exits.UNHEALTHY
+    assert check(answer, "connections")["level"] == "failed"
+    assert "RUNFOLD_POOL_SIZE" in check(answer, "connections")["detail"]
+
+
+@pytest.mark.parametrize(
+    ("role", "may"),
+    [
+        ("runfold_reader", "may read only"),
+        ("runfold_worker", "may read and work"),
+        ("runfold_projector", "keep projections"),
+    ],
+)
+def test_what_a_login_may_do_is_named(
+    database: str, login: str, capsys: pytest.CaptureFixture[str], role: str, may: str
+) -> None:
+    execute(database, f"GRANT {role} TO {login}")
+
+    answer = Cli(database.replace("postgres@", f"{login}@"), capsys)("doctor", "--json")
+
+    assert check(answer, "privileges")["detail"].endswith(may)
+
+
+def test_a_clock_that_was_set_back_is_found(damaged: Cli) -> None:
+    damaged.submitted()
+    execute(damaged.url, "ALTER TABLE ledger.event DISABLE TRIGGER ALL")
+    execute(damaged.url, "UPDATE ledger.event SET recorded_at = recorded_at + interval '1 hour'")
+
+    answer = damaged("doctor", "--json")
+
+    assert answer.code == exits.UNHEALTHY
+    assert "set back" in check(answer, "time")["detail"]
+
+
+def test_a_sequence_behind_its_events_is_found(damaged: Cli) -> None:
+    damaged.submitted()
+    damaged.submitted()
+    execute(damaged.url, "SELECT setval('ledger.event_position', 1, false)")
+
+    answer = damaged("doctor", "--json")
+
+    assert answer.code == exits.UNHEALTHY
+    assert "runfold projections rebase" in check(answer, "feed")["detail"]
+
+
+def test_a_schedule_that_nobody_keeps_is_found(cli: Cli) -> None:
+    cli.ok("schedules", "add", "nightly", "report", "--cron", "0 3 * * *")
+    execute(cli.url, "UPDATE ledger.schedule SET next_at = now() - interval '10 min'")
+
+    answer = cli("doctor", "--json")
+
+    assert answer.code == exits.UNHEALTHY
+    assert "nightly in project test, 600 s late" in check(answer, "schedules")["detail"]
+
+
+def test_a_schedule_whose_runs_nobody_takes_is_found(cli: Cli) -> None:
+    cli.ok("schedules", "add", "nightly", "report", "--cron", "0 3 * * *")
+    cli.submitted("report")
+    execute(cli.url, "UPDATE ledger.schedule SET last_due = now() - interval '10 min'")
+    execute(cli.url, "UPDATE ledger.run_state SET available_at = available_at - interval '1 hour'")
+
+    answer = cli("doctor", "--json")
+
+    execute(cli.url, "UPDATE ledger.run_state SET available_at = available_at + interval '1 hour'")
+    assert answer.code == exits.OK
+    found = check(answer, "schedules")
+    assert (found["level"], "nightly of kind report" in found["detail"]) == ("warning", True)
+
+
+def test_a_misspelled_setting_is_named_with_what_was_meant(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNFOLD_LEASE_TTL", "30")
+
+    answer = cli("doctor", "--json")
+    said = cli.ok("runs").err
+
+    expected = "RUNFOLD_LEASE_TTL is not a setting: did you mean RUNFOLD_LEASE_TTL_SECONDS?"
+    assert answer.code == exits.UNHEALTHY
+    assert check(answer, "settings")["detail"] == expected
+    assert f"warning: {expected}" in said
+    assert unknown_settings({"RUNFOLD_TEST_URL": "", "RUNFOLD_POOL_SIZE": "3", "PATH": ""}) == []
+
+
+def test_a_database_that_cannot_hold_every_text_is_found(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from runfold.console.cli.health import server_checks
+
+    async def latin(*_: object) -> list[dict[str, str]]:
+        return [{"encoding": "LATIN1"}]
+
+    monkeypatch.setattr(server_checks, "fetch", latin)
+    monkeypatch.setattr("runfold.console.cli.commands.doctor.clock", _well)
+    monkeypatch.setattr("runfold.console.cli.commands.doctor.clock_steps", _well)
+    monkeypatch.setattr("runfold.console.cli.commands.doctor.connections", _well)
+
+    answer = cli("doctor", "--json")
+
+    assert answer.code == exits.UNHEALTHY
+    assert "LATIN1" in check(answer, "encoding")["detail"]
+
+
+async def _well(*_: object) -> Any:
+    from runfold.console.cli.health.check import Check
+
+    return Check("other", Level.OK, "")
