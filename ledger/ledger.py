@@ -488,9 +488,7 @@ class Ledger:
         Raises IllegalTransition when the run has ended, RunNotFound, InvalidValue,
         PayloadTooLarge, or DuplicateKey.
         """
-        return await signal.signal(
-            self.project, self.transitions, run_id, name, value, actor=actor, key=key
-        )
+        return await signal.signal(self.project, run_id, name, value, actor=actor, key=key)
 
     async def append(
         self,

@@ -1730,6 +1730,50 @@ BEGIN
   RETURNING e.run_id, e.version, e.hash;
 END $$;
 
+CREATE FUNCTION ledger.signal(p_project text, p_actor text, p_run uuid, p_name text, p_answer text, p_kept text, p_key text) RETURNS TABLE(run_id uuid, version integer, hash bytea)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_memoize TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+DECLARE
+  run record;
+  awaited text;
+BEGIN
+  SELECT s.state, s.token, s.available_at, s.wait_until INTO run
+  FROM ledger.run_state AS s
+  WHERE s.project_id = p_project AND s.run_id = p_run
+  FOR UPDATE;
+  IF run.state = 'waiting_tool' AND run.token IS NULL AND run.available_at IS NULL
+    AND (run.wait_until IS NULL OR run.wait_until > ledger.now())
+  THEN
+    SELECT split_part(e.name, '#', 1) INTO awaited
+    FROM ledger.event AS e
+    WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'tool.requested'
+    ORDER BY e.version DESC LIMIT 1;
+  END IF;
+  IF awaited = 'signal:' || p_name THEN
+    RETURN QUERY
+    SELECT t.run_id, t.version, t.hash
+    FROM ledger.transition(
+      p_project, ARRAY[p_actor], ARRAY[p_run], NULL, ARRAY['running'], NULL, NULL, NULL,
+      ARRAY[p_answer], NULL, NULL, NULL, NULL, NULL, NULL, ARRAY[p_key]
+    ) AS t;
+  ELSE
+    RETURN QUERY
+    SELECT a.run_id, a.version, a.hash
+    FROM ledger.append(
+      p_project, p_actor, ARRAY[p_run], NULL, ARRAY['signal.received'], ARRAY[1], ARRAY[p_name],
+      NULL, ARRAY[p_kept], NULL, NULL, NULL, ARRAY[p_key]
+    ) AS a;
+  END IF;
+END $$;
+
 CREATE FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p_time timestamp with time zone) RETURNS SETOF ledger.run
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2579,6 +2623,9 @@ GRANT ALL ON FUNCTION ledger.refuse_version(p_type text, p_version integer) TO r
 
 REVOKE ALL ON FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[]) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.signal(p_project text, p_actor text, p_run uuid, p_name text, p_answer text, p_kept text, p_key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.signal(p_project text, p_actor text, p_run uuid, p_name text, p_answer text, p_kept text, p_key text) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p_time timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p_time timestamp with time zone) TO runfold_worker;

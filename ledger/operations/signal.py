@@ -1,21 +1,19 @@
 """Signal: a value for a run, as the answer to its wait or kept until it asks.
 
-See docs/decisions/0021.
+The statement is `ledger/sql/operations/signal.sql`; see docs/decisions/0021.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from runfold.ledger.commands import Transition
-from runfold.ledger.errors import DuplicateKey, IllegalTransition, InvalidValue, VersionConflict
+from runfold.ledger.errors import DuplicateKey, IllegalTransition, InvalidValue
 from runfold.ledger.events import Event, SignalReceived, ToolCompleted, ToolRequested
-from runfold.ledger.lifecycle import TERMINAL, State
-from runfold.ledger.operations.append import append
+from runfold.ledger.operations.keys import unless_raced
 from runfold.ledger.operations.project import Project
-from runfold.ledger.operations.transition import Transitions
+from runfold.ledger.payload import encode_payload
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.reading.history import history
 from runfold.ledger.reading.past import state_at
@@ -23,23 +21,30 @@ from runfold.ledger.reading.runs import get
 from runfold.ledger.run import Run
 from runfold.ledger.validation import check_run_id, check_text
 
-TRIES: Final = 50
-"""Concurrent changes of the run that a signal outlasts before it gives up; a beat is one."""
 MAX_NAME: Final = 100
 PREFIX: Final = "signal:"
 """Begins the name of the wait for a signal, which is a parked wait for a tool."""
-
-_AWAITED: Final = """
-SELECT name FROM ledger.event
-WHERE project_id = $1 AND run_id = $2 AND type = 'tool.requested'
-ORDER BY version DESC LIMIT 1
-"""
+SIGNAL: Final = (
+    "SELECT r.* FROM ledger.signal($1, $2, $3, $4, $5, $6, $7) AS t"
+    " CROSS JOIN LATERAL ledger.read_run($1, t.run_id) AS r"
+)
 _EARLIER: Final = "SELECT run_id, version FROM ledger.command WHERE project_id = $1 AND key = $2"
+
+
+class SignalRow(NamedTuple):
+    """The parameters of `ledger.signal` after project and actor."""
+
+    run_id: UUID
+    name: str
+    answer: str | None
+    """The payload of the event that answers the run's wait."""
+    kept: str | None
+    """The payload of the event that is kept until the run asks."""
+    key: str | None
 
 
 async def signal(
     project: Project,
-    transitions: Transitions,
     run_id: UUID | str,
     name: str,
     value: Any,
@@ -47,39 +52,33 @@ async def signal(
     actor: str | None,
     key: str | None,
 ) -> Run:
-    """Append the signal in one event; see `Ledger.signal`.
-
-    Each write names the version it was decided on, so that a run which begins to wait meanwhile
-    is not passed by.
-    """
-    checked = check_run_id(run_id)
+    """Append the signal in one event; see `Ledger.signal`."""
     wait_name(name)
-    if key is not None and (first := await _first(project, checked, name, value, key)) is not None:
+    row = SignalRow(
+        run_id=check_run_id(run_id),
+        name=name,
+        answer=encode_payload({"output": value}, project.limit_bytes),
+        kept=encode_payload({"value": value}, project.limit_bytes),
+        key=None if key is None else check_text("key", key),
+    )
+    who = project.actor_or_default(actor)
+    rows = await unless_raced(
+        lambda: fetch(project.pool, SIGNAL, project.project_id, who, *row), row.key
+    )
+    if not rows:
+        return await _not_sent(project, row, value)
+    run = Run.from_row(rows[0])
+    if run.available_at is not None:  # it was parked, and has its answer
+        project.waker.wake()
+    return run
+
+
+async def _not_sent(project: Project, row: SignalRow, value: Any) -> Run:
+    """Return the run after the key's first use; raise the error if there is none."""
+    if row.key is not None and (first := await _first(project, row, value, row.key)) is not None:
         return first
-    too_late: int | None = None
-    for attempt in range(1, TRIES + 1):
-        run = await get(project.pool, project.project_id, checked)
-        if run.state in TERMINAL:
-            raise IllegalTransition(checked, run.state, "signalled", "it has ended")
-        try:
-            if run.version != too_late and await _awaits(project, run, name):
-                answer = Transition(
-                    checked, State.RUNNING, output=value, expected_version=run.version, key=key
-                )
-                return await transitions.transition(answer, actor=actor)
-            event = SignalReceived(name=name, value=value)
-            await append(
-                project, checked, event, actor=actor, expected_version=run.version, key=key
-            )
-            return await get(project.pool, project.project_id, checked)
-        except VersionConflict:
-            if attempt == TRIES:
-                raise
-        except IllegalTransition:  # the wait's time is over: the value is kept for the next one
-            if attempt == TRIES:
-                raise
-            too_late = run.version
-    raise AssertionError("unreachable")
+    run = await get(project.pool, project.project_id, row.run_id)
+    raise IllegalTransition(row.run_id, run.state, "signalled", "it has ended")
 
 
 def wait_name(name: str) -> str:
@@ -111,28 +110,20 @@ def kept_signal(events: Sequence[Event], name: str) -> SignalReceived | None:
     return received[taken] if taken < len(received) else None
 
 
-async def _awaits(project: Project, run: Run, name: str) -> bool:
-    """Whether the run is parked for this signal and has no answer yet."""
-    if run.state != State.WAITING_TOOL or not run.is_parked or run.available_at is not None:
-        return False
-    rows = await fetch(project.pool, _AWAITED, project.project_id, run.run_id)
-    return bool(rows) and _base(rows[0]["name"]) == wait_name(name)
-
-
 def _base(name: str | None) -> str:
     return (name or "").partition("#")[0]
 
 
-async def _first(project: Project, run_id: UUID, name: str, value: Any, key: str) -> Run | None:
+async def _first(project: Project, row: SignalRow, value: Any, key: str) -> Run | None:
     """Return the run after the key's first use, if any; raise DuplicateKey for another command."""
     pool, project_id = project.pool, project.project_id
-    rows = await fetch(pool, _EARLIER, project_id, check_text("key", key))
+    rows = await fetch(pool, _EARLIER, project_id, key)
     if not rows:
         return None
     earlier, version = rows[0]["run_id"], rows[0]["version"]
     event = (await history(pool, project_id, earlier, after=version - 1))[0]
-    same = isinstance(event, SignalReceived) and (event.name, event.value) == (name, value)
+    same = isinstance(event, SignalReceived) and (event.name, event.value) == (row.name, value)
     same = same or (isinstance(event, ToolCompleted) and event.output == value)
-    if earlier != run_id or not same:
+    if earlier != row.run_id or not same:
         raise DuplicateKey(key, earlier, version)
     return await state_at(pool, project_id, earlier, version)

@@ -54,6 +54,7 @@ OBJECTS: Final = (
     "operations/requeue",
     "operations/cancel",
     "operations/append",
+    "operations/signal",
     "operations/commands",
     "operations/refuse",
     "operations/reap",

@@ -13,7 +13,7 @@ GRANT EXECUTE ON FUNCTION ledger.content_part, ledger.state_at, ledger.history, 
   ledger.feed_cut, ledger.feed_moment, ledger.feed_known, ledger.feed_next, ledger.feed_page, ledger.feed_passed, ledger.feed_whole, ledger.may_not_decide
   TO runfold_worker, runfold_reader, runfold_projector;
 GRANT EXECUTE ON FUNCTION ledger.submit, ledger.claim, ledger.heartbeat, ledger.transition, ledger.requeue, ledger.cancel,
-  ledger.append, ledger.commands, ledger.refuse, ledger.reap, ledger.change_kind, ledger.make_partitions TO runfold_worker;
+  ledger.append, ledger.signal, ledger.commands, ledger.refuse, ledger.reap, ledger.change_kind, ledger.make_partitions TO runfold_worker;
 -- Tables and views of projections are the owner's: the functions make, exchange and drop them for whoever runs projections.
 REVOKE CREATE ON SCHEMA projection FROM runfold_projector;
 GRANT EXECUTE ON FUNCTION ledger.make_projection_table, ledger.publish_projection, ledger.exchange_projection_table,

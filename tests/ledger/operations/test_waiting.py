@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,6 +18,7 @@ from runfold.ledger.errors import (
     InvalidValue,
     LeaseLost,
     LedgerError,
+    VersionConflict,
 )
 from runfold.ledger.events import (
     ApprovalExpired,
@@ -24,6 +26,7 @@ from runfold.ledger.events import (
     ApprovalRejected,
     ApprovalRequested,
     NoteAdded,
+    SignalReceived,
     ToolCompleted,
     ToolFailed,
     ToolRequested,
@@ -440,3 +443,42 @@ async def test_a_retry_after_a_parked_wait_counts_the_attempt_once(ledger: Ledge
         await ledger.retry(again)
 
     assert (caught.value.attempt_count, caught.value.max_attempts) == (1, 1)
+
+
+async def test_a_crowd_of_signals_to_one_run_all_arrive_and_each_is_given_once(
+    ledger: Ledger,
+) -> None:
+    lease = await claimed(ledger)
+
+    runs = await asyncio.gather(
+        *(ledger.signal(lease.run_id, "line", number) for number in range(300))
+    )
+
+    assert len({run.version for run in runs}) > 1
+    received = [
+        event for event in await ledger.history(lease.run_id) if isinstance(event, SignalReceived)
+    ]
+    assert sorted(event.value for event in received) == list(range(300))  # type: ignore[type-var]
+
+
+async def test_a_signal_that_meets_a_run_as_it_parks_is_its_answer_or_is_kept_before_it(
+    ledger: Ledger,
+) -> None:
+    for _ in range(10):
+        lease = await claimed(ledger)
+        seen = (await ledger.get(lease.run_id)).version
+        parking = ledger.transition(
+            lease, State.WAITING_TOOL, name="signal:go", park=True, expected_version=seen
+        )
+        parked, sent = await asyncio.gather(
+            parking, ledger.signal(lease.run_id, "go", 7), return_exceptions=True
+        )
+        assert isinstance(sent, Run)
+        kinds = (await types(ledger, lease.run_id))[2:]
+        if isinstance(parked, VersionConflict):  # the waiter looks again, and finds it
+            assert kinds == ["signal.received"]
+            await ledger.transition(lease, State.COMPLETED)
+        else:
+            assert kinds == ["tool.requested", "tool.completed"]
+            [again] = await ledger.claim("w:2")
+            await ledger.transition(again, State.COMPLETED)

@@ -346,7 +346,7 @@ FORBIDDEN = (
 )
 OPERATIONS = (
     "submit", "claim", "heartbeat", "transition", "requeue", "cancel", "append", "commands", "refuse", "reap",
-    "make_partitions", "change_kind",
+    "make_partitions", "change_kind", "signal",
 )  # fmt: skip
 
 

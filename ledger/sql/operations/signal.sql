@@ -1,0 +1,51 @@
+-- Sends a run a value under a name: as the answer if the run is parked for a signal of that name,
+-- else as signal.received, kept until the run asks. Which of the two is decided under the run's
+-- lock, so a signal needs no version and none passes by a run that begins to wait. The value comes
+-- in both forms, as the answer's payload and as the kept signal's.
+-- No row: the run is unknown, has ended, or the key was used before.
+-- Locks: the row of run_state, FOR UPDATE.
+CREATE OR REPLACE FUNCTION ledger.signal(
+  p_project text, p_actor text, p_run uuid, p_name text, p_answer text, p_kept text, p_key text
+) RETURNS TABLE (run_id uuid, version int, hash bytea)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET enable_memoize = off
+SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  run record;
+  awaited text;
+BEGIN
+  SELECT s.state, s.token, s.available_at, s.wait_until INTO run
+  FROM ledger.run_state AS s
+  WHERE s.project_id = p_project AND s.run_id = p_run
+  FOR UPDATE;
+  IF run.state = 'waiting_tool' AND run.token IS NULL AND run.available_at IS NULL
+    AND (run.wait_until IS NULL OR run.wait_until > ledger.now())
+  THEN
+    SELECT split_part(e.name, '#', 1) INTO awaited
+    FROM ledger.event AS e
+    WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'tool.requested'
+    ORDER BY e.version DESC LIMIT 1;
+  END IF;
+  IF awaited = 'signal:' || p_name THEN
+    RETURN QUERY
+    SELECT t.run_id, t.version, t.hash
+    FROM ledger.transition(
+      p_project, ARRAY[p_actor], ARRAY[p_run], NULL, ARRAY['running'], NULL, NULL, NULL,
+      ARRAY[p_answer], NULL, NULL, NULL, NULL, NULL, NULL, ARRAY[p_key]
+    ) AS t;
+  ELSE
+    RETURN QUERY
+    SELECT a.run_id, a.version, a.hash
+    FROM ledger.append(
+      p_project, p_actor, ARRAY[p_run], NULL, ARRAY['signal.received'], ARRAY[1], ARRAY[p_name],
+      NULL, ARRAY[p_kept], NULL, NULL, NULL, ARRAY[p_key]
+    ) AS a;
+  END IF;
+END $$;
