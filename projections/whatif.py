@@ -15,26 +15,31 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
+from runfold.ledger import Ledger
+from runfold.ledger.errors import InvalidValue
 from runfold.ledger.lifecycle import ATTEMPTS_EXHAUSTED
-from runfold.ledger.postgres.connections import FAILURES, Pool, translated
+from runfold.ledger.postgres.connections import fetch
 from runfold.projections.state.run_state import LEASED
 
 JITTER: Final = 0.9
 """The share of its interval after which a beat counts as on time."""
 
 _PAGE: Final = 5_000
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TYPES: Final = sorted(
     LEASED | {"run.submitted", "lease.heartbeat", "cancel.requested", "write.refused"}
 )
 _EVENTS: Final = """
-SELECT e.run_id, e.type, e.actor, e.recorded_at, e.kind, e.max_attempts, e.attempt, e.worker_id, e.token, e.lease_until,
-  e.error_code
+SELECT e.run_id, e.version, e.type, e.actor, e.recorded_at, e.kind, e.max_attempts, e.attempt,
+  e.worker_id, e.token, e.lease_until, e.error_code
 FROM ledger.event AS e
-WHERE e.project_id = $1 AND e.run_id >= $2 AND e.type = ANY ($3::text[]) ORDER BY e.run_id, e.version
+WHERE e.project_id = $1 AND e.run_id >= $2 AND (e.run_id, e.version) > ($2, $3) AND e.type = ANY ($4::text[])
+  AND e.recorded_at <= $5
+ORDER BY e.run_id, e.version LIMIT $6
 """
 
 
@@ -235,19 +240,32 @@ def _reaped(event: Mapping[str, Any]) -> str | None:
 
 
 async def judge(
-    pool: Pool, project_id: str, what_if: WhatIf, since: datetime | None = None
+    ledger: Ledger, what_if: WhatIf, since: datetime | None = None
 ) -> AsyncIterator[Verdict]:
-    """Judge every run submitted since then, in the order of submission and in one snapshot; memory stays flat."""
-    first = UUID(int=0 if since is None else max(int(since.timestamp() * 1000), 0) << 80)
-    try:
-        async with (
-            pool.acquire() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            async for row in connection.cursor(_EVENTS, project_id, first, _TYPES, prefetch=_PAGE):
-                if (verdict := what_if.add(row)) is not None:
-                    yield verdict
-            if (verdict := what_if.close()) is not None:
+    """Yield a verdict for each run, in the order of submission, submitted since then or ever; memory stays flat.
+
+    Events are read page by page and up to the moment of `what_if`: no snapshot is held meanwhile. Raises
+    InvalidValue for a time without a zone, and DatabaseUnavailable.
+    """
+    place = (_first_run(since), 0)
+    while True:
+        rows = await fetch(
+            ledger.pool, _EVENTS, ledger.project_id, *place, _TYPES, what_if.now, _PAGE
+        )
+        for row in rows:
+            if (verdict := what_if.add(row)) is not None:
                 yield verdict
-    except (*FAILURES, OSError) as error:
-        raise translated(error, (project_id,)) from error
+        if len(rows) < _PAGE:
+            break
+        place = (rows[-1]["run_id"], rows[-1]["version"])
+    if (verdict := what_if.close()) is not None:
+        yield verdict
+
+
+def _first_run(since: datetime | None) -> UUID:
+    """Return the least id that a run submitted at an instant can have; ids begin with milliseconds."""
+    if since is None:
+        return UUID(int=0)
+    if since.tzinfo is None:
+        raise InvalidValue("since", since, "has no time zone")
+    return UUID(int=max((since - _EPOCH) // timedelta(milliseconds=1), 0) << 80)

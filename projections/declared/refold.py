@@ -16,7 +16,7 @@ from typing import Any, Final
 import asyncpg
 
 from runfold.ledger.archive.lifecycle import attached
-from runfold.ledger.errors import BeforeFirstEvent, InvalidValue
+from runfold.ledger.errors import BeforeFirstEvent, CheckpointUnknown, FeedArchived, InvalidValue
 from runfold.ledger.postgres.connections import FAILURES, Pool, fetch, translated
 from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint
@@ -293,7 +293,15 @@ async def _compare(
     except TableChanged:
         return None
     live, key = projection.table, ", ".join(f'"{name}"' for name in projection.key)
-    await _bring(connection, projection, checkpoint_of(row), here, live)
+    try:
+        async with connection.transaction():
+            await _bring(connection, projection, checkpoint_of(row), here, live)
+    except (FeedArchived, CheckpointUnknown):  # the live table cannot come here any more
+        return None
+    except asyncpg.PostgresError as error:
+        if isinstance(translated(error), FeedArchived | CheckpointUnknown):
+            return None
+        raise
     if await connection.fetchval(_ASIDE_DIFFERS, live, shadow):
         return None
     return int(

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from runfold.ledger.errors import FeedArchived, RunNotFound
+from runfold.ledger.errors import CheckpointUnknown, FeedArchived, RunNotFound
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading import feed
 from runfold.ledger.validation import check_actor, check_int, check_run_id, check_text
@@ -153,8 +153,8 @@ async def _status(pool: Pool, row: Mapping[str, Any], declared: Projection | Non
     error = row["error"]
     try:
         behind = max(row["newest"] - seen, 1) if await feed.towards(pool, checkpoint, 1) else 0
-    except FeedArchived as missed:
-        behind, error = max(row["newest"] - seen, 1), error or str(missed)
+    except (FeedArchived, CheckpointUnknown) as missed:
+        behind, error = max(row["newest"] - seen, 1), error or _lost(row["name"], missed)
     state = "behind" if behind else "current"
     if declared is not None and (declared.version, declared.digest) != (
         row["version"],
@@ -172,6 +172,10 @@ async def _status(pool: Pool, row: Mapping[str, Any], declared: Projection | Non
         error = first.error
     counts = (row["events"], behind, row["moved_at"], row["skipped"], row["set_aside"])
     return Status(row["name"], row["version"], state, *counts, error, *place)
+
+
+def _lost(name: str, reason: Exception) -> str:
+    return f"{reason}. `runfold projections rebuild {name}` puts it right"
 
 
 async def set_aside(pool: Pool, name: str, *, limit: int = 100) -> list[RunAside]:

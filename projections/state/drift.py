@@ -38,6 +38,14 @@ _BOUND: Final = """
 SELECT e.run_id FROM ledger.event AS e WHERE e.project_id = $1 AND e.run_id >= $2 ORDER BY e.run_id, e.version OFFSET $3 LIMIT 1
 """
 _RANGE: Final = "SELECT * FROM ledger.drift_run_state($1, $2, $3)"
+_RUNS_OF_RANGE: Final = """
+SELECT count(*) AS runs FROM ledger.run_state AS r
+WHERE r.project_id = $1 AND r.run_id BETWEEN $2 AND $3 AND NOT EXISTS (
+  SELECT FROM ledger.archive AS a WHERE a.detached AND r.run_id >= a.first AND r.run_id < a.beyond)
+"""
+_ARCHIVED_RUNS: Final = """
+SELECT count(*) AS runs FROM ledger.run_state WHERE project_id = $1 AND run_id BETWEEN $2 AND $3
+"""
 _RUNS: Final = """
 SELECT d.* FROM unnest($2::uuid[]) AS c (run_id) CROSS JOIN LATERAL ledger.drift_run_state($1, c.run_id, c.run_id) AS d
 """
@@ -88,30 +96,60 @@ class Drift:
         )
 
 
-async def check(ledger: Ledger, progress: Progress | None = None) -> AsyncIterator[Drift]:
-    """Compare every run of the project, range by range; no statement folds more than a range, no snapshot is held.
-
-    Archived months come last, from their files; a row of theirs is mended by a replay, which has them attached.
+def check(ledger: Ledger, progress: Progress | None = None) -> Comparison:
+    """Return the comparison of every run of the project, which is made while it is iterated over.
 
     `progress` is called with the number of events done, and None: their total is not known.
     """
-    first, done = UUID(int=0), 0
-    while True:
-        bound = await fetch(ledger.pool, _BOUND, ledger.project_id, first, EVENTS_A_RANGE)
-        last = bound[0]["run_id"] if bound else _LAST
-        for row in await fetch(ledger.pool, _RANGE, ledger.project_id, first, last):
-            yield _drift(row)
-        if not bound or last == _LAST:
-            break
-        first, done = UUID(int=last.int + 1), done + EVENTS_A_RANGE
-        if progress is not None:
-            progress(done, None)
-    for month in await archive.detached(ledger.pool):
-        async for start, end, rows in archive.whole_runs(month, ledger.project_id):
-            for row in await fetch(
-                ledger.pool, archive.DRIFT, ledger.project_id, start, end, archive.as_json(rows)
-            ):
-                yield _drift(row)
+    return Comparison(ledger, progress)
+
+
+class Comparison:
+    """Compares every run of a project, range by range: iterating over it yields the runs that drifted.
+
+    No statement folds more than a range, and no snapshot is held. Archived months come last, from their files; a row
+    of theirs is mended by a replay, which has them attached.
+    """
+
+    def __init__(self, ledger: Ledger, progress: Progress | None) -> None:
+        """Compare nothing yet."""
+        self._ledger, self._progress = ledger, progress
+        self.runs = 0
+        """How many runs were compared so far."""
+        self.differ = 0
+        """How many of them drifted."""
+
+    async def __aiter__(self) -> AsyncIterator[Drift]:
+        """Compare, and yield each run that drifted."""
+        pool, project_id = self._ledger.pool, self._ledger.project_id
+        first, done = UUID(int=0), 0
+        while True:
+            bound = await fetch(pool, _BOUND, project_id, first, EVENTS_A_RANGE)
+            last = bound[0]["run_id"] if bound else _LAST
+            for drift in await self._compared(_RANGE, first, last):
+                yield drift
+            if not bound or last == _LAST:
+                break
+            first, done = UUID(int=last.int + 1), done + EVENTS_A_RANGE
+            if self._progress is not None:
+                self._progress(done, None)
+        for month in await archive.detached(pool):
+            async for start, end, rows in archive.whole_runs(month, project_id):
+                for drift in await self._compared(
+                    archive.DRIFT, start, end, archive.as_json(rows), within=(start, end)
+                ):
+                    yield drift
+
+    async def _compared(
+        self, statement: str, *arguments: Any, within: tuple[UUID, UUID] | None = None
+    ) -> list[Drift]:
+        pool, project_id = self._ledger.pool, self._ledger.project_id
+        drifted = [_drift(row) for row in await fetch(pool, statement, project_id, *arguments)]
+        counted = _ARCHIVED_RUNS if within else _RUNS_OF_RANGE
+        [row] = await fetch(pool, counted, project_id, *(within or arguments))
+        self.runs += row["runs"] + sum(not drift.stored for drift in drifted)
+        self.differ += len(drifted)
+        return drifted
 
 
 async def sample(ledger: Ledger, size: int) -> tuple[int, list[Drift]]:

@@ -8,10 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 
 from runfold.console.cli.kit import exits
 from runfold.ledger import Ledger, State
+from runfold.ledger.errors import InvalidValue
+from runfold.projections import whatif
 from runfold.projections.whatif import Policy, Verdict, WhatIf, judge
 from tests.console.test_commands import Cli, cli
 from tests.support.runs import abandoned, claimed
@@ -302,7 +305,7 @@ async def _lives(ledger: Ledger) -> dict[str, UUID]:
 
 async def verdicts(ledger: Ledger, given: Policy, since: datetime | None = None) -> list[Verdict]:
     what_if = WhatIf(given, datetime.now(UTC))
-    return [verdict async for verdict in judge(ledger.pool, ledger.project_id, what_if, since)]
+    return [verdict async for verdict in judge(ledger, what_if, since)]
 
 
 async def test_what_the_ledger_recorded_is_judged(ledger: Ledger) -> None:
@@ -325,6 +328,36 @@ async def test_what_the_ledger_recorded_is_judged(ledger: Ledger) -> None:
         )
         == []
     )
+
+
+async def test_any_instant_is_a_beginning_and_one_without_a_zone_is_none(ledger: Ledger) -> None:
+    runs = await _lives(ledger)
+    for early in (datetime(1, 1, 1, tzinfo=UTC), datetime(1969, 12, 31, tzinfo=UTC)):
+        assert [one.run_id for one in await verdicts(ledger, Policy(max_attempts=1), early)] == [
+            runs["died"]
+        ]
+    assert await verdicts(ledger, Policy(max_attempts=1), datetime(9999, 12, 31, tzinfo=UTC)) == []
+    with pytest.raises(InvalidValue, match="no time zone"):
+        await verdicts(ledger, Policy(), datetime(2026, 1, 1))  # noqa: DTZ001  what is tested
+
+
+async def test_no_snapshot_is_held_from_page_to_page_and_later_events_are_not_judged(
+    ledger: Ledger, connection: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whatif, "_PAGE", 2)
+    runs = await _lives(ledger)
+    now = await ledger.pool.fetchval("SELECT ledger.now()")
+    what_if, found = WhatIf(Policy(max_attempts=1), now), []
+    late = (await ledger.submit("parse")).run_id
+    await ledger.cancel(late, actor="ann", reason="not needed")
+
+    async for verdict in judge(ledger, what_if):
+        found.append(verdict.run_id)
+        held = "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()"
+        assert await connection.fetchval(held + " AND datname = current_database()") == 0
+
+    assert found == [runs["died"]]
+    assert what_if.runs == 3
 
 
 def test_whatif_prints_a_line_a_run_and_sums_up(cli: Cli) -> None:

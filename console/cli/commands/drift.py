@@ -14,7 +14,6 @@ from runfold.console.cli.kit.progress import progress
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.values import Misuse, duration
 from runfold.ledger import Ledger
-from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.validation import check_duration, check_int
 from runfold.projections.state import drift as comparing
 from runfold.projections.state.drift import Drift
@@ -22,7 +21,6 @@ from runfold.workers.duties.drift_sampler import Sampler
 
 REPAIRED_AT_ONCE: Final = 500
 _WATCHED_RUNS: Final = 200
-_RUNS: Final = "SELECT count(*) AS number FROM ledger.run_state WHERE project_id = $1"
 
 app: Final = program()
 
@@ -105,10 +103,10 @@ async def _compare(
             await _found(session.out, drifted, repairs)
     else:
         with progress("comparing", "events", shown=not session.as_json) as advance:
-            async for drifted in comparing.check(ledger, advance):
-                count += 1
+            comparison = comparing.check(ledger, advance)
+            async for drifted in comparison:
                 await _found(session.out, drifted, repairs)
-        compared = (await fetch(ledger.pool, _RUNS, ledger.project_id))[0]["number"]
+        count, compared = comparison.differ, comparison.runs
     if repairs is not None:
         await repairs.flush()
     return count, compared

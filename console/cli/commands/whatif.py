@@ -87,7 +87,7 @@ async def whatif(
         )
         what_if = WhatIf(policy, await ledger.pool.fetchval("SELECT ledger.now()"))
         counts: Counter[str] = Counter()
-        async for verdict in judge(ledger.pool, ledger.project_id, what_if, start):
+        async for verdict in judge(ledger, what_if, start):
             _write(session.out, verdict)
             counts[verdict.outcome if verdict.certain else f"possibly {verdict.outcome}"] += 1
         left_out = await detached(ledger.pool, _first_run(start))

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from runfold.ledger import Ledger
-from runfold.ledger.errors import InvalidValue
+from runfold.ledger.errors import CheckpointUnknown, InvalidValue
 from runfold.ledger.events import Event, NoteAdded
 from runfold.ledger.postgres.connections import fetch
 from runfold.projections.algebra.operation import total
@@ -324,3 +324,35 @@ async def submitted(ledger: Ledger) -> bool:
     except Exception:  # whichever of the pool's connections was cut
         return False
     return True
+
+
+async def test_a_checkpoint_of_another_history_is_refused_named_and_mended_by_a_rebuild(
+    ledger: Ledger,
+) -> None:
+    counts = declared()["run_counts"]
+    for projection in (sizes(), counts):
+        await install(ledger.pool, projection)
+    await read(ledger, (await ledger.submit("parse")).run_id, "4")
+    await CatchUp(ledger.pool, counts).to_the_end()
+    await ledger.pool.execute(
+        "UPDATE ledger.projection SET snapshot = '9:9:@4@0123456789abcdef' WHERE name = 'sizes'"
+    )
+
+    with pytest.raises(CheckpointUnknown):
+        await CatchUp(ledger.pool, sizes()).step()
+    stated = {status.name: status for status in await statuses(ledger.pool, {"sizes": sizes()})}
+    assert (stated["run_counts"].state, stated["sizes"].state) == ("current", "behind")
+    assert "runfold projections rebuild sizes" in str(stated["sizes"].error)
+
+    assert (await refold(ledger.pool, sizes())).wrong is None
+    assert await CatchUp(ledger.pool, sizes()).to_the_end() == 0
+    assert await sizes_of(ledger) == [("parse", 1, 4)]
+
+
+async def test_a_new_projection_is_behind_by_every_event(ledger: Ledger) -> None:
+    assert [status.behind for status in await statuses(ledger.pool, {"sizes": sizes()})] == [0]
+    await read(ledger, (await ledger.submit("parse")).run_id, "4")
+
+    [status] = await statuses(ledger.pool, {"sizes": sizes()})
+
+    assert (status.state, status.behind) == ("new", 2)

@@ -173,9 +173,11 @@ async def test_the_check_goes_range_by_range_and_leaves_out_nothing(
     await mallory.execute("UPDATE ledger.run_state SET priority = priority + 1")
     told: list[int] = []
 
-    damaged = [one async for one in check(ledger, lambda done, _: told.append(done))]
+    comparison = check(ledger, lambda done, _: told.append(done))
+    damaged = [one async for one in comparison]
 
     assert len({one.run_id for one in damaged}) == len(damaged) == 40
+    assert (comparison.runs, comparison.differ) == (40, 40)
     assert told == sorted(told)
     assert len(told) >= 5
     await repaired(ledger, *sorted(one.run_id for one in damaged))
