@@ -62,6 +62,7 @@ APPROVAL_AGE: Final = "runfold_approval_oldest_wait_seconds"
 CLAIMABLE_AGE: Final = "runfold_claimable_wait_seconds"
 BEHIND: Final = "runfold_projection_behind_positions"
 STOPPED: Final = "runfold_projection_stopped"
+SET_ASIDE: Final = "runfold_projection_set_aside_runs"
 
 # -- attributes of spans ------------------------------------------------------------------------------------------------
 

@@ -34,13 +34,16 @@ if TYPE_CHECKING:
     from runfold.projections.declared.projection import Projection as Projection
     from runfold.projections.declared.refold import refold as refold
     from runfold.projections.declared.refold import refold_until as refold_until
+    from runfold.projections.declared.rows import rows as rows
     from runfold.projections.declared.sources import day as day
+    from runfold.projections.declared.sources import each as each
     from runfold.projections.declared.sources import earlier as earlier
     from runfold.projections.declared.sources import either as either
     from runfold.projections.declared.sources import field as field
     from runfold.projections.declared.sources import of_lease as of_lease
     from runfold.projections.declared.sources import of_run as of_run
     from runfold.projections.declared.sources import since as since
+    from runfold.projections.declared.status import set_aside as set_aside
     from runfold.projections.declared.status import statuses as statuses
     from runfold.projections.errors import DeclaredTwice as DeclaredTwice
     from runfold.projections.errors import LockTimeout as LockTimeout
@@ -67,8 +70,9 @@ _MODULES: Final = {
     "declared.installing": ("install",),
     "declared.projection": ("Apply", "Projection"),
     "declared.refold": ("refold", "refold_until"),
-    "declared.sources": ("day", "earlier", "either", "field", "of_lease", "of_run", "since"),
-    "declared.status": ("statuses",),
+    "declared.sources": ("day", "each", "earlier", "either", "field", "of_lease", "of_run", "since"),
+    "declared.rows": ("rows",),
+    "declared.status": ("set_aside", "statuses"),
     "errors": (
         "DeclaredTwice", "LockTimeout", "NotStopped", "OtherVersion", "ProjectionFailed", "ProjectionNotFound",
         "ProjectionPaused", "RebuildFailed", "RebuildRunning", "Redeclared", "TableChanged",

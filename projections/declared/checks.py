@@ -14,6 +14,7 @@ from runfold.ledger.validation import check_int
 from runfold.projections.algebra.fold import NarrowedFold
 from runfold.projections.algebra.source import Source, as_source
 from runfold.projections.declared.derived import check_derived
+from runfold.projections.declared.sources import EACH
 from runfold.projections.state.run_state import TABLE
 
 MAX_COLUMNS: Final = 200
@@ -73,6 +74,8 @@ def check_table(
             name,
             f"needs a key and 1 to {MAX_COLUMNS} columns, or a function to apply",
         )
+    if sum(_is_many(source) for source in key.values()) > 1:
+        raise InvalidValue("projection", name, "has more than one `each` in its key")
     for part, source in key.items():
         _check_name("key column", part)
         _check_type(part, as_source(source).type, _KEY_TYPES, "be part of a key")
@@ -99,6 +102,8 @@ def _check_column(name: str, column: NarrowedFold, key: Mapping[str, str | Sourc
     for other in (column.present, column.absent):
         if other is not None:
             as_source(other)
+    if _is_many(fold.source) or any(map(_is_many, (column.key or {}).values())):
+        raise InvalidValue("column", name, "cannot fold `each`, which belongs into the key")
     for part, source in (column.key or {}).items():
         if part not in key:
             raise InvalidValue(
@@ -106,6 +111,10 @@ def _check_column(name: str, column: NarrowedFold, key: Mapping[str, str | Sourc
             )
         if as_source(source).type != as_source(key[part]).type:
             raise InvalidValue("column", name, f"counts at another {part!r} of another type")
+
+
+def _is_many(source: str | Source) -> bool:
+    return as_source(source).sql.startswith(EACH)
 
 
 def check_types(on: Iterable[str] | None) -> None:

@@ -9,6 +9,8 @@ from runfold.ledger.errors import InvalidValue
 from runfold.ledger.validation import check_encodable, check_int
 from runfold.projections.algebra.source import Source, as_source
 
+EACH: Final = "unnest("
+"""How the SQL of a source begins that gives several values for one event."""
 TYPES: Final = (
     "text", "int", "bigint", "numeric", "boolean", "uuid", "date", "timestamptz", "interval",
 )  # fmt: skip
@@ -89,6 +91,17 @@ def day(column: str = "recorded_at") -> Source:
     if as_source(column).type != "timestamptz":
         raise InvalidValue("source", column, "is no time, so it has no day")
     return Source(f"(e.{column} AT TIME ZONE 'UTC')::date", "date")
+
+
+def each(source: str | Source) -> Source:
+    """Have an event count once for each member of an array, such as `each(of_run("tags"))`: for a key.
+
+    An event whose array is empty or null counts nowhere. Raises InvalidValue unless the source is an array.
+    """
+    array = as_source(source)
+    if not array.type.endswith("[]"):
+        raise InvalidValue("source", array.sql, f"is of type {array.type}, and no array")
+    return Source(f"{EACH}{array.sql})", array.type.removesuffix("[]"), array.schema_versions)
 
 
 def either(*given: str | Source) -> Source:

@@ -1,13 +1,14 @@
-"""Metrics of the fleet for Prometheus, from the read models: exact, the same from any process, and at a bounded cost.
+"""Metrics of the fleet for Prometheus, from the read models: exact, the same from any process.
 
-Counters are what the events say, so no restart of a worker resets them and no process has to be asked. Needs the extra
-`runfold[metrics]`.
+Counters are what the events say, so no restart of a worker resets them and no process has to be asked. A scrape
+costs the same whatever the number of runs. Needs the extra `runfold[metrics]`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
 from runfold.ledger import names
 from runfold.ledger.errors import ConfigurationError
@@ -15,44 +16,165 @@ from runfold.ledger.postgres.connections import Pool, fetch
 
 MAX_KINDS: Final = 1_000
 """The most projects and kinds of one scrape: each label set costs storage."""
+LOOKED_AT: Final = 100
+"""How many runs at the head of a kind's queue are looked at for one that is due."""
 
 _COUNTS: Final = f"""
-SELECT project_id, kind, state, runs, entered FROM projection.run_counts ORDER BY project_id, kind, state LIMIT {MAX_KINDS * 8}
+SELECT project_id, kind, state, runs, entered FROM projection.run_counts
+ORDER BY project_id, kind, state LIMIT {MAX_KINDS * 8}
 """
 _SPENT: Final = f"""
-SELECT project_id, kind, sum(cost_usd) AS cost_usd, sum(step_count)::bigint AS steps FROM projection.spending
-GROUP BY project_id, kind ORDER BY project_id, kind LIMIT {MAX_KINDS}
+SELECT project_id, kind, sum(cost_usd) AS cost_usd, sum(step_count)::bigint AS steps
+FROM projection.spending GROUP BY project_id, kind ORDER BY project_id, kind LIMIT {MAX_KINDS}
 """
 _LEASES: Final = f"""
-SELECT project_id, sum(leases)::bigint AS leases, sum(beats)::bigint AS beats, sum(lost)::bigint AS lost,
+SELECT project_id, sum(leases)::bigint AS leases, sum(beats)::bigint AS beats,
+  sum(lost)::bigint AS lost,
   count(*) FILTER (WHERE last_seen > ledger.now() - interval '2 minutes') AS workers
 FROM projection.worker_activity GROUP BY project_id ORDER BY project_id LIMIT {MAX_KINDS}
 """
 _WAITING: Final = f"""
-SELECT project_id, count(*) AS waiting, coalesce(extract(epoch FROM max(waiting_for)), 0)::float8 AS oldest
-FROM projection.approvals WHERE decided_at IS NULL GROUP BY project_id ORDER BY project_id LIMIT {MAX_KINDS}
+SELECT project_id, count(*) AS waiting,
+  coalesce(extract(epoch FROM max(waiting_for)), 0)::float8 AS oldest
+FROM projection.approvals WHERE decided_at IS NULL
+GROUP BY project_id ORDER BY project_id LIMIT {MAX_KINDS}
 """
-# By the index of claimable runs: as many probes as there are kinds, whatever the length of the queues.
+# By the index of claimable runs, which has the sleeping ones too: only the head of each queue is looked at, so that no
+# scrape walks past all that sleep. OFFSET 0: the limit is reached before the time is asked for.
 _OLDEST: Final = f"""
 SELECT k.project_id, k.kind, extract(epoch FROM ledger.now() - o.available_at)::float8 AS oldest
-FROM (SELECT DISTINCT project_id, kind FROM ledger.kind ORDER BY project_id, kind LIMIT {MAX_KINDS}) AS k
+FROM (SELECT DISTINCT project_id, kind FROM ledger.kind
+  ORDER BY project_id, kind LIMIT {MAX_KINDS}) AS k
 CROSS JOIN LATERAL (
-  SELECT s.available_at FROM ledger.run_state AS s
-  WHERE s.project_id = k.project_id AND s.kind = k.kind AND s.available_at <= ledger.now()
-  ORDER BY s.priority, s.run_id LIMIT 1
+  SELECT h.available_at FROM (
+    SELECT s.available_at, s.priority, s.run_id FROM ledger.run_state AS s
+    WHERE s.project_id = k.project_id AND s.kind = k.kind AND s.available_at IS NOT NULL
+    ORDER BY s.priority, s.run_id LIMIT {LOOKED_AT} OFFSET 0
+  ) AS h
+  WHERE h.available_at <= ledger.now() ORDER BY h.priority, h.run_id LIMIT 1
 ) AS o
 """
 _PROJECTIONS: Final = """
 SELECT p.name, p.failed_at IS NOT NULL AS failed,
-  greatest((SELECT q.last_value FROM ledger.event_position AS q) - split_part(p.snapshot, '@', 2)::bigint, 0) AS behind
+  greatest((SELECT q.last_value FROM ledger.event_position AS q)
+    - split_part(p.snapshot, '@', 2)::bigint, 0) AS behind,
+  (SELECT count(*) FROM ledger.projection_aside AS a
+   WHERE a.relation = format('projection.%s_v%s', p.name, p.version)) AS set_aside
 FROM ledger.projection AS p ORDER BY p.name
 """
-_READ: Final = (
-    ("run_counts", _COUNTS), ("spending", _SPENT), ("worker_activity", _LEASES), ("approvals", _WAITING),
-)  # fmt: skip
-_INSTALLED: Final = "SELECT to_regclass('projection.' || name) IS NOT NULL AS there, name FROM unnest($1::text[]) AS name"
+_READ: Final = {
+    "run_counts": _COUNTS,
+    "spending": _SPENT,
+    "worker_activity": _LEASES,
+    "approvals": _WAITING,
+}
+_INSTALLED: Final = """
+SELECT to_regclass('projection.' || name) IS NOT NULL AS there, name FROM unnest($1::text[]) AS name
+"""
 
-Rows = Sequence[Mapping[str, Any]]
+Rows: TypeAlias = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric: the rows and the column that it comes from, and what names a row in its labels."""
+
+    source: str
+    column: str
+    name: str
+    help: str
+    labels: tuple[str, ...]
+    counts: bool = False
+    """Whether it only grows."""
+
+
+_STATE: Final = ("project", "kind", "state")
+_KIND: Final = ("project", "kind")
+_PROJECT: Final = ("project",)
+_PROJECTION: Final = ("projection",)
+_LABELS: Final = {"project": "project_id", "projection": "name"}
+"""The columns that labels come from, where they have another name."""
+
+METRICS: Final = (
+    Metric("run_counts", "runs", names.RUNS, "Runs in each state now.", _STATE),
+    Metric(
+        "run_counts",
+        "entered",
+        names.ENTERED,
+        "Times that runs came to a state.",
+        _STATE,
+        counts=True,
+    ),
+    Metric("spending", "cost_usd", names.COST, "What runs spent, in USD.", _KIND, counts=True),
+    Metric("spending", "steps", names.STEPS, "Steps that runs recorded.", _KIND, counts=True),
+    Metric(
+        "worker_activity",
+        "leases",
+        names.LEASES,
+        "Leases that workers took.",
+        _PROJECT,
+        counts=True,
+    ),
+    Metric(
+        "worker_activity",
+        "beats",
+        names.HEARTBEATS,
+        "Heartbeats that were recorded.",
+        _PROJECT,
+        counts=True,
+    ),
+    Metric(
+        "worker_activity",
+        "lost",
+        names.LEASES_LOST,
+        "Leases that a reaper ended.",
+        _PROJECT,
+        counts=True,
+    ),
+    Metric(
+        "worker_activity",
+        "workers",
+        names.WORKERS,
+        "Workers seen in the last two minutes.",
+        _PROJECT,
+    ),
+    Metric("approvals", "waiting", names.APPROVALS, "Approvals that nobody has decided.", _PROJECT),
+    Metric(
+        "approvals",
+        "oldest",
+        names.APPROVAL_AGE,
+        "How long the oldest of them has waited, in seconds.",
+        _PROJECT,
+    ),
+    Metric(
+        "oldest",
+        "oldest",
+        names.CLAIMABLE_AGE,
+        "How long the next claimable run has waited, in seconds.",
+        _KIND,
+    ),
+    Metric(
+        "projections",
+        "behind",
+        names.BEHIND,
+        "Positions between a projection and the newest event.",
+        _PROJECTION,
+    ),
+    Metric(
+        "projections",
+        "failed",
+        names.STOPPED,
+        "1 for a projection that stopped at an event.",
+        _PROJECTION,
+    ),
+    Metric(
+        "projections",
+        "set_aside",
+        names.SET_ASIDE,
+        "Runs that a projection left out because it cannot fold them.",
+        _PROJECTION,
+    ),
+)
 
 
 async def look(pool: Pool) -> dict[str, Rows]:
@@ -60,20 +182,16 @@ async def look(pool: Pool) -> dict[str, Rows]:
 
     Raises AccessDenied or DatabaseUnavailable.
     """
-    installed = {
-        row["name"]
-        for row in await fetch(pool, _INSTALLED, [name for name, _ in _READ])
-        if row["there"]
+    installed = {row["name"] for row in await fetch(pool, _INSTALLED, [*_READ]) if row["there"]}
+    rows: dict[str, Rows] = {
+        name: await fetch(pool, sql) for name, sql in _READ.items() if name in installed
     }
-    found: dict[str, Rows] = {
-        name: await fetch(pool, sql) for name, sql in _READ if name in installed
-    }
-    found["oldest"] = await fetch(pool, _OLDEST)
-    found["projections"] = await fetch(pool, _PROJECTIONS)
-    return found
+    rows["oldest"] = await fetch(pool, _OLDEST)
+    rows["projections"] = await fetch(pool, _PROJECTIONS)
+    return rows
 
 
-def families(found: Mapping[str, Rows]) -> Iterator[Any]:
+def families(rows: Mapping[str, Rows]) -> Iterator[Any]:
     """Turn what was read into Prometheus's metric families; raises ConfigurationError without the extra."""
     try:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -81,117 +199,12 @@ def families(found: Mapping[str, Rows]) -> Iterator[Any]:
         raise ConfigurationError(
             "metrics are served with prometheus-client: install runfold[metrics]"
         ) from error
-    by_state, by_kind, by_project, by_name = (
-        ["project", "kind", "state"],
-        ["project", "kind"],
-        ["project"],
-        ["projection"],
-    )
-    for source, kind, labels, metric, help_, column in (
-        ("run_counts", GaugeMetricFamily, by_state, names.RUNS, "Runs in each state now.", "runs"),
-        (
-            "run_counts",
-            CounterMetricFamily,
-            by_state,
-            names.ENTERED,
-            "Times that runs came to a state.",
-            "entered",
-        ),
-        (
-            "spending",
-            CounterMetricFamily,
-            by_kind,
-            names.COST,
-            "What runs spent, in USD.",
-            "cost_usd",
-        ),
-        (
-            "spending",
-            CounterMetricFamily,
-            by_kind,
-            names.STEPS,
-            "Steps that runs recorded.",
-            "steps",
-        ),
-        (
-            "worker_activity",
-            CounterMetricFamily,
-            by_project,
-            names.LEASES,
-            "Leases that workers took.",
-            "leases",
-        ),
-        (
-            "worker_activity",
-            CounterMetricFamily,
-            by_project,
-            names.HEARTBEATS,
-            "Heartbeats that were recorded.",
-            "beats",
-        ),
-        (
-            "worker_activity",
-            CounterMetricFamily,
-            by_project,
-            names.LEASES_LOST,
-            "Leases that a reaper ended.",
-            "lost",
-        ),
-        (
-            "worker_activity",
-            GaugeMetricFamily,
-            by_project,
-            names.WORKERS,
-            "Workers seen in the last two minutes.",
-            "workers",
-        ),
-        (
-            "approvals",
-            GaugeMetricFamily,
-            by_project,
-            names.APPROVALS,
-            "Approvals that nobody has decided.",
-            "waiting",
-        ),
-        (
-            "approvals",
-            GaugeMetricFamily,
-            by_project,
-            names.APPROVAL_AGE,
-            "How long the oldest of them waits.",
-            "oldest",
-        ),
-        (
-            "oldest",
-            GaugeMetricFamily,
-            by_kind,
-            names.CLAIMABLE_AGE,
-            "How long the next claimable run has waited.",
-            "oldest",
-        ),
-        (
-            "projections",
-            GaugeMetricFamily,
-            by_name,
-            names.BEHIND,
-            "Positions between a projection and the newest event.",
-            "behind",
-        ),
-        (
-            "projections",
-            GaugeMetricFamily,
-            by_name,
-            names.STOPPED,
-            "1 for a projection that stopped at an event.",
-            "failed",
-        ),
-    ):
-        if source not in found:
+    for metric in METRICS:
+        if metric.source not in rows:
             continue
-        family = kind(metric, help_, labels=labels)
-        for row in found[source]:
-            keys = {"project": "project_id", "projection": "name"}
-            family.add_metric(
-                [str(row[keys.get(label, label)]) for label in labels], float(row[column])
-            )
+        family_type = CounterMetricFamily if metric.counts else GaugeMetricFamily
+        family = family_type(metric.name, metric.help, labels=metric.labels)
+        for row in rows[metric.source]:
+            labels = [str(row[_LABELS.get(label, label)]) for label in metric.labels]
+            family.add_metric(labels, float(row[metric.column]))
         yield family

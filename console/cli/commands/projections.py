@@ -25,6 +25,7 @@ from runfold.projections.declared import refold
 from runfold.projections.declared import status as statuses_of
 from runfold.projections.declared.catch_up import CatchUp
 from runfold.projections.declared.installing import install
+from runfold.projections.declared.rows import rows
 from runfold.projections.declared.status import Status, statuses
 from runfold.projections.errors import ProjectionFailed, ProjectionNotFound
 from runfold.workers.duties.projector import Projector
@@ -97,6 +98,43 @@ async def status(
     return INTEGRITY if any(one.state == "failed" or one.set_aside for one in found) else OK
 
 
+@command(app, "show")
+async def show(
+    session: Session,
+    name: Name,
+    *,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", metavar="COLUMN=VALUE", help="Only rows with this value."),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", help="So many rows at most.")] = 50,
+) -> None:
+    """Show the rows of a projection, in the order of its key."""
+    conditions = dict(_condition(text) for text in where or ())
+    async with session.database() as database:
+        found = await rows(database.pool, name, where=conditions, limit=limit)
+    if session.as_json:
+        for row in found:
+            session.out.json(row)
+    elif found:
+        cells = [tuple(_cell(value) for value in row.values()) for row in found]
+        titles = tuple(column.upper() for column in found[0])
+        session.out.table(titles, cells, [None] * len(cells))
+    if len(found) == limit:
+        session.out.talk(f"the first {limit} rows; --limit N shows more")
+
+
+def _condition(text: str) -> tuple[str, str]:
+    column, equals, value = text.partition("=")
+    if not equals:
+        raise Misuse("--where", f"{text!r} is not COLUMN=VALUE")
+    return column, value
+
+
+def _cell(value: object) -> str:
+    return EMPTY if value is None else clean(str(value))
+
+
 @command(app, "run", needs=PROJECTOR)
 async def run(
     session: Session,
@@ -146,12 +184,17 @@ async def pause(session: Session, name: Name) -> None:
 
 @command(app, "resume", needs=PROJECTOR)
 async def resume(session: Session, name: Name) -> None:
-    """Resume a paused projection; one that stopped tries its event again."""
+    """Resume a paused projection; one that stopped tries its event again.
+
+    Runs that it has set aside are tried again.
+    """
     async with session.database() as database:
-        await statuses_of.resume(database.pool, name)
-    session.out.json({"name": name, "resumed": True}) if session.as_json else session.out.talk(
-        f"{name} is resumed"
-    )
+        retried = await statuses_of.resume(database.pool, name)
+    if session.as_json:
+        session.out.json({"name": name, "paused": False, "retried": retried})
+        return
+    again = f"; {retried:,} runs that were set aside are tried again" if retried else ""
+    session.out.talk(f"{name} is resumed{again}")
 
 
 @command(app, "skip", needs=PROJECTOR)

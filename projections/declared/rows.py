@@ -1,0 +1,54 @@
+"""The rows of a projection, for a look at it; programs read the view with SQL of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from runfold.ledger.errors import InvalidValue
+from runfold.ledger.postgres.connections import Pool, fetch
+from runfold.ledger.validation import check_int
+from runfold.projections.declared.status import require
+
+MAX_ROWS: Final = 10_000
+_TABLE: Final = """
+SELECT format('projection.%I', p.name) AS view,
+  array(SELECT a.attname::text FROM pg_attribute AS a
+    WHERE a.attrelid = to_regclass(format('projection.%I', p.name)) AND a.attnum > 0
+    ORDER BY a.attnum) AS columns,
+  array(SELECT a.attname::text FROM pg_index AS i JOIN pg_attribute AS a
+      ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey::int2[])
+    WHERE i.indisprimary AND i.indrelid = to_regclass(format('projection.%s_v%s', p.name, p.version))
+    ORDER BY array_position(i.indkey::int2[], a.attnum)) AS key
+FROM ledger.projection AS p WHERE p.name = $1
+"""
+
+
+async def rows(
+    pool: Pool, name: str, *, where: Mapping[str, str] | None = None, limit: int = 100
+) -> list[dict[str, Any]]:
+    """Return rows of the projection's view in the order of its key, those alone whose columns read as in `where`.
+
+    Raises ProjectionNotFound, and InvalidValue for a projection without a table or a column that it does not have.
+    """
+    check_int("limit", limit, least=1, most=MAX_ROWS)
+    await require(pool, name)
+    [table] = await fetch(pool, _TABLE, name)
+    if not table["key"]:
+        raise InvalidValue("projection", name, "applies a function and has no rows of its own")
+    for column in where or {}:
+        if column not in table["columns"]:
+            known = ", ".join(table["columns"])
+            raise InvalidValue("column", column, f"is not in projection {name}, which has {known}")
+    conditions = " AND ".join(
+        f'"{column}"::text = ${number}' for number, column in enumerate(where or {}, 2)
+    )
+    query = (
+        f"SELECT * FROM {table['view']}{' WHERE ' + conditions if conditions else ''} "
+        f"ORDER BY {', '.join(_quoted(column) for column in table['key'])} LIMIT $1"
+    )
+    return [dict(row) for row in await fetch(pool, query, limit, *(where or {}).values())]
+
+
+def _quoted(column: str) -> str:
+    return f'"{column}"'

@@ -1,0 +1,58 @@
+"""The commands of projections: rows, what is set aside and tried again, and dropping one."""
+
+from __future__ import annotations
+
+import pytest
+
+from runfold.console.cli.kit import exits
+from runfold.ledger import Ledger
+from runfold.projections import CatchUp, install
+from tests.console.test_commands import Cli, cli
+from tests.support.projections import read, sizes
+
+__all__ = ["cli"]
+
+
+async def _reads(ledger: Ledger) -> None:
+    for size in ("2", '"many"'):
+        await read(ledger, (await ledger.submit("parse")).run_id, size)
+    await install(ledger.pool, sizes())
+    await CatchUp(ledger.pool, sizes()).to_the_end()
+
+
+def test_rows_are_shown_and_filtered(cli: Cli) -> None:
+    cli.given(_reads)
+
+    assert cli.ok("projections", "show", "sizes").out.split() == [
+        "KIND", "READS", "SIZE", "parse", "1", "2",
+    ]  # fmt: skip
+    assert cli.ok("projections", "show", "sizes", "--where", "kind=mail").out == ""
+    row = cli.ok("projections", "show", "sizes", "--where", "kind=parse", "--json").json
+    assert row == {"kind": "parse", "reads": 1, "size": 2}
+    cli.fails(exits.USAGE, "projections", "show", "sizes", "--where", "kind")
+    cli.fails(exits.NOT_FOUND, "projections", "show", "size")
+
+
+def test_runs_that_are_set_aside_are_named_until_they_are_folded(cli: Cli) -> None:
+    cli.given(_reads)
+    status = cli("projections", "status", "sizes")
+    assert status.code == exits.INTEGRITY
+    assert "1 runs set aside" in status.out
+    assert '"many"' in status.out
+    assert "projections resume sizes" in status.err
+    assert (
+        "1 runs that were set aside are tried again" in cli.ok("projections", "resume", "sizes").err
+    )
+
+
+def test_a_projection_is_dropped_with_its_tables_and_is_new_again(cli: Cli) -> None:
+    cli.given(_reads)
+    dropped = cli.ok("projections", "drop", "sizes", "--json").json
+    assert dropped == {"name": "sizes", "dropped": ["projection.sizes_v1"]}
+    cli.fails(exits.NOT_FOUND, "projections", "drop", "sizes")
+    cli.fails(exits.NOT_FOUND, "projections", "show", "sizes")
+
+
+@pytest.mark.parametrize("name", ["sizes; DROP TABLE ledger.event", "run_state"])
+def test_nothing_else_is_dropped(cli: Cli, name: str) -> None:
+    cli.fails(exits.NOT_FOUND, "projections", "drop", name)
