@@ -6,6 +6,7 @@ The statement is `ledger/sql/operations/requeue.sql`.
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -13,11 +14,13 @@ from runfold.ledger import names
 from runfold.ledger.commands import check_lease, identify_lease
 from runfold.ledger.lifecycle import State
 from runfold.ledger.operations.claim import Marks
+from runfold.ledger.operations.closing import Ending, closings
 from runfold.ledger.operations.columns import columns
 from runfold.ledger.operations.project import Project
 from runfold.ledger.operations.refusal import look, refusal
 from runfold.ledger.payload import encode_payload
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.reading.past import state_at
 from runfold.ledger.run import Lease, Run
 from runfold.ledger.validation import check_duration, check_text
 
@@ -58,6 +61,8 @@ async def requeue(
     requeued = await fetch(project.pool, REQUEUE, project.project_id, type_, *columns([row]))
     marks.clear()  # the run is older than the marks
     if not requeued:
+        if (first := await _first_ending(project, type_, row)) is not None:
+            return first
         late = [(row.run_id, row.token)]
         found = await look(project.pool, project.project_id, who, type_, late)
         raise refusal(
@@ -79,3 +84,14 @@ async def requeue(
         error_code=code,
     )
     return run
+
+
+async def _first_ending(project: Project, type_: str, row: RequeueRow) -> Run | None:
+    """Return the run after this command, if it was sent before and has ended the lease already."""
+    lease = (row.run_id, row.token)
+    closed = await closings(project.pool, project.project_id, [lease])
+    ending = Ending(type_, row.error_code, row.body, Decimal(0), 0, None)
+    if row.run_id not in closed or closed[row.run_id].ending != ending:
+        return None
+    receipt = closed[row.run_id].receipt
+    return await state_at(project.pool, project.project_id, receipt.run_id, receipt.version)

@@ -6,6 +6,7 @@ The statement is `ledger/sql/operations/transition.sql`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from runfold.ledger.commands import Target, Transition, TransitionRow
 from runfold.ledger.errors import DecisionRefused, LedgerError
 from runfold.ledger.lifecycle import State
 from runfold.ledger.operations.batching import Batcher, characters
+from runfold.ledger.operations.closing import Ending, closings
 from runfold.ledger.operations.columns import check_distinct, columns
 from runfold.ledger.operations.keys import CommandRow, first_outcomes, unless_raced
 from runfold.ledger.operations.project import Project
@@ -124,6 +126,7 @@ class Transitions:
         outcomes: dict[UUID, Receipt | LedgerError] = {
             row.run_id: first[row.key] for row in rows if row.key in first
         }
+        outcomes |= await self._first_endings([row for row in rows if row.run_id not in outcomes])
         actors = {
             move.row.run_id: project.actor_of(move.run, actor)
             for move in moves
@@ -138,6 +141,16 @@ class Transitions:
                 found = refused.get(row.run_id)
                 outcomes[row.run_id] = await self._refusal(row, actors[row.run_id], found)
         return outcomes
+
+    async def _first_endings(self, rows: Sequence[TransitionRow]) -> dict[UUID, Receipt]:
+        """Return the outcomes of the leases that these rows, sent before, have ended already."""
+        leases = [(row.run_id, row.token) for row in rows if row.token is not None]
+        closed = await closings(self._project.pool, self._project.project_id, leases)
+        return {
+            row.run_id: closed[row.run_id].receipt
+            for row in rows
+            if row.run_id in closed and closed[row.run_id].ending == _ending(row)
+        }
 
     async def _refusal(self, row: TransitionRow, actor: str, found: Refused | None) -> LedgerError:
         if (error := await self._wrong_decider(row, actor, found)) is not None:
@@ -182,6 +195,17 @@ def _command(row: TransitionRow, key: str) -> CommandRow:
         wait=row.wait,
         wait_outcome=row.wait_outcome,
         key=key,
+    )
+
+
+def _ending(row: TransitionRow) -> Ending:
+    return Ending(
+        what=row.to_state,
+        error_code=row.error_code,
+        body=row.body,
+        cost=Decimal(row.cost or 0),
+        steps=row.steps or 0,
+        output_sha256=row.output_sha256,
     )
 
 

@@ -1,0 +1,91 @@
+"""A lease is ended once: the same end, sent again because its answer was lost, has one outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from runfold.ledger import Lease, Ledger, Receipt, Run, State, Transition
+from runfold.ledger.errors import LeaseLost
+from tests.support.runs import TINY, claimed, types
+from tests.support.waiting import lapsed
+
+ENDINGS: dict[str, Callable[[Ledger, Lease], Awaitable[Run]]] = {
+    "complete": lambda g, lease: g.complete(lease, {"a": 1}, cost_usd_delta=0.5),
+    "fail": lambda g, lease: g.fail(lease, "acme.broken", error_detail="why"),
+    "cancel": lambda g, lease: g.transition(lease, State.CANCELLED, reason="as requested"),
+    "release": lambda g, lease: g.release(lease, delay=60),
+    "retry": lambda g, lease: g.retry(lease, delay=60, error_code="acme.again"),
+    "park for a tool": lambda g, lease: g.ask_tool(lease, "mail", {"to": "x"}, park=True),
+    "park for a person": lambda g, lease: g.ask_approval(lease, "Pay?"),
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+async def test_an_end_that_is_sent_again_is_the_first_outcome_and_no_late_write(
+    ledger: Ledger, name: str
+) -> None:
+    lease = await claimed(ledger)
+    first = await ENDINGS[name](ledger, lease)
+    before = await types(ledger, lease.run_id)
+
+    again = await ENDINGS[name](ledger, lease)
+
+    assert again == first
+    assert await types(ledger, lease.run_id) == before
+
+
+async def test_an_end_sent_again_has_its_first_outcome_also_when_others_took_the_run_on(
+    ledger: Ledger,
+) -> None:
+    lease = await claimed(ledger)
+    first = await ledger.retry(lease, error_code="acme.again")
+    [heir] = await ledger.claim("w:2")
+    await ledger.complete(heir)
+
+    assert await ledger.retry(lease, error_code="acme.again") == first
+    assert "write.refused" not in await types(ledger, lease.run_id)
+
+
+async def test_receipts_of_ends_sent_again_are_those_of_the_first(ledger: Ledger) -> None:
+    leases = [await claimed(ledger) for _ in range(3)]
+    ends = [Transition(lease, State.COMPLETED, output=7) for lease in leases]
+
+    first = await ledger.transition_many(ends)
+
+    assert await ledger.transition_many(ends) == first
+    assert all(isinstance(outcome, Receipt) for outcome in first)
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "another output": {"output": 2},
+    "another cost": {"output": 1, "cost_usd_delta": 3},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+async def test_another_end_of_the_same_lease_is_refused_on_record(
+    ledger: Ledger, name: str
+) -> None:
+    lease = await claimed(ledger)
+    await ledger.complete(lease, 1)
+
+    with pytest.raises(LeaseLost):
+        await ledger.complete(lease, **OTHERS[name])
+
+    assert (await types(ledger, lease.run_id))[-1] == "write.refused"
+
+
+async def test_the_end_of_a_lease_that_the_reaper_closed_is_a_late_write(ledger: Ledger) -> None:
+    lease = await claimed(ledger, ttl=TINY)
+    await lapsed(ledger, lease)
+    await ledger.reap()
+
+    with pytest.raises(LeaseLost):
+        await ledger.complete(lease)
+    with pytest.raises(LeaseLost):
+        await ledger.release(lease)
+
+    assert (await types(ledger, lease.run_id)).count("write.refused") == 2
