@@ -191,7 +191,7 @@ async def resume(session: Session, name: Name) -> None:
     async with session.database() as database:
         retried = await statuses_of.resume(database.pool, name)
     if session.as_json:
-        session.out.json({"name": name, "paused": False, "retried": retried})
+        session.out.json({"name": name, "resumed": True, "retried": retried})
         return
     again = f"; {retried:,} runs that were set aside are tried again" if retried else ""
     session.out.talk(f"{name} is resumed{again}")
