@@ -30,6 +30,7 @@ from runfold.ledger.operations.project import Project
 from runfold.ledger.operations.transition import Transitions
 from runfold.ledger.postgres.connections import Connection, Pool
 from runfold.ledger.postgres.opening import opened
+from runfold.ledger.postgres.partitions import make_if_missing
 from runfold.ledger.reading import history, past, runs, subscription, verify
 from runfold.ledger.reading.past import Diff
 from runfold.ledger.reading.subscription import Subscription
@@ -72,7 +73,7 @@ class Ledger:
 
         Without a URL, here or in RUNFOLD_URL, the built-in PostgreSQL is started and migrated; a
         database of your own is never migrated silently. The built-in one makes its project
-        `default` when it is first opened.
+        `default` when it is first opened. This month's partition of the events is made if it is missing.
 
         Raises DatabaseUnavailable, UnsupportedServer, NotMigrated, NewerSchema, UnknownProject or
         ConfigurationError.
@@ -81,6 +82,7 @@ class Ledger:
         async with opened(url, settings) as database:
             project_id = check_text("project", project if project is not None else settings.project)
             await database.require_project(project_id, create=create_project)
+            await make_if_missing(database.pool)
             ledger = cls(database.pool, project_id, settings, database.url)
             try:
                 yield ledger

@@ -11,6 +11,7 @@ from runfold.ledger.operations.batching import Batcher, characters
 from runfold.ledger.operations.columns import columns
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import Connection, fetch
+from runfold.ledger.postgres.partitions import with_partition
 from runfold.ledger.run import Run, Submission
 
 _SUBMIT: Final = "ledger.submit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
@@ -73,8 +74,7 @@ async def submit_many(
         return []
     arrays = columns(rows)
     who = project.actor_or_default(actor)
-    source = connection or project.pool
-    submitted = await fetch(source, SUBMIT_MANY, project.project_id, who, *arrays)
+    submitted = await _sent(project, connection, SUBMIT_MANY, project.project_id, who, *arrays)
     if connection is None:
         project.waker.wake()
     return [Submission(row["run_id"], row["fresh"]) for row in submitted]
@@ -87,8 +87,16 @@ async def _submitted(
     connection: Connection | None,
 ) -> Sequence[Mapping[str, Any]]:
     who = project.actor_or_default(actor)
-    source = connection or project.pool
-    return await fetch(source, SUBMIT_AND_READ, project.project_id, who, *columns(rows))
+    arrays = columns(rows)
+    return await _sent(project, connection, SUBMIT_AND_READ, project.project_id, who, *arrays)
+
+
+async def _sent(
+    project: Project, connection: Connection | None, sql: str, *args: object
+) -> Sequence[Mapping[str, Any]]:
+    if connection is not None:  # a failed statement ends the caller's transaction
+        return await fetch(connection, sql, *args)
+    return await with_partition(project.pool, lambda: fetch(project.pool, sql, *args))
 
 
 def _as_submit(command: Submit | Mapping[str, Any]) -> Submit:

@@ -36,6 +36,7 @@ from runfold.ledger.months import month_of
 if (
     TYPE_CHECKING
 ):  # SQLAlchemy takes a second to import; who hands a connection of it over has done so
+    from asyncpg.pool import PoolConnectionProxy
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 # The driver's pool tells of a server that is away by tracebacks, which Python prints for a program that configures no
@@ -50,7 +51,9 @@ PREPARED: Final = 100
 RELEASE_SECONDS: Final = 2.0
 LOST: Final = frozenset({"40001", "40P01", "55P03"})
 """A statement that lost against another, or waited longer for a lock than its role may: it wrote nothing."""
-Connection: TypeAlias = "asyncpg.Connection[Any] | AsyncConnection | AsyncSession"
+Connection: TypeAlias = (
+    "asyncpg.Connection[Any] | PoolConnectionProxy[Any] | AsyncConnection | AsyncSession"
+)
 """What a caller may hand over to have a command join a transaction of its own."""
 Pool: TypeAlias = "asyncpg.Pool[Any]"
 

@@ -457,6 +457,55 @@ async def test_a_month_without_a_partition_is_an_error_that_names_the_remedy(
     assert await connection.fetchval("SELECT count(*) FROM ledger.command") == 0
 
 
+async def months_dropped(connection: asyncpg.Connection) -> None:
+    """Leave the ledger as it is when no process has run for months: without a partition for now."""
+    leaves = "SELECT inhrelid::regclass::text AS leaf FROM pg_inherits WHERE inhparent = 'ledger.event'::regclass"
+    for row in await connection.fetch(leaves):
+        await connection.execute(f"DROP TABLE {row['leaf']}")
+
+
+async def test_the_first_submits_after_months_make_the_partition_that_is_missing(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    for submits in (
+        lambda: ledger.submit("parse", key="k"),
+        lambda: ledger.submit_many([Submit(kind="parse", key="k")]),
+    ):
+        await connection.execute("TRUNCATE ledger.run_state, ledger.command, ledger.kind")
+        await months_dropped(connection)
+        assert await submits()
+
+    assert (await ledger.runs())[0].key == "k"
+
+
+async def test_opening_a_ledger_after_months_makes_the_partition_that_is_missing(
+    ledger: Ledger, database: str, connection: asyncpg.Connection
+) -> None:
+    await months_dropped(connection)
+
+    async with (
+        Ledger.open(database, PROJECT) as opened,
+        opened.pool.acquire() as own,
+        own.transaction(),
+    ):
+        run = await opened.submit("parse", connection=own)
+
+    assert (await ledger.get(run.run_id)).version == 1
+
+
+async def test_who_may_not_make_a_partition_is_told_the_remedy(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    await months_dropped(connection)
+    await connection.execute(
+        "CREATE OR REPLACE FUNCTION ledger.make_partitions(p_months_ahead int DEFAULT 3) RETURNS int"
+        " LANGUAGE plpgsql AS $$BEGIN RAISE insufficient_privilege; END$$"
+    )
+
+    with pytest.raises(MissingPartition, match="runfold db upgrade"):
+        await ledger.submit("parse")
+
+
 async def test_an_unknown_run_is_not_found_by_any_operation(ledger: Ledger) -> None:
     await ledger.submit("parse")
     (lease,) = await ledger.claim("w:1")
