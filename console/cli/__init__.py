@@ -1,1 +1,1 @@
-"""The command line `runfold`: `main.py` starts it; each command lives in the file named after its subject."""
+"""The command line `runfold`: `main.py` lists its commands, each in the file of its name."""

@@ -67,8 +67,8 @@ class DemoWorkers:
         self._stop(STOP_SECONDS if kind is None else HURRIED_SECONDS)
 
     def _start(self, worker_id: str) -> subprocess.Popen[bytes]:
-        # A new program, because a fork of a process with threads and sockets is not whole. In its own
-        # session, so that Ctrl-C reaches this process alone, which stops the workers in order.
+        # A new program, because a fork of a process with threads and sockets is not whole. In its
+        # own session, so that Ctrl-C reaches this process alone, which stops the workers in order.
         return subprocess.Popen(  # noqa: S603  our own interpreter and module
             [
                 sys.executable,

@@ -27,8 +27,8 @@ TOOLS: Final[tuple[Tool, ...]] = (
 """Tools, the best first: the words of the call and the names of the answers; all are POSIX."""
 
 _BLOCKS: Final = (
-    ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.If, ast.For, ast.AsyncFor, ast.While, ast.Try,
-    ast.TryStar, ast.With, ast.AsyncWith, ast.Match, ast.ExceptHandler, ast.match_case,
+    ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.If, ast.For, ast.AsyncFor, ast.While,
+    ast.Try, ast.TryStar, ast.With, ast.AsyncWith, ast.Match, ast.ExceptHandler, ast.match_case,
 )  # fmt: skip
 
 

@@ -57,12 +57,12 @@ class Outcome:
         ]
 
     def _wrong_states(self) -> list[str]:
-        wanted = Counter(
+        expected = Counter(
             {"completed": self.files - len(self.rejected), "cancelled": len(self.rejected)}
         )
-        if Counter(self.states) == wanted:
+        if Counter(self.states) == expected:
             return []
-        return [f"the runs ended as {_counted(self.states)}, not as {_counted(wanted)}"]
+        return [f"the runs ended as {_counted(self.states)}, not as {_counted(expected)}"]
 
     def _wrong_attempts(self) -> list[str]:
         if not self.lost:
@@ -70,11 +70,11 @@ class Outcome:
         rejected = {run.run_id for run in self.rejected}
         wrong = []
         for run in self.lost:
-            wanted = State.CANCELLED if run.run_id in rejected else State.COMPLETED
-            if (run.state, run.attempt_count) != (wanted, LAST_ATTEMPT):
+            expected = State.CANCELLED if run.run_id in rejected else State.COMPLETED
+            if (run.state, run.attempt_count) != (expected, LAST_ATTEMPT):
                 wrong.append(
-                    f"run {run.run_id} of {self.killed} is {run.state} on attempt {run.attempt_count}, "
-                    f"not {wanted} on attempt {LAST_ATTEMPT}"
+                    f"run {run.run_id} of {self.killed} is {run.state} "
+                    f"on attempt {run.attempt_count}, not {expected} on attempt {LAST_ATTEMPT}"
                 )
         return wrong
 
@@ -82,7 +82,10 @@ class Outcome:
         if self.granted and len(self.rejected) == 1:
             return []
         return [
-            f"{len(self.granted)} approvals granted and {len(self.rejected)} rejected, not some and 1"
+            (
+                f"{len(self.granted)} approvals granted and {len(self.rejected)} rejected, "
+                "not some and 1"
+            )
         ]
 
     def shown(self) -> dict[str, Any]:

@@ -141,6 +141,6 @@ def _fate(outcome: Outcome) -> str:
 def _verdict(report: Report) -> str:
     verdict = "[green]ok[/]" if report.ok else f"[red]{len(report.findings)} findings[/]"
     return (
-        f"verify: {verdict}: {report.runs:,} runs, {report.events:,} events and {report.payloads:,} "
-        "payloads: versions, hash chains, payloads and states."
+        f"verify: {verdict}: {report.runs:,} runs, {report.events:,} events "
+        f"and {report.payloads:,} payloads: versions, hash chains, payloads and states."
     )

@@ -59,7 +59,7 @@ async def play(limit: int, say: Say, show: Show) -> Outcome:
             f"{len(files)} runs submitted to project {project}, one a file; {WORKERS} workers start"
         )
         outcome = Outcome(project, len(files))
-        largest = max(files, key=lambda one: one[1])[0]
+        largest = max(files, key=lambda file: file[1])[0]
         with DemoWorkers(database.url, project, WORKERS) as workers:
             await Director(ledger, workers, outcome, str(largest), say).direct(show)
         await look_back(ledger, outcome)
@@ -97,7 +97,7 @@ class Director:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _kill_one(self, states: States) -> None:
-        """Kill the worker with the most runs that show heartbeats; late in the story, any holder."""
+        """Kill the worker with the most runs that show heartbeats; late, any holder."""
         left = sum(
             states.get(state, 0) for state in (State.PENDING, State.RUNNING, State.WAITING_TOOL)
         )

@@ -66,7 +66,7 @@ class Worker:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(BEAT_SECONDS)
-            # A lease that is given up between a beat's start and its end would count as a refused write.
+            # A lease given up between a beat's start and its end would count as a refused write.
             async with self._writing:
                 for lease in await self._ledger.heartbeat(list(self._held.values())):
                     if lease.lost:

@@ -79,7 +79,7 @@ class Cli:
         return answer
 
     def fails(self, code: int, *words: str) -> Answer:
-        """Call the program, which must say one line of error, print no data and end with this code."""
+        """Call the program, which must print one line of error, no data, and end with this code."""
         answer = self(*words)
         assert answer.code == code, answer
         assert answer.out == ""
@@ -120,7 +120,7 @@ def cli(database: str, capsys: pytest.CaptureFixture[str]) -> Cli:
     return Cli(database, capsys)
 
 
-# -- submit --------------------------------------------------------------------------------------------------
+# -- submit ----------------------------------------------------------------------------------------
 
 
 def test_submit_prints_the_run_id_and_says_on_stderr_how_to_watch_it(cli: Cli) -> None:
@@ -196,7 +196,7 @@ def test_submit_takes_delays_and_deadlines_in_units(cli: Cli) -> None:
     assert fixed["deadline"] == "2100-01-01T00:00:00Z"
 
 
-# -- runs ----------------------------------------------------------------------------------------------------
+# -- runs ------------------------------------------------------------------------------------------
 
 
 def test_runs_lists_the_newest_first_in_columns(cli: Cli) -> None:
@@ -299,7 +299,7 @@ def test_no_runs_are_no_error(cli: Cli) -> None:
     assert cli.ok("runs", "--json") == Answer(exits.OK, "", "")
 
 
-# -- show, state, history ------------------------------------------------------------------------------------
+# -- show, state, history --------------------------------------------------------------------------
 
 
 async def _failed(ledger: Ledger) -> UUID:
@@ -434,7 +434,7 @@ def test_what_a_run_contains_cannot_steer_the_terminal(cli: Cli) -> None:
     assert cli.ok("show", run_id, "--json").json["input"]["evil"].startswith("\x1b]0;")
 
 
-# -- decisions -----------------------------------------------------------------------------------------------
+# -- decisions -------------------------------------------------------------------------------------
 
 
 def test_cancel_ends_a_pending_run_with_its_reason_and_actor(cli: Cli) -> None:
@@ -465,7 +465,7 @@ def test_cancel_of_an_ended_run_is_a_conflict(cli: Cli) -> None:
     assert (error["type"], error["from_state"]) == ("IllegalTransition", "cancelled")
 
 
-# -- care ----------------------------------------------------------------------------------------------------
+# -- care ------------------------------------------------------------------------------------------
 
 
 def test_reap_once_repairs_at_once_and_prints_what(cli: Cli) -> None:
@@ -560,14 +560,16 @@ def test_doctor_finds_runs_of_a_kind_that_nobody_serves(cli: Cli) -> None:
     assert "none waits without a worker" in cli.ok("doctor").out
     execute(
         cli.url,
-        "UPDATE ledger.run_state SET available_at = available_at - interval '5 min' WHERE available_at IS NOT NULL",
+        "UPDATE ledger.run_state SET available_at = available_at - interval '5 min' "
+        "WHERE available_at IS NOT NULL",
     )
 
     said = cli("doctor")
 
     execute(
         cli.url,
-        "UPDATE ledger.run_state SET available_at = available_at + interval '5 min' WHERE available_at IS NOT NULL",
+        "UPDATE ledger.run_state SET available_at = available_at + interval '5 min' "
+        "WHERE available_at IS NOT NULL",
     )
     assert said.code == exits.OK
     [line] = [line for line in said.out.splitlines() if "does a worker serve it?" in line]
@@ -624,7 +626,7 @@ def test_doctor_finds_that_partitions_run_out(
     assert [c["name"] for c in report.json["checks"] if c["level"] == "failed"] == ["partitions"]
 
 
-# -- database and projects -----------------------------------------------------------------------------------
+# -- database and projects -------------------------------------------------------------------------
 
 
 def test_db_upgrade_makes_the_schema_once(

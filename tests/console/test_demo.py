@@ -1,4 +1,4 @@
-"""The demo, run for real: what it claims is looked up in its ledger, and no process stays behind."""
+"""The demo: real files, a worker that is really killed, a decision, and the proof."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FILES = 48
 
 @pytest.fixture(scope="module")
 def home() -> Iterator[Path]:
-    """The folder of a built-in PostgreSQL that stays up, so that each demo need not start it anew."""
+    """The folder of a built-in PostgreSQL that stays up for all demos."""
     folder = Path(tempfile.mkdtemp(prefix="runfold-demo-", dir="/tmp"))
     folder.chmod(0o755)
     try:
@@ -45,7 +45,10 @@ def home() -> Iterator[Path]:
 def start(home: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
     """Start the demo as a program of its own; whatever of it is left at the end is killed."""
     started: list[subprocess.Popen[str]] = []
-    code = f"from runfold.console.demo.main import run; raise SystemExit(run(json=True, files={FILES}))"
+    code = (
+        "from runfold.console.demo.main import run; "
+        f"raise SystemExit(run(json=True, files={FILES}))"
+    )
 
     def demo() -> subprocess.Popen[str]:
         environment = {**os.environ, "RUNFOLD_HOME": str(home)}
@@ -104,7 +107,7 @@ async def test_the_demo_shows_what_the_ledger_holds(
 
 
 async def check_lost_run(ledger: Ledger, run_id: str, killed: str) -> None:
-    """Fail unless the killed worker's lease was ended by the event that names it, and another took over."""
+    """Fail unless an event that names it ended the killed worker's lease, and another took over."""
     rows = await ledger.pool.fetch(_EVENTS, ledger.project_id, run_id)
     acquired = [row for row in rows if row["type"] == "lease.acquired"]
     (expired,) = [row for row in rows if row["type"] == "lease.expired"]
@@ -122,7 +125,7 @@ _EVENTS = "SELECT * FROM ledger.event WHERE project_id = $1 AND run_id = $2 ORDE
 
 
 async def check_history(ledger: Ledger, told: list[dict[str, Any]], lost: list[str]) -> None:
-    """Fail unless the history is that of a lost run, in full, with beats and the compensating event."""
+    """Fail unless the history is a lost run's, with beats and the compensating event."""
     assert told[0]["run_id"] in lost
     events: Sequence[Event] = await ledger.history(told[0]["run_id"])
     assert [(e["type"], e["hash"]) for e in told] == [(e.type, e.hash.hex()) for e in events]
@@ -149,7 +152,7 @@ async def check_approvals(ledger: Ledger, told: dict[str, list[str]]) -> None:
 
 
 async def check_work(ledger: Ledger) -> None:
-    """Fail unless what the workers measured and what the tool said agree, and the tool was paid for."""
+    """Fail unless the measures and the tool's answers agree, and the tool was paid for."""
     for run in await ledger.runs(state="completed", limit=FILES):
         events: Sequence[Event] = await ledger.history(run.run_id)
         answers: list[Any] = [event.output for event in events if isinstance(event, ToolCompleted)]
@@ -193,7 +196,10 @@ async def test_a_worker_that_ends_unasked_fails_the_demo_with_one_clear_line(
 
 
 def test_files_are_measured_for_real(tmp_path: Path) -> None:
-    text = "class A:\n    def f(self):\n        if self:\n            return 1\n\n\nasync def g():\n    pass\n"
+    text = (
+        "class A:\n    def f(self):\n        if self:\n            return 1\n\n\n"
+        "async def g():\n    pass\n"
+    )
     path = tmp_path / "some.py"
     path.write_text(text)
 

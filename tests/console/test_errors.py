@@ -27,7 +27,7 @@ def events_in(cli: Cli) -> int:
     return int(row["number"])
 
 
-# -- finding runs by a prefix --------------------------------------------------------------------------------
+# -- finding runs by a prefix ----------------------------------------------------------------------
 
 
 def test_any_unique_prefix_names_the_run(cli: Cli) -> None:
@@ -89,7 +89,7 @@ def test_a_prefix_spans_the_ids_that_begin_with_it() -> None:
     )
 
 
-# -- nonsense ------------------------------------------------------------------------------------------------
+# -- nonsense --------------------------------------------------------------------------------------
 
 NOWHERE = "01970000-0000-7000-8000-000000000000"
 
@@ -257,7 +257,7 @@ def test_a_home_that_is_a_file_is_one_line(
     assert f"cannot use {tmp_path / 'home'}: " in capsys.readouterr().err
 
 
-# -- databases that cannot be used ---------------------------------------------------------------------------
+# -- databases that cannot be used -----------------------------------------------------------------
 
 COMMANDS = (
     ("submit", "parse"),

@@ -1,4 +1,4 @@
-"""What goes wrong in the first hour: an interrupt, an empty URL, a missing role, a broken module."""
+"""What goes wrong first: an interrupt, an empty URL, a missing role, a broken module."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def home() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-# -- Ctrl-C --------------------------------------------------------------------------------------------------
+# -- Ctrl-C ----------------------------------------------------------------------------------------
 
 
 def test_ctrl_c_while_the_program_is_loaded_ends_it_quietly() -> None:
@@ -112,7 +112,7 @@ def until_it_reads(pid: int) -> None:
         time.sleep(0.01)
 
 
-# -- settings and options ------------------------------------------------------------------------------------
+# -- settings and options --------------------------------------------------------------------------
 
 
 def test_an_empty_url_is_refused_and_not_the_built_in_server() -> None:
@@ -147,7 +147,7 @@ def test_errors_show_values_as_they_were_typed(cli: Cli) -> None:
         assert "None" not in said
 
 
-# -- roles ---------------------------------------------------------------------------------------------------
+# -- roles -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_a_login_that_lacks_a_privilege_hears_which_role_it_needs(
         execute(database, f"DROP ROLE {login}")
 
 
-# -- modules -------------------------------------------------------------------------------------------------
+# -- modules ---------------------------------------------------------------------------------------
 
 
 def test_an_error_in_the_users_module_is_shown_with_its_line(database: str, tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_a_folder_of_our_name_in_the_current_folder_does_not_break_a_fleet(
     assert all("serves parse" in line for line in lines), lines
 
 
-# -- projections ---------------------------------------------------------------------------------------------
+# -- projections -----------------------------------------------------------------------------------
 
 
 def test_a_projection_whose_module_is_not_named_is_not_said_to_be_missing(

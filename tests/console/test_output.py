@@ -1,4 +1,4 @@
-"""Output: nothing that a payload, a name or an error contains steers a terminal or forges a line."""
+"""Output: no payload, name or error steers a terminal or forges a line."""
 
 from __future__ import annotations
 

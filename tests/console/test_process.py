@@ -1,4 +1,4 @@
-"""The command line as a process of its own: streams, signals, terminals, start-up, and the built-in database."""
+"""The command line as a process: streams, signals, terminals, start-up, the built-in server."""
 
 from __future__ import annotations
 

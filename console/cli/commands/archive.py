@@ -13,7 +13,7 @@ import typer
 from runfold.console.cli.kit.exits import CONFLICT, INTEGRITY, OK
 from runfold.console.cli.kit.options import OWNER, Actor, command, program
 from runfold.console.cli.kit.output import EMPTY
-from runfold.console.cli.kit.plain import clean, jsonable
+from runfold.console.cli.kit.plain import jsonable
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
 from runfold.ledger import Ledger
@@ -230,9 +230,10 @@ def _write_plan(session: Session, plan: Any) -> int:
         session.out.json(plan)
     else:
         for obstacle in plan.obstacles:
-            session.out.line(f"obstacle: {clean(obstacle)}")
+            session.out.line(f"obstacle: {obstacle}")
         session.out.line(
-            f"{plan.month}: {plan.events:,} events; {'nothing is changed' if plan.obstacles else 'ready'}"
+            f"{plan.month}: {plan.events:,} events; "
+            f"{'nothing is changed' if plan.obstacles else 'ready'}"
         )
     return CONFLICT if plan.obstacles else OK
 
@@ -242,7 +243,8 @@ def _write(session: Session, archive: Archive, done: str) -> None:
         session.out.json(_facts(archive))
         return
     session.out.line(
-        f"{archive.month} is {done}: {archive.runs:,} runs, {archive.events:,} events, {archive.payloads:,} payloads"
+        f"{archive.month} is {done}: {archive.runs:,} runs, {archive.events:,} events, "
+        f"{archive.payloads:,} payloads"
     )
     session.out.line(f"{archive.path}, {archive.size_bytes:,} bytes, sha256 {archive.sha256.hex()}")
 
@@ -258,8 +260,9 @@ def _line(event: Mapping[str, Any]) -> str:
         if event["sha256"] is None
         else f" {event['events']:,} events, sha256 {event['sha256'].hex()}"
     )
-    why = "" if event["reason"] is None else f": {clean(event['reason'])}"
+    why = "" if event["reason"] is None else f": {event['reason']}"
     return (
-        f"{event['number']} {event['recorded_at']:%Y-%m-%d %H:%M:%S} {event['month']} {event['type']} "
-        f"{clean(event['actor'])}{of}{proof}{why}"
+        f"{event['number']} {event['recorded_at']:%Y-%m-%d %H:%M:%S} {event['month']} "
+        f"{event['type']} "
+        f"{event['actor']}{of}{proof}{why}"
     )

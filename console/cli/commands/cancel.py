@@ -6,7 +6,6 @@ from typing import Final
 
 from runfold.console.cli.kit.decision import write_state
 from runfold.console.cli.kit.options import WORKER, Actor, Reason, RunId, command, program
-from runfold.console.cli.kit.plain import clean
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
 
@@ -26,6 +25,4 @@ async def cancel(
         after = await ledger.cancel(await find_run(ledger, run), actor=actor, reason=reason)
     write_state(session.out, after)
     if not after.is_terminal:
-        session.out.talk(
-            f"requested: {clean(after.worker_id)} learns of the cancellation with its next heartbeat"
-        )
+        session.out.talk(f"requested: {after.worker_id} learns of it with its next heartbeat")

@@ -23,6 +23,6 @@ def demo(session: Session) -> int:
             raise InvalidValue(
                 option,
                 value,
-                "is not for the demo, which uses the built-in database and a project of its own: leave it out",
+                "leave it out: the demo uses the built-in database and its own project",
             )
     return run(json=session.as_json, verbose=session.verbose)

@@ -71,7 +71,8 @@ def _write(out: Output, diff: Diff) -> None:
     for event in diff.events:
         out.entry(event_line.head(event), event_line.facts(event))
     out.talk(
-        f"version {before.version} to {after.version}: {len(rows)} columns changed by {len(diff.events)} events"
+        f"version {before.version} to {after.version}: "
+        f"{len(rows)} columns changed by {len(diff.events)} events"
     )
 
 

@@ -9,7 +9,6 @@ import typer
 from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import Actor, command, program
 from runfold.console.cli.kit.output import Output
-from runfold.console.cli.kit.plain import clean
 from runfold.console.cli.kit.progress import progress
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.values import Misuse, duration
@@ -149,7 +148,7 @@ def _facts(drifted: Drift) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> str:
-    return "-" if value is None else clean(value)
+    return "-" if value is None else value
 
 
 def _summarize(out: Output, count: int, compared: int, *, repaired: bool) -> None:

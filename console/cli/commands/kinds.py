@@ -8,7 +8,6 @@ from typing import Annotated, Final
 import typer
 
 from runfold.console.cli.kit.options import WORKER, Actor, command, program
-from runfold.console.cli.kit.plain import clean
 from runfold.console.cli.kit.session import Session
 from runfold.ledger.kinds import Kind
 
@@ -27,10 +26,10 @@ Why = Annotated[
 async def list_(session: Session) -> None:
     """List every kind with its settings and how many runs workers hold of it."""
     async with session.ledger() as ledger:
-        found = await ledger.kinds()
-    for kind in found:
+        kinds = await ledger.kinds()
+    for kind in kinds:
         _write(session, kind)
-    if not found:
+    if not kinds:
         session.out.talk("no kinds yet: runfold submit KIND")
 
 
@@ -80,9 +79,10 @@ async def history(session: Session, kind: Name) -> None:
             session.out.json(asdict(event))
             continue
         most = "" if event.type != "kind.limited" else f" {event.max_running or 'no limit'}"
-        why = "" if event.reason is None else f": {clean(event.reason)}"
+        why = "" if event.reason is None else f": {event.reason}"
         session.out.line(
-            f"{event.number} {event.recorded_at:%Y-%m-%d %H:%M:%S} {event.type}{most} {clean(event.actor)}{why}"
+            f"{event.number} {event.recorded_at:%Y-%m-%d %H:%M:%S} {event.type}{most} "
+            f"{event.actor}{why}"
         )
     if not events:
         session.out.talk("this kind was never changed")
@@ -101,4 +101,4 @@ def _write(session: Session, kind: Kind) -> None:
     facts = ["paused" if kind.paused else "open"]
     facts += [f"at most {kind.max_running:,}"] if kind.max_running is not None else []
     facts += [f"{kind.held:,} held"] if kind.held is not None else []
-    session.out.line(f"{clean(kind.kind)}: {', '.join(facts)}")
+    session.out.line(f"{kind.kind}: {', '.join(facts)}")

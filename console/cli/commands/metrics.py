@@ -99,11 +99,11 @@ class _Collector:
         from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415  an extra
 
         try:
-            found = asyncio.run_coroutine_threadsafe(look(self._pool), self._loop).result(
+            readings = asyncio.run_coroutine_threadsafe(look(self._pool), self._loop).result(
                 SCRAPE_SECONDS
             )
         except (LedgerError, TimeoutError):
             yield GaugeMetricFamily(names.UP, "1 when the database answered.", 0)
             return
         yield GaugeMetricFamily(names.UP, "1 when the database answered.", 1)
-        yield from families(found)
+        yield from families(readings)

@@ -8,12 +8,15 @@ from typing import Annotated, Final
 
 import typer
 
-from runfold.console.cli.commands import projections_rebuild as rebuilding
+from runfold.console.cli.commands import (
+    projections_rebuild,
+    projections_show,
+    projections_status,
+)
+from runfold.console.cli.commands.projections_status import Modules
 from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import OWNER, PROJECTOR, Actor, command, program
-from runfold.console.cli.kit.output import EMPTY, Output
-from runfold.console.cli.kit.plain import clean, moment
-from runfold.console.cli.kit.projection_modules import chosen_projections, declared_projections
+from runfold.console.cli.kit.projection_modules import chosen_projections
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.values import Misuse
 from runfold.ledger import log
@@ -25,114 +28,12 @@ from runfold.projections.declared import refold
 from runfold.projections.declared import status as statuses_of
 from runfold.projections.declared.catch_up import CatchUp
 from runfold.projections.declared.installing import install
-from runfold.projections.declared.rows import rows
-from runfold.projections.declared.status import Status, statuses
-from runfold.projections.errors import ProjectionFailed, ProjectionNotFound
+from runfold.projections.errors import ProjectionFailed
 from runfold.workers.duties.projector import Projector
 
 app: Final = program("Run, inspect and rebuild projections.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The projection.")]
-Modules = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--module",
-        metavar="MODULE",
-        help="A module that declares projections; else RUNFOLD_PROJECTIONS.",
-    ),
-]
-
-_COLOURS: Final = {
-    "current": "green",
-    "behind": "cyan",
-    "paused": "yellow",
-    "failed": "bold red",
-    "replaced": "red",
-}
-
-
-@command(app, "list")
-async def list_(session: Session, *, module: Modules = None) -> None:
-    """List the projections that are declared or installed, with their status."""
-    found = await _statuses(session, module)
-    if session.as_json:
-        for status in found:
-            session.out.json(status)
-        return
-    rows = [
-        (
-            s.name,
-            str(s.version),
-            s.state,
-            f"{s.events:,}",
-            f"{s.behind:,}",
-            moment(s.moved_at) if s.moved_at else EMPTY,
-        )
-        for s in found
-    ]
-    titles = ("NAME", "VERSION", "STATE", "EVENTS", "BEHIND", "MOVED")
-    session.out.table(titles, rows, [_COLOURS.get(status.state) for status in found])
-
-
-@command(app, "status")
-async def status(
-    session: Session,
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Only this one; else all.")
-    ] = None,
-    *,
-    module: Modules = None,
-) -> int:
-    """Show each projection's status: where and why one has stopped, or has set runs aside.
-
-    Exit code 7 if one has stopped or has set a run aside.
-    """
-    found = await _statuses(session, module)
-    if name is not None:
-        known = [one.name for one in found]
-        found = [one for one in found if one.name == name]
-        if not found:
-            raise ProjectionNotFound(name, known)
-    for one in found:
-        session.out.json(one) if session.as_json else _write(session.out, one)
-    return INTEGRITY if any(one.state == "failed" or one.set_aside for one in found) else OK
-
-
-@command(app, "show")
-async def show(
-    session: Session,
-    name: Name,
-    *,
-    where: Annotated[
-        list[str] | None,
-        typer.Option("--where", metavar="COLUMN=VALUE", help="Only rows with this value."),
-    ] = None,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", help="So many rows at most.")] = 50,
-) -> None:
-    """Show the rows of a projection, in the order of its key."""
-    conditions = dict(_condition(text) for text in where or ())
-    async with session.database() as database:
-        found = await rows(database.pool, name, where=conditions, limit=limit)
-    if session.as_json:
-        for row in found:
-            session.out.json(row)
-    elif found:
-        cells = [tuple(_cell(value) for value in row.values()) for row in found]
-        titles = tuple(column.upper() for column in found[0])
-        session.out.table(titles, cells, [None] * len(cells))
-    if len(found) == limit:
-        session.out.talk(f"the first {limit} rows; --limit N shows more")
-
-
-def _condition(text: str) -> tuple[str, str]:
-    column, equals, value = text.partition("=")
-    if not equals:
-        raise Misuse("--where", f"{text!r} is not COLUMN=VALUE")
-    return column, value
-
-
-def _cell(value: object) -> str:
-    return EMPTY if value is None else clean(str(value))
 
 
 @command(app, "run", needs=PROJECTOR)
@@ -220,8 +121,8 @@ async def skip(
 ) -> None:
     """Skip an event for good; the skip is recorded.
 
-    By default the event at which the projection stopped; with --run and --version another one that a
-    rebuild cannot fold.
+    By default the event at which the projection stopped; with --run and --version another one
+    that a rebuild cannot fold.
     """
     actor_name = actor or Settings.load().actor or default_actor()
     if (run_id is None) != (version is None):
@@ -267,16 +168,9 @@ async def rebase(session: Session) -> None:
     if session.as_json:
         session.out.json({"generation": row["generation"]})
     session.out.talk(
-        f"generation {row['generation']} of the feed has begun; projections and subscriptions continue"
+        f"generation {row['generation']} of the feed has begun; "
+        "projections and subscriptions continue"
     )
-
-
-async def _statuses(session: Session, module: Sequence[str] | None) -> list[Status]:
-
-    async with session.database() as database:
-        return await statuses(
-            database.pool, {one.name: one for one in declared_projections(module)}
-        )
 
 
 async def _together(projectors: Sequence[tuple[str, Projector]]) -> None:
@@ -304,19 +198,6 @@ async def _keep(name: str, projector: Projector, *, last: bool) -> Exception | N
     return None
 
 
-def _write(out: Output, one: Status) -> None:
-    skipped = f", {one.skipped:,} skipped" if one.skipped else ""
-    skipped += f", {one.set_aside:,} runs set aside" if one.set_aside else ""
-    out.line(
-        f"{one.name} version {one.version}: {one.state}, {one.events:,} events, {one.behind:,} behind{skipped}"
-    )
-    if one.error is not None:
-        place = f"version {one.event_version} of " if one.event_version is not None else ""
-        what = "set aside from" if one.set_aside and one.state != "failed" else "stopped at"
-        out.line(f"  {what} {place}run {one.run_id}, project {clean(one.project_id)}")
-        out.line(f"  {clean(one.error)}")
-        if one.set_aside and one.state != "failed":
-            out.talk(f"  fix the cause, then: runfold projections resume {one.name}")
-
-
-rebuilding.register(app)
+projections_status.register(app)
+projections_show.register(app)
+projections_rebuild.register(app)

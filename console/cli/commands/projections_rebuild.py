@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import OWNER, Actor, Reason, command
 from runfold.console.cli.kit.output import Output, console
-from runfold.console.cli.kit.plain import clean, span
+from runfold.console.cli.kit.plain import span
 from runfold.console.cli.kit.projection_modules import chosen_projections
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.values import instant
@@ -133,17 +133,19 @@ def _write(out: Output, name: str, done: Replayed | Refolded, *, as_of: bool) ->
         return
     counts = done.progress
     for bad in done.bad:
-        out.line(f"cannot be folded: run {bad.run_id}: {clean(bad.error)}")
+        out.line(f"cannot be folded: run {bad.run_id}: {bad.error}")
     resumed = ", resumed" if done.resumed else ""
     out.line(
-        f"{counts.rows:,} rows rebuilt from {counts.events:,} events{resumed}; {counts.errors:,} cannot be folded"
+        f"{counts.rows:,} rows rebuilt from {counts.events:,} events{resumed}; "
+        f"{counts.errors:,} cannot be folded"
     )
     if as_of:
         out.line(f"the state at that time is in {done.kept_in}")
         return
     if done.bad and isinstance(done, Refolded):
         out.talk(
-            f"they are set aside; fix the cause and try them again: runfold projections resume {name}"
+            "they are set aside; fix the cause and try them again: "
+            f"runfold projections resume {name}"
         )
     wrong = (
         "nothing to compare it with" if done.wrong is None else f"{done.wrong:,} rows were wrong"

@@ -44,7 +44,8 @@ async def reap(
         ledger = await when_it_answers(session.ledger, stack)
         every = ledger.settings.reaper_seconds
         session.out.talk(
-            f"reaping project {ledger.project_id} every {every:g} s, after one lease's time; Ctrl-C ends it"
+            f"reaping project {ledger.project_id} every {every:g} s, after one lease's time; "
+            "Ctrl-C ends it"
         )
         await Reaper(ledger, every=every, limit=BATCH).run()
 

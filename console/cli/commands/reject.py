@@ -22,6 +22,7 @@ async def reject(
 ) -> int:
     """Reject the approval that a run waits for.
 
-    The run is cancelled. A decision holds for one request: name it, or read and confirm it at the terminal.
+    The run is cancelled. A decision holds for one request: name it, or read and confirm it at the
+    terminal.
     """
     return await decide(session, run, granted=False, request=request, reason=reason, actor=actor)

@@ -71,11 +71,12 @@ async def rerun(
         if state is not None and not _agreed(len(chosen), count):
             return ERROR
         done = await rerun_runs(ledger, chosen, actor=actor or ledger.actor, reason=reason)
-    for one in done:
-        session.out.json(one) if session.as_json else session.out.line(
-            f"{one.run_id} rerun of {one.rerun_of}{'' if one.created else ' (rerun before)'}"
+    for repeated in done:
+        before = "" if repeated.created else " (rerun before)"
+        session.out.json(repeated) if session.as_json else session.out.line(
+            f"{repeated.run_id} rerun of {repeated.rerun_of}{before}"
         )
-    session.out.talk(f"{sum(one.created for one in done):,} of {len(done):,} submitted")
+    session.out.talk(f"{sum(repeated.created for repeated in done):,} of {len(done):,} submitted")
     return OK
 
 
@@ -83,14 +84,16 @@ async def _run(ledger: Ledger, run: str) -> Run:
     return await ledger.get(await find_run(ledger, run))
 
 
-def _agreed(found: int, count: int | None) -> bool:
+def _agreed(matching: int, count: int | None) -> bool:
     if count is not None:
-        if count != found:
-            raise Misuse("--count", f"{found:,} runs match, not {count:,}: nothing was submitted")
+        if count != matching:
+            raise Misuse(
+                "--count", f"{matching:,} runs match, not {count:,}: nothing was submitted"
+            )
         return True
     if not can_ask():
-        raise Misuse("--count", f"{found:,} runs match: to rerun them give --count {found}")
-    if confirmed(f"rerun {found:,} runs?"):
+        raise Misuse("--count", f"{matching:,} runs match: to rerun them give --count {matching}")
+    if confirmed(f"rerun {matching:,} runs?"):
         return True
     talk("nothing was submitted")
     return False

@@ -8,7 +8,6 @@ from typing import Annotated, Final
 import typer
 
 from runfold.console.cli.kit.options import OWNER, Actor, command, program
-from runfold.console.cli.kit.plain import clean
 from runfold.console.cli.kit.session import Session
 from runfold.ledger import roles
 from runfold.ledger.roles import Member
@@ -75,8 +74,8 @@ def _write(session: Session, member: Member) -> None:
     if session.as_json:
         session.out.json(asdict(member))
         return
-    why = "" if member.reason is None else f": {clean(member.reason)}"
+    why = "" if member.reason is None else f": {member.reason}"
     session.out.line(
-        f"{member.recorded_at:%Y-%m-%d %H:%M:%S} {member.type} {clean(member.role)} {clean(member.member)} "
-        f"by {clean(member.actor)}{why}"
+        f"{member.recorded_at:%Y-%m-%d %H:%M:%S} {member.type} {member.role} {member.member} "
+        f"by {member.actor}{why}"
     )

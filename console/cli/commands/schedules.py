@@ -23,16 +23,16 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule.")]
 async def list_(session: Session) -> None:
     """List every schedule with its next and last due time."""
     async with session.ledger() as ledger:
-        found = await ledger.schedules()
+        schedules = await ledger.schedules()
     if session.as_json:
-        for one in found:
-            session.out.json(one)
+        for schedule in schedules:
+            session.out.json(schedule)
         return
-    if not found:
+    if not schedules:
         session.out.talk("no schedules yet: runfold schedules add NAME KIND --cron '0 3 * * *'")
         return
     titles = ("NAME", "KIND", "CRON", "TIMEZONE", "NEXT", "LAST", "BY")
-    session.out.table(titles, [_row(one) for one in found], [None] * len(found))
+    session.out.table(titles, [_row(schedule) for schedule in schedules], [None] * len(schedules))
 
 
 @command(app, "add", needs=WORKER)
@@ -68,12 +68,20 @@ async def remove(session: Session, name: Name) -> None:
     """Remove a schedule; the runs that it submitted stay."""
     async with session.ledger() as ledger:
         if not await ledger.unschedule(name):
-            raise ScheduleNotFound(name, [one.name for one in await ledger.schedules()])
+            raise ScheduleNotFound(name, [schedule.name for schedule in await ledger.schedules()])
     session.out.json({"name": name, "removed": True}) if session.as_json else session.out.talk(
         f"{name} is removed"
     )
 
 
-def _row(one: Schedule) -> tuple[str, ...]:
-    last = moment(one.last_due) if one.last_due else EMPTY
-    return (one.name, one.kind, one.cron, one.timezone, moment(one.next_at), last, one.actor)
+def _row(schedule: Schedule) -> tuple[str, ...]:
+    last = moment(schedule.last_due) if schedule.last_due else EMPTY
+    return (
+        schedule.name,
+        schedule.kind,
+        schedule.cron,
+        schedule.timezone,
+        moment(schedule.next_at),
+        last,
+        schedule.actor,
+    )

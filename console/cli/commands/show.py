@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Final
 
 from runfold.console.cli.kit.options import RunId, command, program
-from runfold.console.cli.kit.plain import clean
 from runfold.console.cli.kit.requests import Request, pending_request, roles_of
 from runfold.console.cli.kit.run_details import write_run
 from runfold.console.cli.kit.run_id import find_run
@@ -57,7 +56,7 @@ def hints(run: Run, request: Request | None = None, bar: str | None = None) -> l
     if request is not None:
         return _decision_hints(request, bar)
     if run.available_at is not None and run.available_at <= datetime.now(UTC):
-        return [f"it waits for a worker that takes kind {clean(run.kind)!r}", watch]
+        return [f"it waits for a worker that takes kind {run.kind!r}", watch]
     return [watch]
 
 

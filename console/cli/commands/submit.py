@@ -8,7 +8,7 @@ import typer
 
 from runfold.console.cli.kit import values
 from runfold.console.cli.kit.options import WORKER, Actor, command, program
-from runfold.console.cli.kit.plain import clean, jsonable
+from runfold.console.cli.kit.plain import jsonable
 from runfold.console.cli.kit.session import Session
 from runfold.ledger import Submit
 
@@ -84,9 +84,10 @@ async def submit(
     session.out.line(str(run.run_id))
     if submission.created:
         session.out.talk(
-            f"{clean(run.kind)} is {run.state}; to watch it: runfold history {run.run_id} --follow"
+            f"{run.kind} is {run.state}; to watch it: runfold history {run.run_id} --follow"
         )
     else:
         session.out.talk(
-            f"nothing new: key {clean(run.key)} names this run, which is {run.state} at version {run.version}"
+            f"nothing new: key {run.key} names this run, "
+            f"which is {run.state} at version {run.version}"
         )

@@ -52,8 +52,12 @@ async def tail(
     async with session.ledger() as ledger:
         events = ledger.subscribe(
             after=None if after == "start" else after or "now",
-            types=type_ or None, kinds=kind or None, states=state or None, heartbeats=heartbeats, live=follow,
-        )  # fmt: skip
+            types=type_ or None,
+            kinds=kind or None,
+            states=state or None,
+            heartbeats=heartbeats,
+            live=follow,
+        )
         try:
             async for event in events:
                 if session.as_json:

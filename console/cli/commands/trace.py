@@ -68,11 +68,11 @@ async def trace(
                 await _follow(session, ledger, sender, after)
             elif run is not None:
                 run_id = await find_run(ledger, run)
-                found = spans(run_id, await ledger.history(run_id))
+                trace_spans = spans(run_id, await ledger.history(run_id))
                 if sender is None:
-                    _write(session.out, found)
+                    _write(session.out, trace_spans)
                 else:
-                    await _send(session, sender, found)
+                    await _send(session, sender, trace_spans)
         finally:
             if sender is not None:
                 sender.close()
@@ -96,10 +96,10 @@ async def _follow(session: Session, ledger: Ledger, sender: Sender, after: str |
             )
 
 
-async def _send(session: Session, sender: Sender, found: list[Span]) -> None:
-    await asyncio.to_thread(sender.send, found)
-    sent = sum(span.end is not None for span in found)
-    trace_id = f"{found[0].trace_id:032x}"
+async def _send(session: Session, sender: Sender, trace_spans: list[Span]) -> None:
+    await asyncio.to_thread(sender.send, trace_spans)
+    sent = sum(span.end is not None for span in trace_spans)
+    trace_id = f"{trace_spans[0].trace_id:032x}"
     session.out.json(
         {"trace_id": trace_id, "spans": sent}
     ) if session.as_json else session.out.line(f"{trace_id}: {sent} spans")

@@ -11,7 +11,7 @@ import typer
 
 from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.output import Output
-from runfold.console.cli.kit.plain import clean, moment, span
+from runfold.console.cli.kit.plain import moment, span
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.values import duration, instant
 from runfold.ledger.archive.reading import FIRST_RUN, detached
@@ -94,7 +94,8 @@ async def whatif(
     session.out.talk(_summary(what_if, counts))
     for month in left_out:
         session.out.talk(
-            f"left out: the runs of {month.month}, which are archived (runfold archive attach {month.month})"
+            f"left out: the runs of {month.month}, which are archived "
+            f"(runfold archive attach {month.month})"
         )
 
 
@@ -122,14 +123,15 @@ def _write(out: Output, verdict: Verdict) -> None:
     )
     recorded = "still leased" if verdict.recorded is None else f"recorded: {verdict.recorded}"
     out.line(
-        f"{verdict.run_id} {word:<9} {moment(verdict.at)}  attempt {verdict.attempt} of {verdict.max_attempts}  "
-        f"{clean(verdict.kind)} by {clean(verdict.worker_id)}{silent}  {recorded}"
+        f"{verdict.run_id} {word:<9} {moment(verdict.at)}  "
+        f"attempt {verdict.attempt} of {verdict.max_attempts}  "
+        f"{verdict.kind} by {verdict.worker_id}{silent}  {recorded}"
     )
 
 
-def _summary(what_if: WhatIf, found: Counter[str]) -> str:
-    said = (
-        ", ".join(f"{number:,} {outcome}" for outcome, number in found.most_common())
+def _summary(what_if: WhatIf, counts: Counter[str]) -> str:
+    shown = (
+        ", ".join(f"{number:,} {outcome}" for outcome, number in counts.most_common())
         or "no run would have gone otherwise"
     )
-    return f"{what_if.runs:,} runs, {what_if.leases:,} leases, {what_if.beats:,} beats: {said}"
+    return f"{what_if.runs:,} runs, {what_if.leases:,} leases, {what_if.beats:,} beats: {shown}"

@@ -29,7 +29,8 @@ SELECT current_user::text AS login, r.rolsuper AS superuser,
     SELECT FROM pg_roles AS p
     WHERE p.rolname = 'runfold_projector' AND pg_has_role(current_user, p.oid, 'USAGE')) AS projects
 FROM pg_roles AS r, pg_proc AS f
-WHERE r.rolname = current_user AND f.pronamespace = to_regnamespace('ledger') AND f.proname = 'claim'
+WHERE r.rolname = current_user
+  AND f.pronamespace = to_regnamespace('ledger') AND f.proname = 'claim'
 """
 
 

@@ -14,10 +14,12 @@ _COUNTED: Final = 1_000
 
 _EXPIRED: Final = """
 SELECT p.project_id, l.number, l.oldest FROM ledger.project AS p CROSS JOIN LATERAL (
-  SELECT count(*) AS number, extract(epoch FROM ledger.now() - min(x.lease_until))::float8 AS oldest
+  SELECT count(*) AS number,
+    extract(epoch FROM ledger.now() - min(x.lease_until))::float8 AS oldest
   FROM (
     SELECT s.lease_until FROM ledger.run_state AS s
-    WHERE s.project_id = p.project_id AND s.token IS NOT NULL AND s.lease_until < ledger.now() LIMIT $1
+    WHERE s.project_id = p.project_id AND s.token IS NOT NULL AND s.lease_until < ledger.now()
+    LIMIT $1
   ) AS x
 ) AS l WHERE l.number > 0 ORDER BY l.oldest DESC
 """
@@ -41,18 +43,28 @@ async def leases(database: Database, reaper_seconds: float) -> Check:
 
 _UNSERVED: Final = """
 SELECT p.project_id, k.kind, w.number, w.oldest FROM ledger.project AS p
-CROSS JOIN LATERAL (SELECT DISTINCT x.kind FROM ledger.kind AS x WHERE x.project_id = p.project_id) AS k
 CROSS JOIN LATERAL (
-  SELECT count(*) AS number, extract(epoch FROM ledger.now() - min(x.available_at))::float8 AS oldest
+  SELECT DISTINCT x.kind FROM ledger.kind AS x WHERE x.project_id = p.project_id
+) AS k
+CROSS JOIN LATERAL (
+  SELECT count(*) AS number,
+    extract(epoch FROM ledger.now() - min(x.available_at))::float8 AS oldest
   FROM (
     SELECT s.available_at FROM ledger.run_state AS s
-    WHERE s.project_id = p.project_id AND s.kind = k.kind AND s.available_at < ledger.now() - make_interval(secs => $2) LIMIT $1
+    WHERE s.project_id = p.project_id AND s.kind = k.kind
+      AND s.available_at < ledger.now() - make_interval(secs => $2)
+    LIMIT $1
   ) AS x
 ) AS w
 WHERE w.number > 0
-  AND NOT EXISTS (SELECT FROM ledger.kind_state AS q WHERE q.project_id = p.project_id AND q.kind = k.kind AND q.paused)
   AND NOT EXISTS (
-    SELECT FROM ledger.run_state AS h WHERE h.project_id = p.project_id AND h.kind = k.kind AND h.token IS NOT NULL)
+    SELECT FROM ledger.kind_state AS q
+    WHERE q.project_id = p.project_id AND q.kind = k.kind AND q.paused
+  )
+  AND NOT EXISTS (
+    SELECT FROM ledger.run_state AS h
+    WHERE h.project_id = p.project_id AND h.kind = k.kind AND h.token IS NOT NULL
+  )
 ORDER BY w.oldest DESC
 """
 
@@ -63,7 +75,8 @@ async def served(database: Database) -> Check:
     if not rows:
         return Check("kinds", Level.OK, "none waits without a worker")
     shown = "; ".join(
-        f"{_many(row['number'])} of kind {row['kind']} in project {row['project_id']}, for {row['oldest']:.0f} s"
+        f"{_many(row['number'])} of kind {row['kind']} in project {row['project_id']}, "
+        f"for {row['oldest']:.0f} s"
         for row in rows[:3]
     )
     return Check(

@@ -63,28 +63,28 @@ def page(command: Any, context: Any) -> str:
 
 
 def _usage_pieces(parameters: Iterable[Any]) -> list[str]:
-    return ["[OPTIONS]", *(_metavar(one) for one in parameters if _is_argument(one))]
+    return ["[OPTIONS]", *(_metavar(item) for item in parameters if _is_argument(item))]
 
 
 def _sections(command: Any, context: Any) -> Iterable[tuple[str, list[Row]]]:
-    parameters = [one for one in command.get_params(context) if not one.hidden]
-    arguments = [(_metavar(one), one.help or "") for one in parameters if _is_argument(one)]
+    parameters = [item for item in command.get_params(context) if not item.hidden]
+    arguments = [(_metavar(item), item.help or "") for item in parameters if _is_argument(item)]
     if arguments:
         yield "Arguments", arguments
     if isinstance(command, HelpGroup):
         commands = [command.commands[name] for name in command.list_commands(context)]
-        for panel in dict.fromkeys(_panel(one, "Commands") for one in commands):
+        for panel in dict.fromkeys(_panel(item, "Commands") for item in commands):
             yield (
                 panel,
                 [
-                    (one.name or "", one.help or "")
-                    for one in commands
-                    if _panel(one, "Commands") == panel
+                    (item.name or "", item.help or "")
+                    for item in commands
+                    if _panel(item, "Commands") == panel
                 ],
             )
-    options = [one for one in parameters if not _is_argument(one)]
-    for panel in sorted({_panel(one, "Options") for one in options}):
-        yield panel, [_option_row(one) for one in options if _panel(one, "Options") == panel]
+    options = [item for item in parameters if not _is_argument(item)]
+    for panel in sorted({_panel(item, "Options") for item in options}):
+        yield panel, [_option_row(item) for item in options if _panel(item, "Options") == panel]
 
 
 def _panel(described: Any, otherwise: str) -> str:

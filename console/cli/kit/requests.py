@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +10,7 @@ from uuid import UUID
 
 from runfold.console.cli.kit.plain import clean, moment, relative
 from runfold.ledger import Ledger
+from runfold.ledger.payload import Unreadable, decode_payload
 from runfold.ledger.postgres.connections import fetch
 
 _PENDING: Final = """
@@ -102,11 +102,9 @@ _FACTS: Final = (
 
 
 def _content(body: str | None) -> dict[str, Any]:
-    # What another language wrote may be more than this one reads: the request is shown without it.
-    try:
-        content = json.loads(body) if body is not None else {}
-    except (ValueError, RecursionError):
-        return {"prompt": "(unreadable)"}
+    content = decode_payload(body)
+    if isinstance(content, Unreadable):
+        return {"prompt": f"({content})"}
     return content if isinstance(content, dict) else {}
 
 

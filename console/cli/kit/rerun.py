@@ -11,6 +11,7 @@ from uuid import UUID
 from runfold.ledger import Ledger, Run, Submit
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.events import NoteAdded
+from runfold.ledger.payload import Unreadable
 
 NOTE: Final = "run.rerun"
 """The name of the notes that link an old run and its rerun."""
@@ -69,6 +70,8 @@ async def rerun(
 async def _check(ledger: Ledger, run: Run) -> None:
     if not run.is_terminal:
         raise NotRerunnable(run.run_id, f"it is {run.state}, and only an ended run is")
+    if isinstance(run.input, Unreadable):
+        raise NotRerunnable(run.run_id, f"its input {run.input}")
     if run.input is None:
         first = (await ledger.history(run.run_id, heartbeats=False))[0]
         if getattr(first, "erased", False):

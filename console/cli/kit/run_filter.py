@@ -43,39 +43,39 @@ class RunFilter:
         }
 
 
-async def count_runs(ledger: Ledger, wanted: RunFilter) -> dict[str, int]:
+async def count_runs(ledger: Ledger, filters: RunFilter) -> dict[str, int]:
     """Return the number of runs in each state, in the order of a run's life.
 
     Raises as `Ledger.runs` does for a filter that it refuses.
     """
-    await ledger.runs(**wanted.arguments(), limit=1)
+    await ledger.runs(**filters.arguments(), limit=1)
     rows = await fetch(
         ledger.pool,
         _COUNTS,
         ledger.project_id,
-        wanted.states,
-        wanted.kind,
-        wanted.worker,
-        wanted.tag,
-        wanted.key,
+        filters.states,
+        filters.kind,
+        filters.worker,
+        filters.tag,
+        filters.key,
     )
     counts = {row["state"]: row["number"] for row in rows}
     return {state.value: counts[state.value] for state in State if state.value in counts}
 
 
-async def ended_runs(ledger: Ledger, wanted: RunFilter, error_code: str | None) -> list[Run]:
+async def ended_runs(ledger: Ledger, filters: RunFilter, error_code: str | None) -> list[Run]:
     """Return every run that ended as wanted, the oldest first.
 
     Raises Misuse for a state that is not an end, and as `Ledger.runs` does.
     """
-    if not set(wanted.states or ()) <= {state.value for state in TERMINAL}:
+    if not set(filters.states or ()) <= {state.value for state in TERMINAL}:
         ends = ", ".join(sorted(state.value for state in TERMINAL))
         raise Misuse("--state", f"must be an end of a run: {ends}")
     ended: list[Run] = []
     page: list[Run] = []
     while True:
         before = page[-1].run_id if page else None
-        page = await ledger.runs(**wanted.arguments(), before=before, limit=_PAGE)
+        page = await ledger.runs(**filters.arguments(), before=before, limit=_PAGE)
         ended += page
         if len(page) < _PAGE:
             break

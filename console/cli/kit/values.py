@@ -38,7 +38,7 @@ def payload(words: Sequence[str], name: str = "input") -> object:
         return None
     if len(words) == 1 and not _PAIR.fullmatch(words[0]):
         return _parsed(name, _standard_input() if words[0] == "-" else words[0])
-    found: dict[str, object] = {}
+    fields: dict[str, object] = {}
     for word in words:
         pair = _PAIR.fullmatch(word)
         if pair is None:
@@ -46,10 +46,10 @@ def payload(words: Sequence[str], name: str = "input") -> object:
                 name, word, f"must be key=text or key:=json, or all of the {name} as one JSON text"
             )
         field, sign, value = pair.groups()
-        if field in found:
+        if field in fields:
             raise InvalidValue(name, word, f"names {field} twice")
-        found[field] = value if sign == "=" else _parsed(field, value)
-    return found
+        fields[field] = value if sign == "=" else _parsed(field, value)
+    return fields
 
 
 def _standard_input() -> str:
@@ -78,10 +78,10 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         raise ValueError("an object names a key twice")
-    return found
+    return fields
 
 
 def duration(name: str, text: str | None) -> float | None:
