@@ -61,7 +61,7 @@ def test_runs_are_rerun_by_filter_with_a_count_and_a_reason(cli: Cli) -> None:
     assert "--reason" in cli.fails(exits.USAGE, *words, "--count", "2").err
     assert "--count 2" in cli.fails(exits.USAGE, *words, "--reason", "fixed").err
     assert (
-        "2 runs match, not 3"
+        "found 2 runs, not 3"
         in cli.fails(exits.USAGE, *words, "--reason", "fixed", "--count", "3").err
     )
     done = cli.ok(*words, "--reason", "fixed", "--count", "2", "--json").lines
@@ -76,7 +76,7 @@ def test_a_terminal_is_asked_before_many_runs_are_rerun(cli: Cli, database: str)
     words = ("rerun", "--state", "failed", "--reason", "fixed")
 
     refused, code = typed(database, "n\n", *words)
-    assert "rerun 1 runs? [y/N]" in refused
+    assert "rerun 1 run? [y/N]" in refused
     assert (code, cli.ok("runs", "--count", "--json").json["total"]) == (exits.ERROR, 1)
     _, code = typed(database, "yes\n", *words)
     assert (code, cli.ok("runs", "--count", "--json").json["total"]) == (exits.OK, 2)

@@ -85,15 +85,14 @@ async def _run(ledger: Ledger, run: str) -> Run:
 
 
 def _agreed(matching: int, count: int | None) -> bool:
+    runs = "1 run" if matching == 1 else f"{matching:,} runs"
     if count is not None:
         if count != matching:
-            raise Misuse(
-                "--count", f"{matching:,} runs match, not {count:,}: nothing was submitted"
-            )
+            raise Misuse("--count", f"found {runs}, not {count:,}: nothing was submitted")
         return True
     if not can_ask():
-        raise Misuse("--count", f"{matching:,} runs match: to rerun them give --count {matching}")
-    if confirmed(f"rerun {matching:,} runs?"):
+        raise Misuse("--count", f"found {runs}: to rerun them give --count {matching}")
+    if confirmed(f"rerun {runs}?"):
         return True
     talk("nothing was submitted")
     return False

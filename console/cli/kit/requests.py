@@ -114,7 +114,7 @@ def request_lines(request: Request) -> Sequence[tuple[str, str]]:
         ("request", f"{request.version}{f', {clean(request.name)}' if request.name else ''}"),
         ("prompt", clean(request.prompt or "")),
         ("asked", f"{moment(request.asked_at)} ({relative(request.asked_at)})"),
-        ("by", f"{clean(request.submitted_by)} submitted the run"),
+        ("submitter", clean(request.submitted_by)),
         ("decides", _decides(request)),
         ("undecided", _undecided(request)),
         ("shown", f"sha256 {clean(request.shown_sha256)}" if request.shown_sha256 else ""),
@@ -123,9 +123,8 @@ def request_lines(request: Request) -> Sequence[tuple[str, str]]:
 
 
 def _decides(request: Request) -> str:
-    who = f"a member of role {clean(request.role)}" if request.role else ""
-    other = f"not {clean(request.submitted_by)}" if request.other_person else ""
-    return ", ".join(part for part in (who, other) if part) or "any person"
+    member = f"a member of role {clean(request.role)}" if request.role else "anybody"
+    return f"{member} but {clean(request.submitted_by)}" if request.other_person else member
 
 
 def _undecided(request: Request) -> str:
