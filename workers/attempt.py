@@ -42,7 +42,7 @@ from runfold.workers.leases.deadline import within
 from runfold.workers.leases.heart import Heart
 from runfold.workers.leases.suspects import Gate
 from runfold.workers.leases.writer import Writer
-from runfold.workers.outcomes import Cancel, Fail, Retry, failure, plain, said
+from runfold.workers.outcomes import Cancel, Fail, Retry, failure, plain, said, summary
 
 AGAIN_SECONDS: Final = 0.25
 
@@ -120,6 +120,8 @@ class Attempt:
 
     async def write(self, ending: Ending) -> None:
         """Write the ending, once; waits for a database that is away. What the ledger refuses to the last is logged."""
+        if isinstance(ending, Fail | Retry):
+            self._report(ending)
         try:
             match ending:
                 case None:
@@ -138,6 +140,17 @@ class Attempt:
             )
         finally:
             self._heart.let_go(self.lease)
+
+    def _report(self, ending: Fail | Retry) -> None:
+        """Log why the attempt failed, and what comes next."""
+        again = isinstance(ending, Retry) and self.lease.attempt < self.lease.max_attempts
+        self._journal.log.warning(
+            names.ATTEMPT_FAILED,
+            error_code=ending.error_code,
+            reason=summary(ending.detail),
+            max_attempts=self.lease.max_attempts,
+            then="another attempt" if again else "the run has failed",
+        )
 
     # -- calling ------------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import traceback
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +17,7 @@ from runfold.ledger.validation import check_duration
 MAX_EXPONENT: Final = 64
 MAX_MESSAGE: Final = 1_000
 MAX_TRACEBACK: Final = 8_000
+_PLACE: Final = re.compile(r'^  File "(.+)", line (\d+), in (.+)$', re.MULTILINE)
 _HERE: Final = str(Path(__file__).parent)
 
 
@@ -93,6 +95,15 @@ def failure(error: BaseException, limit_bytes: int) -> dict[str, str]:
         "message": plain(said(error), min(MAX_MESSAGE, room)),
         "traceback": plain(lines, min(MAX_TRACEBACK, room), end=True),
     }
+
+
+def summary(detail: Any) -> str:
+    """Return the detail of a failure in one line: type, message and the innermost place."""
+    if not isinstance(detail, dict) or not isinstance(detail.get("traceback"), str):
+        return str(detail)[:MAX_MESSAGE]
+    places = _PLACE.findall(detail["traceback"])
+    place = " ({}:{} in {})".format(*places[-1]) if places else ""
+    return f"{detail.get('type')}: {detail.get('message')}{place}"
 
 
 def said(error: BaseException) -> str:

@@ -193,6 +193,31 @@ def test_an_error_in_the_users_module_is_shown_with_its_line(database: str, tmp_
         assert not any("console/cli" in line or "importlib" in line for line in trace)
 
 
+def test_a_worker_says_which_handler_failed_where_and_what_comes_next(
+    database: str, tmp_path: Path
+) -> None:
+    (tmp_path / "failing.py").write_text(
+        "from runfold import Backoff, Fail, handler\n\n"
+        "@handler('divide', retry=Backoff(first=0, jitter=0))\n"
+        "async def divide(ctx):\n    return 1 // 0\n\n"
+        "@handler('refuse')\nasync def refuse(ctx):\n    return Fail('E-NO', 'not today')\n"
+    )
+    run(database, "submit", "divide", "--max-attempts", "2")
+    run(database, "submit", "refuse")
+    with started(database, "worker", "failing", PYTHONPATH=str(tmp_path)) as process:
+        assert process.stderr is not None
+        lines = [process.stderr.readline() for _ in range(4)]
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=SECONDS)
+
+    failed = [line for line in lines if "attempt_failed" in line]
+    first, last = [line for line in failed if "ZeroDivisionError" in line]
+    assert "failing.py:5 in divide" in first
+    assert "another attempt" in first
+    assert "the run has failed" in last
+    assert any("E-NO" in line and "not today" in line for line in failed)
+
+
 def test_a_module_without_handlers_is_named_as_it_was_typed(database: str) -> None:
     answer = run(database, "worker", "json")
 
