@@ -196,14 +196,16 @@ DECLARE
 BEGIN
   rest := regexp_replace(rest, 'extract\s*\(\s*epoch\s+from\s', 'abs(', 'gi');
   rest := regexp_replace(rest, 'distinct\s+from\s', '= ', 'gi');
-  IF p_expression IS NULL OR length(p_expression) > 1000 OR rest ~ '[^A-Za-z0-9_.,()+*/<>=|''\s:-]|--|/\*' OR
-    strpos(p_expression, '\') > 0 THEN
-    RAISE EXCEPTION 'a derived column is no expression over the row: %', p_expression USING ERRCODE = '22023';
+  IF p_expression IS NULL OR length(p_expression) > 1000 OR strpos(p_expression, '\') > 0
+    OR rest ~ '[^A-Za-z0-9_.,()+*/<>=|''\s:-]|--|/\*' THEN
+    RAISE EXCEPTION 'a derived column is no expression over the row: %', p_expression
+      USING ERRCODE = '22023';
   END IF;
   FOR token IN SELECT regexp_matches(rest, '([A-Za-z0-9_.]+)\s*(\(?)', 'g') LOOP
     CONTINUE WHEN token[1] ~ '^[0-9]+(\.[0-9]+)?$' OR lower(token[1]) = ANY (words);
     IF token[1] <> ALL (p_columns) OR token[2] <> '' THEN
-      RAISE EXCEPTION '% may not be in a derived column: %', token[1], p_expression USING ERRCODE = '22023';
+      RAISE EXCEPTION '% may not be in a derived column: %', token[1], p_expression
+        USING ERRCODE = '22023';
     END IF;
   END LOOP;
   RETURN p_expression;
@@ -346,9 +348,10 @@ CREATE FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) R
     AS $$
   SELECT coalesce((h.r).run_id, (w.r).run_id), to_jsonb(h.r), to_jsonb(w.r)
   FROM (SELECT r FROM ledger.run_state AS r WHERE r.project_id = p_project AND r.run_id BETWEEN p_from AND p_to
-    AND NOT EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND r.run_id >= a.first AND r.run_id < a.beyond))
-      AS h
-  FULL JOIN (SELECT r FROM ledger.rebuild_run_state(p_project, p_from, p_to) AS r) AS w ON (h.r).run_id = (w.r).run_id
+    AND NOT EXISTS (SELECT FROM ledger.archive AS a
+      WHERE a.detached AND r.run_id >= a.first AND r.run_id < a.beyond)) AS h
+  FULL JOIN (SELECT r FROM ledger.rebuild_run_state(p_project, p_from, p_to) AS r) AS w
+    ON (h.r).run_id = (w.r).run_id
   WHERE h.r IS DISTINCT FROM w.r
 $$;
 
@@ -962,8 +965,9 @@ BEGIN
   GET DIAGNOSTICS folded = ROW_COUNT;
   END IF;
   IF wanted > starts THEN
-  -- The target row is found by a correlated lookup and updated by tuple id: no join order is left to choose.
-  -- Which columns a type changes is found once for each event (on_leased ...), not once for each column.
+  -- The target row is found by a correlated lookup and updated by tuple id: no join order is left
+  -- to choose. Whether an event is of a set of types (on_leased ...) is found once, not once for
+  -- each column.
   UPDATE ledger.run_state AS s SET
     version = greatest(s.version, e.version),
     hash = coalesce(e.hash, s.hash),
@@ -1253,8 +1257,8 @@ CREATE FUNCTION ledger.legal(p_type text, p_from text, p_to text) RETURNS boolea
     'write.refused:waiting_tool:'
   ])
   OR (p_to IS NULL AND split_part(p_type, '.', 1) <> ALL (ARRAY['approval', 'cancel', 'lease', 'note', 'payload', 'run',
-    'signal', 'step', 'tool', 'write']) AND p_from = ANY (ARRAY['pending', 'running', 'waiting_approval',
-    'waiting_tool']))
+    'signal', 'step', 'tool', 'write'])
+    AND p_from = ANY (ARRAY['pending', 'running', 'waiting_approval', 'waiting_tool']))
 $$;
 
 CREATE FUNCTION ledger.make_partitions(p_months_ahead integer DEFAULT 3) RETURNS integer

@@ -1,4 +1,4 @@
-"""Projections: read models that follow from the events. All that one declaration needs comes from here.
+"""Projections: read models that follow from the events; all that one declaration needs.
 
 from runfold.projections import Projection, count, day, of_run, total
 
@@ -63,19 +63,23 @@ if TYPE_CHECKING:
 _MODULES: Final = {
     "algebra.fold": ("Fold", "NarrowedFold"),
     "algebra.operation": (
-        "Operation", "SourceOperation", "assign", "count", "first", "greatest", "last", "least", "once", "total",
+        "Operation", "SourceOperation", "assign", "count", "first", "greatest", "last", "least",
+        "once", "total",
     ),
     "algebra.source": ("Source",),
     "declared.catch_up": ("CatchUp",),
     "declared.installing": ("install",),
     "declared.projection": ("Apply", "Projection"),
     "declared.refold": ("refold", "refold_until"),
-    "declared.sources": ("day", "each", "earlier", "either", "field", "of_lease", "of_run", "since"),
+    "declared.sources": (
+        "day", "each", "earlier", "either", "field", "of_lease", "of_run", "since",
+    ),
     "declared.rows": ("rows",),
     "declared.status": ("set_aside", "statuses"),
     "errors": (
-        "DeclaredTwice", "LockTimeout", "NotStopped", "OtherVersion", "ProjectionFailed", "ProjectionNotFound",
-        "ProjectionPaused", "RebuildFailed", "RebuildRunning", "Redeclared", "TableChanged",
+        "DeclaredTwice", "LockTimeout", "NotStopped", "OtherVersion", "ProjectionFailed",
+        "ProjectionNotFound", "ProjectionPaused", "RebuildFailed", "RebuildRunning", "Redeclared",
+        "TableChanged",
     ),
     "state.drift": ("Drift",),
     "state.replay": ("replay", "replay_until"),
@@ -86,7 +90,7 @@ __all__ = sorted(_HOMES)  # noqa: PLE0605  the same names, known once
 
 
 def __getattr__(name: str) -> object:
-    """Import a name from its module when it is first asked for: a submodule's import stays cheap."""
+    """Import a name when it is first used, so that importing a submodule stays cheap."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,4 +1,4 @@
-"""Which errors of the database say something about an event, so that trying it again, or elsewhere, changes nothing."""
+"""Which database errors are about an event, so that trying it again changes nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 import asyncpg
 
 _CLASSES: Final = frozenset({"21", "22", "23", "54", "P0", "RF"})
-"""Cardinality, data, constraints, limits of size and depth, what a function raises, what the ledger raises."""
+"""Cardinality, data, constraints, limits of size and depth, what functions and the ledger raise."""
 _OF_THE_FEED: Final = "RF41"
 
 

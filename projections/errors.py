@@ -20,7 +20,7 @@ class ProjectionNotFound(LedgerError):
 
 
 class OtherVersion(LedgerError):
-    """The database holds another version of the projection than this code declares; two never run at once."""
+    """The database has another version of the projection than this code; two never run at once."""
 
     def __init__(self, name: str, declared: int, found: int) -> None:
         self.name, self.declared, self.found = name, declared, found
@@ -30,7 +30,8 @@ class OtherVersion(LedgerError):
             else "deploy the newer code everywhere"
         )
         super().__init__(
-            f"projection {name!r} is at version {found} in the database, this code declares {declared}: {remedy}"
+            f"projection {name!r} is at version {found} in the database, "
+            f"this code declares {declared}: {remedy}"
         )
 
 
@@ -41,7 +42,8 @@ class DeclaredTwice(LedgerError):
         self.name, self.versions = name, tuple(versions)
         shown = " and ".join(map(str, versions))
         super().__init__(
-            f"projection {name!r} is declared twice, as versions {shown}: one version runs at a time"
+            f"projection {name!r} is declared twice, as versions {shown}: "
+            "one version runs at a time"
         )
 
 
@@ -51,7 +53,8 @@ class Redeclared(LedgerError):
     def __init__(self, name: str, version: int) -> None:
         self.name, self.version = name, version
         super().__init__(
-            f"the declaration of projection {name!r} has changed: raise its version from {version}, and rebuild it"
+            f"the declaration of projection {name!r} has changed: "
+            f"raise its version from {version}, and rebuild it"
         )
 
 
@@ -71,8 +74,8 @@ class ProjectionFailed(LedgerError):
     def __init__(self, name: str, run_id: UUID, version: int, reason: str) -> None:
         self.name, self.run_id, self.version, self.reason = name, run_id, version, reason
         super().__init__(
-            f"projection {name!r} stopped at version {version} of run {run_id}: {reason}; mend the cause and resume it, "
-            "or skip the event"
+            f"projection {name!r} stopped at version {version} of run {run_id}: {reason}; "
+            "fix the cause and resume it, or skip the event"
         )
 
 
@@ -114,10 +117,11 @@ class RebuildRunning(LedgerError):
 
 
 class LockTimeout(LedgerError):
-    """Rows or a table stayed locked by others; what was exchanged until then is done, the rest is not."""
+    """Rows or a table stayed locked by others; what was exchanged until then stays so."""
 
     def __init__(self, tries: int, limit: str, what: str) -> None:
         self.tries, self.limit, self.what = tries, limit, what
         super().__init__(
-            f"{what} stayed locked through {tries} tries of {limit}: run the same command again later"
+            f"{what} stayed locked through {tries} tries of {limit}: "
+            "run the same command again later"
         )

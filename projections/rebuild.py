@@ -1,10 +1,12 @@
 """The engine of every rebuild: a shadow table is filled range by range while writers go on.
 
-    cut the runs into ranges -> fill them, each in a transaction that also marks it done -> the shadow table is whole
+    cut the runs into ranges -> fill them, each in a transaction that also marks it done -> the
+    shadow table is whole
 
-A *rebuild* folds all events again, beside the live table; this module knows nothing of what is folded. A *replay*
-(`state/replay.py`) is the rebuild of `run_state`: it exchanges single rows, since the table is part of the write path.
-A *refold* (`declared/refold.py`) is the rebuild of a declared projection: it exchanges the whole table.
+A *rebuild* folds all events again, beside the live table; this module knows nothing of what is
+folded. A *replay* (`state/replay.py`) is the rebuild of `run_state`: it exchanges single rows,
+since the table is part of the write path. A *refold* (`declared/refold.py`) is the rebuild of a
+declared projection: it exchanges the whole table.
 
 A range whose fold fails is cut in two until the failure has a run's name; the other runs go on.
 """
@@ -31,17 +33,20 @@ MAX_ERRORS: Final = 100
 
 _UNFINISHED: Final = """
 SELECT rebuild_id, moment FROM ledger.rebuild
-WHERE projection = $1 AND project_id IS NOT DISTINCT FROM $2 AND until IS NOT DISTINCT FROM $3 AND definition = $4
-  AND finished_at IS NULL ORDER BY rebuild_id DESC LIMIT 1
+WHERE projection = $1 AND project_id IS NOT DISTINCT FROM $2 AND until IS NOT DISTINCT FROM $3
+  AND definition = $4 AND finished_at IS NULL ORDER BY rebuild_id DESC LIMIT 1
 """
 _BEGIN: Final = """
-INSERT INTO ledger.rebuild (projection, project_id, until, definition, moment) VALUES ($1, $2, $3, $4, $5) RETURNING rebuild_id
+INSERT INTO ledger.rebuild (projection, project_id, until, definition, moment)
+VALUES ($1, $2, $3, $4, $5) RETURNING rebuild_id
 """
 _RETRY_FAILED: Final = """
-UPDATE ledger.rebuild_range SET error = NULL, done_at = NULL WHERE rebuild_id = $1 AND error IS NOT NULL
+UPDATE ledger.rebuild_range SET error = NULL, done_at = NULL
+WHERE rebuild_id = $1 AND error IS NOT NULL
 """
 _OPEN_RANGE: Final = """
-SELECT first, last FROM ledger.rebuild_range WHERE rebuild_id = $1 AND done_at IS NULL ORDER BY first LIMIT 1 FOR UPDATE
+SELECT first, last FROM ledger.rebuild_range WHERE rebuild_id = $1 AND done_at IS NULL
+ORDER BY first LIMIT 1 FOR UPDATE
 """
 _PROGRESS: Final = """
 SELECT count(*) AS ranges, count(done_at) AS done, coalesce(sum(row_count), 0)::bigint AS rows,
@@ -51,12 +56,14 @@ FROM ledger.rebuild_range WHERE rebuild_id = $1
 _LEFT_OVER: Final = """
 SELECT format('%I.%I', $3::text, c.relname) AS name
 FROM ledger.rebuild AS r JOIN pg_class AS c
-  ON regexp_replace(c.relname, '_replaced$', '') = format('rebuild_%s_of_%s', r.rebuild_id, $1::text)
+  ON regexp_replace(c.relname, '_replaced$', '')
+    = format('rebuild_%s_of_%s', r.rebuild_id, $1::text)
 WHERE r.projection = $1 AND r.project_id IS NOT DISTINCT FROM $2 AND r.finished_at IS NOT NULL
   AND c.relnamespace = to_regnamespace($3) AND c.relkind = 'r' ORDER BY r.rebuild_id, c.relname
 """
 _ERRORS: Final = """
-SELECT first AS run_id, error FROM ledger.rebuild_range WHERE rebuild_id = $1 AND error IS NOT NULL ORDER BY first LIMIT $2
+SELECT first AS run_id, error FROM ledger.rebuild_range
+WHERE rebuild_id = $1 AND error IS NOT NULL ORDER BY first LIMIT $2
 """
 
 
@@ -81,7 +88,7 @@ class Rebuild:
     async def begin(
         cls, pool: Pool, plan: RebuildPlan, *, events_a_range: int = EVENTS_A_RANGE
     ) -> AsyncIterator[Self]:
-        """Resume the unfinished rebuild by this plan, or begin one; it is this process's while the block lasts.
+        """Resume the unfinished rebuild by this plan, or begin one; the block has it alone.
 
         Raises RebuildRunning, or AccessDenied without the right to make tables.
         """
@@ -126,9 +133,9 @@ class Rebuild:
     async def fill(
         self, connections: int, *, strict: bool = False, on_progress: OnProgress | None = None
     ) -> list[BadRun]:
-        """Fill every range that is not filled yet, over so many connections; return at most 100 runs that cannot be folded.
+        """Fill every open range over so many connections; return runs that cannot be folded.
 
-        Raises RebuildFailed for the first of them when `strict`.
+        At most 100 are returned. Raises RebuildFailed for the first of them when `strict`.
         """
         before = await self.progress()
         self._began, self._events_before, self._done_before = (
@@ -184,13 +191,15 @@ class Rebuild:
     async def _fill_next(self, *, strict: bool) -> bool:
         """Fill the next open range; return False when none is left."""
         async with self.pool.acquire() as connection, connection.transaction():
-            # What others work on comes last, and is waited for: if they die, their ranges are open again.
+            # What others work on comes last, and is waited for: if they die, their ranges are open
+            # again.
             row = await connection.fetchrow(f"{_OPEN_RANGE} SKIP LOCKED", self.rebuild_id)
             row = row or await connection.fetchrow(_OPEN_RANGE, self.rebuild_id)
             if row is None:
                 return False
             await connection.execute(
-                "SET LOCAL synchronous_commit = off; SET LOCAL jit = off; SET LOCAL work_mem = '64MB'"
+                "SET LOCAL synchronous_commit = off; SET LOCAL jit = off; "
+                "SET LOCAL work_mem = '64MB'"
             )
             moment = [self.moment] if self.moment else []
             arguments = (row["first"], row["last"], *self.plan.args, *moment)
@@ -233,7 +242,7 @@ async def _claim(connection: Any, rebuild: Rebuild) -> None:
 
 
 async def drop_old(pool: Pool, plan: RebuildPlan) -> list[str]:
-    """Drop every table that finished rebuilds of the same kind left in schema `ledger`; return their names."""
+    """Drop every table that finished rebuilds by such a plan left behind; return their names."""
     rows = await fetch(pool, _LEFT_OVER, plan.projection, plan.project_id, plan.schema)
     for row in rows:
         await fetch(pool, f"DROP TABLE {row['name']}")

@@ -1,4 +1,4 @@
-"""The ranges of runs of a rebuild: cut once from a sample, narrowed down around a run that cannot be folded."""
+"""The ranges of runs of a rebuild: cut from a sample, narrowed down around a bad run."""
 
 from __future__ import annotations
 
@@ -10,21 +10,28 @@ from runfold.projections.rebuild_plan import BadRun
 _FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 _SAMPLED_BLOCKS: Final = 20_000
 _BLOCKS: Final = """
-SELECT sum(pg_relation_size(t.relid)) / current_setting('block_size')::int FROM pg_partition_tree('ledger.event') AS t
-WHERE t.isleaf
+SELECT sum(pg_relation_size(t.relid)) / current_setting('block_size')::int
+FROM pg_partition_tree('ledger.event') AS t WHERE t.isleaf
 """
 _SAMPLE: Final = """
-SELECT e.run_id FROM ledger.event AS e TABLESAMPLE SYSTEM ($1) WHERE $2::text IS NULL OR e.project_id = $2 ORDER BY e.run_id
+SELECT e.run_id FROM ledger.event AS e TABLESAMPLE SYSTEM ($1)
+WHERE $2::text IS NULL OR e.project_id = $2 ORDER BY e.run_id
 """
-_CUT: Final = "INSERT INTO ledger.rebuild_range (rebuild_id, first, last) SELECT $1, * FROM unnest($2::uuid[], $3::uuid[])"
+_CUT: Final = """
+INSERT INTO ledger.rebuild_range (rebuild_id, first, last)
+SELECT $1, * FROM unnest($2::uuid[], $3::uuid[])
+"""
 _DONE: Final = """
-UPDATE ledger.rebuild_range SET row_count = $3, event_count = $4, error = $5, done_at = clock_timestamp()
+UPDATE ledger.rebuild_range
+SET row_count = $3, event_count = $4, error = $5, done_at = clock_timestamp()
 WHERE rebuild_id = $1 AND first = $2
 """
 _ENDS: Final = """
-SELECT (SELECT run_id FROM ledger.event WHERE ($1::text IS NULL OR project_id = $1) AND run_id BETWEEN $2 AND $3
+SELECT (SELECT run_id FROM ledger.event
+    WHERE ($1::text IS NULL OR project_id = $1) AND run_id BETWEEN $2 AND $3
     ORDER BY run_id LIMIT 1) AS lowest,
-  (SELECT run_id FROM ledger.event WHERE ($1::text IS NULL OR project_id = $1) AND run_id BETWEEN $2 AND $3
+  (SELECT run_id FROM ledger.event
+    WHERE ($1::text IS NULL OR project_id = $1) AND run_id BETWEEN $2 AND $3
     ORDER BY run_id DESC LIMIT 1) AS highest
 """
 _SHRINK: Final = "UPDATE ledger.rebuild_range SET last = $3 WHERE rebuild_id = $1 AND first = $2"
@@ -51,7 +58,7 @@ async def narrow(
     bounds: tuple[UUID, UUID],
     failure: Exception,
 ) -> BadRun | None:
-    """Cut a failing range in two; or, when it holds one run only, set that run apart and return it."""
+    """Cut a failing range in two; or mark and return its run when it has only one."""
     first, last = bounds
     ends = await connection.fetchrow(_ENDS, project_id, first, last)
     lowest, highest = ends["lowest"], ends["highest"]

@@ -1,13 +1,17 @@
-"""What if another policy had been in force: the recorded leases and beats, judged by another TTL, beat or attempt limit.
+"""What if another policy had been in force: recorded leases, judged by another TTL or limit.
 
 The rules, all of them (docs/time.md explains them with examples):
 
-- A lease is silent from a beat (its start is the first) to the next beat, or to the event that closed it. A lease
-  that the reaper closed stays silent until a refused write of its token, or for ever.
-- A silence longer than the TTL would have been reaped; for certain when a reaper's sweep fits in what is over.
-- A longer beat keeps only those recorded beats that it would have sent. A shorter one could have cut a silence, by
-  no more than the beats that were skipped while the recorded ones were still on time: the silence becomes a range.
-- A run is judged up to the first thing that would have gone otherwise. What would have followed is not known.
+- A lease is silent from a beat (its start is the first) to the next beat, or to the event that
+  closed it. A lease that the reaper closed stays silent until a refused write of its token, or for
+  ever.
+- A silence longer than the TTL would have been reaped; for certain when a reaper's sweep fits in
+  what is over.
+- A longer beat keeps only those recorded beats that it would have sent. A shorter one could have
+  cut a silence, by no more than the beats that were skipped while the recorded ones were still on
+  time: the silence becomes a range.
+- A run is judged up to the first thing that would have gone otherwise. What would have followed is
+  not known.
 """
 
 from __future__ import annotations
@@ -37,15 +41,18 @@ _EVENTS: Final = """
 SELECT e.run_id, e.version, e.type, e.actor, e.recorded_at, e.kind, e.max_attempts, e.attempt,
   e.worker_id, e.token, e.lease_until, e.error_code
 FROM ledger.event AS e
-WHERE e.project_id = $1 AND e.run_id >= $2 AND (e.run_id, e.version) > ($2, $3) AND e.type = ANY ($4::text[])
-  AND e.recorded_at <= $5
+WHERE e.project_id = $1 AND e.run_id >= $2 AND (e.run_id, e.version) > ($2, $3)
+  AND e.type = ANY ($4::text[]) AND e.recorded_at <= $5
 ORDER BY e.run_id, e.version LIMIT $6
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What to judge by; None leaves a value as it was recorded. `recorded_beat` is how often workers beat then."""
+    """What to judge by; None leaves a value as it was recorded.
+
+    `recorded_beat` is how often workers beat at the time.
+    """
 
     ttl: timedelta | None = None
     beat: timedelta | None = None
@@ -54,7 +61,7 @@ class Policy:
     sweep: timedelta = timedelta(seconds=60)
 
     def silence(self, gap: timedelta) -> tuple[timedelta, timedelta]:
-        """Return how long, at least and at most, a worker under this policy was silent in a recorded gap."""
+        """Return how long, at least and at most, a worker would be silent in a recorded gap."""
         if self.beat is None or gap == timedelta.max:
             return gap, gap
         if self.beat > self.recorded_beat:
@@ -67,9 +74,10 @@ class Policy:
 class Verdict:
     """The first thing that would have gone otherwise in a run.
 
-    `outcome` is `reaped` (pending again), `failed`, `cancelled`, or `spared` when the reaper came then and would not
-    have; `certain` is False when the record allows both. `silent` is the longest the worker can have been silent,
-    None without end; `recorded` is the event that closed the lease, None while it is open.
+    `outcome` is `reaped` (pending again), `failed`, `cancelled`, or `spared` when the reaper came
+    then and would not have; `certain` is False when the record allows both. `silent` is the longest
+    the worker can have been silent, None without end; `recorded` is the event that closed the
+    lease, None while it is open.
     """
 
     run_id: UUID
@@ -120,7 +128,7 @@ class _Run:
 
 
 class WhatIf:
-    """Judges runs whose events are added in order of run and version; it holds one run at a time, and no beats."""
+    """Judges runs whose events are added in order of run and version; it holds one at a time."""
 
     def __init__(self, policy: Policy, now: datetime) -> None:
         self.policy, self.now = policy, now
@@ -128,7 +136,7 @@ class WhatIf:
         self._run: _Run | None = None
 
     def add(self, event: Mapping[str, Any]) -> Verdict | None:
-        """Take the next event; return the verdict on the previous run if this event begins a new one."""
+        """Take the next event; if it begins a new run, return the verdict on the one before."""
         verdict = None
         if self._run is None or self._run.run_id != event["run_id"]:
             verdict = self.close()
@@ -242,10 +250,10 @@ def _reaped(event: Mapping[str, Any]) -> str | None:
 async def judge(
     ledger: Ledger, what_if: WhatIf, since: datetime | None = None
 ) -> AsyncIterator[Verdict]:
-    """Yield a verdict for each run, in the order of submission, submitted since then or ever; memory stays flat.
+    """Yield a verdict for each run that would have gone otherwise, in the order of submission.
 
-    Events are read page by page and up to the moment of `what_if`: no snapshot is held meanwhile. Raises
-    InvalidValue for a time without a zone, and DatabaseUnavailable.
+    Events are read page by page and up to the moment of `what_if`: no snapshot is held meanwhile.
+    Raises InvalidValue for a time without a zone, and DatabaseUnavailable.
     """
     place = (_first_run(since), 0)
     while True:
@@ -263,7 +271,7 @@ async def judge(
 
 
 def _first_run(since: datetime | None) -> UUID:
-    """Return the least id that a run submitted at an instant can have; ids begin with milliseconds."""
+    """Return the least id of runs submitted at an instant; ids begin with milliseconds."""
     if since is None:
         return UUID(int=0)
     if since.tzinfo is None:

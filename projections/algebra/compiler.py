@@ -1,4 +1,4 @@
-"""Compiles folds over the columns of an event into SQL: of one event into a row, and of a group of events."""
+"""Compiles folds over an event's columns into SQL: of one event into a row, and of a group."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ def start_sql(column: Fold) -> str:
 def step_sql(
     column: Fold, old: str, event: str, flags: Mapping[frozenset[str], str] | None = None
 ) -> str:
-    """Compile the fold of one event into the value `old`; `flags` names conditions that are computed already."""
+    """Compile the fold of one event into the value `old`.
+
+    `flags` names conditions that the statement has computed already.
+    """
     when = flags[column.on] if flags and column.on is not None else condition_sql(column.on, event)
     return column.operation.step_sql(old, f"{event}.{column.source}", when)
 
@@ -35,7 +38,7 @@ def aggregate_sql(column: Fold, event: str) -> str:
 
 
 def condition_sql(on: Types, event: str) -> str:
-    """Compile the question whether an event is of one of these types; empty when every type counts."""
+    """Compile whether an event is of one of these types; empty when every type counts."""
     if on is None:
         return ""
     if len(on) == 1:

@@ -17,9 +17,12 @@ Types: TypeAlias = frozenset[str] | None
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """How one column follows from a run's events: `operation` over the values of `source` in events of the types `on`.
+    """How one column follows from a run's events.
 
-    `default` is the column before any event, in place of the operation's own; only `run_state` has one.
+    It is `operation` over the values of `source` in events of the types `on`.
+
+    `default` is the column before any event, in place of the operation's own; only `run_state` has
+    one.
     """
 
     operation: Operation
@@ -49,10 +52,11 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class NarrowedFold:
-    """A fold in a projection of which more is said than the types that count.
+    """A fold in a projection that not every event of its types counts for.
 
-    `present` and `absent` name a column of the event that must have a value, or none, for the event to count; `key`
-    has other sources for some of the projection's key, so that the event counts in another row.
+    `present` and `absent` name a column of the event that must have a value, or none, for the event
+    to count; `key` has other sources for some of the projection's key, so that the event counts in
+    another row.
     """
 
     fold: Fold

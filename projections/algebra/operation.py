@@ -1,11 +1,12 @@
-"""The operations of the fold, one class each: the Python step, the SQL step, the aggregate, the merge and the types.
+"""The operations of the fold, one class each: Python step, SQL step, aggregate, merge, types.
 
-Every form of the fold is compiled from these classes: the inline update and the rebuild of `run_state`, the
-statements of declared projections, and the fold in Python. To add an operation, write one class and call an
-instance of it: `newest = Newest()` makes `newest("actor", on={"run.submitted"})` a fold of a column.
+Every form of the fold is compiled from these classes: the inline update and the rebuild of
+`run_state`, the statements of declared projections, and the fold in Python. To add an operation,
+write one class and call an instance of it: `newest = Newest()` makes `newest("actor",
+on={"run.submitted"})` a fold of a column.
 
-Each operation is associative over a run's events in version order: folding one event into a row, all events from
-nothing, or two halves that are merged afterwards gives the same row.
+Each operation is associative over a run's events in version order: folding one event into a row,
+all events from nothing, or two halves that are merged afterwards gives the same row.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ SUMS: Final = {"int": "bigint", "bigint": "numeric", "numeric": "numeric", "inte
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """The SQL of a column's value and, for an ordered operation, of the position of the event it comes from."""
+    """The SQL of a column's value and of the position of the event that it comes from."""
 
     value: str
     position: str
@@ -45,7 +46,7 @@ class Operation(ABC):
     start: ClassVar[int | None] = None
     """The column before any event."""
     ordered: ClassVar[bool] = False
-    """Whether the result depends on the events' order, so that a merge has to know their positions."""
+    """Whether the order of events matters, so that a merge has to know their positions."""
     keeps_null: ClassVar[bool] = False
     """Whether a null counts as a value."""
 
@@ -59,7 +60,7 @@ class Operation(ABC):
 
     @abstractmethod
     def step_sql(self, old: str, new: str, when: str) -> str:
-        """Compile `step`; `when` is the condition under which the event counts, empty if it always does."""
+        """Compile `step`; `when` is the condition for the event to count, empty for always."""
 
     @abstractmethod
     def aggregate_sql(self, facts: Placed, when: str, source_type: str) -> str:
@@ -76,7 +77,7 @@ class SourceOperation(Operation):
     def __call__(
         self, source: str | Source, on: Iterable[str] | None = None, *, default: int | None = None
     ) -> Fold:
-        """Declare a column: `source` is a column of the event or a `Source`, `on` the event types that count."""
+        """Declare a column that folds `source` over events of the types `on`, or of all types."""
         return Fold(self, source, types_of(on), default)
 
 
@@ -88,7 +89,7 @@ class Ordered(SourceOperation):
     ordered = True
     direction: ClassVar[str] = "DESC"
 
-    def aggregate_sql(self, facts: Placed, when: str, source_type: str) -> str:  # noqa: ARG002  all alike
+    def aggregate_sql(self, facts: Placed, when: str, source_type: str) -> str:  # noqa: ARG002
         """Compile the fold of a group of events."""
         present = "" if self.keeps_null else f"{facts.value} IS NOT NULL"
         order = f" ORDER BY {facts.position} {self.direction}"
@@ -144,7 +145,7 @@ class First(Ordered):
 
 
 class Assign(Ordered):
-    """Take the value of the newest counted event, null included: such an event may clear the column."""
+    """Take the value of the newest counted event, null included: an event may clear the column."""
 
     name = "assign"
     keeps_null = True
@@ -172,7 +173,7 @@ class Once(SourceOperation):
         return f"coalesce({old}, {counted_sql(new, when)})"
 
     def aggregate_sql(self, facts: Placed, when: str, source_type: str) -> str:
-        """Compile the fold of a group; max() is the cheapest aggregate of one value, where the type has it."""
+        """Compile the fold of a group; max() is the cheapest aggregate of one value."""
         if source_type in COMPARABLE or source_type.endswith("[]"):
             return f"max({facts.value}){filter_sql(when)}"
         return f"(array_agg({facts.value}){filter_sql(when, f'{facts.value} IS NOT NULL')})[1]"
@@ -223,7 +224,7 @@ class Count(Operation):
         """Declare a column that counts events of the types `on`; None: of every type."""
         return Fold(self, "version", types_of(on))
 
-    def column_type(self, source_type: str) -> str:  # noqa: ARG002  a count is a number whatever is counted
+    def column_type(self, source_type: str) -> str:  # noqa: ARG002  a number, whatever counts
         """Return the type of a count."""
         return "bigint"
 
@@ -235,7 +236,7 @@ class Count(Operation):
         """Compile `step`."""
         return f"{old} + " + (f"CASE WHEN {when} THEN 1 ELSE 0 END" if when else "1")
 
-    def aggregate_sql(self, facts: Placed, when: str, source_type: str) -> str:  # noqa: ARG002  as in `column_type`
+    def aggregate_sql(self, facts: Placed, when: str, source_type: str) -> str:  # noqa: ARG002
         """Compile the count of a group."""
         return f"count({facts.value}){filter_sql(when)}"
 
@@ -256,7 +257,7 @@ class Extreme(SourceOperation):
         """Compile `step`."""
         return f"{self.choice}({old}, {counted_sql(new, when)})"
 
-    def aggregate_sql(self, facts: Placed, when: str, source_type: str) -> str:  # noqa: ARG002  all alike
+    def aggregate_sql(self, facts: Placed, when: str, source_type: str) -> str:  # noqa: ARG002
         """Compile the extreme of a group."""
         return f"{self.aggregate}({facts.value}){filter_sql(when)}"
 

@@ -27,7 +27,7 @@ COLUMNS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A value that each event has: an SQL expression over the event `e`, and the type of its result."""
+    """A value that each event has: an SQL expression over the event `e`, and its type."""
 
     sql: str
     type: str
@@ -36,7 +36,7 @@ class Source:
 
 
 def as_source(source: str | Source) -> Source:
-    """Return the source that a declaration names; raise InvalidValue unless it is a column of an event."""
+    """Return the source that a declaration names; raise InvalidValue for an unknown column."""
     if isinstance(source, Source):
         return source
     if source not in COLUMNS:

@@ -1,9 +1,11 @@
 """Catching up: a projection takes what is new, page by page.
 
-    lock the checkpoint -> read a page of the feed -> fold and merge it, or apply it -> move the checkpoint -> commit
+    lock the checkpoint -> read a page of the feed -> fold and merge it, or apply it -> move the
+    checkpoint -> commit
 
-The checkpoint moves in the transaction that writes the rows. A run that cannot be folded is set aside, and the rest
-goes on (`pages.py`). A function that raises stops its projection before the event, and only that projection.
+The checkpoint moves in the transaction that writes the rows. A run that cannot be folded is set
+aside, and the rest goes on (`pages.py`). A function that raises stops its projection before the
+event, and only that projection.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a projection may declare: every rule raises InvalidValue and names the column and what would be right."""
+"""What a projection may declare; every rule raises InvalidValue and names what would be right."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def check_identity(name: str, version: int) -> None:
 
 
 def check_apply(name: str, apply: Callable[..., Any], *, has_table: bool) -> None:
-    """Check that a function is async and takes (connection, events), and that there is no table besides."""
+    """Check that a function is async and takes (connection, events), and has no table."""
     if has_table:
         raise InvalidValue(
             "projection", name, "has a table of its own or a function to apply, not both"
         )
-    called = apply if inspect.isroutine(apply) else getattr(apply, "__call__", apply)  # noqa: B004  an object's own
-    if not inspect.iscoroutinefunction(apply) and not inspect.iscoroutinefunction(called):
+    call = apply if inspect.isroutine(apply) else getattr(apply, "__call__", apply)  # noqa: B004
+    if not inspect.iscoroutinefunction(apply) and not inspect.iscoroutinefunction(call):
         raise InvalidValue("projection", name, f"{_APPLY}: its function is not async")
     try:
         inspect.signature(apply).bind(None, ())

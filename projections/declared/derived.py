@@ -1,7 +1,8 @@
-"""What a derived column may be: an expression over the row, of its columns and of words that are listed here.
+"""What a derived column may be: an expression over the row, of columns and listed words.
 
-Whoever reads the view runs the expression with rights of his own, so that it must not be able to do anything.
-The same rule is compiled into `ledger.check_derived`, which the database applies to every view.
+Whoever reads the view runs the expression with rights of his own, so that it must not be able to do
+anything. The same rule is compiled into `ledger.check_derived`, which the database applies to every
+view.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _NUMBER: Final = r"[0-9]+(?:\.[0-9]+)?"
 
 
 def check_derived(name: str, expression: str, columns: Iterable[str]) -> None:
-    """Raise InvalidValue unless the expression consists of columns, literals, operators and listed words."""
+    """Raise InvalidValue unless all of it is columns, literals, operators and listed words."""
     if len(expression) > LIMIT:
         raise InvalidValue("derived column", name, f"is longer than {LIMIT} characters")
     rest = re.sub(_LITERAL, "''", expression)
@@ -62,7 +63,7 @@ def check_derived_sql() -> str:
         return "'" + pattern.replace("'", "''").replace("?:", "") + "'"
 
     return f"""\
--- Refuses a derived column that is more than an expression over the row: whoever reads the view runs it.
+-- Refuses a derived column that is more than an expression over the row: readers run it.
 CREATE OR REPLACE FUNCTION ledger.check_derived(p_expression text, p_columns text[]) RETURNS text
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
@@ -74,13 +75,16 @@ DECLARE
 BEGIN
   rest := regexp_replace(rest, {text(_EPOCH)}, 'abs(', 'gi');
   rest := regexp_replace(rest, {text(_DISTINCT)}, '= ', 'gi');
-  IF p_expression IS NULL OR length(p_expression) > {LIMIT} OR rest ~ {text(_FOREIGN)} OR strpos(p_expression, '\\') > 0 THEN
-    RAISE EXCEPTION 'a derived column is no expression over the row: %', p_expression USING ERRCODE = '22023';
+  IF p_expression IS NULL OR length(p_expression) > {LIMIT} OR strpos(p_expression, '\\') > 0
+    OR rest ~ {text(_FOREIGN)} THEN
+    RAISE EXCEPTION 'a derived column is no expression over the row: %', p_expression
+      USING ERRCODE = '22023';
   END IF;
   FOR token IN SELECT regexp_matches(rest, {text(_WORD)}, 'g') LOOP
     CONTINUE WHEN token[1] ~ {text("^" + _NUMBER + "$")} OR lower(token[1]) = ANY (words);
     IF token[1] <> ALL (p_columns) OR token[2] <> '' THEN
-      RAISE EXCEPTION '% may not be in a derived column: %', token[1], p_expression USING ERRCODE = '22023';
+      RAISE EXCEPTION '% may not be in a derived column: %', token[1], p_expression
+        USING ERRCODE = '22023';
     END IF;
   END LOOP;
   RETURN p_expression;

@@ -1,4 +1,4 @@
-"""A projection in the database: its table, its view and its checkpoint, made once and then held to the declaration."""
+"""A projection in the database: its table, view and checkpoint, held to the declaration."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ SHIPPED: Final = tuple(
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('ledger.projection.' || $1, 0))"
 _FOUND: Final = "SELECT version, digest FROM ledger.projection WHERE name = $1"
 _START: Final = """
-INSERT INTO ledger.projection (name, version, digest, generation, snapshot, position) VALUES ($1, $2, $3, 1, '1:1:@0', 0)
+INSERT INTO ledger.projection (name, version, digest, generation, snapshot, position)
+VALUES ($1, $2, $3, 1, '1:1:@0', 0)
 """
 _MAKE_TABLE: Final = "SELECT ledger.make_projection_table($1, $2, $3, $4, $5)"
 _PUBLISH: Final = "SELECT ledger.publish_projection($1, $2, $3, $4, $5)"
@@ -47,7 +48,8 @@ _FULL_NAMES: Final = {"int": "integer", "timestamptz": "timestamp with time zone
 def declared(modules: Iterable[str] = ()) -> dict[str, Projection]:
     """Return every projection that ships and those in the given modules, by name.
 
-    Raises InvalidValue for a module that cannot be imported or has none, DeclaredTwice for a name with two versions.
+    Raises InvalidValue for a module that cannot be imported or has none, DeclaredTwice for a name
+    with two versions.
     """
     found: list[Projection] = []
     for module in (*SHIPPED, *modules):
@@ -70,7 +72,8 @@ def declared(modules: Iterable[str] = ()) -> dict[str, Projection]:
 async def install(pool: Pool, projection: Projection) -> bool:
     """Make the projection's table and checkpoint, or check what is there; return whether it is new.
 
-    Raises OtherVersion, Redeclared, TableChanged, or AccessDenied without the role runfold_projector.
+    Raises OtherVersion, Redeclared, TableChanged, or AccessDenied without the role
+    runfold_projector.
     """
     try:
         async with pool.acquire() as connection:
@@ -152,7 +155,7 @@ async def publish(connection: Connection, projection: Projection) -> None:
 
 
 async def make_table(connection: Connection, projection: Projection, table: str) -> None:
-    """Make the projection's table, or one like it under another name, owned by the ledger's owner."""
+    """Have the projection's table made under a name; the ledger's owner owns it."""
     types = projection.column_types()
     await connection.execute(
         _MAKE_TABLE,

@@ -1,8 +1,9 @@
-"""A page of the feed folded into a projection's table, and what becomes of a run that cannot be folded.
+"""Folds pages of the feed into a projection's table, and sets aside runs that cannot be folded.
 
-A page that fails is halved until the event that cannot be folded stands alone. Its run is *set aside* then
-(`ledger.projection_aside`): that event and later ones of the run are left out of the table, noted, and folded when
-somebody has it tried again. All other runs go on. With `RUNS_ASIDE` such runs a project is set aside as a whole.
+A page that fails is halved until the event that cannot be folded stands alone. Its run is *set
+aside* then (`ledger.projection_aside`): that event and later ones of the run are left out of the
+table, noted, and folded when somebody has it tried again. All other runs go on. With `RUNS_ASIDE`
+such runs a project is set aside as a whole.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ async def take_page(
     limit: int,
     table: str | None = None,
 ) -> Page:
-    """Fold the next page into the projection's table, or into one like it, within an open transaction.
+    """Fold the next page into the projection's table, or one like it, in an open transaction.
 
     The first run that cannot be folded is set aside, and the rest of the page is for the next call.
     """
@@ -82,7 +83,7 @@ async def take_page(
 
 
 async def retry_next(connection: Any, projection: Projection) -> int | None:
-    """Try the next run that somebody wants folded again; return how many events that were, None if there is none."""
+    """Fold the next run that is to be tried again; return its events, None for none."""
     run = await connection.fetchrow(_NEXT_RETRY, projection.table)
     if run is None:
         return None

@@ -1,4 +1,4 @@
-"""The declaration of a projection: a table whose every column is a fold, or a Python function for the rest."""
+"""The declaration of a projection: a table whose columns are folds, or a Python function."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from runfold.projections.algebra.source import Source, as_source
 from runfold.projections.declared import checks
 
 Apply: TypeAlias = Callable[["asyncpg.Connection[Any]", Sequence[Event]], Awaitable[None]]
-"""An async function that is called with the connection first and with events, never none, second."""
+"""An async function of the connection and of one or more events, in this order."""
 
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """What is folded from the events, under which key; checked when it is made, never changed without a new `version`.
+    """What is folded from the events, under which key; a change needs a new `version`.
 
-    `key` names the table's key and `columns` the rest: a row for every key that an event has (an event whose key has a
-    null in it counts nowhere). `derived` are more columns of the view: SQL over the row.
+    `key` names the table's key and `columns` the rest: a row for every key that an event has (an
+    event whose key has a null in it counts nowhere). `derived` are more columns of the view: SQL
+    over the row.
 
-    Instead of all of these, `apply(connection, events)` is awaited with the connection whose transaction also moves
-    the checkpoint and with one or more events, in order: what it does there happens exactly once for every event.
-    `on` are the event types that `apply` wants; None means all but heartbeats.
+    Instead of all of these, `apply(connection, events)` is awaited with the connection whose
+    transaction also moves the checkpoint and with one or more events, in order: what it does there
+    happens exactly once for every event. `on` are the event types that `apply` wants; None means
+    all but heartbeats.
 
     Raises InvalidValue, naming the column, for what cannot be folded.
     """
@@ -82,9 +84,10 @@ class Projection:
         return None if None in types else frozenset().union(*(on for on in types if on))
 
     def column_types(self) -> dict[str, str]:
-        """Return the type of every column of the table: the key, the columns, the positions that order them.
+        """Return the type of every column of the table: key, columns, and their positions.
 
-        What is newest or oldest is decided by position, so that batches may be folded in any order with the same result.
+        What is newest or oldest is decided by position, so that batches may be folded in any order
+        with the same result.
         """
         types = {name: as_source(source).type for name, source in self.key.items()}
         types |= {name: column_type(column.fold) for name, column in self.folds.items()}
@@ -114,12 +117,12 @@ def column_type(fold: Fold) -> str:
 
 
 def position_name(name: str) -> str:
-    """Return the name of the column that keeps the position of the event a column's value is from."""
+    """Return the name of the column that keeps the position of a value's event."""
     return f"{name}_position"
 
 
 def _written(name: str, column: NarrowedFold) -> str:
-    """Write a column of a declaration, the same in every process: sets have no order of their own."""
+    """Write a column, the same in every process: sets have no order of their own."""
     fold = column.fold
     on = None if fold.on is None else sorted(fold.on)
     key = sorted(f"{part}={as_source(source)!r}" for part, source in (column.key or {}).items())

@@ -1,7 +1,7 @@
-"""Rebuild of a declared projection: beside the live table, caught up, compared, and put in its place.
+"""Rebuild of a declared projection: built beside the live table, compared, put in its place.
 
-    fill a shadow by ranges of runs, as of one moment -> take what came since -> hold the projection -> the last page
-    -> compare -> rename -> go on
+    fill a shadow by ranges of runs, as of one moment -> take what came since -> hold the projection
+    -> the last page -> compare -> rename -> go on
 
 Why a table here and rows for `run_state`: docs/decisions/0017.
 """
@@ -63,25 +63,25 @@ _FOUND: Final = "SELECT * FROM ledger.projection WHERE name = $1"
 _MOMENT: Final = "UPDATE ledger.rebuild SET moment = $2 WHERE rebuild_id = $1"
 _FINISHED: Final = "UPDATE ledger.rebuild SET finished_at = clock_timestamp() WHERE rebuild_id = $1"
 _REPLACED: Final = """
-UPDATE ledger.projection SET version = $2, digest = $3, generation = $4, snapshot = $5, target = NULL, position = 0,
-  moved_at = clock_timestamp(), failed_at = NULL, error = NULL, error_project_id = NULL, error_run_id = NULL,
-  error_version = NULL, error_position = NULL
+UPDATE ledger.projection SET version = $2, digest = $3, generation = $4, snapshot = $5,
+  target = NULL, position = 0, moved_at = clock_timestamp(), failed_at = NULL, error = NULL,
+  error_project_id = NULL, error_run_id = NULL, error_version = NULL, error_position = NULL
 WHERE name = $1
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Refolded:
-    """What a rebuild did: how much it folded, runs that cannot be folded, how many rows the live table had wrong."""
+    """What a rebuild did: its counts, runs that cannot be folded, rows that were wrong."""
 
     rebuild_id: int
     resumed: bool
     progress: RebuildProgress
     bad: tuple[BadRun, ...]
     wrong: int | None
-    """None when there was nothing to compare with: another version, a changed table, or a state as of then."""
+    """None when there was nothing to compare with, such as another version or an instant."""
     kept_in: str | None
-    """The table as it was; with `until`, or when runs cannot be folded, the table that was built."""
+    """The table as it was; for a state as of an instant, the table that was built."""
 
 
 def plan(projection: Projection, moment: Checkpoint, until: datetime | None = None) -> RebuildPlan:
@@ -125,12 +125,16 @@ async def refold(
     on_progress: OnProgress | None = None,
     events_a_range: int = EVENTS_A_RANGE,
 ) -> Refolded:
-    """Fold every event again beside the live table and put the result in its place, while writers and readers go on.
+    """Fold every event again beside the live table, and put the result in its place.
 
-    Also how a newer version takes the place of an older one. A killed rebuild is resumed. Runs that cannot be folded
-    are set aside, as they are by `CatchUp`. The old table is kept until `drop_replaced`.
+    Writers and readers go on meanwhile.
 
-    Raises InvalidValue for a function, OtherVersion, Redeclared, RebuildFailed, RebuildRunning, LockTimeout.
+    Also how a newer version takes the place of an older one. A killed rebuild is resumed. Runs that
+    cannot be folded are set aside, as they are by `CatchUp`. The old table is kept until
+    `drop_replaced`.
+
+    Raises InvalidValue for a function, OtherVersion, Redeclared, RebuildFailed, RebuildRunning,
+    LockTimeout.
     """
     _check_folded(projection)
     await _check_installed(pool, projection)
@@ -161,7 +165,10 @@ async def refold_until(
     on_progress: OnProgress | None = None,
     events_a_range: int = EVENTS_A_RANGE,
 ) -> Refolded:
-    """Build the table as of an instant beside the live one; raises as `refold` does, FutureInstant or BeforeFirstEvent."""
+    """Build the table as of an instant beside the live one.
+
+    Raises as `refold` does, FutureInstant or BeforeFirstEvent.
+    """
     _check_folded(projection)
     await _check_instant(pool, until)
     async with (
@@ -209,7 +216,7 @@ async def _check_installed(pool: Pool, projection: Projection) -> None:
 
 
 async def _catch_up(pool: Pool, rebuild: Rebuild, projection: Projection) -> Checkpoint:
-    """Take to the shadow what came since its moment, a page a transaction; its checkpoint is kept with the rebuild."""
+    """Take to the shadow what came since its moment, a page in each transaction."""
     assert rebuild.moment is not None
     checkpoint = Checkpoint.parse(rebuild.moment)
     while True:
@@ -237,9 +244,10 @@ async def _further(
 async def _replace(
     pool: Pool, rebuild: Rebuild, projection: Projection, checkpoint: Checkpoint
 ) -> tuple[int | None, str]:
-    """Put the shadow in the place of the live table, while the lock of the checkpoint keeps others from feeding it.
+    """Put the shadow in the place of the live table; the checkpoint's lock keeps others out.
 
-    Locks: the row of `ledger.projection`, then both tables, the latter two seconds at most, in five tries.
+    Locks: the row of `ledger.projection`, then both tables, the latter two seconds at most, in five
+    tries.
     """
     for attempt in range(1, TRIES + 1):
         try:
@@ -318,7 +326,7 @@ async def drop_replaced(pool: Pool, name: str) -> list[str]:
 
 
 async def drop(pool: Pool, name: str) -> list[str]:
-    """Drop the projection: its view, its tables and its checkpoint; return the tables' names. No event is touched.
+    """Drop the projection: its view, tables and checkpoint; return the tables' names.
 
     Raises ProjectionNotFound for one that is not installed.
     """

@@ -18,7 +18,8 @@ SELECT format('projection.%I', p.name) AS view,
     ORDER BY a.attnum) AS columns,
   array(SELECT a.attname::text FROM pg_index AS i JOIN pg_attribute AS a
       ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey::int2[])
-    WHERE i.indisprimary AND i.indrelid = to_regclass(format('projection.%s_v%s', p.name, p.version))
+    WHERE i.indisprimary
+      AND i.indrelid = to_regclass(format('projection.%s_v%s', p.name, p.version))
     ORDER BY array_position(i.indkey::int2[], a.attnum)) AS key
 FROM ledger.projection AS p WHERE p.name = $1
 """
@@ -27,9 +28,12 @@ FROM ledger.projection AS p WHERE p.name = $1
 async def rows(
     pool: Pool, name: str, *, where: Mapping[str, str] | None = None, limit: int = 100
 ) -> list[dict[str, Any]]:
-    """Return rows of the projection's view in the order of its key, those alone whose columns read as in `where`.
+    """Return rows of the projection's view in the order of its key.
 
-    Raises ProjectionNotFound, and InvalidValue for a projection without a table or a column that it does not have.
+    `where` has columns and the texts that their values must read as.
+
+    Raises ProjectionNotFound, and InvalidValue for a projection without a table or a column that it
+    does not have.
     """
     check_int("limit", limit, least=1, most=MAX_ROWS)
     await require(pool, name)

@@ -1,4 +1,4 @@
-"""Where the values of a projection come from: what an event says, what its payload says, what came before it in its run."""
+"""Where a projection's values come from: an event, its payload, what came before it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,17 @@ TYPES: Final = (
 """The types that a field of a payload can be read as."""
 
 
-def field(path: str, type: str = "text", *, schema_versions: Iterable[int] = (1,)) -> Source:  # noqa: A002  its own word
-    """Read a field of the event's payload: `usage.tokens` is the field `tokens` of the object `usage`.
+def field(
+    path: str,
+    type: str = "text",  # noqa: A002  its own word
+    *,
+    schema_versions: Iterable[int] = (1,),
+) -> Source:
+    """Read a field of the event's payload; `usage.tokens` is `tokens` of the object `usage`.
 
-    `type` is one of `TYPES`. It is null where the payload lacks it, and after the payload was erased. An event of
-    another schema version than those given stops the projection: its fields may mean something else.
+    `type` is one of `TYPES`. It is null where the payload lacks it, and after the payload was
+    erased. An event of another schema version than those given stops the projection: its fields may
+    mean something else.
     """
     if type not in TYPES:
         raise InvalidValue("type of a field", type, f"must be one of {', '.join(TYPES)}")
@@ -44,7 +50,7 @@ def field(path: str, type: str = "text", *, schema_versions: Iterable[int] = (1,
 
 
 def of_run(column: str) -> Source:
-    """Read a column of the run's first event, `run.submitted`: its kind, its tags, when it was submitted."""
+    """Read a column of the run's first event, such as its kind, its tags, its time."""
     source = as_source(column)
     return Source(
         f"(SELECT f.{column} FROM ledger.event AS f "
@@ -54,15 +60,19 @@ def of_run(column: str) -> Source:
 
 
 def earlier(column: str, on: Iterable[str] | None = None, *, inclusive: bool = False) -> Source:
-    """Read a column of the run's newest earlier event: of one that has a value there, or of these types, null included.
+    """Read a column of the run's newest earlier event that has a value there.
+
+    With `on`: of the newest one of these types, null included.
 
     `inclusive`: the event itself counts as well, if it is of these types.
     """
     source = as_source(column)
     which = f"f.{column} IS NOT NULL" if on is None else f"f.type IN ({texts(on)})"
     return Source(
-        f"(SELECT f.{column} FROM ledger.event AS f WHERE f.project_id = e.project_id AND f.run_id = e.run_id "
-        f"AND f.version <{'=' if inclusive else ''} e.version AND {which} ORDER BY f.version DESC LIMIT 1)",
+        f"(SELECT f.{column} FROM ledger.event AS f "
+        "WHERE f.project_id = e.project_id AND f.run_id = e.run_id "
+        f"AND f.version <{'=' if inclusive else ''} e.version AND {which} "
+        "ORDER BY f.version DESC LIMIT 1)",
         source.type,
     )
 
@@ -73,7 +83,7 @@ def since(on: Iterable[str]) -> Source:
 
 
 def of_lease(column: str) -> Source:
-    """Read a column of the `lease.acquired` under which the event happened; null when nobody held the run then."""
+    """Read a column of the `lease.acquired` under which the event happened, else null."""
     source = as_source(column)
     run = "f.project_id = e.project_id AND f.run_id = e.run_id"
     token = (
@@ -94,9 +104,10 @@ def day(column: str = "recorded_at") -> Source:
 
 
 def each(source: str | Source) -> Source:
-    """Have an event count once for each member of an array, such as `each(of_run("tags"))`: for a key.
+    """Have an event count once for each member of an array: `each(of_run("tags"))`, for a key.
 
-    An event whose array is empty or null counts nowhere. Raises InvalidValue unless the source is an array.
+    An event whose array is empty or null counts nowhere. Raises InvalidValue unless the source is
+    an array.
     """
     array = as_source(source)
     if not array.type.endswith("[]"):

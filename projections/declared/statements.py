@@ -1,10 +1,11 @@
-"""Compiles a projection to SQL: the fold of any events into rows, and the merge of such rows into the table.
+"""Compiles a projection to SQL: the fold of events into rows, and their merge into the table.
 
     events -> facts -> rows -> table
 
-`facts` evaluates every source once for each event that counts; `rows` folds the facts of each key; the merge adds the rows
-to those that are there. Folding is associative, and what is newest is told by position: batches, ranges of runs and whole
-histories may be folded apart and merged in any order.
+`facts` evaluates every source once for each event that counts; `rows` folds the facts of each key;
+the merge adds the rows to those that are there. Folding is associative, and what is newest is
+decided by position: batches, ranges of runs and whole histories may be folded apart and merged in
+any order.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ RUNS_ASIDE: Final = 100
 
 
 def known_sql(event: str) -> str:
-    """Compile whether this code knows the event's type and schema version; users' own types it takes."""
+    """Compile whether this code knows the event's schema version; users' types are theirs."""
     versions: dict[int, list[str]] = {}
     for type_, model in CATALOGUE.items():
         if type_.split(".", 1)[0] in RESERVED:
@@ -40,7 +41,7 @@ def known_sql(event: str) -> str:
 
 
 def rows_sql(projection: Projection, events: str) -> str:
-    """Fold events into rows; `events` is a relation, or a subquery, with the columns of `ledger.event`."""
+    """Fold events into rows; `events` is a relation with the columns of `ledger.event`."""
     groups: dict[str, dict[str, NarrowedFold]] = {}
     for name, column in projection.folds.items():
         groups.setdefault(_key_sql(projection, column), {})[name] = column
@@ -57,7 +58,8 @@ def rows_sql(projection: Projection, events: str) -> str:
 def _folded_sql(name: str, column: NarrowedFold) -> list[str]:
     """Compile the fold of the facts of one column, and the position of its value if it has one."""
     fold, facts = column.fold, _placed("f", name)
-    # A fact that does not count has no position and no value; where null is a value, only the position tells.
+    # A fact that does not count has no position and no value; where null is a value, only the
+    # position tells.
     when = f"{facts.position} IS NOT NULL" if fold.operation.keeps_null else ""
     value = fold.operation.aggregate_sql(facts, when, as_source(fold.source).type)
     folded = [f'{value}::{column_type(fold)} AS "{name}"']
@@ -82,7 +84,8 @@ def merge_sql(projection: Projection, rows: str, table: str | None = None) -> st
             sets.append(f'"{position_name(name)}" = {position}')
     changes = ",\n  ".join(sets)
     return (
-        f"INSERT INTO {table or projection.table} AS t ({names})\nSELECT {names} FROM (\n{rows}\n) AS r\n"
+        f"INSERT INTO {table or projection.table} AS t ({names})\n"
+        f"SELECT {names} FROM (\n{rows}\n) AS r\n"
         f"ORDER BY {key}\nON CONFLICT ({key}) DO UPDATE SET\n  {changes}"
     )
 
@@ -95,8 +98,9 @@ def _placed(row: str, name: str) -> Placed:
 def taken_sql(projection: Projection, page: str, table: str) -> str:
     """Fold a page of events, a SELECT, into the table; return its events, rows and last position.
 
-    Left out, and not even looked at, are skipped events and those of runs that are set aside for this table; the
-    latter are noted, so that they can be folded later. An event that this code does not know raises.
+    Left out, and not even looked at, are skipped events and those of runs that are set aside for
+    this table; the latter are noted, so that they can be folded later. An event that this code does
+    not know raises.
     """
     relation = text(table)
     merge = merge_sql(projection, rows_sql(projection, "taken"), table)
@@ -105,7 +109,8 @@ WITH page AS MATERIALIZED (
 {page}
 ), marked AS MATERIALIZED (
   SELECT p.*, p.project_id = ANY (ARRAY(
-      SELECT k.project_id FROM ledger.projection_aside AS k WHERE k.relation = {relation} AND k.error IS NOT NULL
+      SELECT k.project_id FROM ledger.projection_aside AS k
+      WHERE k.relation = {relation} AND k.error IS NOT NULL
       GROUP BY k.project_id HAVING count(*) >= {RUNS_ASIDE}))
     OR EXISTS (SELECT FROM ledger.projection_aside AS k WHERE k.relation = {relation}
       AND k.project_id = p.project_id AND k.run_id = p.run_id) AS is_aside
@@ -113,11 +118,12 @@ WITH page AS MATERIALIZED (
 ), noted AS (
   INSERT INTO ledger.projection_aside AS k
     (relation, name, project_id, run_id, first_position, last_position, events, event_version)
-  SELECT {relation}, {text(projection.name)}, m.project_id, m.run_id, min(m.position), max(m.position), count(*),
-    min(m.version)
+  SELECT {relation}, {text(projection.name)}, m.project_id, m.run_id,
+    min(m.position), max(m.position), count(*), min(m.version)
   FROM marked AS m WHERE m.is_aside GROUP BY m.project_id, m.run_id
   ON CONFLICT (relation, project_id, run_id) DO UPDATE
-  SET last_position = greatest(k.last_position, excluded.last_position), events = k.events + excluded.events
+  SET last_position = greatest(k.last_position, excluded.last_position),
+    events = k.events + excluded.events
 ), taken AS MATERIALIZED (
   SELECT m.* FROM marked AS m WHERE CASE
     WHEN m.is_aside THEN false
@@ -128,7 +134,8 @@ WITH page AS MATERIALIZED (
 ), merged AS (
 {merge}
 RETURNING 1)
-SELECT count(*) AS events, max(p.position) AS position, (SELECT count(*) FROM merged) AS rows FROM page AS p"""
+SELECT count(*) AS events, max(p.position) AS position, (SELECT count(*) FROM merged) AS rows
+FROM page AS p"""
 
 
 def required(projection: Projection) -> frozenset[str]:
@@ -141,7 +148,7 @@ def required(projection: Projection) -> frozenset[str]:
 def _facts_sql(
     projection: Projection, key: str, counted: Mapping[str, NarrowedFold], events: str
 ) -> str:
-    """Select what each event says to the columns that count it under this key; null for the others."""
+    """Select what each event says to the columns that count it under this key."""
     facts = [key]
     for name, column in projection.folds.items():
         type_, when = as_source(column.fold.source).type, _when(column)

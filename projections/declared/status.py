@@ -62,7 +62,8 @@ INSERT INTO ledger.projection_skip AS k
 SELECT name, version, error_position, error_project_id, error_run_id, error_version, error, $2, $3
 FROM stopped ON CONFLICT DO NOTHING RETURNING k.run_id, k.event_version
 """
-# The run that was set aside first, at the event that could not be folded; a rebuild knows only the run.
+# The run that was set aside first, at the event that could not be folded; a rebuild knows only the
+# run.
 _SKIP_ASIDE: Final = """
 WITH first AS (
   SELECT a.*, p.version FROM ledger.projection_aside AS a JOIN ledger.projection AS p
@@ -113,7 +114,7 @@ class Status:
     """How many runs are not in the table, because they cannot be folded; see `set_aside`."""
     error: str | None = None
     project_id: str | None = None
-    """With `run_id` and `event_version`: the event at which it stopped, or the first that is set aside."""
+    """With `run_id` and `event_version`: where it stopped, or what it set aside first."""
     run_id: UUID | None = None
     event_version: int | None = None
 
@@ -179,7 +180,7 @@ def _lost(name: str, reason: Exception) -> str:
 
 
 async def set_aside(pool: Pool, name: str, *, limit: int = 100) -> list[RunAside]:
-    """Return runs that the projection cannot fold, the first set aside first, those with an error before the rest."""
+    """Return runs that the projection cannot fold, in the order they were set aside."""
     return [RunAside(**row) for row in await fetch(pool, _ASIDE, name, limit)]
 
 
@@ -189,7 +190,7 @@ async def pause(pool: Pool, name: str) -> None:
 
 
 async def resume(pool: Pool, name: str) -> int:
-    """Let the projection go on, and try every run again that is set aside; return how many those are.
+    """Let the projection go on, and try runs again that are set aside; return how many.
 
     It goes on after a pause, or once more at the event where it stopped. Raises ProjectionNotFound.
     """
@@ -212,8 +213,9 @@ async def retry(
 async def skip(pool: Pool, name: str, *, actor: str, reason: str) -> tuple[UUID, int]:
     """Skip the event at which the projection stopped, on record; return its run and version.
 
-    One that did not stop skips the event for which it set a run aside first, and tries that run again. Raises
-    NotStopped or ProjectionNotFound. A rebuild of the same version leaves the event out as well.
+    One that did not stop skips the event for which it set a run aside first, and tries that run
+    again. Raises NotStopped or ProjectionNotFound. A rebuild of the same version leaves the event
+    out as well.
     """
     check_actor(actor)
     check_text("reason", reason, limit=1_000)
@@ -227,7 +229,7 @@ async def skip(pool: Pool, name: str, *, actor: str, reason: str) -> tuple[UUID,
 async def skip_event(
     pool: Pool, projection: Projection, run_id: UUID | str, version: int, *, actor: str, reason: str
 ) -> None:
-    """Skip any event, on record, and try its run again. Raises RunNotFound when there is no such event."""
+    """Skip any event, on record, and try its run again; raises RunNotFound."""
     wanted = check_run_id(run_id)
     check_int("version", version, least=1)
     check_actor(actor)

@@ -1,4 +1,4 @@
-"""What each worker did: leases, beats, ends, what it lost, and when it was heard of."""
+"""What each worker did: leases, beats, ends, what it lost, and when it was first and last seen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One row for each attempt at a run: who held it, from when to when, how it ended, and how long nothing was heard."""
+"""One row for each attempt at a run: who held it, when, how it ended, its longest silence."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from runfold.projections.declared.sources import of_lease, since
 
 ENDS: Final = frozenset(
     {
-        "lease.expired", "lease.released", "run.retried", "run.completed", "run.failed", "run.cancelled", "run.timed_out",
-        "approval.rejected", "approval.expired",
+        "lease.expired", "lease.released", "run.retried", "run.completed", "run.failed",
+        "run.cancelled", "run.timed_out", "approval.rejected", "approval.expired",
     }
 )  # fmt: skip
 _SIGNS: Final = frozenset({"lease.acquired", "lease.heartbeat"})
 
 
 def _at_end(column: str, type_: str) -> Source:
-    """Read what an end says; an attempt that goes on after a wait or a release has no end any more."""
+    """Read what an end says; an attempt that goes on after a wait has no end any more."""
     return Source(f"CASE WHEN e.type <> 'lease.acquired' THEN e.{column} END", type_)
 
 

@@ -1,6 +1,7 @@
-"""Compiles the declarations in Python into SQL: `python -m runfold.projections.state.compile [--check]`.
+"""Compiles declarations into SQL: `python -m runfold.projections.state.compile [--check]`.
 
-The results lie in `ledger/sql/compiled/`, so that the ledger needs nothing from the projections when it runs.
+The results lie in `ledger/sql/compiled/`, so that the ledger needs nothing from the projections
+when it runs.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from runfold.projections.state import run_state
 
 _HEADER: Final = "-- Compiled from {source} by `make sql`; do not edit.\n"
 
-# Statistics must never change these plans: on an empty, freshly analysed table a hash or nested-loop join with
-# run_state outside costs a factor of 60, and a generic plan outlives the moment it was made in.
+# Statistics must never change these plans: on an empty, freshly analysed table a hash or
+# nested-loop join with run_state outside costs a factor of 60, and a generic plan outlives the
+# moment it was made in.
 PINNED: Final = """SET plan_cache_mode = force_generic_plan
 SET enable_hashjoin = off
 SET enable_mergejoin = off
@@ -37,7 +39,10 @@ SET enable_seqscan = off
 SET enable_memoize = off
 SET jit = off"""
 
-_HELD: Final = "SELECT r FROM ledger.run_state AS r WHERE r.project_id = p_project AND r.run_id BETWEEN p_from AND p_to"
+_HELD: Final = (
+    "SELECT r FROM ledger.run_state AS r "
+    "WHERE r.project_id = p_project AND r.run_id BETWEEN p_from AND p_to"
+)
 
 
 def compiled() -> dict[str, str]:
@@ -63,7 +68,9 @@ def compiled() -> dict[str, str]:
 
 
 def legal_sql() -> str:
-    """Compile the state machine: may an event of this type take a run from one state to another (null: no change).
+    """Compile the state machine: may an event of a type take a run from state to state.
+
+    A null is no change of state.
 
     One membership test, because the expression is set up anew by every statement that contains it.
     """
@@ -73,13 +80,15 @@ def legal_sql() -> str:
         for source, target in pairs
     )
     listed = ",\n".join(f"    {_text(move)}" for move in moves)
-    return f"""CREATE OR REPLACE FUNCTION ledger.legal(p_type text, p_from text, p_to text) RETURNS boolean
+    return f"""\
+CREATE OR REPLACE FUNCTION ledger.legal(p_type text, p_from text, p_to text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
   SELECT (p_type || ':' || p_from || ':' || coalesce(p_to, '')) = ANY (ARRAY[
 {listed}
   ])
-  OR (p_to IS NULL AND split_part(p_type, '.', 1) <> ALL (ARRAY[{_texts(RESERVED)}]) AND p_from = ANY (ARRAY[{_texts(OPEN)}]))
+  OR (p_to IS NULL AND split_part(p_type, '.', 1) <> ALL (ARRAY[{_texts(RESERVED)}])
+    AND p_from = ANY (ARRAY[{_texts(OPEN)}]))
 $$;
 """
 
@@ -102,8 +111,10 @@ def trigger_sql(columns: Mapping[str, Fold]) -> str:
     steps = ",\n    ".join(
         f"{name} = {step_sql(column, f's.{name}', 'e', flags)}" for name, column in changing.items()
     )
-    return f"""-- Folds the events of one INSERT into run_state and refuses what the state machine forbids. Every event is
--- folded exactly once or the statement fails: an event that is in the table is a legal event that has been folded.
+    return f"""\
+-- Folds the events of one INSERT into run_state and refuses what the state machine forbids.
+-- Every event is folded exactly once or the statement fails: an event that is in the table is a
+-- legal event that has been folded.
 -- Locks: the run_state rows of the events; the operations hold them already, taken in run_id order.
 CREATE OR REPLACE FUNCTION ledger.fold_run_state() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
@@ -126,8 +137,9 @@ BEGIN
   GET DIAGNOSTICS folded = ROW_COUNT;
   END IF;
   IF wanted > starts THEN
-  -- The target row is found by a correlated lookup and updated by tuple id: no join order is left to choose.
-  -- Which columns a type changes is found once for each event (on_leased ...), not once for each column.
+  -- The target row is found by a correlated lookup and updated by tuple id: no join order is left
+  -- to choose. Whether an event is of a set of types (on_leased ...) is found once, not once for
+  -- each column.
   UPDATE ledger.run_state AS s SET
     {steps}
   FROM (
@@ -155,12 +167,12 @@ END $$;
 
 
 def _without_first(column: Fold) -> Fold:
-    """Return the column as events after the first fold it: conditions that differ only there become one."""
+    """Return the column without the first event: conditions that differ only there become one."""
     return column if column.on is None else replace(column, on=column.on - {FIRST})
 
 
 def _flag(on: frozenset[str]) -> str:
-    """Return the name of the flag that tells whether an event is of these types, the first event's left out."""
+    """Return the name of the flag for these types, of which the first event's is left out."""
     for name, types in run_state.TYPE_SETS.items():
         if types - {FIRST} == on:
             return f"on_{name}"
@@ -168,10 +180,12 @@ def _flag(on: frozenset[str]) -> str:
 
 
 def rebuild_sql(columns: Mapping[str, Fold]) -> str:
-    """Compile the set-based fold: whole histories, or what was recorded up to a version or an instant."""
-    return f"""-- Folds histories of a range of runs, or their events up to a version or an instant, into rows of run_state.
+    """Compile the set-based fold of histories, whole or up to a version or an instant."""
+    return f"""\
+-- Folds histories of a range of runs, whole or up to a version or an instant, into run_state.
 CREATE OR REPLACE FUNCTION ledger.rebuild_run_state(
-  p_project text, p_from uuid, p_to uuid, p_version int DEFAULT NULL, p_time timestamptz DEFAULT NULL
+  p_project text, p_from uuid, p_to uuid,
+  p_version int DEFAULT NULL, p_time timestamptz DEFAULT NULL
 ) RETURNS SETOF ledger.run_state
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
@@ -188,7 +202,8 @@ $$;
 
 def fold_sql(columns: Mapping[str, Fold]) -> str:
     """Compile the set-based fold of events that are handed over."""
-    return f"""-- Folds events that are handed over, as a JSON list of rows of table `event`, into rows of run_state.
+    return f"""\
+-- Folds events that are handed over, a JSON list of rows of table `event`, into run_state.
 CREATE OR REPLACE FUNCTION ledger.fold_events(p_events json) RETURNS SETOF ledger.run_state
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
@@ -212,8 +227,9 @@ def _typed(name: str, column: Fold) -> str:
 
 
 def drift_sql() -> str:
-    """Compile the comparison of the inline projection with the fold of the events, in one snapshot."""
-    return f"""-- Compares run_state with the fold of the events, in one statement and so one snapshot; no row means no drift.
+    """Compile the comparison of run_state with the fold of the events, in one snapshot."""
+    return f"""\
+-- Compares run_state with the fold of the events, in one snapshot; no row means no drift.
 -- Runs whose events are archived are left out: ledger.drift_events compares those.
 CREATE OR REPLACE FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid)
 RETURNS TABLE (run_id uuid, have jsonb, want jsonb)
@@ -221,17 +237,22 @@ LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
   SELECT coalesce((h.r).run_id, (w.r).run_id), to_jsonb(h.r), to_jsonb(w.r)
   FROM ({_HELD}
-    AND NOT EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND r.run_id >= a.first AND r.run_id < a.beyond)) AS h
-  FULL JOIN (SELECT r FROM ledger.rebuild_run_state(p_project, p_from, p_to) AS r) AS w ON (h.r).run_id = (w.r).run_id
+    AND NOT EXISTS (SELECT FROM ledger.archive AS a
+      WHERE a.detached AND r.run_id >= a.first AND r.run_id < a.beyond)) AS h
+  FULL JOIN (SELECT r FROM ledger.rebuild_run_state(p_project, p_from, p_to) AS r) AS w
+    ON (h.r).run_id = (w.r).run_id
   WHERE h.r IS DISTINCT FROM w.r
 $$;
 """
 
 
 def drift_events_sql() -> str:
-    """Compile the comparison of the inline projection with the fold of events that are handed over."""
-    return f"""-- Compares run_state with the fold of events that are handed over, all of these runs; no row means no drift.
-CREATE OR REPLACE FUNCTION ledger.drift_events(p_project text, p_from uuid, p_to uuid, p_events json)
+    """Compile the comparison of run_state with the fold of events that are handed over."""
+    return f"""\
+-- Compares run_state with the fold of all events of these runs, which are handed over.
+CREATE OR REPLACE FUNCTION ledger.drift_events(
+  p_project text, p_from uuid, p_to uuid, p_events json
+)
 RETURNS TABLE (run_id uuid, have jsonb, want jsonb)
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$

@@ -1,6 +1,7 @@
-"""Drift: where the inline projection is not the fold of the events, column by column, and its recorded repair.
+"""Drift: where run_state is not the fold of the events, column by column, and its repair.
 
-Every comparison is one statement and so one snapshot: writers go on, and nothing they do looks like drift.
+Every comparison is one statement and so one snapshot: writers go on, and nothing they do looks like
+drift.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ _LAST: Final = UUID(int=2**128 - 1)
 _NOTE_BYTES: Final = 16_384
 
 _BOUND: Final = """
-SELECT e.run_id FROM ledger.event AS e WHERE e.project_id = $1 AND e.run_id >= $2 ORDER BY e.run_id, e.version OFFSET $3 LIMIT 1
+SELECT e.run_id FROM ledger.event AS e WHERE e.project_id = $1 AND e.run_id >= $2
+ORDER BY e.run_id, e.version OFFSET $3 LIMIT 1
 """
 _RANGE: Final = "SELECT * FROM ledger.drift_run_state($1, $2, $3)"
 _RUNS_OF_RANGE: Final = """
@@ -47,27 +49,35 @@ _ARCHIVED_RUNS: Final = """
 SELECT count(*) AS runs FROM ledger.run_state WHERE project_id = $1 AND run_id BETWEEN $2 AND $3
 """
 _RUNS: Final = """
-SELECT d.* FROM unnest($2::uuid[]) AS c (run_id) CROSS JOIN LATERAL ledger.drift_run_state($1, c.run_id, c.run_id) AS d
+SELECT d.* FROM unnest($2::uuid[]) AS c (run_id)
+CROSS JOIN LATERAL ledger.drift_run_state($1, c.run_id, c.run_id) AS d
 """
 _ENDS: Final = """
 SELECT (SELECT run_id FROM ledger.event WHERE project_id = $1 ORDER BY run_id LIMIT 1) AS first,
   (SELECT run_id FROM ledger.event WHERE project_id = $1 ORDER BY run_id DESC LIMIT 1) AS last
 """
-_NEXT: Final = "SELECT DISTINCT run_id FROM ledger.event WHERE project_id = $1 AND run_id >= $2 ORDER BY run_id LIMIT $3"
+_NEXT: Final = """
+SELECT DISTINCT run_id FROM ledger.event WHERE project_id = $1 AND run_id >= $2
+ORDER BY run_id LIMIT $3
+"""
 # The index of the feed leads to what was written last, in any project.
 _RECENT: Final = """
-SELECT DISTINCT e.run_id FROM (SELECT project_id, run_id FROM ledger.event ORDER BY txid DESC, position DESC LIMIT $2) AS e
-WHERE e.project_id = $1
+SELECT DISTINCT e.run_id FROM (
+  SELECT project_id, run_id FROM ledger.event ORDER BY txid DESC, position DESC LIMIT $2
+) AS e WHERE e.project_id = $1
 """
 _LOCK: Final = """
-SELECT FROM ledger.run_state WHERE project_id = $1 AND run_id = ANY ($2::uuid[]) ORDER BY run_id FOR UPDATE
+SELECT FROM ledger.run_state WHERE project_id = $1 AND run_id = ANY ($2::uuid[])
+ORDER BY run_id FOR UPDATE
 """
 _NAMES: Final = ", ".join((*KEY, *COLUMNS))
 _REPLACE: Final = f"""
 INSERT INTO ledger.run_state ({_NAMES})
 SELECT {", ".join(f"r.{name}" for name in (*KEY, *COLUMNS))}
-FROM unnest($2::uuid[]) AS c (run_id) CROSS JOIN LATERAL ledger.rebuild_run_state($1, c.run_id, c.run_id) AS r
-ON CONFLICT ({", ".join(KEY)}) DO UPDATE SET {", ".join(f"{name} = EXCLUDED.{name}" for name in COLUMNS)}
+FROM unnest($2::uuid[]) AS c (run_id)
+CROSS JOIN LATERAL ledger.rebuild_run_state($1, c.run_id, c.run_id) AS r
+ON CONFLICT ({", ".join(KEY)}) DO UPDATE
+SET {", ".join(f"{name} = EXCLUDED.{name}" for name in COLUMNS)}
 """
 _REMOVE: Final = "DELETE FROM ledger.run_state WHERE project_id = $1 AND run_id = ANY ($2::uuid[])"
 
@@ -76,8 +86,8 @@ _REMOVE: Final = "DELETE FROM ledger.run_state WHERE project_id = $1 AND run_id 
 class Drift:
     """A run whose row is not the fold of its events.
 
-    `columns` has what differs: its name, what the events say, what is stored. A row that is missing has `stored`
-    False and differs in every column; a row without any events has `expected` False.
+    `columns` has what differs: its name, what the events say, what is stored. A row that is missing
+    has `stored` False and differs in every column; a row without any events has `expected` False.
     """
 
     run_id: UUID
@@ -105,10 +115,10 @@ def check(ledger: Ledger, progress: Progress | None = None) -> Comparison:
 
 
 class Comparison:
-    """Compares every run of a project, range by range: iterating over it yields the runs that drifted.
+    """Compares every run of a project, range by range; iterating yields those that drifted.
 
-    No statement folds more than a range, and no snapshot is held. Archived months come last, from their files; a row
-    of theirs is mended by a replay, which has them attached.
+    No statement folds more than a range, and no snapshot is held. Archived months come last, from
+    their files; a row of theirs is repaired by a replay, which has them attached.
     """
 
     def __init__(self, ledger: Ledger, progress: Progress | None) -> None:
@@ -160,7 +170,7 @@ async def sample(ledger: Ledger, size: int) -> tuple[int, list[Drift]]:
     (ends,) = await fetch(ledger.pool, _ENDS, ledger.project_id)
     if ends["first"] is None:
         return 0, []
-    start = UUID(int=random.randint(ends["first"].int, ends["last"].int))  # noqa: S311  a sample, not a secret
+    start = UUID(int=random.randint(ends["first"].int, ends["last"].int))  # noqa: S311  no secret
     half = max(size // 2, 1)
     picked = {
         row["run_id"] for row in await fetch(ledger.pool, _NEXT, ledger.project_id, start, half)
@@ -177,9 +187,9 @@ async def compare(ledger: Ledger, runs: Sequence[UUID]) -> list[Drift]:
 async def repair(ledger: Ledger, runs: Sequence[UUID], *, actor: str, reason: str) -> list[Drift]:
     """Make these rows the fold of their events again, in one transaction; return what was wrong.
 
-    Each repaired run gets a note `run_state.repaired` that says what was stored, by whom it was repaired and why. A
-    row without any events is removed and logged: there is no run to note it on. It takes the owner of the schema;
-    raises AccessDenied, InvalidValue.
+    Each repaired run gets a note `run_state.repaired` that says what was stored, by whom it was
+    repaired and why. A row without any events is removed and logged: there is no run to note it on.
+    It takes the owner of the schema; raises AccessDenied, InvalidValue.
     """
     check_actor(actor)
     check_text("reason", reason, limit=1_000)

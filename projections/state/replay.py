@@ -1,4 +1,4 @@
-"""Replay of `run_state`: rebuilt beside the live table, compared with it, and what is wrong exchanged, row by row.
+"""Replay of `run_state`: rebuilt beside the live table, compared, exchanged row by row.
 
 Why rows and not the table: docs/decisions/0020. Nothing is locked but the rows that are wrong.
 """
@@ -29,17 +29,30 @@ AT_ONCE: Final = 500
 LOCK_TIMEOUT: Final = "2s"
 TRIES: Final = 5
 
-_CREATE: Final = "CREATE TABLE {shadow} (LIKE ledger.run_state INCLUDING CONSTRAINTS, PRIMARY KEY (project_id, run_id))"
+_CREATE: Final = """
+CREATE TABLE {shadow} (LIKE ledger.run_state INCLUDING CONSTRAINTS,
+  PRIMARY KEY (project_id, run_id))
+"""
 _FILL: Final = """
-WITH filled AS (INSERT INTO {shadow} SELECT r.* FROM ledger.rebuild_run_state($3, $1, $2, NULL, $4) AS r RETURNING version)
+WITH filled AS (
+  INSERT INTO {shadow} SELECT r.* FROM ledger.rebuild_run_state($3, $1, $2, NULL, $4) AS r
+  RETURNING version
+)
 SELECT count(*) AS rows, coalesce(sum(version), 0)::bigint AS events FROM filled
 """
-_RANGES: Final = "SELECT first, last FROM ledger.rebuild_range WHERE rebuild_id = $1 AND error IS NULL ORDER BY first"
+_RANGES: Final = """
+SELECT first, last FROM ledger.rebuild_range WHERE rebuild_id = $1 AND error IS NULL ORDER BY first
+"""
 # Different, missing here, missing there; or changed since the shadow was filled: `compare` decides.
 _SUSPECT: Final = """
 SELECT coalesce((s.live).run_id, (r.rebuilt).run_id) AS run_id
-FROM (SELECT live FROM ledger.run_state AS live WHERE live.project_id = $1 AND live.run_id BETWEEN $2 AND $3) AS s
-FULL JOIN (SELECT rebuilt FROM {shadow} AS rebuilt WHERE rebuilt.project_id = $1 AND rebuilt.run_id BETWEEN $2 AND $3) AS r
+FROM (
+  SELECT live FROM ledger.run_state AS live
+  WHERE live.project_id = $1 AND live.run_id BETWEEN $2 AND $3
+) AS s FULL JOIN (
+  SELECT rebuilt FROM {shadow} AS rebuilt
+  WHERE rebuilt.project_id = $1 AND rebuilt.run_id BETWEEN $2 AND $3
+) AS r
   ON (s.live).run_id = (r.rebuilt).run_id
 WHERE (s.live)::record IS DISTINCT FROM (r.rebuilt)::record
 ORDER BY 1
@@ -48,14 +61,15 @@ _KEPT: Final = (
     "CREATE TABLE IF NOT EXISTS {old} (LIKE ledger.run_state, PRIMARY KEY (project_id, run_id))"
 )
 _KEEP: Final = """
-INSERT INTO {old} SELECT s.* FROM ledger.run_state AS s WHERE s.project_id = $1 AND s.run_id = ANY ($2::uuid[])
+INSERT INTO {old} SELECT s.* FROM ledger.run_state AS s
+WHERE s.project_id = $1 AND s.run_id = ANY ($2::uuid[])
 ON CONFLICT DO NOTHING
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What a replay did: how much it rebuilt, runs that cannot be folded, how many rows were wrong and are exchanged."""
+    """What a replay did: its counts, runs that cannot be folded, rows that it exchanged."""
 
     rebuild_id: int
     resumed: bool
@@ -81,10 +95,13 @@ async def replay(
     on_progress: OnProgress | None = None,
     events_a_range: int = EVENTS_A_RANGE,
 ) -> Replayed:
-    """Rebuild the state of a project beside the live one, compare, and exchange what is wrong, while writers go on.
+    """Rebuild the state of a project beside the live one, and exchange the rows that are wrong.
 
-    A killed replay is resumed. Every exchanged row is noted on its run, as a repair is, and kept as it was in a table
-    until `drop_replaced`. Takes the owner of the schema; raises AccessDenied, RebuildFailed, RebuildRunning or LockTimeout.
+    Writers go on meanwhile.
+
+    A killed replay is resumed. Every exchanged row is noted on its run, as a repair is, and kept as
+    it was in a table until `drop_replaced`. Takes the owner of the schema; raises AccessDenied,
+    RebuildFailed, RebuildRunning or LockTimeout.
     """
     check_actor(actor)
     check_text("reason", reason, limit=1_000)
@@ -115,9 +132,9 @@ async def replay_until(
     on_progress: OnProgress | None = None,
     events_a_range: int = EVENTS_A_RANGE,
 ) -> Replayed:
-    """Build the state as it was at an instant into a table of its own, beside the live one; raises as `replay` does.
+    """Build the state as it was at an instant into a table beside the live one.
 
-    Raises FutureInstant or BeforeFirstEvent for an instant that has no state.
+    Raises as `replay` does, and FutureInstant or BeforeFirstEvent for an instant that has no state.
     """
     await check_project_instant(ledger.pool, ledger.project_id, until)
     async with (
@@ -156,7 +173,7 @@ async def wrong_rows(ledger: Ledger, rebuild: Rebuild) -> AsyncIterator[list[Dri
 async def exchange(
     ledger: Ledger, runs: Sequence[UUID], old: str, *, actor: str, reason: str
 ) -> list[Drift]:
-    """Make these rows the fold of their events in one short transaction, and keep in `old` what they were.
+    """Make these rows the fold of their events in one transaction; keep what they were in `old`.
 
     Waits two seconds at most for a lock, tries five times; raises LockTimeout then.
     """

@@ -1,4 +1,4 @@
-"""The inline projection: the current state of every run, folded by the statement that appends the events."""
+"""The inline projection: the state of every run, folded by the statement that appends."""
 
 from __future__ import annotations
 

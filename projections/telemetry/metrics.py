@@ -1,7 +1,7 @@
 """Metrics of the fleet for Prometheus, from the read models: exact, the same from any process.
 
-Counters are what the events say, so no restart of a worker resets them and no process has to be asked. A scrape
-costs the same whatever the number of runs. Needs the extra `runfold[metrics]`.
+Counters are what the events say, so no restart of a worker resets them and no process has to be
+asked. A scrape costs the same whatever the number of runs. Needs the extra `runfold[metrics]`.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ SELECT project_id, count(*) AS waiting,
 FROM projection.approvals WHERE decided_at IS NULL
 GROUP BY project_id ORDER BY project_id LIMIT {MAX_KINDS}
 """
-# By the index of claimable runs, which has the sleeping ones too: only the head of each queue is looked at, so that no
-# scrape walks past all that sleep. OFFSET 0: the limit is reached before the time is asked for.
+# By the index of claimable runs, which has the sleeping ones too: only the head of each queue is
+# looked at, so that no scrape walks past all that sleep. OFFSET 0: the limit is reached before the
+# time is asked for.
 _OLDEST: Final = f"""
 SELECT k.project_id, k.kind, extract(epoch FROM ledger.now() - o.available_at)::float8 AS oldest
 FROM (SELECT DISTINCT project_id, kind FROM ledger.kind
@@ -192,7 +193,7 @@ async def look(pool: Pool) -> dict[str, Rows]:
 
 
 def families(rows: Mapping[str, Rows]) -> Iterator[Any]:
-    """Turn what was read into Prometheus's metric families; raises ConfigurationError without the extra."""
+    """Turn what was read into metric families; raises ConfigurationError without the extra."""
     try:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
     except ImportError as error:

@@ -25,7 +25,10 @@ class NotExported(LedgerError):
 
 
 class Sender:
-    """Sends spans to one receiver, such as `http://localhost:4318`; /v1/traces is added to an URL without a path."""
+    """Sends spans to one receiver, such as `http://localhost:4318`.
+
+    `/v1/traces` is added to a URL without a path.
+    """
 
     def __init__(self, url: str, *, service: str = SERVICE) -> None:
         """Send nothing yet. Raises InvalidValue, or ConfigurationError without the extra."""
@@ -85,7 +88,7 @@ class Sender:
 
 
 def root_id(run_id: UUID) -> int:
-    """Name the root of another run's trace, which a link must have and which its kind decides: any but zero will do."""
+    """Return an id for the root span of another run's trace; a link needs one, any but zero."""
     return run_id.int & (2**64 - 1) or 1
 
 

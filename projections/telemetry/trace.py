@@ -1,6 +1,7 @@
-"""A run's history as a trace: spans for the run, its attempts, steps, tools and waits, as OpenTelemetry has them (pure).
+"""A run's history as a trace: spans for the run, its attempts, steps, tools and waits (pure).
 
-The ids follow from the run and the events, so that exporting a run twice gives the same spans. The trace's id is the run's.
+The ids follow from the run and the events, so that exporting a run twice gives the same spans. The
+trace's id is the run's.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Mark:
 
 @dataclass(slots=True)
 class Span:
-    """A stretch of a run's life. `end` None: it is not over; `failed` None: nothing says whether it went well."""
+    """A stretch of a run's life; `end` None while it lasts, `failed` None if nothing says."""
 
     trace_id: int
     span_id: int
@@ -44,14 +45,14 @@ class Span:
     failed: bool | None = None
     error: str | None = None
     link: UUID | None = None
-    """The run that asked for this one, whose trace has its id."""
+    """The id of the parent run, which is the id of its trace."""
 
 
 def spans(run_id: UUID, history: Sequence[Event]) -> list[Span]:
     """Return the spans of a run's whole history: the run's own first, then as they begin.
 
-    A step has one event, at its end: its span begins with the event before it that is no heartbeat. No content of payloads is
-    in a span but the names of what was called.
+    A step has one event, at its end: its span begins with the event before it that is no heartbeat.
+    No content of payloads is in a span but the names of what was called.
     """
     return _Trace(run_id).spans_of(history)
 
@@ -95,8 +96,10 @@ class _Trace:
                 self.wait = None
                 self.attempt = self._open(f"attempt {facts.attempt}", event, at, self.root)
                 self.attempt.attributes |= {
-                    names.WORKER_ID: facts.worker_id or "", names.TOKEN: facts.token or 0, names.ATTEMPT: facts.attempt or 0,
-                }  # fmt: skip
+                    names.WORKER_ID: facts.worker_id or "",
+                    names.TOKEN: facts.token or 0,
+                    names.ATTEMPT: facts.attempt or 0,
+                }
             case "step.completed" | "step.failed":
                 step = self._open(
                     f"step {facts.name}", event, self.before or at, self.attempt or self.root
@@ -163,9 +166,13 @@ class _Trace:
     def _open(self, name: str, event: Event, at: datetime, parent: Span | None) -> Span:
         digest = sha256(f"{self.run_id}/{event.version}/{name}".encode()).digest()
         span = Span(
-            self.run_id.int, int.from_bytes(digest[:8], "big") or 1, parent.span_id if parent else None, name, at,
+            self.run_id.int,
+            int.from_bytes(digest[:8], "big") or 1,
+            parent.span_id if parent else None,
+            name,
+            at,
             {names.VERSION: event.version or 0},
-        )  # fmt: skip
+        )
         self.found.append(span)
         return span
 

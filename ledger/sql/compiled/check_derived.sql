@@ -1,5 +1,5 @@
 -- Compiled from projections/declared/derived.py by `make sql`; do not edit.
--- Refuses a derived column that is more than an expression over the row: whoever reads the view runs it.
+-- Refuses a derived column that is more than an expression over the row: readers run it.
 CREATE OR REPLACE FUNCTION ledger.check_derived(p_expression text, p_columns text[]) RETURNS text
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
@@ -14,14 +14,16 @@ DECLARE
 BEGIN
   rest := regexp_replace(rest, 'extract\s*\(\s*epoch\s+from\s', 'abs(', 'gi');
   rest := regexp_replace(rest, 'distinct\s+from\s', '= ', 'gi');
-  IF p_expression IS NULL OR length(p_expression) > 1000 OR rest ~ '[^A-Za-z0-9_.,()+*/<>=|''\s:-]|--|/\*' OR
-    strpos(p_expression, '\') > 0 THEN
-    RAISE EXCEPTION 'a derived column is no expression over the row: %', p_expression USING ERRCODE = '22023';
+  IF p_expression IS NULL OR length(p_expression) > 1000 OR strpos(p_expression, '\') > 0
+    OR rest ~ '[^A-Za-z0-9_.,()+*/<>=|''\s:-]|--|/\*' THEN
+    RAISE EXCEPTION 'a derived column is no expression over the row: %', p_expression
+      USING ERRCODE = '22023';
   END IF;
   FOR token IN SELECT regexp_matches(rest, '([A-Za-z0-9_.]+)\s*(\(?)', 'g') LOOP
     CONTINUE WHEN token[1] ~ '^[0-9]+(\.[0-9]+)?$' OR lower(token[1]) = ANY (words);
     IF token[1] <> ALL (p_columns) OR token[2] <> '' THEN
-      RAISE EXCEPTION '% may not be in a derived column: %', token[1], p_expression USING ERRCODE = '22023';
+      RAISE EXCEPTION '% may not be in a derived column: %', token[1], p_expression
+        USING ERRCODE = '22023';
     END IF;
   END LOOP;
   RETURN p_expression;

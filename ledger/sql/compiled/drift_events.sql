@@ -1,6 +1,8 @@
 -- Compiled from projections/state/run_state.py by `make sql`; do not edit.
--- Compares run_state with the fold of events that are handed over, all of these runs; no row means no drift.
-CREATE OR REPLACE FUNCTION ledger.drift_events(p_project text, p_from uuid, p_to uuid, p_events json)
+-- Compares run_state with the fold of all events of these runs, which are handed over.
+CREATE OR REPLACE FUNCTION ledger.drift_events(
+  p_project text, p_from uuid, p_to uuid, p_events json
+)
 RETURNS TABLE (run_id uuid, have jsonb, want jsonb)
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$

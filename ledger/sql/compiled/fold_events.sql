@@ -1,5 +1,5 @@
 -- Compiled from projections/state/run_state.py by `make sql`; do not edit.
--- Folds events that are handed over, as a JSON list of rows of table `event`, into rows of run_state.
+-- Folds events that are handed over, a JSON list of rows of table `event`, into run_state.
 CREATE OR REPLACE FUNCTION ledger.fold_events(p_events json) RETURNS SETOF ledger.run_state
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$

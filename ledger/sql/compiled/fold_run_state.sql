@@ -1,6 +1,7 @@
 -- Compiled from projections/state/run_state.py by `make sql`; do not edit.
--- Folds the events of one INSERT into run_state and refuses what the state machine forbids. Every event is
--- folded exactly once or the statement fails: an event that is in the table is a legal event that has been folded.
+-- Folds the events of one INSERT into run_state and refuses what the state machine forbids.
+-- Every event is folded exactly once or the statement fails: an event that is in the table is a
+-- legal event that has been folded.
 -- Locks: the run_state rows of the events; the operations hold them already, taken in run_id order.
 CREATE OR REPLACE FUNCTION ledger.fold_run_state() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
@@ -78,8 +79,9 @@ BEGIN
   GET DIAGNOSTICS folded = ROW_COUNT;
   END IF;
   IF wanted > starts THEN
-  -- The target row is found by a correlated lookup and updated by tuple id: no join order is left to choose.
-  -- Which columns a type changes is found once for each event (on_leased ...), not once for each column.
+  -- The target row is found by a correlated lookup and updated by tuple id: no join order is left
+  -- to choose. Whether an event is of a set of types (on_leased ...) is found once, not once for
+  -- each column.
   UPDATE ledger.run_state AS s SET
     version = greatest(s.version, e.version),
     hash = coalesce(e.hash, s.hash),

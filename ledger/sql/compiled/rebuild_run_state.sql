@@ -1,7 +1,8 @@
 -- Compiled from projections/state/run_state.py by `make sql`; do not edit.
--- Folds histories of a range of runs, or their events up to a version or an instant, into rows of run_state.
+-- Folds histories of a range of runs, whole or up to a version or an instant, into run_state.
 CREATE OR REPLACE FUNCTION ledger.rebuild_run_state(
-  p_project text, p_from uuid, p_to uuid, p_version int DEFAULT NULL, p_time timestamptz DEFAULT NULL
+  p_project text, p_from uuid, p_to uuid,
+  p_version int DEFAULT NULL, p_time timestamptz DEFAULT NULL
 ) RETURNS SETOF ledger.run_state
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
