@@ -199,7 +199,7 @@ class Rebuild:
                 return False
             await connection.execute(
                 "SET LOCAL synchronous_commit = off; SET LOCAL jit = off; "
-                "SET LOCAL work_mem = '64MB'"
+                "SET LOCAL work_mem = '64MB'; SET LOCAL search_path = pg_catalog, pg_temp"
             )
             moment = [self.moment] if self.moment else []
             arguments = (row["first"], row["last"], *self.plan.args, *moment)

@@ -22,7 +22,11 @@ from runfold.projections.declared.statements import RUNS_ASIDE, taken_sql
 
 ERROR_LIMIT: Final = 2_000
 
-_PLANS: Final = "SET LOCAL enable_seqscan = off; SET LOCAL jit = off; SET LOCAL work_mem = '64MB'"
+SETTINGS: Final = (
+    "SET LOCAL enable_seqscan = off; SET LOCAL jit = off; SET LOCAL work_mem = '64MB'; "
+    "SET LOCAL search_path = pg_catalog, pg_temp"
+)
+"""Of a transaction that folds: plans for pages, and the same functions whoever is logged in."""
 _FIRST: Final = f"SELECT e.project_id, e.run_id, e.version, e.position FROM {feed.PAGE} AS e"
 _SET_ASIDE: Final = """
 INSERT INTO ledger.projection_aside AS k
@@ -95,7 +99,7 @@ async def retry_next(connection: Any, projection: Projection) -> int | None:
     )
     try:
         async with connection.transaction():
-            await connection.execute(_PLANS)
+            await connection.execute(SETTINGS)
             await connection.execute(_BACK, *key)
             statement = taken_sql(projection, page, projection.table)
             taken = await connection.fetchrow(statement, *run.values())
@@ -132,7 +136,7 @@ async def first_event(connection: Any, projection: Projection, towards: Checkpoi
 async def _merge(
     connection: Any, projection: Projection, towards: Checkpoint, limit: int, table: str
 ) -> Page:
-    await connection.execute(_PLANS)
+    await connection.execute(SETTINGS)
     statement = taken_sql(projection, f"SELECT e.* FROM {feed.PAGE} AS e", table)
     row = await connection.fetchrow(statement, *page_arguments(towards, limit, which(projection)))
     after = towards.moved(row["position"]) if row["events"] >= limit else towards.arrived()

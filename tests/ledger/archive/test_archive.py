@@ -223,7 +223,15 @@ async def test_what_is_still_needed_is_not_archived(
         assert planned.obstacles == caught.value.obstacles
         return "; ".join(planned.obstacles)
 
+    await connection.execute(
+        "INSERT INTO ledger.projection_aside (relation, name, project_id, run_id, first_position, last_position) "
+        "VALUES ('projection.run_counts_v1', 'run_counts', $1, $2, 1, 1)",
+        PROJECT,
+        run_id,
+    )
     found = await obstacles()
+    assert "run_counts has set aside 1 of its runs" in found
+    await connection.execute("DELETE FROM ledger.projection_aside")
     assert "1 of its runs have not ended" in found
     assert "ann holds it: case 7" in found
     assert f"bob holds run {run_id} of {PROJECT}: case 8" in found
