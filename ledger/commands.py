@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -87,6 +87,9 @@ class Submit:
     def row(self, limit_bytes: int) -> SubmitRow:
         """Return the checked row; raise InvalidValue or PayloadTooLarge."""
         at, within = _deadline(self.deadline)
+        if at is not None and self.key is None and at <= datetime.now(UTC):
+            # With a key it may be a repeated command, which the database knows.
+            raise InvalidValue("deadline", at.isoformat(), "is in the past")
         return SubmitRow(
             kind=check_text("kind", self.kind),
             body=encode_payload({"input": self.input, **self._link()}, limit_bytes),
@@ -293,7 +296,7 @@ def _deadline(
                 "deadline", value.isoformat(), f"must be in the years {_FIRST_YEAR} to {_LAST_YEAR}"
             )
         return value, None
-    return None, None if value is None else check_duration("deadline", value)
+    return None, None if value is None else check_duration("deadline", value, positive=True)
 
 
 def _array_literal(tags: Sequence[str]) -> str | None:

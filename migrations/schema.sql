@@ -1836,6 +1836,13 @@ BEGIN
       p_deadlines_in, p_tags) AS k;
   END IF;
 
+  -- Of new runs only: a command that is repeated has its first outcome, however late it comes.
+  IF num_nonnulls(VARIADIC p_deadlines) > 0 AND EXISTS (
+    SELECT FROM unnest(fresh, p_deadlines) AS u (fresh, at) WHERE u.fresh AND u.at <= ledger.now()
+  ) THEN
+    RAISE EXCEPTION 'a deadline is in the past' USING ERRCODE = '22023';
+  END IF;
+
   RETURN QUERY
   WITH c AS MATERIALIZED (
     SELECT u.*, u.recorded_at + coalesce(u.delay, '0') AS available_at, coalesce(u.deadline_at, u.recorded_at + u.deadline_in) AS deadline,

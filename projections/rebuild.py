@@ -21,7 +21,8 @@ from typing import Any, Final, Self
 
 import asyncpg
 
-from runfold.ledger.postgres.connections import FAILURES, Pool, fetch, translated
+from runfold.ledger.postgres.connections import FAILURES, Pool, fetch
+from runfold.ledger.postgres.errors import translated
 from runfold.ledger.validation import check_int
 from runfold.projections import rebuild_ranges as ranges
 from runfold.projections.bad_data import is_bad_data

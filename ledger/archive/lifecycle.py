@@ -31,7 +31,8 @@ from runfold.ledger.archive.file import (
 from runfold.ledger.archive.reading import Archive, detached
 from runfold.ledger.errors import ArchiveRefused, ArchiveUnusable, RunNotFound
 from runfold.ledger.months import bounds, check_month, month_of, start_of, table_of
-from runfold.ledger.postgres.connections import FAILURES, Pool, fetch, translated
+from runfold.ledger.postgres.connections import FAILURES, Pool, fetch
+from runfold.ledger.postgres.errors import translated
 from runfold.ledger.validation import check_actor, check_text
 
 LOCK_TIMEOUT: Final = "2s"

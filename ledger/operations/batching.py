@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from runfold.ledger.errors import DatabaseUnavailable, LedgerError
-from runfold.ledger.postgres.connections import LOST
+from runfold.ledger.postgres.errors import LOST
 
 MOST: Final = 1_000
 """Requests in one statement."""

@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
-from uuid import UUID
 
 import asyncpg
 
 from runfold.ledger.errors import (
-    AccessDenied,
-    CheckpointUnknown,
-    ConfigurationError,
-    DatabaseRefused,
     DatabaseUnavailable,
-    DuplicateKey,
-    FeedArchived,
-    FeedMoved,
-    FeedOnStandby,
     InvalidValue,
-    LedgerError,
-    MissingPartition,
     NewerSchema,
     NotMigrated,
-    UnknownProject,
     UnsupportedServer,
 )
-from runfold.ledger.months import month_of
+from runfold.ledger.postgres.errors import translated
 
 if (
     TYPE_CHECKING
@@ -49,8 +36,6 @@ FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Intern
 PREPARED: Final = 100
 """Statements that a connection keeps prepared."""
 RELEASE_SECONDS: Final = 2.0
-LOST: Final = frozenset({"40001", "40P01", "55P03"})
-"""A statement that lost against another, or waited longer for a lock than its role may: it wrote nothing."""
 Connection: TypeAlias = (
     "asyncpg.Connection[Any] | PoolConnectionProxy[Any] | AsyncConnection | AsyncSession"
 )
@@ -183,53 +168,6 @@ async def _borrowing(pool: Pool, sql: str, args: Sequence[Any]) -> Sequence[Mapp
         # Whoever is cancelled waits for the server to say so. One that says nothing loses the connection instead.
         with suppress(TimeoutError):
             await pool.release(connection, timeout=RELEASE_SECONDS)
-
-
-def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:  # noqa: PLR0911  one return for each error
-    """Turn a database error into the ledger error it stands for, by SQLSTATE and never by its text."""
-    state = getattr(error, "sqlstate", None) or ""
-    project = str(args[0]) if args else ""
-    if state == "RF404":
-        return UnknownProject(project)
-    if state == "RF409":
-        facts = json.loads(getattr(error, "detail", None) or "{}")
-        return DuplicateKey(facts["key"], UUID(facts["run_id"]), facts["version"])
-    if state == "RF403":
-        return ConfigurationError(str(error))
-    if state == "RF413":
-        return CheckpointUnknown(getattr(error, "detail", None) or "")
-    if state in {"RF410", "RF411"}:
-        return FeedMoved() if state == "RF410" else FeedOnStandby()
-    if state == "RF412":
-        return FeedArchived(getattr(error, "detail", None) or "")
-    if state in {"3F000", "42P01", "42883"}:
-        return NotMigrated(None, "this code's schema")
-    if state in {
-        "26000",
-        "42P05",
-    }:  # the next statement met a server connection where it was not prepared
-        return ConfigurationError(
-            "a pooler in transaction mode lies before the database, and knows no prepared statements: "
-            "set RUNFOLD_PREPARED_STATEMENTS=false, and RUNFOLD_LISTEN=false for workers"
-        )
-    if state == "42501":
-        return AccessDenied(str(error))
-    if state == "23514" and getattr(error, "constraint_name", None) is None:
-        return _missing_partition(getattr(error, "detail", None) or "")
-    if state in LOST:
-        return DatabaseUnavailable(
-            "the server", f"{error}; nothing was written: run it, or your transaction, again"
-        )
-    if not state or state[:2] in {"08", "53", "57", "58"} or state in {"25006", "55000"}:
-        return DatabaseUnavailable("the server", str(error) or type(error).__name__)
-    return DatabaseRefused(state, str(error))
-
-
-def _missing_partition(detail: str) -> MissingPartition:
-    found = re.search(r"[0-9a-f]{8}-[0-9a-f-]{27}", detail)
-    return (
-        MissingPartition(UUID(found[0]), month_of(UUID(found[0]))) if found else MissingPartition()
-    )
 
 
 def driver_url(url: str) -> str:

@@ -13,7 +13,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from runfold.ledger.archive import reading as archive
-from runfold.ledger.postgres.connections import FAILURES, Pool, translated
+from runfold.ledger.postgres.connections import FAILURES, Pool
+from runfold.ledger.postgres.errors import translated
 from runfold.ledger.proof.chain import ChainCheck, Finding, forgotten_key
 
 MAX_FINDINGS: Final = 100

@@ -17,7 +17,8 @@ from typing import Any, Final
 from runfold.ledger.errors import UnknownEvent
 from runfold.ledger.events import Event, OpaqueEvent
 from runfold.ledger.lifecycle import RESERVED
-from runfold.ledger.postgres.connections import FAILURES, Pool, translated
+from runfold.ledger.postgres.connections import FAILURES, Pool
+from runfold.ledger.postgres.errors import translated
 from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint
 from runfold.ledger.validation import check_int

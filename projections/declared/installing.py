@@ -10,7 +10,8 @@ from typing import Any, Final, TypeAlias
 import asyncpg
 
 from runfold.ledger.errors import InvalidValue
-from runfold.ledger.postgres.connections import FAILURES, Pool, translated
+from runfold.ledger.postgres.connections import FAILURES, Pool
+from runfold.ledger.postgres.errors import translated
 from runfold.projections.declared.projection import Projection
 from runfold.projections.declared.statements import required
 from runfold.projections.errors import DeclaredTwice, OtherVersion, Redeclared, TableChanged

@@ -17,7 +17,8 @@ import asyncpg
 
 from runfold.ledger.archive.lifecycle import attached
 from runfold.ledger.errors import BeforeFirstEvent, CheckpointUnknown, FeedArchived, InvalidValue
-from runfold.ledger.postgres.connections import FAILURES, Pool, fetch, translated
+from runfold.ledger.postgres.connections import FAILURES, Pool, fetch
+from runfold.ledger.postgres.errors import translated
 from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint
 from runfold.ledger.reading.past import check_project_instant

@@ -20,7 +20,8 @@ from runfold.ledger.errors import LedgerError
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.operations.append import APPEND, append_row
 from runfold.ledger.operations.columns import columns
-from runfold.ledger.postgres.connections import FAILURES, fetch, translated
+from runfold.ledger.postgres.connections import FAILURES, fetch
+from runfold.ledger.postgres.errors import translated
 from runfold.ledger.reading.verify import differences
 from runfold.ledger.validation import check_actor, check_text
 from runfold.projections.state.run_state import COLUMNS, KEY

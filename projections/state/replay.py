@@ -16,7 +16,8 @@ import asyncpg
 
 from runfold.ledger import Ledger
 from runfold.ledger.archive.lifecycle import attached
-from runfold.ledger.postgres.connections import FAILURES, fetch, translated
+from runfold.ledger.postgres.connections import FAILURES, fetch
+from runfold.ledger.postgres.errors import translated
 from runfold.ledger.reading.past import check_project_instant
 from runfold.ledger.validation import check_actor, check_text
 from runfold.projections.errors import LockTimeout

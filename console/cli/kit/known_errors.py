@@ -8,7 +8,7 @@ from typing import Final
 import asyncpg
 
 from runfold.ledger.errors import LedgerError
-from runfold.ledger.postgres.connections import translated
+from runfold.ledger.postgres.errors import translated
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
@@ -77,6 +77,8 @@ SUBMITS: dict[str, tuple[dict[str, Any], str]] = {
     "delay text": ({"delay": "5"}, "delay"),
     "deadline negative": ({"deadline": -1}, "deadline"),
     "deadline without a zone": ({"deadline": datetime(2031, 1, 1)}, "time zone"),  # noqa: DTZ001
+    "deadline at once": ({"deadline": 0}, "more than 0"),
+    "deadline in the past": ({"deadline": datetime(2020, 1, 1, tzinfo=UTC)}, "is in the past"),
     "deadline NaN": ({"deadline": NAN}, "deadline"),
     "deadline text": ({"deadline": "tomorrow"}, "deadline"),
     "no attempts": ({"max_attempts": 0}, "max_attempts"),

@@ -27,7 +27,7 @@ from runfold.ledger.events import RunSubmitted
 from runfold.ledger.postgres.connections import sqlalchemy_url
 from tests.conftest import PROJECT
 from tests.support.runs import event_count, newest
-from tests.support.waiting import blocked
+from tests.support.waiting import blocked, passed
 
 ODD_TAGS = (
     'a "quoted" one',
@@ -504,6 +504,20 @@ async def test_who_may_not_make_a_partition_is_told_the_remedy(
 
     with pytest.raises(MissingPartition, match="runfold db upgrade"):
         await ledger.submit("parse")
+
+
+async def test_a_keyed_submit_repeated_after_its_deadline_gives_the_first_run_and_a_new_one_none(
+    ledger: Ledger,
+) -> None:
+    soon = datetime.now(UTC) + timedelta(milliseconds=300)
+    first = await ledger.submit("parse", key="k", deadline=soon)
+    await passed(ledger, soon)
+
+    assert (await ledger.submit("parse", key="k", deadline=soon)).run_id == first.run_id
+    with pytest.raises(InvalidValue, match="in the past"):
+        await ledger.submit("parse", key="other", deadline=soon)
+    with pytest.raises(InvalidValue, match="in the past"):
+        await ledger.submit("parse", deadline=soon)
 
 
 async def test_an_unknown_run_is_not_found_by_any_operation(ledger: Ledger) -> None:

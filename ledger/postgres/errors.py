@@ -1,0 +1,99 @@
+"""What the database's errors mean: each as the ledger error it stands for, by its SQLSTATE."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+from uuid import UUID
+
+from runfold.ledger.errors import (
+    AccessDenied,
+    CheckpointUnknown,
+    ConfigurationError,
+    DatabaseRefused,
+    DatabaseUnavailable,
+    DuplicateKey,
+    FeedArchived,
+    FeedMoved,
+    FeedOnStandby,
+    InvalidValue,
+    LedgerError,
+    MissingPartition,
+    NotMigrated,
+    UnknownProject,
+)
+from runfold.ledger.months import month_of
+
+LOST: Final = frozenset({"40001", "40P01", "55P03"})
+"""A statement lost against another, or waited longer for a lock than its role may: it wrote
+nothing."""
+_AWAY: Final = frozenset({"25006", "55000"})
+"""The server takes no writes now: it is a standby, or an object is not ready."""
+_AWAY_CLASSES: Final = frozenset({"08", "53", "57", "58"})
+_POOLER: Final = (
+    "a pooler in transaction mode lies before the database, and knows no prepared statements: "
+    "set RUNFOLD_PREPARED_STATEMENTS=false, and RUNFOLD_LISTEN=false for workers"
+)
+Translation: TypeAlias = Callable[[BaseException, Sequence[Any]], LedgerError]
+
+
+def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:
+    """Return the ledger error that a database error stands for; `args` are the statement's."""
+    state = getattr(error, "sqlstate", None) or ""
+    if state == "23514" and getattr(error, "constraint_name", None) is None:
+        return _missing_partition(error)
+    if state in _BY_STATE:
+        return _BY_STATE[state](error, args)
+    if state in LOST:
+        return DatabaseUnavailable(
+            "the server", f"{error}; nothing was written: run it, or your transaction, again"
+        )
+    if not state or state[:2] in _AWAY_CLASSES or state in _AWAY:
+        return DatabaseUnavailable("the server", str(error) or type(error).__name__)
+    return DatabaseRefused(state, str(error))
+
+
+def _detail(error: BaseException) -> str:
+    return getattr(error, "detail", None) or ""
+
+
+def _duplicate_key(error: BaseException, _: Sequence[Any]) -> LedgerError:
+    facts = json.loads(_detail(error) or "{}")
+    return DuplicateKey(facts["key"], UUID(facts["run_id"]), facts["version"])
+
+
+def _not_migrated(_: BaseException, __: Sequence[Any]) -> LedgerError:
+    return NotMigrated(None, "this code's schema")
+
+
+def _behind_a_pooler(_: BaseException, __: Sequence[Any]) -> LedgerError:
+    return ConfigurationError(_POOLER)
+
+
+def _missing_partition(error: BaseException) -> MissingPartition:
+    match = re.search(r"[0-9a-f]{8}-[0-9a-f-]{27}", _detail(error))
+    if match is None:
+        return MissingPartition()
+    return MissingPartition(UUID(match[0]), month_of(UUID(match[0])))
+
+
+_BY_STATE: Final[Mapping[str, Translation]] = {
+    "RF403": lambda error, _: ConfigurationError(str(error)),
+    "RF404": lambda _, args: UnknownProject(str(args[0]) if args else ""),
+    "RF409": _duplicate_key,
+    "RF410": lambda _, __: FeedMoved(),
+    "RF411": lambda _, __: FeedOnStandby(),
+    "RF412": lambda error, _: FeedArchived(_detail(error)),
+    "RF413": lambda error, _: CheckpointUnknown(_detail(error)),
+    "22023": lambda error, args: InvalidValue("value", list(args), str(error)),
+    "3F000": _not_migrated,
+    "42P01": _not_migrated,
+    "42883": _not_migrated,
+    "26000": _behind_a_pooler,
+    "42P05": _behind_a_pooler,
+    "42501": lambda error, _: AccessDenied(str(error)),
+}
+"""26000 and 42P05: the statement met a server connection where it was not prepared. 22023: a limit
+that the SQL functions hold as Python does."""
