@@ -27,6 +27,7 @@ from runfold.ledger import Ledger
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.lifecycle import ATTEMPTS_EXHAUSTED
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.validation import check_duration, check_int
 from runfold.projections.state.run_state import LEASED
 
 JITTER: Final = 0.9
@@ -59,6 +60,14 @@ class Policy:
     max_attempts: int | None = None
     recorded_beat: timedelta = timedelta(seconds=15)
     sweep: timedelta = timedelta(seconds=60)
+
+    def __post_init__(self) -> None:
+        """Check the values; raise InvalidValue."""
+        for name in ("ttl", "beat", "recorded_beat", "sweep"):
+            if (value := getattr(self, name)) is not None:
+                check_duration(name, value, positive=True)
+        if self.max_attempts is not None:
+            check_int("max_attempts", self.max_attempts, least=1)
 
     def silence(self, gap: timedelta) -> tuple[timedelta, timedelta]:
         """Return how long, at least and at most, a worker would be silent in a recorded gap."""

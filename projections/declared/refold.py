@@ -8,32 +8,25 @@ Why a table here and rows for `run_state`: docs/decisions/0017.
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
-
-import asyncpg
+from typing import Final
 
 from runfold.ledger.archive.lifecycle import attached
-from runfold.ledger.errors import BeforeFirstEvent, CheckpointUnknown, FeedArchived, InvalidValue
-from runfold.ledger.postgres.connections import FAILURES, Pool, fetch
-from runfold.ledger.postgres.errors import translated
+from runfold.ledger.errors import BeforeFirstEvent, InvalidValue
+from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint
 from runfold.ledger.reading.past import check_project_instant
-from runfold.projections.declared.catch_up import BATCH, checkpoint_of
-from runfold.projections.declared.installing import check_table, install, publish
-from runfold.projections.declared.pages import take_page
+from runfold.projections.declared.exchange import catch_up, replace_table
+from runfold.projections.declared.installing import install
 from runfold.projections.declared.projection import Projection
 from runfold.projections.declared.sources import text, texts
 from runfold.projections.declared.statements import required as not_null
 from runfold.projections.declared.statements import taken_sql
-from runfold.projections.declared.status import require
-from runfold.projections.errors import LockTimeout, OtherVersion, Redeclared, TableChanged
+from runfold.projections.errors import OtherVersion, Redeclared
 from runfold.projections.rebuild import EVENTS_A_RANGE, Rebuild
 from runfold.projections.rebuild_plan import BadRun, OnProgress, RebuildPlan, RebuildProgress
-from runfold.projections.state.replay import LOCK_TIMEOUT, TRIES
 
 SCHEMA: Final = "projection"
 _SHADOW: Final = "@shadow@"
@@ -50,25 +43,7 @@ FROM ledger.rebuild_range AS r JOIN ledger.event AS e ON e.run_id = r.first
 WHERE r.rebuild_id = $1 AND r.error IS NOT NULL AND {_VISIBLE}
 GROUP BY e.project_id, e.run_id, r.error ON CONFLICT DO NOTHING
 """
-_ASIDE_DIFFERS: Final = """
-SELECT EXISTS (
-  SELECT FROM (SELECT project_id, run_id FROM ledger.projection_aside WHERE relation = $1) AS a
-  FULL JOIN (SELECT project_id, run_id FROM ledger.projection_aside WHERE relation = $2) AS b
-    USING (project_id, run_id)
-  WHERE a IS NULL OR b IS NULL)
-"""
-_EXCHANGE: Final = "SELECT ledger.exchange_projection_table($1, $2, $3)"
-_DROP_REPLACED: Final = "SELECT * FROM ledger.drop_projection_tables($1) AS name"
-_DROP: Final = "SELECT * FROM ledger.drop_projection_tables($1, p_all => true) AS name"
 _FOUND: Final = "SELECT * FROM ledger.projection WHERE name = $1"
-_MOMENT: Final = "UPDATE ledger.rebuild SET moment = $2 WHERE rebuild_id = $1"
-_FINISHED: Final = "UPDATE ledger.rebuild SET finished_at = clock_timestamp() WHERE rebuild_id = $1"
-_REPLACED: Final = """
-UPDATE ledger.projection SET version = $2, digest = $3, generation = $4, snapshot = $5,
-  target = NULL, position = 0, moved_at = clock_timestamp(), failed_at = NULL, error = NULL,
-  error_project_id = NULL, error_run_id = NULL, error_version = NULL, error_position = NULL
-WHERE name = $1
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +126,8 @@ async def refold(
         if bad:
             names = (rebuild.shadow, projection.name)
             await fetch(pool, _SET_ASIDE, rebuild.rebuild_id, *names, rebuild.moment)
-        checkpoint = await _catch_up(pool, rebuild, projection)
-        wrong, kept_in = await _replace(pool, rebuild, projection, checkpoint)
+        checkpoint = await catch_up(pool, rebuild, projection)
+        wrong, kept_in = await replace_table(pool, rebuild, projection, checkpoint)
     return Refolded(rebuild.rebuild_id, rebuild.resumed, progress, bad, wrong, kept_in)
 
 
@@ -214,122 +189,3 @@ async def _check_installed(pool: Pool, projection: Projection) -> None:
         raise OtherVersion(projection.name, projection.version, rows[0]["version"])
     elif rows[0]["version"] == projection.version and rows[0]["digest"] != projection.digest:
         raise Redeclared(projection.name, projection.version)
-
-
-async def _catch_up(pool: Pool, rebuild: Rebuild, projection: Projection) -> Checkpoint:
-    """Take to the shadow what came since its moment, a page in each transaction."""
-    assert rebuild.moment is not None
-    checkpoint = Checkpoint.parse(rebuild.moment)
-    while True:
-        try:
-            async with pool.acquire() as connection, connection.transaction():
-                further = await _further(connection, rebuild, projection, checkpoint)
-        except (*FAILURES, OSError) as error:
-            raise translated(error) from error
-        if further is None:
-            return checkpoint
-        checkpoint = further
-
-
-async def _further(
-    connection: Any, rebuild: Rebuild, projection: Projection, checkpoint: Checkpoint
-) -> Checkpoint | None:
-    towards = await feed.towards(connection, checkpoint, BATCH)
-    if towards is None:
-        return None
-    page = await take_page(connection, projection, towards, BATCH, rebuild.shadow)
-    await connection.execute(_MOMENT, rebuild.rebuild_id, str(page.checkpoint))
-    return page.checkpoint
-
-
-async def _replace(
-    pool: Pool, rebuild: Rebuild, projection: Projection, checkpoint: Checkpoint
-) -> tuple[int | None, str]:
-    """Put the shadow in the place of the live table; the checkpoint's lock keeps others out.
-
-    Locks: the row of `ledger.projection`, then both tables, the latter two seconds at most, in five
-    tries.
-    """
-    for attempt in range(1, TRIES + 1):
-        try:
-            async with pool.acquire() as connection, connection.transaction():
-                return await _exchange(connection, rebuild, projection, checkpoint)
-        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
-            await asyncio.sleep(0.1 * 2**attempt)
-        except (*FAILURES, OSError) as error:
-            raise translated(error) from error
-    raise LockTimeout(TRIES, LOCK_TIMEOUT, f"table {projection.table}")
-
-
-async def _exchange(
-    connection: Any, rebuild: Rebuild, projection: Projection, checkpoint: Checkpoint
-) -> tuple[int | None, str]:
-    await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-    row = await connection.fetchrow(f"{_FOUND} FOR UPDATE", projection.name)
-    here = await feed.now(connection)
-    await _bring(connection, projection, checkpoint, here, rebuild.shadow)
-    wrong = await _compare(connection, projection, row, here, rebuild.shadow)
-    identity = (projection.name, projection.version)
-    kept_in = await connection.fetchval(_EXCHANGE, *identity, rebuild.rebuild_id)
-    await publish(connection, projection)
-    place = (here.generation, here.moment)
-    await connection.execute(_REPLACED, *identity, projection.digest, *place)
-    await connection.execute(_FINISHED, rebuild.rebuild_id)
-    return wrong, kept_in
-
-
-async def _bring(
-    connection: Any, projection: Projection, checkpoint: Checkpoint, here: Checkpoint, table: str
-) -> None:
-    """Take to a table everything from its checkpoint up to this moment."""
-    while checkpoint.target is not None or checkpoint.generation != here.generation:
-        towards = await feed.towards(connection, checkpoint, BATCH)
-        assert towards is not None  # it is on the way, or a generation ended
-        checkpoint = (await take_page(connection, projection, towards, BATCH, table)).checkpoint
-    checkpoint = replace(checkpoint, target=here.moment, position=0)
-    while checkpoint.target is not None:
-        checkpoint = (await take_page(connection, projection, checkpoint, BATCH, table)).checkpoint
-
-
-async def _compare(
-    connection: Any, projection: Projection, row: Any, here: Checkpoint, shadow: str
-) -> int | None:
-    """Count the rows that the live table has wrong, once it is as far as the shadow."""
-    if row["version"] != projection.version:
-        return None
-    try:
-        await check_table(connection, projection)
-    except TableChanged:
-        return None
-    live, key = projection.table, ", ".join(f'"{name}"' for name in projection.key)
-    try:
-        async with connection.transaction():
-            await _bring(connection, projection, checkpoint_of(row), here, live)
-    except (FeedArchived, CheckpointUnknown):  # the live table cannot come here any more
-        return None
-    except asyncpg.PostgresError as error:
-        if isinstance(translated(error), FeedArchived | CheckpointUnknown):
-            return None
-        raise
-    if await connection.fetchval(_ASIDE_DIFFERS, live, shadow):
-        return None
-    return int(
-        await connection.fetchval(
-            f"SELECT count(*) FROM {live} AS stored FULL JOIN {shadow} AS rebuilt USING ({key}) "
-            "WHERE stored::record IS DISTINCT FROM rebuilt::record"
-        )
-    )
-
-
-async def drop_replaced(pool: Pool, name: str) -> list[str]:
-    """Drop the tables that finished rebuilds of the projection left behind; return their names."""
-    return [row["name"] for row in await fetch(pool, _DROP_REPLACED, name)]
-
-
-async def drop(pool: Pool, name: str) -> list[str]:
-    """Drop the projection: its view, tables and checkpoint; return the tables' names.
-
-    Raises ProjectionNotFound for one that is not installed.
-    """
-    await require(pool, name)
-    return [row["name"] for row in await fetch(pool, _DROP, name)]

@@ -1,4 +1,4 @@
-"""The projections' status, and what people do to them: pause, resume, skip an event."""
+"""The projections' status, and the runs that they have set aside."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from runfold.ledger.errors import CheckpointUnknown, FeedArchived, RunNotFound
+from runfold.ledger.errors import CheckpointUnknown, FeedArchived
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading import feed
-from runfold.ledger.validation import check_actor, check_int, check_run_id, check_text
 from runfold.projections.declared.catch_up import checkpoint_of
 from runfold.projections.declared.projection import Projection
-from runfold.projections.errors import NotStopped, ProjectionNotFound
+from runfold.projections.errors import ProjectionNotFound
 
 _ROWS: Final = """
 SELECT p.*,
@@ -34,63 +33,6 @@ SELECT a.project_id, a.run_id, a.event_version, a.error, a.events, a.set_aside_a
 FROM ledger.projection_aside AS a JOIN ledger.projection AS p
   ON a.relation = format('projection.%s_v%s', p.name, p.version)
 WHERE p.name = $1 ORDER BY a.error IS NULL, a.set_aside_at, a.run_id LIMIT $2
-"""
-_PAUSE: Final = """
-UPDATE ledger.projection SET paused_at = coalesce(paused_at, clock_timestamp()) WHERE name = $1
-RETURNING name
-"""
-_NO_ERROR: Final = """failed_at = NULL, error = NULL, error_project_id = NULL, error_run_id = NULL,
-  error_version = NULL, error_position = NULL"""
-_RESUME: Final = f"""
-UPDATE ledger.projection SET paused_at = NULL, {_NO_ERROR} WHERE name = $1 RETURNING name
-"""
-_RETRY: Final = """
-UPDATE ledger.projection_aside AS a SET retry_at = clock_timestamp()
-FROM ledger.projection AS p
-WHERE p.name = $1 AND a.relation = format('projection.%s_v%s', p.name, p.version)
-  AND ($2::text IS NULL OR a.project_id = $2) AND ($3::uuid IS NULL OR a.run_id = $3)
-RETURNING a.run_id
-"""
-_SKIP: Final = f"""
-WITH stopped AS (
-  SELECT * FROM ledger.projection WHERE name = $1 AND failed_at IS NOT NULL FOR UPDATE
-), cleared AS (
-  UPDATE ledger.projection AS p SET {_NO_ERROR} FROM stopped WHERE p.name = stopped.name
-)
-INSERT INTO ledger.projection_skip AS k
-  (name, version, position, project_id, run_id, event_version, error, actor, reason)
-SELECT name, version, error_position, error_project_id, error_run_id, error_version, error, $2, $3
-FROM stopped ON CONFLICT DO NOTHING RETURNING k.run_id, k.event_version
-"""
-# The run that was set aside first, at the event that could not be folded; a rebuild knows only the
-# run.
-_SKIP_ASIDE: Final = """
-WITH first AS (
-  SELECT a.*, p.version FROM ledger.projection_aside AS a JOIN ledger.projection AS p
-    ON a.relation = format('projection.%s_v%s', p.name, p.version)
-  WHERE p.name = $1 AND a.error IS NOT NULL AND a.event_version IS NOT NULL AND a.retry_at IS NULL
-  ORDER BY a.set_aside_at, a.run_id LIMIT 1 FOR UPDATE OF a
-), again AS (
-  UPDATE ledger.projection_aside AS a SET retry_at = clock_timestamp() FROM first AS f
-  WHERE a.relation = f.relation AND a.project_id = f.project_id AND a.run_id = f.run_id
-)
-INSERT INTO ledger.projection_skip AS k
-  (name, version, position, project_id, run_id, event_version, error, actor, reason)
-SELECT name, version, first_position, project_id, run_id, event_version, error, $2, $3 FROM first
-ON CONFLICT (name, version, position) DO UPDATE SET actor = k.actor
-RETURNING k.run_id, k.event_version
-"""
-_SKIP_EVENT: Final = """
-WITH again AS (
-  UPDATE ledger.projection_aside SET retry_at = clock_timestamp()
-  WHERE relation = format('projection.%s_v%s', $1::text, $2::int) AND run_id = $5
-)
-INSERT INTO ledger.projection_skip AS k
-  (name, version, position, project_id, run_id, event_version, error, actor, reason)
-SELECT $1, $2, e.position, e.project_id, e.run_id, e.version, 'skipped before it was met', $3, $4
-FROM ledger.event AS e WHERE e.run_id = $5 AND e.version = $6
-ON CONFLICT (name, version, position) DO UPDATE SET actor = k.actor
-RETURNING k.run_id, k.event_version
 """
 
 
@@ -182,67 +124,6 @@ def _lost(name: str, reason: Exception) -> str:
 async def set_aside(pool: Pool, name: str, *, limit: int = 100) -> list[RunAside]:
     """Return runs that the projection cannot fold, in the order they were set aside."""
     return [RunAside(**row) for row in await fetch(pool, _ASIDE, name, limit)]
-
-
-async def pause(pool: Pool, name: str) -> None:
-    """Stop feeding the projection after the page in progress. Raises ProjectionNotFound."""
-    await _changed(pool, name, _PAUSE)
-
-
-async def resume(pool: Pool, name: str) -> int:
-    """Let the projection go on, and try runs again that are set aside; return how many.
-
-    It goes on after a pause, or once more at the event where it stopped. Raises ProjectionNotFound.
-    """
-    await _changed(pool, name, _RESUME)
-    return len(await fetch(pool, _RETRY, name, None, None))
-
-
-async def retry(
-    pool: Pool, name: str, *, project_id: str | None = None, run_id: UUID | str | None = None
-) -> int:
-    """Try runs again that are set aside: one run, those of a project, or all; return how many.
-
-    Whoever runs the projection does so next. Raises ProjectionNotFound.
-    """
-    await require(pool, name)
-    wanted = None if run_id is None else check_run_id(run_id)
-    return len(await fetch(pool, _RETRY, name, project_id, wanted))
-
-
-async def skip(pool: Pool, name: str, *, actor: str, reason: str) -> tuple[UUID, int]:
-    """Skip the event at which the projection stopped, on record; return its run and version.
-
-    One that did not stop skips the event for which it set a run aside first, and tries that run
-    again. Raises NotStopped or ProjectionNotFound. A rebuild of the same version leaves the event
-    out as well.
-    """
-    check_actor(actor)
-    check_text("reason", reason, limit=1_000)
-    for statement in (_SKIP, _SKIP_ASIDE):
-        if rows := await fetch(pool, statement, name, actor, reason):
-            return rows[0]["run_id"], rows[0]["event_version"]
-    await require(pool, name)
-    raise NotStopped(name)
-
-
-async def skip_event(
-    pool: Pool, projection: Projection, run_id: UUID | str, version: int, *, actor: str, reason: str
-) -> None:
-    """Skip any event, on record, and try its run again; raises RunNotFound."""
-    wanted = check_run_id(run_id)
-    check_int("version", version, least=1)
-    check_actor(actor)
-    check_text("reason", reason, limit=1_000)
-    if not await fetch(
-        pool, _SKIP_EVENT, projection.name, projection.version, actor, reason, wanted, version
-    ):
-        raise RunNotFound(wanted, "any project")
-
-
-async def _changed(pool: Pool, name: str, statement: str) -> None:
-    if not await fetch(pool, statement, name):
-        await require(pool, name)
 
 
 async def require(pool: Pool, name: str) -> None:

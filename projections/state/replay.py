@@ -5,30 +5,24 @@ Why rows and not the table: docs/decisions/0020. Nothing is locked but the rows 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
-
-import asyncpg
 
 from runfold.ledger import Ledger
 from runfold.ledger.archive.lifecycle import attached
-from runfold.ledger.postgres.connections import FAILURES, fetch
-from runfold.ledger.postgres.errors import translated
+from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.reading.past import check_project_instant
 from runfold.ledger.validation import check_actor, check_text
-from runfold.projections.errors import LockTimeout
+from runfold.projections.lock_retries import with_lock_retries
 from runfold.projections.rebuild import EVENTS_A_RANGE, Rebuild, drop_old
 from runfold.projections.rebuild_plan import BadRun, OnProgress, RebuildPlan, RebuildProgress
 from runfold.projections.state.drift import Drift, compare, repair_on
 from runfold.projections.state.run_state import TABLE
 
 AT_ONCE: Final = 500
-LOCK_TIMEOUT: Final = "2s"
-TRIES: Final = 5
 
 _CREATE: Final = """
 CREATE TABLE {shadow} (LIKE ledger.run_state INCLUDING CONSTRAINTS,
@@ -176,19 +170,12 @@ async def exchange(
 ) -> list[Drift]:
     """Make these rows the fold of their events in one transaction; keep what they were in `old`.
 
-    Waits two seconds at most for a lock, tries five times; raises LockTimeout then.
+    Raises LockTimeout.
     """
-    for attempt in range(1, TRIES + 1):
-        try:
-            async with ledger.pool.acquire() as connection, connection.transaction():
-                await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-                await connection.execute(_KEPT.format(old=old))
-                await connection.execute(_KEEP.format(old=old), ledger.project_id, runs)
-                return await repair_on(
-                    connection, ledger.project_id, runs, actor=actor, reason=reason
-                )
-        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
-            await asyncio.sleep(0.1 * 2**attempt)
-        except (*FAILURES, OSError) as error:
-            raise translated(error, (ledger.project_id,)) from error
-    raise LockTimeout(TRIES, LOCK_TIMEOUT, f"{len(runs)} rows")
+
+    async def work(connection: Any) -> list[Drift]:
+        await connection.execute(_KEPT.format(old=old))
+        await connection.execute(_KEEP.format(old=old), ledger.project_id, runs)
+        return await repair_on(connection, ledger.project_id, runs, actor=actor, reason=reason)
+
+    return await with_lock_retries(ledger.pool, work, f"{len(runs)} rows", ledger.project_id)

@@ -7,18 +7,29 @@ trace's id is the run's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from runfold.ledger import names
-from runfold.ledger.events import Event
+from runfold.ledger.events import Event, OpaqueEvent
 from runfold.ledger.lifecycle import TERMINAL, State
 from runfold.projections.state.run_state import LEASED
 
-Value = str | int | float | bool
+Value: TypeAlias = str | int | float | bool
+
+_ANSWERS: Final = frozenset(
+    {
+        "tool.completed",
+        "tool.failed",
+        "approval.granted",
+        "approval.rejected",
+        "approval.expired",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,79 +87,76 @@ class _Trace:
         return self.found
 
     def _add(self, event: Event, at: datetime) -> None:
-        facts: Any = event
         if self.root is None:
-            self.root = self._open(f"run {facts.kind}", event, at, None)
-            self.root.attributes |= {
-                names.RUN_ID: str(self.run_id),
-                names.KIND: facts.kind,
-                names.PROJECT: event.project_id or "",
-            }
-            parent = getattr(facts, "parent", None)
-            self.root.link = UUID(parent) if parent else None
-            self.queued = self._open("queued", event, at, self.root)
+            self._begin(event, at)
             return
         match event.type:
             case "lease.acquired":
-                self._close(self.queued, at)
-                self.queued = None
-                self._close(self.wait, at, failed=None)
-                self.wait = None
-                self.attempt = self._open(f"attempt {facts.attempt}", event, at, self.root)
-                self.attempt.attributes |= {
-                    names.WORKER_ID: facts.worker_id or "",
-                    names.TOKEN: facts.token or 0,
-                    names.ATTEMPT: facts.attempt or 0,
-                }
+                self._lease(event, at)
             case "step.completed" | "step.failed":
                 step = self._open(
-                    f"step {facts.name}", event, self.before or at, self.attempt or self.root
+                    _named("step", event), event, self.before or at, self.attempt or self.root
                 )
-                self._close(step, at, failed=event.type == "step.failed", error=facts_error(facts))
+                self._close(step, at, failed=event.type == "step.failed", error=error_of(event))
             case "tool.requested" | "approval.requested":
-                what = event.type.partition(".")[0]
                 # A parked wait outlives its attempt, so it belongs to the run.
-                parent_span = self.root if facts.token is None else self.attempt or self.root
-                self.wait = self._open(
-                    f"{what} {facts.name or ''}".rstrip(), event, at, parent_span
-                )
-            case (
-                "tool.completed"
-                | "tool.failed"
-                | "approval.granted"
-                | "approval.rejected"
-                | "approval.expired"
-            ):
-                if self.wait is not None:
-                    self.wait.attributes[names.ACTOR] = event.actor or ""
-                self._close(
-                    self.wait,
-                    at,
-                    failed=event.type not in {"tool.completed", "approval.granted"},
-                    error=facts_error(facts),
-                )
-                self.wait = None
+                parked = fact(event, "token") is None
+                parent = self.root if parked else self.attempt or self.root
+                what = event.type.partition(".")[0]
+                self.wait = self._open(_named(what, event), event, at, parent)
+            case _ if event.type in _ANSWERS:
+                self._answer(event, at)
             case _ if event.type not in LEASED:
-                mark = Mark(
-                    event.type,
-                    at,
-                    {names.ACTOR: event.actor or "", names.VERSION: event.version or 0},
-                )
-                (self.attempt or self.root).marks.append(mark)
-        self._end_attempt(event, facts, at)
+                attributes: dict[str, Value] = {
+                    names.ACTOR: event.actor or "",
+                    names.VERSION: event.version or 0,
+                }
+                (self.attempt or self.root).marks.append(Mark(event.type, at, attributes))
+        self._end_attempt(event, at)
+        self._end_run(event, at)
 
-    def _end_attempt(self, event: Event, facts: Any, at: datetime) -> None:
-        state = getattr(facts, "state", None)
-        if (
-            event.type in LEASED
-            and getattr(facts, "token", None) is None
-            and self.attempt is not None
-        ):
+    def _begin(self, event: Event, at: datetime) -> None:
+        kind = str(fact(event, "kind") or "")
+        self.root = self._open(f"run {kind}".rstrip(), event, at, None)
+        self.root.attributes |= {
+            names.RUN_ID: str(self.run_id),
+            names.KIND: kind,
+            names.PROJECT: event.project_id or "",
+        }
+        # What an older release stored as the parent may be any text.
+        with suppress(ValueError):
+            self.root.link = UUID(str(fact(event, "parent")))
+        self.queued = self._open("queued", event, at, self.root)
+
+    def _lease(self, event: Event, at: datetime) -> None:
+        self._close(self.queued, at)
+        self._close(self.wait, at, failed=None)
+        self.queued = self.wait = None
+        attempt = fact(event, "attempt") or 0
+        self.attempt = self._open(f"attempt {attempt}", event, at, self.root)
+        self.attempt.attributes |= {
+            names.WORKER_ID: fact(event, "worker_id") or "",
+            names.TOKEN: fact(event, "token") or 0,
+            names.ATTEMPT: attempt,
+        }
+
+    def _answer(self, event: Event, at: datetime) -> None:
+        if self.wait is not None:
+            self.wait.attributes[names.ACTOR] = event.actor or ""
+        failed = event.type not in {"tool.completed", "approval.granted"}
+        self._close(self.wait, at, failed=failed, error=error_of(event))
+        self.wait = None
+
+    def _end_attempt(self, event: Event, at: datetime) -> None:
+        if event.type in LEASED and fact(event, "token") is None and self.attempt is not None:
             failed = event.type in {"lease.expired", "run.failed", "run.retried", "run.timed_out"}
             self.attempt.attributes[names.OUTCOME] = event.type
-            self._close(self.attempt, at, failed=failed, error=facts_error(facts))
+            self._close(self.attempt, at, failed=failed, error=error_of(event))
             self.attempt = None
-        if state == State.PENDING and self.root is not None:
+
+    def _end_run(self, event: Event, at: datetime) -> None:
+        state = fact(event, "state")
+        if state == State.PENDING:
             self._close(self.wait, at, failed=None)
             self.wait = None
             self.queued = self._open("queued", event, at, self.root)
@@ -156,12 +164,8 @@ class _Trace:
             for open_ in (self.wait, self.queued):
                 self._close(open_, at, failed=None)
             self.root.attributes[names.STATE] = str(state)
-            self._close(
-                self.root,
-                at,
-                failed=state in {State.FAILED, State.TIMEOUT},
-                error=facts_error(facts),
-            )
+            failed = state in {State.FAILED, State.TIMEOUT}
+            self._close(self.root, at, failed=failed, error=error_of(event))
 
     def _open(self, name: str, event: Event, at: datetime, parent: Span | None) -> Span:
         digest = sha256(f"{self.run_id}/{event.version}/{name}".encode()).digest()
@@ -189,6 +193,16 @@ class _Trace:
             span.error = error if failed else None
 
 
-def facts_error(facts: Any) -> str | None:
+def fact(event: Event, name: str) -> Any:
+    """Return a fact of an event, also of one that this code has no model for; None without it."""
+    return event.facts.get(name) if isinstance(event, OpaqueEvent) else getattr(event, name, None)
+
+
+def error_of(event: Event) -> str | None:
     """Return the code of the error that an event carries."""
-    return getattr(facts, "error_code", None)
+    code = fact(event, "error_code")
+    return None if code is None else str(code)
+
+
+def _named(what: str, event: Event) -> str:
+    return f"{what} {fact(event, 'name') or ''}".rstrip()

@@ -25,8 +25,8 @@ from runfold.projections import (
     statuses,
 )
 from runfold.projections.declared.derived import check_derived
+from runfold.projections.declared.dropping import drop, drop_replaced
 from runfold.projections.declared.installing import check_table, declared
-from runfold.projections.declared.refold import drop, drop_replaced
 from tests.conftest import PROJECT
 from tests.support.logins import with_login
 from tests.support.projections import read, sizes, sizes_of

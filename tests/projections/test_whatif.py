@@ -330,6 +330,20 @@ async def test_what_the_ledger_recorded_is_judged(ledger: Ledger) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ttl": timedelta(0)},
+        {"beat": timedelta(days=-1)},
+        {"ttl": timedelta.max},
+        {"max_attempts": 0},
+    ],
+)
+def test_what_is_no_policy_is_refused_where_it_is_made(changes: dict[str, Any]) -> None:
+    with pytest.raises(InvalidValue):
+        Policy(**changes)
+
+
 async def test_any_instant_is_a_beginning_and_one_without_a_zone_is_none(ledger: Ledger) -> None:
     runs = await _lives(ledger)
     for early in (datetime(1, 1, 1, tzinfo=UTC), datetime(1969, 12, 31, tzinfo=UTC)):

@@ -24,8 +24,7 @@ from runfold.ledger import names as log_names
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.settings import Settings, default_actor
 from runfold.ledger.validation import check_run_id
-from runfold.projections.declared import refold
-from runfold.projections.declared import status as statuses_of
+from runfold.projections.declared import dropping, interventions
 from runfold.projections.declared.catch_up import CatchUp
 from runfold.projections.declared.installing import install
 from runfold.projections.errors import ProjectionFailed
@@ -77,7 +76,7 @@ async def run(
 async def pause(session: Session, name: Name) -> None:
     """Pause a projection: no process feeds it until it is resumed."""
     async with session.database() as database:
-        await statuses_of.pause(database.pool, name)
+        await interventions.pause(database.pool, name)
     session.out.json({"name": name, "paused": True}) if session.as_json else session.out.talk(
         f"{name} is paused"
     )
@@ -90,7 +89,7 @@ async def resume(session: Session, name: Name) -> None:
     Runs that it has set aside are tried again.
     """
     async with session.database() as database:
-        retried = await statuses_of.resume(database.pool, name)
+        retried = await interventions.resume(database.pool, name)
     if session.as_json:
         session.out.json({"name": name, "resumed": True, "retried": retried})
         return
@@ -129,12 +128,12 @@ async def skip(
         raise Misuse("--run and --version", "name an event only together")
     async with session.database() as database:
         if run_id is None or version is None:
-            skipped, number = await statuses_of.skip(
+            skipped, number = await interventions.skip(
                 database.pool, name, actor=actor_name, reason=reason
             )
         else:
             (projection,) = await chosen_projections(session, module, [name])
-            await statuses_of.skip_event(
+            await interventions.skip_event(
                 database.pool, projection, run_id, version, actor=actor_name, reason=reason
             )
             skipped, number = check_run_id(run_id), version
@@ -150,7 +149,7 @@ async def drop(session: Session, name: Name) -> None:
     A projection that ships, or is declared, is new again when it is run.
     """
     async with session.database() as database:
-        dropped = await refold.drop(database.pool, name)
+        dropped = await dropping.drop(database.pool, name)
     if session.as_json:
         session.out.json({"name": name, "dropped": dropped})
         return

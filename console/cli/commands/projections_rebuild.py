@@ -19,12 +19,8 @@ from runfold.console.cli.kit.projection_modules import chosen_projections
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.values import instant
 from runfold.ledger.validation import check_int
-from runfold.projections.declared.refold import (
-    Refolded,
-    drop_replaced,
-    refold,
-    refold_until,
-)
+from runfold.projections.declared.dropping import drop_replaced
+from runfold.projections.declared.refold import Refolded, refold, refold_until
 from runfold.projections.rebuild_plan import RebuildProgress
 from runfold.projections.state.replay import Replayed, replay, replay_until
 from runfold.projections.state.replay import drop_replaced as replay_tables

@@ -13,14 +13,8 @@ from runfold.projections import Projection, Source, count, field, first, of_run,
 from runfold.projections.declared import statements
 from runfold.projections.declared.catch_up import CatchUp
 from runfold.projections.declared.installing import declared, install
-from runfold.projections.declared.status import (
-    resume,
-    retry,
-    set_aside,
-    skip,
-    skip_event,
-    statuses,
-)
+from runfold.projections.declared.interventions import resume, retry, skip, skip_event
+from runfold.projections.declared.status import set_aside, statuses
 from runfold.projections.errors import NotStopped, ProjectionNotFound, RebuildFailed
 from tests.conftest import PROJECT
 from tests.support.projections import append, append_by_newer_code, read, sizes, sizes_of

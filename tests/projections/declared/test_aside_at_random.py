@@ -10,7 +10,7 @@ import pytest
 
 from runfold.ledger import Ledger
 from runfold.projections import CatchUp, Projection, count, field, install, refold, set_aside, total
-from runfold.projections.declared.status import retry, skip_event
+from runfold.projections.declared.interventions import retry, skip_event
 from tests.support.projections import append
 
 SIZED = Projection(

@@ -17,10 +17,11 @@ from runfold.ledger.postgres.connections import fetch
 from runfold.projections.algebra.operation import total
 from runfold.projections.declared.catch_up import CatchUp
 from runfold.projections.declared.installing import declared, install
+from runfold.projections.declared.interventions import pause, resume
 from runfold.projections.declared.projection import Projection
 from runfold.projections.declared.refold import refold, refold_until
 from runfold.projections.declared.sources import field
-from runfold.projections.declared.status import pause, resume, statuses
+from runfold.projections.declared.status import statuses
 from runfold.projections.errors import (
     OtherVersion,
     ProjectionFailed,

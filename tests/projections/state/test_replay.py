@@ -17,10 +17,10 @@ from runfold.console.cli.kit import exits
 from runfold.ledger import Ledger, State
 from runfold.ledger.errors import BeforeFirstEvent, FutureInstant
 from runfold.ledger.postgres.connections import driver_url
+from runfold.projections import lock_retries
 from runfold.projections.errors import LockTimeout, RebuildFailed, RebuildRunning
 from runfold.projections.rebuild import Rebuild
 from runfold.projections.rebuild_plan import RebuildProgress
-from runfold.projections.state import replay as replaying
 from runfold.projections.state.drift import REPAIRED
 from runfold.projections.state.replay import Replayed, drop_replaced, plan, replay, replay_until
 from tests.conftest import PROJECT
@@ -240,8 +240,8 @@ async def test_one_process_at_a_time_works_on_a_rebuild(
 async def test_rows_that_stay_locked_are_named_after_bounded_tries(
     ledger: Ledger, mallory: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replaying, "LOCK_TIMEOUT", "20ms")
-    monkeypatch.setattr(replaying, "TRIES", 2)
+    monkeypatch.setattr(lock_retries, "LOCK_TIMEOUT", "20ms")
+    monkeypatch.setattr(lock_retries, "TRIES", 2)
     runs = await fleet(ledger, 5)
     await mallory.execute("UPDATE ledger.run_state SET priority = 99 WHERE run_id = $1", runs[0])
 

@@ -1,0 +1,139 @@
+"""The last steps of a rebuild: the shadow table catches up, is compared, and takes the live table's place."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+import asyncpg
+
+from runfold.ledger.errors import CheckpointUnknown, FeedArchived
+from runfold.ledger.postgres.connections import FAILURES, Pool
+from runfold.ledger.postgres.errors import translated
+from runfold.ledger.reading import feed
+from runfold.ledger.reading.feed import Checkpoint
+from runfold.projections.declared.catch_up import BATCH, checkpoint_of
+from runfold.projections.declared.installing import check_table, publish
+from runfold.projections.declared.pages import take_page
+from runfold.projections.declared.projection import Projection
+from runfold.projections.errors import TableChanged
+from runfold.projections.lock_retries import with_lock_retries
+from runfold.projections.rebuild import Rebuild
+
+_FOUND: Final = "SELECT * FROM ledger.projection WHERE name = $1"
+_MOMENT: Final = "UPDATE ledger.rebuild SET moment = $2 WHERE rebuild_id = $1"
+_FINISHED: Final = "UPDATE ledger.rebuild SET finished_at = clock_timestamp() WHERE rebuild_id = $1"
+_REPLACED: Final = """
+UPDATE ledger.projection SET version = $2, digest = $3, generation = $4, snapshot = $5,
+  target = NULL, position = 0, moved_at = clock_timestamp(), failed_at = NULL, error = NULL,
+  error_project_id = NULL, error_run_id = NULL, error_version = NULL, error_position = NULL
+WHERE name = $1
+"""
+_ASIDE_DIFFERS: Final = """
+SELECT EXISTS (
+  SELECT FROM (SELECT project_id, run_id FROM ledger.projection_aside WHERE relation = $1) AS a
+  FULL JOIN (SELECT project_id, run_id FROM ledger.projection_aside WHERE relation = $2) AS b
+    USING (project_id, run_id)
+  WHERE a IS NULL OR b IS NULL)
+"""
+_EXCHANGE: Final = "SELECT ledger.exchange_projection_table($1, $2, $3)"
+
+
+async def catch_up(pool: Pool, rebuild: Rebuild, projection: Projection) -> Checkpoint:
+    """Take to the shadow what came since its moment, a page in each transaction."""
+    assert rebuild.moment is not None
+    checkpoint = Checkpoint.parse(rebuild.moment)
+    while True:
+        try:
+            async with pool.acquire() as connection, connection.transaction():
+                further = await _further(connection, rebuild, projection, checkpoint)
+        except (*FAILURES, OSError) as error:
+            raise translated(error) from error
+        if further is None:
+            return checkpoint
+        checkpoint = further
+
+
+async def _further(
+    connection: Any, rebuild: Rebuild, projection: Projection, checkpoint: Checkpoint
+) -> Checkpoint | None:
+    towards = await feed.towards(connection, checkpoint, BATCH)
+    if towards is None:
+        return None
+    page = await take_page(connection, projection, towards, BATCH, rebuild.shadow)
+    await connection.execute(_MOMENT, rebuild.rebuild_id, str(page.checkpoint))
+    return page.checkpoint
+
+
+async def replace_table(
+    pool: Pool, rebuild: Rebuild, projection: Projection, checkpoint: Checkpoint
+) -> tuple[int | None, str]:
+    """Put the shadow in the place of the live table; the checkpoint's lock keeps others out.
+
+    Returns how many rows were wrong and the old table's name. Locks: the row of
+    `ledger.projection`, then both tables. Raises LockTimeout.
+    """
+
+    async def work(connection: Any) -> tuple[int | None, str]:
+        return await _exchange(connection, rebuild, projection, checkpoint)
+
+    return await with_lock_retries(pool, work, f"table {projection.table}")
+
+
+async def _exchange(
+    connection: Any, rebuild: Rebuild, projection: Projection, checkpoint: Checkpoint
+) -> tuple[int | None, str]:
+    row = await connection.fetchrow(f"{_FOUND} FOR UPDATE", projection.name)
+    here = await feed.now(connection)
+    await _bring(connection, projection, checkpoint, here, rebuild.shadow)
+    wrong = await _compare(connection, projection, row, here, rebuild.shadow)
+    identity = (projection.name, projection.version)
+    kept_in = await connection.fetchval(_EXCHANGE, *identity, rebuild.rebuild_id)
+    await publish(connection, projection)
+    place = (here.generation, here.moment)
+    await connection.execute(_REPLACED, *identity, projection.digest, *place)
+    await connection.execute(_FINISHED, rebuild.rebuild_id)
+    return wrong, kept_in
+
+
+async def _bring(
+    connection: Any, projection: Projection, checkpoint: Checkpoint, here: Checkpoint, table: str
+) -> None:
+    """Take to a table everything from its checkpoint up to this moment."""
+    while checkpoint.target is not None or checkpoint.generation != here.generation:
+        towards = await feed.towards(connection, checkpoint, BATCH)
+        assert towards is not None  # it is on the way, or a generation ended
+        checkpoint = (await take_page(connection, projection, towards, BATCH, table)).checkpoint
+    checkpoint = replace(checkpoint, target=here.moment, position=0)
+    while checkpoint.target is not None:
+        checkpoint = (await take_page(connection, projection, checkpoint, BATCH, table)).checkpoint
+
+
+async def _compare(
+    connection: Any, projection: Projection, row: Any, here: Checkpoint, shadow: str
+) -> int | None:
+    """Count the rows that the live table has wrong, once it is as far as the shadow."""
+    if row["version"] != projection.version:
+        return None
+    try:
+        await check_table(connection, projection)
+    except TableChanged:
+        return None
+    live, key = projection.table, ", ".join(f'"{name}"' for name in projection.key)
+    try:
+        async with connection.transaction():
+            await _bring(connection, projection, checkpoint_of(row), here, live)
+    except (FeedArchived, CheckpointUnknown):  # the live table cannot come here any more
+        return None
+    except asyncpg.PostgresError as error:
+        if isinstance(translated(error), FeedArchived | CheckpointUnknown):
+            return None
+        raise
+    if await connection.fetchval(_ASIDE_DIFFERS, live, shadow):
+        return None
+    return int(
+        await connection.fetchval(
+            f"SELECT count(*) FROM {live} AS stored FULL JOIN {shadow} AS rebuilt USING ({key}) "
+            "WHERE stored::record IS DISTINCT FROM rebuilt::record"
+        )
+    )
