@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from runfold.ledger.lifecycle import FIRST, MOVES, OPEN, RESERVED, State
+from runfold.ledger.lifecycle import FIRST, State
 from runfold.ledger.postgres import tables
 from runfold.projections.algebra.compiler import (
     aggregate_sql,
@@ -26,6 +26,7 @@ from runfold.projections.algebra.fold import Fold
 from runfold.projections.algebra.source import as_source
 from runfold.projections.declared.derived import check_derived_sql
 from runfold.projections.state import run_state
+from runfold.projections.state.legal import legal_sql
 
 _HEADER: Final = "-- Compiled from {source} by `make sql`; do not edit.\n"
 
@@ -65,32 +66,6 @@ def compiled() -> dict[str, str]:
         name: wrapped(_HEADER.format(source=source) + body)
         for name, (source, body) in bodies.items()
     }
-
-
-def legal_sql() -> str:
-    """Compile the state machine: may an event of a type take a run from state to state.
-
-    A null is no change of state.
-
-    One membership test, because the expression is set up anew by every statement that contains it.
-    """
-    moves = sorted(
-        f"{type_}:{source}:{target or ''}"
-        for type_, pairs in MOVES.items()
-        for source, target in pairs
-    )
-    listed = ",\n".join(f"    {_text(move)}" for move in moves)
-    return f"""\
-CREATE OR REPLACE FUNCTION ledger.legal(p_type text, p_from text, p_to text) RETURNS boolean
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS $$
-  SELECT (p_type || ':' || p_from || ':' || coalesce(p_to, '')) = ANY (ARRAY[
-{listed}
-  ])
-  OR (p_to IS NULL AND split_part(p_type, '.', 1) <> ALL (ARRAY[{_texts(RESERVED)}])
-    AND p_from = ANY (ARRAY[{_texts(OPEN)}]))
-$$;
-"""
 
 
 def trigger_sql(columns: Mapping[str, Fold]) -> str:
@@ -133,7 +108,7 @@ BEGIN
   SELECT e.project_id, e.run_id,
     {start}
   FROM new_events AS e
-  WHERE e.version = 1 AND e.type = {_text(FIRST)} AND e.state = {_text(State.PENDING)};
+  WHERE e.version = 1 AND e.type = '{FIRST}' AND e.state = '{State.PENDING}';
   GET DIAGNOSTICS folded = ROW_COUNT;
   END IF;
   IF wanted > starts THEN
@@ -262,14 +237,6 @@ AS $$
   WHERE h.r IS DISTINCT FROM w.r
 $$;
 """
-
-
-def _text(value: str) -> str:
-    return f"'{value}'"
-
-
-def _texts(values: frozenset[State] | set[State] | frozenset[str]) -> str:
-    return ", ".join(_text(value) for value in sorted(values))
 
 
 def main() -> int:

@@ -19,7 +19,8 @@ from runfold.ledger.validation import check_actor, check_text
 from runfold.projections.lock_retries import with_lock_retries
 from runfold.projections.rebuild import EVENTS_A_RANGE, Rebuild, drop_old
 from runfold.projections.rebuild_plan import BadRun, OnProgress, RebuildPlan, RebuildProgress
-from runfold.projections.state.drift import Drift, compare, repair_on
+from runfold.projections.state.drift import Drift, compare
+from runfold.projections.state.repair import repair_on
 from runfold.projections.state.run_state import TABLE
 
 AT_ONCE: Final = 500

@@ -16,6 +16,7 @@ from runfold.ledger import Ledger
 from runfold.ledger.validation import check_duration, check_int
 from runfold.projections.state import drift as comparing
 from runfold.projections.state.drift import Drift
+from runfold.projections.state.repair import repair as repair_runs
 from runfold.workers.duties.drift_sampler import Sampler
 
 REPAIRED_AT_ONCE: Final = 500
@@ -81,7 +82,7 @@ class _Repairs:
     async def flush(self) -> None:
         if not self._batch:
             return
-        await comparing.repair(
+        await repair_runs(
             self._ledger,
             sorted(drifted.run_id for drifted in self._batch),
             actor=self._actor,

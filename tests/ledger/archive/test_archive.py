@@ -41,6 +41,7 @@ from runfold.projections.declared.refold import refold
 from runfold.projections.declared.status import statuses
 from runfold.projections.models.counts import RUN_COUNTS
 from runfold.projections.state import drift
+from runfold.projections.state.repair import repair
 from runfold.projections.state.replay import replay, replay_until
 from tests.conftest import PROJECT
 from tests.ledger.reading.test_feed import note
@@ -327,7 +328,7 @@ async def test_damage_to_what_stayed_is_found_and_a_replay_mends_it(
         assert "cost_usd" in problems[damaged]
         assert "no row" in problems[removed]
         assert {one.run_id async for one in drift.check(ledger)} == {damaged, removed}
-        repaired = await drift.repair(ledger, [damaged, removed, intact], **WHY)
+        repaired = await repair(ledger, [damaged, removed, intact], **WHY)
         assert repaired == []
 
         found = await replay(ledger, **WHY)

@@ -18,7 +18,8 @@ from runfold.ledger.errors import AccessDenied, InvalidValue
 from runfold.ledger.events import NoteAdded, StepCompleted
 from runfold.ledger.postgres.connections import driver_url
 from runfold.projections.state import drift
-from runfold.projections.state.drift import REPAIRED, Drift, check, repair, sample
+from runfold.projections.state.drift import Drift, check, sample
+from runfold.projections.state.repair import REPAIRED, repair
 from runfold.projections.state.run_state import COLUMNS
 from runfold.workers.duties.drift_sampler import Sampler
 from tests.conftest import PROJECT

@@ -21,7 +21,7 @@ from runfold.projections import lock_retries
 from runfold.projections.errors import LockTimeout, RebuildFailed, RebuildRunning
 from runfold.projections.rebuild import Rebuild
 from runfold.projections.rebuild_plan import RebuildProgress
-from runfold.projections.state.drift import REPAIRED
+from runfold.projections.state.repair import REPAIRED
 from runfold.projections.state.replay import Replayed, drop_replaced, plan, replay, replay_until
 from tests.conftest import PROJECT
 from tests.console.test_commands import Cli, execute

@@ -1,0 +1,92 @@
+"""The recorded repair of drifted runs: their rows become the fold of their events again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias
+from uuid import UUID
+
+import asyncpg
+
+from runfold.ledger import Ledger, log, names
+from runfold.ledger.errors import LedgerError
+from runfold.ledger.events import NoteAdded
+from runfold.ledger.operations.append import APPEND, append_row
+from runfold.ledger.operations.columns import columns
+from runfold.ledger.postgres.connections import FAILURES
+from runfold.ledger.postgres.errors import translated
+from runfold.ledger.validation import check_actor, check_text
+from runfold.projections.state.drift import OF_RUNS, Drift, drift_of
+from runfold.projections.state.run_state import COLUMNS, KEY
+
+Connection: TypeAlias = "asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]"
+
+REPAIRED: Final = "run_state.repaired"
+"""The name of the note that a repair leaves on the run."""
+_NOTE_BYTES: Final = 16_384
+_LOCK: Final = """
+SELECT FROM ledger.run_state WHERE project_id = $1 AND run_id = ANY ($2::uuid[])
+ORDER BY run_id FOR UPDATE
+"""
+_NAMES: Final = ", ".join((*KEY, *COLUMNS))
+_REPLACE: Final = f"""
+INSERT INTO ledger.run_state ({_NAMES})
+SELECT {", ".join(f"r.{name}" for name in (*KEY, *COLUMNS))}
+FROM unnest($2::uuid[]) AS c (run_id)
+CROSS JOIN LATERAL ledger.rebuild_run_state($1, c.run_id, c.run_id) AS r
+ON CONFLICT ({", ".join(KEY)}) DO UPDATE
+SET {", ".join(f"{name} = EXCLUDED.{name}" for name in COLUMNS)}
+"""
+_REMOVE: Final = "DELETE FROM ledger.run_state WHERE project_id = $1 AND run_id = ANY ($2::uuid[])"
+
+
+async def repair(ledger: Ledger, runs: Sequence[UUID], *, actor: str, reason: str) -> list[Drift]:
+    """Make these rows the fold of their events again, in one transaction; return what was wrong.
+
+    Each repaired run gets a note `run_state.repaired` that says what was stored, by whom it was
+    repaired and why. A row without any events is removed and logged: there is no run to note it on.
+    It takes the owner of the schema; raises AccessDenied, InvalidValue.
+    """
+    check_actor(actor)
+    check_text("reason", reason, limit=1_000)
+    try:
+        async with ledger.pool.acquire() as connection, connection.transaction():
+            return await repair_on(connection, ledger.project_id, runs, actor=actor, reason=reason)
+    except (*FAILURES, OSError) as error:
+        raise translated(error, (ledger.project_id,)) from error
+
+
+async def repair_on(
+    connection: Connection, project_id: str, runs: Sequence[UUID], *, actor: str, reason: str
+) -> list[Drift]:
+    """Repair within an open transaction of the driver."""
+    # No month is detached meanwhile, whose runs would seem to have no events.
+    await connection.execute("LOCK TABLE ledger.event IN ACCESS SHARE MODE")
+    # One repair at a time: two that insert the same missing row would not see each other's notes.
+    await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('ledger.repair', 0))")
+    await connection.execute(_LOCK, project_id, runs)
+    drifted = [drift_of(row) for row in await connection.fetch(OF_RUNS, project_id, runs)]
+    phantoms = [drift.run_id for drift in drifted if not drift.expected]
+    found = [drift for drift in drifted if drift.expected]
+    await connection.execute(_REMOVE, project_id, phantoms)
+    for run_id in phantoms:
+        log.logger(project_id=project_id, run_id=str(run_id)).warning(
+            names.PHANTOM_REMOVED, actor=actor, reason=reason
+        )
+    if found:
+        await connection.execute(_REPLACE, project_id, [drift.run_id for drift in found])
+        notes = [append_row(drift.run_id, _note(drift, reason), _NOTE_BYTES * 2) for drift in found]
+        noted = await connection.fetch(APPEND, project_id, actor, *columns(notes))
+        if len(noted) != len(found):
+            raise LedgerError(
+                f"only {len(noted)} of {len(found)} repairs could be recorded; nothing was repaired"
+            )
+    return drifted
+
+
+def _note(drift: Drift, reason: str) -> NoteAdded:
+    text = f"{drift}"
+    return NoteAdded(
+        name=REPAIRED,
+        text=f"{reason}: {text if len(text) <= _NOTE_BYTES else text[:_NOTE_BYTES] + ' ...'}",
+    )
