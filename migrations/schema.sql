@@ -203,7 +203,8 @@ BEGIN
   END IF;
   FOR token IN SELECT regexp_matches(rest, '([A-Za-z0-9_.]+)\s*(\(?)', 'g') LOOP
     CONTINUE WHEN token[1] ~ '^[0-9]+(\.[0-9]+)?$' OR lower(token[1]) = ANY (words);
-    IF token[1] <> ALL (p_columns) OR token[2] <> '' THEN
+    IF token[1] <> ALL (p_columns) OR token[2] <> '' OR EXISTS (
+      SELECT FROM pg_get_keywords() AS k WHERE k.word = token[1] AND k.catcode IN ('R', 'T')) THEN
       RAISE EXCEPTION '% may not be in a derived column: %', token[1], p_expression
         USING ERRCODE = '22023';
     END IF;
@@ -218,7 +219,8 @@ CREATE FUNCTION ledger.check_projection_name(p_what text, p_name text, p_pattern
 BEGIN
   IF p_name IS NULL OR p_name !~ ('^(' || p_pattern || ')$') THEN
     RAISE EXCEPTION '% % is not valid', p_what, coalesce(quote_literal(p_name), 'NULL')
-      USING ERRCODE = '22023', HINT = 'Use 1 to 41 lower-case letters, digits and _, starting with a letter.';
+      USING ERRCODE = '22023',
+        HINT = 'Use 1 to 41 lower-case letters, digits and _, starting with a letter.';
   END IF;
   RETURN p_name;
 END $_$;
@@ -369,10 +371,12 @@ BEGIN
   END IF;
   FOR dropped IN
     SELECT c.relname FROM pg_class AS c
-    LEFT JOIN ledger.rebuild AS r ON r.projection = p_name
-      AND c.relname IN (format('rebuild_%s_of_%s', r.rebuild_id, p_name), format('replaced_%s_of_%s', r.rebuild_id, p_name))
+    LEFT JOIN ledger.rebuild AS r ON r.projection = p_name AND c.relname IN (
+      format('rebuild_%s_of_%s', r.rebuild_id, p_name),
+      format('replaced_%s_of_%s', r.rebuild_id, p_name))
     WHERE c.relnamespace = 'projection'::regnamespace AND c.relkind = 'r'
-      AND (r.finished_at IS NOT NULL OR p_all AND (r.rebuild_id IS NOT NULL OR c.relname ~ ('^' || p_name || '_v[0-9]{1,5}$')))
+      AND (r.finished_at IS NOT NULL OR p_all
+        AND (r.rebuild_id IS NOT NULL OR c.relname ~ ('^' || p_name || '_v[0-9]{1,5}$')))
     ORDER BY r.rebuild_id NULLS FIRST, c.relname
   LOOP
     EXECUTE format('DROP TABLE projection.%I', dropped);
@@ -383,7 +387,7 @@ BEGIN
     DELETE FROM ledger.projection_aside AS a WHERE a.name = p_name;
     DELETE FROM ledger.projection_skip AS k WHERE k.name = p_name;
     DELETE FROM ledger.rebuild_range AS g USING ledger.rebuild AS r
-      WHERE g.rebuild_id = r.rebuild_id AND r.projection = p_name AND r.project_id IS NULL;
+    WHERE g.rebuild_id = r.rebuild_id AND r.projection = p_name AND r.project_id IS NULL;
     DELETE FROM ledger.rebuild AS r WHERE r.projection = p_name AND r.project_id IS NULL;
     DELETE FROM ledger.projection AS p WHERE p.name = p_name;
   END IF;
@@ -431,20 +435,22 @@ CREATE FUNCTION ledger.exchange_projection_table(p_name text, p_version integer,
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-  installed int;
+  live text;
+  next CONSTANT text := format('%s_v%s', p_name, p_version);
   shadow CONSTANT text := format('rebuild_%s_of_%s', p_rebuild, p_name);
   replaced CONSTANT text := format('replaced_%s_of_%s', p_rebuild, p_name);
 BEGIN
   PERFORM ledger.check_projection_name('projection', p_name);
-  SELECT p.version INTO installed FROM ledger.projection AS p WHERE p.name = p_name FOR UPDATE;
-  IF installed IS DISTINCT FROM p_version THEN
+  SELECT format('%s_v%s', p.name, p.version) INTO live
+  FROM ledger.projection AS p WHERE p.name = p_name FOR UPDATE;
+  IF live IS DISTINCT FROM next THEN
     EXECUTE format('DROP VIEW IF EXISTS projection.%I', p_name);
   END IF;
-  EXECUTE format('ALTER TABLE IF EXISTS projection.%I RENAME TO %I', format('%s_v%s', p_name, installed), replaced);
-  EXECUTE format('ALTER TABLE projection.%I RENAME TO %I', shadow, format('%s_v%s', p_name, p_version));
-  DELETE FROM ledger.projection_aside AS a WHERE a.relation = format('projection.%s_v%s', p_name, installed);
-  UPDATE ledger.projection_aside AS a SET relation = format('projection.%s_v%s', p_name, p_version)
-    WHERE a.relation = 'projection.' || shadow;
+  EXECUTE format('ALTER TABLE IF EXISTS projection.%I RENAME TO %I', live, replaced);
+  EXECUTE format('ALTER TABLE projection.%I RENAME TO %I', shadow, next);
+  DELETE FROM ledger.projection_aside AS a WHERE a.relation = 'projection.' || live;
+  UPDATE ledger.projection_aside AS a SET relation = 'projection.' || next
+  WHERE a.relation = 'projection.' || shadow;
   RETURN 'projection.' || replaced;
 END $$;
 
@@ -1292,25 +1298,29 @@ CREATE FUNCTION ledger.make_projection_table(p_table text, p_columns text[], p_t
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-  types CONSTANT text[] := ARRAY['text', 'int', 'bigint', 'numeric', 'boolean', 'uuid', 'date', 'timestamptz', 'interval',
-    'bytea', 'text[]'];
+  types CONSTANT text[] := ARRAY['text', 'int', 'bigint', 'numeric', 'boolean', 'uuid', 'date',
+    'timestamptz', 'interval', 'bytea', 'text[]'];
+  name CONSTANT text := '[a-z][a-z0-9_]{0,40}';
   columns text;
   key text;
 BEGIN
-  PERFORM ledger.check_projection_name(
-    'table of a projection', p_table, '[a-z][a-z0-9_]{0,40}_v[0-9]{1,5}|rebuild_[0-9]{1,9}_of_[a-z][a-z0-9_]{0,40}');
+  PERFORM ledger.check_projection_name('table of a projection', p_table,
+    name || '_v[0-9]{1,5}|rebuild_[0-9]{1,9}_of_' || name);
   IF cardinality(p_columns) IS DISTINCT FROM cardinality(p_types) OR NOT p_types <@ types
     OR NOT p_required <@ p_columns OR NOT p_key <@ p_columns OR cardinality(p_key) = 0 THEN
     RAISE EXCEPTION 'the columns of table % do not fit together', p_table
-      USING ERRCODE = '22023', HINT = 'Each column has one of these types: ' || array_to_string(types, ', ');
+      USING ERRCODE = '22023',
+        HINT = 'Each column has one of these types: ' || array_to_string(types, ', ');
   END IF;
-  SELECT string_agg(format('%I %s%s', ledger.check_projection_name('column', c.name, '[a-z][a-z0-9_]{0,49}'), c.type,
+  SELECT string_agg(format('%I %s%s',
+      ledger.check_projection_name('column', c.name, '[a-z][a-z0-9_]{0,49}'), c.type,
       CASE WHEN c.name = ANY (p_required) THEN ' NOT NULL' ELSE '' END), ', ' ORDER BY c.place)
     INTO columns FROM unnest(p_columns, p_types) WITH ORDINALITY AS c (name, type, place);
   SELECT string_agg(quote_ident(k.name), ', ' ORDER BY k.place)
     INTO key FROM unnest(p_key) WITH ORDINALITY AS k (name, place);
   EXECUTE format('CREATE TABLE projection.%I (%s, PRIMARY KEY (%s))', p_table, columns, key);
-  EXECUTE format('GRANT SELECT ON projection.%I TO runfold_reader, runfold_worker, runfold_projector', p_table);
+  EXECUTE format('GRANT SELECT ON projection.%I '
+    'TO runfold_reader, runfold_worker, runfold_projector', p_table);
   EXECUTE format('GRANT INSERT, UPDATE, DELETE ON projection.%I TO runfold_projector', p_table);
 END $$;
 
@@ -1371,16 +1381,21 @@ CREATE FUNCTION ledger.publish_projection(p_name text, p_version integer, p_colu
     AS $$
 DECLARE
   columns text;
+  derived text;
 BEGIN
   PERFORM ledger.check_projection_name('projection', p_name);
-  SELECT string_agg(quote_ident(ledger.check_projection_name('column', c.name)), ', ' ORDER BY c.place)
+  SELECT string_agg(
+      quote_ident(ledger.check_projection_name('column', c.name)), ', ' ORDER BY c.place)
     INTO columns FROM unnest(p_columns) WITH ORDINALITY AS c (name, place);
-  SELECT concat_ws(', ', columns, string_agg(format('(%s) AS %I', ledger.check_derived(d.expression, p_columns),
-      ledger.check_projection_name('derived column', d.name)), ', ' ORDER BY d.place))
-    INTO columns FROM unnest(p_derived, p_expressions) WITH ORDINALITY AS d (name, expression, place);
-  EXECUTE format('CREATE OR REPLACE VIEW projection.%I WITH (security_invoker = true) AS SELECT %s FROM projection.%I',
-    p_name, columns, format('%s_v%s', p_name, p_version));
-  EXECUTE format('GRANT SELECT ON projection.%I TO runfold_reader, runfold_worker, runfold_projector', p_name);
+  SELECT string_agg(format('(%s) AS %I', ledger.check_derived(d.expression, p_columns),
+      ledger.check_projection_name('derived column', d.name)), ', ' ORDER BY d.place)
+    INTO derived
+    FROM unnest(p_derived, p_expressions) WITH ORDINALITY AS d (name, expression, place);
+  EXECUTE format('CREATE OR REPLACE VIEW projection.%I WITH (security_invoker = true) AS '
+    'SELECT %s FROM projection.%I',
+    p_name, concat_ws(', ', columns, derived), format('%s_v%s', p_name, p_version));
+  EXECUTE format('GRANT SELECT ON projection.%I '
+    'TO runfold_reader, runfold_worker, runfold_projector', p_name);
 END $$;
 
 CREATE VIEW ledger.run WITH (security_invoker='true') AS

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from runfold.ledger.postgres.connections import Pool, fetch
+from runfold.ledger.postgres.connections import Pool
 from runfold.projections.declared.status import require
+from runfold.projections.lock_retries import with_lock_retries
 
-_DROP_REPLACED: Final = "SELECT * FROM ledger.drop_projection_tables($1) AS name"
-_DROP: Final = "SELECT * FROM ledger.drop_projection_tables($1, p_all => true) AS name"
+_DROP: Final = "SELECT * FROM ledger.drop_projection_tables($1, p_all => $2) AS name"
 
 
 async def drop_replaced(pool: Pool, name: str) -> list[str]:
-    """Drop the tables that finished rebuilds of the projection left behind; return their names."""
-    return [row["name"] for row in await fetch(pool, _DROP_REPLACED, name)]
+    """Drop the tables that finished rebuilds of the projection left behind; return their names.
+
+    Raises LockTimeout while somebody reads them.
+    """
+    return await _drop(pool, name, everything=False)
 
 
 async def drop(pool: Pool, name: str) -> list[str]:
     """Drop the projection: its view, tables and checkpoint; return the tables' names.
 
-    Raises ProjectionNotFound for one that is not installed.
+    No event is touched. Raises ProjectionNotFound for one that is not installed, and LockTimeout
+    while somebody reads it.
     """
     await require(pool, name)
-    return [row["name"] for row in await fetch(pool, _DROP, name)]
+    return await _drop(pool, name, everything=True)
+
+
+async def _drop(pool: Pool, name: str, *, everything: bool) -> list[str]:
+    async def work(connection: Any) -> list[str]:
+        return [row["name"] for row in await connection.fetch(_DROP, name, everything)]
+
+    return await with_lock_retries(pool, work, f"projection {name}")

@@ -187,6 +187,17 @@ async def test_what_is_derived_can_do_nothing_to_its_readers_in_python_and_in_sq
     assert refused.value.sqlstate == "22023"
 
 
+async def test_a_column_with_a_reserved_word_for_a_name_is_nothing_to_derive_from(
+    ledger: Ledger,
+) -> None:
+    with pytest.raises(asyncpg.PostgresError) as refused:
+        await ledger.pool.execute(
+            "SELECT ledger.check_derived('(select usename from pg_user)', "
+            "'{select,usename,from,pg_user}')"
+        )
+    assert refused.value.sqlstate == "22023"
+
+
 async def test_what_is_derived_may_compute(projector: Ledger) -> None:
     derived = {
         "half": "round(reads / 2.0, 1)",

@@ -1,14 +1,16 @@
--- Refuses what is no name of a projection, a column or a table of one, so that the functions beside this one may write it
--- into a statement.
-CREATE OR REPLACE FUNCTION ledger.check_projection_name(p_what text, p_name text, p_pattern text DEFAULT '[a-z][a-z0-9_]{0,40}')
-RETURNS text
+-- Refuses what is no name of a projection, of a column or of a table, so that the functions beside
+-- this one may write it into a statement.
+CREATE OR REPLACE FUNCTION ledger.check_projection_name(
+  p_what text, p_name text, p_pattern text DEFAULT '[a-z][a-z0-9_]{0,40}'
+) RETURNS text
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF p_name IS NULL OR p_name !~ ('^(' || p_pattern || ')$') THEN
     RAISE EXCEPTION '% % is not valid', p_what, coalesce(quote_literal(p_name), 'NULL')
-      USING ERRCODE = '22023', HINT = 'Use 1 to 41 lower-case letters, digits and _, starting with a letter.';
+      USING ERRCODE = '22023',
+        HINT = 'Use 1 to 41 lower-case letters, digits and _, starting with a letter.';
   END IF;
   RETURN p_name;
 END $$;

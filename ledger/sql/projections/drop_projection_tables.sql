@@ -1,6 +1,9 @@
--- Drops the tables that finished rebuilds of a projection left behind and returns their names; with p_all the projection
--- itself as well: its view, its tables, its checkpoint, what it skipped and what it set aside. No event is touched.
-CREATE OR REPLACE FUNCTION ledger.drop_projection_tables(p_name text, p_all boolean DEFAULT false) RETURNS SETOF text
+-- Drops the tables that finished rebuilds of a projection left behind and returns their names; with
+-- p_all the projection itself as well: its view, its tables, its checkpoint, what it skipped and
+-- what it set aside. No event is touched.
+CREATE OR REPLACE FUNCTION ledger.drop_projection_tables(
+  p_name text, p_all boolean DEFAULT false
+) RETURNS SETOF text
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -14,10 +17,12 @@ BEGIN
   END IF;
   FOR dropped IN
     SELECT c.relname FROM pg_class AS c
-    LEFT JOIN ledger.rebuild AS r ON r.projection = p_name
-      AND c.relname IN (format('rebuild_%s_of_%s', r.rebuild_id, p_name), format('replaced_%s_of_%s', r.rebuild_id, p_name))
+    LEFT JOIN ledger.rebuild AS r ON r.projection = p_name AND c.relname IN (
+      format('rebuild_%s_of_%s', r.rebuild_id, p_name),
+      format('replaced_%s_of_%s', r.rebuild_id, p_name))
     WHERE c.relnamespace = 'projection'::regnamespace AND c.relkind = 'r'
-      AND (r.finished_at IS NOT NULL OR p_all AND (r.rebuild_id IS NOT NULL OR c.relname ~ ('^' || p_name || '_v[0-9]{1,5}$')))
+      AND (r.finished_at IS NOT NULL OR p_all
+        AND (r.rebuild_id IS NOT NULL OR c.relname ~ ('^' || p_name || '_v[0-9]{1,5}$')))
     ORDER BY r.rebuild_id NULLS FIRST, c.relname
   LOOP
     EXECUTE format('DROP TABLE projection.%I', dropped);
@@ -28,7 +33,7 @@ BEGIN
     DELETE FROM ledger.projection_aside AS a WHERE a.name = p_name;
     DELETE FROM ledger.projection_skip AS k WHERE k.name = p_name;
     DELETE FROM ledger.rebuild_range AS g USING ledger.rebuild AS r
-      WHERE g.rebuild_id = r.rebuild_id AND r.projection = p_name AND r.project_id IS NULL;
+    WHERE g.rebuild_id = r.rebuild_id AND r.projection = p_name AND r.project_id IS NULL;
     DELETE FROM ledger.rebuild AS r WHERE r.projection = p_name AND r.project_id IS NULL;
     DELETE FROM ledger.projection AS p WHERE p.name = p_name;
   END IF;

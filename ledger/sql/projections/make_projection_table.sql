@@ -1,5 +1,6 @@
--- Makes the table of a projection, or the shadow that a rebuild fills. The ledger's owner owns it, and runfold_projector may
--- only read and write its rows: nobody can plant a trigger, a rule or a column in what the owner writes to.
+-- Makes the table of a projection, or the shadow that a rebuild fills. The ledger's owner owns it,
+-- and runfold_projector may only read and write its rows: nobody can plant a trigger, a rule or a
+-- column in what the owner writes to.
 CREATE OR REPLACE FUNCTION ledger.make_projection_table(
   p_table text, p_columns text[], p_types text[], p_required text[], p_key text[]
 ) RETURNS void
@@ -7,24 +8,28 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  types CONSTANT text[] := ARRAY['text', 'int', 'bigint', 'numeric', 'boolean', 'uuid', 'date', 'timestamptz', 'interval',
-    'bytea', 'text[]'];
+  types CONSTANT text[] := ARRAY['text', 'int', 'bigint', 'numeric', 'boolean', 'uuid', 'date',
+    'timestamptz', 'interval', 'bytea', 'text[]'];
+  name CONSTANT text := '[a-z][a-z0-9_]{0,40}';
   columns text;
   key text;
 BEGIN
-  PERFORM ledger.check_projection_name(
-    'table of a projection', p_table, '[a-z][a-z0-9_]{0,40}_v[0-9]{1,5}|rebuild_[0-9]{1,9}_of_[a-z][a-z0-9_]{0,40}');
+  PERFORM ledger.check_projection_name('table of a projection', p_table,
+    name || '_v[0-9]{1,5}|rebuild_[0-9]{1,9}_of_' || name);
   IF cardinality(p_columns) IS DISTINCT FROM cardinality(p_types) OR NOT p_types <@ types
     OR NOT p_required <@ p_columns OR NOT p_key <@ p_columns OR cardinality(p_key) = 0 THEN
     RAISE EXCEPTION 'the columns of table % do not fit together', p_table
-      USING ERRCODE = '22023', HINT = 'Each column has one of these types: ' || array_to_string(types, ', ');
+      USING ERRCODE = '22023',
+        HINT = 'Each column has one of these types: ' || array_to_string(types, ', ');
   END IF;
-  SELECT string_agg(format('%I %s%s', ledger.check_projection_name('column', c.name, '[a-z][a-z0-9_]{0,49}'), c.type,
+  SELECT string_agg(format('%I %s%s',
+      ledger.check_projection_name('column', c.name, '[a-z][a-z0-9_]{0,49}'), c.type,
       CASE WHEN c.name = ANY (p_required) THEN ' NOT NULL' ELSE '' END), ', ' ORDER BY c.place)
     INTO columns FROM unnest(p_columns, p_types) WITH ORDINALITY AS c (name, type, place);
   SELECT string_agg(quote_ident(k.name), ', ' ORDER BY k.place)
     INTO key FROM unnest(p_key) WITH ORDINALITY AS k (name, place);
   EXECUTE format('CREATE TABLE projection.%I (%s, PRIMARY KEY (%s))', p_table, columns, key);
-  EXECUTE format('GRANT SELECT ON projection.%I TO runfold_reader, runfold_worker, runfold_projector', p_table);
+  EXECUTE format('GRANT SELECT ON projection.%I '
+    'TO runfold_reader, runfold_worker, runfold_projector', p_table);
   EXECUTE format('GRANT INSERT, UPDATE, DELETE ON projection.%I TO runfold_projector', p_table);
 END $$;

@@ -1,5 +1,6 @@
--- Makes the view under which the current version of a projection is read: its columns, and what is derived from them.
--- Whoever reads the view runs what is derived, so it is held to expressions over the row (ledger.check_derived).
+-- Makes the view under which the current version of a projection is read: its columns, and what is
+-- derived from them. Whoever reads the view runs what is derived, so it is held to expressions over
+-- the row (ledger.check_derived).
 CREATE OR REPLACE FUNCTION ledger.publish_projection(
   p_name text, p_version int, p_columns text[], p_derived text[], p_expressions text[]
 ) RETURNS void
@@ -8,14 +9,19 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   columns text;
+  derived text;
 BEGIN
   PERFORM ledger.check_projection_name('projection', p_name);
-  SELECT string_agg(quote_ident(ledger.check_projection_name('column', c.name)), ', ' ORDER BY c.place)
+  SELECT string_agg(
+      quote_ident(ledger.check_projection_name('column', c.name)), ', ' ORDER BY c.place)
     INTO columns FROM unnest(p_columns) WITH ORDINALITY AS c (name, place);
-  SELECT concat_ws(', ', columns, string_agg(format('(%s) AS %I', ledger.check_derived(d.expression, p_columns),
-      ledger.check_projection_name('derived column', d.name)), ', ' ORDER BY d.place))
-    INTO columns FROM unnest(p_derived, p_expressions) WITH ORDINALITY AS d (name, expression, place);
-  EXECUTE format('CREATE OR REPLACE VIEW projection.%I WITH (security_invoker = true) AS SELECT %s FROM projection.%I',
-    p_name, columns, format('%s_v%s', p_name, p_version));
-  EXECUTE format('GRANT SELECT ON projection.%I TO runfold_reader, runfold_worker, runfold_projector', p_name);
+  SELECT string_agg(format('(%s) AS %I', ledger.check_derived(d.expression, p_columns),
+      ledger.check_projection_name('derived column', d.name)), ', ' ORDER BY d.place)
+    INTO derived
+    FROM unnest(p_derived, p_expressions) WITH ORDINALITY AS d (name, expression, place);
+  EXECUTE format('CREATE OR REPLACE VIEW projection.%I WITH (security_invoker = true) AS '
+    'SELECT %s FROM projection.%I',
+    p_name, concat_ws(', ', columns, derived), format('%s_v%s', p_name, p_version));
+  EXECUTE format('GRANT SELECT ON projection.%I '
+    'TO runfold_reader, runfold_worker, runfold_projector', p_name);
 END $$;
