@@ -33,9 +33,15 @@ KEY = {"project_id": "project_id", "kind": of_run("kind")}
 def spend(**changes: Any) -> Projection:
     """Declare a projection, with something about it changed."""
     given: dict[str, Any] = {
-        "name": "spend", "version": 1, "key": KEY,
-        "columns": {"cost_usd": total("cost_usd"), "reads": count({"acme.page_read"}), "newest": last("actor")},
-    }  # fmt: skip
+        "name": "spend",
+        "version": 1,
+        "key": KEY,
+        "columns": {
+            "cost_usd": total("cost_usd"),
+            "reads": count({"acme.page_read"}),
+            "newest": last("actor"),
+        },
+    }
     return Projection(**{**given, **changes})
 
 
@@ -101,17 +107,37 @@ def test_a_field_of_a_payload_has_a_path_and_a_type() -> None:
 def test_the_type_of_a_column_follows_from_its_source_and_its_operation() -> None:
     projection = spend(
         columns={
-            "n": count(), "steps": total("step_count"), "cost": total("cost_usd"), "waited": total(since({"tool.requested"})),
-            "size": greatest(field("size", "int")), "who": last("actor"), "worker": assign("worker_id", {"lease.acquired"}),
-            "start": first("recorded_at"), "day": once(day(), {"run.submitted"}), "was": last(earlier("state")),
+            "n": count(),
+            "steps": total("step_count"),
+            "cost": total("cost_usd"),
+            "waited": total(since({"tool.requested"})),
+            "size": greatest(field("size", "int")),
+            "who": last("actor"),
+            "worker": assign("worker_id", {"lease.acquired"}),
+            "start": first("recorded_at"),
+            "day": once(day(), {"run.submitted"}),
+            "was": last(earlier("state")),
         }
-    )  # fmt: skip
+    )
 
     assert projection.column_types() == {
-        "project_id": "text", "kind": "text", "n": "bigint", "steps": "bigint", "cost": "numeric", "waited": "interval",
-        "size": "int", "who": "text", "worker": "text", "start": "timestamptz", "day": "date", "was": "text",
-        "who_position": "bigint", "worker_position": "bigint", "start_position": "bigint", "was_position": "bigint",
-    }  # fmt: skip
+        "project_id": "text",
+        "kind": "text",
+        "n": "bigint",
+        "steps": "bigint",
+        "cost": "numeric",
+        "waited": "interval",
+        "size": "int",
+        "who": "text",
+        "worker": "text",
+        "start": "timestamptz",
+        "day": "date",
+        "was": "text",
+        "who_position": "bigint",
+        "worker_position": "bigint",
+        "start_position": "bigint",
+        "was_position": "bigint",
+    }
     assert as_source("run_id").type == "uuid"
 
 

@@ -1,4 +1,4 @@
-"""The face of the projections: one import for one declaration, and nothing imported before it is asked for."""
+"""The face of the projections: one import for one declaration, and none before its use."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ def test_the_types_know_the_same_names_as_the_program() -> None:
 
 
 def test_the_import_of_the_package_imports_no_driver() -> None:
-    program = "import sys, runfold.projections; print(sorted({'asyncpg', 'sqlalchemy'} & set(sys.modules)))"
+    program = (
+        "import sys, runfold.projections; "
+        "print(sorted({'asyncpg', 'sqlalchemy'} & set(sys.modules)))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )

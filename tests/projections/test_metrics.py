@@ -25,7 +25,8 @@ async def test_a_scrape_does_not_walk_past_all_that_sleeps(
     await ledger.submit_many([{"kind": "lively", "priority": 1}] * 3)
     await connection.execute("ANALYZE ledger.run_state")
 
-    explained = await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {metrics._OLDEST}")  # noqa: SLF001  what is measured
+    statement = metrics._OLDEST  # noqa: SLF001  what is measured
+    explained = await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}")
 
     read_rows = [
         node["Actual Rows"] * node["Actual Loops"] + node.get("Rows Removed by Filter", 0)

@@ -1,4 +1,4 @@
-"""Who may do what to a projection: the ledger's owner owns every table, and no other role can use it to gain rights."""
+"""Who may do what to a projection: the ledger's owner owns every table, to nobody's gain."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ async def test_a_column_with_a_reserved_word_for_a_name_is_nothing_to_derive_fro
 async def test_what_is_derived_may_compute(projector: Ledger) -> None:
     derived = {
         "half": "round(reads / 2.0, 1)",
-        "many": "CASE WHEN reads >= 10 AND kind IS DISTINCT FROM 'it''s' THEN 'many' ELSE 'few' END",
+        "many": "CASE WHEN reads >= 10 AND kind IS DISTINCT FROM 'it''s' THEN 'many' END",
         "share": "reads::numeric / nullif(reads + 1, 0)",
         "age": "extract(epoch FROM ledger.now() - seen)",
     }

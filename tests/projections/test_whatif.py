@@ -1,4 +1,4 @@
-"""What-if: recorded leases judged by another policy, by hand-made histories and by the ledger's own."""
+"""What-if: hand-made and recorded leases judged by another policy."""
 
 from __future__ import annotations
 
@@ -214,7 +214,8 @@ def test_a_longer_beat_keeps_the_beats_that_it_would_have_sent() -> None:
 
     assert judged(policy(ttl=60, beat=30), steady) == []
     assert said(judged(policy(ttl=25, beat=30, sweep=1), steady)) == [("reaped", True, 25)]
-    # After a beat every 20 s none was recorded at 20 but at 30: the worker was silent for 20 to 30 s.
+    # After a beat every 20 s none was recorded at 20 but at 30: the worker was silent for 20 to 30
+    # s.
     assert said(judged(policy(ttl=25, beat=20), steady)) == [("reaped", False, 25)]
 
 
@@ -288,7 +289,7 @@ def test_memory_does_not_grow_with_the_number_of_beats() -> None:
     assert peak < 500_000
 
 
-# -- on a ledger -------------------------------------------------------------------------------------------------------
+# -- on a ledger -----------------------------------------------------------------------
 
 
 async def _lives(ledger: Ledger) -> dict[str, UUID]:
@@ -367,8 +368,11 @@ async def test_no_snapshot_is_held_from_page_to_page_and_later_events_are_not_ju
 
     async for verdict in judge(ledger, what_if):
         found.append(verdict.run_id)
-        held = "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()"
-        assert await connection.fetchval(held + " AND datname = current_database()") == 0
+        held = (
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL "
+            "AND pid <> pg_backend_pid() AND datname = current_database()"
+        )
+        assert await connection.fetchval(held) == 0
 
     assert found == [runs["died"]]
     assert what_if.runs == 3

@@ -38,7 +38,7 @@ async def append(
 
 
 async def append_by_newer_code(ledger: Ledger, run: UUID, type_: str) -> None:
-    """Append an event of a schema version that this code does not know; past the guards, which refuse it by now."""
+    """Append an event of a schema version that this code does not know, past the guards."""
     await append(ledger, run, type_, 1)
     for statement in (
         "ALTER TABLE ledger.event DISABLE TRIGGER refuse_change",

@@ -1,4 +1,4 @@
-"""The operations of the fold: one class is all that a new one needs, and every form of it agrees."""
+"""The operations of the fold: a new one needs one class, and all its forms agree."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Union(SourceOperation):
         """Compile `step`."""
         return self._united(f"concat_ws(' ', {old}, {counted_sql(new, when)})")
 
-    def aggregate_sql(self, facts: Placed, when: str, source_type: str) -> str:  # noqa: ARG002  text only
+    def aggregate_sql(self, facts: Placed, when: str, source_type: str) -> str:  # noqa: ARG002
         """Compile the set of a group."""
         return self._united(f"string_agg({facts.value}, ' '){filter_sql(when)}")
 
@@ -114,7 +114,8 @@ async def _stepped(ledger: Ledger, column: Fold, run_id: Any, versions: int) -> 
     query = ", ".join(
         [f"start AS (SELECT {start_sql(column)}::{column_type(column)} AS value)"]
         + [
-            f"s{n} AS (SELECT {step_sql(column, 's.value', 'e')} AS value FROM {before} AS s, ledger.event AS e "
+            f"s{n} AS (SELECT {step_sql(column, 's.value', 'e')} AS value "
+            f"FROM {before} AS s, ledger.event AS e "
             f"WHERE e.run_id = $1 AND e.version = {n})"
             for n, before in zip(
                 range(1, versions + 1),

@@ -1,4 +1,4 @@
-"""A run that a projection cannot fold is set aside and named; all others go on, and it may be taken up again."""
+"""A run that cannot be folded is set aside and named; others go on, and it may be taken up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs are set aside and taken up at random, by several processes, and in the end nothing is missing or counted twice."""
+"""Runs set aside and taken up at random: in the end nothing is missing or counted twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Projections follow the feed: what they fold is right whatever the batches, through pauses, rebuilds and new versions."""
+"""Projections follow the feed: right in any batches, through pauses, rebuilds, new versions."""
 
 from __future__ import annotations
 
@@ -141,8 +141,10 @@ async def test_the_read_models_say_what_the_runs_say(ledger: Ledger) -> None:
         "SELECT outcome, decided_by, reason FROM projection.approvals ORDER BY outcome NULLS LAST"
     )
     assert [tuple(row.values()) for row in decided] == [
-        ("approval.granted", "ann", "fine"), ("approval.rejected", "ann", "too dear"), (None, None, None),
-    ]  # fmt: skip
+        ("approval.granted", "ann", "fine"),
+        ("approval.rejected", "ann", "too dear"),
+        (None, None, None),
+    ]
     waits = await row_of(
         ledger, "SELECT count(waited), count(waiting_for) FROM projection.approvals"
     )

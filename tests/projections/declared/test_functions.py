@@ -1,4 +1,4 @@
-"""A projection that is a function: how it is declared, what it is called with, and that its errors are its own."""
+"""A projection that is a function: its form, what it is called with, and its errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of a projection: read by name, of one value, and with an event that counts once for each member of an array."""
+"""The rows of a projection, and events that count once for each member of an array."""
 
 from __future__ import annotations
 

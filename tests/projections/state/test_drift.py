@@ -1,4 +1,4 @@
-"""Drift: every damaged column is found and named, nothing a writer does is taken for damage, and a repair is recorded."""
+"""Drift: every damaged column is found, no writer is taken for damage, repairs are recorded."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ async def test_a_repair_needs_the_owner_a_name_and_a_reason(
     assert len(await repaired(ledger, lease.run_id)) == 1
 
 
-# -- the duty ------------------------------------------------------------------------------------------------
+# -- the duty --------------------------------------------------------------------------
 
 
 async def test_the_sampler_says_drift_once_and_again_when_it_changes(
@@ -302,7 +302,7 @@ async def test_the_sampler_goes_on_after_an_outage(ledger: Ledger) -> None:
         Sampler(ledger, size=0)
 
 
-# -- the command ---------------------------------------------------------------------------------------------
+# -- the command -----------------------------------------------------------------------
 
 
 def test_drift_shows_expected_and_stored_side_by_side_and_repairs(
