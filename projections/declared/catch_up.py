@@ -42,7 +42,14 @@ from runfold.projections.errors import (
 BATCH: Final = 5_000
 MAX_BATCH: Final = 100_000
 
-_LOCK: Final = "SELECT * FROM ledger.projection WHERE name = $1 FOR UPDATE"
+_LOOK: Final = """
+SELECT p.*, EXISTS (
+  SELECT FROM ledger.projection_aside AS a
+  WHERE a.relation = format('projection.%s_v%s', p.name, p.version) AND a.retry_at IS NOT NULL
+) AS retrying
+FROM ledger.projection AS p WHERE p.name = $1
+"""
+_LOCK: Final = f"{_LOOK} FOR UPDATE OF p"
 _SKIPPED: Final = "SELECT position FROM ledger.projection_skip WHERE name = $1 AND version = $2"
 _MOVE: Final = """
 UPDATE ledger.projection SET generation = $2, snapshot = $3, target = $4, position = $5,
@@ -69,6 +76,7 @@ class CatchUp:
         self.batch = check_int("batch", batch, least=1, most=MAX_BATCH)
         self._limit = self.batch
         self._tried = Checkpoint()
+        self._idle = False
 
     async def to_the_end(self) -> int:
         """Take pages until nothing is new; return how many events they had. Raises as `step`."""
@@ -85,6 +93,8 @@ class CatchUp:
         """
         try:
             async with self.pool.acquire() as connection:
+                if self._idle and not await self._has_news(connection):
+                    return None
                 while True:
                     try:
                         taken = await self._step(connection, self._limit)
@@ -95,18 +105,26 @@ class CatchUp:
                         await self._stop(connection)
                         taken = 0
                     self._limit = min(self.batch, self._limit * 2)
+                    self._idle = taken is None
                     return taken
         except (*FAILURES, OSError) as error:
             raise translated(error) from error
 
+    async def _has_news(self, connection: Any) -> bool:
+        """Whether there is something to do; a lock to ask it would cost a transaction id."""
+        row = await connection.fetchrow(_LOOK, self.projection.name)
+        checkpoint = checked(self.projection, row)
+        return row["retrying"] or await feed.towards(connection, checkpoint, 1) is not None
+
     async def _step(self, connection: Any, limit: int) -> int | None:
         async with connection.transaction():
-            checkpoint = await self._checkpoint(connection)
-            if self.projection.apply is None:
+            row = await connection.fetchrow(_LOCK, self.projection.name)
+            self._tried = checked(self.projection, row)
+            if row["retrying"]:
                 retried = await retry_next(connection, self.projection)
                 if retried is not None:
                     return retried
-            towards = await feed.towards(connection, checkpoint, limit)
+            towards = await feed.towards(connection, self._tried, limit)
             if towards is None:
                 return None
             page = await self._take(connection, towards, limit)
@@ -114,11 +132,6 @@ class CatchUp:
             place = (after.generation, after.moment, after.target, after.position)
             await connection.execute(_MOVE, self.projection.name, *place, page.events)
             return page.events
-
-    async def _checkpoint(self, connection: Any) -> Checkpoint:
-        row = await connection.fetchrow(_LOCK, self.projection.name)
-        self._tried = checked(self.projection, row)
-        return self._tried
 
     async def _take(self, connection: Any, towards: Checkpoint, limit: int) -> Page:
         if self.projection.apply is None:
@@ -154,9 +167,10 @@ class CatchUp:
             return
         # In a transaction of its own: the function may have left the other one in any state.
         async with connection.transaction():
-            tried, checkpoint = self._tried, await self._checkpoint(connection)
+            row = await connection.fetchrow(_LOCK, self.projection.name)
+            checkpoint = checked(self.projection, row)
             towards = await feed.towards(connection, checkpoint, 1)
-            if towards is None or checkpoint != tried:  # another process went on meanwhile
+            if towards is None or checkpoint != self._tried:  # another process went on meanwhile
                 return
             event = await first_event(connection, self.projection, towards)
             if event is None:

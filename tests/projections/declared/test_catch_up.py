@@ -359,3 +359,22 @@ async def test_a_new_projection_is_behind_by_every_event(ledger: Ledger) -> None
     [status] = await statuses(ledger.pool, {"sizes": sizes()})
 
     assert (status.state, status.behind) == ("new", 2)
+
+
+async def test_looking_for_what_is_new_costs_no_transaction_id(
+    ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
+    await install(ledger.pool, sizes())
+    run = (await ledger.submit("parse")).run_id
+    following = CatchUp(ledger.pool, sizes())
+    await following.to_the_end()
+    await following.step()
+    locker = "SELECT xmax::text FROM ledger.projection WHERE name = 'sizes'"
+    before = await connection.fetchval(locker)
+
+    for _ in range(5):
+        assert await following.step() is None
+
+    assert await connection.fetchval(locker) == before
+    await read(ledger, run, "4")
+    assert await following.to_the_end() == 1
