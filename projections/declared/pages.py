@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import asyncpg
 
+from runfold.ledger import log, names
 from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint, Filter, page_arguments
 from runfold.projections.bad_data import is_bad_data
@@ -159,3 +160,9 @@ async def _set_aside(
     )
     if inserted is None:  # its run is set aside already: the event is not what fails
         raise error
+    log.logger(project_id=event["project_id"], run_id=str(event["run_id"])).warning(
+        names.RUN_SET_ASIDE,
+        projection=projection.name,
+        version=event["version"],
+        reason=reason_of(error),
+    )

@@ -7,8 +7,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 
-from runfold.ledger import Ledger
+from runfold.ledger import Ledger, names
 from runfold.projections import Projection, Source, count, field, first, of_run, refold
 from runfold.projections.declared import statements
 from runfold.projections.declared.catch_up import CatchUp
@@ -202,6 +203,18 @@ async def test_a_key_that_is_too_large_for_its_index_sets_its_run_aside(ledger: 
 
     assert await ledger.pool.fetchval("SELECT array_agg(name) FROM projection.named") == ["short"]
     assert [aside.run_id for aside in await set_aside(ledger.pool, "named")] == [large]
+
+
+async def test_the_log_names_a_run_that_is_set_aside(ledger: Ledger) -> None:
+    [bad] = await runs(ledger, "parse")
+    await read(ledger, bad, BAD)
+
+    with capture_logs() as lines:
+        await caught_up(ledger, sizes())
+
+    [line] = [line for line in lines if line["event"] == names.RUN_SET_ASIDE]
+    assert (line["projection"], line["run_id"], line["version"]) == ("sizes", str(bad), 2)
+    assert '"many"' in line["reason"]
 
 
 async def test_a_rebuild_sets_bad_runs_aside_and_puts_the_rest_in_place(ledger: Ledger) -> None:
