@@ -17,7 +17,6 @@ from runfold.ledger.errors import (
     IllegalTransition,
     InvalidValue,
     LeaseLost,
-    LedgerError,
     VersionConflict,
 )
 from runfold.ledger.events import (
@@ -355,7 +354,7 @@ async def test_an_approval_that_nobody_decides_in_time_ends_the_run_as_asked(
     assert run.completed_at == event.recorded_at
     assert "nobody decided" in run.error_detail
     assert (event.actor, event.compensates) == ("reaper", None if park else lease.token)
-    with pytest.raises(LedgerError):
+    with pytest.raises(IllegalTransition, match=outcome):
         await ledger.approve(await ledger.get(lease.run_id), actor="late")
 
 

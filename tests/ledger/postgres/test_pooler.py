@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
 
 import pytest
 
@@ -23,6 +24,11 @@ RUNS = 30
 pytestmark = pytest.mark.skipif(
     pgbouncer.PROGRAM is None, reason="needs Debian's package pgbouncer"
 )
+
+PULSES = """
+SELECT coalesce(array_agg(state_change), '{}') FROM pg_stat_activity
+WHERE application_name = 'runfold-wakeup' AND datname = current_database() AND query = 'SELECT 1'
+"""
 
 
 @pytest.fixture
@@ -107,7 +113,13 @@ async def test_a_worker_that_hears_its_wake_ups_does_not_complain(
     heard = asyncio.Event()
     listening = asyncio.create_task(Wakeup(ledger, heard.set, pulse=0.1).run())
     await asyncio.wait_for(heard.wait(), 10)
-    await asyncio.sleep(0.3)  # some pulses
+    pulses: set[datetime] = set()
+
+    async def pulsed() -> bool:
+        pulses.update(await ledger.pool.fetchval(PULSES))
+        return len(pulses) >= 3
+
+    await until(pulsed)
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from runfold.ledger import Ledger
-from runfold.ledger.errors import LedgerError
+from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import Event
 from tests.support.runs import claimed
 from tests.support.waiting import until
@@ -69,10 +69,16 @@ async def test_it_hears_what_is_committed(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"after": "yesterday"}, {"states": ["done"]}, {"types": ["x\x00"]}, {"kinds": [""]}]
+    ("wrong", "named"),
+    [
+        ({"after": "yesterday"}, "yesterday"),
+        ({"states": ["done"]}, "done"),
+        ({"types": ["x\x00"]}, "type"),
+        ({"kinds": [""]}, "kind"),
+    ],
 )
 async def test_what_makes_no_sense_is_refused_at_once(
-    ledger: Ledger, wrong: dict[str, object]
+    ledger: Ledger, wrong: dict[str, object], named: str
 ) -> None:
-    with pytest.raises(LedgerError):
+    with pytest.raises(InvalidValue, match=named):
         ledger.subscribe(**wrong)  # type: ignore[arg-type]  # wrong on purpose
