@@ -8,7 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from runfold.ledger.postgres.connections import sqlalchemy_url
+from runfold.ledger.postgres.connections import FAILURES, sqlalchemy_url
+from runfold.ledger.postgres.errors import translated
 
 if TYPE_CHECKING:  # every command asks for the schema's name and digest, few migrate
     from sqlalchemy import Connection
@@ -108,7 +109,8 @@ def head() -> str:
 async def upgrade(url: str) -> None:
     """Bring a database to this code's schema, in one transaction; every event stays.
 
-    Concurrent upgrades wait for each other.
+    Concurrent upgrades wait for each other. Raises ConfigurationError when the owner must be given
+    roles first, AccessDenied or DatabaseUnavailable; then nothing has changed.
     """
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
@@ -117,6 +119,8 @@ async def upgrade(url: str) -> None:
     try:
         async with engine.begin() as connection:
             await upgrade_on(connection)
+    except FAILURES as error:
+        raise translated(error) from error
     finally:
         await engine.dispose()
 
@@ -143,13 +147,18 @@ def _migrate(connection: Connection) -> None:
 
 
 def install(connection: Connection) -> None:
-    """Install every function, view, trigger and grant as this code has them, and the partitions ahead."""
-    script = (
+    """Install every function, view, trigger and grant of this code, and the partitions ahead."""
+    execute_script(
+        connection,
         "\n".join(sql(name) for name in OBJECTS)
-        + f"\nSELECT ledger.make_partitions();\nCOMMENT ON SCHEMA {SCHEMA} IS '{digest()}';"
+        + f"\nSELECT ledger.make_partitions();\nCOMMENT ON SCHEMA {SCHEMA} IS '{digest()}';",
     )
-    # The driver's own call: it takes several statements, and leaves colons and percent signs alone.
-    connection.connection.dbapi_connection.run_async(lambda driver: driver.execute(script))  # type: ignore[union-attr]
+
+
+def execute_script(connection: Connection, script: str) -> None:
+    """Execute several statements by the driver's own call; colons and percent signs stay."""
+    driver = connection.connection.dbapi_connection
+    driver.run_async(lambda asyncpg: asyncpg.execute(script))  # type: ignore[union-attr]
 
 
 def _migrations() -> Path:

@@ -12,12 +12,11 @@ import asyncpg
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy.exc import DBAPIError
 
 from runfold.console.cli.kit import exits
 from runfold.console.cli.kit.failure import report
 from runfold.ledger import Ledger, Transition
-from runfold.ledger.errors import LeaseLost, NewerSchema, NotMigrated
+from runfold.ledger.errors import ConfigurationError, LeaseLost, NewerSchema, NotMigrated
 from runfold.ledger.events import CATALOGUE, Event, StepCompleted
 from runfold.ledger.lifecycle import EDGES, FIRST, MOVES, State
 from runfold.ledger.postgres import schema, tables
@@ -224,7 +223,7 @@ async def test_an_owner_that_may_not_make_roles_is_told_what_to_ask_for(
         await superuser.execute("CREATE DATABASE owned OWNER owner")
         url = postgres.url("owned").replace("postgres@", "owner@", 1)
 
-        with pytest.raises(DBAPIError) as refused:
+        with pytest.raises(ConfigurationError) as refused:
             await schema.upgrade(url)
         assert report(refused.value, as_json=False, verbose=False) == exits.ERROR
         error = capsys.readouterr().err

@@ -1,0 +1,335 @@
+-- The tables of the ledger. Functions, views, triggers and grants are installed from ledger/sql
+-- after every upgrade. Lengths are types, not constraints: a constraint's expression is parsed
+-- anew by every statement that inserts.
+
+-- Roles belong to the whole server; they may exist.
+DO $$
+DECLARE
+  role text;
+BEGIN
+  FOREACH role IN ARRAY ARRAY['runfold_worker', 'runfold_reader', 'runfold_projector'] LOOP
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
+      EXECUTE format('CREATE ROLE %I NOLOGIN', role);
+    END IF;
+  END LOOP;
+EXCEPTION
+  WHEN duplicate_object OR unique_violation THEN
+    NULL; -- another database of this server was upgraded at the same moment
+  WHEN insufficient_privilege THEN
+    RAISE EXCEPTION USING ERRCODE = 'RF403', MESSAGE =
+      'this login may not make roles: have one that may run CREATE ROLE runfold_worker NOLOGIN; '
+      'CREATE ROLE runfold_reader NOLOGIN; CREATE ROLE runfold_projector NOLOGIN; '
+      'and upgrade again';
+END $$;
+
+CREATE SCHEMA projection;
+
+-- Projects, kinds and keys
+
+CREATE TABLE ledger.project (
+  project_id text PRIMARY KEY CHECK (project_id ~ '^[a-z0-9][a-z0-9_-]{0,62}$'),
+  created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- With the run that brought it in the key, two transactions that bring the same new kind do not
+-- wait for each other.
+CREATE TABLE ledger.kind (
+  project_id text NOT NULL,
+  kind text NOT NULL,
+  run_id uuid NOT NULL,
+  PRIMARY KEY (project_id, kind, run_id)
+);
+
+CREATE TABLE ledger.command (
+  project_id text NOT NULL,
+  key text NOT NULL,
+  content_hash bytea NOT NULL,
+  run_id uuid NOT NULL,
+  version int NOT NULL,
+  PRIMARY KEY (project_id, key)
+);
+
+-- Events
+
+-- CACHE 1: within a run, positions must rise with versions.
+CREATE SEQUENCE ledger.event_position CACHE 1;
+
+CREATE TABLE ledger.event (
+  project_id text NOT NULL,
+  run_id uuid NOT NULL,
+  version int NOT NULL,
+  position bigint NOT NULL DEFAULT nextval('ledger.event_position'),
+  txid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+  recorded_at timestamptz NOT NULL,
+  type varchar(80) NOT NULL,
+  schema_version int NOT NULL DEFAULT 1,
+  actor varchar(200) NOT NULL,
+  state text,
+  name varchar(200),
+  kind varchar(200),
+  priority int,
+  max_attempts int,
+  deadline timestamptz,
+  tags text[],
+  attempt int,
+  worker_id varchar(200),
+  token int,
+  lease_until timestamptz,
+  available_at timestamptz,
+  late_ms int,
+  wait_until timestamptz,
+  wait_outcome text,
+  cost_usd numeric(18, 6),
+  step_count int,
+  error_code varchar(200),
+  output_sha256 bytea,
+  compensates int,
+  key varchar(200),
+  payload_hash bytea,
+  hash bytea NOT NULL,
+  PRIMARY KEY (project_id, run_id, version)
+) PARTITION BY RANGE (run_id);
+
+CREATE INDEX event_feed ON ledger.event (txid, position);
+
+CREATE TABLE ledger.payload (
+  project_id text NOT NULL,
+  run_id uuid NOT NULL,
+  version int NOT NULL,
+  salt bytea NOT NULL,
+  body json NOT NULL,
+  PRIMARY KEY (project_id, run_id, version)
+);
+
+-- The inline projection
+
+-- Room on every page for the next version of its rows: a heartbeat is a HOT update, and touches
+-- no index.
+CREATE TABLE ledger.run_state (
+  project_id text NOT NULL,
+  run_id uuid NOT NULL,
+  version int NOT NULL,
+  hash bytea NOT NULL,
+  kind text NOT NULL,
+  state text NOT NULL,
+  priority int NOT NULL,
+  attempt_count int NOT NULL,
+  max_attempts int NOT NULL,
+  worker_id text,
+  token int,
+  lease_until timestamptz,
+  heartbeat_at timestamptz,
+  available_at timestamptz,
+  started_at timestamptz,
+  completed_at timestamptz,
+  created_at timestamptz NOT NULL,
+  updated_at timestamptz NOT NULL,
+  deadline timestamptz,
+  wait_until timestamptz,
+  wait_outcome text,
+  cancel_requested_at timestamptz,
+  cost_usd numeric(18, 6) NOT NULL,
+  step_count int NOT NULL,
+  error_code text,
+  outcome_version int,
+  output_sha256 bytea,
+  tags text[] NOT NULL,
+  key text,
+  PRIMARY KEY (project_id, run_id),
+  CONSTRAINT lease_matches_state CHECK (CASE
+    WHEN token IS NULL THEN worker_id IS NULL AND lease_until IS NULL AND state <> 'running'
+    ELSE worker_id IS NOT NULL AND lease_until IS NOT NULL AND available_at IS NULL
+      AND state IN ('running', 'waiting_tool', 'waiting_approval')
+  END),
+  CONSTRAINT totals_are_not_negative CHECK (cost_usd >= 0 AND step_count >= 0)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
+
+-- None of these indexes covers a column that a heartbeat changes, predicates included.
+CREATE INDEX run_claimable ON ledger.run_state (project_id, kind, priority, run_id)
+  WHERE available_at IS NOT NULL;
+CREATE INDEX run_leased ON ledger.run_state (project_id, token) WHERE token IS NOT NULL;
+-- What ends by the clock or by request, without a write of anybody: the reaper's other list. One
+-- index, because every update that is not HOT sets all of them up.
+CREATE INDEX run_due ON ledger.run_state
+  (project_id, least(deadline, wait_until, CASE WHEN token IS NULL THEN cancel_requested_at END))
+  WHERE completed_at IS NULL AND num_nonnulls(deadline, wait_until, cancel_requested_at) > 0;
+-- Runs that are parked for a tool: the sweep for ended children reads no others.
+CREATE INDEX run_parked ON ledger.run_state (project_id, run_id)
+WHERE state = 'waiting_tool' AND token IS NULL AND available_at IS NULL;
+
+-- Kinds, schedules and roles
+
+CREATE TABLE ledger.kind_event (
+  project_id text NOT NULL REFERENCES ledger.project,
+  kind varchar(200) NOT NULL,
+  number int NOT NULL CHECK (number > 0),
+  recorded_at timestamptz NOT NULL,
+  actor varchar(200) NOT NULL,
+  type text NOT NULL CHECK (type IN ('kind.paused', 'kind.resumed', 'kind.limited')),
+  max_running int CHECK (max_running > 0),
+  reason text,
+  PRIMARY KEY (project_id, kind, number),
+  CHECK (max_running IS NULL OR type = 'kind.limited')
+);
+
+CREATE TABLE ledger.kind_state (
+  project_id text NOT NULL,
+  kind text NOT NULL,
+  number int NOT NULL,
+  paused boolean NOT NULL,
+  max_running int,
+  updated_at timestamptz NOT NULL,
+  PRIMARY KEY (project_id, kind)
+);
+
+CREATE TABLE ledger.schedule (
+  project_id text NOT NULL REFERENCES ledger.project,
+  name varchar(200) NOT NULL,
+  kind varchar(200) NOT NULL,
+  input text,
+  cron varchar(200) NOT NULL,
+  timezone varchar(200) NOT NULL,
+  next_at timestamptz NOT NULL,
+  last_due timestamptz,
+  actor varchar(200) NOT NULL,
+  updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (project_id, name)
+);
+
+CREATE TABLE ledger.role_event (
+  number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  project_id text NOT NULL REFERENCES ledger.project,
+  recorded_at timestamptz NOT NULL,
+  type text NOT NULL CHECK (type IN ('role.granted', 'role.revoked')),
+  role varchar(200) NOT NULL,
+  member varchar(200) NOT NULL,
+  actor varchar(200) NOT NULL,
+  reason text
+);
+
+CREATE INDEX role_event_member ON ledger.role_event (project_id, role, member, number);
+
+-- The archive
+
+-- Every record of a month restates all facts of its file, so that the newest says how it stands.
+CREATE TABLE ledger.archive_event (
+  number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  recorded_at timestamptz NOT NULL,
+  type text NOT NULL
+    CHECK (type IN ('archive.exported', 'archive.detached', 'archive.attached',
+      'hold.placed', 'hold.released')),
+  actor varchar(200) NOT NULL,
+  reason text,
+  month varchar(7) NOT NULL,
+  project_id text,
+  run_id uuid,
+  first uuid,
+  beyond uuid,
+  runs bigint,
+  events bigint,
+  payloads bigint,
+  generation int,
+  last_position bigint,
+  last_txid xid8,
+  size_bytes bigint,
+  sha256 bytea,
+  file text,
+  CHECK (type LIKE 'hold.%' OR num_nulls(
+    first, beyond, runs, events, payloads, generation, last_position, size_bytes, sha256, file) = 0)
+);
+
+-- The feed and its projections
+
+-- Transaction ids mean something in one cluster only. A restored dump begins a new generation:
+-- its start is the moment (snapshot@position) from which on ids are of this cluster again,
+-- end_position the last position before the next one.
+CREATE TABLE ledger.feed_generation (
+  generation int PRIMARY KEY,
+  start text NOT NULL,
+  end_position bigint,
+  system_identifier bigint NOT NULL,
+  started_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+INSERT INTO ledger.feed_generation (generation, start, system_identifier)
+SELECT 1, '1:1:@0', system_identifier FROM pg_control_system();
+
+CREATE TABLE ledger.projection (
+  name text PRIMARY KEY,
+  version int NOT NULL,
+  digest text NOT NULL,
+  generation int NOT NULL,
+  snapshot text NOT NULL,
+  target text,
+  position bigint NOT NULL,
+  events bigint NOT NULL DEFAULT 0,
+  created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  moved_at timestamptz,
+  paused_at timestamptz,
+  failed_at timestamptz,
+  error text,
+  error_project_id text,
+  error_run_id uuid,
+  error_version int,
+  error_position bigint
+) WITH (fillfactor = 50);
+
+CREATE TABLE ledger.projection_skip (
+  name text NOT NULL,
+  version int NOT NULL,
+  position bigint NOT NULL,
+  project_id text NOT NULL,
+  run_id uuid NOT NULL,
+  event_version int NOT NULL,
+  error text NOT NULL,
+  actor text NOT NULL,
+  reason text NOT NULL,
+  skipped_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (name, version, position)
+);
+
+-- One row for each run that is left out of a table of schema `projection`: its events from
+-- first_position to last_position are not in the table. error: null for a run that was set aside
+-- with its project, untried.
+CREATE TABLE ledger.projection_aside (
+  relation text NOT NULL,
+  name text NOT NULL,
+  project_id text NOT NULL,
+  run_id uuid NOT NULL,
+  first_position bigint NOT NULL,
+  last_position bigint NOT NULL,
+  events bigint NOT NULL DEFAULT 0,
+  event_version int,
+  error text,
+  set_aside_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  retry_at timestamptz,
+  PRIMARY KEY (relation, project_id, run_id)
+);
+CREATE INDEX projection_aside_error ON ledger.projection_aside (relation, project_id)
+  WHERE error IS NOT NULL;
+CREATE INDEX projection_aside_retry ON ledger.projection_aside (relation, retry_at)
+  WHERE retry_at IS NOT NULL;
+
+-- Rebuilds: which there are and how far they are, so that a killed one goes on where it was.
+-- project_id: null for a projection over all projects; definition: what the shadow table was
+-- made and filled with.
+CREATE TABLE ledger.rebuild (
+  rebuild_id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  projection text NOT NULL,
+  project_id text,
+  until timestamptz,
+  definition text NOT NULL,
+  moment text,
+  started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  finished_at timestamptz
+);
+
+CREATE TABLE ledger.rebuild_range (
+  rebuild_id int NOT NULL,
+  first uuid NOT NULL,
+  last uuid NOT NULL,
+  row_count bigint,
+  event_count bigint,
+  error text,
+  done_at timestamptz,
+  PRIMARY KEY (rebuild_id, first)
+);
