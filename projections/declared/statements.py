@@ -102,35 +102,43 @@ def taken_sql(projection: Projection, page: str, table: str) -> str:
     this table; the latter are noted, so that they can be folded later. An event that this code does
     not know raises.
     """
-    relation = text(table)
+    relation, name = text(table), text(projection.name)
     merge = merge_sql(projection, rows_sql(projection, "taken"), table)
+    # The uncorrelated questions are asked once a page: where nothing is set aside and nothing is
+    # skipped, as nearly always, no event is looked up.
     return f"""\
 WITH page AS MATERIALIZED (
 {page}
-), marked AS MATERIALIZED (
-  SELECT p.*, p.project_id = ANY (ARRAY(
-      SELECT k.project_id FROM ledger.projection_aside AS k
-      WHERE k.relation = {relation} AND k.error IS NOT NULL
-      GROUP BY k.project_id HAVING count(*) >= {RUNS_ASIDE}))
-    OR EXISTS (SELECT FROM ledger.projection_aside AS k WHERE k.relation = {relation}
-      AND k.project_id = p.project_id AND k.run_id = p.run_id) AS is_aside
+), aside AS MATERIALIZED (
+  SELECT p.project_id, p.run_id, min(p.position) AS first, max(p.position) AS last,
+    count(*) AS events, min(p.version) AS version
   FROM page AS p
+  WHERE (SELECT EXISTS (SELECT FROM ledger.projection_aside AS k WHERE k.relation = {relation}))
+    AND (p.project_id = ANY (ARRAY(
+        SELECT k.project_id FROM ledger.projection_aside AS k
+        WHERE k.relation = {relation} AND k.error IS NOT NULL
+        GROUP BY k.project_id HAVING count(*) >= {RUNS_ASIDE}))
+      OR EXISTS (SELECT FROM ledger.projection_aside AS k WHERE k.relation = {relation}
+        AND k.project_id = p.project_id AND k.run_id = p.run_id))
+  GROUP BY p.project_id, p.run_id
 ), noted AS (
   INSERT INTO ledger.projection_aside AS k
     (relation, name, project_id, run_id, first_position, last_position, events, event_version)
-  SELECT {relation}, {text(projection.name)}, m.project_id, m.run_id,
-    min(m.position), max(m.position), count(*), min(m.version)
-  FROM marked AS m WHERE m.is_aside GROUP BY m.project_id, m.run_id
+  SELECT {relation}, {name}, a.project_id, a.run_id, a.first, a.last, a.events, a.version
+  FROM aside AS a
   ON CONFLICT (relation, project_id, run_id) DO UPDATE
   SET last_position = greatest(k.last_position, excluded.last_position),
     events = k.events + excluded.events
 ), taken AS MATERIALIZED (
-  SELECT m.* FROM marked AS m WHERE CASE
-    WHEN m.is_aside THEN false
-    WHEN EXISTS (SELECT FROM ledger.projection_skip AS s WHERE s.name = {text(projection.name)}
-      AND s.version = {projection.version} AND s.position = m.position) THEN false
-    WHEN {known_sql("m")} THEN true
-    ELSE ledger.refuse_version(m.type, m.schema_version)::boolean END
+  SELECT p.* FROM page AS p WHERE CASE
+    WHEN (SELECT EXISTS (SELECT FROM aside)) AND EXISTS (SELECT FROM aside AS a
+      WHERE a.project_id = p.project_id AND a.run_id = p.run_id) THEN false
+    WHEN (SELECT EXISTS (SELECT FROM ledger.projection_skip AS s
+      WHERE s.name = {name} AND s.version = {projection.version}))
+      AND EXISTS (SELECT FROM ledger.projection_skip AS s WHERE s.name = {name}
+        AND s.version = {projection.version} AND s.position = p.position) THEN false
+    WHEN {known_sql("p")} THEN true
+    ELSE ledger.refuse_version(p.type, p.schema_version)::boolean END
 ), merged AS (
 {merge}
 RETURNING 1)
