@@ -22,6 +22,7 @@ from runfold.ledger.validation import (
     check_reason,
     check_run_id,
     check_text,
+    check_trimmed,
 )
 
 MAX_TAGS: Final = 50
@@ -91,7 +92,7 @@ class Submit:
             # With a key it may be a repeated command, which the database knows.
             raise InvalidValue("deadline", at.isoformat(), "is in the past")
         return SubmitRow(
-            kind=check_text("kind", self.kind),
+            kind=check_trimmed("kind", self.kind),
             body=encode_payload({"input": self.input, **self._link()}, limit_bytes),
             key=None if self.key is None else check_text("key", self.key),
             priority=check_int("priority", self.priority, least=0, most=MAX_PRIORITY),

@@ -8,7 +8,7 @@ from typing import Final
 
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import Pool, fetch
-from runfold.ledger.validation import check_int, check_text
+from runfold.ledger.validation import check_int, check_text, check_trimmed
 
 PAUSED: Final = "kind.paused"
 RESUMED: Final = "kind.resumed"
@@ -70,7 +70,7 @@ async def change(
     reason: str | None = None,
 ) -> Kind:
     """Append one event to a kind and return the kind after it. Raises InvalidValue."""
-    check_text("kind", kind)
+    check_trimmed("kind", kind)
     who = project.actor_or_default(actor)
     if max_running is not None:
         check_int("max_running", max_running, least=1)

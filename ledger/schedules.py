@@ -17,7 +17,7 @@ from runfold.ledger.operations.project import Project
 from runfold.ledger.operations.submit import submit_alone
 from runfold.ledger.payload import decode_payload, encode_payload, payload_member
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.validation import check_text
+from runfold.ledger.validation import check_text, check_trimmed
 
 MAX_NAME: Final = 150
 BATCH: Final = 100
@@ -80,7 +80,7 @@ async def put(
 ) -> Schedule:
     """Make a schedule or change the one of this name; see `Ledger.schedule`."""
     check_text("name", name, limit=MAX_NAME)
-    check_text("kind", kind)
+    check_trimmed("kind", kind)
     who = project.actor_or_default(actor)
     check_cron(cron, timezone)
     body = encode_payload({"input": input_}, project.limit_bytes)

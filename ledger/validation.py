@@ -17,7 +17,8 @@ MAX_DURATION: Final = timedelta(days=3650)
 _NUMBERS: Final = frozenset({int, float, Decimal})
 _NOTHING: Final = Decimal("0.000000")
 _MICRO: Final = Decimal("0.000001")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ufeff]")
+"""Controls, signs of direction and characters without width; `ledger.check_texts` has the same."""
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 
 
@@ -43,15 +44,20 @@ def check_text(name: str, value: object, *, limit: int = MAX_TEXT) -> str:
     return value
 
 
-def check_actor(value: object, name: str = "actor") -> str:
-    """Validate an actor's name and return it.
+def check_trimmed(name: str, value: object) -> str:
+    """Return short text without blanks at its ends, which would make one name look like two.
 
-    Raises InvalidValue, also for blanks around it, which would make one person look like two.
+    Raises InvalidValue.
     """
-    actor = check_text(name, value)
-    if actor != actor.strip():
+    text = check_text(name, value)
+    if text != text.strip():
         raise InvalidValue(name, value, "must not begin or end with a blank")
-    return actor
+    return text
+
+
+def check_actor(value: object, name: str = "actor") -> str:
+    """Validate an actor's name and return it. Raises InvalidValue."""
+    return check_trimmed(name, value)
 
 
 def check_reason(value: object) -> str | None:

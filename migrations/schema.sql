@@ -14,9 +14,13 @@ CREATE FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tok
     AS $$
 #variable_conflict use_column
 DECLARE
+  checked boolean;
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
-  PERFORM ledger.check_content(p_bodies);
+  checked := ledger.check_texts(p_names || p_error_codes || p_keys);
+  checked := ledger.check_texts(ARRAY[p_actor], 200, true);
+  checked := ledger.check_types(p_types, p_schema_versions);
+  checked := ledger.check_content(p_bodies);
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     -- Locked by a statement of its own: the next one's snapshot then sees the key that whoever held the lock has used.
     PERFORM FROM (SELECT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id OFFSET 0) AS c
@@ -114,9 +118,11 @@ CREATE FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_bod
     AS $$
 #variable_conflict use_column
 DECLARE
+  checked boolean;
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
-  PERFORM ledger.check_content(ARRAY[p_body]);
+  checked := ledger.check_texts(ARRAY[p_actor], 200, true);
+  checked := ledger.check_content(ARRAY[p_body]);
   RETURN QUERY
   WITH c AS MATERIALIZED (
     SELECT DISTINCT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id
@@ -158,7 +164,11 @@ CREATE FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind text, p_
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
+DECLARE
+  checked boolean;
 BEGIN
+  checked := ledger.check_texts(ARRAY[p_actor, p_kind], 200, true);
+  checked := ledger.check_texts(ARRAY[p_reason], 2000);
   PERFORM pg_advisory_xact_lock(hashtextextended(format('ledger.kind %L %L', p_project, p_kind), 0));
   INSERT INTO ledger.kind_event (project_id, kind, number, recorded_at, actor, type, max_running, reason)
   SELECT p_project, p_kind, coalesce(max(e.number), 0) + 1, greatest(ledger.now(), max(e.recorded_at)), p_actor, p_type,
@@ -169,17 +179,30 @@ BEGIN
   WHERE s.project_id = p_project AND s.kind = p_kind;
 END $$;
 
-CREATE FUNCTION ledger.check_content(p_bodies text[]) RETURNS void
+CREATE FUNCTION ledger.check_content(p_bodies text[]) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+DECLARE
+  body text;
+  problem text;
 BEGIN
   IF pg_column_size(p_bodies) > 268435456 THEN
     RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
   END IF;
-  IF strpos(array_to_string(p_bodies, ''), '\u0000') > 0 THEN -- perhaps: after another backslash it is text
-    PERFORM u.body::jsonb FROM unnest(p_bodies) AS u (body);
-  END IF;
+  FOREACH body IN ARRAY coalesce(p_bodies, '{}') LOOP
+    CONTINUE WHEN body IS NULL OR (
+      left(body, 1) = '{' AND octet_length(body) <= 16777216
+      AND strpos(body, '\u') = 0
+      AND length(body) - length(translate(body, '[{', '')) <= 33
+      AND body !~ '[0-9]{250}|[0-9][eE][+]?[0-9]{3}'
+    );
+    problem := ledger.content_problem(body);
+    IF problem IS NOT NULL THEN
+      RAISE EXCEPTION 'content % %', quote_literal(left(body, 40)), problem USING ERRCODE = '22023';
+    END IF;
+  END LOOP;
+  RETURN true;
 END $$;
 
 CREATE FUNCTION ledger.check_derived(p_expression text, p_columns text[]) RETURNS text
@@ -225,6 +248,75 @@ BEGIN
   RETURN p_name;
 END $_$;
 
+CREATE FUNCTION ledger.check_tags(p_tags text[]) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  literal text;
+  checked boolean;
+BEGIN
+  FOREACH literal IN ARRAY coalesce(p_tags, '{}') LOOP
+    IF cardinality(literal::text[]) > 50 THEN
+      RAISE EXCEPTION 'at most 50 tags to a run' USING ERRCODE = '22023';
+    END IF;
+    IF array_position(literal::text[], NULL) IS NOT NULL THEN
+      RAISE EXCEPTION 'a tag must be text' USING ERRCODE = '22023';
+    END IF;
+    checked := ledger.check_texts(literal::text[]);
+  END LOOP;
+  RETURN true;
+END $$;
+
+CREATE FUNCTION ledger.check_texts(p_values text[], p_limit integer DEFAULT 200, p_trimmed boolean DEFAULT false) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+  value text;
+BEGIN
+  IF cardinality(p_values) > 40000 THEN
+    RAISE EXCEPTION 'a call takes at most 10,000 commands: split it' USING ERRCODE = '22023';
+  END IF;
+  FOREACH value IN ARRAY coalesce(p_values, '{}') LOOP
+    IF length(value) NOT BETWEEN 1 AND p_limit THEN
+      RAISE EXCEPTION '% must have 1 to % characters, not %',
+        quote_literal(left(value, 80)), p_limit, length(value) USING ERRCODE = '22023';
+    END IF;
+    IF value ~ '[\u0001-\u001f\u007f-\u009f\u200b\u2028-\u202e\u2066-\u2069\ufeff]' THEN
+      RAISE EXCEPTION '% must not contain control characters', quote_literal(value)
+        USING ERRCODE = '22023';
+    END IF;
+    IF p_trimmed AND value ~ '^[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]|[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]$'
+    THEN
+      RAISE EXCEPTION '% must not begin or end with a blank', quote_literal(value)
+        USING ERRCODE = '22023';
+    END IF;
+  END LOOP;
+  RETURN true;
+END $_$;
+
+CREATE FUNCTION ledger.check_types(p_types text[], p_versions integer[]) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+BEGIN
+  FOR number IN 1 .. coalesce(cardinality(p_types), 0) LOOP
+    IF length(p_types[number]) > 80 OR p_types[number] !~ '^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$'
+    THEN
+      RAISE EXCEPTION 'event type %: use lower-case words joined by dots',
+        quote_literal(left(p_types[number], 80)) USING ERRCODE = '22023';
+    END IF;
+    IF p_types[number] IN ('note.added', 'step.completed', 'step.failed', 'signal.received')
+      AND p_versions[number] IS DISTINCT FROM 1
+    THEN
+      RAISE EXCEPTION 'event type % has no schema version %', p_types[number], p_versions[number]
+        USING ERRCODE = '22023';
+    END IF;
+  END LOOP;
+  RETURN true;
+END $_$;
+
 CREATE FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[] DEFAULT '{}'::text[], p_mark_priorities integer[] DEFAULT '{}'::integer[], p_mark_runs uuid[] DEFAULT '{}'::uuid[]) RETURNS TABLE(run_id uuid, token integer, attempt integer, kind text, priority integer, max_attempts integer, lease_until timestamp with time zone, cancel_requested boolean, input text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -239,8 +331,10 @@ CREATE FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_li
     AS $$
 #variable_conflict use_column
 DECLARE
+  checked boolean;
   of_kinds record := ledger.kind_rooms(p_project, p_kinds);
 BEGIN
+  checked := ledger.check_texts(ARRAY[p_worker] || p_kinds);
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 OR p_ttl IS NULL OR p_ttl NOT BETWEEN '0' AND '3650 days' OR p_ttl = '0' THEN
     RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive and ends' USING ERRCODE = '22023';
   END IF;
@@ -305,6 +399,47 @@ BEGIN
   ) AS p ON true;
 END $$;
 
+CREATE FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens integer[]) RETURNS TABLE(run_id uuid, version integer, hash bytea, type text, state text, error_code text, cost_usd numeric, step_count integer, output_sha256 bytea, body text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+  SELECT closing.run_id, closing.version, closing.hash, closing.type::text, closing.state::text,
+    closing.error_code::text, closing.cost_usd, closing.step_count, closing.output_sha256,
+    payload.body::text
+  FROM unnest(p_runs, p_tokens) AS lease (run_id, token)
+  CROSS JOIN LATERAL (
+    SELECT e.worker_id FROM ledger.event AS e
+    WHERE e.project_id = p_project AND e.run_id = lease.run_id AND e.version = lease.token
+      AND e.type = 'lease.acquired' OFFSET 0
+  ) AS acquired
+  CROSS JOIN LATERAL (
+    SELECT e.* FROM ledger.event AS e
+    WHERE e.project_id = p_project AND e.run_id = lease.run_id AND e.version > lease.token
+      AND (
+        e.type IN (
+          'run.completed', 'run.failed', 'run.cancelled', 'run.timed_out', 'run.retried',
+          'approval.rejected', 'approval.expired', 'lease.released', 'lease.expired'
+        )
+        OR (e.type IN ('tool.requested', 'approval.requested') AND e.token IS NULL)
+      )
+    ORDER BY e.version LIMIT 1
+  ) AS closing
+  LEFT JOIN LATERAL (
+    SELECT p.body FROM ledger.payload AS p
+    WHERE p.project_id = p_project AND p.run_id = closing.run_id AND p.version = closing.version
+    OFFSET 0
+  ) AS payload ON true
+  WHERE closing.actor = acquired.worker_id;
+END $$;
+
 CREATE FUNCTION ledger.command_content(run_id uuid, what text, park boolean, name text, error_code text, body text, cost numeric, steps integer, output bytea, wait interval, wait_outcome text) RETURNS bytea
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
@@ -334,6 +469,51 @@ BEGIN
   RETURN (p_body -> p_name)::text;
 EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
   RETURN 'cannot be read: ' || SQLERRM;
+END $$;
+
+CREATE FUNCTION ledger.content_problem(p_body text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  content jsonb;
+  problem text;
+BEGIN
+  IF octet_length(p_body) > 16777216 THEN
+    RETURN 'is more than 16,777,216 bytes';
+  END IF;
+  BEGIN
+    content := p_body::jsonb;
+  EXCEPTION WHEN statement_too_complex THEN
+    RETURN 'is nested deeper than 32 levels';
+  END;
+  IF jsonb_typeof(content) <> 'object' THEN
+    RETURN 'is not an object of names and values';
+  END IF;
+  WITH RECURSIVE part (value, depth) AS (
+    SELECT content, 0
+    UNION ALL
+    SELECT member.value, part.depth + 1
+    FROM part
+    CROSS JOIN LATERAL (
+      SELECT o.value FROM jsonb_each(
+        CASE jsonb_typeof(part.value) WHEN 'object' THEN part.value ELSE '{}' END) AS o
+      UNION ALL
+      SELECT a.value FROM jsonb_array_elements(
+        CASE jsonb_typeof(part.value) WHEN 'array' THEN part.value ELSE '[]' END) AS a
+    ) AS member
+    WHERE part.depth < 34
+  )
+  SELECT CASE
+      WHEN part.depth > 32 AND jsonb_typeof(part.value) IN ('object', 'array')
+        THEN 'is nested deeper than 32 levels'
+      ELSE 'has a number of more than 1,024 bits'
+    END INTO problem
+  FROM part
+  WHERE part.depth > 32 AND jsonb_typeof(part.value) IN ('object', 'array')
+    OR jsonb_typeof(part.value) = 'number' AND abs(part.value::numeric) >= 2::numeric ^ 1024
+  LIMIT 1;
+  RETURN problem;
 END $$;
 
 CREATE FUNCTION ledger.drift_events(p_project text, p_from uuid, p_to uuid, p_events json) RETURNS TABLE(run_id uuid, have jsonb, want jsonb)
@@ -1624,7 +1804,10 @@ CREATE FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs 
     SET jit TO 'off'
     AS $$
 #variable_conflict use_column
+DECLARE
+  checked boolean;
 BEGIN
+  checked := ledger.check_texts(ARRAY[p_actor, p_name]);
   -- Locked by a statement of its own: the next one's snapshot then sees a refusal that was recorded meanwhile.
   PERFORM FROM (SELECT DISTINCT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id OFFSET 0) AS c
   CROSS JOIN LATERAL (
@@ -1698,12 +1881,14 @@ CREATE FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tok
     AS $$
 #variable_conflict use_column
 DECLARE
+  checked boolean;
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
   IF EXISTS (SELECT FROM unnest(p_delays) AS u (given) WHERE u.given NOT BETWEEN '0' AND '3650 days') THEN
     RAISE EXCEPTION 'a delay is at most ten years' USING ERRCODE = '22023';
   END IF;
-  PERFORM ledger.check_content(p_bodies);
+  checked := ledger.check_texts(p_error_codes);
+  checked := ledger.check_content(p_bodies);
   IF p_type NOT IN ('lease.released', 'run.retried') THEN
     RAISE EXCEPTION 'a run is not put back to pending by %', p_type USING ERRCODE = 'RF001';
   END IF;
@@ -1761,9 +1946,14 @@ CREATE FUNCTION ledger.signal(p_project text, p_actor text, p_run uuid, p_name t
     AS $$
 #variable_conflict use_column
 DECLARE
+  checked boolean;
   run record;
   awaited text;
 BEGIN
+  checked := ledger.check_texts(ARRAY[p_name], 100);
+  IF strpos(p_name, '#') > 0 THEN
+    RAISE EXCEPTION 'the name of a signal must not contain #' USING ERRCODE = '22023';
+  END IF;
   SELECT s.state, s.token, s.available_at, s.wait_until INTO run
   FROM ledger.run_state AS s
   WHERE s.project_id = p_project AND s.run_id = p_run
@@ -1822,6 +2012,7 @@ CREATE FUNCTION ledger.submit(p_project text, p_actor text, p_kinds text[], p_in
     AS $$
 #variable_conflict use_column
 DECLARE
+  checked boolean;
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
   ids uuid[];
   fresh boolean[];
@@ -1834,7 +2025,10 @@ BEGIN
   ) THEN
     RAISE EXCEPTION 'a delay, a deadline, a priority or a number of attempts is out of its limits' USING ERRCODE = '22023';
   END IF;
-  PERFORM ledger.check_content(p_inputs);
+  checked := ledger.check_texts(ARRAY[p_actor] || p_kinds, 200, true);
+  checked := ledger.check_texts(p_keys);
+  checked := ledger.check_tags(p_tags);
+  checked := ledger.check_content(p_inputs);
   IF NOT EXISTS (SELECT FROM ledger.project AS p WHERE p.project_id = p_project) THEN
     RAISE EXCEPTION 'project % does not exist', p_project USING ERRCODE = 'RF404';
   END IF;
@@ -1950,6 +2144,7 @@ CREATE FUNCTION ledger.transition(p_project text, p_actors text[], p_runs uuid[]
     AS $$
 #variable_conflict use_column
 DECLARE
+  checked boolean;
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
   IF p_waits IS NOT NULL THEN -- asked first: a query costs as much as the fold of an event
@@ -1960,7 +2155,9 @@ BEGIN
   IF NOT array_remove(p_wait_outcomes, NULL) <@ ARRAY['cancelled', 'timeout'] THEN
     RAISE EXCEPTION 'whom nobody decides on is cancelled or timeout' USING ERRCODE = '22023';
   END IF;
-  PERFORM ledger.check_content(p_bodies);
+  checked := ledger.check_texts(p_actors, 200, true);
+  checked := ledger.check_texts(p_names || p_error_codes || p_keys);
+  checked := ledger.check_content(p_bodies);
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     -- Locked by a statement of its own: the next one's snapshot then sees the key that whoever held the lock has used.
     PERFORM FROM (SELECT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id OFFSET 0) AS c
@@ -2474,8 +2671,19 @@ REVOKE ALL ON FUNCTION ledger.check_derived(p_expression text, p_columns text[])
 
 REVOKE ALL ON FUNCTION ledger.check_projection_name(p_what text, p_name text, p_pattern text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION ledger.check_tags(p_tags text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.check_texts(p_values text[], p_limit integer, p_trimmed boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.check_types(p_types text[], p_versions integer[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[], p_mark_priorities integer[], p_mark_runs uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[], p_mark_priorities integer[], p_mark_runs uuid[]) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens integer[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens integer[]) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens integer[]) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens integer[]) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.command_content(run_id uuid, what text, park boolean, name text, error_code text, body text, cost numeric, steps integer, output bytea, wait interval, wait_outcome text) FROM PUBLIC;
 
@@ -2486,6 +2694,8 @@ REVOKE ALL ON FUNCTION ledger.content_part(p_body json, p_name text) FROM PUBLIC
 GRANT ALL ON FUNCTION ledger.content_part(p_body json, p_name text) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.content_part(p_body json, p_name text) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.content_part(p_body json, p_name text) TO runfold_projector;
+
+REVOKE ALL ON FUNCTION ledger.content_problem(p_body text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.drift_events(p_project text, p_from uuid, p_to uuid, p_events json) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.drift_events(p_project text, p_from uuid, p_to uuid, p_events json) TO runfold_worker;

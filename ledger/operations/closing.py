@@ -1,5 +1,7 @@
 """Closing: how a lease ended, if its own holder ended it.
 
+The statement is `ledger/sql/operations/closings.sql`.
+
 A lease is ended once, so its token is the idempotency key of its end: an end that is sent again,
 because the answer to the first was lost, finds the first one's outcome. It needs no row of its own
 in `ledger.command`, and it is no late write of a worker that lost its lease.
@@ -16,35 +18,7 @@ from runfold.ledger.operations.columns import columns
 from runfold.ledger.postgres.connections import Connection, Pool, fetch
 from runfold.ledger.run import Receipt
 
-# Lateral with OFFSET 0: each lease is looked up by its key, whatever the planner expects.
-_CLOSINGS: Final = """
-SELECT closing.run_id, closing.version, closing.hash, closing.type, closing.state,
-  closing.error_code, closing.cost_usd, closing.step_count, closing.output_sha256,
-  payload.body::text AS body
-FROM unnest($2::uuid[], $3::int[]) AS lease (run_id, token)
-CROSS JOIN LATERAL (
-  SELECT e.worker_id FROM ledger.event AS e
-  WHERE e.project_id = $1 AND e.run_id = lease.run_id AND e.version = lease.token
-    AND e.type = 'lease.acquired' OFFSET 0
-) AS acquired
-CROSS JOIN LATERAL (
-  SELECT e.* FROM ledger.event AS e
-  WHERE e.project_id = $1 AND e.run_id = lease.run_id AND e.version > lease.token
-    AND (
-      e.type IN (
-        'run.completed', 'run.failed', 'run.cancelled', 'run.timed_out', 'run.retried',
-        'approval.rejected', 'approval.expired', 'lease.released', 'lease.expired'
-      )
-      OR (e.type IN ('tool.requested', 'approval.requested') AND e.token IS NULL)
-    )
-  ORDER BY e.version LIMIT 1
-) AS closing
-LEFT JOIN LATERAL (
-  SELECT p.body FROM ledger.payload AS p
-  WHERE p.project_id = $1 AND p.run_id = closing.run_id AND p.version = closing.version OFFSET 0
-) AS payload ON true
-WHERE closing.actor = acquired.worker_id
-"""
+CLOSINGS: Final = "SELECT * FROM ledger.closings($1, $2, $3)"
 
 
 class Ending(NamedTuple):
@@ -72,7 +46,7 @@ async def closings(
     """Return how the leases ended that their own holders ended, by run."""
     if not leases:
         return {}
-    rows = await fetch(source, _CLOSINGS, project_id, *columns(leases))
+    rows = await fetch(source, CLOSINGS, project_id, *columns(leases))
     return {
         row["run_id"]: Closing(
             Receipt(row["run_id"], row["version"], row["hash"]),

@@ -16,9 +16,13 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
+  checked boolean;
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
-  PERFORM ledger.check_content(p_bodies);
+  checked := ledger.check_texts(p_names || p_error_codes || p_keys);
+  checked := ledger.check_texts(ARRAY[p_actor], 200, true);
+  checked := ledger.check_types(p_types, p_schema_versions);
+  checked := ledger.check_content(p_bodies);
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     -- Locked by a statement of its own: the next one's snapshot then sees the key that whoever held the lock has used.
     PERFORM FROM (SELECT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id OFFSET 0) AS c

@@ -14,9 +14,11 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
+  checked boolean;
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
-  PERFORM ledger.check_content(ARRAY[p_body]);
+  checked := ledger.check_texts(ARRAY[p_actor], 200, true);
+  checked := ledger.check_content(ARRAY[p_body]);
   RETURN QUERY
   WITH c AS MATERIALIZED (
     SELECT DISTINCT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id

@@ -7,7 +7,11 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
+DECLARE
+  checked boolean;
 BEGIN
+  checked := ledger.check_texts(ARRAY[p_actor, p_kind], 200, true);
+  checked := ledger.check_texts(ARRAY[p_reason], 2000);
   PERFORM pg_advisory_xact_lock(hashtextextended(format('ledger.kind %L %L', p_project, p_kind), 0));
   INSERT INTO ledger.kind_event (project_id, kind, number, recorded_at, actor, type, max_running, reason)
   SELECT p_project, p_kind, coalesce(max(e.number), 0) + 1, greatest(ledger.now(), max(e.recorded_at)), p_actor, p_type,

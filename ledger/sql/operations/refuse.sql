@@ -16,7 +16,10 @@ SET enable_memoize = off
 SET jit = off
 AS $$
 #variable_conflict use_column
+DECLARE
+  checked boolean;
 BEGIN
+  checked := ledger.check_texts(ARRAY[p_actor, p_name]);
   -- Locked by a statement of its own: the next one's snapshot then sees a refusal that was recorded meanwhile.
   PERFORM FROM (SELECT DISTINCT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id OFFSET 0) AS c
   CROSS JOIN LATERAL (

@@ -16,12 +16,14 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
+  checked boolean;
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
   IF EXISTS (SELECT FROM unnest(p_delays) AS u (given) WHERE u.given NOT BETWEEN '0' AND '3650 days') THEN
     RAISE EXCEPTION 'a delay is at most ten years' USING ERRCODE = '22023';
   END IF;
-  PERFORM ledger.check_content(p_bodies);
+  checked := ledger.check_texts(p_error_codes);
+  checked := ledger.check_content(p_bodies);
   IF p_type NOT IN ('lease.released', 'run.retried') THEN
     RAISE EXCEPTION 'a run is not put back to pending by %', p_type USING ERRCODE = 'RF001';
   END IF;

@@ -18,9 +18,14 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
+  checked boolean;
   run record;
   awaited text;
 BEGIN
+  checked := ledger.check_texts(ARRAY[p_name], 100);
+  IF strpos(p_name, '#') > 0 THEN
+    RAISE EXCEPTION 'the name of a signal must not contain #' USING ERRCODE = '22023';
+  END IF;
   SELECT s.state, s.token, s.available_at, s.wait_until INTO run
   FROM ledger.run_state AS s
   WHERE s.project_id = p_project AND s.run_id = p_run

@@ -16,6 +16,7 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
+  checked boolean;
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
   ids uuid[];
   fresh boolean[];
@@ -28,7 +29,10 @@ BEGIN
   ) THEN
     RAISE EXCEPTION 'a delay, a deadline, a priority or a number of attempts is out of its limits' USING ERRCODE = '22023';
   END IF;
-  PERFORM ledger.check_content(p_inputs);
+  checked := ledger.check_texts(ARRAY[p_actor] || p_kinds, 200, true);
+  checked := ledger.check_texts(p_keys);
+  checked := ledger.check_tags(p_tags);
+  checked := ledger.check_content(p_inputs);
   IF NOT EXISTS (SELECT FROM ledger.project AS p WHERE p.project_id = p_project) THEN
     RAISE EXCEPTION 'project % does not exist', p_project USING ERRCODE = 'RF404';
   END IF;

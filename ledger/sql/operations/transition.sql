@@ -18,6 +18,7 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
+  checked boolean;
   seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
 BEGIN
   IF p_waits IS NOT NULL THEN -- asked first: a query costs as much as the fold of an event
@@ -28,7 +29,9 @@ BEGIN
   IF NOT array_remove(p_wait_outcomes, NULL) <@ ARRAY['cancelled', 'timeout'] THEN
     RAISE EXCEPTION 'whom nobody decides on is cancelled or timeout' USING ERRCODE = '22023';
   END IF;
-  PERFORM ledger.check_content(p_bodies);
+  checked := ledger.check_texts(p_actors, 200, true);
+  checked := ledger.check_texts(p_names || p_error_codes || p_keys);
+  checked := ledger.check_content(p_bodies);
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     -- Locked by a statement of its own: the next one's snapshot then sees the key that whoever held the lock has used.
     PERFORM FROM (SELECT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id OFFSET 0) AS c

@@ -1,0 +1,24 @@
+-- Refuses event types and schema versions that Python refuses (ledger/events.py): a user's type is
+-- lower-case words joined by dots; the ledger's own have the version that this code writes. Types
+-- that have a function of their own are not kept, which is no error here: ledger.refuse says why.
+-- Internal to ledger.append.
+CREATE OR REPLACE FUNCTION ledger.check_types(p_types text[], p_versions int[]) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  FOR number IN 1 .. coalesce(cardinality(p_types), 0) LOOP
+    IF length(p_types[number]) > 80 OR p_types[number] !~ '^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$'
+    THEN
+      RAISE EXCEPTION 'event type %: use lower-case words joined by dots',
+        quote_literal(left(p_types[number], 80)) USING ERRCODE = '22023';
+    END IF;
+    IF p_types[number] IN ('note.added', 'step.completed', 'step.failed', 'signal.received')
+      AND p_versions[number] IS DISTINCT FROM 1
+    THEN
+      RAISE EXCEPTION 'event type % has no schema version %', p_types[number], p_versions[number]
+        USING ERRCODE = '22023';
+    END IF;
+  END LOOP;
+  RETURN true;
+END $$;

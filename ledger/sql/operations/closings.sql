@@ -1,0 +1,47 @@
+-- Returns how leases ended that their own holders ended: the first event after lease.acquired that
+-- closes the lease, if the holder wrote it. An end that is sent again finds its first outcome so
+-- (ledger/operations/closing.py). Reads only.
+CREATE OR REPLACE FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens int[])
+RETURNS TABLE (
+  run_id uuid, version int, hash bytea, type text, state text, error_code text, cost_usd numeric,
+  step_count int, output_sha256 bytea, body text
+)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+  SELECT closing.run_id, closing.version, closing.hash, closing.type::text, closing.state::text,
+    closing.error_code::text, closing.cost_usd, closing.step_count, closing.output_sha256,
+    payload.body::text
+  FROM unnest(p_runs, p_tokens) AS lease (run_id, token)
+  CROSS JOIN LATERAL (
+    SELECT e.worker_id FROM ledger.event AS e
+    WHERE e.project_id = p_project AND e.run_id = lease.run_id AND e.version = lease.token
+      AND e.type = 'lease.acquired' OFFSET 0
+  ) AS acquired
+  CROSS JOIN LATERAL (
+    SELECT e.* FROM ledger.event AS e
+    WHERE e.project_id = p_project AND e.run_id = lease.run_id AND e.version > lease.token
+      AND (
+        e.type IN (
+          'run.completed', 'run.failed', 'run.cancelled', 'run.timed_out', 'run.retried',
+          'approval.rejected', 'approval.expired', 'lease.released', 'lease.expired'
+        )
+        OR (e.type IN ('tool.requested', 'approval.requested') AND e.token IS NULL)
+      )
+    ORDER BY e.version LIMIT 1
+  ) AS closing
+  LEFT JOIN LATERAL (
+    SELECT p.body FROM ledger.payload AS p
+    WHERE p.project_id = p_project AND p.run_id = closing.run_id AND p.version = closing.version
+    OFFSET 0
+  ) AS payload ON true
+  WHERE closing.actor = acquired.worker_id;
+END $$;

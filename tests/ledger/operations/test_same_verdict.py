@@ -1,0 +1,256 @@
+"""One table of values, three doors: the Python API, the SQL functions and the command line agree.
+
+Each case names a field, a value and whether it is taken. Whatever is taken can be read by everybody.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Final, NamedTuple
+
+import asyncpg
+import pytest
+import structlog
+
+from runfold import Ledger
+from runfold.console.cli.kit import exits
+from runfold.console.cli.main import main
+from runfold.errors import LedgerError
+from runfold.events import NoteAdded
+from runfold.ledger.payload import MAX_BITS, MAX_DEPTH
+from runfold.ledger.validation import MAX_TEXT
+from tests.conftest import PROJECT
+
+
+class Case(NamedTuple):
+    """A value in a field of a submit, and the verdict."""
+
+    field: str
+    value: Any
+    taken: bool
+
+
+NAMES = ("kind", "key", "actor", "tag")
+TEXTS = {
+    "short": ("x", True),
+    "as long as may be": ("x" * MAX_TEXT, True),
+    "one too long": ("x" * (MAX_TEXT + 1), False),
+    "too long by blanks": ("x" * MAX_TEXT + " ", False),
+    "empty": ("", False),
+    "of many scripts": ("ü\"\\'{}:%s $1 東京 \N{ROCKET}", True),
+    "a control character": ("a\x1bb", False),
+    "a newline": ("a\nb", False),
+    "delete": ("a\x7fb", False),
+    "a C1 control": ("a\x9bb", False),
+    "a turn of direction": ("a\u202eb", False),
+    "an isolate": ("a\u2066b", False),
+    "no width": ("a\u200bb", False),
+    "a byte order mark": ("\ufeffab", False),
+}
+BLANKS = {"a blank before": " x", "a blank after": "x ", "a wide blank after": "x\u3000"}
+
+
+def nested(levels: int) -> Any:
+    """Return lists in lists, so many levels."""
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+INPUTS: dict[str, tuple[Any, bool]] = {
+    "text": ("hello", True),
+    "all that JSON has": ({"a": [1, 2.5, None, True, {"x": "ü"}], "": 0}, True),
+    "as deep as may be": (nested(MAX_DEPTH), True),
+    "one level too deep": (nested(MAX_DEPTH + 1), False),
+    "objects too deep": (json.loads('{"a":' * 40 + "1" + "}" * 40), False),
+    "many brackets side by side": ([[] for _ in range(200)], True),
+    "brackets in a text": ("[{" * 200, True),
+    "the largest whole number": (2**MAX_BITS - 1, True),
+    "a larger whole number": (2**MAX_BITS, False),
+    "the least whole number": (-(2**MAX_BITS) + 1, True),
+    "a lesser whole number": (-(2**MAX_BITS), False),
+    "digits in a text": ("9" * 1_000, True),
+    "a small number": (1e-300, True),
+    "a large number": (1.7e308, True),
+    "NUL": ("a\x00b", False),
+    "NUL in a name": ({"a\x00b": 1}, False),
+    "a backslash before u0000": ("c:\\u0000", True),
+    "a lone surrogate": ("cut \ud83d", False),
+    "a surrogate in a name": ({"\udfff": 1}, False),
+    "a rocket": ("\N{ROCKET}", True),
+}
+
+
+def generated() -> Iterator[Any]:
+    """Generate the table."""
+    for name, (text, taken) in TEXTS.items():
+        for field in NAMES:
+            yield pytest.param(Case(field, text, taken), id=f"{field}: {name}")
+    for name, text in BLANKS.items():
+        for field in NAMES:
+            taken = field in {"key", "tag"}
+            yield pytest.param(Case(field, text, taken), id=f"{field}: {name}")
+    for name, (value, taken) in INPUTS.items():
+        yield pytest.param(Case("input", value, taken), id=f"input: {name}")
+    for name, value, taken in (
+        ("none", 0, True), ("the most", 2**31 - 2, True), ("too many", 2**31 - 1, False), ("negative", -1, False),
+    ):  # fmt: skip
+        yield pytest.param(Case("priority", value, taken), id=f"priority: {name}")
+    for name, value, taken in (("none", 0, False), ("one", 1, True), ("too many", 1_001, False)):
+        yield pytest.param(Case("max_attempts", value, taken), id=f"max_attempts: {name}")
+    for name, value, taken in (("fifty", 50, True), ("too many", 51, False)):
+        tags = [f"t{number}" for number in range(value)]
+        yield pytest.param(Case("tags", tags, taken), id=f"tags: {name}")
+
+
+CASES: Final = list(generated())
+Door = Callable[[Ledger, asyncpg.Connection, Case], Awaitable[bool]]
+_SUBMIT = (
+    "SELECT run_id FROM ledger.submit($1, $2, ARRAY[$3::text], ARRAY[$4::text], ARRAY[$5::text],"
+    " ARRAY[$6::int], NULL, ARRAY[$7::int], NULL, NULL, ARRAY[$8::text])"
+)
+
+
+async def through_python(ledger: Ledger, _: asyncpg.Connection, case: Case) -> bool:
+    given: dict[str, Any] = {"kind": "parse", "input": 1}
+    given |= {"tags": [case.value]} if case.field == "tag" else {case.field: case.value}
+    try:
+        await ledger.submit(**given)
+    except LedgerError:
+        return False
+    return True
+
+
+async def through_sql(_: Ledger, connection: asyncpg.Connection, case: Case) -> bool:
+    given: dict[str, Any] = {
+        "actor": "ann", "kind": "parse", "input": 1, "key": None, "priority": 0, "max_attempts": 3, "tags": [],
+    }  # fmt: skip
+    given |= {"tags": [case.value]} if case.field == "tag" else {case.field: case.value}
+    quoted = ('"' + tag.replace("\\", "\\\\").replace('"', '\\"') + '"' for tag in given["tags"])
+    body = json.dumps({"input": given["input"]})  # with escapes, as other languages write it
+    arguments = (
+        given["actor"], given["kind"], body, given["key"], given["priority"], given["max_attempts"],
+        "{" + ",".join(quoted) + "}",
+    )  # fmt: skip
+    try:
+        await connection.fetch(_SUBMIT, PROJECT, *arguments)
+    except asyncpg.DataError:  # the value's fault, and no accident's
+        return False
+    return True
+
+
+@pytest.mark.parametrize("door", [through_python, through_sql])
+@pytest.mark.parametrize("case", CASES)
+async def test_what_one_door_refuses_every_door_refuses(
+    ledger: Ledger, connection: asyncpg.Connection, case: Case, door: Door
+) -> None:
+    await connection.execute("SET ROLE runfold_worker")
+
+    assert await door(ledger, connection, case) == case.taken
+
+    runs = await ledger.runs()
+    assert len(runs) == case.taken
+    if case.taken and case.field == "input":
+        assert runs[0].input == case.value
+        [lease] = await ledger.claim("w")
+        assert lease.input == case.value
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_command_line_takes_and_refuses_the_same(
+    database: str, capsys: pytest.CaptureFixture[str], case: Case
+) -> None:
+    kind, values, options = "parse", [], []
+    match case.field:
+        case "kind":
+            kind = case.value
+        case "input":
+            values = [json.dumps(case.value)]
+        case "tags":
+            options = [f"--tag={tag}" for tag in case.value]
+        case field:
+            options = [f"--{field.replace('_', '-')}={case.value}"]
+    try:
+        code = main(
+            ["--url", database, "--project", PROJECT, "submit", *options, "--", kind, *values]
+        )
+    finally:
+        structlog.reset_defaults()
+
+    assert (code == exits.OK) == case.taken, capsys.readouterr()
+    if not case.taken:
+        assert code == exits.USAGE
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+EVENTS = {
+    "a type of one's own": ("acme.page_read2", 1, True),
+    "a later version of one's own": ("acme.page_read2", 7, True),
+    "a note": ("note.added", 1, True),
+    "a note of a version that there is not": ("note.added", 99, False),
+    "a signal of a version that there is not": ("signal.received", 2, False),
+    "upper case": ("Acme.read", 1, False),
+    "one word": ("acme", 1, False),
+    "no width": ("approval\u200b.granted", 1, False),
+    "nothing": ("", 1, False),
+    "too long": ("acme." + "x" * 80, 1, False),
+    "an end": ("run.completed", 1, False),
+}
+
+
+@pytest.mark.parametrize("name", EVENTS)
+async def test_an_event_of_a_type_that_python_does_not_append_is_kept_by_no_function(
+    ledger: Ledger, connection: asyncpg.Connection, name: str
+) -> None:
+    type_, version, taken = EVENTS[name]
+    run = await ledger.submit("parse")
+    await connection.execute("SET ROLE runfold_worker")
+    append = (
+        "SELECT * FROM ledger.append($1, 'ann', ARRAY[$2::uuid], NULL, ARRAY[$3::text],"
+        " ARRAY[$4::int], ARRAY['x'], NULL, NULL, NULL, NULL, NULL, NULL)"
+    )
+
+    try:
+        rows = await connection.fetch(append, PROJECT, run.run_id, type_, version)
+    except asyncpg.InvalidParameterValueError:
+        rows = []
+
+    assert len(rows) == taken
+    assert len(await ledger.history(run.run_id)) == 1 + taken
+
+
+async def test_a_name_that_python_refuses_is_refused_by_every_function(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    run = await ledger.submit("parse")
+    await connection.execute("SET ROLE runfold_worker")
+    bad = "x\x1by"
+    moved = "$1, ARRAY[$2], ARRAY[$3::uuid], NULL, '{cancelled}'" + ", NULL" * 11
+    calls = {
+        "claim": ("SELECT * FROM ledger.claim($1, $2, NULL, 1, '1 min')", (bad,)),
+        "claim of a kind": ("SELECT * FROM ledger.claim($1, 'w', ARRAY[$2], 1, '1 min')", (bad,)),
+        "cancel": ("SELECT * FROM ledger.cancel($1, $2, ARRAY[$3::uuid], NULL)", (bad, run.run_id)),
+        "signal": (
+            "SELECT * FROM ledger.signal($1, 'ann', $3, $2, NULL, NULL, NULL)",
+            (bad, run.run_id),
+        ),
+        "refuse": (
+            "SELECT * FROM ledger.refuse($1, $2, 'x', ARRAY[$3::uuid], '{9}')",
+            (bad, run.run_id),
+        ),
+        "transition": (f"SELECT * FROM ledger.transition({moved})", (bad, run.run_id)),
+        "change of a kind": (
+            "SELECT * FROM ledger.change_kind($1, 'ann', $2, 'kind.paused', NULL, NULL)",
+            (bad,),
+        ),
+    }
+    for name, (statement, arguments) in calls.items():
+        with pytest.raises(asyncpg.PostgresError, match="control characters") as caught:
+            await connection.fetch(statement, PROJECT, *arguments)
+        assert caught.value.sqlstate == "22023", name
+
+    assert len(await ledger.history(run.run_id)) == 1
+    with pytest.raises(LedgerError, match="control characters"):
+        await ledger.append(run.run_id, NoteAdded(name=bad))
