@@ -420,9 +420,9 @@ def test_history_follow_ends_with_the_run(cli: Cli) -> None:
 def test_what_a_run_contains_cannot_steer_the_terminal(cli: Cli) -> None:
     async def hostile(ledger: Ledger) -> UUID:
         lease = await claimed(
-            ledger, "w\x9b31m", input={"evil": "\x1b]0;owned\x07 [red]markup[/red] \u202edrow"}
+            ledger, "w:1", input={"evil": "\x1b]0;owned\x07 \x9b31m [red]markup[/red] \u202edrow"}
         )
-        await ledger.retry(lease, error_code="E\u202e", error_detail="\x1b[2J")
+        await ledger.retry(lease, error_code="E\u2028", error_detail="\x1b[2J")
         return lease.run_id
 
     run_id = str(cli.given(hostile))
