@@ -91,6 +91,11 @@ async def parent(ctx: Context, numbers: list[int]) -> int | Retry:
     return int(sum(found) + again)
 
 
+@handler("crowd")
+async def crowd(ctx: Context) -> int:
+    return len(await ctx.children("square", [0] * 10_001))
+
+
 @handler("unlucky parent")
 async def unlucky_parent(ctx: Context) -> str:
     try:
@@ -247,6 +252,37 @@ async def test_a_parent_goes_on_with_its_childrens_outputs_and_asks_for_each_onc
     assert sorted(one.output for one in squares) == [1, 4, 9, 100]
     first = (await ledger.history(squares[0].run_id))[0]
     assert getattr(first, "parent", None) == str(run.run_id)
+
+
+async def test_children_whose_ids_fit_no_payload_are_found_by_their_number(
+    ledger: Ledger,
+) -> None:
+    small = ledger.settings.model_copy(update={"payload_limit_bytes": 1_000})
+    narrow = Ledger(ledger.pool, ledger.project_id, small, ledger.url)
+    numbers = list(range(40))
+    run = await narrow.submit("parent", numbers)
+
+    async with working(narrow, parent, square):
+        finished = await ended(narrow, run)
+
+    assert (finished.output, finished.attempt_count) == (sum(n * n for n in numbers) + 100, 2)
+    assert len(await ledger.runs(kind="square")) == len(numbers) + 1
+    [asked] = [
+        event
+        for event in await ledger.history(run.run_id)
+        if isinstance(event, StepCompleted) and event.name == "children:square"
+    ]
+    assert asked.output == {"count": len(numbers)}
+
+
+async def test_more_children_than_a_call_takes_are_an_error_that_says_so(ledger: Ledger) -> None:
+    run = await ledger.submit("crowd", max_attempts=1)
+    async with working(ledger, crowd):
+        failed = await ended(ledger, run)
+
+    assert failed.state == State.FAILED
+    assert "at most 10,000 children in one call" in str(failed.error_detail)
+    assert await ledger.runs(kind="crowd") == [failed]
 
 
 async def test_a_child_that_fails_is_an_error_of_its_parent(ledger: Ledger) -> None:

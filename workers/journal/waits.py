@@ -10,8 +10,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from runfold.ledger import Run, Submit
-from runfold.ledger.errors import LedgerError, VersionConflict
+from runfold.ledger.errors import InvalidValue, LedgerError, VersionConflict
 from runfold.ledger.lifecycle import DEADLINE_PASSED, TERMINAL
+from runfold.ledger.operations.columns import MAX_BATCH
 from runfold.ledger.operations.signal import kept_signal
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.validation import check_duration
@@ -22,12 +23,27 @@ from runfold.workers.journal.journal import Journal
 from runfold.workers.journal.json_values import recordable
 
 SLICE_SECONDS: Final = 0.25
+_CHILDREN: Final = """
+SELECT key, run_id FROM ledger.command WHERE project_id = $1 AND key = ANY ($2::text[])
+"""
+_ID_BYTES: Final = 39
+"""A run id in a JSON list, with its quotes and its comma."""
 _NOW: Final = "SELECT ledger.now() AS now"
 
 
 def called_by(kind: str) -> str:
     """Give a kind as part of a call's name, which has fewer characters and no `#`."""
     return str(kind).replace("#", "_")[: MAX_NAME - len("children:")]
+
+
+def _recorded(children: Sequence[UUID], limit_bytes: int) -> Any:
+    """Return what a step records of children: their ids, or where they do not fit their number.
+
+    Their keys follow from the number.
+    """
+    if len(children) * _ID_BYTES > limit_bytes // 2:
+        return {"count": len(children)}
+    return [str(child) for child in children]
 
 
 class Waits:
@@ -91,10 +107,16 @@ class Waits:
     async def submit(
         self, called: Called, kind: str, inputs: Sequence[Any], **facts: Any
     ) -> list[UUID]:
-        """Ask for a child with each input, once however often this is repeated; give their ids."""
+        """Ask for a child with each input, once however often this is repeated; return their ids.
+
+        Raises InvalidValue for more than 10,000, and StepError when they cannot be recorded.
+        """
         if not called.is_answered:
             journal = self._journal
             with journal.asking():
+                if len(inputs) > MAX_BATCH:
+                    remedy = f"at most {MAX_BATCH:,} children in one call: make several calls"
+                    raise InvalidValue("children", len(inputs), remedy)
                 asked = [
                     Submit(
                         kind=kind,
@@ -108,9 +130,20 @@ class Waits:
                 made = (
                     await journal.persist(lambda: self._ledger.submit_many(asked)) if asked else []
                 )
-            called.output = [str(one.run_id) for one in made]
+            called.output = _recorded([child.run_id for child in made], journal.limit)
             await journal.record(called)
-        return [UUID(one) for one in called.output]
+        if called.error is not None:
+            called.result()  # raises it
+        return await self._children(called)
+
+    async def _children(self, called: Called) -> list[UUID]:
+        if isinstance(called.output, list):
+            return [UUID(child) for child in called.output]
+        keys = [f"{called.key}/{number}" for number in range(1, called.output["count"] + 1)]
+        pool, project_id = self._ledger.pool, self._ledger.project_id
+        rows = await self._journal.persist(lambda: fetch(pool, _CHILDREN, project_id, keys))
+        children = {row["key"]: row["run_id"] for row in rows}
+        return [children[key] for key in keys]
 
     async def child(self, called: Called, child_id: UUID) -> Any:
         """Give a child's output when it has ended; raise ChildFailed when it did not complete."""
