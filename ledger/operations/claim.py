@@ -21,6 +21,9 @@ CLAIM: Final = "SELECT * FROM ledger.claim($1, $2, $3, $4, $5, $6, $7, $8)"
 RESCAN_SECONDS: Final = 1.0
 """How long claims may start at a mark before one starts at the beginning, for delayed and requeued
 runs."""
+RESCAN_PART: Final = 0.05
+"""The part of the time that claims from the beginning may take: behind an old snapshot each walks
+all that was taken since."""
 
 
 class MarkColumns(NamedTuple):
@@ -55,6 +58,10 @@ class Marks:
             [priority for priority, _ in self._first.values()],
             [run_id for _, run_id in self._first.values()],
         )
+
+    def rescanned(self, seconds: float) -> None:
+        """Note how long a claim from the beginning took; the next one waits accordingly."""
+        self._rescan_at = time.monotonic() + max(RESCAN_SECONDS, seconds / RESCAN_PART)
 
     def remember(self, rows: Sequence[Mapping[str, Any]], *, full: bool) -> None:
         """Move each kind's mark to its first run of this batch; a short batch drops all marks."""
@@ -94,8 +101,11 @@ async def claim(
         )
 
     start = marks.current()
+    began = time.monotonic()
     rows = list(await send(limit, start))
-    if len(rows) < limit and start.kinds:
+    if not start.kinds:
+        marks.rescanned(time.monotonic() - began)
+    elif len(rows) < limit:
         marks.clear()
         rows += await send(limit - len(rows), Marks.NONE)
     marks.remember(rows, full=len(rows) >= limit)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 from decimal import Decimal
+from uuid import UUID
+
+import pytest
 
 from runfold.ledger import Ledger, State, Submit
 from runfold.ledger.events import LeaseAcquired
+from runfold.ledger.operations.claim import Marks
 from tests.support.runs import abandoned, event_count, newest
 from tests.support.waiting import passed, until
 
@@ -238,3 +242,19 @@ async def test_runs_of_other_projects_are_never_claimed(ledger: Ledger, database
         done = await other.transition(lease, State.COMPLETED, cost_usd_delta=Decimal("0.000001"))
 
     assert done.project_id == "other"
+
+
+def test_claims_from_the_beginning_take_a_twentieth_of_the_time_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    marks = Marks()
+    assert marks.current() == Marks.NONE
+    marks.remember([{"kind": "parse", "priority": 0, "run_id": UUID(int=1)}], full=True)
+
+    marks.rescanned(0.3)  # it walked what an old snapshot keeps
+    now += 5.9
+    assert marks.current().kinds == ["parse"]
+    now += 0.2
+    assert marks.current() == Marks.NONE
