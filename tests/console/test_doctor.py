@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from runfold.console.cli.health import code_objects
 from runfold.console.cli.health.check import Level
 from runfold.console.cli.health.database_status import DatabaseStatus
 from runfold.console.cli.health.server_checks import connections_check, server
@@ -139,6 +140,81 @@ def test_a_sequence_behind_its_events_is_found(damaged: Cli) -> None:
 
     assert answer.code == exits.UNHEALTHY
     assert "runfold projections rebase" in check(answer, "feed")["detail"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "problem"),
+    [
+        (
+            "CREATE OR REPLACE FUNCTION ledger.refuse_change() RETURNS trigger LANGUAGE plpgsql "
+            "SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN NEW; END $$",
+            "function refuse_change is changed",
+        ),
+        (
+            "ALTER FUNCTION ledger.refuse_change() SET search_path = public",
+            "function refuse_change is changed",
+        ),
+        (
+            "CREATE FUNCTION ledger.planted() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            "function planted is not this program's",
+        ),
+        (
+            "CREATE OR REPLACE VIEW ledger.role_member WITH (security_invoker = true) AS "
+            "SELECT project_id, role, member, recorded_at, actor, reason FROM ledger.role_event",
+            "view role_member is changed",
+        ),
+        (
+            "ALTER VIEW ledger.run SET (security_invoker = false)",
+            "view run is changed",
+        ),
+        (
+            "ALTER TABLE ledger.payload DISABLE TRIGGER refuse_change",
+            "trigger refuse_change of payload does not always fire",
+        ),
+        (
+            "ALTER TABLE ledger.event ENABLE TRIGGER refuse_truncate",
+            "trigger refuse_truncate of event does not always fire",
+        ),
+        (
+            "CREATE TRIGGER planted BEFORE INSERT ON ledger.event "
+            "EXECUTE FUNCTION ledger.refuse_change()",
+            "trigger planted of event is not this program's",
+        ),
+        (
+            "ALTER TABLE ledger.kind_event OWNER TO runfold_worker",
+            "relation kind_event belongs to runfold_worker",
+        ),
+        (
+            "GRANT INSERT ON ledger.event TO runfold_worker",
+            "runfold_worker has INSERT on event",
+        ),
+        (
+            "GRANT EXECUTE ON FUNCTION ledger.submit TO PUBLIC",
+            "PUBLIC has EXECUTE on submit",
+        ),
+        (
+            "REVOKE EXECUTE ON FUNCTION ledger.claim FROM runfold_worker",
+            "runfold_worker lacks EXECUTE on claim",
+        ),
+    ],
+)
+def test_what_is_not_as_this_program_installs_it_is_named(
+    damaged: Cli, statement: str, problem: str
+) -> None:
+    assert check(damaged("doctor", "--json"), "objects")["level"] == "ok"
+    execute(damaged.url, statement)
+
+    answer = damaged("doctor", "--json")
+
+    assert answer.code == exits.UNHEALTHY
+    assert problem in check(answer, "objects")["detail"]
+
+
+def test_every_installed_function_is_read_from_its_file() -> None:
+    assert code_objects.function_names() - set(code_objects.functions()) <= {"uuid7"}
+    assert set(code_objects.views()) == {"archive", "entry", "role_member", "run"}
+    assert code_objects.triggers()
+    assert code_objects.grants()
 
 
 def test_a_schedule_that_nobody_keeps_is_found(cli: Cli) -> None:

@@ -10,6 +10,7 @@ from rich.text import Text
 from runfold.console.cli.health.access_checks import privileges, settings
 from runfold.console.cli.health.check import Check, Level
 from runfold.console.cli.health.database_status import database_status
+from runfold.console.cli.health.object_checks import objects
 from runfold.console.cli.health.schema_checks import feed, functions, partitions, revision
 from runfold.console.cli.health.server_checks import (
     clock,
@@ -20,6 +21,7 @@ from runfold.console.cli.health.server_checks import (
 )
 from runfold.console.cli.health.work_checks import leases, schedules, served
 from runfold.console.cli.kit.exits import OK, UNHEALTHY
+from runfold.console.cli.kit.known_errors import known
 from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.output import Output
 from runfold.console.cli.kit.plain import jsonable
@@ -37,8 +39,8 @@ app: Final = program()
 async def doctor(session: Session) -> int:
     """Check the ledger's health and name remedies.
 
-    The checks: server, schema, settings, encoding, clock, connections, functions, partitions, time,
-    feed, leases, kinds, schedules and privileges. Exit code 9 if one has failed.
+    The checks: server, schema, settings, encoding, clock, connections, functions, partitions, objects,
+    time, feed, leases, kinds, schedules and privileges. Exit code 9 if one has failed.
     """
     try:
         checks = await _examine(session)
@@ -65,6 +67,7 @@ async def _examine(session: Session) -> list[Check]:
             *checks,
             functions(status),
             partitions(status),
+            *([await _checked("objects", objects(database))] if status.current else []),
             await _checked("time", clock_steps(database)),
             await _checked("feed", feed(database)),
             await _checked("leases", leases(database, settings_.reaper_seconds)),
@@ -77,8 +80,12 @@ async def _examine(session: Session) -> list[Check]:
 async def _checked(name: str, check: Awaitable[Check]) -> Check:
     try:
         return await check
-    except AccessDenied as error:
-        return Check(name, Level.WARNING, f"this login cannot check it: {error.reason}")
+    except Exception as error:
+        expected = known(error)
+        if expected is None or isinstance(expected, DatabaseUnavailable):
+            raise
+        reason = expected.reason if isinstance(expected, AccessDenied) else str(expected)
+        return Check(name, Level.WARNING, f"cannot be checked here: {reason}")
 
 
 def _write(out: Output, checks: list[Check], *, healthy: bool) -> None:
