@@ -545,7 +545,7 @@ def test_doctor_finds_a_new_database_healthy(cli: Cli) -> None:
     assert levels == dict.fromkeys(
         (
             *("server", "schema", "settings", "encoding", "clock", "connections", "functions"),
-            *("partitions", "time", "feed", "leases", "kinds", "schedules"),
+            *("partitions", "objects", "time", "feed", "leases", "kinds", "schedules"),
         ),
         "ok",
     )

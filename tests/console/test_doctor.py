@@ -146,8 +146,10 @@ def test_a_sequence_behind_its_events_is_found(damaged: Cli) -> None:
     ("statement", "problem"),
     [
         (
-            "CREATE OR REPLACE FUNCTION ledger.refuse_change() RETURNS trigger LANGUAGE plpgsql "
-            "SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN NEW; END $$",
+            (
+                "CREATE OR REPLACE FUNCTION ledger.refuse_change() RETURNS trigger LANGUAGE plpgsql "
+                "SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN NEW; END $$"
+            ),
             "function refuse_change is changed",
         ),
         (
@@ -159,8 +161,10 @@ def test_a_sequence_behind_its_events_is_found(damaged: Cli) -> None:
             "function planted is not this program's",
         ),
         (
-            "CREATE OR REPLACE VIEW ledger.role_member WITH (security_invoker = true) AS "
-            "SELECT project_id, role, member, recorded_at, actor, reason FROM ledger.role_event",
+            (
+                "CREATE OR REPLACE VIEW ledger.role_member WITH (security_invoker = true) AS "
+                "SELECT project_id, role, member, recorded_at, actor, reason FROM ledger.role_event"
+            ),
             "view role_member is changed",
         ),
         (
@@ -176,8 +180,10 @@ def test_a_sequence_behind_its_events_is_found(damaged: Cli) -> None:
             "trigger refuse_truncate of event does not always fire",
         ),
         (
-            "CREATE TRIGGER planted BEFORE INSERT ON ledger.event "
-            "EXECUTE FUNCTION ledger.refuse_change()",
+            (
+                "CREATE TRIGGER planted BEFORE INSERT ON ledger.event "
+                "EXECUTE FUNCTION ledger.refuse_change()"
+            ),
             "trigger planted of event is not this program's",
         ),
         (
