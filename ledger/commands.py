@@ -69,6 +69,8 @@ class TransitionRow(NamedTuple):
     wait_outcome: str | None
     expected_version: int | None
     key: str | None
+    worker: str | None
+    """The holder that its lease names; None without a lease."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -157,6 +159,7 @@ class Transition:
             wait_outcome=str(self.wait_outcome) if decided else None,
             expected_version=check_version(self.expected_version),
             key=None if self.key is None else check_text("key", self.key),
+            worker=holder_of(self.run),
         )
 
     def _content(self, state: State) -> dict[str, Any]:
@@ -239,6 +242,11 @@ def identify(run: Target) -> tuple[UUID, int | None]:
 def identify_lease(lease: Lease) -> tuple[UUID, int]:
     """Return the lease's run id and token. Raises InvalidValue."""
     return check_run_id(lease.run_id), check_int("token", lease.token, least=-MAX_INT)
+
+
+def holder_of(run: Target) -> str | None:
+    """Return the worker that a lease names; None for a bare run id. Raises InvalidValue."""
+    return check_text("worker_id", run.worker_id) if isinstance(run, Lease) else None
 
 
 def check_lease(value: object) -> Lease:

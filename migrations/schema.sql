@@ -2,7 +2,7 @@ CREATE SCHEMA ledger;
 
 COMMENT ON SCHEMA ledger IS 'functions sha256:...';
 
-CREATE FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_types text[], p_schema_versions integer[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_expected integer[], p_keys text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea)
+CREATE FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_types text[], p_schema_versions integer[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_expected integer[], p_keys text[], p_workers text[] DEFAULT NULL::text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -32,8 +32,8 @@ BEGIN
   WITH c AS MATERIALIZED (
     SELECT u.*, CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
     FROM unnest(p_runs, p_tokens, p_types, p_schema_versions, p_names, p_error_codes, p_bodies,
-      p_costs::numeric(18, 6)[], p_steps, p_expected, p_keys)
-      AS u (run_id, token, type, schema_version, name, error_code, body, cost, steps, expected, key)
+      p_costs::numeric(18, 6)[], p_steps, p_expected, p_keys, p_workers)
+      AS u (run_id, token, type, schema_version, name, error_code, body, cost, steps, expected, key, worker)
     -- What moves a lease or a state has a function of its own that knows its rules.
     WHERE split_part(u.type, '.', 1) NOT IN ('run', 'lease', 'tool', 'approval', 'cancel', 'write', 'payload')
     ORDER BY u.run_id
@@ -43,7 +43,7 @@ BEGIN
       SELECT s.version, s.hash, s.updated_at, s.worker_id
       FROM ledger.run_state AS s
       WHERE s.project_id = p_project AND s.run_id = c.run_id
-        AND (c.token IS NULL AND split_part(c.type, '.', 1) <> 'step' OR s.token = c.token)
+        AND (c.token IS NULL AND split_part(c.type, '.', 1) <> 'step' OR s.token = c.token AND (c.worker IS NULL OR s.worker_id = c.worker))
         AND ledger.legal(c.type, s.state, NULL)
         AND (c.expected IS NULL OR s.version = c.expected)
         AND (c.key IS NULL OR NOT EXISTS (
@@ -411,7 +411,7 @@ BEGIN
   ) AS p ON true;
 END $$;
 
-CREATE FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens integer[]) RETURNS TABLE(run_id uuid, version integer, hash bytea, type text, state text, error_code text, cost_usd numeric, step_count integer, output_sha256 bytea, body text)
+CREATE FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens integer[]) RETURNS TABLE(run_id uuid, version integer, hash bytea, type text, state text, error_code text, cost_usd numeric, step_count integer, output_sha256 bytea, body text, worker_id text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -425,7 +425,7 @@ BEGIN
   RETURN QUERY
   SELECT closing.run_id, closing.version, closing.hash, closing.type::text, closing.state::text,
     closing.error_code::text, closing.cost_usd, closing.step_count, closing.output_sha256,
-    payload.body::text
+    payload.body::text, acquired.worker_id::text
   FROM unnest(p_runs, p_tokens) AS lease (run_id, token)
   CROSS JOIN LATERAL (
     SELECT e.worker_id FROM ledger.event AS e
@@ -1223,7 +1223,7 @@ BEGIN
   RETURN NULL;
 END $$;
 
-CREATE FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[]) RETURNS TABLE(run_id uuid, lease_until timestamp with time zone, late_ms integer, cancel_requested boolean)
+CREATE FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[], p_workers text[] DEFAULT NULL::text[]) RETURNS TABLE(run_id uuid, lease_until timestamp with time zone, late_ms integer, cancel_requested boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -1240,7 +1240,8 @@ BEGIN
   END IF;
   RETURN QUERY
   WITH c AS MATERIALIZED (
-    SELECT DISTINCT ON (u.run_id) u.* FROM unnest(p_runs, p_tokens, p_ttls) AS u (run_id, token, ttl) ORDER BY u.run_id
+    SELECT DISTINCT ON (u.run_id) u.* FROM unnest(p_runs, p_tokens, p_ttls, p_workers)
+      AS u (run_id, token, ttl, worker) ORDER BY u.run_id
   ), g AS MATERIALIZED (
     SELECT c.run_id, c.token, c.ttl, s.* FROM c
     CROSS JOIN LATERAL (
@@ -1249,6 +1250,7 @@ BEGIN
       WHERE s.project_id = p_project AND s.run_id = c.run_id
         -- Not an equality, which the index of leased runs would be searched for: many runs have the same token.
         AND c.token IS NOT NULL AND s.token IS NOT DISTINCT FROM c.token
+        AND (c.worker IS NULL OR s.worker_id = c.worker)
       FOR UPDATE
     ) AS s
   ), n AS MATERIALIZED (
@@ -1805,7 +1807,7 @@ CREATE FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid,
   GROUP BY e.project_id, e.run_id
 $$;
 
-CREATE FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[], p_tokens integer[]) RETURNS TABLE(run_id uuid, given_token integer, refused boolean, state text, version integer, token integer, worker_id text, lease_until timestamp with time zone, available_at timestamp with time zone, attempt_count integer, max_attempts integer, cost_usd numeric, step_count integer)
+CREATE FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[], p_tokens integer[], p_workers text[] DEFAULT NULL::text[]) RETURNS TABLE(run_id uuid, given_token integer, refused boolean, state text, version integer, token integer, worker_id text, lease_until timestamp with time zone, available_at timestamp with time zone, attempt_count integer, max_attempts integer, cost_usd numeric, step_count integer)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -1827,9 +1829,9 @@ BEGIN
   ) AS s;
   RETURN QUERY
   WITH c AS MATERIALIZED (
-    SELECT DISTINCT ON (u.run_id) u.* FROM unnest(p_runs, p_tokens) AS u (run_id, token) ORDER BY u.run_id
+    SELECT DISTINCT ON (u.run_id) u.* FROM unnest(p_runs, p_tokens, p_workers) AS u (run_id, token, worker) ORDER BY u.run_id
   ), g AS MATERIALIZED (
-    SELECT c.token AS given_token, c.token IS NOT NULL AND c.token IS DISTINCT FROM s.token AS refused, s.*
+    SELECT c.token AS given_token, c.token IS NOT NULL AND (c.token IS DISTINCT FROM s.token OR c.worker <> s.worker_id) AS refused, s.*
     FROM c
     CROSS JOIN LATERAL (
       SELECT s.* FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = c.run_id FOR UPDATE
@@ -1881,7 +1883,7 @@ BEGIN
     USING ERRCODE = 'RF405', HINT = 'Name the schema version in the projection''s fields, or read the content in a function.';
 END $$;
 
-CREATE FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea)
+CREATE FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[], p_workers text[] DEFAULT NULL::text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -1908,7 +1910,8 @@ BEGIN
   WITH c AS MATERIALIZED (
     SELECT DISTINCT ON (u.run_id) u.*,
       CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
-    FROM unnest(p_runs, p_tokens, p_delays, p_error_codes, p_bodies) AS u (run_id, token, delay, error_code, body)
+    FROM unnest(p_runs, p_tokens, p_delays, p_error_codes, p_bodies, p_workers)
+      AS u (run_id, token, delay, error_code, body, worker)
     ORDER BY u.run_id
   ), g AS MATERIALIZED (
     SELECT c.*, s.version, s.hash, s.updated_at, s.attempt_count, s.worker_id, s.cancel_requested_at IS NOT NULL AS cancels
@@ -1919,6 +1922,7 @@ BEGIN
       WHERE s.project_id = p_project AND s.run_id = c.run_id
         -- Not an equality, which the index of leased runs would be searched for: many runs have the same token.
         AND c.token IS NOT NULL AND s.token IS NOT DISTINCT FROM c.token
+        AND (c.worker IS NULL OR s.worker_id = c.worker)
         AND (s.cancel_requested_at IS NOT NULL OR ledger.legal(p_type, s.state, 'pending'))
         AND (p_type = 'lease.released' OR s.attempt_count < s.max_attempts OR s.cancel_requested_at IS NOT NULL)
       FOR UPDATE
@@ -2144,7 +2148,7 @@ BEGIN
   ) AS k ON true;
 END $$;
 
-CREATE FUNCTION ledger.transition(p_project text, p_actors text[], p_runs uuid[], p_tokens integer[], p_states text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected integer[], p_keys text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea, from_state text)
+CREATE FUNCTION ledger.transition(p_project text, p_actors text[], p_runs uuid[], p_tokens integer[], p_states text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected integer[], p_keys text[], p_workers text[] DEFAULT NULL::text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea, from_state text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -2202,8 +2206,9 @@ BEGIN
           u.state = 'running' OR (u.state IN ('waiting_tool', 'waiting_approval') AND u.park IS NOT TRUE) AS keeps,
           CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
         FROM unnest(p_actors, p_runs, p_tokens, p_states, p_parks, p_names, p_error_codes, p_bodies,
-          p_costs::numeric(18, 6)[], p_steps, p_sha256s, p_waits, p_wait_outcomes, p_expected, p_keys)
-          AS u (actor, run_id, token, state, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, expected, key)
+          p_costs::numeric(18, 6)[], p_steps, p_sha256s, p_waits, p_wait_outcomes, p_expected, p_keys, p_workers)
+          AS u (actor, run_id, token, state, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, expected, key,
+            worker)
         ORDER BY u.run_id OFFSET 0
       ) AS c
       CROSS JOIN LATERAL (
@@ -2213,7 +2218,9 @@ BEGIN
         FROM ledger.run_state AS s
         WHERE s.project_id = p_project AND s.run_id = c.run_id
           -- The fence: the current token, or no token where none is held; a person may decide an approval that is held.
-          AND (s.token = c.token OR (c.token IS NULL AND (s.token IS NULL OR s.state = 'waiting_approval')))
+          -- A worker that is named must be its holder: after a fail-over that lost events, a token may be
+          -- another's.
+          AND (s.token = c.token AND (c.worker IS NULL OR s.worker_id = c.worker) OR (c.token IS NULL AND (s.token IS NULL OR s.state = 'waiting_approval')))
           AND ledger.legal(ledger.transition_type(s.state, c.state, c.error_code, c.token), s.state, c.state)
           -- A parked run that has its answer is claimable; a second answer would contradict the first.
           AND (s.state NOT IN ('waiting_tool', 'waiting_approval') OR s.available_at IS NULL)
@@ -2666,8 +2673,8 @@ GRANT USAGE ON SCHEMA ledger TO runfold_worker;
 GRANT USAGE ON SCHEMA ledger TO runfold_reader;
 GRANT USAGE ON SCHEMA ledger TO runfold_projector;
 
-REVOKE ALL ON FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_types text[], p_schema_versions integer[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_expected integer[], p_keys text[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_types text[], p_schema_versions integer[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_expected integer[], p_keys text[]) TO runfold_worker;
+REVOKE ALL ON FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_types text[], p_schema_versions integer[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_expected integer[], p_keys text[], p_workers text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_types text[], p_schema_versions integer[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_expected integer[], p_keys text[], p_workers text[]) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.attach_partition(p_month timestamp without time zone) FROM PUBLIC;
 
@@ -2798,8 +2805,8 @@ REVOKE ALL ON FUNCTION ledger.fold_kind_state() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.fold_run_state() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[]) TO runfold_worker;
+REVOKE ALL ON FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[], p_workers text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[], p_workers text[]) TO runfold_worker;
 
 GRANT SELECT ON TABLE ledger.payload TO runfold_worker;
 GRANT SELECT ON TABLE ledger.payload TO runfold_reader;
@@ -2859,8 +2866,8 @@ GRANT ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to
 GRANT ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid, p_version integer, p_time timestamp with time zone) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid, p_version integer, p_time timestamp with time zone) TO runfold_projector;
 
-REVOKE ALL ON FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[], p_tokens integer[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[], p_tokens integer[]) TO runfold_worker;
+REVOKE ALL ON FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[], p_tokens integer[], p_workers text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[], p_tokens integer[], p_workers text[]) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.refuse_change() FROM PUBLIC;
 
@@ -2869,8 +2876,8 @@ GRANT ALL ON FUNCTION ledger.refuse_version(p_type text, p_version integer) TO r
 GRANT ALL ON FUNCTION ledger.refuse_version(p_type text, p_version integer) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.refuse_version(p_type text, p_version integer) TO runfold_projector;
 
-REVOKE ALL ON FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[]) TO runfold_worker;
+REVOKE ALL ON FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[], p_workers text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[], p_workers text[]) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.signal(p_project text, p_actor text, p_run uuid, p_name text, p_answer text, p_kept text, p_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.signal(p_project text, p_actor text, p_run uuid, p_name text, p_answer text, p_kept text, p_key text) TO runfold_worker;
@@ -2885,8 +2892,8 @@ GRANT ALL ON FUNCTION ledger.submit(p_project text, p_actor text, p_kinds text[]
 
 REVOKE ALL ON FUNCTION ledger.submit_keys(p_project text, p_ids uuid[], p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION ledger.transition(p_project text, p_actors text[], p_runs uuid[], p_tokens integer[], p_states text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected integer[], p_keys text[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.transition(p_project text, p_actors text[], p_runs uuid[], p_tokens integer[], p_states text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected integer[], p_keys text[]) TO runfold_worker;
+REVOKE ALL ON FUNCTION ledger.transition(p_project text, p_actors text[], p_runs uuid[], p_tokens integer[], p_states text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected integer[], p_keys text[], p_workers text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.transition(p_project text, p_actors text[], p_runs uuid[], p_tokens integer[], p_states text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected integer[], p_keys text[], p_workers text[]) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.transition_type(p_from text, p_to text, p_error text, p_token integer) FROM PUBLIC;
 

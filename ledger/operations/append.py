@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from runfold.ledger.commands import Target, as_digits, check_version, identify
+from runfold.ledger.commands import Target, as_digits, check_version, holder_of, identify
 from runfold.ledger.errors import InvalidValue, LedgerError
 from runfold.ledger.events import (
     Event,
@@ -27,7 +27,7 @@ from runfold.ledger.validation import MAX_INT, check_cost, check_int, check_text
 
 APPEND: Final = (
     "SELECT * FROM ledger.append"
-    "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text[]::numeric[], $11, $12, $13)"
+    "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text[]::numeric[], $11, $12, $13, $14)"
 )
 
 
@@ -45,6 +45,8 @@ class AppendRow(NamedTuple):
     steps: int | None
     expected_version: int | None
     key: str | None
+    worker: str | None
+    """The holder that its lease names; None without a lease."""
 
 
 async def append(
@@ -71,7 +73,7 @@ async def append(
             if isinstance(outcome, LedgerError):
                 raise outcome
             return outcome
-    late = [(row.run_id, row.token)]
+    late = [(row.run_id, row.token, row.worker)]
     found = await look(project.pool, project.project_id, who, row.type, late)
     raise refusal(
         project.project_id,
@@ -112,6 +114,7 @@ def append_row(
         steps=None if steps is None else check_int("step_count", steps, least=-MAX_INT),
         expected_version=check_version(expected_version),
         key=None if key is None else check_text("key", key),
+        worker=holder_of(run),
     )
 
 

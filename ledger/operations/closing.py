@@ -31,6 +31,7 @@ class Ending(NamedTuple):
     cost: Decimal
     steps: int
     output_sha256: bytes | None
+    worker: str | None
 
 
 class Closing(NamedTuple):
@@ -57,6 +58,7 @@ async def closings(
                 row["cost_usd"] or Decimal(0),
                 row["step_count"] or 0,
                 row["output_sha256"],
+                row["worker_id"],
             ),
         )
         for row in rows

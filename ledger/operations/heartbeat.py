@@ -19,9 +19,9 @@ from runfold.ledger.operations.project import Project
 from runfold.ledger.operations.refusal import Refused, look, refusal
 from runfold.ledger.postgres.connections import Connection, Pool, fetch
 from runfold.ledger.run import Lease
-from runfold.ledger.validation import check_duration
+from runfold.ledger.validation import check_duration, check_text
 
-HEARTBEAT: Final = "SELECT * FROM ledger.heartbeat($1, $2, $3, $4)"
+HEARTBEAT: Final = "SELECT * FROM ledger.heartbeat($1, $2, $3, $4, $5)"
 
 
 class HeartbeatRow(NamedTuple):
@@ -30,6 +30,7 @@ class HeartbeatRow(NamedTuple):
     run_id: UUID
     token: int
     ttl: timedelta
+    worker: str
 
 
 class Beat(NamedTuple):
@@ -54,7 +55,7 @@ async def refuse(
     source: Pool | Connection, project_id: str, worker_id: str, rows: Sequence[HeartbeatRow]
 ) -> dict[UUID, Refused]:
     """Record the beats of a worker for leases that it has lost; return what the runs are now."""
-    late = [(row.run_id, row.token) for row in rows]
+    late = [(row.run_id, row.token, row.worker) for row in rows]
     return await look(source, project_id, worker_id, "heartbeat", late)
 
 
@@ -80,7 +81,8 @@ async def heartbeat(project: Project, leases: Sequence[Lease]) -> list[Lease]:
 def _row(lease: Lease) -> HeartbeatRow:
     run_id, token = identify(lease)
     assert token is not None  # a lease has one
-    return HeartbeatRow(run_id, token, check_duration("ttl", lease.ttl, positive=True))
+    ttl = check_duration("ttl", lease.ttl, positive=True)
+    return HeartbeatRow(run_id, token, ttl, check_text("worker_id", lease.worker_id))
 
 
 def _beat(row: Mapping[str, Any]) -> Beat:

@@ -28,7 +28,7 @@ from runfold.ledger.operations.columns import columns
 from runfold.ledger.postgres.connections import Connection, Pool, fetch
 from runfold.ledger.validation import MAX_INT
 
-REFUSE: Final = "SELECT * FROM ledger.refuse($1, $2, $3, $4, $5)"
+REFUSE: Final = "SELECT * FROM ledger.refuse($1, $2, $3, $4, $5, $6)"
 MAX_TOTAL: Final = 999_999_999_999
 
 
@@ -56,11 +56,12 @@ async def look(
     project_id: str,
     actor: str,
     name: str,
-    runs: Sequence[tuple[UUID, int | None]],
+    runs: Sequence[tuple[UUID, int | None, str | None]],
 ) -> dict[UUID, Refused]:
     """Return what the runs are now; record `write.refused` for each token that is not current.
 
-    `name` is the operation that was refused.
+    `name` is the operation that was refused; each run has the token and the worker of its lease,
+    if it was named by one.
     """
     if not runs:
         return {}

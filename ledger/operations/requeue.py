@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from runfold.ledger import names
-from runfold.ledger.commands import check_lease, identify_lease
+from runfold.ledger.commands import check_lease, holder_of, identify_lease
 from runfold.ledger.lifecycle import State
 from runfold.ledger.operations.claim import Marks
 from runfold.ledger.operations.closing import Ending, closings
@@ -27,7 +27,7 @@ from runfold.ledger.validation import check_duration, check_text
 RELEASED: Final = "lease.released"
 RETRIED: Final = "run.retried"
 REQUEUE: Final = (
-    "SELECT r.* FROM ledger.requeue($1, $2, $3, $4, $5, $6, $7) AS t"
+    "SELECT r.* FROM ledger.requeue($1, $2, $3, $4, $5, $6, $7, $8) AS t"
     " CROSS JOIN LATERAL ledger.read_run($1, t.run_id) AS r"
 )
 
@@ -40,6 +40,7 @@ class RequeueRow(NamedTuple):
     delay: timedelta
     error_code: str | None
     body: str | None
+    worker: str | None
 
 
 async def requeue(
@@ -56,14 +57,14 @@ async def requeue(
     body = encode_payload({"error_detail": error_detail}, project.limit_bytes)
     wait = check_duration("delay", delay)
     code = None if error_code is None else check_text("error_code", error_code)
-    row = RequeueRow(*identify_lease(check_lease(lease)), wait, code, body)
+    row = RequeueRow(*identify_lease(check_lease(lease)), wait, code, body, holder_of(lease))
     who = project.actor_of(lease, None)
     requeued = await fetch(project.pool, REQUEUE, project.project_id, type_, *columns([row]))
     marks.clear()  # the run is older than the marks
     if not requeued:
         if (first := await _first_ending(project, type_, row)) is not None:
             return first
-        late = [(row.run_id, row.token)]
+        late = [(row.run_id, row.token, row.worker)]
         found = await look(project.pool, project.project_id, who, type_, late)
         raise refusal(
             project.project_id,
@@ -90,7 +91,7 @@ async def _first_ending(project: Project, type_: str, row: RequeueRow) -> Run | 
     """Return the run after this command, if it was sent before and has ended the lease already."""
     lease = (row.run_id, row.token)
     closed = await closings(project.pool, project.project_id, [lease])
-    ending = Ending(type_, row.error_code, row.body, Decimal(0), 0, None)
+    ending = Ending(type_, row.error_code, row.body, Decimal(0), 0, None, row.worker)
     if row.run_id not in closed or closed[row.run_id].ending != ending:
         return None
     receipt = closed[row.run_id].receipt

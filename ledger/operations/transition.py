@@ -26,7 +26,7 @@ from runfold.ledger.run import Lease, Receipt, Run
 
 _TRANSITION: Final = (
     "ledger.transition($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text[]::numeric[], $11,"
-    " $12, $13, $14, $15, $16)"
+    " $12, $13, $14, $15, $16, $17)"
 )
 # The run is read in the statement that moves it: one round trip.
 TRANSITION_AND_READ: Final = (
@@ -134,7 +134,9 @@ class Transitions:
         }
         refused: dict[UUID, Refused] = {}
         for who in set(actors.values()):
-            late = [(row.run_id, row.token) for row in rows if actors.get(row.run_id) == who]
+            late = [
+                (row.run_id, row.token, row.worker) for row in rows if actors.get(row.run_id) == who
+            ]
             refused |= await look(project.pool, project.project_id, who, "transition", late)
         for row in rows:
             if row.run_id in actors:
@@ -206,6 +208,7 @@ def _ending(row: TransitionRow) -> Ending:
         cost=Decimal(row.cost or 0),
         steps=row.steps or 0,
         output_sha256=row.output_sha256,
+        worker=row.worker,
     )
 
 

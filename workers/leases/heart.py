@@ -174,7 +174,10 @@ class Heart:
 
     def _rows(self, leases: Sequence[Held]) -> list[HeartbeatRow]:
         ttl = timedelta(seconds=self._ttl)
-        return [HeartbeatRow(held.lease.run_id, held.lease.token, ttl) for held in leases]
+        return [
+            HeartbeatRow(held.lease.run_id, held.lease.token, ttl, held.lease.worker_id)
+            for held in leases
+        ]
 
     async def _lose(self, missing: Sequence[Held]) -> None:
         if missing:

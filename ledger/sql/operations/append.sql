@@ -3,7 +3,8 @@
 -- Locks: run_state rows, in run_id order.
 CREATE OR REPLACE FUNCTION ledger.append(
   p_project text, p_actor text, p_runs uuid[], p_tokens int[], p_types text[], p_schema_versions int[], p_names text[],
-  p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps int[], p_expected int[], p_keys text[]
+  p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps int[], p_expected int[], p_keys text[],
+  p_workers text[] DEFAULT NULL
 ) RETURNS TABLE (run_id uuid, version int, hash bytea)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -34,8 +35,8 @@ BEGIN
   WITH c AS MATERIALIZED (
     SELECT u.*, CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
     FROM unnest(p_runs, p_tokens, p_types, p_schema_versions, p_names, p_error_codes, p_bodies,
-      p_costs::numeric(18, 6)[], p_steps, p_expected, p_keys)
-      AS u (run_id, token, type, schema_version, name, error_code, body, cost, steps, expected, key)
+      p_costs::numeric(18, 6)[], p_steps, p_expected, p_keys, p_workers)
+      AS u (run_id, token, type, schema_version, name, error_code, body, cost, steps, expected, key, worker)
     -- What moves a lease or a state has a function of its own that knows its rules.
     WHERE split_part(u.type, '.', 1) NOT IN ('run', 'lease', 'tool', 'approval', 'cancel', 'write', 'payload')
     ORDER BY u.run_id
@@ -45,7 +46,7 @@ BEGIN
       SELECT s.version, s.hash, s.updated_at, s.worker_id
       FROM ledger.run_state AS s
       WHERE s.project_id = p_project AND s.run_id = c.run_id
-        AND (c.token IS NULL AND split_part(c.type, '.', 1) <> 'step' OR s.token = c.token)
+        AND (c.token IS NULL AND split_part(c.type, '.', 1) <> 'step' OR s.token = c.token AND (c.worker IS NULL OR s.worker_id = c.worker))
         AND ledger.legal(c.type, s.state, NULL)
         AND (c.expected IS NULL OR s.version = c.expected)
         AND (c.key IS NULL OR NOT EXISTS (

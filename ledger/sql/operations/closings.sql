@@ -4,7 +4,7 @@
 CREATE OR REPLACE FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens int[])
 RETURNS TABLE (
   run_id uuid, version int, hash bytea, type text, state text, error_code text, cost_usd numeric,
-  step_count int, output_sha256 bytea, body text
+  step_count int, output_sha256 bytea, body text, worker_id text
 )
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -19,7 +19,7 @@ BEGIN
   RETURN QUERY
   SELECT closing.run_id, closing.version, closing.hash, closing.type::text, closing.state::text,
     closing.error_code::text, closing.cost_usd, closing.step_count, closing.output_sha256,
-    payload.body::text
+    payload.body::text, acquired.worker_id::text
   FROM unnest(p_runs, p_tokens) AS lease (run_id, token)
   CROSS JOIN LATERAL (
     SELECT e.worker_id FROM ledger.event AS e

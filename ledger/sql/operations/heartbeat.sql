@@ -1,7 +1,8 @@
 -- Appends lease.heartbeat for every lease that is still current and moves its end; one statement for all runs of a worker.
 -- A beat after the lease's end is accepted while nobody else took the run, and says by how many milliseconds it was late.
 -- What is not returned is not held any more. Locks: run_state rows, in run_id order.
-CREATE OR REPLACE FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens int[], p_ttls interval[])
+CREATE OR REPLACE FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens int[], p_ttls interval[],
+  p_workers text[] DEFAULT NULL)
 RETURNS TABLE (run_id uuid, lease_until timestamptz, late_ms int, cancel_requested boolean)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -19,7 +20,8 @@ BEGIN
   END IF;
   RETURN QUERY
   WITH c AS MATERIALIZED (
-    SELECT DISTINCT ON (u.run_id) u.* FROM unnest(p_runs, p_tokens, p_ttls) AS u (run_id, token, ttl) ORDER BY u.run_id
+    SELECT DISTINCT ON (u.run_id) u.* FROM unnest(p_runs, p_tokens, p_ttls, p_workers)
+      AS u (run_id, token, ttl, worker) ORDER BY u.run_id
   ), g AS MATERIALIZED (
     SELECT c.run_id, c.token, c.ttl, s.* FROM c
     CROSS JOIN LATERAL (
@@ -28,6 +30,7 @@ BEGIN
       WHERE s.project_id = p_project AND s.run_id = c.run_id
         -- Not an equality, which the index of leased runs would be searched for: many runs have the same token.
         AND c.token IS NOT NULL AND s.token IS NOT DISTINCT FROM c.token
+        AND (c.worker IS NULL OR s.worker_id = c.worker)
       FOR UPDATE
     ) AS s
   ), n AS MATERIALIZED (

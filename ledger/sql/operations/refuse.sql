@@ -1,7 +1,8 @@
 -- Says why commands were not kept, and records the refusal of every late worker: write.refused, once for a token and an
 -- operation, at most 100 to a run. Returns what the run looks like now; no row for a run that is not in the project.
 -- Locks: run_state rows, in run_id order.
-CREATE OR REPLACE FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[], p_tokens int[])
+CREATE OR REPLACE FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[], p_tokens int[],
+  p_workers text[] DEFAULT NULL)
 RETURNS TABLE (
   run_id uuid, given_token int, refused boolean, state text, version int, token int, worker_id text, lease_until timestamptz,
   available_at timestamptz, attempt_count int, max_attempts int, cost_usd numeric, step_count int
@@ -27,9 +28,9 @@ BEGIN
   ) AS s;
   RETURN QUERY
   WITH c AS MATERIALIZED (
-    SELECT DISTINCT ON (u.run_id) u.* FROM unnest(p_runs, p_tokens) AS u (run_id, token) ORDER BY u.run_id
+    SELECT DISTINCT ON (u.run_id) u.* FROM unnest(p_runs, p_tokens, p_workers) AS u (run_id, token, worker) ORDER BY u.run_id
   ), g AS MATERIALIZED (
-    SELECT c.token AS given_token, c.token IS NOT NULL AND c.token IS DISTINCT FROM s.token AS refused, s.*
+    SELECT c.token AS given_token, c.token IS NOT NULL AND (c.token IS DISTINCT FROM s.token OR c.worker <> s.worker_id) AS refused, s.*
     FROM c
     CROSS JOIN LATERAL (
       SELECT s.* FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = c.run_id FOR UPDATE

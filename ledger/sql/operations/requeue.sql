@@ -3,7 +3,7 @@
 -- What is not returned was not kept: ledger.refuse says why. Locks: run_state rows, in run_id order.
 CREATE OR REPLACE FUNCTION ledger.requeue(
   p_project text, p_type text, p_runs uuid[], p_tokens int[], p_delays interval[], p_error_codes text[],
-  p_bodies text[]
+  p_bodies text[], p_workers text[] DEFAULT NULL
 ) RETURNS TABLE (run_id uuid, version int, hash bytea)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -31,7 +31,8 @@ BEGIN
   WITH c AS MATERIALIZED (
     SELECT DISTINCT ON (u.run_id) u.*,
       CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
-    FROM unnest(p_runs, p_tokens, p_delays, p_error_codes, p_bodies) AS u (run_id, token, delay, error_code, body)
+    FROM unnest(p_runs, p_tokens, p_delays, p_error_codes, p_bodies, p_workers)
+      AS u (run_id, token, delay, error_code, body, worker)
     ORDER BY u.run_id
   ), g AS MATERIALIZED (
     SELECT c.*, s.version, s.hash, s.updated_at, s.attempt_count, s.worker_id, s.cancel_requested_at IS NOT NULL AS cancels
@@ -42,6 +43,7 @@ BEGIN
       WHERE s.project_id = p_project AND s.run_id = c.run_id
         -- Not an equality, which the index of leased runs would be searched for: many runs have the same token.
         AND c.token IS NOT NULL AND s.token IS NOT DISTINCT FROM c.token
+        AND (c.worker IS NULL OR s.worker_id = c.worker)
         AND (s.cancel_requested_at IS NOT NULL OR ledger.legal(p_type, s.state, 'pending'))
         AND (p_type = 'lease.released' OR s.attempt_count < s.max_attempts OR s.cancel_requested_at IS NOT NULL)
       FOR UPDATE

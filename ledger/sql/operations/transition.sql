@@ -5,7 +5,7 @@
 CREATE OR REPLACE FUNCTION ledger.transition(
   p_project text, p_actors text[], p_runs uuid[], p_tokens int[], p_states text[], p_parks boolean[], p_names text[],
   p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps int[], p_sha256s bytea[], p_waits interval[],
-  p_wait_outcomes text[], p_expected int[], p_keys text[]
+  p_wait_outcomes text[], p_expected int[], p_keys text[], p_workers text[] DEFAULT NULL
 ) RETURNS TABLE (run_id uuid, version int, hash bytea, from_state text)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -64,8 +64,9 @@ BEGIN
           u.state = 'running' OR (u.state IN ('waiting_tool', 'waiting_approval') AND u.park IS NOT TRUE) AS keeps,
           CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
         FROM unnest(p_actors, p_runs, p_tokens, p_states, p_parks, p_names, p_error_codes, p_bodies,
-          p_costs::numeric(18, 6)[], p_steps, p_sha256s, p_waits, p_wait_outcomes, p_expected, p_keys)
-          AS u (actor, run_id, token, state, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, expected, key)
+          p_costs::numeric(18, 6)[], p_steps, p_sha256s, p_waits, p_wait_outcomes, p_expected, p_keys, p_workers)
+          AS u (actor, run_id, token, state, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, expected, key,
+            worker)
         ORDER BY u.run_id OFFSET 0
       ) AS c
       CROSS JOIN LATERAL (
@@ -75,7 +76,9 @@ BEGIN
         FROM ledger.run_state AS s
         WHERE s.project_id = p_project AND s.run_id = c.run_id
           -- The fence: the current token, or no token where none is held; a person may decide an approval that is held.
-          AND (s.token = c.token OR (c.token IS NULL AND (s.token IS NULL OR s.state = 'waiting_approval')))
+          -- A worker that is named must be its holder: after a fail-over that lost events, a token may be
+          -- another's.
+          AND (s.token = c.token AND (c.worker IS NULL OR s.worker_id = c.worker) OR (c.token IS NULL AND (s.token IS NULL OR s.state = 'waiting_approval')))
           AND ledger.legal(ledger.transition_type(s.state, c.state, c.error_code, c.token), s.state, c.state)
           -- A parked run that has its answer is claimable; a second answer would contradict the first.
           AND (s.state NOT IN ('waiting_tool', 'waiting_approval') OR s.available_at IS NULL)

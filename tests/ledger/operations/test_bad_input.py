@@ -586,9 +586,12 @@ async def test_a_lease_made_up_by_hand_changes_neither_the_holder_on_record_nor_
 ) -> None:
     lease = await claimed(ledger, "w:1")
 
-    receipt = await ledger.append(replace(lease, worker_id="w:forged"), StepCompleted(name="s"))
+    forged = replace(lease, worker_id="w:forged")
+    with pytest.raises(LeaseLost, match="held by w:1"):
+        await ledger.append(forged, StepCompleted(name="s"))
+    receipt = await ledger.append(lease, StepCompleted(name="s"))
     assert (await ledger.history(lease.run_id))[-1].actor == "w:1"
-    assert receipt.version == 3
+    assert receipt.version == 4  # after the refusal
     [beaten] = await ledger.heartbeat([replace(lease, run_id=str(lease.run_id))])  # type: ignore[arg-type]  # as from JSON
     assert not beaten.lost
     for bad in (
@@ -603,7 +606,9 @@ async def test_a_lease_made_up_by_hand_changes_neither_the_holder_on_record_nor_
     for digest in (32, [0] * 32, "zz", b"short"):
         with pytest.raises(InvalidValue, match="output_sha256"):
             await ledger.transition(lease, "completed", output_sha256=digest)  # type: ignore[arg-type]
-    run = await ledger.release(replace(lease, worker_id="w:forged"))
+    with pytest.raises(LeaseLost):
+        await ledger.release(forged)
+    run = await ledger.release(lease)
     assert (run.state, (await ledger.history(lease.run_id))[-1].actor) == ("pending", "w:1")
 
 

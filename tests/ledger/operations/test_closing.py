@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from runfold.ledger import Lease, Ledger, Receipt, Run, State, Transition
 from runfold.ledger.errors import LeaseLost
+from runfold.ledger.events import NoteAdded, StepCompleted
 from tests.support.runs import TINY, claimed, types
 from tests.support.waiting import lapsed
 
@@ -89,3 +91,38 @@ async def test_the_end_of_a_lease_that_the_reaper_closed_is_a_late_write(ledger:
         await ledger.release(lease)
 
     assert (await types(ledger, lease.run_id)).count("write.refused") == 2
+
+
+LATE: dict[str, Callable[[Ledger, Lease], Awaitable[object]]] = {
+    **ENDINGS,
+    "append": lambda g, lease: g.append(lease, NoteAdded(text="still here")),
+    "step": lambda g, lease: g.append(lease, StepCompleted(name="s", output=1)),
+    "answer": lambda g, lease: g.answer(lease, 1),
+}
+
+
+@pytest.mark.parametrize("name", LATE)
+async def test_a_lease_of_a_history_that_was_lost_is_not_anothers_with_the_same_token(
+    ledger: Ledger, name: str
+) -> None:
+    """After a fail-over that lost events, two workers hold token 2 of one run."""
+    held = await claimed(ledger, "w:new")
+    lost = replace(held, worker_id="w:old")
+
+    with pytest.raises(LeaseLost):
+        await LATE[name](ledger, lost)
+    [beaten] = await ledger.heartbeat([lost])
+
+    assert beaten.lost
+    events = await ledger.history(held.run_id)
+    assert [event.type for event in events[2:]] == ["write.refused", "write.refused"]
+    assert {event.actor for event in events[2:]} == {"w:old"}
+    assert (await ledger.complete(held)).state == State.COMPLETED
+
+
+async def test_the_end_of_a_lost_history_is_not_taken_for_anothers_end(ledger: Ledger) -> None:
+    held = await claimed(ledger, "w:new")
+    await ledger.complete(held, 1)
+
+    with pytest.raises(LeaseLost):
+        await ledger.complete(replace(held, worker_id="w:old"), 1)
