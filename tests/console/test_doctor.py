@@ -147,7 +147,8 @@ def test_a_sequence_behind_its_events_is_found(damaged: Cli) -> None:
     [
         (
             (
-                "CREATE OR REPLACE FUNCTION ledger.refuse_change() RETURNS trigger LANGUAGE plpgsql "
+                "CREATE OR REPLACE FUNCTION ledger.refuse_change() RETURNS trigger "
+                "LANGUAGE plpgsql "
                 "SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN NEW; END $$"
             ),
             "function refuse_change is changed",

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final
-from uuid import UUID
 
 import typer
 
-from runfold.console.cli.kit.exits import CONFLICT, INTEGRITY, OK
+from runfold.console.cli.commands import archive_check, archive_holds
+from runfold.console.cli.kit.exits import CONFLICT, OK
 from runfold.console.cli.kit.options import OWNER, Actor, command, program
 from runfold.console.cli.kit.output import EMPTY
-from runfold.console.cli.kit.plain import jsonable
-from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
-from runfold.ledger import Ledger
 from runfold.ledger.archive import lifecycle as archiving
-from runfold.ledger.archive.file import check_file, digest
 from runfold.ledger.archive.reading import Archive
 from runfold.ledger.errors import ConfigurationError
-from runfold.ledger.months import is_month
 
 app: Final = program("Export, detach and attach whole months of events.")
 
@@ -29,16 +23,12 @@ Month = Annotated[
     str,
     typer.Argument(metavar="MONTH", help="A month in which runs were submitted, such as 2026-01."),
 ]
-Target = Annotated[
-    str, typer.Argument(metavar="MONTH|RUN", help="A month such as 2026-01, or a run.")
-]
+
 Why = Annotated[
     str | None,
     typer.Option("--reason", metavar="TEXT", help="The reason, kept in the archive's history."),
 ]
-Because = Annotated[
-    str, typer.Option("--reason", metavar="TEXT", help="The reason, kept in the archive's history.")
-]
+
 Dry = Annotated[
     bool,
     typer.Option("--dry-run", help="Only list the obstacles; exit code 6 if there is one."),
@@ -143,88 +133,6 @@ async def attach(
         )
 
 
-@command(app, "hold", needs=OWNER)
-async def hold(session: Session, target: Target, *, reason: Because, actor: Actor = None) -> None:
-    """Hold a month, or the month of a run: it is not exported or detached until released."""
-    await _hold(session, target, actor, reason, placed=True)
-
-
-@command(app, "release", needs=OWNER)
-async def release(
-    session: Session, target: Target, *, reason: Because, actor: Actor = None
-) -> None:
-    """Release a hold."""
-    await _hold(session, target, actor, reason, placed=False)
-
-
-@command(app, "history")
-async def history(
-    session: Session,
-    month: Annotated[str | None, typer.Argument(metavar="[MONTH]", help="Only this month.")] = None,
-) -> None:
-    """Show who exported, detached, attached, held and released what, when and why."""
-    async with session.database() as database:
-        events = await archiving.history(database.pool, month)
-    for event in events:
-        if session.as_json:
-            session.out.json({name: value for name, value in event.items() if value is not None})
-        else:
-            session.out.line(_line(event))
-    if not events:
-        session.out.talk("nothing was archived or held")
-
-
-@command(app, "check")
-def check(
-    session: Session,
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="An exported file.")
-    ],
-) -> int:
-    """Check every hash in an exported file, without a database; prints the file's SHA-256."""
-    chain = check_file(file)
-    size, sha256 = digest(file)
-    facts = {"runs": chain.runs, "events": chain.events, "payloads": chain.payloads}
-    if session.as_json:
-        session.out.json(
-            {
-                "ok": not chain.findings,
-                **facts,
-                "size_bytes": size,
-                "sha256": sha256.hex(),
-                "findings": jsonable(chain.findings),
-            }
-        )
-    else:
-        for finding in chain.findings:
-            session.out.line(
-                f"bad: run {finding.run_id} #{finding.version} {finding.problem}: {finding.detail}"
-            )
-        counts = ", ".join(f"{count:,} {what}" for what, count in facts.items())
-        session.out.line(f"{'FAILED' if chain.findings else 'ok'}: {counts}; sha256 {sha256.hex()}")
-    return INTEGRITY if chain.findings else OK
-
-
-async def _hold(
-    session: Session, target: str, actor: str | None, reason: str, *, placed: bool
-) -> None:
-
-    async with session.ledger() as ledger:
-        what = await _target(ledger, target)
-        await archiving.hold(
-            ledger.pool, what, actor=actor or ledger.actor, reason=reason, placed=placed
-        )
-    change = {"placed" if placed else "released": what if isinstance(what, str) else what[1]}
-    session.out.json(change) if session.as_json else session.out.line(
-        "".join(f"hold {how}: {of}" for how, of in change.items())
-    )
-
-
-async def _target(ledger: Ledger, text: str) -> str | tuple[str, UUID]:
-
-    return text if is_month(text) else (ledger.project_id, await find_run(ledger, text))
-
-
 def _write_plan(session: Session, plan: Any) -> int:
     if session.as_json:
         session.out.json(plan)
@@ -253,16 +161,5 @@ def _facts(archive: Archive) -> dict[str, Any]:
     return {**asdict(archive), "sha256": archive.sha256.hex(), "file": str(archive.path)}
 
 
-def _line(event: Mapping[str, Any]) -> str:
-    of = "" if event["run_id"] is None else f" run {event['run_id']} of {event['project_id']}"
-    proof = (
-        ""
-        if event["sha256"] is None
-        else f" {event['events']:,} events, sha256 {event['sha256'].hex()}"
-    )
-    why = "" if event["reason"] is None else f": {event['reason']}"
-    return (
-        f"{event['number']} {event['recorded_at']:%Y-%m-%d %H:%M:%S} {event['month']} "
-        f"{event['type']} "
-        f"{event['actor']}{of}{proof}{why}"
-    )
+archive_holds.register(app)
+archive_check.register(app)

@@ -39,8 +39,8 @@ app: Final = program()
 async def doctor(session: Session) -> int:
     """Check the ledger's health and name remedies.
 
-    The checks: server, schema, settings, encoding, clock, connections, functions, partitions, objects,
-    time, feed, leases, kinds, schedules and privileges. Exit code 9 if one has failed.
+    The checks: server, schema, settings, encoding, clock, connections, functions, partitions,
+    objects, time, feed, leases, kinds, schedules and privileges. Exit code 9 if one has failed.
     """
     try:
         checks = await _examine(session)

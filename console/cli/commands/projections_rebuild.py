@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
-from typing import Annotated, Final
+from datetime import datetime, timedelta
+from typing import Annotated, Final, TypedDict
 
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -18,8 +18,10 @@ from runfold.console.cli.kit.plain import span
 from runfold.console.cli.kit.projection_modules import chosen_projections
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.values import instant
+from runfold.ledger import Ledger
 from runfold.ledger.validation import check_int
 from runfold.projections.declared.dropping import drop_replaced
+from runfold.projections.declared.projection import Projection
 from runfold.projections.declared.refold import Refolded, refold, refold_until
 from runfold.projections.rebuild_plan import RebuildProgress
 from runfold.projections.state.replay import Replayed, replay, replay_until
@@ -76,51 +78,55 @@ async def rebuild(
         (projection,) = await chosen_projections(session, module, [name], besides=[TABLE])
     when = None if until is None else instant("--until", until)
     async with session.ledger() as ledger:
-        pool = ledger.pool
         if drop_old:
-            dropped = replay_tables(ledger) if projection is None else drop_replaced(pool, name)
-            for table in await dropped:
-                session.out.json({"dropped": table}) if session.as_json else session.out.line(
-                    f"dropped {table}"
-                )
+            await _drop_old(session.out, ledger, name, projection)
             return OK
-        most = pool.get_max_size() - _SPARE
         check_int(
             "--connections (three less than RUNFOLD_POOL_SIZE at most)",
             connections,
             least=1,
-            most=most,
+            most=ledger.pool.get_max_size() - _SPARE,
         )
         with _bar(name, shown=not session.as_json) as advance:
+            how = _How(connections=connections, strict=strict, on_progress=advance)
             done: Replayed | Refolded
-            if projection is not None and when is not None:
-                done = await refold_until(
-                    pool,
-                    projection,
-                    when,
-                    connections=connections,
-                    strict=strict,
-                    on_progress=advance,
-                )
-            elif projection is not None:
-                done = await refold(
-                    pool, projection, connections=connections, strict=strict, on_progress=advance
-                )
-            elif when is not None:
-                done = await replay_until(
-                    ledger, when, connections=connections, strict=strict, on_progress=advance
-                )
+            if projection is not None:
+                done = await _refolded(ledger, projection, when, how)
             else:
-                done = await replay(
-                    ledger,
-                    actor=actor or ledger.actor,
-                    reason=reason or f"rebuild of {name}",
-                    connections=connections,
-                    strict=strict,
-                    on_progress=advance,
-                )
+                why = reason or f"rebuild of {name}"
+                done = await _replayed(ledger, when, how, actor or ledger.actor, why)
     _write(session.out, name, done, as_of=when is not None)
     return INTEGRITY if done.bad else OK
+
+
+class _How(TypedDict):
+    """How a rebuild goes about its work."""
+
+    connections: int
+    strict: bool
+    on_progress: Callable[[RebuildProgress], None] | None
+
+
+async def _drop_old(out: Output, ledger: Ledger, name: str, projection: Projection | None) -> None:
+    tables = replay_tables(ledger) if projection is None else drop_replaced(ledger.pool, name)
+    for table in await tables:
+        out.json({"dropped": table}) if out.as_json else out.line(f"dropped {table}")
+
+
+async def _refolded(
+    ledger: Ledger, projection: Projection, when: datetime | None, how: _How
+) -> Refolded:
+    if when is None:
+        return await refold(ledger.pool, projection, **how)
+    return await refold_until(ledger.pool, projection, when, **how)
+
+
+async def _replayed(
+    ledger: Ledger, when: datetime | None, how: _How, actor: str, reason: str
+) -> Replayed:
+    if when is None:
+        return await replay(ledger, actor=actor, reason=reason, **how)
+    return await replay_until(ledger, when, **how)
 
 
 def _write(out: Output, name: str, done: Replayed | Refolded, *, as_of: bool) -> None:

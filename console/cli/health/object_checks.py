@@ -1,7 +1,7 @@
 """Checks of what is installed in schema `ledger` against what this code installs.
 
-A comment on the schema says which functions were installed last; these checks look at the functions,
-views, triggers, owners and privileges themselves.
+A comment on the schema says which functions were installed last; these checks look at the
+functions, views, triggers, owners and privileges themselves.
 """
 
 from __future__ import annotations
