@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
@@ -378,3 +379,21 @@ async def test_looking_for_what_is_new_costs_no_transaction_id(
     assert await connection.fetchval(locker) == before
     await read(ledger, run, "4")
     assert await following.to_the_end() == 1
+
+
+async def test_looking_costs_the_same_after_a_large_transaction(
+    ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
+    await install(ledger.pool, sizes())
+    await ledger.submit_many([{"kind": "parse"}] * 5_000)
+    await CatchUp(ledger.pool, sizes()).to_the_end()
+    look = (
+        "SELECT n.* FROM ledger.projection AS p, "
+        "LATERAL ledger.feed_next(p.generation, p.snapshot, 0) AS n"
+    )
+    assert await connection.fetch(look) == []
+
+    explained = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {look}")
+
+    plan = json.loads(explained)[0]["Plan"]
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 100
