@@ -14,7 +14,7 @@ import pytest
 
 from runfold.ledger import Ledger
 from runfold.ledger.postgres import schema
-from runfold.ledger.postgres.connections import driver_url
+from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.reading.verify import verify
 from runfold.ledger.settings import Settings
 from tests.support.server import Server, postgres_server

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import re
+import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
-from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 import asyncpg
 
@@ -19,20 +18,19 @@ from runfold.ledger.errors import (
     UnsupportedServer,
 )
 from runfold.ledger.postgres.errors import translated
+from runfold.ledger.postgres.urls import KeepAlive, parse, shown
 
-if (
-    TYPE_CHECKING
-):  # SQLAlchemy takes a second to import; who hands a connection of it over has done so
+if TYPE_CHECKING:  # SQLAlchemy takes a second to import
     from asyncpg.pool import PoolConnectionProxy
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-# The driver's pool tells of a server that is away by tracebacks, which Python prints for a program that configures no
-# logging. The ledger raises it as an error, and duties log it in a line.
+# The driver's pool logs a traceback for a server that is away, which Python prints for a program
+# that configures no logging. The ledger raises the same as an error, and duties log a line.
 logging.getLogger("asyncpg").addHandler(logging.NullHandler())
 
 OLDEST_SERVER: Final = 15
 FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-"""What the driver raises; InternalClientError when a connection dies just before a statement is sent."""
+"""What the driver raises; InternalClientError when a connection dies as a statement is sent."""
 PREPARED: Final = 100
 """Statements that a connection keeps prepared."""
 RELEASE_SECONDS: Final = 2.0
@@ -44,19 +42,24 @@ Pool: TypeAlias = "asyncpg.Pool[Any]"
 
 
 async def open_pool(url: str, size: int, *, prepared: bool = True) -> Pool:
-    """Open a pool of at most `size` connections; raise DatabaseUnavailable if no connection can be had.
+    """Open a pool of at most `size` connections.
 
-    `prepared`: connections keep prepared statements, which only a pooler that knows of them can pass on.
+    `prepared`: connections keep prepared statements, which only a pooler that knows of them can
+    pass on. Raises InvalidValue for the URL, DatabaseUnavailable if no connection can be had.
     """
+    address = parse(url)
+
+    async def init(connection: asyncpg.Connection[Any]) -> None:
+        _keep_alive(connection, address.keep_alive)
+
     try:
         return await asyncpg.create_pool(
-            driver_url(url),
+            **address.arguments("runfold"),
             min_size=1,
             max_size=size,
-            timeout=10,
+            init=init,
             reset=_keep,
             statement_cache_size=PREPARED if prepared else 0,
-            server_settings={"application_name": "runfold", "TimeZone": "UTC"},
         )
     except (OSError, ValueError, TimeoutError, *FAILURES) as error:
         raise _unreachable(url, error) from error
@@ -65,17 +68,37 @@ async def open_pool(url: str, size: int, *, prepared: bool = True) -> Pool:
 async def connect(
     url: str, application_name: str, *, prepared: bool = True
 ) -> asyncpg.Connection[Any]:
-    """Open a connection of its own, outside of any pool; raise DatabaseUnavailable if it cannot be had."""
-    settings = {"application_name": application_name, "TimeZone": "UTC"}
+    """Open a connection outside of any pool.
+
+    Raises InvalidValue for the URL, DatabaseUnavailable if the connection cannot be had.
+    """
+    address = parse(url)
     try:
-        return await asyncpg.connect(
-            driver_url(url),
-            timeout=10,
-            server_settings=settings,
+        connection: asyncpg.Connection[Any] = await asyncpg.connect(
+            **address.arguments(application_name),
             statement_cache_size=PREPARED if prepared else 0,
         )
     except (OSError, ValueError, TimeoutError, *FAILURES) as error:
         raise _unreachable(url, error) from error
+    _keep_alive(connection, address.keep_alive)
+    return connection
+
+
+def _keep_alive(connection: asyncpg.Connection[Any], keep: KeepAlive) -> None:
+    """Have the kernel end a connection whose peer is silent, as libpq's parameters ask."""
+    # There is no public way to the socket.
+    own = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]  # noqa: SLF001
+    if own is None or own.family == socket.AF_UNIX or not keep.enabled:
+        return
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", keep.idle),
+        ("TCP_KEEPINTVL", keep.interval),
+        ("TCP_KEEPCNT", keep.count),
+        ("TCP_USER_TIMEOUT", keep.user_timeout),
+    ):
+        if hasattr(socket, name):
+            own.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _unreachable(url: str, error: BaseException) -> DatabaseUnavailable:
@@ -88,7 +111,7 @@ def _unreachable(url: str, error: BaseException) -> DatabaseUnavailable:
 
 
 async def _keep(_: Any) -> None:
-    """Leave a returned connection as it is: no statement here changes its session, and a reset is a round trip."""
+    """Leave a returned connection as it is: no statement here changes its session."""
 
 
 async def check(pool: Pool, revisions: Sequence[str]) -> None:
@@ -107,10 +130,11 @@ async def check(pool: Pool, revisions: Sequence[str]) -> None:
 
 
 async def schema_revision(pool: Pool) -> tuple[int, str | None]:
-    """Give the server's version number and the schema revision of the database, if it has one."""
+    """Return the server's version number and the schema revision of the database, if it has one."""
     [server] = await fetch(
         pool,
-        "SELECT current_setting('server_version_num')::int AS number, to_regclass('ledger.alembic_version') AS found",
+        "SELECT current_setting('server_version_num')::int AS number, "
+        "to_regclass('ledger.alembic_version') AS found",
     )
     if server["found"] is None:
         return server["number"], None
@@ -119,7 +143,7 @@ async def schema_revision(pool: Pool) -> tuple[int, str | None]:
 
 
 async def fetch(source: Pool | Connection, sql: str, *args: Any) -> Sequence[Mapping[str, Any]]:
-    """Run one statement and give its rows; database errors come out as ledger errors."""
+    """Run one statement and return its rows; database errors come out as ledger errors."""
     try:
         if isinstance(source, asyncpg.Pool):
             return await _borrowing(source, sql, args)
@@ -133,7 +157,7 @@ async def fetch(source: Pool | Connection, sql: str, *args: Any) -> Sequence[Map
 
 
 def _is_of_the_driver(error: BaseException) -> bool:
-    """Tell whether the driver itself would not send a value."""
+    """Whether the driver itself refused to send a value."""
     return isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
 
 
@@ -165,44 +189,6 @@ async def _borrowing(pool: Pool, sql: str, args: Sequence[Any]) -> Sequence[Mapp
     try:
         return await connection.fetch(sql, *args)
     finally:
-        # Whoever is cancelled waits for the server to say so. One that says nothing loses the connection instead.
+        # A cancelled caller waits for the server's answer; a silent one loses the connection.
         with suppress(TimeoutError):
             await pool.release(connection, timeout=RELEASE_SECONDS)
-
-
-def driver_url(url: str) -> str:
-    """Write the URL as asyncpg takes it."""
-    parts = _parsed(url)
-    return _unsplit(parts._replace(scheme="postgresql"))
-
-
-def sqlalchemy_url(url: str) -> str:
-    """Write the URL as SQLAlchemy takes it."""
-    parts = _parsed(url)
-    return _unsplit(parts._replace(scheme="postgresql+asyncpg"))
-
-
-def shown(url: str) -> str:
-    """Write the URL for people: without its password, wherever it stands."""
-    without = re.sub(r"(://[^:/?#@]*):.*@", r"\1:***@", url)
-    return unquote(re.sub(r"([?&](?:password|sslpassword|passfile)=)[^&]*", r"\1***", without))
-
-
-def _parsed(url: str) -> SplitResult:
-    parts = urlsplit(url)
-    if parts.scheme not in {"postgresql", "postgres", "postgresql+asyncpg"}:
-        raise InvalidValue(
-            "database URL",
-            shown(url),
-            "must look like postgresql://user@host/database, or be left out for the built-in one",
-        )
-    return parts
-
-
-def _unsplit(parts: SplitResult) -> str:
-    # urlunsplit drops the empty authority that a socket URL may have
-    return (
-        urlunsplit(parts)
-        if parts.netloc
-        else f"{parts.scheme}://{urlunsplit(parts._replace(scheme=''))}"
-    )

@@ -14,12 +14,12 @@ from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.connections import (
     Pool,
     check,
-    driver_url,
     fetch,
     open_pool,
     schema_revision,
 )
 from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres, default_home
+from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.settings import Settings
 
 DEFAULT_PROJECT: Final = "default"

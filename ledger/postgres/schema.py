@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from runfold.ledger.postgres.connections import FAILURES, sqlalchemy_url
+from runfold.ledger.postgres.connections import FAILURES, connect
 from runfold.ledger.postgres.errors import translated
 
 if TYPE_CHECKING:  # every command asks for the schema's name and digest, few migrate
@@ -120,7 +120,11 @@ async def upgrade(url: str) -> None:
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
 
-    engine = create_async_engine(sqlalchemy_url(url), poolclass=NullPool)
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=partial(connect, url, "runfold upgrade"),
+        poolclass=NullPool,
+    )
     try:
         async with engine.begin() as connection:
             await upgrade_on(connection)

@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from runfold.ledger import Ledger
-from runfold.ledger.postgres.connections import driver_url
+from runfold.ledger.postgres.urls import driver_url
 from tests.ledger.reading.test_feed import note
 from tests.support.feeding import Reader, assert_complete, stored
 

@@ -10,7 +10,7 @@ import asyncpg
 
 from runfold.console.cli.kit import exits
 from runfold.ledger import Ledger
-from runfold.ledger.postgres.connections import driver_url
+from runfold.ledger.postgres.urls import driver_url
 from tests.console.test_commands import Cli, cli
 from tests.ledger.archive.test_archive import MONTH, ended, in_that_month
 

@@ -17,7 +17,7 @@ import structlog
 from runfold.console.cli.kit import exits
 from runfold.console.cli.main import main
 from runfold.ledger import Lease, Ledger, State
-from runfold.ledger.postgres.connections import driver_url
+from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
 from tests.support.runs import abandoned, claimed, waiting
 

@@ -16,7 +16,7 @@ import pytest
 from examples import shop
 
 from runfold.ledger import Ledger, State
-from runfold.ledger.postgres.connections import driver_url, sqlalchemy_url
+from runfold.ledger.postgres.urls import driver_url, sqlalchemy_url
 from tests.conftest import PROJECT
 from tests.support.waiting import until
 from tests.support.working import working

@@ -26,7 +26,7 @@ from runfold.ledger.errors import DecisionRefused, IllegalTransition, VersionCon
 from runfold.ledger.events import Event, StepCompleted, ToolCompleted
 from runfold.ledger.lifecycle import ATTEMPTS_EXHAUSTED, HANDLER_FAILED, TERMINAL
 from runfold.ledger.postgres import schema
-from runfold.ledger.postgres.connections import driver_url
+from runfold.ledger.postgres.urls import driver_url
 from runfold.projections.state import drift
 from tests.conftest import PROJECT
 from tests.support.processes import WHOLE, assert_accounted, worker

@@ -17,7 +17,7 @@ from runfold.ledger.errors import (
     RoleNotHeld,
 )
 from runfold.ledger.events import NoteAdded, RunFailed
-from runfold.ledger.postgres.connections import driver_url
+from runfold.ledger.postgres.urls import driver_url
 from runfold.workers import Context, handler
 from tests.conftest import PROJECT
 from tests.support.runs import claimed

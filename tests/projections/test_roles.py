@@ -11,7 +11,7 @@ import pytest
 from runfold.ledger import Ledger
 from runfold.ledger.errors import AccessDenied, InvalidValue
 from runfold.ledger.postgres import schema
-from runfold.ledger.postgres.connections import driver_url
+from runfold.ledger.postgres.urls import driver_url
 from runfold.projections import (
     CatchUp,
     Projection,

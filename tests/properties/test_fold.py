@@ -18,7 +18,7 @@ from runfold.ledger import Lease, Ledger
 from runfold.ledger.commands import Target
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.events import NoteAdded, OpaqueEvent, StepCompleted
-from runfold.ledger.postgres.connections import driver_url
+from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.proof.encoding import FIELDS, event_hash
 from runfold.projections.algebra.fold import fold
 from runfold.projections.state.run_state import COLUMNS

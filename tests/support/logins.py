@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from runfold.ledger.postgres.connections import driver_url
+from runfold.ledger.postgres.urls import driver_url
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from runfold.console.cli.health.database_status import DatabaseStatus, database_
 from runfold.console.cli.kit.options import OWNER, command, program
 from runfold.console.cli.kit.plain import jsonable
 from runfold.console.cli.kit.session import Session
-from runfold.ledger.postgres.connections import shown
+from runfold.ledger.postgres.urls import shown
 
 app: Final = program("Upgrade the database's schema; show its status and URL.")
 

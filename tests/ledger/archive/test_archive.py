@@ -33,7 +33,7 @@ from runfold.ledger.errors import (
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.months import bounds
 from runfold.ledger.postgres import schema
-from runfold.ledger.postgres.connections import driver_url
+from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.reading.verify import verify
 from runfold.projections.declared.catch_up import CatchUp
 from runfold.projections.declared.installing import install

@@ -28,7 +28,8 @@ from runfold.ledger.errors import (
 from runfold.ledger.events import NoteAdded, StepCompleted
 from runfold.ledger.operations.cancel import CANCEL
 from runfold.ledger.postgres import connections as database_module
-from runfold.ledger.postgres.connections import driver_url, fetch
+from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.settings import Settings
 from tests.support.runs import claimed
 

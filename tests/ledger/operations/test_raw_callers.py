@@ -11,7 +11,7 @@ import pytest
 
 from runfold.ledger import Lease, Ledger, State
 from runfold.ledger.events import NoteAdded, OpaqueEvent
-from runfold.ledger.postgres.connections import driver_url
+from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
 from tests.support.runs import claimed
 

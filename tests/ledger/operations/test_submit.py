@@ -24,7 +24,7 @@ from runfold.ledger.errors import (
     UnknownProject,
 )
 from runfold.ledger.events import RunSubmitted
-from runfold.ledger.postgres.connections import sqlalchemy_url
+from runfold.ledger.postgres.urls import sqlalchemy_url
 from tests.conftest import PROJECT
 from tests.support.runs import event_count, newest
 from tests.support.waiting import blocked, passed

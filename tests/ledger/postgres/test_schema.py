@@ -20,8 +20,8 @@ from runfold.ledger.errors import ConfigurationError, LeaseLost, NewerSchema, No
 from runfold.ledger.events import CATALOGUE, Event, StepCompleted
 from runfold.ledger.lifecycle import EDGES, FIRST, MOVES, State
 from runfold.ledger.postgres import schema, tables
-from runfold.ledger.postgres.connections import driver_url
 from runfold.ledger.postgres.embedded.registry import temporary_postgres
+from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.proof.encoding import FIELDS
 from runfold.projections.state.compile import compiled
 from runfold.projections.state.run_state import COLUMNS, KEY

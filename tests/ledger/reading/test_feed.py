@@ -11,7 +11,7 @@ import pytest
 from runfold.ledger import Ledger
 from runfold.ledger.errors import CheckpointUnknown, DatabaseRefused, InvalidValue
 from runfold.ledger.events import NoteAdded
-from runfold.ledger.postgres.connections import driver_url
+from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint, Filter
 from tests.conftest import PROJECT, with_database

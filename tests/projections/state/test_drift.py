@@ -16,7 +16,7 @@ from runfold.console.cli.kit import exits
 from runfold.ledger import Lease, Ledger, State, names
 from runfold.ledger.errors import AccessDenied, InvalidValue
 from runfold.ledger.events import NoteAdded, StepCompleted
-from runfold.ledger.postgres.connections import driver_url
+from runfold.ledger.postgres.urls import driver_url
 from runfold.projections.state import drift
 from runfold.projections.state.drift import Drift, check, sample
 from runfold.projections.state.repair import REPAIRED, repair

@@ -17,7 +17,7 @@ from runfold.console.cli.kit import exits
 from runfold.ledger import Ledger, State
 from runfold.ledger.errors import BeforeFirstEvent, FutureInstant
 from runfold.ledger.events import NoteAdded
-from runfold.ledger.postgres.connections import driver_url
+from runfold.ledger.postgres.urls import driver_url
 from runfold.projections import lock_retries
 from runfold.projections.errors import LockTimeout, RebuildFailed, RebuildRunning
 from runfold.projections.rebuild import Rebuild
