@@ -1,0 +1,55 @@
+"""Lines and tables at any width: no word is lost, and facts stay whole where they fit (pure)."""
+
+from __future__ import annotations
+
+import pytest
+from rich.text import Text
+
+from runfold.console.cli.kit.table import table_lines, whole_lines
+from runfold.console.cli.kit.wrapping import entry, fill
+
+FACTS = "attempt 1  token 2  until 12:00:00.000Z  a remark of many words that goes on and on"
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_facts_stay_whole_and_no_word_is_lost(width: int) -> None:
+    lines = fill(FACTS, width)
+
+    assert max(map(len, lines)) <= width
+    assert " ".join(lines).split() == FACTS.split()
+    assert any("until 12:00:00.000Z" in line for line in lines) is (width > 18)
+
+
+def test_facts_hang_under_their_beginning_or_below_a_head_that_leaves_no_room() -> None:
+    beside = [line.plain for line in entry(Text("head  "), FACTS, 50)]
+    below = [
+        line.plain for line in entry(Text("a head of thirty-nine columns, at least  "), FACTS, 50)
+    ]
+
+    assert beside[0].startswith("head  attempt 1")
+    assert all(line.startswith(" " * 6) for line in beside[1:])
+    assert below[0] == "a head of thirty-nine columns, at least"
+    assert below[1].startswith(" " * 6 + "attempt 1")
+
+
+def test_columns_without_room_follow_their_row_by_title() -> None:
+    rows = [("one", "x" * 10, "y" * 50), ("two", "-", "z")]
+
+    narrow = [line.plain for line in table_lines(("A", "B", "C"), rows, (None, None), 30)]
+    whole = [line.plain for line in whole_lines(("A", "B", "C"), rows)]
+
+    assert narrow == [
+        "A    B",
+        "one  xxxxxxxxxx",
+        f"    c {'y' * 24}",
+        f"    {'y' * 26}",
+        "two  -",
+        "    c z",
+    ]
+    assert whole[1].split() == list(rows[0])
+
+
+def test_wide_characters_are_counted_by_their_columns() -> None:
+    lines = [line.plain for line in whole_lines(("A", "B"), [("日本", "x"), ("ab", "y")])]
+
+    assert lines == ["A     B", "日本  x", "ab    y"]
