@@ -73,7 +73,7 @@ class Ledger:
 
         Without a URL, here or in RUNFOLD_URL, the built-in PostgreSQL is started and migrated; a
         database of your own is never migrated silently. The built-in one makes its project
-        `default` when it is first opened. This month's partition of the events is made if it is missing.
+        `default` when it is first opened. A missing partition for this month is made.
 
         Raises DatabaseUnavailable, UnsupportedServer, NotMigrated, NewerSchema, UnknownProject or
         ConfigurationError.
