@@ -15,77 +15,76 @@ CREATE FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tok
 #variable_conflict use_column
 DECLARE
   checked boolean;
-  seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
+  seed bytea := ledger.salt_seed();
 BEGIN
   checked := ledger.check_texts(p_names || p_error_codes || p_keys);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_types(p_types, p_schema_versions);
   checked := ledger.check_content(p_bodies);
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
-    -- Locked by a statement of its own: the next one's snapshot then sees the key that whoever held the lock has used.
-    PERFORM FROM (SELECT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id OFFSET 0) AS c
-    CROSS JOIN LATERAL (
-      SELECT FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = c.run_id FOR UPDATE
-    ) AS s;
+    PERFORM ledger.lock_runs(p_project, p_runs);
   END IF;
   RETURN QUERY
-  WITH c AS MATERIALIZED (
-    SELECT u.*, CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
+  WITH asked AS MATERIALIZED ( -- the commands, in the order of the locks
+    SELECT given.*, CASE WHEN given.body IS NOT NULL
+      THEN sha256(seed || uuid_send(given.run_id)) END AS salt
     FROM unnest(p_runs, p_tokens, p_types, p_schema_versions, p_names, p_error_codes, p_bodies,
       p_costs::numeric(18, 6)[], p_steps, p_expected, p_keys, p_workers)
-      AS u (run_id, token, type, schema_version, name, error_code, body, cost, steps, expected, key, worker)
+      AS given (run_id, token, type, schema_version, name, error_code, body, cost, steps, expected,
+        key, worker)
     -- What moves a lease or a state has a function of its own that knows its rules.
-    WHERE split_part(u.type, '.', 1) NOT IN ('run', 'lease', 'tool', 'approval', 'cancel', 'write', 'payload')
-    ORDER BY u.run_id
-  ), g AS MATERIALIZED (
-    SELECT c.*, s.version, s.hash, s.updated_at, s.worker_id FROM c
+    WHERE split_part(given.type, '.', 1) NOT IN ('run', 'lease', 'tool', 'approval', 'cancel',
+    'write', 'payload')
+    ORDER BY given.run_id
+  ), locked AS MATERIALIZED ( -- those whose run allows them
+    SELECT asked.*, run.version, run.hash, run.updated_at, run.worker_id FROM asked
     CROSS JOIN LATERAL (
-      SELECT s.version, s.hash, s.updated_at, s.worker_id
-      FROM ledger.run_state AS s
-      WHERE s.project_id = p_project AND s.run_id = c.run_id
-        AND (c.token IS NULL AND split_part(c.type, '.', 1) <> 'step' OR s.token = c.token AND (c.worker IS NULL OR s.worker_id = c.worker))
-        AND ledger.legal(c.type, s.state, NULL)
-        AND (c.expected IS NULL OR s.version = c.expected)
-        AND (c.key IS NULL OR NOT EXISTS (
-          SELECT FROM ledger.command AS k WHERE k.project_id = p_project AND k.key = c.key OFFSET 0))
-        AND s.cost_usd + coalesce(c.cost, 0) BETWEEN 0 AND 999999999999 AND s.step_count::bigint + coalesce(c.steps, 0) BETWEEN 0 AND 2147483647
+      SELECT run.version, run.hash, run.updated_at, run.worker_id
+      FROM ledger.run_state AS run
+      WHERE run.project_id = p_project AND run.run_id = asked.run_id
+        AND (asked.token IS NULL AND split_part(asked.type, '.', 1) <> 'step'
+          OR run.token = asked.token AND (asked.worker IS NULL OR run.worker_id = asked.worker))
+        AND ledger.legal(asked.type, run.state, NULL)
+        AND (asked.expected IS NULL OR run.version = asked.expected)
+        AND (asked.key IS NULL OR NOT EXISTS (
+          SELECT FROM ledger.command AS used WHERE used.project_id = p_project
+            AND used.key = asked.key OFFSET 0))
+        AND run.cost_usd + coalesce(asked.cost, 0) BETWEEN 0 AND 999999999999
+          AND run.step_count::bigint + coalesce(asked.steps, 0) BETWEEN 0 AND 2147483647
       FOR UPDATE
-    ) AS s
-  ), n AS MATERIALIZED (
-    SELECT g.*, g.version + 1 AS next, greatest(ledger.now(), g.updated_at) AS recorded_at,
-      coalesce(p_actor, CASE WHEN g.token IS NOT NULL THEN g.worker_id END) AS who,
-      ledger.payload_hash(g.salt, g.body) AS payload_hash
-    FROM g
-  ), p AS (
+    ) AS run
+  ), next AS MATERIALIZED ( -- the event that each makes
+    SELECT locked.*, locked.version + 1 AS new_version,
+      greatest(ledger.now(), locked.updated_at) AS recorded_at,
+      coalesce(p_actor, CASE WHEN locked.token IS NOT NULL THEN locked.worker_id END) AS who,
+      ledger.payload_hash(locked.salt, locked.body) AS payload_hash
+    FROM locked
+  ), contents AS (
     INSERT INTO ledger.payload (project_id, run_id, version, salt, body)
-    SELECT p_project, n.run_id, n.next, n.salt, n.body::json FROM n WHERE n.body IS NOT NULL
+    SELECT p_project, next.run_id, next.new_version, next.salt, next.body::json FROM next
+      WHERE next.body IS NOT NULL
   )
-  INSERT INTO ledger.event AS e (project_id, run_id, version, recorded_at, type, schema_version, actor, name, token, cost_usd,
+  INSERT INTO ledger.event AS appended (project_id, run_id, version, recorded_at, type,
+    schema_version, actor, name, token, cost_usd,
     step_count, error_code, key, payload_hash, hash)
-  SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, n.schema_version, n.who, n.name, n.token, n.cost, n.steps,
-    n.error_code, n.key, n.payload_hash,
-    ledger.event_hash(n.hash, p_project, n.run_id, n.next, n.recorded_at, n.type, n.who, n.schema_version, name => n.name,
-      token => n.token, cost_usd => n.cost, step_count => n.steps, error_code => n.error_code, key => n.key,
-      payload_hash => n.payload_hash)
-  FROM n
-  RETURNING e.run_id, e.version, e.hash;
+  SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, next.schema_version,
+    next.who, next.name, next.token, next.cost, next.steps,
+    next.error_code, next.key, next.payload_hash,
+    ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
+      next.type, next.who, next.schema_version, name => next.name,
+      token => next.token, cost_usd => next.cost, step_count => next.steps,
+      error_code => next.error_code, key => next.key,
+      payload_hash => next.payload_hash)
+  FROM next
+  RETURNING appended.run_id, appended.version, appended.hash;
 
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
-    INSERT INTO ledger.command (project_id, key, content_hash, run_id, version)
-    SELECT p_project, u.key, ledger.command_content(u.run_id, u.type, false, u.name, u.error_code, u.body, u.cost, u.steps, NULL,
-        NULL, NULL),
-      u.run_id, k.version
-    FROM unnest(p_runs, p_types, p_names, p_error_codes, p_bodies, p_costs, p_steps, p_keys)
-      AS u (run_id, type, name, error_code, body, cost, steps, key)
-    CROSS JOIN LATERAL (
-      SELECT s.version FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = u.run_id OFFSET 0
-    ) AS k
-    CROSS JOIN LATERAL (
-      SELECT FROM ledger.event AS e
-      WHERE e.project_id = p_project AND e.run_id = u.run_id AND e.version = k.version AND e.key = u.key OFFSET 0
-    ) AS kept
-    WHERE NOT EXISTS (SELECT FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key AND c.run_id = u.run_id OFFSET 0)
-    ORDER BY u.key;
+    PERFORM ledger.record_keys(p_project, p_runs, p_keys, ARRAY(
+      SELECT ledger.command_content(given.run_id, given.type, false, given.name,
+      given.error_code, given.body, given.cost, given.steps, NULL, NULL, NULL)
+      FROM unnest(p_runs, p_types, p_names, p_error_codes, p_bodies, p_costs, p_steps)
+        WITH ORDINALITY AS given (run_id, type, name, error_code, body, cost, steps, ordinal)
+      ORDER BY given.ordinal));
   END IF;
 END $$;
 
@@ -97,9 +96,11 @@ DECLARE
   partition text := 'event_' || to_char(p_month, 'YYYY_MM');
 BEGIN
   EXECUTE format('ALTER TABLE ledger.event ATTACH PARTITION ledger.%I FOR VALUES FROM (%L) TO (%L)',
-    partition, ledger.uuid7_floor(p_month), ledger.uuid7_floor(p_month + '1 month'));
-  EXECUTE format('CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.%I EXECUTE FUNCTION ledger.refuse_change()', partition);
-  EXECUTE format('CREATE TRIGGER refuse_insert BEFORE INSERT ON ledger.%I EXECUTE FUNCTION ledger.refuse_change()', partition);
+  partition, ledger.uuid7_floor(p_month), ledger.uuid7_floor(p_month + '1 month'));
+  EXECUTE format('CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.%I '
+    'EXECUTE FUNCTION ledger.refuse_change()', partition);
+  EXECUTE format('CREATE TRIGGER refuse_insert BEFORE INSERT ON ledger.%I '
+    'EXECUTE FUNCTION ledger.refuse_change()', partition);
   EXECUTE format('ALTER TABLE ledger.%I ENABLE ALWAYS TRIGGER refuse_truncate', partition);
   EXECUTE format('ALTER TABLE ledger.%I ENABLE ALWAYS TRIGGER refuse_insert', partition);
   EXECUTE format('REVOKE ALL ON ledger.%I FROM PUBLIC', partition);
@@ -119,44 +120,51 @@ CREATE FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_bod
 #variable_conflict use_column
 DECLARE
   checked boolean;
-  seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
+  seed bytea := ledger.salt_seed();
 BEGIN
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_content(ARRAY[p_body]);
   RETURN QUERY
-  WITH c AS MATERIALIZED (
-    SELECT DISTINCT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id
-  ), g AS MATERIALIZED (
-    SELECT c.run_id, s.*, s.token IS NOT NULL AS held, s.token IS NOT NULL AND s.cancel_requested_at IS NOT NULL AS repeated
-    FROM c
+  WITH asked AS MATERIALIZED ( -- each run once, in the order of the locks
+    SELECT DISTINCT given.run_id FROM unnest(p_runs) AS given (run_id) ORDER BY given.run_id
+  ), locked AS MATERIALIZED ( -- those that have not ended
+    SELECT asked.run_id, run.*, run.token IS NOT NULL AS held, run.token IS NOT NULL
+      AND run.cancel_requested_at IS NOT NULL AS repeated
+    FROM asked
     CROSS JOIN LATERAL (
-      SELECT s.version, s.hash, s.updated_at, s.token, s.cancel_requested_at
-      FROM ledger.run_state AS s
-      WHERE s.project_id = p_project AND s.run_id = c.run_id AND s.completed_at IS NULL
+      SELECT run.version, run.hash, run.updated_at, run.token, run.cancel_requested_at
+      FROM ledger.run_state AS run
+      WHERE run.project_id = p_project AND run.run_id = asked.run_id AND run.completed_at IS NULL
       FOR UPDATE
-    ) AS s
-  ), n AS MATERIALIZED (
-    SELECT t.*, t.version + 1 AS next, CASE WHEN t.held THEN 'cancel.requested' ELSE 'run.cancelled' END AS type,
-      CASE WHEN NOT t.held THEN 'cancelled' END AS state, ledger.payload_hash(t.salt, p_body) AS payload_hash
+    ) AS run
+  ), next AS MATERIALIZED ( -- the event of each that was not asked before
+    SELECT timed.*, timed.version + 1 AS new_version, CASE WHEN timed.held THEN 'cancel.requested'
+      ELSE 'run.cancelled' END AS type,
+      CASE WHEN NOT timed.held THEN 'cancelled' END AS state,
+        ledger.payload_hash(timed.salt, p_body) AS payload_hash
     FROM (
-      SELECT g.*, greatest(ledger.now(), g.updated_at) AS recorded_at,
-        CASE WHEN p_body IS NOT NULL THEN sha256(seed || uuid_send(g.run_id)) END AS salt
-      FROM g WHERE NOT g.repeated
-    ) AS t
-  ), p AS (
+      SELECT locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at,
+      CASE WHEN p_body IS NOT NULL THEN sha256(seed || uuid_send(locked.run_id)) END AS salt
+      FROM locked WHERE NOT locked.repeated
+    ) AS timed
+  ), contents AS (
     INSERT INTO ledger.payload (project_id, run_id, version, salt, body)
-    SELECT p_project, n.run_id, n.next, n.salt, p_body::json FROM n WHERE p_body IS NOT NULL
-  ), e AS (
-    INSERT INTO ledger.event AS e (project_id, run_id, version, recorded_at, type, actor, state, payload_hash, hash)
-    SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, p_actor, n.state, n.payload_hash,
-      ledger.event_hash(n.hash, p_project, n.run_id, n.next, n.recorded_at, n.type, p_actor, state => n.state,
-        payload_hash => n.payload_hash)
-    FROM n
-    RETURNING e.run_id, e.version
+    SELECT p_project, next.run_id, next.new_version, next.salt, p_body::json FROM next
+      WHERE p_body IS NOT NULL
+  ), appended AS (
+    INSERT INTO ledger.event AS appended (project_id, run_id, version, recorded_at, type, actor,
+    state, payload_hash, hash)
+    SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, p_actor,
+      next.state, next.payload_hash,
+      ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
+        next.type, p_actor, state => next.state,
+        payload_hash => next.payload_hash)
+    FROM next
+    RETURNING appended.run_id, appended.version
   )
-  SELECT e.run_id, e.version FROM e
+  SELECT appended.run_id, appended.version FROM appended
   UNION ALL
-  SELECT g.run_id, g.version FROM g WHERE g.repeated;
+  SELECT locked.run_id, locked.version FROM locked WHERE locked.repeated;
 END $$;
 
 CREATE FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind text, p_type text, p_max_running integer, p_reason text) RETURNS TABLE(kind text, number integer, paused boolean, max_running integer, updated_at timestamp with time zone)
@@ -169,9 +177,12 @@ DECLARE
 BEGIN
   checked := ledger.check_texts(ARRAY[p_actor, p_kind], 200, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
-  PERFORM pg_advisory_xact_lock(hashtextextended(format('ledger.kind %L %L', p_project, p_kind), 0));
-  INSERT INTO ledger.kind_event (project_id, kind, number, recorded_at, actor, type, max_running, reason)
-  SELECT p_project, p_kind, coalesce(max(e.number), 0) + 1, greatest(ledger.now(), max(e.recorded_at)), p_actor, p_type,
+  PERFORM pg_advisory_xact_lock(hashtextextended(format('ledger.kind %L %L', p_project, p_kind),
+  0));
+  INSERT INTO ledger.kind_event (project_id, kind, number, recorded_at, actor, type, max_running,
+  reason)
+  SELECT p_project, p_kind, coalesce(max(e.number), 0) + 1,
+    greatest(ledger.now(), max(e.recorded_at)), p_actor, p_type,
     p_max_running, p_reason
   FROM ledger.kind_event AS e WHERE e.project_id = p_project AND e.kind = p_kind;
   RETURN QUERY
@@ -347,68 +358,84 @@ DECLARE
   of_kinds record := ledger.kind_rooms(p_project, p_kinds);
 BEGIN
   checked := ledger.check_texts(ARRAY[p_worker] || p_kinds);
-  IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 OR p_ttl IS NULL OR p_ttl NOT BETWEEN '0' AND '3650 days' OR p_ttl = '0' THEN
-    RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive and ends' USING ERRCODE = '22023';
+  IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 OR p_ttl IS NULL OR p_ttl NOT BETWEEN '0'
+    AND '3650 days' OR p_ttl = '0' THEN
+    RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive and ends'
+      USING ERRCODE = '22023';
   END IF;
   RETURN QUERY
-  WITH n AS MATERIALIZED (
-    SELECT k.*, k.version + 1 AS token, k.attempt_count + (k.state = 'pending')::int AS attempt, k.recorded_at + p_ttl AS lease_until
+  WITH kinds AS MATERIALIZED ( -- which kinds, and the place of a limited one in of_kinds.rooms
+    SELECT named.kind, array_position(of_kinds.limited, named.kind) AS place
     FROM (
-      SELECT s.*, greatest(ledger.now(), s.updated_at) AS recorded_at
-      FROM (
-        SELECT s.* FROM (
-          SELECT k.kind, r.from_priority, r.from_run, r.below_priority, least(p_limit, of_kinds.rooms[k.place]) AS most
-          FROM (
-            SELECT a.kind, array_position(of_kinds.limited, a.kind) AS place
-            FROM (
-              SELECT u.kind FROM unnest(p_kinds) AS u (kind)
-              UNION ALL
-              SELECT DISTINCT d.kind FROM ledger.kind AS d WHERE p_kinds IS NULL AND d.project_id = p_project
-            ) AS a
-            WHERE a.kind <> ALL (of_kinds.barred)
-          ) AS k
-          LEFT JOIN LATERAL (
-            SELECT m.priority, m.run_id FROM unnest(p_mark_kinds, p_mark_priorities, p_mark_runs) AS m (kind, priority, run_id)
-            WHERE m.kind = k.kind AND k.place IS NULL
-          ) AS m ON true
-          CROSS JOIN LATERAL (VALUES
-            (0, '00000000-0000-0000-0000-000000000000'::uuid, coalesce(m.priority, 0)),
-            (coalesce(m.priority, 0), coalesce(m.run_id, '00000000-0000-0000-0000-000000000000'), 2147483647)
-          ) AS r (from_priority, from_run, below_priority)
-          WHERE r.from_priority < r.below_priority
-          OFFSET 0
-        ) AS range
-        CROSS JOIN LATERAL (
-          SELECT s.run_id, s.version, s.hash, s.kind, s.priority, s.state, s.attempt_count, s.max_attempts, s.updated_at,
-            s.cancel_requested_at
-          FROM ledger.run_state AS s
-          WHERE s.project_id = p_project AND s.kind = range.kind AND s.available_at IS NOT NULL
-            AND (s.priority, s.run_id) >= (range.from_priority, range.from_run) AND s.priority < range.below_priority
-            AND s.available_at <= ledger.now()
-          ORDER BY s.priority, s.run_id
-          LIMIT range.most
-          FOR UPDATE SKIP LOCKED
-        ) AS s
-        ORDER BY s.priority, s.run_id
-        LIMIT p_limit
-      ) AS s
-      OFFSET 0
-    ) AS k
-  ), e AS (
-    INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, attempt, worker_id, token,
+      SELECT asked.kind FROM unnest(p_kinds) AS asked (kind)
+      UNION ALL
+      SELECT DISTINCT known.kind FROM ledger.kind AS known
+      WHERE p_kinds IS NULL AND known.project_id = p_project
+    ) AS named
+    WHERE named.kind <> ALL (of_kinds.barred)
+  ), ranges AS MATERIALIZED (
+    -- where to look in the index run_claimable: before the mark's priority, and from the mark on
+    SELECT kinds.kind, bounds.from_priority, bounds.from_run, bounds.below_priority,
+    least(p_limit, of_kinds.rooms[kinds.place]) AS most
+    FROM kinds
+    LEFT JOIN LATERAL (
+      SELECT given.priority, given.run_id FROM unnest(p_mark_kinds, p_mark_priorities, p_mark_runs)
+        AS given (kind, priority, run_id)
+      WHERE given.kind = kinds.kind AND kinds.place IS NULL
+    ) AS mark ON true
+    CROSS JOIN LATERAL (VALUES
+      (0, '00000000-0000-0000-0000-000000000000'::uuid, coalesce(mark.priority, 0)),
+      (coalesce(mark.priority, 0), coalesce(mark.run_id, '00000000-0000-0000-0000-000000000000'),
+        2147483647)
+    ) AS bounds (from_priority, from_run, below_priority)
+    WHERE bounds.from_priority < bounds.below_priority
+  ), locked AS MATERIALIZED ( -- the oldest of them that no other claim holds
+    SELECT run.*
+    FROM ranges
+    CROSS JOIN LATERAL (
+      SELECT run.run_id, run.version, run.hash, run.kind, run.priority, run.state,
+        run.attempt_count, run.max_attempts, run.updated_at,
+        run.cancel_requested_at
+      FROM ledger.run_state AS run
+      WHERE run.project_id = p_project AND run.kind = ranges.kind AND run.available_at IS NOT NULL
+        AND (run.priority, run.run_id) >= (ranges.from_priority, ranges.from_run)
+          AND run.priority < ranges.below_priority
+        AND run.available_at <= ledger.now()
+      ORDER BY run.priority, run.run_id
+      LIMIT ranges.most
+      FOR UPDATE SKIP LOCKED
+    ) AS run
+    ORDER BY run.priority, run.run_id
+    LIMIT p_limit
+  ), timed AS MATERIALIZED ( -- time never goes back within a run
+    SELECT locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at FROM locked
+  ), leases AS MATERIALIZED ( -- the token is the version of the event
+    SELECT timed.*, timed.version + 1 AS token,
+      timed.attempt_count + (timed.state = 'pending')::int AS attempt,
+      timed.recorded_at + p_ttl AS lease_until
+    FROM timed
+  ), appended AS (
+    INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, attempt,
+      worker_id, token,
       lease_until, hash)
-    SELECT p_project, n.run_id, n.token, n.recorded_at, 'lease.acquired', p_worker, 'running', n.attempt, p_worker, n.token,
-      n.lease_until,
-      ledger.event_hash(n.hash, p_project, n.run_id, n.token, n.recorded_at, 'lease.acquired', p_worker, state => 'running',
-        attempt => n.attempt, worker_id => p_worker, token => n.token, lease_until => n.lease_until)
-    FROM n
+    SELECT p_project, leases.run_id, leases.token, leases.recorded_at, 'lease.acquired', p_worker,
+      'running', leases.attempt, p_worker, leases.token,
+      leases.lease_until,
+      ledger.event_hash(leases.hash, p_project, leases.run_id, leases.token, leases.recorded_at,
+        'lease.acquired', p_worker, state => 'running',
+        attempt => leases.attempt, worker_id => p_worker, token => leases.token,
+          lease_until => leases.lease_until)
+    FROM leases
   )
-  SELECT n.run_id, n.token, n.attempt, n.kind, n.priority, n.max_attempts, n.lease_until, n.cancel_requested_at IS NOT NULL,
-    p.body::text
-  FROM n
+  SELECT leases.run_id, leases.token, leases.attempt, leases.kind, leases.priority,
+    leases.max_attempts, leases.lease_until, leases.cancel_requested_at IS NOT NULL,
+    input.body::text
+  FROM leases
   LEFT JOIN LATERAL (
-    SELECT p.body FROM ledger.payload AS p WHERE p.project_id = p_project AND p.run_id = n.run_id AND p.version = 1 OFFSET 0
-  ) AS p ON true;
+    SELECT input.body FROM ledger.payload AS input
+      WHERE input.project_id = p_project AND input.run_id = leases.run_id AND input.version = 1
+      OFFSET 0
+  ) AS input ON true;
 END $$;
 
 CREATE FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens integer[]) RETURNS TABLE(run_id uuid, version integer, hash bytea, type text, state text, error_code text, cost_usd numeric, step_count integer, output_sha256 bytea, body text, worker_id text)
@@ -455,7 +482,8 @@ END $$;
 CREATE FUNCTION ledger.command_content(run_id uuid, what text, park boolean, name text, error_code text, body text, cost numeric, steps integer, output bytea, wait interval, wait_outcome text) RETURNS bytea
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-  SELECT sha256(convert_to(jsonb_build_array(run_id, what, coalesce(park, false), name, error_code, body, cost::numeric(18, 6), steps,
+  SELECT sha256(convert_to(jsonb_build_array(run_id, what, coalesce(park, false), name, error_code,
+    body, cost::numeric(18, 6), steps,
     encode(output, 'hex'), extract(epoch FROM wait), wait_outcome)::text, 'UTF8'))
 $$;
 
@@ -464,13 +492,16 @@ CREATE FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   SELECT u.key, k.run_id, k.version, e.hash,
-    k.content_hash = ledger.command_content(u.run_id, u.what, u.park, u.name, u.error_code, u.body, u.cost, u.steps, u.sha256,
+    k.content_hash = ledger.command_content(u.run_id, u.what, u.park, u.name, u.error_code, u.body,
+      u.cost, u.steps, u.sha256,
       u.wait, u.wait_outcome)
-  FROM unnest(p_runs, p_whats, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps, p_sha256s, p_waits, p_wait_outcomes,
+  FROM unnest(p_runs, p_whats, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps,
+    p_sha256s, p_waits, p_wait_outcomes,
     p_keys)
     AS u (run_id, what, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, key)
   JOIN ledger.command AS k ON k.project_id = p_project AND k.key = u.key
-  JOIN ledger.event AS e ON e.project_id = p_project AND e.run_id = k.run_id AND e.version = k.version
+  JOIN ledger.event AS e ON e.project_id = p_project AND e.run_id = k.run_id
+    AND e.version = k.version
 $$;
 
 CREATE FUNCTION ledger.content_part(p_body json, p_name text) RETURNS text
@@ -651,7 +682,8 @@ CREATE FUNCTION ledger.feed_cut(p_snapshot pg_snapshot, p_before xid8) RETURNS p
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   SELECT concat_ws(':', least(pg_snapshot_xmin(p_snapshot), p_before), p_before,
-    (SELECT coalesce(string_agg(x.id::text, ',' ORDER BY x.id), '') FROM pg_snapshot_xip(p_snapshot) AS x (id) WHERE x.id < p_before)
+    (SELECT coalesce(string_agg(x.id::text, ',' ORDER BY x.id), '')
+      FROM pg_snapshot_xip(p_snapshot) AS x (id) WHERE x.id < p_before)
   )::pg_snapshot
 $$;
 
@@ -670,7 +702,8 @@ BEGIN
   SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.end_position IS NULL;
   IF g.system_identifier <> (SELECT c.system_identifier FROM pg_control_system() AS c)
     OR EXISTS (SELECT FROM ledger.event AS e WHERE e.txid >= pg_snapshot_xmax(pg_current_snapshot())
-      AND e.position > split_part(g.start, '@', 2)::bigint AND e.txid IS DISTINCT FROM pg_current_xact_id_if_assigned()) THEN
+      AND e.position > split_part(g.start, '@', 2)::bigint AND e.txid IS DISTINCT
+        FROM pg_current_xact_id_if_assigned()) THEN
     RAISE EXCEPTION 'the events were restored into another cluster' USING ERRCODE = 'RF410';
   END IF;
 END $$;
@@ -699,10 +732,12 @@ BEGIN
     AND e.position <= coalesce(g.end_position, 9223372036854775807)
   ORDER BY e.position DESC LIMIT 1;
   IF hash = split_part(p_moment, '@', 3)
-    OR EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND a.generation >= p_generation AND a.last_txid >= newest) THEN
+    OR EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND a.generation >= p_generation
+      AND a.last_txid >= newest) THEN
     RETURN;
   END IF;
-  RAISE EXCEPTION 'the checkpoint %/% is of a history that this database does not have', p_generation, p_moment
+  RAISE EXCEPTION 'the checkpoint %/% is of a history that this database does not have',
+    p_generation, p_moment
     USING ERRCODE = 'RF413', DETAIL = p_generation || '/' || p_moment;
 END $$;
 
@@ -719,12 +754,14 @@ DECLARE
   newest record;
 BEGIN
   SELECT e.txid, left(encode(e.hash, 'hex'), 16) AS hash INTO newest FROM ledger.event AS e
-  WHERE e.txid < pg_snapshot_xmax(p_snapshot) AND e.position > base AND pg_visible_in_snapshot(e.txid, p_snapshot)
+  WHERE e.txid < pg_snapshot_xmax(p_snapshot) AND e.position > base
+    AND pg_visible_in_snapshot(e.txid, p_snapshot)
   ORDER BY e.txid DESC, e.position DESC LIMIT 1;
   IF NOT FOUND THEN
     RETURN p_start;
   END IF;
-  RETURN ledger.feed_cut(p_snapshot, (newest.txid::text::bigint + 1)::text::xid8)::text || '@' || p_position || '@' || newest.hash;
+  RETURN ledger.feed_cut(p_snapshot,
+    (newest.txid::text::bigint + 1)::text::xid8)::text || '@' || p_position || '@' || newest.hash;
 END $$;
 
 CREATE FUNCTION ledger.feed_next(p_generation integer, p_moment text, p_limit integer) RETURNS TABLE(generation integer, moment text, target text)
@@ -755,7 +792,8 @@ BEGIN
   SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = p_generation;
   WHILE g.end_position IS NOT NULL LOOP
     IF p_moment NOT LIKE '9223372036854775807:%' THEN
-      RETURN QUERY SELECT g.generation, p_moment, '9223372036854775807:9223372036854775807:@' || g.end_position;
+      RETURN QUERY SELECT g.generation, p_moment,
+      '9223372036854775807:9223372036854775807:@' || g.end_position;
       RETURN;
     END IF;
     SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = g.generation + 1;
@@ -769,19 +807,23 @@ BEGIN
   base := split_part(g.start, '@', 2);
   LOOP
     SELECT e.txid INTO cut FROM ledger.event AS e
-    WHERE e.txid >= pg_snapshot_xmax(seen) AND e.txid < pg_snapshot_xmax(visible) AND e.position > base
+    WHERE e.txid >= pg_snapshot_xmax(seen) AND e.txid < pg_snapshot_xmax(visible)
+      AND e.position > base
     ORDER BY e.txid OFFSET size LIMIT 1;
     EXIT WHEN cut IS NULL;
-    IF NOT EXISTS (SELECT FROM ledger.event AS e WHERE e.txid >= pg_snapshot_xmax(seen) AND e.txid < cut AND e.position > base) THEN
+    IF NOT EXISTS (SELECT FROM ledger.event AS e WHERE e.txid >= pg_snapshot_xmax(seen)
+      AND e.txid < cut AND e.position > base) THEN
       cut := (cut::text::bigint + 1)::text; -- one transaction is all of it, and more than p_limit
     END IF;
     candidate := ledger.feed_cut(visible, cut);
     EXIT WHEN NOT EXISTS (
       SELECT FROM (
-        SELECT d.project_id, d.run_id, d.version, lag(d.version) OVER (PARTITION BY d.project_id, d.run_id ORDER BY d.version) AS before
+        SELECT d.project_id, d.run_id, d.version, lag(d.version) OVER (PARTITION BY d.project_id,
+        d.run_id ORDER BY d.version) AS before
         FROM (
           SELECT e.project_id, e.run_id, e.version FROM ledger.event AS e
-          WHERE e.txid >= pg_snapshot_xmax(seen) AND e.txid < cut AND e.position > base AND pg_visible_in_snapshot(e.txid, candidate)
+          WHERE e.txid >= pg_snapshot_xmax(seen) AND e.txid < cut AND e.position > base
+            AND pg_visible_in_snapshot(e.txid, candidate)
           UNION ALL
           SELECT e.project_id, e.run_id, e.version FROM ledger.event AS e
           WHERE e.txid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))) AND e.position > base
@@ -798,7 +840,8 @@ BEGIN
     candidate := visible;
   END LOOP;
   target := ledger.feed_moment(g.start, candidate, high);
-  IF (split_part(target, '@', 1), split_part(target, '@', 3)) IS DISTINCT FROM (split_part(p_moment, '@', 1), split_part(p_moment, '@', 3)) THEN
+  IF (split_part(target, '@', 1), split_part(target, '@', 3)) IS DISTINCT
+    FROM (split_part(p_moment, '@', 1), split_part(p_moment, '@', 3)) THEN
     RETURN QUERY SELECT g.generation, p_moment, target;
   END IF;
 END $$;
@@ -882,32 +925,40 @@ BEGIN
   SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = p_generation;
   after := greatest(p_position, split_part(g.start, '@', 2)::bigint);
   IF p_target LIKE '9223372036854775807:%' THEN
-    -- The generation has ended. Ids at later positions than the moment's may be another cluster's, and say nothing of the moment.
+    -- The generation has ended. Ids at later positions than the moment's may be another
+    -- cluster's, and say nothing of the moment.
     RETURN QUERY SELECT e.* FROM ledger.event AS e
     WHERE e.position > after AND e.position <= up_to
       AND (e.position > seen_up_to OR NOT pg_visible_in_snapshot(e.txid, seen))
-      AND (p_project IS NULL OR e.project_id = p_project) AND (p_types IS NULL OR e.type = ANY (p_types))
-      AND (p_without IS NULL OR e.type <> ALL (p_without)) AND (p_states IS NULL OR e.state = ANY (p_states))
+      AND (p_project IS NULL OR e.project_id = p_project)
+        AND (p_types IS NULL OR e.type = ANY (p_types))
+      AND (p_without IS NULL OR e.type <> ALL (p_without))
+        AND (p_states IS NULL OR e.state = ANY (p_states))
       AND (p_kinds IS NULL OR EXISTS (
         SELECT FROM ledger.event AS f
-        WHERE f.project_id = e.project_id AND f.run_id = e.run_id AND f.version = 1 AND f.kind = ANY (p_kinds) OFFSET 0))
+        WHERE f.project_id = e.project_id AND f.run_id = e.run_id AND f.version = 1
+          AND f.kind = ANY (p_kinds) OFFSET 0))
     ORDER BY e.position LIMIT p_limit;
     RETURN;
   END IF;
   -- Two arms, because a single condition would not be searched for in the index (txid, position).
   RETURN QUERY SELECT e.* FROM (
     SELECT a.* FROM ledger.event AS a
-    WHERE a.txid >= pg_snapshot_xmax(seen) AND a.txid < pg_snapshot_xmax(target) AND a.position > after
+    WHERE a.txid >= pg_snapshot_xmax(seen) AND a.txid < pg_snapshot_xmax(target)
+      AND a.position > after
     UNION ALL
     SELECT b.* FROM ledger.event AS b
     WHERE b.txid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))) AND b.position > after
   ) AS e
   WHERE e.position <= up_to AND pg_visible_in_snapshot(e.txid, target)
-    AND (p_project IS NULL OR e.project_id = p_project) AND (p_types IS NULL OR e.type = ANY (p_types))
-    AND (p_without IS NULL OR e.type <> ALL (p_without)) AND (p_states IS NULL OR e.state = ANY (p_states))
+    AND (p_project IS NULL OR e.project_id = p_project)
+      AND (p_types IS NULL OR e.type = ANY (p_types))
+    AND (p_without IS NULL OR e.type <> ALL (p_without))
+      AND (p_states IS NULL OR e.state = ANY (p_states))
     AND (p_kinds IS NULL OR EXISTS (
       SELECT FROM ledger.event AS f
-      WHERE f.project_id = e.project_id AND f.run_id = e.run_id AND f.version = 1 AND f.kind = ANY (p_kinds) OFFSET 0))
+      WHERE f.project_id = e.project_id AND f.run_id = e.run_id AND f.version = 1
+        AND f.kind = ANY (p_kinds) OFFSET 0))
   ORDER BY e.position LIMIT p_limit;
 END $$;
 
@@ -936,16 +987,19 @@ BEGIN
   END IF;
   LOCK TABLE ledger.event IN SHARE ROW EXCLUSIVE MODE;
   SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.end_position IS NULL FOR UPDATE;
-  SELECT greatest(CASE WHEN s.is_called THEN s.last_value ELSE 0 END, (SELECT max(e.position) FROM ledger.event AS e),
+  SELECT greatest(CASE WHEN s.is_called THEN s.last_value ELSE 0 END,
+    (SELECT max(e.position) FROM ledger.event AS e),
     (SELECT max(a.last_position) FROM ledger.archive AS a)) INTO high
   FROM ledger.event_position AS s;
   IF high > 0 THEN
     PERFORM setval('ledger.event_position', high);
   END IF;
   UPDATE ledger.feed_generation AS f SET end_position = high WHERE f.generation = g.generation;
-  -- Cut at this transaction, which is in the write-ahead log when it has committed: no id up to it comes back after a crash.
+  -- Cut at this transaction, which is in the write-ahead log when it has committed: no id up to
+  -- it comes back after a crash.
   INSERT INTO ledger.feed_generation (generation, start, system_identifier)
-  SELECT g.generation + 1, ledger.feed_cut(pg_current_snapshot(), pg_current_xact_id())::text || '@' || high, c.system_identifier
+  SELECT g.generation + 1, ledger.feed_cut(pg_current_snapshot(),
+  pg_current_xact_id())::text || '@' || high, c.system_identifier
   FROM pg_control_system() AS c;
   RETURN g.generation + 1;
 END $$;
@@ -957,13 +1011,17 @@ CREATE FUNCTION ledger.feed_whole(p_generation integer, p_moment text) RETURNS v
 DECLARE
   missed text;
 BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN -- it would not see a month that left since it began
-    RAISE EXCEPTION 'the feed is read in transactions at READ COMMITTED' USING ERRCODE = 'invalid_transaction_state';
+  -- it would not see a month that left since it began
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'the feed is read in transactions at READ COMMITTED'
+      USING ERRCODE = 'invalid_transaction_state';
   END IF;
   SELECT string_agg(a.month, ', ' ORDER BY a.month) INTO missed FROM ledger.archive AS a
-  WHERE a.detached AND NOT ledger.feed_passed(p_generation, p_moment, a.generation, a.last_position, a.last_txid);
+  WHERE a.detached AND NOT ledger.feed_passed(p_generation, p_moment, a.generation, a.last_position,
+  a.last_txid);
   IF missed IS NOT NULL THEN
-    RAISE EXCEPTION 'the events of % are archived, and were not read before', missed USING ERRCODE = 'RF412', DETAIL = missed;
+    RAISE EXCEPTION 'the events of % are archived, and were not read before', missed
+      USING ERRCODE = 'RF412', DETAIL = missed;
   END IF;
 END $$;
 
@@ -1077,18 +1135,22 @@ CREATE FUNCTION ledger.fold_kind_state() RETURNS trigger
 DECLARE folded int;
 BEGIN
   INSERT INTO ledger.kind_state AS s (project_id, kind, number, paused, max_running, updated_at)
-  VALUES (NEW.project_id, NEW.kind, NEW.number, NEW.type = 'kind.paused', NEW.max_running, NEW.recorded_at)
+  VALUES (NEW.project_id, NEW.kind, NEW.number, NEW.type = 'kind.paused', NEW.max_running,
+  NEW.recorded_at)
   ON CONFLICT (project_id, kind) DO UPDATE SET
     number = NEW.number,
-    paused = CASE NEW.type WHEN 'kind.paused' THEN true WHEN 'kind.resumed' THEN false ELSE s.paused END,
+    paused = CASE NEW.type WHEN 'kind.paused' THEN true WHEN 'kind.resumed' THEN false
+      ELSE s.paused END,
     max_running = CASE NEW.type WHEN 'kind.limited' THEN NEW.max_running ELSE s.max_running END,
     updated_at = NEW.recorded_at
   WHERE s.number = NEW.number - 1
   RETURNING s.number INTO folded;
   IF folded IS NULL OR (folded > 1) <> EXISTS (
-    SELECT FROM ledger.kind_event AS e WHERE e.project_id = NEW.project_id AND e.kind = NEW.kind AND e.number = NEW.number - 1
+    SELECT FROM ledger.kind_event AS e WHERE e.project_id = NEW.project_id AND e.kind = NEW.kind
+      AND e.number = NEW.number - 1
   ) THEN
-    RAISE EXCEPTION 'event % of kind % does not follow the one before it', NEW.number, NEW.kind USING ERRCODE = '23514';
+    RAISE EXCEPTION 'event % of kind % does not follow the one before it', NEW.number, NEW.kind
+      USING ERRCODE = '23514';
   END IF;
   RETURN NULL;
 END $$;
@@ -1241,37 +1303,46 @@ CREATE FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer
     AS $$
 #variable_conflict use_column
 BEGIN
-  IF EXISTS (SELECT FROM unnest(p_ttls) AS u (given) WHERE u.given NOT BETWEEN '0' AND '3650 days') THEN
+  IF EXISTS (SELECT FROM unnest(p_ttls) AS given (ttl)
+    WHERE given.ttl NOT BETWEEN '0' AND '3650 days') THEN
     RAISE EXCEPTION 'a lease must end, within ten years' USING ERRCODE = '22023';
   END IF;
   RETURN QUERY
-  WITH c AS MATERIALIZED (
-    SELECT DISTINCT ON (u.run_id) u.* FROM unnest(p_runs, p_tokens, p_ttls, p_workers)
-      AS u (run_id, token, ttl, worker) ORDER BY u.run_id
-  ), g AS MATERIALIZED (
-    SELECT c.run_id, c.token, c.ttl, s.* FROM c
+  WITH asked AS MATERIALIZED ( -- each lease once, in the order of the locks
+    SELECT DISTINCT ON (given.run_id) given.* FROM unnest(p_runs, p_tokens, p_ttls, p_workers)
+      AS given (run_id, token, ttl, worker) ORDER BY given.run_id
+  ), locked AS MATERIALIZED ( -- those that are current
+    SELECT asked.run_id, asked.token, asked.ttl, run.* FROM asked
     CROSS JOIN LATERAL (
-      SELECT s.version, s.hash, s.updated_at, s.worker_id, s.lease_until AS was_until, s.cancel_requested_at
-      FROM ledger.run_state AS s
-      WHERE s.project_id = p_project AND s.run_id = c.run_id
-        -- Not an equality, which the index of leased runs would be searched for: many runs have the same token.
-        AND c.token IS NOT NULL AND s.token IS NOT DISTINCT FROM c.token
-        AND (c.worker IS NULL OR s.worker_id = c.worker)
+      SELECT run.version, run.hash, run.updated_at, run.worker_id, run.lease_until AS was_until,
+      run.cancel_requested_at
+      FROM ledger.run_state AS run
+      WHERE run.project_id = p_project AND run.run_id = asked.run_id
+        -- Not an equality, which the index of leased runs would be searched for: many runs have
+        -- the same token.
+        AND asked.token IS NOT NULL AND run.token IS NOT DISTINCT FROM asked.token
+        AND (asked.worker IS NULL OR run.worker_id = asked.worker)
       FOR UPDATE
-    ) AS s
-  ), n AS MATERIALIZED (
-    SELECT t.*, greatest(t.was_until, t.recorded_at + t.ttl) AS lease_until,
-      CASE WHEN t.recorded_at > t.was_until
-        THEN least(floor(extract(epoch FROM t.recorded_at - t.was_until) * 1000), 2147483647)::int END AS late_ms
-    FROM (SELECT g.*, greatest(ledger.now(), g.updated_at) AS recorded_at FROM g) AS t
-  ), e AS (
-    INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, token, lease_until, late_ms, hash)
-    SELECT p_project, n.run_id, n.version + 1, n.recorded_at, 'lease.heartbeat', n.worker_id, n.token, n.lease_until, n.late_ms,
-      ledger.event_hash(n.hash, p_project, n.run_id, n.version + 1, n.recorded_at, 'lease.heartbeat', n.worker_id,
-        token => n.token, lease_until => n.lease_until, late_ms => n.late_ms)
-    FROM n
+    ) AS run
+  ), next AS MATERIALIZED ( -- the beat of each; a lease is never shortened
+    SELECT timed.*, greatest(timed.was_until, timed.recorded_at + timed.ttl) AS lease_until,
+      CASE WHEN timed.recorded_at > timed.was_until
+        THEN least(floor(extract(epoch FROM timed.recorded_at - timed.was_until) * 1000),
+          2147483647)::int END AS late_ms
+    FROM (SELECT locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at
+      FROM locked) AS timed
+  ), appended AS (
+    INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, token,
+    lease_until, late_ms, hash)
+    SELECT p_project, next.run_id, next.version + 1, next.recorded_at, 'lease.heartbeat',
+      next.worker_id, next.token, next.lease_until, next.late_ms,
+      ledger.event_hash(next.hash, p_project, next.run_id, next.version + 1, next.recorded_at,
+        'lease.heartbeat', next.worker_id,
+        token => next.token, lease_until => next.lease_until, late_ms => next.late_ms)
+    FROM next
   )
-  SELECT n.run_id, n.lease_until, n.late_ms, n.cancel_requested_at IS NOT NULL FROM n;
+  SELECT next.run_id, next.lease_until, next.late_ms, next.cancel_requested_at IS NOT NULL
+    FROM next;
 END $$;
 
 CREATE TABLE ledger.payload (
@@ -1355,7 +1426,8 @@ BEGIN
   rooms := '{}';
   FOR kind_now IN
     SELECT d.kind, d.paused FROM ledger.kind_state AS d
-    WHERE d.project_id = p_project AND (d.paused OR d.max_running IS NOT NULL) AND (p_kinds IS NULL OR d.kind = ANY (p_kinds))
+    WHERE d.project_id = p_project AND (d.paused OR d.max_running IS NOT NULL)
+      AND (p_kinds IS NULL OR d.kind = ANY (p_kinds))
     ORDER BY d.project_id, d.kind
   LOOP
     IF kind_now.paused THEN
@@ -1363,7 +1435,8 @@ BEGIN
       CONTINUE;
     END IF;
     IF current_setting('transaction_isolation') <> 'read committed' THEN
-      RAISE EXCEPTION 'a limited kind is claimed in a read committed transaction only: another snapshot miscounts'
+      RAISE EXCEPTION 'a limited kind is claimed in a read committed transaction only: '
+        'another snapshot miscounts'
         USING ERRCODE = '25001';
     END IF;
     -- The row as it is once it is locked; the count after it has a snapshot of its own.
@@ -1467,6 +1540,26 @@ CREATE FUNCTION ledger.legal(p_type text, p_from text, p_to text) RETURNS boolea
     AND p_from = ANY (ARRAY['pending', 'running', 'waiting_approval', 'waiting_tool']))
 $$;
 
+CREATE FUNCTION ledger.lock_runs(p_project text, p_runs uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+BEGIN
+  PERFORM FROM (
+    SELECT DISTINCT asked.run_id FROM unnest(p_runs) AS asked (run_id) ORDER BY asked.run_id
+      OFFSET 0
+  ) AS asked
+  CROSS JOIN LATERAL (
+    SELECT FROM ledger.run_state AS run
+    WHERE run.project_id = p_project AND run.run_id = asked.run_id FOR UPDATE
+  ) AS locked;
+END $$;
+
 CREATE FUNCTION ledger.make_partitions(p_months_ahead integer DEFAULT 3) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1482,11 +1575,14 @@ BEGIN
   PERFORM pg_advisory_xact_lock(hashtextextended('ledger.make_partitions', 0));
   FOR month IN
     SELECT generate_series(date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC'),
-      date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC') + make_interval(months => p_months_ahead), '1 month')
+      date_trunc('month',
+        clock_timestamp() AT TIME ZONE 'UTC') + make_interval(months => p_months_ahead), '1 month')
   LOOP
     partition := 'event_' || to_char(month, 'YYYY_MM');
     CONTINUE WHEN to_regclass('ledger.' || partition) IS NOT NULL;
-    EXECUTE format('CREATE TABLE ledger.%I (LIKE ledger.event INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', partition);
+    EXECUTE format(
+      'CREATE TABLE ledger.%I (LIKE ledger.event INCLUDING DEFAULTS INCLUDING CONSTRAINTS)',
+      partition);
     PERFORM ledger.attach_partition(month);
     made := made + 1;
   END LOOP;
@@ -1499,13 +1595,13 @@ CREATE FUNCTION ledger.make_projection_table(p_table text, p_columns text[], p_t
     AS $$
 DECLARE
   types CONSTANT text[] := ARRAY['text', 'int', 'bigint', 'numeric', 'boolean', 'uuid', 'date',
-    'timestamptz', 'interval', 'bytea', 'text[]'];
+  'timestamptz', 'interval', 'bytea', 'text[]'];
   name CONSTANT text := '[a-z][a-z0-9_]{0,40}';
   columns text;
   key text;
 BEGIN
   PERFORM ledger.check_projection_name('table of a projection', p_table,
-    name || '_v[0-9]{1,5}|rebuild_[0-9]{1,9}_of_' || name);
+  name || '_v[0-9]{1,5}|rebuild_[0-9]{1,9}_of_' || name);
   IF cardinality(p_columns) IS DISTINCT FROM cardinality(p_types) OR NOT p_types <@ types
     OR NOT p_required <@ p_columns OR NOT p_key <@ p_columns OR cardinality(p_key) = 0 THEN
     RAISE EXCEPTION 'the columns of table % do not fit together', p_table
@@ -1538,9 +1634,11 @@ DECLARE
 BEGIN
   SELECT p.body INTO asked FROM (
     SELECT e.version FROM ledger.event AS e
-    WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'approval.requested' ORDER BY e.version DESC LIMIT 1
+    WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'approval.requested'
+      ORDER BY e.version DESC LIMIT 1
   ) AS q
-  JOIN ledger.payload AS p ON p.project_id = p_project AND p.run_id = p_run AND p.version = q.version;
+  JOIN ledger.payload AS p ON p.project_id = p_project AND p.run_id = p_run
+    AND p.version = q.version;
   IF asked ->> 'other_person' = 'true' AND EXISTS (
     -- Whoever submitted a run that asked for this one, by however many steps, asked for this one.
     WITH RECURSIVE asking (id, depth) AS (
@@ -1548,19 +1646,22 @@ BEGIN
       UNION ALL
       SELECT (p.body ->> 'parent')::uuid, a.depth + 1 FROM asking AS a
       CROSS JOIN LATERAL (
-        SELECT p.body FROM ledger.payload AS p WHERE p.project_id = p_project AND p.run_id = a.id AND p.version = 1 OFFSET 0
+        SELECT p.body FROM ledger.payload AS p WHERE p.project_id = p_project AND p.run_id = a.id
+          AND p.version = 1 OFFSET 0
       ) AS p
       WHERE a.depth < 100 AND p.body ->> 'parent' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
     )
     SELECT FROM asking AS a
     CROSS JOIN LATERAL (
-      SELECT FROM ledger.event AS e WHERE e.project_id = p_project AND e.run_id = a.id AND e.version = 1 AND e.actor = p_actor OFFSET 0
+      SELECT FROM ledger.event AS e WHERE e.project_id = p_project AND e.run_id = a.id
+        AND e.version = 1 AND e.actor = p_actor OFFSET 0
     ) AS e
   ) THEN
     RETURN 'submitter';
   END IF;
   IF asked ->> 'role' IS NOT NULL AND NOT EXISTS (
-    SELECT FROM ledger.role_member AS m WHERE m.project_id = p_project AND m.role = asked ->> 'role' AND m.member = p_actor
+    SELECT FROM ledger.role_member AS m WHERE m.project_id = p_project AND m.role = asked ->> 'role'
+      AND m.member = p_actor
   ) THEN
     RETURN 'role';
   END IF;
@@ -1670,80 +1771,99 @@ CREATE FUNCTION ledger.reap(p_project text, p_actor text, p_limit integer) RETUR
     AS $$
 #variable_conflict use_column
 DECLARE
-  moment timestamptz := ledger.now(); -- a variable, because an index is not searched for a volatile function
-  seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
+  -- a variable, because an index is not searched for a volatile function
+  moment timestamptz := ledger.now();
+  seed bytea := ledger.salt_seed();
 BEGIN
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 THEN
     RAISE EXCEPTION 'a sweep is of 1 to 10000 runs' USING ERRCODE = '22023';
   END IF;
   RETURN QUERY
-  -- The orders are those of run_leased and run_due, and sorting is off: no plan can walk the whole table instead.
-  WITH due AS MATERIALIZED (
-    (SELECT s.run_id FROM ledger.run_state AS s
-      WHERE s.project_id = p_project AND s.token > 0 AND s.lease_until <= moment
-      ORDER BY s.token LIMIT p_limit)
+  -- The orders are those of run_leased and run_due, and sorting is off: no plan can walk the
+  -- whole table instead.
+  WITH due AS MATERIALIZED ( -- what may be due, by the two indexes
+    (SELECT run.run_id FROM ledger.run_state AS run
+      WHERE run.project_id = p_project AND run.token > 0 AND run.lease_until <= moment
+      ORDER BY run.token LIMIT p_limit)
     UNION
-    (SELECT s.run_id FROM ledger.run_state AS s
-      WHERE s.project_id = p_project AND s.completed_at IS NULL
-        AND num_nonnulls(s.deadline, s.wait_until, s.cancel_requested_at) > 0
-        AND least(s.deadline, s.wait_until, CASE WHEN s.token IS NULL THEN s.cancel_requested_at END) <= moment
-      ORDER BY least(s.deadline, s.wait_until, CASE WHEN s.token IS NULL THEN s.cancel_requested_at END) LIMIT p_limit)
-  ), first AS MATERIALIZED (
+    (SELECT run.run_id FROM ledger.run_state AS run
+      WHERE run.project_id = p_project AND run.completed_at IS NULL
+        AND num_nonnulls(run.deadline, run.wait_until, run.cancel_requested_at) > 0
+        AND least(run.deadline, run.wait_until, CASE WHEN run.token IS NULL
+          THEN run.cancel_requested_at END) <= moment
+      ORDER BY least(run.deadline, run.wait_until, CASE WHEN run.token IS NULL
+        THEN run.cancel_requested_at END) LIMIT p_limit)
+  ), first AS MATERIALIZED ( -- in the order of the locks
     SELECT due.run_id FROM due ORDER BY due.run_id LIMIT p_limit
-  ), g AS MATERIALIZED (
-    SELECT s.*, s.deadline <= s.now AS overdue, s.lease_until <= s.now AS lapsed
+  ), locked AS MATERIALIZED ( -- as it is now, unless another reaper has it
+    SELECT run.*, run.deadline <= run.now AS overdue, run.lease_until <= run.now AS lapsed
     FROM first
     CROSS JOIN LATERAL (
-      SELECT s.*, greatest(ledger.now(), s.updated_at) AS now FROM ledger.run_state AS s
-      WHERE s.project_id = p_project AND s.run_id = first.run_id AND s.completed_at IS NULL
+      SELECT run.*, greatest(ledger.now(), run.updated_at) AS now FROM ledger.run_state AS run
+      WHERE run.project_id = p_project AND run.run_id = first.run_id AND run.completed_at IS NULL
       FOR UPDATE SKIP LOCKED
-    ) AS s
-  ), d AS MATERIALIZED (
-    SELECT g.*,
+    ) AS run
+  ), judged AS MATERIALIZED ( -- what becomes of each
+    SELECT locked.*,
       CASE
-        WHEN g.overdue THEN
-          CASE g.state WHEN 'pending' THEN 'run.cancelled' WHEN 'waiting_tool' THEN 'run.failed' ELSE 'run.timed_out' END
-        WHEN g.wait_until <= g.now AND g.state = 'waiting_tool' THEN 'tool.failed'
-        WHEN g.wait_until <= g.now THEN 'approval.expired'
-        WHEN g.cancel_requested_at IS NOT NULL AND (g.token IS NULL OR g.lapsed) THEN 'run.cancelled'
-        WHEN g.lapsed AND g.attempt_count < g.max_attempts THEN 'lease.expired'
-        WHEN g.lapsed AND g.state = 'waiting_approval' THEN 'run.timed_out'
-        WHEN g.lapsed THEN 'run.failed'
+        WHEN locked.overdue THEN
+          CASE locked.state WHEN 'pending' THEN 'run.cancelled' WHEN 'waiting_tool'
+            THEN 'run.failed' ELSE 'run.timed_out' END
+        WHEN locked.wait_until <= locked.now AND locked.state = 'waiting_tool' THEN 'tool.failed'
+        WHEN locked.wait_until <= locked.now THEN 'approval.expired'
+        WHEN locked.cancel_requested_at IS NOT NULL AND (locked.token IS NULL OR locked.lapsed)
+          THEN 'run.cancelled'
+        WHEN locked.lapsed AND locked.attempt_count < locked.max_attempts THEN 'lease.expired'
+        WHEN locked.lapsed AND locked.state = 'waiting_approval' THEN 'run.timed_out'
+        WHEN locked.lapsed THEN 'run.failed'
       END AS type,
       CASE
-        WHEN g.overdue OR g.wait_until <= g.now THEN 'E-RUN-003'
-        WHEN g.cancel_requested_at IS NOT NULL THEN NULL
-        WHEN g.attempt_count < g.max_attempts THEN 'E-RUN-001'
+        WHEN locked.overdue OR locked.wait_until <= locked.now THEN 'E-RUN-003'
+        WHEN locked.cancel_requested_at IS NOT NULL THEN NULL
+        WHEN locked.attempt_count < locked.max_attempts THEN 'E-RUN-001'
         ELSE 'E-RUN-002'
       END AS code
-    FROM g
-  ), n AS MATERIALIZED (
-    SELECT d.*, d.version + 1 AS next,
-      CASE d.type WHEN 'lease.expired' THEN 'pending' WHEN 'approval.expired' THEN CASE d.wait_outcome WHEN 'timeout' THEN 'timeout' ELSE 'cancelled' END
+    FROM locked
+  ), next AS MATERIALIZED ( -- the event of each
+    SELECT judged.*, judged.version + 1 AS new_version,
+      CASE judged.type WHEN 'lease.expired' THEN 'pending' WHEN 'approval.expired'
+        THEN CASE judged.wait_outcome WHEN 'timeout' THEN 'timeout' ELSE 'cancelled' END
         WHEN 'tool.failed' THEN NULL
-        WHEN 'run.cancelled' THEN 'cancelled' WHEN 'run.failed' THEN 'failed' ELSE 'timeout' END AS new_state,
-      CASE WHEN d.type IN ('lease.expired', 'tool.failed') THEN d.now END AS new_available_at,
+        WHEN 'run.cancelled' THEN 'cancelled' WHEN 'run.failed' THEN 'failed'
+          ELSE 'timeout' END AS new_state,
+      CASE WHEN judged.type IN ('lease.expired', 'tool.failed')
+        THEN judged.now END AS new_available_at,
       json_build_object('error_detail', CASE
-        WHEN d.overdue THEN format('the deadline %s UTC has passed', d.deadline AT TIME ZONE 'UTC')
-        WHEN d.type = 'tool.failed' THEN format('nobody answered until %s UTC', d.wait_until AT TIME ZONE 'UTC')
-        WHEN d.type = 'approval.expired' THEN format('nobody decided until %s UTC', d.wait_until AT TIME ZONE 'UTC')
-        WHEN d.lapsed THEN format('%s held the lease until %s UTC and sent no heartbeat', d.worker_id,
-          d.lease_until AT TIME ZONE 'UTC')
+        WHEN judged.overdue THEN format('the deadline %s UTC has passed',
+        judged.deadline AT TIME ZONE 'UTC')
+        WHEN judged.type = 'tool.failed' THEN format('nobody answered until %s UTC',
+        judged.wait_until AT TIME ZONE 'UTC')
+        WHEN judged.type = 'approval.expired' THEN format('nobody decided until %s UTC',
+        judged.wait_until AT TIME ZONE 'UTC')
+        WHEN judged.lapsed THEN format('%s held the lease until %s UTC and sent no heartbeat',
+          judged.worker_id,
+          judged.lease_until AT TIME ZONE 'UTC')
         ELSE 'cancelled as requested' END)::text AS body,
-      sha256(seed || uuid_send(d.run_id)) AS salt
-    FROM d WHERE d.type IS NOT NULL
-  ), p AS (
+      sha256(seed || uuid_send(judged.run_id)) AS salt
+    FROM judged WHERE judged.type IS NOT NULL
+  ), contents AS (
     INSERT INTO ledger.payload (project_id, run_id, version, salt, body)
-    SELECT p_project, n.run_id, n.next, n.salt, n.body::json FROM n
-  ), e AS (
-    INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, available_at, error_code,
+    SELECT p_project, next.run_id, next.new_version, next.salt, next.body::json FROM next
+  ), appended AS (
+    INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state,
+      available_at, error_code,
       compensates, payload_hash, hash)
-    SELECT p_project, h.run_id, h.next, h.now, h.type, p_actor, h.new_state, h.new_available_at, h.code, h.token, h.payload_hash,
-      ledger.event_hash(h.hash, p_project, h.run_id, h.next, h.now, h.type, p_actor, state => h.new_state,
-        available_at => h.new_available_at, error_code => h.code, compensates => h.token, payload_hash => h.payload_hash)
-    FROM (SELECT n.*, ledger.payload_hash(n.salt, n.body) AS payload_hash FROM n) AS h
+    SELECT p_project, hashed.run_id, hashed.new_version, hashed.now, hashed.type, p_actor,
+      hashed.new_state, hashed.new_available_at, hashed.code, hashed.token, hashed.payload_hash,
+      ledger.event_hash(hashed.hash, p_project, hashed.run_id, hashed.new_version, hashed.now,
+        hashed.type, p_actor, state => hashed.new_state,
+        available_at => hashed.new_available_at, error_code => hashed.code,
+          compensates => hashed.token, payload_hash => hashed.payload_hash)
+    FROM (SELECT next.*, ledger.payload_hash(next.salt, next.body) AS payload_hash
+      FROM next) AS hashed
   )
-  SELECT n.run_id, n.next, n.type, n.state, n.new_state, n.attempt_count, n.max_attempts, n.worker_id, n.code FROM n;
+  SELECT next.run_id, next.new_version, next.type, next.state, next.new_state, next.attempt_count,
+    next.max_attempts, next.worker_id, next.code FROM next;
 END $$;
 
 CREATE FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid, p_version integer DEFAULT NULL::integer, p_time timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS SETOF ledger.run_state
@@ -1813,6 +1933,36 @@ CREATE FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid,
   GROUP BY e.project_id, e.run_id
 $$;
 
+CREATE FUNCTION ledger.record_keys(p_project text, p_runs uuid[], p_keys text[], p_content_hashes bytea[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_memoize TO 'off'
+    SET jit TO 'off'
+    AS $$
+BEGIN
+  INSERT INTO ledger.command (project_id, key, content_hash, run_id, version)
+  SELECT p_project, given.key, given.content_hash, given.run_id, run.version
+  FROM unnest(p_runs, p_keys, p_content_hashes) AS given (run_id, key, content_hash)
+  CROSS JOIN LATERAL (
+    SELECT run.version FROM ledger.run_state AS run
+    WHERE run.project_id = p_project AND run.run_id = given.run_id OFFSET 0
+  ) AS run
+  CROSS JOIN LATERAL (
+    SELECT FROM ledger.event AS event
+    WHERE event.project_id = p_project AND event.run_id = given.run_id
+      AND event.version = run.version AND event.key = given.key OFFSET 0
+  ) AS kept
+  WHERE NOT EXISTS (
+    SELECT FROM ledger.command AS used
+    WHERE used.project_id = p_project AND used.key = given.key AND used.run_id = given.run_id
+    OFFSET 0)
+  ORDER BY given.key;
+END $$;
+
 CREATE FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[], p_tokens integer[], p_workers text[] DEFAULT NULL::text[]) RETURNS TABLE(run_id uuid, given_token integer, refused boolean, state text, version integer, token integer, worker_id text, lease_until timestamp with time zone, available_at timestamp with time zone, attempt_count integer, max_attempts integer, cost_usd numeric, step_count integer)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1828,42 +1978,51 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_texts(ARRAY[p_actor, p_name]);
-  -- Locked by a statement of its own: the next one's snapshot then sees a refusal that was recorded meanwhile.
-  PERFORM FROM (SELECT DISTINCT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id OFFSET 0) AS c
-  CROSS JOIN LATERAL (
-    SELECT FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = c.run_id FOR UPDATE
-  ) AS s;
+  PERFORM ledger.lock_runs(p_project, p_runs);
   RETURN QUERY
-  WITH c AS MATERIALIZED (
-    SELECT DISTINCT ON (u.run_id) u.* FROM unnest(p_runs, p_tokens, p_workers) AS u (run_id, token, worker) ORDER BY u.run_id
-  ), g AS MATERIALIZED (
-    SELECT c.token AS given_token, c.token IS NOT NULL AND (c.token IS DISTINCT FROM s.token OR c.worker <> s.worker_id) AS refused, s.*
-    FROM c
+  WITH asked AS MATERIALIZED ( -- each run once, in the order of the locks
+    SELECT DISTINCT ON (given.run_id) given.* FROM unnest(p_runs, p_tokens, p_workers)
+      AS given (run_id, token, worker) ORDER BY given.run_id
+  ), seen AS MATERIALIZED ( -- each run as it is now, and whether its token is of the past
+    SELECT asked.token AS given_token, asked.token IS NOT NULL
+      AND (asked.token IS DISTINCT FROM run.token OR asked.worker <> run.worker_id) AS refused,
+      run.*
+    FROM asked
     CROSS JOIN LATERAL (
-      SELECT s.* FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = c.run_id FOR UPDATE
-    ) AS s
-  ), n AS MATERIALIZED (
-    SELECT g.*, g.version + 1 AS next, greatest(ledger.now(), g.updated_at) AS recorded_at
-    FROM g
-    WHERE g.refused
+      SELECT run.* FROM ledger.run_state AS run WHERE run.project_id = p_project
+        AND run.run_id = asked.run_id FOR UPDATE
+    ) AS run
+  ), next AS MATERIALIZED ( -- the refusals that were not recorded before
+    SELECT seen.*, seen.version + 1 AS new_version,
+    greatest(ledger.now(), seen.updated_at) AS recorded_at
+    FROM seen
+    WHERE seen.refused
       -- A run whose month is archived has a finished history: there is no table left to add to.
-      AND NOT EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND g.run_id >= a.first AND g.run_id < a.beyond OFFSET 0)
+      AND NOT EXISTS (SELECT FROM ledger.archive AS archive
+        WHERE archive.detached AND seen.run_id >= archive.first AND seen.run_id < archive.beyond
+        OFFSET 0)
       AND NOT EXISTS (
-        SELECT FROM ledger.event AS e
-        WHERE e.project_id = p_project AND e.run_id = g.run_id AND e.type = 'write.refused' AND e.token = g.given_token
-          AND e.name = p_name OFFSET 0)
-      AND (SELECT count(*) FROM ledger.event AS e
-        WHERE e.project_id = p_project AND e.run_id = g.run_id AND e.type = 'write.refused') < 100
-  ), e AS (
-    INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, name, worker_id, token, hash)
-    SELECT p_project, n.run_id, n.next, n.recorded_at, 'write.refused', p_actor, p_name, p_actor, n.given_token,
-      ledger.event_hash(n.hash, p_project, n.run_id, n.next, n.recorded_at, 'write.refused', p_actor, name => p_name,
-        worker_id => p_actor, token => n.given_token)
-    FROM n
+        SELECT FROM ledger.event AS appended
+        WHERE appended.project_id = p_project AND appended.run_id = seen.run_id
+          AND appended.type = 'write.refused' AND appended.token = seen.given_token
+          AND appended.name = p_name OFFSET 0)
+      AND (SELECT count(*) FROM ledger.event AS appended
+        WHERE appended.project_id = p_project AND appended.run_id = seen.run_id
+          AND appended.type = 'write.refused') < 100
+  ), appended AS (
+    INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, name,
+    worker_id, token, hash)
+    SELECT p_project, next.run_id, next.new_version, next.recorded_at, 'write.refused', p_actor,
+      p_name, p_actor, next.given_token,
+      ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
+        'write.refused', p_actor, name => p_name,
+        worker_id => p_actor, token => next.given_token)
+    FROM next
   )
-  SELECT g.run_id, g.given_token, g.refused, g.state, g.version, g.token, g.worker_id, g.lease_until, g.available_at,
-    g.attempt_count, g.max_attempts, g.cost_usd, g.step_count
-  FROM g;
+  SELECT seen.run_id, seen.given_token, seen.refused, seen.state, seen.version, seen.token,
+    seen.worker_id, seen.lease_until, seen.available_at,
+    seen.attempt_count, seen.max_attempts, seen.cost_usd, seen.step_count
+  FROM seen;
 END $$;
 
 CREATE FUNCTION ledger.refuse_change() RETURNS trigger
@@ -1872,7 +2031,8 @@ CREATE FUNCTION ledger.refuse_change() RETURNS trigger
     AS $$
 BEGIN
   IF TG_OP = 'DELETE' AND TG_TABLE_NAME = 'payload' THEN
-    IF EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND OLD.run_id >= a.first AND OLD.run_id < a.beyond) THEN
+    IF EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND OLD.run_id >= a.first
+      AND OLD.run_id < a.beyond) THEN
       RETURN OLD;
     END IF;
   END IF;
@@ -1886,7 +2046,9 @@ CREATE FUNCTION ledger.refuse_version(p_type text, p_version integer) RETURNS te
     AS $$
 BEGIN
   RAISE EXCEPTION 'event type % schema version % is not known to this projection', p_type, p_version
-    USING ERRCODE = 'RF405', HINT = 'Name the schema version in the projection''s fields, or read the content in a function.';
+    USING ERRCODE = 'RF405',
+      HINT = 'Name the schema version in the fields of the projection, or read the content in '
+        'a function.';
 END $$;
 
 CREATE FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[], p_workers text[] DEFAULT NULL::text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea)
@@ -1902,9 +2064,10 @@ CREATE FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tok
 #variable_conflict use_column
 DECLARE
   checked boolean;
-  seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
+  seed bytea := ledger.salt_seed();
 BEGIN
-  IF EXISTS (SELECT FROM unnest(p_delays) AS u (given) WHERE u.given NOT BETWEEN '0' AND '3650 days') THEN
+  IF EXISTS (SELECT FROM unnest(p_delays) AS given (delay)
+    WHERE given.delay NOT BETWEEN '0' AND '3650 days') THEN
     RAISE EXCEPTION 'a delay is at most ten years' USING ERRCODE = '22023';
   END IF;
   checked := ledger.check_texts(p_error_codes);
@@ -1913,48 +2076,66 @@ BEGIN
     RAISE EXCEPTION 'a run is not put back to pending by %', p_type USING ERRCODE = 'RF001';
   END IF;
   RETURN QUERY
-  WITH c AS MATERIALIZED (
-    SELECT DISTINCT ON (u.run_id) u.*,
-      CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
+  WITH asked AS MATERIALIZED ( -- each lease once, in the order of the locks
+    SELECT DISTINCT ON (given.run_id) given.*,
+    CASE WHEN given.body IS NOT NULL THEN sha256(seed || uuid_send(given.run_id)) END AS salt
     FROM unnest(p_runs, p_tokens, p_delays, p_error_codes, p_bodies, p_workers)
-      AS u (run_id, token, delay, error_code, body, worker)
-    ORDER BY u.run_id
-  ), g AS MATERIALIZED (
-    SELECT c.*, s.version, s.hash, s.updated_at, s.attempt_count, s.worker_id, s.cancel_requested_at IS NOT NULL AS cancels
-    FROM c
+      AS given (run_id, token, delay, error_code, body, worker)
+    ORDER BY given.run_id
+  ), locked AS MATERIALIZED ( -- those that are current, and may go back
+    SELECT asked.*, run.version, run.hash, run.updated_at, run.attempt_count, run.worker_id,
+    run.cancel_requested_at IS NOT NULL AS cancels
+    FROM asked
     CROSS JOIN LATERAL (
-      SELECT s.version, s.hash, s.updated_at, s.attempt_count, s.worker_id, s.cancel_requested_at
-      FROM ledger.run_state AS s
-      WHERE s.project_id = p_project AND s.run_id = c.run_id
-        -- Not an equality, which the index of leased runs would be searched for: many runs have the same token.
-        AND c.token IS NOT NULL AND s.token IS NOT DISTINCT FROM c.token
-        AND (c.worker IS NULL OR s.worker_id = c.worker)
-        AND (s.cancel_requested_at IS NOT NULL OR ledger.legal(p_type, s.state, 'pending'))
-        AND (p_type = 'lease.released' OR s.attempt_count < s.max_attempts OR s.cancel_requested_at IS NOT NULL)
+      SELECT run.version, run.hash, run.updated_at, run.attempt_count, run.worker_id,
+      run.cancel_requested_at
+      FROM ledger.run_state AS run
+      WHERE run.project_id = p_project AND run.run_id = asked.run_id
+        -- Not an equality, which the index of leased runs would be searched for: many runs have
+        -- the same token.
+        AND asked.token IS NOT NULL AND run.token IS NOT DISTINCT FROM asked.token
+        AND (asked.worker IS NULL OR run.worker_id = asked.worker)
+        AND (run.cancel_requested_at IS NOT NULL OR ledger.legal(p_type, run.state, 'pending'))
+        AND (p_type = 'lease.released' OR run.attempt_count < run.max_attempts
+          OR run.cancel_requested_at IS NOT NULL)
       FOR UPDATE
-    ) AS s
-  ), n AS MATERIALIZED (
-    SELECT t.*, t.version + 1 AS next,
-      CASE WHEN t.cancels THEN 'run.cancelled' ELSE p_type END AS type,
-      CASE WHEN t.cancels THEN 'cancelled' ELSE 'pending' END AS state,
-      CASE WHEN NOT t.cancels AND p_type = 'lease.released' THEN greatest(t.attempt_count - 1, 0) END AS attempt,
-      CASE WHEN NOT t.cancels THEN t.recorded_at + coalesce(t.delay, '0') END AS available_at,
-      ledger.payload_hash(t.salt, t.body) AS payload_hash
-    FROM (SELECT g.*, greatest(ledger.now(), g.updated_at) AS recorded_at FROM g) AS t
-  ), p AS (
+    ) AS run
+  ), next AS MATERIALIZED ( -- the event of each
+    SELECT timed.*, timed.version + 1 AS new_version,
+      CASE WHEN timed.cancels THEN 'run.cancelled' ELSE p_type END AS type,
+      CASE WHEN timed.cancels THEN 'cancelled' ELSE 'pending' END AS state,
+      CASE WHEN NOT timed.cancels AND p_type = 'lease.released'
+        THEN greatest(timed.attempt_count - 1, 0) END AS attempt,
+      CASE WHEN NOT timed.cancels THEN timed.recorded_at + coalesce(timed.delay,
+      '0') END AS available_at,
+      ledger.payload_hash(timed.salt, timed.body) AS payload_hash
+    FROM (SELECT locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at
+      FROM locked) AS timed
+  ), contents AS (
     INSERT INTO ledger.payload (project_id, run_id, version, salt, body)
-    SELECT p_project, n.run_id, n.next, n.salt, n.body::json FROM n WHERE n.body IS NOT NULL
+    SELECT p_project, next.run_id, next.new_version, next.salt, next.body::json FROM next
+      WHERE next.body IS NOT NULL
   )
-  INSERT INTO ledger.event AS e (project_id, run_id, version, recorded_at, type, actor, state, attempt, available_at, error_code,
+  INSERT INTO ledger.event AS appended (project_id, run_id, version, recorded_at, type, actor,
+    state, attempt, available_at, error_code,
     compensates, payload_hash, hash)
-  SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, n.worker_id, n.state, n.attempt, n.available_at, n.error_code, n.token,
-    n.payload_hash,
-    ledger.event_hash(n.hash, p_project, n.run_id, n.next, n.recorded_at, n.type, n.worker_id, state => n.state,
-      attempt => n.attempt, available_at => n.available_at, error_code => n.error_code, compensates => n.token,
-      payload_hash => n.payload_hash)
-  FROM n
-  RETURNING e.run_id, e.version, e.hash;
+  SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, next.worker_id,
+    next.state, next.attempt, next.available_at, next.error_code, next.token,
+    next.payload_hash,
+    ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
+      next.type, next.worker_id, state => next.state,
+      attempt => next.attempt, available_at => next.available_at, error_code => next.error_code,
+      compensates => next.token,
+      payload_hash => next.payload_hash)
+  FROM next
+  RETURNING appended.run_id, appended.version, appended.hash;
 END $$;
+
+CREATE FUNCTION ledger.salt_seed() RETURNS bytea
+    LANGUAGE sql PARALLEL SAFE
+    AS $$
+  SELECT uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())
+$$;
 
 CREATE FUNCTION ledger.signal(p_project text, p_actor text, p_run uuid, p_name text, p_answer text, p_kept text, p_key text) RETURNS TABLE(run_id uuid, version integer, hash bytea)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2016,10 +2197,11 @@ CREATE FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p
     AS $$
 BEGIN
   RETURN QUERY SELECT s.*, ledger.content_part(i.body, 'input'),
-    ledger.content_part(o.body, 'output'), ledger.content_part(o.body, 'error_detail')
+  ledger.content_part(o.body, 'output'), ledger.content_part(o.body, 'error_detail')
   FROM ledger.rebuild_run_state(p_project, p_run, p_run, p_version, p_time) AS s
   LEFT JOIN ledger.payload AS i ON i.project_id = p_project AND i.run_id = p_run AND i.version = 1
-  LEFT JOIN ledger.payload AS o ON o.project_id = p_project AND o.run_id = p_run AND o.version = s.outcome_version;
+  LEFT JOIN ledger.payload AS o ON o.project_id = p_project AND o.run_id = p_run
+    AND o.version = s.outcome_version;
 END $$;
 
 CREATE FUNCTION ledger.submit(p_project text, p_actor text, p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[]) RETURNS TABLE(ordinal integer, run_id uuid, fresh boolean)
@@ -2035,73 +2217,92 @@ CREATE FUNCTION ledger.submit(p_project text, p_actor text, p_kinds text[], p_in
 #variable_conflict use_column
 DECLARE
   checked boolean;
-  seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
+  seed bytea := ledger.salt_seed();
   ids uuid[];
   fresh boolean[];
 BEGIN
   -- A claim looks for priorities below the greatest number.
   IF EXISTS (
-    SELECT FROM unnest(p_delays, p_deadlines, p_deadlines_in, p_priorities, p_max_attempts) AS u (delay, at, within, priority, most)
-    WHERE u.delay NOT BETWEEN '0' AND '3650 days' OR u.at NOT BETWEEN '1970-01-01' AND '9001-01-01'
-      OR u.within NOT BETWEEN '0' AND '3650 days' OR u.priority NOT BETWEEN 0 AND 2147483646 OR u.most NOT BETWEEN 1 AND 1000
+    SELECT FROM unnest(p_delays, p_deadlines, p_deadlines_in, p_priorities,
+    p_max_attempts) AS asked (delay, deadline_at, deadline_in, priority, attempts)
+    WHERE asked.delay NOT BETWEEN '0' AND '3650 days' OR asked.deadline_at NOT BETWEEN '1970-01-01'
+      AND '9001-01-01'
+      OR asked.deadline_in NOT BETWEEN '0' AND '3650 days' OR asked.priority NOT BETWEEN 0
+        AND 2147483646 OR asked.attempts NOT BETWEEN 1 AND 1000
   ) THEN
-    RAISE EXCEPTION 'a delay, a deadline, a priority or a number of attempts is out of its limits' USING ERRCODE = '22023';
+    RAISE EXCEPTION 'a delay, a deadline, a priority or a number of attempts is out of its limits'
+      USING ERRCODE = '22023';
   END IF;
   checked := ledger.check_texts(ARRAY[p_actor] || p_kinds, 200, true);
   checked := ledger.check_texts(p_keys);
   checked := ledger.check_tags(p_tags);
   checked := ledger.check_content(p_inputs);
-  IF NOT EXISTS (SELECT FROM ledger.project AS p WHERE p.project_id = p_project) THEN
+  IF NOT EXISTS (SELECT FROM ledger.project AS project WHERE project.project_id = p_project) THEN
     RAISE EXCEPTION 'project % does not exist', p_project USING ERRCODE = 'RF404';
   END IF;
-  SELECT array_agg(u.id ORDER BY u.id), array_agg(true) INTO ids, fresh
-  FROM (SELECT ledger.uuid7() AS id FROM generate_series(1, cardinality(p_kinds)) OFFSET 0) AS u;
+  SELECT array_agg(asked.id ORDER BY asked.id), array_agg(true) INTO ids, fresh
+  FROM (SELECT ledger.uuid7() AS id FROM generate_series(1, cardinality(p_kinds))
+    OFFSET 0) AS asked;
 
   INSERT INTO ledger.kind (project_id, kind, run_id)
-  SELECT p_project, u.kind, ids[1] FROM (SELECT DISTINCT unnest(p_kinds) AS kind) AS u
-  WHERE NOT EXISTS (SELECT FROM ledger.kind AS k WHERE k.project_id = p_project AND k.kind = u.kind OFFSET 0);
+  SELECT p_project, asked.kind, ids[1] FROM (SELECT DISTINCT unnest(p_kinds) AS kind) AS asked
+  WHERE NOT EXISTS (SELECT FROM ledger.kind AS known
+    WHERE known.project_id = p_project AND known.kind = asked.kind OFFSET 0);
 
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
-    SELECT array_agg(k.run_id ORDER BY k.ordinal), array_agg(k.fresh ORDER BY k.ordinal) INTO ids, fresh
-    FROM ledger.submit_keys(p_project, ids, p_kinds, p_inputs, p_keys, p_priorities, p_delays, p_max_attempts, p_deadlines,
-      p_deadlines_in, p_tags) AS k;
+    SELECT array_agg(known.run_id ORDER BY known.ordinal),
+    array_agg(known.fresh ORDER BY known.ordinal) INTO ids, fresh
+    FROM ledger.submit_keys(p_project, ids, p_kinds, p_inputs, p_keys, p_priorities, p_delays,
+      p_max_attempts, p_deadlines,
+      p_deadlines_in, p_tags) AS known;
   END IF;
 
   -- Of new runs only: a command that is repeated has its first outcome, however late it comes.
   IF num_nonnulls(VARIADIC p_deadlines) > 0 AND EXISTS (
-    SELECT FROM unnest(fresh, p_deadlines) AS u (fresh, at) WHERE u.fresh AND u.at <= ledger.now()
+    SELECT FROM unnest(fresh, p_deadlines) AS asked (fresh, deadline_at)
+      WHERE asked.fresh AND asked.deadline_at <= ledger.now()
   ) THEN
     RAISE EXCEPTION 'a deadline is in the past' USING ERRCODE = '22023';
   END IF;
 
   RETURN QUERY
-  WITH c AS MATERIALIZED (
-    SELECT u.*, u.recorded_at + coalesce(u.delay, '0') AS available_at, coalesce(u.deadline_at, u.recorded_at + u.deadline_in) AS deadline,
-      CASE WHEN u.input IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
+  WITH timed AS MATERIALIZED ( -- every command, with its instants and the salt of its input
+    SELECT asked.*, asked.recorded_at + coalesce(asked.delay, '0') AS available_at,
+      coalesce(asked.deadline_at, asked.recorded_at + asked.deadline_in) AS deadline,
+      CASE WHEN asked.input IS NOT NULL THEN sha256(seed || uuid_send(asked.run_id)) END AS salt
     FROM (
-      SELECT a.*, ledger.now() AS recorded_at
-      FROM unnest(ids, fresh, p_kinds, p_inputs, p_keys, p_priorities, p_delays, p_max_attempts, p_deadlines, p_deadlines_in,
+      SELECT given.*, ledger.now() AS recorded_at
+      FROM unnest(ids, fresh, p_kinds, p_inputs, p_keys, p_priorities, p_delays, p_max_attempts,
+        p_deadlines, p_deadlines_in,
         p_tags) WITH ORDINALITY
-        AS a (run_id, fresh, kind, input, key, priority, delay, max_attempts, deadline_at, deadline_in, tags, ordinal)
-    ) AS u
-  ), n AS MATERIALIZED (
-    SELECT c.run_id, c.kind, c.input, c.key, c.priority, c.max_attempts, c.recorded_at, c.available_at, c.deadline, c.salt,
-      coalesce(c.tags, '{}')::text[] AS tags, ledger.payload_hash(c.salt, c.input) AS payload_hash
-    FROM c WHERE c.fresh
-  ), p AS (
+        AS given (run_id, fresh, kind, input, key, priority, delay, max_attempts, deadline_at,
+          deadline_in, tags, ordinal)
+    ) AS asked
+  ), made AS MATERIALIZED ( -- the runs that do not exist yet
+    SELECT timed.run_id, timed.kind, timed.input, timed.key, timed.priority, timed.max_attempts,
+      timed.recorded_at, timed.available_at, timed.deadline, timed.salt,
+      coalesce(timed.tags, '{}')::text[] AS tags, ledger.payload_hash(timed.salt,
+        timed.input) AS payload_hash
+    FROM timed WHERE timed.fresh
+  ), contents AS (
     INSERT INTO ledger.payload (project_id, run_id, version, salt, body)
-    SELECT p_project, n.run_id, 1, n.salt, n.input::json FROM n WHERE n.input IS NOT NULL
-  ), e AS (
-    INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, kind, priority, max_attempts,
+    SELECT p_project, made.run_id, 1, made.salt, made.input::json FROM made
+      WHERE made.input IS NOT NULL
+  ), appended AS (
+    INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, kind,
+      priority, max_attempts,
       deadline, tags, available_at, key, payload_hash, hash)
-    SELECT p_project, n.run_id, 1, n.recorded_at, 'run.submitted', p_actor, 'pending', n.kind, n.priority, n.max_attempts,
-      n.deadline, n.tags, n.available_at, n.key, n.payload_hash,
-      ledger.event_hash(''::bytea, p_project, n.run_id, 1, n.recorded_at, 'run.submitted', p_actor, state => 'pending',
-        kind => n.kind, priority => n.priority, max_attempts => n.max_attempts, deadline => n.deadline, tags => n.tags,
-        available_at => n.available_at, key => n.key, payload_hash => n.payload_hash)
-    FROM n
+    SELECT p_project, made.run_id, 1, made.recorded_at, 'run.submitted', p_actor, 'pending',
+      made.kind, made.priority, made.max_attempts,
+      made.deadline, made.tags, made.available_at, made.key, made.payload_hash,
+      ledger.event_hash(''::bytea, p_project, made.run_id, 1, made.recorded_at, 'run.submitted',
+        p_actor, state => 'pending',
+        kind => made.kind, priority => made.priority, max_attempts => made.max_attempts,
+        deadline => made.deadline, tags => made.tags,
+        available_at => made.available_at, key => made.key, payload_hash => made.payload_hash)
+    FROM made
   )
-  SELECT c.ordinal::int, c.run_id, c.fresh FROM c ORDER BY c.ordinal;
+  SELECT timed.ordinal::int, timed.run_id, timed.fresh FROM timed ORDER BY timed.ordinal;
 END $$;
 
 CREATE FUNCTION ledger.submit_keys(p_project text, p_ids uuid[], p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[]) RETURNS TABLE(ordinal integer, run_id uuid, fresh boolean)
@@ -2118,10 +2319,13 @@ DECLARE
   made uuid[];
   clash record;
 BEGIN
-  SELECT array_agg(sha256(convert_to(jsonb_build_array(u.kind, u.input, u.priority, extract(epoch FROM u.delay), u.max_attempts,
-      extract(epoch FROM u.deadline), extract(epoch FROM u.deadline_in), u.tags)::text, 'UTF8')) ORDER BY u.ordinal)
+  SELECT array_agg(sha256(convert_to(jsonb_build_array(u.kind, u.input, u.priority,
+    extract(epoch FROM u.delay), u.max_attempts,
+      extract(epoch FROM u.deadline), extract(epoch FROM u.deadline_in), u.tags)::text, 'UTF8'))
+        ORDER BY u.ordinal)
   INTO hashes
-  FROM unnest(p_kinds, p_inputs, p_priorities, p_delays, p_max_attempts, p_deadlines, p_deadlines_in, p_tags) WITH ORDINALITY
+  FROM unnest(p_kinds, p_inputs, p_priorities, p_delays, p_max_attempts, p_deadlines,
+    p_deadlines_in, p_tags) WITH ORDINALITY
     AS u (kind, input, priority, delay, max_attempts, deadline, deadline_in, tags, ordinal);
 
   WITH w AS (
@@ -2134,7 +2338,8 @@ BEGIN
   )
   SELECT coalesce(array_agg(w.run_id), '{}') INTO made FROM w;
 
-  -- A statement of its own, for a snapshot that sees what a concurrent submit of the same key has committed.
+  -- A statement of its own, for a snapshot that sees what a concurrent submit of the same key
+  -- has committed.
   SELECT u.key, k.run_id, k.version INTO clash
   FROM unnest(p_keys, hashes) AS u (key, hash)
   CROSS JOIN LATERAL (
@@ -2143,14 +2348,16 @@ BEGIN
   WHERE k.content_hash <> u.hash LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION 'key % was used with other content', clash.key USING ERRCODE = 'RF409',
-      DETAIL = json_build_object('key', clash.key, 'run_id', clash.run_id, 'version', clash.version);
+      DETAIL = json_build_object('key', clash.key, 'run_id', clash.run_id, 'version',
+        clash.version);
   END IF;
 
   RETURN QUERY
   SELECT u.ordinal::int, coalesce(k.run_id, u.run_id), u.key IS NULL OR u.run_id = ANY (made)
   FROM unnest(p_keys, p_ids) WITH ORDINALITY AS u (key, run_id, ordinal)
   LEFT JOIN LATERAL (
-    SELECT c.run_id FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key OFFSET 0
+    SELECT c.run_id FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key
+      OFFSET 0
   ) AS k ON true;
 END $$;
 
@@ -2167,113 +2374,130 @@ CREATE FUNCTION ledger.transition(p_project text, p_actors text[], p_runs uuid[]
 #variable_conflict use_column
 DECLARE
   checked boolean;
-  seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
+  seed bytea := ledger.salt_seed();
 BEGIN
   IF p_waits IS NOT NULL THEN -- asked first: a query costs as much as the fold of an event
-    IF EXISTS (SELECT FROM unnest(p_waits) AS u (given) WHERE u.given NOT BETWEEN '0' AND '3650 days') THEN
+    IF EXISTS (SELECT FROM unnest(p_waits) AS given (wait)
+      WHERE given.wait NOT BETWEEN '0' AND '3650 days') THEN
       RAISE EXCEPTION 'a wait must end, within ten years' USING ERRCODE = '22023';
     END IF;
   END IF;
   IF NOT array_remove(p_wait_outcomes, NULL) <@ ARRAY['cancelled', 'timeout'] THEN
-    RAISE EXCEPTION 'whom nobody decides on is cancelled or timeout' USING ERRCODE = '22023';
+    RAISE EXCEPTION 'wait_outcome must be cancelled or timeout' USING ERRCODE = '22023';
   END IF;
   checked := ledger.check_texts(p_actors, 200, true);
   checked := ledger.check_texts(p_names || p_error_codes || p_keys);
   checked := ledger.check_content(p_bodies);
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
-    -- Locked by a statement of its own: the next one's snapshot then sees the key that whoever held the lock has used.
-    PERFORM FROM (SELECT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id OFFSET 0) AS c
-    CROSS JOIN LATERAL (
-      SELECT FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = c.run_id FOR UPDATE
-    ) AS s;
+    PERFORM ledger.lock_runs(p_project, p_runs);
   END IF;
   RETURN QUERY
-  WITH n AS MATERIALIZED (
-    SELECT f.*,
-      ledger.event_hash(f.hash, p_project, f.run_id, f.next, f.recorded_at, f.type, f.who, state => f.new_state,
-        name => f.name, worker_id => f.new_worker, token => f.new_token, lease_until => f.new_until,
-        available_at => f.available_at, wait_until => f.wait_until, wait_outcome => f.new_wait_outcome, cost_usd => f.cost,
-        step_count => f.steps, error_code => f.error_code, output_sha256 => f.sha256, key => f.key,
-        payload_hash => f.payload_hash) AS new_hash
+  WITH next AS MATERIALIZED ( -- each event that will be appended, with its hash
+    SELECT decided.*,
+      ledger.event_hash(decided.hash, p_project, decided.run_id, decided.new_version,
+        decided.recorded_at, decided.type, decided.who, state => decided.new_state,
+        name => decided.name, worker_id => decided.new_worker, token => decided.new_token,
+        lease_until => decided.new_until,
+        available_at => decided.available_at, wait_until => decided.wait_until,
+        wait_outcome => decided.new_wait_outcome, cost_usd => decided.cost,
+        step_count => decided.steps, error_code => decided.error_code,
+        output_sha256 => decided.sha256, key => decided.key,
+        payload_hash => decided.payload_hash) AS new_hash
     FROM (
-      SELECT c.run_id, c.name, c.error_code, c.body, c.cost, c.steps, c.sha256, c.key, c.salt, s.hash, s.from_state, s.type, s.next,
-        s.recorded_at, coalesce(c.actor, CASE WHEN c.token IS NOT NULL THEN s.worker_id END) AS who,
-        CASE WHEN c.keeps THEN s.held_token END AS new_token,
-        CASE WHEN c.keeps THEN s.worker_id END AS new_worker,
-        CASE WHEN c.keeps THEN s.lease_until END AS new_until,
-        CASE WHEN NOT s.answers_parked THEN c.state END AS new_state,
-        CASE WHEN s.answers_parked THEN s.recorded_at END AS available_at,
-        CASE WHEN c.waits THEN s.recorded_at + c.wait END AS wait_until,
-        CASE WHEN c.state = 'waiting_approval' AND c.wait IS NOT NULL THEN coalesce(c.wait_outcome, 'cancelled') END
+      -- the event that each command makes of its run
+      SELECT asked.run_id, asked.name, asked.error_code, asked.body, asked.cost, asked.steps,
+        asked.sha256, asked.key, asked.salt, locked.hash, locked.from_state, locked.type,
+        locked.new_version,
+        locked.recorded_at, coalesce(asked.actor, CASE WHEN asked.token IS NOT NULL
+          THEN locked.worker_id END) AS who,
+        CASE WHEN asked.keeps THEN locked.held_token END AS new_token,
+        CASE WHEN asked.keeps THEN locked.worker_id END AS new_worker,
+        CASE WHEN asked.keeps THEN locked.lease_until END AS new_until,
+        CASE WHEN NOT locked.answers_parked THEN asked.state END AS new_state,
+        CASE WHEN locked.answers_parked THEN locked.recorded_at END AS available_at,
+        CASE WHEN asked.waits THEN locked.recorded_at + asked.wait END AS wait_until,
+        CASE WHEN asked.state = 'waiting_approval' AND asked.wait IS NOT NULL
+          THEN coalesce(asked.wait_outcome, 'cancelled') END
           AS new_wait_outcome,
-        ledger.payload_hash(c.salt, c.body) AS payload_hash
+        ledger.payload_hash(asked.salt, asked.body) AS payload_hash
       FROM (
-        SELECT u.*, u.state IN ('waiting_tool', 'waiting_approval') AS waits,
-          u.state = 'running' OR (u.state IN ('waiting_tool', 'waiting_approval') AND u.park IS NOT TRUE) AS keeps,
-          CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
+        -- the commands, in the order of the locks
+        SELECT given.*, given.state IN ('waiting_tool', 'waiting_approval') AS waits,
+          given.state = 'running' OR (given.state IN ('waiting_tool', 'waiting_approval')
+            AND given.park IS NOT TRUE) AS keeps,
+          CASE WHEN given.body IS NOT NULL THEN sha256(seed || uuid_send(given.run_id)) END AS salt
         FROM unnest(p_actors, p_runs, p_tokens, p_states, p_parks, p_names, p_error_codes, p_bodies,
-          p_costs::numeric(18, 6)[], p_steps, p_sha256s, p_waits, p_wait_outcomes, p_expected, p_keys, p_workers)
-          AS u (actor, run_id, token, state, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, expected, key,
+          p_costs::numeric(18, 6)[], p_steps, p_sha256s, p_waits, p_wait_outcomes, p_expected,
+          p_keys, p_workers)
+          AS given (actor, run_id, token, state, park, name, error_code, body, cost, steps, sha256,
+            wait, wait_outcome, expected, key,
             worker)
-        ORDER BY u.run_id OFFSET 0
-      ) AS c
+        ORDER BY given.run_id OFFSET 0
+      ) AS asked
       CROSS JOIN LATERAL (
-        SELECT s.version + 1 AS next, s.hash, s.state AS from_state, s.token AS held_token, s.worker_id, s.lease_until,
-          greatest(ledger.now(), s.updated_at) AS recorded_at, c.state = 'running' AND s.token IS NULL AS answers_parked,
-          ledger.transition_type(s.state, c.state, c.error_code, c.token) AS type
-        FROM ledger.run_state AS s
-        WHERE s.project_id = p_project AND s.run_id = c.run_id
-          -- The fence: the current token, or no token where none is held; a person may decide an approval that is held.
-          -- A worker that is named must be its holder: after a fail-over that lost events, a token may be
-          -- another's.
-          AND (s.token = c.token AND (c.worker IS NULL OR s.worker_id = c.worker) OR (c.token IS NULL AND (s.token IS NULL OR s.state = 'waiting_approval')))
-          AND ledger.legal(ledger.transition_type(s.state, c.state, c.error_code, c.token), s.state, c.state)
-          -- A parked run that has its answer is claimable; a second answer would contradict the first.
-          AND (s.state NOT IN ('waiting_tool', 'waiting_approval') OR s.available_at IS NULL)
+        -- the run as it is now, if it allows the command
+        SELECT locked.version + 1 AS new_version, locked.hash, locked.state AS from_state,
+          locked.token AS held_token, locked.worker_id, locked.lease_until,
+          greatest(ledger.now(), locked.updated_at) AS recorded_at, asked.state = 'running'
+            AND locked.token IS NULL AS answers_parked,
+          ledger.transition_type(locked.state, asked.state, asked.error_code, asked.token) AS type
+        FROM ledger.run_state AS locked
+        WHERE locked.project_id = p_project AND locked.run_id = asked.run_id
+          -- The fence: the current token, or no token where none is held; a person may decide an
+          -- approval that is held. A worker that is named must be its holder: after a fail-over
+          -- that lost events, a token may be another's.
+          AND (locked.token = asked.token AND (asked.worker IS NULL
+            OR locked.worker_id = asked.worker) OR (asked.token IS NULL
+            AND (locked.token IS NULL OR locked.state = 'waiting_approval')))
+          AND ledger.legal(ledger.transition_type(locked.state, asked.state, asked.error_code,
+          asked.token), locked.state, asked.state)
+          -- A parked run that has its answer is claimable; a second answer would contradict the
+          -- first.
+          AND (locked.state NOT IN ('waiting_tool', 'waiting_approval')
+            OR locked.available_at IS NULL)
           -- An answer after the wait's end comes too late, whether or not a reaper has been here.
-          AND (c.token IS NOT NULL OR s.wait_until IS NULL OR s.wait_until > ledger.now())
-          AND CASE WHEN s.state = 'waiting_approval' AND c.actor IS NOT NULL
-            THEN ledger.may_not_decide(p_project, s.run_id, c.actor) IS NULL ELSE true END
-          AND (c.expected IS NULL OR s.version = c.expected)
-          AND (c.key IS NULL OR NOT EXISTS (
-            SELECT FROM ledger.command AS k WHERE k.project_id = p_project AND k.key = c.key OFFSET 0))
-          AND s.cost_usd + coalesce(c.cost, 0) BETWEEN 0 AND 999999999999
-          AND s.step_count::bigint + coalesce(c.steps, 0) BETWEEN 0 AND 2147483647
+          AND (asked.token IS NOT NULL OR locked.wait_until IS NULL
+            OR locked.wait_until > ledger.now())
+          AND CASE WHEN locked.state = 'waiting_approval' AND asked.actor IS NOT NULL
+            THEN ledger.may_not_decide(p_project, locked.run_id, asked.actor) IS NULL ELSE true END
+          AND (asked.expected IS NULL OR locked.version = asked.expected)
+          AND (asked.key IS NULL OR NOT EXISTS (
+            SELECT FROM ledger.command AS used WHERE used.project_id = p_project
+              AND used.key = asked.key OFFSET 0))
+          AND locked.cost_usd + coalesce(asked.cost, 0) BETWEEN 0 AND 999999999999
+          AND locked.step_count::bigint + coalesce(asked.steps, 0) BETWEEN 0 AND 2147483647
         FOR UPDATE
-      ) AS s
+      ) AS locked
       OFFSET 0
-    ) AS f
-  ), p AS (
+    ) AS decided
+  ), contents AS (
     INSERT INTO ledger.payload (project_id, run_id, version, salt, body)
-    SELECT p_project, n.run_id, n.next, n.salt, n.body::json FROM n WHERE n.body IS NOT NULL
-  ), e AS (
-    INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, name, worker_id, token,
-      lease_until, available_at, wait_until, wait_outcome, cost_usd, step_count, error_code, output_sha256, key, payload_hash,
+    SELECT p_project, next.run_id, next.new_version, next.salt, next.body::json FROM next
+      WHERE next.body IS NOT NULL
+  ), appended AS (
+    INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, name,
+      worker_id, token,
+      lease_until, available_at, wait_until, wait_outcome, cost_usd, step_count, error_code,
+      output_sha256, key, payload_hash,
       hash)
-    SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, n.who, n.new_state, n.name, n.new_worker, n.new_token,
-      n.new_until, n.available_at, n.wait_until, n.new_wait_outcome, n.cost, n.steps, n.error_code, n.sha256, n.key,
-      n.payload_hash, n.new_hash
-    FROM n
+    SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, next.who,
+      next.new_state, next.name, next.new_worker, next.new_token,
+      next.new_until, next.available_at, next.wait_until, next.new_wait_outcome, next.cost,
+      next.steps, next.error_code, next.sha256, next.key,
+      next.payload_hash, next.new_hash
+    FROM next
   )
-  SELECT n.run_id, n.next, n.new_hash, n.from_state FROM n;
+  SELECT next.run_id, next.new_version, next.new_hash, next.from_state FROM next;
 
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
-    INSERT INTO ledger.command (project_id, key, content_hash, run_id, version)
-    SELECT p_project, u.key,
-      ledger.command_content(u.run_id, u.state, u.park, u.name, u.error_code, u.body, u.cost, u.steps, u.sha256, u.wait,
-        u.wait_outcome), u.run_id, k.version
-    FROM unnest(p_runs, p_states, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps, p_sha256s, p_waits,
-      p_wait_outcomes, p_keys)
-      AS u (run_id, state, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, key)
-    CROSS JOIN LATERAL (
-      SELECT s.version FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = u.run_id OFFSET 0
-    ) AS k
-    CROSS JOIN LATERAL (
-      SELECT FROM ledger.event AS e
-      WHERE e.project_id = p_project AND e.run_id = u.run_id AND e.version = k.version AND e.key = u.key OFFSET 0
-    ) AS kept
-    WHERE NOT EXISTS (SELECT FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key AND c.run_id = u.run_id OFFSET 0)
-    ORDER BY u.key;
+    PERFORM ledger.record_keys(p_project, p_runs, p_keys, ARRAY(
+      SELECT ledger.command_content(given.run_id, given.state, given.park, given.name,
+        given.error_code, given.body, given.cost, given.steps, given.sha256, given.wait,
+        given.wait_outcome)
+      FROM unnest(p_runs, p_states, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps,
+        p_sha256s, p_waits, p_wait_outcomes) WITH ORDINALITY AS given (run_id, state, park, name,
+        error_code, body, cost, steps, sha256, wait, wait_outcome, ordinal)
+      ORDER BY given.ordinal));
   END IF;
 END $$;
 
@@ -2287,10 +2511,12 @@ CREATE FUNCTION ledger.transition_type(p_from text, p_to text, p_error text, p_t
     WHEN 'waiting_tool' THEN 'tool.requested'
     WHEN 'waiting_approval' THEN 'approval.requested'
     WHEN 'cancelled' THEN
-      CASE WHEN p_from = 'waiting_approval' AND p_token IS NULL THEN 'approval.rejected' ELSE 'run.cancelled' END
+      CASE WHEN p_from = 'waiting_approval' AND p_token IS NULL THEN 'approval.rejected'
+        ELSE 'run.cancelled' END
     WHEN 'running' THEN
       CASE p_from WHEN 'waiting_approval' THEN 'approval.granted'
-        WHEN 'waiting_tool' THEN CASE WHEN p_error IS NULL THEN 'tool.completed' ELSE 'tool.failed' END END
+        WHEN 'waiting_tool' THEN CASE WHEN p_error IS NULL THEN 'tool.completed'
+          ELSE 'tool.failed' END END
   END
 $$;
 
@@ -2300,7 +2526,8 @@ CREATE FUNCTION ledger.uuid7() RETURNS uuid
 
 CREATE FUNCTION ledger.uuid7_floor(p_utc timestamp without time zone) RETURNS uuid
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$ SELECT rpad(encode(substr(int8send((extract(epoch FROM p_utc) * 1000)::bigint), 3, 6), 'hex'), 32, '0')::uuid $$;
+    AS $$ SELECT rpad(encode(substr(int8send((extract(epoch FROM p_utc) * 1000)::bigint), 3, 6), 'hex'),
+  32, '0')::uuid $$;
 
 CREATE TABLE ledger.alembic_version (
     version_num character varying(32) NOT NULL
@@ -2831,6 +3058,8 @@ REVOKE ALL ON FUNCTION ledger.kind_rooms(p_project text, p_kinds text[], OUT bar
 
 REVOKE ALL ON FUNCTION ledger.legal(p_type text, p_from text, p_to text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION ledger.lock_runs(p_project text, p_runs uuid[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.make_partitions(p_months_ahead integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.make_partitions(p_months_ahead integer) TO runfold_worker;
 
@@ -2872,6 +3101,8 @@ GRANT ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to
 GRANT ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid, p_version integer, p_time timestamp with time zone) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid, p_version integer, p_time timestamp with time zone) TO runfold_projector;
 
+REVOKE ALL ON FUNCTION ledger.record_keys(p_project text, p_runs uuid[], p_keys text[], p_content_hashes bytea[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[], p_tokens integer[], p_workers text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[], p_tokens integer[], p_workers text[]) TO runfold_worker;
 
@@ -2884,6 +3115,8 @@ GRANT ALL ON FUNCTION ledger.refuse_version(p_type text, p_version integer) TO r
 
 REVOKE ALL ON FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[], p_workers text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[], p_workers text[]) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.salt_seed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.signal(p_project text, p_actor text, p_run uuid, p_name text, p_answer text, p_kept text, p_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.signal(p_project text, p_actor text, p_run uuid, p_name text, p_answer text, p_kept text, p_key text) TO runfold_worker;

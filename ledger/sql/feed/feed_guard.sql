@@ -1,5 +1,6 @@
--- Refuses to read the feed where transaction ids do not mean what the checkpoints say: on a standby, whose snapshots do not list
--- what is in progress, and in a cluster that the events were restored into, until ledger.feed_rebase has begun a generation.
+-- Refuses to read the feed where transaction ids do not mean what the checkpoints say: on a
+-- standby, whose snapshots do not list what is in progress, and in a cluster that the events
+-- were restored into, until ledger.feed_rebase has begun a generation.
 CREATE OR REPLACE FUNCTION ledger.feed_guard() RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -15,7 +16,8 @@ BEGIN
   SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.end_position IS NULL;
   IF g.system_identifier <> (SELECT c.system_identifier FROM pg_control_system() AS c)
     OR EXISTS (SELECT FROM ledger.event AS e WHERE e.txid >= pg_snapshot_xmax(pg_current_snapshot())
-      AND e.position > split_part(g.start, '@', 2)::bigint AND e.txid IS DISTINCT FROM pg_current_xact_id_if_assigned()) THEN
+      AND e.position > split_part(g.start, '@', 2)::bigint AND e.txid IS DISTINCT
+        FROM pg_current_xact_id_if_assigned()) THEN
     RAISE EXCEPTION 'the events were restored into another cluster' USING ERRCODE = 'RF410';
   END IF;
 END $$;

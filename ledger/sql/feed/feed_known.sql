@@ -1,5 +1,6 @@
--- Refuses a moment that this database has not lived through: of another database, or of a future that a crash, a restore or a
--- fail-over took back. Known are the start of a generation, its end, and a moment whose newest event is still here or archived.
+-- Refuses a moment that this database has not lived through: of another database, or of a future
+-- that a crash, a restore or a fail-over took back. Known are the start of a generation, its
+-- end, and a moment whose newest event is still here or archived.
 CREATE OR REPLACE FUNCTION ledger.feed_known(p_generation int, p_moment text) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -24,9 +25,11 @@ BEGIN
     AND e.position <= coalesce(g.end_position, 9223372036854775807)
   ORDER BY e.position DESC LIMIT 1;
   IF hash = split_part(p_moment, '@', 3)
-    OR EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND a.generation >= p_generation AND a.last_txid >= newest) THEN
+    OR EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND a.generation >= p_generation
+      AND a.last_txid >= newest) THEN
     RETURN;
   END IF;
-  RAISE EXCEPTION 'the checkpoint %/% is of a history that this database does not have', p_generation, p_moment
+  RAISE EXCEPTION 'the checkpoint %/% is of a history that this database does not have',
+    p_generation, p_moment
     USING ERRCODE = 'RF413', DETAIL = p_generation || '/' || p_moment;
 END $$;

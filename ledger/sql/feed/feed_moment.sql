@@ -1,8 +1,10 @@
--- The moment of a snapshot, as pg_snapshot@position@hash: which transactions it shows, a position that no event it shows has
--- passed, and the hash of the newest event that it shows.
--- The snapshot is cut behind that event. Its id is in the write-ahead log, so a server that crashes or fails over hands out no
--- lower id again; ids beyond it may come back, with other events. By the hash ledger.feed_known recognises a history.
-CREATE OR REPLACE FUNCTION ledger.feed_moment(p_start text, p_snapshot pg_snapshot, p_position bigint) RETURNS text
+-- The moment of a snapshot, as pg_snapshot@position@hash: which transactions it shows, a
+-- position that no event it shows has passed, and the hash of the newest event that it shows.
+-- The snapshot is cut behind that event. Its id is in the write-ahead log, so a server that
+-- crashes or fails over hands out no lower id again; ids beyond it may come back, with other
+-- events. By the hash ledger.feed_known recognises a history.
+CREATE OR REPLACE FUNCTION ledger.feed_moment(p_start text, p_snapshot pg_snapshot,
+  p_position bigint) RETURNS text
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
@@ -15,10 +17,12 @@ DECLARE
   newest record;
 BEGIN
   SELECT e.txid, left(encode(e.hash, 'hex'), 16) AS hash INTO newest FROM ledger.event AS e
-  WHERE e.txid < pg_snapshot_xmax(p_snapshot) AND e.position > base AND pg_visible_in_snapshot(e.txid, p_snapshot)
+  WHERE e.txid < pg_snapshot_xmax(p_snapshot) AND e.position > base
+    AND pg_visible_in_snapshot(e.txid, p_snapshot)
   ORDER BY e.txid DESC, e.position DESC LIMIT 1;
   IF NOT FOUND THEN
     RETURN p_start;
   END IF;
-  RETURN ledger.feed_cut(p_snapshot, (newest.txid::text::bigint + 1)::text::xid8)::text || '@' || p_position || '@' || newest.hash;
+  RETURN ledger.feed_cut(p_snapshot,
+    (newest.txid::text::bigint + 1)::text::xid8)::text || '@' || p_position || '@' || newest.hash;
 END $$;

@@ -1,16 +1,21 @@
--- Finds what a reader of the feed that has seen everything up to a moment reads next: all that is visible at `target` and was
--- not at `moment` (see ledger.feed_moment). No row: nothing is new. A target without events follows once a transaction that was
--- open at the moment has ended without any: a checkpoint that names no open transaction can be held against an archive.
+-- Finds what a reader of the feed that has seen everything up to a moment reads next: all that
+-- is visible at `target` and was not at `moment` (see ledger.feed_moment). No row: nothing is
+-- new. A target without events follows once a transaction that was open at the moment has ended
+-- without any: a checkpoint that names no open transaction can be held against an archive.
 --
--- Locks: `event` in ACCESS SHARE first, so that a month that is being detached is either still there for the statements below or
--- in ledger.archive for ledger.feed_whole. Therefore VOLATILE and READ COMMITTED: each statement has a snapshot of its own.
+-- Locks: `event` in ACCESS SHARE first, so that a month that is being detached is either still
+-- there for the statements below or in ledger.archive for ledger.feed_whole. Therefore VOLATILE
+-- and READ COMMITTED: each statement has a snapshot of its own.
 --
--- Under a backlog the target is cut, so that there are about p_limit events up to it: it leaves out the transactions from some id
--- on. A cut must not part a run's event from the one before it: ids do not tell the order of commits, and a transaction that
--- appends to many runs may have got its id early. Such a cut is moved on until it holds. Only for a transaction that is itself
--- larger, or was open for long, are there more events up to the target, and ledger.feed_page gives them in pages.
+-- Under a backlog the target is cut, so that there are about p_limit events up to it: it leaves
+-- out the transactions from some id on. A cut must not part a run's event from the one before
+-- it: ids do not tell the order of commits, and a transaction that appends to many runs may have
+-- got its id early. Such a cut is moved on until it holds. Only for a transaction that is itself
+-- larger, or was open for long, are there more events up to the target, and ledger.feed_page
+-- gives them in pages.
 --
--- In a generation that has ended (see ledger.feed_rebase) everything is committed: the target is its end, which shows every id.
+-- In a generation that has ended (see ledger.feed_rebase) everything is committed: the target is
+-- its end, which shows every id.
 CREATE OR REPLACE FUNCTION ledger.feed_next(p_generation int, p_moment text, p_limit int)
 RETURNS TABLE (generation int, moment text, target text)
 LANGUAGE plpgsql
@@ -40,7 +45,8 @@ BEGIN
   SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = p_generation;
   WHILE g.end_position IS NOT NULL LOOP
     IF p_moment NOT LIKE '9223372036854775807:%' THEN
-      RETURN QUERY SELECT g.generation, p_moment, '9223372036854775807:9223372036854775807:@' || g.end_position;
+      RETURN QUERY SELECT g.generation, p_moment,
+      '9223372036854775807:9223372036854775807:@' || g.end_position;
       RETURN;
     END IF;
     SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = g.generation + 1;
@@ -54,19 +60,23 @@ BEGIN
   base := split_part(g.start, '@', 2);
   LOOP
     SELECT e.txid INTO cut FROM ledger.event AS e
-    WHERE e.txid >= pg_snapshot_xmax(seen) AND e.txid < pg_snapshot_xmax(visible) AND e.position > base
+    WHERE e.txid >= pg_snapshot_xmax(seen) AND e.txid < pg_snapshot_xmax(visible)
+      AND e.position > base
     ORDER BY e.txid OFFSET size LIMIT 1;
     EXIT WHEN cut IS NULL;
-    IF NOT EXISTS (SELECT FROM ledger.event AS e WHERE e.txid >= pg_snapshot_xmax(seen) AND e.txid < cut AND e.position > base) THEN
+    IF NOT EXISTS (SELECT FROM ledger.event AS e WHERE e.txid >= pg_snapshot_xmax(seen)
+      AND e.txid < cut AND e.position > base) THEN
       cut := (cut::text::bigint + 1)::text; -- one transaction is all of it, and more than p_limit
     END IF;
     candidate := ledger.feed_cut(visible, cut);
     EXIT WHEN NOT EXISTS (
       SELECT FROM (
-        SELECT d.project_id, d.run_id, d.version, lag(d.version) OVER (PARTITION BY d.project_id, d.run_id ORDER BY d.version) AS before
+        SELECT d.project_id, d.run_id, d.version, lag(d.version) OVER (PARTITION BY d.project_id,
+        d.run_id ORDER BY d.version) AS before
         FROM (
           SELECT e.project_id, e.run_id, e.version FROM ledger.event AS e
-          WHERE e.txid >= pg_snapshot_xmax(seen) AND e.txid < cut AND e.position > base AND pg_visible_in_snapshot(e.txid, candidate)
+          WHERE e.txid >= pg_snapshot_xmax(seen) AND e.txid < cut AND e.position > base
+            AND pg_visible_in_snapshot(e.txid, candidate)
           UNION ALL
           SELECT e.project_id, e.run_id, e.version FROM ledger.event AS e
           WHERE e.txid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))) AND e.position > base
@@ -83,7 +93,8 @@ BEGIN
     candidate := visible;
   END LOOP;
   target := ledger.feed_moment(g.start, candidate, high);
-  IF (split_part(target, '@', 1), split_part(target, '@', 3)) IS DISTINCT FROM (split_part(p_moment, '@', 1), split_part(p_moment, '@', 3)) THEN
+  IF (split_part(target, '@', 1), split_part(target, '@', 3)) IS DISTINCT
+    FROM (split_part(p_moment, '@', 1), split_part(p_moment, '@', 3)) THEN
     RETURN QUERY SELECT g.generation, p_moment, target;
   END IF;
 END $$;

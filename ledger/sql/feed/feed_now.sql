@@ -1,5 +1,6 @@
--- The moment now (see ledger.feed_moment). Every event that it shows, or that an event of an earlier moment preceded, has a
--- position up to its own; later events have later ones, in whatever cluster they are appended.
+-- The moment now (see ledger.feed_moment). Every event that it shows, or that an event of an
+-- earlier moment preceded, has a position up to its own; later events have later ones, in
+-- whatever cluster they are appended.
 CREATE OR REPLACE FUNCTION ledger.feed_now() RETURNS TABLE (generation int, moment text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp

@@ -1,9 +1,13 @@
--- Reads events of the feed: of those that are visible at `target` and were not at `moment` (see ledger.feed_next) the next
--- p_limit after a position, in the order of positions, which is the order of versions within a run. Fewer than p_limit: that was
--- the last page. VOLATILE and the lock: see ledger.feed_next. The filters are bounds of their own: project, event types, the kind of the run, and the state an event leads to.
+-- Reads events of the feed: of those that are visible at `target` and were not at `moment` (see
+-- ledger.feed_next) the next p_limit after a position, in the order of positions, which is the
+-- order of versions within a run. Fewer than p_limit: that was the last page. VOLATILE and the
+-- lock: see ledger.feed_next. The filters are bounds of their own: project, event types, the
+-- kind of the run, and the state an event leads to.
 CREATE OR REPLACE FUNCTION ledger.feed_page(
-  p_generation int, p_moment text, p_target text, p_position bigint, p_limit int, p_project text DEFAULT NULL,
-  p_types text[] DEFAULT NULL, p_without text[] DEFAULT NULL, p_kinds text[] DEFAULT NULL, p_states text[] DEFAULT NULL
+  p_generation int, p_moment text, p_target text, p_position bigint, p_limit int,
+  p_project text DEFAULT NULL,
+  p_types text[] DEFAULT NULL, p_without text[] DEFAULT NULL, p_kinds text[] DEFAULT NULL,
+    p_states text[] DEFAULT NULL
 ) RETURNS SETOF ledger.event
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -29,31 +33,39 @@ BEGIN
   SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = p_generation;
   after := greatest(p_position, split_part(g.start, '@', 2)::bigint);
   IF p_target LIKE '9223372036854775807:%' THEN
-    -- The generation has ended. Ids at later positions than the moment's may be another cluster's, and say nothing of the moment.
+    -- The generation has ended. Ids at later positions than the moment's may be another
+    -- cluster's, and say nothing of the moment.
     RETURN QUERY SELECT e.* FROM ledger.event AS e
     WHERE e.position > after AND e.position <= up_to
       AND (e.position > seen_up_to OR NOT pg_visible_in_snapshot(e.txid, seen))
-      AND (p_project IS NULL OR e.project_id = p_project) AND (p_types IS NULL OR e.type = ANY (p_types))
-      AND (p_without IS NULL OR e.type <> ALL (p_without)) AND (p_states IS NULL OR e.state = ANY (p_states))
+      AND (p_project IS NULL OR e.project_id = p_project)
+        AND (p_types IS NULL OR e.type = ANY (p_types))
+      AND (p_without IS NULL OR e.type <> ALL (p_without))
+        AND (p_states IS NULL OR e.state = ANY (p_states))
       AND (p_kinds IS NULL OR EXISTS (
         SELECT FROM ledger.event AS f
-        WHERE f.project_id = e.project_id AND f.run_id = e.run_id AND f.version = 1 AND f.kind = ANY (p_kinds) OFFSET 0))
+        WHERE f.project_id = e.project_id AND f.run_id = e.run_id AND f.version = 1
+          AND f.kind = ANY (p_kinds) OFFSET 0))
     ORDER BY e.position LIMIT p_limit;
     RETURN;
   END IF;
   -- Two arms, because a single condition would not be searched for in the index (txid, position).
   RETURN QUERY SELECT e.* FROM (
     SELECT a.* FROM ledger.event AS a
-    WHERE a.txid >= pg_snapshot_xmax(seen) AND a.txid < pg_snapshot_xmax(target) AND a.position > after
+    WHERE a.txid >= pg_snapshot_xmax(seen) AND a.txid < pg_snapshot_xmax(target)
+      AND a.position > after
     UNION ALL
     SELECT b.* FROM ledger.event AS b
     WHERE b.txid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))) AND b.position > after
   ) AS e
   WHERE e.position <= up_to AND pg_visible_in_snapshot(e.txid, target)
-    AND (p_project IS NULL OR e.project_id = p_project) AND (p_types IS NULL OR e.type = ANY (p_types))
-    AND (p_without IS NULL OR e.type <> ALL (p_without)) AND (p_states IS NULL OR e.state = ANY (p_states))
+    AND (p_project IS NULL OR e.project_id = p_project)
+      AND (p_types IS NULL OR e.type = ANY (p_types))
+    AND (p_without IS NULL OR e.type <> ALL (p_without))
+      AND (p_states IS NULL OR e.state = ANY (p_states))
     AND (p_kinds IS NULL OR EXISTS (
       SELECT FROM ledger.event AS f
-      WHERE f.project_id = e.project_id AND f.run_id = e.run_id AND f.version = 1 AND f.kind = ANY (p_kinds) OFFSET 0))
+      WHERE f.project_id = e.project_id AND f.run_id = e.run_id AND f.version = 1
+        AND f.kind = ANY (p_kinds) OFFSET 0))
   ORDER BY e.position LIMIT p_limit;
 END $$;

@@ -1,6 +1,7 @@
--- Whether a reader of the feed that has seen everything up to a moment has seen all events up to a position, of which
--- `p_last_txid` has the highest id of a generation: no transaction up to that id was open at the moment, or it lies in a later
--- generation. That the newest one is visible would not do: an older one may have been open, and have committed since.
+-- Whether a reader of the feed that has seen everything up to a moment has seen all events up to
+-- a position, of which `p_last_txid` has the highest id of a generation: no transaction up to
+-- that id was open at the moment, or it lies in a later generation. That the newest one is
+-- visible would not do: an older one may have been open, and have committed since.
 CREATE OR REPLACE FUNCTION ledger.feed_passed(
   p_generation int, p_moment text, p_of_generation int, p_last_position bigint, p_last_txid xid8
 ) RETURNS boolean

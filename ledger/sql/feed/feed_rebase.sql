@@ -1,7 +1,9 @@
--- Begins a new generation of the feed, after the events were restored or replicated into another cluster: from here on transaction
--- ids are this cluster's. Readers first finish the old generation, by the checkpoints they were restored with. Returns the
--- generation. The sequence of positions is set to the last position: logical replication brings events and leaves sequences.
--- Locks: `event` against writers, and so waits for those at work; no event of the old generation is in progress afterwards.
+-- Begins a new generation of the feed, after the events were restored or replicated into another
+-- cluster: from here on transaction ids are this cluster's. Readers first finish the old
+-- generation, by the checkpoints they were restored with. Returns the generation. The sequence
+-- of positions is set to the last position: logical replication brings events and leaves
+-- sequences. Locks: `event` against writers, and so waits for those at work; no event of the old
+-- generation is in progress afterwards.
 CREATE OR REPLACE FUNCTION ledger.feed_rebase() RETURNS int
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -15,16 +17,19 @@ BEGIN
   END IF;
   LOCK TABLE ledger.event IN SHARE ROW EXCLUSIVE MODE;
   SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.end_position IS NULL FOR UPDATE;
-  SELECT greatest(CASE WHEN s.is_called THEN s.last_value ELSE 0 END, (SELECT max(e.position) FROM ledger.event AS e),
+  SELECT greatest(CASE WHEN s.is_called THEN s.last_value ELSE 0 END,
+    (SELECT max(e.position) FROM ledger.event AS e),
     (SELECT max(a.last_position) FROM ledger.archive AS a)) INTO high
   FROM ledger.event_position AS s;
   IF high > 0 THEN
     PERFORM setval('ledger.event_position', high);
   END IF;
   UPDATE ledger.feed_generation AS f SET end_position = high WHERE f.generation = g.generation;
-  -- Cut at this transaction, which is in the write-ahead log when it has committed: no id up to it comes back after a crash.
+  -- Cut at this transaction, which is in the write-ahead log when it has committed: no id up to
+  -- it comes back after a crash.
   INSERT INTO ledger.feed_generation (generation, start, system_identifier)
-  SELECT g.generation + 1, ledger.feed_cut(pg_current_snapshot(), pg_current_xact_id())::text || '@' || high, c.system_identifier
+  SELECT g.generation + 1, ledger.feed_cut(pg_current_snapshot(),
+  pg_current_xact_id())::text || '@' || high, c.system_identifier
   FROM pg_control_system() AS c;
   RETURN g.generation + 1;
 END $$;

@@ -1,5 +1,5 @@
--- Refuses to read on from a moment that has not passed the events of an archived month: they are not in the database, and a reader
--- who went on would never learn of them.
+-- Refuses to read on from a moment that has not passed the events of an archived month: they are
+-- not in the database, and a reader who went on would never learn of them.
 CREATE OR REPLACE FUNCTION ledger.feed_whole(p_generation int, p_moment text) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -7,12 +7,16 @@ AS $$
 DECLARE
   missed text;
 BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN -- it would not see a month that left since it began
-    RAISE EXCEPTION 'the feed is read in transactions at READ COMMITTED' USING ERRCODE = 'invalid_transaction_state';
+  -- it would not see a month that left since it began
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'the feed is read in transactions at READ COMMITTED'
+      USING ERRCODE = 'invalid_transaction_state';
   END IF;
   SELECT string_agg(a.month, ', ' ORDER BY a.month) INTO missed FROM ledger.archive AS a
-  WHERE a.detached AND NOT ledger.feed_passed(p_generation, p_moment, a.generation, a.last_position, a.last_txid);
+  WHERE a.detached AND NOT ledger.feed_passed(p_generation, p_moment, a.generation, a.last_position,
+  a.last_txid);
   IF missed IS NOT NULL THEN
-    RAISE EXCEPTION 'the events of % are archived, and were not read before', missed USING ERRCODE = 'RF412', DETAIL = missed;
+    RAISE EXCEPTION 'the events of % are archived, and were not read before', missed
+      USING ERRCODE = 'RF412', DETAIL = missed;
   END IF;
 END $$;

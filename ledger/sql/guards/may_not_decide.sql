@@ -1,6 +1,8 @@
--- Says why somebody may not decide the approval that a run waits for: 'submitter' where another person's decision is asked for,
--- 'role' where the decision of somebody with a role. Null: they may. Volatile, so that it sees what the row's lock waited for.
-CREATE OR REPLACE FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) RETURNS text
+-- Says why somebody may not decide the approval that a run waits for: 'submitter' where another
+-- person's decision is asked for, 'role' where the decision of somebody with a role. Null: they
+-- may. Volatile, so that it sees what the row's lock waited for.
+CREATE OR REPLACE FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text)
+  RETURNS text
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
@@ -14,9 +16,11 @@ DECLARE
 BEGIN
   SELECT p.body INTO asked FROM (
     SELECT e.version FROM ledger.event AS e
-    WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'approval.requested' ORDER BY e.version DESC LIMIT 1
+    WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'approval.requested'
+      ORDER BY e.version DESC LIMIT 1
   ) AS q
-  JOIN ledger.payload AS p ON p.project_id = p_project AND p.run_id = p_run AND p.version = q.version;
+  JOIN ledger.payload AS p ON p.project_id = p_project AND p.run_id = p_run
+    AND p.version = q.version;
   IF asked ->> 'other_person' = 'true' AND EXISTS (
     -- Whoever submitted a run that asked for this one, by however many steps, asked for this one.
     WITH RECURSIVE asking (id, depth) AS (
@@ -24,19 +28,22 @@ BEGIN
       UNION ALL
       SELECT (p.body ->> 'parent')::uuid, a.depth + 1 FROM asking AS a
       CROSS JOIN LATERAL (
-        SELECT p.body FROM ledger.payload AS p WHERE p.project_id = p_project AND p.run_id = a.id AND p.version = 1 OFFSET 0
+        SELECT p.body FROM ledger.payload AS p WHERE p.project_id = p_project AND p.run_id = a.id
+          AND p.version = 1 OFFSET 0
       ) AS p
       WHERE a.depth < 100 AND p.body ->> 'parent' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
     )
     SELECT FROM asking AS a
     CROSS JOIN LATERAL (
-      SELECT FROM ledger.event AS e WHERE e.project_id = p_project AND e.run_id = a.id AND e.version = 1 AND e.actor = p_actor OFFSET 0
+      SELECT FROM ledger.event AS e WHERE e.project_id = p_project AND e.run_id = a.id
+        AND e.version = 1 AND e.actor = p_actor OFFSET 0
     ) AS e
   ) THEN
     RETURN 'submitter';
   END IF;
   IF asked ->> 'role' IS NOT NULL AND NOT EXISTS (
-    SELECT FROM ledger.role_member AS m WHERE m.project_id = p_project AND m.role = asked ->> 'role' AND m.member = p_actor
+    SELECT FROM ledger.role_member AS m WHERE m.project_id = p_project AND m.role = asked ->> 'role'
+      AND m.member = p_actor
   ) THEN
     RETURN 'role';
   END IF;

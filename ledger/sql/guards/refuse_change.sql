@@ -1,12 +1,14 @@
--- Events and payloads are never changed or deleted, by anyone: the second line of defence, after privileges.
--- The payloads of a month whose events were detached may go with them: the archive has both (see ledger/archive/lifecycle.py).
+-- Events and payloads are never changed or deleted, by anyone: the second line of defence, after
+-- privileges. The payloads of a month whose events were detached may go with them: the archive
+-- has both (see ledger/archive/lifecycle.py).
 CREATE OR REPLACE FUNCTION ledger.refuse_change() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF TG_OP = 'DELETE' AND TG_TABLE_NAME = 'payload' THEN
-    IF EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND OLD.run_id >= a.first AND OLD.run_id < a.beyond) THEN
+    IF EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND OLD.run_id >= a.first
+      AND OLD.run_id < a.beyond) THEN
       RETURN OLD;
     END IF;
   END IF;

@@ -3,10 +3,12 @@ CREATE OR REPLACE TRIGGER fold_run_state AFTER INSERT ON ledger.event
   REFERENCING NEW TABLE AS new_events FOR EACH STATEMENT EXECUTE FUNCTION ledger.fold_run_state();
 CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE ON ledger.event
   FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
-CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.event EXECUTE FUNCTION ledger.refuse_change();
+CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.event
+  EXECUTE FUNCTION ledger.refuse_change();
 CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE ON ledger.payload
   FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
-CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.payload EXECUTE FUNCTION ledger.refuse_change();
+CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.payload
+  EXECUTE FUNCTION ledger.refuse_change();
 ALTER TABLE ledger.event ENABLE ALWAYS TRIGGER fold_run_state;
 ALTER TABLE ledger.event ENABLE ALWAYS TRIGGER refuse_change;
 ALTER TABLE ledger.event ENABLE ALWAYS TRIGGER refuse_truncate;
@@ -14,19 +16,22 @@ ALTER TABLE ledger.payload ENABLE ALWAYS TRIGGER refuse_change;
 ALTER TABLE ledger.payload ENABLE ALWAYS TRIGGER refuse_truncate;
 CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE ON ledger.archive_event
   FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
-CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.archive_event EXECUTE FUNCTION ledger.refuse_change();
+CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.archive_event
+  EXECUTE FUNCTION ledger.refuse_change();
 ALTER TABLE ledger.archive_event ENABLE ALWAYS TRIGGER refuse_change;
 ALTER TABLE ledger.archive_event ENABLE ALWAYS TRIGGER refuse_truncate;
 CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE ON ledger.role_event
   FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
-CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.role_event EXECUTE FUNCTION ledger.refuse_change();
+CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.role_event
+  EXECUTE FUNCTION ledger.refuse_change();
 ALTER TABLE ledger.role_event ENABLE ALWAYS TRIGGER refuse_change;
 ALTER TABLE ledger.role_event ENABLE ALWAYS TRIGGER refuse_truncate;
 CREATE OR REPLACE TRIGGER fold_kind_state AFTER INSERT ON ledger.kind_event
   FOR EACH ROW EXECUTE FUNCTION ledger.fold_kind_state();
 CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE ON ledger.kind_event
   FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
-CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.kind_event EXECUTE FUNCTION ledger.refuse_change();
+CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.kind_event
+  EXECUTE FUNCTION ledger.refuse_change();
 ALTER TABLE ledger.kind_event ENABLE ALWAYS TRIGGER fold_kind_state;
 ALTER TABLE ledger.kind_event ENABLE ALWAYS TRIGGER refuse_change;
 ALTER TABLE ledger.kind_event ENABLE ALWAYS TRIGGER refuse_truncate;

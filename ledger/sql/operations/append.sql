@@ -1,9 +1,11 @@
--- Appends events that change no state: steps, notes and users' own types, at most one to a run. With a token the lease must be
--- current; steps need one. What is not returned was not kept: ledger.refuse says why.
--- Locks: run_state rows, in run_id order.
+-- Appends events that change no state: steps, notes and users' own types, at most one to a run.
+-- With a token the lease must be current; steps need one. What is not returned was not kept:
+-- ledger.refuse says why. Locks: run_state rows, in run_id order.
 CREATE OR REPLACE FUNCTION ledger.append(
-  p_project text, p_actor text, p_runs uuid[], p_tokens int[], p_types text[], p_schema_versions int[], p_names text[],
-  p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps int[], p_expected int[], p_keys text[],
+  p_project text, p_actor text, p_runs uuid[], p_tokens int[], p_types text[],
+  p_schema_versions int[], p_names text[],
+  p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps int[], p_expected int[],
+  p_keys text[],
   p_workers text[] DEFAULT NULL
 ) RETURNS TABLE (run_id uuid, version int, hash bytea)
 LANGUAGE plpgsql SECURITY DEFINER
@@ -18,76 +20,75 @@ AS $$
 #variable_conflict use_column
 DECLARE
   checked boolean;
-  seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
+  seed bytea := ledger.salt_seed();
 BEGIN
   checked := ledger.check_texts(p_names || p_error_codes || p_keys);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_types(p_types, p_schema_versions);
   checked := ledger.check_content(p_bodies);
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
-    -- Locked by a statement of its own: the next one's snapshot then sees the key that whoever held the lock has used.
-    PERFORM FROM (SELECT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id OFFSET 0) AS c
-    CROSS JOIN LATERAL (
-      SELECT FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = c.run_id FOR UPDATE
-    ) AS s;
+    PERFORM ledger.lock_runs(p_project, p_runs);
   END IF;
   RETURN QUERY
-  WITH c AS MATERIALIZED (
-    SELECT u.*, CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
+  WITH asked AS MATERIALIZED ( -- the commands, in the order of the locks
+    SELECT given.*, CASE WHEN given.body IS NOT NULL
+      THEN sha256(seed || uuid_send(given.run_id)) END AS salt
     FROM unnest(p_runs, p_tokens, p_types, p_schema_versions, p_names, p_error_codes, p_bodies,
       p_costs::numeric(18, 6)[], p_steps, p_expected, p_keys, p_workers)
-      AS u (run_id, token, type, schema_version, name, error_code, body, cost, steps, expected, key, worker)
+      AS given (run_id, token, type, schema_version, name, error_code, body, cost, steps, expected,
+        key, worker)
     -- What moves a lease or a state has a function of its own that knows its rules.
-    WHERE split_part(u.type, '.', 1) NOT IN ('run', 'lease', 'tool', 'approval', 'cancel', 'write', 'payload')
-    ORDER BY u.run_id
-  ), g AS MATERIALIZED (
-    SELECT c.*, s.version, s.hash, s.updated_at, s.worker_id FROM c
+    WHERE split_part(given.type, '.', 1) NOT IN ('run', 'lease', 'tool', 'approval', 'cancel',
+    'write', 'payload')
+    ORDER BY given.run_id
+  ), locked AS MATERIALIZED ( -- those whose run allows them
+    SELECT asked.*, run.version, run.hash, run.updated_at, run.worker_id FROM asked
     CROSS JOIN LATERAL (
-      SELECT s.version, s.hash, s.updated_at, s.worker_id
-      FROM ledger.run_state AS s
-      WHERE s.project_id = p_project AND s.run_id = c.run_id
-        AND (c.token IS NULL AND split_part(c.type, '.', 1) <> 'step' OR s.token = c.token AND (c.worker IS NULL OR s.worker_id = c.worker))
-        AND ledger.legal(c.type, s.state, NULL)
-        AND (c.expected IS NULL OR s.version = c.expected)
-        AND (c.key IS NULL OR NOT EXISTS (
-          SELECT FROM ledger.command AS k WHERE k.project_id = p_project AND k.key = c.key OFFSET 0))
-        AND s.cost_usd + coalesce(c.cost, 0) BETWEEN 0 AND 999999999999 AND s.step_count::bigint + coalesce(c.steps, 0) BETWEEN 0 AND 2147483647
+      SELECT run.version, run.hash, run.updated_at, run.worker_id
+      FROM ledger.run_state AS run
+      WHERE run.project_id = p_project AND run.run_id = asked.run_id
+        AND (asked.token IS NULL AND split_part(asked.type, '.', 1) <> 'step'
+          OR run.token = asked.token AND (asked.worker IS NULL OR run.worker_id = asked.worker))
+        AND ledger.legal(asked.type, run.state, NULL)
+        AND (asked.expected IS NULL OR run.version = asked.expected)
+        AND (asked.key IS NULL OR NOT EXISTS (
+          SELECT FROM ledger.command AS used WHERE used.project_id = p_project
+            AND used.key = asked.key OFFSET 0))
+        AND run.cost_usd + coalesce(asked.cost, 0) BETWEEN 0 AND 999999999999
+          AND run.step_count::bigint + coalesce(asked.steps, 0) BETWEEN 0 AND 2147483647
       FOR UPDATE
-    ) AS s
-  ), n AS MATERIALIZED (
-    SELECT g.*, g.version + 1 AS next, greatest(ledger.now(), g.updated_at) AS recorded_at,
-      coalesce(p_actor, CASE WHEN g.token IS NOT NULL THEN g.worker_id END) AS who,
-      ledger.payload_hash(g.salt, g.body) AS payload_hash
-    FROM g
-  ), p AS (
+    ) AS run
+  ), next AS MATERIALIZED ( -- the event that each makes
+    SELECT locked.*, locked.version + 1 AS new_version,
+      greatest(ledger.now(), locked.updated_at) AS recorded_at,
+      coalesce(p_actor, CASE WHEN locked.token IS NOT NULL THEN locked.worker_id END) AS who,
+      ledger.payload_hash(locked.salt, locked.body) AS payload_hash
+    FROM locked
+  ), contents AS (
     INSERT INTO ledger.payload (project_id, run_id, version, salt, body)
-    SELECT p_project, n.run_id, n.next, n.salt, n.body::json FROM n WHERE n.body IS NOT NULL
+    SELECT p_project, next.run_id, next.new_version, next.salt, next.body::json FROM next
+      WHERE next.body IS NOT NULL
   )
-  INSERT INTO ledger.event AS e (project_id, run_id, version, recorded_at, type, schema_version, actor, name, token, cost_usd,
+  INSERT INTO ledger.event AS appended (project_id, run_id, version, recorded_at, type,
+    schema_version, actor, name, token, cost_usd,
     step_count, error_code, key, payload_hash, hash)
-  SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, n.schema_version, n.who, n.name, n.token, n.cost, n.steps,
-    n.error_code, n.key, n.payload_hash,
-    ledger.event_hash(n.hash, p_project, n.run_id, n.next, n.recorded_at, n.type, n.who, n.schema_version, name => n.name,
-      token => n.token, cost_usd => n.cost, step_count => n.steps, error_code => n.error_code, key => n.key,
-      payload_hash => n.payload_hash)
-  FROM n
-  RETURNING e.run_id, e.version, e.hash;
+  SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, next.schema_version,
+    next.who, next.name, next.token, next.cost, next.steps,
+    next.error_code, next.key, next.payload_hash,
+    ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
+      next.type, next.who, next.schema_version, name => next.name,
+      token => next.token, cost_usd => next.cost, step_count => next.steps,
+      error_code => next.error_code, key => next.key,
+      payload_hash => next.payload_hash)
+  FROM next
+  RETURNING appended.run_id, appended.version, appended.hash;
 
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
-    INSERT INTO ledger.command (project_id, key, content_hash, run_id, version)
-    SELECT p_project, u.key, ledger.command_content(u.run_id, u.type, false, u.name, u.error_code, u.body, u.cost, u.steps, NULL,
-        NULL, NULL),
-      u.run_id, k.version
-    FROM unnest(p_runs, p_types, p_names, p_error_codes, p_bodies, p_costs, p_steps, p_keys)
-      AS u (run_id, type, name, error_code, body, cost, steps, key)
-    CROSS JOIN LATERAL (
-      SELECT s.version FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = u.run_id OFFSET 0
-    ) AS k
-    CROSS JOIN LATERAL (
-      SELECT FROM ledger.event AS e
-      WHERE e.project_id = p_project AND e.run_id = u.run_id AND e.version = k.version AND e.key = u.key OFFSET 0
-    ) AS kept
-    WHERE NOT EXISTS (SELECT FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key AND c.run_id = u.run_id OFFSET 0)
-    ORDER BY u.key;
+    PERFORM ledger.record_keys(p_project, p_runs, p_keys, ARRAY(
+      SELECT ledger.command_content(given.run_id, given.type, false, given.name,
+      given.error_code, given.body, given.cost, given.steps, NULL, NULL, NULL)
+      FROM unnest(p_runs, p_types, p_names, p_error_codes, p_bodies, p_costs, p_steps)
+        WITH ORDINALITY AS given (run_id, type, name, error_code, body, cost, steps, ordinal)
+      ORDER BY given.ordinal));
   END IF;
 END $$;

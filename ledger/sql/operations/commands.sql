@@ -1,6 +1,8 @@
--- Looks idempotency keys up: which event a key named first, and whether the content is the same. Changes nothing.
+-- Looks idempotency keys up: which event a key named first, and whether the content is the same.
+-- Changes nothing.
 CREATE OR REPLACE FUNCTION ledger.commands(
-  p_project text, p_runs uuid[], p_whats text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[],
+  p_project text, p_runs uuid[], p_whats text[], p_parks boolean[], p_names text[],
+  p_error_codes text[], p_bodies text[],
   p_costs numeric[], p_steps int[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[],
   p_keys text[]
 ) RETURNS TABLE (key text, run_id uuid, version int, hash bytea, same boolean)
@@ -8,11 +10,14 @@ LANGUAGE sql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT u.key, k.run_id, k.version, e.hash,
-    k.content_hash = ledger.command_content(u.run_id, u.what, u.park, u.name, u.error_code, u.body, u.cost, u.steps, u.sha256,
+    k.content_hash = ledger.command_content(u.run_id, u.what, u.park, u.name, u.error_code, u.body,
+      u.cost, u.steps, u.sha256,
       u.wait, u.wait_outcome)
-  FROM unnest(p_runs, p_whats, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps, p_sha256s, p_waits, p_wait_outcomes,
+  FROM unnest(p_runs, p_whats, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps,
+    p_sha256s, p_waits, p_wait_outcomes,
     p_keys)
     AS u (run_id, what, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, key)
   JOIN ledger.command AS k ON k.project_id = p_project AND k.key = u.key
-  JOIN ledger.event AS e ON e.project_id = p_project AND e.run_id = k.run_id AND e.version = k.version
+  JOIN ledger.event AS e ON e.project_id = p_project AND e.run_id = k.run_id
+    AND e.version = k.version
 $$;

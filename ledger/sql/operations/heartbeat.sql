@@ -1,7 +1,9 @@
--- Appends lease.heartbeat for every lease that is still current and moves its end; one statement for all runs of a worker.
--- A beat after the lease's end is accepted while nobody else took the run, and says by how many milliseconds it was late.
--- What is not returned is not held any more. Locks: run_state rows, in run_id order.
-CREATE OR REPLACE FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens int[], p_ttls interval[],
+-- Appends lease.heartbeat for every lease that is still current and moves its end; one statement
+-- for all runs of a worker. A beat after the lease's end is accepted while nobody else took the
+-- run, and says by how many milliseconds it was late. What is not returned is not held any more.
+-- Locks: run_state rows, in run_id order.
+CREATE OR REPLACE FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens int[],
+  p_ttls interval[],
   p_workers text[] DEFAULT NULL)
 RETURNS TABLE (run_id uuid, lease_until timestamptz, late_ms int, cancel_requested boolean)
 LANGUAGE plpgsql SECURITY DEFINER
@@ -15,35 +17,44 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 BEGIN
-  IF EXISTS (SELECT FROM unnest(p_ttls) AS u (given) WHERE u.given NOT BETWEEN '0' AND '3650 days') THEN
+  IF EXISTS (SELECT FROM unnest(p_ttls) AS given (ttl)
+    WHERE given.ttl NOT BETWEEN '0' AND '3650 days') THEN
     RAISE EXCEPTION 'a lease must end, within ten years' USING ERRCODE = '22023';
   END IF;
   RETURN QUERY
-  WITH c AS MATERIALIZED (
-    SELECT DISTINCT ON (u.run_id) u.* FROM unnest(p_runs, p_tokens, p_ttls, p_workers)
-      AS u (run_id, token, ttl, worker) ORDER BY u.run_id
-  ), g AS MATERIALIZED (
-    SELECT c.run_id, c.token, c.ttl, s.* FROM c
+  WITH asked AS MATERIALIZED ( -- each lease once, in the order of the locks
+    SELECT DISTINCT ON (given.run_id) given.* FROM unnest(p_runs, p_tokens, p_ttls, p_workers)
+      AS given (run_id, token, ttl, worker) ORDER BY given.run_id
+  ), locked AS MATERIALIZED ( -- those that are current
+    SELECT asked.run_id, asked.token, asked.ttl, run.* FROM asked
     CROSS JOIN LATERAL (
-      SELECT s.version, s.hash, s.updated_at, s.worker_id, s.lease_until AS was_until, s.cancel_requested_at
-      FROM ledger.run_state AS s
-      WHERE s.project_id = p_project AND s.run_id = c.run_id
-        -- Not an equality, which the index of leased runs would be searched for: many runs have the same token.
-        AND c.token IS NOT NULL AND s.token IS NOT DISTINCT FROM c.token
-        AND (c.worker IS NULL OR s.worker_id = c.worker)
+      SELECT run.version, run.hash, run.updated_at, run.worker_id, run.lease_until AS was_until,
+      run.cancel_requested_at
+      FROM ledger.run_state AS run
+      WHERE run.project_id = p_project AND run.run_id = asked.run_id
+        -- Not an equality, which the index of leased runs would be searched for: many runs have
+        -- the same token.
+        AND asked.token IS NOT NULL AND run.token IS NOT DISTINCT FROM asked.token
+        AND (asked.worker IS NULL OR run.worker_id = asked.worker)
       FOR UPDATE
-    ) AS s
-  ), n AS MATERIALIZED (
-    SELECT t.*, greatest(t.was_until, t.recorded_at + t.ttl) AS lease_until,
-      CASE WHEN t.recorded_at > t.was_until
-        THEN least(floor(extract(epoch FROM t.recorded_at - t.was_until) * 1000), 2147483647)::int END AS late_ms
-    FROM (SELECT g.*, greatest(ledger.now(), g.updated_at) AS recorded_at FROM g) AS t
-  ), e AS (
-    INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, token, lease_until, late_ms, hash)
-    SELECT p_project, n.run_id, n.version + 1, n.recorded_at, 'lease.heartbeat', n.worker_id, n.token, n.lease_until, n.late_ms,
-      ledger.event_hash(n.hash, p_project, n.run_id, n.version + 1, n.recorded_at, 'lease.heartbeat', n.worker_id,
-        token => n.token, lease_until => n.lease_until, late_ms => n.late_ms)
-    FROM n
+    ) AS run
+  ), next AS MATERIALIZED ( -- the beat of each; a lease is never shortened
+    SELECT timed.*, greatest(timed.was_until, timed.recorded_at + timed.ttl) AS lease_until,
+      CASE WHEN timed.recorded_at > timed.was_until
+        THEN least(floor(extract(epoch FROM timed.recorded_at - timed.was_until) * 1000),
+          2147483647)::int END AS late_ms
+    FROM (SELECT locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at
+      FROM locked) AS timed
+  ), appended AS (
+    INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, token,
+    lease_until, late_ms, hash)
+    SELECT p_project, next.run_id, next.version + 1, next.recorded_at, 'lease.heartbeat',
+      next.worker_id, next.token, next.lease_until, next.late_ms,
+      ledger.event_hash(next.hash, p_project, next.run_id, next.version + 1, next.recorded_at,
+        'lease.heartbeat', next.worker_id,
+        token => next.token, lease_until => next.lease_until, late_ms => next.late_ms)
+    FROM next
   )
-  SELECT n.run_id, n.lease_until, n.late_ms, n.cancel_requested_at IS NOT NULL FROM n;
+  SELECT next.run_id, next.lease_until, next.late_ms, next.cancel_requested_at IS NOT NULL
+    FROM next;
 END $$;

@@ -1,7 +1,9 @@
--- Says which kinds a claim must pass over, the paused and the full ones, and of each limited kind how many runs there is room for.
--- Internal to ledger.claim. Locks: the rows of limited kinds in kind_state, until the claim has committed, so that the next claim
--- counts what this one took.
-CREATE OR REPLACE FUNCTION ledger.kind_rooms(p_project text, p_kinds text[], OUT barred text[], OUT limited text[], OUT rooms int[])
+-- Says which kinds a claim must pass over, the paused and the full ones, and of each limited
+-- kind how many runs there is room for. Internal to ledger.claim. Locks: the rows of limited
+-- kinds in kind_state, until the claim has committed, so that the next claim counts what this
+-- one took.
+CREATE OR REPLACE FUNCTION ledger.kind_rooms(p_project text, p_kinds text[], OUT barred text[],
+  OUT limited text[], OUT rooms int[])
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
@@ -21,7 +23,8 @@ BEGIN
   rooms := '{}';
   FOR kind_now IN
     SELECT d.kind, d.paused FROM ledger.kind_state AS d
-    WHERE d.project_id = p_project AND (d.paused OR d.max_running IS NOT NULL) AND (p_kinds IS NULL OR d.kind = ANY (p_kinds))
+    WHERE d.project_id = p_project AND (d.paused OR d.max_running IS NOT NULL)
+      AND (p_kinds IS NULL OR d.kind = ANY (p_kinds))
     ORDER BY d.project_id, d.kind
   LOOP
     IF kind_now.paused THEN
@@ -29,7 +32,8 @@ BEGIN
       CONTINUE;
     END IF;
     IF current_setting('transaction_isolation') <> 'read committed' THEN
-      RAISE EXCEPTION 'a limited kind is claimed in a read committed transaction only: another snapshot miscounts'
+      RAISE EXCEPTION 'a limited kind is claimed in a read committed transaction only: '
+        'another snapshot miscounts'
         USING ERRCODE = '25001';
     END IF;
     -- The row as it is once it is locked; the count after it has a snapshot of its own.

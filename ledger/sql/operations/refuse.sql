@@ -1,10 +1,12 @@
--- Says why commands were not kept, and records the refusal of every late worker: write.refused, once for a token and an
--- operation, at most 100 to a run. Returns what the run looks like now; no row for a run that is not in the project.
--- Locks: run_state rows, in run_id order.
-CREATE OR REPLACE FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[], p_tokens int[],
+-- Says why commands were not kept, and records the refusal of every late worker: write.refused,
+-- once for a token and an operation, at most 100 to a run. Returns what the run looks like now;
+-- no row for a run that is not in the project. Locks: run_state rows, in run_id order.
+CREATE OR REPLACE FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[],
+  p_tokens int[],
   p_workers text[] DEFAULT NULL)
 RETURNS TABLE (
-  run_id uuid, given_token int, refused boolean, state text, version int, token int, worker_id text, lease_until timestamptz,
+  run_id uuid, given_token int, refused boolean, state text, version int, token int, worker_id text,
+  lease_until timestamptz,
   available_at timestamptz, attempt_count int, max_attempts int, cost_usd numeric, step_count int
 )
 LANGUAGE plpgsql SECURITY DEFINER
@@ -21,40 +23,49 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_texts(ARRAY[p_actor, p_name]);
-  -- Locked by a statement of its own: the next one's snapshot then sees a refusal that was recorded meanwhile.
-  PERFORM FROM (SELECT DISTINCT u.run_id FROM unnest(p_runs) AS u (run_id) ORDER BY u.run_id OFFSET 0) AS c
-  CROSS JOIN LATERAL (
-    SELECT FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = c.run_id FOR UPDATE
-  ) AS s;
+  PERFORM ledger.lock_runs(p_project, p_runs);
   RETURN QUERY
-  WITH c AS MATERIALIZED (
-    SELECT DISTINCT ON (u.run_id) u.* FROM unnest(p_runs, p_tokens, p_workers) AS u (run_id, token, worker) ORDER BY u.run_id
-  ), g AS MATERIALIZED (
-    SELECT c.token AS given_token, c.token IS NOT NULL AND (c.token IS DISTINCT FROM s.token OR c.worker <> s.worker_id) AS refused, s.*
-    FROM c
+  WITH asked AS MATERIALIZED ( -- each run once, in the order of the locks
+    SELECT DISTINCT ON (given.run_id) given.* FROM unnest(p_runs, p_tokens, p_workers)
+      AS given (run_id, token, worker) ORDER BY given.run_id
+  ), seen AS MATERIALIZED ( -- each run as it is now, and whether its token is of the past
+    SELECT asked.token AS given_token, asked.token IS NOT NULL
+      AND (asked.token IS DISTINCT FROM run.token OR asked.worker <> run.worker_id) AS refused,
+      run.*
+    FROM asked
     CROSS JOIN LATERAL (
-      SELECT s.* FROM ledger.run_state AS s WHERE s.project_id = p_project AND s.run_id = c.run_id FOR UPDATE
-    ) AS s
-  ), n AS MATERIALIZED (
-    SELECT g.*, g.version + 1 AS next, greatest(ledger.now(), g.updated_at) AS recorded_at
-    FROM g
-    WHERE g.refused
+      SELECT run.* FROM ledger.run_state AS run WHERE run.project_id = p_project
+        AND run.run_id = asked.run_id FOR UPDATE
+    ) AS run
+  ), next AS MATERIALIZED ( -- the refusals that were not recorded before
+    SELECT seen.*, seen.version + 1 AS new_version,
+    greatest(ledger.now(), seen.updated_at) AS recorded_at
+    FROM seen
+    WHERE seen.refused
       -- A run whose month is archived has a finished history: there is no table left to add to.
-      AND NOT EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND g.run_id >= a.first AND g.run_id < a.beyond OFFSET 0)
+      AND NOT EXISTS (SELECT FROM ledger.archive AS archive
+        WHERE archive.detached AND seen.run_id >= archive.first AND seen.run_id < archive.beyond
+        OFFSET 0)
       AND NOT EXISTS (
-        SELECT FROM ledger.event AS e
-        WHERE e.project_id = p_project AND e.run_id = g.run_id AND e.type = 'write.refused' AND e.token = g.given_token
-          AND e.name = p_name OFFSET 0)
-      AND (SELECT count(*) FROM ledger.event AS e
-        WHERE e.project_id = p_project AND e.run_id = g.run_id AND e.type = 'write.refused') < 100
-  ), e AS (
-    INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, name, worker_id, token, hash)
-    SELECT p_project, n.run_id, n.next, n.recorded_at, 'write.refused', p_actor, p_name, p_actor, n.given_token,
-      ledger.event_hash(n.hash, p_project, n.run_id, n.next, n.recorded_at, 'write.refused', p_actor, name => p_name,
-        worker_id => p_actor, token => n.given_token)
-    FROM n
+        SELECT FROM ledger.event AS appended
+        WHERE appended.project_id = p_project AND appended.run_id = seen.run_id
+          AND appended.type = 'write.refused' AND appended.token = seen.given_token
+          AND appended.name = p_name OFFSET 0)
+      AND (SELECT count(*) FROM ledger.event AS appended
+        WHERE appended.project_id = p_project AND appended.run_id = seen.run_id
+          AND appended.type = 'write.refused') < 100
+  ), appended AS (
+    INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, name,
+    worker_id, token, hash)
+    SELECT p_project, next.run_id, next.new_version, next.recorded_at, 'write.refused', p_actor,
+      p_name, p_actor, next.given_token,
+      ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
+        'write.refused', p_actor, name => p_name,
+        worker_id => p_actor, token => next.given_token)
+    FROM next
   )
-  SELECT g.run_id, g.given_token, g.refused, g.state, g.version, g.token, g.worker_id, g.lease_until, g.available_at,
-    g.attempt_count, g.max_attempts, g.cost_usd, g.step_count
-  FROM g;
+  SELECT seen.run_id, seen.given_token, seen.refused, seen.state, seen.version, seen.token,
+    seen.worker_id, seen.lease_until, seen.available_at,
+    seen.attempt_count, seen.max_attempts, seen.cost_usd, seen.step_count
+  FROM seen;
 END $$;

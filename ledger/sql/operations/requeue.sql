@@ -1,8 +1,10 @@
--- Puts leased runs back to pending on their holder's word: lease.released (the attempt is not charged) or run.retried (it is,
--- and one must be left). A run that somebody asked to cancel is cancelled instead. The event names the lease it compensates.
--- What is not returned was not kept: ledger.refuse says why. Locks: run_state rows, in run_id order.
+-- Puts leased runs back to pending on their holder's word: lease.released (the attempt is not
+-- charged) or run.retried (it is, and one must be left). A run that somebody asked to cancel is
+-- cancelled instead. The event names the lease it compensates. What is not returned was not
+-- kept: ledger.refuse says why. Locks: run_state rows, in run_id order.
 CREATE OR REPLACE FUNCTION ledger.requeue(
-  p_project text, p_type text, p_runs uuid[], p_tokens int[], p_delays interval[], p_error_codes text[],
+  p_project text, p_type text, p_runs uuid[], p_tokens int[], p_delays interval[],
+  p_error_codes text[],
   p_bodies text[], p_workers text[] DEFAULT NULL
 ) RETURNS TABLE (run_id uuid, version int, hash bytea)
 LANGUAGE plpgsql SECURITY DEFINER
@@ -17,9 +19,10 @@ AS $$
 #variable_conflict use_column
 DECLARE
   checked boolean;
-  seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()); -- secret, forgotten: salts follow from it
+  seed bytea := ledger.salt_seed();
 BEGIN
-  IF EXISTS (SELECT FROM unnest(p_delays) AS u (given) WHERE u.given NOT BETWEEN '0' AND '3650 days') THEN
+  IF EXISTS (SELECT FROM unnest(p_delays) AS given (delay)
+    WHERE given.delay NOT BETWEEN '0' AND '3650 days') THEN
     RAISE EXCEPTION 'a delay is at most ten years' USING ERRCODE = '22023';
   END IF;
   checked := ledger.check_texts(p_error_codes);
@@ -28,45 +31,57 @@ BEGIN
     RAISE EXCEPTION 'a run is not put back to pending by %', p_type USING ERRCODE = 'RF001';
   END IF;
   RETURN QUERY
-  WITH c AS MATERIALIZED (
-    SELECT DISTINCT ON (u.run_id) u.*,
-      CASE WHEN u.body IS NOT NULL THEN sha256(seed || uuid_send(u.run_id)) END AS salt
+  WITH asked AS MATERIALIZED ( -- each lease once, in the order of the locks
+    SELECT DISTINCT ON (given.run_id) given.*,
+    CASE WHEN given.body IS NOT NULL THEN sha256(seed || uuid_send(given.run_id)) END AS salt
     FROM unnest(p_runs, p_tokens, p_delays, p_error_codes, p_bodies, p_workers)
-      AS u (run_id, token, delay, error_code, body, worker)
-    ORDER BY u.run_id
-  ), g AS MATERIALIZED (
-    SELECT c.*, s.version, s.hash, s.updated_at, s.attempt_count, s.worker_id, s.cancel_requested_at IS NOT NULL AS cancels
-    FROM c
+      AS given (run_id, token, delay, error_code, body, worker)
+    ORDER BY given.run_id
+  ), locked AS MATERIALIZED ( -- those that are current, and may go back
+    SELECT asked.*, run.version, run.hash, run.updated_at, run.attempt_count, run.worker_id,
+    run.cancel_requested_at IS NOT NULL AS cancels
+    FROM asked
     CROSS JOIN LATERAL (
-      SELECT s.version, s.hash, s.updated_at, s.attempt_count, s.worker_id, s.cancel_requested_at
-      FROM ledger.run_state AS s
-      WHERE s.project_id = p_project AND s.run_id = c.run_id
-        -- Not an equality, which the index of leased runs would be searched for: many runs have the same token.
-        AND c.token IS NOT NULL AND s.token IS NOT DISTINCT FROM c.token
-        AND (c.worker IS NULL OR s.worker_id = c.worker)
-        AND (s.cancel_requested_at IS NOT NULL OR ledger.legal(p_type, s.state, 'pending'))
-        AND (p_type = 'lease.released' OR s.attempt_count < s.max_attempts OR s.cancel_requested_at IS NOT NULL)
+      SELECT run.version, run.hash, run.updated_at, run.attempt_count, run.worker_id,
+      run.cancel_requested_at
+      FROM ledger.run_state AS run
+      WHERE run.project_id = p_project AND run.run_id = asked.run_id
+        -- Not an equality, which the index of leased runs would be searched for: many runs have
+        -- the same token.
+        AND asked.token IS NOT NULL AND run.token IS NOT DISTINCT FROM asked.token
+        AND (asked.worker IS NULL OR run.worker_id = asked.worker)
+        AND (run.cancel_requested_at IS NOT NULL OR ledger.legal(p_type, run.state, 'pending'))
+        AND (p_type = 'lease.released' OR run.attempt_count < run.max_attempts
+          OR run.cancel_requested_at IS NOT NULL)
       FOR UPDATE
-    ) AS s
-  ), n AS MATERIALIZED (
-    SELECT t.*, t.version + 1 AS next,
-      CASE WHEN t.cancels THEN 'run.cancelled' ELSE p_type END AS type,
-      CASE WHEN t.cancels THEN 'cancelled' ELSE 'pending' END AS state,
-      CASE WHEN NOT t.cancels AND p_type = 'lease.released' THEN greatest(t.attempt_count - 1, 0) END AS attempt,
-      CASE WHEN NOT t.cancels THEN t.recorded_at + coalesce(t.delay, '0') END AS available_at,
-      ledger.payload_hash(t.salt, t.body) AS payload_hash
-    FROM (SELECT g.*, greatest(ledger.now(), g.updated_at) AS recorded_at FROM g) AS t
-  ), p AS (
+    ) AS run
+  ), next AS MATERIALIZED ( -- the event of each
+    SELECT timed.*, timed.version + 1 AS new_version,
+      CASE WHEN timed.cancels THEN 'run.cancelled' ELSE p_type END AS type,
+      CASE WHEN timed.cancels THEN 'cancelled' ELSE 'pending' END AS state,
+      CASE WHEN NOT timed.cancels AND p_type = 'lease.released'
+        THEN greatest(timed.attempt_count - 1, 0) END AS attempt,
+      CASE WHEN NOT timed.cancels THEN timed.recorded_at + coalesce(timed.delay,
+      '0') END AS available_at,
+      ledger.payload_hash(timed.salt, timed.body) AS payload_hash
+    FROM (SELECT locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at
+      FROM locked) AS timed
+  ), contents AS (
     INSERT INTO ledger.payload (project_id, run_id, version, salt, body)
-    SELECT p_project, n.run_id, n.next, n.salt, n.body::json FROM n WHERE n.body IS NOT NULL
+    SELECT p_project, next.run_id, next.new_version, next.salt, next.body::json FROM next
+      WHERE next.body IS NOT NULL
   )
-  INSERT INTO ledger.event AS e (project_id, run_id, version, recorded_at, type, actor, state, attempt, available_at, error_code,
+  INSERT INTO ledger.event AS appended (project_id, run_id, version, recorded_at, type, actor,
+    state, attempt, available_at, error_code,
     compensates, payload_hash, hash)
-  SELECT p_project, n.run_id, n.next, n.recorded_at, n.type, n.worker_id, n.state, n.attempt, n.available_at, n.error_code, n.token,
-    n.payload_hash,
-    ledger.event_hash(n.hash, p_project, n.run_id, n.next, n.recorded_at, n.type, n.worker_id, state => n.state,
-      attempt => n.attempt, available_at => n.available_at, error_code => n.error_code, compensates => n.token,
-      payload_hash => n.payload_hash)
-  FROM n
-  RETURNING e.run_id, e.version, e.hash;
+  SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, next.worker_id,
+    next.state, next.attempt, next.available_at, next.error_code, next.token,
+    next.payload_hash,
+    ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
+      next.type, next.worker_id, state => next.state,
+      attempt => next.attempt, available_at => next.available_at, error_code => next.error_code,
+      compensates => next.token,
+      payload_hash => next.payload_hash)
+  FROM next
+  RETURNING appended.run_id, appended.version, appended.hash;
 END $$;

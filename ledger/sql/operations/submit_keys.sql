@@ -1,7 +1,8 @@
--- Settles the idempotency keys of a submit: for each command the run it stands for, and whether that run is to be made.
--- Internal to ledger.submit. Locks: rows of `command`, in key order.
+-- Settles the idempotency keys of a submit: for each command the run it stands for, and whether
+-- that run is to be made. Internal to ledger.submit. Locks: rows of `command`, in key order.
 CREATE OR REPLACE FUNCTION ledger.submit_keys(
-  p_project text, p_ids uuid[], p_kinds text[], p_inputs text[], p_keys text[], p_priorities int[], p_delays interval[],
+  p_project text, p_ids uuid[], p_kinds text[], p_inputs text[], p_keys text[], p_priorities int[],
+  p_delays interval[],
   p_max_attempts int[], p_deadlines timestamptz[], p_deadlines_in interval[], p_tags text[]
 ) RETURNS TABLE (ordinal int, run_id uuid, fresh boolean)
 LANGUAGE plpgsql
@@ -17,10 +18,13 @@ DECLARE
   made uuid[];
   clash record;
 BEGIN
-  SELECT array_agg(sha256(convert_to(jsonb_build_array(u.kind, u.input, u.priority, extract(epoch FROM u.delay), u.max_attempts,
-      extract(epoch FROM u.deadline), extract(epoch FROM u.deadline_in), u.tags)::text, 'UTF8')) ORDER BY u.ordinal)
+  SELECT array_agg(sha256(convert_to(jsonb_build_array(u.kind, u.input, u.priority,
+    extract(epoch FROM u.delay), u.max_attempts,
+      extract(epoch FROM u.deadline), extract(epoch FROM u.deadline_in), u.tags)::text, 'UTF8'))
+        ORDER BY u.ordinal)
   INTO hashes
-  FROM unnest(p_kinds, p_inputs, p_priorities, p_delays, p_max_attempts, p_deadlines, p_deadlines_in, p_tags) WITH ORDINALITY
+  FROM unnest(p_kinds, p_inputs, p_priorities, p_delays, p_max_attempts, p_deadlines,
+    p_deadlines_in, p_tags) WITH ORDINALITY
     AS u (kind, input, priority, delay, max_attempts, deadline, deadline_in, tags, ordinal);
 
   WITH w AS (
@@ -33,7 +37,8 @@ BEGIN
   )
   SELECT coalesce(array_agg(w.run_id), '{}') INTO made FROM w;
 
-  -- A statement of its own, for a snapshot that sees what a concurrent submit of the same key has committed.
+  -- A statement of its own, for a snapshot that sees what a concurrent submit of the same key
+  -- has committed.
   SELECT u.key, k.run_id, k.version INTO clash
   FROM unnest(p_keys, hashes) AS u (key, hash)
   CROSS JOIN LATERAL (
@@ -42,13 +47,15 @@ BEGIN
   WHERE k.content_hash <> u.hash LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION 'key % was used with other content', clash.key USING ERRCODE = 'RF409',
-      DETAIL = json_build_object('key', clash.key, 'run_id', clash.run_id, 'version', clash.version);
+      DETAIL = json_build_object('key', clash.key, 'run_id', clash.run_id, 'version',
+        clash.version);
   END IF;
 
   RETURN QUERY
   SELECT u.ordinal::int, coalesce(k.run_id, u.run_id), u.key IS NULL OR u.run_id = ANY (made)
   FROM unnest(p_keys, p_ids) WITH ORDINALITY AS u (key, run_id, ordinal)
   LEFT JOIN LATERAL (
-    SELECT c.run_id FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key OFFSET 0
+    SELECT c.run_id FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key
+      OFFSET 0
   ) AS k ON true;
 END $$;

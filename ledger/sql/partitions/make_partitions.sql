@@ -1,6 +1,7 @@
--- Makes the monthly partitions of `event` for this month and the given number of months after it; gives how many were new.
--- There is no DEFAULT partition: it would forbid detaching a month without a scan under a lock.
--- Locks: an advisory lock, so that two callers do not collide; creating takes SHARE UPDATE EXCLUSIVE on `event` at most.
+-- Makes the monthly partitions of `event` for this month and the given number of months after
+-- it; gives how many were new. There is no DEFAULT partition: it would forbid detaching a month
+-- without a scan under a lock. Locks: an advisory lock, so that two callers do not collide;
+-- creating takes SHARE UPDATE EXCLUSIVE on `event` at most.
 CREATE OR REPLACE FUNCTION ledger.make_partitions(p_months_ahead int DEFAULT 3) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -16,11 +17,14 @@ BEGIN
   PERFORM pg_advisory_xact_lock(hashtextextended('ledger.make_partitions', 0));
   FOR month IN
     SELECT generate_series(date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC'),
-      date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC') + make_interval(months => p_months_ahead), '1 month')
+      date_trunc('month',
+        clock_timestamp() AT TIME ZONE 'UTC') + make_interval(months => p_months_ahead), '1 month')
   LOOP
     partition := 'event_' || to_char(month, 'YYYY_MM');
     CONTINUE WHEN to_regclass('ledger.' || partition) IS NOT NULL;
-    EXECUTE format('CREATE TABLE ledger.%I (LIKE ledger.event INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', partition);
+    EXECUTE format(
+      'CREATE TABLE ledger.%I (LIKE ledger.event INCLUDING DEFAULTS INCLUDING CONSTRAINTS)',
+      partition);
     PERFORM ledger.attach_partition(month);
     made := made + 1;
   END LOOP;

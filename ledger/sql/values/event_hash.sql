@@ -1,12 +1,17 @@
--- Hashes one event's facts and the hash of the event before it. docs/encoding.md; the Python twin is ledger/proof/encoding.py.
--- Called by name with only the facts an event has: the planner inlines the body and drops the lines of the others.
+-- Hashes one event's facts and the hash of the event before it. docs/encoding.md; the Python
+-- twin is ledger/proof/encoding.py. Called by name with only the facts an event has: the planner
+-- inlines the body and drops the lines of the others.
 CREATE OR REPLACE FUNCTION ledger.event_hash(
-  previous bytea, project_id text, run_id uuid, version int, recorded_at timestamptz, type text, actor text,
+  previous bytea, project_id text, run_id uuid, version int, recorded_at timestamptz, type text,
+  actor text,
   schema_version int DEFAULT 1,
-  state text DEFAULT NULL, name text DEFAULT NULL, kind text DEFAULT NULL, priority int DEFAULT NULL,
-  max_attempts int DEFAULT NULL, deadline timestamptz DEFAULT NULL, tags text[] DEFAULT NULL, attempt int DEFAULT NULL,
+  state text DEFAULT NULL, name text DEFAULT NULL, kind text DEFAULT NULL,
+  priority int DEFAULT NULL,
+  max_attempts int DEFAULT NULL, deadline timestamptz DEFAULT NULL, tags text[] DEFAULT NULL,
+  attempt int DEFAULT NULL,
   worker_id text DEFAULT NULL, token int DEFAULT NULL, lease_until timestamptz DEFAULT NULL,
-  available_at timestamptz DEFAULT NULL, late_ms int DEFAULT NULL, wait_until timestamptz DEFAULT NULL,
+  available_at timestamptz DEFAULT NULL, late_ms int DEFAULT NULL,
+  wait_until timestamptz DEFAULT NULL,
   wait_outcome text DEFAULT NULL, cost_usd numeric DEFAULT NULL, step_count int DEFAULT NULL,
   error_code text DEFAULT NULL, output_sha256 bytea DEFAULT NULL, compensates int DEFAULT NULL,
   key text DEFAULT NULL, payload_hash bytea DEFAULT NULL

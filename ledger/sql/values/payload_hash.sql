@@ -1,4 +1,5 @@
--- Commits to a payload's exact text under its salt. docs/encoding.md; the Python twin is ledger/proof/encoding.py.
+-- Commits to a payload's exact text under its salt. docs/encoding.md; the Python twin is
+-- ledger/proof/encoding.py.
 CREATE OR REPLACE FUNCTION ledger.payload_hash(salt bytea, body text) RETURNS bytea
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$ SELECT sha256('runfold/payload/v1\012'::bytea || salt || convert_to(body, 'UTF8')) $$;

@@ -1,6 +1,7 @@
--- Reads the events of a run after a version, in version order, with their payloads; on request without its heartbeats, which may
--- be nearly all of them.
-CREATE OR REPLACE FUNCTION ledger.history(p_project text, p_run uuid, p_after int, p_heartbeats boolean) RETURNS SETOF ledger.entry
+-- Reads the events of a run after a version, in version order, with their payloads; on request
+-- without its heartbeats, which may be nearly all of them.
+CREATE OR REPLACE FUNCTION ledger.history(p_project text, p_run uuid, p_after int,
+  p_heartbeats boolean) RETURNS SETOF ledger.entry
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan

@@ -128,7 +128,7 @@ async def test_a_delayed_run_is_claimable_when_its_time_has_come_and_not_before(
     ledger: Ledger,
 ) -> None:
     far = await ledger.submit("parse", delay=3600)
-    near = await ledger.submit("parse", delay=0.3)
+    near = await ledger.submit("parse", delay=1.5)
 
     early = await ledger.claim("w:1", limit=5)
     await passed(ledger, near.available_at)

@@ -280,7 +280,7 @@ async def as_role(database: str, login: str, connection: asyncpg.Connection, *ro
     """Grant roles to a login and give the address under which to open the ledger as it."""
     for role in roles:
         await connection.execute(f"GRANT {role} TO {login}")
-    return f"{database}{'&' if '?' in database else '?'}role={login}"
+    return f"{database}{'&' if '?' in database else '?'}options=-c%20role%3D{login}"
 
 
 async def test_a_worker_login_can_do_every_operation(

@@ -1,0 +1,33 @@
+-- Records the idempotency key of each command that has just been kept: its run's newest event bears
+-- the key. Internal to ledger.append and ledger.transition, which hold the locks of the runs.
+CREATE OR REPLACE FUNCTION ledger.record_keys(
+  p_project text, p_runs uuid[], p_keys text[], p_content_hashes bytea[]
+) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET enable_memoize = off
+SET jit = off
+AS $$
+BEGIN
+  INSERT INTO ledger.command (project_id, key, content_hash, run_id, version)
+  SELECT p_project, given.key, given.content_hash, given.run_id, run.version
+  FROM unnest(p_runs, p_keys, p_content_hashes) AS given (run_id, key, content_hash)
+  CROSS JOIN LATERAL (
+    SELECT run.version FROM ledger.run_state AS run
+    WHERE run.project_id = p_project AND run.run_id = given.run_id OFFSET 0
+  ) AS run
+  CROSS JOIN LATERAL (
+    SELECT FROM ledger.event AS event
+    WHERE event.project_id = p_project AND event.run_id = given.run_id
+      AND event.version = run.version AND event.key = given.key OFFSET 0
+  ) AS kept
+  WHERE NOT EXISTS (
+    SELECT FROM ledger.command AS used
+    WHERE used.project_id = p_project AND used.key = given.key AND used.run_id = given.run_id
+    OFFSET 0)
+  ORDER BY given.key;
+END $$;
