@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from runfold.ledger import kinds, roles, schedules
@@ -40,6 +40,9 @@ from runfold.ledger.run import Lease, Receipt, Run, Submission
 from runfold.ledger.schedules import Schedule
 from runfold.ledger.settings import Settings
 from runfold.ledger.validation import check_run_id, check_text
+
+if TYPE_CHECKING:
+    from runfold.ledger.archive.archives import Archives
 
 
 class Ledger:
@@ -93,6 +96,13 @@ class Ledger:
     def actor(self) -> str:
         """Who acts where a call names nobody."""
         return self.project.actor
+
+    @property
+    def archive(self) -> Archives:
+        """The archived months of the database: export, detach, attach, hold."""
+        from runfold.ledger.archive.archives import Archives  # few programs archive
+
+        return Archives(self.pool, self.actor)
 
     # -- submit -------------------------------------------------------------------------------
 

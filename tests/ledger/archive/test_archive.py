@@ -549,3 +549,24 @@ async def test_a_page_of_the_feed_that_waited_for_a_detach_passes_over_nothing(
 
     with pytest.raises(FeedArchived):
         await reading
+
+
+async def test_the_archive_is_reached_from_a_ledger(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    async with in_that_month(connection):
+        run_id = await ended(ledger)
+
+    await ledger.archive.hold(MONTH, reason="audit")
+    assert (await ledger.archive.plan(MONTH)).obstacles
+    await ledger.archive.release(MONTH, reason="audit over")
+    exported = await ledger.archive.export(MONTH, tmp_path, reason="old")
+    detached = await ledger.archive.detach(MONTH, actor="ann")
+
+    assert (exported.month, detached.detached) == (MONTH, True)
+    assert len(await ledger.history(run_id)) == 5
+    await ledger.archive.attach(MONTH)
+    [month] = [each for each in await ledger.archive.months() if each.month == MONTH]
+    assert month.state == "attached"
+    actors = {record["actor"] for record in await ledger.archive.history(MONTH)}
+    assert actors == {"ann", ledger.actor}
