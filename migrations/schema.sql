@@ -2533,6 +2533,8 @@ CREATE TABLE ledger.alembic_version (
     version_num character varying(32) NOT NULL
 );
 
+COMMENT ON TABLE ledger.alembic_version IS 'installed sha256:...';
+
 CREATE TABLE ledger.archive_event (
     number bigint NOT NULL,
     recorded_at timestamp with time zone NOT NULL,

@@ -18,6 +18,7 @@ from runfold.ledger.errors import (
     UnsupportedServer,
 )
 from runfold.ledger.postgres.errors import translated
+from runfold.ledger.postgres.installation import ENCODING, wrong_encoding
 from runfold.ledger.postgres.urls import KeepAlive, parse, shown
 
 if TYPE_CHECKING:  # SQLAlchemy takes a second to import
@@ -117,8 +118,12 @@ async def _keep(_: Any) -> None:
 async def check(pool: Pool, revisions: Sequence[str]) -> None:
     """Raise unless the server is recent enough and its schema is this code's.
 
-    Raises UnsupportedServer, NotMigrated or NewerSchema.
+    Raises UnsupportedServer, ConfigurationError for another encoding than UTF8, NotMigrated or
+    NewerSchema.
     """
+    [database] = await fetch(pool, "SELECT current_setting('server_encoding') AS encoding")
+    if database["encoding"] != ENCODING:
+        raise wrong_encoding(database["encoding"])
     number, found = await schema_revision(pool)
     if number // 10_000 < OLDEST_SERVER:
         raise UnsupportedServer(f"{number // 10_000}.{number % 10_000}", OLDEST_SERVER)

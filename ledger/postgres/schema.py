@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import cache, partial
 from hashlib import sha256
 from importlib.resources import files
@@ -9,13 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from runfold.ledger.postgres.connections import FAILURES, connect
-from runfold.ledger.postgres.errors import translated
+from runfold.ledger.postgres.errors import LOST, translated
+from runfold.ledger.postgres.installation import (
+    is_intact,
+    record_fingerprint,
+    refuse_unfit,
+)
 
 if TYPE_CHECKING:  # every command asks for the schema's name and digest, few migrate
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 SCHEMA: Final = "ledger"
+LOCK_TIMEOUT: Final = "2s"
+TRIES: Final = 5
 
 OBJECTS: Final = (
     "values/now",
@@ -117,9 +125,13 @@ def head() -> str:
 async def upgrade(url: str) -> None:
     """Bring a database to this code's schema, in one transaction; every event stays.
 
-    Concurrent upgrades wait for each other. Raises ConfigurationError when the owner must be given
-    roles first, AccessDenied or DatabaseUnavailable; then nothing has changed.
+    Concurrent upgrades wait for each other. What is as this code left it is not installed again.
+    Each lock is waited for two seconds at most, in five tries, so that nobody waits behind the
+    upgrade for longer. Raises ConfigurationError for a database that no ledger can be in or when
+    the owner must be given roles first, AccessDenied or DatabaseUnavailable; then nothing has
+    changed.
     """
+    from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
 
@@ -129,10 +141,17 @@ async def upgrade(url: str) -> None:
         poolclass=NullPool,
     )
     try:
-        async with engine.begin() as connection:
-            await upgrade_on(connection)
-    except FAILURES as error:
-        raise translated(error) from error
+        for attempt in range(1, TRIES + 1):
+            try:
+                async with engine.begin() as connection:
+                    await upgrade_on(connection)
+            except (DBAPIError, *FAILURES) as error:
+                cause = getattr(getattr(error, "orig", None), "__cause__", None) or error
+                if getattr(cause, "sqlstate", None) not in LOST or attempt == TRIES:
+                    raise translated(cause) from error
+                await asyncio.sleep(0.1 * 2**attempt)
+            else:
+                return
     finally:
         await engine.dispose()
 
@@ -144,8 +163,22 @@ async def upgrade_on(connection: AsyncConnection) -> None:
     await connection.execute(
         text("SELECT pg_advisory_xact_lock(hashtextextended('ledger.upgrade', 0))")
     )
+    await refuse_unfit(connection)
+    await connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
     await connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+    revision = None
+    if await connection.scalar(text("SELECT to_regclass('ledger.alembic_version') IS NOT NULL")):
+        revision = await connection.scalar(text("SELECT version_num FROM ledger.alembic_version"))
+    if revision == head() and await is_intact(connection, digest()):
+        await connection.execute(text("SELECT ledger.make_partitions()"))
+        return
+    if revision is not None:  # in the order in which writers lock them
+        for table in ("payload", "event", "run_state"):
+            await connection.execute(
+                text(f"LOCK TABLE {SCHEMA}.{table} IN SHARE ROW EXCLUSIVE MODE")
+            )
     await connection.run_sync(_migrate)
+    await record_fingerprint(connection)
 
 
 def _migrate(connection: Connection) -> None:

@@ -30,7 +30,7 @@ def dump(url: str) -> str:
         if not line.startswith(("--", "SET ", "SELECT pg_catalog", "\\"))
     ]
     text = re.sub(r"\n{2,}", "\n\n", "\n".join(kept)).strip()
-    return re.sub(r"functions sha256:[0-9a-f]+", "functions sha256:...", text) + "\n"
+    return re.sub(r"(functions|installed) sha256:[0-9a-f]+", r"\1 sha256:...", text) + "\n"
 
 
 def main() -> None:

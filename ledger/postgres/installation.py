@@ -1,0 +1,110 @@
+"""The installed schema: whether it may be upgraded, and whether it is what this code left."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from runfold.ledger.errors import ConfigurationError
+
+if TYPE_CHECKING:  # SQLAlchemy takes a second to import
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+ENCODING: Final = "UTF8"
+
+_ENCODING: Final = "SELECT current_setting('server_encoding')"
+_STRANGE: Final = """
+SELECT format('%s of %s', o.name, pg_get_userbyid(o.owner)) FROM (
+  SELECT 'schema ' || n.nspname AS name, n.nspowner AS owner, 0 AS rank
+  FROM pg_namespace AS n WHERE n.nspname = 'ledger'
+  UNION ALL
+  SELECT c.relname, c.relowner, 1 FROM pg_class AS c
+  WHERE c.relnamespace = to_regnamespace('ledger') AND c.relkind <> 'i'
+  UNION ALL
+  SELECT p.proname || '()', p.proowner, 2 FROM pg_proc AS p
+  WHERE p.pronamespace = to_regnamespace('ledger')
+  UNION ALL
+  SELECT 'type ' || t.typname, t.typowner, 3 FROM pg_type AS t
+  WHERE t.typnamespace = to_regnamespace('ledger')
+) AS o
+WHERE o.owner <> (SELECT r.oid FROM pg_roles AS r WHERE r.rolname = current_user)
+ORDER BY o.rank, o.name LIMIT 5
+"""
+_FOREIGN: Final = """
+SELECT c.relname FROM pg_class AS c
+WHERE c.relnamespace = to_regnamespace('ledger') AND to_regclass('ledger.alembic_version') IS NULL
+UNION ALL
+SELECT p.proname || '()' FROM pg_proc AS p
+WHERE p.pronamespace = to_regnamespace('ledger')
+  AND to_regclass('ledger.alembic_version') IS NULL
+ORDER BY 1 LIMIT 5
+"""
+_FINGERPRINT: Final = """
+SELECT 'installed sha256:' || encode(sha256(convert_to(string_agg(o.text, E'\\n' ORDER BY o.text),
+  'UTF8')), 'hex')
+FROM (
+  SELECT ROW(p.oid::regprocedure, p.prosrc, p.proconfig, p.prosecdef, p.provolatile, p.proparallel,
+    p.proacl, p.proowner)::text AS text
+  FROM pg_proc AS p WHERE p.pronamespace = 'ledger'::regnamespace
+  UNION ALL
+  SELECT ROW(c.oid::regclass, c.relowner, c.relacl,
+    CASE c.relkind WHEN 'v' THEN pg_get_viewdef(c.oid) END)::text
+  FROM pg_class AS c WHERE c.relnamespace = 'ledger'::regnamespace
+    AND c.relkind IN ('r', 'p', 'v', 'S') AND NOT c.relispartition
+  UNION ALL
+  SELECT ROW(pg_get_triggerdef(t.oid), t.tgenabled)::text
+  FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
+  WHERE c.relnamespace = 'ledger'::regnamespace AND NOT c.relispartition AND NOT t.tgisinternal
+) AS o
+"""
+_LEFT: Final = """
+SELECT obj_description(to_regnamespace('ledger'), 'pg_namespace') AS digest,
+  obj_description(to_regclass('ledger.alembic_version'), 'pg_class') AS fingerprint
+"""
+
+
+async def refuse_unfit(connection: AsyncConnection) -> None:
+    """Raise ConfigurationError for a database that no ledger can be in.
+
+    It is not UTF8, so that hashes would differ from the text; or its schema `ledger` is another's,
+    wholly or in part: what another role owns it can change, and it would run with this role's
+    rights.
+    """
+    encoding = (await connection.exec_driver_sql(_ENCODING)).scalar_one()
+    if encoding != ENCODING:
+        raise wrong_encoding(encoding)
+    strange = (await connection.exec_driver_sql(_STRANGE)).scalars().all()
+    if strange:
+        raise ConfigurationError(
+            f"schema ledger is not wholly this login's: {', '.join(strange)}; upgrade as its owner "
+            "(for a role of yours by options=-c%20role=OWNER in the URL), or give the ledger a "
+            "database without such objects"
+        )
+    foreign = (await connection.exec_driver_sql(_FOREIGN)).scalars().all()
+    if foreign:
+        raise ConfigurationError(
+            f"schema ledger holds what is no ledger: {', '.join(foreign)}; "
+            "give the ledger a database of its own"
+        )
+
+
+def wrong_encoding(encoding: str) -> ConfigurationError:
+    """Return the error for a database in another encoding."""
+    return ConfigurationError(
+        f"the database's encoding is {encoding}, a ledger needs {ENCODING}: "
+        f"CREATE DATABASE ... ENCODING '{ENCODING}' TEMPLATE template0"
+    )
+
+
+async def is_intact(connection: AsyncConnection, digest: str) -> bool:
+    """Whether the functions, views, triggers and grants are as this code's upgrade left them."""
+    left = (await connection.exec_driver_sql(_LEFT)).one()
+    if left.digest != digest or left.fingerprint is None:
+        return False
+    found = (await connection.exec_driver_sql(_FINGERPRINT)).scalar_one()
+    return bool(left.fingerprint == found)
+
+
+async def record_fingerprint(connection: AsyncConnection) -> None:
+    """Record what was installed, for `is_intact`."""
+    fingerprint = (await connection.exec_driver_sql(_FINGERPRINT)).scalar_one()
+    await connection.exec_driver_sql(f"COMMENT ON TABLE ledger.alembic_version IS '{fingerprint}'")

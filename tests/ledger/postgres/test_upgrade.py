@@ -1,0 +1,164 @@
+"""Upgrades: beside a working fleet, of databases that no ledger can be in, and of damaged ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from runfold.ledger import Ledger
+from runfold.ledger.errors import ConfigurationError, DatabaseUnavailable
+from runfold.ledger.postgres import schema
+from runfold.ledger.postgres.urls import driver_url
+from tests.conftest import PROJECT, with_database
+from tests.support.server import Server
+
+OTHER_DIGEST = "COMMENT ON SCHEMA ledger IS 'functions of older code'"
+
+
+@pytest.fixture
+def ascii_database(server: Server, maintenance: Callable[[str], None]) -> Iterator[str]:
+    """The URL of a database whose encoding is SQL_ASCII."""
+    name = f"test_{uuid4().hex[:12]}"
+    maintenance(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")
+    yield with_database(server.url, name)
+    maintenance(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def test_a_database_that_is_not_utf8_is_refused_at_upgrade_and_open(
+    ascii_database: str,
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"SQL_ASCII.*UTF8"):
+        await schema.upgrade(ascii_database)
+    with pytest.raises(ConfigurationError, match=r"SQL_ASCII.*UTF8"):
+        async with Ledger.open(ascii_database):
+            pass
+
+
+async def test_a_schema_that_another_role_made_first_is_refused(empty_database: str) -> None:
+    role = f"squatter_{uuid4().hex[:8]}"
+    connection = await asyncpg.connect(driver_url(empty_database))
+    await connection.execute(f"CREATE ROLE {role}; CREATE SCHEMA ledger AUTHORIZATION {role}")
+    try:
+        with pytest.raises(ConfigurationError, match=f"schema ledger of {role}"):
+            await schema.upgrade(empty_database)
+        assert await connection.fetchval("SELECT to_regclass('ledger.event')") is None
+    finally:
+        await connection.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+        await connection.close()
+
+
+async def test_an_object_of_another_role_in_the_schema_is_refused(unverified_database: str) -> None:
+    role = f"squatter_{uuid4().hex[:8]}"
+    connection = await asyncpg.connect(driver_url(unverified_database))
+    await connection.execute(f"CREATE ROLE {role}; ALTER FUNCTION ledger.now() OWNER TO {role}")
+    try:
+        with pytest.raises(ConfigurationError, match=rf"now\(\) of {role}"):
+            await schema.upgrade(unverified_database)
+    finally:
+        await connection.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+        await connection.close()
+
+
+async def test_a_schema_of_that_name_that_is_no_ledger_is_left_alone(empty_database: str) -> None:
+    connection = await asyncpg.connect(driver_url(empty_database))
+    await connection.execute("CREATE SCHEMA ledger; CREATE TABLE ledger.account (number int)")
+
+    with pytest.raises(ConfigurationError, match="account"):
+        await schema.upgrade(empty_database)
+
+    assert await connection.fetchval("SELECT to_regclass('ledger.event')") is None
+    await connection.close()
+
+
+async def test_an_upgrade_with_nothing_to_do_waits_for_no_transaction(database: str) -> None:
+    connection = await asyncpg.connect(driver_url(database))
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE ledger.event, ledger.payload IN ROW EXCLUSIVE MODE")
+        await connection.execute("SELECT FROM ledger.run, ledger.entry LIMIT 0")
+
+        await asyncio.wait_for(schema.upgrade(database), timeout=20)
+    await connection.close()
+
+
+async def test_an_upgrade_gives_up_in_time_and_lets_the_fleet_work(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "LOCK_TIMEOUT", "100ms")
+    connection = await asyncpg.connect(driver_url(database))
+    await connection.execute(OTHER_DIGEST)
+    async with connection.transaction(), Ledger.open(database, PROJECT) as ledger:
+        await connection.execute("LOCK TABLE ledger.event IN ROW EXCLUSIVE MODE")
+        upgrade = asyncio.create_task(schema.upgrade(database))
+        while not upgrade.done():
+            await asyncio.wait_for(ledger.submit("parse"), timeout=10)
+
+        with pytest.raises(DatabaseUnavailable, match="lock timeout"):
+            await upgrade
+    await schema.upgrade(database)
+    comment = "SELECT obj_description('ledger'::regnamespace, 'pg_namespace')"
+    assert await connection.fetchval(comment) == schema.digest()
+    await connection.close()
+
+
+async def test_an_upgrade_that_meets_a_short_lock_tries_again(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "LOCK_TIMEOUT", "100ms")
+    connection = await asyncpg.connect(driver_url(database))
+    await connection.execute(OTHER_DIGEST)
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute("LOCK TABLE ledger.payload IN ROW EXCLUSIVE MODE")
+    upgrade = asyncio.create_task(schema.upgrade(database))
+    waiting = "SELECT FROM pg_locks WHERE relation = 'ledger.payload'::regclass AND NOT granted"
+    while not await connection.fetch(waiting):
+        assert not upgrade.done()
+
+    await transaction.rollback()
+    await upgrade
+    await connection.close()
+
+
+DAMAGE = {
+    "a function": """
+        CREATE OR REPLACE FUNCTION ledger.now() RETURNS timestamptz LANGUAGE sql STABLE
+        AS $$SELECT timestamptz '2001-01-01Z'$$""",
+    "a view": """
+        DO $$ BEGIN EXECUTE format(
+          'CREATE OR REPLACE VIEW ledger.role_member AS SELECT * FROM (%s) AS m WHERE false',
+          rtrim(pg_get_viewdef('ledger.role_member'), ';'));
+        END $$""",
+    "triggers": "ALTER TABLE ledger.event DISABLE TRIGGER USER",
+    "a grant": "GRANT DELETE ON ledger.payload TO PUBLIC",
+}
+_FUNCTIONS = "SELECT array_agg(prosrc ORDER BY prosrc) FROM pg_proc WHERE proname = 'now'"
+_VIEW = "SELECT pg_get_viewdef('ledger.role_member')"
+_TRIGGERS = """
+SELECT array_agg(ROW(tgname, tgenabled)::text ORDER BY tgname) FROM pg_trigger
+WHERE tgrelid = 'ledger.event'::regclass"""
+_GRANT = "SELECT has_table_privilege('runfold_reader', 'ledger.payload', 'DELETE')"
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+async def test_what_was_changed_in_the_database_is_installed_again(
+    unverified_database: str, what: str
+) -> None:
+    connection = await asyncpg.connect(driver_url(unverified_database))
+
+    async def objects() -> list[object]:
+        return [await connection.fetchval(sql) for sql in (_FUNCTIONS, _VIEW, _TRIGGERS, _GRANT)]
+
+    await schema.upgrade(unverified_database)
+    before = await objects()
+    await connection.execute(DAMAGE[what])
+    damaged = await objects()
+
+    await schema.upgrade(unverified_database)
+
+    assert damaged != before
+    assert await objects() == before
+    await connection.close()
