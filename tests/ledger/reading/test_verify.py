@@ -95,7 +95,7 @@ async def test_an_untouched_ledger_verifies_and_says_what_was_checked(open_ledge
 async def test_every_kind_of_history_verifies(open_ledger: Ledger) -> None:
     odd = 'ü"\\\n\t'.replace("\n", "").replace("\t", "") + "東京 \N{ROCKET}"
     lease = await claimed(
-        open_ledger, odd, ttl=TINY, input={odd: [odd]}, key=odd, tags=[odd, "\\", '"', "\x80"]
+        open_ledger, odd, ttl=TINY, input={odd: [odd]}, key=odd, tags=[odd, "\\", '"', "\u2028"]
     )
     await open_ledger.append(lease, NoteAdded(text="line\nbreak\u2028\x7f"), actor=odd)
     await open_ledger.transition(
