@@ -1,4 +1,6 @@
-"""The file of an archived month: Parquet, one row for each event with its payload, ordered by project, run and version.
+"""The file of an archived month: Parquet, a row for each event with its payload.
+
+Rows are ordered by project, run and version.
 
 Needs the extra `runfold[archive]`, and nothing of a database: who has the file can check its hashes.
 """
@@ -21,15 +23,23 @@ ROWS_A_GROUP: Final = 5_000
 
 EVENT: Final = (*FIELDS, ("hash", "bytes"), ("position", "int"), ("txid", "int"))
 """The columns of table `event`, and what each holds."""
+_MALFORMED: Final = (
+    OSError,
+    KeyError,
+    ValueError,
+    AttributeError,
+    IndexError,
+    TypeError,
+    OverflowError,
+)
+"""What reading a file of another format, or made to mislead, may raise."""
 _PAYLOAD: Final = (("salt", "bytes"), ("body", "text"))
-_PROJECT, _RUN = (
-    0,
-    1,
-)  # the first two columns, whose smallest and largest value every row group knows
+# The first two columns, whose smallest and largest value every row group knows.
+_PROJECT, _RUN = 0, 1
 
 
 def digest(path: Path) -> tuple[int, bytes]:
-    """Give a file's size in bytes and its SHA-256; raise ArchiveUnusable when it cannot be read."""
+    """Return a file's size in bytes and its SHA-256; raise ArchiveUnusable if it is unreadable."""
     try:
         with path.open("rb") as file:
             return path.stat().st_size, file_digest(file, "sha256").digest()
@@ -38,7 +48,7 @@ def digest(path: Path) -> tuple[int, bytes]:
 
 
 def put_in_place(written: Path, path: Path) -> None:
-    """Give a written file its name, for good: the folder is on disk too when this returns."""
+    """Rename a written file to its name; the folder is on disk too when this returns."""
     written.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -48,13 +58,18 @@ def put_in_place(written: Path, path: Path) -> None:
 
 
 class Writer:
-    """Writes a file that only its owner may read; it is whole and on disk when the block ends without an error."""
+    """Writes a new file that only its owner may read.
+
+    The file is whole and on disk when the block ends without an error. Raises FileExistsError if
+    the path is taken, also by a link: what is written must not end where another chose.
+    """
 
     def __init__(self, path: Path) -> None:
         self._arrow, parquet = _arrow()
         schema = self._arrow.schema([(name, self._type(how)) for name, how in (*EVENT, *_PAYLOAD)])
         self._schema = schema.with_metadata({"runfold": EVENT_TAG})
-        self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        self._file = os.fdopen(os.open(path, flags, 0o600), "wb")
         self._writer = parquet.ParquetWriter(self._file, self._schema, compression="zstd")
 
     def __enter__(self) -> Self:
@@ -91,9 +106,9 @@ class Writer:
 def pages(
     path: Path, project_id: str | None = None, first: UUID | None = None, last: UUID | None = None
 ) -> Iterator[list[Any]]:
-    """Give the rows of a file, group by group; of one project and from run to run if these are given.
+    """Return the rows of a file, group by group; of one project and from run to run if given.
 
-    Raises ArchiveUnusable.
+    Raises ArchiveUnusable for whatever is no file of this format.
     """
     arrow, parquet = _arrow()
     lowest, highest = str(first or UUID(int=0)), str(last or UUID(int=2**128 - 1))
@@ -101,29 +116,56 @@ def pages(
         with parquet.ParquetFile(path) as file:
             for number in range(file.num_row_groups):
                 group = file.metadata.row_group(number)
-                project, run = group.column(_PROJECT).statistics, group.column(_RUN).statistics
-                if project_id is not None and not project.min <= project_id <= project.max:
+                if project_id is not None and not _may_hold(group, project_id, lowest, highest):
                     continue
-                if run.max < lowest or highest < run.min:
-                    continue
-                found = [
-                    {**row, "run_id": UUID(row["run_id"])}
-                    for row in file.read_row_group(number).to_pylist()
+                read = file.read_row_group(number).to_pylist()
+                rows = [
+                    row
+                    for row in ({**row, "run_id": UUID(row["run_id"])} for row in read)
                     if project_id in {None, row["project_id"]}
-                    and lowest <= row["run_id"] <= highest
+                    and (first is None or first <= row["run_id"])
+                    and (last is None or row["run_id"] <= last)
                 ]
-                if found:
-                    yield found
-    except (OSError, arrow.ArrowException, KeyError, ValueError) as error:
+                if rows:
+                    yield rows
+    except (arrow.ArrowException, *_MALFORMED) as error:
         raise ArchiveUnusable(str(path), f"cannot be read: {error}") from error
 
 
+def _may_hold(group: Any, project_id: str, lowest: str, highest: str) -> bool:
+    """Whether a row group may hold these runs, by its statistics; without them it may."""
+    project, run = group.column(_PROJECT).statistics, group.column(_RUN).statistics
+    if project is None or run is None:
+        return True
+    holds_project = project.min <= project_id <= project.max
+    return bool(holds_project and run.min <= highest and lowest <= run.max)
+
+
 def check_file(path: Path) -> ChainCheck:
-    """Check every hash in a file, with nothing but the file; raise ArchiveUnusable when it cannot be read."""
+    """Check every hash and the order of a file, with nothing but the file.
+
+    Each run must lie in one place: what lies twice would be read as other than it was. Raises
+    ArchiveUnusable when the file cannot be read.
+    """
     chain = ChainCheck()
+    projects: set[str] = set()
+    place: tuple[str, UUID] | None = None
     for page in pages(path):
         for row in page:
-            chain.add(row)
+            here = (row["project_id"], row["run_id"])
+            if place is None or here[0] != place[0]:
+                misplaced = here[0] in projects
+                projects.add(here[0])
+            else:
+                misplaced = here[1] < place[1]
+            if misplaced:
+                raise ArchiveUnusable(str(path), f"has run {here[1]} in more than one place")
+            place = here
+            try:
+                chain.add(row)
+            except _MALFORMED as error:
+                problem = f"has a row that is no event, of run {here[1]}: {error}"
+                raise ArchiveUnusable(str(path), problem) from error
     chain.close()
     return chain
 

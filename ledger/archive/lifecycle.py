@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Final
 from uuid import UUID
 
@@ -160,7 +161,7 @@ async def export(
     _check(month, actor, reason)
     path = await asyncio.to_thread(folder.resolve) / f"{table_of(month)}.parquet"
     async with _alone(pool, month) as connection:
-        written = path.with_suffix(".part")
+        written = path.with_name(f"{path.stem}.{token_hex(8)}.part")
         try:
             facts = await _exported(connection, month, written)
             await asyncio.to_thread(put_in_place, written, path)
@@ -394,6 +395,10 @@ async def _take_away(
                 await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
                 await connection.execute(
                     f"ALTER TABLE ledger.event DETACH PARTITION ledger.{table}"
+                )
+                # A hold that is being placed is waited for; a later one comes after the detach.
+                await connection.execute(
+                    "LOCK TABLE ledger.archive_event IN SHARE ROW EXCLUSIVE MODE"
                 )
                 if await connection.fetch(_HOLDS, archive.month):
                     raise ArchiveRefused(archive.month, ["somebody holds it since a moment ago"])

@@ -18,7 +18,7 @@ from pyarrow import parquet
 
 from runfold.ledger import Ledger, State
 from runfold.ledger.archive import lifecycle as archiving
-from runfold.ledger.archive.file import check_file
+from runfold.ledger.archive.file import Writer, check_file
 from runfold.ledger.errors import (
     AccessDenied,
     ArchiveRefused,
@@ -570,3 +570,106 @@ async def test_the_archive_is_reached_from_a_ledger(
     assert month.state == "attached"
     actors = {record["actor"] for record in await ledger.archive.history(MONTH)}
     assert actors == {"ann", ledger.actor}
+
+
+async def test_a_hold_that_is_being_placed_keeps_its_month(
+    ledger: Ledger, connection: asyncpg.Connection, database: str, tmp_path: Path
+) -> None:
+    async with in_that_month(connection):
+        await ended(ledger)
+    await archiving.export(ledger.pool, MONTH, tmp_path, **WHY)
+    holder = await asyncpg.connect(driver_url(database))
+    transaction = holder.transaction()
+    await transaction.start()
+    await holder.execute(
+        "INSERT INTO ledger.archive_event (recorded_at, type, actor, reason, month) "
+        "VALUES (ledger.now(), 'hold.placed', 'ann', 'case 9', $1)",
+        MONTH,
+    )
+
+    detaching = asyncio.create_task(archiving.detach(ledger.pool, MONTH, **WHY))
+    while not await connection.fetchval(WAITING, 1):
+        assert not detaching.done()
+    await transaction.commit()
+    await holder.close()
+
+    with pytest.raises(ArchiveRefused, match="holds it"):
+        await detaching
+    assert await state_of(ledger) == "exported"
+
+
+async def test_an_export_writes_into_no_file_that_lies_there_already(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "link").symlink_to(victim)
+
+    for taken in (victim, tmp_path / "link"):
+        with pytest.raises(FileExistsError):
+            Writer(taken)
+
+    assert victim.read_text() == "precious"
+
+
+async def test_an_export_leaves_what_was_planted_under_its_temporary_name(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    (folder / f"event_{MONTH.replace('-', '_')}.part").symlink_to(victim)
+    async with in_that_month(connection):
+        await ended(ledger)
+
+    archive = await archiving.export(ledger.pool, MONTH, folder, **WHY)
+
+    assert victim.read_text() == "precious"
+    assert archive.path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_file_in_which_a_run_lies_twice_does_not_check(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    async with in_that_month(connection):
+        await ended(ledger)
+        await ended(ledger)
+    archive = await archiving.export(ledger.pool, MONTH, tmp_path, **WHY)
+    table = parquet.read_table(archive.path)
+    twice = tmp_path / "twice.parquet"
+    parquet.write_table(pa.concat_tables([table, table]), twice)
+
+    with pytest.raises(ArchiveUnusable, match="more than one place"):
+        check_file(twice)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"nothing": [1]},
+        {"project_id": [None], "run_id": [None]},
+        {"project_id": [7], "run_id": [7]},
+        {"project_id": ["p"], "run_id": ["no id"]},
+        {"project_id": ["p"], "run_id": [str(UUID(int=1))]},
+        {"project_id": ["p"], "run_id": [str(UUID(int=1))], "version": ["x"], "hash": [1]},
+    ],
+)
+async def test_a_hostile_file_is_named_and_never_a_crash(
+    tmp_path: Path, hostile: dict[str, list[Any]]
+) -> None:
+    path = tmp_path / "hostile.parquet"
+    parquet.write_table(pa.table(hostile), path)
+
+    with pytest.raises(ArchiveUnusable, match=r"hostile\.parquet"):
+        check_file(path)
+
+
+async def test_a_file_without_statistics_is_checked_as_a_whole(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    async with in_that_month(connection):
+        await ended(ledger)
+    archive = await archiving.export(ledger.pool, MONTH, tmp_path, **WHY)
+    plain = tmp_path / "plain.parquet"
+    parquet.write_table(parquet.read_table(archive.path), plain, write_statistics=False)
+
+    assert check_file(plain).events == check_file(archive.path).events
