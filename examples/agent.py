@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from runfold.workers import Context, Fail, ToolError, handler
+from runfold import Context, Fail, ToolError, handler
 
 TURNS = 12
 FREE_USD = Decimal("0.05")

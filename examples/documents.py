@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from runfold.workers import Backoff, Context, Fail, handler
+from runfold import Backoff, Context, Fail, handler
 
 COMMON = frozenset(
     {

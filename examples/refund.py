@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from runfold.workers import Backoff, Context, Fail, handler
+from runfold import Backoff, Context, Fail, handler
 
 FREE_BELOW = 100
 

@@ -18,8 +18,7 @@ from sqlalchemy import ForeignKey
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from runfold.ledger import Ledger
-from runfold.workers import Context, handler
+from runfold import Context, Ledger, handler
 
 
 class Base(DeclarativeBase):

@@ -1,6 +1,6 @@
 """Every name by which other programs know what is going on: log events, metrics, spans and their attributes (pure).
 
-A name that is here is kept: dashboards and alerts rest on it. docs/observability.md says what each means.
+A name that is here is kept: dashboards and alerts rest on it. docs/howto/observability.md says what each means.
 """
 
 from typing import Final

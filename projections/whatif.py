@@ -1,6 +1,6 @@
 """What if another policy had been in force: recorded leases, judged by another TTL or limit.
 
-The rules, all of them (docs/time.md explains them with examples):
+The rules, all of them (docs/howto/time.md explains them with examples):
 
 - A lease is silent from a beat (its start is the first) to the next beat, or to the event that
   closed it. A lease that the reaper closed stays silent until a refused write of its token, or for

@@ -1,6 +1,6 @@
 """The bytes that are hashed: one definition, computed identically by `ledger/sql/event_hash.sql` (pure).
 
-docs/encoding.md is the specification. A change of the encoding is a new tag; version 1 is frozen by test vectors.
+docs/reference/encoding.md is the specification. A change of the encoding is a new tag; version 1 is frozen by test vectors.
 """
 
 from __future__ import annotations

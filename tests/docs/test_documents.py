@@ -24,7 +24,12 @@ from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
 from runfold.ledger.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 
 def blocks(language: str) -> list[str]:
@@ -134,6 +139,10 @@ def test_every_link_leads_to_a_file() -> None:
 
 
 def test_the_settings_page_lists_every_setting() -> None:
-    listed = set(re.findall(r"`RUNFOLD_([A-Z_]+)`", (ROOT / "docs" / "settings.md").read_text()))
+    listed = set(
+        re.findall(
+            r"`RUNFOLD_([A-Z_]+)`", (ROOT / "docs" / "reference" / "settings.md").read_text()
+        )
+    )
 
     assert listed == {name.upper() for name in Settings.model_fields}

@@ -1,4 +1,4 @@
--- Hashes one event's facts and the hash of the event before it. docs/encoding.md; the Python
+-- Hashes one event's facts and the hash of the event before it. docs/reference/encoding.md; the Python
 -- twin is ledger/proof/encoding.py. Called by name with only the facts an event has: the planner
 -- inlines the body and drops the lines of the others.
 CREATE OR REPLACE FUNCTION ledger.event_hash(

@@ -1,4 +1,4 @@
--- Commits to a payload's exact text under its salt. docs/encoding.md; the Python twin is
+-- Commits to a payload's exact text under its salt. docs/reference/encoding.md; the Python twin is
 -- ledger/proof/encoding.py.
 CREATE OR REPLACE FUNCTION ledger.payload_hash(salt bytea, body text) RETURNS bytea
 LANGUAGE sql STABLE PARALLEL SAFE
