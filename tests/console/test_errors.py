@@ -283,7 +283,7 @@ ON_THE_DATABASE = (("db", "upgrade"), ("db", "status"), ("db", "url"))
         ("postgresql:///nowhere?host=/nonexistent", exits.ERROR),
         ("mysql://root@localhost/test", exits.USAGE),
         ("nonsense", exits.USAGE),
-        ("postgresql://127.0.0.1:port/test", exits.ERROR),
+        ("postgresql://127.0.0.1:port/test", exits.USAGE),
     ],
 )
 def test_a_database_that_is_not_there_is_one_line(
