@@ -7,7 +7,7 @@ UV   := $(BIN)/uv
 PARALLEL := -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check format soak bench peers lock sql schema clean
+.PHONY: help demo test test-fast check docs format soak bench peers lock sql schema clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ check: .venv/.ready ## Formatting, lint, strict types (ours, and a user's agains
 	$(BIN)/lint-imports
 	$(BIN)/python -m runfold.projections.state.compile --check
 	$(BIN)/python -m pytest -q -n 2 tests/ledger/postgres/test_schema.py tests/packaging/test_typing.py
+
+docs: .venv/.ready ## Build the documents as a site, without warnings, into build/docs
+	$(BIN)/zensical build --strict --clean
 
 format: .venv/.ready ## Format and apply safe lint fixes
 	$(BIN)/ruff format .

@@ -114,7 +114,7 @@ def test_every_make_command_exists_and_the_main_ones_are_run_by_ci() -> None:
 
     assert {target for target in named if f"\n{target}:" not in makefile} == set()
     ci = (ROOT / ".ci" / "run").read_text()
-    assert all(f"make {target}" in ci for target in ("check", "test", "demo"))
+    assert all(f"make {target}" in ci for target in ("check", "docs", "test", "demo"))
 
 
 @pytest.mark.parametrize("snippet", blocks("python"))
