@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
+from runfold.ledger.lifecycle import FIRST, MOVES, TERMINAL, State
 from runfold.ledger.proof.encoding import event_hash, payload_hash
 
 MAX_FINDINGS: Final = 100
@@ -14,7 +15,7 @@ MAX_FINDINGS: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong: in which run (None: in none alone) and event (None: in the whole run), and the facts."""
+    """One thing that is wrong: its run (None: of no single run), its event (None: the whole run)."""
 
     run_id: UUID | None
     version: int | None
@@ -23,7 +24,7 @@ class Finding:
 
 
 def forgotten_key(run_id: UUID, version: int, key: str) -> Finding:
-    """Say that the idempotency key of an event is not kept as its own."""
+    """Return the finding that the idempotency key of an event is not kept as its own."""
     return Finding(
         run_id,
         version,
@@ -33,13 +34,18 @@ def forgotten_key(run_id: UUID, version: int, key: str) -> Finding:
 
 
 class ChainCheck:
-    """Takes events in (run, version) order and collects what does not hold; keeps one run's erasures in memory."""
+    """Takes events in (run, version) order and collects what does not hold.
+
+    Checks hashes, gaps, payloads, and that each event may follow the state before it. Keeps one
+    run's erasures in memory.
+    """
 
     def __init__(self) -> None:
         self.runs = self.events = self.payloads = self.erased = 0
         self.findings: list[Finding] = []
         self._run: UUID | None = None
         self._previous, self._version = b"", 0
+        self._state: str | None = None
         self._missing: set[int] = set()
         self._found: list[Finding] = []
 
@@ -48,17 +54,14 @@ class ChainCheck:
         if event["run_id"] != self._run:
             self.close()
             self._run, self._previous, self._version = event["run_id"], b"", 0
+            self._state = None
             self.runs += 1
         self.events += 1
         version = event["version"]
         if version != self._version + 1:
             self._find(version, "gap", f"version {version} follows version {self._version}")
-        if event_hash(self._previous, event) != event["hash"]:
-            self._find(
-                version,
-                "hash",
-                "the stored hash is not the hash of the event and the one before it",
-            )
+        self._check_hash(event)
+        self._check_move(event)
         self._check_payload(event)
         if event["type"] == "payload.erased" and event["compensates"] in self._missing:
             self._missing.remove(event["compensates"])
@@ -77,6 +80,28 @@ class ChainCheck:
         ]
         self._missing, self._found = set(), []
 
+    def _check_hash(self, event: Mapping[str, Any]) -> None:
+        try:
+            computed = event_hash(self._previous, event)
+        except (AttributeError, TypeError, ValueError, ArithmeticError) as error:
+            self._find(event["version"], "unreadable", f"a fact of it cannot be read: {error}")
+            return
+        if computed != event["hash"]:
+            self._find(
+                event["version"],
+                "hash",
+                "the stored hash is not the hash of the event and the one before it",
+            )
+
+    def _check_move(self, event: Mapping[str, Any]) -> None:
+        before, after, type_ = self._state, event["state"], event["type"]
+        if not may_follow(type_, before, after):
+            to = f" and lead to {after}" if after else ""
+            self._find(
+                event["version"], "illegal", f"{type_} may not follow {before or 'nothing'}{to}"
+            )
+        self._state = after or before
+
     def _check_payload(self, event: Mapping[str, Any]) -> None:
         body, stored = event["body"], event["payload_hash"]
         if body is not None:
@@ -93,3 +118,12 @@ class ChainCheck:
     def _find(self, version: int, problem: str, detail: str) -> None:
         if self._run is not None and len(self._found) < MAX_FINDINGS:
             self._found.append(Finding(self._run, version, problem, detail))
+
+
+def may_follow(type_: str, before: str | None, after: str | None) -> bool:
+    """Whether the state machine allows an event of a type between two states; None: no state."""
+    if before is None or type_ == FIRST:
+        return (type_, before, after) == (FIRST, None, State.PENDING)
+    if type_ in MOVES:
+        return (before, after) in MOVES[type_]
+    return after is None and before not in TERMINAL

@@ -1,13 +1,16 @@
-"""Checking that the ledger tells the truth about itself: chain, payloads, gaps, and state and keys against the events.
+"""Checking that the ledger tells the truth about itself: chain, payloads, gaps, state and keys.
 
-The hashes are computed here, by the Python definition: the check does not trust the database's own functions.
+Events and payloads are read from their tables and hashes are computed here, by the Python
+definition; of the database's own functions only the fold of drift is used.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
@@ -22,10 +25,19 @@ _PAGE: Final = 5_000
 _FIRST: Final = UUID(int=0)
 _LAST: Final = UUID(int=2**128 - 1)
 
-_EVENTS: Final = (
-    "SELECT * FROM ledger.entry AS e WHERE e.project_id = $1 AND e.run_id BETWEEN $2 AND $3 "
-    "ORDER BY e.run_id, e.version"
-)
+_EVENTS: Final = """
+SELECT e.*, p.salt, p.body FROM ledger.event AS e
+LEFT JOIN ledger.payload AS p
+  ON p.project_id = e.project_id AND p.run_id = e.run_id AND p.version = e.version
+WHERE e.project_id = $1 AND e.run_id BETWEEN $2 AND $3
+ORDER BY e.run_id, e.version
+"""
+_PYTHON_TIMES: Final = (-63_082_281_600_000_000, 252_455_615_999_999_999)
+"""The microseconds from 2000-01-01 that a datetime can hold: the years 1 to 9999."""
+_INFINITIES: Final = {
+    -(2**63): datetime.min,  # noqa: DTZ901  as the driver reads them
+    2**63 - 1: datetime.max,  # noqa: DTZ901
+}
 _COUNT: Final = (
     "SELECT count(*) FROM ledger.event WHERE project_id = $1 AND run_id BETWEEN $2 AND $3"
 )
@@ -65,7 +77,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Tell whether every check passed."""
+        """Whether every check passed."""
         return not self.findings
 
 
@@ -86,6 +98,33 @@ async def verify(
         raise translated(error, (project_id,)) from error
 
 
+def _time(wire: tuple[int]) -> datetime | str:
+    """Return an instant as the driver reads it; a text for one that Python cannot hold."""
+    (microseconds,) = wire
+    if microseconds in _INFINITIES:
+        return _INFINITIES[microseconds]
+    if not _PYTHON_TIMES[0] <= microseconds <= _PYTHON_TIMES[1]:
+        return f"a time out of range, {microseconds} microseconds from 2000"
+    return datetime(2000, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+
+
+@asynccontextmanager
+async def _reading_any_time(pool: Pool) -> AsyncIterator[Any]:
+    """Borrow a connection that reads every time, also one that a datetime cannot hold."""
+    async with pool.acquire() as connection:
+        await connection.set_type_codec(
+            "timestamptz", schema="pg_catalog", encoder=_no_time, decoder=_time, format="tuple"
+        )
+        try:
+            yield connection
+        finally:
+            await connection.reset_type_codec("timestamptz", schema="pg_catalog")
+
+
+def _no_time(value: object) -> tuple[int]:
+    raise TypeError(f"no statement of verify takes a time: {value!r}")
+
+
 async def _verify(
     pool: Pool,
     project_id: str,
@@ -95,7 +134,7 @@ async def _verify(
 ) -> Report:
     chain = ChainCheck()
     async with (
-        pool.acquire() as connection,
+        _reading_any_time(pool) as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
         # Before the snapshot: a month that is detached now is either read here or known to be archived, never neither.
@@ -161,7 +200,10 @@ def _drift(row: Mapping[str, Any]) -> Finding:
 
 
 def differences(want: str | None, have: str | None) -> dict[str, tuple[Any, Any]]:
-    """Give the columns in which two rows, as JSON objects, differ: what each holds there, None where a row is missing."""
+    """Return the columns in which two rows, as JSON objects, differ, with what each holds.
+
+    None stands for the values of a missing row.
+    """
     wanted, held = (json.loads(text or "{}", parse_float=Decimal) for text in (want, have))
     return {
         name: (wanted.get(name), held.get(name))

@@ -11,7 +11,7 @@ import pytest
 from runfold.ledger import Ledger, State
 from runfold.ledger.errors import RunNotFound
 from runfold.ledger.events import NoteAdded
-from runfold.ledger.proof.encoding import FIELDS
+from runfold.ledger.proof.encoding import FIELDS, event_hash
 from tests.conftest import PROJECT
 from tests.support.runs import TINY, claimed
 from tests.support.waiting import lapsed
@@ -392,3 +392,50 @@ async def test_a_flood_of_bad_events_is_cut_at_a_hundred_findings(
     report = await open_ledger.verify()
 
     assert (len(report.findings), report.events, report.ok) == (100, 150, False)
+
+
+@pytest.mark.parametrize("time", ["294000-01-01", "4000-01-01 BC"])
+async def test_a_time_that_python_cannot_hold_is_found_and_named(
+    open_ledger: Ledger, mallory: Mallory, time: str
+) -> None:
+    run_id = await told(open_ledger)
+    await mallory.execute(
+        "UPDATE ledger.event SET recorded_at = $2::text::timestamptz "
+        "WHERE run_id = $1 AND version = 3",
+        run_id,
+        time,
+    )
+
+    assert await found(open_ledger, run_id) == (3, "unreadable")
+
+
+async def test_an_illegal_event_with_a_true_hash_is_found(
+    open_ledger: Ledger, mallory: Mallory
+) -> None:
+    run_id = await told(open_ledger)
+    *_, last = await open_ledger.history(run_id)
+    at = last.recorded_at
+    facts = {
+        "project_id": PROJECT, "run_id": run_id, "version": last.version + 1, "recorded_at": at,
+        "type": "run.completed", "schema_version": 1, "actor": "mallory", "state": "completed",
+    }  # fmt: skip
+    await mallory.execute(
+        "INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, schema_version, "
+        "actor, state, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        *facts.values(),
+        event_hash(last.hash, facts),
+    )
+
+    assert await found(open_ledger, run_id) == (last.version + 1, "illegal")
+
+
+async def test_a_view_that_hides_events_hides_nothing_from_verify(
+    open_ledger: Ledger, mallory: Mallory
+) -> None:
+    run_id = await told(open_ledger)
+    await mallory.execute("UPDATE ledger.event SET actor = 'eve' WHERE run_id = $1", run_id)
+    await mallory.execute("""DO $$ BEGIN EXECUTE format(
+      'CREATE OR REPLACE VIEW ledger.entry AS SELECT * FROM (%s) AS m WHERE false',
+      rtrim(pg_get_viewdef('ledger.entry'), ';')); END $$""")
+
+    assert (await found(open_ledger, run_id))[1] == "hash"
