@@ -1632,6 +1632,11 @@ CREATE FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) 
 DECLARE
   asked json;
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'an approval is decided in a read committed transaction only: '
+      'another snapshot may hold revoked roles'
+      USING ERRCODE = '25001';
+  END IF;
   SELECT p.body INTO asked FROM (
     SELECT e.version FROM ledger.event AS e
     WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'approval.requested'
@@ -2514,7 +2519,7 @@ CREATE FUNCTION ledger.transition_type(p_from text, p_to text, p_error text, p_t
       CASE WHEN p_from = 'waiting_approval' AND p_token IS NULL THEN 'approval.rejected'
         ELSE 'run.cancelled' END
     WHEN 'running' THEN
-      CASE p_from WHEN 'waiting_approval' THEN 'approval.granted'
+      CASE p_from WHEN 'waiting_approval' THEN CASE WHEN p_token IS NULL THEN 'approval.granted' END
         WHEN 'waiting_tool' THEN CASE WHEN p_error IS NULL THEN 'tool.completed'
           ELSE 'tool.failed' END END
   END

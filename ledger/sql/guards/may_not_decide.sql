@@ -1,6 +1,7 @@
 -- Says why somebody may not decide the approval that a run waits for: 'submitter' where another
 -- person's decision is asked for, 'role' where the decision of somebody with a role. Null: they
--- may. Volatile, so that it sees what the row's lock waited for.
+-- may. Volatile and in READ COMMITTED only, so that it sees what the row's lock waited for: an
+-- older snapshot still has roles that were revoked.
 CREATE OR REPLACE FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text)
   RETURNS text
 LANGUAGE plpgsql VOLATILE
@@ -14,6 +15,11 @@ AS $$
 DECLARE
   asked json;
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'an approval is decided in a read committed transaction only: '
+      'another snapshot may hold revoked roles'
+      USING ERRCODE = '25001';
+  END IF;
   SELECT p.body INTO asked FROM (
     SELECT e.version FROM ledger.event AS e
     WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'approval.requested'

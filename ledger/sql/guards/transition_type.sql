@@ -1,6 +1,6 @@
 -- Names the event that takes a run from one state to another; null where no worker or person can
 -- (ledger/lifecycle.py). A person who answers an approval has no token: their no is a rejection,
--- a worker's own ending is a cancellation.
+-- a worker's own ending is a cancellation. A lease never grants an approval: its holder asked.
 CREATE OR REPLACE FUNCTION ledger.transition_type(p_from text, p_to text, p_error text, p_token int)
   RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -15,7 +15,7 @@ AS $$
       CASE WHEN p_from = 'waiting_approval' AND p_token IS NULL THEN 'approval.rejected'
         ELSE 'run.cancelled' END
     WHEN 'running' THEN
-      CASE p_from WHEN 'waiting_approval' THEN 'approval.granted'
+      CASE p_from WHEN 'waiting_approval' THEN CASE WHEN p_token IS NULL THEN 'approval.granted' END
         WHEN 'waiting_tool' THEN CASE WHEN p_error IS NULL THEN 'tool.completed'
           ELSE 'tool.failed' END END
   END

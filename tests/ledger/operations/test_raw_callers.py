@@ -191,3 +191,35 @@ async def test_the_highest_priority_number_that_is_taken_is_claimed(ledger: Ledg
     [lease] = await ledger.claim("w")
 
     assert lease.run_id == run.run_id
+
+
+@pytest.mark.parametrize("park", [True, False])
+@pytest.mark.parametrize("actor", [None, "ann"])
+async def test_a_lease_never_grants_the_approval_that_it_asked_for(
+    ledger: Ledger, mallory: Mallory, actor: str | None, *, park: bool
+) -> None:
+    lease = await claimed(ledger)
+    await ledger.transition(
+        lease, State.WAITING_APPROVAL, park=park, content={"prompt": "Pay?", "other_person": True}
+    )
+
+    moved = await mallory.transition(lease.run_id, "running", actor=actor, token=lease.token)
+
+    assert moved == []
+    assert (await ledger.get(lease.run_id)).state == State.WAITING_APPROVAL
+    await ledger.approve(await ledger.get(lease.run_id), actor="somebody else")
+
+
+async def test_an_approval_is_not_decided_from_an_older_snapshot(
+    ledger: Ledger, database: str
+) -> None:
+    lease = await claimed(ledger)
+    await ledger.transition(lease, State.WAITING_APPROVAL, content={"prompt": "Pay?"})
+    connection = await asyncpg.connect(driver_url(database))
+    try:
+        await connection.execute("SET ROLE runfold_worker")
+        async with connection.transaction(isolation="repeatable_read"):
+            decided = Mallory(connection).transition(lease.run_id, "running", actor="ann")
+            assert await refused(decided) == "25001"
+    finally:
+        await connection.close()
