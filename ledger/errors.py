@@ -299,9 +299,9 @@ class CheckpointUnknown(LedgerError):
     def __init__(self, checkpoint: str) -> None:
         self.checkpoint = checkpoint
         super().__init__(
-            f"checkpoint {checkpoint} is of a history that this database does not have: it is another "
-            "database's, or a restore or fail-over lost what it had read. Go on from an older "
-            "checkpoint, or read again from the start"
+            f"checkpoint {checkpoint} is of a history that this database does not have: it is "
+            "another database's, or a restore or fail-over lost what it had read. Go on from an "
+            "older checkpoint, or read again from the start"
         )
 
 

@@ -1,4 +1,4 @@
-"""The ledger's log events, through structlog: names in one place, quiet until the program configures structlog."""
+"""The ledger's log, through structlog: quiet until the program configures structlog."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import structlog
 
 
 class Lines(structlog.WriteLogger):
-    """Writes a line at a time, each in one piece; who logs does not fail because nobody reads the log any more."""
+    """Writes each line in one piece; a log that nobody reads any more fails no caller."""
 
     def msg(self, message: str) -> None:
         """Write a line."""
@@ -22,7 +22,7 @@ class Lines(structlog.WriteLogger):
 
 
 def tells(logger: Any) -> bool:
-    """Tell whether a logger writes what is no warning: for one that does not, no line of thousands a second is put together."""
+    """Whether INFO is on; if not, callers skip building thousands of lines a second."""
     enabled = getattr(
         type(logger), "is_enabled_for", None
     )  # of the class: a generic logger has every method, and would log it
@@ -30,7 +30,7 @@ def tells(logger: Any) -> bool:
 
 
 def logger(**bound: Any) -> Any:
-    """Give a logger with these values bound.
+    """Return a logger with these values bound.
 
     A program that has not configured structlog sees warnings and errors, on standard error.
     """

@@ -13,14 +13,14 @@ _MONTH: Final = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
 
 
 def check_month(text: str) -> str:
-    """Give the month; raise InvalidValue for what is none."""
+    """Return the month; raise InvalidValue for a text that names none."""
     if not is_month(text) or text < "1970":
         raise InvalidValue("month", text, "must be a month such as 2026-01")
     return text
 
 
 def is_month(text: str) -> bool:
-    """Tell whether a text has the form of a month."""
+    """Whether a text has the form of a month."""
     return _MONTH.fullmatch(text) is not None
 
 
@@ -33,12 +33,12 @@ def month_of(run_id: UUID) -> str:
 
 
 def start_of(month: str) -> datetime:
-    """Give the instant at which a month begins."""
+    """Return the instant at which a month begins."""
     return datetime(int(month[:4]), int(month[5:]), 1, tzinfo=UTC)
 
 
 def bounds(month: str) -> tuple[UUID, UUID]:
-    """Give the smallest id that a run of this month can have, and the smallest after the month."""
+    """Return the smallest id of a run of this month, and the smallest after the month."""
     begins = start_of(month)
     ends = begins.replace(year=begins.year + begins.month // 12, month=begins.month % 12 + 1)
     return _floor(begins), _floor(ends)

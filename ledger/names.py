@@ -1,11 +1,12 @@
-"""Every name by which other programs know what is going on: log events, metrics, spans and their attributes (pure).
+"""Names that other programs rely on: log events, metrics, spans and their attributes (pure).
 
-A name that is here is kept: dashboards and alerts rest on it. docs/howto/observability.md says what each means.
+A name is kept once it is here: dashboards and alerts rest on it. Their meanings are in
+docs/howto/observability.md.
 """
 
 from typing import Final
 
-# -- log events of structlog ------------------------------------------------------------------------------------------
+# -- log events of structlog
 
 LEASE_ACQUIRED: Final = "run_lease_acquired"
 STATE_TRANSITION: Final = "run_state_transition"
@@ -49,7 +50,7 @@ OUTCOME_REFUSED: Final = "outcome_refused"
 OUTCOME_POSTPONED: Final = "outcome_postponed"
 WRITE_POSTPONED: Final = "write_postponed"
 
-# -- metrics of Prometheus; a counter's `_total` is added by its library -----------------------------------------------
+# -- metrics of Prometheus; a counter's `_total` is added by its library
 
 UP: Final = "runfold_up"
 RUNS: Final = "runfold_runs"
@@ -67,7 +68,7 @@ BEHIND: Final = "runfold_projection_behind_positions"
 STOPPED: Final = "runfold_projection_stopped"
 SET_ASIDE: Final = "runfold_projection_set_aside_runs"
 
-# -- attributes of spans ------------------------------------------------------------------------------------------------
+# -- attributes of spans
 
 RUN_ID: Final = "runfold.run_id"
 PROJECT: Final = "runfold.project_id"

@@ -2,7 +2,7 @@
 
 Rows are ordered by project, run and version.
 
-Needs the extra `runfold[archive]`, and nothing of a database: who has the file can check its hashes.
+Needs the extra `runfold[archive]` and no database: the file is enough to check its hashes.
 """
 
 from __future__ import annotations

@@ -1,9 +1,12 @@
-"""Archiving a month: exported to a file, detached from the database, attached again; and who forbids it. All is recorded.
+"""Archiving a month: export, detach, attach, and the holds that forbid it; all is recorded.
 
-    export: check that nobody needs the month -> write the file -> read it back and check every hash -> record
-    detach: check that the file is there and nothing came since -> take the partition away -> record -> delete its payloads
+    export: check that nobody needs the month -> write the file -> read it back and check every
+      hash -> record
+    detach: check that the file is there and nothing came since -> take the partition away ->
+      record -> delete its payloads
 
-Why files, what stays in the database and how it is read: docs/decisions/0018. It takes the owner of the schema.
+Why files, what stays in the database and how it is read: docs/decisions/0018. Only the owner of
+the schema may do it.
 """
 
 from __future__ import annotations
@@ -45,50 +48,64 @@ _REBUILD: Final = "rebuild"
 _LOCK_KEY: Final = "hashtextextended('ledger.archive', 0)"
 _LEAVES: Final = """
 SELECT replace(substr(c.relname, 7), '_', '-') AS month, pg_total_relation_size(c.oid) AS bytes
-FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid WHERE i.inhparent = 'ledger.event'::regclass
+FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'ledger.event'::regclass
 """
 _ONE: Final = "SELECT * FROM ledger.archive WHERE month = $1"
-_OPEN: Final = "SELECT count(*) FROM ledger.run_state WHERE run_id >= $1 AND run_id < $2 AND completed_at IS NULL"
+_OPEN: Final = (
+    "SELECT count(*) FROM ledger.run_state "
+    "WHERE run_id >= $1 AND run_id < $2 AND completed_at IS NULL"
+)
 _HOLDS: Final = """
 SELECT h.* FROM (
   SELECT DISTINCT ON (a.month, a.project_id, a.run_id) a.* FROM ledger.archive_event AS a
-  WHERE a.type LIKE 'hold.%' AND ($1::text IS NULL OR a.month = $1) ORDER BY a.month, a.project_id, a.run_id, a.number DESC
+  WHERE a.type LIKE 'hold.%' AND ($1::text IS NULL OR a.month = $1)
+  ORDER BY a.month, a.project_id, a.run_id, a.number DESC
 ) AS h WHERE h.type = 'hold.placed' ORDER BY h.number
 """
 _NEWEST: Final = """
 SELECT count(*) AS events, max(e.position) AS last_position,
   max(e.txid) FILTER (WHERE e.position > split_part(g.start, '@', 2)::bigint) AS last_txid,
-  g.generation, split_part(g.start, '@', 2)::bigint AS base, pg_snapshot_xmin(pg_current_snapshot()) AS oldest
+  g.generation, split_part(g.start, '@', 2)::bigint AS base,
+  pg_snapshot_xmin(pg_current_snapshot()) AS oldest
 FROM ledger.feed_generation AS g LEFT JOIN ledger.{table} AS e ON true WHERE g.end_position IS NULL
 GROUP BY g.generation, g.start
 """
 _BEHIND: Final = """
-SELECT name FROM ledger.projection AS p WHERE NOT ledger.feed_passed(p.generation, p.snapshot, $1, $2, $3) ORDER BY name
+SELECT name FROM ledger.projection AS p
+WHERE NOT ledger.feed_passed(p.generation, p.snapshot, $1, $2, $3) ORDER BY name
 """
 _ASIDE: Final = """
 SELECT p.name, count(*) AS runs FROM ledger.projection_aside AS a JOIN ledger.projection AS p
   ON a.relation = format('projection.%s_v%s', p.name, p.version)
 WHERE a.run_id >= $1 AND a.run_id < $2 GROUP BY p.name ORDER BY p.name
 """
-_ENTRIES: Final = "SELECT * FROM ledger.entry WHERE run_id >= $1 AND run_id < $2 ORDER BY project_id, run_id, version"
+_ENTRIES: Final = (
+    "SELECT * FROM ledger.entry WHERE run_id >= $1 AND run_id < $2 "
+    "ORDER BY project_id, run_id, version"
+)
 _SINCE: Final = "SELECT FROM ledger.{table} WHERE txid >= $1 AND position > $2 LIMIT 1"
 _RECORD: Final = """
-INSERT INTO ledger.archive_event (recorded_at, type, actor, reason, month, project_id, run_id, first, beyond, runs, events,
+INSERT INTO ledger.archive_event (recorded_at, type, actor, reason, month, project_id, run_id,
+  first, beyond, runs, events,
   payloads, generation, last_position, last_txid, size_bytes, sha256, file)
 VALUES (ledger.now(), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 """
 _FACTS: Final = (
-    "first", "beyond", "runs", "events", "payloads", "generation", "last_position", "last_txid", "size_bytes", "sha256", "file",
+    "first", "beyond", "runs", "events", "payloads", "generation", "last_position", "last_txid",
+    "size_bytes", "sha256", "file",
 )  # fmt: skip
 _HISTORY: Final = """
-SELECT number, recorded_at, type, actor, reason, month, project_id, run_id, events, size_bytes, sha256, file
+SELECT number, recorded_at, type, actor, reason, month, project_id, run_id, events, size_bytes,
+  sha256, file
 FROM ledger.archive_event WHERE $1::text IS NULL OR month = $1 ORDER BY number
 """
 # What run_state points to stays: the input and the outcome of a run are read with it.
 _PAYLOADS: Final = """
 WITH page AS (
   SELECT run_id, version FROM ledger.payload
-  WHERE project_id = $1 AND (run_id, version) > ($2, $3) AND run_id < $4 ORDER BY run_id, version LIMIT 10000
+  WHERE project_id = $1 AND (run_id, version) > ($2, $3) AND run_id < $4
+  ORDER BY run_id, version LIMIT 10000
 ), gone AS (
   DELETE FROM ledger.payload AS p USING page
   WHERE p.project_id = $1 AND p.run_id = page.run_id AND p.version = page.version AND p.version > 1
@@ -101,7 +118,7 @@ SELECT run_id, version FROM page ORDER BY run_id DESC, version DESC LIMIT 1
 
 @dataclass(frozen=True, slots=True)
 class Month:
-    """How a month stands: `state` is open, exported (and still in the database), detached, or attached (brought back)."""
+    """A month's state: open, exported (and still in the database), detached, or attached again."""
 
     month: str
     state: str
@@ -113,7 +130,7 @@ class Month:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a dry run found: whatever stands in the way, and how much would be exported or detached."""
+    """What a dry run found: the obstacles, and how much would be exported or detached."""
 
     month: str
     obstacles: tuple[str, ...]
@@ -121,7 +138,7 @@ class Plan:
 
 
 async def months(pool: Pool) -> list[Month]:
-    """Give every month that has a partition or a file, oldest first."""
+    """Return every month that has a partition or a file, oldest first."""
     leaves = {row["month"]: row["bytes"] for row in await fetch(pool, _LEAVES)}
     found = {
         row["month"]: Archive(**row) for row in await fetch(pool, "SELECT * FROM ledger.archive")
@@ -140,7 +157,10 @@ async def months(pool: Pool) -> list[Month]:
 
 
 async def plan(pool: Pool, month: str, *, detach: bool = False) -> Plan:
-    """Say what an export, or with `detach` a detach, would meet; changes nothing. Raises InvalidValue."""
+    """Return what an export, or with `detach` a detach, would meet; change nothing.
+
+    Raises InvalidValue.
+    """
     check_month(month)
     try:
         async with pool.acquire() as connection:
@@ -153,10 +173,10 @@ async def plan(pool: Pool, month: str, *, detach: bool = False) -> Plan:
 async def export(
     pool: Pool, month: str, folder: Path, *, actor: str, reason: str | None = None
 ) -> Archive:
-    """Write a month's events and payloads to a file in `folder`, read it back, check every hash, and record it.
+    """Write a month to a file in `folder`, read it back, check every hash, and record it.
 
-    Raises ArchiveRefused when somebody still needs the month, ArchiveUnusable when the file does not check or cannot be
-    written, InvalidValue or AccessDenied.
+    Raises ArchiveRefused when the month is still needed, ArchiveUnusable when the file does not
+    check or cannot be written, InvalidValue or AccessDenied.
     """
     _check(month, actor, reason)
     path = await asyncio.to_thread(folder.resolve) / f"{table_of(month)}.parquet"
@@ -182,9 +202,10 @@ async def export(
 
 
 async def detach(pool: Pool, month: str, *, actor: str, reason: str | None = None) -> Archive:
-    """Take an exported month out of the database: its events, and payloads but each run's input and outcome.
+    """Take an exported month out of the database, but for each run's input and outcome.
 
-    Repeat it when it was interrupted. Raises ArchiveRefused, ArchiveUnusable, InvalidValue or AccessDenied.
+    Repeat it when it was interrupted. Raises ArchiveRefused, ArchiveUnusable, InvalidValue or
+    AccessDenied.
     """
     _check(month, actor, reason)
     async with _alone(pool, month) as connection:
@@ -206,9 +227,9 @@ async def attach(pool: Pool, month: str, *, actor: str, reason: str | None = Non
 
 @asynccontextmanager
 async def attached(pool: Pool) -> AsyncIterator[None]:
-    """Have every detached month back while the block lasts, for whoever reads all events; then detach them again.
+    """Attach every detached month while the block lasts, then detach them again.
 
-    Raises ArchiveUnusable, or AccessDenied for others than the owner where there is a month to bring back.
+    Raises ArchiveUnusable, or AccessDenied unless the owner calls it or no month is detached.
     """
     async with pool.acquire() as connection:
         await connection.execute(f"SELECT pg_advisory_lock_shared({_LOCK_KEY})")
@@ -224,7 +245,7 @@ async def attached(pool: Pool) -> AsyncIterator[None]:
 async def hold(
     pool: Pool, target: str | tuple[str, UUID], *, actor: str, reason: str, placed: bool = True
 ) -> None:
-    """Forbid to export or detach a month, or the month of one run (project and id); or with `placed` False allow it again.
+    """Forbid to export or detach a month, or one run's month; with `placed` False allow it again.
 
     Raises InvalidValue, RunNotFound, ArchiveRefused when there is no hold to release.
     """
@@ -244,7 +265,7 @@ async def hold(
 
 
 async def history(pool: Pool, month: str | None = None) -> list[Mapping[str, Any]]:
-    """Give what was done with a month, or with all, oldest first. Raises InvalidValue."""
+    """Return what was done with a month, or with all, oldest first. Raises InvalidValue."""
     return list(await fetch(pool, _HISTORY, None if month is None else check_month(month)))
 
 
@@ -257,7 +278,7 @@ def _check(month: str, actor: str, reason: str | None) -> None:
 
 @asynccontextmanager
 async def _alone(pool: Pool, month: str) -> AsyncIterator[Any]:
-    """Give a connection, with nobody else at work on the archive and no rebuild running."""
+    """Yield a connection while no other archive command and no rebuild is at work."""
     try:
         async with pool.acquire() as connection:
             if not await connection.fetchval(f"SELECT pg_try_advisory_lock({_LOCK_KEY})"):
@@ -275,7 +296,7 @@ async def _alone(pool: Pool, month: str) -> AsyncIterator[Any]:
 async def _obstacles(
     connection: Any, month: str, *, detaching: bool
 ) -> tuple[list[str], Mapping[str, Any] | None]:
-    """Say what stands in the way, and where the month's newest event is (None without a partition)."""
+    """Return the obstacles, and where the month's newest event is (None without a partition)."""
     first, beyond = bounds(month)
     if month not in {row["month"] for row in await connection.fetch(_LEAVES)}:
         found = await connection.fetchrow(_ONE, month)
@@ -385,8 +406,8 @@ async def _take_away(
 ) -> None:
     """Detach and drop the partition, and record it, in one short transaction.
 
-    Locks: ACCESS EXCLUSIVE on `event`, waited for two seconds at most, in five tries. What is written after the obstacles were
-    looked for has a later transaction id than any that was finished then.
+    Locks: ACCESS EXCLUSIVE on `event`, waited for two seconds at most, in five tries. What is
+    written after the search for obstacles has a later transaction id than any that had ended.
     """
     table = table_of(archive.month)
     for attempt in range(1, TRIES + 1):
@@ -436,7 +457,8 @@ async def _attach(connection: Any, archive: Archive, actor: str, reason: str | N
         await asyncio.to_thread(archive.check_digest)
         table = table_of(archive.month)
         await connection.execute(
-            f"CREATE TABLE ledger.{table} (LIKE ledger.event INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
+            f"CREATE TABLE ledger.{table} "
+            "(LIKE ledger.event INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
         )
         await connection.execute(
             "CREATE TEMP TABLE archived_payload (LIKE ledger.payload) ON COMMIT DROP"

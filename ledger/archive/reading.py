@@ -1,6 +1,7 @@
-"""Reading what is archived: histories, states and proofs of runs whose events are in a file and no longer in the database.
+"""Reading what is archived: histories, states and proofs of runs whose events are in a file.
 
-The file is believed as far as it proves itself: the hash of a run's last event is in `run_state`, which stays in the database.
+The file is believed as far as it proves itself: the hash of a run's last event is in `run_state`,
+which stays in the database.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ _DETACHED: Final = (
 _FOLDED: Final = "SELECT * FROM ledger.fold_events($1::json)"
 DRIFT: Final = "SELECT * FROM ledger.drift_events($1, $2, $3, $4::json)"
 _KEPT: Final = """
-SELECT run_id, version, salt, body FROM ledger.payload WHERE project_id = $1 AND run_id BETWEEN $2 AND $3
+SELECT run_id, version, salt, body FROM ledger.payload
+WHERE project_id = $1 AND run_id BETWEEN $2 AND $3
 """
 _COMMANDS: Final = (
     "SELECT key, run_id, version FROM ledger.command WHERE project_id = $1 AND key = ANY ($2)"
@@ -41,10 +43,10 @@ _COMMANDS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """How a month stands that was exported: `state` is exported, detached or attached; detached is in the file only.
+    """An exported month's state: exported, detached (in the file only) or attached again.
 
-    Its runs are those from `first` to before `beyond`. `generation`, `last_position` and `last_txid` say where in the feed its
-    newest event is.
+    Its runs are those from `first` to before `beyond`. `generation`, `last_position` and
+    `last_txid` are the place of its newest event in the feed.
     """
 
     month: str
@@ -67,7 +69,7 @@ class Archive:
 
     @property
     def path(self) -> Path:
-        """Say where the file is: where it was written, or in the folder that RUNFOLD_ARCHIVE names."""
+        """Where the file is: where it was written, or in the folder of RUNFOLD_ARCHIVE."""
         folder = Settings.load().archive
         return Path(self.file) if folder is None else folder / Path(self.file).name
 
@@ -80,12 +82,12 @@ class Archive:
 
 
 async def detached(source: Any, first: UUID = FIRST_RUN, last: UUID = LAST_RUN) -> list[Archive]:
-    """Give the months whose events are in files only, and that have runs from `first` to `last`."""
+    """Return the months whose events are in files only and have runs from `first` to `last`."""
     return [Archive(**row) for row in await fetch(source, _DETACHED, first, last)]
 
 
 async def entries(pool: Pool, run: Run) -> list[Any]:
-    """Give the rows of an archived run's history, checked against the hash in `run`; none when it is not archived.
+    """Return the rows of an archived run's history, checked against `run`; none if not archived.
 
     Raises ArchiveUnusable.
     """
@@ -101,7 +103,7 @@ async def states_at(
     version: int | None = None,
     time: datetime | None = None,
 ) -> list[Run]:
-    """Give those of these runs that are archived as they were after a version or at an instant, in no order.
+    """Return those of these runs that are archived, as they were at a version or instant.
 
     `runs` has the hash of each run's last event. Raises ArchiveUnusable.
     """
@@ -186,7 +188,7 @@ def _written(value: Any) -> Any:
 async def whole_runs(
     archive: Archive, project_id: str, first: UUID = FIRST_RUN, last: UUID = LAST_RUN
 ) -> AsyncIterator[tuple[UUID, UUID, list[Any]]]:
-    """Give the rows of a project in the file, cut between runs: each part with its first and last possible run, without gaps.
+    """Yield a project's rows in the file, cut between runs: first and last run of each part.
 
     Raises ArchiveUnusable.
     """
@@ -212,10 +214,10 @@ async def check(
     *,
     chain: ChainCheck,
 ) -> tuple[list[Finding], list[Mapping[str, Any]]]:
-    """Take an archived month's events to `chain`; give what else is wrong, and rows of `run_state` that are not their fold.
+    """Take an archived month to `chain`; return other findings, and states that are not its fold.
 
-    Checks the file against its record, every run against `run_state`, and payloads and idempotency keys that stayed in
-    the database against the events. Never raises for what it finds.
+    Checks the file against its record, every run against `run_state`, and the payloads and keys
+    that stayed in the database against the events. A finding raises nothing.
     """
     findings: list[Finding] = []
     drifted: list[Mapping[str, Any]] = []
@@ -230,7 +232,10 @@ async def check(
                 if hashes.get((kept["run_id"], kept["version"])) != payload_hash(
                     kept["salt"], kept["body"]
                 ):
-                    problem = "the payload that stayed in the database is not the one that the archived event commits to"
+                    problem = (
+                        "the payload that stayed in the database is not the one that the "
+                        "archived event commits to"
+                    )
                     findings.append(Finding(kept["run_id"], kept["version"], "payload", problem))
             keys = {
                 row["key"]: (row["run_id"], row["version"])

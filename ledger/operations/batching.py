@@ -1,4 +1,4 @@
-"""Batching: calls made at the same time share a statement, which is one round trip and one commit."""
+"""Batching: calls made at the same time share a statement, a round trip and a commit."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import logging
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import asyncpg
 
@@ -88,7 +88,8 @@ async def connect(
 def _keep_alive(connection: asyncpg.Connection[Any], keep: KeepAlive) -> None:
     """Have the kernel end a connection whose peer is silent, as libpq's parameters ask."""
     # There is no public way to the socket.
-    own = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]  # noqa: SLF001
+    transport: Any = connection._transport  # type: ignore[attr-defined]  # noqa: SLF001
+    own = transport.get_extra_info("socket")
     if own is None or own.family == socket.AF_UNIX or not keep.enabled:
         return
     own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -180,7 +181,8 @@ async def _joining(
         )
     try:
         connection = await source.connection() if isinstance(source, AsyncSession) else source
-        return (await connection.exec_driver_sql(sql, args)).mappings().all()  # type: ignore[return-value]  # RowMapping is a Mapping of str here
+        rows = (await connection.exec_driver_sql(sql, args)).mappings().all()
+        return cast("Sequence[Mapping[str, Any]]", rows)
     except exc.DBAPIError as error:
         raise translated(getattr(error.orig, "__cause__", None) or error, args) from error
     except exc.TimeoutError as error:  # of the caller's pool

@@ -35,7 +35,10 @@ class Database:
     embedded: bool
 
     async def require_project(self, project_id: str, *, create: bool) -> None:
-        """Raise UnknownProject unless the project exists or may be made, InvalidValue for a name that cannot be one."""
+        """Raise UnknownProject unless the project exists or may be made.
+
+        Raises InvalidValue for a name that no project can have.
+        """
         self._check(project_id)
         if create or (self.embedded and project_id == DEFAULT_PROJECT):
             await self.create_project(project_id)
@@ -45,11 +48,12 @@ class Database:
             raise UnknownProject(project_id)
 
     async def create_project(self, project_id: str) -> bool:
-        """Make a project; give whether it is new. Raises InvalidValue for a name that cannot be one."""
+        """Make a project; return whether it is new. Raises InvalidValue for an impossible name."""
         self._check(project_id)
         made = await fetch(
             self.pool,
-            "INSERT INTO ledger.project (project_id) VALUES ($1) ON CONFLICT DO NOTHING RETURNING 1",
+            "INSERT INTO ledger.project (project_id) VALUES ($1) "
+            "ON CONFLICT DO NOTHING RETURNING 1",
             project_id,
         )
         return bool(made)
@@ -75,9 +79,10 @@ class Database:
 async def opened(
     url: str | None, settings: Settings, *, checked: bool = True
 ) -> AsyncIterator[Database]:
-    """Open the database at `url`, at RUNFOLD_URL, or the embedded one, which is started and migrated.
+    """Open the database at `url`, at RUNFOLD_URL, or the built-in one, started and migrated.
 
-    Raises DatabaseUnavailable, UnsupportedServer, NotMigrated, NewerSchema, ConfigurationError or EmbeddedPostgresError.
+    Raises DatabaseUnavailable, UnsupportedServer, NotMigrated, NewerSchema, ConfigurationError or
+    EmbeddedPostgresError.
     """
     given = url or (settings.url.get_secret_value() if settings.url else None)
     with ExitStack() as stack:
@@ -96,7 +101,8 @@ async def opened(
 def _embedded(settings: Settings) -> EmbeddedPostgres:
     if settings.env == "production":
         raise ConfigurationError(
-            "RUNFOLD_ENV=production refuses the built-in PostgreSQL: set RUNFOLD_URL (or --url) to a server of your own"
+            "RUNFOLD_ENV=production refuses the built-in PostgreSQL: "
+            "set RUNFOLD_URL (or --url) to a server of your own"
         )
     return EmbeddedPostgres(settings.home or default_home())
 

@@ -1,4 +1,4 @@
-"""Partitions of the events: a reaper makes months ahead; whoever needs this month first makes it."""
+"""Partitions of events: a reaper makes months ahead, a first writer makes a missing one."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def digest() -> str:
 
 @cache
 def revisions() -> tuple[str, ...]:
-    """Name this code's schema revisions, oldest first: the numbers that the migration files begin with."""
+    """Return this code's schema revisions, oldest first: the numbers of the migrations."""
     return tuple(
         sorted(path.name.split("_")[0] for path in (_migrations() / "versions").glob("[0-9]*_*.py"))
     )

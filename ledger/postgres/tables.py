@@ -1,4 +1,4 @@
-"""The tables of schema `ledger` for SQLAlchemy; `migrations/` makes them, and a test holds the two together."""
+"""The tables of schema `ledger` for SQLAlchemy; a test holds them to `migrations/`."""
 
 from __future__ import annotations
 
@@ -248,7 +248,8 @@ _STATE: Final[tuple[Column[Any], ...]] = (
     Column("key", Text),
 )
 
-run_state: Final = Table("run_state", metadata, *(column._copy() for column in _STATE))  # noqa: SLF001  SQLAlchemy has no public copy
+_COPIED: Final = [column._copy() for column in _STATE]  # noqa: SLF001  no public copy
+run_state: Final = Table("run_state", metadata, *_COPIED)
 
 feed_generation: Final = Table(
     "feed_generation",

@@ -15,7 +15,7 @@ MAX_FINDINGS: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong: its run (None: of no single run), its event (None: the whole run)."""
+    """One thing that is wrong: its run (None: no single run), its event (None: the whole run)."""
 
     run_id: UUID | None
     version: int | None

@@ -1,6 +1,7 @@
-"""The bytes that are hashed: one definition, computed identically by `ledger/sql/event_hash.sql` (pure).
+"""The bytes that are hashed, the same as in `ledger/sql/values/event_hash.sql` (pure).
 
-docs/reference/encoding.md is the specification. A change of the encoding is a new tag; version 1 is frozen by test vectors.
+docs/reference/encoding.md is the specification. A change of the encoding is a new tag; test
+vectors freeze version 1.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ FIELDS: Final[tuple[tuple[str, str], ...]] = (
 
 
 def event_hash(previous: bytes, event: Mapping[str, Any]) -> bytes:
-    """Hash one event: 32 bytes that commit to all its facts, its payload's hash and every event before it.
+    """Return 32 bytes that commit to an event's facts, its payload's hash and all before it.
 
     `previous` is the hash of the run's event before, empty for the first.
     """
@@ -62,7 +63,7 @@ def event_hash(previous: bytes, event: Mapping[str, Any]) -> bytes:
 
 
 def encode(previous: bytes, event: Mapping[str, Any]) -> str:
-    """Write the text that is hashed: a line for the previous hash and one for each fact that is not null."""
+    """Return the text that is hashed: the previous hash, then a line for each fact not null."""
     lines = [f"{EVENT_TAG}\n", f"previous:{previous.hex()}\n"]
     for name, how in FIELDS:
         value = event.get(name)
@@ -78,7 +79,7 @@ def _written(how: str, value: Any) -> str:  # noqa: PLR0911  one return for each
         case "time" if (
             value.tzinfo is None
         ):  # the driver's infinities, which PostgreSQL writes as the largest and smallest
-            return "7fffffffffffffff" if value == datetime.max else "8000000000000000"  # noqa: DTZ901  compared, not used
+            return "7fffffffffffffff" if value == datetime.max else "8000000000000000"  # noqa: DTZ901  compared
         case "time":
             microseconds: int = (value - _EPOCH) // timedelta(microseconds=1)
             return microseconds.to_bytes(8, "big", signed=True).hex()
@@ -93,5 +94,5 @@ def _written(how: str, value: Any) -> str:  # noqa: PLR0911  one return for each
 
 
 def payload_hash(salt: bytes, body: str) -> bytes:
-    """Hash a payload's exact stored text under its salt: without the salt, the hash tells nothing of the body."""
+    """Return the hash of a payload's stored text under its salt, which hides the text."""
     return sha256(PAYLOAD_TAG + salt + body.encode()).digest()

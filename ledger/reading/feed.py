@@ -1,8 +1,9 @@
-"""The feed: every event once, in an order that keeps each run's, however many transactions commit at the same time.
+"""The feed: every event once, each run's in order, under any number of concurrent commits.
 
-A checkpoint is a moment: a snapshot of which transactions were visible. What comes next is whatever is visible now and was not
-then, in the order of positions (`ledger/sql/feed_next.sql`, `feed_page.sql`). Positions alone would lose events, because a
-transaction with lower ones may commit later; a snapshot cannot, and it waits for nobody.
+A checkpoint is a moment: a snapshot of which transactions were visible. The next events are those
+that are visible now and were not then, by position (`ledger/sql/feed/feed_next.sql`,
+`feed_page.sql`). Positions alone would lose events, because a transaction with lower positions may
+commit later; a snapshot loses none, and waits for nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _CHECKPOINT: Final = re.compile(rf"([0-9]+)/({_MOMENT})/({_MOMENT})?/([0-9]+)")
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """How far a reader has come: it has seen `moment`, and on the way to `target` every position up to `position`."""
+    """How far a reader has come: past `moment`, and towards `target` up to `position`."""
 
     generation: int = 1
     moment: str = "1:1:@0"
@@ -63,15 +64,15 @@ class Checkpoint:
         return cls(int(match[1]), match[2], match[3], int(match[4]))
 
     def after(self, rows: Sequence[Mapping[str, Any]], limit: int) -> Checkpoint:
-        """Give the checkpoint after a page that was asked for with this limit."""
+        """Return the checkpoint after a page that was asked for with this limit."""
         return self.moved(rows[-1]["position"]) if len(rows) >= limit else self.arrived()
 
     def moved(self, position: int) -> Checkpoint:
-        """Give the checkpoint further on the way to the target."""
+        """Return the checkpoint further on the way to the target."""
         return replace(self, position=position)
 
     def arrived(self) -> Checkpoint:
-        """Give the checkpoint at the target."""
+        """Return the checkpoint at the target."""
         assert self.target is not None
         return Checkpoint(self.generation, self.target)
 
@@ -88,7 +89,7 @@ class Filter:
 
 
 async def now(source: Pool | Connection) -> Checkpoint:
-    """Give the checkpoint of this moment: what is visible now will not be read.
+    """Return the checkpoint of this moment: what is visible now will not be read.
 
     Raises FeedMoved or FeedOnStandby.
     """
@@ -99,7 +100,9 @@ async def now(source: Pool | Connection) -> Checkpoint:
 async def towards(
     source: Pool | Connection, checkpoint: Checkpoint, limit: int
 ) -> Checkpoint | None:
-    """Give the checkpoint with a target to read up to, less than `limit` events away if possible; None when nothing is new.
+    """Return the checkpoint with a target at most `limit` events away; None if nothing is new.
+
+    The target is further away only where one transaction has more events.
 
     Raises FeedMoved, FeedOnStandby, FeedArchived or CheckpointUnknown.
     """
@@ -112,13 +115,13 @@ async def towards(
 async def read(
     source: Pool | Connection, checkpoint: Checkpoint, limit: int, which: Filter
 ) -> tuple[list[Event], Checkpoint]:
-    """Read the next page, at most `limit` events, on the way to the checkpoint's target; and the checkpoint after it."""
+    """Return at most `limit` events towards the checkpoint's target, and the checkpoint after."""
     rows = await fetch(source, _EVENTS, *page_arguments(checkpoint, limit, which))
     return [as_event(row) for row in rows], checkpoint.after(rows, limit)
 
 
 def page_arguments(checkpoint: Checkpoint, limit: int, which: Filter) -> tuple[Any, ...]:
-    """Give the parameters of `PAGE`."""
+    """Return the parameters of `PAGE`."""
     return (
         checkpoint.generation,
         checkpoint.moment,

@@ -1,4 +1,4 @@
-"""A subscription: the events of a project as an async iterator, from any point of the past and on with what is committed."""
+"""A subscription: a project's events as an async iterator, from any point of the past on."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from runfold.ledger.validation import check_text
 PAGE: Final = 1_000
 SOONEST_SECONDS: Final = 0.01
 LATEST_SECONDS: Final = 0.25
-"""A reader that found nothing looks again after 10 ms, then after twice as long, up to this: see docs/decisions/0016."""
+"""The longest pause of a reader that finds nothing; the first is 10 ms, each one doubles.
+
+See docs/decisions/0016."""
 
 
 class Pauses:
-    """How long a reader of the feed waits before it looks again: short after something was new, longer while nothing is."""
+    """How long a reader of the feed waits before it looks again: longer while nothing is new."""
 
     def __init__(self) -> None:
         self._seconds = SOONEST_SECONDS
@@ -36,10 +38,10 @@ class Pauses:
 
 
 class Subscription:
-    """Gives every event once, each run's in order; made by `Ledger.subscribe`.
+    """Yields every event once, each run's in order; made by `Ledger.subscribe`.
 
-    `checkpoint` is the place after the event that was given last: whoever keeps it goes on there, also in another
-    process. An event that was given and not finished with is not given again, unless its checkpoint was not kept.
+    `checkpoint` is the place after the last event: a program that keeps it goes on there, also in
+    another process. An event is given again only if the checkpoint after it was not kept.
     """
 
     def __init__(
@@ -50,11 +52,14 @@ class Subscription:
 
     @property
     def checkpoint(self) -> str | None:
-        """Where to go on, as a text to be kept; None before anything was read, if it begins at this moment."""
+        """Where to go on, as text; None until the first read of one that begins now."""
         return None if self._checkpoint is None else str(self._checkpoint)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
-        """Give the events; raises FeedMoved, FeedOnStandby or DatabaseUnavailable, and goes on when iterated again."""
+        """Yield the events; goes on where it was when iterated again.
+
+        Raises FeedMoved, FeedOnStandby, FeedArchived, CheckpointUnknown or DatabaseUnavailable.
+        """
         if self._checkpoint is None:
             self._checkpoint = await feed.now(self._pool)
         pauses = Pauses()

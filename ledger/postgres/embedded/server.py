@@ -1,4 +1,4 @@
-"""The server process of a store: found, started, stopped. Who shares it is no concern of this module."""
+"""The server process of a store: found, started, stopped. Sharing is the registry's concern."""
 
 from __future__ import annotations
 
@@ -75,10 +75,11 @@ class Server:
                 return True
             if time.monotonic() > deadline:
                 raise EmbeddedPostgresError(
-                    f"the server of {self.store.home} (pid {alive[0].pid}) lives but does not answer"
+                    f"the server of {self.store.home} (pid {alive[0].pid}) lives but does not "
+                    "answer"
                 )
             if self._postmaster() is None:
-                # Backends that outlive a killed postmaster: while they use its memory, no new one can start.
+                # Backends outlive a killed postmaster. While they use its memory, none can start.
                 for orphan in alive:
                     with suppress(psutil.NoSuchProcess):
                         orphan.send_signal(signal.SIGQUIT)
@@ -93,7 +94,7 @@ class Server:
         return None
 
     def _is_ours(self, process: psutil.Process) -> bool:
-        """Tell whether it is this store's PostgreSQL: after a crash, its number may be anyone's."""
+        """Whether it is this store's PostgreSQL: after a crash, its number may be another's."""
         try:
             if not process.name().startswith("postgres"):
                 return False
@@ -118,7 +119,7 @@ class Server:
             ):  # PostgreSQL would take that stranger for a postmaster
                 lock.unlink(missing_ok=True)
         self.store.refresh()
-        # pg_ctl goes through a shell. The -D it understands is relative, so that nothing in it can expand;
+        # pg_ctl goes through a shell. Its -D is relative, so that nothing in it can expand;
         # the one it hands on is absolute, so that `ps` and _is_ours see which store it is.
         handed_on = f"-D {shlex.quote(str(self.store.data))}"
         self.store.run(

@@ -1,4 +1,4 @@
-"""The folder of a built-in server: what lies in it, how it is made, and how the programs are run on it."""
+"""The folder of a built-in server: its contents, how it is made, and how programs run on it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ SOCKET_PATH_BYTES: Final = 103  # macOS; Linux takes 107
 LOG_BYTES: Final = 10_000_000
 LOG_DAYS: Final = 7
 
-# What a server that runs for months may write is bounded in two ways. Its log is a ring of seven files, one
-# per weekday, truncated when its day comes round; as PostgreSQL does that only at midnight, each start also
-# drops what is old or large. And the level is LOG: failed statements are told to the client that sent them;
+# What a server writes in months is bounded in two ways. Its log is a ring of seven files, one per
+# weekday, truncated when its day comes round; PostgreSQL does that at midnight only, so each start
+# drops what is old or large. And the level is LOG: failed statements are told to their client;
 # here they would be without bound, and would keep payloads that were erased from the ledger.
 DEFAULTS: Final = {
     "cluster_name": "runfold",
@@ -50,7 +50,7 @@ UNSAFE: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes"
 
 
 class Store:
-    """One home: `data` (complete or absent), `socket`, settings, locks. Changed by one client at a time."""
+    """One home: `data` (complete or absent), `socket`, settings, locks; one client changes it."""
 
     def __init__(self, home: Path, settings: Mapping[str, str], *, ephemeral: bool) -> None:
         self.home = home.expanduser().resolve()
@@ -63,13 +63,13 @@ class Store:
 
     @cached_property
     def socket_dir(self) -> Path:
-        """The folder of the socket: in the home, or under /tmp if clients could not use that path."""
+        """The folder of the socket: in the home, or under /tmp if that path is too long."""
         inside = self.home / "socket"
         longest = os.fsencode(inside / f"{SOCKET_NAME}.lock")
         if len(longest) <= SOCKET_PATH_BYTES and b"," not in longest:  # a comma separates two hosts
             return inside
         key = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
-        return Path("/tmp") / f"runfold-{self.account.uid}-{key}"  # noqa: S108  checked in _make_socket_dir
+        return Path("/tmp") / f"runfold-{self.account.uid}-{key}"  # noqa: S108  checked when made
 
     def make_home(self) -> None:
         """Make the home and what is missing above it, and change no folder that was in use before.
@@ -88,7 +88,7 @@ class Store:
             self.home.chmod(mode)
         if barrier := self.account.barrier(self.home):
             raise EmbeddedPostgresError(
-                f"root's server runs as uid {self.account.uid}, and that account cannot enter {barrier}: "
+                f"root's server runs as uid {self.account.uid}, which cannot enter {barrier}: "
                 "set RUNFOLD_HOME to one it can, such as /var/lib/runfold"
             )
 
@@ -105,8 +105,9 @@ class Store:
         made_by = (self.data / "PG_VERSION").read_text().strip()
         if made_by != str(self._major):
             raise EmbeddedPostgresError(
-                f"{self.data} was made by PostgreSQL {made_by}, the programs here are {self._major}: install "
-                f"PostgreSQL {made_by} again, pg_dumpall with it, move the folder away, start, load the dump"
+                f"{self.data} was made by PostgreSQL {made_by}, the programs here are "
+                f"{self._major}: install PostgreSQL {made_by} again, pg_dumpall with it, move the "
+                "folder away, start, load the dump"
             )
         self._make_socket_dir()
 
@@ -119,7 +120,7 @@ class Store:
         if self.ephemeral:
             self._marker.touch()
         self._remove_all("data.new-*")
-        # A name of its own each time: the initdb of a killed client may still be writing to the last one.
+        # A new name each time: the initdb of a killed client may still write to the last one.
         new = Path(tempfile.mkdtemp(prefix="data.new-", dir=self.home))
         self.account.own(new)
         self._initdb(new)
@@ -128,7 +129,7 @@ class Store:
         new.rename(self.data)
 
     def _initdb(self, new: Path) -> None:
-        # The locale is fixed, so that text sorts alike everywhere and no machine needs to have it installed.
+        # The locale is fixed: text sorts alike everywhere, and no machine must install one.
         locale = ["--locale=C", "--encoding=UTF8"]
         if self._major >= 17:  # noqa: PLR2004  the first with a built-in locale provider
             locale += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
@@ -181,7 +182,7 @@ class Store:
         new.replace(self.home / "server.conf")
 
     def clear_away(self) -> None:
-        """Leave nothing outside the home, and of an ephemeral store nothing but the files of others."""
+        """Leave nothing outside the home, and of an ephemeral store only files of others."""
         if self.socket_dir.parent != self.home:
             shutil.rmtree(self.socket_dir, ignore_errors=True)
         if (
@@ -215,7 +216,7 @@ class Store:
         return printed
 
     def call(self, program: str, *arguments: str) -> tuple[int, str]:
-        """Run a PostgreSQL program as the account, in the home: its exit code and what it printed."""
+        """Run a PostgreSQL program as the account, in the home; return its exit code and output."""
         other = is_root()
         with tempfile.TemporaryFile(
             "w+", errors="replace"
@@ -250,7 +251,7 @@ def _quoted(value: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Return ours without what steers PostgreSQL: its own variables, and a LANG this machine may not have."""
+    """Return this environment without PostgreSQL's variables and a LANG that may be missing."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {
         "LC_ALL": "C"
     }
