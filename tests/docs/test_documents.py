@@ -146,3 +146,12 @@ def test_the_settings_page_lists_every_setting() -> None:
     )
 
     assert listed == {name.upper() for name in Settings.model_fields}
+
+
+@pytest.mark.parametrize("sql_block", blocks("sql"))
+async def test_every_sql_block_works(ledger: Ledger, sql_block: str) -> None:
+    statements = [part.strip() for part in sql_block.replace("'default'", "'test'").split(";\n")]
+    rows = [await ledger.pool.fetch(statement) for statement in statements if statement]
+
+    assert all(rows), "a statement found nothing"
+    assert rows[-1][-1]["type"] == "run.completed"
