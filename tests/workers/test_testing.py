@@ -171,7 +171,7 @@ def test_a_users_stories_pass(project: Path) -> None:
 
 def test_the_story_in_the_documents_passes(tmp_path: Path) -> None:
     (snippet,) = re.findall(
-        r"```py\n(.*?)```", (ROOT / "docs" / "testing.md").read_text(), re.DOTALL
+        r"```py\n(.*?)```", (ROOT / "docs" / "howto" / "testing.md").read_text(), re.DOTALL
     )
     (tmp_path / "test_snippet.py").write_text(snippet)
     done = inner(tmp_path, PYTHONPATH=str(ROOT))
