@@ -1,0 +1,62 @@
+"""The reference pages name every event type, error code and exit code that the code has."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from runfold.console.cli.kit import exits
+from runfold.ledger import lifecycle
+from runfold.ledger.events import CATALOGUE, Event
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+STATES = REFERENCE.parent / "explanation" / "states.md"
+
+
+def first_cells(page: Path) -> set[str]:
+    """Return the words in code type of the first column of every table of a page."""
+    rows = [line for line in page.read_text().splitlines() if line.startswith("| `")]
+    return {word for row in rows for word in re.findall(r"`([^`]+)`", row.split("|")[1])}
+
+
+def test_the_events_page_has_a_section_for_every_type_that_ships() -> None:
+    page = (REFERENCE / "events.md").read_text()
+    sections = dict(
+        re.findall(r"^### `([a-z_.]+)`\n(.*?)(?=^##|\Z)", page, re.DOTALL | re.MULTILINE)
+    )
+    shipped = {type_ for type_ in CATALOGUE if type_ in {*lifecycle.MOVES, lifecycle.FIRST}}
+
+    assert set(sections) == shipped
+    for type_, section in sections.items():
+        model = CATALOGUE[type_]
+        facts, content = (
+            set(re.findall(r"`([^`]+)`", part))
+            for part in re.findall(r"- Facts:(.*?)- Content:(.*?)- Written by", section, re.DOTALL)[
+                0
+            ]
+        )
+        own = set(model.model_fields) - set(Event.model_fields)
+        assert (facts, content) == (own - model.content_fields(), set(model.content_fields()))
+
+
+def test_the_codes_page_lists_every_code_of_a_run() -> None:
+    codes = {
+        value
+        for value in vars(lifecycle).values()
+        if isinstance(value, str) and re.fullmatch(r"E-RUN-\d+", value)
+    }
+
+    assert codes
+    assert {cell for cell in first_cells(REFERENCE / "codes.md") if "RUN" in cell} == codes
+
+
+def test_the_codes_page_lists_every_exit_code() -> None:
+    listed = {int(cell) for cell in first_cells(REFERENCE / "codes.md") if cell.isdigit()}
+
+    assert listed == set(exits.MEANINGS)
+
+
+def test_the_states_page_lists_every_state_and_every_event_that_moves_a_run() -> None:
+    known = {*map(str, lifecycle.State), *lifecycle.MOVES, lifecycle.FIRST}
+
+    assert first_cells(STATES) >= known
