@@ -66,7 +66,7 @@ Ending = Done | Fail | Retry | Cancel | GiveBack | None
 
 
 class Attempt:
-    """Calls the handler of one leased run; can be stopped from outside, and always comes to an ending."""
+    """Calls the handler of one leased run; can be stopped from outside, and always ends."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Attempt:
         """The handler has not come to its end."""
 
     async def work(self) -> Ending:
-        """Call the handler and give what came of it; raises only what is meant for the whole worker."""
+        """Call the handler and return its ending; raise only what is meant for the whole worker."""
         self._task = asyncio.current_task()
         try:
             given = self._input()
@@ -112,14 +112,14 @@ class Attempt:
         return None if self._journal.stopped is Stop.LOST else ending
 
     def stop(self, why: Stop) -> None:
-        """Have the attempt end: an async handler is cancelled where it waits, a thread at its next call of its context."""
+        """End the attempt: cancel an async handler where it waits, a thread at its next call."""
         if self._journal.stopped is None or why is Stop.LOST:
             self._journal.stopped = why
         if self._interruptible and self._task is not None:
             self._task.cancel()
 
     async def write(self, ending: Ending) -> None:
-        """Write the ending, once; waits for a database that is away. What the ledger refuses to the last is logged."""
+        """Write the ending once, waiting for a database that is away; log a final refusal."""
         if isinstance(ending, Fail | Retry):
             self._report(ending)
         try:
@@ -152,10 +152,10 @@ class Attempt:
             then="another attempt" if again else "the run has failed",
         )
 
-    # -- calling ------------------------------------------------------------------------------------------------------
+    # -- calling
 
     def _is_suspect(self) -> bool:
-        """Tell whether this may be what killed the worker of the attempt before, and is the last that could tell."""
+        """Whether this run may have killed its last worker, and has no attempt left to find out."""
         return self.lease.attempt == self.lease.max_attempts and self._journal.was_lost
 
     async def _alone(self, given: list[Any]) -> Any:
@@ -186,7 +186,7 @@ class Attempt:
         return self.handler.function(context, *given)
 
     def _input(self) -> list[Any]:
-        """Give the handler's input, none where it takes none or has a default for none; raises what the type's check raises."""
+        """Return the handler's input as it is declared; raise what the type's check raises."""
         handler, given = self.handler, self.lease.input
         if isinstance(given, Unreadable):
             raise InvalidValue("input", "of the run", str(given))
@@ -194,11 +194,11 @@ class Attempt:
             return []
         try:
             return [handler.input.validate_python(given)]
-        except ValidationError:  # a strict type takes from JSON what it does not take from Python: dates, decimals, tuples
+        except ValidationError:  # a strict type takes dates, decimals and tuples from JSON only
             return [handler.input.validate_json(to_json(given))]
 
     async def _settle(self) -> None:
-        """Come to rest after a cancellation, by `stop`, by the handler itself, or by a loop that ends the worker as well."""
+        """Settle a cancellation by `stop`, by the handler, or by a loop that ends the worker."""
         assert self._task is not None
         while self._task.cancelling():
             self._task.uncancel()
@@ -238,7 +238,7 @@ class Attempt:
             case raised:
                 return Retry(detail=failure(raised, self._limit))
 
-    # -- writing ------------------------------------------------------------------------------------------------------
+    # -- writing
 
     async def _close(self, move: Move, *, last_resort: bool) -> None:
         while True:
@@ -294,7 +294,7 @@ class Attempt:
             )
 
     async def _is_still_held(self, error: DatabaseUnavailable) -> bool:
-        """Tell whether a write whose outcome is not known has to be made again; returns when the database answers."""
+        """Whether to make a write of unknown outcome again; return when the database answers."""
         self._journal.log.warning(names.OUTCOME_POSTPONED, reason=str(error))
         while True:
             await asyncio.sleep(AGAIN_SECONDS)

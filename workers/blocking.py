@@ -22,10 +22,10 @@ R = TypeVar("R")
 
 
 class BlockingContext(Facts):
-    """The run that a plain handler works on, in a thread of its own; functions of steps and tools run in that thread.
+    """The run that a plain handler works on, in a thread; steps and tools run in that thread.
 
-    Nothing stops a thread from outside: a long computation should look at `cancelled` now and then; every other call
-    ends the attempt by itself when it has to end.
+    Nothing stops a thread from outside: a long computation should look at `cancelled` now and then;
+    every other call ends the attempt by itself when it has to end.
     """
 
     def __init__(self, journal: Journal) -> None:
@@ -36,7 +36,7 @@ class BlockingContext(Facts):
         self._tool = threading.Lock()
 
     def enter(self) -> None:
-        """Say that this thread is the handler's own."""
+        """Mark this thread as the handler's own."""
         self._thread = threading.get_ident()
 
     def step(self, name: str, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -87,7 +87,8 @@ class BlockingContext(Facts):
         asked = self._done(self._journal.begin("approval", name, None, beside=self._is_beside()))
         return self._done(
             self._journal.decision(
-                asked, prompt, show=show, other_person=other_person, role=role, timeout=timeout, on_timeout=on_timeout
+                asked, prompt, show=show, other_person=other_person, role=role, timeout=timeout,
+                on_timeout=on_timeout
             )
         )  # fmt: skip
 
@@ -103,7 +104,7 @@ class BlockingContext(Facts):
         )
         return self._done(self._waits.signal(called, name, timeout))
 
-    def child(self, kind: str, input: Any = None, **facts: Any) -> Any:  # noqa: A002  the field's own word
+    def child(self, kind: str, input: Any = None, **facts: Any) -> Any:  # noqa: A002  as above
         """As Context.child."""
         [output] = self.children(kind, [input], **facts)
         return output
@@ -147,5 +148,6 @@ def _check_plain(call: str, name: str, fn: Callable[..., Any] | None) -> None:
         raise InvalidValue(
             call,
             name,
-            "has an async function, in a plain handler: make the handler async, or the function plain",
+            "has an async function, in a plain handler: make the handler async, "
+            "or the function plain",
         )

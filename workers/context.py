@@ -1,4 +1,4 @@
-"""What an async handler has in hand: steps and tools whose results are recorded once, approvals, costs and notes."""
+"""The API of an async handler: steps and tools recorded once, approvals, waits, costs, notes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Facts:
 
     @property
     def key(self) -> str:
-        """The idempotency key of the step or tool whose function runs now: the same in every attempt."""
+        """The idempotency key of the running step or tool, the same in every attempt."""
         called = CURRENT.get()
         if called is None:
             raise InvalidValue(
@@ -55,7 +55,7 @@ class Facts:
 
     @property
     def cancelled(self) -> bool:
-        """Tell whether the attempt has to end: called off, its lease lost, or its worker about to end."""
+        """Whether the attempt has to end: cancelled, its lease lost, or its worker stopping."""
         return self._journal.stopped is not None
 
     @property
@@ -64,7 +64,7 @@ class Facts:
         return self._journal.log
 
     def cost(self, usd: float | Decimal = 0, steps: int = 0) -> None:
-        """Add to the run's totals, with the event of the step or tool that runs now, else with the next event.
+        """Add to the run's totals, with the event of the running step or tool, else with the next.
 
         Not again where an earlier attempt has been. Raises InvalidValue.
         """
@@ -72,10 +72,10 @@ class Facts:
 
 
 class Context(Facts):
-    """The run that an async handler works on; what is recorded comes from history when the run is taken up again.
+    """The run that an async handler works on; recorded results come back from the history.
 
-    Steps and tools run at least once, their results are recorded once. A call may raise what ends the attempt
-    (`runfold.workers.errors.Unwind`), which no handler should catch.
+    Steps and tools run at least once, their results are recorded once. A call may raise what ends
+    the attempt (`runfold.workers.errors.Unwind`), which no handler should catch.
     """
 
     def __init__(self, journal: Journal) -> None:
@@ -93,7 +93,8 @@ class Context(Facts):
     async def step(self, name: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function, async or plain (in a thread), and record its result once.
 
-        The result comes as the type that the function declares, as JSON without one. Raises StepError when it raises.
+        The result comes as the type that the function declares, as JSON without one. Raises
+        StepError when it raises.
         """
         step = await self._journal.begin("step", name, fn, beside=self._is_beside())
         if not step.is_answered:
@@ -108,10 +109,11 @@ class Context(Facts):
     async def tool(
         self, name: str, fn: Callable[..., Any] | None, *args: Any, park: bool = False
     ) -> Any:
-        """Call an outside tool: the run is waiting_tool meanwhile. `key` is the idempotency key for the call.
+        """Call an outside tool; meanwhile the run is waiting_tool. `key`: its idempotency key.
 
-        Held by default: `fn` gives the answer. With `park`, `fn` (or None) only asks; the lease is given back, and
-        whoever has the answer gives it: `ledger.transition(run_id, "running", output=...)`. Raises ToolError.
+        Held by default: `fn` gives the answer. With `park`, `fn` (or None) only asks; the lease is
+        given back, and whoever has the answer gives it: `ledger.transition(run_id, "running",
+        output=...)`. Raises ToolError.
         """
         tool = await self._journal.begin(
             "tool", name, None if park else fn, beside=self._is_beside()
@@ -133,7 +135,7 @@ class Context(Facts):
         return tool.result()
 
     async def _ask(self, tool: Called, fn: Callable[..., Any] | None, args: Sequence[Any]) -> None:
-        """Park the run for a tool that was asked; returns when asking failed, which is the tool's answer then."""
+        """Park the run for a tool that was asked; return if asking failed."""
         started = None
         with tool.answering(self._journal.limit):
             started = None if fn is None else await outcome(fn, *args)
@@ -144,7 +146,7 @@ class Context(Facts):
     async def _interruptible(
         self, called: Called, write: Callable[[Called], Awaitable[None]]
     ) -> AsyncIterator[None]:
-        """Record that the handler gave a call up when the call is cancelled in this block, unless the attempt has to end."""
+        """Record a call that the handler cancels in this block, unless the attempt has to end."""
         try:
             yield
         except asyncio.CancelledError as error:
@@ -169,11 +171,11 @@ class Context(Facts):
         other_person: bool = False,
         role: str | None = None,
     ) -> Decision:
-        """Ask a person; the run is parked, and on yes any worker goes on from here. No ends the run as cancelled.
+        """Park the run until a person decides: a yes goes on from here, a no cancels the run.
 
-        A decision holds for exactly what is shown, by its SHA-256: show only what is recorded. `other_person`: whoever
-        submitted the run may not decide. `role`: only who has it may; raises NobodyHasRole. `timeout`: seconds, then the run
-        ends as `on_timeout`.
+        A decision holds for exactly what is shown, by its SHA-256: show only what is recorded.
+        `other_person`: whoever submitted the run may not decide. `role`: only who has it may;
+        raises NobodyHasRole. `timeout`: seconds, then the run ends as `on_timeout`.
         """
         asked = await self._journal.begin("approval", name, None, beside=self._is_beside())
         return await self._journal.decision(
@@ -187,31 +189,32 @@ class Context(Facts):
         )
 
     async def sleep(self, duration: float | timedelta, *, name: str = "sleep") -> None:
-        """Go on after so many seconds, by the database's clock; a longer sleep gives the run back and charges no attempt."""
+        """Go on after `seconds` by the database; a long sleep gives the run back uncharged."""
         await self._waits.sleep(
             await self._journal.begin("step", name, None, beside=self._is_beside()), duration
         )
 
     async def wait_for(self, name: str, *, timeout: float | timedelta | None = None) -> Any:  # noqa: ASYNC109  the run's time
-        """Give the value of the next signal of this name; the run is parked until `ledger.signal(run_id, name, value)`.
+        """Return the next signal's value, parked until `ledger.signal(run_id, name, value)`.
 
-        A signal that came before the wait is kept; each is given once, in the order in which they came. `timeout`: seconds,
-        then a reaper ends the wait and it raises WaitTimedOut; a signal that comes later is kept for the next wait.
+        A signal that came before the wait is kept; each is given once, in the order in which they
+        came. `timeout`: seconds, then a reaper ends the wait and it raises WaitTimedOut; a signal
+        that comes later is kept for the next wait.
         """
         called = await self._journal.begin("tool", wait_name(name), None, beside=self._is_beside())
         return await self._waits.signal(called, name, timeout)
 
     async def child(self, kind: str, input: Any = None, **facts: Any) -> Any:  # noqa: A002  the field's own word
-        """Ask for a run and give its output when it has ended; this run is parked meanwhile. Raises ChildFailed.
+        """Submit a child run, park, and return its output when it has ended. Raises ChildFailed.
 
-        The child is asked for once, whatever happens to this run. `facts`: `priority`, `delay`, `max_attempts`,
-        `deadline` and `tags`, as of `Ledger.submit`.
+        The child is asked for once, whatever happens to this run. `facts`: `priority`, `delay`,
+        `max_attempts`, `deadline` and `tags`, as of `Ledger.submit`.
         """
         [output] = await self.children(kind, [input], **facts)
         return output
 
     async def children(self, kind: str, inputs: Sequence[Any], **facts: Any) -> list[Any]:
-        """Ask for a run with each input at once, and give their outputs in this order; as `child`."""
+        """Submit a child run for each input; return their outputs in this order. See `child`."""
         asked = await self._journal.begin(
             "step", f"children:{called_by(kind)}", None, beside=self._is_beside()
         )
@@ -230,7 +233,7 @@ class Context(Facts):
         await self._journal.note(text)
 
     async def heartbeat(self, detail: object = None) -> None:
-        """Say at once that the work is alive, with a note of how far it is; beats come by themselves without this."""
+        """Beat at once, with a note of how far the work is; other beats come by themselves."""
         if detail is not None:
             await self.note(detail)
         self._journal.heart.beat_soon()

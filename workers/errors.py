@@ -23,7 +23,7 @@ class ToolError(StepError):
 
 
 class WaitTimedOut(TimeoutError):
-    """Nobody answered a wait before its time was over; recorded, and raised alike when the run is taken up again."""
+    """No answer came before a wait's end; recorded, and raised alike in every attempt."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -41,15 +41,15 @@ class ChildFailed(Exception):
 
 
 class CalledOff(Exception):
-    """The function of a call raised a CancelledError that nobody had asked for: an error like any other."""
+    """The function of a call raised a CancelledError of its own: an error like any other."""
 
 
 class Unwind(BaseException):
-    """Base of what ends an attempt through the handler's frames; not an Exception, so that `except Exception` lets it pass."""
+    """Base of what ends an attempt through the handler; no Exception, so handlers let it pass."""
 
 
 class Parked(Unwind):
-    """The run waits and its lease is closed; the handler runs again from the top when the answer is there."""
+    """The run waits and its lease is closed; with the answer the handler runs from the top."""
 
 
 class Asleep(Unwind):
@@ -61,11 +61,11 @@ class Asleep(Unwind):
 
 
 class Stopped(Unwind):
-    """The attempt was stopped from outside: its lease is lost or in doubt, it was called off, or the worker ends."""
+    """The attempt was stopped: lease lost or in doubt, run cancelled, or worker ending."""
 
 
 class Refused(Unwind):
-    """A call could not even be asked, and nothing of it is recorded: going on would make a history that cannot be replayed."""
+    """A call could not be asked and is not recorded: going on could not be replayed."""
 
     def __init__(self, cause: Exception) -> None:
         self.cause = cause
@@ -78,7 +78,8 @@ class HistoryMismatch(Unwind):
     def __init__(self, recorded: str, asked: str) -> None:
         self.recorded, self.asked = recorded, asked
         super().__init__(
-            f"the history has {recorded} where the handler has {asked}: the handler changed while the run was open"
+            f"the history has {recorded} where the handler has {asked}: "
+            "the handler changed while the run was open"
         )
 
 

@@ -26,6 +26,7 @@ from runfold.ledger.schedules import MAX_NAME
 from runfold.ledger.validation import check_text
 from runfold.workers.blocking import BlockingContext
 from runfold.workers.context import Context
+from runfold.workers.journal.json_values import adapter_of_type
 from runfold.workers.outcomes import OUTCOMES, Backoff
 
 P = ParamSpec("P")
@@ -57,11 +58,11 @@ class Handler(Generic[P, T]):
 def handler(
     kind: str, *, retry: Backoff | None = None, cron: str | None = None, timezone: str = "UTC"
 ) -> Callable[[Callable[P, T]], Handler[P, T]]:
-    """Make a handler of `async def f(ctx: Context, input: In) -> Out`, or of a plain `def`, which runs in a thread.
+    """Make a handler of `async def f(ctx: Context, input: In) -> Out`, or of a `def` in a thread.
 
-    Input and output are checked against the annotations: Pydantic models, dataclasses, plain types; the input may be
-    left out. `retry` is the backoff of the kind. With `cron` its workers keep a schedule named as the kind, without input.
-    Raises InvalidValue for what cannot be a handler.
+    Input and output are checked against the annotations: Pydantic models, dataclasses, plain types;
+    the input may be left out. `retry` is the backoff of the kind. With `cron` its workers keep a
+    schedule named as the kind, without input. Raises InvalidValue for what cannot be a handler.
     """
     check_text("kind", kind)
     if cron is not None:
@@ -131,7 +132,7 @@ class Handlers(Mapping[str, "Handler[..., Any]"]):
             )
 
     def __getitem__(self, kind: str) -> Handler[..., Any]:
-        """Give the handler of a kind."""
+        """Return the handler of a kind."""
         return self._by_kind[kind]
 
     def __iter__(self) -> Iterator[str]:
@@ -177,7 +178,7 @@ def _check_context(function: Callable[..., Any], given: Any, *, blocking: bool) 
 
 def _adapter(function: Callable[..., Any], annotation: Any) -> TypeAdapter[Any]:
     try:
-        return TypeAdapter(annotation)
+        return adapter_of_type(annotation)
     except PydanticUserError as error:
         said = str(error).splitlines()[0]
         raise InvalidValue(

@@ -1,4 +1,4 @@
-"""How an attempt may end: outcomes as values, the backoff before the next attempt, and errors written as content."""
+"""How an attempt may end: outcomes as values, the backoff, and errors as content."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Let another attempt follow `after` so long (None: as the kind's backoff says); failed when none is left."""
+    """Try again `after` this time (None: by the kind's backoff); failed if no attempt is left."""
 
     after: float | timedelta | None = None
     error_code: str = HANDLER_FAILED
@@ -50,10 +50,10 @@ OUTCOMES: Final = (Fail, Retry, Cancel)
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Seconds, or timedeltas, before the next attempt: `first`, times `factor` for each attempt, at most `limit`.
+    """The time before the next attempt: `first`, times `factor` each attempt, at most `limit`.
 
-    `jitter` is the part of the delay that is left to chance, so that runs that failed together do not come back together.
-    Raises InvalidValue.
+    `jitter` is the part of the delay that is left to chance, so that runs that failed together do
+    not come back together. Raises InvalidValue.
     """
 
     first: float | timedelta = 1.0
@@ -71,7 +71,7 @@ class Backoff:
             raise InvalidValue("jitter", self.jitter, "must be 0 to 1")
 
     def delay(self, attempt: int) -> float:
-        """Give the seconds to wait after attempt number `attempt` failed."""
+        """Return the seconds to wait after attempt number `attempt` failed."""
         first, limit = (
             check_duration("backoff", one).total_seconds() for one in (self.first, self.limit)
         )
@@ -80,7 +80,7 @@ class Backoff:
 
 
 def failure(error: BaseException, limit_bytes: int) -> dict[str, str]:
-    """Write an error as bounded JSON: its type, message and traceback, without this package's frames at the top."""
+    """Return an error as bounded JSON: type, message, and traceback without Runfold's frames."""
     trace = error.__traceback__
     while (
         trace is not None
@@ -107,7 +107,7 @@ def summary(detail: Any) -> str:
 
 
 def said(error: BaseException) -> str:
-    """Give an error's message, whatever its class makes of the asking."""
+    """Return an error's message, also if its class fails to give one."""
     try:
         return str(error)
     except Exception:
@@ -115,7 +115,7 @@ def said(error: BaseException) -> str:
 
 
 def plain(text: str, limit: int, *, end: bool = False) -> str:
-    """Give text that PostgreSQL can store, cut to its beginning, or to its end."""
+    """Return text that PostgreSQL can store, cut to its beginning, or to its end."""
     text = text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
     if len(text) <= limit:
         return text

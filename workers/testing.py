@@ -1,7 +1,8 @@
-"""A pytest plugin for programs that use Runfold: a real ledger for every test, whose time, crashes and people it commands.
+"""A pytest plugin: a real ledger for every test, with its time, crashes and people.
 
-The fixture `runfold` is a `Kit`. In an async test use `async with runfold as kit`; in a plain one `runfold.run(story)`, where
-`story` is an `async def` that takes the kit. Every test ends with `verify`. RUNFOLD_ENV=production is refused.
+The fixture `runfold` is a `Kit`. In an async test use `async with runfold as kit`; in a plain one
+`runfold.run(story)`, where `story` is an `async def` that takes the kit. Every test ends with
+`verify`. RUNFOLD_ENV=production is refused.
 """
 
 from __future__ import annotations
@@ -42,19 +43,24 @@ MARK: Final = "runfold test kit"
 """The comment on a database whose clock may be moved: one that this module made."""
 LOOK_SECONDS: Final = 0.02
 SLEPT_SECONDS: Final = 1.0
-"""A sleep up to this long takes real time; one that is longer waits until time is moved, and chance decides on neither."""
+"""A sleep up to this long takes real time; a longer one waits until time is moved."""
 _STANDING: Final = """
 SELECT count(*) FILTER (WHERE s.token IS NOT NULL) AS held,
   count(*) FILTER (WHERE s.available_at <= ledger.now() AND k.paused IS NOT TRUE) AS claimable
-FROM ledger.run_state AS s LEFT JOIN ledger.kind_state AS k ON (k.project_id, k.kind) = (s.project_id, s.kind)
+FROM ledger.run_state AS s
+LEFT JOIN ledger.kind_state AS k ON (k.project_id, k.kind) = (s.project_id, s.kind)
 WHERE s.project_id = $1 AND s.kind = ANY ($2) AND s.completed_at IS NULL
 """
 _LEFT: Final = "SELECT greatest($1 - ledger.now(), '0')"
 _HELD: Final = """
-SELECT run_id, token, worker_id, attempt_count, max_attempts, kind, priority, lease_until FROM ledger.run_state
+SELECT run_id, token, worker_id, attempt_count, max_attempts, kind, priority, lease_until
+FROM ledger.run_state
 WHERE project_id = $1 AND token IS NOT NULL AND run_id <> $2 LIMIT 10000
 """
-_MARKED: Final = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()"
+_MARKED: Final = (
+    "SELECT shobj_description(oid, 'pg_database') FROM pg_database "
+    "WHERE datname = current_database()"
+)
 _CLOCK: Final = """
 CREATE OR REPLACE FUNCTION ledger.now() RETURNS timestamptz LANGUAGE sql VOLATILE PARALLEL SAFE
 AS $$ SELECT clock_timestamp() + '{seconds} seconds'::interval $$
@@ -89,7 +95,7 @@ class Kit:
             await self._stack.aclose()
 
     def run(self, story: Callable[[Self], Awaitable[T]]) -> T:
-        """Tell an async story in a plain test."""
+        """Run an async story in a plain test."""
 
         async def told() -> T:
             async with self:
@@ -98,10 +104,11 @@ class Kit:
         return asyncio.run(told())
 
     async def run_until_idle(self, handlers: Source, *, seconds: float = 30) -> list[Run]:
-        """Do every run of these handlers that can be done now; give those that have not ended: they wait for time or people.
+        """Do every run that can be done now; return those that wait for time or people.
 
-        Runs of a paused kind wait, too. Schedules are asked for the runs that are due; a handler's cron is one from the first
-        time that it is given here. Fails with TimeoutError after `seconds`, naming the runs that are still at work.
+        Runs of a paused kind wait, too. Schedules are asked for the runs that are due; a handler's
+        cron is one from the first time that it is given here. Fails with TimeoutError after
+        `seconds`, naming the runs that are still at work.
         """
         ledger = _Crashing(self, self._crash_after)
         worker = Worker(
@@ -145,21 +152,21 @@ class Kit:
         return await self._open(worker.kinds)
 
     async def _due(self, scheduler: Scheduler) -> None:
-        """Do what duties do: end what is overdue, answer for children that ended, ask for what schedules are due for."""
+        """Do the duties: end what is overdue, answer for ended children, submit what is due."""
         await self.ledger.reap()
         await sweep(self.ledger)
         await scheduler.tick()
 
     def crash_after(self, step: str) -> None:
-        """Have the next `run_until_idle` lose the attempt that records this step, right after it, as if its worker had died.
+        """Lose the attempt that records this step, right after it, as if its worker had died.
 
-        The lease lapses and the run goes on from its history. Clean-up in the handler (`finally`) does run. A step that no
-        handler records makes `run_until_idle` raise InvalidValue.
+        The lease lapses and the run goes on from its history. Clean-up in the handler (`finally`)
+        does run. A step that no handler records makes `run_until_idle` raise InvalidValue.
         """
         self._crash_after = step
 
     async def move_time(self, by: float | timedelta) -> None:
-        """Let time pass for the ledger: delays, deadlines and leases come due. `by` is in seconds, never back."""
+        """Move the ledger's time on by `by` seconds: delays, deadlines and leases come due."""
         moved = check_duration("by", by)
         if Settings.load().env == "production":
             raise ConfigurationError(
@@ -174,7 +181,7 @@ class Kit:
             await pool.execute(_CLOCK.format(seconds=self._moved.total_seconds()))
 
     async def lose_lease(self, run: Run | UUID) -> Run:
-        """Let time pass until the lease of a run has lapsed, and reap it, as if its holder had died; gives the run after it.
+        """Let a run's lease lapse and reap it, as if its holder had died; return the run after it.
 
         All other leases are beaten for.
         """
@@ -210,7 +217,7 @@ class Kit:
     async def assert_history(
         self, run: Run | UUID, expected: Sequence[str], *, heartbeats: bool = False
     ) -> list[Event]:
-        """Fail unless the run's event types are these, in order, and show the difference; gives the events."""
+        """Fail unless the run's event types are these, in order; return the events."""
         events = await self.ledger.history(_id(run))
         found = [event.type for event in events if heartbeats or event.type != "lease.heartbeat"]
         if found != list(expected):
@@ -256,8 +263,9 @@ class _Crashing(Ledger):
 
 def _lease(row: Mapping[str, Any]) -> Lease:
     return Lease(
-        row["run_id"], row["token"], row["attempt_count"], row["max_attempts"], row["kind"], row["priority"], None,
-        row["worker_id"], row["lease_until"], timedelta(seconds=Settings.load().lease_ttl_seconds),
+        row["run_id"], row["token"], row["attempt_count"], row["max_attempts"], row["kind"],
+        row["priority"], None, row["worker_id"],
+        row["lease_until"], timedelta(seconds=Settings.load().lease_ttl_seconds),
     )  # fmt: skip
 
 
@@ -267,7 +275,7 @@ def _id(run: Run | UUID) -> UUID:
 
 @pytest.fixture(scope="session")
 def runfold_server() -> Iterator[str]:
-    """The URL of a server for tests: RUNFOLD_TEST_URL, whose login must be allowed to make databases, or a built-in one."""
+    """The URL of a test server: RUNFOLD_TEST_URL (its login makes databases), or a built-in one."""
     if Settings.load().env == "production":
         raise ConfigurationError(
             "the test kit makes and moves databases: it is refused where RUNFOLD_ENV=production"

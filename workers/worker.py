@@ -1,4 +1,4 @@
-"""The worker: it keeps its slots full of leased runs, lets their handlers work, and loses nothing when it ends."""
+"""The worker: keeps its slots full of leased runs, calls their handlers, loses nothing."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ UNWIND_SECONDS: Final = 5.0
 class Worker:
     """Does the runs of the kinds it has handlers for: `await Worker(ledger, handlers).run()`.
 
-    `concurrency` runs at a time; `grace`: seconds that runs may go on for after `stop`; `poll`: seconds between looks for
-    work when nothing wakes it; `reap`, `schedule`: host these duties too; `listen`: hear wake-ups. Raises InvalidValue.
+    `concurrency` runs at a time; `grace`: seconds that runs may go on for after `stop`; `poll`:
+    seconds between looks for work when nothing wakes it; `reap`, `schedule`: host these duties too;
+    `listen`: hear wake-ups. Raises InvalidValue.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class Worker:
             await self._heart.stop()  # last: until here every lease is beaten for
 
     def stop(self) -> None:
-        """Claim no more and let `run` end when the work is done or the grace is over; a second time: give back at once."""
+        """Claim no more; `run` ends with the work or the grace, at a second call at once."""
         if self._stopping.is_set():
             self._at_once.set()
         self._stopping.set()
@@ -115,18 +116,18 @@ class Worker:
 
     @property
     def is_stopping(self) -> bool:
-        """Tell whether it was told to stop."""
+        """Whether the worker was told to stop."""
         return self._stopping.is_set()
 
     def look(self) -> None:
         """Look for work now."""
         self._look.set()
 
-    # -- claiming -----------------------------------------------------------------------------------------------------
+    # -- claiming
 
     async def _serve(self) -> None:
         while not self._stopping.is_set():
-            if self._hungry and self._free < self.concurrency:
+            if self._hungry and 0 < self._free < self.concurrency:
                 await asyncio.sleep(
                     LINGER_SECONDS
                 )  # slots that are freed together are filled together
@@ -198,7 +199,7 @@ class Worker:
         if (attempt := self._attempts.get((lease.run_id, lease.token))) is not None:
             attempt.stop(why)
 
-    # -- ending -------------------------------------------------------------------------------------------------------
+    # -- ending
 
     async def _finish(self) -> None:
         """Wait until all is done, the grace is over or somebody is in a hurry."""
@@ -210,7 +211,7 @@ class Worker:
             task.cancel()
 
     async def _give_back(self) -> None:
-        """Stop what still works and give its run back; of handlers that do not end, over their heads."""
+        """Stop what still works and give its run back, also of handlers that do not end."""
         self._stopping.set()
         for attempt in self._attempts.values():
             attempt.stop(Stop.SHUTDOWN)

@@ -317,3 +317,24 @@ async def test_what_a_handler_returns_after_a_call_was_refused_does_not_count(
         worker.stop()
     given_back: Run = await ledger.get(run.run_id)
     assert (given_back.state, given_back.attempt_count) == (State.PENDING, 0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+async def test_what_is_no_number_is_refused_and_never_recorded_as_null(
+    ledger: Ledger, value: float
+) -> None:
+    @handler("returns")
+    async def returns(ctx: Context) -> Any:
+        return {"score": value}
+
+    @handler("steps")
+    async def steps(ctx: Context) -> Any:
+        return await ctx.step("score", lambda: [value])
+
+    returned = await done(ledger, returns, max_attempts=1)
+    stepped = await done(ledger, steps, max_attempts=1)
+
+    assert (returned.state, returned.error_code) == (State.FAILED, "E-RUN-006")
+    assert stepped.state == State.FAILED
+    assert "NaN" in str(returned.error_detail)
+    assert "NaN" in str(stepped.error_detail)

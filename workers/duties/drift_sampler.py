@@ -1,4 +1,4 @@
-"""The duty that keeps comparing samples of the inline projection with the events, and says when they differ."""
+"""The duty that compares samples of the inline projection with the events, and reports drift."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_KNOWN: Final = 10_000
 
 
 class Sampler:
-    """Samples one project until cancelled; a database that is away is waited for. It repairs nothing."""
+    """Samples one project until cancelled, waiting for a database that is away; repairs nothing."""
 
     def __init__(
         self,

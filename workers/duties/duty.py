@@ -1,4 +1,4 @@
-"""What a worker does beside its runs: a duty that crashes is reported and begun again, never missed in silence."""
+"""What a worker does beside its runs: a duty that crashes is logged and begun again."""
 
 from __future__ import annotations
 
@@ -19,13 +19,11 @@ class Duty(Protocol):
 
 
 async def kept(duty: Duty, logger: Any) -> None:
-    """Keep a duty running until cancelled; a crash is logged with where it was, and some seconds later it begins again."""
+    """Run a duty until cancelled; log a crash with its place, and begin again soon."""
     while True:
         try:
             await duty.run()
-        except (
-            Exception
-        ) as error:  # a defect, wherever it is, must not cost the worker its reaper or its wake-ups
+        except Exception as error:  # a defect must not cost the worker its reaper or wake-ups
             where = traceback.format_exception(error, limit=-3)
             facts = {
                 "duty": type(duty).__name__,

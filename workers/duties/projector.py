@@ -1,4 +1,4 @@
-"""The duty that keeps one projection up with the events; any number of processes may do it for the same one."""
+"""The duty that keeps one projection up with the events; any number of processes may run it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STOPPED: Final = "projection_stopped"
 
 
 class Projector:
-    """Takes new events to a projection until cancelled; while it is stopped, paused or without a database it waits."""
+    """Takes new events to a projection until cancelled; waits while it is stopped or paused."""
 
     def __init__(self, pool: Pool, projection: Projection) -> None:
         """Start nothing yet; the projection is installed."""
@@ -26,7 +26,7 @@ class Projector:
         self._said: str | None = None
 
     async def run(self) -> Never:
-        """Go on until cancelled. Raises OtherVersion, Redeclared, FeedMoved or FeedOnStandby: then this code may not go on."""
+        """Go on until cancelled. Raise OtherVersion, Redeclared, FeedMoved or FeedOnStandby."""
         pauses = Pauses()
         while True:
             try:

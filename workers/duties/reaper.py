@@ -1,4 +1,4 @@
-"""The duty that keeps calling `Ledger.reap`, and that gives workers time to beat first after an outage."""
+"""The duty that calls `Ledger.reap`, after an outage only when workers had time to beat."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ PULSE: Final = "SELECT current_setting('transaction_read_only') = 'on' AS read_o
 
 
 class Reaper:
-    """Sweeps one project until cancelled; any number of reapers may, none is needed for another's safety.
+    """Sweeps one project until cancelled; any number of reapers may, each is safe alone.
 
-    Leases run out while nobody can beat. So, when it starts and after every outage, it waits `grace` from the
-    first answer of the database before it reaps; and it feels the database's pulse several times a lease, so
-    that no outage long enough to cost a lease falls unseen between two sweeps.
+    Leases run out while nobody can beat. So, when it starts and after every outage, it waits
+    `grace` from the first answer of the database before it reaps; and it feels the database's pulse
+    several times a lease, so that no outage long enough to cost a lease falls unseen between two
+    sweeps.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Reaper:
         return runs
 
     def pause(self) -> float:
-        """Give how long to sleep before the next tick: not at all when a sweep is due."""
+        """Return how long to sleep before the next tick: 0 when a sweep is due."""
         if self._sweep_at is None:
             return _jittered(self.pulse)
         return min(max(self._sweep_at - self._clock(), 0.0), self.pulse)

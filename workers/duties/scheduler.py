@@ -18,7 +18,7 @@ REFUSED_SECONDS: Final = 1.0
 
 
 class Scheduler:
-    """Submits what is due until cancelled; a database that is away is waited for. Handlers with a cron are declared first."""
+    """Declares the handlers' schedules, then submits what is due until cancelled."""
 
     def __init__(self, ledger: Ledger, handlers: Iterable[Handler[..., Any]] = ()) -> None:
         self.ledger = ledger

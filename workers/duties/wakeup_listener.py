@@ -14,12 +14,12 @@ from runfold.ledger.operations.wakeups import CHANNEL
 from runfold.ledger.postgres.connections import FAILURES, connect
 
 PULSE_SECONDS: Final = 15.0
-"""How often the connection is asked whether it is alive: one that died without a word hears nothing and says nothing."""
+"""How often the connection is probed: one that died silently reports nothing."""
 RETRY_SECONDS: Final = 1.0
 
 
 class Wakeup:
-    """Calls `look` for every wake-up of the ledger's project, and once whenever it begins to listen, until cancelled."""
+    """Calls `look` at every wake-up of the project, and whenever it begins to listen."""
 
     def __init__(
         self, ledger: Ledger, look: Callable[[], None], *, pulse: float = PULSE_SECONDS
@@ -63,7 +63,7 @@ class Wakeup:
         await connection.add_listener(CHANNEL, self._heard)
         self._look()  # whatever came while nobody listened
         deaf = self._hears = False
-        self._ledger.project.waker.wake()  # to be heard here: a pooler takes a LISTEN and may never pass anything on
+        self._ledger.project.waker.wake()  # heard here, unless a pooler passes nothing on
         if again:
             self._log.warning(names.WAKE_UPS_HEARD_AGAIN)
         while not ended.is_set():

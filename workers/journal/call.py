@@ -19,6 +19,7 @@ from runfold.ledger.errors import InvalidValue
 from runfold.ledger.validation import check_cost, check_int, check_text
 from runfold.workers.errors import StepError, ToolError
 from runfold.workers.journal import replay as recall
+from runfold.workers.journal.json_values import adapter_of_type
 from runfold.workers.journal.threads import in_thread
 from runfold.workers.outcomes import failure
 
@@ -44,7 +45,7 @@ class Meter:
         self.usd, self.steps = self.usd + spent, self.steps + check_int("steps", steps, least=0)
 
     def empty(self) -> tuple[Decimal, int]:
-        """Give what there is, and begin anew."""
+        """Return the amounts so far, and begin anew."""
         spent = self.usd, self.steps
         self.usd, self.steps = Decimal(0), 0
         return spent
@@ -82,20 +83,20 @@ class Called:
 
     @property
     def is_answered(self) -> bool:
-        """Tell whether an earlier attempt has the answer."""
+        """Whether an earlier attempt has the answer."""
         return self.recorded is not None and self.recorded.answer is not None
 
     @property
     def is_given_up(self) -> bool:
-        """Tell whether the handler cancelled the call, now or in an earlier attempt."""
+        """Whether the handler cancelled the call, now or in an earlier attempt."""
         return self.error == GIVEN_UP
 
     def fail(self, error: BaseException, limit_bytes: int) -> None:
-        """Have an error for an answer."""
+        """Record an error as the call's answer."""
         self.cause, self.error, self.output = error, failure(error, limit_bytes), None
 
     def result(self) -> Any:
-        """Give the output in the type that the function declares, or raise StepError or ToolError."""
+        """Return the output in its declared type, or raise StepError or ToolError."""
         if self.error is None:
             return self.adapter.validate_json(to_json(self.output))
         kind = ToolError if self.call == "tool" else StepError
@@ -103,7 +104,7 @@ class Called:
 
     @contextmanager
     def answering(self, limit_bytes: int) -> Iterator[Callable[[Any], None]]:
-        """Run the function in this block and give what it returned to `take`; an Exception becomes the error."""
+        """Run the function in this block, pass its result to `take`, record an Exception."""
         with self.current():
             try:
                 yield self._take
@@ -133,7 +134,7 @@ class Names:
         self._used: dict[str, int] = {}
 
     def next(self, name: str) -> str:
-        """Give the name of the next call of this name; raises InvalidValue."""
+        """Return the name of the next call of this name; raise InvalidValue."""
         check_text("name", name, limit=MAX_NAME)
         if "#" in name:
             raise InvalidValue(
@@ -144,7 +145,7 @@ class Names:
 
 
 def _check_survives(given: Any, again: Any) -> None:
-    """Refuse a result that comes back from its own JSON as something else: the next attempt would work on that."""
+    """Refuse a result that its own JSON does not give back: the next attempt would get another."""
     comparable = any("__eq__" in vars(base) for base in type(given).__mro__[:-1])
     if type(again) is not type(given) or (comparable and again != given):
         raise InvalidValue(
@@ -163,7 +164,7 @@ async def outcome(function: Callable[..., Any], *args: Any, **kwargs: Any) -> An
 
 
 def adapter_of(function: Callable[..., Any] | None) -> TypeAdapter[Any]:
-    """Give the type that the function declares to return; raises InvalidValue when Pydantic cannot check it."""
+    """Return the declared return type; raise InvalidValue when Pydantic cannot check it."""
     while isinstance(function, functools.partial):
         function = function.func
     try:
@@ -172,7 +173,7 @@ def adapter_of(function: Callable[..., Any] | None) -> TypeAdapter[Any]:
         return ANYTHING
 
 
-ANYTHING: Final[TypeAdapter[Any]] = TypeAdapter(Any)
+ANYTHING: Final[TypeAdapter[Any]] = adapter_of_type(Any)
 """The type of a function that declares none: its result is JSON."""
 
 
@@ -183,7 +184,7 @@ def _adapter(function: Callable[..., Any] | None) -> TypeAdapter[Any]:
     except (NameError, TypeError):
         annotation = Any
     try:
-        return ANYTHING if annotation is Any else TypeAdapter(annotation)
+        return ANYTHING if annotation is Any else adapter_of_type(annotation)
     except PydanticUserError as error:
         said = str(error).splitlines()[0]
         raise InvalidValue(

@@ -1,4 +1,4 @@
-"""Runs that wait for a child: they are answered by the worker that ends it, and for all others by the reaper's sweep."""
+"""Runs that wait for a child: the worker that ends it answers them, else the reaper's sweep."""
 
 from __future__ import annotations
 
@@ -16,25 +16,31 @@ PAGE: Final = 1_000
 TRIES: Final = 5
 _PARKED: Final = """
 SELECT p.run_id FROM ledger.run_state AS p
-WHERE p.project_id = $1 AND p.state = 'waiting_tool' AND p.token IS NULL AND p.available_at IS NULL AND p.run_id > $2
+WHERE p.project_id = $1 AND p.state = 'waiting_tool' AND p.token IS NULL
+  AND p.available_at IS NULL AND p.run_id > $2
 ORDER BY p.run_id LIMIT $3
 """
-# Lateral with OFFSET 0, so that each parked run is looked up by its key whatever the planner thinks of their number.
+# Lateral with OFFSET 0, so that each parked run is looked up by its key whatever the planner thinks
+# of their number.
 _ENDED: Final = """
 SELECT p.run_id, p.version, c.run_id AS child_id
 FROM unnest($2::uuid[]) AS u (run_id)
 CROSS JOIN LATERAL (
   SELECT s.run_id, s.version FROM ledger.run_state AS s
-  WHERE s.project_id = $1 AND s.run_id = u.run_id AND s.state = 'waiting_tool' AND s.token IS NULL AND s.available_at IS NULL
+  WHERE s.project_id = $1 AND s.run_id = u.run_id AND s.state = 'waiting_tool'
+    AND s.token IS NULL AND s.available_at IS NULL
   OFFSET 0) AS p
 CROSS JOIN LATERAL (
-  SELECT e.version, e.name FROM ledger.event AS e WHERE e.project_id = $1 AND e.run_id = p.run_id AND e.type = 'tool.requested'
+  SELECT e.version, e.name FROM ledger.event AS e
+  WHERE e.project_id = $1 AND e.run_id = p.run_id AND e.type = 'tool.requested'
   ORDER BY e.version DESC LIMIT 1) AS asked
 CROSS JOIN LATERAL (
-  -- Of a child by its name, and a UUID by its form: whatever other tools are given is their own affair.
-  SELECT substring(b.body #>> '{input,child}' FROM '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$') AS child
+  -- A child by its name, an id by its form: what other tools are given does not matter here.
+  SELECT substring(b.body #>> '{input,child}'
+    FROM '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$') AS child
   FROM ledger.payload AS b
-  WHERE b.project_id = $1 AND b.run_id = p.run_id AND b.version = asked.version AND starts_with(asked.name, 'child:')
+  WHERE b.project_id = $1 AND b.run_id = p.run_id AND b.version = asked.version
+    AND starts_with(asked.name, 'child:')
   OFFSET 0) AS b
 CROSS JOIN LATERAL (
   SELECT s.run_id FROM ledger.run_state AS s
@@ -43,7 +49,7 @@ CROSS JOIN LATERAL (
 
 
 async def sweep(ledger: Ledger) -> int:
-    """Answer every parked run whose child has ended; give how many. No statement looks at more than 1,000 runs."""
+    """Answer each parked run whose child has ended, 1,000 runs a statement; return how many."""
     answered, after = 0, UUID(int=0)
     while True:
         parked = [
@@ -57,7 +63,7 @@ async def sweep(ledger: Ledger) -> int:
 
 
 async def answer(ledger: Ledger, parents: Sequence[UUID]) -> int:
-    """Answer those of these runs that wait for a child which has ended; any number of processes may, one of them does."""
+    """Answer those of these runs whose child has ended; of several processes, one succeeds."""
     answered = 0
     for _ in range(TRIES):
         rows = await fetch(ledger.pool, _ENDED, ledger.project_id, list(parents)) if parents else []
@@ -73,7 +79,7 @@ async def _answered(ledger: Ledger, row: Mapping[str, Any]) -> bool:
     try:
         await _answer(ledger, row, facts)
     except (VersionConflict, IllegalTransition, LeaseRequired):
-        return False  # answered by whoever was faster; or a late beat was noted meanwhile, and it still waits
+        return False  # another process answered it, or a late beat came between
     except PayloadTooLarge as error:  # here the limit is lower than where the child ran
         await _answer(ledger, row, _failed({"type": "PayloadTooLarge", "message": str(error)}))
     return True
@@ -88,7 +94,7 @@ def _failed(detail: Mapping[str, str]) -> dict[str, Any]:
 
 
 def outcome_of(child: Run) -> tuple[Any, dict[str, str] | None]:
-    """Give the output of an ended run, or the error that it is to whoever waits for it."""
+    """Return the output of an ended run, or the error that its parent sees."""
     if isinstance(child.output, Unreadable):
         return None, {"type": "Unreadable", "message": f"child {child.run_id}: {child.output}"}
     if child.state == State.COMPLETED:

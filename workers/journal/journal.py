@@ -1,4 +1,4 @@
-"""How the calls of one attempt are recalled and recorded; Context and BlockingContext are its two faces."""
+"""Recall and record the calls of one attempt, behind Context and BlockingContext."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Decision:
 
 
 class Journal:
-    """Recalls what earlier attempts of a run recorded, and records what this one does, under its lease."""
+    """Recalls what earlier attempts of a run recorded, and records this one's calls."""
 
     def __init__(self, ledger: Ledger, lease: Lease, writer: Writer, heart: Heart) -> None:
         self.ledger, self.lease, self.heart = ledger, lease, heart
@@ -80,7 +80,8 @@ class Journal:
         """A structlog logger bound to the run, its attempt and its token."""
         lease = self.lease
         return log.logger(
-            project_id=self.ledger.project_id, run_id=str(lease.run_id), kind=lease.kind, attempt_count=lease.attempt,
+            project_id=self.ledger.project_id, run_id=str(lease.run_id), kind=lease.kind,
+            attempt_count=lease.attempt,
             token=lease.token, worker_id=lease.worker_id, trace_id=lease.run_id.hex,
         )  # fmt: skip
 
@@ -172,7 +173,7 @@ class Journal:
         timeout: float | timedelta | None,  # noqa: ASYNC109  the run's time, not the call's
         on_timeout: State | str,
     ) -> Decision:
-        """Give a person's recorded decision about exactly this, or park the run until there is one."""
+        """Return the recorded decision about exactly this, or park the run until there is one."""
         with self.asking():
             shown = recordable("show", show)
             digest = shown_sha256(prompt, shown)
@@ -220,7 +221,7 @@ class Journal:
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """End the attempt when a call cannot even be asked in this block: nothing of it could be replayed."""
+        """End the attempt when a call cannot be asked in this block: it could not be replayed."""
         try:
             yield
         except (InvalidValue, PayloadTooLarge, NobodyHasRole) as error:
@@ -237,7 +238,7 @@ class Journal:
         self.ending = self.ending or Stopped("the handler has ended")
 
     async def finish(self) -> None:
-        """Raise HistoryMismatch if the handler left something out that is recorded, InvalidValue if it left a tool behind."""
+        """Raise HistoryMismatch for a recorded call left out, InvalidValue for a tool left open."""
         if self._open_tool is not None:
             raise InvalidValue(
                 "tool",
@@ -248,7 +249,7 @@ class Journal:
             (await self.recalled()).finish()
 
     async def record_spending(self) -> None:
-        """Record what was spent and has no event yet, if that can be: what gives a run back cannot carry it."""
+        """Record costs that have no event yet: an event that gives a run back cannot carry them."""
         usd, steps = self.meter.empty()
         if usd or steps:
             said = "spent in no step or tool, before the attempt ended"
@@ -263,10 +264,10 @@ class Journal:
     async def persist(
         self, write: Callable[[], Awaitable[R]], *, own: bool = False, last: bool = False
     ) -> R:
-        """Make a keyed write, again while the database is away; what is on its way lands before the attempt ends.
+        """Make a keyed write, again while the database is away; it lands before the attempt ends.
 
-        `own`: it belongs to a call of the handler itself. `last`: it is the outcome of the call, which is not given up any
-        more once that is on record: the next attempt has it from there.
+        `own`: it belongs to a call of the handler itself. `last`: it is the outcome of the call,
+        which is not given up any more once that is on record: the next attempt has it from there.
         """
         writing = asyncio.ensure_future(self._until_written(write, own=own))
         try:
@@ -279,17 +280,17 @@ class Journal:
             raise
 
     async def remember(self) -> None:
-        """Read what earlier attempts recorded, if there were any: from here on it is known whether a call is new."""
+        """Read what earlier attempts recorded: from here on, new calls are known."""
         if self.lease.token != FIRST_TOKEN:
             await self.recalled()
 
     @property
     def was_lost(self) -> bool:
-        """Tell, once it is remembered, whether the attempt before this one ended because its worker died."""
+        """Whether the attempt before this one ended because its worker died."""
         return self._recall is not None and self._recall.was_lost
 
     async def recalled(self) -> Recall:
-        """Give what earlier attempts recorded; read once."""
+        """Return what earlier attempts recorded; read once."""
         async with self._recalling:
             if self._recall is None:
                 new = self.lease.token == FIRST_TOKEN
@@ -327,7 +328,8 @@ class Journal:
             )
         usd, steps = self._spent(called)
         command = Transition(
-            self.lease, state, park=True, name=called.name, key=self._key(called, "asked"), cost_usd_delta=usd,
+            self.lease, state, park=True, name=called.name, key=self._key(called, "asked"),
+            cost_usd_delta=usd,
             step_count_delta=steps, **facts,
         )  # fmt: skip
         try:
@@ -377,9 +379,10 @@ class Journal:
         return Decision(answer.actor, answer.reason, answer.recorded_at, answer.output)
 
     def check_open(self, *, own: bool = False) -> None:
-        """Raise what has ended the attempt, if anything has; a handler's own call that is refused so ends it for good.
+        """Raise what has ended the attempt, if anything has; a refused call ends it for good.
 
-        What a handler returns that has caught this does not count: it goes on from a call that was not made.
+        What a handler returns that has caught this does not count: it goes on from a call that was
+        not made.
         """
         if self.ending is not None:
             raise self.ending

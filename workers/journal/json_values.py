@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from pydantic import BaseModel, RootModel
+from pydantic import BaseModel, ConfigDict, PydanticUserError, RootModel, TypeAdapter
 from pydantic_core import to_json, to_jsonable_python
 
 from runfold.ledger.errors import InvalidValue
 
 
 def recordable(name: str, value: Any, *, fallback: Callable[[Any], Any] | None = None) -> Any:
-    """Write a value as JSON that is the same in every process: a set comes in the order of its members.
+    """Return a value as JSON that is the same in every process: sets are ordered.
 
     `fallback` writes what JSON does not know. Raises InvalidValue.
     """
@@ -28,7 +28,7 @@ def recordable(name: str, value: Any, *, fallback: Callable[[Any], Any] | None =
 
 
 def _in_order(written: Any, value: Any) -> Any:
-    """Put the sets in what was written in order, by a look at the value that it was written from, part by part."""
+    """Order the sets in the JSON of a value, part by part, by the value itself."""
     if isinstance(value, RootModel):
         return _in_order(written, value.root)
     parts = _parts(value)
@@ -57,3 +57,17 @@ def _parts(value: Any) -> list[Any] | None:
 def _place(member: Any) -> tuple[bool, float, bytes]:
     number = isinstance(member, int | float) and not isinstance(member, bool)
     return not number, float(member) if number else 0.0, to_json(member)
+
+
+def adapter_of_type(annotation: Any) -> TypeAdapter[Any]:
+    """Return the adapter of a type, by which NaN and infinity stay what they are.
+
+    Pydantic would write them as null; so the ledger refuses them. A model has a configuration of
+    its own. Raises PydanticUserError when Pydantic cannot check the type.
+    """
+    try:
+        return TypeAdapter(annotation, config=ConfigDict(ser_json_inf_nan="constants"))
+    except PydanticUserError as error:
+        if error.code != "type-adapter-config-unused":
+            raise
+        return TypeAdapter(annotation)

@@ -1,4 +1,4 @@
-"""What a run's history remembers of its handler's calls, given back in the order in which the handler asks."""
+"""A run's recorded calls, recalled in the order in which the handler makes them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ANSWERS: Final = (ToolCompleted, ToolFailed, ApprovalGranted)
 
 @dataclass(slots=True)
 class Recorded:
-    """One call of the handler: the event that asked, and the one that answered, which for a step is the same."""
+    """A recorded call: the event that asked and the one that answered, the same for a step."""
 
     call: Call
     name: str
@@ -38,7 +38,7 @@ class Recorded:
 
     @property
     def is_open(self) -> bool:
-        """Tell whether a new attempt asks again: there is no answer, or a failure that nothing followed, but no wait's end."""
+        """Whether a new attempt asks again: no answer, or a failure that nothing followed."""
         return self.answer is None or (
             self.has_failed
             and not self.went_on
@@ -47,7 +47,7 @@ class Recorded:
 
     @property
     def has_failed(self) -> bool:
-        """Tell whether the answer is an error."""
+        """Whether the answer is an error."""
         return isinstance(self.answer, StepFailed | ToolFailed)
 
     def __str__(self) -> str:
@@ -58,8 +58,9 @@ class Recorded:
 class Recall:
     """The recorded calls of a run that the handler has not asked for yet.
 
-    Calls of the handler's own task come in one order, and are held to it. Those of tasks beside it come in any, and go by
-    their names. A failure is forgotten when the next attempt began before the handler itself had asked for anything more.
+    Calls of the handler's own task come in one order, and are held to it. Those of tasks beside it
+    come in any, and go by their names. A failure is forgotten when the next attempt began before
+    the handler itself had asked for anything more.
     """
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
@@ -93,11 +94,11 @@ class Recall:
 
     @property
     def replaying(self) -> bool:
-        """Tell whether the handler is where an earlier attempt has been."""
+        """Whether the handler is where an earlier attempt has been."""
         return bool(self._own)
 
     def take(self, call: Call, name: str, *, beside: bool) -> Recorded | None:
-        """Give what is recorded of this call, None if it is new; raises HistoryMismatch."""
+        """Return what is recorded of this call, None if it is new; raise HistoryMismatch."""
         if beside:
             return self._beside.pop((call, name), None)
         if not self._own:

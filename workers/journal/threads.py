@@ -1,4 +1,4 @@
-"""Plain functions, each on a daemon thread of its own: one that never returns does not hold the process back."""
+"""Plain functions on daemon threads: one that never returns does not keep the process alive."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 async def in_thread(name: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function in a thread and give its result; when this is cancelled, the thread goes on by itself."""
+    """Call a function in a thread and return its result; a cancelled call leaves it running."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
     context = contextvars.copy_context()

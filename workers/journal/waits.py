@@ -1,4 +1,4 @@
-"""What a handler waits for besides tools and people: a time, a signal, the runs that it asked for."""
+"""What a handler waits for besides tools and people: a time, a signal, child runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NOW: Final = "SELECT ledger.now() AS now"
 
 
 def called_by(kind: str) -> str:
-    """Give a kind as part of a call's name, which has fewer characters and no `#`."""
+    """Return a kind as part of a call's name: shorter, and without `#`."""
     return str(kind).replace("#", "_")[: MAX_NAME - len("children:")]
 
 
@@ -47,13 +47,13 @@ def _recorded(children: Sequence[UUID], limit_bytes: int) -> Any:
 
 
 class Waits:
-    """The waits of one attempt; each gives the run back, so that it costs nothing while it lasts."""
+    """The waits of one attempt; each gives the run back, so that waiting holds no slot."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal, self._ledger = journal, journal.ledger
 
     async def sleep(self, called: Called, duration: float | timedelta) -> None:
-        """Record when the sleep began; hold the run through a short rest of it, give it back for a long one."""
+        """Record when the sleep began; hold the run for a short rest, else give it back."""
         journal = self._journal
         with journal.asking():
             seconds = check_duration("seconds", duration).total_seconds()
@@ -81,7 +81,7 @@ class Waits:
         return max(seconds - passed.total_seconds(), 0.0)
 
     async def signal(self, called: Called, name: str, timeout: float | timedelta | None) -> Any:  # noqa: ASYNC109  the run's time
-        """Give the value of the next signal of this name: one that was kept, or the answer to a parked wait.
+        """Return the value of the next signal: one that was kept, or the answer to a parked wait.
 
         Raises WaitTimedOut.
         """
@@ -146,7 +146,7 @@ class Waits:
         return [children[key] for key in keys]
 
     async def child(self, called: Called, child_id: UUID) -> Any:
-        """Give a child's output when it has ended; raise ChildFailed when it did not complete."""
+        """Return an ended child's output; raise ChildFailed when it did not complete."""
         if not called.is_answered:
             journal = self._journal
             child = await self._child(child_id)

@@ -1,4 +1,4 @@
-"""The heart of a worker: it beats for every lease from a thread of its own, so that no handler can hold it up."""
+"""The heart of a worker: beats for every lease from a thread that no handler can hold up."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ AGAIN_SECONDS: Final = 0.25
 SAFE_PART: Final = 0.9
 """The part of a lease's time after which work must end: the rest is for ending it."""
 TRY_PART: Final = 0.3
-"""The part of a lease's time that connecting may take, and so may a beat. Not the beats' interval: the first beat over a new
-connection is the slowest, and where none was let through in time, none ever would be."""
+"""The part of a lease's time that connecting or a beat may take. Not the interval: the first beat
+over a new connection is the slowest, and where none passes in time, none ever would."""
 LOOKS_IN_A_LEASE: Final = 40
 TRIES_IN_A_BEAT: Final = 5
 
 
 @dataclass(slots=True)
 class Held:
-    """A lease that is beaten for; times are of the monotonic clock, from before the request was sent."""
+    """A lease that is beaten for; times are of the monotonic clock, from before the request."""
 
     lease: Lease
     since: float
@@ -42,10 +42,11 @@ class Held:
 
 
 class Heart:
-    """Beats for the leases that it was given, until they are taken away; the last part of a worker to stop.
+    """Beats for its leases until they are taken away; the last part of a worker to stop.
 
-    One statement is one beat for all leases. A beat that fails is tried again and loses nothing; a beat that is refused has
-    lost the lease. When none went through for nine tenths of the lease's time, the work is told to stop.
+    One statement is one beat for all leases. A beat that fails is tried again and loses nothing; a
+    beat that is refused has lost the lease. When none went through for nine tenths of the lease's
+    time, the work is told to stop.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Heart:
         every: float,
         tell: Callable[[Lease, Stop], None],
     ) -> None:
-        """Start nothing yet. `tell` is called in the loop of `start`. Raises ConfigurationError without a URL."""
+        """Start nothing yet; `tell` runs in the loop of `start`; a URL must be known."""
         if ledger.url is None:
             raise ConfigurationError(
                 "a worker needs a ledger that knows its URL: open it with Ledger.open"
@@ -93,7 +94,7 @@ class Heart:
             self._held[lease.run_id, lease.token] = Held(lease, since)
 
     def let_go(self, lease: Lease) -> float | None:
-        """Beat no more for a lease, before its last write; gives the time that `take` wants to have it back."""
+        """Stop beating for a lease before its last write; return the time that `take` needs."""
         with self._lock:
             held = self._held.pop((lease.run_id, lease.token), None)
         return None if held is None else held.since
@@ -102,7 +103,7 @@ class Heart:
         """Beat now, for all leases."""
         self._own.call_soon_threadsafe(self._now.set)
 
-    # -- in the thread ------------------------------------------------------------------------------------------------
+    # -- in the thread
 
     async def _main(self, ready: asyncio.Future[None]) -> None:
         self._own = asyncio.get_running_loop()
@@ -213,7 +214,7 @@ class Heart:
 
 
 async def _kept(loop: Callable[[], Awaitable[None]]) -> None:
-    """Keep a loop going, whatever it meets, a log that cannot be written too: without it every lease would lapse."""
+    """Keep a loop going, whatever it raises: without it every lease would lapse."""
     while True:
         with suppress(Exception):
             await loop()

@@ -10,14 +10,14 @@ T = TypeVar("T")
 
 
 class Gate:
-    """Lets one run work alone: it waits until the process holds no other, and meanwhile all others are given back.
+    """Lets one run work alone: the others are given back, and it waits until none is held.
 
-    Alone works a run whose worker died under it and that has no attempt left to lose: one that kills its worker every time
-    takes no other run with it to the end.
+    Alone works a run whose worker died under it and that has no attempt left to lose: one that
+    kills its worker every time takes no other run with it to the end.
     """
 
     def __init__(self, held: Callable[[], int]) -> None:
-        """Start open; `held` counts the leases that the process still has something to write for."""
+        """Start open; `held` counts the leases for which the process still has to write."""
         self.is_closed = False
         """A run works alone, or waits to."""
         self._held, self._changed = held, asyncio.Event()

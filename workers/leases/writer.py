@@ -1,4 +1,4 @@
-"""The transitions of a worker, many to a statement: what comes within a few milliseconds goes together."""
+"""The transitions of a worker: those of the same few milliseconds share a statement."""
 
 from __future__ import annotations
 

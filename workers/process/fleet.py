@@ -29,7 +29,7 @@ class Fleet:
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Keep the processes alive until SIGTERM or SIGINT, which are passed on to them; return when all have ended."""
+        """Keep the processes alive until SIGTERM or SIGINT, pass it on, return when all ended."""
         loop = asyncio.get_running_loop()
         with ExitStack() as stack:
             for number in (signal.SIGTERM, signal.SIGINT):

@@ -35,11 +35,12 @@ async def serve(
     *,
     until_input_closes: bool = False,
 ) -> None:
-    """Run a worker until SIGTERM or SIGINT, which let it finish; a second one has it give everything back at once.
+    """Run a worker until SIGTERM or SIGINT; a second signal gives everything back at once.
 
     A database that cannot be reached is waited for. `ready` is called when the worker begins.
-    `until_input_closes`: also until standard input closes, which it does when the process at its other end dies.
-    Raises LedgerError when no waiting would help: a login that is refused, a schema that is missing.
+    `until_input_closes`: also until standard input closes, which it does when the process at its
+    other end dies. Raises LedgerError when no waiting would help: a login that is refused, a schema
+    that is missing.
     """
     worker: Worker | None = None
     stopped = False
@@ -103,7 +104,7 @@ def _hearing(stop: Callable[[], None], *, until_input_closes: bool) -> Iterator[
 
 
 def _deafen() -> None:
-    """In a child that a handler forked: a signal for the child must not come out as one for its parent."""
+    """In a forked child: a signal for the child must not act as one for its parent."""
     if _HEARING.is_set():
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
