@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Final
 
 from runfold.ledger import log, names
@@ -11,11 +12,13 @@ from runfold.ledger.postgres.connections import Pool, fetch
 
 CHANNEL: Final = "runfold"
 """The payload is the project: a project's name may be as long as a channel's."""
-COALESCED_SECONDS: Final = 0.02
+COALESCED_SECONDS: Final = 0.002
+FLUSH_SECONDS: Final = 2.0
+"""How long closing waits for the last wake-up: a server may never answer."""
 
 
 class Waker:
-    """Tells a project's workers that there may be work: at once, then at most every 20 ms.
+    """Tells a project's workers that there may be work: at once, then at most every 2 ms.
 
     A NOTIFY within the write would make all writers wait for one another when they commit.
     """
@@ -32,9 +35,10 @@ class Waker:
             self._sending = asyncio.create_task(self._send())
 
     async def flush(self) -> None:
-        """Wait until every wake-up is sent."""
+        """Wait until every wake-up is sent, or for two seconds: it is a hint."""
         if self._sending is not None:
-            await self._sending
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._sending, FLUSH_SECONDS)
 
     async def _send(self) -> None:
         while self._asked:
