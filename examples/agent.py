@@ -1,7 +1,10 @@
-"""An agent with tools: `runfold worker examples.agent`, then `runfold submit agent question='How much SQL?' folder=ledger`.
+"""An agent with tools: `runfold worker examples.agent`, then `runfold submit agent ...`.
 
-Each turn asks a model what to do, does it, and tells the model. A turn that costs more than the run may spend by itself asks
-a person. With AGENT_MODEL_URL (and AGENT_MODEL, AGENT_KEY) the model is any server that speaks the OpenAI chat protocol.
+    runfold submit agent question='How much SQL?' folder=ledger
+
+Each turn asks a model what to do, does it, and tells the model. A turn that costs more than the run
+may spend by itself asks a person. With AGENT_MODEL_URL (and AGENT_MODEL, AGENT_KEY) the model is
+any server that speaks the OpenAI chat protocol.
 Without it a script stands in for the model, and the answer says so; the tools are real either way.
 """
 
@@ -21,7 +24,8 @@ from runfold import Context, Fail, ToolError, handler
 
 TURNS = 12
 FREE_USD = Decimal("0.05")
-PROMPT = """Answer the question with the tools. Reply with JSON only: {"tool": name, "arguments": {...}} or {"answer": text}.
+PROMPT = """Answer the question with the tools. Reply with JSON only:
+{"tool": name, "arguments": {...}} or {"answer": text}.
 Tools: list_files(folder, suffix), count_lines(paths), read_all(paths), which is expensive."""
 
 

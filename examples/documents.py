@@ -1,7 +1,9 @@
-"""A pipeline of documents: `runfold worker examples.documents`, then `runfold submit collection folder=docs`.
+"""A pipeline of documents: `runfold worker examples.documents`.
 
-One run for the collection asks for a child for each document; each child reads, measures and sums up its own, and may be
-retried by itself.
+    runfold submit collection folder=docs
+
+One run for the collection asks for a child for each document; each child reads, measures and sums
+up its own, and may be retried by itself.
 """
 
 from __future__ import annotations
@@ -91,7 +93,7 @@ async def collection(ctx: Context, given: Folder) -> Collection | Fail:
 
 @handler("document", retry=Backoff(first=0.5, limit=30))
 async def document(ctx: Context, path: str) -> Document:
-    """Read one document and say what is in it; each stage is a step, so that a crash costs the stage only."""
+    """Read one document and sum it up; each stage is a step, so a crash costs one stage."""
     text = await ctx.step("read", read, path)
     frequent = await ctx.step("measure", measure, text)
     return Document(

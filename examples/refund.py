@@ -1,4 +1,7 @@
-"""A refund that a person approves: `runfold worker examples.refund`, then `runfold submit refund order=A-17 amount:=250`."""
+"""A refund that a person approves: `runfold worker examples.refund`.
+
+runfold submit refund order=A-17 amount:=250
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,10 @@
-"""A web shop whose orders and runs commit together: `DATABASE_URL=postgresql+asyncpg://... fastapi run examples/shop.py`.
+"""A web shop whose orders and runs commit together.
 
-The order is the application's own row, in its own SQLAlchemy transaction; the run that fulfils it is submitted in the same
-one. Either both exist or neither does, whatever dies in between. `runfold worker examples.shop` does the runs.
+    DATABASE_URL=postgresql+asyncpg://... fastapi run examples/shop.py
+
+The order is the application's own row, in its own SQLAlchemy transaction; the run that fulfils it
+is submitted in the same one. Either both exist or neither does, whatever dies in between.
+`runfold worker examples.shop` does the runs.
 """
 
 from __future__ import annotations
@@ -80,7 +83,7 @@ def ledger_of(request: Request) -> Ledger:
     return ledger
 
 
-# `scope="function"`: the transaction commits before the answer is sent, so that what was answered is true.
+# `scope="function"`: the transaction commits before the answer is sent.
 Session = Annotated[AsyncSession, Depends(transaction, scope="function")]
 TheLedger = Annotated[Ledger, Depends(ledger_of)]
 

@@ -42,23 +42,29 @@ _COUNT: Final = (
     "SELECT count(*) FROM ledger.event WHERE project_id = $1 AND run_id BETWEEN $2 AND $3"
 )
 _ORPHANS: Final = (
-    "SELECT p.run_id, p.version FROM ledger.payload AS p WHERE p.project_id = $1 AND p.run_id BETWEEN $2 AND $3 "
-    "AND NOT EXISTS (SELECT FROM ledger.event AS e WHERE e.project_id = p.project_id AND e.run_id = p.run_id "
+    "SELECT p.run_id, p.version FROM ledger.payload AS p "
+    "WHERE p.project_id = $1 AND p.run_id BETWEEN $2 AND $3 "
+    "AND NOT EXISTS (SELECT FROM ledger.event AS e "
+    "WHERE e.project_id = p.project_id AND e.run_id = p.run_id "
     "AND e.version = p.version) "
-    "AND NOT EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND p.run_id >= a.first AND p.run_id < a.beyond) LIMIT $4"
+    "AND NOT EXISTS (SELECT FROM ledger.archive AS a "
+    "WHERE a.detached AND p.run_id >= a.first AND p.run_id < a.beyond) LIMIT $4"
 )
 _FORGOTTEN: Final = (
     "SELECT e.run_id, e.version, e.key FROM ledger.event AS e "
     "WHERE e.project_id = $1 AND e.run_id BETWEEN $2 AND $3 AND e.key IS NOT NULL "
-    "AND NOT EXISTS (SELECT FROM ledger.command AS c WHERE c.project_id = e.project_id AND c.key = e.key "
+    "AND NOT EXISTS (SELECT FROM ledger.command AS c "
+    "WHERE c.project_id = e.project_id AND c.key = e.key "
     "AND c.run_id = e.run_id AND c.version = e.version) ORDER BY e.run_id, e.version LIMIT $4"
 )
 # Of a whole project only: by run there is no way into the table but all of it.
 _INVENTED: Final = (
     "SELECT c.run_id, c.version, c.key FROM ledger.command AS c WHERE c.project_id = $1 "
-    "AND NOT EXISTS (SELECT FROM ledger.event AS e WHERE e.project_id = c.project_id AND e.run_id = c.run_id "
+    "AND NOT EXISTS (SELECT FROM ledger.event AS e "
+    "WHERE e.project_id = c.project_id AND e.run_id = c.run_id "
     "AND e.version = c.version AND e.key = c.key) "
-    "AND NOT EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND c.run_id >= a.first AND c.run_id < a.beyond) "
+    "AND NOT EXISTS (SELECT FROM ledger.archive AS a "
+    "WHERE a.detached AND c.run_id >= a.first AND c.run_id < a.beyond) "
     "ORDER BY c.run_id, c.version LIMIT $2"
 )
 _DRIFT: Final = "SELECT * FROM ledger.drift_run_state($1, $2, $3) LIMIT $4"
@@ -137,7 +143,7 @@ async def _verify(
         _reading_any_time(pool) as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
-        # Before the snapshot: a month that is detached now is either read here or known to be archived, never neither.
+        # Before the snapshot: a month that is detached now is read here or known as archived.
         await connection.execute("LOCK TABLE ledger.event IN ACCESS SHARE MODE")
         archives = await archive.detached(connection, first, last)
         total = await connection.fetchval(_COUNT, project_id, first, last) if progress else 0

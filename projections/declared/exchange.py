@@ -1,4 +1,4 @@
-"""The last steps of a rebuild: the shadow table catches up, is compared, and takes the live table's place."""
+"""The last steps of a rebuild: the shadow catches up, is compared, and replaces the table."""
 
 from __future__ import annotations
 

@@ -19,24 +19,7 @@ def load(text: str) -> Handlers:
     module_name, colon, name = text.partition(":")
     if colon and not name:
         raise InvalidValue("handlers", text, "must look like module or module:name")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (
-            module_name == error.name or module_name.startswith(error.name + ".")
-        ):
-            raise
-        raise InvalidValue(
-            "handlers", text, f"there is no module {error.name!r} here or installed"
-        ) from None
-    except SystemExit as error:
-        raise InvalidValue(
-            "handlers", text, f"the module ends the program (exit {error.code}) when it is imported"
-        ) from error
-    except (ValueError, TypeError):
-        raise InvalidValue("handlers", text, "must look like module or module:name") from None
+    found = _imported(text, module_name)
     for part in name.split(".") if name else ():
         if not hasattr(found, part):
             raise InvalidValue("handlers", text, f"{module_name} has no {part!r}")
@@ -47,3 +30,22 @@ def load(text: str) -> Handlers:
         if error.value is not found:
             raise
         raise InvalidValue("handlers", text, error.remedy) from None
+
+
+def _imported(text: str, module_name: str) -> Any:
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise InvalidValue(
+            "handlers", text, f"there is no module {error.name!r} here or installed"
+        ) from None
+    except SystemExit as error:
+        raise InvalidValue(
+            "handlers", text, f"the module ends the program (exit {error.code}) when it is imported"
+        ) from error
+    except (ValueError, TypeError):
+        raise InvalidValue("handlers", text, "must look like module or module:name") from None
