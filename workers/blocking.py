@@ -7,14 +7,14 @@ import inspect
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, Unpack
 
 from runfold.ledger import State
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.operations.signal import wait_name
 from runfold.workers.context import Facts
 from runfold.workers.journal.journal import Decision, Journal
-from runfold.workers.journal.waits import Waits, called_by
+from runfold.workers.journal.waits import ChildOptions, Waits, called_by
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -104,12 +104,19 @@ class BlockingContext(Facts):
         )
         return self._done(self._waits.signal(called, name, timeout))
 
-    def child(self, kind: str, input: Any = None, **facts: Any) -> Any:  # noqa: A002  as above
+    def child(
+        self,
+        kind: str,
+        input: Any = None,  # noqa: A002  the field's own word
+        **options: Unpack[ChildOptions],
+    ) -> Any:
         """As Context.child."""
-        [output] = self.children(kind, [input], **facts)
+        [output] = self.children(kind, [input], **options)
         return output
 
-    def children(self, kind: str, inputs: Sequence[Any], **facts: Any) -> list[Any]:
+    def children(
+        self, kind: str, inputs: Sequence[Any], **options: Unpack[ChildOptions]
+    ) -> list[Any]:
         """As Context.children."""
         asked = self._done(
             self._journal.begin(
@@ -117,7 +124,7 @@ class BlockingContext(Facts):
             )
         )
         outputs = []
-        for one in self._done(self._waits.submit(asked, kind, inputs, **facts)):
+        for one in self._done(self._waits.submit(asked, kind, inputs, **options)):
             called = self._done(
                 self._journal.begin(
                     "tool", f"child:{called_by(kind)}", None, beside=self._is_beside()

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, Unpack, overload
 from uuid import UUID
 
 from runfold.ledger import State
@@ -16,7 +16,7 @@ from runfold.ledger.operations.signal import wait_name
 from runfold.workers.errors import CalledOff
 from runfold.workers.journal.call import CURRENT, GIVEN_UP, Called, outcome
 from runfold.workers.journal.journal import Decision, Journal
-from runfold.workers.journal.waits import Waits, called_by
+from runfold.workers.journal.waits import ChildOptions, Waits, called_by
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -204,16 +204,23 @@ class Context(Facts):
         called = await self._journal.begin("tool", wait_name(name), None, beside=self._is_beside())
         return await self._waits.signal(called, name, timeout)
 
-    async def child(self, kind: str, input: Any = None, **facts: Any) -> Any:  # noqa: A002  the field's own word
+    async def child(
+        self,
+        kind: str,
+        input: Any = None,  # noqa: A002  the field's own word
+        **options: Unpack[ChildOptions],
+    ) -> Any:
         """Submit a child run, park, and return its output when it has ended. Raises ChildFailed.
 
-        The child is asked for once, whatever happens to this run. `facts`: `priority`, `delay`,
-        `max_attempts`, `deadline` and `tags`, as of `Ledger.submit`.
+        The child is submitted once, whatever happens to this run. `priority`, `delay`,
+        `max_attempts`, `deadline` and `tags` are as of `Ledger.submit`.
         """
-        [output] = await self.children(kind, [input], **facts)
+        [output] = await self.children(kind, [input], **options)
         return output
 
-    async def children(self, kind: str, inputs: Sequence[Any], **facts: Any) -> list[Any]:
+    async def children(
+        self, kind: str, inputs: Sequence[Any], **options: Unpack[ChildOptions]
+    ) -> list[Any]:
         """Submit a child run for each input; return their outputs in this order. See `child`."""
         asked = await self._journal.begin(
             "step", f"children:{called_by(kind)}", None, beside=self._is_beside()
@@ -225,7 +232,7 @@ class Context(Facts):
                 ),
                 one,
             )
-            for one in await self._waits.submit(asked, kind, inputs, **facts)
+            for one in await self._waits.submit(asked, kind, inputs, **options)
         ]
 
     async def note(self, text: object) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 from uuid import UUID
 
 from runfold.ledger import Run, Submit
@@ -44,6 +44,16 @@ def _recorded(children: Sequence[UUID], limit_bytes: int) -> Any:
     if len(children) * _ID_BYTES > limit_bytes // 2:
         return {"count": len(children)}
     return [str(child) for child in children]
+
+
+class ChildOptions(TypedDict, total=False):
+    """How a child run is submitted, as of `Ledger.submit`."""
+
+    priority: int
+    delay: float | timedelta | None
+    max_attempts: int
+    deadline: datetime | float | timedelta | None
+    tags: Sequence[str]
 
 
 class Waits:
@@ -105,7 +115,7 @@ class Waits:
         return called.result()
 
     async def submit(
-        self, called: Called, kind: str, inputs: Sequence[Any], **facts: Any
+        self, called: Called, kind: str, inputs: Sequence[Any], **options: Unpack[ChildOptions]
     ) -> list[UUID]:
         """Ask for a child with each input, once however often this is repeated; return their ids.
 
@@ -123,7 +133,7 @@ class Waits:
                         input=recordable("input", one),
                         key=f"{called.key}/{number}",
                         parent=journal.lease.run_id,
-                        **facts,
+                        **options,
                     )
                     for number, one in enumerate(inputs, 1)
                 ]
