@@ -140,6 +140,9 @@ def _no_such_edge(found: Refused, to_state: str) -> LedgerError:
     if found.available_at is not None and state != State.PENDING:
         reason = f"it was answered before and waits for a worker (version {found.version})"
         return IllegalTransition(run_id, state, to_state, reason)
+    if holds and (state, to_state) == (State.WAITING_APPROVAL, State.RUNNING):
+        reason = "no lease grants an approval: a person decides, with approve or reject"
+        return IllegalTransition(run_id, state, to_state, reason)
     return IllegalTransition(run_id, state, to_state)
 
 

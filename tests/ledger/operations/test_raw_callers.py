@@ -204,6 +204,9 @@ async def test_a_lease_never_grants_the_approval_that_it_asked_for(
     )
 
     moved = await mallory.transition(lease.run_id, "running", actor=actor, token=lease.token)
+    if not park:
+        with pytest.raises(IllegalTransition, match="a person decides"):
+            await ledger.transition(lease, State.RUNNING)
 
     assert moved == []
     assert (await ledger.get(lease.run_id)).state == State.WAITING_APPROVAL
