@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from runfold.ledger import Lease, Ledger, State
+from runfold.ledger.errors import IllegalTransition
 from runfold.ledger.events import NoteAdded, OpaqueEvent
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
