@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_json
@@ -38,13 +38,11 @@ from runfold.workers.handlers import Handler
 from runfold.workers.journal.children import answer
 from runfold.workers.journal.journal import Journal
 from runfold.workers.journal.threads import in_thread
-from runfold.workers.leases.deadline import within
+from runfold.workers.leases.deadline import AGAIN_SECONDS, within
 from runfold.workers.leases.heart import Heart
 from runfold.workers.leases.suspects import Gate
 from runfold.workers.leases.writer import Writer
 from runfold.workers.outcomes import Cancel, Fail, Retry, failure, plain, said, summary
-
-AGAIN_SECONDS: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from runfold.ledger import State
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.operations.signal import wait_name
 from runfold.workers.errors import CalledOff
-from runfold.workers.journal.call import CURRENT, GIVEN_UP, Called, outcome
+from runfold.workers.journal.call import CURRENT, GIVEN_UP, Call, outcome
 from runfold.workers.journal.journal import Decision, Journal
 from runfold.workers.journal.waits import ChildOptions, Waits, called_by
 
@@ -134,7 +134,7 @@ class Context(Facts):
             await self._journal.respond(tool)
         return tool.result()
 
-    async def _ask(self, tool: Called, fn: Callable[..., Any] | None, args: Sequence[Any]) -> None:
+    async def _ask(self, tool: Call, fn: Callable[..., Any] | None, args: Sequence[Any]) -> None:
         """Park the run for a tool that was asked; return if asking failed."""
         started = None
         with tool.answering(self._journal.limit):
@@ -144,7 +144,7 @@ class Context(Facts):
 
     @asynccontextmanager
     async def _interruptible(
-        self, called: Called, write: Callable[[Called], Awaitable[None]]
+        self, called: Call, write: Callable[[Call], Awaitable[None]]
     ) -> AsyncIterator[None]:
         """Record a call that the handler cancels in this block, unless the attempt has to end."""
         try:

@@ -26,7 +26,7 @@ from runfold.workers.outcomes import failure
 MAX_NAME: Final = 120
 GIVEN_UP: Final = {"type": "CancelledError", "message": "the handler gave the call up"}
 """The recorded error of a call that the handler cancelled, as `asyncio.timeout` does."""
-CURRENT: Final[ContextVar[Called | None]] = ContextVar("runfold_call", default=None)
+CURRENT: Final[ContextVar[Call | None]] = ContextVar("runfold_call", default=None)
 """The call whose function runs here."""
 
 
@@ -52,10 +52,10 @@ class Meter:
 
 
 @dataclass(slots=True)
-class Called:
+class Call:
     """One call: `output` as JSON or `error` once it is answered, now or in an earlier attempt."""
 
-    call: recall.Call
+    call: recall.CallKind
     name: str
     key: str
     beside: bool

@@ -26,10 +26,10 @@ from runfold.ledger.operations.decide import shown_sha256
 from runfold.ledger.run import Receipt
 from runfold.ledger.validation import check_duration
 from runfold.workers.errors import HistoryMismatch, Parked, Refused, Stop, Stopped, Unwind
-from runfold.workers.journal.call import CURRENT, Called, Meter, Names, adapter_of
+from runfold.workers.journal.call import CURRENT, Call, Meter, Names, adapter_of
 from runfold.workers.journal.json_values import recordable
-from runfold.workers.journal.replay import Call, Recall, Recorded
-from runfold.workers.leases.deadline import within
+from runfold.workers.journal.replay import CallKind, Recall, Recorded
+from runfold.workers.leases.deadline import AGAIN_SECONDS, within
 
 if TYPE_CHECKING:
     from runfold.workers.leases.heart import Heart
@@ -39,7 +39,6 @@ R = TypeVar("R")
 FIRST_TOKEN: Final = 2
 """The token of a run that was never leased before, and so has nothing recorded."""
 SETTLE_SECONDS: Final = 5.0
-AGAIN_SECONDS: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +85,8 @@ class Journal:
         )  # fmt: skip
 
     async def begin(
-        self, call: Call, name: str, fn: Callable[..., Any] | None, *, beside: bool
-    ) -> Called:
+        self, call: CallKind, name: str, fn: Callable[..., Any] | None, *, beside: bool
+    ) -> Call:
         """Find what is recorded of a call; raises HistoryMismatch, or InvalidValue."""
         self.check_open(own=not beside)
         if CURRENT.get() is not None:
@@ -97,7 +96,7 @@ class Journal:
         adapter = adapter_of(fn)
         unique = self._names.next(name)
         recall = await self.recalled()
-        return Called(
+        return Call(
             call,
             unique,
             f"{self.lease.run_id}:{unique}",
@@ -106,7 +105,7 @@ class Journal:
             self._taken(recall, call, unique, beside=beside),
         )
 
-    async def record(self, step: Called) -> None:
+    async def record(self, step: Call) -> None:
         """Append a step's outcome."""
         usd, steps = self._spent(step)
         facts: dict[str, Any] = {
@@ -130,7 +129,7 @@ class Journal:
             )
             await self._append(step, failed)
 
-    async def request(self, tool: Called, args: Any) -> None:
+    async def request(self, tool: Call, args: Any) -> None:
         """Move the run to waiting for a tool, held."""
         with self.asking():
             content = {"input": _shown(tool, args), "beside": tool.beside or None}
@@ -138,7 +137,7 @@ class Journal:
                 tool, State.WAITING_TOOL, key=self._key(tool, "asked"), content=content
             )
 
-    async def respond(self, tool: Called) -> None:
+    async def respond(self, tool: Call) -> None:
         """Move the run on with a tool's answer."""
         usd, steps = self._spent(tool)
         facts: dict[str, Any] = {"key": self._key(tool), "cost_usd_delta": usd}
@@ -154,7 +153,7 @@ class Journal:
             await self._move(tool, State.RUNNING, step_count_delta=steps, **facts)
 
     async def park_for_tool(
-        self, tool: Called, args: Any, started: Any = None, **facts: Any
+        self, tool: Call, args: Any, started: Any = None, **facts: Any
     ) -> NoReturn:
         """Park the run until somebody answers for a tool."""
         with self.asking():
@@ -164,7 +163,7 @@ class Journal:
 
     async def decision(
         self,
-        asked: Called,
+        asked: Call,
         prompt: str,
         *,
         show: Any,
@@ -215,7 +214,7 @@ class Journal:
         elif self._recall is None or not self._recall.replaying:
             self.meter.add(usd, steps)
 
-    def keep_spending(self, called: Called) -> None:
+    def keep_spending(self, called: Call) -> None:
         """Take over what a call spent that will not be recorded: it goes with the next event."""
         self.meter.add(*called.meter.empty())
 
@@ -301,14 +300,14 @@ class Journal:
     async def _history(self) -> Sequence[Event]:
         return await self.ledger.history(self.lease.run_id, heartbeats=False)
 
-    async def _append(self, step: Called, event: Event) -> None:
+    async def _append(self, step: Call, event: Event) -> None:
         await self.persist(
             lambda: self.ledger.append(self.lease, event, key=self._key(step)),
             own=not step.beside,
             last=True,
         )
 
-    async def _move(self, called: Called, state: State, **facts: Any) -> None:
+    async def _move(self, called: Call, state: State, **facts: Any) -> None:
         async def write() -> Receipt:
             command = Transition(self.lease, state, name=called.name, **facts)
             receipt = await self._writer.move(self._writer.checked(command))
@@ -319,7 +318,7 @@ class Journal:
 
         await self.persist(write, own=not called.beside, last=state is State.RUNNING)
 
-    async def _park(self, called: Called, state: State, **facts: Any) -> NoReturn:
+    async def _park(self, called: Call, state: State, **facts: Any) -> NoReturn:
         if called.beside:
             raise InvalidValue(
                 called.call,
@@ -356,7 +355,7 @@ class Journal:
                     self._version = written.version
                 return written
 
-    def _taken(self, recall: Recall, call: Call, name: str, *, beside: bool) -> Recorded | None:
+    def _taken(self, recall: Recall, call: CallKind, name: str, *, beside: bool) -> Recorded | None:
         try:
             return recall.take(call, name, beside=beside)
         except HistoryMismatch as mismatch:
@@ -392,16 +391,16 @@ class Journal:
                 self.ending = refused
             raise refused
 
-    def _spent(self, called: Called) -> tuple[Decimal, int]:
+    def _spent(self, called: Call) -> tuple[Decimal, int]:
         usd, steps = called.meter.empty()
         if called.beside:
             return usd, steps
         more_usd, more_steps = self.meter.empty()
         return usd + more_usd, steps + more_steps
 
-    def _key(self, called: Called, *more: str) -> str:
+    def _key(self, called: Call, *more: str) -> str:
         return ":".join((called.key, str(self.lease.token), *more))
 
 
-def _shown(tool: Called, value: Any) -> Any:
+def _shown(tool: Call, value: Any) -> Any:
     return recordable(f"what tool {tool.name!r} is given", value, fallback=repr)

@@ -19,7 +19,7 @@ from runfold.ledger.events import (
 from runfold.ledger.lifecycle import DEADLINE_PASSED
 from runfold.workers.errors import HistoryMismatch
 
-Call = Literal["step", "tool", "approval"]
+CallKind = Literal["step", "tool", "approval"]
 _REQUEUED: Final = frozenset({"run.retried", "lease.expired", "lease.released"})
 _ANSWERS: Final = (ToolCompleted, ToolFailed, ApprovalGranted)
 
@@ -28,7 +28,7 @@ _ANSWERS: Final = (ToolCompleted, ToolFailed, ApprovalGranted)
 class Recorded:
     """A recorded call: the event that asked and the one that answered, the same for a step."""
 
-    call: Call
+    call: CallKind
     name: str
     beside: bool
     asked: Event
@@ -65,7 +65,7 @@ class Recall:
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         own: list[Recorded] = []
-        beside: dict[tuple[Call, str], Recorded] = {}
+        beside: dict[tuple[CallKind, str], Recorded] = {}
         asked: Recorded | None = None
         self.was_lost = False
         """The attempt before this one ended because its worker died."""
@@ -97,7 +97,7 @@ class Recall:
         """Whether the handler is where an earlier attempt has been."""
         return bool(self._own)
 
-    def take(self, call: Call, name: str, *, beside: bool) -> Recorded | None:
+    def take(self, call: CallKind, name: str, *, beside: bool) -> Recorded | None:
         """Return what is recorded of this call, None if it is new; raise HistoryMismatch."""
         if beside:
             return self._beside.pop((call, name), None)

@@ -17,7 +17,7 @@ from runfold.ledger.operations.signal import kept_signal
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.validation import check_duration
 from runfold.workers.errors import Asleep, ChildFailed, Parked, ToolError, WaitTimedOut
-from runfold.workers.journal.call import MAX_NAME, Called
+from runfold.workers.journal.call import MAX_NAME, Call
 from runfold.workers.journal.children import answer, outcome_of
 from runfold.workers.journal.journal import Journal
 from runfold.workers.journal.json_values import recordable
@@ -62,7 +62,7 @@ class Waits:
     def __init__(self, journal: Journal) -> None:
         self._journal, self._ledger = journal, journal.ledger
 
-    async def sleep(self, called: Called, duration: float | timedelta) -> None:
+    async def sleep(self, called: Call, duration: float | timedelta) -> None:
         """Record when the sleep began; hold the run for a short rest, else give it back."""
         journal = self._journal
         with journal.asking():
@@ -90,7 +90,7 @@ class Waits:
         passed: timedelta = row["now"] - since
         return max(seconds - passed.total_seconds(), 0.0)
 
-    async def signal(self, called: Called, name: str, timeout: float | timedelta | None) -> Any:  # noqa: ASYNC109  the run's time
+    async def signal(self, called: Call, name: str, timeout: float | timedelta | None) -> Any:  # noqa: ASYNC109  the run's time
         """Return the value of the next signal: one that was kept, or the answer to a parked wait.
 
         Raises WaitTimedOut.
@@ -115,7 +115,7 @@ class Waits:
         return called.result()
 
     async def submit(
-        self, called: Called, kind: str, inputs: Sequence[Any], **options: Unpack[ChildOptions]
+        self, called: Call, kind: str, inputs: Sequence[Any], **options: Unpack[ChildOptions]
     ) -> list[UUID]:
         """Ask for a child with each input, once however often this is repeated; return their ids.
 
@@ -146,7 +146,7 @@ class Waits:
             called.result()  # raises it
         return await self._children(called)
 
-    async def _children(self, called: Called) -> list[UUID]:
+    async def _children(self, called: Call) -> list[UUID]:
         if isinstance(called.output, list):
             return [UUID(child) for child in called.output]
         keys = [f"{called.key}/{number}" for number in range(1, called.output["count"] + 1)]
@@ -155,7 +155,7 @@ class Waits:
         children = {row["key"]: row["run_id"] for row in rows}
         return [children[key] for key in keys]
 
-    async def child(self, called: Called, child_id: UUID) -> Any:
+    async def child(self, called: Call, child_id: UUID) -> Any:
         """Return an ended child's output; raise ChildFailed when it did not complete."""
         if not called.is_answered:
             journal = self._journal

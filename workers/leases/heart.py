@@ -20,8 +20,8 @@ from runfold.ledger.operations.columns import MAX_BATCH
 from runfold.ledger.operations.heartbeat import HeartbeatRow, beat, refuse
 from runfold.ledger.postgres.connections import connect
 from runfold.workers.errors import Stop
+from runfold.workers.leases.deadline import AGAIN_SECONDS
 
-AGAIN_SECONDS: Final = 0.25
 SAFE_PART: Final = 0.9
 """The part of a lease's time after which work must end: the rest is for ending it."""
 TRY_PART: Final = 0.3
