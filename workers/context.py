@@ -112,8 +112,7 @@ class Context(Facts):
         """Call an outside tool; meanwhile the run is waiting_tool. `key`: its idempotency key.
 
         Held by default: `fn` gives the answer. With `park`, `fn` (or None) only asks; the lease is
-        given back, and whoever has the answer gives it: `ledger.transition(run_id, "running",
-        output=...)`. Raises ToolError.
+        given back, and the answer comes by `ledger.answer(run_id, output)`. Raises ToolError.
         """
         tool = await self._journal.begin(
             "tool", name, None if park else fn, beside=self._is_beside()
