@@ -9,81 +9,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-from runfold.ledger.archive.file import EVENT, digest, pages
+from runfold.ledger.archive.file import EVENT, pages
+from runfold.ledger.archive.record import FIRST_RUN, LAST_RUN, Archive, detached
 from runfold.ledger.errors import ArchiveUnusable
 from runfold.ledger.payload import decode_payload, payload_member
 from runfold.ledger.postgres.connections import Pool, fetch
-from runfold.ledger.proof.chain import ChainCheck, Finding, forgotten_key
-from runfold.ledger.proof.encoding import payload_hash
+from runfold.ledger.proof.chain import ChainCheck
 from runfold.ledger.run import Run
-from runfold.ledger.settings import Settings
 
-FIRST_RUN: Final = UUID(int=0)
-LAST_RUN: Final = UUID(int=2**128 - 1)
-
-_DETACHED: Final = (
-    "SELECT * FROM ledger.archive WHERE detached AND first <= $2 AND beyond > $1 ORDER BY first"
-)
 _FOLDED: Final = "SELECT * FROM ledger.fold_events($1::json)"
-DRIFT: Final = "SELECT * FROM ledger.drift_events($1, $2, $3, $4::json)"
-_KEPT: Final = """
-SELECT run_id, version, salt, body FROM ledger.payload
-WHERE project_id = $1 AND run_id BETWEEN $2 AND $3
-"""
-_COMMANDS: Final = (
-    "SELECT key, run_id, version FROM ledger.command WHERE project_id = $1 AND key = ANY ($2)"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Archive:
-    """An exported month's state: exported, detached (in the file only) or attached again.
-
-    Its runs are those from `first` to before `beyond`. `generation`, `last_position` and
-    `last_txid` are the place of its newest event in the feed.
-    """
-
-    month: str
-    state: str
-    detached: bool
-    recorded_at: datetime
-    actor: str
-    reason: str | None
-    first: UUID
-    beyond: UUID
-    runs: int
-    events: int
-    payloads: int
-    generation: int
-    last_position: int
-    last_txid: int | None
-    size_bytes: int
-    sha256: bytes
-    file: str
-
-    @property
-    def path(self) -> Path:
-        """Where the file is: where it was written, or in the folder of RUNFOLD_ARCHIVE."""
-        folder = Settings.load().archive
-        return Path(self.file) if folder is None else folder / Path(self.file).name
-
-    def check_digest(self) -> None:
-        """Raise ArchiveUnusable unless the file is the one that was recorded."""
-        if digest(self.path) != (self.size_bytes, self.sha256):
-            raise ArchiveUnusable(
-                str(self.path), "is not the file that was recorded: its size or SHA-256 differs"
-            )
-
-
-async def detached(source: Any, first: UUID = FIRST_RUN, last: UUID = LAST_RUN) -> list[Archive]:
-    """Return the months whose events are in files only and have runs from `first` to `last`."""
-    return [Archive(**row) for row in await fetch(source, _DETACHED, first, last)]
 
 
 async def entries(pool: Pool, run: Run) -> list[Any]:
@@ -203,53 +141,6 @@ async def whole_runs(
             yield start, whole[-1]["run_id"], whole
             start = UUID(int=whole[-1]["run_id"].int + 1)
     yield start, end, held
-
-
-async def check(
-    connection: Any,
-    archive: Archive,
-    project_id: str,
-    first: UUID,
-    last: UUID,
-    *,
-    chain: ChainCheck,
-) -> tuple[list[Finding], list[Mapping[str, Any]]]:
-    """Take an archived month to `chain`; return other findings, and states that are not its fold.
-
-    Checks the file against its record, every run against `run_state`, and the payloads and keys
-    that stayed in the database against the events. A finding raises nothing.
-    """
-    findings: list[Finding] = []
-    drifted: list[Mapping[str, Any]] = []
-    try:
-        await asyncio.to_thread(archive.check_digest)
-        async for start, end, rows in whole_runs(archive, project_id, first, last):
-            for row in rows:
-                chain.add(row)
-            drifted += await connection.fetch(DRIFT, project_id, start, end, as_json(rows))
-            hashes = {(row["run_id"], row["version"]): row["payload_hash"] for row in rows}
-            for kept in await connection.fetch(_KEPT, project_id, start, end):
-                if hashes.get((kept["run_id"], kept["version"])) != payload_hash(
-                    kept["salt"], kept["body"]
-                ):
-                    problem = (
-                        "the payload that stayed in the database is not the one that the "
-                        "archived event commits to"
-                    )
-                    findings.append(Finding(kept["run_id"], kept["version"], "payload", problem))
-            keys = {
-                row["key"]: (row["run_id"], row["version"])
-                for row in rows
-                if row["key"] is not None
-            }
-            commands = await connection.fetch(_COMMANDS, project_id, list(keys))
-            held = {row["key"]: (row["run_id"], row["version"]) for row in commands}
-            findings += [
-                forgotten_key(*event, key) for key, event in keys.items() if held.get(key) != event
-            ]
-    except ArchiveUnusable as error:
-        findings.append(Finding(None, None, "archive", f"{archive.month}: {error}"))
-    return findings, drifted
 
 
 async def _pages(

@@ -9,6 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from runfold.ledger.archive import reading as archive
+from runfold.ledger.archive.record import detached
 from runfold.ledger.errors import BeforeFirstEvent, FutureInstant, InvalidValue, UnknownVersion
 from runfold.ledger.events import Event
 from runfold.ledger.postgres.connections import Pool, fetch
@@ -187,7 +188,7 @@ async def _folded(
 
 async def _archived(pool: Pool, project_id: str, ids: list[UUID]) -> dict[UUID, bytes]:
     """Return those of the runs whose events are archived, with their last hash."""
-    months = await archive.detached(pool, min(ids), max(ids)) if ids else []
+    months = await detached(pool, min(ids), max(ids)) if ids else []
     inside = [
         run_id for run_id in ids if any(month.first <= run_id < month.beyond for month in months)
     ]

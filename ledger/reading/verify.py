@@ -15,7 +15,8 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-from runfold.ledger.archive import reading as archive
+from runfold.ledger.archive import checking
+from runfold.ledger.archive.record import detached
 from runfold.ledger.postgres.connections import FAILURES, Pool
 from runfold.ledger.postgres.errors import translated
 from runfold.ledger.proof.chain import ChainCheck, Finding, forgotten_key
@@ -145,7 +146,7 @@ async def _verify(
     ):
         # Before the snapshot: a month that is detached now is read here or known as archived.
         await connection.execute("LOCK TABLE ledger.event IN ACCESS SHARE MODE")
-        archives = await archive.detached(connection, first, last)
+        archives = await detached(connection, first, last)
         total = await connection.fetchval(_COUNT, project_id, first, last) if progress else 0
         async for row in connection.cursor(_EVENTS, project_id, first, last, prefetch=_PAGE):
             chain.add(row)
@@ -154,7 +155,7 @@ async def _verify(
         found: list[Finding] = []
         drifted: list[Mapping[str, Any]] = []
         for month in archives:
-            wrong, differing = await archive.check(
+            wrong, differing = await checking.check(
                 connection, month, project_id, first, last, chain=chain
             )
             found, drifted = found + wrong, drifted + differing

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from runfold.ledger.archive.lifecycle import attached
+from runfold.ledger.archive.attach import attached
 from runfold.ledger.errors import BeforeFirstEvent, InvalidValue
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading import feed

@@ -14,6 +14,8 @@ from uuid import UUID
 
 from runfold.ledger import Ledger
 from runfold.ledger.archive import reading as archive
+from runfold.ledger.archive.checking import DRIFT
+from runfold.ledger.archive.record import detached
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.reading.verify import differences
 
@@ -117,10 +119,10 @@ class Comparison:
             first, done = UUID(int=last.int + 1), done + EVENTS_A_RANGE
             if self._progress is not None:
                 self._progress(done, None)
-        for month in await archive.detached(pool):
+        for month in await detached(pool):
             async for start, end, rows in archive.whole_runs(month, project_id):
                 for drift in await self._compared(
-                    archive.DRIFT, start, end, archive.as_json(rows), within=(start, end)
+                    DRIFT, start, end, archive.as_json(rows), within=(start, end)
                 ):
                     yield drift
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from runfold.ledger import Ledger
-from runfold.ledger.archive.lifecycle import attached
+from runfold.ledger.archive.attach import attached
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.reading.past import check_project_instant
 from runfold.ledger.validation import check_actor, check_text

@@ -13,8 +13,8 @@ from runfold.console.cli.kit.exits import CONFLICT, OK
 from runfold.console.cli.kit.options import OWNER, Actor, command, program
 from runfold.console.cli.kit.output import EMPTY
 from runfold.console.cli.kit.session import Session
-from runfold.ledger.archive import lifecycle as archiving
-from runfold.ledger.archive.reading import Archive
+from runfold.ledger.archive.record import Archive
+from runfold.ledger.archive.status import months
 from runfold.ledger.errors import ConfigurationError
 
 app: Final = program("Export, detach and attach whole months of events.")
@@ -39,7 +39,7 @@ Dry = Annotated[
 async def list_(session: Session) -> None:
     """List the months of the database and of the archive, all projects together."""
     async with session.database() as database:
-        listed = await archiving.months(database.pool)
+        listed = await months(database.pool)
     if session.as_json:
         for month in listed:
             session.out.json(
@@ -88,7 +88,7 @@ async def export(
     """
     async with session.ledger() as ledger:
         if dry_run:
-            return _write_plan(session, await archiving.plan(ledger.pool, month))
+            return _write_plan(session, await ledger.archive.plan(month))
         folder = to or ledger.settings.archive
         if folder is None:
             raise ConfigurationError(
@@ -96,9 +96,7 @@ async def export(
             )
         _write(
             session,
-            await archiving.export(
-                ledger.pool, month, folder, actor=actor or ledger.actor, reason=reason
-            ),
+            await ledger.archive.export(month, folder, actor=actor, reason=reason),
             "exported",
         )
     return OK
@@ -111,10 +109,10 @@ async def detach(
     """Detach an exported month from the database; it is then read from its file."""
     async with session.ledger() as ledger:
         if dry_run:
-            return _write_plan(session, await archiving.plan(ledger.pool, month, detach=True))
+            return _write_plan(session, await ledger.archive.plan(month, detach=True))
         _write(
             session,
-            await archiving.detach(ledger.pool, month, actor=actor or ledger.actor, reason=reason),
+            await ledger.archive.detach(month, actor=actor, reason=reason),
             "detached",
         )
     return OK
@@ -128,7 +126,7 @@ async def attach(
     async with session.ledger() as ledger:
         _write(
             session,
-            await archiving.attach(ledger.pool, month, actor=actor or ledger.actor, reason=reason),
+            await ledger.archive.attach(month, actor=actor, reason=reason),
             "attached",
         )
 

@@ -12,7 +12,7 @@ from runfold.console.cli.kit.options import OWNER, Actor, command
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
 from runfold.ledger import Ledger
-from runfold.ledger.archive import lifecycle as archiving
+from runfold.ledger.archive import record
 from runfold.ledger.months import is_month
 
 Target = Annotated[
@@ -41,7 +41,7 @@ async def history(
 ) -> None:
     """Show who exported, detached, attached, held and released what, when and why."""
     async with session.database() as database:
-        events = await archiving.history(database.pool, month)
+        events = await record.history(database.pool, month)
     for event in events:
         if session.as_json:
             session.out.json({name: value for name, value in event.items() if value is not None})
@@ -54,20 +54,18 @@ async def history(
 async def _hold(
     session: Session, target: str, actor: str | None, reason: str, *, placed: bool
 ) -> None:
-
     async with session.ledger() as ledger:
         what = await _target(ledger, target)
-        await archiving.hold(
-            ledger.pool, what, actor=actor or ledger.actor, reason=reason, placed=placed
-        )
-    change = {"placed" if placed else "released": what if isinstance(what, str) else what[1]}
-    session.out.json(change) if session.as_json else session.out.line(
-        "".join(f"hold {how}: {of}" for how, of in change.items())
-    )
+        change = ledger.archive.hold if placed else ledger.archive.release
+        await change(what, reason=reason, actor=actor)
+    done, of = "placed" if placed else "released", what if isinstance(what, str) else what[1]
+    if session.as_json:
+        session.out.json({done: of})
+    else:
+        session.out.line(f"hold {done}: {of}")
 
 
 async def _target(ledger: Ledger, text: str) -> str | tuple[str, UUID]:
-
     return text if is_month(text) else (ledger.project_id, await find_run(ledger, text))
 
 

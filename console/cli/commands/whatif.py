@@ -14,7 +14,7 @@ from runfold.console.cli.kit.output import Output
 from runfold.console.cli.kit.plain import moment, span
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.values import duration, instant
-from runfold.ledger.archive.reading import FIRST_RUN, detached
+from runfold.ledger.archive.record import FIRST_RUN, detached
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.months import bounds
 from runfold.ledger.validation import check_duration, check_int

@@ -1,6 +1,6 @@
 -- Events and payloads are never changed or deleted, by anyone: the second line of defence, after
 -- privileges. The payloads of a month whose events were detached may go with them: the archive
--- has both (see ledger/archive/lifecycle.py).
+-- has both (see ledger/archive/detach.py).
 CREATE OR REPLACE FUNCTION ledger.refuse_change() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

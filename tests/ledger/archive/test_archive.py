@@ -17,8 +17,10 @@ import pytest
 from pyarrow import parquet
 
 from runfold.ledger import Ledger, State
-from runfold.ledger.archive import lifecycle as archiving
+from runfold.ledger.archive.attach import attach
 from runfold.ledger.archive.file import Writer, check_file
+from runfold.ledger.archive.holds import hold
+from runfold.ledger.archive.record import history
 from runfold.ledger.errors import (
     AccessDenied,
     ArchiveRefused,
@@ -104,8 +106,8 @@ async def ended(ledger: Ledger, outcome: State = State.COMPLETED, **submit: Any)
 
 async def archived(ledger: Ledger, folder: Path) -> None:
     """Export and detach the month."""
-    await archiving.export(ledger.pool, MONTH, folder, **WHY)
-    await archiving.detach(ledger.pool, MONTH, **WHY)
+    await ledger.archive.export(MONTH, folder, **WHY)
+    await ledger.archive.detach(MONTH, **WHY)
 
 
 @pytest.fixture
@@ -125,7 +127,7 @@ async def rows(connection: asyncpg.Connection, table: str) -> list[Any]:
 
 async def state_of(ledger: Ledger) -> str:
     """Say how the month stands."""
-    [month] = [one for one in await archiving.months(ledger.pool) if one.month == MONTH]
+    [month] = [one for one in await ledger.archive.months() if one.month == MONTH]
     return month.state
 
 
@@ -161,9 +163,9 @@ async def test_a_detached_month_is_read_and_proved_as_before(
         return found
 
     before = await seen()
-    exported = await archiving.export(ledger.pool, MONTH, tmp_path, **WHY)
+    exported = await ledger.archive.export(MONTH, tmp_path, **WHY)
     assert await seen() == before
-    await archiving.detach(ledger.pool, MONTH, **WHY)
+    await ledger.archive.detach(MONTH, **WHY)
 
     assert await seen() == before
     assert (exported.runs, exported.events, exported.payloads) == (2, 10, 6)
@@ -187,15 +189,15 @@ async def test_a_month_that_is_attached_again_is_what_it_was(
     before = await rows(connection, "event"), await rows(connection, "payload")
 
     await archived(ledger, tmp_path)
-    await archiving.attach(ledger.pool, MONTH, **WHY)
+    await ledger.archive.attach(MONTH, **WHY)
 
     assert (await rows(connection, "event"), await rows(connection, "payload")) == before
     with pytest.raises(asyncpg.PostgresError, match="append-only"):
         await connection.execute(f"DELETE FROM ledger.event_{MONTH.replace('-', '_')}")
     with pytest.raises(asyncpg.PostgresError, match="append-only"):
         await connection.execute("DELETE FROM ledger.payload")
-    await archiving.detach(ledger.pool, MONTH, **WHY)
-    assert [row["type"] for row in await archiving.history(ledger.pool, MONTH)] == [
+    await ledger.archive.detach(MONTH, **WHY)
+    assert [row["type"] for row in await ledger.archive.history(MONTH)] == [
         "archive.exported", "archive.detached", "archive.attached", "archive.detached",
     ]  # fmt: skip
     with pytest.raises(asyncpg.PostgresError, match="append-only"):
@@ -209,15 +211,15 @@ async def test_what_is_still_needed_is_not_archived(
         run_id = await ended(ledger)
         open_ = await ledger.submit("parse")
     await install(ledger.pool, RUN_COUNTS)
-    await archiving.hold(ledger.pool, MONTH, actor="ann", reason="case 7")
-    await archiving.hold(ledger.pool, (PROJECT, run_id), actor="bob", reason="case 8")
+    await ledger.archive.hold(MONTH, actor="ann", reason="case 7")
+    await ledger.archive.hold((PROJECT, run_id), actor="bob", reason="case 8")
 
     async def obstacles(month: str = MONTH, *, detach: bool = False) -> str:
-        planned = await archiving.plan(ledger.pool, month, detach=detach)
+        planned = await ledger.archive.plan(month, detach=detach)
         doing = (
-            archiving.detach(ledger.pool, month, **WHY)
+            ledger.archive.detach(month, **WHY)
             if detach
-            else archiving.export(ledger.pool, month, tmp_path, **WHY)
+            else ledger.archive.export(month, tmp_path, **WHY)
         )
         with pytest.raises(ArchiveRefused) as caught:
             await doing
@@ -242,30 +244,30 @@ async def test_what_is_still_needed_is_not_archived(
 
     await ledger.cancel(open_.run_id)
     for target in (MONTH, (PROJECT, run_id)):
-        await archiving.hold(ledger.pool, target, actor="ann", reason="closed", placed=False)
+        await ledger.archive.release(target, actor="ann", reason="closed")
         with pytest.raises(ArchiveRefused, match="nobody holds"):
-            await archiving.hold(ledger.pool, target, actor="ann", reason="closed", placed=False)
-    assert (await archiving.plan(ledger.pool, MONTH)).obstacles == (
+            await ledger.archive.release(target, actor="ann", reason="closed")
+    assert (await ledger.archive.plan(MONTH)).obstacles == (
         "projection run_counts has not passed it (`runfold projections run run_counts --once`)",
     )
     await CatchUp(ledger.pool, RUN_COUNTS).to_the_end()
     assert "is not exported" in await obstacles(detach=True)
 
-    await archiving.export(ledger.pool, MONTH, tmp_path, **WHY)
+    await ledger.archive.export(MONTH, tmp_path, **WHY)
     await ledger.append(run_id, NoteAdded(text="late"))
     assert "events came since it was exported" in await obstacles(detach=True)
     assert await state_of(ledger) == "exported"
     await CatchUp(ledger.pool, RUN_COUNTS).to_the_end()
     await archived(ledger, tmp_path)
-    assert "detached already" in "; ".join((await archiving.plan(ledger.pool, MONTH)).obstacles)
+    assert "detached already" in "; ".join((await ledger.archive.plan(MONTH)).obstacles)
 
     for wrong in ("2026-13", "July", "2026-1", ""):
         with pytest.raises(InvalidValue, match="such as 2026-01"):
-            await archiving.plan(ledger.pool, wrong)
+            await ledger.archive.plan(wrong)
     with pytest.raises(RunNotFound):
-        await archiving.hold(ledger.pool, (PROJECT, UUID(int=7)), **WHY)
+        await ledger.archive.hold((PROJECT, UUID(int=7)), **WHY)
     with pytest.raises(ArchiveRefused, match="not detached"):
-        await archiving.attach(ledger.pool, "1999-01", **WHY)
+        await ledger.archive.attach("1999-01", **WHY)
 
 
 async def test_a_file_that_is_gone_or_changed_is_named(
@@ -278,7 +280,7 @@ async def test_a_file_that_is_gone_or_changed_is_named(
         async with in_that_month(damaging):
             run_id = await ended(ledger)
         await archived(ledger, tmp_path)
-        [month] = [one.archive for one in await archiving.months(ledger.pool) if one.archive]
+        [month] = [one.archive for one in await ledger.archive.months() if one.archive]
         file = month.path
 
         moved = tmp_path / "elsewhere"
@@ -300,7 +302,7 @@ async def test_a_file_that_is_gone_or_changed_is_named(
         with pytest.raises(ArchiveUnusable, match="does not hold"):
             await ledger.state_at(run_id, 3)
         with pytest.raises(ArchiveUnusable, match="SHA-256 differs"):
-            await archiving.attach(ledger.pool, MONTH, **WHY)
+            await ledger.archive.attach(MONTH, **WHY)
         assert "SHA-256 differs" in (await ledger.verify()).findings[0].detail
         parquet.write_table(table.slice(0, 3), moved / file.name)
         with pytest.raises(ArchiveUnusable, match="up to the hash in run_state"):
@@ -434,13 +436,13 @@ async def test_an_interrupted_detach_is_repeated(
     )
 
     assert (await ledger.verify()).ok
-    await archiving.detach(ledger.pool, MONTH, **WHY)
+    await ledger.archive.detach(MONTH, **WHY)
 
     assert (
         await connection.fetchval("SELECT count(*) FROM ledger.payload WHERE run_id = $1", run_id)
         == 2
     )
-    assert len(await archiving.history(ledger.pool, MONTH)) == 2
+    assert len(await ledger.archive.history(MONTH)) == 2
 
 
 async def test_an_export_that_does_not_check_is_not_recorded(
@@ -455,10 +457,10 @@ async def test_an_export_that_does_not_check_is_not_recorded(
         )
 
         with pytest.raises(ArchiveUnusable, match="runfold verify"):
-            await archiving.export(ledger.pool, MONTH, tmp_path, **WHY)
+            await ledger.archive.export(MONTH, tmp_path, **WHY)
         (tmp_path / "file").write_text("")
         with pytest.raises(ArchiveUnusable, match="cannot be written"):
-            await archiving.export(ledger.pool, MONTH, tmp_path / "file", **WHY)
+            await ledger.archive.export(MONTH, tmp_path / "file", **WHY)
 
         assert await state_of(ledger) == "open"
         assert not os.path.exists(tmp_path / f"event_{MONTH.replace('-', '_')}.parquet")  # noqa: ASYNC240  a look
@@ -480,14 +482,14 @@ async def test_readers_read_the_archive_and_only_the_owner_moves_it(
         assert await reader.history(run_id) == before
         assert (await reader.state_at(run_id, 5)).cost_usd == (await ledger.get(run_id)).cost_usd
         assert await verify(pool, PROJECT) == report
-        assert [row["type"] for row in await archiving.history(pool)] == [
+        assert [row["type"] for row in await history(pool)] == [
             "archive.exported",
             "archive.detached",
         ]
         with pytest.raises(AccessDenied):
-            await archiving.attach(pool, MONTH, **WHY)
+            await attach(pool, MONTH, **WHY)
         with pytest.raises(AccessDenied):
-            await archiving.hold(pool, MONTH, **WHY)
+            await hold(pool, MONTH, **WHY)
     assert await state_of(ledger) == "detached"
 
 
@@ -534,14 +536,14 @@ async def test_a_page_of_the_feed_that_waited_for_a_detach_passes_over_nothing(
     await ledger.submit("parse")
     reader = Reader(ledger.pool, 4)
     await reader.page()
-    await archiving.export(ledger.pool, MONTH, tmp_path, **WHY)
+    await ledger.archive.export(MONTH, tmp_path, **WHY)
 
     async def waiting(backends: int) -> None:
         await until(lambda: ledger.pool.fetchval(WAITING, backends))
 
     async with connection.transaction():
         await connection.execute("LOCK TABLE ledger.event IN ACCESS SHARE MODE")
-        detaching = asyncio.create_task(archiving.detach(ledger.pool, MONTH, **WHY))
+        detaching = asyncio.create_task(ledger.archive.detach(MONTH, **WHY))
         await waiting(1)
         reading = asyncio.create_task(reader.page())
         await waiting(2)
@@ -577,7 +579,7 @@ async def test_a_hold_that_is_being_placed_keeps_its_month(
 ) -> None:
     async with in_that_month(connection):
         await ended(ledger)
-    await archiving.export(ledger.pool, MONTH, tmp_path, **WHY)
+    await ledger.archive.export(MONTH, tmp_path, **WHY)
     holder = await asyncpg.connect(driver_url(database))
     transaction = holder.transaction()
     await transaction.start()
@@ -587,13 +589,13 @@ async def test_a_hold_that_is_being_placed_keeps_its_month(
         MONTH,
     )
 
-    detaching = asyncio.create_task(archiving.detach(ledger.pool, MONTH, **WHY))
+    detaching = asyncio.create_task(ledger.archive.detach(MONTH, **WHY))
     while not await connection.fetchval(WAITING, 1):
         assert not detaching.done()
     await transaction.commit()
     await holder.close()
 
-    with pytest.raises(ArchiveRefused, match="holds it"):
+    with pytest.raises(ArchiveRefused, match="hold was placed"):
         await detaching
     assert await state_of(ledger) == "exported"
 
@@ -621,7 +623,7 @@ async def test_an_export_leaves_what_was_planted_under_its_temporary_name(
     async with in_that_month(connection):
         await ended(ledger)
 
-    archive = await archiving.export(ledger.pool, MONTH, folder, **WHY)
+    archive = await ledger.archive.export(MONTH, folder, **WHY)
 
     assert victim.read_text() == "precious"
     assert archive.path.stat().st_mode & 0o777 == 0o600
@@ -633,7 +635,7 @@ async def test_a_file_in_which_a_run_lies_twice_does_not_check(
     async with in_that_month(connection):
         await ended(ledger)
         await ended(ledger)
-    archive = await archiving.export(ledger.pool, MONTH, tmp_path, **WHY)
+    archive = await ledger.archive.export(MONTH, tmp_path, **WHY)
     table = parquet.read_table(archive.path)
     twice = tmp_path / "twice.parquet"
     parquet.write_table(pa.concat_tables([table, table]), twice)
@@ -668,7 +670,7 @@ async def test_a_file_without_statistics_is_checked_as_a_whole(
 ) -> None:
     async with in_that_month(connection):
         await ended(ledger)
-    archive = await archiving.export(ledger.pool, MONTH, tmp_path, **WHY)
+    archive = await ledger.archive.export(MONTH, tmp_path, **WHY)
     plain = tmp_path / "plain.parquet"
     parquet.write_table(parquet.read_table(archive.path), plain, write_statistics=False)
 

@@ -1,0 +1,145 @@
+"""The records of archived months: what was done with each, and how it stands now.
+
+They are read from the table itself. The view `ledger.archive` says the same for everybody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+from runfold.ledger.archive.file import digest
+from runfold.ledger.errors import ArchiveUnusable
+from runfold.ledger.months import check_month
+from runfold.ledger.postgres.connections import Pool, fetch
+from runfold.ledger.settings import Settings
+
+FIRST_RUN: Final = UUID(int=0)
+LAST_RUN: Final = UUID(int=2**128 - 1)
+
+ARCHIVES: Final = """(
+  SELECT DISTINCT ON (r.month) r.month, split_part(r.type, '.', 2) AS state,
+    r.type = 'archive.detached' AS detached, r.recorded_at, r.actor, r.reason, r.first, r.beyond,
+    r.runs, r.events, r.payloads, r.generation, r.last_position, r.last_txid, r.size_bytes,
+    r.sha256, r.file
+  FROM ledger.archive_event AS r
+  WHERE r.type IN ('archive.exported', 'archive.detached', 'archive.attached')
+  ORDER BY r.month, r.number DESC
+)"""
+"""A relation for a FROM clause: how each month that was ever archived stands."""
+_ALL: Final = f"SELECT * FROM {ARCHIVES} AS a"
+_MONTH: Final = f"{_ALL} WHERE month = $1"
+_DETACHED: Final = f"{_ALL} WHERE detached AND first <= $2 AND beyond > $1 ORDER BY first"
+_RECORD: Final = """
+INSERT INTO ledger.archive_event (recorded_at, type, actor, reason, month, project_id, run_id,
+  first, beyond, runs, events,
+  payloads, generation, last_position, last_txid, size_bytes, sha256, file)
+VALUES (ledger.now(), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+"""
+_FACTS: Final = (
+    "first", "beyond", "runs", "events", "payloads", "generation", "last_position", "last_txid",
+    "size_bytes", "sha256", "file",
+)  # fmt: skip
+_HISTORY: Final = """
+SELECT number, recorded_at, type, actor, reason, month, project_id, run_id, events, size_bytes,
+  sha256, file
+FROM ledger.archive_event WHERE $1::text IS NULL OR month = $1 ORDER BY number
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """An exported month's state: exported, detached (in the file only) or attached again.
+
+    Its runs are those from `first` to before `beyond`. `generation`, `last_position` and
+    `last_txid` are the place of its newest event in the feed.
+    """
+
+    month: str
+    state: str
+    detached: bool
+    recorded_at: datetime
+    actor: str
+    reason: str | None
+    first: UUID
+    beyond: UUID
+    runs: int
+    events: int
+    payloads: int
+    generation: int
+    last_position: int
+    last_txid: int | None
+    size_bytes: int
+    sha256: bytes
+    file: str
+
+    @property
+    def path(self) -> Path:
+        """Where the file is: where it was written, or in the folder of RUNFOLD_ARCHIVE."""
+        folder = Settings.load().archive
+        return Path(self.file) if folder is None else folder / Path(self.file).name
+
+    def check_digest(self) -> None:
+        """Raise ArchiveUnusable unless the file is the one that was recorded."""
+        if digest(self.path) != (self.size_bytes, self.sha256):
+            raise ArchiveUnusable(
+                str(self.path), "is not the file that was recorded: its size or SHA-256 differs"
+            )
+
+
+async def archives(source: Any) -> list[Archive]:
+    """Return every month that was ever exported, in the order of the months."""
+    return [Archive(**row) for row in await fetch(source, _ALL)]
+
+
+async def archive_of(source: Any, month: str) -> Archive | None:
+    """Return how a month stands; None if it was never exported."""
+    rows = await fetch(source, _MONTH, month)
+    return Archive(**rows[0]) if rows else None
+
+
+async def detached(source: Any, first: UUID = FIRST_RUN, last: UUID = LAST_RUN) -> list[Archive]:
+    """Return the months whose events are in files only and have runs from `first` to `last`."""
+    return [Archive(**row) for row in await fetch(source, _DETACHED, first, last)]
+
+
+async def history(pool: Pool, month: str | None = None) -> list[Mapping[str, Any]]:
+    """Return what was done with a month, or with all, oldest first. Raises InvalidValue."""
+    return list(await fetch(pool, _HISTORY, None if month is None else check_month(month)))
+
+
+async def record(
+    source: Any,
+    type_: str,
+    month: str,
+    facts: Mapping[str, Any] | None = None,
+    *,
+    actor: str,
+    reason: str | None,
+    run: tuple[str, UUID] | None = None,
+) -> None:
+    """Record what was done with a month, or with the month of a run; `facts` are of its file."""
+    known = facts or {}
+    await fetch(
+        source,
+        _RECORD,
+        type_,
+        actor,
+        reason,
+        month,
+        *(run or (None, None)),
+        *(known.get(name) for name in _FACTS),
+    )
+
+
+async def record_archive(
+    source: Any, type_: str, month: str, facts: Mapping[str, Any], *, actor: str, reason: str | None
+) -> Archive:
+    """Record an export, detach or attach, and return how the month stands."""
+    await record(source, type_, month, facts, actor=actor, reason=reason)
+    [row] = await fetch(source, _MONTH, month)
+    return Archive(**row)
