@@ -1,7 +1,7 @@
 """Measures the write path against the raw limit on the same server in the same run: `make bench`.
 
-Absolute rates depend on the machine and what else it does; the ratios are what to read. Each pair is measured in
-turn, several times, and the median of the ratios is given.
+Absolute rates depend on the machine and what else it does; the ratios are what to read. Each pair
+is measured in turn, several times, and the median of the ratios is given.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ async def main() -> dict[str, Any]:
                 version = await ledger.pool.fetchval("SELECT version()")
                 async with raw.opened(server.url()) as pool:
                     figures = await compare_all(ledger, pool)
-    return {"machine": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version(),
+    return {"machine": platform.platform(), "cores": os.cpu_count(),
+        "python": platform.python_version(),
             "server": version.split(" on ")[0], "rounds": ROUNDS, "figures": figures}  # fmt: skip
 
 
@@ -91,7 +92,8 @@ async def compare(name: str, ours: Measure, limit: Measure) -> dict[str, Any]:
         "raw_per_second": round(statistics.median(b for _, b in pairs)),
         "ratio": round(statistics.median(a / b for a, b in pairs), 2),
     }
-    print(f"{name:<34}{figure['ledger_per_second']:>9,}/s   raw {figure['raw_per_second']:>9,}/s   ratio {figure['ratio']:.2f}",
+    ledger, raw = figure["ledger_per_second"], figure["raw_per_second"]
+    print(f"{name:<34}{ledger:>9,}/s   raw {raw:>9,}/s   ratio {figure['ratio']:.2f}",
           file=sys.stderr)  # fmt: skip
     return figure
 
@@ -196,7 +198,7 @@ async def drain(ledger: Ledger) -> None:
 
 
 async def raw_fill(pool: raw.Pool, count: int, batch: int = 1000) -> list[uuid.UUID]:
-    """Write the rows of submitted runs by plain statements; the ids are made in time order, as the ledger's are."""
+    """Write the rows of submitted runs by plain statements, with ids in time order."""
     ids = [uuid.UUID(int=(time.time_ns() << 60) + i) for i in range(count)]
     for at in range(0, count, batch):
         await raw.submit(pool, ids[at : at + batch])

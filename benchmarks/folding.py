@@ -1,9 +1,14 @@
-"""Measures folding: `python -m benchmarks.folding`. Rates depend on the machine; ratios, taken in one run, are what to read.
+"""Measure folding: `python -m benchmarks.folding`.
 
-    rebuild     run_state of a whole project into a table of its own, against a bare GROUP BY with the same aggregates
-    catch-up    a projection from nothing, against the Postgres recorder of the `eventsourcing` library (`make peers`)
+Rates depend on the machine; read the ratios, whose two sides are measured in one run.
+
+    rebuild     run_state of a whole project into a table of its own, against a bare GROUP BY with
+                the same aggregates
+    catch-up    a projection from nothing, against the Postgres recorder of the `eventsourcing`
+                library (`make peers`)
     lag         how long after a commit a live projection shows it, while others write
-    memory      the most that this process and the server's backends took, for a tenth of the events and for all
+    memory      the most that this process and the server's backends took, for a tenth of the
+                events and for all
 
 EVENTS sets how many events there are; two million by default.
 """
@@ -124,7 +129,7 @@ async def rebuilt(ledger: Ledger, connections: int) -> dict[str, Any]:
 
 
 async def grouped(ledger: Ledger, connections: int) -> float:
-    """Run the same aggregates as one plain statement over the same rows, with as many processes; events a second."""
+    """Return the events a second of one plain statement with the same aggregates and processes."""
     text = sql("compiled/rebuild_run_state")
     select = (
         text[text.index("  SELECT e.project_id") : text.index("  WHERE e.project_id")]
@@ -132,7 +137,8 @@ async def grouped(ledger: Ledger, connections: int) -> float:
     )
     async with ledger.pool.acquire() as connection, connection.transaction():
         await connection.execute(
-            f"SET LOCAL work_mem = '256MB'; SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = {connections - 1}"
+            "SET LOCAL work_mem = '256MB'; SET LOCAL jit = off; "
+            f"SET LOCAL max_parallel_workers_per_gather = {connections - 1}"
         )
         begun = time.perf_counter()
         await connection.fetchval(f"SELECT count(r) FROM ({select} OFFSET 0) AS r")
@@ -140,7 +146,7 @@ async def grouped(ledger: Ledger, connections: int) -> float:
 
 
 async def caught_up(ledger: Ledger, url: str) -> dict[str, Any]:
-    """Take every event that counts to a projection, from nothing; against another library on some of the same events."""
+    """Catch a projection up from nothing, and another library on some of the same events."""
     await install(ledger.pool, RUN_COUNTS)
     begun = time.perf_counter()
     events = await CatchUp(ledger.pool, RUN_COUNTS).to_the_end()
@@ -173,7 +179,7 @@ def ask_peer(url: str) -> dict[str, Any]:
 
 
 async def lag(ledger: Ledger) -> dict[str, float]:
-    """Give how many milliseconds after a commit a live projection shows it, while another task writes steadily."""
+    """Return the milliseconds from a commit to a live projection, while another task writes."""
     following = asyncio.create_task(Projector(ledger.pool, RUN_COUNTS).run())
     stop = asyncio.Event()
 
@@ -206,7 +212,7 @@ async def lag(ledger: Ledger) -> dict[str, float]:
 
 
 def backends_mb() -> float:
-    """Give the private memory of the largest server process that can be seen, in MB; shared buffers do not count."""
+    """Return the private memory of the largest server process in MB, without shared buffers."""
     return (
         max((anonymous_kb(status) for status in Path("/proc").glob("[0-9]*/status")), default=0)
         / 1024

@@ -1,6 +1,9 @@
-"""Measures 10,000 held leases beating on one worker process: `python -m benchmarks.holding`. No lease may be lost.
+"""Measure one worker process that holds 10,000 leases: `python -m benchmarks.holding`.
 
-BEATS sets how many beats are waited for, every 15 seconds as in the default settings; LEASES how many leases there are.
+No lease may be lost.
+
+BEATS sets how many beats are awaited, every 15 seconds as in the default settings; LEASES sets how
+many leases are held.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ BEATS: Final = int(os.environ.get("BEATS", "4"))
 TTL_SECONDS: Final = 60.0
 EVERY_SECONDS: Final = 15.0
 _STANDING: Final = """
-SELECT pg_current_wal_lsn() - '0/0'::pg_lsn AS wal, (SELECT count(*) FROM ledger.event WHERE type = 'lease.heartbeat') AS beats,
+SELECT pg_current_wal_lsn() - '0/0'::pg_lsn AS wal, (SELECT count(*) FROM ledger.event
+  WHERE type = 'lease.heartbeat') AS beats,
   (SELECT n_dead_tup FROM pg_stat_user_tables WHERE relid = 'ledger.run_state'::regclass) AS dead,
   pg_total_relation_size('ledger.run_state') AS state_bytes,
   (SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('ledger.event')) AS event_bytes
@@ -101,7 +105,7 @@ async def _reap(reaper: Reaper) -> None:
 
 
 def _server_seconds() -> float:
-    """Give the CPU time of the server: its main process, what is left of ended backends, and those at work."""
+    """Return the CPU time of the server: its main process, ended backends and those at work."""
     [pid_file] = Path(os.environ["RUNFOLD_HOME"]).rglob("postmaster.pid")
     main_process = psutil.Process(int(pid_file.read_text().splitlines()[0]))
     times = main_process.cpu_times()

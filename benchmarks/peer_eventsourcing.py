@@ -1,6 +1,9 @@
-"""Catches a counting projection up with the Postgres recorders of the `eventsourcing` library; run by `benchmarks.folding`.
+"""Catch a counting projection up with the Postgres recorders of the `eventsourcing` library.
 
-As the library has it: notifications are read in pages, and each event's effect is committed together with its position.
+Run by `benchmarks.folding`.
+
+As the library has it: notifications are read in pages, and each event's effect is committed
+together with its position.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ class Counts(PostgresTrackingRecorder):  # type: ignore[misc]  # as above
         with self.datastore.transaction(commit=True) as cursor:
             self._insert_tracking(cursor, tracking)
             cursor.execute(
-                "INSERT INTO peer_counts VALUES (%s, 1) ON CONFLICT (topic) DO UPDATE SET runs = peer_counts.runs + 1",
+                "INSERT INTO peer_counts VALUES (%s, 1) ON CONFLICT (topic) DO UPDATE "
+                "SET runs = peer_counts.runs + 1",
                 (topic,),
             )
 

@@ -1,6 +1,9 @@
-"""Runs one queue of another project through the same two measurements; run by `benchmarks.queues` in the peers' environment.
+"""Run one queue of another project through the same two measurements.
 
-Each as its documents advise: rows kept as by default, wake-ups by NOTIFY, bulk enqueueing; all of them on uvloop.
+Run by `benchmarks.queues` in the peers' environment.
+
+Each as its documents advise: rows kept as by default, wake-ups by NOTIFY, bulk enqueueing; all of
+them on uvloop.
 """
 
 from __future__ import annotations
@@ -53,7 +56,10 @@ async def procrastinate(host: str, slots: int, work: Work) -> AsyncIterator[tupl
             await app.schema_manager.apply_schema_async()
 
         async def left() -> bool:
-            query = "SELECT EXISTS (SELECT FROM procrastinate_jobs WHERE status IN ('todo', 'doing')) AS left"
+            query = (
+                "SELECT EXISTS (SELECT FROM procrastinate_jobs "
+                "WHERE status IN ('todo', 'doing')) AS left"
+            )
             return bool((await app.connector.execute_query_one_async(query))["left"])
 
         yield (

@@ -1,8 +1,11 @@
-"""Measures the full runtime with no-op handlers against other queues: `python -m benchmarks.queues`, after `make peers`.
+"""Measure the full runtime with no-op handlers against other queues.
 
-Each in turn on the same server, in ROUNDS rounds; the best of its rounds counts, and the ratios are what to read. What each
-keeps: Runfold every lease, outcome and hash for ever; Procrastinate and Oban the finished job's row; PGQueuer a line in its
-log. A peer that cannot run here (Oban needs Python 3.12: `make peers PEERS_PY=python3.12`) is named with the reason.
+Run `make peers` first, then `python -m benchmarks.queues`.
+
+Each in turn on the same server, in ROUNDS rounds; the best of its rounds counts, and the ratios are
+what to read. What each keeps: Runfold every lease, outcome and hash for ever; Procrastinate and
+Oban the finished job's row; PGQueuer a line in its log. A peer that cannot run here (Oban needs
+Python 3.12: `make peers PEERS_PY=python3.12`) is named with the reason.
 """
 
 from __future__ import annotations
@@ -87,8 +90,10 @@ def compared(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     peers = [best[name] for name in NAMES if "skipped" not in best[name]]
     own = best["runfold"]
     ratios = None if not peers else {
-        "throughput_to_the_fastest_peer": round(own["runs_per_second"] / max(one["runs_per_second"] for one in peers), 2),
-        "p50_to_the_best_peer": round(own["p50_ms"] / min(one["p50_ms"] for one in peers), 2),
+        "throughput_to_the_fastest_peer": round(
+            own["runs_per_second"] / max(peer["runs_per_second"] for peer in peers), 2
+        ),
+        "p50_to_the_best_peer": round(own["p50_ms"] / min(peer["p50_ms"] for peer in peers), 2),
     }  # fmt: skip
     return {"runs": RUNS, "slots": SLOTS, "rounds": ROUNDS, **best, "ratios": ratios}
 

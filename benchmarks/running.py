@@ -1,4 +1,4 @@
-"""Measures the full runtime with handlers: `python -m benchmarks.running`. Rates depend on the machine."""
+"""Measure the full runtime: `python -m benchmarks.running`. Rates depend on the machine."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def main() -> dict[str, Any]:
 
 
 async def drained(ledger: Ledger, slots: int) -> dict[str, float]:
-    """Give the no-op runs a second that one worker with so many slots finishes, outcomes recorded."""
+    """Return the no-op runs a second that one worker with so many slots finishes and records."""
     for _ in range(RUNS // 1_000):
         await ledger.submit_many([Submit(kind="noop", input=time.time())] * 1_000)
     BEGUN.clear()

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for every test: one server a session, one database a test, and at the end the ledger must verify."""
+"""A real PostgreSQL for every test: a server a session, a database a test, verified at the end."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ pytest_plugins = ["tests.support.collection"]
 
 
 def pytest_configure() -> None:
-    """Let the processes that tests start hear signals and begin soon, whatever the session inherited.
+    """Let the processes that tests start hear signals and begin soon, whatever is inherited.
 
-    A session in the background ignores the signals; and where bytecode is not written, each process would compile all that
-    it imports.
+    A session in the background ignores the signals; and where bytecode is not written, each process
+    would compile all that it imports.
     """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -50,7 +50,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def maintenance(server: Server) -> Iterator[Callable[[str], None]]:
-    """Runs a statement on a connection that stays open: every test makes a database and drops it."""
+    """Run statements on a connection that stays open: every test makes and drops a database."""
     with asyncio.Runner() as runner:
 
         async def connected() -> asyncpg.Connection:
@@ -90,7 +90,7 @@ def unverified_database(
 
 @pytest.fixture
 def database(unverified_database: str) -> Iterator[str]:
-    """The URL of a migrated database; whatever the test did, the ledger in it must be consistent."""
+    """The URL of a migrated database, whose ledger must be consistent after the test."""
     yield unverified_database
     asyncio.run(assert_consistent(unverified_database))
 

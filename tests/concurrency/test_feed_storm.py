@@ -1,4 +1,4 @@
-"""Many writers at once, with transactions over many runs, delays, aborts and savepoints: the feed loses and turns nothing."""
+"""Many writers at once, with delays, aborts and savepoints: the feed loses and reorders nothing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_a_storm_of_transactions_over_many_runs_is_read_once_and_in_order(
 
 
 async def write(url: str, runs: list[UUID], chance: random.Random) -> int:
-    """Write transactions over some runs each, some of them slowly, some in part or wholly in vain; count the events kept."""
+    """Write transactions over some runs, some slow, some undone; return the events kept."""
     connection = await asyncpg.connect(driver_url(url))
     kept = 0
     try:
@@ -92,10 +92,10 @@ async def transact(
 
 
 async def inversions(ledger: Ledger) -> int:
-    """Count the events whose transaction's id is lower than that of the event before it in its run."""
+    """Count the events whose transaction id is lower than that of their run's event before."""
     return int(
         await ledger.pool.fetchval(
-            "SELECT count(*) FROM ledger.event AS e JOIN ledger.event AS p USING (project_id, run_id) "
-            "WHERE p.version = e.version - 1 AND p.txid > e.txid"
+            "SELECT count(*) FROM ledger.event AS e JOIN ledger.event AS p USING (project_id, "
+            "run_id) WHERE p.version = e.version - 1 AND p.txid > e.txid"
         )
     )

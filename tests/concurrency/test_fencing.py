@@ -19,8 +19,9 @@ from tests.support.waiting import blocked, lapsed
 BEAT = "SELECT * FROM ledger.heartbeat($1, $2, $3, $4)"
 REAP = "SELECT * FROM ledger.reap($1, 'reaper', 100)"
 COMPLETE = (
-    "SELECT * FROM ledger.transition($1, $2, $3::uuid[], $4::int[], '{completed}', '{false}', '{NULL}', '{NULL}', '{NULL}', "
-    "'{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}')"
+    "SELECT * FROM ledger.transition($1, $2, $3::uuid[], $4::int[], '{completed}', '{false}', "
+    "'{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', "
+    "'{NULL}')"
 )
 
 
@@ -212,7 +213,7 @@ async def test_a_cancel_beside_a_claim_either_ends_the_run_or_reaches_its_holder
             assert cancelled.state == State.CANCELLED
 
 
-# -- reapers ------------------------------------------------------------------------------------------------------------
+# -- reapers ---------------------------------------------------------------------------------------
 
 
 async def test_any_number_of_reapers_repair_each_run_once(ledger: Ledger) -> None:
@@ -267,7 +268,7 @@ async def test_beats_and_reapers_race_and_every_run_has_one_owner(ledger: Ledger
             assert kinds[2] == "lease.heartbeat"
 
 
-# -- locks --------------------------------------------------------------------------------------------------------------
+# -- locks -----------------------------------------------------------------------------------------
 
 
 async def test_overlapping_batches_in_opposite_order_never_deadlock(ledger: Ledger) -> None:
@@ -303,5 +304,8 @@ async def test_a_batch_takes_its_locks_in_the_order_of_run_ids_whatever_order_it
 
 
 async def _is_locked(ledger: Ledger, lease: Lease) -> bool:
-    free = "SELECT count(*) FROM (SELECT FROM ledger.run_state WHERE run_id = $1 FOR UPDATE SKIP LOCKED) AS s"
+    free = (
+        "SELECT count(*) FROM (SELECT FROM ledger.run_state "
+        "WHERE run_id = $1 FOR UPDATE SKIP LOCKED) AS s"
+    )
     return bool(await ledger.pool.fetchval(free, lease.run_id) == 0)

@@ -17,13 +17,14 @@ from tests.support.runs import claimed, event_count, types
 from tests.support.waiting import until
 
 COMPLETE = (
-    "SELECT * FROM ledger.transition($1, '{w:1}', ARRAY[$2::uuid], ARRAY[$3::int], '{completed}', '{false}', '{NULL}', "
-    "'{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', ARRAY[$4])"
+    "SELECT * FROM ledger.transition($1, '{w:1}', ARRAY[$2::uuid], ARRAY[$3::int], "
+    "'{completed}', '{false}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', "
+    "'{NULL}', '{NULL}', '{NULL}', ARRAY[$4])"
 )
 
 STEP = (
-    "SELECT * FROM ledger.append($1, 'w:1', ARRAY[$2::uuid], ARRAY[$3::int], '{step.completed}', '{1}', '{read}', '{NULL}', "
-    "'{NULL}', '{1}', '{NULL}', '{NULL}', ARRAY[$4])"
+    "SELECT * FROM ledger.append($1, 'w:1', ARRAY[$2::uuid], ARRAY[$3::int], '{step.completed}', "
+    "'{1}', '{read}', '{NULL}', '{NULL}', '{1}', '{NULL}', '{NULL}', ARRAY[$4])"
 )
 
 
@@ -51,7 +52,7 @@ async def test_one_key_submitted_by_many_at_once_makes_one_run(ledger: Ledger) -
     assert await event_count(ledger) == 1
 
 
-async def test_one_key_submitted_at_once_with_different_contents_makes_one_run_and_errors_that_name_it(
+async def test_one_key_submitted_at_once_with_different_contents_makes_one_run_and_named_errors(
     ledger: Ledger,
 ) -> None:
     outcomes = await asyncio.gather(

@@ -1,4 +1,4 @@
-"""Plans are pinned: no hot statement scans a table, on an empty, a grown or a just-analysed one, nor walks the dead."""
+"""Plans are pinned: no hot statement scans a table, be it empty, grown or full of dead rows."""
 
 from __future__ import annotations
 
@@ -17,20 +17,24 @@ from tests.support.waiting import lapsed
 
 BATCH = 200
 GROWN = 20_000
-# How many rows an operation may fetch by index for each run of its batch, over all tables. The least is three or
-# four: to lock the run, to fold its event, to read its content; a refusal reads the run's few events as well. A plan that
-# flipped fetches all rows of the project.
+# How many rows an operation may fetch by index for each run of its batch, over all tables. The
+# least is three or four: to lock the run, to fold its event, to read its content; a refusal reads
+# the run's few events as well. A plan that flipped fetches all rows of the project.
 FETCHES = 20
 SCANS = (
-    "SELECT coalesce(sum(seq_scan), 0)::bigint AS scans, coalesce(sum(idx_tup_fetch), 0)::bigint AS fetched "
-    "FROM pg_stat_user_tables WHERE schemaname = 'ledger' AND (relname IN ('run_state', 'payload') OR relname LIKE 'event%')"
+    "SELECT coalesce(sum(seq_scan), 0)::bigint AS scans, coalesce(sum(idx_tup_fetch), "
+    "0)::bigint AS fetched FROM pg_stat_user_tables WHERE schemaname = 'ledger' "
+    "AND (relname IN ('run_state', 'payload') OR relname LIKE 'event%')"
 )
-ANALYZE = "ANALYZE ledger.event, ledger.payload, ledger.run_state, ledger.kind, ledger.command, ledger.project"
+ANALYZE = (
+    "ANALYZE ledger.event, ledger.payload, ledger.run_state, ledger.kind, ledger.command, "
+    "ledger.project"
+)
 
 
 @pytest.fixture
 async def single(database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ledger]:
-    """A ledger with one connection, whose plans are made while every table is empty and was just analysed."""
+    """A ledger with one connection, whose plans are made on empty and just analysed tables."""
     monkeypatch.setenv("RUNFOLD_POOL_SIZE", "1")
     async with Ledger.open(database, PROJECT) as opened:
         await opened.pool.execute(ANALYZE)
@@ -107,7 +111,7 @@ async def measured(ledger: Ledger, batch: int) -> Meter:
 
 
 async def read(ledger: Ledger, run: Run) -> Meter:
-    """Read one run in every way, often enough for a prepared statement to keep its plan for good."""
+    """Read one run in every way, often enough for prepared statements to keep their plans."""
     meter = Meter(ledger)
     for _ in range(7):
         await meter.of("get", ledger.get(run.run_id))
@@ -182,7 +186,8 @@ async def test_the_guard_above_fires_when_a_plan_is_not_pinned(
     await single.submit_many([Submit(kind="parse", input=1)] * 2_000, connection=connection)
     await connection.execute("ALTER FUNCTION ledger.heartbeat RESET ALL")
     await connection.execute(
-        "ALTER FUNCTION ledger.heartbeat SET enable_indexscan = off SET enable_bitmapscan = off SET enable_seqscan = on"
+        "ALTER FUNCTION ledger.heartbeat SET enable_indexscan = off SET enable_bitmapscan = off "
+        "SET enable_seqscan = on"
     )
     meter = Meter(single)
     leases = await single.claim("w:1", limit=BATCH)
@@ -201,7 +206,10 @@ async def test_claims_do_not_walk_the_entries_of_runs_that_were_taken_while_a_sn
     snapshot = connection.transaction(isolation="repeatable_read")
     await snapshot.start()
     await connection.fetchval("SELECT count(*) FROM ledger.run_state")
-    entries = "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE schemaname = 'ledger' AND indexrelname = 'run_claimable'"
+    entries = (
+        "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE schemaname = 'ledger' "
+        "AND indexrelname = 'run_claimable'"
+    )
 
     async def read() -> int:
         await single.pool.execute("SELECT pg_stat_force_next_flush()")
@@ -215,7 +223,8 @@ async def test_claims_do_not_walk_the_entries_of_runs_that_were_taken_while_a_sn
     walked = await read() - before
     await snapshot.rollback()
 
-    # From the start each time it would be the sum of 100, 200, … 3,000. Looking from the start once a second is allowed.
+    # From the start each time it would be the sum of 100, 200, … 3,000. Looking from the start once
+    # a second is allowed.
     from_the_start = batch * sum(range(1, runs // batch + 1))
     assert walked < from_the_start / 3
 
@@ -227,7 +236,10 @@ async def test_a_heartbeat_touches_no_index(single: Ledger) -> None:
         for lease in await single.claim("w:1", limit=BATCH)
     ]
     await single.pool.execute("VACUUM ledger.run_state")
-    updates = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relid = 'ledger.run_state'::regclass"
+    updates = (
+        "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables "
+        "WHERE relid = 'ledger.run_state'::regclass"
+    )
     await single.pool.execute("SELECT pg_stat_force_next_flush()")
     before = await single.pool.fetchrow(updates)
     assert before is not None

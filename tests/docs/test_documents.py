@@ -57,7 +57,8 @@ def environment() -> Iterator[dict[str, str]]:
     home = Path(tempfile.mkdtemp(prefix="runfold-docs-", dir="/tmp"))
     home.chmod(0o755)
     kept = {k: v for k, v in os.environ.items() if not k.startswith("RUNFOLD_")}
-    # Kept running: with the last command that uses it, the server would stop, and start again with the next.
+    # Kept running: with the last command that uses it, the server would stop, and start again with
+    # the next.
     with EmbeddedPostgres(home / "store") as postgres:
         asyncio.run(_one_run(postgres.url()))
         yield {**kept, "RUNFOLD_HOME": str(home / "store")}

@@ -33,7 +33,8 @@ async def test_the_agent_uses_its_tools_and_asks_before_it_spends(ledger: Ledger
     files = sorted(folder.rglob("*.sql"))
     lines = sum(len(path.read_text().splitlines()) for path in files)
     assert finished.output == {
-        "text": f"{len(files)} files with {lines} lines", "model": "a script standing in for a model", "turns": 4,
+        "text": f"{len(files)} files with {lines} lines",
+        "model": "a script standing in for a model", "turns": 4,
     }  # fmt: skip
     assert finished.cost_usd == Decimal("0.20")
     history = await ledger.history(run.run_id)

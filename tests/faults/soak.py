@@ -1,7 +1,8 @@
-"""A randomised soak: workers are killed, frozen and cut off while runs are submitted, decided and called off.
+"""A randomised soak: workers are killed, frozen and cut off while runs come and go.
 
 `python -m tests.faults.soak --moves 2000 --seed 7`; without a seed one is drawn and printed.
-The same seed makes the same moves. Timing is left to the machine, so that the same moves need not meet the same instants.
+The same seed makes the same moves. Timing is left to the machine, so that the same moves need not
+meet the same instants.
 """
 
 from __future__ import annotations
@@ -60,10 +61,11 @@ class Soak:
         self._stack = ExitStack()
 
     async def run(self, moves: int) -> Counter[str]:
-        """Make so many moves, let everything end, and check it all; gives the types of all events."""
+        """Make so many moves, let everything end, check it all; return the types of all events."""
         choices: dict[Callable[[], Awaitable[None]], int] = {
-            self.submit: 30, self.decide: 12, self.call_off: 5, self.kill: 6, self.freeze: 5, self.end: 3, self.terminate: 12,
-            self.reset: 5, self.half_close: 3, self.swallow: 2, self.delay: 3,
+            self.submit: 30, self.decide: 12, self.call_off: 5, self.kill: 6, self.freeze: 5,
+            self.end: 3, self.terminate: 12, self.reset: 5, self.half_close: 3, self.swallow: 2,
+            self.delay: 3,
         }  # fmt: skip
         with self._stack:
             for _ in range(moves):
@@ -75,7 +77,7 @@ class Soak:
             await self._settle()
         return await self._check()
 
-    # -- moves --------------------------------------------------------------------------------------------------------
+    # -- moves -------------------------------------------------------------------------------------
 
     async def submit(self) -> None:
         """Submit a few runs of one kind."""
@@ -146,10 +148,10 @@ class Soak:
         """Hold everything back for some milliseconds, or no more."""
         self.proxy.delay = self.random.choice([0, 0.005, 0.02])
 
-    # -- parts --------------------------------------------------------------------------------------------------------
+    # -- parts -------------------------------------------------------------------------------------
 
     def _man(self) -> None:
-        """Have all workers: a new one for each that ended; wake those that were frozen for long enough."""
+        """Replace the workers that ended, and wake those that were frozen for long enough."""
         for one, until in list(self._frozen.items()):
             if until < time.monotonic():
                 del self._frozen[one]
@@ -231,7 +233,8 @@ class Soak:
 
 _BACKENDS = """
 SELECT pid FROM pg_stat_activity
-WHERE datname = current_database() AND application_name LIKE 'runfold%' AND pid <> ALL ($1::int[]) ORDER BY backend_start
+WHERE datname = current_database() AND application_name LIKE 'runfold%' AND pid <> ALL ($1::int[])
+  ORDER BY backend_start
 """
 
 

@@ -1,4 +1,4 @@
-"""A database that goes away: the loop goes on when it is back, nothing that was acknowledged is lost."""
+"""A database that goes away and comes back: work goes on, and nothing acknowledged is lost."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def gone(process: psutil.Process) -> None:
 
 
 class Fleet:
-    """A submitter and workers that go on after every outage, and remember what was acknowledged to them."""
+    """A submitter and workers that go on after every outage, and remember every acknowledgement."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -44,7 +44,7 @@ class Fleet:
         self.outages = 0
 
     async def submits(self) -> None:
-        """Submit every run; a commit of unknown outcome is looked up by sending the same key again."""
+        """Submit every run; look a commit of unknown outcome up by sending the same key again."""
         for i in range(TOTAL):
             key = f"k-{i}"
             while key not in self.submitted:
@@ -146,14 +146,17 @@ async def test_while_the_server_is_down_every_operation_says_so(
     await assert_consistent(own_server.url())
 
 
-# -- single connections ---------------------------------------------------------------------------------------------------
+# -- single connections ----------------------------------------------------------------------------
 
 
 async def test_idle_connections_that_were_terminated_are_replaced(
     ledger: Ledger, connection: asyncpg.Connection
 ) -> None:
     await asyncio.gather(*(ledger.submit("parse") for _ in range(20)))
-    others = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    others = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
+        "AND pid <> pg_backend_pid()"
+    )
     pids = [row["pid"] for row in await connection.fetch(others)]
     assert len(pids) > 1
     await connection.fetch("SELECT pg_terminate_backend(p) FROM unnest($1::int[]) AS p", pids)
@@ -187,7 +190,10 @@ async def test_a_statement_whose_backend_is_terminated_writes_nothing_and_can_be
     )
 
     call = asyncio.create_task(ledger.transition(lease, State.COMPLETED, output=1, key="k"))
-    waits = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"
+    waits = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
+        "AND cardinality(pg_blocking_pids(pid)) > 0"
+    )
     await until(lambda: connection.fetchval(waits))
     pid = await connection.fetchval(waits)
     await blocked(ledger, pid)

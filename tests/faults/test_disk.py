@@ -1,4 +1,4 @@
-"""A server whose disk is full: workers wait, hold or give back, and go on when there is room again."""
+"""A server whose disk is full: workers wait, hold or give back, and go on when there is room."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real worker processes that are killed, frozen and cut off: nothing is lost, no result recorded twice."""
+"""Worker processes that are killed, frozen and cut off: nothing is lost or recorded twice."""
 
 from __future__ import annotations
 

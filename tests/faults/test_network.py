@@ -69,7 +69,7 @@ async def test_a_network_that_delays_costs_no_lease(ledger: Ledger, database: st
 async def test_a_network_that_swallows_everything_is_left_behind(
     ledger: Ledger, database: str, tmp_path: Path
 ) -> None:
-    """The connections stay open and nothing comes through: whoever waits for an answer waits in vain."""
+    """Connections stay open and nothing comes through: a wait for an answer is in vain."""
     runs = await ledger.submit_many([{"kind": "steps"}] * RUNS)
     log = tmp_path / "log"
     async with proxied(database) as proxy:

@@ -83,7 +83,8 @@ async def test_any_connection_of_a_worker_may_be_terminated(
 
 _TERMINATE_ONE = """
 SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity
-WHERE datname = current_database() AND application_name = $1 AND pid <> ALL ($2::int[]) ORDER BY backend_start LIMIT 1
+WHERE datname = current_database() AND application_name = $1 AND pid <> ALL ($2::int[])
+  ORDER BY backend_start LIMIT 1
 """
 
 

@@ -1,4 +1,4 @@
-"""Worker processes that die or stall: their runs come back, and nothing is done twice under one token."""
+"""Worker processes that die or stall: runs come back, and no token does anything twice."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PRELUDE = """
 
 @asynccontextmanager
 async def worker(database: str, body: str) -> AsyncIterator[Process]:
-    """Run the body, given `ledger`, as a process of its own; it is killed in the end if it still lives."""
+    """Run the body as a process with `ledger` in scope, and kill it in the end."""
     inner = textwrap.indent(textwrap.dedent(body), " " * 4)
     code = textwrap.dedent(PRELUDE).replace("{body}", inner)
     here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -143,7 +143,10 @@ async def test_a_second_claimer_waits_for_the_first_and_counts_what_it_took(
     taken = await connection.fetch("SELECT * FROM ledger.claim('test', 'w:1', '{parse}', 2, '60s')")
 
     second = asyncio.create_task(ledger.claim("w:2", limit=2))
-    waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"
+    waits = (
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() "
+        "AND wait_event_type = 'Lock')"
+    )
     async with asyncio.timeout(10):
         while not await ledger.pool.fetchval(waits):  # noqa: ASYNC110  the server is asked
             await asyncio.sleep(0.01)
@@ -172,7 +175,8 @@ async def test_a_limit_that_makes_no_sense_is_refused(ledger: Ledger, value: Any
 
 
 async def test_a_kind_an_actor_or_a_reason_that_is_no_text_is_refused(ledger: Ledger) -> None:
-    for given in ({"kind": ""}, {"kind": "a\nb"}, {"kind": "x" * 201}, {"kind": "parse", "actor": ""},
+    for given in ({"kind": ""}, {"kind": "a\nb"}, {"kind": "x" * 201},
+        {"kind": "parse", "actor": ""},
                   {"kind": "parse", "reason": "\x00"}):  # fmt: skip
         with pytest.raises(InvalidValue):
             await ledger.pause_kind(**given)

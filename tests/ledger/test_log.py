@@ -1,4 +1,4 @@
-"""The log: one event for each thing that happens to a run, with the facts that a reader filters by, all of them plain."""
+"""The log: one event for each thing that happens to a run, with plain facts to filter by."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may decide: another person than the submitter, or who has a role; held under the row's lock, and recorded."""
+"""Who may decide: another person, or one with a role; checked under the lock, and recorded."""
 
 from __future__ import annotations
 

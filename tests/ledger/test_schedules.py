@@ -24,7 +24,7 @@ async def overdue(ledger: Ledger, minutes: int) -> None:
     )
 
 
-async def test_what_is_due_is_submitted_once_by_any_number_of_schedulers_and_of_missed_times_the_latest(
+async def test_any_number_of_schedulers_submit_a_due_time_once_and_of_missed_times_the_latest(
     ledger: Ledger,
 ) -> None:
     made = await ledger.schedule("sweep", "clean", {"deep": True}, cron="* * * * *", actor="ann")
@@ -77,7 +77,8 @@ async def test_a_handler_with_a_cron_is_declared_and_again_unchanged_it_keeps_wh
 
 @pytest.mark.parametrize(
     ("cron", "timezone"),
-    [("", "UTC"), ("* * * *", "UTC"), ("* * * * * *", "UTC"), ("61 * * * *", "UTC"), ("0 0 31 2 *", "UTC"), ("@daily", "UTC"),
+    [("", "UTC"), ("* * * *", "UTC"), ("* * * * * *", "UTC"), ("61 * * * *", "UTC"),
+        ("0 0 31 2 *", "UTC"), ("@daily", "UTC"),
      (5, "UTC"), ("* * * * *", "Mars/Base"), ("* * * * *", "../etc/passwd"), ("* * * * *", None)],
 )  # fmt: skip
 async def test_what_is_no_cron_or_time_zone_is_refused_in_words(

@@ -1,4 +1,4 @@
-"""The distribution as a user gets it: a wheel, built by way of the sdist, in a clean environment."""
+"""The distribution as a user gets it: a wheel, built from the sdist, in a clean environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The four forms of the one fold agree, for random histories: inline, rebuilt, compared (drift) and in Python."""
+"""The four forms of the fold agree on random histories: inline, rebuilt, compared, in Python."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ from runfold.projections.state.run_state import COLUMNS
 from tests.conftest import PROJECT
 
 OPERATIONS = [
-    "submit", "claim", "claim", "claim_briefly", "beat", "tool", "park_tool", "answer", "ask", "park_ask", "approve", "reject",
-    "complete", "fail", "time_out", "release", "retry", "cancel", "note", "step", "reap", "zombie", "overdue",
+    "submit", "claim", "claim", "claim_briefly", "beat", "tool", "park_tool", "answer", "ask",
+    "park_ask", "approve", "reject", "complete", "fail", "time_out", "release", "retry", "cancel",
+    "note", "step", "reap", "zombie", "overdue",
 ]  # fmt: skip
 
 MOVES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -146,7 +147,8 @@ async def _do(  # noqa: C901, PLR0912  one branch for each operation
 
 async def _assert_agreement(connection: asyncpg.Connection[Any], run_id: UUID) -> None:
     events = [dict(row) for row in await connection.fetch(
-        "SELECT * FROM ledger.event WHERE project_id = $1 AND run_id = $2 ORDER BY version", PROJECT, run_id)]  # fmt: skip
+        "SELECT * FROM ledger.event WHERE project_id = $1 AND run_id = $2 ORDER BY version",
+        PROJECT, run_id)]  # fmt: skip
     inline = await connection.fetchrow("SELECT * FROM ledger.run_state WHERE run_id = $1", run_id)
     rebuilt = await connection.fetchrow(
         "SELECT * FROM ledger.rebuild_run_state($1, $2, $2)", PROJECT, run_id
@@ -186,11 +188,12 @@ TEXT = st.text(
 FACTS = st.fixed_dictionaries(
     {"type": TEXT, "actor": TEXT, "version": st.integers(1, 2**31 - 1)},
     optional={
-        "state": TEXT, "name": TEXT, "kind": TEXT, "worker_id": TEXT, "error_code": TEXT, "key": TEXT,
-        "priority": st.integers(0, 2**31 - 1), "token": st.integers(1, 2**31 - 1), "step_count": st.integers(-9, 9),
-        "lease_until": st.datetimes(timezones=st.timezones()), "deadline": st.datetimes(timezones=st.timezones()),
-        "cost_usd": st.decimals(-10**6, 10**6, places=6), "payload_hash": st.binary(min_size=32, max_size=32),
-        "tags": st.lists(TEXT, max_size=4),
+        "state": TEXT, "name": TEXT, "kind": TEXT, "worker_id": TEXT, "error_code": TEXT,
+        "key": TEXT, "priority": st.integers(0, 2**31 - 1), "token": st.integers(1, 2**31 - 1),
+        "step_count": st.integers(-9, 9), "lease_until": st.datetimes(timezones=st.timezones()),
+        "deadline": st.datetimes(timezones=st.timezones()),
+        "cost_usd": st.decimals(-10**6, 10**6, places=6),
+        "payload_hash": st.binary(min_size=32, max_size=32), "tags": st.lists(TEXT, max_size=4),
     },
 )  # fmt: skip
 
@@ -222,7 +225,8 @@ async def _hashes_agree(url: str, facts: dict[str, Any], previous: bytes) -> Non
             **facts,
         }
         names = [name for name, _ in FIELDS if name in event]
-        types = {"text": "text", "uuid": "uuid", "int": "int", "time": "timestamptz", "list": "text[]",
+        types = {"text": "text", "uuid": "uuid", "int": "int", "time": "timestamptz",
+            "list": "text[]",
                  "money": "numeric(18,6)", "bytes": "bytea"}  # fmt: skip
         how = dict(FIELDS)
         listed = ", ".join(f"{name} => ${i}::{types[how[name]]}" for i, name in enumerate(names, 2))

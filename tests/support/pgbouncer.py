@@ -46,7 +46,8 @@ server_round_robin = 1
 ignore_startup_parameters = extra_float_digits
 """)
         assert PROGRAM is not None
-        # It refuses to be root, and the server's socket may be closed to all but the server's own account.
+        # It refuses to be root, and the server's socket may be closed to all but the server's own
+        # account.
         account = Path(host).owner() if host.startswith("/") else "nobody"
         as_user = ["-u", account] if os.geteuid() == 0 else []
         with subprocess.Popen(

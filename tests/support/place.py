@@ -1,4 +1,7 @@
-"""Where servers for tests keep their data; `python3 -m tests.support.place` prints it, by the standard library alone."""
+"""The folder for the data of test servers.
+
+`python3 -m tests.support.place` prints it, by the standard library alone.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 
 BYTES = 8 << 30
-"""What must be free in memory: an engine's images, and a write-ahead log that grows to a gigabyte."""
+"""Bytes that must be free: an engine's images, and a write-ahead log that grows to a gigabyte."""
 MEMORY = Path("/dev/shm")  # noqa: S108  folders of their own are made there
 DISK = Path("/tmp")  # noqa: S108  as above; whatever TMPDIR says: a socket's path must stay short, and its server reach it
 
 
 def place() -> Path:
-    """Give a folder in memory if there is room and programs may run there: each test copies a database of some 350 files."""
+    """Return a folder in memory, if it has room and runs programs: a test copies some 350 files."""
     if (
         not MEMORY.is_dir()
         or not os.access(MEMORY, os.W_OK)

@@ -1,4 +1,4 @@
-"""Real worker processes for fault tests, and what must hold of their runs whatever happened to them."""
+"""Real worker processes for fault tests, and what must hold of their runs after any fault."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def worker(
     name: str = "worker",
     settings: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `runfold worker` as a process, its log in JSON lines in a file; it is killed in the end if it still lives."""
+    """Run `runfold worker` with its log as JSON lines in a file, and kill it in the end."""
     environment = {
         **os.environ,
         **FAST,
@@ -74,7 +74,7 @@ def said(log: Path, event: str) -> list[dict[str, Any]]:
 async def assert_story(
     ledger: Ledger, run: Run | Submission, *, output: Any = WHOLE, steps: dict[str, int] = STEPS
 ) -> None:
-    """Fail unless the run is completed once, with every result recorded once, and its history accounts for every lease."""
+    """Fail unless the run completed, recorded each result once and accounts for every lease."""
     history = await ledger.history(run.run_id)
     recorded = Counter(
         event.name for event in history if isinstance(event, StepCompleted | ToolCompleted)
@@ -87,7 +87,7 @@ async def assert_story(
 
 
 def assert_accounted(history: Iterable[Event]) -> None:
-    """Fail unless no two leases share a token and every lease was given up in the open before the next."""
+    """Fail unless every lease has its own token and ended on record before the next."""
     events = list(history)
     held: int | None = None
     for event in events:

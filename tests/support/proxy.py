@@ -1,4 +1,4 @@
-"""A TCP proxy before a PostgreSQL server, which can lose connections in every way that a network does."""
+"""A TCP proxy before a PostgreSQL server that loses connections in every way of a network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Proxy:
-    """Passes bytes between clients and a server until it is told to do otherwise; the promises are about its connections."""
+    """Pass bytes between clients and a server until a method breaks the connections."""
 
     def __init__(self, url: str) -> None:
         self._parts = urlsplit(url)
@@ -49,7 +49,7 @@ class Proxy:
         return len(pairs)
 
     def half_close(self) -> int:
-        """Tell every client that the server will send no more, while the server hears of nothing; gives how many."""
+        """End the server's half of every connection, unknown to the server; return how many."""
         pairs = list(self._pairs)
         for client, _ in pairs:
             with suppress(OSError):
@@ -61,7 +61,7 @@ class Proxy:
         self._flows.clear()
 
     def forget(self) -> None:
-        """Let new connections through; those that there are stay open, and nothing ever comes through them."""
+        """Let new connections through; the present ones stay open and silent for ever."""
         self._flows = asyncio.Event()
         self._flows.set()
 

@@ -20,8 +20,10 @@ def dump(url: str) -> str:
     parts = urlsplit(url)
     host = parse_qs(parts.query)["host"][0]
     done = subprocess.run(
-        [find_programs() / "pg_dump", "--schema-only", "--schema=ledger", "--no-owner", "--restrict-key=runfold",
-         "--exclude-table=ledger.event_2*", "-h", host, "-p", "5432", "-U", "postgres", parts.path.lstrip("/")],
+        [find_programs() / "pg_dump", "--schema-only", "--schema=ledger", "--no-owner",
+            "--restrict-key=runfold",
+         "--exclude-table=ledger.event_2*", "-h", host, "-p", "5432", "-U", "postgres",
+         parts.path.lstrip("/")],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     kept = [

@@ -1,4 +1,4 @@
-"""The PostgreSQL server the tests run on, chosen by the environment variable `RUNFOLD_TEST_POSTGRES`."""
+"""The PostgreSQL server of the tests, chosen by the variable `RUNFOLD_TEST_POSTGRES`."""
 
 import os
 import secrets
@@ -24,7 +24,7 @@ class Server:
 
 @contextmanager
 def postgres_server() -> Iterator[Server]:
-    """Yield the chosen server: `embedded` (the default), `docker`, or a superuser's `postgresql://` URL."""
+    """Yield the server: `embedded`, the default, `docker`, or a superuser's URL."""
     choice = os.environ.get("RUNFOLD_TEST_POSTGRES") or "embedded"
     if choice == "embedded":
         with _embedded() as server:
@@ -48,7 +48,8 @@ def _embedded() -> Iterator[Server]:
 
 @contextmanager
 def _docker() -> Iterator[Server]:
-    # Imported late: the other choices need no Docker. `testcontainers.postgres` warns of deprecation.
+    # Imported late: the other choices need no Docker. `testcontainers.postgres` warns of
+    # deprecation.
     from testcontainers.community.postgres import PostgresContainer
 
     image = os.environ.get("RUNFOLD_TEST_IMAGE") or "postgres:18-alpine"

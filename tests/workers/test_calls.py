@@ -1,4 +1,4 @@
-"""Calls that a handler gets wrong, or asks for in an unusual way: the error says which, and no run is left hanging."""
+"""Calls that a handler gets wrong or makes oddly: the error names them, and no run hangs."""
 
 from __future__ import annotations
 

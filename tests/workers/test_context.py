@@ -1,4 +1,4 @@
-"""The context: results are recorded once, waits give the run back, and a history that fits no more is an error."""
+"""The context records results once, gives the run back on waits, refuses a foreign history."""
 
 from __future__ import annotations
 
@@ -115,8 +115,8 @@ async def test_a_plain_handler_has_the_same_calls_in_its_thread(ledger: Ledger) 
 
     assert (run.output, run.attempt_count, run.cost_usd, run.step_count) == (1, 2, Decimal(1), 6)
     assert Counter(await types(ledger, run.run_id)) == {
-        "run.submitted": 1, "lease.acquired": 2, "step.completed": 1, "tool.requested": 1, "tool.completed": 1,
-        "note.added": 3, "run.retried": 1, "run.completed": 1,
+        "run.submitted": 1, "lease.acquired": 2, "step.completed": 1, "tool.requested": 1,
+        "tool.completed": 1, "note.added": 3, "run.retried": 1, "run.completed": 1,
     }  # fmt: skip
 
 

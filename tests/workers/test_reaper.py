@@ -1,4 +1,4 @@
-"""The reaper duty: it brings back what died, and never what could not beat because the database was away."""
+"""The reaper brings back dead runs, and never those that an outage kept from beating."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Make = Callable[..., Reaper]
 
 
 class Clock:
-    """A clock that moves when it is told to, when it is slept on, and by `jumps` when it is read next."""
+    """A clock that moves by command, by sleeping on it, and by `jumps` when it is read next."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -291,7 +291,8 @@ async def test_it_makes_partitions_ahead_at_the_start_and_hourly(
 
 async def _partitions(connection: asyncpg.Connection[asyncpg.Record]) -> list[str]:
     rows = await connection.fetch(
-        "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'ledger.event'::regclass ORDER BY 1"
+        "SELECT inhrelid::regclass::text AS name FROM pg_inherits "
+        "WHERE inhparent = 'ledger.event'::regclass ORDER BY 1"
     )
     return [row["name"] for row in rows]
 

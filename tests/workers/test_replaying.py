@@ -1,4 +1,4 @@
-"""What a handler made of an error, it makes of it again: every way in which a call can end is on record, and counted once."""
+"""A handler meets each error again on replay: every ending is on record and counted once."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def failed(ledger: Ledger, run: Run) -> list[tuple[str | None, Any]]:
     ]
 
 
-# -- an attempt always comes to an ending ---------------------------------------------------------------------------------
+# -- an attempt always comes to an ending ----------------------------------------------------------
 
 
 class Picky(BaseModel):
@@ -96,7 +96,7 @@ async def test_an_attempt_that_breaks_in_an_odd_way_is_retried_and_ends(
     assert (await types(ledger, run.run_id)).count("run.retried") == 1
 
 
-async def test_a_failure_keeps_its_code_when_its_detail_cannot_be_stored_and_has_one_when_none_is_given(
+async def test_a_failure_keeps_its_code_without_a_storable_detail_and_has_one_when_none_is_given(
     ledger: Ledger,
 ) -> None:
     @handler("codes")
@@ -107,7 +107,7 @@ async def test_a_failure_keeps_its_code_when_its_detail_cannot_be_stored_and_has
     assert (await done(ledger, codes, "none")).error_code == HANDLER_FAILED
 
 
-# -- calls that end in an odd way ------------------------------------------------------------------------------------------
+# -- calls that end in an odd way ------------------------------------------------------------------
 
 
 @handler("gives-up", retry=AT_ONCE)
@@ -292,7 +292,7 @@ async def test_tools_from_several_threads_take_turns(ledger: Ledger) -> None:
     )
 
 
-# -- what was spent --------------------------------------------------------------------------------------------------------
+# -- what was spent --------------------------------------------------------------------------------
 
 
 @handler("spends-first")
@@ -331,7 +331,7 @@ async def pays(ctx: Context) -> str:
     return said
 
 
-async def test_spending_of_an_attempt_that_is_stopped_in_a_tool_is_a_note_and_the_tool_is_asked_again(
+async def test_spending_of_an_attempt_stopped_in_a_tool_is_a_note_and_the_tool_is_asked_again(
     ledger: Ledger,
 ) -> None:
     run = await ledger.submit("pays")
@@ -373,7 +373,7 @@ async def test_an_input_that_is_left_out_is_the_handlers_default(ledger: Ledger)
 
 
 class Slowly:
-    """Has the writes of one method take so long that a handler's patience ends while one is on its way."""
+    """Delay the writes of one method until a handler's patience ends while one is under way."""
 
     def __init__(self, holder: Any, method: str, only: Callable[..., bool]) -> None:
         real = getattr(holder, method)

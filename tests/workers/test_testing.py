@@ -1,4 +1,4 @@
-"""The test kit, as a user's own project has it: a real inner pytest run with nothing but the installed plugin."""
+"""The test kit in a user's own project: a real inner pytest with only the installed plugin."""
 
 from __future__ import annotations
 
@@ -45,8 +45,10 @@ def test_a_story_with_a_crash_a_sleep_and_an_approval(runfold):
         assert await kit.run_until_idle(order) == []
         assert (await kit.ledger.get(run.run_id)).output == "ann"
         await kit.assert_history(run, [
-            "run.submitted", "lease.acquired", "step.completed", "lease.expired", "lease.acquired", "step.completed",
-            "lease.released", "lease.acquired", "approval.requested", "approval.granted", "lease.acquired", "run.completed",
+            "run.submitted", "lease.acquired", "step.completed", "lease.expired", "lease.acquired",
+              "step.completed",
+            "lease.released", "lease.acquired", "approval.requested", "approval.granted",
+              "lease.acquired", "run.completed",
         ])
         with pytest.raises(pytest.fail.Exception, match=r"\\+run.submitted"):
             await kit.assert_history(run, ["run.asked"])

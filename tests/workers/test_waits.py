@@ -1,4 +1,4 @@
-"""Waits that give the run back: sleeps, signals and children; each ends once, whoever dies meanwhile."""
+"""Waits that give the run back: sleeps, signals, children. Each ends once, whatever dies."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ async def test_a_long_sleep_gives_the_run_back_for_so_long_and_charges_no_attemp
 
 
 async def test_a_sleep_whose_worker_died_ends_at_the_same_time(ledger: Ledger) -> None:
-    """The step is recorded and the run not yet given back: whoever takes it up sleeps for the rest only."""
+    """The step is recorded, the run not yet given back: the next attempt sleeps only the rest."""
     run = await ledger.submit("long sleep", 0.5)
     [lease] = await ledger.claim("dies", ttl=0.05)
     await ledger.append(lease, StepCompleted(name="sleep", output={"seconds": 0.5}))
@@ -197,7 +197,8 @@ async def test_signals_are_kept_in_order_and_each_is_given_once(ledger: Ledger) 
     assert finished.output == [{"n": 1}, {"n": 2}, "early"]
     assert finished.attempt_count == 1
     history = await ledger.history(run.run_id)
-    assert [(event.name, event.value) for event in history if isinstance(event, SignalReceived)] == [
+    received = [event for event in history if isinstance(event, SignalReceived)]
+    assert [(event.name, event.value) for event in received] == [
         ("paid", {"n": 1}), ("packed", "early"),
     ]  # fmt: skip
     assert [event.name for event in history if isinstance(event, ToolRequested)] == [
@@ -386,8 +387,9 @@ async def test_a_wait_that_nobody_answers_ends_by_the_clock_once_and_the_run_goe
         events = await kit.assert_history(
             run,
             [
-                "run.submitted", "lease.acquired", "tool.requested", "tool.failed", "lease.acquired", "step.completed",
-                "tool.requested", "tool.completed", "lease.acquired", "run.completed",
+                "run.submitted", "lease.acquired", "tool.requested", "tool.failed",
+                "lease.acquired", "step.completed", "tool.requested", "tool.completed",
+                "lease.acquired", "run.completed",
             ],
         )  # fmt: skip
         failed = events[3]

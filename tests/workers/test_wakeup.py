@@ -1,4 +1,4 @@
-"""Wake-ups: a worker that would look in a minute looks at once; without them it still finds its work."""
+"""Wake-ups: a worker that would look in a minute looks at once; without them it still works."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from tests.support.working import ended, reached, working
 
 LATE = 60.0
 """A poll that comes after any of these tests has failed."""
-LISTENERS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'runfold-wakeup'"
+LISTENERS = (
+    "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
+    "AND application_name = 'runfold-wakeup'"
+)
 
 
 @handler("greet")

@@ -355,7 +355,8 @@ async def _at_least(count: Callable[[], Awaitable[int]], least: int) -> bool:
 
 
 _CUT_HEART = """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'runfold heart' AND datname = current_database()
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'runfold heart'
+  AND datname = current_database()
 """
 
 

@@ -1,4 +1,4 @@
-"""The archive: a month in a file is read, proved and replayed as before, and nothing that is needed is archived."""
+"""The archive: a month in a file is read, proved and replayed as before; no needed month goes."""
 
 from __future__ import annotations
 
@@ -68,18 +68,21 @@ async def in_that_month(connection: asyncpg.Connection) -> AsyncIterator[None]:
         f"SELECT clock_timestamp() - interval '{(datetime.now(UTC) - THEN).total_seconds():.0f} s'"
     )
     id_ = (
-        "SELECT encode(substr(int8send((extract(epoch FROM ledger.now()) * 1000)::bigint), 3, 6) || '\\x7000'::bytea "
-        "|| substr(uuid_send(gen_random_uuid()), 9, 8), 'hex')::uuid"
+        "SELECT encode(substr(int8send((extract(epoch "
+        "FROM ledger.now()) * 1000)::bigint), 3, 6) || '\\x7000'::bytea || "
+        "substr(uuid_send(gen_random_uuid()), 9, 8), 'hex')::uuid"
     )
     if await connection.fetchval("SELECT to_regclass($1)", f"ledger.{table}") is None:
         await connection.execute(
-            f"CREATE TABLE ledger.{table} (LIKE ledger.event INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
+            f"CREATE TABLE ledger.{table} (LIKE ledger.event INCLUDING DEFAULTS INCLUDING "
+            "CONSTRAINTS)"
         )
         await connection.execute(
             "SELECT ledger.attach_partition($1)", THEN.replace(day=1, tzinfo=None)
         )
     await connection.execute(
-        f"CREATE OR REPLACE FUNCTION ledger.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS $${past}$$"
+        "CREATE OR REPLACE FUNCTION ledger.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS "
+        f"$${past}$$"
     )
     await connection.execute(
         f"CREATE OR REPLACE FUNCTION ledger.uuid7() RETURNS uuid LANGUAGE sql VOLATILE AS $${id_}$$"
@@ -227,8 +230,9 @@ async def test_what_is_still_needed_is_not_archived(
         return "; ".join(planned.obstacles)
 
     await connection.execute(
-        "INSERT INTO ledger.projection_aside (relation, name, project_id, run_id, first_position, last_position) "
-        "VALUES ('projection.run_counts_v1', 'run_counts', $1, $2, 1, 1)",
+        "INSERT INTO ledger.projection_aside (relation, name, project_id, run_id, "
+        "first_position, last_position) VALUES ('projection.run_counts_v1', 'run_counts', $1, "
+        "$2, 1, 1)",
         PROJECT,
         run_id,
     )
@@ -338,7 +342,8 @@ async def test_damage_to_what_stayed_is_found_and_a_replay_mends_it(
         assert [run.cost_usd for run in (await ledger.get(damaged), await ledger.get(removed))] == [
             right[0].cost_usd
         ] * 2
-        # The repair is noted in the runs' histories: the month stays in the database until it is exported with the notes.
+        # The repair is noted in the runs' histories: the month stays in the database until it is
+        # exported with the notes.
         assert await state_of(ledger) == "attached"
         assert (await ledger.verify()).ok
         await archived(ledger, tmp_path)

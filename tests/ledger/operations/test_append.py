@@ -159,7 +159,7 @@ async def test_a_zombie_can_append_nothing_and_its_try_is_recorded_once(
     assert (await ledger.get(old.run_id)).token == new.token
 
 
-# -- a user's own types -------------------------------------------------------------------------------------------------
+# -- a user's own types ----------------------------------------------------------------------------
 
 
 async def test_a_users_own_event_comes_back_as_it_was_appended(ledger: Ledger) -> None:
@@ -368,7 +368,7 @@ async def test_a_type_that_no_subclass_could_have_cannot_be_appended_either(ledg
     assert await types(ledger, lease.run_id) == ["run.submitted", "lease.acquired"]
 
 
-# -- versions, keys, totals -----------------------------------------------------------------------------------------------
+# -- versions, keys, totals ------------------------------------------------------------------------
 
 
 async def test_an_append_that_expects_another_version_is_a_conflict(ledger: Ledger) -> None:

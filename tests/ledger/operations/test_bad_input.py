@@ -415,7 +415,7 @@ async def test_a_batch_with_one_senseless_command_writes_none_of_it(ledger: Ledg
     assert await written(ledger) == before
 
 
-# -- databases ----------------------------------------------------------------------------------------------------------
+# -- databases -------------------------------------------------------------------------------------
 
 
 async def opened(url: str, project: str | None = "test", **options: Any) -> None:
@@ -582,7 +582,7 @@ async def test_an_empty_home_is_no_home(monkeypatch: pytest.MonkeyPatch) -> None
     assert Settings.load().home is None
 
 
-async def test_a_lease_made_up_by_hand_changes_neither_the_holder_on_record_nor_anything_by_bad_values(
+async def test_a_lease_made_up_by_hand_changes_neither_the_holder_nor_anything_by_bad_values(
     ledger: Ledger,
 ) -> None:
     lease = await claimed(ledger, "w:1")

@@ -1,4 +1,4 @@
-"""Sharing: what callers ask for at the same time goes as one statement, and each still gets only its own outcome."""
+"""Calls that meet share one statement, and each caller gets only its own outcome."""
 
 from __future__ import annotations
 

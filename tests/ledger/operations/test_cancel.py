@@ -92,7 +92,7 @@ async def test_a_request_is_not_lost_when_the_worker_parks_the_run(ledger: Ledge
     assert (await types(ledger, lease.run_id))[-2:] == ["tool.requested", "run.cancelled"]
 
 
-async def test_a_parked_run_that_was_asked_to_cancel_before_is_cancelled_at_once_by_a_second_request(
+async def test_a_parked_run_that_was_asked_to_cancel_is_cancelled_at_once_by_a_second_request(
     ledger: Ledger,
 ) -> None:
     lease = await claimed(ledger)

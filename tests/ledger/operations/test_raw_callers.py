@@ -1,4 +1,4 @@
-"""Whoever may call the functions by hand, with a worker's login, is held to the rules, and breaks nothing for others."""
+"""A worker's login that calls the functions by hand is held to the rules and harms nobody."""
 
 from __future__ import annotations
 
@@ -38,16 +38,17 @@ class Mallory:
             **given,
         }
         return await self._connection.fetch(
-            "SELECT * FROM ledger.submit($1, 'mallory', '{raw}', ARRAY[$2::text], NULL, ARRAY[$3::int], "
-            "ARRAY[$4::text]::interval[], ARRAY[$5::int], ARRAY[$6::text]::timestamptz[], NULL, NULL)",
+            "SELECT * FROM ledger.submit($1, 'mallory', '{raw}', ARRAY[$2::text], NULL, "
+            "ARRAY[$3::int], ARRAY[$4::text]::interval[], ARRAY[$5::int], "
+            "ARRAY[$6::text]::timestamptz[], NULL, NULL)",
             PROJECT, *facts.values(),
         )  # fmt: skip
 
     async def append(self, run_id: Any, actor: str | None, body: str) -> list[Any]:
         """Call `ledger.append` for one note, without a lease."""
         return await self._connection.fetch(
-            "SELECT * FROM ledger.append($1, $2, ARRAY[$3::uuid], NULL, '{note.added}', '{1}', NULL, NULL, ARRAY[$4::text], "
-            "NULL, NULL, NULL, NULL)",
+            "SELECT * FROM ledger.append($1, $2, ARRAY[$3::uuid], NULL, '{note.added}', '{1}', "
+            "NULL, NULL, ARRAY[$4::text], NULL, NULL, NULL, NULL)",
             PROJECT, actor, run_id, body,
         )  # fmt: skip
 
@@ -55,8 +56,9 @@ class Mallory:
         """Call `ledger.transition` for one run."""
         facts = {"actor": None, "token": None, "wait": None, "outcome": None, "body": None, **given}
         return await self._connection.fetch(
-            "SELECT * FROM ledger.transition($1, ARRAY[$4::text], ARRAY[$2::uuid], ARRAY[$5::int], ARRAY[$3::text], "
-            "NULL, NULL, NULL, ARRAY[$8::text], NULL, NULL, NULL, ARRAY[$6::text]::interval[], ARRAY[$7::text], NULL, NULL)",
+            "SELECT * FROM ledger.transition($1, ARRAY[$4::text], ARRAY[$2::uuid], "
+            "ARRAY[$5::int], ARRAY[$3::text], NULL, NULL, NULL, ARRAY[$8::text], NULL, NULL, "
+            "NULL, ARRAY[$6::text]::interval[], ARRAY[$7::text], NULL, NULL)",
             PROJECT, run_id, state, *facts.values(),
         )  # fmt: skip
 
@@ -78,8 +80,8 @@ async def refused(call: Any) -> str:
 
 
 FORGED = {
-    "type": "approval.granted", "actor": "ann", "recorded_at": "2020-01-01T00:00:00Z", "state": "running", "version": 2,
-    "text": "innocent",
+    "type": "approval.granted", "actor": "ann", "recorded_at": "2020-01-01T00:00:00Z",
+    "state": "running", "version": 2, "text": "innocent",
 }  # fmt: skip
 
 
@@ -142,8 +144,9 @@ async def test_a_wait_ends_as_the_state_machine_knows_and_within_ten_years(
 @pytest.mark.parametrize(
     "given",
     [
-        {"priority": -1}, {"priority": 2**31 - 1}, {"max_attempts": 0}, {"max_attempts": 1_001}, {"delay": "-1 second"},
-        {"delay": "9000 years"}, {"deadline": "9999-01-01 00:00:00Z"}, {"deadline": "infinity"},
+        {"priority": -1}, {"priority": 2**31 - 1}, {"max_attempts": 0}, {"max_attempts": 1_001},
+        {"delay": "-1 second"}, {"delay": "9000 years"}, {"deadline": "9999-01-01 00:00:00Z"},
+        {"deadline": "infinity"},
     ],
     ids=str,
 )  # fmt: skip

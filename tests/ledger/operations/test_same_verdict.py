@@ -1,6 +1,7 @@
 """One table of values, three doors: the Python API, the SQL functions and the command line agree.
 
-Each case names a field, a value and whether it is taken. Whatever is taken can be read by everybody.
+Each case names a field, a value and whether it is taken. Whatever is taken can be read by
+everybody.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ def generated() -> Iterator[Any]:
     for name, (value, taken) in INPUTS.items():
         yield pytest.param(Case("input", value, taken), id=f"input: {name}")
     for name, value, taken in (
-        ("none", 0, True), ("the most", 2**31 - 2, True), ("too many", 2**31 - 1, False), ("negative", -1, False),
+        ("none", 0, True), ("the most", 2**31 - 2, True), ("too many", 2**31 - 1, False),
+        ("negative", -1, False),
     ):  # fmt: skip
         yield pytest.param(Case("priority", value, taken), id=f"priority: {name}")
     for name, value, taken in (("none", 0, False), ("one", 1, True), ("too many", 1_001, False)):
@@ -125,7 +127,8 @@ async def through_python(ledger: Ledger, _: asyncpg.Connection, case: Case) -> b
 
 async def through_sql(_: Ledger, connection: asyncpg.Connection, case: Case) -> bool:
     given: dict[str, Any] = {
-        "actor": "ann", "kind": "parse", "input": 1, "key": None, "priority": 0, "max_attempts": 3, "tags": [],
+        "actor": "ann", "kind": "parse", "input": 1, "key": None, "priority": 0, "max_attempts": 3,
+        "tags": [],
     }  # fmt: skip
     given |= {"tags": [case.value]} if case.field == "tag" else {case.field: case.value}
     quoted = ('"' + tag.replace("\\", "\\\\").replace('"', '\\"') + '"' for tag in given["tags"])

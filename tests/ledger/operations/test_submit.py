@@ -150,7 +150,7 @@ async def test_every_text_field_survives_quotes_backslashes_and_unicode(ledger: 
     assert (lease.kind, lease.worker_id, lease.input) == (odd, odd, {odd: odd})
 
 
-# -- keys -----------------------------------------------------------------------------------------------------------
+# -- keys ------------------------------------------------------------------------------------------
 
 
 async def test_the_same_key_and_content_give_the_same_run_and_write_nothing(ledger: Ledger) -> None:
@@ -278,7 +278,7 @@ async def test_submit_many_takes_ten_thousand_and_refuses_one_more(ledger: Ledge
     assert len({one.run_id for one in made}) == 10_000
 
 
-# -- the caller's transaction -----------------------------------------------------------------------------------------
+# -- the caller's transaction ----------------------------------------------------------------------
 
 
 async def test_a_run_submitted_in_an_asyncpg_transaction_exists_when_that_commits(
@@ -424,7 +424,7 @@ async def test_an_open_transaction_that_brought_a_new_kind_holds_up_nobody_who_b
     assert (await ledger.get(second.run_id)).kind == "brand-new"
 
 
-# -- what cannot be -----------------------------------------------------------------------------------------------------
+# -- what cannot be --------------------------------------------------------------------------------
 
 
 async def test_a_project_that_vanished_or_never_was_is_an_unknown_project(
@@ -445,7 +445,10 @@ async def test_a_project_that_vanished_or_never_was_is_an_unknown_project(
 async def test_a_month_without_a_partition_is_an_error_that_names_the_remedy(
     ledger: Ledger, connection: asyncpg.Connection
 ) -> None:
-    leaves = "SELECT inhrelid::regclass::text AS leaf FROM pg_inherits WHERE inhparent = 'ledger.event'::regclass"
+    leaves = (
+        "SELECT inhrelid::regclass::text AS leaf FROM pg_inherits "
+        "WHERE inhparent = 'ledger.event'::regclass"
+    )
     for row in await connection.fetch(leaves):
         await connection.execute(f"ALTER TABLE ledger.event DETACH PARTITION {row['leaf']}")
 
@@ -459,7 +462,10 @@ async def test_a_month_without_a_partition_is_an_error_that_names_the_remedy(
 
 async def months_dropped(connection: asyncpg.Connection) -> None:
     """Leave the ledger as it is when no process has run for months: without a partition for now."""
-    leaves = "SELECT inhrelid::regclass::text AS leaf FROM pg_inherits WHERE inhparent = 'ledger.event'::regclass"
+    leaves = (
+        "SELECT inhrelid::regclass::text AS leaf FROM pg_inherits "
+        "WHERE inhparent = 'ledger.event'::regclass"
+    )
     for row in await connection.fetch(leaves):
         await connection.execute(f"DROP TABLE {row['leaf']}")
 
@@ -498,8 +504,8 @@ async def test_who_may_not_make_a_partition_is_told_the_remedy(
 ) -> None:
     await months_dropped(connection)
     await connection.execute(
-        "CREATE OR REPLACE FUNCTION ledger.make_partitions(p_months_ahead int DEFAULT 3) RETURNS int"
-        " LANGUAGE plpgsql AS $$BEGIN RAISE insufficient_privilege; END$$"
+        "CREATE OR REPLACE FUNCTION ledger.make_partitions(p_months_ahead int DEFAULT 3) "
+        "RETURNS int LANGUAGE plpgsql AS $$BEGIN RAISE insufficient_privilege; END$$"
     )
 
     with pytest.raises(MissingPartition, match="runfold db upgrade"):

@@ -155,14 +155,15 @@ async def test_a_pending_run_is_cancelled_by_its_id_and_becomes_running_only_by_
     assert await ledger.claim("w:1") == []
 
 
-# -- facts --------------------------------------------------------------------------------------------------------------
+# -- facts -----------------------------------------------------------------------------------------
 
 
 async def test_a_transition_carries_its_facts_into_the_run_and_the_history(ledger: Ledger) -> None:
     lease = await claimed(ledger)
 
     run = await ledger.transition(
-        lease, State.COMPLETED, name="summary", output={"lines": [1, 2]}, output_sha256=OUTPUT_SHA256.upper(),
+        lease, State.COMPLETED, name="summary", output={"lines": [1, 2]},
+        output_sha256=OUTPUT_SHA256.upper(),
         cost_usd_delta=0.25, step_count_delta=3, reason="all read",
     )  # fmt: skip
     event = await newest(ledger, lease.run_id, RunCompleted)
@@ -261,7 +262,7 @@ async def test_a_transition_after_the_leases_end_counts_while_nobody_took_the_ru
     assert await ledger.reap() == []
 
 
-# -- the fence ------------------------------------------------------------------------------------------------------------
+# -- the fence -------------------------------------------------------------------------------------
 
 
 async def test_a_zombies_transition_is_refused_and_the_refusal_recorded_once(
@@ -354,7 +355,7 @@ async def test_a_run_of_another_project_is_not_found_with_or_without_its_lease(
     assert await event_count(ledger) == before
 
 
-# -- expected version and keys ----------------------------------------------------------------------------------------------
+# -- expected version and keys ---------------------------------------------------------------------
 
 
 async def test_a_transition_that_expects_another_version_is_a_conflict_that_names_both(
@@ -475,7 +476,7 @@ async def test_a_refused_transition_does_not_use_its_key_up(ledger: Ledger) -> N
     assert run.state == State.COMPLETED
 
 
-# -- many at once -----------------------------------------------------------------------------------------------------------
+# -- many at once ----------------------------------------------------------------------------------
 
 
 async def test_many_transitions_give_a_receipt_or_the_error_of_each_in_order(

@@ -1,4 +1,4 @@
-"""Content that was stored and cannot be read: its own run says so, and nothing else stops for it."""
+"""Stored content that cannot be read: its own run says so, and nothing else stops for it."""
 
 from __future__ import annotations
 

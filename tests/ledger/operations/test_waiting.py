@@ -190,14 +190,15 @@ async def test_an_answered_run_that_loses_its_next_worker_is_requeued_like_any_o
     assert third.attempt == 2
 
 
-# -- approvals ------------------------------------------------------------------------------------------------------------
+# -- approvals -------------------------------------------------------------------------------------
 
 
 async def test_a_request_for_approval_says_what_is_asked_and_until_when(ledger: Ledger) -> None:
     lease = await claimed(ledger)
 
     run = await ledger.transition(
-        lease, State.WAITING_APPROVAL, park=True, name="spend", wait=timedelta(hours=1), wait_outcome="timeout",
+        lease, State.WAITING_APPROVAL, park=True, name="spend", wait=timedelta(hours=1),
+        wait_outcome="timeout",
         content={"prompt": "Spend 5 $?", "show": {"sum": 5}},
     )  # fmt: skip
     event = await newest(ledger, lease.run_id, ApprovalRequested)

@@ -29,8 +29,9 @@ TABLES = (
     "role_event",
 )
 LEAVES = (
-    "SELECT c.oid::regclass::text AS leaf FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid "
-    "WHERE i.inhparent = 'ledger.event'::regclass AND c.relkind = 'r' ORDER BY 1"
+    "SELECT c.oid::regclass::text AS leaf FROM pg_inherits AS i JOIN pg_class AS c "
+    "ON c.oid = i.inhrelid WHERE i.inhparent = 'ledger.event'::regclass AND c.relkind = 'r' "
+    "ORDER BY 1"
 )
 
 
@@ -52,7 +53,7 @@ async def login(connection: asyncpg.Connection) -> AsyncIterator[str]:
     await connection.execute(f"DROP ROLE {name}")
 
 
-# -- the owner ------------------------------------------------------------------------------------------------------------
+# -- the owner -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("role", ["origin", "replica", "local"])
@@ -93,10 +94,13 @@ async def test_an_upsert_or_merge_changes_no_event(
     run = await ledger.submit("parse", {"a": 1})
 
     upsert = (
-        "INSERT INTO ledger.event SELECT * FROM ledger.event ON CONFLICT (project_id, run_id, version) "
-        "DO UPDATE SET actor = 'mallory'"
+        "INSERT INTO ledger.event SELECT * FROM ledger.event "
+        "ON CONFLICT (project_id, run_id, version) DO UPDATE SET actor = 'mallory'"
     )
-    merge = "MERGE INTO ledger.{0} AS t USING ledger.run_state AS s ON s.run_id = t.run_id WHEN MATCHED THEN {1}"
+    merge = (
+        "MERGE INTO ledger.{0} AS t USING ledger.run_state AS s "
+        "ON s.run_id = t.run_id WHEN MATCHED THEN {1}"
+    )
 
     for statement in (
         upsert,
@@ -119,7 +123,8 @@ async def test_no_event_gets_into_a_partition_past_the_fold(
 
     for leaf in await leaves(connection):
         statement = (
-            f"INSERT INTO {leaf} ({columns}) SELECT project_id, run_id, 2, recorded_at, 'note.added', actor, hash "
+            f"INSERT INTO {leaf} ({columns}) SELECT project_id, run_id, 2, recorded_at, "
+            "'note.added', actor, hash "
             f"FROM ledger.event WHERE run_id = '{run.run_id}'"
         )
         with pytest.raises(asyncpg.PostgresError, match="append-only"):
@@ -148,7 +153,9 @@ ILLEGAL: dict[str, str] = {
     "a gap": "(3, 'note.added', NULL)",
     "a second first event": "(2, 'run.submitted', 'pending')",
     "two events of one run at once": "(2, 'note.added', NULL), (3, 'note.added', NULL)",
-    "a legal one beside an illegal one": "(2, 'note.added', NULL), (4, 'run.completed', 'completed')",
+    "a legal one beside an illegal one": (
+        "(2, 'note.added', NULL), (4, 'run.completed', 'completed')"
+    ),
 }
 
 
@@ -188,8 +195,8 @@ async def test_a_raw_insert_for_a_run_that_does_not_exist_or_has_ended_is_refuse
         assert ended.value.sqlstate == "RF001"
     with pytest.raises(asyncpg.PostgresError) as unknown:
         await connection.execute(
-            "INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, hash) "
-            "VALUES ($1, ledger.uuid7(), 2, now(), 'note.added', 'm', sha256(''))",
+            "INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, "
+            "hash) VALUES ($1, ledger.uuid7(), 2, now(), 'note.added', 'm', sha256(''))",
             PROJECT,
         )
 
@@ -207,8 +214,9 @@ async def test_a_first_event_that_is_no_submission_of_a_pending_run_is_refused(
     ):
         with pytest.raises(asyncpg.PostgresError) as caught:
             await connection.execute(
-                "INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, kind, priority, "
-                "max_attempts, tags, hash) VALUES ($1, ledger.uuid7(), 1, now(), $2, 'm', $3, 'k', 0, 1, '{}', sha256(''))",
+                "INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, "
+                "actor, state, kind, priority, max_attempts, tags, hash) "
+                "VALUES ($1, ledger.uuid7(), 1, now(), $2, 'm', $3, 'k', 0, 1, '{}', sha256(''))",
                 PROJECT,
                 type_,
                 state,
@@ -232,8 +240,10 @@ async def test_a_running_run_without_a_lease_cannot_be_written(
 async def raw_insert(connection: asyncpg.Connection, run: Run, values: str) -> None:
     """Insert events of a run past every function."""
     await connection.execute(
-        "INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, hash) "
-        f"SELECT $1, $2, v.version, now(), v.type, 'mallory', v.state, sha256('') FROM (VALUES {values}) "
+        "INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, "
+        "hash) "
+        "SELECT $1, $2, v.version, now(), v.type, 'mallory', v.state, sha256('') "
+        f"FROM (VALUES {values}) "
         "AS v (version, type, state)",
         run.project_id,
         run.run_id,
@@ -245,8 +255,9 @@ async def test_every_guard_is_always_on_also_on_partitions_that_are_made_later(
 ) -> None:
     assert await connection.fetchval("SELECT ledger.make_partitions(7)") > 0
     guards = (
-        "SELECT c.oid::regclass::text AS relation, t.tgname, t.tgenabled, t.tgtype FROM pg_trigger AS t JOIN pg_class AS c "
-        "ON c.oid = t.tgrelid WHERE c.relnamespace = 'ledger'::regnamespace AND NOT t.tgisinternal"
+        "SELECT c.oid::regclass::text AS relation, t.tgname, t.tgenabled, t.tgtype "
+        "FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid "
+        "WHERE c.relnamespace = 'ledger'::regnamespace AND NOT t.tgisinternal"
     )
     found: dict[str, set[str]] = {}
 
@@ -273,7 +284,7 @@ async def test_making_partitions_again_makes_none_and_leaves_a_default_partition
         await connection.fetchval("SELECT ledger.make_partitions(121)")
 
 
-# -- a worker, a reader, everybody ------------------------------------------------------------------------------------------
+# -- a worker, a reader, everybody -----------------------------------------------------------------
 
 
 async def as_role(database: str, login: str, connection: asyncpg.Connection, *roles: str) -> str:
@@ -342,11 +353,14 @@ FORBIDDEN = (
     "SELECT nextval('ledger.event_position')",
     "SELECT setval('ledger.event_position', 1)",
     "SELECT ledger.legal('x', 'y', 'z')",
-    "SELECT * FROM ledger.submit_keys('test', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')",
+    (
+        "SELECT * FROM ledger.submit_keys('test', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', "
+        "'{}', '{}')"
+    ),
 )
 OPERATIONS = (
-    "submit", "claim", "heartbeat", "transition", "requeue", "cancel", "append", "commands", "refuse", "reap",
-    "make_partitions", "change_kind", "signal",
+    "submit", "claim", "heartbeat", "transition", "requeue", "cancel", "append", "commands",
+    "refuse", "reap", "make_partitions", "change_kind", "signal",
 )  # fmt: skip
 
 
@@ -411,13 +425,16 @@ async def test_the_public_has_no_right_on_anything_of_the_schema(
     database: str, connection: asyncpg.Connection
 ) -> None:
     functions = await connection.fetch(
-        "SELECT oid::regprocedure::text AS f FROM pg_proc WHERE pronamespace = 'ledger'::regnamespace "
-        "AND has_function_privilege('public', oid, 'EXECUTE')"
+        "SELECT oid::regprocedure::text AS f FROM pg_proc "
+        "WHERE pronamespace = 'ledger'::regnamespace AND has_function_privilege('public', oid, "
+        "'EXECUTE')"
     )
     relations = await connection.fetch(
-        "SELECT oid::regclass::text AS r FROM pg_class WHERE relnamespace = 'ledger'::regnamespace AND relkind IN "
-        "('r', 'p', 'v', 'S') AND CASE relkind WHEN 'S' THEN has_sequence_privilege('public', oid, 'USAGE, SELECT, UPDATE') "
-        "ELSE has_table_privilege('public', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER') END"
+        "SELECT oid::regclass::text AS r FROM pg_class "
+        "WHERE relnamespace = 'ledger'::regnamespace AND relkind IN ('r', 'p', 'v', 'S') AND "
+        "CASE relkind WHEN 'S' THEN has_sequence_privilege('public', oid, 'USAGE, SELECT, "
+        "UPDATE') ELSE has_table_privilege('public', oid, 'SELECT, INSERT, UPDATE, DELETE, "
+        "TRUNCATE, REFERENCES, TRIGGER') END"
     )
 
     assert functions == []
@@ -450,8 +467,9 @@ async def test_every_function_that_runs_with_the_owners_rights_pins_its_search_p
     database: str, connection: asyncpg.Connection
 ) -> None:
     loose = await connection.fetch(
-        "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'ledger'::regnamespace AND prosecdef "
-        "AND NOT coalesce(proconfig, '{}') @> ARRAY['search_path=pg_catalog, pg_temp']"
+        "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'ledger'::regnamespace "
+        "AND prosecdef AND NOT coalesce(proconfig, '{}') @> ARRAY['search_path=pg_catalog, "
+        "pg_temp']"
     )
 
     assert loose == []
@@ -468,12 +486,14 @@ async def test_a_worker_that_calls_the_functions_itself_is_held_by_the_same_rule
 
     async def append(type_: str | None, token: int | None) -> list[Any]:
         statement = (
-            "SELECT * FROM ledger.append('test', 'm', ARRAY[$1::uuid], ARRAY[$2::int], ARRAY[$3::text], '{1}', '{NULL}', "
-            "'{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}')"
+            "SELECT * FROM ledger.append('test', 'm', ARRAY[$1::uuid], ARRAY[$2::int], "
+            "ARRAY[$3::text], '{1}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', "
+            "'{NULL}')"
         )
         return list(await connection.fetch(statement, lease.run_id, token, type_))
 
-    for type_ in ("run.completed", "lease.expired", "tool.completed", "approval.granted", "write.refused", "payload.erased",
+    for type_ in ("run.completed", "lease.expired", "tool.completed", "approval.granted",
+        "write.refused", "payload.erased",
                   "cancel.requested", "run.mine", "note.mine", "step.mine", None):  # fmt: skip
         assert await append(type_, lease.token) == []
         assert await append(type_, None) == []
@@ -481,7 +501,8 @@ async def test_a_worker_that_calls_the_functions_itself_is_held_by_the_same_rule
     assert await append("note.added", 99) == []
     with pytest.raises(asyncpg.PostgresError):
         await connection.fetch(
-            "SELECT * FROM ledger.requeue('test', 'm', 'run.completed', ARRAY[$1::uuid], '{2}', '{0}', '{NULL}', '{NULL}')",
+            "SELECT * FROM ledger.requeue('test', 'm', 'run.completed', ARRAY[$1::uuid], '{2}', "
+            "'{0}', '{NULL}', '{NULL}')",
             lease.run_id,
         )
     with pytest.raises(asyncpg.PostgresError):
@@ -501,8 +522,8 @@ async def test_a_worker_that_calls_the_functions_itself_cannot_make_a_time_that_
     await connection.execute(f"GRANT runfold_worker TO {login}")
     await connection.execute(f"SET SESSION AUTHORIZATION {login}")
     submit = (
-        "SELECT * FROM ledger.submit('test', 'm', '{k}', '{NULL}', '{NULL}', '{0}', ARRAY[$1::interval], '{1}', "
-        "ARRAY[$2::timestamptz], ARRAY[$3::interval], '{NULL}')"
+        "SELECT * FROM ledger.submit('test', 'm', '{k}', '{NULL}', '{NULL}', '{0}', "
+        "ARRAY[$1::interval], '{1}', ARRAY[$2::timestamptz], ARRAY[$3::interval], '{NULL}')"
     )
     calls: list[tuple[str, tuple[Any, ...]]] = [
         (submit.replace("$2", "'infinity'").replace("$1", "NULL").replace("$3", "NULL"), ()),
@@ -515,7 +536,10 @@ async def test_a_worker_that_calls_the_functions_itself_cannot_make_a_time_that_
             (submit.replace("$3", "'infinity'").replace("$1", "NULL").replace("$2", "NULL"), ()),
             ("SELECT * FROM ledger.claim('test', 'm', NULL, 1, 'infinity')", ()),
             (
-                "SELECT * FROM ledger.heartbeat('test', ARRAY[$1::uuid], ARRAY[$2::int], '{infinity}')",
+                (
+                    "SELECT * FROM ledger.heartbeat('test', ARRAY[$1::uuid], ARRAY[$2::int], "
+                    "'{infinity}')"
+                ),
                 (lease.run_id, lease.token),
             ),
         ]

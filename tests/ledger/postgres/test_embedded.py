@@ -1,4 +1,4 @@
-"""The built-in server: shared, stopped by the last client, and safe from whatever a crash leaves behind."""
+"""The built-in server: shared, stopped by the last client, safe from what a crash leaves."""
 
 import asyncio
 import os
@@ -44,7 +44,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="is about what root has t
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Yield an empty folder that every account can enter; afterwards no server may be left in it."""
+    """Yield an empty folder that every account can enter; no server may be left in it."""
     made = Path(tempfile.mkdtemp(prefix="runfold-test-", dir="/tmp"))
     made.chmod(0o755)
     yield made
@@ -172,7 +172,8 @@ async def test_a_lasting_store_keeps_its_data_and_its_promises(home: Path) -> No
         settings = await value(
             postgres,
             "select string_agg(setting, ' ' order by name) from pg_settings where name in "
-            "('cluster_name', 'fsync', 'listen_addresses', 'max_connections', 'TimeZone', 'data_checksums')",
+            "('cluster_name', 'fsync', 'listen_addresses', 'max_connections', 'TimeZone', "
+            "'data_checksums')",
         )
 
     assert settings == "UTC runfold on on  100"
@@ -383,7 +384,10 @@ async def test_a_killed_server_is_recovered_with_its_data(home: Path) -> None:
         endless = asyncio.create_task(
             busy.execute("select count(*) from generate_series(1, 1e12::bigint)")
         )
-        until_running = "select count(*) from pg_stat_activity where query like '%1e12%' and pid <> pg_backend_pid()"
+        until_running = (
+            "select count(*) from pg_stat_activity where query like '%1e12%' and pid <> "
+            "pg_backend_pid()"
+        )
         while not await value(postgres, until_running):
             pass
 

@@ -1,4 +1,4 @@
-"""Through a pooler in transaction mode, where every statement may meet another connection of the server."""
+"""A pooler in transaction mode, where every statement may meet another server connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schema: checked in, matched by the tables, installed as compiled, and kept through upgrades."""
+"""The schema: checked in, matched by the tables, installed as compiled, kept by upgrades."""
 
 from __future__ import annotations
 
@@ -43,9 +43,11 @@ async def test_the_sqlalchemy_tables_are_the_tables_of_the_database(
     connection: asyncpg.Connection[asyncpg.Record],
 ) -> None:
     rows = await connection.fetch(
-        "SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull FROM pg_attribute AS a "
-        "JOIN pg_class AS c ON c.oid = a.attrelid WHERE c.relnamespace = 'ledger'::regnamespace AND a.attnum > 0 "
-        "AND c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relname <> 'alembic_version' ORDER BY 1, a.attnum"
+        "SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull "
+        "FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid "
+        "WHERE c.relnamespace = 'ledger'::regnamespace AND a.attnum > 0 "
+        "AND c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relname <> 'alembic_version' "
+        "ORDER BY 1, a.attnum"
     )
     actual = [(row["relname"], row["attname"], row["type"], row["attnotnull"]) for row in rows]
 
@@ -82,7 +84,8 @@ async def test_the_installed_functions_are_those_compiled_from_the_declarations(
             f"ledger/sql/compiled/{name}.sql is out of date: run `make sql`"
         )
         installed = await connection.fetchval(
-            "SELECT prosrc FROM pg_proc WHERE pronamespace = 'ledger'::regnamespace AND proname = $1",
+            "SELECT prosrc FROM pg_proc WHERE pronamespace = 'ledger'::regnamespace "
+            "AND proname = $1",
             name,
         )
         assert installed.strip() in text
@@ -118,7 +121,7 @@ def test_the_projection_folds_every_column_of_its_table() -> None:
 
 
 async def told(ledger: Ledger) -> None:
-    """Have runs in every state, with costs, results, keys, a late writer, and waits that are over."""
+    """Make runs in every state, with costs, results, keys, a late writer and waits that ended."""
     for end in (State.COMPLETED, State.FAILED, State.CANCELLED):
         lease = await claimed(
             ledger, input={"path": "a.py"}, key=f"key-{end}", tags=["nightly"], priority=3
@@ -158,12 +161,13 @@ FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
 WHERE i.inhparent = 'ledger.event'::regclass AND c.relkind = 'r'
 """
 STORED = """
-SELECT column_name FROM information_schema.columns WHERE (table_schema, table_name) = ('ledger', $1) AND is_generated = 'NEVER'
+SELECT column_name FROM information_schema.columns WHERE (table_schema, table_name) = ('ledger',
+  $1) AND is_generated = 'NEVER'
 """
 
 
 async def migrated_to(url: str, revision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the schema as it was at a revision, with the tables alone: functions belong to the code."""
+    """Make the tables of the schema at a revision; the functions belong to the code."""
     with monkeypatch.context() as only_here:
         only_here.setattr(schema, "install", lambda _: None)
         only_here.setattr(schema, "head", lambda: revision)
@@ -171,7 +175,7 @@ async def migrated_to(url: str, revision: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 async def copied(source: str, target: str) -> None:
-    """Copy everything that a ledger stores into an older schema: of each table the columns that both have."""
+    """Copy a ledger's rows into an older schema: of each table the columns that both have."""
     there, here = [await asyncpg.connect(driver_url(url)) for url in (source, target)]
     for row in await there.fetch(BOUNDS):
         await here.execute(

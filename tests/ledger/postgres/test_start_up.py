@@ -20,7 +20,10 @@ def test_the_ledger_is_imported_without_sqlalchemy_and_alembic() -> None:
 
 
 def test_the_driver_prints_no_tracebacks_of_its_own_unless_the_program_wants_logs() -> None:
-    logs = "import logging; from runfold import Ledger; logging.getLogger('asyncpg.pool').error('a connection went away')"
+    logs = (
+        "import logging; from runfold import Ledger; logging.getLogger('asyncpg.pool').error('a "
+        "connection went away')"
+    )
     quiet = subprocess.run([sys.executable, "-c", logs], capture_output=True, text=True, check=True)
     wanted = logs.replace("Ledger;", "Ledger; logging.basicConfig();")
     heard = subprocess.run(

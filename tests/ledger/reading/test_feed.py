@@ -1,4 +1,4 @@
-"""The feed gives every event once and keeps each run's order: the traps of reading what others commit, reproduced."""
+"""The feed gives every event once, in each run's order, beside writers that have not committed."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def test_events_that_commit_late_are_given_although_later_ones_were(
 async def test_an_id_that_was_given_out_early_does_not_turn_a_runs_order(
     ledger: Ledger, connection: asyncpg.Connection[asyncpg.Record], limit: int
 ) -> None:
-    """A transaction that already has an id waits for another's commit and appends after it: its id is the lower one."""
+    """A transaction with the lower id waits for another's commit and appends after it."""
     one, two = (await ledger.submit("parse")).run_id, (await ledger.submit("parse")).run_id
     behind, live = Reader(ledger.pool, limit), Reader(ledger.pool, limit)
     async with connection.transaction():

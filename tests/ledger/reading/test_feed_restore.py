@@ -1,4 +1,4 @@
-"""Events that were dumped and restored into another cluster, where transaction ids mean something else."""
+"""Events restored into another cluster, where transaction ids mean something else."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def restored(source: str, cluster: str, name: str) -> str:
 
 @pytest.fixture
 async def readers(ledger: Ledger, connection: asyncpg.Connection[Any]) -> list[Reader]:
-    """Readers at different points of a history: at none, amid a page, before a late commit, and at the end."""
+    """Readers at points of a history: at none, amid a page, before a late commit, at the end."""
     runs = [one.run_id for one in await ledger.submit_many([{"kind": "parse"}] * 10)]
     fresh, amid, before_late, done = (Reader(ledger.pool, limit) for limit in (3, 4, 100, 100))
     assert await amid.page()

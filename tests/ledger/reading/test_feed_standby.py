@@ -1,4 +1,4 @@
-"""On a standby a snapshot does not list what is in progress: the feed says so instead of losing events."""
+"""A standby's snapshot does not list what is in progress: the feed refuses to lose events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time travel: the fleet as it was at any instant, and the differences of a run between two points."""
+"""Time travel: the fleet at any instant, and the differences of a run between two points."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def now(ledger: Ledger) -> datetime:
 
 
 async def snapshots(ledger: Ledger) -> list[tuple[datetime, list[Run]]]:
-    """Move a small fleet along; give the list of its runs after each step, with the time of looking."""
+    """Move a small fleet along; return its runs after each step, with the instant of the look."""
     taken: list[tuple[datetime, list[Run]]] = []
 
     async def take() -> None:
@@ -60,8 +60,9 @@ async def test_the_fleet_at_every_instant_is_the_fleet_as_it_was_then(ledger: Le
 async def test_every_filter_means_what_it_meant_then(ledger: Ledger) -> None:
     taken = await snapshots(ledger)
     filters: list[dict[str, Any]] = [
-        {"state": State.RUNNING}, {"state": ["pending", "completed"]}, {"state": []}, {"kind": "a"}, {"worker_id": "w:1"},
-        {"worker_id": "w:2"}, {"tag": "u"}, {"key": "key-a"}, {"kind": "a", "state": "running", "tag": "t"},
+        {"state": State.RUNNING}, {"state": ["pending", "completed"]}, {"state": []},
+        {"kind": "a"}, {"worker_id": "w:1"}, {"worker_id": "w:2"}, {"tag": "u"}, {"key": "key-a"},
+        {"kind": "a", "state": "running", "tag": "t"},
     ]  # fmt: skip
 
     for time, seen in taken:

@@ -140,8 +140,9 @@ async def test_a_history_is_gapless_in_version_order_and_every_event_is_understo
     assert sorted(event.position for event in history) == [event.position for event in history]
     assert [event.type for event in history if isinstance(event, OpaqueEvent)] == []
     assert [event.state for event in history if event.state] == [
-        State.PENDING, State.RUNNING, State.WAITING_TOOL, State.RUNNING, State.PENDING, State.RUNNING, State.PENDING,
-        State.RUNNING, State.PENDING, State.RUNNING, State.WAITING_APPROVAL, State.RUNNING, State.FAILED,
+        State.PENDING, State.RUNNING, State.WAITING_TOOL, State.RUNNING, State.PENDING,
+        State.RUNNING, State.PENDING, State.RUNNING, State.PENDING, State.RUNNING,
+        State.WAITING_APPROVAL, State.RUNNING, State.FAILED,
     ]  # fmt: skip
 
 
@@ -192,7 +193,7 @@ async def test_a_state_is_asked_for_by_version_or_by_time_with_a_zone(ledger: Le
         await ledger.state_at(run.run_id, run.created_at.replace(tzinfo=None))
 
 
-# -- lists --------------------------------------------------------------------------------------------------------------
+# -- lists -----------------------------------------------------------------------------------------
 
 
 async def test_a_list_gives_the_newest_runs_first_and_goes_on_page_by_page(ledger: Ledger) -> None:

@@ -1,4 +1,4 @@
-"""A subscription gives every event once, goes on from its checkpoint, and hears what is committed."""
+"""A subscription gives every event once, resumes at its checkpoint and hears new commits."""
 
 from __future__ import annotations
 

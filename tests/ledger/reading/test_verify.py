@@ -1,4 +1,4 @@
-"""Verifying: whatever a superuser does to the tables behind the ledger's back is found, the first bad event first."""
+"""Verifying finds what a superuser does behind the ledger's back, the first bad event first."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.support.runs import TINY, claimed
 from tests.support.waiting import lapsed
 
 LEAVES = (
-    "SELECT c.oid::regclass::text AS leaf FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid "
-    "WHERE i.inhparent = 'ledger.event'::regclass AND c.relkind = 'r'"
+    "SELECT c.oid::regclass::text AS leaf FROM pg_inherits AS i JOIN pg_class AS c "
+    "ON c.oid = i.inhrelid WHERE i.inhparent = 'ledger.event'::regclass AND c.relkind = 'r'"
 )
 
 
@@ -360,7 +360,8 @@ async def test_an_idempotency_key_that_nobody_used_is_found(
     run_id = await told(open_ledger)
 
     await mallory.execute(
-        "INSERT INTO ledger.command SELECT project_id, 'forged', content_hash, run_id, 1 FROM ledger.command WHERE run_id = $1",
+        "INSERT INTO ledger.command SELECT project_id, 'forged', content_hash, run_id, 1 "
+        "FROM ledger.command WHERE run_id = $1",
         run_id,
     )
 

@@ -241,7 +241,8 @@ async def test_a_repair_needs_the_owner_a_name_and_a_reason(
     await mallory.execute("UPDATE ledger.run_state SET priority = 99")
     await mallory.execute("CREATE ROLE drift_worker IN ROLE runfold_worker")
     try:
-        url = f"{unverified_database}{'&' if '?' in unverified_database else '?'}options=-c%20role%3Ddrift_worker"
+        mark = "&" if "?" in unverified_database else "?"
+        url = f"{unverified_database}{mark}options=-c%20role%3Ddrift_worker"
         async with Ledger.open(url, PROJECT) as worker:
             assert len(await found(worker)) == 1
             with pytest.raises(AccessDenied):
