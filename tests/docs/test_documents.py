@@ -25,8 +25,8 @@ from runfold.ledger.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
-    ROOT / "README.md",
     ROOT / "CHANGELOG.md",
+    ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
@@ -137,6 +137,17 @@ def test_every_link_leads_to_a_file() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.name)
+def test_no_line_of_a_page_is_longer_than_100_columns(page: Path) -> None:
+    free = ("|", "http")  # a row of a table and an address cannot be wrapped
+
+    assert [
+        line
+        for line in page.read_text().splitlines()
+        if len(line) > 100 and not line.startswith(free)
+    ] == []
 
 
 def test_the_settings_page_lists_every_setting() -> None:
