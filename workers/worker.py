@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,7 +13,7 @@ from runfold.ledger import Lease, Ledger, default_worker_id, log, names
 from runfold.ledger.errors import DatabaseRefused, DatabaseUnavailable, InvalidValue, LedgerError
 from runfold.ledger.validation import check_duration, check_int, check_text
 from runfold.workers.attempt import Attempt, GiveBack
-from runfold.workers.duties.duty import Duty, kept
+from runfold.workers.duties.duty import Duty, jittered, kept
 from runfold.workers.duties.reaper import Reaper
 from runfold.workers.duties.scheduler import Scheduler
 from runfold.workers.duties.wakeup_listener import Wakeup
@@ -136,7 +135,7 @@ class Worker:
             found = await self._claim(wanted) if wanted else 0
             self._hungry = found == wanted
             with suppress(TimeoutError):
-                async with asyncio.timeout(self.poll * random.uniform(1 - JITTER, 1)):  # noqa: S311  a delay, not a secret
+                async with asyncio.timeout(jittered(self.poll, JITTER)):
                     await self._look.wait()
 
     async def _claim(self, wanted: int) -> int:

@@ -33,8 +33,13 @@ class Pauses:
 
     async def pause(self) -> None:
         """Wait, and longer the next time."""
-        await asyncio.sleep(self._seconds)
-        self._seconds = min(self._seconds * 2, LATEST_SECONDS)
+        await asyncio.sleep(self.following())
+
+    def following(self) -> float:
+        """Return the seconds to wait now; the next pause is longer."""
+        seconds = self._seconds
+        self._seconds = min(seconds * 2, LATEST_SECONDS)
+        return seconds
 
 
 class Subscription:

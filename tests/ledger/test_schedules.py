@@ -14,7 +14,8 @@ from runfold.ledger.cron import latest_due, next_due
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.payload import Unreadable
 from runfold.workers import Context, handler
-from runfold.workers.duties.scheduler import REFUSED_SECONDS, Scheduler
+from runfold.workers.duties.duty import RETRY_SECONDS
+from runfold.workers.duties.scheduler import Scheduler
 
 
 async def overdue(ledger: Ledger, minutes: int) -> None:
@@ -104,10 +105,11 @@ async def test_a_schedule_that_is_refused_holds_no_other_up_and_is_not_asked_for
         "UPDATE ledger.schedule SET timezone = 'Mars/Olympus' WHERE name = 'bad'"
     )
 
-    wait = await Scheduler(ledger).tick()
+    scheduler = Scheduler(ledger)
+    await scheduler.tick()
 
     assert len(await ledger.runs()) == 1
-    assert wait >= REFUSED_SECONDS
+    assert scheduler.pause() >= RETRY_SECONDS
 
 
 def test_the_clock_may_change_and_each_day_is_due_once() -> None:

@@ -2,54 +2,47 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any, Final, Never
+from typing import Final
 
-from runfold.ledger import log, names
-from runfold.ledger.errors import DatabaseUnavailable, LedgerError
+from runfold.ledger import names
+from runfold.ledger.errors import DatabaseUnavailable
 from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.reading.subscription import Pauses
 from runfold.projections.declared.catch_up import CatchUp
 from runfold.projections.declared.projection import Projection
 from runfold.projections.errors import ProjectionFailed, ProjectionPaused
+from runfold.workers.duties.duty import RETRY_SECONDS, Duty, Interruption
 
-AGAIN_SECONDS: Final = 1.0
 STOPPED: Final = "projection_stopped"
 
 
-class Projector:
+class Projector(Duty):
     """Takes new events to a projection until cancelled; waits while it is stopped or paused."""
 
     def __init__(self, pool: Pool, projection: Projection) -> None:
         """Start nothing yet; the projection is installed."""
-        self._catch_up, self._name = CatchUp(pool, projection), projection.name
-        self._said: str | None = None
+        super().__init__(projection=projection.name)
+        self._catch_up = CatchUp(pool, projection)
+        self._pauses, self._pause = Pauses(), 0.0
+        self._interruption = Interruption(
+            self, names.PROJECTION_INTERRUPTED, names.PROJECTION_GOES_ON
+        )
 
-    async def run(self) -> Never:
-        """Go on until cancelled. Raise OtherVersion, Redeclared, FeedMoved or FeedOnStandby."""
-        pauses = Pauses()
-        while True:
-            try:
-                taken = await self._catch_up.step()
-            except ProjectionFailed as error:
-                await self._wait(error, STOPPED)
-            except (ProjectionPaused, DatabaseUnavailable) as error:
-                await self._wait(error, names.PROJECTION_INTERRUPTED)
-            else:
-                if self._said is not None:
-                    self._said = None
-                    self._logger().warning(names.PROJECTION_GOES_ON)
-                if taken is None:
-                    await pauses.pause()
-                else:
-                    pauses.restart()
+    async def tick(self) -> None:
+        """Take one page. Raise OtherVersion, Redeclared, FeedMoved or FeedOnStandby."""
+        self._pause = RETRY_SECONDS
+        try:
+            taken = await self._catch_up.step()
+        except ProjectionFailed as error:
+            self._interruption.begin_error(STOPPED, str(error))
+        except (ProjectionPaused, DatabaseUnavailable) as error:
+            self._interruption.begin(str(error))
+        else:
+            self._interruption.end()
+            if taken is not None:
+                self._pauses.restart()
+            self._pause = 0.0 if taken is not None else self._pauses.following()
 
-    async def _wait(self, error: LedgerError, event: str) -> None:
-        if self._said != str(error):
-            self._said = str(error)
-            say = self._logger().error if event == STOPPED else self._logger().warning
-            say(event, reason=str(error))
-        await asyncio.sleep(AGAIN_SECONDS)
-
-    def _logger(self) -> Any:
-        return log.logger(projection=self._name)
+    def pause(self) -> float:
+        """Return the seconds until the next page: longer while nothing is new."""
+        return self._pause

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from runfold.ledger import Ledger, Run, log, names
+from runfold.ledger import Ledger, Run, names
 from runfold.ledger.errors import DatabaseUnavailable, LedgerError
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.validation import check_duration, check_int
+from runfold.workers.duties.duty import Duty, Interruption, jittered
 from runfold.workers.journal.children import sweep
 from runfold.workers.leases.deadline import within
 
 PARTITIONS_SECONDS: Final = 3_600.0
-JITTER: Final = 0.1
 BEATS_IN_A_LEASE: Final = 4
 
 PULSE: Final = "SELECT current_setting('transaction_read_only') = 'on' AS read_only"
 
 
-class Reaper:
+class Reaper(Duty):
     """Sweeps one project until cancelled; any number of reapers may, each is safe alone.
 
     Leases run out while nobody can beat. So, when it starts and after every outage, it waits
@@ -45,6 +44,7 @@ class Reaper:
 
         `every` None means RUNFOLD_REAPER_SECONDS, `grace` None means RUNFOLD_LEASE_TTL_SECONDS.
         """
+        super().__init__(sleep=sleep, project_id=ledger.project_id)
         settings = ledger.settings
         self.ledger = ledger
         self.every = _seconds(
@@ -54,21 +54,21 @@ class Reaper:
         self.limit = check_int("limit", limit, least=1, most=10_000)
         self.pulse = min(self.every, self.grace / BEATS_IN_A_LEASE) if self.grace else self.every
         self.patience = max(settings.lease_ttl_seconds, 1.0)
-        self._clock, self._sleep = clock, sleep
+        self._clock = clock
         self._sweep_at: float | None = None
         """When to sweep next; None until the database has answered."""
         self._partitions_at = clock()
-        self._failing_since: float | None = None
+        self._interruption = Interruption(
+            self, names.REAPER_INTERRUPTED, names.REAPER_RESUMES, clock
+        )
 
     async def run(self) -> None:
         """Sweep until cancelled; a database that is away is waited for."""
         self._sweep_at = None  # begun again, it cannot know what the database did meanwhile
-        while True:
-            await self.tick()
-            await self._sleep(self.pause())
+        await super().run()
 
     async def tick(self) -> list[Run]:
-        """Do what is due now, one bounded sweep at most; gives the runs it reaped, after it."""
+        """Do what is due now, one bounded sweep at most; return the runs that it reaped."""
         try:
             if not await self._settled():
                 return []
@@ -78,14 +78,14 @@ class Reaper:
             self._interrupt(str(error), self._clock())
             return []
         self._sweep_at = (
-            self._clock() if len(runs) >= self.limit else self._clock() + _jittered(self.every)
+            self._clock() if len(runs) >= self.limit else self._clock() + jittered(self.every)
         )
         return runs
 
     def pause(self) -> float:
         """Return how long to sleep before the next tick: 0 when a sweep is due."""
         if self._sweep_at is None:
-            return _jittered(self.pulse)
+            return jittered(self.pulse)
         return min(max(self._sweep_at - self._clock(), 0.0), self.pulse)
 
     async def _settled(self) -> bool:
@@ -111,29 +111,16 @@ class Reaper:
             raise
         except LedgerError as error:
             # Months are made ahead: reaping must not stop because one more cannot be made yet.
-            self._warn(names.PARTITIONS_FAILED, reason=str(error))
-        self._partitions_at = self._clock() + _jittered(PARTITIONS_SECONDS)
+            self.log.warning(names.PARTITIONS_FAILED, reason=str(error))
+        self._partitions_at = self._clock() + jittered(PARTITIONS_SECONDS)
 
-    def _interrupt(self, reason: str, at: float) -> None:
+    def _interrupt(self, reason: str, since: float) -> None:
         self._sweep_at = None
-        if self._failing_since is None:
-            self._failing_since = at
-            self._warn(names.REAPER_INTERRUPTED, reason=reason)
+        self._interruption.begin(reason, since=since)
 
     def _resume(self, now: float) -> None:
         self._sweep_at = now + self.grace
-        if self._failing_since is not None:
-            after = round(now - self._failing_since, 1)
-            self._failing_since = None
-            self._warn(names.REAPER_RESUMES, after_seconds=after, reaps_in_seconds=self.grace)
-
-    def _warn(self, event: str, **facts: object) -> None:
-        log.logger(project_id=self.ledger.project_id).warning(event, **facts)
-
-
-def _jittered(seconds: float) -> float:
-    # Reapers that were started together must not sweep together for ever.
-    return seconds * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  a delay, not a secret
+        self._interruption.end(reaps_in_seconds=self.grace)
 
 
 def _seconds(name: str, value: float, *, positive: bool = False) -> float:

@@ -8,17 +8,17 @@ from typing import Any, Final
 
 import asyncpg
 
-from runfold.ledger import Ledger, log, names
-from runfold.ledger.errors import ConfigurationError, DatabaseUnavailable
+from runfold.ledger import Ledger, names
+from runfold.ledger.errors import ConfigurationError, LedgerError
 from runfold.ledger.operations.wakeups import CHANNEL
 from runfold.ledger.postgres.connections import FAILURES, connect
+from runfold.workers.duties.duty import RETRY_SECONDS, Duty, Interruption
 
 PULSE_SECONDS: Final = 15.0
 """How often the connection is probed: one that died silently reports nothing."""
-RETRY_SECONDS: Final = 1.0
 
 
-class Wakeup:
+class Wakeup(Duty):
     """Calls `look` at every wake-up of the project, and whenever it begins to listen."""
 
     def __init__(
@@ -29,43 +29,36 @@ class Wakeup:
             raise ConfigurationError(
                 "a worker needs a ledger that knows its URL: open it with Ledger.open"
             )
-        self._url, self._project_id, self._look, self._pulse = (
-            ledger.url,
-            ledger.project_id,
-            look,
-            pulse,
-        )
-        self._ledger, self._hears = ledger, False
+        super().__init__(project_id=ledger.project_id)
+        self._ledger, self._url, self._look, self._pulse = ledger, ledger.url, look, pulse
+        self._hears = False
+        self._interruption = Interruption(self, names.WAKE_UPS_LOST, names.WAKE_UPS_HEARD_AGAIN)
 
-    async def run(self) -> None:
-        """Listen; connect again when the connection is lost."""
-        lost = False
-        while True:
+    async def tick(self) -> None:
+        """Listen until the connection is lost."""
+        try:
+            connection = await connect(
+                self._url, "runfold-wakeup", prepared=self._ledger.settings.prepared_statements
+            )
             try:
-                connection = await connect(
-                    self._url, "runfold-wakeup", prepared=self._ledger.settings.prepared_statements
-                )
-                try:
-                    await self._listen(connection, again=lost)
-                finally:
-                    connection.terminate()
-            except (DatabaseUnavailable, OSError, TimeoutError, *FAILURES) as error:
-                if not lost:
-                    self._log.warning(
-                        names.WAKE_UPS_LOST, reason=str(error) or type(error).__name__
-                    )
-                lost = True
-            await asyncio.sleep(RETRY_SECONDS)
+                await self._listen(connection)
+            finally:
+                connection.terminate()
+        except (LedgerError, OSError, TimeoutError, *FAILURES) as error:
+            self._interruption.begin(str(error) or type(error).__name__)
 
-    async def _listen(self, connection: asyncpg.Connection[Any], *, again: bool) -> None:
+    def pause(self) -> float:
+        """Return the seconds until it connects again."""
+        return RETRY_SECONDS
+
+    async def _listen(self, connection: asyncpg.Connection[Any]) -> None:
         ended = asyncio.Event()
         connection.add_termination_listener(lambda _: ended.set())
         await connection.add_listener(CHANNEL, self._heard)
         self._look()  # whatever came while nobody listened
         deaf = self._hears = False
         self._ledger.project.waker.wake()  # heard here, unless a pooler passes nothing on
-        if again:
-            self._log.warning(names.WAKE_UPS_HEARD_AGAIN)
+        self._interruption.end()
         while not ended.is_set():
             try:
                 async with asyncio.timeout(self._pulse):
@@ -73,7 +66,7 @@ class Wakeup:
             except TimeoutError:
                 if not self._hears and not deaf:
                     deaf = True
-                    self._log.warning(
+                    self.log.warning(
                         names.WAKE_UPS_DEAF,
                         remedy="behind a pooler in transaction mode, set RUNFOLD_LISTEN=false",
                     )
@@ -81,10 +74,6 @@ class Wakeup:
         raise ConnectionError("the connection was closed")
 
     def _heard(self, _connection: object, _pid: int, _channel: str, project_id: object) -> None:
-        if project_id == self._project_id:
+        if project_id == self._ledger.project_id:
             self._hears = True
             self._look()
-
-    @property
-    def _log(self) -> Any:
-        return log.logger(project_id=self._project_id)
