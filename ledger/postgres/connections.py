@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 import asyncpg
 
 from runfold.ledger.errors import (
+    ConfigurationError,
     DatabaseUnavailable,
     InvalidValue,
     NewerSchema,
@@ -18,7 +19,6 @@ from runfold.ledger.errors import (
     UnsupportedServer,
 )
 from runfold.ledger.postgres.errors import translated
-from runfold.ledger.postgres.installation import ENCODING, wrong_encoding
 from runfold.ledger.postgres.urls import KeepAlive, parse, shown
 
 if TYPE_CHECKING:  # SQLAlchemy takes a second to import
@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # SQLAlchemy takes a second to import
 # that configures no logging. The ledger raises the same as an error, and duties log a line.
 logging.getLogger("asyncpg").addHandler(logging.NullHandler())
 
+ENCODING: Final = "UTF8"
 OLDEST_SERVER: Final = 15
 FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What the driver raises; InternalClientError when a connection dies as a statement is sent."""
@@ -199,3 +200,11 @@ async def _borrowing(pool: Pool, sql: str, args: Sequence[Any]) -> Sequence[Mapp
         # A cancelled caller waits for the server's answer; a silent one loses the connection.
         with suppress(TimeoutError):
             await pool.release(connection, timeout=RELEASE_SECONDS)
+
+
+def wrong_encoding(encoding: str) -> ConfigurationError:
+    """Return the error for a database in another encoding."""
+    return ConfigurationError(
+        f"the database's encoding is {encoding}, a ledger needs {ENCODING}: "
+        f"CREATE DATABASE ... ENCODING '{ENCODING}' TEMPLATE template0"
+    )

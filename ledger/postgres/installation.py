@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from runfold.ledger.errors import ConfigurationError
+from runfold.ledger.postgres.connections import ENCODING, wrong_encoding
+from runfold.ledger.postgres.installed_objects import installed
 
 if TYPE_CHECKING:  # SQLAlchemy takes a second to import
     from sqlalchemy.ext.asyncio import AsyncConnection
-
-ENCODING: Final = "UTF8"
 
 _ENCODING: Final = "SELECT current_setting('server_encoding')"
 _STRANGE: Final = """
@@ -37,24 +37,6 @@ SELECT p.proname || '()' FROM pg_proc AS p
 WHERE p.pronamespace = to_regnamespace('ledger')
   AND to_regclass('ledger.alembic_version') IS NULL
 ORDER BY 1 LIMIT 5
-"""
-_FINGERPRINT: Final = """
-SELECT 'installed sha256:' || encode(sha256(convert_to(string_agg(o.text, E'\\n' ORDER BY o.text),
-  'UTF8')), 'hex')
-FROM (
-  SELECT ROW(p.oid::regprocedure, p.prosrc, p.proconfig, p.prosecdef, p.provolatile, p.proparallel,
-    p.proacl, p.proowner)::text AS text
-  FROM pg_proc AS p WHERE p.pronamespace = 'ledger'::regnamespace
-  UNION ALL
-  SELECT ROW(c.oid::regclass, c.relowner, c.relacl,
-    CASE c.relkind WHEN 'v' THEN pg_get_viewdef(c.oid) END)::text
-  FROM pg_class AS c WHERE c.relnamespace = 'ledger'::regnamespace
-    AND c.relkind IN ('r', 'p', 'v', 'S') AND NOT c.relispartition
-  UNION ALL
-  SELECT ROW(pg_get_triggerdef(t.oid), t.tgenabled)::text
-  FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
-  WHERE c.relnamespace = 'ledger'::regnamespace AND NOT c.relispartition AND NOT t.tgisinternal
-) AS o
 """
 _LEFT: Final = """
 SELECT obj_description(to_regnamespace('ledger'), 'pg_namespace') AS digest,
@@ -87,24 +69,15 @@ async def refuse_unfit(connection: AsyncConnection) -> None:
         )
 
 
-def wrong_encoding(encoding: str) -> ConfigurationError:
-    """Return the error for a database in another encoding."""
-    return ConfigurationError(
-        f"the database's encoding is {encoding}, a ledger needs {ENCODING}: "
-        f"CREATE DATABASE ... ENCODING '{ENCODING}' TEMPLATE template0"
-    )
-
-
 async def is_intact(connection: AsyncConnection, digest: str) -> bool:
     """Whether the functions, views, triggers and grants are as this code's upgrade left them."""
     left = (await connection.exec_driver_sql(_LEFT)).one()
     if left.digest != digest or left.fingerprint is None:
         return False
-    found = (await connection.exec_driver_sql(_FINGERPRINT)).scalar_one()
-    return bool(left.fingerprint == found)
+    return bool(left.fingerprint == (await installed(connection)).fingerprint())
 
 
 async def record_fingerprint(connection: AsyncConnection) -> None:
     """Record what was installed, for `is_intact`."""
-    fingerprint = (await connection.exec_driver_sql(_FINGERPRINT)).scalar_one()
+    fingerprint = (await installed(connection)).fingerprint()
     await connection.exec_driver_sql(f"COMMENT ON TABLE ledger.alembic_version IS '{fingerprint}'")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
-from runfold.console.cli.health import code_objects
 from runfold.console.cli.health.check import Level
 from runfold.console.cli.health.database_status import DatabaseStatus
 from runfold.console.cli.health.server_checks import connections_check, server
 from runfold.console.cli.kit import exits
 from runfold.console.cli.kit.unknown_settings import unknown_settings
+from runfold.ledger.postgres import code_objects
 from tests.console.test_commands import Answer, Cli, cli, execute
 
 __all__ = ["cli"]
@@ -203,13 +204,68 @@ def test_a_sequence_behind_its_events_is_found(damaged: Cli) -> None:
             "REVOKE EXECUTE ON FUNCTION ledger.claim FROM runfold_worker",
             "runfold_worker lacks EXECUTE on claim",
         ),
+        (
+            "ALTER FUNCTION ledger.refuse_change() IMMUTABLE",
+            "function refuse_change is changed",
+        ),
+        (
+            "CREATE RULE planted AS ON INSERT TO ledger.role_event DO INSTEAD NOTHING",
+            "rule planted of role_event is not this program's",
+        ),
+        (
+            "CREATE POLICY planted ON ledger.event USING (actor <> 'ann')",
+            "policy planted of event is not this program's",
+        ),
+        (
+            "ALTER TABLE ledger.event ENABLE ROW LEVEL SECURITY",
+            "row security of event is not this program's",
+        ),
+        (
+            "CREATE VIEW ledger.planted AS SELECT * FROM ledger.event",
+            "view planted is not this program's",
+        ),
+        (
+            "GRANT UPDATE (attempt_count) ON ledger.run_state TO runfold_worker",
+            "runfold_worker has UPDATE on run_state.attempt_count",
+        ),
+        (
+            "GRANT CREATE ON SCHEMA ledger TO runfold_worker",
+            "runfold_worker has CREATE on schema ledger",
+        ),
+        (
+            "REVOKE USAGE ON SCHEMA projection FROM runfold_reader",
+            "runfold_reader lacks USAGE on schema projection",
+        ),
+        (
+            "GRANT SELECT ON ledger.event TO runfold_reader WITH GRANT OPTION",
+            "runfold_reader may pass on SELECT on event",
+        ),
+        (
+            "GRANT SELECT ON ledger.payload TO PUBLIC",
+            "PUBLIC has SELECT on payload",
+        ),
+        (
+            (
+                "ALTER ROLE runfold_worker IN DATABASE {database} "
+                "SET default_transaction_isolation = 'repeatable read'"
+            ),
+            (
+                "role runfold_worker has default_transaction_isolation=repeatable read, "
+                "which makes an old snapshot decide"
+            ),
+        ),
+        (
+            "ALTER DATABASE {database} SET session_replication_role = 'replica'",
+            "every role has session_replication_role=replica, which turns triggers off",
+        ),
     ],
 )
 def test_what_is_not_as_this_program_installs_it_is_named(
     damaged: Cli, statement: str, problem: str
 ) -> None:
     assert check(damaged("doctor", "--json"), "objects")["level"] == "ok"
-    execute(damaged.url, statement)
+    database = urlsplit(damaged.url).path.lstrip("/")
+    execute(damaged.url, statement.format(database=database))
 
     answer = damaged("doctor", "--json")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from typing import Final
 
 from runfold.ledger.postgres import schema
+from runfold.ledger.postgres.installed_objects import Function, Grant, setting
 
 _FUNCTION: Final = re.compile(
     r"^CREATE OR REPLACE FUNCTION ledger\.(\w+)(.*?)\bAS (\$\w*\$)(.*?)\3", re.DOTALL | re.MULTILINE
@@ -22,27 +23,12 @@ _TRIGGER: Final = re.compile(
     r"^ALTER TABLE ledger\.(\w+) ENABLE ALWAYS TRIGGER (\w+);", re.MULTILINE
 )
 _GRANT: Final = re.compile(
-    r"^GRANT ([A-Z, ]+?)\s+ON (FUNCTION )?(.+?)\s+TO (.+?);", re.DOTALL | re.MULTILINE
+    r"^GRANT ([A-Z, ]+?)\s+ON (FUNCTION |SCHEMA )?(.+?)\s+TO (.+?);", re.DOTALL | re.MULTILINE
+)
+_TRAIT: Final = re.compile(
+    r"\b(IMMUTABLE|STABLE|STRICT|LEAKPROOF|PARALLEL SAFE|SECURITY DEFINER)\b|\bLANGUAGE (\w+)"
 )
 _COMMENT: Final = re.compile(r"--[^\n]*")
-
-
-@dataclass(frozen=True, slots=True)
-class Function:
-    """A function by its body, its settings, and whether it runs as its owner."""
-
-    body: str
-    settings: frozenset[str]
-    definer: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """A privilege of a role on a table or function of schema `ledger`."""
-
-    object: str
-    role: str
-    privilege: str
 
 
 @cache
@@ -54,7 +40,7 @@ def _files() -> tuple[str, ...]:
 def functions() -> Mapping[str, Function]:
     """Return every function that a file defines in full, by its name."""
     return {
-        name: Function(body, _settings(head), "SECURITY DEFINER" in head)
+        name: Function(body, _settings(head), _traits(head))
         for text in _files()
         for name, head, _, body in _FUNCTION.findall(text)
     }
@@ -70,9 +56,10 @@ def _settings(head: str) -> frozenset[str]:
     return frozenset(setting(f"{name}={value}") for name, value in _SETTING.findall(head))
 
 
-def setting(text: str) -> str:
-    """Return a setting in one form, without blanks and quotes."""
-    return re.sub(r"[\s'\"]", "", text)
+def _traits(head: str) -> frozenset[str]:
+    return frozenset(
+        trait or language for trait, language in _TRAIT.findall(_COMMENT.sub("", head))
+    )
 
 
 @cache
@@ -94,12 +81,10 @@ def grants() -> frozenset[Grant]:
 
 
 def _grants(text: str) -> Iterator[Grant]:
-    for privileges, _, objects, roles in _GRANT.findall(text):
-        for name in _words(objects):
-            if name.startswith("ledger."):
-                for role in _words(roles):
-                    for privilege in _words(privileges):
-                        yield Grant(name.removeprefix("ledger."), role, privilege)
+    for privileges, kind, objects, roles in _GRANT.findall(text):
+        prefix = "schema " if kind == "SCHEMA " else ""
+        for name, role, privilege in product(_words(objects), _words(roles), _words(privileges)):
+            yield Grant(prefix + name.removeprefix("ledger."), role, privilege)
 
 
 def _words(text: str) -> list[str]:

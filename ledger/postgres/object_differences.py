@@ -1,0 +1,160 @@
+"""What is installed in schema `ledger` against what this code installs, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from runfold.ledger.postgres import code_objects
+from runfold.ledger.postgres.connections import Pool
+from runfold.ledger.postgres.installed_objects import (
+    Function,
+    Installed,
+    Trigger,
+    installed,
+    settings_of_roles,
+)
+
+_WRITES: Final = frozenset(
+    {"INSERT", "UPDATE", "DELETE", "TRUNCATE", "TRIGGER", "REFERENCES", "EXECUTE", "CREATE"}
+)
+_PARTITION_TRIGGERS: Final = frozenset({"refuse_truncate", "refuse_insert", "refuse_change"})
+_UNSAFE_SETTINGS: Final = {
+    "session_replication_role": "turns triggers off",
+    "default_transaction_isolation": "makes an old snapshot decide",
+    "default_transaction_read_only": "forbids every command",
+    "synchronous_commit": "may lose what was confirmed",
+}
+"""Settings of roles or databases that take back what the ledger promises, and how."""
+_SAFE_VALUES: Final = frozenset(
+    {
+        "session_replication_role=origin",
+        "default_transaction_isolation=read committed",
+        "default_transaction_read_only=off",
+        "synchronous_commit=on",
+        "synchronous_commit=remote_apply",
+        "synchronous_commit=remote_write",
+    }
+)
+
+
+async def object_differences(pool: Pool) -> list[str]:
+    """Return what of the schema is not as this code installs it; empty if all is.
+
+    Compares functions, views, triggers, rules, policies, owners, privileges and the settings of
+    roles. Nothing is changed.
+    """
+    now = await installed(pool)
+    return [
+        *_functions(now),
+        *await _views(pool, now),
+        *_triggers(now),
+        *(f"{name} is not this program's" for name in now.added),
+        *(
+            f"{one.kind} {one.name} belongs to {one.owner}, not to {one.expected}"
+            for one in now.owners
+            if one.owner != one.expected
+        ),
+        *_grants(now),
+        *await _settings(pool),
+    ]
+
+
+def _functions(now: Installed) -> Sequence[str]:
+    expected = code_objects.functions()
+    by_name: dict[str, list[Function]] = {}
+    for name, _, function in now.functions:
+        by_name.setdefault(name, []).append(function)
+    changed = [
+        f"function {name} is changed"
+        for name, function in sorted(expected.items())
+        if name in by_name and by_name[name] != [function]
+    ]
+    missing = sorted(code_objects.function_names() - set(by_name))
+    foreign = sorted(set(by_name) - code_objects.function_names())
+    return [
+        *changed,
+        *(f"function {name} is missing" for name in missing),
+        *(f"function {name} is not this program's" for name in foreign),
+    ]
+
+
+async def _views(pool: Pool, now: Installed) -> Sequence[str]:
+    """Compare views with the ones that this code makes, as temporary ones that are rolled back."""
+    expected = code_objects.views()
+    problems = [f"view {name} is not this program's" for name in now.views if name not in expected]
+    async with pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            for name, rest in expected.items():
+                if now.views.get(name) != await _as_made(connection, rest):
+                    problems.append(f"view {name} is changed")
+        finally:
+            await transaction.rollback()
+    return problems
+
+
+_TEMPORARY: Final = "runfold_compared_view"
+_MADE: Final = f"""
+SELECT pg_get_viewdef(c.oid) AS definition, array_to_string(c.reloptions, ' ') AS options
+FROM pg_class AS c WHERE c.oid = 'pg_temp.{_TEMPORARY}'::regclass
+"""
+
+
+async def _as_made(connection: Any, rest: str) -> tuple[str, str | None]:
+    await connection.execute(f"CREATE TEMP VIEW {_TEMPORARY} {rest}")
+    made = await connection.fetchrow(_MADE)
+    await connection.execute(f"DROP VIEW pg_temp.{_TEMPORARY}")
+    return made["definition"], made["options"]
+
+
+def _triggers(now: Installed) -> Sequence[str]:
+    expected = code_objects.triggers()
+    firing = {(one.table, one.name) for one in now.triggers if one.enabled == "A" and one.ours}
+    return [
+        *(
+            f"trigger {name} of {table} does not always fire"
+            for table, name in sorted(expected - firing)
+        ),
+        *(
+            f"trigger {one.name} of {one.table} is not this program's"
+            for one in now.triggers
+            if not _is_expected(one, expected)
+        ),
+    ]
+
+
+def _is_expected(trigger: Trigger, expected: frozenset[tuple[str, str]]) -> bool:
+    if not trigger.ours:
+        return False
+    if trigger.part:
+        return trigger.name in _PARTITION_TRIGGERS
+    return (trigger.table, trigger.name) in expected
+
+
+def _grants(now: Installed) -> Sequence[str]:
+    expected = code_objects.grants()
+    more = [
+        f"{one.role} has {one.privilege} on {one.object}"
+        for one in {one.grant for one in now.grants} - expected
+        if one.privilege in _WRITES or one.role == "PUBLIC"
+    ]
+    less = [
+        f"{one.role} lacks {one.privilege} on {one.object}"
+        for one in expected - {one.grant for one in now.grants}
+    ]
+    passed_on = [
+        f"{one.grant.role} may pass on {one.grant.privilege} on {one.grant.object}"
+        for one in now.grants
+        if one.passed_on
+    ]
+    return [*sorted(more), *sorted(less), *sorted(passed_on)]
+
+
+async def _settings(pool: Pool) -> Sequence[str]:
+    return [
+        f"{role} has {setting}, which {_UNSAFE_SETTINGS[setting.split('=')[0]]}"
+        for role, setting in await settings_of_roles(pool)
+        if setting.split("=")[0] in _UNSAFE_SETTINGS and setting not in _SAFE_VALUES
+    ]
