@@ -7,11 +7,11 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
-from importlib.metadata import version as installed_version
 from typing import Annotated, ClassVar, Final
 
 import typer
 
+from runfold import __version__
 from runfold.console.cli.kit.exits import BROKEN_PIPE, EPILOG, INTERRUPTED, OK
 from runfold.console.cli.kit.failure import report
 from runfold.console.cli.kit.global_options import Globals, Json, Project, Url, Verbose
@@ -84,7 +84,7 @@ app: Final = typer.Typer(
 
 def _show_version(value: bool) -> None:  # noqa: FBT001  Typer calls it with the flag
     if value:
-        sys.stdout.write(f"runfold {installed_version('runfold')}\n")
+        sys.stdout.write(f"runfold {__version__}\n")
         raise typer.Exit(OK)
 
 

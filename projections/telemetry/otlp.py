@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from importlib.metadata import version
 from typing import Any, Final
 from uuid import UUID
 
+from runfold import __version__
 from runfold.ledger.errors import ConfigurationError, InvalidValue, LedgerError
 from runfold.ledger.validation import check_text
 from runfold.projections.telemetry.trace import Span
@@ -83,7 +83,7 @@ class Sender:
             status=Status(code, span.error),
             start_time=_nanoseconds(span.start),
             end_time=_nanoseconds(span.end),
-            instrumentation_scope=InstrumentationScope("runfold", version("runfold")),
+            instrumentation_scope=InstrumentationScope("runfold", __version__),
         )
 
 

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from runfold.workers.outcomes import Backoff, Cancel, Fail, Retry
     from runfold.workers.worker import Worker
 
+__version__ = "0.1.0"
+
 __all__ = [
     "AccessDenied",
     "Backoff",
@@ -73,6 +75,7 @@ __all__ = [
     "VersionConflict",
     "WaitTimedOut",
     "Worker",
+    "__version__",
     "default_worker_id",
     "handler",
 ]

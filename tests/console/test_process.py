@@ -22,6 +22,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 import typer
 
+import runfold
 from runfold.console.cli.kit import exits
 from runfold.console.cli.main import Program, app
 from runfold.ledger import Ledger, State
@@ -305,9 +306,7 @@ def test_help_keeps_to_the_width_of_the_terminal(database: str, columns: str) ->
 
 
 def test_the_version_is_the_packages(database: str) -> None:
-    from importlib.metadata import version
-
-    assert run(database, "--version").stdout == f"runfold {version('runfold')}\n"
+    assert run(database, "--version").stdout == f"runfold {runfold.__version__}\n"
 
 
 def test_completion_is_offered_for_the_shell(database: str) -> None:
