@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from decimal import Decimal
+from functools import partial
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_json
@@ -14,6 +16,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from runfold.ledger import Lease, Ledger, State, Transition, names
 from runfold.ledger.errors import (
     DatabaseUnavailable,
+    IllegalTransition,
     InvalidValue,
     LeaseLost,
     LedgerError,
@@ -43,6 +46,8 @@ from runfold.workers.leases.heart import Heart
 from runfold.workers.leases.suspects import Gate
 from runfold.workers.leases.writer import Writer
 from runfold.workers.outcomes import Cancel, Fail, Retry, failure, plain, said, summary
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +130,11 @@ class Attempt:
                 case None:
                     pass
                 case GiveBack(delay):
-                    await self._requeue(lambda: self._ledger.release(self.lease, delay=delay))
+                    await self._requeue(lambda: self._release(delay))
                 case Retry() if self.lease.attempt < self.lease.max_attempts:
                     await self._requeue(lambda: self._retry(ending))
                 case _:
-                    await self._close(self._move(ending), last_resort=isinstance(ending, Fail))
+                    await self._close(ending)
                     await self._tell_parent()
         except LedgerError as error:
             refused = isinstance(error, LeaseLost)
@@ -238,25 +243,19 @@ class Attempt:
 
     # -- writing
 
-    async def _close(self, move: Move, *, last_resort: bool) -> None:
+    async def _close(self, ending: Done | Fail | Retry | Cancel) -> None:
+        move, is_last_resort = self._move(ending), False
         while True:
             try:
                 await self._writer.close(move)
             except DatabaseUnavailable as error:
                 if not await self._is_still_held(error):
                     break
-            except LeaseLost:
-                raise
-            except (
-                LedgerError
-            ) as error:  # such as a tool that the handler left behind, still waited for
-                if last_resort:
+            # Nothing else ends a run otherwise than its handler did: here it is to blame.
+            except (InvalidValue, PayloadTooLarge, IllegalTransition) as error:
+                if is_last_resort:
                     raise
-                last_resort, said = True, self._plain(error)
-                command = Transition(
-                    self.lease, State.FAILED, error_code=HANDLER_FAILED, error_detail=said
-                )
-                move = self._writer.checked(command)
+                move, is_last_resort = self._last_resort(ending, move, error), True
             else:
                 break
 
@@ -266,11 +265,15 @@ class Attempt:
                 await answer(self._ledger, [self.lease.parent])
 
     async def _requeue(self, write: Callable[[], Awaitable[object]]) -> None:
-        await self._journal.record_spending()
+        spending = self._journal.spending()
         while True:
-            since = self._heart.let_go(self.lease)
+            since = None
             try:
-                await within(self._ledger.settings.lease_ttl_seconds, write())
+                if spending is not None:
+                    await self._journal.record_spending(spending)
+                    spending = None
+                since = self._heart.let_go(self.lease)
+                await write()
             except DatabaseUnavailable as error:
                 if since is not None:
                     self._heart.take(self.lease, since)
@@ -279,17 +282,24 @@ class Attempt:
             else:
                 break
 
+    async def _release(self, delay: float) -> None:
+        await self._within(self._ledger.release(self.lease, delay=delay))
+
     async def _retry(self, ending: Retry) -> None:
         delay = self.handler.backoff.delay(self.lease.attempt)
+        after = delay if ending.after is None else ending.after
+        retry = partial(self._ledger.retry, self.lease)
         try:
-            after = delay if ending.after is None else ending.after
-            await self._ledger.retry(
-                self.lease, delay=after, error_code=ending.error_code, error_detail=ending.detail
+            await self._within(
+                retry(delay=after, error_code=ending.error_code, error_detail=ending.detail)
             )
         except (InvalidValue, PayloadTooLarge) as error:
-            await self._ledger.retry(
-                self.lease, delay=delay, error_code=HANDLER_FAILED, error_detail=self._plain(error)
+            await self._within(
+                retry(delay=delay, error_code=HANDLER_FAILED, error_detail=self._plain(error))
             )
+
+    async def _within(self, call: Awaitable[T]) -> T:
+        return await within(self._ledger.settings.lease_ttl_seconds, call)
 
     async def _is_still_held(self, error: DatabaseUnavailable) -> bool:
         """Whether to make a write of unknown outcome again; return when the database answers."""
@@ -297,12 +307,10 @@ class Attempt:
         while True:
             await asyncio.sleep(AGAIN_SECONDS)
             try:
-                now = await within(
-                    self._ledger.settings.lease_ttl_seconds, self._ledger.get(self.lease.run_id)
-                )
+                run = await self._within(self._ledger.get(self.lease.run_id))
             except DatabaseUnavailable:
                 continue
-            return now.token == self.lease.token
+            return (run.token, run.worker_id) == (self.lease.token, self.lease.worker_id)
 
     def _move(self, ending: Done | Fail | Retry | Cancel) -> Move:
         usd, steps = self._journal.meter.empty()
@@ -323,13 +331,30 @@ class Attempt:
         try:
             return self._writer.checked(command)
         except (InvalidValue, PayloadTooLarge) as error:
-            code = OUTPUT_REFUSED if isinstance(ending, Done) else HANDLER_FAILED
-            if isinstance(ending, Fail | Retry) and _is_code(ending.error_code):
-                code = ending.error_code
-            command = Transition(
+            return self._failed(ending, error, facts)
+
+    def _last_resort(self, ending: Ending, move: Move, error: LedgerError) -> Move:
+        """Return the failure of a run whose ending cannot be recorded, with what it has cost."""
+        row = move.row
+        is_of_total = isinstance(error, InvalidValue) and error.name.endswith("_delta")
+        facts = (
+            {}
+            if is_of_total
+            else {"cost_usd_delta": Decimal(row.cost or 0), "step_count_delta": row.steps or 0}
+        )
+        return self._failed(ending, error, facts)
+
+    def _failed(self, ending: Ending, error: LedgerError, facts: Mapping[str, Any]) -> Move:
+        code = HANDLER_FAILED
+        if isinstance(ending, Done) and not isinstance(error, IllegalTransition):
+            code = OUTPUT_REFUSED
+        elif isinstance(ending, Fail | Retry) and _is_code(ending.error_code):
+            code = ending.error_code
+        return self._writer.checked(
+            Transition(
                 self.lease, State.FAILED, error_code=code, error_detail=self._plain(error), **facts
             )
-            return self._writer.checked(command)
+        )
 
     def _plain(self, error: BaseException) -> str:
         return plain(said(error), max(self._limit // 16, 8))

@@ -2,58 +2,241 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
 import asyncpg
 import pytest
 
-from runfold import Context, Ledger, State, handler
-from tests.support.runs import types
+from runfold import Cancel, Context, Fail, Handler, Ledger, Run, State, handler
+from runfold.ledger.events import RunFailed
+from runfold.ledger.lifecycle import OUTPUT_REFUSED
+from runfold.workers import attempt
+from runfold.workers.journal import journal
+from runfold.workers.outcomes import Backoff
+from tests.support.runs import newest, types
 from tests.support.waiting import until
-from tests.support.working import ended, working
+from tests.support.working import ended, reached, working
 
-TRIES = 3
 CODES = (
-    "08006", "0A000", "25006", "28000", "3D000", "3F000", "40001", "40P01", "42501", "42601",
-    "42883", "42P01", "53300", "55000", "55P03", "57014", "57P01", "58030", "XX000",
+    "08006", "0A000", "23503", "23505", "23514", "25006", "28000", "2F000", "3D000", "3F000",
+    "40001", "40P01", "42501", "42601", "42883", "42P01", "53300", "55000", "55P03", "57014",
+    "57P01", "58030", "P0001", "RF001", "RF404", "XX000",
 )  # fmt: skip
 """One SQLSTATE of each class that a server in trouble, an upgrade or a rotation may raise."""
 REFUSING = """
-CREATE SEQUENCE refusals;
-CREATE TABLE refusing (type text, code text);
+CREATE SEQUENCE refusals START 1;
+CREATE TABLE refusing (type text, kind text, codes text[]);
 CREATE FUNCTION refuse_event() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-  refused text := (SELECT r.code FROM public.refusing AS r WHERE r.type = NEW.type);
+  codes text[] := (SELECT r.codes FROM public.refusing AS r WHERE r.type = NEW.type AND
+    (r.kind IS NULL OR r.kind = (SELECT s.kind FROM ledger.run_state AS s
+      WHERE (s.project_id, s.run_id) = (NEW.project_id, NEW.run_id))));
 BEGIN
-  IF refused IS NOT NULL THEN
-    PERFORM nextval('public.refusals');
-    RAISE EXCEPTION 'refused for a test' USING ERRCODE = refused;
+  IF codes IS NOT NULL THEN
+    RAISE EXCEPTION 'refused for a test'
+      USING ERRCODE = codes[1 + nextval('public.refusals') % cardinality(codes)];
   END IF;
   RETURN NEW;
 END $$;
 CREATE TRIGGER refuse_event BEFORE INSERT ON ledger.event
   FOR EACH ROW EXECUTE FUNCTION refuse_event();
 """
+ALL_HAVE_REFUSED = "SELECT last_value >= $1 FROM refusals"
+OFTEN = 0.01
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
-@handler("refund")
-async def refund(ctx: Context) -> str:
+@handler("step")
+async def step(ctx: Context) -> str:
     return await ctx.step("pay", lambda: "paid")
 
 
-@pytest.mark.parametrize("code", CODES)
-@pytest.mark.parametrize("type_", ["step.completed", "run.completed"])
-async def test_a_refusal_of_the_server_is_waited_for_and_the_success_is_kept(
-    ledger: Ledger, connection: asyncpg.Connection[asyncpg.Record], type_: str, code: str
+@handler("failed-step")
+async def failed_step(ctx: Context) -> str:
+    try:
+        await ctx.step("pay", lambda: 1 // 0)
+    except Exception:
+        return "paid"
+    return "unpaid"
+
+
+@handler("tool")
+async def tool(ctx: Context) -> Any:
+    return await ctx.tool("pay", lambda: "paid")
+
+
+@handler("failed-tool")
+async def failed_tool(ctx: Context) -> str:
+    try:
+        await ctx.tool("pay", lambda: 1 // 0)
+    except Exception:
+        return "paid"
+    return "unpaid"
+
+
+@handler("note")
+async def note(ctx: Context) -> str:
+    await ctx.note("to pay")
+    return "paid"
+
+
+@handler("parked-tool")
+async def parked_tool(ctx: Context) -> Any:
+    return await ctx.tool("pay", None, park=True)
+
+
+@handler("approval")
+async def approval(ctx: Context) -> str:
+    await ctx.approval("pay?")
+    return "paid"
+
+
+@handler("signal")
+async def signal(ctx: Context) -> Any:
+    return await ctx.wait_for("pay")
+
+
+@handler("child")
+async def child(ctx: Context) -> Any:
+    return await ctx.child("step")
+
+
+@handler("retry", retry=Backoff(first=0))
+async def retry(ctx: Context) -> str:
+    if ctx.attempt == 1:
+        ctx.cost(usd=1)
+        raise ConnectionError("the bank is away")
+    return "paid"
+
+
+@handler("sleep")
+async def sleep(ctx: Context) -> str:
+    await ctx.sleep(1.2)
+    return "paid"
+
+
+@handler("fail")
+async def fail(_: Context) -> Fail:
+    return Fail("no-money")
+
+
+@handler("cancel")
+async def cancel(_: Context) -> Cancel:
+    return Cancel("no need")
+
+
+@handler("poor")
+async def poor_step(_: Context) -> str:
+    return "paid"
+
+
+class Write(NamedTuple):
+    """A write of a worker: the handler that makes it, and what its run comes to all the same."""
+
+    handler: Handler[..., Any]
+    type: str
+    state: State = State.COMPLETED
+    attempts: int = 1
+    again: int = 0
+    """How often the run is leased after the first time."""
+
+
+WRITES = (
+    Write(step, "step.completed"),
+    Write(step, "run.completed"),
+    Write(failed_step, "step.failed"),
+    Write(tool, "tool.requested"),
+    Write(tool, "tool.completed"),
+    Write(failed_tool, "tool.failed"),
+    Write(note, "note.added"),
+    Write(parked_tool, "tool.requested", again=1),
+    Write(approval, "approval.requested", again=1),
+    Write(signal, "tool.requested"),
+    Write(signal, "tool.completed"),
+    Write(child, "run.submitted", again=1),
+    Write(retry, "run.retried", attempts=2, again=1),
+    Write(retry, "note.added", attempts=2, again=1),
+    Write(sleep, "lease.released", again=1),
+    Write(fail, "run.failed", State.FAILED),
+    Write(cancel, "run.cancelled", State.CANCELLED),
+)
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have refused writes made again at once, so that every code has its turn."""
+    for module in (attempt, journal):
+        monkeypatch.setattr(module, "AGAIN_SECONDS", OFTEN)
+    monkeypatch.setenv("RUNFOLD_HELD_SLEEP_SECONDS", "1")
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("write", WRITES, ids=lambda write: f"{write.handler.kind}-{write.type}")
+async def test_a_refusal_of_the_server_is_waited_for_and_the_outcome_is_kept(
+    ledger: Ledger, connection: Connection, write: Write
 ) -> None:
-    await connection.execute(REFUSING)
-    await connection.execute("INSERT INTO refusing VALUES ($1, $2)", type_, code)
-    run = await ledger.submit("refund")
-    async with working(ledger, refund):
-        await until(lambda: connection.fetchval("SELECT last_value >= $1 FROM refusals", TRIES), 20)
+    run = await ledger.submit(write.handler.kind)
+    if write.handler is signal:
+        await ledger.signal(run.run_id, "pay", "paid")
+    await refuse(connection, write.type, CODES)
+    async with working(ledger, *{step, write.handler}):
+        await until(lambda: connection.fetchval(ALL_HAVE_REFUSED, len(CODES)), 20)
         await connection.execute("TRUNCATE refusing")
+        await answer(ledger, run, write.handler)
         run = await ended(ledger, run)
     await connection.execute("DROP FUNCTION refuse_event CASCADE")
 
-    assert (run.state, run.output, run.attempt_count) == (State.COMPLETED, "paid", 1)
-    assert await types(ledger, run.run_id) == [
-        "run.submitted", "lease.acquired", "step.completed", "run.completed",
-    ]  # fmt: skip
+    assert (run.state, run.attempt_count) == (write.state, write.attempts)
+    assert run.output == ("paid" if write.state is State.COMPLETED else None)
+    assert run.cost_usd == (1 if write.handler is retry else 0)
+    happened = await types(ledger, run.run_id)
+    assert not {"lease.expired", "write.refused"} & set(happened)
+    assert happened.count("lease.acquired") == 1 + write.again
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("code", ["22000", "22003", "54000"])
+async def test_an_output_that_the_server_cannot_hold_is_refused_as_such(
+    ledger: Ledger, connection: Connection, code: str
+) -> None:
+    run = await ledger.submit("step")
+    await refuse(connection, "run.completed", [code])
+    async with working(ledger, step):
+        run = await ended(ledger, run)
+    await connection.execute("DROP FUNCTION refuse_event CASCADE")
+
+    failed = await newest(ledger, run.run_id, RunFailed)
+    assert (run.state, failed.error_code) == (State.FAILED, OUTPUT_REFUSED)
+    assert code in str(failed.error_detail)
+
+
+async def test_a_refused_move_does_not_hold_up_those_that_share_its_statement(
+    ledger: Ledger, connection: Connection
+) -> None:
+    await refuse(connection, "run.completed", ["42501"])
+    await connection.execute("UPDATE refusing SET kind = 'poor'")
+    poor = await ledger.submit("poor")
+    async with working(ledger, poor_step, step):
+        runs = await ledger.submit_many([{"kind": "step"}] * 20)
+        for submitted in runs:
+            assert (await ended(ledger, submitted.run_id)).state is State.COMPLETED
+        assert (await ledger.get(poor.run_id)).state is State.RUNNING
+        await connection.execute("TRUNCATE refusing")
+        assert (await ended(ledger, poor)).output == "paid"
+    await connection.execute("DROP FUNCTION refuse_event CASCADE")
+
+
+async def refuse(connection: Connection, type_: str, codes: Sequence[str]) -> None:
+    """Have the server refuse every event of a type, with one code after the other."""
+    await connection.execute(REFUSING)
+    await connection.execute("INSERT INTO refusing VALUES ($1, NULL, $2)", type_, codes)
+
+
+async def answer(ledger: Ledger, run: Run, asked: Handler[..., Any]) -> None:
+    """Answer what the handler parks its run for."""
+    if asked is parked_tool:
+        await reached(ledger, run, State.WAITING_TOOL)
+        await ledger.answer(run.run_id, "paid")
+    elif asked is approval:
+        await ledger.approve(await reached(ledger, run, State.WAITING_APPROVAL), actor="ann")

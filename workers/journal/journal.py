@@ -247,18 +247,26 @@ class Journal:
         if self.lease.token != FIRST_TOKEN:
             (await self.recalled()).finish()
 
-    async def record_spending(self) -> None:
-        """Record costs that have no event yet: an event that gives a run back cannot carry them."""
+    def spending(self) -> NoteAdded | None:
+        """Take the costs that have no event yet, as a note: no event that requeues carries them."""
         usd, steps = self.meter.empty()
-        if usd or steps:
-            said = "spent in no step or tool, before the attempt ended"
-            event = NoteAdded(
-                name="spent", text=said, cost_usd=usd or None, step_count=steps or None
+        if not (usd or steps):
+            return None
+        return NoteAdded(
+            name="spent",
+            text="spent in no step or tool, before the attempt ended",
+            cost_usd=usd or None,
+            step_count=steps or None,
+        )
+
+    async def record_spending(self, spending: NoteAdded) -> None:
+        """Append costs once, however often they are sent; raises DatabaseUnavailable."""
+        key = f"{self.lease.run_id}:#spent:{self.lease.token}"
+        with suppress(InvalidValue):  # beyond what the total of a run may be
+            await within(
+                self.ledger.settings.lease_ttl_seconds,
+                self.ledger.append(self.lease, spending, key=key),
             )
-            with suppress(DatabaseUnavailable, InvalidValue):
-                await self.ledger.append(
-                    self.lease, event, key=f"{self.lease.run_id}:#spent:{self.lease.token}"
-                )
 
     async def persist(
         self, write: Callable[[], Awaitable[R]], *, own: bool = False, last: bool = False

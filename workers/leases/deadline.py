@@ -11,6 +11,7 @@ from runfold.ledger.errors import (
     ConfigurationError,
     DatabaseRefused,
     DatabaseUnavailable,
+    InvalidValue,
     LedgerError,
     MissingPartition,
     NewerSchema,
@@ -27,16 +28,24 @@ _DEPLOYMENT: Final = (
     UnsupportedServer,
 )  # fmt: skip
 """What rotated logins, an upgrade or a fail-over bring; it passes, or an operator ends it."""
-_CONTENT: Final = frozenset({"22", "23", "54", "P0", "RF"})
-"""Classes of SQLSTATE that speak of what was written: another try would end alike."""
+_CONTENT: Final = frozenset({"22", "54"})
+"""Classes of SQLSTATE that speak of what was written: data exceptions, limits of the server."""
 
 
 async def within(seconds: float, call: Awaitable[T]) -> T:
     """Return the call's result within so many seconds.
 
     Raises DatabaseUnavailable when there is no answer in time (the outcome is then unknown), and
-    for whatever is the database's or the deployment's doing: no run may end for it.
+    as `judged` does.
     """
+    try:
+        return await in_time(seconds, call)
+    except LedgerError as error:
+        raise judged(error) from error
+
+
+async def in_time(seconds: float, call: Awaitable[T]) -> T:
+    """Return the call's result; raise DatabaseUnavailable without an answer in so many seconds."""
     limit = asyncio.timeout(seconds)
     try:
         async with limit:
@@ -45,13 +54,18 @@ async def within(seconds: float, call: Awaitable[T]) -> T:
         if not limit.expired():
             raise
         raise DatabaseUnavailable("the server", f"no answer within {seconds:g} s") from error
-    except LedgerError as error:
-        if _is_outage(error):
-            raise DatabaseUnavailable("the server", str(error)) from error
-        raise
 
 
-def _is_outage(error: LedgerError) -> bool:
+def judged(error: LedgerError) -> LedgerError:
+    """Return the error of a write as what it means for a run.
+
+    DatabaseUnavailable for whatever is the database's or the deployment's doing: no run may end
+    for it. InvalidValue for what the server cannot hold.
+    """
     if isinstance(error, DatabaseRefused):
-        return error.sqlstate[:2] not in _CONTENT
-    return isinstance(error, _DEPLOYMENT)
+        if error.sqlstate[:2] in _CONTENT:
+            return InvalidValue("content", error.sqlstate, f"the server cannot hold it: {error}")
+        return DatabaseUnavailable("the server", str(error))
+    if isinstance(error, _DEPLOYMENT):
+        return DatabaseUnavailable("the server", str(error))
+    return error

@@ -10,7 +10,7 @@ from runfold.ledger.errors import LedgerError
 from runfold.ledger.operations.batching import Batcher, characters
 from runfold.ledger.operations.transition import Move
 from runfold.ledger.run import Receipt
-from runfold.workers.leases.deadline import within
+from runfold.workers.leases.deadline import in_time, judged
 from runfold.workers.leases.heart import Heart
 
 LINGER_SECONDS: Final = 0.001
@@ -34,10 +34,14 @@ class Writer:
 
         Raises as `Ledger.transition` does, or DatabaseUnavailable when its outcome is not known.
         """
-        outcome = await self._batcher.ask(move, distinct=move.row.run_id)
+        # Judged here, not in `_send`: a statement that one move spoiled is sent again move by move.
+        try:
+            outcome = await self._batcher.ask(move, distinct=move.row.run_id)
+        except LedgerError as error:
+            raise judged(error) from error
         if isinstance(outcome, Receipt):
             return outcome
-        raise outcome
+        raise judged(outcome)
 
     async def close(self, move: Move) -> Receipt:
         """Make a move that closes the lease; no beat follows it, unless it fails. As `move`."""
@@ -45,11 +49,11 @@ class Writer:
         since = self._heart.let_go(move.run)
         try:
             return await self.move(move)
-        except LedgerError:
+        except BaseException:  # a cancelled one, too: it may not have closed the lease
             if since is not None:
                 self._heart.take(move.run, since)
             raise
 
     async def _send(self, moves: Sequence[Move]) -> Sequence[Receipt | LedgerError]:
         sending = self._ledger.transitions.move(moves)
-        return await within(self._ledger.settings.lease_ttl_seconds, sending)
+        return await in_time(self._ledger.settings.lease_ttl_seconds, sending)
