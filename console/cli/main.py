@@ -11,11 +11,11 @@ from typing import Annotated, ClassVar, Final
 
 import typer
 
-from runfold import __version__
 from runfold.console.cli.kit.exits import BROKEN_PIPE, EPILOG, INTERRUPTED, OK
 from runfold.console.cli.kit.failure import report
 from runfold.console.cli.kit.global_options import Globals, Json, Project, Url, Verbose
 from runfold.console.cli.kit.lazy import Entry, LazyGroup
+from runfold.version import __version__
 
 _EXAMPLES: Final = """Examples:
   runfold demo                    see a worker killed and nothing lost

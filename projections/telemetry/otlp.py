@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from runfold import __version__
 from runfold.ledger.errors import ConfigurationError, InvalidValue, LedgerError
 from runfold.ledger.validation import check_text
 from runfold.projections.telemetry.trace import Span
+from runfold.version import __version__
 
 TIMEOUT_SECONDS: Final = 10
 SERVICE: Final = "runfold"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from runfold.lazy import exported
+from runfold.version import __version__
 
 if TYPE_CHECKING:
     from runfold.ledger.commands import Submit, Transition
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from runfold.workers.journal.journal import Decision
     from runfold.workers.outcomes import Backoff, Cancel, Fail, Retry
     from runfold.workers.worker import Worker
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AccessDenied",

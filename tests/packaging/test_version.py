@@ -16,7 +16,7 @@ def test_the_project_takes_its_version_from_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
     assert "version" not in project["project"]
-    assert project["tool"]["hatch"]["version"]["path"] == "src/runfold/__init__.py"
+    assert project["tool"]["hatch"]["version"]["path"] == "src/runfold/version.py"
     assert version("runfold") == runfold.__version__
 
 
