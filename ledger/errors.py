@@ -185,6 +185,17 @@ class DatabaseUnavailable(LedgerError):
         super().__init__(f"cannot use the database at {target}: {reason}")
 
 
+class LockTimeout(LedgerError):
+    """Rows or a table stayed locked by others through every try; each try changed nothing."""
+
+    def __init__(self, tries: int, limit: str, what: str) -> None:
+        self.tries, self.limit, self.what = tries, limit, what
+        super().__init__(
+            f"{what} stayed locked through {tries} tries of {limit}: "
+            "run the same command again later"
+        )
+
+
 class AccessDenied(LedgerError):
     """The login lacks a privilege."""
 

@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from runfold.projections.declared.status import set_aside as set_aside
     from runfold.projections.declared.status import statuses as statuses
     from runfold.projections.errors import DeclaredTwice as DeclaredTwice
-    from runfold.projections.errors import LockTimeout as LockTimeout
     from runfold.projections.errors import NotStopped as NotStopped
     from runfold.projections.errors import OtherVersion as OtherVersion
     from runfold.projections.errors import ProjectionFailed as ProjectionFailed
@@ -77,7 +76,7 @@ _MODULES: Final = {
     "declared.rows": ("rows",),
     "declared.status": ("set_aside", "statuses"),
     "errors": (
-        "DeclaredTwice", "LockTimeout", "NotStopped", "OtherVersion", "ProjectionFailed",
+        "DeclaredTwice", "NotStopped", "OtherVersion", "ProjectionFailed",
         "ProjectionNotFound", "ProjectionPaused", "RebuildFailed", "RebuildRunning", "Redeclared",
         "TableChanged",
     ),

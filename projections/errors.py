@@ -114,14 +114,3 @@ class RebuildRunning(LedgerError):
             f"rebuild {rebuild_id} of {projection} is running already: "
             "wait for it, or stop it to resume it here"
         )
-
-
-class LockTimeout(LedgerError):
-    """Rows or a table stayed locked by others; what was exchanged until then stays so."""
-
-    def __init__(self, tries: int, limit: str, what: str) -> None:
-        self.tries, self.limit, self.what = tries, limit, what
-        super().__init__(
-            f"{what} stayed locked through {tries} tries of {limit}: "
-            "run the same command again later"
-        )

@@ -6,13 +6,10 @@ in one transaction -> delete the payloads
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
 from uuid import UUID
-
-import asyncpg
 
 from runfold.ledger.archive.holds import holds
 from runfold.ledger.archive.obstacles import obstacles
@@ -21,9 +18,7 @@ from runfold.ledger.archive.request import alone, check_request
 from runfold.ledger.errors import ArchiveRefused
 from runfold.ledger.months import table_of
 from runfold.ledger.postgres.connections import Pool
-
-LOCK_TIMEOUT: Final = "2s"
-TRIES: Final = 5
+from runfold.ledger.postgres.locks import lock_limit, retry_on_lock
 
 _SINCE: Final = "SELECT FROM ledger.{table} WHERE txid >= $1 AND position > $2 LIMIT 1"
 # What run_state points to stays: the input and the outcome of a run are read with it.
@@ -45,8 +40,8 @@ SELECT run_id, version FROM page ORDER BY run_id DESC, version DESC LIMIT 1
 async def detach(pool: Pool, month: str, *, actor: str, reason: str | None = None) -> Archive:
     """Take an exported month out of the database, but for each run's input and outcome.
 
-    Repeat it when it was interrupted. Raises ArchiveRefused, ArchiveUnusable, InvalidValue or
-    AccessDenied.
+    Repeat it when it was interrupted. Raises ArchiveRefused, ArchiveUnusable, LockTimeout,
+    InvalidValue or AccessDenied.
     """
     check_request(month, actor, reason)
     async with alone(pool, month) as connection:
@@ -72,25 +67,21 @@ async def _take_away(
 
     Locks: ACCESS EXCLUSIVE on `event`, waited for two seconds at most, in five tries.
     """
-    for attempt in range(1, TRIES + 1):
-        try:
-            async with connection.transaction():
-                await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-                await _drop_partition(connection, archive.month, newest)
-                return await record_archive(
-                    connection,
-                    "archive.detached",
-                    archive.month,
-                    asdict(archive),
-                    actor=actor,
-                    reason=reason,
-                )
-        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
-            await asyncio.sleep(0.1 * 2**attempt)
-    raise ArchiveRefused(
-        archive.month,
-        [f"the event table stayed locked through {TRIES} tries of {LOCK_TIMEOUT}: try later"],
-    )
+
+    async def transaction() -> Archive:
+        async with connection.transaction():
+            await connection.execute(lock_limit())
+            await _drop_partition(connection, archive.month, newest)
+            return await record_archive(
+                connection,
+                "archive.detached",
+                archive.month,
+                asdict(archive),
+                actor=actor,
+                reason=reason,
+            )
+
+    return await retry_on_lock(transaction, "the event table")
 
 
 async def _drop_partition(connection: Any, month: str, newest: Mapping[str, Any]) -> None:

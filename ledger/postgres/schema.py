@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import cache, partial
 from hashlib import sha256
 from importlib.resources import files
@@ -10,20 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from runfold.ledger.postgres.connections import FAILURES, connect
-from runfold.ledger.postgres.errors import LOST, translated
+from runfold.ledger.postgres.errors import translated
 from runfold.ledger.postgres.installation import (
     is_intact,
     record_fingerprint,
     refuse_unfit,
 )
+from runfold.ledger.postgres.locks import lock_limit, retry_on_lock
 
 if TYPE_CHECKING:  # every command asks for the schema's name and digest, few migrate
     from sqlalchemy import Connection
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 SCHEMA: Final = "ledger"
-LOCK_TIMEOUT: Final = "2s"
-TRIES: Final = 5
 
 OBJECTS: Final = (
     "values/now",
@@ -128,10 +126,9 @@ async def upgrade(url: str) -> None:
     Concurrent upgrades wait for each other. What is as this code left it is not installed again.
     Each lock is waited for two seconds at most, in five tries, so that nobody waits behind the
     upgrade for longer. Raises ConfigurationError for a database that no ledger can be in or when
-    the owner must be given roles first, AccessDenied or DatabaseUnavailable; then nothing has
-    changed.
+    the owner must be given roles first, LockTimeout, AccessDenied or DatabaseUnavailable; then
+    nothing has changed.
     """
-    from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
 
@@ -141,19 +138,22 @@ async def upgrade(url: str) -> None:
         poolclass=NullPool,
     )
     try:
-        for attempt in range(1, TRIES + 1):
-            try:
-                async with engine.begin() as connection:
-                    await upgrade_on(connection)
-            except (DBAPIError, *FAILURES) as error:
-                cause = getattr(getattr(error, "orig", None), "__cause__", None) or error
-                if getattr(cause, "sqlstate", None) not in LOST or attempt == TRIES:
-                    raise translated(cause) from error
-                await asyncio.sleep(0.1 * 2**attempt)
-            else:
-                return
+        await retry_on_lock(partial(_upgrade_once, engine), "the schema's tables")
+    except FAILURES as error:
+        raise translated(error) from error
     finally:
         await engine.dispose()
+
+
+async def _upgrade_once(engine: AsyncEngine) -> None:
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        async with engine.begin() as connection:
+            await upgrade_on(connection)
+    except DBAPIError as error:  # its cause is the driver's own
+        cause = getattr(error.orig, "__cause__", None)
+        raise (cause if isinstance(cause, FAILURES) else error) from error
 
 
 async def upgrade_on(connection: AsyncConnection) -> None:
@@ -164,7 +164,7 @@ async def upgrade_on(connection: AsyncConnection) -> None:
         text("SELECT pg_advisory_xact_lock(hashtextextended('ledger.upgrade', 0))")
     )
     await refuse_unfit(connection)
-    await connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+    await connection.execute(text(lock_limit()))
     await connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
     revision = None
     if await connection.scalar(text("SELECT to_regclass('ledger.alembic_version') IS NOT NULL")):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from runfold.ledger.postgres.connections import Pool
+from runfold.ledger.postgres.locks import with_lock_retries
 from runfold.projections.declared.status import require
-from runfold.projections.lock_retries import with_lock_retries
 
 _DROP: Final = "SELECT * FROM ledger.drop_projection_tables($1, p_all => $2) AS name"
 

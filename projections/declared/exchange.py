@@ -10,6 +10,7 @@ import asyncpg
 from runfold.ledger.errors import CheckpointUnknown, FeedArchived
 from runfold.ledger.postgres.connections import FAILURES, Pool
 from runfold.ledger.postgres.errors import translated
+from runfold.ledger.postgres.locks import with_lock_retries
 from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint
 from runfold.projections.declared.catch_up import BATCH, checkpoint_of
@@ -17,7 +18,6 @@ from runfold.projections.declared.installing import check_table, publish
 from runfold.projections.declared.pages import take_page
 from runfold.projections.declared.projection import Projection
 from runfold.projections.errors import TableChanged
-from runfold.projections.lock_retries import with_lock_retries
 from runfold.projections.rebuild import Rebuild
 
 _FOUND: Final = "SELECT * FROM ledger.projection WHERE name = $1"

@@ -14,9 +14,9 @@ from uuid import UUID
 from runfold.ledger import Ledger
 from runfold.ledger.archive.attach import attached
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.postgres.locks import with_lock_retries
 from runfold.ledger.reading.past import check_project_instant
 from runfold.ledger.validation import check_actor, check_text
-from runfold.projections.lock_retries import with_lock_retries
 from runfold.projections.rebuild import EVENTS_A_RANGE, Rebuild, drop_old
 from runfold.projections.rebuild_plan import BadRun, OnProgress, RebuildPlan, RebuildProgress
 from runfold.projections.state.drift import Drift, compare

@@ -24,6 +24,7 @@ from runfold.ledger.errors import (
     LeaseLost,
     LeaseRequired,
     LedgerError,
+    LockTimeout,
     MissingPartition,
     NewerSchema,
     NobodyHasRole,
@@ -41,7 +42,6 @@ from runfold.ledger.errors import (
 )
 from runfold.projections.errors import (
     DeclaredTwice,
-    LockTimeout,
     NotStopped,
     OtherVersion,
     ProjectionFailed,

@@ -29,12 +29,13 @@ from runfold.ledger.errors import (
     FeedArchived,
     InvalidValue,
     LeaseLost,
+    LockTimeout,
     MissingPartition,
     RunNotFound,
 )
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.months import bounds
-from runfold.ledger.postgres import schema
+from runfold.ledger.postgres import locks, schema
 from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.reading.verify import verify
 from runfold.projections.declared.catch_up import CatchUp
@@ -448,6 +449,28 @@ async def test_an_interrupted_detach_is_repeated(
         == 2
     )
     assert len(await ledger.archive.history(MONTH)) == 2
+
+
+async def test_a_detach_that_meets_locks_changes_nothing_and_names_what_stayed_locked(
+    ledger: Ledger,
+    connection: asyncpg.Connection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT", "20ms")
+    monkeypatch.setattr(locks, "TRIES", 2)
+    async with in_that_month(connection):
+        await ended(ledger)
+    await ledger.archive.export(MONTH, tmp_path, **WHY)
+
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE ledger.event IN ROW SHARE MODE")
+        with pytest.raises(LockTimeout, match="the event table stayed locked through 2 tries"):
+            await ledger.archive.detach(MONTH, **WHY)
+
+    assert await state_of(ledger) == "exported"
+    await ledger.archive.detach(MONTH, **WHY)
+    assert await state_of(ledger) == "detached"
 
 
 async def test_an_export_that_does_not_check_is_not_recorded(

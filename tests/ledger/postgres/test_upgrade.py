@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 
 from runfold.ledger import Ledger
-from runfold.ledger.errors import ConfigurationError, DatabaseUnavailable
-from runfold.ledger.postgres import schema
+from runfold.ledger.errors import ConfigurationError, LockTimeout
+from runfold.ledger.postgres import locks, schema
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT, with_database
 from tests.support.server import Server
@@ -87,7 +87,7 @@ async def test_an_upgrade_with_nothing_to_do_waits_for_no_transaction(database: 
 async def test_an_upgrade_gives_up_in_time_and_lets_the_fleet_work(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema, "LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT", "100ms")
     connection = await asyncpg.connect(driver_url(database))
     await connection.execute(OTHER_DIGEST)
     async with connection.transaction(), Ledger.open(database, PROJECT) as ledger:
@@ -96,7 +96,7 @@ async def test_an_upgrade_gives_up_in_time_and_lets_the_fleet_work(
         while not upgrade.done():
             await asyncio.wait_for(ledger.submit("parse"), timeout=10)
 
-        with pytest.raises(DatabaseUnavailable, match="lock timeout"):
+        with pytest.raises(LockTimeout, match="5 tries of 100ms"):
             await upgrade
     await schema.upgrade(database)
     comment = "SELECT obj_description('ledger'::regnamespace, 'pg_namespace')"
@@ -107,7 +107,7 @@ async def test_an_upgrade_gives_up_in_time_and_lets_the_fleet_work(
 async def test_an_upgrade_that_meets_a_short_lock_tries_again(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema, "LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT", "100ms")
     connection = await asyncpg.connect(driver_url(database))
     await connection.execute(OTHER_DIGEST)
     transaction = connection.transaction()

@@ -15,11 +15,11 @@ import pytest
 
 from runfold.console.cli.kit import exits
 from runfold.ledger import Ledger, State
-from runfold.ledger.errors import BeforeFirstEvent, FutureInstant
+from runfold.ledger.errors import BeforeFirstEvent, FutureInstant, LockTimeout
 from runfold.ledger.events import NoteAdded
+from runfold.ledger.postgres import locks
 from runfold.ledger.postgres.urls import driver_url
-from runfold.projections import lock_retries
-from runfold.projections.errors import LockTimeout, RebuildFailed, RebuildRunning
+from runfold.projections.errors import RebuildFailed, RebuildRunning
 from runfold.projections.rebuild import Rebuild
 from runfold.projections.rebuild_plan import RebuildProgress
 from runfold.projections.state.repair import REPAIRED
@@ -243,8 +243,8 @@ async def test_one_process_at_a_time_works_on_a_rebuild(
 async def test_rows_that_stay_locked_are_named_after_bounded_tries(
     ledger: Ledger, mallory: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock_retries, "LOCK_TIMEOUT", "20ms")
-    monkeypatch.setattr(lock_retries, "TRIES", 2)
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT", "20ms")
+    monkeypatch.setattr(locks, "TRIES", 2)
     runs = await fleet(ledger, 5)
     await mallory.execute("UPDATE ledger.run_state SET priority = 99 WHERE run_id = $1", runs[0])
 
