@@ -7,7 +7,7 @@ UV   := $(BIN)/uv
 PARALLEL := -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check docs format soak bench peers lock sql schema clean
+.PHONY: help demo test test-fast check docs format soak bench peers lock sql schema reference clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ lock: .venv/.ready ## Re-pin the dependencies with hashes, and uv, which install
 
 sql: .venv/.ready ## Regenerate the SQL that is compiled from the Python declarations
 	$(BIN)/python -m runfold.projections.state.compile
+
+reference: .venv/.ready ## Regenerate the page of the command line from its declarations
+	$(BIN)/python -m tests.support.command_reference
 
 schema: .venv/.ready ## Regenerate migrations/schema.sql from a migrated database
 	$(BIN)/python -m tests.support.schema_dump

@@ -8,6 +8,7 @@ from pathlib import Path
 from runfold.console.cli.kit import exits
 from runfold.ledger import lifecycle
 from runfold.ledger.events import CATALOGUE, Event
+from tests.support import command_reference
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 STATES = REFERENCE.parent / "explanation" / "states.md"
@@ -60,3 +61,9 @@ def test_the_states_page_lists_every_state_and_every_event_that_moves_a_run() ->
     known = {*map(str, lifecycle.State), *lifecycle.MOVES, lifecycle.FIRST}
 
     assert first_cells(STATES) >= known
+
+
+def test_the_command_line_page_is_what_the_program_declares() -> None:
+    written = command_reference.PAGE.read_text()
+
+    assert written == command_reference.page(), "run `make reference`"

@@ -16,14 +16,15 @@ SCHEMA_FILE = Path(__file__).parents[2] / "migrations" / "schema.sql"
 
 
 def dump(url: str) -> str:
-    """Give the schema as SQL, without what differs from one month or server to the next."""
+    """Return the schema as SQL, without what differs from one month or server to the next."""
     parts = urlsplit(url)
     host = parse_qs(parts.query)["host"][0]
     done = subprocess.run(
-        [find_programs() / "pg_dump", "--schema-only", "--schema=ledger", "--no-owner",
-            "--restrict-key=runfold",
-         "--exclude-table=ledger.event_2*", "-h", host, "-p", "5432", "-U", "postgres",
-         parts.path.lstrip("/")],
+        [
+            find_programs() / "pg_dump", "--schema-only", "--schema=ledger", "--no-owner",
+            "--restrict-key=runfold", "--exclude-table=ledger.event_2*",
+            "-h", host, "-p", "5432", "-U", "postgres", parts.path.lstrip("/"),
+        ],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     kept = [
