@@ -80,11 +80,11 @@ BEGIN
 
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     PERFORM ledger.record_keys(p_project, p_runs, p_keys, ARRAY(
-      SELECT ledger.command_content(given.run_id, given.type, false, given.name,
+      SELECT ledger.command_text(given.run_id, given.type, false, given.name,
       given.error_code, given.body, given.cost, given.steps, NULL, NULL, NULL)
       FROM unnest(p_runs, p_types, p_names, p_error_codes, p_bodies, p_costs, p_steps)
         WITH ORDINALITY AS given (run_id, type, name, error_code, body, cost, steps, ordinal)
-      ORDER BY given.ordinal));
+      ORDER BY given.ordinal), seed);
   END IF;
 END $$;
 
@@ -479,12 +479,12 @@ BEGIN
   WHERE closing.actor = acquired.worker_id;
 END $$;
 
-CREATE FUNCTION ledger.command_content(run_id uuid, what text, park boolean, name text, error_code text, body text, cost numeric, steps integer, output bytea, wait interval, wait_outcome text) RETURNS bytea
+CREATE FUNCTION ledger.command_text(run_id uuid, what text, park boolean, name text, error_code text, body text, cost numeric, steps integer, output bytea, wait interval, wait_outcome text) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-  SELECT sha256(convert_to(jsonb_build_array(run_id, what, coalesce(park, false), name, error_code,
+  SELECT jsonb_build_array(run_id, what, coalesce(park, false), name, error_code,
     body, cost::numeric(18, 6), steps,
-    encode(output, 'hex'), extract(epoch FROM wait), wait_outcome)::text, 'UTF8'))
+    encode(output, 'hex'), extract(epoch FROM wait), wait_outcome)::text
 $$;
 
 CREATE FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_keys text[]) RETURNS TABLE(key text, run_id uuid, version integer, hash bytea, same boolean)
@@ -492,9 +492,9 @@ CREATE FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   SELECT u.key, k.run_id, k.version, e.hash,
-    k.content_hash = ledger.command_content(u.run_id, u.what, u.park, u.name, u.error_code, u.body,
-      u.cost, u.steps, u.sha256,
-      u.wait, u.wait_outcome)
+    k.salt IS NULL OR k.content_hash = ledger.payload_hash(k.salt, ledger.command_text(u.run_id,
+      u.what, u.park, u.name, u.error_code, u.body, u.cost, u.steps, u.sha256, u.wait,
+      u.wait_outcome))
   FROM unnest(p_runs, p_whats, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps,
     p_sha256s, p_waits, p_wait_outcomes,
     p_keys)
@@ -1938,7 +1938,7 @@ CREATE FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid,
   GROUP BY e.project_id, e.run_id
 $$;
 
-CREATE FUNCTION ledger.record_keys(p_project text, p_runs uuid[], p_keys text[], p_content_hashes bytea[]) RETURNS void
+CREATE FUNCTION ledger.record_keys(p_project text, p_runs uuid[], p_keys text[], p_contents text[], p_seed bytea) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -1949,9 +1949,13 @@ CREATE FUNCTION ledger.record_keys(p_project text, p_runs uuid[], p_keys text[],
     SET jit TO 'off'
     AS $$
 BEGIN
-  INSERT INTO ledger.command (project_id, key, content_hash, run_id, version)
-  SELECT p_project, given.key, given.content_hash, given.run_id, run.version
-  FROM unnest(p_runs, p_keys, p_content_hashes) AS given (run_id, key, content_hash)
+  INSERT INTO ledger.command (project_id, key, salt, content_hash, run_id, version)
+  SELECT p_project, given.key, given.salt, ledger.payload_hash(given.salt, given.content),
+    given.run_id, run.version
+  FROM (
+    SELECT asked.*, sha256(p_seed || convert_to(asked.key, 'UTF8')) AS salt
+    FROM unnest(p_runs, p_keys, p_contents) AS asked (run_id, key, content) OFFSET 0
+  ) AS given
   CROSS JOIN LATERAL (
     SELECT run.version FROM ledger.run_state AS run
     WHERE run.project_id = p_project AND run.run_id = given.run_id OFFSET 0
@@ -2259,7 +2263,7 @@ BEGIN
     array_agg(known.fresh ORDER BY known.ordinal) INTO ids, fresh
     FROM ledger.submit_keys(p_project, ids, p_kinds, p_inputs, p_keys, p_priorities, p_delays,
       p_max_attempts, p_deadlines,
-      p_deadlines_in, p_tags) AS known;
+      p_deadlines_in, p_tags, seed) AS known;
   END IF;
 
   -- Of new runs only: a command that is repeated has its first outcome, however late it comes.
@@ -2310,7 +2314,7 @@ BEGIN
   SELECT timed.ordinal::int, timed.run_id, timed.fresh FROM timed ORDER BY timed.ordinal;
 END $$;
 
-CREATE FUNCTION ledger.submit_keys(p_project text, p_ids uuid[], p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[]) RETURNS TABLE(ordinal integer, run_id uuid, fresh boolean)
+CREATE FUNCTION ledger.submit_keys(p_project text, p_ids uuid[], p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[], p_seed bytea) RETURNS TABLE(ordinal integer, run_id uuid, fresh boolean)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -2320,24 +2324,27 @@ CREATE FUNCTION ledger.submit_keys(p_project text, p_ids uuid[], p_kinds text[],
     AS $$
 #variable_conflict use_column
 DECLARE
-  hashes bytea[];
+  contents text[];
   made uuid[];
   clash record;
 BEGIN
-  SELECT array_agg(sha256(convert_to(jsonb_build_array(u.kind, u.input, u.priority,
-    extract(epoch FROM u.delay), u.max_attempts,
-      extract(epoch FROM u.deadline), extract(epoch FROM u.deadline_in), u.tags)::text, 'UTF8'))
-        ORDER BY u.ordinal)
-  INTO hashes
+  SELECT array_agg(jsonb_build_array(u.kind, u.input, u.priority, extract(epoch FROM u.delay),
+    u.max_attempts, extract(epoch FROM u.deadline), extract(epoch FROM u.deadline_in),
+    u.tags)::text ORDER BY u.ordinal)
+  INTO contents
   FROM unnest(p_kinds, p_inputs, p_priorities, p_delays, p_max_attempts, p_deadlines,
     p_deadlines_in, p_tags) WITH ORDINALITY
     AS u (kind, input, priority, delay, max_attempts, deadline, deadline_in, tags, ordinal);
 
   WITH w AS (
-    INSERT INTO ledger.command AS k (project_id, key, content_hash, run_id, version)
-    SELECT DISTINCT ON (u.key) p_project, u.key, u.hash, u.run_id, 1
-    FROM unnest(p_keys, hashes, p_ids) WITH ORDINALITY AS u (key, hash, run_id, ordinal)
-    WHERE u.key IS NOT NULL ORDER BY u.key, u.ordinal
+    INSERT INTO ledger.command AS k (project_id, key, salt, content_hash, run_id, version)
+    SELECT p_project, u.key, u.salt, ledger.payload_hash(u.salt, u.content), u.run_id, 1
+    FROM (
+      SELECT DISTINCT ON (u.key) u.*, sha256(p_seed || convert_to(u.key, 'UTF8')) AS salt
+      FROM unnest(p_keys, contents, p_ids) WITH ORDINALITY AS u (key, content, run_id, ordinal)
+      WHERE u.key IS NOT NULL ORDER BY u.key, u.ordinal
+    ) AS u
+    ORDER BY u.key
     ON CONFLICT DO NOTHING
     RETURNING k.run_id
   )
@@ -2346,11 +2353,11 @@ BEGIN
   -- A statement of its own, for a snapshot that sees what a concurrent submit of the same key
   -- has committed.
   SELECT u.key, k.run_id, k.version INTO clash
-  FROM unnest(p_keys, hashes) AS u (key, hash)
+  FROM unnest(p_keys, contents) AS u (key, content)
   CROSS JOIN LATERAL (
     SELECT c.* FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key OFFSET 0
   ) AS k
-  WHERE k.content_hash <> u.hash LIMIT 1;
+  WHERE k.content_hash <> ledger.payload_hash(k.salt, u.content) LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION 'key % was used with other content', clash.key USING ERRCODE = 'RF409',
       DETAIL = json_build_object('key', clash.key, 'run_id', clash.run_id, 'version',
@@ -2496,13 +2503,13 @@ BEGIN
 
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     PERFORM ledger.record_keys(p_project, p_runs, p_keys, ARRAY(
-      SELECT ledger.command_content(given.run_id, given.state, given.park, given.name,
+      SELECT ledger.command_text(given.run_id, given.state, given.park, given.name,
         given.error_code, given.body, given.cost, given.steps, given.sha256, given.wait,
         given.wait_outcome)
       FROM unnest(p_runs, p_states, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps,
         p_sha256s, p_waits, p_wait_outcomes) WITH ORDINALITY AS given (run_id, state, park, name,
         error_code, body, cost, steps, sha256, wait, wait_outcome, ordinal)
-      ORDER BY given.ordinal));
+      ORDER BY given.ordinal), seed);
   END IF;
 END $$;
 
@@ -2600,7 +2607,8 @@ CREATE TABLE ledger.command (
     key text NOT NULL,
     content_hash bytea NOT NULL,
     run_id uuid NOT NULL,
-    version integer NOT NULL
+    version integer NOT NULL,
+    salt bytea
 );
 
 CREATE TABLE ledger.feed_generation (
@@ -2944,7 +2952,7 @@ GRANT ALL ON FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens in
 GRANT ALL ON FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens integer[]) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens integer[]) TO runfold_projector;
 
-REVOKE ALL ON FUNCTION ledger.command_content(run_id uuid, what text, park boolean, name text, error_code text, body text, cost numeric, steps integer, output bytea, wait interval, wait_outcome text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.command_text(run_id uuid, what text, park boolean, name text, error_code text, body text, cost numeric, steps integer, output bytea, wait interval, wait_outcome text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_keys text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_keys text[]) TO runfold_worker;
@@ -3108,7 +3116,7 @@ GRANT ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to
 GRANT ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid, p_version integer, p_time timestamp with time zone) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid, p_version integer, p_time timestamp with time zone) TO runfold_projector;
 
-REVOKE ALL ON FUNCTION ledger.record_keys(p_project text, p_runs uuid[], p_keys text[], p_content_hashes bytea[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.record_keys(p_project text, p_runs uuid[], p_keys text[], p_contents text[], p_seed bytea) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[], p_tokens integer[], p_workers text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[], p_tokens integer[], p_workers text[]) TO runfold_worker;
@@ -3136,7 +3144,7 @@ GRANT ALL ON FUNCTION ledger.state_at(p_project text, p_run uuid, p_version inte
 REVOKE ALL ON FUNCTION ledger.submit(p_project text, p_actor text, p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.submit(p_project text, p_actor text, p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[]) TO runfold_worker;
 
-REVOKE ALL ON FUNCTION ledger.submit_keys(p_project text, p_ids uuid[], p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.submit_keys(p_project text, p_ids uuid[], p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[], p_seed bytea) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.transition(p_project text, p_actors text[], p_runs uuid[], p_tokens integer[], p_states text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected integer[], p_keys text[], p_workers text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.transition(p_project text, p_actors text[], p_runs uuid[], p_tokens integer[], p_states text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected integer[], p_keys text[], p_workers text[]) TO runfold_worker;

@@ -137,6 +137,7 @@ command: Final = Table(
     Column("content_hash", LargeBinary, nullable=False),
     Column("run_id", Uuid, nullable=False),
     Column("version", Integer, nullable=False),
+    Column("salt", LargeBinary),
 )
 
 event: Final = Table(

@@ -58,6 +58,15 @@ _FORGOTTEN: Final = (
     "WHERE c.project_id = e.project_id AND c.key = e.key "
     "AND c.run_id = e.run_id AND c.version = e.version) ORDER BY e.run_id, e.version LIMIT $4"
 )
+# Whoever has the salt of an erased content's key finds the content by guessing.
+_GUESSABLE: Final = """
+SELECT c.run_id, c.version, c.key FROM ledger.event AS x
+JOIN ledger.event AS e
+  ON e.project_id = x.project_id AND e.run_id = x.run_id AND e.version = x.compensates
+JOIN ledger.command AS c ON c.project_id = e.project_id AND c.key = e.key AND c.salt IS NOT NULL
+WHERE x.project_id = $1 AND x.run_id BETWEEN $2 AND $3 AND x.type = 'payload.erased'
+ORDER BY c.run_id, c.version LIMIT $4
+"""
 # Of a whole project only: by run there is no way into the table but all of it.
 _INVENTED: Final = (
     "SELECT c.run_id, c.version, c.key FROM ledger.command AS c WHERE c.project_id = $1 "
@@ -162,6 +171,7 @@ async def _verify(
         chain.close()
         orphans = await connection.fetch(_ORPHANS, project_id, first, last, MAX_FINDINGS)
         forgotten = await connection.fetch(_FORGOTTEN, project_id, first, last, MAX_FINDINGS)
+        guessable = await connection.fetch(_GUESSABLE, project_id, first, last, MAX_FINDINGS)
         invented = (
             [] if first == last else await connection.fetch(_INVENTED, project_id, MAX_FINDINGS)
         )
@@ -177,6 +187,7 @@ async def _verify(
             for row in orphans
         ),
         *(forgotten_key(*row.values()) for row in forgotten),
+        *(_guessable(*row.values()) for row in guessable),
         *(_invented(*row.values()) for row in invented),
     ]
     return Report(
@@ -190,6 +201,15 @@ def _invented(run_id: UUID, version: int, key: str) -> Finding:
         version,
         "key",
         f"the idempotency key {key!r} belongs to no such event: its command would be refused",
+    )
+
+
+def _guessable(run_id: UUID, version: int, key: str) -> Finding:
+    return Finding(
+        run_id,
+        version,
+        "key",
+        f"the content is gone, but its key {key!r} still has its salt: the content can be guessed",
     )
 
 

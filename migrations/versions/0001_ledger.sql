@@ -46,6 +46,7 @@ CREATE TABLE ledger.command (
   content_hash bytea NOT NULL,
   run_id uuid NOT NULL,
   version int NOT NULL,
+  salt bytea, -- null once the content is erased
   PRIMARY KEY (project_id, key)
 );
 

@@ -85,10 +85,10 @@ BEGIN
 
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     PERFORM ledger.record_keys(p_project, p_runs, p_keys, ARRAY(
-      SELECT ledger.command_content(given.run_id, given.type, false, given.name,
+      SELECT ledger.command_text(given.run_id, given.type, false, given.name,
       given.error_code, given.body, given.cost, given.steps, NULL, NULL, NULL)
       FROM unnest(p_runs, p_types, p_names, p_error_codes, p_bodies, p_costs, p_steps)
         WITH ORDINALITY AS given (run_id, type, name, error_code, body, cost, steps, ordinal)
-      ORDER BY given.ordinal));
+      ORDER BY given.ordinal), seed);
   END IF;
 END $$;

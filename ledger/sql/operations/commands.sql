@@ -1,5 +1,5 @@
 -- Looks idempotency keys up: which event a key named first, and whether the content is the same.
--- Changes nothing.
+-- A key whose content was erased has lost its salt and answers by its name. Changes nothing.
 CREATE OR REPLACE FUNCTION ledger.commands(
   p_project text, p_runs uuid[], p_whats text[], p_parks boolean[], p_names text[],
   p_error_codes text[], p_bodies text[],
@@ -10,9 +10,9 @@ LANGUAGE sql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT u.key, k.run_id, k.version, e.hash,
-    k.content_hash = ledger.command_content(u.run_id, u.what, u.park, u.name, u.error_code, u.body,
-      u.cost, u.steps, u.sha256,
-      u.wait, u.wait_outcome)
+    k.salt IS NULL OR k.content_hash = ledger.payload_hash(k.salt, ledger.command_text(u.run_id,
+      u.what, u.park, u.name, u.error_code, u.body, u.cost, u.steps, u.sha256, u.wait,
+      u.wait_outcome))
   FROM unnest(p_runs, p_whats, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps,
     p_sha256s, p_waits, p_wait_outcomes,
     p_keys)

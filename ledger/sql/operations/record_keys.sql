@@ -1,7 +1,8 @@
 -- Records the idempotency key of each command that has just been kept: its run's newest event bears
--- the key. Internal to ledger.append and ledger.transition, which hold the locks of the runs.
+-- the key. What they say is kept as a hash under a salt. Internal to ledger.append and
+-- ledger.transition, which hold the locks of the runs.
 CREATE OR REPLACE FUNCTION ledger.record_keys(
-  p_project text, p_runs uuid[], p_keys text[], p_content_hashes bytea[]
+  p_project text, p_runs uuid[], p_keys text[], p_contents text[], p_seed bytea
 ) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -13,9 +14,13 @@ SET enable_memoize = off
 SET jit = off
 AS $$
 BEGIN
-  INSERT INTO ledger.command (project_id, key, content_hash, run_id, version)
-  SELECT p_project, given.key, given.content_hash, given.run_id, run.version
-  FROM unnest(p_runs, p_keys, p_content_hashes) AS given (run_id, key, content_hash)
+  INSERT INTO ledger.command (project_id, key, salt, content_hash, run_id, version)
+  SELECT p_project, given.key, given.salt, ledger.payload_hash(given.salt, given.content),
+    given.run_id, run.version
+  FROM (
+    SELECT asked.*, sha256(p_seed || convert_to(asked.key, 'UTF8')) AS salt
+    FROM unnest(p_runs, p_keys, p_contents) AS asked (run_id, key, content) OFFSET 0
+  ) AS given
   CROSS JOIN LATERAL (
     SELECT run.version FROM ledger.run_state AS run
     WHERE run.project_id = p_project AND run.run_id = given.run_id OFFSET 0

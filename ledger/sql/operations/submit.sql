@@ -56,7 +56,7 @@ BEGIN
     array_agg(known.fresh ORDER BY known.ordinal) INTO ids, fresh
     FROM ledger.submit_keys(p_project, ids, p_kinds, p_inputs, p_keys, p_priorities, p_delays,
       p_max_attempts, p_deadlines,
-      p_deadlines_in, p_tags) AS known;
+      p_deadlines_in, p_tags, seed) AS known;
   END IF;
 
   -- Of new runs only: a command that is repeated has its first outcome, however late it comes.

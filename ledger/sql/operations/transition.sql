@@ -139,12 +139,12 @@ BEGIN
 
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     PERFORM ledger.record_keys(p_project, p_runs, p_keys, ARRAY(
-      SELECT ledger.command_content(given.run_id, given.state, given.park, given.name,
+      SELECT ledger.command_text(given.run_id, given.state, given.park, given.name,
         given.error_code, given.body, given.cost, given.steps, given.sha256, given.wait,
         given.wait_outcome)
       FROM unnest(p_runs, p_states, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps,
         p_sha256s, p_waits, p_wait_outcomes) WITH ORDINALITY AS given (run_id, state, park, name,
         error_code, body, cost, steps, sha256, wait, wait_outcome, ordinal)
-      ORDER BY given.ordinal));
+      ORDER BY given.ordinal), seed);
   END IF;
 END $$;

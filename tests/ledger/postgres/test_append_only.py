@@ -355,7 +355,7 @@ FORBIDDEN = (
     "SELECT ledger.legal('x', 'y', 'z')",
     (
         "SELECT * FROM ledger.submit_keys('test', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', "
-        "'{}', '{}')"
+        "'{}', '{}', '')"
     ),
 )
 OPERATIONS = (
