@@ -81,7 +81,7 @@ class Context(Facts):
     def __init__(self, journal: Journal) -> None:
         super().__init__(journal)
         self._task = asyncio.current_task()
-        self._tool = asyncio.Lock()
+        self._turn = asyncio.Lock()
         self._waits = Waits(journal)
 
     @overload
@@ -121,23 +121,57 @@ class Context(Facts):
             await self._journal.given_up_again()
         if tool.is_answered:
             return tool.result()
-        async with self._tool:  # one at a time: a run waits for one tool
-            if park or fn is None:
-                await self._ask(tool, fn, args)
-            async with self._interruptible(tool, self._journal.respond):
-                await self._journal.request(tool, args)
-            if tool.error is None and fn is not None:
-                with tool.answering(self._journal.limit) as take:
-                    async with self._interruptible(tool, self._journal.respond):
-                        take(await outcome(fn, *args))
-            await self._journal.respond(tool)
+        await self._have_turn(tool)
+        try:
+            return await self._make(tool, fn, args, park=park or fn is None)
+        finally:
+            self._turn.release()
+
+    async def _have_turn(self, tool: Call) -> None:
+        """Wait for the tools before this one: a run waits for one at a time.
+
+        A tool that is given up meanwhile has its turn all the same, to be recorded as such.
+        """
+        while True:
+            try:
+                await self._turn.acquire()
+            except asyncio.CancelledError:
+                if self.cancelled or tool.beside:
+                    raise
+                tool.error = dict(GIVEN_UP)
+            else:
+                return
+
+    async def _make(
+        self, tool: Call, fn: Callable[..., Any] | None, args: Sequence[Any], *, park: bool
+    ) -> Any:
+        journal = self._journal
+        if tool.is_given_up:
+            await journal.request(tool, args)
+            await journal.respond(tool)
+            raise asyncio.CancelledError
+        if park:
+            await self._ask(tool, fn, args)
+        async with self._interruptible(tool, journal.respond):
+            await journal.request(tool, args, gives_way=True)
+        if tool.error is None and fn is not None:
+            with tool.answering(journal.limit) as take:
+                async with self._interruptible(tool, journal.respond):
+                    take(await outcome(fn, *args))
+        await journal.respond(tool)
         return tool.result()
 
     async def _ask(self, tool: Call, fn: Callable[..., Any] | None, args: Sequence[Any]) -> None:
         """Park the run for a tool that was asked; return if asking failed."""
+
+        async def give_up(tool: Call) -> None:
+            await self._journal.request(tool, args)
+            await self._journal.respond(tool)
+
         started = None
         with tool.answering(self._journal.limit):
-            started = None if fn is None else await outcome(fn, *args)
+            async with self._interruptible(tool, give_up):
+                started = None if fn is None else await outcome(fn, *args)
         if tool.error is None:
             await self._journal.park_for_tool(tool, args, started)
 
@@ -189,9 +223,11 @@ class Context(Facts):
 
     async def sleep(self, duration: float | timedelta, *, name: str = "sleep") -> None:
         """Go on after `seconds` by the database; a long sleep gives the run back uncharged."""
-        await self._waits.sleep(
-            await self._journal.begin("step", name, None, beside=self._is_beside()), duration
-        )
+        called = await self._journal.begin("step", name, None, beside=self._is_beside())
+        if called.is_given_up:
+            await self._journal.given_up_again()
+        async with self._interruptible(called, self._journal.give_up):
+            await self._waits.sleep(called, duration)
 
     async def wait_for(self, name: str, *, timeout: float | timedelta | None = None) -> Any:  # noqa: ASYNC109  the run's time
         """Return the next signal's value, parked until `ledger.signal(run_id, name, value)`.

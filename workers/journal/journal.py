@@ -129,12 +129,29 @@ class Journal:
             )
             await self._append(step, failed)
 
-    async def request(self, tool: Call, args: Any) -> None:
+    async def give_up(self, called: Call) -> None:
+        """Append that the handler gave up a call whose beginning is on record."""
+        failed = StepFailed(
+            name=called.name,
+            error_code=HANDLER_FAILED,
+            error_detail=called.error,
+            beside=called.beside or None,
+        )
+        await self.persist(
+            lambda: self.ledger.append(self.lease, failed, key=self._key(called, "given-up")),
+            own=not called.beside,
+        )
+
+    async def request(self, tool: Call, args: Any, *, gives_way: bool = False) -> None:
         """Move the run to waiting for a tool, held."""
         with self.asking():
             content = {"input": _shown(tool, args), "beside": tool.beside or None}
             await self._move(
-                tool, State.WAITING_TOOL, key=self._key(tool, "asked"), content=content
+                tool,
+                State.WAITING_TOOL,
+                gives_way=gives_way,
+                key=self._key(tool, "asked"),
+                content=content,
             )
 
     async def respond(self, tool: Call) -> None:
@@ -269,22 +286,36 @@ class Journal:
             )
 
     async def persist(
-        self, write: Callable[[], Awaitable[R]], *, own: bool = False, last: bool = False
+        self, write: Callable[[], Awaitable[R]], *, own: bool = False, gives_way: bool = False
     ) -> R:
         """Make a keyed write, again while the database is away; it lands before the attempt ends.
 
-        `own`: it belongs to a call of the handler itself. `last`: it is the outcome of the call,
-        which is not given up any more once that is on record: the next attempt has it from there.
+        A handler that cancels the call meanwhile waits too: what may be on record cannot be given
+        up, or the next attempt would go another way. It is cancelled when the write has landed:
+        here if that `gives_way`, else where it waits next. `own`: the write belongs to a call of
+        the handler itself.
         """
         writing = asyncio.ensure_future(self._until_written(write, own=own))
+        is_cancelled = False
         try:
-            return await asyncio.shield(writing)
-        except asyncio.CancelledError:
-            await asyncio.wait({writing}, timeout=SETTLE_SECONDS)
-            if last and self.stopped is None and writing.done() and writing.exception() is None:
-                return writing.result()
-            writing.cancel()
-            raise
+            while True:
+                try:
+                    written = await asyncio.shield(writing)
+                    break
+                except asyncio.CancelledError:
+                    if writing.cancelled():
+                        raise
+                    if self.stopped is not None:
+                        await asyncio.wait({writing}, timeout=SETTLE_SECONDS)
+                        writing.cancel()
+                        raise
+                    is_cancelled = True
+        finally:
+            if is_cancelled and not gives_way:
+                _cancel_again()
+        if is_cancelled and gives_way:
+            raise asyncio.CancelledError
+        return written
 
     async def remember(self) -> None:
         """Read what earlier attempts recorded: from here on, new calls are known."""
@@ -312,10 +343,11 @@ class Journal:
         await self.persist(
             lambda: self.ledger.append(self.lease, event, key=self._key(step)),
             own=not step.beside,
-            last=True,
         )
 
-    async def _move(self, called: Call, state: State, **facts: Any) -> None:
+    async def _move(
+        self, called: Call, state: State, *, gives_way: bool = False, **facts: Any
+    ) -> None:
         async def write() -> Receipt:
             command = Transition(self.lease, state, name=called.name, **facts)
             receipt = await self._writer.move(self._writer.checked(command))
@@ -324,7 +356,7 @@ class Journal:
             )  # here: who asked may be cancelled by now
             return receipt
 
-        await self.persist(write, own=not called.beside, last=state is State.RUNNING)
+        await self.persist(write, own=not called.beside, gives_way=gives_way)
 
     async def _park(self, called: Call, state: State, **facts: Any) -> NoReturn:
         if called.beside:
@@ -408,6 +440,19 @@ class Journal:
 
     def _key(self, called: Call, *more: str) -> str:
         return ":".join((called.key, str(self.lease.token), *more))
+
+
+def _cancel_again() -> None:
+    """Have the current task cancelled once more, if whoever cancelled it still waits for that."""
+    task = asyncio.current_task()
+    assert task is not None
+
+    def cancel() -> None:
+        if task.cancelling():
+            task.cancel()
+            task.uncancel()  # it is the same cancellation, so it counts once
+
+    asyncio.get_running_loop().call_soon(cancel)
 
 
 def _shown(tool: Call, value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -70,7 +70,10 @@ class Recall:
         self.was_lost = False
         """The attempt before this one ended because its worker died."""
         for event in events:
-            if (made := _recorded(event)) is not None:
+            made = _recorded(event)
+            if made is not None and _is_given_up(made, own, beside):
+                continue
+            if made is not None:
                 asked = made if made.answer is None else asked
                 if made.beside:
                     beside[made.call, made.name] = made
@@ -111,6 +114,17 @@ class Recall:
         """Raise HistoryMismatch if something is recorded that the handler never asked for."""
         if self._own:
             raise HistoryMismatch(str(self._own[-1]), "its end")
+
+
+def _is_given_up(
+    made: Recorded, own: Sequence[Recorded], beside: Mapping[tuple[CallKind, str], Recorded]
+) -> bool:
+    """Take a second event of a step as its answer: it was given up after its beginning."""
+    begun = beside.get((made.call, made.name)) if made.beside else next(iter(own[-1:]), None)
+    if made.call != "step" or begun is None or (begun.call, begun.name) != (made.call, made.name):
+        return False
+    begun.answer = made.answer
+    return True
 
 
 def _recorded(event: Event) -> Recorded | None:

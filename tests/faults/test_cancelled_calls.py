@@ -1,0 +1,197 @@
+"""A call that its handler gives up while the database is slow leaves a history to go on from."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import asyncpg
+import pytest
+
+from runfold import Backoff, Context, Ledger, State, handler
+from runfold.workers.errors import StepError
+from runfold.workers.journal import journal
+from tests.support.working import ended, reached, working
+
+LIMIT = 0.2
+"""Seconds that the handler has patience with a call."""
+SLOW = 1.0
+"""Seconds that the database takes no write for the run."""
+Lock = Callable[[], Awaitable[str]]
+Call = Callable[[Context, Lock], Awaitable[object]]
+
+
+@pytest.fixture
+async def lock(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Callable[[Context], Lock]]:
+    """Returns a function that keeps writes to a run waiting for a while, the first time only."""
+    monkeypatch.setattr(journal, "SETTLE_SECONDS", 0.1)
+    other = await asyncpg.connect(database)
+    unlocking: list[asyncio.Task[None]] = []
+
+    def of(ctx: Context) -> Lock:
+        async def lock() -> str:
+            if not unlocking:
+                await other.execute("BEGIN")
+                await other.execute(
+                    "SELECT FROM ledger.run_state WHERE run_id = $1 FOR UPDATE".replace(
+                        "$1", f"'{ctx.run_id}'"
+                    )
+                )
+                unlocking.append(asyncio.create_task(unlock()))
+            return "locked"
+
+        return lock
+
+    async def unlock() -> None:
+        await asyncio.sleep(SLOW)
+        await other.execute("COMMIT")
+
+    yield of
+    await asyncio.gather(*unlocking)
+    await other.close()
+
+
+async def step(ctx: Context, lock: Lock) -> None:
+    await ctx.step("pay", lock)
+
+
+async def failed_step(ctx: Context, lock: Lock) -> None:
+    async def pay() -> None:
+        await lock()
+        raise ConnectionError("the bank is away")
+
+    with pytest.raises(StepError):
+        await ctx.step("pay", pay)
+
+
+async def given_up_step(ctx: Context, lock: Lock) -> None:
+    async def pay() -> None:
+        await lock()
+        await asyncio.sleep(60)
+
+    await ctx.step("pay", pay)
+
+
+async def asked_tool(ctx: Context, lock: Lock) -> None:
+    await lock()
+    await ctx.tool("pay", lambda: "paid")
+
+
+async def answered_tool(ctx: Context, lock: Lock) -> None:
+    await ctx.tool("pay", lock)
+
+
+async def tool_in_a_queue(ctx: Context, lock: Lock) -> None:
+    before = asyncio.create_task(ctx.tool("before", lock))
+    await asyncio.sleep(0)
+    try:
+        await ctx.tool("pay", lambda: "paid")
+    finally:
+        await asyncio.shield(before)
+
+
+async def asking(ctx: Context, _: Lock) -> None:
+    await ctx.tool("pay", lambda: asyncio.sleep(60), park=True)
+
+
+async def note(ctx: Context, lock: Lock) -> None:
+    await lock()
+    await ctx.note("paying")
+
+
+async def sleep(ctx: Context, lock: Lock) -> None:
+    await lock()
+    await ctx.sleep(0.01)
+
+
+async def given_up_sleep(ctx: Context, _: Lock) -> None:
+    await ctx.sleep(5)
+
+
+async def children(ctx: Context, lock: Lock) -> None:
+    await lock()
+    await ctx.children("none", [])
+
+
+async def approval(ctx: Context, lock: Lock) -> None:
+    await lock()
+    await ctx.approval("pay?")
+
+
+async def signal(ctx: Context, lock: Lock) -> None:
+    await lock()
+    await ctx.wait_for("pay")
+
+
+GIVES_UP = (given_up_step, asked_tool, tool_in_a_queue, asking, sleep, given_up_sleep)
+"""The calls that the handler can give up; any other is done by then, all but its record."""
+CALLS = (
+    step, failed_step, answered_tool, note, children, approval, signal, *GIVES_UP
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
+async def test_a_call_given_up_while_its_write_is_on_the_way_is_replayed_alike(
+    ledger: Ledger, lock: Callable[[Context], Lock], call: Call
+) -> None:
+    paths: list[list[str]] = []
+
+    @handler("order", retry=Backoff(first=0))
+    async def order(ctx: Context) -> str:
+        paths.append(path := [])
+        try:
+            async with asyncio.timeout(LIMIT):
+                await call(ctx, lock(ctx))
+        except TimeoutError:
+            path.append("gave up")
+            await ctx.step("otherwise", lambda: None)
+        path.append(await ctx.step("next", lambda: "next"))
+        if ctx.attempt == 1:
+            raise ConnectionError("the first attempt fails")
+        return "done"
+
+    run = await ledger.submit("order")
+    async with working(ledger, order):
+        if call is approval:
+            await ledger.approve(await reached(ledger, run, State.WAITING_APPROVAL), actor="ann")
+        elif call is signal:
+            await reached(ledger, run, State.WAITING_TOOL)
+            await ledger.signal(run.run_id, "pay")
+        run = await ended(ledger, run)
+
+    assert (run.state, run.output, run.attempt_count) == (State.COMPLETED, "done", 2)
+    expected = ["gave up", "next"] if call in GIVES_UP else ["next"]
+    assert [path for path in paths if path] == [expected] * 2
+
+
+async def test_a_cancellation_that_met_a_write_on_its_way_comes_when_it_has_landed(
+    ledger: Ledger, lock: Callable[[Context], Lock]
+) -> None:
+    @handler("order")
+    async def order(ctx: Context) -> str:
+        try:
+            async with asyncio.timeout(LIMIT):
+                await ctx.step("pay", lock(ctx))
+                await asyncio.sleep(60)
+        except TimeoutError:
+            return await ctx.step("late", lambda: "too late")
+        return "in time"
+
+    run = await ledger.submit("order")
+    async with working(ledger, order):
+        assert (await ended(ledger, run)).output == "too late"
+
+
+async def test_a_run_is_called_off_while_a_write_is_on_its_way(
+    ledger: Ledger, lock: Callable[[Context], Lock]
+) -> None:
+    @handler("order")
+    async def order(ctx: Context) -> None:
+        await ctx.step("pay", lock(ctx))
+
+    run = await ledger.submit("order")
+    async with working(ledger, order):
+        await ledger.cancel(run.run_id)
+        assert (await ended(ledger, run)).state is State.CANCELLED
