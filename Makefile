@@ -61,7 +61,7 @@ sql: .venv/.ready ## Regenerate the SQL that is compiled from the Python declara
 reference: .venv/.ready ## Regenerate the page of the command line from its declarations
 	$(BIN)/python -m tests.support.command_reference
 
-schema: .venv/.ready ## Regenerate migrations/schema.sql from a migrated database
+schema: .venv/.ready ## Regenerate migrations/schema.sql and the record of functions from a migrated database
 	$(BIN)/python -m tests.support.schema_dump
 
 clean: ## Remove the virtual environment and caches

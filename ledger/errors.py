@@ -281,12 +281,13 @@ class NotMigrated(LedgerError):
 
 
 class NewerSchema(LedgerError):
-    """The database was migrated by newer code."""
+    """The database was migrated by newer code, and does not work with this one."""
 
-    def __init__(self, found: str, wanted: str) -> None:
-        self.found, self.wanted = found, wanted
+    def __init__(self, found: str, wanted: str, oldest: str | None = None) -> None:
+        self.found, self.wanted, self.oldest = found, wanted, oldest
+        works = f" and works with code from {oldest} on" if oldest else ""
         super().__init__(
-            f"the database is at schema revision {found}, newer than this code ({wanted}):"
+            f"the database is at schema revision {found}{works}, newer than this code ({wanted}):"
             " install a newer runfold"
         )
 

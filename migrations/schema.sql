@@ -2547,6 +2547,8 @@ CREATE TABLE ledger.alembic_version (
 
 COMMENT ON TABLE ledger.alembic_version IS 'installed sha256:...';
 
+COMMENT ON COLUMN ledger.alembic_version.version_num IS 'revision 0001 works with code from 0001 on';
+
 CREATE TABLE ledger.archive_event (
     number bigint NOT NULL,
     recorded_at timestamp with time zone NOT NULL,

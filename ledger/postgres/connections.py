@@ -19,6 +19,7 @@ from runfold.ledger.errors import (
     UnsupportedServer,
 )
 from runfold.ledger.postgres.errors import translated
+from runfold.ledger.postgres.revisions import OLDEST_CODE, REVISION
 from runfold.ledger.postgres.urls import KeepAlive, parse, shown
 
 if TYPE_CHECKING:  # SQLAlchemy takes a second to import
@@ -118,10 +119,11 @@ async def _keep(_: Any) -> None:
 
 
 async def check(pool: Pool, revisions: Sequence[str]) -> None:
-    """Raise unless the server is recent enough and its schema is this code's.
+    """Raise unless the server is recent enough and its schema works with this code.
 
-    Raises UnsupportedServer, ConfigurationError for another encoding than UTF8, NotMigrated or
-    NewerSchema.
+    That is the schema of this code's newest revision, or a newer one whose migration names an
+    oldest code that this code is not older than. Raises UnsupportedServer, ConfigurationError for
+    another encoding than UTF8, NotMigrated or NewerSchema.
     """
     [database] = await fetch(pool, "SELECT current_setting('server_encoding') AS encoding")
     if database["encoding"] != ENCODING:
@@ -133,7 +135,16 @@ async def check(pool: Pool, revisions: Sequence[str]) -> None:
         return
     if found is None or found in revisions:
         raise NotMigrated(found, revisions[-1])
-    raise NewerSchema(found, revisions[-1])
+    oldest = await oldest_code(pool)
+    if oldest not in revisions:
+        raise NewerSchema(found, revisions[-1], oldest)
+
+
+async def oldest_code(pool: Pool) -> str | None:
+    """Return the oldest revision whose code works with the database's schema."""
+    [row] = await fetch(pool, OLDEST_CODE)
+    oldest: str | None = row["oldest"]
+    return oldest
 
 
 async def schema_revision(pool: Pool) -> tuple[int, str | None]:
@@ -145,7 +156,7 @@ async def schema_revision(pool: Pool) -> tuple[int, str | None]:
     )
     if server["found"] is None:
         return server["number"], None
-    [revision] = await fetch(pool, "SELECT version_num FROM ledger.alembic_version")
+    [revision] = await fetch(pool, REVISION)
     return server["number"], revision["version_num"]
 
 

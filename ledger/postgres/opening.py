@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from runfold.ledger.errors import ConfigurationError, InvalidValue, UnknownProject
-from runfold.ledger.postgres import schema
+from runfold.ledger.postgres import revisions, schema
 from runfold.ledger.postgres.connections import (
     Pool,
     check,
@@ -92,7 +92,7 @@ async def opened(
             if given is None:
                 await _upgrade_if_older(pool, target)
             if checked:
-                await check(pool, schema.revisions())
+                await check(pool, revisions.known())
             yield Database(pool, driver_url(target), embedded=given is None)
         finally:
             await _closed(pool)
@@ -109,11 +109,11 @@ def _embedded(settings: Settings) -> EmbeddedPostgres:
 
 async def _upgrade_if_older(pool: Pool, url: str) -> None:
     _, found = await schema_revision(pool)
-    if found is None or found in schema.revisions():
+    if found is None or found in revisions.known():
         installed = await pool.fetchval(
             "SELECT obj_description(to_regnamespace('ledger'), 'pg_namespace')"
         )
-        if found != schema.head() or installed != schema.digest():
+        if found != revisions.head() or installed != schema.digest():
             await schema.upgrade(url)
 
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache, partial
 from hashlib import sha256
 from importlib.resources import files
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from runfold.ledger.errors import NewerSchema
+from runfold.ledger.postgres import revisions
 from runfold.ledger.postgres.connections import FAILURES, connect
 from runfold.ledger.postgres.errors import translated
+from runfold.ledger.postgres.indexes import build_indexes
 from runfold.ledger.postgres.installation import (
     is_intact,
     record_fingerprint,
     refuse_unfit,
 )
 from runfold.ledger.postgres.locks import lock_limit, retry_on_lock
+from runfold.ledger.postgres.upgrade_lock import upgrade_lock
 
 if TYPE_CHECKING:  # every command asks for the schema's name and digest, few migrate
     from sqlalchemy import Connection
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 SCHEMA: Final = "ledger"
 
@@ -95,6 +99,12 @@ OBJECTS: Final = (
 )
 """The files of `ledger/sql`, in the order in which they can be installed."""
 
+INDEXES: Final[tuple[str, ...]] = ()
+"""The files of `ledger/sql/indexes`, by their names: built concurrently after every upgrade.
+
+An index that changes gets another name, and a migration drops the old one.
+"""
+
 
 def sql(name: str) -> str:
     """Read one file of `ledger/sql`."""
@@ -104,30 +114,32 @@ def sql(name: str) -> str:
 @cache
 def digest() -> str:
     """Name the functions of this code: a comment on the schema says which ones a database has."""
-    return "functions sha256:" + sha256("".join(sql(name) for name in OBJECTS).encode()).hexdigest()
+    texts = [*map(sql, OBJECTS), *indexes()]
+    return "functions sha256:" + sha256("".join(texts).encode()).hexdigest()
 
 
-@cache
-def revisions() -> tuple[str, ...]:
-    """Return this code's schema revisions, oldest first: the numbers of the migrations."""
-    return tuple(
-        sorted(path.name.split("_")[0] for path in (_migrations() / "versions").glob("[0-9]*_*.py"))
-    )
+def indexes() -> tuple[str, ...]:
+    """Return the definitions of the indexes that are built after the upgrade's transaction."""
+    return tuple(sql(f"indexes/{name}") for name in INDEXES)
 
 
-def head() -> str:
-    """Name the schema revision that this code needs."""
-    return revisions()[-1]
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """What an upgrade did beside installing the schema."""
+
+    built_indexes: tuple[str, ...] = ()
 
 
-async def upgrade(url: str) -> None:
+async def upgrade(url: str) -> Upgrade:
     """Bring a database to this code's schema, in one transaction; every event stays.
 
-    Concurrent upgrades wait for each other. What is as this code left it is not installed again.
-    Each lock is waited for two seconds at most, in five tries, so that nobody waits behind the
-    upgrade for longer. Raises ConfigurationError for a database that no ledger can be in or when
-    the owner must be given roles first, LockTimeout, AccessDenied or DatabaseUnavailable; then
-    nothing has changed.
+    Concurrent upgrades wait for each other. What is as this code left it is not installed again,
+    and a newer schema that works with this code is left as it is. Each lock is waited for two
+    seconds at most, in five tries, so that nobody waits behind the upgrade for longer. Indexes
+    that are missing or invalid are built after the transaction, beside everybody at work. Raises
+    ConfigurationError for a database that no ledger can be in or when the owner must be given
+    roles first, NewerSchema, LockTimeout, AccessDenied or DatabaseUnavailable; then nothing has
+    changed but indexes.
     """
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
@@ -138,40 +150,45 @@ async def upgrade(url: str) -> None:
         poolclass=NullPool,
     )
     try:
-        await retry_on_lock(partial(_upgrade_once, engine), "the schema's tables")
+        async with engine.connect() as connection:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            async with upgrade_lock(driver):
+                migrate = partial(_migrate_and_install, connection)
+                if not await retry_on_lock(migrate, "the schema's tables"):
+                    return Upgrade()
+                build = partial(build_indexes, driver, indexes())
+                return Upgrade(await retry_on_lock(build, "a table that gains an index"))
     except FAILURES as error:
         raise translated(error) from error
     finally:
         await engine.dispose()
 
 
-async def _upgrade_once(engine: AsyncEngine) -> None:
+async def _migrate_and_install(connection: AsyncConnection) -> bool:
+    """Upgrade all but the indexes, in a transaction; return whether the schema is not newer."""
     from sqlalchemy.exc import DBAPIError
 
     try:
-        async with engine.begin() as connection:
-            await upgrade_on(connection)
+        await connection.rollback()
+        async with connection.begin():
+            return await _upgrade_on(connection)
     except DBAPIError as error:  # its cause is the driver's own
         cause = getattr(error.orig, "__cause__", None)
         raise (cause if isinstance(cause, FAILURES) else error) from error
 
 
-async def upgrade_on(connection: AsyncConnection) -> None:
-    """Upgrade on an open SQLAlchemy connection, within its transaction."""
+async def _upgrade_on(connection: AsyncConnection) -> bool:
     from sqlalchemy import text
 
-    await connection.execute(
-        text("SELECT pg_advisory_xact_lock(hashtextextended('ledger.upgrade', 0))")
-    )
     await refuse_unfit(connection)
     await connection.execute(text(lock_limit()))
     await connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
     revision = None
     if await connection.scalar(text("SELECT to_regclass('ledger.alembic_version') IS NOT NULL")):
-        revision = await connection.scalar(text("SELECT version_num FROM ledger.alembic_version"))
-    if revision == head() and await is_intact(connection, digest()):
+        revision = await connection.scalar(text(revisions.REVISION))
+    if await _is_done(connection, revision):
         await connection.execute(text("SELECT ledger.make_partitions()"))
-        return
+        return revision in revisions.known()
     if revision is not None:  # in the order in which writers lock them
         for table in ("payload", "event", "run_state"):
             await connection.execute(
@@ -179,16 +196,33 @@ async def upgrade_on(connection: AsyncConnection) -> None:
             )
     await connection.run_sync(_migrate)
     await record_fingerprint(connection)
+    return True
+
+
+async def _is_done(connection: AsyncConnection, revision: str | None) -> bool:
+    """Whether the schema is as this code left it, or newer and works with this code."""
+    from sqlalchemy import text
+
+    if revision is None or revision in revisions.known():
+        return revision == revisions.head() and await is_intact(connection, digest())
+    oldest = await connection.scalar(text(revisions.OLDEST_CODE))
+    if oldest not in revisions.known():
+        raise NewerSchema(revision, revisions.head(), oldest)
+    return True
 
 
 def _migrate(connection: Connection) -> None:
     from alembic import command
     from alembic.config import Config
+    from alembic.script import ScriptDirectory
 
     config = Config()
-    config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
+    config.set_main_option("script_location", str(revisions.migrations()).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, head())
+    command.upgrade(config, revisions.head())
+    newest = ScriptDirectory.from_config(config).get_revision(revisions.head())
+    comment = revisions.oldest_code_comment(newest.revision, newest.module.oldest_code)
+    execute_script(connection, comment)
 
 
 def install(connection: Connection) -> None:
@@ -204,8 +238,3 @@ def execute_script(connection: Connection, script: str) -> None:
     """Execute several statements by the driver's own call; colons and percent signs stay."""
     driver = connection.connection.dbapi_connection
     driver.run_async(lambda asyncpg: asyncpg.execute(script))  # type: ignore[union-attr]
-
-
-def _migrations() -> Path:
-    packaged = Path(str(files("runfold.ledger") / "_migrations"))
-    return packaged if packaged.is_dir() else packaged.resolve().parents[1] / "migrations"

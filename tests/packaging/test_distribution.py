@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runfold.ledger.postgres import schema
+from runfold.ledger.postgres import revisions
 from tests.packaging.conftest import ROOT, Distribution, run
 
 pytestmark = pytest.mark.slow
@@ -19,7 +19,7 @@ FOLDERS = ("ledger", "projections", "workers", "console")
 PROGRAM = """
 import console, ledger, projections, workers
 import runfold.console, runfold.ledger, runfold.projections, runfold.workers
-from runfold.ledger.postgres import schema
+from runfold.ledger.postgres import revisions
 
 HERE = __file__.rpartition("/")[0]
 for mine in (console, ledger, projections, workers):
@@ -27,7 +27,7 @@ for mine in (console, ledger, projections, workers):
 for theirs in (runfold.console, runfold.ledger, runfold.projections, runfold.workers):
     assert not theirs.__file__.startswith(f"{HERE}/"), theirs.__file__
 print(runfold.__file__)
-print(schema.head())
+print(revisions.head())
 """
 
 
@@ -94,7 +94,7 @@ def test_a_program_may_have_folders_of_all_four_names(
     place, head = run(python, tmp_path / "app.py", cwd=tmp_path).split()
     expected = distribution.site if install == "wheel" else ROOT / "src"
     assert Path(place) == expected / "runfold" / "__init__.py"
-    assert head == schema.head()
+    assert head == revisions.head()
     assert "submit" in run(python.with_name("runfold"), "--help", cwd=tmp_path)
     modules = "import runfold.console.cli.main as main; main.main()"
     assert "submit" in run(python, "-c", modules, "--help", cwd=tmp_path)

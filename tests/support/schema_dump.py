@@ -1,4 +1,4 @@
-"""Writes `migrations/schema.sql` from a migrated database: `make schema`."""
+"""Writes `migrations/schema.sql` and `functions.json` from a migrated database: `make schema`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ import subprocess
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from runfold.ledger.postgres import schema
+import asyncpg
+
+from runfold.ledger.postgres import revisions, schema
 from runfold.ledger.postgres.embedded.programs import find_programs
+from runfold.ledger.postgres.urls import driver_url
 from tests.support.server import postgres_server
+from tests.support.signatures import Functions, callable_functions, record
 
 SCHEMA_FILE = Path(__file__).parents[2] / "migrations" / "schema.sql"
 
@@ -36,10 +40,19 @@ def dump(url: str) -> str:
     return re.sub(r"(functions|installed) sha256:[0-9a-f]+", r"\1 sha256:...", text) + "\n"
 
 
+async def _functions(url: str) -> Functions:
+    await schema.upgrade(url)
+    connection = await asyncpg.connect(driver_url(url))
+    try:
+        return await callable_functions(connection)
+    finally:
+        await connection.close()
+
+
 def main() -> None:
-    """Migrate a fresh database and write the file."""
+    """Migrate a fresh database and write the files."""
     with postgres_server() as server:
-        asyncio.run(schema.upgrade(server.url))
+        record(revisions.head(), asyncio.run(_functions(server.url)))
         SCHEMA_FILE.write_text(dump(server.url))
 
 

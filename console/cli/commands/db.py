@@ -17,13 +17,19 @@ app: Final = program("Upgrade the database's schema; show its status and URL.")
 async def upgrade(session: Session) -> None:
     """Upgrade the database to this program's schema.
 
-    It happens in one transaction, and every event stays.
+    It happens in one transaction, and every event stays. Indexes are built after it, beside the
+    workers. A newer schema that works with this program is left as it is.
     """
     async with session.database(checked=False) as database:
         before, after = await upgraded(database)
     if session.as_json:
         session.out.json(
-            {"from": before.revision, "to": after.revision, "changed": not before.current}
+            {"from": before.revision, "to": after.revision, "changed": before != after}
+        )
+    elif before.newer:
+        session.out.line(
+            f"schema {before.revision} is newer than this program's {before.wanted} and works "
+            "with it"
         )
     elif before.current:
         session.out.line(f"schema {after.revision} is up to date")
@@ -53,7 +59,9 @@ async def status(session: Session) -> None:
         return
     for name, value in _lines(current, url, embedded=database.embedded):
         session.out.line(f"{name:<10} {value}")
-    if current.newer:
+    if current.newer and current.works:
+        session.out.talk("the schema is newer than this program, and works with it")
+    elif current.newer:
         session.out.talk("the schema is newer than this program: install a newer runfold")
     elif not current.current:
         session.out.talk("to bring it up to date: runfold db upgrade")

@@ -11,7 +11,7 @@ from runfold.console.cli.health.access_checks import privileges, settings
 from runfold.console.cli.health.check import Check, Level
 from runfold.console.cli.health.database_status import database_status
 from runfold.console.cli.health.object_checks import objects
-from runfold.console.cli.health.schema_checks import feed, functions, partitions, revision
+from runfold.console.cli.health.schema_checks import feed, functions, indexes, partitions, revision
 from runfold.console.cli.health.server_checks import (
     clock,
     clock_steps,
@@ -40,7 +40,8 @@ async def doctor(session: Session) -> int:
     """Check the ledger's health and name remedies.
 
     The checks: server, schema, settings, encoding, clock, connections, functions, partitions,
-    objects, time, feed, leases, kinds, schedules and privileges. Exit code 9 if one has failed.
+    objects, indexes, time, feed, leases, kinds, schedules and privileges. Exit code 9 if one has
+    failed.
     """
     try:
         checks = await _examine(session)
@@ -61,13 +62,14 @@ async def _examine(session: Session) -> list[Check]:
             await _checked("clock", clock(database)),
             await _checked("connections", connections(database, settings_.pool_size)),
         ]
-        if status.revision is None or status.newer:
+        if status.revision is None or (status.newer and not status.works):
             return checks
         return [
             *checks,
-            functions(status),
+            *([] if status.newer else [functions(status)]),
             partitions(status),
             *([await _checked("objects", objects(database))] if status.current else []),
+            await _checked("indexes", indexes(database)),
             await _checked("time", clock_steps(database)),
             await _checked("feed", feed(database)),
             await _checked("leases", leases(database, settings_.reaper_seconds)),

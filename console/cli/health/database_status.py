@@ -6,8 +6,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from runfold.ledger.errors import NewerSchema, UnsupportedServer
-from runfold.ledger.postgres import schema
-from runfold.ledger.postgres.connections import OLDEST_SERVER, fetch, schema_revision
+from runfold.ledger.postgres import revisions, schema
+from runfold.ledger.postgres.connections import (
+    OLDEST_SERVER,
+    fetch,
+    oldest_code,
+    schema_revision,
+)
 from runfold.ledger.postgres.opening import Database
 
 _DIGEST: Final = "SELECT obj_description(to_regnamespace('ledger'), 'pg_namespace') AS digest"
@@ -32,6 +37,8 @@ class DatabaseStatus:
     wanted: str
     functions_current: bool
     newer: bool
+    oldest_code: str | None
+    """The oldest revision whose code works with the schema."""
     partitions: tuple[str, ...]
     months_ahead: int
     """Whole months after this one that have a partition; -1 if not even this month has one."""
@@ -41,11 +48,18 @@ class DatabaseStatus:
         """Whether the schema and its functions are this code's."""
         return self.revision == self.wanted and self.functions_current
 
+    @property
+    def works(self) -> bool:
+        """Whether this code works with the schema: its own, or a newer one that says so."""
+        return self.revision == self.wanted or (
+            self.newer and self.oldest_code in revisions.known()
+        )
+
 
 async def database_status(database: Database) -> DatabaseStatus:
     """Return a database's status; the database may lack a schema, and nothing is changed."""
     number, revision = await schema_revision(database.pool)
-    wanted = schema.head()
+    wanted = revisions.head()
     (row,) = await fetch(database.pool, _DIGEST)
     partitions = (
         tuple(row["relname"] for row in await fetch(database.pool, _PARTITIONS)) if revision else ()
@@ -56,7 +70,8 @@ async def database_status(database: Database) -> DatabaseStatus:
         revision=revision,
         wanted=wanted,
         functions_current=row["digest"] == schema.digest(),
-        newer=revision is not None and revision not in schema.revisions(),
+        newer=revision is not None and revision not in revisions.known(),
+        oldest_code=await oldest_code(database.pool) if revision else None,
         partitions=partitions,
         months_ahead=await _months_ahead(database, partitions),
     )
@@ -73,12 +88,14 @@ async def _months_ahead(database: Database, partitions: tuple[str, ...]) -> int:
 async def upgraded(database: Database) -> tuple[DatabaseStatus, DatabaseStatus]:
     """Upgrade a database to this code's schema and return its status before and after.
 
+    A newer schema that works with this code stays as it is.
+
     Raises UnsupportedServer or NewerSchema, with nothing changed.
     """
     before = await database_status(database)
     if not before.supported:
         raise UnsupportedServer(before.server, OLDEST_SERVER)
-    if before.newer and before.revision is not None:
-        raise NewerSchema(before.revision, before.wanted)
+    if before.newer and not before.works and before.revision is not None:
+        raise NewerSchema(before.revision, before.wanted, before.oldest_code)
     await schema.upgrade(database.url)
     return before, await database_status(database)

@@ -6,14 +6,20 @@ from typing import Final
 
 from runfold.console.cli.health.check import Check, Level
 from runfold.console.cli.health.database_status import DatabaseStatus
+from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.postgres.indexes import Index
 from runfold.ledger.postgres.opening import Database
 
 
 def revision(status: DatabaseStatus) -> Check:
-    """Whether the schema is the one this program needs."""
+    """Whether the schema is the one this program needs, or a newer one that works with it."""
     if status.revision == status.wanted:
         return Check("schema", Level.OK, f"revision {status.revision}")
+    if status.works:
+        return Check(
+            "schema", Level.OK, f"revision {status.revision}, newer, works with {status.wanted}"
+        )
     have = f"revision {status.revision}" if status.revision else "no Runfold schema"
     remedy = "install a newer runfold" if status.newer else "run `runfold db upgrade`"
     return Check("schema", Level.FAILED, f"{have}, this program needs {status.wanted}: {remedy}")
@@ -39,6 +45,31 @@ def partitions(status: DatabaseStatus) -> Check:
             "none takes next month's runs: run `runfold db upgrade`, keep a reaper running",
         )
     return Check("partitions", Level.OK, f"{status.months_ahead} months ahead")
+
+
+_INVALID: Final = """
+SELECT i.indexrelid::regclass::text AS name FROM pg_index AS i
+JOIN pg_class AS c ON c.oid = i.indexrelid
+WHERE c.relnamespace IN ('ledger'::regnamespace, 'projection'::regnamespace) AND NOT i.indisvalid
+ORDER BY 1
+"""
+_MISSING: Final = """
+SELECT n.name FROM unnest($1::text[]) AS n (name)
+WHERE to_regclass(format('ledger.%I', n.name)) IS NULL ORDER BY 1
+"""
+
+
+async def indexes(database: Database) -> Check:
+    """Whether the indexes that are built beside a working fleet are there, and all are valid."""
+    declared = [Index.parse(text).name for text in schema.indexes()]
+    invalid = [row["name"] for row in await fetch(database.pool, _INVALID)]
+    missing = [row["name"] for row in await fetch(database.pool, _MISSING, declared)]
+    problems = [f"{name} is invalid" for name in invalid]
+    problems += [f"ledger.{name} is missing" for name in missing]
+    if not problems:
+        return Check("indexes", Level.OK, "all are valid")
+    remedy = "`runfold db upgrade` builds the ledger's anew, DROP INDEX removes one of your own"
+    return Check("indexes", Level.FAILED, f"{', '.join(problems)}: {remedy}")
 
 
 _FEED: Final = """

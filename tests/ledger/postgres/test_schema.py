@@ -19,7 +19,7 @@ from runfold.ledger import Ledger, Transition
 from runfold.ledger.errors import ConfigurationError, LeaseLost, NewerSchema, NotMigrated
 from runfold.ledger.events import CATALOGUE, Event, StepCompleted
 from runfold.ledger.lifecycle import EDGES, FIRST, MOVES, State
-from runfold.ledger.postgres import schema, tables
+from runfold.ledger.postgres import revisions, schema, tables
 from runfold.ledger.postgres.embedded.registry import temporary_postgres
 from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.proof.encoding import FIELDS
@@ -30,6 +30,7 @@ from tests.support.place import place
 from tests.support.runs import abandoned, claimed
 from tests.support.schema_dump import SCHEMA_FILE, dump
 from tests.support.server import Server
+from tests.support.signatures import broken_calls, callable_functions, recorded
 
 
 def test_the_checked_in_schema_is_what_the_migrations_make(server: Server, database: str) -> None:
@@ -37,6 +38,45 @@ def test_the_checked_in_schema_is_what_the_migrations_make(server: Server, datab
         pytest.skip("the checked-in schema is that of the embedded server's version")
 
     assert SCHEMA_FILE.read_text() == dump(database)
+
+
+async def test_code_of_each_revision_that_the_schema_works_with_can_call_its_functions(
+    database: str, connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    now = await callable_functions(connection)
+    oldest = await connection.fetchval(revisions.OLDEST_CODE)
+    before = {known: functions for known, functions in recorded().items() if known >= oldest}
+
+    assert recorded()[revisions.head()] == now, "functions.json: run `make schema`"
+    assert set(before) == {known for known in revisions.known() if known >= oldest}
+    assert [list(broken_calls(functions, now)) for functions in before.values()] == [[]] * len(
+        before
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "broken"),
+    [
+        ("p_newer boolean DEFAULT NULL", []),
+        ("p_newer boolean", ["heartbeat needs more parameters"]),
+    ],
+)
+async def test_a_parameter_without_a_default_breaks_the_calls_of_older_code(
+    unverified_database: str, change: str, broken: list[str]
+) -> None:
+    connection = await asyncpg.connect(driver_url(unverified_database))
+    before = await callable_functions(connection)
+    text = schema.sql("operations/heartbeat").replace(
+        "p_workers text[] DEFAULT NULL",
+        f"p_workers text[]{' DEFAULT NULL' if 'DEFAULT' in change else ''}, {change}",
+    )
+    await connection.execute(
+        "DROP FUNCTION ledger.heartbeat(text, uuid[], int[], interval[], text[])"
+    )
+    await connection.execute(text + schema.sql("guards/grants"))
+
+    assert list(broken_calls(before, await callable_functions(connection))) == broken
+    await connection.close()
 
 
 async def test_the_sqlalchemy_tables_are_the_tables_of_the_database(
@@ -170,7 +210,7 @@ async def migrated_to(url: str, revision: str, monkeypatch: pytest.MonkeyPatch) 
     """Make the tables of the schema at a revision; the functions belong to the code."""
     with monkeypatch.context() as only_here:
         only_here.setattr(schema, "install", lambda _: None)
-        only_here.setattr(schema, "head", lambda: revision)
+        only_here.setattr(revisions, "head", lambda: revision)
         await schema.upgrade(url)
 
 
@@ -195,7 +235,7 @@ async def copied(source: str, target: str) -> None:
         await one.close()
 
 
-@pytest.mark.parametrize("revision", schema.revisions())
+@pytest.mark.parametrize("revision", revisions.known())
 async def test_an_upgrade_of_a_filled_database_keeps_every_event(
     database: str, empty_database: str, revision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,7 +304,9 @@ async def test_a_schema_of_newer_code_is_refused(database: str) -> None:
         async with Ledger.open(database, PROJECT):
             pass
 
-    await connection.execute(f"UPDATE ledger.alembic_version SET version_num = '{schema.head()}'")
+    await connection.execute(
+        f"UPDATE ledger.alembic_version SET version_num = '{revisions.head()}'"
+    )
     await connection.close()
 
 
@@ -274,11 +316,11 @@ def test_the_revisions_named_by_files_are_those_of_the_migrations() -> None:
 
     walked = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
 
-    assert list(schema.revisions()) == walked[::-1]
+    assert list(revisions.known()) == walked[::-1]
 
 
 def test_every_sql_file_is_installed() -> None:
     folder = Path(str(files("runfold.ledger") / "sql"))
     found = {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.sql")}
 
-    assert found == set(schema.OBJECTS)
+    assert found == {*schema.OBJECTS, *(f"indexes/{name}" for name in schema.INDEXES)}

@@ -10,10 +10,11 @@ import asyncpg
 import pytest
 
 from runfold.ledger import Ledger
-from runfold.ledger.errors import ConfigurationError, LockTimeout
-from runfold.ledger.postgres import locks, schema
+from runfold.ledger.errors import ConfigurationError, DatabaseUnavailable, LockTimeout
+from runfold.ledger.postgres import locks, schema, upgrade_lock
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT, with_database
+from tests.console.test_commands import Cli
 from tests.support.server import Server
 
 OTHER_DIGEST = "COMMENT ON SCHEMA ledger IS 'functions of older code'"
@@ -121,6 +122,86 @@ async def test_an_upgrade_that_meets_a_short_lock_tries_again(
     await transaction.rollback()
     await upgrade
     await connection.close()
+
+
+async def test_an_upgrade_that_waits_for_another_names_it_when_it_gives_up(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upgrade_lock, "WAIT_SECONDS", 0.3)
+    holder = await asyncpg.connect(
+        driver_url(database), server_settings={"application_name": "deploy 7"}
+    )
+    async with upgrade_lock.upgrade_lock(holder):
+        with pytest.raises(
+            DatabaseUnavailable, match=rf"process {holder.get_server_pid()} \(deploy 7, login"
+        ):
+            await asyncio.wait_for(schema.upgrade(database), timeout=20)
+    await schema.upgrade(database)
+    await holder.close()
+
+
+INDEXES = {
+    "event_newer": "CREATE INDEX event_newer ON ledger.event (project_id, type, run_id);",
+    "run_newer": "CREATE UNIQUE INDEX run_newer ON ledger.run_state (run_id, project_id);",
+}
+
+
+@pytest.fixture
+def with_indexes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this code declare two indexes more, one of them on the partitioned table."""
+    monkeypatch.setattr(schema, "indexes", lambda: tuple(INDEXES.values()))
+
+
+async def broken_indexes(connection: asyncpg.Connection) -> list[str]:
+    """Name the indexes of the ledger that are invalid, and those that are missing."""
+    rows = await connection.fetch(
+        "SELECT n.name FROM unnest($1::text[]) AS n (name) LEFT JOIN pg_index AS i "
+        "ON i.indexrelid = to_regclass('ledger.' || n.name) WHERE i.indisvalid IS NOT TRUE "
+        "UNION SELECT c.relname FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid "
+        "WHERE c.relnamespace = 'ledger'::regnamespace AND NOT i.indisvalid",
+        list(INDEXES),
+    )
+    return [row["name"] for row in rows]
+
+
+@pytest.mark.usefixtures("with_indexes")
+async def test_indexes_are_built_beside_writers_and_in_the_partitions_to_come(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    async with Ledger.open(database, PROJECT) as ledger:
+        upgrade = asyncio.create_task(schema.upgrade(database))
+        while not upgrade.done():
+            await asyncio.wait_for(ledger.submit("parse"), timeout=10)
+
+    assert (await upgrade).built_indexes == tuple(INDEXES)
+    assert (await schema.upgrade(database)).built_indexes == ()
+    await connection.execute("SELECT ledger.make_partitions(5)")
+    assert await broken_indexes(connection) == []
+
+
+@pytest.mark.usefixtures("with_indexes")
+async def test_an_index_that_a_build_left_invalid_is_named_and_built_anew(
+    database: str, connection: asyncpg.Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with Ledger.open(database, PROJECT) as ledger:
+        await ledger.submit_many([{"kind": "parse"}] * 2)
+    partition = await connection.fetchval(
+        "SELECT tableoid::regclass::text FROM ledger.event LIMIT 1"
+    )
+    part = f"{partition.removeprefix('ledger.')}_event_newer"
+    for statement in (
+        "CREATE UNIQUE INDEX CONCURRENTLY run_newer ON ledger.run_state (kind)",
+        f"CREATE UNIQUE INDEX CONCURRENTLY {part} ON {partition} (type)",
+    ):
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await connection.execute(statement)
+    doctor = await asyncio.to_thread(Cli(database, capsys), "doctor")
+    assert "run_newer is invalid" in doctor.out
+    assert "event_newer is missing" in doctor.out
+
+    assert (await schema.upgrade(database)).built_indexes == tuple(INDEXES)
+
+    assert await broken_indexes(connection) == []
 
 
 DAMAGE = {

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from runfold.ledger.errors import DatabaseUnavailable, InvalidValue
-from runfold.ledger.postgres import schema
+from runfold.ledger.postgres import revisions, schema
 from runfold.ledger.postgres.connections import check, connect, open_pool
 from runfold.ledger.postgres.urls import HIDDEN, parse, shown
 
@@ -41,7 +41,7 @@ async def test_a_url_in_the_forms_of_libpq_upgrades_and_opens(
     await schema.upgrade(url)
     pool = await open_pool(url, 2)
 
-    await check(pool, schema.revisions())
+    await check(pool, revisions.known())
     await pool.close()
 
 

@@ -1,0 +1,129 @@
+"""A rolling deployment: two versions of the code at work on one database, through its upgrade."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from runfold.ledger import Ledger, Submit
+from runfold.ledger.events import LeaseExpired, RunFailed, RunRetried
+from runfold.ledger.postgres import revisions
+from tests.conftest import PROJECT
+from tests.support.newer_code import INDEXES, NEWER, make_newer_code
+from tests.support.processes import ROOT, assert_story, worker
+from tests.support.waiting import until
+
+
+@pytest.fixture
+def newer(tmp_path: Path) -> Path:
+    """The folder of a newer release whose schema works with this code."""
+    return make_newer_code(tmp_path / "newer", before=revisions.head(), oldest=revisions.head())
+
+
+@pytest.fixture
+def contracted(tmp_path: Path) -> Path:
+    """The folder of a newer release whose schema does not work with this code any more."""
+    return make_newer_code(tmp_path / "contracted", before=revisions.head(), oldest=NEWER)
+
+
+def runfold(url: str, *words: str, code: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line of this code, or of the code in a folder."""
+    environment = {**os.environ, "RUNFOLD_URL": url, "RUNFOLD_PROJECT": PROJECT}
+    if code:
+        environment["PYTHONPATH"] = str(code)
+    return subprocess.run(
+        [sys.executable, "-m", "runfold.console.cli.main", *words],
+        env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+async def test_workers_of_two_versions_work_through_an_upgrade(
+    ledger: Ledger, database: str, newer: Path
+) -> None:
+    code = {"PYTHONPATH": str(newer)}
+    runs: list[UUID] = []
+
+    async def submit(count: int) -> None:
+        made = await ledger.submit_many([Submit(kind="steps") for _ in range(count)])
+        runs.extend(one.run_id for one in made)
+
+    async def all_done() -> bool:
+        counts = [(await ledger.get(run_id)).state for run_id in runs]
+        return all(state == "completed" for state in counts)
+
+    with ExitStack() as stack:
+        await submit(12)
+        stack.enter_context(worker(database, "--concurrency", "3"))
+        await until(lambda: ledger.pool.fetchval(_AT_WORK), 60)
+        upgraded = await asyncio.to_thread(runfold, database, "db", "upgrade", code=newer)
+        assert upgraded.returncode == 0, upgraded.stderr
+        stack.enter_context(worker(database, "--concurrency", "3", settings=code))
+        stack.enter_context(worker(database, "--concurrency", "3"))
+        while await ledger.pool.fetchval(_AT_WORK) < 3:
+            await submit(6)
+            await asyncio.sleep(1)
+        await until(all_done, 120)
+
+    for run_id in runs:
+        await assert_story(ledger, await ledger.get(run_id))
+        history = await ledger.history(run_id)
+        assert not [e for e in history if isinstance(e, RunFailed | RunRetried | LeaseExpired)]
+
+
+async def test_older_code_leaves_a_newer_schema_that_works_with_it_as_it_is(
+    ledger: Ledger, database: str, newer: Path
+) -> None:
+    assert runfold(database, "db", "upgrade", code=newer).returncode == 0
+    installed = await ledger.pool.fetchval(_INSTALLED)
+
+    again = runfold(database, "db", "upgrade")
+    doctor = runfold(database, "doctor", "--json")
+
+    assert again.returncode == 0
+    assert f"schema {NEWER} is newer than this program's" in again.stdout
+    assert await ledger.pool.fetchval(_INSTALLED) == installed
+    assert (doctor.returncode, f"works with {revisions.head()}" in doctor.stdout) == (0, True)
+    assert runfold(database, "submit", "steps").returncode == 0
+
+
+async def test_indexes_are_built_beside_a_transaction_that_writes(
+    ledger: Ledger, database: str, newer: Path
+) -> None:
+    await ledger.submit_many([Submit(kind="steps") for _ in range(20)])
+
+    assert runfold(database, "db", "upgrade", code=newer).returncode == 0
+
+    states = dict(await ledger.pool.fetch(_INDEXES, list(INDEXES)))
+    assert states == {"event_newer": True, "run_newer": True}
+
+
+async def test_code_that_a_schema_does_not_work_with_says_what_is_needed(
+    ledger: Ledger, database: str, contracted: Path
+) -> None:
+    early = runfold(database, "runs", code=contracted)
+    assert early.returncode != 0
+    assert f"this code needs {NEWER}: run `runfold db upgrade`" in early.stderr
+
+    assert runfold(database, "db", "upgrade", code=contracted).returncode == 0
+    for words in (["runs"], ["db", "upgrade"]):
+        late = runfold(database, *words)
+        assert late.returncode != 0
+        assert f"works with code from {NEWER} on" in late.stderr
+
+
+_AT_WORK = "SELECT count(DISTINCT worker_id) FROM ledger.event WHERE type = 'lease.acquired'"
+_INSTALLED = """
+SELECT string_agg(p.proname || md5(p.prosrc) || pg_get_function_arguments(p.oid), ' ' ORDER BY 1)
+FROM pg_proc AS p WHERE p.pronamespace = 'ledger'::regnamespace GROUP BY p.pronamespace
+"""
+_INDEXES = """
+SELECT c.relname, i.indisvalid FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+WHERE c.relname = ANY ($1)
+"""

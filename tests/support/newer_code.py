@@ -1,0 +1,67 @@
+"""A copy of this code with one more schema revision: what a later release is to this one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+NEWER = "9000"
+_REVISION = f'''
+"""A column, and a function with one more parameter."""
+
+from alembic import op
+
+revision = "{NEWER}"
+down_revision = "{{before}}"
+branch_labels = None
+depends_on = None
+oldest_code = "{{oldest}}"
+
+
+def upgrade() -> None:
+    op.execute("ALTER TABLE ledger.schedule ADD COLUMN remark text")
+    op.execute("DROP FUNCTION ledger.heartbeat(text, uuid[], int[], interval[], text[])")
+'''
+_PARAMETER = "p_workers text[] DEFAULT NULL"
+INDEXES = {
+    "event_newer": "CREATE INDEX event_newer ON ledger.event (project_id, type, run_id);",
+    "run_newer": "CREATE INDEX run_newer ON ledger.run_state (project_id, created_at);",
+}
+
+
+def make_newer_code(folder: Path, *, before: str, oldest: str) -> Path:
+    """Copy the package to `folder` and add the revision; return the folder for PYTHONPATH."""
+    package = folder / "runfold"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "src" / "runfold", package, ignore=ignored)
+    migrations = package / "ledger" / "_migrations"
+    shutil.copytree(ROOT / "migrations", migrations, ignore=ignored)
+    revision = _REVISION.replace("{before}", before).replace("{oldest}", oldest)
+    (migrations / "versions" / f"{NEWER}_newer.py").write_text(revision)
+    sql = package / "ledger" / "sql"
+    _replace(
+        sql / "operations" / "heartbeat.sql",
+        _PARAMETER,
+        f"{_PARAMETER}, p_newer boolean DEFAULT NULL",
+    )
+    _replace(
+        package / "ledger" / "operations" / "heartbeat.py",
+        "ledger.heartbeat($1, $2, $3, $4, $5)",
+        "ledger.heartbeat($1, $2, $3, $4, $5, true)",
+    )
+    (sql / "indexes").mkdir(exist_ok=True)
+    for name, text in INDEXES.items():
+        (sql / "indexes" / f"{name}.sql").write_text(text)
+    _replace(
+        package / "ledger" / "postgres" / "schema.py",
+        "INDEXES: Final[tuple[str, ...]] = (",
+        f"INDEXES: Final[tuple[str, ...]] = (*{sorted(INDEXES)!r},",
+    )
+    return folder
+
+
+def _replace(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert text.count(old) == 1, f"{file.name}: {old}"
+    file.write_text(text.replace(old, new))
