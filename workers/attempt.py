@@ -40,6 +40,7 @@ from runfold.workers.errors import (
 from runfold.workers.handlers import Handler
 from runfold.workers.journal.children import answer
 from runfold.workers.journal.journal import Journal
+from runfold.workers.journal.json_values import as_declared
 from runfold.workers.journal.threads import in_thread
 from runfold.workers.leases.deadline import AGAIN_SECONDS, within
 from runfold.workers.leases.heart import Heart
@@ -218,7 +219,7 @@ class Attempt:
             return Fail(HANDLER_FAILED, self._plain(error))
         adapter = self.handler.output
         try:
-            return Done(adapter.dump_python(adapter.validate_python(result), mode="json"))
+            return Done(as_declared(adapter, adapter.validate_python(result)))
         except (ValidationError, PydanticSerializationError, ValueError, RecursionError) as error:
             return Fail(OUTPUT_REFUSED, self._plain(error))
 

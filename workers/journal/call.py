@@ -19,7 +19,7 @@ from runfold.ledger.errors import InvalidValue
 from runfold.ledger.validation import check_cost, check_int, check_text
 from runfold.workers.errors import StepError, ToolError
 from runfold.workers.journal import replay as recall
-from runfold.workers.journal.json_values import adapter_of_type
+from runfold.workers.journal.json_values import adapter_of_type, as_declared
 from runfold.workers.journal.threads import in_thread
 from runfold.workers.outcomes import failure
 
@@ -121,10 +121,10 @@ class Call:
             CURRENT.reset(token)
 
     def _take(self, value: Any) -> None:
-        given = self.adapter.validate_python(value)
-        self.output = self.adapter.dump_python(given, mode="json", by_alias=True, round_trip=True)
+        checked = self.adapter.validate_python(value)
+        self.output = as_declared(self.adapter, checked, round_trip=True)
         if self.adapter is not ANYTHING:
-            _check_survives(given, self.result())
+            _check_survives(checked, self.result())
 
 
 class Names:

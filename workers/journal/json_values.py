@@ -13,6 +13,15 @@ from pydantic_core import to_json, to_jsonable_python
 from runfold.ledger.errors import InvalidValue
 
 
+def as_declared(adapter: TypeAdapter[Any], checked: Any, *, round_trip: bool = False) -> Any:
+    """Return a value that its declared type has checked as JSON.
+
+    NaN and infinity stay what they are, whatever a model's own settings: the ledger refuses them.
+    `round_trip`: the type reads the JSON back, so computed fields are left out and aliases used.
+    """
+    return adapter.dump_python(checked, mode="json", by_alias=round_trip, round_trip=round_trip)
+
+
 def recordable(name: str, value: Any, *, fallback: Callable[[Any], Any] | None = None) -> Any:
     """Return a value as JSON that is the same in every process: sets are ordered.
 

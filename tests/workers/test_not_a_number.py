@@ -1,0 +1,187 @@
+"""NaN and infinity are refused on every road into the history, whatever a type's own settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ConfigDict
+from pydantic_core import to_jsonable_python
+
+from runfold import Context, Fail, Ledger, Retry, State, handler
+from runfold.ledger.errors import InvalidValue
+from tests.support.working import done
+
+NAN, INFINITY = float("nan"), float("inf")
+
+
+class Plain(BaseModel):
+    """A model without settings: Pydantic writes its NaN as null."""
+
+    score: float
+
+
+class AsNull(BaseModel):
+    """A model that asks for null."""
+
+    model_config = ConfigDict(ser_json_inf_nan="null")
+    score: float
+
+
+class AsText(BaseModel):
+    """A model that asks for text, which would come back as a number of its own."""
+
+    model_config = ConfigDict(ser_json_inf_nan="strings", allow_inf_nan=True)
+    score: float
+
+
+class Within(BaseModel):
+    """A model that holds another one, and anything."""
+
+    part: AsNull | None = None
+    other: Any = None
+
+
+@dataclass
+class Record:
+    """A dataclass."""
+
+    score: float
+
+
+Returns = Callable[[], Any]
+
+
+def nan() -> float:
+    return NAN
+
+
+def infinities() -> list[float]:
+    return [INFINITY, -INFINITY]
+
+
+def plain() -> Plain:
+    return Plain(score=NAN)
+
+
+def as_null() -> AsNull:
+    return AsNull(score=INFINITY)
+
+
+def as_text() -> AsText:
+    return AsText(score=NAN)
+
+
+def within() -> Within:
+    return Within(part=AsNull(score=NAN))
+
+
+def within_anything() -> Within:
+    return Within(other=Plain(score=NAN))
+
+
+def record() -> Record:
+    return Record(-INFINITY)
+
+
+def undeclared():  # type: ignore[no-untyped-def]  # noqa: ANN201  its type is what is tested
+    return {"scores": [AsNull(score=NAN)]}
+
+
+VALUES = (nan, infinities, plain, as_null, as_text, within, within_anything, record, undeclared)
+
+
+async def by_output(_: Context, make: Returns) -> Any:
+    return make()
+
+
+async def by_step(ctx: Context, make: Returns) -> Any:
+    return str(await ctx.step("score", make))
+
+
+async def by_tool(ctx: Context, make: Returns) -> Any:
+    return str(await ctx.tool("score", make))
+
+
+async def by_tool_input(ctx: Context, make: Returns) -> Any:
+    return await ctx.tool("score", lambda _: "done", make())
+
+
+async def by_parked_tool(ctx: Context, make: Returns) -> Any:
+    return await ctx.tool("score", make, park=True)
+
+
+async def by_approval(ctx: Context, make: Returns) -> Any:
+    return (await ctx.approval("score?", show=make())).actor
+
+
+async def by_child(ctx: Context, make: Returns) -> Any:
+    return await ctx.child("nobody", make())
+
+
+ROADS = (by_output, by_step, by_tool, by_tool_input, by_parked_tool, by_approval, by_child)
+
+
+@pytest.mark.parametrize("make", VALUES, ids=lambda make: make.__name__)
+async def test_a_handler_records_no_value_that_is_no_number(ledger: Ledger, make: Returns) -> None:
+    for road in ROADS:
+
+        @handler(road.__name__)
+        async def scored(ctx: Context, road: Any = road) -> Any:
+            return await road(ctx, make)
+
+        run = await done(ledger, scored, max_attempts=1)
+
+        assert run.state is State.FAILED, road
+        assert run.error_code in {"E-RUN-004", "E-RUN-006"}, road
+
+
+@pytest.mark.parametrize("make", VALUES, ids=lambda make: make.__name__)
+async def test_a_declared_output_that_is_no_number_is_refused(
+    ledger: Ledger, make: Returns
+) -> None:
+    async def scored(_: Context) -> Any:
+        return make()
+
+    scored.__annotations__["return"] = make.__annotations__.get("return", "Any")
+    run = await done(ledger, handler("scored")(scored), max_attempts=1)
+
+    assert (run.state, run.error_code) == (State.FAILED, "E-RUN-006")
+
+
+@pytest.mark.parametrize("ending", [Fail, Retry])
+async def test_the_detail_of_a_failure_says_that_it_is_no_number(
+    ledger: Ledger, ending: type[Fail | Retry]
+) -> None:
+    @handler("scored")
+    async def scored(_: Context) -> Any:
+        return ending(error_code="low", detail={"score": NAN})
+
+    run = await done(ledger, scored, max_attempts=1)
+
+    assert (run.state, run.error_code) == (State.FAILED, "low")
+    assert "NaN" in str(run.error_detail)
+
+
+@pytest.mark.parametrize("value", [NAN, [INFINITY], {"score": NAN}, AsNull(score=NAN)])
+async def test_a_program_hands_over_no_value_that_is_no_number(ledger: Ledger, value: Any) -> None:
+    run = await ledger.submit("score")
+    with pytest.raises(InvalidValue):
+        await ledger.submit("score", value)
+    with pytest.raises(InvalidValue):
+        await ledger.submit_many([{"kind": "score", "input": value}])
+    with pytest.raises(InvalidValue):
+        await ledger.signal(run.run_id, "score", value)
+    [lease] = await ledger.claim("w")
+    with pytest.raises(InvalidValue):
+        await ledger.complete(lease, value)
+    with pytest.raises(InvalidValue):
+        await ledger.ask_tool(lease, "score", value)
+    with pytest.raises(InvalidValue):
+        await ledger.ask_approval(lease, "score?", show=to_jsonable_python(value))
+    with pytest.raises(InvalidValue):
+        await ledger.fail(lease, "low", error_detail=value)
+    with pytest.raises(InvalidValue):
+        await ledger.retry(lease, error_detail=value)
