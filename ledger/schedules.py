@@ -5,6 +5,7 @@ See docs/decisions/0024.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,30 +22,51 @@ from runfold.ledger.validation import check_text, check_trimmed
 
 MAX_NAME: Final = 150
 BATCH: Final = 100
+ORPHAN_SECONDS: Final = 60.0
+"""A declared schedule that is so late has no process that declares it."""
+
 _NOW: Final = "SELECT ledger.now() AS now"
 # Declared again unchanged, it keeps its next due time: a missed one is still made up for.
-_PUT: Final = """
-INSERT INTO ledger.schedule AS s (project_id, name, kind, input, cron, timezone, next_at, actor)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-ON CONFLICT (project_id, name) DO UPDATE SET
+_REPLACE: Final = """
   kind = excluded.kind, input = excluded.input, cron = excluded.cron,
-  timezone = excluded.timezone, actor = excluded.actor, updated_at = clock_timestamp(),
+  timezone = excluded.timezone, actor = excluded.actor, release = excluded.release,
+  updated_at = clock_timestamp(),
   next_at = CASE
     WHEN (s.cron, s.timezone) = (excluded.cron, excluded.timezone) THEN s.next_at
     ELSE excluded.next_at
   END
-RETURNING name, kind, input, cron, timezone, next_at, last_due, actor
+"""
+_COLUMNS: Final = "name, kind, input, cron, timezone, next_at, last_due, actor, release"
+_PUT: Final = f"""
+INSERT INTO ledger.schedule AS s (project_id, name, kind, input, cron, timezone, next_at, actor)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+ON CONFLICT (project_id, name) DO UPDATE SET {_REPLACE}
+RETURNING {_COLUMNS}
+"""
+# A change by hand counts as of its moment.
+_DECLARE: Final = f"""
+INSERT INTO ledger.schedule AS s
+  (project_id, name, kind, input, cron, timezone, next_at, actor, release)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, least($9::timestamptz, clock_timestamp()))
+ON CONFLICT (project_id, name) DO UPDATE SET {_REPLACE}
+WHERE coalesce(s.release, s.updated_at) <= excluded.release
 """
 _DROP: Final = "DELETE FROM ledger.schedule WHERE project_id = $1 AND name = $2 RETURNING name"
-_ALL: Final = """
-SELECT name, kind, input, cron, timezone, next_at, last_due, actor FROM ledger.schedule
-WHERE project_id = $1 ORDER BY name
+_ALL: Final = f"SELECT {_COLUMNS} FROM ledger.schedule WHERE project_id = $1 ORDER BY name"
+_ONE: Final = f"SELECT {_COLUMNS} FROM ledger.schedule WHERE project_id = $1 AND name = $2"
+_FED: Final = "(release IS NULL OR name = ANY ($2::text[]))"
+_DUE: Final = f"""
+SELECT {_COLUMNS} FROM ledger.schedule
+WHERE project_id = $1 AND {_FED} AND next_at <= $3 ORDER BY next_at, name LIMIT $4
 """
-_DUE: Final = """
-SELECT name, kind, input, cron, timezone, next_at, last_due, actor FROM ledger.schedule
-WHERE project_id = $1 AND next_at <= $2 ORDER BY next_at, name LIMIT $3
+_SOONEST: Final = f"""
+SELECT min(next_at) AS next_at FROM ledger.schedule WHERE project_id = $1 AND {_FED}
 """
-_SOONEST: Final = "SELECT min(next_at) AS next_at FROM ledger.schedule WHERE project_id = $1"
+_ORPHANS: Final = f"""
+SELECT {_COLUMNS} FROM ledger.schedule
+WHERE project_id = $1 AND NOT {_FED} AND next_at < ledger.now() - make_interval(secs => $3)
+ORDER BY name LIMIT $4
+"""
 _ADVANCE: Final = """
 UPDATE ledger.schedule SET next_at = $6, last_due = $7
 WHERE project_id = $1 AND name = $2 AND cron = $3 AND timezone = $4 AND next_at = $5
@@ -55,7 +77,8 @@ WHERE project_id = $1 AND name = $2 AND cron = $3 AND timezone = $4 AND next_at 
 class Schedule:
     """A run of `kind` is submitted whenever `cron` is due in `timezone`.
 
-    `last_due` is the due time of the last run that was submitted.
+    `last_due` is the due time of the last run that was submitted. `release` is the age of the code
+    whose handler declares it; None: a person made it, or was the last to change it.
     """
 
     name: str
@@ -66,6 +89,7 @@ class Schedule:
     next_at: datetime
     last_due: datetime | None
     actor: str
+    release: datetime | None
 
 
 async def put(
@@ -82,14 +106,35 @@ async def put(
     check_text("name", name, limit=MAX_NAME)
     check_trimmed("kind", kind)
     who = project.actor_or_default(actor)
-    check_cron(cron, timezone)
     body = encode_payload({"input": input_}, project.limit_bytes)
-    [clock] = await fetch(project.pool, _NOW)
-    due = next_due(cron, timezone, clock["now"])
+    due = await _first_due(project, cron, timezone)
     [row] = await fetch(
         project.pool, _PUT, project.project_id, name, kind, body, cron, timezone, due, who
     )
     return _schedule(row)
+
+
+async def declare(
+    project: Project, kind: str, *, cron: str, timezone: str, release: datetime
+) -> Schedule | None:
+    """Make or change the schedule of a handler's kind, unless a newer release or change has.
+
+    A release from the future counts as of now. Returns the schedule that is in force; None when it
+    was removed meanwhile.
+    """
+    body = encode_payload({"input": None}, project.limit_bytes)
+    due = await _first_due(project, cron, timezone)
+    who = project.actor_or_default(None)
+    facts = (kind, kind, body, cron, timezone, due, who, release)
+    await fetch(project.pool, _DECLARE, project.project_id, *facts)
+    rows = await fetch(project.pool, _ONE, project.project_id, kind)
+    return _schedule(rows[0]) if rows else None
+
+
+async def _first_due(project: Project, cron: str, timezone: str) -> datetime:
+    check_cron(cron, timezone)
+    [clock] = await fetch(project.pool, _NOW)
+    return next_due(cron, timezone, clock["now"])
 
 
 async def drop(project: Project, name: str) -> bool:
@@ -106,11 +151,20 @@ async def every(project: Project) -> list[Schedule]:
     return [_schedule(row) for row in await fetch(project.pool, _ALL, project.project_id)]
 
 
-async def due(project: Project) -> tuple[list[Schedule], datetime]:
-    """Return what is due by the database's clock, most overdue first, at most 100; and its time."""
+async def due(project: Project, declared: Sequence[str]) -> tuple[list[Schedule], datetime]:
+    """Return what is due by the database's clock, most overdue first, at most 100; and its time.
+
+    Of the schedules that handlers declare only those `declared` here, by name.
+    """
     [clock] = await fetch(project.pool, _NOW)
-    rows = await fetch(project.pool, _DUE, project.project_id, clock["now"], BATCH)
+    rows = await fetch(project.pool, _DUE, project.project_id, declared, clock["now"], BATCH)
     return [_schedule(row) for row in rows], clock["now"]
+
+
+async def orphans(project: Project, declared: Sequence[str]) -> list[Schedule]:
+    """Return those that handlers declared and no process keeps: late, and not `declared` here."""
+    rows = await fetch(project.pool, _ORPHANS, project.project_id, declared, ORPHAN_SECONDS, BATCH)
+    return [_schedule(row) for row in rows]
 
 
 async def ask(project: Project, schedule: Schedule, now: datetime) -> None:
@@ -130,12 +184,10 @@ async def ask(project: Project, schedule: Schedule, now: datetime) -> None:
     await fetch(project.pool, _ADVANCE, project.project_id, *seen, following, at)
 
 
-async def until_next(project: Project) -> timedelta | None:
-    """Return how long it is until something is due; None when there is no schedule."""
-    [clock], [soonest] = (
-        await fetch(project.pool, _NOW),
-        await fetch(project.pool, _SOONEST, project.project_id),
-    )
+async def until_next(project: Project, declared: Sequence[str]) -> timedelta | None:
+    """Return how long it is until something of `due` is; None when there is no such schedule."""
+    [clock] = await fetch(project.pool, _NOW)
+    [soonest] = await fetch(project.pool, _SOONEST, project.project_id, declared)
     return None if soonest["next_at"] is None else soonest["next_at"] - clock["now"]
 
 

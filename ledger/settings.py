@@ -8,7 +8,14 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AwareDatetime,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from runfold.ledger.errors import ConfigurationError, InvalidValue
@@ -49,6 +56,8 @@ class Settings(BaseSettings):
     """Whether connections keep prepared statements; off behind a pooler that lacks them."""
     grace_seconds: float = Field(default=30, ge=0, le=86_400)
     """How long the runs of a stopping worker may go on."""
+    release: AwareDatetime | None = None
+    """When this release of the handlers was made; None means when the handler's file changed."""
     payload_limit_bytes: int = Field(default=65_536, gt=0, le=16_777_216)
     projections: str = ""
     """Modules that declare projections of your own, separated by commas."""

@@ -2785,7 +2785,8 @@ CREATE TABLE ledger.schedule (
     next_at timestamp with time zone NOT NULL,
     last_due timestamp with time zone,
     actor character varying(200) NOT NULL,
-    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    release timestamp with time zone
 );
 
 ALTER TABLE ONLY ledger.alembic_version

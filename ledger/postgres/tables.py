@@ -127,6 +127,7 @@ schedule: Final = Table(
     Column("last_due", _TIME),
     Column("actor", String(200), nullable=False),
     Column("updated_at", _TIME, nullable=False, server_default=text("clock_timestamp()")),
+    Column("release", _TIME),
 )
 
 command: Final = Table(

@@ -194,6 +194,7 @@ CREATE TABLE ledger.schedule (
   last_due timestamptz,
   actor varchar(200) NOT NULL,
   updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  release timestamptz,
   PRIMARY KEY (project_id, name)
 );
 

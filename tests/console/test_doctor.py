@@ -290,6 +290,22 @@ def test_a_schedule_that_nobody_keeps_is_found(cli: Cli) -> None:
     assert "nightly in project test, 600 s late" in check(answer, "schedules")["detail"]
 
 
+def test_a_schedule_whose_handler_is_gone_is_named_as_paused(cli: Cli) -> None:
+    cli.ok("schedules", "add", "nightly", "report", "--cron", "0 3 * * *")
+    execute(
+        cli.url,
+        "UPDATE ledger.schedule SET next_at = now() - interval '10 min', release = now()",
+    )
+
+    answer = cli("doctor", "--json")
+
+    assert answer.code == exits.OK
+    assert check(answer, "schedules")["detail"] == (
+        "1 paused, no running worker has their handler: nightly in project test, 600 s late: "
+        "start a worker that has it, or `runfold schedules remove NAME`"
+    )
+
+
 def test_a_schedule_whose_runs_nobody_takes_is_found(cli: Cli) -> None:
     cli.ok("schedules", "add", "nightly", "report", "--cron", "0 3 * * *")
     cli.submitted("report")

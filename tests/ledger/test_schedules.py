@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
-from runfold.ledger import Ledger
+from runfold.ledger import Ledger, names
 from runfold.ledger.cron import latest_due, next_due
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.payload import Unreadable
@@ -91,6 +93,94 @@ async def test_what_is_no_cron_or_time_zone_is_refused_in_words(
         handler("clean", cron=cron, timezone=timezone)
 
     assert await ledger.schedules() == []
+
+
+def scheduler_of(ledger: Ledger, cron: str, release: datetime | None) -> Scheduler:
+    """Return the scheduler of a release that declares the kind nightly."""
+
+    @handler("nightly", cron=cron)
+    async def nightly(_ctx: Context) -> None:
+        pass
+
+    return Scheduler(ledger, [nightly], release=release)
+
+
+CHANGED_AT = datetime.fromtimestamp(Path(__file__).stat().st_mtime, UTC)
+OLDER, NEWER = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC)
+
+
+async def test_an_older_release_does_not_put_its_own_expression_back(ledger: Ledger) -> None:
+    await scheduler_of(ledger, "0 3 * * *", OLDER).tick()
+    await scheduler_of(ledger, "0 4 * * *", NEWER).tick()
+    (newest,) = await ledger.schedules()
+
+    with capture_logs() as logs:
+        restarted = scheduler_of(ledger, "0 3 * * *", OLDER)
+        await restarted.tick()
+        await restarted.tick()
+
+    assert await ledger.schedules() == [newest]
+    assert (newest.cron, newest.release) == ("0 4 * * *", NEWER)
+    [line] = [entry for entry in logs if entry["event"] == names.SCHEDULE_KEPT]
+    assert (line["name"], line["cron"], line["declared"]) == ("nightly", "0 4 * * *", "0 3 * * *")
+    await overdue(ledger, 60 * 24)
+    await restarted.tick()
+    assert len(await ledger.runs()) == 1  # it has the handler, and keeps the newest expression
+
+
+async def test_a_schedule_whose_handler_is_gone_is_paused_and_named_until_it_is_back(
+    ledger: Ledger,
+) -> None:
+    await scheduler_of(ledger, "0 3 * * *", OLDER).tick()
+    await ledger.schedule("sweep", "clean", cron="0 3 * * *")
+    await overdue(ledger, 60 * 24 * 3)
+
+    with capture_logs() as logs:
+        without = Scheduler(ledger)
+        for _ in range(3):
+            await without.tick()
+
+    assert [run.kind for run in await ledger.runs()] == ["clean"]
+    assert without.pause() > 1
+    [line] = [entry for entry in logs if entry["event"] == names.SCHEDULE_ORPHANED]
+    assert (line["name"], line["kind"]) == ("nightly", "nightly")
+    await scheduler_of(ledger, "0 3 * * *", OLDER).tick()
+    assert {run.kind for run in await ledger.runs()} == {"clean", "nightly"}
+
+
+async def test_a_change_by_hand_lasts_until_the_next_release(ledger: Ledger) -> None:
+    await scheduler_of(ledger, "0 3 * * *", OLDER).tick()
+    await ledger.schedule("nightly", "nightly", cron="0 5 * * *", actor="ann")
+
+    await scheduler_of(ledger, "0 3 * * *", OLDER).tick()
+    (by_hand,) = await ledger.schedules()
+    await scheduler_of(ledger, "0 4 * * *", datetime.now(UTC)).tick()
+    (released,) = await ledger.schedules()
+
+    assert (by_hand.cron, by_hand.release, by_hand.actor) == ("0 5 * * *", None, "ann")
+    assert (released.cron, released.release is None) == ("0 4 * * *", False)
+
+
+async def test_a_release_from_the_future_counts_as_now(ledger: Ledger) -> None:
+    await scheduler_of(ledger, "0 3 * * *", datetime.now(UTC) + timedelta(days=9)).tick()
+    await scheduler_of(ledger, "0 4 * * *", datetime.now(UTC)).tick()
+
+    (schedule,) = await ledger.schedules()
+    assert schedule.cron == "0 4 * * *"
+
+
+async def test_the_release_is_the_time_of_the_handlers_file_unless_it_is_set(
+    ledger: Ledger,
+) -> None:
+
+    await scheduler_of(ledger, "0 3 * * *", None).tick()
+    (by_file,) = await ledger.schedules()
+    at = datetime.now(UTC)
+    ledger.settings = ledger.settings.model_copy(update={"release": at})
+    await scheduler_of(ledger, "0 3 * * *", None).tick()
+    (by_setting,) = await ledger.schedules()
+
+    assert (by_file.release, by_setting.release) == (CHANGED_AT, at)
 
 
 async def test_a_schedule_that_is_refused_holds_no_other_up_and_is_not_asked_for_without_end(

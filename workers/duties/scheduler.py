@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from runfold.ledger import Ledger, names, schedules
@@ -17,13 +19,31 @@ LEAST_SECONDS: Final = 0.05
 
 
 class Scheduler(Duty):
-    """Declares the handlers' schedules, then submits what is due until cancelled."""
+    """Declares the handlers' schedules, then submits what is due until cancelled.
 
-    def __init__(self, ledger: Ledger, handlers: Iterable[Handler[..., Any]] = ()) -> None:
+    Of what handlers declare it submits only what its own do: a schedule whose handler is gone from
+    the code makes no runs that nobody takes.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        handlers: Iterable[Handler[..., Any]] = (),
+        *,
+        release: datetime | None = None,
+    ) -> None:
+        """Start nothing yet.
+
+        `release`: when this code was made; None means RUNFOLD_RELEASE, or else the time at which
+        each handler's file was last changed.
+        """
         super().__init__(project_id=ledger.project_id)
         self.ledger = ledger
-        self._handlers = [one for one in handlers if one.cron is not None]
+        self._handlers = [each for each in handlers if each.cron is not None]
+        self._kinds = [each.kind for each in self._handlers]
+        self._release = release
         self._declared = False
+        self._orphans: set[str] = set()
         self._pause = MOST_SECONDS
         self._interruption = Interruption(
             self, names.SCHEDULER_INTERRUPTED, names.SCHEDULER_RESUMES
@@ -34,9 +54,10 @@ class Scheduler(Duty):
         self._pause = jittered(MOST_SECONDS)
         try:
             await self._declare()
-            due, now = await schedules.due(self.ledger.project)
+            due, now = await schedules.due(self.ledger.project, self._kinds)
             submitted = [await self._submit(schedule, now) for schedule in due]
-            wait = await schedules.until_next(self.ledger.project)
+            wait = await schedules.until_next(self.ledger.project, self._kinds)
+            await self._name_orphans()
         except LedgerError as error:
             self._interruption.begin(str(error))
             return
@@ -64,7 +85,45 @@ class Scheduler(Duty):
     async def _declare(self) -> None:
         if self._declared:
             return
-        for one in self._handlers:
-            assert one.cron is not None
-            await self.ledger.schedule(one.kind, one.kind, cron=one.cron, timezone=one.timezone)
+        for each in self._handlers:
+            assert each.cron is not None
+            release = self._release or self.ledger.settings.release or _changed_at(each)
+            schedule = await schedules.declare(
+                self.ledger.project,
+                each.kind,
+                cron=each.cron,
+                timezone=each.timezone,
+                release=release,
+            )
+            if schedule and (schedule.cron, schedule.timezone) != (each.cron, each.timezone):
+                self.log.warning(
+                    names.SCHEDULE_KEPT,
+                    name=schedule.name,
+                    cron=schedule.cron,
+                    declared=each.cron,
+                    remedy="a newer release or a change by hand keeps it; to replace it, set"
+                    " RUNFOLD_RELEASE to the time of this release",
+                )
         self._declared = True
+
+    async def _name_orphans(self) -> None:
+        orphans = await schedules.orphans(self.ledger.project, self._kinds)
+        for schedule in orphans:
+            if schedule.name not in self._orphans:
+                self.log.warning(
+                    names.SCHEDULE_ORPHANED,
+                    name=schedule.name,
+                    kind=schedule.kind,
+                    remedy="no running worker has the handler that declared it: start one, or"
+                    " `runfold schedules remove`",
+                )
+        self._orphans = {schedule.name for schedule in orphans}
+
+
+def _changed_at(handler: Handler[..., Any]) -> datetime:
+    """Return when the handler's file was last changed; now, if it has none."""
+    try:
+        changed = os.stat(inspect.unwrap(handler.function).__code__.co_filename).st_mtime
+    except (OSError, AttributeError):
+        return datetime.now(UTC)
+    return datetime.fromtimestamp(changed, UTC)

@@ -31,7 +31,7 @@ async def list_(session: Session) -> None:
     if not schedules:
         session.out.talk("no schedules yet: runfold schedules add NAME KIND --cron '0 3 * * *'")
         return
-    titles = ("NAME", "KIND", "CRON", "TIMEZONE", "NEXT", "LAST", "BY")
+    titles = ("NAME", "KIND", "CRON", "TIMEZONE", "NEXT", "LAST", "RELEASE", "BY")
     session.out.table(titles, [_row(schedule) for schedule in schedules], [None] * len(schedules))
 
 
@@ -83,5 +83,6 @@ def _row(schedule: Schedule) -> tuple[str, ...]:
         schedule.timezone,
         moment(schedule.next_at),
         last,
+        moment(schedule.release) if schedule.release else EMPTY,
         schedule.actor,
     )

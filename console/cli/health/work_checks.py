@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from runfold.console.cli.health.check import Check, Level
 from runfold.ledger.postgres.connections import fetch
@@ -92,7 +93,8 @@ def _many(number: int) -> str:
 
 _OVERDUE: Final = """
 SELECT s.project_id, s.name, extract(epoch FROM ledger.now() - s.next_at)::float8 AS late
-FROM ledger.schedule AS s WHERE s.next_at < ledger.now() - make_interval(secs => $1)
+FROM ledger.schedule AS s
+WHERE s.next_at < ledger.now() - make_interval(secs => $1) AND {}
 ORDER BY s.next_at LIMIT 1000
 """
 _ORPHANS: Final = """
@@ -110,16 +112,23 @@ ORDER BY s.project_id, s.name LIMIT 1000
 
 async def schedules(database: Database) -> Check:
     """Whether every schedule is kept, and somebody serves the runs that it submits."""
-    overdue = await fetch(database.pool, _OVERDUE, WAITED_SECONDS)
+    overdue = await fetch(database.pool, _OVERDUE.format("s.release IS NULL"), WAITED_SECONDS)
     if overdue:
-        shown = "; ".join(
-            f"{row['name']} in project {row['project_id']}, {row['late']:.0f} s late"
-            for row in overdue[:3]
-        )
         return Check(
             "schedules",
             Level.FAILED,
-            f"{_many(len(overdue))} overdue: {shown}: keep a worker running, it submits them",
+            f"{_many(len(overdue))} overdue: {_late(overdue)}: keep a worker running, it submits "
+            "them",
+        )
+    undeclared = await fetch(
+        database.pool, _OVERDUE.format("s.release IS NOT NULL"), WAITED_SECONDS
+    )
+    if undeclared:
+        return Check(
+            "schedules",
+            Level.WARNING,
+            f"{_many(len(undeclared))} paused, no running worker has their handler: "
+            f"{_late(undeclared)}: start a worker that has it, or `runfold schedules remove NAME`",
         )
     orphans = await fetch(database.pool, _ORPHANS, WAITED_SECONDS)
     if orphans:
@@ -134,3 +143,10 @@ async def schedules(database: Database) -> Check:
             "`runfold schedules remove NAME`",
         )
     return Check("schedules", Level.OK, "kept")
+
+
+def _late(rows: Sequence[Any]) -> str:
+    return "; ".join(
+        f"{row['name']} in project {row['project_id']}, {row['late']:.0f} s late"
+        for row in rows[:3]
+    )

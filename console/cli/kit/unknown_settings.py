@@ -24,5 +24,6 @@ def unknown_settings(environment: Mapping[str, str]) -> Sequence[str]:
 
 
 def _suggestion(name: str, known: Sequence[str]) -> str:
-    close = get_close_matches(name, known, n=1, cutoff=0.7)
+    close = [longer for longer in known if longer.startswith(f"{name}_")]
+    close = close or get_close_matches(name, known, n=1, cutoff=0.7)
     return f": did you mean {close[0]}?" if close else ""
