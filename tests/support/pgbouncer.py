@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -17,9 +18,22 @@ SERVER_CONNECTIONS = 3
 """Fewer than a worker has connections, so that every connection meets several of the server's."""
 
 
+SETTINGS = """
+[databases]
+runs = host=db.example port=5432
+
+[pgbouncer]
+pool_mode = transaction
+ignore_startup_parameters = extra_float_digits
+"""
+
+
 @contextmanager
-def pooled(url: str) -> Iterator[str]:
-    """Start one and give the database's URL through it."""
+def pooled(url: str, settings: str = SETTINGS) -> Iterator[str]:
+    """Start one with these settings; yield the database's URL through it.
+
+    What belongs to the place is replaced: addresses, the database and how clients are known.
+    """
     parts = urlsplit(url)
     query = {name: values[0] for name, values in parse_qs(parts.query).items()}
     host, port = query.get("host") or parts.hostname or "", query.get("port") or parts.port or 5432
@@ -30,28 +44,32 @@ def pooled(url: str) -> Iterator[str]:
         folder.chmod(0o755)
         with socket.create_server(("127.0.0.1", 0)) as free:
             listening = free.getsockname()[1]
-        settings = folder / "pgbouncer.ini"
-        settings.write_text(f"""
-[databases]
-{name} = host={host} port={port} user={user}{password}
-[pgbouncer]
+        configuration = folder / "pgbouncer.ini"
+        kept = [
+            line
+            for line in settings.splitlines()
+            if not line.startswith(("listen_", "auth_", "max_client", "default_pool"))
+        ]
+        server = f"{name} = host={host} port={port} user={user}{password}"
+        configuration.write_text(
+            re.sub(r"^runs = .*$", server, "\n".join(kept), flags=re.MULTILINE)
+            + f"""
 listen_addr = 127.0.0.1
 listen_port = {listening}
 unix_socket_dir =
 auth_type = any
-pool_mode = transaction
 max_client_conn = 200
 default_pool_size = {SERVER_CONNECTIONS}
 server_round_robin = 1
-ignore_startup_parameters = extra_float_digits
-""")
+"""
+        )
         assert PROGRAM is not None
         # It refuses to be root, and the server's socket may be closed to all but the server's own
         # account.
         account = Path(host).owner() if host.startswith("/") else "nobody"
         as_user = ["-u", account] if os.geteuid() == 0 else []
         with subprocess.Popen(
-            [PROGRAM, *as_user, settings], stderr=subprocess.PIPE, text=True
+            [PROGRAM, *as_user, configuration], stderr=subprocess.PIPE, text=True
         ) as process:
             try:
                 _listens(process)
