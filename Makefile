@@ -44,6 +44,7 @@ bench: .venv/.ready ## Measure the write path against the raw limit, as ratios, 
 	$(BIN)/python -m benchmarks.running
 	$(BIN)/python -m benchmarks.folding
 	$(BIN)/python -m benchmarks.holding
+	$(BIN)/python -m benchmarks.sizing
 	$(BIN)/python -m benchmarks.queues
 
 peers: .venv/.ready ## Install what benchmarks compare with, in a virtual environment of its own (PEERS_PY=, 3.12 for all)
