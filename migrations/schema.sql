@@ -994,6 +994,15 @@ BEGIN
   IF high > 0 THEN
     PERFORM setval('ledger.event_position', high);
   END IF;
+  PERFORM setval('ledger.role_event_number_seq', x.number)
+  FROM (SELECT max(r.number) AS number FROM ledger.role_event AS r) AS x,
+    ledger.role_event_number_seq AS s WHERE x.number >= s.last_value;
+  PERFORM setval('ledger.archive_event_number_seq', x.number)
+  FROM (SELECT max(r.number) AS number FROM ledger.archive_event AS r) AS x,
+    ledger.archive_event_number_seq AS s WHERE x.number >= s.last_value;
+  PERFORM setval('ledger.rebuild_rebuild_id_seq', x.number)
+  FROM (SELECT max(r.rebuild_id) AS number FROM ledger.rebuild AS r) AS x,
+    ledger.rebuild_rebuild_id_seq AS s WHERE x.number >= s.last_value;
   UPDATE ledger.feed_generation AS f SET end_position = high WHERE f.generation = g.generation;
   -- Cut at this transaction, which is in the write-ahead log when it has committed: no id up to
   -- it comes back after a crash.
@@ -1132,26 +1141,29 @@ CREATE FUNCTION ledger.fold_kind_state() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-DECLARE folded int;
+DECLARE
+  e ledger.kind_event;
+  folded int;
 BEGIN
-  INSERT INTO ledger.kind_state AS s (project_id, kind, number, paused, max_running, updated_at)
-  VALUES (NEW.project_id, NEW.kind, NEW.number, NEW.type = 'kind.paused', NEW.max_running,
-  NEW.recorded_at)
-  ON CONFLICT (project_id, kind) DO UPDATE SET
-    number = NEW.number,
-    paused = CASE NEW.type WHEN 'kind.paused' THEN true WHEN 'kind.resumed' THEN false
-      ELSE s.paused END,
-    max_running = CASE NEW.type WHEN 'kind.limited' THEN NEW.max_running ELSE s.max_running END,
-    updated_at = NEW.recorded_at
-  WHERE s.number = NEW.number - 1
-  RETURNING s.number INTO folded;
-  IF folded IS NULL OR (folded > 1) <> EXISTS (
-    SELECT FROM ledger.kind_event AS e WHERE e.project_id = NEW.project_id AND e.kind = NEW.kind
-      AND e.number = NEW.number - 1
-  ) THEN
-    RAISE EXCEPTION 'event % of kind % does not follow the one before it', NEW.number, NEW.kind
-      USING ERRCODE = '23514';
-  END IF;
+  FOR e IN SELECT n.* FROM new_events AS n ORDER BY n.project_id, n.kind, n.number LOOP
+    INSERT INTO ledger.kind_state AS s (project_id, kind, number, paused, max_running, updated_at)
+    VALUES (e.project_id, e.kind, e.number, e.type = 'kind.paused', e.max_running, e.recorded_at)
+    ON CONFLICT (project_id, kind) DO UPDATE SET
+      number = e.number,
+      paused = CASE e.type WHEN 'kind.paused' THEN true WHEN 'kind.resumed' THEN false
+        ELSE s.paused END,
+      max_running = CASE e.type WHEN 'kind.limited' THEN e.max_running ELSE s.max_running END,
+      updated_at = e.recorded_at
+    WHERE s.number = e.number - 1
+    RETURNING s.number INTO folded;
+    IF folded IS NULL OR (folded > 1) <> EXISTS (
+      SELECT FROM ledger.kind_event AS b WHERE b.project_id = e.project_id AND b.kind = e.kind
+        AND b.number = e.number - 1
+    ) THEN
+      RAISE EXCEPTION 'event % of kind % does not follow the one before it', e.number, e.kind
+        USING ERRCODE = '23514';
+    END IF;
+  END LOOP;
   RETURN NULL;
 END $$;
 
@@ -1405,6 +1417,14 @@ BEGIN
   WHERE e.project_id = p_project AND e.run_id = p_run AND e.version > p_after
     AND (p_heartbeats OR e.type <> 'lease.heartbeat') ORDER BY e.version;
 END $$;
+
+CREATE FUNCTION ledger.is_replicated() RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  SELECT current_setting('session_replication_role') = 'replica'
+    AND EXISTS (SELECT FROM pg_stat_get_subscription(NULL) AS s WHERE s.pid = pg_backend_pid())
+$$;
 
 CREATE FUNCTION ledger.kind_rooms(p_project text, p_kinds text[], OUT barred text[], OUT limited text[], OUT rooms integer[]) RETURNS record
     LANGUAGE plpgsql
@@ -2863,11 +2883,11 @@ CREATE INDEX run_leased ON ledger.run_state USING btree (project_id, token) WHER
 
 CREATE INDEX run_parked ON ledger.run_state USING btree (project_id, run_id) WHERE ((state = 'waiting_tool'::text) AND (token IS NULL) AND (available_at IS NULL));
 
-CREATE TRIGGER fold_kind_state AFTER INSERT ON ledger.kind_event FOR EACH ROW EXECUTE FUNCTION ledger.fold_kind_state();
+CREATE TRIGGER fold_kind_state AFTER INSERT ON ledger.kind_event REFERENCING NEW TABLE AS new_events FOR EACH STATEMENT WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.fold_kind_state();
 
 ALTER TABLE ledger.kind_event ENABLE ALWAYS TRIGGER fold_kind_state;
 
-CREATE TRIGGER fold_run_state AFTER INSERT ON ledger.event REFERENCING NEW TABLE AS new_events FOR EACH STATEMENT EXECUTE FUNCTION ledger.fold_run_state();
+CREATE TRIGGER fold_run_state AFTER INSERT ON ledger.event REFERENCING NEW TABLE AS new_events FOR EACH STATEMENT WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.fold_run_state();
 
 ALTER TABLE ledger.event ENABLE ALWAYS TRIGGER fold_run_state;
 
@@ -3071,6 +3091,8 @@ REVOKE ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after intege
 GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean) TO runfold_projector;
+
+REVOKE ALL ON FUNCTION ledger.is_replicated() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.kind_rooms(p_project text, p_kinds text[], OUT barred text[], OUT limited text[], OUT rooms integer[]) FROM PUBLIC;
 

@@ -57,6 +57,7 @@ OBJECTS: Final = (
     "compiled/fold_run_state",
     "guards/refuse_change",
     "guards/fold_kind_state",
+    "guards/is_replicated",
     "guards/triggers",
     "partitions/attach_partition",
     "partitions/make_partitions",

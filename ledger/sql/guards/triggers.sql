@@ -1,6 +1,10 @@
--- The triggers of the tables, all ALWAYS: session_replication_role does not switch them off.
+-- The triggers of the tables, all ALWAYS: session_replication_role does not switch them off. Those
+-- that fold leave alone what a subscription copies: see ledger.is_replicated. What it applies
+-- later fires no trigger of a statement.
 CREATE OR REPLACE TRIGGER fold_run_state AFTER INSERT ON ledger.event
-  REFERENCING NEW TABLE AS new_events FOR EACH STATEMENT EXECUTE FUNCTION ledger.fold_run_state();
+  REFERENCING NEW TABLE AS new_events FOR EACH STATEMENT
+  WHEN (current_setting('session_replication_role') <> 'replica' OR NOT ledger.is_replicated())
+  EXECUTE FUNCTION ledger.fold_run_state();
 CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE ON ledger.event
   FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
 CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.event
@@ -27,7 +31,9 @@ CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.role_event
 ALTER TABLE ledger.role_event ENABLE ALWAYS TRIGGER refuse_change;
 ALTER TABLE ledger.role_event ENABLE ALWAYS TRIGGER refuse_truncate;
 CREATE OR REPLACE TRIGGER fold_kind_state AFTER INSERT ON ledger.kind_event
-  FOR EACH ROW EXECUTE FUNCTION ledger.fold_kind_state();
+  REFERENCING NEW TABLE AS new_events FOR EACH STATEMENT
+  WHEN (current_setting('session_replication_role') <> 'replica' OR NOT ledger.is_replicated())
+  EXECUTE FUNCTION ledger.fold_kind_state();
 CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE ON ledger.kind_event
   FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
 CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.kind_event
