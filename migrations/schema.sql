@@ -1693,6 +1693,30 @@ BEGIN
   RETURN NULL;
 END $_$;
 
+CREATE FUNCTION ledger.next_due(p_project text, p_after timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
+    AS $$
+BEGIN
+  RETURN (
+    SELECT least(run.deadline, run.wait_until, CASE WHEN run.token IS NULL
+      THEN run.cancel_requested_at END)
+    FROM ledger.run_state AS run
+    WHERE run.project_id = p_project AND run.completed_at IS NULL
+      AND num_nonnulls(run.deadline, run.wait_until, run.cancel_requested_at) > 0
+      AND least(run.deadline, run.wait_until, CASE WHEN run.token IS NULL
+        THEN run.cancel_requested_at END) > p_after
+    ORDER BY least(run.deadline, run.wait_until, CASE WHEN run.token IS NULL
+      THEN run.cancel_requested_at END)
+    LIMIT 1
+  );
+END $$;
+
 CREATE FUNCTION ledger.now() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
     AS $$ SELECT clock_timestamp() $$;
@@ -3110,6 +3134,9 @@ REVOKE ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor
 GRANT ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) TO runfold_projector;
+
+REVOKE ALL ON FUNCTION ledger.next_due(p_project text, p_after timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.next_due(p_project text, p_after timestamp with time zone) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.now() FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.now() TO runfold_worker;

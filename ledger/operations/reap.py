@@ -6,6 +6,8 @@ The statement is `ledger/sql/operations/reap.sql`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from runfold.ledger import lifecycle, names
@@ -17,6 +19,11 @@ from runfold.ledger.run import Run
 from runfold.ledger.validation import check_int
 
 REAP: Final = "SELECT * FROM ledger.reap($1, $2, $3)"
+PULSE: Final = """
+SELECT current_setting('transaction_read_only') = 'on' AS read_only, ledger.now() AS now,
+  ledger.next_due($1, $2) AS due
+"""
+_EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Read by a statement of its own: no run that cannot be read undoes a sweep.
 _RUNS: Final = (
     "SELECT r.* FROM unnest($2::uuid[]) AS u (run_id)"
@@ -40,6 +47,22 @@ async def reap(project: Project, marks: Marks, *, limit: int) -> list[Run]:
     rows = await fetch(project.pool, _RUNS, project.project_id, ids)
     runs = {row["run_id"]: Run.from_row(row) for row in rows}
     return [runs[run_id] for run_id in ids]
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What the database answers a reaper that may have nothing to do."""
+
+    read_only: bool
+    now: datetime
+    due: datetime | None
+    """When the clock ends the next run."""
+
+
+async def pulse(project: Project, after: datetime | None) -> Pulse:
+    """Ask whether the database takes writes, and when a run is due next `after` then."""
+    [row] = await fetch(project.pool, PULSE, project.project_id, after or _EVER)
+    return Pulse(row["read_only"], row["now"], row["due"])
 
 
 async def _sweep(project: Project, limit: int) -> Sequence[Mapping[str, Any]]:

@@ -78,6 +78,7 @@ OBJECTS: Final = (
     "operations/commands",
     "operations/refuse",
     "operations/reap",
+    "operations/next_due",
     "operations/change_kind",
     "guards/refuse_version",
     "compiled/check_derived",

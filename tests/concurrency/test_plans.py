@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import asyncpg
 import pytest
 
 from runfold.ledger import Lease, Ledger, Run, State, Submit, Transition
 from runfold.ledger.events import NoteAdded
+from runfold.ledger.operations.reap import pulse
 from tests.conftest import PROJECT
 from tests.support.runs import TINY
 from tests.support.waiting import lapsed
@@ -227,6 +228,43 @@ async def test_claims_do_not_walk_the_entries_of_runs_that_were_taken_while_a_sn
     # a second is allowed.
     from_the_start = batch * sum(range(1, runs // batch + 1))
     assert walked < from_the_start / 3
+
+
+async def test_the_next_due_time_is_one_entry_of_an_index_also_while_a_snapshot_is_held(
+    single: Ledger, connection: asyncpg.Connection
+) -> None:
+    await single.submit_many([Submit(kind="parse", deadline=3600)] * 2_000)
+    [(first, swept)] = await connection.fetch(
+        "SELECT min(deadline), max(deadline) FROM ledger.run_state"
+    )
+    entries = (
+        "SELECT idx_tup_read FROM pg_stat_user_indexes "
+        "WHERE schemaname = 'ledger' AND indexrelname = 'run_due'"
+    )
+
+    async def probed(after: datetime | None) -> tuple[datetime | None, int, int]:
+        scans = (await counters(single))[0]
+        read = await single.pool.fetchval(entries)
+        due = (await pulse(single.project, after)).due
+        return (
+            due,
+            (await counters(single))[0] - scans,
+            await single.pool.fetchval(entries) - read,
+        )
+
+    assert await probed(None) == (first, 0, 1)
+
+    snapshot = connection.transaction(isolation="repeatable_read")
+    await snapshot.start()
+    await connection.fetchval("SELECT count(*) FROM ledger.run_state")
+    leases = await single.claim("w:1", limit=2_000)
+    await single.transition_many([Transition(lease, State.COMPLETED) for lease in leases])
+    last = await single.submit("parse", deadline=7200)
+    due, scans, read = await probed(swept)
+    await snapshot.rollback()
+
+    assert (due, scans) == (last.deadline, 0)
+    assert read < 10
 
 
 async def test_a_heartbeat_touches_no_index(single: Ledger) -> None:

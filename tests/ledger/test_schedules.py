@@ -17,7 +17,7 @@ from runfold.ledger.errors import InvalidValue
 from runfold.ledger.payload import Unreadable
 from runfold.workers import Context, handler
 from runfold.workers.duties.duty import RETRY_SECONDS
-from runfold.workers.duties.scheduler import Scheduler
+from runfold.workers.duties.scheduler import LEAST_SECONDS, Scheduler
 
 
 async def overdue(ledger: Ledger, minutes: int) -> None:
@@ -200,6 +200,18 @@ async def test_a_schedule_that_is_refused_holds_no_other_up_and_is_not_asked_for
 
     assert len(await ledger.runs()) == 1
     assert scheduler.pause() >= RETRY_SECONDS
+
+
+async def test_the_next_due_time_wakes_the_scheduler(ledger: Ledger) -> None:
+    await ledger.schedule("sweep", "clean", cron="0 0 1 1 *")
+    await ledger.pool.execute(
+        "UPDATE ledger.schedule SET next_at = ledger.now() + interval '1 second'"
+    )
+    scheduler = Scheduler(ledger)
+
+    await scheduler.tick()
+
+    assert LEAST_SECONDS <= scheduler.pause() <= 1
 
 
 def test_the_clock_may_change_and_each_day_is_due_once() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from runfold.ledger import Lease, Ledger, State, names
 from runfold.ledger.errors import InvalidValue
-from runfold.workers.duties.reaper import PARTITIONS_SECONDS, Reaper
+from runfold.workers.duties.reaper import PARTITIONS_SECONDS, SPREAD_SECONDS, Reaper
 from tests.conftest import PROJECT
 from tests.support import waiting
 from tests.support.server import Server
@@ -216,6 +216,62 @@ async def test_it_feels_the_pulse_four_times_a_lease_so_that_no_outage_is_missed
 
     assert max(pauses) <= TTL / 4 * 1.1
     assert min(pauses) > 0
+
+
+async def test_an_approval_ends_when_its_time_is_over_and_not_with_the_next_sweep(
+    ledger: Ledger, make: Make, clock: Clock
+) -> None:
+    reaper = make(grace=0)
+    await reaper.tick()
+    await asked(ledger, wait=3600)
+    lease = await asked(ledger, wait=0.2)
+
+    await reaper.tick()
+    assert 0 < reaper.pause() <= 0.2 + SPREAD_SECONDS
+    await waiting.passed(ledger, (await ledger.get(lease.run_id)).wait_until)
+    [run] = await reaper.tick()
+
+    assert (run.run_id, run.state) == (lease.run_id, State.CANCELLED)
+    assert clock.now == 1_000.0
+    assert await reaper.tick() == []
+    assert reaper.pause() == ledger.settings.poll_seconds
+
+
+async def asked(ledger: Ledger, *, wait: float) -> Lease:
+    """Park a run on an approval that may stay undecided for so many seconds."""
+    await ledger.submit("parse")
+    [lease] = await ledger.claim("w:1")
+    await ledger.transition(lease, "waiting_approval", park=True, wait=wait)
+    return lease
+
+
+async def test_what_is_due_waits_for_the_sweep_after_an_outage_because_it_ends_leases_too(
+    ledger: Ledger, make: Make, clock: Clock
+) -> None:
+    lease = await asked(ledger, wait=0.001)
+    await waiting.passed(ledger, (await ledger.get(lease.run_id)).wait_until)
+    reaper = make()
+
+    assert await reaper.tick() == []
+    clock.now += TTL
+    assert [run.run_id for run in await reaper.tick()] == [lease.run_id]
+
+
+async def test_what_cannot_be_ended_is_left_to_the_sweeps(
+    ledger: Ledger, make: Make, clock: Clock, connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    reaper = make(grace=0)
+    await reaper.tick()
+    lease = await asked(ledger, wait=0.001)
+    await waiting.passed(ledger, (await ledger.get(lease.run_id)).wait_until)
+
+    async with connection.transaction():
+        await connection.execute("SELECT FROM ledger.run_state FOR UPDATE")
+        assert await reaper.tick() == []
+        assert await reaper.tick() == []
+        assert reaper.pause() > 0
+    clock.now += 30
+    assert [run.run_id for run in await reaper.tick()] == [lease.run_id]
 
 
 async def test_many_reapers_never_reap_a_run_twice(database: str, make: Make, clock: Clock) -> None:

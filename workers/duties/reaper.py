@@ -1,14 +1,19 @@
-"""The duty that calls `Ledger.reap`, after an outage only when workers had time to beat."""
+"""The duty that calls `Ledger.reap`: regularly, when something is due, and with care.
+
+After an outage it waits until workers had time to beat.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Final
 
 from runfold.ledger import Ledger, Run, names
 from runfold.ledger.errors import DatabaseUnavailable, LedgerError
+from runfold.ledger.operations.reap import Pulse, pulse
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.validation import check_duration, check_int
 from runfold.workers.duties.duty import Duty, Interruption, jittered
@@ -18,7 +23,8 @@ from runfold.workers.leases.deadline import within
 PARTITIONS_SECONDS: Final = 3_600.0
 BEATS_IN_A_LEASE: Final = 4
 
-PULSE: Final = "SELECT current_setting('transaction_read_only') = 'on' AS read_only"
+SPREAD_SECONDS: Final = 0.05
+"""Reapers that wait for the same moment come within so long, so that one does the work."""
 
 
 class Reaper(Duty):
@@ -28,6 +34,9 @@ class Reaper(Duty):
     `grace` from the first answer of the database before it reaps; and it feels the database's pulse
     several times a lease, so that no outage long enough to cost a lease falls unseen between two
     sweeps.
+
+    What the clock ends, such as an approval that nobody decided, ends on time: the pulse says when
+    it is due next. Leases end with the sweeps.
     """
 
     def __init__(
@@ -53,10 +62,14 @@ class Reaper(Duty):
         self.grace = _seconds("grace", settings.lease_ttl_seconds if grace is None else grace)
         self.limit = check_int("limit", limit, least=1, most=10_000)
         self.pulse = min(self.every, self.grace / BEATS_IN_A_LEASE) if self.grace else self.every
+        self.look = min(self.pulse, settings.poll_seconds)
         self.patience = max(settings.lease_ttl_seconds, 1.0)
         self._clock = clock
         self._sweep_at: float | None = None
         """When to sweep next; None until the database has answered."""
+        self._swept: datetime | None = None
+        """When the last sweep began, by the database's clock; None before the first."""
+        self._due_at: float | None = None
         self._partitions_at = clock()
         self._interruption = Interruption(
             self, names.REAPER_INTERRUPTED, names.REAPER_RESUMES, clock
@@ -64,34 +77,45 @@ class Reaper(Duty):
 
     async def run(self) -> None:
         """Sweep until cancelled; a database that is away is waited for."""
-        self._sweep_at = None  # begun again, it cannot know what the database did meanwhile
+        self._sweep_at = self._swept = (
+            None  # begun again, it cannot know what the database did meanwhile
+        )
         await super().run()
 
     async def tick(self) -> list[Run]:
         """Do what is due now, one bounded sweep at most; return the runs that it reaped."""
         try:
-            if not await self._settled():
+            felt = await self._feel()
+            now = self._clock()
+            regular = self._sweep_at is not None and now >= self._sweep_at
+            if not regular and not self._is_due(felt):
                 return []
             runs = await within(self.patience, self.ledger.reap(limit=self.limit))
-            await within(self.patience, sweep(self.ledger))
+            if regular:
+                await within(self.patience, sweep(self.ledger))
         except LedgerError as error:
             self._interrupt(str(error), self._clock())
             return []
-        self._sweep_at = (
-            self._clock() if len(runs) >= self.limit else self._clock() + jittered(self.every)
-        )
+        if len(runs) >= self.limit:
+            self._sweep_at = self._clock()
+        else:
+            self._swept, self._due_at = felt.now, None
+            if regular:
+                self._sweep_at = self._clock() + jittered(self.every)
         return runs
 
     def pause(self) -> float:
         """Return how long to sleep before the next tick: 0 when a sweep is due."""
         if self._sweep_at is None:
             return jittered(self.pulse)
-        return min(max(self._sweep_at - self._clock(), 0.0), self.pulse)
+        now = self._clock()
+        due = self.look if self._due_at is None else max(self._due_at - now, 0.0)
+        return min(max(self._sweep_at - now, 0.0), self.look, due)
 
-    async def _settled(self) -> bool:
+    async def _feel(self) -> Pulse:
         asked_at = self._clock()
-        [server] = await within(self.patience, fetch(self.ledger.pool, PULSE))
-        if server["read_only"]:  # it answers, and yet no worker can beat
+        felt = await within(self.patience, pulse(self.ledger.project, self._swept))
+        if felt.read_only:  # it answers, and yet no worker can beat
             raise DatabaseUnavailable("the server", "it takes no writes")
         await self._make_partitions()
         now = self._clock()
@@ -100,7 +124,15 @@ class Reaper(Duty):
             self._interrupt(f"the database took {now - asked_at:.1f} s to answer", asked_at)
         if self._sweep_at is None:
             self._resume(now)
-        return self._sweep_at is not None and now >= self._sweep_at
+        self._due_at = None
+        if felt.due is not None:
+            due_in = (felt.due - felt.now).total_seconds()
+            self._due_at = asked_at + due_in + jittered(SPREAD_SECONDS, 1)
+        return felt
+
+    def _is_due(self, felt: Pulse) -> bool:
+        # Not before the first sweep since an outage: a sweep also ends leases.
+        return self._swept is not None and felt.due is not None and felt.due <= felt.now
 
     async def _make_partitions(self) -> None:
         if self._clock() < self._partitions_at:
@@ -115,7 +147,7 @@ class Reaper(Duty):
         self._partitions_at = self._clock() + jittered(PARTITIONS_SECONDS)
 
     def _interrupt(self, reason: str, since: float) -> None:
-        self._sweep_at = None
+        self._sweep_at = self._swept = None
         self._interruption.begin(reason, since=since)
 
     def _resume(self, now: float) -> None:

@@ -21,7 +21,8 @@ GRANT EXECUTE ON FUNCTION ledger.content_part, ledger.closings, ledger.state_at,
   TO runfold_worker, runfold_reader, runfold_projector;
 GRANT EXECUTE ON FUNCTION ledger.submit, ledger.claim, ledger.heartbeat, ledger.transition,
   ledger.requeue, ledger.cancel,
-  ledger.append, ledger.signal, ledger.commands, ledger.refuse, ledger.reap, ledger.change_kind,
+  ledger.append, ledger.signal, ledger.commands, ledger.refuse, ledger.reap,
+  ledger.next_due, ledger.change_kind,
     ledger.make_partitions TO runfold_worker;
 -- Tables and views of projections are the owner's: the functions make, exchange and drop them
 -- for whoever runs projections.

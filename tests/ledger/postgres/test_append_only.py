@@ -360,7 +360,7 @@ FORBIDDEN = (
 )
 OPERATIONS = (
     "submit", "claim", "heartbeat", "transition", "requeue", "cancel", "append", "commands",
-    "refuse", "reap", "make_partitions", "change_kind", "signal",
+    "refuse", "reap", "next_due", "make_partitions", "change_kind", "signal",
 )  # fmt: skip
 
 

@@ -1,0 +1,28 @@
+-- When the clock ends the next run after p_after: its deadline, its wait, or the cancel that was
+-- asked of it; null if it ends none. A reaper sleeps until then. It reads one entry of the index
+-- run_due, and asks from its last sweep on, so that no entries of ended runs are walked. Leases end
+-- by another index and are swept for. Locks nothing.
+CREATE OR REPLACE FUNCTION ledger.next_due(p_project text, p_after timestamptz)
+RETURNS timestamptz
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+SET jit = off
+AS $$
+BEGIN
+  RETURN (
+    SELECT least(run.deadline, run.wait_until, CASE WHEN run.token IS NULL
+      THEN run.cancel_requested_at END)
+    FROM ledger.run_state AS run
+    WHERE run.project_id = p_project AND run.completed_at IS NULL
+      AND num_nonnulls(run.deadline, run.wait_until, run.cancel_requested_at) > 0
+      AND least(run.deadline, run.wait_until, CASE WHEN run.token IS NULL
+        THEN run.cancel_requested_at END) > p_after
+    ORDER BY least(run.deadline, run.wait_until, CASE WHEN run.token IS NULL
+      THEN run.cancel_requested_at END)
+    LIMIT 1
+  );
+END $$;
