@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 MAX_SHOWN: Final = 100
+STATEMENT_SECONDS: Final = 300.0
 
 
 class Settings(BaseSettings):
@@ -64,6 +65,8 @@ class Settings(BaseSettings):
     archive: Path | None = None
     """The folder of archived months; for reading, instead of the one that was recorded."""
     pool_size: int = Field(default=10, gt=0, le=1_000)
+    statement_seconds: float = Field(default=STATEMENT_SECONDS, gt=0, le=86_400)
+    """How long a statement may take; then it is cancelled, and its outcome is unknown."""
 
     @field_validator("home", mode="before")
     @classmethod

@@ -88,6 +88,7 @@ class Attempt:
         self._journal = Journal(ledger, lease, writer, heart)
         self._task: asyncio.Task[Any] | None = None
         self._interruptible = False
+        self._was_cancelled = False
         self.is_working = True
         """The handler has not come to its end."""
 
@@ -121,6 +122,12 @@ class Attempt:
             self._journal.stopped = why
         if self._interruptible and self._task is not None:
             self._task.cancel()
+
+    @property
+    def is_cancelled_from_outside(self) -> bool:
+        """Whether the handler was cancelled otherwise than by `stop`."""
+        cancelled = self._task is not None and self._task.cancelling() > 0
+        return self._journal.stopped is None and (cancelled or self._was_cancelled)
 
     async def write(self, ending: Ending) -> None:
         """Write the ending once, waiting for a database that is away; log a final refusal."""
@@ -206,6 +213,7 @@ class Attempt:
         assert self._task is not None
         while self._task.cancelling():
             self._task.uncancel()
+        self._was_cancelled = True
         await asyncio.sleep(0)  # a worker that is cancelled too says so now
 
     async def _returned(self, result: Any) -> Ending:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from uuid import UUID
 
+from runfold.ledger.errors import LedgerError
+
 
 class StepError(Exception):
     """A step's function raised; recorded, and raised alike when the run is taken up again."""
@@ -42,6 +44,17 @@ class ChildFailed(Exception):
 
 class CalledOff(Exception):
     """The function of a call raised a CancelledError of its own: an error like any other."""
+
+
+class WorkerEnded(LedgerError):
+    """A handler ended its worker: it stopped the loop, cancelled every task or exited."""
+
+    def __init__(self, cause: BaseException) -> None:
+        self.cause = cause
+        super().__init__(
+            f"a handler ended its worker ({type(cause).__name__}: {cause}); the runs that it held "
+            "are charged the attempt, as after a crash"
+        )
 
 
 class Unwind(BaseException):

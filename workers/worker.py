@@ -30,6 +30,10 @@ JITTER: Final = 0.25
 LINGER_SECONDS: Final = 0.002
 UNWIND_SECONDS: Final = 5.0
 """How long a handler that was stopped may clean up, once the grace is over."""
+GIVE_BACK_SECONDS: Final = 3.0
+"""How long giving back the runs of handlers that would not stop may take; else they lapse."""
+CLOSE_SECONDS: Final = 1.0
+"""How long duties may take to end."""
 
 
 class Worker:
@@ -88,22 +92,33 @@ class Worker:
         self._hungry = True
         """The last claim got all it asked for, so a freed slot can be filled."""
         self._stopping, self._at_once = asyncio.Event(), asyncio.Event()
+        self._task: asyncio.Task[Any] | None = None
+        self._abandoned = False
+        self.left: list[UUID] = []
+        """The runs that could not be given back before `run` ended: a reaper takes them up."""
 
     async def run(self) -> None:
         """Work until `stop`; when this is cancelled, give everything back at once.
 
-        Raises LedgerError when the database refuses the worker altogether.
+        A handler that cancels this too, or stops the loop, ends the worker as a crash does: nothing
+        is given back, and every run it held is charged the attempt. Raises LedgerError when the
+        database refuses the worker altogether.
         """
+        self._task = asyncio.current_task()
         await self._heart.start()
         duties = [asyncio.create_task(kept(duty, self._log)) for duty in self._duties]
         try:
             await self._serve()
             await self._finish()
+        except asyncio.CancelledError:
+            self._look_who_cancelled()
+            raise
         finally:
-            await self._give_back()
+            if not self._abandoned:
+                await self._give_back()
             for duty in duties:
                 duty.cancel()
-            await asyncio.gather(*duties, return_exceptions=True)
+            await asyncio.wait(duties, timeout=CLOSE_SECONDS) if duties else None
             await self._heart.stop()  # last: until here every lease is beaten for
 
     def stop(self) -> None:
@@ -112,6 +127,21 @@ class Worker:
             self._at_once.set()
         self._stopping.set()
         self._look.set()
+
+    def abandon(self) -> None:
+        """Write nothing more for the runs held, whose leases then lapse; `run` has to be cancelled.
+
+        That is for a worker that something other than `stop` or its owner ends: the next worker
+        must find that this one died under those runs.
+        """
+        if self._abandoned:
+            return
+        self._abandoned = True
+        self._stopping.set()
+        runs = [str(attempt.lease.run_id) for attempt in self._attempts.values()]
+        self._log.error(names.ENDED_BY_HANDLER, runs=runs)
+        for attempt in self._attempts.values():
+            attempt.stop(Stop.LOST)
 
     @property
     def is_stopping(self) -> bool:
@@ -140,8 +170,7 @@ class Worker:
 
     async def _claim(self, wanted: int) -> int:
         since = time.monotonic()
-        claim = self.ledger.claim(self.worker_id, limit=wanted, kinds=self.kinds)
-        claiming = asyncio.ensure_future(within(self.ledger.settings.lease_ttl_seconds, claim))
+        claiming = asyncio.create_task(self._leased(wanted))
         try:
             leases = await asyncio.shield(claiming)
         except (DatabaseUnavailable, DatabaseRefused) as error:
@@ -153,6 +182,10 @@ class Worker:
             raise
         self._start(leases, since)
         return len(leases)
+
+    async def _leased(self, wanted: int) -> list[Lease]:
+        claim = self.ledger.claim(self.worker_id, limit=wanted, kinds=self.kinds)
+        return await within(self.ledger.settings.lease_ttl_seconds, claim)
 
     def _start(self, leases: Sequence[Lease], since: float) -> None:
         for lease in leases:
@@ -180,12 +213,16 @@ class Worker:
             self._log.exception(names.ATTEMPT_CRASHED, run_id=str(attempt.lease.run_id))
             ending = Retry(detail=failure(error, self.ledger.settings.payload_limit_bytes))
         finally:
+            self._look_who_cancelled()
             attempt.is_working = False
             self._free += 1
             if self._hungry:
                 self._look.set()
         # Whoever gave the run back for it has taken it out.
-        if self._attempts.get((attempt.lease.run_id, attempt.lease.token)) is attempt:
+        if (
+            not self._abandoned
+            and self._attempts.get((attempt.lease.run_id, attempt.lease.token)) is attempt
+        ):
             try:
                 await attempt.write(ending)
             finally:
@@ -209,6 +246,13 @@ class Worker:
         for task in (hurry, done):
             task.cancel()
 
+    def _look_who_cancelled(self) -> None:
+        """Abandon all if attempts are cancelled as well as `run`, whose owner knows of none."""
+        if self._stopping.is_set() or self._task is None or not self._task.cancelling():
+            return
+        if any(attempt.is_cancelled_from_outside for attempt in self._attempts.values()):
+            self.abandon()
+
     async def _give_back(self) -> None:
         """Stop what still works and give its run back, also of handlers that do not end."""
         self._stopping.set()
@@ -222,11 +266,19 @@ class Worker:
             self._log.warning(
                 names.WOULD_NOT_STOP, run_id=str(attempt.lease.run_id), kind=attempt.lease.kind
             )
-        givings = [asyncio.create_task(attempt.write(GiveBack())) for attempt in stubborn]
+        givings = {asyncio.create_task(one.write(GiveBack())): one for one in stubborn}
         if givings:
-            await asyncio.wait(givings, timeout=UNWIND_SECONDS)
+            await asyncio.wait(givings, timeout=GIVE_BACK_SECONDS)
+        late = [attempt for giving, attempt in givings.items() if not giving.done()]
+        self._leave([*late, *self._attempts.values()])
         for task in (*givings, *self._tasks):
             task.cancel()
+
+    def _leave(self, attempts: Sequence[Attempt]) -> None:
+        """Leave to a reaper what could not be given back in time."""
+        self.left = [attempt.lease.run_id for attempt in attempts]
+        if self.left:
+            self._log.error(names.RUNS_LEFT, runs=[str(run_id) for run_id in self.left])
 
     @property
     def _log(self) -> Any:

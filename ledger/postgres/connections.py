@@ -21,6 +21,7 @@ from runfold.ledger.errors import (
 from runfold.ledger.postgres.errors import translated
 from runfold.ledger.postgres.revisions import OLDEST_CODE, REVISION
 from runfold.ledger.postgres.urls import KeepAlive, parse, shown
+from runfold.ledger.settings import STATEMENT_SECONDS
 
 if TYPE_CHECKING:  # SQLAlchemy takes a second to import
     from asyncpg.pool import PoolConnectionProxy
@@ -44,11 +45,14 @@ Connection: TypeAlias = (
 Pool: TypeAlias = "asyncpg.Pool[Any]"
 
 
-async def open_pool(url: str, size: int, *, prepared: bool = True) -> Pool:
+async def open_pool(
+    url: str, size: int, *, prepared: bool = True, deadline: float = STATEMENT_SECONDS
+) -> Pool:
     """Open a pool of at most `size` connections.
 
     `prepared`: connections keep prepared statements, which only a pooler that knows of them can
-    pass on. Raises InvalidValue for the URL, DatabaseUnavailable if no connection can be had.
+    pass on. `deadline`: the seconds that a statement may take. Raises InvalidValue for the URL,
+    DatabaseUnavailable if no connection can be had.
     """
     address = parse(url)
 
@@ -62,6 +66,7 @@ async def open_pool(url: str, size: int, *, prepared: bool = True) -> Pool:
             max_size=size,
             init=init,
             reset=_keep,
+            command_timeout=deadline,
             statement_cache_size=PREPARED if prepared else 0,
         )
     except (OSError, ValueError, TimeoutError, *FAILURES) as error:
@@ -69,9 +74,9 @@ async def open_pool(url: str, size: int, *, prepared: bool = True) -> Pool:
 
 
 async def connect(
-    url: str, application_name: str, *, prepared: bool = True
+    url: str, application_name: str, *, prepared: bool = True, deadline: float = STATEMENT_SECONDS
 ) -> asyncpg.Connection[Any]:
-    """Open a connection outside of any pool.
+    """Open a connection outside of any pool; `prepared`, `deadline` as in `open_pool`.
 
     Raises InvalidValue for the URL, DatabaseUnavailable if the connection cannot be had.
     """
@@ -79,6 +84,7 @@ async def connect(
     try:
         connection: asyncpg.Connection[Any] = await asyncpg.connect(
             **address.arguments(application_name),
+            command_timeout=deadline,
             statement_cache_size=PREPARED if prepared else 0,
         )
     except (OSError, ValueError, TimeoutError, *FAILURES) as error:

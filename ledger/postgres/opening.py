@@ -87,7 +87,12 @@ async def opened(
     given = url or (settings.url.get_secret_value() if settings.url else None)
     with ExitStack() as stack:
         target = given or stack.enter_context(_embedded(settings)).url()
-        pool = await open_pool(target, settings.pool_size, prepared=settings.prepared_statements)
+        pool = await open_pool(
+            target,
+            settings.pool_size,
+            prepared=settings.prepared_statements,
+            deadline=settings.statement_seconds,
+        )
         try:
             if given is None:
                 await _upgrade_if_older(pool, target)

@@ -108,26 +108,34 @@ async def test_a_run_that_kills_its_worker_every_time_ends_failed_and_harms_no_o
     assert (failed.state, failed.error_code, failed.attempt_count) == (State.FAILED, "E-RUN-002", 2)
 
 
-async def test_a_poison_run_takes_no_run_with_it_that_worked_beside_it_every_time(
-    ledger: Ledger, database: str
-) -> None:
-    poison = await ledger.submit("poison")
-    others = [await ledger.submit("steps") for _ in range(4)]
+async def all_over(ledger: Ledger, database: str, *runs: Run, seconds: float = 90) -> list[Run]:
+    """Start worker processes one after another until the runs have ended; return the runs."""
     over: list[Run] = []
 
-    async def all_over() -> bool:
-        over[:] = [await ledger.get(run.run_id) for run in (poison, *others)]
+    async def are_over() -> bool:
+        over[:] = [await ledger.get(run.run_id) for run in runs]
         return all(run.is_terminal for run in over)
 
-    deadline = time.monotonic() + 90
-    while not await all_over():
+    deadline = time.monotonic() + seconds
+    while not await are_over():
         assert time.monotonic() < deadline, over
         with worker(database) as process:  # one process, which takes them all at once
 
             async def died_or_done(process: subprocess.Popen[bytes] = process) -> bool:
-                return process.poll() is not None or await all_over()
+                return process.poll() is not None or await are_over()
 
             await until(died_or_done, 60)
+    return over
+
+
+@pytest.mark.parametrize("kind", ["poison", "stops", "cancels", "exits"])
+async def test_a_run_that_ends_its_worker_every_time_takes_no_run_with_it(
+    ledger: Ledger, database: str, kind: str
+) -> None:
+    poison = await ledger.submit(kind)
+    others = [await ledger.submit("steps") for _ in range(4)]
+
+    over = await all_over(ledger, database, poison, *others)
 
     assert [(run.state, run.error_code) for run in over] == [
         (State.FAILED, "E-RUN-002"),

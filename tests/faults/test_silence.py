@@ -8,7 +8,9 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from runfold import Ledger
+from runfold.ledger.errors import DatabaseUnavailable
 from tests.conftest import PROJECT
+from tests.support.proxy import proxied
 from tests.support.server import Server
 
 BOUND = 20.0
@@ -37,3 +39,18 @@ async def test_a_ledger_closes_although_its_server_has_fallen_silent(database: s
     finally:
         for backend in backends:
             backend.resume()
+
+
+async def test_a_call_of_a_silent_server_ends_with_the_statements_deadline(
+    ledger: Ledger, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNFOLD_STATEMENT_SECONDS", "0.5")
+    run = await ledger.submit("parse")
+    async with proxied(database) as proxy, Ledger.open(proxy.url, PROJECT) as distant:
+        assert (await distant.get(run.run_id)).run_id == run.run_id
+        proxy.swallow()
+        async with asyncio.timeout(BOUND):
+            with pytest.raises(DatabaseUnavailable):
+                await distant.get(run.run_id)
+            with pytest.raises(DatabaseUnavailable):
+                await distant.submit("parse")

@@ -65,16 +65,15 @@ async def test_a_worker_that_waits_for_its_database_ends_when_it_is_told_to(tmp_
 
 @pytest.mark.parametrize("steps", range(4))
 async def test_a_worker_that_is_told_to_end_just_as_its_database_answers_ends(
-    ledger: Ledger, steps: int
+    database: str, steps: int
 ) -> None:
     @asynccontextmanager
     async def answering() -> AsyncIterator[Ledger]:
-        os.kill(
-            os.getpid(), signal.SIGTERM
-        )  # is heard two steps of the loop later: before, at or after the answer
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        yield ledger
+        async with Ledger.open(database, PROJECT) as ledger:
+            os.kill(os.getpid(), signal.SIGTERM)  # is heard before, at or after the answer
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            yield ledger
 
     async with asyncio.timeout(20):
         await serve(answering, lambda opened: Worker(opened, [double], grace=1), lambda _: None)

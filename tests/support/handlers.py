@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from multiprocessing.synchronize import Event
 
@@ -72,3 +74,74 @@ def forks(ctx: BlockingContext) -> int | None:
 def _linger(begun: Event) -> None:
     begun.set()
     time.sleep(60)
+
+
+@handler("ignores")
+async def ignores(ctx: Context) -> None:
+    """Take no notice of being cancelled."""
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            continue
+
+
+@handler("stuck")
+def stuck(ctx: BlockingContext) -> None:
+    """Never return from a thread."""
+    time.sleep(3600)
+
+
+@handler("pooled")
+async def pooled(ctx: Context) -> None:
+    """Leave a thread behind that the interpreter would wait for."""
+    await asyncio.to_thread(time.sleep, 3600)
+
+
+@handler("blocks")
+async def blocks(ctx: Context) -> None:
+    """Hold up the loop."""
+    time.sleep(3600)  # noqa: ASYNC251  it is what is tested
+
+
+@handler("stops")
+async def stops(ctx: Context) -> None:
+    """Stop the worker's loop."""
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(3600)
+
+
+@handler("cancels")
+async def cancels(ctx: Context) -> None:
+    """Cancel every task of the loop, the worker's own among them."""
+    for task in asyncio.all_tasks():
+        task.cancel()
+    await asyncio.sleep(3600)
+
+
+@handler("exits")
+async def exits(ctx: Context) -> None:
+    """Exit from a task of its own."""
+
+    async def leave() -> None:
+        sys.exit(0)
+
+    task = asyncio.create_task(leave())
+    await asyncio.sleep(3600)
+    await task
+
+
+@handler("deafens")
+async def deafens(ctx: Context, way: str) -> None:
+    """Take the worker's signals, and wait."""
+    if way == "signal":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    else:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: None)
+    await asyncio.sleep(3600)
+
+
+@handler("freezes")
+async def freezes(ctx: Context, seconds: int) -> None:
+    """Hold the interpreter's lock in a call of C."""
+    ctypes.PyDLL(None).sleep(seconds)

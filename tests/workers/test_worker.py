@@ -369,3 +369,50 @@ async def test_a_limited_kind_is_looked_for_as_soon_as_a_place_is_free(ledger: L
     runs = [await ledger.submit("narrow") for _ in range(10)]
     async with working(ledger, narrow, poll=60, listen=False):
         assert (await ended(ledger, runs[-1], 20)).state == "completed"
+
+
+@handler("stops")
+async def stops(ctx: Context) -> None:
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(3600)
+
+
+@handler("cancels")
+async def cancels(ctx: Context) -> None:
+    for task in asyncio.all_tasks():
+        task.cancel()
+    await asyncio.sleep(3600)
+
+
+@pytest.mark.parametrize("ends", [stops, cancels])
+async def test_a_handler_that_ends_its_worker_leaves_its_run_to_a_reaper(
+    ledger: Ledger, database: str, ends: Any
+) -> None:
+    run = await ledger.submit(ends.kind)
+
+    async def program() -> None:
+        async with Ledger.open(database, PROJECT) as own:
+            await Worker(own, [ends], reap=False).run()
+
+    with pytest.raises((RuntimeError, asyncio.CancelledError)):
+        await asyncio.to_thread(asyncio.run, program())
+
+    assert await types(ledger, run.run_id) == ["run.submitted", "lease.acquired"]
+
+
+async def test_a_worker_that_its_program_cancels_gives_its_runs_back(
+    ledger: Ledger, database: str
+) -> None:
+    run = await ledger.submit("sleeps")
+
+    async def program() -> None:
+        async with Ledger.open(database, PROJECT) as own:
+            working = asyncio.create_task(Worker(own, [sleeps], reap=False).run())
+            await until(lambda: seen["began"], 20)
+            working.cancel()
+            await working
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.to_thread(asyncio.run, program())
+
+    assert (await types(ledger, run.run_id))[-1] == "lease.released"

@@ -37,8 +37,12 @@ class Wakeup(Duty):
     async def tick(self) -> None:
         """Listen until the connection is lost."""
         try:
+            settings = self._ledger.settings
             connection = await connect(
-                self._url, "runfold-wakeup", prepared=self._ledger.settings.prepared_statements
+                self._url,
+                "runfold-wakeup",
+                prepared=settings.prepared_statements,
+                deadline=settings.statement_seconds,
             )
             try:
                 await self._listen(connection)

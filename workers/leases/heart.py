@@ -29,6 +29,7 @@ TRY_PART: Final = 0.3
 over a new connection is the slowest, and where none passes in time, none ever would."""
 LOOKS_IN_A_LEASE: Final = 40
 TRIES_IN_A_BEAT: Final = 5
+STOP_SECONDS: Final = 2.0
 
 
 @dataclass(slots=True)
@@ -64,7 +65,6 @@ class Heart:
             )
         self._ledger, self._url, self._worker_id = ledger, ledger.url, worker_id
         self._ttl, self._every = ttl, every
-        self._prepared = ledger.settings.prepared_statements
         self._tell = tell
         self._held: dict[tuple[UUID, int], Held] = {}
         self._lock = threading.Lock()
@@ -86,7 +86,7 @@ class Heart:
         """Beat no more; returns when the thread has ended."""
         if self._thread is not None and self._thread.is_alive():
             self._own.call_soon_threadsafe(self._end.set)
-            await asyncio.to_thread(self._thread.join, self._every)
+            await asyncio.to_thread(self._thread.join, min(self._every, STOP_SECONDS))
 
     def take(self, lease: Lease, since: float) -> None:
         """Beat for a lease; `since` is the monotonic time before it was claimed."""
@@ -147,8 +147,12 @@ class Heart:
     async def _connect(self) -> None:
         if self._connection is None or self._connection.is_closed():
             async with asyncio.timeout(self._ttl * TRY_PART):
+                settings = self._ledger.settings
                 self._connection = await connect(
-                    self._url, "runfold heart", prepared=self._prepared
+                    self._url,
+                    "runfold heart",
+                    prepared=settings.prepared_statements,
+                    deadline=settings.statement_seconds,
                 )
 
     async def _beat_for_all(self, *, young: float) -> None:

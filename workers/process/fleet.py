@@ -12,24 +12,35 @@ from contextlib import ExitStack, suppress
 from typing import Final
 
 from runfold.ledger import log, names
+from runfold.workers.process.bounds import END_SECONDS, HURRY_SECONDS
 
 RESTART_SECONDS: Final = 1.0
+PATIENCE_SECONDS: Final = 2.0
+"""How much longer than its own bound a process may take to end."""
 
 
 class Fleet:
     """Runs `runfold` with the given words in many processes, until a signal ends them."""
 
     def __init__(
-        self, words: Sequence[str], processes: int, environment: dict[str, str] | None = None
+        self,
+        words: Sequence[str],
+        processes: int,
+        environment: dict[str, str] | None = None,
+        *,
+        grace: float = 0.0,
     ) -> None:
-        """Start nothing yet."""
-        self._words, self._count = words, processes
+        """Start nothing yet; `grace`: the seconds that the processes let their runs go on for."""
+        self._words, self._count, self._grace = words, processes, grace
         self._environment = {**os.environ, **(environment or {})}
         self._alive: set[Process] = set()
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Keep the processes alive until SIGTERM or SIGINT, pass it on, return when all ended."""
+        """Keep the processes alive until SIGTERM or SIGINT, pass it on, return when all ended.
+
+        One that has not ended in its time is killed: a handler may have frozen it.
+        """
         loop = asyncio.get_running_loop()
         with ExitStack() as stack:
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -38,9 +49,7 @@ class Fleet:
             try:
                 await asyncio.gather(*(self._keep() for _ in range(self._count)))
             finally:
-                for process in self._alive:
-                    with suppress(ProcessLookupError):
-                        process.kill()
+                self._kill()
 
     async def _keep(self) -> None:
         while not self._stopping.is_set():
@@ -82,9 +91,16 @@ class Fleet:
         )
 
     def _pass_on(self) -> None:
+        seconds = HURRY_SECONDS if self._stopping.is_set() else self._grace + END_SECONDS
         self._stopping.set()
         for process in self._alive:
             self._tell(process)
+        asyncio.get_running_loop().call_later(seconds + PATIENCE_SECONDS, self._kill)
+
+    def _kill(self) -> None:
+        for process in self._alive:
+            with suppress(ProcessLookupError):
+                process.kill()
 
     @staticmethod
     def _tell(process: Process) -> None:

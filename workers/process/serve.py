@@ -8,24 +8,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    ExitStack,
-    contextmanager,
-    suppress,
-)
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
-from runfold.ledger import Ledger, log, names
-from runfold.ledger.errors import DatabaseUnavailable
+from runfold.ledger import Ledger
+from runfold.workers.process.bounds import END_SECONDS, HURRY_SECONDS
+from runfold.workers.process.last_resort import LastResort
+from runfold.workers.process.worker_thread import Opening, WorkerThread
 from runfold.workers.worker import Worker
-
-AGAIN_SECONDS: Final = 1.0
-SAID_AGAIN_AFTER: Final = 60
-"""So many tries later it is said again that the database is away."""
-
-Opening = Callable[[], AbstractAsyncContextManager[Ledger]]
 
 
 async def serve(
@@ -34,58 +24,32 @@ async def serve(
     ready: Callable[[Worker], None],
     *,
     until_input_closes: bool = False,
-) -> None:
+) -> bool:
     """Run a worker until SIGTERM or SIGINT; a second signal gives everything back at once.
 
-    A database that cannot be reached is waited for. `ready` is called when the worker begins.
-    `until_input_closes`: also until standard input closes, which it does when the process at its
-    other end dies. Raises LedgerError when no waiting would help: a login that is refused, a schema
-    that is missing.
+    Returns whether nothing was left to a reaper. A database that cannot be reached is waited for.
+    `ready` is called when the worker begins, in its thread. `until_input_closes`: also until
+    standard input closes, which it does when the process at its other end dies. The process ends
+    END_SECONDS after the grace, or HURRY_SECONDS after a second signal, by force if need be, with
+    the code UNFINISHED. Raises LedgerError when no waiting would help: a login that is refused, a
+    schema that is missing; WorkerEnded when a handler ended the worker.
     """
-    worker: Worker | None = None
-    stopped = False
+    worker = WorkerThread(opening, make, ready)
+    last_resort = LastResort()
+    signals = 0
 
     def stop() -> None:
-        nonlocal stopped
-        stopped = True
-        if worker is not None:
-            worker.stop()
-        else:
-            waiting.cancel()
+        nonlocal signals
+        signals += 1
+        last_resort.within(worker.grace + END_SECONDS if signals == 1 else HURRY_SECONDS)
+        worker.stop()
 
-    async with AsyncExitStack() as stack:
-        waiting = asyncio.create_task(when_it_answers(opening, stack))
-        with _hearing(stop, until_input_closes=until_input_closes):
-            await asyncio.wait({waiting})
-            if waiting.cancelled() or (
-                stopped and not waiting.exception()
-            ):  # the signal may come when it has just answered
-                return
-            worker = make(waiting.result())
-            ready(worker)
-            await worker.run()
-
-
-async def when_it_answers(opening: Opening, stack: AsyncExitStack) -> Ledger:
-    """Open a ledger as soon as its database can be reached; the stack closes it.
-
-    Raises LedgerError when no waiting would help.
-    """
-    tries = 0
-    while True:
+    with _hearing(stop, until_input_closes=until_input_closes):
+        worker.start()
         try:
-            ledger = await stack.enter_async_context(opening())
-        except DatabaseUnavailable as error:
-            if not error.temporary:
-                raise
-            if tries % SAID_AGAIN_AFTER == 0:
-                log.logger().warning(names.WAITING_FOR_DATABASE, reason=str(error))
-            tries += 1
-            await asyncio.sleep(AGAIN_SECONDS)
-        else:
-            if tries:
-                log.logger().warning(names.DATABASE_ANSWERS, tries=tries)
-            return ledger
+            return not await worker.ended
+        finally:
+            last_resort.disarm()
 
 
 @contextmanager
@@ -106,6 +70,7 @@ def _hearing(stop: Callable[[], None], *, until_input_closes: bool) -> Iterator[
 def _deafen() -> None:
     """In a forked child: a signal for the child must not act as one for its parent."""
     if _HEARING.is_set():
+        # A child of a handler's thread has that thread for its main one, and may handle signals.
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -12,7 +12,7 @@ from runfold.console.cli.kit.output import Output
 from runfold.console.cli.kit.session import Session
 from runfold.ledger import Ledger, Run
 from runfold.workers.duties.reaper import Reaper
-from runfold.workers.process.serve import when_it_answers
+from runfold.workers.process.worker_thread import when_it_answers
 
 BATCH: Final = 1_000
 MAX_SWEEPS: Final = 1_000

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from runfold.console.cli.kit import values
+from runfold.console.cli.kit.exits import OK, UNFINISHED, exit_code
 from runfold.console.cli.kit.options import WORKER, command, program
 from runfold.console.cli.kit.output import talk
 from runfold.console.cli.kit.session import Session
@@ -16,9 +17,12 @@ from runfold.ledger import Ledger
 from runfold.ledger.errors import ConfigurationError, LedgerError
 from runfold.workers import Worker
 from runfold.workers.handlers import Handlers
+from runfold.workers.process.bounds import LEAVE_SECONDS
 from runfold.workers.process.fleet import Fleet
+from runfold.workers.process.last_resort import LastResort
 from runfold.workers.process.loading import load
-from runfold.workers.process.serve import serve, when_it_answers
+from runfold.workers.process.serve import serve
+from runfold.workers.process.worker_thread import when_it_answers
 
 app: Final = program()
 
@@ -59,11 +63,12 @@ async def worker(
         bool, typer.Option("--no-reap", help="Do not reap; another process must.")
     ] = False,
     child: Annotated[bool, typer.Option("--child", hidden=True)] = False,
-) -> None:
+) -> int:
     """Run a worker until SIGTERM or Ctrl-C.
 
     It then finishes its runs within the grace and gives the rest back; a second signal gives them
-    back at once.
+    back at once. Ten seconds after the grace, or two after a second signal, it ends whatever holds
+    it up.
     """
 
     def make(ledger: Ledger) -> Worker:
@@ -82,12 +87,21 @@ async def worker(
         # So is a ledger that cannot be opened.
         words = _child_words(session, handlers, concurrency, kinds, grace, no_reap=no_reap)
         async with AsyncExitStack() as stack:
-            make(await when_it_answers(session.ledger, stack))
-            await Fleet(words, processes, _environment(session)).run()
-        return
-    await serve(
-        session.ledger, make, lambda worker: _greet(session, worker), until_input_closes=child
-    )
+            made = make(await when_it_answers(session.ledger, stack))
+            await Fleet(words, processes, _environment(session), grace=made.grace).run()
+        return OK
+    code = UNFINISHED
+    try:
+        is_clean = await serve(
+            session.ledger, make, lambda worker: _greet(session, worker), until_input_closes=child
+        )
+        code = OK if is_clean else UNFINISHED
+    except Exception as error:
+        code = exit_code(error)
+        raise
+    finally:  # a thread that a handler left behind must not keep the process
+        LastResort().within(LEAVE_SECONDS, code)
+    return code
 
 
 def _loaded(handlers: str) -> Handlers:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from runfold.workers.process import bounds
+
 OK: Final = 0
 ERROR: Final = 1
 USAGE: Final = 2
 NOT_FOUND: Final = 3
+UNFINISHED: Final = bounds.UNFINISHED
 CONFLICT: Final = 6
 INTEGRITY: Final = 7
 UNHEALTHY: Final = 9
@@ -19,6 +22,7 @@ MEANINGS: Final = {
     ERROR: "error: the database, its schema, the settings, or a defect",
     USAGE: "usage: an argument or value that is not accepted",
     NOT_FOUND: "not found: the run, version, project, kind, projection or schedule",
+    UNFINISHED: "unfinished: a worker ended by force or by a handler; a reaper takes up its runs",
     CONFLICT: "conflict: the run has ended, moved on or been decided; the key has other content",
     INTEGRITY: "integrity: verify or drift found a fault, or a projection has stopped",
     UNHEALTHY: "unhealthy: doctor found a fault",
@@ -34,6 +38,7 @@ _OF_ERRORS: Final = {
     "InvalidValue": USAGE,
     "PayloadTooLarge": USAGE,
     "FutureInstant": USAGE,
+    "WorkerEnded": UNFINISHED,
     "RunNotFound": NOT_FOUND,
     "UnknownProject": NOT_FOUND,
     "UnknownKind": NOT_FOUND,
