@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
@@ -23,8 +24,13 @@ class Waker:
     A NOTIFY within the write would make all writers wait for one another when they commit.
     """
 
-    def __init__(self, pool: Pool, project_id: str) -> None:
-        self._pool, self._project_id = pool, project_id
+    def __init__(
+        self,
+        pool: Pool,
+        project_id: str,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._pool, self._project_id, self._sleep = pool, project_id, sleep
         self._asked = False
         self._sending: asyncio.Task[None] | None = None
 
@@ -49,4 +55,4 @@ class Waker:
                 log.logger(project_id=self._project_id).info(
                     names.WAKE_UP_FAILED, reason=str(error)
                 )
-            await asyncio.sleep(COALESCED_SECONDS)
+            await self._sleep(COALESCED_SECONDS)

@@ -9,8 +9,9 @@ import pytest
 
 from runfold.ledger import Ledger, State
 from runfold.ledger.errors import ConfigurationError
+from runfold.ledger.operations import wakeups
 from runfold.ledger.operations.wakeups import CHANNEL
-from runfold.workers import Context, handler
+from runfold.workers import Context, handler, worker
 from runfold.workers.duties.wakeup_listener import Wakeup
 from tests.conftest import PROJECT
 from tests.support.waiting import until
@@ -104,6 +105,58 @@ async def test_many_submits_send_few_wake_ups_and_none_within_a_callers_transact
     await ledger.project.waker.flush()
     await connection.execute("SELECT 1")
     assert len(heard) == seen
+
+
+async def test_a_wake_up_waits_for_no_other_and_what_comes_within_2_ms_shares_the_next(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    did: list[object] = []
+    later = asyncio.Event()
+
+    async def notify(*_: object) -> None:
+        did.append("notify")
+
+    async def sleep(seconds: float) -> None:
+        did.append(seconds)
+        await later.wait()
+
+    monkeypatch.setattr(wakeups, "fetch", notify)
+    waker = wakeups.Waker(ledger.pool, PROJECT, sleep)
+
+    waker.wake()
+    await until(lambda: did == ["notify", 0.002])  # the first is sent before any pause
+    for _ in range(100):
+        waker.wake()
+    later.set()
+    await waker.flush()
+
+    assert did == ["notify", 0.002, "notify", 0.002]
+    waker.wake()
+    await waker.flush()
+    assert did[4:] == ["notify", 0.002]
+
+
+async def test_a_wake_up_is_heard_by_the_worker_without_a_pause(ledger: Ledger) -> None:
+    looks: list[str] = []
+    listener = Wakeup(ledger, lambda: looks.append("look"))
+
+    listener._heard(None, 1, CHANNEL, PROJECT)  # noqa: SLF001  what the driver calls
+    listener._heard(None, 1, CHANNEL, "another")  # noqa: SLF001  what the driver calls
+
+    assert looks == ["look"]
+
+
+async def test_the_claimer_does_not_linger_without_a_free_slot(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "LINGER_SECONDS", LATE)
+
+    async with working(ledger, greet, concurrency=1, poll=LATE):
+        await listening(ledger)
+        runs = [await ledger.submit("greet", name) for name in ("ann", "bob", "cy")]
+        outputs = [(await ended(ledger, run)).output for run in runs]
+
+    assert outputs == ["hello ann", "hello bob", "hello cy"]
 
 
 async def test_a_submit_that_is_the_last_act_still_wakes(
