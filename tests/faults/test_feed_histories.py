@@ -10,16 +10,20 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import asyncpg
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from runfold.ledger import Ledger
-from runfold.ledger.errors import CheckpointUnknown
+from runfold.ledger import Ledger, State
+from runfold.ledger.errors import CheckpointUnknown, LeaseLost, RunNotFound
 from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.ledger.postgres.embedded.store import Store
+from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.reading import feed
 from tests.conftest import PROJECT, assert_consistent
 from tests.faults.test_database import gone
 from tests.support.feeding import Reader, assert_complete, stored
+from tests.support.waiting import until
 
 UNUSED_IDS = 50
 """Transaction ids that are handed out and never written: a crash takes them back."""
@@ -101,6 +105,82 @@ async def test_a_checkpoint_of_what_a_restore_took_back_is_refused_and_an_older_
             for reader in (newer, amid):
                 with pytest.raises(CheckpointUnknown, match="older checkpoint"):
                     await reader.drain()
+
+
+@pytest.fixture
+def standby(own_server: EmbeddedPostgres, own_ledger: Ledger, folder: Path) -> Iterator[str]:
+    """The URL of a server that follows the test's own one, asynchronously."""
+    assert own_ledger
+    home = folder / "standby"
+    store = Store(home, {}, ephemeral=False)
+    store.make_home()
+    store.data.mkdir(mode=0o700)
+    store.account.own(store.data)
+    copy = ["--pgdata=data", "--write-recovery-conf", "--checkpoint=fast", "--wal-method=stream"]
+    store.run("pg_basebackup", *copy, f"--dbname={own_server.url()}")
+    with EmbeddedPostgres(home) as following:
+        yield following.url()
+
+
+async def test_what_a_promoted_standby_lacks_is_noticed_by_readers_and_workers(
+    own_server: EmbeddedPostgres, own_ledger: Ledger, standby: str
+) -> None:
+    kept = await own_ledger.submit_many([{"kind": "kept"}] * 5)
+    older, newer, amid = (Reader(own_ledger.pool, limit) for limit in (100, 100, 3))
+    for reader in (older, newer):
+        await reader.drain()
+    following = await asyncpg.connect(driver_url(standby))
+    await until(lambda: following.fetchval(_COUNT, 5))
+    await following.execute("ALTER SYSTEM SET primary_conninfo = ''")
+    await following.execute("SELECT pg_reload_conf()")
+    await until(lambda: following.fetchval("SELECT count(*) = 0 FROM pg_stat_wal_receiver"))
+
+    tail = await own_ledger.submit_many([{"kind": "lost"}] * 5)
+    [lease] = await own_ledger.claim("w:old", kinds=["kept"])
+    [gone_lease] = await own_ledger.claim("w:old", kinds=["lost"])
+    amid.checkpoint = older.checkpoint
+    await newer.drain()
+    await amid.page()
+    kill(own_server)
+    await following.execute("SELECT pg_promote()")
+    await until(lambda: following.fetchval("SELECT NOT pg_is_in_recovery()"), 30)
+    async with Ledger.open(standby, PROJECT) as there:
+        newer.source = there.pool
+        with pytest.raises(CheckpointUnknown):  # of a future that has not come here
+            await newer.drain()
+        for _ in range(3):  # ids and positions pass the ones that the checkpoints have seen
+            await there.submit_many([{"kind": "new"}] * 5)
+        [again] = await there.claim("w:new", kinds=["kept"])
+        older.source = newer.source = amid.source = there.pool
+        fresh = Reader(there.pool)
+        for reader in (older, fresh):
+            await reader.drain()
+            assert_complete(reader, await stored(there.pool))
+        for reader in (newer, amid):
+            with pytest.raises(CheckpointUnknown, match=r"older checkpoint, or read again"):
+                await reader.drain()
+
+        assert (again.run_id, again.token) == (lease.run_id, lease.token)
+        with pytest.raises(LeaseLost):
+            await there.transition(lease, State.COMPLETED)
+        with pytest.raises(RunNotFound):
+            await there.transition(gone_lease, State.COMPLETED)
+        assert {one.run_id for one in tail}.isdisjoint({key for key, _ in fresh.keys})
+        assert {one.run_id for one in kept} <= {key for key, _ in fresh.keys}
+    await following.close()
+    await assert_consistent(standby)
+
+
+_COUNT = "SELECT count(*) = $1 FROM ledger.event"
+
+
+def kill(server: EmbeddedPostgres) -> None:
+    """End every process of a server at once."""
+    data = server.log_dir.parent
+    postmaster = psutil.Process(int((data / "postmaster.pid").read_text().split()[0]))
+    for process in [postmaster, *postmaster.children()]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def own_by(pattern: Path, tree: Path) -> None:
