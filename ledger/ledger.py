@@ -193,9 +193,7 @@ class Ledger:
         A run whose cancel was requested is cancelled instead. `delay`: seconds or a timedelta
         before it can be claimed. Raises LeaseLost.
         """
-        return await requeue.requeue(
-            self.project, self._marks, requeue.RELEASED, lease, delay=delay
-        )
+        return await requeue.requeue(self.project, requeue.RELEASED, lease, delay=delay)
 
     async def retry(
         self,
@@ -211,7 +209,6 @@ class Ledger:
         """
         return await requeue.requeue(
             self.project,
-            self._marks,
             requeue.RETRIED,
             lease,
             delay=delay,
@@ -532,7 +529,7 @@ class Ledger:
         time after a (re)connect belongs to the duty that calls this
         (`runfold.workers.duties.reaper`).
         """
-        return await reap.reap(self.project, self._marks, limit=limit)
+        return await reap.reap(self.project, limit=limit)
 
     # -- reading ------------------------------------------------------------------------------
 

@@ -107,6 +107,19 @@ BEGIN
   EXECUTE format('ANALYZE ledger.%I', partition);
 END $$;
 
+CREATE FUNCTION ledger.await_kinds(p_project text, p_kinds text[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '1s'
+    AS $$
+BEGIN
+  PERFORM FROM ledger.kind_state AS held
+  WHERE held.project_id = p_project AND held.kind = ANY (p_kinds)
+  ORDER BY held.kind FOR UPDATE;
+EXCEPTION WHEN lock_not_available THEN
+  NULL;
+END $$;
+
 CREATE FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_body text) RETURNS TABLE(run_id uuid, version integer)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -340,7 +353,7 @@ BEGIN
   RETURN true;
 END $_$;
 
-CREATE FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[] DEFAULT '{}'::text[], p_mark_priorities integer[] DEFAULT '{}'::integer[], p_mark_runs uuid[] DEFAULT '{}'::uuid[]) RETURNS TABLE(run_id uuid, token integer, attempt integer, kind text, priority integer, max_attempts integer, lease_until timestamp with time zone, cancel_requested boolean, input text)
+CREATE FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[] DEFAULT '{}'::text[], p_mark_priorities integer[] DEFAULT '{}'::integer[], p_mark_runs uuid[] DEFAULT '{}'::uuid[], p_mark_dues timestamp with time zone[] DEFAULT '{}'::timestamp with time zone[]) RETURNS TABLE(run_id uuid, token integer, attempt integer, kind text, priority integer, max_attempts integer, lease_until timestamp with time zone, cancel_requested boolean, input text, due_at timestamp with time zone)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -355,7 +368,13 @@ CREATE FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_li
 #variable_conflict use_column
 DECLARE
   checked boolean;
-  of_kinds record := ledger.kind_rooms(p_project, p_kinds);
+  of_kinds record;
+  ranges record;
+  -- a variable, because an index is not searched for a volatile function
+  moment timestamptz := ledger.now();
+  is_marked boolean := coalesce(num_nonnulls(VARIADIC p_mark_dues) > 0, false);
+  wanted int := p_limit;
+  taken int;
 BEGIN
   checked := ledger.check_texts(ARRAY[p_worker] || p_kinds);
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 OR p_ttl IS NULL OR p_ttl NOT BETWEEN '0'
@@ -363,50 +382,49 @@ BEGIN
     RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive and ends'
       USING ERRCODE = '22023';
   END IF;
+  of_kinds := ledger.kind_rooms(p_project, p_kinds, is_marked);
+  ranges := ledger.claim_ranges(p_project, of_kinds.kinds, of_kinds.has_returning, p_limit, moment,
+    of_kinds.limited, of_kinds.rooms, p_mark_kinds, p_mark_priorities, p_mark_runs, p_mark_dues);
+  FOR round IN 1..2 LOOP
+  taken := 0;
+  IF ranges.counted > 0 THEN
   RETURN QUERY
-  WITH kinds AS MATERIALIZED ( -- which kinds, and the place of a limited one in of_kinds.rooms
-    SELECT named.kind, array_position(of_kinds.limited, named.kind) AS place
-    FROM (
-      SELECT asked.kind FROM unnest(p_kinds) AS asked (kind)
-      UNION ALL
-      SELECT DISTINCT known.kind FROM ledger.kind AS known
-      WHERE p_kinds IS NULL AND known.project_id = p_project
-    ) AS named
-    WHERE named.kind <> ALL (of_kinds.barred)
-  ), ranges AS MATERIALIZED (
-    -- where to look in the index run_claimable: before the mark's priority, and from the mark on
-    SELECT kinds.kind, bounds.from_priority, bounds.from_run, bounds.below_priority,
-    least(p_limit, of_kinds.rooms[kinds.place]) AS most
-    FROM kinds
-    LEFT JOIN LATERAL (
-      SELECT given.priority, given.run_id FROM unnest(p_mark_kinds, p_mark_priorities, p_mark_runs)
-        AS given (kind, priority, run_id)
-      WHERE given.kind = kinds.kind AND kinds.place IS NULL
-    ) AS mark ON true
-    CROSS JOIN LATERAL (VALUES
-      (0, '00000000-0000-0000-0000-000000000000'::uuid, coalesce(mark.priority, 0)),
-      (coalesce(mark.priority, 0), coalesce(mark.run_id, '00000000-0000-0000-0000-000000000000'),
-        2147483647)
-    ) AS bounds (from_priority, from_run, below_priority)
-    WHERE bounds.from_priority < bounds.below_priority
-  ), locked AS MATERIALIZED ( -- the oldest of them that no other claim holds
+  WITH locked AS MATERIALIZED ( -- the oldest that no other claim holds
     SELECT run.*
-    FROM ranges
+    FROM unnest(ranges.kinds, ranges.priorities, ranges.belows, ranges.runs, ranges.dues,
+      ranges.quotas) AS range (kind, priority, below, run, due, quota)
     CROSS JOIN LATERAL (
-      SELECT run.run_id, run.version, run.hash, run.kind, run.priority, run.state,
-        run.attempt_count, run.max_attempts, run.updated_at,
-        run.cancel_requested_at
-      FROM ledger.run_state AS run
-      WHERE run.project_id = p_project AND run.kind = ranges.kind AND run.available_at IS NOT NULL
-        AND (run.priority, run.run_id) >= (ranges.from_priority, ranges.from_run)
-          AND run.priority < ranges.below_priority
-        AND run.available_at <= ledger.now()
-      ORDER BY run.priority, run.run_id
-      LIMIT ranges.most
-      FOR UPDATE SKIP LOCKED
+      SELECT waiting.* FROM (
+        SELECT run.run_id, run.version, run.hash, run.kind, run.priority, run.state,
+          run.attempt_count, run.max_attempts, run.updated_at, run.cancel_requested_at,
+          NULL::timestamptz AS due_at
+        FROM ledger.run_state AS run
+        WHERE range.due IS NULL AND run.project_id = p_project AND run.kind = range.kind
+          AND run.available_at <= run.created_at
+          AND (run.priority, run.run_id) >= (range.priority, range.run)
+          AND run.priority < range.below
+        ORDER BY run.priority, run.run_id
+        LIMIT range.quota
+        FOR UPDATE SKIP LOCKED
+      ) AS waiting
+      UNION ALL
+      SELECT back.* FROM (
+        SELECT run.run_id, run.version, run.hash, run.kind, run.priority, run.state,
+          run.attempt_count, run.max_attempts, run.updated_at, run.cancel_requested_at,
+          run.available_at AS due_at
+        FROM ledger.run_state AS run
+        WHERE range.due IS NOT NULL AND run.project_id = p_project AND run.kind = range.kind
+          AND run.available_at > run.created_at AND run.priority = range.priority
+          AND (run.available_at, run.run_id) >= (range.due, range.run)
+          AND run.available_at <= moment
+        ORDER BY run.available_at, run.run_id
+        LIMIT range.quota
+        FOR UPDATE SKIP LOCKED
+      ) AS back
     ) AS run
+    WHERE range.quota > 0
     ORDER BY run.priority, run.run_id
-    LIMIT p_limit
+    LIMIT wanted
   ), timed AS MATERIALIZED ( -- time never goes back within a run
     SELECT locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at FROM locked
   ), leases AS MATERIALIZED ( -- the token is the version of the event
@@ -429,14 +447,185 @@ BEGIN
   )
   SELECT leases.run_id, leases.token, leases.attempt, leases.kind, leases.priority,
     leases.max_attempts, leases.lease_until, leases.cancel_requested_at IS NOT NULL,
-    input.body::text
+    input.body::text, leases.due_at
   FROM leases
   LEFT JOIN LATERAL (
     SELECT input.body FROM ledger.payload AS input
       WHERE input.project_id = p_project AND input.run_id = leases.run_id AND input.version = 1
       OFFSET 0
   ) AS input ON true;
+  GET DIAGNOSTICS taken = ROW_COUNT;
+  END IF;
+  wanted := wanted - taken;
+  EXIT WHEN wanted = 0 OR round = 2;
+  IF taken = 0 AND cardinality(of_kinds.busy) > 0 AND cardinality(of_kinds.limited) = 0 THEN
+    PERFORM ledger.await_kinds(p_project, of_kinds.busy);
+    of_kinds := ledger.kind_rooms(p_project, p_kinds, is_marked);
+    ranges := ledger.claim_ranges(p_project, of_kinds.kinds, of_kinds.has_returning, p_limit, moment,
+      of_kinds.limited, of_kinds.rooms, p_mark_kinds, p_mark_priorities, p_mark_runs, p_mark_dues);
+  ELSIF cardinality(ranges.kinds) > 1 AND ranges.counted = p_limit THEN
+    ranges := ledger.claim_rest(p_project, wanted, moment, of_kinds.limited, ranges.kinds,
+      ranges.priorities, ranges.belows, ranges.runs, ranges.dues);
+  ELSE
+    EXIT;
+  END IF;
+  END LOOP;
 END $$;
+
+CREATE FUNCTION ledger.claim_ranges(p_project text, p_kinds text[], p_returning boolean, p_limit integer, p_moment timestamp with time zone, p_limited text[], p_rooms integer[], p_mark_kinds text[], p_mark_priorities integer[], p_mark_runs uuid[], p_mark_dues timestamp with time zone[], OUT kinds text[], OUT priorities integer[], OUT belows integer[], OUT runs uuid[], OUT dues timestamp with time zone[], OUT quotas integer[], OUT counted integer) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+DECLARE
+  beginning constant uuid := '00000000-0000-0000-0000-000000000000';
+BEGIN
+  counted := p_limit;
+  IF cardinality(p_kinds) = 1 AND NOT p_returning AND cardinality(p_limited) = 0
+    AND (cardinality(p_mark_kinds) = 0 OR cardinality(p_mark_kinds) = 1
+      AND p_mark_kinds[1] = p_kinds[1] AND p_mark_priorities[1] = 0 AND p_mark_runs[1] IS NOT NULL)
+  THEN -- the common case, without a query
+    kinds := p_kinds;
+    priorities := '{0}';
+    belows := '{2147483647}';
+    runs := ARRAY[coalesce(p_mark_runs[1], beginning)];
+    dues := '{NULL}';
+    quotas := ARRAY[p_limit];
+    RETURN;
+  END IF;
+
+  WITH RECURSIVE kind AS MATERIALIZED (
+    SELECT named.kind, p_rooms[array_position(p_limited, named.kind)] AS room
+    FROM unnest(p_kinds) AS named (kind)
+  ), start AS ( -- of each index the beginning, and the marks
+    SELECT kind.kind, kind.room, 0 AS priority,
+      beginning AS run, first.due
+    FROM kind CROSS JOIN (VALUES (NULL), ('-infinity'::timestamptz)) AS first (due)
+    UNION ALL
+    SELECT kind.kind, kind.room, mark.priority, mark.run, mark.due
+    FROM unnest(p_mark_kinds, p_mark_priorities, p_mark_runs, p_mark_dues)
+      AS mark (kind, priority, run, due)
+    JOIN kind ON kind.kind = mark.kind
+    WHERE num_nonnulls(mark.run, mark.due) = 1
+  ), part AS MATERIALIZED ( -- from each start to the next
+    SELECT part.* FROM (
+      SELECT start.*, lead(start.priority, 1, 2147483647)
+        OVER (PARTITION BY start.kind, start.due IS NULL ORDER BY start.priority) AS below
+      FROM start
+    ) AS part
+    WHERE part.priority < part.below
+  ), level AS ( -- the priorities with runs that were put off or given back: one probe for each
+    SELECT part.kind, part.room, part.below, found.priority,
+      CASE WHEN found.priority = part.priority THEN part.due ELSE '-infinity' END AS due
+    FROM part
+    CROSS JOIN LATERAL (
+      SELECT run.priority FROM ledger.run_state AS run
+      WHERE run.project_id = p_project AND run.kind = part.kind
+        AND run.available_at > run.created_at
+        AND (run.priority, run.available_at) >= (part.priority, part.due)
+        AND run.priority < part.below
+      ORDER BY run.priority, run.available_at LIMIT 1
+    ) AS found
+    WHERE part.due IS NOT NULL AND p_returning
+    UNION ALL
+    SELECT level.kind, level.room, level.below, next.priority, '-infinity'
+    FROM level
+    CROSS JOIN LATERAL (
+      SELECT run.priority FROM ledger.run_state AS run
+      WHERE run.project_id = p_project AND run.kind = level.kind
+        AND run.available_at > run.created_at
+        AND run.priority > level.priority AND run.priority < level.below
+      ORDER BY run.priority, run.available_at LIMIT 1
+    ) AS next
+  ), range AS (
+    SELECT part.kind, part.room, part.priority, part.below, part.run, part.due
+    FROM part WHERE part.due IS NULL
+    UNION ALL
+    SELECT level.kind, level.room, level.priority, level.priority + 1,
+      beginning, level.due
+    FROM level
+  )
+  SELECT array_agg(range.kind), array_agg(range.priority), array_agg(range.below),
+    array_agg(range.run), array_agg(range.due), array_agg(least(range.room, p_limit))
+  INTO kinds, priorities, belows, runs, dues, quotas
+  FROM range;
+  IF kinds IS NULL THEN
+    counted := 0;
+  END IF;
+
+  IF cardinality(kinds) > 1 THEN
+    WITH candidate AS MATERIALIZED (
+      SELECT range.place, range.kind, run.priority, run.run_id
+      FROM unnest(kinds, priorities, belows, runs, dues, quotas) WITH ORDINALITY
+        AS range (kind, priority, below, run, due, quota, place)
+      CROSS JOIN LATERAL ledger.claimable(p_project, range.kind, range.priority, range.below,
+        range.run, range.due, p_moment, range.quota) AS run
+    ), roomy AS ( -- a limited kind may have more than one range
+      SELECT candidate.place, candidate.priority, candidate.run_id
+      FROM candidate WHERE candidate.kind <> ALL (p_limited)
+      UNION ALL
+      SELECT ranked.place, ranked.priority, ranked.run_id FROM (
+        SELECT candidate.*, row_number() OVER (PARTITION BY candidate.kind
+          ORDER BY candidate.priority, candidate.run_id) AS rank
+        FROM candidate WHERE candidate.kind = ANY (p_limited)
+      ) AS ranked
+      WHERE ranked.rank <= p_rooms[array_position(p_limited, ranked.kind)]
+    ), taken AS (
+      SELECT oldest.place, count(*)::int AS quota FROM (
+        SELECT roomy.place FROM roomy ORDER BY roomy.priority, roomy.run_id LIMIT p_limit
+      ) AS oldest
+      GROUP BY oldest.place
+    )
+    SELECT array_agg(coalesce(taken.quota, 0) ORDER BY range.place), coalesce(sum(taken.quota), 0)
+    INTO quotas, counted
+    FROM unnest(kinds) WITH ORDINALITY AS range (kind, place)
+    LEFT JOIN taken ON range.place = taken.place;
+  END IF;
+END $$;
+
+CREATE FUNCTION ledger.claim_rest(p_project text, p_limit integer, p_moment timestamp with time zone, p_limited text[], p_kinds text[], p_priorities integer[], p_belows integer[], p_runs uuid[], p_dues timestamp with time zone[], OUT kinds text[], OUT priorities integer[], OUT belows integer[], OUT runs uuid[], OUT dues timestamp with time zone[], OUT quotas integer[], OUT counted integer) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+BEGIN
+  SELECT array_agg(locked.kind), array_agg(locked.priority), array_agg(locked.priority + 1),
+    array_agg(locked.run_id), array_agg(locked.due), array_agg(1), count(*)
+  INTO kinds, priorities, belows, runs, dues, quotas, counted
+  FROM (
+    SELECT oldest.kind, oldest.priority, oldest.run_id, locked.due FROM (
+      SELECT range.kind, run.priority, run.run_id
+      FROM unnest(p_kinds, p_priorities, p_belows, p_runs, p_dues)
+        AS range (kind, priority, below, run, due)
+      CROSS JOIN LATERAL ledger.claimable(p_project, range.kind, range.priority, range.below,
+        range.run, range.due, p_moment, 2 * p_limit) AS run
+      WHERE range.kind <> ALL (p_limited)
+      ORDER BY run.priority, run.run_id OFFSET 0
+    ) AS oldest
+    CROSS JOIN LATERAL (
+      SELECT CASE WHEN run.available_at > run.created_at THEN run.available_at END AS due
+      FROM ledger.run_state AS run
+      WHERE run.project_id = p_project AND run.run_id = oldest.run_id
+        AND run.available_at IS NOT NULL
+      FOR UPDATE SKIP LOCKED
+    ) AS locked
+    LIMIT p_limit
+  ) AS locked;
+END $$;
+
+CREATE FUNCTION ledger.claimable(p_project text, p_kind text, p_priority integer, p_below integer, p_run uuid, p_due timestamp with time zone, p_moment timestamp with time zone, p_most integer) RETURNS TABLE(priority integer, run_id uuid)
+    LANGUAGE sql STABLE
+    AS $$
+  (SELECT run.priority, run.run_id FROM ledger.run_state AS run
+    WHERE p_due IS NULL AND run.project_id = p_project AND run.kind = p_kind
+      AND run.available_at <= run.created_at
+      AND (run.priority, run.run_id) >= (p_priority, p_run) AND run.priority < p_below
+    ORDER BY run.priority, run.run_id LIMIT p_most)
+  UNION ALL
+  (SELECT run.priority, run.run_id FROM ledger.run_state AS run
+    WHERE p_due IS NOT NULL AND run.project_id = p_project AND run.kind = p_kind
+      AND run.available_at > run.created_at AND run.priority = p_priority
+      AND (run.available_at, run.run_id) >= (p_due, p_run) AND run.available_at <= p_moment
+    ORDER BY run.available_at, run.run_id LIMIT p_most)
+$$;
 
 CREATE FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens integer[]) RETURNS TABLE(run_id uuid, version integer, hash bytea, type text, state text, error_code text, cost_usd numeric, step_count integer, output_sha256 bytea, body text, worker_id text)
     LANGUAGE plpgsql STABLE
@@ -1426,32 +1615,49 @@ CREATE FUNCTION ledger.is_replicated() RETURNS boolean
     AND EXISTS (SELECT FROM pg_stat_get_subscription(NULL) AS s WHERE s.pid = pg_backend_pid())
 $$;
 
-CREATE FUNCTION ledger.kind_rooms(p_project text, p_kinds text[], OUT barred text[], OUT limited text[], OUT rooms integer[]) RETURNS record
+CREATE FUNCTION ledger.kind_rooms(p_project text, p_kinds text[], p_returning boolean, OUT kinds text[], OUT has_returning boolean, OUT limited text[], OUT rooms integer[], OUT busy text[]) RETURNS record
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET plan_cache_mode TO 'force_generic_plan'
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET enable_bitmapscan TO 'off'
-    SET jit TO 'off'
     AS $$
 #variable_conflict use_column
 DECLARE
-  kind_now record;
+  bound text[];
+  kind_now text;
   room int;
 BEGIN
-  barred := '{}';
   limited := '{}';
   rooms := '{}';
-  FOR kind_now IN
-    SELECT d.kind, d.paused FROM ledger.kind_state AS d
-    WHERE d.project_id = p_project AND (d.paused OR d.max_running IS NOT NULL)
-      AND (p_kinds IS NULL OR d.kind = ANY (p_kinds))
-    ORDER BY d.project_id, d.kind
-  LOOP
-    IF kind_now.paused THEN
-      barred := barred || kind_now.kind;
+  busy := '{}';
+  IF p_kinds IS NULL THEN
+    SELECT array_agg(DISTINCT known.kind) INTO kinds
+    FROM ledger.kind AS known WHERE known.project_id = p_project;
+  ELSIF cardinality(p_kinds) > 1 THEN
+    SELECT array_agg(DISTINCT asked.kind) INTO kinds FROM unnest(p_kinds) AS asked (kind);
+  ELSE
+    kinds := p_kinds;
+  END IF;
+  -- Two questions in one statement: each statement costs as much as an event's fold.
+  SELECT p_returning OR EXISTS (
+      SELECT FROM unnest(kinds) AS named (kind)
+      CROSS JOIN LATERAL (
+        SELECT run.priority FROM ledger.run_state AS run
+        WHERE run.project_id = p_project AND run.kind = named.kind
+          AND run.available_at > run.created_at
+        ORDER BY run.priority, run.available_at LIMIT 1
+      ) AS found
+    ), (
+      SELECT array_agg(state.kind ORDER BY state.kind) FROM ledger.kind_state AS state
+      WHERE state.project_id = p_project AND state.kind = ANY (kinds)
+        AND (state.paused OR state.max_running IS NOT NULL)
+    )
+  INTO has_returning, bound;
+  IF bound IS NULL THEN
+    RETURN;
+  END IF;
+
+  FOREACH kind_now IN ARRAY bound LOOP
+    IF EXISTS (SELECT FROM ledger.kind_state AS d
+      WHERE d.project_id = p_project AND d.kind = kind_now AND d.paused) THEN
+      kinds := array_remove(kinds, kind_now);
       CONTINUE;
     END IF;
     IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -1461,20 +1667,22 @@ BEGIN
     END IF;
     -- The row as it is once it is locked; the count after it has a snapshot of its own.
     SELECT d.max_running INTO room FROM ledger.kind_state AS d
-    WHERE d.project_id = p_project AND d.kind = kind_now.kind AND NOT d.paused FOR UPDATE;
-    IF NOT FOUND THEN
-      barred := barred || kind_now.kind;
-    ELSIF room IS NOT NULL THEN
-      SELECT room - count(*) INTO room FROM (
-        SELECT FROM ledger.run_state AS s
-        WHERE s.project_id = p_project AND s.kind = kind_now.kind AND s.token IS NOT NULL LIMIT room
-      ) AS held;
-      IF room > 0 THEN
-        limited := limited || kind_now.kind;
-        rooms := rooms || room;
-      ELSE
-        barred := barred || kind_now.kind;
-      END IF;
+    WHERE d.project_id = p_project AND d.kind = kind_now AND NOT d.paused FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN -- locked by another, or paused by now
+      busy := busy || kind_now;
+      kinds := array_remove(kinds, kind_now);
+      CONTINUE;
+    END IF;
+    CONTINUE WHEN room IS NULL;
+    SELECT room - count(*) INTO room FROM (
+      SELECT FROM ledger.run_state AS s
+      WHERE s.project_id = p_project AND s.kind = kind_now AND s.token IS NOT NULL LIMIT room
+    ) AS held;
+    IF room > 0 THEN
+      limited := limited || kind_now;
+      rooms := rooms || room;
+    ELSE
+      kinds := array_remove(kinds, kind_now);
     END IF;
   END LOOP;
 END $$;
@@ -1832,8 +2040,8 @@ BEGIN
   -- whole table instead.
   WITH due AS MATERIALIZED ( -- what may be due, by the two indexes
     (SELECT run.run_id FROM ledger.run_state AS run
-      WHERE run.project_id = p_project AND run.token > 0 AND run.lease_until <= moment
-      ORDER BY run.token LIMIT p_limit)
+      WHERE run.project_id = p_project AND run.token IS NOT NULL AND run.lease_until <= moment
+      ORDER BY run.kind LIMIT p_limit)
     UNION
     (SELECT run.run_id FROM ledger.run_state AS run
       WHERE run.project_id = p_project AND run.completed_at IS NULL
@@ -2024,6 +2232,7 @@ CREATE FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs 
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
     SET enable_memoize TO 'off'
+    SET enable_sort TO 'off'
     SET jit TO 'off'
     AS $$
 #variable_conflict use_column
@@ -2054,14 +2263,21 @@ BEGIN
       AND NOT EXISTS (SELECT FROM ledger.archive AS archive
         WHERE archive.detached AND seen.run_id >= archive.first AND seen.run_id < archive.beyond
         OFFSET 0)
+      -- In the order of event_refused, and sorting is off: no plan walks the run's history.
       AND NOT EXISTS (
-        SELECT FROM ledger.event AS appended
-        WHERE appended.project_id = p_project AND appended.run_id = seen.run_id
-          AND appended.type = 'write.refused' AND appended.token = seen.given_token
-          AND appended.name = p_name OFFSET 0)
-      AND (SELECT count(*) FROM ledger.event AS appended
-        WHERE appended.project_id = p_project AND appended.run_id = seen.run_id
-          AND appended.type = 'write.refused') < 100
+        SELECT FROM (
+          SELECT appended.name FROM ledger.event AS appended
+          WHERE appended.project_id = p_project AND appended.run_id = seen.run_id
+            AND appended.type = 'write.refused' AND appended.token = seen.given_token
+          ORDER BY appended.name OFFSET 0
+        ) AS recorded
+        WHERE recorded.name = p_name)
+      AND (SELECT count(*) FROM (
+          SELECT FROM ledger.event AS appended
+          WHERE appended.project_id = p_project AND appended.run_id = seen.run_id
+            AND appended.type = 'write.refused'
+          ORDER BY appended.token, appended.name LIMIT 100
+        ) AS recorded) < 100
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, name,
     worker_id, token, hash)
@@ -2889,13 +3105,15 @@ ALTER TABLE ONLY ledger.schedule
 
 CREATE INDEX event_feed ON ONLY ledger.event USING btree (txid, "position");
 
+CREATE INDEX event_refused ON ONLY ledger.event USING btree (project_id, run_id, token, name) WHERE ((type)::text = 'write.refused'::text);
+
 CREATE INDEX projection_aside_error ON ledger.projection_aside USING btree (relation, project_id) WHERE (error IS NOT NULL);
 
 CREATE INDEX projection_aside_retry ON ledger.projection_aside USING btree (relation, retry_at) WHERE (retry_at IS NOT NULL);
 
 CREATE INDEX role_event_member ON ledger.role_event USING btree (project_id, role, member, number);
 
-CREATE INDEX run_claimable ON ledger.run_state USING btree (project_id, kind, priority, run_id) WHERE (available_at IS NOT NULL);
+CREATE INDEX run_claimable ON ledger.run_state USING btree (project_id, kind, priority, run_id) WHERE (available_at <= created_at);
 
 CREATE INDEX run_due ON ledger.run_state USING btree (project_id, LEAST(deadline, wait_until,
 CASE
@@ -2903,9 +3121,11 @@ CASE
     ELSE NULL::timestamp with time zone
 END)) WHERE ((completed_at IS NULL) AND (num_nonnulls(deadline, wait_until, cancel_requested_at) > 0));
 
-CREATE INDEX run_leased ON ledger.run_state USING btree (project_id, token) WHERE (token IS NOT NULL);
+CREATE INDEX run_leased ON ledger.run_state USING btree (project_id, kind) WHERE (token IS NOT NULL);
 
 CREATE INDEX run_parked ON ledger.run_state USING btree (project_id, run_id) WHERE ((state = 'waiting_tool'::text) AND (token IS NULL) AND (available_at IS NULL));
+
+CREATE INDEX run_returning ON ledger.run_state USING btree (project_id, kind, priority, available_at, run_id) WHERE (available_at > created_at);
 
 CREATE TRIGGER fold_kind_state AFTER INSERT ON ledger.kind_event REFERENCING NEW TABLE AS new_events FOR EACH STATEMENT WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.fold_kind_state();
 
@@ -2973,6 +3193,8 @@ GRANT ALL ON FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[],
 
 REVOKE ALL ON FUNCTION ledger.attach_partition(p_month timestamp without time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION ledger.await_kinds(p_project text, p_kinds text[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_body text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_body text) TO runfold_worker;
 
@@ -2991,8 +3213,14 @@ REVOKE ALL ON FUNCTION ledger.check_texts(p_values text[], p_limit integer, p_tr
 
 REVOKE ALL ON FUNCTION ledger.check_types(p_types text[], p_versions integer[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[], p_mark_priorities integer[], p_mark_runs uuid[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[], p_mark_priorities integer[], p_mark_runs uuid[]) TO runfold_worker;
+REVOKE ALL ON FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[], p_mark_priorities integer[], p_mark_runs uuid[], p_mark_dues timestamp with time zone[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[], p_mark_priorities integer[], p_mark_runs uuid[], p_mark_dues timestamp with time zone[]) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.claim_ranges(p_project text, p_kinds text[], p_returning boolean, p_limit integer, p_moment timestamp with time zone, p_limited text[], p_rooms integer[], p_mark_kinds text[], p_mark_priorities integer[], p_mark_runs uuid[], p_mark_dues timestamp with time zone[], OUT kinds text[], OUT priorities integer[], OUT belows integer[], OUT runs uuid[], OUT dues timestamp with time zone[], OUT quotas integer[], OUT counted integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.claim_rest(p_project text, p_limit integer, p_moment timestamp with time zone, p_limited text[], p_kinds text[], p_priorities integer[], p_belows integer[], p_runs uuid[], p_dues timestamp with time zone[], OUT kinds text[], OUT priorities integer[], OUT belows integer[], OUT runs uuid[], OUT dues timestamp with time zone[], OUT quotas integer[], OUT counted integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.claimable(p_project text, p_kind text, p_priority integer, p_below integer, p_run uuid, p_due timestamp with time zone, p_moment timestamp with time zone, p_most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens integer[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens integer[]) TO runfold_worker;
@@ -3118,7 +3346,7 @@ GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer
 
 REVOKE ALL ON FUNCTION ledger.is_replicated() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION ledger.kind_rooms(p_project text, p_kinds text[], OUT barred text[], OUT limited text[], OUT rooms integer[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.kind_rooms(p_project text, p_kinds text[], p_returning boolean, OUT kinds text[], OUT has_returning boolean, OUT limited text[], OUT rooms integer[], OUT busy text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.legal(p_type text, p_from text, p_to text) FROM PUBLIC;
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -17,13 +18,18 @@ from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.run import Lease
 from runfold.ledger.validation import check_duration, check_int, check_text
 
-CLAIM: Final = "SELECT * FROM ledger.claim($1, $2, $3, $4, $5, $6, $7, $8)"
+CLAIM: Final = "SELECT * FROM ledger.claim($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 RESCAN_SECONDS: Final = 1.0
-"""How long claims may start at a mark before one starts at the beginning, for delayed and requeued
-runs."""
+"""How long full batches may start at marks before one starts at the beginning, for runs whose
+transactions were open for long."""
 RESCAN_PART: Final = 0.05
 """The part of the time that claims from the beginning may take: behind an old snapshot each walks
 all that was taken since."""
+QUICK_SECONDS: Final = 0.02
+"""Claims from the beginning that take less may follow each other at once, if a batch came back
+short: the transactions of two submits that meet are committed in any order."""
+MAX_MARKS: Final = 200
+"""How many marks are kept: a ledger with more priorities than this starts at the beginning."""
 
 
 class MarkColumns(NamedTuple):
@@ -31,52 +37,68 @@ class MarkColumns(NamedTuple):
 
     kinds: list[str]
     priorities: list[int]
-    run_ids: list[UUID]
+    run_ids: list[UUID | None]
+    dues: list[datetime | None]
 
 
 class Marks:
-    """For each kind, the first run of the last batch: everything before it was taken.
+    """For each kind and priority, the first run of the last batch: everything before it was taken.
 
-    Index entries of taken runs stay until vacuum, and as long as anyone holds an old snapshot
-    vacuum cannot remove them; a claim from the beginning would walk ever more of them.
+    Runs that came back have marks of their own, by the instant at which they came due. Index
+    entries of taken runs stay until vacuum, and as long as anyone holds an old snapshot vacuum
+    cannot remove them; a claim from the beginning would walk ever more of them.
     """
 
-    NONE: Final = MarkColumns([], [], [])
+    NONE: Final = MarkColumns([], [], [], [])
 
     def __init__(self) -> None:
-        self._first: dict[str, tuple[int, UUID]] = {}
+        self._runs: dict[tuple[str, int], UUID] = {}
+        self._dues: dict[tuple[str, int], datetime] = {}
+        self._is_full = True
         self._rescan_at = 0.0
+        self._rescan_if_short_at = 0.0
+        self._last_took = deque([0.0, 0.0], maxlen=3)
 
     def current(self) -> MarkColumns:
         """Return the marks; none when it is time to start at the beginning."""
-        now = time.monotonic()
-        if now >= self._rescan_at:
-            self._first.clear()
-            self._rescan_at = now + RESCAN_SECONDS
+        due = self._rescan_at if self._is_full else self._rescan_if_short_at
+        if time.monotonic() >= due:
+            return self.NONE
+        places = [*self._runs, *self._dues]
         return MarkColumns(
-            list(self._first),
-            [priority for priority, _ in self._first.values()],
-            [run_id for _, run_id in self._first.values()],
+            [kind for kind, _ in places],
+            [priority for _, priority in places],
+            [*self._runs.values(), *[None] * len(self._dues)],
+            [*[None] * len(self._runs), *self._dues.values()],
         )
+
+    def may_rescan(self) -> bool:
+        """Whether a batch that came back short may be filled from the beginning."""
+        return time.monotonic() >= self._rescan_if_short_at
 
     def rescanned(self, seconds: float) -> None:
         """Note how long a claim from the beginning took; the next one waits accordingly."""
-        self._rescan_at = time.monotonic() + max(RESCAN_SECONDS, seconds / RESCAN_PART)
+        now = time.monotonic()
+        self._rescan_at = now + max(seconds / RESCAN_PART, RESCAN_SECONDS)
+        self._last_took.append(seconds)
+        usual = min(self._last_took)
+        self._rescan_if_short_at = now + (usual / RESCAN_PART if usual > QUICK_SECONDS else 0)
 
     def remember(self, rows: Sequence[Mapping[str, Any]], *, full: bool) -> None:
-        """Move each kind's mark to its first run of this batch; a short batch drops all marks."""
-        if not full:
-            self.clear()
-            return
-        seen: set[str] = set()
+        """Move each mark to its first run of this batch; after a short batch, look again soon."""
+        self._is_full = full
+        runs: dict[tuple[str, int], UUID] = {}
+        dues: dict[tuple[str, int], datetime] = {}
         for row in rows:
-            if row["kind"] not in seen:
-                seen.add(row["kind"])
-                self._first[row["kind"]] = (row["priority"], row["run_id"])
-
-    def clear(self) -> None:
-        """Start at the beginning next time."""
-        self._first.clear()
+            place = (row["kind"], row["priority"])
+            if row["due_at"] is None:
+                runs[place] = min(row["run_id"], runs.get(place, row["run_id"]))
+            else:
+                dues[place] = min(row["due_at"], dues.get(place, row["due_at"]))
+        self._runs.update(runs)
+        self._dues.update(dues)
+        if len(self._runs) + len(self._dues) > MAX_MARKS:
+            self._runs, self._dues = runs, dues
 
 
 async def claim(
@@ -100,14 +122,16 @@ async def claim(
             project.pool, CLAIM, project.project_id, worker_id, only, count, lifetime, *start
         )
 
-    start = marks.current()
-    began = time.monotonic()
-    rows = list(await send(limit, start))
-    if not start.kinds:
+    async def rescan(count: int) -> Sequence[Mapping[str, Any]]:
+        began = time.monotonic()
+        rows = await send(count, Marks.NONE)
         marks.rescanned(time.monotonic() - began)
-    elif len(rows) < limit:
-        marks.clear()
-        rows += await send(limit - len(rows), Marks.NONE)
+        return rows
+
+    start = marks.current()
+    rows = list(await send(limit, start) if start.kinds else await rescan(limit))
+    if start.kinds and len(rows) < limit and marks.may_rescan():
+        rows += await rescan(limit - len(rows))
     marks.remember(rows, full=len(rows) >= limit)
     leases = [_lease(row, worker_id, lifetime) for row in rows]
     _log_leases(project.log(worker_id=worker_id), leases)

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from runfold.ledger import lifecycle, names
 from runfold.ledger.errors import DatabaseRefused
-from runfold.ledger.operations.claim import Marks
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.run import Run
@@ -31,7 +30,7 @@ _RUNS: Final = (
 )
 
 
-async def reap(project: Project, marks: Marks, *, limit: int) -> list[Run]:
+async def reap(project: Project, *, limit: int) -> list[Run]:
     """Make one sweep; see `Ledger.reap`."""
     check_int("limit", limit, least=1, most=10_000)
     reaped = await _sweep(project, limit)
@@ -39,7 +38,6 @@ async def reap(project: Project, marks: Marks, *, limit: int) -> list[Run]:
     for row in reaped:
         _log_reaped(logger, row)
     logger.info(names.REAPER_DONE, reaped=len(reaped))
-    marks.clear()  # the runs are older than the marks
     if not reaped:
         return []
     project.waker.wake()

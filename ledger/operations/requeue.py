@@ -13,7 +13,6 @@ from uuid import UUID
 from runfold.ledger import names
 from runfold.ledger.commands import check_lease, holder_of, identify_lease
 from runfold.ledger.lifecycle import State
-from runfold.ledger.operations.claim import Marks
 from runfold.ledger.operations.closing import Ending, closings
 from runfold.ledger.operations.columns import columns
 from runfold.ledger.operations.project import Project
@@ -45,7 +44,6 @@ class RequeueRow(NamedTuple):
 
 async def requeue(
     project: Project,
-    marks: Marks,
     type_: str,
     lease: Lease,
     *,
@@ -60,7 +58,6 @@ async def requeue(
     row = RequeueRow(*identify_lease(check_lease(lease)), wait, code, body, holder_of(lease))
     who = project.actor_of(lease, None)
     requeued = await fetch(project.pool, REQUEUE, project.project_id, type_, *columns([row]))
-    marks.clear()  # the run is older than the marks
     if not requeued:
         if (first := await _first_ending(project, type_, row)) is not None:
             return first

@@ -92,6 +92,9 @@ CREATE TABLE ledger.event (
 ) PARTITION BY RANGE (run_id);
 
 CREATE INDEX event_feed ON ledger.event (txid, position);
+-- Refusals are counted among the beats of a long run.
+CREATE INDEX event_refused ON ledger.event (project_id, run_id, token, name)
+  WHERE type = 'write.refused';
 
 CREATE TABLE ledger.payload (
   project_id text NOT NULL,
@@ -146,9 +149,14 @@ CREATE TABLE ledger.run_state (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 
 -- None of these indexes covers a column that a heartbeat changes, predicates included.
+-- Runs that wait since they were submitted, and those that were put off or given back: what sleeps
+-- lies in no claim's way, and what comes back is not looked for among the dead.
 CREATE INDEX run_claimable ON ledger.run_state (project_id, kind, priority, run_id)
-  WHERE available_at IS NOT NULL;
-CREATE INDEX run_leased ON ledger.run_state (project_id, token) WHERE token IS NOT NULL;
+  WHERE available_at <= created_at;
+CREATE INDEX run_returning ON ledger.run_state (project_id, kind, priority, available_at, run_id)
+  WHERE available_at > created_at;
+-- By kind, for the claims of limited kinds, which count; a reaper reads all of a project.
+CREATE INDEX run_leased ON ledger.run_state (project_id, kind) WHERE token IS NOT NULL;
 -- What ends by the clock or by request, without a write of anybody: the reaper's other list. One
 -- index, because every update that is not HOT sets all of them up.
 CREATE INDEX run_due ON ledger.run_state

@@ -16,8 +16,6 @@ from runfold.ledger.postgres.connections import Pool, fetch
 
 MAX_KINDS: Final = 1_000
 """The most projects and kinds of one scrape: each label set costs storage."""
-LOOKED_AT: Final = 100
-"""How many runs at the head of a kind's queue are looked at for one that is due."""
 
 _COUNTS: Final = f"""
 SELECT project_id, kind, state, runs, entered FROM projection.run_counts
@@ -39,21 +37,35 @@ SELECT project_id, count(*) AS waiting,
 FROM projection.approvals WHERE decided_at IS NULL
 GROUP BY project_id ORDER BY project_id LIMIT {MAX_KINDS}
 """
-# By the index of claimable runs, which has the sleeping ones too: only the head of each queue is
-# looked at, so that no scrape walks past all that sleep. OFFSET 0: the limit is reached before the
-# time is asked for.
+# By the two indexes of claims: the head of the runs that wait since they were submitted, and of
+# each priority the run that came due first. What sleeps is not walked.
 _OLDEST: Final = f"""
-SELECT k.project_id, k.kind, extract(epoch FROM ledger.now() - o.available_at)::float8 AS oldest
-FROM (SELECT DISTINCT project_id, kind FROM ledger.kind
-  ORDER BY project_id, kind LIMIT {MAX_KINDS}) AS k
-CROSS JOIN LATERAL (
-  SELECT h.available_at FROM (
-    SELECT s.available_at, s.priority, s.run_id FROM ledger.run_state AS s
-    WHERE s.project_id = k.project_id AND s.kind = k.kind AND s.available_at IS NOT NULL
-    ORDER BY s.priority, s.run_id LIMIT {LOOKED_AT} OFFSET 0
+WITH RECURSIVE k AS MATERIALIZED (
+  SELECT DISTINCT project_id, kind FROM ledger.kind ORDER BY project_id, kind LIMIT {MAX_KINDS}
+), level AS (
+  SELECT k.project_id, k.kind, -1 AS priority, NULL::timestamptz AS available_at FROM k
+  UNION ALL
+  SELECT l.project_id, l.kind, n.priority, n.available_at FROM level AS l
+  CROSS JOIN LATERAL (
+    SELECT s.priority, s.available_at FROM ledger.run_state AS s
+    WHERE s.project_id = l.project_id AND s.kind = l.kind AND s.available_at > s.created_at
+      AND s.priority > l.priority
+    ORDER BY s.priority, s.available_at LIMIT 1
+  ) AS n
+), head AS (
+  SELECT l.project_id, l.kind, l.available_at FROM level AS l
+  UNION ALL
+  SELECT k.project_id, k.kind, h.available_at FROM k
+  CROSS JOIN LATERAL (
+    SELECT s.available_at FROM ledger.run_state AS s
+    WHERE s.project_id = k.project_id AND s.kind = k.kind AND s.available_at <= s.created_at
+    ORDER BY s.priority, s.run_id LIMIT 1
   ) AS h
-  WHERE h.available_at <= ledger.now() ORDER BY h.priority, h.run_id LIMIT 1
-) AS o
+)
+SELECT h.project_id, h.kind,
+  extract(epoch FROM ledger.now() - min(h.available_at))::float8 AS oldest
+FROM head AS h WHERE h.available_at <= ledger.now()
+GROUP BY h.project_id, h.kind ORDER BY h.project_id, h.kind
 """
 _PROJECTIONS: Final = """
 SELECT p.name, p.failed_at IS NOT NULL AS failed,

@@ -95,6 +95,57 @@ async def test_a_claim_does_not_wait_for_runs_that_another_claim_has_locked(
     assert [lease.run_id for lease in again] == [first]
 
 
+async def test_a_claim_of_many_kinds_locks_no_run_that_it_does_not_take(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    await ledger.submit_many([Submit(kind=f"kind-{i}") for i in range(20)])
+    claim = "SELECT run_id FROM ledger.claim($1, 'w:open', NULL, 1, '60 s')"
+    async with connection.transaction():
+        await connection.fetch(claim, PROJECT)
+
+        leases = await ledger.claim("w:1", limit=10)
+        free = await ledger.pool.fetch(
+            "SELECT run_id FROM ledger.run_state WHERE state = 'pending' FOR UPDATE SKIP LOCKED"
+        )
+
+    assert len(leases) == 10
+    assert len(free) == 9
+
+
+async def test_a_claim_of_many_kinds_goes_on_past_what_others_have_locked(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    made = await ledger.submit_many([Submit(kind=f"kind-{i % 5}") for i in range(40)])
+    await ledger.submit("kind-0", delay=0.001)
+    claim = "SELECT run_id FROM ledger.claim($1, 'w:open', NULL, 12, '60 s')"
+    async with connection.transaction():
+        taken = await connection.fetch(claim, PROJECT)
+        leases = await ledger.claim("w:1", limit=20)
+        rest = await ledger.claim("w:2", limit=20)
+
+    assert [row["run_id"] for row in taken] == [run.run_id for run in made[:12]]
+    assert [lease.run_id for lease in leases] == [run.run_id for run in made[12:32]]
+    assert len(rest) == 9
+
+
+async def test_a_limited_kind_that_another_claim_counts_in_is_passed_over(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    await ledger.submit_many([Submit(kind="limited")] * 3)
+    other = await ledger.submit("other")
+    await ledger.limit_kind("limited", 2)
+    claim = "SELECT run_id FROM ledger.claim($1, 'w:open', NULL, 1, '60 s')"
+    async with connection.transaction():
+        await connection.fetch(claim, PROJECT)
+
+        beside = await ledger.claim("w:1", limit=5)
+        nothing_else = await ledger.claim("w:1", limit=5)
+
+    assert [lease.run_id for lease in beside] == [other.run_id]
+    assert nothing_else == []
+    assert len(await ledger.claim("w:1", limit=5)) == 1
+
+
 async def test_a_run_whose_claim_was_rolled_back_keeps_its_attempts(
     ledger: Ledger, connection: asyncpg.Connection
 ) -> None:

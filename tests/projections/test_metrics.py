@@ -34,7 +34,7 @@ async def test_a_scrape_does_not_walk_past_all_that_sleeps(
         if node.get("Relation Name") == "run_state"
     ]
     assert read_rows
-    assert sum(read_rows) <= 2 * metrics.LOOKED_AT
+    assert sum(read_rows) <= 10
     found = (await metrics.look(ledger.pool))["oldest"]
     assert [row["kind"] for row in found] == ["lively"]
 

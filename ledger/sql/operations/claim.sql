@@ -1,28 +1,36 @@
 -- Leases the oldest claimable runs of a project to a worker: lowest priority number first, then
 -- submission order.
 --
--- How a run is leased: (1) `range` says where to look in the index run_claimable, per kind; (2)
--- `s` locks up to p_limit rows in each, skipping rows that another claim has locked, so two
--- workers never get the same run; (3) lease.acquired is appended for each, in the same
--- statement; its version is the fencing token that every later write of the worker must carry;
--- (4) the trigger on `event` folds it into run_state, which takes the run out of the index.
+-- How a run is leased: (1) claim_ranges says where to look, in the index of runs that wait since
+-- they were submitted and in that of runs that were put off or given back; (2) `locked` locks in
+-- each range as many as are wanted of it, skipping rows that another claim has locked, so two
+-- workers never get the same run; (3) lease.acquired is appended for each, in the same statement;
+-- its version is the fencing token that every later write of the worker must carry; (4) the
+-- trigger on `event` folds it into run_state, which takes the run out of its index. Where others
+-- took what a claim of several ranges had counted on, claim_rest finds it more, and it goes round
+-- once more.
 --
--- A claim starts at a low-water mark: the first run of the worker's last batch. Entries before
--- it are dead until vacuum, and under a held snapshot there are ever more of them to walk. The
--- caller drops the mark now and then (ledger/operations/claim.py), because delayed and requeued
--- runs are older than it. Runs of a lower priority number than the mark's are always looked at.
+-- A claim starts at low-water marks, the first run of the worker's last batch in each kind and
+-- priority: of a run that came back (`due_at`), when it came due, else its id. Entries before a
+-- mark are dead until vacuum, and under a held snapshot there are ever more of them to walk. The
+-- caller drops the marks now and then (ledger/operations/claim.py): a run whose transaction was
+-- open for long is older than they. What is of another priority or kind is looked at always.
 --
--- A paused kind is passed over; of a limited kind as many are taken as there is room for, from
--- the start of its one range (ledger/sql/kind_rooms.sql). Locks: run_state rows, SKIP LOCKED, so
--- it waits for nobody; but claims of the same limited kind wait for each other.
+-- Of runs that came back, those of one priority that came due first are taken first; the runs that
+-- are taken are in the order above.
+--
+-- A paused kind is passed over; of a limited kind as many are taken as there is room for
+-- (ledger/sql/operations/kind_rooms.sql). Locks: run_state rows, SKIP LOCKED, so it waits for
+-- nobody; of limited kinds a row of kind_state, which another claim may hold: then the kind is
+-- passed over, and waited for, a second at most, only by a claim that has nothing else.
 CREATE OR REPLACE FUNCTION ledger.claim(
   p_project text, p_worker text, p_kinds text[], p_limit int, p_ttl interval,
   p_mark_kinds text[] DEFAULT '{}', p_mark_priorities int[] DEFAULT '{}',
-    p_mark_runs uuid[] DEFAULT '{}'
+  p_mark_runs uuid[] DEFAULT '{}', p_mark_dues timestamptz[] DEFAULT '{}'
 ) RETURNS TABLE (
   run_id uuid, token int, attempt int, kind text, priority int, max_attempts int,
   lease_until timestamptz, cancel_requested boolean,
-  input text
+  input text, due_at timestamptz
 )
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -38,7 +46,13 @@ AS $$
 #variable_conflict use_column
 DECLARE
   checked boolean;
-  of_kinds record := ledger.kind_rooms(p_project, p_kinds);
+  of_kinds record;
+  ranges record;
+  -- a variable, because an index is not searched for a volatile function
+  moment timestamptz := ledger.now();
+  is_marked boolean := coalesce(num_nonnulls(VARIADIC p_mark_dues) > 0, false);
+  wanted int := p_limit;
+  taken int;
 BEGIN
   checked := ledger.check_texts(ARRAY[p_worker] || p_kinds);
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 OR p_ttl IS NULL OR p_ttl NOT BETWEEN '0'
@@ -46,50 +60,49 @@ BEGIN
     RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive and ends'
       USING ERRCODE = '22023';
   END IF;
+  of_kinds := ledger.kind_rooms(p_project, p_kinds, is_marked);
+  ranges := ledger.claim_ranges(p_project, of_kinds.kinds, of_kinds.has_returning, p_limit, moment,
+    of_kinds.limited, of_kinds.rooms, p_mark_kinds, p_mark_priorities, p_mark_runs, p_mark_dues);
+  FOR round IN 1..2 LOOP
+  taken := 0;
+  IF ranges.counted > 0 THEN
   RETURN QUERY
-  WITH kinds AS MATERIALIZED ( -- which kinds, and the place of a limited one in of_kinds.rooms
-    SELECT named.kind, array_position(of_kinds.limited, named.kind) AS place
-    FROM (
-      SELECT asked.kind FROM unnest(p_kinds) AS asked (kind)
-      UNION ALL
-      SELECT DISTINCT known.kind FROM ledger.kind AS known
-      WHERE p_kinds IS NULL AND known.project_id = p_project
-    ) AS named
-    WHERE named.kind <> ALL (of_kinds.barred)
-  ), ranges AS MATERIALIZED (
-    -- where to look in the index run_claimable: before the mark's priority, and from the mark on
-    SELECT kinds.kind, bounds.from_priority, bounds.from_run, bounds.below_priority,
-    least(p_limit, of_kinds.rooms[kinds.place]) AS most
-    FROM kinds
-    LEFT JOIN LATERAL (
-      SELECT given.priority, given.run_id FROM unnest(p_mark_kinds, p_mark_priorities, p_mark_runs)
-        AS given (kind, priority, run_id)
-      WHERE given.kind = kinds.kind AND kinds.place IS NULL
-    ) AS mark ON true
-    CROSS JOIN LATERAL (VALUES
-      (0, '00000000-0000-0000-0000-000000000000'::uuid, coalesce(mark.priority, 0)),
-      (coalesce(mark.priority, 0), coalesce(mark.run_id, '00000000-0000-0000-0000-000000000000'),
-        2147483647)
-    ) AS bounds (from_priority, from_run, below_priority)
-    WHERE bounds.from_priority < bounds.below_priority
-  ), locked AS MATERIALIZED ( -- the oldest of them that no other claim holds
+  WITH locked AS MATERIALIZED ( -- the oldest that no other claim holds
     SELECT run.*
-    FROM ranges
+    FROM unnest(ranges.kinds, ranges.priorities, ranges.belows, ranges.runs, ranges.dues,
+      ranges.quotas) AS range (kind, priority, below, run, due, quota)
     CROSS JOIN LATERAL (
-      SELECT run.run_id, run.version, run.hash, run.kind, run.priority, run.state,
-        run.attempt_count, run.max_attempts, run.updated_at,
-        run.cancel_requested_at
-      FROM ledger.run_state AS run
-      WHERE run.project_id = p_project AND run.kind = ranges.kind AND run.available_at IS NOT NULL
-        AND (run.priority, run.run_id) >= (ranges.from_priority, ranges.from_run)
-          AND run.priority < ranges.below_priority
-        AND run.available_at <= ledger.now()
-      ORDER BY run.priority, run.run_id
-      LIMIT ranges.most
-      FOR UPDATE SKIP LOCKED
+      SELECT waiting.* FROM (
+        SELECT run.run_id, run.version, run.hash, run.kind, run.priority, run.state,
+          run.attempt_count, run.max_attempts, run.updated_at, run.cancel_requested_at,
+          NULL::timestamptz AS due_at
+        FROM ledger.run_state AS run
+        WHERE range.due IS NULL AND run.project_id = p_project AND run.kind = range.kind
+          AND run.available_at <= run.created_at
+          AND (run.priority, run.run_id) >= (range.priority, range.run)
+          AND run.priority < range.below
+        ORDER BY run.priority, run.run_id
+        LIMIT range.quota
+        FOR UPDATE SKIP LOCKED
+      ) AS waiting
+      UNION ALL
+      SELECT back.* FROM (
+        SELECT run.run_id, run.version, run.hash, run.kind, run.priority, run.state,
+          run.attempt_count, run.max_attempts, run.updated_at, run.cancel_requested_at,
+          run.available_at AS due_at
+        FROM ledger.run_state AS run
+        WHERE range.due IS NOT NULL AND run.project_id = p_project AND run.kind = range.kind
+          AND run.available_at > run.created_at AND run.priority = range.priority
+          AND (run.available_at, run.run_id) >= (range.due, range.run)
+          AND run.available_at <= moment
+        ORDER BY run.available_at, run.run_id
+        LIMIT range.quota
+        FOR UPDATE SKIP LOCKED
+      ) AS back
     ) AS run
+    WHERE range.quota > 0
     ORDER BY run.priority, run.run_id
-    LIMIT p_limit
+    LIMIT wanted
   ), timed AS MATERIALIZED ( -- time never goes back within a run
     SELECT locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at FROM locked
   ), leases AS MATERIALIZED ( -- the token is the version of the event
@@ -112,11 +125,27 @@ BEGIN
   )
   SELECT leases.run_id, leases.token, leases.attempt, leases.kind, leases.priority,
     leases.max_attempts, leases.lease_until, leases.cancel_requested_at IS NOT NULL,
-    input.body::text
+    input.body::text, leases.due_at
   FROM leases
   LEFT JOIN LATERAL (
     SELECT input.body FROM ledger.payload AS input
       WHERE input.project_id = p_project AND input.run_id = leases.run_id AND input.version = 1
       OFFSET 0
   ) AS input ON true;
+  GET DIAGNOSTICS taken = ROW_COUNT;
+  END IF;
+  wanted := wanted - taken;
+  EXIT WHEN wanted = 0 OR round = 2;
+  IF taken = 0 AND cardinality(of_kinds.busy) > 0 AND cardinality(of_kinds.limited) = 0 THEN
+    PERFORM ledger.await_kinds(p_project, of_kinds.busy);
+    of_kinds := ledger.kind_rooms(p_project, p_kinds, is_marked);
+    ranges := ledger.claim_ranges(p_project, of_kinds.kinds, of_kinds.has_returning, p_limit, moment,
+      of_kinds.limited, of_kinds.rooms, p_mark_kinds, p_mark_priorities, p_mark_runs, p_mark_dues);
+  ELSIF cardinality(ranges.kinds) > 1 AND ranges.counted = p_limit THEN
+    ranges := ledger.claim_rest(p_project, wanted, moment, of_kinds.limited, ranges.kinds,
+      ranges.priorities, ranges.belows, ranges.runs, ranges.dues);
+  ELSE
+    EXIT;
+  END IF;
+  END LOOP;
 END $$;

@@ -40,8 +40,8 @@ BEGIN
   -- whole table instead.
   WITH due AS MATERIALIZED ( -- what may be due, by the two indexes
     (SELECT run.run_id FROM ledger.run_state AS run
-      WHERE run.project_id = p_project AND run.token > 0 AND run.lease_until <= moment
-      ORDER BY run.token LIMIT p_limit)
+      WHERE run.project_id = p_project AND run.token IS NOT NULL AND run.lease_until <= moment
+      ORDER BY run.kind LIMIT p_limit)
     UNION
     (SELECT run.run_id FROM ledger.run_state AS run
       WHERE run.project_id = p_project AND run.completed_at IS NULL

@@ -16,6 +16,7 @@ SET enable_hashjoin = off
 SET enable_mergejoin = off
 SET enable_seqscan = off
 SET enable_memoize = off
+SET enable_sort = off
 SET jit = off
 AS $$
 #variable_conflict use_column
@@ -46,14 +47,21 @@ BEGIN
       AND NOT EXISTS (SELECT FROM ledger.archive AS archive
         WHERE archive.detached AND seen.run_id >= archive.first AND seen.run_id < archive.beyond
         OFFSET 0)
+      -- In the order of event_refused, and sorting is off: no plan walks the run's history.
       AND NOT EXISTS (
-        SELECT FROM ledger.event AS appended
-        WHERE appended.project_id = p_project AND appended.run_id = seen.run_id
-          AND appended.type = 'write.refused' AND appended.token = seen.given_token
-          AND appended.name = p_name OFFSET 0)
-      AND (SELECT count(*) FROM ledger.event AS appended
-        WHERE appended.project_id = p_project AND appended.run_id = seen.run_id
-          AND appended.type = 'write.refused') < 100
+        SELECT FROM (
+          SELECT appended.name FROM ledger.event AS appended
+          WHERE appended.project_id = p_project AND appended.run_id = seen.run_id
+            AND appended.type = 'write.refused' AND appended.token = seen.given_token
+          ORDER BY appended.name OFFSET 0
+        ) AS recorded
+        WHERE recorded.name = p_name)
+      AND (SELECT count(*) FROM (
+          SELECT FROM ledger.event AS appended
+          WHERE appended.project_id = p_project AND appended.run_id = seen.run_id
+            AND appended.type = 'write.refused'
+          ORDER BY appended.token, appended.name LIMIT 100
+        ) AS recorded) < 100
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, name,
     worker_id, token, hash)

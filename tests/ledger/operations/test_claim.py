@@ -148,6 +148,35 @@ async def test_a_delayed_run_does_not_hold_up_the_runs_behind_it(ledger: Ledger)
     assert lease.run_id == behind.run_id
 
 
+async def test_due_runs_of_every_priority_are_found_among_those_that_sleep(ledger: Ledger) -> None:
+    priorities = [7, 0, 3, 2_000_000_000, 3, 0]
+    due = await ledger.submit_many(
+        [Submit(kind="parse", priority=priority, delay=0.001) for priority in priorities]
+    )
+    await ledger.submit_many([Submit(kind="parse", priority=i, delay=3600) for i in range(9)])
+    fresh = await ledger.submit("parse", priority=3)
+    await passed(ledger, (await ledger.get(due[-1].run_id)).available_at)
+
+    claims = [await ledger.claim("w:1", limit=2) for _ in range(4)]
+
+    runs = [run.run_id for run in due] + [fresh.run_id]
+    expected = [run for _, run in sorted(zip([*priorities, 3], runs, strict=True))]
+    assert [lease.run_id for leases in claims for lease in leases] == expected
+
+
+async def test_a_kind_that_is_named_twice_is_looked_at_once(ledger: Ledger) -> None:
+    await ledger.submit_many([Submit(kind="parse")] * 3)
+
+    rows = await ledger.pool.fetch(
+        "SELECT * FROM ledger.claim($1, 'w:1', '{parse,parse}', 3, '60s', '{parse,parse}', '{0,0}',"
+        " ARRAY[$2, $2]::uuid[], ARRAY[NULL, NULL]::timestamptz[])",
+        ledger.project_id,
+        UUID(int=0),
+    )
+
+    assert len({row["run_id"] for row in rows}) == 3
+
+
 async def test_an_older_run_that_this_ledger_requeued_is_found_at_once_and_goes_first(
     ledger: Ledger,
 ) -> None:
@@ -251,7 +280,9 @@ def test_claims_from_the_beginning_take_a_twentieth_of_the_time_at_most(
     monkeypatch.setattr("time.monotonic", lambda: now)
     marks = Marks()
     assert marks.current() == Marks.NONE
-    marks.remember([{"kind": "parse", "priority": 0, "run_id": UUID(int=1)}], full=True)
+    marks.remember(
+        [{"kind": "parse", "priority": 0, "run_id": UUID(int=1), "due_at": None}], full=True
+    )
 
     marks.rescanned(0.3)  # it walked what an old snapshot keeps
     now += 5.9
