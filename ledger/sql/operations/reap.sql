@@ -31,7 +31,9 @@ DECLARE
   -- a variable, because an index is not searched for a volatile function
   moment timestamptz := ledger.now();
   seed bytea := ledger.salt_seed();
+  checked boolean;
 BEGIN
+  checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 THEN
     RAISE EXCEPTION 'a sweep is of 1 to 10000 runs' USING ERRCODE = '22023';
   END IF;
