@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Final
 from runfold.lazy import exported
 
 if TYPE_CHECKING:
+    from runfold.workers.backoff import Backoff
     from runfold.workers.blocking import BlockingContext
     from runfold.workers.context import Context
     from runfold.workers.errors import ChildFailed, StepError, ToolError, WaitTimedOut
     from runfold.workers.handlers import Handler, Handlers, handler
-    from runfold.workers.journal.journal import Decision
-    from runfold.workers.outcomes import Backoff, Cancel, Fail, Retry
+    from runfold.workers.journal.approvals import Decision
+    from runfold.workers.outcomes import Cancel, Fail, Retry
     from runfold.workers.worker import Worker
 
 __all__ = [
@@ -38,8 +39,9 @@ _HOMES: Final = {
     "runfold.workers.context": ("Context",),
     "runfold.workers.errors": ("ChildFailed", "StepError", "ToolError", "WaitTimedOut"),
     "runfold.workers.handlers": ("Handler", "Handlers", "handler"),
-    "runfold.workers.journal.journal": ("Decision",),
-    "runfold.workers.outcomes": ("Backoff", "Cancel", "Fail", "Retry"),
+    "runfold.workers.backoff": ("Backoff",),
+    "runfold.workers.journal.approvals": ("Decision",),
+    "runfold.workers.outcomes": ("Cancel", "Fail", "Retry"),
     "runfold.workers.worker": ("Worker",),
 }
 

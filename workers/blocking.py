@@ -13,8 +13,9 @@ from runfold.ledger import State
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.operations.signal import wait_name
 from runfold.workers.context import Facts
-from runfold.workers.journal.journal import Decision, Journal
-from runfold.workers.journal.waits import ChildOptions, Waits, called_by
+from runfold.workers.journal.approvals import Decision
+from runfold.workers.journal.journal import Journal
+from runfold.workers.journal.waits import ChildOptions, called_by
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,7 +32,6 @@ class BlockingContext(Facts):
     def __init__(self, journal: Journal) -> None:
         super().__init__(journal)
         self._loop = asyncio.get_running_loop()
-        self._waits = Waits(journal)
         self._thread: int | None = None
         self._tool = threading.Lock()
 
@@ -44,7 +44,7 @@ class BlockingContext(Facts):
         _check_plain("step", name, fn)
         step = self._done(self._journal.begin("step", name, fn, beside=self._is_beside()))
         if not step.is_answered:
-            with step.answering(self._journal.limit) as take:
+            with step.answering(self._recorder.limit) as take:
                 take(fn(*args, **kwargs))
             self._done(self._journal.record(step))
         result: T = step.result()
@@ -61,15 +61,15 @@ class BlockingContext(Facts):
         with self._tool:  # one at a time: a run waits for one tool
             if park or fn is None:
                 started = None
-                with tool.answering(self._journal.limit):
+                with tool.answering(self._recorder.limit):
                     started = None if fn is None else fn(*args)
                 if tool.error is None:
-                    self._done(self._journal.park_for_tool(tool, args, started))
-            self._done(self._journal.request(tool, args))
+                    self._done(self._tools.park_until_answered(tool, args, started))
+            self._done(self._tools.request(tool, args))
             if tool.error is None and fn is not None:
-                with tool.answering(self._journal.limit) as take:
+                with tool.answering(self._recorder.limit) as take:
                     take(fn(*args))
-            self._done(self._journal.respond(tool))
+            self._done(self._tools.respond(tool))
         return tool.result()
 
     def approval(
@@ -84,10 +84,10 @@ class BlockingContext(Facts):
         role: str | None = None,
     ) -> Decision:
         """As Context.approval."""
-        asked = self._done(self._journal.begin("approval", name, None, beside=self._is_beside()))
+        call = self._done(self._journal.begin("approval", name, None, beside=self._is_beside()))
         return self._done(
-            self._journal.decision(
-                asked, prompt, show=show, other_person=other_person, role=role, timeout=timeout,
+            self._approvals.decision(
+                call, prompt, show=show, other_person=other_person, role=role, timeout=timeout,
                 on_timeout=on_timeout
             )
         )  # fmt: skip
@@ -118,19 +118,19 @@ class BlockingContext(Facts):
         self, kind: str, inputs: Sequence[Any], **options: Unpack[ChildOptions]
     ) -> list[Any]:
         """As Context.children."""
-        asked = self._done(
+        submitting = self._done(
             self._journal.begin(
                 "step", f"children:{called_by(kind)}", None, beside=self._is_beside()
             )
         )
         outputs = []
-        for one in self._done(self._waits.submit(asked, kind, inputs, **options)):
+        for child_id in self._done(self._waits.submit(submitting, kind, inputs, **options)):
             called = self._done(
                 self._journal.begin(
                     "tool", f"child:{called_by(kind)}", None, beside=self._is_beside()
                 )
             )
-            outputs.append(self._done(self._waits.child(called, one)))
+            outputs.append(self._done(self._waits.child(called, child_id)))
         return outputs
 
     def note(self, text: object) -> None:
@@ -141,7 +141,7 @@ class BlockingContext(Facts):
         """As Context.heartbeat."""
         if detail is not None:
             self.note(detail)
-        self._journal.heart.beat_soon()
+        self._recorder.heart.beat_soon()
 
     def _done(self, call: Coroutine[Any, Any, R]) -> R:
         return asyncio.run_coroutine_threadsafe(call, self._loop).result()

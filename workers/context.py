@@ -14,8 +14,10 @@ from runfold.ledger import State
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.operations.signal import wait_name
 from runfold.workers.errors import CalledOff
+from runfold.workers.journal.approvals import Approvals, Decision
 from runfold.workers.journal.call import CURRENT, GIVEN_UP, Call, outcome
-from runfold.workers.journal.journal import Decision, Journal
+from runfold.workers.journal.journal import Journal
+from runfold.workers.journal.tools import Tools
 from runfold.workers.journal.waits import ChildOptions, Waits, called_by
 
 P = ParamSpec("P")
@@ -26,7 +28,10 @@ class Facts:
     """What a handler may know of its run, in the loop and in a thread alike."""
 
     def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+        self._journal, self._recorder = journal, journal.recorder
+        self._tools = Tools(journal)
+        self._approvals = Approvals(journal, self._tools)
+        self._waits = Waits(journal, self._tools)
 
     @property
     def run_id(self) -> UUID:
@@ -56,12 +61,12 @@ class Facts:
     @property
     def cancelled(self) -> bool:
         """Whether the attempt has to end: cancelled, its lease lost, or its worker stopping."""
-        return self._journal.stopped is not None
+        return self._recorder.stopped is not None
 
     @property
     def log(self) -> Any:
         """A structlog logger bound to the run, its attempt and its token."""
-        return self._journal.log
+        return self._recorder.log
 
     def cost(self, usd: float | Decimal = 0, steps: int = 0) -> None:
         """Add to the run's totals, with the event of the running step or tool, else with the next.
@@ -82,7 +87,6 @@ class Context(Facts):
         super().__init__(journal)
         self._task = asyncio.current_task()
         self._turn = asyncio.Lock()
-        self._waits = Waits(journal)
 
     @overload
     async def step(
@@ -98,7 +102,7 @@ class Context(Facts):
         """
         step = await self._journal.begin("step", name, fn, beside=self._is_beside())
         if not step.is_answered:
-            with step.answering(self._journal.limit) as take:
+            with step.answering(self._recorder.limit) as take:
                 async with self._interruptible(step, self._journal.record):
                     take(await outcome(fn, *args, **kwargs))
             await self._journal.record(step)
@@ -147,33 +151,33 @@ class Context(Facts):
     ) -> Any:
         journal = self._journal
         if tool.is_given_up:
-            await journal.request(tool, args)
-            await journal.respond(tool)
+            await self._tools.request(tool, args)
+            await self._tools.respond(tool)
             raise asyncio.CancelledError
         if park:
             await self._ask(tool, fn, args)
-        async with self._interruptible(tool, journal.respond):
-            await journal.request(tool, args, gives_way=True)
+        async with self._interruptible(tool, self._tools.respond):
+            await self._tools.request(tool, args, gives_way=True)
         if tool.error is None and fn is not None:
-            with tool.answering(journal.limit) as take:
-                async with self._interruptible(tool, journal.respond):
+            with tool.answering(journal.recorder.limit) as take:
+                async with self._interruptible(tool, self._tools.respond):
                     take(await outcome(fn, *args))
-        await journal.respond(tool)
+        await self._tools.respond(tool)
         return tool.result()
 
     async def _ask(self, tool: Call, fn: Callable[..., Any] | None, args: Sequence[Any]) -> None:
         """Park the run for a tool that was asked; return if asking failed."""
 
         async def give_up(tool: Call) -> None:
-            await self._journal.request(tool, args)
-            await self._journal.respond(tool)
+            await self._tools.request(tool, args)
+            await self._tools.respond(tool)
 
         started = None
-        with tool.answering(self._journal.limit):
+        with tool.answering(self._recorder.limit):
             async with self._interruptible(tool, give_up):
                 started = None if fn is None else await outcome(fn, *args)
         if tool.error is None:
-            await self._journal.park_for_tool(tool, args, started)
+            await self._tools.park_until_answered(tool, args, started)
 
     @asynccontextmanager
     async def _interruptible(
@@ -210,9 +214,9 @@ class Context(Facts):
         `other_person`: whoever submitted the run may not decide. `role`: only who has it may;
         raises NobodyHasRole. `timeout`: seconds, then the run ends as `on_timeout`.
         """
-        asked = await self._journal.begin("approval", name, None, beside=self._is_beside())
-        return await self._journal.decision(
-            asked,
+        call = await self._journal.begin("approval", name, None, beside=self._is_beside())
+        return await self._approvals.decision(
+            call,
             prompt,
             show=show,
             other_person=other_person,
@@ -257,7 +261,7 @@ class Context(Facts):
         self, kind: str, inputs: Sequence[Any], **options: Unpack[ChildOptions]
     ) -> list[Any]:
         """Submit a child run for each input; return their outputs in this order. See `child`."""
-        asked = await self._journal.begin(
+        submitting = await self._journal.begin(
             "step", f"children:{called_by(kind)}", None, beside=self._is_beside()
         )
         return [
@@ -265,9 +269,9 @@ class Context(Facts):
                 await self._journal.begin(
                     "tool", f"child:{called_by(kind)}", None, beside=self._is_beside()
                 ),
-                one,
+                child_id,
             )
-            for one in await self._waits.submit(asked, kind, inputs, **options)
+            for child_id in await self._waits.submit(submitting, kind, inputs, **options)
         ]
 
     async def note(self, text: object) -> None:
@@ -278,7 +282,7 @@ class Context(Facts):
         """Beat at once, with a note of how far the work is; other beats come by themselves."""
         if detail is not None:
             await self.note(detail)
-        self._journal.heart.beat_soon()
+        self._recorder.heart.beat_soon()
 
     def _is_beside(self) -> bool:
         return asyncio.current_task() is not self._task

@@ -24,10 +24,11 @@ from runfold.ledger.cron import check_cron
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.schedules import MAX_NAME
 from runfold.ledger.validation import check_text
+from runfold.workers.backoff import Backoff
 from runfold.workers.blocking import BlockingContext
 from runfold.workers.context import Context
 from runfold.workers.journal.json_values import adapter_of_type
-from runfold.workers.outcomes import OUTCOMES, Backoff
+from runfold.workers.outcomes import OUTCOMES
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -106,29 +107,33 @@ def handler(
 class Handlers(Mapping[str, "Handler[..., Any]"]):
     """Handlers by kind."""
 
-    def __init__(self, given: Source) -> None:
+    def __init__(self, source: Source) -> None:
         """Take handlers, other Handlers, or all those of a module.
 
         Raises InvalidValue for what is none, for two of one kind and when there are none at all.
         """
-        found: Iterable[Any] = given if isinstance(given, Iterable) else [given]
-        if isinstance(given, Handlers):
-            found = given.values()
-        elif isinstance(given, ModuleType):
-            found = [one for one in vars(given).values() if isinstance(one, Handler)]
+        handlers: Iterable[Any] = source if isinstance(source, Iterable) else [source]
+        if isinstance(source, Handlers):
+            handlers = source.values()
+        elif isinstance(source, ModuleType):
+            handlers = [value for value in vars(source).values() if isinstance(value, Handler)]
         self._by_kind: dict[str, Handler[..., Any]] = {}
-        for one in found:
-            if not isinstance(one, Handler):
+        for declared in handlers:
+            if not isinstance(declared, Handler):
                 raise InvalidValue(
-                    "handler", one, "is no handler: decorate the function with @handler('kind')"
+                    "handler",
+                    declared,
+                    "is no handler: decorate the function with @handler('kind')",
                 )
-            if self._by_kind.setdefault(one.kind, one) is not one:
+            if self._by_kind.setdefault(declared.kind, declared) is not declared:
                 raise InvalidValue(
-                    "handler", one.kind, "two handlers are for this kind: give one of them another"
+                    "handler",
+                    declared.kind,
+                    "two handlers are for this kind: give one of them another",
                 )
         if not self._by_kind:
             raise InvalidValue(
-                "handlers", given, "has no handler: decorate a function with @handler('kind')"
+                "handlers", source, "has no handler: decorate a function with @handler('kind')"
             )
 
     def __getitem__(self, kind: str) -> Handler[..., Any]:
@@ -167,12 +172,12 @@ def _types(function: Callable[..., Any]) -> dict[str, Any]:
         ) from error
 
 
-def _check_context(function: Callable[..., Any], given: Any, *, blocking: bool) -> None:
-    wanted = BlockingContext if blocking else Context
-    if given in {Context, BlockingContext} and given is not wanted:
+def _check_context(function: Callable[..., Any], declared: Any, *, blocking: bool) -> None:
+    fitting = BlockingContext if blocking else Context
+    if declared in {Context, BlockingContext} and declared is not fitting:
         kind = "plain" if blocking else "async"
         raise InvalidValue(
-            "handler", function.__qualname__, f"is {kind}: its context is a {wanted.__name__}"
+            "handler", function.__qualname__, f"is {kind}: its context is a {fitting.__name__}"
         )
 
 
@@ -180,9 +185,9 @@ def _adapter(function: Callable[..., Any], annotation: Any) -> TypeAdapter[Any]:
     try:
         return adapter_of_type(annotation)
     except PydanticUserError as error:
-        said = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0]
         raise InvalidValue(
-            "handler", function.__qualname__, f"Pydantic cannot check {annotation!r}: {said}"
+            "handler", function.__qualname__, f"Pydantic cannot check {annotation!r}: {reason}"
         ) from error
 
 
@@ -192,4 +197,4 @@ def _without_outcomes(annotation: Any) -> Any:
         return None
     if get_origin(annotation) not in {Union, UnionType}:
         return annotation
-    return Union[tuple(one for one in get_args(annotation) if one not in OUTCOMES) or (None,)]  # noqa: UP007  of a tuple
+    return Union[tuple(part for part in get_args(annotation) if part not in OUTCOMES) or (None,)]  # noqa: UP007  of a tuple

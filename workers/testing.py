@@ -97,11 +97,11 @@ class Kit:
     def run(self, story: Callable[[Self], Awaitable[T]]) -> T:
         """Run an async story in a plain test."""
 
-        async def told() -> T:
+        async def with_kit() -> T:
             async with self:
                 return await story(self)
 
-        return asyncio.run(told())
+        return asyncio.run(with_kit())
 
     async def run_until_idle(self, handlers: Source, *, seconds: float = 30) -> list[Run]:
         """Do every run that can be done now; return those that wait for time or people.
@@ -219,10 +219,10 @@ class Kit:
     ) -> list[Event]:
         """Fail unless the run's event types are these, in order; return the events."""
         events = await self.ledger.history(_id(run))
-        found = [event.type for event in events if heartbeats or event.type != "lease.heartbeat"]
-        if found != list(expected):
+        happened = [event.type for event in events if heartbeats or event.type != "lease.heartbeat"]
+        if happened != list(expected):
             lines = difflib.unified_diff(
-                list(expected), found, "expected", f"history of {_id(run)}", lineterm="", n=99
+                list(expected), happened, "expected", f"history of {_id(run)}", lineterm="", n=99
             )
             pytest.fail("\n".join(lines), pytrace=False)
         return events

@@ -12,18 +12,20 @@ from uuid import UUID
 from runfold.ledger import Lease, Ledger, default_worker_id, log, names
 from runfold.ledger.errors import DatabaseRefused, DatabaseUnavailable, InvalidValue, LedgerError
 from runfold.ledger.validation import check_duration, check_int, check_text
-from runfold.workers.attempt import Attempt, GiveBack
+from runfold.workers.attempt import Attempt
 from runfold.workers.duties.duty import Duty, jittered, kept
 from runfold.workers.duties.reaper import Reaper
 from runfold.workers.duties.scheduler import Scheduler
 from runfold.workers.duties.wakeup_listener import Wakeup
+from runfold.workers.ending import GiveBack
 from runfold.workers.errors import Stop
+from runfold.workers.failures import failure
 from runfold.workers.handlers import Handlers, Source
 from runfold.workers.leases.deadline import within
 from runfold.workers.leases.heart import Heart
 from runfold.workers.leases.suspects import Gate
 from runfold.workers.leases.writer import Writer
-from runfold.workers.outcomes import Retry, failure
+from runfold.workers.outcomes import Retry
 
 CONCURRENCY: Final = 10
 JITTER: Final = 0.25

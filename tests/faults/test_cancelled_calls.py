@@ -10,7 +10,7 @@ import pytest
 
 from runfold import Backoff, Context, Ledger, State, handler
 from runfold.workers.errors import StepError
-from runfold.workers.journal import journal
+from runfold.workers.journal import recorder
 from tests.support.working import ended, reached, working
 
 LIMIT = 0.2
@@ -26,7 +26,7 @@ async def lock(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Callable[[Context], Lock]]:
     """Returns a function that keeps writes to a run waiting for a while, the first time only."""
-    monkeypatch.setattr(journal, "SETTLE_SECONDS", 0.1)
+    monkeypatch.setattr(recorder, "SETTLE_SECONDS", 0.1)
     other = await asyncpg.connect(database)
     unlocking: list[asyncio.Task[None]] = []
 

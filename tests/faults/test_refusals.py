@@ -8,12 +8,11 @@ from typing import Any, NamedTuple, TypeAlias
 import asyncpg
 import pytest
 
-from runfold import Cancel, Context, Fail, Handler, Ledger, Run, State, handler
+from runfold import Backoff, Cancel, Context, Fail, Handler, Ledger, Run, State, handler
 from runfold.ledger.events import RunFailed
 from runfold.ledger.lifecycle import OUTPUT_REFUSED
 from runfold.workers import attempt
-from runfold.workers.journal import journal
-from runfold.workers.outcomes import Backoff
+from runfold.workers.journal import recorder
 from tests.support.runs import newest, types
 from tests.support.waiting import until
 from tests.support.working import ended, reached, working
@@ -166,7 +165,7 @@ WRITES = (
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have refused writes made again at once, so that every code has its turn."""
-    for module in (attempt, journal):
+    for module in (attempt, recorder):
         monkeypatch.setattr(module, "AGAIN_SECONDS", OFTEN)
     monkeypatch.setenv("RUNFOLD_HELD_SLEEP_SECONDS", "1")
 

@@ -88,8 +88,8 @@ async def test_a_signal_that_no_wait_could_have_is_refused(ledger: Ledger) -> No
 def test_a_set_is_recorded_alike_in_every_process() -> None:
     program = (
         "from tests.workers.test_calls import SETS; "
-        "from runfold.workers.journal.json_values import recordable; "
-        "print(recordable('show', SETS))"
+        "from runfold.workers.journal.json_values import as_json; "
+        "print(as_json('show', SETS))"
     )
     outputs = {
         subprocess.check_output(
@@ -220,8 +220,8 @@ async def test_a_tool_that_is_left_behind_fails_the_run_and_is_named(ledger: Led
 
 @handler("impatient", retry=AT_ONCE)
 async def impatient(ctx: Context) -> str:
-    journal: Any = ctx._journal  # noqa: SLF001  the answer has to be on its way at a known time
-    moved, answering = journal._writer.move, asyncio.Event()  # noqa: SLF001  as above
+    recorder: Any = ctx._recorder  # noqa: SLF001  the answer has to be on its way at a known time
+    moved, answering = recorder.writer.move, asyncio.Event()
 
     async def move(command: Any) -> Receipt:
         receipt: Receipt = await moved(command)
@@ -230,12 +230,12 @@ async def impatient(ctx: Context) -> str:
             await asyncio.sleep(0.2)
         return receipt
 
-    journal._writer.move = move  # noqa: SLF001  as above
+    recorder.writer.move = move
     asking = asyncio.create_task(ctx.tool("look", lambda: 1))
     await answering.wait()
     asking.cancel()
     await asyncio.wait({asking})
-    journal._writer.move = moved  # noqa: SLF001  as above
+    recorder.writer.move = moved
     return "done without"
 
 

@@ -399,9 +399,13 @@ async def patient(what: Awaitable[Any]) -> Any:
 async def impatient(ctx: Context, how: str) -> Any:
     journal: Any = ctx._journal  # noqa: SLF001  a write has to take long at a known point
     if ctx.attempt == 1 and how == "recorded":
-        Slowly(journal, "_until_written", lambda *_: journal._names._used.get("a") == 1)  # noqa: SLF001  as above
+        Slowly(journal.recorder, "_until_written", lambda *_: journal._names._used.get("a") == 1)  # noqa: SLF001  as above
     if ctx.attempt == 1 and how == "requested":
-        Slowly(journal._writer, "move", lambda move, *_: move.row.to_state == State.WAITING_TOOL)  # noqa: SLF001  as above
+        Slowly(
+            journal.recorder.writer,
+            "move",
+            lambda move, *_: move.row.to_state == State.WAITING_TOOL,
+        )
     call = ctx.step("a", lambda: "result") if how == "recorded" else ctx.tool("a", lambda: "result")
     found = await patient(call)
     first = await ctx.step("b", lambda: found)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final, get_type_hints
 
@@ -16,12 +15,13 @@ from pydantic import PydanticUserError, TypeAdapter
 from pydantic_core import to_json
 
 from runfold.ledger.errors import InvalidValue
-from runfold.ledger.validation import check_cost, check_int, check_text
+from runfold.ledger.validation import check_text
 from runfold.workers.errors import StepError, ToolError
-from runfold.workers.journal import replay as recall
+from runfold.workers.failures import failure
 from runfold.workers.journal.json_values import adapter_of_type, as_declared
+from runfold.workers.journal.meter import Meter
+from runfold.workers.journal.replay import CallKind, EarlierCall
 from runfold.workers.journal.threads import in_thread
-from runfold.workers.outcomes import failure
 
 MAX_NAME: Final = 120
 GIVEN_UP: Final = {"type": "CancelledError", "message": "the handler gave the call up"}
@@ -31,60 +31,39 @@ CURRENT: Final[ContextVar[Call | None]] = ContextVar("runfold_call", default=Non
 
 
 @dataclass(slots=True)
-class Meter:
-    """What was spent and has not been recorded yet."""
-
-    usd: Decimal = Decimal(0)
-    steps: int = 0
-
-    def add(self, usd: float | Decimal, steps: int) -> None:
-        """Add up; raises InvalidValue."""
-        spent = check_cost("usd", usd)
-        if spent < 0:
-            raise InvalidValue("usd", usd, "must be 0 or more: what was spent is spent")
-        self.usd, self.steps = self.usd + spent, self.steps + check_int("steps", steps, least=0)
-
-    def empty(self) -> tuple[Decimal, int]:
-        """Return the amounts so far, and begin anew."""
-        spent = self.usd, self.steps
-        self.usd, self.steps = Decimal(0), 0
-        return spent
-
-
-@dataclass(slots=True)
 class Call:
     """One call: `output` as JSON or `error` once it is answered, now or in an earlier attempt."""
 
-    call: recall.CallKind
+    call: CallKind
     name: str
     key: str
     beside: bool
     adapter: TypeAdapter[Any]
-    recorded: recall.Recorded | None
+    earlier: EarlierCall | None
     meter: Meter = field(default_factory=Meter)
     output: Any = None
     error: dict[str, Any] | None = None
     cause: BaseException | None = None
 
     def __post_init__(self) -> None:
-        """Take the recorded answer over."""
-        if self.recorded is not None and self.recorded.answer is not None:
-            answer: Any = self.recorded.answer
-            if not self.recorded.has_failed:
+        """Take over the answer that an earlier attempt recorded."""
+        if self.earlier is not None and self.earlier.answer is not None:
+            answer: Any = self.earlier.answer
+            if not self.earlier.has_failed:
                 self.output = answer.output
             else:
                 detail = answer.error_detail
-                known = isinstance(detail, dict) and {"type", "message"} <= detail.keys()
+                is_failure = isinstance(detail, dict) and {"type", "message"} <= detail.keys()
                 self.error = (
                     detail
-                    if known
+                    if is_failure
                     else {"type": answer.error_code or "error", "message": str(detail)}
                 )
 
     @property
     def is_answered(self) -> bool:
         """Whether an earlier attempt has the answer."""
-        return self.recorded is not None and self.recorded.answer is not None
+        return self.earlier is not None and self.earlier.answer is not None
 
     @property
     def is_given_up(self) -> bool:
@@ -144,13 +123,13 @@ class Names:
         return name if count == 1 else f"{name}#{count}"
 
 
-def _check_survives(given: Any, again: Any) -> None:
+def _check_survives(result: Any, again: Any) -> None:
     """Refuse a result that its own JSON does not give back: the next attempt would get another."""
-    comparable = any("__eq__" in vars(base) for base in type(given).__mro__[:-1])
-    if type(again) is not type(given) or (comparable and again != given):
+    comparable = any("__eq__" in vars(base) for base in type(result).__mro__[:-1])
+    if type(again) is not type(result) or (comparable and again != result):
         raise InvalidValue(
             "result",
-            type(given).__name__,
+            type(result).__name__,
             "comes back from its own JSON as something else: declare a type that survives it",
         )
 
@@ -159,8 +138,8 @@ async def outcome(function: Callable[..., Any], *args: Any, **kwargs: Any) -> An
     """Call a function to its end: an async one here, a plain one in a thread."""
     if inspect.iscoroutinefunction(function):
         return await function(*args, **kwargs)
-    given = await in_thread("runfold-step", function, *args, **kwargs)
-    return await given if inspect.isawaitable(given) else given
+    result = await in_thread("runfold-step", function, *args, **kwargs)
+    return await result if inspect.isawaitable(result) else result
 
 
 def adapter_of(function: Callable[..., Any] | None) -> TypeAdapter[Any]:
@@ -186,7 +165,7 @@ def _adapter(function: Callable[..., Any] | None) -> TypeAdapter[Any]:
     try:
         return ANYTHING if annotation is Any else adapter_of_type(annotation)
     except PydanticUserError as error:
-        said = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0]
         raise InvalidValue(
-            "result type", annotation, f"cannot be recorded as JSON: {said}"
+            "result type", annotation, f"cannot be recorded as JSON: {reason}"
         ) from error

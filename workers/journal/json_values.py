@@ -22,7 +22,7 @@ def as_declared(adapter: TypeAdapter[Any], checked: Any, *, round_trip: bool = F
     return adapter.dump_python(checked, mode="json", by_alias=round_trip, round_trip=round_trip)
 
 
-def recordable(name: str, value: Any, *, fallback: Callable[[Any], Any] | None = None) -> Any:
+def as_json(name: str, value: Any, *, fallback: Callable[[Any], Any] | None = None) -> Any:
     """Return a value as JSON that is the same in every process: sets are ordered.
 
     `fallback` writes what JSON does not know. Raises InvalidValue.
@@ -30,9 +30,9 @@ def recordable(name: str, value: Any, *, fallback: Callable[[Any], Any] | None =
     try:
         return _in_order(to_jsonable_python(value, fallback=fallback), value)
     except Exception as error:  # a value's own code may raise anything
-        said = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InvalidValue(
-            name, type(value).__name__, f"cannot be recorded as JSON: {said}"
+            name, type(value).__name__, f"cannot be recorded as JSON: {reason}"
         ) from error
 
 
@@ -50,17 +50,17 @@ def _in_order(written: Any, value: Any) -> Any:
 
 
 def _parts(value: Any) -> list[Any] | None:
-    found: Iterable[Any] | None = None
+    parts: Iterable[Any] | None = None
     match value:
         case dict():
-            found = value.values()
+            parts = value.values()
         case list() | tuple() | set() | frozenset() | deque():
-            found = value
+            parts = value
         case BaseModel():
-            found = (part for _, part in value)
+            parts = (part for _, part in value)
         case _ if is_dataclass(value) and not isinstance(value, type):
-            found = (getattr(value, field.name) for field in fields(value))
-    return None if found is None else list(found)
+            parts = (getattr(value, field.name) for field in fields(value))
+    return None if parts is None else list(parts)
 
 
 def _place(member: Any) -> tuple[bool, float, bytes]:

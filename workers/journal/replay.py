@@ -1,8 +1,8 @@
-"""A run's recorded calls, recalled in the order in which the handler makes them."""
+"""Replay: the calls of earlier attempts, answered in the order in which the handler makes them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -25,8 +25,11 @@ _ANSWERS: Final = (ToolCompleted, ToolFailed, ApprovalGranted)
 
 
 @dataclass(slots=True)
-class Recorded:
-    """A recorded call: the event that asked and the one that answered, the same for a step."""
+class EarlierCall:
+    """A call of an earlier attempt: the event that asked and the one that answered.
+
+    For a step both are the same.
+    """
 
     call: CallKind
     name: str
@@ -55,7 +58,7 @@ class Recorded:
         return f"{self.call} {self.name!r}"
 
 
-class Recall:
+class Replay:
     """The recorded calls of a run that the handler has not asked for yet.
 
     Calls of the handler's own task come in one order, and are held to it. Those of tasks beside it
@@ -64,43 +67,23 @@ class Recall:
     """
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
-        own: list[Recorded] = []
-        beside: dict[tuple[CallKind, str], Recorded] = {}
-        asked: Recorded | None = None
         self.was_lost = False
         """The attempt before this one ended because its worker died."""
+        self._own: list[EarlierCall] = []
+        self._beside: dict[tuple[CallKind, str], EarlierCall] = {}
+        self._asked: EarlierCall | None = None
         for event in events:
-            made = _recorded(event)
-            if made is not None and _is_given_up(made, own, beside):
-                continue
-            if made is not None:
-                asked = made if made.answer is None else asked
-                if made.beside:
-                    beside[made.call, made.name] = made
-                else:
-                    for earlier in (*own[-1:], *beside.values()):
-                        earlier.went_on = earlier.went_on or earlier.answer is not None
-                    own.append(made)
-            elif isinstance(event, _ANSWERS) and asked is not None:
-                asked.answer = event
-            elif event.type in _REQUEUED:
-                # Given back, it was under no worker that could have died of it.
-                self.was_lost = event.type == "lease.expired" or (
-                    self.was_lost and event.type == "lease.released"
-                )
-                if own and own[-1].is_open:
-                    own.pop()
-                beside = {key: one for key, one in beside.items() if not one.is_open}
-        if own and own[-1].answer is None:
-            own.pop()
-        self._own, self._beside = own[::-1], beside
+            self._read(event)
+        if self._own and self._own[-1].answer is None:
+            self._own.pop()
+        self._own.reverse()
 
     @property
-    def replaying(self) -> bool:
+    def is_replaying(self) -> bool:
         """Whether the handler is where an earlier attempt has been."""
         return bool(self._own)
 
-    def take(self, call: CallKind, name: str, *, beside: bool) -> Recorded | None:
+    def take(self, call: CallKind, name: str, *, beside: bool) -> EarlierCall | None:
         """Return what is recorded of this call, None if it is new; raise HistoryMismatch."""
         if beside:
             return self._beside.pop((call, name), None)
@@ -115,26 +98,51 @@ class Recall:
         if self._own:
             raise HistoryMismatch(str(self._own[-1]), "its end")
 
+    def _read(self, event: Event) -> None:
+        if (call := _earlier_call(event)) is not None:
+            if not self._is_given_up(call):
+                self._add(call)
+        elif isinstance(event, _ANSWERS) and self._asked is not None:
+            self._asked.answer = event
+        elif event.type in _REQUEUED:
+            # Given back, it was under no worker that could have died of it.
+            self.was_lost = event.type == "lease.expired" or (
+                self.was_lost and event.type == "lease.released"
+            )
+            if self._own and self._own[-1].is_open:
+                self._own.pop()
+            self._beside = {key: call for key, call in self._beside.items() if not call.is_open}
 
-def _is_given_up(
-    made: Recorded, own: Sequence[Recorded], beside: Mapping[tuple[CallKind, str], Recorded]
-) -> bool:
-    """Take a second event of a step as its answer: it was given up after its beginning."""
-    begun = beside.get((made.call, made.name)) if made.beside else next(iter(own[-1:]), None)
-    if made.call != "step" or begun is None or (begun.call, begun.name) != (made.call, made.name):
-        return False
-    begun.answer = made.answer
-    return True
+    def _is_given_up(self, call: EarlierCall) -> bool:
+        """Take a second event of a step as its answer: it was given up after its beginning."""
+        begun = self._beside.get((call.call, call.name)) if call.beside else self._last
+        if call.call != "step" or begun is None or str(begun) != str(call):
+            return False
+        begun.answer = call.answer
+        return True
+
+    def _add(self, call: EarlierCall) -> None:
+        self._asked = call if call.answer is None else self._asked
+        if call.beside:
+            self._beside[call.call, call.name] = call
+            return
+        for earlier in (*self._own[-1:], *self._beside.values()):
+            earlier.went_on = earlier.went_on or earlier.answer is not None
+        self._own.append(call)
+
+    @property
+    def _last(self) -> EarlierCall | None:
+        return self._own[-1] if self._own else None
 
 
-def _recorded(event: Event) -> Recorded | None:
-    found: Any = event
+def _earlier_call(event: Event) -> EarlierCall | None:
+    facts: Any = event
     match event:
         case StepCompleted() | StepFailed():
-            return Recorded("step", found.name, bool(found.beside), event, event)
+            return EarlierCall("step", facts.name, bool(facts.beside), event, event)
         case ToolRequested():
-            return Recorded("tool", found.name or "", bool(found.beside), event, None)
+            return EarlierCall("tool", facts.name or "", bool(facts.beside), event, None)
         case ApprovalRequested():
-            return Recorded("approval", found.name or "", bool(found.beside), event, None)
+            return EarlierCall("approval", facts.name or "", bool(facts.beside), event, None)
         case _:
             return None

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final, TypedDict, Unpack
 from uuid import UUID
 
@@ -20,7 +21,8 @@ from runfold.workers.errors import Asleep, ChildFailed, Parked, ToolError, WaitT
 from runfold.workers.journal.call import MAX_NAME, Call
 from runfold.workers.journal.children import answer, outcome_of
 from runfold.workers.journal.journal import Journal
-from runfold.workers.journal.json_values import recordable
+from runfold.workers.journal.json_values import as_json
+from runfold.workers.journal.tools import Tools
 
 SLICE_SECONDS: Final = 0.25
 _CHILDREN: Final = """
@@ -36,7 +38,7 @@ def called_by(kind: str) -> str:
     return str(kind).replace("#", "_")[: MAX_NAME - len("children:")]
 
 
-def _recorded(children: Sequence[UUID], limit_bytes: int) -> Any:
+def _as_result(children: Sequence[UUID], limit_bytes: int) -> Any:
     """Return what a step records of children: their ids, or where they do not fit their number.
 
     Their keys follow from the number.
@@ -59,34 +61,34 @@ class ChildOptions(TypedDict, total=False):
 class Waits:
     """The waits of one attempt; each gives the run back, so that waiting holds no slot."""
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal, self._ledger = journal, journal.ledger
+    def __init__(self, journal: Journal, tools: Tools) -> None:
+        self._journal, self._tools, self._ledger = journal, tools, journal.ledger
 
     async def sleep(self, called: Call, duration: float | timedelta) -> None:
         """Record when the sleep began; hold the run for a short rest, else give it back."""
         journal = self._journal
-        with journal.asking():
+        with journal.recorder.asking():
             seconds = check_duration("seconds", duration).total_seconds()
-        if called.recorded is None:
+        if called.earlier is None:
             called.output = {"seconds": seconds}
             await journal.record(called)
         elif not (isinstance(called.output, dict) and called.output.keys() == {"seconds"}):
-            journal.mismatch(str(called.recorded), f"sleep {called.name!r}")
-        elif not called.beside and (await journal.recalled()).replaying:
+            journal.recorder.mismatch(str(called.earlier), f"sleep {called.name!r}")
+        elif not called.beside and (await journal.replay()).is_replaying:
             return  # what came after it is recorded, so it is over
         else:
-            seconds = await self._left(called.recorded.asked.recorded_at, called.output["seconds"])
+            seconds = await self._left(called.earlier.asked.recorded_at, called.output["seconds"])
         if seconds > self._ledger.settings.longest_held_sleep and not called.beside:
-            journal.ending = Asleep(seconds)
-            raise journal.ending
+            journal.recorder.ending = Asleep(seconds)
+            raise journal.recorder.ending
         end = asyncio.get_running_loop().time() + seconds
         while (left := end - asyncio.get_running_loop().time()) > 0:
-            journal.check_open()
+            journal.recorder.check_open()
             await asyncio.sleep(min(left, SLICE_SECONDS))
 
     async def _left(self, since: datetime | None, seconds: float) -> float:
         assert since is not None
-        [row] = await self._journal.persist(lambda: fetch(self._ledger.pool, _NOW))
+        [row] = await self._journal.recorder.persist(lambda: fetch(self._ledger.pool, _NOW))
         passed: timedelta = row["now"] - since
         return max(seconds - passed.total_seconds(), 0.0)
 
@@ -97,15 +99,15 @@ class Waits:
         """
         journal, run_id = self._journal, self._journal.lease.run_id
         while not called.is_answered:
-            events = await journal.persist(lambda: self._ledger.history(run_id))
-            if (found := kept_signal(events, name)) is not None:
-                await journal.request(called, {"signal": name})
-                called.output = found.value
-                await journal.respond(called)
+            events = await journal.recorder.persist(lambda: self._ledger.history(run_id))
+            if (kept := kept_signal(events, name)) is not None:
+                await self._tools.request(called, {"signal": name})
+                called.output = kept.value
+                await self._tools.respond(called)
                 break
             try:
                 version = events[-1].version
-                await journal.park_for_tool(
+                await self._tools.park_until_answered(
                     called, {"signal": name}, expected_version=version, wait=timeout
                 )
             except VersionConflict:
@@ -123,24 +125,23 @@ class Waits:
         """
         if not called.is_answered:
             journal = self._journal
-            with journal.asking():
+            with journal.recorder.asking():
                 if len(inputs) > MAX_BATCH:
                     remedy = f"at most {MAX_BATCH:,} children in one call: make several calls"
                     raise InvalidValue("children", len(inputs), remedy)
-                asked = [
+                children = [
                     Submit(
                         kind=kind,
-                        input=recordable("input", one),
+                        input=as_json("input", input_),
                         key=f"{called.key}/{number}",
                         parent=journal.lease.run_id,
                         **options,
                     )
-                    for number, one in enumerate(inputs, 1)
+                    for number, input_ in enumerate(inputs, 1)
                 ]
-                made = (
-                    await journal.persist(lambda: self._ledger.submit_many(asked)) if asked else []
-                )
-            called.output = _recorded([child.run_id for child in made], journal.limit)
+                submit = partial(self._ledger.submit_many, children)
+                made = await journal.recorder.persist(submit) if children else []
+            called.output = _as_result([child.run_id for child in made], journal.recorder.limit)
             await journal.record(called)
         if called.error is not None:
             called.result()  # raises it
@@ -151,7 +152,9 @@ class Waits:
             return [UUID(child) for child in called.output]
         keys = [f"{called.key}/{number}" for number in range(1, called.output["count"] + 1)]
         pool, project_id = self._ledger.pool, self._ledger.project_id
-        rows = await self._journal.persist(lambda: fetch(pool, _CHILDREN, project_id, keys))
+        rows = await self._journal.recorder.persist(
+            lambda: fetch(pool, _CHILDREN, project_id, keys)
+        )
         children = {row["key"]: row["run_id"] for row in rows}
         return [children[key] for key in keys]
 
@@ -162,16 +165,16 @@ class Waits:
             child = await self._child(child_id)
             if child.state not in TERMINAL:
                 try:
-                    await journal.park_for_tool(called, {"child": str(child_id)})
+                    await self._tools.park_until_answered(called, {"child": str(child_id)})
                 except Parked:
                     with suppress(
                         LedgerError
                     ):  # it may have ended before anybody could see the wait
                         await answer(self._ledger, [journal.lease.run_id])
                     raise
-            await journal.request(called, {"child": str(child_id)})
+            await self._tools.request(called, {"child": str(child_id)})
             called.output, called.error = outcome_of(child)
-            await journal.respond(called)
+            await self._tools.respond(called)
         try:
             return called.result()
         except ToolError as failed:
@@ -179,4 +182,4 @@ class Waits:
             raise ChildFailed(child_id, ended.state, ended.error_code) from failed
 
     async def _child(self, child_id: UUID) -> Run:
-        return await self._journal.persist(lambda: self._ledger.get(child_id))
+        return await self._journal.recorder.persist(lambda: self._ledger.get(child_id))

@@ -1,0 +1,83 @@
+"""Approvals of a run: what a person is asked, and what the handler gets for an answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from runfold.ledger import State, roles
+from runfold.ledger.commands import check_wait_outcome
+from runfold.ledger.events import ApprovalRequested
+from runfold.ledger.operations.decide import shown_sha256
+from runfold.ledger.validation import check_duration
+from runfold.workers.journal.call import Call
+from runfold.workers.journal.journal import Journal
+from runfold.workers.journal.json_values import as_json
+from runfold.workers.journal.replay import EarlierCall
+from runfold.workers.journal.tools import Tools
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A person's yes: who, why, when, and what the person filled in."""
+
+    actor: str
+    reason: str | None
+    at: datetime | None
+    value: Any = None
+
+
+class Approvals:
+    """Asks people for one attempt."""
+
+    def __init__(self, journal: Journal, tools: Tools) -> None:
+        self._recorder, self._tools = journal.recorder, tools
+
+    async def decision(
+        self,
+        call: Call,
+        prompt: str,
+        *,
+        show: Any,
+        other_person: bool,
+        role: str | None,
+        timeout: float | timedelta | None,  # noqa: ASYNC109  the run's time, not the call's
+        on_timeout: State | str,
+    ) -> Decision:
+        """Return the recorded decision about exactly this, or park the run until there is one."""
+        recorder = self._recorder
+        with recorder.asking():
+            shown = as_json("show", show)
+            digest = shown_sha256(prompt, shown)
+            wait = None if timeout is None else check_duration("timeout", timeout, positive=True)
+            outcome = check_wait_outcome("on_timeout", on_timeout)
+            if call.earlier is not None and call.is_answered:
+                return self._decided(call.earlier, digest)
+            content = {
+                "prompt": prompt,
+                "show": shown,
+                "shown_sha256": digest,
+                "based_on": recorder.version,
+            }
+            if other_person:
+                content["other_person"] = True
+            if role is not None:
+                ledger = recorder.ledger
+                await recorder.persist(
+                    lambda: roles.require_member(ledger.pool, ledger.project_id, role)
+                )
+                content["role"] = role
+            return await self._tools.park(
+                call, State.WAITING_APPROVAL, content=content, wait=wait, wait_outcome=outcome
+            )
+
+    def _decided(self, earlier: EarlierCall, digest: str) -> Decision:
+        asked, answer = earlier.asked, earlier.answer
+        assert isinstance(asked, ApprovalRequested)
+        if asked.shown_sha256 is not None and asked.shown_sha256 != digest:
+            self._recorder.mismatch(
+                f"an approval of what has SHA-256 {asked.shown_sha256}", f"one of {digest}"
+            )
+        granted: Any = answer
+        return Decision(granted.actor, granted.reason, granted.recorded_at, granted.output)

@@ -1,0 +1,179 @@
+"""The writes of one attempt: each lands once, whatever the database or a handler does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+from runfold.ledger import Lease, Ledger, State, Transition, log, names
+from runfold.ledger.errors import (
+    DatabaseUnavailable,
+    InvalidValue,
+    LeaseLost,
+    NobodyHasRole,
+    PayloadTooLarge,
+)
+from runfold.ledger.events import Event
+from runfold.ledger.run import Receipt
+from runfold.workers.errors import HistoryMismatch, Refused, Stop, Stopped, Unwind
+from runfold.workers.leases.deadline import AGAIN_SECONDS, within
+
+if TYPE_CHECKING:
+    from runfold.workers.leases.heart import Heart
+    from runfold.workers.leases.writer import Writer
+
+R = TypeVar("R")
+SETTLE_SECONDS: Final = 5.0
+"""How long an attempt that has to end waits for the answer to a write."""
+
+
+class Recorder:
+    """Writes under one lease until the attempt has to end, and knows why it has to."""
+
+    def __init__(self, ledger: Ledger, lease: Lease, writer: Writer, heart: Heart) -> None:
+        self.ledger, self.lease = ledger, lease
+        self.writer, self.heart = writer, heart
+        self.ending: Unwind | None = None
+        """What has ended the attempt from within, whatever the handler makes of it."""
+        self.stopped: Stop | None = None
+        """Why the attempt has to end, as the worker sees it."""
+        self.version = lease.token
+        """The version of the run after the last write."""
+        self.open_tool: str | None = None
+        """The tool that the run waits for now, held."""
+
+    @property
+    def limit(self) -> int:
+        """The payload limit in bytes."""
+        return self.ledger.settings.payload_limit_bytes
+
+    @property
+    def log(self) -> Any:
+        """A structlog logger bound to the run, its attempt and its token."""
+        lease = self.lease
+        return log.logger(
+            project_id=self.ledger.project_id,
+            run_id=str(lease.run_id),
+            kind=lease.kind,
+            attempt_count=lease.attempt,
+            token=lease.token,
+            worker_id=lease.worker_id,
+            trace_id=lease.run_id.hex,
+        )
+
+    async def append(self, event: Event, *, key: str, own: bool = False) -> None:
+        """Append an event under the lease. Raises as `persist` does."""
+        await self.persist(lambda: self.ledger.append(self.lease, event, key=key), own=own)
+
+    async def move(
+        self, state: State, *, name: str, own: bool, gives_way: bool = False, **facts: Any
+    ) -> None:
+        """Move the run along, into or out of waiting for a held tool. Raises as `persist` does."""
+
+        async def write() -> Receipt:
+            command = Transition(self.lease, state, name=name, **facts)
+            receipt = await self.writer.move(self.writer.checked(command))
+            # Noted here: the caller may be cancelled by now.
+            self.open_tool = name if state is State.WAITING_TOOL else None
+            return receipt
+
+        await self.persist(write, own=own, gives_way=gives_way)
+
+    async def park(self, command: Transition) -> None:
+        """Make the move that gives the lease back for a wait. Raises as `persist` does."""
+        await self.persist(lambda: self.writer.close(self.writer.checked(command)))
+
+    async def persist(
+        self, write: Callable[[], Awaitable[R]], *, own: bool = False, gives_way: bool = False
+    ) -> R:
+        """Make a keyed write, again while the database is away; it lands before the attempt ends.
+
+        A handler that cancels the call meanwhile waits too: what may be on record cannot be given
+        up, or the next attempt would go another way. It is cancelled when the write has landed:
+        here if that `gives_way`, else where it waits next. `own`: the write belongs to a call of
+        the handler itself. Raises Stopped, and what the ledger raises for content.
+        """
+        writing = asyncio.ensure_future(self._until_written(write, own=own))
+        is_cancelled = False
+        try:
+            while True:
+                try:
+                    written = await asyncio.shield(writing)
+                    break
+                except asyncio.CancelledError:
+                    if writing.cancelled():
+                        raise
+                    if self.stopped is not None:
+                        await asyncio.wait({writing}, timeout=SETTLE_SECONDS)
+                        writing.cancel()
+                        raise
+                    is_cancelled = True
+        finally:
+            if is_cancelled and not gives_way:
+                _cancel_again()
+        if is_cancelled and gives_way:
+            raise asyncio.CancelledError
+        return written
+
+    def check_open(self, *, own: bool = False) -> None:
+        """Raise what has ended the attempt, if anything has; a refused call ends it for good.
+
+        What a handler returns that has caught this does not count: it goes on from a call that was
+        not made.
+        """
+        if self.ending is not None:
+            raise self.ending
+        if self.stopped is not None:
+            refused = Stopped(self.stopped)
+            if own:
+                self.ending = refused
+            raise refused
+
+    def close(self) -> None:
+        """Let nothing more be recorded, by tasks that the handler left behind."""
+        self.ending = self.ending or Stopped("the handler has ended")
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """End the attempt when a call cannot be asked in this block: it could not be replayed."""
+        try:
+            yield
+        except (InvalidValue, PayloadTooLarge, NobodyHasRole) as error:
+            self.ending = self.ending or Refused(error)
+            raise
+
+    def mismatch(self, recorded: str, asked: str) -> NoReturn:
+        """End the attempt because the history has something else than the handler asks for."""
+        self.ending = HistoryMismatch(recorded, asked)
+        raise self.ending
+
+    async def _until_written(self, write: Callable[[], Awaitable[R]], *, own: bool) -> R:
+        while True:
+            self.check_open(own=own)
+            try:
+                written = await within(self.ledger.settings.lease_ttl_seconds, write())
+            except DatabaseUnavailable as error:
+                self.log.warning(names.WRITE_POSTPONED, reason=str(error))
+                await asyncio.sleep(AGAIN_SECONDS)
+            except LeaseLost as error:
+                self.stopped = Stop.LOST
+                raise Stopped(str(error)) from error
+            else:
+                if isinstance(written, Receipt):
+                    self.version = written.version
+                return written
+
+
+def _cancel_again() -> None:
+    """Have the current task cancelled once more, if whoever cancelled it still waits for that."""
+    task = asyncio.current_task()
+    assert task is not None
+
+    def cancel() -> None:
+        if task.cancelling():
+            task.cancel()
+            task.uncancel()  # it is the same cancellation, so it counts once
+
+    asyncio.get_running_loop().call_soon(cancel)
