@@ -33,8 +33,8 @@ from runfold.ledger.postgres.opening import opened
 from runfold.ledger.postgres.partitions import make_if_missing
 from runfold.ledger.reading import history, past, runs, subscription, verify
 from runfold.ledger.reading.past import Diff
+from runfold.ledger.reading.report import Report
 from runfold.ledger.reading.subscription import Subscription
-from runfold.ledger.reading.verify import Report
 from runfold.ledger.roles import Member
 from runfold.ledger.run import Lease, Receipt, Run, Submission
 from runfold.ledger.schedules import Schedule

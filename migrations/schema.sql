@@ -748,27 +748,6 @@ BEGIN
   RETURN problem;
 END $$;
 
-CREATE FUNCTION ledger.drift_events(p_project text, p_from uuid, p_to uuid, p_events json) RETURNS TABLE(run_id uuid, have jsonb, want jsonb)
-    LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$
-  SELECT coalesce((h.r).run_id, (w.r).run_id), to_jsonb(h.r), to_jsonb(w.r)
-  FROM (SELECT r FROM ledger.run_state AS r WHERE r.project_id = p_project AND r.run_id BETWEEN p_from AND p_to) AS h
-  FULL JOIN (SELECT r FROM ledger.fold_events(p_events) AS r) AS w ON (h.r).run_id = (w.r).run_id
-  WHERE h.r IS DISTINCT FROM w.r
-$$;
-
-CREATE FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) RETURNS TABLE(run_id uuid, have jsonb, want jsonb)
-    LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$
-  SELECT coalesce((h.r).run_id, (w.r).run_id), to_jsonb(h.r), to_jsonb(w.r)
-  FROM (SELECT r FROM ledger.run_state AS r WHERE r.project_id = p_project AND r.run_id BETWEEN p_from AND p_to
-    AND NOT EXISTS (SELECT FROM ledger.archive AS a
-      WHERE a.detached AND r.run_id >= a.first AND r.run_id < a.beyond)) AS h
-  FULL JOIN (SELECT r FROM ledger.rebuild_run_state(p_project, p_from, p_to) AS r) AS w
-    ON (h.r).run_id = (w.r).run_id
-  WHERE h.r IS DISTINCT FROM w.r
-$$;
-
 CREATE FUNCTION ledger.drop_projection_tables(p_name text, p_all boolean DEFAULT false) RETURNS SETOF text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3240,16 +3219,6 @@ GRANT ALL ON FUNCTION ledger.content_part(p_body json, p_name text) TO runfold_r
 GRANT ALL ON FUNCTION ledger.content_part(p_body json, p_name text) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.content_problem(p_body text) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION ledger.drift_events(p_project text, p_from uuid, p_to uuid, p_events json) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.drift_events(p_project text, p_from uuid, p_to uuid, p_events json) TO runfold_worker;
-GRANT ALL ON FUNCTION ledger.drift_events(p_project text, p_from uuid, p_to uuid, p_events json) TO runfold_reader;
-GRANT ALL ON FUNCTION ledger.drift_events(p_project text, p_from uuid, p_to uuid, p_events json) TO runfold_projector;
-
-REVOKE ALL ON FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) TO runfold_worker;
-GRANT ALL ON FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) TO runfold_reader;
-GRANT ALL ON FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.drop_projection_tables(p_name text, p_all boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.drop_projection_tables(p_name text, p_all boolean) TO runfold_projector;

@@ -12,7 +12,7 @@ from pydantic_core import to_jsonable_python
 from runfold.ledger import Ledger, Run, State
 from runfold.ledger.events import Event
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.reading.verify import Report
+from runfold.ledger.reading.report import Report
 
 LAST_ATTEMPT: Final = 2
 

@@ -19,7 +19,7 @@ from runfold.console.demo.outcome import Outcome, States, facts_of
 from runfold.ledger import State
 from runfold.ledger.events import Event
 from runfold.ledger.lifecycle import TERMINAL
-from runfold.ledger.reading.verify import Report
+from runfold.ledger.reading.report import Report
 
 _FACTS: Final = {
     "attempt": "attempt {}",

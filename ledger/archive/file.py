@@ -132,6 +132,27 @@ def pages(
         raise ArchiveUnusable(str(path), f"cannot be read: {error}") from error
 
 
+def counts(path: Path) -> dict[str, int]:
+    """Return how many runs, events and payloads a file has, and its last position.
+
+    Raises ArchiveUnusable.
+    """
+    arrow, parquet = _arrow()
+    runs = events = payloads = last = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for number in range(file.num_row_groups):
+                group = file.read_row_group(number, columns=["version", "position", "body"])
+                columns = group.to_pydict()
+                runs += columns["version"].count(1)
+                events += len(columns["version"])
+                payloads += sum(body is not None for body in columns["body"])
+                last = max(last, *columns["position"])
+    except (arrow.ArrowException, *_MALFORMED) as error:
+        raise ArchiveUnusable(str(path), f"cannot be read: {error}") from error
+    return {"runs": runs, "events": events, "payloads": payloads, "last_position": last}
+
+
 def _may_hold(group: Any, project_id: str, lowest: str, highest: str) -> bool:
     """Whether a row group may hold these runs, by its statistics; without them it may."""
     project, run = group.column(_PROJECT).statistics, group.column(_RUN).statistics

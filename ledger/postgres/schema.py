@@ -49,8 +49,6 @@ OBJECTS: Final = (
     "views/entry",
     "compiled/rebuild_run_state",
     "compiled/fold_events",
-    "compiled/drift_run_state",
-    "compiled/drift_events",
     "views/state_at",
     "views/history",
     "views/read_run",

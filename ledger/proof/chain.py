@@ -43,6 +43,8 @@ class ChainCheck:
     def __init__(self) -> None:
         self.runs = self.events = self.payloads = self.erased = 0
         self.findings: list[Finding] = []
+        self.more = 0
+        """How many findings there were besides the first hundred."""
         self._run: UUID | None = None
         self._previous, self._version = b"", 0
         self._state: str | None = None
@@ -75,9 +77,10 @@ class ChainCheck:
                 version, "payload", "the payload is missing, and no event says that it was erased"
             )
         # The first bad event first, also where a missing payload is known only now.
-        self.findings += sorted(self._found, key=lambda finding: finding.version or 0)[
-            : MAX_FINDINGS - len(self.findings)
-        ]
+        self._found.sort(key=lambda finding: finding.version or 0)
+        room = MAX_FINDINGS - len(self.findings)
+        self.findings += self._found[:room]
+        self.more += len(self._found[room:])
         self._missing, self._found = set(), []
 
     def _check_hash(self, event: Mapping[str, Any]) -> None:
@@ -116,8 +119,12 @@ class ChainCheck:
             self._missing.add(event["version"])
 
     def _find(self, version: int, problem: str, detail: str) -> None:
-        if self._run is not None and len(self._found) < MAX_FINDINGS:
+        if self._run is None:
+            return
+        if len(self._found) < MAX_FINDINGS:
             self._found.append(Finding(self._run, version, problem, detail))
+        else:
+            self.more += 1
 
 
 def may_follow(type_: str, before: str | None, after: str | None) -> bool:

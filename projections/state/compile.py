@@ -1,7 +1,7 @@
 """Compiles declarations into SQL: `python -m runfold.projections.state.compile [--check]`.
 
-The results lie in `ledger/sql/compiled/`, so that the ledger needs nothing from the projections
-when it runs.
+The results lie in `ledger/sql/compiled/` and `ledger/proof/run_state_columns.py`, so that the
+ledger needs nothing from the projections when it runs.
 """
 
 from __future__ import annotations
@@ -40,11 +40,6 @@ SET enable_seqscan = off
 SET enable_memoize = off
 SET jit = off"""
 
-_HELD: Final = (
-    "SELECT r FROM ledger.run_state AS r "
-    "WHERE r.project_id = p_project AND r.run_id BETWEEN p_from AND p_to"
-)
-
 
 def compiled() -> dict[str, str]:
     """Return every compiled SQL file: its name without the suffix, and its text."""
@@ -58,8 +53,6 @@ def compiled() -> dict[str, str]:
         "fold_run_state": (run_state_, trigger_sql(columns)),
         "rebuild_run_state": (run_state_, rebuild_sql(columns)),
         "fold_events": (run_state_, fold_sql(columns)),
-        "drift_run_state": (run_state_, drift_sql()),
-        "drift_events": (run_state_, drift_events_sql()),
         "check_derived": ("projections/declared/derived.py", check_derived_sql()),
     }
     return {
@@ -201,59 +194,50 @@ def _typed(name: str, column: Fold) -> str:
     return f"({compiled})::int" if folded == "bigint" and str(wanted) == "INTEGER" else compiled
 
 
-def drift_sql() -> str:
-    """Compile the comparison of run_state with the fold of the events, in one snapshot."""
-    return f"""\
--- Compares run_state with the fold of the events, in one snapshot; no row means no drift.
--- Runs whose events are archived are left out: ledger.drift_events compares those.
-CREATE OR REPLACE FUNCTION ledger.drift_run_state(p_project text, p_from uuid, p_to uuid)
-RETURNS TABLE (run_id uuid, have jsonb, want jsonb)
-LANGUAGE sql STABLE PARALLEL SAFE
-AS $$
-  SELECT coalesce((h.r).run_id, (w.r).run_id), to_jsonb(h.r), to_jsonb(w.r)
-  FROM ({_HELD}
-    AND NOT EXISTS (SELECT FROM ledger.archive AS a
-      WHERE a.detached AND r.run_id >= a.first AND r.run_id < a.beyond)) AS h
-  FULL JOIN (SELECT r FROM ledger.rebuild_run_state(p_project, p_from, p_to) AS r) AS w
-    ON (h.r).run_id = (w.r).run_id
-  WHERE h.r IS DISTINCT FROM w.r
-$$;
-"""
+def columns_python() -> str:
+    """Compile the declaration for the checks of the ledger, which fold in Python."""
+    lines = [
+        _HEADER.format(source="projections/state/run_state.py").replace("--", "#"),
+        '"""Which column of `run_state` follows from which events (pure)."""\n\n',
+        "# fmt: off\n",
+        "COLUMNS: tuple[tuple[str, str, str, frozenset[str] | None, int | None], ...] = (\n",
+    ]
+    for name, column in run_state.COLUMNS.items():
+        lines.append(f'    ("{name}", "{column.operation.name}", "{column.source}", ')
+        if column.on is None:
+            lines.append(f"None, {column.start}),\n")
+            continue
+        lines.append("frozenset({\n")
+        lines += [f'        "{type_}",\n' for type_ in sorted(column.on)]
+        lines.append(f"    }}), {column.start}),\n")
+    return "".join([*lines, ")\n", _NAMES])
 
 
-def drift_events_sql() -> str:
-    """Compile the comparison of run_state with the fold of events that are handed over."""
-    return f"""\
--- Compares run_state with the fold of all events of these runs, which are handed over.
-CREATE OR REPLACE FUNCTION ledger.drift_events(
-  p_project text, p_from uuid, p_to uuid, p_events json
+_NAMES: Final = (
+    '"""Each column: its operation, the column of the event, the types that count, its start."""\n'
 )
-RETURNS TABLE (run_id uuid, have jsonb, want jsonb)
-LANGUAGE sql STABLE PARALLEL SAFE
-AS $$
-  SELECT coalesce((h.r).run_id, (w.r).run_id), to_jsonb(h.r), to_jsonb(w.r)
-  FROM ({_HELD}) AS h
-  FULL JOIN (SELECT r FROM ledger.fold_events(p_events) AS r) AS w ON (h.r).run_id = (w.r).run_id
-  WHERE h.r IS DISTINCT FROM w.r
-$$;
-"""
 
 
 def main() -> int:
     """Write the compiled files, or with --check report which are out of date."""
-    folder = Path(str(files("runfold.ledger") / "sql" / "compiled"))
-    stale = [
-        name
-        for name, text in compiled().items()
-        if not (f := folder / f"{name}.sql").exists() or f.read_text() != text
-    ]
-    if "--check" in sys.argv:
-        for name in stale:
-            sys.stderr.write(f"ledger/sql/compiled/{name}.sql is out of date: run `make sql`\n")
-        return 1 if stale else 0
-    for name in stale:
-        (folder / f"{name}.sql").write_text(compiled()[name])
-    return 0
+    stale = {path: text for path, text in outputs().items() if _text_of(path) != text}
+    for path, text in stale.items():
+        if "--check" in sys.argv:
+            sys.stderr.write(f"{path} is out of date: run `make sql`\n")
+        else:
+            path.write_text(text)
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+def outputs() -> dict[Path, str]:
+    """Return every compiled file and its text."""
+    ledger = Path(str(files("runfold.ledger")))
+    sql = {ledger / "sql" / "compiled" / f"{name}.sql": text for name, text in compiled().items()}
+    return {**sql, ledger / "proof" / "run_state_columns.py": columns_python()}
+
+
+def _text_of(path: Path) -> str | None:
+    return path.read_text() if path.exists() else None
 
 
 if __name__ == "__main__":

@@ -1,47 +1,29 @@
 """Drift: where run_state is not the fold of the events, column by column.
 
-Every comparison is one statement and so one snapshot: writers go on, and nothing they do looks like
-drift.
+Events are folded here, in Python: the database's own fold made what is judged. Every comparison is
+made in one snapshot: writers go on, and nothing they do looks like drift.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final, TypeAlias
 from uuid import UUID
 
 from runfold.ledger import Ledger
-from runfold.ledger.archive import reading as archive
-from runfold.ledger.archive.checking import DRIFT
+from runfold.ledger.archive.reading import whole_runs
 from runfold.ledger.archive.record import detached
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.reading.verify import differences
+from runfold.ledger.proof.fold import Drift, StateCheck
+from runfold.ledger.reading import archive_checks
+from runfold.ledger.reading.snapshot import ranges, snapshot
+from runfold.ledger.reading.states import drift_of_range, drift_of_runs
+
+__all__ = ["Comparison", "Drift", "check", "compare", "sample"]
 
 Progress: TypeAlias = Callable[[int, int | None], None]
 
-
-EVENTS_A_RANGE: Final = 20_000
-_LAST: Final = UUID(int=2**128 - 1)
-
-_BOUND: Final = """
-SELECT e.run_id FROM ledger.event AS e WHERE e.project_id = $1 AND e.run_id >= $2
-ORDER BY e.run_id, e.version OFFSET $3 LIMIT 1
-"""
-_RANGE: Final = "SELECT * FROM ledger.drift_run_state($1, $2, $3)"
-_RUNS_OF_RANGE: Final = """
-SELECT count(*) AS runs FROM ledger.run_state AS r
-WHERE r.project_id = $1 AND r.run_id BETWEEN $2 AND $3 AND NOT EXISTS (
-  SELECT FROM ledger.archive AS a WHERE a.detached AND r.run_id >= a.first AND r.run_id < a.beyond)
-"""
-_ARCHIVED_RUNS: Final = """
-SELECT count(*) AS runs FROM ledger.run_state WHERE project_id = $1 AND run_id BETWEEN $2 AND $3
-"""
-OF_RUNS: Final = """
-SELECT d.* FROM unnest($2::uuid[]) AS c (run_id)
-CROSS JOIN LATERAL ledger.drift_run_state($1, c.run_id, c.run_id) AS d
-"""
 _ENDS: Final = """
 SELECT (SELECT run_id FROM ledger.event WHERE project_id = $1 ORDER BY run_id LIMIT 1) AS first,
   (SELECT run_id FROM ledger.event WHERE project_id = $1 ORDER BY run_id DESC LIMIT 1) AS last
@@ -56,30 +38,6 @@ SELECT DISTINCT e.run_id FROM (
   SELECT project_id, run_id FROM ledger.event ORDER BY txid DESC, position DESC LIMIT $2
 ) AS e WHERE e.project_id = $1
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """A run whose row is not the fold of its events.
-
-    `columns` has what differs: its name, what the events say, what is stored. A row that is missing
-    has `stored` False and differs in every column; a row without any events has `expected` False.
-    """
-
-    run_id: UUID
-    columns: Mapping[str, tuple[Any, Any]]
-    expected: bool = True
-    stored: bool = True
-
-    def __str__(self) -> str:
-        if not self.stored:
-            return "run_state has no row"
-        if not self.expected:
-            return "the run has no events"
-        return "; ".join(
-            f"{name} is {have!r}, its events say {want!r}"
-            for name, (want, have) in self.columns.items()
-        )
 
 
 def check(ledger: Ledger, progress: Progress | None = None) -> Comparison:
@@ -108,34 +66,29 @@ class Comparison:
     async def __aiter__(self) -> AsyncIterator[Drift]:
         """Compare, and yield each run that drifted."""
         pool, project_id = self._ledger.pool, self._ledger.project_id
-        first, done = UUID(int=0), 0
-        while True:
-            bound = await fetch(pool, _BOUND, project_id, first, EVENTS_A_RANGE)
-            last = bound[0]["run_id"] if bound else _LAST
-            for drift in await self._compared(_RANGE, first, last):
-                yield drift
-            if not bound or last == _LAST:
-                break
-            first, done = UUID(int=last.int + 1), done + EVENTS_A_RANGE
+        async for first, last, done in ranges(pool, project_id):
+            async with snapshot(pool) as connection:
+                runs, drift = await drift_of_range(connection, project_id, first, last)
+            for one in self._counted(runs, drift):
+                yield one
             if self._progress is not None:
                 self._progress(done, None)
         for month in await detached(pool):
-            async for start, end, rows in archive.whole_runs(month, project_id):
-                for drift in await self._compared(
-                    DRIFT, start, end, archive.as_json(rows), within=(start, end)
-                ):
-                    yield drift
+            async for first, last, rows in whole_runs(month, project_id):
+                check = StateCheck()
+                for row in rows:
+                    check.add(row)
+                async with snapshot(pool) as connection:
+                    states = await connection.fetch(archive_checks.STATES, project_id, first, last)
+                drift = list(check.drift(states))
+                missing = sum(not one.stored for one in drift)
+                for one in self._counted(len(states) + missing, drift):
+                    yield one
 
-    async def _compared(
-        self, statement: str, *arguments: Any, within: tuple[UUID, UUID] | None = None
-    ) -> list[Drift]:
-        pool, project_id = self._ledger.pool, self._ledger.project_id
-        drifted = [drift_of(row) for row in await fetch(pool, statement, project_id, *arguments)]
-        counted = _ARCHIVED_RUNS if within else _RUNS_OF_RANGE
-        [row] = await fetch(pool, counted, project_id, *(within or arguments))
-        self.runs += row["runs"] + sum(not drift.stored for drift in drifted)
-        self.differ += len(drifted)
-        return drifted
+    def _counted(self, runs: int, drift: Sequence[Drift]) -> Sequence[Drift]:
+        self.runs += runs
+        self.differ += len(drift)
+        return drift
 
 
 async def sample(ledger: Ledger, size: int) -> tuple[int, list[Drift]]:
@@ -157,12 +110,5 @@ async def sample(ledger: Ledger, size: int) -> tuple[int, list[Drift]]:
 
 async def compare(ledger: Ledger, runs: Sequence[UUID]) -> list[Drift]:
     """Compare these runs, in one snapshot; return those that drifted."""
-    return [drift_of(row) for row in await fetch(ledger.pool, OF_RUNS, ledger.project_id, runs)]
-
-
-def drift_of(row: Mapping[str, Any]) -> Drift:
-    """Return the drift that a row of a comparison names."""
-    found = differences(row["want"], row["have"])
-    return Drift(
-        row["run_id"], found, expected=row["want"] is not None, stored=row["have"] is not None
-    )
+    async with snapshot(ledger.pool) as connection:
+        return await drift_of_runs(connection, ledger.project_id, runs)

@@ -15,8 +15,9 @@ from runfold.ledger.operations.append import APPEND, append_row
 from runfold.ledger.operations.columns import columns
 from runfold.ledger.postgres.connections import FAILURES
 from runfold.ledger.postgres.errors import translated
+from runfold.ledger.proof.fold import Drift
+from runfold.ledger.reading.states import drift_of_runs
 from runfold.ledger.validation import check_actor, check_text
-from runfold.projections.state.drift import OF_RUNS, Drift, drift_of
 from runfold.projections.state.run_state import COLUMNS, KEY
 
 Connection: TypeAlias = "asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]"
@@ -65,7 +66,7 @@ async def repair_on(
     # One repair at a time: two that insert the same missing row would not see each other's notes.
     await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('ledger.repair', 0))")
     await connection.execute(_LOCK, project_id, runs)
-    drifted = [drift_of(row) for row in await connection.fetch(OF_RUNS, project_id, runs)]
+    drifted = await drift_of_runs(connection, project_id, runs)
     phantoms = [drift.run_id for drift in drifted if not drift.expected]
     found = [drift for drift in drifted if drift.expected]
     await connection.execute(_REMOVE, project_id, phantoms)
@@ -74,7 +75,13 @@ async def repair_on(
             names.PHANTOM_REMOVED, actor=actor, reason=reason
         )
     if found:
-        await connection.execute(_REPLACE, project_id, [drift.run_id for drift in found])
+        repaired = [drift.run_id for drift in found]
+        await connection.execute(_REPLACE, project_id, repaired)
+        if still := await drift_of_runs(connection, project_id, repaired):
+            raise LedgerError(
+                f"the database's own fold is not this program's: {still[0]}; nothing was repaired: "
+                "run `runfold doctor`"
+            )
         notes = [append_row(drift.run_id, _note(drift, reason), _NOTE_BYTES * 2) for drift in found]
         noted = await connection.fetch(APPEND, project_id, actor, *columns(notes))
         if len(noted) != len(found):

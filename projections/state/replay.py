@@ -15,11 +15,12 @@ from runfold.ledger import Ledger
 from runfold.ledger.archive.attach import attached
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.locks import with_lock_retries
+from runfold.ledger.proof.fold import Drift
 from runfold.ledger.reading.past import check_project_instant
 from runfold.ledger.validation import check_actor, check_text
 from runfold.projections.rebuild import EVENTS_A_RANGE, Rebuild, drop_old
 from runfold.projections.rebuild_plan import BadRun, OnProgress, RebuildPlan, RebuildProgress
-from runfold.projections.state.drift import Drift, compare
+from runfold.projections.state.drift import compare
 from runfold.projections.state.repair import repair_on
 from runfold.projections.state.run_state import TABLE
 

@@ -20,6 +20,8 @@ from runfold.ledger.errors import LedgerError
 from runfold.ledger.events import NoteAdded, OpaqueEvent, StepCompleted
 from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.proof.encoding import FIELDS, event_hash
+from runfold.ledger.reading.snapshot import FIRST, LAST
+from runfold.ledger.reading.states import drift_of_range
 from runfold.projections.algebra.fold import fold
 from runfold.projections.state.run_state import COLUMNS
 from tests.conftest import PROJECT
@@ -72,13 +74,8 @@ async def _history_folds_alike(url: str, operations: list[str], chance: random.R
             runs = await _play(ledger, operations, chance)
         for run_id in runs:
             await _assert_agreement(connection, run_id)
-        drift = await connection.fetch(
-            "SELECT * FROM ledger.drift_run_state($1, $2, $3)",
-            PROJECT,
-            UUID(int=0),
-            UUID(int=2**128 - 1),
-        )
-        assert not drift
+        async with connection.transaction():
+            assert not (await drift_of_range(connection, PROJECT, FIRST, LAST))[1]
     finally:
         await connection.close()
 

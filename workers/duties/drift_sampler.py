@@ -9,8 +9,9 @@ from uuid import UUID
 
 from runfold.ledger import Ledger, names
 from runfold.ledger.errors import LedgerError
+from runfold.ledger.proof.fold import Drift
 from runfold.ledger.validation import check_duration, check_int
-from runfold.projections.state.drift import Drift, sample
+from runfold.projections.state.drift import sample
 from runfold.workers.duties.duty import Duty, Interruption, jittered
 
 MAX_KNOWN: Final = 10_000

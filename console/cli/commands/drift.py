@@ -13,9 +13,9 @@ from runfold.console.cli.kit.progress import progress
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.values import Misuse, duration
 from runfold.ledger import Ledger
+from runfold.ledger.proof.fold import Drift
 from runfold.ledger.validation import check_duration, check_int
 from runfold.projections.state import drift as comparing
-from runfold.projections.state.drift import Drift
 from runfold.projections.state.repair import repair as repair_runs
 from runfold.workers.duties.drift_sampler import Sampler
 

@@ -14,7 +14,7 @@ from runfold.console.cli.kit.progress import progress
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
 from runfold.ledger.errors import RunNotFound
-from runfold.ledger.reading.verify import Report
+from runfold.ledger.reading.report import Report
 from runfold.ledger.reading.verify import verify as check
 
 app: Final = program()
@@ -30,7 +30,8 @@ async def verify(
 ) -> int:
     """Check the ledger's proofs and states.
 
-    The checks: versions, hash chains, payloads, and every state against its events.
+    The checks: versions, hash chains, legal moves, payloads, idempotency keys, every state against
+    its events, and archived months against their files. At most 100 findings are shown.
     """
     async with session.ledger() as ledger:
         run_id = None if run is None else await find_run(ledger, run)
@@ -60,4 +61,6 @@ def _write(out: Output, report: Report) -> None:
     if report.ok:
         out.line(f"ok: {checked}")
     else:
-        out.line(f"FAILED: {len(report.findings)} findings in {checked}")
+        if report.more:
+            out.line(f"and {report.more:,} more")
+        out.line(f"FAILED: {len(report.findings) + report.more:,} findings in {checked}")

@@ -13,7 +13,7 @@ GRANT SELECT ON ledger.event, ledger.payload, ledger.run_state, ledger.run, ledg
   ledger.archive_event, ledger.archive, ledger.role_event, ledger.role_member
   TO runfold_worker, runfold_reader, runfold_projector;
 GRANT EXECUTE ON FUNCTION ledger.content_part, ledger.closings, ledger.state_at, ledger.history,
-  ledger.rebuild_run_state, ledger.drift_run_state, ledger.fold_events, ledger.drift_events,
+  ledger.rebuild_run_state, ledger.fold_events,
   ledger.event_hash, ledger.payload_hash, ledger.read_run, ledger.now, ledger.refuse_version,
   ledger.feed_guard, ledger.feed_now,
   ledger.feed_cut, ledger.feed_moment, ledger.feed_known, ledger.feed_next, ledger.feed_page,

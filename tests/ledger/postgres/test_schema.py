@@ -23,7 +23,7 @@ from runfold.ledger.postgres import revisions, schema, tables
 from runfold.ledger.postgres.embedded.registry import temporary_postgres
 from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.proof.encoding import FIELDS
-from runfold.projections.state.compile import compiled
+from runfold.projections.state.compile import compiled, outputs
 from runfold.projections.state.run_state import COLUMNS, KEY
 from tests.conftest import PROJECT
 from tests.support.place import place
@@ -119,10 +119,9 @@ _SQL_TYPES = {
 async def test_the_installed_functions_are_those_compiled_from_the_declarations(
     connection: asyncpg.Connection[asyncpg.Record],
 ) -> None:
+    for path, text in outputs().items():
+        assert path.read_text() == text, f"{path} is out of date: run `make sql`"
     for name, text in compiled().items():
-        assert schema.sql(f"compiled/{name}") == text, (
-            f"ledger/sql/compiled/{name}.sql is out of date: run `make sql`"
-        )
         installed = await connection.fetchval(
             "SELECT prosrc FROM pg_proc WHERE pronamespace = 'ledger'::regnamespace "
             "AND proname = $1",

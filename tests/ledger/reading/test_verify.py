@@ -9,9 +9,12 @@ import asyncpg
 import pytest
 
 from runfold.ledger import Ledger, State
-from runfold.ledger.errors import RunNotFound
+from runfold.ledger.errors import LedgerError, RunNotFound
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.proof.encoding import FIELDS, event_hash
+from runfold.ledger.reading import snapshot
+from runfold.projections.state import drift
+from runfold.projections.state.repair import repair
 from tests.conftest import PROJECT
 from tests.support.runs import TINY, claimed
 from tests.support.waiting import lapsed
@@ -392,7 +395,102 @@ async def test_a_flood_of_bad_events_is_cut_at_a_hundred_findings(
     await mallory.execute("UPDATE ledger.event SET actor = 'mallory'")
     report = await open_ledger.verify()
 
-    assert (len(report.findings), report.events, report.ok) == (100, 150, False)
+    assert (len(report.findings), report.more, report.events, report.ok) == (100, 50, 150, False)
+
+
+async def test_a_flood_of_bad_events_of_one_run_is_counted(
+    open_ledger: Ledger, mallory: Mallory
+) -> None:
+    lease = await claimed(open_ledger)
+    for _ in range(118):
+        await open_ledger.append(lease, NoteAdded(text="x"))
+
+    await mallory.execute("UPDATE ledger.event SET actor = 'mallory'")
+    report = await open_ledger.verify()
+
+    assert (len(report.findings), report.more, report.events) == (100, 20, 120)
+
+
+async def test_a_project_is_verified_range_by_range_and_nothing_is_left_out(
+    open_ledger: Ledger, mallory: Mallory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "EVENTS_A_RANGE", 7)
+    await open_ledger.submit_many([{"kind": "parse", "key": f"{n}"} for n in range(40)])
+    await open_ledger.claim("w:1", limit=13)
+    assert (await open_ledger.verify()).ok
+
+    await mallory.execute("UPDATE ledger.run_state SET priority = priority + 1")
+    report = await open_ledger.verify()
+
+    assert (report.runs, report.events, len(report.findings)) == (40, 53, 40)
+    assert len({finding.run_id for finding in report.findings}) == 40
+
+
+async def test_a_fold_of_the_database_that_lies_is_not_believed(
+    open_ledger: Ledger, mallory: Mallory
+) -> None:
+    run_id = await told(open_ledger)
+    await mallory.execute("UPDATE ledger.run_state SET cost_usd = 7 WHERE run_id = $1", run_id)
+    await mallory.execute("""
+      CREATE OR REPLACE FUNCTION ledger.rebuild_run_state(
+        p_project text, p_from uuid, p_to uuid,
+        p_version int DEFAULT NULL, p_time timestamptz DEFAULT NULL
+      ) RETURNS SETOF ledger.run_state LANGUAGE sql STABLE AS $$
+        SELECT * FROM ledger.run_state AS r
+        WHERE r.project_id = p_project AND r.run_id BETWEEN p_from AND p_to
+      $$""")
+
+    assert await found(open_ledger, run_id) == (None, "drift")
+    assert [one.run_id async for one in drift.check(open_ledger)] == [run_id]
+    with pytest.raises(LedgerError, match="own fold is not this program's"):
+        await repair(open_ledger, [run_id], actor="ann", reason="a test")
+
+
+async def test_a_view_that_says_all_months_are_archived_hides_nothing(
+    open_ledger: Ledger, mallory: Mallory
+) -> None:
+    run_id = await told(open_ledger)
+    await mallory.execute("""
+      CREATE OR REPLACE VIEW ledger.archive AS
+      SELECT '2026-01'::varchar(7) AS month, 'detached' AS state, true AS detached,
+        now() AS recorded_at, 'eve'::varchar(200) AS actor, NULL AS reason,
+        '00000000-0000-0000-0000-000000000000'::uuid AS first,
+        'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid AS beyond, 1::bigint AS runs,
+        1::bigint AS events, 1::bigint AS payloads, 1 AS generation, 1::bigint AS last_position,
+        NULL::xid8 AS last_txid, 1::bigint AS size_bytes, ''::bytea AS sha256, 'x' AS file""")
+
+    for change in (
+        "UPDATE ledger.run_state SET cost_usd = 7 WHERE run_id = $1",
+        "DELETE FROM ledger.event WHERE run_id = $1 AND version > 1",
+    ):
+        await mallory.execute(change, run_id)
+        problems = {finding.problem for finding in (await open_ledger.verify()).findings}
+        assert "drift" in problems
+    assert {"drift", "payload"} <= problems
+    assert [one.run_id async for one in drift.check(open_ledger)] == [run_id]
+
+
+async def test_a_row_that_cannot_be_read_is_named_and_the_rest_is_checked(
+    open_ledger: Ledger, mallory: Mallory
+) -> None:
+    run_id = await told(open_ledger)
+    await mallory.execute("UPDATE ledger.event SET actor = 'eve' WHERE actor = 'w:after'")
+    await mallory.execute("""
+      CREATE FUNCTION public.torn() RETURNS json LANGUAGE plpgsql AS $$ BEGIN
+        RAISE EXCEPTION 'invalid page in block 7' USING ERRCODE = 'XX001';
+      END $$""")
+    await mallory.execute(f"""
+      ALTER TABLE ledger.payload RENAME TO true_payload;
+      CREATE VIEW ledger.payload AS SELECT project_id, run_id, version, salt,
+        CASE run_id WHEN '{run_id}' THEN public.torn() ELSE body END AS body
+      FROM ledger.true_payload""")
+
+    report = await open_ledger.verify()
+
+    [torn, changed] = report.findings
+    assert (torn.run_id, torn.problem) == (run_id, "unreadable")
+    assert "invalid page in block 7" in torn.detail
+    assert (changed.problem, report.runs) == ("hash", 2)
 
 
 @pytest.mark.parametrize("time", ["294000-01-01", "4000-01-01 BC"])

@@ -17,8 +17,9 @@ from runfold.ledger import Lease, Ledger, State, names
 from runfold.ledger.errors import AccessDenied, InvalidValue
 from runfold.ledger.events import NoteAdded, StepCompleted
 from runfold.ledger.postgres.urls import driver_url
-from runfold.projections.state import drift
-from runfold.projections.state.drift import Drift, check, sample
+from runfold.ledger.proof.fold import Drift
+from runfold.ledger.reading import snapshot
+from runfold.projections.state.drift import check, sample
 from runfold.projections.state.repair import REPAIRED, repair
 from runfold.projections.state.run_state import COLUMNS
 from runfold.workers.duties.drift_sampler import Sampler
@@ -168,7 +169,7 @@ async def test_a_missing_row_comes_back_and_a_row_without_events_goes(
 async def test_the_check_goes_range_by_range_and_leaves_out_nothing(
     ledger: Ledger, mallory: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drift, "EVENTS_A_RANGE", 7)
+    monkeypatch.setattr(snapshot, "EVENTS_A_RANGE", 7)
     await ledger.submit_many([{"kind": "parse"} for _ in range(40)])
     await ledger.claim("w:1", limit=13)
     await mallory.execute("UPDATE ledger.run_state SET priority = priority + 1")
@@ -289,10 +290,10 @@ async def test_the_sampler_goes_on_after_an_outage(ledger: Ledger) -> None:
     await worked(ledger)
     sampler = Sampler(ledger, size=10, every=0.001)
     with capture_logs() as logs:
-        await ledger.pool.execute("ALTER FUNCTION ledger.drift_run_state RENAME TO gone")
+        await ledger.pool.execute("ALTER TABLE ledger.run_state RENAME TO gone")
         duty = asyncio.create_task(sampler.run())
         await until(lambda: any(entry["event"] == names.SAMPLER_INTERRUPTED for entry in logs))
-        await ledger.pool.execute("ALTER FUNCTION ledger.gone RENAME TO drift_run_state")
+        await ledger.pool.execute("ALTER TABLE ledger.gone RENAME TO run_state")
         await until(lambda: sampler.checked > 3)
         duty.cancel()
 

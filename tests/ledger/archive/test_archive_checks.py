@@ -1,0 +1,128 @@
+"""Archived months are checked against their files: what stayed, and what was recorded."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from runfold.ledger import Ledger
+from runfold.ledger.postgres.urls import driver_url
+from tests.conftest import PROJECT
+from tests.ledger.archive.test_archive import MONTH, WHY, archived, ended, in_that_month
+
+
+@pytest.fixture
+async def ledger(unverified_database: str) -> AsyncIterator[Ledger]:
+    """The ledger of a database that the test damages."""
+    async with Ledger.open(unverified_database, PROJECT) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def mallory(unverified_database: str) -> AsyncIterator[asyncpg.Connection]:
+    """A superuser for whom no trigger fires."""
+    opened = await asyncpg.connect(driver_url(unverified_database))
+    for table in ("ledger.payload", "ledger.archive_event"):
+        await opened.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
+    yield opened
+    await opened.close()
+
+
+async def problems(ledger: Ledger) -> list[str]:
+    """What verify finds, in words."""
+    return [finding.detail for finding in (await ledger.verify()).findings]
+
+
+@pytest.mark.parametrize("version", [1, 5])
+async def test_an_input_or_outcome_that_did_not_stay_is_found(
+    ledger: Ledger, mallory: asyncpg.Connection, tmp_path: Path, version: int
+) -> None:
+    async with in_that_month(mallory):
+        run_id = await ended(ledger)
+    await archived(ledger, tmp_path)
+    assert await problems(ledger) == []
+
+    await mallory.execute("DELETE FROM ledger.payload WHERE version = $1", version)
+
+    [finding] = (await ledger.verify()).findings
+    assert (finding.run_id, finding.version, finding.problem) == (run_id, version, "payload")
+    assert "should have stayed" in finding.detail
+
+
+async def test_a_key_that_names_no_event_of_an_archived_month_is_found(
+    ledger: Ledger, mallory: asyncpg.Connection, tmp_path: Path
+) -> None:
+    async with in_that_month(mallory):
+        await ended(ledger, key="k")
+    await archived(ledger, tmp_path)
+    assert await problems(ledger) == []
+
+    await mallory.execute(
+        "INSERT INTO ledger.command SELECT project_id, 'forged', content_hash, run_id, 2 "
+        "FROM ledger.command"
+    )
+
+    assert await problems(ledger) == [f"{MONTH}: 1 idempotency keys name no event of it"]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("runs = 7", "recorded runs is 7, of the file 1"),
+        ("events = events + 1", "recorded events is 6, of the file 5"),
+        ("payloads = 0", "recorded payloads is 0, of the file 3"),
+        ("last_position = 1", "recorded last_position is 1, of the file"),
+        ("beyond = first", "recorded beyond is"),
+        ("sha256 = sha256('')", "its size or SHA-256 differs"),
+        ("size_bytes = 1", "its size or SHA-256 differs"),
+    ],
+)
+@pytest.mark.parametrize("is_detached", [True, False])
+async def test_a_record_that_is_not_of_its_file_is_found(
+    ledger: Ledger,
+    mallory: asyncpg.Connection,
+    tmp_path: Path,
+    *,
+    change: str,
+    expected: str,
+    is_detached: bool,
+) -> None:
+    async with in_that_month(mallory):
+        await ended(ledger)
+    await ledger.archive.export(MONTH, tmp_path, **WHY)
+    if is_detached:
+        await ledger.archive.detach(MONTH, **WHY)
+    assert await problems(ledger) == []
+
+    await mallory.execute(f"UPDATE ledger.archive_event SET {change}")
+
+    assert any(expected in one for one in await problems(ledger))
+
+
+async def test_an_exported_file_that_is_gone_is_found(
+    ledger: Ledger, mallory: asyncpg.Connection, tmp_path: Path
+) -> None:
+    async with in_that_month(mallory):
+        await ended(ledger)
+    archive = await ledger.archive.export(MONTH, tmp_path, **WHY)
+
+    archive.path.unlink()
+
+    [problem] = await problems(ledger)
+    assert "cannot be read" in problem
+
+
+async def test_every_archived_run_is_counted_once(
+    ledger: Ledger, mallory: asyncpg.Connection, tmp_path: Path
+) -> None:
+    async with in_that_month(mallory):
+        await ended(ledger)
+        await ended(ledger)
+    await archived(ledger, tmp_path)
+
+    report = await ledger.verify()
+
+    assert (report.runs, report.events, report.payloads, report.ok) == (2, 10, 6, True)
