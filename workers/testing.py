@@ -19,7 +19,6 @@ from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
-import asyncpg
 import pytest
 
 from runfold.ledger import Lease, Ledger, Run
@@ -28,7 +27,6 @@ from runfold.ledger.events import Event, StepCompleted
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.connections import connect
 from runfold.ledger.postgres.embedded.registry import temporary_postgres
-from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.run import Receipt
 from runfold.ledger.settings import Settings
 from runfold.ledger.validation import check_duration
@@ -173,12 +171,15 @@ class Kit:
                 "the clock of a ledger is not moved where RUNFOLD_ENV=production"
             )
         self._moved += moved
-        async with asyncpg.create_pool(driver_url(self.url), min_size=1, max_size=1) as pool:
-            if await pool.fetchval(_MARKED) != MARK:
+        connection = await connect(self.url, "runfold testing")
+        try:
+            if await connection.fetchval(_MARKED) != MARK:
                 raise ConfigurationError(
                     "only the test kit's own databases have a clock that can be moved"
                 )
-            await pool.execute(_CLOCK.format(seconds=self._moved.total_seconds()))
+            await connection.execute(_CLOCK.format(seconds=self._moved.total_seconds()))
+        finally:
+            await connection.close()
 
     async def lose_lease(self, run: Run | UUID) -> Run:
         """Let a run's lease lapse and reap it, as if its holder had died; return the run after it.
