@@ -55,7 +55,7 @@ class Program(LazyGroup):
         _entry(_DECISIONS, "cancel", "Cancel a run."),
         _entry(_OPERATIONS, "worker", "Run a worker until SIGTERM or Ctrl-C."),
         _entry(_OPERATIONS, "workers", "List the workers that hold runs."),
-        _entry(_OPERATIONS, "reap", "Repair runs whose worker died, until Ctrl-C."),
+        _entry(_OPERATIONS, "reap", "Repair runs whose worker died, until SIGTERM or Ctrl-C."),
         _entry(_OPERATIONS, "doctor", "Check the ledger's health and name remedies."),
         _entry(_OPERATIONS, "verify", "Check the ledger's proofs and states."),
         _entry(_OPERATIONS, "drift", "Compare stored states with the fold of their events."),

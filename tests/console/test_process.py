@@ -370,6 +370,28 @@ def test_a_worker_does_runs_until_sigterm_and_gives_the_rest_back(database: str)
     assert (after.state, after.attempt_count) == (State.PENDING, 0)
 
 
+@pytest.mark.parametrize(
+    ("words", "greeting"),
+    [
+        (["reap"], "reaping project test"),
+        (["projections", "run"], "keeping up"),
+        (["metrics", "--port", "0"], "metrics on"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_a_duty_ends_well_by_sigterm_as_a_container_stops_its_first_process(
+    database: str, words: list[str], greeting: str
+) -> None:
+    with started(database, *words) as process:
+        assert process.stderr is not None
+        while not (line := process.stderr.readline()).startswith(greeting):
+            assert line, "it ended before it greeted"
+        process.send_signal(signal.SIGTERM)
+        _, rest = process.communicate(timeout=SECONDS)
+
+        assert (process.returncode, rest) == (exits.OK, "")
+
+
 def test_a_fleet_starts_a_process_again_when_it_dies_and_ends_with_all_of_them(
     database: str,
 ) -> None:

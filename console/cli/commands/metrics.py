@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import signal
 from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 import typer
 
+from runfold.console.cli.kit.duty import until_terminated
 from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.session import Session
 from runfold.ledger import names
@@ -68,11 +68,11 @@ async def metrics(
             raise ConfigurationError(
                 f"cannot listen on {host}:{port} ({error.strerror}): give another {remedy}"
             ) from error
-        session.out.talk(f"metrics on http://{host}:{server.server_port}/metrics, until Ctrl-C")
-        ended = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
         try:
-            await ended.wait()
+            with until_terminated():
+                address = f"http://{host}:{server.server_port}/metrics"
+                session.out.talk(f"metrics on {address}, until Ctrl-C")
+                await asyncio.Event().wait()
         finally:
             await asyncio.to_thread(server.shutdown)
             server.server_close()

@@ -14,6 +14,7 @@ from runfold.console.cli.commands import (
     projections_status,
 )
 from runfold.console.cli.commands.projections_status import Modules
+from runfold.console.cli.kit.duty import until_terminated
 from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import OWNER, PROJECTOR, Actor, command, program
 from runfold.console.cli.kit.projection_modules import chosen_projections
@@ -45,7 +46,7 @@ async def run(
     module: Modules = None,
     once: Annotated[bool, typer.Option("--once", help="End when no event is new.")] = False,
 ) -> int:
-    """Keep projections up with new events, until Ctrl-C.
+    """Keep projections up with new events, until SIGTERM or Ctrl-C.
 
     Any number of processes may do so.
     """
@@ -55,8 +56,11 @@ async def run(
             if await install(database.pool, projection):
                 session.out.talk(f"projection {projection.name} is new: its table is created")
         if not once:
-            session.out.talk(f"keeping up: {', '.join(one.name for one in chosen)}; Ctrl-C ends it")
-            await _together([(one.name, Projector(database.pool, one)) for one in chosen])
+            with until_terminated():
+                names_of_all = ", ".join(projection.name for projection in chosen)
+                session.out.talk(f"keeping up: {names_of_all}; Ctrl-C ends it")
+                await _together([(one.name, Projector(database.pool, one)) for one in chosen])
+            return OK
         failed = False
         for projection in chosen:
             try:

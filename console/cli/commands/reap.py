@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
+from runfold.console.cli.kit.duty import until_terminated
 from runfold.console.cli.kit.options import WORKER, command, program
 from runfold.console.cli.kit.output import Output
 from runfold.console.cli.kit.session import Session
@@ -29,7 +30,7 @@ async def reap(
         bool, typer.Option("--once", help="Repair what is due now, print it and end.")
     ] = False,
 ) -> None:
-    """Repair runs whose worker died, until Ctrl-C.
+    """Repair runs whose worker died, until SIGTERM or Ctrl-C.
 
     A run whose lease expired goes back to pending, or fails if no attempt is left; a run past its
     deadline ends.
@@ -41,6 +42,7 @@ async def reap(
         return
 
     async with AsyncExitStack() as stack:
+        stack.enter_context(until_terminated())
         ledger = await when_it_answers(session.ledger, stack)
         every = ledger.settings.reaper_seconds
         session.out.talk(
