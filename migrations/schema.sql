@@ -2244,6 +2244,13 @@ BEGIN
       AND NOT EXISTS (SELECT FROM ledger.archive AS archive
         WHERE archive.detached AND seen.run_id >= archive.first AND seen.run_id < archive.beyond
         OFFSET 0)
+      AND EXISTS (
+        SELECT FROM (
+          SELECT lease.type FROM ledger.event AS lease
+          WHERE lease.project_id = p_project AND lease.run_id = seen.run_id
+            AND lease.version = seen.given_token OFFSET 0
+        ) AS lease
+        WHERE lease.type = 'lease.acquired')
       -- In the order of event_refused, and sorting is off: no plan walks the run's history.
       AND NOT EXISTS (
         SELECT FROM (
@@ -2252,7 +2259,7 @@ BEGIN
             AND appended.type = 'write.refused' AND appended.token = seen.given_token
           ORDER BY appended.name OFFSET 0
         ) AS recorded
-        WHERE recorded.name = p_name)
+        HAVING count(*) >= 10 OR bool_or(recorded.name = p_name))
       AND (SELECT count(*) FROM (
           SELECT FROM ledger.event AS appended
           WHERE appended.project_id = p_project AND appended.run_id = seen.run_id

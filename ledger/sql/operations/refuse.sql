@@ -1,5 +1,6 @@
 -- Says why commands were not kept, and records the refusal of every late worker: write.refused,
--- once for a token and an operation, at most 100 to a run. Returns what the run looks like now;
+-- once for a token and an operation, at most 10 to a token and 100 to a run. A token that the run
+-- never had is refused without a record: invented ones would fill the list. Returns what the run looks like now;
 -- no row for a run that is not in the project. Locks: run_state rows, in run_id order.
 CREATE OR REPLACE FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[],
   p_tokens int[],
@@ -47,6 +48,13 @@ BEGIN
       AND NOT EXISTS (SELECT FROM ledger.archive AS archive
         WHERE archive.detached AND seen.run_id >= archive.first AND seen.run_id < archive.beyond
         OFFSET 0)
+      AND EXISTS (
+        SELECT FROM (
+          SELECT lease.type FROM ledger.event AS lease
+          WHERE lease.project_id = p_project AND lease.run_id = seen.run_id
+            AND lease.version = seen.given_token OFFSET 0
+        ) AS lease
+        WHERE lease.type = 'lease.acquired')
       -- In the order of event_refused, and sorting is off: no plan walks the run's history.
       AND NOT EXISTS (
         SELECT FROM (
@@ -55,7 +63,7 @@ BEGIN
             AND appended.type = 'write.refused' AND appended.token = seen.given_token
           ORDER BY appended.name OFFSET 0
         ) AS recorded
-        WHERE recorded.name = p_name)
+        HAVING count(*) >= 10 OR bool_or(recorded.name = p_name))
       AND (SELECT count(*) FROM (
           SELECT FROM ledger.event AS appended
           WHERE appended.project_id = p_project AND appended.run_id = seen.run_id

@@ -105,14 +105,16 @@ async def test_the_late_beat_of_a_zombie_is_recorded_once(ledger: Ledger) -> Non
     assert not fresh.lost
 
 
-async def test_the_beat_of_a_forged_token_is_lost_and_recorded(ledger: Ledger) -> None:
+async def test_the_beat_of_a_token_that_the_run_never_had_is_lost_without_a_record(
+    ledger: Ledger,
+) -> None:
     lease = await claimed(ledger)
 
-    (told,) = await ledger.heartbeat([replace(lease, token=lease.token + 1, worker_id="w:forger")])
-    event = await newest(ledger, lease.run_id, WriteRefused)
+    for token in (lease.token - 1, lease.token + 1, 0, -1, 2**31 - 1):
+        (told,) = await ledger.heartbeat([replace(lease, token=token, worker_id="w:forger")])
+        assert told.lost
 
-    assert told.lost
-    assert (event.token, event.worker_id) == (lease.token + 1, "w:forger")
+    assert await types(ledger, lease.run_id) == ["run.submitted", "lease.acquired"]
     assert (await ledger.get(lease.run_id)).token == lease.token
 
 

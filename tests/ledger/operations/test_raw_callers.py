@@ -10,11 +10,11 @@ import asyncpg
 import pytest
 
 from runfold.ledger import Lease, Ledger, State
-from runfold.ledger.errors import IllegalTransition
-from runfold.ledger.events import NoteAdded, OpaqueEvent
+from runfold.ledger.errors import IllegalTransition, LeaseLost
+from runfold.ledger.events import NoteAdded, OpaqueEvent, WriteRefused
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
-from tests.support.runs import claimed
+from tests.support.runs import claimed, superseded
 
 INVALID = "22023"
 NO_ACTOR = "23502"
@@ -62,6 +62,20 @@ class Mallory:
             PROJECT, run_id, state, *facts.values(),
         )  # fmt: skip
 
+    async def refuse(self, run_id: Any, *, token: int, name: str) -> None:
+        """Call `ledger.refuse` for one run."""
+        await self._connection.execute(
+            "SELECT ledger.refuse($1, 'mallory', $2, ARRAY[$3::uuid], ARRAY[$4::int])",
+            PROJECT,
+            name,
+            run_id,
+            token,
+        )
+
+    async def reap(self, actor: str) -> None:
+        """Call `ledger.reap`."""
+        await self._connection.execute("SELECT ledger.reap($1, $2, 1)", PROJECT, actor)
+
 
 @pytest.fixture
 async def mallory(database: str) -> AsyncIterator[Mallory]:
@@ -70,6 +84,12 @@ async def mallory(database: str) -> AsyncIterator[Mallory]:
     await opened.execute("SET ROLE runfold_worker")
     yield Mallory(opened)
     await opened.close()
+
+
+async def refusals(ledger: Ledger, lease: Lease) -> list[tuple[int | None, str | None]]:
+    """Give the token and the operation of every refusal that is on record."""
+    history = await ledger.history(lease.run_id)
+    return [(event.token, event.name) for event in history if isinstance(event, WriteRefused)]
 
 
 async def refused(call: Any) -> str:
@@ -230,3 +250,25 @@ async def test_an_approval_is_not_decided_from_an_older_snapshot(
             assert await refused(decided) == "25001"
     finally:
         await connection.close()
+
+
+async def test_invented_tokens_and_operations_leave_room_for_the_refusal_of_a_real_zombie(
+    ledger: Ledger, mallory: Mallory
+) -> None:
+    first, second = await superseded(ledger)
+    for number in range(150):
+        await mallory.refuse(first.run_id, token=1_000 + number, name="transition")
+    for number in range(150):
+        await mallory.refuse(first.run_id, token=first.token, name=f"operation {number}")
+    assert len(await refusals(ledger, first)) == 10
+
+    await ledger.release(second)
+    with pytest.raises(LeaseLost):
+        await ledger.transition(second, State.COMPLETED)
+
+    assert (await refusals(ledger, first))[-1] == (second.token, "transition")
+
+
+async def test_a_sweep_in_a_name_that_hides_something_is_refused(mallory: Mallory) -> None:
+    for actor in ("", " ann", "ann\x1b[2J", "a" * 201):
+        assert await refused(mallory.reap(actor)) == INVALID
