@@ -19,6 +19,7 @@ from runfold.ledger.postgres.installation import (
     refuse_unfit,
 )
 from runfold.ledger.postgres.locks import lock_limit, retry_on_lock
+from runfold.ledger.postgres.server_roles import make_roles, ungrantable_roles
 from runfold.ledger.postgres.upgrade_lock import upgrade_lock
 
 if TYPE_CHECKING:  # every command asks for the schema's name and digest, few migrate
@@ -132,6 +133,8 @@ class Upgrade:
     """What an upgrade did beside installing the schema."""
 
     built_indexes: tuple[str, ...] = ()
+    ungrantable_roles: tuple[str, ...] = ()
+    """Roles of the server that the owner of the ledger may not grant to logins."""
 
 
 async def upgrade(url: str) -> Upgrade:
@@ -143,7 +146,7 @@ async def upgrade(url: str) -> Upgrade:
     that are missing or invalid are built after the transaction, beside everybody at work. Raises
     ConfigurationError for a database that no ledger can be in or when the owner must be given
     roles first, NewerSchema, LockTimeout, AccessDenied or DatabaseUnavailable; then nothing has
-    changed but indexes.
+    changed but the server's roles and indexes.
     """
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
@@ -157,11 +160,16 @@ async def upgrade(url: str) -> Upgrade:
         async with engine.connect() as connection:
             driver: Any = (await connection.get_raw_connection()).driver_connection
             async with upgrade_lock(driver):
+                await connection.rollback()
+                async with connection.begin():
+                    await refuse_unfit(connection)
+                await retry_on_lock(partial(make_roles, driver), "the server's roles")
                 migrate = partial(_migrate_and_install, connection)
                 if not await retry_on_lock(migrate, "the schema's tables"):
                     return Upgrade()
                 build = partial(build_indexes, driver, indexes())
-                return Upgrade(await retry_on_lock(build, "a table that gains an index"))
+                built = await retry_on_lock(build, "a table that gains an index")
+                return Upgrade(built, await ungrantable_roles(driver))
     except FAILURES as error:
         raise translated(error) from error
     finally:

@@ -2,26 +2,6 @@
 -- after every upgrade. Lengths are types, not constraints: a constraint's expression is parsed
 -- anew by every statement that inserts.
 
--- Roles belong to the whole server; they may exist.
-DO $$
-DECLARE
-  role text;
-BEGIN
-  FOREACH role IN ARRAY ARRAY['runfold_worker', 'runfold_reader', 'runfold_projector'] LOOP
-    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
-      EXECUTE format('CREATE ROLE %I NOLOGIN', role);
-    END IF;
-  END LOOP;
-EXCEPTION
-  WHEN duplicate_object OR unique_violation THEN
-    NULL; -- another database of this server was upgraded at the same moment
-  WHEN insufficient_privilege THEN
-    RAISE EXCEPTION USING ERRCODE = 'RF403', MESSAGE =
-      'this login may not make roles: have one that may run CREATE ROLE runfold_worker NOLOGIN; '
-      'CREATE ROLE runfold_reader NOLOGIN; CREATE ROLE runfold_projector NOLOGIN; '
-      'and upgrade again';
-END $$;
-
 CREATE SCHEMA projection;
 
 -- Projects, kinds and keys

@@ -545,7 +545,8 @@ def test_doctor_finds_a_new_database_healthy(cli: Cli) -> None:
     assert levels == dict.fromkeys(
         (
             *("server", "schema", "settings", "encoding", "clock", "connections", "functions"),
-            *("partitions", "objects", "time", "feed", "leases", "kinds", "schedules"),
+            *("partitions", "objects", "indexes", "time", "feed", "leases", "kinds"),
+            *("schedules", "roles"),
         ),
         "ok",
     )

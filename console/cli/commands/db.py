@@ -8,6 +8,7 @@ from runfold.console.cli.health.database_status import DatabaseStatus, database_
 from runfold.console.cli.kit.options import OWNER, command, program
 from runfold.console.cli.kit.plain import jsonable
 from runfold.console.cli.kit.session import Session
+from runfold.ledger.postgres.server_roles import who_grants
 from runfold.ledger.postgres.urls import shown
 
 app: Final = program("Upgrade the database's schema; show its status and URL.")
@@ -21,10 +22,15 @@ async def upgrade(session: Session) -> None:
     workers. A newer schema that works with this program is left as it is.
     """
     async with session.database(checked=False) as database:
-        before, after = await upgraded(database)
+        before, after, rest = await upgraded(database)
     if session.as_json:
         session.out.json(
-            {"from": before.revision, "to": after.revision, "changed": before != after}
+            {
+                "from": before.revision,
+                "to": after.revision,
+                "changed": before != after,
+                **jsonable(rest),
+            }
         )
     elif before.newer:
         session.out.line(
@@ -37,6 +43,10 @@ async def upgrade(session: Session) -> None:
         session.out.line(f"schema {after.revision}: functions replaced by this program's")
     else:
         session.out.line(f"schema {before.revision or 'none'} upgraded to {after.revision}")
+    if rest.built_indexes:
+        session.out.talk(f"built indexes: {', '.join(rest.built_indexes)}")
+    if rest.ungrantable_roles:
+        session.out.talk(who_grants(rest.ungrantable_roles))
     if not database.embedded:
         session.out.talk("to create a project: runfold project create NAME")
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from rich.text import Text
 
-from runfold.console.cli.health.access_checks import privileges, settings
+from runfold.console.cli.health.access_checks import privileges, roles, settings
 from runfold.console.cli.health.check import Check, Level
 from runfold.console.cli.health.database_status import database_status
 from runfold.console.cli.health.object_checks import objects
@@ -40,8 +40,8 @@ async def doctor(session: Session) -> int:
     """Check the ledger's health and name remedies.
 
     The checks: server, schema, settings, encoding, clock, connections, functions, partitions,
-    objects, indexes, time, feed, leases, kinds, schedules and privileges. Exit code 9 if one has
-    failed.
+    objects, indexes, time, feed, leases, kinds, schedules, roles and privileges. Exit code 9 if
+    one has failed.
     """
     try:
         checks = await _examine(session)
@@ -75,6 +75,7 @@ async def _examine(session: Session) -> list[Check]:
             await _checked("leases", leases(database, settings_.reaper_seconds)),
             await _checked("kinds", served(database)),
             await _checked("schedules", schedules(database)),
+            await _checked("roles", roles(database)),
             await _checked("privileges", privileges(database)),
         ]
 

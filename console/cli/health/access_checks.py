@@ -10,6 +10,7 @@ from runfold.console.cli.health.check import Check, Level
 from runfold.console.cli.kit.unknown_settings import unknown_settings
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.opening import Database
+from runfold.ledger.postgres.server_roles import ROLES, UNGRANTABLE, who_grants
 
 
 def settings() -> Check:
@@ -18,6 +19,14 @@ def settings() -> Check:
     if not unknown:
         return Check("settings", Level.OK, "every RUNFOLD_ variable is a setting")
     return Check("settings", Level.FAILED, "; ".join(unknown))
+
+
+async def roles(database: Database) -> Check:
+    """Whether the ledger's owner may grant the roles; an administrator may in any case."""
+    rows = await fetch(database.pool, UNGRANTABLE, ROLES)
+    if not rows:
+        return Check("roles", Level.OK, "the ledger's owner may grant them")
+    return Check("roles", Level.WARNING, who_grants(tuple(row["role"] for row in rows)))
 
 
 _ROLE: Final = """

@@ -85,8 +85,10 @@ async def _months_ahead(database: Database, partitions: tuple[str, ...]) -> int:
     return _AHEAD
 
 
-async def upgraded(database: Database) -> tuple[DatabaseStatus, DatabaseStatus]:
-    """Upgrade a database to this code's schema and return its status before and after.
+async def upgraded(
+    database: Database,
+) -> tuple[DatabaseStatus, DatabaseStatus, schema.Upgrade]:
+    """Upgrade a database to this code's schema; return its status before and after, and the rest.
 
     A newer schema that works with this code stays as it is.
 
@@ -97,5 +99,5 @@ async def upgraded(database: Database) -> tuple[DatabaseStatus, DatabaseStatus]:
         raise UnsupportedServer(before.server, OLDEST_SERVER)
     if before.newer and not before.works and before.revision is not None:
         raise NewerSchema(before.revision, before.wanted, before.oldest_code)
-    await schema.upgrade(database.url)
-    return before, await database_status(database)
+    upgrade = await schema.upgrade(database.url)
+    return before, await database_status(database), upgrade

@@ -1,0 +1,61 @@
+"""The roles that logins are granted; they belong to the whole server, not to a database."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import asyncpg
+
+from runfold.ledger.errors import ConfigurationError
+from runfold.ledger.postgres.locks import LOCK_TIMEOUT
+
+ROLES: Final = ("runfold_worker", "runfold_reader", "runfold_projector")
+
+_MISSING: Final = """
+SELECT n.name FROM unnest($1::text[]) WITH ORDINALITY AS n (name, number)
+WHERE NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = n.name) ORDER BY n.number
+"""
+UNGRANTABLE: Final = """
+SELECT r.rolname::text AS role FROM pg_roles AS r, pg_roles AS o
+WHERE r.rolname = ANY ($1::text[]) AND o.oid = coalesce(
+    (SELECT n.nspowner FROM pg_namespace AS n WHERE n.nspname = 'ledger'),
+    current_user::regrole::oid)
+  AND NOT o.rolsuper AND NOT pg_has_role(o.oid, r.oid, 'MEMBER WITH ADMIN OPTION')
+  AND NOT (o.rolcreaterole AND current_setting('server_version_num')::int < 160000)
+ORDER BY array_position($1::text[], r.rolname::text)
+"""
+"""The roles that the owner of the ledger may not grant: those that it did not make, since 16."""
+
+
+async def make_roles(connection: asyncpg.Connection[Any]) -> None:
+    """Make the roles that the server lacks, each by itself and outside of any transaction.
+
+    So upgrades of several databases of a server do not wait for each other. Raises
+    ConfigurationError, which says what an administrator must run, and the driver's errors.
+    """
+    await connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
+    missing = [row["name"] for row in await connection.fetch(_MISSING, ROLES)]
+    for role in missing:
+        try:
+            await connection.execute(f"CREATE ROLE {role} NOLOGIN")
+        except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
+            pass  # the upgrade of another database was faster
+        except asyncpg.InsufficientPrivilegeError as error:
+            statements = "; ".join(f"CREATE ROLE {name} NOLOGIN" for name in missing)
+            raise ConfigurationError(
+                f"this login may not make roles: have one that may run {statements}; "
+                "and upgrade again"
+            ) from error
+
+
+async def ungrantable_roles(connection: asyncpg.Connection[Any]) -> tuple[str, ...]:
+    """Return the roles that the owner of the ledger may not grant to logins."""
+    return tuple(row["role"] for row in await connection.fetch(UNGRANTABLE, ROLES))
+
+
+def who_grants(roles: tuple[str, ...]) -> str:
+    """Return what to do about roles that the owner may not grant."""
+    return (
+        f"the ledger's owner may not grant {', '.join(roles)}, which it did not make: have an "
+        "administrator grant them, or give them to the owner WITH ADMIN OPTION"
+    )

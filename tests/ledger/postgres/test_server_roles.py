@@ -1,0 +1,98 @@
+"""The three roles belong to the whole server: upgrades of its databases meet at them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+
+import asyncpg
+import pytest
+
+from runfold.ledger import Ledger
+from runfold.ledger.postgres import schema
+from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres, temporary_postgres
+from runfold.ledger.postgres.server_roles import ROLES
+from runfold.ledger.postgres.urls import driver_url
+from tests.conftest import PROJECT
+from tests.console.test_commands import Cli
+from tests.support.place import place
+from tests.support.server import ROOM
+from tests.support.waiting import until
+
+WAITING = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"
+
+
+@pytest.fixture
+def fresh() -> Iterator[EmbeddedPostgres]:
+    """A server without the roles."""
+    with temporary_postgres(ROOM, place()) as postgres:
+        yield postgres
+
+
+async def connected(server: EmbeddedPostgres) -> asyncpg.Connection:
+    return await asyncpg.connect(driver_url(server.url()))
+
+
+async def upgraded(url: str) -> int:
+    """Upgrade a database in a process of its own; return its exit code."""
+    words = ["-m", "runfold.console.cli.main", "--url", url, "db", "upgrade"]
+    process = await asyncio.create_subprocess_exec(sys.executable, *words)
+    return await process.wait()
+
+
+async def test_databases_of_one_server_are_upgraded_at_once(fresh: EmbeddedPostgres) -> None:
+    maintenance = await connected(fresh)
+    names = [f"d{number}" for number in range(3)]
+    for name in names:
+        await maintenance.execute(f"CREATE DATABASE {name}")
+
+    ends = await asyncio.gather(*(upgraded(fresh.url(name)) for name in names))
+
+    assert ends == [0] * len(names)
+    async with Ledger.open(fresh.url(names[-1]), PROJECT, create_project=True) as ledger:
+        await ledger.submit("parse")
+    await maintenance.close()
+
+
+async def test_a_role_that_somebody_else_makes_meanwhile_leaves_the_others_to_the_upgrade(
+    fresh: EmbeddedPostgres,
+) -> None:
+    maintenance, other = await connected(fresh), await connected(fresh)
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("CREATE ROLE runfold_worker NOLOGIN")
+    upgrade = asyncio.create_task(schema.upgrade(fresh.url()))
+    await until(lambda: maintenance.fetchval(WAITING))
+    await transaction.commit()
+
+    await upgrade
+
+    made = "SELECT count(*) FROM pg_roles WHERE rolname = ANY ($1)"
+    assert await maintenance.fetchval(made, ROLES) == len(ROLES)
+    await maintenance.close()
+    await other.close()
+
+
+@pytest.mark.parametrize("before", [(), ("runfold_reader", "runfold_worker")])
+async def test_roles_that_the_owner_may_not_grant_are_named(
+    fresh: EmbeddedPostgres, before: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    maintenance = await connected(fresh)
+    if await maintenance.fetchval("SELECT current_setting('server_version_num')::int") < 160000:
+        pytest.skip("before 16, a role that may make roles may grant all")
+    for role in before:
+        await maintenance.execute(f"CREATE ROLE {role} NOLOGIN")
+    await maintenance.execute("CREATE ROLE owner LOGIN CREATEROLE")
+    await maintenance.execute("CREATE DATABASE owned OWNER owner")
+    cli = Cli(fresh.url("owned").replace("postgres@", "owner@", 1), capsys)
+
+    upgraded = await asyncio.to_thread(lambda: cli.ok("db", "upgrade"))
+    doctor = await asyncio.to_thread(lambda: cli("doctor", "--json"))
+
+    named = ", ".join(sorted(before, reverse=True))
+    [check] = [check for check in doctor.json["checks"] if check["name"] == "roles"]
+    assert check["level"] == ("warning" if before else "ok")
+    for text in (upgraded.err, check["detail"]):
+        assert (f"may not grant {named}," in text) is bool(before)
+    await maintenance.close()
