@@ -21,6 +21,7 @@ from runfold.ledger.postgres.urls import driver_url
 from runfold.workers import Context, handler
 from tests.conftest import PROJECT
 from tests.support.runs import claimed
+from tests.support.waiting import until
 from tests.support.working import done, ended, reached, working
 
 WHY: dict[str, Any] = {"actor": "root", "reason": "on call"}
@@ -81,6 +82,31 @@ async def test_a_role_is_asked_for_under_the_lock_and_counts_from_the_moment_of_
 
     await roles.grant(ledger.pool, PROJECT, "finance", "ann", **WHY)
     await ledger.approve(await ledger.get(run_id), actor="ann")
+
+
+async def test_a_decision_is_judged_and_dated_when_its_lock_is_had(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    run_id = (await asking(ledger, role="finance")).run_id
+    other_id = (await asking(ledger, role="finance")).run_id
+    await roles.grant(ledger.pool, PROJECT, "finance", "ann", **WHY)
+    await roles.grant(ledger.pool, PROJECT, "finance", "bob", **WHY)
+
+    # Both wait for a row that another only locks, and leaves as it is.
+    locked = connection.transaction()
+    await locked.start()
+    await connection.execute("SELECT FROM ledger.run_state FOR UPDATE")
+    revoked = asyncio.create_task(ledger.transition(run_id, State.RUNNING, actor="ann"))
+    granted = asyncio.create_task(ledger.transition(other_id, State.RUNNING, actor="bob"))
+    waiting = "SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    await until(lambda: connection.fetchval(f"{waiting} AND datname = current_database()"))
+    await roles.revoke(ledger.pool, PROJECT, "finance", "ann", **WHY)
+    moment = await connection.fetchval("SELECT clock_timestamp()")
+    await locked.rollback()
+
+    with pytest.raises(DecisionRefused):
+        await revoked
+    assert (await granted).updated_at > moment
 
 
 async def test_every_change_of_a_role_is_recorded_and_made_by_the_owner_alone(

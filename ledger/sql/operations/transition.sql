@@ -56,14 +56,14 @@ BEGIN
       SELECT asked.run_id, asked.name, asked.error_code, asked.body, asked.cost, asked.steps,
         asked.sha256, asked.key, asked.salt, locked.hash, locked.from_state, locked.type,
         locked.new_version,
-        locked.recorded_at, coalesce(asked.actor, CASE WHEN asked.token IS NOT NULL
+        clock.recorded_at, coalesce(asked.actor, CASE WHEN asked.token IS NOT NULL
           THEN locked.worker_id END) AS who,
         CASE WHEN asked.keeps THEN locked.held_token END AS new_token,
         CASE WHEN asked.keeps THEN locked.worker_id END AS new_worker,
         CASE WHEN asked.keeps THEN locked.lease_until END AS new_until,
         CASE WHEN NOT locked.answers_parked THEN asked.state END AS new_state,
-        CASE WHEN locked.answers_parked THEN locked.recorded_at END AS available_at,
-        CASE WHEN asked.waits THEN locked.recorded_at + asked.wait END AS wait_until,
+        CASE WHEN locked.answers_parked THEN clock.recorded_at END AS available_at,
+        CASE WHEN asked.waits THEN clock.recorded_at + asked.wait END AS wait_until,
         CASE WHEN asked.state = 'waiting_approval' AND asked.wait IS NOT NULL
           THEN coalesce(asked.wait_outcome, 'cancelled') END
           AS new_wait_outcome,
@@ -85,9 +85,9 @@ BEGIN
       CROSS JOIN LATERAL (
         -- the run as it is now, if it allows the command
         SELECT locked.version + 1 AS new_version, locked.hash, locked.state AS from_state,
-          locked.token AS held_token, locked.worker_id, locked.lease_until,
-          greatest(ledger.now(), locked.updated_at) AS recorded_at, asked.state = 'running'
-            AND locked.token IS NULL AS answers_parked,
+          locked.token AS held_token, locked.worker_id, locked.lease_until, locked.updated_at,
+          locked.wait_until AS waits_until, asked.state = 'running' AND locked.token IS NULL
+            AS answers_parked,
           ledger.transition_type(locked.state, asked.state, asked.error_code, asked.token) AS type
         FROM ledger.run_state AS locked
         WHERE locked.project_id = p_project AND locked.run_id = asked.run_id
@@ -103,11 +103,6 @@ BEGIN
           -- first.
           AND (locked.state NOT IN ('waiting_tool', 'waiting_approval')
             OR locked.available_at IS NULL)
-          -- An answer after the wait's end comes too late, whether or not a reaper has been here.
-          AND (asked.token IS NOT NULL OR locked.wait_until IS NULL
-            OR locked.wait_until > ledger.now())
-          AND CASE WHEN locked.state = 'waiting_approval' AND asked.actor IS NOT NULL
-            THEN ledger.may_not_decide(p_project, locked.run_id, asked.actor) IS NULL ELSE true END
           AND (asked.expected IS NULL OR locked.version = asked.expected)
           AND (asked.key IS NULL OR NOT EXISTS (
             SELECT FROM ledger.command AS used WHERE used.project_id = p_project
@@ -116,6 +111,15 @@ BEGIN
           AND locked.step_count::bigint + coalesce(asked.steps, 0) BETWEEN 0 AND 2147483647
         FOR UPDATE
       ) AS locked
+      -- The time when the lock is had: it may have been waited for.
+      CROSS JOIN LATERAL (
+        SELECT greatest(ledger.now(), locked.updated_at) AS recorded_at OFFSET 0
+      ) AS clock
+      -- An answer after the wait's end comes too late, whether or not a reaper has been here.
+      WHERE (asked.token IS NOT NULL OR locked.waits_until IS NULL
+          OR locked.waits_until > clock.recorded_at)
+        AND CASE WHEN locked.from_state = 'waiting_approval' AND asked.actor IS NOT NULL
+          THEN ledger.may_not_decide(p_project, asked.run_id, asked.actor) IS NULL ELSE true END
       OFFSET 0
     ) AS decided
   ), contents AS (
