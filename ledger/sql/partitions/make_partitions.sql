@@ -1,7 +1,8 @@
 -- Makes the monthly partitions of `event` for this month and the given number of months after
 -- it; gives how many were new. There is no DEFAULT partition: it would forbid detaching a month
--- without a scan under a lock. Locks: an advisory lock, so that two callers do not collide;
--- creating takes SHARE UPDATE EXCLUSIVE on `event` at most.
+-- without a scan under a lock. Only the ledger's owner makes more than three months ahead: each
+-- partition makes every look at the feed and every key dearer. Locks: an advisory lock, so that two
+-- callers do not collide; creating takes SHARE UPDATE EXCLUSIVE on `event` at most.
 CREATE OR REPLACE FUNCTION ledger.make_partitions(p_months_ahead int DEFAULT 3) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -13,6 +14,10 @@ DECLARE
 BEGIN
   IF p_months_ahead NOT BETWEEN 0 AND 120 THEN
     RAISE EXCEPTION 'months ahead must be 0 to 120, not %', p_months_ahead USING ERRCODE = '22023';
+  END IF;
+  IF p_months_ahead > 3 AND NOT pg_has_role(session_user, current_user, 'MEMBER') THEN
+    RAISE EXCEPTION 'this login makes partitions for at most 3 months ahead, not %', p_months_ahead
+      USING ERRCODE = '42501';
   END IF;
   PERFORM pg_advisory_xact_lock(hashtextextended('ledger.make_partitions', 0));
   FOR month IN

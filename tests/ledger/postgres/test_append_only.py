@@ -284,6 +284,17 @@ async def test_making_partitions_again_makes_none_and_leaves_a_default_partition
         await connection.fetchval("SELECT ledger.make_partitions(121)")
 
 
+async def test_a_worker_makes_the_next_months_only(
+    database: str, connection: asyncpg.Connection, login: str
+) -> None:
+    await connection.execute(f"GRANT runfold_worker TO {login}")
+    await connection.execute(f"SET SESSION AUTHORIZATION {login}")
+
+    await connection.execute("SELECT ledger.make_partitions()")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="at most 3 months ahead"):
+        await connection.execute("SELECT ledger.make_partitions(4)")
+
+
 # -- a worker, a reader, everybody -----------------------------------------------------------------
 
 
