@@ -680,17 +680,15 @@ CREATE FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  SELECT u.key, k.run_id, k.version, e.hash,
-    k.salt IS NULL OR k.content_hash = ledger.payload_hash(k.salt, ledger.command_text(u.run_id,
-      u.what, u.park, u.name, u.error_code, u.body, u.cost, u.steps, u.sha256, u.wait,
-      u.wait_outcome))
+  SELECT u.key, k.run_id, k.version, k.hash,
+    k.hash IS NOT NULL AND (k.salt IS NULL OR k.content_hash = ledger.payload_hash(k.salt,
+      ledger.command_text(u.run_id, u.what, u.park, u.name, u.error_code, u.body, u.cost, u.steps,
+        u.sha256, u.wait, u.wait_outcome)))
   FROM unnest(p_runs, p_whats, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps,
     p_sha256s, p_waits, p_wait_outcomes,
     p_keys)
     AS u (run_id, what, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, key)
   JOIN ledger.command AS k ON k.project_id = p_project AND k.key = u.key
-  JOIN ledger.event AS e ON e.project_id = p_project AND e.run_id = k.run_id
-    AND e.version = k.version
 $$;
 
 CREATE FUNCTION ledger.content_part(p_body json, p_name text) RETURNS text
@@ -1779,6 +1777,10 @@ BEGIN
   IF p_months_ahead NOT BETWEEN 0 AND 120 THEN
     RAISE EXCEPTION 'months ahead must be 0 to 120, not %', p_months_ahead USING ERRCODE = '22023';
   END IF;
+  IF p_months_ahead > 3 AND NOT pg_has_role(session_user, current_user, 'MEMBER') THEN
+    RAISE EXCEPTION 'this login makes partitions for at most 3 months ahead, not %', p_months_ahead
+      USING ERRCODE = '42501';
+  END IF;
   PERFORM pg_advisory_xact_lock(hashtextextended('ledger.make_partitions', 0));
   FOR month IN
     SELECT generate_series(date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC'),
@@ -2182,15 +2184,15 @@ CREATE FUNCTION ledger.record_keys(p_project text, p_runs uuid[], p_keys text[],
     SET jit TO 'off'
     AS $$
 BEGIN
-  INSERT INTO ledger.command (project_id, key, salt, content_hash, run_id, version)
+  INSERT INTO ledger.command (project_id, key, salt, content_hash, run_id, version, hash)
   SELECT p_project, given.key, given.salt, ledger.payload_hash(given.salt, given.content),
-    given.run_id, run.version
+    given.run_id, run.version, run.hash
   FROM (
     SELECT asked.*, sha256(p_seed || convert_to(asked.key, 'UTF8')) AS salt
     FROM unnest(p_runs, p_keys, p_contents) AS asked (run_id, key, content) OFFSET 0
   ) AS given
   CROSS JOIN LATERAL (
-    SELECT run.version FROM ledger.run_state AS run
+    SELECT run.version, run.hash FROM ledger.run_state AS run
     WHERE run.project_id = p_project AND run.run_id = given.run_id OFFSET 0
   ) AS run
   CROSS JOIN LATERAL (
@@ -2668,14 +2670,14 @@ BEGIN
       SELECT asked.run_id, asked.name, asked.error_code, asked.body, asked.cost, asked.steps,
         asked.sha256, asked.key, asked.salt, locked.hash, locked.from_state, locked.type,
         locked.new_version,
-        locked.recorded_at, coalesce(asked.actor, CASE WHEN asked.token IS NOT NULL
+        clock.recorded_at, coalesce(asked.actor, CASE WHEN asked.token IS NOT NULL
           THEN locked.worker_id END) AS who,
         CASE WHEN asked.keeps THEN locked.held_token END AS new_token,
         CASE WHEN asked.keeps THEN locked.worker_id END AS new_worker,
         CASE WHEN asked.keeps THEN locked.lease_until END AS new_until,
         CASE WHEN NOT locked.answers_parked THEN asked.state END AS new_state,
-        CASE WHEN locked.answers_parked THEN locked.recorded_at END AS available_at,
-        CASE WHEN asked.waits THEN locked.recorded_at + asked.wait END AS wait_until,
+        CASE WHEN locked.answers_parked THEN clock.recorded_at END AS available_at,
+        CASE WHEN asked.waits THEN clock.recorded_at + asked.wait END AS wait_until,
         CASE WHEN asked.state = 'waiting_approval' AND asked.wait IS NOT NULL
           THEN coalesce(asked.wait_outcome, 'cancelled') END
           AS new_wait_outcome,
@@ -2697,9 +2699,9 @@ BEGIN
       CROSS JOIN LATERAL (
         -- the run as it is now, if it allows the command
         SELECT locked.version + 1 AS new_version, locked.hash, locked.state AS from_state,
-          locked.token AS held_token, locked.worker_id, locked.lease_until,
-          greatest(ledger.now(), locked.updated_at) AS recorded_at, asked.state = 'running'
-            AND locked.token IS NULL AS answers_parked,
+          locked.token AS held_token, locked.worker_id, locked.lease_until, locked.updated_at,
+          locked.wait_until AS waits_until, asked.state = 'running' AND locked.token IS NULL
+            AS answers_parked,
           ledger.transition_type(locked.state, asked.state, asked.error_code, asked.token) AS type
         FROM ledger.run_state AS locked
         WHERE locked.project_id = p_project AND locked.run_id = asked.run_id
@@ -2715,11 +2717,6 @@ BEGIN
           -- first.
           AND (locked.state NOT IN ('waiting_tool', 'waiting_approval')
             OR locked.available_at IS NULL)
-          -- An answer after the wait's end comes too late, whether or not a reaper has been here.
-          AND (asked.token IS NOT NULL OR locked.wait_until IS NULL
-            OR locked.wait_until > ledger.now())
-          AND CASE WHEN locked.state = 'waiting_approval' AND asked.actor IS NOT NULL
-            THEN ledger.may_not_decide(p_project, locked.run_id, asked.actor) IS NULL ELSE true END
           AND (asked.expected IS NULL OR locked.version = asked.expected)
           AND (asked.key IS NULL OR NOT EXISTS (
             SELECT FROM ledger.command AS used WHERE used.project_id = p_project
@@ -2728,6 +2725,15 @@ BEGIN
           AND locked.step_count::bigint + coalesce(asked.steps, 0) BETWEEN 0 AND 2147483647
         FOR UPDATE
       ) AS locked
+      -- The time when the lock is had: it may have been waited for.
+      CROSS JOIN LATERAL (
+        SELECT greatest(ledger.now(), locked.updated_at) AS recorded_at OFFSET 0
+      ) AS clock
+      -- An answer after the wait's end comes too late, whether or not a reaper has been here.
+      WHERE (asked.token IS NOT NULL OR locked.waits_until IS NULL
+          OR locked.waits_until > clock.recorded_at)
+        AND CASE WHEN locked.from_state = 'waiting_approval' AND asked.actor IS NOT NULL
+          THEN ledger.may_not_decide(p_project, asked.run_id, asked.actor) IS NULL ELSE true END
       OFFSET 0
     ) AS decided
   ), contents AS (
@@ -2858,7 +2864,8 @@ CREATE TABLE ledger.command (
     content_hash bytea NOT NULL,
     run_id uuid NOT NULL,
     version integer NOT NULL,
-    salt bytea
+    salt bytea,
+    hash bytea
 );
 
 CREATE TABLE ledger.feed_generation (

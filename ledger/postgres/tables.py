@@ -139,6 +139,7 @@ command: Final = Table(
     Column("run_id", Uuid, nullable=False),
     Column("version", Integer, nullable=False),
     Column("salt", LargeBinary),
+    Column("hash", LargeBinary),
 )
 
 event: Final = Table(

@@ -27,7 +27,7 @@ SELECT run_id, version, salt, body FROM ledger.payload
 WHERE project_id = $1 AND run_id BETWEEN $2 AND $3
 """
 _COMMANDS: Final = (
-    "SELECT key, run_id, version FROM ledger.command WHERE project_id = $1 AND key = ANY ($2)"
+    "SELECT key, run_id, version, hash FROM ledger.command WHERE project_id = $1 AND key = ANY ($2)"
 )
 
 
@@ -84,11 +84,24 @@ async def _check_part(
         states.add(row)
     payloads = await connection.fetch(_PAYLOADS, *part)
     tally.found(_payloads(rows, states, payloads))
-    keys = {row["key"]: (row["run_id"], row["version"]) for row in rows if row["key"] is not None}
-    commands = await connection.fetch(_COMMANDS, part[0], list(keys))
-    kept = {row["key"]: (row["run_id"], row["version"]) for row in commands}
-    tally.found(forgotten_key(*event, key) for key, event in keys.items() if kept.get(key) != event)
+    events = {row["key"]: row for row in rows if row["key"] is not None}
+    commands = await connection.fetch(_COMMANDS, part[0], list(events))
+    kept = {row["key"] for row in commands if _names(row, events[row["key"]])}
+    tally.found(
+        forgotten_key(event["run_id"], event["version"], key)
+        for key, event in events.items()
+        if key not in kept
+    )
     tally.drift(states.drift(await connection.fetch(STATES, *part)))
+
+
+def _names(command: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
+    """Whether a kept key names the event that has it; that of a submit has no hash."""
+    return (
+        command["run_id"] == event["run_id"]
+        and command["version"] == event["version"]
+        and command["hash"] in (None, event["hash"])
+    )
 
 
 def _payloads(

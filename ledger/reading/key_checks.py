@@ -17,7 +17,7 @@ SELECT e.run_id, e.version, e.key FROM ledger.event AS e
 WHERE e.project_id = $1 AND e.run_id BETWEEN $2 AND $3 AND e.key IS NOT NULL
   AND NOT EXISTS (SELECT FROM ledger.command AS c
     WHERE c.project_id = e.project_id AND c.key = e.key
-      AND c.run_id = e.run_id AND c.version = e.version)
+      AND c.run_id = e.run_id AND c.version = e.version AND coalesce(c.hash, e.hash) = e.hash)
 ORDER BY e.run_id, e.version
 """
 # Whoever has the salt of an erased content's key finds the content by guessing.

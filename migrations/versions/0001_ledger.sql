@@ -27,6 +27,7 @@ CREATE TABLE ledger.command (
   run_id uuid NOT NULL,
   version int NOT NULL,
   salt bytea, -- null once the content is erased
+  hash bytea, -- of the event; null for a submit, whose outcome is the run
   PRIMARY KEY (project_id, key)
 );
 

@@ -1,5 +1,6 @@
 -- Looks idempotency keys up: which event a key named first, and whether the content is the same.
--- A key whose content was erased has lost its salt and answers by its name. Changes nothing.
+-- A key whose content was erased has lost its salt and answers by its name. No event is read:
+-- keys know nothing of archives. Changes nothing.
 CREATE OR REPLACE FUNCTION ledger.commands(
   p_project text, p_runs uuid[], p_whats text[], p_parks boolean[], p_names text[],
   p_error_codes text[], p_bodies text[],
@@ -9,15 +10,13 @@ CREATE OR REPLACE FUNCTION ledger.commands(
 LANGUAGE sql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT u.key, k.run_id, k.version, e.hash,
-    k.salt IS NULL OR k.content_hash = ledger.payload_hash(k.salt, ledger.command_text(u.run_id,
-      u.what, u.park, u.name, u.error_code, u.body, u.cost, u.steps, u.sha256, u.wait,
-      u.wait_outcome))
+  SELECT u.key, k.run_id, k.version, k.hash,
+    k.hash IS NOT NULL AND (k.salt IS NULL OR k.content_hash = ledger.payload_hash(k.salt,
+      ledger.command_text(u.run_id, u.what, u.park, u.name, u.error_code, u.body, u.cost, u.steps,
+        u.sha256, u.wait, u.wait_outcome)))
   FROM unnest(p_runs, p_whats, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps,
     p_sha256s, p_waits, p_wait_outcomes,
     p_keys)
     AS u (run_id, what, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, key)
   JOIN ledger.command AS k ON k.project_id = p_project AND k.key = u.key
-  JOIN ledger.event AS e ON e.project_id = p_project AND e.run_id = k.run_id
-    AND e.version = k.version
 $$;

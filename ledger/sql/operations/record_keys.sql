@@ -1,6 +1,7 @@
 -- Records the idempotency key of each command that has just been kept: its run's newest event bears
--- the key. What they say is kept as a hash under a salt. Internal to ledger.append and
--- ledger.transition, which hold the locks of the runs.
+-- the key. What they say is kept as a hash under a salt. The event's own hash is kept with the key,
+-- which outlives the month of its run. Internal to ledger.append and ledger.transition, which hold
+-- the locks of the runs.
 CREATE OR REPLACE FUNCTION ledger.record_keys(
   p_project text, p_runs uuid[], p_keys text[], p_contents text[], p_seed bytea
 ) RETURNS void
@@ -14,15 +15,15 @@ SET enable_memoize = off
 SET jit = off
 AS $$
 BEGIN
-  INSERT INTO ledger.command (project_id, key, salt, content_hash, run_id, version)
+  INSERT INTO ledger.command (project_id, key, salt, content_hash, run_id, version, hash)
   SELECT p_project, given.key, given.salt, ledger.payload_hash(given.salt, given.content),
-    given.run_id, run.version
+    given.run_id, run.version, run.hash
   FROM (
     SELECT asked.*, sha256(p_seed || convert_to(asked.key, 'UTF8')) AS salt
     FROM unnest(p_runs, p_keys, p_contents) AS asked (run_id, key, content) OFFSET 0
   ) AS given
   CROSS JOIN LATERAL (
-    SELECT run.version FROM ledger.run_state AS run
+    SELECT run.version, run.hash FROM ledger.run_state AS run
     WHERE run.project_id = p_project AND run.run_id = given.run_id OFFSET 0
   ) AS run
   CROSS JOIN LATERAL (

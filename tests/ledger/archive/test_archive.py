@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from runfold.ledger import Ledger, State
+from runfold.ledger import Ledger, State, Transition
 from runfold.ledger.archive.attach import attach
 from runfold.ledger.archive.file import Writer, check_file
 from runfold.ledger.archive.holds import hold
@@ -26,6 +26,7 @@ from runfold.ledger.errors import (
     ArchiveRefused,
     ArchiveUnusable,
     ConfigurationError,
+    DuplicateKey,
     FeedArchived,
     InvalidValue,
     LeaseLost,
@@ -426,6 +427,25 @@ async def test_a_late_worker_of_an_archived_run_has_lost_its_lease_and_its_finis
         await ledger.transition(lease, State.FAILED)
     assert (await ledger.heartbeat([lease]))[0].lost
     assert await ledger.history(lease.run_id) == before
+
+
+async def test_a_keyed_command_has_its_first_outcome_when_its_month_is_archived(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    async with in_that_month(connection):
+        lease = await claimed(ledger)
+        noted = await ledger.append(lease, NoteAdded(text="x"), key="note")
+        [ended_first] = await ledger.transition_many(
+            [Transition(lease, State.COMPLETED, key="end")]
+        )
+    await archived(ledger, tmp_path)
+
+    again = await ledger.append(lease, NoteAdded(text="x"), key="note")
+    [ended_again] = await ledger.transition_many([Transition(lease, State.COMPLETED, key="end")])
+
+    assert (again, ended_again) == (noted, ended_first)
+    with pytest.raises(DuplicateKey):
+        await ledger.append(lease, NoteAdded(text="y"), key="note")
 
 
 async def test_an_interrupted_detach_is_repeated(

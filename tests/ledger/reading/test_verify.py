@@ -357,6 +357,18 @@ async def test_an_idempotency_key_that_names_another_event_is_found(
     ]
 
 
+async def test_an_idempotency_key_that_gives_another_hash_is_found(
+    open_ledger: Ledger, mallory: Mallory
+) -> None:
+    run_id = await told(open_ledger)
+
+    await mallory.execute(
+        "UPDATE ledger.command SET hash = sha256('other') WHERE run_id = $1", run_id
+    )
+
+    assert await found(open_ledger, run_id) == (1, "key")
+
+
 async def test_an_idempotency_key_that_nobody_used_is_found(
     open_ledger: Ledger, mallory: Mallory
 ) -> None:
