@@ -26,9 +26,21 @@ def test_a_users_mistakes_are_reported_against_the_wheel(
 ) -> None:
     wrong = PROGRAM.read_text().replace("priority=1", 'priority="high"')
     wrong = wrong.replace("run.state", "run.sttae").replace("ctx.step(", "ctx.stepp(")
-    found = "\n".join(_checked(distribution, wrong, tmp_path))
+    reported = "\n".join(_checked(distribution, wrong, tmp_path))
     for mistake in ('"priority"', '"sttae"', '"stepp"'):
-        assert mistake in found
+        assert mistake in reported
+
+
+@pytest.mark.parametrize(
+    "face", ["runfold", "runfold.events", "runfold.errors", "runfold.projections"]
+)
+def test_a_name_that_a_face_does_not_have_is_reported_against_the_wheel(
+    distribution: Distribution, tmp_path: Path, face: str
+) -> None:
+    reported = _checked(distribution, f"from {face} import Nonsense\n", tmp_path)
+
+    assert len(reported) == 1
+    assert f'Module "{face}" has no attribute "Nonsense"' in reported[0]
 
 
 def _checked(distribution: Distribution, program: str, folder: Path) -> list[str]:

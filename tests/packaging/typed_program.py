@@ -5,6 +5,14 @@ from __future__ import annotations
 import asyncio
 
 from runfold import Context, Ledger, Worker, handler
+from runfold.projections import Projection, count, day, of_run, total
+
+SPENDING = Projection(
+    "my_spending",
+    version=1,
+    key={"project_id": "project_id", "kind": of_run("kind"), "day": day()},
+    columns={"cost_usd": total("cost_usd"), "failed": count({"run.failed"})},
+)
 
 
 @handler("refund")
