@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, Final
+from uuid import UUID
 
 from runfold.ledger.archive.file import ROWS_A_GROUP, Writer, check_file, digest, put_in_place
 from runfold.ledger.archive.obstacles import obstacles
@@ -21,11 +22,20 @@ from runfold.ledger.errors import ArchiveRefused, ArchiveUnusable
 from runfold.ledger.months import bounds, table_of
 from runfold.ledger.postgres.connections import Pool
 
+# By the primary key from page to page, each a snapshot of its own; the payloads by their key,
+# whatever the statistics say.
 _ENTRIES: Final = """
-SELECT e.*, p.salt, p.body FROM ledger.event AS e
-LEFT JOIN ledger.payload AS p
-  ON p.project_id = e.project_id AND p.run_id = e.run_id AND p.version = e.version
-WHERE e.run_id >= $1 AND e.run_id < $2 ORDER BY e.project_id, e.run_id, e.version
+SELECT e.*, p.salt, p.body FROM (
+  SELECT * FROM ledger.event
+  WHERE run_id >= $1 AND run_id < $2 AND (project_id, run_id, version) > ($3, $4, $5)
+  ORDER BY project_id, run_id, version LIMIT $6
+) AS e
+LEFT JOIN LATERAL (
+  SELECT payload.salt, payload.body FROM ledger.payload AS payload
+  WHERE payload.project_id = e.project_id AND payload.run_id = e.run_id
+    AND payload.version = e.version OFFSET 0
+) AS p ON true
+ORDER BY e.project_id, e.run_id, e.version
 """
 
 
@@ -57,24 +67,31 @@ async def export(
 
 async def _exported(connection: Any, month: str, path: Path) -> dict[str, Any]:
     """Write the file, check what can be read back from it, and return the facts to record."""
-    # The lock keeps the partition where it is; one snapshot for all that is read.
-    async with connection.transaction(isolation="repeatable_read"):
-        await connection.execute("LOCK TABLE ledger.event IN ACCESS SHARE MODE")
-        in_the_way, newest = await obstacles(connection, month, detaching=False)
-        if in_the_way or newest is None:
-            raise ArchiveRefused(month, in_the_way)
-        await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
-        payloads = await _write(connection, month, path)
+    newest = await _newest(connection, month)
+    await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
+    payloads = await _write(connection, month, path)
+    after = await _newest(connection, month)
+    if any(after[name] != newest[name] for name in ("events", "last_position")):
+        raise ArchiveRefused(month, ["events came while it was exported: export it again"])
     return await asyncio.to_thread(_facts, month, path, newest, payloads)
 
 
+async def _newest(connection: Any, month: str) -> Mapping[str, Any]:
+    """Return where the month's newest event is, unless something stands in the way."""
+    in_the_way, newest = await obstacles(connection, month, detaching=False)
+    if in_the_way or newest is None:
+        raise ArchiveRefused(month, in_the_way)
+    return newest
+
+
 async def _write(connection: Any, month: str, path: Path) -> int:
-    payloads = 0
+    """Write the month's events page by page; no snapshot is held from one page to the next."""
+    payloads, after = 0, ("", UUID(int=0), 0)
     with Writer(path) as file:
-        cursor = await connection.cursor(_ENTRIES, *bounds(month))
-        while rows := await cursor.fetch(ROWS_A_GROUP):
+        while rows := await connection.fetch(_ENTRIES, *bounds(month), *after, ROWS_A_GROUP):
             payloads += sum(row["body"] is not None for row in rows)
             await asyncio.to_thread(file.add, rows)
+            after = (rows[-1]["project_id"], rows[-1]["run_id"], rows[-1]["version"])
     return payloads
 
 

@@ -17,6 +17,7 @@ import pytest
 from pyarrow import parquet
 
 from runfold.ledger import Ledger, State, Transition
+from runfold.ledger.archive import export as exporting
 from runfold.ledger.archive.attach import attach
 from runfold.ledger.archive.file import Writer, check_file
 from runfold.ledger.archive.holds import hold
@@ -107,6 +108,12 @@ async def ended(ledger: Ledger, outcome: State = State.COMPLETED, **submit: Any)
         lease, outcome, output={"lines": 3}, cost_usd_delta=0.25, step_count_delta=2
     )
     return lease.run_id
+
+
+HELD = (
+    "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL "
+    "AND pid <> pg_backend_pid() AND datname = current_database()"
+)
 
 
 async def archived(ledger: Ledger, folder: Path) -> None:
@@ -446,6 +453,55 @@ async def test_a_keyed_command_has_its_first_outcome_when_its_month_is_archived(
     assert (again, ended_again) == (noted, ended_first)
     with pytest.raises(DuplicateKey):
         await ledger.append(lease, NoteAdded(text="y"), key="note")
+
+
+async def test_an_export_holds_no_snapshot_from_page_to_page(
+    ledger: Ledger,
+    connection: asyncpg.Connection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with in_that_month(connection):
+        for _ in range(3):
+            await ended(ledger)
+    held: list[int] = []
+    loop, add = asyncio.get_running_loop(), Writer.add
+
+    def add_and_look(self: Writer, page: Any) -> None:
+        looking = asyncio.run_coroutine_threadsafe(connection.fetchval(HELD), loop)
+        held.append(looking.result())
+        add(self, page)
+
+    monkeypatch.setattr(exporting, "ROWS_A_GROUP", 2)
+    monkeypatch.setattr(Writer, "add", add_and_look)
+    await archived(ledger, tmp_path)
+
+    assert len(held) > 2
+    assert set(held) == {0}
+    assert (await ledger.verify()).findings == ()
+
+
+async def test_a_month_that_is_written_to_while_it_is_exported_is_refused(
+    ledger: Ledger,
+    connection: asyncpg.Connection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with in_that_month(connection):
+        runs = [await ended(ledger) for _ in range(3)]
+    written = exporting._write  # noqa: SLF001  the moment that is tested
+
+    async def write_and_append(*arguments: Any) -> int:
+        payloads = await written(*arguments)
+        await ledger.append(runs[0], NoteAdded(text="late"))
+        return payloads
+
+    monkeypatch.setattr(exporting, "_write", write_and_append)
+    with pytest.raises(ArchiveRefused, match="export it again"):
+        await ledger.archive.export(MONTH, tmp_path, **WHY)
+
+    monkeypatch.undo()
+    await archived(ledger, tmp_path)
 
 
 async def test_an_interrupted_detach_is_repeated(

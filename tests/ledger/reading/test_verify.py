@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -13,6 +14,7 @@ from runfold.ledger.errors import LedgerError, RunNotFound
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.proof.encoding import FIELDS, event_hash
 from runfold.ledger.reading import snapshot
+from runfold.ledger.reading import verify as verifying
 from runfold.projections.state import drift
 from runfold.projections.state.repair import repair
 from tests.conftest import PROJECT
@@ -550,3 +552,27 @@ async def test_a_view_that_hides_events_hides_nothing_from_verify(
       rtrim(pg_get_viewdef('ledger.entry'), ';')); END $$""")
 
     assert (await found(open_ledger, run_id))[1] == "hash"
+
+
+async def test_no_snapshot_is_held_from_range_to_range(
+    ledger: Ledger, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ledger.submit_many([{"kind": "parse", "key": f"{n}"} for n in range(8)])
+    held, expected = [], await ledger.verify()
+
+    async def watched(*arguments: Any) -> AsyncIterator[Any]:
+        async for part in snapshot.ranges(*arguments):
+            held.append(
+                await connection.fetchval(
+                    "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL "
+                    "AND pid <> pg_backend_pid() AND datname = current_database()"
+                )
+            )
+            yield part
+
+    monkeypatch.setattr(snapshot, "EVENTS_A_RANGE", 2)
+    monkeypatch.setattr(verifying, "ranges", watched)
+
+    assert await ledger.verify() == expected
+    assert len(held) > 2
+    assert set(held) == {0}
