@@ -574,5 +574,6 @@ async def test_no_snapshot_is_held_from_range_to_range(
     monkeypatch.setattr(verifying, "ranges", watched)
 
     assert await ledger.verify() == expected
+    monkeypatch.undo()
     assert len(held) > 2
     assert set(held) == {0}
