@@ -122,7 +122,7 @@ class DecisionRefused(LedgerError):
 
 
 class NobodyHasRole(LedgerError):
-    """An approval asks for a role that nobody has: nobody could ever decide it."""
+    """Nobody has a role: an approval that asks for it waits until somebody is granted it."""
 
     def __init__(self, role: str) -> None:
         self.role = role

@@ -124,7 +124,10 @@ class LeaseReleased(Event):
     type: Literal["lease.released"] = "lease.released"
     attempt: int
     available_at: datetime
+    error_code: str | None = None
+    """Why its process could not do the run, though another one may."""
     compensates: int
+    error_detail: Content = None
 
 
 class LeaseExpired(Event):
@@ -146,6 +149,8 @@ class _Work(Event):
     step_count: int | None = None
     beside: ContentFlag = None
     """Asked by a task beside the handler's own, so in no order with the rest."""
+    handler_version: ContentText = None
+    """The version of the handler that began the run; with the run's first call."""
 
 
 class StepCompleted(_Work):
@@ -184,6 +189,7 @@ class ToolRequested(_Wait):
     type: Literal["tool.requested"] = "tool.requested"
     wait_until: datetime | None = None
     input: Content = None
+    handler_version: ContentText = None
 
 
 class ToolCompleted(_Wait):
@@ -214,6 +220,7 @@ class ApprovalRequested(_Wait):
     """The submitter of the run may not decide."""
     role: ContentText = None
     """Only members of this role may decide."""
+    handler_version: ContentText = None
 
 
 class ApprovalGranted(_Wait):

@@ -187,13 +187,28 @@ class Ledger:
         """
         return await heartbeat.heartbeat(self.project, leases)
 
-    async def release(self, lease: Lease, *, delay: float | timedelta = 0) -> Run:
+    async def release(
+        self,
+        lease: Lease,
+        *,
+        delay: float | timedelta = 0,
+        error_code: str | None = None,
+        error_detail: Any = None,
+    ) -> Run:
         """Give a run back unharmed: it is pending again and the attempt is not charged.
 
         A run whose cancel was requested is cancelled instead. `delay`: seconds or a timedelta
-        before it can be claimed. Raises LeaseLost.
+        before it can be claimed. `error_code`, `error_detail` (JSON): why this holder cannot do
+        the run. Raises LeaseLost.
         """
-        return await requeue.requeue(self.project, requeue.RELEASED, lease, delay=delay)
+        return await requeue.requeue(
+            self.project,
+            requeue.RELEASED,
+            lease,
+            delay=delay,
+            error_code=error_code,
+            error_detail=error_detail,
+        )
 
     async def retry(
         self,

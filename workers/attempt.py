@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
-from runfold.ledger import Lease, Ledger
+from runfold.ledger import Lease, Ledger, names
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH, INPUT_REFUSED, OUTPUT_REFUSED
 from runfold.ledger.payload import Unreadable
+from runfold.workers.backoff import Backoff
 from runfold.workers.blocking import BlockingContext
 from runfold.workers.context import Context
 from runfold.workers.ending import Done, Ending, EndingWriter, GiveBack
@@ -37,6 +38,9 @@ from runfold.workers.leases.suspects import Gate
 from runfold.workers.leases.writer import Writer
 from runfold.workers.outcomes import Cancel, Fail, Retry
 
+MISMATCHED: Final = Backoff(first=1.0, factor=2.0, limit=300.0)
+"""When a run that another version of its handler began is looked at again."""
+
 
 class Attempt:
     """Calls the handler of one leased run; can be stopped from outside, and always ends."""
@@ -54,7 +58,7 @@ class Attempt:
         self.lease, self.handler = lease, handler
         self._recorder = Recorder(ledger, lease, writer, heart)
         self._limit, self._gate = self._recorder.limit, gate
-        self._journal = Journal(self._recorder)
+        self._journal = Journal(self._recorder, handler.version)
         self._task: asyncio.Task[Any] | None = None
         self._interruptible = False
         self._was_cancelled = False
@@ -70,6 +74,7 @@ class Attempt:
             return Fail(INPUT_REFUSED, described(error, self._limit))
         try:
             replay = await self._journal.replay()
+            replay.check_version(self.handler.version)
             if self._gate.is_closed:
                 return GiveBack(AGAIN_SECONDS)
             ending = await self._returned(
@@ -174,6 +179,22 @@ class Attempt:
         except (ValidationError, PydanticSerializationError, ValueError, RecursionError) as error:
             return Fail(OUTPUT_REFUSED, described(error, self._limit))
 
+    def _waits_for_another(self, mismatch: HistoryMismatch) -> GiveBack:
+        """Give the run back to a process that has the handler which its history fits.
+
+        What each try costs is two events, so the tries become ever rarer.
+        """
+        delay = MISMATCHED.delay(self._journal.mismatches + 1)
+        reason = described(mismatch, self._limit)
+        self._recorder.log.warning(
+            names.HANDLER_CHANGED,
+            error_code=HISTORY_MISMATCH,
+            reason=reason,
+            version=self.handler.version,
+            then=f"given back for {delay:.0f} s, to a process with the handler that it began with",
+        )
+        return GiveBack(delay, HISTORY_MISMATCH, reason)
+
     def _raised(self, error: BaseException) -> Ending:  # noqa: PLR0911  one return for each way out
         match self._recorder.ending or error:
             case Parked():
@@ -183,7 +204,7 @@ class Attempt:
             case Refused(cause=cause):
                 return Retry(detail=failure(cause, self._limit))
             case HistoryMismatch() as mismatch:
-                return Retry(error_code=HISTORY_MISMATCH, detail=described(mismatch, self._limit))
+                return self._waits_for_another(mismatch)
             case _ if self._recorder.stopped is Stop.CANCEL:
                 return Cancel("as requested")
             case _ if self._recorder.stopped is not None:

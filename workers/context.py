@@ -211,8 +211,8 @@ class Context(Facts):
         """Park the run until a person decides: a yes goes on from here, a no cancels the run.
 
         A decision holds for exactly what is shown, by its SHA-256: show only what is recorded.
-        `other_person`: whoever submitted the run may not decide. `role`: only who has it may;
-        raises NobodyHasRole. `timeout`: seconds, then the run ends as `on_timeout`.
+        `other_person`: whoever submitted the run may not decide. `role`: only who has it may; as
+        long as nobody has it, the run waits. `timeout`: seconds, then the run ends as `on_timeout`.
         """
         call = await self._journal.begin("approval", name, None, beside=self._is_beside())
         return await self._approvals.decision(

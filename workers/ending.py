@@ -43,9 +43,14 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class GiveBack:
-    """The run is pending again, after a delay in seconds; no attempt is charged."""
+    """The run is pending again, after a delay in seconds; no attempt is charged.
+
+    With a reason, this process cannot do the run: it waits for another one.
+    """
 
     delay: float = 0.0
+    error_code: str | None = None
+    reason: str | None = None
 
 
 Ending = Done | Fail | Retry | Cancel | GiveBack | None
@@ -69,8 +74,8 @@ class EndingWriter:
             match ending:
                 case None:
                     pass
-                case GiveBack(delay):
-                    await self._requeue(lambda: self._release(delay))
+                case GiveBack():
+                    await self._requeue(lambda: self._release(ending))
                 case Retry() if has_attempts:
                     await self._requeue(lambda: self._retry(ending))
                 case _:
@@ -132,8 +137,15 @@ class EndingWriter:
             else:
                 break
 
-    async def _release(self, delay: float) -> None:
-        await self._within(self._ledger.release(self._lease, delay=delay))
+    async def _release(self, ending: GiveBack) -> None:
+        await self._within(
+            self._ledger.release(
+                self._lease,
+                delay=ending.delay,
+                error_code=ending.error_code,
+                error_detail=ending.reason,
+            )
+        )
 
     async def _retry(self, ending: Retry) -> None:
         delay = self._backoff.delay(self._lease.attempt)

@@ -96,6 +96,13 @@ class HistoryMismatch(Unwind):
         )
 
 
+class OtherVersion(HistoryMismatch):
+    """The run was begun by another version of its handler; this one was not called."""
+
+    def __init__(self, recorded: str, own: str | None) -> None:
+        super().__init__(f"version {recorded!r}", "none" if own is None else f"version {own!r}")
+
+
 class Stop(StrEnum):
     """Why an attempt is stopped from outside."""
 

@@ -50,6 +50,8 @@ class Handler(Generic[P, T]):
     output: TypeAdapter[Any]
     cron: str | None = None
     timezone: str = "UTC"
+    version: str | None = None
+    """A run goes on under the version that began it."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call the function."""
@@ -57,15 +59,24 @@ class Handler(Generic[P, T]):
 
 
 def handler(
-    kind: str, *, retry: Backoff | None = None, cron: str | None = None, timezone: str = "UTC"
+    kind: str,
+    *,
+    retry: Backoff | None = None,
+    cron: str | None = None,
+    timezone: str = "UTC",
+    version: str | None = None,
 ) -> Callable[[Callable[P, T]], Handler[P, T]]:
     """Make a handler of `async def f(ctx: Context, input: In) -> Out`, or of a `def` in a thread.
 
     Input and output are checked against the annotations: Pydantic models, dataclasses, plain types;
     the input may be left out. `retry` is the backoff of the kind. With `cron` its workers keep a
-    schedule named as the kind, without input. Raises InvalidValue for what cannot be a handler.
+    schedule named as the kind, without input. `version`: change it with the order of the calls; a
+    run that has calls on record is then given back to a process that has the version it began
+    with. Raises InvalidValue for what cannot be a handler.
     """
     check_text("kind", kind)
+    if version is not None:
+        check_text("version", version)
     if cron is not None:
         check_text("kind of a schedule", kind, limit=MAX_NAME)
         check_cron(cron, timezone)
@@ -99,6 +110,7 @@ def handler(
             _adapter(function, _without_outcomes(types.get("return", Any))),
             cron,
             timezone,
+            version,
         )
 
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -9,13 +10,17 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from runfold import Context, Ledger, Run, State, handler
 from runfold.console.cli.health.check import Level
 from runfold.console.cli.health.database_status import DatabaseStatus
 from runfold.console.cli.health.server_checks import connections_check, server
 from runfold.console.cli.kit import exits
 from runfold.console.cli.kit.unknown_settings import unknown_settings
+from runfold.ledger import roles
 from runfold.ledger.postgres import code_objects
+from tests.conftest import PROJECT
 from tests.console.test_commands import Answer, Cli, cli, execute
+from tests.support.working import given_back, reached, working
 
 __all__ = ["cli"]
 
@@ -318,6 +323,43 @@ def test_a_schedule_whose_runs_nobody_takes_is_found(cli: Cli) -> None:
     assert answer.code == exits.OK
     found = check(answer, "schedules")
     assert (found["level"], "nightly of kind report" in found["detail"]) == ("warning", True)
+
+
+@handler("order", version="1")
+async def first_version(ctx: Context) -> None:
+    await ctx.step("begin", lambda: None)
+    await ctx.approval("Pay?", role="finance")
+
+
+@handler("order", version="2")
+async def second_version(_: Context) -> None:
+    raise AssertionError("it is not called")
+
+
+def test_a_run_that_waits_for_a_version_of_its_handler_and_a_role_that_nobody_has_are_named(
+    cli: Cli,
+) -> None:
+    async def waiting_for_a_role() -> Run:
+        async with Ledger.open(cli.url, PROJECT) as ledger, working(ledger, first_version):
+            run = await ledger.submit("order")
+            return await reached(ledger, run, State.WAITING_APPROVAL)
+
+    async def waiting_for_a_version(run: Run) -> None:
+        async with Ledger.open(cli.url, PROJECT) as ledger:
+            await roles.grant(ledger.pool, PROJECT, "finance", "ann", actor="root", reason="head")
+            await ledger.approve(run, actor="ann")
+            async with working(ledger, second_version):
+                await given_back(ledger, run)
+
+    run = asyncio.run(waiting_for_a_role())
+    approvals = check(cli("doctor", "--json"), "approvals")
+    asyncio.run(waiting_for_a_version(run))
+    handlers = check(cli("doctor", "--json"), "handlers")
+
+    assert (approvals["level"], handlers["level"]) == ("warning", "warning")
+    assert "1 for role finance in project test: `runfold roles grant" in approvals["detail"]
+    assert f"1 of kind order in project test, such as {run.run_id}" in handlers["detail"]
+    assert "version '1' where the handler has version '2'" in handlers["detail"]
 
 
 def test_a_misspelled_setting_is_named_with_what_was_meant(

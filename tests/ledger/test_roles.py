@@ -13,16 +13,15 @@ from runfold.ledger.errors import (
     AccessDenied,
     DecisionRefused,
     InvalidValue,
-    NobodyHasRole,
     RoleNotHeld,
 )
-from runfold.ledger.events import NoteAdded, RunFailed
+from runfold.ledger.events import NoteAdded
 from runfold.ledger.postgres.urls import driver_url
 from runfold.workers import Context, handler
 from tests.conftest import PROJECT
 from tests.support.runs import claimed
 from tests.support.waiting import until
-from tests.support.working import done, ended, reached, working
+from tests.support.working import ended, reached, working
 
 WHY: dict[str, Any] = {"actor": "root", "reason": "on call"}
 
@@ -146,16 +145,17 @@ async def payment(ctx: Context) -> str:
     return (await ctx.approval("Pay?", role="finance")).actor
 
 
-async def test_an_approval_for_a_role_that_nobody_has_fails_with_the_remedy_in_the_history(
-    ledger: Ledger,
+async def test_an_approval_for_a_role_that_nobody_has_waits_for_somebody_and_says_so(
+    ledger: Ledger, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = await done(ledger, payment, max_attempts=1)
+    run = await ledger.submit("payment", max_attempts=1)
+    async with working(ledger, payment):
+        await reached(ledger, run, State.WAITING_APPROVAL)
+        assert "runfold roles grant finance NAME" in capsys.readouterr().err
+        await roles.grant(ledger.pool, ledger.project_id, "finance", "ann", **WHY)
+        await ledger.approve(await ledger.get(run.run_id), actor="ann")
 
-    failed = (await ledger.history(run.run_id))[-1]
-    assert isinstance(failed, RunFailed)
-    assert run.state == State.FAILED
-    assert "runfold roles grant finance NAME" in str(failed.error_detail)
-    assert NobodyHasRole.__name__ in str(failed.error_detail)
+        assert (await ended(ledger, run)).output == "ann"
 
 
 async def test_a_handler_asks_for_somebody_with_a_role(ledger: Ledger) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from runfold.ledger import Ledger, Run, State
+from runfold.ledger.events import LeaseReleased
 from runfold.ledger.lifecycle import TERMINAL
 from runfold.workers import Handler, Worker
 from tests.support.waiting import until
@@ -56,6 +57,22 @@ async def reached(ledger: Ledger, run: Run, state: State, seconds: float = 20) -
 
     await until(there, seconds)
     return await ledger.get(run.run_id)
+
+
+async def given_back(ledger: Ledger, run: Run, seconds: float = 20) -> LeaseReleased:
+    """Give the event by which a worker gave a run back that its handler does not fit."""
+    events: list[LeaseReleased] = []
+
+    async def is_given_back() -> bool:
+        events[:] = [
+            event
+            for event in await ledger.history(run.run_id)
+            if isinstance(event, LeaseReleased) and event.error_code is not None
+        ]
+        return bool(events)
+
+    await until(is_given_back, seconds)
+    return events[-1]
 
 
 async def done(ledger: Ledger, handler: Handler[..., Any], given: Any = None, **submit: Any) -> Run:

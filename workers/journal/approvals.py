@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from runfold.ledger import State, roles
+from runfold.ledger import State, names, roles
 from runfold.ledger.commands import check_wait_outcome
+from runfold.ledger.errors import NobodyHasRole
 from runfold.ledger.events import ApprovalRequested
 from runfold.ledger.operations.decide import shown_sha256
 from runfold.ledger.validation import check_duration
@@ -63,14 +64,21 @@ class Approvals:
             if other_person:
                 content["other_person"] = True
             if role is not None:
-                ledger = recorder.ledger
-                await recorder.persist(
-                    lambda: roles.require_member(ledger.pool, ledger.project_id, role)
-                )
                 content["role"] = role
+                await self._warn_if_nobody_has(role)
             return await self._tools.park(
-                call, State.WAITING_APPROVAL, content=content, wait=wait, wait_outcome=outcome
+                call, State.WAITING_APPROVAL, content, wait=wait, wait_outcome=outcome
             )
+
+    async def _warn_if_nobody_has(self, role: str) -> None:
+        """Log that an approval waits until somebody is granted the role that it asks for."""
+        recorder, ledger = self._recorder, self._recorder.ledger
+        try:
+            await recorder.persist(
+                lambda: roles.require_member(ledger.pool, ledger.project_id, role)
+            )
+        except NobodyHasRole as error:
+            recorder.log.warning(names.NOBODY_HAS_ROLE, role=role, reason=str(error))
 
     def _decided(self, earlier: EarlierCall, digest: str) -> Decision:
         asked, answer = earlier.asked, earlier.answer

@@ -23,8 +23,10 @@ FIRST_TOKEN: Final = 2
 class Journal:
     """Replays the calls that earlier attempts of a run recorded, and records this one's."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, version: str | None = None) -> None:
+        """Record nothing yet; `version`: of the handler, recorded with the run's first call."""
         self.recorder = recorder
+        self._version, self._first_call = version, ""
         self.lease, self.ledger = recorder.lease, recorder.ledger
         self.meter = Meter()
         """What the handler spent outside of its calls."""
@@ -60,6 +62,7 @@ class Journal:
             "name": step.name,
             "cost_usd": usd or None,
             "beside": step.beside or None,
+            "handler_version": self.version_with(step),
         }
         if step.error is None:
             try:
@@ -109,6 +112,18 @@ class Journal:
             return usd, steps
         more_usd, more_steps = self.meter.empty()
         return usd + more_usd, steps + more_steps
+
+    def version_with(self, called: Call) -> str | None:
+        """Return the handler's version if it is to be recorded with this call: the run's first."""
+        if self._replay is None or self._replay.version is not None:
+            return None
+        self._first_call = self._first_call or called.name
+        return self._version if called.name == self._first_call else None
+
+    @property
+    def mismatches(self) -> int:
+        """How often in a row the run was given back because its handler does not fit it."""
+        return 0 if self._replay is None else self._replay.mismatches
 
     def key(self, called: Call, *more: str) -> str:
         """Return the idempotency key of a write for a call, in this attempt."""

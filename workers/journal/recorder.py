@@ -12,7 +12,6 @@ from runfold.ledger.errors import (
     DatabaseUnavailable,
     InvalidValue,
     LeaseLost,
-    NobodyHasRole,
     PayloadTooLarge,
 )
 from runfold.ledger.events import Event
@@ -140,7 +139,7 @@ class Recorder:
         """End the attempt when a call cannot be asked in this block: it could not be replayed."""
         try:
             yield
-        except (InvalidValue, PayloadTooLarge, NobodyHasRole) as error:
+        except (InvalidValue, PayloadTooLarge) as error:
             self.ending = self.ending or Refused(error)
             raise
 

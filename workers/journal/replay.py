@@ -10,17 +10,20 @@ from runfold.ledger.events import (
     ApprovalGranted,
     ApprovalRequested,
     Event,
+    LeaseAcquired,
+    LeaseReleased,
     StepCompleted,
     StepFailed,
     ToolCompleted,
     ToolFailed,
     ToolRequested,
 )
-from runfold.ledger.lifecycle import DEADLINE_PASSED
-from runfold.workers.errors import HistoryMismatch
+from runfold.ledger.lifecycle import DEADLINE_PASSED, HISTORY_MISMATCH
+from runfold.workers.errors import HistoryMismatch, OtherVersion
 
 CallKind = Literal["step", "tool", "approval"]
 _REQUEUED: Final = frozenset({"run.retried", "lease.expired", "lease.released"})
+_BEGIN: Final = (StepCompleted, StepFailed, ToolRequested, ApprovalRequested)
 _ANSWERS: Final = (ToolCompleted, ToolFailed, ApprovalGranted)
 
 
@@ -69,6 +72,10 @@ class Replay:
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self.was_lost = False
         """The attempt before this one ended because its worker died."""
+        self.version: str | None = None
+        """The version of the handler that made the first call; None if it declared none."""
+        self.mismatches = 0
+        """How often in a row the run was given back because its handler does not fit it."""
         self._own: list[EarlierCall] = []
         self._beside: dict[tuple[CallKind, str], EarlierCall] = {}
         self._asked: EarlierCall | None = None
@@ -98,7 +105,18 @@ class Replay:
         if self._own:
             raise HistoryMismatch(str(self._own[-1]), "its end")
 
+    def check_version(self, own: str | None) -> None:
+        """Raise OtherVersion if the run was begun by another version than a process has."""
+        if self.version is not None and self.version != own:
+            raise OtherVersion(self.version, own)
+
     def _read(self, event: Event) -> None:
+        if isinstance(event, _BEGIN) and event.handler_version is not None:
+            self.version = event.handler_version
+        if isinstance(event, LeaseReleased) and event.error_code == HISTORY_MISMATCH:
+            self.mismatches += 1
+        elif not isinstance(event, LeaseAcquired):
+            self.mismatches = 0
         if (call := _earlier_call(event)) is not None:
             if not self._is_given_up(call):
                 self._add(call)

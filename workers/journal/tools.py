@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from runfold.ledger import State, Transition
@@ -28,7 +29,11 @@ class Tools:
                 own=not tool.beside,
                 gives_way=gives_way,
                 key=self._journal.key(tool, "asked"),
-                content={"input": _shown(tool, args), "beside": tool.beside or None},
+                content={
+                    "input": _shown(tool, args),
+                    "beside": tool.beside or None,
+                    "handler_version": self._journal.version_with(tool),
+                },
             )
 
     async def respond(self, tool: Call) -> None:
@@ -51,9 +56,11 @@ class Tools:
         with self._recorder.asking():
             content = {"input": _shown(tool, args)}
             output = as_json(f"what asking tool {tool.name!r} returned", started, fallback=repr)
-            await self.park(tool, State.WAITING_TOOL, content=content, output=output, **facts)
+            await self.park(tool, State.WAITING_TOOL, content, output=output, **facts)
 
-    async def park(self, called: Call, state: State, **facts: Any) -> NoReturn:
+    async def park(
+        self, called: Call, state: State, content: Mapping[str, Any], **facts: Any
+    ) -> NoReturn:
         """Give the run back until the call has its answer, and end the attempt."""
         if called.beside:
             raise InvalidValue(
@@ -70,6 +77,7 @@ class Tools:
             key=self._journal.key(called, "asked"),
             cost_usd_delta=usd,
             step_count_delta=steps,
+            content={**content, "handler_version": self._journal.version_with(called)},
             **facts,
         )
         try:

@@ -19,6 +19,7 @@ from runfold.console.cli.health.server_checks import (
     encoding,
     server,
 )
+from runfold.console.cli.health.waiting_checks import approvals, handlers
 from runfold.console.cli.health.work_checks import leases, schedules, served
 from runfold.console.cli.kit.exits import OK, UNHEALTHY
 from runfold.console.cli.kit.known_errors import known
@@ -40,8 +41,8 @@ async def doctor(session: Session) -> int:
     """Check the ledger's health and name remedies.
 
     The checks: server, schema, settings, encoding, clock, connections, functions, partitions,
-    objects, indexes, time, feed, leases, kinds, schedules, roles and privileges. Exit code 9 if
-    one has failed.
+    objects, indexes, time, feed, leases, kinds, handlers, approvals, schedules, roles and
+    privileges. Exit code 9 if one has failed.
     """
     try:
         checks = await _examine(session)
@@ -74,6 +75,8 @@ async def _examine(session: Session) -> list[Check]:
             await _checked("feed", feed(database)),
             await _checked("leases", leases(database, settings_.reaper_seconds)),
             await _checked("kinds", served(database)),
+            await _checked("handlers", handlers(database)),
+            await _checked("approvals", approvals(database)),
             await _checked("schedules", schedules(database)),
             await _checked("roles", roles(database)),
             await _checked("privileges", privileges(database)),

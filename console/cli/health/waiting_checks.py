@@ -1,0 +1,88 @@
+"""Checks of runs that wait for what nobody has: a version of their handler, a role."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from runfold.console.cli.health.check import Check, Level
+from runfold.ledger.lifecycle import HISTORY_MISMATCH
+from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.postgres.opening import Database
+
+_SHOWN: Final = 3
+_CHANGED: Final = """
+SELECT w.project_id, w.kind, w.number, w.run_id, p.body ->> 'error_detail' AS reason
+FROM (
+  SELECT s.project_id, s.kind, count(*) AS number, (array_agg(s.run_id ORDER BY s.run_id))[1]
+    AS run_id, (array_agg(s.version ORDER BY s.run_id))[1] AS version
+  FROM ledger.run_state AS s
+  JOIN ledger.event AS e
+    ON e.project_id = s.project_id AND e.run_id = s.run_id AND e.version = s.version
+  WHERE s.available_at IS NOT NULL AND s.version > 2
+    AND e.type = 'lease.released' AND e.error_code = $1
+  GROUP BY s.project_id, s.kind
+) AS w
+LEFT JOIN ledger.payload AS p
+  ON p.project_id = w.project_id AND p.run_id = w.run_id AND p.version = w.version
+ORDER BY w.number DESC, w.project_id, w.kind
+"""
+_VACANT: Final = """
+SELECT a.project_id, a.role, count(*) AS number
+FROM (
+  SELECT s.project_id, p.body ->> 'role' AS role
+  FROM ledger.run_state AS s
+  CROSS JOIN LATERAL (
+    SELECT e.version FROM ledger.event AS e
+    WHERE e.project_id = s.project_id AND e.run_id = s.run_id AND e.type = 'approval.requested'
+    ORDER BY e.version DESC LIMIT 1) AS asked
+  JOIN ledger.payload AS p
+    ON p.project_id = s.project_id AND p.run_id = s.run_id AND p.version = asked.version
+  WHERE s.state = 'waiting_approval' AND s.available_at IS NULL
+) AS a
+WHERE a.role IS NOT NULL AND NOT EXISTS (
+  SELECT FROM ledger.role_member AS m WHERE m.project_id = a.project_id AND m.role = a.role)
+GROUP BY a.project_id, a.role ORDER BY count(*) DESC, a.project_id, a.role
+"""
+
+
+async def handlers(database: Database) -> Check:
+    """Whether a run waits for a process with the version of the handler that began it."""
+    rows = await fetch(database.pool, _CHANGED, HISTORY_MISMATCH)
+    if not rows:
+        return Check("handlers", Level.OK, "every open run fits its handler")
+    return Check(
+        "handlers",
+        Level.WARNING,
+        f"runs wait for the handler that began them: {_shown(rows, _changed)}: start a worker "
+        "that has it, or `runfold cancel RUN` and `runfold rerun RUN`",
+    )
+
+
+async def approvals(database: Database) -> Check:
+    """Whether an approval asks for a role that nobody has."""
+    rows = await fetch(database.pool, _VACANT)
+    if not rows:
+        return Check("approvals", Level.OK, "somebody can decide each")
+    return Check(
+        "approvals",
+        Level.WARNING,
+        f"nobody has the role that they ask for: {_shown(rows, _vacant)}: "
+        "`runfold roles grant ROLE NAME --reason ...`",
+    )
+
+
+def _changed(row: Any) -> str:
+    return (
+        f"{row['number']} of kind {row['kind']} in project {row['project_id']}, such as "
+        f"{row['run_id']} ({row['reason']})"
+    )
+
+
+def _vacant(row: Any) -> str:
+    return f"{row['number']} for role {row['role']} in project {row['project_id']}"
+
+
+def _shown(rows: Sequence[Any], describe: Callable[[Any], str]) -> str:
+    more = f"; {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+    return "; ".join(describe(row) for row in rows[:_SHOWN]) + more
