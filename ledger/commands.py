@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -317,3 +317,9 @@ def _array_literal(tags: Sequence[str]) -> str | None:
         return None
     quoted = (check_text("tag", tag).replace("\\", "\\\\").replace('"', '\\"') for tag in tags)
     return "{" + ",".join(f'"{tag}"' for tag in quoted) + "}"
+
+
+def check_commands(commands: object, example: str) -> None:
+    """Raise InvalidValue, with the example as a remedy, for what is no list of commands."""
+    if not isinstance(commands, Iterable) or isinstance(commands, Mapping | str | bytes):
+        raise InvalidValue("commands", commands, f"must be a list: {example}")

@@ -78,8 +78,8 @@ class Ledger:
         database of your own is never migrated silently. The built-in one makes its project
         `default` when it is first opened. A missing partition for this month is made.
 
-        Raises DatabaseUnavailable, UnsupportedServer, NotMigrated, NewerSchema, UnknownProject or
-        ConfigurationError.
+        Raises InvalidValue for the URL, DatabaseUnavailable, UnsupportedServer, NotMigrated,
+        NewerSchema, UnknownProject or ConfigurationError.
         """
         settings = Settings.load()
         async with opened(url, settings) as database:

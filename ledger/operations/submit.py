@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from runfold.ledger.commands import Submit, SubmitRow
+from runfold.ledger.commands import Submit, SubmitRow, check_commands
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.operations.batching import Batcher, characters
 from runfold.ledger.operations.columns import columns
@@ -69,6 +69,7 @@ async def submit_many(
     connection: Connection | None,
 ) -> list[Submission]:
     """Make runs, all or none; see `Ledger.submit_many`."""
+    check_commands(commands, "submit_many([Submit(...)])")
     rows = [_as_submit(command).row(project.limit_bytes) for command in commands]
     if not rows:
         return []
@@ -102,6 +103,8 @@ async def _sent(
 def _as_submit(command: Submit | Mapping[str, Any]) -> Submit:
     if isinstance(command, Submit):
         return command
+    if not isinstance(command, Mapping):
+        raise InvalidValue("command", command, "must be a Submit or the mapping of its parameters")
     try:
         return Submit(**command)
     except TypeError as error:

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from runfold.ledger import log, names
-from runfold.ledger.commands import Target, Transition, TransitionRow
+from runfold.ledger.commands import Target, Transition, TransitionRow, check_commands
 from runfold.ledger.errors import DecisionRefused, LedgerError
 from runfold.ledger.lifecycle import State
 from runfold.ledger.operations.batching import Batcher, characters
@@ -71,6 +71,7 @@ class Transitions:
         self, commands: Sequence[Transition], *, actor: str | None = None
     ) -> list[Receipt | LedgerError]:
         """Move many runs; see `Ledger.transition_many`."""
+        check_commands(commands, "transition_many([Transition(...)])")
         moves = [Move(command.run, self._row(command, actor)) for command in commands]
         return await self.move(moves, actor=actor)
 

@@ -19,7 +19,7 @@ from runfold.ledger.postgres.connections import (
     schema_revision,
 )
 from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres, default_home
-from runfold.ledger.postgres.urls import driver_url
+from runfold.ledger.postgres.urls import driver_url, parse
 from runfold.ledger.settings import Settings
 
 DEFAULT_PROJECT: Final = "default"
@@ -81,10 +81,15 @@ async def opened(
 ) -> AsyncIterator[Database]:
     """Open the database at `url`, at RUNFOLD_URL, or the built-in one, started and migrated.
 
-    Raises DatabaseUnavailable, UnsupportedServer, NotMigrated, NewerSchema, ConfigurationError or
+    An empty URL is refused: a variable of the shell was not set. Raises InvalidValue for the URL,
+    DatabaseUnavailable, UnsupportedServer, NotMigrated, NewerSchema, ConfigurationError or
     EmbeddedPostgresError.
     """
-    given = url or (settings.url.get_secret_value() if settings.url else None)
+    given = url
+    if given is None and settings.url is not None:
+        given = settings.url.get_secret_value()
+    if given is not None:
+        parse(given)
     with ExitStack() as stack:
         target = given or stack.enter_context(_embedded(settings)).url()
         pool = await open_pool(

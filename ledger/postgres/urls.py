@@ -141,7 +141,7 @@ def parse(url: str) -> Address:
 
     Raises InvalidValue that names the part or parameter at fault and the remedy, never a password.
     """
-    match = _URL.fullmatch(url)
+    match = _URL.fullmatch(str(url))
     if match is None:
         raise _invalid(
             "must look like postgresql://user@host/database, or be left out for the built-in one; "

@@ -12,7 +12,7 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from runfold.console.cli.kit.exits import INTEGRITY, OK
-from runfold.console.cli.kit.options import OWNER, Actor, Reason, command
+from runfold.console.cli.kit.options import REBUILDER, Actor, Reason, command
 from runfold.console.cli.kit.output import Output, console
 from runfold.console.cli.kit.plain import span
 from runfold.console.cli.kit.projection_modules import chosen_projections
@@ -191,4 +191,4 @@ def _bar(name: str, *, shown: bool) -> Iterator[Callable[[RebuildProgress], None
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    command(app, "rebuild", needs=OWNER)(rebuild)
+    command(app, "rebuild", needs=REBUILDER)(rebuild)

@@ -41,6 +41,10 @@ def program(help_text: str | None = None) -> typer.Typer:
 
 OWNER: Final = "only the owner of the schema may; use the login that ran `runfold db upgrade`"
 PROJECTOR: Final = "the login needs the role runfold_projector: GRANT runfold_projector TO login"
+REBUILDER: Final = (
+    "the login needs the role runfold_projector: GRANT runfold_projector TO login; run_state is "
+    "rebuilt by the owner of the schema"
+)
 WORKER: Final = "the login needs the role runfold_worker: GRANT runfold_worker TO login"
 """What a command needs, for the login that lacks it."""
 

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
+from runfold.ledger import Ledger
 from runfold.ledger.errors import DatabaseUnavailable, InvalidValue
 from runfold.ledger.postgres import revisions, schema
 from runfold.ledger.postgres.connections import check, connect, open_pool
@@ -131,6 +132,19 @@ async def test_a_url_that_cannot_be_read_shows_nothing_of_itself(url: str) -> No
         await open_pool(url, 1)
 
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["", " ", 5])
+async def test_an_empty_url_does_not_lead_to_the_built_in_server(
+    url: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InvalidValue, match="left out for the built-in"):
+        async with Ledger.open(url):
+            pass
+    monkeypatch.setenv("RUNFOLD_URL", str(url))
+    with pytest.raises(InvalidValue, match="left out for the built-in"):
+        async with Ledger.open():
+            pass
 
 
 @pytest.mark.parametrize(
