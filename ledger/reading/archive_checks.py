@@ -11,7 +11,7 @@ from runfold.ledger.archive.file import counts
 from runfold.ledger.archive.reading import whole_runs
 from runfold.ledger.archive.record import Archive
 from runfold.ledger.errors import ArchiveUnusable
-from runfold.ledger.months import bounds
+from runfold.ledger.months import bounds, is_month
 from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.proof.chain import ChainCheck, Finding, forgotten_key
 from runfold.ledger.proof.encoding import payload_hash
@@ -33,6 +33,8 @@ _COMMANDS: Final = (
 
 async def check_record(archive: Archive) -> list[Finding]:
     """Check a file against what was recorded of it: size, SHA-256, bounds and counts."""
+    if not is_month(archive.month):
+        return [Finding(None, None, "archive", f"{archive.month}: is not a month")]
     try:
         await asyncio.to_thread(archive.check_digest)
         counted = await asyncio.to_thread(counts, archive.path)

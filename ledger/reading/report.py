@@ -37,6 +37,8 @@ class Tally:
     def __init__(self) -> None:
         self.runs = self.events = self.payloads = self.erased = self.more = 0
         self.findings: list[Finding] = []
+        self.kinds: set[str] = set()
+        """The kinds of the runs."""
 
     def chain(self, chain: ChainCheck) -> None:
         """Take what the check of hash chains counted and found."""
@@ -66,6 +68,7 @@ class Tally:
         self.payloads += other.payloads
         self.erased += other.erased
         self.more += other.more
+        self.kinds |= other.kinds
         self.found(other.findings)
 
     def report(self) -> Report:

@@ -19,6 +19,7 @@ from runfold.ledger.proof.chain import ChainCheck, Finding
 from runfold.ledger.proof.fold import StateCheck
 from runfold.ledger.reading.archive_checks import check_archive, check_record, unusable
 from runfold.ledger.reading.key_checks import keys_of_range, keys_without_event
+from runfold.ledger.reading.kind_checks import check_kinds
 from runfold.ledger.reading.report import Report, Tally
 from runfold.ledger.reading.snapshot import FIRST, LAST, ranges, snapshot
 from runfold.ledger.reading.states import STATES
@@ -104,6 +105,8 @@ class _Verification:
                     self._tally.found(await self._record(archive))
             async for finding in keys_without_event(self._pool, self._project_id, self._keys):
                 self._tally.found([finding])
+            kinds = await check_kinds(self._pool, self._project_id, self._tally.kinds)
+            self._tally.found(kinds)
         return self._tally.report()
 
     async def _check(self, first: UUID, last: UUID) -> None:
@@ -164,6 +167,8 @@ async def _checked(connection: Any, project_id: str, first: UUID, last: UUID) ->
     async for row in connection.cursor(_EVENTS, project_id, first, last, prefetch=_PAGE):
         chain.add(row)
         states.add(row)
+        if row["version"] == 1 and row["kind"] is not None:
+            tally.kinds.add(row["kind"])
     chain.close()
     tally.chain(chain)
     tally.drift(states.drift(await connection.fetch(STATES, project_id, first, last)))

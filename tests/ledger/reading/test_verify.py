@@ -577,3 +577,32 @@ async def test_no_snapshot_is_held_from_range_to_range(
     monkeypatch.undo()
     assert len(held) > 2
     assert set(held) == {0}
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("UPDATE ledger.kind_state SET paused = false", "not the fold of its events"),
+        (
+            "UPDATE ledger.kind_event SET type = 'kind.resumed' WHERE number = 4",
+            "not the fold of its events",
+        ),
+        ("DELETE FROM ledger.kind_state", "has events, but no settings"),
+        ("DELETE FROM ledger.kind_event", "has settings without an event"),
+        ("DELETE FROM ledger.kind", "claims of all kinds pass it over"),
+    ],
+)
+async def test_a_kind_that_is_not_the_fold_of_its_events_is_found(
+    open_ledger: Ledger, mallory: Mallory, change: str, problem: str
+) -> None:
+    await told(open_ledger)
+    await open_ledger.pause_kind("parse")
+    await open_ledger.limit_kind("parse", 3)
+    await open_ledger.resume_kind("parse")
+    await open_ledger.pause_kind("parse")
+    assert (await open_ledger.verify()).ok
+
+    await mallory.execute(f"ALTER TABLE ledger.kind_event DISABLE TRIGGER ALL; {change}")
+
+    [finding] = (await open_ledger.verify()).findings
+    assert (finding.problem, problem in finding.detail) == ("kind", True)

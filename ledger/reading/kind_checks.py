@@ -1,0 +1,70 @@
+"""Checks of kinds: their settings against the fold of their events, and that each is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from runfold.ledger.postgres.connections import Pool
+from runfold.ledger.proof.chain import Finding
+from runfold.ledger.reading.snapshot import snapshot
+
+_EVENTS: Final = """
+SELECT kind, number, recorded_at, type, max_running FROM ledger.kind_event
+WHERE project_id = $1 ORDER BY kind, number
+"""
+_STATES: Final = """
+SELECT kind, number, paused, max_running, updated_at FROM ledger.kind_state
+WHERE project_id = $1 ORDER BY kind
+"""
+_KNOWN: Final = "SELECT DISTINCT kind FROM ledger.kind WHERE project_id = $1"
+
+
+async def check_kinds(pool: Pool, project_id: str, kinds: Iterable[str]) -> list[Finding]:
+    """Return what is wrong with a project's kinds; `kinds` are those of its runs."""
+    async with snapshot(pool) as connection:
+        events = await connection.fetch(_EVENTS, project_id)
+        states = await connection.fetch(_STATES, project_id)
+        known = {row["kind"] for row in await connection.fetch(_KNOWN, project_id)}
+    return [
+        *_differing(_folded(events), {row["kind"]: dict(row) for row in states}),
+        *(
+            Finding(None, None, "kind", f"{kind!r} has runs, but claims of all kinds pass it over")
+            for kind in sorted(set(kinds) - known)
+        ),
+    ]
+
+
+def _folded(events: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Fold the events of kinds as the trigger does (`ledger/sql/guards/fold_kind_state.sql`)."""
+    states: dict[str, dict[str, Any]] = {}
+    for event in events:
+        kind, type_ = event["kind"], event["type"]
+        before = states.get(kind)
+        state = before or {"kind": kind, "number": 0, "paused": False, "max_running": None}
+        states[kind] = {
+            **state,
+            "number": event["number"] if event["number"] == state["number"] + 1 else None,
+            "paused": {"kind.paused": True, "kind.resumed": False}.get(type_, state["paused"]),
+            "max_running": event["max_running"]
+            if before is None or type_ == "kind.limited"
+            else state["max_running"],
+            "updated_at": event["recorded_at"],
+        }
+    return states
+
+
+def _differing(
+    wanted: Mapping[str, Mapping[str, Any]], held: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Finding]:
+    for kind in sorted({*wanted, *held}):
+        want, have = wanted.get(kind), held.get(kind)
+        if want != have:
+            problem = (
+                "has settings without an event"
+                if want is None
+                else "has events, but no settings"
+                if have is None
+                else "has settings that are not the fold of its events"
+            )
+            yield Finding(None, None, "kind", f"{kind!r} {problem}")

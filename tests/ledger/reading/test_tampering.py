@@ -1,0 +1,184 @@
+"""Whatever column a superuser changes is named, or is listed here with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+import pytest
+
+from runfold.console.cli.health import schema_checks, work_checks
+from runfold.console.cli.health.check import Level
+from runfold.console.cli.health.database_status import database_status
+from runfold.ledger import Ledger, State
+from runfold.ledger.errors import LedgerError
+from runfold.ledger.events import NoteAdded
+from runfold.ledger.postgres.opening import opened
+from runfold.ledger.postgres.urls import driver_url
+from runfold.ledger.roles import grant
+from runfold.ledger.settings import Settings
+from runfold.projections import CatchUp, Projection, count, install
+from tests.conftest import PROJECT
+from tests.ledger.archive.test_archive import MONTH, WHY, ended, in_that_month
+from tests.support.runs import claimed
+
+# Whose change nobody names, and why.
+READERS = "the bookkeeping of readers: a projection is rebuilt from the events and compared"
+CONFIGURED = "configuration: changes on request and keeps no history"
+ACCOUNT = "who, why, or a decision of people: control data has no hash chain of its own"
+ORDER = "the order of one database's events for its readers, no fact of a run"
+COMPARED = "has a repeated command refused or taken for the first; invents no event"
+UNUSED = "nothing follows from it"
+
+ALLOWED_TABLES: Final = {
+    "feed_generation": READERS, "projection": READERS, "projection_aside": READERS,
+    "projection_skip": READERS, "rebuild": READERS, "rebuild_range": READERS,
+    "role_event": ACCOUNT, "schedule": CONFIGURED,
+}  # fmt: skip
+ALLOWED_COLUMNS: Final = {
+    "archive_event.actor": ACCOUNT, "archive_event.reason": ACCOUNT,
+    "archive_event.recorded_at": ACCOUNT, "archive_event.number": ACCOUNT,
+    "archive_event.type": ACCOUNT, "archive_event.project_id": UNUSED,
+    "archive_event.run_id": UNUSED, "archive_event.generation": ORDER,
+    "archive_event.last_txid": ORDER, "command.content_hash": COMPARED,
+    "command.salt": COMPARED, "event.position": ORDER, "event.txid": ORDER, "kind.run_id": UNUSED,
+    "kind_event.actor": ACCOUNT, "kind_event.reason": ACCOUNT, "project.created_at": UNUSED,
+}  # fmt: skip
+
+EVENTS = Projection("tampered", key={"actor": "actor"}, columns={"events": count()})
+TAMPERED: Final = {
+    "int4": "coalesce({c}, 0) + 41",
+    "int8": "coalesce({c}, 0) + 41",
+    "numeric": "coalesce({c}, 0) + 1",
+    "bool": "NOT coalesce({c}, false)",
+    "text": "'x' || left(coalesce({c}, ''), 5)",
+    "varchar": "'x' || left(coalesce({c}, ''), 5)",
+    "json": """'{{"input":"tampered"}}'""",
+    "bytea": "coalesce({c}, '') || '\\x00'",
+    "timestamptz": "coalesce({c}, '2020-01-01Z') + interval '1 microsecond'",
+    "_text": "coalesce({c}, '{{}}') || ARRAY['planted']",
+    "xid8": "(coalesce({c}::text, '7')::bigint + 1)::text::xid8",
+    # The last digit only: an event stays in its partition.
+    "uuid": "(left(coalesce({c}, gen_random_uuid())::text, 35) || "
+    "CASE right({c}::text, 1) WHEN '0' THEN '1' ELSE '0' END)::uuid",
+}  # fmt: skip
+COLUMNS: Final = """
+SELECT c.relname AS table, a.attname AS column, t.typname AS type
+FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0
+  AND NOT a.attisdropped JOIN pg_type AS t ON t.oid = a.atttypid
+WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+ORDER BY c.relname, a.attnum
+"""
+DEFENCELESS: Final = """
+DO $$ DECLARE found record; BEGIN
+  FOR found IN SELECT conrelid::regclass AS relation, conname FROM pg_constraint
+    WHERE connamespace = 'ledger'::regnamespace AND contype IN ('c', 'f') AND conparentid = 0
+      AND coninhcount = 0
+  LOOP
+    EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', found.relation, found.conname);
+  END LOOP;
+  FOR found IN SELECT attrelid::regclass AS relation, attname FROM pg_attribute
+    JOIN pg_class ON pg_class.oid = attrelid
+    WHERE relnamespace = 'ledger'::regnamespace AND attidentity <> ''
+  LOOP
+    EXECUTE format('ALTER TABLE %s ALTER COLUMN %I DROP IDENTITY', found.relation, found.attname);
+  END LOOP;
+  FOR found IN SELECT oid::regclass AS relation FROM pg_class
+    WHERE relnamespace = 'ledger'::regnamespace AND relkind IN ('r', 'p')
+  LOOP
+    EXECUTE format('ALTER TABLE %s DISABLE TRIGGER ALL', found.relation);
+  END LOOP;
+END $$
+"""
+
+
+@pytest.fixture
+async def mallory(unverified_database: str) -> AsyncIterator[asyncpg.Connection]:
+    """A superuser."""
+    connection = await asyncpg.connect(driver_url(unverified_database))
+    yield connection
+    await connection.close()
+
+
+async def worked(url: str, mallory: asyncpg.Connection, folder: Path) -> None:
+    """Leave a row in every table."""
+    async with Ledger.open(url, PROJECT) as ledger:
+        async with in_that_month(mallory):
+            await ended(ledger, key="archived")
+        await ledger.archive.export(MONTH, folder, **WHY)
+        lease = await claimed(ledger, input="a", tags=["t"], deadline=3600, key="k", delay=0)
+        await ledger.append(lease, NoteAdded(name="n", text="x"), key="note")
+        lease = (await ledger.heartbeat([lease]))[0]
+        await ledger.retry(lease, error_code="E-TEST", error_detail="twice")
+        [lease] = await ledger.claim("w:2")
+        await ledger.transition(
+            lease, State.WAITING_TOOL, name="wc", cost_usd_delta=1, step_count_delta=1
+        )
+        await ledger.transition(lease, State.RUNNING, output="y")
+        await ledger.complete(lease, output={"lines": 3}, key="end")
+        await ledger.pause_kind("parse")
+        await ledger.limit_kind("load", 3)
+        await grant(ledger.pool, PROJECT, "release", "ann", actor="bob", reason="on call")
+        await install(ledger.pool, EVENTS)
+        await CatchUp(ledger.pool, EVENTS).to_the_end()
+
+
+async def named(url: str) -> list[str]:
+    """What verify, drift and doctor name; an error of theirs names something as well."""
+    try:
+        async with Ledger.open(url, PROJECT) as ledger:
+            report = await ledger.verify()
+            if not report.ok:
+                return [finding.detail for finding in report.findings]
+    except LedgerError as error:
+        return [str(error)]
+    async with opened(url, Settings.load(), checked=False) as database:
+        status = await database_status(database)
+        checks = [schema_checks.revision(status), await schema_checks.feed(database)]
+        checks.append(await work_checks.schedules(database))
+    return [check.detail for check in checks if check.level == Level.FAILED]
+
+
+def tampering(column: Any) -> Iterator[tuple[str, str]]:
+    """Give the statements that change one row: one that has a value, and one that has none."""
+    table, name = column["table"], column["column"]
+    value = TAMPERED[column["type"]].format(c=f"t.{name}")
+    for having in ("NOT NULL", "NULL"):
+        yield (
+            having,
+            (
+                f"UPDATE ledger.{table} AS t SET {name} = {value} WHERE (t.tableoid, t.ctid) = ("
+                f"SELECT s.tableoid, s.ctid FROM ledger.{table} AS s WHERE s.{name} IS {having} "
+                "ORDER BY s.tableoid, s.ctid LIMIT 1)"
+            ),
+        )
+
+
+async def test_what_a_superuser_changes_in_any_column_is_named(
+    unverified_database: str, mallory: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await worked(unverified_database, mallory, tmp_path)
+    assert await named(unverified_database) == []
+    await mallory.execute(DEFENCELESS)
+    unnoticed: list[str] = []
+
+    for column in await mallory.fetch(COLUMNS):
+        table, name = column["table"], f"{column['table']}.{column['column']}"
+        if table in ALLOWED_TABLES:
+            continue
+        await mallory.execute(f"CREATE TEMP TABLE before AS SELECT * FROM ledger.{table}")
+        changed = 0
+        for having, statement in tampering(column):
+            if await mallory.execute(statement) == "UPDATE 1":
+                changed += 1
+                if not await named(unverified_database):
+                    unnoticed.append(f"{name} {having}")
+                await mallory.execute(f"DELETE FROM ledger.{table}")
+                await mallory.execute(f"INSERT INTO ledger.{table} SELECT * FROM before")
+        assert changed, f"no row of {table} was changed"
+        await mallory.execute("DROP TABLE before")
+
+    assert await named(unverified_database) == []
+    assert {one.split()[0] for one in unnoticed} == set(ALLOWED_COLUMNS)
