@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from alembic import context
 
-from runfold.ledger.postgres.schema import SCHEMA, install
+from runfold.ledger.postgres.migrating import execute_script
+from runfold.ledger.postgres.schema import SCHEMA
 
 connection = context.config.attributes["connection"]
 context.configure(
@@ -12,4 +13,4 @@ context.configure(
 )
 with context.begin_transaction():
     context.run_migrations()
-install(connection)
+execute_script(connection, context.config.attributes["script"])

@@ -2799,7 +2799,8 @@ CREATE TABLE ledger.alembic_version (
     version_num character varying(32) NOT NULL
 );
 
-COMMENT ON TABLE ledger.alembic_version IS 'installed sha256:...';
+COMMENT ON TABLE ledger.alembic_version IS 'installed sha256:...
+...';
 
 COMMENT ON COLUMN ledger.alembic_version.version_num IS 'revision 0001 works with code from 0001 on';
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from runfold.ledger.errors import ConfigurationError
@@ -40,7 +41,7 @@ ORDER BY 1 LIMIT 5
 """
 _LEFT: Final = """
 SELECT obj_description(to_regnamespace('ledger'), 'pg_namespace') AS digest,
-  obj_description(to_regclass('ledger.alembic_version'), 'pg_class') AS fingerprint
+  obj_description(to_regclass('ledger.alembic_version'), 'pg_class') AS record
 """
 
 
@@ -72,12 +73,26 @@ async def refuse_unfit(connection: AsyncConnection) -> None:
 async def is_intact(connection: AsyncConnection, digest: str) -> bool:
     """Whether the functions, views, triggers and grants are as this code's upgrade left them."""
     left = (await connection.exec_driver_sql(_LEFT)).one()
-    if left.digest != digest or left.fingerprint is None:
-        return False
-    return bool(left.fingerprint == (await installed(connection)).fingerprint())
+    return left.digest == digest and bool(await recorded_objects(connection))
 
 
-async def record_fingerprint(connection: AsyncConnection) -> None:
-    """Record what was installed, for `is_intact`."""
+async def recorded_objects(connection: AsyncConnection) -> dict[str, str]:
+    """Return the digests of the objects that the last upgrade installed, by name.
+
+    None at all if the database is not as that upgrade left it.
+    """
+    left = (await connection.exec_driver_sql(_LEFT)).one()
+    fingerprint, digest, *objects = (left.record or "").splitlines() or ("", "")
+    if digest != left.digest or fingerprint != (await installed(connection)).fingerprint():
+        return {}
+    return dict(line.split(" ", 1) for line in objects)
+
+
+async def record_installed(
+    connection: AsyncConnection, digest: str, objects: Mapping[str, str]
+) -> None:
+    """Record what was installed, for `is_intact` and `recorded_objects`."""
     fingerprint = (await installed(connection)).fingerprint()
-    await connection.exec_driver_sql(f"COMMENT ON TABLE ledger.alembic_version IS '{fingerprint}'")
+    lines = [fingerprint, digest, *(f"{name} {short}" for name, short in objects.items())]
+    text = "\n".join(lines)
+    await connection.exec_driver_sql(f"COMMENT ON TABLE ledger.alembic_version IS '{text}'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, partial
 from hashlib import sha256
@@ -15,15 +16,16 @@ from runfold.ledger.postgres.errors import translated
 from runfold.ledger.postgres.indexes import build_indexes
 from runfold.ledger.postgres.installation import (
     is_intact,
-    record_fingerprint,
+    record_installed,
+    recorded_objects,
     refuse_unfit,
 )
 from runfold.ledger.postgres.locks import lock_limit, retry_on_lock
+from runfold.ledger.postgres.migrating import migrate, only_functions_follow
 from runfold.ledger.postgres.server_roles import make_roles, ungrantable_roles
 from runfold.ledger.postgres.upgrade_lock import upgrade_lock
 
 if TYPE_CHECKING:  # every command asks for the schema's name and digest, few migrate
-    from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 SCHEMA: Final = "ledger"
@@ -123,6 +125,11 @@ def digest() -> str:
     return "functions sha256:" + sha256("".join(texts).encode()).hexdigest()
 
 
+def object_digest(name: str) -> str:
+    """Return a short digest of an object's file."""
+    return sha256(sql(name).encode()).hexdigest()[:16]
+
+
 def indexes() -> tuple[str, ...]:
     """Return the definitions of the indexes that are built after the upgrade's transaction."""
     return tuple(sql(f"indexes/{name}") for name in INDEXES)
@@ -140,13 +147,14 @@ class Upgrade:
 async def upgrade(url: str) -> Upgrade:
     """Bring a database to this code's schema, in one transaction; every event stays.
 
-    Concurrent upgrades wait for each other. What is as this code left it is not installed again,
-    and a newer schema that works with this code is left as it is. Each lock is waited for two
-    seconds at most, in five tries, so that nobody waits behind the upgrade for longer. Indexes
-    that are missing or invalid are built after the transaction, beside everybody at work. Raises
-    ConfigurationError for a database that no ledger can be in or when the owner must be given
-    roles first, NewerSchema, LockTimeout, AccessDenied or DatabaseUnavailable; then nothing has
-    changed but the server's roles and indexes.
+    Concurrent upgrades wait for each other. What is as this code left it is not installed again:
+    an upgrade that only replaces functions locks no table. A newer schema that works with this
+    code is left as it is. Each lock is waited for two seconds at most, in five tries, so that
+    nobody waits behind the upgrade for longer. Indexes that are missing or invalid are built
+    after the transaction, beside everybody at work. Raises ConfigurationError for a database that
+    no ledger can be in or when the owner must be given roles first, NewerSchema, LockTimeout,
+    AccessDenied or DatabaseUnavailable; then nothing has changed but the server's roles and
+    indexes.
     """
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
@@ -164,8 +172,8 @@ async def upgrade(url: str) -> Upgrade:
                 async with connection.begin():
                     await refuse_unfit(connection)
                 await retry_on_lock(partial(make_roles, driver), "the server's roles")
-                migrate = partial(_migrate_and_install, connection)
-                if not await retry_on_lock(migrate, "the schema's tables"):
+                install = partial(_migrate_and_install, connection)
+                if not await retry_on_lock(install, "the schema's tables"):
                     return Upgrade()
                 build = partial(build_indexes, driver, indexes())
                 built = await retry_on_lock(build, "a table that gains an index")
@@ -201,14 +209,20 @@ async def _upgrade_on(connection: AsyncConnection) -> bool:
     if await _is_done(connection, revision):
         await connection.execute(text("SELECT ledger.make_partitions()"))
         return revision in revisions.known()
-    if revision is not None:  # in the order in which writers lock them
+    objects = await _objects_to_install(connection, revision)
+    if revision is not None and any(map(_locks_tables, objects)):  # in the order of writers
         for table in ("payload", "event", "run_state"):
             await connection.execute(
                 text(f"LOCK TABLE {SCHEMA}.{table} IN SHARE ROW EXCLUSIVE MODE")
             )
-    await connection.run_sync(_migrate)
-    await record_fingerprint(connection)
+    await connection.run_sync(migrate, install_script(objects))
+    await record_installed(connection, digest(), {name: object_digest(name) for name in OBJECTS})
     return True
+
+
+def _locks_tables(name: str) -> bool:
+    """Whether the object is made of a table, a trigger, or read like one, a view."""
+    return any(f"CREATE OR REPLACE {what} " in sql(name) for what in ("VIEW", "TRIGGER"))
 
 
 async def _is_done(connection: AsyncConnection, revision: str | None) -> bool:
@@ -223,30 +237,25 @@ async def _is_done(connection: AsyncConnection, revision: str | None) -> bool:
     return True
 
 
-def _migrate(connection: Connection) -> None:
-    from alembic import command
-    from alembic.config import Config
-    from alembic.script import ScriptDirectory
+async def _objects_to_install(connection: AsyncConnection, revision: str | None) -> tuple[str, ...]:
+    """Return the objects to install, in their order: all, or those whose files have changed.
 
-    config = Config()
-    config.set_main_option("script_location", str(revisions.migrations()).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    command.upgrade(config, revisions.head())
-    newest = ScriptDirectory.from_config(config).get_revision(revisions.head())
-    comment = revisions.oldest_code_comment(newest.revision, newest.module.oldest_code)
-    execute_script(connection, comment)
-
-
-def install(connection: Connection) -> None:
-    """Install every function, view, trigger and grant of this code, and the partitions ahead."""
-    execute_script(
-        connection,
-        "\n".join(sql(name) for name in OBJECTS)
-        + f"\nSELECT ledger.make_partitions();\nCOMMENT ON SCHEMA {SCHEMA} IS '{digest()}';",
+    The latter while the database is as an upgrade left it and no migration touches tables, on
+    which views and functions of an unchanged text may depend.
+    """
+    recorded = await recorded_objects(connection) if revision is not None else {}
+    if not recorded or revision is None or not only_functions_follow(revision):
+        return OBJECTS
+    return tuple(
+        name
+        for name in OBJECTS
+        if name == "guards/grants" or recorded.get(name) != object_digest(name)
     )
 
 
-def execute_script(connection: Connection, script: str) -> None:
-    """Execute several statements by the driver's own call; colons and percent signs stay."""
-    driver = connection.connection.dbapi_connection
-    driver.run_async(lambda asyncpg: asyncpg.execute(script))  # type: ignore[union-attr]
+def install_script(objects: Iterable[str]) -> str:
+    """Return the script that installs functions, views, triggers, grants and partitions ahead."""
+    return (
+        "\n".join(map(sql, objects))
+        + f"\nSELECT ledger.make_partitions();\nCOMMENT ON SCHEMA {SCHEMA} IS '{digest()}';"
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alembic import op
 
-from runfold.ledger.postgres.schema import execute_script
+from runfold.ledger.postgres.migrating import execute_script
 
 revision = "0001"
 down_revision = None

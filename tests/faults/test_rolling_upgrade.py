@@ -10,13 +10,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from runfold.ledger import Ledger, Submit
 from runfold.ledger.events import LeaseExpired, RunFailed, RunRetried
 from runfold.ledger.postgres import revisions
 from tests.conftest import PROJECT
-from tests.support.newer_code import INDEXES, NEWER, make_newer_code
+from tests.support.newer_code import (
+    INDEXES,
+    NEWER,
+    make_code_with_another_function,
+    make_newer_code,
+)
 from tests.support.processes import ROOT, assert_story, worker
 from tests.support.waiting import until
 
@@ -93,7 +99,7 @@ async def test_older_code_leaves_a_newer_schema_that_works_with_it_as_it_is(
     assert runfold(database, "submit", "steps").returncode == 0
 
 
-async def test_indexes_are_built_beside_a_transaction_that_writes(
+async def test_the_indexes_of_a_newer_release_are_built(
     ledger: Ledger, database: str, newer: Path
 ) -> None:
     await ledger.submit_many([Submit(kind="steps") for _ in range(20)])
@@ -102,6 +108,23 @@ async def test_indexes_are_built_beside_a_transaction_that_writes(
 
     states = dict(await ledger.pool.fetch(_INDEXES, list(INDEXES)))
     assert states == {"event_newer": True, "run_newer": True}
+
+
+async def test_a_release_of_functions_is_installed_beside_a_transaction_that_stays_open(
+    ledger: Ledger, database: str, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    code = make_code_with_another_function(tmp_path / "newer", before=revisions.head())
+    async with connection.transaction():
+        await ledger.submit("steps", connection=connection)
+        await connection.execute("SELECT FROM ledger.run, ledger.entry LIMIT 0")
+
+        upgraded = await asyncio.to_thread(runfold, database, "db", "upgrade", code=code)
+
+    assert upgraded.returncode == 0, upgraded.stderr
+    body = await connection.fetchval(
+        "SELECT prosrc FROM pg_proc WHERE oid = to_regproc('ledger.heartbeat')"
+    )
+    assert "-- newer" in body
 
 
 async def test_code_that_a_schema_does_not_work_with_says_what_is_needed(

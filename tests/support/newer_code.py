@@ -20,8 +20,22 @@ oldest_code = "{{oldest}}"
 
 
 def upgrade() -> None:
+    """Change the tables."""
     op.execute("ALTER TABLE ledger.schedule ADD COLUMN remark text")
     op.execute("DROP FUNCTION ledger.heartbeat(text, uuid[], int[], interval[], text[])")
+'''
+_EMPTY = f'''
+"""A function is another."""
+
+revision = "{NEWER}"
+down_revision = "{{before}}"
+branch_labels = None
+depends_on = None
+oldest_code = "{{before}}"
+
+
+def upgrade() -> None:
+    """Leave the tables alone."""
 '''
 _PARAMETER = "p_workers text[] DEFAULT NULL"
 INDEXES = {
@@ -32,11 +46,8 @@ INDEXES = {
 
 def make_newer_code(folder: Path, *, before: str, oldest: str) -> Path:
     """Copy the package to `folder` and add the revision; return the folder for PYTHONPATH."""
-    package = folder / "runfold"
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "src" / "runfold", package, ignore=ignored)
+    package = _copied(folder)
     migrations = package / "ledger" / "_migrations"
-    shutil.copytree(ROOT / "migrations", migrations, ignore=ignored)
     revision = _REVISION.replace("{before}", before).replace("{oldest}", oldest)
     (migrations / "versions" / f"{NEWER}_newer.py").write_text(revision)
     sql = package / "ledger" / "sql"
@@ -59,6 +70,24 @@ def make_newer_code(folder: Path, *, before: str, oldest: str) -> Path:
         f"INDEXES: Final[tuple[str, ...]] = (*{sorted(INDEXES)!r},",
     )
     return folder
+
+
+def make_code_with_another_function(folder: Path, *, before: str) -> Path:
+    """Copy the package to `folder` with an empty revision and another body of a function."""
+    package = _copied(folder)
+    versions = package / "ledger" / "_migrations" / "versions"
+    (versions / f"{NEWER}_newer.py").write_text(_EMPTY.replace("{before}", before))
+    heartbeat = package / "ledger" / "sql" / "operations" / "heartbeat.sql"
+    heartbeat.write_text(heartbeat.read_text().replace("BEGIN\n", "BEGIN\n  -- newer\n", 1))
+    return folder
+
+
+def _copied(folder: Path) -> Path:
+    package = folder / "runfold"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "src" / "runfold", package, ignore=ignored)
+    shutil.copytree(ROOT / "migrations", package / "ledger" / "_migrations", ignore=ignored)
+    return package
 
 
 def _replace(file: Path, old: str, new: str) -> None:

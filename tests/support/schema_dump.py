@@ -37,7 +37,8 @@ def dump(url: str) -> str:
         if not line.startswith(("--", "SET ", "SELECT pg_catalog", "\\"))
     ]
     text = re.sub(r"\n{2,}", "\n\n", "\n".join(kept)).strip()
-    return re.sub(r"(functions|installed) sha256:[0-9a-f]+", r"\1 sha256:...", text) + "\n"
+    text = re.sub(r"(functions|installed) sha256:[0-9a-f]+", r"\1 sha256:...", text)
+    return re.sub(r"(IS 'installed [^']*?\n)[^']*'", r"\1...'", text) + "\n"
 
 
 async def _functions(url: str) -> Functions:

@@ -85,6 +85,37 @@ async def test_an_upgrade_with_nothing_to_do_waits_for_no_transaction(database: 
     await connection.close()
 
 
+async def test_an_upgrade_that_replaces_functions_waits_for_no_transaction(
+    database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = "SELECT md5(prosrc) FROM pg_proc WHERE oid = to_regproc('ledger.heartbeat')"
+    now = await connection.fetchval(body)
+    with monkeypatch.context() as older:
+        older.setattr(schema, "sql", older_sql)
+        older.setattr(schema, "digest", lambda: "functions sha256:0")
+        await schema.upgrade(database)
+    assert await connection.fetchval(body) != now
+    async with connection.transaction(), Ledger.open(database, PROJECT) as ledger:
+        await ledger.submit("parse", connection=connection)
+        await connection.execute("SELECT FROM ledger.run, ledger.entry LIMIT 0")
+
+        await asyncio.wait_for(schema.upgrade(database), timeout=20)
+
+        assert await connection.fetchval(body) == now
+        await ledger.submit("parse")
+    grants = "SELECT has_function_privilege('runfold_worker', p.oid, 'EXECUTE') FROM pg_proc AS p "
+    assert await connection.fetchval(f"{grants} WHERE p.oid = to_regproc('ledger.heartbeat')")
+
+
+def older_sql(name: str) -> str:
+    """Return the files of a release in which one function was another."""
+    text = sql(name)
+    return text.replace("BEGIN\n", "BEGIN\n  -- older\n", 1) if name.endswith("heartbeat") else text
+
+
+sql = schema.sql
+
+
 async def test_an_upgrade_gives_up_in_time_and_lets_the_fleet_work(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
