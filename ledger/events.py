@@ -131,9 +131,13 @@ class LeaseReleased(Event):
 
 
 class LeaseExpired(Event):
-    """The lease passed its end without a heartbeat; the run is pending again."""
+    """The lease passed its end without a heartbeat; the run is pending again.
+
+    `attempt`, where it is given, is the number of attempts without this one, which is not charged.
+    """
 
     type: Literal["lease.expired"] = "lease.expired"
+    attempt: int | None = None
     available_at: datetime
     error_code: str
     compensates: int

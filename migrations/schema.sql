@@ -1248,8 +1248,8 @@ CREATE FUNCTION ledger.fold_events(p_events json) RETURNS SETOF ledger.run_state
     max(e.kind) FILTER (WHERE e.type = 'run.submitted') AS kind,
     (array_agg(e.state ORDER BY e.version DESC) FILTER (WHERE e.state IS NOT NULL))[1] AS state,
     max(e.priority) FILTER (WHERE e.type = 'run.submitted') AS priority,
-    coalesce((array_agg(e.attempt ORDER BY e.version DESC) FILTER (WHERE e.type IN ('lease.acquired', 'lease.released')
-      AND e.attempt IS NOT NULL))[1], 0) AS attempt_count,
+    coalesce((array_agg(e.attempt ORDER BY e.version DESC) FILTER (WHERE e.type IN ('lease.acquired', 'lease.expired',
+      'lease.released') AND e.attempt IS NOT NULL))[1], 0) AS attempt_count,
     max(e.max_attempts) FILTER (WHERE e.type = 'run.submitted') AS max_attempts,
     (array_agg(e.worker_id ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
       'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
@@ -1361,7 +1361,7 @@ BEGIN
     coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.kind END),
     coalesce(e.state, NULL),
     coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.priority END),
-    coalesce(CASE WHEN e.type IN ('lease.acquired', 'lease.released') THEN e.attempt END, 0),
+    coalesce(CASE WHEN e.type IN ('lease.acquired', 'lease.expired', 'lease.released') THEN e.attempt END, 0),
     coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.max_attempts END),
     CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested',
       'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
@@ -1448,8 +1448,8 @@ BEGIN
         'run.timed_out') AS on_ended,
       n.type = 'cancel.requested' AS on_cancel_requested,
       n.type = 'lease.acquired' AS on_lease_acquired,
-      n.type IN ('lease.acquired', 'lease.heartbeat') AS on_beaten,
-      n.type IN ('lease.acquired', 'lease.released') AS on_counted
+      n.type IN ('lease.acquired', 'lease.expired', 'lease.released') AS on_counted,
+      n.type IN ('lease.acquired', 'lease.heartbeat') AS on_beaten
     FROM new_events AS n
     CROSS JOIN LATERAL (
       SELECT r.ctid AS tid FROM ledger.run_state AS r
@@ -2013,6 +2013,8 @@ DECLARE
   moment timestamptz := ledger.now();
   seed bytea := ledger.salt_seed();
   checked boolean;
+  never_begun CONSTANT int := 3;
+  lost_together CONSTANT int := 10;
 BEGIN
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 THEN
@@ -2036,34 +2038,67 @@ BEGIN
   ), first AS MATERIALIZED ( -- in the order of the locks
     SELECT due.run_id FROM due ORDER BY due.run_id LIMIT p_limit
   ), locked AS MATERIALIZED ( -- as it is now, unless another reaper has it
-    SELECT run.*, run.deadline <= run.now AS overdue, run.lease_until <= run.now AS lapsed
+    SELECT run.*, run.deadline <= run.now AS overdue,
+      run.lease_until <= run.now AS past_end
     FROM first
     CROSS JOIN LATERAL (
       SELECT run.*, greatest(ledger.now(), run.updated_at) AS now FROM ledger.run_state AS run
       WHERE run.project_id = p_project AND run.run_id = first.run_id AND run.completed_at IS NULL
       FOR UPDATE SKIP LOCKED
     ) AS run
-  ), judged AS MATERIALIZED ( -- what becomes of each
+  ), crews AS MATERIALIZED ( -- what the workers of lapsed leases hold, in all
+    SELECT run.worker_id, count(*) AS held, max(run.heartbeat_at) AS heard_at,
+      max(run.lease_until) FILTER (WHERE run.attempt_count >= run.max_attempts) AS last_until
+    FROM ledger.run_state AS run
+    WHERE run.project_id = p_project AND run.token > 0
+      AND run.worker_id = ANY (ARRAY(SELECT locked.worker_id FROM locked WHERE locked.past_end))
+      AND EXISTS (SELECT FROM locked WHERE locked.past_end)
+    GROUP BY run.worker_id
+  ), crewed AS MATERIALIZED (
     SELECT locked.*,
+      locked.past_end AND (crew.is_alive OR coalesce(crew.last_until, locked.lease_until)
+        <= locked.now) AS lapsed,
+      locked.past_end AND NOT crew.is_alive AND crew.held > 1 AS together
+    FROM locked
+    LEFT JOIN LATERAL (
+      SELECT crews.held, crews.last_until, crews.heard_at > locked.lease_until AS is_alive
+      FROM crews WHERE crews.worker_id = locked.worker_id OFFSET 0
+    ) AS crew ON true
+  ), forgiven AS MATERIALIZED ( -- whether the attempt is charged
+    SELECT crewed.*, crewed.lapsed AND coalesce(CASE
+      WHEN crewed.version = crewed.token THEN before.times < never_begun
+      ELSE crewed.together AND crewed.attempt_count >= crewed.max_attempts
+        AND crewed.max_attempts > 1 AND before.times < lost_together
+      END, false) AS is_forgiven
+    FROM crewed
+    LEFT JOIN LATERAL ( -- how often it was not
+      SELECT count(*) AS times FROM ledger.event AS expired
+      WHERE expired.project_id = p_project AND expired.run_id = crewed.run_id
+        AND expired.type = 'lease.expired' AND expired.attempt IS NOT NULL
+        AND (crewed.version = crewed.token OR crewed.together)
+    ) AS before ON crewed.lapsed
+  ), judged AS MATERIALIZED ( -- what becomes of each
+    SELECT run.*,
       CASE
-        WHEN locked.overdue THEN
-          CASE locked.state WHEN 'pending' THEN 'run.cancelled' WHEN 'waiting_tool'
+        WHEN run.overdue THEN
+          CASE run.state WHEN 'pending' THEN 'run.cancelled' WHEN 'waiting_tool'
             THEN 'run.failed' ELSE 'run.timed_out' END
-        WHEN locked.wait_until <= locked.now AND locked.state = 'waiting_tool' THEN 'tool.failed'
-        WHEN locked.wait_until <= locked.now THEN 'approval.expired'
-        WHEN locked.cancel_requested_at IS NOT NULL AND (locked.token IS NULL OR locked.lapsed)
+        WHEN run.wait_until <= run.now AND run.state = 'waiting_tool' THEN 'tool.failed'
+        WHEN run.wait_until <= run.now THEN 'approval.expired'
+        WHEN run.cancel_requested_at IS NOT NULL AND (run.token IS NULL OR run.lapsed)
           THEN 'run.cancelled'
-        WHEN locked.lapsed AND locked.attempt_count < locked.max_attempts THEN 'lease.expired'
-        WHEN locked.lapsed AND locked.state = 'waiting_approval' THEN 'run.timed_out'
-        WHEN locked.lapsed THEN 'run.failed'
+        WHEN run.lapsed AND (run.is_forgiven
+          OR run.attempt_count < run.max_attempts) THEN 'lease.expired'
+        WHEN run.lapsed AND run.state = 'waiting_approval' THEN 'run.timed_out'
+        WHEN run.lapsed THEN 'run.failed'
       END AS type,
       CASE
-        WHEN locked.overdue OR locked.wait_until <= locked.now THEN 'E-RUN-003'
-        WHEN locked.cancel_requested_at IS NOT NULL THEN NULL
-        WHEN locked.attempt_count < locked.max_attempts THEN 'E-RUN-001'
+        WHEN run.overdue OR run.wait_until <= run.now THEN 'E-RUN-003'
+        WHEN run.cancel_requested_at IS NOT NULL THEN NULL
+        WHEN run.is_forgiven OR run.attempt_count < run.max_attempts THEN 'E-RUN-001'
         ELSE 'E-RUN-002'
       END AS code
-    FROM locked
+    FROM forgiven AS run
   ), next AS MATERIALIZED ( -- the event of each
     SELECT judged.*, judged.version + 1 AS new_version,
       CASE judged.type WHEN 'lease.expired' THEN 'pending' WHEN 'approval.expired'
@@ -2073,6 +2108,8 @@ BEGIN
           ELSE 'timeout' END AS new_state,
       CASE WHEN judged.type IN ('lease.expired', 'tool.failed')
         THEN judged.now END AS new_available_at,
+      CASE WHEN judged.type = 'lease.expired' AND judged.is_forgiven
+        THEN greatest(judged.attempt_count - 1, 0) END AS new_attempt,
       json_build_object('error_detail', CASE
         WHEN judged.overdue THEN format('the deadline %s UTC has passed',
         judged.deadline AT TIME ZONE 'UTC')
@@ -2082,7 +2119,11 @@ BEGIN
         judged.wait_until AT TIME ZONE 'UTC')
         WHEN judged.lapsed THEN format('%s held the lease until %s UTC and sent no heartbeat',
           judged.worker_id,
-          judged.lease_until AT TIME ZONE 'UTC')
+          judged.lease_until AT TIME ZONE 'UTC') || CASE
+            WHEN NOT judged.is_forgiven THEN ''
+            WHEN judged.version = judged.token
+              THEN '; nothing was begun under it, so no attempt is charged'
+            ELSE '; other runs were lost with it, so no attempt is charged' END
         ELSE 'cancelled as requested' END)::text AS body,
       sha256(seed || uuid_send(judged.run_id)) AS salt
     FROM judged WHERE judged.type IS NOT NULL
@@ -2091,18 +2132,20 @@ BEGIN
     SELECT p_project, next.run_id, next.new_version, next.salt, next.body::json FROM next
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state,
-      available_at, error_code,
+      attempt, available_at, error_code,
       compensates, payload_hash, hash)
     SELECT p_project, hashed.run_id, hashed.new_version, hashed.now, hashed.type, p_actor,
-      hashed.new_state, hashed.new_available_at, hashed.code, hashed.token, hashed.payload_hash,
+      hashed.new_state, hashed.new_attempt, hashed.new_available_at, hashed.code,
+      hashed.token, hashed.payload_hash,
       ledger.event_hash(hashed.hash, p_project, hashed.run_id, hashed.new_version, hashed.now,
-        hashed.type, p_actor, state => hashed.new_state,
+        hashed.type, p_actor, state => hashed.new_state, attempt => hashed.new_attempt,
         available_at => hashed.new_available_at, error_code => hashed.code,
           compensates => hashed.token, payload_hash => hashed.payload_hash)
     FROM (SELECT next.*, ledger.payload_hash(next.salt, next.body) AS payload_hash
       FROM next) AS hashed
   )
-  SELECT next.run_id, next.new_version, next.type, next.state, next.new_state, next.attempt_count,
+  SELECT next.run_id, next.new_version, next.type, next.state, next.new_state,
+    coalesce(next.new_attempt, next.attempt_count),
     next.max_attempts, next.worker_id, next.code FROM next;
 END $$;
 
@@ -2115,8 +2158,8 @@ CREATE FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid,
     max(e.kind) FILTER (WHERE e.type = 'run.submitted') AS kind,
     (array_agg(e.state ORDER BY e.version DESC) FILTER (WHERE e.state IS NOT NULL))[1] AS state,
     max(e.priority) FILTER (WHERE e.type = 'run.submitted') AS priority,
-    coalesce((array_agg(e.attempt ORDER BY e.version DESC) FILTER (WHERE e.type IN ('lease.acquired', 'lease.released')
-      AND e.attempt IS NOT NULL))[1], 0) AS attempt_count,
+    coalesce((array_agg(e.attempt ORDER BY e.version DESC) FILTER (WHERE e.type IN ('lease.acquired', 'lease.expired',
+      'lease.released') AND e.attempt IS NOT NULL))[1], 0) AS attempt_count,
     max(e.max_attempts) FILTER (WHERE e.type = 'run.submitted') AS max_attempts,
     (array_agg(e.worker_id ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
       'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',

@@ -14,6 +14,7 @@ COLUMNS: tuple[tuple[str, str, str, frozenset[str] | None, int | None], ...] = (
     }), None),
     ("attempt_count", "last", "attempt", frozenset({
         "lease.acquired",
+        "lease.expired",
         "lease.released",
     }), 0),
     ("max_attempts", "once", "max_attempts", frozenset({

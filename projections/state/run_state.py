@@ -32,8 +32,8 @@ BEATEN: Final = {"lease.acquired", "lease.heartbeat"}
 """Every type in which the holder of a lease is heard."""
 EXTENDED: Final = LEASED | BEATEN
 """Every type that says until when the lease is held."""
-COUNTED: Final = {"lease.acquired", "lease.released"}
-"""Every type that says how many attempts were used."""
+COUNTED: Final = {"lease.acquired", "lease.released", "lease.expired"}
+"""Every type that may say how many attempts were used."""
 
 TYPE_SETS: Final = {
     "leased": LEASED,

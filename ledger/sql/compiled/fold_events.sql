@@ -9,8 +9,8 @@ AS $$
     max(e.kind) FILTER (WHERE e.type = 'run.submitted') AS kind,
     (array_agg(e.state ORDER BY e.version DESC) FILTER (WHERE e.state IS NOT NULL))[1] AS state,
     max(e.priority) FILTER (WHERE e.type = 'run.submitted') AS priority,
-    coalesce((array_agg(e.attempt ORDER BY e.version DESC) FILTER (WHERE e.type IN ('lease.acquired', 'lease.released')
-      AND e.attempt IS NOT NULL))[1], 0) AS attempt_count,
+    coalesce((array_agg(e.attempt ORDER BY e.version DESC) FILTER (WHERE e.type IN ('lease.acquired', 'lease.expired',
+      'lease.released') AND e.attempt IS NOT NULL))[1], 0) AS attempt_count,
     max(e.max_attempts) FILTER (WHERE e.type = 'run.submitted') AS max_attempts,
     (array_agg(e.worker_id ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
       'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',

@@ -31,7 +31,7 @@ BEGIN
     coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.kind END),
     coalesce(e.state, NULL),
     coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.priority END),
-    coalesce(CASE WHEN e.type IN ('lease.acquired', 'lease.released') THEN e.attempt END, 0),
+    coalesce(CASE WHEN e.type IN ('lease.acquired', 'lease.expired', 'lease.released') THEN e.attempt END, 0),
     coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.max_attempts END),
     CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested',
       'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
@@ -118,8 +118,8 @@ BEGIN
         'run.timed_out') AS on_ended,
       n.type = 'cancel.requested' AS on_cancel_requested,
       n.type = 'lease.acquired' AS on_lease_acquired,
-      n.type IN ('lease.acquired', 'lease.heartbeat') AS on_beaten,
-      n.type IN ('lease.acquired', 'lease.released') AS on_counted
+      n.type IN ('lease.acquired', 'lease.expired', 'lease.released') AS on_counted,
+      n.type IN ('lease.acquired', 'lease.heartbeat') AS on_beaten
     FROM new_events AS n
     CROSS JOIN LATERAL (
       SELECT r.ctid AS tid FROM ledger.run_state AS r

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import asyncpg
 import pytest
 
-from runfold.ledger import Ledger, State, Submit
+from runfold.ledger import Lease, Ledger, Run, State, Submit
 from runfold.ledger.errors import InvalidValue, LeaseLost
 from runfold.ledger.events import LeaseExpired, RunCancelled, RunFailed, RunTimedOut
 from runfold.ledger.lifecycle import ATTEMPTS_EXHAUSTED, DEADLINE_PASSED, LEASE_EXPIRED
@@ -47,7 +48,7 @@ async def test_there_is_nothing_to_do_for_what_is_alive_finished_or_in_time(ledg
 async def test_a_lapsed_lease_with_attempts_left_puts_the_run_back(
     ledger: Ledger, state: State
 ) -> None:
-    lease = await claimed(ledger, ttl=TINY, max_attempts=2)
+    lease = await begun(ledger, max_attempts=2)
     if state != State.RUNNING:
         await ledger.transition(lease, state)
     await lapsed(ledger, lease)
@@ -61,6 +62,92 @@ async def test_a_lapsed_lease_with_attempts_left_puts_the_run_back(
     assert run.available_at == run.updated_at
     assert kinds[-1] == "lease.expired"
     assert (again.attempt, again.token) == (2, run.version + 1)
+
+
+async def begun(ledger: Ledger, **submit: Any) -> Lease:
+    """Submit a run, lease it for a moment, and beat once."""
+    (lease,) = await ledger.heartbeat([await claimed(ledger, ttl=TINY, **submit)])
+    return lease
+
+
+async def test_a_lease_that_was_never_begun_charges_no_attempt_three_times(ledger: Ledger) -> None:
+    run = await ledger.submit("parse", max_attempts=1)
+    attempts = []
+    for _ in range(3):
+        (lease,) = await ledger.claim("w:1", ttl=TINY)
+        await lapsed(ledger, lease)
+        (reaped,) = await ledger.reap()
+        event = await newest(ledger, run.run_id, LeaseExpired)
+        attempts.append((reaped.state, reaped.attempt_count, event.attempt))
+        assert "nothing was begun under it" in str(event.error_detail)
+
+    (lease,) = await ledger.claim("w:1", ttl=TINY)
+    await lapsed(ledger, lease)
+    (failed,) = await ledger.reap()
+
+    assert attempts == [(State.PENDING, 0, 0)] * 3
+    assert (failed.state, failed.attempt_count) == (State.FAILED, 1)
+    assert failed.error_code == ATTEMPTS_EXHAUSTED
+    await ledger.verify()
+
+
+async def test_last_attempts_that_were_lost_with_their_worker_are_not_charged(
+    ledger: Ledger,
+) -> None:
+    runs = [await ledger.submit("parse", max_attempts=2) for _ in range(3)]
+    once = await ledger.submit("parse", max_attempts=1)
+
+    async def lost(count: int) -> list[Run]:
+        leases = await ledger.heartbeat(await ledger.claim("w:1", ttl=TINY, limit=count))
+        await lapsed(ledger, *leases)
+        return await ledger.reap()
+
+    await lost(3)
+    together = await lost(4)
+    alone = await lost(1)
+
+    assert {(run.run_id, run.state, run.attempt_count) for run in together} == {
+        *((run.run_id, State.PENDING, 1) for run in runs),
+        (once.run_id, State.FAILED, 1),
+    }
+    event = await newest(ledger, runs[1].run_id, LeaseExpired)
+    assert (event.attempt, event.error_code) == (1, LEASE_EXPIRED)
+    assert "other runs were lost with it" in str(event.error_detail)
+    assert [(run.state, run.error_code) for run in alone] == [(State.FAILED, ATTEMPTS_EXHAUSTED)]
+
+
+async def test_leases_that_lapse_first_wait_for_the_last_attempts_of_their_worker(
+    ledger: Ledger,
+) -> None:
+    last = await begun(ledger, max_attempts=2)
+    await lapsed(ledger, last)
+    await ledger.reap()
+    first = await ledger.submit("other")
+    early = await ledger.heartbeat(await ledger.claim("w:1", ttl=0.5, kinds=["other"]))
+    late = await ledger.heartbeat(await ledger.claim("w:1", ttl=1.5))
+    assert [lease.run_id for lease in (*early, *late)] == [first.run_id, last.run_id]
+
+    await lapsed(ledger, *early)
+    before = await ledger.reap()
+    await lapsed(ledger, *late)
+    after = await ledger.reap()
+
+    assert before == []
+    assert {(run.run_id, run.state, run.attempt_count) for run in after} == {
+        (first.run_id, State.PENDING, 1),
+        (last.run_id, State.PENDING, 1),
+    }
+
+
+async def test_a_lease_that_a_living_worker_forgot_waits_for_no_other(ledger: Ledger) -> None:
+    forgotten = await begun(ledger)
+    kept = await claimed(ledger, max_attempts=1)
+    await lapsed(ledger, forgotten)
+    await ledger.heartbeat([kept])
+
+    (run,) = await ledger.reap()
+
+    assert (run.run_id, run.attempt_count) == (forgotten.run_id, 1)
 
 
 async def test_the_compensating_event_names_the_lease_its_holder_and_why(ledger: Ledger) -> None:
@@ -118,7 +205,7 @@ async def test_a_lapsed_lease_is_named_by_its_token_whatever_was_appended_since(
 async def test_a_lapsed_lease_with_no_attempt_left_ends_the_run(
     ledger: Ledger, state: State, end: State, type_: str
 ) -> None:
-    lease = await claimed(ledger, ttl=TINY, max_attempts=1)
+    lease = await begun(ledger, max_attempts=1)
     if state != State.RUNNING:
         await ledger.transition(lease, state)
     await lapsed(ledger, lease)
@@ -143,7 +230,7 @@ async def test_a_run_is_put_back_until_its_attempts_are_used_up(ledger: Ledger) 
     states = []
 
     for _ in range(3):
-        (lease,) = await ledger.claim("w:1", ttl=TINY)
+        (lease,) = await ledger.heartbeat(await ledger.claim("w:1", ttl=TINY))
         await lapsed(ledger, lease)
         (run,) = await ledger.reap()
         states.append((run.state, run.attempt_count, run.error_code))
