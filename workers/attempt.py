@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from runfold.ledger import Lease, Ledger, names
-from runfold.ledger.errors import InvalidValue
+from runfold.ledger.errors import DatabaseUnavailable, InvalidValue
 from runfold.ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH, INPUT_REFUSED, OUTPUT_REFUSED
 from runfold.ledger.payload import Unreadable
 from runfold.workers.backoff import Backoff
@@ -30,7 +30,6 @@ from runfold.workers.handlers import Handler
 from runfold.workers.journal.journal import Journal
 from runfold.workers.journal.json_values import as_declared
 from runfold.workers.journal.recorder import Recorder
-from runfold.workers.journal.replay import Replay
 from runfold.workers.journal.threads import in_thread
 from runfold.workers.leases.deadline import AGAIN_SECONDS
 from runfold.workers.leases.heart import Heart
@@ -56,12 +55,15 @@ class Attempt:
         gate: Gate,
     ) -> None:
         self.lease, self.handler = lease, handler
+        self._writer = writer
         self._recorder = Recorder(ledger, lease, writer, heart)
         self._limit, self._gate = self._recorder.limit, gate
         self._journal = Journal(self._recorder, handler.version)
         self._task: asyncio.Task[Any] | None = None
         self._interruptible = False
         self._was_cancelled = False
+        self._was_lost = False
+        """The attempt before this one ended because its worker died."""
         self.is_working = True
         """The handler has not come to its end."""
 
@@ -75,13 +77,11 @@ class Attempt:
         try:
             replay = await self._journal.replay()
             replay.check_version(self.handler.version)
+            self._was_lost = replay.was_lost
             if self._gate.is_closed:
                 return GiveBack(AGAIN_SECONDS)
-            ending = await self._returned(
-                await (
-                    self._alone(arguments) if self._is_suspect(replay) else self._called(arguments)
-                )
-            )
+            calling = self._alone if self._was_lost and self._is_last else self._called
+            ending = await self._returned(await calling(arguments))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit too: a handler must not end its worker
@@ -111,11 +111,13 @@ class Attempt:
 
     # -- calling
 
-    def _is_suspect(self, replay: Replay) -> bool:
-        """Whether this run may have killed its last worker, and has no attempt left to find out."""
-        return self.lease.attempt == self.lease.max_attempts and replay.was_lost
+    @property
+    def _is_last(self) -> bool:
+        """Whether the run has no other attempt left."""
+        return self.lease.attempt == self.lease.max_attempts
 
     async def _alone(self, arguments: list[Any]) -> Any:
+        """Call the handler of a suspect: of a last attempt whose run may have killed its worker."""
         self._interruptible = True  # while it waits
 
         async def work() -> Any:
@@ -127,6 +129,8 @@ class Attempt:
     async def _called(self, arguments: list[Any]) -> Any:
         if self.lease.cancel_requested:
             self._recorder.stopped = Stop.CANCEL
+        if self._recorder.stopped is None and (self._is_last or self._was_lost):
+            await self._begin()
         if self._recorder.stopped is not None:
             raise Stopped(self._recorder.stopped)
         if self.handler.blocking:
@@ -139,6 +143,14 @@ class Attempt:
             return await self.handler.function(Context(self._journal), *arguments)
         finally:
             self._interruptible = False
+
+    async def _begin(self) -> None:
+        """Have it on record that the handler is called: no other lapse may charge the attempt."""
+        try:
+            if not await self._writer.begin(self.lease):
+                self._recorder.stopped = Stop.LOST
+        except DatabaseUnavailable:
+            self._recorder.stopped = Stop.DOUBT
 
     def _entered(self, context: BlockingContext, arguments: list[Any]) -> Any:
         context.enter()

@@ -53,7 +53,7 @@ _LEFT: Final = "SELECT greatest($1 - ledger.now(), '0')"
 _HELD: Final = """
 SELECT run_id, token, worker_id, attempt_count, max_attempts, kind, priority, lease_until
 FROM ledger.run_state
-WHERE project_id = $1 AND token IS NOT NULL AND run_id <> $2 LIMIT 10000
+WHERE project_id = $1 AND token IS NOT NULL LIMIT 10000
 """
 _MARKED: Final = (
     "SELECT shobj_description(oid, 'pg_database') FROM pg_database "
@@ -191,13 +191,12 @@ class Kit:
             raise InvalidValue(
                 "run", now.run_id, f"is {now.state} and held by nobody, so it has no lease to lose"
             )
-        await self.move_time(
-            await self.ledger.pool.fetchval(_LEFT, now.lease_until) + timedelta(milliseconds=1)
-        )
-        others = [_lease(row) for row in await self.ledger.pool.fetch(_HELD, PROJECT, now.run_id)]
-        await self.ledger.heartbeat(
-            others
-        )  # they live: their holders beat by a clock that was not moved
+        held = {row["run_id"]: _lease(row) for row in await self.ledger.pool.fetch(_HELD, PROJECT)}
+        [lease] = await self.ledger.heartbeat([held.pop(now.run_id)])  # its holder was at work
+        left = await self.ledger.pool.fetchval(_LEFT, lease.until)
+        await self.move_time(left + timedelta(milliseconds=1))
+        # The others live: their holders beat by a clock that was not moved.
+        await self.ledger.heartbeat(list(held.values()))
         await self.ledger.reap()
         return await self.ledger.get(now.run_id)
 

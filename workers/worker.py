@@ -23,6 +23,7 @@ from runfold.workers.failures import failure
 from runfold.workers.handlers import Handlers, Source
 from runfold.workers.leases.deadline import within
 from runfold.workers.leases.heart import Heart
+from runfold.workers.leases.strays import Strays
 from runfold.workers.leases.suspects import Gate
 from runfold.workers.leases.writer import Writer
 from runfold.workers.outcomes import Retry
@@ -42,7 +43,8 @@ class Worker:
     """Does the runs of the kinds it has handlers for: `await Worker(ledger, handlers).run()`.
 
     `concurrency` runs at a time; `grace`: seconds that runs may go on for after `stop`; `poll`:
-    seconds between looks for work when nothing wakes it; `reap`, `schedule`: host these duties too;
+    seconds between looks for work when nothing wakes it; `worker_id`: its own, no other process may
+    have it; `reap`, `schedule`: host these duties too;
     `listen`: hear wake-ups. Raises InvalidValue.
     """
 
@@ -84,6 +86,7 @@ class Worker:
             self._tell,
         )
         self._writer = Writer(ledger, self._heart)
+        self._strays = Strays(ledger, self.worker_id)
         self._attempts: dict[tuple[UUID, int], Attempt] = {}
         """Every lease that this worker still has something to write for."""
         self._gate = Gate(lambda: len(self._attempts))
@@ -176,6 +179,7 @@ class Worker:
         try:
             leases = await asyncio.shield(claiming)
         except (DatabaseUnavailable, DatabaseRefused) as error:
+            self._strays.suspect()
             self._log.warning(names.CLAIM_FAILED, reason=str(error))
             return 0
         except asyncio.CancelledError:  # what is claimed by now has to be given back
@@ -186,6 +190,7 @@ class Worker:
         return len(leases)
 
     async def _leased(self, wanted: int) -> list[Lease]:
+        await self._strays.give_back(self._attempts.keys())
         claim = self.ledger.claim(self.worker_id, limit=wanted, kinds=self.kinds)
         return await within(self.ledger.settings.lease_ttl_seconds, claim)
 
@@ -260,6 +265,9 @@ class Worker:
         self._stopping.set()
         for attempt in self._attempts.values():
             attempt.stop(Stop.SHUTDOWN)
+        with suppress(LedgerError, TimeoutError):
+            async with asyncio.timeout(GIVE_BACK_SECONDS):
+                await self._strays.give_back(self._attempts.keys())
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=UNWIND_SECONDS)
         stubborn = [attempt for attempt in self._attempts.values() if attempt.is_working]

@@ -34,7 +34,7 @@ async def test_a_worker_killed_at_any_point_loses_nothing(
     with worker(database):
         after = await ended(ledger, run, 40)
 
-    assert after.attempt_count == 2
+    assert after.attempt_count == (1 if point == "lease.acquired" else 2)
     await assert_story(ledger, run)
 
 
@@ -140,6 +140,20 @@ async def test_a_run_that_ends_its_worker_every_time_takes_no_run_with_it(
     assert [(run.state, run.error_code) for run in over] == [
         (State.FAILED, "E-RUN-002"),
         *[(State.COMPLETED, None)] * 4,
+    ]
+
+
+async def test_runs_that_freeze_their_process_take_no_other_to_its_end(
+    ledger: Ledger, database: str
+) -> None:
+    frozen = [await ledger.submit("freezes", 3) for _ in range(2)]
+    others = [await ledger.submit("steps", max_attempts=2) for _ in range(12)]
+    with worker(database, "--processes", "2", "--concurrency", "6"):
+        over = [await ended(ledger, run, 90) for run in (*frozen, *others)]
+
+    assert [(run.state, run.error_code) for run in over] == [
+        *[(State.FAILED, "E-RUN-002")] * 2,
+        *[(State.COMPLETED, None)] * 12,
     ]
 
 

@@ -100,3 +100,18 @@ async def test_a_network_that_comes_and_goes_loses_nothing(ledger: Ledger, datab
     assert not [run for run in runs if "lease.expired" in await types(ledger, run.run_id)]
     for run in runs:
         await assert_story(ledger, run)
+
+
+async def test_claims_whose_answers_are_lost_charge_no_attempt(
+    ledger: Ledger, database: str, tmp_path: Path
+) -> None:
+    runs = await ledger.submit_many([{"kind": "double", "input": n} for n in range(40)])
+    log = tmp_path / "log"
+    async with proxied(database) as proxy:
+        proxy.lose_answers(b"ledger.claim", 15)
+        with worker(proxy.url, log=log):
+            over = [await ended(ledger, run.run_id, 60) for run in runs]
+
+    assert proxy.lost == 15
+    assert {(run.state, run.attempt_count) for run in over} == {("completed", 1)}
+    assert said(log, names.STRAYS_GIVEN_BACK)

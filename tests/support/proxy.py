@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
 CHUNK = 65_536
@@ -14,6 +16,19 @@ RESET = struct.pack("ii", 1, 0)
 """SO_LINGER with no time: the connection ends with a reset, not in order."""
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+_PARSE = rb"P....(__asyncpg_[^\0]*)\0[^\0]*?%s"
+_BIND = rb"B....\0(__asyncpg_[^\0]*)\0"
+"""Messages of the protocol: a statement gets a name, and is done by its name."""
+
+
+@dataclass
+class Watch:
+    """What is known of a connection whose answers may be lost."""
+
+    names: set[bytes] = field(default_factory=set)
+    is_awaited: bool = False
 
 
 class Proxy:
@@ -30,6 +45,9 @@ class Proxy:
         """Seconds that every chunk is held back."""
         self.refusing = False
         """New connections are reset."""
+        self.lost = 0
+        """Answers that were lost."""
+        self._losing, self._to_lose = b"", 0
         self.accepted = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -65,6 +83,10 @@ class Proxy:
         self._flows = asyncio.Event()
         self._flows.set()
 
+    def lose_answers(self, statement: bytes, count: int) -> None:
+        """Have the server do a statement so often and lose its answer, with the connection."""
+        self._losing, self._to_lose = statement, count
+
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one client."""
         task = asyncio.create_task(self._serve(reader, writer))
@@ -91,7 +113,11 @@ class Proxy:
         pair = (writer, server)
         self._pairs.add(pair)
         try:
-            await asyncio.gather(self._pump(reader, server), self._pump(upstream, writer))
+            watch = Watch()
+            await asyncio.gather(
+                self._pump(reader, server, lambda chunk: self._look(watch, chunk)),
+                self._pump(upstream, writer, lambda _: self._is_lost(watch, writer)),
+            )
         finally:
             self._pairs.discard(pair)
             for one in pair:
@@ -104,12 +130,36 @@ class Proxy:
             )
         return await asyncio.open_connection(self._parts.hostname, self._parts.port or 5432)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _look(self, watch: Watch, chunk: bytes) -> bool:
+        """Notice when the client has a statement done whose answer is to be lost."""
+        watch.names |= set(re.findall(_PARSE % re.escape(self._losing), chunk, re.DOTALL))
+        bound = set(re.findall(_BIND, chunk, re.DOTALL))
+        if self._to_lose and self._losing and watch.names & bound:
+            self._to_lose -= 1
+            watch.is_awaited = True
+        return False
+
+    def _is_lost(self, watch: Watch, client: asyncio.StreamWriter) -> bool:
+        if watch.is_awaited:
+            self.lost += 1
+            watch.is_awaited = False
+            _reset(client)
+            return True
+        return False
+
+    async def _pump(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        loses: Callable[[bytes], bool],
+    ) -> None:
         flows = self._flows
         with suppress(OSError):
             while chunk := await reader.read(CHUNK):
                 await asyncio.sleep(self.delay)
                 await flows.wait()
+                if loses(chunk):
+                    continue
                 writer.write(chunk)
                 await writer.drain()
             writer.write_eof()

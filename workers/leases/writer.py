@@ -25,6 +25,20 @@ class Writer:
             self._send, lambda move: characters(move.row.body), linger=LINGER_SECONDS
         )
 
+        self._beginner: Batcher[Lease, Lease] = Batcher(
+            self._beat, lambda _: 0, linger=LINGER_SECONDS
+        )
+
+    async def begin(self, lease: Lease) -> bool:
+        """Have it on record, by a beat, that an attempt begins; return whether it may.
+
+        Raises DatabaseUnavailable when that is not known.
+        """
+        try:
+            return not (await self._beginner.ask(lease, distinct=lease.run_id)).lost
+        except LedgerError as error:
+            raise judged(error) from error
+
     def checked(self, command: Transition) -> Move:
         """Return the move of a command under its lease. Raises InvalidValue or PayloadTooLarge."""
         return Move(command.run, command.row(self._ledger.project.limit_bytes))
@@ -57,3 +71,7 @@ class Writer:
     async def _send(self, moves: Sequence[Move]) -> Sequence[Receipt | LedgerError]:
         sending = self._ledger.transitions.move(moves)
         return await in_time(self._ledger.settings.lease_ttl_seconds, sending)
+
+    async def _beat(self, leases: Sequence[Lease]) -> Sequence[Lease]:
+        beating = self._ledger.heartbeat(leases)
+        return await in_time(self._ledger.settings.lease_ttl_seconds, beating)
