@@ -8,6 +8,7 @@ from runfold.ledger import log
 from runfold.ledger.commands import Target
 from runfold.ledger.operations.wakeups import Waker
 from runfold.ledger.postgres.connections import Pool
+from runfold.ledger.postgres.partitions import Months
 from runfold.ledger.run import Lease
 from runfold.ledger.settings import Settings, default_actor
 from runfold.ledger.validation import check_actor, check_text
@@ -20,7 +21,7 @@ class Project:
         self.pool, self.project_id, self.settings = pool, project_id, settings
         self.actor = settings.actor or default_actor()
         """Who acts where a call names nobody."""
-        self.waker = Waker(pool, project_id)
+        self.waker, self.months = Waker(pool, project_id), Months()
 
     @property
     def limit_bytes(self) -> int:

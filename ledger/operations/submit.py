@@ -96,7 +96,7 @@ async def _sent(
     project: Project, connection: Connection | None, sql: str, *args: object
 ) -> Sequence[Mapping[str, Any]]:
     if connection is not None:  # a failed statement ends the caller's transaction
-        return await fetch(connection, sql, *args)
+        return await project.months.joining(connection, lambda: fetch(connection, sql, *args))
     return await with_partition(project.pool, lambda: fetch(project.pool, sql, *args))
 
 

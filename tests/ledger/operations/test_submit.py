@@ -499,6 +499,22 @@ async def test_opening_a_ledger_after_months_makes_the_partition_that_is_missing
     assert (await ledger.get(run.run_id)).version == 1
 
 
+async def test_a_submit_in_a_callers_transaction_makes_the_partition_that_is_missing(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    await months_dropped(connection)
+    transaction = connection.transaction()
+    await transaction.start()
+    lost = await ledger.submit("parse", connection=connection)
+    await transaction.rollback()
+
+    with pytest.raises(MissingPartition):  # of a month that it had seen to
+        await ledger.submit("parse", connection=connection)
+    run = await ledger.submit("parse", connection=connection)
+
+    assert [found.run_id for found in await ledger.runs()] == [run.run_id] != [lost.run_id]
+
+
 async def test_who_may_not_make_a_partition_is_told_the_remedy(
     ledger: Ledger, connection: asyncpg.Connection
 ) -> None:
