@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     """Whether connections keep prepared statements; off behind a pooler that lacks them."""
     grace_seconds: float = Field(default=30, ge=0, le=86_400)
     """How long the runs of a stopping worker may go on."""
+    cancel_seconds: float = Field(default=30, ge=0, le=86_400)
+    """How long a handler whose run was called off may take to stop; then the run ends over its
+    head."""
     release: AwareDatetime | None = None
     """When this release of the handlers was made; None means when the handler's file changed."""
     payload_limit_bytes: int = Field(default=65_536, gt=0, le=16_777_216)

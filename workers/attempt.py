@@ -64,8 +64,13 @@ class Attempt:
         self._was_cancelled = False
         self._was_lost = False
         """The attempt before this one ended because its worker died."""
+        self._cancel_seconds = ledger.settings.cancel_seconds
+        self._overruling: asyncio.Task[None] | None = None
+        """Ends the run over its handler's head."""
         self.is_working = True
         """The handler has not come to its end."""
+        self.is_held = True
+        """There is something to write under the lease."""
 
     async def work(self) -> Ending:
         """Call the handler and return its ending; raise only what is meant for the whole worker."""
@@ -98,6 +103,8 @@ class Attempt:
             self._recorder.stopped = why
         if self._interruptible and self._task is not None:
             self._task.cancel()
+        if why is Stop.CANCEL:
+            asyncio.get_running_loop().call_later(self._cancel_seconds, self._overrule)
 
     @property
     def is_cancelled_from_outside(self) -> bool:
@@ -107,7 +114,27 @@ class Attempt:
 
     async def write(self, ending: Ending) -> None:
         """Write the ending once, waiting for a database that is away; log a final refusal."""
+        if self._overruling is not None:  # another ending than this one
+            await asyncio.wait({self._overruling})
+            return
         await EndingWriter(self._recorder, self._journal.meter, self.handler.backoff).write(ending)
+
+    def _overrule(self) -> None:
+        """Cancel the run although its handler works on: what it records from now on is refused."""
+        if not self.is_working or self._recorder.stopped is Stop.LOST:
+            return
+        self._recorder.close()
+        self._recorder.log.warning(
+            names.WOULD_NOT_STOP, then="its run is cancelled; it keeps its slot until it ends"
+        )
+        reason = f"as requested; its handler did not stop within {self._cancel_seconds:g} s"
+        self._overruling = asyncio.create_task(self._cancel(reason))
+
+    async def _cancel(self, reason: str) -> None:
+        writer = EndingWriter(self._recorder, self._journal.meter, self.handler.backoff)
+        await writer.write(Cancel(reason))
+        self.is_held = False
+        self._gate.look()
 
     # -- calling
 

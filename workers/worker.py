@@ -89,7 +89,7 @@ class Worker:
         self._strays = Strays(ledger, self.worker_id)
         self._attempts: dict[tuple[UUID, int], Attempt] = {}
         """Every lease that this worker still has something to write for."""
-        self._gate = Gate(lambda: len(self._attempts))
+        self._gate = Gate(lambda: sum(one.is_held for one in self._attempts.values()))
         self._tasks: set[asyncio.Task[None]] = set()
         self._free = self.concurrency
         self._look = asyncio.Event()

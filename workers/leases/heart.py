@@ -39,7 +39,8 @@ class Held:
     lease: Lease
     since: float
     stopped: bool = False
-    cancelled: bool = False
+    cancelled_at: float | None = None
+    """When the heart heard that the run was called off."""
 
 
 class Heart:
@@ -156,7 +157,7 @@ class Heart:
                 )
 
     async def _beat_for_all(self, *, young: float) -> None:
-        due = self._before(time.monotonic() - young)
+        due = [held for held in self._before(time.monotonic() - young) if self._is_worth(held)]
         if due:
             await self._connect()
         for first in range(0, len(due), MAX_BATCH):
@@ -172,10 +173,18 @@ class Heart:
         for held in due:
             if (accepted := beaten.get(held.lease.run_id)) is not None:
                 held.since = sent
-                if accepted.cancel_requested and not held.cancelled:
-                    held.cancelled = True
+                if accepted.cancel_requested and held.cancelled_at is None:
+                    held.cancelled_at = sent
                     self._report(held, Stop.CANCEL)
         await self._lose(missing)
+
+    def _is_worth(self, held: Held) -> bool:
+        """Whether to beat for a lease: not where a frozen worker left a run that was called off.
+
+        It should have ended the run by now. Without beats the lease lapses, and a reaper does.
+        """
+        limit = self._ledger.settings.cancel_seconds + self._every
+        return held.cancelled_at is None or time.monotonic() - held.cancelled_at < limit
 
     def _rows(self, leases: Sequence[Held]) -> list[HeartbeatRow]:
         ttl = timedelta(seconds=self._ttl)
