@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 import asyncpg
 
@@ -35,6 +35,7 @@ ENCODING: Final = "UTF8"
 OLDEST_SERVER: Final = 15
 FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What the driver raises; InternalClientError when a connection dies as a statement is sent."""
+SEARCH_PATH: Final = "pg_catalog, pg_temp"
 PREPARED: Final = 100
 """Statements that a connection keeps prepared."""
 RELEASE_SECONDS: Final = 2.0
@@ -43,6 +44,7 @@ Connection: TypeAlias = (
 )
 """What a caller may hand over to have a command join a transaction of its own."""
 Pool: TypeAlias = "asyncpg.Pool[Any]"
+Opened = TypeVar("Opened")
 
 
 async def open_pool(
@@ -59,9 +61,9 @@ async def open_pool(
     async def init(connection: asyncpg.Connection[Any]) -> None:
         _keep_alive(connection, address.keep_alive)
 
-    try:
+    async def create(search_path: str | None) -> Pool:
         return await asyncpg.create_pool(
-            **address.arguments("runfold"),
+            **address.arguments("runfold", search_path),
             min_size=1,
             max_size=size,
             init=init,
@@ -69,6 +71,9 @@ async def open_pool(
             command_timeout=deadline,
             statement_cache_size=PREPARED if prepared else 0,
         )
+
+    try:
+        return await _pinned(create)
     except (OSError, ValueError, TimeoutError, *FAILURES) as error:
         raise _unreachable(url, error) from error
 
@@ -81,16 +86,35 @@ async def connect(
     Raises InvalidValue for the URL, DatabaseUnavailable if the connection cannot be had.
     """
     address = parse(url)
-    try:
+
+    async def open_one(search_path: str | None) -> asyncpg.Connection[Any]:
         connection: asyncpg.Connection[Any] = await asyncpg.connect(
-            **address.arguments(application_name),
+            **address.arguments(application_name, search_path),
             command_timeout=deadline,
             statement_cache_size=PREPARED if prepared else 0,
         )
+        return connection
+
+    try:
+        connection = await _pinned(open_one)
     except (OSError, ValueError, TimeoutError, *FAILURES) as error:
         raise _unreachable(url, error) from error
     _keep_alive(connection, address.keep_alive)
     return connection
+
+
+async def _pinned(opening: Callable[[str | None], Awaitable[Opened]]) -> Opened:
+    """Open with the search path pinned, or without it through a pooler that refuses it.
+
+    An operator or function that somebody planted in another schema fits a statement's types better
+    than PostgreSQL's own, and would run with this login's rights.
+    """
+    try:
+        return await opening(SEARCH_PATH)
+    except asyncpg.ProtocolViolationError as error:
+        if "search_path" not in str(error):
+            raise
+        return await opening(None)
 
 
 def _keep_alive(connection: asyncpg.Connection[Any], keep: KeepAlive) -> None:

@@ -16,16 +16,19 @@ _ENCODING: Final = "SELECT current_setting('server_encoding')"
 _STRANGE: Final = """
 SELECT format('%s of %s', o.name, pg_get_userbyid(o.owner)) FROM (
   SELECT 'schema ' || n.nspname AS name, n.nspowner AS owner, 0 AS rank
-  FROM pg_namespace AS n WHERE n.nspname = 'ledger'
+  FROM pg_namespace AS n WHERE n.nspname IN ('ledger', 'projection')
   UNION ALL
-  SELECT c.relname, c.relowner, 1 FROM pg_class AS c
-  WHERE c.relnamespace = to_regnamespace('ledger') AND c.relkind <> 'i'
+  SELECT n.nspname || '.' || c.relname, c.relowner, 1
+  FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  WHERE n.nspname IN ('ledger', 'projection') AND c.relkind <> 'i'
   UNION ALL
-  SELECT p.proname || '()', p.proowner, 2 FROM pg_proc AS p
-  WHERE p.pronamespace = to_regnamespace('ledger')
+  SELECT n.nspname || '.' || p.proname || '()', p.proowner, 2
+  FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+  WHERE n.nspname IN ('ledger', 'projection')
   UNION ALL
-  SELECT 'type ' || t.typname, t.typowner, 3 FROM pg_type AS t
-  WHERE t.typnamespace = to_regnamespace('ledger')
+  SELECT 'type ' || n.nspname || '.' || t.typname, t.typowner, 3
+  FROM pg_type AS t JOIN pg_namespace AS n ON n.oid = t.typnamespace
+  WHERE n.nspname IN ('ledger', 'projection')
 ) AS o
 WHERE o.owner <> (SELECT r.oid FROM pg_roles AS r WHERE r.rolname = current_user)
 ORDER BY o.rank, o.name LIMIT 5
@@ -39,6 +42,13 @@ WHERE p.pronamespace = to_regnamespace('ledger')
   AND to_regclass('ledger.alembic_version') IS NULL
 ORDER BY 1 LIMIT 5
 """
+_MIGHTY: Final = """
+SELECT r.rolname FROM pg_roles AS r
+WHERE r.rolname IN ('runfold_worker', 'runfold_reader', 'runfold_projector')
+  AND (r.rolcanlogin OR r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication
+    OR r.rolbypassrls)
+ORDER BY 1
+"""
 _LEFT: Final = """
 SELECT obj_description(to_regnamespace('ledger'), 'pg_namespace') AS digest,
   obj_description(to_regclass('ledger.alembic_version'), 'pg_class') AS record
@@ -48,9 +58,9 @@ SELECT obj_description(to_regnamespace('ledger'), 'pg_namespace') AS digest,
 async def refuse_unfit(connection: AsyncConnection) -> None:
     """Raise ConfigurationError for a database that no ledger can be in.
 
-    It is not UTF8, so that hashes would differ from the text; or its schema `ledger` is another's,
-    wholly or in part: what another role owns it can change, and it would run with this role's
-    rights.
+    It is not UTF8, so that hashes would differ from the text; or its schemas are another's, wholly
+    or in part: what another role owns it can change, and it would run with this role's rights; or
+    somebody made the roles before, with more rights than to be granted.
     """
     encoding = (await connection.exec_driver_sql(_ENCODING)).scalar_one()
     if encoding != ENCODING:
@@ -58,7 +68,8 @@ async def refuse_unfit(connection: AsyncConnection) -> None:
     strange = (await connection.exec_driver_sql(_STRANGE)).scalars().all()
     if strange:
         raise ConfigurationError(
-            f"schema ledger is not wholly this login's: {', '.join(strange)}; upgrade as its owner "
+            f"the schemas ledger and projection are not wholly this login's: {', '.join(strange)}; "
+            "upgrade as their owner "
             "(for a role of yours by options=-c%20role=OWNER in the URL), or give the ledger a "
             "database without such objects"
         )
@@ -67,6 +78,13 @@ async def refuse_unfit(connection: AsyncConnection) -> None:
         raise ConfigurationError(
             f"schema ledger holds what is no ledger: {', '.join(foreign)}; "
             "give the ledger a database of its own"
+        )
+    mighty = (await connection.exec_driver_sql(_MIGHTY)).scalars().all()
+    if mighty:
+        raise ConfigurationError(
+            "these roles are there to be granted, but log in or rule themselves: "
+            f"{', '.join(mighty)}; take it from them (ALTER ROLE {mighty[0]} NOLOGIN NOSUPERUSER "
+            "NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS)"
         )
 
 

@@ -38,15 +38,18 @@ FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid JOIN pg_proc AS f O
 WHERE c.relnamespace = 'ledger'::regnamespace AND NOT t.tgisinternal ORDER BY 1, 2
 """
 _OWNERS: Final = """
-SELECT o.kind, o.name::text AS name, pg_get_userbyid(o.owner)::text AS owner,
-  pg_get_userbyid(n.nspowner)::text AS expected
-FROM pg_namespace AS n CROSS JOIN LATERAL (
-  SELECT 'relation' AS kind, c.relname AS name, c.relowner AS owner
-  FROM pg_class AS c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
+SELECT o.kind, CASE WHEN n.nspname <> 'ledger' AND o.kind <> 'schema'
+    THEN n.nspname || '.' ELSE '' END || o.name AS name, pg_get_userbyid(o.owner)::text AS owner,
+  pg_get_userbyid(l.nspowner)::text AS expected
+FROM pg_namespace AS l, pg_namespace AS n CROSS JOIN LATERAL (
+  SELECT 'schema' AS kind, n.nspname AS name, n.nspowner AS owner
+  UNION ALL
+  SELECT 'relation', c.relname, c.relowner FROM pg_class AS c
+  WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
   UNION ALL
   SELECT 'function', p.proname, p.proowner FROM pg_proc AS p WHERE p.pronamespace = n.oid
 ) AS o
-WHERE n.nspname = 'ledger' ORDER BY o.kind, o.name
+WHERE l.nspname = 'ledger' AND n.nspname IN ('ledger', 'projection') ORDER BY o.kind, o.name
 """
 _GRANTS: Final = """
 SELECT o.name::text AS name,
@@ -81,6 +84,11 @@ UNION ALL
 SELECT 'row security of ' || c.relname FROM pg_class AS c
 WHERE c.relnamespace = 'ledger'::regnamespace AND (c.relrowsecurity OR c.relforcerowsecurity)
 ORDER BY 1
+"""
+_OPEN: Final = r"""
+SELECT n.nspname::text AS name FROM pg_namespace AS n
+CROSS JOIN LATERAL aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) AS a
+WHERE a.grantee = 0 AND a.privilege_type = 'CREATE' AND n.nspname NOT LIKE 'pg\_%' ORDER BY 1
 """
 _SETTINGS: Final = """
 SELECT coalesce('role ' || r.rolname, 'every role') AS role, c.setting
@@ -164,12 +172,17 @@ class Installed:
             ),
             *self.views.items(),
             *((t.definition, t.enabled) for t in self.triggers if not t.part),
-            *((o.kind, o.name, o.owner) for o in self.owners if not o.name.startswith("event_2")),
+            *((o.kind, o.name, o.owner) for o in self.owners if not _comes_and_goes(o.name)),
             *((g.grant, g.passed_on) for g in self.grants if not g.part),
             *self.added,
         ]
         text = "\n".join(map(repr, parts))
         return "installed sha256:" + sha256(text.encode()).hexdigest()
+
+
+def _comes_and_goes(name: str) -> bool:
+    """Whether a relation is a month, or a table of projections or of a rebuild."""
+    return name.startswith(("event_2", "projection.", "rebuild_"))
 
 
 async def installed(source: Any) -> Installed:
@@ -197,6 +210,11 @@ async def installed(source: Any) -> Installed:
 async def settings_of_roles(source: Any) -> list[tuple[str, str]]:
     """Return what roles, or every role, are set to in this database: the role and `name=value`."""
     return [(row["role"], row["setting"]) for row in await fetch(source, _SETTINGS)]
+
+
+async def open_schemas(source: Any) -> list[str]:
+    """Return the schemas in which everybody may create objects."""
+    return [row["name"] for row in await fetch(source, _OPEN)]
 
 
 def _function(row: Mapping[str, Any]) -> Function:

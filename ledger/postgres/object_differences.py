@@ -12,6 +12,7 @@ from runfold.ledger.postgres.installed_objects import (
     Installed,
     Trigger,
     installed,
+    open_schemas,
     settings_of_roles,
 )
 
@@ -57,6 +58,7 @@ async def object_differences(pool: Pool) -> list[str]:
         ),
         *_grants(now),
         *await _settings(pool),
+        *(f"PUBLIC may create objects in schema {name}" for name in await open_schemas(pool)),
     ]
 
 

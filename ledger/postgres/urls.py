@@ -108,14 +108,17 @@ class Address:
     """The other parameters, decoded."""
     keep_alive: KeepAlive
 
-    def arguments(self, application_name: str) -> dict[str, Any]:
+    def arguments(self, application_name: str, search_path: str | None = None) -> dict[str, Any]:
         """Return the arguments of `asyncpg.connect` and `asyncpg.create_pool`.
 
         `application_name`: the name of the connection in the server unless the URL names it.
+        `search_path`: where the server looks for what no schema qualifies.
         """
         own = self.parameters
         name = own.get("application_name") or own.get("fallback_application_name")
         settings = {"application_name": name or application_name, "TimeZone": "UTC"}
+        if search_path is not None:
+            settings["search_path"] = search_path
         if "options" in own:
             settings["options"] = own["options"]
         driver = {name: own[name] for name in sorted(_OF_THE_DRIVER & own.keys())}

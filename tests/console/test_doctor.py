@@ -210,6 +210,14 @@ def test_a_sequence_behind_its_events_is_found(damaged: Cli) -> None:
             "runfold_worker lacks EXECUTE on claim",
         ),
         (
+            "GRANT CREATE ON SCHEMA public TO PUBLIC",
+            "PUBLIC may create objects in schema public",
+        ),
+        (
+            "ALTER SCHEMA projection OWNER TO runfold_worker",
+            "schema projection belongs to runfold_worker",
+        ),
+        (
             "ALTER FUNCTION ledger.refuse_change() IMMUTABLE",
             "function refuse_change is changed",
         ),

@@ -8,11 +8,16 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
 from runfold.ledger import Ledger
 from runfold.ledger.errors import ConfigurationError, DatabaseUnavailable, LockTimeout
 from runfold.ledger.postgres import locks, schema, upgrade_lock
-from runfold.ledger.postgres.urls import driver_url
+from runfold.ledger.postgres.installation import refuse_unfit
+from runfold.ledger.postgres.installed_objects import installed
+from runfold.ledger.postgres.urls import driver_url, sqlalchemy_url
+from runfold.projections import Projection, count, install
 from tests.conftest import PROJECT, with_database
 from tests.console.test_commands import Cli
 from tests.support.server import Server
@@ -64,6 +69,40 @@ async def test_an_object_of_another_role_in_the_schema_is_refused(unverified_dat
         await connection.close()
 
 
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "CREATE SCHEMA projection; ALTER SCHEMA projection OWNER TO pg_monitor",
+        (
+            "CREATE SCHEMA projection; CREATE TABLE projection.counts_v1 (); "
+            "ALTER TABLE projection.counts_v1 OWNER TO pg_monitor"
+        ),
+    ],
+)
+async def test_a_schema_for_projections_of_another_role_is_refused(
+    empty_database: str, planted: str
+) -> None:
+    connection = await asyncpg.connect(driver_url(empty_database))
+    await connection.execute(planted)
+    await connection.close()
+
+    with pytest.raises(ConfigurationError, match="of pg_monitor"):
+        await schema.upgrade(empty_database)
+
+
+@pytest.mark.parametrize("right", ["LOGIN", "CREATEROLE", "BYPASSRLS"])
+async def test_a_role_that_somebody_made_before_with_rights_of_its_own_is_refused(
+    database: str, right: str
+) -> None:
+    engine = create_async_engine(sqlalchemy_url(database), poolclass=NullPool)
+    async with engine.connect() as connection:
+        await connection.exec_driver_sql(f"ALTER ROLE runfold_reader {right}")
+        with pytest.raises(ConfigurationError, match="runfold_reader"):
+            await refuse_unfit(connection)
+        await connection.rollback()
+    await engine.dispose()
+
+
 async def test_a_schema_of_that_name_that_is_no_ledger_is_left_alone(empty_database: str) -> None:
     connection = await asyncpg.connect(driver_url(empty_database))
     await connection.execute("CREATE SCHEMA ledger; CREATE TABLE ledger.account (number int)")
@@ -73,6 +112,16 @@ async def test_a_schema_of_that_name_that_is_no_ledger_is_left_alone(empty_datab
 
     assert await connection.fetchval("SELECT to_regclass('ledger.event')") is None
     await connection.close()
+
+
+async def test_a_projection_is_no_reason_to_install_anything_again(database: str) -> None:
+    async with Ledger.open(database, PROJECT) as ledger:
+        before = (await installed(ledger.pool)).fingerprint()
+        await install(
+            ledger.pool,
+            Projection("of_actors", key={"actor": "actor"}, columns={"events": count()}),
+        )
+        assert (await installed(ledger.pool)).fingerprint() == before
 
 
 async def test_an_upgrade_with_nothing_to_do_waits_for_no_transaction(database: str) -> None:
