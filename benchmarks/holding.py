@@ -57,7 +57,12 @@ async def held(ledger: Ledger) -> dict[str, Any]:
     lost: list[Lease] = []
     worker_id = default_worker_id()
     heart = Heart(
-        ledger, worker_id, TTL_SECONDS, EVERY_SECONDS, lambda lease, _: lost.append(lease)
+        ledger,
+        worker_id,
+        TTL_SECONDS,
+        EVERY_SECONDS,
+        tell=lambda lease, _: lost.append(lease),
+        ready=lambda: None,
     )
     await heart.start()
     while leases := await ledger.claim(worker_id, limit=1_000, ttl=TTL_SECONDS):

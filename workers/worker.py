@@ -83,7 +83,8 @@ class Worker:
             self.worker_id,
             settings.lease_ttl_seconds,
             settings.heartbeat_seconds,
-            self._tell,
+            tell=self._tell,
+            ready=self.look,
         )
         self._writer = Writer(ledger, self._heart)
         self._strays = Strays(ledger, self.worker_id)
@@ -166,7 +167,7 @@ class Worker:
                     LINGER_SECONDS
                 )  # slots that are freed together are filled together
             self._look.clear()
-            wanted = 0 if self._gate.is_closed else self._free
+            wanted = self._free if self._heart.can_beat and not self._gate.is_closed else 0
             found = await self._claim(wanted) if wanted else 0
             self._hungry = found == wanted
             with suppress(TimeoutError):

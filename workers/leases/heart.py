@@ -30,6 +30,8 @@ over a new connection is the slowest, and where none passes in time, none ever w
 LOOKS_IN_A_LEASE: Final = 40
 TRIES_IN_A_BEAT: Final = 5
 STOP_SECONDS: Final = 2.0
+NO_ROOM: Final = "53"
+"""The class of SQLSTATE of a server or login that has no connection left."""
 
 
 @dataclass(slots=True)
@@ -57,31 +59,40 @@ class Heart:
         worker_id: str,
         ttl: float,
         every: float,
+        *,
         tell: Callable[[Lease, Stop], None],
+        ready: Callable[[], None],
     ) -> None:
-        """Start nothing yet; `tell` runs in the loop of `start`; a URL must be known."""
+        """Start nothing yet; a URL must be known.
+
+        `tell` hears why an attempt has to end, `ready` that beats can be sent; both run in the loop
+        of `start`.
+        """
         if ledger.url is None:
             raise ConfigurationError(
                 "a worker needs a ledger that knows its URL: open it with Ledger.open"
             )
         self._ledger, self._url, self._worker_id = ledger, ledger.url, worker_id
         self._ttl, self._every = ttl, every
-        self._tell = tell
+        self._tell, self._ready = tell, ready
+        self.can_beat = False
+        """Whether the heart has its connection; without it no lease should be taken."""
         self._held: dict[tuple[UUID, int], Held] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._connection: asyncpg.Connection[Any] | None = None
-        self._last = 0.0
 
     async def start(self) -> None:
-        """Begin to beat."""
+        """Begin to beat; return when the connection is open or cannot be had at once."""
         self._home = asyncio.get_running_loop()
-        ready: asyncio.Future[None] = self._home.create_future()
+        self._tried = asyncio.Event()
+        running = self._home.create_future()
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._main(ready)), name="runfold-heart", daemon=True
+            target=lambda: asyncio.run(self._main(running)), name="runfold-heart", daemon=True
         )
         self._thread.start()
-        await ready
+        await running
+        await self._tried.wait()
 
     async def stop(self) -> None:
         """Beat no more; returns when the thread has ended."""
@@ -106,10 +117,10 @@ class Heart:
 
     # -- in the thread
 
-    async def _main(self, ready: asyncio.Future[None]) -> None:
+    async def _main(self, running: asyncio.Future[None]) -> None:
         self._own = asyncio.get_running_loop()
         self._end, self._now = asyncio.Event(), asyncio.Event()
-        self._home.call_soon_threadsafe(ready.set_result, None)
+        self._home.call_soon_threadsafe(running.set_result, None)
         watching = asyncio.create_task(_kept(self._watch))
         beating = asyncio.create_task(_kept(self._beat))
         await self._end.wait()
@@ -138,7 +149,12 @@ class Heart:
             except Exception as error:  # whatever it is, the next beat must be tried
                 self._hang_up()
                 pause = self._every / TRIES_IN_A_BEAT
-                self._log.warning(names.HEARTBEAT_FAILED, reason=str(error) or type(error).__name__)
+                self._log.warning(
+                    names.HEARTBEAT_FAILED,
+                    reason=str(error) or type(error).__name__,
+                    then=_remedy(error),
+                )
+            self._inform(self._tried.set)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._now.wait()
@@ -155,11 +171,14 @@ class Heart:
                     prepared=settings.prepared_statements,
                     deadline=settings.statement_seconds,
                 )
+            self._connection.add_termination_listener(lambda _: self._now.set())
+        if not self.can_beat:
+            self.can_beat = True
+            self._inform(self._ready)
 
     async def _beat_for_all(self, *, young: float) -> None:
         due = [held for held in self._before(time.monotonic() - young) if self._is_worth(held)]
-        if due:
-            await self._connect()
+        await self._connect()  # also with nothing to beat for: it must be there before a lease is
         for first in range(0, len(due), MAX_BATCH):
             async with asyncio.timeout(self._ttl * TRY_PART):
                 await self._beat_for(due[first : first + MAX_BATCH])
@@ -213,10 +232,14 @@ class Heart:
     def _report(self, held: Held, why: Stop, event: str | None = None) -> None:
         if event is not None:
             self._log.warning(event, run_id=str(held.lease.run_id), token=held.lease.token)
+        self._inform(self._tell, held.lease, why)
+
+    def _inform(self, hear: Callable[..., object], *facts: object) -> None:
         with suppress(RuntimeError):  # the worker's loop has closed
-            self._home.call_soon_threadsafe(self._tell, held.lease, why)
+            self._home.call_soon_threadsafe(hear, *facts)
 
     def _hang_up(self) -> None:
+        self.can_beat = False
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
@@ -232,3 +255,13 @@ async def _kept(loop: Callable[[], Awaitable[None]]) -> None:
         with suppress(Exception):
             await loop()
         await asyncio.sleep(AGAIN_SECONDS)
+
+
+def _remedy(error: Exception) -> str:
+    state = getattr(error.__cause__, "sqlstate", None) or ""
+    if state.startswith(NO_ROOM):
+        return (
+            "nothing is claimed until the heart has a connection: a worker process takes "
+            "RUNFOLD_POOL_SIZE and two more; raise the limit of the login or lower the setting"
+        )
+    return "nothing is claimed until a beat goes through"
