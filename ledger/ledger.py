@@ -396,8 +396,8 @@ class Ledger:
         `reason`: what happened. `cost_usd_delta`, `step_count_delta`: added to the totals.
         `content`: `input` of a tool, `prompt` and `show` of an approval. `wait`, `wait_outcome`:
         how long an approval may stay undecided, and whether it then is cancelled or timeout.
-        `expected_version`: refuse if the run has moved on. `key`: the same key and content return
-        the first outcome again.
+        `expected_version`: refuse if the run has moved on; a decision needs it. `key`: the same key
+        and content return the first outcome again.
 
         Raises IllegalTransition, LeaseLost, LeaseRequired, VersionConflict, RunNotFound,
         DuplicateKey, InvalidValue or PayloadTooLarge; then nothing was appended but, for a late

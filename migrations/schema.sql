@@ -2760,7 +2760,10 @@ BEGIN
           -- first.
           AND (locked.state NOT IN ('waiting_tool', 'waiting_approval')
             OR locked.available_at IS NULL)
-          AND (asked.expected IS NULL OR locked.version = asked.expected)
+          -- A decision names its request, else it grants a question that was never shown.
+          AND CASE WHEN asked.expected IS NULL
+            THEN asked.token IS NOT NULL OR locked.state <> 'waiting_approval'
+            ELSE locked.version = asked.expected END
           AND (asked.key IS NULL OR NOT EXISTS (
             SELECT FROM ledger.command AS used WHERE used.project_id = p_project
               AND used.key = asked.key OFFSET 0))

@@ -89,7 +89,14 @@ def refusal(
         return VersionConflict(run_id, expected, found.version)
     if retry and found.attempt_count >= found.max_attempts:
         return AttemptsExhausted(run_id, found.attempt_count, found.max_attempts)
+    if expected is None and found.given_token is None and _awaits_decision(found):
+        reason = "a decision names its request: use approve or reject, or give expected_version"
+        return IllegalTransition(run_id, State(found.state), to_state, reason)
     return _total_out_of_range(found, cost, steps) or _no_such_edge(found, to_state)
+
+
+def _awaits_decision(found: Refused) -> bool:
+    return found.state == State.WAITING_APPROVAL and found.available_at is None
 
 
 def _lease_lost(project_id: str, found: Refused, to_state: str) -> LeaseLost:

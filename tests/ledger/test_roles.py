@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
 
-from runfold.ledger import Lease, Ledger, State, Transition, roles
+from runfold.ledger import Lease, Ledger, Run, State, Transition, roles
 from runfold.ledger.errors import (
     AccessDenied,
     DecisionRefused,
@@ -35,6 +36,12 @@ async def asking(ledger: Ledger, *, park: bool = True, **content: Any) -> Lease:
     return lease
 
 
+async def grant(ledger: Ledger, run_id: UUID, actor: str) -> Run:
+    """Grant the approval without `approve`, which looks first."""
+    asked = (await ledger.get(run_id)).version
+    return await ledger.transition(run_id, State.RUNNING, actor=actor, expected_version=asked)
+
+
 @pytest.mark.parametrize("park", [True, False])
 async def test_no_way_leads_around_another_persons_decision(ledger: Ledger, *, park: bool) -> None:
     run_id = (await asking(ledger, park=park, other_person=True)).run_id
@@ -45,7 +52,10 @@ async def test_no_way_leads_around_another_persons_decision(ledger: Ledger, *, p
     for state in (State.RUNNING, State.CANCELLED):
         with pytest.raises(DecisionRefused, match="another person"):
             await ledger.transition(run_id, state)
-        [refused] = await ledger.transition_many([Transition(run_id, state)])
+        now = (await ledger.get(run_id)).version
+        with pytest.raises(DecisionRefused, match="another person"):
+            await ledger.transition(run_id, state, expected_version=now)
+        [refused] = await ledger.transition_many([Transition(run_id, state, expected_version=now)])
         assert isinstance(refused, DecisionRefused)
     assert (await ledger.get(run_id)).state == State.WAITING_APPROVAL
     notes = [event for event in await ledger.history(run_id) if isinstance(event, NoteAdded)]
@@ -73,7 +83,7 @@ async def test_a_role_is_asked_for_under_the_lock_and_counts_from_the_moment_of_
         await connection.execute(
             "UPDATE ledger.run_state SET priority = priority WHERE run_id = $1", run_id
         )
-        deciding = asyncio.create_task(ledger.transition(run_id, State.RUNNING, actor="ann"))
+        deciding = asyncio.create_task(grant(ledger, run_id, "ann"))
         await asyncio.wait({deciding}, timeout=0.2)
         await roles.revoke(ledger.pool, PROJECT, "finance", "ann", **WHY)
     with pytest.raises(DecisionRefused):
@@ -95,8 +105,8 @@ async def test_a_decision_is_judged_and_dated_when_its_lock_is_had(
     locked = connection.transaction()
     await locked.start()
     await connection.execute("SELECT FROM ledger.run_state FOR UPDATE")
-    revoked = asyncio.create_task(ledger.transition(run_id, State.RUNNING, actor="ann"))
-    granted = asyncio.create_task(ledger.transition(other_id, State.RUNNING, actor="bob"))
+    revoked = asyncio.create_task(grant(ledger, run_id, "ann"))
+    granted = asyncio.create_task(grant(ledger, other_id, "bob"))
     waiting = "SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
     await until(lambda: connection.fetchval(f"{waiting} AND datname = current_database()"))
     await roles.revoke(ledger.pool, PROJECT, "finance", "ann", **WHY)

@@ -54,11 +54,14 @@ class Mallory:
 
     async def transition(self, run_id: Any, state: str, **given: Any) -> list[Any]:
         """Call `ledger.transition` for one run."""
-        facts = {"actor": None, "token": None, "wait": None, "outcome": None, "body": None, **given}
+        facts = {
+            "actor": None, "token": None, "wait": None, "outcome": None, "body": None,
+            "expected": None, **given,
+        }  # fmt: skip
         return await self._connection.fetch(
             "SELECT * FROM ledger.transition($1, ARRAY[$4::text], ARRAY[$2::uuid], "
             "ARRAY[$5::int], ARRAY[$3::text], NULL, NULL, NULL, ARRAY[$8::text], NULL, NULL, "
-            "NULL, ARRAY[$6::text]::interval[], ARRAY[$7::text], NULL, NULL)",
+            "NULL, ARRAY[$6::text]::interval[], ARRAY[$7::text], ARRAY[$9::int], NULL)",
             PROJECT, run_id, state, *facts.values(),
         )  # fmt: skip
 
@@ -132,9 +135,10 @@ async def test_a_call_without_a_lease_and_a_name_is_not_the_holders(
     ledger: Ledger, mallory: Mallory
 ) -> None:
     lease = await claimed(ledger)
-    await ledger.transition(lease, State.WAITING_APPROVAL, content={"prompt": "Go?"})
+    asked = await ledger.transition(lease, State.WAITING_APPROVAL, content={"prompt": "Go?"})
 
-    assert await refused(mallory.transition(lease.run_id, "running")) == NO_ACTOR
+    nameless = mallory.transition(lease.run_id, "running", expected=asked.version)
+    assert await refused(nameless) == NO_ACTOR
     assert await refused(mallory.append(lease.run_id, None, "{}")) == NO_ACTOR
 
     assert (await ledger.get(lease.run_id)).state == State.WAITING_APPROVAL
@@ -237,16 +241,34 @@ async def test_a_lease_never_grants_the_approval_that_it_asked_for(
     await ledger.approve(await ledger.get(lease.run_id), actor="somebody else")
 
 
+async def test_a_decision_that_names_no_request_decides_nothing(
+    ledger: Ledger, mallory: Mallory
+) -> None:
+    lease = await claimed(ledger)
+    asked = await ledger.transition(lease, State.WAITING_APPROVAL, content={"prompt": "Pay?"})
+
+    for state in ("running", "cancelled"):
+        assert await mallory.transition(lease.run_id, state, actor="ann") == []
+        assert await mallory.transition(lease.run_id, state, actor="ann", expected=1) == []
+        with pytest.raises(IllegalTransition, match="names its request"):
+            await ledger.transition(lease.run_id, state, actor="ann")
+
+    assert (await ledger.get(lease.run_id)).version == asked.version
+    await ledger.transition(lease.run_id, "running", actor="ann", expected_version=asked.version)
+
+
 async def test_an_approval_is_not_decided_from_an_older_snapshot(
     ledger: Ledger, database: str
 ) -> None:
     lease = await claimed(ledger)
-    await ledger.transition(lease, State.WAITING_APPROVAL, content={"prompt": "Pay?"})
+    asked = await ledger.transition(lease, State.WAITING_APPROVAL, content={"prompt": "Pay?"})
     connection = await asyncpg.connect(driver_url(database))
     try:
         await connection.execute("SET ROLE runfold_worker")
         async with connection.transaction(isolation="repeatable_read"):
-            decided = Mallory(connection).transition(lease.run_id, "running", actor="ann")
+            decided = Mallory(connection).transition(
+                lease.run_id, "running", actor="ann", expected=asked.version
+            )
             assert await refused(decided) == "25001"
     finally:
         await connection.close()

@@ -130,7 +130,9 @@ async def test_a_parked_run_takes_the_same_edges_by_its_id_and_no_others(
         before = await ledger.get(lease.run_id)
 
         if target in EDGES[state]:
-            run = await ledger.transition(lease.run_id, target, actor="ann")
+            run = await ledger.transition(
+                lease.run_id, target, actor="ann", expected_version=before.version
+            )
             assert run.version == before.version + 1
             assert run.state == (state if target == State.RUNNING else target)
         else:

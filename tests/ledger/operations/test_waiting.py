@@ -111,7 +111,10 @@ async def test_the_answer_makes_a_parked_run_claimable_without_charging_an_attem
 ) -> None:
     lease = await waiting(ledger, state, park=True, max_attempts=1)
 
-    answered = await ledger.transition(lease.run_id, State.RUNNING, output=7, actor="ann")
+    asked = await ledger.get(lease.run_id)
+    answered = await ledger.transition(
+        lease.run_id, State.RUNNING, output=7, actor="ann", expected_version=asked.version
+    )
     (again,) = await ledger.claim("w:2")
     run = await ledger.get(lease.run_id)
 
@@ -137,7 +140,10 @@ async def test_a_parked_tool_that_failed_is_claimable_too(ledger: Ledger) -> Non
 @pytest.mark.parametrize("state", [State.WAITING_TOOL, State.WAITING_APPROVAL])
 async def test_a_second_answer_is_refused_and_appends_nothing(ledger: Ledger, state: State) -> None:
     lease = await waiting(ledger, state, park=True)
-    await ledger.transition(lease.run_id, State.RUNNING, output="first", actor="ann")
+    asked = await ledger.get(lease.run_id)
+    await ledger.transition(
+        lease.run_id, State.RUNNING, output="first", actor="ann", expected_version=asked.version
+    )
     before = await event_count(ledger)
 
     with pytest.raises(IllegalTransition, match="answered before"):
