@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,8 @@ from runfold.console.cli.kit.plain import safe_json
 from runfold.console.cli.kit.session import configure_log
 from runfold.console.cli.main import Program
 from runfold.ledger import Ledger, State
+from runfold.ledger.errors import LedgerError
+from runfold.projections import CatchUp, Projection, field, install, last, of_run
 from tests.console.test_commands import Cli
 from tests.support.runs import claimed, waiting
 
@@ -39,8 +42,20 @@ JOIN pg_class AS c ON c.oid = a.attrelid
 WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
   AND a.attnum > 0 AND NOT a.attisdropped AND a.atttypid IN ('text'::regtype, 'varchar'::regtype)
   AND a.attname IN ('kind', 'name', 'worker_id', 'error_code', 'actor', 'reason', 'role', 'member',
-                    'key')
+                    'key', 'error', 'file', 'release', 'digest', 'definition', 'snapshot')
 """
+
+RECORD: Final = """
+INSERT INTO ledger.archive_event (recorded_at, type, actor, reason, month, first, beyond, runs,
+  events, payloads, generation, last_position, size_bytes, sha256, file)
+VALUES (now(), 'archive.exported', 'ann', 'why', '2025-12', gen_random_uuid(), gen_random_uuid(), 1,
+  1, 1, 1, 1, 1, '', '/nowhere/')
+"""
+FAILING: Final = Projection(
+    "failing",
+    key={"kind": of_run("kind")},
+    columns={"newest": last(field("path", "int"))},
+)
 
 
 @pytest.fixture
@@ -61,6 +76,10 @@ async def poisoned(ledger: Ledger) -> dict[str, str]:
     await ledger.retry(retried, error_code="E-Y", error_detail=EVIL)
     await ledger.schedule("nightly", "parse", {"evil": EVIL}, cron="0 3 * * *")
     await ledger.pause_kind("parse", reason="a reason")
+    await ledger.archive.hold("2026-01", reason="a reason")
+    await install(ledger.pool, FAILING)
+    with suppress(LedgerError):
+        await CatchUp(ledger.pool, FAILING).to_the_end()
     async with ledger.pool.acquire() as connection:
         for table in await connection.fetch(TABLES):
             await connection.execute(f"ALTER TABLE {table['name']} DISABLE TRIGGER ALL")
@@ -68,6 +87,10 @@ async def poisoned(ledger: Ledger) -> dict[str, str]:
             await connection.execute(
                 f'ALTER TABLE {check["name"]} DROP CONSTRAINT IF EXISTS "{check["conname"]}"'
             )
+        await connection.execute(RECORD)
+        await connection.execute(
+            f'CREATE FUNCTION ledger."planted{EVIL}"() RETURNS int LANGUAGE sql AS $$ SELECT 1 $$'
+        )
         for column in await connection.fetch(COLUMNS):
             name = column["attname"]
             await connection.execute(f"UPDATE {column['name']} SET {name} = {name} || $1", EVIL)
@@ -89,7 +112,17 @@ def calls(runs: dict[str, str]) -> Iterator[tuple[str, ...]]:
         ("kinds", "history", "parse" + EVIL), ("schedules", "list"), ("roles", "list"),
         ("roles", "history"), ("verify",), ("drift",), ("doctor",), ("whatif", "--ttl", "1s"),
         ("metrics", "--once"), ("project", "list"), ("projections", "list"),
-        ("projections", "status"), ("archive", "list"), ("archive", "history"),
+        ("projections", "status"), ("projections", "status", "failing" + EVIL),
+        ("projections", "show", "failing" + EVIL), ("projections", "drop", EVIL),
+        ("projections", "skip", "failing", "--actor", EVIL, "--reason", EVIL),
+        ("projections", "run", "nowhere:" + EVIL), ("archive", "list"), ("archive", "history"),
+        ("archive", "history", EVIL), ("archive", "export", "2026-01", "--dry-run"),
+        ("archive", "hold", "2026-01", "--reason", EVIL), ("archive", "detach", EVIL),
+        ("archive", "release", EVIL, "--reason", "x"), ("archive", "check", EVIL),
+        ("archive", "check", __file__), ("schedules", "add", EVIL, "k", "--cron", EVIL),
+        ("roles", "grant", EVIL, EVIL), ("kinds", "limit", EVIL, "1"), ("drift", "--repair",
+        "--actor", "ann", "--reason", "why"), ("state", EVIL, "--at", EVIL),
+        ("whatif", "--ttl", EVIL), ("project", "create", EVIL), ("metrics", "--once", EVIL),
         ("reap", "--once"), ("runs", "--kind", EVIL), ("submit", EVIL), ("show", EVIL),
         ("approve", runs["asked"]), ("reject", runs["asked"], "--reason", "no"),
         ("signal", runs["held"], "go"), ("cancel", runs["held"]), ("db", "status"),
