@@ -318,6 +318,14 @@ def test_the_revisions_named_by_files_are_those_of_the_migrations() -> None:
     assert list(revisions.known()) == walked[::-1]
 
 
+def test_every_schema_works_with_the_code_of_the_revision_before_it() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(SCHEMA_FILE.parent))
+
+    for script in ScriptDirectory.from_config(config).walk_revisions():
+        assert script.module.oldest_code <= (script.down_revision or script.revision)
+
+
 def test_every_sql_file_is_installed() -> None:
     folder = Path(str(files("runfold.ledger") / "sql"))
     found = {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.sql")}
