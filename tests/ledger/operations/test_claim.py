@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from runfold.ledger import Ledger, State, Submit
-from runfold.ledger.events import LeaseAcquired
+from runfold.ledger.events import LeaseAcquired, NoteAdded
 from runfold.ledger.operations.claim import Marks
 from tests.support.runs import abandoned, event_count, newest
 from tests.support.waiting import passed, until
@@ -248,6 +248,7 @@ async def test_a_claim_that_ends_short_at_the_mark_looks_from_the_start_again(
 
 async def test_each_attempt_is_counted_when_it_is_leased_from_pending(ledger: Ledger) -> None:
     lease = await abandoned(ledger)
+    await ledger.append(lease, NoteAdded(text="begun"))
     await ledger.reap()
 
     (again,) = await ledger.claim("w:2")

@@ -187,6 +187,7 @@ async def test_an_answered_run_that_loses_its_next_worker_is_requeued_like_any_o
     lease = await waiting(ledger, State.WAITING_TOOL, park=True, max_attempts=2)
     await ledger.transition(lease.run_id, State.RUNNING, actor="tool")
     (again,) = await ledger.claim("w:2", ttl=TINY)
+    await ledger.append(again, NoteAdded(text="begun"))
     await lapsed(ledger, again)
 
     (reaped,) = await ledger.reap()
