@@ -79,9 +79,15 @@ async def open_pool(
 
 
 async def connect(
-    url: str, application_name: str, *, prepared: bool = True, deadline: float = STATEMENT_SECONDS
+    url: str,
+    application_name: str,
+    *,
+    prepared: bool = True,
+    deadline: float | None = STATEMENT_SECONDS,
 ) -> asyncpg.Connection[Any]:
     """Open a connection outside of any pool; `prepared`, `deadline` as in `open_pool`.
+
+    A deadline of None is none: for statements whose duration grows with the tables.
 
     Raises InvalidValue for the URL, DatabaseUnavailable if the connection cannot be had.
     """

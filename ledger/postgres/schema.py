@@ -161,7 +161,7 @@ async def upgrade(url: str) -> Upgrade:
 
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=partial(connect, url, "runfold upgrade"),
+        async_creator=partial(connect, url, "runfold upgrade", deadline=None),
         poolclass=NullPool,
     )
     try:

@@ -22,7 +22,7 @@ from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.values import Misuse
 from runfold.ledger import log
 from runfold.ledger import names as log_names
-from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.postgres.connections import connect, fetch
 from runfold.ledger.settings import Settings, default_actor
 from runfold.ledger.validation import check_run_id
 from runfold.projections.declared import dropping, interventions
@@ -167,7 +167,12 @@ async def rebase(session: Session) -> None:
     The feed is then read by the new cluster's transaction ids.
     """
     async with session.database() as database:
-        [row] = await fetch(database.pool, "SELECT ledger.feed_rebase() AS generation")
+        # It looks at the position of every event, which takes as long as there are events.
+        connection = await connect(database.url, "runfold rebase", deadline=None)
+        try:
+            [row] = await fetch(connection, "SELECT ledger.feed_rebase() AS generation")
+        finally:
+            await connection.close()
     if session.as_json:
         session.out.json({"generation": row["generation"]})
     session.out.talk(

@@ -13,7 +13,7 @@ from sqlalchemy.pool import NullPool
 
 from runfold.ledger import Ledger
 from runfold.ledger.errors import ConfigurationError, DatabaseUnavailable, LockTimeout
-from runfold.ledger.postgres import locks, schema, upgrade_lock
+from runfold.ledger.postgres import connections, locks, schema, upgrade_lock
 from runfold.ledger.postgres.installation import refuse_unfit
 from runfold.ledger.postgres.installed_objects import installed
 from runfold.ledger.postgres.urls import driver_url, sqlalchemy_url
@@ -257,6 +257,26 @@ async def test_indexes_are_built_beside_writers_and_in_the_partitions_to_come(
     assert (await schema.upgrade(database)).built_indexes == ()
     await connection.execute("SELECT ledger.make_partitions(5)")
     assert await broken_indexes(connection) == []
+
+
+@pytest.mark.usefixtures("with_indexes")
+async def test_a_build_may_take_longer_than_other_statements(
+    database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections.connect, "__kwdefaults__", {"prepared": True, "deadline": 0.5})
+    building = (
+        "SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE 'CREATE%INDEX CONCURRENTLY%' "
+        "AND wait_event_type = 'Lock' AND clock_timestamp() - query_start > interval '1 s'"
+    )
+    writer = await asyncpg.connect(driver_url(database))
+    async with writer.transaction():
+        await writer.execute("LOCK TABLE ledger.run_state IN ROW EXCLUSIVE MODE")
+        upgrade = asyncio.create_task(schema.upgrade(database))
+        while not await connection.fetchval(building):
+            assert not upgrade.done(), upgrade.result()
+
+    assert "run_newer" in (await upgrade).built_indexes
+    await writer.close()
 
 
 @pytest.mark.usefixtures("with_indexes")
