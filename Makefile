@@ -36,8 +36,8 @@ format: .venv/.ready ## Format and apply safe lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-soak: .venv/.ready ## Kill, freeze and cut off workers for half an hour, in a random order that is printed (MOVES=, SEED=)
-	$(BIN)/python -m tests.faults.soak --moves $(or $(MOVES),5000) $(if $(SEED),--seed $(SEED))
+soak: .venv/.ready ## Mix faults, restarts, archiving and held snapshots for half an hour (MINUTES=, MOVES=, SEED=)
+	$(BIN)/python -m tests.faults.soak $(if $(MOVES),--moves $(MOVES),--minutes $(or $(MINUTES),30)) $(if $(SEED),--seed $(SEED))
 
 bench: .venv/.ready ## Measure the write path against the raw limit, as ratios, and the full runtime
 	$(BIN)/python -m benchmarks

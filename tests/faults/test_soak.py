@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.faults.soak import soak
+from tests.faults.soak.whole import soak
 
 pytestmark = pytest.mark.slow
 

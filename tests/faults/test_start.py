@@ -55,6 +55,21 @@ async def test_a_worker_that_starts_before_its_database_waits_and_says_so(
     await assert_story(own_ledger, run)
 
 
+async def test_a_projector_that_starts_before_its_database_waits_and_keeps_up(
+    own_server: EmbeddedPostgres, own_ledger: Ledger, tmp_path: Path
+) -> None:
+    await own_ledger.submit("parse")
+    await asyncio.to_thread(own_server.close)
+    log = tmp_path / "log"
+    with worker(own_server.url(), "run", "run_counts", name="projections", log=log):
+        await until(lambda: said(log, names.WAITING_FOR_DATABASE), 30)
+        await asyncio.to_thread(own_server.start)
+        counted = "SELECT to_regclass('projection.run_counts') IS NOT NULL"
+        await until(lambda: own_ledger.pool.fetchval(counted), 30)
+        rows = "SELECT sum(runs) = 1 FROM projection.run_counts"
+        await until(lambda: own_ledger.pool.fetchval(rows), 30)
+
+
 async def test_a_worker_that_waits_for_its_database_ends_when_it_is_told_to(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with worker("postgresql://u@127.0.0.1:1/nowhere", log=log) as patient:

@@ -54,6 +54,26 @@ async def slowly(text: str) -> str:
     return text
 
 
+@handler("naps")
+async def naps(ctx: Context) -> str:
+    """Sleep long enough for the run to be given back, twice."""
+    for _ in range(2):
+        await ctx.sleep(0.5)
+    return "rested"
+
+
+@handler("listens")
+async def listens(ctx: Context) -> str:
+    """Wait for a signal, and do a step with its value."""
+    return await ctx.step("do", slowly, await ctx.wait_for("go"))
+
+
+@handler("parent", retry=Backoff(first=0, jitter=0))
+async def parent(ctx: Context) -> int:
+    """Have two children, and add what they return."""
+    return sum(await ctx.children("double", [4, 4], max_attempts=5))
+
+
 @handler("poison")
 async def poison(ctx: Context) -> None:
     os.kill(os.getpid(), signal.SIGKILL)

@@ -154,7 +154,7 @@ class Proxy:
         loses: Callable[[bytes], bool],
     ) -> None:
         flows = self._flows
-        with suppress(OSError):
+        with suppress(OSError, RuntimeError):  # half-closed: it refuses to write any more
             while chunk := await reader.read(CHUNK):
                 await asyncio.sleep(self.delay)
                 await flows.wait()

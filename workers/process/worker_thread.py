@@ -7,7 +7,7 @@ import contextvars
 import threading
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
 from runfold.ledger import Ledger, log, names
@@ -22,6 +22,7 @@ UNWIND_SECONDS: Final = 2.0
 """How long what is left in the loop may take to end."""
 
 Opening = Callable[[], AbstractAsyncContextManager[Ledger]]
+Opened = TypeVar("Opened")
 
 
 class WorkerThread:
@@ -127,15 +128,17 @@ class WorkerThread:
             self.ended.set_exception(error)
 
 
-async def when_it_answers(opening: Opening, stack: AsyncExitStack) -> Ledger:
-    """Open a ledger as soon as its database can be reached; the stack closes it.
+async def when_it_answers(
+    opening: Callable[[], AbstractAsyncContextManager[Opened]], stack: AsyncExitStack
+) -> Opened:
+    """Open a ledger or database as soon as the server can be reached; the stack closes it.
 
     Raises LedgerError when no waiting would help.
     """
     tries = 0
     while True:
         try:
-            ledger = await stack.enter_async_context(opening())
+            opened = await stack.enter_async_context(opening())
         except DatabaseUnavailable as error:
             if not error.temporary:
                 raise
@@ -146,4 +149,4 @@ async def when_it_answers(opening: Opening, stack: AsyncExitStack) -> Ledger:
         else:
             if tries:
                 log.logger().warning(names.DATABASE_ANSWERS, tries=tries)
-            return ledger
+            return opened

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Annotated, Final
 
 import typer
@@ -23,13 +25,16 @@ from runfold.console.cli.kit.values import Misuse
 from runfold.ledger import log
 from runfold.ledger import names as log_names
 from runfold.ledger.postgres.connections import connect, fetch
+from runfold.ledger.postgres.opening import Database
 from runfold.ledger.settings import Settings, default_actor
 from runfold.ledger.validation import check_run_id
 from runfold.projections.declared import dropping, interventions
 from runfold.projections.declared.catch_up import CatchUp
 from runfold.projections.declared.installing import install
+from runfold.projections.declared.projection import Projection
 from runfold.projections.errors import ProjectionFailed
 from runfold.workers.duties.projector import Projector
+from runfold.workers.process.worker_thread import when_it_answers
 
 app: Final = program("Run, inspect and rebuild projections.")
 
@@ -51,16 +56,15 @@ async def run(
     Any number of processes may do so.
     """
     chosen = await chosen_projections(session, module, names or ())
-    async with session.database() as database:
-        for projection in chosen:
-            if await install(database.pool, projection):
-                session.out.talk(f"projection {projection.name} is new: its table is created")
-        if not once:
-            with until_terminated():
-                names_of_all = ", ".join(projection.name for projection in chosen)
-                session.out.talk(f"keeping up: {names_of_all}; Ctrl-C ends it")
-                await _together([(one.name, Projector(database.pool, one)) for one in chosen])
-            return OK
+    if not once:
+        async with AsyncExitStack() as stack:
+            stack.enter_context(until_terminated())
+            database = await when_it_answers(partial(_installed, session, chosen), stack)
+            names_of_all = ", ".join(projection.name for projection in chosen)
+            session.out.talk(f"keeping up: {names_of_all}; Ctrl-C ends it")
+            await _together([(one.name, Projector(database.pool, one)) for one in chosen])
+        return OK
+    async with _installed(session, chosen) as database:
         failed = False
         for projection in chosen:
             try:
@@ -179,6 +183,15 @@ async def rebase(session: Session) -> None:
         f"generation {row['generation']} of the feed has begun; "
         "projections and subscriptions continue"
     )
+
+
+@asynccontextmanager
+async def _installed(session: Session, chosen: Sequence[Projection]) -> AsyncIterator[Database]:
+    async with session.database() as database:
+        for projection in chosen:
+            if await install(database.pool, projection):
+                session.out.talk(f"projection {projection.name} is new: its table is created")
+        yield database
 
 
 async def _together(projectors: Sequence[tuple[str, Projector]]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ from runfold.ledger.errors import (
 )
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.months import bounds
-from runfold.ledger.postgres import locks, schema
+from runfold.ledger.postgres import locks
 from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.reading.verify import verify
 from runfold.projections.declared.catch_up import CatchUp
@@ -51,50 +50,15 @@ from runfold.projections.state.replay import replay, replay_until
 from tests.conftest import PROJECT
 from tests.ledger.reading.test_feed import note
 from tests.support.feeding import Reader
+from tests.support.past_month import MONTH, THEN, in_that_month
 from tests.support.runs import claimed
 from tests.support.waiting import until
 
-THEN = (datetime.now(UTC).replace(day=1) - timedelta(days=70)).replace(day=10)
-MONTH = f"{THEN:%Y-%m}"
 WAITING = (
     "SELECT count(*) = $1 FROM pg_stat_activity "
     "WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"
 )
 WHY: dict[str, Any] = {"actor": "auditor", "reason": "retention"}
-
-
-@asynccontextmanager
-async def in_that_month(connection: asyncpg.Connection) -> AsyncIterator[None]:
-    """Have the database's clock and new run ids in a month that is over."""
-    table = f"event_{MONTH.replace('-', '_')}"
-    past = (
-        f"SELECT clock_timestamp() - interval '{(datetime.now(UTC) - THEN).total_seconds():.0f} s'"
-    )
-    id_ = (
-        "SELECT encode(substr(int8send((extract(epoch "
-        "FROM ledger.now()) * 1000)::bigint), 3, 6) || '\\x7000'::bytea || "
-        "substr(uuid_send(gen_random_uuid()), 9, 8), 'hex')::uuid"
-    )
-    if await connection.fetchval("SELECT to_regclass($1)", f"ledger.{table}") is None:
-        await connection.execute(
-            f"CREATE TABLE ledger.{table} (LIKE ledger.event INCLUDING DEFAULTS INCLUDING "
-            "CONSTRAINTS)"
-        )
-        await connection.execute(
-            "SELECT ledger.attach_partition($1)", THEN.replace(day=1, tzinfo=None)
-        )
-    await connection.execute(
-        "CREATE OR REPLACE FUNCTION ledger.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS "
-        f"$${past}$$"
-    )
-    await connection.execute(
-        f"CREATE OR REPLACE FUNCTION ledger.uuid7() RETURNS uuid LANGUAGE sql VOLATILE AS $${id_}$$"
-    )
-    try:
-        yield
-    finally:
-        await connection.execute(schema.sql("values/now"))
-        await connection.execute(schema.sql("values/uuid7"))
 
 
 async def ended(ledger: Ledger, outcome: State = State.COMPLETED, **submit: Any) -> UUID:
