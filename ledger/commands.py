@@ -141,25 +141,23 @@ class Transition:
             self._check_waiting(state)
         decided = state is State.WAITING_APPROVAL
         cost = check_cost("cost_usd_delta", self.cost_usd_delta)
-        return TransitionRow(
-            actor=actor,
-            run_id=run_id,
-            token=token,
-            to_state=state.value,
-            park=self.park or None,
-            name=None if self.name is None else check_text("name", self.name),
-            error_code=None
-            if self.error_code is None
-            else check_text("error_code", self.error_code),
-            body=encode_payload(self._content(state), limit_bytes),
-            cost=as_digits(cost) if cost else None,
-            steps=check_int("step_count_delta", self.step_count_delta, least=-MAX_INT) or None,
-            output_sha256=check_sha256(self.output_sha256),
-            wait=None if self.wait is None else check_duration("wait", self.wait, positive=True),
-            wait_outcome=str(self.wait_outcome) if decided else None,
-            expected_version=check_version(self.expected_version),
-            key=None if self.key is None else check_text("key", self.key),
-            worker=holder_of(self.run),
+        return TransitionRow(  # by place: by name costs as much as all the checks
+            actor,
+            run_id,
+            token,
+            str(state),
+            self.park or None,
+            None if self.name is None else check_text("name", self.name),
+            None if self.error_code is None else check_text("error_code", self.error_code),
+            encode_payload(self._content(state), limit_bytes),
+            as_digits(cost) if cost else None,
+            check_int("step_count_delta", self.step_count_delta, least=-MAX_INT) or None,
+            None if self.output_sha256 is None else check_sha256(self.output_sha256),
+            None if self.wait is None else check_duration("wait", self.wait, positive=True),
+            str(self.wait_outcome) if decided else None,
+            check_version(self.expected_version),
+            None if self.key is None else check_text("key", self.key),
+            holder_of(self.run),
         )
 
     def _content(self, state: State) -> dict[str, Any]:

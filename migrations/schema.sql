@@ -389,49 +389,50 @@ BEGIN
   taken := 0;
   IF ranges.counted > 0 THEN
   RETURN QUERY
-  WITH locked AS MATERIALIZED ( -- the oldest that no other claim holds
-    SELECT run.*
-    FROM unnest(ranges.kinds, ranges.priorities, ranges.belows, ranges.runs, ranges.dues,
-      ranges.quotas) AS range (kind, priority, below, run, due, quota)
-    CROSS JOIN LATERAL (
-      SELECT waiting.* FROM (
-        SELECT run.run_id, run.version, run.hash, run.kind, run.priority, run.state,
-          run.attempt_count, run.max_attempts, run.updated_at, run.cancel_requested_at,
-          NULL::timestamptz AS due_at
-        FROM ledger.run_state AS run
-        WHERE range.due IS NULL AND run.project_id = p_project AND run.kind = range.kind
-          AND run.available_at <= run.created_at
-          AND (run.priority, run.run_id) >= (range.priority, range.run)
-          AND run.priority < range.below
-        ORDER BY run.priority, run.run_id
-        LIMIT range.quota
-        FOR UPDATE SKIP LOCKED
-      ) AS waiting
-      UNION ALL
-      SELECT back.* FROM (
-        SELECT run.run_id, run.version, run.hash, run.kind, run.priority, run.state,
-          run.attempt_count, run.max_attempts, run.updated_at, run.cancel_requested_at,
-          run.available_at AS due_at
-        FROM ledger.run_state AS run
-        WHERE range.due IS NOT NULL AND run.project_id = p_project AND run.kind = range.kind
-          AND run.available_at > run.created_at AND run.priority = range.priority
-          AND (run.available_at, run.run_id) >= (range.due, range.run)
-          AND run.available_at <= moment
-        ORDER BY run.available_at, run.run_id
-        LIMIT range.quota
-        FOR UPDATE SKIP LOCKED
-      ) AS back
-    ) AS run
-    WHERE range.quota > 0
-    ORDER BY run.priority, run.run_id
-    LIMIT wanted
-  ), timed AS MATERIALIZED ( -- time never goes back within a run
-    SELECT locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at FROM locked
-  ), leases AS MATERIALIZED ( -- the token is the version of the event
+  WITH leases AS MATERIALIZED ( -- each lease; its token is the version of the event
     SELECT timed.*, timed.version + 1 AS token,
       timed.attempt_count + (timed.state = 'pending')::int AS attempt,
       timed.recorded_at + p_ttl AS lease_until
-    FROM timed
+    FROM ( -- time never goes back within a run
+      SELECT locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at
+      FROM ( -- the oldest that no other claim holds
+        SELECT run.*
+        FROM unnest(ranges.kinds, ranges.priorities, ranges.belows, ranges.runs, ranges.dues,
+          ranges.quotas) AS range (kind, priority, below, run, due, quota)
+        CROSS JOIN LATERAL (
+          SELECT waiting.* FROM (
+            SELECT run.run_id, run.version, run.hash, run.kind, run.priority, run.state,
+              run.attempt_count, run.max_attempts, run.updated_at, run.cancel_requested_at,
+              NULL::timestamptz AS due_at
+            FROM ledger.run_state AS run
+            WHERE range.due IS NULL AND run.project_id = p_project AND run.kind = range.kind
+              AND run.available_at <= run.created_at
+              AND (run.priority, run.run_id) >= (range.priority, range.run)
+              AND run.priority < range.below
+            ORDER BY run.priority, run.run_id
+            LIMIT range.quota
+            FOR UPDATE SKIP LOCKED
+          ) AS waiting
+          UNION ALL
+          SELECT back.* FROM (
+            SELECT run.run_id, run.version, run.hash, run.kind, run.priority, run.state,
+              run.attempt_count, run.max_attempts, run.updated_at, run.cancel_requested_at,
+              run.available_at AS due_at
+            FROM ledger.run_state AS run
+            WHERE range.due IS NOT NULL AND run.project_id = p_project AND run.kind = range.kind
+              AND run.available_at > run.created_at AND run.priority = range.priority
+              AND (run.available_at, run.run_id) >= (range.due, range.run)
+              AND run.available_at <= moment
+            ORDER BY run.available_at, run.run_id
+            LIMIT range.quota
+            FOR UPDATE SKIP LOCKED
+          ) AS back
+        ) AS run
+        WHERE range.quota > 0
+        ORDER BY run.priority, run.run_id
+        LIMIT wanted
+      ) AS locked
+    ) AS timed
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, attempt,
       worker_id, token,
@@ -461,8 +462,9 @@ BEGIN
   IF taken = 0 AND cardinality(of_kinds.busy) > 0 AND cardinality(of_kinds.limited) = 0 THEN
     PERFORM ledger.await_kinds(p_project, of_kinds.busy);
     of_kinds := ledger.kind_rooms(p_project, p_kinds, is_marked);
-    ranges := ledger.claim_ranges(p_project, of_kinds.kinds, of_kinds.has_returning, p_limit, moment,
-      of_kinds.limited, of_kinds.rooms, p_mark_kinds, p_mark_priorities, p_mark_runs, p_mark_dues);
+    ranges := ledger.claim_ranges(p_project, of_kinds.kinds, of_kinds.has_returning, p_limit,
+      moment, of_kinds.limited, of_kinds.rooms, p_mark_kinds, p_mark_priorities, p_mark_runs,
+      p_mark_dues);
   ELSIF cardinality(ranges.kinds) > 1 AND ranges.counted = p_limit THEN
     ranges := ledger.claim_rest(p_project, wanted, moment, of_kinds.limited, ranges.kinds,
       ranges.priorities, ranges.belows, ranges.runs, ranges.dues);
@@ -2710,76 +2712,77 @@ BEGIN
         payload_hash => decided.payload_hash) AS new_hash
     FROM (
       -- the event that each command makes of its run
-      SELECT asked.run_id, asked.name, asked.error_code, asked.body, asked.cost, asked.steps,
-        asked.sha256, asked.key, asked.salt, locked.hash, locked.from_state, locked.type,
-        locked.new_version,
-        clock.recorded_at, coalesce(asked.actor, CASE WHEN asked.token IS NOT NULL
-          THEN locked.worker_id END) AS who,
-        CASE WHEN asked.keeps THEN locked.held_token END AS new_token,
-        CASE WHEN asked.keeps THEN locked.worker_id END AS new_worker,
-        CASE WHEN asked.keeps THEN locked.lease_until END AS new_until,
-        CASE WHEN NOT locked.answers_parked THEN asked.state END AS new_state,
-        CASE WHEN locked.answers_parked THEN clock.recorded_at END AS available_at,
-        CASE WHEN asked.waits THEN clock.recorded_at + asked.wait END AS wait_until,
-        CASE WHEN asked.state = 'waiting_approval' AND asked.wait IS NOT NULL
-          THEN coalesce(asked.wait_outcome, 'cancelled') END
+      SELECT timed.run_id, timed.name, timed.error_code, timed.body, timed.cost, timed.steps,
+        timed.sha256, timed.key, timed.salt, timed.hash, timed.from_state, timed.type,
+        timed.new_version,
+        timed.recorded_at, coalesce(timed.actor, CASE WHEN timed.token IS NOT NULL
+          THEN timed.worker_id END) AS who,
+        CASE WHEN timed.keeps THEN timed.held_token END AS new_token,
+        CASE WHEN timed.keeps THEN timed.worker_id END AS new_worker,
+        CASE WHEN timed.keeps THEN timed.lease_until END AS new_until,
+        CASE WHEN NOT timed.answers_parked THEN timed.state END AS new_state,
+        CASE WHEN timed.answers_parked THEN timed.recorded_at END AS available_at,
+        CASE WHEN timed.waits THEN timed.recorded_at + timed.wait END AS wait_until,
+        CASE WHEN timed.state = 'waiting_approval' AND timed.wait IS NOT NULL
+          THEN coalesce(timed.wait_outcome, 'cancelled') END
           AS new_wait_outcome,
-        ledger.payload_hash(asked.salt, asked.body) AS payload_hash
+        ledger.payload_hash(timed.salt, timed.body) AS payload_hash
       FROM (
-        -- the commands, in the order of the locks
-        SELECT given.*, given.state IN ('waiting_tool', 'waiting_approval') AS waits,
-          given.state = 'running' OR (given.state IN ('waiting_tool', 'waiting_approval')
-            AND given.park IS NOT TRUE) AS keeps,
-          CASE WHEN given.body IS NOT NULL THEN sha256(seed || uuid_send(given.run_id)) END AS salt
-        FROM unnest(p_actors, p_runs, p_tokens, p_states, p_parks, p_names, p_error_codes, p_bodies,
-          p_costs::numeric(18, 6)[], p_steps, p_sha256s, p_waits, p_wait_outcomes, p_expected,
-          p_keys, p_workers)
-          AS given (actor, run_id, token, state, park, name, error_code, body, cost, steps, sha256,
-            wait, wait_outcome, expected, key,
-            worker)
-        ORDER BY given.run_id OFFSET 0
-      ) AS asked
-      CROSS JOIN LATERAL (
-        -- the run as it is now, if it allows the command
-        SELECT locked.version + 1 AS new_version, locked.hash, locked.state AS from_state,
-          locked.token AS held_token, locked.worker_id, locked.lease_until, locked.updated_at,
-          locked.wait_until AS waits_until, asked.state = 'running' AND locked.token IS NULL
-            AS answers_parked,
-          ledger.transition_type(locked.state, asked.state, asked.error_code, asked.token) AS type
-        FROM ledger.run_state AS locked
-        WHERE locked.project_id = p_project AND locked.run_id = asked.run_id
-          -- The fence: the current token, or no token where none is held; a person may decide an
-          -- approval that is held. A worker that is named must be its holder: after a fail-over
-          -- that lost events, a token may be another's.
-          AND (locked.token = asked.token AND (asked.worker IS NULL
-            OR locked.worker_id = asked.worker) OR (asked.token IS NULL
-            AND (locked.token IS NULL OR locked.state = 'waiting_approval')))
-          AND ledger.legal(ledger.transition_type(locked.state, asked.state, asked.error_code,
-          asked.token), locked.state, asked.state)
-          -- A parked run that has its answer is claimable; a second answer would contradict the
-          -- first.
-          AND (locked.state NOT IN ('waiting_tool', 'waiting_approval')
-            OR locked.available_at IS NULL)
-          -- A decision names its request, else it grants a question that was never shown.
-          AND CASE WHEN asked.expected IS NULL
-            THEN asked.token IS NOT NULL OR locked.state <> 'waiting_approval'
-            ELSE locked.version = asked.expected END
-          AND (asked.key IS NULL OR NOT EXISTS (
-            SELECT FROM ledger.command AS used WHERE used.project_id = p_project
-              AND used.key = asked.key OFFSET 0))
-          AND locked.cost_usd + coalesce(asked.cost, 0) BETWEEN 0 AND 999999999999
-          AND locked.step_count::bigint + coalesce(asked.steps, 0) BETWEEN 0 AND 2147483647
-        FOR UPDATE
-      ) AS locked
-      -- The time when the lock is had: it may have been waited for.
-      CROSS JOIN LATERAL (
-        SELECT greatest(ledger.now(), locked.updated_at) AS recorded_at OFFSET 0
-      ) AS clock
+        -- dated when the lock is had: it may have been waited for
+        SELECT asked.*, locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at
+        FROM (
+          -- the commands, in the order of the locks
+          SELECT given.*, given.state IN ('waiting_tool', 'waiting_approval') AS waits,
+            given.state = 'running' OR (given.state IN ('waiting_tool', 'waiting_approval')
+              AND given.park IS NOT TRUE) AS keeps,
+            CASE WHEN given.body IS NOT NULL
+              THEN sha256(seed || uuid_send(given.run_id)) END AS salt
+          FROM unnest(p_actors, p_runs, p_tokens, p_states, p_parks, p_names, p_error_codes,
+            p_bodies, p_costs::numeric(18, 6)[], p_steps, p_sha256s, p_waits, p_wait_outcomes,
+            p_expected, p_keys, p_workers)
+            AS given (actor, run_id, token, state, park, name, error_code, body, cost, steps,
+              sha256, wait, wait_outcome, expected, key, worker)
+          ORDER BY given.run_id OFFSET 0
+        ) AS asked
+        CROSS JOIN LATERAL (
+          -- the run as it is now, if it allows the command
+          SELECT locked.version + 1 AS new_version, locked.hash, locked.state AS from_state,
+            locked.token AS held_token, locked.worker_id, locked.lease_until, locked.updated_at,
+            locked.wait_until AS waits_until, asked.state = 'running' AND locked.token IS NULL
+              AS answers_parked,
+            ledger.transition_type(locked.state, asked.state, asked.error_code, asked.token) AS type
+          FROM ledger.run_state AS locked
+          WHERE locked.project_id = p_project AND locked.run_id = asked.run_id
+            -- The fence: the current token, or no token where none is held; a person may decide an
+            -- approval that is held. A worker that is named must be its holder: after a fail-over
+            -- that lost events, a token may be another's.
+            AND (locked.token = asked.token AND (asked.worker IS NULL
+              OR locked.worker_id = asked.worker) OR (asked.token IS NULL
+              AND (locked.token IS NULL OR locked.state = 'waiting_approval')))
+            AND ledger.legal(ledger.transition_type(locked.state, asked.state, asked.error_code,
+            asked.token), locked.state, asked.state)
+            -- A parked run that has its answer is claimable; a second answer would contradict the
+            -- first.
+            AND (locked.state NOT IN ('waiting_tool', 'waiting_approval')
+              OR locked.available_at IS NULL)
+            -- A decision names its request, else it grants a question that was never shown.
+            AND CASE WHEN asked.expected IS NULL
+              THEN asked.token IS NOT NULL OR locked.state <> 'waiting_approval'
+              ELSE locked.version = asked.expected END
+            AND (asked.key IS NULL OR NOT EXISTS (
+              SELECT FROM ledger.command AS used WHERE used.project_id = p_project
+                AND used.key = asked.key OFFSET 0))
+            AND locked.cost_usd + coalesce(asked.cost, 0) BETWEEN 0 AND 999999999999
+            AND locked.step_count::bigint + coalesce(asked.steps, 0) BETWEEN 0 AND 2147483647
+          FOR UPDATE
+        ) AS locked
+        OFFSET 0
+      ) AS timed
       -- An answer after the wait's end comes too late, whether or not a reaper has been here.
-      WHERE (asked.token IS NOT NULL OR locked.waits_until IS NULL
-          OR locked.waits_until > clock.recorded_at)
-        AND CASE WHEN locked.from_state = 'waiting_approval' AND asked.actor IS NOT NULL
-          THEN ledger.may_not_decide(p_project, asked.run_id, asked.actor) IS NULL ELSE true END
+      WHERE (timed.token IS NOT NULL OR timed.waits_until IS NULL
+          OR timed.waits_until > timed.recorded_at)
+        AND CASE WHEN timed.from_state = 'waiting_approval' AND timed.actor IS NOT NULL
+          THEN ledger.may_not_decide(p_project, timed.run_id, timed.actor) IS NULL ELSE true END
       OFFSET 0
     ) AS decided
   ), contents AS (

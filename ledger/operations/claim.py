@@ -89,12 +89,13 @@ class Marks:
         self._is_full = full
         runs: dict[tuple[str, int], UUID] = {}
         dues: dict[tuple[str, int], datetime] = {}
-        for row in rows:
-            place = (row["kind"], row["priority"])
-            if row["due_at"] is None:
-                runs[place] = min(row["run_id"], runs.get(place, row["run_id"]))
+        for row in rows:  # the oldest of each place comes first
+            due = row["due_at"]
+            if due is None:
+                runs.setdefault((row["kind"], row["priority"]), row["run_id"])
             else:
-                dues[place] = min(row["due_at"], dues.get(place, row["due_at"]))
+                place = (row["kind"], row["priority"])
+                dues[place] = min(due, dues.get(place, due))
         self._runs.update(runs)
         self._dues.update(dues)
         if len(self._runs) + len(self._dues) > MAX_MARKS:

@@ -67,49 +67,50 @@ BEGIN
   taken := 0;
   IF ranges.counted > 0 THEN
   RETURN QUERY
-  WITH locked AS MATERIALIZED ( -- the oldest that no other claim holds
-    SELECT run.*
-    FROM unnest(ranges.kinds, ranges.priorities, ranges.belows, ranges.runs, ranges.dues,
-      ranges.quotas) AS range (kind, priority, below, run, due, quota)
-    CROSS JOIN LATERAL (
-      SELECT waiting.* FROM (
-        SELECT run.run_id, run.version, run.hash, run.kind, run.priority, run.state,
-          run.attempt_count, run.max_attempts, run.updated_at, run.cancel_requested_at,
-          NULL::timestamptz AS due_at
-        FROM ledger.run_state AS run
-        WHERE range.due IS NULL AND run.project_id = p_project AND run.kind = range.kind
-          AND run.available_at <= run.created_at
-          AND (run.priority, run.run_id) >= (range.priority, range.run)
-          AND run.priority < range.below
-        ORDER BY run.priority, run.run_id
-        LIMIT range.quota
-        FOR UPDATE SKIP LOCKED
-      ) AS waiting
-      UNION ALL
-      SELECT back.* FROM (
-        SELECT run.run_id, run.version, run.hash, run.kind, run.priority, run.state,
-          run.attempt_count, run.max_attempts, run.updated_at, run.cancel_requested_at,
-          run.available_at AS due_at
-        FROM ledger.run_state AS run
-        WHERE range.due IS NOT NULL AND run.project_id = p_project AND run.kind = range.kind
-          AND run.available_at > run.created_at AND run.priority = range.priority
-          AND (run.available_at, run.run_id) >= (range.due, range.run)
-          AND run.available_at <= moment
-        ORDER BY run.available_at, run.run_id
-        LIMIT range.quota
-        FOR UPDATE SKIP LOCKED
-      ) AS back
-    ) AS run
-    WHERE range.quota > 0
-    ORDER BY run.priority, run.run_id
-    LIMIT wanted
-  ), timed AS MATERIALIZED ( -- time never goes back within a run
-    SELECT locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at FROM locked
-  ), leases AS MATERIALIZED ( -- the token is the version of the event
+  WITH leases AS MATERIALIZED ( -- each lease; its token is the version of the event
     SELECT timed.*, timed.version + 1 AS token,
       timed.attempt_count + (timed.state = 'pending')::int AS attempt,
       timed.recorded_at + p_ttl AS lease_until
-    FROM timed
+    FROM ( -- time never goes back within a run
+      SELECT locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at
+      FROM ( -- the oldest that no other claim holds
+        SELECT run.*
+        FROM unnest(ranges.kinds, ranges.priorities, ranges.belows, ranges.runs, ranges.dues,
+          ranges.quotas) AS range (kind, priority, below, run, due, quota)
+        CROSS JOIN LATERAL (
+          SELECT waiting.* FROM (
+            SELECT run.run_id, run.version, run.hash, run.kind, run.priority, run.state,
+              run.attempt_count, run.max_attempts, run.updated_at, run.cancel_requested_at,
+              NULL::timestamptz AS due_at
+            FROM ledger.run_state AS run
+            WHERE range.due IS NULL AND run.project_id = p_project AND run.kind = range.kind
+              AND run.available_at <= run.created_at
+              AND (run.priority, run.run_id) >= (range.priority, range.run)
+              AND run.priority < range.below
+            ORDER BY run.priority, run.run_id
+            LIMIT range.quota
+            FOR UPDATE SKIP LOCKED
+          ) AS waiting
+          UNION ALL
+          SELECT back.* FROM (
+            SELECT run.run_id, run.version, run.hash, run.kind, run.priority, run.state,
+              run.attempt_count, run.max_attempts, run.updated_at, run.cancel_requested_at,
+              run.available_at AS due_at
+            FROM ledger.run_state AS run
+            WHERE range.due IS NOT NULL AND run.project_id = p_project AND run.kind = range.kind
+              AND run.available_at > run.created_at AND run.priority = range.priority
+              AND (run.available_at, run.run_id) >= (range.due, range.run)
+              AND run.available_at <= moment
+            ORDER BY run.available_at, run.run_id
+            LIMIT range.quota
+            FOR UPDATE SKIP LOCKED
+          ) AS back
+        ) AS run
+        WHERE range.quota > 0
+        ORDER BY run.priority, run.run_id
+        LIMIT wanted
+      ) AS locked
+    ) AS timed
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, attempt,
       worker_id, token,
@@ -139,8 +140,9 @@ BEGIN
   IF taken = 0 AND cardinality(of_kinds.busy) > 0 AND cardinality(of_kinds.limited) = 0 THEN
     PERFORM ledger.await_kinds(p_project, of_kinds.busy);
     of_kinds := ledger.kind_rooms(p_project, p_kinds, is_marked);
-    ranges := ledger.claim_ranges(p_project, of_kinds.kinds, of_kinds.has_returning, p_limit, moment,
-      of_kinds.limited, of_kinds.rooms, p_mark_kinds, p_mark_priorities, p_mark_runs, p_mark_dues);
+    ranges := ledger.claim_ranges(p_project, of_kinds.kinds, of_kinds.has_returning, p_limit,
+      moment, of_kinds.limited, of_kinds.rooms, p_mark_kinds, p_mark_priorities, p_mark_runs,
+      p_mark_dues);
   ELSIF cardinality(ranges.kinds) > 1 AND ranges.counted = p_limit THEN
     ranges := ledger.claim_rest(p_project, wanted, moment, of_kinds.limited, ranges.kinds,
       ranges.priorities, ranges.belows, ranges.runs, ranges.dues);

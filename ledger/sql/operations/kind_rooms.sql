@@ -1,7 +1,7 @@
--- Says of which kinds a claim may take runs, whether any of them has runs that were put off or given
--- back (unless that is known: p_returning), and of each limited kind how many runs there is room for: a place in `limited` and `rooms`.
--- Paused and full kinds are passed over; so is a limited kind that another claim or a change of it
--- has locked, which is named in `busy`.
+-- Says of which kinds a claim may take runs, whether any of them has runs that were put off or
+-- given back (unless that is known: p_returning), and of each limited kind how many runs there is
+-- room for: a place in `limited` and `rooms`. Paused and full kinds are passed over; so is a
+-- limited kind that another claim or a change of it has locked, which is named in `busy`.
 -- Internal to ledger.claim, whose settings hold here. Locks: the rows of limited kinds in
 -- kind_state, SKIP LOCKED, until the claim has committed, so that the next claim counts what this
 -- one took.
