@@ -237,7 +237,7 @@ async def test_a_cancelled_worker_gives_everything_back(ledger: Ledger) -> None:
 async def test_the_run_of_a_thread_that_will_not_stop_is_given_back_over_its_head(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runfold.workers.worker.UNWIND_SECONDS", 0.2)
+    monkeypatch.setattr("runfold.workers.slots.UNWIND_SECONDS", 0.2)
     run = await ledger.submit("deaf")
     async with working(ledger, deaf, grace=0.1) as worker:
         await until(lambda: seen["began"] == 1)

@@ -1,0 +1,168 @@
+"""The slots of a worker: the runs that it holds, each with a task that calls its handler."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from runfold.ledger import Lease, Ledger, log, names
+from runfold.workers.attempt import Attempt
+from runfold.workers.ending import Ending, GiveBack
+from runfold.workers.errors import Stop
+from runfold.workers.failures import failure
+from runfold.workers.handlers import Handlers
+from runfold.workers.leases.heart import Heart
+from runfold.workers.leases.suspects import Gate
+from runfold.workers.leases.writer import Writer
+from runfold.workers.outcomes import Retry
+
+UNWIND_SECONDS: Final = 5.0
+"""How long a handler that was stopped may clean up, once the grace is over."""
+GIVE_BACK_SECONDS: Final = 3.0
+"""How long giving back the runs of handlers that would not stop may take; else they lapse."""
+
+
+class Slots:
+    """Does leased runs, as many at a time as there are slots, until they are given back.
+
+    `look` is called when it may be worth to claim; `ended` when a handler has come to its end, and
+    before anything is written for it.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        handlers: Handlers,
+        worker_id: str,
+        *,
+        count: int,
+        look: Callable[[], None],
+        ended: Callable[[], None],
+    ) -> None:
+        settings = ledger.settings
+        self._ledger, self._handlers, self._worker_id = ledger, handlers, worker_id
+        self._look, self._ended = look, ended
+        self.free = count
+        self.is_hungry = True
+        """The last claim got all it asked for, so a freed slot can be filled."""
+        self.heart = Heart(
+            ledger,
+            worker_id,
+            settings.lease_ttl_seconds,
+            settings.heartbeat_seconds,
+            tell=self._tell,
+            ready=look,
+        )
+        self._writer = Writer(ledger, self.heart)
+        self._attempts: dict[tuple[UUID, int], Attempt] = {}
+        """Every lease that there is still something to write for."""
+        self._gate = Gate(lambda: sum(attempt.is_held for attempt in self._attempts.values()))
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stop: Stop | None = None
+
+    @property
+    def held(self) -> Collection[tuple[UUID, int]]:
+        """The run and token of every lease held."""
+        return self._attempts.keys()
+
+    @property
+    def room(self) -> int:
+        """How many runs may be claimed now: none without a heart, or while a suspect works."""
+        return self.free if self.heart.can_beat and not self._gate.is_closed else 0
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether nothing more is written for the runs."""
+        return self._stop is Stop.LOST
+
+    @property
+    def are_cancelled(self) -> bool:
+        """Whether handlers were cancelled by something else than this."""
+        return any(attempt.is_cancelled_from_outside for attempt in self._attempts.values())
+
+    def fill(self, leases: Sequence[Lease], since: float) -> None:
+        """Begin the runs; `since` is the monotonic time before they were claimed."""
+        for lease in leases:
+            handler = self._handlers[lease.kind]
+            attempt = Attempt(
+                self._ledger, handler, lease, self._writer, self.heart, gate=self._gate
+            )
+            self._attempts[lease.run_id, lease.token] = attempt
+            self.heart.take(lease, since)
+            self.free -= 1
+            task = asyncio.create_task(self._work(attempt))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            if self._stop is not None:
+                attempt.stop(self._stop)
+
+    async def drain(self) -> None:
+        """Return when every run is done."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    def close(self) -> None:
+        """Stop what is begun from now on: it was claimed before the worker was told to stop."""
+        self._stop = self._stop or Stop.SHUTDOWN
+
+    def stop(self, why: Stop) -> None:
+        """Stop what works, and whatever is begun from now on; Stop.LOST is for good."""
+        self._stop = why
+        for attempt in self._attempts.values():
+            attempt.stop(why)
+
+    async def give_back(self) -> list[UUID]:
+        """Stop what works and give it back; return the runs for which there was no time."""
+        self.stop(Stop.SHUTDOWN)
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=UNWIND_SECONDS)
+        stubborn = [attempt for attempt in self._attempts.values() if attempt.is_working]
+        for attempt in stubborn:
+            del self._attempts[attempt.lease.run_id, attempt.lease.token]
+            run_id, kind = str(attempt.lease.run_id), attempt.lease.kind
+            self._log.warning(names.WOULD_NOT_STOP, run_id=run_id, kind=kind)
+        writes = {asyncio.create_task(attempt.write(GiveBack())): attempt for attempt in stubborn}
+        if writes:
+            await asyncio.wait(writes, timeout=GIVE_BACK_SECONDS)
+        late = [attempt for write, attempt in writes.items() if not write.done()]
+        left = [attempt.lease.run_id for attempt in (*late, *self._attempts.values())]
+        for task in (*writes, *self._tasks):
+            task.cancel()
+        return left
+
+    def _tell(self, lease: Lease, why: Stop) -> None:
+        """Hear from the heart that an attempt has to end."""
+        if (attempt := self._attempts.get((lease.run_id, lease.token))) is not None:
+            attempt.stop(why)
+
+    async def _work(self, attempt: Attempt) -> None:
+        try:
+            ending = await attempt.work()
+        except Exception as error:  # no handler's doing, and yet the run must not stay held
+            self._log.exception(names.ATTEMPT_CRASHED, run_id=str(attempt.lease.run_id))
+            ending = Retry(detail=failure(error, self._ledger.settings.payload_limit_bytes))
+        finally:
+            self._ended()
+            attempt.is_working = False
+            self.free += 1
+            if self.is_hungry:
+                self._look()
+        await self._write(attempt, ending)
+
+    async def _write(self, attempt: Attempt, ending: Ending) -> None:
+        lease = (attempt.lease.run_id, attempt.lease.token)
+        # Whoever gave the run back over the handler's head has taken it out.
+        if self.is_abandoned or self._attempts.get(lease) is not attempt:
+            return
+        try:
+            await attempt.write(ending)
+        finally:
+            self._attempts.pop(lease, None)
+            self._gate.look()
+            self._look()  # a limit of its kind may have room now
+
+    @property
+    def _log(self) -> Any:
+        return log.logger(project_id=self._ledger.project_id, worker_id=self._worker_id)
