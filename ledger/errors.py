@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 
@@ -41,7 +41,8 @@ class UnknownProject(LedgerError):
     def __init__(self, project_id: str) -> None:
         self.project_id = project_id
         super().__init__(
-            f"project {project_id!r} does not exist: `runfold project create {project_id}` makes it"
+            f"project {project_id!r} does not exist, or this login has no access to it:"
+            f" `runfold project create {project_id}` makes it, `runfold access grant` opens it"
         )
 
 
@@ -197,14 +198,18 @@ class LockTimeout(LedgerError):
 
 
 class AccessDenied(LedgerError):
-    """The login lacks a privilege."""
+    """The credential, a login or an API token, may not do this."""
 
-    def __init__(self, reason: str) -> None:
+    ROLES: ClassVar = (
+        "grant the login runfold_worker to run, runfold_reader to read, runfold_auditor to verify,"
+        " runfold_projector to run projections; the schema's owner makes projects and upgrades"
+    )
+    GRANTS: ClassVar = "an admin of the project grants it with `runfold access grant`"
+    TOKENS: ClassVar = "have another made: `runfold access token`"
+
+    def __init__(self, reason: str, remedy: str = ROLES) -> None:
         self.reason = reason
-        super().__init__(
-            f"{reason}: grant the login runfold_worker to run, runfold_reader to read,"
-            " runfold_projector to run projections; the schema's owner makes projects and upgrades"
-        )
+        super().__init__(f"{reason}: {remedy}")
 
 
 class DatabaseRefused(LedgerError):

@@ -58,6 +58,8 @@ class Event(BaseModel):
     recorded_at: datetime | None = None
     schema_version: int = 1
     actor: str = ""
+    credential: str | None = None
+    """What wrote the event: a login of the database, or `token:<id>` of an API token."""
     state: State | None = None
     key: str | None = None
     payload_hash: bytes | None = None

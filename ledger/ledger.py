@@ -55,12 +55,17 @@ class Ledger:
     """
 
     def __init__(
-        self, pool: Pool, project_id: str, settings: Settings, url: str | None = None
+        self,
+        pool: Pool,
+        project_id: str,
+        settings: Settings,
+        url: str | None = None,
+        speaker: str | None = None,
     ) -> None:
         self.pool, self.project_id, self.settings = pool, project_id, settings
         self.url = url
         """Where more connections can be had; it may hold a password."""
-        self.project = Project(pool, project_id, settings)
+        self.project = Project(pool, project_id, settings, speaker)
         """What the operations share; not for programs."""
         self.transitions = Transitions(self.project)
         """How a worker sends moves that it has checked; not for programs."""
@@ -86,7 +91,8 @@ class Ledger:
             project_id = check_text("project", project if project is not None else settings.project)
             await database.require_project(project_id, create=create_project)
             await make_if_missing(database.pool)
-            ledger = cls(database.pool, project_id, settings, database.url)
+            speaker = await database.speaker()
+            ledger = cls(database.pool, project_id, settings, database.url, speaker)
             try:
                 yield ledger
             finally:
@@ -703,7 +709,7 @@ class Ledger:
     async def grant_role(
         self, role: str, member: str, *, actor: str | None = None, reason: str | None = None
     ) -> None:
-        """Grant a role to a member, on record. Needs the owner of the schema.
+        """Grant a role to a member, on record. Needs the right admin.
 
         Raises AccessDenied or InvalidValue.
         """
@@ -719,7 +725,7 @@ class Ledger:
     async def revoke_role(
         self, role: str, member: str, *, actor: str | None = None, reason: str | None = None
     ) -> None:
-        """Revoke a role of a member, on record. Needs the owner of the schema.
+        """Revoke a role of a member, on record. Needs the right admin.
 
         Raises RoleNotHeld, AccessDenied or InvalidValue.
         """

@@ -14,14 +14,7 @@ from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.validation import check_actor, check_text
 
 MAX_REASON: Final = 2_000
-_CHANGE: Final = """
-INSERT INTO ledger.role_event (project_id, recorded_at, type, role, member, actor, reason)
-SELECT $1, ledger.now(), $2, $3::text, $4::text, $5, $6
-WHERE $2 = 'role.granted' OR EXISTS (
-  SELECT FROM ledger.role_member WHERE project_id = $1 AND role = $3 AND member = $4
-)
-RETURNING recorded_at
-"""
+_CHANGE: Final = "SELECT ledger.change_role($1, $2, $3, $4, $5, $6) AS changed"
 _MEMBERS: Final = """
 SELECT role, member, recorded_at, actor, reason FROM ledger.role_member
 WHERE project_id = $1 AND ($2::text IS NULL OR role = $2) ORDER BY role, member
@@ -48,7 +41,7 @@ class Member:
 async def grant(
     pool: Pool, project_id: str, role: str, member: str, *, actor: str, reason: str | None = None
 ) -> None:
-    """Grant a role, on record. Needs the owner of the schema.
+    """Grant a role, on record. Needs the right admin in the project.
 
     Raises AccessDenied or InvalidValue.
     """
@@ -101,4 +94,5 @@ async def _change(
     check_actor(actor)
     if reason is not None:
         check_text("reason", reason, limit=MAX_REASON)
-    return bool(await fetch(pool, _CHANGE, project_id, type_, role, member, actor, reason))
+    [row] = await fetch(pool, _CHANGE, project_id, actor, type_, role, member, reason)
+    return bool(row["changed"])

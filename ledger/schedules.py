@@ -26,32 +26,10 @@ ORPHAN_SECONDS: Final = 60.0
 """A declared schedule that is so late has no process that declares it."""
 
 _NOW: Final = "SELECT ledger.now() AS now"
-# Declared again unchanged, it keeps its next due time: a missed one is still made up for.
-_REPLACE: Final = """
-  kind = excluded.kind, input = excluded.input, cron = excluded.cron,
-  timezone = excluded.timezone, actor = excluded.actor, release = excluded.release,
-  updated_at = clock_timestamp(),
-  next_at = CASE
-    WHEN (s.cron, s.timezone) = (excluded.cron, excluded.timezone) THEN s.next_at
-    ELSE excluded.next_at
-  END
-"""
 _COLUMNS: Final = "name, kind, input, cron, timezone, next_at, last_due, actor, release"
-_PUT: Final = f"""
-INSERT INTO ledger.schedule AS s (project_id, name, kind, input, cron, timezone, next_at, actor)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-ON CONFLICT (project_id, name) DO UPDATE SET {_REPLACE}
-RETURNING {_COLUMNS}
-"""
-# A change by hand counts as of its moment.
-_DECLARE: Final = f"""
-INSERT INTO ledger.schedule AS s
-  (project_id, name, kind, input, cron, timezone, next_at, actor, release)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, least($9::timestamptz, clock_timestamp()))
-ON CONFLICT (project_id, name) DO UPDATE SET {_REPLACE}
-WHERE coalesce(s.release, s.updated_at) <= excluded.release
-"""
-_DROP: Final = "DELETE FROM ledger.schedule WHERE project_id = $1 AND name = $2 RETURNING name"
+_PUT: Final = "SELECT ledger.put_schedule($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+_DROP: Final = "SELECT ledger.drop_schedule($1, $2, $3) AS dropped"
+_ADVANCE: Final = "SELECT ledger.advance_schedule($1, $2, $3, $4, $5, $6, $7)"
 _ALL: Final = f"SELECT {_COLUMNS} FROM ledger.schedule WHERE project_id = $1 ORDER BY name"
 _ONE: Final = f"SELECT {_COLUMNS} FROM ledger.schedule WHERE project_id = $1 AND name = $2"
 _FED: Final = "(release IS NULL OR name = ANY ($2::text[]))"
@@ -66,10 +44,6 @@ _ORPHANS: Final = f"""
 SELECT {_COLUMNS} FROM ledger.schedule
 WHERE project_id = $1 AND NOT {_FED} AND next_at < ledger.now() - make_interval(secs => $3)
 ORDER BY name LIMIT $4
-"""
-_ADVANCE: Final = """
-UPDATE ledger.schedule SET next_at = $6, last_due = $7
-WHERE project_id = $1 AND name = $2 AND cron = $3 AND timezone = $4 AND next_at = $5
 """
 
 
@@ -108,9 +82,9 @@ async def put(
     who = project.actor_or_default(actor)
     body = encode_payload({"input": input_}, project.limit_bytes)
     due = await _first_due(project, cron, timezone)
-    [row] = await fetch(
-        project.pool, _PUT, project.project_id, name, kind, body, cron, timezone, due, who
-    )
+    facts = (who, name, kind, body, cron, timezone, due, None)
+    await fetch(project.pool, _PUT, project.project_id, *facts)
+    [row] = await fetch(project.pool, _ONE, project.project_id, name)
     return _schedule(row)
 
 
@@ -125,8 +99,8 @@ async def declare(
     body = encode_payload({"input": None}, project.limit_bytes)
     due = await _first_due(project, cron, timezone)
     who = project.actor_or_default(None)
-    facts = (kind, kind, body, cron, timezone, due, who, release)
-    await fetch(project.pool, _DECLARE, project.project_id, *facts)
+    facts = (who, kind, kind, body, cron, timezone, due, release)
+    await fetch(project.pool, _PUT, project.project_id, *facts)
     rows = await fetch(project.pool, _ONE, project.project_id, kind)
     return _schedule(rows[0]) if rows else None
 
@@ -137,13 +111,13 @@ async def _first_due(project: Project, cron: str, timezone: str) -> datetime:
     return next_due(cron, timezone, clock["now"])
 
 
-async def drop(project: Project, name: str) -> bool:
+async def drop(project: Project, name: str, *, actor: str | None = None) -> bool:
     """Remove a schedule; return whether there was one."""
-    return bool(
-        await fetch(
-            project.pool, _DROP, project.project_id, check_text("name", name, limit=MAX_NAME)
-        )
+    checked = check_text("name", name, limit=MAX_NAME)
+    [row] = await fetch(
+        project.pool, _DROP, project.project_id, project.actor_or_default(actor), checked
     )
+    return bool(row["dropped"])
 
 
 async def every(project: Project) -> list[Schedule]:

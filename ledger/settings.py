@@ -120,9 +120,13 @@ def _problem(details: ErrorDetails) -> str:
     return f"RUNFOLD_{name.upper()}{value}: {message}"
 
 
-def default_worker_id() -> str:
-    """Return a name for this worker: its host and eight random hex digits."""
-    return f"{socket.gethostname()[:180] or 'host'}:{secrets.token_hex(4)}"
+def default_worker_id(speaker: str | None = None) -> str:
+    """Return a name for this worker: its host and eight random hex digits.
+
+    It begins with the credential that may speak for names of its own only.
+    """
+    name = f"{socket.gethostname()[:100] or 'host'}:{secrets.token_hex(4)}"
+    return name if speaker is None else f"{speaker}:{name}"[-200:]
 
 
 def default_actor() -> str:

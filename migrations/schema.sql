@@ -2,6 +2,19 @@ CREATE SCHEMA ledger;
 
 COMMENT ON SCHEMA ledger IS 'functions sha256:...';
 
+CREATE FUNCTION ledger.advance_schedule(p_project text, p_name text, p_cron text, p_timezone text, p_seen timestamp with time zone, p_next_at timestamp with time zone, p_last_due timestamp with time zone) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  checked boolean := ledger.check_access(p_project, '{schedule}');
+BEGIN
+  UPDATE ledger.schedule AS s SET next_at = p_next_at, last_due = p_last_due
+  WHERE s.project_id = p_project AND s.name = p_name AND s.cron = p_cron
+    AND s.timezone = p_timezone AND s.next_at = p_seen;
+  RETURN FOUND;
+END $$;
+
 CREATE FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_types text[], p_schema_versions integer[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_expected integer[], p_keys text[], p_workers text[] DEFAULT NULL::text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -15,8 +28,11 @@ CREATE FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tok
 #variable_conflict use_column
 DECLARE
   checked boolean;
+  writer CONSTANT text := ledger.credential();
   seed bytea := ledger.salt_seed();
 BEGIN
+  checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
+    THEN '{work}' ELSE '{work,submit,decide}' END::text[], ARRAY[p_actor]);
   checked := ledger.check_texts(p_names || p_error_codes || p_keys);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_types(p_types, p_schema_versions);
@@ -43,7 +59,8 @@ BEGIN
       FROM ledger.run_state AS run
       WHERE run.project_id = p_project AND run.run_id = asked.run_id
         AND (asked.token IS NULL AND split_part(asked.type, '.', 1) <> 'step'
-          OR run.token = asked.token AND (asked.worker IS NULL OR run.worker_id = asked.worker))
+          OR run.token = asked.token AND run.lease_credential = writer
+            AND (asked.worker IS NULL OR run.worker_id = asked.worker))
         AND ledger.legal(asked.type, run.state, NULL)
         AND (asked.expected IS NULL OR run.version = asked.expected)
         AND (asked.key IS NULL OR NOT EXISTS (
@@ -66,15 +83,16 @@ BEGIN
   )
   INSERT INTO ledger.event AS appended (project_id, run_id, version, recorded_at, type,
     schema_version, actor, name, token, cost_usd,
-    step_count, error_code, key, payload_hash, hash)
+    step_count, error_code, key, payload_hash, credential, hash)
   SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, next.schema_version,
     next.who, next.name, next.token, next.cost, next.steps,
     next.error_code, next.key, next.payload_hash,
-    ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
+    writer,
+      ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
       next.type, next.who, next.schema_version, name => next.name,
       token => next.token, cost_usd => next.cost, step_count => next.steps,
       error_code => next.error_code, key => next.key,
-      payload_hash => next.payload_hash)
+      payload_hash => next.payload_hash, credential => writer)
   FROM next
   RETURNING appended.run_id, appended.version, appended.hash;
 
@@ -86,6 +104,27 @@ BEGIN
         WITH ORDINALITY AS given (run_id, type, name, error_code, body, cost, steps, ordinal)
       ORDER BY given.ordinal), seed);
   END IF;
+END $$;
+
+CREATE FUNCTION ledger.append_control(p_project text, p_type text, p_subject text, p_facts text, p_actor text, p_reason text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  writer CONSTANT text := ledger.credential();
+  last ledger.control_event;
+  new_number bigint;
+  moment timestamptz;
+BEGIN
+  LOCK TABLE ledger.control_event IN SHARE ROW EXCLUSIVE MODE;
+  SELECT * INTO last FROM ledger.control_event AS e ORDER BY e.number DESC LIMIT 1;
+  new_number := coalesce(last.number, 0) + 1;
+  moment := greatest(ledger.now(), last.recorded_at);
+  INSERT INTO ledger.control_event (number, recorded_at, project_id, credential, type, subject,
+    facts, actor, reason, hash)
+  VALUES (new_number, moment, p_project, writer, p_type, p_subject, p_facts, p_actor, p_reason,
+    ledger.control_hash(coalesce(last.hash, ''::bytea), new_number, moment, p_project, writer,
+      p_type, p_subject, p_facts, p_actor, p_reason));
 END $$;
 
 CREATE FUNCTION ledger.attach_partition(p_month timestamp without time zone) RETURNS void
@@ -103,6 +142,7 @@ BEGIN
     'EXECUTE FUNCTION ledger.refuse_change()', partition);
   EXECUTE format('ALTER TABLE ledger.%I ENABLE ALWAYS TRIGGER refuse_truncate', partition);
   EXECUTE format('ALTER TABLE ledger.%I ENABLE ALWAYS TRIGGER refuse_insert', partition);
+  EXECUTE format('ALTER TABLE ledger.%I ENABLE ROW LEVEL SECURITY', partition);
   EXECUTE format('REVOKE ALL ON ledger.%I FROM PUBLIC', partition);
   EXECUTE format('ANALYZE ledger.%I', partition);
 END $$;
@@ -132,9 +172,11 @@ CREATE FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_bod
     AS $$
 #variable_conflict use_column
 DECLARE
+  writer CONSTANT text := ledger.credential();
   checked boolean;
   seed bytea := ledger.salt_seed();
 BEGIN
+  checked := ledger.check_access(p_project, '{submit}', ARRAY[p_actor]);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_content(ARRAY[p_body]);
   RETURN QUERY
@@ -166,18 +208,50 @@ BEGIN
       WHERE p_body IS NOT NULL
   ), appended AS (
     INSERT INTO ledger.event AS appended (project_id, run_id, version, recorded_at, type, actor,
-    state, payload_hash, hash)
+    state, payload_hash, credential, hash)
     SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, p_actor,
       next.state, next.payload_hash,
+      writer,
       ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
         next.type, p_actor, state => next.state,
-        payload_hash => next.payload_hash)
+        payload_hash => next.payload_hash, credential => writer)
     FROM next
     RETURNING appended.run_id, appended.version
   )
   SELECT appended.run_id, appended.version FROM appended
   UNION ALL
   SELECT locked.run_id, locked.version FROM locked WHERE locked.repeated;
+END $$;
+
+CREATE FUNCTION ledger.change_access(p_project text, p_actor text, p_credential text, p_rights text[], p_actors text[], p_until timestamp with time zone, p_reason text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  checked boolean;
+  speaks_for text[] := coalesce(p_actors, ARRAY[p_credential, p_credential || ':*']);
+BEGIN
+  checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_texts(ARRAY[p_actor, p_credential] || speaks_for, 200, true);
+  checked := ledger.check_texts(ARRAY[p_reason], 2000);
+  IF p_project <> '*' AND NOT EXISTS (SELECT FROM ledger.project AS p
+    WHERE p.project_id = p_project) THEN
+    RAISE EXCEPTION 'project % does not exist', p_project USING ERRCODE = 'RF404';
+  END IF;
+  IF p_rights IS NULL OR NOT p_rights <@ ARRAY['submit', 'work', 'read', 'decide', 'schedule',
+    'erase', 'audit', 'admin'] OR cardinality(speaks_for) NOT BETWEEN 1 AND 100 THEN
+    RAISE EXCEPTION 'rights are of submit, work, read, decide, schedule, erase, audit, admin; '
+      'the actors are 1 to 100' USING ERRCODE = '22023';
+  END IF;
+  INSERT INTO ledger.access_grant AS g (credential, project_id, rights, actors, until, actor,
+    reason)
+  VALUES (p_credential, p_project,
+    ARRAY(SELECT DISTINCT r FROM unnest(p_rights) AS r ORDER BY r), speaks_for, p_until, p_actor,
+    p_reason)
+  ON CONFLICT (credential, project_id) DO UPDATE SET rights = excluded.rights,
+    actors = excluded.actors, until = excluded.until, actor = excluded.actor,
+    reason = excluded.reason;
+  PERFORM ledger.let_in(p_credential);
 END $$;
 
 CREATE FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind text, p_type text, p_max_running integer, p_reason text) RETURNS TABLE(kind text, number integer, paused boolean, max_running integer, updated_at timestamp with time zone)
@@ -188,6 +262,7 @@ CREATE FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind text, p_
 DECLARE
   checked boolean;
 BEGIN
+  checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
   checked := ledger.check_texts(ARRAY[p_actor, p_kind], 200, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
   PERFORM pg_advisory_xact_lock(hashtextextended(format('ledger.kind %L %L', p_project, p_kind),
@@ -201,6 +276,69 @@ BEGIN
   RETURN QUERY
   SELECT s.kind, s.number, s.paused, s.max_running, s.updated_at FROM ledger.kind_state AS s
   WHERE s.project_id = p_project AND s.kind = p_kind;
+END $$;
+
+CREATE FUNCTION ledger.change_role(p_project text, p_actor text, p_type text, p_role text, p_member text, p_reason text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  checked boolean;
+BEGIN
+  checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_texts(ARRAY[p_actor, p_role, p_member], 200, true);
+  checked := ledger.check_texts(ARRAY[p_reason], 2000);
+  INSERT INTO ledger.role_event (project_id, recorded_at, type, role, member, actor, reason)
+  SELECT p_project, ledger.now(), p_type, p_role, p_member, p_actor, p_reason
+  WHERE p_type = 'role.granted' OR EXISTS (SELECT FROM ledger.role_member AS m
+    WHERE m.project_id = p_project AND m.role = p_role AND m.member = p_member);
+  RETURN FOUND;
+END $$;
+
+CREATE FUNCTION ledger.change_token(p_actor text, p_token text, p_sha256 bytea, p_name text, p_expires_at timestamp with time zone, p_reason text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  checked boolean;
+BEGIN
+  checked := ledger.check_access('*', '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_texts(ARRAY[p_actor, p_token], 40, true);
+  checked := ledger.check_texts(ARRAY[p_name, p_reason]);
+  IF p_sha256 IS NULL THEN
+    UPDATE ledger.api_token AS t SET revoked_at = ledger.now(), actor = p_actor, reason = p_reason
+    WHERE t.token_id = p_token AND t.revoked_at IS NULL;
+    RETURN FOUND;
+  END IF;
+  IF octet_length(p_sha256) <> 32 OR p_expires_at NOT BETWEEN ledger.now()
+    AND ledger.now() + interval '3650 days' THEN
+    RAISE EXCEPTION 'a token has a SHA-256 of 32 bytes, and ends within ten years'
+      USING ERRCODE = '22023';
+  END IF;
+  INSERT INTO ledger.api_token (token_id, sha256, name, created_at, expires_at, actor, reason)
+  VALUES (p_token, p_sha256, p_name, ledger.now(), p_expires_at, p_actor, p_reason);
+  RETURN true;
+END $$;
+
+CREATE FUNCTION ledger.channel(p_project text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  allowed CONSTANT text[] := ledger.projects_with();
+BEGIN
+  RETURN (SELECT p.channel FROM ledger.project AS p
+    WHERE p.project_id = p_project AND (allowed IS NULL OR p_project = ANY (allowed)));
+END $$;
+
+CREATE FUNCTION ledger.check_access(p_project text, p_rights text[], p_actors text[] DEFAULT NULL::text[]) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    AS $$
+BEGIN
+  IF NOT ledger.is_owner() THEN
+    PERFORM ledger.check_grants(p_project, p_rights, p_actors);
+  END IF;
+  RETURN true;
 END $$;
 
 CREATE FUNCTION ledger.check_content(p_bodies text[]) RETURNS boolean
@@ -262,6 +400,63 @@ BEGIN
   END LOOP;
   RETURN p_expression;
 END $_$;
+
+CREATE FUNCTION ledger.check_grants(p_project text, p_rights text[], p_actors text[]) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+DECLARE
+  writer text := ledger.credential();
+  held text[] := '{}';
+  speaks_for text[] := '{}';
+  given record;
+  stranger text;
+BEGIN
+  IF session_user LIKE 'token:%' THEN
+    RAISE EXCEPTION 'login % has a name that is kept for API tokens', session_user
+      USING ERRCODE = 'RF403';
+  END IF;
+  FOR given IN
+    SELECT g.rights, g.actors FROM ledger.access_grant AS g
+    WHERE g.credential = writer AND g.project_id IN (p_project, '*')
+      AND (g.until IS NULL OR g.until > clock_timestamp())
+  LOOP
+    held := held || given.rights;
+    IF p_rights && given.rights THEN
+      speaks_for := speaks_for || given.actors;
+    END IF;
+  END LOOP;
+  IF held = '{}' THEN
+    RAISE EXCEPTION 'project % does not exist, or % has no access to it', p_project, writer
+      USING ERRCODE = 'RF404';
+  END IF;
+  IF NOT p_rights && held THEN
+    RAISE EXCEPTION '% lacks the right % in project %', writer,
+      array_to_string(p_rights, ' or '), p_project
+      USING ERRCODE = 'RF403', DETAIL = 'access';
+  END IF;
+  SELECT actor INTO stranger FROM unnest(p_actors) AS actor
+  WHERE actor IS NOT NULL AND NOT EXISTS (
+    SELECT FROM unnest(speaks_for) AS known
+    WHERE actor = known
+      OR right(known, 1) = '*' AND starts_with(actor, left(known, length(known) - 1)))
+  LIMIT 1;
+  IF stranger IS NOT NULL THEN
+    RAISE EXCEPTION '% may not speak for % in project %, only for %', writer, stranger, p_project,
+      array_to_string(speaks_for, ', ') USING ERRCODE = 'RF403', DETAIL = 'access';
+  END IF;
+END $$;
+
+CREATE FUNCTION ledger.check_my_access(p_project text, p_right text, p_actor text) RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+  PERFORM ledger.check_access(p_project, ARRAY[p_right], ARRAY[p_actor]);
+END $$;
 
 CREATE FUNCTION ledger.check_projection_name(p_what text, p_name text, p_pattern text DEFAULT '[a-z][a-z0-9_]{0,40}'::text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
@@ -367,6 +562,7 @@ CREATE FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_li
     AS $$
 #variable_conflict use_column
 DECLARE
+  writer CONSTANT text := ledger.credential();
   checked boolean;
   of_kinds record;
   ranges record;
@@ -376,6 +572,7 @@ DECLARE
   wanted int := p_limit;
   taken int;
 BEGIN
+  checked := ledger.check_access(p_project, '{work}', ARRAY[p_worker]);
   checked := ledger.check_texts(ARRAY[p_worker] || p_kinds);
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 OR p_ttl IS NULL OR p_ttl NOT BETWEEN '0'
     AND '3650 days' OR p_ttl = '0' THEN
@@ -436,14 +633,15 @@ BEGIN
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, attempt,
       worker_id, token,
-      lease_until, hash)
+      lease_until, credential, hash)
     SELECT p_project, leases.run_id, leases.token, leases.recorded_at, 'lease.acquired', p_worker,
       'running', leases.attempt, p_worker, leases.token,
       leases.lease_until,
+      writer,
       ledger.event_hash(leases.hash, p_project, leases.run_id, leases.token, leases.recorded_at,
         'lease.acquired', p_worker, state => 'running',
         attempt => leases.attempt, worker_id => p_worker, token => leases.token,
-          lease_until => leases.lease_until)
+          lease_until => leases.lease_until, credential => writer)
     FROM leases
   )
   SELECT leases.run_id, leases.token, leases.attempt, leases.kind, leases.priority,
@@ -630,7 +828,7 @@ CREATE FUNCTION ledger.claimable(p_project text, p_kind text, p_priority integer
 $$;
 
 CREATE FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens integer[]) RETURNS TABLE(run_id uuid, version integer, hash bytea, type text, state text, error_code text, cost_usd numeric, step_count integer, output_sha256 bytea, body text, worker_id text)
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_hashjoin TO 'off'
@@ -639,6 +837,9 @@ CREATE FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens integer[
     SET jit TO 'off'
     AS $$
 #variable_conflict use_column
+DECLARE
+  checked boolean := ledger.check_access(p_project, '{work}');
+  writer CONSTANT text := ledger.credential();
 BEGIN
   RETURN QUERY
   SELECT closing.run_id, closing.version, closing.hash, closing.type::text, closing.state::text,
@@ -648,7 +849,7 @@ BEGIN
   CROSS JOIN LATERAL (
     SELECT e.worker_id FROM ledger.event AS e
     WHERE e.project_id = p_project AND e.run_id = lease.run_id AND e.version = lease.token
-      AND e.type = 'lease.acquired' OFFSET 0
+      AND e.type = 'lease.acquired' AND e.credential = writer OFFSET 0
   ) AS acquired
   CROSS JOIN LATERAL (
     SELECT e.* FROM ledger.event AS e
@@ -691,6 +892,7 @@ CREATE FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p
     p_keys)
     AS u (run_id, what, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, key)
   JOIN ledger.command AS k ON k.project_id = p_project AND k.key = u.key
+  WHERE ledger.check_access(p_project, '{work,submit,decide}')
 $$;
 
 CREATE FUNCTION ledger.content_part(p_body json, p_name text) RETURNS text
@@ -748,6 +950,32 @@ BEGIN
   RETURN problem;
 END $$;
 
+CREATE FUNCTION ledger.control_hash(previous bytea, number bigint, recorded_at timestamp with time zone, project_id text, credential text, type text, subject text, facts text, actor text, reason text) RETURNS bytea
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  SELECT sha256('\x00'::bytea || convert_to(concat(
+    E'runfold/control/v1\nprevious:', encode(previous, 'hex'), E'\n',
+    'number:' || number || E'\n',
+    'recorded_at:' || encode(timestamptz_send(recorded_at), 'hex') || E'\n',
+    'project_id:' || length(project_id) || ':' || project_id || E'\n',
+    'credential:' || length(credential) || ':' || credential || E'\n',
+    'type:' || length(type) || ':' || type || E'\n',
+    'subject:' || length(subject) || ':' || subject || E'\n',
+    'facts:' || length(facts) || ':' || facts || E'\n',
+    'actor:' || length(actor) || ':' || actor || E'\n',
+    'reason:' || length(reason) || ':' || reason || E'\n'
+  ), 'UTF8'))
+$$;
+
+CREATE FUNCTION ledger.credential() RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+  SELECT CASE WHEN current_setting('runfold.token', true) <> ''
+    THEN ledger.token_credential(current_setting('runfold.token', true))
+    ELSE session_user::text END
+$$;
+
 CREATE FUNCTION ledger.drop_projection_tables(p_name text, p_all boolean DEFAULT false) RETURNS SETOF text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -784,7 +1012,23 @@ BEGIN
   END IF;
 END $_$;
 
-CREATE FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer DEFAULT 1, state text DEFAULT NULL::text, name text DEFAULT NULL::text, kind text DEFAULT NULL::text, priority integer DEFAULT NULL::integer, max_attempts integer DEFAULT NULL::integer, deadline timestamp with time zone DEFAULT NULL::timestamp with time zone, tags text[] DEFAULT NULL::text[], attempt integer DEFAULT NULL::integer, worker_id text DEFAULT NULL::text, token integer DEFAULT NULL::integer, lease_until timestamp with time zone DEFAULT NULL::timestamp with time zone, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, late_ms integer DEFAULT NULL::integer, wait_until timestamp with time zone DEFAULT NULL::timestamp with time zone, wait_outcome text DEFAULT NULL::text, cost_usd numeric DEFAULT NULL::numeric, step_count integer DEFAULT NULL::integer, error_code text DEFAULT NULL::text, output_sha256 bytea DEFAULT NULL::bytea, compensates integer DEFAULT NULL::integer, key text DEFAULT NULL::text, payload_hash bytea DEFAULT NULL::bytea) RETURNS bytea
+CREATE FUNCTION ledger.drop_schedule(p_project text, p_actor text, p_name text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  checked boolean;
+BEGIN
+  checked := ledger.check_access(p_project, '{schedule}', ARRAY[p_actor]);
+  checked := ledger.check_texts(ARRAY[p_actor, p_name], 200, true);
+  -- The row that is removed names who removes it: the control history takes it from there.
+  UPDATE ledger.schedule AS s SET actor = p_actor
+  WHERE s.project_id = p_project AND s.name = p_name AND s.actor <> p_actor;
+  DELETE FROM ledger.schedule AS s WHERE s.project_id = p_project AND s.name = p_name;
+  RETURN FOUND;
+END $$;
+
+CREATE FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer DEFAULT 1, state text DEFAULT NULL::text, name text DEFAULT NULL::text, kind text DEFAULT NULL::text, priority integer DEFAULT NULL::integer, max_attempts integer DEFAULT NULL::integer, deadline timestamp with time zone DEFAULT NULL::timestamp with time zone, tags text[] DEFAULT NULL::text[], attempt integer DEFAULT NULL::integer, worker_id text DEFAULT NULL::text, token integer DEFAULT NULL::integer, lease_until timestamp with time zone DEFAULT NULL::timestamp with time zone, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, late_ms integer DEFAULT NULL::integer, wait_until timestamp with time zone DEFAULT NULL::timestamp with time zone, wait_outcome text DEFAULT NULL::text, cost_usd numeric DEFAULT NULL::numeric, step_count integer DEFAULT NULL::integer, error_code text DEFAULT NULL::text, output_sha256 bytea DEFAULT NULL::bytea, compensates integer DEFAULT NULL::integer, key text DEFAULT NULL::text, payload_hash bytea DEFAULT NULL::bytea, credential text DEFAULT NULL::text) RETURNS bytea
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
   SELECT sha256('\x00'::bytea || convert_to(concat(
@@ -817,7 +1061,8 @@ CREATE FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, 
     'output_sha256:' || encode(output_sha256, 'hex') || E'\n',
     'compensates:' || compensates || E'\n',
     'key:' || length(key) || ':' || key || E'\n',
-    'payload_hash:' || encode(payload_hash, 'hex') || E'\n'
+    'payload_hash:' || encode(payload_hash, 'hex') || E'\n',
+    'credential:' || length(credential) || ':' || credential || E'\n'
   ), 'UTF8'))
 $$;
 
@@ -856,7 +1101,7 @@ CREATE FUNCTION ledger.feed_cut(p_snapshot pg_snapshot, p_before xid8) RETURNS p
 $$;
 
 CREATE FUNCTION ledger.feed_guard() RETURNS void
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
@@ -877,7 +1122,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION ledger.feed_known(p_generation integer, p_moment text) RETURNS void
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -910,7 +1155,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION ledger.feed_moment(p_start text, p_snapshot pg_snapshot, p_position bigint) RETURNS text
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -933,7 +1178,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION ledger.feed_next(p_generation integer, p_moment text, p_limit integer) RETURNS TABLE(generation integer, moment text, target text)
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_hashjoin TO 'off'
@@ -1015,7 +1260,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION ledger.feed_now() RETURNS TABLE(generation integer, moment text)
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
@@ -1064,12 +1309,13 @@ CREATE TABLE ledger.event (
     compensates integer,
     key character varying(200),
     payload_hash bytea,
+    credential character varying(200),
     hash bytea NOT NULL
 )
 PARTITION BY RANGE (run_id);
 
 CREATE FUNCTION ledger.feed_page(p_generation integer, p_moment text, p_target text, p_position bigint, p_limit integer, p_project text DEFAULT NULL::text, p_types text[] DEFAULT NULL::text[], p_without text[] DEFAULT NULL::text[], p_kinds text[] DEFAULT NULL::text[], p_states text[] DEFAULT NULL::text[]) RETURNS SETOF ledger.event
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_hashjoin TO 'off'
@@ -1086,6 +1332,7 @@ DECLARE
   after bigint;
   seen_up_to bigint := split_part(p_moment, '@', 2);
   up_to bigint := split_part(p_target, '@', 2);
+  allowed CONSTANT text[] := ledger.projects_with('read', 'audit');
 BEGIN
   LOCK TABLE ledger.event IN ACCESS SHARE MODE;
   PERFORM ledger.feed_known(p_generation, p_moment), ledger.feed_known(p_generation, p_target);
@@ -1099,6 +1346,7 @@ BEGIN
     WHERE e.position > after AND e.position <= up_to
       AND (e.position > seen_up_to OR NOT pg_visible_in_snapshot(e.txid, seen))
       AND (p_project IS NULL OR e.project_id = p_project)
+      AND (allowed IS NULL OR e.project_id = ANY (allowed))
         AND (p_types IS NULL OR e.type = ANY (p_types))
       AND (p_without IS NULL OR e.type <> ALL (p_without))
         AND (p_states IS NULL OR e.state = ANY (p_states))
@@ -1120,6 +1368,7 @@ BEGIN
   ) AS e
   WHERE e.position <= up_to AND pg_visible_in_snapshot(e.txid, target)
     AND (p_project IS NULL OR e.project_id = p_project)
+      AND (allowed IS NULL OR e.project_id = ANY (allowed))
       AND (p_types IS NULL OR e.type = ANY (p_types))
     AND (p_without IS NULL OR e.type <> ALL (p_without))
       AND (p_states IS NULL OR e.state = ANY (p_states))
@@ -1182,7 +1431,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION ledger.feed_whole(p_generation integer, p_moment text) RETURNS void
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
@@ -1214,6 +1463,7 @@ CREATE TABLE ledger.run_state (
     max_attempts integer NOT NULL,
     worker_id text,
     token integer,
+    lease_credential character varying(200),
     lease_until timestamp with time zone,
     heartbeat_at timestamp with time zone,
     available_at timestamp with time zone,
@@ -1261,6 +1511,8 @@ CREATE FUNCTION ledger.fold_events(p_events json) RETURNS SETOF ledger.run_state
       'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
       'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
       'tool.requested')))[1] AS token,
+    (array_agg(e.credential ORDER BY e.version DESC) FILTER (WHERE e.type = 'lease.acquired' AND e.credential IS NOT
+      NULL))[1] AS lease_credential,
     (array_agg(e.lease_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
       'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released',
       'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
@@ -1354,9 +1606,9 @@ BEGIN
   SELECT count(*), count(*) FILTER (WHERE version = 1) INTO wanted, starts FROM new_events;
   IF starts > 0 THEN
   INSERT INTO ledger.run_state (project_id, run_id, version, hash, kind, state, priority, attempt_count, max_attempts,
-    worker_id, token, lease_until, heartbeat_at, available_at, started_at, completed_at, created_at, updated_at,
-    deadline, wait_until, wait_outcome, cancel_requested_at, cost_usd, step_count, error_code, outcome_version,
-    output_sha256, tags, key)
+    worker_id, token, lease_credential, lease_until, heartbeat_at, available_at, started_at, completed_at, created_at,
+    updated_at, deadline, wait_until, wait_outcome, cancel_requested_at, cost_usd, step_count, error_code,
+    outcome_version, output_sha256, tags, key)
   SELECT e.project_id, e.run_id,
     greatest(NULL, e.version),
     coalesce(e.hash, NULL),
@@ -1372,6 +1624,7 @@ BEGIN
     CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested',
       'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
       'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN e.token ELSE NULL END,
+    coalesce(CASE WHEN e.type = 'lease.acquired' THEN e.credential END, NULL),
     CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested',
       'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed',
       'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN
@@ -1421,6 +1674,7 @@ BEGIN
     attempt_count = coalesce(CASE WHEN e.on_counted THEN e.attempt END, s.attempt_count),
     worker_id = CASE WHEN e.on_leased THEN e.worker_id ELSE s.worker_id END,
     token = CASE WHEN e.on_leased THEN e.token ELSE s.token END,
+    lease_credential = coalesce(CASE WHEN e.on_lease_acquired THEN e.credential END, s.lease_credential),
     lease_until = CASE WHEN e.on_extended THEN e.lease_until ELSE s.lease_until END,
     heartbeat_at = coalesce(CASE WHEN e.on_beaten THEN e.recorded_at END, s.heartbeat_at),
     available_at = CASE WHEN e.on_leased THEN e.available_at ELSE s.available_at END,
@@ -1436,8 +1690,9 @@ BEGIN
     outcome_version = coalesce(CASE WHEN e.on_outcome THEN e.version END, s.outcome_version),
     output_sha256 = CASE WHEN e.on_ended THEN e.output_sha256 ELSE s.output_sha256 END
   FROM (
-    SELECT n.attempt, n.available_at, n.cost_usd, n.error_code, n.hash, n.lease_until, n.output_sha256, n.recorded_at,
-      n.state, n.step_count, n.token, n.type, n.version, n.wait_outcome, n.wait_until, n.worker_id, k.tid,
+    SELECT n.attempt, n.available_at, n.cost_usd, n.credential, n.error_code, n.hash, n.lease_until, n.output_sha256,
+      n.recorded_at, n.state, n.step_count, n.token, n.type, n.version, n.wait_outcome, n.wait_until, n.worker_id,
+      k.tid,
       n.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired',
         'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
         'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AS on_extended,
@@ -1471,6 +1726,19 @@ BEGIN
   RETURN NULL;
 END $$;
 
+CREATE FUNCTION ledger.has_right(p_project text, p_right text) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS $$
+BEGIN
+  RETURN ledger.is_owner() OR EXISTS (
+    SELECT FROM ledger.access_grant AS g
+    WHERE g.credential = ledger.credential() AND g.project_id IN (p_project, '*')
+      AND p_right = ANY (g.rights) AND (g.until IS NULL OR g.until > clock_timestamp()));
+END $$;
+
 CREATE FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[], p_workers text[] DEFAULT NULL::text[]) RETURNS TABLE(run_id uuid, lease_until timestamp with time zone, late_ms integer, cancel_requested boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1482,7 +1750,11 @@ CREATE FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer
     SET jit TO 'off'
     AS $$
 #variable_conflict use_column
+DECLARE
+  checked boolean;
+  writer CONSTANT text := ledger.credential();
 BEGIN
+  checked := ledger.check_access(p_project, '{work}');
   IF EXISTS (SELECT FROM unnest(p_ttls) AS given (ttl)
     WHERE given.ttl NOT BETWEEN '0' AND '3650 days') THEN
     RAISE EXCEPTION 'a lease must end, within ten years' USING ERRCODE = '22023';
@@ -1501,6 +1773,7 @@ BEGIN
         -- Not an equality, which the index of leased runs would be searched for: many runs have
         -- the same token.
         AND asked.token IS NOT NULL AND run.token IS NOT DISTINCT FROM asked.token
+        AND run.lease_credential = writer
         AND (asked.worker IS NULL OR run.worker_id = asked.worker)
       FOR UPDATE
     ) AS run
@@ -1513,12 +1786,14 @@ BEGIN
       FROM locked) AS timed
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, token,
-    lease_until, late_ms, hash)
+    lease_until, late_ms, credential, hash)
     SELECT p_project, next.run_id, next.version + 1, next.recorded_at, 'lease.heartbeat',
       next.worker_id, next.token, next.lease_until, next.late_ms,
+      writer,
       ledger.event_hash(next.hash, p_project, next.run_id, next.version + 1, next.recorded_at,
         'lease.heartbeat', next.worker_id,
-        token => next.token, lease_until => next.lease_until, late_ms => next.late_ms)
+        token => next.token, lease_until => next.lease_until, late_ms => next.late_ms,
+        credential => writer)
     FROM next
   )
   SELECT next.run_id, next.lease_until, next.late_ms, next.cancel_requested_at IS NOT NULL
@@ -1565,14 +1840,14 @@ CREATE VIEW ledger.entry WITH (security_invoker='true') AS
     e.compensates,
     e.key,
     e.payload_hash,
+    e.credential,
     e.hash,
-    p.salt,
     p.body
    FROM (ledger.event e
      LEFT JOIN ledger.payload p ON (((p.project_id = e.project_id) AND (p.run_id = e.run_id) AND (p.version = e.version))));
 
 CREATE FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean) RETURNS SETOF ledger.entry
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_hashjoin TO 'off'
@@ -1581,10 +1856,22 @@ CREATE FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_he
     SET jit TO 'off'
     AS $$
 BEGIN
+  IF NOT (ledger.has_right(p_project, 'read') OR ledger.has_right(p_project, 'work') AND EXISTS (
+    SELECT FROM ledger.run_state AS r WHERE r.project_id = p_project AND r.run_id = p_run
+      AND r.token IS NOT NULL AND r.lease_credential = ledger.credential())) THEN
+    PERFORM ledger.check_access(p_project, '{read}');
+  END IF;
   RETURN QUERY SELECT e.* FROM ledger.entry AS e
   WHERE e.project_id = p_project AND e.run_id = p_run AND e.version > p_after
     AND (p_heartbeats OR e.type <> 'lease.heartbeat') ORDER BY e.version;
 END $$;
+
+CREATE FUNCTION ledger.is_owner() RETURNS boolean
+    LANGUAGE sql STABLE
+    AS $$
+  SELECT coalesce(current_setting('runfold.token', true), '') = ''
+    AND pg_has_role(session_user, current_user, 'MEMBER')
+$$;
 
 CREATE FUNCTION ledger.is_replicated() RETURNS boolean
     LANGUAGE sql STABLE
@@ -1747,6 +2034,26 @@ CREATE FUNCTION ledger.legal(p_type text, p_from text, p_to text) RETURNS boolea
     AND p_from = ANY (ARRAY['pending', 'running', 'waiting_approval', 'waiting_tool']))
 $$;
 
+CREATE FUNCTION ledger.let_in(p_credential text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  database CONSTANT text := current_database();
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = p_credential)
+    OR NOT (SELECT pg_has_role(current_user, d.datdba, 'USAGE') FROM pg_database AS d
+      WHERE d.datname = database) THEN
+    RETURN;
+  END IF;
+  IF EXISTS (SELECT FROM ledger.access_grant AS g
+    WHERE g.credential = p_credential AND cardinality(g.rights) > 0) THEN
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', database, p_credential);
+  ELSE
+    EXECUTE format('REVOKE CONNECT ON DATABASE %I FROM %I', database, p_credential);
+  END IF;
+END $$;
+
 CREATE FUNCTION ledger.lock_runs(p_project text, p_runs uuid[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1893,6 +2200,8 @@ CREATE FUNCTION ledger.next_due(p_project text, p_after timestamp with time zone
     SET enable_sort TO 'off'
     SET jit TO 'off'
     AS $$
+DECLARE
+  checked boolean := ledger.check_access(p_project, '{work,read}');
 BEGIN
   RETURN (
     SELECT least(run.deadline, run.wait_until, CASE WHEN run.token IS NULL
@@ -1915,6 +2224,61 @@ CREATE FUNCTION ledger.now() RETURNS timestamp with time zone
 CREATE FUNCTION ledger.payload_hash(salt bytea, body text) RETURNS bytea
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ SELECT sha256('runfold/payload/v1\012'::bytea || salt || convert_to(body, 'UTF8')) $$;
+
+CREATE FUNCTION ledger.policy_rules() RETURNS TABLE(relation text, policy text, command text, role text, rule text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+  SELECT r.relation, r.policy, r.command, r.role, replace(CASE
+    WHEN r.policy = 'own' THEN 'credential = (SELECT ledger.credential())'
+    WHEN r.is_global THEN '$ IS NULL'
+    ELSE '$ IS NULL OR project_id = ANY ($::text[])'
+  END, '$', format('(SELECT ledger.projects_with(VARIADIC %L::text[]))',
+    string_to_array(r.rights, ' '))) AS rule
+  FROM (VALUES
+    ('project', 'seen', 'SELECT', 'PUBLIC', '', false),
+    ('event', 'seen', 'SELECT', 'PUBLIC', 'read work audit', false),
+    ('run_state', 'seen', 'SELECT', 'PUBLIC', 'read work audit', false),
+    ('payload', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
+    ('kind', 'seen', 'SELECT', 'PUBLIC', 'read work submit audit', false),
+    ('kind_state', 'seen', 'SELECT', 'PUBLIC', 'read work submit audit', false),
+    ('kind_event', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
+    ('command', 'seen', 'SELECT', 'PUBLIC', 'read work submit decide audit', false),
+    ('schedule', 'seen', 'SELECT', 'PUBLIC', 'read schedule audit', false),
+    ('role_event', 'seen', 'SELECT', 'PUBLIC', 'read work decide audit admin', false),
+    ('access_grant', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),
+    ('access_grant', 'own', 'SELECT', 'PUBLIC', '', false),
+    ('api_token', 'seen', 'SELECT', 'PUBLIC', 'audit admin', true),
+    ('control_event', 'seen', 'SELECT', 'PUBLIC', 'audit', false),
+    ('archive_event', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
+    ('projection', 'seen', 'SELECT', 'PUBLIC', 'read audit', true),
+    ('projection', 'kept', 'ALL', 'runfold_projector', 'read', true),
+    ('projection_skip', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
+    ('projection_skip', 'kept', 'ALL', 'runfold_projector', 'read', true),
+    ('projection_aside', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
+    ('projection_aside', 'kept', 'ALL', 'runfold_projector', 'read', true),
+    ('rebuild', 'seen', 'SELECT', 'PUBLIC', 'read audit', true),
+    ('rebuild', 'kept', 'ALL', 'runfold_projector', 'read', true),
+    ('rebuild_range', 'seen', 'SELECT', 'PUBLIC', 'read audit', true),
+    ('rebuild_range', 'kept', 'ALL', 'runfold_projector', 'read', true)
+  ) AS r (relation, policy, command, role, rights, is_global)
+$_$;
+
+CREATE FUNCTION ledger.projects_with(VARIADIC p_rights text[] DEFAULT '{}'::text[]) RETURNS text[]
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  found text[];
+BEGIN
+  IF ledger.is_owner() THEN
+    RETURN NULL;
+  END IF;
+  SELECT coalesce(array_agg(g.project_id), '{}') INTO found FROM ledger.access_grant AS g
+  WHERE g.credential = ledger.credential() AND (p_rights = '{}' OR p_rights && g.rights)
+    AND (g.until IS NULL OR g.until > clock_timestamp()) AND session_user NOT LIKE 'token:%';
+  RETURN CASE WHEN '*' <> ALL (found) THEN found END;
+END $$;
 
 CREATE FUNCTION ledger.publish_projection(p_name text, p_version integer, p_columns text[], p_derived text[], p_expressions text[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1939,6 +2303,30 @@ BEGIN
     'TO runfold_reader, runfold_worker, runfold_projector', p_name);
 END $$;
 
+CREATE FUNCTION ledger.put_schedule(p_project text, p_actor text, p_name text, p_kind text, p_input text, p_cron text, p_timezone text, p_next_at timestamp with time zone, p_release timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  checked boolean;
+BEGIN
+  checked := ledger.check_access(p_project, '{schedule}', ARRAY[p_actor]);
+  checked := ledger.check_texts(ARRAY[p_actor, p_name, p_kind, p_cron, p_timezone], 200, true);
+  checked := ledger.check_content(ARRAY[p_input]);
+  INSERT INTO ledger.schedule AS s
+    (project_id, name, kind, input, cron, timezone, next_at, actor, release)
+  -- A change by hand counts as of its moment.
+  VALUES (p_project, p_name, p_kind, p_input, p_cron, p_timezone, p_next_at, p_actor,
+    least(p_release, CASE WHEN p_release IS NOT NULL THEN clock_timestamp() END))
+  ON CONFLICT (project_id, name) DO UPDATE SET
+    kind = excluded.kind, input = excluded.input, cron = excluded.cron,
+    timezone = excluded.timezone, actor = excluded.actor, release = excluded.release,
+    updated_at = clock_timestamp(),
+    next_at = CASE WHEN (s.cron, s.timezone) = (excluded.cron, excluded.timezone) THEN s.next_at
+      ELSE excluded.next_at END
+  WHERE p_release IS NULL OR coalesce(s.release, s.updated_at) <= excluded.release;
+END $$;
+
 CREATE VIEW ledger.run WITH (security_invoker='true') AS
  SELECT s.project_id,
     s.run_id,
@@ -1951,6 +2339,7 @@ CREATE VIEW ledger.run WITH (security_invoker='true') AS
     s.max_attempts,
     s.worker_id,
     s.token,
+    s.lease_credential,
     s.lease_until,
     s.heartbeat_at,
     s.available_at,
@@ -1994,8 +2383,22 @@ CREATE FUNCTION ledger.read_run(p_project text, p_run uuid) RETURNS SETOF ledger
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $$
+DECLARE
+  run ledger.run;
 BEGIN
-  RETURN QUERY SELECT r.* FROM ledger.run AS r WHERE r.project_id = p_project AND r.run_id = p_run;
+  IF ledger.has_right(p_project, 'read') THEN
+    RETURN QUERY SELECT r.* FROM ledger.run AS r
+    WHERE r.project_id = p_project AND r.run_id = p_run;
+  ELSIF ledger.has_right(p_project, 'submit') OR ledger.check_access(p_project, '{work}') THEN
+    FOR run IN
+      SELECT r.* FROM ledger.run AS r WHERE r.project_id = p_project AND r.run_id = p_run
+    LOOP
+      run.input := NULL;
+      run.output := NULL;
+      run.error_detail := NULL;
+      RETURN NEXT run;
+    END LOOP;
+  END IF;
 END $$;
 
 CREATE FUNCTION ledger.reap(p_project text, p_actor text, p_limit integer) RETURNS TABLE(run_id uuid, version integer, type text, from_state text, to_state text, attempt_count integer, max_attempts integer, worker_id text, error_code text)
@@ -2011,6 +2414,7 @@ CREATE FUNCTION ledger.reap(p_project text, p_actor text, p_limit integer) RETUR
     AS $$
 #variable_conflict use_column
 DECLARE
+  writer CONSTANT text := ledger.credential();
   -- a variable, because an index is not searched for a volatile function
   moment timestamptz := ledger.now();
   seed bytea := ledger.salt_seed();
@@ -2018,6 +2422,8 @@ DECLARE
   never_begun CONSTANT int := 3;
   lost_together CONSTANT int := 10;
 BEGIN
+  checked := ledger.check_access(p_project, '{work}',
+    CASE WHEN p_actor <> 'reaper' THEN ARRAY[p_actor] END); -- the reaper is the ledger's own actor
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 THEN
     RAISE EXCEPTION 'a sweep is of 1 to 10000 runs' USING ERRCODE = '22023';
@@ -2135,14 +2541,14 @@ BEGIN
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state,
       attempt, available_at, error_code,
-      compensates, payload_hash, hash)
+      compensates, payload_hash, credential, hash)
     SELECT p_project, hashed.run_id, hashed.new_version, hashed.now, hashed.type, p_actor,
       hashed.new_state, hashed.new_attempt, hashed.new_available_at, hashed.code,
-      hashed.token, hashed.payload_hash,
+      hashed.token, hashed.payload_hash, writer,
       ledger.event_hash(hashed.hash, p_project, hashed.run_id, hashed.new_version, hashed.now,
         hashed.type, p_actor, state => hashed.new_state, attempt => hashed.new_attempt,
         available_at => hashed.new_available_at, error_code => hashed.code,
-          compensates => hashed.token, payload_hash => hashed.payload_hash)
+          compensates => hashed.token, payload_hash => hashed.payload_hash, credential => writer)
     FROM (SELECT next.*, ledger.payload_hash(next.salt, next.body) AS payload_hash
       FROM next) AS hashed
   )
@@ -2171,6 +2577,8 @@ CREATE FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid,
       'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
       'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
       'tool.requested')))[1] AS token,
+    (array_agg(e.credential ORDER BY e.version DESC) FILTER (WHERE e.type = 'lease.acquired' AND e.credential IS NOT
+      NULL))[1] AS lease_credential,
     (array_agg(e.lease_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
       'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released',
       'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
@@ -2217,6 +2625,36 @@ CREATE FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid,
     AND (p_time IS NULL OR e.recorded_at <= p_time)
   GROUP BY e.project_id, e.run_id
 $$;
+
+CREATE FUNCTION ledger.record_control() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET bytea_output TO 'hex'
+    AS $$
+DECLARE
+  sort CONSTANT text := TG_ARGV[0];
+  keys CONSTANT text[] := string_to_array(TG_ARGV[1], ' ');
+  moving CONSTANT text[] := string_to_array(TG_ARGV[2], ' ');
+  before CONSTANT jsonb := CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) - moving END;
+  after CONSTANT jsonb := CASE WHEN TG_OP <> 'DELETE' THEN to_jsonb(NEW) - moving END;
+  known CONSTANT jsonb := coalesce(after, before);
+  project text := known ->> 'project_id';
+BEGIN
+  IF before IS DISTINCT FROM after THEN
+    PERFORM ledger.append_control(
+      CASE WHEN project <> '*' THEN project END,
+      coalesce(known ->> 'type', sort || CASE
+        WHEN after IS NULL OR known -> 'rights' = '[]' THEN '.removed'
+        WHEN before IS NULL THEN '.added' ELSE '.changed' END),
+      sort || ':' || (SELECT string_agg(known ->> key, ':' ORDER BY place)
+        FROM unnest(keys) WITH ORDINALITY AS k (key, place)),
+      after::text,
+      coalesce(known ->> 'actor', session_user),
+      known ->> 'reason');
+  END IF;
+  RETURN NULL;
+END $$;
 
 CREATE FUNCTION ledger.record_keys(p_project text, p_runs uuid[], p_keys text[], p_contents text[], p_seed bytea) RETURNS void
     LANGUAGE plpgsql
@@ -2266,7 +2704,10 @@ CREATE FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs 
 #variable_conflict use_column
 DECLARE
   checked boolean;
+  writer CONSTANT text := ledger.credential();
 BEGIN
+  checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
+    THEN '{work}' ELSE '{work,submit,decide}' END::text[], ARRAY[p_actor]);
   checked := ledger.check_texts(ARRAY[p_actor, p_name]);
   PERFORM ledger.lock_runs(p_project, p_runs);
   RETURN QUERY
@@ -2275,7 +2716,8 @@ BEGIN
       AS given (run_id, token, worker) ORDER BY given.run_id
   ), seen AS MATERIALIZED ( -- each run as it is now, and whether its token is of the past
     SELECT asked.token AS given_token, asked.token IS NOT NULL
-      AND (asked.token IS DISTINCT FROM run.token OR asked.worker <> run.worker_id) AS refused,
+      AND (asked.token IS DISTINCT FROM run.token OR asked.worker <> run.worker_id
+        OR run.lease_credential <> writer) AS refused,
       run.*
     FROM asked
     CROSS JOIN LATERAL (
@@ -2315,12 +2757,13 @@ BEGIN
         ) AS recorded) < 100
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, name,
-    worker_id, token, hash)
+    worker_id, token, credential, hash)
     SELECT p_project, next.run_id, next.new_version, next.recorded_at, 'write.refused', p_actor,
       p_name, p_actor, next.given_token,
+      writer,
       ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
         'write.refused', p_actor, name => p_name,
-        worker_id => p_actor, token => next.given_token)
+        worker_id => p_actor, token => next.given_token, credential => writer)
     FROM next
   )
   SELECT seen.run_id, seen.given_token, seen.refused, seen.state, seen.version, seen.token,
@@ -2368,8 +2811,10 @@ CREATE FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tok
 #variable_conflict use_column
 DECLARE
   checked boolean;
+  writer CONSTANT text := ledger.credential();
   seed bytea := ledger.salt_seed();
 BEGIN
+  checked := ledger.check_access(p_project, '{work}');
   IF EXISTS (SELECT FROM unnest(p_delays) AS given (delay)
     WHERE given.delay NOT BETWEEN '0' AND '3650 days') THEN
     RAISE EXCEPTION 'a delay is at most ten years' USING ERRCODE = '22023';
@@ -2398,6 +2843,7 @@ BEGIN
         -- Not an equality, which the index of leased runs would be searched for: many runs have
         -- the same token.
         AND asked.token IS NOT NULL AND run.token IS NOT DISTINCT FROM asked.token
+        AND run.lease_credential = writer
         AND (asked.worker IS NULL OR run.worker_id = asked.worker)
         AND (run.cancel_requested_at IS NOT NULL OR ledger.legal(p_type, run.state, 'pending'))
         AND (p_type = 'lease.released' OR run.attempt_count < run.max_attempts
@@ -2422,15 +2868,16 @@ BEGIN
   )
   INSERT INTO ledger.event AS appended (project_id, run_id, version, recorded_at, type, actor,
     state, attempt, available_at, error_code,
-    compensates, payload_hash, hash)
+    compensates, payload_hash, credential, hash)
   SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, next.worker_id,
     next.state, next.attempt, next.available_at, next.error_code, next.token,
     next.payload_hash,
-    ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
+    writer,
+      ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
       next.type, next.worker_id, state => next.state,
       attempt => next.attempt, available_at => next.available_at, error_code => next.error_code,
       compensates => next.token,
-      payload_hash => next.payload_hash)
+      payload_hash => next.payload_hash, credential => writer)
   FROM next
   RETURNING appended.run_id, appended.version, appended.hash;
 END $$;
@@ -2457,6 +2904,7 @@ DECLARE
   run record;
   awaited text;
 BEGIN
+  checked := ledger.check_access(p_project, '{submit}', ARRAY[p_actor]);
   checked := ledger.check_texts(ARRAY[p_name], 100);
   IF strpos(p_name, '#') > 0 THEN
     RAISE EXCEPTION 'the name of a signal must not contain #' USING ERRCODE = '22023';
@@ -2490,6 +2938,13 @@ BEGIN
   END IF;
 END $$;
 
+CREATE FUNCTION ledger.speaker() RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  SELECT CASE WHEN NOT ledger.is_owner() THEN ledger.credential() END
+$$;
+
 CREATE FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p_time timestamp with time zone) RETURNS SETOF ledger.run
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2520,11 +2975,13 @@ CREATE FUNCTION ledger.submit(p_project text, p_actor text, p_kinds text[], p_in
     AS $$
 #variable_conflict use_column
 DECLARE
+  writer CONSTANT text := ledger.credential();
   checked boolean;
   seed bytea := ledger.salt_seed();
   ids uuid[];
   fresh boolean[];
 BEGIN
+  checked := ledger.check_access(p_project, '{submit}', ARRAY[p_actor]);
   -- A claim looks for priorities below the greatest number.
   IF EXISTS (
     SELECT FROM unnest(p_delays, p_deadlines, p_deadlines_in, p_priorities,
@@ -2595,15 +3052,17 @@ BEGIN
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, kind,
       priority, max_attempts,
-      deadline, tags, available_at, key, payload_hash, hash)
+      deadline, tags, available_at, key, payload_hash, credential, hash)
     SELECT p_project, made.run_id, 1, made.recorded_at, 'run.submitted', p_actor, 'pending',
       made.kind, made.priority, made.max_attempts,
       made.deadline, made.tags, made.available_at, made.key, made.payload_hash,
+      writer,
       ledger.event_hash(''::bytea, p_project, made.run_id, 1, made.recorded_at, 'run.submitted',
         p_actor, state => 'pending',
         kind => made.kind, priority => made.priority, max_attempts => made.max_attempts,
         deadline => made.deadline, tags => made.tags,
-        available_at => made.available_at, key => made.key, payload_hash => made.payload_hash)
+        available_at => made.available_at, key => made.key, payload_hash => made.payload_hash,
+        credential => writer)
     FROM made
   )
   SELECT timed.ordinal::int, timed.run_id, timed.fresh FROM timed ORDER BY timed.ordinal;
@@ -2668,6 +3127,22 @@ BEGIN
   ) AS k ON true;
 END $$;
 
+CREATE FUNCTION ledger.token_credential(p_secret text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  found text;
+BEGIN
+  SELECT 'token:' || t.token_id INTO found FROM ledger.api_token AS t
+  WHERE t.sha256 = sha256(convert_to(p_secret, 'UTF8')) AND t.revoked_at IS NULL
+    AND t.expires_at > clock_timestamp();
+  IF found IS NULL THEN
+    RAISE EXCEPTION 'the API token is unknown, revoked or past its end' USING ERRCODE = 'RF401';
+  END IF;
+  RETURN found;
+END $$;
+
 CREATE FUNCTION ledger.transition(p_project text, p_actors text[], p_runs uuid[], p_tokens integer[], p_states text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected integer[], p_keys text[], p_workers text[] DEFAULT NULL::text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea, from_state text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2681,8 +3156,15 @@ CREATE FUNCTION ledger.transition(p_project text, p_actors text[], p_runs uuid[]
 #variable_conflict use_column
 DECLARE
   checked boolean;
+  decides boolean;
+  owns CONSTANT boolean := ledger.is_owner();
+  writer CONSTANT text := ledger.credential();
   seed bytea := ledger.salt_seed();
 BEGIN
+  checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
+    THEN '{work}' ELSE '{work,submit,decide}' END::text[], p_actors);
+  decides := array_position(p_tokens, NULL) IS NULL AND p_tokens IS NOT NULL
+    OR ledger.has_right(p_project, 'decide');
   IF p_waits IS NOT NULL THEN -- asked first: a query costs as much as the fold of an event
     IF EXISTS (SELECT FROM unnest(p_waits) AS given (wait)
       WHERE given.wait NOT BETWEEN '0' AND '3650 days') THEN
@@ -2709,7 +3191,7 @@ BEGIN
         wait_outcome => decided.new_wait_outcome, cost_usd => decided.cost,
         step_count => decided.steps, error_code => decided.error_code,
         output_sha256 => decided.sha256, key => decided.key,
-        payload_hash => decided.payload_hash) AS new_hash
+        payload_hash => decided.payload_hash, credential => writer) AS new_hash
     FROM (
       -- the event that each command makes of its run
       SELECT timed.run_id, timed.name, timed.error_code, timed.body, timed.cost, timed.steps,
@@ -2756,9 +3238,13 @@ BEGIN
             -- The fence: the current token, or no token where none is held; a person may decide an
             -- approval that is held. A worker that is named must be its holder: after a fail-over
             -- that lost events, a token may be another's.
-            AND (locked.token = asked.token AND (asked.worker IS NULL
-              OR locked.worker_id = asked.worker) OR (asked.token IS NULL
-              AND (locked.token IS NULL OR locked.state = 'waiting_approval')))
+            AND (locked.token = asked.token AND locked.lease_credential = writer
+                AND (asked.worker IS NULL OR locked.worker_id = asked.worker)
+              OR asked.token IS NULL
+                AND (locked.token IS NULL OR locked.state = 'waiting_approval'))
+            -- A decision is never made by the credential that asked for it, except the owner's.
+            AND (asked.token IS NOT NULL OR locked.state <> 'waiting_approval'
+              OR decides AND (owns OR locked.lease_credential <> writer))
             AND ledger.legal(ledger.transition_type(locked.state, asked.state, asked.error_code,
             asked.token), locked.state, asked.state)
             -- A parked run that has its answer is claimable; a second answer would contradict the
@@ -2794,12 +3280,12 @@ BEGIN
       worker_id, token,
       lease_until, available_at, wait_until, wait_outcome, cost_usd, step_count, error_code,
       output_sha256, key, payload_hash,
-      hash)
+      credential, hash)
     SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, next.who,
       next.new_state, next.name, next.new_worker, next.new_token,
       next.new_until, next.available_at, next.wait_until, next.new_wait_outcome, next.cost,
       next.steps, next.error_code, next.sha256, next.key,
-      next.payload_hash, next.new_hash
+      next.payload_hash, writer, next.new_hash
     FROM next
   )
   SELECT next.run_id, next.new_version, next.new_hash, next.from_state FROM next;
@@ -2835,6 +3321,28 @@ CREATE FUNCTION ledger.transition_type(p_from text, p_to text, p_error text, p_t
   END
 $$;
 
+CREATE FUNCTION ledger.use_token(p_secret text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  token ledger.api_token;
+  moment CONSTANT timestamptz := clock_timestamp();
+BEGIN
+  SELECT * INTO token FROM ledger.api_token AS t
+  WHERE t.sha256 = sha256(convert_to(p_secret, 'UTF8'));
+  IF token.revoked_at IS NOT NULL OR token.expires_at <= moment THEN
+    UPDATE ledger.api_token AS t
+    SET failed_uses = least(t.failed_uses + 1, 1000000), last_failed_at = moment
+    WHERE t.token_id = token.token_id;
+    RETURN NULL;
+  END IF;
+  UPDATE ledger.api_token AS t SET last_used_at = moment
+  WHERE t.token_id = token.token_id
+    AND (t.last_used_at IS NULL OR t.last_used_at < moment - interval '1 minute');
+  RETURN 'token:' || token.token_id;
+END $$;
+
 CREATE FUNCTION ledger.uuid7() RETURNS uuid
     LANGUAGE sql PARALLEL SAFE
     AS $$SELECT uuidv7()$$;
@@ -2844,6 +3352,17 @@ CREATE FUNCTION ledger.uuid7_floor(p_utc timestamp without time zone) RETURNS uu
     AS $$ SELECT rpad(encode(substr(int8send((extract(epoch FROM p_utc) * 1000)::bigint), 3, 6), 'hex'),
   32, '0')::uuid $$;
 
+CREATE TABLE ledger.access_grant (
+    credential character varying(200) NOT NULL,
+    project_id text NOT NULL,
+    rights text[] NOT NULL,
+    actors text[] NOT NULL,
+    until timestamp with time zone,
+    actor character varying(200) NOT NULL,
+    reason text,
+    CONSTRAINT access_grant_rights_check CHECK ((rights <@ ARRAY['submit'::text, 'work'::text, 'read'::text, 'decide'::text, 'schedule'::text, 'erase'::text, 'audit'::text, 'admin'::text]))
+);
+
 CREATE TABLE ledger.alembic_version (
     version_num character varying(32) NOT NULL
 );
@@ -2852,6 +3371,20 @@ COMMENT ON TABLE ledger.alembic_version IS 'installed sha256:...
 ...';
 
 COMMENT ON COLUMN ledger.alembic_version.version_num IS 'revision 0001 works with code from 0001 on';
+
+CREATE TABLE ledger.api_token (
+    token_id character varying(40) NOT NULL,
+    sha256 bytea NOT NULL,
+    name character varying(200) NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    revoked_at timestamp with time zone,
+    last_used_at timestamp with time zone,
+    failed_uses integer DEFAULT 0 NOT NULL,
+    last_failed_at timestamp with time zone,
+    actor character varying(200) NOT NULL,
+    reason text
+);
 
 CREATE TABLE ledger.archive_event (
     number bigint NOT NULL,
@@ -2918,6 +3451,20 @@ CREATE TABLE ledger.command (
     hash bytea
 );
 
+CREATE TABLE ledger.control_event (
+    number bigint NOT NULL,
+    recorded_at timestamp with time zone NOT NULL,
+    project_id text,
+    credential character varying(200) NOT NULL,
+    type character varying(80) NOT NULL,
+    subject text NOT NULL,
+    facts text,
+    actor character varying(200) NOT NULL,
+    reason text,
+    hash bytea NOT NULL,
+    CONSTRAINT control_event_number_check CHECK ((number > 0))
+);
+
 CREATE TABLE ledger.feed_generation (
     generation integer NOT NULL,
     start text NOT NULL,
@@ -2959,6 +3506,7 @@ CREATE TABLE ledger.kind_state (
 CREATE TABLE ledger.project (
     project_id text NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    channel text DEFAULT ('runfold_'::text || replace((gen_random_uuid())::text, '-'::text, ''::text)) NOT NULL,
     CONSTRAINT project_project_id_check CHECK ((project_id ~ '^[a-z0-9][a-z0-9_-]{0,62}$'::text))
 );
 
@@ -3094,14 +3642,26 @@ CREATE TABLE ledger.schedule (
     release timestamp with time zone
 );
 
+ALTER TABLE ONLY ledger.access_grant
+    ADD CONSTRAINT access_grant_pkey PRIMARY KEY (credential, project_id);
+
 ALTER TABLE ONLY ledger.alembic_version
     ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
+
+ALTER TABLE ONLY ledger.api_token
+    ADD CONSTRAINT api_token_pkey PRIMARY KEY (token_id);
+
+ALTER TABLE ONLY ledger.api_token
+    ADD CONSTRAINT api_token_sha256_key UNIQUE (sha256);
 
 ALTER TABLE ONLY ledger.archive_event
     ADD CONSTRAINT archive_event_pkey PRIMARY KEY (number);
 
 ALTER TABLE ONLY ledger.command
     ADD CONSTRAINT command_pkey PRIMARY KEY (project_id, key);
+
+ALTER TABLE ONLY ledger.control_event
+    ADD CONSTRAINT control_event_pkey PRIMARY KEY (number);
 
 ALTER TABLE ONLY ledger.event
     ADD CONSTRAINT event_pkey PRIMARY KEY (project_id, run_id, version);
@@ -3148,6 +3708,8 @@ ALTER TABLE ONLY ledger.run_state
 ALTER TABLE ONLY ledger.schedule
     ADD CONSTRAINT schedule_pkey PRIMARY KEY (project_id, name);
 
+CREATE INDEX control_event_subject ON ledger.control_event USING btree (subject, number);
+
 CREATE INDEX event_feed ON ONLY ledger.event USING btree (txid, "position");
 
 CREATE INDEX event_refused ON ONLY ledger.event USING btree (project_id, run_id, token, name) WHERE ((type)::text = 'write.refused'::text);
@@ -3180,9 +3742,45 @@ CREATE TRIGGER fold_run_state AFTER INSERT ON ledger.event REFERENCING NEW TABLE
 
 ALTER TABLE ledger.event ENABLE ALWAYS TRIGGER fold_run_state;
 
+CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.access_grant FOR EACH ROW EXECUTE FUNCTION ledger.record_control('access', 'project_id credential', '');
+
+ALTER TABLE ledger.access_grant ENABLE ALWAYS TRIGGER record_control;
+
+CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.api_token FOR EACH ROW EXECUTE FUNCTION ledger.record_control('token', 'token_id', 'last_used_at failed_uses last_failed_at');
+
+ALTER TABLE ledger.api_token ENABLE ALWAYS TRIGGER record_control;
+
+CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.archive_event FOR EACH ROW EXECUTE FUNCTION ledger.record_control('archive', 'number', '');
+
+ALTER TABLE ledger.archive_event ENABLE ALWAYS TRIGGER record_control;
+
+CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.feed_generation FOR EACH ROW EXECUTE FUNCTION ledger.record_control('generation', 'generation', '');
+
+ALTER TABLE ledger.feed_generation ENABLE ALWAYS TRIGGER record_control;
+
+CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.kind_event FOR EACH ROW EXECUTE FUNCTION ledger.record_control('kind', 'project_id kind number', '');
+
+ALTER TABLE ledger.kind_event ENABLE ALWAYS TRIGGER record_control;
+
+CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.project FOR EACH ROW EXECUTE FUNCTION ledger.record_control('project', 'project_id', 'channel');
+
+ALTER TABLE ledger.project ENABLE ALWAYS TRIGGER record_control;
+
+CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.role_event FOR EACH ROW EXECUTE FUNCTION ledger.record_control('role', 'number', '');
+
+ALTER TABLE ledger.role_event ENABLE ALWAYS TRIGGER record_control;
+
+CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.schedule FOR EACH ROW EXECUTE FUNCTION ledger.record_control('schedule', 'project_id name', 'next_at last_due updated_at');
+
+ALTER TABLE ledger.schedule ENABLE ALWAYS TRIGGER record_control;
+
 CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON ledger.archive_event FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
 
 ALTER TABLE ledger.archive_event ENABLE ALWAYS TRIGGER refuse_change;
+
+CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON ledger.control_event FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
+
+ALTER TABLE ledger.control_event ENABLE ALWAYS TRIGGER refuse_change;
 
 CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON ledger.event FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
 
@@ -3203,6 +3801,10 @@ ALTER TABLE ledger.role_event ENABLE ALWAYS TRIGGER refuse_change;
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.archive_event FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 
 ALTER TABLE ledger.archive_event ENABLE ALWAYS TRIGGER refuse_truncate;
+
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.control_event FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
+
+ALTER TABLE ledger.control_event ENABLE ALWAYS TRIGGER refuse_truncate;
 
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.event FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 
@@ -3229,12 +3831,156 @@ ALTER TABLE ONLY ledger.role_event
 ALTER TABLE ONLY ledger.schedule
     ADD CONSTRAINT schedule_project_id_fkey FOREIGN KEY (project_id) REFERENCES ledger.project(project_id);
 
+ALTER TABLE ledger.access_grant ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ledger.api_token ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ledger.archive_event ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ledger.command ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ledger.control_event ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ledger.event ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY kept ON ledger.projection TO runfold_projector USING ((( SELECT ledger.projects_with(VARIADIC '{read}'::text[]) AS projects_with) IS NULL));
+
+COMMENT ON POLICY kept ON ledger.projection IS '(( SELECT ledger.projects_with(VARIADIC ''{read}''::text[]) AS projects_with) IS NULL) from 11a17c2b82f78eb8e736298ee9ac0dfd';
+
+CREATE POLICY kept ON ledger.projection_aside TO runfold_projector USING ((( SELECT ledger.projects_with(VARIADIC '{read}'::text[]) AS projects_with) IS NULL));
+
+COMMENT ON POLICY kept ON ledger.projection_aside IS '(( SELECT ledger.projects_with(VARIADIC ''{read}''::text[]) AS projects_with) IS NULL) from 11a17c2b82f78eb8e736298ee9ac0dfd';
+
+CREATE POLICY kept ON ledger.projection_skip TO runfold_projector USING ((( SELECT ledger.projects_with(VARIADIC '{read}'::text[]) AS projects_with) IS NULL));
+
+COMMENT ON POLICY kept ON ledger.projection_skip IS '(( SELECT ledger.projects_with(VARIADIC ''{read}''::text[]) AS projects_with) IS NULL) from 11a17c2b82f78eb8e736298ee9ac0dfd';
+
+CREATE POLICY kept ON ledger.rebuild TO runfold_projector USING ((( SELECT ledger.projects_with(VARIADIC '{read}'::text[]) AS projects_with) IS NULL));
+
+COMMENT ON POLICY kept ON ledger.rebuild IS '(( SELECT ledger.projects_with(VARIADIC ''{read}''::text[]) AS projects_with) IS NULL) from 11a17c2b82f78eb8e736298ee9ac0dfd';
+
+CREATE POLICY kept ON ledger.rebuild_range TO runfold_projector USING ((( SELECT ledger.projects_with(VARIADIC '{read}'::text[]) AS projects_with) IS NULL));
+
+COMMENT ON POLICY kept ON ledger.rebuild_range IS '(( SELECT ledger.projects_with(VARIADIC ''{read}''::text[]) AS projects_with) IS NULL) from 11a17c2b82f78eb8e736298ee9ac0dfd';
+
+ALTER TABLE ledger.kind ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ledger.kind_event ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ledger.kind_state ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY own ON ledger.access_grant FOR SELECT USING (((credential)::text = ( SELECT ledger.credential() AS credential)));
+
+COMMENT ON POLICY own ON ledger.access_grant IS '((credential)::text = ( SELECT ledger.credential() AS credential)) from 1561d50e576a5e3097bfcbac814cef1e';
+
+ALTER TABLE ledger.payload ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ledger.project ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ledger.projection ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ledger.projection_aside ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ledger.projection_skip ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ledger.rebuild ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ledger.rebuild_range ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ledger.role_event ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ledger.run_state ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ledger.schedule ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY seen ON ledger.access_grant FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with)::text[]))));
+
+COMMENT ON POLICY seen ON ledger.access_grant IS '((( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with)::text[]))) from a5819072b43ce29f47b6f7da5e9118a9';
+
+CREATE POLICY seen ON ledger.api_token FOR SELECT USING ((( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with) IS NULL));
+
+COMMENT ON POLICY seen ON ledger.api_token IS '(( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with) IS NULL) from 42a8b927ae1c7beae36faad7f493cb5b';
+
+CREATE POLICY seen ON ledger.archive_event FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with)::text[]))));
+
+COMMENT ON POLICY seen ON ledger.archive_event IS '((( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with)::text[]))) from 6ab1a313aa114582bfc1983207921cdd';
+
+CREATE POLICY seen ON ledger.command FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,work,submit,decide,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,work,submit,decide,audit}'::text[]) AS projects_with)::text[]))));
+
+COMMENT ON POLICY seen ON ledger.command IS '((( SELECT ledger.projects_with(VARIADIC ''{read,work,submit,decide,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,work,submit,decide,audit}''::text[]) AS projects_with)::text[]))) from 151b032d071593fe794a597ebb375bcc';
+
+CREATE POLICY seen ON ledger.control_event FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{audit}'::text[]) AS projects_with)::text[]))));
+
+COMMENT ON POLICY seen ON ledger.control_event IS '((( SELECT ledger.projects_with(VARIADIC ''{audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{audit}''::text[]) AS projects_with)::text[]))) from cc3e87711538bc255d4bb3096b8bc444';
+
+CREATE POLICY seen ON ledger.event FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,work,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,work,audit}'::text[]) AS projects_with)::text[]))));
+
+COMMENT ON POLICY seen ON ledger.event IS '((( SELECT ledger.projects_with(VARIADIC ''{read,work,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,work,audit}''::text[]) AS projects_with)::text[]))) from 0902aa7ddeaab2b995026489bb577f24';
+
+CREATE POLICY seen ON ledger.kind FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,work,submit,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,work,submit,audit}'::text[]) AS projects_with)::text[]))));
+
+COMMENT ON POLICY seen ON ledger.kind IS '((( SELECT ledger.projects_with(VARIADIC ''{read,work,submit,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,work,submit,audit}''::text[]) AS projects_with)::text[]))) from c854db38c54f44abdb5f0eddb2e78d00';
+
+CREATE POLICY seen ON ledger.kind_event FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with)::text[]))));
+
+COMMENT ON POLICY seen ON ledger.kind_event IS '((( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with)::text[]))) from 6ab1a313aa114582bfc1983207921cdd';
+
+CREATE POLICY seen ON ledger.kind_state FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,work,submit,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,work,submit,audit}'::text[]) AS projects_with)::text[]))));
+
+COMMENT ON POLICY seen ON ledger.kind_state IS '((( SELECT ledger.projects_with(VARIADIC ''{read,work,submit,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,work,submit,audit}''::text[]) AS projects_with)::text[]))) from c854db38c54f44abdb5f0eddb2e78d00';
+
+CREATE POLICY seen ON ledger.payload FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with)::text[]))));
+
+COMMENT ON POLICY seen ON ledger.payload IS '((( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with)::text[]))) from 6ab1a313aa114582bfc1983207921cdd';
+
+CREATE POLICY seen ON ledger.project FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{}'::text[]) AS projects_with)::text[]))));
+
+COMMENT ON POLICY seen ON ledger.project IS '((( SELECT ledger.projects_with(VARIADIC ''{}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{}''::text[]) AS projects_with)::text[]))) from e3b601008c3753de24066406f8e73ccc';
+
+CREATE POLICY seen ON ledger.projection FOR SELECT USING ((( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL));
+
+COMMENT ON POLICY seen ON ledger.projection IS '(( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with) IS NULL) from 66a119cc36e47777c05e32ab0ff669d5';
+
+CREATE POLICY seen ON ledger.projection_aside FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with)::text[]))));
+
+COMMENT ON POLICY seen ON ledger.projection_aside IS '((( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with)::text[]))) from 6ab1a313aa114582bfc1983207921cdd';
+
+CREATE POLICY seen ON ledger.projection_skip FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with)::text[]))));
+
+COMMENT ON POLICY seen ON ledger.projection_skip IS '((( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with)::text[]))) from 6ab1a313aa114582bfc1983207921cdd';
+
+CREATE POLICY seen ON ledger.rebuild FOR SELECT USING ((( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL));
+
+COMMENT ON POLICY seen ON ledger.rebuild IS '(( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with) IS NULL) from 66a119cc36e47777c05e32ab0ff669d5';
+
+CREATE POLICY seen ON ledger.rebuild_range FOR SELECT USING ((( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL));
+
+COMMENT ON POLICY seen ON ledger.rebuild_range IS '(( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with) IS NULL) from 66a119cc36e47777c05e32ab0ff669d5';
+
+CREATE POLICY seen ON ledger.role_event FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,work,decide,audit,admin}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,work,decide,audit,admin}'::text[]) AS projects_with)::text[]))));
+
+COMMENT ON POLICY seen ON ledger.role_event IS '((( SELECT ledger.projects_with(VARIADIC ''{read,work,decide,audit,admin}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,work,decide,audit,admin}''::text[]) AS projects_with)::text[]))) from 95df503507070c90b9d856cd02b0f0fb';
+
+CREATE POLICY seen ON ledger.run_state FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,work,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,work,audit}'::text[]) AS projects_with)::text[]))));
+
+COMMENT ON POLICY seen ON ledger.run_state IS '((( SELECT ledger.projects_with(VARIADIC ''{read,work,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,work,audit}''::text[]) AS projects_with)::text[]))) from 0902aa7ddeaab2b995026489bb577f24';
+
+CREATE POLICY seen ON ledger.schedule FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,schedule,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,schedule,audit}'::text[]) AS projects_with)::text[]))));
+
+COMMENT ON POLICY seen ON ledger.schedule IS '((( SELECT ledger.projects_with(VARIADIC ''{read,schedule,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,schedule,audit}''::text[]) AS projects_with)::text[]))) from fae1f740dd32031491262e31dce6044c';
+
 GRANT USAGE ON SCHEMA ledger TO runfold_worker;
 GRANT USAGE ON SCHEMA ledger TO runfold_reader;
 GRANT USAGE ON SCHEMA ledger TO runfold_projector;
+GRANT USAGE ON SCHEMA ledger TO runfold_auditor;
+
+REVOKE ALL ON FUNCTION ledger.advance_schedule(p_project text, p_name text, p_cron text, p_timezone text, p_seen timestamp with time zone, p_next_at timestamp with time zone, p_last_due timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.advance_schedule(p_project text, p_name text, p_cron text, p_timezone text, p_seen timestamp with time zone, p_next_at timestamp with time zone, p_last_due timestamp with time zone) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_types text[], p_schema_versions integer[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_expected integer[], p_keys text[], p_workers text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_types text[], p_schema_versions integer[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_expected integer[], p_keys text[], p_workers text[]) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.append_control(p_project text, p_type text, p_subject text, p_facts text, p_actor text, p_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.attach_partition(p_month timestamp without time zone) FROM PUBLIC;
 
@@ -3243,12 +3989,37 @@ REVOKE ALL ON FUNCTION ledger.await_kinds(p_project text, p_kinds text[]) FROM P
 REVOKE ALL ON FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_body text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_body text) TO runfold_worker;
 
+REVOKE ALL ON FUNCTION ledger.change_access(p_project text, p_actor text, p_credential text, p_rights text[], p_actors text[], p_until timestamp with time zone, p_reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.change_access(p_project text, p_actor text, p_credential text, p_rights text[], p_actors text[], p_until timestamp with time zone, p_reason text) TO runfold_worker;
+
 REVOKE ALL ON FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind text, p_type text, p_max_running integer, p_reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind text, p_type text, p_max_running integer, p_reason text) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.change_role(p_project text, p_actor text, p_type text, p_role text, p_member text, p_reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.change_role(p_project text, p_actor text, p_type text, p_role text, p_member text, p_reason text) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.change_token(p_actor text, p_token text, p_sha256 bytea, p_name text, p_expires_at timestamp with time zone, p_reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.change_token(p_actor text, p_token text, p_sha256 bytea, p_name text, p_expires_at timestamp with time zone, p_reason text) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.channel(p_project text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.channel(p_project text) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.channel(p_project text) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.channel(p_project text) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.channel(p_project text) TO runfold_auditor;
+
+REVOKE ALL ON FUNCTION ledger.check_access(p_project text, p_rights text[], p_actors text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_content(p_bodies text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_derived(p_expression text, p_columns text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.check_grants(p_project text, p_rights text[], p_actors text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.check_my_access(p_project text, p_right text, p_actor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.check_my_access(p_project text, p_right text, p_actor text) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.check_my_access(p_project text, p_right text, p_actor text) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.check_my_access(p_project text, p_right text, p_actor text) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.check_my_access(p_project text, p_right text, p_actor text) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.check_projection_name(p_what text, p_name text, p_pattern text) FROM PUBLIC;
 
@@ -3269,8 +4040,6 @@ REVOKE ALL ON FUNCTION ledger.claimable(p_project text, p_kind text, p_priority 
 
 REVOKE ALL ON FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens integer[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens integer[]) TO runfold_worker;
-GRANT ALL ON FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens integer[]) TO runfold_reader;
-GRANT ALL ON FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens integer[]) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.command_text(run_id uuid, what text, park boolean, name text, error_code text, body text, cost numeric, steps integer, output bytea, wait interval, wait_outcome text) FROM PUBLIC;
 
@@ -3281,16 +4050,30 @@ REVOKE ALL ON FUNCTION ledger.content_part(p_body json, p_name text) FROM PUBLIC
 GRANT ALL ON FUNCTION ledger.content_part(p_body json, p_name text) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.content_part(p_body json, p_name text) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.content_part(p_body json, p_name text) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.content_part(p_body json, p_name text) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.content_problem(p_body text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.control_hash(previous bytea, number bigint, recorded_at timestamp with time zone, project_id text, credential text, type text, subject text, facts text, actor text, reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.control_hash(previous bytea, number bigint, recorded_at timestamp with time zone, project_id text, credential text, type text, subject text, facts text, actor text, reason text) TO runfold_auditor;
+
+REVOKE ALL ON FUNCTION ledger.credential() FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.credential() TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.credential() TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.credential() TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.credential() TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.drop_projection_tables(p_name text, p_all boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.drop_projection_tables(p_name text, p_all boolean) TO runfold_projector;
 
-REVOKE ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea) TO runfold_worker;
-GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea) TO runfold_reader;
-GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea) TO runfold_projector;
+REVOKE ALL ON FUNCTION ledger.drop_schedule(p_project text, p_actor text, p_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.drop_schedule(p_project text, p_actor text, p_name text) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.exchange_projection_table(p_name text, p_version integer, p_rebuild integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.exchange_projection_table(p_name text, p_version integer, p_rebuild integer) TO runfold_projector;
@@ -3299,49 +4082,59 @@ REVOKE ALL ON FUNCTION ledger.feed_cut(p_snapshot pg_snapshot, p_before xid8) FR
 GRANT ALL ON FUNCTION ledger.feed_cut(p_snapshot pg_snapshot, p_before xid8) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.feed_cut(p_snapshot pg_snapshot, p_before xid8) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.feed_cut(p_snapshot pg_snapshot, p_before xid8) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.feed_cut(p_snapshot pg_snapshot, p_before xid8) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.feed_guard() FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.feed_guard() TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.feed_guard() TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.feed_guard() TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.feed_guard() TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.feed_known(p_generation integer, p_moment text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.feed_known(p_generation integer, p_moment text) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.feed_known(p_generation integer, p_moment text) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.feed_known(p_generation integer, p_moment text) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.feed_known(p_generation integer, p_moment text) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.feed_moment(p_start text, p_snapshot pg_snapshot, p_position bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.feed_moment(p_start text, p_snapshot pg_snapshot, p_position bigint) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.feed_moment(p_start text, p_snapshot pg_snapshot, p_position bigint) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.feed_moment(p_start text, p_snapshot pg_snapshot, p_position bigint) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.feed_moment(p_start text, p_snapshot pg_snapshot, p_position bigint) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.feed_next(p_generation integer, p_moment text, p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.feed_next(p_generation integer, p_moment text, p_limit integer) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.feed_next(p_generation integer, p_moment text, p_limit integer) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.feed_next(p_generation integer, p_moment text, p_limit integer) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.feed_next(p_generation integer, p_moment text, p_limit integer) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.feed_now() FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.feed_now() TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.feed_now() TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.feed_now() TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.feed_now() TO runfold_auditor;
 
 GRANT SELECT ON SEQUENCE ledger.event_position TO runfold_worker;
 GRANT SELECT ON SEQUENCE ledger.event_position TO runfold_reader;
 GRANT SELECT ON SEQUENCE ledger.event_position TO runfold_projector;
+GRANT SELECT ON SEQUENCE ledger.event_position TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.event TO runfold_worker;
 GRANT SELECT ON TABLE ledger.event TO runfold_reader;
 GRANT SELECT ON TABLE ledger.event TO runfold_projector;
+GRANT SELECT ON TABLE ledger.event TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.feed_page(p_generation integer, p_moment text, p_target text, p_position bigint, p_limit integer, p_project text, p_types text[], p_without text[], p_kinds text[], p_states text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.feed_page(p_generation integer, p_moment text, p_target text, p_position bigint, p_limit integer, p_project text, p_types text[], p_without text[], p_kinds text[], p_states text[]) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.feed_page(p_generation integer, p_moment text, p_target text, p_position bigint, p_limit integer, p_project text, p_types text[], p_without text[], p_kinds text[], p_states text[]) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.feed_page(p_generation integer, p_moment text, p_target text, p_position bigint, p_limit integer, p_project text, p_types text[], p_without text[], p_kinds text[], p_states text[]) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.feed_page(p_generation integer, p_moment text, p_target text, p_position bigint, p_limit integer, p_project text, p_types text[], p_without text[], p_kinds text[], p_states text[]) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.feed_passed(p_generation integer, p_moment text, p_of_generation integer, p_last_position bigint, p_last_txid xid8) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.feed_passed(p_generation integer, p_moment text, p_of_generation integer, p_last_position bigint, p_last_txid xid8) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.feed_passed(p_generation integer, p_moment text, p_of_generation integer, p_last_position bigint, p_last_txid xid8) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.feed_passed(p_generation integer, p_moment text, p_of_generation integer, p_last_position bigint, p_last_txid xid8) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.feed_passed(p_generation integer, p_moment text, p_of_generation integer, p_last_position bigint, p_last_txid xid8) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.feed_rebase() FROM PUBLIC;
 
@@ -3349,41 +4142,66 @@ REVOKE ALL ON FUNCTION ledger.feed_whole(p_generation integer, p_moment text) FR
 GRANT ALL ON FUNCTION ledger.feed_whole(p_generation integer, p_moment text) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.feed_whole(p_generation integer, p_moment text) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.feed_whole(p_generation integer, p_moment text) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.feed_whole(p_generation integer, p_moment text) TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.run_state TO runfold_worker;
 GRANT SELECT ON TABLE ledger.run_state TO runfold_reader;
 GRANT SELECT ON TABLE ledger.run_state TO runfold_projector;
+GRANT SELECT ON TABLE ledger.run_state TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.fold_events(p_events json) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.fold_events(p_events json) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.fold_events(p_events json) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.fold_events(p_events json) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.fold_events(p_events json) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.fold_kind_state() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.fold_run_state() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION ledger.has_right(p_project text, p_right text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[], p_workers text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[], p_workers text[]) TO runfold_worker;
 
-GRANT SELECT ON TABLE ledger.payload TO runfold_worker;
-GRANT SELECT ON TABLE ledger.payload TO runfold_reader;
-GRANT SELECT ON TABLE ledger.payload TO runfold_projector;
+GRANT SELECT ON TABLE ledger.payload TO runfold_auditor;
+
+GRANT SELECT(project_id) ON TABLE ledger.payload TO runfold_worker;
+GRANT SELECT(project_id) ON TABLE ledger.payload TO runfold_reader;
+GRANT SELECT(project_id) ON TABLE ledger.payload TO runfold_projector;
+
+GRANT SELECT(run_id) ON TABLE ledger.payload TO runfold_worker;
+GRANT SELECT(run_id) ON TABLE ledger.payload TO runfold_reader;
+GRANT SELECT(run_id) ON TABLE ledger.payload TO runfold_projector;
+
+GRANT SELECT(version) ON TABLE ledger.payload TO runfold_worker;
+GRANT SELECT(version) ON TABLE ledger.payload TO runfold_reader;
+GRANT SELECT(version) ON TABLE ledger.payload TO runfold_projector;
+
+GRANT SELECT(body) ON TABLE ledger.payload TO runfold_worker;
+GRANT SELECT(body) ON TABLE ledger.payload TO runfold_reader;
+GRANT SELECT(body) ON TABLE ledger.payload TO runfold_projector;
 
 GRANT SELECT ON TABLE ledger.entry TO runfold_worker;
 GRANT SELECT ON TABLE ledger.entry TO runfold_reader;
 GRANT SELECT ON TABLE ledger.entry TO runfold_projector;
+GRANT SELECT ON TABLE ledger.entry TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean) TO runfold_auditor;
+
+REVOKE ALL ON FUNCTION ledger.is_owner() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.is_replicated() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.kind_rooms(p_project text, p_kinds text[], p_returning boolean, OUT kinds text[], OUT has_returning boolean, OUT limited text[], OUT rooms integer[], OUT busy text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.legal(p_type text, p_from text, p_to text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.let_in(p_credential text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.lock_runs(p_project text, p_runs uuid[]) FROM PUBLIC;
 
@@ -3397,6 +4215,7 @@ REVOKE ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor
 GRANT ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.next_due(p_project text, p_after timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.next_due(p_project text, p_after timestamp with time zone) TO runfold_worker;
@@ -3405,23 +4224,38 @@ REVOKE ALL ON FUNCTION ledger.now() FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.now() TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.now() TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.now() TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.now() TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_auditor;
+
+REVOKE ALL ON FUNCTION ledger.policy_rules() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.projects_with(VARIADIC p_rights text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.projects_with(VARIADIC p_rights text[]) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.projects_with(VARIADIC p_rights text[]) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.projects_with(VARIADIC p_rights text[]) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.projects_with(VARIADIC p_rights text[]) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.publish_projection(p_name text, p_version integer, p_columns text[], p_derived text[], p_expressions text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.publish_projection(p_name text, p_version integer, p_columns text[], p_derived text[], p_expressions text[]) TO runfold_projector;
 
+REVOKE ALL ON FUNCTION ledger.put_schedule(p_project text, p_actor text, p_name text, p_kind text, p_input text, p_cron text, p_timezone text, p_next_at timestamp with time zone, p_release timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.put_schedule(p_project text, p_actor text, p_name text, p_kind text, p_input text, p_cron text, p_timezone text, p_next_at timestamp with time zone, p_release timestamp with time zone) TO runfold_worker;
+
 GRANT SELECT ON TABLE ledger.run TO runfold_worker;
 GRANT SELECT ON TABLE ledger.run TO runfold_reader;
 GRANT SELECT ON TABLE ledger.run TO runfold_projector;
+GRANT SELECT ON TABLE ledger.run TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.read_run(p_project text, p_run uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.read_run(p_project text, p_run uuid) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.read_run(p_project text, p_run uuid) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.read_run(p_project text, p_run uuid) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.read_run(p_project text, p_run uuid) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.reap(p_project text, p_actor text, p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.reap(p_project text, p_actor text, p_limit integer) TO runfold_worker;
@@ -3430,6 +4264,9 @@ REVOKE ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_t
 GRANT ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid, p_version integer, p_time timestamp with time zone) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid, p_version integer, p_time timestamp with time zone) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid, p_version integer, p_time timestamp with time zone) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid, p_version integer, p_time timestamp with time zone) TO runfold_auditor;
+
+REVOKE ALL ON FUNCTION ledger.record_control() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.record_keys(p_project text, p_runs uuid[], p_keys text[], p_contents text[], p_seed bytea) FROM PUBLIC;
 
@@ -3442,6 +4279,7 @@ REVOKE ALL ON FUNCTION ledger.refuse_version(p_type text, p_version integer) FRO
 GRANT ALL ON FUNCTION ledger.refuse_version(p_type text, p_version integer) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.refuse_version(p_type text, p_version integer) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.refuse_version(p_type text, p_version integer) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.refuse_version(p_type text, p_version integer) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[], p_workers text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[], p_workers text[]) TO runfold_worker;
@@ -3451,89 +4289,185 @@ REVOKE ALL ON FUNCTION ledger.salt_seed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.signal(p_project text, p_actor text, p_run uuid, p_name text, p_answer text, p_kept text, p_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.signal(p_project text, p_actor text, p_run uuid, p_name text, p_answer text, p_kept text, p_key text) TO runfold_worker;
 
+REVOKE ALL ON FUNCTION ledger.speaker() FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.speaker() TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.speaker() TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.speaker() TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.speaker() TO runfold_auditor;
+
 REVOKE ALL ON FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p_time timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p_time timestamp with time zone) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p_time timestamp with time zone) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p_time timestamp with time zone) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p_time timestamp with time zone) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.submit(p_project text, p_actor text, p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.submit(p_project text, p_actor text, p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[]) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.submit_keys(p_project text, p_ids uuid[], p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[], p_seed bytea) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION ledger.token_credential(p_secret text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.token_credential(p_secret text) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.token_credential(p_secret text) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.token_credential(p_secret text) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.token_credential(p_secret text) TO runfold_auditor;
+
 REVOKE ALL ON FUNCTION ledger.transition(p_project text, p_actors text[], p_runs uuid[], p_tokens integer[], p_states text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected integer[], p_keys text[], p_workers text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.transition(p_project text, p_actors text[], p_runs uuid[], p_tokens integer[], p_states text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected integer[], p_keys text[], p_workers text[]) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.transition_type(p_from text, p_to text, p_error text, p_token integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION ledger.use_token(p_secret text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.use_token(p_secret text) TO runfold_worker;
+
 REVOKE ALL ON FUNCTION ledger.uuid7() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.uuid7_floor(p_utc timestamp without time zone) FROM PUBLIC;
 
+GRANT SELECT ON TABLE ledger.access_grant TO runfold_worker;
+GRANT SELECT ON TABLE ledger.access_grant TO runfold_reader;
+GRANT SELECT ON TABLE ledger.access_grant TO runfold_projector;
+GRANT SELECT ON TABLE ledger.access_grant TO runfold_auditor;
+
 GRANT SELECT ON TABLE ledger.alembic_version TO runfold_worker;
 GRANT SELECT ON TABLE ledger.alembic_version TO runfold_reader;
 GRANT SELECT ON TABLE ledger.alembic_version TO runfold_projector;
+GRANT SELECT ON TABLE ledger.alembic_version TO runfold_auditor;
+
+GRANT SELECT(token_id) ON TABLE ledger.api_token TO runfold_worker;
+GRANT SELECT(token_id) ON TABLE ledger.api_token TO runfold_auditor;
+
+GRANT SELECT(name) ON TABLE ledger.api_token TO runfold_worker;
+GRANT SELECT(name) ON TABLE ledger.api_token TO runfold_auditor;
+
+GRANT SELECT(created_at) ON TABLE ledger.api_token TO runfold_worker;
+GRANT SELECT(created_at) ON TABLE ledger.api_token TO runfold_auditor;
+
+GRANT SELECT(expires_at) ON TABLE ledger.api_token TO runfold_worker;
+GRANT SELECT(expires_at) ON TABLE ledger.api_token TO runfold_auditor;
+
+GRANT SELECT(revoked_at) ON TABLE ledger.api_token TO runfold_worker;
+GRANT SELECT(revoked_at) ON TABLE ledger.api_token TO runfold_auditor;
+
+GRANT SELECT(last_used_at) ON TABLE ledger.api_token TO runfold_worker;
+GRANT SELECT(last_used_at) ON TABLE ledger.api_token TO runfold_auditor;
+
+GRANT SELECT(failed_uses) ON TABLE ledger.api_token TO runfold_worker;
+GRANT SELECT(failed_uses) ON TABLE ledger.api_token TO runfold_auditor;
+
+GRANT SELECT(last_failed_at) ON TABLE ledger.api_token TO runfold_worker;
+GRANT SELECT(last_failed_at) ON TABLE ledger.api_token TO runfold_auditor;
+
+GRANT SELECT(actor) ON TABLE ledger.api_token TO runfold_worker;
+GRANT SELECT(actor) ON TABLE ledger.api_token TO runfold_auditor;
+
+GRANT SELECT(reason) ON TABLE ledger.api_token TO runfold_worker;
+GRANT SELECT(reason) ON TABLE ledger.api_token TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.archive_event TO runfold_worker;
 GRANT SELECT ON TABLE ledger.archive_event TO runfold_reader;
 GRANT SELECT ON TABLE ledger.archive_event TO runfold_projector;
+GRANT SELECT ON TABLE ledger.archive_event TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.archive TO runfold_worker;
 GRANT SELECT ON TABLE ledger.archive TO runfold_reader;
 GRANT SELECT ON TABLE ledger.archive TO runfold_projector;
+GRANT SELECT ON TABLE ledger.archive TO runfold_auditor;
 
-GRANT SELECT ON TABLE ledger.command TO runfold_worker;
-GRANT SELECT ON TABLE ledger.command TO runfold_reader;
-GRANT SELECT ON TABLE ledger.command TO runfold_projector;
+GRANT SELECT ON TABLE ledger.command TO runfold_auditor;
+
+GRANT SELECT(project_id) ON TABLE ledger.command TO runfold_worker;
+GRANT SELECT(project_id) ON TABLE ledger.command TO runfold_reader;
+GRANT SELECT(project_id) ON TABLE ledger.command TO runfold_projector;
+
+GRANT SELECT(key) ON TABLE ledger.command TO runfold_worker;
+GRANT SELECT(key) ON TABLE ledger.command TO runfold_reader;
+GRANT SELECT(key) ON TABLE ledger.command TO runfold_projector;
+
+GRANT SELECT(content_hash) ON TABLE ledger.command TO runfold_worker;
+GRANT SELECT(content_hash) ON TABLE ledger.command TO runfold_reader;
+GRANT SELECT(content_hash) ON TABLE ledger.command TO runfold_projector;
+
+GRANT SELECT(run_id) ON TABLE ledger.command TO runfold_worker;
+GRANT SELECT(run_id) ON TABLE ledger.command TO runfold_reader;
+GRANT SELECT(run_id) ON TABLE ledger.command TO runfold_projector;
+
+GRANT SELECT(version) ON TABLE ledger.command TO runfold_worker;
+GRANT SELECT(version) ON TABLE ledger.command TO runfold_reader;
+GRANT SELECT(version) ON TABLE ledger.command TO runfold_projector;
+
+GRANT SELECT(hash) ON TABLE ledger.command TO runfold_worker;
+GRANT SELECT(hash) ON TABLE ledger.command TO runfold_reader;
+GRANT SELECT(hash) ON TABLE ledger.command TO runfold_projector;
+
+GRANT SELECT ON TABLE ledger.control_event TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.feed_generation TO runfold_worker;
 GRANT SELECT ON TABLE ledger.feed_generation TO runfold_reader;
 GRANT SELECT ON TABLE ledger.feed_generation TO runfold_projector;
+GRANT SELECT ON TABLE ledger.feed_generation TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.kind TO runfold_worker;
 GRANT SELECT ON TABLE ledger.kind TO runfold_reader;
 GRANT SELECT ON TABLE ledger.kind TO runfold_projector;
+GRANT SELECT ON TABLE ledger.kind TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.kind_event TO runfold_worker;
 GRANT SELECT ON TABLE ledger.kind_event TO runfold_reader;
 GRANT SELECT ON TABLE ledger.kind_event TO runfold_projector;
+GRANT SELECT ON TABLE ledger.kind_event TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.kind_state TO runfold_worker;
 GRANT SELECT ON TABLE ledger.kind_state TO runfold_reader;
 GRANT SELECT ON TABLE ledger.kind_state TO runfold_projector;
+GRANT SELECT ON TABLE ledger.kind_state TO runfold_auditor;
 
-GRANT SELECT ON TABLE ledger.project TO runfold_worker;
-GRANT SELECT ON TABLE ledger.project TO runfold_reader;
-GRANT SELECT ON TABLE ledger.project TO runfold_projector;
+GRANT SELECT(project_id) ON TABLE ledger.project TO runfold_worker;
+GRANT SELECT(project_id) ON TABLE ledger.project TO runfold_reader;
+GRANT SELECT(project_id) ON TABLE ledger.project TO runfold_projector;
+GRANT SELECT(project_id) ON TABLE ledger.project TO runfold_auditor;
+
+GRANT SELECT(created_at) ON TABLE ledger.project TO runfold_worker;
+GRANT SELECT(created_at) ON TABLE ledger.project TO runfold_reader;
+GRANT SELECT(created_at) ON TABLE ledger.project TO runfold_projector;
+GRANT SELECT(created_at) ON TABLE ledger.project TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.projection TO runfold_worker;
 GRANT SELECT ON TABLE ledger.projection TO runfold_reader;
 GRANT SELECT,INSERT,UPDATE ON TABLE ledger.projection TO runfold_projector;
+GRANT SELECT ON TABLE ledger.projection TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.projection_aside TO runfold_worker;
 GRANT SELECT ON TABLE ledger.projection_aside TO runfold_reader;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE ledger.projection_aside TO runfold_projector;
+GRANT SELECT ON TABLE ledger.projection_aside TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.projection_skip TO runfold_worker;
 GRANT SELECT ON TABLE ledger.projection_skip TO runfold_reader;
 GRANT SELECT,INSERT ON TABLE ledger.projection_skip TO runfold_projector;
+GRANT SELECT ON TABLE ledger.projection_skip TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.rebuild TO runfold_worker;
 GRANT SELECT ON TABLE ledger.rebuild TO runfold_reader;
 GRANT SELECT,INSERT,UPDATE ON TABLE ledger.rebuild TO runfold_projector;
+GRANT SELECT ON TABLE ledger.rebuild TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.rebuild_range TO runfold_worker;
 GRANT SELECT ON TABLE ledger.rebuild_range TO runfold_reader;
 GRANT SELECT,INSERT,UPDATE ON TABLE ledger.rebuild_range TO runfold_projector;
+GRANT SELECT ON TABLE ledger.rebuild_range TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.role_event TO runfold_worker;
 GRANT SELECT ON TABLE ledger.role_event TO runfold_reader;
 GRANT SELECT ON TABLE ledger.role_event TO runfold_projector;
+GRANT SELECT ON TABLE ledger.role_event TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.role_member TO runfold_worker;
 GRANT SELECT ON TABLE ledger.role_member TO runfold_reader;
 GRANT SELECT ON TABLE ledger.role_member TO runfold_projector;
+GRANT SELECT ON TABLE ledger.role_member TO runfold_auditor;
 
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE ledger.schedule TO runfold_worker;
+GRANT SELECT ON TABLE ledger.schedule TO runfold_worker;
 GRANT SELECT ON TABLE ledger.schedule TO runfold_reader;
 GRANT SELECT ON TABLE ledger.schedule TO runfold_projector;
+GRANT SELECT ON TABLE ledger.schedule TO runfold_auditor;

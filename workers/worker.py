@@ -56,7 +56,8 @@ class Worker:
         self.ledger, self.handlers = ledger, Handlers(handlers)
         self.concurrency = check_int("concurrency", concurrency, least=1, most=10_000)
         self.kinds = _kinds(self.handlers, kinds)
-        self.worker_id = check_text("worker_id", worker_id or default_worker_id())
+        default_id = default_worker_id(ledger.project.speaker)
+        self.worker_id = check_text("worker_id", worker_id or default_id)
         self.grace = _seconds("grace", settings.grace_seconds if grace is None else grace)
         self.poll = _seconds("poll", settings.poll_seconds if poll is None else poll, positive=True)
         self.left: list[UUID] = []

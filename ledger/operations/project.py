@@ -17,9 +17,13 @@ from runfold.ledger.validation import check_actor, check_text
 class Project:
     """One project in one database, as the operations see it."""
 
-    def __init__(self, pool: Pool, project_id: str, settings: Settings) -> None:
+    def __init__(
+        self, pool: Pool, project_id: str, settings: Settings, speaker: str | None = None
+    ) -> None:
         self.pool, self.project_id, self.settings = pool, project_id, settings
-        self.actor = settings.actor or default_actor()
+        self.speaker = speaker
+        """The credential, where it may act for itself only; None for the owner's."""
+        self.actor = settings.actor or speaker or default_actor()
         """Who acts where a call names nobody."""
         self.waker, self.months = Waker(pool, project_id), Months()
 

@@ -11,8 +11,7 @@ from runfold.ledger import log, names
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.postgres.connections import Pool, fetch
 
-CHANNEL: Final = "runfold"
-"""The payload is the project: a project's name may be as long as a channel's."""
+NOTIFY: Final = "SELECT pg_notify(ledger.channel($1), '')"
 COALESCED_SECONDS: Final = 0.002
 FLUSH_SECONDS: Final = 2.0
 """How long closing waits for the last wake-up: a server may never answer."""
@@ -50,7 +49,7 @@ class Waker:
         while self._asked:
             self._asked = False
             try:
-                await fetch(self._pool, "SELECT pg_notify($1, $2)", CHANNEL, self._project_id)
+                await fetch(self._pool, NOTIFY, self._project_id)
             except LedgerError as error:  # a hint only: polling finds the work
                 log.logger(project_id=self._project_id).info(
                     names.WAKE_UP_FAILED, reason=str(error)

@@ -23,7 +23,8 @@ _TRIGGER: Final = re.compile(
     r"^ALTER TABLE ledger\.(\w+) ENABLE ALWAYS TRIGGER (\w+);", re.MULTILINE
 )
 _GRANT: Final = re.compile(
-    r"^GRANT ([A-Z, ]+?)\s+ON (FUNCTION |SCHEMA )?(.+?)\s+TO (.+?);", re.DOTALL | re.MULTILINE
+    r"^GRANT ([A-Z, ]+?)(?: \(([a-z0-9_, ]+)\))?\s+ON (FUNCTION |SCHEMA )?(.+?)\s+TO (.+?);",
+    re.DOTALL | re.MULTILINE,
 )
 _TRAIT: Final = re.compile(
     r"\b(IMMUTABLE|STABLE|STRICT|LEAKPROOF|PARALLEL SAFE|SECURITY DEFINER)\b|\bLANGUAGE (\w+)"
@@ -81,10 +82,13 @@ def grants() -> frozenset[Grant]:
 
 
 def _grants(text: str) -> Iterator[Grant]:
-    for privileges, kind, objects, roles in _GRANT.findall(text):
+    for privileges, columns, kind, objects, roles in _GRANT.findall(text):
         prefix = "schema " if kind == "SCHEMA " else ""
-        for name, role, privilege in product(_words(objects), _words(roles), _words(privileges)):
-            yield Grant(prefix + name.removeprefix("ledger."), role, privilege)
+        suffixes = [f".{column}" for column in _words(columns)] if columns else [""]
+        for name, suffix, role, privilege in product(
+            _words(objects), suffixes, _words(roles), _words(privileges)
+        ):
+            yield Grant(prefix + name.removeprefix("ledger.") + suffix, role, privilege)
 
 
 def _words(text: str) -> list[str]:

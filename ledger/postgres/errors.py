@@ -80,7 +80,9 @@ def _missing_partition(error: BaseException) -> MissingPartition:
 
 
 _BY_STATE: Final[Mapping[str, Translation]] = {
-    "RF403": lambda error, _: ConfigurationError(str(error)),
+    "RF401": lambda error, _: AccessDenied(str(error), AccessDenied.TOKENS),
+    "RF403": lambda error, _: AccessDenied(str(error), AccessDenied.GRANTS),
+    "RF406": lambda error, _: ConfigurationError(str(error)),
     "RF404": lambda _, args: UnknownProject(str(args[0]) if args else ""),
     "RF409": _duplicate_key,
     "RF410": lambda _, __: FeedMoved(),

@@ -77,18 +77,24 @@ SELECT 'rule ' || r.rulename || ' of ' || c.relname AS name
 FROM pg_rewrite AS r JOIN pg_class AS c ON c.oid = r.ev_class
 WHERE c.relnamespace = 'ledger'::regnamespace AND r.rulename <> '_RETURN'
 UNION ALL
-SELECT 'policy ' || p.polname || ' of ' || c.relname
-FROM pg_policy AS p JOIN pg_class AS c ON c.oid = p.polrelid
-WHERE c.relnamespace = 'ledger'::regnamespace
-UNION ALL
-SELECT 'row security of ' || c.relname FROM pg_class AS c
-WHERE c.relnamespace = 'ledger'::regnamespace AND (c.relrowsecurity OR c.relforcerowsecurity)
+SELECT 'forced row security of ' || c.relname FROM pg_class AS c
+WHERE c.relnamespace = 'ledger'::regnamespace AND c.relforcerowsecurity
 ORDER BY 1
 """
 _OPEN: Final = r"""
 SELECT n.nspname::text AS name FROM pg_namespace AS n
 CROSS JOIN LATERAL aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) AS a
 WHERE a.grantee = 0 AND a.privilege_type = 'CREATE' AND n.nspname NOT LIKE 'pg\_%' ORDER BY 1
+"""
+_SECURED: Final = """
+SELECT c.relname::text AS name, c.relispartition AS part FROM pg_class AS c
+WHERE c.relnamespace = 'ledger'::regnamespace AND c.relrowsecurity ORDER BY 1
+"""
+_POLICIES: Final = """
+SELECT p.tablename::text AS relation, p.policyname::text AS policy, p.cmd AS command,
+  p.permissive AS permissive, array_to_string(p.roles, ',') AS role, p.qual AS rule,
+  p.with_check AS with_check
+FROM pg_policies AS p WHERE p.schemaname = 'ledger' ORDER BY 1, 2
 """
 _SETTINGS: Final = """
 SELECT coalesce('role ' || r.rolname, 'every role') AS role, c.setting
@@ -150,6 +156,19 @@ class InstalledGrant:
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy of row level security."""
+
+    relation: str
+    policy: str
+    command: str
+    role: str
+    rule: str | None
+    permissive: str = "PERMISSIVE"
+    with_check: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Installed:
     """The objects of schema `ledger`, as the catalogs have them."""
 
@@ -160,8 +179,11 @@ class Installed:
     triggers: Sequence[Trigger]
     owners: Sequence[Owner]
     grants: Sequence[InstalledGrant]
+    secured: frozenset[str]
+    """The tables with row level security, without partitions."""
+    policies: frozenset[Policy]
     added: Sequence[str]
-    """Rules, policies and row security: this code has none."""
+    """Rules, and row level security that binds the owner: this code has none."""
 
     def fingerprint(self) -> str:
         """Name what is installed; months that come and go make no difference."""
@@ -174,6 +196,8 @@ class Installed:
             *((t.definition, t.enabled) for t in self.triggers if not t.part),
             *((o.kind, o.name, o.owner) for o in self.owners if not _comes_and_goes(o.name)),
             *((g.grant, g.passed_on) for g in self.grants if not g.part),
+            *sorted(self.secured),
+            *sorted(map(repr, self.policies)),
             *self.added,
         ]
         text = "\n".join(map(repr, parts))
@@ -203,6 +227,8 @@ async def installed(source: Any) -> Installed:
             )
             for row in await fetch(source, _GRANTS)
         ],
+        secured=frozenset(row["name"] for row in await fetch(source, _SECURED) if not row["part"]),
+        policies=frozenset(Policy(**row) for row in await fetch(source, _POLICIES)),
         added=[row["name"] for row in await fetch(source, _ADDED)],
     )
 

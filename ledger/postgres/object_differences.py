@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from runfold.ledger.postgres import code_objects
@@ -10,6 +11,7 @@ from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.postgres.installed_objects import (
     Function,
     Installed,
+    Policy,
     Trigger,
     installed,
     open_schemas,
@@ -50,6 +52,7 @@ async def object_differences(pool: Pool) -> list[str]:
         *_functions(now),
         *await _views(pool, now),
         *_triggers(now),
+        *await _policies(pool, now),
         *(f"{name} is not this program's" for name in now.added),
         *(
             f"{one.kind} {one.name} belongs to {one.owner}, not to {one.expected}"
@@ -109,6 +112,56 @@ async def _as_made(connection: Any, rest: str) -> tuple[str, str | None]:
     made = await connection.fetchrow(_MADE)
     await connection.execute(f"DROP VIEW pg_temp.{_TEMPORARY}")
     return made["definition"], made["options"]
+
+
+async def _policies(pool: Pool, now: Installed) -> Sequence[str]:
+    """Compare policies with the ones that this code makes, on temporary tables as with views."""
+    wanted: set[Policy] = set()
+    async with pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            for row in await connection.fetch(code_objects.functions()["policy_rules"].body):
+                policy = Policy(**row)
+                rule = await _rule_as_made(connection, policy)
+                wanted.add(replace(policy, role=policy.role.lower(), rule=rule))
+        finally:
+            await transaction.rollback()
+    now_policies = {replace(one, role=one.role.lower()) for one in now.policies}
+    return [
+        *(
+            f"policy {p.policy} of {p.relation} is missing or changed"
+            for p in wanted - now_policies
+        ),
+        *(
+            f"policy {p.policy} of {p.relation} is not this program's"
+            for p in now_policies - wanted
+        ),
+        *(
+            f"row security of {name} is off"
+            for name in sorted({p.relation for p in wanted} - now.secured)
+        ),
+        *(
+            f"row security of {name} is not this program's"
+            for name in sorted(now.secured - {p.relation for p in wanted})
+        ),
+    ]
+
+
+_RULE: Final = f"""
+SELECT pg_get_expr(p.polqual, p.polrelid) FROM pg_policy AS p
+WHERE p.polrelid = 'pg_temp.{_TEMPORARY}'::regclass
+"""
+
+
+async def _rule_as_made(connection: Any, policy: Policy) -> str:
+    await connection.execute(
+        f"CREATE TEMP TABLE {_TEMPORARY} (project_id text, credential varchar(200))"
+    )
+    await connection.execute(f"CREATE POLICY made ON {_TEMPORARY} USING ({policy.rule})")
+    rule: str = await connection.fetchval(_RULE)
+    await connection.execute(f"DROP TABLE pg_temp.{_TEMPORARY}")
+    return rule
 
 
 def _triggers(now: Installed) -> Sequence[str]:

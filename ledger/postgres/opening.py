@@ -67,6 +67,12 @@ class Database:
                 "use 1 to 63 lower-case letters, digits, - and _, starting with a letter or digit",
             )
 
+    async def speaker(self) -> str | None:
+        """Name the credential, a login or `token:<id>`; None for the owner's login."""
+        [row] = await fetch(self.pool, "SELECT ledger.speaker() AS speaker")
+        speaker: str | None = row["speaker"]
+        return speaker
+
     async def projects(self) -> list[str]:
         """Name every project."""
         return [

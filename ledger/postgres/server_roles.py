@@ -9,7 +9,7 @@ import asyncpg
 from runfold.ledger.errors import ConfigurationError
 from runfold.ledger.postgres.locks import LOCK_TIMEOUT
 
-ROLES: Final = ("runfold_worker", "runfold_reader", "runfold_projector")
+ROLES: Final = ("runfold_worker", "runfold_reader", "runfold_projector", "runfold_auditor")
 
 _MISSING: Final = """
 SELECT n.name FROM unnest($1::text[]) WITH ORDINALITY AS n (name, number)

@@ -43,6 +43,50 @@ project: Final = Table(
     metadata,
     Column("project_id", Text, primary_key=True),
     Column("created_at", _TIME, nullable=False, server_default=text("clock_timestamp()")),
+    Column("channel", Text, nullable=False),
+)
+
+access_grant: Final = Table(
+    "access_grant",
+    metadata,
+    Column("credential", String(200), primary_key=True),
+    Column("project_id", Text, primary_key=True),
+    Column("rights", ARRAY(Text), nullable=False),
+    Column("actors", ARRAY(Text), nullable=False),
+    Column("until", _TIME),
+    Column("actor", String(200), nullable=False),
+    Column("reason", Text),
+)
+
+api_token: Final = Table(
+    "api_token",
+    metadata,
+    Column("token_id", String(40), primary_key=True),
+    Column("sha256", LargeBinary, nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("created_at", _TIME, nullable=False),
+    Column("expires_at", _TIME, nullable=False),
+    Column("revoked_at", _TIME),
+    Column("last_used_at", _TIME),
+    Column("failed_uses", Integer, nullable=False),
+    Column("last_failed_at", _TIME),
+    Column("actor", String(200), nullable=False),
+    Column("reason", Text),
+)
+
+control_event: Final = Table(
+    "control_event",
+    metadata,
+    Column("number", BigInteger, primary_key=True),
+    Column("recorded_at", _TIME, nullable=False),
+    Column("project_id", Text),
+    Column("credential", String(200), nullable=False),
+    Column("type", String(80), nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("facts", Text),
+    Column("actor", String(200), nullable=False),
+    Column("reason", Text),
+    Column("hash", LargeBinary, nullable=False),
 )
 
 kind: Final = Table(
@@ -181,6 +225,7 @@ event: Final = Table(
     Column("compensates", Integer),
     Column("key", String(200)),
     Column("payload_hash", LargeBinary),
+    Column("credential", String(200)),
     Column("hash", LargeBinary, nullable=False),
 )
 
@@ -231,6 +276,7 @@ _STATE: Final[tuple[Column[Any], ...]] = (
     Column("max_attempts", Integer, nullable=False),
     Column("worker_id", Text),
     Column("token", Integer),
+    Column("lease_credential", String(200)),
     Column("lease_until", _TIME),
     Column("heartbeat_at", _TIME),
     Column("available_at", _TIME),

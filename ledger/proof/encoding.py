@@ -50,6 +50,7 @@ FIELDS: Final[tuple[tuple[str, str], ...]] = (
     ("compensates", "int"),
     ("key", "text"),
     ("payload_hash", "bytes"),
+    ("credential", "text"),
 )
 """The hashed columns of table `event`, in the order of encoding, with how each is written."""
 

@@ -54,6 +54,9 @@ COLUMNS: tuple[tuple[str, str, str, frozenset[str] | None, int | None], ...] = (
         "tool.failed",
         "tool.requested",
     }), None),
+    ("lease_credential", "last", "credential", frozenset({
+        "lease.acquired",
+    }), None),
     ("lease_until", "assign", "lease_until", frozenset({
         "approval.expired",
         "approval.granted",

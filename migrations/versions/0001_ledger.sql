@@ -4,11 +4,13 @@
 
 CREATE SCHEMA projection;
 
--- Projects, kinds and keys
+-- Projects, kinds and keys. Channel: where the wake-ups of a project are heard; it cannot be
+-- guessed.
 
 CREATE TABLE ledger.project (
   project_id text PRIMARY KEY CHECK (project_id ~ '^[a-z0-9][a-z0-9_-]{0,62}$'),
-  created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+  created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  channel text NOT NULL DEFAULT 'runfold_' || replace(gen_random_uuid()::text, '-', '')
 );
 
 -- With the run that brought it in the key, two transactions that bring the same new kind do not
@@ -30,6 +32,54 @@ CREATE TABLE ledger.command (
   hash bytea, -- of the event; null for a submit, whose outcome is the run
   PRIMARY KEY (project_id, key)
 );
+
+-- Access
+
+-- What a credential, a login or token:<id>, may do in a project (* is all), and for which actors it
+-- may speak: names, or beginnings of names that end in *. Without rights: revoked.
+CREATE TABLE ledger.access_grant (
+  credential varchar(200) NOT NULL,
+  project_id text NOT NULL,
+  rights text[] NOT NULL CHECK (rights <@ ARRAY['submit', 'work', 'read', 'decide', 'schedule',
+    'erase', 'audit', 'admin']),
+  actors text[] NOT NULL,
+  until timestamptz,
+  actor varchar(200) NOT NULL,
+  reason text,
+  PRIMARY KEY (credential, project_id)
+);
+
+-- Of a token's secret only the digest is kept.
+CREATE TABLE ledger.api_token (
+  token_id varchar(40) PRIMARY KEY,
+  sha256 bytea NOT NULL UNIQUE,
+  name varchar(200) NOT NULL,
+  created_at timestamptz NOT NULL,
+  expires_at timestamptz NOT NULL,
+  revoked_at timestamptz,
+  last_used_at timestamptz,
+  failed_uses int NOT NULL DEFAULT 0,
+  last_failed_at timestamptz,
+  actor varchar(200) NOT NULL,
+  reason text
+);
+
+-- The control history: every change of what the ledger is told to do, in one list without gaps,
+-- each hashed with the one before it. The tables that it is about are folds of it: facts is the
+-- row that a change left, null for a row that it removed.
+CREATE TABLE ledger.control_event (
+  number bigint PRIMARY KEY CHECK (number > 0),
+  recorded_at timestamptz NOT NULL,
+  project_id text,
+  credential varchar(200) NOT NULL,
+  type varchar(80) NOT NULL,
+  subject text NOT NULL,
+  facts text,
+  actor varchar(200) NOT NULL,
+  reason text,
+  hash bytea NOT NULL
+);
+CREATE INDEX control_event_subject ON ledger.control_event (subject, number);
 
 -- Events
 
@@ -68,6 +118,7 @@ CREATE TABLE ledger.event (
   compensates int,
   key varchar(200),
   payload_hash bytea,
+  credential varchar(200),
   hash bytea NOT NULL,
   PRIMARY KEY (project_id, run_id, version)
 ) PARTITION BY RANGE (run_id);
@@ -102,6 +153,7 @@ CREATE TABLE ledger.run_state (
   max_attempts int NOT NULL,
   worker_id text,
   token int,
+  lease_credential varchar(200),
   lease_until timestamptz,
   heartbeat_at timestamptz,
   available_at timestamptz,
@@ -241,8 +293,6 @@ CREATE TABLE ledger.feed_generation (
   system_identifier bigint NOT NULL,
   started_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-INSERT INTO ledger.feed_generation (generation, start, system_identifier)
-SELECT 1, '1:1:@0', system_identifier FROM pg_control_system();
 
 CREATE TABLE ledger.projection (
   name text PRIMARY KEY,

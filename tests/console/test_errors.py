@@ -344,6 +344,8 @@ def test_a_login_without_the_right_is_one_line(
 ) -> None:
     login = f"reader_{uuid.uuid4().hex[:12]}"
     execute(unverified_database, f"CREATE ROLE {login} LOGIN PASSWORD 'pw' IN ROLE runfold_reader")
+    rights = f"'test', 'tests', '{login}', '{{read}}', NULL, NULL, NULL"
+    execute(unverified_database, f"SELECT ledger.change_access({rights})")
     try:
         url = unverified_database.replace("postgres@", f"{login}:pw@", 1)
         if url == unverified_database:
@@ -356,6 +358,7 @@ def test_a_login_without_the_right_is_one_line(
         checks = reader.ok("doctor", "--json").json["checks"]
         assert [c["level"] for c in checks if c["name"] == "privileges"] == ["ok"]
     finally:
+        execute(unverified_database, f"DROP OWNED BY {login}")
         execute(unverified_database, f"DROP ROLE {login}")
 
 

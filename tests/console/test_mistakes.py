@@ -155,7 +155,7 @@ def test_errors_show_values_as_they_were_typed(cli: Cli) -> None:
     [
         (("projections", "run", "--once"), "runfold_projector"),
         (("projections", "pause", "spending"), "runfold_projector"),
-        (("roles", "grant", "finance", "ann"), "owner of the schema"),
+        (("roles", "grant", "finance", "ann"), "runfold_worker"),
         (("project", "create", "other"), "owner of the schema"),
         (("submit", "parse"), "runfold_worker"),
         (("kinds", "pause", "parse"), "runfold_worker"),
@@ -168,11 +168,14 @@ def test_a_login_that_lacks_a_privilege_hears_which_role_it_needs(
     login = f"reader_{os.urandom(4).hex()}"
     execute(database, f"CREATE ROLE {login} LOGIN")
     execute(database, f"GRANT runfold_reader TO {login}")
+    rights = f"'test', 'tests', '{login}', '{{read}}', NULL, NULL, NULL"
+    execute(database, f"SELECT ledger.change_access({rights})")
     try:
         as_reader = Cli(database.replace("postgres@", f"{login}@"), capsys)
 
         assert needed in as_reader.fails(exits.ERROR, *words).err
     finally:
+        execute(database, f"DROP OWNED BY {login}")
         execute(database, f"DROP ROLE {login}")
 
 
@@ -276,9 +279,9 @@ def test_a_projection_that_fails_unexpectedly_does_not_end_the_others(
     (tmp_path / "sitecustomize.py").write_text(
         "import runfold.workers.duties.projector as p\n"
         "async def run(self):\n"
-        "    if self._name == 'attempts':\n"
+        "    if self._catch_up.projection.name == 'attempts':\n"
         "        raise AttributeError('no values')\n"
-        "    print('keeps up:', self._name, flush=True)\n"
+        "    print('keeps up:', self._catch_up.projection.name, flush=True)\n"
         "    import asyncio\n"
         "    await asyncio.Event().wait()\n"
         "p.Projector.run = run\n"

@@ -16,6 +16,7 @@ import asyncpg
 import pytest
 
 from runfold import Ledger
+from runfold.ledger import access
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.embedded.programs import find_programs
 from runfold.ledger.postgres.urls import driver_url
@@ -62,9 +63,7 @@ def test_the_roles_of_the_page_read_and_call_and_write_no_table(
     own_names: Callable[[str], str],
     mark: str,
 ) -> None:
-    owner, logins, privileges = (
-        own_names(block) for block in blocks("database-roles.md", "postgresql")
-    )
+    owner, logins, privileges = (own_names(block) for block in blocks("access.md", "postgresql"))
     for statement in owner.split(";\n")[:2]:
         maintenance(statement)
     url = with_database(server.url, f"runs{mark}")
@@ -89,8 +88,9 @@ async def _rows(url: str, statement: str) -> list[asyncpg.Record]:
 
 
 async def _may_submit(worker_url: str, owner_url: str) -> None:
-    async with Ledger.open(owner_url, "shop", create_project=True):
-        pass
+    login = worker_url.split("//")[1].split(":", maxsplit=1)[0]
+    async with Ledger.open(owner_url, "shop", create_project=True) as owner:
+        await access.grant(owner.project, login, ["submit", "read"])
     async with Ledger.open(worker_url, "shop") as ledger:
         run = await ledger.submit("parse")
         assert [event.type for event in await ledger.history(run.run_id)] == ["run.submitted"]

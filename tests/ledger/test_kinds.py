@@ -11,8 +11,8 @@ import pytest
 
 from runfold.ledger import Ledger, State, Submit
 from runfold.ledger.errors import InvalidValue
-from runfold.ledger.operations.wakeups import CHANNEL
 from tests.conftest import PROJECT
+from tests.support.logins import channel
 
 
 async def test_a_paused_kind_is_not_claimed_while_runs_that_are_held_go_on(ledger: Ledger) -> None:
@@ -38,7 +38,7 @@ async def test_a_resumed_kind_is_claimed_again_and_the_workers_are_woken(
     await ledger.pause_kind("parse", actor="ann")
     await ledger.project.waker.flush()
     heard = asyncio.Event()
-    await connection.add_listener(CHANNEL, lambda *_: heard.set())
+    await connection.add_listener(await channel(connection), lambda *_: heard.set())
 
     await ledger.resume_kind("parse", actor="ann")
 

@@ -20,6 +20,7 @@ from runfold.ledger.events import NoteAdded
 from runfold.ledger.postgres.urls import driver_url
 from runfold.workers import Context, handler
 from tests.conftest import PROJECT
+from tests.support.logins import with_login
 from tests.support.runs import claimed
 from tests.support.waiting import until
 from tests.support.working import ended, reached, working
@@ -142,10 +143,11 @@ async def test_every_change_of_a_role_is_recorded_and_made_by_the_owner_alone(
     for wrong in ("", "x" * 201, "a\x00"):
         with pytest.raises(InvalidValue):
             await roles.grant(ledger.pool, PROJECT, wrong, "ann", **WHY)
-    async with asyncpg.create_pool(
-        driver_url(database), min_size=1, server_settings={"role": "runfold_worker"}
-    ) as pool:
-        with pytest.raises(AccessDenied):
+    async with (
+        with_login(database, "runfold_worker", rights=("decide", "work")) as url,
+        asyncpg.create_pool(driver_url(url), min_size=1) as pool,
+    ):
+        with pytest.raises(AccessDenied, match="lacks the right admin"):
             await roles.grant(pool, PROJECT, "finance", "mallory", **WHY)
         assert [one.member for one in await roles.members(pool, PROJECT)] == ["bob"]
 

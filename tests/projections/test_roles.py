@@ -48,7 +48,7 @@ ATTACKS = (
 async def projector(database: str) -> AsyncIterator[Ledger]:
     """The ledger, opened by a login that has the role runfold_projector and no other."""
     async with (
-        with_login(database, "runfold_projector") as url,
+        with_login(database, "runfold_projector", rights=("read",), project="*") as url,
         Ledger.open(url, PROJECT) as opened,
     ):
         yield opened
@@ -83,7 +83,7 @@ async def test_an_owner_without_other_rights_rebuilds_what_a_projector_installed
         await _own_database(empty_database, owned.split("//")[1].split(":")[0])
         await schema.upgrade(owned)
         async with (
-            with_login(empty_database, "runfold_projector") as url,
+            with_login(empty_database, "runfold_projector", rights=("read",), project="*") as url,
             Ledger.open(owned, PROJECT, create_project=True) as owner,
             Ledger.open(url, PROJECT) as projector,
         ):
@@ -120,7 +120,7 @@ async def test_a_projector_can_plant_nothing_in_what_the_owner_writes_to(
 async def test_a_worker_and_a_reader_only_read(database: str, projector: Ledger) -> None:
     await install(projector.pool, sizes())
     for role in ("runfold_worker", "runfold_reader"):
-        async with with_login(database, role) as url:
+        async with with_login(database, role, rights=("read", "work")) as url:
             connection = await asyncpg.connect(driver_url(url))
             try:
                 assert await connection.fetch("SELECT * FROM projection.sizes") == []
@@ -232,7 +232,7 @@ async def test_a_table_of_another_owner_is_never_written_to(
 
 async def test_a_login_without_the_role_is_told_which_one_it_lacks(database: str) -> None:
     async with (
-        with_login(database, "runfold_worker") as url,
+        with_login(database, "runfold_worker", rights=("read", "work")) as url,
         Ledger.open(url, PROJECT) as worker,
     ):
         with pytest.raises(AccessDenied, match="runfold_projector"):

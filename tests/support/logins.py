@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -13,8 +13,10 @@ from runfold.ledger.postgres.urls import driver_url
 
 
 @asynccontextmanager
-async def with_login(url: str, *roles: str) -> AsyncIterator[str]:
-    """Make a login with these roles; give the database's URL for it, and remove it at the end."""
+async def with_login(
+    url: str, *roles: str, rights: Sequence[str] = (), project: str = "test"
+) -> AsyncIterator[str]:
+    """Make a login with these roles and rights; yield the database's URL for it; remove it."""
     name, password = f"login_{secrets.token_hex(6)}", secrets.token_hex(8)
     own = url.replace("postgres@", f"{name}:{password}@", 1)
     if own == url:
@@ -23,9 +25,35 @@ async def with_login(url: str, *roles: str) -> AsyncIterator[str]:
     try:
         granted = f" IN ROLE {', '.join(roles)}" if roles else ""
         await superuser.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{password}'{granted}")
+        if rights:
+            await grant(superuser, name, rights, project=project)
         yield own
         await superuser.execute(f"REASSIGN OWNED BY {name} TO CURRENT_USER")
         await superuser.execute(f"DROP OWNED BY {name}")
         await superuser.execute(f"DROP ROLE {name}")
     finally:
         await superuser.close()
+
+
+async def grant(
+    connection: asyncpg.Connection,
+    credential: str,
+    rights: Sequence[str],
+    *,
+    project: str = "test",
+    actors: Sequence[str] = ("*",),
+) -> None:
+    """Grant a credential rights in a project, speaking for whomever it likes."""
+    await connection.execute(
+        "SELECT ledger.change_access($1, 'tests', $2, $3, $4, NULL, NULL)",
+        project,
+        credential,
+        list(rights),
+        list(actors),
+    )
+
+
+async def channel(connection: asyncpg.Connection, project: str = "test") -> str:
+    """Return the channel of a project's wake-ups."""
+    name: str = await connection.fetchval("SELECT ledger.channel($1)", project)
+    return name

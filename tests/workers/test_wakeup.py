@@ -10,10 +10,10 @@ import pytest
 from runfold.ledger import Ledger, State
 from runfold.ledger.errors import ConfigurationError
 from runfold.ledger.operations import wakeups
-from runfold.ledger.operations.wakeups import CHANNEL
 from runfold.workers import Context, handler, worker
 from runfold.workers.duties.wakeup_listener import Wakeup
 from tests.conftest import PROJECT
+from tests.support.logins import channel
 from tests.support.waiting import until
 from tests.support.working import ended, reached, working
 
@@ -88,7 +88,7 @@ async def test_many_submits_send_few_wake_ups_and_none_within_a_callers_transact
     ledger: Ledger, connection: asyncpg.Connection
 ) -> None:
     heard: list[object] = []
-    await connection.add_listener(CHANNEL, lambda *given: heard.append(given[3]))
+    await connection.add_listener(await channel(connection), lambda *given: heard.append(given[2]))
 
     await asyncio.gather(*(ledger.submit("greet", "ann") for _ in range(200)))
 
@@ -97,7 +97,7 @@ async def test_many_submits_send_few_wake_ups_and_none_within_a_callers_transact
 
     await until(came)
     await ledger.project.waker.flush()
-    assert set(heard) == {PROJECT}
+    assert set(heard) == {await channel(connection)}
     assert len(heard) < 100
     seen = len(heard)
     async with connection.transaction():
@@ -140,8 +140,7 @@ async def test_a_wake_up_is_heard_by_the_worker_without_a_pause(ledger: Ledger) 
     looks: list[str] = []
     listener = Wakeup(ledger, lambda: looks.append("look"))
 
-    listener._heard(None, 1, CHANNEL, PROJECT)  # noqa: SLF001  what the driver calls
-    listener._heard(None, 1, CHANNEL, "another")  # noqa: SLF001  what the driver calls
+    listener._heard()  # noqa: SLF001  what the driver calls
 
     assert looks == ["look"]
 
@@ -163,12 +162,14 @@ async def test_a_submit_that_is_the_last_act_still_wakes(
     database: str, connection: asyncpg.Connection
 ) -> None:
     heard: asyncio.Queue[object] = asyncio.Queue()
-    await connection.add_listener(CHANNEL, lambda *given: heard.put_nowait(given[3]))
+    await connection.add_listener(
+        await channel(connection), lambda *given: heard.put_nowait(given[2])
+    )
 
     async with Ledger.open(database, PROJECT) as ledger:
         await ledger.submit("greet", "ann")
 
-    assert await asyncio.wait_for(heard.get(), 10) == PROJECT
+    assert await asyncio.wait_for(heard.get(), 10) == await channel(connection)
 
 
 async def test_a_ledger_without_a_url_cannot_be_woken(ledger: Ledger) -> None:

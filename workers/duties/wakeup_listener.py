@@ -10,10 +10,10 @@ import asyncpg
 
 from runfold.ledger import Ledger, names
 from runfold.ledger.errors import ConfigurationError, LedgerError
-from runfold.ledger.operations.wakeups import CHANNEL
 from runfold.ledger.postgres.connections import FAILURES, connect
 from runfold.workers.duties.duty import RETRY_SECONDS, Duty, Interruption
 
+_CHANNEL: Final = "SELECT ledger.channel($1)"
 PULSE_SECONDS: Final = 15.0
 """How often the connection is probed: one that died silently reports nothing."""
 
@@ -58,7 +58,8 @@ class Wakeup(Duty):
     async def _listen(self, connection: asyncpg.Connection[Any]) -> None:
         ended = asyncio.Event()
         connection.add_termination_listener(lambda _: ended.set())
-        await connection.add_listener(CHANNEL, self._heard)
+        channel = await connection.fetchval(_CHANNEL, self._ledger.project_id)
+        await connection.add_listener(channel, self._heard)
         self._look()  # whatever came while nobody listened
         deaf = self._hears = False
         self._ledger.project.waker.wake()  # heard here, unless a pooler passes nothing on
@@ -77,7 +78,6 @@ class Wakeup(Duty):
                 await connection.execute("SELECT 1", timeout=self._pulse)
         raise ConnectionError("the connection was closed")
 
-    def _heard(self, _connection: object, _pid: int, _channel: str, project_id: object) -> None:
-        if project_id == self._ledger.project_id:
-            self._hears = True
-            self._look()
+    def _heard(self, *_: object) -> None:
+        self._hears = True
+        self._look()

@@ -7,7 +7,7 @@ from typing import Final
 
 from rich.text import Text
 
-from runfold.console.cli.health.access_checks import privileges, roles, settings
+from runfold.console.cli.health.access_checks import connecting, privileges, roles, settings
 from runfold.console.cli.health.check import Check, Level
 from runfold.console.cli.health.database_status import database_status
 from runfold.console.cli.health.object_checks import objects
@@ -80,6 +80,7 @@ async def _examine(session: Session) -> list[Check]:
             await _checked("schedules", schedules(database)),
             await _checked("roles", roles(database)),
             await _checked("privileges", privileges(database)),
+            await _checked("access", connecting(database)),
         ]
 
 

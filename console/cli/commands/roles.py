@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from runfold.console.cli.kit.options import OWNER, Actor, command, program
+from runfold.console.cli.kit.options import WORKER, Actor, command, program
 from runfold.console.cli.kit.session import Session
 from runfold.ledger import roles
 from runfold.ledger.roles import Member
@@ -38,7 +38,7 @@ async def list_(session: Session, role: Some = None) -> None:
         )
 
 
-@command(app, "grant", needs=OWNER)
+@command(app, "grant", needs=WORKER)
 async def grant(
     session: Session, role: Role, name: Name, *, actor: Actor = None, reason: Why = None
 ) -> None:
@@ -50,7 +50,7 @@ async def grant(
         _write(session, (await roles.history(ledger.pool, ledger.project_id, role))[-1])
 
 
-@command(app, "revoke", needs=OWNER)
+@command(app, "revoke", needs=WORKER)
 async def revoke(
     session: Session, role: Role, name: Name, *, actor: Actor = None, reason: Why = None
 ) -> None:

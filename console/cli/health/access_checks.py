@@ -29,6 +29,26 @@ async def roles(database: Database) -> Check:
     return Check("roles", Level.WARNING, who_grants(tuple(row["role"] for row in rows)))
 
 
+_OPEN: Final = """
+SELECT has_database_privilege('public', current_database(), 'CONNECT') AS open,
+  current_database()::text AS database,
+  (SELECT count(*) FROM ledger.access_grant WHERE cardinality(rights) > 0) AS grants
+"""
+
+
+async def connecting(opened: Database) -> Check:
+    """Whether logins that were granted nothing may connect."""
+    (row,) = await fetch(opened.pool, _OPEN)
+    if opened.embedded or not row["open"]:
+        return Check("access", Level.OK, f"{row['grants']} grants are visible to this login")
+    return Check(
+        "access",
+        Level.WARNING,
+        f"every login of the server may connect to {row['database']}: "
+        f"its owner runs REVOKE CONNECT ON DATABASE {row['database']} FROM PUBLIC",
+    )
+
+
 _ROLE: Final = """
 SELECT current_user::text AS login, r.rolsuper AS superuser,
   has_table_privilege('ledger.event', 'SELECT') AS reads,

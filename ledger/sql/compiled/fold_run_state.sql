@@ -22,9 +22,9 @@ BEGIN
   SELECT count(*), count(*) FILTER (WHERE version = 1) INTO wanted, starts FROM new_events;
   IF starts > 0 THEN
   INSERT INTO ledger.run_state (project_id, run_id, version, hash, kind, state, priority, attempt_count, max_attempts,
-    worker_id, token, lease_until, heartbeat_at, available_at, started_at, completed_at, created_at, updated_at,
-    deadline, wait_until, wait_outcome, cancel_requested_at, cost_usd, step_count, error_code, outcome_version,
-    output_sha256, tags, key)
+    worker_id, token, lease_credential, lease_until, heartbeat_at, available_at, started_at, completed_at, created_at,
+    updated_at, deadline, wait_until, wait_outcome, cancel_requested_at, cost_usd, step_count, error_code,
+    outcome_version, output_sha256, tags, key)
   SELECT e.project_id, e.run_id,
     greatest(NULL, e.version),
     coalesce(e.hash, NULL),
@@ -40,6 +40,7 @@ BEGIN
     CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested',
       'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
       'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN e.token ELSE NULL END,
+    coalesce(CASE WHEN e.type = 'lease.acquired' THEN e.credential END, NULL),
     CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested',
       'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed',
       'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN
@@ -89,6 +90,7 @@ BEGIN
     attempt_count = coalesce(CASE WHEN e.on_counted THEN e.attempt END, s.attempt_count),
     worker_id = CASE WHEN e.on_leased THEN e.worker_id ELSE s.worker_id END,
     token = CASE WHEN e.on_leased THEN e.token ELSE s.token END,
+    lease_credential = coalesce(CASE WHEN e.on_lease_acquired THEN e.credential END, s.lease_credential),
     lease_until = CASE WHEN e.on_extended THEN e.lease_until ELSE s.lease_until END,
     heartbeat_at = coalesce(CASE WHEN e.on_beaten THEN e.recorded_at END, s.heartbeat_at),
     available_at = CASE WHEN e.on_leased THEN e.available_at ELSE s.available_at END,
@@ -104,8 +106,9 @@ BEGIN
     outcome_version = coalesce(CASE WHEN e.on_outcome THEN e.version END, s.outcome_version),
     output_sha256 = CASE WHEN e.on_ended THEN e.output_sha256 ELSE s.output_sha256 END
   FROM (
-    SELECT n.attempt, n.available_at, n.cost_usd, n.error_code, n.hash, n.lease_until, n.output_sha256, n.recorded_at,
-      n.state, n.step_count, n.token, n.type, n.version, n.wait_outcome, n.wait_until, n.worker_id, k.tid,
+    SELECT n.attempt, n.available_at, n.cost_usd, n.credential, n.error_code, n.hash, n.lease_until, n.output_sha256,
+      n.recorded_at, n.state, n.step_count, n.token, n.type, n.version, n.wait_outcome, n.wait_until, n.worker_id,
+      k.tid,
       n.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired',
         'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
         'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AS on_extended,

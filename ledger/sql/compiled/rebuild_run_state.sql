@@ -23,6 +23,8 @@ AS $$
       'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
       'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
       'tool.requested')))[1] AS token,
+    (array_agg(e.credential ORDER BY e.version DESC) FILTER (WHERE e.type = 'lease.acquired' AND e.credential IS NOT
+      NULL))[1] AS lease_credential,
     (array_agg(e.lease_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
       'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released',
       'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',

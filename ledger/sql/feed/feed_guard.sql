@@ -2,7 +2,7 @@
 -- standby, whose snapshots do not list what is in progress, and in a cluster that the events
 -- were restored into, until ledger.feed_rebase has begun a generation.
 CREATE OR REPLACE FUNCTION ledger.feed_guard() RETURNS void
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 SET jit = off

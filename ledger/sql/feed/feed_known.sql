@@ -2,7 +2,7 @@
 -- that a crash, a restore or a fail-over took back. Known are the start of a generation, its
 -- end, and a moment whose newest event is still here or archived.
 CREATE OR REPLACE FUNCTION ledger.feed_known(p_generation int, p_moment text) RETURNS void
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off

@@ -5,7 +5,7 @@
 -- events. By the hash ledger.feed_known recognises a history.
 CREATE OR REPLACE FUNCTION ledger.feed_moment(p_start text, p_snapshot pg_snapshot,
   p_position bigint) RETURNS text
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off

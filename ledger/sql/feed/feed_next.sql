@@ -18,7 +18,7 @@
 -- its end, which shows every id.
 CREATE OR REPLACE FUNCTION ledger.feed_next(p_generation int, p_moment text, p_limit int)
 RETURNS TABLE (generation int, moment text, target text)
-LANGUAGE plpgsql
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_hashjoin = off

@@ -2,7 +2,7 @@
 -- earlier moment preceded, has a position up to its own; later events have later ones, in
 -- whatever cluster they are appended.
 CREATE OR REPLACE FUNCTION ledger.feed_now() RETURNS TABLE (generation int, moment text)
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN

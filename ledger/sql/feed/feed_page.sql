@@ -2,14 +2,14 @@
 -- ledger.feed_next) the next p_limit after a position, in the order of positions, which is the
 -- order of versions within a run. Fewer than p_limit: that was the last page. VOLATILE and the
 -- lock: see ledger.feed_next. The filters are bounds of their own: project, event types, the
--- kind of the run, and the state an event leads to.
+-- kind of the run, and the state an event leads to; and the projects that the credential may read.
 CREATE OR REPLACE FUNCTION ledger.feed_page(
   p_generation int, p_moment text, p_target text, p_position bigint, p_limit int,
   p_project text DEFAULT NULL,
   p_types text[] DEFAULT NULL, p_without text[] DEFAULT NULL, p_kinds text[] DEFAULT NULL,
     p_states text[] DEFAULT NULL
 ) RETURNS SETOF ledger.event
-LANGUAGE plpgsql
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_hashjoin = off
@@ -26,6 +26,7 @@ DECLARE
   after bigint;
   seen_up_to bigint := split_part(p_moment, '@', 2);
   up_to bigint := split_part(p_target, '@', 2);
+  allowed CONSTANT text[] := ledger.projects_with('read', 'audit');
 BEGIN
   LOCK TABLE ledger.event IN ACCESS SHARE MODE;
   PERFORM ledger.feed_known(p_generation, p_moment), ledger.feed_known(p_generation, p_target);
@@ -39,6 +40,7 @@ BEGIN
     WHERE e.position > after AND e.position <= up_to
       AND (e.position > seen_up_to OR NOT pg_visible_in_snapshot(e.txid, seen))
       AND (p_project IS NULL OR e.project_id = p_project)
+      AND (allowed IS NULL OR e.project_id = ANY (allowed))
         AND (p_types IS NULL OR e.type = ANY (p_types))
       AND (p_without IS NULL OR e.type <> ALL (p_without))
         AND (p_states IS NULL OR e.state = ANY (p_states))
@@ -60,6 +62,7 @@ BEGIN
   ) AS e
   WHERE e.position <= up_to AND pg_visible_in_snapshot(e.txid, target)
     AND (p_project IS NULL OR e.project_id = p_project)
+      AND (allowed IS NULL OR e.project_id = ANY (allowed))
       AND (p_types IS NULL OR e.type = ANY (p_types))
     AND (p_without IS NULL OR e.type <> ALL (p_without))
       AND (p_states IS NULL OR e.state = ANY (p_states))

@@ -1,29 +1,49 @@
--- Least privilege: a worker may call the operations, keep schedules and read; a reader may read;
--- a projector may read, and write the tables of projections and their checkpoints. Nobody may
--- write any other table.
+-- The roles only open the door: what a login may do behind it, in which project, is a row of
+-- access_grant, which the functions and the policies ask for. A worker may call the operations; a
+-- reader may read; a projector may read, and write the tables of projections and their
+-- checkpoints; an auditor may read all, salts and the control history included.
 REVOKE ALL ON ALL TABLES IN SCHEMA ledger FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC;
-GRANT USAGE ON SCHEMA ledger, projection TO runfold_worker, runfold_reader, runfold_projector;
-GRANT SELECT ON ledger.event, ledger.payload, ledger.run_state, ledger.run, ledger.entry,
-  ledger.project, ledger.kind, ledger.command,
+GRANT USAGE ON SCHEMA ledger, projection
+  TO runfold_worker, runfold_reader, runfold_projector, runfold_auditor;
+GRANT SELECT ON ledger.event, ledger.run_state, ledger.run, ledger.entry,
+  ledger.kind,
   ledger.kind_event, ledger.kind_state, ledger.schedule, ledger.alembic_version, ledger.rebuild,
   ledger.rebuild_range,
   ledger.projection, ledger.projection_skip, ledger.projection_aside, ledger.feed_generation,
   ledger.event_position,
-  ledger.archive_event, ledger.archive, ledger.role_event, ledger.role_member
+  ledger.archive_event, ledger.archive, ledger.role_event, ledger.role_member,
+  ledger.access_grant
+  TO runfold_worker, runfold_reader, runfold_projector, runfold_auditor;
+GRANT SELECT (project_id, created_at) ON ledger.project
+  TO runfold_worker, runfold_reader, runfold_projector, runfold_auditor;
+GRANT SELECT (project_id, key, content_hash, run_id, version, hash) ON ledger.command
   TO runfold_worker, runfold_reader, runfold_projector;
-GRANT EXECUTE ON FUNCTION ledger.content_part, ledger.closings, ledger.state_at, ledger.history,
+-- Salts are what keeps erased content from being guessed at by its hash.
+GRANT SELECT (project_id, run_id, version, body) ON ledger.payload
+  TO runfold_worker, runfold_reader, runfold_projector;
+GRANT SELECT ON ledger.payload, ledger.command, ledger.control_event TO runfold_auditor;
+GRANT SELECT (token_id, name, created_at, expires_at, revoked_at, last_used_at, failed_uses,
+  last_failed_at, actor, reason)
+  ON ledger.api_token TO runfold_worker, runfold_auditor;
+GRANT EXECUTE ON FUNCTION ledger.content_part, ledger.state_at, ledger.history,
   ledger.rebuild_run_state, ledger.fold_events,
   ledger.event_hash, ledger.payload_hash, ledger.read_run, ledger.now, ledger.refuse_version,
   ledger.feed_guard, ledger.feed_now,
   ledger.feed_cut, ledger.feed_moment, ledger.feed_known, ledger.feed_next, ledger.feed_page,
-  ledger.feed_passed, ledger.feed_whole, ledger.may_not_decide
-  TO runfold_worker, runfold_reader, runfold_projector;
+  ledger.feed_passed, ledger.feed_whole, ledger.may_not_decide, ledger.credential,
+  ledger.token_credential, ledger.projects_with, ledger.channel, ledger.speaker,
+  ledger.check_my_access
+  TO runfold_worker, runfold_reader, runfold_projector, runfold_auditor;
+GRANT EXECUTE ON FUNCTION ledger.control_hash TO runfold_auditor;
 GRANT EXECUTE ON FUNCTION ledger.submit, ledger.claim, ledger.heartbeat, ledger.transition,
   ledger.requeue, ledger.cancel,
-  ledger.append, ledger.signal, ledger.commands, ledger.refuse, ledger.reap,
-  ledger.next_due, ledger.change_kind,
-    ledger.make_partitions TO runfold_worker;
+  ledger.append, ledger.signal, ledger.commands, ledger.closings, ledger.refuse, ledger.reap,
+  ledger.next_due, ledger.change_kind, ledger.change_access, ledger.change_role,
+  ledger.change_token, ledger.use_token,
+  ledger.put_schedule, ledger.drop_schedule, ledger.advance_schedule,
+  ledger.make_partitions
+  TO runfold_worker;
 -- Tables and views of projections are the owner's: the functions make, exchange and drop them
 -- for whoever runs projections.
 REVOKE CREATE ON SCHEMA projection FROM runfold_projector;
@@ -34,4 +54,3 @@ GRANT INSERT, UPDATE ON ledger.projection, ledger.rebuild,
   ledger.rebuild_range TO runfold_projector;
 GRANT INSERT ON ledger.projection_skip TO runfold_projector;
 GRANT INSERT, UPDATE, DELETE ON ledger.projection_aside TO runfold_projector;
-GRANT INSERT, UPDATE, DELETE ON ledger.schedule TO runfold_worker;

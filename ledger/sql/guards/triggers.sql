@@ -41,3 +41,36 @@ CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.kind_event
 ALTER TABLE ledger.kind_event ENABLE ALWAYS TRIGGER fold_kind_state;
 ALTER TABLE ledger.kind_event ENABLE ALWAYS TRIGGER refuse_change;
 ALTER TABLE ledger.kind_event ENABLE ALWAYS TRIGGER refuse_truncate;
+-- The control history: what these tables say was ordered, and by which credential.
+CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.project
+  FOR EACH ROW EXECUTE FUNCTION ledger.record_control('project', 'project_id', 'channel');
+ALTER TABLE ledger.project ENABLE ALWAYS TRIGGER record_control;
+CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.access_grant
+  FOR EACH ROW EXECUTE FUNCTION ledger.record_control('access', 'project_id credential', '');
+ALTER TABLE ledger.access_grant ENABLE ALWAYS TRIGGER record_control;
+CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.api_token
+  FOR EACH ROW EXECUTE FUNCTION ledger.record_control('token', 'token_id',
+    'last_used_at failed_uses last_failed_at');
+ALTER TABLE ledger.api_token ENABLE ALWAYS TRIGGER record_control;
+CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.kind_event
+  FOR EACH ROW EXECUTE FUNCTION ledger.record_control('kind', 'project_id kind number', '');
+ALTER TABLE ledger.kind_event ENABLE ALWAYS TRIGGER record_control;
+CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.role_event
+  FOR EACH ROW EXECUTE FUNCTION ledger.record_control('role', 'number', '');
+ALTER TABLE ledger.role_event ENABLE ALWAYS TRIGGER record_control;
+CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.schedule
+  FOR EACH ROW EXECUTE FUNCTION ledger.record_control('schedule', 'project_id name',
+    'next_at last_due updated_at');
+ALTER TABLE ledger.schedule ENABLE ALWAYS TRIGGER record_control;
+CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.archive_event
+  FOR EACH ROW EXECUTE FUNCTION ledger.record_control('archive', 'number', '');
+ALTER TABLE ledger.archive_event ENABLE ALWAYS TRIGGER record_control;
+CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.feed_generation
+  FOR EACH ROW EXECUTE FUNCTION ledger.record_control('generation', 'generation', '');
+ALTER TABLE ledger.feed_generation ENABLE ALWAYS TRIGGER record_control;
+CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE ON ledger.control_event
+  FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
+CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.control_event
+  EXECUTE FUNCTION ledger.refuse_change();
+ALTER TABLE ledger.control_event ENABLE ALWAYS TRIGGER refuse_change;
+ALTER TABLE ledger.control_event ENABLE ALWAYS TRIGGER refuse_truncate;

@@ -20,8 +20,11 @@ AS $$
 #variable_conflict use_column
 DECLARE
   checked boolean;
+  writer CONSTANT text := ledger.credential();
   seed bytea := ledger.salt_seed();
 BEGIN
+  checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
+    THEN '{work}' ELSE '{work,submit,decide}' END::text[], ARRAY[p_actor]);
   checked := ledger.check_texts(p_names || p_error_codes || p_keys);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_types(p_types, p_schema_versions);
@@ -48,7 +51,8 @@ BEGIN
       FROM ledger.run_state AS run
       WHERE run.project_id = p_project AND run.run_id = asked.run_id
         AND (asked.token IS NULL AND split_part(asked.type, '.', 1) <> 'step'
-          OR run.token = asked.token AND (asked.worker IS NULL OR run.worker_id = asked.worker))
+          OR run.token = asked.token AND run.lease_credential = writer
+            AND (asked.worker IS NULL OR run.worker_id = asked.worker))
         AND ledger.legal(asked.type, run.state, NULL)
         AND (asked.expected IS NULL OR run.version = asked.expected)
         AND (asked.key IS NULL OR NOT EXISTS (
@@ -71,15 +75,16 @@ BEGIN
   )
   INSERT INTO ledger.event AS appended (project_id, run_id, version, recorded_at, type,
     schema_version, actor, name, token, cost_usd,
-    step_count, error_code, key, payload_hash, hash)
+    step_count, error_code, key, payload_hash, credential, hash)
   SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, next.schema_version,
     next.who, next.name, next.token, next.cost, next.steps,
     next.error_code, next.key, next.payload_hash,
-    ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
+    writer,
+      ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
       next.type, next.who, next.schema_version, name => next.name,
       token => next.token, cost_usd => next.cost, step_count => next.steps,
       error_code => next.error_code, key => next.key,
-      payload_hash => next.payload_hash)
+      payload_hash => next.payload_hash, credential => writer)
   FROM next
   RETURNING appended.run_id, appended.version, appended.hash;
 

@@ -15,9 +15,11 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
+  writer CONSTANT text := ledger.credential();
   checked boolean;
   seed bytea := ledger.salt_seed();
 BEGIN
+  checked := ledger.check_access(p_project, '{submit}', ARRAY[p_actor]);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_content(ARRAY[p_body]);
   RETURN QUERY
@@ -49,12 +51,13 @@ BEGIN
       WHERE p_body IS NOT NULL
   ), appended AS (
     INSERT INTO ledger.event AS appended (project_id, run_id, version, recorded_at, type, actor,
-    state, payload_hash, hash)
+    state, payload_hash, credential, hash)
     SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, p_actor,
       next.state, next.payload_hash,
+      writer,
       ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
         next.type, p_actor, state => next.state,
-        payload_hash => next.payload_hash)
+        payload_hash => next.payload_hash, credential => writer)
     FROM next
     RETURNING appended.run_id, appended.version
   )

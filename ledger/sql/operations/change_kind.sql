@@ -11,6 +11,7 @@ AS $$
 DECLARE
   checked boolean;
 BEGIN
+  checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
   checked := ledger.check_texts(ARRAY[p_actor, p_kind], 200, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
   PERFORM pg_advisory_xact_lock(hashtextextended(format('ledger.kind %L %L', p_project, p_kind),

@@ -45,6 +45,7 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
+  writer CONSTANT text := ledger.credential();
   checked boolean;
   of_kinds record;
   ranges record;
@@ -54,6 +55,7 @@ DECLARE
   wanted int := p_limit;
   taken int;
 BEGIN
+  checked := ledger.check_access(p_project, '{work}', ARRAY[p_worker]);
   checked := ledger.check_texts(ARRAY[p_worker] || p_kinds);
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 OR p_ttl IS NULL OR p_ttl NOT BETWEEN '0'
     AND '3650 days' OR p_ttl = '0' THEN
@@ -114,14 +116,15 @@ BEGIN
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, attempt,
       worker_id, token,
-      lease_until, hash)
+      lease_until, credential, hash)
     SELECT p_project, leases.run_id, leases.token, leases.recorded_at, 'lease.acquired', p_worker,
       'running', leases.attempt, p_worker, leases.token,
       leases.lease_until,
+      writer,
       ledger.event_hash(leases.hash, p_project, leases.run_id, leases.token, leases.recorded_at,
         'lease.acquired', p_worker, state => 'running',
         attempt => leases.attempt, worker_id => p_worker, token => leases.token,
-          lease_until => leases.lease_until)
+          lease_until => leases.lease_until, credential => writer)
     FROM leases
   )
   SELECT leases.run_id, leases.token, leases.attempt, leases.kind, leases.priority,

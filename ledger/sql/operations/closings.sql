@@ -6,7 +6,7 @@ RETURNS TABLE (
   run_id uuid, version int, hash bytea, type text, state text, error_code text, cost_usd numeric,
   step_count int, output_sha256 bytea, body text, worker_id text
 )
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_hashjoin = off
@@ -15,6 +15,9 @@ SET enable_seqscan = off
 SET jit = off
 AS $$
 #variable_conflict use_column
+DECLARE
+  checked boolean := ledger.check_access(p_project, '{work}');
+  writer CONSTANT text := ledger.credential();
 BEGIN
   RETURN QUERY
   SELECT closing.run_id, closing.version, closing.hash, closing.type::text, closing.state::text,
@@ -24,7 +27,7 @@ BEGIN
   CROSS JOIN LATERAL (
     SELECT e.worker_id FROM ledger.event AS e
     WHERE e.project_id = p_project AND e.run_id = lease.run_id AND e.version = lease.token
-      AND e.type = 'lease.acquired' OFFSET 0
+      AND e.type = 'lease.acquired' AND e.credential = writer OFFSET 0
   ) AS acquired
   CROSS JOIN LATERAL (
     SELECT e.* FROM ledger.event AS e

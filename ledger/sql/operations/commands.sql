@@ -19,4 +19,5 @@ AS $$
     p_keys)
     AS u (run_id, what, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, key)
   JOIN ledger.command AS k ON k.project_id = p_project AND k.key = u.key
+  WHERE ledger.check_access(p_project, '{work,submit,decide}')
 $$;

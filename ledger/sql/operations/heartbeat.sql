@@ -16,7 +16,11 @@ SET enable_memoize = off
 SET jit = off
 AS $$
 #variable_conflict use_column
+DECLARE
+  checked boolean;
+  writer CONSTANT text := ledger.credential();
 BEGIN
+  checked := ledger.check_access(p_project, '{work}');
   IF EXISTS (SELECT FROM unnest(p_ttls) AS given (ttl)
     WHERE given.ttl NOT BETWEEN '0' AND '3650 days') THEN
     RAISE EXCEPTION 'a lease must end, within ten years' USING ERRCODE = '22023';
@@ -35,6 +39,7 @@ BEGIN
         -- Not an equality, which the index of leased runs would be searched for: many runs have
         -- the same token.
         AND asked.token IS NOT NULL AND run.token IS NOT DISTINCT FROM asked.token
+        AND run.lease_credential = writer
         AND (asked.worker IS NULL OR run.worker_id = asked.worker)
       FOR UPDATE
     ) AS run
@@ -47,12 +52,14 @@ BEGIN
       FROM locked) AS timed
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, token,
-    lease_until, late_ms, hash)
+    lease_until, late_ms, credential, hash)
     SELECT p_project, next.run_id, next.version + 1, next.recorded_at, 'lease.heartbeat',
       next.worker_id, next.token, next.lease_until, next.late_ms,
+      writer,
       ledger.event_hash(next.hash, p_project, next.run_id, next.version + 1, next.recorded_at,
         'lease.heartbeat', next.worker_id,
-        token => next.token, lease_until => next.lease_until, late_ms => next.late_ms)
+        token => next.token, lease_until => next.lease_until, late_ms => next.late_ms,
+        credential => writer)
     FROM next
   )
   SELECT next.run_id, next.lease_until, next.late_ms, next.cancel_requested_at IS NOT NULL

@@ -12,6 +12,8 @@ SET enable_bitmapscan = off
 SET enable_sort = off
 SET jit = off
 AS $$
+DECLARE
+  checked boolean := ledger.check_access(p_project, '{work,read}');
 BEGIN
   RETURN (
     SELECT least(run.deadline, run.wait_until, CASE WHEN run.token IS NULL

@@ -36,6 +36,7 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
+  writer CONSTANT text := ledger.credential();
   -- a variable, because an index is not searched for a volatile function
   moment timestamptz := ledger.now();
   seed bytea := ledger.salt_seed();
@@ -43,6 +44,8 @@ DECLARE
   never_begun CONSTANT int := 3;
   lost_together CONSTANT int := 10;
 BEGIN
+  checked := ledger.check_access(p_project, '{work}',
+    CASE WHEN p_actor <> 'reaper' THEN ARRAY[p_actor] END); -- the reaper is the ledger's own actor
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 THEN
     RAISE EXCEPTION 'a sweep is of 1 to 10000 runs' USING ERRCODE = '22023';
@@ -160,14 +163,14 @@ BEGIN
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state,
       attempt, available_at, error_code,
-      compensates, payload_hash, hash)
+      compensates, payload_hash, credential, hash)
     SELECT p_project, hashed.run_id, hashed.new_version, hashed.now, hashed.type, p_actor,
       hashed.new_state, hashed.new_attempt, hashed.new_available_at, hashed.code,
-      hashed.token, hashed.payload_hash,
+      hashed.token, hashed.payload_hash, writer,
       ledger.event_hash(hashed.hash, p_project, hashed.run_id, hashed.new_version, hashed.now,
         hashed.type, p_actor, state => hashed.new_state, attempt => hashed.new_attempt,
         available_at => hashed.new_available_at, error_code => hashed.code,
-          compensates => hashed.token, payload_hash => hashed.payload_hash)
+          compensates => hashed.token, payload_hash => hashed.payload_hash, credential => writer)
     FROM (SELECT next.*, ledger.payload_hash(next.salt, next.body) AS payload_hash
       FROM next) AS hashed
   )

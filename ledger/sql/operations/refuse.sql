@@ -23,7 +23,10 @@ AS $$
 #variable_conflict use_column
 DECLARE
   checked boolean;
+  writer CONSTANT text := ledger.credential();
 BEGIN
+  checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
+    THEN '{work}' ELSE '{work,submit,decide}' END::text[], ARRAY[p_actor]);
   checked := ledger.check_texts(ARRAY[p_actor, p_name]);
   PERFORM ledger.lock_runs(p_project, p_runs);
   RETURN QUERY
@@ -32,7 +35,8 @@ BEGIN
       AS given (run_id, token, worker) ORDER BY given.run_id
   ), seen AS MATERIALIZED ( -- each run as it is now, and whether its token is of the past
     SELECT asked.token AS given_token, asked.token IS NOT NULL
-      AND (asked.token IS DISTINCT FROM run.token OR asked.worker <> run.worker_id) AS refused,
+      AND (asked.token IS DISTINCT FROM run.token OR asked.worker <> run.worker_id
+        OR run.lease_credential <> writer) AS refused,
       run.*
     FROM asked
     CROSS JOIN LATERAL (
@@ -72,12 +76,13 @@ BEGIN
         ) AS recorded) < 100
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, name,
-    worker_id, token, hash)
+    worker_id, token, credential, hash)
     SELECT p_project, next.run_id, next.new_version, next.recorded_at, 'write.refused', p_actor,
       p_name, p_actor, next.given_token,
+      writer,
       ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
         'write.refused', p_actor, name => p_name,
-        worker_id => p_actor, token => next.given_token)
+        worker_id => p_actor, token => next.given_token, credential => writer)
     FROM next
   )
   SELECT seen.run_id, seen.given_token, seen.refused, seen.state, seen.version, seen.token,

@@ -19,8 +19,10 @@ AS $$
 #variable_conflict use_column
 DECLARE
   checked boolean;
+  writer CONSTANT text := ledger.credential();
   seed bytea := ledger.salt_seed();
 BEGIN
+  checked := ledger.check_access(p_project, '{work}');
   IF EXISTS (SELECT FROM unnest(p_delays) AS given (delay)
     WHERE given.delay NOT BETWEEN '0' AND '3650 days') THEN
     RAISE EXCEPTION 'a delay is at most ten years' USING ERRCODE = '22023';
@@ -49,6 +51,7 @@ BEGIN
         -- Not an equality, which the index of leased runs would be searched for: many runs have
         -- the same token.
         AND asked.token IS NOT NULL AND run.token IS NOT DISTINCT FROM asked.token
+        AND run.lease_credential = writer
         AND (asked.worker IS NULL OR run.worker_id = asked.worker)
         AND (run.cancel_requested_at IS NOT NULL OR ledger.legal(p_type, run.state, 'pending'))
         AND (p_type = 'lease.released' OR run.attempt_count < run.max_attempts
@@ -73,15 +76,16 @@ BEGIN
   )
   INSERT INTO ledger.event AS appended (project_id, run_id, version, recorded_at, type, actor,
     state, attempt, available_at, error_code,
-    compensates, payload_hash, hash)
+    compensates, payload_hash, credential, hash)
   SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, next.worker_id,
     next.state, next.attempt, next.available_at, next.error_code, next.token,
     next.payload_hash,
-    ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
+    writer,
+      ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
       next.type, next.worker_id, state => next.state,
       attempt => next.attempt, available_at => next.available_at, error_code => next.error_code,
       compensates => next.token,
-      payload_hash => next.payload_hash)
+      payload_hash => next.payload_hash, credential => writer)
   FROM next
   RETURNING appended.run_id, appended.version, appended.hash;
 END $$;

@@ -22,6 +22,7 @@ DECLARE
   run record;
   awaited text;
 BEGIN
+  checked := ledger.check_access(p_project, '{submit}', ARRAY[p_actor]);
   checked := ledger.check_texts(ARRAY[p_name], 100);
   IF strpos(p_name, '#') > 0 THEN
     RAISE EXCEPTION 'the name of a signal must not contain #' USING ERRCODE = '22023';

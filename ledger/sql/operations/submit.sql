@@ -18,11 +18,13 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
+  writer CONSTANT text := ledger.credential();
   checked boolean;
   seed bytea := ledger.salt_seed();
   ids uuid[];
   fresh boolean[];
 BEGIN
+  checked := ledger.check_access(p_project, '{submit}', ARRAY[p_actor]);
   -- A claim looks for priorities below the greatest number.
   IF EXISTS (
     SELECT FROM unnest(p_delays, p_deadlines, p_deadlines_in, p_priorities,
@@ -93,15 +95,17 @@ BEGIN
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, kind,
       priority, max_attempts,
-      deadline, tags, available_at, key, payload_hash, hash)
+      deadline, tags, available_at, key, payload_hash, credential, hash)
     SELECT p_project, made.run_id, 1, made.recorded_at, 'run.submitted', p_actor, 'pending',
       made.kind, made.priority, made.max_attempts,
       made.deadline, made.tags, made.available_at, made.key, made.payload_hash,
+      writer,
       ledger.event_hash(''::bytea, p_project, made.run_id, 1, made.recorded_at, 'run.submitted',
         p_actor, state => 'pending',
         kind => made.kind, priority => made.priority, max_attempts => made.max_attempts,
         deadline => made.deadline, tags => made.tags,
-        available_at => made.available_at, key => made.key, payload_hash => made.payload_hash)
+        available_at => made.available_at, key => made.key, payload_hash => made.payload_hash,
+        credential => writer)
     FROM made
   )
   SELECT timed.ordinal::int, timed.run_id, timed.fresh FROM timed ORDER BY timed.ordinal;

@@ -22,8 +22,15 @@ AS $$
 #variable_conflict use_column
 DECLARE
   checked boolean;
+  decides boolean;
+  owns CONSTANT boolean := ledger.is_owner();
+  writer CONSTANT text := ledger.credential();
   seed bytea := ledger.salt_seed();
 BEGIN
+  checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
+    THEN '{work}' ELSE '{work,submit,decide}' END::text[], p_actors);
+  decides := array_position(p_tokens, NULL) IS NULL AND p_tokens IS NOT NULL
+    OR ledger.has_right(p_project, 'decide');
   IF p_waits IS NOT NULL THEN -- asked first: a query costs as much as the fold of an event
     IF EXISTS (SELECT FROM unnest(p_waits) AS given (wait)
       WHERE given.wait NOT BETWEEN '0' AND '3650 days') THEN
@@ -50,7 +57,7 @@ BEGIN
         wait_outcome => decided.new_wait_outcome, cost_usd => decided.cost,
         step_count => decided.steps, error_code => decided.error_code,
         output_sha256 => decided.sha256, key => decided.key,
-        payload_hash => decided.payload_hash) AS new_hash
+        payload_hash => decided.payload_hash, credential => writer) AS new_hash
     FROM (
       -- the event that each command makes of its run
       SELECT timed.run_id, timed.name, timed.error_code, timed.body, timed.cost, timed.steps,
@@ -97,9 +104,13 @@ BEGIN
             -- The fence: the current token, or no token where none is held; a person may decide an
             -- approval that is held. A worker that is named must be its holder: after a fail-over
             -- that lost events, a token may be another's.
-            AND (locked.token = asked.token AND (asked.worker IS NULL
-              OR locked.worker_id = asked.worker) OR (asked.token IS NULL
-              AND (locked.token IS NULL OR locked.state = 'waiting_approval')))
+            AND (locked.token = asked.token AND locked.lease_credential = writer
+                AND (asked.worker IS NULL OR locked.worker_id = asked.worker)
+              OR asked.token IS NULL
+                AND (locked.token IS NULL OR locked.state = 'waiting_approval'))
+            -- A decision is never made by the credential that asked for it, except the owner's.
+            AND (asked.token IS NOT NULL OR locked.state <> 'waiting_approval'
+              OR decides AND (owns OR locked.lease_credential <> writer))
             AND ledger.legal(ledger.transition_type(locked.state, asked.state, asked.error_code,
             asked.token), locked.state, asked.state)
             -- A parked run that has its answer is claimable; a second answer would contradict the
@@ -135,12 +146,12 @@ BEGIN
       worker_id, token,
       lease_until, available_at, wait_until, wait_outcome, cost_usd, step_count, error_code,
       output_sha256, key, payload_hash,
-      hash)
+      credential, hash)
     SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, next.who,
       next.new_state, next.name, next.new_worker, next.new_token,
       next.new_until, next.available_at, next.wait_until, next.new_wait_outcome, next.cost,
       next.steps, next.error_code, next.sha256, next.key,
-      next.payload_hash, next.new_hash
+      next.payload_hash, writer, next.new_hash
     FROM next
   )
   SELECT next.run_id, next.new_version, next.new_hash, next.from_state FROM next;

@@ -16,6 +16,7 @@ BEGIN
     'EXECUTE FUNCTION ledger.refuse_change()', partition);
   EXECUTE format('ALTER TABLE ledger.%I ENABLE ALWAYS TRIGGER refuse_truncate', partition);
   EXECUTE format('ALTER TABLE ledger.%I ENABLE ALWAYS TRIGGER refuse_insert', partition);
+  EXECUTE format('ALTER TABLE ledger.%I ENABLE ROW LEVEL SECURITY', partition);
   EXECUTE format('REVOKE ALL ON ledger.%I FROM PUBLIC', partition);
   EXECUTE format('ANALYZE ledger.%I', partition);
 END $$;

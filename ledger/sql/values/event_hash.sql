@@ -1,5 +1,5 @@
--- Hashes one event's facts and the hash of the event before it. docs/reference/encoding.md; the Python
--- twin is ledger/proof/encoding.py. Called by name with only the facts an event has: the planner
+-- Hashes one event's facts and the hash of the event before it. docs/reference/encoding.md; the
+-- Python twin is ledger/proof/encoding.py. Called by name with only the facts an event has: the planner
 -- inlines the body and drops the lines of the others.
 CREATE OR REPLACE FUNCTION ledger.event_hash(
   previous bytea, project_id text, run_id uuid, version int, recorded_at timestamptz, type text,
@@ -14,7 +14,8 @@ CREATE OR REPLACE FUNCTION ledger.event_hash(
   wait_until timestamptz DEFAULT NULL,
   wait_outcome text DEFAULT NULL, cost_usd numeric DEFAULT NULL, step_count int DEFAULT NULL,
   error_code text DEFAULT NULL, output_sha256 bytea DEFAULT NULL, compensates int DEFAULT NULL,
-  key text DEFAULT NULL, payload_hash bytea DEFAULT NULL
+  key text DEFAULT NULL, payload_hash bytea DEFAULT NULL,
+  credential text DEFAULT NULL
 ) RETURNS bytea
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
@@ -48,6 +49,7 @@ AS $$
     'output_sha256:' || encode(output_sha256, 'hex') || E'\n',
     'compensates:' || compensates || E'\n',
     'key:' || length(key) || ':' || key || E'\n',
-    'payload_hash:' || encode(payload_hash, 'hex') || E'\n'
+    'payload_hash:' || encode(payload_hash, 'hex') || E'\n',
+    'credential:' || length(credential) || ':' || credential || E'\n'
   ), 'UTF8'))
 $$;

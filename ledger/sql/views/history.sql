@@ -1,8 +1,9 @@
 -- Reads the events of a run after a version, in version order, with their payloads; on request
--- without its heartbeats, which may be nearly all of them.
+-- without its heartbeats, which may be nearly all of them. Needs the right read in the project; the
+-- holder of the run's lease needs work only.
 CREATE OR REPLACE FUNCTION ledger.history(p_project text, p_run uuid, p_after int,
   p_heartbeats boolean) RETURNS SETOF ledger.entry
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_hashjoin = off
@@ -11,6 +12,11 @@ SET enable_seqscan = off
 SET jit = off
 AS $$
 BEGIN
+  IF NOT (ledger.has_right(p_project, 'read') OR ledger.has_right(p_project, 'work') AND EXISTS (
+    SELECT FROM ledger.run_state AS r WHERE r.project_id = p_project AND r.run_id = p_run
+      AND r.token IS NOT NULL AND r.lease_credential = ledger.credential())) THEN
+    PERFORM ledger.check_access(p_project, '{read}');
+  END IF;
   RETURN QUERY SELECT e.* FROM ledger.entry AS e
   WHERE e.project_id = p_project AND e.run_id = p_run AND e.version > p_after
     AND (p_heartbeats OR e.type <> 'lease.heartbeat') ORDER BY e.version;

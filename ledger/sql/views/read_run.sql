@@ -1,4 +1,5 @@
--- Reads one run. Volatile, so that in a statement that also writes it sees what the write did.
+-- Reads one run; without its content for a credential that may submit or work, but not read.
+-- Volatile, so that in a statement that also writes it sees what the write did.
 CREATE OR REPLACE FUNCTION ledger.read_run(p_project text, p_run uuid) RETURNS SETOF ledger.run
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -8,6 +9,20 @@ SET enable_mergejoin = off
 SET enable_seqscan = off
 SET jit = off
 AS $$
+DECLARE
+  run ledger.run;
 BEGIN
-  RETURN QUERY SELECT r.* FROM ledger.run AS r WHERE r.project_id = p_project AND r.run_id = p_run;
+  IF ledger.has_right(p_project, 'read') THEN
+    RETURN QUERY SELECT r.* FROM ledger.run AS r
+    WHERE r.project_id = p_project AND r.run_id = p_run;
+  ELSIF ledger.has_right(p_project, 'submit') OR ledger.check_access(p_project, '{work}') THEN
+    FOR run IN
+      SELECT r.* FROM ledger.run AS r WHERE r.project_id = p_project AND r.run_id = p_run
+    LOOP
+      run.input := NULL;
+      run.output := NULL;
+      run.error_detail := NULL;
+      RETURN NEXT run;
+    END LOOP;
+  END IF;
 END $$;

@@ -544,7 +544,7 @@ async def test_readers_read_the_archive_and_only_the_owner_moves_it(
     report = await ledger.verify()
     # A role as a session's start: every connection of the pool works as it.
     async with asyncpg.create_pool(
-        driver_url(database), min_size=1, server_settings={"role": "runfold_reader"}
+        driver_url(database), min_size=1, server_settings={"role": "runfold_auditor"}
     ) as pool:
         reader = Ledger(pool, PROJECT, ledger.settings)
         assert await reader.history(run_id) == before

@@ -31,6 +31,7 @@ from tests.support.waiting import until
 DAMAGE = {
     "int4": "coalesce({name}, 0) + 41",
     "text": "coalesce({name}, '') || '!'",
+    "varchar": "coalesce({name}, '') || '!'",
     "bytea": "coalesce({name}, '') || '\\x00'",
     "timestamptz": "coalesce({name}, '2020-01-01Z') + interval '1 microsecond'",
     "numeric": "{name} + 0.000001",

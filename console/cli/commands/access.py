@@ -1,0 +1,198 @@
+"""`runfold access`: what logins and API tokens may do in the project, and what was changed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated, Final
+
+import typer
+
+from runfold.console.cli.kit import exits
+from runfold.console.cli.kit.options import WORKER, Actor, command, program
+from runfold.console.cli.kit.session import Session
+from runfold.ledger import access
+
+app: Final = program("Say what logins and API tokens may do, and see what was changed.")
+
+Credential = Annotated[
+    str, typer.Argument(metavar="CREDENTIAL", help="A login, or token:ID of an API token.")
+]
+Some = Annotated[
+    str | None, typer.Argument(metavar="[CREDENTIAL]", help="Only this login or token.")
+]
+Rights = Annotated[
+    str,
+    typer.Option(
+        "--rights", metavar="LIST", help=f"Some of {', '.join(access.RIGHTS)}, with commas."
+    ),
+]
+Actors = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--as",
+        metavar="ACTOR",
+        help="An actor it may speak for; a final * stands for any end. Default: its own name.",
+    ),
+]
+Until = Annotated[
+    datetime | None, typer.Option("--until", metavar="TIME", help="The end of the grant, in UTC.")
+]
+Everywhere = Annotated[
+    bool, typer.Option("--all-projects", help="In every project, also in those to come.")
+]
+Why = Annotated[
+    str | None, typer.Option("--reason", metavar="TEXT", help="The reason, kept on record.")
+]
+
+
+@command(app, "list")
+async def list_(session: Session, credential: Some = None) -> None:
+    """List who may do what in the project."""
+    async with session.ledger() as ledger:
+        grants = await access.grants(ledger.project, credential)
+    for found in grants:
+        if session.as_json:
+            session.out.json(asdict(found))
+        else:
+            until = "" if found.until is None else f" until {found.until:%Y-%m-%d %H:%M}"
+            session.out.line(
+                f"{found.credential} in {found.project_id}: {', '.join(found.rights)};"
+                f" as {', '.join(found.actors)}{until}"
+            )
+    if not grants:
+        session.out.talk("no grants: only the owner's login may do anything here")
+
+
+@command(app, "grant", needs=WORKER)
+async def grant(
+    session: Session,
+    credential: Credential,
+    *,
+    rights: Rights,
+    actors: Actors = None,
+    until: Until = None,
+    everywhere: Everywhere = False,
+    actor: Actor = None,
+    reason: Why = None,
+) -> None:
+    """Grant rights to a login or token, in place of those that it has in the project."""
+    async with session.ledger() as ledger:
+        await access.grant(
+            ledger.project,
+            credential,
+            [right.strip() for right in rights.split(",")],
+            actors=actors or None,
+            until=None if until is None else until.replace(tzinfo=until.tzinfo or UTC),
+            everywhere=everywhere,
+            actor=actor,
+            reason=reason,
+        )
+    session.out.talk(f"granted {credential}: {rights}")
+
+
+@command(app, "revoke", needs=WORKER)
+async def revoke(
+    session: Session,
+    credential: Credential,
+    *,
+    everywhere: Everywhere = False,
+    actor: Actor = None,
+    reason: Why = None,
+) -> None:
+    """Take all rights of a login or token in the project."""
+    async with session.ledger() as ledger:
+        await access.revoke(
+            ledger.project, credential, everywhere=everywhere, actor=actor, reason=reason
+        )
+    session.out.talk(f"revoked what {credential} might do")
+
+
+@command(app, "check")
+async def check(
+    session: Session,
+    right: Annotated[str, typer.Argument(metavar="RIGHT", help="One of the rights.")],
+    *,
+    actor: Actor = None,
+) -> None:
+    """Say whether this login has a right in the project, and may speak for an actor."""
+    async with session.ledger() as ledger:
+        refused = await access.check(ledger.project, right, actor)
+        speaker = ledger.project.speaker or "the owner's login"
+    if refused is not None:
+        session.out.talk(refused)
+        raise typer.Exit(exits.ERROR)
+    session.out.line(f"{speaker} has the right {right}")
+
+
+@command(app, "history")
+async def history(session: Session, *, everywhere: Everywhere = False) -> None:
+    """Show every change of grants, kinds, roles, schedules, archives and tokens."""
+    async with session.ledger() as ledger:
+        after = 0
+        while events := await access.control_history(
+            ledger.project, after=after, everywhere=everywhere
+        ):
+            after = events[-1].number
+            for event in events:
+                if session.as_json:
+                    session.out.json(asdict(event))
+                else:
+                    why = "" if event.reason is None else f": {event.reason}"
+                    session.out.line(
+                        f"{event.number} {event.recorded_at:%Y-%m-%d %H:%M:%S} {event.type}"
+                        f" {event.subject} by {event.actor} as {event.credential}{why}"
+                    )
+
+
+@command(app, "token", needs=WORKER)
+async def token(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the token is for.")],
+    *,
+    days: Annotated[int, typer.Option("--days", metavar="DAYS", help="Its life in days.")] = 90,
+    actor: Actor = None,
+    reason: Why = None,
+) -> None:
+    """Make an API token and print its secret, this once."""
+    async with session.ledger() as ledger:
+        credential, secret = await access.make_token(
+            ledger.project, name, days=days, actor=actor, reason=reason
+        )
+    if session.as_json:
+        session.out.json({"credential": credential, "secret": secret})
+        return
+    session.out.line(secret)
+    session.out.talk(f"grant it rights: runfold access grant {credential} --rights ...")
+
+
+@command(app, "tokens")
+async def tokens(session: Session) -> None:
+    """List the API tokens, without their secrets."""
+    async with session.ledger() as ledger:
+        found = await access.tokens(ledger.project)
+    for one in found:
+        if session.as_json:
+            session.out.json(asdict(one))
+            continue
+        state = "revoked" if one.revoked_at else f"until {one.expires_at:%Y-%m-%d}"
+        session.out.line(
+            f"{one.credential} {one.name}: {state}, {one.failed_uses} failed uses,"
+            f" last used {one.last_used_at or 'never'}"
+        )
+
+
+@command(app, "revoke-token", needs=WORKER)
+async def revoke_token(
+    session: Session,
+    token_id: Annotated[str, typer.Argument(metavar="TOKEN", help="Its id, or token:ID.")],
+    *,
+    actor: Actor = None,
+    reason: Why = None,
+) -> None:
+    """Revoke an API token: its secret lets nobody in any more."""
+    async with session.ledger() as ledger:
+        revoked = await access.revoke_token(ledger.project, token_id, actor=actor, reason=reason)
+    session.out.talk(f"revoked {token_id}" if revoked else f"{token_id} is no token in use")
+    if not revoked:
+        raise typer.Exit(exits.ERROR)

@@ -1,0 +1,220 @@
+"""Access: what a credential, a login or an API token, may do in a project, granted on record.
+
+See docs/access.md.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+from runfold.ledger.errors import AccessDenied, InvalidValue, UnknownProject
+from runfold.ledger.operations.project import Project
+from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.validation import check_actor, check_duration, check_int, check_text
+
+Right: TypeAlias = Literal[
+    "submit", "work", "read", "decide", "schedule", "erase", "audit", "admin"
+]
+RIGHTS: Final[tuple[str, ...]] = get_args(Right)
+EVERYWHERE: Final = "*"
+"""Stands for all projects in a grant."""
+MAX_REASON: Final = 2_000
+SECRET_PREFIX: Final = "runfold_"  # noqa: S105  the beginning of every secret
+"""How the secret of an API token begins, so that scanners for leaked secrets find it."""
+
+_CHANGE: Final = "SELECT ledger.change_access($1, $2, $3, $4, $5, $6, $7)"
+_GRANTS: Final = """
+SELECT credential, project_id, rights, actors, until, actor, reason FROM ledger.access_grant
+WHERE cardinality(rights) > 0 AND project_id IN ($1, '*') AND ($2::text IS NULL OR credential = $2)
+ORDER BY credential, project_id
+"""
+_CHECK: Final = "SELECT ledger.check_my_access($1, $2, $3)"
+_ISSUE: Final = "SELECT ledger.change_token($1, $2, $3, $4, $5, $6) AS changed"
+_TOKENS: Final = """
+SELECT token_id, name, created_at, expires_at, revoked_at, last_used_at, failed_uses FROM
+ledger.api_token ORDER BY created_at, token_id
+"""
+_HISTORY: Final = """
+SELECT number, recorded_at, project_id, credential, type, subject, facts, actor, reason
+FROM ledger.control_event WHERE number > $1 AND ($2::text IS NULL OR project_id = $2)
+ORDER BY number LIMIT $3
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a credential may do in a project (`*`: in all), and for which actors it may speak.
+
+    `until` None: without an end.
+    """
+
+    credential: str
+    project_id: str
+    rights: tuple[str, ...]
+    actors: tuple[str, ...]
+    until: datetime | None
+    actor: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ApiToken:
+    """An API token without its secret, which nobody can read again."""
+
+    token_id: str
+    name: str
+    created_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+    failed_uses: int
+
+    @property
+    def credential(self) -> str:
+        """How grants and events name it."""
+        return f"token:{self.token_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class ControlEvent:
+    """One change of what the ledger is told to do: its actor, credential, and the row it left."""
+
+    number: int
+    recorded_at: datetime
+    project_id: str | None
+    credential: str
+    type: str
+    subject: str
+    facts: str | None
+    actor: str
+    reason: str | None
+
+
+async def grant(
+    project: Project,
+    credential: str,
+    rights: Iterable[str],
+    *,
+    actors: Iterable[str] | None = None,
+    until: datetime | None = None,
+    everywhere: bool = False,
+    actor: str | None = None,
+    reason: str | None = None,
+) -> None:
+    """Grant rights in place of those that the credential had; see `Ledger.grant_access`."""
+    chosen = sorted(set(rights))
+    for right in chosen:
+        if right not in RIGHTS:
+            raise InvalidValue("right", right, f"must be one of {', '.join(RIGHTS)}")
+    if not chosen:
+        raise InvalidValue("rights", chosen, "must not be empty; `revoke` takes all of them")
+    names = None if actors is None else [check_actor(name) for name in actors]
+    if until is not None and until.tzinfo is None:
+        raise InvalidValue("until", until, "must have a time zone")
+    change = (chosen, names, until)
+    await _change(project, credential, change, everywhere=everywhere, actor=actor, reason=reason)
+
+
+async def revoke(
+    project: Project,
+    credential: str,
+    *,
+    everywhere: bool = False,
+    actor: str | None = None,
+    reason: str | None = None,
+) -> None:
+    """Take all rights that the credential has in the project; see `Ledger.revoke_access`."""
+    nothing: tuple[list[str], None, None] = ([], None, None)
+    await _change(project, credential, nothing, everywhere=everywhere, actor=actor, reason=reason)
+
+
+async def _change(
+    project: Project,
+    credential: str,
+    change: tuple[list[str], list[str] | None, datetime | None],
+    *,
+    everywhere: bool,
+    actor: str | None,
+    reason: str | None,
+) -> None:
+    check_text("credential", credential)
+    if reason is not None:
+        check_text("reason", reason, limit=MAX_REASON)
+    where = EVERYWHERE if everywhere else project.project_id
+    who = project.actor_or_default(actor)
+    await fetch(project.pool, _CHANGE, where, who, credential, *change, reason)
+
+
+async def grants(project: Project, credential: str | None = None) -> list[Grant]:
+    """Return the grants that hold in the project, those in all projects included."""
+    rows = await fetch(project.pool, _GRANTS, project.project_id, credential)
+    return [
+        Grant(**{**row, "rights": tuple(row["rights"]), "actors": tuple(row["actors"])})
+        for row in rows
+    ]
+
+
+async def check(project: Project, right: str, actor: str | None = None) -> str | None:
+    """Return why this session lacks a right in the project, or may not speak for an actor.
+
+    None: it may.
+    """
+    try:
+        await fetch(project.pool, _CHECK, project.project_id, right, actor)
+    except (AccessDenied, UnknownProject) as error:
+        return str(error)
+    return None
+
+
+async def make_token(
+    project: Project,
+    name: str,
+    *,
+    days: int = 90,
+    actor: str | None = None,
+    reason: str | None = None,
+) -> tuple[str, str]:
+    """Make an API token; return its credential and its secret, which is shown this once.
+
+    It has no rights until `token:<id>` is granted some. Needs the right admin in all projects.
+    """
+    check_text("name", name)
+    lifetime = check_duration("days", timedelta(days=check_int("days", days, least=1, most=3650)))
+    token_id = secrets.token_hex(6)
+    secret = f"{SECRET_PREFIX}{token_id}_{secrets.token_urlsafe(32)}"
+    [clock] = await fetch(project.pool, "SELECT ledger.now() AS now")
+    facts = (token_id, sha256(secret.encode()).digest(), name, clock["now"] + lifetime, reason)
+    await fetch(project.pool, _ISSUE, project.actor_or_default(actor), *facts)
+    return f"token:{token_id}", secret
+
+
+async def revoke_token(
+    project: Project, token_id: str, *, actor: str | None = None, reason: str | None = None
+) -> bool:
+    """Revoke an API token; return whether it was one that could still be used."""
+    facts = (check_text("token", token_id.removeprefix("token:"), limit=40), None, None, None)
+    rows = await fetch(project.pool, _ISSUE, project.actor_or_default(actor), *facts, reason)
+    return bool(rows[0]["changed"])
+
+
+async def tokens(project: Project) -> list[ApiToken]:
+    """Return every API token, the oldest first. Needs the right admin or audit everywhere."""
+    return [ApiToken(**row) for row in await fetch(project.pool, _TOKENS)]
+
+
+async def control_history(
+    project: Project, *, after: int = 0, everywhere: bool = False, limit: int = 1_000
+) -> list[ControlEvent]:
+    """Return changes of kinds, roles, schedules, grants, archives and more, the oldest first.
+
+    Of the project only, unless `everywhere`. Needs the right audit.
+    """
+    check_int("limit", limit, least=1, most=10_000)
+    only = None if everywhere else project.project_id
+    rows: Any = await fetch(project.pool, _HISTORY, after, only, limit)
+    return [ControlEvent(**row) for row in rows]

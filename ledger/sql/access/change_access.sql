@@ -1,0 +1,36 @@
+-- Grants a credential rights in a project (* is all), in place of those that it had there; no
+-- rights: revokes. On record in the control history. Needs the right admin in the project. Locks:
+-- `control_event` against other writers.
+CREATE OR REPLACE FUNCTION ledger.change_access(
+  p_project text, p_actor text, p_credential text, p_rights text[], p_actors text[],
+  p_until timestamptz, p_reason text
+) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  checked boolean;
+  speaks_for text[] := coalesce(p_actors, ARRAY[p_credential, p_credential || ':*']);
+BEGIN
+  checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_texts(ARRAY[p_actor, p_credential] || speaks_for, 200, true);
+  checked := ledger.check_texts(ARRAY[p_reason], 2000);
+  IF p_project <> '*' AND NOT EXISTS (SELECT FROM ledger.project AS p
+    WHERE p.project_id = p_project) THEN
+    RAISE EXCEPTION 'project % does not exist', p_project USING ERRCODE = 'RF404';
+  END IF;
+  IF p_rights IS NULL OR NOT p_rights <@ ARRAY['submit', 'work', 'read', 'decide', 'schedule',
+    'erase', 'audit', 'admin'] OR cardinality(speaks_for) NOT BETWEEN 1 AND 100 THEN
+    RAISE EXCEPTION 'rights are of submit, work, read, decide, schedule, erase, audit, admin; '
+      'the actors are 1 to 100' USING ERRCODE = '22023';
+  END IF;
+  INSERT INTO ledger.access_grant AS g (credential, project_id, rights, actors, until, actor,
+    reason)
+  VALUES (p_credential, p_project,
+    ARRAY(SELECT DISTINCT r FROM unnest(p_rights) AS r ORDER BY r), speaks_for, p_until, p_actor,
+    p_reason)
+  ON CONFLICT (credential, project_id) DO UPDATE SET rights = excluded.rights,
+    actors = excluded.actors, until = excluded.until, actor = excluded.actor,
+    reason = excluded.reason;
+  PERFORM ledger.let_in(p_credential);
+END $$;

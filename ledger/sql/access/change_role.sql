@@ -1,0 +1,20 @@
+-- Grants a member a role, or revokes it, on record: whether there was anything to change. Needs the
+-- right admin in the project.
+CREATE OR REPLACE FUNCTION ledger.change_role(
+  p_project text, p_actor text, p_type text, p_role text, p_member text, p_reason text
+) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  checked boolean;
+BEGIN
+  checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_texts(ARRAY[p_actor, p_role, p_member], 200, true);
+  checked := ledger.check_texts(ARRAY[p_reason], 2000);
+  INSERT INTO ledger.role_event (project_id, recorded_at, type, role, member, actor, reason)
+  SELECT p_project, ledger.now(), p_type, p_role, p_member, p_actor, p_reason
+  WHERE p_type = 'role.granted' OR EXISTS (SELECT FROM ledger.role_member AS m
+    WHERE m.project_id = p_project AND m.role = p_role AND m.member = p_member);
+  RETURN FOUND;
+END $$;

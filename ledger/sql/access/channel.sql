@@ -1,0 +1,11 @@
+-- The channel of a project's wake-ups, for whoever has any right in it.
+CREATE OR REPLACE FUNCTION ledger.channel(p_project text) RETURNS text
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  allowed CONSTANT text[] := ledger.projects_with();
+BEGIN
+  RETURN (SELECT p.channel FROM ledger.project AS p
+    WHERE p.project_id = p_project AND (allowed IS NULL OR p_project = ANY (allowed)));
+END $$;

@@ -1,0 +1,50 @@
+-- What ledger.check_access asks of a credential that is not the owner: the grants that hold now.
+CREATE OR REPLACE FUNCTION ledger.check_grants(p_project text, p_rights text[], p_actors text[])
+  RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET jit = off
+AS $$
+DECLARE
+  writer text := ledger.credential();
+  held text[] := '{}';
+  speaks_for text[] := '{}';
+  given record;
+  stranger text;
+BEGIN
+  IF session_user LIKE 'token:%' THEN
+    RAISE EXCEPTION 'login % has a name that is kept for API tokens', session_user
+      USING ERRCODE = 'RF403';
+  END IF;
+  FOR given IN
+    SELECT g.rights, g.actors FROM ledger.access_grant AS g
+    WHERE g.credential = writer AND g.project_id IN (p_project, '*')
+      AND (g.until IS NULL OR g.until > clock_timestamp())
+  LOOP
+    held := held || given.rights;
+    IF p_rights && given.rights THEN
+      speaks_for := speaks_for || given.actors;
+    END IF;
+  END LOOP;
+  IF held = '{}' THEN
+    RAISE EXCEPTION 'project % does not exist, or % has no access to it', p_project, writer
+      USING ERRCODE = 'RF404';
+  END IF;
+  IF NOT p_rights && held THEN
+    RAISE EXCEPTION '% lacks the right % in project %', writer,
+      array_to_string(p_rights, ' or '), p_project
+      USING ERRCODE = 'RF403', DETAIL = 'access';
+  END IF;
+  SELECT actor INTO stranger FROM unnest(p_actors) AS actor
+  WHERE actor IS NOT NULL AND NOT EXISTS (
+    SELECT FROM unnest(speaks_for) AS known
+    WHERE actor = known
+      OR right(known, 1) = '*' AND starts_with(actor, left(known, length(known) - 1)))
+  LIMIT 1;
+  IF stranger IS NOT NULL THEN
+    RAISE EXCEPTION '% may not speak for % in project %, only for %', writer, stranger, p_project,
+      array_to_string(speaks_for, ', ') USING ERRCODE = 'RF403', DETAIL = 'access';
+  END IF;
+END $$;

@@ -1,0 +1,10 @@
+-- Takes from PUBLIC the right to connect: a login of another database of the server has no business
+-- here. Only the database's owner may; doctor names a database that is still open.
+-- ledger.change_access gives the right to each login that is granted something.
+DO $$
+BEGIN
+  IF (SELECT pg_has_role(current_user, d.datdba, 'USAGE') FROM pg_database AS d
+    WHERE d.datname = current_database()) THEN
+    EXECUTE format('REVOKE CONNECT ON DATABASE %I FROM PUBLIC', current_database());
+  END IF;
+END $$;

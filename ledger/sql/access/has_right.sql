@@ -1,0 +1,13 @@
+-- Whether the credential has a right in a project, now. Internal to the owner's functions.
+CREATE OR REPLACE FUNCTION ledger.has_right(p_project text, p_right text) RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+AS $$
+BEGIN
+  RETURN ledger.is_owner() OR EXISTS (
+    SELECT FROM ledger.access_grant AS g
+    WHERE g.credential = ledger.credential() AND g.project_id IN (p_project, '*')
+      AND p_right = ANY (g.rights) AND (g.until IS NULL OR g.until > clock_timestamp()));
+END $$;

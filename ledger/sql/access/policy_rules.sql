@@ -1,0 +1,43 @@
+-- The policies of row level security: what a login that is not the owner sees of each table, by its
+-- grants, and the few tables that a role may write itself. The functions that write belong to the
+-- owner, whom no policy binds, and check the right themselves. A partition is reached through
+-- `event` only: its own row level security has no policy, and lets nobody in.
+CREATE OR REPLACE FUNCTION ledger.policy_rules()
+  RETURNS TABLE (relation text, policy text, command text, role text, rule text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT r.relation, r.policy, r.command, r.role, replace(CASE
+    WHEN r.policy = 'own' THEN 'credential = (SELECT ledger.credential())'
+    WHEN r.is_global THEN '$ IS NULL'
+    ELSE '$ IS NULL OR project_id = ANY ($::text[])'
+  END, '$', format('(SELECT ledger.projects_with(VARIADIC %L::text[]))',
+    string_to_array(r.rights, ' '))) AS rule
+  FROM (VALUES
+    ('project', 'seen', 'SELECT', 'PUBLIC', '', false),
+    ('event', 'seen', 'SELECT', 'PUBLIC', 'read work audit', false),
+    ('run_state', 'seen', 'SELECT', 'PUBLIC', 'read work audit', false),
+    ('payload', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
+    ('kind', 'seen', 'SELECT', 'PUBLIC', 'read work submit audit', false),
+    ('kind_state', 'seen', 'SELECT', 'PUBLIC', 'read work submit audit', false),
+    ('kind_event', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
+    ('command', 'seen', 'SELECT', 'PUBLIC', 'read work submit decide audit', false),
+    ('schedule', 'seen', 'SELECT', 'PUBLIC', 'read schedule audit', false),
+    ('role_event', 'seen', 'SELECT', 'PUBLIC', 'read work decide audit admin', false),
+    ('access_grant', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),
+    ('access_grant', 'own', 'SELECT', 'PUBLIC', '', false),
+    ('api_token', 'seen', 'SELECT', 'PUBLIC', 'audit admin', true),
+    ('control_event', 'seen', 'SELECT', 'PUBLIC', 'audit', false),
+    ('archive_event', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
+    ('projection', 'seen', 'SELECT', 'PUBLIC', 'read audit', true),
+    ('projection', 'kept', 'ALL', 'runfold_projector', 'read', true),
+    ('projection_skip', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
+    ('projection_skip', 'kept', 'ALL', 'runfold_projector', 'read', true),
+    ('projection_aside', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
+    ('projection_aside', 'kept', 'ALL', 'runfold_projector', 'read', true),
+    ('rebuild', 'seen', 'SELECT', 'PUBLIC', 'read audit', true),
+    ('rebuild', 'kept', 'ALL', 'runfold_projector', 'read', true),
+    ('rebuild_range', 'seen', 'SELECT', 'PUBLIC', 'read audit', true),
+    ('rebuild_range', 'kept', 'ALL', 'runfold_projector', 'read', true)
+  ) AS r (relation, policy, command, role, rights, is_global)
+$$;

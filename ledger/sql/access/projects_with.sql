@@ -1,0 +1,18 @@
+-- The projects in which the session's credential has one of these rights now; null: in all. For the
+-- policies of the tables, and for functions that read across projects. No argument: any right.
+CREATE OR REPLACE FUNCTION ledger.projects_with(VARIADIC p_rights text[] DEFAULT '{}')
+  RETURNS text[]
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  found text[];
+BEGIN
+  IF ledger.is_owner() THEN
+    RETURN NULL;
+  END IF;
+  SELECT coalesce(array_agg(g.project_id), '{}') INTO found FROM ledger.access_grant AS g
+  WHERE g.credential = ledger.credential() AND (p_rights = '{}' OR p_rights && g.rights)
+    AND (g.until IS NULL OR g.until > clock_timestamp()) AND session_user NOT LIKE 'token:%';
+  RETURN CASE WHEN '*' <> ALL (found) THEN found END;
+END $$;

@@ -1,0 +1,32 @@
+-- Records a change of a control table in the control history, with the row that it left. The
+-- trigger names the subject's sort, its key columns and, where there are any, the columns that
+-- change without anybody's order.
+CREATE OR REPLACE FUNCTION ledger.record_control() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET TimeZone = 'UTC'
+SET bytea_output = 'hex'
+AS $$
+DECLARE
+  sort CONSTANT text := TG_ARGV[0];
+  keys CONSTANT text[] := string_to_array(TG_ARGV[1], ' ');
+  moving CONSTANT text[] := string_to_array(TG_ARGV[2], ' ');
+  before CONSTANT jsonb := CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) - moving END;
+  after CONSTANT jsonb := CASE WHEN TG_OP <> 'DELETE' THEN to_jsonb(NEW) - moving END;
+  known CONSTANT jsonb := coalesce(after, before);
+  project text := known ->> 'project_id';
+BEGIN
+  IF before IS DISTINCT FROM after THEN
+    PERFORM ledger.append_control(
+      CASE WHEN project <> '*' THEN project END,
+      coalesce(known ->> 'type', sort || CASE
+        WHEN after IS NULL OR known -> 'rights' = '[]' THEN '.removed'
+        WHEN before IS NULL THEN '.added' ELSE '.changed' END),
+      sort || ':' || (SELECT string_agg(known ->> key, ':' ORDER BY place)
+        FROM unnest(keys) WITH ORDINALITY AS k (key, place)),
+      after::text,
+      coalesce(known ->> 'actor', session_user),
+      known ->> 'reason');
+  END IF;
+  RETURN NULL;
+END $$;

@@ -1,0 +1,24 @@
+-- Returns the credential of an API token's secret, or null, and records the use: the last one, at
+-- most once a minute, and how often a secret was tried that was revoked or is past its end. For
+-- whoever lets others in by tokens; needs no right, because the secret is the right.
+CREATE OR REPLACE FUNCTION ledger.use_token(p_secret text) RETURNS text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  token ledger.api_token;
+  moment CONSTANT timestamptz := clock_timestamp();
+BEGIN
+  SELECT * INTO token FROM ledger.api_token AS t
+  WHERE t.sha256 = sha256(convert_to(p_secret, 'UTF8'));
+  IF token.revoked_at IS NOT NULL OR token.expires_at <= moment THEN
+    UPDATE ledger.api_token AS t
+    SET failed_uses = least(t.failed_uses + 1, 1000000), last_failed_at = moment
+    WHERE t.token_id = token.token_id;
+    RETURN NULL;
+  END IF;
+  UPDATE ledger.api_token AS t SET last_used_at = moment
+  WHERE t.token_id = token.token_id
+    AND (t.last_used_at IS NULL OR t.last_used_at < moment - interval '1 minute');
+  RETURN 'token:' || token.token_id;
+END $$;

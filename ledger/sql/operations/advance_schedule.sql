@@ -1,0 +1,17 @@
+-- Moves a schedule on from the due time that was seen, unless it was changed or moved since: several
+-- workers may do it at the same time. Needs the right schedule.
+CREATE OR REPLACE FUNCTION ledger.advance_schedule(
+  p_project text, p_name text, p_cron text, p_timezone text, p_seen timestamptz,
+  p_next_at timestamptz, p_last_due timestamptz
+) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  checked boolean := ledger.check_access(p_project, '{schedule}');
+BEGIN
+  UPDATE ledger.schedule AS s SET next_at = p_next_at, last_due = p_last_due
+  WHERE s.project_id = p_project AND s.name = p_name AND s.cron = p_cron
+    AND s.timezone = p_timezone AND s.next_at = p_seen;
+  RETURN FOUND;
+END $$;

@@ -1,0 +1,17 @@
+-- Removes a schedule: whether there was one. Needs the right schedule.
+CREATE OR REPLACE FUNCTION ledger.drop_schedule(p_project text, p_actor text, p_name text)
+  RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  checked boolean;
+BEGIN
+  checked := ledger.check_access(p_project, '{schedule}', ARRAY[p_actor]);
+  checked := ledger.check_texts(ARRAY[p_actor, p_name], 200, true);
+  -- The row that is removed names who removes it: the control history takes it from there.
+  UPDATE ledger.schedule AS s SET actor = p_actor
+  WHERE s.project_id = p_project AND s.name = p_name AND s.actor <> p_actor;
+  DELETE FROM ledger.schedule AS s WHERE s.project_id = p_project AND s.name = p_name;
+  RETURN FOUND;
+END $$;

@@ -1,0 +1,29 @@
+-- Makes a schedule or changes the one of this name. With p_release, the age of the code that
+-- declares it, only one that no newer release and no later change by hand has. Declared again
+-- unchanged it keeps its next due time: a missed one is still made up for. Needs the right schedule.
+CREATE OR REPLACE FUNCTION ledger.put_schedule(
+  p_project text, p_actor text, p_name text, p_kind text, p_input text, p_cron text,
+  p_timezone text, p_next_at timestamptz, p_release timestamptz DEFAULT NULL
+) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  checked boolean;
+BEGIN
+  checked := ledger.check_access(p_project, '{schedule}', ARRAY[p_actor]);
+  checked := ledger.check_texts(ARRAY[p_actor, p_name, p_kind, p_cron, p_timezone], 200, true);
+  checked := ledger.check_content(ARRAY[p_input]);
+  INSERT INTO ledger.schedule AS s
+    (project_id, name, kind, input, cron, timezone, next_at, actor, release)
+  -- A change by hand counts as of its moment.
+  VALUES (p_project, p_name, p_kind, p_input, p_cron, p_timezone, p_next_at, p_actor,
+    least(p_release, CASE WHEN p_release IS NOT NULL THEN clock_timestamp() END))
+  ON CONFLICT (project_id, name) DO UPDATE SET
+    kind = excluded.kind, input = excluded.input, cron = excluded.cron,
+    timezone = excluded.timezone, actor = excluded.actor, release = excluded.release,
+    updated_at = clock_timestamp(),
+    next_at = CASE WHEN (s.cron, s.timezone) = (excluded.cron, excluded.timezone) THEN s.next_at
+      ELSE excluded.next_at END
+  WHERE p_release IS NULL OR coalesce(s.release, s.updated_at) <= excluded.release;
+END $$;
