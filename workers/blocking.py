@@ -14,8 +14,8 @@ from runfold.ledger.errors import InvalidValue
 from runfold.ledger.operations.signal import wait_name
 from runfold.workers.context import Facts
 from runfold.workers.journal.approvals import Decision
+from runfold.workers.journal.fanout import ChildOptions
 from runfold.workers.journal.journal import Journal
-from runfold.workers.journal.waits import ChildOptions, called_by
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -118,20 +118,7 @@ class BlockingContext(Facts):
         self, kind: str, inputs: Sequence[Any], **options: Unpack[ChildOptions]
     ) -> list[Any]:
         """As Context.children."""
-        submitting = self._done(
-            self._journal.begin(
-                "step", f"children:{called_by(kind)}", None, beside=self._is_beside()
-            )
-        )
-        outputs = []
-        for child_id in self._done(self._waits.submit(submitting, kind, inputs, **options)):
-            called = self._done(
-                self._journal.begin(
-                    "tool", f"child:{called_by(kind)}", None, beside=self._is_beside()
-                )
-            )
-            outputs.append(self._done(self._waits.child(called, child_id)))
-        return outputs
+        return self._done(self._fanout.children(kind, inputs, beside=self._is_beside(), **options))
 
     def note(self, text: object) -> None:
         """As Context.note."""

@@ -16,9 +16,10 @@ from runfold.ledger.operations.signal import wait_name
 from runfold.workers.errors import CalledOff
 from runfold.workers.journal.approvals import Approvals, Decision
 from runfold.workers.journal.call import CURRENT, GIVEN_UP, Call, outcome
+from runfold.workers.journal.fanout import ChildOptions, Fanout
 from runfold.workers.journal.journal import Journal
 from runfold.workers.journal.tools import Tools
-from runfold.workers.journal.waits import ChildOptions, Waits, called_by
+from runfold.workers.journal.waits import Waits
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,6 +33,7 @@ class Facts:
         self._tools = Tools(journal)
         self._approvals = Approvals(journal, self._tools)
         self._waits = Waits(journal, self._tools)
+        self._fanout = Fanout(journal, self._tools)
 
     @property
     def run_id(self) -> UUID:
@@ -260,19 +262,11 @@ class Context(Facts):
     async def children(
         self, kind: str, inputs: Sequence[Any], **options: Unpack[ChildOptions]
     ) -> list[Any]:
-        """Submit a child run for each input; return their outputs in this order. See `child`."""
-        submitting = await self._journal.begin(
-            "step", f"children:{called_by(kind)}", None, beside=self._is_beside()
-        )
-        return [
-            await self._waits.child(
-                await self._journal.begin(
-                    "tool", f"child:{called_by(kind)}", None, beside=self._is_beside()
-                ),
-                child_id,
-            )
-            for child_id in await self._waits.submit(submitting, kind, inputs, **options)
-        ]
+        """Submit a child run for each of up to 10,000 inputs; return their outputs in this order.
+
+        See `child`; ChildFailed is of the first in this order that did not complete.
+        """
+        return await self._fanout.children(kind, inputs, beside=self._is_beside(), **options)
 
     async def note(self, text: object) -> None:
         """Add a remark to the history; not again where an earlier attempt has been."""

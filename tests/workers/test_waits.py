@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from runfold.ledger import Ledger, Run, State
+from runfold.ledger import Ledger, Run, State, Transition
 from runfold.ledger.errors import (
     DecisionRefused,
     DuplicateKey,
@@ -36,8 +37,9 @@ from runfold.workers import (
 )
 from runfold.workers.duties.reaper import Reaper
 from runfold.workers.journal.children import sweep
-from runfold.workers.journal.waits import Waits
+from runfold.workers.journal.fanout import WINDOW, Fanout
 from runfold.workers.testing import Kit
+from tests.conftest import PROJECT
 from tests.support.runs import claimed, types
 from tests.support.waiting import until
 from tests.support.working import done, ended, reached, working
@@ -276,6 +278,65 @@ async def test_children_whose_ids_fit_no_payload_are_found_by_their_number(
     assert asked.output == {"count": len(numbers)}
 
 
+@handler("trunk")
+async def trunk(ctx: Context, branches: int) -> int:
+    return sum(await ctx.children("leaf", list(range(branches))))
+
+
+async def test_a_run_has_ten_thousand_children(unverified_database: str) -> None:
+    branches = 10_000  # checking so many runs afterwards would take longer than the test
+    async with Ledger.open(unverified_database, PROJECT) as ledger, working(ledger, trunk):
+        run = await ledger.submit("trunk", branches)
+        await until(lambda: parked(ledger, run), 60)
+        leaves = await ledger.claim("leaves", limit=branches, kinds=["leaf"])
+        await ledger.transition_many(
+            [Transition(leaf, State.COMPLETED, output=leaf.input) for leaf in leaves]
+        )
+        await sweep(ledger)
+        run = await ended(ledger, run, 60)
+        history = await ledger.history(run.run_id)
+
+    assert (run.state, run.output) == (State.COMPLETED, sum(range(branches)))
+    assert len(history) < 3 * branches / WINDOW
+
+
+async def test_children_that_end_one_by_one_are_collected_in_their_order(ledger: Ledger) -> None:
+    branches = 5
+    run = await ledger.submit("trunk", branches)
+    async with working(ledger, trunk):
+        await until(lambda: parked(ledger, run))
+        leaves = await ledger.claim("leaves", limit=branches, kinds=["leaf"])
+        for leaf in leaves[::-1]:  # the last first, which is the one that is waited for
+            await ledger.complete(leaf, leaf.input)
+            await sweep(ledger)
+            await until(lambda: rests(ledger, run))
+        run = await ended(ledger, run)
+
+    assert run.output == sum(range(branches))
+
+
+async def rests(ledger: Ledger, run: Run) -> bool:
+    """Tell whether nobody has anything to do for the run."""
+    now = await ledger.get(run.run_id)
+    return now.is_terminal or (now.is_parked and now.available_at is None)
+
+
+async def test_outputs_of_children_that_fit_no_payload_together_are_recorded_apart(
+    ledger: Ledger,
+) -> None:
+    @handler("wide")
+    async def wide(_: Context, letter: str) -> str:
+        return letter * 20_000
+
+    @handler("tall")
+    async def tall(ctx: Context) -> str:
+        return "".join(found[0] for found in await ctx.children("wide", list("abcdef")))
+
+    run = await ledger.submit("tall")
+    async with working(ledger, tall, wide):
+        assert (await ended(ledger, run)).output == "abcdef"
+
+
 async def test_more_children_than_a_call_takes_are_an_error_that_says_so(ledger: Ledger) -> None:
     run = await ledger.submit("crowd", max_attempts=1)
     async with working(ledger, crowd):
@@ -316,15 +377,15 @@ async def swept(reaper: Reaper, ledger: Ledger, run: Run) -> bool:
 async def test_a_child_that_ends_just_before_its_parent_parks_wakes_it(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = Waits._child  # noqa: SLF001  the moment between the look and the parking
+    look = Fanout._look  # noqa: SLF001  the moment between the look and the parking
 
-    async def look_and_let_it_end(waits: Waits, child_id: UUID) -> Run:
-        child = await look(waits, child_id)
+    async def look_and_let_it_end(fanout: Fanout, children: Sequence[UUID]) -> list[Run]:
+        child = await look(fanout, children)
         for lease in await ledger.claim("other", kinds=["broken"]):
             await ledger.transition(lease, "completed")
         return child
 
-    monkeypatch.setattr(Waits, "_child", look_and_let_it_end)
+    monkeypatch.setattr(Fanout, "_look", look_and_let_it_end)
     run = await ledger.submit("unlucky parent")
     async with working(ledger, unlucky_parent):
         assert (await ended(ledger, run)).output == "no"

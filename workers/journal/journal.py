@@ -129,6 +129,11 @@ class Journal:
         """Return the idempotency key of a write for a call, in this attempt."""
         return ":".join((called.key, str(self.lease.token), *more))
 
+    async def next_is(self, call: CallKind) -> bool | None:
+        """Whether the next call on record is of this sort; None when the handler makes new ones."""
+        found = (await self.replay()).next_call
+        return None if found is None else found == call
+
     async def replay(self) -> Replay:
         """Return what earlier attempts recorded; read once."""
         async with self._reading:

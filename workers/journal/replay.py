@@ -90,6 +90,11 @@ class Replay:
         """Whether the handler is where an earlier attempt has been."""
         return bool(self._own)
 
+    @property
+    def next_call(self) -> CallKind | None:
+        """What the handler itself asked for next; None where nothing more is recorded."""
+        return self._own[-1].call if self._own else None
+
     def take(self, call: CallKind, name: str, *, beside: bool) -> EarlierCall | None:
         """Return what is recorded of this call, None if it is new; raise HistoryMismatch."""
         if beside:
