@@ -31,7 +31,13 @@ _URL: Final = re.compile(
 )
 _HOST: Final = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]{0,5}))?")
 _NAME: Final = re.compile(r"[A-Za-z_]{1,40}")
-_SECRETS: Final = frozenset({"password", "sslpassword", "passfile"})
+_SHOWN: Final = frozenset(
+    {
+        "application_name", "connect_timeout", "database", "dbname", "host", "port", "sslmode",
+        "sslrootcert", "target_session_attrs", "user",
+    }
+)  # fmt: skip
+"""The parameters whose values are shown: no secret can stand in them."""
 _OF_THE_DRIVER: Final = frozenset(
     {
         "sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword", "sslnegotiation",
@@ -190,8 +196,15 @@ def shown(url: str) -> str:
         parse(url)
     except InvalidValue:
         return HIDDEN
-    without = re.sub(r"(://[^:/?@]*):[^@/?]*@", r"\1:***@", url)
-    return unquote(re.sub(rf"([?&](?:{'|'.join(sorted(_SECRETS))})=)[^&]*", r"\1***", without))
+    address, _, query = re.sub(r"(://[^:/?@]*):[^@/?]*@", r"\1:***@", url).partition("?")
+    parameters = "&".join(_shown(part) for part in query.split("&") if part)
+    return unquote(address) + (f"?{parameters}" if parameters else "")
+
+
+def _shown(parameter: str) -> str:
+    """Return a parameter for people: its value where no secret can stand."""
+    name, _, value = map(unquote, parameter.partition("="))
+    return f"{name}={value if name in _SHOWN else '***'}"
 
 
 def _invalid(remedy: str) -> InvalidValue:

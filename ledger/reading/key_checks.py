@@ -12,20 +12,26 @@ from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.proof.chain import Finding, forgotten_key
 
 _PAGE: Final = 5_000
-_FORGOTTEN: Final = """
+FORGOTTEN: Final = """
 SELECT e.run_id, e.version, e.key FROM ledger.event AS e
 WHERE e.project_id = $1 AND e.run_id BETWEEN $2 AND $3 AND e.key IS NOT NULL
   AND NOT EXISTS (SELECT FROM ledger.command AS c
     WHERE c.project_id = e.project_id AND c.key = e.key
-      AND c.run_id = e.run_id AND c.version = e.version AND coalesce(c.hash, e.hash) = e.hash)
+      AND c.run_id = e.run_id AND c.version = e.version AND coalesce(c.hash, e.hash) = e.hash
+    OFFSET 0)
 ORDER BY e.run_id, e.version
 """
 # Whoever has the salt of an erased content's key finds the content by guessing.
 _GUESSABLE: Final = """
 SELECT c.run_id, c.version, c.key FROM ledger.event AS x
-JOIN ledger.event AS e
-  ON e.project_id = x.project_id AND e.run_id = x.run_id AND e.version = x.compensates
-JOIN ledger.command AS c ON c.project_id = e.project_id AND c.key = e.key AND c.salt IS NOT NULL
+CROSS JOIN LATERAL (
+  SELECT e.key FROM ledger.event AS e WHERE e.project_id = x.project_id AND e.run_id = x.run_id
+    AND e.version = x.compensates AND e.key IS NOT NULL OFFSET 0
+) AS e
+CROSS JOIN LATERAL (
+  SELECT c.* FROM ledger.command AS c
+  WHERE c.project_id = $1 AND c.key = e.key AND c.salt IS NOT NULL OFFSET 0
+) AS c
 WHERE x.project_id = $1 AND x.run_id BETWEEN $2 AND $3 AND x.type = 'payload.erased'
 ORDER BY c.run_id, c.version
 """
@@ -42,14 +48,14 @@ SELECT page.*,
     WHERE page.run_id >= archive.first AND page.run_id < archive.beyond) AS month,
   EXISTS (SELECT FROM ledger.event AS e
     WHERE e.project_id = $1 AND e.run_id = page.run_id AND e.version = page.version
-      AND e.key = page.key) AS has_event
+      AND e.key = page.key OFFSET 0) AS has_event
 FROM page ORDER BY page.key
 """
 
 
 async def keys_of_range(connection: Any, project_id: str, first: UUID, last: UUID) -> list[Finding]:
     """Return what is wrong with the keys of a range's events, in the connection's snapshot."""
-    forgotten = await connection.fetch(_FORGOTTEN, project_id, first, last)
+    forgotten = await connection.fetch(FORGOTTEN, project_id, first, last)
     guessable = await connection.fetch(_GUESSABLE, project_id, first, last)
     return [
         *(forgotten_key(*row.values()) for row in forgotten),

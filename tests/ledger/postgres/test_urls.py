@@ -150,7 +150,16 @@ async def test_an_empty_url_does_not_lead_to_the_built_in_server(
 @pytest.mark.parametrize(
     "secret", ["s3cret", "s3#cret", "s3+cret", quote("s3@:/?cret%", safe=""), "s3:cret"]
 )
-@pytest.mark.parametrize("form", ["u:{}@127.0.0.1:1/d", "u@127.0.0.1:1/d?password={}"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "u:{}@127.0.0.1:1/d",
+        "u@127.0.0.1:1/d?password={}",
+        "u@127.0.0.1:1/d?pass%77ord={}",
+        "u@127.0.0.1:1/d?sslmode=disable&passfile=/{}",
+        "u@127.0.0.1:1/d?options=-c%20app.token={}",
+    ],
+)
 async def test_no_error_of_a_server_that_is_away_shows_a_password(form: str, secret: str) -> None:
     url = "postgresql://" + form.format(secret)
     with pytest.raises(DatabaseUnavailable) as caught:

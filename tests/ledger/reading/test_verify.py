@@ -13,7 +13,7 @@ from runfold.ledger import Ledger, State
 from runfold.ledger.errors import LedgerError, RunNotFound
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.proof.encoding import FIELDS, event_hash
-from runfold.ledger.reading import snapshot
+from runfold.ledger.reading import key_checks, snapshot
 from runfold.ledger.reading import verify as verifying
 from runfold.projections.state import drift
 from runfold.projections.state.repair import repair
@@ -606,3 +606,15 @@ async def test_a_kind_that_is_not_the_fold_of_its_events_is_found(
 
     [finding] = (await open_ledger.verify()).findings
     assert (finding.problem, problem in finding.detail) == ("kind", True)
+
+
+async def test_no_plan_joins_a_range_with_itself(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    await ledger.submit_many([{"kind": "parse", "input": n, "key": f"{n}"} for n in range(300)])
+
+    for statement in (verifying.EVENTS, key_checks.FORGOTTEN):
+        plan = await connection.fetch(
+            f"EXPLAIN {statement}", PROJECT, snapshot.FIRST, snapshot.LAST
+        )
+        assert not [line for (line,) in plan if "Join Filter" in line]
