@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
+import asyncpg
+
 from runfold.ledger.errors import (
     AccessDenied,
     CheckpointUnknown,
@@ -46,7 +48,8 @@ def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:
         return _missing_partition(error)
     if state in _BY_STATE:
         return _BY_STATE[state](error, args)
-    if state in LOST:
+    # The latter: an upgrade gave a table a column while the transaction was open.
+    if state in LOST or isinstance(error, asyncpg.InvalidCachedStatementError):
         return DatabaseUnavailable(
             "the server", f"{error}; nothing was written: run it, or your transaction, again"
         )

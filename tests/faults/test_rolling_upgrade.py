@@ -6,16 +6,22 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
 
 from runfold.ledger import Ledger, Submit
-from runfold.ledger.events import LeaseExpired, RunFailed, RunRetried
+from runfold.ledger.events import Event, LeaseExpired, RunFailed, RunRetried
 from runfold.ledger.postgres import revisions
+from runfold.ledger.reading import feed
+from runfold.projections import Projection, install
+from runfold.workers.duties.projector import Projector
 from tests.conftest import PROJECT
 from tests.support.newer_code import (
     INDEXES,
@@ -24,6 +30,7 @@ from tests.support.newer_code import (
     make_newer_code,
 )
 from tests.support.processes import ROOT, assert_story, worker
+from tests.support.projections import read, sizes
 from tests.support.waiting import until
 
 
@@ -81,6 +88,49 @@ async def test_workers_of_two_versions_work_through_an_upgrade(
         await assert_story(ledger, await ledger.get(run_id))
         history = await ledger.history(run_id)
         assert not [e for e in history if isinstance(e, RunFailed | RunRetried | LeaseExpired)]
+
+
+async def test_readers_of_older_code_go_on_when_events_gain_a_column(
+    ledger: Ledger, database: str, newer: Path
+) -> None:
+    await install(ledger.pool, sizes())
+    received: list[Event] = []
+    applied: list[Event] = []
+
+    async def apply(_: Any, events: Sequence[Event]) -> None:
+        applied.extend(events)
+
+    told = Projection("told", apply=apply)
+    await install(ledger.pool, told)
+
+    async def subscribe() -> None:
+        async for event in ledger.subscribe(after=start):
+            received.append(event)  # noqa: PERF401  it never ends
+
+    async def reads(count: int) -> None:
+        for _ in range(count):
+            await read(ledger, (await ledger.submit("parse")).run_id, "1")
+
+    async def all_read(total: int) -> bool:
+        folded = await ledger.pool.fetchval("SELECT sum(reads) FROM projection.sizes")
+        return folded == total and len(received) == len(applied) == 2 * total
+
+    start = str(await feed.now(ledger.pool))
+    tasks = [asyncio.create_task(subscribe())]
+    tasks += [asyncio.create_task(Projector(ledger.pool, one).run()) for one in (sizes(), told)]
+    try:
+        for total in (10, 20):  # their statements are prepared
+            await reads(10)
+            await until(partial(all_read, total), 30)
+        upgraded = await asyncio.to_thread(runfold, database, "db", "upgrade", code=newer)
+        assert upgraded.returncode == 0, upgraded.stderr
+        await reads(10)
+        await until(lambda: all_read(30) if not any(t.done() for t in tasks) else True, 30)
+        assert [task for task in tasks if task.done()] == []
+        assert len(received) == len({(event.run_id, event.version) for event in received}) == 60
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def test_older_code_leaves_a_newer_schema_that_works_with_it_as_it_is(

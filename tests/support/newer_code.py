@@ -21,7 +21,9 @@ oldest_code = "{{oldest}}"
 
 def upgrade() -> None:
     """Change the tables."""
-    op.execute("ALTER TABLE ledger.schedule ADD COLUMN remark text")
+    op.execute("DROP VIEW ledger.entry CASCADE")
+    for table in ("event", "schedule"):
+        op.execute("ALTER TABLE ledger." + table + " ADD COLUMN remark text")
     op.execute("DROP FUNCTION ledger.heartbeat(text, uuid[], int[], interval[], text[])")
 '''
 _EMPTY = f'''

@@ -304,6 +304,22 @@ async def test_an_index_that_a_build_left_invalid_is_named_and_built_anew(
     assert await broken_indexes(connection) == []
 
 
+async def test_a_transaction_whose_statement_an_upgrade_changed_is_to_be_run_again(
+    unverified_database: str,
+) -> None:
+    connection = await asyncpg.connect(driver_url(unverified_database))
+    statement = "SELECT * FROM ledger.schedule"
+    await connections.fetch(connection, statement)
+    await connection.execute("ALTER TABLE ledger.schedule ADD COLUMN remark text")
+
+    with pytest.raises(DatabaseUnavailable, match="transaction, again"):
+        async with connection.transaction():
+            await connections.fetch(connection, statement)
+    async with connection.transaction():
+        await connections.fetch(connection, statement)
+    await connection.close()
+
+
 DAMAGE = {
     "a function": """
         CREATE OR REPLACE FUNCTION ledger.now() RETURNS timestamptz LANGUAGE sql STABLE
