@@ -543,14 +543,15 @@ class Ledger:
             key=key,
         )
 
-    async def reap(self, *, limit: int = 1_000) -> list[Run]:
+    async def reap(self, *, limit: int = 1_000, leases: bool = True) -> list[Run]:
         """Repair what died and end what is overdue, at most `limit` runs; return them as they are.
 
-        Any number of reapers may work at the same time. It reaps at once: waiting for one lease's
-        time after a (re)connect belongs to the duty that calls this
+        `leases`: also end leases that ran out; without it, only what passed its deadline or the end
+        of its wait. Any number of reapers may work at the same time. It reaps at once: waiting for
+        one lease's time after a (re)connect belongs to the duty that calls this
         (`runfold.workers.duties.reaper`).
         """
-        return await reap.reap(self.project, limit=limit)
+        return await reap.reap(self.project, limit=limit, leases=leases)
 
     # -- reading ------------------------------------------------------------------------------
 

@@ -2401,7 +2401,7 @@ BEGIN
   END IF;
 END $$;
 
-CREATE FUNCTION ledger.reap(p_project text, p_actor text, p_limit integer) RETURNS TABLE(run_id uuid, version integer, type text, from_state text, to_state text, attempt_count integer, max_attempts integer, worker_id text, error_code text)
+CREATE FUNCTION ledger.reap(p_project text, p_actor text, p_limit integer, p_leases boolean DEFAULT true) RETURNS TABLE(run_id uuid, version integer, type text, from_state text, to_state text, attempt_count integer, max_attempts integer, worker_id text, error_code text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -2433,7 +2433,8 @@ BEGIN
   -- whole table instead.
   WITH due AS MATERIALIZED ( -- what may be due, by the two indexes
     (SELECT run.run_id FROM ledger.run_state AS run
-      WHERE run.project_id = p_project AND run.token IS NOT NULL AND run.lease_until <= moment
+      WHERE p_leases AND run.project_id = p_project AND run.token IS NOT NULL
+        AND run.lease_until <= moment
       ORDER BY run.kind LIMIT p_limit)
     UNION
     (SELECT run.run_id FROM ledger.run_state AS run
@@ -4257,8 +4258,8 @@ GRANT ALL ON FUNCTION ledger.read_run(p_project text, p_run uuid) TO runfold_rea
 GRANT ALL ON FUNCTION ledger.read_run(p_project text, p_run uuid) TO runfold_projector;
 GRANT ALL ON FUNCTION ledger.read_run(p_project text, p_run uuid) TO runfold_auditor;
 
-REVOKE ALL ON FUNCTION ledger.reap(p_project text, p_actor text, p_limit integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.reap(p_project text, p_actor text, p_limit integer) TO runfold_worker;
+REVOKE ALL ON FUNCTION ledger.reap(p_project text, p_actor text, p_limit integer, p_leases boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.reap(p_project text, p_actor text, p_limit integer, p_leases boolean) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid, p_version integer, p_time timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid, p_version integer, p_time timestamp with time zone) TO runfold_worker;

@@ -17,7 +17,7 @@ from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.run import Run
 from runfold.ledger.validation import check_int
 
-REAP: Final = "SELECT * FROM ledger.reap($1, $2, $3)"
+REAP: Final = "SELECT * FROM ledger.reap($1, $2, $3, $4)"
 PULSE: Final = """
 SELECT current_setting('transaction_read_only') = 'on' AS read_only, ledger.now() AS now,
   ledger.next_due($1, $2) AS due
@@ -30,10 +30,10 @@ _RUNS: Final = (
 )
 
 
-async def reap(project: Project, *, limit: int) -> list[Run]:
+async def reap(project: Project, *, limit: int, leases: bool) -> list[Run]:
     """Make one sweep; see `Ledger.reap`."""
     check_int("limit", limit, least=1, most=10_000)
-    reaped = await _sweep(project, limit)
+    reaped = await _sweep(project, limit, leases=leases)
     logger = project.log()
     for row in reaped:
         _log_reaped(logger, row)
@@ -63,11 +63,11 @@ async def pulse(project: Project, after: datetime | None) -> Pulse:
     return Pulse(row["read_only"], row["now"], row["due"])
 
 
-async def _sweep(project: Project, limit: int) -> Sequence[Mapping[str, Any]]:
+async def _sweep(project: Project, limit: int, *, leases: bool) -> Sequence[Mapping[str, Any]]:
     """Reap at most `limit` runs; a sweep that the database refuses goes on with half as many."""
     while True:
         try:
-            return await fetch(project.pool, REAP, project.project_id, "reaper", limit)
+            return await fetch(project.pool, REAP, project.project_id, "reaper", limit, leases)
         except DatabaseRefused as error:
             if limit == 1:
                 raise

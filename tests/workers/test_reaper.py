@@ -245,16 +245,19 @@ async def asked(ledger: Ledger, *, wait: float) -> Lease:
     return lease
 
 
-async def test_what_is_due_waits_for_the_sweep_after_an_outage_because_it_ends_leases_too(
+async def test_what_is_due_ends_also_while_leases_are_waited_for(
     ledger: Ledger, make: Make, clock: Clock
 ) -> None:
+    [dead] = await abandoned(ledger)
     lease = await asked(ledger, wait=0.001)
     await waiting.passed(ledger, (await ledger.get(lease.run_id)).wait_until)
     reaper = make()
 
-    assert await reaper.tick() == []
-    clock.now += TTL
     assert [run.run_id for run in await reaper.tick()] == [lease.run_id]
+    assert await reaper.tick() == []
+    assert (await ledger.get(dead.run_id)).state == State.RUNNING
+    clock.now += TTL
+    assert [run.run_id for run in await reaper.tick()] == [dead.run_id]
 
 
 async def test_what_cannot_be_ended_is_left_to_the_sweeps(
@@ -270,6 +273,36 @@ async def test_what_cannot_be_ended_is_left_to_the_sweeps(
         assert await reaper.tick() == []
         assert await reaper.tick() == []
         assert reaper.pause() > 0
+    clock.now += 30
+    assert [run.run_id for run in await reaper.tick()] == [lease.run_id]
+
+
+async def test_what_the_database_refuses_to_end_is_left_to_the_sweeps_and_interrupts_nothing(
+    ledger: Ledger,
+    make: Make,
+    clock: Clock,
+    connection: asyncpg.Connection[asyncpg.Record],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    reaper = make(grace=0)
+    await reaper.tick()
+    lease = await asked(ledger, wait=0.001)
+    await waiting.passed(ledger, (await ledger.get(lease.run_id)).wait_until)
+    await connection.execute("""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+        AS $$BEGIN RAISE 'refused by a test'; END$$;
+        CREATE TRIGGER refuse BEFORE INSERT ON ledger.event FOR EACH ROW
+        WHEN (NEW.type = 'approval.expired') EXECUTE FUNCTION refuse();
+    """)
+
+    assert await reaper.tick() == []
+    assert await reaper.tick() == []
+    assert reaper.pause() > 0
+    lines = capsys.readouterr().err
+    assert lines.count("refused by a test") > 0
+    assert names.REAPER_INTERRUPTED not in lines
+
+    await connection.execute("DROP TRIGGER refuse ON ledger.event; DROP FUNCTION refuse()")
     clock.now += 30
     assert [run.run_id for run in await reaper.tick()] == [lease.run_id]
 

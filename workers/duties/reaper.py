@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from runfold.ledger import Ledger, Run, names
-from runfold.ledger.errors import DatabaseUnavailable, LedgerError
+from runfold.ledger.errors import DatabaseRefused, DatabaseUnavailable, LedgerError
 from runfold.ledger.operations.reap import Pulse, pulse
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.validation import check_duration, check_int
@@ -36,7 +36,7 @@ class Reaper(Duty):
     sweeps.
 
     What the clock ends, such as an approval that nobody decided, ends on time: the pulse says when
-    it is due next. Leases end with the sweeps.
+    it is due next. Leases end with the regular sweeps alone.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Reaper(Duty):
         self._sweep_at: float | None = None
         """When to sweep next; None until the database has answered."""
         self._swept: datetime | None = None
-        """When the last sweep began, by the database's clock; None before the first."""
+        """When what was due by then had been ended, by the database's clock; None at first."""
         self._due_at: float | None = None
         self._partitions_at = clock()
         self._interruption = Interruption(
@@ -77,32 +77,20 @@ class Reaper(Duty):
 
     async def run(self) -> None:
         """Sweep until cancelled; a database that is away is waited for."""
-        self._sweep_at = self._swept = (
-            None  # begun again, it cannot know what the database did meanwhile
-        )
+        self._sweep_at = None  # begun again, it cannot know what the database did meanwhile
         await super().run()
 
     async def tick(self) -> list[Run]:
         """Do what is due now, one bounded sweep at most; return the runs that it reaped."""
         try:
             felt = await self._feel()
-            now = self._clock()
-            regular = self._sweep_at is not None and now >= self._sweep_at
-            if not regular and not self._is_due(felt):
-                return []
-            runs = await within(self.patience, self.ledger.reap(limit=self.limit))
-            if regular:
-                await within(self.patience, sweep(self.ledger))
+            if self._sweep_at is not None and self._clock() >= self._sweep_at:
+                return await self._sweep(felt)
+            if felt.due is not None and felt.due <= felt.now:
+                return await self._end_due(felt)
         except LedgerError as error:
             self._interrupt(str(error), self._clock())
-            return []
-        if len(runs) >= self.limit:
-            self._sweep_at = self._clock()
-        else:
-            self._swept, self._due_at = felt.now, None
-            if regular:
-                self._sweep_at = self._clock() + jittered(self.every)
-        return runs
+        return []
 
     def pause(self) -> float:
         """Return how long to sleep before the next tick: 0 when a sweep is due."""
@@ -130,9 +118,25 @@ class Reaper(Duty):
             self._due_at = asked_at + due_in + jittered(SPREAD_SECONDS, 1)
         return felt
 
-    def _is_due(self, felt: Pulse) -> bool:
-        # Not before the first sweep since an outage: a sweep also ends leases.
-        return self._swept is not None and felt.due is not None and felt.due <= felt.now
+    async def _sweep(self, felt: Pulse) -> list[Run]:
+        runs = await within(self.patience, self.ledger.reap(limit=self.limit))
+        await within(self.patience, sweep(self.ledger))
+        if len(runs) < self.limit:
+            self._swept, self._due_at = felt.now, None
+            self._sweep_at = self._clock() + jittered(self.every)
+        return runs
+
+    async def _end_due(self, felt: Pulse) -> list[Run]:
+        runs = await within(self.patience, self._ended())
+        if len(runs) < self.limit:
+            self._swept, self._due_at = felt.now, None
+        return runs
+
+    async def _ended(self) -> list[Run]:
+        try:
+            return await self.ledger.reap(limit=self.limit, leases=False)
+        except DatabaseRefused:  # logged with its reason; the regular sweeps try again
+            return []
 
     async def _make_partitions(self) -> None:
         if self._clock() < self._partitions_at:
@@ -147,7 +151,7 @@ class Reaper(Duty):
         self._partitions_at = self._clock() + jittered(PARTITIONS_SECONDS)
 
     def _interrupt(self, reason: str, since: float) -> None:
-        self._sweep_at = self._swept = None
+        self._sweep_at = None
         self._interruption.begin(reason, since=since)
 
     def _resume(self, now: float) -> None:

@@ -15,10 +15,14 @@
 -- it, and a run that does so again will be alone then. The event says so by its attempt. So that
 -- the leases of a dead worker see each other, they are judged together: those that lapse first wait
 -- for its last attempts, unless the worker was heard of since.
+-- Without p_leases only what the clock or a request ends is ended, no lease: for the time after an
+-- outage, in which nobody could beat.
 -- Bounded by p_limit; what another reaper works on is skipped, so any number of them may run.
 -- Locks: run_state rows, SKIP LOCKED; the token seen is the token closed because the row is locked
 -- and looked at again.
-CREATE OR REPLACE FUNCTION ledger.reap(p_project text, p_actor text, p_limit int)
+CREATE OR REPLACE FUNCTION ledger.reap(
+  p_project text, p_actor text, p_limit int, p_leases boolean DEFAULT true
+)
 RETURNS TABLE (
   run_id uuid, version int, type text, from_state text, to_state text, attempt_count int,
   max_attempts int, worker_id text,
@@ -55,7 +59,8 @@ BEGIN
   -- whole table instead.
   WITH due AS MATERIALIZED ( -- what may be due, by the two indexes
     (SELECT run.run_id FROM ledger.run_state AS run
-      WHERE run.project_id = p_project AND run.token IS NOT NULL AND run.lease_until <= moment
+      WHERE p_leases AND run.project_id = p_project AND run.token IS NOT NULL
+        AND run.lease_until <= moment
       ORDER BY run.kind LIMIT p_limit)
     UNION
     (SELECT run.run_id FROM ledger.run_state AS run
