@@ -880,20 +880,33 @@ CREATE FUNCTION ledger.command_text(run_id uuid, what text, park boolean, name t
 $$;
 
 CREATE FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_keys text[]) RETURNS TABLE(key text, run_id uuid, version integer, hash bytea, same boolean)
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_memoize TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
     AS $$
+#variable_conflict use_column
+DECLARE
+  checked boolean := ledger.check_access(p_project, '{work,submit,decide}');
+BEGIN
+  RETURN QUERY
   SELECT u.key, k.run_id, k.version, k.hash,
     k.hash IS NOT NULL AND (k.salt IS NULL OR k.content_hash = ledger.payload_hash(k.salt,
       ledger.command_text(u.run_id, u.what, u.park, u.name, u.error_code, u.body, u.cost, u.steps,
         u.sha256, u.wait, u.wait_outcome)))
   FROM unnest(p_runs, p_whats, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps,
-    p_sha256s, p_waits, p_wait_outcomes,
-    p_keys)
+    p_sha256s, p_waits, p_wait_outcomes, p_keys)
     AS u (run_id, what, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, key)
-  JOIN ledger.command AS k ON k.project_id = p_project AND k.key = u.key
-  WHERE ledger.check_access(p_project, '{work,submit,decide}')
-$$;
+  CROSS JOIN LATERAL (
+    SELECT c.run_id, c.version, c.hash, c.salt, c.content_hash FROM ledger.command AS c
+    WHERE c.project_id = p_project AND c.key = u.key OFFSET 0
+  ) AS k;
+END $$;
 
 CREATE FUNCTION ledger.content_part(p_body json, p_name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -2409,6 +2422,7 @@ CREATE FUNCTION ledger.reap(p_project text, p_actor text, p_limit integer, p_lea
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
     SET enable_memoize TO 'off'
+    SET enable_bitmapscan TO 'off'
     SET enable_sort TO 'off'
     SET jit TO 'off'
     AS $$
@@ -2953,6 +2967,7 @@ CREATE FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
     AS $$
 BEGIN

@@ -7,17 +7,30 @@ CREATE OR REPLACE FUNCTION ledger.commands(
   p_costs numeric[], p_steps int[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[],
   p_keys text[]
 ) RETURNS TABLE (key text, run_id uuid, version int, hash bytea, same boolean)
-LANGUAGE sql VOLATILE SECURITY DEFINER
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET enable_memoize = off
+SET enable_bitmapscan = off
+SET jit = off
 AS $$
+#variable_conflict use_column
+DECLARE
+  checked boolean := ledger.check_access(p_project, '{work,submit,decide}');
+BEGIN
+  RETURN QUERY
   SELECT u.key, k.run_id, k.version, k.hash,
     k.hash IS NOT NULL AND (k.salt IS NULL OR k.content_hash = ledger.payload_hash(k.salt,
       ledger.command_text(u.run_id, u.what, u.park, u.name, u.error_code, u.body, u.cost, u.steps,
         u.sha256, u.wait, u.wait_outcome)))
   FROM unnest(p_runs, p_whats, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps,
-    p_sha256s, p_waits, p_wait_outcomes,
-    p_keys)
+    p_sha256s, p_waits, p_wait_outcomes, p_keys)
     AS u (run_id, what, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, key)
-  JOIN ledger.command AS k ON k.project_id = p_project AND k.key = u.key
-  WHERE ledger.check_access(p_project, '{work,submit,decide}')
-$$;
+  CROSS JOIN LATERAL (
+    SELECT c.run_id, c.version, c.hash, c.salt, c.content_hash FROM ledger.command AS c
+    WHERE c.project_id = p_project AND c.key = u.key OFFSET 0
+  ) AS k;
+END $$;

@@ -35,6 +35,7 @@ SET enable_hashjoin = off
 SET enable_mergejoin = off
 SET enable_seqscan = off
 SET enable_memoize = off
+SET enable_bitmapscan = off
 SET enable_sort = off
 SET jit = off
 AS $$

@@ -1,0 +1,144 @@
+"""Every hot statement has one plan: on empty, small and large tables, analysed or not."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from runfold.ledger import Ledger, State, Submit, Transition
+from runfold.ledger.events import NoteAdded
+from runfold.ledger.postgres.urls import driver_url
+from tests.concurrency.test_plans import ANALYZE, measured
+from tests.conftest import PROJECT
+
+LARGE: Final = 20_000
+TABLES: Final = frozenset({"run_state", "event", "payload", "command"})
+"""The tables that grow with the runs."""
+EXPLAIN: Final = {
+    "session_preload_libraries": "auto_explain",
+    "auto_explain.log_min_duration": "0",
+    "auto_explain.log_nested_statements": "on",
+    "auto_explain.log_format": "json",
+    "client_min_messages": "log",
+}
+Shape = frozenset[tuple[str, str, str]]
+
+
+class Plans:
+    """The plans of the statements within functions: for each text, every shape that it had."""
+
+    def __init__(self) -> None:
+        self.shapes: defaultdict[str, set[Shape]] = defaultdict(set)
+
+    def note(self, message: str) -> None:
+        """Note the plan of a message of auto_explain."""
+        head, _, plan = message.partition("plan:\n")
+        if head.startswith("duration"):
+            explained = json.loads(plan)
+            text = " ".join(explained["Query Text"].split())
+            shape = frozenset(scans(explained["Plan"]))
+            if shape:
+                self.shapes[text].add(shape)
+
+
+def scans(plan: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield how each growing table is read: node, table and index; partitions by their table."""
+    relation = re.sub(r"_\d{4}_\d{2}$", "", plan.get("Relation Name", ""))
+    if relation in TABLES and plan["Node Type"] != "ModifyTable":
+        index = re.sub(r"_\d{4}_\d{2}", "", plan.get("Index Name", ""))
+        yield plan["Node Type"], relation, index
+    for part in plan.get("Plans", ()):
+        yield from scans(part)
+
+
+@pytest.fixture
+async def explaining(database: str) -> None:
+    """Have each new session of the test's database tell the plans of nested statements."""
+    name = urlsplit(database).path.lstrip("/")
+    connection = await asyncpg.connect(driver_url(database))
+    for setting, value in EXPLAIN.items():
+        await connection.execute(f"ALTER DATABASE {name} SET {setting} = '{value}'")
+    await connection.close()
+
+
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> Plans:
+    """The plans that the server tells, whichever connection hears them."""
+    plans = Plans()
+
+    def hear(_: object, fields: dict[str, str], __: object) -> None:
+        plans.note(fields["M"])
+
+    monkeypatch.setattr(asyncpg.Connection, "_process_log_message", hear)
+    monkeypatch.setenv("RUNFOLD_POOL_SIZE", "1")
+    return plans
+
+
+async def every_operation(ledger: Ledger, batch: int) -> None:
+    """Call every operation, those with keys too, and find endings and keys again."""
+    await measured(ledger, batch)
+    run = await ledger.submit("keyed", key=f"run {batch}")
+    [lease] = await ledger.claim("w:1", kinds=["keyed", "other"])
+    for _ in range(2):
+        await ledger.append(lease, NoteAdded(text="x"), key=f"note {run.run_id}")
+    end = Transition(lease, State.COMPLETED, key=f"end {run.run_id}")
+    for _ in range(2):
+        await ledger.transition_many([end])
+    await ledger.submit("keyed", delay=0.001)
+    parked = (await ledger.submit("parked")).run_id
+    [waiting] = await ledger.claim("w:1", kinds=["parked"])
+    await ledger.transition(waiting, State.WAITING_TOOL, park=True, name="signal:go")
+    await ledger.signal(parked, "go", {"x": 1})
+    [again] = await ledger.claim("w:1", kinds=["parked"])
+    await ledger.release(again)
+    await ledger.release(again)
+
+
+async def test_a_hot_statement_has_one_plan_however_large_its_tables_are(
+    database: str, connection: asyncpg.Connection[Any], explaining: None, plans: Plans
+) -> None:
+    async with Ledger.open(database, PROJECT) as first:
+        await first.pool.execute(ANALYZE)
+        await every_operation(first, 5)
+        async with Ledger.open(database, PROJECT) as second:
+            await connection.execute(ANALYZE)
+            await every_operation(second, 6)
+        await first.submit_many([Submit(kind="parse", input=1, priority=1)] * 10_000)
+        await first.submit_many([Submit(kind="parse", input=1, priority=1)] * 10_000)
+        await every_operation(first, 7)
+        async with Ledger.open(database, PROJECT) as not_analysed:
+            await every_operation(not_analysed, 8)
+        await connection.execute(ANALYZE)
+        async with Ledger.open(database, PROJECT) as analysed:
+            await every_operation(analysed, 9)
+
+    assert len(plans.shapes) >= 20
+    assert {text: shapes for text, shapes in plans.shapes.items() if len(shapes) > 1} == {}
+    scanned = [
+        text
+        for text, [shape] in plans.shapes.items()
+        if any(node == "Seq Scan" for node, _, _ in shape)
+    ]
+    assert scanned == []
+
+
+async def test_a_plan_that_is_not_pinned_is_seen(
+    database: str, connection: asyncpg.Connection[Any], explaining: None, plans: Plans
+) -> None:
+    await connection.execute(
+        "ALTER FUNCTION ledger.heartbeat SET enable_seqscan = on SET enable_indexscan = off"
+        " SET enable_bitmapscan = off"
+    )
+    async with Ledger.open(database, PROJECT) as ledger:
+        await ledger.submit("parse")
+        await ledger.heartbeat(await ledger.claim("w:1"))
+
+    nodes = {node for shapes in plans.shapes.values() for shape in shapes for node, _, _ in shape}
+    assert "Seq Scan" in nodes
