@@ -220,7 +220,7 @@ def backends_mb() -> float:
 
 
 def anonymous_kb(status: Path) -> int:
-    """Give the private memory of a process, if it is a server's."""
+    """Return the private memory of a process, if it is a server's."""
     try:
         lines: Iterable[str] = status.read_text().splitlines()
     except OSError:  # it has ended

@@ -66,7 +66,7 @@ async def drained(ledger: Ledger, slots: int) -> dict[str, float]:
 
 
 async def picked_up(ledger: Ledger) -> dict[str, float]:
-    """Give how long after a submit an idle worker's handler begins."""
+    """Return how long after a submit an idle worker's handler begins."""
     worker = Worker(ledger, noop, reap=False)
     task = asyncio.create_task(worker.run())
     runs = []

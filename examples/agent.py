@@ -99,7 +99,7 @@ def count_lines(paths: list[str]) -> int:
 
 
 def read_all(paths: list[str]) -> str:
-    """Give the first words of files, as a model would have to be paid to read them."""
+    """Return the first words of files, as a model would have to be paid to read them."""
     return " ".join(Path(path).read_text(errors="replace")[:40] for path in paths[:50])
 
 
@@ -136,9 +136,9 @@ def think(ctx: Context, task: Task, seen: list[dict[str, Any]]) -> Turn:
         },
     )
     with urllib.request.urlopen(request, timeout=120) as reply:  # noqa: S310  as above
-        said = json.load(reply)
-    ctx.cost(Decimal(said.get("usage", {}).get("total_tokens", 0)) / 1_000_000)
-    return Turn.model_validate_json(said["choices"][0]["message"]["content"])
+        response = json.load(reply)
+    ctx.cost(Decimal(response.get("usage", {}).get("total_tokens", 0)) / 1_000_000)
+    return Turn.model_validate_json(response["choices"][0]["message"]["content"])
 
 
 def scripted(task: Task, seen: list[dict[str, Any]]) -> Turn:

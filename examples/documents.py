@@ -119,7 +119,7 @@ def read(path: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """Give the words of a text."""
+    """Return the words of a text."""
     return re.findall(r"[a-z']+", text.lower())
 
 

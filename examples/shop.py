@@ -108,7 +108,7 @@ async def order(wanted: Wanted, session: Session, ledger: TheLedger) -> dict[str
 
 @app.get("/orders/{number}")
 async def status(number: int, session: Session, ledger: TheLedger) -> dict[str, Any]:
-    """Say how far an order is."""
+    """Return how far an order is."""
     made = await session.get(Order, number)
     if made is None:
         raise HTTPException(404, f"there is no order {number}")

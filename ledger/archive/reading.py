@@ -29,8 +29,8 @@ async def entries(pool: Pool, run: Run) -> list[Any]:
 
     Raises ArchiveUnusable.
     """
-    found = await _entries(pool, run.project_id, {run.run_id: run.hash})
-    return found.get(run.run_id, [])
+    histories = await _entries(pool, run.project_id, {run.run_id: run.hash})
+    return histories.get(run.run_id, [])
 
 
 async def states_at(

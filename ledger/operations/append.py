@@ -74,11 +74,11 @@ async def append(
                 raise outcome
             return outcome
     late = [(row.run_id, row.token, row.worker)]
-    found = await look(project.pool, project.project_id, who, row.type, late)
+    refusals = await look(project.pool, project.project_id, who, row.type, late)
     raise refusal(
         project.project_id,
         row.run_id,
-        found.get(row.run_id),
+        refusals.get(row.run_id),
         row.type,
         expected=row.expected_version,
         cost=row.cost,
@@ -99,9 +99,9 @@ def append_row(
     facts = {"cost_usd", "step_count"}
     if not isinstance(event, UserEvent):  # its own fields may have these names
         facts |= {"name", "error_code"}
-    given = event.model_dump(include=facts)
-    name, error_code = given.get("name"), given.get("error_code")
-    cost, steps = given.get("cost_usd"), given.get("step_count")
+    values = event.model_dump(include=facts)
+    name, error_code = values.get("name"), values.get("error_code")
+    cost, steps = values.get("cost_usd"), values.get("step_count")
     return AppendRow(
         run_id=run_id,
         token=token,

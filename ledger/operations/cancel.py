@@ -29,8 +29,10 @@ async def cancel(
     who = project.actor_or_default(actor)
     rows = await fetch(project.pool, CANCEL, project.project_id, who, [checked], body)
     if not rows:
-        found = await look(project.pool, project.project_id, who, "cancel", [(checked, None, None)])
-        raise refusal(project.project_id, checked, found.get(checked), State.CANCELLED)
+        refusals = await look(
+            project.pool, project.project_id, who, "cancel", [(checked, None, None)]
+        )
+        raise refusal(project.project_id, checked, refusals.get(checked), State.CANCELLED)
     run = Run.from_row(rows[0])
     if run.is_terminal:
         project.log().info(names.STATE_TRANSITION, run_id=str(checked), to_state=run.state.value)

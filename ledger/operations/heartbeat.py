@@ -72,9 +72,9 @@ async def heartbeat(project: Project, leases: Sequence[Lease]) -> list[Lease]:
     lost = [pair for pair in pairs if pair[1].run_id not in accepted]
     for worker_id in {lease.worker_id for lease, _ in lost}:
         late = [row for lease, row in lost if lease.worker_id == worker_id]
-        found = await refuse(project.pool, project.project_id, worker_id, late)
+        refusals = await refuse(project.pool, project.project_id, worker_id, late)
         for row in late:
-            refusal(project.project_id, row.run_id, found.get(row.run_id), "heartbeat")
+            refusal(project.project_id, row.run_id, refusals.get(row.run_id), "heartbeat")
     return [_renewed(lease, accepted.get(row.run_id)) for lease, row in pairs]
 
 

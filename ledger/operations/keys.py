@@ -47,12 +47,12 @@ async def first_outcomes(
     """Return the first outcome of each key that was used, or the error if its content differs."""
     if not rows:
         return {}
-    found = await fetch(source, COMMANDS, project_id, *columns(rows))
+    outcomes = await fetch(source, COMMANDS, project_id, *columns(rows))
     return {
         row["key"]: Receipt(row["run_id"], row["version"], row["hash"])
         if row["same"]
         else DuplicateKey(row["key"], row["run_id"], row["version"])
-        for row in found
+        for row in outcomes
     }
 
 

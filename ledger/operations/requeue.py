@@ -62,11 +62,11 @@ async def requeue(
         if (first := await _first_ending(project, type_, row)) is not None:
             return first
         late = [(row.run_id, row.token, row.worker)]
-        found = await look(project.pool, project.project_id, who, type_, late)
+        refusals = await look(project.pool, project.project_id, who, type_, late)
         raise refusal(
             project.project_id,
             row.run_id,
-            found.get(row.run_id),
+            refusals.get(row.run_id),
             State.PENDING,
             retry=type_ == RETRIED,
         )

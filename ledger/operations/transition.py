@@ -141,8 +141,8 @@ class Transitions:
             refused |= await look(project.pool, project.project_id, who, "transition", late)
         for row in rows:
             if row.run_id in actors:
-                found = refused.get(row.run_id)
-                outcomes[row.run_id] = await self._refusal(row, actors[row.run_id], found)
+                refusal = refused.get(row.run_id)
+                outcomes[row.run_id] = await self._refusal(row, actors[row.run_id], refusal)
         return outcomes
 
     async def _first_endings(self, rows: Sequence[TransitionRow]) -> dict[UUID, Receipt]:

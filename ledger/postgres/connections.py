@@ -164,16 +164,16 @@ async def check(pool: Pool, revisions: Sequence[str]) -> None:
     [database] = await fetch(pool, "SELECT current_setting('server_encoding') AS encoding")
     if database["encoding"] != ENCODING:
         raise wrong_encoding(database["encoding"])
-    number, found = await schema_revision(pool)
+    number, revision = await schema_revision(pool)
     if number // 10_000 < OLDEST_SERVER:
         raise UnsupportedServer(f"{number // 10_000}.{number % 10_000}", OLDEST_SERVER)
-    if found == revisions[-1]:
+    if revision == revisions[-1]:
         return
-    if found is None or found in revisions:
-        raise NotMigrated(found, revisions[-1])
+    if revision is None or revision in revisions:
+        raise NotMigrated(revision, revisions[-1])
     oldest = await oldest_code(pool)
     if oldest not in revisions:
-        raise NewerSchema(found, revisions[-1], oldest)
+        raise NewerSchema(revision, revisions[-1], oldest)
 
 
 async def oldest_code(pool: Pool) -> str | None:

@@ -91,13 +91,13 @@ async def opened(
     DatabaseUnavailable, UnsupportedServer, NotMigrated, NewerSchema, ConfigurationError or
     EmbeddedPostgresError.
     """
-    given = url
-    if given is None and settings.url is not None:
-        given = settings.url.get_secret_value()
-    if given is not None:
-        parse(given)
+    chosen_url = url
+    if chosen_url is None and settings.url is not None:
+        chosen_url = settings.url.get_secret_value()
+    if chosen_url is not None:
+        parse(chosen_url)
     with ExitStack() as stack:
-        target = given or stack.enter_context(_embedded(settings)).url()
+        target = chosen_url or stack.enter_context(_embedded(settings)).url()
         pool = await open_pool(
             target,
             settings.pool_size,
@@ -105,11 +105,11 @@ async def opened(
             deadline=settings.statement_seconds,
         )
         try:
-            if given is None:
+            if chosen_url is None:
                 await _upgrade_if_older(pool, target)
             if checked:
                 await check(pool, revisions.known())
-            yield Database(pool, driver_url(target), embedded=given is None)
+            yield Database(pool, driver_url(target), embedded=chosen_url is None)
         finally:
             await _closed(pool)
 
@@ -124,12 +124,12 @@ def _embedded(settings: Settings) -> EmbeddedPostgres:
 
 
 async def _upgrade_if_older(pool: Pool, url: str) -> None:
-    _, found = await schema_revision(pool)
-    if found is None or found in revisions.known():
+    _, revision = await schema_revision(pool)
+    if revision is None or revision in revisions.known():
         installed = await pool.fetchval(
             "SELECT obj_description(to_regnamespace('ledger'), 'pg_namespace')"
         )
-        if found != revisions.head() or installed != schema.digest():
+        if revision != revisions.head() or installed != schema.digest():
             await schema.upgrade(url)
 
 

@@ -90,13 +90,13 @@ async def install_on(connection: Any, projection: Projection) -> bool:
     """
     async with connection.transaction():
         await connection.execute(_LOCK, projection.name)
-        found = await connection.fetchrow(_FOUND, projection.name)
-        if found is None:
+        installed = await connection.fetchrow(_FOUND, projection.name)
+        if installed is None:
             await _create(connection, projection)
             return True
-        if found["version"] != projection.version:
-            raise OtherVersion(projection.name, projection.version, found["version"])
-        if found["digest"] != projection.digest:
+        if installed["version"] != projection.version:
+            raise OtherVersion(projection.name, projection.version, installed["version"])
+        if installed["digest"] != projection.digest:
             raise Redeclared(projection.name, projection.version)
         await check_table(connection, projection)
         return False

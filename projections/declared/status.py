@@ -83,11 +83,13 @@ async def statuses(pool: Pool, declared: Mapping[str, Projection]) -> list[Statu
     Raises FeedMoved or FeedOnStandby.
     """
     rows = {row["name"]: row for row in await fetch(pool, _ROWS)}
-    found = [await _status(pool, row, declared.get(name)) for name, row in rows.items()]
+    all_statuses = [await _status(pool, row, declared.get(name)) for name, row in rows.items()]
     if new := [projection for name, projection in declared.items() if name not in rows]:
         [newest] = await fetch(pool, _NEWEST)
-        found += [Status(one.name, one.version, "new", behind=newest["newest"]) for one in new]
-    return sorted(found, key=lambda status: status.name)
+        all_statuses += [
+            Status(one.name, one.version, "new", behind=newest["newest"]) for one in new
+        ]
+    return sorted(all_statuses, key=lambda status: status.name)
 
 
 async def _status(pool: Pool, row: Mapping[str, Any], declared: Projection | None) -> Status:

@@ -50,8 +50,8 @@ class Sender:
         """Send spans that are over; blocks. Raises NotExported."""
         from opentelemetry.sdk.trace.export import SpanExportResult
 
-        given = [self._readable(span) for span in spans if span.end is not None]
-        if given and self._exporter.export(given) is not SpanExportResult.SUCCESS:
+        ended = [self._readable(span) for span in spans if span.end is not None]
+        if ended and self._exporter.export(ended) is not SpanExportResult.SUCCESS:
             raise NotExported(self.url, "no answer, or an error that trying again did not mend")
 
     def close(self) -> None:

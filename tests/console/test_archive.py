@@ -34,7 +34,7 @@ def given(cli: Cli) -> UUID:
 
 
 def months(cli: Cli) -> dict[str, Any]:
-    """Give every month by name."""
+    """Return every month by name."""
     return {line["month"]: line for line in cli.ok("archive", "list", "--json").lines}
 
 

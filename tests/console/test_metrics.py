@@ -54,7 +54,7 @@ async def story(ledger: Ledger) -> UUID:
 
 
 def scraped(text: str) -> dict[tuple[str, ...], float]:
-    """Give every sample: its name and the values of its labels, in the order of their names."""
+    """Return every sample: its name and the values of its labels, in the order of their names."""
     return {
         (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)

@@ -36,7 +36,7 @@ SECONDS = 60
 
 
 def environment(url: str | None, **more: str) -> dict[str, str]:
-    """Give the program's environment: the database by RUNFOLD_URL, nothing of the developer's."""
+    """Return the program's environment: the database by RUNFOLD_URL, nothing of the developer's."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RUNFOLD_")}
     kept.pop("PYTHONUNBUFFERED", None)
     kept |= {"RUNFOLD_PROJECT": PROJECT} | ({"RUNFOLD_URL": url} if url else {})

@@ -150,6 +150,16 @@ def test_no_line_of_a_page_is_longer_than_100_columns(page: Path) -> None:
     ] == []
 
 
+def test_the_journey_names_the_steps_that_a_claim_has() -> None:
+    journey = (ROOT / "docs" / "explanation" / "journey-of-a-run.md").read_text()
+    statement = (ROOT / "ledger" / "sql" / "operations" / "claim.sql").read_text()
+    told = journey.partition("3. **[claim.sql]")[2].partition("4. **")[0]
+    steps = re.findall(r"`([a-z_]+)`", told)
+
+    assert len(steps) >= 5
+    assert [step for step in steps if not re.search(rf"\b{step}\b", statement)] == []
+
+
 def test_the_settings_page_lists_every_setting() -> None:
     listed = set(
         re.findall(

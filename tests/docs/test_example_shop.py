@@ -57,7 +57,7 @@ async def client(database: str, connection: asyncpg.Connection) -> AsyncIterator
 
 
 async def answers(client: httpx.AsyncClient) -> bool:
-    """Tell whether the server is up."""
+    """Whether the server is up."""
     try:
         return (await client.get("/openapi.json")).status_code == httpx.codes.OK
     except httpx.TransportError:
@@ -87,7 +87,7 @@ async def test_an_order_and_its_run_commit_together_or_not_at_all(
 
 
 async def fulfilled(client: httpx.AsyncClient) -> bool:
-    """Tell whether the first order's run has completed."""
+    """Whether the first order's run has completed."""
     return bool((await client.get("/orders/1")).json()["state"] == State.COMPLETED)
 
 

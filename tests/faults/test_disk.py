@@ -59,7 +59,7 @@ async def on_small_disk(server: Server, template: str, small_disk: Path) -> Asyn
 
 
 def fill(disk: Path) -> Path:
-    """Leave no room; gives the file that takes it."""
+    """Leave no room; return the file that takes it."""
     ballast = disk / "ballast"
     with suppress(OSError), ballast.open("ab", buffering=0) as file:
         while True:

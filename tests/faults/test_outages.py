@@ -34,7 +34,7 @@ async def steps_begun(ledger: Ledger) -> list[Submission]:
 
 
 async def all_whole(ledger: Ledger, runs: list[Submission]) -> list[str]:
-    """Wait for the end of every run and check its story; gives the types of all events."""
+    """Wait for the end of every run and check its story; return the types of all events."""
     found = []
     for run in runs:
         await ended(ledger, run.run_id, 40)

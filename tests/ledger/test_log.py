@@ -27,7 +27,7 @@ def _configured() -> Iterator[None]:
 
 
 def told(logs: list[Any], event: str) -> list[dict[str, Any]]:
-    """Give what was logged under a name, without the name; a log must be JSON as it is."""
+    """Return what was logged under a name, without the name; a log must be JSON as it is."""
     return [
         {k: v for k, v in json.loads(json.dumps(one)).items() if k != "event"}
         for one in logs
@@ -36,7 +36,7 @@ def told(logs: list[Any], event: str) -> list[dict[str, Any]]:
 
 
 def of(lease: Lease, **facts: Any) -> dict[str, Any]:
-    """Give what is said of every run of these tests."""
+    """Return what is said of every run of these tests."""
     return {"project_id": PROJECT, "run_id": str(lease.run_id), **facts}
 
 

@@ -29,7 +29,7 @@ WHY: dict[str, Any] = {"actor": "root", "reason": "on call"}
 
 
 async def asking(ledger: Ledger, *, park: bool = True, **content: Any) -> Lease:
-    """Give a run that waits for an approval with these conditions."""
+    """Return a run that waits for an approval with these conditions."""
     lease = await claimed(ledger)
     await ledger.transition(
         lease, State.WAITING_APPROVAL, park=park, content={"prompt": "Pay?", **content}

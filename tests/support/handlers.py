@@ -81,7 +81,7 @@ async def poison(ctx: Context) -> None:
 
 @handler("forks")
 def forks(ctx: BlockingContext) -> int | None:
-    """Fork a process, and end it by SIGTERM; gives how it ended."""
+    """Fork a process, and end it by SIGTERM; return how it ended."""
     begun = FORK.Event()
     child = FORK.Process(target=_linger, args=(begun,))
     child.start()

@@ -28,7 +28,7 @@ def place() -> Path:
 
 
 def _free() -> list[int]:
-    """Give the bytes that the machine and the control group still have."""
+    """Return the bytes that the machine and the control group still have."""
     known = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     found = [int(known["MemAvailable"].split()[0]) * 1024]
     with suppress(OSError, ValueError):  # no group, or one without a limit

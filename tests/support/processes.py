@@ -61,7 +61,7 @@ def worker(
 
 
 def said(log: Path, event: str) -> list[dict[str, Any]]:
-    """Give the lines of a worker's log that report an event; a last line may be half written."""
+    """Return the lines of a worker's log that report an event; a last line may be half written."""
     text = log.read_text() if log.exists() else ""
     lines = [
         line

@@ -59,7 +59,7 @@ class Proxy:
         return f"postgresql://{user}{password}@127.0.0.1:{self._port}{self._parts.path}?sslmode=disable"
 
     def reset(self) -> int:
-        """End every connection with a reset on both sides; gives how many."""
+        """End every connection with a reset on both sides; return how many."""
         pairs = list(self._pairs)
         for pair in pairs:
             for writer in pair:

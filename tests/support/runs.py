@@ -35,7 +35,7 @@ async def waiting(
 
 
 async def brought_to(ledger: Ledger, state: State) -> tuple[UUID, Lease | None]:
-    """Give a run in a state; with its lease where it holds one."""
+    """Return a run in a state; with its lease where it holds one."""
     if state == State.PENDING:
         return (await ledger.submit("parse")).run_id, None
     lease = await claimed(ledger)
@@ -58,7 +58,7 @@ async def abandoned(ledger: Ledger, worker_id: str = "w:1", **submit: Any) -> Le
 
 
 async def superseded(ledger: Ledger) -> tuple[Lease, Lease]:
-    """Give a zombie's lease and the lease of the worker that has its run now."""
+    """Return a zombie's lease and the lease of the worker that has its run now."""
     old = await abandoned(ledger, "w:zombie")
     await ledger.reap()
     (new,) = await ledger.claim("w:new")
@@ -72,7 +72,7 @@ async def types(ledger: Ledger, run_id: UUID) -> list[str]:
 
 
 async def newest(ledger: Ledger, run_id: UUID, model: type[E]) -> E:
-    """Give a run's newest event, which must be of this type."""
+    """Return a run's newest event, which must be of this type."""
     event = (await ledger.history(run_id))[-1]
     assert isinstance(event, model), event
     return event

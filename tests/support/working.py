@@ -39,7 +39,7 @@ async def working(
 
 
 async def ended(ledger: Ledger, run: Run | UUID, seconds: float = 20) -> Run:
-    """Give the run when it has ended."""
+    """Return the run when it has ended."""
     run_id = run.run_id if isinstance(run, Run) else run
 
     async def has_ended() -> bool:
@@ -50,7 +50,7 @@ async def ended(ledger: Ledger, run: Run | UUID, seconds: float = 20) -> Run:
 
 
 async def reached(ledger: Ledger, run: Run, state: State, seconds: float = 20) -> Run:
-    """Give the run when it is in a state."""
+    """Return the run when it is in a state."""
 
     async def there() -> bool:
         return (await ledger.get(run.run_id)).state == state
@@ -60,7 +60,7 @@ async def reached(ledger: Ledger, run: Run, state: State, seconds: float = 20) -
 
 
 async def given_back(ledger: Ledger, run: Run, seconds: float = 20) -> LeaseReleased:
-    """Give the event by which a worker gave a run back that its handler does not fit."""
+    """Return the event by which a worker gave a run back that its handler does not fit."""
     events: list[LeaseReleased] = []
 
     async def is_given_back() -> bool:

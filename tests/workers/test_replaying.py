@@ -34,7 +34,7 @@ async def never() -> None:
 
 
 async def failed(ledger: Ledger, run: Run) -> list[tuple[str | None, Any]]:
-    """Give the recorded failures of a run's calls: name and what is said."""
+    """Return the recorded failures of a run's calls: name and what is said."""
     history = await ledger.history(run.run_id)
     found = [event for event in history if isinstance(event, StepFailed | ToolFailed)]
     return [

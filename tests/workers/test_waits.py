@@ -213,7 +213,7 @@ async def test_signals_are_kept_in_order_and_each_is_given_once(ledger: Ledger) 
 
 
 async def parked(ledger: Ledger, run: Run) -> bool:
-    """Tell whether the run waits and nobody holds it."""
+    """Whether the run waits and nobody holds it."""
     return (await ledger.get(run.run_id)).is_parked
 
 

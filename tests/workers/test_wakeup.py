@@ -37,7 +37,7 @@ async def ask(ctx: Context) -> bool:
 
 
 async def listening(ledger: Ledger) -> int:
-    """Give the server process that a worker listens through, once it waits for wake-ups."""
+    """Return the server process that a worker listens through, once it waits for wake-ups."""
     waiting = f"{LISTENERS} AND state = 'idle' AND query LIKE 'LISTEN%'"
 
     async def there() -> bool:

@@ -162,7 +162,7 @@ async def test_a_lost_lease_stops_the_work_and_the_refused_beat_is_recorded(fast
 
 
 async def given_back(ledger: Ledger, run: Run) -> bool:
-    """Tell whether the run's lease was released."""
+    """Whether the run's lease was released."""
     return "lease.released" in await types(ledger, run.run_id)
 
 

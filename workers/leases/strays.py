@@ -44,8 +44,8 @@ class Strays:
 
     async def _give_back(self, held: Collection[tuple[UUID, int]]) -> None:
         project = self._ledger.project
-        found = await fetch(project.pool, _UNBEGUN, project.project_id, self._worker_id)
-        leases = [(row["run_id"], row["token"]) for row in found]
+        unbegun = await fetch(project.pool, _UNBEGUN, project.project_id, self._worker_id)
+        leases = [(row["run_id"], row["token"]) for row in unbegun]
         rows = [
             RequeueRow(run_id, token, timedelta(0), None, None, self._worker_id)
             for run_id, token in leases

@@ -19,15 +19,15 @@ def load(text: str) -> Handlers:
     module_name, colon, name = text.partition(":")
     if colon and not name:
         raise InvalidValue("handlers", text, "must look like module or module:name")
-    found = _imported(text, module_name)
+    target = _imported(text, module_name)
     for part in name.split(".") if name else ():
-        if not hasattr(found, part):
+        if not hasattr(target, part):
             raise InvalidValue("handlers", text, f"{module_name} has no {part!r}")
-        found = getattr(found, part)
+        target = getattr(target, part)
     try:
-        return Handlers(found)
+        return Handlers(target)
     except InvalidValue as error:
-        if error.value is not found:
+        if error.value is not target:
             raise
         raise InvalidValue("handlers", text, error.remedy) from None
 

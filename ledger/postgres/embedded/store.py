@@ -140,16 +140,19 @@ class Store:
     @cached_property
     def _major(self) -> int:
         printed = self.run("postgres", "--version")
-        found = re.search(r"\(PostgreSQL\) (\d+)", printed)
-        if found is None:
+        match = re.search(r"\(PostgreSQL\) (\d+)", printed)
+        if match is None:
             raise EmbeddedPostgresError(f"{self._programs} is no PostgreSQL: {printed.strip()}")
-        return int(found[1])
+        return int(match[1])
 
     def _make_socket_dir(self) -> None:
         with suppress(FileExistsError):
             self.socket_dir.mkdir(mode=0o700)
-        found = self.socket_dir.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid not in {os.geteuid(), self.account.uid}:
+        status = self.socket_dir.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid not in {
+            os.geteuid(),
+            self.account.uid,
+        }:
             raise EmbeddedPostgresError(
                 f"{self.socket_dir} belongs to someone else: have it removed"
             )
@@ -163,8 +166,8 @@ class Store:
                 shutil.rmtree(old, ignore_errors=True)
         oldest = time.time() - (LOG_DAYS - 1) * 86400
         for log in self.log_dir.glob("server-*.log"):
-            found = log.lstat()
-            if found.st_mtime < oldest or found.st_size > LOG_BYTES:
+            status = log.lstat()
+            if status.st_mtime < oldest or status.st_size > LOG_BYTES:
                 log.unlink()
         self._write_settings()
 

@@ -95,14 +95,14 @@ async def damaging(unverified_database: str) -> AsyncIterator[asyncpg.Connection
 
 
 async def rows(connection: asyncpg.Connection, table: str) -> list[Any]:
-    """Give every row of a table of events or payloads."""
+    """Return every row of a table of events or payloads."""
     return await connection.fetch(
         f"SELECT t.*::text FROM ledger.{table} AS t ORDER BY project_id, run_id, version"
     )
 
 
 async def state_of(ledger: Ledger) -> str:
-    """Say how the month stands."""
+    """Return the status of the month."""
     [month] = [one for one in await ledger.archive.months() if one.month == MONTH]
     return month.state
 

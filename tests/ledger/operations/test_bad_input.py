@@ -39,7 +39,7 @@ WRITTEN = ("event", "payload", "run_state", "command", "kind", "project")
 
 
 def nested(levels: int) -> Any:
-    """Give lists in lists."""
+    """Return lists in lists."""
     value: Any = 1
     for _ in range(levels):
         value = [value]
@@ -47,7 +47,7 @@ def nested(levels: int) -> Any:
 
 
 def circular() -> Any:
-    """Give a list that holds itself."""
+    """Return a list that holds itself."""
     value: list[Any] = []
     value.append(value)
     return value
@@ -112,7 +112,7 @@ SUBMITS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 async def outcome(call: Awaitable[object], named: str) -> str:
-    """Say what a call came to: "refused" for a short InvalidValue that names what is wrong."""
+    """Return what a call came to: "refused" for a short InvalidValue that names what is wrong."""
     try:
         await call
     except InvalidValue as error:

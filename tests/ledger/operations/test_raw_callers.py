@@ -90,13 +90,13 @@ async def mallory(database: str) -> AsyncIterator[Mallory]:
 
 
 async def refusals(ledger: Ledger, lease: Lease) -> list[tuple[int | None, str | None]]:
-    """Give the token and the operation of every refusal that is on record."""
+    """Return the token and the operation of every refusal that is on record."""
     history = await ledger.history(lease.run_id)
     return [(event.token, event.name) for event in history if isinstance(event, WriteRefused)]
 
 
 async def refused(call: Any) -> str:
-    """Give the SQLSTATE by which a call was refused."""
+    """Return the SQLSTATE by which a call was refused."""
     with pytest.raises(asyncpg.PostgresError) as caught:
         await call
     return str(caught.value.sqlstate)

@@ -25,7 +25,7 @@ FAR = datetime(2099, 1, 1, tzinfo=UTC)
 
 
 async def now(ledger: Ledger) -> datetime:
-    """Give the database's time."""
+    """Return the database's time."""
     return datetime.fromisoformat(str(await ledger.pool.fetchval("SELECT clock_timestamp()")))
 
 

@@ -143,7 +143,7 @@ async def named(url: str) -> list[str]:
 
 
 def tampering(column: Any) -> Iterator[tuple[str, str]]:
-    """Give the statements that change one row: one that has a value, and one that has none."""
+    """Return the statements that change one row: one that has a value, and one that has none."""
     table, name = column["table"], column["column"]
     value = TAMPERED[column["type"]].format(c=f"t.{name}")
     for having in ("NOT NULL", "NULL"):

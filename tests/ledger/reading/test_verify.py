@@ -57,7 +57,7 @@ async def mallory(unverified_database: str) -> AsyncIterator[Mallory]:
 
 
 async def told(ledger: Ledger) -> UUID:
-    """Give a run of six events; other runs lie before and after it."""
+    """Return a run of six events; other runs lie before and after it."""
     await claimed(ledger, "w:before", input="before")
     lease = await claimed(ledger, input={"path": "a.py"}, tags=["t"], deadline=3600, key="k")
     await ledger.heartbeat([lease])
@@ -70,7 +70,7 @@ async def told(ledger: Ledger) -> UUID:
 
 
 async def found(ledger: Ledger, run_id: UUID) -> tuple[int | None, str]:
-    """Give the first finding, which must be about this run, however one asks."""
+    """Return the first finding, which must be about this run, however one asks."""
     whole, one = await ledger.verify(), await ledger.verify(run_id)
     assert not whole.ok
     assert whole.findings[0] == one.findings[0]

@@ -57,7 +57,7 @@ async def ledger(unverified_database: str) -> AsyncIterator[Ledger]:
 
 
 async def found(ledger: Ledger) -> list[Drift]:
-    """Give what the full check finds."""
+    """Return what the full check finds."""
     return [one async for one in check(ledger)]
 
 
@@ -67,7 +67,7 @@ async def repaired(ledger: Ledger, *runs: UUID) -> list[Drift]:
 
 
 async def worked(ledger: Ledger) -> Lease:
-    """Give a lease on a run with some history."""
+    """Return a lease on a run with some history."""
     lease = await claimed(ledger, tags=["t"], deadline=3600)
     await ledger.append(lease, StepCompleted(name="s", cost_usd=Decimal("0.5"), step_count=1))
     return lease
