@@ -3758,35 +3758,35 @@ CREATE TRIGGER fold_run_state AFTER INSERT ON ledger.event REFERENCING NEW TABLE
 
 ALTER TABLE ledger.event ENABLE ALWAYS TRIGGER fold_run_state;
 
-CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.access_grant FOR EACH ROW EXECUTE FUNCTION ledger.record_control('access', 'project_id credential', '');
+CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.access_grant FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('access', 'project_id credential', '');
 
 ALTER TABLE ledger.access_grant ENABLE ALWAYS TRIGGER record_control;
 
-CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.api_token FOR EACH ROW EXECUTE FUNCTION ledger.record_control('token', 'token_id', 'last_used_at failed_uses last_failed_at');
+CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.api_token FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('token', 'token_id', 'last_used_at failed_uses last_failed_at');
 
 ALTER TABLE ledger.api_token ENABLE ALWAYS TRIGGER record_control;
 
-CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.archive_event FOR EACH ROW EXECUTE FUNCTION ledger.record_control('archive', 'number', '');
+CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.archive_event FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('archive', 'number', '');
 
 ALTER TABLE ledger.archive_event ENABLE ALWAYS TRIGGER record_control;
 
-CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.feed_generation FOR EACH ROW EXECUTE FUNCTION ledger.record_control('generation', 'generation', '');
+CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.feed_generation FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('generation', 'generation', '');
 
 ALTER TABLE ledger.feed_generation ENABLE ALWAYS TRIGGER record_control;
 
-CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.kind_event FOR EACH ROW EXECUTE FUNCTION ledger.record_control('kind', 'project_id kind number', '');
+CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.kind_event FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('kind', 'project_id kind number', '');
 
 ALTER TABLE ledger.kind_event ENABLE ALWAYS TRIGGER record_control;
 
-CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.project FOR EACH ROW EXECUTE FUNCTION ledger.record_control('project', 'project_id', 'channel');
+CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.project FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('project', 'project_id', 'channel');
 
 ALTER TABLE ledger.project ENABLE ALWAYS TRIGGER record_control;
 
-CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.role_event FOR EACH ROW EXECUTE FUNCTION ledger.record_control('role', 'number', '');
+CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.role_event FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('role', 'number', '');
 
 ALTER TABLE ledger.role_event ENABLE ALWAYS TRIGGER record_control;
 
-CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.schedule FOR EACH ROW EXECUTE FUNCTION ledger.record_control('schedule', 'project_id name', 'next_at last_due updated_at');
+CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.schedule FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('schedule', 'project_id name', 'next_at last_due updated_at');
 
 ALTER TABLE ledger.schedule ENABLE ALWAYS TRIGGER record_control;
 

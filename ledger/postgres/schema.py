@@ -131,6 +131,11 @@ OBJECTS: Final = (
 )
 """The files of `ledger/sql`, in the order in which they can be installed."""
 
+ALWAYS: Final = frozenset(
+    {"access/policies", "access/close_database", "feed/feed_start", "guards/grants"}
+)
+"""The files that look at the database and do what is missing: each upgrade executes them."""
+
 INDEXES: Final[tuple[str, ...]] = ()
 """The files of `ledger/sql/indexes`, by their names: built concurrently after every upgrade.
 
@@ -234,20 +239,22 @@ async def _upgrade_on(connection: AsyncConnection) -> bool:
     if await _is_done(connection, revision):
         await connection.execute(text("SELECT ledger.make_partitions()"))
         return revision in revisions.known()
-    objects = await _objects_to_install(connection, revision)
-    if revision is not None and any(map(_locks_tables, objects)):  # in the order of writers
+    changed = await _changed_objects(connection, revision)
+    if revision is not None and any(map(_locks_tables, changed)):  # in the order of writers
         for table in ("payload", "event", "run_state"):
             await connection.execute(
                 text(f"LOCK TABLE {SCHEMA}.{table} IN SHARE ROW EXCLUSIVE MODE")
             )
+    objects = [name for name in OBJECTS if name in ALWAYS or name in changed]
     await connection.run_sync(migrate, install_script(objects))
     await record_installed(connection, digest(), {name: object_digest(name) for name in OBJECTS})
     return True
 
 
 def _locks_tables(name: str) -> bool:
-    """Whether the object is made of a table, a trigger, or read like one, a view."""
-    return any(f"CREATE OR REPLACE {what} " in sql(name) for what in ("VIEW", "TRIGGER"))
+    """Whether installing the object locks a table or a view against others."""
+    statements = ("CREATE OR REPLACE VIEW", "CREATE OR REPLACE TRIGGER", "CREATE POLICY")
+    return name == "access/policy_rules" or any(words in sql(name) for words in statements)
 
 
 async def _is_done(connection: AsyncConnection, revision: str | None) -> bool:
@@ -262,20 +269,16 @@ async def _is_done(connection: AsyncConnection, revision: str | None) -> bool:
     return True
 
 
-async def _objects_to_install(connection: AsyncConnection, revision: str | None) -> tuple[str, ...]:
-    """Return the objects to install, in their order: all, or those whose files have changed.
+async def _changed_objects(connection: AsyncConnection, revision: str | None) -> frozenset[str]:
+    """Return the objects whose files have changed, or all.
 
-    The latter while the database is as an upgrade left it and no migration touches tables, on
+    The former while the database is as an upgrade left it and no migration touches tables, on
     which views and functions of an unchanged text may depend.
     """
     recorded = await recorded_objects(connection) if revision is not None else {}
     if not recorded or revision is None or not only_functions_follow(revision):
-        return OBJECTS
-    return tuple(
-        name
-        for name in OBJECTS
-        if name == "guards/grants" or recorded.get(name) != object_digest(name)
-    )
+        return frozenset(OBJECTS)
+    return frozenset(name for name in OBJECTS if recorded.get(name) != object_digest(name))
 
 
 def install_script(objects: Iterable[str]) -> str:

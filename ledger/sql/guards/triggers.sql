@@ -1,6 +1,5 @@
 -- The triggers of the tables, all ALWAYS: session_replication_role does not switch them off. Those
--- that fold leave alone what a subscription copies: see ledger.is_replicated. What it applies
--- later fires no trigger of a statement.
+-- that fold or record leave alone what a subscription brings: see ledger.is_replicated.
 CREATE OR REPLACE TRIGGER fold_run_state AFTER INSERT ON ledger.event
   REFERENCING NEW TABLE AS new_events FOR EACH STATEMENT
   WHEN (current_setting('session_replication_role') <> 'replica' OR NOT ledger.is_replicated())
@@ -43,30 +42,46 @@ ALTER TABLE ledger.kind_event ENABLE ALWAYS TRIGGER refuse_change;
 ALTER TABLE ledger.kind_event ENABLE ALWAYS TRIGGER refuse_truncate;
 -- The control history: what these tables say was ordered, and by which credential.
 CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.project
-  FOR EACH ROW EXECUTE FUNCTION ledger.record_control('project', 'project_id', 'channel');
+  FOR EACH ROW
+  WHEN (current_setting('session_replication_role') <> 'replica' OR NOT ledger.is_replicated())
+  EXECUTE FUNCTION ledger.record_control('project', 'project_id', 'channel');
 ALTER TABLE ledger.project ENABLE ALWAYS TRIGGER record_control;
 CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.access_grant
-  FOR EACH ROW EXECUTE FUNCTION ledger.record_control('access', 'project_id credential', '');
+  FOR EACH ROW
+  WHEN (current_setting('session_replication_role') <> 'replica' OR NOT ledger.is_replicated())
+  EXECUTE FUNCTION ledger.record_control('access', 'project_id credential', '');
 ALTER TABLE ledger.access_grant ENABLE ALWAYS TRIGGER record_control;
 CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.api_token
-  FOR EACH ROW EXECUTE FUNCTION ledger.record_control('token', 'token_id',
+  FOR EACH ROW
+  WHEN (current_setting('session_replication_role') <> 'replica' OR NOT ledger.is_replicated())
+  EXECUTE FUNCTION ledger.record_control('token', 'token_id',
     'last_used_at failed_uses last_failed_at');
 ALTER TABLE ledger.api_token ENABLE ALWAYS TRIGGER record_control;
 CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.kind_event
-  FOR EACH ROW EXECUTE FUNCTION ledger.record_control('kind', 'project_id kind number', '');
+  FOR EACH ROW
+  WHEN (current_setting('session_replication_role') <> 'replica' OR NOT ledger.is_replicated())
+  EXECUTE FUNCTION ledger.record_control('kind', 'project_id kind number', '');
 ALTER TABLE ledger.kind_event ENABLE ALWAYS TRIGGER record_control;
 CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.role_event
-  FOR EACH ROW EXECUTE FUNCTION ledger.record_control('role', 'number', '');
+  FOR EACH ROW
+  WHEN (current_setting('session_replication_role') <> 'replica' OR NOT ledger.is_replicated())
+  EXECUTE FUNCTION ledger.record_control('role', 'number', '');
 ALTER TABLE ledger.role_event ENABLE ALWAYS TRIGGER record_control;
 CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.schedule
-  FOR EACH ROW EXECUTE FUNCTION ledger.record_control('schedule', 'project_id name',
+  FOR EACH ROW
+  WHEN (current_setting('session_replication_role') <> 'replica' OR NOT ledger.is_replicated())
+  EXECUTE FUNCTION ledger.record_control('schedule', 'project_id name',
     'next_at last_due updated_at');
 ALTER TABLE ledger.schedule ENABLE ALWAYS TRIGGER record_control;
 CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.archive_event
-  FOR EACH ROW EXECUTE FUNCTION ledger.record_control('archive', 'number', '');
+  FOR EACH ROW
+  WHEN (current_setting('session_replication_role') <> 'replica' OR NOT ledger.is_replicated())
+  EXECUTE FUNCTION ledger.record_control('archive', 'number', '');
 ALTER TABLE ledger.archive_event ENABLE ALWAYS TRIGGER record_control;
 CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.feed_generation
-  FOR EACH ROW EXECUTE FUNCTION ledger.record_control('generation', 'generation', '');
+  FOR EACH ROW
+  WHEN (current_setting('session_replication_role') <> 'replica' OR NOT ledger.is_replicated())
+  EXECUTE FUNCTION ledger.record_control('generation', 'generation', '');
 ALTER TABLE ledger.feed_generation ENABLE ALWAYS TRIGGER record_control;
 CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE ON ledger.control_event
   FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
