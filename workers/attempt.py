@@ -19,6 +19,7 @@ from runfold.workers.ending import Done, Ending, EndingWriter, GiveBack
 from runfold.workers.errors import (
     Asleep,
     HistoryMismatch,
+    OtherInput,
     Parked,
     Refused,
     StepError,
@@ -30,6 +31,7 @@ from runfold.workers.handlers import Handler
 from runfold.workers.journal.journal import Journal
 from runfold.workers.journal.json_values import as_declared
 from runfold.workers.journal.recorder import Recorder
+from runfold.workers.journal.replay import Replay
 from runfold.workers.journal.threads import in_thread
 from runfold.workers.leases.deadline import AGAIN_SECONDS
 from runfold.workers.leases.heart import Heart
@@ -76,17 +78,7 @@ class Attempt:
         """Call the handler and return its ending; raise only what is meant for the whole worker."""
         self._task = asyncio.current_task()
         try:
-            arguments = self._arguments()
-        except Exception as error:  # a validator may raise anything
-            return Fail(INPUT_REFUSED, described(error, self._limit))
-        try:
-            replay = await self._journal.replay()
-            replay.check_version(self.handler.version)
-            self._was_lost = replay.was_lost
-            if self._gate.is_closed:
-                return GiveBack(AGAIN_SECONDS)
-            calling = self._alone if self._was_lost and self._is_last else self._called
-            ending = await self._returned(await calling(arguments))
+            ending = await self._attempted(await self._journal.replay())
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit too: a handler must not end its worker
@@ -137,6 +129,20 @@ class Attempt:
         self._gate.look()
 
     # -- calling
+
+    async def _attempted(self, replay: Replay) -> Ending:
+        replay.check_version(self.handler.version)
+        self._was_lost = replay.was_lost
+        if self._gate.is_closed:
+            return GiveBack(AGAIN_SECONDS)
+        try:
+            arguments = self._arguments()
+        except Exception as error:  # a validator may raise anything
+            if replay.is_replaying:
+                raise OtherInput(error) from error
+            return Fail(INPUT_REFUSED, described(error, self._limit))
+        calling = self._alone if self._was_lost and self._is_last else self._called
+        return await self._returned(await calling(arguments))
 
     @property
     def _is_last(self) -> bool:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 from uuid import UUID
 
 from runfold.ledger.errors import LedgerError
+
+_CHANGED: Final = "the handler changed while the run was open"
 
 
 class StepError(Exception):
@@ -86,14 +89,19 @@ class Refused(Unwind):
 
 
 class HistoryMismatch(Unwind):
-    """The run's history has other steps than the handler asks for; nothing was done."""
+    """The run's history does not fit the handler; nothing was done."""
 
     def __init__(self, recorded: str, asked: str) -> None:
         self.recorded, self.asked = recorded, asked
-        super().__init__(
-            f"the history has {recorded} where the handler has {asked}: "
-            "the handler changed while the run was open"
-        )
+        super().__init__(f"the history has {recorded} where the handler has {asked}: {_CHANGED}")
+
+
+class OtherInput(HistoryMismatch):
+    """The run has calls of a handler that took its input; this one does not."""
+
+    def __init__(self, cause: Exception) -> None:
+        self.recorded, self.asked = "an input that its handler took", "a type that it does not fit"
+        Unwind.__init__(self, f"its input no longer fits: {cause}: {_CHANGED}")
 
 
 class OtherVersion(HistoryMismatch):

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from runfold import Backoff, Context, Handler, Ledger, State, handler
 from runfold.ledger.errors import InvalidValue
@@ -160,3 +161,52 @@ async def test_a_person_or_a_deadline_ends_a_run_that_no_process_can_do(ledger: 
 def test_a_version_is_a_short_text(version: Any) -> None:
     with pytest.raises(InvalidValue, match="version"):
         handler("order", version=version)
+
+
+class Amount(BaseModel):
+    """What an order's second version takes and gives."""
+
+    cents: int
+
+
+def typed(*, takes: Any, gives: Any, result: Any) -> Handler[..., Any]:
+    """Make a handler that takes an input and whose step gives a result."""
+
+    async def pay() -> Any:
+        return result
+
+    async def order(ctx: Context, amount: Any) -> str:
+        await ctx.step("pay", pay)
+        await ctx.wait_for("go")
+        return f"done with {amount}"
+
+    pay.__annotations__["return"] = gives
+    order.__annotations__["amount"] = takes
+    return handler("order")(order)
+
+
+@pytest.mark.parametrize(
+    ("after", "reason"),
+    [
+        (typed(takes=Amount, gives=int, result=1), "input"),
+        (typed(takes=int, gives=Amount, result=Amount(cents=1)), "step 'pay'"),
+    ],
+    ids=["input", "result"],
+)
+async def test_a_run_whose_input_or_results_no_longer_fit_is_given_back(
+    ledger: Ledger, after: Handler[..., Any], reason: str
+) -> None:
+    run = await ledger.submit("order", 7, max_attempts=1)
+    before = typed(takes=int, gives=int, result=1)
+    async with working(ledger, before):
+        await reached(ledger, run, State.WAITING_TOOL)
+    await ledger.signal(run.run_id, "go")
+    async with working(ledger, after):
+        event = await given_back(ledger, run)
+    async with working(ledger, before):
+        run = await ended(ledger, run)
+
+    assert event.error_code == HISTORY_MISMATCH
+    assert reason in str(event.error_detail)
+    assert "the handler changed while the run was open" in str(event.error_detail)
+    assert (run.state, run.output) == (State.COMPLETED, "done with 7")

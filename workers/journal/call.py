@@ -66,6 +66,17 @@ class Call:
         return self.earlier is not None and self.earlier.answer is not None
 
     @property
+    def fits(self) -> bool:
+        """Whether the output is of the declared type, which may have changed since."""
+        if self.adapter is ANYTHING or self.error is not None:
+            return True
+        try:
+            self.result()
+        except Exception:  # a validator may raise anything
+            return False
+        return True
+
+    @property
     def is_given_up(self) -> bool:
         """Whether the handler cancelled the call, now or in an earlier attempt."""
         return self.error == GIVEN_UP

@@ -46,14 +46,11 @@ class Journal:
         adapter = adapter_of(fn)
         unique = self._names.next(name)
         replay = await self.replay()
-        return Call(
-            call,
-            unique,
-            f"{self.lease.run_id}:{unique}",
-            beside,
-            adapter,
-            self._taken(replay, call, unique, beside=beside),
-        )
+        earlier = self._taken(replay, call, unique, beside=beside)
+        called = Call(call, unique, f"{self.lease.run_id}:{unique}", beside, adapter, earlier)
+        if called.is_answered and not called.fits:
+            self.recorder.mismatch(f"a result of {earlier}", f"another type: {adapter!r}")
+        return called
 
     async def record(self, step: Call) -> None:
         """Append a step's outcome."""
