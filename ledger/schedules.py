@@ -26,7 +26,10 @@ ORPHAN_SECONDS: Final = 60.0
 """A declared schedule that is so late has no process that declares it."""
 
 _NOW: Final = "SELECT ledger.now() AS now"
-_COLUMNS: Final = "name, kind, input, cron, timezone, next_at, last_due, actor, release"
+_COLUMNS: Final = f"""
+name, kind, input, cron, timezone, next_at, last_due, actor, release,
+  release IS NOT NULL AND next_at < ledger.now() - interval '{ORPHAN_SECONDS} s' AS is_paused
+"""
 _PUT: Final = "SELECT ledger.put_schedule($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 _DROP: Final = "SELECT ledger.drop_schedule($1, $2, $3) AS dropped"
 _ADVANCE: Final = "SELECT ledger.advance_schedule($1, $2, $3, $4, $5, $6, $7)"
@@ -64,6 +67,8 @@ class Schedule:
     last_due: datetime | None
     actor: str
     release: datetime | None
+    is_paused: bool
+    """A handler declared it, and no running worker has that handler."""
 
 
 async def put(

@@ -81,7 +81,7 @@ def _row(schedule: Schedule) -> tuple[str, ...]:
         schedule.kind,
         schedule.cron,
         schedule.timezone,
-        moment(schedule.next_at),
+        "paused" if schedule.is_paused else moment(schedule.next_at),
         last,
         moment(schedule.release) if schedule.release else EMPTY,
         schedule.actor,
