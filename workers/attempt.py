@@ -3,44 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import to_json
 
 from runfold.ledger import Lease, Ledger, names
 from runfold.ledger.errors import DatabaseUnavailable, InvalidValue
-from runfold.ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH, INPUT_REFUSED, OUTPUT_REFUSED
+from runfold.ledger.lifecycle import INPUT_REFUSED
 from runfold.ledger.payload import Unreadable
-from runfold.workers.backoff import Backoff
 from runfold.workers.blocking import BlockingContext
 from runfold.workers.context import Context
-from runfold.workers.ending import Done, Ending, EndingWriter, GiveBack
+from runfold.workers.ending import EndingWriter
 from runfold.workers.errors import (
-    Asleep,
-    HistoryMismatch,
     OtherInput,
-    Parked,
-    Refused,
-    StepError,
     Stop,
     Stopped,
 )
-from runfold.workers.failures import described, failure
+from runfold.workers.failures import described
 from runfold.workers.handlers import Handler
 from runfold.workers.journal.journal import Journal
-from runfold.workers.journal.json_values import as_declared
 from runfold.workers.journal.recorder import Recorder
 from runfold.workers.journal.replay import Replay
 from runfold.workers.journal.threads import in_thread
+from runfold.workers.judge import Judge
 from runfold.workers.leases.deadline import AGAIN_SECONDS
 from runfold.workers.leases.heart import Heart
 from runfold.workers.leases.suspects import Gate
 from runfold.workers.leases.writer import Writer
-from runfold.workers.outcomes import Cancel, Fail, Retry
-
-MISMATCHED: Final = Backoff(first=1.0, factor=2.0, limit=300.0)
-"""When a run that another version of its handler began is looked at again."""
+from runfold.workers.outcomes import Cancel, Ending, Fail, GiveBack
 
 
 class Attempt:
@@ -61,6 +52,7 @@ class Attempt:
         self._recorder = Recorder(ledger, lease, writer, heart)
         self._limit, self._gate = self._recorder.limit, gate
         self._journal = Journal(self._recorder, handler.version)
+        self._judge = Judge(self._journal, handler)
         self._task: asyncio.Task[Any] | None = None
         self._interruptible = False
         self._was_cancelled = False
@@ -84,7 +76,7 @@ class Attempt:
         except BaseException as error:  # SystemExit too: a handler must not end its worker
             if isinstance(error, asyncio.CancelledError):
                 await self._settle()
-            ending = self._raised(error)
+            ending = self._judge.raised(error)
         finally:
             self._recorder.close()
         return None if self._recorder.stopped is Stop.LOST else ending
@@ -142,7 +134,7 @@ class Attempt:
                 raise OtherInput(error) from error
             return Fail(INPUT_REFUSED, described(error, self._limit))
         calling = self._alone if self._was_lost and self._is_last else self._called
-        return await self._returned(await calling(arguments))
+        return await self._judge.returned(await calling(arguments))
 
     @property
     def _is_last(self) -> bool:
@@ -208,53 +200,3 @@ class Attempt:
             self._task.uncancel()
         self._was_cancelled = True
         await asyncio.sleep(0)  # a worker that is cancelled too says so now
-
-    async def _returned(self, result: Any) -> Ending:
-        if self._recorder.ending is not None:  # the handler caught what it should have let pass
-            raise self._recorder.ending
-        if isinstance(result, Fail | Retry | Cancel):
-            return result
-        try:
-            await self._journal.finish()
-        except InvalidValue as error:
-            return Fail(HANDLER_FAILED, described(error, self._limit))
-        adapter = self.handler.output
-        try:
-            return Done(as_declared(adapter, adapter.validate_python(result)))
-        except (ValidationError, PydanticSerializationError, ValueError, RecursionError) as error:
-            return Fail(OUTPUT_REFUSED, described(error, self._limit))
-
-    def _waits_for_another(self, mismatch: HistoryMismatch) -> GiveBack:
-        """Give the run back to a process that has the handler which its history fits.
-
-        What each try costs is two events, so the tries become ever rarer.
-        """
-        delay = MISMATCHED.delay(self._journal.mismatches + 1)
-        reason = described(mismatch, self._limit)
-        self._recorder.log.warning(
-            names.HANDLER_CHANGED,
-            error_code=HISTORY_MISMATCH,
-            reason=reason,
-            version=self.handler.version,
-            then=f"given back for {delay:.0f} s, to a process with the handler that it began with",
-        )
-        return GiveBack(delay, HISTORY_MISMATCH, reason)
-
-    def _raised(self, error: BaseException) -> Ending:  # noqa: PLR0911  one return for each way out
-        match self._recorder.ending or error:
-            case Parked():
-                return None
-            case Asleep(seconds=seconds):
-                return GiveBack(seconds)
-            case Refused(cause=cause):
-                return Retry(detail=failure(cause, self._limit))
-            case HistoryMismatch() as mismatch:
-                return self._waits_for_another(mismatch)
-            case _ if self._recorder.stopped is Stop.CANCEL:
-                return Cancel("as requested")
-            case _ if self._recorder.stopped is not None:
-                return GiveBack()
-            case StepError(__cause__=BaseException() as cause):
-                return Retry(detail=failure(cause, self._limit))
-            case raised:
-                return Retry(detail=failure(raised, self._limit))

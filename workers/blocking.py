@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar, Unpack
 from runfold.ledger import State
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.operations.signal import wait_name
-from runfold.workers.context import Facts
+from runfold.workers.facts import Facts
 from runfold.workers.journal.approvals import Decision
 from runfold.workers.journal.fanout import ChildOptions
 from runfold.workers.journal.journal import Journal

@@ -6,76 +6,19 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from decimal import Decimal
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
-from uuid import UUID
 
 from runfold.ledger import State
-from runfold.ledger.errors import InvalidValue
 from runfold.ledger.operations.signal import wait_name
 from runfold.workers.errors import CalledOff
-from runfold.workers.journal.approvals import Approvals, Decision
-from runfold.workers.journal.call import CURRENT, GIVEN_UP, Call, outcome
-from runfold.workers.journal.fanout import ChildOptions, Fanout
+from runfold.workers.facts import Facts
+from runfold.workers.journal.approvals import Decision
+from runfold.workers.journal.call import GIVEN_UP, Call, outcome
+from runfold.workers.journal.fanout import ChildOptions
 from runfold.workers.journal.journal import Journal
-from runfold.workers.journal.tools import Tools
-from runfold.workers.journal.waits import Waits
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class Facts:
-    """What a handler may know of its run, in the loop and in a thread alike."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal, self._recorder = journal, journal.recorder
-        self._tools = Tools(journal)
-        self._approvals = Approvals(journal, self._tools)
-        self._waits = Waits(journal, self._tools)
-        self._fanout = Fanout(journal, self._tools)
-
-    @property
-    def run_id(self) -> UUID:
-        """The run's id."""
-        return self._journal.lease.run_id
-
-    @property
-    def kind(self) -> str:
-        """The run's kind."""
-        return self._journal.lease.kind
-
-    @property
-    def attempt(self) -> int:
-        """Which attempt this is, from 1."""
-        return self._journal.lease.attempt
-
-    @property
-    def key(self) -> str:
-        """The idempotency key of the running step or tool, the same in every attempt."""
-        called = CURRENT.get()
-        if called is None:
-            raise InvalidValue(
-                "key", None, "belongs to a call: read it within the function of a step or a tool"
-            )
-        return called.key
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the attempt has to end: cancelled, its lease lost, or its worker stopping."""
-        return self._recorder.stopped is not None
-
-    @property
-    def log(self) -> Any:
-        """A structlog logger bound to the run, its attempt and its token."""
-        return self._recorder.log
-
-    def cost(self, usd: float | Decimal = 0, steps: int = 0) -> None:
-        """Add to the run's totals, with the event of the running step or tool, else with the next.
-
-        Not again where an earlier attempt has been. Raises InvalidValue.
-        """
-        self._journal.cost(usd, steps)
 
 
 class Context(Facts):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from typing import Any, TypeVar
@@ -29,32 +28,9 @@ from runfold.workers.journal.children import answer
 from runfold.workers.journal.meter import Meter
 from runfold.workers.journal.recorder import Recorder
 from runfold.workers.leases.deadline import AGAIN_SECONDS, within
-from runfold.workers.outcomes import Cancel, Fail, Retry
+from runfold.workers.outcomes import Cancel, Done, Ending, Fail, GiveBack, Retry
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The handler returned this; JSON by now."""
-
-    output: Any
-
-
-@dataclass(frozen=True, slots=True)
-class GiveBack:
-    """The run is pending again, after a delay in seconds; no attempt is charged.
-
-    With a reason, this process cannot do the run: it waits for another one.
-    """
-
-    delay: float = 0.0
-    error_code: str | None = None
-    reason: str | None = None
-
-
-Ending = Done | Fail | Retry | Cancel | GiveBack | None
-"""What is to be written in the end; None: nothing, because the run is parked or lost."""
 
 
 class EndingWriter:

@@ -1,4 +1,4 @@
-"""How an attempt may end, as values that a handler returns."""
+"""How an attempt may end, as values: some a handler returns, the others are what came of it."""
 
 from __future__ import annotations
 
@@ -34,3 +34,26 @@ class Cancel:
 
 
 OUTCOMES: Final = (Fail, Retry, Cancel)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The handler returned this; JSON by now."""
+
+    output: Any
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """The run is pending again, after a delay in seconds; no attempt is charged.
+
+    With a reason, this process cannot do the run: it waits for another one.
+    """
+
+    delay: float = 0.0
+    error_code: str | None = None
+    reason: str | None = None
+
+
+Ending = Done | Fail | Retry | Cancel | GiveBack | None
+"""What is to be written in the end; None: nothing, because the run is parked or lost."""

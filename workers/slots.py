@@ -9,14 +9,13 @@ from uuid import UUID
 
 from runfold.ledger import Lease, Ledger, log, names
 from runfold.workers.attempt import Attempt
-from runfold.workers.ending import Ending, GiveBack
 from runfold.workers.errors import Stop
 from runfold.workers.failures import failure
 from runfold.workers.handlers import Handlers
 from runfold.workers.leases.heart import Heart
 from runfold.workers.leases.suspects import Gate
 from runfold.workers.leases.writer import Writer
-from runfold.workers.outcomes import Retry
+from runfold.workers.outcomes import Ending, GiveBack, Retry
 
 UNWIND_SECONDS: Final = 5.0
 """How long a handler that was stopped may clean up, once the grace is over."""

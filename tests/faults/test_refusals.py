@@ -11,7 +11,7 @@ import pytest
 from runfold import Backoff, Cancel, Context, Fail, Handler, Ledger, Run, State, handler
 from runfold.ledger.events import RunFailed
 from runfold.ledger.lifecycle import OUTPUT_REFUSED
-from runfold.workers import attempt
+from runfold.workers import ending
 from runfold.workers.journal import recorder
 from tests.support.runs import newest, types
 from tests.support.waiting import until
@@ -165,7 +165,7 @@ WRITES = (
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have refused writes made again at once, so that every code has its turn."""
-    for module in (attempt, recorder):
+    for module in (ending, recorder):
         monkeypatch.setattr(module, "AGAIN_SECONDS", OFTEN)
     monkeypatch.setenv("RUNFOLD_HELD_SLEEP_SECONDS", "1")
 

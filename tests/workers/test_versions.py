@@ -12,7 +12,7 @@ from runfold import Backoff, Context, Handler, Ledger, State, handler
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import Event, LeaseReleased, StepCompleted
 from runfold.ledger.lifecycle import HISTORY_MISMATCH
-from runfold.workers import attempt
+from runfold.workers import judge
 from tests.support.runs import types
 from tests.support.waiting import passed, until
 from tests.support.working import done, ended, given_back, reached, working
@@ -39,7 +39,7 @@ async def released(ledger: Ledger, run_id: Any) -> list[LeaseReleased]:
 async def test_a_run_is_given_back_uncharged_until_a_process_has_its_version(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(attempt, "MISMATCHED", Backoff(first=0.1, factor=1.0, jitter=0))
+    monkeypatch.setattr(judge, "MISMATCHED", Backoff(first=0.1, factor=1.0, jitter=0))
     run = await ledger.submit("order", max_attempts=1)
     async with working(ledger, order("1")):
         await reached(ledger, run, State.WAITING_TOOL)
@@ -115,7 +115,7 @@ async def _retried(ledger: Ledger, run_id: Any) -> bool:
 async def test_a_run_whose_handler_changed_is_looked_at_ever_more_rarely(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt, "MISMATCHED", Backoff(first=0.1, factor=2.0, jitter=0))
+    monkeypatch.setattr(judge, "MISMATCHED", Backoff(first=0.1, factor=2.0, jitter=0))
     run = await ledger.submit("order", max_attempts=1)
     async with working(ledger, order("1")):
         await reached(ledger, run, State.WAITING_TOOL)
