@@ -355,13 +355,13 @@ BEGIN
     RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
   END IF;
   joined := array_to_string(p_bodies, '');
-  doubtful := strpos(joined, '\u') > 0 OR joined ~ '[0-9][eE][+]?[0-9]{3}'
-    OR length(joined) >= 250 AND joined ~ '[0-9]{250}';
+  doubtful := joined ~ '\\u|[0-9][eE][+]?[0-9]{3}';
   FOREACH body IN ARRAY coalesce(p_bodies, '{}') LOOP
     CONTINUE WHEN body IS NULL OR NOT doubtful AND left(body, 1) = '{' AND (
       octet_length(body) < 66
       OR octet_length(body) <= 16777216
         AND length(body) - length(translate(body, '[{', '')) <= 33
+        AND (octet_length(body) < 250 OR body !~ '[0-9]{250}')
     );
     problem := ledger.content_problem(body);
     IF problem IS NOT NULL THEN
@@ -3261,8 +3261,6 @@ BEGIN
             -- A decision is never made by the credential that asked for it, except the owner's.
             AND (asked.token IS NOT NULL OR locked.state <> 'waiting_approval'
               OR decides AND (owns OR locked.lease_credential <> writer))
-            AND ledger.legal(ledger.transition_type(locked.state, asked.state, asked.error_code,
-            asked.token), locked.state, asked.state)
             -- A parked run that has its answer is claimable; a second answer would contradict the
             -- first.
             AND (locked.state NOT IN ('waiting_tool', 'waiting_approval')
@@ -3280,8 +3278,9 @@ BEGIN
         ) AS locked
         OFFSET 0
       ) AS timed
-      -- An answer after the wait's end comes too late, whether or not a reaper has been here.
-      WHERE (timed.token IS NOT NULL OR timed.waits_until IS NULL
+      WHERE ledger.legal(timed.type, timed.from_state, timed.state)
+        -- An answer after the wait's end comes too late, whether or not a reaper has been here.
+        AND (timed.token IS NOT NULL OR timed.waits_until IS NULL
           OR timed.waits_until > timed.recorded_at)
         AND CASE WHEN timed.from_state = 'waiting_approval' AND timed.actor IS NOT NULL
           THEN ledger.may_not_decide(p_project, timed.run_id, timed.actor) IS NULL ELSE true END

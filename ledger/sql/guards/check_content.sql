@@ -16,13 +16,13 @@ BEGIN
     RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
   END IF;
   joined := array_to_string(p_bodies, '');
-  doubtful := strpos(joined, '\u') > 0 OR joined ~ '[0-9][eE][+]?[0-9]{3}'
-    OR length(joined) >= 250 AND joined ~ '[0-9]{250}';
+  doubtful := joined ~ '\\u|[0-9][eE][+]?[0-9]{3}';
   FOREACH body IN ARRAY coalesce(p_bodies, '{}') LOOP
     CONTINUE WHEN body IS NULL OR NOT doubtful AND left(body, 1) = '{' AND (
       octet_length(body) < 66
       OR octet_length(body) <= 16777216
         AND length(body) - length(translate(body, '[{', '')) <= 33
+        AND (octet_length(body) < 250 OR body !~ '[0-9]{250}')
     );
     problem := ledger.content_problem(body);
     IF problem IS NOT NULL THEN

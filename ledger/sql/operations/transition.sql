@@ -111,8 +111,6 @@ BEGIN
             -- A decision is never made by the credential that asked for it, except the owner's.
             AND (asked.token IS NOT NULL OR locked.state <> 'waiting_approval'
               OR decides AND (owns OR locked.lease_credential <> writer))
-            AND ledger.legal(ledger.transition_type(locked.state, asked.state, asked.error_code,
-            asked.token), locked.state, asked.state)
             -- A parked run that has its answer is claimable; a second answer would contradict the
             -- first.
             AND (locked.state NOT IN ('waiting_tool', 'waiting_approval')
@@ -130,8 +128,9 @@ BEGIN
         ) AS locked
         OFFSET 0
       ) AS timed
-      -- An answer after the wait's end comes too late, whether or not a reaper has been here.
-      WHERE (timed.token IS NOT NULL OR timed.waits_until IS NULL
+      WHERE ledger.legal(timed.type, timed.from_state, timed.state)
+        -- An answer after the wait's end comes too late, whether or not a reaper has been here.
+        AND (timed.token IS NOT NULL OR timed.waits_until IS NULL
           OR timed.waits_until > timed.recorded_at)
         AND CASE WHEN timed.from_state = 'waiting_approval' AND timed.actor IS NOT NULL
           THEN ledger.may_not_decide(p_project, timed.run_id, timed.actor) IS NULL ELSE true END
