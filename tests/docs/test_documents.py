@@ -150,6 +150,25 @@ def test_no_line_of_a_page_is_longer_than_100_columns(page: Path) -> None:
     ] == []
 
 
+def test_no_line_of_sql_is_longer_than_100_columns_unless_it_is_compiled() -> None:
+    files = [
+        *(
+            path
+            for path in (ROOT / "ledger" / "sql").rglob("*.sql")
+            if path.parent.name != "compiled"
+        ),
+        *(ROOT / "migrations" / "versions").glob("*.sql"),
+    ]
+    long = [
+        f"{path.name}: {line}"
+        for path in files
+        for line in path.read_text().splitlines()
+        if len(line) > 100
+    ]
+
+    assert long == []
+
+
 def test_the_journey_names_the_steps_that_a_claim_has() -> None:
     journey = (ROOT / "docs" / "explanation" / "journey-of-a-run.md").read_text()
     statement = (ROOT / "ledger" / "sql" / "operations" / "claim.sql").read_text()

@@ -1,5 +1,5 @@
--- Moves a schedule on from the due time that was seen, unless it was changed or moved since: several
--- workers may do it at the same time. Needs the right schedule.
+-- Moves a schedule on from the due time that was seen, unless it was changed or moved since:
+-- several workers may do it at the same time. Needs the right schedule.
 CREATE OR REPLACE FUNCTION ledger.advance_schedule(
   p_project text, p_name text, p_cron text, p_timezone text, p_seen timestamptz,
   p_next_at timestamptz, p_last_due timestamptz

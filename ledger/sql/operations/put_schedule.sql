@@ -1,6 +1,7 @@
 -- Makes a schedule or changes the one of this name. With p_release, the age of the code that
 -- declares it, only one that no newer release and no later change by hand has. Declared again
--- unchanged it keeps its next due time: a missed one is still made up for. Needs the right schedule.
+-- unchanged it keeps its next due time: a missed one is still made up for. Needs the right
+-- schedule.
 CREATE OR REPLACE FUNCTION ledger.put_schedule(
   p_project text, p_actor text, p_name text, p_kind text, p_input text, p_cron text,
   p_timezone text, p_next_at timestamptz, p_release timestamptz DEFAULT NULL

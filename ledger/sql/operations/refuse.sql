@@ -1,7 +1,8 @@
 -- Says why commands were not kept, and records the refusal of every late worker: write.refused,
 -- once for a token and an operation, at most 10 to a token and 100 to a run. A token that the run
--- never had is refused without a record: invented ones would fill the list. Returns what the run looks like now;
--- no row for a run that is not in the project. Locks: run_state rows, in run_id order.
+-- never had is refused without a record: invented ones would fill the list. Returns what the run
+-- looks like now; no row for a run that is not in the project. Locks: run_state rows, in run_id
+-- order.
 CREATE OR REPLACE FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[],
   p_tokens int[],
   p_workers text[] DEFAULT NULL)

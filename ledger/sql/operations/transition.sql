@@ -1,8 +1,8 @@
 -- Moves runs along the edges of the state machine and appends what happened, in one statement
 -- for all of them. Kept are the commands whose run allows them: the token is current (or none is
--- given and none is needed), the edge is legal, the expected version matches (a decision has to name
--- it), no total falls below zero. What is not returned was not kept: ledger.refuse says why. Locks:
--- run_state rows, in run_id order.
+-- given and none is needed), the edge is legal, the expected version matches (a decision has to
+-- name it), no total falls below zero. What is not returned was not kept: ledger.refuse says why.
+-- Locks: run_state rows, in run_id order.
 CREATE OR REPLACE FUNCTION ledger.transition(
   p_project text, p_actors text[], p_runs uuid[], p_tokens int[], p_states text[],
   p_parks boolean[], p_names text[],

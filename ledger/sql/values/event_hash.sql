@@ -1,6 +1,6 @@
 -- Hashes one event's facts and the hash of the event before it. docs/reference/encoding.md; the
--- Python twin is ledger/proof/encoding.py. Called by name with only the facts an event has: the planner
--- inlines the body and drops the lines of the others.
+-- Python twin is ledger/proof/encoding.py. Called by name with only the facts an event has: the
+-- planner inlines the body and drops the lines of the others.
 CREATE OR REPLACE FUNCTION ledger.event_hash(
   previous bytea, project_id text, run_id uuid, version int, recorded_at timestamptz, type text,
   actor text,
