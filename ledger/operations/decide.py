@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any, Final, TypeAlias
 from uuid import UUID
+
+from pydantic import BaseModel
 
 from runfold.ledger.commands import Transition
 from runfold.ledger.errors import (
@@ -21,6 +24,7 @@ from runfold.ledger.lifecycle import State
 from runfold.ledger.operations.append import append
 from runfold.ledger.operations.project import Project
 from runfold.ledger.operations.transition import Transitions
+from runfold.ledger.payload import encode_payload
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.reading.history import history
 from runfold.ledger.reading.runs import get
@@ -122,7 +126,13 @@ def shown_sha256(prompt: str, show: Any = None) -> str:
 def request(
     prompt: str, show: Any = None, *, role: str | None = None, other_person: bool = False
 ) -> dict[str, Any]:
-    """Return the content of an approval's request, with the digest of what is shown."""
+    """Return the content of an approval's request, with the digest of what is shown.
+
+    Raises InvalidValue for what is no JSON: it has no digest.
+    """
+    if isinstance(show, BaseModel):
+        show = show.model_dump(mode="json")
+    encode_payload({"prompt": prompt, "show": show}, sys.maxsize)
     content = {"prompt": prompt, "show": show, "shown_sha256": shown_sha256(prompt, show)}
     if role is not None:
         content["role"] = role

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict
-from pydantic_core import to_jsonable_python
 
 from runfold import Context, Fail, Ledger, Retry, State, handler
 from runfold.ledger.errors import InvalidValue
@@ -180,8 +179,21 @@ async def test_a_program_hands_over_no_value_that_is_no_number(ledger: Ledger, v
     with pytest.raises(InvalidValue):
         await ledger.ask_tool(lease, "score", value)
     with pytest.raises(InvalidValue):
-        await ledger.ask_approval(lease, "score?", show=to_jsonable_python(value))
+        await ledger.ask_approval(lease, "score?", show=value)
     with pytest.raises(InvalidValue):
         await ledger.fail(lease, "low", error_detail=value)
     with pytest.raises(InvalidValue):
         await ledger.retry(lease, error_detail=value)
+
+
+@pytest.mark.parametrize("value", [object(), {"name": "\ud800"}, {1: "one"}])
+async def test_what_an_approval_shows_is_json_or_refused(ledger: Ledger, value: Any) -> None:
+    await ledger.submit("score")
+    [lease] = await ledger.claim("w")
+    with pytest.raises(InvalidValue, match="show"):
+        await ledger.ask_approval(lease, "score?", show=value)
+    with pytest.raises(InvalidValue, match="prompt"):
+        await ledger.ask_approval(lease, "\ud800")
+    run = await ledger.ask_approval(lease, "score?", show=Plain(score=1))
+
+    assert run.state is State.WAITING_APPROVAL
