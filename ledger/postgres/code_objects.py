@@ -9,7 +9,7 @@ from itertools import product
 from typing import Final
 
 from runfold.ledger.postgres import schema
-from runfold.ledger.postgres.installed_objects import Function, Grant, setting
+from runfold.ledger.postgres.objects import Function, Grant, setting
 
 _FUNCTION: Final = re.compile(
     r"^CREATE OR REPLACE FUNCTION ledger\.(\w+)(.*?)\bAS (\$\w*\$)(.*?)\3", re.DOTALL | re.MULTILINE

@@ -1,4 +1,4 @@
-"""Connections: from a URL to a pool that is known to lead to a usable database."""
+"""Connections: from a URL to a pool, and one statement over it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 import asyncpg
 
-from runfold.ledger.errors import (
-    ConfigurationError,
-    DatabaseUnavailable,
-    InvalidValue,
-    NewerSchema,
-    NotMigrated,
-    UnsupportedServer,
-)
+from runfold.ledger.errors import DatabaseUnavailable, InvalidValue
 from runfold.ledger.postgres.errors import translated
-from runfold.ledger.postgres.revisions import OLDEST_CODE, REVISION
 from runfold.ledger.postgres.urls import KeepAlive, parse, shown
 from runfold.ledger.settings import STATEMENT_SECONDS
 
@@ -31,8 +23,6 @@ if TYPE_CHECKING:  # SQLAlchemy takes a second to import
 # that configures no logging. The ledger raises the same as an error, and duties log a line.
 logging.getLogger("asyncpg").addHandler(logging.NullHandler())
 
-ENCODING: Final = "UTF8"
-OLDEST_SERVER: Final = 15
 FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What the driver raises; InternalClientError when a connection dies as a statement is sent."""
 SEARCH_PATH: Final = "pg_catalog, pg_temp"
@@ -154,48 +144,6 @@ async def _keep(_: Any) -> None:
     """Leave a returned connection as it is: no statement here changes its session."""
 
 
-async def check(pool: Pool, revisions: Sequence[str]) -> None:
-    """Raise unless the server is recent enough and its schema works with this code.
-
-    That is the schema of this code's newest revision, or a newer one whose migration names an
-    oldest code that this code is not older than. Raises UnsupportedServer, ConfigurationError for
-    another encoding than UTF8, NotMigrated or NewerSchema.
-    """
-    [database] = await fetch(pool, "SELECT current_setting('server_encoding') AS encoding")
-    if database["encoding"] != ENCODING:
-        raise wrong_encoding(database["encoding"])
-    number, revision = await schema_revision(pool)
-    if number // 10_000 < OLDEST_SERVER:
-        raise UnsupportedServer(f"{number // 10_000}.{number % 10_000}", OLDEST_SERVER)
-    if revision == revisions[-1]:
-        return
-    if revision is None or revision in revisions:
-        raise NotMigrated(revision, revisions[-1])
-    oldest = await oldest_code(pool)
-    if oldest not in revisions:
-        raise NewerSchema(revision, revisions[-1], oldest)
-
-
-async def oldest_code(pool: Pool) -> str | None:
-    """Return the oldest revision whose code works with the database's schema."""
-    [row] = await fetch(pool, OLDEST_CODE)
-    oldest: str | None = row["oldest"]
-    return oldest
-
-
-async def schema_revision(pool: Pool) -> tuple[int, str | None]:
-    """Return the server's version number and the schema revision of the database, if it has one."""
-    [server] = await fetch(
-        pool,
-        "SELECT current_setting('server_version_num')::int AS number, "
-        "to_regclass('ledger.alembic_version') AS found",
-    )
-    if server["found"] is None:
-        return server["number"], None
-    [revision] = await fetch(pool, REVISION)
-    return server["number"], revision["version_num"]
-
-
 async def fetch(source: Pool | Connection, sql: str, *args: Any) -> Sequence[Mapping[str, Any]]:
     """Run one statement and return its rows; database errors come out as ledger errors."""
     try:
@@ -247,11 +195,3 @@ async def _borrowing(pool: Pool, sql: str, args: Sequence[Any]) -> Sequence[Mapp
         # A cancelled caller waits for the server's answer; a silent one loses the connection.
         with suppress(TimeoutError):
             await pool.release(connection, timeout=RELEASE_SECONDS)
-
-
-def wrong_encoding(encoding: str) -> ConfigurationError:
-    """Return the error for a database in another encoding."""
-    return ConfigurationError(
-        f"the database's encoding is {encoding}, a ledger needs {ENCODING}: "
-        f"CREATE DATABASE ... ENCODING '{ENCODING}' TEMPLATE template0"
-    )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from runfold.ledger.errors import ConfigurationError
-from runfold.ledger.postgres.connections import ENCODING, wrong_encoding
+from runfold.ledger.postgres.compatibility import ENCODING, wrong_encoding
 from runfold.ledger.postgres.installed_objects import installed
 
 if TYPE_CHECKING:  # SQLAlchemy takes a second to import

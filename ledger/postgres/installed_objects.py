@@ -5,13 +5,20 @@ It reads the catalogs themselves, not the comment on the schema that says what w
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
+from collections.abc import Mapping
 from typing import Any, Final
 
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.postgres.objects import (
+    Function,
+    Grant,
+    Installed,
+    InstalledGrant,
+    Owner,
+    Policy,
+    Trigger,
+    setting,
+)
 
 _FUNCTIONS: Final = """
 SELECT p.proname::text AS name, p.oid::regprocedure::text AS signature, p.prosrc AS body,
@@ -81,11 +88,6 @@ SELECT 'forced row security of ' || c.relname FROM pg_class AS c
 WHERE c.relnamespace = 'ledger'::regnamespace AND c.relforcerowsecurity
 ORDER BY 1
 """
-_OPEN: Final = r"""
-SELECT n.nspname::text AS name FROM pg_namespace AS n
-CROSS JOIN LATERAL aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) AS a
-WHERE a.grantee = 0 AND a.privilege_type = 'CREATE' AND n.nspname NOT LIKE 'pg\_%' ORDER BY 1
-"""
 _SECURED: Final = """
 SELECT c.relname::text AS name, c.relispartition AS part FROM pg_class AS c
 WHERE c.relnamespace = 'ledger'::regnamespace AND c.relrowsecurity ORDER BY 1
@@ -96,117 +98,6 @@ SELECT p.tablename::text AS relation, p.policyname::text AS policy, p.cmd AS com
   p.with_check AS with_check
 FROM pg_policies AS p WHERE p.schemaname = 'ledger' ORDER BY 1, 2
 """
-_SETTINGS: Final = """
-SELECT coalesce('role ' || r.rolname, 'every role') AS role, c.setting
-FROM pg_db_role_setting AS s LEFT JOIN pg_roles AS r ON r.oid = s.setrole
-CROSS JOIN LATERAL unnest(s.setconfig) AS c (setting)
-WHERE s.setdatabase IN (0, (SELECT d.oid FROM pg_database AS d WHERE datname = current_database()))
-ORDER BY 1, 2
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Function:
-    """A function by its body, its settings, and its traits: its language, STABLE, STRICT ..."""
-
-    body: str
-    settings: frozenset[str]
-    traits: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """A privilege of a role on a table, a function or a schema; schemas are named `schema x`."""
-
-    object: str
-    role: str
-    privilege: str
-
-
-@dataclass(frozen=True, slots=True)
-class Trigger:
-    """A trigger, whether it always fires, and whether it runs a function of the schema."""
-
-    table: str
-    name: str
-    enabled: str
-    part: bool
-    ours: bool
-    definition: str
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """An object's owner, and the owner that it should have: the schema's."""
-
-    kind: str
-    name: str
-    owner: str
-    expected: str
-
-
-@dataclass(frozen=True, slots=True)
-class InstalledGrant:
-    """A privilege that somebody but the owner has; whether they may pass it on."""
-
-    grant: Grant
-    passed_on: bool
-    part: bool
-    """Whether it is on a partition, addressed by itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """A policy of row level security."""
-
-    relation: str
-    policy: str
-    command: str
-    role: str
-    rule: str | None
-    permissive: str = "PERMISSIVE"
-    with_check: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Installed:
-    """The objects of schema `ledger`, as the catalogs have them."""
-
-    functions: Sequence[tuple[str, str, Function]]
-    """The name, the signature and the function."""
-    views: Mapping[str, tuple[str, str | None]]
-    """The definition and the options by the view's name."""
-    triggers: Sequence[Trigger]
-    owners: Sequence[Owner]
-    grants: Sequence[InstalledGrant]
-    secured: frozenset[str]
-    """The tables with row level security, without partitions."""
-    policies: frozenset[Policy]
-    added: Sequence[str]
-    """Rules, and row level security that binds the owner: this code has none."""
-
-    def fingerprint(self) -> str:
-        """Name what is installed; months that come and go make no difference."""
-        parts = [
-            *(
-                (signature, function.body, sorted(function.settings), sorted(function.traits))
-                for _, signature, function in self.functions
-            ),
-            *self.views.items(),
-            *((t.definition, t.enabled) for t in self.triggers if not t.part),
-            *((o.kind, o.name, o.owner) for o in self.owners if not _comes_and_goes(o.name)),
-            *((g.grant, g.passed_on) for g in self.grants if not g.part),
-            *sorted(self.secured),
-            *sorted(map(repr, self.policies)),
-            *self.added,
-        ]
-        text = "\n".join(map(repr, parts))
-        return "installed sha256:" + sha256(text.encode()).hexdigest()
-
-
-def _comes_and_goes(name: str) -> bool:
-    """Whether a relation is a month, or a table of projections or of a rebuild."""
-    return name.startswith(("event_2", "projection.", "rebuild_"))
 
 
 async def installed(source: Any) -> Installed:
@@ -233,21 +124,6 @@ async def installed(source: Any) -> Installed:
     )
 
 
-async def settings_of_roles(source: Any) -> list[tuple[str, str]]:
-    """Return what roles, or every role, are set to in this database: the role and `name=value`."""
-    return [(row["role"], row["setting"]) for row in await fetch(source, _SETTINGS)]
-
-
-async def open_schemas(source: Any) -> list[str]:
-    """Return the schemas in which everybody may create objects."""
-    return [row["name"] for row in await fetch(source, _OPEN)]
-
-
 def _function(row: Mapping[str, Any]) -> Function:
     settings = frozenset(map(setting, row["settings"]))
     return Function(row["body"], settings, frozenset(row["traits"]))
-
-
-def setting(text: str) -> str:
-    """Return a setting in one form, without blanks and quotes."""
-    return re.sub(r"[\s'\"]", "", text)

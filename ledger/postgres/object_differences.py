@@ -8,37 +8,14 @@ from typing import Any, Final
 
 from runfold.ledger.postgres import code_objects
 from runfold.ledger.postgres.connections import Pool
-from runfold.ledger.postgres.installed_objects import (
-    Function,
-    Installed,
-    Policy,
-    Trigger,
-    installed,
-    open_schemas,
-    settings_of_roles,
-)
+from runfold.ledger.postgres.installed_objects import installed
+from runfold.ledger.postgres.objects import Function, Installed, Policy, Trigger
+from runfold.ledger.postgres.unsafe_settings import unsafe_settings
 
 _WRITES: Final = frozenset(
     {"INSERT", "UPDATE", "DELETE", "TRUNCATE", "TRIGGER", "REFERENCES", "EXECUTE", "CREATE"}
 )
 _PARTITION_TRIGGERS: Final = frozenset({"refuse_truncate", "refuse_insert", "refuse_change"})
-_UNSAFE_SETTINGS: Final = {
-    "session_replication_role": "turns triggers off",
-    "default_transaction_isolation": "makes an old snapshot decide",
-    "default_transaction_read_only": "forbids every command",
-    "synchronous_commit": "may lose what was confirmed",
-}
-"""Settings of roles or databases that take back what the ledger promises, and how."""
-_SAFE_VALUES: Final = frozenset(
-    {
-        "session_replication_role=origin",
-        "default_transaction_isolation=read committed",
-        "default_transaction_read_only=off",
-        "synchronous_commit=on",
-        "synchronous_commit=remote_apply",
-        "synchronous_commit=remote_write",
-    }
-)
 
 
 async def object_differences(pool: Pool) -> list[str]:
@@ -60,8 +37,7 @@ async def object_differences(pool: Pool) -> list[str]:
             if one.owner != one.expected
         ),
         *_grants(now),
-        *await _settings(pool),
-        *(f"PUBLIC may create objects in schema {name}" for name in await open_schemas(pool)),
+        *await unsafe_settings(pool),
     ]
 
 
@@ -205,11 +181,3 @@ def _grants(now: Installed) -> Sequence[str]:
         if one.passed_on
     ]
     return [*sorted(more), *sorted(less), *sorted(passed_on)]
-
-
-async def _settings(pool: Pool) -> Sequence[str]:
-    return [
-        f"{role} has {setting}, which {_UNSAFE_SETTINGS[setting.split('=')[0]]}"
-        for role, setting in await settings_of_roles(pool)
-        if setting.split("=")[0] in _UNSAFE_SETTINGS and setting not in _SAFE_VALUES
-    ]

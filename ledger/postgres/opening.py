@@ -11,13 +11,8 @@ from typing import Final
 
 from runfold.ledger.errors import ConfigurationError, InvalidValue, UnknownProject
 from runfold.ledger.postgres import revisions, schema
-from runfold.ledger.postgres.connections import (
-    Pool,
-    check,
-    fetch,
-    open_pool,
-    schema_revision,
-)
+from runfold.ledger.postgres.compatibility import check, schema_revision
+from runfold.ledger.postgres.connections import Pool, fetch, open_pool
 from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres, default_home
 from runfold.ledger.postgres.urls import driver_url, parse
 from runfold.ledger.settings import Settings

@@ -34,7 +34,7 @@ _NAME: Final = re.compile(r"[A-Za-z_]{1,40}")
 _SHOWN: Final = frozenset(
     {
         "application_name", "connect_timeout", "database", "dbname", "host", "port", "sslmode",
-        "sslrootcert", "target_session_attrs", "user",
+        "sslrootcert", "target_session_attrs",
     }
 )  # fmt: skip
 """The parameters whose values are shown: no secret can stand in them."""
@@ -196,9 +196,15 @@ def shown(url: str) -> str:
         parse(url)
     except InvalidValue:
         return HIDDEN
-    address, _, query = re.sub(r"(://[^:/?@]*):[^@/?]*@", r"\1:***@", url).partition("?")
+    address, _, query = re.sub(r"://([^@/?]*)@", _shown_login, url).partition("?")
     parameters = "&".join(_shown(part) for part in query.split("&") if part)
     return unquote(address) + (f"?{parameters}" if parameters else "")
+
+
+def _shown_login(match: re.Match[str]) -> str:
+    """Return the login for people: what follows a colon, encoded or not, is hidden."""
+    user, colon, _ = unquote(match[1]).partition(":")
+    return f"://{user}{':***' if colon else ''}@"
 
 
 def _shown(parameter: str) -> str:

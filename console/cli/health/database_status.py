@@ -7,12 +7,8 @@ from typing import Final
 
 from runfold.ledger.errors import NewerSchema, UnsupportedServer
 from runfold.ledger.postgres import revisions, schema
-from runfold.ledger.postgres.connections import (
-    OLDEST_SERVER,
-    fetch,
-    oldest_code,
-    schema_revision,
-)
+from runfold.ledger.postgres.compatibility import OLDEST_SERVER, oldest_code, schema_revision
+from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.opening import Database
 
 _DIGEST: Final = "SELECT obj_description(to_regnamespace('ledger'), 'pg_namespace') AS digest"

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from runfold.console.cli.health.check import Check, Level
 from runfold.console.cli.health.database_status import DatabaseStatus
-from runfold.ledger.postgres.connections import OLDEST_SERVER, fetch
+from runfold.ledger.postgres.compatibility import OLDEST_SERVER
+from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.opening import Database
 
 MAX_SKEW_SECONDS: Final = 2.0

@@ -27,7 +27,7 @@ from runfold.ledger.errors import (
 )
 from runfold.ledger.events import NoteAdded, StepCompleted
 from runfold.ledger.operations.cancel import CANCEL
-from runfold.ledger.postgres import connections as database_module
+from runfold.ledger.postgres import compatibility as database_module
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.settings import Settings

@@ -11,7 +11,8 @@ import pytest
 from runfold.ledger import Ledger
 from runfold.ledger.errors import DatabaseUnavailable, InvalidValue
 from runfold.ledger.postgres import revisions, schema
-from runfold.ledger.postgres.connections import check, connect, open_pool
+from runfold.ledger.postgres.compatibility import check
+from runfold.ledger.postgres.connections import connect, open_pool
 from runfold.ledger.postgres.urls import HIDDEN, parse, shown
 
 FORMS = [
@@ -155,6 +156,8 @@ async def test_an_empty_url_does_not_lead_to_the_built_in_server(
     [
         "u:{}@127.0.0.1:1/d",
         "u@127.0.0.1:1/d?password={}",
+        "u%3A{}@127.0.0.1:1/d",
+        "127.0.0.1:1/d?user=u:{}",
         "u@127.0.0.1:1/d?pass%77ord={}",
         "u@127.0.0.1:1/d?sslmode=disable&passfile=/{}",
         "u@127.0.0.1:1/d?options=-c%20app.token={}",

@@ -1,0 +1,68 @@
+"""Whether a database works with this code: its server, its encoding and its schema."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from runfold.ledger.errors import (
+    ConfigurationError,
+    NewerSchema,
+    NotMigrated,
+    UnsupportedServer,
+)
+from runfold.ledger.postgres.connections import Pool, fetch
+from runfold.ledger.postgres.revisions import OLDEST_CODE, REVISION
+
+ENCODING: Final = "UTF8"
+OLDEST_SERVER: Final = 15
+
+
+async def check(pool: Pool, revisions: Sequence[str]) -> None:
+    """Raise unless the server is recent enough and its schema works with this code.
+
+    That is the schema of this code's newest revision, or a newer one whose migration names an
+    oldest code that this code is not older than. Raises UnsupportedServer, ConfigurationError for
+    another encoding than UTF8, NotMigrated or NewerSchema.
+    """
+    [database] = await fetch(pool, "SELECT current_setting('server_encoding') AS encoding")
+    if database["encoding"] != ENCODING:
+        raise wrong_encoding(database["encoding"])
+    number, revision = await schema_revision(pool)
+    if number // 10_000 < OLDEST_SERVER:
+        raise UnsupportedServer(f"{number // 10_000}.{number % 10_000}", OLDEST_SERVER)
+    if revision == revisions[-1]:
+        return
+    if revision is None or revision in revisions:
+        raise NotMigrated(revision, revisions[-1])
+    oldest = await oldest_code(pool)
+    if oldest not in revisions:
+        raise NewerSchema(revision, revisions[-1], oldest)
+
+
+async def oldest_code(pool: Pool) -> str | None:
+    """Return the oldest revision whose code works with the database's schema."""
+    [row] = await fetch(pool, OLDEST_CODE)
+    oldest: str | None = row["oldest"]
+    return oldest
+
+
+async def schema_revision(pool: Pool) -> tuple[int, str | None]:
+    """Return the server's version number and the schema revision of the database, if it has one."""
+    [server] = await fetch(
+        pool,
+        "SELECT current_setting('server_version_num')::int AS number, "
+        "to_regclass('ledger.alembic_version') AS found",
+    )
+    if server["found"] is None:
+        return server["number"], None
+    [revision] = await fetch(pool, REVISION)
+    return server["number"], revision["version_num"]
+
+
+def wrong_encoding(encoding: str) -> ConfigurationError:
+    """Return the error for a database in another encoding."""
+    return ConfigurationError(
+        f"the database's encoding is {encoding}, a ledger needs {ENCODING}: "
+        f"CREATE DATABASE ... ENCODING '{ENCODING}' TEMPLATE template0"
+    )

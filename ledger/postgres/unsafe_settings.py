@@ -1,0 +1,59 @@
+"""Settings of the database that take back what the ledger promises, whoever made them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from runfold.ledger.postgres.connections import fetch
+
+_OPEN: Final = r"""
+SELECT n.nspname::text AS name FROM pg_namespace AS n
+CROSS JOIN LATERAL aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) AS a
+WHERE a.grantee = 0 AND a.privilege_type = 'CREATE' AND n.nspname NOT LIKE 'pg\_%' ORDER BY 1
+"""
+_SETTINGS: Final = """
+SELECT coalesce('role ' || r.rolname, 'every role') AS role, c.setting
+FROM pg_db_role_setting AS s LEFT JOIN pg_roles AS r ON r.oid = s.setrole
+CROSS JOIN LATERAL unnest(s.setconfig) AS c (setting)
+WHERE s.setdatabase IN (0, (SELECT d.oid FROM pg_database AS d WHERE datname = current_database()))
+ORDER BY 1, 2
+"""
+_UNSAFE_SETTINGS: Final = {
+    "session_replication_role": "turns triggers off",
+    "default_transaction_isolation": "makes an old snapshot decide",
+    "default_transaction_read_only": "forbids every command",
+    "synchronous_commit": "may lose what was confirmed",
+}
+"""Settings of roles or databases that take back what the ledger promises, and how."""
+_SAFE_VALUES: Final = frozenset(
+    {
+        "session_replication_role=origin",
+        "default_transaction_isolation=read committed",
+        "default_transaction_read_only=off",
+        "synchronous_commit=on",
+        "synchronous_commit=remote_apply",
+        "synchronous_commit=remote_write",
+    }
+)
+
+
+async def unsafe_settings(source: Any) -> list[str]:
+    """Return what roles are set to, and where everybody may create, in words."""
+    return [
+        *(
+            f"{role} has {setting}, which {_UNSAFE_SETTINGS[setting.split('=')[0]]}"
+            for role, setting in await _settings_of_roles(source)
+            if setting.split("=")[0] in _UNSAFE_SETTINGS and setting not in _SAFE_VALUES
+        ),
+        *(f"PUBLIC may create objects in schema {name}" for name in await _open_schemas(source)),
+    ]
+
+
+async def _settings_of_roles(source: Any) -> list[tuple[str, str]]:
+    """Return what roles, or every role, are set to in this database: the role and `name=value`."""
+    return [(row["role"], row["setting"]) for row in await fetch(source, _SETTINGS)]
+
+
+async def _open_schemas(source: Any) -> list[str]:
+    """Return the schemas in which everybody may create objects."""
+    return [row["name"] for row in await fetch(source, _OPEN)]
