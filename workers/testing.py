@@ -121,24 +121,8 @@ class Kit:
         scheduler = Scheduler(ledger, worker.handlers.values())
         await self._due(scheduler)
         working = asyncio.create_task(worker.run())
-        deadline = time.monotonic() + seconds
         try:
-            while not await self._is_idle(worker.kinds):
-                if working.done():
-                    break
-                if time.monotonic() > deadline:
-                    busy = [
-                        f"{run.kind} {run.run_id} {run.state}"
-                        for run in await self._open(worker.kinds)
-                    ]
-                    raise TimeoutError(
-                        f"after {seconds:g} s there is still work: {', '.join(busy)}"
-                    )
-                if ledger.crashed is not None:
-                    crashed, ledger.crashed = ledger.crashed, None
-                    await self.lose_lease(crashed)
-                await self._due(scheduler)
-                await asyncio.sleep(LOOK_SECONDS)
+            await self._until_idle(ledger, worker, working, scheduler, seconds)
         finally:
             worker.stop()
             await working
@@ -148,6 +132,28 @@ class Kit:
                 "crash_after", missed, "is no step that a handler recorded in this run_until_idle"
             )
         return await self._open(worker.kinds)
+
+    async def _until_idle(
+        self,
+        ledger: _Crashing,
+        worker: Worker,
+        working: asyncio.Task[None],
+        scheduler: Scheduler,
+        seconds: float,
+    ) -> None:
+        """Do the duties while the worker works, until it is idle or has ended."""
+        deadline = time.monotonic() + seconds
+        while not await self._is_idle(worker.kinds) and not working.done():
+            if time.monotonic() > deadline:
+                busy = [
+                    f"{run.kind} {run.run_id} {run.state}" for run in await self._open(worker.kinds)
+                ]
+                raise TimeoutError(f"after {seconds:g} s there is still work: {', '.join(busy)}")
+            if ledger.crashed is not None:
+                crashed, ledger.crashed = ledger.crashed, None
+                await self.lose_lease(crashed)
+            await self._due(scheduler)
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _due(self, scheduler: Scheduler) -> None:
         """Do the duties: end what is overdue, answer for ended children, submit what is due."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Annotated, Final
 
@@ -27,42 +28,46 @@ from runfold.workers.process.worker_thread import when_it_answers
 app: Final = program()
 
 
+Handled = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODULE[:NAME]", help="The module with your handlers; with NAME only that handler."
+    ),
+]
+Processes = Annotated[
+    int, typer.Option("--processes", min=1, max=256, metavar="N", help="How many processes.")
+]
+Concurrency = Annotated[
+    int,
+    typer.Option(
+        "--concurrency", min=1, max=10_000, metavar="N", help="Runs at a time, per process."
+    ),
+]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option("--kinds", metavar="KIND", help="Only this kind of run; may be repeated."),
+]
+Grace = Annotated[
+    str | None,
+    typer.Option(
+        "--grace", metavar="DURATION", help="How long runs may continue after SIGTERM or Ctrl-C."
+    ),
+]
+NoReap = Annotated[bool, typer.Option("--no-reap", help="Do not reap; another process must.")]
+Child = Annotated[bool, typer.Option("--child", hidden=True)]
+
+
 @command(app, "worker", needs=WORKER)
 async def worker(
     session: Session,
-    handlers: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODULE[:NAME]",
-            help="The module with your handlers; with NAME only that handler.",
-        ),
-    ],
+    handlers: Handled,
     *,
-    processes: Annotated[
-        int, typer.Option("--processes", min=1, max=256, metavar="N", help="How many processes.")
-    ] = 1,
-    concurrency: Annotated[
-        int,
-        typer.Option(
-            "--concurrency", min=1, max=10_000, metavar="N", help="Runs at a time, per process."
-        ),
-    ] = 10,
-    kinds: Annotated[
-        list[str] | None,
-        typer.Option("--kinds", metavar="KIND", help="Only this kind of run; may be repeated."),
-    ] = None,
-    grace: Annotated[
-        str | None,
-        typer.Option(
-            "--grace",
-            metavar="DURATION",
-            help="How long runs may continue after SIGTERM or Ctrl-C.",
-        ),
-    ] = None,
-    no_reap: Annotated[
-        bool, typer.Option("--no-reap", help="Do not reap; another process must.")
-    ] = False,
-    child: Annotated[bool, typer.Option("--child", hidden=True)] = False,
+    processes: Processes = 1,
+    concurrency: Concurrency = 10,
+    kinds: Kinds = None,
+    grace: Grace = None,
+    no_reap: NoReap = False,
+    child: Child = False,
 ) -> int:
     """Run a worker until SIGTERM or Ctrl-C.
 
@@ -70,6 +75,8 @@ async def worker(
     back at once. Ten seconds after the grace, or two after a second signal, it ends whatever holds
     it up.
     """
+    loaded = _loaded(handlers)  # before any process starts, so that a mistake is reported once
+    seconds = values.duration("grace", grace)
 
     def make(ledger: Ledger) -> Worker:
         return Worker(
@@ -77,23 +84,30 @@ async def worker(
             loaded,
             concurrency=concurrency,
             kinds=kinds,
-            grace=values.duration("grace", grace),
+            grace=seconds,
             reap=not no_reap,
         )
 
-    # Before any process starts, so that a mistake is reported once.
-    loaded = _loaded(handlers)
-    if processes > 1:
-        # So is a ledger that cannot be opened.
-        words = _child_words(session, handlers, concurrency, kinds, grace, no_reap=no_reap)
-        async with AsyncExitStack() as stack:
-            made = make(await when_it_answers(session.ledger, stack))
-            await Fleet(words, processes, _environment(session), grace=made.grace).run()
-        return OK
+    if processes == 1:
+        return await _serve(session, make, until_input_closes=child)
+    words = _child_words(session, handlers, concurrency, kinds, grace, no_reap=no_reap)
+    async with AsyncExitStack() as stack:  # a ledger that cannot be opened is reported once, too
+        made = make(await when_it_answers(session.ledger, stack))
+        await Fleet(words, processes, _environment(session), grace=made.grace).run()
+    return OK
+
+
+async def _serve(
+    session: Session, make: Callable[[Ledger], Worker], *, until_input_closes: bool
+) -> int:
+    """Run one worker in this process; return the exit code."""
     code = UNFINISHED
     try:
         is_clean = await serve(
-            session.ledger, make, lambda worker: _greet(session, worker), until_input_closes=child
+            session.ledger,
+            make,
+            lambda worker: _greet(session, worker),
+            until_input_closes=until_input_closes,
         )
         code = OK if is_clean else UNFINISHED
     except Exception as error:
