@@ -77,6 +77,7 @@ class Worker:
         """Set when it may be worth to claim: there is work, a slot, or an end to it."""
         self._stopping, self._at_once = asyncio.Event(), asyncio.Event()
         self._task: asyncio.Task[Any] | None = None
+        self._claiming: asyncio.Task[list[Lease]] | None = None
 
     async def run(self) -> None:
         """Work until `stop`; when this is cancelled, give everything back at once.
@@ -110,6 +111,8 @@ class Worker:
         self._stopping.set()
         self._slots.close()
         self._look.set()
+        if self._claiming is not None:  # what a silent server may have leased is looked for later
+            asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._claiming.cancel)
 
     def abandon(self) -> None:
         """Write nothing more for the runs held, whose leases then lapse; `run` has to be cancelled.
@@ -149,14 +152,19 @@ class Worker:
 
     async def _claim(self, room: int) -> int:
         since = time.monotonic()
-        claiming = asyncio.create_task(self._leased(room))
+        self._claiming = claiming = asyncio.create_task(self._leased(room))
         try:
             leases = await asyncio.shield(claiming)
         except (DatabaseUnavailable, DatabaseRefused) as error:
             self._strays.suspect()
             self._log.warning(names.CLAIM_FAILED, reason=str(error))
             return 0
-        except asyncio.CancelledError:  # what is claimed by now has to be given back
+        except asyncio.CancelledError:
+            assert self._task is not None
+            if claiming.cancelled() and not self._task.cancelling():  # by `stop`
+                self._strays.suspect()
+                return 0
+            # What is claimed by now has to be given back.
             with suppress(LedgerError):
                 self._slots.fill(await claiming, since)
             raise

@@ -7,11 +7,13 @@ import asyncio
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from runfold import Ledger
+from runfold import Ledger, Worker
 from runfold.ledger.errors import DatabaseUnavailable
 from tests.conftest import PROJECT
+from tests.support.handlers import double
 from tests.support.proxy import proxied
 from tests.support.server import Server
+from tests.support.working import ended
 
 BOUND = 20.0
 """Seconds: two for the last wake-up, five for the pool, and a slow machine."""
@@ -54,3 +56,19 @@ async def test_a_call_of_a_silent_server_ends_with_the_statements_deadline(
                 await distant.get(run.run_id)
             with pytest.raises(DatabaseUnavailable):
                 await distant.submit("parse")
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+async def test_a_worker_in_a_program_ends_although_its_claim_is_never_answered(
+    ledger: Ledger, database: str, signals: int
+) -> None:
+    async with proxied(database) as proxy, Ledger.open(proxy.url, PROJECT) as distant:
+        worker = Worker(distant, [double], grace=1, poll=0.01, reap=False, schedule=False)
+        working = asyncio.create_task(worker.run())
+        await ended(ledger, await ledger.submit("double", 4))
+        proxy.swallow()
+        await asyncio.sleep(0.5)  # until a claim is on the way
+        for _ in range(signals):
+            worker.stop()
+        async with asyncio.timeout(BOUND):
+            await working
