@@ -100,10 +100,10 @@ async def recorded_objects(connection: AsyncConnection) -> dict[str, str]:
     None at all if the database is not as that upgrade left it.
     """
     left = (await connection.exec_driver_sql(_LEFT)).one()
-    fingerprint, digest, *objects = (left.record or "").splitlines() or ("", "")
-    if digest != left.digest or fingerprint != (await installed(connection)).fingerprint():
-        return {}
-    return dict(line.split(" ", 1) for line in objects)
+    lines = (left.record or "").splitlines()
+    if lines[:2] != [(await installed(connection)).fingerprint(), left.digest]:
+        return {}  # also where somebody else has put a comment in its place
+    return dict(line.split(" ", 1) for line in lines[2:])
 
 
 async def record_installed(

@@ -320,6 +320,20 @@ async def test_a_transaction_whose_statement_an_upgrade_changed_is_to_be_run_aga
     await connection.close()
 
 
+@pytest.mark.parametrize("comment", ["one line", "two\nlines", ""])
+async def test_a_comment_that_is_not_the_upgrades_does_not_stop_the_next_one(
+    database: str, comment: str
+) -> None:
+    connection = await asyncpg.connect(driver_url(database))
+    await connection.execute(f"COMMENT ON TABLE ledger.alembic_version IS '{comment}'")
+
+    await schema.upgrade(database)
+
+    recorded = "SELECT obj_description('ledger.alembic_version'::regclass, 'pg_class')"
+    assert schema.digest() in await connection.fetchval(recorded)
+    await connection.close()
+
+
 DAMAGE = {
     "a function": """
         CREATE OR REPLACE FUNCTION ledger.now() RETURNS timestamptz LANGUAGE sql STABLE
