@@ -3743,7 +3743,7 @@ CASE
     ELSE NULL::timestamp with time zone
 END)) WHERE ((completed_at IS NULL) AND (num_nonnulls(deadline, wait_until, cancel_requested_at) > 0));
 
-CREATE INDEX run_leased ON ledger.run_state USING btree (project_id, kind) WHERE (token IS NOT NULL);
+CREATE INDEX run_leased ON ledger.run_state USING btree (project_id, kind, token) WHERE (token IS NOT NULL);
 
 CREATE INDEX run_parked ON ledger.run_state USING btree (project_id, run_id) WHERE ((state = 'waiting_tool'::text) AND (token IS NULL) AND (available_at IS NULL));
 

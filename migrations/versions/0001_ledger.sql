@@ -188,8 +188,10 @@ CREATE INDEX run_claimable ON ledger.run_state (project_id, kind, priority, run_
   WHERE available_at <= created_at;
 CREATE INDEX run_returning ON ledger.run_state (project_id, kind, priority, available_at, run_id)
   WHERE available_at > created_at;
--- By kind, for the claims of limited kinds, which count; a reaper reads all of a project.
-CREATE INDEX run_leased ON ledger.run_state (project_id, kind) WHERE token IS NOT NULL;
+-- By kind, for the claims of limited kinds, which count; a reaper reads all of a project. With the
+-- token, which a claim changes: of an update that changes no column of an index PostgreSQL takes
+-- the entry for a mere version and looks for older ones to delete, at a cost of one part in thirty.
+CREATE INDEX run_leased ON ledger.run_state (project_id, kind, token) WHERE token IS NOT NULL;
 -- What ends by the clock or by request, without a write of anybody: the reaper's other list. One
 -- index, because every update that is not HOT sets all of them up.
 CREATE INDEX run_due ON ledger.run_state
