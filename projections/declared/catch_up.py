@@ -42,6 +42,9 @@ from runfold.projections.errors import (
 BATCH: Final = 5_000
 MAX_BATCH: Final = 100_000
 
+_THEIR_PATH: Final = """SET LOCAL search_path = "$user", public"""
+"""A function of the user's means the user's tables; connections look in pg_catalog only."""
+_OWN_PATH: Final = "SET LOCAL search_path = pg_catalog, pg_temp"
 _LOOK: Final = """
 SELECT p.*, EXISTS (
   SELECT FROM ledger.projection_aside AS a
@@ -151,7 +154,9 @@ class CatchUp:
             async with connection.transaction():
                 for event in events:
                     _check_known(event)
+                await connection.execute(_THEIR_PATH)
                 await self.projection.apply(connection, events)
+                await connection.execute(_OWN_PATH)
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             if connection.is_closed() or _is_cancelled(error):
                 raise

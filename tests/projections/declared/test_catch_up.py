@@ -13,7 +13,7 @@ import pytest
 
 from runfold.ledger import Ledger
 from runfold.ledger.errors import CheckpointUnknown, InvalidValue
-from runfold.ledger.events import Event, NoteAdded
+from runfold.ledger.events import Event, NoteAdded, StepCompleted
 from runfold.ledger.postgres.connections import fetch
 from runfold.projections.algebra.operation import total
 from runfold.projections.declared.catch_up import CatchUp
@@ -60,6 +60,7 @@ async def history(ledger: Ledger) -> None:
     await ledger.transition(seven, "waiting_tool")
     await ledger.transition(seven, "running", step_count_delta=1)
     [late] = await ledger.claim("w2", limit=1, ttl=0.001)
+    await ledger.append(late, StepCompleted(name="begun"))  # so that its loss is charged
     await lapsed(ledger, late)
     assert await ledger.reap()
     again = await ledger.claim("w3", limit=5)
