@@ -23,7 +23,7 @@ async def test_runs_make_progress_when_the_login_has_one_connection_beside_the_p
     ledger: Ledger, database: str, connection: asyncpg.Connection[asyncpg.Record]
 ) -> None:
     runs = [await ledger.submit("steps") for _ in range(20)]
-    async with with_login(database, "runfold_worker") as url:
+    async with with_login(database, "runfold_worker", rights=("read", "work")) as url:
         await limited(connection, url, 11)
         with worker(url, "--concurrency", "10"):
             for run in runs:
@@ -39,7 +39,7 @@ async def test_a_worker_whose_heart_has_no_connection_claims_nothing_and_says_wh
 ) -> None:
     log = tmp_path / "log"
     run = await ledger.submit("double", 4)
-    async with with_login(database, "runfold_worker") as url:
+    async with with_login(database, "runfold_worker", rights=("read", "work")) as url:
         await limited(connection, url, 1)
         with worker(url, log=log):
             await until(lambda: len(said(log, names.HEARTBEAT_FAILED)) > 2, 20)
