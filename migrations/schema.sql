@@ -4349,35 +4349,27 @@ GRANT SELECT ON TABLE ledger.alembic_version TO runfold_reader;
 GRANT SELECT ON TABLE ledger.alembic_version TO runfold_projector;
 GRANT SELECT ON TABLE ledger.alembic_version TO runfold_auditor;
 
+GRANT SELECT ON TABLE ledger.api_token TO runfold_auditor;
+
 GRANT SELECT(token_id) ON TABLE ledger.api_token TO runfold_worker;
-GRANT SELECT(token_id) ON TABLE ledger.api_token TO runfold_auditor;
 
 GRANT SELECT(name) ON TABLE ledger.api_token TO runfold_worker;
-GRANT SELECT(name) ON TABLE ledger.api_token TO runfold_auditor;
 
 GRANT SELECT(created_at) ON TABLE ledger.api_token TO runfold_worker;
-GRANT SELECT(created_at) ON TABLE ledger.api_token TO runfold_auditor;
 
 GRANT SELECT(expires_at) ON TABLE ledger.api_token TO runfold_worker;
-GRANT SELECT(expires_at) ON TABLE ledger.api_token TO runfold_auditor;
 
 GRANT SELECT(revoked_at) ON TABLE ledger.api_token TO runfold_worker;
-GRANT SELECT(revoked_at) ON TABLE ledger.api_token TO runfold_auditor;
 
 GRANT SELECT(last_used_at) ON TABLE ledger.api_token TO runfold_worker;
-GRANT SELECT(last_used_at) ON TABLE ledger.api_token TO runfold_auditor;
 
 GRANT SELECT(failed_uses) ON TABLE ledger.api_token TO runfold_worker;
-GRANT SELECT(failed_uses) ON TABLE ledger.api_token TO runfold_auditor;
 
 GRANT SELECT(last_failed_at) ON TABLE ledger.api_token TO runfold_worker;
-GRANT SELECT(last_failed_at) ON TABLE ledger.api_token TO runfold_auditor;
 
 GRANT SELECT(actor) ON TABLE ledger.api_token TO runfold_worker;
-GRANT SELECT(actor) ON TABLE ledger.api_token TO runfold_auditor;
 
 GRANT SELECT(reason) ON TABLE ledger.api_token TO runfold_worker;
-GRANT SELECT(reason) ON TABLE ledger.api_token TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.archive_event TO runfold_worker;
 GRANT SELECT ON TABLE ledger.archive_event TO runfold_reader;
@@ -4437,15 +4429,15 @@ GRANT SELECT ON TABLE ledger.kind_state TO runfold_reader;
 GRANT SELECT ON TABLE ledger.kind_state TO runfold_projector;
 GRANT SELECT ON TABLE ledger.kind_state TO runfold_auditor;
 
+GRANT SELECT ON TABLE ledger.project TO runfold_auditor;
+
 GRANT SELECT(project_id) ON TABLE ledger.project TO runfold_worker;
 GRANT SELECT(project_id) ON TABLE ledger.project TO runfold_reader;
 GRANT SELECT(project_id) ON TABLE ledger.project TO runfold_projector;
-GRANT SELECT(project_id) ON TABLE ledger.project TO runfold_auditor;
 
 GRANT SELECT(created_at) ON TABLE ledger.project TO runfold_worker;
 GRANT SELECT(created_at) ON TABLE ledger.project TO runfold_reader;
 GRANT SELECT(created_at) ON TABLE ledger.project TO runfold_projector;
-GRANT SELECT(created_at) ON TABLE ledger.project TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.projection TO runfold_worker;
 GRANT SELECT ON TABLE ledger.projection TO runfold_reader;

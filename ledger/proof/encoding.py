@@ -7,7 +7,7 @@ vectors freeze version 1.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 EVENT_TAG: Final = "runfold/event/v1"
 PAYLOAD_TAG: Final = b"runfold/payload/v1\n"
-_LEAF: Final = b"\x00"  # RFC 6962: a leaf can never be mistaken for a node, which starts with 0x01
+LEAF: Final = b"\x00"  # RFC 6962: a leaf can never be mistaken for a node, which starts with 0x01
 _EPOCH: Final = datetime(
     2000, 1, 1, tzinfo=UTC
 )  # PostgreSQL's own epoch, so that SQL need not convert
@@ -60,17 +60,24 @@ def event_hash(previous: bytes, event: Mapping[str, Any]) -> bytes:
 
     `previous` is the hash of the run's event before, empty for the first.
     """
-    return sha256(_LEAF + encode(previous, event).encode()).digest()
+    return sha256(LEAF + encode(previous, event).encode()).digest()
 
 
 def encode(previous: bytes, event: Mapping[str, Any]) -> str:
     """Return the text that is hashed: the previous hash, then a line for each fact not null."""
-    lines = [f"{EVENT_TAG}\n", f"previous:{previous.hex()}\n"]
-    for name, how in FIELDS:
-        value = event.get(name)
+    return lines(EVENT_TAG, FIELDS, previous, event)
+
+
+def lines(
+    tag: str, fields: Sequence[tuple[str, str]], previous: bytes, values: Mapping[str, Any]
+) -> str:
+    """Return a tag, the previous hash, and a line for each of the fields that is not null."""
+    written = [f"{tag}\n", f"previous:{previous.hex()}\n"]
+    for name, how in fields:
+        value = values.get(name)
         if value is not None:
-            lines.append(f"{name}:{_written(how, value)}\n")
-    return "".join(lines)
+            written.append(f"{name}:{_written(how, value)}\n")
+    return "".join(written)
 
 
 def _written(how: str, value: Any) -> str:  # noqa: PLR0911  one return for each form

@@ -24,6 +24,8 @@ class Report:
     """At most 100, the first bad event first."""
     more: int = 0
     """How many findings there were besides these."""
+    unchecked: tuple[str, ...] = ()
+    """What this session may not read, and so was not checked."""
 
     @property
     def ok(self) -> bool:
@@ -39,6 +41,7 @@ class Tally:
         self.findings: list[Finding] = []
         self.kinds: set[str] = set()
         """The kinds of the runs."""
+        self.unchecked: list[str] = []
 
     def chain(self, chain: ChainCheck) -> None:
         """Take what the check of hash chains counted and found."""
@@ -74,7 +77,7 @@ class Tally:
     def report(self) -> Report:
         """Return the report."""
         counts = (self.runs, self.events, self.payloads, self.erased)
-        return Report(*counts, tuple(self.findings), self.more)
+        return Report(*counts, tuple(self.findings), self.more, tuple(self.unchecked))
 
 
 def _finding(drift: Drift) -> Finding:

@@ -18,6 +18,7 @@ from runfold.ledger.postgres.errors import translated
 from runfold.ledger.proof.chain import ChainCheck, Finding
 from runfold.ledger.proof.fold import StateCheck
 from runfold.ledger.reading.archive_checks import check_archive, check_record, unusable
+from runfold.ledger.reading.control_checks import UNCHECKED, check_control
 from runfold.ledger.reading.key_checks import keys_of_range, keys_without_event
 from runfold.ledger.reading.kind_checks import check_kinds
 from runfold.ledger.reading.report import Report, Tally
@@ -109,6 +110,10 @@ class _Verification:
                 self._tally.found([finding])
             kinds = await check_kinds(self._pool, self._project_id, self._tally.kinds)
             self._tally.found(kinds)
+            control = await check_control(self._pool)
+            if control is None:
+                self._tally.unchecked.append(UNCHECKED)
+            self._tally.found(control or ())
         return self._tally.report()
 
     async def _check(self, first: UUID, last: UUID) -> None:

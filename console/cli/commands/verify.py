@@ -51,6 +51,8 @@ def _write(out: Output, report: Report) -> None:
         at = f" #{finding.version}" if finding.version is not None else ""
         of = f"run {finding.run_id}{at} " if finding.run_id is not None else ""
         out.line(f"bad: {of}{finding.problem}: {finding.detail}")
+    for part in report.unchecked:
+        out.line(f"not checked: {part}")
     counts = {
         "runs": report.runs,
         "events": report.events,

@@ -16,16 +16,17 @@ GRANT SELECT ON ledger.event, ledger.run_state, ledger.run, ledger.entry,
   ledger.access_grant
   TO runfold_worker, runfold_reader, runfold_projector, runfold_auditor;
 GRANT SELECT (project_id, created_at) ON ledger.project
-  TO runfold_worker, runfold_reader, runfold_projector, runfold_auditor;
+  TO runfold_worker, runfold_reader, runfold_projector;
 GRANT SELECT (project_id, key, content_hash, run_id, version, hash) ON ledger.command
   TO runfold_worker, runfold_reader, runfold_projector;
 -- Salts are what keeps erased content from being guessed at by its hash.
 GRANT SELECT (project_id, run_id, version, body) ON ledger.payload
   TO runfold_worker, runfold_reader, runfold_projector;
-GRANT SELECT ON ledger.payload, ledger.command, ledger.control_event TO runfold_auditor;
+GRANT SELECT ON ledger.payload, ledger.command, ledger.project, ledger.api_token,
+  ledger.control_event TO runfold_auditor;
 GRANT SELECT (token_id, name, created_at, expires_at, revoked_at, last_used_at, failed_uses,
   last_failed_at, actor, reason)
-  ON ledger.api_token TO runfold_worker, runfold_auditor;
+  ON ledger.api_token TO runfold_worker;
 GRANT EXECUTE ON FUNCTION ledger.content_part, ledger.state_at, ledger.history,
   ledger.rebuild_run_state, ledger.fold_events,
   ledger.event_hash, ledger.payload_hash, ledger.read_run, ledger.now, ledger.refuse_version,

@@ -1,0 +1,117 @@
+"""Verify checks the control history, and the tables that are folds of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from runfold.ledger import Ledger, access
+from runfold.ledger.postgres import schema
+from runfold.ledger.postgres.urls import driver_url
+from runfold.ledger.proof.control import control_hash
+from runfold.ledger.reading.control_checks import CONTROL_TABLES, UNCHECKED
+from runfold.ledger.reading.verify import verify
+from tests.conftest import PROJECT
+from tests.support.logins import with_login
+
+
+@pytest.fixture
+async def mallory(unverified_database: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """A superuser's connection to a database whose control tables have something in them."""
+    async with Ledger.open(unverified_database, PROJECT) as ledger:
+        await ledger.submit("parse")
+        await ledger.pause_kind("parse", actor="ann")
+        await ledger.grant_role("finance", "ann")
+        await ledger.schedule("nightly", "parse", cron="0 3 * * *")
+        await access.grant(ledger.project, "w_login", ["work"])
+        await access.make_token(ledger.project, "ci")
+    connection = await asyncpg.connect(driver_url(unverified_database))
+    yield connection
+    await connection.close()
+
+
+TAMPERS = (
+    ("DELETE FROM ledger.control_event WHERE number = 3", "event 4 follows event 2"),
+    ("UPDATE ledger.control_event SET actor = 'bob' WHERE number = 3", "the hash of event 3"),
+    ("UPDATE ledger.control_event SET credential = 'x' WHERE number = 3", "the hash of event 3"),
+    ("UPDATE ledger.access_grant SET rights = '{admin}'", "access_grant has access:test:w_login"),
+    ("DELETE FROM ledger.access_grant", "access_grant lacks access:test:w_login"),
+    (
+        "INSERT INTO ledger.access_grant VALUES ('m', '*', '{admin}', '{*}', NULL, 'm', NULL)",
+        "access_grant has access:*:m, which nobody ordered",
+    ),
+    ("UPDATE ledger.api_token SET revoked_at = NULL, name = 'x'", "api_token has token:"),
+    ("DELETE FROM ledger.role_event", "role_event lacks role:1"),
+    ("UPDATE ledger.role_event SET recorded_at = '2020-01-01Z'", "role_event has role:1"),
+    ("UPDATE ledger.schedule SET kind = 'mine'", "schedule has schedule:test:nightly"),
+    ("UPDATE ledger.project SET created_at = '2020-01-01Z'", "project has project:test"),
+    ("UPDATE ledger.feed_generation SET start = '9:9:@0'", "feed_generation has generation:1"),
+)
+
+
+@pytest.mark.parametrize(("tamper", "problem"), TAMPERS)
+async def test_what_was_changed_behind_the_history_is_named(
+    unverified_database: str, mallory: asyncpg.Connection[Any], tamper: str, problem: str
+) -> None:
+    await _disabled(mallory)
+    await mallory.execute(tamper)
+
+    async with asyncpg.create_pool(driver_url(unverified_database), min_size=1) as pool:
+        report = await verify(pool, PROJECT)
+
+    assert any(
+        found.problem == "control" and problem in found.detail for found in report.findings
+    ), report.findings
+
+
+async def _disabled(connection: asyncpg.Connection[Any]) -> None:
+    for table in ("control_event", *(one.name for one in CONTROL_TABLES)):
+        await connection.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER ALL")
+
+
+async def test_the_hash_of_python_is_that_of_sql(mallory: asyncpg.Connection[Any]) -> None:
+    previous = b""
+    for event in await mallory.fetch("SELECT * FROM ledger.control_event ORDER BY number"):
+        assert control_hash(previous, event) == event["hash"]
+        previous = event["hash"]
+    assert previous
+
+
+async def test_the_history_is_of_the_tables_that_have_the_trigger() -> None:
+    found = re.findall(
+        r"ON ledger\.(\w+)\s+FOR EACH ROW EXECUTE FUNCTION ledger\.record_control\("
+        r"'(\w+)',\s*'([\w ]*)',\s*'([\w ]*)'\)",
+        schema.sql("guards/triggers"),
+    )
+
+    assert {
+        (name, sort, tuple(keys.split()), tuple(moving.split()))
+        for name, sort, keys, moving in found
+    } == {(one.name, one.sort, one.keys, one.moving) for one in CONTROL_TABLES}
+
+
+async def test_a_session_that_may_not_read_the_history_says_that_it_was_not_checked(
+    database: str,
+) -> None:
+    async with (
+        with_login(database, "runfold_auditor", rights=("audit", "read")) as url,
+        Ledger.open(url, PROJECT) as auditor,
+    ):
+        report = await auditor.verify()
+
+    assert report.ok
+    assert report.unchecked == (UNCHECKED,)
+
+
+async def test_an_auditor_of_all_projects_checks_the_history(database: str) -> None:
+    async with (
+        with_login(database, "runfold_auditor", rights=("audit",), project="*") as url,
+        Ledger.open(url, PROJECT) as auditor,
+    ):
+        report = await auditor.verify()
+
+    assert (report.findings, report.unchecked) == ((), ())
