@@ -124,6 +124,7 @@ class Transition:
     cost_usd_delta: float | Decimal = field(default=0, kw_only=True)
     step_count_delta: int = field(default=0, kw_only=True)
     reason: str | None = field(default=None, kw_only=True)
+    meaning: str | None = field(default=None, kw_only=True)
     content: Mapping[str, Any] | None = field(default=None, kw_only=True)
     wait: float | timedelta | None = field(default=None, kw_only=True)
     wait_outcome: State | str = field(default=State.CANCELLED, kw_only=True)
@@ -166,6 +167,8 @@ class Transition:
             "output": self.output,
             "reason": check_reason(self.reason),
         }
+        if self.meaning is not None:
+            content["meaning"] = check_text("meaning", self.meaning, limit=MAX_MEANING)
         if self.content:
             content.update(_allowed_content(state, self.content))
         return content
@@ -195,6 +198,7 @@ def check_wait_outcome(name: str, value: object) -> str:
     return value
 
 
+MAX_MEANING: Final = 80
 _STATES: Final = {state.value: state for state in State}
 _WAIT_OUTCOMES: Final = frozenset({State.CANCELLED, State.TIMEOUT})
 _CONTENT: Final = {

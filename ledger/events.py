@@ -211,7 +211,10 @@ class ToolFailed(_Wait):
 
 
 class ApprovalRequested(_Wait):
-    """The run waits for a person; undecided at `wait_until` it becomes `wait_outcome`."""
+    """The run waits for a person; undecided at `wait_until` it becomes `wait_outcome`.
+
+    `role`, `other_person` and `shown_sha256` are facts as well: an erasure leaves them.
+    """
 
     type: Literal["approval.requested"] = "approval.requested"
     wait_until: datetime | None = None
@@ -233,6 +236,12 @@ class ApprovalGranted(_Wait):
     """A person said yes."""
 
     type: Literal["approval.granted"] = "approval.granted"
+    request: int | None = None
+    """The version of the event that asked."""
+    shown_sha256: str | None = None
+    """The digest of what the request showed."""
+    meaning: ContentText = None
+    """What the decision stands for: approved, reviewed ..."""
 
 
 class _Ended(Event):
@@ -253,6 +262,12 @@ class ApprovalRejected(_Ended):
     """A person said no; the run is cancelled."""
 
     type: Literal["approval.rejected"] = "approval.rejected"
+    request: int | None = None
+    """The version of the event that asked."""
+    shown_sha256: str | None = None
+    """The digest of what the request showed."""
+    meaning: ContentText = None
+    """What the decision stands for: rejected, returned ..."""
 
 
 class ApprovalExpired(_Ended):

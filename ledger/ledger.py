@@ -447,10 +447,13 @@ class Ledger:
         *,
         actor: str,
         reason: str | None = None,
+        meaning: str | None = None,
         output: Any = None,
         key: str | None = None,
     ) -> Run:
         """Grant a request for approval; `output` (JSON) is what the person filled in.
+
+        `meaning` (80 characters) says what the decision stands for: approved, reviewed ...
 
         `request` is what was decided about: the run as it was read while it waited, or its
         ApprovalRequested event. A decision holds for that request alone; one that comes when the
@@ -467,6 +470,7 @@ class Ledger:
             State.RUNNING,
             actor=actor,
             reason=reason,
+            meaning=meaning,
             output=output,
             key=key,
         )
@@ -477,6 +481,7 @@ class Ledger:
         *,
         actor: str,
         reason: str | None = None,
+        meaning: str | None = None,
         key: str | None = None,
     ) -> Run:
         """Refuse a request for approval, named as for `approve`; the run is cancelled.
@@ -490,6 +495,7 @@ class Ledger:
             State.CANCELLED,
             actor=actor,
             reason=reason,
+            meaning=meaning,
             key=key,
         )
 

@@ -1041,7 +1041,7 @@ BEGIN
   RETURN FOUND;
 END $$;
 
-CREATE FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer DEFAULT 1, state text DEFAULT NULL::text, name text DEFAULT NULL::text, kind text DEFAULT NULL::text, priority integer DEFAULT NULL::integer, max_attempts integer DEFAULT NULL::integer, deadline timestamp with time zone DEFAULT NULL::timestamp with time zone, tags text[] DEFAULT NULL::text[], attempt integer DEFAULT NULL::integer, worker_id text DEFAULT NULL::text, token integer DEFAULT NULL::integer, lease_until timestamp with time zone DEFAULT NULL::timestamp with time zone, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, late_ms integer DEFAULT NULL::integer, wait_until timestamp with time zone DEFAULT NULL::timestamp with time zone, wait_outcome text DEFAULT NULL::text, cost_usd numeric DEFAULT NULL::numeric, step_count integer DEFAULT NULL::integer, error_code text DEFAULT NULL::text, output_sha256 bytea DEFAULT NULL::bytea, compensates integer DEFAULT NULL::integer, key text DEFAULT NULL::text, payload_hash bytea DEFAULT NULL::bytea, credential text DEFAULT NULL::text) RETURNS bytea
+CREATE FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer DEFAULT 1, state text DEFAULT NULL::text, name text DEFAULT NULL::text, kind text DEFAULT NULL::text, priority integer DEFAULT NULL::integer, max_attempts integer DEFAULT NULL::integer, deadline timestamp with time zone DEFAULT NULL::timestamp with time zone, tags text[] DEFAULT NULL::text[], attempt integer DEFAULT NULL::integer, worker_id text DEFAULT NULL::text, token integer DEFAULT NULL::integer, lease_until timestamp with time zone DEFAULT NULL::timestamp with time zone, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, late_ms integer DEFAULT NULL::integer, wait_until timestamp with time zone DEFAULT NULL::timestamp with time zone, wait_outcome text DEFAULT NULL::text, cost_usd numeric DEFAULT NULL::numeric, step_count integer DEFAULT NULL::integer, error_code text DEFAULT NULL::text, output_sha256 bytea DEFAULT NULL::bytea, compensates integer DEFAULT NULL::integer, key text DEFAULT NULL::text, payload_hash bytea DEFAULT NULL::bytea, credential text DEFAULT NULL::text, role text DEFAULT NULL::text, other_person boolean DEFAULT NULL::boolean, shown_sha256 text DEFAULT NULL::text, request integer DEFAULT NULL::integer, meaning text DEFAULT NULL::text) RETURNS bytea
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
   SELECT sha256('\x00'::bytea || convert_to(concat(
@@ -1075,7 +1075,12 @@ CREATE FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, 
     'compensates:' || compensates || E'\n',
     'key:' || length(key) || ':' || key || E'\n',
     'payload_hash:' || encode(payload_hash, 'hex') || E'\n',
-    'credential:' || length(credential) || ':' || credential || E'\n'
+    'credential:' || length(credential) || ':' || credential || E'\n',
+    'role:' || length(role) || ':' || role || E'\n',
+    'other_person:' || other_person || E'\n',
+    'shown_sha256:' || length(shown_sha256) || ':' || shown_sha256 || E'\n',
+    'request:' || request || E'\n',
+    'meaning:' || length(meaning) || ':' || meaning || E'\n'
   ), 'UTF8'))
 $$;
 
@@ -1323,6 +1328,11 @@ CREATE TABLE ledger.event (
     key character varying(200),
     payload_hash bytea,
     credential character varying(200),
+    role character varying(200),
+    other_person boolean,
+    shown_sha256 character varying(64),
+    request integer,
+    meaning character varying(80),
     hash bytea NOT NULL
 )
 PARTITION BY RANGE (run_id);
@@ -1854,6 +1864,11 @@ CREATE VIEW ledger.entry WITH (security_invoker='true') AS
     e.key,
     e.payload_hash,
     e.credential,
+    e.role,
+    e.other_person,
+    e.shown_sha256,
+    e.request,
+    e.meaning,
     e.hash,
     p.body
    FROM (ledger.event e
@@ -2161,21 +2176,17 @@ CREATE FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) 
     SET jit TO 'off'
     AS $_$
 DECLARE
-  asked json;
+  asked record;
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'an approval is decided in a read committed transaction only: '
       'another snapshot may hold revoked roles'
       USING ERRCODE = '25001';
   END IF;
-  SELECT p.body INTO asked FROM (
-    SELECT e.version FROM ledger.event AS e
-    WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'approval.requested'
-      ORDER BY e.version DESC LIMIT 1
-  ) AS q
-  JOIN ledger.payload AS p ON p.project_id = p_project AND p.run_id = p_run
-    AND p.version = q.version;
-  IF asked ->> 'other_person' = 'true' AND EXISTS (
+  SELECT e.role, e.other_person INTO asked FROM ledger.event AS e
+  WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'approval.requested'
+  ORDER BY e.version DESC LIMIT 1;
+  IF asked.other_person AND EXISTS (
     -- Whoever submitted a run that asked for this one, by however many steps, asked for this one.
     WITH RECURSIVE asking (id, depth) AS (
       SELECT p_run, 0
@@ -2190,19 +2201,28 @@ BEGIN
     SELECT FROM asking AS a
     CROSS JOIN LATERAL (
       SELECT FROM ledger.event AS e WHERE e.project_id = p_project AND e.run_id = a.id
-        AND e.version = 1 AND e.actor = p_actor OFFSET 0
+        AND e.version = 1 AND ledger.person(e.actor) = ledger.person(p_actor) OFFSET 0
     ) AS e
   ) THEN
     RETURN 'submitter';
   END IF;
-  IF asked ->> 'role' IS NOT NULL AND NOT EXISTS (
-    SELECT FROM ledger.role_member AS m WHERE m.project_id = p_project AND m.role = asked ->> 'role'
+  IF asked.role IS NOT NULL AND NOT EXISTS (
+    SELECT FROM ledger.role_member AS m WHERE m.project_id = p_project AND m.role = asked.role
       AND m.member = p_actor
   ) THEN
     RETURN 'role';
   END IF;
   RETURN NULL;
 END $_$;
+
+CREATE FUNCTION ledger.newest_request(p_project text, p_run uuid) RETURNS integer
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  SELECT e.version FROM ledger.event AS e
+  WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'approval.requested'
+  ORDER BY e.version DESC LIMIT 1
+$$;
 
 CREATE FUNCTION ledger.next_due(p_project text, p_after timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -2237,6 +2257,15 @@ CREATE FUNCTION ledger.now() RETURNS timestamp with time zone
 CREATE FUNCTION ledger.payload_hash(salt bytea, body text) RETURNS bytea
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ SELECT sha256('runfold/payload/v1\012'::bytea || salt || convert_to(body, 'UTF8')) $$;
+
+CREATE FUNCTION ledger.person(p_name text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+  SELECT lower(regexp_replace(normalize(p_name, NFKC), concat('^\s+|\s+$|',
+    '[\u00AD\u034F\u061C\u180E\u200B-\u200F\u202A-\u202E\u2060-\u206F\uFE00-\uFE0F\uFEFF]'),
+    '', 'g'))
+$_$;
 
 CREATE FUNCTION ledger.policy_rules() RETURNS TABLE(relation text, policy text, command text, role text, rule text)
     LANGUAGE sql STABLE
@@ -2813,6 +2842,15 @@ BEGIN
         'a function.';
 END $$;
 
+CREATE FUNCTION ledger.request_shown(p_project text, p_run uuid) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  SELECT e.shown_sha256 FROM ledger.event AS e
+  WHERE e.project_id = p_project AND e.run_id = p_run
+    AND e.version = ledger.newest_request(p_project, p_run)
+$$;
+
 CREATE FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[], p_workers text[] DEFAULT NULL::text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3168,7 +3206,7 @@ CREATE FUNCTION ledger.transition(p_project text, p_actors text[], p_runs uuid[]
     SET enable_seqscan TO 'off'
     SET enable_memoize TO 'off'
     SET jit TO 'off'
-    AS $$
+    AS $_$
 #variable_conflict use_column
 DECLARE
   checked boolean;
@@ -3207,7 +3245,9 @@ BEGIN
         wait_outcome => decided.new_wait_outcome, cost_usd => decided.cost,
         step_count => decided.steps, error_code => decided.error_code,
         output_sha256 => decided.sha256, key => decided.key,
-        payload_hash => decided.payload_hash, credential => writer) AS new_hash
+        payload_hash => decided.payload_hash, credential => writer, role => decided.role,
+        other_person => decided.other_person, shown_sha256 => decided.shown_sha256,
+        request => decided.request, meaning => decided.meaning) AS new_hash
     FROM (
       -- the event that each command makes of its run
       SELECT timed.run_id, timed.name, timed.error_code, timed.body, timed.cost, timed.steps,
@@ -3224,7 +3264,23 @@ BEGIN
         CASE WHEN timed.state = 'waiting_approval' AND timed.wait IS NOT NULL
           THEN coalesce(timed.wait_outcome, 'cancelled') END
           AS new_wait_outcome,
-        ledger.payload_hash(timed.salt, timed.body) AS payload_hash
+        ledger.payload_hash(timed.salt, timed.body) AS payload_hash,
+        -- Who may decide, and what was shown, are facts: content may be erased.
+        CASE timed.type WHEN 'approval.requested' THEN timed.body::json ->> 'role' END AS role,
+        CASE timed.type WHEN 'approval.requested' THEN
+          CASE WHEN timed.body::json ->> 'other_person' = 'true' THEN true END END AS other_person,
+        CASE timed.type WHEN 'approval.requested' THEN
+            substring(timed.body::json ->> 'shown_sha256' FROM '^[0-9a-f]{64}$')
+          WHEN 'approval.granted' THEN ledger.request_shown(p_project, timed.run_id)
+          WHEN 'approval.rejected' THEN ledger.request_shown(p_project, timed.run_id)
+        END AS shown_sha256,
+        CASE timed.type WHEN 'approval.granted' THEN ledger.newest_request(p_project, timed.run_id)
+          WHEN 'approval.rejected' THEN ledger.newest_request(p_project, timed.run_id)
+        END AS request,
+        CASE timed.type
+          WHEN 'approval.granted' THEN coalesce(timed.body::json ->> 'meaning', 'approved')
+          WHEN 'approval.rejected' THEN coalesce(timed.body::json ->> 'meaning', 'rejected')
+        END AS meaning
       FROM (
         -- dated when the lock is had: it may have been waited for
         SELECT asked.*, locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at
@@ -3295,12 +3351,13 @@ BEGIN
       worker_id, token,
       lease_until, available_at, wait_until, wait_outcome, cost_usd, step_count, error_code,
       output_sha256, key, payload_hash,
-      credential, hash)
+      credential, role, other_person, shown_sha256, request, meaning, hash)
     SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, next.who,
       next.new_state, next.name, next.new_worker, next.new_token,
       next.new_until, next.available_at, next.wait_until, next.new_wait_outcome, next.cost,
       next.steps, next.error_code, next.sha256, next.key,
-      next.payload_hash, writer, next.new_hash
+      next.payload_hash, writer, next.role, next.other_person, next.shown_sha256, next.request,
+      next.meaning, next.new_hash
     FROM next
   )
   SELECT next.run_id, next.new_version, next.new_hash, next.from_state FROM next;
@@ -3315,7 +3372,7 @@ BEGIN
         error_code, body, cost, steps, sha256, wait, wait_outcome, ordinal)
       ORDER BY given.ordinal), seed);
   END IF;
-END $$;
+END $_$;
 
 CREATE FUNCTION ledger.transition_type(p_from text, p_to text, p_error text, p_token integer) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -4084,11 +4141,11 @@ GRANT ALL ON FUNCTION ledger.drop_projection_tables(p_name text, p_all boolean) 
 REVOKE ALL ON FUNCTION ledger.drop_schedule(p_project text, p_actor text, p_name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.drop_schedule(p_project text, p_actor text, p_name text) TO runfold_worker;
 
-REVOKE ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text) TO runfold_worker;
-GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text) TO runfold_reader;
-GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text) TO runfold_projector;
-GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text) TO runfold_auditor;
+REVOKE ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text, role text, other_person boolean, shown_sha256 text, request integer, meaning text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text, role text, other_person boolean, shown_sha256 text, request integer, meaning text) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text, role text, other_person boolean, shown_sha256 text, request integer, meaning text) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text, role text, other_person boolean, shown_sha256 text, request integer, meaning text) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text, role text, other_person boolean, shown_sha256 text, request integer, meaning text) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.exchange_projection_table(p_name text, p_version integer, p_rebuild integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.exchange_projection_table(p_name text, p_version integer, p_rebuild integer) TO runfold_projector;
@@ -4232,6 +4289,8 @@ GRANT ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor 
 GRANT ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) TO runfold_projector;
 GRANT ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) TO runfold_auditor;
 
+REVOKE ALL ON FUNCTION ledger.newest_request(p_project text, p_run uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.next_due(p_project text, p_after timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.next_due(p_project text, p_after timestamp with time zone) TO runfold_worker;
 
@@ -4246,6 +4305,8 @@ GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_work
 GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_projector;
 GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_auditor;
+
+REVOKE ALL ON FUNCTION ledger.person(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.policy_rules() FROM PUBLIC;
 
@@ -4295,6 +4356,8 @@ GRANT ALL ON FUNCTION ledger.refuse_version(p_type text, p_version integer) TO r
 GRANT ALL ON FUNCTION ledger.refuse_version(p_type text, p_version integer) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.refuse_version(p_type text, p_version integer) TO runfold_projector;
 GRANT ALL ON FUNCTION ledger.refuse_version(p_type text, p_version integer) TO runfold_auditor;
+
+REVOKE ALL ON FUNCTION ledger.request_shown(p_project text, p_run uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[], p_workers text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[], p_workers text[]) TO runfold_worker;

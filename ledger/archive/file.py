@@ -86,7 +86,7 @@ class Writer:
         values = [{**row, "run_id": str(row["run_id"])} for row in rows]
         self._writer.write_table(self._arrow.Table.from_pylist(values, schema=self._schema))
 
-    def _type(self, how: str) -> Any:
+    def _type(self, how: str) -> Any:  # noqa: PLR0911  one return for each form
         arrow = self._arrow
         match how:
             case "int":
@@ -97,6 +97,8 @@ class Writer:
                 return arrow.decimal128(18, 6)
             case "bytes":
                 return arrow.binary()
+            case "flag":
+                return arrow.bool_()
             case "list":
                 return arrow.list_(arrow.string())
             case _:

@@ -53,6 +53,7 @@ async def decide(
     *,
     actor: str,
     reason: str | None,
+    meaning: str | None = None,
     output: Any = None,
     key: str | None = None,
 ) -> Run:
@@ -65,7 +66,13 @@ async def decide(
 
     def command(version: int | None) -> Transition:
         return Transition(
-            run_id, to_state, reason=reason, output=output, expected_version=version, key=key
+            run_id,
+            to_state,
+            reason=reason,
+            meaning=meaning,
+            output=output,
+            expected_version=version,
+            key=key,
         )
 
     command(None).row(project.limit_bytes)  # bad input is refused before anything is read

@@ -226,6 +226,11 @@ event: Final = Table(
     Column("key", String(200)),
     Column("payload_hash", LargeBinary),
     Column("credential", String(200)),
+    Column("role", String(200)),
+    Column("other_person", Boolean),
+    Column("shown_sha256", String(64)),
+    Column("request", Integer),
+    Column("meaning", String(80)),
     Column("hash", LargeBinary, nullable=False),
 )
 

@@ -51,6 +51,11 @@ FIELDS: Final[tuple[tuple[str, str], ...]] = (
     ("key", "text"),
     ("payload_hash", "bytes"),
     ("credential", "text"),
+    ("role", "text"),
+    ("other_person", "flag"),
+    ("shown_sha256", "text"),
+    ("request", "int"),
+    ("meaning", "text"),
 )
 """The hashed columns of table `event`, in the order of encoding, with how each is written."""
 
@@ -95,6 +100,8 @@ def _written(how: str, value: Any) -> str:  # noqa: PLR0911  one return for each
             return f"{Decimal(value):.6f}"
         case "bytes":
             return bytes(value).hex()
+        case "flag":
+            return "true" if value else "false"
         case "list":
             return json.dumps(list(value), ensure_ascii=False, separators=(",", ":"))
         case _:

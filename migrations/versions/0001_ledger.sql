@@ -119,6 +119,11 @@ CREATE TABLE ledger.event (
   key varchar(200),
   payload_hash bytea,
   credential varchar(200),
+  role varchar(200),
+  other_person boolean,
+  shown_sha256 varchar(64),
+  request int,
+  meaning varchar(80),
   hash bytea NOT NULL,
   PRIMARY KEY (project_id, run_id, version)
 ) PARTITION BY RANGE (run_id);

@@ -13,12 +13,14 @@ import pytest
 from runfold.ledger import Lease, Ledger, State, access
 from runfold.ledger.errors import (
     AccessDenied,
+    DecisionRefused,
     InvalidValue,
     LeaseLost,
     LedgerError,
     UnknownProject,
 )
-from runfold.ledger.events import NoteAdded
+from runfold.ledger.events import ApprovalGranted, NoteAdded
+from runfold.ledger.operations.decide import request
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
 from tests.support.logins import channel, grant, with_login
@@ -450,3 +452,35 @@ async def test_every_function_that_runs_as_the_owner_asks_for_a_right(
     }
 
     assert careless <= without
+
+
+async def test_a_decision_records_what_it_decided_and_outlives_the_content(
+    unverified_database: str,
+) -> None:
+    connection = await asyncpg.connect(driver_url(unverified_database))
+    async with Ledger.open(unverified_database, PROJECT) as ledger:
+        await _decided(ledger, connection)
+    await connection.close()
+
+
+async def _decided(ledger: Ledger, connection: asyncpg.Connection[Any]) -> None:
+    await ledger.grant_role("finance", "ann")
+    await ledger.submit("pay", actor="bob")
+    [lease] = await ledger.claim("w:1", ttl=60)
+    asked = request("Pay?", {"sum": 7}, role="finance", other_person=True)
+    await ledger.transition(lease, State.WAITING_APPROVAL, park=True, content=asked)
+    waiting = await ledger.get(lease.run_id)
+    await connection.execute("ALTER TABLE ledger.payload DISABLE TRIGGER refuse_change")
+    await connection.execute("DELETE FROM ledger.payload WHERE version = $1", waiting.version)
+    [before] = await ledger.history(lease.run_id, after=waiting.version - 1)
+    assert (before.role, before.other_person) == ("finance", True)  # type: ignore[attr-defined]
+
+    for wrong in ("bob", "BOB", "\uff22ob", "zoe"):
+        with pytest.raises(DecisionRefused):
+            await ledger.approve(waiting, actor=wrong)
+    granted = await ledger.approve(waiting, actor="ann", meaning="reviewed")
+
+    [event] = [e for e in await ledger.history(granted.run_id) if e.type == "approval.granted"]
+    assert isinstance(event, ApprovalGranted)
+    assert (event.request, event.meaning) == (waiting.version, "reviewed")
+    assert event.shown_sha256 == asked["shown_sha256"]

@@ -13,21 +13,17 @@ SET enable_seqscan = off
 SET jit = off
 AS $$
 DECLARE
-  asked json;
+  asked record;
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'an approval is decided in a read committed transaction only: '
       'another snapshot may hold revoked roles'
       USING ERRCODE = '25001';
   END IF;
-  SELECT p.body INTO asked FROM (
-    SELECT e.version FROM ledger.event AS e
-    WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'approval.requested'
-      ORDER BY e.version DESC LIMIT 1
-  ) AS q
-  JOIN ledger.payload AS p ON p.project_id = p_project AND p.run_id = p_run
-    AND p.version = q.version;
-  IF asked ->> 'other_person' = 'true' AND EXISTS (
+  SELECT e.role, e.other_person INTO asked FROM ledger.event AS e
+  WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'approval.requested'
+  ORDER BY e.version DESC LIMIT 1;
+  IF asked.other_person AND EXISTS (
     -- Whoever submitted a run that asked for this one, by however many steps, asked for this one.
     WITH RECURSIVE asking (id, depth) AS (
       SELECT p_run, 0
@@ -42,13 +38,13 @@ BEGIN
     SELECT FROM asking AS a
     CROSS JOIN LATERAL (
       SELECT FROM ledger.event AS e WHERE e.project_id = p_project AND e.run_id = a.id
-        AND e.version = 1 AND e.actor = p_actor OFFSET 0
+        AND e.version = 1 AND ledger.person(e.actor) = ledger.person(p_actor) OFFSET 0
     ) AS e
   ) THEN
     RETURN 'submitter';
   END IF;
-  IF asked ->> 'role' IS NOT NULL AND NOT EXISTS (
-    SELECT FROM ledger.role_member AS m WHERE m.project_id = p_project AND m.role = asked ->> 'role'
+  IF asked.role IS NOT NULL AND NOT EXISTS (
+    SELECT FROM ledger.role_member AS m WHERE m.project_id = p_project AND m.role = asked.role
       AND m.member = p_actor
   ) THEN
     RETURN 'role';

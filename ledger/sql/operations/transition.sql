@@ -57,7 +57,9 @@ BEGIN
         wait_outcome => decided.new_wait_outcome, cost_usd => decided.cost,
         step_count => decided.steps, error_code => decided.error_code,
         output_sha256 => decided.sha256, key => decided.key,
-        payload_hash => decided.payload_hash, credential => writer) AS new_hash
+        payload_hash => decided.payload_hash, credential => writer, role => decided.role,
+        other_person => decided.other_person, shown_sha256 => decided.shown_sha256,
+        request => decided.request, meaning => decided.meaning) AS new_hash
     FROM (
       -- the event that each command makes of its run
       SELECT timed.run_id, timed.name, timed.error_code, timed.body, timed.cost, timed.steps,
@@ -74,7 +76,23 @@ BEGIN
         CASE WHEN timed.state = 'waiting_approval' AND timed.wait IS NOT NULL
           THEN coalesce(timed.wait_outcome, 'cancelled') END
           AS new_wait_outcome,
-        ledger.payload_hash(timed.salt, timed.body) AS payload_hash
+        ledger.payload_hash(timed.salt, timed.body) AS payload_hash,
+        -- Who may decide, and what was shown, are facts: content may be erased.
+        CASE timed.type WHEN 'approval.requested' THEN timed.body::json ->> 'role' END AS role,
+        CASE timed.type WHEN 'approval.requested' THEN
+          CASE WHEN timed.body::json ->> 'other_person' = 'true' THEN true END END AS other_person,
+        CASE timed.type WHEN 'approval.requested' THEN
+            substring(timed.body::json ->> 'shown_sha256' FROM '^[0-9a-f]{64}$')
+          WHEN 'approval.granted' THEN ledger.request_shown(p_project, timed.run_id)
+          WHEN 'approval.rejected' THEN ledger.request_shown(p_project, timed.run_id)
+        END AS shown_sha256,
+        CASE timed.type WHEN 'approval.granted' THEN ledger.newest_request(p_project, timed.run_id)
+          WHEN 'approval.rejected' THEN ledger.newest_request(p_project, timed.run_id)
+        END AS request,
+        CASE timed.type
+          WHEN 'approval.granted' THEN coalesce(timed.body::json ->> 'meaning', 'approved')
+          WHEN 'approval.rejected' THEN coalesce(timed.body::json ->> 'meaning', 'rejected')
+        END AS meaning
       FROM (
         -- dated when the lock is had: it may have been waited for
         SELECT asked.*, locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at
@@ -145,12 +163,13 @@ BEGIN
       worker_id, token,
       lease_until, available_at, wait_until, wait_outcome, cost_usd, step_count, error_code,
       output_sha256, key, payload_hash,
-      credential, hash)
+      credential, role, other_person, shown_sha256, request, meaning, hash)
     SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, next.who,
       next.new_state, next.name, next.new_worker, next.new_token,
       next.new_until, next.available_at, next.wait_until, next.new_wait_outcome, next.cost,
       next.steps, next.error_code, next.sha256, next.key,
-      next.payload_hash, writer, next.new_hash
+      next.payload_hash, writer, next.role, next.other_person, next.shown_sha256, next.request,
+      next.meaning, next.new_hash
     FROM next
   )
   SELECT next.run_id, next.new_version, next.new_hash, next.from_state FROM next;

@@ -15,7 +15,8 @@ CREATE OR REPLACE FUNCTION ledger.event_hash(
   wait_outcome text DEFAULT NULL, cost_usd numeric DEFAULT NULL, step_count int DEFAULT NULL,
   error_code text DEFAULT NULL, output_sha256 bytea DEFAULT NULL, compensates int DEFAULT NULL,
   key text DEFAULT NULL, payload_hash bytea DEFAULT NULL,
-  credential text DEFAULT NULL
+  credential text DEFAULT NULL, role text DEFAULT NULL, other_person boolean DEFAULT NULL,
+  shown_sha256 text DEFAULT NULL, request int DEFAULT NULL, meaning text DEFAULT NULL
 ) RETURNS bytea
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
@@ -50,6 +51,11 @@ AS $$
     'compensates:' || compensates || E'\n',
     'key:' || length(key) || ':' || key || E'\n',
     'payload_hash:' || encode(payload_hash, 'hex') || E'\n',
-    'credential:' || length(credential) || ':' || credential || E'\n'
+    'credential:' || length(credential) || ':' || credential || E'\n',
+    'role:' || length(role) || ':' || role || E'\n',
+    'other_person:' || other_person || E'\n',
+    'shown_sha256:' || length(shown_sha256) || ':' || shown_sha256 || E'\n',
+    'request:' || request || E'\n',
+    'meaning:' || length(meaning) || ':' || meaning || E'\n'
   ), 'UTF8'))
 $$;

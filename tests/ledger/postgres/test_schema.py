@@ -112,6 +112,7 @@ _SQL_TYPES = {
     "NUMERIC(18, 6)": "numeric(18,6)",
     "VARCHAR(40)": "character varying(40)",
     "VARCHAR(7)": "character varying(7)",
+    "VARCHAR(64)": "character varying(64)",
     "VARCHAR(80)": "character varying(80)",
     "VARCHAR(200)": "character varying(200)",
 }
