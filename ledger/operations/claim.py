@@ -165,8 +165,10 @@ def _lease(row: Mapping[str, Any], worker_id: str, ttl: timedelta) -> Lease:
 
 
 def _parent(value: object) -> UUID | None:
+    if not isinstance(value, str):
+        return None
     with suppress(ValueError):
-        return UUID(value) if isinstance(value, str) else None
+        return UUID(value)
     return None
 
 
