@@ -13,7 +13,7 @@ from runfold.console.cli.kit.options import WORKER, Actor, command, program
 from runfold.console.cli.kit.session import Session
 from runfold.ledger import access
 
-app: Final = program("Say what logins and API tokens may do, and see what was changed.")
+app: Final = program("Say what logins and API tokens may do.")
 
 Credential = Annotated[
     str, typer.Argument(metavar="CREDENTIAL", help="A login, or token:ID of an API token.")
