@@ -1,5 +1,5 @@
--- A name as persons are compared: compatible characters made one, without regard to case and without
--- characters that are not seen, so that a look-alike does not pass for another person.
+-- A name as persons are compared: compatible characters made one, without regard to case and
+-- without characters that are not seen, so that a look-alike does not pass for another person.
 CREATE OR REPLACE FUNCTION ledger.person(p_name text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
