@@ -24,12 +24,17 @@ async def ledger(unverified_database: str) -> AsyncIterator[Ledger]:
 
 @pytest.fixture
 async def mallory(unverified_database: str) -> AsyncIterator[asyncpg.Connection]:
-    """A superuser for whom no trigger fires."""
+    """A superuser."""
     opened = await asyncpg.connect(driver_url(unverified_database))
-    for table in ("ledger.payload", "ledger.archive_event"):
-        await opened.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
     yield opened
     await opened.close()
+
+
+async def tamper(mallory: asyncpg.Connection, statement: str, *args: object) -> None:
+    """Do it while no trigger fires."""
+    for table in ("ledger.payload", "ledger.archive_event"):
+        await mallory.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
+    await mallory.execute(statement, *args)
 
 
 async def problems(ledger: Ledger) -> list[str]:
@@ -46,7 +51,7 @@ async def test_an_input_or_outcome_that_did_not_stay_is_found(
     await archived(ledger, tmp_path)
     assert await problems(ledger) == []
 
-    await mallory.execute("DELETE FROM ledger.payload WHERE version = $1", version)
+    await tamper(mallory, "DELETE FROM ledger.payload WHERE version = $1", version)
 
     [finding] = (await ledger.verify()).findings
     assert (finding.run_id, finding.version, finding.problem) == (run_id, version, "payload")
@@ -98,7 +103,7 @@ async def test_a_record_that_is_not_of_its_file_is_found(
         await ledger.archive.detach(MONTH, **WHY)
     assert await problems(ledger) == []
 
-    await mallory.execute(f"UPDATE ledger.archive_event SET {change}")
+    await tamper(mallory, f"UPDATE ledger.archive_event SET {change}")
 
     assert any(expected in one for one in await problems(ledger))
 

@@ -173,6 +173,7 @@ CHANGES = {
     "money": "coalesce({0} + 0.000001, 0)",
     "bytes": "coalesce(sha256({0}), sha256(''))",
     "list": "array_append({0}, 'x')",
+    "flag": "NOT coalesce({0}, false)",
 }
 OTHER = {"wait_outcome": "'timeout'"}
 
@@ -604,8 +605,8 @@ async def test_a_kind_that_is_not_the_fold_of_its_events_is_found(
 
     await mallory.execute(f"ALTER TABLE ledger.kind_event DISABLE TRIGGER ALL; {change}")
 
-    [finding] = (await open_ledger.verify()).findings
-    assert (finding.problem, problem in finding.detail) == ("kind", True)
+    findings = (await open_ledger.verify()).findings
+    assert any(one.problem == "kind" and problem in one.detail for one in findings)
 
 
 async def test_no_plan_joins_a_range_with_itself(
