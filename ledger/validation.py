@@ -14,6 +14,8 @@ MAX_TEXT: Final = 200
 MAX_INT: Final = 2_147_483_647
 MAX_COST_USD: Final = 1_000_000_000
 MAX_DURATION: Final = timedelta(days=3650)
+MAX_LEASE: Final = timedelta(days=1)
+"""What needs a run for longer sends heartbeats."""
 _NUMBERS: Final = frozenset({int, float, Decimal})
 _NOTHING: Final = Decimal("0.000000")
 _MICRO: Final = Decimal("0.000001")
@@ -112,6 +114,14 @@ def check_duration(name: str, value: object, *, positive: bool = False) -> timed
         least = "more than 0" if positive else "0 or more"
         raise InvalidValue(name, value, f"must be {least} and at most {MAX_DURATION.days} days")
     return duration
+
+
+def check_lease_time(name: str, value: object) -> timedelta:
+    """Return seconds or a timedelta as a timedelta; raise InvalidValue unless it is up to a day."""
+    lifetime = check_duration(name, value, positive=True)
+    if lifetime > MAX_LEASE:
+        raise InvalidValue(name, value, "must be at most a day: heartbeats extend a lease")
+    return lifetime
 
 
 def check_run_id(value: object) -> UUID:

@@ -31,6 +31,7 @@ DECLARE
   writer CONSTANT text := ledger.credential();
   seed bytea := ledger.salt_seed();
 BEGIN
+  checked := ledger.check_count(cardinality(p_runs));
   checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
     THEN '{work}' ELSE '{work,submit,decide}' END::text[], ARRAY[p_actor]);
   checked := ledger.check_texts(p_names || p_error_codes || p_keys);
@@ -176,6 +177,7 @@ DECLARE
   checked boolean;
   seed bytea := ledger.salt_seed();
 BEGIN
+  checked := ledger.check_count(cardinality(p_runs));
   checked := ledger.check_access(p_project, '{submit}', ARRAY[p_actor]);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_content(ARRAY[p_body]);
@@ -368,6 +370,16 @@ BEGIN
       RAISE EXCEPTION 'content % %', quote_literal(left(body, 40)), problem USING ERRCODE = '22023';
     END IF;
   END LOOP;
+  RETURN true;
+END $$;
+
+CREATE FUNCTION ledger.check_count(p_count integer) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE
+    AS $$
+BEGIN
+  IF p_count > 10000 THEN
+    RAISE EXCEPTION '% commands in one call: 10000 at most', p_count USING ERRCODE = '22023';
+  END IF;
   RETURN true;
 END $$;
 
@@ -575,8 +587,8 @@ BEGIN
   checked := ledger.check_access(p_project, '{work}', ARRAY[p_worker]);
   checked := ledger.check_texts(ARRAY[p_worker] || p_kinds);
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 OR p_ttl IS NULL OR p_ttl NOT BETWEEN '0'
-    AND '3650 days' OR p_ttl = '0' THEN
-    RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive and ends'
+    AND '1 day' OR p_ttl = '0' THEN
+    RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive, at most a day'
       USING ERRCODE = '22023';
   END IF;
   of_kinds := ledger.kind_rooms(p_project, p_kinds, is_marked);
@@ -1777,10 +1789,11 @@ DECLARE
   checked boolean;
   writer CONSTANT text := ledger.credential();
 BEGIN
+  checked := ledger.check_count(cardinality(p_runs));
   checked := ledger.check_access(p_project, '{work}');
   IF EXISTS (SELECT FROM unnest(p_ttls) AS given (ttl)
-    WHERE given.ttl NOT BETWEEN '0' AND '3650 days') THEN
-    RAISE EXCEPTION 'a lease must end, within ten years' USING ERRCODE = '22023';
+    WHERE given.ttl NOT BETWEEN '0' AND '1 day') THEN
+    RAISE EXCEPTION 'a lease must end, within a day' USING ERRCODE = '22023';
   END IF;
   RETURN QUERY
   WITH asked AS MATERIALIZED ( -- each lease once, in the order of the locks
@@ -2750,6 +2763,7 @@ DECLARE
   checked boolean;
   writer CONSTANT text := ledger.credential();
 BEGIN
+  checked := ledger.check_count(cardinality(p_runs));
   checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
     THEN '{work}' ELSE '{work,submit,decide}' END::text[], ARRAY[p_actor]);
   checked := ledger.check_texts(ARRAY[p_actor, p_name]);
@@ -2867,6 +2881,7 @@ DECLARE
   writer CONSTANT text := ledger.credential();
   seed bytea := ledger.salt_seed();
 BEGIN
+  checked := ledger.check_count(cardinality(p_runs));
   checked := ledger.check_access(p_project, '{work}');
   IF EXISTS (SELECT FROM unnest(p_delays) AS given (delay)
     WHERE given.delay NOT BETWEEN '0' AND '3650 days') THEN
@@ -3035,6 +3050,7 @@ DECLARE
   ids uuid[];
   fresh boolean[];
 BEGIN
+  checked := ledger.check_count(cardinality(p_kinds));
   checked := ledger.check_access(p_project, '{submit}', ARRAY[p_actor]);
   -- A claim looks for priorities below the greatest number.
   IF EXISTS (
@@ -3215,6 +3231,7 @@ DECLARE
   writer CONSTANT text := ledger.credential();
   seed bytea := ledger.salt_seed();
 BEGIN
+  checked := ledger.check_count(cardinality(p_runs));
   checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
     THEN '{work}' ELSE '{work,submit,decide}' END::text[], p_actors);
   decides := array_position(p_tokens, NULL) IS NULL AND p_tokens IS NOT NULL
@@ -4082,6 +4099,8 @@ GRANT ALL ON FUNCTION ledger.channel(p_project text) TO runfold_auditor;
 REVOKE ALL ON FUNCTION ledger.check_access(p_project text, p_rights text[], p_actors text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_content(p_bodies text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.check_count(p_count integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_derived(p_expression text, p_columns text[]) FROM PUBLIC;
 

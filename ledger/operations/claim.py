@@ -16,7 +16,7 @@ from runfold.ledger.operations.project import Project
 from runfold.ledger.payload import decode_payload, payload_member
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.run import Lease
-from runfold.ledger.validation import check_duration, check_int, check_text
+from runfold.ledger.validation import check_int, check_lease_time, check_text
 
 CLAIM: Final = "SELECT * FROM ledger.claim($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 RESCAN_SECONDS: Final = 1.0
@@ -115,7 +115,7 @@ async def claim(
     check_text("worker_id", worker_id)
     check_int("limit", limit, least=1, most=10_000)
     default = project.settings.lease_ttl_seconds
-    lifetime = check_duration("ttl", default if ttl is None else ttl, positive=True)
+    lifetime = check_lease_time("ttl", default if ttl is None else ttl)
     only = None if kinds is None else check_kinds(kinds)
 
     async def send(count: int, start: MarkColumns) -> Sequence[Mapping[str, Any]]:

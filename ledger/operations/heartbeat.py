@@ -19,7 +19,7 @@ from runfold.ledger.operations.project import Project
 from runfold.ledger.operations.refusal import Refused, look, refusal
 from runfold.ledger.postgres.connections import Connection, Pool, fetch
 from runfold.ledger.run import Lease
-from runfold.ledger.validation import check_duration, check_text
+from runfold.ledger.validation import check_lease_time, check_text
 
 HEARTBEAT: Final = "SELECT * FROM ledger.heartbeat($1, $2, $3, $4, $5)"
 
@@ -81,7 +81,7 @@ async def heartbeat(project: Project, leases: Sequence[Lease]) -> list[Lease]:
 def _row(lease: Lease) -> HeartbeatRow:
     run_id, token = identify(lease)
     assert token is not None  # a lease has one
-    ttl = check_duration("ttl", lease.ttl, positive=True)
+    ttl = check_lease_time("ttl", lease.ttl)
     return HeartbeatRow(run_id, token, ttl, check_text("worker_id", lease.worker_id))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -44,6 +45,7 @@ OBJECTS: Final = (
     "values/command_text",
     "compiled/legal",
     "guards/transition_type",
+    "guards/check_count",
     "guards/check_texts",
     "guards/check_tags",
     "guards/check_types",
@@ -168,6 +170,12 @@ def indexes() -> tuple[str, ...]:
     return tuple(sql(f"indexes/{name}") for name in INDEXES)
 
 
+_UPGRADED: Final = """
+SELECT ledger.append_control(NULL, 'schema.upgraded', 'schema:ledger', CAST(:facts AS text),
+  session_user::text, NULL)
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Upgrade:
     """What an upgrade did beside installing the schema."""
@@ -251,6 +259,8 @@ async def _upgrade_on(connection: AsyncConnection) -> bool:
     objects = [name for name in OBJECTS if name in ALWAYS or name in changed]
     await connection.run_sync(migrate, install_script(objects))
     await record_installed(connection, digest(), {name: object_digest(name) for name in OBJECTS})
+    facts = json.dumps({"revision": revisions.head(), "functions": digest()})
+    await connection.execute(text(_UPGRADED), {"facts": facts})
     return True
 
 

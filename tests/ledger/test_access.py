@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -21,6 +22,7 @@ from runfold.ledger.errors import (
 )
 from runfold.ledger.events import ApprovalGranted, NoteAdded
 from runfold.ledger.operations.decide import request
+from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
 from tests.support.logins import channel, grant, with_login
@@ -484,3 +486,53 @@ async def _decided(ledger: Ledger, connection: asyncpg.Connection[Any]) -> None:
     assert isinstance(event, ApprovalGranted)
     assert (event.request, event.meaning) == (waiting.version, "reviewed")
     assert event.shown_sha256 == asked["shown_sha256"]
+
+
+async def test_what_a_login_can_hold_up_is_limited_by_the_server(
+    ledger: Ledger, attacker: asyncpg.Connection[Any]
+) -> None:
+    await ledger.submit("parse")
+    login = await attacker.fetchval("SELECT session_user::text")
+    for statement, arguments in (
+        ("SELECT * FROM ledger.claim('test', $1, NULL, 1, '10 years')", (login,)),
+        ("SELECT * FROM ledger.claim('test', $1, NULL, 10001, '1 minute')", (login,)),
+        (
+            "SELECT * FROM ledger.heartbeat('test', array_fill($1::uuid, '{10001}'), '{}', '{}')",
+            (uuid4(),),
+        ),
+        (
+            "SELECT * FROM ledger.cancel('test', $1, array_fill($2::uuid, ARRAY[10001]), NULL)",
+            (login, uuid4()),
+        ),
+    ):
+        with pytest.raises(asyncpg.PostgresError) as refused:
+            await attacker.fetch(statement, *arguments)
+        assert refused.value.sqlstate == "22023", statement
+    for statement in (
+        "LOCK TABLE ledger.control_event IN SHARE ROW EXCLUSIVE MODE",
+        "LOCK TABLE ledger.event IN ACCESS EXCLUSIVE MODE",
+        "SELECT FROM ledger.run_state FOR UPDATE",
+        "SELECT FROM ledger.schedule FOR SHARE",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with attacker.transaction():
+                await attacker.execute(statement)
+
+
+async def test_a_login_of_another_database_of_the_server_does_not_connect(
+    empty_database: str,
+) -> None:
+    await schema.upgrade(empty_database)
+    async with with_login(empty_database, "runfold_worker") as url:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="CONNECT"):
+            await asyncpg.connect(driver_url(url))
+        owner = await asyncpg.connect(driver_url(empty_database))
+        await owner.execute("INSERT INTO ledger.project (project_id) VALUES ('test')")
+        await grant(owner, login_of(url), ("read",))
+        opened = await asyncpg.connect(driver_url(url))
+        assert await opened.fetchval("SELECT count(*) FROM ledger.project") == 1
+        await opened.close()
+        await grant(owner, login_of(url), ())
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="CONNECT"):
+            await asyncpg.connect(driver_url(url))
+        await owner.close()

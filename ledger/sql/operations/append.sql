@@ -23,6 +23,7 @@ DECLARE
   writer CONSTANT text := ledger.credential();
   seed bytea := ledger.salt_seed();
 BEGIN
+  checked := ledger.check_count(cardinality(p_runs));
   checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
     THEN '{work}' ELSE '{work,submit,decide}' END::text[], ARRAY[p_actor]);
   checked := ledger.check_texts(p_names || p_error_codes || p_keys);

@@ -19,6 +19,7 @@ DECLARE
   checked boolean;
   seed bytea := ledger.salt_seed();
 BEGIN
+  checked := ledger.check_count(cardinality(p_runs));
   checked := ledger.check_access(p_project, '{submit}', ARRAY[p_actor]);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_content(ARRAY[p_body]);

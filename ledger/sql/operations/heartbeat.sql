@@ -20,10 +20,11 @@ DECLARE
   checked boolean;
   writer CONSTANT text := ledger.credential();
 BEGIN
+  checked := ledger.check_count(cardinality(p_runs));
   checked := ledger.check_access(p_project, '{work}');
   IF EXISTS (SELECT FROM unnest(p_ttls) AS given (ttl)
-    WHERE given.ttl NOT BETWEEN '0' AND '3650 days') THEN
-    RAISE EXCEPTION 'a lease must end, within ten years' USING ERRCODE = '22023';
+    WHERE given.ttl NOT BETWEEN '0' AND '1 day') THEN
+    RAISE EXCEPTION 'a lease must end, within a day' USING ERRCODE = '22023';
   END IF;
   RETURN QUERY
   WITH asked AS MATERIALIZED ( -- each lease once, in the order of the locks

@@ -26,6 +26,7 @@ DECLARE
   checked boolean;
   writer CONSTANT text := ledger.credential();
 BEGIN
+  checked := ledger.check_count(cardinality(p_runs));
   checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
     THEN '{work}' ELSE '{work,submit,decide}' END::text[], ARRAY[p_actor]);
   checked := ledger.check_texts(ARRAY[p_actor, p_name]);

@@ -22,6 +22,7 @@ DECLARE
   writer CONSTANT text := ledger.credential();
   seed bytea := ledger.salt_seed();
 BEGIN
+  checked := ledger.check_count(cardinality(p_runs));
   checked := ledger.check_access(p_project, '{work}');
   IF EXISTS (SELECT FROM unnest(p_delays) AS given (delay)
     WHERE given.delay NOT BETWEEN '0' AND '3650 days') THEN

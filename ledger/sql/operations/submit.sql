@@ -24,6 +24,7 @@ DECLARE
   ids uuid[];
   fresh boolean[];
 BEGIN
+  checked := ledger.check_count(cardinality(p_kinds));
   checked := ledger.check_access(p_project, '{submit}', ARRAY[p_actor]);
   -- A claim looks for priorities below the greatest number.
   IF EXISTS (

@@ -27,6 +27,7 @@ DECLARE
   writer CONSTANT text := ledger.credential();
   seed bytea := ledger.salt_seed();
 BEGIN
+  checked := ledger.check_count(cardinality(p_runs));
   checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
     THEN '{work}' ELSE '{work,submit,decide}' END::text[], p_actors);
   decides := array_position(p_tokens, NULL) IS NULL AND p_tokens IS NOT NULL

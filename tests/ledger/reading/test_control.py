@@ -83,7 +83,7 @@ async def test_the_hash_of_python_is_that_of_sql(mallory: asyncpg.Connection[Any
 
 async def test_the_history_is_of_the_tables_that_have_the_trigger() -> None:
     found = re.findall(
-        r"ON ledger\.(\w+)\s+FOR EACH ROW EXECUTE FUNCTION ledger\.record_control\("
+        r"ON ledger\.(\w+)\s+FOR EACH ROW[^;]*?EXECUTE FUNCTION ledger\.record_control\("
         r"'(\w+)',\s*'([\w ]*)',\s*'([\w ]*)'\)",
         schema.sql("guards/triggers"),
     )
