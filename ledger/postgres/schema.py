@@ -170,12 +170,6 @@ def indexes() -> tuple[str, ...]:
     return tuple(sql(f"indexes/{name}") for name in INDEXES)
 
 
-_UPGRADED: Final = """
-SELECT ledger.append_control(NULL, 'schema.upgraded', 'schema:ledger', CAST(:facts AS text),
-  session_user::text, NULL)
-"""
-
-
 @dataclass(frozen=True, slots=True)
 class Upgrade:
     """What an upgrade did beside installing the schema."""
@@ -259,8 +253,6 @@ async def _upgrade_on(connection: AsyncConnection) -> bool:
     objects = [name for name in OBJECTS if name in ALWAYS or name in changed]
     await connection.run_sync(migrate, install_script(objects))
     await record_installed(connection, digest(), {name: object_digest(name) for name in OBJECTS})
-    facts = json.dumps({"revision": revisions.head(), "functions": digest()})
-    await connection.execute(text(_UPGRADED), {"facts": facts})
     return True
 
 
@@ -296,7 +288,10 @@ async def _changed_objects(connection: AsyncConnection, revision: str | None) ->
 
 def install_script(objects: Iterable[str]) -> str:
     """Return the script that installs functions, views, triggers, grants and partitions ahead."""
+    facts = json.dumps({"revision": revisions.head(), "functions": digest()})
     return (
         "\n".join(map(sql, objects))
         + f"\nSELECT ledger.make_partitions();\nCOMMENT ON SCHEMA {SCHEMA} IS '{digest()}';"
+        "\nSELECT ledger.append_control(NULL, 'schema.upgraded', 'schema:ledger', "
+        f"'{facts}', session_user, NULL);"
     )
