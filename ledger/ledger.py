@@ -9,7 +9,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
-from runfold.ledger import kinds, roles, schedules
+from runfold.ledger import access, kinds, roles, schedules
+from runfold.ledger.access import ControlEvent, Grant
 from runfold.ledger.commands import Submit, Target, Transition
 from runfold.ledger.errors import LedgerError, RunNotFound
 from runfold.ledger.events import ApprovalRequested, Event
@@ -755,6 +756,68 @@ class Ledger:
         Raises InvalidValue.
         """
         return await roles.history(self.pool, self.project_id, role)
+
+    # -- access -------------------------------------------------------------------------------
+
+    async def grant_access(
+        self,
+        credential: str,
+        rights: Iterable[str],
+        *,
+        actors: Iterable[str] | None = None,
+        until: datetime | None = None,
+        everywhere: bool = False,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Grant a login or `token:<id>` rights, in place of those that it had; on record.
+
+        `actors`: the names it may act in; a final `*` stands for any end. None: its own.
+        `everywhere`: in all projects. Needs the right admin there.
+
+        Raises AccessDenied or InvalidValue.
+        """
+        await access.grant(
+            self.project,
+            credential,
+            rights,
+            actors=actors,
+            until=until,
+            everywhere=everywhere,
+            actor=actor,
+            reason=reason,
+        )
+
+    async def revoke_access(
+        self,
+        credential: str,
+        *,
+        everywhere: bool = False,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Take all rights that a credential has in the project, on record.
+
+        With `everywhere`, those in all projects. Raises AccessDenied or InvalidValue.
+        """
+        await access.revoke(
+            self.project, credential, everywhere=everywhere, actor=actor, reason=reason
+        )
+
+    async def access_grants(self, credential: str | None = None) -> list[Grant]:
+        """Return who may do what in the project; of one credential, if it is named."""
+        return await access.grants(self.project, credential)
+
+    async def control_history(
+        self, *, after: int = 0, everywhere: bool = False, limit: int = 1_000
+    ) -> list[ControlEvent]:
+        """Return what was ordered, the oldest first: kinds, roles, schedules, grants and more.
+
+        Of the project only, unless `everywhere`. Needs the right audit. Raises InvalidValue.
+        """
+        return await access.control_history(
+            self.project, after=after, everywhere=everywhere, limit=limit
+        )
 
     # -- schedules ----------------------------------------------------------------------------
 

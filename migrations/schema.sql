@@ -267,8 +267,7 @@ BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
   checked := ledger.check_texts(ARRAY[p_actor, p_kind], 200, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
-  PERFORM pg_advisory_xact_lock(hashtextextended(format('ledger.kind %L %L', p_project, p_kind),
-  0));
+  PERFORM FROM ledger.project AS p WHERE p.project_id = p_project FOR NO KEY UPDATE;
   INSERT INTO ledger.kind_event (project_id, kind, number, recorded_at, actor, type, max_running,
   reason)
   SELECT p_project, p_kind, coalesce(max(e.number), 0) + 1,
@@ -2131,7 +2130,6 @@ BEGIN
     RAISE EXCEPTION 'this login makes partitions for at most 3 months ahead, not %', p_months_ahead
       USING ERRCODE = '42501';
   END IF;
-  PERFORM pg_advisory_xact_lock(hashtextextended('ledger.make_partitions', 0));
   FOR month IN
     SELECT generate_series(date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC'),
       date_trunc('month',
@@ -2139,6 +2137,8 @@ BEGIN
   LOOP
     partition := 'event_' || to_char(month, 'YYYY_MM');
     CONTINUE WHEN to_regclass('ledger.' || partition) IS NOT NULL;
+    LOCK TABLE ledger.event IN SHARE UPDATE EXCLUSIVE MODE;
+    CONTINUE WHEN to_regclass('ledger.' || partition) IS NOT NULL; -- made while this waited
     EXECUTE format(
       'CREATE TABLE ledger.%I (LIKE ledger.event INCLUDING DEFAULTS INCLUDING CONSTRAINTS)',
       partition);

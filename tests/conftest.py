@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+import structlog
 
 from runfold.ledger import Ledger
 from runfold.ledger.postgres import schema
@@ -39,6 +40,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the developer's own settings reaches a test."""
     for name in Settings.model_fields:
         monkeypatch.delenv(f"RUNFOLD_{name.upper()}", raising=False)
+    structlog.reset_defaults()  # which a program that ran in this process may have set
 
 
 @pytest.fixture(scope="session")

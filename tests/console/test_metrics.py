@@ -34,6 +34,7 @@ async def story(ledger: Ledger) -> UUID:
     await ledger.signal((await ledger.runs(kind="waits"))[0].run_id, "x")
     run = await ledger.submit("parse", {"secret": "s3cret"})
     [lost] = await ledger.claim("w:1", kinds=["parse"], ttl=TINY)
+    await ledger.append(lost, NoteAdded(text="begun"))
     await lapsed(ledger, lost)
     await ledger.reap()
     [lease] = await ledger.claim("w:2", kinds=["parse"])

@@ -126,6 +126,11 @@ def calls(runs: dict[str, str]) -> Iterator[tuple[str, ...]]:
         ("reap", "--once"), ("runs", "--kind", EVIL), ("submit", EVIL), ("show", EVIL),
         ("approve", runs["asked"]), ("reject", runs["asked"], "--reason", "no"),
         ("signal", runs["held"], "go"), ("cancel", runs["held"]), ("db", "status"),
+        ("access", "list"), ("access", "grant", EVIL, "--rights", "read"), ("access", "history"),
+        ("access", "grant", "w", "--rights", EVIL), ("access", "grant", "w", "--rights", "read",
+        "--as", EVIL, "--reason", EVIL), ("access", "check", EVIL), ("access", "tokens"),
+        ("access", "token", EVIL), ("access", "revoke", EVIL), ("access", "revoke-token", EVIL),
+        ("access", "revoke", "w", "--reason", "left"),
         ("worker", "nowhere" + EVIL), ("projections", "pause", EVIL), (EVIL,), ("runs", EVIL),
     )  # fmt: skip
 

@@ -536,3 +536,17 @@ async def test_a_login_of_another_database_of_the_server_does_not_connect(
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="CONNECT"):
             await asyncpg.connect(driver_url(url))
         await owner.close()
+
+
+async def test_no_advisory_lock_of_a_login_stops_a_pause_or_a_month(
+    ledger: Ledger, connection: asyncpg.Connection[Any], attacker: asyncpg.Connection[Any]
+) -> None:
+    held = await attacker.fetch(
+        "SELECT pg_advisory_lock(hashtextextended(name, 0)) FROM unnest($1::text[]) AS name",
+        ["ledger.make_partitions", "ledger.kind 'test' 'parse'"],
+    )
+    assert len(held) == 2
+
+    async with asyncio.timeout(10):
+        await ledger.pause_kind("parse", actor="ann")
+        assert await connection.fetchval("SELECT ledger.make_partitions(4)") == 1

@@ -74,8 +74,8 @@ async def test_a_decision_says_no_worker(ledger: Ledger) -> None:
 
 
 async def test_a_repair_is_a_warning_and_the_end_of_all_attempts_an_error(ledger: Ledger) -> None:
-    first = await abandoned(ledger, "w:1", max_attempts=1)
-    second = await abandoned(ledger, "w:2", max_attempts=2)
+    first = await abandoned(ledger, "w:1", begun=True, max_attempts=1)
+    second = await abandoned(ledger, "w:2", begun=True, max_attempts=2)
 
     with capture_logs() as logs:
         await ledger.reap()

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from runfold.ledger import Lease, Ledger, State
-from runfold.ledger.events import Event
+from runfold.ledger.events import Event, NoteAdded
 from tests.support.waiting import lapsed
 
 TINY = 0.02
@@ -50,9 +50,13 @@ async def brought_to(ledger: Ledger, state: State) -> tuple[UUID, Lease | None]:
             return lease.run_id, None
 
 
-async def abandoned(ledger: Ledger, worker_id: str = "w:1", **submit: Any) -> Lease:
-    """Submit a run, lease it and let the lease lapse."""
+async def abandoned(
+    ledger: Ledger, worker_id: str = "w:1", *, begun: bool = False, **submit: Any
+) -> Lease:
+    """Submit a run, lease it and let the lease lapse; an attempt that was begun is charged."""
     lease = await claimed(ledger, worker_id, ttl=TINY, **submit)
+    if begun:
+        await ledger.append(lease, NoteAdded(text="begun"))
     await lapsed(ledger, lease)
     return lease
 

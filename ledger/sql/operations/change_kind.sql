@@ -1,5 +1,5 @@
 -- Pauses, resumes or limits a kind: appends one event, numbered from 1 for each kind; a trigger
--- folds it into kind_state. Locks: one advisory lock a kind, and its row of kind_state, which a
+-- folds it into kind_state. Locks: the row of the project, and the kind's of kind_state, which a
 -- claim of a limited kind holds while it counts.
 CREATE OR REPLACE FUNCTION ledger.change_kind(
   p_project text, p_actor text, p_kind text, p_type text, p_max_running int, p_reason text
@@ -14,8 +14,7 @@ BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
   checked := ledger.check_texts(ARRAY[p_actor, p_kind], 200, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
-  PERFORM pg_advisory_xact_lock(hashtextextended(format('ledger.kind %L %L', p_project, p_kind),
-  0));
+  PERFORM FROM ledger.project AS p WHERE p.project_id = p_project FOR NO KEY UPDATE;
   INSERT INTO ledger.kind_event (project_id, kind, number, recorded_at, actor, type, max_running,
   reason)
   SELECT p_project, p_kind, coalesce(max(e.number), 0) + 1,

@@ -1,8 +1,9 @@
 -- Makes the monthly partitions of `event` for this month and the given number of months after
 -- it; gives how many were new. There is no DEFAULT partition: it would forbid detaching a month
 -- without a scan under a lock. Only the ledger's owner makes more than three months ahead: each
--- partition makes every look at the feed and every key dearer. Locks: an advisory lock, so that two
--- callers do not collide; creating takes SHARE UPDATE EXCLUSIVE on `event` at most.
+-- partition makes every look at the feed and every key dearer. Locks: SHARE UPDATE EXCLUSIVE on
+-- `event` where a month is missing, so that two callers do not collide; no login can take that lock
+-- itself, as it could an advisory one.
 CREATE OR REPLACE FUNCTION ledger.make_partitions(p_months_ahead int DEFAULT 3) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -19,7 +20,6 @@ BEGIN
     RAISE EXCEPTION 'this login makes partitions for at most 3 months ahead, not %', p_months_ahead
       USING ERRCODE = '42501';
   END IF;
-  PERFORM pg_advisory_xact_lock(hashtextextended('ledger.make_partitions', 0));
   FOR month IN
     SELECT generate_series(date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC'),
       date_trunc('month',
@@ -27,6 +27,8 @@ BEGIN
   LOOP
     partition := 'event_' || to_char(month, 'YYYY_MM');
     CONTINUE WHEN to_regclass('ledger.' || partition) IS NOT NULL;
+    LOCK TABLE ledger.event IN SHARE UPDATE EXCLUSIVE MODE;
+    CONTINUE WHEN to_regclass('ledger.' || partition) IS NOT NULL; -- made while this waited
     EXECUTE format(
       'CREATE TABLE ledger.%I (LIKE ledger.event INCLUDING DEFAULTS INCLUDING CONSTRAINTS)',
       partition);
