@@ -11,7 +11,7 @@ from uuid import UUID
 
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import CATALOGUE
-from runfold.ledger.lifecycle import WAITING, State
+from runfold.ledger.lifecycle import LAPSED, WAITING, State
 from runfold.ledger.payload import encode_payload
 from runfold.ledger.run import Lease
 from runfold.ledger.validation import (
@@ -192,15 +192,15 @@ class Transition:
 
 
 def check_wait_outcome(name: str, value: object) -> str:
-    """Return the state that ends an undecided approval; raise InvalidValue for any other."""
+    """Return what becomes of an undecided approval; raise InvalidValue for anything else."""
     if not isinstance(value, str) or value not in _WAIT_OUTCOMES:
-        raise InvalidValue(name, value, "must be cancelled or timeout")
+        raise InvalidValue(name, value, "must be cancelled, timeout or lapsed")
     return value
 
 
 MAX_MEANING: Final = 80
 _STATES: Final = {state.value: state for state in State}
-_WAIT_OUTCOMES: Final = frozenset({State.CANCELLED, State.TIMEOUT})
+_WAIT_OUTCOMES: Final = frozenset({State.CANCELLED, State.TIMEOUT, LAPSED})
 _CONTENT: Final = {
     State.WAITING_TOOL: CATALOGUE["tool.requested"].content_fields(),
     State.WAITING_APPROVAL: CATALOGUE["approval.requested"].content_fields(),

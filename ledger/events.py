@@ -211,7 +211,9 @@ class ToolFailed(_Wait):
 
 
 class ApprovalRequested(_Wait):
-    """The run waits for a person; undecided at `wait_until` it becomes `wait_outcome`.
+    """The run waits for a person; undecided at `wait_until` it ends as `wait_outcome`.
+
+    That is a state, or `lapsed`: then the run goes on.
 
     `role`, `other_person` and `shown_sha256` are facts as well: an erasure leaves them.
     """
@@ -242,6 +244,12 @@ class ApprovalGranted(_Wait):
     """The digest of what the request showed."""
     meaning: ContentText = None
     """What the decision stands for: approved, reviewed ..."""
+
+
+class ApprovalLapsed(_Wait):
+    """Nobody decided in time, and the run goes on: its handler decides what that means."""
+
+    type: Literal["approval.lapsed"] = "approval.lapsed"
 
 
 class _Ended(Event):
@@ -398,6 +406,7 @@ BuiltIn = Annotated[
     | ToolFailed
     | ApprovalRequested
     | ApprovalGranted
+    | ApprovalLapsed
     | ApprovalRejected
     | ApprovalExpired
     | RunCompleted

@@ -357,7 +357,7 @@ class Ledger:
         `show`: JSON that the person decides about; its digest with the prompt is recorded.
         `role`: only its members may decide. `other_person`: the submitter may not. `wait`: seconds
         or a timedelta that it may stay undecided; then the run ends as `wait_outcome`, cancelled
-        or timeout. Raises as `transition` does.
+        or timeout; with "lapsed" it goes on. Raises as `transition` does.
         """
         content = decide.request(prompt, show, role=role, other_person=other_person)
         return await self.transition(
@@ -402,7 +402,7 @@ class Ledger:
         `error_code`, `error_detail`, `output` (JSON), `output_sha256` (hex digits or 32 bytes),
         `reason`: what happened. `cost_usd_delta`, `step_count_delta`: added to the totals.
         `content`: `input` of a tool, `prompt` and `show` of an approval. `wait`, `wait_outcome`:
-        how long an approval may stay undecided, and whether it then is cancelled or timeout.
+        how long an approval may stay undecided, and what it then is: cancelled, timeout or lapsed.
         `expected_version`: refuse if the run has moved on; a decision needs it. `key`: the same key
         and content return the first outcome again.
 

@@ -67,6 +67,7 @@ MOVES: Final[dict[str, frozenset[tuple[State, State | None]]]] = {
     "approval.granted": _moves(frozenset({State.WAITING_APPROVAL}), State.RUNNING, None),
     "approval.rejected": _moves(frozenset({State.WAITING_APPROVAL}), State.CANCELLED),
     "approval.expired": _moves(frozenset({State.WAITING_APPROVAL}), State.CANCELLED, State.TIMEOUT),
+    "approval.lapsed": _moves(frozenset({State.WAITING_APPROVAL}), State.RUNNING, None),
     "run.completed": _moves(frozenset({State.RUNNING}), State.COMPLETED),
     "run.failed": _moves(frozenset({State.RUNNING, State.WAITING_TOOL}), State.FAILED),
     "run.cancelled": _moves(OPEN, State.CANCELLED),
@@ -88,6 +89,9 @@ FIRST: Final = "run.submitted"
 
 RESERVED: Final = frozenset(type_.split(".", 1)[0] for type_ in (*MOVES, FIRST))
 """First segments of event types that users cannot take for their own."""
+
+LAPSED: Final = "lapsed"
+"""The `wait_outcome` of an approval that leaves the run open when nobody decides."""
 
 LEASE_EXPIRED: Final = "E-RUN-001"
 """The lease passed its end without a heartbeat; the run was put back to pending."""

@@ -1538,25 +1538,25 @@ CREATE FUNCTION ledger.fold_events(p_events json) RETURNS SETOF ledger.run_state
       'lease.released') AND e.attempt IS NOT NULL))[1], 0) AS attempt_count,
     max(e.max_attempts) FILTER (WHERE e.type = 'run.submitted') AS max_attempts,
     (array_agg(e.worker_id ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
-      'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'approval.lapsed', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released',
+      'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
       'tool.requested')))[1] AS worker_id,
     (array_agg(e.token ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
-      'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'approval.lapsed', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released',
+      'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
       'tool.requested')))[1] AS token,
     (array_agg(e.credential ORDER BY e.version DESC) FILTER (WHERE e.type = 'lease.acquired' AND e.credential IS NOT
       NULL))[1] AS lease_credential,
     (array_agg(e.lease_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released',
-      'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
-      'tool.requested')))[1] AS lease_until,
+      'approval.lapsed', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired',
+      'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
+      'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS lease_until,
     (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('lease.acquired', 'lease.heartbeat') AND
       e.recorded_at IS NOT NULL))[1] AS heartbeat_at,
     (array_agg(e.available_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
-      'run.completed', 'run.failed', 'run.retried', 'run.submitted', 'run.timed_out', 'tool.completed', 'tool.failed',
-      'tool.requested')))[1] AS available_at,
+      'approval.lapsed', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released',
+      'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.submitted', 'run.timed_out',
+      'tool.completed', 'tool.failed', 'tool.requested')))[1] AS available_at,
     (array_agg(e.recorded_at ORDER BY e.version ASC) FILTER (WHERE e.type = 'lease.acquired' AND e.recorded_at IS NOT
       NULL))[1] AS started_at,
     (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected',
@@ -1566,12 +1566,12 @@ CREATE FUNCTION ledger.fold_events(p_events json) RETURNS SETOF ledger.run_state
     (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.recorded_at IS NOT NULL))[1] AS updated_at,
     max(e.deadline) FILTER (WHERE e.type = 'run.submitted') AS deadline,
     (array_agg(e.wait_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
-      'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'approval.lapsed', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released',
+      'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
       'tool.requested')))[1] AS wait_until,
     (array_agg(e.wait_outcome ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
-      'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'approval.lapsed', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released',
+      'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
       'tool.requested')))[1] AS wait_outcome,
     (array_agg(e.recorded_at ORDER BY e.version ASC) FILTER (WHERE e.type = 'cancel.requested' AND e.recorded_at IS NOT
       NULL))[1] AS cancel_requested_at,
@@ -1651,37 +1651,38 @@ BEGIN
     coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.priority END),
     coalesce(CASE WHEN e.type IN ('lease.acquired', 'lease.expired', 'lease.released') THEN e.attempt END, 0),
     coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.max_attempts END),
-    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested',
-      'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
-      'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN e.worker_id ELSE NULL
-      END,
-    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested',
-      'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
-      'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN e.token ELSE NULL END,
-    coalesce(CASE WHEN e.type = 'lease.acquired' THEN e.credential END, NULL),
-    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested',
-      'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed',
+    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed',
       'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN
-      e.lease_until ELSE NULL END,
+      e.worker_id ELSE NULL END,
+    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed',
+      'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN e.token
+      ELSE NULL END,
+    coalesce(CASE WHEN e.type = 'lease.acquired' THEN e.credential END, NULL),
+    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled',
+      'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'tool.requested') THEN e.lease_until ELSE NULL END,
     coalesce(CASE WHEN e.type IN ('lease.acquired', 'lease.heartbeat') THEN e.recorded_at END, NULL),
-    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested',
-      'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
-      'run.retried', 'run.submitted', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN
-      e.available_at ELSE NULL END,
+    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed',
+      'run.failed', 'run.retried', 'run.submitted', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'tool.requested') THEN e.available_at ELSE NULL END,
     coalesce(NULL, CASE WHEN e.type = 'lease.acquired' THEN e.recorded_at END),
     coalesce(CASE WHEN e.type IN ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed',
       'run.failed', 'run.timed_out') THEN e.recorded_at END, NULL),
     coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.recorded_at END),
     coalesce(e.recorded_at, NULL),
     coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.deadline END),
-    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested',
-      'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
-      'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN e.wait_until ELSE NULL
-      END,
-    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested',
-      'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
-      'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN e.wait_outcome ELSE NULL
-      END,
+    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed',
+      'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN
+      e.wait_until ELSE NULL END,
+    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed',
+      'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN
+      e.wait_outcome ELSE NULL END,
     coalesce(NULL, CASE WHEN e.type = 'cancel.requested' THEN e.recorded_at END),
     0 + coalesce(e.cost_usd, 0),
     0 + coalesce(e.step_count, 0),
@@ -1727,12 +1728,13 @@ BEGIN
     SELECT n.attempt, n.available_at, n.cost_usd, n.credential, n.error_code, n.hash, n.lease_until, n.output_sha256,
       n.recorded_at, n.state, n.step_count, n.token, n.type, n.version, n.wait_outcome, n.wait_until, n.worker_id,
       k.tid,
-      n.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired',
-        'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
-        'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AS on_extended,
-      n.type IN ('approval.expired', 'approval.granted', 'approval.rejected', 'approval.requested', 'lease.acquired',
-        'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
-        'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AS on_leased,
+      n.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected', 'approval.requested',
+        'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed',
+        'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AS
+        on_extended,
+      n.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected', 'approval.requested',
+        'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
+        'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AS on_leased,
       n.type IN ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled', 'run.completed',
         'run.failed', 'run.retried', 'run.timed_out') AS on_outcome,
       n.type IN ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed',
@@ -2001,6 +2003,8 @@ CREATE FUNCTION ledger.legal(p_type text, p_from text, p_to text) RETURNS boolea
     'approval.expired:waiting_approval:timeout',
     'approval.granted:waiting_approval:',
     'approval.granted:waiting_approval:running',
+    'approval.lapsed:waiting_approval:',
+    'approval.lapsed:waiting_approval:running',
     'approval.rejected:waiting_approval:cancelled',
     'approval.requested:running:waiting_approval',
     'cancel.requested:running:',
@@ -2549,6 +2553,7 @@ BEGIN
           CASE run.state WHEN 'pending' THEN 'run.cancelled' WHEN 'waiting_tool'
             THEN 'run.failed' ELSE 'run.timed_out' END
         WHEN run.wait_until <= run.now AND run.state = 'waiting_tool' THEN 'tool.failed'
+        WHEN run.wait_until <= run.now AND run.wait_outcome = 'lapsed' THEN 'approval.lapsed'
         WHEN run.wait_until <= run.now THEN 'approval.expired'
         WHEN run.cancel_requested_at IS NOT NULL AND (run.token IS NULL OR run.lapsed)
           THEN 'run.cancelled'
@@ -2569,9 +2574,12 @@ BEGIN
       CASE judged.type WHEN 'lease.expired' THEN 'pending' WHEN 'approval.expired'
         THEN CASE judged.wait_outcome WHEN 'timeout' THEN 'timeout' ELSE 'cancelled' END
         WHEN 'tool.failed' THEN NULL
+        WHEN 'approval.lapsed' THEN CASE WHEN judged.token IS NOT NULL THEN 'running' END
         WHEN 'run.cancelled' THEN 'cancelled' WHEN 'run.failed' THEN 'failed'
           ELSE 'timeout' END AS new_state,
+      judged.type = 'approval.lapsed' AND judged.token IS NOT NULL AS keeps,
       CASE WHEN judged.type IN ('lease.expired', 'tool.failed')
+          OR judged.type = 'approval.lapsed' AND judged.token IS NULL
         THEN judged.now END AS new_available_at,
       CASE WHEN judged.type = 'lease.expired' AND judged.is_forgiven
         THEN greatest(judged.attempt_count - 1, 0) END AS new_attempt,
@@ -2580,8 +2588,8 @@ BEGIN
         judged.deadline AT TIME ZONE 'UTC')
         WHEN judged.type = 'tool.failed' THEN format('nobody answered until %s UTC',
         judged.wait_until AT TIME ZONE 'UTC')
-        WHEN judged.type = 'approval.expired' THEN format('nobody decided until %s UTC',
-        judged.wait_until AT TIME ZONE 'UTC')
+        WHEN judged.type IN ('approval.expired', 'approval.lapsed')
+          THEN format('nobody decided until %s UTC', judged.wait_until AT TIME ZONE 'UTC')
         WHEN judged.lapsed THEN format('%s held the lease until %s UTC and sent no heartbeat',
           judged.worker_id,
           judged.lease_until AT TIME ZONE 'UTC') || CASE
@@ -2597,16 +2605,23 @@ BEGIN
     SELECT p_project, next.run_id, next.new_version, next.salt, next.body::json FROM next
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state,
-      attempt, available_at, error_code,
+      worker_id, token, lease_until, attempt, available_at, error_code,
       compensates, payload_hash, credential, hash)
     SELECT p_project, hashed.run_id, hashed.new_version, hashed.now, hashed.type, p_actor,
-      hashed.new_state, hashed.new_attempt, hashed.new_available_at, hashed.code,
-      hashed.token, hashed.payload_hash, writer,
+      hashed.new_state, hashed.kept_worker, hashed.kept_token, hashed.kept_until,
+      hashed.new_attempt, hashed.new_available_at, hashed.code, hashed.closed_token,
+      hashed.payload_hash, writer,
       ledger.event_hash(hashed.hash, p_project, hashed.run_id, hashed.new_version, hashed.now,
-        hashed.type, p_actor, state => hashed.new_state, attempt => hashed.new_attempt,
-        available_at => hashed.new_available_at, error_code => hashed.code,
-          compensates => hashed.token, payload_hash => hashed.payload_hash, credential => writer)
-    FROM (SELECT next.*, ledger.payload_hash(next.salt, next.body) AS payload_hash
+        hashed.type, p_actor, state => hashed.new_state, worker_id => hashed.kept_worker,
+        token => hashed.kept_token, lease_until => hashed.kept_until,
+        attempt => hashed.new_attempt, available_at => hashed.new_available_at,
+        error_code => hashed.code, compensates => hashed.closed_token,
+        payload_hash => hashed.payload_hash, credential => writer)
+    FROM (SELECT next.*, ledger.payload_hash(next.salt, next.body) AS payload_hash,
+        CASE WHEN next.keeps THEN next.worker_id END AS kept_worker,
+        CASE WHEN next.keeps THEN next.token END AS kept_token,
+        CASE WHEN next.keeps THEN next.lease_until END AS kept_until,
+        CASE WHEN NOT next.keeps THEN next.token END AS closed_token
       FROM next) AS hashed
   )
   SELECT next.run_id, next.new_version, next.type, next.state, next.new_state,
@@ -2627,25 +2642,25 @@ CREATE FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid,
       'lease.released') AND e.attempt IS NOT NULL))[1], 0) AS attempt_count,
     max(e.max_attempts) FILTER (WHERE e.type = 'run.submitted') AS max_attempts,
     (array_agg(e.worker_id ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
-      'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'approval.lapsed', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released',
+      'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
       'tool.requested')))[1] AS worker_id,
     (array_agg(e.token ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
-      'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'approval.lapsed', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released',
+      'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
       'tool.requested')))[1] AS token,
     (array_agg(e.credential ORDER BY e.version DESC) FILTER (WHERE e.type = 'lease.acquired' AND e.credential IS NOT
       NULL))[1] AS lease_credential,
     (array_agg(e.lease_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released',
-      'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
-      'tool.requested')))[1] AS lease_until,
+      'approval.lapsed', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired',
+      'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
+      'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS lease_until,
     (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('lease.acquired', 'lease.heartbeat') AND
       e.recorded_at IS NOT NULL))[1] AS heartbeat_at,
     (array_agg(e.available_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
-      'run.completed', 'run.failed', 'run.retried', 'run.submitted', 'run.timed_out', 'tool.completed', 'tool.failed',
-      'tool.requested')))[1] AS available_at,
+      'approval.lapsed', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released',
+      'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.submitted', 'run.timed_out',
+      'tool.completed', 'tool.failed', 'tool.requested')))[1] AS available_at,
     (array_agg(e.recorded_at ORDER BY e.version ASC) FILTER (WHERE e.type = 'lease.acquired' AND e.recorded_at IS NOT
       NULL))[1] AS started_at,
     (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected',
@@ -2655,12 +2670,12 @@ CREATE FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid,
     (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.recorded_at IS NOT NULL))[1] AS updated_at,
     max(e.deadline) FILTER (WHERE e.type = 'run.submitted') AS deadline,
     (array_agg(e.wait_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
-      'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'approval.lapsed', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released',
+      'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
       'tool.requested')))[1] AS wait_until,
     (array_agg(e.wait_outcome ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
-      'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'approval.lapsed', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released',
+      'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
       'tool.requested')))[1] AS wait_outcome,
     (array_agg(e.recorded_at ORDER BY e.version ASC) FILTER (WHERE e.type = 'cancel.requested' AND e.recorded_at IS NOT
       NULL))[1] AS cancel_requested_at,
@@ -3242,8 +3257,8 @@ BEGIN
       RAISE EXCEPTION 'a wait must end, within ten years' USING ERRCODE = '22023';
     END IF;
   END IF;
-  IF NOT array_remove(p_wait_outcomes, NULL) <@ ARRAY['cancelled', 'timeout'] THEN
-    RAISE EXCEPTION 'wait_outcome must be cancelled or timeout' USING ERRCODE = '22023';
+  IF NOT array_remove(p_wait_outcomes, NULL) <@ ARRAY['cancelled', 'timeout', 'lapsed'] THEN
+    RAISE EXCEPTION 'wait_outcome must be cancelled, timeout or lapsed' USING ERRCODE = '22023';
   END IF;
   checked := ledger.check_texts(p_actors, 200, true);
   checked := ledger.check_texts(p_names || p_error_codes || p_keys);

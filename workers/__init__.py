@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from runfold.workers.context import Context
     from runfold.workers.errors import ChildFailed, StepError, ToolError, WaitTimedOut
     from runfold.workers.handlers import Handler, Handlers, handler
-    from runfold.workers.journal.approvals import Decision
+    from runfold.workers.journal.approvals import Decision, Lapsed
     from runfold.workers.outcomes import Cancel, Fail, Retry
     from runfold.workers.worker import Worker
 
@@ -26,6 +26,7 @@ __all__ = [
     "Fail",
     "Handler",
     "Handlers",
+    "Lapsed",
     "Retry",
     "StepError",
     "ToolError",
@@ -40,7 +41,7 @@ _HOMES: Final = {
     "runfold.workers.errors": ("ChildFailed", "StepError", "ToolError", "WaitTimedOut"),
     "runfold.workers.handlers": ("Handler", "Handlers", "handler"),
     "runfold.workers.backoff": ("Backoff",),
-    "runfold.workers.journal.approvals": ("Decision",),
+    "runfold.workers.journal.approvals": ("Decision", "Lapsed"),
     "runfold.workers.outcomes": ("Cancel", "Fail", "Retry"),
     "runfold.workers.worker": ("Worker",),
 }

@@ -7,13 +7,13 @@ import inspect
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
-from typing import Any, ParamSpec, TypeVar, Unpack
+from typing import Any, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from runfold.ledger import State
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.operations.signal import wait_name
 from runfold.workers.facts import Facts
-from runfold.workers.journal.approvals import Decision
+from runfold.workers.journal.approvals import ApprovalOptions, Decision, Ending, Lapsed
 from runfold.workers.journal.fanout import ChildOptions
 from runfold.workers.journal.journal import Journal
 
@@ -72,6 +72,14 @@ class BlockingContext(Facts):
             self._done(self._tools.respond(tool))
         return tool.result()
 
+    @overload
+    def approval(
+        self, prompt: str, *, on_timeout: Ending = ..., **options: Unpack[ApprovalOptions]
+    ) -> Decision: ...
+    @overload
+    def approval(
+        self, prompt: str, *, on_timeout: Literal["lapsed"], **options: Unpack[ApprovalOptions]
+    ) -> Decision | Lapsed: ...
     def approval(
         self,
         prompt: str,
@@ -82,7 +90,7 @@ class BlockingContext(Facts):
         on_timeout: State | str = State.CANCELLED,
         other_person: bool = False,
         role: str | None = None,
-    ) -> Decision:
+    ) -> Decision | Lapsed:
         """As Context.approval."""
         call = self._done(self._journal.begin("approval", name, None, beside=self._is_beside()))
         return self._done(

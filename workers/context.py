@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from runfold.ledger import State
 from runfold.ledger.operations.signal import wait_name
 from runfold.workers.errors import CalledOff
 from runfold.workers.facts import Facts
-from runfold.workers.journal.approvals import Decision
+from runfold.workers.journal.approvals import ApprovalOptions, Decision, Ending, Lapsed
 from runfold.workers.journal.call import GIVEN_UP, Call, outcome
 from runfold.workers.journal.fanout import ChildOptions
 from runfold.workers.journal.journal import Journal
@@ -142,6 +142,14 @@ class Context(Facts):
             await write(called)
             raise
 
+    @overload
+    async def approval(
+        self, prompt: str, *, on_timeout: Ending = ..., **options: Unpack[ApprovalOptions]
+    ) -> Decision: ...
+    @overload
+    async def approval(
+        self, prompt: str, *, on_timeout: Literal["lapsed"], **options: Unpack[ApprovalOptions]
+    ) -> Decision | Lapsed: ...
     async def approval(
         self,
         prompt: str,
@@ -152,12 +160,13 @@ class Context(Facts):
         on_timeout: State | str = State.CANCELLED,
         other_person: bool = False,
         role: str | None = None,
-    ) -> Decision:
+    ) -> Decision | Lapsed:
         """Park the run until a person decides: a yes goes on from here, a no cancels the run.
 
         A decision holds for exactly what is shown, by its SHA-256: show only what is recorded.
         `other_person`: whoever submitted the run may not decide. `role`: only who has it may; as
-        long as nobody has it, the run waits. `timeout`: seconds, then the run ends as `on_timeout`.
+        long as nobody has it, the run waits. `timeout`: seconds, then the run ends as `on_timeout`,
+        cancelled or timeout; with "lapsed" it goes on here with a Lapsed, which is no yes.
         """
         call = await self._journal.begin("approval", name, None, beside=self._is_beside())
         return await self._approvals.decision(

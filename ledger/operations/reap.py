@@ -76,7 +76,7 @@ async def _sweep(project: Project, limit: int, *, leases: bool) -> Sequence[Mapp
 
 
 def _log_reaped(logger: Any, row: Mapping[str, Any]) -> None:
-    if row["type"] == "tool.failed":  # a wait that is over: the run goes on
+    if row["type"] in {"tool.failed", "approval.lapsed"}:  # a wait that is over: the run goes on
         logger.info(
             names.STATE_TRANSITION,
             run_id=str(row["run_id"]),

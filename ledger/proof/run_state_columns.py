@@ -23,6 +23,7 @@ COLUMNS: tuple[tuple[str, str, str, frozenset[str] | None, int | None], ...] = (
     ("worker_id", "assign", "worker_id", frozenset({
         "approval.expired",
         "approval.granted",
+        "approval.lapsed",
         "approval.rejected",
         "approval.requested",
         "lease.acquired",
@@ -40,6 +41,7 @@ COLUMNS: tuple[tuple[str, str, str, frozenset[str] | None, int | None], ...] = (
     ("token", "assign", "token", frozenset({
         "approval.expired",
         "approval.granted",
+        "approval.lapsed",
         "approval.rejected",
         "approval.requested",
         "lease.acquired",
@@ -60,6 +62,7 @@ COLUMNS: tuple[tuple[str, str, str, frozenset[str] | None, int | None], ...] = (
     ("lease_until", "assign", "lease_until", frozenset({
         "approval.expired",
         "approval.granted",
+        "approval.lapsed",
         "approval.rejected",
         "approval.requested",
         "lease.acquired",
@@ -82,6 +85,7 @@ COLUMNS: tuple[tuple[str, str, str, frozenset[str] | None, int | None], ...] = (
     ("available_at", "assign", "available_at", frozenset({
         "approval.expired",
         "approval.granted",
+        "approval.lapsed",
         "approval.rejected",
         "approval.requested",
         "lease.acquired",
@@ -118,6 +122,7 @@ COLUMNS: tuple[tuple[str, str, str, frozenset[str] | None, int | None], ...] = (
     ("wait_until", "assign", "wait_until", frozenset({
         "approval.expired",
         "approval.granted",
+        "approval.lapsed",
         "approval.rejected",
         "approval.requested",
         "lease.acquired",
@@ -135,6 +140,7 @@ COLUMNS: tuple[tuple[str, str, str, frozenset[str] | None, int | None], ...] = (
     ("wait_outcome", "assign", "wait_outcome", frozenset({
         "approval.expired",
         "approval.granted",
+        "approval.lapsed",
         "approval.rejected",
         "approval.requested",
         "lease.acquired",

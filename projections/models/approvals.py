@@ -11,8 +11,11 @@ from runfold.projections.declared.sources import earlier, field, since
 
 _ASKED: Final = frozenset({"approval.requested"})
 DECIDED: Final = frozenset(
-    {"approval.granted", "approval.rejected", "approval.expired", "run.cancelled", "run.timed_out"}
-)
+    {
+        "approval.granted", "approval.rejected", "approval.expired", "approval.lapsed",
+        "run.cancelled", "run.timed_out",
+    }
+)  # fmt: skip
 """What ends the waiting; the last two only for a run that waits."""
 
 _REQUEST: Final = Source(

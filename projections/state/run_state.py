@@ -23,6 +23,7 @@ WAITED: Final = {
     "tool.failed",
     "approval.requested",
     "approval.granted",
+    "approval.lapsed",
 }
 LEASED: Final = {"lease.acquired"} | WAITED | REQUEUED | ENDED
 """Every type that restates the lease as it is after the event."""

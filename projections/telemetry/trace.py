@@ -28,6 +28,7 @@ _ANSWERS: Final = frozenset(
         "approval.granted",
         "approval.rejected",
         "approval.expired",
+        "approval.lapsed",
     }
 )
 

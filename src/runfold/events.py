@@ -5,6 +5,7 @@ from __future__ import annotations
 from runfold.ledger.events import (
     ApprovalExpired,
     ApprovalGranted,
+    ApprovalLapsed,
     ApprovalRejected,
     ApprovalRequested,
     CancelRequested,
@@ -36,6 +37,7 @@ from runfold.ledger.events import (
 __all__ = [
     "ApprovalExpired",
     "ApprovalGranted",
+    "ApprovalLapsed",
     "ApprovalRejected",
     "ApprovalRequested",
     "CancelRequested",

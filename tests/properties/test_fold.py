@@ -28,8 +28,8 @@ from tests.conftest import PROJECT
 
 OPERATIONS = [
     "submit", "claim", "claim", "claim_briefly", "beat", "tool", "park_tool", "answer", "ask",
-    "park_ask", "approve", "reject", "complete", "fail", "time_out", "release", "retry", "cancel",
-    "note", "step", "reap", "zombie", "overdue",
+    "park_ask", "lapse", "park_lapse", "approve", "reject", "complete", "fail", "time_out",
+    "release", "retry", "cancel", "note", "step", "reap", "zombie", "overdue",
 ]  # fmt: skip
 
 MOVES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -38,6 +38,8 @@ MOVES: dict[str, tuple[str, dict[str, Any]]] = {
     "answer": ("running", {"output": {"found": 3}, "step_count_delta": 1}),
     "ask": ("waiting_approval", {"content": {"prompt": "Sure?"}, "wait": 3600}),
     "park_ask": ("waiting_approval", {"park": True, "wait": 0.001, "wait_outcome": "timeout"}),
+    "lapse": ("waiting_approval", {"wait": 0.001, "wait_outcome": "lapsed"}),
+    "park_lapse": ("waiting_approval", {"park": True, "wait": 0.001, "wait_outcome": "lapsed"}),
     "complete": (
         "completed",
         {"output": {"ok": True}, "output_sha256": "ab" * 32, "cost_usd_delta": 1.5},

@@ -47,7 +47,7 @@ GIVEN: dict[str, Any] = {"bytes": b"\xff", "shy": Shy(), "circle": circle()}
 async def asks(ctx: Context, how: str) -> Any:
     match how:
         case "on_timeout":
-            await ctx.approval("Go?", timeout=5, on_timeout="failed")
+            await ctx.approval("Go?", timeout=5, on_timeout="failed")  # type: ignore[call-overload]  # tested
         case "timeout":
             await ctx.approval("Go?", timeout=-5)
         case "signal":
@@ -61,7 +61,7 @@ async def asks(ctx: Context, how: str) -> Any:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("on_timeout", "on_timeout 'failed': must be cancelled or timeout"),
+        ("on_timeout", "on_timeout 'failed': must be cancelled, timeout or lapsed"),
         ("timeout", "timeout -5: must be more than 0"),
         ("signal", "must not contain #"),
         ("child", "kind 5: must be text"),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar, Literal, TypeAlias, TypedDict
 
 from runfold.ledger import State, names, roles
 from runfold.ledger.commands import check_wait_outcome
 from runfold.ledger.errors import NobodyHasRole
-from runfold.ledger.events import ApprovalRequested
+from runfold.ledger.events import ApprovalLapsed, ApprovalRequested
 from runfold.ledger.operations.decide import shown_sha256
 from runfold.ledger.validation import check_duration
 from runfold.workers.journal.call import Call
@@ -27,6 +27,29 @@ class Decision:
     reason: str | None
     at: datetime | None
     value: Any = None
+    lapsed: ClassVar[Literal[False]] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lapsed:
+    """Nobody decided in time, until `at`; what `on_timeout="lapsed"` may return."""
+
+    at: datetime | None
+    lapsed: ClassVar[Literal[True]] = True
+
+
+Ending: TypeAlias = State | Literal["cancelled", "timeout"]
+"""The state in which an approval that nobody decides ends the run."""
+
+
+class ApprovalOptions(TypedDict, total=False):
+    """What an approval may ask for besides its prompt."""
+
+    show: Any
+    name: str
+    timeout: float | timedelta | None
+    other_person: bool
+    role: str | None
 
 
 class Approvals:
@@ -45,8 +68,8 @@ class Approvals:
         role: str | None,
         timeout: float | timedelta | None,  # noqa: ASYNC109  the run's time, not the call's
         on_timeout: State | str,
-    ) -> Decision:
-        """Return the recorded decision about exactly this, or park the run until there is one."""
+    ) -> Decision | Lapsed:
+        """Return what was recorded about exactly this, or park the run until something is."""
         recorder = self._recorder
         with recorder.asking():
             shown = as_json("show", show)
@@ -80,12 +103,14 @@ class Approvals:
         except NobodyHasRole as error:
             recorder.log.warning(names.NOBODY_HAS_ROLE, role=role, reason=str(error))
 
-    def _decided(self, earlier: EarlierCall, digest: str) -> Decision:
+    def _decided(self, earlier: EarlierCall, digest: str) -> Decision | Lapsed:
         asked, answer = earlier.asked, earlier.answer
         assert isinstance(asked, ApprovalRequested)
         if asked.shown_sha256 is not None and asked.shown_sha256 != digest:
             self._recorder.mismatch(
                 f"an approval of what has SHA-256 {asked.shown_sha256}", f"one of {digest}"
             )
+        if isinstance(answer, ApprovalLapsed):
+            return Lapsed(answer.recorded_at)
         granted: Any = answer
         return Decision(granted.actor, granted.reason, granted.recorded_at, granted.output)

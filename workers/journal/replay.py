@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from runfold.ledger.events import (
     ApprovalGranted,
+    ApprovalLapsed,
     ApprovalRequested,
     Event,
     LeaseAcquired,
@@ -24,7 +25,7 @@ from runfold.workers.errors import HistoryMismatch, OtherVersion
 CallKind = Literal["step", "tool", "approval"]
 _REQUEUED: Final = frozenset({"run.retried", "lease.expired", "lease.released"})
 _BEGIN: Final = (StepCompleted, StepFailed, ToolRequested, ApprovalRequested)
-_ANSWERS: Final = (ToolCompleted, ToolFailed, ApprovalGranted)
+_ANSWERS: Final = (ToolCompleted, ToolFailed, ApprovalGranted, ApprovalLapsed)
 
 
 @dataclass(slots=True)

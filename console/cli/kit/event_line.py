@@ -19,6 +19,7 @@ _TROUBLE: Final = frozenset(
         "step.failed",
         "tool.failed",
         "approval.expired",
+        "approval.lapsed",
     }
 )
 _DIM: Final = frozenset({"lease.heartbeat"})

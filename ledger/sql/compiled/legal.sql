@@ -7,6 +7,8 @@ AS $$
     'approval.expired:waiting_approval:timeout',
     'approval.granted:waiting_approval:',
     'approval.granted:waiting_approval:running',
+    'approval.lapsed:waiting_approval:',
+    'approval.lapsed:waiting_approval:running',
     'approval.rejected:waiting_approval:cancelled',
     'approval.requested:running:waiting_approval',
     'cancel.requested:running:',

@@ -8,6 +8,8 @@
 --   run past its deadline                run.timed_out; waiting for a tool:        E-RUN-003
 --                                        run.failed; pending: run.cancelled
 --   approval undecided at its deadline   approval.expired: cancelled or timeout    E-RUN-003
+--   the same, if it may lapse            approval.lapsed, the run goes on: parked  E-RUN-003
+--                                        claimable, held running under its lease
 --   parked wait unanswered at its end    tool.failed, claimable, decides itself    E-RUN-003
 -- No attempt is charged, three times in a run, for a lease under which nothing was appended, not
 -- even a beat: the answer of its claim may have been lost. Nor, ten times in a run, for a last
@@ -120,6 +122,7 @@ BEGIN
           CASE run.state WHEN 'pending' THEN 'run.cancelled' WHEN 'waiting_tool'
             THEN 'run.failed' ELSE 'run.timed_out' END
         WHEN run.wait_until <= run.now AND run.state = 'waiting_tool' THEN 'tool.failed'
+        WHEN run.wait_until <= run.now AND run.wait_outcome = 'lapsed' THEN 'approval.lapsed'
         WHEN run.wait_until <= run.now THEN 'approval.expired'
         WHEN run.cancel_requested_at IS NOT NULL AND (run.token IS NULL OR run.lapsed)
           THEN 'run.cancelled'
@@ -140,9 +143,12 @@ BEGIN
       CASE judged.type WHEN 'lease.expired' THEN 'pending' WHEN 'approval.expired'
         THEN CASE judged.wait_outcome WHEN 'timeout' THEN 'timeout' ELSE 'cancelled' END
         WHEN 'tool.failed' THEN NULL
+        WHEN 'approval.lapsed' THEN CASE WHEN judged.token IS NOT NULL THEN 'running' END
         WHEN 'run.cancelled' THEN 'cancelled' WHEN 'run.failed' THEN 'failed'
           ELSE 'timeout' END AS new_state,
+      judged.type = 'approval.lapsed' AND judged.token IS NOT NULL AS keeps,
       CASE WHEN judged.type IN ('lease.expired', 'tool.failed')
+          OR judged.type = 'approval.lapsed' AND judged.token IS NULL
         THEN judged.now END AS new_available_at,
       CASE WHEN judged.type = 'lease.expired' AND judged.is_forgiven
         THEN greatest(judged.attempt_count - 1, 0) END AS new_attempt,
@@ -151,8 +157,8 @@ BEGIN
         judged.deadline AT TIME ZONE 'UTC')
         WHEN judged.type = 'tool.failed' THEN format('nobody answered until %s UTC',
         judged.wait_until AT TIME ZONE 'UTC')
-        WHEN judged.type = 'approval.expired' THEN format('nobody decided until %s UTC',
-        judged.wait_until AT TIME ZONE 'UTC')
+        WHEN judged.type IN ('approval.expired', 'approval.lapsed')
+          THEN format('nobody decided until %s UTC', judged.wait_until AT TIME ZONE 'UTC')
         WHEN judged.lapsed THEN format('%s held the lease until %s UTC and sent no heartbeat',
           judged.worker_id,
           judged.lease_until AT TIME ZONE 'UTC') || CASE
@@ -168,16 +174,23 @@ BEGIN
     SELECT p_project, next.run_id, next.new_version, next.salt, next.body::json FROM next
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state,
-      attempt, available_at, error_code,
+      worker_id, token, lease_until, attempt, available_at, error_code,
       compensates, payload_hash, credential, hash)
     SELECT p_project, hashed.run_id, hashed.new_version, hashed.now, hashed.type, p_actor,
-      hashed.new_state, hashed.new_attempt, hashed.new_available_at, hashed.code,
-      hashed.token, hashed.payload_hash, writer,
+      hashed.new_state, hashed.kept_worker, hashed.kept_token, hashed.kept_until,
+      hashed.new_attempt, hashed.new_available_at, hashed.code, hashed.closed_token,
+      hashed.payload_hash, writer,
       ledger.event_hash(hashed.hash, p_project, hashed.run_id, hashed.new_version, hashed.now,
-        hashed.type, p_actor, state => hashed.new_state, attempt => hashed.new_attempt,
-        available_at => hashed.new_available_at, error_code => hashed.code,
-          compensates => hashed.token, payload_hash => hashed.payload_hash, credential => writer)
-    FROM (SELECT next.*, ledger.payload_hash(next.salt, next.body) AS payload_hash
+        hashed.type, p_actor, state => hashed.new_state, worker_id => hashed.kept_worker,
+        token => hashed.kept_token, lease_until => hashed.kept_until,
+        attempt => hashed.new_attempt, available_at => hashed.new_available_at,
+        error_code => hashed.code, compensates => hashed.closed_token,
+        payload_hash => hashed.payload_hash, credential => writer)
+    FROM (SELECT next.*, ledger.payload_hash(next.salt, next.body) AS payload_hash,
+        CASE WHEN next.keeps THEN next.worker_id END AS kept_worker,
+        CASE WHEN next.keeps THEN next.token END AS kept_token,
+        CASE WHEN next.keeps THEN next.lease_until END AS kept_until,
+        CASE WHEN NOT next.keeps THEN next.token END AS closed_token
       FROM next) AS hashed
   )
   SELECT next.run_id, next.new_version, next.type, next.state, next.new_state,

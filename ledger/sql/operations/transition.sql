@@ -38,8 +38,8 @@ BEGIN
       RAISE EXCEPTION 'a wait must end, within ten years' USING ERRCODE = '22023';
     END IF;
   END IF;
-  IF NOT array_remove(p_wait_outcomes, NULL) <@ ARRAY['cancelled', 'timeout'] THEN
-    RAISE EXCEPTION 'wait_outcome must be cancelled or timeout' USING ERRCODE = '22023';
+  IF NOT array_remove(p_wait_outcomes, NULL) <@ ARRAY['cancelled', 'timeout', 'lapsed'] THEN
+    RAISE EXCEPTION 'wait_outcome must be cancelled, timeout or lapsed' USING ERRCODE = '22023';
   END IF;
   checked := ledger.check_texts(p_actors, 200, true);
   checked := ledger.check_texts(p_names || p_error_codes || p_keys);

@@ -183,7 +183,7 @@ CALLS: dict[str, tuple[Call, str]] = {
     "wait NaN": (lambda g, lease: g.transition(lease, "waiting_approval", wait=NAN), "wait"),
     "wait outcome": (
         lambda g, lease: g.transition(lease, "waiting_approval", wait=1, wait_outcome="failed"),
-        "cancelled or timeout",
+        "cancelled, timeout or lapsed",
     ),
     "content unknown": (
         lambda g, lease: g.transition(lease, "waiting_tool", content={"x": 1}),

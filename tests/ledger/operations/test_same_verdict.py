@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import nullcontext
 from typing import Any, Final, NamedTuple
 
 import asyncpg
@@ -257,3 +258,35 @@ async def test_a_name_that_python_refuses_is_refused_by_every_function(
     assert len(await ledger.history(run.run_id)) == 1
     with pytest.raises(LedgerError, match="control characters"):
         await ledger.append(run.run_id, NoteAdded(name=bad))
+
+
+_ASK = (
+    "SELECT * FROM ledger.transition($1, '{w}', ARRAY[$2::uuid], ARRAY[$3::int],"
+    " '{waiting_approval}', '{true}', NULL, NULL, NULL, NULL, NULL, NULL, '{60}', ARRAY[$4],"
+    " NULL, NULL)"
+)
+
+
+@pytest.mark.parametrize("door", ["python", "sql"])
+@pytest.mark.parametrize(
+    ("outcome", "taken"),
+    [
+        ("cancelled", True), ("timeout", True), ("lapsed", True), ("failed", False),
+        ("Lapsed", False), ("", False),
+    ],
+)  # fmt: skip
+async def test_what_may_become_of_an_undecided_approval_is_the_same_through_every_door(
+    ledger: Ledger, connection: asyncpg.Connection, door: str, outcome: str, *, taken: bool
+) -> None:
+    run = await ledger.submit("parse")
+    [lease] = await ledger.claim("w")
+    verdict = nullcontext() if taken else pytest.raises((LedgerError, asyncpg.DataError))
+    with verdict as caught:
+        if door == "python":
+            await ledger.ask_approval(lease, "Sure?", wait=60, wait_outcome=outcome)
+        else:
+            await connection.fetch(_ASK, PROJECT, run.run_id, lease.token, outcome)
+
+    assert caught is None or "must be cancelled, timeout or lapsed" in str(caught.value)
+    state = (await ledger.get(run.run_id)).state
+    assert state == ("waiting_approval" if taken else "running")

@@ -22,6 +22,7 @@ from runfold.ledger.errors import (
 from runfold.ledger.events import (
     ApprovalExpired,
     ApprovalGranted,
+    ApprovalLapsed,
     ApprovalRejected,
     ApprovalRequested,
     NoteAdded,
@@ -364,6 +365,47 @@ async def test_an_approval_that_nobody_decides_in_time_ends_the_run_as_asked(
     assert (event.actor, event.compensates) == ("reaper", None if park else lease.token)
     with pytest.raises(IllegalTransition, match=outcome):
         await ledger.approve(await ledger.get(lease.run_id), actor="late")
+
+
+@pytest.mark.parametrize("park", [False, True])
+async def test_an_approval_that_lapses_leaves_the_run_open_and_takes_no_decision_afterwards(
+    ledger: Ledger, *, park: bool
+) -> None:
+    lease = await waiting(
+        ledger, State.WAITING_APPROVAL, park=park, wait=TINY, wait_outcome="lapsed"
+    )
+    waits = await ledger.get(lease.run_id)
+    await passed(ledger, waits.wait_until)
+    with pytest.raises(IllegalTransition, match="the time for an answer is over"):
+        await ledger.approve(waits, actor="late")
+
+    (run,) = await ledger.reap()
+    event = await newest(ledger, lease.run_id, ApprovalLapsed)
+
+    assert (event.actor, event.error_code, event.token) == ("reaper", DEADLINE_PASSED, run.token)
+    assert "nobody decided until" in str(event.error_detail)
+    assert (run.wait_until, run.error_code) == (None, None)
+    assert (run.state, run.token, run.worker_id, run.lease_until, run.available_at) == (
+        (State.WAITING_APPROVAL, None, None, None, event.recorded_at)
+        if park
+        else (State.RUNNING, lease.token, lease.worker_id, waits.lease_until, None)
+    )
+    for decide in (ledger.approve, ledger.reject):
+        with pytest.raises(IllegalTransition):
+            await decide(await ledger.get(lease.run_id), actor="late")
+    assert await ledger.reap() == []
+
+
+async def test_the_holder_of_an_approval_that_lapsed_goes_on_under_its_lease(
+    ledger: Ledger,
+) -> None:
+    lease = await waiting(
+        ledger, State.WAITING_APPROVAL, park=False, wait=TINY, wait_outcome="lapsed"
+    )
+    await passed(ledger, (await ledger.get(lease.run_id)).wait_until)
+    await ledger.reap()
+
+    assert (await ledger.complete(lease, output=1)).state == State.COMPLETED
 
 
 async def test_a_remark_that_comes_between_reading_and_deciding_does_not_stand_in_the_way(

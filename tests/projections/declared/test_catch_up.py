@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from runfold.ledger import Ledger
+from runfold.ledger import Ledger, State
 from runfold.ledger.errors import CheckpointUnknown, InvalidValue
 from runfold.ledger.events import Event, NoteAdded, StepCompleted
 from runfold.ledger.postgres.connections import fetch
@@ -32,7 +32,8 @@ from runfold.projections.errors import (
 )
 from runfold.workers.duties.projector import Projector
 from tests.support.projections import read, sizes, sizes_of
-from tests.support.waiting import lapsed, until
+from tests.support.runs import TINY, waiting
+from tests.support.waiting import lapsed, passed, until
 
 SHIPPED = sorted(declared())
 
@@ -151,6 +152,22 @@ async def test_the_read_models_say_what_the_runs_say(ledger: Ledger) -> None:
         ledger, "SELECT count(waited), count(waiting_for) FROM projection.approvals"
     )
     assert waits == (2, 1)
+
+
+async def test_an_approval_that_lapsed_waits_for_nobody(ledger: Ledger) -> None:
+    lease = await waiting(
+        ledger, State.WAITING_APPROVAL, park=True, wait=TINY, wait_outcome="lapsed"
+    )
+    await passed(ledger, (await ledger.get(lease.run_id)).wait_until)
+    await ledger.reap()
+    approvals = declared()["approvals"]
+    await install(ledger.pool, approvals)
+    await CatchUp(ledger.pool, approvals).to_the_end()
+
+    assert await row_of(
+        ledger,
+        "SELECT outcome, decided_by, waited IS NULL, waiting_for FROM projection.approvals",
+    ) == ("approval.lapsed", "reaper", False, None)
 
 
 async def test_a_function_is_called_with_every_event_exactly_once(
