@@ -16,7 +16,8 @@ from runfold.ledger import Lease, Ledger, State, Transition, log, names
 from runfold.ledger.errors import LeaseLost
 from runfold.ledger.lifecycle import ATTEMPTS_EXHAUSTED, LEASE_EXPIRED
 from tests.conftest import PROJECT
-from tests.support.runs import abandoned, claimed
+from tests.support.runs import TINY, abandoned, claimed, waiting
+from tests.support.waiting import passed
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +55,20 @@ async def test_a_lease_and_every_move_under_it_say_who_holds_it_and_which_attemp
         of(lease, from_state="running", to_state="waiting_tool", error_code=None, **held),
         of(lease, from_state="waiting_tool", to_state="failed", error_code="E-1", **held),
     ]
+
+
+async def test_an_approval_that_lapses_is_logged_as_a_move_and_not_as_a_failure(
+    ledger: Ledger,
+) -> None:
+    lease = await waiting(
+        ledger, State.WAITING_APPROVAL, park=True, wait=TINY, wait_outcome="lapsed"
+    )
+    await passed(ledger, (await ledger.get(lease.run_id)).wait_until)
+    with capture_logs() as logs:
+        await ledger.reap()
+
+    assert [one["log_level"] for one in told(logs, "run_state_transition")] == ["info"]
+    assert told(logs, "stale_run_failed") == []
 
 
 async def test_a_decision_says_no_worker(ledger: Ledger) -> None:

@@ -408,6 +408,21 @@ async def test_the_holder_of_an_approval_that_lapsed_goes_on_under_its_lease(
     assert (await ledger.complete(lease, output=1)).state == State.COMPLETED
 
 
+async def test_an_approval_that_lapses_after_its_holder_died_is_requeued_as_any_run_that_runs(
+    ledger: Ledger,
+) -> None:
+    lease = await waiting(
+        ledger, State.WAITING_APPROVAL, park=False, ttl=TINY, wait=TINY, wait_outcome="lapsed"
+    )
+    await lapsed(ledger, lease)
+    await passed(ledger, (await ledger.get(lease.run_id)).wait_until)
+
+    [run] = await ledger.reap()
+    assert (run.state, run.token) == (State.RUNNING, lease.token)
+    [run] = await ledger.reap()
+    assert (run.state, run.token) == (State.PENDING, None)
+
+
 async def test_a_remark_that_comes_between_reading_and_deciding_does_not_stand_in_the_way(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
