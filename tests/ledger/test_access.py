@@ -11,7 +11,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from runfold.ledger import Lease, Ledger, State, access
+from runfold.ledger import Lease, Ledger, Run, State, access
 from runfold.ledger.errors import (
     AccessDenied,
     DecisionRefused,
@@ -24,8 +24,11 @@ from runfold.ledger.events import ApprovalGranted, NoteAdded
 from runfold.ledger.operations.decide import request
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.urls import driver_url
+from runfold.workers import Context, handler
 from tests.conftest import PROJECT
 from tests.support.logins import channel, grant, with_login
+from tests.support.waiting import until
+from tests.support.working import ended, reached, working
 
 OTHER = "other"
 WORKING = ("submit", "work", "read", "schedule")
@@ -550,3 +553,44 @@ async def test_no_advisory_lock_of_a_login_stops_a_pause_or_a_month(
     async with asyncio.timeout(10):
         await ledger.pause_kind("parse", actor="ann")
         assert await connection.fetchval("SELECT ledger.make_partitions(4)") == 1
+
+
+@handler("part")
+async def part(_: Context, number: int) -> int:
+    return number * 2
+
+
+@handler("whole")
+async def whole(ctx: Context, number: int) -> int:
+    doubled = await ctx.step("double", lambda: number * 2)
+    await ctx.sleep(0.01)
+    await ctx.approval("Go on?", timeout=60)
+    output: int = await ctx.child("part", doubled)
+    return output
+
+
+@pytest.mark.parametrize("rights", [("submit", "work", "schedule"), WORKING])
+async def test_a_worker_needs_no_other_rights_than_the_page_says(
+    database: str, ledger: Ledger, rights: tuple[str, ...]
+) -> None:
+    """Without `read` a worker does everything but read the outcomes of other runs."""
+    async with (
+        with_login(database, "runfold_worker", rights=rights) as url,
+        Ledger.open(url, PROJECT) as own,
+    ):
+        run = await ledger.submit("whole", 4)
+        async with working(own, whole, part):
+            waiting = await reached(ledger, run, State.WAITING_APPROVAL)
+            await ledger.approve(waiting, actor="ann")
+            assert (await ended(ledger, await _child(ledger))).output == 16
+            if "read" in rights:
+                assert (await ended(ledger, run)).output == 16
+
+
+async def _child(ledger: Ledger) -> Run:
+    async def is_there() -> bool:
+        return bool([one for one in await ledger.runs() if one.kind == "part"])
+
+    await until(is_there)
+    [child] = [one for one in await ledger.runs() if one.kind == "part"]
+    return child
