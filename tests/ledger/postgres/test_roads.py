@@ -78,11 +78,16 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
+def user(url: str) -> str:
+    """Return who a database's URL lets in, with the password where it has one."""
+    return urlsplit(url).netloc.rpartition("@")[0]
+
+
 def forms(url: str, port: int) -> dict[str, str]:
     """Return a database's URL in every form that needs neither TLS nor a password."""
     parts = urlsplit(url)
     joined = "&" if parts.query else "?"
-    several = f"postgresql://postgres@127.0.0.1:1,127.0.0.1:{port}{parts.path}?sslmode=disable"
+    several = f"postgresql://{user(url)}@127.0.0.1:1,127.0.0.1:{port}{parts.path}?sslmode=disable"
     made = {query: f"{url}{joined}{query}" for query in QUERIES} | {"several hosts": several}
     if folder := parse_qs(parts.query).get("host"):
         made["a socket's folder"] = f"postgresql://postgres@{quote(folder[0], safe='')}{parts.path}"
@@ -130,7 +135,7 @@ def secured(url: str, folder: Path) -> Iterator[tuple[str, str]]:
         pytest.skip("no openssl to make a certificate with")
     made, key = certificate(folder, "localhost")
     with front(url, tls=server_context(made, key)) as opened:
-        yield f"localhost:{opened.port}/{opened.database}", quote(str(made), safe="")
+        yield f"{user(url)}@localhost:{opened.port}/{opened.database}", quote(str(made), safe="")
         assert opened.encrypted > 0
 
 
@@ -149,7 +154,7 @@ async def test_every_road_is_encrypted_where_the_url_asks_for_it(
     database: str, tmp_path: Path, query: str
 ) -> None:
     with secured(database, tmp_path) as (where, made):
-        await travel(f"postgresql://postgres@{where}?{query.format(certificate=made)}")
+        await travel(f"postgresql://{where}?{query.format(certificate=made)}")
 
 
 async def test_a_certificate_of_somebody_else_is_refused_and_so_is_another_name(
@@ -159,27 +164,25 @@ async def test_a_certificate_of_somebody_else_is_refused_and_so_is_another_name(
     other.mkdir()
     stranger, _ = certificate(other, "localhost")
     with secured(database, tmp_path) as (where, made):
-        await connect_and_close(f"postgresql://postgres@{where}?sslmode=require")
+        await connect_and_close(f"postgresql://{where}?sslmode=require")
         with pytest.raises(DatabaseUnavailable, match="certificate"):
             await connect(
-                f"postgresql://postgres@{where}?sslmode=verify-full&sslrootcert={stranger}", "test"
+                f"postgresql://{where}?sslmode=verify-full&sslrootcert={stranger}", "test"
             )
         named = where.replace("localhost", "127.0.0.1")
         with pytest.raises(DatabaseUnavailable, match="certificate"):
-            await connect(
-                f"postgresql://postgres@{named}?sslmode=verify-full&sslrootcert={made}", "test"
-            )
+            await connect(f"postgresql://{named}?sslmode=verify-full&sslrootcert={made}", "test")
         with pytest.raises(DatabaseUnavailable, match="no encryption"):
-            await connect(f"postgresql://postgres@{where}?sslmode=disable", "test")
+            await connect(f"postgresql://{where}?sslmode=disable", "test")
 
 
 async def test_a_server_without_tls_is_refused_where_the_url_requires_it(database: str) -> None:
     with front(database) as opened:
-        where = f"127.0.0.1:{opened.port}/{opened.database}"
+        where = f"{user(database)}@127.0.0.1:{opened.port}/{opened.database}"
         for mode in ("require", "verify-full&sslrootcert=system"):
             with pytest.raises(DatabaseUnavailable, match="SSL"):
-                await connect(f"postgresql://postgres@{where}?sslmode={mode}", "test")
-        await connect_and_close(f"postgresql://postgres@{where}?sslmode=prefer")
+                await connect(f"postgresql://{where}?sslmode={mode}", "test")
+        await connect_and_close(f"postgresql://{where}?sslmode=prefer")
 
 
 async def connect_and_close(url: str) -> None:
