@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from runfold.ledger.postgres.embedded.programs import find_programs
 from runfold.ledger.postgres.urls import driver_url
 from runfold.projections.telemetry.metrics import METRICS
 from tests.conftest import with_database
+from tests.console.test_commands import Cli
 from tests.support import pgbouncer
 from tests.support.server import Server
 
@@ -194,3 +196,29 @@ def test_the_pooler_page_names_a_database_that_its_url_names() -> None:
     assert f"{url.path[1:]} = " in configuration
     assert f"listen_port = {url.port}" in configuration
     assert parse_qs(url.query) == {"sslmode": ["disable"]}
+
+
+def test_the_access_page_s_commands_run_as_it_says(
+    database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli = Cli(database, capsys, "shop")
+    cli.ok("project", "create", "shop")
+    token = ""
+    commands = [
+        line.split("#")[0].strip()
+        for block in blocks("access.md", "text")
+        for line in block.splitlines()
+        if line.startswith("runfold ")
+    ]
+
+    for command in commands:
+        words = shlex.split(command.replace("token:…", token))[1:]
+        if words[:2] == ["--project", "shop"]:
+            words = words[2:]
+        answer = cli.ok(*words)
+        if made := re.search(r"token:[0-9a-f]+", answer.err):
+            token = token or made[0]
+
+    assert token
+    assert len(commands) >= 10
+    assert "shop_worker in shop: read, schedule, submit, work" in cli.ok("access", "list").out
