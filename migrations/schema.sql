@@ -2160,6 +2160,7 @@ DECLARE
   types CONSTANT text[] := ARRAY['text', 'int', 'bigint', 'numeric', 'boolean', 'uuid', 'date',
   'timestamptz', 'interval', 'bytea', 'text[]'];
   name CONSTANT text := '[a-z][a-z0-9_]{0,40}';
+  everywhere CONSTANT text := '(SELECT ledger.projects_with(''read'', ''audit'')) IS NULL';
   columns text;
   key text;
 BEGIN
@@ -2181,6 +2182,13 @@ BEGIN
   EXECUTE format('GRANT SELECT ON projection.%I '
     'TO runfold_reader, runfold_worker, runfold_projector', p_table);
   EXECUTE format('GRANT INSERT, UPDATE, DELETE ON projection.%I TO runfold_projector', p_table);
+  EXECUTE format('ALTER TABLE projection.%I ENABLE ROW LEVEL SECURITY', p_table);
+  EXECUTE format('CREATE POLICY seen ON projection.%I FOR SELECT USING (%s%s)', p_table, everywhere,
+    CASE WHEN 'project_id' = ANY (p_columns)
+      THEN ' OR project_id = ANY ((SELECT ledger.projects_with(''read'', ''audit''))::text[])'
+      ELSE '' END);
+  EXECUTE format('CREATE POLICY kept ON projection.%I TO runfold_projector USING (%s)', p_table,
+    everywhere);
 END $$;
 
 CREATE FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) RETURNS text

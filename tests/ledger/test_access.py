@@ -594,3 +594,25 @@ async def _child(ledger: Ledger) -> Run:
     await until(is_there)
     [child] = [one for one in await ledger.runs() if one.kind == "part"]
     return child
+
+
+async def test_the_tables_of_projections_show_a_login_its_projects_only(
+    ledger: Ledger, other: Ledger, database: str, attacker: asyncpg.Connection[Any]
+) -> None:
+    for name, columns, types, key in (
+        ("mine_v1", ["project_id", "reads"], ["text", "int"], ["project_id"]),
+        ("all_v1", ["kind", "reads"], ["text", "int"], ["kind"]),
+    ):
+        made = "SELECT ledger.make_projection_table($1, $2, $3, '{}', $4)"
+        await ledger.pool.execute(made, name, columns, types, key)
+    await ledger.pool.execute("INSERT INTO projection.mine_v1 VALUES ('test', 1), ('other', 2)")
+    await ledger.pool.execute("INSERT INTO projection.all_v1 VALUES ('parse', 3)")
+
+    assert await attacker.fetch("SELECT * FROM projection.mine_v1") == [("test", 1)]
+    assert await attacker.fetch("SELECT * FROM projection.all_v1") == []
+    async with (
+        with_login(database, "runfold_projector", rights=("read",), project="*") as url,
+        Ledger.open(url, OTHER) as projector,
+    ):
+        await projector.pool.execute("INSERT INTO projection.all_v1 VALUES ('other', 4)")
+        assert len(await projector.pool.fetch("SELECT * FROM projection.mine_v1")) == 2

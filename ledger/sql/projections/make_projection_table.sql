@@ -1,6 +1,7 @@
 -- Makes the table of a projection, or the shadow that a rebuild fills. The ledger's owner owns it,
 -- and runfold_projector may only read and write its rows: nobody can plant a trigger, a rule or a
--- column in what the owner writes to.
+-- column in what the owner writes to. A reader sees the rows of its projects; of a table without
+-- project_id nothing, unless it may read them all, as whoever keeps projections must.
 CREATE OR REPLACE FUNCTION ledger.make_projection_table(
   p_table text, p_columns text[], p_types text[], p_required text[], p_key text[]
 ) RETURNS void
@@ -11,6 +12,7 @@ DECLARE
   types CONSTANT text[] := ARRAY['text', 'int', 'bigint', 'numeric', 'boolean', 'uuid', 'date',
   'timestamptz', 'interval', 'bytea', 'text[]'];
   name CONSTANT text := '[a-z][a-z0-9_]{0,40}';
+  everywhere CONSTANT text := '(SELECT ledger.projects_with(''read'', ''audit'')) IS NULL';
   columns text;
   key text;
 BEGIN
@@ -32,4 +34,11 @@ BEGIN
   EXECUTE format('GRANT SELECT ON projection.%I '
     'TO runfold_reader, runfold_worker, runfold_projector', p_table);
   EXECUTE format('GRANT INSERT, UPDATE, DELETE ON projection.%I TO runfold_projector', p_table);
+  EXECUTE format('ALTER TABLE projection.%I ENABLE ROW LEVEL SECURITY', p_table);
+  EXECUTE format('CREATE POLICY seen ON projection.%I FOR SELECT USING (%s%s)', p_table, everywhere,
+    CASE WHEN 'project_id' = ANY (p_columns)
+      THEN ' OR project_id = ANY ((SELECT ledger.projects_with(''read'', ''audit''))::text[])'
+      ELSE '' END);
+  EXECUTE format('CREATE POLICY kept ON projection.%I TO runfold_projector USING (%s)', p_table,
+    everywhere);
 END $$;
