@@ -1,6 +1,6 @@
 """Access: what a credential, a login or an API token, may do in a project, granted on record.
 
-See docs/access.md.
+See docs/howto/access.md.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 from runfold.ledger.errors import AccessDenied, InvalidValue, UnknownProject
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.validation import check_actor, check_duration, check_int, check_text
+from runfold.ledger.validation import check_actor, check_int, check_text
 
 Right: TypeAlias = Literal[
     "submit", "work", "read", "decide", "schedule", "erase", "audit", "admin"
@@ -107,10 +107,7 @@ async def grant(
     reason: str | None = None,
 ) -> None:
     """Grant rights in place of those that the credential had; see `Ledger.grant_access`."""
-    chosen = sorted(set(rights))
-    for right in chosen:
-        if right not in RIGHTS:
-            raise InvalidValue("right", right, f"must be one of {', '.join(RIGHTS)}")
+    chosen = sorted({_right(right) for right in rights})
     if not chosen:
         raise InvalidValue("rights", chosen, "must not be empty; `revoke` takes all of them")
     names = None if actors is None else [check_actor(name) for name in actors]
@@ -118,6 +115,12 @@ async def grant(
         raise InvalidValue("until", until, "must have a time zone")
     change = (chosen, names, until)
     await _change(project, credential, change, everywhere=everywhere, actor=actor, reason=reason)
+
+
+def _right(right: str) -> str:
+    if right not in RIGHTS:
+        raise InvalidValue("right", right, f"must be one of {', '.join(RIGHTS)}")
+    return right
 
 
 async def revoke(
@@ -162,8 +165,9 @@ async def grants(project: Project, credential: str | None = None) -> list[Grant]
 async def check(project: Project, right: str, actor: str | None = None) -> str | None:
     """Return why this session lacks a right in the project, or may not speak for an actor.
 
-    None: it may.
+    None: it may. Raises InvalidValue for what is no right.
     """
+    _right(right)
     try:
         await fetch(project.pool, _CHECK, project.project_id, right, actor)
     except (AccessDenied, UnknownProject) as error:
@@ -184,7 +188,7 @@ async def make_token(
     It has no rights until `token:<id>` is granted some. Needs the right admin in all projects.
     """
     check_text("name", name)
-    lifetime = check_duration("days", timedelta(days=check_int("days", days, least=1, most=3650)))
+    lifetime = timedelta(days=check_int("days", days, least=1, most=3650))
     token_id = secrets.token_hex(6)
     secret = f"{SECRET_PREFIX}{token_id}_{secrets.token_urlsafe(32)}"
     [clock] = await fetch(project.pool, "SELECT ledger.now() AS now")

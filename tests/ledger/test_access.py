@@ -426,6 +426,18 @@ async def test_bad_grants_are_refused_with_the_value(ledger: Ledger) -> None:
             await access.grant(ledger.project, "w_login", wrong)
     with pytest.raises(InvalidValue):
         await access.grant(ledger.project, "w\x1blogin", ["work"])
+    with pytest.raises(InvalidValue, match="root"):
+        await access.check(ledger.project, "root")
+
+
+async def test_a_token_is_made_by_an_actor_and_for_a_reason_of_any_allowed_length(
+    ledger: Ledger,
+) -> None:
+    credential, _ = await access.make_token(
+        ledger.project, "ci", actor="a" * 200, reason="r" * 2_000
+    )
+
+    assert [token.credential for token in await access.tokens(ledger.project)] == [credential]
 
 
 async def test_every_function_that_runs_as_the_owner_asks_for_a_right(

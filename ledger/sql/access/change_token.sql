@@ -10,8 +10,10 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_access('*', '{admin}', ARRAY[p_actor]);
-  checked := ledger.check_texts(ARRAY[p_actor, p_token], 40, true);
-  checked := ledger.check_texts(ARRAY[p_name, p_reason]);
+  checked := ledger.check_texts(ARRAY[p_actor], 200, true);
+  checked := ledger.check_texts(ARRAY[p_token], 40, true);
+  checked := ledger.check_texts(ARRAY[p_name]);
+  checked := ledger.check_texts(ARRAY[p_reason], 2000);
   IF p_sha256 IS NULL THEN
     UPDATE ledger.api_token AS t SET revoked_at = ledger.now(), actor = p_actor, reason = p_reason
     WHERE t.token_id = p_token AND t.revoked_at IS NULL;
