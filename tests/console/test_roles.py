@@ -31,3 +31,13 @@ def test_roles_are_granted_listed_and_revoked_on_record(cli: Cli) -> None:
         "role.revoked",
     ]
     cli.fails(exits.USAGE, "roles", "grant", "", "ann")
+
+
+def test_every_command_of_access_prints_json_where_it_is_asked_for(cli: Cli) -> None:
+    granted = cli.ok("access", "grant", "w_login", "--rights", "work", "--json").json
+    assert (granted["credential"], granted["rights"]) == ("w_login", ["work"])
+    assert cli.ok("access", "list", "--json").json == granted
+    assert cli.ok("access", "check", "work", "--json").json["allowed"] is True
+    assert cli.ok("access", "revoke", "w_login", "--json").json["revoked"] is True
+    token = cli.ok("access", "token", "ci", "--json").json["credential"]
+    assert cli.ok("access", "revoke-token", token, "--json").json["revoked"] is True

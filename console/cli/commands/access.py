@@ -12,6 +12,7 @@ from runfold.console.cli.kit import exits
 from runfold.console.cli.kit.options import WORKER, Actor, command, program
 from runfold.console.cli.kit.session import Session
 from runfold.ledger import access
+from runfold.ledger.access import Grant
 
 app: Final = program("Say what logins and API tokens may do.")
 
@@ -52,14 +53,7 @@ async def list_(session: Session, credential: Some = None) -> None:
     async with session.ledger() as ledger:
         grants = await access.grants(ledger.project, credential)
     for found in grants:
-        if session.as_json:
-            session.out.json(asdict(found))
-        else:
-            until = "" if found.until is None else f" until {found.until:%Y-%m-%d %H:%M}"
-            session.out.line(
-                f"{found.credential} in {found.project_id}: {', '.join(found.rights)};"
-                f" as {', '.join(found.actors)}{until}"
-            )
+        _write(session, found)
     if not grants:
         session.out.talk("no grants: only the owner's login may do anything here")
 
@@ -88,7 +82,8 @@ async def grant(
             actor=actor,
             reason=reason,
         )
-    session.out.talk(f"granted {credential}: {rights}")
+        for found in await access.grants(ledger.project, credential):
+            _write(session, found)
 
 
 @command(app, "revoke", needs=WORKER)
@@ -105,6 +100,8 @@ async def revoke(
         await access.revoke(
             ledger.project, credential, everywhere=everywhere, actor=actor, reason=reason
         )
+    if session.as_json:
+        session.out.json({"credential": credential, "revoked": True})
     session.out.talk(f"revoked what {credential} might do")
 
 
@@ -119,10 +116,14 @@ async def check(
     async with session.ledger() as ledger:
         refused = await access.check(ledger.project, right, actor)
         speaker = ledger.project.speaker or "the owner's login"
-    if refused is not None:
+    if session.as_json:
+        session.out.json({"right": right, "allowed": refused is None, "reason": refused})
+    elif refused is None:
+        session.out.line(f"{speaker} has the right {right}")
+    else:
         session.out.talk(refused)
+    if refused is not None:
         raise typer.Exit(exits.ERROR)
-    session.out.line(f"{speaker} has the right {right}")
 
 
 @command(app, "history")
@@ -193,6 +194,19 @@ async def revoke_token(
     """Revoke an API token: its secret lets nobody in any more."""
     async with session.ledger() as ledger:
         revoked = await access.revoke_token(ledger.project, token_id, actor=actor, reason=reason)
+    if session.as_json:
+        session.out.json({"token_id": token_id, "revoked": revoked})
     session.out.talk(f"revoked {token_id}" if revoked else f"{token_id} is no token in use")
     if not revoked:
         raise typer.Exit(exits.ERROR)
+
+
+def _write(session: Session, found: Grant) -> None:
+    if session.as_json:
+        session.out.json(asdict(found))
+        return
+    until = "" if found.until is None else f" until {found.until:%Y-%m-%d %H:%M}"
+    session.out.line(
+        f"{found.credential} in {found.project_id}: {', '.join(found.rights)};"
+        f" as {', '.join(found.actors)}{until}"
+    )
