@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any, Final
@@ -69,7 +69,6 @@ async def _attach(connection: Any, archive: Archive, actor: str, reason: str | N
         now = await archive_of(connection, archive.month)
         if now is None or not now.detached:
             return now or archive
-        await asyncio.to_thread(now.check_digest)
         await _copy(connection, now)
         await connection.execute(
             "SELECT ledger.attach_partition($1)", start_of(now.month).replace(tzinfo=None)
@@ -88,7 +87,7 @@ async def _copy(connection: Any, archive: Archive) -> None:
     await connection.execute(
         "CREATE TEMP TABLE archived_payload (LIKE ledger.payload) ON COMMIT DROP"
     )
-    reading = pages(archive.path)
+    reading = _recorded(archive)
     while (page := await asyncio.to_thread(next, reading, None)) is not None:
         await connection.copy_records_to_table(
             table,
@@ -104,6 +103,12 @@ async def _copy(connection: Any, archive: Archive) -> None:
     await connection.execute(
         "INSERT INTO ledger.payload SELECT * FROM archived_payload ON CONFLICT DO NOTHING"
     )
+
+
+def _recorded(archive: Archive) -> Iterator[list[Any]]:
+    """Yield the rows of the file that was recorded. Raises ArchiveUnusable."""
+    with archive.opened() as file:
+        yield from pages(file)
 
 
 async def _give_back(connection: Any) -> None:

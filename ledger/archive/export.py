@@ -14,7 +14,14 @@ from secrets import token_hex
 from typing import Any, Final
 from uuid import UUID
 
-from runfold.ledger.archive.file import ROWS_A_GROUP, Writer, check_file, digest, put_in_place
+from runfold.ledger.archive.file import (
+    ROWS_A_GROUP,
+    Writer,
+    check_file,
+    digest,
+    opened,
+    put_in_place,
+)
 from runfold.ledger.archive.obstacles import obstacles
 from runfold.ledger.archive.record import Archive, record_archive
 from runfold.ledger.archive.request import alone, check_request
@@ -96,7 +103,9 @@ async def _write(connection: Any, month: str, path: Path) -> int:
 
 
 def _facts(month: str, path: Path, newest: Mapping[str, Any], payloads: int) -> dict[str, Any]:
-    chain = check_file(path)
+    with opened(path) as file:
+        chain = check_file(file)
+        size, sha256 = digest(file)
     if chain.findings or chain.events != newest["events"] or chain.payloads != payloads:
         problem = (
             chain.findings[0].detail
@@ -104,7 +113,6 @@ def _facts(month: str, path: Path, newest: Mapping[str, Any], payloads: int) -> 
             else f"has {chain.events} events of {newest['events']}"
         )
         raise ArchiveUnusable(str(path), f"does not check: {problem}; run `runfold verify`")
-    size, sha256 = digest(path)
     return {
         **dict(zip(("first", "beyond"), bounds(month), strict=True)),
         "runs": chain.runs,

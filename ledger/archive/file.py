@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import file_digest
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeAlias
 from uuid import UUID
 
 from runfold.ledger.errors import ArchiveUnusable, ConfigurationError
@@ -38,13 +40,29 @@ _PAYLOAD: Final = (("salt", "bytes"), ("body", "text"))
 _PROJECT, _RUN = 0, 1
 
 
-def digest(path: Path) -> tuple[int, bytes]:
-    """Return a file's size in bytes and its SHA-256; raise ArchiveUnusable if it is unreadable."""
+Source: TypeAlias = Path | BufferedReader
+"""A file by its name, or opened: what is digested and what is read are then one file."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BufferedReader]:
+    """Open a file for reading; raise ArchiveUnusable if it is unreadable."""
     try:
-        with path.open("rb") as file:
-            return path.stat().st_size, file_digest(file, "sha256").digest()
+        file = path.open("rb")
     except OSError as error:
         raise ArchiveUnusable(str(path), f"cannot be read ({error.strerror})") from error
+    with file:
+        yield file
+
+
+def digest(file: BufferedReader) -> tuple[int, bytes]:
+    """Return a file's size in bytes and its SHA-256; raise ArchiveUnusable if it is unreadable."""
+    try:
+        file.seek(0)
+        sha256 = file_digest(file, "sha256").digest()
+        return file.tell(), sha256
+    except OSError as error:
+        raise ArchiveUnusable(_name(file), f"cannot be read ({error.strerror})") from error
 
 
 def put_in_place(written: Path, path: Path) -> None:
@@ -106,7 +124,10 @@ class Writer:
 
 
 def pages(
-    path: Path, project_id: str | None = None, first: UUID | None = None, last: UUID | None = None
+    source: Source,
+    project_id: str | None = None,
+    first: UUID | None = None,
+    last: UUID | None = None,
 ) -> Iterator[list[Any]]:
     """Return the rows of a file, group by group; of one project and from run to run if given.
 
@@ -115,7 +136,7 @@ def pages(
     arrow, parquet = _arrow()
     lowest, highest = str(first or UUID(int=0)), str(last or UUID(int=2**128 - 1))
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(source) as file:
             for number in range(file.num_row_groups):
                 group = file.metadata.row_group(number)
                 if project_id is not None and not _may_hold(group, project_id, lowest, highest):
@@ -131,10 +152,10 @@ def pages(
                 if rows:
                     yield rows
     except (arrow.ArrowException, *_MALFORMED) as error:
-        raise ArchiveUnusable(str(path), f"cannot be read: {error}") from error
+        raise ArchiveUnusable(_name(source), f"cannot be read: {error}") from error
 
 
-def counts(path: Path) -> dict[str, int]:
+def counts(source: Source) -> dict[str, int]:
     """Return how many runs, events and payloads a file has, and its last position.
 
     Raises ArchiveUnusable.
@@ -142,7 +163,7 @@ def counts(path: Path) -> dict[str, int]:
     arrow, parquet = _arrow()
     runs = events = payloads = last = 0
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(source) as file:
             for number in range(file.num_row_groups):
                 group = file.read_row_group(number, columns=["version", "position", "body"])
                 columns = group.to_pydict()
@@ -151,7 +172,7 @@ def counts(path: Path) -> dict[str, int]:
                 payloads += sum(body is not None for body in columns["body"])
                 last = max(last, *columns["position"])
     except (arrow.ArrowException, *_MALFORMED) as error:
-        raise ArchiveUnusable(str(path), f"cannot be read: {error}") from error
+        raise ArchiveUnusable(_name(source), f"cannot be read: {error}") from error
     return {"runs": runs, "events": events, "payloads": payloads, "last_position": last}
 
 
@@ -164,7 +185,7 @@ def _may_hold(group: Any, project_id: str, lowest: str, highest: str) -> bool:
     return bool(holds_project and run.min <= highest and lowest <= run.max)
 
 
-def check_file(path: Path) -> ChainCheck:
+def check_file(source: Source) -> ChainCheck:
     """Check every hash and the order of a file, with nothing but the file.
 
     Each run must lie in one place: what lies twice would be read as other than it was. Raises
@@ -173,7 +194,7 @@ def check_file(path: Path) -> ChainCheck:
     chain = ChainCheck()
     projects: set[str] = set()
     place: tuple[str, UUID] | None = None
-    for page in pages(path):
+    for page in pages(source):
         for row in page:
             here = (row["project_id"], row["run_id"])
             if place is None or here[0] != place[0]:
@@ -182,15 +203,19 @@ def check_file(path: Path) -> ChainCheck:
             else:
                 misplaced = here[1] < place[1]
             if misplaced:
-                raise ArchiveUnusable(str(path), f"has run {here[1]} in more than one place")
+                raise ArchiveUnusable(_name(source), f"has run {here[1]} in more than one place")
             place = here
             try:
                 chain.add(row)
             except _MALFORMED as error:
                 problem = f"has a row that is no event, of run {here[1]}: {error}"
-                raise ArchiveUnusable(str(path), problem) from error
+                raise ArchiveUnusable(_name(source), problem) from error
     chain.close()
     return chain
+
+
+def _name(source: Source) -> str:
+    return str(source) if isinstance(source, Path) else source.name
 
 
 def _arrow() -> tuple[Any, Any]:

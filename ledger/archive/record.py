@@ -5,14 +5,16 @@ They are read from the table itself. The view `ledger.archive` says the same for
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-from runfold.ledger.archive.file import digest
+from runfold.ledger.archive.file import digest, opened
 from runfold.ledger.errors import ArchiveUnusable
 from runfold.ledger.months import check_month
 from runfold.ledger.postgres.connections import Pool, fetch
@@ -83,9 +85,25 @@ class Archive:
         folder = Settings.load().archive
         return Path(self.file) if folder is None else folder / Path(self.file).name
 
+    @contextmanager
+    def opened(self) -> Iterator[BufferedReader]:
+        """Open the file that was recorded; raise ArchiveUnusable if it is another.
+
+        What is read from it is what was checked: another file of that name is not looked at, and
+        a file that is written to meanwhile is refused at the end of the block.
+        """
+        with opened(self.path) as file:
+            self._check(file)
+            yield file
+            self._check(file)
+
     def check_digest(self) -> None:
         """Raise ArchiveUnusable unless the file is the one that was recorded."""
-        if digest(self.path) != (self.size_bytes, self.sha256):
+        with opened(self.path) as file:
+            self._check(file)
+
+    def _check(self, file: BufferedReader) -> None:
+        if digest(file) != (self.size_bytes, self.sha256):
             raise ArchiveUnusable(
                 str(self.path), "is not the file that was recorded: its size or SHA-256 differs"
             )

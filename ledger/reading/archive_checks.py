@@ -36,8 +36,7 @@ async def check_record(archive: Archive) -> list[Finding]:
     if not is_month(archive.month):
         return [Finding(None, None, "archive", f"{archive.month}: is not a month")]
     try:
-        await asyncio.to_thread(archive.check_digest)
-        counted = await asyncio.to_thread(counts, archive.path)
+        counted = await asyncio.to_thread(_counted, archive)
     except ArchiveUnusable as error:
         return [unusable(archive, error)]
     first, beyond = bounds(archive.month)
@@ -52,6 +51,11 @@ async def check_record(archive: Archive) -> list[Finding]:
         for name, value in held.items()
         if getattr(archive, name) != value
     ]
+
+
+def _counted(archive: Archive) -> dict[str, int]:
+    with archive.opened() as file:
+        return counts(file)
 
 
 async def check_archive(

@@ -11,7 +11,7 @@ from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import command
 from runfold.console.cli.kit.plain import jsonable
 from runfold.console.cli.kit.session import Session
-from runfold.ledger.archive.file import check_file, digest
+from runfold.ledger.archive.file import check_file, digest, opened
 
 
 def check(
@@ -21,8 +21,9 @@ def check(
     ],
 ) -> int:
     """Check every hash in an exported file, without a database; prints the file's SHA-256."""
-    chain = check_file(file)
-    size, sha256 = digest(file)
+    with opened(file) as source:
+        chain = check_file(source)
+        size, sha256 = digest(source)
     facts = {"runs": chain.runs, "events": chain.events, "payloads": chain.payloads}
     if session.as_json:
         session.out.json(

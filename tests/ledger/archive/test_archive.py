@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -743,3 +744,86 @@ async def test_a_file_without_statistics_is_checked_as_a_whole(
     parquet.write_table(parquet.read_table(archive.path), plain, write_statistics=False)
 
     assert check_file(plain).events == check_file(archive.path).events
+
+
+def forged_copy(path: Path) -> Path:
+    """Write a file of the same form in which every lease names another worker."""
+    table = parquet.read_table(path)
+    forged = path.with_suffix(".forged")
+    workers = pa.array(["w:forged"] * table.num_rows, pa.string())
+    place = table.schema.get_field_index("worker_id")
+    parquet.write_table(table.set_column(place, "worker_id", workers), forged)
+    return forged
+
+
+def changed_after_its_check(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
+    """Change a file as soon as its digest has been taken."""
+    digest = hashlib.file_digest
+
+    def taken(source: Any, name: Any) -> Any:
+        found = digest(source, name)
+        change()
+        return found
+
+    monkeypatch.setattr("runfold.ledger.archive.file.file_digest", taken)
+
+
+async def test_a_file_that_is_replaced_after_its_check_is_not_what_is_attached(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with in_that_month(connection):
+        await ended(ledger)
+    before = await rows(connection, "event")
+    archive = await ledger.archive.export(MONTH, tmp_path, **WHY)
+    await ledger.archive.detach(MONTH, **WHY)
+    forged = forged_copy(archive.path)
+
+    def replace() -> None:
+        if forged.exists():
+            forged.replace(archive.path)
+
+    changed_after_its_check(monkeypatch, replace)
+    await ledger.archive.attach(MONTH, **WHY)
+
+    assert not forged.exists()
+    assert await rows(connection, "event") == before
+
+
+async def test_a_file_that_is_written_to_after_its_check_is_refused(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with in_that_month(connection):
+        await ended(ledger)
+    archive = await ledger.archive.export(MONTH, tmp_path, **WHY)
+    await ledger.archive.detach(MONTH, **WHY)
+    whole, forged = archive.path.read_bytes(), forged_copy(archive.path).read_bytes()
+
+    with monkeypatch.context() as patching:
+        changed_after_its_check(patching, lambda: archive.path.write_bytes(forged))
+        with pytest.raises(ArchiveUnusable, match="not the file that was recorded"):
+            await ledger.archive.attach(MONTH, **WHY)
+
+    assert await state_of(ledger) == "detached"
+    archive.path.write_bytes(whole)
+
+
+async def test_the_digest_of_an_export_is_of_the_file_that_was_checked(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with in_that_month(connection):
+        await ended(ledger)
+    whole: list[bytes] = []
+
+    def checked(source: Any) -> Any:
+        chain = check_file(source)
+        [written] = tmp_path.iterdir()
+        whole.append(written.read_bytes())
+        forged_copy(written).replace(written)
+        return chain
+
+    monkeypatch.setattr(exporting, "check_file", checked)
+    archive = await ledger.archive.export(MONTH, tmp_path, **WHY)
+
+    with pytest.raises(ArchiveUnusable, match="not the file that was recorded"):
+        archive.check_digest()
+    archive.path.write_bytes(whole[0])
