@@ -12,6 +12,7 @@ from runfold.ledger import Lease, Ledger, names
 from runfold.ledger.errors import DatabaseUnavailable, InvalidValue
 from runfold.ledger.lifecycle import INPUT_REFUSED
 from runfold.ledger.payload import Unreadable
+from runfold.workers import judge
 from runfold.workers.blocking import BlockingContext
 from runfold.workers.context import Context
 from runfold.workers.ending import EndingWriter
@@ -26,7 +27,6 @@ from runfold.workers.journal.journal import Journal
 from runfold.workers.journal.recorder import Recorder
 from runfold.workers.journal.replay import Replay
 from runfold.workers.journal.threads import in_thread
-from runfold.workers.judge import Judge
 from runfold.workers.leases.deadline import AGAIN_SECONDS
 from runfold.workers.leases.heart import Heart
 from runfold.workers.leases.suspects import Gate
@@ -52,7 +52,6 @@ class Attempt:
         self._recorder = Recorder(ledger, lease, writer, heart)
         self._limit, self._gate = self._recorder.limit, gate
         self._journal = Journal(self._recorder, handler.version)
-        self._judge = Judge(self._journal, handler)
         self._task: asyncio.Task[Any] | None = None
         self._interruptible = False
         self._was_cancelled = False
@@ -76,7 +75,7 @@ class Attempt:
         except BaseException as error:  # SystemExit too: a handler must not end its worker
             if isinstance(error, asyncio.CancelledError):
                 await self._settle()
-            ending = self._judge.raised(error)
+            ending = judge.raised(self._journal, self.handler, error)
         finally:
             self._recorder.close()
         return None if self._recorder.stopped is Stop.LOST else ending
@@ -134,7 +133,7 @@ class Attempt:
                 raise OtherInput(error) from error
             return Fail(INPUT_REFUSED, described(error, self._limit))
         calling = self._alone if self._was_lost and self._is_last else self._called
-        return await self._judge.returned(await calling(arguments))
+        return judge.returned(self._journal, self.handler, await calling(arguments))
 
     @property
     def _is_last(self) -> bool:

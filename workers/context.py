@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from runfold.ledger import State
@@ -31,7 +32,6 @@ class Context(Facts):
     def __init__(self, journal: Journal) -> None:
         super().__init__(journal)
         self._task = asyncio.current_task()
-        self._turn = asyncio.Lock()
 
     @overload
     async def step(
@@ -229,6 +229,10 @@ class Context(Facts):
         if detail is not None:
             await self.note(detail)
         self._recorder.heart.beat_soon()
+
+    @cached_property
+    def _turn(self) -> asyncio.Lock:
+        return asyncio.Lock()
 
     def _is_beside(self) -> bool:
         return asyncio.current_task() is not self._task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -16,14 +17,13 @@ from runfold.workers.journal.waits import Waits
 
 
 class Facts:
-    """The run of a handler, and how its calls are made; the base of both contexts."""
+    """The run of a handler, and how its calls are made; the base of both contexts.
+
+    What makes the calls is made with the first of them: most runs make none.
+    """
 
     def __init__(self, journal: Journal) -> None:
         self._journal, self._recorder = journal, journal.recorder
-        self._tools = Tools(journal)
-        self._approvals = Approvals(journal, self._tools)
-        self._waits = Waits(journal, self._tools)
-        self._fanout = Fanout(journal, self._tools)
 
     @property
     def run_id(self) -> UUID:
@@ -66,3 +66,19 @@ class Facts:
         Not again where an earlier attempt has been. Raises InvalidValue.
         """
         self._journal.cost(usd, steps)
+
+    @cached_property
+    def _tools(self) -> Tools:
+        return Tools(self._journal)
+
+    @cached_property
+    def _approvals(self) -> Approvals:
+        return Approvals(self._journal, self._tools)
+
+    @cached_property
+    def _waits(self) -> Waits:
+        return Waits(self._journal, self._tools)
+
+    @cached_property
+    def _fanout(self) -> Fanout:
+        return Fanout(self._journal, self._tools)

@@ -16,67 +16,66 @@ from runfold.workers.failures import described, failure
 from runfold.workers.handlers import Handler
 from runfold.workers.journal.journal import Journal
 from runfold.workers.journal.json_values import as_declared
-from runfold.workers.outcomes import Cancel, Done, Ending, Fail, GiveBack, Retry
+from runfold.workers.outcomes import OUTCOMES, Cancel, Done, Ending, Fail, GiveBack, Retry
 
 MISMATCHED: Final = Backoff(first=1.0, factor=2.0, limit=300.0)
 """When a run that another version of its handler began is looked at again."""
 
 
-class Judge:
-    """Finds the ending of one attempt."""
+def returned(journal: Journal, handler: Handler[..., Any], result: Any) -> Ending:
+    """Return the ending for a result; raise what the handler should have let pass."""
+    recorder = journal.recorder
+    if recorder.ending is not None:  # the handler caught what it should have let pass
+        raise recorder.ending
+    if isinstance(result, OUTCOMES):
+        return result
+    try:
+        journal.finish()
+    except InvalidValue as error:
+        return Fail(HANDLER_FAILED, described(error, recorder.limit))
+    adapter = handler.output
+    try:
+        return Done(as_declared(adapter, adapter.validate_python(result)))
+    except (ValidationError, PydanticSerializationError, ValueError, RecursionError) as error:
+        return Fail(OUTPUT_REFUSED, described(error, recorder.limit))
 
-    def __init__(self, journal: Journal, handler: Handler[..., Any]) -> None:
-        self._journal, self._recorder, self._handler = journal, journal.recorder, handler
-        self._limit = journal.recorder.limit
 
-    async def returned(self, result: Any) -> Ending:
-        """Return the ending for a result; raise what the handler should have let pass."""
-        if self._recorder.ending is not None:  # the handler caught what it should have let pass
-            raise self._recorder.ending
-        if isinstance(result, Fail | Retry | Cancel):
-            return result
-        try:
-            await self._journal.finish()
-        except InvalidValue as error:
-            return Fail(HANDLER_FAILED, described(error, self._limit))
-        adapter = self._handler.output
-        try:
-            return Done(as_declared(adapter, adapter.validate_python(result)))
-        except (ValidationError, PydanticSerializationError, ValueError, RecursionError) as error:
-            return Fail(OUTPUT_REFUSED, described(error, self._limit))
+def raised(journal: Journal, handler: Handler[..., Any], error: BaseException) -> Ending:  # noqa: PLR0911  one return for each way out
+    """Return the ending for what the handler raised, or for why it was stopped."""
+    recorder = journal.recorder
+    match recorder.ending or error:
+        case Parked():
+            return None
+        case Asleep(seconds=seconds):
+            return GiveBack(seconds)
+        case Refused(cause=cause):
+            return Retry(detail=failure(cause, recorder.limit))
+        case HistoryMismatch() as mismatch:
+            return _waits_for_another(journal, handler, mismatch)
+        case _ if recorder.stopped is Stop.CANCEL:
+            return Cancel("as requested")
+        case _ if recorder.stopped is not None:
+            return GiveBack()
+        case StepError(__cause__=BaseException() as cause):
+            return Retry(detail=failure(cause, recorder.limit))
+        case other:
+            return Retry(detail=failure(other, recorder.limit))
 
-    def raised(self, error: BaseException) -> Ending:  # noqa: PLR0911  one return for each way out
-        """Return the ending for what the handler raised, or for why it was stopped."""
-        match self._recorder.ending or error:
-            case Parked():
-                return None
-            case Asleep(seconds=seconds):
-                return GiveBack(seconds)
-            case Refused(cause=cause):
-                return Retry(detail=failure(cause, self._limit))
-            case HistoryMismatch() as mismatch:
-                return self._waits_for_another(mismatch)
-            case _ if self._recorder.stopped is Stop.CANCEL:
-                return Cancel("as requested")
-            case _ if self._recorder.stopped is not None:
-                return GiveBack()
-            case StepError(__cause__=BaseException() as cause):
-                return Retry(detail=failure(cause, self._limit))
-            case raised:
-                return Retry(detail=failure(raised, self._limit))
 
-    def _waits_for_another(self, mismatch: HistoryMismatch) -> GiveBack:
-        """Give the run back to a process that has the handler which its history fits.
+def _waits_for_another(
+    journal: Journal, handler: Handler[..., Any], mismatch: HistoryMismatch
+) -> GiveBack:
+    """Give the run back to a process that has the handler which its history fits.
 
-        What each try costs is two events, so the tries become ever rarer.
-        """
-        delay = MISMATCHED.delay(self._journal.mismatches + 1)
-        reason = described(mismatch, self._limit)
-        self._recorder.log.warning(
-            names.HANDLER_CHANGED,
-            error_code=HISTORY_MISMATCH,
-            reason=reason,
-            version=self._handler.version,
-            then=f"given back for {delay:.0f} s, to a process with the handler that it began with",
-        )
-        return GiveBack(delay, HISTORY_MISMATCH, reason)
+    What each try costs is two events, so the tries become ever rarer.
+    """
+    delay = MISMATCHED.delay(journal.mismatches + 1)
+    reason = described(mismatch, journal.recorder.limit)
+    journal.recorder.log.warning(
+        names.HANDLER_CHANGED,
+        error_code=HISTORY_MISMATCH,
+        reason=reason,
+        version=handler.version,
+        then=f"given back for {delay:.0f} s, to a process with the handler that it began with",
+    )
+    return GiveBack(delay, HISTORY_MISMATCH, reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from functools import cached_property
 from typing import Any, Final, NoReturn
 
 from runfold.ledger.errors import InvalidValue, PayloadTooLarge
@@ -14,7 +15,7 @@ from runfold.workers.errors import HistoryMismatch
 from runfold.workers.journal.call import CURRENT, Call, Names, adapter_of
 from runfold.workers.journal.meter import Meter
 from runfold.workers.journal.recorder import Recorder
-from runfold.workers.journal.replay import CallKind, EarlierCall, Replay
+from runfold.workers.journal.replay import NOTHING, CallKind, EarlierCall, Replay
 
 FIRST_TOKEN: Final = 2
 """The token of a run that was never leased before, and so has nothing recorded."""
@@ -30,9 +31,8 @@ class Journal:
         self.lease, self.ledger = recorder.lease, recorder.ledger
         self.meter = Meter()
         """What the handler spent outside of its calls."""
-        self._names, self._notes = Names(), 0
-        self._replay: Replay | None = None
-        self._reading = asyncio.Lock()
+        self._notes = 0
+        self._replay: Replay | None = NOTHING if self.lease.token == FIRST_TOKEN else None
 
     async def begin(
         self, call: CallKind, name: str, fn: Callable[..., Any] | None, *, beside: bool
@@ -133,13 +133,13 @@ class Journal:
 
     async def replay(self) -> Replay:
         """Return what earlier attempts recorded; read once."""
-        async with self._reading:
-            if self._replay is None:
-                is_new = self.lease.token == FIRST_TOKEN
-                self._replay = Replay([] if is_new else await self.recorder.persist(self._history))
-            return self._replay
+        if self._replay is None:
+            async with self._reading:
+                if self._replay is None:
+                    self._replay = Replay(await self.recorder.persist(self._history))
+        return self._replay
 
-    async def finish(self) -> None:
+    def finish(self) -> None:
         """Raise HistoryMismatch for a recorded call left out, InvalidValue for a tool left open."""
         if self.recorder.open_tool is not None:
             raise InvalidValue(
@@ -147,7 +147,16 @@ class Journal:
                 self.recorder.open_tool,
                 "is still waited for: await every call before the handler returns",
             )
-        (await self.replay()).finish()
+        if self._replay is not None:
+            self._replay.finish()
+
+    @cached_property
+    def _names(self) -> Names:
+        return Names()
+
+    @cached_property
+    def _reading(self) -> asyncio.Lock:
+        return asyncio.Lock()
 
     async def _history(self) -> Sequence[Event]:
         return await self.ledger.history(self.lease.run_id, heartbeats=False)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
+from typing import Final
 
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.validation import check_cost, check_int
 
+_NOTHING: Final = Decimal(0)
 
-@dataclass(slots=True)
+
 class Meter:
     """What was spent and has not been recorded yet."""
 
-    usd: Decimal = Decimal(0)
+    usd: Decimal = _NOTHING
     steps: int = 0
 
     def add(self, usd: float | Decimal, steps: int) -> None:
@@ -27,7 +28,7 @@ class Meter:
     def empty(self) -> tuple[Decimal, int]:
         """Return the amounts so far, and begin anew."""
         spent = self.usd, self.steps
-        self.usd, self.steps = Decimal(0), 0
+        self.usd, self.steps = _NOTHING, 0
         return spent
 
     def empty_to_note(self) -> NoteAdded | None:

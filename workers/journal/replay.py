@@ -159,6 +159,10 @@ class Replay:
         return self._own[-1] if self._own else None
 
 
+NOTHING: Final = Replay()
+"""That of a run that nobody has worked on; with nothing to take, nothing changes it."""
+
+
 def _earlier_call(event: Event) -> EarlierCall | None:
     facts: Any = event
     match event:

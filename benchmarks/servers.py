@@ -1,0 +1,30 @@
+"""A server for one benchmark: built in, in a folder that is deleted with it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import structlog
+
+from runfold.ledger import Ledger
+from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+
+
+@asynccontextmanager
+async def opened() -> AsyncIterator[Ledger]:
+    """Open a ledger on a new server."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        cache_logger_on_first_use=True,
+    )
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="runfold-bench-") as home:
+        Path(home).chmod(0o755)
+        os.environ["RUNFOLD_HOME"] = str(Path(home) / "pg")
+        with EmbeddedPostgres(Path(home) / "pg"):
+            async with Ledger.open(project="default") as ledger:
+                yield ledger
