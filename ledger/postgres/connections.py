@@ -12,6 +12,7 @@ import asyncpg
 
 from runfold.ledger.errors import DatabaseUnavailable, InvalidValue
 from runfold.ledger.postgres.errors import translated
+from runfold.ledger.postgres.presenting import RELEASE_SECONDS, Presenting
 from runfold.ledger.postgres.urls import KeepAlive, parse, shown
 from runfold.ledger.settings import STATEMENT_SECONDS
 
@@ -28,7 +29,6 @@ FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Intern
 SEARCH_PATH: Final = "pg_catalog, pg_temp"
 PREPARED: Final = 100
 """Statements that a connection keeps prepared."""
-RELEASE_SECONDS: Final = 2.0
 Connection: TypeAlias = (
     "asyncpg.Connection[Any] | PoolConnectionProxy[Any] | AsyncConnection | AsyncSession"
 )
@@ -149,6 +149,8 @@ async def fetch(source: Pool | Connection, sql: str, *args: Any) -> Sequence[Map
     try:
         if isinstance(source, asyncpg.Pool):
             return await _borrowing(source, sql, args)
+        if isinstance(source, Presenting):
+            return await source.rows(sql, args)
         if isinstance(source, asyncpg.Connection | asyncpg.pool.PoolConnectionProxy):
             return await source.fetch(sql, *args)
         return await _joining(source, sql, args)

@@ -1,0 +1,32 @@
+"""The web: an HTTP API and pages over one ledger's database, as an ASGI application.
+
+It needs the extra `web`, whose packages only `app` imports.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runfold.ledger.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from runfold.console.web.options import Options
+    from runfold.ledger import Ledger
+
+
+def app(ledger: Ledger | None = None, options: Options | None = None) -> FastAPI:
+    """Return the application of a ledger that is open; without one it opens its own.
+
+    `options` None: everything needs an API token. Raises ConfigurationError without the extra.
+    """
+    try:
+        import fastapi  # noqa: F401, PLC0415  an extra, named if it is missing
+    except ImportError as error:
+        raise ConfigurationError(
+            "the HTTP API and the pages are served with FastAPI: install runfold[web]"
+        ) from error
+    from runfold.console.web.application import make  # noqa: PLC0415  it needs the extra
+
+    return make(ledger, options)

@@ -1,0 +1,44 @@
+"""The ASGI application: what it opens, the routes, and what answers every error."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+
+from runfold.console.web import pages, problems
+from runfold.console.web.api import routers
+from runfold.console.web.callers import Callers
+from runfold.console.web.options import Options
+from runfold.ledger import Ledger
+from runfold.version import __version__
+
+
+def make(ledger: Ledger | None, options: Options | None) -> FastAPI:
+    """Return the application; see `runfold.console.web.app`."""
+    chosen = options or Options()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            own = ledger
+            if own is None:
+                own = await stack.enter_async_context(Ledger.open(chosen.url, chosen.project))
+            app.state.callers = Callers(own, chosen)
+            yield
+
+    app = FastAPI(
+        title="Runfold",
+        version=__version__,
+        summary="An event-sourced run ledger on PostgreSQL: every claim about a run, provable.",
+        openapi_url="/v1/openapi.json",
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+        responses=problems.RESPONSES,
+    )
+    problems.answer(app)
+    for router in (*routers(), *pages.routers()):
+        app.include_router(router)
+    return app

@@ -1,0 +1,28 @@
+"""How the web is served: to whom it is open, and what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a server is told; the settings of the ledger say the rest.
+
+    `open`: serve callers without an API token with the rights of the server's own login; for one
+    machine in development, where only its people can connect.
+    """
+
+    open: bool = False
+    url: str | None = None
+    project: str | None = None
+    """Of the ledger that the application opens, and of requests that name none."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine only."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,68 @@
+"""The server of the application: where it listens, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from runfold.ledger.errors import ConfigurationError
+
+GRACE_SECONDS: Final = 10
+"""How long requests that are being answered may take when the server is told to end."""
+
+
+class Server(uvicorn.Server):
+    """A server that ends its streams when it is told to end: they would never end themselves."""
+
+    def __init__(self, app: FastAPI) -> None:
+        """Listen nowhere yet."""
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+                h11_max_incomplete_event_size=32_768,
+                ws="none",
+            )
+        )
+        self.app = app
+        app.state.ending = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Let SIGTERM and Ctrl-C end the server: the first gently, another one at once."""
+        loop = asyncio.get_running_loop()
+        for each in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(each, self.end)
+        try:
+            yield
+        finally:
+            for each in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(each)
+
+    def end(self) -> None:
+        """Accept nothing more, end the streams, answer what is being answered."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self.app.state.ending.set()
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """Return a socket that listens. Raises ConfigurationError."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except (OSError, OverflowError, ValueError) as error:
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port} ({error}): give another --host or --port"
+        ) from error
