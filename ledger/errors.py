@@ -23,6 +23,18 @@ class InvalidValue(LedgerError):
         super().__init__(f"{name} {shown}: {remedy}")
 
 
+class InvalidQuery(InvalidValue):
+    """A query of runs has a word that is not understood, or that no index answers.
+
+    `word` is at `position`, from 1.
+    """
+
+    def __init__(self, word: str, position: int, remedy: str) -> None:
+        super().__init__("query", word, remedy)
+        self.word, self.position = word, position
+        self.args = (f"{self.args[0]} (at character {position})",)
+
+
 class PayloadTooLarge(LedgerError):
     """A payload exceeds the limit; nothing was written."""
 

@@ -32,9 +32,10 @@ from runfold.ledger.operations.transition import Transitions
 from runfold.ledger.postgres.connections import Connection, Pool
 from runfold.ledger.postgres.opening import opened
 from runfold.ledger.postgres.partitions import make_if_missing
-from runfold.ledger.reading import history, past, runs, subscription, verify
+from runfold.ledger.reading import history, past, runs, search, subscription, verify
 from runfold.ledger.reading.past import Diff
 from runfold.ledger.reading.report import Report
+from runfold.ledger.reading.search import Page
 from runfold.ledger.reading.subscription import Subscription
 from runfold.ledger.roles import Member
 from runfold.ledger.run import Lease, Receipt, Run, Submission
@@ -593,6 +594,25 @@ class Ledger:
         if at is not None:
             return await past.runs_at(self.pool, self.project_id, chosen, at, limit=limit)
         return await runs.runs(self.pool, self.project_id, chosen, limit=limit)
+
+    async def search(
+        self,
+        query: str,
+        *,
+        before: UUID | str | None = None,
+        after: UUID | str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """Return one page of the runs that fit a query, newest first, at most 1,000.
+
+        The query: `state:failed,timeout kind:review -tag:test cost:>0.5 since:24h`. `before` and
+        `after` are the page's own `older` and `newer`. A page looks through at most 10,000 runs.
+
+        Raises InvalidQuery, which names the word, its position and the remedy, or InvalidValue.
+        """
+        return await search.search(
+            self.pool, self.project_id, query, before=before, after=after, limit=limit
+        )
 
     async def history(
         self, run_id: UUID | str, *, after: int = 0, heartbeats: bool = True

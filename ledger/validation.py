@@ -19,7 +19,7 @@ MAX_LEASE: Final = timedelta(days=1)
 _NUMBERS: Final = frozenset({int, float, Decimal})
 _NOTHING: Final = Decimal("0.000000")
 _MICRO: Final = Decimal("0.000001")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ufeff]")
+CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ufeff]")
 """Controls, signs of direction and characters without width; `ledger.check_texts` has the same."""
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 
@@ -41,7 +41,7 @@ def check_text(name: str, value: object, *, limit: int = MAX_TEXT) -> str:
     check_encodable(name, value)
     if not 0 < len(value) <= limit:
         raise InvalidValue(name, value, f"must have 1 to {limit} characters, not {len(value)}")
-    if _CONTROL.search(value):
+    if CONTROL.search(value):
         raise InvalidValue(name, value, "must not contain control characters")
     return value
 

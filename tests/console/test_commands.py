@@ -164,6 +164,27 @@ def test_submit_takes_its_input_from_stdin(cli: Cli, monkeypatch: pytest.MonkeyP
     assert cli.ok("submit", "parse", "-", "--json").json["input"] == ["from", "stdin"]
 
 
+def test_runs_are_found_by_a_query_page_by_page(cli: Cli) -> None:
+    first = cli.submitted("parse", "--tag", "x")
+    second = cli.submitted("parse", "--tag", "x")
+    cli.submitted("other", "--tag", "y")
+
+    page = cli.ok("runs", "tag:x state:pending age:<1h", "--limit", "1", "--json")
+    assert page.json["run_id"] == str(second)
+    assert f"there are more: --before {second}" in page.err
+    rest = cli.ok("runs", "tag:x state:pending age:<1h", "--before", str(second))
+    assert str(first) in rest.out
+    assert "no such runs" in cli.ok("runs", "tag:x kind:other").err
+
+
+def test_a_query_is_refused_with_its_word_and_goes_with_no_filter(cli: Cli) -> None:
+    refused = cli("runs", "kind:a wroker:w7")
+    assert refused.code == exits.USAGE
+    assert "query 'wroker:w7'" in refused.err
+    assert "(at character 8)" in refused.err
+    assert "state:failed" in cli("runs", "kind:a", "--state", "failed").err
+
+
 def test_submit_with_a_key_gives_the_same_run_again_and_says_so(cli: Cli) -> None:
     first = cli.submitted("parse", "n:=1", "--key", "k")
 

@@ -30,6 +30,12 @@ app: Final = program()
 @command(app, "runs")
 async def runs(
     session: Session,
+    query: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="QUERY", help="What runs must have, such as 'state:failed cost:>0.5 since:24h'."
+        ),
+    ] = None,
     *,
     states: Annotated[
         list[str] | None,
@@ -70,12 +76,18 @@ async def runs(
 ) -> None:
     """List runs, the newest first.
 
-    With --at as they were at that time.
+    With --at as they were at that time. QUERY has words such as state:failed,timeout kind:review
+    -tag:test worker:w7 key:A-17 error:E-1 age:>2h cost:>0.5 attempts:>1 since:24h until:1h, or the
+    beginning of a run's id.
     """
     names = [name for text in states or [] for name in text.split(",")] or None
     filters = RunFilter(names, kind, worker, tag, key)
     if count and (at is not None or before is not None):
         raise Misuse("--count", "counts the runs as they are now, without --at and --before")
+    if query is not None:
+        _without_options(filters, at=at, count=count)
+        await _search(session, query, before, limit)
+        return
     async with session.ledger() as ledger:
         if count:
             _write_counts(session.out, await count_runs(ledger, filters))
@@ -101,6 +113,30 @@ async def runs(
             f"there may be more: --before {listed[-1].run_id}, or a larger --limit; "
             "to count them: --count"
         )
+
+
+def _without_options(filters: RunFilter, *, at: str | None, count: bool) -> None:
+    if filters != RunFilter() or at is not None or count:
+        raise Misuse(
+            "QUERY", "says it all: write state:failed for --state failed; no --at, --count"
+        )
+
+
+async def _search(session: Session, query: str, before: str | None, limit: int) -> None:
+    async with session.ledger() as ledger:
+        last = None if before is None else await find_run(ledger, before)
+        page = await ledger.search(query, before=last, limit=limit)
+    if session.as_json:
+        for run in page.runs:
+            session.out.json(run)
+    elif page.runs:
+        _write(session.out, page.runs, datetime.now(UTC))
+    else:
+        session.out.talk("no such runs")
+    if page.examined is not None:
+        session.out.talk(f"looked through {page.examined:,} runs; go on: --before {page.older}")
+    elif page.older is not None:
+        session.out.talk(f"there are more: --before {page.older}, or a larger --limit")
 
 
 def _write_counts(out: Output, counts: Mapping[str, int]) -> None:

@@ -1,0 +1,206 @@
+"""Runs by a query, page by page in both directions; no page looks through more than EXAMINED runs.
+
+One choice of the query leads: its index gives the runs in their order. The rest is checked on what
+the index gives, so that a page costs no more where little of it fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from runfold.ledger.errors import InvalidValue
+from runfold.ledger.postgres.connections import Pool, fetch
+from runfold.ledger.reading.query import SIGNS, Bound, Choice, Query, parse
+from runfold.ledger.run import Run
+from runfold.ledger.validation import check_int, check_run_id
+
+MAX_PAGE: Final = 1_000
+EXAMINED: Final = 10_000
+"""Runs that the search for one page looks through."""
+LEADING: Final = ("key", "worker_id", "tags", "state", "kind")
+"""Columns whose index gives runs in their order; the first that a query names leads."""
+_FIRST: Final = UUID(int=0)
+_LAST: Final = UUID(int=(1 << 128) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Runs that fit a query, newest first.
+
+    `older`, `newer`: the cursors of the pages beside this one, for `before` and `after`; None where
+    there is none. `examined`: how many runs were looked through where the page ends for that
+    reason, else None; there may be more beyond.
+    """
+
+    runs: list[Run]
+    older: UUID | None
+    newer: UUID | None
+    examined: int | None = None
+
+
+async def search(
+    pool: Pool,
+    project_id: str,
+    query: Query | str,
+    *,
+    before: UUID | str | None = None,
+    after: UUID | str | None = None,
+    limit: int = 50,
+) -> Page:
+    """Return one page of the runs that fit; see `Ledger.search`."""
+    check_int("limit", limit, least=1, most=MAX_PAGE)
+    if before is not None and after is not None:
+        raise InvalidValue("after", str(after), "cannot be combined with before: leave one out")
+    parsed = parse(query) if isinstance(query, str) else query
+    forward = after is not None
+    cursor = _cursor(after if forward else before)
+    statement = _Statement(project_id, parsed, cursor, forward=forward)
+    rows = list(await fetch(pool, *statement.page(limit + 1)))
+    more, rows = len(rows) > limit, rows[:limit]
+    frontier = None if more else await _frontier(pool, statement)
+    runs = [Run.from_row(row) for row in (reversed(rows) if forward else rows)]
+    onward = (runs[0] if forward else runs[-1]).run_id if more else frontier
+    return Page(
+        runs,
+        older=_beside(runs, -1, cursor) if forward else onward,
+        newer=onward if forward else _beside(runs, 0, cursor),
+        examined=None if frontier is None else EXAMINED,
+    )
+
+
+def _cursor(run_id: UUID | str | None) -> UUID | None:
+    return None if run_id is None else check_run_id(run_id)
+
+
+def _beside(runs: Sequence[Run], place: int, cursor: UUID | None) -> UUID | None:
+    """Return the cursor of the page from which this one was reached."""
+    if cursor is None:
+        return None
+    return runs[place].run_id if runs else cursor
+
+
+async def _frontier(pool: Pool, statement: _Statement) -> UUID | None:
+    """Return the last run that was looked through, if there may be runs beyond it."""
+    if not statement.is_checked:
+        return None
+    rows = await fetch(pool, *statement.frontier())
+    return rows[0]["run_id"] if rows else None
+
+
+class _Statement:
+    """The statements of one query: constant text, and every value bound."""
+
+    def __init__(
+        self, project_id: str, query: Query, cursor: UUID | None, *, forward: bool
+    ) -> None:
+        self._way = "ASC" if forward else "DESC"
+        self._values: list[Any] = []
+        leading = _leading(query)
+        checked = [choice for choice in query.choices if choice is not leading]
+        _require_index(query, leading, checked)
+        ids = _ids(query, cursor, forward=forward)
+        within = (
+            f"s.project_id = {self._bind(project_id)}"
+            f" AND s.run_id BETWEEN {self._bind(ids[0])} AND {self._bind(ids[1])}"
+        )
+        led = " UNION ALL ".join(
+            f"(SELECT * FROM ledger.run_state AS s WHERE {within}{branch}"
+            f" ORDER BY s.run_id {self._way} LIMIT {EXAMINED})"
+            for branch in self._branches(leading)
+        )
+        self._examined = (
+            f"(SELECT * FROM ({led}) AS l ORDER BY l.run_id {self._way} LIMIT {EXAMINED}) AS c"
+        )
+        self._leading_values = tuple(self._values)
+        checks = [self._chosen(choice) for choice in checked]
+        checks += [self._bounded(bound) for bound in query.bounds]
+        self.is_checked = bool(checks)
+        """Whether runs that the index gives may not fit."""
+        self._where = f"WHERE {' AND '.join(checks)}" if checks else ""
+
+    def page(self, limit: int) -> tuple[Any, ...]:
+        """Return the statement of a page of so many runs, and its values."""
+        statement = (
+            f"SELECT r.* FROM (SELECT c.project_id, c.run_id FROM {self._examined} {self._where}"
+            f" ORDER BY c.run_id {self._way} LIMIT {limit}) AS p"
+            " JOIN ledger.run AS r ON r.project_id = p.project_id AND r.run_id = p.run_id"
+            f" ORDER BY p.run_id {self._way}"
+        )
+        return (statement, *self._values)
+
+    def frontier(self) -> tuple[Any, ...]:
+        """Return the statement of the last run that is looked through, and its values."""
+        statement = (
+            f"SELECT c.run_id FROM {self._examined}"
+            f" ORDER BY c.run_id {self._way} OFFSET {EXAMINED - 1} LIMIT 1"
+        )
+        return (statement, *self._leading_values)
+
+    def _branches(self, leading: Choice | None) -> list[str]:
+        """Return a condition for each value that leads: so each index scan is in order."""
+        if leading is None:
+            return [""]
+        if leading.column != "tags":
+            return [f" AND s.{leading.column} = {self._bind(v)}" for v in leading.values]
+        found = [f" AND s.tags @> ARRAY[{self._bind(v)}::text]" for v in leading.values]
+        # A run with two of the tags belongs to the first.
+        return [
+            here + "".join(before.replace(" AND ", " AND NOT ", 1) for before in found[:place])
+            for place, here in enumerate(found)
+        ]
+
+    def _chosen(self, choice: Choice) -> str:
+        value = self._bind(list(choice.values))
+        fits = f"c.{choice.column} = ANY ({value}::text[])"
+        if choice.column == "tags":
+            fits = f"c.tags && {value}::text[]"
+        return f"({fits}) IS NOT TRUE" if choice.negated else fits
+
+    def _bounded(self, bound: Bound) -> str:
+        sign = SIGNS[SIGNS.index(bound.sign)]
+        return f"c.{bound.column} {sign} {self._bind(bound.value)}"
+
+    def _bind(self, value: Any) -> str:
+        self._values.append(value)
+        return f"${len(self._values)}"
+
+
+def _leading(query: Query) -> Choice | None:
+    """Return the choice whose index gives the runs."""
+    usable = [choice for choice in query.choices if not choice.negated]
+    ranked = [choice for column in LEADING for choice in usable if choice.column == column]
+    return ranked[0] if ranked else None
+
+
+def _require_index(query: Query, leading: Choice | None, checked: Sequence[Choice]) -> None:
+    """Raise InvalidQuery where no index narrows the runs at all."""
+    unled = [*(choice.word for choice in checked), *(bound.word for bound in query.bounds)]
+    word = next((word for word in unled if word is not None), None)
+    if leading is None and query.first_id is None and query.after is None and word is not None:
+        raise word.refused(
+            "no index answers this alone: add since:24h, or a state, kind, tag, worker or key"
+        )
+
+
+def _ids(query: Query, cursor: UUID | None, *, forward: bool) -> tuple[UUID, UUID]:
+    """Return the first and the last run id that the page may have."""
+    first = max(query.first_id or _FIRST, _floor(query.after))
+    last = query.last_id or _LAST
+    if query.until is not None:
+        last = min(last, UUID(int=max(_floor(query.until).int - 1, 0)))
+    if cursor is not None and forward:
+        first = max(first, UUID(int=cursor.int + 1))
+    elif cursor is not None:
+        last = min(last, UUID(int=cursor.int - 1))
+    return first, last
+
+
+def _floor(instant: datetime | None) -> UUID:
+    """Return the smallest id of a run that was submitted at an instant or later."""
+    if instant is None or instant.timestamp() <= 0:
+        return _FIRST
+    return UUID(int=min(round(instant.timestamp() * 1_000), (1 << 48) - 1) << 80)

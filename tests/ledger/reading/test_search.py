@@ -1,0 +1,106 @@
+"""Searching runs by a query: what fits, in pages both ways, and never more than a page costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from runfold.ledger import Ledger
+from runfold.ledger.errors import InvalidQuery, InvalidValue
+from runfold.ledger.reading import search as searching
+from tests.support.runs import claimed
+
+
+async def some_runs(ledger: Ledger, number: int = 8) -> list[str]:
+    """Submit runs of two kinds and tags and bring them to different states; newest first."""
+    ids = []
+    for n in range(number):
+        run = await ledger.submit(f"kind{n % 2}", key=f"k{n}", tags=[f"t{n % 3}", "all"])
+        ids.append(str(run.run_id))
+    return ids[::-1]
+
+
+async def found(ledger: Ledger, query: str, **cursor: Any) -> list[str]:
+    return [str(run.run_id) for run in (await ledger.search(query, **cursor)).runs]
+
+
+async def test_each_word_narrows_the_runs(ledger: Ledger) -> None:
+    ids = await some_runs(ledger)
+    assert await found(ledger, "") == ids
+    assert await found(ledger, "kind:kind1") == ids[::2]
+    assert await found(ledger, "kind:kind1,kind0") == ids
+    assert await found(ledger, "-kind:kind1 since:1h") == ids[1::2]
+    assert await found(ledger, "key:k3") == await found(ledger, "k3") == [ids[4]]
+    assert await found(ledger, "tag:t0") == [ids[1], ids[4], ids[7]]
+    assert await found(ledger, "tag:t0,all") == ids
+    assert await found(ledger, "tag:all tag:t0 kind:kind1") == [ids[4]]
+    assert await found(ledger, "tag:all -tag:t0,t1") == [ids[2], ids[5]]
+    assert await found(ledger, f"id:{ids[2]}") == [ids[2]]
+    assert await found(ledger, ids[0][:8]) == ids
+    assert await found(ledger, "since:1h age:<2h") == ids
+    assert await found(ledger, "age:>1h") == await found(ledger, "until:2020-01-01") == []
+
+
+async def test_states_workers_costs_attempts_and_errors_are_found(ledger: Ledger) -> None:
+    failed = await claimed(ledger, "w:7")
+    await ledger.fail(failed, "E-9", cost_usd_delta=2)
+    held = await claimed(ledger, "w:8")
+    pending = await ledger.submit("c")
+    ends, holds, waits = str(failed.run_id), str(held.run_id), str(pending.run_id)
+
+    assert await found(ledger, "state:failed") == [ends]
+    assert await found(ledger, "-state:failed") == [waits, holds]
+    assert await found(ledger, "worker:w:8") == [holds]
+    assert await found(ledger, "state:failed cost:>1.5") == [ends]
+    assert await found(ledger, "state:failed cost:<=1.5") == []
+    assert await found(ledger, "since:1h attempts:>0") == [holds, ends]
+    assert await found(ledger, "since:1h error:E-9") == [ends]
+    assert await found(ledger, "since:1h -error:E-9") == [waits, holds]
+
+
+async def test_pages_lead_forth_and_back_without_gaps(ledger: Ledger) -> None:
+    ids = await some_runs(ledger)
+    first = await ledger.search("tag:all", limit=3)
+    assert (first.newer, [str(run.run_id) for run in first.runs]) == (None, ids[:3])
+    second = await ledger.search("tag:all", before=first.older, limit=3)
+    assert [str(run.run_id) for run in second.runs] == ids[3:6]
+    last = await ledger.search("tag:all", before=second.older, limit=3)
+    assert ([str(run.run_id) for run in last.runs], last.older) == (ids[6:], None)
+
+    back = await ledger.search("tag:all", after=last.newer, limit=3)
+    assert back.runs == second.runs
+    assert (back.older, back.newer) == (second.older, second.runs[0].run_id)
+    start = await ledger.search("tag:all", after=back.newer, limit=3)
+    assert (start.runs, start.newer) == (first.runs, None)
+
+
+async def test_a_page_ends_after_the_runs_that_it_may_look_through(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "EXAMINED", 4)
+    ids = await some_runs(ledger)
+    page = await ledger.search("tag:all key:k0,k1 cost:<1")
+    assert [str(run.run_id) for run in page.runs] == ids[-2:]
+    nothing = await ledger.search("tag:all cost:>1")
+    assert (nothing.runs, nothing.examined, str(nothing.older)) == ([], 4, ids[3])
+    beyond = await ledger.search("tag:all cost:>1", before=nothing.older)
+    assert (beyond.runs, str(beyond.older)) == ([], ids[7])
+    end = await ledger.search("tag:all cost:>1", before=beyond.older)
+    assert (end.runs, end.older, end.examined) == ([], None, None)
+
+
+@pytest.mark.parametrize("query", ["cost:>0.5", "attempts:>1", "-tag:test", "kind:a -kind:b"])
+async def test_what_no_index_answers_is_refused(ledger: Ledger, query: str) -> None:
+    with pytest.raises(InvalidQuery, match=r"named twice|no index answers this alone"):
+        await ledger.search(query)
+
+
+async def test_cursors_and_limits_are_checked(ledger: Ledger) -> None:
+    run = await ledger.submit("parse")
+    with pytest.raises(InvalidValue, match="leave one out"):
+        await ledger.search("", before=run.run_id, after=run.run_id)
+    with pytest.raises(InvalidValue, match="limit"):
+        await ledger.search("", limit=1_001)
+    with pytest.raises(InvalidValue, match="run id"):
+        await ledger.search("", before="x")
