@@ -124,7 +124,6 @@ class Transition:
     cost_usd_delta: float | Decimal = field(default=0, kw_only=True)
     step_count_delta: int = field(default=0, kw_only=True)
     reason: str | None = field(default=None, kw_only=True)
-    meaning: str | None = field(default=None, kw_only=True)
     content: Mapping[str, Any] | None = field(default=None, kw_only=True)
     wait: float | timedelta | None = field(default=None, kw_only=True)
     wait_outcome: State | str = field(default=State.CANCELLED, kw_only=True)
@@ -167,8 +166,6 @@ class Transition:
             "output": self.output,
             "reason": check_reason(self.reason),
         }
-        if self.meaning is not None:
-            content["meaning"] = check_text("meaning", self.meaning, limit=MAX_MEANING)
         if self.content:
             content.update(_allowed_content(state, self.content))
         return content
@@ -198,7 +195,6 @@ def check_wait_outcome(name: str, value: object) -> str:
     return value
 
 
-MAX_MEANING: Final = 80
 _STATES: Final = {state.value: state for state in State}
 _WAIT_OUTCOMES: Final = frozenset({State.CANCELLED, State.TIMEOUT, LAPSED})
 _CONTENT: Final = {

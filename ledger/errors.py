@@ -119,19 +119,16 @@ class LeaseRequired(LedgerError):
 
 
 class DecisionRefused(LedgerError):
-    """The approval needs another person's decision; nothing was decided.
+    """The approval is another person's to decide; nothing was decided.
 
+    `why`: the actor is the submitter, or the asker (or the holder of the lease), or lacks the role.
     The attempt is noted in the history.
     """
 
-    def __init__(self, run_id: UUID, actor: str, why: str = "submitter") -> None:
+    def __init__(self, run_id: UUID, actor: str, why: str, detail: str) -> None:
         self.run_id, self.actor, self.why = run_id, actor, why
-        super().__init__(
-            f"{actor} submitted run {run_id}: its approval asks for another person's decision"
-            if why == "submitter"
-            else f"{actor} does not have the role that the approval of run {run_id} asks for:"
-            " `runfold roles list` shows its members"
-        )
+        remedy = "; `runfold roles list` shows who has it" if why == "role" else ""
+        super().__init__(f"the approval of run {run_id} is not {actor}'s: {detail}{remedy}")
 
 
 class NobodyHasRole(LedgerError):

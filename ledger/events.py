@@ -242,7 +242,7 @@ class ApprovalGranted(_Wait):
     """The version of the event that asked."""
     shown_sha256: str | None = None
     """The digest of what the request showed."""
-    meaning: ContentText = None
+    meaning: str | None = None
     """What the decision stands for: approved, reviewed ..."""
 
 
@@ -274,7 +274,7 @@ class ApprovalRejected(_Ended):
     """The version of the event that asked."""
     shown_sha256: str | None = None
     """The digest of what the request showed."""
-    meaning: ContentText = None
+    meaning: str | None = None
     """What the decision stands for: rejected, returned ..."""
 
 

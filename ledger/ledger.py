@@ -395,17 +395,17 @@ class Ledger:
     ) -> Run:
         """Move a run along a legal edge, record what happened, and return the run after it.
 
-        `complete`, `fail`, `ask_tool`, `answer`, `ask_approval`, `approve` and `reject` are its
-        common forms. Under a lease the token must be current. A bare run id is for what needs no
-        lease: cancelling a pending run, deciding an approval, answering a parked tool call.
+        `complete`, `fail`, `ask_tool`, `answer` and `ask_approval` are its common forms. Under a
+        lease the token must be current. A bare run id is for what needs no lease: cancelling a
+        pending run, answering a parked tool call. `approve` and `reject` decide an approval.
 
         `park`: give the lease back while waiting. `name`: of the tool or the approval.
         `error_code`, `error_detail`, `output` (JSON), `output_sha256` (hex digits or 32 bytes),
         `reason`: what happened. `cost_usd_delta`, `step_count_delta`: added to the totals.
         `content`: `input` of a tool, `prompt` and `show` of an approval. `wait`, `wait_outcome`:
         how long an approval may stay undecided, and what it then is: cancelled, timeout or lapsed.
-        `expected_version`: refuse if the run has moved on; a decision needs it. `key`: the same key
-        and content return the first outcome again.
+        `expected_version`: refuse if the run has moved on. `key`: the same key and content return
+        the first outcome again.
 
         Raises IllegalTransition, LeaseLost, LeaseRequired, VersionConflict, RunNotFound,
         DuplicateKey, InvalidValue or PayloadTooLarge; then nothing was appended but, for a late
@@ -467,9 +467,8 @@ class Ledger:
         """
         return await decide.decide(
             self.project,
-            self.transitions,
             request,
-            State.RUNNING,
+            "approval.granted",
             actor=actor,
             reason=reason,
             meaning=meaning,
@@ -492,9 +491,8 @@ class Ledger:
         """
         return await decide.decide(
             self.project,
-            self.transitions,
             request,
-            State.CANCELLED,
+            "approval.rejected",
             actor=actor,
             reason=reason,
             meaning=meaning,

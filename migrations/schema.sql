@@ -1002,6 +1002,143 @@ CREATE FUNCTION ledger.credential() RETURNS text
     ELSE session_user::text END
 $$;
 
+CREATE FUNCTION ledger.decide(p_project text, p_actor text, p_run uuid, p_type text, p_request integer, p_shown text, p_meaning text, p_body text, p_key text) RETURNS TABLE(run_id uuid, version integer, hash bytea, from_state text, refused text, detail text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+DECLARE
+  writer CONSTANT text := ledger.credential();
+  seed CONSTANT bytea := ledger.salt_seed();
+  grants CONSTANT boolean := p_type = 'approval.granted';
+  checked boolean;
+  run ledger.run_state;
+  problem record;
+  made ledger.event;
+  salt bytea;
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'an approval is decided in a read committed transaction only: '
+      'another snapshot may hold revoked rights and roles' USING ERRCODE = '25001';
+  END IF;
+  checked := ledger.check_access(p_project, '{decide}', ARRAY[p_actor]);
+  IF p_type NOT IN ('approval.granted', 'approval.rejected')
+    OR num_nulls(p_actor, p_run, p_type, p_request) > 0
+  THEN
+    RAISE EXCEPTION 'a decision is approval.granted or approval.rejected, and names its actor, '
+      'its run and the version of the event that asked' USING ERRCODE = '22023';
+  END IF;
+  checked := ledger.check_texts(ARRAY[p_actor], 200, true);
+  checked := ledger.check_texts(ARRAY[p_key]);
+  checked := ledger.check_texts(ARRAY[p_meaning], 80);
+  checked := ledger.check_content(ARRAY[p_body]);
+  SELECT r.* INTO run FROM ledger.run_state AS r
+  WHERE r.project_id = p_project AND r.run_id = p_run FOR UPDATE;
+  IF NOT FOUND THEN
+    RETURN;
+  END IF;
+  -- The lock may have been waited for, and the right been revoked meanwhile.
+  checked := ledger.check_access(p_project, '{decide}', ARRAY[p_actor]);
+  run_id := p_run;
+  from_state := run.state;
+  PERFORM FROM ledger.command AS used WHERE used.project_id = p_project AND used.key = p_key;
+  IF FOUND THEN
+    refused := 'key';
+    RETURN NEXT;
+    RETURN;
+  END IF;
+  made.recorded_at := greatest(ledger.now(), run.updated_at);
+  problem := ledger.decision_problem(p_project, p_run, p_actor, p_request, p_shown,
+    made.recorded_at);
+  IF problem.why IS NOT NULL THEN
+    refused := problem.why;
+    detail := problem.detail;
+    IF ledger.newest_request(p_project, p_run) IS NOT NULL THEN
+      PERFORM ledger.note_refusal(p_project, p_actor, p_run, concat('decision refused, ',
+        CASE WHEN grants THEN 'yes: ' ELSE 'no: ' END, detail,
+        ' (the reason given: ' || (p_body::json ->> 'reason') || ')'));
+    END IF;
+    RETURN NEXT;
+    RETURN;
+  END IF;
+  made.version := run.version + 1;
+  made.state := CASE WHEN NOT grants THEN 'cancelled' WHEN run.token IS NOT NULL THEN 'running' END;
+  made.available_at := CASE WHEN made.state IS NULL THEN made.recorded_at END;
+  IF made.state = 'running' THEN -- a lease that is held goes on
+    made.worker_id := run.worker_id;
+    made.token := run.token;
+    made.lease_until := run.lease_until;
+  END IF;
+  made.request := p_request;
+  made.shown_sha256 := (SELECT e.shown_sha256 FROM ledger.event AS e
+    WHERE e.project_id = p_project AND e.run_id = p_run AND e.version = p_request);
+  made.meaning := coalesce(p_meaning, CASE WHEN grants THEN 'approved' ELSE 'rejected' END);
+  IF p_body IS NOT NULL THEN
+    salt := sha256(seed || uuid_send(p_run));
+    made.payload_hash := ledger.payload_hash(salt, p_body);
+    INSERT INTO ledger.payload (project_id, run_id, version, salt, body)
+    VALUES (p_project, p_run, made.version, salt, p_body::json);
+  END IF;
+  made.hash := ledger.event_hash(run.hash, p_project, p_run, made.version, made.recorded_at,
+    p_type, p_actor, state => made.state, worker_id => made.worker_id, token => made.token,
+    lease_until => made.lease_until, available_at => made.available_at, key => p_key,
+    payload_hash => made.payload_hash, credential => writer, shown_sha256 => made.shown_sha256,
+    request => made.request, meaning => made.meaning);
+  INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state,
+    worker_id, token, lease_until, available_at, key, payload_hash, credential, shown_sha256,
+    request, meaning, hash)
+  VALUES (p_project, p_run, made.version, made.recorded_at, p_type, p_actor, made.state,
+    made.worker_id, made.token, made.lease_until, made.available_at, p_key, made.payload_hash,
+    writer, made.shown_sha256, made.request, made.meaning, made.hash);
+  IF p_key IS NOT NULL THEN
+    PERFORM ledger.record_keys(p_project, ARRAY[p_run], ARRAY[p_key],
+      ARRAY[ledger.command_text(p_run, p_type, false, p_actor, p_meaning, p_body, NULL, p_request,
+        NULL, NULL, NULL)], seed);
+  END IF;
+  version := made.version;
+  hash := made.hash;
+  RETURN NEXT;
+END $$;
+
+CREATE FUNCTION ledger.decision_problem(p_project text, p_run uuid, p_actor text, p_request integer, p_shown text, p_moment timestamp with time zone, OUT why text, OUT detail text) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  newest CONSTANT int := ledger.newest_request(p_project, p_run);
+  run ledger.run_state;
+  asked record;
+BEGIN
+  SELECT r.* INTO run FROM ledger.run_state AS r
+  WHERE r.project_id = p_project AND r.run_id = p_run;
+  SELECT e.shown_sha256, e.role INTO asked FROM ledger.event AS e
+  WHERE e.project_id = p_project AND e.run_id = p_run AND e.version = newest;
+  why := CASE
+    WHEN run.state <> 'waiting_approval' THEN 'state'
+    WHEN p_request <> newest THEN 'request'
+    WHEN run.available_at IS NOT NULL THEN 'answered'
+    WHEN p_shown <> coalesce(asked.shown_sha256, '') THEN 'shown'
+    WHEN run.wait_until <= p_moment THEN 'late'
+    ELSE ledger.may_not_decide(p_project, p_run, newest, p_actor)
+  END;
+  detail := CASE why
+    WHEN 'state' THEN 'it waits for no approval'
+    WHEN 'request'
+      THEN format('the decision is for another request; it waits for request %s', newest)
+    WHEN 'answered'
+      THEN format('it was answered before and waits for a worker (version %s)', run.version)
+    WHEN 'shown' THEN format('request %s showed something else than what was decided', newest)
+    WHEN 'late' THEN 'the time for an answer is over; the reaper''s next sweep ends the wait'
+    WHEN 'asker' THEN format('whoever asks decides not: another than %s must', p_actor)
+    WHEN 'submitter' THEN format('%s submitted it, and another person must decide', p_actor)
+    WHEN 'role' THEN format('%s does not have the role %s', p_actor, quote_literal(asked.role))
+  END;
+END $$;
+
 CREATE FUNCTION ledger.drop_projection_tables(p_name text, p_all boolean DEFAULT false) RETURNS SETOF text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2193,7 +2330,7 @@ BEGIN
     everywhere);
 END $$;
 
-CREATE FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) RETURNS text
+CREATE FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_request integer, p_actor text) RETURNS text
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -2203,16 +2340,23 @@ CREATE FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) 
     SET jit TO 'off'
     AS $_$
 DECLARE
+  -- null for the owner's, which is equal to no other
+  writer CONSTANT text := CASE WHEN NOT ledger.is_owner() THEN ledger.credential() END;
+  person CONSTANT text := ledger.person(p_actor);
   asked record;
+  lease record;
 BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'an approval is decided in a read committed transaction only: '
-      'another snapshot may hold revoked roles'
-      USING ERRCODE = '25001';
-  END IF;
-  SELECT e.role, e.other_person INTO asked FROM ledger.event AS e
-  WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'approval.requested'
+  SELECT e.role, e.other_person, e.actor, e.credential INTO asked FROM ledger.event AS e
+  WHERE e.project_id = p_project AND e.run_id = p_run AND e.version = p_request;
+  SELECT e.worker_id, e.credential INTO lease FROM ledger.event AS e
+  WHERE e.project_id = p_project AND e.run_id = p_run AND e.version < p_request
+    AND e.type = 'lease.acquired'
   ORDER BY e.version DESC LIMIT 1;
+  IF person IN (ledger.person(asked.actor), ledger.person(lease.worker_id))
+    OR writer IN (asked.credential, lease.credential)
+  THEN
+    RETURN 'asker';
+  END IF;
   IF asked.other_person AND EXISTS (
     -- Whoever submitted a run that asked for this one, by however many steps, asked for this one.
     WITH RECURSIVE asking (id, depth) AS (
@@ -2228,7 +2372,7 @@ BEGIN
     SELECT FROM asking AS a
     CROSS JOIN LATERAL (
       SELECT FROM ledger.event AS e WHERE e.project_id = p_project AND e.run_id = a.id
-        AND e.version = 1 AND ledger.person(e.actor) = ledger.person(p_actor) OFFSET 0
+        AND e.version = 1 AND (ledger.person(e.actor) = person OR e.credential = writer) OFFSET 0
     ) AS e
   ) THEN
     RETURN 'submitter';
@@ -2277,6 +2421,23 @@ BEGIN
   );
 END $$;
 
+CREATE FUNCTION ledger.note_refusal(p_project text, p_actor text, p_run uuid, p_text text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+DECLARE
+  sort CONSTANT text := 'decision refused';
+BEGIN
+  PERFORM FROM ledger.event AS e
+  WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'note.added' AND e.name = sort
+  HAVING count(*) >= 100 OR count(*) FILTER (WHERE e.credential = ledger.credential()) >= 10;
+  IF NOT FOUND THEN
+    PERFORM ledger.append(p_project, p_actor, ARRAY[p_run], NULL, '{note.added}', '{1}',
+      ARRAY[sort], NULL, ARRAY[json_build_object('text', p_text)::text], NULL, NULL, NULL, NULL);
+  END IF;
+END $$;
+
 CREATE FUNCTION ledger.now() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
     AS $$ SELECT clock_timestamp() $$;
@@ -2286,13 +2447,30 @@ CREATE FUNCTION ledger.payload_hash(salt bytea, body text) RETURNS bytea
     AS $$ SELECT sha256('runfold/payload/v1\012'::bytea || salt || convert_to(body, 'UTF8')) $$;
 
 CREATE FUNCTION ledger.person(p_name text) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE STRICT
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
-  SELECT lower(regexp_replace(normalize(p_name, NFKC), concat('^\s+|\s+$|',
-    '[\u00AD\u034F\u061C\u180E\u200B-\u200F\u202A-\u202E\u2060-\u206F\uFE00-\uFE0F\uFEFF]'),
-    '', 'g'))
-$_$;
+DECLARE
+  unseen CONSTANT text := concat('[\u00AD\u034F\u0600-\u0605\u061C\u06DD\u070F\u0890\u0891\u08E2',
+    '\u115F\u1160\u17B4\u17B5\u180B-\u180F\u200B-\u200F\u202A-\u202E\u2060-\u206F\u2800\u3164',
+    '\uFE00-\uFE0F\uFEFF\uFFA0\uFFF0-\uFFFB\U000110BD\U000110CD\U00013430-\U0001343F',
+    '\U0001BCA0-\U0001BCA3\U0001D173-\U0001D17A\U000E0000-\U000E0FFF]');
+  name text := normalize(regexp_replace(p_name, unseen, '', 'g'), NFKC);
+  other text;
+BEGIN
+  name := btrim(regexp_replace(regexp_replace(name, unseen, '', 'g'), '\s+', ' ', 'g'));
+  IF lower(U&'\00C4') = U&'\00E4' THEN
+    name := lower(name);
+  ELSE
+    SELECT format('SELECT lower($1 COLLATE %I.%I)', 'pg_catalog', c.collname) INTO other
+    FROM pg_collation AS c
+    WHERE c.collname IN ('pg_c_utf8', 'C.utf8', 'und-x-icu')
+      AND c.collencoding IN (-1, pg_char_to_encoding('UTF8'))
+    ORDER BY c.collname DESC LIMIT 1;
+    EXECUTE coalesce(other, 'SELECT lower($1)') INTO name USING name;
+  END IF;
+  RETURN normalize(replace(replace(name, U&'\00DF', 'ss'), U&'\03C2', U&'\03C3'), NFKC);
+END $_$;
 
 CREATE FUNCTION ledger.policy_rules() RETURNS TABLE(relation text, policy text, command text, role text, rule text)
     LANGUAGE sql STABLE
@@ -2458,7 +2636,7 @@ BEGIN
   IF ledger.has_right(p_project, 'read') THEN
     RETURN QUERY SELECT r.* FROM ledger.run AS r
     WHERE r.project_id = p_project AND r.run_id = p_run;
-  ELSIF ledger.has_right(p_project, 'submit') OR ledger.check_access(p_project, '{work}') THEN
+  ELSIF ledger.check_access(p_project, '{submit,work,decide}') THEN
     FOR run IN
       SELECT r.* FROM ledger.run AS r WHERE r.project_id = p_project AND r.run_id = p_run
     LOOP
@@ -2881,15 +3059,6 @@ BEGIN
         'a function.';
 END $$;
 
-CREATE FUNCTION ledger.request_shown(p_project text, p_run uuid) RETURNS text
-    LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-  SELECT e.shown_sha256 FROM ledger.event AS e
-  WHERE e.project_id = p_project AND e.run_id = p_run
-    AND e.version = ledger.newest_request(p_project, p_run)
-$$;
-
 CREATE FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[], p_workers text[] DEFAULT NULL::text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3251,16 +3420,12 @@ CREATE FUNCTION ledger.transition(p_project text, p_actors text[], p_runs uuid[]
 #variable_conflict use_column
 DECLARE
   checked boolean;
-  decides boolean;
-  owns CONSTANT boolean := ledger.is_owner();
   writer CONSTANT text := ledger.credential();
   seed bytea := ledger.salt_seed();
 BEGIN
   checked := ledger.check_count(cardinality(p_runs));
   checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
-    THEN '{work}' ELSE '{work,submit,decide}' END::text[], p_actors);
-  decides := array_position(p_tokens, NULL) IS NULL AND p_tokens IS NOT NULL
-    OR ledger.has_right(p_project, 'decide');
+    THEN '{work}' ELSE '{work,submit}' END::text[], p_actors);
   IF p_waits IS NOT NULL THEN -- asked first: a query costs as much as the fold of an event
     IF EXISTS (SELECT FROM unnest(p_waits) AS given (wait)
       WHERE given.wait NOT BETWEEN '0' AND '3650 days') THEN
@@ -3288,8 +3453,7 @@ BEGIN
         step_count => decided.steps, error_code => decided.error_code,
         output_sha256 => decided.sha256, key => decided.key,
         payload_hash => decided.payload_hash, credential => writer, role => decided.role,
-        other_person => decided.other_person, shown_sha256 => decided.shown_sha256,
-        request => decided.request, meaning => decided.meaning) AS new_hash
+        other_person => decided.other_person, shown_sha256 => decided.shown_sha256) AS new_hash
     FROM (
       -- the event that each command makes of its run
       SELECT timed.run_id, timed.name, timed.error_code, timed.body, timed.cost, timed.steps,
@@ -3313,16 +3477,7 @@ BEGIN
           CASE WHEN timed.body::json ->> 'other_person' = 'true' THEN true END END AS other_person,
         CASE timed.type WHEN 'approval.requested' THEN
             substring(timed.body::json ->> 'shown_sha256' FROM '^[0-9a-f]{64}$')
-          WHEN 'approval.granted' THEN ledger.request_shown(p_project, timed.run_id)
-          WHEN 'approval.rejected' THEN ledger.request_shown(p_project, timed.run_id)
-        END AS shown_sha256,
-        CASE timed.type WHEN 'approval.granted' THEN ledger.newest_request(p_project, timed.run_id)
-          WHEN 'approval.rejected' THEN ledger.newest_request(p_project, timed.run_id)
-        END AS request,
-        CASE timed.type
-          WHEN 'approval.granted' THEN coalesce(timed.body::json ->> 'meaning', 'approved')
-          WHEN 'approval.rejected' THEN coalesce(timed.body::json ->> 'meaning', 'rejected')
-        END AS meaning
+        END AS shown_sha256
       FROM (
         -- dated when the lock is had: it may have been waited for
         SELECT asked.*, locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at
@@ -3346,27 +3501,20 @@ BEGIN
             locked.token AS held_token, locked.worker_id, locked.lease_until, locked.updated_at,
             locked.wait_until AS waits_until, asked.state = 'running' AND locked.token IS NULL
               AS answers_parked,
-            ledger.transition_type(locked.state, asked.state, asked.error_code, asked.token) AS type
+            ledger.transition_type(locked.state, asked.state, asked.error_code) AS type
           FROM ledger.run_state AS locked
           WHERE locked.project_id = p_project AND locked.run_id = asked.run_id
-            -- The fence: the current token, or no token where none is held; a person may decide an
-            -- approval that is held. A worker that is named must be its holder: after a fail-over
-            -- that lost events, a token may be another's.
+            -- The fence: the current token, or no token where none is held. A worker that is named
+            -- must be its holder: after a fail-over that lost events, a token may be another's.
             AND (locked.token = asked.token AND locked.lease_credential = writer
                 AND (asked.worker IS NULL OR locked.worker_id = asked.worker)
-              OR asked.token IS NULL
-                AND (locked.token IS NULL OR locked.state = 'waiting_approval'))
-            -- A decision is never made by the credential that asked for it, except the owner's.
-            AND (asked.token IS NOT NULL OR locked.state <> 'waiting_approval'
-              OR decides AND (owns OR locked.lease_credential <> writer))
+              OR asked.token IS NULL AND locked.token IS NULL
+                AND locked.state <> 'waiting_approval')
             -- A parked run that has its answer is claimable; a second answer would contradict the
             -- first.
             AND (locked.state NOT IN ('waiting_tool', 'waiting_approval')
               OR locked.available_at IS NULL)
-            -- A decision names its request, else it grants a question that was never shown.
-            AND CASE WHEN asked.expected IS NULL
-              THEN asked.token IS NOT NULL OR locked.state <> 'waiting_approval'
-              ELSE locked.version = asked.expected END
+            AND (asked.expected IS NULL OR locked.version = asked.expected)
             AND (asked.key IS NULL OR NOT EXISTS (
               SELECT FROM ledger.command AS used WHERE used.project_id = p_project
                 AND used.key = asked.key OFFSET 0))
@@ -3380,8 +3528,6 @@ BEGIN
         -- An answer after the wait's end comes too late, whether or not a reaper has been here.
         AND (timed.token IS NOT NULL OR timed.waits_until IS NULL
           OR timed.waits_until > timed.recorded_at)
-        AND CASE WHEN timed.from_state = 'waiting_approval' AND timed.actor IS NOT NULL
-          THEN ledger.may_not_decide(p_project, timed.run_id, timed.actor) IS NULL ELSE true END
       OFFSET 0
     ) AS decided
   ), contents AS (
@@ -3393,13 +3539,12 @@ BEGIN
       worker_id, token,
       lease_until, available_at, wait_until, wait_outcome, cost_usd, step_count, error_code,
       output_sha256, key, payload_hash,
-      credential, role, other_person, shown_sha256, request, meaning, hash)
+      credential, role, other_person, shown_sha256, hash)
     SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, next.who,
       next.new_state, next.name, next.new_worker, next.new_token,
       next.new_until, next.available_at, next.wait_until, next.new_wait_outcome, next.cost,
       next.steps, next.error_code, next.sha256, next.key,
-      next.payload_hash, writer, next.role, next.other_person, next.shown_sha256, next.request,
-      next.meaning, next.new_hash
+      next.payload_hash, writer, next.role, next.other_person, next.shown_sha256, next.new_hash
     FROM next
   )
   SELECT next.run_id, next.new_version, next.new_hash, next.from_state FROM next;
@@ -3416,7 +3561,7 @@ BEGIN
   END IF;
 END $_$;
 
-CREATE FUNCTION ledger.transition_type(p_from text, p_to text, p_error text, p_token integer) RETURNS text
+CREATE FUNCTION ledger.transition_type(p_from text, p_to text, p_error text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
   SELECT CASE p_to
@@ -3425,13 +3570,10 @@ CREATE FUNCTION ledger.transition_type(p_from text, p_to text, p_error text, p_t
     WHEN 'timeout' THEN 'run.timed_out'
     WHEN 'waiting_tool' THEN 'tool.requested'
     WHEN 'waiting_approval' THEN 'approval.requested'
-    WHEN 'cancelled' THEN
-      CASE WHEN p_from = 'waiting_approval' AND p_token IS NULL THEN 'approval.rejected'
-        ELSE 'run.cancelled' END
+    WHEN 'cancelled' THEN 'run.cancelled'
     WHEN 'running' THEN
-      CASE p_from WHEN 'waiting_approval' THEN CASE WHEN p_token IS NULL THEN 'approval.granted' END
-        WHEN 'waiting_tool' THEN CASE WHEN p_error IS NULL THEN 'tool.completed'
-          ELSE 'tool.failed' END END
+      CASE p_from WHEN 'waiting_tool' THEN
+        CASE WHEN p_error IS NULL THEN 'tool.completed' ELSE 'tool.failed' END END
   END
 $$;
 
@@ -4179,6 +4321,11 @@ GRANT ALL ON FUNCTION ledger.credential() TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.credential() TO runfold_projector;
 GRANT ALL ON FUNCTION ledger.credential() TO runfold_auditor;
 
+REVOKE ALL ON FUNCTION ledger.decide(p_project text, p_actor text, p_run uuid, p_type text, p_request integer, p_shown text, p_meaning text, p_body text, p_key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.decide(p_project text, p_actor text, p_run uuid, p_type text, p_request integer, p_shown text, p_meaning text, p_body text, p_key text) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.decision_problem(p_project text, p_run uuid, p_actor text, p_request integer, p_shown text, p_moment timestamp with time zone, OUT why text, OUT detail text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.drop_projection_tables(p_name text, p_all boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.drop_projection_tables(p_name text, p_all boolean) TO runfold_projector;
 
@@ -4327,16 +4474,14 @@ GRANT ALL ON FUNCTION ledger.make_partitions(p_months_ahead integer) TO runfold_
 REVOKE ALL ON FUNCTION ledger.make_projection_table(p_table text, p_columns text[], p_types text[], p_required text[], p_key text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.make_projection_table(p_table text, p_columns text[], p_types text[], p_required text[], p_key text[]) TO runfold_projector;
 
-REVOKE ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) TO runfold_worker;
-GRANT ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) TO runfold_reader;
-GRANT ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) TO runfold_projector;
-GRANT ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text) TO runfold_auditor;
+REVOKE ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_request integer, p_actor text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.newest_request(p_project text, p_run uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.next_due(p_project text, p_after timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.next_due(p_project text, p_after timestamp with time zone) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.note_refusal(p_project text, p_actor text, p_run uuid, p_text text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.now() FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.now() TO runfold_worker;
@@ -4401,8 +4546,6 @@ GRANT ALL ON FUNCTION ledger.refuse_version(p_type text, p_version integer) TO r
 GRANT ALL ON FUNCTION ledger.refuse_version(p_type text, p_version integer) TO runfold_projector;
 GRANT ALL ON FUNCTION ledger.refuse_version(p_type text, p_version integer) TO runfold_auditor;
 
-REVOKE ALL ON FUNCTION ledger.request_shown(p_project text, p_run uuid) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[], p_workers text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[], p_workers text[]) TO runfold_worker;
 
@@ -4437,7 +4580,7 @@ GRANT ALL ON FUNCTION ledger.token_credential(p_secret text) TO runfold_auditor;
 REVOKE ALL ON FUNCTION ledger.transition(p_project text, p_actors text[], p_runs uuid[], p_tokens integer[], p_states text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected integer[], p_keys text[], p_workers text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.transition(p_project text, p_actors text[], p_runs uuid[], p_tokens integer[], p_states text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected integer[], p_keys text[], p_workers text[]) TO runfold_worker;
 
-REVOKE ALL ON FUNCTION ledger.transition_type(p_from text, p_to text, p_error text, p_token integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.transition_type(p_from text, p_to text, p_error text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.use_token(p_secret text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.use_token(p_secret text) TO runfold_worker;

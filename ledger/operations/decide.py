@@ -1,55 +1,77 @@
-"""Decide: grant or refuse the approval that a run waits for; a refused decision is noted."""
+"""Decide: grant or reject the approval that a run waits for; a refused decision is noted.
+
+The statement is `ledger/sql/operations/decide.sql`.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from hashlib import sha256
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
 from pydantic import BaseModel
 
-from runfold.ledger.commands import Transition
+from runfold.ledger import names
 from runfold.ledger.errors import (
     DecisionRefused,
     IllegalTransition,
     InvalidValue,
     LedgerError,
-    VersionConflict,
+    RunNotFound,
 )
-from runfold.ledger.events import ApprovalRequested, Event, NoteAdded
+from runfold.ledger.events import ApprovalRequested
 from runfold.ledger.lifecycle import State
-from runfold.ledger.operations.append import append
+from runfold.ledger.operations.keys import CommandRow, first_outcomes, unless_raced
 from runfold.ledger.operations.project import Project
-from runfold.ledger.operations.transition import Transitions
 from runfold.ledger.payload import encode_payload
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.reading.history import history
-from runfold.ledger.reading.runs import get
+from runfold.ledger.reading.past import state_at
 from runfold.ledger.run import Run
+from runfold.ledger.validation import check_actor, check_reason, check_text
 
 Request: TypeAlias = Run | ApprovalRequested
 """What a decision names: the event that asked, or the run as it was read while it waited."""
+Answer: TypeAlias = Literal["approval.granted", "approval.rejected"]
 
+MAX_MEANING: Final = 80
 MAX_NOTES: Final = 10
-"""Refused decisions that are noted in one run."""
-TRIES: Final = 50
-"""Remarks and beats that a decision outlasts before it gives up."""
-_REFUSED: Final = "decision refused,"
+"""Refused decisions of a credential that are noted in one run."""
+# The run is read in the statement that decides: one round trip.
+DECIDE: Final = (
+    "SELECT r.*, d.from_state, d.refused, d.detail"
+    " FROM ledger.decide($1, $2, $3, $4, $5, $6, $7, $8, $9) AS d"
+    " CROSS JOIN LATERAL ledger.read_run($1, d.run_id) AS r"
+)
 _REQUEST: Final = """
 SELECT max(version) AS version FROM ledger.event
 WHERE project_id = $1 AND run_id = $2 AND type = 'approval.requested' AND version <= $3
 """
-_KEY: Final = "SELECT FROM ledger.command WHERE project_id = $1 AND key = $2"
+_STATES: Final[dict[Answer, State]] = {
+    "approval.granted": State.RUNNING,
+    "approval.rejected": State.CANCELLED,
+}
+_PERSONS: Final = frozenset({"asker", "submitter", "role"})
+
+
+class DecideRow(NamedTuple):
+    """The parameters of `ledger.decide` after the project."""
+
+    actor: str
+    run_id: UUID
+    type: Answer
+    request: int
+    shown_sha256: str | None
+    meaning: str | None
+    body: str | None
+    key: str | None
 
 
 async def decide(
     project: Project,
-    transitions: Transitions,
     request: Request,
-    to_state: State,
+    answer: Answer,
     *,
     actor: str,
     reason: str | None,
@@ -57,66 +79,86 @@ async def decide(
     output: Any = None,
     key: str | None = None,
 ) -> Run:
-    """Decide on the request by a transition; see `Ledger.approve` and `Ledger.reject`."""
+    """Decide on the request; see `Ledger.approve` and `Ledger.reject`."""
     if not isinstance(request, Run | ApprovalRequested):
         raise InvalidValue(
             "request", request, "must be the run as you read it, or its ApprovalRequested event"
         )
-    run_id = request.run_id
-
-    def command(version: int | None) -> Transition:
-        return Transition(
-            run_id,
-            to_state,
-            reason=reason,
-            meaning=meaning,
-            output=output,
-            expected_version=version,
-            key=key,
-        )
-
-    command(None).row(project.limit_bytes)  # bad input is refused before anything is read
-    if key is not None and await fetch(project.pool, _KEY, project.project_id, key):
-        return await transitions.transition(command(None), actor=actor)  # its first outcome
-    for attempt in range(1, TRIES + 1):
-        run = await get(project.pool, project.project_id, run_id)
-        try:
-            await _require_pending(project, run, request, to_state)
-            return await transitions.transition(command(run.version), actor=actor)
-        except VersionConflict as error:  # a remark or a beat came between
-            if attempt == TRIES:
-                raise
-            refused: LedgerError = error
-        except (IllegalTransition, DecisionRefused) as error:
-            refused = error
-            break
-    await _note(project, run_id, to_state, refused, actor=actor, reason=reason)
-    raise refused
-
-
-async def _require_pending(project: Project, run: Run, request: Request, to_state: State) -> None:
-    """Raise IllegalTransition unless the run still waits for a decision on this request."""
-    if run.state != State.WAITING_APPROVAL:
-        raise IllegalTransition(run.run_id, run.state, to_state, "it waits for no approval")
-    pending = await _newest_request(project, run)
-    if pending != await _version(project, request):
-        detail = f"the decision is for another request; it waits for request {pending}"
-        raise IllegalTransition(run.run_id, run.state, to_state, detail)
+    content = {"reason": check_reason(reason), "output": output}
+    row = DecideRow(
+        actor=check_actor(actor),
+        run_id=request.run_id,
+        type=answer,
+        request=0,
+        shown_sha256=request.shown_sha256 if isinstance(request, ApprovalRequested) else None,
+        meaning=None if meaning is None else check_text("meaning", meaning, limit=MAX_MEANING),
+        body=encode_payload(content, project.limit_bytes),
+        key=None if key is None else check_text("key", key),
+    )
+    row = row._replace(request=await _version(project, request))
+    rows = await unless_raced(lambda: fetch(project.pool, DECIDE, project.project_id, *row), key)
+    if not rows:
+        raise RunNotFound(row.run_id, project.project_id)
+    if rows[0]["refused"] == "key":
+        return await _first_run(project, row)
+    to_state = _STATES[answer]
+    if rows[0]["refused"] is not None:
+        raise _refusal(row, to_state, **{name: rows[0][name] for name in _VERDICT})
+    run = Run.from_row(rows[0])
+    project.log().info(
+        names.STATE_TRANSITION,
+        run_id=str(run.run_id),
+        from_state=rows[0]["from_state"],
+        to_state=to_state.value,
+        error_code=None,
+    )
+    if run.available_at is not None:  # it was parked, and has its answer
+        project.waker.wake()
+    return run
 
 
-async def _version(project: Project, request: Request) -> int | None:
-    """Return the version of the event that asked; None for a run that waited for no approval."""
+async def _version(project: Project, request: Request) -> int:
+    """Return the version of the event that asked; 0 for a run that waited for no approval."""
     if isinstance(request, ApprovalRequested):
         return request.version
     if request.state != State.WAITING_APPROVAL:
-        return None
-    return await _newest_request(project, request)
+        return 0
+    [row] = await fetch(project.pool, _REQUEST, project.project_id, request.run_id, request.version)
+    return row["version"] or 0
 
 
-async def _newest_request(project: Project, run: Run) -> int | None:
-    [row] = await fetch(project.pool, _REQUEST, project.project_id, run.run_id, run.version)
-    version: int | None = row["version"]
-    return version
+_VERDICT: Final = ("from_state", "refused", "detail")
+
+
+def _refusal(
+    row: DecideRow, to_state: State, *, from_state: str, refused: str, detail: str
+) -> LedgerError:
+    if refused in _PERSONS:
+        return DecisionRefused(row.run_id, row.actor, refused, detail)
+    return IllegalTransition(row.run_id, State(from_state), to_state, detail)
+
+
+async def _first_run(project: Project, row: DecideRow) -> Run:
+    """Return the run after the first use of the key. Raises DuplicateKey for another content."""
+    assert row.key is not None
+    command = CommandRow(
+        run_id=row.run_id,
+        what=row.type,
+        park=False,
+        name=row.actor,
+        error_code=row.meaning,
+        body=row.body,
+        cost=None,
+        steps=row.request,
+        output_sha256=None,
+        wait=None,
+        wait_outcome=None,
+        key=row.key,
+    )
+    outcome = (await first_outcomes(project.pool, project.project_id, [command]))[row.key]
+    if isinstance(outcome, LedgerError):
+        raise outcome
+    return await state_at(project.pool, project.project_id, outcome.run_id, outcome.version)
 
 
 def shown_sha256(prompt: str, show: Any = None) -> str:
@@ -146,36 +188,3 @@ def request(
     if other_person:
         content["other_person"] = True
     return content
-
-
-async def _note(
-    project: Project,
-    run_id: UUID,
-    to_state: State,
-    refused: LedgerError,
-    *,
-    actor: str,
-    reason: str | None,
-) -> None:
-    events = await history(project.pool, project.project_id, run_id, heartbeats=False)
-    note = refused_decision(events, to_state, refused, reason)
-    if note is not None:
-        await append(project, run_id, note, actor=actor)
-
-
-def refused_decision(
-    events: Sequence[Event], to_state: State, error: Exception, reason: str | None
-) -> NoteAdded | None:
-    """Return the note of a refused decision; None where no approval was ever asked for.
-
-    None also after `MAX_NOTES` notes in a run.
-    """
-    was_asked = any(isinstance(event, ApprovalRequested) for event in events)
-    noted = sum(
-        isinstance(event, NoteAdded) and (event.text or "").startswith(_REFUSED) for event in events
-    )
-    if not was_asked or noted >= MAX_NOTES:
-        return None
-    decision = "yes" if to_state == State.RUNNING else "no"
-    because = f" (the reason given: {reason})" if reason else ""
-    return NoteAdded(text=f"{_REFUSED} {decision}: {error}{because}")

@@ -89,8 +89,8 @@ def refusal(
         return VersionConflict(run_id, expected, found.version)
     if retry and found.attempt_count >= found.max_attempts:
         return AttemptsExhausted(run_id, found.attempt_count, found.max_attempts)
-    if expected is None and found.given_token is None and _awaits_decision(found):
-        reason = "a decision names its request: use approve or reject, or give expected_version"
+    if found.given_token is None and _awaits_decision(found):
+        reason = "a person decides, with approve or reject (ledger.decide in SQL)"
         return IllegalTransition(run_id, State(found.state), to_state, reason)
     return _total_out_of_range(found, cost, steps) or _no_such_edge(found, to_state)
 
@@ -155,8 +155,5 @@ def _no_such_edge(found: Refused, to_state: str) -> LedgerError:
 
 def _awaits_answer(found: Refused) -> bool:
     """Whether somebody without the lease may answer the run's wait."""
-    is_answered = found.available_at is not None
-    is_parked = found.token is None
-    return not is_answered and (
-        found.state == State.WAITING_APPROVAL or (found.state == State.WAITING_TOOL and is_parked)
-    )
+    is_parked_for_tool = found.state == State.WAITING_TOOL and found.token is None
+    return is_parked_for_tool and found.available_at is None

@@ -12,8 +12,7 @@ from uuid import UUID
 
 from runfold.ledger import log, names
 from runfold.ledger.commands import Target, Transition, TransitionRow, check_commands
-from runfold.ledger.errors import DecisionRefused, LedgerError
-from runfold.ledger.lifecycle import State
+from runfold.ledger.errors import LedgerError
 from runfold.ledger.operations.batching import Batcher, characters
 from runfold.ledger.operations.closing import Ending, closings
 from runfold.ledger.operations.columns import check_distinct, columns
@@ -34,7 +33,6 @@ TRANSITION_AND_READ: Final = (
     " CROSS JOIN LATERAL ledger.read_run($1, t.run_id) AS r"
 )
 TRANSITION_MANY: Final = f"SELECT * FROM {_TRANSITION}"
-MAY_NOT_DECIDE: Final = "SELECT ledger.may_not_decide($1, $2, $3) AS why"
 
 
 class Move(NamedTuple):
@@ -141,8 +139,7 @@ class Transitions:
             refused |= await look(project.pool, project.project_id, who, "transition", late)
         for row in rows:
             if row.run_id in actors:
-                refusal = refused.get(row.run_id)
-                outcomes[row.run_id] = await self._refusal(row, actors[row.run_id], refusal)
+                outcomes[row.run_id] = self._refusal(row, refused.get(row.run_id))
         return outcomes
 
     async def _first_endings(self, rows: Sequence[TransitionRow]) -> dict[UUID, Receipt]:
@@ -155,9 +152,7 @@ class Transitions:
             if row.run_id in closed and closed[row.run_id].ending == _ending(row)
         }
 
-    async def _refusal(self, row: TransitionRow, actor: str, found: Refused | None) -> LedgerError:
-        if (error := await self._wrong_decider(row, actor, found)) is not None:
-            return error
+    def _refusal(self, row: TransitionRow, found: Refused | None) -> LedgerError:
         return refusal(
             self._project.project_id,
             row.run_id,
@@ -167,21 +162,6 @@ class Transitions:
             cost=row.cost,
             steps=row.steps,
         )
-
-    async def _wrong_decider(
-        self, row: TransitionRow, actor: str, found: Refused | None
-    ) -> DecisionRefused | None:
-        """Return the error of a decision that is another person's to make, if that is the cause."""
-        if (
-            found is None
-            or found.refused
-            or found.state != State.WAITING_APPROVAL
-            or found.available_at is not None
-        ):
-            return None
-        project = self._project
-        [answer] = await fetch(project.pool, MAY_NOT_DECIDE, project.project_id, row.run_id, actor)
-        return None if answer["why"] is None else DecisionRefused(row.run_id, actor, answer["why"])
 
 
 def _command(row: TransitionRow, key: str) -> CommandRow:

@@ -82,6 +82,13 @@ async def calls(run_id: Any, project: str) -> dict[str, tuple[str, tuple[Any, ..
             ),
             (project, run_id),
         ),
+        "decide": (
+            (
+                "SELECT * FROM ledger.decide($1, 'm', $2, 'approval.granted', 3, NULL, NULL, NULL, "
+                "NULL)"
+            ),
+            (project, run_id),
+        ),
         "requeue": (
             (
                 "SELECT * FROM ledger.requeue($1, 'lease.released', ARRAY[$2::uuid], '{2}', "

@@ -13,6 +13,7 @@ from runfold.ledger import Lease, Ledger, Run, State, Transition, roles
 from runfold.ledger.errors import (
     AccessDenied,
     DecisionRefused,
+    IllegalTransition,
     InvalidValue,
     RoleNotHeld,
 )
@@ -38,9 +39,8 @@ async def asking(ledger: Ledger, *, park: bool = True, **content: Any) -> Lease:
 
 
 async def grant(ledger: Ledger, run_id: UUID, actor: str) -> Run:
-    """Grant the approval without `approve`, which looks first."""
-    asked = (await ledger.get(run_id)).version
-    return await ledger.transition(run_id, State.RUNNING, actor=actor, expected_version=asked)
+    """Grant the approval that the run waits for, whose request is the newest event."""
+    return await ledger.approve(await ledger.get(run_id), actor=actor)
 
 
 @pytest.mark.parametrize("park", [True, False])
@@ -50,14 +50,13 @@ async def test_no_way_leads_around_another_persons_decision(ledger: Ledger, *, p
     for decide in (ledger.approve, ledger.reject):
         with pytest.raises(DecisionRefused, match="another person"):
             await decide(await ledger.get(run_id), actor=ledger.actor, reason="mine")
-    for state in (State.RUNNING, State.CANCELLED):
-        with pytest.raises(DecisionRefused, match="another person"):
-            await ledger.transition(run_id, state)
+    for state in (State.RUNNING, State.CANCELLED, State.TIMEOUT):
         now = (await ledger.get(run_id)).version
-        with pytest.raises(DecisionRefused, match="another person"):
-            await ledger.transition(run_id, state, expected_version=now)
+        for expected in (None, now):
+            with pytest.raises(IllegalTransition, match="with approve or reject"):
+                await ledger.transition(run_id, state, expected_version=expected)
         [refused] = await ledger.transition_many([Transition(run_id, state, expected_version=now)])
-        assert isinstance(refused, DecisionRefused)
+        assert isinstance(refused, IllegalTransition)
     assert (await ledger.get(run_id)).state == State.WAITING_APPROVAL
     notes = [event for event in await ledger.history(run_id) if isinstance(event, NoteAdded)]
     assert [note.actor for note in notes] == [ledger.actor] * 2

@@ -32,13 +32,13 @@ GRANT EXECUTE ON FUNCTION ledger.content_part, ledger.state_at, ledger.history,
   ledger.event_hash, ledger.payload_hash, ledger.read_run, ledger.now, ledger.refuse_version,
   ledger.feed_guard, ledger.feed_now,
   ledger.feed_cut, ledger.feed_moment, ledger.feed_known, ledger.feed_next, ledger.feed_page,
-  ledger.feed_passed, ledger.feed_whole, ledger.may_not_decide, ledger.credential,
+  ledger.feed_passed, ledger.feed_whole, ledger.credential,
   ledger.token_credential, ledger.projects_with, ledger.channel, ledger.speaker,
   ledger.check_my_access
   TO runfold_worker, runfold_reader, runfold_projector, runfold_auditor;
 GRANT EXECUTE ON FUNCTION ledger.control_hash TO runfold_auditor;
 GRANT EXECUTE ON FUNCTION ledger.submit, ledger.claim, ledger.heartbeat, ledger.transition,
-  ledger.requeue, ledger.cancel,
+  ledger.decide, ledger.requeue, ledger.cancel,
   ledger.append, ledger.signal, ledger.commands, ledger.closings, ledger.refuse, ledger.reap,
   ledger.next_due, ledger.change_kind, ledger.change_access, ledger.change_role,
   ledger.change_token, ledger.use_token,

@@ -1,9 +1,10 @@
--- Says why somebody may not decide the approval that a run waits for: 'submitter' where another
--- person's decision is asked for, 'role' where the decision of somebody with a role. Null: they
--- may. Volatile and in READ COMMITTED only, so that it sees what the row's lock waited for: an
--- older snapshot still has roles that were revoked.
-CREATE OR REPLACE FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_actor text)
-  RETURNS text
+-- Says why somebody may not decide a request for an approval: 'asker' where they asked for it or
+-- hold the lease under which it was asked, 'submitter' where another person's decision is asked
+-- for, 'role' where that of somebody with a role. Null: they may. A credential is one person, by
+-- whatever name it speaks; only the owner's may speak for anybody. Volatile, so that it sees what
+-- the run's lock waited for. Internal to ledger.decide.
+CREATE OR REPLACE FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_request int,
+  p_actor text) RETURNS text
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
@@ -13,16 +14,23 @@ SET enable_seqscan = off
 SET jit = off
 AS $$
 DECLARE
+  -- null for the owner's, which is equal to no other
+  writer CONSTANT text := CASE WHEN NOT ledger.is_owner() THEN ledger.credential() END;
+  person CONSTANT text := ledger.person(p_actor);
   asked record;
+  lease record;
 BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'an approval is decided in a read committed transaction only: '
-      'another snapshot may hold revoked roles'
-      USING ERRCODE = '25001';
-  END IF;
-  SELECT e.role, e.other_person INTO asked FROM ledger.event AS e
-  WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'approval.requested'
+  SELECT e.role, e.other_person, e.actor, e.credential INTO asked FROM ledger.event AS e
+  WHERE e.project_id = p_project AND e.run_id = p_run AND e.version = p_request;
+  SELECT e.worker_id, e.credential INTO lease FROM ledger.event AS e
+  WHERE e.project_id = p_project AND e.run_id = p_run AND e.version < p_request
+    AND e.type = 'lease.acquired'
   ORDER BY e.version DESC LIMIT 1;
+  IF person IN (ledger.person(asked.actor), ledger.person(lease.worker_id))
+    OR writer IN (asked.credential, lease.credential)
+  THEN
+    RETURN 'asker';
+  END IF;
   IF asked.other_person AND EXISTS (
     -- Whoever submitted a run that asked for this one, by however many steps, asked for this one.
     WITH RECURSIVE asking (id, depth) AS (
@@ -38,7 +46,7 @@ BEGIN
     SELECT FROM asking AS a
     CROSS JOIN LATERAL (
       SELECT FROM ledger.event AS e WHERE e.project_id = p_project AND e.run_id = a.id
-        AND e.version = 1 AND ledger.person(e.actor) = ledger.person(p_actor) OFFSET 0
+        AND e.version = 1 AND (ledger.person(e.actor) = person OR e.credential = writer) OFFSET 0
     ) AS e
   ) THEN
     RETURN 'submitter';

@@ -1,10 +1,29 @@
--- A name as persons are compared: compatible characters made one, without regard to case and
--- without characters that are not seen, so that a look-alike does not pass for another person.
+-- A name as persons are compared, so that a look-alike does not pass for another person:
+-- compatible characters made one, without regard to case, with single blanks and without
+-- characters that are not seen. Where the database's own locale knows the case of ASCII letters
+-- only, another that the server has is asked.
 CREATE OR REPLACE FUNCTION ledger.person(p_name text) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
+LANGUAGE plpgsql STABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT lower(regexp_replace(normalize(p_name, NFKC), concat('^\s+|\s+$|',
-    '[\u00AD\u034F\u061C\u180E\u200B-\u200F\u202A-\u202E\u2060-\u206F\uFE00-\uFE0F\uFEFF]'),
-    '', 'g'))
-$$;
+DECLARE
+  unseen CONSTANT text := concat('[\u00AD\u034F\u0600-\u0605\u061C\u06DD\u070F\u0890\u0891\u08E2',
+    '\u115F\u1160\u17B4\u17B5\u180B-\u180F\u200B-\u200F\u202A-\u202E\u2060-\u206F\u2800\u3164',
+    '\uFE00-\uFE0F\uFEFF\uFFA0\uFFF0-\uFFFB\U000110BD\U000110CD\U00013430-\U0001343F',
+    '\U0001BCA0-\U0001BCA3\U0001D173-\U0001D17A\U000E0000-\U000E0FFF]');
+  name text := normalize(regexp_replace(p_name, unseen, '', 'g'), NFKC);
+  other text;
+BEGIN
+  name := btrim(regexp_replace(regexp_replace(name, unseen, '', 'g'), '\s+', ' ', 'g'));
+  IF lower(U&'\00C4') = U&'\00E4' THEN
+    name := lower(name);
+  ELSE
+    SELECT format('SELECT lower($1 COLLATE %I.%I)', 'pg_catalog', c.collname) INTO other
+    FROM pg_collation AS c
+    WHERE c.collname IN ('pg_c_utf8', 'C.utf8', 'und-x-icu')
+      AND c.collencoding IN (-1, pg_char_to_encoding('UTF8'))
+    ORDER BY c.collname DESC LIMIT 1;
+    EXECUTE coalesce(other, 'SELECT lower($1)') INTO name USING name;
+  END IF;
+  RETURN normalize(replace(replace(name, U&'\00DF', 'ss'), U&'\03C2', U&'\03C3'), NFKC);
+END $$;

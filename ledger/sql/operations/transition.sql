@@ -1,7 +1,8 @@
 -- Moves runs along the edges of the state machine and appends what happened, in one statement
 -- for all of them. Kept are the commands whose run allows them: the token is current (or none is
--- given and none is needed), the edge is legal, the expected version matches (a decision has to
--- name it), no total falls below zero. What is not returned was not kept: ledger.refuse says why.
+-- given and none is needed), the edge is legal, the expected version matches, no total falls below
+-- zero. What is not returned was not kept: ledger.refuse says why. An approval is decided by
+-- ledger.decide alone.
 -- Locks: run_state rows, in run_id order.
 CREATE OR REPLACE FUNCTION ledger.transition(
   p_project text, p_actors text[], p_runs uuid[], p_tokens int[], p_states text[],
@@ -22,16 +23,12 @@ AS $$
 #variable_conflict use_column
 DECLARE
   checked boolean;
-  decides boolean;
-  owns CONSTANT boolean := ledger.is_owner();
   writer CONSTANT text := ledger.credential();
   seed bytea := ledger.salt_seed();
 BEGIN
   checked := ledger.check_count(cardinality(p_runs));
   checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
-    THEN '{work}' ELSE '{work,submit,decide}' END::text[], p_actors);
-  decides := array_position(p_tokens, NULL) IS NULL AND p_tokens IS NOT NULL
-    OR ledger.has_right(p_project, 'decide');
+    THEN '{work}' ELSE '{work,submit}' END::text[], p_actors);
   IF p_waits IS NOT NULL THEN -- asked first: a query costs as much as the fold of an event
     IF EXISTS (SELECT FROM unnest(p_waits) AS given (wait)
       WHERE given.wait NOT BETWEEN '0' AND '3650 days') THEN
@@ -59,8 +56,7 @@ BEGIN
         step_count => decided.steps, error_code => decided.error_code,
         output_sha256 => decided.sha256, key => decided.key,
         payload_hash => decided.payload_hash, credential => writer, role => decided.role,
-        other_person => decided.other_person, shown_sha256 => decided.shown_sha256,
-        request => decided.request, meaning => decided.meaning) AS new_hash
+        other_person => decided.other_person, shown_sha256 => decided.shown_sha256) AS new_hash
     FROM (
       -- the event that each command makes of its run
       SELECT timed.run_id, timed.name, timed.error_code, timed.body, timed.cost, timed.steps,
@@ -84,16 +80,7 @@ BEGIN
           CASE WHEN timed.body::json ->> 'other_person' = 'true' THEN true END END AS other_person,
         CASE timed.type WHEN 'approval.requested' THEN
             substring(timed.body::json ->> 'shown_sha256' FROM '^[0-9a-f]{64}$')
-          WHEN 'approval.granted' THEN ledger.request_shown(p_project, timed.run_id)
-          WHEN 'approval.rejected' THEN ledger.request_shown(p_project, timed.run_id)
-        END AS shown_sha256,
-        CASE timed.type WHEN 'approval.granted' THEN ledger.newest_request(p_project, timed.run_id)
-          WHEN 'approval.rejected' THEN ledger.newest_request(p_project, timed.run_id)
-        END AS request,
-        CASE timed.type
-          WHEN 'approval.granted' THEN coalesce(timed.body::json ->> 'meaning', 'approved')
-          WHEN 'approval.rejected' THEN coalesce(timed.body::json ->> 'meaning', 'rejected')
-        END AS meaning
+        END AS shown_sha256
       FROM (
         -- dated when the lock is had: it may have been waited for
         SELECT asked.*, locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at
@@ -117,27 +104,20 @@ BEGIN
             locked.token AS held_token, locked.worker_id, locked.lease_until, locked.updated_at,
             locked.wait_until AS waits_until, asked.state = 'running' AND locked.token IS NULL
               AS answers_parked,
-            ledger.transition_type(locked.state, asked.state, asked.error_code, asked.token) AS type
+            ledger.transition_type(locked.state, asked.state, asked.error_code) AS type
           FROM ledger.run_state AS locked
           WHERE locked.project_id = p_project AND locked.run_id = asked.run_id
-            -- The fence: the current token, or no token where none is held; a person may decide an
-            -- approval that is held. A worker that is named must be its holder: after a fail-over
-            -- that lost events, a token may be another's.
+            -- The fence: the current token, or no token where none is held. A worker that is named
+            -- must be its holder: after a fail-over that lost events, a token may be another's.
             AND (locked.token = asked.token AND locked.lease_credential = writer
                 AND (asked.worker IS NULL OR locked.worker_id = asked.worker)
-              OR asked.token IS NULL
-                AND (locked.token IS NULL OR locked.state = 'waiting_approval'))
-            -- A decision is never made by the credential that asked for it, except the owner's.
-            AND (asked.token IS NOT NULL OR locked.state <> 'waiting_approval'
-              OR decides AND (owns OR locked.lease_credential <> writer))
+              OR asked.token IS NULL AND locked.token IS NULL
+                AND locked.state <> 'waiting_approval')
             -- A parked run that has its answer is claimable; a second answer would contradict the
             -- first.
             AND (locked.state NOT IN ('waiting_tool', 'waiting_approval')
               OR locked.available_at IS NULL)
-            -- A decision names its request, else it grants a question that was never shown.
-            AND CASE WHEN asked.expected IS NULL
-              THEN asked.token IS NOT NULL OR locked.state <> 'waiting_approval'
-              ELSE locked.version = asked.expected END
+            AND (asked.expected IS NULL OR locked.version = asked.expected)
             AND (asked.key IS NULL OR NOT EXISTS (
               SELECT FROM ledger.command AS used WHERE used.project_id = p_project
                 AND used.key = asked.key OFFSET 0))
@@ -151,8 +131,6 @@ BEGIN
         -- An answer after the wait's end comes too late, whether or not a reaper has been here.
         AND (timed.token IS NOT NULL OR timed.waits_until IS NULL
           OR timed.waits_until > timed.recorded_at)
-        AND CASE WHEN timed.from_state = 'waiting_approval' AND timed.actor IS NOT NULL
-          THEN ledger.may_not_decide(p_project, timed.run_id, timed.actor) IS NULL ELSE true END
       OFFSET 0
     ) AS decided
   ), contents AS (
@@ -164,13 +142,12 @@ BEGIN
       worker_id, token,
       lease_until, available_at, wait_until, wait_outcome, cost_usd, step_count, error_code,
       output_sha256, key, payload_hash,
-      credential, role, other_person, shown_sha256, request, meaning, hash)
+      credential, role, other_person, shown_sha256, hash)
     SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, next.who,
       next.new_state, next.name, next.new_worker, next.new_token,
       next.new_until, next.available_at, next.wait_until, next.new_wait_outcome, next.cost,
       next.steps, next.error_code, next.sha256, next.key,
-      next.payload_hash, writer, next.role, next.other_person, next.shown_sha256, next.request,
-      next.meaning, next.new_hash
+      next.payload_hash, writer, next.role, next.other_person, next.shown_sha256, next.new_hash
     FROM next
   )
   SELECT next.run_id, next.new_version, next.new_hash, next.from_state FROM next;

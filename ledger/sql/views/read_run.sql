@@ -1,4 +1,5 @@
--- Reads one run; without its content for a credential that may submit or work, but not read.
+-- Reads one run; without its content for a credential that may submit, work or decide, but not
+-- read.
 -- Volatile, so that in a statement that also writes it sees what the write did.
 CREATE OR REPLACE FUNCTION ledger.read_run(p_project text, p_run uuid) RETURNS SETOF ledger.run
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -15,7 +16,7 @@ BEGIN
   IF ledger.has_right(p_project, 'read') THEN
     RETURN QUERY SELECT r.* FROM ledger.run AS r
     WHERE r.project_id = p_project AND r.run_id = p_run;
-  ELSIF ledger.has_right(p_project, 'submit') OR ledger.check_access(p_project, '{work}') THEN
+  ELSIF ledger.check_access(p_project, '{submit,work,decide}') THEN
     FOR run IN
       SELECT r.* FROM ledger.run AS r WHERE r.project_id = p_project AND r.run_id = p_run
     LOOP

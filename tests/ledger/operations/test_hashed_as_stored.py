@@ -46,6 +46,10 @@ CALLS = (
         **LEASED, "p_states": "failed", "p_error_codes": "E-1", "p_costs": "0.25",
         "p_keys": "key-{n}", "p_workers": "w:1",
     }),
+    Call("decide", {
+        "p_actor": "ann", "p_run": "{run}", "p_type": "approval.granted", "p_request": "3",
+        "p_meaning": "reviewed", "p_key": "key-{n}",
+    }),
     Call("requeue", {
         **LEASED, "p_type": "run.retried", "p_delays": "0", "p_error_codes": "E-1",
         "p_workers": "w:1",
@@ -119,6 +123,8 @@ async def prepared(ledger: Ledger, call: Call, number: int) -> dict[str, str]:
     [lease] = await ledger.claim("w:1", kinds=[kind], ttl=ttl)
     if call.function == "reap":
         await lapsed(ledger, lease)
+    if call.function == "decide":
+        await ledger.transition(lease, "waiting_approval", park=True)
     return {"run": str(lease.run_id), "token": str(lease.token), "n": str(number)}
 
 

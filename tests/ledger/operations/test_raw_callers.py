@@ -14,6 +14,7 @@ from runfold.ledger.errors import IllegalTransition, LeaseLost
 from runfold.ledger.events import NoteAdded, OpaqueEvent, WriteRefused
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
+from tests.support.decisions import decided
 from tests.support.runs import claimed, superseded
 
 INVALID = "22023"
@@ -64,6 +65,10 @@ class Mallory:
             "NULL, ARRAY[$6::text]::interval[], ARRAY[$7::text], ARRAY[$9::int], NULL)",
             PROJECT, run_id, state, *facts.values(),
         )  # fmt: skip
+
+    async def decide(self, run_id: Any, request: int | None, **given: Any) -> Any:
+        """Call `ledger.decide`."""
+        return await decided(self._connection, run_id, request, **given)
 
     async def refuse(self, run_id: Any, *, token: int, name: str) -> None:
         """Call `ledger.refuse` for one run."""
@@ -137,8 +142,8 @@ async def test_a_call_without_a_lease_and_a_name_is_not_the_holders(
     lease = await claimed(ledger)
     asked = await ledger.transition(lease, State.WAITING_APPROVAL, content={"prompt": "Go?"})
 
-    nameless = mallory.transition(lease.run_id, "running", expected=asked.version)
-    assert await refused(nameless) == NO_ACTOR
+    assert await mallory.transition(lease.run_id, "running", expected=asked.version) == []
+    assert await refused(mallory.decide(lease.run_id, asked.version, actor=None)) == INVALID
     assert await refused(mallory.append(lease.run_id, None, "{}")) == NO_ACTOR
 
     assert (await ledger.get(lease.run_id)).state == State.WAITING_APPROVAL
@@ -247,14 +252,33 @@ async def test_a_decision_that_names_no_request_decides_nothing(
     lease = await claimed(ledger)
     asked = await ledger.transition(lease, State.WAITING_APPROVAL, content={"prompt": "Pay?"})
 
-    for state in ("running", "cancelled"):
-        assert await mallory.transition(lease.run_id, state, actor="ann") == []
-        assert await mallory.transition(lease.run_id, state, actor="ann", expected=1) == []
-        with pytest.raises(IllegalTransition, match="names its request"):
-            await ledger.transition(lease.run_id, state, actor="ann")
+    for type_ in ("approval.granted", "approval.rejected"):
+        assert await refused(mallory.decide(lease.run_id, None, type=type_)) == INVALID
+        for request in (1, asked.version + 1):
+            assert (await mallory.decide(lease.run_id, request, type=type_))["refused"] == "request"
+        shown = await mallory.decide(lease.run_id, asked.version, type=type_, shown="0" * 64)
+        assert shown["refused"] == "shown"
+    for wrong in ("approval.expired", "run.completed", None):
+        assert await refused(mallory.decide(lease.run_id, asked.version, type=wrong)) == INVALID
+
+    assert (await ledger.get(lease.run_id)).state == State.WAITING_APPROVAL
+    assert (await mallory.decide(lease.run_id, asked.version))["refused"] is None
+
+
+async def test_a_transition_decides_no_approval_whatever_it_names(
+    ledger: Ledger, mallory: Mallory
+) -> None:
+    lease = await claimed(ledger)
+    asked = await ledger.transition(lease, State.WAITING_APPROVAL, content={"prompt": "Pay?"})
+
+    for state in ("running", "cancelled", "timeout"):
+        for expected in (None, asked.version):
+            moved = await mallory.transition(lease.run_id, state, actor="ann", expected=expected)
+            assert moved == []
+            with pytest.raises(IllegalTransition, match=r"ledger\.decide"):
+                await ledger.transition(lease.run_id, state, actor="ann", expected_version=expected)
 
     assert (await ledger.get(lease.run_id)).version == asked.version
-    await ledger.transition(lease.run_id, "running", actor="ann", expected_version=asked.version)
 
 
 async def test_an_approval_is_not_decided_from_an_older_snapshot(
@@ -266,10 +290,7 @@ async def test_an_approval_is_not_decided_from_an_older_snapshot(
     try:
         await connection.execute("SET ROLE runfold_worker")
         async with connection.transaction(isolation="repeatable_read"):
-            decided = Mallory(connection).transition(
-                lease.run_id, "running", actor="ann", expected=asked.version
-            )
-            assert await refused(decided) == "25001"
+            assert await refused(Mallory(connection).decide(lease.run_id, asked.version)) == "25001"
     finally:
         await connection.close()
 

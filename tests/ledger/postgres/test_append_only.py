@@ -372,8 +372,8 @@ FORBIDDEN = (
     ),
 )
 OPERATIONS = (
-    "submit", "claim", "heartbeat", "transition", "requeue", "cancel", "append", "commands",
-    "refuse", "reap", "next_due", "make_partitions", "change_kind", "signal",
+    "submit", "claim", "heartbeat", "transition", "decide", "requeue", "cancel", "append",
+    "commands", "refuse", "reap", "next_due", "make_partitions", "change_kind", "signal",
     "closings", "change_access", "change_role", "change_token", "use_token", "put_schedule",
     "drop_schedule", "advance_schedule",
 )  # fmt: skip
