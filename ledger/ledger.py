@@ -35,6 +35,7 @@ from runfold.ledger.postgres.partitions import make_if_missing
 from runfold.ledger.reading import history, past, runs, search, subscription, verify
 from runfold.ledger.reading.past import Diff
 from runfold.ledger.reading.report import Report
+from runfold.ledger.reading.run_filter import RunFilter
 from runfold.ledger.reading.search import Page
 from runfold.ledger.reading.subscription import Subscription
 from runfold.ledger.roles import Member
@@ -574,20 +575,37 @@ class Ledger:
         tag: str | None = None,
         key: str | None = None,
         before: UUID | str | None = None,
+        after: UUID | str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
         limit: int = 100,
         at: datetime | None = None,
     ) -> list[Run]:
-        """Return runs, newest first, at most 10,000.
+        """Return a page of runs, newest first, at most 10,000.
 
-        `before` continues after the last run of an earlier page. With `at` the runs are as they
-        were at that instant: the fold of the events recorded up to then. A transaction that is
-        still open may yet add events with a time before now.
+        `before` a run: the newest of those submitted before it, which is the page after one that
+        ends with it. `after` a run: the oldest of those submitted after it, which is the page
+        before one that begins with it. With both: the newest between them. `since` and `until`: the
+        runs submitted from that instant on and before that one, to the millisecond, by the times
+        that their ids bear. A run has a place by its id, so pages neither repeat nor miss one,
+        whatever happens meanwhile.
+
+        With `at` the runs are as they were at that instant: the fold of the events recorded up to
+        then. A transaction that is still open may yet add events with a time before now.
 
         Raises InvalidValue, UnknownKind for a kind that no run has ever had, FutureInstant or
         BeforeFirstEvent.
         """
-        chosen = runs.RunFilter.checked(
-            state=state, kind=kind, worker_id=worker_id, tag=tag, key=key, before=before
+        chosen = RunFilter.checked(
+            state=state,
+            kind=kind,
+            worker_id=worker_id,
+            tag=tag,
+            key=key,
+            before=before,
+            after=after,
+            since=since,
+            until=until,
         )
         if at is not None:
             return await past.runs_at(self.pool, self.project_id, chosen, at, limit=limit)

@@ -3984,7 +3984,9 @@ CASE
     ELSE NULL::timestamp with time zone
 END)) WHERE ((completed_at IS NULL) AND (num_nonnulls(deadline, wait_until, cancel_requested_at) > 0));
 
-CREATE INDEX run_leased ON ledger.run_state USING btree (project_id, kind, token) WHERE (token IS NOT NULL);
+CREATE INDEX run_leased ON ledger.run_state USING btree (project_id, kind, worker_id, run_id) WHERE (token IS NOT NULL);
+
+CREATE INDEX run_other ON ledger.run_state USING btree (project_id, kind, state, run_id) WHERE ((token IS NULL) AND ((available_at <= created_at) IS NOT TRUE));
 
 CREATE INDEX run_parked ON ledger.run_state USING btree (project_id, run_id) WHERE ((state = 'waiting_tool'::text) AND (token IS NULL) AND (available_at IS NULL));
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -14,7 +14,9 @@ from runfold.ledger.errors import BeforeFirstEvent, FutureInstant, InvalidValue,
 from runfold.ledger.events import Event
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading.history import history
-from runfold.ledger.reading.runs import MAX_RUNS, RunFilter, compiled, get, require_kind
+from runfold.ledger.reading.run_filter import RunFilter
+from runfold.ledger.reading.run_lists import page_ids
+from runfold.ledger.reading.runs import MAX_RUNS, get, require_kinds
 from runfold.ledger.run import Run
 from runfold.ledger.validation import check_int, check_run_id
 
@@ -29,7 +31,7 @@ SELECT ledger.now() AS now,
 _FOLDED: Final = """
 SELECT r.* FROM unnest($2::uuid[]) WITH ORDINALITY AS c (run_id, place)
 CROSS JOIN LATERAL ledger.state_at($1, c.run_id, NULL, $3) AS r
-WHERE ($4::text[] IS NULL OR r.state = ANY ($4)) AND ($5::text IS NULL OR r.worker_id = $5)
+WHERE ($4::text[] IS NULL OR r.state = ANY ($4)) AND ($5::text[] IS NULL OR r.worker_id = ANY ($5))
 ORDER BY c.place LIMIT $6
 """
 _HASHES: Final = (
@@ -138,29 +140,20 @@ async def runs_at(
     Histories are folded page by page until `limit` runs fit the filter, so a rare state or worker
     costs time but never memory. Raises BeforeFirstEvent or FutureInstant.
     """
-    from sqlalchemy import select
-
-    from runfold.ledger.postgres.tables import run_state
-
     check_int("limit", limit, least=1, most=MAX_RUNS)
-    await require_kind(pool, project_id, chosen.kind)
+    await require_kinds(pool, project_id, chosen.kinds)
     await check_project_instant(pool, project_id, at)
     page = min(limit, MAX_FOLDED) if chosen.is_unchanging else MAX_FOLDED
-    submitted = (
-        chosen.unchanging(select(run_state.c.run_id), run_state, project_id)
-        .where(run_state.c.created_at <= at)
-        .order_by(run_state.c.run_id.desc())
-        .limit(page)
-    )
     runs: list[Run] = []
-    query = submitted
+    rest = replace(chosen, states=None, worker_ids=None)
     while len(runs) < limit:
-        ids = [row["run_id"] for row in await fetch(pool, *compiled(query))]
+        found = await fetch(pool, *page_ids(project_id, rest, page, at=at))
+        ids = [row["run_id"] for row in found]
         runs += await _folded(pool, project_id, ids, chosen, at, limit=limit - len(runs))
         if len(ids) < page:
             break
-        query = submitted.where(run_state.c.run_id < ids[-1])
-    return runs
+        rest = replace(rest, **{"lower" if rest.is_forward else "upper": ids[-1]})
+    return sorted(runs, key=lambda run: run.run_id, reverse=True)
 
 
 async def _folded(
@@ -172,18 +165,19 @@ async def _folded(
     *,
     limit: int,
 ) -> list[Run]:
-    """Return those of the runs that fit the filter, as they were, newest first."""
-    states = None if chosen.states is None else list(chosen.states)
-    rows = await fetch(pool, _FOLDED, project_id, ids, at, states, chosen.worker_id, limit)
+    """Return those of the runs that fit the filter, as they were, in the order of the pages."""
+    states, workers = chosen.states, chosen.worker_ids
+    rows = await fetch(pool, _FOLDED, project_id, ids, at, states, workers, limit)
     runs = [Run.from_row(row) for row in rows]
     archived = await _archived(pool, project_id, ids)
     then = await archive.states_at(pool, project_id, archived, time=at) if archived else []
     runs += [
         run
         for run in then
-        if (states is None or run.state in states) and chosen.worker_id in {None, run.worker_id}
+        if (states is None or run.state in states) and (workers is None or run.worker_id in workers)
     ]
-    return sorted(runs, key=lambda run: run.run_id, reverse=True)[:limit]
+    runs.sort(key=lambda run: run.run_id, reverse=not chosen.is_forward)
+    return runs[:limit]
 
 
 async def _archived(pool: Pool, project_id: str, ids: list[UUID]) -> dict[UUID, bytes]:

@@ -15,13 +15,17 @@ from uuid import UUID
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading.query import SIGNS, Bound, Choice, Query, parse
+from runfold.ledger.reading.run_filter import RunFilter
+from runfold.ledger.reading.run_lists import page_ids
 from runfold.ledger.run import Run
 from runfold.ledger.validation import check_int, check_run_id
 
 MAX_PAGE: Final = 1_000
 EXAMINED: Final = 10_000
 """Runs that the search for one page looks through."""
-LEADING: Final = ("key", "worker_id", "tags", "state", "kind")
+LEADING: Final = {
+    "key": "keys", "worker_id": "worker_ids", "tags": "tags", "state": "states", "kind": "kinds",
+}  # fmt: skip
 """Columns whose index gives runs in their order; the first that a query names leads."""
 _FIRST: Final = UUID(int=0)
 _LAST: Final = UUID(int=(1 << 128) - 1)
@@ -98,24 +102,18 @@ class _Statement:
         self, project_id: str, query: Query, cursor: UUID | None, *, forward: bool
     ) -> None:
         self._way = "ASC" if forward else "DESC"
-        self._values: list[Any] = []
+        self._project_id = project_id
         leading = _leading(query)
-        checked = [choice for choice in query.choices if choice is not leading]
+        checked = [choice for choice in query.choices if choice not in leading]
         _require_index(query, leading, checked)
-        ids = _ids(query, cursor, forward=forward)
-        within = (
-            f"s.project_id = {self._bind(project_id)}"
-            f" AND s.run_id BETWEEN {self._bind(ids[0])} AND {self._bind(ids[1])}"
+        first, last = _ids(query, cursor, forward=forward)
+        self._led = RunFilter(
+            lower=UUID(int=max(first.int - 1, 0)),
+            upper=UUID(int=min(last.int + 1, _LAST.int)),
+            is_forward=forward,
+            **{LEADING[choice.column]: choice.values for choice in leading},
         )
-        led = " UNION ALL ".join(
-            f"(SELECT * FROM ledger.run_state AS s WHERE {within}{branch}"
-            f" ORDER BY s.run_id {self._way} LIMIT {EXAMINED})"
-            for branch in self._branches(leading)
-        )
-        self._examined = (
-            f"(SELECT * FROM ({led}) AS l ORDER BY l.run_id {self._way} LIMIT {EXAMINED}) AS c"
-        )
-        self._leading_values = tuple(self._values)
+        self._values: list[Any] = list(page_ids(project_id, self._led, EXAMINED)[1:])
         checks = [self._chosen(choice) for choice in checked]
         checks += [self._bounded(bound) for bound in query.bounds]
         self.is_checked = bool(checks)
@@ -124,9 +122,12 @@ class _Statement:
 
     def page(self, limit: int) -> tuple[Any, ...]:
         """Return the statement of a page of so many runs, and its values."""
+        led = self._ids(EXAMINED if self.is_checked else limit)
         statement = (
-            f"SELECT r.* FROM (SELECT c.project_id, c.run_id FROM {self._examined} {self._where}"
-            f" ORDER BY c.run_id {self._way} LIMIT {limit}) AS p"
+            f"SELECT r.* FROM (SELECT c.project_id, c.run_id FROM ({led}) AS led"
+            " CROSS JOIN LATERAL (SELECT * FROM ledger.run_state AS s"
+            " WHERE s.project_id = $1 AND s.run_id = led.run_id) AS c"
+            f" {self._where} ORDER BY c.run_id {self._way} LIMIT {limit}) AS p"
             " JOIN ledger.run AS r ON r.project_id = p.project_id AND r.run_id = p.run_id"
             f" ORDER BY p.run_id {self._way}"
         )
@@ -134,24 +135,16 @@ class _Statement:
 
     def frontier(self) -> tuple[Any, ...]:
         """Return the statement of the last run that is looked through, and its values."""
+        led, *values = page_ids(self._project_id, self._led, EXAMINED)
         statement = (
-            f"SELECT c.run_id FROM {self._examined}"
+            f"SELECT c.run_id FROM ({led}) AS c"
             f" ORDER BY c.run_id {self._way} OFFSET {EXAMINED - 1} LIMIT 1"
         )
-        return (statement, *self._leading_values)
+        return (statement, *values)
 
-    def _branches(self, leading: Choice | None) -> list[str]:
-        """Return a condition for each value that leads: so each index scan is in order."""
-        if leading is None:
-            return [""]
-        if leading.column != "tags":
-            return [f" AND s.{leading.column} = {self._bind(v)}" for v in leading.values]
-        found = [f" AND s.tags @> ARRAY[{self._bind(v)}::text]" for v in leading.values]
-        # A run with two of the tags belongs to the first.
-        return [
-            here + "".join(before.replace(" AND ", " AND NOT ", 1) for before in found[:place])
-            for place, here in enumerate(found)
-        ]
+    def _ids(self, limit: int) -> str:
+        """Return the query of the ids that the index gives."""
+        return str(page_ids(self._project_id, self._led, limit)[0])
 
     def _chosen(self, choice: Choice) -> str:
         value = self._bind(list(choice.values))
@@ -169,18 +162,21 @@ class _Statement:
         return f"${len(self._values)}"
 
 
-def _leading(query: Query) -> Choice | None:
-    """Return the choice whose index gives the runs."""
+def _leading(query: Query) -> list[Choice]:
+    """Return the choices whose index gives the runs: one, or state and kind, which have one."""
     usable = [choice for choice in query.choices if not choice.negated]
-    ranked = [choice for column in LEADING for choice in usable if choice.column == column]
-    return ranked[0] if ranked else None
+    for column in LEADING:
+        if ranked := [choice for choice in usable if choice.column == column]:
+            together = {"state", "kind"} if column in {"state", "kind"} else set()
+            return ranked[:1] + [c for c in usable if c.column in together - {column}]
+    return []
 
 
-def _require_index(query: Query, leading: Choice | None, checked: Sequence[Choice]) -> None:
+def _require_index(query: Query, leading: Sequence[Choice], checked: Sequence[Choice]) -> None:
     """Raise InvalidQuery where no index narrows the runs at all."""
     unled = [*(choice.word for choice in checked), *(bound.word for bound in query.bounds)]
     word = next((word for word in unled if word is not None), None)
-    if leading is None and query.first_id is None and query.after is None and word is not None:
+    if not leading and query.first_id is None and query.after is None and word is not None:
         raise word.refused(
             "no index answers this alone: add since:24h, or a state, kind, tag, worker or key"
         )

@@ -194,9 +194,14 @@ CREATE INDEX run_claimable ON ledger.run_state (project_id, kind, priority, run_
 CREATE INDEX run_returning ON ledger.run_state (project_id, kind, priority, available_at, run_id)
   WHERE available_at > created_at;
 -- By kind, for the claims of limited kinds, which count; a reaper reads all of a project. With the
--- token, which a claim changes: of an update that changes no column of an index PostgreSQL takes
+-- worker, which a claim changes: of an update that changes no column of an index PostgreSQL takes
 -- the entry for a mere version and looks for older ones to delete, at a cost of one part in thirty.
-CREATE INDEX run_leased ON ledger.run_state (project_id, kind, token) WHERE token IS NOT NULL;
+CREATE INDEX run_leased ON ledger.run_state (project_id, kind, worker_id, run_id)
+  WHERE token IS NOT NULL;
+-- The runs that are neither in run_claimable nor in run_leased, for lists of runs: a run that is
+-- claimed once and ends comes into it once.
+CREATE INDEX run_other ON ledger.run_state (project_id, kind, state, run_id)
+  WHERE token IS NULL AND (available_at <= created_at) IS NOT TRUE;
 -- What ends by the clock or by request, without a write of anybody: the reaper's other list. One
 -- index, because every update that is not HOT sets all of them up.
 CREATE INDEX run_due ON ledger.run_state

@@ -169,8 +169,8 @@ def test_runs_are_found_by_a_query_page_by_page(cli: Cli) -> None:
     second = cli.submitted("parse", "--tag", "x")
     cli.submitted("other", "--tag", "y")
 
-    page = cli.ok("runs", "tag:x state:pending age:<1h", "--limit", "1", "--json")
-    assert page.json["run_id"] == str(second)
+    page = cli.ok("runs", "tag:x state:pending age:<1h", "--limit", "1")
+    assert page.out.splitlines()[-1].split()[0] == str(second)
     assert f"there are more: --before {second}" in page.err
     rest = cli.ok("runs", "tag:x state:pending age:<1h", "--before", str(second))
     assert str(first) in rest.out
@@ -281,6 +281,16 @@ def test_runs_come_in_pages(cli: Cli) -> None:
 
     assert f"--before {before}" in first.err
     assert [run["run_id"] for run in rest] == submitted[1::-1]
+    back = cli.ok("runs", "--limit", "2", "--after", submitted[1])
+    assert [line.split()[0] for line in back.out.splitlines()[1:]] == submitted[3:1:-1]
+    assert f"--after {submitted[3]}" in back.err
+    newer = cli.ok("runs", "state:pending", "--limit", "2", "--after", submitted[1])
+    assert f"--after {submitted[3]}" in newer.err
+    since = cli.ok("runs", "--since", "2000-01-01T00:00Z", "--json").lines
+    assert [run["run_id"] for run in since] == submitted[::-1]
+    assert "no such runs" in cli.ok("runs", "--until", "2000-01-01T00:00Z").err
+    cli.fails(exits.USAGE, "runs", "--until", "yesterday")
+    cli.fails(exits.USAGE, "runs", "state:pending", "--since", "2000-01-01T00:00Z")
 
 
 def test_runs_show_what_tells_them_apart(cli: Cli) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Final
+from uuid import UUID
 
 import typer
 from rich.text import Text
@@ -16,7 +18,7 @@ from runfold.console.cli.kit.run_filter import RunFilter, count_runs
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.values import Misuse, instant
-from runfold.ledger import Run
+from runfold.ledger import Ledger, Run
 
 TITLES: Final = (
     "RUN", "KIND", "STATE", "TRY", "AGE", "WORKER", "COST", "ERROR", "KEY", "TAGS", "INPUT",
@@ -66,12 +68,24 @@ async def runs(
             "--before", metavar="RUN", help="Continue after the last run of an earlier page."
         ),
     ] = None,
+    after: Annotated[
+        str | None,
+        typer.Option("--after", metavar="RUN", help="Go back before the first run of a page."),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="TIME", help="Only those submitted from this time on."),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--until", metavar="TIME", help="Only those submitted before this time."),
+    ] = None,
     at: Annotated[
         str | None,
         typer.Option("--at", metavar="TIME", help="As they were at this time (with its zone)."),
     ] = None,
     count: Annotated[
-        bool, typer.Option("--count", help="Only count them, by state; not with --at or --before.")
+        bool, typer.Option("--count", help="Only count them, by state; not with times or cursors.")
     ] = False,
 ) -> None:
     """List runs, the newest first.
@@ -82,20 +96,26 @@ async def runs(
     """
     names = [name for text in states or [] for name in text.split(",")] or None
     filters = RunFilter(names, kind, worker, tag, key)
-    if count and (at is not None or before is not None):
-        raise Misuse("--count", "counts the runs as they are now, without --at and --before")
+    place = Place(before, after, since, until)
+    if count and (at is not None or place != Place()):
+        raise Misuse("--count", "counts all the runs as they are now, without times and cursors")
     if query is not None:
-        _without_options(filters, at=at, count=count)
-        await _search(session, query, before, limit)
+        _without_options(filters, at=at, count=count, times=since is not None or until is not None)
+        await _search(session, query, place, limit)
         return
     async with session.ledger() as ledger:
         if count:
             _write_counts(session.out, await count_runs(ledger, filters))
             return
         point = None if at is None else instant("--at", at)
+        first, last = place.times()
+        older_than, newer_than = await place.cursors(ledger)
         listed = await ledger.runs(
             **filters.arguments(),
-            before=None if before is None else await find_run(ledger, before),
+            before=older_than,
+            after=newer_than,
+            since=first,
+            until=last,
             limit=limit,
             at=point,
         )
@@ -104,28 +124,51 @@ async def runs(
             session.out.json(run)
         return
     if not listed:
-        filtered = filters != RunFilter() or before is not None or at is not None
+        filtered = filters != RunFilter() or place != Place() or at is not None
         session.out.talk("no such runs" if filtered else "no runs yet: runfold submit KIND")
         return
     _write(session.out, listed, point or datetime.now(UTC))
     if len(listed) == limit:
+        forward = after is not None and before is None
+        onward = f"--after {listed[0].run_id}" if forward else f"--before {listed[-1].run_id}"
         session.out.talk(
-            f"there may be more: --before {listed[-1].run_id}, or a larger --limit; "
-            "to count them: --count"
+            f"there may be more: {onward}, or a larger --limit; to count them: --count"
         )
 
 
-def _without_options(filters: RunFilter, *, at: str | None, count: bool) -> None:
-    if filters != RunFilter() or at is not None or count:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a page of runs lies: beside which run, and between which times."""
+
+    before: str | None = None
+    after: str | None = None
+    since: str | None = None
+    until: str | None = None
+
+    async def cursors(self, ledger: Ledger) -> tuple[UUID | None, UUID | None]:
+        """Return the runs before and after which the page lies, by the digits of their ids."""
+        before = None if self.before is None else await find_run(ledger, self.before)
+        return before, None if self.after is None else await find_run(ledger, self.after)
+
+    def times(self) -> tuple[datetime | None, datetime | None]:
+        """Return the times since and until which the runs were submitted."""
+        since = None if self.since is None else instant("--since", self.since)
+        return since, None if self.until is None else instant("--until", self.until)
+
+
+def _without_options(filters: RunFilter, *, at: str | None, count: bool, times: bool) -> None:
+    if filters != RunFilter() or at is not None or count or times:
         raise Misuse(
-            "QUERY", "says it all: write state:failed for --state failed; no --at, --count"
+            "QUERY",
+            "says it all: write state:failed for --state failed, since:24h for --since; no --at, "
+            "--count",
         )
 
 
-async def _search(session: Session, query: str, before: str | None, limit: int) -> None:
+async def _search(session: Session, query: str, place: Place, limit: int) -> None:
     async with session.ledger() as ledger:
-        last = None if before is None else await find_run(ledger, before)
-        page = await ledger.search(query, before=last, limit=limit)
+        before, after = await place.cursors(ledger)
+        page = await ledger.search(query, before=before, after=after, limit=limit)
     if session.as_json:
         for run in page.runs:
             session.out.json(run)
@@ -134,7 +177,10 @@ async def _search(session: Session, query: str, before: str | None, limit: int) 
     else:
         session.out.talk("no such runs")
     if page.examined is not None:
-        session.out.talk(f"looked through {page.examined:,} runs; go on: --before {page.older}")
+        onward = f"--before {page.older}" if place.after is None else f"--after {page.newer}"
+        session.out.talk(f"looked through {page.examined:,} runs; go on: {onward}")
+    elif place.after is not None and page.newer is not None:
+        session.out.talk(f"there are newer ones: --after {page.newer}, or a larger --limit")
     elif page.older is not None:
         session.out.talk(f"there are more: --before {page.older}, or a larger --limit")
 

@@ -1,0 +1,113 @@
+"""Which runs to list: what they have in common, and between which ids they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from runfold.ledger.commands import check_state
+from runfold.ledger.errors import InvalidValue
+from runfold.ledger.lifecycle import State
+from runfold.ledger.validation import check_run_id, check_text
+
+LEAST: Final = UUID(int=0)
+GREATEST: Final = UUID(int=2**128 - 1)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MOST_MS: Final = 2**48 - 1
+"""The milliseconds that a run id has room for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFilter:
+    """Which runs to list; None means all, several values any of them.
+
+    The ids lie between `lower` and `upper`, without these. `is_forward`: the page is the one next
+    to `lower`, not the newest.
+    """
+
+    states: Sequence[str] | None = None
+    kinds: Sequence[str] | None = None
+    worker_ids: Sequence[str] | None = None
+    tags: Sequence[str] | None = None
+    keys: Sequence[str] | None = None
+    lower: UUID = LEAST
+    upper: UUID = GREATEST
+    is_forward: bool = False
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        state: State | str | Sequence[State | str] | None = None,
+        kind: str | None = None,
+        worker_id: str | None = None,
+        tag: str | None = None,
+        key: str | None = None,
+        before: UUID | str | None = None,
+        after: UUID | str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> RunFilter:
+        """Return the filter of a caller's values. Raises InvalidValue."""
+        return cls(
+            states=_states(state),
+            kinds=_texts("kind", kind),
+            worker_ids=_texts("worker_id", worker_id),
+            tags=_texts("tag", tag),
+            keys=_texts("key", key),
+            lower=max(_after(after), _just_below(_instant("since", since))),
+            upper=min(_before(before), _floor(_instant("until", until), GREATEST)),
+            is_forward=after is not None and before is None,
+        )
+
+    @property
+    def is_unchanging(self) -> bool:
+        """Whether it asks for nothing that a run's events change."""
+        return self.states is None and self.worker_ids is None
+
+
+def _before(run_id: UUID | str | None) -> UUID:
+    return GREATEST if run_id is None else check_run_id(run_id)
+
+
+def _after(run_id: UUID | str | None) -> UUID:
+    return LEAST if run_id is None else check_run_id(run_id)
+
+
+def _just_below(time: datetime | None) -> UUID:
+    return UUID(int=max(_floor(time, LEAST).int - 1, 0))
+
+
+def _floor(time: datetime | None, otherwise: UUID) -> UUID:
+    """Return the smallest id of the instant's millisecond: an id begins with its time."""
+    if time is None:
+        return otherwise
+    milliseconds = (time - _EPOCH) // timedelta(milliseconds=1)
+    return UUID(int=min(max(milliseconds, 0), _MOST_MS) << 80)
+
+
+def _states(state: State | str | Sequence[State | str] | None) -> list[str] | None:
+    if state is None:
+        return None
+    if isinstance(state, str):
+        return [check_state(state).value]
+    if not isinstance(state, Iterable):
+        raise InvalidValue("state", state, "must be a state or a list of states")
+    return [check_state(each).value for each in state]
+
+
+def _texts(name: str, value: str | None) -> list[str] | None:
+    return None if value is None else [check_text(name, value)]
+
+
+def _instant(name: str, value: datetime | None) -> datetime | None:
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        raise InvalidValue(name, value, "must be a datetime")
+    if value.tzinfo is None:
+        raise InvalidValue(name, value.isoformat(), "has no time zone: use an aware datetime")
+    return value

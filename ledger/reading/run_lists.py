@@ -1,0 +1,171 @@
+"""The statement that reads a page of runs, whatever the filter, in the time of the page.
+
+No index has every run by state: a claim would have to move a run within it twice. The runs of a
+kind lie in three that have nothing in common, each in lists that are ordered by id: those that wait
+since they were submitted by priority, those that are held by worker, all others by state. A page is
+made of the first runs of each list that the filter allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from runfold.ledger.lifecycle import State
+from runfold.ledger.reading.run_filter import RunFilter
+
+_KINDS: Final = "(SELECT DISTINCT known.kind FROM ledger.kind AS known WHERE known.project_id = $1)"
+
+# Bounds of rows and an order of rows: so it can be read in the order of that one index only.
+# Between equal kinds the primary key has the order too, and the planner may walk all runs by it.
+_PART: Final = """(
+SELECT part.run_id FROM ({lists}) AS list (kind, label) CROSS JOIN LATERAL (
+  SELECT s.run_id FROM ledger.run_state AS s WHERE s.project_id = $1 AND {predicate}
+    AND (s.kind, s.{column}, s.run_id) > (list.kind, list.label, $2)
+    AND (s.kind, s.{column}, s.run_id) < (list.kind, list.label, $3){others}
+  ORDER BY s.kind {order}, s.{column} {order}, s.run_id {order} LIMIT {limit}
+) AS part)"""
+
+# Which priorities or workers there are: each is found by a look of its own.
+_LABELS: Final = """
+WITH RECURSIVE labels AS (
+  SELECT k.kind, found.label FROM {kinds} AS k (kind) CROSS JOIN LATERAL (
+    SELECT s.{column} AS label FROM ledger.run_state AS s
+    WHERE s.project_id = $1 AND s.kind = k.kind AND {predicate}
+    ORDER BY s.{column} DESC LIMIT 1) AS found
+  UNION ALL
+  SELECT l.kind, found.label FROM labels AS l CROSS JOIN LATERAL (
+    SELECT s.{column} AS label FROM ledger.run_state AS s
+    WHERE s.project_id = $1 AND s.kind = l.kind AND {predicate} AND s.{column} < l.label
+    ORDER BY s.{column} DESC LIMIT 1) AS found
+) SELECT labels.kind, labels.label FROM labels"""
+
+_ALL: Final = """(
+SELECT s.run_id FROM ledger.run_state AS s
+WHERE s.project_id = $1 AND s.run_id > $2 AND s.run_id < $3{others}
+ORDER BY s.run_id {order} LIMIT {limit})"""
+
+_KEYED: Final = """(
+SELECT s.run_id FROM ledger.command AS c
+JOIN ledger.run_state AS s ON s.project_id = c.project_id AND s.run_id = c.run_id
+WHERE c.project_id = $1 AND c.key = ANY ({keys}::text[]) AND s.key = c.key
+  AND s.run_id > $2 AND s.run_id < $3{others})"""
+
+# The limit is part of the text: the planner takes an unknown one for a tenth of the table.
+_IDS: Final = """
+SELECT found.run_id FROM ({parts}) AS found ORDER BY found.run_id {order} LIMIT {limit}"""
+
+_RUNS: Final = """
+SELECT r.* FROM ({ids}) AS page CROSS JOIN LATERAL (
+  SELECT * FROM ledger.run AS run WHERE run.project_id = $1 AND run.run_id = page.run_id) AS r
+ORDER BY r.run_id DESC"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Lists:
+    """Lists of one index: by kind and `column`, of the runs for which the predicate holds."""
+
+    column: str
+    predicate: str
+    states: frozenset[str]
+    """The states that such runs may have."""
+
+
+_WAITING: Final = _Lists(
+    "priority", "s.available_at <= s.created_at", frozenset({State.PENDING.value})
+)
+_HELD: Final = _Lists(
+    "worker_id",
+    "s.token IS NOT NULL",
+    frozenset({State.RUNNING.value, State.WAITING_TOOL.value, State.WAITING_APPROVAL.value}),
+)
+_OTHERS: Final = _Lists(
+    "state",
+    "s.token IS NULL AND (s.available_at <= s.created_at) IS NOT TRUE",
+    frozenset(state.value for state in State if state != State.RUNNING),
+)
+
+
+class _Conditions:
+    """What runs must have, by column: the parameters and the conditions that refer to them."""
+
+    def __init__(self, project_id: str, chosen: RunFilter, at: datetime | None) -> None:
+        self.parameters: list[object] = [project_id, chosen.lower, chosen.upper]
+        self.bound: dict[str, str] = {}
+        self._texts: dict[str, str] = {}
+        self._add("kind", chosen.kinds, "s.kind = ANY ({}::text[])")
+        self._add("state", chosen.states, "s.state = ANY ({}::text[])")
+        self._add("worker_id", chosen.worker_ids, "s.worker_id = ANY ({}::text[])")
+        self._add("tags", chosen.tags, "s.tags && {}::text[]")
+        self._add("key", chosen.keys, "s.key = ANY ({}::text[])")
+        self._add("created_at", at, "s.created_at <= {}")
+
+    def _add(self, column: str, value: object, text: str) -> None:
+        if value is not None:
+            self.parameters.append(value)
+            self.bound[column] = f"${len(self.parameters)}"
+            self._texts[column] = text.format(self.bound[column])
+
+    def but(self, *columns: str) -> str:
+        """Return the conditions, without those on columns that a list is already ordered by."""
+        texts = (text for column, text in self._texts.items() if column not in columns)
+        return "".join(f" AND {text}" for text in texts)
+
+
+def page(project_id: str, chosen: RunFilter, limit: int) -> tuple[Any, ...]:
+    """Return the statement that reads at most `limit` runs, newest first, and its parameters."""
+    text, *parameters = page_ids(project_id, chosen, limit)
+    return (_RUNS.format(ids=text), *parameters)
+
+
+def page_ids(
+    project_id: str, chosen: RunFilter, limit: int, *, at: datetime | None = None
+) -> tuple[Any, ...]:
+    """Return the statement that finds the ids of a page, and its parameters.
+
+    With `at` only of runs that were submitted by then.
+    """
+    conditions = _Conditions(project_id, chosen, at)
+    words = {"order": "ASC" if chosen.is_forward else "DESC", "limit": limit}
+    parts = " UNION ALL ".join(_parts(chosen, conditions, words))
+    return (_IDS.format(parts=parts, **words), *conditions.parameters)
+
+
+def _parts(chosen: RunFilter, conditions: _Conditions, words: dict[str, Any]) -> Iterator[str]:
+    """Yield the queries that find the runs; none finds a run of another."""
+    bound = conditions.bound
+    if chosen.keys is not None:
+        yield _KEYED.format(keys=bound["key"], others=conditions.but())
+    elif chosen.kinds is None and chosen.states is None and chosen.worker_ids is None:
+        yield _ALL.format(others=conditions.but(), **words)
+    else:
+        kinds = _KINDS if chosen.kinds is None else f"unnest({bound['kind']}::text[])"
+        for lists in _lists(chosen):
+            yield _PART.format(
+                lists=_labels(lists, kinds, bound.get(lists.column)),
+                column=lists.column,
+                predicate=lists.predicate,
+                others=conditions.but("kind", lists.column),
+                **words,
+            )
+
+
+def _lists(chosen: RunFilter) -> Sequence[_Lists]:
+    """Return the indexes in which such runs can lie."""
+    if chosen.worker_ids is not None:
+        return (_HELD,)
+    if not chosen.states:  # all, or none: then any index will do
+        return (_WAITING, _HELD, _OTHERS)
+    return [one for one in (_WAITING, _HELD, _OTHERS) if not one.states.isdisjoint(chosen.states)]
+
+
+def _labels(lists: _Lists, kinds: str, given: str | None) -> str:
+    """Return the query for the lists of an index that the filter allows: kind and label."""
+    if lists is _OTHERS and given is None:
+        given = "'{" + ",".join(sorted(lists.states)) + "}'"
+    if given is None:
+        return _LABELS.format(kinds=kinds, column=lists.column, predicate=lists.predicate)
+    labels = f"unnest({given}::text[]) AS l (label)"
+    return f"SELECT k.kind, l.label FROM {kinds} AS k (kind) CROSS JOIN {labels}"
