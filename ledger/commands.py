@@ -210,6 +210,7 @@ _CONTENT_TYPES: Final = {
     "other_person": (bool, "must be True or False"),
     "shown_sha256": (str, "must be the hex digits of a digest"),
     "based_on": (int, "must be a version of the run"),
+    "approvals": (int, "must be a whole number"),
 }
 
 
@@ -229,7 +230,17 @@ def _allowed_content(state: State, content: Mapping[str, Any]) -> Mapping[str, A
             raise InvalidValue(name, value, remedy)
     if content.get("role") is not None:
         check_text("role", content["role"])
+    if content.get("approvals") is not None:
+        check_approvals(content["approvals"])
     return content
+
+
+MAX_APPROVALS: Final = 10
+
+
+def check_approvals(value: int) -> int:
+    """Return how many persons must approve; raise InvalidValue for less than 1 or more than 10."""
+    return check_int("approvals", value, least=1, most=MAX_APPROVALS)
 
 
 def identify(run: Target) -> tuple[UUID, int | None]:

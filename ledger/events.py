@@ -215,7 +215,8 @@ class ApprovalRequested(_Wait):
 
     That is a state, or `lapsed`: then the run goes on.
 
-    `role`, `other_person` and `shown_sha256` are facts as well: an erasure leaves them.
+    What decides who may decide about what is a fact as well: an erasure leaves `role`,
+    `other_person`, `approvals`, `shown_sha256` and `based_on`.
     """
 
     type: Literal["approval.requested"] = "approval.requested"
@@ -231,19 +232,40 @@ class ApprovalRequested(_Wait):
     """The submitter of the run may not decide."""
     role: ContentText = None
     """Only members of this role may decide."""
+    approvals: Annotated[int | None, CONTENT] = None
+    """How many persons must say yes; None: one."""
+    approved: int | None = None
+    """How many have, where more than one must: none yet."""
     handler_version: ContentText = None
 
 
-class ApprovalGranted(_Wait):
-    """A person said yes."""
+class _Approved(Event):
+    """A person's yes: about which request, what it stands for, and which of how many it is."""
 
-    type: Literal["approval.granted"] = "approval.granted"
     request: int | None = None
     """The version of the event that asked."""
     shown_sha256: str | None = None
     """The digest of what the request showed."""
     meaning: str | None = None
     """What the decision stands for: approved, reviewed ..."""
+    approvals: int | None = None
+    """How many persons must say yes; None: one."""
+    approved: int | None = None
+    """How many have said it, this one included."""
+
+
+class ApprovalSigned(_Approved):
+    """A person said yes, and others must: the run goes on waiting."""
+
+    type: Literal["approval.signed"] = "approval.signed"
+    output: Content = None
+    reason: ContentText = None
+
+
+class ApprovalGranted(_Wait, _Approved):
+    """A person said yes, the last of those who must."""
+
+    type: Literal["approval.granted"] = "approval.granted"
 
 
 class ApprovalLapsed(_Wait):
@@ -405,6 +427,7 @@ BuiltIn = Annotated[
     | ToolCompleted
     | ToolFailed
     | ApprovalRequested
+    | ApprovalSigned
     | ApprovalGranted
     | ApprovalLapsed
     | ApprovalRejected

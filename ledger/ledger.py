@@ -349,6 +349,7 @@ class Ledger:
         name: str = "approval",
         role: str | None = None,
         other_person: bool = False,
+        approvals: int = 1,
         park: bool = True,
         wait: float | timedelta | None = None,
         wait_outcome: State | str = State.CANCELLED,
@@ -357,11 +358,14 @@ class Ledger:
         """Park the run until a person decides by `approve` or `reject`.
 
         `show`: JSON that the person decides about; its digest with the prompt is recorded.
-        `role`: only its members may decide. `other_person`: the submitter may not. `wait`: seconds
-        or a timedelta that it may stay undecided; then the run ends as `wait_outcome`, cancelled
-        or timeout; with "lapsed" it goes on. Raises as `transition` does.
+        `role`: only its members may decide. `other_person`: the submitter may not. `approvals`: how
+        many different persons must approve, up to 10; one who rejects ends it. `wait`: seconds or a
+        timedelta that it may stay undecided; then the run ends as `wait_outcome`, cancelled or
+        timeout; with "lapsed" it goes on. Raises as `transition` does.
         """
-        content = decide.request(prompt, show, role=role, other_person=other_person)
+        content = decide.request(
+            prompt, show, role=role, other_person=other_person, approvals=approvals
+        )
         return await self.transition(
             lease,
             State.WAITING_APPROVAL,
@@ -455,6 +459,9 @@ class Ledger:
         key: str | None = None,
     ) -> Run:
         """Grant a request for approval; `output` (JSON) is what the person filled in.
+
+        Where several persons must approve, the run waits on until the last of them does; the run
+        that is returned says how many have (`approved` of `approvals`).
 
         `meaning` (80 characters) says what the decision stands for: approved, reviewed ...
 

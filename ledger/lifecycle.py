@@ -64,6 +64,7 @@ MOVES: Final[dict[str, frozenset[tuple[State, State | None]]]] = {
     "tool.completed": _moves(frozenset({State.WAITING_TOOL}), State.RUNNING, None),
     "tool.failed": _moves(frozenset({State.WAITING_TOOL}), State.RUNNING, None),
     "approval.requested": _moves(frozenset({State.RUNNING}), State.WAITING_APPROVAL),
+    "approval.signed": _moves(frozenset({State.WAITING_APPROVAL}), None),
     "approval.granted": _moves(frozenset({State.WAITING_APPROVAL}), State.RUNNING, None),
     "approval.rejected": _moves(frozenset({State.WAITING_APPROVAL}), State.CANCELLED),
     "approval.expired": _moves(frozenset({State.WAITING_APPROVAL}), State.CANCELLED, State.TIMEOUT),

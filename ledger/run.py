@@ -38,6 +38,10 @@ class Run:
     deadline: datetime | None
     wait_until: datetime | None
     """When an approval that nobody decided ends, or a parked wait that nobody answered."""
+    approvals: int | None
+    """How many persons must approve what the run waits for; None where one is enough."""
+    approved: int | None
+    """How many of them have; None where one is enough."""
     cancel_requested_at: datetime | None
     cost_usd: Decimal
     step_count: int

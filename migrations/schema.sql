@@ -128,6 +128,20 @@ BEGIN
       p_type, p_subject, p_facts, p_actor, p_reason));
 END $$;
 
+CREATE FUNCTION ledger.approvals_asked(p_body text) RETURNS integer
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+  asked CONSTANT text := p_body::json ->> 'approvals';
+BEGIN
+  IF asked !~ '^([1-9]|10)$' THEN
+    RAISE EXCEPTION 'approvals % must be a whole number from 1 to 10', quote_literal(asked)
+      USING ERRCODE = '22023';
+  END IF;
+  RETURN nullif(asked::int, 1);
+END $_$;
+
 CREATE FUNCTION ledger.attach_partition(p_month timestamp without time zone) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1017,6 +1031,7 @@ DECLARE
   grants CONSTANT boolean := p_type = 'approval.granted';
   checked boolean;
   run ledger.run_state;
+  asked record;
   problem record;
   made ledger.event;
   salt bytea;
@@ -1053,7 +1068,7 @@ BEGIN
   END IF;
   made.recorded_at := greatest(ledger.now(), run.updated_at);
   problem := ledger.decision_problem(p_project, p_run, p_actor, p_request, p_shown,
-    made.recorded_at);
+    grants, made.recorded_at);
   IF problem.why IS NOT NULL THEN
     refused := problem.why;
     detail := problem.detail;
@@ -1066,16 +1081,27 @@ BEGIN
     RETURN;
   END IF;
   made.version := run.version + 1;
-  made.state := CASE WHEN NOT grants THEN 'cancelled' WHEN run.token IS NOT NULL THEN 'running' END;
-  made.available_at := CASE WHEN made.state IS NULL THEN made.recorded_at END;
-  IF made.state = 'running' THEN -- a lease that is held goes on
+  SELECT e.shown_sha256, e.approvals INTO asked FROM ledger.event AS e
+  WHERE e.project_id = p_project AND e.run_id = p_run AND e.version = p_request;
+  IF grants THEN
+    made.approvals := asked.approvals;
+    made.approved := asked.approvals * 0 + 1 + (SELECT count(*) FROM ledger.event AS e
+      WHERE e.project_id = p_project AND e.run_id = p_run AND e.version > p_request
+        AND e.type = 'approval.signed');
+  END IF;
+  made.type := CASE WHEN made.approved < made.approvals THEN 'approval.signed' ELSE p_type END;
+  IF made.type = 'approval.rejected' THEN
+    made.state := 'cancelled';
+  ELSIF made.type = 'approval.granted' AND run.token IS NULL THEN
+    made.available_at := made.recorded_at;
+  ELSIF made.type = 'approval.granted' THEN -- the lease that is held goes on
+    made.state := 'running';
     made.worker_id := run.worker_id;
     made.token := run.token;
     made.lease_until := run.lease_until;
   END IF;
   made.request := p_request;
-  made.shown_sha256 := (SELECT e.shown_sha256 FROM ledger.event AS e
-    WHERE e.project_id = p_project AND e.run_id = p_run AND e.version = p_request);
+  made.shown_sha256 := asked.shown_sha256;
   made.meaning := coalesce(p_meaning, CASE WHEN grants THEN 'approved' ELSE 'rejected' END);
   IF p_body IS NOT NULL THEN
     salt := sha256(seed || uuid_send(p_run));
@@ -1084,16 +1110,18 @@ BEGIN
     VALUES (p_project, p_run, made.version, salt, p_body::json);
   END IF;
   made.hash := ledger.event_hash(run.hash, p_project, p_run, made.version, made.recorded_at,
-    p_type, p_actor, state => made.state, worker_id => made.worker_id, token => made.token,
+    made.type, p_actor, state => made.state, worker_id => made.worker_id, token => made.token,
     lease_until => made.lease_until, available_at => made.available_at, key => p_key,
     payload_hash => made.payload_hash, credential => writer, shown_sha256 => made.shown_sha256,
-    request => made.request, meaning => made.meaning);
+    request => made.request, meaning => made.meaning, approvals => made.approvals,
+    approved => made.approved);
   INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state,
     worker_id, token, lease_until, available_at, key, payload_hash, credential, shown_sha256,
-    request, meaning, hash)
-  VALUES (p_project, p_run, made.version, made.recorded_at, p_type, p_actor, made.state,
+    request, meaning, approvals, approved, hash)
+  VALUES (p_project, p_run, made.version, made.recorded_at, made.type, p_actor, made.state,
     made.worker_id, made.token, made.lease_until, made.available_at, p_key, made.payload_hash,
-    writer, made.shown_sha256, made.request, made.meaning, made.hash);
+    writer, made.shown_sha256, made.request, made.meaning, made.approvals, made.approved,
+    made.hash);
   IF p_key IS NOT NULL THEN
     PERFORM ledger.record_keys(p_project, ARRAY[p_run], ARRAY[p_key],
       ARRAY[ledger.command_text(p_run, p_type, false, p_actor, p_meaning, p_body, NULL, p_request,
@@ -1104,7 +1132,7 @@ BEGIN
   RETURN NEXT;
 END $$;
 
-CREATE FUNCTION ledger.decision_problem(p_project text, p_run uuid, p_actor text, p_request integer, p_shown text, p_moment timestamp with time zone, OUT why text, OUT detail text) RETURNS record
+CREATE FUNCTION ledger.decision_problem(p_project text, p_run uuid, p_actor text, p_request integer, p_shown text, p_grants boolean, p_moment timestamp with time zone, OUT why text, OUT detail text) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -1123,7 +1151,7 @@ BEGIN
     WHEN run.available_at IS NOT NULL THEN 'answered'
     WHEN p_shown <> coalesce(asked.shown_sha256, '') THEN 'shown'
     WHEN run.wait_until <= p_moment THEN 'late'
-    ELSE ledger.may_not_decide(p_project, p_run, newest, p_actor)
+    ELSE ledger.may_not_decide(p_project, p_run, newest, p_actor, p_grants)
   END;
   detail := CASE why
     WHEN 'state' THEN 'it waits for no approval'
@@ -1135,6 +1163,8 @@ BEGIN
     WHEN 'late' THEN 'the time for an answer is over; the reaper''s next sweep ends the wait'
     WHEN 'asker' THEN format('whoever asks decides not: another than %s must', p_actor)
     WHEN 'submitter' THEN format('%s submitted it, and another person must decide', p_actor)
+    WHEN 'twice' THEN format('%s approved request %s before, and another person must', p_actor,
+      newest)
     WHEN 'role' THEN format('%s does not have the role %s', p_actor, quote_literal(asked.role))
   END;
 END $$;
@@ -1191,7 +1221,7 @@ BEGIN
   RETURN FOUND;
 END $$;
 
-CREATE FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer DEFAULT 1, state text DEFAULT NULL::text, name text DEFAULT NULL::text, kind text DEFAULT NULL::text, priority integer DEFAULT NULL::integer, max_attempts integer DEFAULT NULL::integer, deadline timestamp with time zone DEFAULT NULL::timestamp with time zone, tags text[] DEFAULT NULL::text[], attempt integer DEFAULT NULL::integer, worker_id text DEFAULT NULL::text, token integer DEFAULT NULL::integer, lease_until timestamp with time zone DEFAULT NULL::timestamp with time zone, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, late_ms integer DEFAULT NULL::integer, wait_until timestamp with time zone DEFAULT NULL::timestamp with time zone, wait_outcome text DEFAULT NULL::text, cost_usd numeric DEFAULT NULL::numeric, step_count integer DEFAULT NULL::integer, error_code text DEFAULT NULL::text, output_sha256 bytea DEFAULT NULL::bytea, compensates integer DEFAULT NULL::integer, key text DEFAULT NULL::text, payload_hash bytea DEFAULT NULL::bytea, credential text DEFAULT NULL::text, role text DEFAULT NULL::text, other_person boolean DEFAULT NULL::boolean, shown_sha256 text DEFAULT NULL::text, request integer DEFAULT NULL::integer, meaning text DEFAULT NULL::text) RETURNS bytea
+CREATE FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer DEFAULT 1, state text DEFAULT NULL::text, name text DEFAULT NULL::text, kind text DEFAULT NULL::text, priority integer DEFAULT NULL::integer, max_attempts integer DEFAULT NULL::integer, deadline timestamp with time zone DEFAULT NULL::timestamp with time zone, tags text[] DEFAULT NULL::text[], attempt integer DEFAULT NULL::integer, worker_id text DEFAULT NULL::text, token integer DEFAULT NULL::integer, lease_until timestamp with time zone DEFAULT NULL::timestamp with time zone, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, late_ms integer DEFAULT NULL::integer, wait_until timestamp with time zone DEFAULT NULL::timestamp with time zone, wait_outcome text DEFAULT NULL::text, cost_usd numeric DEFAULT NULL::numeric, step_count integer DEFAULT NULL::integer, error_code text DEFAULT NULL::text, output_sha256 bytea DEFAULT NULL::bytea, compensates integer DEFAULT NULL::integer, key text DEFAULT NULL::text, payload_hash bytea DEFAULT NULL::bytea, credential text DEFAULT NULL::text, role text DEFAULT NULL::text, other_person boolean DEFAULT NULL::boolean, shown_sha256 text DEFAULT NULL::text, request integer DEFAULT NULL::integer, meaning text DEFAULT NULL::text, based_on integer DEFAULT NULL::integer, approvals integer DEFAULT NULL::integer, approved integer DEFAULT NULL::integer) RETURNS bytea
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
   SELECT sha256('\x00'::bytea || convert_to(concat(
@@ -1230,7 +1260,10 @@ CREATE FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, 
     'other_person:' || other_person || E'\n',
     'shown_sha256:' || length(shown_sha256) || ':' || shown_sha256 || E'\n',
     'request:' || request || E'\n',
-    'meaning:' || length(meaning) || ':' || meaning || E'\n'
+    'meaning:' || length(meaning) || ':' || meaning || E'\n',
+    'based_on:' || based_on || E'\n',
+    'approvals:' || approvals || E'\n',
+    'approved:' || approved || E'\n'
   ), 'UTF8'))
 $$;
 
@@ -1483,6 +1516,9 @@ CREATE TABLE ledger.event (
     shown_sha256 character varying(64),
     request integer,
     meaning character varying(80),
+    based_on integer,
+    approvals integer,
+    approved integer,
     hash bytea NOT NULL
 )
 PARTITION BY RANGE (run_id);
@@ -1647,6 +1683,8 @@ CREATE TABLE ledger.run_state (
     deadline timestamp with time zone,
     wait_until timestamp with time zone,
     wait_outcome text,
+    approvals integer,
+    approved integer,
     cancel_requested_at timestamp with time zone,
     cost_usd numeric(18,6) NOT NULL,
     step_count integer NOT NULL,
@@ -1712,6 +1750,14 @@ CREATE FUNCTION ledger.fold_events(p_events json) RETURNS SETOF ledger.run_state
       'approval.lapsed', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released',
       'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
       'tool.requested')))[1] AS wait_outcome,
+    (array_agg(e.approvals ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
+      'approval.lapsed', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released',
+      'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'tool.requested')))[1] AS approvals,
+    (array_agg(e.approved ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
+      'approval.lapsed', 'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
+      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
+      'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS approved,
     (array_agg(e.recorded_at ORDER BY e.version ASC) FILTER (WHERE e.type = 'cancel.requested' AND e.recorded_at IS NOT
       NULL))[1] AS cancel_requested_at,
     coalesce(sum(e.cost_usd), 0) AS cost_usd,
@@ -1780,8 +1826,8 @@ BEGIN
   IF starts > 0 THEN
   INSERT INTO ledger.run_state (project_id, run_id, version, hash, kind, state, priority, attempt_count, max_attempts,
     worker_id, token, lease_credential, lease_until, heartbeat_at, available_at, started_at, completed_at, created_at,
-    updated_at, deadline, wait_until, wait_outcome, cancel_requested_at, cost_usd, step_count, error_code,
-    outcome_version, output_sha256, tags, key)
+    updated_at, deadline, wait_until, wait_outcome, approvals, approved, cancel_requested_at, cost_usd, step_count,
+    error_code, outcome_version, output_sha256, tags, key)
   SELECT e.project_id, e.run_id,
     greatest(NULL, e.version),
     coalesce(e.hash, NULL),
@@ -1822,6 +1868,14 @@ BEGIN
       'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed',
       'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN
       e.wait_outcome ELSE NULL END,
+    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed',
+      'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN
+      e.approvals ELSE NULL END,
+    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
+      'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'tool.requested') THEN e.approved ELSE NULL END,
     coalesce(NULL, CASE WHEN e.type = 'cancel.requested' THEN e.recorded_at END),
     0 + coalesce(e.cost_usd, 0),
     0 + coalesce(e.step_count, 0),
@@ -1857,6 +1911,8 @@ BEGIN
     updated_at = coalesce(e.recorded_at, s.updated_at),
     wait_until = CASE WHEN e.on_leased THEN e.wait_until ELSE s.wait_until END,
     wait_outcome = CASE WHEN e.on_leased THEN e.wait_outcome ELSE s.wait_outcome END,
+    approvals = CASE WHEN e.on_leased THEN e.approvals ELSE s.approvals END,
+    approved = CASE WHEN e.on_signed THEN e.approved ELSE s.approved END,
     cancel_requested_at = coalesce(s.cancel_requested_at, CASE WHEN e.on_cancel_requested THEN e.recorded_at END),
     cost_usd = s.cost_usd + coalesce(e.cost_usd, 0),
     step_count = s.step_count + coalesce(e.step_count, 0),
@@ -1864,9 +1920,12 @@ BEGIN
     outcome_version = coalesce(CASE WHEN e.on_outcome THEN e.version END, s.outcome_version),
     output_sha256 = CASE WHEN e.on_ended THEN e.output_sha256 ELSE s.output_sha256 END
   FROM (
-    SELECT n.attempt, n.available_at, n.cost_usd, n.credential, n.error_code, n.hash, n.lease_until, n.output_sha256,
-      n.recorded_at, n.state, n.step_count, n.token, n.type, n.version, n.wait_outcome, n.wait_until, n.worker_id,
-      k.tid,
+    SELECT n.approvals, n.approved, n.attempt, n.available_at, n.cost_usd, n.credential, n.error_code, n.hash,
+      n.lease_until, n.output_sha256, n.recorded_at, n.state, n.step_count, n.token, n.type, n.version, n.wait_outcome,
+      n.wait_until, n.worker_id, k.tid,
+      n.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected', 'approval.requested',
+        'approval.signed', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed',
+        'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AS on_signed,
       n.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected', 'approval.requested',
         'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed',
         'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AS
@@ -2022,6 +2081,9 @@ CREATE VIEW ledger.entry WITH (security_invoker='true') AS
     e.shown_sha256,
     e.request,
     e.meaning,
+    e.based_on,
+    e.approvals,
+    e.approved,
     e.hash,
     p.body
    FROM (ledger.event e
@@ -2146,6 +2208,7 @@ CREATE FUNCTION ledger.legal(p_type text, p_from text, p_to text) RETURNS boolea
     'approval.lapsed:waiting_approval:running',
     'approval.rejected:waiting_approval:cancelled',
     'approval.requested:running:waiting_approval',
+    'approval.signed:waiting_approval:',
     'cancel.requested:running:',
     'cancel.requested:waiting_approval:',
     'cancel.requested:waiting_tool:',
@@ -2330,7 +2393,7 @@ BEGIN
     everywhere);
 END $$;
 
-CREATE FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_request integer, p_actor text) RETURNS text
+CREATE FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_request integer, p_actor text, p_grants boolean) RETURNS text
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -2382,6 +2445,13 @@ BEGIN
       AND m.member = p_actor
   ) THEN
     RETURN 'role';
+  END IF;
+  IF p_grants AND EXISTS (SELECT FROM ledger.event AS e
+    WHERE e.project_id = p_project AND e.run_id = p_run AND e.version > p_request
+      AND e.type = 'approval.signed'
+      AND (ledger.person(e.actor) = person OR e.credential = writer))
+  THEN
+    RETURN 'twice';
   END IF;
   RETURN NULL;
 END $_$;
@@ -2597,6 +2667,8 @@ CREATE VIEW ledger.run WITH (security_invoker='true') AS
     s.deadline,
     s.wait_until,
     s.wait_outcome,
+    s.approvals,
+    s.approved,
     s.cancel_requested_at,
     s.cost_usd,
     s.step_count,
@@ -2865,6 +2937,14 @@ CREATE FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid,
       'approval.lapsed', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released',
       'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
       'tool.requested')))[1] AS wait_outcome,
+    (array_agg(e.approvals ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
+      'approval.lapsed', 'approval.rejected', 'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released',
+      'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'tool.requested')))[1] AS approvals,
+    (array_agg(e.approved ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
+      'approval.lapsed', 'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
+      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
+      'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS approved,
     (array_agg(e.recorded_at ORDER BY e.version ASC) FILTER (WHERE e.type = 'cancel.requested' AND e.recorded_at IS NOT
       NULL))[1] AS cancel_requested_at,
     coalesce(sum(e.cost_usd), 0) AS cost_usd,
@@ -3453,7 +3533,9 @@ BEGIN
         step_count => decided.steps, error_code => decided.error_code,
         output_sha256 => decided.sha256, key => decided.key,
         payload_hash => decided.payload_hash, credential => writer, role => decided.role,
-        other_person => decided.other_person, shown_sha256 => decided.shown_sha256) AS new_hash
+        other_person => decided.other_person, shown_sha256 => decided.shown_sha256,
+        based_on => decided.based_on, approvals => decided.approvals,
+        approved => decided.approvals * 0) AS new_hash
     FROM (
       -- the event that each command makes of its run
       SELECT timed.run_id, timed.name, timed.error_code, timed.body, timed.cost, timed.steps,
@@ -3477,7 +3559,12 @@ BEGIN
           CASE WHEN timed.body::json ->> 'other_person' = 'true' THEN true END END AS other_person,
         CASE timed.type WHEN 'approval.requested' THEN
             substring(timed.body::json ->> 'shown_sha256' FROM '^[0-9a-f]{64}$')
-        END AS shown_sha256
+        END AS shown_sha256,
+        CASE timed.type WHEN 'approval.requested' THEN coalesce(
+          substring(timed.body::json ->> 'based_on' FROM '^[1-9][0-9]{0,8}$')::int, timed.expected)
+        END AS based_on,
+        CASE timed.type WHEN 'approval.requested' THEN ledger.approvals_asked(timed.body)
+        END AS approvals
       FROM (
         -- dated when the lock is had: it may have been waited for
         SELECT asked.*, locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at
@@ -3539,12 +3626,13 @@ BEGIN
       worker_id, token,
       lease_until, available_at, wait_until, wait_outcome, cost_usd, step_count, error_code,
       output_sha256, key, payload_hash,
-      credential, role, other_person, shown_sha256, hash)
+      credential, role, other_person, shown_sha256, based_on, approvals, approved, hash)
     SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, next.who,
       next.new_state, next.name, next.new_worker, next.new_token,
       next.new_until, next.available_at, next.wait_until, next.new_wait_outcome, next.cost,
       next.steps, next.error_code, next.sha256, next.key,
-      next.payload_hash, writer, next.role, next.other_person, next.shown_sha256, next.new_hash
+      next.payload_hash, writer, next.role, next.other_person, next.shown_sha256, next.based_on,
+      next.approvals, next.approvals * 0, next.new_hash
     FROM next
   )
   SELECT next.run_id, next.new_version, next.new_hash, next.from_state FROM next;
@@ -4240,6 +4328,8 @@ GRANT ALL ON FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[],
 
 REVOKE ALL ON FUNCTION ledger.append_control(p_project text, p_type text, p_subject text, p_facts text, p_actor text, p_reason text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION ledger.approvals_asked(p_body text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.attach_partition(p_month timestamp without time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.await_kinds(p_project text, p_kinds text[]) FROM PUBLIC;
@@ -4326,7 +4416,7 @@ GRANT ALL ON FUNCTION ledger.credential() TO runfold_auditor;
 REVOKE ALL ON FUNCTION ledger.decide(p_project text, p_actor text, p_run uuid, p_type text, p_request integer, p_shown text, p_meaning text, p_body text, p_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.decide(p_project text, p_actor text, p_run uuid, p_type text, p_request integer, p_shown text, p_meaning text, p_body text, p_key text) TO runfold_worker;
 
-REVOKE ALL ON FUNCTION ledger.decision_problem(p_project text, p_run uuid, p_actor text, p_request integer, p_shown text, p_moment timestamp with time zone, OUT why text, OUT detail text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.decision_problem(p_project text, p_run uuid, p_actor text, p_request integer, p_shown text, p_grants boolean, p_moment timestamp with time zone, OUT why text, OUT detail text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.drop_projection_tables(p_name text, p_all boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.drop_projection_tables(p_name text, p_all boolean) TO runfold_projector;
@@ -4334,11 +4424,11 @@ GRANT ALL ON FUNCTION ledger.drop_projection_tables(p_name text, p_all boolean) 
 REVOKE ALL ON FUNCTION ledger.drop_schedule(p_project text, p_actor text, p_name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.drop_schedule(p_project text, p_actor text, p_name text) TO runfold_worker;
 
-REVOKE ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text, role text, other_person boolean, shown_sha256 text, request integer, meaning text) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text, role text, other_person boolean, shown_sha256 text, request integer, meaning text) TO runfold_worker;
-GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text, role text, other_person boolean, shown_sha256 text, request integer, meaning text) TO runfold_reader;
-GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text, role text, other_person boolean, shown_sha256 text, request integer, meaning text) TO runfold_projector;
-GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text, role text, other_person boolean, shown_sha256 text, request integer, meaning text) TO runfold_auditor;
+REVOKE ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text, role text, other_person boolean, shown_sha256 text, request integer, meaning text, based_on integer, approvals integer, approved integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text, role text, other_person boolean, shown_sha256 text, request integer, meaning text, based_on integer, approvals integer, approved integer) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text, role text, other_person boolean, shown_sha256 text, request integer, meaning text, based_on integer, approvals integer, approved integer) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text, role text, other_person boolean, shown_sha256 text, request integer, meaning text, based_on integer, approvals integer, approved integer) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text, role text, other_person boolean, shown_sha256 text, request integer, meaning text, based_on integer, approvals integer, approved integer) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.exchange_projection_table(p_name text, p_version integer, p_rebuild integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.exchange_projection_table(p_name text, p_version integer, p_rebuild integer) TO runfold_projector;
@@ -4476,7 +4566,7 @@ GRANT ALL ON FUNCTION ledger.make_partitions(p_months_ahead integer) TO runfold_
 REVOKE ALL ON FUNCTION ledger.make_projection_table(p_table text, p_columns text[], p_types text[], p_required text[], p_key text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.make_projection_table(p_table text, p_columns text[], p_types text[], p_required text[], p_key text[]) TO runfold_projector;
 
-REVOKE ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_request integer, p_actor text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_request integer, p_actor text, p_grants boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.newest_request(p_project text, p_run uuid) FROM PUBLIC;
 

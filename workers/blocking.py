@@ -90,13 +90,14 @@ class BlockingContext(Facts):
         on_timeout: State | str = State.CANCELLED,
         other_person: bool = False,
         role: str | None = None,
+        approvals: int = 1,
     ) -> Decision | Lapsed:
         """As Context.approval."""
         call = self._done(self._journal.begin("approval", name, None, beside=self._is_beside()))
         return self._done(
             self._approvals.decision(
-                call, prompt, show=show, other_person=other_person, role=role, timeout=timeout,
-                on_timeout=on_timeout
+                call, prompt, show=show, other_person=other_person, role=role,
+                approvals=approvals, timeout=timeout, on_timeout=on_timeout
             )
         )  # fmt: skip
 

@@ -160,12 +160,14 @@ class Context(Facts):
         on_timeout: State | str = State.CANCELLED,
         other_person: bool = False,
         role: str | None = None,
+        approvals: int = 1,
     ) -> Decision | Lapsed:
         """Park the run until a person decides: a yes goes on from here, a no cancels the run.
 
         A decision holds for exactly what is shown, by its SHA-256: show only what is recorded.
         `other_person`: whoever submitted the run may not decide. `role`: only who has it may; as
-        long as nobody has it, the run waits. `timeout`: seconds, then the run ends as `on_timeout`,
+        long as nobody has it, the run waits. `approvals`: how many different persons must say yes,
+        up to 10. `timeout`: seconds, then the run ends as `on_timeout`,
         cancelled or timeout; with "lapsed" it goes on here with a Lapsed, which is no yes.
         """
         call = await self._journal.begin("approval", name, None, beside=self._is_beside())
@@ -175,6 +177,7 @@ class Context(Facts):
             show=show,
             other_person=other_person,
             role=role,
+            approvals=approvals,
             timeout=timeout,
             on_timeout=on_timeout,
         )

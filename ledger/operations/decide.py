@@ -14,6 +14,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from runfold.ledger import names
+from runfold.ledger.commands import check_approvals
 from runfold.ledger.errors import (
     DecisionRefused,
     IllegalTransition,
@@ -52,7 +53,7 @@ _STATES: Final[dict[Answer, State]] = {
     "approval.granted": State.RUNNING,
     "approval.rejected": State.CANCELLED,
 }
-_PERSONS: Final = frozenset({"asker", "submitter", "role"})
+_PERSONS: Final = frozenset({"asker", "submitter", "role", "twice"})
 
 
 class DecideRow(NamedTuple):
@@ -105,13 +106,14 @@ async def decide(
     if rows[0]["refused"] is not None:
         raise _refusal(row, to_state, **{name: rows[0][name] for name in _VERDICT})
     run = Run.from_row(rows[0])
-    project.log().info(
-        names.STATE_TRANSITION,
-        run_id=str(run.run_id),
-        from_state=rows[0]["from_state"],
-        to_state=to_state.value,
-        error_code=None,
-    )
+    if run.approved == run.approvals:  # nobody else is waited for
+        project.log().info(
+            names.STATE_TRANSITION,
+            run_id=str(run.run_id),
+            from_state=rows[0]["from_state"],
+            to_state=to_state.value,
+            error_code=None,
+        )
     if run.available_at is not None:  # it was parked, and has its answer
         project.waker.wake()
     return run
@@ -173,12 +175,18 @@ def shown_sha256(prompt: str, show: Any = None) -> str:
 
 
 def request(
-    prompt: str, show: Any = None, *, role: str | None = None, other_person: bool = False
+    prompt: str,
+    show: Any = None,
+    *,
+    role: str | None = None,
+    other_person: bool = False,
+    approvals: int = 1,
 ) -> dict[str, Any]:
     """Return the content of an approval's request, with the digest of what is shown.
 
     Raises InvalidValue for what is no JSON: it has no digest.
     """
+    check_approvals(approvals)
     if isinstance(show, BaseModel):
         show = show.model_dump(mode="json")
     encode_payload({"prompt": prompt, "show": show}, sys.maxsize)
@@ -187,4 +195,6 @@ def request(
         content["role"] = role
     if other_person:
         content["other_person"] = True
+    if approvals > 1:
+        content["approvals"] = approvals
     return content

@@ -93,6 +93,7 @@ OBJECTS: Final = (
     "operations/claim_rest",
     "operations/claim",
     "operations/heartbeat",
+    "guards/approvals_asked",
     "operations/transition",
     "operations/requeue",
     "operations/cancel",

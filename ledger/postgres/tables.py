@@ -231,6 +231,9 @@ event: Final = Table(
     Column("shown_sha256", String(64)),
     Column("request", Integer),
     Column("meaning", String(80)),
+    Column("based_on", Integer),
+    Column("approvals", Integer),
+    Column("approved", Integer),
     Column("hash", LargeBinary, nullable=False),
 )
 
@@ -292,6 +295,8 @@ _STATE: Final[tuple[Column[Any], ...]] = (
     Column("deadline", _TIME),
     Column("wait_until", _TIME),
     Column("wait_outcome", Text),
+    Column("approvals", Integer),
+    Column("approved", Integer),
     Column("cancel_requested_at", _TIME),
     Column("cost_usd", _MONEY, nullable=False),
     Column("step_count", Integer, nullable=False),

@@ -8,6 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from runfold.ledger.lifecycle import FIRST, MOVES, TERMINAL, State
+from runfold.ledger.proof.decisions import DecisionCheck
 from runfold.ledger.proof.encoding import event_hash, payload_hash
 
 MAX_FINDINGS: Final = 100
@@ -36,8 +37,8 @@ def forgotten_key(run_id: UUID, version: int, key: str) -> Finding:
 class ChainCheck:
     """Takes events in (run, version) order and collects what does not hold.
 
-    Checks hashes, gaps, payloads, and that each event may follow the state before it. Keeps one
-    run's erasures in memory.
+    Checks hashes, gaps, payloads, that each event may follow the state before it, and that each
+    decision is about its request. Keeps one run's erasures in memory.
     """
 
     def __init__(self) -> None:
@@ -48,6 +49,7 @@ class ChainCheck:
         self._run: UUID | None = None
         self._previous, self._version = b"", 0
         self._state: str | None = None
+        self._decisions = DecisionCheck()
         self._missing: set[int] = set()
         self._found: list[Finding] = []
 
@@ -56,7 +58,7 @@ class ChainCheck:
         if event["run_id"] != self._run:
             self.close()
             self._run, self._previous, self._version = event["run_id"], b"", 0
-            self._state = None
+            self._state, self._decisions = None, DecisionCheck()
             self.runs += 1
         self.events += 1
         version = event["version"]
@@ -104,6 +106,8 @@ class ChainCheck:
                 event["version"], "illegal", f"{type_} may not follow {before or 'nothing'}{to}"
             )
         self._state = after or before
+        if (problem := self._decisions.problem(event)) is not None:
+            self._find(event["version"], "illegal", f"{type_}: {problem}")
 
     def _check_payload(self, event: Mapping[str, Any]) -> None:
         body, stored = event["body"], event["payload_hash"]

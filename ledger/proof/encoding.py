@@ -56,6 +56,9 @@ FIELDS: Final[tuple[tuple[str, str], ...]] = (
     ("shown_sha256", "text"),
     ("request", "int"),
     ("meaning", "text"),
+    ("based_on", "int"),
+    ("approvals", "int"),
+    ("approved", "int"),
 )
 """The hashed columns of table `event`, in the order of encoding, with how each is written."""
 

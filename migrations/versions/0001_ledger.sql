@@ -124,6 +124,9 @@ CREATE TABLE ledger.event (
   shown_sha256 varchar(64),
   request int,
   meaning varchar(80),
+  based_on int,
+  approvals int,
+  approved int,
   hash bytea NOT NULL,
   PRIMARY KEY (project_id, run_id, version)
 ) PARTITION BY RANGE (run_id);
@@ -169,6 +172,8 @@ CREATE TABLE ledger.run_state (
   deadline timestamptz,
   wait_until timestamptz,
   wait_outcome text,
+  approvals int,
+  approved int,
   cancel_requested_at timestamptz,
   cost_usd numeric(18, 6) NOT NULL,
   step_count int NOT NULL,

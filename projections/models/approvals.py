@@ -10,6 +10,7 @@ from runfold.projections.declared.projection import Projection
 from runfold.projections.declared.sources import earlier, field, since
 
 _ASKED: Final = frozenset({"approval.requested"})
+_YES: Final = frozenset({"approval.requested", "approval.signed", "approval.granted"})
 DECIDED: Final = frozenset(
     {
         "approval.granted", "approval.rejected", "approval.expired", "approval.lapsed",
@@ -31,6 +32,8 @@ APPROVALS: Final = Projection(
         "asked_at": first("recorded_at", _ASKED),
         "prompt": first(field("prompt"), _ASKED),
         "wait_until": first("wait_until", _ASKED),
+        "approvals": first("approvals", _ASKED),
+        "approved": greatest("approved", _YES),
         "decided_at": first("recorded_at", DECIDED),
         "outcome": first("type", DECIDED),
         "decided_by": first("actor", DECIDED),

@@ -27,6 +27,8 @@ WAITED: Final = {
 }
 LEASED: Final = {"lease.acquired"} | WAITED | REQUEUED | ENDED
 """Every type that restates the lease as it is after the event."""
+SIGNED: Final = LEASED | {"approval.signed"}
+"""Every type that says how many persons have approved what the run waits for."""
 OUTCOME: Final = ENDED | {"lease.expired", "run.retried"}
 """Every type that says how an attempt or the run ended."""
 BEATEN: Final = {"lease.acquired", "lease.heartbeat"}
@@ -43,6 +45,7 @@ TYPE_SETS: Final = {
     "outcome": OUTCOME,
     "beaten": BEATEN,
     "counted": COUNTED,
+    "signed": SIGNED,
 }
 """The sets of types by the names that they have in the compiled SQL."""
 
@@ -70,6 +73,8 @@ COLUMNS: Final[dict[str, Fold]] = {
     "deadline": once("deadline", SUBMITTED),
     "wait_until": assign("wait_until", LEASED),
     "wait_outcome": assign("wait_outcome", LEASED),
+    "approvals": assign("approvals", LEASED),
+    "approved": assign("approved", SIGNED),
     "cancel_requested_at": first("recorded_at", {"cancel.requested"}),
     "cost_usd": total("cost_usd"),
     "step_count": total("step_count"),

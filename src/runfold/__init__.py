@@ -36,12 +36,13 @@ if TYPE_CHECKING:
     from runfold.workers.context import Context
     from runfold.workers.errors import ChildFailed, StepError, ToolError, WaitTimedOut
     from runfold.workers.handlers import Handler, Handlers, handler
-    from runfold.workers.journal.approvals import Decision, Lapsed
+    from runfold.workers.journal.approvals import Approver, Decision, Lapsed
     from runfold.workers.outcomes import Cancel, Fail, Retry
     from runfold.workers.worker import Worker
 
 __all__ = [
     "AccessDenied",
+    "Approver",
     "Backoff",
     "BlockingContext",
     "Cancel",
@@ -106,7 +107,7 @@ _HOMES: Final = {
     "runfold.workers.errors": ("ChildFailed", "StepError", "ToolError", "WaitTimedOut"),
     "runfold.workers.handlers": ("Handler", "Handlers", "handler"),
     "runfold.workers.backoff": ("Backoff",),
-    "runfold.workers.journal.approvals": ("Decision", "Lapsed"),
+    "runfold.workers.journal.approvals": ("Approver", "Decision", "Lapsed"),
     "runfold.workers.outcomes": ("Cancel", "Fail", "Retry"),
     "runfold.workers.worker": ("Worker",),
 }

@@ -193,3 +193,21 @@ def typed(url: str, text: str, *words: str) -> tuple[str, int]:
         code = process.wait(SECONDS)
     os.close(ours)
     return got.decode(), code
+
+
+def test_what_several_must_approve_is_counted_wherever_it_is_shown(cli: Cli) -> None:
+    lease = cli.given(lambda ledger: asked(ledger, approvals=2))
+    run = str(lease.run_id)
+    words = ("approve", run, "--request", "3", "--actor")
+
+    assert cli.ok("approvals", "--json").lines[0]["approvals"] == 2
+    assert "approved 1 of 2; the run waits for others" in cli.ok(*words, "ann").err
+
+    assert "approved  1 of 2, by ann" in cli.ok("show", run).out
+    assert " 1 of 2 " in cli.ok("approvals").out
+    assert cli.ok("approvals", "--mine", "--actor", "ann").out == ""
+    cli.fails(exits.CONFLICT, *words, "ann")
+    assert "when a worker claims it" in cli.ok(*words, "bob").err
+    told = cli.ok("history", run).out
+    assert "1 of 2 approved" in told
+    assert "2 of 2 approved" in told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,17 +11,23 @@ from typing import Any
 import asyncpg
 import pytest
 
-from runfold.ledger import Ledger, State
-from runfold.ledger.errors import DecisionRefused, UnknownProject
-from runfold.ledger.events import ApprovalGranted, ApprovalRequested, NoteAdded
+from runfold.ledger import Ledger, State, access
+from runfold.ledger.errors import (
+    DecisionRefused,
+    IllegalTransition,
+    InvalidValue,
+    UnknownProject,
+)
+from runfold.ledger.events import ApprovalGranted, ApprovalRequested, ApprovalSigned, NoteAdded
 from runfold.ledger.operations.decide import request
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.urls import driver_url
+from runfold.ledger.proof.decisions import DecisionCheck
 from tests.conftest import PROJECT
 from tests.support.decisions import decided
 from tests.support.logins import grant, with_login
 from tests.support.runs import claimed, newest, types
-from tests.support.waiting import until
+from tests.support.waiting import passed, until
 
 Connection = asyncpg.Connection
 REVOKED = "SELECT ledger.change_access('test', 'tests', $1, '{}', NULL, NULL, NULL)"
@@ -281,3 +288,207 @@ async def test_a_login_of_another_project_cannot_tell_a_request_from_none(
         with pytest.raises(UnknownProject):
             async with Ledger.open(url, PROJECT):
                 pass
+
+
+# -- several persons -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("park", [True, False])
+async def test_a_run_waits_until_as_many_different_persons_have_approved(
+    ledger: Ledger, *, park: bool
+) -> None:
+    asked = await asking(ledger, park=park, approvals=2)
+    before = await ledger.get(asked.run_id)
+    assert (asked.approvals, before.approvals, before.approved) == (2, 2, 0)
+
+    first = await ledger.approve(before, actor="ann", reason="fine", meaning="reviewed")
+    signed = await newest(ledger, asked.run_id, ApprovalSigned)
+    assert (first.state, first.approved, first.approvals) == (State.WAITING_APPROVAL, 1, 2)
+    assert (first.token, first.lease_until, first.available_at, first.wait_until) == (
+        before.token, before.lease_until, None, before.wait_until,
+    )  # fmt: skip
+    assert (signed.actor, signed.reason, signed.meaning) == ("ann", "fine", "reviewed")
+    assert (signed.request, signed.shown_sha256) == (asked.version, asked.shown_sha256)
+    assert (signed.approved, signed.approvals, signed.state) == (1, 2, None)
+    for again in ("ann", "ANN", "\uff21nn"):
+        with pytest.raises(DecisionRefused, match="another person must") as refused:
+            await ledger.approve(asked, actor=again)
+        assert refused.value.why == "twice"
+    notes = await newest(ledger, asked.run_id, NoteAdded)
+    assert notes.text is not None
+    assert "approved request 3 before" in notes.text
+
+    last = await ledger.approve(before, actor="bob")
+    granted = await newest(ledger, asked.run_id, ApprovalGranted)
+    assert (granted.actor, granted.approved, granted.approvals) == ("bob", 2, 2)
+    assert (last.state, last.approved) == (
+        (State.WAITING_APPROVAL, 2) if park else (State.RUNNING, 2)
+    )
+    assert (last.available_at is not None) == park
+    at_first = await ledger.state_at(asked.run_id, signed.version)
+    assert (at_first.approved, at_first.approvals) == (1, 2)
+
+
+async def test_one_who_rejects_ends_the_wait_also_after_an_approval_of_their_own(
+    ledger: Ledger,
+) -> None:
+    asked = await asking(ledger, approvals=3)
+    await ledger.approve(asked, actor="ann")
+    run = await ledger.reject(asked, actor="ann", reason="I misread it")
+
+    assert (run.state, run.approved, run.approvals) == (State.CANCELLED, None, None)
+
+
+async def test_one_login_is_one_person_and_two_are_two(
+    database: str, ledger: Ledger, connection: Connection
+) -> None:
+    asked = await asking(ledger, approvals=2, role="finance")
+    for name in ("ann", "bob", "eve"):
+        await ledger.grant_role("finance", name)
+    async with connected(database, "decide") as (one, _), connected(database, "decide") as (two, _):
+        assert await why(one, asked, "ann") is None
+        assert await why(one, asked, "bob") == "twice"
+        assert await why(two, asked, "ann") == "twice"
+        assert await why(two, asked, "zoe") == "role"
+        assert (await ledger.get(asked.run_id)).available_at is None
+        assert await why(two, asked, "bob") is None
+    assert (await ledger.get(asked.run_id)).available_at is not None
+
+
+async def test_tokens_are_persons_of_their_own_whoever_presents_them(
+    ledger: Ledger, database: str
+) -> None:
+    asked = await asking(ledger, approvals=2)
+    secrets = {}
+    for name in ("ann", "bob"):
+        credential, secrets[name] = await access.make_token(ledger.project, name)
+        await access.grant(ledger.project, credential, ["decide"], actors=["ann", "bob"])
+    async with connected(database) as (web, _):
+        await web.execute("SELECT set_config('runfold.token', $1, false)", secrets["ann"])
+        assert await why(web, asked, "ann") is None
+        assert await why(web, asked, "bob") == "twice"
+        await web.execute("SELECT set_config('runfold.token', $1, false)", secrets["bob"])
+        assert await why(web, asked, "bob") is None
+
+
+async def test_the_conditions_hold_for_each_of_several_persons(ledger: Ledger) -> None:
+    await ledger.submit("parse", actor="zoe")
+    [lease] = await ledger.claim("w:1", ttl=60)
+    content = request("Pay?", other_person=True, approvals=2)
+    waiting = await ledger.transition(lease, State.WAITING_APPROVAL, park=True, content=content)
+    await ledger.approve(waiting, actor="ann")
+
+    for actor, reason in (("Zoe", "submitter"), ("w:1", "asker"), ("ann", "twice")):
+        with pytest.raises(DecisionRefused) as refused:
+            await ledger.approve(waiting, actor=actor)
+        assert refused.value.why == reason
+
+
+async def test_approvals_of_an_earlier_request_do_not_count_for_the_next(ledger: Ledger) -> None:
+    lease = await claimed(ledger)
+    first = request("Pay?", {"sum": 7}, approvals=2)
+    asked = await ledger.transition(lease, State.WAITING_APPROVAL, content=first)
+    await ledger.approve(asked, actor="ann")
+    await ledger.release(lease)
+    [again] = await ledger.claim("w:2")
+    content = request("Pay?", {"sum": 8}, approvals=2)
+    waiting = await ledger.transition(again, State.WAITING_APPROVAL, park=True, content=content)
+
+    assert (waiting.approved, waiting.approvals) == (0, 2)
+    assert (await ledger.approve(waiting, actor="ann")).approved == 1
+    assert (await ledger.approve(waiting, actor="bob")).available_at is not None
+
+
+async def test_an_approval_that_one_of_two_gave_still_ends_at_its_time(ledger: Ledger) -> None:
+    lease = await claimed(ledger)
+    content = request("Pay?", approvals=2)
+    waiting = await ledger.transition(
+        lease, State.WAITING_APPROVAL, park=True, content=content, wait=0.3
+    )
+    await ledger.approve(waiting, actor="ann")
+    await passed(ledger, waiting.wait_until)
+    with pytest.raises(IllegalTransition, match="time for an answer"):
+        await ledger.approve(waiting, actor="bob")
+    [reaped] = await ledger.reap()
+
+    assert (reaped.state, reaped.approved, reaped.approvals) == (State.CANCELLED, None, None)
+
+
+async def test_two_who_approve_at_once_are_counted_one_after_the_other(ledger: Ledger) -> None:
+    asked = await asking(ledger, approvals=2)
+    runs = await asyncio.gather(*(ledger.approve(asked, actor=name) for name in ("ann", "bob")))
+
+    assert sorted(run.approved or 0 for run in runs) == [1, 2]
+    assert (await types(ledger, asked.run_id))[-2:] == ["approval.signed", "approval.granted"]
+
+
+@pytest.mark.parametrize("number", [0, 11, -1, True, 1.5, "2"])
+async def test_as_many_approvals_as_no_request_can_ask_for_are_refused(
+    ledger: Ledger, number: Any
+) -> None:
+    lease = await claimed(ledger)
+    with pytest.raises(InvalidValue):
+        await ledger.ask_approval(lease, "Pay?", approvals=number)
+    with pytest.raises(InvalidValue):
+        await ledger.transition(lease, State.WAITING_APPROVAL, content={"approvals": number})
+    if number not in {True, "2"}:  # JSON that says the same
+        body = json.dumps({"approvals": number})
+        with pytest.raises(asyncpg.PostgresError, match="from 1 to 10") as refused:
+            await ledger.pool.fetch(ASKS, PROJECT, lease.run_id, lease.token, body)
+        assert refused.value.sqlstate == "22023"
+    assert (await ledger.get(lease.run_id)).state == State.RUNNING
+
+
+ASKS = (
+    "SELECT * FROM ledger.transition($1, NULL, ARRAY[$2::uuid], ARRAY[$3::int], "
+    "'{waiting_approval}', NULL, NULL, NULL, ARRAY[$4::text], NULL, NULL, NULL, NULL, NULL, NULL, "
+    "NULL)"
+)
+
+
+async def test_what_was_asked_outlives_its_content(unverified_database: str) -> None:
+    connection = await asyncpg.connect(driver_url(unverified_database))
+    async with Ledger.open(unverified_database, PROJECT) as ledger:
+        lease = await claimed(ledger)
+        content = request("Pay?", approvals=2) | {"based_on": 2}
+        asked = await ledger.transition(lease, State.WAITING_APPROVAL, park=True, content=content)
+        await connection.execute("ALTER TABLE ledger.payload DISABLE TRIGGER refuse_change")
+        await connection.execute("DELETE FROM ledger.payload WHERE version = $1", asked.version)
+        event = await newest(ledger, asked.run_id, ApprovalRequested)
+        assert (event.approvals, event.based_on, event.prompt) == (2, 2, None)
+        assert (await ledger.approve(asked, actor="ann")).approved == 1
+    await connection.close()
+
+
+async def why(source: Connection, asked: ApprovalRequested, actor: str) -> str | None:
+    """Approve a request in a name; return why it was refused."""
+    kept = await decided(source, asked.run_id, asked.version, actor=actor)
+    assert kept is not None
+    refused: str | None = kept["refused"]
+    return refused
+
+
+FORGED: dict[str, dict[str, Any]] = {
+    "a second time": {"actor": "ANN", "approved": 2, "type": "approval.granted"},
+    "1 of 2 persons": {"approved": 1, "type": "approval.granted"},
+    "says that 2 of 2": {"approved": 2},
+    "decides request 1": {"request": 1},
+    "something else": {"shown_sha256": "0" * 64},
+}
+
+
+@pytest.mark.parametrize("problem", FORGED)
+def test_verify_names_a_decision_that_the_functions_would_not_take(problem: str) -> None:
+    asked = {
+        "type": "approval.requested", "version": 3, "approvals": 2, "approved": 0,
+        "shown_sha256": "1" * 64, "request": None, "actor": "w:1",
+    }  # fmt: skip
+    yes: dict[str, Any] = {
+        "type": "approval.signed", "version": 4, "request": 3, "shown_sha256": "1" * 64,
+        "actor": "ann", "approvals": 2, "approved": 1,
+    }  # fmt: skip
+    check = DecisionCheck()
+    assert check.problem(asked) is None
+    if problem == "a second time":
+        assert check.problem(yes) is None
+    assert problem in str(check.problem({**yes, **FORGED[problem]}))

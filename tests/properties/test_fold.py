@@ -28,8 +28,9 @@ from tests.conftest import PROJECT
 
 OPERATIONS = [
     "submit", "claim", "claim", "claim_briefly", "beat", "tool", "park_tool", "answer", "ask",
-    "park_ask", "lapse", "park_lapse", "approve", "reject", "complete", "fail", "time_out",
-    "release", "retry", "cancel", "note", "step", "reap", "zombie", "overdue",
+    "park_ask", "ask_two", "lapse", "park_lapse", "approve", "approve_too", "reject",
+    "complete", "fail", "time_out", "release", "retry", "cancel", "note", "step", "reap",
+    "zombie", "overdue",
 ]  # fmt: skip
 
 MOVES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -38,6 +39,10 @@ MOVES: dict[str, tuple[str, dict[str, Any]]] = {
     "answer": ("running", {"output": {"found": 3}, "step_count_delta": 1}),
     "ask": ("waiting_approval", {"content": {"prompt": "Sure?"}, "wait": 3600}),
     "park_ask": ("waiting_approval", {"park": True, "wait": 0.001, "wait_outcome": "timeout"}),
+    "ask_two": (
+        "waiting_approval",
+        {"park": True, "content": {"prompt": "Sure?", "approvals": 2}, "wait": 3600},
+    ),
     "lapse": ("waiting_approval", {"wait": 0.001, "wait_outcome": "lapsed"}),
     "park_lapse": ("waiting_approval", {"park": True, "wait": 0.001, "wait_outcome": "lapsed"}),
     "complete": (
@@ -120,6 +125,8 @@ async def _do(  # noqa: C901, PLR0912  one branch for each operation
             await ledger.heartbeat(list({lease.run_id: lease for lease in leases}.values()))
         case "approve":
             await ledger.approve(await ledger.get(run_id), actor="ann", reason="fine")
+        case "approve_too":
+            await ledger.approve(await ledger.get(run_id), actor="bob")
         case "reject":
             await ledger.reject(await ledger.get(run_id), actor="ann", reason="no")
         case "cancel":

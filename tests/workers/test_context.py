@@ -313,6 +313,33 @@ async def test_an_approval_may_ask_for_another_person_than_the_submitter(ledger:
     assert granted.actor == "somebody else"
 
 
+@handler("payment")
+async def payment(ctx: Context) -> list[str]:
+    decision = await ctx.approval("Pay?", approvals=2)
+    await ctx.tool("wire", lambda: None)
+    return [f"{yes.actor} {yes.meaning} {yes.value}" for yes in decision.approvers]
+
+
+@handler("blocking-payment")
+def blocking_payment(ctx: BlockingContext) -> list[str]:
+    return [yes.actor for yes in ctx.approval("Pay?", approvals=2).approvers]
+
+
+async def test_an_approval_by_several_returns_all_of_them_in_every_attempt(ledger: Ledger) -> None:
+    run, other = await ledger.submit("payment"), await ledger.submit("blocking-payment")
+    async with working(ledger, payment, blocking_payment):
+        await reached(ledger, run, State.WAITING_APPROVAL)
+        await reached(ledger, other, State.WAITING_APPROVAL)
+        first = await ledger.get(run.run_id)
+        await ledger.approve(first, actor="ann", output=1, meaning="reviewed")
+        assert (await ledger.get(run.run_id)).available_at is None
+        await ledger.approve(first, actor="bob", output=2)
+        for name in ("ann", "bob"):
+            await ledger.approve(await ledger.get(other.run_id), actor=name)
+        assert (await ended(ledger, run)).output == ["ann reviewed 1", "bob approved 2"]
+        assert (await ended(ledger, other)).output == ["ann", "bob"]
+
+
 def changed(kind: str, *names: str, approves: str | None = None) -> Handler[..., Any]:
     """Make a handler that asks for these steps, and for an approval."""
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar, Literal, TypeAlias, TypedDict
 
 from runfold.ledger import State, names, roles
-from runfold.ledger.commands import check_wait_outcome
+from runfold.ledger.commands import check_approvals, check_wait_outcome
 from runfold.ledger.errors import NobodyHasRole
 from runfold.ledger.events import ApprovalLapsed, ApprovalRequested
 from runfold.ledger.operations.decide import shown_sha256
@@ -20,13 +20,28 @@ from runfold.workers.journal.tools import Tools
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """A person's yes: who, why, when, and what the person filled in."""
+class Approver:
+    """A person who said yes: who, why, when, what it stands for, and what the person filled in."""
 
     actor: str
     reason: str | None
     at: datetime | None
     value: Any = None
+    meaning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A person's yes: who, why, when, and what the person filled in.
+
+    Where several had to say it, the last of them; `approvers` are all, in their order.
+    """
+
+    actor: str
+    reason: str | None
+    at: datetime | None
+    value: Any = None
+    approvers: tuple[Approver, ...] = ()
     lapsed: ClassVar[Literal[False]] = False
 
 
@@ -50,6 +65,7 @@ class ApprovalOptions(TypedDict, total=False):
     timeout: float | timedelta | None
     other_person: bool
     role: str | None
+    approvals: int
 
 
 class Approvals:
@@ -66,6 +82,7 @@ class Approvals:
         show: Any,
         other_person: bool,
         role: str | None,
+        approvals: int,
         timeout: float | timedelta | None,  # noqa: ASYNC109  the run's time, not the call's
         on_timeout: State | str,
     ) -> Decision | Lapsed:
@@ -76,6 +93,7 @@ class Approvals:
             digest = shown_sha256(prompt, shown)
             wait = None if timeout is None else check_duration("timeout", timeout, positive=True)
             outcome = check_wait_outcome("on_timeout", on_timeout)
+            check_approvals(approvals)
             if call.earlier is not None and call.is_answered:
                 return self._decided(call.earlier, digest)
             content = {
@@ -86,6 +104,8 @@ class Approvals:
             }
             if other_person:
                 content["other_person"] = True
+            if approvals > 1:
+                content["approvals"] = approvals
             if role is not None:
                 content["role"] = role
                 await self._warn_if_nobody_has(role)
@@ -113,4 +133,9 @@ class Approvals:
         if isinstance(answer, ApprovalLapsed):
             return Lapsed(answer.recorded_at)
         granted: Any = answer
-        return Decision(granted.actor, granted.reason, granted.recorded_at, granted.output)
+        approvers = tuple(
+            Approver(yes.actor, yes.reason, yes.recorded_at, yes.output, yes.meaning)
+            for yes in (*earlier.signed, granted)
+        )
+        last = approvers[-1]
+        return Decision(last.actor, last.reason, last.at, last.value, approvers)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from runfold.ledger.events import (
     ApprovalGranted,
     ApprovalLapsed,
     ApprovalRequested,
+    ApprovalSigned,
     Event,
     LeaseAcquired,
     LeaseReleased,
@@ -40,6 +41,8 @@ class EarlierCall:
     beside: bool
     asked: Event
     answer: Event | None
+    signed: list[ApprovalSigned] = field(default_factory=list)
+    """The yes of each person but the last, where several must approve."""
     went_on: bool = False
     """The handler itself asked for something after the answer, so it had taken note of it."""
 
@@ -126,6 +129,8 @@ class Replay:
         if (call := _earlier_call(event)) is not None:
             if not self._is_given_up(call):
                 self._add(call)
+        elif isinstance(event, ApprovalSigned) and self._asked is not None:
+            self._asked.signed.append(event)
         elif isinstance(event, _ANSWERS) and self._asked is not None:
             self._asked.answer = event
         elif event.type in _REQUEUED:

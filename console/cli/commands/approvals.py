@@ -10,11 +10,21 @@ import typer
 from runfold.console.cli.kit.options import Actor, command, program
 from runfold.console.cli.kit.output import EMPTY
 from runfold.console.cli.kit.plain import compact, jsonable, relative, span
-from runfold.console.cli.kit.requests import Request, pending_requests, roles_of
+from runfold.console.cli.kit.requests import Request, pending_requests, progress, roles_of
 from runfold.console.cli.kit.session import Session
 from runfold.ledger.validation import check_int
 
-TITLES: Final = ("RUN", "REQUEST", "KIND", "PROMPT", "ROLE", "SUBMITTED BY", "AGE", "UNDECIDED")
+TITLES: Final = (
+    "RUN",
+    "REQUEST",
+    "KIND",
+    "PROMPT",
+    "ROLE",
+    "SUBMITTED BY",
+    "APPROVED",
+    "AGE",
+    "UNDECIDED",
+)
 _LIMIT: Final = 10_000
 
 app: Final = program()
@@ -64,6 +74,7 @@ def _row(request: Request) -> tuple[str, ...]:
         compact(request.prompt) if request.prompt else EMPTY,
         request.role or EMPTY,
         f"{request.submitted_by}{' (may not)' if request.other_person else ''}",
+        progress(request),
         span(datetime.now(UTC) - request.asked_at),
         relative(request.wait_until) if request.wait_until else EMPTY,
     )

@@ -57,7 +57,11 @@ async def decide(
             named, actor=actor if actor is not None else ledger.actor, reason=reason
         )
     write_state(session.out, after)
-    if after.is_parked:
+    if after.approved != after.approvals:
+        session.out.talk(
+            f"approved {after.approved} of {after.approvals}; the run waits for others"
+        )
+    elif after.is_parked:
         session.out.talk("approved; the run goes on when a worker claims it")
     return OK
 

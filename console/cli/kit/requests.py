@@ -15,10 +15,16 @@ from runfold.ledger.postgres.connections import fetch
 
 _PENDING: Final = """
 SELECT s.run_id, s.kind, first.actor AS submitted_by, asked.version, asked.name,
-  asked.recorded_at AS asked_at, asked.wait_until, asked.wait_outcome, payload.body::text AS body
+  asked.recorded_at AS asked_at, asked.wait_until, asked.wait_outcome, payload.body::text AS body,
+  asked.role, coalesce(asked.other_person, false) AS other_person, asked.shown_sha256,
+  coalesce(s.approvals, 1) AS approvals, ARRAY(
+    SELECT e.actor FROM ledger.event AS e WHERE e.project_id = s.project_id
+      AND e.run_id = s.run_id AND e.version > asked.version AND e.type = 'approval.signed'
+    ORDER BY e.version) AS approved_by
 FROM ledger.run_state AS s
 CROSS JOIN LATERAL (
-  SELECT e.version, e.name, e.recorded_at, e.wait_until, e.wait_outcome
+  SELECT e.version, e.name, e.recorded_at, e.wait_until, e.wait_outcome, e.role, e.other_person,
+    e.shown_sha256
   FROM ledger.event AS e
   WHERE e.project_id = s.project_id AND e.run_id = s.run_id AND e.type = 'approval.requested'
   ORDER BY e.version DESC LIMIT 1
@@ -52,6 +58,10 @@ class Request:
     asked_at: datetime
     wait_until: datetime | None
     wait_outcome: str | None
+    approvals: int
+    """How many persons must approve."""
+    approved_by: Sequence[str]
+    """Who has, while others must."""
 
     def bars(self, actor: str, roles: Iterable[str]) -> str | None:
         """Return why a person may not decide; None if nothing is in the way."""
@@ -59,6 +69,8 @@ class Request:
             return f"{actor} submitted the run: another person must decide"
         if self.role is not None and self.role not in set(roles):
             return f"{actor} does not have the role {self.role}"
+        if actor in self.approved_by:
+            return f"{actor} approved before: another person must"
         return None
 
 
@@ -90,14 +102,12 @@ def _request(row: Mapping[str, Any]) -> Request:
         **facts,
         prompt=content.get("prompt"),
         show=content.get("show"),
-        shown_sha256=content.get("shown_sha256"),
-        role=content.get("role"),
-        other_person=content.get("other_person") is True,
     )
 
 
 _FACTS: Final = (
     "run_id", "kind", "version", "name", "submitted_by", "asked_at", "wait_until", "wait_outcome",
+    "role", "other_person", "shown_sha256", "approvals", "approved_by",
 )  # fmt: skip
 
 
@@ -116,6 +126,7 @@ def request_lines(request: Request) -> Sequence[tuple[str, str]]:
         ("asked", f"{moment(request.asked_at)} ({relative(request.asked_at)})"),
         ("submitter", clean(request.submitted_by)),
         ("decides", _decides(request)),
+        ("approved", _approved(request)),
         ("undecided", _undecided(request)),
         ("shown", f"sha256 {clean(request.shown_sha256)}" if request.shown_sha256 else ""),
     ]
@@ -125,6 +136,18 @@ def request_lines(request: Request) -> Sequence[tuple[str, str]]:
 def _decides(request: Request) -> str:
     member = f"a member of role {clean(request.role)}" if request.role else "anybody"
     return f"{member} but {clean(request.submitted_by)}" if request.other_person else member
+
+
+def _approved(request: Request) -> str:
+    if request.approvals == 1:
+        return ""
+    by = f", by {', '.join(map(clean, request.approved_by))}" if request.approved_by else ""
+    return f"{progress(request)}{by}"
+
+
+def progress(request: Request) -> str:
+    """Return how many of how many persons have approved."""
+    return f"{len(request.approved_by)} of {request.approvals}"
 
 
 def _undecided(request: Request) -> str:

@@ -30,7 +30,9 @@ def write_run(out: Output, run: Run, request: Request | None = None) -> None:
         return
     lines = header(run)
     if request is not None:
-        lines = [line for line in lines if line[0] != "waits"] + list(request_lines(request))
+        lines = [line for line in lines if line[0] not in {"waits", "approved"}] + list(
+            request_lines(request)
+        )
     for name, value in lines:
         out.line(f"{name:<9} {value}")
     contents = [("input", run.input), ("output", run.output)]
@@ -67,6 +69,7 @@ def header(run: Run) -> list[tuple[str, str]]:
         ("claimable", f"from {_when(run.available_at)}" if run.available_at else ""),
         ("lease", _lease(run)),
         ("waits", f"until {_when(run.wait_until)}" if run.wait_until else ""),
+        ("approved", f"{run.approved} of {run.approvals}" if run.approvals else ""),
         ("deadline", _when(run.deadline)),
         (
             "cancel",

@@ -23,8 +23,8 @@ BEGIN
   IF starts > 0 THEN
   INSERT INTO ledger.run_state (project_id, run_id, version, hash, kind, state, priority, attempt_count, max_attempts,
     worker_id, token, lease_credential, lease_until, heartbeat_at, available_at, started_at, completed_at, created_at,
-    updated_at, deadline, wait_until, wait_outcome, cancel_requested_at, cost_usd, step_count, error_code,
-    outcome_version, output_sha256, tags, key)
+    updated_at, deadline, wait_until, wait_outcome, approvals, approved, cancel_requested_at, cost_usd, step_count,
+    error_code, outcome_version, output_sha256, tags, key)
   SELECT e.project_id, e.run_id,
     greatest(NULL, e.version),
     coalesce(e.hash, NULL),
@@ -65,6 +65,14 @@ BEGIN
       'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed',
       'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN
       e.wait_outcome ELSE NULL END,
+    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed',
+      'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN
+      e.approvals ELSE NULL END,
+    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
+      'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'tool.requested') THEN e.approved ELSE NULL END,
     coalesce(NULL, CASE WHEN e.type = 'cancel.requested' THEN e.recorded_at END),
     0 + coalesce(e.cost_usd, 0),
     0 + coalesce(e.step_count, 0),
@@ -100,6 +108,8 @@ BEGIN
     updated_at = coalesce(e.recorded_at, s.updated_at),
     wait_until = CASE WHEN e.on_leased THEN e.wait_until ELSE s.wait_until END,
     wait_outcome = CASE WHEN e.on_leased THEN e.wait_outcome ELSE s.wait_outcome END,
+    approvals = CASE WHEN e.on_leased THEN e.approvals ELSE s.approvals END,
+    approved = CASE WHEN e.on_signed THEN e.approved ELSE s.approved END,
     cancel_requested_at = coalesce(s.cancel_requested_at, CASE WHEN e.on_cancel_requested THEN e.recorded_at END),
     cost_usd = s.cost_usd + coalesce(e.cost_usd, 0),
     step_count = s.step_count + coalesce(e.step_count, 0),
@@ -107,9 +117,12 @@ BEGIN
     outcome_version = coalesce(CASE WHEN e.on_outcome THEN e.version END, s.outcome_version),
     output_sha256 = CASE WHEN e.on_ended THEN e.output_sha256 ELSE s.output_sha256 END
   FROM (
-    SELECT n.attempt, n.available_at, n.cost_usd, n.credential, n.error_code, n.hash, n.lease_until, n.output_sha256,
-      n.recorded_at, n.state, n.step_count, n.token, n.type, n.version, n.wait_outcome, n.wait_until, n.worker_id,
-      k.tid,
+    SELECT n.approvals, n.approved, n.attempt, n.available_at, n.cost_usd, n.credential, n.error_code, n.hash,
+      n.lease_until, n.output_sha256, n.recorded_at, n.state, n.step_count, n.token, n.type, n.version, n.wait_outcome,
+      n.wait_until, n.worker_id, k.tid,
+      n.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected', 'approval.requested',
+        'approval.signed', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed',
+        'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AS on_signed,
       n.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected', 'approval.requested',
         'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed',
         'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AS

@@ -11,6 +11,7 @@ AS $$
     'approval.lapsed:waiting_approval:running',
     'approval.rejected:waiting_approval:cancelled',
     'approval.requested:running:waiting_approval',
+    'approval.signed:waiting_approval:',
     'cancel.requested:running:',
     'cancel.requested:waiting_approval:',
     'cancel.requested:waiting_tool:',

@@ -1,8 +1,8 @@
 -- Says why a decision is not taken, as a word and as a sentence about the run or the actor; nulls
 -- if nothing is in its way. Internal to ledger.decide, which holds the lock of the run.
 CREATE OR REPLACE FUNCTION ledger.decision_problem(
-  p_project text, p_run uuid, p_actor text, p_request int, p_shown text, p_moment timestamptz,
-  OUT why text, OUT detail text
+  p_project text, p_run uuid, p_actor text, p_request int, p_shown text, p_grants boolean,
+  p_moment timestamptz, OUT why text, OUT detail text
 )
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -22,7 +22,7 @@ BEGIN
     WHEN run.available_at IS NOT NULL THEN 'answered'
     WHEN p_shown <> coalesce(asked.shown_sha256, '') THEN 'shown'
     WHEN run.wait_until <= p_moment THEN 'late'
-    ELSE ledger.may_not_decide(p_project, p_run, newest, p_actor)
+    ELSE ledger.may_not_decide(p_project, p_run, newest, p_actor, p_grants)
   END;
   detail := CASE why
     WHEN 'state' THEN 'it waits for no approval'
@@ -34,6 +34,8 @@ BEGIN
     WHEN 'late' THEN 'the time for an answer is over; the reaper''s next sweep ends the wait'
     WHEN 'asker' THEN format('whoever asks decides not: another than %s must', p_actor)
     WHEN 'submitter' THEN format('%s submitted it, and another person must decide', p_actor)
+    WHEN 'twice' THEN format('%s approved request %s before, and another person must', p_actor,
+      newest)
     WHEN 'role' THEN format('%s does not have the role %s', p_actor, quote_literal(asked.role))
   END;
 END $$;

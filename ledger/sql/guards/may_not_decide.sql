@@ -1,10 +1,11 @@
 -- Says why somebody may not decide a request for an approval: 'asker' where they asked for it or
 -- hold the lease under which it was asked, 'submitter' where another person's decision is asked
--- for, 'role' where that of somebody with a role. Null: they may. A credential is one person, by
+-- for, 'role' where that of somebody with a role, 'twice' where they approved it before: they may
+-- still reject it. Null: they may. A credential is one person, by
 -- whatever name it speaks; only the owner's may speak for anybody. Volatile, so that it sees what
 -- the run's lock waited for. Internal to ledger.decide.
 CREATE OR REPLACE FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_request int,
-  p_actor text) RETURNS text
+  p_actor text, p_grants boolean) RETURNS text
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
@@ -56,6 +57,13 @@ BEGIN
       AND m.member = p_actor
   ) THEN
     RETURN 'role';
+  END IF;
+  IF p_grants AND EXISTS (SELECT FROM ledger.event AS e
+    WHERE e.project_id = p_project AND e.run_id = p_run AND e.version > p_request
+      AND e.type = 'approval.signed'
+      AND (ledger.person(e.actor) = person OR e.credential = writer))
+  THEN
+    RETURN 'twice';
   END IF;
   RETURN NULL;
 END $$;

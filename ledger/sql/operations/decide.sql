@@ -1,7 +1,9 @@
 -- Decides the request for an approval with which a run waits: p_type is approval.granted or
 -- approval.rejected, p_request the version of the event that asked, p_shown (may be null) the
--- digest of what was shown. No row: there is no such run. What is refused says why, and is noted in
--- the history; refused as 'key': the key was used before, and ledger.commands has its outcome.
+-- digest of what was shown. Where several persons must approve, all but the last append
+-- approval.signed, and the run goes on waiting. No row: there is no such run. What is refused says
+-- why, and is noted in the history; refused as 'key': the key was used before, and ledger.commands
+-- has its outcome.
 -- Needs the right decide, also at the moment when the lock of the run is had, and a transaction
 -- that is READ COMMITTED: an older snapshot would hold rights and roles that were revoked.
 -- Locks: the row of run_state, FOR UPDATE.
@@ -25,6 +27,7 @@ DECLARE
   grants CONSTANT boolean := p_type = 'approval.granted';
   checked boolean;
   run ledger.run_state;
+  asked record;
   problem record;
   made ledger.event;
   salt bytea;
@@ -61,7 +64,7 @@ BEGIN
   END IF;
   made.recorded_at := greatest(ledger.now(), run.updated_at);
   problem := ledger.decision_problem(p_project, p_run, p_actor, p_request, p_shown,
-    made.recorded_at);
+    grants, made.recorded_at);
   IF problem.why IS NOT NULL THEN
     refused := problem.why;
     detail := problem.detail;
@@ -74,16 +77,27 @@ BEGIN
     RETURN;
   END IF;
   made.version := run.version + 1;
-  made.state := CASE WHEN NOT grants THEN 'cancelled' WHEN run.token IS NOT NULL THEN 'running' END;
-  made.available_at := CASE WHEN made.state IS NULL THEN made.recorded_at END;
-  IF made.state = 'running' THEN -- a lease that is held goes on
+  SELECT e.shown_sha256, e.approvals INTO asked FROM ledger.event AS e
+  WHERE e.project_id = p_project AND e.run_id = p_run AND e.version = p_request;
+  IF grants THEN
+    made.approvals := asked.approvals;
+    made.approved := asked.approvals * 0 + 1 + (SELECT count(*) FROM ledger.event AS e
+      WHERE e.project_id = p_project AND e.run_id = p_run AND e.version > p_request
+        AND e.type = 'approval.signed');
+  END IF;
+  made.type := CASE WHEN made.approved < made.approvals THEN 'approval.signed' ELSE p_type END;
+  IF made.type = 'approval.rejected' THEN
+    made.state := 'cancelled';
+  ELSIF made.type = 'approval.granted' AND run.token IS NULL THEN
+    made.available_at := made.recorded_at;
+  ELSIF made.type = 'approval.granted' THEN -- the lease that is held goes on
+    made.state := 'running';
     made.worker_id := run.worker_id;
     made.token := run.token;
     made.lease_until := run.lease_until;
   END IF;
   made.request := p_request;
-  made.shown_sha256 := (SELECT e.shown_sha256 FROM ledger.event AS e
-    WHERE e.project_id = p_project AND e.run_id = p_run AND e.version = p_request);
+  made.shown_sha256 := asked.shown_sha256;
   made.meaning := coalesce(p_meaning, CASE WHEN grants THEN 'approved' ELSE 'rejected' END);
   IF p_body IS NOT NULL THEN
     salt := sha256(seed || uuid_send(p_run));
@@ -92,16 +106,18 @@ BEGIN
     VALUES (p_project, p_run, made.version, salt, p_body::json);
   END IF;
   made.hash := ledger.event_hash(run.hash, p_project, p_run, made.version, made.recorded_at,
-    p_type, p_actor, state => made.state, worker_id => made.worker_id, token => made.token,
+    made.type, p_actor, state => made.state, worker_id => made.worker_id, token => made.token,
     lease_until => made.lease_until, available_at => made.available_at, key => p_key,
     payload_hash => made.payload_hash, credential => writer, shown_sha256 => made.shown_sha256,
-    request => made.request, meaning => made.meaning);
+    request => made.request, meaning => made.meaning, approvals => made.approvals,
+    approved => made.approved);
   INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state,
     worker_id, token, lease_until, available_at, key, payload_hash, credential, shown_sha256,
-    request, meaning, hash)
-  VALUES (p_project, p_run, made.version, made.recorded_at, p_type, p_actor, made.state,
+    request, meaning, approvals, approved, hash)
+  VALUES (p_project, p_run, made.version, made.recorded_at, made.type, p_actor, made.state,
     made.worker_id, made.token, made.lease_until, made.available_at, p_key, made.payload_hash,
-    writer, made.shown_sha256, made.request, made.meaning, made.hash);
+    writer, made.shown_sha256, made.request, made.meaning, made.approvals, made.approved,
+    made.hash);
   IF p_key IS NOT NULL THEN
     PERFORM ledger.record_keys(p_project, ARRAY[p_run], ARRAY[p_key],
       ARRAY[ledger.command_text(p_run, p_type, false, p_actor, p_meaning, p_body, NULL, p_request,

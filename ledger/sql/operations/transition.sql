@@ -56,7 +56,9 @@ BEGIN
         step_count => decided.steps, error_code => decided.error_code,
         output_sha256 => decided.sha256, key => decided.key,
         payload_hash => decided.payload_hash, credential => writer, role => decided.role,
-        other_person => decided.other_person, shown_sha256 => decided.shown_sha256) AS new_hash
+        other_person => decided.other_person, shown_sha256 => decided.shown_sha256,
+        based_on => decided.based_on, approvals => decided.approvals,
+        approved => decided.approvals * 0) AS new_hash
     FROM (
       -- the event that each command makes of its run
       SELECT timed.run_id, timed.name, timed.error_code, timed.body, timed.cost, timed.steps,
@@ -80,7 +82,12 @@ BEGIN
           CASE WHEN timed.body::json ->> 'other_person' = 'true' THEN true END END AS other_person,
         CASE timed.type WHEN 'approval.requested' THEN
             substring(timed.body::json ->> 'shown_sha256' FROM '^[0-9a-f]{64}$')
-        END AS shown_sha256
+        END AS shown_sha256,
+        CASE timed.type WHEN 'approval.requested' THEN coalesce(
+          substring(timed.body::json ->> 'based_on' FROM '^[1-9][0-9]{0,8}$')::int, timed.expected)
+        END AS based_on,
+        CASE timed.type WHEN 'approval.requested' THEN ledger.approvals_asked(timed.body)
+        END AS approvals
       FROM (
         -- dated when the lock is had: it may have been waited for
         SELECT asked.*, locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at
@@ -142,12 +149,13 @@ BEGIN
       worker_id, token,
       lease_until, available_at, wait_until, wait_outcome, cost_usd, step_count, error_code,
       output_sha256, key, payload_hash,
-      credential, role, other_person, shown_sha256, hash)
+      credential, role, other_person, shown_sha256, based_on, approvals, approved, hash)
     SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, next.who,
       next.new_state, next.name, next.new_worker, next.new_token,
       next.new_until, next.available_at, next.wait_until, next.new_wait_outcome, next.cost,
       next.steps, next.error_code, next.sha256, next.key,
-      next.payload_hash, writer, next.role, next.other_person, next.shown_sha256, next.new_hash
+      next.payload_hash, writer, next.role, next.other_person, next.shown_sha256, next.based_on,
+      next.approvals, next.approvals * 0, next.new_hash
     FROM next
   )
   SELECT next.run_id, next.new_version, next.new_hash, next.from_state FROM next;

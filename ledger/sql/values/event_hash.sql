@@ -16,7 +16,8 @@ CREATE OR REPLACE FUNCTION ledger.event_hash(
   error_code text DEFAULT NULL, output_sha256 bytea DEFAULT NULL, compensates int DEFAULT NULL,
   key text DEFAULT NULL, payload_hash bytea DEFAULT NULL,
   credential text DEFAULT NULL, role text DEFAULT NULL, other_person boolean DEFAULT NULL,
-  shown_sha256 text DEFAULT NULL, request int DEFAULT NULL, meaning text DEFAULT NULL
+  shown_sha256 text DEFAULT NULL, request int DEFAULT NULL, meaning text DEFAULT NULL,
+  based_on int DEFAULT NULL, approvals int DEFAULT NULL, approved int DEFAULT NULL
 ) RETURNS bytea
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
@@ -56,6 +57,9 @@ AS $$
     'other_person:' || other_person || E'\n',
     'shown_sha256:' || length(shown_sha256) || ':' || shown_sha256 || E'\n',
     'request:' || request || E'\n',
-    'meaning:' || length(meaning) || ':' || meaning || E'\n'
+    'meaning:' || length(meaning) || ':' || meaning || E'\n',
+    'based_on:' || based_on || E'\n',
+    'approvals:' || approvals || E'\n',
+    'approved:' || approved || E'\n'
   ), 'UTF8'))
 $$;

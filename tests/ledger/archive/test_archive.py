@@ -29,6 +29,7 @@ from runfold.ledger.errors import (
     ConfigurationError,
     DuplicateKey,
     FeedArchived,
+    IllegalTransition,
     InvalidValue,
     LeaseLost,
     LockTimeout,
@@ -79,6 +80,17 @@ HELD = (
     "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL "
     "AND pid <> pg_backend_pid() AND datname = current_database()"
 )
+
+
+async def signed(ledger: Ledger) -> UUID:
+    """Bring a run that two persons approved to its end."""
+    lease = await claimed(ledger)
+    content = {"prompt": "Pay?", "approvals": 2}
+    asked = await ledger.transition(lease, State.WAITING_APPROVAL, content=content)
+    for name in ("ann", "bob"):
+        await ledger.approve(asked, actor=name)
+    await ledger.transition(lease, State.COMPLETED)
+    return lease.run_id
 
 
 async def archived(ledger: Ledger, folder: Path) -> None:
@@ -155,6 +167,22 @@ async def test_a_detached_month_is_read_and_proved_as_before(
     assert [found async for found in drift.check(ledger)] == []
     chain = check_file(exported.path)
     assert (chain.events, chain.findings) == (10, [])
+
+
+async def test_what_several_approved_is_archived_whole_and_decided_no_more(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    async with in_that_month(connection):
+        run_id = await signed(ledger)
+    before = await ledger.history(run_id)
+    await archived(ledger, tmp_path)
+
+    assert await ledger.history(run_id) == before
+    assert [getattr(event, "approved", None) for event in before] == [None, None, 0, 1, 2, None]
+    assert (await ledger.state_at(run_id, 4)).approved == 1
+    assert (await ledger.verify(run_id)).findings == ()
+    with pytest.raises(IllegalTransition, match="waits for no approval"):
+        await ledger.reject(await ledger.get(run_id), actor="late")
 
 
 async def test_a_month_that_is_attached_again_is_what_it_was(

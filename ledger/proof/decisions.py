@@ -1,0 +1,43 @@
+"""Checks that each decision of a run is about its newest request, by as many as it asks (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+from unicodedata import normalize
+
+_APPROVED: Final = frozenset({"approval.signed", "approval.granted"})
+_DECIDED: Final = _APPROVED | {"approval.rejected"}
+
+
+class DecisionCheck:
+    """Takes the events of one run in order, and says what is wrong with a decision."""
+
+    def __init__(self) -> None:
+        self._request: Mapping[str, Any] | None = None
+        self._persons: list[str] = []
+
+    def problem(self, event: Mapping[str, Any]) -> str | None:
+        """Return what is wrong with the next event; None if nothing is, or it is no decision."""
+        if event["type"] == "approval.requested":
+            self._request, self._persons = event, []
+        if event["type"] not in _DECIDED or self._request is None:
+            return None
+        asked = self._request["version"]
+        if event["request"] != asked:
+            return f"it decides request {event['request']}, and the run waits for {asked}"
+        if event["shown_sha256"] != self._request["shown_sha256"]:
+            return f"it decides something else than request {asked} showed"
+        return self._count(event) if event["type"] in _APPROVED else None
+
+    def _count(self, event: Mapping[str, Any]) -> str | None:
+        assert self._request is not None
+        self._persons.append(normalize("NFKC", str(event["actor"])).casefold())
+        needed, said = self._request["approvals"] or 1, len(self._persons)
+        if len(set(self._persons)) < said:
+            return f"{event['actor']} approves a second time"
+        if (event["type"] == "approval.granted") != (said == needed):
+            return f"{said} of {needed} persons have approved"
+        if needed > 1 and (event["approvals"], event["approved"]) != (needed, said):
+            return f"it says that {event['approved']} of {event['approvals']} have approved"
+        return None
