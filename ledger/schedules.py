@@ -156,7 +156,7 @@ async def ask(project: Project, schedule: Schedule, now: datetime) -> None:
     key = f"schedule:{schedule.name}:{at:%Y-%m-%dT%H:%MZ}"
     with suppress(DuplicateKey):  # submitted before the schedule was changed: once is enough
         command = Submit(kind=schedule.kind, input=schedule.input, key=key)
-        await submit_alone(project, command.row(project.limit_bytes))
+        await submit_alone(project, command)
         project.waker.wake()
     following = next_due(schedule.cron, schedule.timezone, max(now, at))
     seen = (schedule.name, schedule.cron, schedule.timezone, schedule.next_at)

@@ -3306,7 +3306,7 @@ BEGIN
     AND o.version = s.outcome_version;
 END $$;
 
-CREATE FUNCTION ledger.submit(p_project text, p_actor text, p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[]) RETURNS TABLE(ordinal integer, run_id uuid, fresh boolean)
+CREATE FUNCTION ledger.submit(p_project text, p_actor text, p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[]) RETURNS TABLE(ordinal integer, run_id uuid, fresh boolean, recorded_at timestamp with time zone, available_at timestamp with time zone, deadline timestamp with time zone, hash bytea)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -3383,12 +3383,21 @@ BEGIN
         AS given (run_id, fresh, kind, input, key, priority, delay, max_attempts, deadline_at,
           deadline_in, tags, ordinal)
     ) AS asked
-  ), made AS MATERIALIZED ( -- the runs that do not exist yet
-    SELECT timed.run_id, timed.kind, timed.input, timed.key, timed.priority, timed.max_attempts,
-      timed.recorded_at, timed.available_at, timed.deadline, timed.salt,
-      coalesce(timed.tags, '{}')::text[] AS tags, ledger.payload_hash(timed.salt,
-        timed.input) AS payload_hash
+  ), salted AS MATERIALIZED (
+    SELECT timed.ordinal, timed.fresh, timed.run_id, timed.kind, timed.input, timed.key,
+      timed.priority, timed.max_attempts, timed.recorded_at, timed.available_at, timed.deadline,
+      timed.salt, coalesce(timed.tags, '{}')::text[] AS tags,
+      ledger.payload_hash(timed.salt, timed.input) AS payload_hash
     FROM timed WHERE timed.fresh
+  ), made AS MATERIALIZED ( -- the runs that do not exist yet
+    SELECT salted.*,
+      ledger.event_hash(''::bytea, p_project, salted.run_id, 1, salted.recorded_at,
+        'run.submitted', p_actor, state => 'pending',
+        kind => salted.kind, priority => salted.priority, max_attempts => salted.max_attempts,
+        deadline => salted.deadline, tags => salted.tags,
+        available_at => salted.available_at, key => salted.key,
+        payload_hash => salted.payload_hash, credential => writer) AS hash
+    FROM salted
   ), contents AS (
     INSERT INTO ledger.payload (project_id, run_id, version, salt, body)
     SELECT p_project, made.run_id, 1, made.salt, made.input::json FROM made
@@ -3399,17 +3408,19 @@ BEGIN
       deadline, tags, available_at, key, payload_hash, credential, hash)
     SELECT p_project, made.run_id, 1, made.recorded_at, 'run.submitted', p_actor, 'pending',
       made.kind, made.priority, made.max_attempts,
-      made.deadline, made.tags, made.available_at, made.key, made.payload_hash,
-      writer,
-      ledger.event_hash(''::bytea, p_project, made.run_id, 1, made.recorded_at, 'run.submitted',
-        p_actor, state => 'pending',
-        kind => made.kind, priority => made.priority, max_attempts => made.max_attempts,
-        deadline => made.deadline, tags => made.tags,
-        available_at => made.available_at, key => made.key, payload_hash => made.payload_hash,
-        credential => writer)
+      made.deadline, made.tags, made.available_at, made.key, made.payload_hash, writer, made.hash
     FROM made
   )
-  SELECT timed.ordinal::int, timed.run_id, timed.fresh FROM timed ORDER BY timed.ordinal;
+  SELECT told.ordinal::int, told.run_id, told.fresh, told.recorded_at, told.available_at,
+    told.deadline, told.hash
+  FROM (
+    SELECT made.ordinal, made.run_id, made.fresh, made.recorded_at, made.available_at,
+      made.deadline, made.hash FROM made
+    UNION ALL
+    SELECT timed.ordinal, timed.run_id, timed.fresh, NULL, NULL, NULL, NULL FROM timed
+    WHERE NOT timed.fresh
+  ) AS told
+  ORDER BY told.ordinal;
 END $$;
 
 CREATE FUNCTION ledger.submit_keys(p_project text, p_ids uuid[], p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[], p_seed bytea) RETURNS TABLE(ordinal integer, run_id uuid, fresh boolean)

@@ -301,8 +301,10 @@ async def test_rights_are_held_one_by_one_and_end(
                 pass
         await access.grant(ledger.project, login, ["submit"])
         async with Ledger.open(url, PROJECT) as own:
-            again = await own.submit("parse", {"a": 1})
-            assert again.input is None  # which it may not read
+            made = await own.submit("parse", {"a": 1}, key="k")
+            again = await own.submit("parse", {"a": 1}, key="k")
+            assert (made.input, again.input) == (None, None)  # which it may not read
+            assert (await own.submit("parse", {"a": 1})).input == {"a": 1}  # its own words
             with pytest.raises(AccessDenied, match="lacks the right work"):
                 await own.claim(f"{login}:1")
             with pytest.raises(LedgerError):

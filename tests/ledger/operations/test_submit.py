@@ -571,3 +571,22 @@ async def test_a_deadline_at_the_end_or_start_of_time_is_refused_or_kept_as_it_i
         assert run.deadline == deadline
 
     assert (await ledger.verify()).ok
+
+
+async def test_the_run_that_a_submit_returns_is_the_run_that_is_stored(ledger: Ledger) -> None:
+    """It is made of what the database told of it, without reading the row again."""
+    given: list[dict[str, Any]] = [
+        {},
+        {"input": {"b": [1, 2.5, None, "é"], "a": {"t": True}}, "tags": ["x", 'y"\\']},
+        {"input": (1, 2), "priority": 7, "delay": 60, "max_attempts": 9, "deadline": 3_600},
+        {"key": "k"},
+        {"input": 1, "key": "l"},
+    ]
+    for arguments in given:
+        parent = await ledger.submit("parent")
+        alone = await ledger.submit("first of its kind", **arguments)
+        again = await ledger.submit("parse", **arguments) if "key" not in arguments else alone
+        child = await ledger.submit("child", parent=parent.run_id)
+
+        for run in (parent, alone, again, child):
+            assert run == await ledger.get(run.run_id), arguments
