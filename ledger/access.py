@@ -191,8 +191,7 @@ async def make_token(
     lifetime = timedelta(days=check_int("days", days, least=1, most=3650))
     token_id = secrets.token_hex(6)
     secret = f"{SECRET_PREFIX}{token_id}_{secrets.token_urlsafe(32)}"
-    [clock] = await fetch(project.pool, "SELECT ledger.now() AS now")
-    facts = (token_id, sha256(secret.encode()).digest(), name, clock["now"] + lifetime, reason)
+    facts = (token_id, sha256(secret.encode()).digest(), name, lifetime, reason)
     await fetch(project.pool, _ISSUE, project.actor_or_default(actor), *facts)
     return f"token:{token_id}", secret
 

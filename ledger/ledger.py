@@ -92,9 +92,8 @@ class Ledger:
         settings = Settings.load()
         async with opened(url, settings) as database:
             project_id = check_text("project", project if project is not None else settings.project)
-            await database.require_project(project_id, create=create_project)
+            speaker = await database.speaker_in(project_id, create=create_project)
             await make_if_missing(database.pool)
-            speaker = await database.speaker()
             ledger = cls(database.pool, project_id, settings, database.url, speaker)
             try:
                 yield ledger

@@ -254,10 +254,8 @@ BEGIN
     WHERE p.project_id = p_project) THEN
     RAISE EXCEPTION 'project % does not exist', p_project USING ERRCODE = 'RF404';
   END IF;
-  IF p_rights IS NULL OR NOT p_rights <@ ARRAY['submit', 'work', 'read', 'decide', 'schedule',
-    'erase', 'audit', 'admin'] OR cardinality(speaks_for) NOT BETWEEN 1 AND 100 THEN
-    RAISE EXCEPTION 'rights are of submit, work, read, decide, schedule, erase, audit, admin; '
-      'the actors are 1 to 100' USING ERRCODE = '22023';
+  IF p_rights IS NULL OR cardinality(speaks_for) NOT BETWEEN 1 AND 100 THEN
+    RAISE EXCEPTION 'a grant has rights, and 1 to 100 actors' USING ERRCODE = '22023';
   END IF;
   INSERT INTO ledger.access_grant AS g (credential, project_id, rights, actors, until, actor,
     reason)
@@ -268,6 +266,9 @@ BEGIN
     actors = excluded.actors, until = excluded.until, actor = excluded.actor,
     reason = excluded.reason;
   PERFORM ledger.let_in(p_credential);
+EXCEPTION WHEN check_violation THEN -- the table knows the rights
+  RAISE EXCEPTION 'rights % are not all known', array_to_string(p_rights, ', ')
+    USING ERRCODE = '22023';
 END $$;
 
 CREATE FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind text, p_type text, p_max_running integer, p_reason text) RETURNS TABLE(kind text, number integer, paused boolean, max_running integer, updated_at timestamp with time zone)
@@ -310,7 +311,7 @@ BEGIN
   RETURN FOUND;
 END $$;
 
-CREATE FUNCTION ledger.change_token(p_actor text, p_token text, p_sha256 bytea, p_name text, p_expires_at timestamp with time zone, p_reason text) RETURNS boolean
+CREATE FUNCTION ledger.change_token(p_actor text, p_token text, p_sha256 bytea, p_name text, p_lifetime interval, p_reason text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -327,13 +328,13 @@ BEGIN
     WHERE t.token_id = p_token AND t.revoked_at IS NULL;
     RETURN FOUND;
   END IF;
-  IF octet_length(p_sha256) <> 32 OR p_expires_at NOT BETWEEN ledger.now()
-    AND ledger.now() + interval '3650 days' THEN
+  IF octet_length(p_sha256) <> 32 OR p_lifetime IS NULL
+    OR p_lifetime NOT BETWEEN '0' AND '3650 days' THEN
     RAISE EXCEPTION 'a token has a SHA-256 of 32 bytes, and ends within ten years'
       USING ERRCODE = '22023';
   END IF;
   INSERT INTO ledger.api_token (token_id, sha256, name, created_at, expires_at, actor, reason)
-  VALUES (p_token, p_sha256, p_name, ledger.now(), p_expires_at, p_actor, p_reason);
+  VALUES (p_token, p_sha256, p_name, ledger.now(), ledger.now() + p_lifetime, p_actor, p_reason);
   RETURN true;
 END $$;
 
@@ -1006,6 +1007,14 @@ CREATE FUNCTION ledger.control_hash(previous bytea, number bigint, recorded_at t
     'actor:' || length(actor) || ':' || actor || E'\n',
     'reason:' || length(reason) || ':' || reason || E'\n'
   ), 'UTF8'))
+$$;
+
+CREATE FUNCTION ledger.control_subject(p_sort text, p_keys text, p_row jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  SELECT p_sort || ':' || string_agg(p_row ->> k.key, ':' ORDER BY k.place)
+  FROM unnest(string_to_array(p_keys, ' ')) WITH ORDINALITY AS k (key, place)
 $$;
 
 CREATE FUNCTION ledger.credential() RETURNS text
@@ -2974,7 +2983,6 @@ CREATE FUNCTION ledger.record_control() RETURNS trigger
     AS $$
 DECLARE
   sort CONSTANT text := TG_ARGV[0];
-  keys CONSTANT text[] := string_to_array(TG_ARGV[1], ' ');
   moving CONSTANT text[] := string_to_array(TG_ARGV[2], ' ');
   before CONSTANT jsonb := CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) - moving END;
   after CONSTANT jsonb := CASE WHEN TG_OP <> 'DELETE' THEN to_jsonb(NEW) - moving END;
@@ -2987,8 +2995,7 @@ BEGIN
       coalesce(known ->> 'type', sort || CASE
         WHEN after IS NULL OR known -> 'rights' = '[]' THEN '.removed'
         WHEN before IS NULL THEN '.added' ELSE '.changed' END),
-      sort || ':' || (SELECT string_agg(known ->> key, ':' ORDER BY place)
-        FROM unnest(keys) WITH ORDINALITY AS k (key, place)),
+      ledger.control_subject(sort, TG_ARGV[1], known),
       after::text,
       coalesce(known ->> 'actor', session_user),
       known ->> 'reason');
@@ -4357,8 +4364,8 @@ GRANT ALL ON FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind te
 REVOKE ALL ON FUNCTION ledger.change_role(p_project text, p_actor text, p_type text, p_role text, p_member text, p_reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.change_role(p_project text, p_actor text, p_type text, p_role text, p_member text, p_reason text) TO runfold_worker;
 
-REVOKE ALL ON FUNCTION ledger.change_token(p_actor text, p_token text, p_sha256 bytea, p_name text, p_expires_at timestamp with time zone, p_reason text) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.change_token(p_actor text, p_token text, p_sha256 bytea, p_name text, p_expires_at timestamp with time zone, p_reason text) TO runfold_worker;
+REVOKE ALL ON FUNCTION ledger.change_token(p_actor text, p_token text, p_sha256 bytea, p_name text, p_lifetime interval, p_reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.change_token(p_actor text, p_token text, p_sha256 bytea, p_name text, p_lifetime interval, p_reason text) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.channel(p_project text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.channel(p_project text) TO runfold_worker;
@@ -4417,6 +4424,8 @@ REVOKE ALL ON FUNCTION ledger.content_problem(p_body text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.control_hash(previous bytea, number bigint, recorded_at timestamp with time zone, project_id text, credential text, type text, subject text, facts text, actor text, reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.control_hash(previous bytea, number bigint, recorded_at timestamp with time zone, project_id text, credential text, type text, subject text, facts text, actor text, reason text) TO runfold_auditor;
+
+REVOKE ALL ON FUNCTION ledger.control_subject(p_sort text, p_keys text, p_row jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.credential() FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.credential() TO runfold_worker;

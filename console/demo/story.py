@@ -50,7 +50,7 @@ async def play(limit: int, say: Say, show: Show) -> Outcome:
     settings = Settings.load()
     async with opened(None, settings) as database:
         project = f"demo-{datetime.now(UTC):%Y%m%dt%H%M%Sz}-{secrets.token_hex(2)}"
-        await database.require_project(project, create=True)
+        await database.create_project(project)
         ledger = Ledger(database.pool, project, settings)
         await ledger.submit_many(
             {"kind": KIND, "input": {"path": str(path), "bytes": size}} for path, size in files

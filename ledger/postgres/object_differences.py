@@ -91,16 +91,20 @@ async def _as_made(connection: Any, rest: str) -> tuple[str, str | None]:
 
 
 async def _policies(pool: Pool, now: Installed) -> Sequence[str]:
-    """Compare policies with the ones that this code makes, on temporary tables as with views."""
+    """Compare policies with the ones that this code makes, on a temporary table as with views."""
     wanted: set[Policy] = set()
     async with pool.acquire() as connection:
         transaction = connection.transaction()
         await transaction.start()
         try:
-            for row in await connection.fetch(code_objects.functions()["policy_rules"].body):
-                policy = Policy(**row)
-                rule = await _rule_as_made(connection, policy)
-                wanted.add(replace(policy, role=policy.role.lower(), rule=rule))
+            rows = await connection.fetch(code_objects.functions()["policy_rules"].body)
+            policies = [Policy(**row) for row in rows]
+            written = {str(policy.rule) for policy in policies}
+            rules = await _rules_as_made(connection, written)
+            wanted |= {
+                replace(policy, role=policy.role.lower(), rule=rules[str(policy.rule)])
+                for policy in policies
+            }
         finally:
             await transaction.rollback()
     now_policies = {replace(one, role=one.role.lower()) for one in now.policies}
@@ -125,19 +129,21 @@ async def _policies(pool: Pool, now: Installed) -> Sequence[str]:
 
 
 _RULE: Final = f"""
-SELECT pg_get_expr(p.polqual, p.polrelid) FROM pg_policy AS p
-WHERE p.polrelid = 'pg_temp.{_TEMPORARY}'::regclass
+SELECT pg_get_expr(p.polqual, p.polrelid) AS rule FROM pg_policy AS p
+WHERE p.polrelid = 'pg_temp.{_TEMPORARY}'::regclass ORDER BY p.polname
 """
 
 
-async def _rule_as_made(connection: Any, policy: Policy) -> str:
-    await connection.execute(
-        f"CREATE TEMP TABLE {_TEMPORARY} (project_id text, credential varchar(200))"
-    )
-    await connection.execute(f"CREATE POLICY made ON {_TEMPORARY} USING ({policy.rule})")
-    rule: str = await connection.fetchval(_RULE)
-    await connection.execute(f"DROP TABLE pg_temp.{_TEMPORARY}")
-    return rule
+async def _rules_as_made(connection: Any, written: set[str]) -> dict[str, str]:
+    """Return each rule as the server writes it."""
+    rules = sorted(written)
+    made = [
+        f"CREATE POLICY made_{number:03} ON {_TEMPORARY} USING ({rule})"
+        for number, rule in enumerate(rules)
+    ]
+    table = f"CREATE TEMP TABLE {_TEMPORARY} (project_id text, credential varchar(200))"
+    await connection.execute(";".join([table, *made]))
+    return dict(zip(rules, [row["rule"] for row in await connection.fetch(_RULE)], strict=True))
 
 
 def _triggers(now: Installed) -> Sequence[str]:

@@ -19,6 +19,11 @@ from runfold.ledger.settings import Settings
 
 DEFAULT_PROJECT: Final = "default"
 _PROJECT: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_CREATE: Final = (
+    "INSERT INTO ledger.project (project_id) VALUES ($1) ON CONFLICT DO NOTHING RETURNING 1"
+)
+_SPEAKER: Final = "SELECT ledger.speaker() AS speaker"
+_OF_PROJECT: Final = "FROM ledger.project WHERE project_id = $1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,29 +34,26 @@ class Database:
     url: str
     embedded: bool
 
-    async def require_project(self, project_id: str, *, create: bool) -> None:
-        """Raise UnknownProject unless the project exists or may be made.
+    async def speaker_in(self, project_id: str, *, create: bool) -> str | None:
+        """Name the credential, a login or `token:<id>`; None for the owner's login.
 
-        Raises InvalidValue for a name that no project can have.
+        Raises UnknownProject unless the project exists or may be made, InvalidValue for a name that
+        no project can have.
         """
         self._check(project_id)
         if create or (self.embedded and project_id == DEFAULT_PROJECT):
-            await self.create_project(project_id)
-        elif not await fetch(
-            self.pool, "SELECT 1 FROM ledger.project WHERE project_id = $1", project_id
-        ):
+            rows = await fetch(self.pool, f"WITH made AS ({_CREATE}) {_SPEAKER}", project_id)
+        else:
+            rows = await fetch(self.pool, f"{_SPEAKER} {_OF_PROJECT}", project_id)
+        if not rows:
             raise UnknownProject(project_id)
+        speaker: str | None = rows[0]["speaker"]
+        return speaker
 
     async def create_project(self, project_id: str) -> bool:
         """Make a project; return whether it is new. Raises InvalidValue for an impossible name."""
         self._check(project_id)
-        made = await fetch(
-            self.pool,
-            "INSERT INTO ledger.project (project_id) VALUES ($1) "
-            "ON CONFLICT DO NOTHING RETURNING 1",
-            project_id,
-        )
-        return bool(made)
+        return bool(await fetch(self.pool, _CREATE, project_id))
 
     @staticmethod
     def _check(project_id: str) -> None:
@@ -61,12 +63,6 @@ class Database:
                 project_id,
                 "use 1 to 63 lower-case letters, digits, - and _, starting with a letter or digit",
             )
-
-    async def speaker(self) -> str | None:
-        """Name the credential, a login or `token:<id>`; None for the owner's login."""
-        [row] = await fetch(self.pool, "SELECT ledger.speaker() AS speaker")
-        speaker: str | None = row["speaker"]
-        return speaker
 
     async def projects(self) -> list[str]:
         """Name every project."""

@@ -67,6 +67,7 @@ OBJECTS: Final = (
     "access/use_token",
     "access/control_hash",
     "access/append_control",
+    "access/control_subject",
     "access/record_control",
     "access/let_in",
     "access/change_access",

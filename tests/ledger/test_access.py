@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -31,6 +33,7 @@ from tests.support.waiting import until
 from tests.support.working import ended, reached, working
 
 OTHER = "other"
+ROOT = Path(__file__).parents[2]
 WORKING = ("submit", "work", "read", "schedule")
 
 
@@ -510,6 +513,31 @@ async def _decided(ledger: Ledger, connection: asyncpg.Connection[Any]) -> None:
     assert isinstance(event, ApprovalGranted)
     assert (event.request, event.meaning) == (waiting.version, "reviewed")
     assert event.shown_sha256 == asked["shown_sha256"]
+
+
+async def test_the_rights_are_the_same_in_python_in_the_table_and_on_the_page(
+    connection: asyncpg.Connection[Any],
+) -> None:
+    definition = await connection.fetchval(
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint "
+        "WHERE conrelid = 'ledger.access_grant'::regclass AND contype = 'c'"
+    )
+    page = (ROOT / "docs/howto/access.md").read_text()
+
+    assert set(re.findall(r"'(\w+)'::text", definition)) == set(access.RIGHTS)
+    assert set(re.findall(r"^\| `(\w+)` \|", page.split("## The grants")[1], re.MULTILINE)) == set(
+        access.RIGHTS
+    )
+    for wrong in ("{own}", "{read,own}", "{NULL}"):
+        with pytest.raises(asyncpg.PostgresError) as refused:
+            await grant_raw(connection, wrong)
+        assert refused.value.sqlstate == "22023"
+
+
+async def grant_raw(connection: asyncpg.Connection[Any], rights: str) -> None:
+    """Grant rights as another language would."""
+    change = f"'test', 'tests', 'somebody', '{rights}', NULL, NULL, NULL"
+    await connection.execute(f"SELECT ledger.change_access({change})")
 
 
 async def test_what_a_login_can_hold_up_is_limited_by_the_server(

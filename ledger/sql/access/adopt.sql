@@ -18,8 +18,7 @@ BEGIN
       $$SELECT ledger.append_control(
           CASE WHEN r.kept ->> 'project_id' <> '*' THEN r.kept ->> 'project_id' END,
           %1$L || '.adopted',
-          %1$L || ':' || (SELECT string_agg(r.kept ->> key, ':' ORDER BY place)
-            FROM unnest(string_to_array(%2$L, ' ')) WITH ORDINALITY AS k (key, place)),
+          ledger.control_subject(%1$L, %2$L, r.kept),
           r.kept::text, coalesce(r.kept ->> 'actor', session_user), r.kept ->> 'reason')
         FROM (SELECT to_jsonb(x) - string_to_array(%3$L, ' ') AS kept FROM ledger.%4$I AS x) AS r
         $$, kept.args[1], kept.args[2], kept.args[3], kept.name);

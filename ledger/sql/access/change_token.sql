@@ -1,7 +1,7 @@
 -- Makes an API token, of whose secret only the SHA-256 is given and kept, or revokes it, on record.
 -- Its rights are granted to the credential token:<id>. Needs the right admin in all projects.
 CREATE OR REPLACE FUNCTION ledger.change_token(
-  p_actor text, p_token text, p_sha256 bytea, p_name text, p_expires_at timestamptz, p_reason text
+  p_actor text, p_token text, p_sha256 bytea, p_name text, p_lifetime interval, p_reason text
 ) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -19,12 +19,12 @@ BEGIN
     WHERE t.token_id = p_token AND t.revoked_at IS NULL;
     RETURN FOUND;
   END IF;
-  IF octet_length(p_sha256) <> 32 OR p_expires_at NOT BETWEEN ledger.now()
-    AND ledger.now() + interval '3650 days' THEN
+  IF octet_length(p_sha256) <> 32 OR p_lifetime IS NULL
+    OR p_lifetime NOT BETWEEN '0' AND '3650 days' THEN
     RAISE EXCEPTION 'a token has a SHA-256 of 32 bytes, and ends within ten years'
       USING ERRCODE = '22023';
   END IF;
   INSERT INTO ledger.api_token (token_id, sha256, name, created_at, expires_at, actor, reason)
-  VALUES (p_token, p_sha256, p_name, ledger.now(), p_expires_at, p_actor, p_reason);
+  VALUES (p_token, p_sha256, p_name, ledger.now(), ledger.now() + p_lifetime, p_actor, p_reason);
   RETURN true;
 END $$;

@@ -9,7 +9,6 @@ SET bytea_output = 'hex'
 AS $$
 DECLARE
   sort CONSTANT text := TG_ARGV[0];
-  keys CONSTANT text[] := string_to_array(TG_ARGV[1], ' ');
   moving CONSTANT text[] := string_to_array(TG_ARGV[2], ' ');
   before CONSTANT jsonb := CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) - moving END;
   after CONSTANT jsonb := CASE WHEN TG_OP <> 'DELETE' THEN to_jsonb(NEW) - moving END;
@@ -22,8 +21,7 @@ BEGIN
       coalesce(known ->> 'type', sort || CASE
         WHEN after IS NULL OR known -> 'rights' = '[]' THEN '.removed'
         WHEN before IS NULL THEN '.added' ELSE '.changed' END),
-      sort || ':' || (SELECT string_agg(known ->> key, ':' ORDER BY place)
-        FROM unnest(keys) WITH ORDINALITY AS k (key, place)),
+      ledger.control_subject(sort, TG_ARGV[1], known),
       after::text,
       coalesce(known ->> 'actor', session_user),
       known ->> 'reason');

@@ -1,0 +1,10 @@
+-- What an event of the control history is about: a sort, and the values of a row's key columns.
+-- Internal to what writes the history; verify puts it together by itself.
+CREATE OR REPLACE FUNCTION ledger.control_subject(p_sort text, p_keys text, p_row jsonb)
+  RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT p_sort || ':' || string_agg(p_row ->> k.key, ':' ORDER BY k.place)
+  FROM unnest(string_to_array(p_keys, ' ')) WITH ORDINALITY AS k (key, place)
+$$;
