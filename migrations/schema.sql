@@ -1060,6 +1060,13 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_key]);
   checked := ledger.check_texts(ARRAY[p_meaning], 80);
   checked := ledger.check_content(ARRAY[p_body]);
+  IF EXISTS (SELECT FROM json_each(p_body::json) AS part (name, value)
+    WHERE part.name NOT IN ('reason', 'output')
+      OR part.name = 'reason' AND json_typeof(part.value) NOT IN ('string', 'null'))
+  THEN -- no reader would take an event with other content for a decision
+    RAISE EXCEPTION 'the content of a decision is a reason, which is text, and an output'
+      USING ERRCODE = '22023';
+  END IF;
   SELECT r.* INTO run FROM ledger.run_state AS r
   WHERE r.project_id = p_project AND r.run_id = p_run FOR UPDATE;
   IF NOT FOUND THEN
@@ -1084,7 +1091,7 @@ BEGIN
     IF ledger.newest_request(p_project, p_run) IS NOT NULL THEN
       PERFORM ledger.note_refusal(p_project, p_actor, p_run, concat('decision refused, ',
         CASE WHEN grants THEN 'yes: ' ELSE 'no: ' END, detail,
-        ' (the reason given: ' || (p_body::json ->> 'reason') || ')'));
+        ' (the reason given: ' || left(p_body::json ->> 'reason', 2000) || ')'));
     END IF;
     RETURN NEXT;
     RETURN;

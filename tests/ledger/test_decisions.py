@@ -263,6 +263,25 @@ async def test_one_credential_cannot_use_up_the_notes_of_refused_decisions(
     )
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": "x"}, {"reason": 5}, {"reason": {"a": 1}}, {"meaning": "reviewed"},
+        {"output": 1, "approved": 2},
+    ],
+)  # fmt: skip
+async def test_a_decision_has_no_content_that_would_hide_it_from_readers(
+    ledger: Ledger, body: dict[str, Any]
+) -> None:
+    asked = await asking(ledger)
+    with pytest.raises(asyncpg.PostgresError, match="content of a decision") as refused:
+        await decided(ledger.pool, asked.run_id, asked.version, body=json.dumps(body))
+    assert refused.value.sqlstate == "22023"
+    good = '{"reason": null, "output": {"reason": 5}}'
+    assert (await decided(ledger.pool, asked.run_id, asked.version, body=good))["refused"] is None  # type: ignore[index]
+    await newest(ledger, asked.run_id, ApprovalGranted)
+
+
 async def test_a_key_belongs_to_a_decision_of_one_person_on_one_request(ledger: Ledger) -> None:
     asked = await asking(ledger)
     first = await decided(ledger.pool, asked.run_id, asked.version, key="click")
