@@ -66,8 +66,7 @@ async def held(ledger: Ledger) -> dict[str, Any]:
     )
     await heart.start()
     while leases := await ledger.claim(worker_id, limit=1_000, ttl=TTL_SECONDS):
-        for lease in leases:
-            heart.take(lease, time.monotonic())
+        heart.take(leases, time.monotonic())
     reaping = asyncio.create_task(_reap(Reaper(ledger, every=1, grace=0)))
     before, server, own = (
         await ledger.pool.fetchrow(_STANDING),

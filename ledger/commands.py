@@ -30,6 +30,7 @@ MAX_PRIORITY: Final = MAX_INT - 1
 """A claim looks for priorities below the greatest number."""
 _FIRST_YEAR: Final = 1970
 _LAST_YEAR: Final = 9000
+_NO_COST: Final = Decimal(0)
 
 Target = Lease | UUID | str
 """A run: by its lease where one is held, by its id where none is."""
@@ -186,6 +187,42 @@ class Transition:
                 "only an approval, or a tool whose answer the run is parked for, may be late",
             )
         check_wait_outcome("wait_outcome", self.wait_outcome)
+
+
+def closing_row(
+    lease: Lease,
+    state: State,
+    content: Mapping[str, Any],
+    limit_bytes: int,
+    *,
+    error_code: str | None = None,
+    cost: Decimal = _NO_COST,
+    steps: int = 0,
+) -> TransitionRow:
+    """Return the row of a Transition that ends a run under a lease as `claim` returned it.
+
+    A worker makes one for every run, at a third of the price. Raises InvalidValue or
+    PayloadTooLarge for the parts that the handler chose.
+    """
+    cost = check_cost("cost_usd_delta", cost)
+    return TransitionRow(
+        None,
+        lease.run_id,
+        lease.token,
+        state.value,
+        None,
+        None,
+        None if error_code is None else check_text("error_code", error_code),
+        encode_payload(content, limit_bytes),
+        as_digits(cost) if cost else None,
+        check_int("step_count_delta", steps, least=-MAX_INT) or None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        lease.worker_id,
+    )
 
 
 def check_wait_outcome(name: str, value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import ValidationError
@@ -32,10 +33,25 @@ from runfold.workers.leases.heart import Heart
 from runfold.workers.leases.suspects import Gate
 from runfold.workers.leases.writer import Writer
 from runfold.workers.outcomes import Cancel, Ending, Fail, GiveBack
+from runfold.workers.tasks import Tasks
 
 
 class Attempt:
     """Calls the handler of one leased run; can be stopped from outside, and always ends."""
+
+    # Defaults of the class, because thousands of attempts a second change none of them.
+    is_working = True
+    """The handler has not come to its end."""
+    is_held = True
+    """There is something to write under the lease."""
+    _task: asyncio.Task[Any] | None = None
+    _interruptible = False
+    _was_cancelled = False
+    _was_lost = False
+    """The attempt before this one ended because its worker died."""
+    _overruling: asyncio.Future[None] | None = None
+    """Done when the run has been ended over its handler's head."""
+    _ending: EndingWriter | None = None
 
     def __init__(
         self,
@@ -46,24 +62,13 @@ class Attempt:
         heart: Heart,
         *,
         gate: Gate,
+        tasks: Tasks,
     ) -> None:
         self.lease, self.handler = lease, handler
-        self._writer = writer
+        self._writer, self._tasks = writer, tasks
         self._recorder = Recorder(ledger, lease, writer, heart)
-        self._limit, self._gate = self._recorder.limit, gate
+        self._gate = gate
         self._journal = Journal(self._recorder, handler.version)
-        self._task: asyncio.Task[Any] | None = None
-        self._interruptible = False
-        self._was_cancelled = False
-        self._was_lost = False
-        """The attempt before this one ended because its worker died."""
-        self._cancel_seconds = ledger.settings.cancel_seconds
-        self._overruling: asyncio.Task[None] | None = None
-        """Ends the run over its handler's head."""
-        self.is_working = True
-        """The handler has not come to its end."""
-        self.is_held = True
-        """There is something to write under the lease."""
 
     async def work(self) -> Ending:
         """Call the handler and return its ending; raise only what is meant for the whole worker."""
@@ -87,7 +92,8 @@ class Attempt:
         if self._interruptible and self._task is not None:
             self._task.cancel()
         if why is Stop.CANCEL:
-            asyncio.get_running_loop().call_later(self._cancel_seconds, self._overrule)
+            seconds = self._recorder.ledger.settings.cancel_seconds
+            asyncio.get_running_loop().call_later(seconds, self._overrule, seconds)
 
     @property
     def is_cancelled_from_outside(self) -> bool:
@@ -95,14 +101,28 @@ class Attempt:
         cancelled = self._task is not None and self._task.cancelling() > 0
         return self._recorder.stopped is None and (cancelled or self._was_cancelled)
 
-    async def write(self, ending: Ending) -> None:
-        """Write the ending once, waiting for a database that is away; log a final refusal."""
-        if self._overruling is not None:  # another ending than this one
-            await asyncio.wait({self._overruling})
-            return
-        await EndingWriter(self._recorder, self._journal.meter, self.handler.backoff).write(ending)
+    def write(self, ending: Ending, written: Callable[[], None]) -> None:
+        """Write the ending once, waiting for a database that is away; log a final refusal.
 
-    def _overrule(self) -> None:
+        `written` is called when there is nothing more to write.
+        """
+        if self._overruling is not None:  # another ending than this one
+            self._overruling.add_done_callback(lambda _: written())
+        else:
+            self._write(ending, written)
+
+    def drop(self) -> None:
+        """Write nothing more, not even an ending that waits for its statement."""
+        if self._ending is not None:
+            self._ending.drop()
+
+    def _write(self, ending: Ending, written: Callable[[], None]) -> None:
+        self._ending = EndingWriter(
+            self._recorder, self._journal.meter, self.handler.backoff, self._tasks, written
+        )
+        self._ending.write(ending)
+
+    def _overrule(self, seconds: float) -> None:
         """Cancel the run although its handler works on: what it records from now on is refused."""
         if not self.is_working or self._recorder.stopped is Stop.LOST:
             return
@@ -110,20 +130,21 @@ class Attempt:
         self._recorder.log.warning(
             names.WOULD_NOT_STOP, then="its run is cancelled; it keeps its slot until it ends"
         )
-        reason = f"as requested; its handler did not stop within {self._cancel_seconds:g} s"
-        self._overruling = asyncio.create_task(self._cancel(reason))
+        self._overruling = overruling = asyncio.get_running_loop().create_future()
 
-    async def _cancel(self, reason: str) -> None:
-        writer = EndingWriter(self._recorder, self._journal.meter, self.handler.backoff)
-        await writer.write(Cancel(reason))
-        self.is_held = False
-        self._gate.look()
+        def written() -> None:
+            self.is_held = False
+            self._gate.look()
+            overruling.set_result(None)
+
+        self._write(Cancel(f"as requested; its handler did not stop within {seconds:g} s"), written)
 
     # -- calling
 
     async def _attempted(self, replay: Replay) -> Ending:
         replay.check_version(self.handler.version)
-        self._was_lost = replay.was_lost
+        if replay.was_lost:
+            self._was_lost = True
         if self._gate.is_closed:
             return GiveBack(AGAIN_SECONDS)
         try:
@@ -131,7 +152,7 @@ class Attempt:
         except Exception as error:  # a validator may raise anything
             if replay.is_replaying:
                 raise OtherInput(error) from error
-            return Fail(INPUT_REFUSED, described(error, self._limit))
+            return Fail(INPUT_REFUSED, described(error, self._recorder.limit))
         calling = self._alone if self._was_lost and self._is_last else self._called
         return judge.returned(self._journal, self.handler, await calling(arguments))
 

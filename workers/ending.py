@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
-from runfold.ledger import State, Transition, names
+from runfold.ledger import State, names
+from runfold.ledger.commands import closing_row
 from runfold.ledger.errors import (
     DatabaseUnavailable,
     IllegalTransition,
@@ -21,48 +22,122 @@ from runfold.ledger.errors import (
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.lifecycle import HANDLER_FAILED, OUTPUT_REFUSED
 from runfold.ledger.operations.transition import Move
-from runfold.ledger.validation import check_text
+from runfold.ledger.run import Receipt
+from runfold.ledger.validation import check_reason, check_text
 from runfold.workers.backoff import Backoff
 from runfold.workers.failures import described, summary
 from runfold.workers.journal.children import answer
 from runfold.workers.journal.meter import Meter
 from runfold.workers.journal.recorder import Recorder
-from runfold.workers.leases.deadline import AGAIN_SECONDS, within
+from runfold.workers.leases.deadline import AGAIN_SECONDS, judged, within
+from runfold.workers.leases.heart import Held
 from runfold.workers.outcomes import Cancel, Done, Ending, Fail, GiveBack, Retry
+from runfold.workers.tasks import Tasks
 
 T = TypeVar("T")
+Closing: TypeAlias = Done | Fail | Retry | Cancel
+_TO_BLAME: Final = (InvalidValue, PayloadTooLarge, IllegalTransition)
 
 
 class EndingWriter:
-    """Writes how one attempt ended; until then its lease is beaten for."""
+    """Writes how one attempt ended; until then its lease is beaten for.
 
-    def __init__(self, recorder: Recorder, meter: Meter, backoff: Backoff) -> None:
+    Most endings go with the next statement of the worker, and no task waits for them: this hears
+    the answer itself, as a future would.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        meter: Meter,
+        backoff: Backoff,
+        tasks: Tasks,
+        written: Callable[[], None],
+    ) -> None:
         self._recorder, self._meter, self._backoff = recorder, meter, backoff
-        self._ledger, self._lease, self._limit = recorder.ledger, recorder.lease, recorder.limit
+        self._ledger, self._lease = recorder.ledger, recorder.lease
         self._writer, self._heart = recorder.writer, recorder.heart
+        self._tasks, self._written = tasks, written
+        self._is_over = False
 
-    async def write(self, ending: Ending) -> None:
-        """Write the ending once, waiting for a database that is away; log a final refusal."""
+    def write(self, ending: Ending) -> None:
+        """Write the ending once, waiting for a database that is away; log a final refusal.
+
+        `written` is called when there is nothing more to write.
+        """
         has_attempts = self._lease.attempt < self._lease.max_attempts
         if isinstance(ending, Fail | Retry):
             self._report(ending, again=isinstance(ending, Retry) and has_attempts)
+        match ending:
+            case None:
+                self._finish()
+            case GiveBack():
+                self._tasks.start(self._until_over(self._requeue(partial(self._release, ending))))
+            case Retry() if has_attempts:
+                self._tasks.start(self._until_over(self._requeue(partial(self._retry, ending))))
+            case _:
+                self._hand(ending)
+
+    def drop(self) -> None:
+        """Write nothing more: what is not sent by now never is."""
+        self._is_over = True
+
+    # -- hearing the answer
+
+    def done(self) -> bool:
+        """Whether nothing is to be written any more."""
+        return self._is_over
+
+    def set_result(self, outcome: Receipt | LedgerError) -> None:
+        """Hear that the ending is on record, or why not."""
+        if isinstance(outcome, LedgerError):
+            self.set_exception(outcome)
+        elif self._lease.parent is not None:
+            self._tasks.start(self._until_over(self._tell_parent()))
+        else:
+            self._over()
+
+    def set_exception(self, error: BaseException) -> None:
+        """Hear that the statement failed."""
+        self._tasks.start(self._until_over(self._close(error)))
+
+    def cancel(self) -> bool:
+        """Hear that the loop ends."""
+        self._finish()
+        return True
+
+    # -- writing
+
+    def _hand(self, ending: Closing) -> None:
+        self._ending = ending
         try:
-            match ending:
-                case None:
-                    pass
-                case GiveBack():
-                    await self._requeue(lambda: self._release(ending))
-                case Retry() if has_attempts:
-                    await self._requeue(lambda: self._retry(ending))
-                case _:
-                    await self._close(ending)
-                    await self._tell_parent()
+            self._move = self._move_of(ending)
         except LedgerError as error:
-            log = self._recorder.log
-            tell = log.warning if isinstance(error, LeaseLost) else log.error
-            tell(names.OUTCOME_REFUSED, reason=str(error))
+            self._refused(error)
+            self._finish()
+        else:
+            self._writer.hand(self._move, self)
+
+    async def _until_over(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except LedgerError as error:
+            self._refused(error)
         finally:
-            self._heart.let_go(self._lease)
+            self._finish()
+
+    def _refused(self, error: LedgerError) -> None:
+        log = self._recorder.log
+        tell = log.warning if isinstance(error, LeaseLost) else log.error
+        tell(names.OUTCOME_REFUSED, reason=str(error))
+
+    def _finish(self) -> None:
+        self._heart.let_go([self._lease])
+        self._over()
+
+    def _over(self) -> None:
+        self._is_over = True
+        self._written()
 
     def _report(self, ending: Fail | Retry, *, again: bool) -> None:
         """Log why the attempt failed, and what comes next."""
@@ -74,21 +149,29 @@ class EndingWriter:
             then="another attempt" if again else "the run has failed",
         )
 
-    async def _close(self, ending: Done | Fail | Retry | Cancel) -> None:
-        move, is_last_resort = self._move(ending), False
-        while True:
-            try:
-                await self._writer.close(move)
-            except DatabaseUnavailable as error:
+    async def _close(self, error: BaseException | None) -> None:
+        """Go on after an error until the ending, or a failure in its place, is on record."""
+        is_last_resort = False
+        while error is not None:
+            if isinstance(error, LedgerError):
+                error = judged(error)
+            if isinstance(error, DatabaseUnavailable):
                 if not await self._is_still_held(error):
                     break
             # Nothing else ends a run otherwise than its handler did: here it is to blame.
-            except (InvalidValue, PayloadTooLarge, IllegalTransition) as error:
-                if is_last_resort:
-                    raise
-                move, is_last_resort = self._last_resort(ending, move, error), True
+            elif isinstance(error, _TO_BLAME) and not is_last_resort:
+                self._move, is_last_resort = self._last_resort(error), True
             else:
-                break
+                raise error
+            error = await self._error_of_move()
+        await self._tell_parent()
+
+    async def _error_of_move(self) -> LedgerError | None:
+        try:
+            await self._writer.move(self._move)
+        except LedgerError as error:
+            return error
+        return None
 
     async def _tell_parent(self) -> None:
         if self._lease.parent is not None:
@@ -98,16 +181,15 @@ class EndingWriter:
     async def _requeue(self, write: Callable[[], Awaitable[object]]) -> None:
         spending = self._meter.empty_to_note()
         while True:
-            since = None
+            let_go: Sequence[Held] = ()
             try:
                 if spending is not None:
                     await self._record_spending(spending)
                     spending = None
-                since = self._heart.let_go(self._lease)
+                let_go = self._heart.let_go([self._lease])
                 await write()
             except DatabaseUnavailable as error:
-                if since is not None:
-                    self._heart.take(self._lease, since)
+                self._heart.take_back(let_go)
                 if not await self._is_still_held(error):
                     break
             else:
@@ -136,7 +218,7 @@ class EndingWriter:
                 retry(
                     delay=delay,
                     error_code=HANDLER_FAILED,
-                    error_detail=described(error, self._limit),
+                    error_detail=described(error, self._recorder.limit),
                 )
             )
 
@@ -154,53 +236,50 @@ class EndingWriter:
                 continue
             return (run.token, run.worker_id) == (self._lease.token, self._lease.worker_id)
 
-    def _move(self, ending: Done | Fail | Retry | Cancel) -> Move:
-        usd, steps = self._meter.empty()
-        facts: dict[str, Any] = {"cost_usd_delta": usd, "step_count_delta": steps}
-        match ending:
-            case Done(output):
-                command = Transition(self._lease, State.COMPLETED, output=output, **facts)
-            case Cancel(reason):
-                command = Transition(self._lease, State.CANCELLED, reason=reason, **facts)
-            case Fail(error_code, detail) | Retry(error_code=error_code, detail=detail):
-                command = Transition(
-                    self._lease,
-                    State.FAILED,
-                    error_code=error_code or HANDLER_FAILED,
-                    error_detail=detail,
-                    **facts,
-                )
+    def _move_of(self, ending: Closing) -> Move:
+        cost, steps = self._meter.empty()
         try:
-            return self._writer.checked(command)
+            match ending:
+                case Done(output):
+                    return self._move_to(State.COMPLETED, {"output": output}, cost, steps)
+                case Cancel(reason):
+                    content = {"reason": check_reason(reason)}
+                    return self._move_to(State.CANCELLED, content, cost, steps)
+                case Fail(code, detail) | Retry(error_code=code, detail=detail):
+                    code, content = code or HANDLER_FAILED, {"error_detail": detail}
+                    return self._move_to(State.FAILED, content, cost, steps, code)
         except (InvalidValue, PayloadTooLarge) as error:
-            return self._failed(ending, error, facts)
+            return self._failed(ending, error, cost, steps)
 
-    def _last_resort(self, ending: Ending, move: Move, error: LedgerError) -> Move:
-        """Return the failure of a run whose ending cannot be recorded, with what it has cost."""
-        row = move.row
-        is_of_total = isinstance(error, InvalidValue) and error.name.endswith("_delta")
-        facts = (
-            {}
-            if is_of_total
-            else {"cost_usd_delta": Decimal(row.cost or 0), "step_count_delta": row.steps or 0}
+    def _move_to(
+        self,
+        state: State,
+        content: Mapping[str, Any],
+        cost: Decimal,
+        steps: int,
+        error_code: str | None = None,
+    ) -> Move:
+        limit, lease = self._ledger.project.limit_bytes, self._lease
+        row = closing_row(
+            lease, state, content, limit, error_code=error_code, cost=cost, steps=steps
         )
-        return self._failed(ending, error, facts)
+        return Move(lease, row)
 
-    def _failed(self, ending: Ending, error: LedgerError, facts: Mapping[str, Any]) -> Move:
+    def _last_resort(self, error: LedgerError) -> Move:
+        """Return the failure of a run whose ending cannot be recorded, with what it has cost."""
+        row = self._move.row
+        if isinstance(error, InvalidValue) and error.name.endswith("_delta"):
+            return self._failed(self._ending, error, Decimal(0), 0)
+        return self._failed(self._ending, error, Decimal(row.cost or 0), row.steps or 0)
+
+    def _failed(self, ending: Closing, error: LedgerError, cost: Decimal, steps: int) -> Move:
         code = HANDLER_FAILED
         if isinstance(ending, Done) and not isinstance(error, IllegalTransition):
             code = OUTPUT_REFUSED
         elif isinstance(ending, Fail | Retry) and _is_code(ending.error_code):
             code = ending.error_code
-        return self._writer.checked(
-            Transition(
-                self._lease,
-                State.FAILED,
-                error_code=code,
-                error_detail=described(error, self._limit),
-                **facts,
-            )
-        )
+        detail = {"error_detail": described(error, self._recorder.limit)}
+        return self._move_to(State.FAILED, detail, cost, steps, code)
 
     async def _record_spending(self, spending: NoteAdded) -> None:
         key = f"{self._lease.run_id}:#spent:{self._lease.token}"

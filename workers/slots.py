@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -16,6 +18,7 @@ from runfold.workers.leases.heart import Heart
 from runfold.workers.leases.suspects import Gate
 from runfold.workers.leases.writer import Writer
 from runfold.workers.outcomes import Ending, GiveBack, Retry
+from runfold.workers.tasks import Tasks
 
 UNWIND_SECONDS: Final = 5.0
 """How long a handler that was stopped may clean up, once the grace is over."""
@@ -43,7 +46,7 @@ class Slots:
         settings = ledger.settings
         self._ledger, self._handlers, self._worker_id = ledger, handlers, worker_id
         self._look, self._ended = look, ended
-        self.free = count
+        self.free = self._count = count
         self.is_hungry = True
         """The last claim got all it asked for, so a freed slot can be filled."""
         self.heart = Heart(
@@ -54,11 +57,14 @@ class Slots:
             tell=self._tell,
             ready=look,
         )
-        self._writer = Writer(ledger, self.heart)
+        self._writer = Writer(ledger, self.heart, lambda: self.free < self._count)
         self._attempts: dict[tuple[UUID, int], Attempt] = {}
         """Every lease that there is still something to write for."""
         self._gate = Gate(lambda: sum(attempt.is_held for attempt in self._attempts.values()))
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
+        self._unwritten: set[Attempt] = set()
+        """Those whose handlers have ended, and whose endings are on their way."""
+        self._has_written = asyncio.Event()
         self._stop: Stop | None = None
 
     @property
@@ -83,24 +89,20 @@ class Slots:
 
     def fill(self, leases: Sequence[Lease], since: float) -> None:
         """Begin the runs; `since` is the monotonic time before they were claimed."""
-        for lease in leases:
-            handler = self._handlers[lease.kind]
-            attempt = Attempt(
-                self._ledger, handler, lease, self._writer, self.heart, gate=self._gate
-            )
-            self._attempts[lease.run_id, lease.token] = attempt
-            self.heart.take(lease, since)
-            self.free -= 1
-            task = asyncio.create_task(self._work(attempt))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            if self._stop is not None:
-                attempt.stop(self._stop)
+        self.heart.take(leases, since)
+        attempts = [self._attempt(lease) for lease in leases]
+        self.free -= len(attempts)
+        for attempt in attempts:  # all are known before the first begins
+            self._tasks.start(self._work(attempt))
 
     async def drain(self) -> None:
         """Return when every run is done."""
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
+        while self._tasks or self._unwritten:
+            if self._tasks:
+                await asyncio.wait(set(self._tasks))
+            else:
+                self._has_written.clear()
+                await self._has_written.wait()
 
     def close(self) -> None:
         """Stop what is begun from now on: it was claimed before the worker was told to stop."""
@@ -111,25 +113,47 @@ class Slots:
         self._stop = why
         for attempt in self._attempts.values():
             attempt.stop(why)
+            if self.is_abandoned:
+                attempt.drop()
 
     async def give_back(self) -> list[UUID]:
         """Stop what works and give it back; return the runs for which there was no time."""
         self.stop(Stop.SHUTDOWN)
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=UNWIND_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(UNWIND_SECONDS):
+                await self.drain()
         stubborn = [attempt for attempt in self._attempts.values() if attempt.is_working]
         for attempt in stubborn:
             del self._attempts[attempt.lease.run_id, attempt.lease.token]
             run_id, kind = str(attempt.lease.run_id), attempt.lease.kind
             self._log.warning(names.WOULD_NOT_STOP, run_id=run_id, kind=kind)
-        writes = {asyncio.create_task(attempt.write(GiveBack())): attempt for attempt in stubborn}
-        if writes:
-            await asyncio.wait(writes, timeout=GIVE_BACK_SECONDS)
-        late = [attempt for write, attempt in writes.items() if not write.done()]
-        left = [attempt.lease.run_id for attempt in (*late, *self._attempts.values())]
-        for task in (*writes, *self._tasks):
+            self._hand_over(attempt, GiveBack())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GIVE_BACK_SECONDS):
+                while self._unwritten.intersection(stubborn):
+                    self._has_written.clear()
+                    await self._has_written.wait()
+        left = {*self._unwritten, *self._attempts.values()}
+        for attempt in left:
+            attempt.drop()
+        for task in self._tasks:
             task.cancel()
-        return left
+        return [attempt.lease.run_id for attempt in left]
+
+    def _attempt(self, lease: Lease) -> Attempt:
+        attempt = Attempt(
+            self._ledger,
+            self._handlers[lease.kind],
+            lease,
+            self._writer,
+            self.heart,
+            gate=self._gate,
+            tasks=self._tasks,
+        )
+        self._attempts[lease.run_id, lease.token] = attempt
+        if self._stop is not None:
+            attempt.stop(self._stop)
+        return attempt
 
     def _tell(self, lease: Lease, why: Stop) -> None:
         """Hear from the heart that an attempt has to end."""
@@ -148,19 +172,24 @@ class Slots:
             self.free += 1
             if self.is_hungry:
                 self._look()
-        await self._write(attempt, ending)
-
-    async def _write(self, attempt: Attempt, ending: Ending) -> None:
-        lease = (attempt.lease.run_id, attempt.lease.token)
         # Whoever gave the run back over the handler's head has taken it out.
-        if self.is_abandoned or self._attempts.get(lease) is not attempt:
-            return
-        try:
-            await attempt.write(ending)
-        finally:
-            self._attempts.pop(lease, None)
-            self._gate.look()
-            self._look()  # a limit of its kind may have room now
+        lease = (attempt.lease.run_id, attempt.lease.token)
+        if not self.is_abandoned and self._attempts.get(lease) is attempt:
+            self._hand_over(attempt, ending)
+
+    def _hand_over(self, attempt: Attempt, ending: Ending) -> None:
+        self._unwritten.add(attempt)
+        attempt.write(ending, partial(self._forget, attempt))
+
+    def _forget(self, attempt: Attempt) -> None:
+        """Let an attempt go for which there is nothing more to write."""
+        self._unwritten.discard(attempt)
+        lease = (attempt.lease.run_id, attempt.lease.token)
+        if self._attempts.get(lease) is attempt:
+            del self._attempts[lease]
+        self._has_written.set()
+        self._gate.look()
+        self._look()  # a limit of its kind may have room now
 
     @property
     def _log(self) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from runfold.ledger.errors import DatabaseUnavailable, LedgerError
 from runfold.ledger.postgres.errors import LOST
@@ -19,6 +19,23 @@ others."""
 CANCELED: Final = "57014"
 Request = TypeVar("Request")
 Result = TypeVar("Result")
+Heard_contra = TypeVar("Heard_contra", contravariant=True)
+
+
+class Listener(Protocol[Heard_contra]):
+    """What hears the answer to a request: a future, or whatever needs no task to wait for it."""
+
+    def done(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+
+    def set_result(self, result: Heard_contra, /) -> None:
+        """Hear the result."""
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Hear why there is none."""
+
+    def cancel(self) -> bool:
+        """Hear that there will be no answer: the loop ends."""
 
 
 class Waiting(NamedTuple, Generic[Request, Result]):
@@ -26,14 +43,15 @@ class Waiting(NamedTuple, Generic[Request, Result]):
 
     request: Request
     distinct: Hashable
-    result: asyncio.Future[Result]
+    result: Listener[Result]
 
 
 class Batcher(Generic[Request, Result]):
     """Sends a request at once if none is in flight; the ones made meanwhile go together next.
 
     `send` returns a result for each request, in their order; `weigh` returns the characters of a
-    request's content. With `linger`, in seconds, the first of a burst waits for the others.
+    request's content. With `linger` the first of a burst waits for the others for the seconds that
+    it returns.
 
     A statement that was refused or cancelled wrote nothing, so its requests are sent again one by
     one, and only the one to blame gets the error. When the server is away the outcome is unknown,
@@ -45,7 +63,7 @@ class Batcher(Generic[Request, Result]):
         send: Callable[[Sequence[Request]], Awaitable[Sequence[Result]]],
         weigh: Callable[[Request], int],
         *,
-        linger: float | None = None,
+        linger: Callable[[], float] | None = None,
     ) -> None:
         self._send, self._weigh, self._linger = send, weigh, linger
         self._waiting: list[Waiting[Request, Result]] = []
@@ -60,11 +78,15 @@ class Batcher(Generic[Request, Result]):
         if not self._busy and self._linger is None and distinct not in self._in_flight:
             return await self._ask_alone(request, distinct)
         result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self.hand(request, distinct=distinct, result=result)
+        return await result
+
+    def hand(self, request: Request, *, distinct: Hashable, result: Listener[Result]) -> None:
+        """Send a request with the next statement, and let `result` hear the answer."""
         self._waiting.append(Waiting(request, distinct, result))
         if not self._busy:
             self._busy = True
             self._start(self._send_waiting())
-        return await result
 
     async def _ask_alone(self, request: Request, distinct: Hashable) -> Result:
         self._busy = True
@@ -89,7 +111,7 @@ class Batcher(Generic[Request, Result]):
     async def _send_waiting(self) -> None:
         while self._waiting:
             # A caller that has its result may ask again at once: together with the others.
-            await asyncio.sleep(self._linger or 0)
+            await asyncio.sleep(self._linger() if self._linger is not None else 0)
             if not (batch := self._take()):
                 break  # all wait for keys in flight, whose statements go on with them
             sending = self._start(self._answer(batch))

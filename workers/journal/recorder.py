@@ -31,17 +31,18 @@ SETTLE_SECONDS: Final = 5.0
 class Recorder:
     """Writes under one lease until the attempt has to end, and knows why it has to."""
 
+    ending: Unwind | None = None
+    """What has ended the attempt from within, whatever the handler makes of it."""
+    stopped: Stop | None = None
+    """Why the attempt has to end, as the worker sees it."""
+    open_tool: str | None = None
+    """The tool that the run waits for now, held."""
+
     def __init__(self, ledger: Ledger, lease: Lease, writer: Writer, heart: Heart) -> None:
         self.ledger, self.lease = ledger, lease
         self.writer, self.heart = writer, heart
-        self.ending: Unwind | None = None
-        """What has ended the attempt from within, whatever the handler makes of it."""
-        self.stopped: Stop | None = None
-        """Why the attempt has to end, as the worker sees it."""
         self.version = lease.token
         """The version of the run after the last write."""
-        self.open_tool: str | None = None
-        """The tool that the run waits for now, held."""
 
     @property
     def limit(self) -> int:
@@ -82,7 +83,7 @@ class Recorder:
 
     async def park(self, command: Transition) -> None:
         """Make the move that gives the lease back for a wait. Raises as `persist` does."""
-        await self.persist(lambda: self.writer.close(self.writer.checked(command)))
+        await self.persist(lambda: self.writer.move(self.writer.checked(command)))
 
     async def persist(
         self, write: Callable[[], Awaitable[R]], *, own: bool = False, gives_way: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -100,16 +100,24 @@ class Heart:
             self._own.call_soon_threadsafe(self._end.set)
             await asyncio.to_thread(self._thread.join, min(self._every, STOP_SECONDS))
 
-    def take(self, lease: Lease, since: float) -> None:
-        """Beat for a lease; `since` is the monotonic time before it was claimed."""
+    def take(self, leases: Iterable[Lease], since: float) -> None:
+        """Beat for leases; `since` is the monotonic time before they were claimed."""
         with self._lock:
-            self._held[lease.run_id, lease.token] = Held(lease, since)
+            for lease in leases:
+                self._held[lease.run_id, lease.token] = Held(lease, since)
 
-    def let_go(self, lease: Lease) -> float | None:
-        """Stop beating for a lease before its last write; return the time that `take` needs."""
+    def let_go(self, leases: Iterable[Lease]) -> list[Held]:
+        """Stop beating for leases before their last write; return what `take_back` needs."""
         with self._lock:
-            held = self._held.pop((lease.run_id, lease.token), None)
-        return None if held is None else held.since
+            held = [self._held.pop((lease.run_id, lease.token), None) for lease in leases]
+        return [one for one in held if one is not None]
+
+    def take_back(self, let_go: Iterable[Held]) -> None:
+        """Beat again for leases whose last write may not have closed them."""
+        with self._lock:
+            for held in let_go:
+                lease = held.lease
+                self._held[lease.run_id, lease.token] = Held(lease, held.since)
 
     def beat_soon(self) -> None:
         """Beat now, for all leases."""
@@ -218,7 +226,7 @@ class Heart:
             late = self._rows(missing)
             await refuse(self._connection, self._ledger.project_id, self._worker_id, late)
         for held in missing:
-            self.let_go(held.lease)
+            self.let_go([held.lease])
             self._report(held, Stop.LOST, names.LEASE_LOST)
 
     def _before(self, since: float) -> list[Held]:

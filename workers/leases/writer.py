@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from runfold.ledger import Lease, Ledger, Transition
+from runfold.ledger import Lease, Ledger, State, Transition
 from runfold.ledger.errors import LedgerError
-from runfold.ledger.operations.batching import Batcher, characters
+from runfold.ledger.operations.batching import Batcher, Listener, characters
 from runfold.ledger.operations.transition import Move
 from runfold.ledger.run import Receipt
 from runfold.workers.leases.deadline import in_time, judged
 from runfold.workers.leases.heart import Heart
 
 LINGER_SECONDS: Final = 0.001
+_KEPT: Final = frozenset({State.RUNNING, State.WAITING_TOOL, State.WAITING_APPROVAL})
+"""The states in which a move keeps its lease, unless it parks the run."""
 
 
 class Writer:
-    """Makes transitions under leases, one statement at a time; each caller gets its own answer."""
+    """Makes transitions under leases, one statement at a time; each caller gets its own answer.
 
-    def __init__(self, ledger: Ledger, heart: Heart) -> None:
+    No beat follows a move that closes its lease, unless it fails. `is_working`: whether handlers
+    work whose moves may come within a moment.
+    """
+
+    def __init__(self, ledger: Ledger, heart: Heart, is_working: Callable[[], bool]) -> None:
         self._ledger, self._heart = ledger, heart
-        self._batcher = Batcher(
-            self._send, lambda move: characters(move.row.body), linger=LINGER_SECONDS
-        )
 
-        self._beginner: Batcher[Lease, Lease] = Batcher(
-            self._beat, lambda _: 0, linger=LINGER_SECONDS
+        def linger() -> float:
+            return LINGER_SECONDS if is_working() else 0.0
+
+        self._batcher: Batcher[Move, Receipt | LedgerError] = Batcher(
+            self._send, lambda move: characters(move.row.body), linger=linger
         )
+        self._beginner: Batcher[Lease, Lease] = Batcher(self._beat, lambda _: 0, linger=linger)
 
     async def begin(self, lease: Lease) -> bool:
         """Have it on record, by a beat, that an attempt begins; return whether it may.
@@ -57,21 +64,30 @@ class Writer:
             return outcome
         raise judged(outcome)
 
-    async def close(self, move: Move) -> Receipt:
-        """Make a move that closes the lease; no beat follows it, unless it fails. As `move`."""
-        assert isinstance(move.run, Lease)
-        since = self._heart.let_go(move.run)
-        try:
-            return await self.move(move)
-        except BaseException:  # a cancelled one, too: it may not have closed the lease
-            if since is not None:
-                self._heart.take(move.run, since)
-            raise
+    def hand(self, move: Move, answer: Listener[Receipt | LedgerError]) -> None:
+        """Make a move whose answer nothing waits for; `judged` tells what an error means."""
+        self._batcher.hand(move, distinct=move.row.run_id, result=answer)
 
     async def _send(self, moves: Sequence[Move]) -> Sequence[Receipt | LedgerError]:
-        sending = self._ledger.transitions.move(moves)
-        return await in_time(self._ledger.settings.lease_ttl_seconds, sending)
+        closed = self._heart.let_go([_lease(move) for move in moves if _closes(move)])
+        outcomes: Sequence[Receipt | LedgerError] = ()
+        try:
+            sending = self._ledger.transitions.move(moves)
+            outcomes = await in_time(self._ledger.settings.lease_ttl_seconds, sending)
+        finally:  # what is not known to be closed is still held
+            kept = {one.run_id for one in outcomes if isinstance(one, Receipt)}
+            self._heart.take_back(held for held in closed if held.lease.run_id not in kept)
+        return outcomes
 
     async def _beat(self, leases: Sequence[Lease]) -> Sequence[Lease]:
         beating = self._ledger.heartbeat(leases)
         return await in_time(self._ledger.settings.lease_ttl_seconds, beating)
+
+
+def _closes(move: Move) -> bool:
+    return move.row.park is True or move.row.to_state not in _KEPT
+
+
+def _lease(move: Move) -> Lease:
+    assert isinstance(move.run, Lease)
+    return move.run
