@@ -254,10 +254,12 @@ class _Approved(Event):
     """How many have said it, this one included."""
 
 
-class ApprovalSigned(_Approved):
-    """A person said yes, and others must: the run goes on waiting."""
+class ApprovalSigned(_Leased, _Approved):
+    """A person said yes, and others must: the run goes on waiting, as it did."""
 
     type: Literal["approval.signed"] = "approval.signed"
+    wait_until: datetime | None = None
+    wait_outcome: str | None = None
     output: Content = None
     reason: ContentText = None
 

@@ -22,13 +22,12 @@ WAITED: Final = {
     "tool.completed",
     "tool.failed",
     "approval.requested",
+    "approval.signed",
     "approval.granted",
     "approval.lapsed",
 }
 LEASED: Final = {"lease.acquired"} | WAITED | REQUEUED | ENDED
 """Every type that restates the lease as it is after the event."""
-SIGNED: Final = LEASED | {"approval.signed"}
-"""Every type that says how many persons have approved what the run waits for."""
 OUTCOME: Final = ENDED | {"lease.expired", "run.retried"}
 """Every type that says how an attempt or the run ended."""
 BEATEN: Final = {"lease.acquired", "lease.heartbeat"}
@@ -45,7 +44,6 @@ TYPE_SETS: Final = {
     "outcome": OUTCOME,
     "beaten": BEATEN,
     "counted": COUNTED,
-    "signed": SIGNED,
 }
 """The sets of types by the names that they have in the compiled SQL."""
 
@@ -74,7 +72,7 @@ COLUMNS: Final[dict[str, Fold]] = {
     "wait_until": assign("wait_until", LEASED),
     "wait_outcome": assign("wait_outcome", LEASED),
     "approvals": assign("approvals", LEASED),
-    "approved": assign("approved", SIGNED),
+    "approved": assign("approved", LEASED),
     "cancel_requested_at": first("recorded_at", {"cancel.requested"}),
     "cost_usd": total("cost_usd"),
     "step_count": total("step_count"),

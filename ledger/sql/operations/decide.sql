@@ -93,15 +93,20 @@ BEGIN
         AND e.type = 'approval.signed');
   END IF;
   made.type := CASE WHEN made.approved < made.approvals THEN 'approval.signed' ELSE p_type END;
-  IF made.type = 'approval.rejected' THEN
-    made.state := 'cancelled';
-  ELSIF made.type = 'approval.granted' AND run.token IS NULL THEN
-    made.available_at := made.recorded_at;
-  ELSIF made.type = 'approval.granted' THEN -- the lease that is held goes on
-    made.state := 'running';
+  IF grants THEN -- a lease that is held goes on
     made.worker_id := run.worker_id;
     made.token := run.token;
     made.lease_until := run.lease_until;
+  END IF;
+  IF made.type = 'approval.rejected' THEN
+    made.state := 'cancelled';
+  ELSIF made.type = 'approval.signed' THEN
+    made.wait_until := run.wait_until;
+    made.wait_outcome := run.wait_outcome;
+  ELSIF run.token IS NULL THEN
+    made.available_at := made.recorded_at;
+  ELSE
+    made.state := 'running';
   END IF;
   made.request := p_request;
   made.shown_sha256 := asked.shown_sha256;
@@ -114,15 +119,17 @@ BEGIN
   END IF;
   made.hash := ledger.event_hash(run.hash, p_project, p_run, made.version, made.recorded_at,
     made.type, p_actor, state => made.state, worker_id => made.worker_id, token => made.token,
-    lease_until => made.lease_until, available_at => made.available_at, key => p_key,
+    lease_until => made.lease_until, available_at => made.available_at,
+    wait_until => made.wait_until, wait_outcome => made.wait_outcome, key => p_key,
     payload_hash => made.payload_hash, credential => writer, shown_sha256 => made.shown_sha256,
     request => made.request, meaning => made.meaning, approvals => made.approvals,
     approved => made.approved);
   INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state,
-    worker_id, token, lease_until, available_at, key, payload_hash, credential, shown_sha256,
-    request, meaning, approvals, approved, hash)
+    worker_id, token, lease_until, available_at, wait_until, wait_outcome, key, payload_hash,
+    credential, shown_sha256, request, meaning, approvals, approved, hash)
   VALUES (p_project, p_run, made.version, made.recorded_at, made.type, p_actor, made.state,
-    made.worker_id, made.token, made.lease_until, made.available_at, p_key, made.payload_hash,
+    made.worker_id, made.token, made.lease_until, made.available_at, made.wait_until,
+    made.wait_outcome, p_key, made.payload_hash,
     writer, made.shown_sha256, made.request, made.meaning, made.approvals, made.approved,
     made.hash);
   IF p_key IS NOT NULL THEN
