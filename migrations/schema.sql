@@ -128,20 +128,6 @@ BEGIN
       p_type, p_subject, p_facts, p_actor, p_reason));
 END $$;
 
-CREATE FUNCTION ledger.approvals_asked(p_body text) RETURNS integer
-    LANGUAGE plpgsql IMMUTABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-DECLARE
-  asked CONSTANT text := p_body::json ->> 'approvals';
-BEGIN
-  IF asked !~ '^([1-9]|10)$' THEN
-    RAISE EXCEPTION 'approvals % must be a whole number from 1 to 10', quote_literal(asked)
-      USING ERRCODE = '22023';
-  END IF;
-  RETURN nullif(asked::int, 1);
-END $_$;
-
 CREATE FUNCTION ledger.attach_partition(p_month timestamp without time zone) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -497,6 +483,31 @@ BEGIN
         HINT = 'Use 1 to 41 lower-case letters, digits and _, starting with a letter.';
   END IF;
   RETURN p_name;
+END $_$;
+
+CREATE FUNCTION ledger.check_request(p_body text) RETURNS integer
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+  content CONSTANT json := p_body::json;
+  checked CONSTANT boolean := ledger.check_texts(ARRAY[content ->> 'role']);
+  wrong text;
+BEGIN
+  SELECT format('%s %s', part.name, part.value) INTO wrong FROM json_each(content)
+    AS part (name, value)
+  WHERE json_typeof(part.value) <> 'null' AND CASE
+    WHEN part.name IN ('prompt', 'role', 'shown_sha256') THEN json_typeof(part.value) <> 'string'
+    WHEN part.name = 'other_person' THEN json_typeof(part.value) <> 'boolean'
+    WHEN part.name = 'based_on' THEN json_typeof(part.value) <> 'number'
+    WHEN part.name = 'approvals' THEN part.value::text !~ '^([1-9]|10)$'
+  END;
+  IF wrong IS NOT NULL THEN
+    RAISE EXCEPTION 'a request has a prompt, a role and a digest, which are texts, other_person, '
+      'which is true or false, based_on, a version, and approvals from 1 to 10, not %',
+      left(wrong, 80) USING ERRCODE = '22023';
+  END IF;
+  RETURN nullif((content ->> 'approvals')::int, 1);
 END $_$;
 
 CREATE FUNCTION ledger.check_tags(p_tags text[]) RETURNS boolean
@@ -3592,7 +3603,7 @@ BEGIN
         CASE timed.type WHEN 'approval.requested' THEN coalesce(
           substring(timed.body::json ->> 'based_on' FROM '^[1-9][0-9]{0,8}$')::int, timed.expected)
         END AS based_on,
-        CASE timed.type WHEN 'approval.requested' THEN ledger.approvals_asked(timed.body)
+        CASE timed.type WHEN 'approval.requested' THEN ledger.check_request(timed.body)
         END AS approvals
       FROM (
         -- dated when the lock is had: it may have been waited for
@@ -4357,8 +4368,6 @@ GRANT ALL ON FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[],
 
 REVOKE ALL ON FUNCTION ledger.append_control(p_project text, p_type text, p_subject text, p_facts text, p_actor text, p_reason text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION ledger.approvals_asked(p_body text) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION ledger.attach_partition(p_month timestamp without time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.await_kinds(p_project text, p_kinds text[]) FROM PUBLIC;
@@ -4401,6 +4410,8 @@ GRANT ALL ON FUNCTION ledger.check_my_access(p_project text, p_right text, p_act
 GRANT ALL ON FUNCTION ledger.check_my_access(p_project text, p_right text, p_actor text) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.check_projection_name(p_what text, p_name text, p_pattern text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.check_request(p_body text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_tags(p_tags text[]) FROM PUBLIC;
 

@@ -94,7 +94,7 @@ OBJECTS: Final = (
     "operations/claim_rest",
     "operations/claim",
     "operations/heartbeat",
-    "guards/approvals_asked",
+    "guards/check_request",
     "operations/transition",
     "operations/requeue",
     "operations/cancel",

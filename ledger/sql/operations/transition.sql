@@ -86,7 +86,7 @@ BEGIN
         CASE timed.type WHEN 'approval.requested' THEN coalesce(
           substring(timed.body::json ->> 'based_on' FROM '^[1-9][0-9]{0,8}$')::int, timed.expected)
         END AS based_on,
-        CASE timed.type WHEN 'approval.requested' THEN ledger.approvals_asked(timed.body)
+        CASE timed.type WHEN 'approval.requested' THEN ledger.check_request(timed.body)
         END AS approvals
       FROM (
         -- dated when the lock is had: it may have been waited for

@@ -170,6 +170,19 @@ async def test_an_approval_that_lapsed_waits_for_nobody(ledger: Ledger) -> None:
     ) == ("approval.lapsed", "reaper", False, None)
 
 
+async def test_the_table_of_approvals_counts_those_who_approved(ledger: Ledger) -> None:
+    lease = await waiting(ledger, State.WAITING_APPROVAL, park=True, content={"approvals": 2})
+    approvals = declared()["approvals"]
+    await install(ledger.pool, approvals)
+    for name, counted in (("ann", (2, 1, None)), ("bob", (2, 2, "bob"))):
+        await ledger.approve(await ledger.get(lease.run_id), actor=name)
+        await CatchUp(ledger.pool, approvals).to_the_end()
+        row = await row_of(
+            ledger, "SELECT approvals, approved, decided_by FROM projection.approvals"
+        )
+        assert row == counted
+
+
 async def test_a_function_is_called_with_every_event_exactly_once(
     ledger: Ledger, connection: asyncpg.Connection[Any]
 ) -> None:
