@@ -618,7 +618,12 @@ BEGIN
     RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive, at most a day'
       USING ERRCODE = '22023';
   END IF;
-  of_kinds := ledger.kind_rooms(p_project, p_kinds, is_marked);
+  of_kinds := ledger.kind_rooms(p_project, p_kinds, is_marked, moment);
+  IF of_kinds.places > 0 AND (of_kinds.places > 1 OR cardinality(p_mark_kinds) = 0) THEN
+    SELECT low.* INTO p_mark_kinds, p_mark_priorities, p_mark_runs, p_mark_dues
+    FROM ledger.low_marks(p_project, of_kinds.kinds, of_kinds.has_returning, p_mark_kinds,
+      p_mark_priorities, p_mark_runs, p_mark_dues) AS low;
+  END IF;
   ranges := ledger.claim_ranges(p_project, of_kinds.kinds, of_kinds.has_returning, p_limit, moment,
     of_kinds.limited, of_kinds.rooms, p_mark_kinds, p_mark_priorities, p_mark_runs, p_mark_dues);
   FOR round IN 1..2 LOOP
@@ -698,7 +703,7 @@ BEGIN
   EXIT WHEN wanted = 0 OR round = 2;
   IF taken = 0 AND cardinality(of_kinds.busy) > 0 AND cardinality(of_kinds.limited) = 0 THEN
     PERFORM ledger.await_kinds(p_project, of_kinds.busy);
-    of_kinds := ledger.kind_rooms(p_project, p_kinds, is_marked);
+    of_kinds := ledger.kind_rooms(p_project, p_kinds, is_marked, moment);
     ranges := ledger.claim_ranges(p_project, of_kinds.kinds, of_kinds.has_returning, p_limit,
       moment, of_kinds.limited, of_kinds.rooms, p_mark_kinds, p_mark_priorities, p_mark_runs,
       p_mark_dues);
@@ -747,8 +752,8 @@ BEGIN
     WHERE num_nonnulls(mark.run, mark.due) = 1
   ), part AS MATERIALIZED ( -- from each start to the next
     SELECT part.* FROM (
-      SELECT start.*, lead(start.priority, 1, 2147483647)
-        OVER (PARTITION BY start.kind, start.due IS NULL ORDER BY start.priority) AS below
+      SELECT start.*, lead(start.priority, 1, 2147483647) OVER (PARTITION BY start.kind,
+        start.due IS NULL ORDER BY start.priority, start.due, start.run) AS below
       FROM start
     ) AS part
     WHERE part.priority < part.below
@@ -1663,6 +1668,7 @@ BEGIN
   PERFORM setval('ledger.rebuild_rebuild_id_seq', x.number)
   FROM (SELECT max(r.rebuild_id) AS number FROM ledger.rebuild AS r) AS x,
     ledger.rebuild_rebuild_id_seq AS s WHERE x.number >= s.last_value;
+  DELETE FROM ledger.low_water; -- made of another cluster's positions and ids
   UPDATE ledger.feed_generation AS f SET end_position = high WHERE f.generation = g.generation;
   -- Cut at this transaction, which is in the write-ahead log when it has committed: no id up to
   -- it comes back after a crash.
@@ -1707,6 +1713,7 @@ CREATE TABLE ledger.run_state (
     worker_id text,
     token integer,
     lease_credential character varying(200),
+    lease_position bigint,
     lease_until timestamp with time zone,
     heartbeat_at timestamp with time zone,
     available_at timestamp with time zone,
@@ -1758,6 +1765,8 @@ CREATE FUNCTION ledger.fold_events(p_events json) RETURNS SETOF ledger.run_state
       'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS token,
     (array_agg(e.credential ORDER BY e.version DESC) FILTER (WHERE e.type = 'lease.acquired' AND e.credential IS NOT
       NULL))[1] AS lease_credential,
+    (array_agg(e.position ORDER BY e.version DESC) FILTER (WHERE e.type = 'lease.acquired' AND e.position IS NOT
+      NULL))[1] AS lease_position,
     (array_agg(e.lease_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
       'approval.lapsed', 'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
       'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
@@ -1859,9 +1868,9 @@ BEGIN
   SELECT count(*), count(*) FILTER (WHERE version = 1) INTO wanted, starts FROM new_events;
   IF starts > 0 THEN
   INSERT INTO ledger.run_state (project_id, run_id, version, hash, kind, state, priority, attempt_count, max_attempts,
-    worker_id, token, lease_credential, lease_until, heartbeat_at, available_at, started_at, completed_at, created_at,
-    updated_at, deadline, wait_until, wait_outcome, approvals, approved, cancel_requested_at, cost_usd, step_count,
-    error_code, outcome_version, output_sha256, tags, key)
+    worker_id, token, lease_credential, lease_position, lease_until, heartbeat_at, available_at, started_at,
+    completed_at, created_at, updated_at, deadline, wait_until, wait_outcome, approvals, approved,
+    cancel_requested_at, cost_usd, step_count, error_code, outcome_version, output_sha256, tags, key)
   SELECT e.project_id, e.run_id,
     greatest(NULL, e.version),
     coalesce(e.hash, NULL),
@@ -1879,6 +1888,7 @@ BEGIN
       'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
       'tool.requested') THEN e.token ELSE NULL END,
     coalesce(CASE WHEN e.type = 'lease.acquired' THEN e.credential END, NULL),
+    coalesce(CASE WHEN e.type = 'lease.acquired' THEN e.position END, NULL),
     CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
       'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released',
       'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
@@ -1937,6 +1947,7 @@ BEGIN
     worker_id = CASE WHEN e.on_leased THEN e.worker_id ELSE s.worker_id END,
     token = CASE WHEN e.on_leased THEN e.token ELSE s.token END,
     lease_credential = coalesce(CASE WHEN e.on_lease_acquired THEN e.credential END, s.lease_credential),
+    lease_position = coalesce(CASE WHEN e.on_lease_acquired THEN e.position END, s.lease_position),
     lease_until = CASE WHEN e.on_extended THEN e.lease_until ELSE s.lease_until END,
     heartbeat_at = coalesce(CASE WHEN e.on_beaten THEN e.recorded_at END, s.heartbeat_at),
     available_at = CASE WHEN e.on_leased THEN e.available_at ELSE s.available_at END,
@@ -1955,8 +1966,8 @@ BEGIN
     output_sha256 = CASE WHEN e.on_ended THEN e.output_sha256 ELSE s.output_sha256 END
   FROM (
     SELECT n.approvals, n.approved, n.attempt, n.available_at, n.cost_usd, n.credential, n.error_code, n.hash,
-      n.lease_until, n.output_sha256, n.recorded_at, n.state, n.step_count, n.token, n.type, n.version, n.wait_outcome,
-      n.wait_until, n.worker_id, k.tid,
+      n.lease_until, n.output_sha256, n.position, n.recorded_at, n.state, n.step_count, n.token, n.type, n.version,
+      n.wait_outcome, n.wait_until, n.worker_id, k.tid,
       n.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected', 'approval.requested',
         'approval.signed', 'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled',
         'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
@@ -2155,12 +2166,15 @@ CREATE FUNCTION ledger.is_replicated() RETURNS boolean
     AND EXISTS (SELECT FROM pg_stat_get_subscription(NULL) AS s WHERE s.pid = pg_backend_pid())
 $$;
 
-CREATE FUNCTION ledger.kind_rooms(p_project text, p_kinds text[], p_returning boolean, OUT kinds text[], OUT has_returning boolean, OUT limited text[], OUT rooms integer[], OUT busy text[]) RETURNS record
+CREATE FUNCTION ledger.kind_rooms(p_project text, p_kinds text[], p_returning boolean, p_moment timestamp with time zone, OUT kinds text[], OUT has_returning boolean, OUT limited text[], OUT rooms integer[], OUT busy text[], OUT places integer) RETURNS record
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_column
 DECLARE
   bound text[];
+  due timestamptz;
+  in_doubt boolean;
+  is_marked boolean;
   kind_now text;
   room int;
 BEGIN
@@ -2175,25 +2189,59 @@ BEGIN
   ELSE
     kinds := p_kinds;
   END IF;
-  -- Two questions in one statement: each statement costs as much as an event's fold.
-  SELECT p_returning OR EXISTS (
-      SELECT FROM unnest(kinds) AS named (kind)
-      CROSS JOIN LATERAL (
-        SELECT run.priority FROM ledger.run_state AS run
+  -- A kind with marks of several priorities may have some that came back: claim_ranges will see.
+  IF cardinality(kinds) = 1 THEN -- the common case, in a third of the time
+    SELECT cardinality(mark.priorities), cardinality(mark.back_priorities) > 1, mark.dues[1],
+      mark.open <> '{}' OR mark.seen_at > p_moment
+    INTO places, has_returning, due, in_doubt
+    FROM ledger.low_water AS mark
+    WHERE mark.project_id = p_project AND mark.kind = kinds[1]
+    ORDER BY mark.number DESC LIMIT 1;
+    due := coalesce(due, '-infinity');
+    SELECT p_returning OR coalesce(has_returning, false) OR EXISTS (
+        SELECT FROM ledger.run_state AS run
+        WHERE run.project_id = p_project AND run.kind = kinds[1]
+          AND run.available_at > run.created_at
+          AND (run.priority, run.available_at) >= (0, due)
+        ORDER BY run.priority, run.available_at LIMIT 1
+      ), (
+        SELECT array_agg(state.kind) FROM ledger.kind_state AS state
+        WHERE state.project_id = p_project AND state.kind = kinds[1]
+          AND (state.paused OR state.max_running IS NOT NULL)
+      )
+    INTO has_returning, bound;
+  ELSE
+    SELECT p_returning OR coalesce(bool_or(cardinality(mark.back_priorities) > 1 OR EXISTS (
+        SELECT FROM ledger.run_state AS run
         WHERE run.project_id = p_project AND run.kind = named.kind
           AND run.available_at > run.created_at
+          AND (run.priority, run.available_at) >= (0, coalesce(mark.dues[1], '-infinity'))
         ORDER BY run.priority, run.available_at LIMIT 1
-      ) AS found
-    ), (
-      SELECT array_agg(state.kind ORDER BY state.kind) FROM ledger.kind_state AS state
-      WHERE state.project_id = p_project AND state.kind = ANY (kinds)
-        AND (state.paused OR state.max_running IS NOT NULL)
-    )
-  INTO has_returning, bound;
+      )), false), (
+        SELECT array_agg(state.kind ORDER BY state.kind) FROM ledger.kind_state AS state
+        WHERE state.project_id = p_project AND state.kind = ANY (kinds)
+          AND (state.paused OR state.max_running IS NOT NULL)
+      ), sum(cardinality(mark.priorities)), bool_or(mark.open <> '{}' OR mark.seen_at > p_moment)
+    INTO has_returning, bound, places, in_doubt
+    FROM unnest(kinds) AS named (kind)
+    LEFT JOIN LATERAL (
+      SELECT mark.priorities, mark.back_priorities, mark.dues, mark.open, mark.seen_at
+      FROM ledger.low_water AS mark
+      WHERE mark.project_id = p_project AND mark.kind = named.kind
+      ORDER BY mark.number DESC LIMIT 1
+    ) AS mark ON true;
+  END IF;
+  IF in_doubt AND EXISTS (SELECT FROM unnest(kinds) AS named (kind)
+    WHERE NOT ledger.marks_hold(p_project, named.kind)) THEN
+    PERFORM ledger.move_low_water(p_project, kinds, '1 day');
+    has_returning := true;
+    places := 0;
+  END IF;
   IF bound IS NULL THEN
     RETURN;
   END IF;
 
+  PERFORM ledger.move_low_water(p_project, bound, '1 second');
   FOREACH kind_now IN ARRAY bound LOOP
     IF EXISTS (SELECT FROM ledger.kind_state AS d
       WHERE d.project_id = p_project AND d.kind = kind_now AND d.paused) THEN
@@ -2214,9 +2262,9 @@ BEGIN
       CONTINUE;
     END IF;
     CONTINUE WHEN room IS NULL;
+    is_marked := ledger.marks_hold(p_project, kind_now);
     SELECT room - count(*) INTO room FROM (
-      SELECT FROM ledger.run_state AS s
-      WHERE s.project_id = p_project AND s.kind = kind_now AND s.token IS NOT NULL LIMIT room
+      SELECT FROM ledger.leases(p_project, kind_now, is_marked) LIMIT room
     ) AS held;
     IF room > 0 THEN
       limited := limited || kind_now;
@@ -2226,6 +2274,34 @@ BEGIN
     END IF;
   END LOOP;
 END $$;
+
+CREATE FUNCTION ledger.leases(p_project text, p_kind text, p_marked boolean) RETURNS TABLE(run_id uuid, priority integer, worker_id text, token integer, lease_position bigint, lease_until timestamp with time zone, heartbeat_at timestamp with time zone, attempt_count integer, max_attempts integer)
+    LANGUAGE sql STABLE
+    AS $$
+  SELECT run.run_id, run.priority, run.worker_id, run.token, run.lease_position, run.lease_until,
+    run.heartbeat_at, run.attempt_count, run.max_attempts
+  FROM (
+    SELECT mark.leases_after, mark.older_leases FROM ledger.low_water AS mark
+    WHERE mark.project_id = p_project AND mark.kind = p_kind
+    ORDER BY mark.number DESC LIMIT 1
+  ) AS mark
+  CROSS JOIN LATERAL unnest(mark.older_leases) AS older (run_id)
+  CROSS JOIN LATERAL (
+    SELECT run.* FROM ledger.run_state AS run
+    WHERE run.project_id = p_project AND run.run_id = older.run_id OFFSET 0
+  ) AS run
+  WHERE p_marked AND run.kind = p_kind AND run.token IS NOT NULL
+    AND run.lease_position <= mark.leases_after
+  UNION ALL
+  SELECT run.run_id, run.priority, run.worker_id, run.token, run.lease_position, run.lease_until,
+    run.heartbeat_at, run.attempt_count, run.max_attempts
+  FROM ledger.run_state AS run
+  WHERE run.project_id = p_project AND run.kind = p_kind AND run.token IS NOT NULL
+    AND run.lease_position > coalesce((
+      SELECT mark.leases_after FROM ledger.low_water AS mark
+      WHERE p_marked AND mark.project_id = p_project AND mark.kind = p_kind
+      ORDER BY mark.number DESC LIMIT 1), 0)
+$$;
 
 CREATE FUNCTION ledger.legal(p_type text, p_from text, p_to text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2351,6 +2427,140 @@ BEGIN
   ) AS locked;
 END $$;
 
+CREATE FUNCTION ledger.low_marks(p_project text, p_kinds text[], p_returning boolean, INOUT mark_kinds text[], INOUT mark_priorities integer[], INOUT mark_runs uuid[], INOUT mark_dues timestamp with time zone[]) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+BEGIN
+  WITH mark AS MATERIALIZED (
+    SELECT place.* FROM unnest(p_kinds) AS named (kind)
+    CROSS JOIN LATERAL (
+      SELECT mark.* FROM ledger.low_water AS mark
+      WHERE mark.project_id = p_project AND mark.kind = named.kind
+      ORDER BY mark.number DESC LIMIT 1
+    ) AS mark
+    CROSS JOIN LATERAL (
+      SELECT named.kind, waiting.priority, waiting.run, NULL::timestamptz AS due
+      FROM unnest(mark.priorities, mark.runs) AS waiting (priority, run)
+      UNION ALL
+      SELECT named.kind, back.priority, NULL, back.due
+      FROM unnest(mark.back_priorities, mark.dues) AS back (priority, due) WHERE p_returning
+    ) AS place
+  )
+  SELECT mark_kinds || array_agg(mark.kind), mark_priorities || array_agg(mark.priority),
+    mark_runs || array_agg(mark.run), mark_dues || array_agg(mark.due)
+  INTO mark_kinds, mark_priorities, mark_runs, mark_dues FROM mark;
+END $$;
+
+CREATE TABLE ledger.low_water (
+    project_id text NOT NULL,
+    kind text NOT NULL,
+    number bigint NOT NULL,
+    leases_after bigint NOT NULL,
+    older_leases uuid[] NOT NULL,
+    priorities integer[] NOT NULL,
+    runs uuid[] NOT NULL,
+    back_priorities integer[] NOT NULL,
+    dues timestamp with time zone[] NOT NULL,
+    open xid8[] NOT NULL,
+    seen_position bigint NOT NULL,
+    seen_at timestamp with time zone NOT NULL,
+    seen_clock timestamp with time zone NOT NULL,
+    seen_txid xid8 NOT NULL
+);
+
+CREATE FUNCTION ledger.low_water_places(p_old ledger.low_water, p_leased integer[], p_late uuid[], p_run uuid, p_due timestamp with time zone, OUT priorities integer[], OUT runs uuid[], OUT back_priorities integer[], OUT dues timestamp with time zone[]) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+DECLARE
+  beginning CONSTANT uuid := '00000000-0000-0000-0000-000000000000';
+  most_places CONSTANT int := 64;
+BEGIN
+  WITH start AS (
+    SELECT place.priority, max(place.run::text)::uuid AS run
+    FROM (
+      SELECT * FROM unnest(p_old.priorities, p_old.runs)
+      UNION ALL SELECT 0, beginning
+      UNION ALL SELECT unnest(p_leased), beginning
+    ) AS place (priority, run)
+    GROUP BY place.priority
+  ), part AS (
+    SELECT start.*, lead(start.priority, 1, 2147483647) OVER (ORDER BY start.priority) AS below
+    FROM start
+  ), first AS MATERIALIZED (
+    SELECT part.priority, run.priority AS of_priority, run.run_id FROM part
+    LEFT JOIN LATERAL (
+      SELECT run.priority, run.run_id FROM ledger.run_state AS run
+      WHERE run.project_id = p_old.project_id AND run.kind = p_old.kind
+        AND run.available_at <= run.created_at
+        AND (run.priority, run.run_id) >= (part.priority, part.run) AND run.priority < part.below
+      ORDER BY run.priority, run.run_id LIMIT 1
+    ) AS run ON true
+  )
+  SELECT array_agg(mark.priority ORDER BY mark.priority),
+    array_agg(mark.run ORDER BY mark.priority)
+  INTO priorities, runs
+  FROM (
+    SELECT place.priority, least(min(place.run::text)::uuid, p_run) AS run
+    FROM (
+      SELECT first.priority, p_run FROM first
+      UNION ALL SELECT first.of_priority, first.run_id FROM first
+      UNION ALL
+      SELECT run.priority, run.run_id FROM unnest(p_late) AS brought (run_id)
+      CROSS JOIN LATERAL (
+        SELECT run.* FROM ledger.run_state AS run
+        WHERE run.project_id = p_old.project_id AND run.run_id = brought.run_id OFFSET 0
+      ) AS run
+      WHERE run.kind = p_old.kind AND run.available_at <= run.created_at
+    ) AS place (priority, run)
+    WHERE place.priority IS NOT NULL
+    GROUP BY place.priority ORDER BY place.priority LIMIT most_places
+  ) AS mark;
+
+  WITH start AS (
+    SELECT place.priority, max(place.due) AS due
+    FROM (
+      SELECT * FROM unnest(p_old.back_priorities, p_old.dues)
+      UNION ALL SELECT 0, '-infinity'
+      UNION ALL SELECT unnest(p_leased), '-infinity'
+    ) AS place (priority, due)
+    GROUP BY place.priority
+  ), part AS (
+    SELECT start.*, lead(start.priority, 1, 2147483647) OVER (ORDER BY start.priority) AS below
+    FROM start
+  ), first AS MATERIALIZED (
+    SELECT part.priority, run.priority AS of_priority, run.due FROM part
+    LEFT JOIN LATERAL (
+      SELECT run.priority, run.available_at AS due FROM ledger.run_state AS run
+      WHERE run.project_id = p_old.project_id AND run.kind = p_old.kind
+        AND run.available_at > run.created_at
+        AND (run.priority, run.available_at) >= (part.priority, part.due)
+        AND run.priority < part.below
+      ORDER BY run.priority, run.available_at LIMIT 1
+    ) AS run ON true
+  )
+  SELECT array_agg(mark.priority ORDER BY mark.priority),
+    array_agg(mark.due ORDER BY mark.priority)
+  INTO back_priorities, dues
+  FROM (
+    SELECT place.priority, least(min(place.due), p_due) AS due
+    FROM (
+      SELECT first.priority, p_due FROM first
+      UNION ALL SELECT first.of_priority, first.due FROM first
+      UNION ALL
+      SELECT run.priority, run.available_at FROM unnest(p_late) AS brought (run_id)
+      CROSS JOIN LATERAL (
+        SELECT run.* FROM ledger.run_state AS run
+        WHERE run.project_id = p_old.project_id AND run.run_id = brought.run_id OFFSET 0
+      ) AS run
+      WHERE run.kind = p_old.kind AND run.available_at > run.created_at
+    ) AS place (priority, due)
+    WHERE place.priority IS NOT NULL
+    GROUP BY place.priority ORDER BY place.priority LIMIT most_places
+  ) AS mark;
+END $$;
+
 CREATE FUNCTION ledger.make_partitions(p_months_ahead integer DEFAULT 3) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2424,6 +2634,26 @@ BEGIN
     everywhere);
 END $$;
 
+CREATE FUNCTION ledger.marks_hold(p_project text, p_kind text) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+  seen pg_snapshot;
+BEGIN
+  seen := pg_current_snapshot();
+  RETURN NOT EXISTS (
+    SELECT FROM (
+      SELECT mark.* FROM ledger.low_water AS mark
+      WHERE mark.project_id = p_project AND mark.kind = p_kind
+      ORDER BY mark.number DESC LIMIT 1
+    ) AS mark
+    WHERE mark.seen_at > ledger.now() OR mark.seen_clock > clock_timestamp()
+      OR mark.seen_position > (SELECT last_value FROM ledger.event_position)
+      OR mark.open <> '{}' AND EXISTS (
+        SELECT FROM unnest(mark.open) AS txid (id) WHERE pg_visible_in_snapshot(txid.id, seen))
+  );
+END $$;
+
 CREATE FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_request integer, p_actor text, p_grants boolean) RETURNS text
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2486,6 +2716,87 @@ BEGIN
   END IF;
   RETURN NULL;
 END $_$;
+
+CREATE FUNCTION ledger.move_low_water(p_project text, p_kinds text[], p_every interval, p_lag interval DEFAULT '00:00:10'::interval) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+DECLARE
+  position_now CONSTANT bigint := (SELECT last_value FROM ledger.event_position);
+  moment CONSTANT timestamptz := ledger.now();
+  clock_now CONSTANT timestamptz := clock_timestamp();
+  seen pg_snapshot;
+  kind_now text;
+  old ledger.low_water;
+  new ledger.low_water;
+  ended xid8[];
+  late uuid[];
+  leased int[];
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed'
+    OR pg_current_xact_id_if_assigned() IS NOT NULL THEN
+    RETURN;
+  END IF;
+  FOREACH kind_now IN ARRAY p_kinds LOOP
+  CONTINUE WHEN EXISTS (SELECT FROM ledger.low_water AS mark
+      WHERE mark.project_id = p_project AND mark.kind = kind_now
+        AND mark.seen_at > moment - p_every)
+    AND ledger.marks_hold(p_project, kind_now);
+  PERFORM FROM ledger.kind AS known
+  WHERE known.project_id = p_project AND known.kind = kind_now AND known.run_id = (
+    SELECT first.run_id FROM ledger.kind AS first
+    WHERE first.project_id = p_project AND first.kind = kind_now ORDER BY first.run_id LIMIT 1)
+  FOR NO KEY UPDATE SKIP LOCKED;
+  CONTINUE WHEN NOT FOUND; -- another moves them
+
+  SELECT mark.* INTO old FROM ledger.low_water AS mark
+  WHERE mark.project_id = p_project AND mark.kind = kind_now ORDER BY mark.number DESC LIMIT 1;
+  CONTINUE WHEN old.seen_txid > pg_current_xact_id(); -- another has, who began later
+  IF old.number IS NULL OR position_now < old.seen_position OR moment < old.seen_at
+    OR clock_now < old.seen_clock THEN
+    new := (p_project, kind_now, 0, 0, '{}', '{0}', '{00000000-0000-0000-0000-000000000000}', '{0}',
+      '{-infinity}', '{}', 0, now(), now(), '0');
+  ELSE
+    new := old;
+    seen := pg_current_snapshot();
+    new.open := ARRAY(SELECT txid.id FROM pg_snapshot_xip(seen) AS txid (id)
+      WHERE txid.id < old.seen_txid OR txid.id = ANY (old.open));
+    ended := ARRAY(SELECT txid.id FROM unnest(old.open) AS txid (id)
+      WHERE txid.id <> ALL (new.open));
+    late := CASE WHEN ended = '{}' THEN '{}' ELSE ARRAY(
+      SELECT DISTINCT event.run_id FROM ledger.event AS event
+      WHERE event.txid = ANY (ended) AND event.project_id = p_project) END;
+    SELECT coalesce(array_agg(DISTINCT lease.run_id)
+        FILTER (WHERE lease.lease_position <= old.seen_position), '{}'),
+      coalesce(array_agg(DISTINCT lease.priority), '{}')
+    INTO new.older_leases, leased
+    FROM (
+      SELECT held.run_id, held.priority, held.lease_position
+      FROM ledger.leases(p_project, kind_now, true) AS held
+      UNION ALL
+      SELECT run.run_id, run.priority, run.lease_position FROM unnest(late) AS brought (run_id)
+      CROSS JOIN LATERAL (
+        SELECT run.* FROM ledger.run_state AS run
+        WHERE run.project_id = p_project AND run.run_id = brought.run_id OFFSET 0
+      ) AS run
+      WHERE run.kind = kind_now AND run.token IS NOT NULL
+    ) AS lease;
+    new.leases_after := old.seen_position;
+    SELECT place.* INTO new.priorities, new.runs, new.back_priorities, new.dues
+    FROM ledger.low_water_places(old, leased, late,
+      ledger.uuid7_floor((old.seen_clock - p_lag) AT TIME ZONE 'UTC'), old.seen_at - p_lag)
+      AS place;
+  END IF;
+  new.number := coalesce(old.number, 0) + 1;
+  new.seen_position := position_now;
+  new.seen_at := moment;
+  new.seen_clock := clock_now;
+  new.seen_txid := pg_current_xact_id();
+  INSERT INTO ledger.low_water SELECT new.*;
+  DELETE FROM ledger.low_water AS mark WHERE mark.project_id = p_project AND mark.kind = kind_now
+    AND mark.number = old.number;
+  END LOOP;
+END $$;
 
 CREATE FUNCTION ledger.newest_request(p_project text, p_run uuid) RETURNS integer
     LANGUAGE sql STABLE
@@ -2589,6 +2900,7 @@ CREATE FUNCTION ledger.policy_rules() RETURNS TABLE(relation text, policy text, 
     ('run_state', 'seen', 'SELECT', 'PUBLIC', 'read work audit', false),
     ('payload', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
     ('kind', 'seen', 'SELECT', 'PUBLIC', 'read work submit audit', false),
+    ('low_water', 'seen', 'SELECT', 'PUBLIC', 'audit', false),
     ('kind_state', 'seen', 'SELECT', 'PUBLIC', 'read work submit audit', false),
     ('kind_event', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
     ('command', 'seen', 'SELECT', 'PUBLIC', 'read work submit decide audit', false),
@@ -2688,6 +3000,7 @@ CREATE VIEW ledger.run WITH (security_invoker='true') AS
     s.worker_id,
     s.token,
     s.lease_credential,
+    s.lease_position,
     s.lease_until,
     s.heartbeat_at,
     s.available_at,
@@ -2772,6 +3085,9 @@ DECLARE
   checked boolean;
   never_begun CONSTANT int := 3;
   lost_together CONSTANT int := 10;
+  kinds text[];
+  marked boolean[] := '{}';
+  kind_now text;
 BEGIN
   checked := ledger.check_access(p_project, '{work}',
     CASE WHEN p_actor <> 'reaper' THEN ARRAY[p_actor] END); -- the reaper is the ledger's own actor
@@ -2779,14 +3095,19 @@ BEGIN
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 THEN
     RAISE EXCEPTION 'a sweep is of 1 to 10000 runs' USING ERRCODE = '22023';
   END IF;
+  kinds := ARRAY(SELECT DISTINCT known.kind FROM ledger.kind AS known
+    WHERE known.project_id = p_project ORDER BY known.kind);
+  PERFORM ledger.move_low_water(p_project, kinds, '10 seconds');
+  FOREACH kind_now IN ARRAY kinds LOOP
+    marked := marked || ledger.marks_hold(p_project, kind_now);
+  END LOOP;
   RETURN QUERY
-  -- The orders are those of run_leased and run_due, and sorting is off: no plan can walk the
-  -- whole table instead.
+  -- The order is that of run_due, and sorting is off: no plan can walk the whole table instead.
   WITH due AS MATERIALIZED ( -- what may be due, by the two indexes
-    (SELECT run.run_id FROM ledger.run_state AS run
-      WHERE p_leases AND run.project_id = p_project AND run.token IS NOT NULL
-        AND run.lease_until <= moment
-      ORDER BY run.kind LIMIT p_limit)
+    (SELECT lease.run_id FROM unnest(kinds, marked) AS known (kind, marked)
+      CROSS JOIN LATERAL ledger.leases(p_project, known.kind, known.marked) AS lease
+      WHERE p_leases AND lease.lease_until <= moment
+      LIMIT p_limit)
     UNION
     (SELECT run.run_id FROM ledger.run_state AS run
       WHERE run.project_id = p_project AND run.completed_at IS NULL
@@ -2807,13 +3128,14 @@ BEGIN
       FOR UPDATE SKIP LOCKED
     ) AS run
   ), crews AS MATERIALIZED ( -- what the workers of lapsed leases hold, in all
-    SELECT run.worker_id, count(*) AS held, max(run.heartbeat_at) AS heard_at,
-      max(run.lease_until) FILTER (WHERE run.attempt_count >= run.max_attempts) AS last_until
-    FROM ledger.run_state AS run
-    WHERE run.project_id = p_project AND run.token > 0
-      AND run.worker_id = ANY (ARRAY(SELECT locked.worker_id FROM locked WHERE locked.past_end))
+    SELECT lease.worker_id, count(*) AS held, max(lease.heartbeat_at) AS heard_at,
+      max(lease.lease_until) FILTER (WHERE lease.attempt_count >= lease.max_attempts) AS last_until
+    FROM unnest(kinds, marked) AS known (kind, marked)
+    CROSS JOIN LATERAL ledger.leases(p_project, known.kind, known.marked) AS lease
+    WHERE lease.worker_id = ANY (
+        ARRAY(SELECT locked.worker_id FROM locked WHERE locked.past_end))
       AND EXISTS (SELECT FROM locked WHERE locked.past_end)
-    GROUP BY run.worker_id
+    GROUP BY lease.worker_id
   ), crewed AS MATERIALIZED (
     SELECT locked.*,
       locked.past_end AND (crew.is_alive OR coalesce(crew.last_until, locked.lease_until)
@@ -2942,6 +3264,8 @@ CREATE FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid,
       'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS token,
     (array_agg(e.credential ORDER BY e.version DESC) FILTER (WHERE e.type = 'lease.acquired' AND e.credential IS NOT
       NULL))[1] AS lease_credential,
+    (array_agg(e.position ORDER BY e.version DESC) FILTER (WHERE e.type = 'lease.acquired' AND e.position IS NOT
+      NULL))[1] AS lease_position,
     (array_agg(e.lease_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
       'approval.lapsed', 'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
       'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
@@ -3350,6 +3674,8 @@ DECLARE
   writer CONSTANT text := ledger.credential();
   checked boolean;
   seed bytea := ledger.salt_seed();
+  -- before the runs' ids: low-water marks wait for it (ledger/sql/operations/move_low_water.sql)
+  txid CONSTANT xid8 := pg_current_xact_id();
   ids uuid[];
   fresh boolean[];
 BEGIN
@@ -4062,6 +4388,9 @@ ALTER TABLE ONLY ledger.kind
 ALTER TABLE ONLY ledger.kind_state
     ADD CONSTRAINT kind_state_pkey PRIMARY KEY (project_id, kind);
 
+ALTER TABLE ONLY ledger.low_water
+    ADD CONSTRAINT low_water_pkey PRIMARY KEY (project_id, kind, number);
+
 ALTER TABLE ONLY ledger.payload
     ADD CONSTRAINT payload_pkey PRIMARY KEY (project_id, run_id, version);
 
@@ -4112,7 +4441,7 @@ CASE
     ELSE NULL::timestamp with time zone
 END)) WHERE ((completed_at IS NULL) AND (num_nonnulls(deadline, wait_until, cancel_requested_at) > 0));
 
-CREATE INDEX run_leased ON ledger.run_state USING btree (project_id, kind, worker_id, run_id) WHERE (token IS NOT NULL);
+CREATE INDEX run_leased ON ledger.run_state USING btree (project_id, kind, lease_position) WHERE (token IS NOT NULL);
 
 CREATE INDEX run_other ON ledger.run_state USING btree (project_id, kind, state, run_id) WHERE ((token IS NULL) AND ((available_at <= created_at) IS NOT TRUE));
 
@@ -4255,6 +4584,8 @@ ALTER TABLE ledger.kind_event ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ledger.kind_state ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE ledger.low_water ENABLE ROW LEVEL SECURITY;
+
 CREATE POLICY own ON ledger.access_grant FOR SELECT USING (((credential)::text = ( SELECT ledger.credential() AS credential)));
 
 COMMENT ON POLICY own ON ledger.access_grant IS '((credential)::text = ( SELECT ledger.credential() AS credential)) from 1561d50e576a5e3097bfcbac814cef1e';
@@ -4314,6 +4645,10 @@ COMMENT ON POLICY seen ON ledger.kind_event IS '((( SELECT ledger.projects_with(
 CREATE POLICY seen ON ledger.kind_state FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,work,submit,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,work,submit,audit}'::text[]) AS projects_with)::text[]))));
 
 COMMENT ON POLICY seen ON ledger.kind_state IS '((( SELECT ledger.projects_with(VARIADIC ''{read,work,submit,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,work,submit,audit}''::text[]) AS projects_with)::text[]))) from c854db38c54f44abdb5f0eddb2e78d00';
+
+CREATE POLICY seen ON ledger.low_water FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{audit}'::text[]) AS projects_with)::text[]))));
+
+COMMENT ON POLICY seen ON ledger.low_water IS '((( SELECT ledger.projects_with(VARIADIC ''{audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{audit}''::text[]) AS projects_with)::text[]))) from cc3e87711538bc255d4bb3096b8bc444';
 
 CREATE POLICY seen ON ledger.payload FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with)::text[]))));
 
@@ -4594,7 +4929,9 @@ REVOKE ALL ON FUNCTION ledger.is_owner() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.is_replicated() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION ledger.kind_rooms(p_project text, p_kinds text[], p_returning boolean, OUT kinds text[], OUT has_returning boolean, OUT limited text[], OUT rooms integer[], OUT busy text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.kind_rooms(p_project text, p_kinds text[], p_returning boolean, p_moment timestamp with time zone, OUT kinds text[], OUT has_returning boolean, OUT limited text[], OUT rooms integer[], OUT busy text[], OUT places integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.leases(p_project text, p_kind text, p_marked boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.legal(p_type text, p_from text, p_to text) FROM PUBLIC;
 
@@ -4602,13 +4939,23 @@ REVOKE ALL ON FUNCTION ledger.let_in(p_credential text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.lock_runs(p_project text, p_runs uuid[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION ledger.low_marks(p_project text, p_kinds text[], p_returning boolean, INOUT mark_kinds text[], INOUT mark_priorities integer[], INOUT mark_runs uuid[], INOUT mark_dues timestamp with time zone[]) FROM PUBLIC;
+
+GRANT SELECT ON TABLE ledger.low_water TO runfold_auditor;
+
+REVOKE ALL ON FUNCTION ledger.low_water_places(p_old ledger.low_water, p_leased integer[], p_late uuid[], p_run uuid, p_due timestamp with time zone, OUT priorities integer[], OUT runs uuid[], OUT back_priorities integer[], OUT dues timestamp with time zone[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.make_partitions(p_months_ahead integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.make_partitions(p_months_ahead integer) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.make_projection_table(p_table text, p_columns text[], p_types text[], p_required text[], p_key text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.make_projection_table(p_table text, p_columns text[], p_types text[], p_required text[], p_key text[]) TO runfold_projector;
 
+REVOKE ALL ON FUNCTION ledger.marks_hold(p_project text, p_kind text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_request integer, p_actor text, p_grants boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.move_low_water(p_project text, p_kinds text[], p_every interval, p_lag interval) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.newest_request(p_project text, p_run uuid) FROM PUBLIC;
 

@@ -97,6 +97,25 @@ kind: Final = Table(
     Column("run_id", Uuid, primary_key=True),
 )
 
+low_water: Final = Table(
+    "low_water",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("leases_after", BigInteger, nullable=False),
+    Column("older_leases", ARRAY(Uuid), nullable=False),
+    Column("priorities", ARRAY(Integer), nullable=False),
+    Column("runs", ARRAY(Uuid), nullable=False),
+    Column("back_priorities", ARRAY(Integer), nullable=False),
+    Column("dues", ARRAY(_TIME), nullable=False),
+    Column("open", ARRAY(Xid8), nullable=False),
+    Column("seen_position", BigInteger, nullable=False),
+    Column("seen_at", _TIME, nullable=False),
+    Column("seen_clock", _TIME, nullable=False),
+    Column("seen_txid", Xid8, nullable=False),
+)
+
 role_event: Final = Table(
     "role_event",
     metadata,
@@ -285,6 +304,7 @@ _STATE: Final[tuple[Column[Any], ...]] = (
     Column("worker_id", Text),
     Column("token", Integer),
     Column("lease_credential", String(200)),
+    Column("lease_position", BigInteger),
     Column("lease_until", _TIME),
     Column("heartbeat_at", _TIME),
     Column("available_at", _TIME),

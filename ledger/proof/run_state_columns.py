@@ -61,6 +61,9 @@ COLUMNS: tuple[tuple[str, str, str, frozenset[str] | None, int | None], ...] = (
     ("lease_credential", "last", "credential", frozenset({
         "lease.acquired",
     }), None),
+    ("lease_position", "last", "position", frozenset({
+        "lease.acquired",
+    }), None),
     ("lease_until", "assign", "lease_until", frozenset({
         "approval.expired",
         "approval.granted",

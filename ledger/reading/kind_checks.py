@@ -1,4 +1,8 @@
-"""Checks of kinds: their settings against the fold of their events, and that each is known."""
+"""Checks of kinds: their settings against the fold of their events, and that no run is hidden.
+
+A run is hidden from claims and reapers if its kind is not known, or if it lies before a low-water
+mark of its kind (`ledger/sql/operations/move_low_water.sql`).
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,32 @@ SELECT kind, number, paused, max_running, updated_at FROM ledger.kind_state
 WHERE project_id = $1 ORDER BY kind
 """
 _KNOWN: Final = "SELECT DISTINCT kind FROM ledger.kind WHERE project_id = $1"
+_HIDDEN: Final = """
+WITH mark AS (
+  SELECT DISTINCT ON (m.kind) m.* FROM ledger.low_water AS m
+  WHERE m.project_id = $1 ORDER BY m.kind, m.number DESC
+), hidden AS (
+  SELECT mark.kind, mark.open, run.run_id, 'lapsed leases' AS walk FROM mark
+  JOIN ledger.run_state AS run ON run.project_id = $1 AND run.kind = mark.kind
+    AND run.token IS NOT NULL AND run.lease_position <= mark.leases_after
+    AND run.run_id <> ALL (mark.older_leases)
+  UNION ALL
+  SELECT mark.kind, mark.open, run.run_id, 'claims' FROM mark
+  CROSS JOIN unnest(mark.priorities, mark.runs) AS place (priority, run)
+  JOIN ledger.run_state AS run ON run.project_id = $1 AND run.kind = mark.kind
+    AND run.priority = place.priority AND run.available_at <= run.created_at
+    AND run.run_id < place.run
+  UNION ALL
+  SELECT mark.kind, mark.open, run.run_id, 'claims' FROM mark
+  CROSS JOIN unnest(mark.back_priorities, mark.dues) AS place (priority, due)
+  JOIN ledger.run_state AS run ON run.project_id = $1 AND run.kind = mark.kind
+    AND run.priority = place.priority AND run.available_at > run.created_at
+    AND run.available_at < place.due
+)
+SELECT kind, run_id, walk FROM hidden WHERE NOT EXISTS (SELECT FROM ledger.event AS e
+  WHERE e.project_id = $1 AND e.run_id = hidden.run_id AND e.txid = ANY (hidden.open))
+ORDER BY kind, run_id LIMIT 100
+"""
 
 
 async def check_kinds(pool: Pool, project_id: str, kinds: Iterable[str]) -> list[Finding]:
@@ -26,11 +56,21 @@ async def check_kinds(pool: Pool, project_id: str, kinds: Iterable[str]) -> list
         events = await connection.fetch(_EVENTS, project_id)
         states = await connection.fetch(_STATES, project_id)
         known = {row["kind"] for row in await connection.fetch(_KNOWN, project_id)}
+        hidden = await connection.fetch(_HIDDEN, project_id)
     return [
         *_differing(_folded(events), {row["kind"]: dict(row) for row in states}),
         *(
             Finding(None, None, "kind", f"{kind!r} has runs, but claims of all kinds pass it over")
             for kind in sorted(set(kinds) - known)
+        ),
+        *(
+            Finding(
+                row["run_id"],
+                None,
+                "kind",
+                f"lies before the low-water mark of {row['kind']!r}: {row['walk']} pass it over",
+            )
+            for row in hidden
         ),
     ]
 

@@ -1,9 +1,10 @@
 """The statement that reads a page of runs, whatever the filter, in the time of the page.
 
 No index has every run by state: a claim would have to move a run within it twice. The runs of a
-kind lie in three that have nothing in common, each in lists that are ordered by id: those that wait
-since they were submitted by priority, those that are held by worker, all others by state. A page is
-made of the first runs of each list that the filter allows.
+kind lie in three that have nothing in common. Two have lists that are ordered by id: of those that
+wait since they were submitted by priority, of all others by state. A page is made of the first runs
+of each list that the filter allows, and of those that are held, which are as many as the workers
+have slots.
 """
 
 from __future__ import annotations
@@ -28,7 +29,15 @@ SELECT part.run_id FROM ({lists}) AS list (kind, label) CROSS JOIN LATERAL (
   ORDER BY s.kind {order}, s.{column} {order}, s.run_id {order} LIMIT {limit}
 ) AS part)"""
 
-# Which priorities or workers there are: each is found by a look of its own.
+# OFFSET 0: all that are held are read, never the runs of the project in the order of their ids.
+_HELD_PART: Final = """(
+SELECT s.run_id FROM {kinds} AS k (kind) CROSS JOIN LATERAL (
+  SELECT held.* FROM ledger.run_state AS held
+  WHERE held.project_id = $1 AND held.kind = k.kind AND held.token IS NOT NULL OFFSET 0
+) AS s WHERE s.run_id > $2 AND s.run_id < $3{others}
+ORDER BY s.run_id {order} LIMIT {limit})"""
+
+# Which priorities there are: each is found by a look of its own.
 _LABELS: Final = """
 WITH RECURSIVE labels AS (
   SELECT k.kind, found.label FROM {kinds} AS k (kind) CROSS JOIN LATERAL (
@@ -76,11 +85,10 @@ class _Lists:
 _WAITING: Final = _Lists(
     "priority", "s.available_at <= s.created_at", frozenset({State.PENDING.value})
 )
-_HELD: Final = _Lists(
-    "worker_id",
-    "s.token IS NOT NULL",
-    frozenset({State.RUNNING.value, State.WAITING_TOOL.value, State.WAITING_APPROVAL.value}),
+_HELD: Final = frozenset(
+    {State.RUNNING.value, State.WAITING_TOOL.value, State.WAITING_APPROVAL.value}
 )
+"""The states that runs may have that are held."""
 _OTHERS: Final = _Lists(
     "state",
     "s.token IS NULL AND (s.available_at <= s.created_at) IS NOT TRUE",
@@ -142,6 +150,8 @@ def _parts(chosen: RunFilter, conditions: _Conditions, words: dict[str, Any]) ->
         yield _ALL.format(others=conditions.but(), **words)
     else:
         kinds = _KINDS if chosen.kinds is None else f"unnest({bound['kind']}::text[])"
+        if chosen.worker_ids is not None or _may_be(_HELD, chosen):
+            yield _HELD_PART.format(kinds=kinds, others=conditions.but("kind"), **words)
         for lists in _lists(chosen):
             yield _PART.format(
                 lists=_labels(lists, kinds, bound.get(lists.column)),
@@ -153,12 +163,15 @@ def _parts(chosen: RunFilter, conditions: _Conditions, words: dict[str, Any]) ->
 
 
 def _lists(chosen: RunFilter) -> Sequence[_Lists]:
-    """Return the indexes in which such runs can lie."""
-    if chosen.worker_ids is not None:
-        return (_HELD,)
-    if not chosen.states:  # all, or none: then any index will do
-        return (_WAITING, _HELD, _OTHERS)
-    return [one for one in (_WAITING, _HELD, _OTHERS) if not one.states.isdisjoint(chosen.states)]
+    """Return the indexes in which such runs can lie, but for those that are held."""
+    if chosen.worker_ids is not None:  # whose runs are held
+        return ()
+    return [one for one in (_WAITING, _OTHERS) if _may_be(one.states, chosen)]
+
+
+def _may_be(states: frozenset[str], chosen: RunFilter) -> bool:
+    """Whether runs of these states are asked for; if none are, any index will do."""
+    return not chosen.states or not states.isdisjoint(chosen.states)
 
 
 def _labels(lists: _Lists, kinds: str, given: str | None) -> str:

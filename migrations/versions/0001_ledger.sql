@@ -162,6 +162,7 @@ CREATE TABLE ledger.run_state (
   worker_id text,
   token int,
   lease_credential varchar(200),
+  lease_position bigint,
   lease_until timestamptz,
   heartbeat_at timestamptz,
   available_at timestamptz,
@@ -198,10 +199,11 @@ CREATE INDEX run_claimable ON ledger.run_state (project_id, kind, priority, run_
   WHERE available_at <= created_at;
 CREATE INDEX run_returning ON ledger.run_state (project_id, kind, priority, available_at, run_id)
   WHERE available_at > created_at;
--- By kind, for the claims of limited kinds, which count; a reaper reads all of a project. With the
--- worker, which a claim changes: of an update that changes no column of an index PostgreSQL takes
+-- By kind and in the order in which leases are taken, for reapers, claims of limited kinds, which
+-- count, and lists: behind a position nothing is added, so that what has ended is passed over
+-- (low_water). A claim changes it: of an update that changes no column of an index PostgreSQL takes
 -- the entry for a mere version and looks for older ones to delete, at a cost of one part in thirty.
-CREATE INDEX run_leased ON ledger.run_state (project_id, kind, worker_id, run_id)
+CREATE INDEX run_leased ON ledger.run_state (project_id, kind, lease_position)
   WHERE token IS NOT NULL;
 -- The runs that are neither in run_claimable nor in run_leased, for lists of runs: a run that is
 -- claimed once and ends comes into it once.
@@ -215,6 +217,27 @@ CREATE INDEX run_due ON ledger.run_state
 -- Runs that are parked for a tool: the sweep for ended children reads no others.
 CREATE INDEX run_parked ON ledger.run_state (project_id, run_id)
 WHERE state = 'waiting_tool' AND token IS NULL AND available_at IS NULL;
+
+-- Where the walks of a kind's indexes begin: what lies before is dead, and under an old snapshot
+-- stays there (ledger/sql/operations/move_low_water.sql). A row is never changed: the one with the
+-- highest number counts, and is found past none of those that were before it.
+CREATE TABLE ledger.low_water (
+  project_id text NOT NULL,
+  kind text NOT NULL,
+  number bigint NOT NULL,
+  leases_after bigint NOT NULL,
+  older_leases uuid[] NOT NULL,
+  priorities int[] NOT NULL,
+  runs uuid[] NOT NULL,
+  back_priorities int[] NOT NULL,
+  dues timestamptz[] NOT NULL,
+  open xid8[] NOT NULL,
+  seen_position bigint NOT NULL,
+  seen_at timestamptz NOT NULL,
+  seen_clock timestamptz NOT NULL,
+  seen_txid xid8 NOT NULL,
+  PRIMARY KEY (project_id, kind, number)
+);
 
 -- Kinds, schedules and roles
 

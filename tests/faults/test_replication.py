@@ -30,7 +30,14 @@ from tests.support.waiting import until
 LOGICAL = ROOM | {"wal_level": "logical", "wal_retrieve_retry_interval": "100ms"}
 PAGE = (ROOT / "docs" / "howto" / "upgrade.md").read_text()
 PUBLISH, SUBSCRIBE, END = re.findall(r"```postgresql\n(.*?)```", PAGE, re.DOTALL)
-UNPUBLISHED = {"projection", "projection_skip", "projection_aside", "rebuild", "rebuild_range"}
+UNPUBLISHED = {
+    "projection",
+    "projection_skip",
+    "projection_aside",
+    "rebuild",
+    "rebuild_range",
+    "low_water",
+}
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ AS $$
     ('run_state', 'seen', 'SELECT', 'PUBLIC', 'read work audit', false),
     ('payload', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
     ('kind', 'seen', 'SELECT', 'PUBLIC', 'read work submit audit', false),
+    ('low_water', 'seen', 'SELECT', 'PUBLIC', 'audit', false),
     ('kind_state', 'seen', 'SELECT', 'PUBLIC', 'read work submit audit', false),
     ('kind_event', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
     ('command', 'seen', 'SELECT', 'PUBLIC', 'read work submit decide audit', false),

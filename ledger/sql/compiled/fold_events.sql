@@ -22,6 +22,8 @@ AS $$
       'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS token,
     (array_agg(e.credential ORDER BY e.version DESC) FILTER (WHERE e.type = 'lease.acquired' AND e.credential IS NOT
       NULL))[1] AS lease_credential,
+    (array_agg(e.position ORDER BY e.version DESC) FILTER (WHERE e.type = 'lease.acquired' AND e.position IS NOT
+      NULL))[1] AS lease_position,
     (array_agg(e.lease_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
       'approval.lapsed', 'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
       'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',

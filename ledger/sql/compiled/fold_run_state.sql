@@ -22,9 +22,9 @@ BEGIN
   SELECT count(*), count(*) FILTER (WHERE version = 1) INTO wanted, starts FROM new_events;
   IF starts > 0 THEN
   INSERT INTO ledger.run_state (project_id, run_id, version, hash, kind, state, priority, attempt_count, max_attempts,
-    worker_id, token, lease_credential, lease_until, heartbeat_at, available_at, started_at, completed_at, created_at,
-    updated_at, deadline, wait_until, wait_outcome, approvals, approved, cancel_requested_at, cost_usd, step_count,
-    error_code, outcome_version, output_sha256, tags, key)
+    worker_id, token, lease_credential, lease_position, lease_until, heartbeat_at, available_at, started_at,
+    completed_at, created_at, updated_at, deadline, wait_until, wait_outcome, approvals, approved,
+    cancel_requested_at, cost_usd, step_count, error_code, outcome_version, output_sha256, tags, key)
   SELECT e.project_id, e.run_id,
     greatest(NULL, e.version),
     coalesce(e.hash, NULL),
@@ -42,6 +42,7 @@ BEGIN
       'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
       'tool.requested') THEN e.token ELSE NULL END,
     coalesce(CASE WHEN e.type = 'lease.acquired' THEN e.credential END, NULL),
+    coalesce(CASE WHEN e.type = 'lease.acquired' THEN e.position END, NULL),
     CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
       'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released',
       'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
@@ -100,6 +101,7 @@ BEGIN
     worker_id = CASE WHEN e.on_leased THEN e.worker_id ELSE s.worker_id END,
     token = CASE WHEN e.on_leased THEN e.token ELSE s.token END,
     lease_credential = coalesce(CASE WHEN e.on_lease_acquired THEN e.credential END, s.lease_credential),
+    lease_position = coalesce(CASE WHEN e.on_lease_acquired THEN e.position END, s.lease_position),
     lease_until = CASE WHEN e.on_extended THEN e.lease_until ELSE s.lease_until END,
     heartbeat_at = coalesce(CASE WHEN e.on_beaten THEN e.recorded_at END, s.heartbeat_at),
     available_at = CASE WHEN e.on_leased THEN e.available_at ELSE s.available_at END,
@@ -118,8 +120,8 @@ BEGIN
     output_sha256 = CASE WHEN e.on_ended THEN e.output_sha256 ELSE s.output_sha256 END
   FROM (
     SELECT n.approvals, n.approved, n.attempt, n.available_at, n.cost_usd, n.credential, n.error_code, n.hash,
-      n.lease_until, n.output_sha256, n.recorded_at, n.state, n.step_count, n.token, n.type, n.version, n.wait_outcome,
-      n.wait_until, n.worker_id, k.tid,
+      n.lease_until, n.output_sha256, n.position, n.recorded_at, n.state, n.step_count, n.token, n.type, n.version,
+      n.wait_outcome, n.wait_until, n.worker_id, k.tid,
       n.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected', 'approval.requested',
         'approval.signed', 'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled',
         'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',

@@ -33,6 +33,7 @@ BEGIN
   PERFORM setval('ledger.rebuild_rebuild_id_seq', x.number)
   FROM (SELECT max(r.rebuild_id) AS number FROM ledger.rebuild AS r) AS x,
     ledger.rebuild_rebuild_id_seq AS s WHERE x.number >= s.last_value;
+  DELETE FROM ledger.low_water; -- made of another cluster's positions and ids
   UPDATE ledger.feed_generation AS f SET end_position = high WHERE f.generation = g.generation;
   -- Cut at this transaction, which is in the write-ahead log when it has committed: no id up to
   -- it comes back after a crash.

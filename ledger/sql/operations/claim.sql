@@ -13,8 +13,9 @@
 -- A claim starts at low-water marks, the first run of the worker's last batch in each kind and
 -- priority: of a run that came back (`due_at`), when it came due, else its id. Entries before a
 -- mark are dead until vacuum, and under a held snapshot there are ever more of them to walk. The
--- caller drops the marks now and then (ledger/operations/claim.py): a run whose transaction was
--- open for long is older than they. What is of another priority or kind is looked at always.
+-- caller drops its marks now and then (ledger/operations/claim.py): a run whose transaction was
+-- open for a while is older than they. Where it has none, those of the ledger hold, which lie
+-- further back and leave nothing out (ledger/sql/operations/move_low_water.sql).
 --
 -- Of runs that came back, those of one priority that came due first are taken first; the runs that
 -- are taken are in the order above.
@@ -62,7 +63,12 @@ BEGIN
     RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive, at most a day'
       USING ERRCODE = '22023';
   END IF;
-  of_kinds := ledger.kind_rooms(p_project, p_kinds, is_marked);
+  of_kinds := ledger.kind_rooms(p_project, p_kinds, is_marked, moment);
+  IF of_kinds.places > 0 AND (of_kinds.places > 1 OR cardinality(p_mark_kinds) = 0) THEN
+    SELECT low.* INTO p_mark_kinds, p_mark_priorities, p_mark_runs, p_mark_dues
+    FROM ledger.low_marks(p_project, of_kinds.kinds, of_kinds.has_returning, p_mark_kinds,
+      p_mark_priorities, p_mark_runs, p_mark_dues) AS low;
+  END IF;
   ranges := ledger.claim_ranges(p_project, of_kinds.kinds, of_kinds.has_returning, p_limit, moment,
     of_kinds.limited, of_kinds.rooms, p_mark_kinds, p_mark_priorities, p_mark_runs, p_mark_dues);
   FOR round IN 1..2 LOOP
@@ -142,7 +148,7 @@ BEGIN
   EXIT WHEN wanted = 0 OR round = 2;
   IF taken = 0 AND cardinality(of_kinds.busy) > 0 AND cardinality(of_kinds.limited) = 0 THEN
     PERFORM ledger.await_kinds(p_project, of_kinds.busy);
-    of_kinds := ledger.kind_rooms(p_project, p_kinds, is_marked);
+    of_kinds := ledger.kind_rooms(p_project, p_kinds, is_marked, moment);
     ranges := ledger.claim_ranges(p_project, of_kinds.kinds, of_kinds.has_returning, p_limit,
       moment, of_kinds.limited, of_kinds.rooms, p_mark_kinds, p_mark_priorities, p_mark_runs,
       p_mark_dues);

@@ -51,8 +51,8 @@ BEGIN
     WHERE num_nonnulls(mark.run, mark.due) = 1
   ), part AS MATERIALIZED ( -- from each start to the next
     SELECT part.* FROM (
-      SELECT start.*, lead(start.priority, 1, 2147483647)
-        OVER (PARTITION BY start.kind, start.due IS NULL ORDER BY start.priority) AS below
+      SELECT start.*, lead(start.priority, 1, 2147483647) OVER (PARTITION BY start.kind,
+        start.due IS NULL ORDER BY start.priority, start.due, start.run) AS below
       FROM start
     ) AS part
     WHERE part.priority < part.below

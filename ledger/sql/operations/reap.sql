@@ -50,6 +50,9 @@ DECLARE
   checked boolean;
   never_begun CONSTANT int := 3;
   lost_together CONSTANT int := 10;
+  kinds text[];
+  marked boolean[] := '{}';
+  kind_now text;
 BEGIN
   checked := ledger.check_access(p_project, '{work}',
     CASE WHEN p_actor <> 'reaper' THEN ARRAY[p_actor] END); -- the reaper is the ledger's own actor
@@ -57,14 +60,19 @@ BEGIN
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 THEN
     RAISE EXCEPTION 'a sweep is of 1 to 10000 runs' USING ERRCODE = '22023';
   END IF;
+  kinds := ARRAY(SELECT DISTINCT known.kind FROM ledger.kind AS known
+    WHERE known.project_id = p_project ORDER BY known.kind);
+  PERFORM ledger.move_low_water(p_project, kinds, '10 seconds');
+  FOREACH kind_now IN ARRAY kinds LOOP
+    marked := marked || ledger.marks_hold(p_project, kind_now);
+  END LOOP;
   RETURN QUERY
-  -- The orders are those of run_leased and run_due, and sorting is off: no plan can walk the
-  -- whole table instead.
+  -- The order is that of run_due, and sorting is off: no plan can walk the whole table instead.
   WITH due AS MATERIALIZED ( -- what may be due, by the two indexes
-    (SELECT run.run_id FROM ledger.run_state AS run
-      WHERE p_leases AND run.project_id = p_project AND run.token IS NOT NULL
-        AND run.lease_until <= moment
-      ORDER BY run.kind LIMIT p_limit)
+    (SELECT lease.run_id FROM unnest(kinds, marked) AS known (kind, marked)
+      CROSS JOIN LATERAL ledger.leases(p_project, known.kind, known.marked) AS lease
+      WHERE p_leases AND lease.lease_until <= moment
+      LIMIT p_limit)
     UNION
     (SELECT run.run_id FROM ledger.run_state AS run
       WHERE run.project_id = p_project AND run.completed_at IS NULL
@@ -85,13 +93,14 @@ BEGIN
       FOR UPDATE SKIP LOCKED
     ) AS run
   ), crews AS MATERIALIZED ( -- what the workers of lapsed leases hold, in all
-    SELECT run.worker_id, count(*) AS held, max(run.heartbeat_at) AS heard_at,
-      max(run.lease_until) FILTER (WHERE run.attempt_count >= run.max_attempts) AS last_until
-    FROM ledger.run_state AS run
-    WHERE run.project_id = p_project AND run.token > 0
-      AND run.worker_id = ANY (ARRAY(SELECT locked.worker_id FROM locked WHERE locked.past_end))
+    SELECT lease.worker_id, count(*) AS held, max(lease.heartbeat_at) AS heard_at,
+      max(lease.lease_until) FILTER (WHERE lease.attempt_count >= lease.max_attempts) AS last_until
+    FROM unnest(kinds, marked) AS known (kind, marked)
+    CROSS JOIN LATERAL ledger.leases(p_project, known.kind, known.marked) AS lease
+    WHERE lease.worker_id = ANY (
+        ARRAY(SELECT locked.worker_id FROM locked WHERE locked.past_end))
       AND EXISTS (SELECT FROM locked WHERE locked.past_end)
-    GROUP BY run.worker_id
+    GROUP BY lease.worker_id
   ), crewed AS MATERIALIZED (
     SELECT locked.*,
       locked.past_end AND (crew.is_alive OR coalesce(crew.last_until, locked.lease_until)

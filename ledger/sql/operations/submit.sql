@@ -23,6 +23,8 @@ DECLARE
   writer CONSTANT text := ledger.credential();
   checked boolean;
   seed bytea := ledger.salt_seed();
+  -- before the runs' ids: low-water marks wait for it (ledger/sql/operations/move_low_water.sql)
+  txid CONSTANT xid8 := pg_current_xact_id();
   ids uuid[];
   fresh boolean[];
 BEGIN

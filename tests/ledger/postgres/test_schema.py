@@ -7,11 +7,13 @@ import re
 from decimal import Decimal
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from runfold.console.cli.kit import exits
 from runfold.console.cli.kit.failure import report
@@ -95,7 +97,7 @@ async def test_the_sqlalchemy_tables_are_the_tables_of_the_database(
         (
             table.name,
             column.name,
-            _SQL_TYPES.get(str(column.type), str(column.type).lower()),
+            _sql_type(column.type),
             not column.nullable,
         )
         for table in sorted(tables.metadata.tables.values(), key=lambda table: table.name)
@@ -104,11 +106,16 @@ async def test_the_sqlalchemy_tables_are_the_tables_of_the_database(
     assert declared == actual
 
 
+def _sql_type(declared: Any) -> str:
+    if isinstance(declared, ARRAY):
+        return f"{_sql_type(declared.item_type)}[]"
+    return _SQL_TYPES.get(str(declared), str(declared).lower())
+
+
 _SQL_TYPES = {
     "DATETIME": "timestamp with time zone",
     "BLOB": "bytea",
     "CHAR(32)": "uuid",
-    "ARRAY": "text[]",
     "NUMERIC(18, 6)": "numeric(18,6)",
     "VARCHAR(40)": "character varying(40)",
     "VARCHAR(7)": "character varying(7)",

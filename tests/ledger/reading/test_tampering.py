@@ -31,9 +31,11 @@ MOVES = "moves with each due time or use, without anybody's order"
 ORDER = "the order of one database's events for its readers, no fact of a run"
 COMPARED = "has a repeated command refused or taken for the first; invents no event"
 WAKES = "names the channel of wake-ups, which are hints: polling is the guarantee"
+MARKS = "verify names each run that lies before a mark, by a test of its own"
 UNUSED = "nothing follows from it"
 
 ALLOWED_TABLES: Final = {
+    "low_water": MARKS,
     "feed_generation": READERS, "projection": READERS, "projection_aside": READERS,
     "projection_skip": READERS, "rebuild": READERS, "rebuild_range": READERS,
 }  # fmt: skip

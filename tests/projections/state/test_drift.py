@@ -30,6 +30,7 @@ from tests.support.waiting import until
 
 DAMAGE = {
     "int4": "coalesce({name}, 0) + 41",
+    "int8": "coalesce({name}, 0) + 41",
     "text": "coalesce({name}, '') || '!'",
     "varchar": "coalesce({name}, '') || '!'",
     "bytea": "coalesce({name}, '') || '\\x00'",

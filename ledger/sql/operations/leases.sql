@@ -1,0 +1,35 @@
+-- Returns the leases of a kind that are held, in no order: those from its low-water mark on, by the
+-- index, and the older ones that the mark names, by their keys
+-- (ledger/sql/operations/move_low_water.sql); without p_marked all by the index. PostgreSQL puts
+-- the body in place of the call. Internal to the operations, whose settings hold here. Locks: none.
+CREATE OR REPLACE FUNCTION ledger.leases(p_project text, p_kind text, p_marked boolean)
+RETURNS TABLE (
+  run_id uuid, priority int, worker_id text, token int, lease_position bigint,
+  lease_until timestamptz, heartbeat_at timestamptz, attempt_count int, max_attempts int
+)
+LANGUAGE sql STABLE
+AS $$
+  SELECT run.run_id, run.priority, run.worker_id, run.token, run.lease_position, run.lease_until,
+    run.heartbeat_at, run.attempt_count, run.max_attempts
+  FROM (
+    SELECT mark.leases_after, mark.older_leases FROM ledger.low_water AS mark
+    WHERE mark.project_id = p_project AND mark.kind = p_kind
+    ORDER BY mark.number DESC LIMIT 1
+  ) AS mark
+  CROSS JOIN LATERAL unnest(mark.older_leases) AS older (run_id)
+  CROSS JOIN LATERAL (
+    SELECT run.* FROM ledger.run_state AS run
+    WHERE run.project_id = p_project AND run.run_id = older.run_id OFFSET 0
+  ) AS run
+  WHERE p_marked AND run.kind = p_kind AND run.token IS NOT NULL
+    AND run.lease_position <= mark.leases_after
+  UNION ALL
+  SELECT run.run_id, run.priority, run.worker_id, run.token, run.lease_position, run.lease_until,
+    run.heartbeat_at, run.attempt_count, run.max_attempts
+  FROM ledger.run_state AS run
+  WHERE run.project_id = p_project AND run.kind = p_kind AND run.token IS NOT NULL
+    AND run.lease_position > coalesce((
+      SELECT mark.leases_after FROM ledger.low_water AS mark
+      WHERE p_marked AND mark.project_id = p_project AND mark.kind = p_kind
+      ORDER BY mark.number DESC LIMIT 1), 0)
+$$;

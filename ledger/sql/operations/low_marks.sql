@@ -1,0 +1,31 @@
+-- Adds the low-water marks of kinds to those of a claim, which has later ones for some places
+-- (ledger/sql/operations/move_low_water.sql). Of runs that were put off or given back only if there
+-- are any. Internal to ledger.claim, whose settings hold here. Locks: none.
+CREATE OR REPLACE FUNCTION ledger.low_marks(
+  p_project text, p_kinds text[], p_returning boolean,
+  INOUT mark_kinds text[], INOUT mark_priorities int[], INOUT mark_runs uuid[],
+  INOUT mark_dues timestamptz[]
+)
+LANGUAGE plpgsql
+AS $$
+#variable_conflict use_column
+BEGIN
+  WITH mark AS MATERIALIZED (
+    SELECT place.* FROM unnest(p_kinds) AS named (kind)
+    CROSS JOIN LATERAL (
+      SELECT mark.* FROM ledger.low_water AS mark
+      WHERE mark.project_id = p_project AND mark.kind = named.kind
+      ORDER BY mark.number DESC LIMIT 1
+    ) AS mark
+    CROSS JOIN LATERAL (
+      SELECT named.kind, waiting.priority, waiting.run, NULL::timestamptz AS due
+      FROM unnest(mark.priorities, mark.runs) AS waiting (priority, run)
+      UNION ALL
+      SELECT named.kind, back.priority, NULL, back.due
+      FROM unnest(mark.back_priorities, mark.dues) AS back (priority, due) WHERE p_returning
+    ) AS place
+  )
+  SELECT mark_kinds || array_agg(mark.kind), mark_priorities || array_agg(mark.priority),
+    mark_runs || array_agg(mark.run), mark_dues || array_agg(mark.due)
+  INTO mark_kinds, mark_priorities, mark_runs, mark_dues FROM mark;
+END $$;

@@ -1,0 +1,22 @@
+-- Whether the low-water marks of a kind leave nothing out: not while a transaction has ended that
+-- may have brought something older (ledger/sql/operations/move_low_water.sql), or behind a clock or
+-- a sequence that was set back. Internal to the operations, whose settings hold here. Locks: none.
+CREATE OR REPLACE FUNCTION ledger.marks_hold(p_project text, p_kind text) RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+DECLARE
+  seen pg_snapshot;
+BEGIN
+  seen := pg_current_snapshot();
+  RETURN NOT EXISTS (
+    SELECT FROM (
+      SELECT mark.* FROM ledger.low_water AS mark
+      WHERE mark.project_id = p_project AND mark.kind = p_kind
+      ORDER BY mark.number DESC LIMIT 1
+    ) AS mark
+    WHERE mark.seen_at > ledger.now() OR mark.seen_clock > clock_timestamp()
+      OR mark.seen_position > (SELECT last_value FROM ledger.event_position)
+      OR mark.open <> '{}' AND EXISTS (
+        SELECT FROM unnest(mark.open) AS txid (id) WHERE pg_visible_in_snapshot(txid.id, seen))
+  );
+END $$;

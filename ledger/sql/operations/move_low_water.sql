@@ -1,0 +1,101 @@
+-- Moves the low-water marks of kinds: where claims and reapers begin to walk their indexes. Before
+-- the marks lie the entries of runs that were taken and leases that have ended; behind an old
+-- snapshot vacuum cannot remove them, and a walk from the beginning would read ever more of them.
+--   leases_after, older_leases  no lease with a position up to the first is held, but for those of
+--                               the second
+--   priorities, runs            no run before these waits since it was submitted
+--   back_priorities, dues       no run of the priority that came due before this waits again
+--   open                        transactions that may still bring an older one
+--   seen_...                    how far the next move may go: whoever chose a position or a run's
+--                               id before had a transaction id already, and a smaller one than
+--                               seen_txid; an instant may be chosen p_lag before
+-- When the next move comes, most of those transactions have ended, and what they brought is seen;
+-- the others go to `open`. When one of these has ended, what it brought is looked up by its id, and
+-- the marks go back (ledger/sql/operations/marks_hold.sql). A clock or a sequence that was set back
+-- begins anew. What has no mark is walked from the beginning.
+--
+-- Does nothing to marks that hold and were moved less than p_every ago, and nothing at all in a
+-- transaction that has an id. Internal to the operations, whose settings hold here. Locks: a row of
+-- `kind`, SKIP LOCKED; no other operation locks it.
+CREATE OR REPLACE FUNCTION ledger.move_low_water(
+  p_project text, p_kinds text[], p_every interval, p_lag interval DEFAULT '10 seconds'
+) RETURNS void
+LANGUAGE plpgsql
+AS $$
+#variable_conflict use_column
+DECLARE
+  position_now CONSTANT bigint := (SELECT last_value FROM ledger.event_position);
+  moment CONSTANT timestamptz := ledger.now();
+  clock_now CONSTANT timestamptz := clock_timestamp();
+  seen pg_snapshot;
+  kind_now text;
+  old ledger.low_water;
+  new ledger.low_water;
+  ended xid8[];
+  late uuid[];
+  leased int[];
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed'
+    OR pg_current_xact_id_if_assigned() IS NOT NULL THEN
+    RETURN;
+  END IF;
+  FOREACH kind_now IN ARRAY p_kinds LOOP
+  CONTINUE WHEN EXISTS (SELECT FROM ledger.low_water AS mark
+      WHERE mark.project_id = p_project AND mark.kind = kind_now
+        AND mark.seen_at > moment - p_every)
+    AND ledger.marks_hold(p_project, kind_now);
+  PERFORM FROM ledger.kind AS known
+  WHERE known.project_id = p_project AND known.kind = kind_now AND known.run_id = (
+    SELECT first.run_id FROM ledger.kind AS first
+    WHERE first.project_id = p_project AND first.kind = kind_now ORDER BY first.run_id LIMIT 1)
+  FOR NO KEY UPDATE SKIP LOCKED;
+  CONTINUE WHEN NOT FOUND; -- another moves them
+
+  SELECT mark.* INTO old FROM ledger.low_water AS mark
+  WHERE mark.project_id = p_project AND mark.kind = kind_now ORDER BY mark.number DESC LIMIT 1;
+  CONTINUE WHEN old.seen_txid > pg_current_xact_id(); -- another has, who began later
+  IF old.number IS NULL OR position_now < old.seen_position OR moment < old.seen_at
+    OR clock_now < old.seen_clock THEN
+    new := (p_project, kind_now, 0, 0, '{}', '{0}', '{00000000-0000-0000-0000-000000000000}', '{0}',
+      '{-infinity}', '{}', 0, now(), now(), '0');
+  ELSE
+    new := old;
+    seen := pg_current_snapshot();
+    new.open := ARRAY(SELECT txid.id FROM pg_snapshot_xip(seen) AS txid (id)
+      WHERE txid.id < old.seen_txid OR txid.id = ANY (old.open));
+    ended := ARRAY(SELECT txid.id FROM unnest(old.open) AS txid (id)
+      WHERE txid.id <> ALL (new.open));
+    late := CASE WHEN ended = '{}' THEN '{}' ELSE ARRAY(
+      SELECT DISTINCT event.run_id FROM ledger.event AS event
+      WHERE event.txid = ANY (ended) AND event.project_id = p_project) END;
+    SELECT coalesce(array_agg(DISTINCT lease.run_id)
+        FILTER (WHERE lease.lease_position <= old.seen_position), '{}'),
+      coalesce(array_agg(DISTINCT lease.priority), '{}')
+    INTO new.older_leases, leased
+    FROM (
+      SELECT held.run_id, held.priority, held.lease_position
+      FROM ledger.leases(p_project, kind_now, true) AS held
+      UNION ALL
+      SELECT run.run_id, run.priority, run.lease_position FROM unnest(late) AS brought (run_id)
+      CROSS JOIN LATERAL (
+        SELECT run.* FROM ledger.run_state AS run
+        WHERE run.project_id = p_project AND run.run_id = brought.run_id OFFSET 0
+      ) AS run
+      WHERE run.kind = kind_now AND run.token IS NOT NULL
+    ) AS lease;
+    new.leases_after := old.seen_position;
+    SELECT place.* INTO new.priorities, new.runs, new.back_priorities, new.dues
+    FROM ledger.low_water_places(old, leased, late,
+      ledger.uuid7_floor((old.seen_clock - p_lag) AT TIME ZONE 'UTC'), old.seen_at - p_lag)
+      AS place;
+  END IF;
+  new.number := coalesce(old.number, 0) + 1;
+  new.seen_position := position_now;
+  new.seen_at := moment;
+  new.seen_clock := clock_now;
+  new.seen_txid := pg_current_xact_id();
+  INSERT INTO ledger.low_water SELECT new.*;
+  DELETE FROM ledger.low_water AS mark WHERE mark.project_id = p_project AND mark.kind = kind_now
+    AND mark.number = old.number;
+  END LOOP;
+END $$;
