@@ -132,13 +132,13 @@ class DecisionRefused(LedgerError):
 
 
 class NobodyHasRole(LedgerError):
-    """Nobody has a role: an approval that asks for it waits until somebody is granted it."""
+    """Fewer have a role than must approve: an approval that asks for it waits for more members."""
 
-    def __init__(self, role: str) -> None:
-        self.role = role
+    def __init__(self, role: str, members: int = 0, needed: int = 1) -> None:
+        self.role, self.members, self.needed = role, members, needed
+        have = "nobody has" if members == 0 else f"{members} of {needed} who must approve have"
         super().__init__(
-            f"nobody has the role {role!r}:"
-            f" `runfold roles grant {role} NAME --reason ...` grants it"
+            f"{have} the role {role!r}: `runfold roles grant {role} NAME --reason ...` grants it"
         )
 
 

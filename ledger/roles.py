@@ -70,10 +70,11 @@ async def history(pool: Pool, project_id: str, role: str | None = None) -> list[
     return [Member(**row) for row in await fetch(pool, _HISTORY, project_id, only)]
 
 
-async def require_member(pool: Pool, project_id: str, role: str) -> None:
-    """Raise NobodyHasRole for a role without members, or InvalidValue."""
-    if not await members(pool, project_id, role):
-        raise NobodyHasRole(role)
+async def require_members(pool: Pool, project_id: str, role: str, needed: int = 1) -> None:
+    """Raise NobodyHasRole for a role with fewer members than are needed, or InvalidValue."""
+    found = len(await members(pool, project_id, role))
+    if found < needed:
+        raise NobodyHasRole(role, found, needed)
 
 
 async def _change(

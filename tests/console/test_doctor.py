@@ -384,6 +384,24 @@ def test_a_run_that_waits_for_a_version_of_its_handler_and_a_role_that_nobody_ha
     assert "version '1' where the handler has version '2'" in handlers["detail"]
 
 
+def test_a_role_with_fewer_members_than_must_approve_is_named(cli: Cli) -> None:
+    async def asked(members: tuple[str, ...]) -> None:
+        async with Ledger.open(cli.url, PROJECT) as ledger:
+            for name in members:
+                await ledger.grant_role("finance", name)
+            if len(members) == 1:
+                await ledger.submit("order")
+                [lease] = await ledger.claim("w:1")
+                await ledger.ask_approval(lease, "Pay?", role="finance", approvals=2)
+
+    asyncio.run(asked(("ann",)))
+    too_few = check(cli("doctor", "--json"), "approvals")
+    asyncio.run(asked(("ann", "bob")))
+
+    assert "1 for role finance in project test, which 1 of 2 has" in too_few["detail"]
+    assert check(cli("doctor", "--json"), "approvals")["level"] == "ok"
+
+
 def test_a_misspelled_setting_is_named_with_what_was_meant(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

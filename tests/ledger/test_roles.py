@@ -169,6 +169,26 @@ async def test_an_approval_for_a_role_that_nobody_has_waits_for_somebody_and_say
         assert (await ended(ledger, run)).output == "ann"
 
 
+@handler("large-payment")
+async def large_payment(ctx: Context) -> int:
+    return len((await ctx.approval("Pay?", role="finance", approvals=2)).approvers)
+
+
+async def test_a_role_that_fewer_have_than_must_approve_is_said_and_waits_for_more(
+    ledger: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await ledger.grant_role("finance", "ann")
+    run = await ledger.submit("large-payment", max_attempts=1)
+    async with working(ledger, large_payment):
+        waiting = await reached(ledger, run, State.WAITING_APPROVAL)
+        assert "1 of 2 who must approve have the role" in capsys.readouterr().err
+        await ledger.grant_role("finance", "bob")
+        for name in ("ann", "bob"):
+            await ledger.approve(waiting, actor=name)
+
+        assert (await ended(ledger, run)).output == 2
+
+
 async def test_a_handler_asks_for_somebody_with_a_role(ledger: Ledger) -> None:
     await roles.grant(ledger.pool, PROJECT, "finance", "ann", **WHY)
     run = await ledger.submit("payment")

@@ -108,17 +108,17 @@ class Approvals:
                 content["approvals"] = approvals
             if role is not None:
                 content["role"] = role
-                await self._warn_if_nobody_has(role)
+                await self._warn_if_too_few_have(role, approvals)
             return await self._tools.park(
                 call, State.WAITING_APPROVAL, content, wait=wait, wait_outcome=outcome
             )
 
-    async def _warn_if_nobody_has(self, role: str) -> None:
-        """Log that an approval waits until somebody is granted the role that it asks for."""
+    async def _warn_if_too_few_have(self, role: str, approvals: int) -> None:
+        """Log that an approval waits until others are granted the role that it asks for."""
         recorder, ledger = self._recorder, self._recorder.ledger
         try:
             await recorder.persist(
-                lambda: roles.require_member(ledger.pool, ledger.project_id, role)
+                lambda: roles.require_members(ledger.pool, ledger.project_id, role, approvals)
             )
         except NobodyHasRole as error:
             recorder.log.warning(names.NOBODY_HAS_ROLE, role=role, reason=str(error))

@@ -28,21 +28,22 @@ LEFT JOIN ledger.payload AS p
 ORDER BY w.number DESC, w.project_id, w.kind
 """
 _VACANT: Final = """
-SELECT a.project_id, a.role, count(*) AS number
+SELECT a.project_id, a.role, a.needs, has.members, count(*) AS number
 FROM (
-  SELECT s.project_id, p.body ->> 'role' AS role
+  SELECT s.project_id, asked.role, coalesce(s.approvals, 1) AS needs
   FROM ledger.run_state AS s
   CROSS JOIN LATERAL (
-    SELECT e.version FROM ledger.event AS e
+    SELECT e.role FROM ledger.event AS e
     WHERE e.project_id = s.project_id AND e.run_id = s.run_id AND e.type = 'approval.requested'
     ORDER BY e.version DESC LIMIT 1) AS asked
-  JOIN ledger.payload AS p
-    ON p.project_id = s.project_id AND p.run_id = s.run_id AND p.version = asked.version
   WHERE s.state = 'waiting_approval' AND s.available_at IS NULL
 ) AS a
-WHERE a.role IS NOT NULL AND NOT EXISTS (
-  SELECT FROM ledger.role_member AS m WHERE m.project_id = a.project_id AND m.role = a.role)
-GROUP BY a.project_id, a.role ORDER BY count(*) DESC, a.project_id, a.role
+CROSS JOIN LATERAL (
+  SELECT count(*) AS members FROM ledger.role_member AS m
+  WHERE m.project_id = a.project_id AND m.role = a.role) AS has
+WHERE a.role IS NOT NULL AND has.members < a.needs
+GROUP BY a.project_id, a.role, a.needs, has.members
+ORDER BY count(*) DESC, a.project_id, a.role
 """
 
 
@@ -60,14 +61,14 @@ async def handlers(database: Database) -> Check:
 
 
 async def approvals(database: Database) -> Check:
-    """Whether an approval asks for a role that nobody has."""
+    """Whether an approval asks for a role that nobody has, or fewer than must approve."""
     rows = await fetch(database.pool, _VACANT)
     if not rows:
         return Check("approvals", Level.OK, "somebody can decide each")
     return Check(
         "approvals",
         Level.WARNING,
-        f"nobody has the role that they ask for: {_shown(rows, _vacant)}: "
+        f"nobody has the role that they ask for, or too few have: {_shown(rows, _vacant)}: "
         "`runfold roles grant ROLE NAME --reason ...`",
     )
 
@@ -80,7 +81,8 @@ def _changed(row: Any) -> str:
 
 
 def _vacant(row: Any) -> str:
-    return f"{row['number']} for role {row['role']} in project {row['project_id']}"
+    few = f", which {row['members']} of {row['needs']} has" if row["needs"] > 1 else ""
+    return f"{row['number']} for role {row['role']} in project {row['project_id']}{few}"
 
 
 def _shown(rows: Sequence[Any], describe: Callable[[Any], str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from runfold.ledger import Ledger, State
-from runfold.ledger.errors import DecisionRefused, IllegalTransition, VersionConflict
+from runfold.ledger.errors import DecisionRefused, IllegalTransition
 from tests.faults.soak.check import check
 from tests.faults.soak.memory import Memory
 from tests.faults.soak.surroundings import Surroundings
@@ -92,7 +92,7 @@ class Soak:
         """Decide what waits for a person, nearly always with yes."""
         for run in await self.ledger.runs(state=State.WAITING_APPROVAL, limit=10):
             no = self.random.random() < 0.2
-            with suppress(IllegalTransition, VersionConflict, DecisionRefused):
+            with suppress(IllegalTransition, DecisionRefused):
                 await (self.ledger.reject if no else self.ledger.approve)(run, actor="ann")
                 if no:
                     self.called_off.add(run.run_id)
