@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
 import pytest
 
-from runfold.ledger import Ledger, State, access
+from runfold.ledger import Ledger, Run, State, access
 from runfold.ledger.errors import (
     DecisionRefused,
     IllegalTransition,
@@ -139,6 +139,43 @@ async def test_no_look_alike_passes_for_another_person(ledger: Ledger) -> None:
         assert kept is not None, name
         assert kept["refused"] == "submitter", name
     assert (await ledger.approve(asked, actor="Jo Straus")).available_at is not None
+
+
+HOSTILE = (
+    "SET standard_conforming_strings = off",
+    "SET client_encoding = 'LATIN1'",
+    "SET search_path = pg_temp, ledger",
+    "SET plan_cache_mode = force_custom_plan",
+    "SET enable_indexscan = off",
+    "SET default_transaction_isolation = 'repeatable read'",
+    "SET transform_null_equals = on",
+    "SET row_security = on",
+)
+
+
+@pytest.mark.parametrize("setting", HOSTILE)
+async def test_no_setting_of_a_session_makes_another_person_of_anybody(
+    database: str, ledger: Ledger, setting: str
+) -> None:
+    await ledger.submit("parse", actor="jo strauss")
+    [lease] = await ledger.claim("w:1", ttl=60)
+    content = request("Pay?", other_person=True, role="finance", approvals=2)
+    asked = await ledger.transition(lease, State.WAITING_APPROVAL, park=True, content=content)
+    for name in ("jo strauss", "JO STRAUSS", "W:1", "ann"):
+        await ledger.grant_role("finance", name)
+    async with connected(database, "decide") as (mallory, _):
+        await mallory.execute(setting)
+        for actor in ("jo strauss", "JO STRAUSS", "W:1", "zoe"):
+            with suppress(asyncpg.PostgresError):
+                assert await why(mallory, asked, actor) in {"submitter", "asker", "role"}
+        for actor in ("ann", "JO  STRAUSS"):
+            with suppress(asyncpg.PostgresError):
+                await why(mallory, asked, actor)
+    kinds = await types(ledger, asked.run_id)
+
+    assert (kinds.count("approval.signed") <= 1, "approval.granted" in kinds) == (True, False)
+    for event in await ledger.history(asked.run_id):
+        assert not isinstance(event, ApprovalSigned) or event.actor == "ann"
 
 
 async def test_look_alikes_are_told_in_a_database_whose_locale_knows_ascii_only(
@@ -493,7 +530,7 @@ async def test_what_was_asked_outlives_its_content(unverified_database: str) -> 
     await connection.close()
 
 
-async def why(source: Connection, asked: ApprovalRequested, actor: str) -> str | None:
+async def why(source: Connection, asked: ApprovalRequested | Run, actor: str) -> str | None:
     """Approve a request in a name; return why it was refused."""
     kept = await decided(source, asked.run_id, asked.version, actor=actor)
     assert kept is not None
