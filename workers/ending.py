@@ -57,7 +57,8 @@ class EndingWriter:
         self._recorder, self._meter, self._backoff = recorder, meter, backoff
         self._ledger, self._lease = recorder.ledger, recorder.lease
         self._writer, self._heart = recorder.writer, recorder.heart
-        self._tasks, self._written = tasks, written
+        self._tasks = tasks
+        self._written: Callable[[], None] | None = written
         self._is_over = False
 
     def write(self, ending: Ending) -> None:
@@ -137,7 +138,10 @@ class EndingWriter:
 
     def _over(self) -> None:
         self._is_over = True
-        self._written()
+        # Called once, and let go: it knows the attempt, which knows this.
+        written, self._written = self._written, None
+        if written is not None:
+            written()
 
     def _report(self, ending: Fail | Retry, *, again: bool) -> None:
         """Log why the attempt failed, and what comes next."""

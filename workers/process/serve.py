@@ -13,6 +13,7 @@ from typing import Final
 
 from runfold.ledger import Ledger
 from runfold.workers.process.bounds import END_SECONDS, HURRY_SECONDS
+from runfold.workers.process.collector import looking_less
 from runfold.workers.process.last_resort import LastResort
 from runfold.workers.process.worker_thread import Opening, WorkerThread
 from runfold.workers.worker import Worker
@@ -44,7 +45,7 @@ async def serve(
         last_resort.within(worker.grace + END_SECONDS if signals == 1 else HURRY_SECONDS)
         worker.stop()
 
-    with _hearing(stop, until_input_closes=until_input_closes):
+    with _hearing(stop, until_input_closes=until_input_closes), looking_less():
         worker.start()
         try:
             return not await worker.ended
