@@ -42,6 +42,7 @@ soak: .venv/.ready ## Mix faults, restarts, archiving and held snapshots for hal
 bench: .venv/.ready ## Measure the write path against the raw limit, as ratios, and the full runtime
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.running
+	$(BIN)/python -m benchmarks.worker_cost
 	$(BIN)/python -m benchmarks.folding
 	$(BIN)/python -m benchmarks.holding
 	$(BIN)/python -m benchmarks.sizing
