@@ -57,6 +57,7 @@ NOBODY_HAS_ROLE: Final = "nobody_has_role"
 OUTCOME_REFUSED: Final = "outcome_refused"
 OUTCOME_POSTPONED: Final = "outcome_postponed"
 WRITE_POSTPONED: Final = "write_postponed"
+REQUEST_FAILED: Final = "request_failed"
 
 # -- metrics of Prometheus; a counter's `_total` is added by its library
 

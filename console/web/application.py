@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -10,8 +11,11 @@ from fastapi import FastAPI
 from runfold.console.web import pages, problems
 from runfold.console.web.api import routers
 from runfold.console.web.callers import Callers
+from runfold.console.web.guard import Guard
 from runfold.console.web.options import Options
+from runfold.console.web.wakeups import Wakeups
 from runfold.ledger import Ledger
+from runfold.ledger.settings import Settings
 from runfold.version import __version__
 
 
@@ -26,7 +30,11 @@ def make(ledger: Ledger | None, options: Options | None) -> FastAPI:
             if own is None:
                 own = await stack.enter_async_context(Ledger.open(chosen.url, chosen.project))
             app.state.callers = Callers(own, chosen)
-            yield
+            app.state.wakeups = Wakeups(own)
+            try:
+                yield
+            finally:
+                await app.state.wakeups.end()
 
     app = FastAPI(
         title="Runfold",
@@ -38,7 +46,11 @@ def make(ledger: Ledger | None, options: Options | None) -> FastAPI:
         lifespan=lifespan,
         responses=problems.RESPONSES,
     )
+    app.state.ending, app.state.streams = asyncio.Event(), 0
+    app.state.looked_at, app.state.is_ready = 0.0, False
     problems.answer(app)
+    settings = ledger.settings if ledger is not None else Settings.load()
+    app.add_middleware(Guard, limit_bytes=settings.payload_limit_bytes, only_loopback=chosen.open)
     for router in (*routers(), *pages.routers()):
         app.include_router(router)
     return app

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Final, cast
 
 from fastapi import Depends, Header, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from runfold.console.web.options import Options
+from runfold.console.web.rates import Rates
 from runfold.ledger import Ledger
-from runfold.ledger.access import SECRET_PREFIX
-from runfold.ledger.errors import LedgerError, UnknownProject
+from runfold.ledger.access import EVERYWHERE, SECRET_PREFIX
+from runfold.ledger.errors import AccessDenied, LedgerError, UnknownProject
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.postgres.presenting import Presenting
 from runfold.ledger.validation import check_text
@@ -21,6 +24,11 @@ from runfold.ledger.validation import check_text
 MAX_LEDGERS: Final = 1_000
 """How many pairs of a token and a project are remembered."""
 MAX_SECRET: Final = 200
+USED_SECONDS: Final = 60.0
+"""How often the use of a token is recorded."""
+STRANGERS_A_SECOND: Final = 10
+"""Requests a second from one address with secrets that have not been let in yet."""
+_UNKNOWN_TOKEN: Final = "RF401"  # noqa: S105  the SQLSTATE
 _USE: Final = "SELECT ledger.use_token($1) AS credential"
 _CHECK: Final = "SELECT ledger.check_my_access($1, $2, NULL)"
 _EXISTS: Final = "SELECT FROM ledger.project WHERE project_id = $1"
@@ -33,6 +41,14 @@ class Unauthenticated(LedgerError):
         super().__init__(f"{why}: send `Authorization: Bearer SECRET`, the secret of an API token")
 
 
+@dataclass(slots=True)
+class _Known:
+    """A ledger of a caller, and when the use of its token was recorded."""
+
+    ledger: Ledger
+    used_at: float
+
+
 class Callers:
     """Finds the ledger of a request's project that acts with the rights of its token.
 
@@ -42,47 +58,105 @@ class Callers:
     def __init__(self, own: Ledger, options: Options) -> None:
         """`own` is the ledger of the server's login."""
         self.own, self.options = own, options
-        self._ledgers: OrderedDict[tuple[bytes, str], Ledger] = OrderedDict()
+        self.rates = Rates(options.requests_a_second, 2 * options.requests_a_second)
+        self._strangers = Rates(STRANGERS_A_SECOND, 2 * STRANGERS_A_SECOND)
+        self._known: OrderedDict[tuple[bytes, str], _Known] = OrderedDict()
 
-    async def ledger(self, secret: str | None, project: str | None) -> Ledger:
-        """Return the ledger of a project for the bearer of a secret.
+    async def ledger(
+        self,
+        secret: str | None,
+        project: str | None,
+        rights: Sequence[str],
+        client: str,
+        *,
+        beat: bool = False,
+    ) -> Ledger:
+        """Return the ledger of a project for the bearer of a secret, who has one of the rights.
 
-        Without a secret: of the server's login, where the server is open. Raises Unauthenticated or
-        UnknownProject.
+        Without a secret: of the server's login, where the server is open. A `beat` has a rate of
+        its own, so that nothing else that a caller asks costs it its leases. Raises
+        Unauthenticated, UnknownProject, AccessDenied or TooManyRequests.
         """
         named = self.own.project_id if project is None else check_text("project", project)
         if secret is None and not self.options.open:
             raise Unauthenticated("this server asks for an API token")
-        credential = None if secret is None else await self._credential(secret)
         pair = (sha256((secret or "").encode()).digest(), named)
-        if (known := self._ledgers.get(pair)) is None:
-            known = await self._made(secret, credential, named)
-            self._ledgers[pair] = known
-        self._ledgers.move_to_end(pair)
-        if len(self._ledgers) > MAX_LEDGERS:
-            self._ledgers.popitem(last=False)
+        if pair in self._known or secret is None:
+            self.rates.take((pair[0], beat))
+        else:
+            self._strangers.take(client)
+        known = await self._looked_up(pair, secret, named)
+        try:
+            await _check(known.ledger, rights)
+        except AccessDenied as error:
+            if secret is None or getattr(error.__cause__, "sqlstate", None) != _UNKNOWN_TOKEN:
+                raise
+            self._known.pop(pair, None)
+            await fetch(self.own.pool, _USE, secret)  # counts the use of what was revoked
+            raise Unauthenticated("the API token is unknown, revoked or past its end") from error
+        self._known[pair] = known
+        self._known.move_to_end(pair)
+        if len(self._known) > MAX_LEDGERS:
+            self._known.popitem(last=False)
+        return known.ledger
+
+    async def _looked_up(self, pair: tuple[bytes, str], secret: str | None, project: str) -> _Known:
+        known = self._known.get(pair)
+        if secret is None:
+            return known or _Known(await self._for_anybody(project), 0)
+        if known is None:
+            credential = await self._credential(secret)
+            return _Known(self._under(secret, credential, project), time.monotonic())
+        if time.monotonic() - known.used_at > USED_SECONDS:
+            known.used_at = time.monotonic()
+            await self._credential(secret)
         return known
 
     async def _credential(self, secret: str) -> str:
         if not secret.startswith(SECRET_PREFIX) or len(secret) > MAX_SECRET:
             raise Unauthenticated("this is no API token of Runfold")
+        check_text("token", secret)
         [row] = await fetch(self.own.pool, _USE, secret)
         if row["credential"] is None:
             raise Unauthenticated("the API token is unknown, revoked or past its end")
         return str(row["credential"])
 
-    async def _made(self, secret: str | None, credential: str | None, project: str) -> Ledger:
+    async def _for_anybody(self, project: str) -> Ledger:
         own = self.own
-        if secret is None:
-            if project == own.project_id:
-                return own
-            if not await fetch(own.pool, _EXISTS, project):
-                raise UnknownProject(project)
-            return Ledger(own.pool, project, own.settings, own.url, own.project.speaker)
+        if project in {own.project_id, EVERYWHERE}:
+            return own
+        if not await fetch(own.pool, _EXISTS, project):
+            raise UnknownProject(project)
+        return self.of_server(project)
+
+    def of_server(self, project: str) -> Ledger:
+        """Return the server's own ledger of a project; for use after a check of the caller."""
+        own = self.own
+        return Ledger(own.pool, project, own.settings, own.url, own.project.speaker)
+
+    def _under(self, secret: str, credential: str, project: str) -> Ledger:
         # The operations ask of a pool only what `fetch` takes.
-        pool = cast("Pool", Presenting(own.pool, secret))
-        settings = own.settings.model_copy(update={"actor": None})
+        pool = cast("Pool", Presenting(self.own.pool, secret))
+        settings = self.own.settings.model_copy(update={"actor": None})
         return Ledger(pool, project, settings, speaker=credential)
+
+
+async def _check(ledger: Ledger, rights: Sequence[str]) -> None:
+    """Raise what the database says unless the caller has one of the rights.
+
+    What is written, the functions check as well; what is read, only this does where the server
+    connects as the schema's owner, whom row level security does not bind.
+    """
+    *others, last = rights
+    for right in others:
+        try:
+            await fetch(ledger.pool, _CHECK, ledger.project_id, right)
+        except AccessDenied as error:
+            if getattr(error.__cause__, "sqlstate", None) == _UNKNOWN_TOKEN:
+                raise
+        else:
+            return
+    await fetch(ledger.pool, _CHECK, ledger.project_id, last)
 
 
 Project = Annotated[
@@ -92,31 +166,31 @@ Project = Annotated[
 _bearer = HTTPBearer(auto_error=False, description="The secret of an API token.")
 
 
-async def caller(
-    request: Request,
-    project: Project = None,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None,
-) -> Ledger:
-    """Return the ledger that acts for the caller; the database checks what it does."""
-    callers: Callers = request.app.state.callers
-    if bearer is None and "authorization" in request.headers:
-        raise Unauthenticated("this server knows no other scheme than Bearer")
-    return await callers.ledger(bearer.credentials if bearer else None, project)
+def caller(
+    *rights: str, beat: bool = False, everywhere: bool = False
+) -> Callable[..., Awaitable[Ledger]]:
+    """Return a dependency: the ledger that acts for a caller who has one of the rights."""
+
+    async def find(
+        request: Request,
+        project: Project = None,
+        bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None,
+    ) -> Ledger:
+        callers: Callers = request.app.state.callers
+        if bearer is None and "authorization" in request.headers:
+            raise Unauthenticated("this server knows no other scheme than Bearer")
+        chosen = EVERYWHERE if everywhere else project
+        client = request.client.host if request.client else ""
+        secret = bearer.credentials if bearer else None
+        return await callers.ledger(secret, chosen, rights, client, beat=beat)
+
+    return find
 
 
-def holding(right: str) -> Callable[..., Awaitable[Ledger]]:
-    """Return a dependency: the caller's ledger, if the caller has the right in the project.
-
-    For what is read: row level security does not bind a server that connects as the schema's owner.
-    """
-
-    async def check(ledger: Annotated[Ledger, Depends(caller)]) -> Ledger:
-        await fetch(ledger.pool, _CHECK, ledger.project_id, right)
-        return ledger
-
-    return check
-
-
-Caller = Annotated[Ledger, Depends(caller)]
-Reader = Annotated[Ledger, Depends(holding("read"))]
-Shown = dict[str, Any]
+Reader = Annotated[Ledger, Depends(caller("read"))]
+Submitter = Annotated[Ledger, Depends(caller("submit"))]
+Worker = Annotated[Ledger, Depends(caller("work"))]
+Decider = Annotated[Ledger, Depends(caller("decide"))]
+Scheduler = Annotated[Ledger, Depends(caller("schedule"))]
+Admin = Annotated[Ledger, Depends(caller("admin"))]
+Auditor = Annotated[Ledger, Depends(caller("audit"))]

@@ -15,6 +15,10 @@ class Options:
     """
 
     open: bool = False
+    requests_a_second: int = 200
+    """What each token may ask; twice as much at once. Heartbeats have as much of their own."""
+    max_streams: int = 100
+    """Streams of events that are served at a time."""
     url: str | None = None
     project: str | None = None
     """Of the ledger that the application opens, and of requests that name none."""

@@ -15,7 +15,9 @@ from starlette.exceptions import HTTPException
 
 from runfold.console.cli.kit.known_errors import known
 from runfold.console.cli.kit.plain import clean, jsonable
+from runfold.ledger import names
 from runfold.ledger.errors import DatabaseUnavailable, LedgerError
+from runfold.ledger.log import logger
 
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE: Final = "/v1/problems/"
@@ -29,21 +31,65 @@ STATUSES: Final = {
     "UnknownKind": HTTPStatus.NOT_FOUND,
     "UnknownVersion": HTTPStatus.NOT_FOUND,
     "ScheduleNotFound": HTTPStatus.NOT_FOUND,
-    "ProjectionNotFound": HTTPStatus.NOT_FOUND,
     "BeforeFirstEvent": HTTPStatus.NOT_FOUND,
     "LeaseLost": HTTPStatus.CONFLICT,
     "LeaseRequired": HTTPStatus.CONFLICT,
     "IllegalTransition": HTTPStatus.CONFLICT,
     "AttemptsExhausted": HTTPStatus.CONFLICT,
+    "NotRerunnable": HTTPStatus.CONFLICT,
+    "MissingPartition": HTTPStatus.CONFLICT,
+    "CheckpointUnknown": HTTPStatus.GONE,
+    "FeedArchived": HTTPStatus.GONE,
     "VersionConflict": HTTPStatus.PRECONDITION_FAILED,
     "PayloadTooLarge": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "InvalidQuery": HTTPStatus.UNPROCESSABLE_ENTITY,
     "InvalidValue": HTTPStatus.UNPROCESSABLE_ENTITY,
     "FutureInstant": HTTPStatus.UNPROCESSABLE_ENTITY,
     "DuplicateKey": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "TooManyRequests": HTTPStatus.TOO_MANY_REQUESTS,
     "DatabaseUnavailable": HTTPStatus.SERVICE_UNAVAILABLE,
     "LockTimeout": HTTPStatus.SERVICE_UNAVAILABLE,
+    "LedgerError": HTTPStatus.INTERNAL_SERVER_ERROR,
 }
-"""The status of each error, by the nearest of its classes that has one; else 500."""
+"""The status of each error, by the nearest of its classes that has one."""
+MEANINGS: Final[dict[str, tuple[int, str]]] = {
+    "unauthenticated": (401, "the request has no API token, or one that is unknown or revoked"),
+    "access-denied": (403, "the credential lacks a right, or may not speak for this actor"),
+    "decision-refused": (403, "the approval needs another person's decision; the try is noted"),
+    "foreign-host": (403, "the Host header names another machine than this one"),
+    "foreign-origin": (403, "a page of another origin tried to change something"),
+    "not-found": (404, "there is no such page"),
+    "run-not-found": (404, "no run with this id is in the project"),
+    "unknown-project": (404, "the project does not exist, or the credential has no right in it"),
+    "unknown-kind": (404, "no run of this kind was ever submitted"),
+    "unknown-version": (404, "the run has no such version, or did not exist at that time"),
+    "schedule-not-found": (404, "no schedule has this name"),
+    "before-first-event": (404, "nothing was recorded in the project at that time"),
+    "method-not-allowed": (405, "the page does not take this method"),
+    "lease-lost": (409, "the token is not the current lease: stop working on the run"),
+    "lease-required": (409, "the run is leased, or would have to be: the write needs the lease"),
+    "illegal-transition": (409, "the run's state does not lead there; nothing was appended"),
+    "attempts-exhausted": (409, "no attempt is left: end the run as failed"),
+    "not-rerunnable": (409, "the run has not ended, or its input is erased"),
+    "missing-partition": (409, "no partition takes the run's events: its month is archived"),
+    "checkpoint-unknown": (410, "the id is of a history that this database does not have"),
+    "feed-archived": (410, "events that were not read yet are archived"),
+    "version-conflict": (412, "the run has moved on since the version of If-Match"),
+    "payload-too-large": (413, "a payload exceeds the limit of the ledger"),
+    "body-too-large": (413, "the body exceeds the limit of the server"),
+    "unsupported-media-type": (415, "the body is compressed, or is no JSON"),
+    "body-too-deep": (422, "the body is nested too deep"),
+    "invalid-value": (422, "a value cannot be accepted; nothing was written"),
+    "invalid-query": (422, "a word of the query is not understood, or no index answers it"),
+    "future-instant": (422, "the time has not come yet, by the database's clock"),
+    "duplicate-key": (422, "the idempotency key was used with other content"),
+    "too-many-requests": (429, "the caller asks more often than it may: wait, as Retry-After says"),
+    "defect": (500, "the server met what it does not expect; its log says what"),
+    "ledger-error": (500, "the database or its schema is not as the server needs it"),
+    "database-unavailable": (503, "the database does not answer now: try again"),
+    "lock-timeout": (503, "rows stayed locked by others: try again"),
+}
+"""What each code means, and the status that it comes with."""
 
 
 class Problem(BaseModel):
@@ -104,12 +150,15 @@ async def _of_ledger(_: Request, error: Exception) -> JSONResponse:
     headers: dict[str, str] = {}
     if status is HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    if status is HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["Retry-After"] = str(RETRY_SECONDS)
+    if status in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}:
+        headers["Retry-After"] = str(getattr(error, "retry_after", RETRY_SECONDS))
     if isinstance(error, DatabaseUnavailable):  # its reason may name the server's address
         return problem(
             status, code_of(kind.__name__), "the database does not answer", None, headers
         )
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:  # of the operator's affair, not of the caller's
+        logger().error(names.REQUEST_FAILED, reason=str(error))
+        return problem(status, "ledger-error", "the server's log says what happened")
     return problem(status, code_of(kind.__name__), str(error), _facts(error), headers)
 
 

@@ -36,7 +36,6 @@ class Server(uvicorn.Server):
             )
         )
         self.app = app
-        app.state.ending = asyncio.Event()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

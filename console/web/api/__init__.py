@@ -4,14 +4,31 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from runfold.console.web.api import health, runs
+from runfold.console.web.api import (
+    approvals,
+    claims,
+    health,
+    integrity,
+    kinds,
+    past,
+    problem_pages,
+    projections,
+    runs,
+    schedules,
+    stream,
+    work,
+)
 
 PREFIX = "/v1"
+_RESOURCES = (
+    runs, past, claims, work, approvals, stream, kinds, schedules, projections, integrity, health,
+    problem_pages,
+)  # fmt: skip
 
 
 def routers() -> tuple[APIRouter, ...]:
     """Return the routers of all resources, under the prefix of this version."""
     whole = APIRouter(prefix=PREFIX)
-    for resource in (health, runs):
+    for resource in _RESOURCES:
         whole.include_router(resource.router)
     return (whole,)

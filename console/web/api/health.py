@@ -1,22 +1,85 @@
-"""Whether the server lives, and whether it can do its work; for probes, so without a token."""
+"""Whether the server lives, whether it can do its work, and its metrics."""
 
 from __future__ import annotations
 
-from typing import Literal
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel
 
+from runfold.console.web.callers import Callers, caller
+from runfold.ledger import Ledger
+from runfold.ledger.errors import ConfigurationError, LedgerError
+from runfold.ledger.postgres.connections import fetch
+
 router = APIRouter(tags=["health"])
+BELIEVED_SECONDS: Final = 1.0
+"""How long an answer of the database is believed: anybody may ask, so it costs it nothing."""
+MISSING_EXTRA: Final = "metrics are served with prometheus-client: install runfold[metrics]"
 
 
 class Health(BaseModel):
     """The server answers."""
 
-    status: Literal["ok"] = "ok"
+    status: Literal["ok", "unavailable"] = "ok"
 
 
 @router.get("/health", operation_id="health")
 async def health() -> Health:
-    """Answer while the process lives; the database is not asked."""
+    """Answer while the process lives; the database is not asked. Needs no token."""
     return Health()
+
+
+@router.get("/ready", operation_id="ready", responses={503: {"model": Health}})
+async def ready(request: Request, response: Response) -> Health:
+    """Answer whether requests can be served now: 503 if not. Needs no token."""
+    state = request.app.state
+    now = time.monotonic()
+    if now - state.looked_at > BELIEVED_SECONDS:
+        state.looked_at, state.is_ready = now, await _answers(state.callers.own)
+    if state.ending.is_set() or not state.is_ready:
+        response.status_code = 503
+        return Health(status="unavailable")
+    return Health()
+
+
+async def _answers(own: Ledger) -> bool:
+    try:
+        await fetch(own.pool, "SELECT 1")
+    except LedgerError:
+        return False
+    return True
+
+
+@router.get("/metrics", operation_id="metrics", response_class=PlainTextResponse)
+async def metrics(
+    request: Request, _: Annotated[Ledger, Depends(caller("read", everywhere=True))]
+) -> PlainTextResponse:
+    """Answer with the fleet's metrics for Prometheus. Needs the right read in all projects."""
+    try:
+        from prometheus_client import (  # noqa: PLC0415  an extra, named if it is missing
+            CollectorRegistry,
+            generate_latest,
+        )
+    except ImportError as error:
+        raise ConfigurationError(MISSING_EXTRA) from error
+    from runfold.projections.telemetry.metrics import families, look  # noqa: PLC0415  as above
+
+    callers: Callers = request.app.state.callers
+    rows = await look(callers.own.pool)
+
+    class Collected:
+        """What was read, as a collector."""
+
+        def collect(self) -> Iterator[Any]:
+            """Yield the families."""
+            return families(rows)
+
+    registry = CollectorRegistry()
+    registry.register(Collected())
+    return PlainTextResponse(
+        generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8"
+    )

@@ -1,21 +1,24 @@
-"""Runs: submit one, list them, read one."""
+"""Runs: submit, list, read, cancel, run again, and what is sent to one."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Response, status
-from pydantic import AwareDatetime, BaseModel, Field
+from fastapi import APIRouter, Query, Request, Response, status
+from pydantic import AwareDatetime, Field
 
 from runfold.console.cli.kit.plain import jsonable
-from runfold.console.web.callers import Caller, Reader
-from runfold.ledger.run import Run
+from runfold.console.cli.kit.rerun import rerun as rerun_runs
+from runfold.console.web.api.shapes import Asked, IfMatch, Key, RunId, Shown, shown, version_of
+from runfold.console.web.callers import Reader, Submitter
+from runfold.ledger.errors import InvalidValue
+from runfold.ledger.events import NoteAdded
 
 router = APIRouter(tags=["runs"])
 MAX_PAGE = 200
 
 
-class Submission(BaseModel):
+class Submission(Asked):
     """What is asked of a run; the members are those of `Ledger.submit`."""
 
     kind: str
@@ -24,24 +27,43 @@ class Submission(BaseModel):
     delay: float | None = Field(None, description="Seconds before it can be claimed.")
     max_attempts: int = 3
     deadline: AwareDatetime | float | None = Field(None, description="An instant, or seconds.")
-    tags: list[str] = []
+    tags: list[str] = Field(default_factory=list)
     parent: str | None = Field(None, description="The run that asks for this one.")
-    actor: str | None = Field(None, description="Who asks; else the token itself.")
 
 
-Key = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        description="The same key and content give the first outcome again.",
-    ),
-]
+class Reason(Asked):
+    """Who acts, and why."""
+
+    reason: str | None = None
+
+
+class Signal(Asked):
+    """A value for a run under a name."""
+
+    name: str
+    value: Any = None
+
+
+class Answer(Asked):
+    """The answer to a tool that a parked run waits for: an output, or an error."""
+
+    output: Any = None
+    error_code: str | None = None
+    error_detail: Any = None
+    cost_usd_delta: float = 0
+
+
+class Note(Asked):
+    """A remark in a run's history; `name` is its sort, for counting."""
+
+    text: str
+    name: str | None = None
 
 
 @router.post("/runs", operation_id="submit", status_code=status.HTTP_201_CREATED)
 async def submit(
-    ledger: Caller, asked: Submission, response: Response, key: Key = None
-) -> dict[str, Any]:
+    ledger: Submitter, asked: Submission, response: Response, key: Key = None
+) -> Shown:
     """Ask for a run; it exists when the answer has come. Needs the right submit."""
     run = await ledger.submit(**asked.model_dump(), key=key)
     response.headers["Location"] = f"/v1/runs/{run.run_id}"
@@ -50,29 +72,92 @@ async def submit(
 
 @router.get("/runs", operation_id="runs")
 async def runs(
+    request: Request,
+    response: Response,
     ledger: Reader,
     *,
-    state: Annotated[list[str] | None, Query()] = None,
-    kind: str | None = None,
-    worker_id: str | None = None,
-    tag: str | None = None,
-    key: str | None = None,
+    q: Annotated[str, Query(description="Such as `state:failed,timeout kind:review`.")] = "",
+    before: Annotated[str | None, Query(description="The `older` of a page.")] = None,
+    after: Annotated[str | None, Query(description="The `newer` of a page.")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
-) -> dict[str, Any]:
-    """List runs, the newest first. Needs the right read."""
-    found = await ledger.runs(
-        state=state, kind=kind, worker_id=worker_id, tag=tag, key=key, limit=limit
-    )
-    return {"runs": [jsonable(run) for run in found]}
+) -> Shown:
+    """List runs that fit a query, the newest first. Needs the right read.
+
+    `older` and `newer` name the pages beside, as do the links `next` and `prev`; null at an end.
+    """
+    page = await ledger.search(q, before=before, after=after, limit=limit)
+    url = request.url.remove_query_params(["before", "after"])
+    beside = (("next", "before", page.older), ("prev", "after", page.newer))
+    links = [
+        f'<{(to := url.include_query_params(**{name: run_id})).path}?{to.query}>; rel="{rel}"'
+        for rel, name, run_id in beside
+        if run_id is not None
+    ]
+    if links:
+        response.headers["Link"] = ", ".join(links)
+    return dict(jsonable(page))
 
 
 @router.get("/runs/{run_id}", operation_id="run")
-async def run(ledger: Reader, run_id: str, response: Response) -> dict[str, Any]:
-    """Read a run as it is now. Needs the right read."""
+async def run(ledger: Reader, run_id: RunId, response: Response) -> Shown:
+    """Read a run as it is now; its version is the ETag. Needs the right read."""
     return shown(await ledger.get(run_id), response)
 
 
-def shown(run: Run, response: Response) -> dict[str, Any]:
-    """Return a run as JSON; its version is the ETag."""
-    response.headers["ETag"] = f'"{run.version}"'
-    return dict(jsonable(run))
+@router.post("/runs/{run_id}/cancel", operation_id="cancel")
+async def cancel(
+    ledger: Submitter, run_id: RunId, asked: Reason, response: Response, if_match: IfMatch = None
+) -> Shown:
+    """Call a run off; a worker that holds it learns of it with a beat. Needs the right submit."""
+    if if_match is not None:
+        raise InvalidValue("If-Match", if_match, "a cancel takes none: it holds whatever happened")
+    return shown(await ledger.cancel(run_id, **asked.model_dump()), response)
+
+
+@router.post("/runs/{run_id}/rerun", operation_id="rerun", status_code=status.HTTP_201_CREATED)
+async def rerun(run_id: RunId, asked: Reason, ledger: Submitter, reader: Reader) -> Shown:
+    """Run an ended run again as a new run that is linked to it. Needs submit and read."""
+    old = await reader.get(run_id)
+    [done] = await rerun_runs(ledger, [old], actor=asked.actor or ledger.actor, reason=asked.reason)
+    return dict(jsonable(done))
+
+
+@router.post("/runs/{run_id}/signals", operation_id="signal")
+async def signal(
+    ledger: Submitter, run_id: RunId, asked: Signal, response: Response, key: Key = None
+) -> Shown:
+    """Send a run a value; it is kept until the run asks for it. Needs the right submit."""
+    sent = await ledger.signal(run_id, asked.name, asked.value, actor=asked.actor, key=key)
+    return shown(sent, response)
+
+
+@router.post("/runs/{run_id}/answer", operation_id="answer")
+async def answer(
+    ledger: Submitter,
+    run_id: RunId,
+    asked: Answer,
+    response: Response,
+    *,
+    if_match: IfMatch = None,
+    key: Key = None,
+) -> Shown:
+    """Answer the tool that a parked run waits for. Needs the right submit."""
+    run = await ledger.answer(
+        run_id, **asked.model_dump(), expected_version=version_of(if_match), key=key
+    )
+    return shown(run, response)
+
+
+@router.post("/runs/{run_id}/notes", operation_id="note", status_code=status.HTTP_201_CREATED)
+async def note(
+    ledger: Submitter, run_id: RunId, asked: Note, *, if_match: IfMatch = None, key: Key = None
+) -> Shown:
+    """Add a remark to a run's history. Needs the right submit."""
+    receipt = await ledger.append(
+        run_id,
+        NoteAdded(name=asked.name, text=asked.text),
+        actor=asked.actor,
+        expected_version=version_of(if_match),
+        key=key,
+    )
+    return dict(jsonable(receipt))

@@ -1,0 +1,64 @@
+"""Approvals: what waits for a person, and the decision on exactly that."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Header, Query, Response
+
+from runfold.console.cli.kit.plain import jsonable
+from runfold.console.cli.kit.requests import pending_requests
+from runfold.console.web.api.shapes import Asked, Key, RunId, Shown, shown, version_of
+from runfold.console.web.callers import Decider, Reader
+from runfold.ledger.events import ApprovalRequested
+from runfold.ledger.validation import check_run_id
+
+router = APIRouter(tags=["approvals"])
+MAX_PAGE: Final = 1_000
+Request = Annotated[
+    str,
+    Header(
+        alias="If-Match",
+        description="The version of the request that was read, as an ETag; 409 for another one.",
+    ),
+]
+
+
+class Decision(Asked):
+    """What a person decides about a request."""
+
+    decision: Literal["approve", "reject"]
+    reason: str | None = None
+    meaning: str | None = None
+    output: Any = None
+
+
+@router.get("/approvals", operation_id="approvals")
+async def approvals(ledger: Reader, limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100) -> Shown:
+    """List the approvals that runs wait for, the oldest first. Needs the right read."""
+    requests = await pending_requests(ledger, limit)
+    return {"approvals": [jsonable(request) for request in requests]}
+
+
+@router.post("/runs/{run_id}/decision", operation_id="decide")
+async def decide(
+    ledger: Decider,
+    run_id: RunId,
+    asked: Decision,
+    response: Response,
+    *,
+    if_match: Request,
+    key: Key = None,
+) -> Shown:
+    """Decide on the request that If-Match names, and on no other. Needs the right decide.
+
+    A decision that comes late, twice or from somebody who may not is refused, on record.
+    """
+    request = ApprovalRequested(run_id=check_run_id(run_id), version=version_of(if_match) or 0)
+    actor = asked.actor if asked.actor is not None else ledger.actor
+    said: dict[str, Any] = {
+        "actor": actor, "reason": asked.reason, "meaning": asked.meaning, "key": key,
+    }  # fmt: skip
+    if asked.decision == "approve":
+        return shown(await ledger.approve(request, **said, output=asked.output), response)
+    return shown(await ledger.reject(request, **said), response)

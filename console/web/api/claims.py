@@ -1,0 +1,86 @@
+"""Claims and heartbeats: how a worker gets runs, and keeps them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, Field
+
+from runfold.console.web.api.shapes import Held, Shown, shown_lease
+from runfold.console.web.callers import Worker, caller
+from runfold.console.web.wakeups import Wakeups
+from runfold.ledger import Ledger
+
+router = APIRouter(tags=["work"])
+MAX_WAIT: Final = 60.0
+MAX_CLAIMED: Final = 100
+MAX_BEATS: Final = 1_000
+
+
+class Claim(BaseModel):
+    """What a worker takes, and how long it waits for it."""
+
+    worker_id: str
+    kinds: list[str] | None = None
+    limit: int = Field(1, ge=1, le=MAX_CLAIMED)
+    ttl: float | None = Field(None, description="Seconds of the lease; else the server's default.")
+    wait: float = Field(0, ge=0, le=MAX_WAIT, description="Seconds to wait for a run.")
+
+
+class Beat(Held):
+    """A lease to keep, for `ttl` seconds from now."""
+
+    run_id: str
+    ttl: float = 60
+
+
+class Beats(BaseModel):
+    """The leases that a worker keeps."""
+
+    leases: list[Beat] = Field(min_length=1, max_length=MAX_BEATS)
+
+
+@router.post("/claims", operation_id="claim")
+async def claim(request: Request, ledger: Worker, asked: Claim) -> Shown:
+    """Lease the oldest claimable runs; wait if there is none. Needs the right work.
+
+    The list is empty when none came in time. Each write about a run carries its lease's `token`
+    and `worker_id`. A caller that goes away while it waits claims nothing.
+    """
+    wakeups: Wakeups = request.app.state.wakeups
+    ending: asyncio.Event = request.app.state.ending
+    until = time.monotonic() + asked.wait
+    while True:
+        leases = await ledger.claim(
+            asked.worker_id, limit=asked.limit, kinds=asked.kinds, ttl=asked.ttl
+        )
+        left = until - time.monotonic()
+        if leases or left <= 0 or ending.is_set():
+            return {"leases": [shown_lease(lease) for lease in leases]}
+        pause = min(left, ledger.settings.poll_seconds)
+        await wakeups.wait(ledger.project_id, pause, ending)
+        if await request.is_disconnected():
+            return {"leases": []}
+
+
+@router.post("/heartbeats", operation_id="heartbeat")
+async def heartbeat(
+    ledger: Annotated[Ledger, Depends(caller("work", beat=True))], asked: Beats
+) -> Shown:
+    """Keep leases, all in one statement. Needs the right work.
+
+    A lease that is `lost` is no error, so that it does not hide the others: stop working on it. So
+    with `cancel_requested`: somebody called the run off.
+    """
+    leases = await ledger.heartbeat([beat.lease(beat.run_id, beat.ttl) for beat in asked.leases])
+    return {
+        "leases": [{name: shown_lease(lease)[name] for name in _BEAT_MEMBERS} for lease in leases]
+    }
+
+
+_BEAT_MEMBERS: Final = (
+    "run_id", "token", "worker_id", "until", "lost", "cancel_requested", "late_ms",
+)  # fmt: skip

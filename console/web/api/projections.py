@@ -1,0 +1,34 @@
+"""Projections: how each fares."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fastapi import APIRouter
+
+from runfold.console.cli.kit.plain import jsonable
+from runfold.console.cli.kit.projection_modules import declared_projections
+from runfold.console.web.api.shapes import Shown
+from runfold.console.web.callers import Reader
+from runfold.projections.declared.status import Status, statuses
+
+router = APIRouter(tags=["projections"])
+
+
+@router.get("/projections", operation_id="projections")
+async def projections(ledger: Reader) -> Shown:
+    """List the projections with their lag and their errors. Needs the right read.
+
+    A projection covers all projects; the run where it stopped is named to its own project only.
+    """
+    declared = {one.name: one for one in declared_projections(None)}
+    found = await statuses(ledger.pool, declared)
+    return {"projections": [jsonable(_for(ledger.project_id, status)) for status in found]}
+
+
+def _for(project_id: str, status: Status) -> Status:
+    if status.project_id in {None, project_id}:
+        return status
+    return replace(
+        status, error="another project's", project_id=None, run_id=None, event_version=None
+    )

@@ -1,0 +1,42 @@
+"""Schedules: runs that are submitted when a cron expression is due."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, status
+
+from runfold.console.cli.kit.plain import jsonable
+from runfold.console.web.api.shapes import Asked, Shown
+from runfold.console.web.callers import Reader, Scheduler
+from runfold.ledger.errors import ScheduleNotFound
+
+router = APIRouter(prefix="/schedules", tags=["schedules"])
+
+
+class Schedule(Asked):
+    """What is submitted, and when."""
+
+    kind: str
+    input: Any = None
+    cron: str
+    timezone: str = "UTC"
+
+
+@router.get("", operation_id="schedules")
+async def schedules(ledger: Reader) -> Shown:
+    """List the schedules, by name. Needs the right read."""
+    return {"schedules": [jsonable(schedule) for schedule in await ledger.schedules()]}
+
+
+@router.put("/{name}", operation_id="put_schedule")
+async def put(ledger: Scheduler, name: str, asked: Schedule) -> Shown:
+    """Make a schedule, or replace the one of this name. Needs the right schedule."""
+    return dict(jsonable(await ledger.schedule(name, **asked.model_dump())))
+
+
+@router.delete("/{name}", operation_id="drop_schedule", status_code=status.HTTP_204_NO_CONTENT)
+async def drop(ledger: Scheduler, name: str) -> None:
+    """Remove a schedule. Needs the right schedule."""
+    if not await ledger.unschedule(name):
+        raise ScheduleNotFound(name, [])

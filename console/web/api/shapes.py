@@ -1,0 +1,94 @@
+"""What resources share: headers, and runs, leases and events as JSON."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from fastapi import Header, Path, Response
+from pydantic import BaseModel, Field
+
+from runfold.console.cli.kit.plain import jsonable
+from runfold.ledger.errors import InvalidValue
+from runfold.ledger.events import Event
+from runfold.ledger.run import Lease, Run
+from runfold.ledger.validation import MAX_LEASE, check_lease_time, check_run_id
+
+_ETAG: Final = re.compile(r'"([1-9][0-9]{0,8})"')
+Shown = dict[str, Any]
+RunId = Annotated[str, Path(description="The id of a run, a UUIDv7.")]
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="The same key and content give the first outcome again.",
+    ),
+]
+IfMatch = Annotated[
+    str | None,
+    Header(
+        alias="If-Match",
+        description="The ETag of the run as it was read; 412 if it has moved on since.",
+    ),
+]
+
+
+class Held(BaseModel):
+    """The lease under which a worker writes, as `claims` gave it."""
+
+    token: int
+    worker_id: str
+
+    def lease(self, run_id: str, ttl: float | None = None) -> Lease:
+        """Return the lease on a run. Raises InvalidValue."""
+        checked = check_run_id(run_id)
+        return _lease(checked, self.token, self.worker_id, ttl)
+
+
+class Asked(BaseModel):
+    """What is asked of a run without a lease."""
+
+    actor: str | None = Field(None, description="Who acts; else the token itself.")
+
+
+def _lease(run_id: UUID, token: int, worker_id: str, ttl: float | None) -> Lease:
+    return Lease(
+        run_id=run_id,
+        token=token,
+        attempt=0,
+        max_attempts=0,
+        kind="",
+        priority=0,
+        input=None,
+        worker_id=worker_id,
+        until=datetime.now(UTC),
+        ttl=MAX_LEASE if ttl is None else check_lease_time("ttl", ttl),
+    )
+
+
+def version_of(if_match: str | None) -> int | None:
+    """Return the version that an If-Match header names. Raises InvalidValue."""
+    if if_match is None:
+        return None
+    match = _ETAG.fullmatch(if_match.strip())
+    if match is None:
+        raise InvalidValue("If-Match", if_match, 'must be the ETag of a run, such as "3"')
+    return int(match[1])
+
+
+def shown(run: Run, response: Response) -> Shown:
+    """Return a run as JSON; its version is the ETag."""
+    response.headers["ETag"] = f'"{run.version}"'
+    return dict(jsonable(run))
+
+
+def shown_lease(lease: Lease) -> Shown:
+    """Return a lease as JSON; `ttl` is in seconds."""
+    return dict(jsonable(lease))
+
+
+def shown_event(event: Event) -> Shown:
+    """Return an event as JSON, without the members that are null."""
+    return dict(jsonable(event.model_dump(exclude_none=True)))

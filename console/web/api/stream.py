@@ -1,0 +1,83 @@
+"""The stream of a project's events as they are committed; it resumes where it was broken."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from runfold.console.web.api.shapes import shown_event
+from runfold.console.web.callers import Reader
+from runfold.console.web.rates import TooManyRequests
+from runfold.ledger.events import Event
+from runfold.ledger.reading.subscription import Subscription
+
+router = APIRouter(tags=["events"])
+BUSY_SECONDS: Final = 5
+
+
+async def subscription(
+    request: Request,
+    ledger: Reader,
+    *,
+    types: Annotated[list[str] | None, Query()] = None,
+    kinds: Annotated[list[str] | None, Query()] = None,
+    states: Annotated[list[str] | None, Query()] = None,
+    heartbeats: bool = False,
+    after: Annotated[str, Query(description="An event's id, `start`, or `now`.")] = "now",
+    last: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
+) -> AsyncIterator[Subscription]:
+    """Begin a subscription; its faults are answers, not the ends of streams."""
+    begin = last or after
+    if request.app.state.streams >= request.app.state.callers.options.max_streams:
+        raise TooManyRequests(BUSY_SECONDS)
+    found = ledger.subscribe(
+        after=None if begin == "start" else begin,
+        types=types,
+        kinds=kinds,
+        states=states,
+        heartbeats=heartbeats,
+    )
+    request.app.state.streams += 1
+    try:
+        yield found
+    finally:
+        request.app.state.streams -= 1
+
+
+@router.get("/events", operation_id="events", response_class=EventSourceResponse)
+async def events(
+    request: Request, following: Annotated[Subscription, Depends(subscription)]
+) -> AsyncIterator[ServerSentEvent]:
+    """Follow the project's events, each once, in order within a run. Needs the right read.
+
+    An event's id resumes after it, in Last-Event-ID or `after`. The stream ends when the server
+    does; a client connects again. `now` begins with what is committed from now on.
+    """
+    ending: asyncio.Event = request.app.state.ending
+    async for event in until(following, ending):
+        yield ServerSentEvent(data=shown_event(event), event=event.type, id=following.checkpoint)
+
+
+async def until(following: Subscription, ending: asyncio.Event) -> AsyncIterator[Event]:
+    """Yield the events until the server is told to end."""
+    reading = following.__aiter__()
+    ended = asyncio.ensure_future(ending.wait())
+    following_one: asyncio.Task[Any] | None = None
+    try:
+        while True:
+            following_one = asyncio.ensure_future(anext(reading))
+            await asyncio.wait({following_one, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not following_one.done():
+                return
+            yield following_one.result()
+    finally:
+        ended.cancel()
+        if following_one is not None and not following_one.done():
+            following_one.cancel()
+            with suppress(asyncio.CancelledError):
+                await following_one

@@ -1,0 +1,168 @@
+"""What a worker writes about a run that it holds: steps, waits, and ends; always with its lease."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+from fastapi import APIRouter, Response, status
+from pydantic import BaseModel, Field
+
+from runfold.console.cli.kit.plain import jsonable
+from runfold.console.web.api.shapes import Held, IfMatch, Key, RunId, Shown, shown, version_of
+from runfold.console.web.callers import Worker
+from runfold.ledger.events import StepCompleted, StepFailed
+
+router = APIRouter(tags=["work"])
+ENDED: Final = "Needs the right work, and the lease: 409 `lease-lost` once it is another's."
+
+
+class Spent(Held):
+    """What the last piece of work cost."""
+
+    cost_usd_delta: float = 0
+    step_count_delta: int = 0
+
+
+class Completion(Spent):
+    """A run's output, or the digest of one that is kept elsewhere."""
+
+    output: Any = None
+    output_sha256: str | None = Field(None, description="64 hex digits.")
+
+
+class Failure(Spent):
+    """Why a run cannot reach its goal."""
+
+    error_code: str
+    error_detail: Any = None
+
+
+class GivenBack(Held):
+    """Why a run is given back, and how many seconds it rests."""
+
+    delay: float = 0
+    error_code: str | None = None
+    error_detail: Any = None
+
+
+class Step(Spent):
+    """A step's result, or its error."""
+
+    name: str
+    type: Literal["step.completed", "step.failed"] = "step.completed"
+    output: Any = None
+    error_code: str | None = None
+    error_detail: Any = None
+
+
+class Tool(Held):
+    """A tool that the run waits for."""
+
+    name: str
+    input: Any = None
+    park: bool = Field(default=False, description="Give the lease back while it waits.")
+    wait: float | None = Field(None, description="Seconds that a parked wait may last.")
+
+
+class ToolAnswer(Spent):
+    """The answer to a tool whose wait is held."""
+
+    output: Any = None
+    error_code: str | None = None
+    error_detail: Any = None
+
+
+class Approval(Held):
+    """What a person, or several, must decide."""
+
+    prompt: str
+    show: Any = None
+    name: str = "approval"
+    role: str | None = None
+    other_person: bool = False
+    approvals: int = Field(1, description="How many persons must approve.")
+    park: bool = True
+    wait: float | None = Field(None, description="Seconds that it may stay undecided.")
+    wait_outcome: Literal["cancelled", "timeout", "lapsed"] = "cancelled"
+
+
+def _rest(asked: BaseModel) -> dict[str, Any]:
+    return asked.model_dump(exclude={"token", "worker_id"})
+
+
+@router.post("/runs/{run_id}/complete", operation_id="complete", description=ENDED)
+async def complete(
+    ledger: Worker, run_id: RunId, asked: Completion, response: Response, key: Key = None
+) -> Shown:
+    """End the run as completed."""
+    return shown(await ledger.complete(asked.lease(run_id), **_rest(asked), key=key), response)
+
+
+@router.post("/runs/{run_id}/fail", operation_id="fail", description=ENDED)
+async def fail(
+    ledger: Worker, run_id: RunId, asked: Failure, response: Response, key: Key = None
+) -> Shown:
+    """End the run as failed; `retry` allows another attempt."""
+    return shown(await ledger.fail(asked.lease(run_id), **_rest(asked), key=key), response)
+
+
+@router.post("/runs/{run_id}/retry", operation_id="retry", description=ENDED)
+async def retry(ledger: Worker, run_id: RunId, asked: GivenBack, response: Response) -> Shown:
+    """Record that the attempt failed, and allow another one."""
+    return shown(await ledger.retry(asked.lease(run_id), **_rest(asked)), response)
+
+
+@router.post("/runs/{run_id}/release", operation_id="release", description=ENDED)
+async def release(ledger: Worker, run_id: RunId, asked: GivenBack, response: Response) -> Shown:
+    """Give the run back unharmed; the attempt is not charged."""
+    return shown(await ledger.release(asked.lease(run_id), **_rest(asked)), response)
+
+
+@router.post(
+    "/runs/{run_id}/steps",
+    operation_id="step",
+    description=ENDED,
+    status_code=status.HTTP_201_CREATED,
+)
+async def step(
+    ledger: Worker, run_id: RunId, asked: Step, *, if_match: IfMatch = None, key: Key = None
+) -> Shown:
+    """Record a step's result or its error, once."""
+    spent: dict[str, Any] = {
+        "name": asked.name,
+        "cost_usd": asked.cost_usd_delta or None,
+        "step_count": asked.step_count_delta or None,
+    }
+    event: StepCompleted | StepFailed
+    if asked.type == "step.completed":
+        event = StepCompleted(**spent, output=asked.output)
+    else:
+        event = StepFailed(**spent, error_code=asked.error_code, error_detail=asked.error_detail)
+    receipt = await ledger.append(
+        asked.lease(run_id), event, expected_version=version_of(if_match), key=key
+    )
+    return dict(jsonable(receipt))
+
+
+@router.post("/runs/{run_id}/ask-tool", operation_id="ask_tool", description=ENDED)
+async def ask_tool(
+    ledger: Worker, run_id: RunId, asked: Tool, response: Response, key: Key = None
+) -> Shown:
+    """Have the run wait for a tool: held, or parked without its lease."""
+    return shown(await ledger.ask_tool(asked.lease(run_id), **_rest(asked), key=key), response)
+
+
+@router.post("/runs/{run_id}/answer-tool", operation_id="answer_tool", description=ENDED)
+async def answer_tool(
+    ledger: Worker, run_id: RunId, asked: ToolAnswer, response: Response, key: Key = None
+) -> Shown:
+    """Answer the tool that the run waits for while its worker holds it."""
+    return shown(await ledger.answer(asked.lease(run_id), **_rest(asked), key=key), response)
+
+
+@router.post("/runs/{run_id}/ask-approval", operation_id="ask_approval", description=ENDED)
+async def ask_approval(
+    ledger: Worker, run_id: RunId, asked: Approval, response: Response, key: Key = None
+) -> Shown:
+    """Have the run wait for a person's decision."""
+    return shown(await ledger.ask_approval(asked.lease(run_id), **_rest(asked), key=key), response)

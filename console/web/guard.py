@@ -1,0 +1,171 @@
+"""What is refused before a route sees it: foreign hosts and origins, and bodies beyond limits."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runfold.console.web.problems import problem
+from runfold.ledger.payload import MAX_DEPTH
+
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+BESIDE_BYTES: Final = 65_536
+"""What a body may have beside one payload of the greatest size."""
+ENVELOPE: Final = 4
+"""Levels of a body around a payload."""
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_FOREIGN: Final = frozenset({"cross-site", "same-site"})
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
+_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+
+
+class Refused(Exception):
+    """A request is refused as a problem."""
+
+    def __init__(self, status: HTTPStatus, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.detail = status, code, detail
+
+
+class Guard:
+    """An ASGI application around another one.
+
+    `only_loopback`: a browser that was told that another name means this machine is refused.
+    """
+
+    def __init__(self, app: ASGIApp, *, limit_bytes: int, only_loopback: bool) -> None:
+        self._app, self._limit = app, limit_bytes + BESIDE_BYTES
+        self._only_loopback = only_loopback
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._check_origin(scope["method"], Headers(scope=scope))
+            body = await self._body(Headers(scope=scope), receive)
+        except Refused as refused:
+            response = problem(refused.status, refused.code, refused.detail)
+            await response(scope, receive, _secured(send))
+            return
+        await self._app(scope, _replayed(body, receive), _secured(send))
+
+    def _check_origin(self, method: str, headers: Headers) -> None:
+        host = headers.get("host", "")
+        if self._only_loopback and _name(host) not in LOOPBACK:
+            raise Refused(
+                HTTPStatus.FORBIDDEN,
+                "foreign-host",
+                "this server answers to localhost, 127.0.0.1 and [::1] only",
+            )
+        if method in _SAFE:
+            return
+        origin = headers.get("origin")
+        foreign = origin is not None and urlsplit_netloc(origin) != host.lower()
+        if foreign or headers.get("sec-fetch-site") in _FOREIGN:
+            raise Refused(
+                HTTPStatus.FORBIDDEN,
+                "foreign-origin",
+                "a page of another origin may change nothing",
+            )
+
+    async def _body(self, headers: Headers, receive: Receive) -> bytes:
+        """Return the whole body; raise Refused for one that is too large or too deep."""
+        if headers.get("content-encoding", "identity") != "identity":
+            raise Refused(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "send it uncompressed"
+            )
+        length = headers.get("content-length", "0")
+        if not length.isascii() or not length.isdigit() or int(length[:20]) > self._limit:
+            raise self._too_large()
+        parts, size, more = [], 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                break
+            parts.append(message.get("body", b""))
+            size, more = size + len(parts[-1]), message.get("more_body", False)
+            if size > self._limit:
+                raise self._too_large()
+        body = b"".join(parts)
+        if "json" in headers.get("content-type", ""):
+            check_depth(body)
+        return body
+
+    def _too_large(self) -> Refused:
+        return Refused(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            "body-too-large",
+            f"a body has at most {self._limit:,} bytes: store large content elsewhere, and pass a"
+            " reference and its SHA-256",
+        )
+
+
+def check_depth(body: bytes) -> None:
+    """Raise Refused for JSON that is nested deeper than any payload may be."""
+    depth = 0
+    for match in _TOKEN.finditer(body):
+        first = match[0][:1]
+        if first in b"[{":
+            depth += 1
+        elif first in b"]}":
+            depth -= 1
+        if depth > MAX_DEPTH + ENVELOPE:
+            raise Refused(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                "body-too-deep",
+                f"the body is nested deeper than {MAX_DEPTH + ENVELOPE} levels: flatten it",
+            )
+
+
+def urlsplit_netloc(origin: str) -> str | None:
+    """Return the host and port of an origin; None for what is none."""
+    try:
+        return urlsplit(origin).netloc.lower() or None
+    except ValueError:
+        return None
+
+
+def _name(host: str) -> str:
+    """Return the name in a Host header, without the port."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0].lower()
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """Return a receiver that gives the body once, and then what the connection says."""
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def _secured(send: Send) -> Send:
+    """Return a sender that adds the headers that no route has set itself."""
+
+    async def secured(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in _HEADERS.items():
+                headers.setdefault(name, value)
+        await send(message)
+
+    return secured

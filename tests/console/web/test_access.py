@@ -1,0 +1,245 @@
+"""Who may call: tokens, rights, projects, origins; what bad input is answered with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+import asyncpg
+import httpx
+import pytest
+
+from runfold.console.web import app
+from runfold.console.web.options import Options
+from runfold.console.web.rates import Rates, TooManyRequests
+from runfold.ledger import Ledger, access
+from runfold.ledger.postgres.opening import opened
+from runfold.ledger.settings import Settings
+from tests.support.runs import claimed, waiting
+from tests.support.web import calling, token
+
+
+async def other_project(database: str) -> None:
+    """Make a second project."""
+    async with opened(database, Settings.load()) as found:
+        await found.create_project("other")
+
+
+@pytest.fixture
+async def stranger(ledger: Ledger, database: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client with every right in another project, and none in the one that the ledger is of."""
+    await other_project(database)
+    credential, secret = await access.make_token(ledger.project, "stranger")
+    async with Ledger.open(database, "other") as other:
+        await other.grant_access(credential, ["submit", "work", "read", "decide", "audit"])
+        async with calling(app(ledger), secret) as client:
+            yield client
+
+
+async def test_another_project_answers_as_one_that_is_not_there(
+    stranger: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    run = await ledger.submit("parse", {"secret": 1})
+    asked = await ledger.submit("parse")
+    lease = {"token": 2, "worker_id": "w"}
+    calls = [
+        ("GET", f"/v1/runs/{run.run_id}", None), ("GET", "/v1/runs", None),
+        ("GET", f"/v1/runs/{run.run_id}/history", None), ("GET", "/v1/events?after=start", None),
+        ("GET", f"/v1/runs/{run.run_id}/verify", None), ("GET", "/v1/kinds", None),
+        ("POST", f"/v1/runs/{asked.run_id}/decision", {"decision": "approve"}),
+        ("POST", f"/v1/runs/{run.run_id}/cancel", {}), ("POST", "/v1/runs", {"kind": "x"}),
+        ("POST", "/v1/claims", {"worker_id": "w"}), ("POST", "/v1/integrity/verify", None),
+        ("POST", f"/v1/runs/{run.run_id}/complete", lease),
+        ("POST", "/v1/heartbeats", {"leases": [{"run_id": str(run.run_id), **lease}]}),
+        ("POST", f"/v1/runs/{run.run_id}/signals", {"name": "x"}),
+    ]  # fmt: skip
+    for method, path, body in calls:
+        answers = []
+        for project in ("test", "nowhere"):
+            headers = {"Runfold-Project": project, "If-Match": '"2"'}
+            if path.endswith("cancel"):
+                del headers["If-Match"]
+            answer = await stranger.request(method, path, json=body, headers=headers)
+            answers.append((answer.status_code, answer.text.replace(project, "P")))
+        assert answers[0] == answers[1], path
+        assert answers[0][0] == 404, path
+    assert (await ledger.get(run.run_id)).version == 1
+
+
+async def test_a_token_reads_its_own_project(stranger: httpx.AsyncClient) -> None:
+    mine = {"Runfold-Project": "other"}
+    made = await stranger.post("/v1/runs", json={"kind": "x"}, headers=mine)
+    read = await stranger.get(made.headers["location"], headers=mine)
+
+    assert read.json()["project_id"] == "other"
+
+
+async def test_a_revoked_token_is_refused_at_once_and_counted(ledger: Ledger) -> None:
+    credential, secret = await token(ledger, ["read"])
+    async with calling(app(ledger), secret) as client:
+        before = await client.get("/v1/runs")
+        await access.revoke_token(ledger.project, credential)
+        after = await client.get("/v1/runs")
+
+    assert (before.status_code, after.status_code) == (200, 401)
+    [kept] = await access.tokens(ledger.project)
+    assert kept.failed_uses == 1
+
+
+async def test_no_connection_keeps_a_token_for_the_next_caller(ledger: Ledger) -> None:
+    _, secret = await token(ledger, ["submit"])
+    async with calling(app(ledger), secret) as client:
+        for kind in ("a", "b", "", "c" * 999):  # the last two are refused
+            await client.post("/v1/runs", json={"kind": kind})
+    async with ledger.pool.acquire() as connection:
+        assert not await connection.fetchval("SELECT current_setting('runfold.token', true)")
+
+
+async def test_a_worker_speaks_for_no_other_name(ledger: Ledger) -> None:
+    _, secret = await token(ledger, ["work", "submit"], actors=["w:*"])
+    await ledger.submit("parse")
+    async with calling(app(ledger), secret) as client:
+        other = await client.post("/v1/claims", json={"worker_id": "ann"})
+        own = await client.post("/v1/claims", json={"worker_id": "w:1"})
+
+    assert (other.status_code, other.json()["code"]) == (403, "access-denied")
+    assert own.json()["leases"][0]["worker_id"] == "w:1"
+
+
+async def test_the_lease_of_another_credential_is_lost(ledger: Ledger) -> None:
+    lease = await claimed(ledger, "w:1")
+    _, secret = await token(ledger, ["work"], actors=["*"])
+    async with calling(app(ledger), secret) as client:
+        path = f"/v1/runs/{lease.run_id}/complete"
+        answer = await client.post(path, json={"token": lease.token, "worker_id": "w:1"})
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "lease-lost")
+
+
+async def test_a_decision_is_for_the_request_that_was_read(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    from runfold.ledger import State
+
+    lease = await waiting(ledger, State.WAITING_APPROVAL, park=True)
+    path = f"/v1/runs/{lease.run_id}/decision"
+    asked = (await web.get("/v1/approvals")).json()["approvals"][0]
+    decision = {"decision": "approve", "actor": "ann"}
+    without = await web.post(path, json=decision)
+    stale = await web.post(path, json=decision, headers={"If-Match": '"1"'})
+    current = {"If-Match": f'"{asked["version"]}"'}
+    right = await web.post(path, json=decision, headers=current)
+    twice = await web.post(path, json=decision, headers=current)
+
+    codes = [each.status_code for each in (without, stale, right, twice)]
+    assert codes == [422, 409, 200, 409]
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"Host": "evil.example"}, "foreign-host"),
+        ({"Host": "127.0.0.1.evil.example:7700"}, "foreign-host"),
+        ({"Origin": "https://evil.example"}, "foreign-origin"),
+        ({"Origin": "null"}, "foreign-origin"),
+        ({"Sec-Fetch-Site": "cross-site"}, "foreign-origin"),
+        ({"Content-Encoding": "gzip"}, "unsupported-media-type"),
+        ({"Authorization": "Basic YTpi"}, "unauthenticated"),
+    ],
+)
+async def test_a_foreign_page_changes_nothing(
+    web: httpx.AsyncClient, ledger: Ledger, headers: dict[str, str], code: str
+) -> None:
+    answer = await web.post("/v1/runs", json={"kind": "x"}, headers=headers)
+
+    assert answer.json()["code"] == code
+    assert await ledger.runs() == []
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b'{"kind": "x", "input": "' + b"a" * 200_000 + b'"}', "body-too-large"),
+        (b'{"kind": "x", "input": ' + b"[" * 5_000 + b"]" * 5_000 + b"}", "body-too-deep"),
+        (b'{"kind": "x", "input": ' + b"[" * 100_000, "body-too-deep"),
+        (b'{"kind": "x", "input": NaN}', "invalid-value"),
+        (b'{"kind": "x", "input": "\\u0000"}', "invalid-value"),
+        (b'{"kind": "x", "input": "\\ud800"}', "invalid-value"),
+        (b'{"kind": "a\\u202eb"}', "invalid-value"),
+        (b'{"kind": "a\\nb"}', "invalid-value"),
+        (b'{"kind": "x", "actor": "a\\u0007"}', "invalid-value"),
+        (b'{"kind": "x", "tags": "t"}', "invalid-value"),
+        (b'{"kind": "x", "delay": 1e999}', "invalid-value"),
+        (b'{"kind": "x"', "invalid-value"),
+        (b"\xff\xfe", "invalid-value"),
+        (b"[]", "invalid-value"),
+        (b"", "invalid-value"),
+    ],
+)
+async def test_bad_input_is_a_problem_and_nothing_is_written(
+    web: httpx.AsyncClient, ledger: Ledger, body: bytes, code: str
+) -> None:
+    answer = await web.post("/v1/runs", content=body, headers={"Content-Type": "application/json"})
+
+    assert answer.json()["code"] == code, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert await ledger.runs() == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/runs/x", "/v1/runs/%00", "/v1/runs/..%2f..%2fetc", "/v1/runs?limit=-1",
+        "/v1/runs?limit=1e9", "/v1/runs?q=state:nothing", "/v1/runs?before=%F0%28%8C", "/v1/none",
+        "/v1/runs/0197c2a1-0000-7000-8000-000000000000/state?at=%E2%80%AE1",
+        "/v1/events?after=nonsense", "/v1/events?states=none", "/v1/problems/none",
+        "/v1/kinds/%0A/history",
+    ],
+)  # fmt: skip
+async def test_nonsense_in_a_path_is_a_problem(web: httpx.AsyncClient, path: str) -> None:
+    answer = await web.get(path)
+
+    assert answer.status_code in {404, 422}, answer.text
+    assert set(json.loads(answer.text)) >= {"type", "title", "status", "code", "detail"}
+
+
+async def test_a_caller_that_asks_too_often_is_told_when_to_come_again(ledger: Ledger) -> None:
+    _, secret = await token(ledger, ["read", "work"])
+    async with calling(app(ledger, Options(requests_a_second=1)), secret) as client:
+        answers = [await client.get("/v1/kinds") for _ in range(5)]
+        beat = {"run_id": "0197c2a1-0000-7000-8000-000000000000", "token": 2, "worker_id": "w"}
+        kept = await client.post("/v1/heartbeats", json={"leases": [beat]})
+
+    assert answers[-1].status_code == 429
+    assert int(answers[-1].headers["retry-after"]) >= 1
+    assert kept.status_code != 429
+
+
+def test_a_bucket_fills_steadily() -> None:
+    now = [0.0]
+    rates = Rates(2, 2, lambda: now[0])
+    rates.take("a")
+    rates.take("a")
+    with pytest.raises(TooManyRequests):
+        rates.take("a")
+    rates.take("b")
+    now[0] = 0.5
+    rates.take("a")
+
+
+async def test_a_login_with_few_rights_serves_tokens(
+    ledger: Ledger, database: str, connection: asyncpg.Connection
+) -> None:
+    from tests.support.logins import with_login
+
+    _, secret = await token(ledger, ["submit", "read"])
+    async with (
+        with_login(database, "runfold_worker", rights=["read"]) as url,
+        Ledger.open(url, "test") as narrow,
+        calling(app(narrow), secret) as client,
+    ):
+        made = await client.post("/v1/runs", json={"kind": "x", "input": [1]})
+        read = await client.get(made.headers["location"])
+
+    assert read.json()["input"] == [1]
