@@ -121,8 +121,9 @@ class LeaseRequired(LedgerError):
 class DecisionRefused(LedgerError):
     """The approval is another person's to decide; nothing was decided.
 
-    `why`: the actor is the submitter, or the asker (or the holder of the lease), or lacks the role.
-    The attempt is noted in the history.
+    `why`: the actor is the `asker` (or holds the lease), the `submitter` (`unread`: that cannot be
+    told, who asked is archived or erased), lacks the `role`, or approved `twice`. The attempt is
+    noted in the history.
     """
 
     def __init__(self, run_id: UUID, actor: str, why: str, detail: str) -> None:

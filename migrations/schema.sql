@@ -1202,6 +1202,8 @@ BEGIN
     WHEN 'late' THEN 'the time for an answer is over; the reaper''s next sweep ends the wait'
     WHEN 'asker' THEN format('whoever asks decides not: another than %s must', p_actor)
     WHEN 'submitter' THEN format('%s submitted it, and another person must decide', p_actor)
+    WHEN 'unread' THEN format('another person must decide, and who asked for it is archived or '
+      'erased: it cannot be told from %s', p_actor)
     WHEN 'twice' THEN format('%s approved request %s before, and another person must', p_actor,
       newest)
     WHEN 'role' THEN format('%s does not have the role %s', p_actor, quote_literal(asked.role))
@@ -2662,13 +2664,14 @@ CREATE FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_request inte
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
-    AS $_$
+    AS $$
 DECLARE
   -- null for the owner's, which is equal to no other
   writer CONSTANT text := CASE WHEN NOT ledger.is_owner() THEN ledger.credential() END;
   person CONSTANT text := ledger.person(p_actor);
   asked record;
   lease record;
+  problem text;
 BEGIN
   SELECT e.role, e.other_person, e.actor, e.credential INTO asked FROM ledger.event AS e
   WHERE e.project_id = p_project AND e.run_id = p_run AND e.version = p_request;
@@ -2681,25 +2684,11 @@ BEGIN
   THEN
     RETURN 'asker';
   END IF;
-  IF asked.other_person AND EXISTS (
-    -- Whoever submitted a run that asked for this one, by however many steps, asked for this one.
-    WITH RECURSIVE asking (id, depth) AS (
-      SELECT p_run, 0
-      UNION ALL
-      SELECT (p.body ->> 'parent')::uuid, a.depth + 1 FROM asking AS a
-      CROSS JOIN LATERAL (
-        SELECT p.body FROM ledger.payload AS p WHERE p.project_id = p_project AND p.run_id = a.id
-          AND p.version = 1 OFFSET 0
-      ) AS p
-      WHERE a.depth < 100 AND p.body ->> 'parent' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
-    )
-    SELECT FROM asking AS a
-    CROSS JOIN LATERAL (
-      SELECT FROM ledger.event AS e WHERE e.project_id = p_project AND e.run_id = a.id
-        AND e.version = 1 AND (ledger.person(e.actor) = person OR e.credential = writer) OFFSET 0
-    ) AS e
-  ) THEN
-    RETURN 'submitter';
+  IF asked.other_person THEN
+    problem := ledger.submitter_problem(p_project, p_run, person, writer);
+    IF problem IS NOT NULL THEN
+      RETURN problem;
+    END IF;
   END IF;
   IF asked.role IS NOT NULL AND NOT EXISTS (
     SELECT FROM ledger.role_member AS m WHERE m.project_id = p_project AND m.role = asked.role
@@ -2715,7 +2704,7 @@ BEGIN
     RETURN 'twice';
   END IF;
   RETURN NULL;
-END $_$;
+END $$;
 
 CREATE FUNCTION ledger.move_low_water(p_project text, p_kinds text[], p_every interval, p_lag interval DEFAULT '00:00:10'::interval) RETURNS void
     LANGUAGE plpgsql
@@ -3836,6 +3825,43 @@ BEGIN
       OFFSET 0
   ) AS k ON true;
 END $$;
+
+CREATE FUNCTION ledger.submitter_problem(p_project text, p_run uuid, p_person text, p_writer text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+DECLARE
+  id uuid := p_run;
+  submitted record;
+  parent text;
+BEGIN
+  FOR step IN 1..1000 LOOP
+    SELECT e.actor, e.credential, e.payload_hash INTO submitted FROM ledger.event AS e
+    WHERE e.project_id = p_project AND e.run_id = id AND e.version = 1;
+    IF NOT FOUND THEN -- a parent that this project never had asked for nothing
+      RETURN (SELECT 'unread' FROM ledger.archive AS a
+        WHERE a.detached AND id >= a.first AND id < a.beyond LIMIT 1);
+    END IF;
+    IF ledger.person(submitted.actor) = p_person OR submitted.credential = p_writer THEN
+      RETURN 'submitter';
+    END IF;
+    SELECT p.body ->> 'parent' INTO parent FROM ledger.payload AS p
+    WHERE p.project_id = p_project AND p.run_id = id AND p.version = 1;
+    IF NOT FOUND THEN
+      RETURN CASE WHEN submitted.payload_hash IS NOT NULL THEN 'unread' END;
+    END IF;
+    IF parent IS NULL OR parent !~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN
+      RETURN NULL;
+    END IF;
+    id := parent::uuid;
+  END LOOP;
+  RETURN 'unread';
+END $_$;
 
 CREATE FUNCTION ledger.token_credential(p_secret text) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
@@ -5051,6 +5077,8 @@ REVOKE ALL ON FUNCTION ledger.submit(p_project text, p_actor text, p_kinds text[
 GRANT ALL ON FUNCTION ledger.submit(p_project text, p_actor text, p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[]) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.submit_keys(p_project text, p_ids uuid[], p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[], p_seed bytea) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.submitter_problem(p_project text, p_run uuid, p_person text, p_writer text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.token_credential(p_secret text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.token_credential(p_secret text) TO runfold_worker;

@@ -53,7 +53,7 @@ _STATES: Final[dict[Answer, State]] = {
     "approval.granted": State.RUNNING,
     "approval.rejected": State.CANCELLED,
 }
-_PERSONS: Final = frozenset({"asker", "submitter", "role", "twice"})
+_PERSONS: Final = frozenset({"asker", "submitter", "unread", "role", "twice"})
 
 
 class DecideRow(NamedTuple):

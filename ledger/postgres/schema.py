@@ -106,6 +106,7 @@ OBJECTS: Final = (
     "operations/append",
     "guards/person",
     "guards/newest_request",
+    "guards/submitter_problem",
     "guards/may_not_decide",
     "guards/decision_problem",
     "guards/note_refusal",

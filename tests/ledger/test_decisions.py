@@ -530,6 +530,23 @@ async def test_what_was_asked_outlives_its_content(unverified_database: str) -> 
     await connection.close()
 
 
+async def test_nobody_decides_where_another_must_while_who_asked_is_erased(
+    unverified_database: str,
+) -> None:
+    connection = await asyncpg.connect(driver_url(unverified_database))
+    async with Ledger.open(unverified_database, PROJECT) as ledger:
+        parent = await ledger.submit("whole", actor="zoe")
+        await ledger.submit("parse", parent=parent.run_id, actor="w:0")
+        [lease] = await ledger.claim("w:1", kinds=["parse"])
+        asked = await ledger.ask_approval(lease, "Pay?", other_person=True)
+        assert await why(connection, asked, "zoe") == "submitter"
+        await connection.execute("ALTER TABLE ledger.payload DISABLE TRIGGER refuse_change")
+        await connection.execute("DELETE FROM ledger.payload WHERE run_id = $1", lease.run_id)
+        assert await why(connection, asked, "zoe") == "unread"
+        assert await why(connection, asked, "w:0") == "submitter"
+    await connection.close()
+
+
 async def why(source: Connection, asked: ApprovalRequested | Run, actor: str) -> str | None:
     """Approve a request in a name; return why it was refused."""
     kept = await decided(source, asked.run_id, asked.version, actor=actor)

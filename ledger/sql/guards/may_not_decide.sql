@@ -1,9 +1,9 @@
 -- Says why somebody may not decide a request for an approval: 'asker' where they asked for it or
--- hold the lease under which it was asked, 'submitter' where another person's decision is asked
--- for, 'role' where that of somebody with a role, 'twice' where they approved it before: they may
--- still reject it. Null: they may. A credential is one person, by
--- whatever name it speaks; only the owner's may speak for anybody. Volatile, so that it sees what
--- the run's lock waited for. Internal to ledger.decide.
+-- hold the lease under which it was asked; where another person's decision is asked for,
+-- 'submitter' and 'unread' (ledger.submitter_problem); 'role' where that of somebody with a role;
+-- 'twice' where they approved it before: they may still reject it. Null: they may. A credential is
+-- one person, by whatever name it speaks; only the owner's may speak for anybody. Volatile, so that
+-- it sees what the run's lock waited for. Internal to ledger.decide.
 CREATE OR REPLACE FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_request int,
   p_actor text, p_grants boolean) RETURNS text
 LANGUAGE plpgsql VOLATILE
@@ -20,6 +20,7 @@ DECLARE
   person CONSTANT text := ledger.person(p_actor);
   asked record;
   lease record;
+  problem text;
 BEGIN
   SELECT e.role, e.other_person, e.actor, e.credential INTO asked FROM ledger.event AS e
   WHERE e.project_id = p_project AND e.run_id = p_run AND e.version = p_request;
@@ -32,25 +33,11 @@ BEGIN
   THEN
     RETURN 'asker';
   END IF;
-  IF asked.other_person AND EXISTS (
-    -- Whoever submitted a run that asked for this one, by however many steps, asked for this one.
-    WITH RECURSIVE asking (id, depth) AS (
-      SELECT p_run, 0
-      UNION ALL
-      SELECT (p.body ->> 'parent')::uuid, a.depth + 1 FROM asking AS a
-      CROSS JOIN LATERAL (
-        SELECT p.body FROM ledger.payload AS p WHERE p.project_id = p_project AND p.run_id = a.id
-          AND p.version = 1 OFFSET 0
-      ) AS p
-      WHERE a.depth < 100 AND p.body ->> 'parent' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
-    )
-    SELECT FROM asking AS a
-    CROSS JOIN LATERAL (
-      SELECT FROM ledger.event AS e WHERE e.project_id = p_project AND e.run_id = a.id
-        AND e.version = 1 AND (ledger.person(e.actor) = person OR e.credential = writer) OFFSET 0
-    ) AS e
-  ) THEN
-    RETURN 'submitter';
+  IF asked.other_person THEN
+    problem := ledger.submitter_problem(p_project, p_run, person, writer);
+    IF problem IS NOT NULL THEN
+      RETURN problem;
+    END IF;
   END IF;
   IF asked.role IS NOT NULL AND NOT EXISTS (
     SELECT FROM ledger.role_member AS m WHERE m.project_id = p_project AND m.role = asked.role

@@ -27,6 +27,7 @@ from runfold.ledger.errors import (
     ArchiveRefused,
     ArchiveUnusable,
     ConfigurationError,
+    DecisionRefused,
     DuplicateKey,
     FeedArchived,
     IllegalTransition,
@@ -183,6 +184,23 @@ async def test_what_several_approved_is_archived_whole_and_decided_no_more(
     assert (await ledger.verify(run_id)).findings == ()
     with pytest.raises(IllegalTransition, match="waits for no approval"):
         await ledger.reject(await ledger.get(run_id), actor="late")
+
+
+async def test_nobody_decides_where_another_must_while_who_asked_is_in_a_file(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    async with in_that_month(connection):
+        parent = await ended(ledger, actor="zoe")
+    lease = await claimed(ledger, parent=parent)
+    asked = await ledger.ask_approval(lease, "Pay?", other_person=True)
+    await archived(ledger, tmp_path)
+    with pytest.raises(DecisionRefused, match="archived or erased"):
+        await ledger.approve(asked, actor="zoe")
+    await ledger.archive.attach(MONTH, **WHY)
+    with pytest.raises(DecisionRefused, match="zoe submitted it"):
+        await ledger.approve(asked, actor="zoe")
+
+    assert (await ledger.approve(asked, actor="ann")).available_at is not None
 
 
 async def test_a_month_that_is_attached_again_is_what_it_was(
