@@ -43,6 +43,7 @@ bench: .venv/.ready ## Measure the write path against the raw limit, as ratios, 
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.running
 	$(BIN)/python -m benchmarks.worker_cost
+	$(BIN)/python -m benchmarks.pick_up
 	$(BIN)/python -m benchmarks.folding
 	$(BIN)/python -m benchmarks.holding
 	$(BIN)/python -m benchmarks.sizing

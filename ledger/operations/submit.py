@@ -12,6 +12,7 @@ from runfold.ledger.lifecycle import State
 from runfold.ledger.operations.batching import Batcher, characters
 from runfold.ledger.operations.columns import columns
 from runfold.ledger.operations.project import Project
+from runfold.ledger.operations.wakeups import WITH_A_WRITE
 from runfold.ledger.payload import decode_payload, payload_member
 from runfold.ledger.postgres.connections import Connection, fetch
 from runfold.ledger.postgres.partitions import with_partition
@@ -19,6 +20,7 @@ from runfold.ledger.run import Run, Submission
 
 _SUBMIT: Final = "ledger.submit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 SUBMIT_NEW: Final = f"SELECT * FROM {_SUBMIT}"
+SUBMIT_AND_WAKE: Final = f"SELECT made.*, {WITH_A_WRITE} FROM {_SUBMIT} AS made"
 # A run that a key may name is read in the statement that finds it: one round trip.
 SUBMIT_AND_READ: Final = (
     f"SELECT r.* FROM {_SUBMIT} AS t CROSS JOIN LATERAL ledger.read_run($1, t.run_id) AS r"
@@ -45,15 +47,20 @@ class Submits:
         if command.key is None and actor is None and command.kind in self._known_kinds:
             row = command.row(self._project.limit_bytes)
             made = await self._batcher.ask(row, distinct=object())
-            run = _new_run(self._project.project_id, command, row, made)
-        else:  # it may block on another transaction, so it is sent alone
-            run = await submit_alone(self._project, command, actor)
-            self._known_kinds.add(run.kind)
+            return _new_run(self._project.project_id, command, row, made)
+        # It may block on another transaction, so it is sent alone.
+        run = await submit_alone(self._project, command, actor)
+        self._known_kinds.add(run.kind)
         self._project.waker.wake()
         return run
 
     async def _send(self, rows: Sequence[SubmitRow]) -> Sequence[Mapping[str, Any]]:
-        return await _submitted(self._project, SUBMIT_NEW, rows, None, None)
+        project = self._project
+        if project.waker.goes_with_write():
+            return await _submitted(project, SUBMIT_AND_WAKE, rows, None, None)
+        made = await _submitted(project, SUBMIT_NEW, rows, None, None)
+        project.waker.wake()
+        return made
 
 
 async def submit_alone(

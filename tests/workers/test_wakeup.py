@@ -136,6 +136,28 @@ async def test_a_wake_up_waits_for_no_other_and_what_comes_within_2_ms_shares_th
     assert did[4:] == ["notify", 0.002]
 
 
+async def test_after_a_quiet_moment_a_submit_wakes_as_it_commits(
+    ledger: Ledger, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: asyncio.Queue[object] = asyncio.Queue()
+    await ledger.submit("greet", "the first of its kind is sent alone")
+    await ledger.project.waker.flush()
+    await connection.add_listener(
+        await channel(connection), lambda *given: heard.put_nowait(given[2])
+    )
+    asked: list[str] = []
+    monkeypatch.setattr(ledger.project.waker, "wake", lambda: asked.append("wake"))
+    monkeypatch.setattr(ledger.project.waker, "_woken_at", -1.0)
+
+    await ledger.submit("greet", "ann")
+    assert await asyncio.wait_for(heard.get(), 10) == await channel(connection)
+    assert asked == []
+
+    monkeypatch.setattr(wakeups, "QUIET_SECONDS", LATE)
+    await ledger.submit("greet", "bob")  # one was sent lately
+    assert asked == ["wake"]
+
+
 async def test_a_wake_up_is_heard_by_the_worker_without_a_pause(ledger: Ledger) -> None:
     looks: list[str] = []
     listener = Wakeup(ledger, lambda: looks.append("look"))
