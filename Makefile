@@ -61,8 +61,9 @@ lock: .venv/.ready ## Re-pin the dependencies with hashes, and uv, which install
 sql: .venv/.ready ## Regenerate the SQL that is compiled from the Python declarations
 	$(BIN)/python -m runfold.projections.state.compile
 
-reference: .venv/.ready ## Regenerate the page of the command line from its declarations
+reference: .venv/.ready ## Regenerate the pages of the command line and of the HTTP API
 	$(BIN)/python -m tests.support.command_reference
+	$(BIN)/python -m tests.support.http_reference
 
 schema: .venv/.ready ## Regenerate migrations/schema.sql and the record of functions from a migrated database
 	$(BIN)/python -m tests.support.schema_dump

@@ -8,7 +8,7 @@ from pathlib import Path
 from runfold.console.cli.kit import exits
 from runfold.ledger import lifecycle
 from runfold.ledger.events import CATALOGUE, Event
-from tests.support import command_reference
+from tests.support import command_reference, http_reference
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 STATES = REFERENCE.parent / "explanation" / "states.md"
@@ -67,3 +67,7 @@ def test_the_command_line_page_is_what_the_program_declares() -> None:
     written = command_reference.PAGE.read_text()
 
     assert written == command_reference.page(), "run `make reference`"
+
+
+def test_the_http_page_is_what_the_application_declares() -> None:
+    assert http_reference.PAGE.read_text() == http_reference.page(), "run `make reference`"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response, status
+from fastapi import APIRouter, Header, Query, Request, Response, status
 from pydantic import AwareDatetime, Field
 
 from runfold.console.cli.kit.plain import jsonable
@@ -16,6 +16,8 @@ from runfold.ledger.events import NoteAdded
 
 router = APIRouter(tags=["runs"])
 MAX_PAGE = 200
+NoMatch = Annotated[str | None, Header(alias="If-Match", include_in_schema=False)]
+"""A condition that would not be kept is refused, not ignored."""
 
 
 class Submission(Asked):
@@ -106,7 +108,7 @@ async def run(ledger: Reader, run_id: RunId, response: Response) -> Shown:
 
 @router.post("/runs/{run_id}/cancel", operation_id="cancel")
 async def cancel(
-    ledger: Submitter, run_id: RunId, asked: Reason, response: Response, if_match: IfMatch = None
+    ledger: Submitter, run_id: RunId, asked: Reason, response: Response, if_match: NoMatch = None
 ) -> Shown:
     """Call a run off; a worker that holds it learns of it with a beat. Needs the right submit."""
     if if_match is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Response, status
 from pydantic import BaseModel, Field
@@ -13,7 +13,6 @@ from runfold.console.web.callers import Worker
 from runfold.ledger.events import StepCompleted, StepFailed
 
 router = APIRouter(tags=["work"])
-ENDED: Final = "Needs the right work, and the lease: 409 `lease-lost` once it is another's."
 
 
 class Spent(Held):
@@ -90,44 +89,43 @@ def _rest(asked: BaseModel) -> dict[str, Any]:
     return asked.model_dump(exclude={"token", "worker_id"})
 
 
-@router.post("/runs/{run_id}/complete", operation_id="complete", description=ENDED)
+@router.post("/runs/{run_id}/complete", operation_id="complete")
 async def complete(
     ledger: Worker, run_id: RunId, asked: Completion, response: Response, key: Key = None
 ) -> Shown:
-    """End the run as completed."""
+    """End the run as completed. Needs work, and the lease."""
     return shown(await ledger.complete(asked.lease(run_id), **_rest(asked), key=key), response)
 
 
-@router.post("/runs/{run_id}/fail", operation_id="fail", description=ENDED)
+@router.post("/runs/{run_id}/fail", operation_id="fail")
 async def fail(
     ledger: Worker, run_id: RunId, asked: Failure, response: Response, key: Key = None
 ) -> Shown:
-    """End the run as failed; `retry` allows another attempt."""
+    """End the run as failed; `retry` allows another attempt. Needs work, and the lease."""
     return shown(await ledger.fail(asked.lease(run_id), **_rest(asked), key=key), response)
 
 
-@router.post("/runs/{run_id}/retry", operation_id="retry", description=ENDED)
+@router.post("/runs/{run_id}/retry", operation_id="retry")
 async def retry(ledger: Worker, run_id: RunId, asked: GivenBack, response: Response) -> Shown:
-    """Record that the attempt failed, and allow another one."""
+    """Record that the attempt failed, and allow another one. Needs work, and the lease."""
     return shown(await ledger.retry(asked.lease(run_id), **_rest(asked)), response)
 
 
-@router.post("/runs/{run_id}/release", operation_id="release", description=ENDED)
+@router.post("/runs/{run_id}/release", operation_id="release")
 async def release(ledger: Worker, run_id: RunId, asked: GivenBack, response: Response) -> Shown:
-    """Give the run back unharmed; the attempt is not charged."""
+    """Give the run back unharmed; the attempt is not charged. Needs work, and the lease."""
     return shown(await ledger.release(asked.lease(run_id), **_rest(asked)), response)
 
 
 @router.post(
     "/runs/{run_id}/steps",
     operation_id="step",
-    description=ENDED,
     status_code=status.HTTP_201_CREATED,
 )
 async def step(
     ledger: Worker, run_id: RunId, asked: Step, *, if_match: IfMatch = None, key: Key = None
 ) -> Shown:
-    """Record a step's result or its error, once."""
+    """Record a step's result or its error, once. Needs work, and the lease."""
     spent: dict[str, Any] = {
         "name": asked.name,
         "cost_usd": asked.cost_usd_delta or None,
@@ -144,25 +142,31 @@ async def step(
     return dict(jsonable(receipt))
 
 
-@router.post("/runs/{run_id}/ask-tool", operation_id="ask_tool", description=ENDED)
+@router.post("/runs/{run_id}/ask-tool", operation_id="ask_tool")
 async def ask_tool(
     ledger: Worker, run_id: RunId, asked: Tool, response: Response, key: Key = None
 ) -> Shown:
-    """Have the run wait for a tool: held, or parked without its lease."""
+    """Have the run wait for a tool: held, or parked without its lease.
+
+    Needs work, and the lease.
+    """
     return shown(await ledger.ask_tool(asked.lease(run_id), **_rest(asked), key=key), response)
 
 
-@router.post("/runs/{run_id}/answer-tool", operation_id="answer_tool", description=ENDED)
+@router.post("/runs/{run_id}/answer-tool", operation_id="answer_tool")
 async def answer_tool(
     ledger: Worker, run_id: RunId, asked: ToolAnswer, response: Response, key: Key = None
 ) -> Shown:
-    """Answer the tool that the run waits for while its worker holds it."""
+    """Answer the tool that the run waits for while its worker holds it.
+
+    Needs work, and the lease.
+    """
     return shown(await ledger.answer(asked.lease(run_id), **_rest(asked), key=key), response)
 
 
-@router.post("/runs/{run_id}/ask-approval", operation_id="ask_approval", description=ENDED)
+@router.post("/runs/{run_id}/ask-approval", operation_id="ask_approval")
 async def ask_approval(
     ledger: Worker, run_id: RunId, asked: Approval, response: Response, key: Key = None
 ) -> Shown:
-    """Have the run wait for a person's decision."""
+    """Have the run wait for a person's decision. Needs work, and the lease."""
     return shown(await ledger.ask_approval(asked.lease(run_id), **_rest(asked), key=key), response)

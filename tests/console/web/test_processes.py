@@ -1,0 +1,133 @@
+"""The server as a process: workers in other languages, streams that resume, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from runfold.ledger import Ledger, State
+
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs" / "howto" / "workers-in-any-language.md"
+
+
+def blocks(language: str) -> list[str]:
+    """Return the blocks of a language in the page on workers in any language."""
+    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+@contextmanager
+def serving(database: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Run `runfold serve` on a free port; yield its address and the process."""
+    words = ["--url", database, "--project", "test", "serve", "--port", "0"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "runfold.console.cli.main", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        try:
+            address = re.search(r"http://\S+?(?=,)", process.stderr.readline())
+            assert address, process.stderr.read()
+            yield address[0], process
+        finally:
+            process.kill()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+async def test_a_run_is_done_with_curl_alone(database: str, ledger: Ledger) -> None:
+    with serving(database) as (address, _):
+        script = "set -e\n" + "".join(blocks("sh")).replace("http://127.0.0.1:7700", address)
+        done = await asyncio.to_thread(
+            subprocess.run,
+            ["bash", "-c", script],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    [run] = await ledger.runs()
+    assert (run.state, run.output, run.step_count) == (State.COMPLETED, {"width": 640}, 0)
+    types = [event.type for event in await ledger.history(run.run_id)]
+    assert types == [
+        "run.submitted", "lease.acquired", "lease.heartbeat", "step.completed", "run.completed",
+    ]  # fmt: skip
+    assert '"type":"run.completed"' in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node is not installed")
+async def test_a_worker_is_written_with_fetch_alone(
+    database: str, ledger: Ledger, tmp_path: Path
+) -> None:
+    program = tmp_path / "worker.mjs"
+    program.write_text("".join(blocks("javascript")))
+    run = await ledger.submit("thumbnail", {"image": "a.png"})
+    with serving(database) as (address, _):
+        environment = {**os.environ, "RUNFOLD_API": f"{address}/v1"}
+        done = await asyncio.to_thread(
+            subprocess.run,
+            ["node", str(program)],
+            env=environment, capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    after = await ledger.get(run.run_id)
+    assert (after.state, after.output) == (State.COMPLETED, {"thumbnail": "a.png.t"})
+
+
+async def test_a_stream_resumes_after_its_last_event_and_ends_with_the_server(
+    database: str, ledger: Ledger
+) -> None:
+    first, second = await ledger.submit("a"), await ledger.submit("b")
+    with serving(database) as (address, process):
+        async with httpx.AsyncClient(base_url=address, timeout=30) as client:
+            ids, runs = await read(client, 1, {"Last-Event-ID": ""}, "?after=start")
+            _, rest = await read(client, 1, {"Last-Event-ID": ids[-1]})
+            async with client.stream("GET", "/v1/events") as open_stream:
+                process.send_signal(signal.SIGTERM)
+                assert [line async for line in open_stream.aiter_lines() if "data" in line] == []
+        assert process.wait(timeout=15) == 0
+    assert [*runs, *rest] == [str(first.run_id), str(second.run_id)]
+
+
+async def read(
+    client: httpx.AsyncClient, count: int, headers: dict[str, str], query: str = ""
+) -> tuple[list[str], list[str]]:
+    """Read events of the stream; return their ids and their runs."""
+    ids: list[str] = []
+    runs: list[str] = []
+    async with client.stream("GET", f"/v1/events{query}", headers=headers) as stream:
+        async for line in stream.aiter_lines():
+            if line.startswith("id:"):
+                ids.append(line.removeprefix("id:").strip())
+            if line.startswith("data:"):
+                runs.append(json.loads(line.removeprefix("data:"))["run_id"])
+            if len(ids) >= count and len(runs) >= count and not line:
+                break
+    return ids, runs
+
+
+async def test_a_claim_that_waits_gets_the_run_that_comes(database: str, ledger: Ledger) -> None:
+    with serving(database) as (address, _):
+        async with httpx.AsyncClient(base_url=address, timeout=30) as client:
+            asked = {"worker_id": "w:1", "wait": 20}
+            waiting = asyncio.create_task(client.post("/v1/claims", json=asked))
+            await client.get("/v1/health")
+            run = await ledger.submit("parse")
+            answer = await waiting
+
+    assert answer.json()["leases"][0]["run_id"] == str(run.run_id)
