@@ -27,7 +27,7 @@ WITH mark AS (
   SELECT DISTINCT ON (m.kind) m.* FROM ledger.low_water AS m
   WHERE m.project_id = $1 ORDER BY m.kind, m.number DESC
 ), hidden AS (
-  SELECT mark.kind, mark.open, run.run_id, 'lapsed leases' AS walk FROM mark
+  SELECT mark.kind, mark.open, run.run_id, 'sweeps' AS walk FROM mark
   JOIN ledger.run_state AS run ON run.project_id = $1 AND run.kind = mark.kind
     AND run.token IS NOT NULL AND run.lease_position <= mark.leases_after
     AND run.run_id <> ALL (mark.older_leases)
@@ -44,9 +44,10 @@ WITH mark AS (
     AND run.priority = place.priority AND run.available_at > run.created_at
     AND run.available_at < place.due
 )
-SELECT kind, run_id, walk FROM hidden WHERE NOT EXISTS (SELECT FROM ledger.event AS e
+SELECT kind, walk, min(run_id::text)::uuid AS run_id, count(*) AS runs
+FROM hidden WHERE NOT EXISTS (SELECT FROM ledger.event AS e
   WHERE e.project_id = $1 AND e.run_id = hidden.run_id AND e.txid = ANY (hidden.open))
-ORDER BY kind, run_id LIMIT 100
+GROUP BY kind, walk ORDER BY kind, walk
 """
 
 
@@ -68,7 +69,8 @@ async def check_kinds(pool: Pool, project_id: str, kinds: Iterable[str]) -> list
                 row["run_id"],
                 None,
                 "kind",
-                f"lies before the low-water mark of {row['kind']!r}: {row['walk']} pass it over",
+                f"lies before the low-water mark of {row['kind']!r}: {row['walk']} pass over it"
+                f" and {row['runs'] - 1:,} more",
             )
             for row in hidden
         ),
