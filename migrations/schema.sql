@@ -618,6 +618,11 @@ BEGIN
     RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive, at most a day'
       USING ERRCODE = '22023';
   END IF;
+  IF cardinality(p_mark_kinds) = 0 THEN
+    PERFORM ledger.move_low_water(p_project, coalesce(p_kinds, ARRAY(
+      SELECT DISTINCT known.kind FROM ledger.kind AS known WHERE known.project_id = p_project)),
+      '1 second');
+  END IF;
   of_kinds := ledger.kind_rooms(p_project, p_kinds, is_marked, moment);
   IF of_kinds.places > 0 AND (of_kinds.places > 1 OR cardinality(p_mark_kinds) = 0) THEN
     SELECT low.* INTO p_mark_kinds, p_mark_priorities, p_mark_runs, p_mark_dues
@@ -2706,7 +2711,7 @@ BEGIN
   RETURN NULL;
 END $$;
 
-CREATE FUNCTION ledger.move_low_water(p_project text, p_kinds text[], p_every interval, p_lag interval DEFAULT '00:00:10'::interval) RETURNS void
+CREATE FUNCTION ledger.move_low_water(p_project text, p_kinds text[], p_every interval, p_lag interval DEFAULT '00:00:01'::interval) RETURNS void
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_column
@@ -2726,11 +2731,16 @@ BEGIN
     OR pg_current_xact_id_if_assigned() IS NOT NULL THEN
     RETURN;
   END IF;
-  FOREACH kind_now IN ARRAY p_kinds LOOP
-  CONTINUE WHEN EXISTS (SELECT FROM ledger.low_water AS mark
-      WHERE mark.project_id = p_project AND mark.kind = kind_now
-        AND mark.seen_at > moment - p_every)
-    AND ledger.marks_hold(p_project, kind_now);
+  FOR kind_now IN
+    SELECT named.kind FROM unnest(p_kinds) AS named (kind)
+    LEFT JOIN LATERAL (
+      SELECT mark.seen_at FROM ledger.low_water AS mark
+      WHERE mark.project_id = p_project AND mark.kind = named.kind
+      ORDER BY mark.number DESC LIMIT 1
+    ) AS mark ON true
+    WHERE mark.seen_at IS NULL OR mark.seen_at <= moment - p_every
+      OR NOT ledger.marks_hold(p_project, named.kind)
+  LOOP
   PERFORM FROM ledger.kind AS known
   WHERE known.project_id = p_project AND known.kind = kind_now AND known.run_id = (
     SELECT first.run_id FROM ledger.kind AS first
@@ -2773,7 +2783,7 @@ BEGIN
     new.leases_after := old.seen_position;
     SELECT place.* INTO new.priorities, new.runs, new.back_priorities, new.dues
     FROM ledger.low_water_places(old, leased, late,
-      ledger.uuid7_floor((old.seen_clock - p_lag) AT TIME ZONE 'UTC'), old.seen_at - p_lag)
+      ledger.uuid7_floor((old.seen_clock - p_lag) AT TIME ZONE 'UTC'), old.seen_at - 10 * p_lag)
       AS place;
   END IF;
   new.number := coalesce(old.number, 0) + 1;
@@ -3086,7 +3096,7 @@ BEGIN
   END IF;
   kinds := ARRAY(SELECT DISTINCT known.kind FROM ledger.kind AS known
     WHERE known.project_id = p_project ORDER BY known.kind);
-  PERFORM ledger.move_low_water(p_project, kinds, '10 seconds');
+  PERFORM ledger.move_low_water(p_project, kinds, '1 second');
   FOREACH kind_now IN ARRAY kinds LOOP
     marked := marked || ledger.marks_hold(p_project, kind_now);
   END LOOP;

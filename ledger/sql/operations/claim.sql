@@ -63,6 +63,11 @@ BEGIN
     RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive, at most a day'
       USING ERRCODE = '22023';
   END IF;
+  IF cardinality(p_mark_kinds) = 0 THEN
+    PERFORM ledger.move_low_water(p_project, coalesce(p_kinds, ARRAY(
+      SELECT DISTINCT known.kind FROM ledger.kind AS known WHERE known.project_id = p_project)),
+      '1 second');
+  END IF;
   of_kinds := ledger.kind_rooms(p_project, p_kinds, is_marked, moment);
   IF of_kinds.places > 0 AND (of_kinds.places > 1 OR cardinality(p_mark_kinds) = 0) THEN
     SELECT low.* INTO p_mark_kinds, p_mark_priorities, p_mark_runs, p_mark_dues

@@ -8,7 +8,8 @@
 --   open                        transactions that may still bring an older one
 --   seen_...                    how far the next move may go: whoever chose a position or a run's
 --                               id before had a transaction id already, and a smaller one than
---                               seen_txid; an instant may be chosen p_lag before
+--                               seen_txid; an instant may be chosen a while before, ten times
+--                               p_lag, which is what a clock may be set back unnoticed
 -- When the next move comes, most of those transactions have ended, and what they brought is seen;
 -- the others go to `open`. When one of these has ended, what it brought is looked up by its id, and
 -- the marks go back (ledger/sql/operations/marks_hold.sql). A clock or a sequence that was set back
@@ -18,7 +19,7 @@
 -- transaction that has an id. Internal to the operations, whose settings hold here. Locks: a row of
 -- `kind`, SKIP LOCKED; no other operation locks it.
 CREATE OR REPLACE FUNCTION ledger.move_low_water(
-  p_project text, p_kinds text[], p_every interval, p_lag interval DEFAULT '10 seconds'
+  p_project text, p_kinds text[], p_every interval, p_lag interval DEFAULT '1 second'
 ) RETURNS void
 LANGUAGE plpgsql
 AS $$
@@ -39,11 +40,16 @@ BEGIN
     OR pg_current_xact_id_if_assigned() IS NOT NULL THEN
     RETURN;
   END IF;
-  FOREACH kind_now IN ARRAY p_kinds LOOP
-  CONTINUE WHEN EXISTS (SELECT FROM ledger.low_water AS mark
-      WHERE mark.project_id = p_project AND mark.kind = kind_now
-        AND mark.seen_at > moment - p_every)
-    AND ledger.marks_hold(p_project, kind_now);
+  FOR kind_now IN
+    SELECT named.kind FROM unnest(p_kinds) AS named (kind)
+    LEFT JOIN LATERAL (
+      SELECT mark.seen_at FROM ledger.low_water AS mark
+      WHERE mark.project_id = p_project AND mark.kind = named.kind
+      ORDER BY mark.number DESC LIMIT 1
+    ) AS mark ON true
+    WHERE mark.seen_at IS NULL OR mark.seen_at <= moment - p_every
+      OR NOT ledger.marks_hold(p_project, named.kind)
+  LOOP
   PERFORM FROM ledger.kind AS known
   WHERE known.project_id = p_project AND known.kind = kind_now AND known.run_id = (
     SELECT first.run_id FROM ledger.kind AS first
@@ -86,7 +92,7 @@ BEGIN
     new.leases_after := old.seen_position;
     SELECT place.* INTO new.priorities, new.runs, new.back_priorities, new.dues
     FROM ledger.low_water_places(old, leased, late,
-      ledger.uuid7_floor((old.seen_clock - p_lag) AT TIME ZONE 'UTC'), old.seen_at - p_lag)
+      ledger.uuid7_floor((old.seen_clock - p_lag) AT TIME ZONE 'UTC'), old.seen_at - 10 * p_lag)
       AS place;
   END IF;
   new.number := coalesce(old.number, 0) + 1;

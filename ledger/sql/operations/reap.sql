@@ -62,7 +62,7 @@ BEGIN
   END IF;
   kinds := ARRAY(SELECT DISTINCT known.kind FROM ledger.kind AS known
     WHERE known.project_id = p_project ORDER BY known.kind);
-  PERFORM ledger.move_low_water(p_project, kinds, '10 seconds');
+  PERFORM ledger.move_low_water(p_project, kinds, '1 second');
   FOREACH kind_now IN ARRAY kinds LOOP
     marked := marked || ledger.marks_hold(p_project, kind_now);
   END LOOP;

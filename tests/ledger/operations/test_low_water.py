@@ -24,6 +24,10 @@ SELECT run_id FROM ledger.submit($1, 'test', ARRAY[$2], NULL, NULL, ARRAY[$3::in
   NULL, NULL, NULL)
 """
 CLAIM = "SELECT run_id, token FROM ledger.claim($1, 'w:1', ARRAY[$2], $3, '60 seconds')"
+# With a mark of its own, so that it moves none, and holds none while its transaction is open.
+MARKED_CLAIM = CLAIM.replace(
+    "'60 seconds')", f"'60 seconds', ARRAY[$2], '{{0}}', '{{{UUID(int=0)}}}', '{{NULL}}')"
+)
 GIVE_BACK = """
 SELECT version FROM ledger.requeue($1, 'lease.released', ARRAY[$2::uuid], ARRAY[$3::int], '{0}',
   NULL, NULL)
@@ -83,7 +87,7 @@ async def test_a_lease_whose_claim_was_open_while_the_marks_moved_is_reaped(
     late = await ledger.submit("parse")
     transaction = other.transaction()
     await transaction.start()
-    await other.fetch(CLAIM.replace("60 seconds", "1 ms"), PROJECT, "parse", 1)
+    await other.fetch(MARKED_CLAIM.replace("60 seconds", "1 ms"), PROJECT, "parse", 1)
     newer = await claimed(ledger)
     await move(connection, times=3)
     mark = await mark_of(connection)
@@ -145,7 +149,7 @@ async def test_marks_begin_anew_where_a_clock_or_a_sequence_was_set_back(
     assert mark["runs"] == [UUID(int=0)]
 
 
-async def test_a_sweep_moves_the_marks_once_in_ten_seconds(
+async def test_a_sweep_moves_the_marks_once_in_a_second(
     ledger: Ledger, connection: asyncpg.Connection[Any]
 ) -> None:
     await ledger.submit("parse")
@@ -154,7 +158,7 @@ async def test_a_sweep_moves_the_marks_once_in_ten_seconds(
     await ledger.reap()
     assert (await mark_of(connection))["number"] == 1
 
-    await connection.execute("UPDATE ledger.low_water SET seen_at = seen_at - interval '11 s'")
+    await connection.execute("UPDATE ledger.low_water SET seen_at = seen_at - interval '2 s'")
     await ledger.reap()
     mark = await mark_of(connection)
     assert (mark["number"], mark["leases_after"]) == (2, 1)
@@ -192,7 +196,8 @@ class Callers:
             case "submit":
                 await caller.fetch(SUBMIT, PROJECT, "parse", self.chance.choice([0, 0, 3]))
             case "claim":
-                rows = await caller.fetch(CLAIM, PROJECT, "parse", self.chance.randint(1, 2))
+                claim = self.chance.choice([CLAIM, MARKED_CLAIM])
+                rows = await caller.fetch(claim, PROJECT, "parse", self.chance.randint(1, 2))
                 self.held[caller] += [(row["run_id"], row["token"]) for row in rows]
             case "give back" if self.held[caller]:
                 lease = self.held[caller].pop(self.chance.randrange(len(self.held[caller])))
