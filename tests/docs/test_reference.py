@@ -8,6 +8,7 @@ from pathlib import Path
 from runfold.console.cli.kit import exits
 from runfold.ledger import lifecycle
 from runfold.ledger.events import CATALOGUE, Event
+from runfold.ledger.postgres import schema
 from tests.support import command_reference, http_reference
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
@@ -61,6 +62,20 @@ def test_the_states_page_lists_every_state_and_every_event_that_moves_a_run() ->
     known = {*map(str, lifecycle.State), *lifecycle.MOVES, lifecycle.FIRST}
 
     assert first_cells(STATES) >= known
+
+
+def test_the_page_of_the_functions_names_every_reason_for_which_a_decision_is_refused() -> None:
+    sources = ("decision_problem", "may_not_decide", "submitter_problem")
+    texts = [schema.sql(f"guards/{name}") for name in sources]
+    given = r"(?:THEN|RETURN|ELSE|SELECT)\s+\(?(?:SELECT )?'([a-z]+)'"
+    words = {word for text in texts for word in re.findall(given, text)}
+    page = (REFERENCE / "sql.md").read_text()
+    paragraph = page[page.index("`decide` answers") : page.index("A refusal that is an error")]
+
+    assert {"state", "asker", "unread", "twice"} <= words
+    assert words | {"key"} == set(re.findall(r"`([a-z]+)`", paragraph)) - {
+        "decide", "refused", "commands", "detail",
+    }  # fmt: skip
 
 
 def test_the_command_line_page_is_what_the_program_declares() -> None:
