@@ -28,6 +28,12 @@ async def ask(ctx: Context, what: str) -> str:
     return f"{decision.actor}: {await ctx.step('do', slowly, what)}"
 
 
+@handler("countersign")
+async def countersign(ctx: Context) -> list[str]:
+    decision = await ctx.approval("May it fly?", approvals=2)
+    return sorted(yes.actor for yes in decision.approvers)
+
+
 @handler("hang")
 async def hang(ctx: Context) -> None:
     await asyncio.sleep(3600)

@@ -62,6 +62,7 @@ def _explained(run: Run, kind: str, history: list[Event], called_off: Container[
                 "steps": run.output == WHOLE,
                 "flaky": isinstance(run.output, int) and run.output > 1,
                 "ask": run.output == "ann: fly",
+                "countersign": run.output == ["ann", "bob"],
                 "naps": run.output == "rested",
                 "listens": run.output == "went",
                 "parent": run.output == 16,

@@ -27,11 +27,11 @@ WORKERS = 3
 SETTLE_SECONDS = 60.0
 KINDS: dict[str, Any] = {
     "double": 4, "steps": None, "flaky": None, "ask": "fly", "poison": None, "naps": None,
-    "listens": None, "parent": None,
+    "listens": None, "parent": None, "countersign": None,
 }  # fmt: skip
 SPARED = [word for kind in KINDS if kind != "poison" for word in ("--kinds", kind)]
 DUTIES = {"worker": ["--concurrency", "5", *SPARED], "reap": [], "projections": ["run"]}
-LIKELY = (10, 10, 4, 6, 1, 4, 4, 3)
+LIKELY = (10, 10, 4, 6, 1, 4, 4, 3, 4)
 
 
 class Soak:
@@ -92,8 +92,9 @@ class Soak:
         """Decide what waits for a person, nearly always with yes."""
         for run in await self.ledger.runs(state=State.WAITING_APPROVAL, limit=10):
             no = self.random.random() < 0.2
+            actor = self.random.choice(("ann", "bob")) if run.approvals else "ann"
             with suppress(IllegalTransition, DecisionRefused):
-                await (self.ledger.reject if no else self.ledger.approve)(run, actor="ann")
+                await (self.ledger.reject if no else self.ledger.approve)(run, actor=actor)
                 if no:
                     self.called_off.add(run.run_id)
 
