@@ -1,5 +1,5 @@
 PY   ?= python3
-PEERS_PY ?= $(PY)
+PEERS_PY ?= $(or $(shell python3.12 -c "import sys; print(sys.executable)" 2>/dev/null || ls -d $(HOME)/.pyenv/versions/3.12.*/bin/python 2>/dev/null),$(PY))
 BIN  := .venv/bin
 UV   := $(BIN)/uv
 
@@ -7,7 +7,7 @@ UV   := $(BIN)/uv
 PARALLEL := -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check docs format soak bench peers lock sql schema reference clean
+.PHONY: help demo test test-fast check docs format soak bench bench-peers lock sql schema reference clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -47,16 +47,14 @@ bench: .venv/.ready ## Measure the write path against the raw limit, as ratios, 
 	$(BIN)/python -m benchmarks.folding
 	$(BIN)/python -m benchmarks.holding
 	$(BIN)/python -m benchmarks.sizing
-	$(BIN)/python -m benchmarks.queues
 
-peers: .venv/.ready ## Install what benchmarks compare with, in a virtual environment of its own (PEERS_PY=, 3.12 for all)
-	$(PEERS_PY) -m venv .venv-peers
-	$(UV) pip install -q -p .venv-peers/bin/python --require-hashes -r benchmarks/peers.lock
+bench-peers: .venv/.ready ## Measure beside other queues, each installed apart (QUICK=1 for some minutes; PEERS_PY=, 3.12 for all)
+	PEERS_PY=$(PEERS_PY) $(BIN)/python -m benchmarks.peers $(if $(QUICK),--quick)
 
 lock: .venv/.ready ## Re-pin the dependencies with hashes, and uv, which installs them
 	echo uv | $(UV) pip compile -q - --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -o bootstrap.lock
 	$(UV) pip compile -q pyproject.toml --universal --python-version 3.11 --all-extras --group dev --generate-hashes --no-annotate --no-header -o requirements.lock
-	$(UV) pip compile -q benchmarks/peers.in --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -o benchmarks/peers.lock
+	for each in benchmarks/peers/locks/*.in; do $(UV) pip compile -q $$each --universal --python-version 3.12 --generate-hashes --no-annotate --no-header -o $${each%.in}.txt || exit 1; done
 
 sql: .venv/.ready ## Regenerate the SQL that is compiled from the Python declarations
 	$(BIN)/python -m runfold.projections.state.compile

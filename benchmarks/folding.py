@@ -5,7 +5,7 @@ Rates depend on the machine; read the ratios, whose two sides are measured in on
     rebuild     run_state of a whole project into a table of its own, against a bare GROUP BY with
                 the same aggregates
     catch-up    a projection from nothing, against the Postgres recorder of the `eventsourcing`
-                library (`make peers`)
+                library (`make bench-peers`)
     lag         how long after a commit a live projection shows it, while others write
     memory      the most that this process and the server's backends took, for a tenth of the
                 events and for all
@@ -50,7 +50,7 @@ BATCH: Final = 10_000
 ROUNDS: Final = 3
 PROBES: Final = 60
 PEER_EVENTS: Final = 20_000
-PEER: Final = Path(__file__).parent.parent / ".venv-peers" / "bin" / "python"
+PEER: Final = Path(__file__).parent.parent / ".venv-peers" / "eventsourcing" / "bin" / "python"
 SHOWN: Final = "SELECT count(*) FROM projection.run_counts WHERE kind = $1"
 NEWEST: Final = "SELECT count(*) FROM ledger.event"
 
@@ -155,7 +155,7 @@ async def caught_up(ledger: Ledger, url: str) -> dict[str, Any]:
     figure: dict[str, Any] = {
         "events": events,
         "events_per_second": ours,
-        "eventsourcing": "not measured: `make peers`",
+        "eventsourcing": "not measured: `make bench-peers`",
     }
     if PEER.exists():
         peer = await asyncio.to_thread(ask_peer, url)
@@ -169,7 +169,7 @@ def ask_peer(url: str) -> dict[str, Any]:
     parts = urlsplit(url)
     words = [
         str(PEER),
-        str(Path(__file__).parent / "peer_eventsourcing.py"),
+        str(Path(__file__).parent / "peers" / "eventsourcing_counts.py"),
         parse_qs(parts.query)["host"][0],
         str(PEER_EVENTS),
     ]

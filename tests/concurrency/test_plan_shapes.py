@@ -14,6 +14,7 @@ import pytest
 
 from runfold.ledger import Ledger, State, Submit, Transition
 from runfold.ledger.events import NoteAdded
+from runfold.ledger.operations.reap import pulse
 from runfold.ledger.postgres.urls import driver_url
 from tests.concurrency.test_plans import ANALYZE, measured
 from tests.conftest import PROJECT
@@ -99,6 +100,14 @@ async def every_operation(ledger: Ledger, batch: int) -> None:
     [again] = await ledger.claim("w:1", kinds=["parked"])
     await ledger.release(again)
     await ledger.release(again)
+    limited = f"limited {batch}"
+    await ledger.limit_kind(limited, 3)
+    await ledger.submit_many([Submit(kind=limited, deadline=3_600)] * 2)
+    failing, asking = await ledger.claim("w:1", kinds=[limited], limit=2)
+    await ledger.retry(failing, error_code="E-1")
+    await ledger.ask_approval(asking, "deploy")
+    await ledger.claim("w:2", kinds=[limited], limit=2)
+    await pulse(ledger.project, None)
 
 
 async def test_a_hot_statement_has_one_plan_however_large_its_tables_are(

@@ -1,0 +1,1 @@
+"""Runfold beside its peers: each in an environment and a database of its own, on one server."""
