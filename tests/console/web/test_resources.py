@@ -1,0 +1,179 @@
+"""The other resources: versions, the past, waits, kinds, schedules, projections, probes."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from runfold.console.web import app
+from runfold.console.web.options import is_loopback
+from runfold.console.web.problems import MEANINGS, STATUSES, code_of
+from runfold.ledger import Ledger, State
+from tests.support.runs import claimed, waiting
+from tests.support.web import calling, token
+
+
+async def test_a_write_is_refused_when_the_run_has_moved_on(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    run = await ledger.submit("parse")
+    path = f"/v1/runs/{run.run_id}/notes"
+    first = await web.post(path, json={"text": "seen"}, headers={"If-Match": '"1"'})
+    late = await web.post(path, json={"text": "seen"}, headers={"If-Match": '"1"'})
+    vague = await web.post(path, json={"text": "seen"}, headers={"If-Match": "*"})
+    cancel = await web.post(f"/v1/runs/{run.run_id}/cancel", json={}, headers={"If-Match": '"1"'})
+
+    assert first.json()["version"] == 2
+    assert (late.status_code, late.json()["code"]) == (412, "version-conflict")
+    assert (late.json()["actual"], late.json()["expected"]) == (2, 1)
+    assert (vague.status_code, cancel.status_code) == (422, 422)
+    assert (await ledger.get(run.run_id)).version == 2
+
+
+async def test_a_worker_that_lost_its_lease_is_told_so_and_by_whom(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    lease = await claimed(ledger, "w:1")
+    await ledger.release(lease)
+    [new] = await ledger.claim("w:2")
+    stale = {"token": lease.token, "worker_id": "w:1"}
+    run_id = str(lease.run_id)
+    for verb, more in (
+        ("complete", {}), ("fail", {"error_code": "E"}), ("retry", {}),
+        ("steps", {"name": "s"}), ("ask-tool", {"name": "t"}), ("ask-approval", {"prompt": "?"}),
+    ):  # fmt: skip
+        answer = await web.post(f"/v1/runs/{run_id}/{verb}", json={**stale, **more})
+        assert (answer.status_code, answer.json()["code"]) == (409, "lease-lost"), verb
+        assert answer.json()["current_token"] == new.token
+    beats = {"leases": [{"run_id": run_id, **stale}]}
+    assert (await web.post("/v1/heartbeats", json=beats)).json()["leases"][0]["lost"] is True
+    events = await ledger.history(lease.run_id)
+    assert {"write.refused"} <= {event.type for event in events}
+
+
+async def test_the_past_is_read_in_pages_and_at_any_version(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    lease = await claimed(ledger, "w:1")
+    await ledger.complete(lease, {"lines": 3})
+    path = f"/v1/runs/{lease.run_id}"
+    page = (await web.get(f"{path}/history", params={"limit": 2})).json()
+    rest = (await web.get(f"{path}/history", params={"after": page["next"]})).json()
+    then = (await web.get(f"{path}/state", params={"at": "2"})).json()
+    diff = (await web.get(f"{path}/diff", params={"start": "2"})).json()
+
+    assert [event["version"] for event in page["events"] + rest["events"]] == [1, 2, 3]
+    assert rest["next"] is None
+    assert then["state"] == "running"
+    assert diff["changes"]["state"] == {"before": "running", "after": "completed"}
+    assert (await web.get(f"{path}/verify")).json()["ok"] is True
+    assert (await web.post("/v1/integrity/verify")).json()["ok"] is True
+
+
+async def test_pages_of_runs_lead_both_ways(web: httpx.AsyncClient, ledger: Ledger) -> None:
+    made = [str((await ledger.submit("parse")).run_id) for _ in range(5)]
+    first = await web.get("/v1/runs", params={"limit": 2, "q": "kind:parse"})
+    second = await web.get(first.links["next"]["url"])
+    back = await web.get(second.links["prev"]["url"])
+
+    def ids(answer: httpx.Response) -> list[str]:
+        return [run["run_id"] for run in answer.json()["runs"]]
+
+    assert ids(first) + ids(second) == made[:0:-1]
+    assert ids(back) == ids(first)
+
+
+async def test_a_tool_is_asked_and_answered(web: httpx.AsyncClient, ledger: Ledger) -> None:
+    lease = await waiting(ledger, State.WAITING_TOOL, park=True)
+    answered = await web.post(f"/v1/runs/{lease.run_id}/answer", json={"output": [1]})
+    signalled = await web.post(f"/v1/runs/{lease.run_id}/signals", json={"name": "go"})
+
+    assert answered.status_code == signalled.status_code == 200
+
+
+async def test_an_ended_run_is_run_again(web: httpx.AsyncClient, ledger: Ledger) -> None:
+    run = await ledger.submit("parse", {"a": 1})
+    early = await web.post(f"/v1/runs/{run.run_id}/rerun", json={})
+    await web.post(f"/v1/runs/{run.run_id}/cancel", json={"reason": "wrong"})
+    done = await web.post(f"/v1/runs/{run.run_id}/rerun", json={"reason": "right now"})
+
+    assert (early.status_code, early.json()["code"]) == (409, "not-rerunnable")
+    assert (await ledger.get(done.json()["run_id"])).input == {"a": 1}
+
+
+async def test_kinds_and_schedules_are_changed(web: httpx.AsyncClient) -> None:
+    paused = await web.post("/v1/kinds/parse/pause", json={"reason": "a fault", "actor": "ann"})
+    limited = await web.post("/v1/kinds/parse/limit", json={"max_running": 3})
+    resumed = await web.post("/v1/kinds/parse/resume", json={})
+    history = (await web.get("/v1/kinds/parse/history")).json()["events"]
+    nightly = {"kind": "parse", "cron": "0 3 * * *", "timezone": "Europe/Vienna"}
+    put = await web.put("/v1/schedules/nightly", json=nightly)
+    listed = (await web.get("/v1/schedules")).json()["schedules"]
+    dropped = await web.delete("/v1/schedules/nightly")
+    again = await web.delete("/v1/schedules/nightly")
+
+    assert [paused.json()["paused"], resumed.json()["paused"]] == [True, False]
+    assert limited.json()["max_running"] == 3
+    assert [event["type"] for event in history] == ["kind.paused", "kind.limited", "kind.resumed"]
+    assert [put.json()["name"], *[each["name"] for each in listed]] == ["nightly", "nightly"]
+    assert (dropped.status_code, again.status_code) == (204, 404)
+
+
+async def test_projections_and_metrics_are_read(web: httpx.AsyncClient) -> None:
+    assert "projections" in (await web.get("/v1/projections")).json()
+    assert "runfold_" in (await web.get("/v1/metrics")).text
+
+
+async def test_metrics_are_of_all_projects_and_need_the_right_in_all(ledger: Ledger) -> None:
+    credential, secret = await token(ledger, ["read"])
+    async with calling(app(ledger), secret) as client:
+        narrow = await client.get("/v1/metrics")
+        await ledger.grant_access(credential, ["read"], everywhere=True)
+        wide = await client.get("/v1/metrics")
+
+    assert (narrow.status_code, wide.status_code) == (404, 200)
+
+
+async def test_probes_answer_without_a_token_and_in_one_word(ledger: Ledger) -> None:
+    served = app(ledger)
+    async with calling(served) as client:
+        answers = [await client.get(path) for path in ("/v1/health", "/v1/ready")]
+        everything_else = [
+            path
+            for path, whole in served.openapi()["paths"].items()
+            if "get" in whole and "{" not in path and path not in OPEN
+        ]
+        refused = [(await client.get(path)).status_code for path in everything_else]
+
+    assert [answer.json() for answer in answers] == [{"status": "ok"}] * 2
+    assert set(refused) == {401}
+
+
+OPEN = {"/v1/health", "/v1/ready", "/v1/problems"}
+
+
+async def test_a_server_that_ends_is_not_ready(ledger: Ledger) -> None:
+    served = app(ledger)
+    async with calling(served) as client:
+        served.state.ending.set()
+        answer = await client.get("/v1/ready")
+
+    assert answer.status_code == 503
+
+
+def test_every_status_has_a_code_that_is_explained() -> None:
+    codes = {code_of(name): status.value for name, status in STATUSES.items()}
+
+    assert codes == {code: MEANINGS[code][0] for code in codes}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.8.8.8"])
+def test_an_address_of_this_machine_is_known(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host", [".".join("0000"), "::", "10.0.0.1", "example.org", "", "127.0.0.1.x"]
+)
+def test_an_address_that_others_reach_is_not_taken_for_one(host: str) -> None:
+    assert not is_loopback(host)
