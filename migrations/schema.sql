@@ -876,6 +876,10 @@ CREATE FUNCTION ledger.claimable(p_project text, p_kind text, p_priority integer
     ORDER BY run.available_at, run.run_id LIMIT p_most)
 $$;
 
+CREATE FUNCTION ledger.clock() RETURNS timestamp with time zone
+    LANGUAGE sql PARALLEL SAFE
+    AS $$ SELECT clock_timestamp() $$;
+
 CREATE FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens integer[]) RETURNS TABLE(run_id uuid, version integer, hash bytea, type text, state text, error_code text, cost_usd numeric, step_count integer, output_sha256 bytea, body text, worker_id text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2173,6 +2177,63 @@ CREATE FUNCTION ledger.is_replicated() RETURNS boolean
     AND EXISTS (SELECT FROM pg_stat_get_subscription(NULL) AS s WHERE s.pid = pg_backend_pid())
 $$;
 
+CREATE FUNCTION ledger.keep_time() RETURNS timestamp with time zone
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET "DateStyle" TO 'ISO'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
+    AS $$
+DECLARE
+  tolerance CONSTANT interval := '1 s';
+  plain CONSTANT text := ' SELECT ledger.clock() ';
+  held timestamptz := ledger.now();
+  clock timestamptz := ledger.clock();
+  body text;
+  known bigint;
+  newest timestamptz;
+BEGIN
+  IF current_setting('transaction_read_only') = 'on' THEN
+    RETURN held;
+  END IF;
+  SELECT s.last_value INTO known FROM ledger.newest_time AS s;
+  SELECT greatest(max(e.recorded_at), to_timestamp(0) + known * interval '1 us') INTO newest
+  FROM (SELECT e.recorded_at FROM ledger.event AS e
+    ORDER BY e.txid DESC, e.position DESC LIMIT 100) AS e;
+  IF newest > to_timestamp(0) + known * interval '1 us' + tolerance THEN
+    PERFORM setval('ledger.newest_time', (extract(epoch FROM newest) * 1000000)::bigint);
+  END IF;
+  SELECT p.prosrc INTO body FROM pg_proc AS p WHERE p.oid = 'ledger.now()'::regprocedure;
+  IF newest <= held + tolerance AND (body = plain OR clock < newest) THEN
+    RETURN held;
+  END IF;
+  BEGIN
+    LOCK TABLE ledger.control_event IN SHARE ROW EXCLUSIVE MODE NOWAIT;
+  EXCEPTION WHEN lock_not_available THEN
+    RETURN held;
+  END;
+  held := ledger.now(); -- another call may have set it right meanwhile
+  clock := ledger.clock();
+  IF newest > held + tolerance THEN
+    EXECUTE format('CREATE OR REPLACE FUNCTION ledger.now() RETURNS timestamptz
+      LANGUAGE sql VOLATILE PARALLEL SAFE AS %L',
+      format(' SELECT greatest(ledger.clock(), %L::timestamptz'
+        || ' + 0.9 * (ledger.clock() - %L::timestamptz)) ', newest, clock));
+    PERFORM ledger.append_control(NULL, 'clock.set_back', 'clock:ledger',
+      json_build_object('clock', clock, 'goes_on_from', newest)::text, session_user, NULL);
+  ELSIF clock >= newest THEN
+    EXECUTE format('CREATE OR REPLACE FUNCTION ledger.now() RETURNS timestamptz
+      LANGUAGE sql VOLATILE PARALLEL SAFE AS %L', plain);
+    PERFORM ledger.append_control(NULL, 'clock.caught_up', 'clock:ledger',
+      json_build_object('clock', clock)::text, session_user, NULL);
+  END IF;
+  RETURN ledger.now();
+END $$;
+
 CREATE FUNCTION ledger.kind_rooms(p_project text, p_kinds text[], p_returning boolean, p_moment timestamp with time zone, OUT kinds text[], OUT has_returning boolean, OUT limited text[], OUT rooms integer[], OUT busy text[], OUT places integer) RETURNS record
     LANGUAGE plpgsql
     AS $$
@@ -2851,7 +2912,7 @@ END $$;
 
 CREATE FUNCTION ledger.now() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
-    AS $$ SELECT clock_timestamp() $$;
+    AS $$ SELECT ledger.clock() $$;
 
 CREATE FUNCTION ledger.payload_hash(salt bytea, body text) RETURNS bytea
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -3079,7 +3140,7 @@ CREATE FUNCTION ledger.reap(p_project text, p_actor text, p_limit integer, p_lea
 DECLARE
   writer CONSTANT text := ledger.credential();
   -- a variable, because an index is not searched for a volatile function
-  moment timestamptz := ledger.now();
+  moment timestamptz;
   seed bytea := ledger.salt_seed();
   checked boolean;
   never_begun CONSTANT int := 3;
@@ -3094,6 +3155,7 @@ BEGIN
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 THEN
     RAISE EXCEPTION 'a sweep is of 1 to 10000 runs' USING ERRCODE = '22023';
   END IF;
+  moment := ledger.keep_time(); -- what the clock ends must not wait for one that was set back
   kinds := ARRAY(SELECT DISTINCT known.kind FROM ledger.kind AS known
     WHERE known.project_id = p_project ORDER BY known.kind);
   PERFORM ledger.move_low_water(p_project, kinds, '1 second');
@@ -4249,6 +4311,13 @@ CREATE TABLE ledger.kind_state (
     updated_at timestamp with time zone NOT NULL
 );
 
+CREATE SEQUENCE ledger.newest_time
+    START WITH 0
+    INCREMENT BY 1
+    MINVALUE 0
+    NO MAXVALUE
+    CACHE 1;
+
 CREATE TABLE ledger.project (
     project_id text NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
@@ -4799,6 +4868,12 @@ REVOKE ALL ON FUNCTION ledger.claim_rest(p_project text, p_limit integer, p_mome
 
 REVOKE ALL ON FUNCTION ledger.claimable(p_project text, p_kind text, p_priority integer, p_below integer, p_run uuid, p_due timestamp with time zone, p_moment timestamp with time zone, p_most integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION ledger.clock() FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.clock() TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.clock() TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.clock() TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.clock() TO runfold_auditor;
+
 REVOKE ALL ON FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens integer[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens integer[]) TO runfold_worker;
 
@@ -4964,6 +5039,9 @@ GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer
 REVOKE ALL ON FUNCTION ledger.is_owner() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.is_replicated() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.keep_time() FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.keep_time() TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.kind_rooms(p_project text, p_kinds text[], p_returning boolean, p_moment timestamp with time zone, OUT kinds text[], OUT has_returning boolean, OUT limited text[], OUT rooms integer[], OUT busy text[], OUT places integer) FROM PUBLIC;
 

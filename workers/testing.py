@@ -60,7 +60,7 @@ _MARKED: Final = (
     "WHERE datname = current_database()"
 )
 _CLOCK: Final = """
-CREATE OR REPLACE FUNCTION ledger.now() RETURNS timestamptz LANGUAGE sql VOLATILE PARALLEL SAFE
+CREATE OR REPLACE FUNCTION ledger.clock() RETURNS timestamptz LANGUAGE sql VOLATILE PARALLEL SAFE
 AS $$ SELECT clock_timestamp() + '{seconds} seconds'::interval $$
 """
 

@@ -19,7 +19,7 @@ from runfold.ledger.validation import check_int
 
 REAP: Final = "SELECT * FROM ledger.reap($1, $2, $3, $4)"
 PULSE: Final = """
-SELECT current_setting('transaction_read_only') = 'on' AS read_only, ledger.now() AS now,
+SELECT current_setting('transaction_read_only') = 'on' AS read_only, ledger.keep_time() AS now,
   ledger.next_due($1, $2) AS due
 """
 _EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # every command asks for the schema's name and digest, few mi
 SCHEMA: Final = "ledger"
 
 OBJECTS: Final = (
+    "values/clock",
     "values/now",
     "values/uuid7",
     "values/uuid7_floor",
@@ -115,6 +116,7 @@ OBJECTS: Final = (
     "operations/closings",
     "operations/commands",
     "operations/refuse",
+    "operations/keep_time",
     "operations/reap",
     "operations/next_due",
     "operations/change_kind",
@@ -304,5 +306,5 @@ def install_script(objects: Iterable[str]) -> str:
         "\n".join(map(sql, objects))
         + f"\nSELECT ledger.make_partitions();\nCOMMENT ON SCHEMA {SCHEMA} IS '{digest()}';"
         "\nSELECT ledger.append_control(NULL, 'schema.upgraded', 'schema:ledger', "
-        f"'{facts}', session_user, NULL);"
+        f"'{facts}', session_user, NULL);\nSELECT ledger.keep_time();"
     )

@@ -85,6 +85,9 @@ CREATE INDEX control_event_subject ON ledger.control_event (subject, number);
 
 -- CACHE 1: within a run, positions must rise with versions.
 CREATE SEQUENCE ledger.event_position CACHE 1;
+-- The newest time of an event that a reaper has seen, in microseconds since 1970: the clock may
+-- have been set back since.
+CREATE SEQUENCE ledger.newest_time MINVALUE 0 START 0 CACHE 1;
 
 CREATE TABLE ledger.event (
   project_id text NOT NULL,

@@ -135,7 +135,15 @@ def test_a_clock_that_was_set_back_is_found(damaged: Cli) -> None:
     answer = damaged("doctor", "--json")
 
     assert answer.code == exits.UNHEALTHY
-    assert "set back" in check(answer, "time")["detail"]
+    assert "set back and no reaper has noticed" in check(answer, "time")["detail"]
+
+    damaged.ok("reap", "--once")
+    answer = damaged("doctor", "--json")
+
+    time = check(answer, "time")
+    assert time["level"] == "warning"
+    assert "ledger's time is 3,6" in time["detail"]
+    assert "in 10.0 h at most" in time["detail"]
 
 
 def test_a_sequence_behind_its_events_is_found(damaged: Cli) -> None:

@@ -35,7 +35,7 @@ async def in_that_month(connection: asyncpg.Connection) -> AsyncIterator[None]:
             "SELECT ledger.attach_partition($1)", THEN.replace(day=1, tzinfo=None)
         )
     await connection.execute(
-        "CREATE OR REPLACE FUNCTION ledger.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS "
+        "CREATE OR REPLACE FUNCTION ledger.clock() RETURNS timestamptz LANGUAGE sql VOLATILE AS "
         f"$${past}$$"
     )
     await connection.execute(
@@ -44,5 +44,5 @@ async def in_that_month(connection: asyncpg.Connection) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await connection.execute(schema.sql("values/now"))
+        await connection.execute(schema.sql("values/clock"))
         await connection.execute(schema.sql("values/uuid7"))

@@ -19,6 +19,7 @@ from runfold.ledger.errors import InvalidValue
 from runfold.workers.duties.reaper import PARTITIONS_SECONDS, SPREAD_SECONDS, Reaper
 from tests.conftest import PROJECT
 from tests.support import waiting
+from tests.support.clock import set_clock
 from tests.support.server import Server
 
 TTL = 60.0
@@ -108,6 +109,27 @@ async def test_the_first_sweep_waits_one_lease_from_the_first_answer(
     (run,) = await reaper.tick()
     assert (run.run_id, run.state) == (lease.run_id, State.PENDING)
     assert await compensations(ledger) == {(lease.run_id, lease.token): 1}
+
+
+async def test_a_clock_that_is_set_forward_costs_nobody_a_lease(
+    ledger: Ledger, make: Make, clock: Clock, connection: asyncpg.Connection
+) -> None:
+    await ledger.submit("parse")
+    (lease,) = await ledger.claim("w:1")
+    reaper = make()
+    await reaper.tick()
+    clock.now += TTL
+    assert await reaper.tick() == []
+
+    await set_clock(connection, timedelta(hours=1))
+    clock.now += TTL / 2
+    assert await reaper.tick() == []
+    clock.now += TTL - 0.001
+    assert await reaper.tick() == []
+    (lease,) = await ledger.heartbeat([lease])  # late, and in time
+    clock.now += 0.001
+    assert await reaper.tick() == []
+    assert (await ledger.get(lease.run_id)).state == State.RUNNING
 
 
 async def test_after_an_outage_workers_may_beat_for_one_lease_before_anything_is_reaped(

@@ -15,6 +15,9 @@ from runfold.ledger.postgres.opening import Database
 
 MAX_SKEW_SECONDS: Final = 2.0
 
+SLOWER: Final = 0.1
+"""The part by which the ledger's time is slower than a clock that was set back."""
+
 FIXED_MINORS: Final = {15: 18, 16: 14, 17: 10, 18: 4}
 """The first release of each version in which any SQL user cannot take the server over.
 
@@ -63,23 +66,31 @@ async def clock(database: Database) -> Check:
     return Check("clock", Level.OK if abs(skew) <= MAX_SKEW_SECONDS else Level.WARNING, detail)
 
 
-_NEWEST: Final = """
-SELECT e.recorded_at, extract(epoch FROM e.recorded_at - clock_timestamp())::float8 AS ahead
-FROM ledger.event AS e ORDER BY e.txid DESC, e.position DESC LIMIT 1
+_TIME: Final = """
+SELECT extract(epoch FROM ledger.now() - ledger.clock())::float8 AS lead,
+  extract(epoch FROM max(e.recorded_at) - ledger.now())::float8 AS behind
+FROM (SELECT e.recorded_at FROM ledger.event AS e
+  ORDER BY e.txid DESC, e.position DESC LIMIT 100) AS e
 """
 
 
 async def clock_steps(database: Database) -> Check:
-    """Whether the database's clock is behind what it recorded itself."""
-    rows = await fetch(database.pool, _NEWEST)
-    if not rows or rows[0]["ahead"] <= MAX_SKEW_SECONDS:
-        return Check("time", Level.OK, "the database's clock is not behind its events")
-    return Check(
-        "time",
-        Level.FAILED,
-        f"the newest event is {rows[0]['ahead']:,.0f} s in the future: the database's clock was "
-        "set back, and leases last so much longer: set the clock",
-    )
+    """Whether the database's clock was set back behind what is recorded."""
+    [row] = await fetch(database.pool, _TIME)
+    behind, lead = row["behind"] or 0.0, row["lead"]
+    if behind > MAX_SKEW_SECONDS:
+        detail = (
+            f"the newest event is {behind:,.0f} s in the future: the database's clock was set back "
+            "and no reaper has noticed, so leases last longer: run `runfold reap`"
+        )
+        return Check("time", Level.FAILED, detail)
+    if lead > MAX_SKEW_SECONDS:
+        detail = (
+            f"the database's clock was set back: the ledger's time is {lead:,.0f} s ahead of it, "
+            f"and a tenth slower until both agree, in {lead / SLOWER / 3600:,.1f} h at most"
+        )
+        return Check("time", Level.WARNING, detail)
+    return Check("time", Level.OK, "the database's clock is not behind its events")
 
 
 _CONNECTIONS: Final = """

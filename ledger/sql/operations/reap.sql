@@ -45,7 +45,7 @@ AS $$
 DECLARE
   writer CONSTANT text := ledger.credential();
   -- a variable, because an index is not searched for a volatile function
-  moment timestamptz := ledger.now();
+  moment timestamptz;
   seed bytea := ledger.salt_seed();
   checked boolean;
   never_begun CONSTANT int := 3;
@@ -60,6 +60,7 @@ BEGIN
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 THEN
     RAISE EXCEPTION 'a sweep is of 1 to 10000 runs' USING ERRCODE = '22023';
   END IF;
+  moment := ledger.keep_time(); -- what the clock ends must not wait for one that was set back
   kinds := ARRAY(SELECT DISTINCT known.kind FROM ledger.kind AS known
     WHERE known.project_id = p_project ORDER BY known.kind);
   PERFORM ledger.move_low_water(p_project, kinds, '1 second');

@@ -373,9 +373,9 @@ FORBIDDEN = (
 )
 OPERATIONS = (
     "submit", "claim", "heartbeat", "transition", "decide", "requeue", "cancel", "append",
-    "commands", "refuse", "reap", "next_due", "make_partitions", "change_kind", "signal",
-    "closings", "change_access", "change_role", "change_token", "use_token", "put_schedule",
-    "drop_schedule", "advance_schedule",
+    "commands", "refuse", "reap", "keep_time", "next_due", "make_partitions", "change_kind",
+    "signal", "closings", "change_access", "change_role", "change_token", "use_token",
+    "put_schedule", "drop_schedule", "advance_schedule",
 )  # fmt: skip
 
 

@@ -1,0 +1,65 @@
+-- Keeps the ledger's time from running behind what is recorded, and returns it. Every sweep of a
+-- reaper calls it, and every pulse between sweeps; nobody tells it anything.
+--
+-- It remembers the newest time of an event that it has seen (newest_time, in microseconds, a
+-- sequence: no row is locked and nothing is written while nothing is recorded). When ledger.now()
+-- is more than a second behind that, the clock was set back: from then on now() goes on from the
+-- newest time, a tenth slower than the clock, until the clock is past all that is recorded. Both
+-- are recorded in the control history. Where the server takes no writes, only the time is returned.
+-- Locks: on a change, `control_event`; if somebody holds it, the next call tries again.
+CREATE OR REPLACE FUNCTION ledger.keep_time() RETURNS timestamptz
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET TimeZone = 'UTC'
+SET DateStyle = 'ISO'
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+SET jit = off
+AS $$
+DECLARE
+  tolerance CONSTANT interval := '1 s';
+  plain CONSTANT text := ' SELECT ledger.clock() ';
+  held timestamptz := ledger.now();
+  clock timestamptz := ledger.clock();
+  body text;
+  known bigint;
+  newest timestamptz;
+BEGIN
+  IF current_setting('transaction_read_only') = 'on' THEN
+    RETURN held;
+  END IF;
+  SELECT s.last_value INTO known FROM ledger.newest_time AS s;
+  SELECT greatest(max(e.recorded_at), to_timestamp(0) + known * interval '1 us') INTO newest
+  FROM (SELECT e.recorded_at FROM ledger.event AS e
+    ORDER BY e.txid DESC, e.position DESC LIMIT 100) AS e;
+  IF newest > to_timestamp(0) + known * interval '1 us' + tolerance THEN
+    PERFORM setval('ledger.newest_time', (extract(epoch FROM newest) * 1000000)::bigint);
+  END IF;
+  SELECT p.prosrc INTO body FROM pg_proc AS p WHERE p.oid = 'ledger.now()'::regprocedure;
+  IF newest <= held + tolerance AND (body = plain OR clock < newest) THEN
+    RETURN held;
+  END IF;
+  BEGIN
+    LOCK TABLE ledger.control_event IN SHARE ROW EXCLUSIVE MODE NOWAIT;
+  EXCEPTION WHEN lock_not_available THEN
+    RETURN held;
+  END;
+  held := ledger.now(); -- another call may have set it right meanwhile
+  clock := ledger.clock();
+  IF newest > held + tolerance THEN
+    EXECUTE format('CREATE OR REPLACE FUNCTION ledger.now() RETURNS timestamptz
+      LANGUAGE sql VOLATILE PARALLEL SAFE AS %L',
+      format(' SELECT greatest(ledger.clock(), %L::timestamptz'
+        || ' + 0.9 * (ledger.clock() - %L::timestamptz)) ', newest, clock));
+    PERFORM ledger.append_control(NULL, 'clock.set_back', 'clock:ledger',
+      json_build_object('clock', clock, 'goes_on_from', newest)::text, session_user, NULL);
+  ELSIF clock >= newest THEN
+    EXECUTE format('CREATE OR REPLACE FUNCTION ledger.now() RETURNS timestamptz
+      LANGUAGE sql VOLATILE PARALLEL SAFE AS %L', plain);
+    PERFORM ledger.append_control(NULL, 'clock.caught_up', 'clock:ledger',
+      json_build_object('clock', clock)::text, session_user, NULL);
+  END IF;
+  RETURN ledger.now();
+END $$;

@@ -1,0 +1,200 @@
+"""A server's clock that is set back: the ledger's time goes on from what is recorded."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from runfold.ledger import Ledger, State
+from runfold.ledger.operations.reap import pulse
+from runfold.ledger.postgres import schema
+from runfold.ledger.postgres.object_differences import object_differences
+from tests.support.clock import set_clock
+from tests.support.runs import claimed
+from tests.support.waiting import until
+
+HOUR = timedelta(hours=1)
+BODY = "SELECT prosrc FROM pg_proc WHERE oid = 'ledger.now()'::regprocedure"
+CHANGES = "SELECT type FROM ledger.control_event WHERE subject = 'clock:ledger' ORDER BY number"
+
+
+async def now(connection: asyncpg.Connection) -> datetime:
+    """Return the ledger's time."""
+    at: datetime = await connection.fetchval("SELECT ledger.now()")
+    return at
+
+
+async def clock(connection: asyncpg.Connection) -> datetime:
+    """Return the server's time, as the ledger sees it."""
+    at: datetime = await connection.fetchval("SELECT ledger.clock()")
+    return at
+
+
+async def changes(connection: asyncpg.Connection) -> list[Any]:
+    """Return what the control history says of the clock."""
+    return [row["type"] for row in await connection.fetch(CHANGES)]
+
+
+async def test_a_lease_of_the_dead_ends_on_time_though_the_clock_is_set_back(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    lease = await claimed(ledger, ttl=0.3)
+    await set_clock(connection, -HOUR)
+
+    await until(ledger.reap, seconds=5)
+
+    assert (await ledger.get(lease.run_id)).state == State.PENDING
+    assert await now(connection) > lease.until
+    assert await changes(connection) == ["clock.set_back"]
+
+
+async def test_what_comes_due_comes_due_on_time(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    await ledger.submit("parse", delay=0.5)
+    expected = await ledger.submit("parse", deadline=0.5)
+    await set_clock(connection, -HOUR)
+    await pulse(ledger.project, None)
+
+    await until(ledger.reap, seconds=5)
+
+    assert (await ledger.get(expected.run_id)).state == State.CANCELLED
+    assert len(await ledger.claim("w:1")) == 1
+
+
+async def test_time_goes_on_from_what_is_recorded_a_tenth_slower(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    run = await ledger.submit("parse")
+    await set_clock(connection, -HOUR)
+    await pulse(ledger.project, None)
+
+    lead = await now(connection) - await clock(connection)
+    await set_clock(connection, -HOUR / 2)  # half an hour later
+    later = await now(connection)
+
+    assert HOUR - timedelta(seconds=2) < lead < HOUR
+    gone = later - run.created_at
+    assert abs(gone - HOUR / 2 * 0.9) < timedelta(seconds=5)
+    assert (await ledger.submit("parse")).created_at > later
+
+
+async def test_a_clock_that_has_caught_up_is_the_ledgers_again(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    plain = await connection.fetchval(BODY)
+    await ledger.submit("parse")
+    await set_clock(connection, -HOUR)
+    await pulse(ledger.project, None)
+    kept = await connection.fetchval(BODY)
+
+    await set_clock(connection, timedelta())
+    for _ in range(2):
+        await pulse(ledger.project, None)
+
+    assert abs(await now(connection) - await clock(connection)) < timedelta(seconds=1)
+    assert plain == " SELECT ledger.clock() " != kept
+    assert await connection.fetchval(BODY) == plain
+    assert await changes(connection) == ["clock.set_back", "clock.caught_up"]
+
+
+async def test_new_runs_do_not_hide_that_the_clock_was_set_back(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    run = await ledger.submit("parse")
+    await pulse(ledger.project, None)  # it remembers the newest time
+    await set_clock(connection, -HOUR)
+    await ledger.submit_many([{"kind": "parse"}] * 200)
+
+    await pulse(ledger.project, None)
+
+    assert await now(connection) >= run.created_at
+
+
+async def test_a_clock_that_is_set_back_again_is_seen_again(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    for hours in (1, 2, 3):
+        run = await ledger.submit("parse")
+        await set_clock(connection, -hours * HOUR)
+        await pulse(ledger.project, None)
+        assert await now(connection) >= run.created_at
+
+
+async def test_a_clock_was_ahead_for_a_while_and_recorded_it(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    await set_clock(connection, HOUR)
+    lease = await claimed(ledger, ttl=0.3)
+    await set_clock(connection, timedelta())
+
+    await until(ledger.reap, seconds=5)
+
+    assert (await ledger.get(lease.run_id)).state == State.PENDING
+
+
+async def test_a_clock_that_was_ahead_while_nothing_was_recorded_changes_nothing(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    await ledger.submit("parse")
+    await set_clock(connection, HOUR)
+    await pulse(ledger.project, None)
+    await set_clock(connection, timedelta())
+    await pulse(ledger.project, None)
+
+    assert await changes(connection) == []
+
+
+@pytest.mark.parametrize("back", [timedelta(seconds=0.5), timedelta()])
+async def test_a_small_step_is_nothing(
+    ledger: Ledger, connection: asyncpg.Connection, back: timedelta
+) -> None:
+    await ledger.submit("parse")
+    await set_clock(connection, -back)
+
+    for _ in range(2):
+        await pulse(ledger.project, None)
+
+    assert await changes(connection) == []
+
+
+async def test_an_upgrade_keeps_the_ledgers_time(
+    ledger: Ledger, database: str, connection: asyncpg.Connection
+) -> None:
+    run = await ledger.submit("parse")
+    await set_clock(connection, -HOUR)
+    await pulse(ledger.project, None)
+    assert await object_differences(ledger.pool) == ["function clock is changed"]  # not now()
+    await connection.execute(schema.sql("values/now"))
+
+    await connection.execute("COMMENT ON SCHEMA ledger IS ''")
+    await connection.execute(schema.install_script(["values/now"]))
+
+    assert await now(connection) >= run.created_at
+
+
+async def test_a_server_that_takes_no_writes_tells_the_time(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    await ledger.submit("parse")
+    await connection.execute("SET default_transaction_read_only = on")
+
+    assert await connection.fetchval("SELECT ledger.keep_time() <= ledger.now()")
+
+
+async def test_a_control_history_in_other_hands_is_not_waited_for(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    await ledger.submit("parse")
+    await set_clock(connection, -HOUR)
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE ledger.control_event IN EXCLUSIVE MODE")
+        await ledger.reap()
+    assert await changes(connection) == []
+
+    await ledger.reap()
+
+    assert await changes(connection) == ["clock.set_back"]
