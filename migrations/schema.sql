@@ -1661,6 +1661,7 @@ BEGIN
   IF pg_is_in_recovery() THEN
     RAISE EXCEPTION 'the feed cannot be rebased on a standby' USING ERRCODE = 'RF411';
   END IF;
+  DELETE FROM ledger.low_water; -- of another cluster; before the lock, as a sweep has it
   LOCK TABLE ledger.event IN SHARE ROW EXCLUSIVE MODE;
   SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.end_position IS NULL FOR UPDATE;
   SELECT greatest(CASE WHEN s.is_called THEN s.last_value ELSE 0 END,
@@ -1679,7 +1680,6 @@ BEGIN
   PERFORM setval('ledger.rebuild_rebuild_id_seq', x.number)
   FROM (SELECT max(r.rebuild_id) AS number FROM ledger.rebuild AS r) AS x,
     ledger.rebuild_rebuild_id_seq AS s WHERE x.number >= s.last_value;
-  DELETE FROM ledger.low_water; -- made of another cluster's positions and ids
   UPDATE ledger.feed_generation AS f SET end_position = high WHERE f.generation = g.generation;
   -- Cut at this transaction, which is in the write-ahead log when it has committed: no id up to
   -- it comes back after a crash.
@@ -2787,6 +2787,7 @@ DECLARE
   ended xid8[];
   late uuid[];
   leased int[];
+  is_set_back boolean;
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed'
     OR pg_current_xact_id_if_assigned() IS NOT NULL THEN
@@ -2795,11 +2796,11 @@ BEGIN
   FOR kind_now IN
     SELECT named.kind FROM unnest(p_kinds) AS named (kind)
     LEFT JOIN LATERAL (
-      SELECT mark.seen_at FROM ledger.low_water AS mark
+      SELECT mark.seen_at, cardinality(mark.older_leases) AS older FROM ledger.low_water AS mark
       WHERE mark.project_id = p_project AND mark.kind = named.kind
       ORDER BY mark.number DESC LIMIT 1
     ) AS mark ON true
-    WHERE mark.seen_at IS NULL OR mark.seen_at <= moment - p_every
+    WHERE mark.seen_at IS NULL OR mark.seen_at <= moment - p_every * (1 + mark.older / 200)
       OR NOT ledger.marks_hold(p_project, named.kind)
   LOOP
   PERFORM FROM ledger.kind AS known
@@ -2811,9 +2812,11 @@ BEGIN
 
   SELECT mark.* INTO old FROM ledger.low_water AS mark
   WHERE mark.project_id = p_project AND mark.kind = kind_now ORDER BY mark.number DESC LIMIT 1;
-  CONTINUE WHEN old.seen_txid > pg_current_xact_id(); -- another has, who began later
-  IF old.number IS NULL OR position_now < old.seen_position OR moment < old.seen_at
-    OR clock_now < old.seen_clock THEN
+  is_set_back := old.seen_at > ledger.now() OR old.seen_clock > clock_timestamp()
+    OR old.seen_position > (SELECT last_value FROM ledger.event_position);
+  CONTINUE WHEN NOT is_set_back AND (old.seen_position > position_now OR old.seen_at > moment
+    OR old.seen_clock > clock_now); -- another has moved them, who began later
+  IF old.number IS NULL OR is_set_back THEN
     new := (p_project, kind_now, 0, 0, '{}', '{0}', '{00000000-0000-0000-0000-000000000000}', '{0}',
       '{-infinity}', '{}', 0, now(), now(), '0');
   ELSE

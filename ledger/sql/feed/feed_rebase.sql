@@ -15,6 +15,7 @@ BEGIN
   IF pg_is_in_recovery() THEN
     RAISE EXCEPTION 'the feed cannot be rebased on a standby' USING ERRCODE = 'RF411';
   END IF;
+  DELETE FROM ledger.low_water; -- of another cluster; before the lock, as a sweep has it
   LOCK TABLE ledger.event IN SHARE ROW EXCLUSIVE MODE;
   SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.end_position IS NULL FOR UPDATE;
   SELECT greatest(CASE WHEN s.is_called THEN s.last_value ELSE 0 END,
@@ -33,7 +34,6 @@ BEGIN
   PERFORM setval('ledger.rebuild_rebuild_id_seq', x.number)
   FROM (SELECT max(r.rebuild_id) AS number FROM ledger.rebuild AS r) AS x,
     ledger.rebuild_rebuild_id_seq AS s WHERE x.number >= s.last_value;
-  DELETE FROM ledger.low_water; -- made of another cluster's positions and ids
   UPDATE ledger.feed_generation AS f SET end_position = high WHERE f.generation = g.generation;
   -- Cut at this transaction, which is in the write-ahead log when it has committed: no id up to
   -- it comes back after a crash.

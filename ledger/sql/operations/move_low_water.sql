@@ -15,9 +15,9 @@
 -- the marks go back (ledger/sql/operations/marks_hold.sql). A clock or a sequence that was set back
 -- begins anew. What has no mark is walked from the beginning.
 --
--- Does nothing to marks that hold and were moved less than p_every ago, and nothing at all in a
--- transaction that has an id. Internal to the operations, whose settings hold here. Locks: a row of
--- `kind`, SKIP LOCKED; no other operation locks it.
+-- Does nothing to marks that hold and were moved less than p_every ago, or a multiple where many
+-- leases are old, and nothing at all in a transaction that has an id. Internal to the operations,
+-- whose settings hold here. Locks: a row of `kind`, SKIP LOCKED; no other operation locks it.
 CREATE OR REPLACE FUNCTION ledger.move_low_water(
   p_project text, p_kinds text[], p_every interval, p_lag interval DEFAULT '1 second'
 ) RETURNS void
@@ -35,6 +35,7 @@ DECLARE
   ended xid8[];
   late uuid[];
   leased int[];
+  is_set_back boolean;
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed'
     OR pg_current_xact_id_if_assigned() IS NOT NULL THEN
@@ -43,11 +44,11 @@ BEGIN
   FOR kind_now IN
     SELECT named.kind FROM unnest(p_kinds) AS named (kind)
     LEFT JOIN LATERAL (
-      SELECT mark.seen_at FROM ledger.low_water AS mark
+      SELECT mark.seen_at, cardinality(mark.older_leases) AS older FROM ledger.low_water AS mark
       WHERE mark.project_id = p_project AND mark.kind = named.kind
       ORDER BY mark.number DESC LIMIT 1
     ) AS mark ON true
-    WHERE mark.seen_at IS NULL OR mark.seen_at <= moment - p_every
+    WHERE mark.seen_at IS NULL OR mark.seen_at <= moment - p_every * (1 + mark.older / 200)
       OR NOT ledger.marks_hold(p_project, named.kind)
   LOOP
   PERFORM FROM ledger.kind AS known
@@ -59,9 +60,11 @@ BEGIN
 
   SELECT mark.* INTO old FROM ledger.low_water AS mark
   WHERE mark.project_id = p_project AND mark.kind = kind_now ORDER BY mark.number DESC LIMIT 1;
-  CONTINUE WHEN old.seen_txid > pg_current_xact_id(); -- another has, who began later
-  IF old.number IS NULL OR position_now < old.seen_position OR moment < old.seen_at
-    OR clock_now < old.seen_clock THEN
+  is_set_back := old.seen_at > ledger.now() OR old.seen_clock > clock_timestamp()
+    OR old.seen_position > (SELECT last_value FROM ledger.event_position);
+  CONTINUE WHEN NOT is_set_back AND (old.seen_position > position_now OR old.seen_at > moment
+    OR old.seen_clock > clock_now); -- another has moved them, who began later
+  IF old.number IS NULL OR is_set_back THEN
     new := (p_project, kind_now, 0, 0, '{}', '{0}', '{00000000-0000-0000-0000-000000000000}', '{0}',
       '{-infinity}', '{}', 0, now(), now(), '0');
   ELSE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -162,6 +163,55 @@ async def test_a_sweep_moves_the_marks_once_in_a_second(
     await ledger.reap()
     mark = await mark_of(connection)
     assert (mark["number"], mark["leases_after"]) == (2, 1)
+
+
+async def test_marks_of_many_old_leases_move_less_often(
+    ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
+    await claimed(ledger)
+    await move(connection)
+    number = (await mark_of(connection))["number"]
+    await connection.execute(
+        "UPDATE ledger.low_water SET seen_at = seen_at - interval '4 s',"
+        " older_leases = array_fill(older_leases[1], '{1000}')"
+    )
+
+    await ledger.reap()
+    assert (await mark_of(connection))["number"] == number
+
+    await connection.execute("UPDATE ledger.low_water SET seen_at = seen_at - interval '4 s'")
+    await ledger.reap()
+    assert (await mark_of(connection))["number"] == number + 1
+
+
+async def test_callers_that_move_marks_at_once_never_begin_them_anew(
+    ledger: Ledger, connection: asyncpg.Connection[Any], database: str
+) -> None:
+    slow = [f"kind {number}" for number in range(12)]
+    await claimed(ledger)
+    await ledger.submit_many([Submit(kind=kind) for kind in slow])
+    await move(connection, times=3)
+    await connection.execute(
+        "CREATE TABLE moved (leases_after bigint);"
+        " CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN INSERT INTO public.moved VALUES (NEW.leases_after); RETURN NULL; END';"
+        " CREATE TRIGGER note AFTER INSERT ON ledger.low_water FOR EACH ROW"
+        " WHEN (NEW.kind = 'parse') EXECUTE FUNCTION note()"
+    )
+    async with asyncpg.create_pool(driver_url(database), min_size=6, max_size=6) as pool:
+
+        async def moves(statement: str) -> None:
+            for _ in range(10):
+                await pool.execute(statement, PROJECT, "parse")
+
+        # It reads the clock before it comes to the last kind, which others move meanwhile.
+        late = MOVE.replace("ARRAY[$2]", f"ARRAY{slow} || $2::text")
+        await asyncio.gather(moves(late), *(moves(MOVE) for _ in range(3)))
+
+    moved = [row["leases_after"] for row in await connection.fetch("SELECT * FROM moved")]
+    await connection.execute("DROP TABLE moved; DROP FUNCTION note CASCADE")
+    assert len(moved) > 10
+    assert min(moved) > 0
 
 
 async def test_a_rebase_of_the_feed_forgets_the_marks(
