@@ -3,8 +3,8 @@ PEERS_PY ?= $(or $(shell python3.12 -c "import sys; print(sys.executable)" 2>/de
 BIN  := .venv/bin
 UV   := $(BIN)/uv
 
-# Each process has a server of its own; one that is done early takes tests from the others.
-PARALLEL := -n auto --dist worksteal
+# Each process has a server of its own. The slow tests start first: none runs alone at the end.
+PARALLEL := -n auto --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast check docs format soak bench bench-peers lock sql schema reference clean

@@ -131,6 +131,7 @@ async def test_what_sleeps_makes_nothing_dearer(crowded: asyncpg.Connection[Any]
     assert dearer(before, await costs(crowded)) == {}
 
 
+@pytest.mark.slow
 async def test_runs_of_other_kinds_and_projects_make_nothing_dearer(
     crowded: asyncpg.Connection[Any],
 ) -> None:
@@ -178,6 +179,7 @@ async def move_marks(connection: asyncpg.Connection[Any]) -> None:
         await connection.execute("SELECT ledger.move_low_water($1, $2, '-1 day')", PROJECT, kinds)
 
 
+@pytest.mark.slow
 async def test_runs_that_ended_under_an_old_snapshot_make_nothing_dearer(
     crowded: asyncpg.Connection[Any], unverified_database: str
 ) -> None:

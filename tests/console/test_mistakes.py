@@ -55,6 +55,7 @@ main()
     assert (answer.returncode, answer.stdout, answer.stderr) == (exits.INTERRUPTED, b"", b"")
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_the_first_server_is_made_ends_quietly(home: Path) -> None:
     setting = {"RUNFOLD_HOME": str(home), "RUNFOLD_PROJECT": "default"}
     with subprocess.Popen(
@@ -196,6 +197,7 @@ def test_an_error_in_the_users_module_is_shown_with_its_line(database: str, tmp_
         assert not any("console/cli" in line or "importlib" in line for line in trace)
 
 
+@pytest.mark.slow
 def test_a_worker_says_which_handler_failed_where_and_what_comes_next(
     database: str, tmp_path: Path
 ) -> None:

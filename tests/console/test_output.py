@@ -136,6 +136,7 @@ def calls(runs: dict[str, str]) -> Iterator[tuple[str, ...]]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("terminal", [False, True])
 @pytest.mark.parametrize("mode", [(), ("--json",), ("--verbose",)])
 def test_no_command_prints_what_steers_a_terminal_or_forges_a_line(

@@ -205,7 +205,8 @@ def test_a_terminal_gets_colours_unless_it_wants_none(
         assert (str(run_id) in shown) is (words == ("runs",))
 
 
-@pytest.mark.parametrize("columns", ["40", "80", "120"])
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", ["40", "80"])
 def test_no_word_is_lost_on_a_narrow_terminal(database: str, columns: str) -> None:
     async def shown(ledger: Ledger) -> UUID:
         lease = await claimed(
@@ -392,6 +393,7 @@ def test_a_duty_ends_well_by_sigterm_as_a_container_stops_its_first_process(
         assert (process.returncode, rest) == (exits.OK, "")
 
 
+@pytest.mark.slow
 def test_a_fleet_starts_a_process_again_when_it_dies_and_ends_with_all_of_them(
     database: str,
 ) -> None:

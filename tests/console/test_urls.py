@@ -33,6 +33,7 @@ def call_each(cli: Cli, commands: Iterable[str]) -> None:
         cli.ok(*(word.replace("_", " ").replace("RUN", run_id) for word in command.split()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [*QUERIES, "several hosts", "a socket's folder"])
 def test_every_form_leads_every_command_to_the_database(
     database: str, capsys: pytest.CaptureFixture[str], form: str
@@ -45,6 +46,7 @@ def test_every_form_leads_every_command_to_the_database(
         call_each(Cli(made[form], capsys), GROUPS)
 
 
+@pytest.mark.slow
 def test_a_password_of_odd_characters_over_tls_leads_every_command_to_the_database(
     database: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

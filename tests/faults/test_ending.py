@@ -33,6 +33,7 @@ async def ending(process: subprocess.Popen[bytes], *pauses: float) -> float:
     return time.monotonic() - since
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hang", "steps"])
 async def test_a_worker_ends_within_its_bound_when_the_network_is_silent(
     ledger: Ledger, database: str, kind: str
@@ -47,6 +48,7 @@ async def test_a_worker_ends_within_its_bound_when_the_network_is_silent(
     assert process.returncode == UNFINISHED
 
 
+@pytest.mark.slow
 async def test_a_second_signal_ends_a_worker_at_once_when_the_network_is_silent(
     ledger: Ledger, database: str, tmp_path: Path
 ) -> None:
@@ -72,6 +74,7 @@ async def test_a_worker_that_connects_to_a_silent_server_ends_when_it_is_told_to
             assert await ending(process) < GRACE + END_SECONDS + SLACK
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ignores", "stuck", "pooled"])
 async def test_a_handler_that_ignores_the_end_does_not_hold_up_its_worker(
     ledger: Ledger, database: str, kind: str
@@ -85,6 +88,7 @@ async def test_a_handler_that_ignores_the_end_does_not_hold_up_its_worker(
     assert (after.state, after.attempt_count, process.returncode) == (State.PENDING, 0, 0)
 
 
+@pytest.mark.slow
 async def test_a_handler_that_blocks_the_loop_does_not_keep_the_process(
     ledger: Ledger, database: str
 ) -> None:
@@ -95,6 +99,7 @@ async def test_a_handler_that_blocks_the_loop_does_not_keep_the_process(
     assert process.returncode == UNFINISHED
 
 
+@pytest.mark.slow
 async def test_several_processes_end_although_one_of_them_is_frozen(
     ledger: Ledger, database: str
 ) -> None:
@@ -104,6 +109,7 @@ async def test_several_processes_end_although_one_of_them_is_frozen(
         assert await ending(fleet) < GRACE + END_SECONDS + 2 * SLACK
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["signal", "loop"])
 async def test_a_handler_cannot_take_the_signals_of_its_worker(
     ledger: Ledger, database: str, way: str

@@ -29,6 +29,7 @@ UNUSED_IDS = 50
 """Transaction ids that are handed out and never written: a crash takes them back."""
 
 
+@pytest.mark.slow
 async def test_ids_that_a_crash_takes_back_hide_no_event(
     own_server: EmbeddedPostgres, own_ledger: Ledger
 ) -> None:
@@ -75,6 +76,7 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(made, ignore_errors=True)
 
 
+@pytest.mark.slow
 async def test_a_checkpoint_of_what_a_restore_took_back_is_refused_and_an_older_one_goes_on(
     own_server: EmbeddedPostgres, own_ledger: Ledger, folder: Path
 ) -> None:

@@ -18,6 +18,7 @@ from tests.support.waiting import passed, until
 from tests.support.working import ended
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["lease.acquired", "step.completed", "tool.requested"])
 async def test_a_worker_killed_at_any_point_loses_nothing(
     ledger: Ledger, database: str, point: str
@@ -96,6 +97,7 @@ WHERE datname = current_database() AND application_name LIKE 'runfold%' AND pid 
 """
 
 
+@pytest.mark.slow
 async def test_a_run_that_kills_its_worker_every_time_ends_failed_and_harms_no_other(
     ledger: Ledger, database: str
 ) -> None:
@@ -128,6 +130,7 @@ async def all_over(ledger: Ledger, database: str, *runs: Run, seconds: float = 9
     return over
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["poison", "stops", "cancels", "exits"])
 async def test_a_run_that_ends_its_worker_every_time_takes_no_run_with_it(
     ledger: Ledger, database: str, kind: str
@@ -143,6 +146,7 @@ async def test_a_run_that_ends_its_worker_every_time_takes_no_run_with_it(
     ]
 
 
+@pytest.mark.slow
 async def test_runs_that_freeze_their_process_take_no_other_to_its_end(
     ledger: Ledger, database: str
 ) -> None:

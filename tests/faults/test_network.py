@@ -66,6 +66,7 @@ async def test_a_network_that_delays_costs_no_lease(ledger: Ledger, database: st
         assert (await ledger.get(run.run_id)).attempt_count == 1
 
 
+@pytest.mark.slow
 async def test_a_network_that_swallows_everything_is_left_behind(
     ledger: Ledger, database: str, tmp_path: Path
 ) -> None:
@@ -85,6 +86,7 @@ async def test_a_network_that_swallows_everything_is_left_behind(
         await assert_story(ledger, run)
 
 
+@pytest.mark.slow
 async def test_a_network_that_comes_and_goes_loses_nothing(ledger: Ledger, database: str) -> None:
     runs = await ledger.submit_many([{"kind": "steps"}] * RUNS)
     async with proxied(database) as proxy:
@@ -102,6 +104,7 @@ async def test_a_network_that_comes_and_goes_loses_nothing(ledger: Ledger, datab
         await assert_story(ledger, run)
 
 
+@pytest.mark.slow
 async def test_claims_whose_answers_are_lost_charge_no_attempt(
     ledger: Ledger, database: str, tmp_path: Path
 ) -> None:

@@ -43,6 +43,7 @@ async def all_whole(ledger: Ledger, runs: list[Submission]) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("away", [0, 3 * TTL], ids=["restart", "long"])
 async def test_after_a_downtime_the_work_goes_on_and_nobody_is_reaped(
     own_server: EmbeddedPostgres, own_ledger: Ledger, tmp_path: Path, away: float
@@ -67,6 +68,7 @@ async def test_after_a_downtime_the_work_goes_on_and_nobody_is_reaped(
     await assert_consistent(own_server.url())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["runfold", "runfold heart", "runfold-wakeup"])
 async def test_any_connection_of_a_worker_may_be_terminated(
     ledger: Ledger, database: str, connection: asyncpg.Connection[asyncpg.Record], name: str
@@ -88,6 +90,7 @@ WHERE datname = current_database() AND application_name = $1 AND pid <> ALL ($2:
 """
 
 
+@pytest.mark.slow
 async def test_a_database_that_takes_no_writes_is_waited_for_and_nobody_is_reaped(
     own_server: EmbeddedPostgres, own_ledger: Ledger, tmp_path: Path
 ) -> None:

@@ -33,6 +33,7 @@ def upgraded(old_data: Path, home: Path) -> None:
     store.run("pg_upgrade", *where, *bins, "--no-sync")
 
 
+@pytest.mark.slow
 async def test_a_ledger_lives_on_in_the_cluster_that_pg_upgrade_made(
     own_server: EmbeddedPostgres, own_ledger: Ledger, capsys: pytest.CaptureFixture[str]
 ) -> None:

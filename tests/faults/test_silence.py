@@ -26,6 +26,7 @@ def local(server: Server) -> None:
         pytest.skip("the server's processes are in a container")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local")
 async def test_a_ledger_closes_although_its_server_has_fallen_silent(database: str) -> None:
     opening = Ledger.open(database, PROJECT)
@@ -43,6 +44,7 @@ async def test_a_ledger_closes_although_its_server_has_fallen_silent(database: s
             backend.resume()
 
 
+@pytest.mark.slow
 async def test_a_call_of_a_silent_server_ends_with_the_statements_deadline(
     ledger: Ledger, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,6 +60,7 @@ async def test_a_call_of_a_silent_server_ends_with_the_statements_deadline(
                 await distant.submit("parse")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signals", [1, 2])
 async def test_a_worker_in_a_program_ends_although_its_claim_is_never_answered(
     ledger: Ledger, database: str, signals: int

@@ -53,6 +53,7 @@ def ends_well(process: subprocess.Popen[str]) -> None:
     assert process.returncode in {0, -signal.SIGTERM}, said
 
 
+@pytest.mark.slow
 def test_the_services_migrate_work_and_reap(environment: dict[str, str]) -> None:
     services = COMPOSE["services"]
     for _ in range(2):  # every `up` runs it
@@ -71,6 +72,7 @@ def test_the_services_migrate_work_and_reap(environment: dict[str, str]) -> None
             ends_well(process)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_a_unit_starts_and_ends(unit: Path, environment: dict[str, str]) -> None:
     subprocess.run(

@@ -61,6 +61,7 @@ def runner() -> Iterator[asyncio.Runner]:
         yield started
 
 
+@pytest.mark.slow
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

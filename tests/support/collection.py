@@ -1,14 +1,26 @@
-"""How tests are spread over processes, which of them are quick, and how a failure is reported."""
+"""The order of tests over processes, which of them are quick, and how a failure is reported."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from typing import Any
 
 import pytest
+from xdist.scheduler import (  # type: ignore[import-untyped]  # it ships no types
+    LoadScopeScheduling,
+)
 
 PROCESSES_PER_CORE = 2  # a test waits for a server or a process about half of its time
 MOST_PROCESSES = 16  # each has a server of its own
+IN_ONE_PROCESS = (
+    "tests/packaging/",
+    "tests/docs/test_documents.py",
+    "tests/console/test_demo.py",
+    "tests/ledger/postgres/test_embedded.py",
+    "tests/ledger/reading/test_feed_restore.py",
+)
+"""Tests that share what takes seconds to make: a wheel in its environment, or a server."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -24,11 +36,35 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(PROCESSES_PER_CORE * len(os.sched_getaffinity(0)), MOST_PROCESSES)
 
 
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
+    """Give each process one test after the other, and what shares a start to one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        shared = (start for start in IN_ONE_PROCESS if nodeid.startswith(start))
+        return next(shared, nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling | None:
+    """Return the scheduler of `--dist loadscope`."""
+    return Scheduling(config, log) if config.getoption("dist") == "loadscope" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the slow tests first, so that none runs alone at the end; and mark the quick ones."""
+    items.sort(key=lambda item: not (is_slow(item) or item.nodeid.startswith(IN_ONE_PROCESS)))
+    _mark_quick(items)
+
+
+def is_slow(item: pytest.Item) -> bool:
+    """Whether a test is marked as one that takes seconds."""
+    return item.get_closest_marker("slow") is not None
+
+
+def _mark_quick(items: list[pytest.Item]) -> None:
     """Mark as quick every test without a server, and of the others one journey a file."""
     journeys: dict[str, pytest.Item] = {}
     for item in items:
-        if item.get_closest_marker("slow"):
+        if is_slow(item):
             continue
         if not needs_server(item):
             item.add_marker("quick")

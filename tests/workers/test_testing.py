@@ -165,12 +165,14 @@ def inner(project: Path, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
+@pytest.mark.slow
 def test_a_users_stories_pass(project: Path) -> None:
     done = inner(project)
 
     assert "8 passed" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_story_in_the_documents_passes(tmp_path: Path) -> None:
     (snippet,) = re.findall(
         r"```py\n(.*?)```", (ROOT / "docs" / "howto" / "testing.md").read_text(), re.DOTALL
@@ -188,6 +190,7 @@ def test_it_is_refused_in_production(project: Path) -> None:
     assert "refused where RUNFOLD_ENV=production" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_server_that_cannot_be_reached_is_named(project: Path) -> None:
     done = inner(project, RUNFOLD_TEST_URL="postgresql://u:secret@127.0.0.1:1/nowhere")
 

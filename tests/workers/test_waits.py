@@ -284,6 +284,7 @@ async def trunk(ctx: Context, branches: int) -> int:
     return sum(await ctx.children("leaf", list(range(branches))))
 
 
+@pytest.mark.slow
 async def test_a_run_has_ten_thousand_children(unverified_database: str) -> None:
     branches = 10_000  # checking so many runs afterwards would take longer than the test
     async with Ledger.open(unverified_database, PROJECT) as ledger, working(ledger, trunk):

@@ -166,6 +166,7 @@ async def given_back(ledger: Ledger, run: Run) -> bool:
     return "lease.released" in await types(ledger, run.run_id)
 
 
+@pytest.mark.slow
 async def test_no_beat_at_all_stops_the_work_before_the_lease_can_be_lost(
     fast: Ledger, connection: asyncpg.Connection[asyncpg.Record]
 ) -> None:

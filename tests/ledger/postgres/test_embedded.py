@@ -507,6 +507,7 @@ async def test_the_log_is_bounded_and_keeps_no_statements(home: Path) -> None:
     assert "a secret" not in written.read_text()
 
 
+@pytest.mark.slow
 @as_root
 async def test_an_ordinary_users_store_stays_that_users_when_root_opens_it(folder: Path) -> None:
     home = folder / "mine" / "home"
@@ -563,6 +564,7 @@ def test_root_refuses_a_home_that_the_servers_account_cannot_enter(folder: Path)
     assert stat.S_IMODE((folder / "closed").stat().st_mode) == 0o700
 
 
+@pytest.mark.slow
 @as_root
 def test_root_copies_programs_that_the_servers_account_cannot_enter(
     home: Path, folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -47,6 +47,7 @@ async def pooled(pooler: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         yield opened
 
 
+@pytest.mark.slow
 async def test_runs_are_submitted_worked_on_approved_and_completed_through_it(
     pooled: Ledger, pooler: str
 ) -> None:

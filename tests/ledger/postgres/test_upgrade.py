@@ -165,6 +165,7 @@ def older_sql(name: str) -> str:
 sql = schema.sql
 
 
+@pytest.mark.slow
 async def test_an_upgrade_gives_up_in_time_and_lets_the_fleet_work(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

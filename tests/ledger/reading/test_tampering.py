@@ -159,6 +159,7 @@ def tampering(column: Any) -> Iterator[tuple[str, str]]:
         )
 
 
+@pytest.mark.slow
 async def test_what_a_superuser_changes_in_any_column_is_named(
     unverified_database: str, mallory: asyncpg.Connection, tmp_path: Path
 ) -> None:

@@ -230,6 +230,7 @@ async def test_a_run_that_cannot_be_folded_is_set_apart_or_stops_a_strict_replay
     assert (done.progress.rows, done.progress.errors, done.wrong) == (59, 1, 1)
 
 
+@pytest.mark.slow
 async def test_one_process_at_a_time_works_on_a_rebuild(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
