@@ -23,7 +23,7 @@ RIGHTS = ["submit", "work", "read", "decide", "schedule", "audit", "admin"]
 
 @pytest.mark.slow
 async def test_no_request_is_answered_with_a_fault_or_beside_the_description(
-    database: str, ledger: Ledger
+    database: str, ledger: Ledger, tmp_path: Path
 ) -> None:
     _, secret = await token(ledger, RIGHTS, actors=["*"])
     await ledger.submit("parse")
@@ -36,7 +36,13 @@ async def test_no_request_is_answered_with_a_fault_or_beside_the_description(
             "--exclude-path", "/v1/integrity/verify", "--generation-database", "none",
         ]  # fmt: skip
         done = await asyncio.to_thread(
-            subprocess.run, words, capture_output=True, text=True, check=False, timeout=120
+            subprocess.run,
+            words,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
         )
 
     assert done.returncode == 0, done.stdout + done.stderr
