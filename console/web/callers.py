@@ -13,10 +13,11 @@ from fastapi import Depends, Header, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from runfold.console.web.options import Options
+from runfold.console.web.problems import Unauthenticated, knows_no_token
 from runfold.console.web.rates import Rates
 from runfold.ledger import Ledger
 from runfold.ledger.access import EVERYWHERE, SECRET_PREFIX
-from runfold.ledger.errors import AccessDenied, LedgerError, UnknownProject
+from runfold.ledger.errors import AccessDenied, UnknownProject
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.postgres.presenting import Presenting
 from runfold.ledger.validation import check_text
@@ -28,17 +29,9 @@ USED_SECONDS: Final = 60.0
 """How often the use of a token is recorded."""
 STRANGERS_A_SECOND: Final = 10
 """Requests a second from one address with secrets that have not been let in yet."""
-_UNKNOWN_TOKEN: Final = "RF401"  # noqa: S105  the SQLSTATE
 _USE: Final = "SELECT ledger.use_token($1) AS credential"
 _CHECK: Final = "SELECT ledger.check_my_access($1, $2, NULL)"
 _EXISTS: Final = "SELECT FROM ledger.project WHERE project_id = $1"
-
-
-class Unauthenticated(LedgerError):
-    """The request has no API token, or one that is unknown, revoked or past its end."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(f"{why}: send `Authorization: Bearer SECRET`, the secret of an API token")
 
 
 @dataclass(slots=True)
@@ -89,7 +82,7 @@ class Callers:
         try:
             await _check(known.ledger, rights)
         except AccessDenied as error:
-            if secret is None or getattr(error.__cause__, "sqlstate", None) != _UNKNOWN_TOKEN:
+            if secret is None or not knows_no_token(error):
                 raise
             self._known.pop(pair, None)
             await fetch(self.own.pool, _USE, secret)  # counts the use of what was revoked
@@ -152,7 +145,7 @@ async def _check(ledger: Ledger, rights: Sequence[str]) -> None:
         try:
             await fetch(ledger.pool, _CHECK, ledger.project_id, right)
         except AccessDenied as error:
-            if getattr(error.__cause__, "sqlstate", None) == _UNKNOWN_TOKEN:
+            if knows_no_token(error):
                 raise
         else:
             return

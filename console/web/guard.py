@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from http import HTTPStatus
 from typing import Final
@@ -14,12 +15,15 @@ from runfold.console.web.problems import problem
 from runfold.ledger.payload import MAX_DEPTH
 
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+BODY_SECONDS: Final = 30.0
+"""How long a body may take to come."""
 BESIDE_BYTES: Final = 65_536
 """What a body may have beside one payload of the greatest size."""
 ENVELOPE: Final = 4
 """Levels of a body around a payload."""
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _FOREIGN: Final = frozenset({"cross-site", "same-site"})
+_FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -54,7 +58,7 @@ class Guard:
             return
         try:
             self._check_origin(scope["method"], Headers(scope=scope))
-            body = await self._body(Headers(scope=scope), receive)
+            body = await self._in_time(Headers(scope=scope), receive)
         except Refused as refused:
             response = problem(refused.status, refused.code, refused.detail)
             await response(scope, receive, _secured(send))
@@ -69,6 +73,13 @@ class Guard:
                 "foreign-host",
                 "this server answers to localhost, 127.0.0.1 and [::1] only",
             )
+        if self._only_loopback and any(name in headers for name in _FORWARDED):
+            raise Refused(
+                HTTPStatus.FORBIDDEN,
+                "foreign-host",
+                "a proxy passed this on, and this server is open to its own machine only: set"
+                " RUNFOLD_ENV=production, so that it asks for API tokens",
+            )
         if method in _SAFE:
             return
         origin = headers.get("origin")
@@ -79,6 +90,14 @@ class Guard:
                 "foreign-origin",
                 "a page of another origin may change nothing",
             )
+
+    async def _in_time(self, headers: Headers, receive: Receive) -> bytes:
+        try:
+            return await asyncio.wait_for(self._body(headers, receive), BODY_SECONDS)
+        except TimeoutError:
+            raise Refused(
+                HTTPStatus.REQUEST_TIMEOUT, "body-too-slow", "the body did not come in time"
+            ) from None
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         """Return the whole body; raise Refused for one that is too large or too deep."""

@@ -22,6 +22,7 @@ from runfold.ledger.log import logger
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE: Final = "/v1/problems/"
 RETRY_SECONDS: Final = 1
+_UNKNOWN_TOKEN: Final = "RF401"  # noqa: S105  the SQLSTATE
 STATUSES: Final = {
     "Unauthenticated": HTTPStatus.UNAUTHORIZED,
     "AccessDenied": HTTPStatus.FORBIDDEN,
@@ -56,7 +57,7 @@ MEANINGS: Final[dict[str, tuple[int, str]]] = {
     "unauthenticated": (401, "the request has no API token, or one that is unknown or revoked"),
     "access-denied": (403, "the credential lacks a right, or may not speak for this actor"),
     "decision-refused": (403, "the approval needs another person's decision; the try is noted"),
-    "foreign-host": (403, "the Host header names another machine than this one"),
+    "foreign-host": (403, "the server is open to its own machine only, by its own names"),
     "foreign-origin": (403, "a page of another origin tried to change something"),
     "not-found": (404, "there is no such page"),
     "run-not-found": (404, "no run with this id is in the project"),
@@ -66,6 +67,7 @@ MEANINGS: Final[dict[str, tuple[int, str]]] = {
     "schedule-not-found": (404, "no schedule has this name"),
     "before-first-event": (404, "nothing was recorded in the project at that time"),
     "method-not-allowed": (405, "the page does not take this method"),
+    "body-too-slow": (408, "the body did not come in time"),
     "lease-lost": (409, "the token is not the current lease: stop working on the run"),
     "lease-required": (409, "the run is leased, or would have to be: the write needs the lease"),
     "illegal-transition": (409, "the run's state does not lead there; nothing was appended"),
@@ -90,6 +92,18 @@ MEANINGS: Final[dict[str, tuple[int, str]]] = {
     "lock-timeout": (503, "rows stayed locked by others: try again"),
 }
 """What each code means, and the status that it comes with."""
+
+
+class Unauthenticated(LedgerError):
+    """The request has no API token, or one that is unknown, revoked or past its end."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{why}: send `Authorization: Bearer SECRET`, the secret of an API token")
+
+
+def knows_no_token(error: BaseException) -> bool:
+    """Whether the database refused the token itself, and not what it asked for."""
+    return getattr(error.__cause__, "sqlstate", None) == _UNKNOWN_TOKEN
 
 
 class Problem(BaseModel):
@@ -145,6 +159,13 @@ def problem(
 
 
 async def _of_ledger(_: Request, error: Exception) -> JSONResponse:
+    return of_error(error)
+
+
+def of_error(error: Exception) -> JSONResponse:
+    """Return the problem of an error of the ledger."""
+    if knows_no_token(error):
+        error = Unauthenticated("the API token is unknown, revoked or past its end")
     kind = next((k for k in type(error).__mro__ if k.__name__ in STATUSES), LedgerError)
     status = STATUSES.get(kind.__name__, HTTPStatus.INTERNAL_SERVER_ERROR)
     headers: dict[str, str] = {}
@@ -185,10 +206,10 @@ async def _of_request(_: Request, error: Exception) -> JSONResponse:
     return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-value", detail, {"faults": faults})
 
 
-async def _of_defect(request: Request, error: Exception) -> JSONResponse:
+async def _of_defect(_: Request, error: Exception) -> JSONResponse:
     expected = known(error)
     if expected is not None:
-        return await _of_ledger(request, expected)
+        return of_error(expected)
     return problem(
         HTTPStatus.INTERNAL_SERVER_ERROR, "defect", "the server's log says what happened"
     )

@@ -16,6 +16,8 @@ from runfold.ledger.errors import ConfigurationError
 
 GRACE_SECONDS: Final = 10
 """How long requests that are being answered may take when the server is told to end."""
+MAX_CONNECTIONS: Final = 2_000
+"""Connections and requests at a time; one more is answered 503."""
 
 
 class Server(uvicorn.Server):
@@ -33,6 +35,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=GRACE_SECONDS,
                 h11_max_incomplete_event_size=32_768,
                 ws="none",
+                limit_concurrency=MAX_CONNECTIONS,
             )
         )
         self.app = app

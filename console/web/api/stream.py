@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Annotated, Any, Final
@@ -12,7 +13,9 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from runfold.console.web.api.shapes import shown_event
 from runfold.console.web.callers import Reader
+from runfold.console.web.problems import of_error
 from runfold.console.web.rates import TooManyRequests
+from runfold.ledger.errors import LedgerError
 from runfold.ledger.events import Event
 from runfold.ledger.reading.subscription import Subscription
 
@@ -56,11 +59,17 @@ async def events(
     """Follow the project's events, each once, in order within a run. Needs the right read.
 
     An event's id resumes after it, in Last-Event-ID or `after`. The stream ends when the server
-    does; a client connects again. `now` begins with what is committed from now on.
+    does; a client connects again. An event `problem` says why it ended otherwise. `now` begins with
+    what is committed from now on.
     """
     ending: asyncio.Event = request.app.state.ending
-    async for event in until(following, ending):
-        yield ServerSentEvent(data=shown_event(event), event=event.type, id=following.checkpoint)
+    try:
+        async for event in until(following, ending):
+            yield ServerSentEvent(
+                data=shown_event(event), event=event.type, id=following.checkpoint
+            )
+    except LedgerError as error:
+        yield ServerSentEvent(data=json.loads(bytes(of_error(error).body)), event="problem")
 
 
 async def until(following: Subscription, ending: asyncio.Event) -> AsyncIterator[Event]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 
@@ -12,10 +13,12 @@ import pytest
 from runfold.console.web import app
 from runfold.console.web.options import Options
 from runfold.console.web.rates import Rates, TooManyRequests
-from runfold.ledger import Ledger, access
+from runfold.ledger import Ledger, State, access
 from runfold.ledger.postgres.opening import opened
 from runfold.ledger.settings import Settings
+from tests.support.logins import with_login
 from tests.support.runs import claimed, waiting
+from tests.support.waiting import until
 from tests.support.web import calling, token
 
 
@@ -119,8 +122,6 @@ async def test_the_lease_of_another_credential_is_lost(ledger: Ledger) -> None:
 async def test_a_decision_is_for_the_request_that_was_read(
     web: httpx.AsyncClient, ledger: Ledger
 ) -> None:
-    from runfold.ledger import State
-
     lease = await waiting(ledger, State.WAITING_APPROVAL, park=True)
     path = f"/v1/runs/{lease.run_id}/decision"
     asked = (await web.get("/v1/approvals")).json()["approvals"][0]
@@ -140,6 +141,7 @@ async def test_a_decision_is_for_the_request_that_was_read(
     [
         ({"Host": "evil.example"}, "foreign-host"),
         ({"Host": "127.0.0.1.evil.example:7700"}, "foreign-host"),
+        ({"X-Forwarded-For": "203.0.113.9"}, "foreign-host"),
         ({"Origin": "https://evil.example"}, "foreign-origin"),
         ({"Origin": "null"}, "foreign-origin"),
         ({"Sec-Fetch-Site": "cross-site"}, "foreign-origin"),
@@ -231,8 +233,6 @@ def test_a_bucket_fills_steadily() -> None:
 async def test_a_login_with_few_rights_serves_tokens(
     ledger: Ledger, database: str, connection: asyncpg.Connection
 ) -> None:
-    from tests.support.logins import with_login
-
     _, secret = await token(ledger, ["submit", "read"])
     async with (
         with_login(database, "runfold_worker", rights=["read"]) as url,
@@ -243,3 +243,37 @@ async def test_a_login_with_few_rights_serves_tokens(
         read = await client.get(made.headers["location"])
 
     assert read.json()["input"] == [1]
+
+
+async def test_a_person_who_may_decide_and_no_more_decides(ledger: Ledger, database: str) -> None:
+    _, secret = await token(ledger, ["decide"], actors=["ann"])
+    lease = await waiting(ledger, State.WAITING_APPROVAL, park=True)
+    version = (await ledger.get(lease.run_id)).version
+    path, match = f"/v1/runs/{lease.run_id}/decision", {"If-Match": f'"{version}"'}
+    async with (
+        with_login(database, "runfold_worker", rights=["read"]) as url,
+        Ledger.open(url, "test") as narrow,
+        calling(app(narrow), secret) as client,
+    ):
+        other = {"decision": "approve", "actor": "bob"}
+        refused = await client.post(path, json=other, headers=match)
+        decided = await client.post(path, json={**other, "actor": "ann"}, headers=match)
+
+    assert (refused.status_code, refused.json()["code"]) == (403, "access-denied")
+    assert decided.status_code == 200, decided.text
+    assert decided.json()["output"] is None
+
+
+async def test_a_stream_ends_with_the_token(ledger: Ledger) -> None:
+    credential, secret = await token(ledger, ["read"])
+    await ledger.submit("a")
+    served = app(ledger)
+
+    async with calling(served, secret) as client:
+        stream = asyncio.create_task(client.get("/v1/events?after=start"))
+        await until(lambda: served.state.streams)
+        await access.revoke_token(ledger.project, credential)
+        text = (await stream).text
+
+    assert "event: problem" in text
+    assert '"code": "unauthenticated"' in text

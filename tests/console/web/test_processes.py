@@ -131,3 +131,18 @@ async def test_a_claim_that_waits_gets_the_run_that_comes(database: str, ledger:
             answer = await waiting
 
     assert answer.json()["leases"][0]["run_id"] == str(run.run_id)
+
+
+async def test_a_caller_that_went_away_while_it_waited_claims_nothing(
+    database: str, ledger: Ledger
+) -> None:
+    with serving(database) as (address, _):
+        async with httpx.AsyncClient(base_url=address) as client:
+            with pytest.raises(httpx.ReadTimeout):
+                await client.post("/v1/claims", json={"worker_id": "w:1", "wait": 60}, timeout=1)
+        run = await ledger.submit("parse")
+        async with httpx.AsyncClient(base_url=address, timeout=30) as client:
+            answer = await client.post("/v1/claims", json={"worker_id": "w:2", "wait": 20})
+
+    [lease] = answer.json()["leases"]
+    assert (lease["run_id"], lease["attempt"]) == (str(run.run_id), 1)
