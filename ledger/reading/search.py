@@ -24,7 +24,7 @@ MAX_PAGE: Final = 1_000
 EXAMINED: Final = 10_000
 """Runs that the search for one page looks through."""
 LEADING: Final = {
-    "key": "keys", "worker_id": "worker_ids", "tags": "tags", "state": "states", "kind": "kinds",
+    "key": "keys", "worker_id": "worker_ids", "state": "states", "kind": "kinds",
 }  # fmt: skip
 """Columns whose index gives runs in their order; the first that a query names leads."""
 _FIRST: Final = UUID(int=0)
@@ -174,9 +174,16 @@ def _leading(query: Query) -> list[Choice]:
 
 def _require_index(query: Query, leading: Sequence[Choice], checked: Sequence[Choice]) -> None:
     """Raise InvalidQuery where no index narrows the runs at all."""
+    # A tag alone is looked for among all runs, page by page.
+    narrow = any(choice.column == "tags" and not choice.negated for choice in checked)
     unled = [*(choice.word for choice in checked), *(bound.word for bound in query.bounds)]
     word = next((word for word in unled if word is not None), None)
-    if not leading and query.first_id is None and query.after is None and word is not None:
+    if (
+        not (leading or narrow)
+        and query.first_id is None
+        and query.after is None
+        and word is not None
+    ):
         raise word.refused(
             "no index answers this alone: add since:24h, or a state, kind, tag, worker or key"
         )
