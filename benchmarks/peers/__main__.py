@@ -107,7 +107,9 @@ async def _measured(url: str, name: str, number: int, size: Size) -> dict[str, A
     own = urlunsplit(urlsplit(url)._replace(path=f"/{database}"))
     connection = await asyncpg.connect(own)
     try:
-        figures = await System(name, own, connection, size).measure()
+        with tempfile.TemporaryDirectory(prefix="runfold-bench-first-") as folder:
+            system = System(name, own, connection, size, Path(folder))
+            figures = await system.measure()
     except Exception as error:
         figures = {"skipped": f"cannot be run: {str(error) or type(error).__name__}"}
     finally:

@@ -22,11 +22,15 @@ STOP_SECONDS = 3
 class Waits:
     """What jobs do: note how many milliseconds after they were asked for they began."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: Path) -> None:
+        self._first = first
+        """Where the time of the first job is written."""
         self.milliseconds = list[float]()
 
     def note(self, asked_at: float) -> None:
         """Be a job."""
+        if not self.milliseconds:
+            self._first.write_text(str(time.time()))
         self.milliseconds.append((time.time() - asked_at) * 1_000)
 
 
@@ -85,7 +89,7 @@ async def trickle(which: Any, url: str, given: Given) -> Given:
 
 async def work(which: Any, url: str, given: Given) -> Given:
     """Be a worker until SIGTERM; the answer are the waits."""
-    waits, stop = Waits(), asyncio.Event()
+    waits, stop = Waits(Path(given["first"])), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with which.opened(url, given["slots"], waits.note) as here:
         print("ready", flush=True)
