@@ -23,10 +23,11 @@ async def projections(ledger: Reader) -> Shown:
     """
     declared = {one.name: one for one in declared_projections(None)}
     found = await statuses(ledger.pool, declared)
-    return {"projections": [jsonable(_for(ledger.project_id, status)) for status in found]}
+    return {"projections": [jsonable(for_project(ledger.project_id, status)) for status in found]}
 
 
-def _for(project_id: str, status: Status) -> Status:
+def for_project(project_id: str, status: Status) -> Status:
+    """Return a status as a project may see it."""
     if status.project_id in {None, project_id}:
         return status
     return replace(

@@ -1,10 +1,26 @@
-"""The pages: server-rendered, mounted beside the API."""
+"""The pages: server-rendered, mounted beside the API; each works without a script."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 
+from runfold.console.web.pages import (
+    approvals,
+    audit,
+    integrity,
+    kinds,
+    overview,
+    projections,
+    run,
+    runs,
+    sign_in,
+    workers,
+)
+
 
 def routers() -> tuple[APIRouter, ...]:
     """Return the routers of all pages."""
-    return ()
+    modules = (
+        sign_in, overview, runs, run, approvals, workers, kinds, projections, integrity, audit,
+    )  # fmt: skip
+    return tuple(module.pages for module in modules)

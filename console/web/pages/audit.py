@@ -1,0 +1,24 @@
+"""The audit: who ordered what of the ledger, as a hash-chained history of its own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from fastapi import Depends, Query
+from fastapi.responses import Response
+
+from runfold.console.web.pages.viewing import Viewer, page, router, viewing
+
+WINDOW: Final = 200
+Auditor = Annotated[Viewer, Depends(viewing("audit"))]
+From = Annotated[int, Query(alias="from", ge=0, le=9_223_372_036_854_775_806)]
+pages = router()
+
+
+@page(pages, "/p/{project}/audit", csv=True)
+async def audit(viewer: Auditor, *, after: From = 0) -> Response:
+    """List the orders: kinds, roles, schedules, grants, archives."""
+    found = await viewer.ledger.control_history(after=after, limit=WINDOW)
+    rows = [{name: getattr(order, name) for name in order.__slots__} for order in found]
+    more = found[-1].number if len(found) == WINDOW else None
+    return viewer.page("audit.html", {"orders": found, "after": after, "more": more}, rows=rows)

@@ -1,0 +1,35 @@
+"""Integrity: what the ledger proves, and the check of a run."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastapi.responses import Response
+
+from runfold.console.web.callers import Callers
+from runfold.console.web.pages.run import Reader
+from runfold.console.web.pages.viewing import page, router
+from runfold.ledger.postgres.connections import fetch
+
+_NEWEST: Final = """
+SELECT run_id, version, hash, updated_at FROM ledger.run_state
+WHERE project_id = $1 ORDER BY run_id DESC LIMIT 1
+"""
+pages = router()
+
+
+@page(pages, "/p/{project}/integrity")
+async def integrity(viewer: Reader, run: str = "") -> Response:
+    """Say what is proved, and check the run that is named."""
+    ledger = viewer.ledger
+    newest = await fetch(ledger.pool, _NEWEST, ledger.project_id)
+    report = None
+    if run:
+        found = await ledger.get(run.strip())
+        callers: Callers = viewer.request.app.state.callers
+        # In a snapshot of the server's own: a token is presented to single statements.
+        report = await callers.of_server(ledger.project_id).verify(found.run_id)
+    return viewer.page(
+        "integrity.html",
+        {"run": run, "report": report, "newest": dict(newest[0]) if newest else None},
+    )

@@ -1,0 +1,66 @@
+"""The overview: what is going on, from counts that a projection keeps; nothing here counts runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from fastapi.responses import Response
+
+from runfold.console.cli.kit.requests import pending_requests
+from runfold.console.web.pages.run import Reader
+from runfold.console.web.pages.viewing import page, router
+from runfold.ledger import Ledger
+from runfold.ledger.lifecycle import State
+from runfold.ledger.postgres.connections import fetch
+from runfold.projections.declared.rows import rows as projected
+from runfold.projections.errors import ProjectionNotFound
+
+FEW: Final = 10
+_MOST: Final = 1_000
+_LEASED: Final = """
+SELECT least(count(*), 1000) AS held, count(*) FILTER (WHERE lease_until < ledger.now()) AS expired
+FROM (SELECT lease_until FROM ledger.run_state
+  WHERE project_id = $1 AND token IS NOT NULL LIMIT 1000) AS l
+"""
+pages = router()
+
+
+@page(pages, "/p/{project}")
+async def overview(viewer: Reader) -> Response:
+    """Show the project at a glance."""
+    ledger = viewer.ledger
+    counts = await counted(ledger)
+    requests = await pending_requests(ledger, _MOST)
+    failed = await ledger.search("state:failed,timeout", limit=FEW)
+    pending = await ledger.search("state:pending", limit=FEW)
+    [leases] = await fetch(ledger.pool, _LEASED, ledger.project_id)
+    return viewer.page(
+        "overview.html",
+        {
+            "counts": None if counts is None else counts[0],
+            "counted_at": None if counts is None else counts[1],
+            "waiting_approvals": len(requests),
+            "held": leases["held"],
+            "expired": leases["expired"],
+            "failed": failed.runs,
+            "pending": pending.runs,
+        },
+        most=_MOST,
+    )
+
+
+async def counted(ledger: Ledger) -> tuple[Mapping[str, int], datetime | None] | None:
+    """Return the runs in each state and when a count last changed; None without the projection."""
+    try:
+        found = await projected(
+            ledger.pool, "run_counts", where={"project_id": ledger.project_id}, limit=_MOST
+        )
+    except ProjectionNotFound:
+        return None
+    counts = {state.value: 0 for state in State}
+    for row in found:
+        counts[row["state"]] += int(row["runs"])
+    changes: list[Any] = [row["changed_at"] for row in found if row["changed_at"]]
+    return counts, max(changes, default=None)

@@ -1,0 +1,103 @@
+"""Templates and the forms of values in them; nothing of a run can become markup or hide text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta, tzinfo
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
+from markupsafe import Markup
+
+from runfold.console.cli.kit.plain import clean, compact, money, pretty, relative, span
+
+_HERE: Final = Path(__file__).parent
+EMPTY: Final = "-"
+ASSETS: Final = _HERE / "assets"
+ICONS: Final = {
+    "pending": "◷",
+    "running": "▶",
+    "waiting_tool": "⚙",
+    "waiting_approval": "☝",
+    "completed": "✔",
+    "failed": "✖",
+    "cancelled": "⊘",
+    "timeout": "⌛",
+}
+"""A sign for every state, so that colour never says it alone."""
+
+
+def rendered(template: str, context: Mapping[str, Any]) -> str:
+    """Return a template filled with values."""
+    return _ENVIRONMENT.get_template(template).render(context)
+
+
+def _shown(value: object) -> object:
+    """Escape what steers direction or a terminal in everything that a template prints."""
+    if value is None:
+        return ""
+    return value if isinstance(value, Markup) else clean(value, multiline=True)
+
+
+@pass_context
+def _moment(context: Context, value: datetime | None) -> str:
+    """Return an instant in the viewer's zone, which it names."""
+    if value is None:
+        return EMPTY
+    zone: tzinfo = context.get("zone") or UTC
+    local = value.astimezone(zone)
+    name = "Z" if zone is UTC else f" {local.tzname()}"
+    return f"{local:%Y-%m-%d %H:%M:%S}.{local.microsecond // 1000:03}{name}"
+
+
+@pass_context
+def _fact(context: Context, value: object) -> object:
+    """Return a fact of an event on one line."""
+    if isinstance(value, datetime):
+        return _moment(context, value)
+    return compact(value) if isinstance(value, list | tuple | dict) else value
+
+
+def _span(value: timedelta | None) -> str:
+    return EMPTY if value is None else span(value)
+
+
+def _ago(value: datetime | None) -> str:
+    return EMPTY if value is None else relative(value)
+
+
+def _state(value: object) -> Markup:
+    name = str(value)
+    icon = ICONS.get(name, "·")
+    return Markup('<span class="state s-{}"><span aria-hidden="true">{}</span> {}</span>').format(
+        name if name in ICONS else "none", icon, name.replace("_", " ")
+    )
+
+
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "moment": _moment,
+        "fact": _fact,
+        "span": _span,
+        "ago": _ago,
+        "state": _state,
+        "money": money,
+        "pretty": pretty,
+        "compact": compact,
+    }
+    made.globals["css"] = sha256((ASSETS / "console.css").read_bytes()).hexdigest()[:12]
+    return made
+
+
+_ENVIRONMENT: Final = _environment()

@@ -1,0 +1,167 @@
+"""The page of a run: its timeline, its events, its state at any version, and its costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+from fastapi import Depends, Query
+from fastapi.responses import RedirectResponse, Response
+
+from runfold.console.cli.kit.requests import pending_request
+from runfold.console.web.pages.timeline import Fact, timeline
+from runfold.console.web.pages.viewing import Viewer, page, router, viewing
+from runfold.ledger.events import Event
+from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.reading.feed import as_event
+from runfold.ledger.reading.history import history
+from runfold.ledger.run import Run
+
+WINDOW: Final = 200
+"""Events in the table of one page."""
+MOST: Final = 20_000
+"""Events that a timeline draws."""
+_FACTS: Final = (
+    f"SELECT {', '.join(each.name for each in fields(Fact))} FROM ledger.event"
+    " WHERE project_id = $1 AND run_id = $2 AND version > $3 ORDER BY version LIMIT $4"
+)
+_EVENTS: Final = """
+SELECT * FROM ledger.entry WHERE project_id = $1 AND run_id = $2 AND version > $3
+  AND ($4::boolean OR type <> 'lease.heartbeat') ORDER BY version LIMIT $5
+"""
+_ENVELOPE: Final = frozenset(Event.model_fields) - {"name"}
+Reader = Annotated[Viewer, Depends(viewing("read"))]
+From = Annotated[int, Query(alias="from", ge=0, le=2_147_483_647)]
+Version = Annotated[int | None, Query(ge=1, le=2_147_483_647)]
+
+pages = router()
+
+
+@page(pages, "/p/{project}/runs/{run_id}")
+async def run(
+    viewer: Reader, run_id: str, *, after: From = 0, beats: bool = False, attempt: Version = None
+) -> Response:
+    """Show a run: the timeline first, then a window of its events."""
+    ledger = viewer.ledger
+    found = await ledger.get(run_id)
+    facts = await _facts(viewer, found)
+    events = await _events(viewer, found, after, beats=beats)
+    more = events[WINDOW - 1].version if len(events) > WINDOW else None
+    events = events[:WINDOW]
+    pending = await pending_request(ledger, found.run_id)
+    return viewer.page(
+        "run.html",
+        {
+            "run": found,
+            "events": [event_row(event) for event in events],
+            "after": after,
+            "more": more,
+            "beats": beats,
+        },
+        timeline=timeline(facts, datetime.now(UTC), attempt) if facts else None,
+        attempt=attempt,
+        cut=found.version - len(facts),
+        pending=pending,
+        cancellable=not found.is_terminal,
+        window=WINDOW,
+    )
+
+
+async def _facts(viewer: Viewer, run: Run) -> Sequence[Fact]:
+    """Return the newest events of a run, without their content."""
+    ledger = viewer.ledger
+    after = max(run.version - MOST, 0)
+    rows = await fetch(ledger.pool, _FACTS, ledger.project_id, run.run_id, after, MOST)
+    if rows:
+        return [Fact(**row) for row in rows]
+    names = [each.name for each in fields(Fact)]
+    archived = await history(ledger.pool, ledger.project_id, run.run_id, after=after)
+    return [
+        Fact(**{n: getattr(event, n) for n in names if hasattr(event, n)}) for event in archived
+    ]
+
+
+async def _events(viewer: Viewer, run: Run, after: int, *, beats: bool) -> list[Event]:
+    ledger = viewer.ledger
+    values = (ledger.project_id, run.run_id, after, beats, WINDOW + 1)
+    rows = await fetch(ledger.pool, _EVENTS, *values)
+    if rows or after >= run.version:
+        return [as_event(row) for row in rows]
+    archived = await history(
+        ledger.pool, ledger.project_id, run.run_id, after=after, heartbeats=beats
+    )
+    return archived[: WINDOW + 1]
+
+
+def event_row(event: Event) -> Mapping[str, Any]:
+    """Return an event as a table shows it: the envelope, and the rest as its details."""
+    content = event.content()
+    known = event.model_dump(exclude_none=True)
+    facts = {n: v for n, v in known.items() if n not in _ENVELOPE and n not in content}
+    return {
+        "version": event.version,
+        "recorded_at": event.recorded_at,
+        "type": event.type,
+        "actor": event.actor,
+        "credential": event.credential,
+        "state": event.state,
+        "facts": facts,
+        "content": content,
+        "erased": event.erased,
+        "hash": event.hash,
+    }
+
+
+@page(pages, "/p/{project}/runs/{run_id}/state")
+async def state(viewer: Reader, run_id: str, at: Version = None, vs: Version = None) -> Response:
+    """Show a run as it was after an event, and what had changed since another one."""
+    ledger = viewer.ledger
+    now = await ledger.get(run_id)
+    version = min(at or now.version, now.version)
+    then = await ledger.state_at(run_id, version)
+    other = None if vs is None else await ledger.state_at(run_id, min(vs, now.version))
+    names = [each.name for each in fields(Run)]
+    rows = [
+        {
+            "name": name,
+            "value": getattr(then, name),
+            "before": None if other is None else getattr(other, name),
+            "changed": other is not None and getattr(then, name) != getattr(other, name),
+        }
+        for name in names
+    ]
+    return viewer.page(
+        "state.html",
+        {"at": version, "vs": vs, "newest": now.version, "state": then, "other": other},
+        rows_of_state=rows,
+        run=now,
+        steps=_steps(version, now.version),
+    )
+
+
+def _steps(at: int, newest: int) -> list[int]:
+    """Return versions to go to: evenly over the history, and those beside this one."""
+    even = {max(1, round(newest * n / 20)) for n in range(21)}
+    return sorted(even | {max(at - 1, 1), at, min(at + 1, newest)})
+
+
+@page(pages, "/p/{project}/runs/{run_id}/events/{version}")
+async def event(viewer: Reader, run_id: str, version: int) -> Response:
+    """Show one event in full, and what it changed."""
+    ledger = viewer.ledger
+    now = await ledger.get(run_id)
+    found = await ledger.history(run_id, after=max(version - 1, 0)) if version >= 1 else []
+    if not found or found[0].version != version:
+        return RedirectResponse(f"{viewer.base}/runs/{now.run_id}", 303)
+    changes = {}
+    if version > 1:
+        changes = (await ledger.diff(run_id, version - 1, version)).changes
+    shown = event_row(found[0])
+    return viewer.page(
+        "event.html",
+        {"event": shown, "changes": changes, "position": found[0].position},
+        run=now,
+        payload_hash=found[0].payload_hash,
+    )

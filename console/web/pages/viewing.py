@@ -1,0 +1,195 @@
+"""Who views a page, and how a page is answered: as HTML, as JSON, or a list as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, tzinfo
+from http import HTTPStatus
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+from zoneinfo import ZoneInfo
+
+from fastapi import APIRouter, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+from runfold.console.cli.kit.known_errors import known
+from runfold.console.cli.kit.plain import clean, jsonable
+from runfold.console.web.callers import Callers, Unauthenticated
+from runfold.console.web.pages.rendering import rendered
+from runfold.console.web.problems import STATUSES
+from runfold.ledger import Ledger
+from runfold.ledger.errors import DatabaseUnavailable, LedgerError
+
+SESSION: Final = "runfold_session"
+ZONE: Final = "runfold_zone"
+THEME: Final = "runfold_theme"
+THEMES: Final = ("auto", "light", "dark")
+_CSP: Final = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none';"
+    " frame-ancestors 'none'"
+)
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """A person at a page, and the ledger that acts for them."""
+
+    request: Request
+    ledger: Ledger
+
+    @property
+    def base(self) -> str:
+        """The path under which the project's pages lie."""
+        return f"/p/{quote(self.ledger.project_id, safe='')}"
+
+    def page(
+        self,
+        template: str,
+        data: Mapping[str, Any],
+        *,
+        rows: Sequence[Mapping[str, Any]] | None = None,
+        status: HTTPStatus = HTTPStatus.OK,
+        **drawn: Any,
+    ) -> Response:
+        """Answer as the path asks.
+
+        `data` is the page's JSON as well, `rows` its CSV; `drawn` is for the template alone.
+        """
+        path = self.request.url.path
+        if path.endswith(".json"):
+            return JSONResponse({n: jsonable(v) for n, v in data.items()}, status)
+        if path.endswith(".csv"):
+            return _csv(rows or [])
+        shared = {"base": self.base, "project": self.ledger.project_id, "actor": self.ledger.actor}
+        return html(self.request, template, {**shared, **data, **drawn}, status)
+
+
+def viewing(*rights: str) -> Callable[..., Awaitable[Viewer]]:
+    """Return a dependency: the viewer, who must have one of the rights in the path's project."""
+
+    async def find(request: Request, project: str) -> Viewer:
+        callers: Callers = request.app.state.callers
+        secret = request.cookies.get(SESSION)
+        client = request.client.host if request.client else ""
+        return Viewer(request, await callers.ledger(secret, project, rights, client))
+
+    return find
+
+
+class PageRoute(APIRoute):
+    """A route whose errors are pages, and which leads strangers to the sign-in."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler around the route's own."""
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except Exception as error:
+                if request.url.path.endswith((".json", ".csv")):
+                    raise
+                return failed(request, error)
+
+        return answer
+
+
+def failed(request: Request, error: Exception) -> Response:
+    """Return the page of an error; raise what is a defect."""
+    if isinstance(error, Unauthenticated):
+        target = quote(request.url.path + (f"?{request.url.query}" if request.url.query else ""))
+        return RedirectResponse(f"/sign-in?to={target}", HTTPStatus.SEE_OTHER)
+    if isinstance(error, HTTPException):
+        status, detail = HTTPStatus(error.status_code), str(error.detail)
+    elif isinstance(error, RequestValidationError):
+        faults = error.errors()[:10]
+        status = HTTPStatus.UNPROCESSABLE_ENTITY
+        detail = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in faults)
+    else:
+        status, detail = _of_ledger(error)
+    context = {"status": status.value, "phrase": status.phrase, "detail": clean(detail)}
+    return html(request, "error.html", {"base": None, **context}, status)
+
+
+def _of_ledger(error: Exception) -> tuple[HTTPStatus, str]:
+    expected = error if isinstance(error, LedgerError) else known(error)
+    if expected is None:
+        raise error
+    names = [kind.__name__ for kind in type(expected).__mro__ if kind.__name__ in STATUSES]
+    status = STATUSES[names[0]] if names else HTTPStatus.INTERNAL_SERVER_ERROR
+    if isinstance(expected, DatabaseUnavailable):  # its reason may name the server's address
+        return status, "The database does not answer: try again."
+    return status, str(expected)
+
+
+def html(
+    request: Request, template: str, context: Mapping[str, Any], status: HTTPStatus
+) -> HTMLResponse:
+    """Return a page; every one bears the same content security policy."""
+    theme = request.cookies.get(THEME, "auto")
+    chosen = {
+        "theme": theme if theme in THEMES else "auto",
+        "zone": zone_of(request),
+        "themes": THEMES,
+        "here": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
+        "path": request.url.path,
+        "has_session": SESSION in request.cookies,
+    }
+    return HTMLResponse(
+        rendered(template, {**chosen, **context}),
+        status,
+        headers={"Content-Security-Policy": _CSP, "Referrer-Policy": "same-origin"},
+    )
+
+
+def zone_of(request: Request) -> tzinfo:
+    """Return the time zone that the viewer chose; UTC where none is known."""
+    try:
+        name = request.cookies.get(ZONE, "UTC")
+        return UTC if name == "UTC" else ZoneInfo(name)
+    except (ValueError, OSError, KeyError):
+        return UTC
+
+
+def page(router: APIRouter, path: str, *, csv: bool = False) -> Callable[[Endpoint], Endpoint]:
+    """Register a page and its other forms: `path`.json, and of a list `path`.csv."""
+
+    def register(endpoint: Endpoint) -> Endpoint:
+        # The plain path comes last: a parameter at its end would take the others' ending.
+        for ending in (".json", *((".csv",) if csv else ()), ""):
+            router.get(path + ending, include_in_schema=False)(endpoint)
+        return endpoint
+
+    return register
+
+
+def router() -> APIRouter:
+    """Return a router of pages."""
+    return APIRouter(
+        route_class=PageRoute, include_in_schema=False, default_response_class=Response
+    )
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> Response:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    for place, row in enumerate(rows):
+        plain = {name: jsonable(value) for name, value in row.items()}
+        if place == 0:
+            writer.writerow(plain)
+        writer.writerow([_cell(value) for value in plain.values()])
+    return Response(text.getvalue(), media_type="text/csv; charset=utf-8")
+
+
+def _cell(value: object) -> str:
+    """Return a cell that no spreadsheet takes for a formula."""
+    text = "" if value is None else clean(value)
+    return f"'{text}" if text.startswith(_FORMULA) and isinstance(value, str) else text

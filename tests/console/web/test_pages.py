@@ -1,0 +1,261 @@
+"""The pages: what they show and decide, for whom, and that no content of a run can act in them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC
+from typing import Any
+
+import httpx
+import pytest
+
+from runfold.console.web import app
+from runfold.ledger import Ledger, State
+from runfold.ledger.events import NoteAdded, StepCompleted
+from tests.support.runs import claimed, superseded, waiting
+from tests.support.web import calling, token
+
+HOSTILE = "<script>alert(1)</script>\"'><b>\u202etxt\u2066\x1b[31m{{7*7}}"
+EVIL = ("<script", "t<b>", "w<u>", "k<i>", "\u202e", "\u2066", "\x1b", " style=", "onerror=")
+
+
+@pytest.fixture
+async def stranger(ledger: Ledger) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a server that asks for tokens."""
+    async with calling(app(ledger)) as client:
+        yield client
+
+
+async def an_asking_run(ledger: Ledger, **content: Any) -> tuple[str, int]:
+    """Return a run that waits for a decision, and the version of its request."""
+    lease = await waiting(ledger, State.WAITING_APPROVAL, park=True, content=content)
+    return str(lease.run_id), (await ledger.get(lease.run_id)).version
+
+
+async def every_path(ledger: Ledger) -> list[str]:
+    """Return the address of each page, over a ledger in which everything is hostile."""
+    lease = await claimed(ledger, "w<b>", key="k<b>", tags=["t<b>"])
+    await ledger.append(lease, StepCompleted(name="s<b>", output={"x": HOSTILE}))
+    await ledger.append(lease, NoteAdded(text=HOSTILE))
+    await ledger.fail(lease, "E<b>", error_detail=HOSTILE)
+    asking, version = await an_asking_run(ledger, prompt=HOSTILE, show={"amount": HOSTILE})
+    await claimed(ledger, "w<u>")
+    await ledger.submit("k<i>", {"in": HOSTILE})
+    await ledger.pause_kind("k<i>", reason="<script>")
+    base = "/p/test"
+    parts = ["", "/runs", "/runs?q=tag:%22t%3Cb%3E%22", "/approvals", "/workers", "/kinds"]
+    parts += ["/projections", "/integrity", f"/integrity?run={lease.run_id}", "/audit"]
+    parts += [f"/runs/{lease.run_id}{rest}" for rest in ("", "?attempt=1", "?beats=true&from=1")]
+    parts += [f"/runs/{lease.run_id}/state?at=3&vs=1", f"/runs/{lease.run_id}/events/3"]
+    parts += [f"/approvals/{asking}/{version}", f"/runs/{asking}"]
+    return [base + part for part in parts]
+
+
+async def test_every_page_shows_hostile_content_as_text_and_runs_no_script(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    for path in await every_path(ledger):
+        page = await web.get(path)
+        assert page.status_code == 200, path
+        assert "<!doctype html>" in page.text
+        for evil in EVIL:
+            assert evil not in page.text, (path, evil)
+        policy = page.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; style-src 'self'")
+        assert "unsafe" not in policy
+        assert "script" not in policy
+
+
+async def test_every_page_is_json_too_and_a_list_is_csv(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    for path in await every_path(ledger):
+        plain, _, query = path.partition("?")
+        answer = await web.get(f"{plain}.json?{query}")
+        assert answer.status_code == 200, path
+        assert isinstance(answer.json(), dict)
+    table = await web.get("/p/test/runs.csv?q=state:failed")
+    assert table.headers["content-type"].startswith("text/csv")
+    heading, row = table.text.splitlines()
+    assert heading.startswith("run_id,kind,state")
+    assert "E<b>" in row
+
+
+async def test_a_cell_of_csv_is_no_formula(web: httpx.AsyncClient, ledger: Ledger) -> None:
+    await ledger.submit("=cmd()")
+    assert ",'=cmd()," in (await web.get("/p/test/runs.csv")).text
+
+
+async def test_a_run_page_draws_every_attempt_lease_and_refusal(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    old, new = await superseded(ledger)
+    await ledger.heartbeat([old])
+    await ledger.complete(new)
+
+    page = (await web.get(f"/p/test/runs/{old.run_id}")).text
+    assert 'class="bar lost"' in page
+    assert "lease.expired" in page
+    assert "w:zombie" in page
+    assert "Refused writes" in page
+    assert 'class="bar held"' in page
+    assert "compensates #" in page
+
+
+async def test_a_run_of_ten_thousand_events_is_a_page_of_a_window(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    lease = await claimed(ledger)
+    notes = [NoteAdded(text=f"page {n}", name="page") for n in range(20)]
+    async with ledger.pool.acquire() as one:
+        await one.execute(_MANY, "test", lease.run_id, lease.token)
+    await asyncio.gather(*(ledger.append(lease, note) for note in notes))
+    assert (await ledger.get(lease.run_id)).version > 10_000
+
+    path = f"/p/test/runs/{lease.run_id}?beats=true"
+    await web.get(path)
+    begun = time.perf_counter()
+    page = await web.get(path)
+    spent = time.perf_counter() - begun
+    assert len(page.text) < 300_000
+    assert page.text.count("<tr id=") == 200
+    assert "later" in page.text
+    assert spent < 3  # about a tenth where nothing else runs
+
+
+_MANY = """
+SELECT h.* FROM generate_series(1, 10000) AS n
+CROSS JOIN LATERAL ledger.heartbeat($1, ARRAY[$2::uuid], ARRAY[$3::int],
+  ARRAY[make_interval(secs => 60 + n * 0)]) AS h
+"""
+
+
+async def test_the_state_at_a_version_stands_beside_another(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    lease = await claimed(ledger)
+    await ledger.complete(lease, {"done": True})
+    page = (await web.get(f"/p/test/runs/{lease.run_id}/state?at=3&vs=2")).text
+    assert 'type="range"' in page
+    changed = r'class="changed".*state</th><td>&#34;running&#34;</td><td>&#34;completed&#34;'
+    assert re.search(changed, page)
+
+
+async def test_a_query_that_is_refused_is_shown_with_its_remedy(web: httpx.AsyncClient) -> None:
+    page = await web.get("/p/test/runs?q=wroker:w7")
+    assert page.status_code == 422
+    assert "there is no field &#39;wroker&#39;" in page.text
+    assert (await web.get("/p/test/runs.json?q=wroker:w7")).json()["code"] == "invalid-query"
+
+
+async def test_pages_of_runs_lead_both_ways(web: httpx.AsyncClient, ledger: Ledger) -> None:
+    ids = [str((await ledger.submit("parse")).run_id) for _ in range(5)][::-1]
+    first = (await web.get("/p/test/runs?limit=2")).text
+    older = re.search(r'rel="next" href="\?([^"]+)"', first)
+    assert older is not None
+    second = (await web.get(f"/p/test/runs?{older[1].replace('&amp;', '&')}")).text
+    assert ids[2] in second
+    assert f"/runs/{ids[1]}" not in second
+    newer = re.search(r'rel="prev" href="\?([^"]+)"', second)
+    assert newer is not None
+    assert ids[0] in (await web.get(f"/p/test/runs?{newer[1].replace('&amp;', '&')}")).text
+
+
+async def test_an_approval_shows_what_is_decided_and_decides_that_alone(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    run_id, version = await an_asking_run(ledger, prompt="Refund A-17?", show={"amount": 250})
+    path = f"/p/test/approvals/{run_id}/{version}"
+    page = (await web.get(path)).text
+    assert "&#34;amount&#34;: 250" in page
+    asked = {"decision": "approve", "reason": "called", "person": "ann"}
+    changed = await web.post(f"/p/test/approvals/{run_id}/{version - 1}", data=asked)
+    assert changed.status_code == 409
+    assert (await ledger.get(run_id)).state == State.WAITING_APPROVAL
+
+    assert (await web.post(path, data=asked)).status_code == 303
+    granted = (await ledger.history(run_id))[-1]
+    assert (granted.type, granted.actor) == ("approval.granted", "ann")
+    assert (await web.post(path, data=asked)).status_code == 409
+    assert (await web.get(path)).status_code == 409
+
+
+async def test_a_post_from_another_origin_changes_nothing(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    run_id, version = await an_asking_run(ledger, prompt="?")
+    path = f"/p/test/approvals/{run_id}/{version}"
+    asked = {"decision": "approve", "person": "ann"}
+    for foreign in ({"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site"}):
+        assert (await web.post(path, data=asked, headers=foreign)).status_code == 403
+    assert (await web.get(path)).status_code == 200
+
+
+async def test_a_stranger_signs_in_with_a_token_and_sees_what_it_may(
+    stranger: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    sent = await stranger.get("/p/test/runs?q=state:pending")
+    assert sent.status_code == 303
+    assert sent.headers["location"] == "/sign-in?to=/p/test/runs%3Fq%3Dstate%3Apending"
+    assert (await stranger.get("/p/test/runs.json")).status_code == 401
+    wrong = await stranger.post("/sign-in", data={"token": "rft_nothing", "to": "/p/test"})
+    assert wrong.status_code == 403
+    assert "set-cookie" not in wrong.headers
+
+    _, secret = await token(ledger, ["read"])
+    entered = await stranger.post("/sign-in", data={"token": secret, "to": "/p/test/runs"})
+    assert entered.headers["location"] == "/p/test/runs"
+    cookie = entered.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    assert (await stranger.get("/p/test/runs")).status_code == 200
+    run_id, version = await an_asking_run(ledger, prompt="?")
+    refused = await stranger.post(
+        f"/p/test/approvals/{run_id}/{version}", data={"decision": "approve"}
+    )
+    assert refused.status_code == 403
+    assert (await stranger.get("/p/test/audit")).status_code == 403
+
+
+@pytest.mark.parametrize("to", ["//evil.example", "https://evil.example", "/\\evil", "/a\r\nb: c"])
+async def test_the_sign_in_leads_to_no_other_site(
+    stranger: httpx.AsyncClient, ledger: Ledger, to: str
+) -> None:
+    _, secret = await token(ledger, ["read"])
+    entered = await stranger.post("/sign-in", data={"token": secret, "to": to})
+    assert entered.headers["location"] == "/"
+
+
+async def test_theme_and_zone_are_remembered_and_every_time_names_its_zone(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    run = await ledger.submit("parse")
+    path = f"/p/test/runs/{run.run_id}"
+    assert f"{run.created_at.astimezone(UTC):%H:%M:%S}" in (await web.get(path)).text
+    said = {"theme": "dark", "zone": "Asia/Tokyo", "to": path}
+    assert (await web.post("/view", data=said)).headers["location"] == path
+    page = (await web.get(path)).text
+    assert 'data-theme="dark"' in page
+    assert " JST" in page
+    assert (await web.post("/view", data={"zone": "Mars/Base"})).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/p/nowhere", 404), ("/p/test/runs/x", 422), ("/p/test/runs?before=x", 422),
+        ("/p/test/runs/01890000-0000-7000-8000-000000000000", 404), ("/p/test/runs?limit=0", 422),
+        ("/p/test/runs/01890000-0000-7000-8000-000000000000/state?at=999999999999", 422),
+        ("/p/test/runs/01890000-0000-7000-8000-000000000000/events/999999999999", 404),
+        ("/p/test/integrity?run=x", 422), ("/p/te%00st", 422),
+    ],
+)  # fmt: skip
+async def test_a_wrong_address_is_a_page_that_says_so(
+    web: httpx.AsyncClient, path: str, status: int
+) -> None:
+    page = await web.get(path)
+    assert page.status_code == status
+    assert 'class="problem"' in page.text
