@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from runfold.ledger import Ledger
+from runfold.ledger import Ledger, Submit
 from runfold.ledger.errors import InvalidQuery, InvalidValue
 from runfold.ledger.reading import search as searching
 from tests.support.runs import claimed
@@ -88,6 +88,19 @@ async def test_a_page_ends_after_the_runs_that_it_may_look_through(
     assert (beyond.runs, str(beyond.older)) == ([], ids[7])
     end = await ledger.search("tag:all cost:>1", before=beyond.older)
     assert (end.runs, end.older, end.examined) == ([], None, None)
+
+
+async def test_a_tag_is_looked_for_in_no_more_runs_than_a_page_may_look_through(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "EXAMINED", 4)
+    tagged = await ledger.submit("parse", tags=["rare"])
+    await ledger.submit_many([Submit(kind="parse")] * 5)
+
+    page = await ledger.search("tag:rare")
+    assert (page.runs, page.examined) == ([], 4)
+    older = await ledger.search("tag:rare", before=page.older)
+    assert (older.runs, older.older, older.examined) == ([tagged], None, None)
 
 
 @pytest.mark.parametrize("query", ["cost:>0.5", "attempts:>1", "-tag:test", "kind:a -kind:b"])
