@@ -1057,6 +1057,7 @@ CREATE FUNCTION ledger.decide(p_project text, p_actor text, p_run uuid, p_type t
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
     AS $$
 DECLARE
@@ -2729,6 +2730,7 @@ CREATE FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_request inte
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
     AS $$
 DECLARE
@@ -3908,6 +3910,7 @@ CREATE FUNCTION ledger.submitter_problem(p_project text, p_run uuid, p_person te
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
     AS $_$
 DECLARE

@@ -6,6 +6,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -13,7 +14,8 @@ import asyncpg
 import pytest
 
 from runfold.ledger import Ledger, State, Submit, Transition
-from runfold.ledger.events import NoteAdded
+from runfold.ledger.errors import DecisionRefused
+from runfold.ledger.events import ApprovalRequested, NoteAdded
 from runfold.ledger.operations.reap import pulse
 from runfold.ledger.postgres.urls import driver_url
 from tests.concurrency.test_plans import ANALYZE, measured
@@ -108,6 +110,13 @@ async def every_operation(ledger: Ledger, batch: int) -> None:
     await ledger.ask_approval(asking, "deploy")
     await ledger.claim("w:2", kinds=[limited], limit=2)
     await pulse(ledger.project, None)
+    await ledger.submit("asks", parent=run.run_id)
+    [asks] = await ledger.claim("w:1", kinds=["asks"])
+    run = await ledger.ask_approval(asks, "Pay?", other_person=True, approvals=2)
+    asked = ApprovalRequested(run_id=asks.run_id, version=run.version)
+    for name in ("ann", "ann", "bob"):
+        with suppress(DecisionRefused):
+            await ledger.approve(asked, actor=name)
 
 
 async def test_a_hot_statement_has_one_plan_however_large_its_tables_are(
