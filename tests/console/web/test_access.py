@@ -274,6 +274,14 @@ async def test_a_stream_ends_with_the_token(ledger: Ledger) -> None:
         await until(lambda: served.state.streams)
         await access.revoke_token(ledger.project, credential)
         text = (await stream).text
+        assert served.state.streams == 0
 
     assert "event: problem" in text
     assert '"code": "unauthenticated"' in text
+
+
+async def test_no_more_streams_are_served_than_the_server_allows(ledger: Ledger) -> None:
+    async with calling(app(ledger, Options(open=True, max_streams=0))) as client:
+        answer = await client.get("/v1/events")
+
+    assert (answer.status_code, answer.json()["code"]) == (429, "too-many-requests")
