@@ -9,9 +9,10 @@ from zoneinfo import ZoneInfo
 from fastapi import Form, Request
 from fastapi.responses import FileResponse, RedirectResponse, Response
 
-from runfold.console.web.callers import Callers, Unauthenticated
+from runfold.console.web.callers import Callers
 from runfold.console.web.pages.rendering import ASSETS
 from runfold.console.web.pages.viewing import SESSION, THEME, THEMES, ZONE, html, router
+from runfold.console.web.problems import Unauthenticated
 from runfold.ledger.errors import AccessDenied, InvalidValue, UnknownProject
 
 SECONDS: Final = 12 * 3_600

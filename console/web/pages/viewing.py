@@ -20,9 +20,9 @@ from starlette.exceptions import HTTPException
 
 from runfold.console.cli.kit.known_errors import known
 from runfold.console.cli.kit.plain import clean, jsonable
-from runfold.console.web.callers import Callers, Unauthenticated
+from runfold.console.web.callers import Callers
 from runfold.console.web.pages.rendering import rendered
-from runfold.console.web.problems import STATUSES
+from runfold.console.web.problems import STATUSES, Unauthenticated
 from runfold.ledger import Ledger
 from runfold.ledger.errors import DatabaseUnavailable, LedgerError
 
