@@ -25,7 +25,7 @@ ICONS: Final = {
     "completed": "✔",
     "failed": "✖",
     "cancelled": "⊘",
-    "timeout": "⌛",
+    "timeout": "◔",
 }
 """A sign for every state, so that colour never says it alone."""
 

@@ -28,8 +28,11 @@ _FACTS: Final = (
     " WHERE project_id = $1 AND run_id = $2 AND version > $3 ORDER BY version LIMIT $4"
 )
 _EVENTS: Final = """
-SELECT * FROM ledger.entry WHERE project_id = $1 AND run_id = $2 AND version > $3
-  AND ($4::boolean OR type <> 'lease.heartbeat') ORDER BY version LIMIT $5
+SELECT e.*, p.body FROM (
+  SELECT * FROM ledger.event WHERE project_id = $1 AND run_id = $2 AND version > $3
+    AND ($4::boolean OR type <> 'lease.heartbeat') ORDER BY version LIMIT $5) AS e
+LEFT JOIN ledger.payload AS p ON p.project_id = $1 AND p.run_id = $2 AND p.version = e.version
+ORDER BY e.version
 """
 _ENVELOPE: Final = frozenset(Event.model_fields) - {"name"}
 Reader = Annotated[Viewer, Depends(viewing("read"))]

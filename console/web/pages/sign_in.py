@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 from zoneinfo import ZoneInfo
 
 from fastapi import Form, Request
@@ -28,11 +28,11 @@ async def home(request: Request) -> Response:
     return RedirectResponse(f"/p/{callers.own.project_id}", HTTPStatus.SEE_OTHER)
 
 
-@pages.get("/assets/console.css")
-async def css() -> Response:
-    """Return the style of all pages; its address changes with it."""
+@pages.get("/assets/{name}")
+async def asset(name: Literal["console.css", "icon.svg"]) -> Response:
+    """Return the style or the icon of all pages; the address changes with them."""
     return FileResponse(
-        ASSETS / "console.css", headers={"Cache-Control": "public, max-age=31536000, immutable"}
+        ASSETS / name, headers={"Cache-Control": "public, max-age=31536000, immutable"}
     )
 
 

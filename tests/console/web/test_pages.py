@@ -105,6 +105,7 @@ async def test_a_run_page_draws_every_attempt_lease_and_refusal(
     assert "compensates #" in page
 
 
+@pytest.mark.slow
 async def test_a_run_of_ten_thousand_events_is_a_page_of_a_window(
     web: httpx.AsyncClient, ledger: Ledger
 ) -> None:
