@@ -58,8 +58,9 @@ class LastResort:
                 return
         # A log that nobody reads must not keep the process.
         words = threading.Thread(target=_last_words, args=(self._code,), daemon=True)
-        words.start()
-        words.join(WORDS_SECONDS)
+        with suppress(RuntimeError):  # from Python 3.12 an interpreter that ends starts no thread
+            words.start()
+            words.join(WORDS_SECONDS)
         self._end(self._code)
 
 
