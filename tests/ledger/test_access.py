@@ -463,8 +463,8 @@ async def test_every_function_that_runs_as_the_owner_asks_for_a_right(
         "projects_with", "speaker", "channel", "check_my_access",
         # They give moments of the feed, no events.
         "feed_guard", "feed_known", "feed_moment", "feed_now", "feed_next", "feed_whole",
-        # Bounded, and the same for all projects.
-        "make_partitions",
+        # Bounded, and the same for all projects; nobody tells the second anything.
+        "make_partitions", "keep_time",
         # Of runfold_projector.
         "make_projection_table", "publish_projection", "exchange_projection_table",
         "drop_projection_tables",
