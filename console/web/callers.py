@@ -27,8 +27,6 @@ MAX_LEDGERS: Final = 1_000
 MAX_SECRET: Final = 200
 USED_SECONDS: Final = 60.0
 """How often the use of a token is recorded."""
-STRANGERS_A_SECOND: Final = 10
-"""Requests a second from one address with secrets that have not been let in yet."""
 _USE: Final = "SELECT ledger.use_token($1) AS credential"
 _CHECK: Final = "SELECT ledger.check_my_access($1, $2, NULL)"
 _EXISTS: Final = "SELECT FROM ledger.project WHERE project_id = $1"
@@ -52,7 +50,7 @@ class Callers:
         """`own` is the ledger of the server's login."""
         self.own, self.options = own, options
         self.rates = Rates(options.requests_a_second, 2 * options.requests_a_second)
-        self._strangers = Rates(STRANGERS_A_SECOND, 2 * STRANGERS_A_SECOND)
+        self._strangers = Rates(options.strangers_a_second, 2 * options.strangers_a_second)
         self._known: OrderedDict[tuple[bytes, str], _Known] = OrderedDict()
 
     async def ledger(

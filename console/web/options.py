@@ -17,6 +17,8 @@ class Options:
     open: bool = False
     requests_a_second: int = 200
     """What each token may ask; twice as much at once. Heartbeats have as much of their own."""
+    strangers_a_second: int = 10
+    """What one address may ask with secrets that have not been let in; twice as much at once."""
     max_streams: int = 100
     """Streams of events that are served at a time."""
     url: str | None = None

@@ -35,7 +35,7 @@ async def stranger(ledger: Ledger, database: str) -> AsyncIterator[httpx.AsyncCl
     credential, secret = await access.make_token(ledger.project, "stranger")
     async with Ledger.open(database, "other") as other:
         await other.grant_access(credential, ["submit", "work", "read", "decide", "audit"])
-        async with calling(app(ledger), secret) as client:
+        async with calling(app(ledger, Options(strangers_a_second=1_000)), secret) as client:
             yield client
 
 
@@ -285,3 +285,14 @@ async def test_no_more_streams_are_served_than_the_server_allows(ledger: Ledger)
         answer = await client.get("/v1/events")
 
     assert (answer.status_code, answer.json()["code"]) == (429, "too-many-requests")
+
+
+async def test_secrets_are_not_guessed_as_fast_as_the_database_answers(ledger: Ledger) -> None:
+    async with calling(app(ledger, Options(strangers_a_second=1))) as client:
+        answers = [
+            await client.get("/v1/runs", headers={"Authorization": f"Bearer runfold_{guess}"})
+            for guess in range(4)
+        ]
+
+    assert [answer.status_code for answer in answers][:2] == [401, 401]
+    assert answers[-1].status_code == 429
