@@ -209,12 +209,13 @@ async def test_nonsense_in_a_path_is_a_problem(web: httpx.AsyncClient, path: str
 async def test_a_caller_that_asks_too_often_is_told_when_to_come_again(ledger: Ledger) -> None:
     _, secret = await token(ledger, ["read", "work"])
     async with calling(app(ledger, Options(requests_a_second=1)), secret) as client:
-        answers = [await client.get("/v1/kinds") for _ in range(5)]
+        answers = [await client.get("/v1/kinds") for _ in range(12)]
         beat = {"run_id": "0197c2a1-0000-7000-8000-000000000000", "token": 2, "worker_id": "w"}
         kept = await client.post("/v1/heartbeats", json={"leases": [beat]})
 
-    assert answers[-1].status_code == 429
-    assert int(answers[-1].headers["retry-after"]) >= 1
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert refused
+    assert int(refused[0].headers["retry-after"]) >= 1
     assert kept.status_code != 429
 
 
@@ -291,8 +292,8 @@ async def test_secrets_are_not_guessed_as_fast_as_the_database_answers(ledger: L
     async with calling(app(ledger, Options(strangers_a_second=1))) as client:
         answers = [
             await client.get("/v1/runs", headers={"Authorization": f"Bearer runfold_{guess}"})
-            for guess in range(4)
+            for guess in range(12)
         ]
 
     assert [answer.status_code for answer in answers][:2] == [401, 401]
-    assert answers[-1].status_code == 429
+    assert 429 in {answer.status_code for answer in answers}
