@@ -1,0 +1,48 @@
+"""Tasks of a worker, and the end of its process where Python starts nothing more."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from runfold.workers.process.last_resort import LastResort
+from runfold.workers.tasks import Tasks
+from tests.support.waiting import until
+
+
+def test_an_interrupt_in_a_task_ends_the_loop_and_not_whoever_started_it() -> None:
+    went_on: list[str] = []
+
+    async def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    async def story() -> None:
+        Tasks().start(interrupted())
+        went_on.append("the one that started it")
+        await asyncio.sleep(10)
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(story())
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(task)
+    assert went_on == ["the one that started it"]
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(task)
+    loop.close()
+
+
+async def test_a_process_ends_by_force_though_no_thread_can_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended: list[int] = []
+    last_resort = LastResort(ended.append)
+    last_resort.within(0.2)
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    await until(lambda: ended == [5])
