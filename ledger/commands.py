@@ -12,7 +12,7 @@ from uuid import UUID
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import CATALOGUE
 from runfold.ledger.lifecycle import LAPSED, WAITING, State
-from runfold.ledger.payload import encode_payload
+from runfold.ledger.payload import PayloadRules, encode_payload
 from runfold.ledger.run import Lease
 from runfold.ledger.validation import (
     MAX_INT,
@@ -88,7 +88,7 @@ class Submit:
     tags: Sequence[str] = ()
     parent: UUID | str | None = None
 
-    def row(self, limit_bytes: int) -> SubmitRow:
+    def row(self, rules: PayloadRules) -> SubmitRow:
         """Return the checked row; raise InvalidValue or PayloadTooLarge."""
         at, within = _deadline(self.deadline)
         if at is not None and self.key is None and at <= datetime.now(UTC):
@@ -96,7 +96,7 @@ class Submit:
             raise InvalidValue("deadline", at.isoformat(), "is in the past")
         return SubmitRow(
             kind=check_trimmed("kind", self.kind),
-            body=encode_payload({"input": self.input, **self._link()}, limit_bytes),
+            body=encode_payload({"input": self.input, **self._link()}, rules),
             key=None if self.key is None else check_text("key", self.key),
             priority=check_int("priority", self.priority, least=0, most=MAX_PRIORITY),
             delay=None if self.delay is None else check_duration("delay", self.delay),
@@ -131,7 +131,7 @@ class Transition:
     expected_version: int | None = field(default=None, kw_only=True)
     key: str | None = field(default=None, kw_only=True)
 
-    def row(self, limit_bytes: int, *, actor: str | None = None) -> TransitionRow:
+    def row(self, rules: PayloadRules, *, actor: str | None = None) -> TransitionRow:
         """Return the checked row; raise InvalidValue or PayloadTooLarge.
 
         `actor` None is the holder of the lease.
@@ -150,7 +150,7 @@ class Transition:
             self.park or None,
             None if self.name is None else check_text("name", self.name),
             None if self.error_code is None else check_text("error_code", self.error_code),
-            encode_payload(self._content(state), limit_bytes),
+            encode_payload(self._content(state), rules),
             as_digits(cost) if cost else None,
             check_int("step_count_delta", self.step_count_delta, least=-MAX_INT) or None,
             None if self.output_sha256 is None else check_sha256(self.output_sha256),
@@ -193,7 +193,7 @@ def closing_row(
     lease: Lease,
     state: State,
     content: Mapping[str, Any],
-    limit_bytes: int,
+    rules: PayloadRules,
     *,
     error_code: str | None = None,
     cost: Decimal = _NO_COST,
@@ -213,7 +213,7 @@ def closing_row(
         None,
         None,
         None if error_code is None else check_text("error_code", error_code),
-        encode_payload(content, limit_bytes),
+        encode_payload(content, rules),
         as_digits(cost) if cost else None,
         check_int("step_count_delta", steps, least=-MAX_INT) or None,
         None,

@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
+from runfold.ledger.redaction import scrubbed
+
 
 class LedgerError(Exception):
     """Base of every error the ledger raises on purpose."""
@@ -17,10 +19,10 @@ class InvalidValue(LedgerError):
 
     def __init__(self, name: str, value: object, remedy: str) -> None:
         self.name, self.value, self.remedy = name, value, remedy
-        shown = repr(value)
+        shown = scrubbed(repr(value))
         if len(shown) > 120:  # noqa: PLR2004  an error line, not a dump of the input
             shown = shown[:117] + "..."
-        super().__init__(f"{name} {shown}: {remedy}")
+        super().__init__(f"{name} {shown}: {scrubbed(remedy)}")
 
 
 class InvalidQuery(InvalidValue):

@@ -363,7 +363,12 @@ class Ledger:
         timeout; with "lapsed" it goes on. Raises as `transition` does.
         """
         content = decide.request(
-            prompt, show, role=role, other_person=other_person, approvals=approvals
+            prompt,
+            show,
+            role=role,
+            other_person=other_person,
+            approvals=approvals,
+            redaction=self.project.rules.redaction,
         )
         return await self.transition(
             lease,

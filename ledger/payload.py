@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
 from runfold.ledger.errors import InvalidValue, PayloadTooLarge
+from runfold.ledger.redaction import Redaction
 from runfold.ledger.validation import MAX_INT, MAX_TEXT, check_encodable
 
 MAX_DEPTH: Final = 32
@@ -30,24 +31,39 @@ class _UnusualError(Exception):
     """The fast path met a value that it leaves to `_check`."""
 
 
-def encode_payload(content: Mapping[str, Any], limit_bytes: int) -> str | None:
+@dataclass(frozen=True, slots=True)
+class PayloadRules:
+    """What holds for every payload of a project."""
+
+    limit_bytes: int
+    redaction: Redaction | None
+    """None: secrets are stored as they are."""
+
+
+def encode_payload(content: Mapping[str, Any], rules: PayloadRules) -> str | None:
     """Return content as the JSON text that is stored and hashed, names sorted; None if empty.
 
-    Raises InvalidValue for what JSON cannot hold and PayloadTooLarge above the limit.
+    Secrets are redacted. Raises InvalidValue for what JSON cannot hold and PayloadTooLarge above
+    the limit.
     """
     present = {name: value for name, value in content.items() if value is not None}
     if not present:
         return None
     written = _quickly_encoded(present)
     if written is None:
-        for name, value in present.items():
-            if isinstance(value, BaseModel):
-                present[name] = value.model_dump(mode="json")
-            _check(name, present[name], 0)
-        written = _ENCODE(present).encode()
-    if len(written) > limit_bytes:
-        raise PayloadTooLarge(" and ".join(present), len(written), limit_bytes)
-    return written.decode()
+        written = _carefully_encoded(present, rules.redaction)
+    _check_size(present, written, rules)
+    text = written.decode()
+    if rules.redaction is not None and rules.redaction.suspects(text):
+        written = _carefully_encoded(present, rules.redaction)
+        _check_size(present, written, rules)
+        text = written.decode()
+    return text
+
+
+def _check_size(content: Mapping[str, Any], written: bytes, rules: PayloadRules) -> None:
+    if len(written) > rules.limit_bytes:
+        raise PayloadTooLarge(" and ".join(content), len(written), rules.limit_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +95,19 @@ def payload_member(content: Any, name: str) -> Any:
     if isinstance(content, Unreadable):
         return content
     return content.get(name) if isinstance(content, dict) else None
+
+
+def _carefully_encoded(content: Mapping[str, Any], redaction: Redaction | None) -> bytes:
+    """Encode content part by part, so that an error can name the part; without secrets."""
+    plain = {
+        name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+        for name, value in content.items()
+    }
+    if redaction is not None:  # first, so that no error shows a secret
+        plain = redaction.content(plain)
+    for name, value in plain.items():
+        _check(name, value, 0)
+    return _ENCODE(plain).encode()
 
 
 def _quickly_encoded(content: dict[str, Any]) -> bytes | None:

@@ -85,7 +85,7 @@ async def put(
     check_text("name", name, limit=MAX_NAME)
     check_trimmed("kind", kind)
     who = project.actor_or_default(actor)
-    body = encode_payload({"input": input_}, project.limit_bytes)
+    body = encode_payload({"input": input_}, project.rules)
     due = await _first_due(project, cron, timezone)
     facts = (who, name, kind, body, cron, timezone, due, None)
     await fetch(project.pool, _PUT, project.project_id, *facts)
@@ -101,7 +101,7 @@ async def declare(
     A release from the future counts as of now. Returns the schedule that is in force; None when it
     was removed meanwhile.
     """
-    body = encode_payload({"input": None}, project.limit_bytes)
+    body = encode_payload({"input": None}, project.rules)
     due = await _first_due(project, cron, timezone)
     who = project.actor_or_default(None)
     facts = (who, kind, kind, body, cron, timezone, due, release)

@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from runfold.ledger.errors import ConfigurationError, InvalidValue
+from runfold.ledger.redaction import chosen_names
 from runfold.ledger.validation import check_actor
 
 if TYPE_CHECKING:
@@ -63,6 +64,10 @@ class Settings(BaseSettings):
     release: AwareDatetime | None = None
     """When this release of the handlers was made; None means when the handler's file changed."""
     payload_limit_bytes: int = Field(default=65_536, gt=0, le=16_777_216)
+    redact: bool = True
+    """Whether secrets in content are replaced by a mark before they are stored."""
+    redact_names: str = ""
+    """More names whose values are secrets, separated by commas; `-name` for one less."""
     projections: str = ""
     """Modules that declare projections of your own, separated by commas."""
     archive: Path | None = None
@@ -83,6 +88,12 @@ class Settings(BaseSettings):
             return None if value is None else check_actor(value)
         except InvalidValue as error:
             raise ValueError(error.remedy) from error
+
+    @field_validator("redact_names")
+    @classmethod
+    def _are_names(cls, value: str) -> str:
+        chosen_names(value)
+        return value
 
     @model_validator(mode="after")
     def _three_beats_fit_in_a_lease(self) -> Self:

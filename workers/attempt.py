@@ -152,7 +152,7 @@ class Attempt:
         except Exception as error:  # a validator may raise anything
             if replay.is_replaying:
                 raise OtherInput(error) from error
-            return Fail(INPUT_REFUSED, described(error, self._recorder.limit))
+            return Fail(INPUT_REFUSED, described(error, self._recorder.rules))
         calling = self._alone if self._was_lost and self._is_last else self._called
         return judge.returned(self._journal, self.handler, await calling(arguments))
 

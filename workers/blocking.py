@@ -44,7 +44,7 @@ class BlockingContext(Facts):
         _check_plain("step", name, fn)
         step = self._done(self._journal.begin("step", name, fn, beside=self._is_beside()))
         if not step.is_answered:
-            with step.answering(self._recorder.limit) as take:
+            with step.answering(self._recorder.rules) as take:
                 take(fn(*args, **kwargs))
             self._done(self._journal.record(step))
         result: T = step.result()
@@ -61,13 +61,13 @@ class BlockingContext(Facts):
         with self._tool:  # one at a time: a run waits for one tool
             if park or fn is None:
                 started = None
-                with tool.answering(self._recorder.limit):
+                with tool.answering(self._recorder.rules):
                     started = None if fn is None else fn(*args)
                 if tool.error is None:
                     self._done(self._tools.park_until_answered(tool, args, started))
             self._done(self._tools.request(tool, args))
             if tool.error is None and fn is not None:
-                with tool.answering(self._recorder.limit) as take:
+                with tool.answering(self._recorder.rules) as take:
                     take(fn(*args))
             self._done(self._tools.respond(tool))
         return tool.result()

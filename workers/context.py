@@ -47,7 +47,7 @@ class Context(Facts):
         """
         step = await self._journal.begin("step", name, fn, beside=self._is_beside())
         if not step.is_answered:
-            with step.answering(self._recorder.limit) as take:
+            with step.answering(self._recorder.rules) as take:
                 async with self._interruptible(step, self._journal.record):
                     take(await outcome(fn, *args, **kwargs))
             await self._journal.record(step)
@@ -104,7 +104,7 @@ class Context(Facts):
         async with self._interruptible(tool, self._tools.respond):
             await self._tools.request(tool, args, gives_way=True)
         if tool.error is None and fn is not None:
-            with tool.answering(journal.recorder.limit) as take:
+            with tool.answering(journal.recorder.rules) as take:
                 async with self._interruptible(tool, self._tools.respond):
                     take(await outcome(fn, *args))
         await self._tools.respond(tool)
@@ -118,7 +118,7 @@ class Context(Facts):
             await self._tools.respond(tool)
 
         started = None
-        with tool.answering(self._recorder.limit):
+        with tool.answering(self._recorder.rules):
             async with self._interruptible(tool, give_up):
                 started = None if fn is None else await outcome(fn, *args)
         if tool.error is None:

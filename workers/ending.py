@@ -145,10 +145,11 @@ class EndingWriter:
 
     def _report(self, ending: Fail | Retry, *, again: bool) -> None:
         """Log why the attempt failed, and what comes next."""
+        reason, redaction = summary(ending.detail), self._recorder.rules.redaction
         self._recorder.log.warning(
             names.ATTEMPT_FAILED,
             error_code=ending.error_code,
-            reason=summary(ending.detail),
+            reason=reason if redaction is None else redaction.text(reason, "error_detail"),
             max_attempts=self._lease.max_attempts,
             then="another attempt" if again else "the run has failed",
         )
@@ -222,7 +223,7 @@ class EndingWriter:
                 retry(
                     delay=delay,
                     error_code=HANDLER_FAILED,
-                    error_detail=described(error, self._recorder.limit),
+                    error_detail=described(error, self._recorder.rules),
                 )
             )
 
@@ -263,7 +264,7 @@ class EndingWriter:
         steps: int,
         error_code: str | None = None,
     ) -> Move:
-        limit, lease = self._ledger.project.limit_bytes, self._lease
+        limit, lease = self._ledger.project.rules, self._lease
         row = closing_row(
             lease, state, content, limit, error_code=error_code, cost=cost, steps=steps
         )
@@ -282,7 +283,7 @@ class EndingWriter:
             code = OUTPUT_REFUSED
         elif isinstance(ending, Fail | Retry) and _is_code(ending.error_code):
             code = ending.error_code
-        detail = {"error_detail": described(error, self._recorder.limit)}
+        detail = {"error_detail": described(error, self._recorder.rules)}
         return self._move_to(State.FAILED, detail, cost, steps, code)
 
     async def _record_spending(self, spending: NoteAdded) -> None:

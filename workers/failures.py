@@ -7,14 +7,19 @@ import traceback
 from pathlib import Path
 from typing import Any, Final
 
+from runfold.ledger.payload import PayloadRules
+
 MAX_MESSAGE: Final = 1_000
 MAX_TRACEBACK: Final = 8_000
 _PLACE: Final = re.compile(r'^  File "(.+)", line (\d+), in (.+)$', re.MULTILINE)
 _HERE: Final = str(Path(__file__).parent)
 
 
-def failure(error: BaseException, limit_bytes: int) -> dict[str, str]:
-    """Return an error as bounded JSON: type, message, and traceback without Runfold's frames."""
+def failure(error: BaseException, rules: PayloadRules) -> dict[str, str]:
+    """Return an error as bounded JSON: type, message, and traceback without Runfold's frames.
+
+    It has no secrets, also where it is shown before it is stored.
+    """
     trace = error.__traceback__
     while (
         trace is not None
@@ -23,11 +28,13 @@ def failure(error: BaseException, limit_bytes: int) -> dict[str, str]:
     ):
         trace = trace.tb_next
     lines = "".join(traceback.format_exception(type(error), error, trace, limit=-20))
-    room = limit_bytes // 16  # a character takes up to six bytes of JSON
+    room = rules.limit_bytes // 16  # a character takes up to six bytes of JSON
     return {
         "type": type(error).__name__,
-        "message": storable(message_of(error), min(MAX_MESSAGE, room)),
-        "traceback": storable(lines, min(MAX_TRACEBACK, room), end=True),
+        "message": storable(_message(error, rules), min(MAX_MESSAGE, room)),
+        "traceback": storable(
+            _redacted(lines[-4 * MAX_TRACEBACK :], rules), min(MAX_TRACEBACK, room), end=True
+        ),
     }
 
 
@@ -40,9 +47,17 @@ def summary(detail: Any) -> str:
     return f"{detail.get('type')}: {detail.get('message')}{place}"
 
 
-def described(error: BaseException, limit_bytes: int) -> str:
-    """Return an error's message as bounded content."""
-    return storable(message_of(error), max(limit_bytes // 16, 8))
+def described(error: BaseException, rules: PayloadRules) -> str:
+    """Return an error's message as bounded content without secrets."""
+    return storable(_message(error, rules), max(rules.limit_bytes // 16, 8))
+
+
+def _message(error: BaseException, rules: PayloadRules) -> str:
+    return _redacted(message_of(error)[: 4 * MAX_MESSAGE], rules)
+
+
+def _redacted(text: str, rules: PayloadRules) -> str:
+    return text if rules.redaction is None else rules.redaction.text(text, "error_detail")
 
 
 def message_of(error: BaseException) -> str:

@@ -32,12 +32,12 @@ def returned(journal: Journal, handler: Handler[..., Any], result: Any) -> Endin
     try:
         journal.finish()
     except InvalidValue as error:
-        return Fail(HANDLER_FAILED, described(error, recorder.limit))
+        return Fail(HANDLER_FAILED, described(error, recorder.rules))
     adapter = handler.output
     try:
         return Done(as_declared(adapter, adapter.validate_python(result)))
     except (ValidationError, PydanticSerializationError, ValueError, RecursionError) as error:
-        return Fail(OUTPUT_REFUSED, described(error, recorder.limit))
+        return Fail(OUTPUT_REFUSED, described(error, recorder.rules))
 
 
 def raised(journal: Journal, handler: Handler[..., Any], error: BaseException) -> Ending:  # noqa: PLR0911  one return for each way out
@@ -49,7 +49,7 @@ def raised(journal: Journal, handler: Handler[..., Any], error: BaseException) -
         case Asleep(seconds=seconds):
             return GiveBack(seconds)
         case Refused(cause=cause):
-            return Retry(detail=failure(cause, recorder.limit))
+            return Retry(detail=failure(cause, recorder.rules))
         case HistoryMismatch() as mismatch:
             return _waits_for_another(journal, handler, mismatch)
         case _ if recorder.stopped is Stop.CANCEL:
@@ -57,9 +57,9 @@ def raised(journal: Journal, handler: Handler[..., Any], error: BaseException) -
         case _ if recorder.stopped is not None:
             return GiveBack()
         case StepError(__cause__=BaseException() as cause):
-            return Retry(detail=failure(cause, recorder.limit))
+            return Retry(detail=failure(cause, recorder.rules))
         case other:
-            return Retry(detail=failure(other, recorder.limit))
+            return Retry(detail=failure(other, recorder.rules))
 
 
 def _waits_for_another(
@@ -70,7 +70,7 @@ def _waits_for_another(
     What each try costs is two events, so the tries become ever rarer.
     """
     delay = MISMATCHED.delay(journal.mismatches + 1)
-    reason = described(mismatch, journal.recorder.limit)
+    reason = described(mismatch, journal.recorder.rules)
     journal.recorder.log.warning(
         names.HANDLER_CHANGED,
         error_code=HISTORY_MISMATCH,

@@ -165,7 +165,7 @@ class Slots:
             ending = await attempt.work()
         except Exception as error:  # no handler's doing, and yet the run must not stay held
             self._log.exception(names.ATTEMPT_CRASHED, run_id=str(attempt.lease.run_id))
-            ending = Retry(detail=failure(error, self._ledger.settings.payload_limit_bytes))
+            ending = Retry(detail=failure(error, self._ledger.project.rules))
         finally:
             self._ended()
             attempt.is_working = False

@@ -20,7 +20,7 @@ from runfold.ledger.operations.columns import columns
 from runfold.ledger.operations.keys import CommandRow, first_outcomes, unless_raced
 from runfold.ledger.operations.project import Project
 from runfold.ledger.operations.refusal import look, refusal
-from runfold.ledger.payload import encode_payload
+from runfold.ledger.payload import PayloadRules, encode_payload
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.run import Receipt
 from runfold.ledger.validation import MAX_INT, check_cost, check_int, check_text
@@ -59,7 +59,7 @@ async def append(
     key: str | None = None,
 ) -> Receipt:
     """Append one event; see `Ledger.append`."""
-    row = append_row(run, event, project.limit_bytes, expected_version, key)
+    row = append_row(run, event, project.rules, expected_version, key)
     who, named = project.actor_of(run, actor), project.named_actor(run, actor)
     arrays = columns([row])
     rows = await unless_raced(
@@ -89,7 +89,7 @@ async def append(
 def append_row(
     run: Target,
     event: Event,
-    limit_bytes: int,
+    rules: PayloadRules,
     expected_version: int | None = None,
     key: str | None = None,
 ) -> AppendRow:
@@ -109,7 +109,7 @@ def append_row(
         schema_version=type(event).SCHEMA_VERSION,
         name=None if name is None else check_text("name", name),
         error_code=None if error_code is None else check_text("error_code", error_code),
-        body=encode_payload(event.content(), limit_bytes),
+        body=encode_payload(event.content(), rules),
         cost=None if cost is None else as_digits(check_cost("cost_usd", cost)),
         steps=None if steps is None else check_int("step_count", steps, least=-MAX_INT),
         expected_version=check_version(expected_version),

@@ -25,7 +25,7 @@ async def cancel(
 ) -> Run:
     """Call the run off; see `Ledger.cancel`."""
     checked = check_run_id(run_id)
-    body = encode_payload({"reason": check_reason(reason)}, project.limit_bytes)
+    body = encode_payload({"reason": check_reason(reason)}, project.rules)
     who = project.actor_or_default(actor)
     rows = await fetch(project.pool, CANCEL, project.project_id, who, [checked], body)
     if not rows:

@@ -26,9 +26,10 @@ from runfold.ledger.events import ApprovalRequested
 from runfold.ledger.lifecycle import State
 from runfold.ledger.operations.keys import CommandRow, first_outcomes, unless_raced
 from runfold.ledger.operations.project import Project
-from runfold.ledger.payload import encode_payload
+from runfold.ledger.payload import PayloadRules, encode_payload
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.reading.past import state_at
+from runfold.ledger.redaction import Redaction
 from runfold.ledger.run import Run
 from runfold.ledger.validation import check_actor, check_reason, check_text
 
@@ -93,7 +94,7 @@ async def decide(
         request=0,
         shown_sha256=request.shown_sha256 if isinstance(request, ApprovalRequested) else None,
         meaning=None if meaning is None else check_text("meaning", meaning, limit=MAX_MEANING),
-        body=encode_payload(content, project.limit_bytes),
+        body=encode_payload(content, project.rules),
         key=None if key is None else check_text("key", key),
     )
     row = row._replace(request=await _version(project, request))
@@ -181,15 +182,18 @@ def request(
     role: str | None = None,
     other_person: bool = False,
     approvals: int = 1,
+    redaction: Redaction | None = None,
 ) -> dict[str, Any]:
     """Return the content of an approval's request, with the digest of what is shown.
 
-    Raises InvalidValue for what is no JSON: it has no digest.
+    That is without secrets. Raises InvalidValue for what is no JSON: it has no digest.
     """
     check_approvals(approvals)
     if isinstance(show, BaseModel):
         show = show.model_dump(mode="json")
-    encode_payload({"prompt": prompt, "show": show}, sys.maxsize)
+    if redaction is not None:
+        prompt, show = redaction.value(prompt, "prompt"), redaction.value(show, "show")
+    encode_payload({"prompt": prompt, "show": show}, PayloadRules(sys.maxsize, None))
     content = {"prompt": prompt, "show": show, "shown_sha256": shown_sha256(prompt, show)}
     if role is not None:
         content["role"] = role

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from runfold.ledger import log
+from runfold.ledger import log, names
 from runfold.ledger.commands import Target
 from runfold.ledger.operations.wakeups import Waker
+from runfold.ledger.payload import PayloadRules
 from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.postgres.partitions import Months
+from runfold.ledger.redaction import Redaction
 from runfold.ledger.run import Lease
 from runfold.ledger.settings import Settings, default_actor
 from runfold.ledger.validation import check_actor, check_text
@@ -26,15 +28,21 @@ class Project:
         self.actor = settings.actor or speaker or default_actor()
         """Who acts where a call names nobody."""
         self.waker, self.months = Waker(pool, project_id), Months()
-
-    @property
-    def limit_bytes(self) -> int:
-        """The payload limit in bytes."""
-        return self.settings.payload_limit_bytes
+        redaction = Redaction(settings.redact_names, self._redacted) if settings.redact else None
+        self.rules = PayloadRules(settings.payload_limit_bytes, redaction)
 
     def log(self, **bound: Any) -> Any:
         """Return a logger that names the project."""
         return log.logger(project_id=self.project_id, **bound)
+
+    def _redacted(self, field: str, what: str) -> None:
+        """Log that a secret was taken out of content, once for each field and kind of secret."""
+        self.log().warning(
+            names.SECRET_REDACTED,
+            field=field,
+            known_by=what,
+            then="pass a reference to the secret; RUNFOLD_REDACT_NAMES=-name keeps what is none",
+        )
 
     def actor_or_default(self, actor: str | None) -> str:
         """Return the named actor, or the default one. Raises InvalidValue."""

@@ -52,7 +52,7 @@ async def requeue(
     error_detail: Any = None,
 ) -> Run:
     """Put the run back to pending by an event of `type_`; see `Ledger.release`, `Ledger.retry`."""
-    body = encode_payload({"error_detail": error_detail}, project.limit_bytes)
+    body = encode_payload({"error_detail": error_detail}, project.rules)
     wait = check_duration("delay", delay)
     code = None if error_code is None else check_text("error_code", error_code)
     row = RequeueRow(*identify_lease(check_lease(lease)), wait, code, body, holder_of(lease))

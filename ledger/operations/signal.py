@@ -13,7 +13,7 @@ from runfold.ledger.errors import DuplicateKey, IllegalTransition, InvalidValue
 from runfold.ledger.events import Event, SignalReceived, ToolCompleted, ToolRequested
 from runfold.ledger.operations.keys import unless_raced
 from runfold.ledger.operations.project import Project
-from runfold.ledger.payload import encode_payload
+from runfold.ledger.payload import decode_payload, encode_payload, payload_member
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.reading.history import history
 from runfold.ledger.reading.past import state_at
@@ -57,8 +57,8 @@ async def signal(
     row = SignalRow(
         run_id=check_run_id(run_id),
         name=name,
-        answer=encode_payload({"output": value}, project.limit_bytes),
-        kept=encode_payload({"value": value}, project.limit_bytes),
+        answer=encode_payload({"output": value}, project.rules),
+        kept=encode_payload({"value": value}, project.rules),
         key=None if key is None else check_text("key", key),
     )
     who = project.actor_or_default(actor)
@@ -66,16 +66,16 @@ async def signal(
         lambda: fetch(project.pool, SIGNAL, project.project_id, who, *row), row.key
     )
     if not rows:
-        return await _not_sent(project, row, value)
+        return await _not_sent(project, row)
     run = Run.from_row(rows[0])
     if run.available_at is not None:  # it was parked, and has its answer
         project.waker.wake()
     return run
 
 
-async def _not_sent(project: Project, row: SignalRow, value: Any) -> Run:
+async def _not_sent(project: Project, row: SignalRow) -> Run:
     """Return the run after the key's first use; raise the error if there is none."""
-    if row.key is not None and (first := await _first(project, row, value, row.key)) is not None:
+    if row.key is not None and (first := await _first(project, row, row.key)) is not None:
         return first
     run = await get(project.pool, project.project_id, row.run_id)
     raise IllegalTransition(row.run_id, run.state, "signalled", "it has ended")
@@ -114,7 +114,7 @@ def _base(name: str | None) -> str:
     return (name or "").partition("#")[0]
 
 
-async def _first(project: Project, row: SignalRow, value: Any, key: str) -> Run | None:
+async def _first(project: Project, row: SignalRow, key: str) -> Run | None:
     """Return the run after the key's first use, if any; raise DuplicateKey for another command."""
     pool, project_id = project.pool, project.project_id
     rows = await fetch(pool, _EARLIER, project_id, key)
@@ -122,8 +122,9 @@ async def _first(project: Project, row: SignalRow, value: Any, key: str) -> Run 
         return None
     earlier, version = rows[0]["run_id"], rows[0]["version"]
     event = (await history(pool, project_id, earlier, after=version - 1))[0]
-    same = isinstance(event, SignalReceived) and (event.name, event.value) == (row.name, value)
-    same = same or (isinstance(event, ToolCompleted) and event.output == value)
+    stored = payload_member(decode_payload(row.kept), "value")
+    same = isinstance(event, SignalReceived) and (event.name, event.value) == (row.name, stored)
+    same = same or (isinstance(event, ToolCompleted) and event.output == stored)
     if earlier != row.run_id or not same:
         raise DuplicateKey(key, earlier, version)
     return await state_at(pool, project_id, earlier, version)

@@ -45,7 +45,7 @@ class Submits:
         if connection is not None:  # whether its transaction commits is the caller's to know
             return await submit_alone(self._project, command, actor, connection)
         if command.key is None and actor is None and command.kind in self._known_kinds:
-            row = command.row(self._project.limit_bytes)
+            row = command.row(self._project.rules)
             made = await self._batcher.ask(row, distinct=object())
             return _new_run(self._project.project_id, command, row, made)
         # It may block on another transaction, so it is sent alone.
@@ -70,7 +70,7 @@ async def submit_alone(
     connection: Connection | None = None,
 ) -> Run:
     """Make one run in a statement of its own; wakes nobody."""
-    row = command.row(project.limit_bytes)
+    row = command.row(project.rules)
     sql = SUBMIT_NEW if row.key is None else SUBMIT_AND_READ
     [submitted] = await _submitted(project, sql, [row], actor, connection)
     if row.key is None:
@@ -129,7 +129,7 @@ async def submit_many(
 ) -> list[Submission]:
     """Make runs, all or none; see `Ledger.submit_many`."""
     check_commands(commands, "submit_many([Submit(...)])")
-    rows = [_as_submit(command).row(project.limit_bytes) for command in commands]
+    rows = [_as_submit(command).row(project.rules) for command in commands]
     if not rows:
         return []
     arrays = columns(rows)

@@ -97,7 +97,7 @@ class Transitions:
 
     def _row(self, command: Transition, actor: str | None) -> TransitionRow:
         named = self._project.named_actor(command.run, actor)
-        return command.row(self._project.limit_bytes, actor=named)
+        return command.row(self._project.rules, actor=named)
 
     async def _send(self, rows: Sequence[TransitionRow]) -> list[Mapping[str, Any] | None]:
         project = self._project

@@ -13,10 +13,12 @@ from runfold.ledger.errors import LedgerError
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.operations.append import APPEND, append_row
 from runfold.ledger.operations.columns import columns
+from runfold.ledger.payload import PayloadRules
 from runfold.ledger.postgres.connections import FAILURES
 from runfold.ledger.postgres.errors import translated
 from runfold.ledger.proof.fold import Drift
 from runfold.ledger.reading.states import drift_of_runs
+from runfold.ledger.redaction import Redaction
 from runfold.ledger.validation import check_actor, check_text
 from runfold.projections.state.run_state import COLUMNS, KEY
 
@@ -82,7 +84,8 @@ async def repair_on(
                 f"the database's own fold is not this program's: {still[0]}; nothing was repaired: "
                 "run `runfold doctor`"
             )
-        notes = [append_row(drift.run_id, _note(drift, reason), _NOTE_BYTES * 2) for drift in found]
+        rules = PayloadRules(_NOTE_BYTES * 2, Redaction())
+        notes = [append_row(drift.run_id, _note(drift, reason), rules) for drift in found]
         noted = await connection.fetch(APPEND, project_id, actor, *columns(notes))
         if len(noted) != len(found):
             raise LedgerError(

@@ -90,6 +90,9 @@ class Approvals:
         recorder = self._recorder
         with recorder.asking():
             shown = as_json("show", show)
+            if (redaction := recorder.rules.redaction) is not None:
+                prompt = redaction.value(prompt, "prompt")
+                shown = redaction.value(shown, "show")
             digest = shown_sha256(prompt, shown)
             wait = None if timeout is None else check_duration("timeout", timeout, positive=True)
             outcome = check_wait_outcome("on_timeout", on_timeout)

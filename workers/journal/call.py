@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, get_type_hints
 
 from pydantic import PydanticUserError, TypeAdapter
 from pydantic_core import to_json
 
 from runfold.ledger.errors import InvalidValue
+from runfold.ledger.payload import PayloadRules
+from runfold.ledger.redaction import MARK, Redaction
 from runfold.ledger.validation import check_text
 from runfold.workers.errors import StepError, ToolError
 from runfold.workers.failures import failure
@@ -81,9 +83,9 @@ class Call:
         """Whether the handler cancelled the call, now or in an earlier attempt."""
         return self.error == GIVEN_UP
 
-    def fail(self, error: BaseException, limit_bytes: int) -> None:
+    def fail(self, error: BaseException, rules: PayloadRules) -> None:
         """Record an error as the call's answer."""
-        self.cause, self.error, self.output = error, failure(error, limit_bytes), None
+        self.cause, self.error, self.output = error, failure(error, rules), None
 
     def result(self) -> Any:
         """Return the output in its declared type, or raise StepError or ToolError."""
@@ -93,13 +95,13 @@ class Call:
         raise kind(self.name, str(self.error["type"]), str(self.error["message"])) from self.cause
 
     @contextmanager
-    def answering(self, limit_bytes: int) -> Iterator[Callable[[Any], None]]:
+    def answering(self, rules: PayloadRules) -> Iterator[Callable[[Any], None]]:
         """Run the function in this block, pass its result to `take`, record an Exception."""
         with self.current():
             try:
-                yield self._take
+                yield partial(self._take, rules)
             except Exception as error:
-                self.fail(error, limit_bytes)
+                self.fail(error, rules)
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -110,11 +112,27 @@ class Call:
         finally:
             CURRENT.reset(token)
 
-    def _take(self, value: Any) -> None:
+    def _take(self, rules: PayloadRules, value: Any) -> None:
         checked = self.adapter.validate_python(value)
         self.output = as_declared(self.adapter, checked, round_trip=True)
         if self.adapter is not ANYTHING:
             _check_survives(checked, self.result())
+        if rules.redaction is not None:
+            self._redact(rules.redaction)
+
+    def _redact(self, redaction: Redaction) -> None:
+        """Take secrets out of the output now: the handler gets what the next attempt would get."""
+        written = to_json(self.output, inf_nan_mode="constants").decode()
+        if not redaction.suspects(written):
+            return
+        self.output = redaction.value(self.output, "output")
+        if not self.fits:
+            raise InvalidValue(
+                "result",
+                MARK,
+                "is not of the declared type, and the secret in it is not recorded: return a"
+                " reference to the secret, or see RUNFOLD_REDACT_NAMES",
+            )
 
 
 class Names:

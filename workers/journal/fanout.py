@@ -15,6 +15,7 @@ from runfold.ledger import Run, Submit
 from runfold.ledger.errors import InvalidValue, LedgerError
 from runfold.ledger.lifecycle import TERMINAL
 from runfold.ledger.operations.columns import MAX_BATCH
+from runfold.ledger.payload import PayloadRules
 from runfold.ledger.postgres.connections import fetch
 from runfold.workers.errors import ChildFailed, Parked
 from runfold.workers.journal.call import MAX_NAME, Call
@@ -94,7 +95,7 @@ class Fanout:
             submit = partial(self._ledger.submit_many, children)
             submitted = await self._recorder.persist(submit) if children else []
         ids = [child.run_id for child in submitted]
-        called.output = _as_result(ids, self._recorder.limit)
+        called.output = _as_result(ids, self._recorder.rules)
         await self._journal.record(called)
 
     async def _children(self, called: Call) -> list[UUID]:
@@ -120,7 +121,7 @@ class Fanout:
             return []
         called = await self._journal.begin("step", f"outputs:{word}", None, beside=beside)
         if not called.is_answered:
-            called.output = _outcomes(runs, self._recorder.limit)
+            called.output = _outcomes(runs, self._recorder.rules)
             await self._journal.record(called)
         return [_output(outcome) for outcome in called.result()]
 
@@ -151,17 +152,17 @@ def _as_word(kind: str) -> str:
     return str(kind).replace("#", "_")[: MAX_NAME - len("children:")]
 
 
-def _as_result(children: Sequence[UUID], limit_bytes: int) -> Any:
+def _as_result(children: Sequence[UUID], rules: PayloadRules) -> Any:
     """Return what a step records of children: their ids, or where they do not fit their number.
 
     Their keys follow from the number.
     """
-    if len(children) * _ID_BYTES > limit_bytes // 2:
+    if len(children) * _ID_BYTES > rules.limit_bytes // 2:
         return {"count": len(children)}
     return [str(child) for child in children]
 
 
-def _outcomes(runs: Sequence[Run], limit_bytes: int) -> list[dict[str, Any]]:
+def _outcomes(runs: Sequence[Run], rules: PayloadRules) -> list[dict[str, Any]]:
     """Return the outcomes of the first runs, up to one that is open or half of a payload."""
     outcomes: list[dict[str, Any]] = []
     size = 0
@@ -172,7 +173,7 @@ def _outcomes(runs: Sequence[Run], limit_bytes: int) -> list[dict[str, Any]]:
         failed = {"child": str(run.run_id), "state": run.state, "error_code": run.error_code}
         outcome = {"output": output} if error is None else failed
         size += len(to_json(outcome))
-        if outcomes and size > limit_bytes // 2:
+        if outcomes and size > rules.limit_bytes // 2:
             break
         outcomes.append(outcome)
     return outcomes

@@ -67,7 +67,7 @@ class Journal:
                     step, StepCompleted(output=step.output, step_count=steps + 1, **facts)
                 )
             except (InvalidValue, PayloadTooLarge) as error:
-                step.fail(error, self.recorder.limit)
+                step.fail(error, self.recorder.rules)
         if step.error is not None:
             await self._append(step, _failed(step, step_count=steps or None, **facts))
 

@@ -15,6 +15,7 @@ from runfold.ledger.errors import (
     PayloadTooLarge,
 )
 from runfold.ledger.events import Event
+from runfold.ledger.payload import PayloadRules
 from runfold.ledger.run import Receipt
 from runfold.workers.errors import HistoryMismatch, Refused, Stop, Stopped, Unwind
 from runfold.workers.leases.deadline import AGAIN_SECONDS, within
@@ -45,9 +46,9 @@ class Recorder:
         """The version of the run after the last write."""
 
     @property
-    def limit(self) -> int:
-        """The payload limit in bytes."""
-        return self.ledger.settings.payload_limit_bytes
+    def rules(self) -> PayloadRules:
+        """What holds for every payload of the project."""
+        return self.ledger.project.rules
 
     @property
     def log(self) -> Any:

@@ -44,7 +44,7 @@ class Tools:
             try:
                 await self._move_on(tool, output=tool.output, step_count_delta=steps + 1, **facts)
             except (InvalidValue, PayloadTooLarge) as error:
-                tool.fail(error, self._recorder.limit)
+                tool.fail(error, self._recorder.rules)
         if tool.error is not None:
             facts |= {"error_code": HANDLER_FAILED, "error_detail": tool.error}
             await self._move_on(tool, step_count_delta=steps, **facts)

@@ -48,7 +48,7 @@ class Writer:
 
     def checked(self, command: Transition) -> Move:
         """Return the move of a command under its lease. Raises InvalidValue or PayloadTooLarge."""
-        return Move(command.run, command.row(self._ledger.project.limit_bytes))
+        return Move(command.run, command.row(self._ledger.project.rules))
 
     async def move(self, move: Move) -> Receipt:
         """Make a move.

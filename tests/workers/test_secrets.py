@@ -1,0 +1,222 @@
+"""Secrets in what a handler does: neither stored nor shown, and the same at every attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from pydantic import BaseModel, SecretStr
+from structlog.testing import capture_logs
+
+from runfold.ledger import Ledger, State, access
+from runfold.ledger.errors import DatabaseUnavailable, LedgerError
+from runfold.ledger.events import NoteAdded, StepFailed
+from runfold.ledger.postgres.urls import driver_url
+from runfold.ledger.redaction import MARK
+from runfold.projections.telemetry import metrics
+from runfold.workers import Context, Fail, handler
+from tests.conftest import PROJECT
+from tests.support.logins import with_login
+from tests.support.working import done, ended, reached, working
+
+CANARY = f"canary{secrets.token_hex(8)}"
+SEEN: list[Any] = []
+
+
+class Session(BaseModel):
+    token: str
+
+
+class Counted(BaseModel):
+    token: int
+
+
+@handler("steps")
+async def steps(ctx: Context, _: Any) -> Any:
+    SEEN.append(await ctx.step("log in", lambda: {"token": CANARY, "user": "ann"}))
+    await ctx.sleep(0.01)
+    SEEN.append((await ctx.step("open", open_session)).token)
+    return {"password": CANARY}
+
+
+def open_session() -> Session:
+    return Session(token=CANARY)
+
+
+def count() -> Counted:
+    return Counted(token=4711)
+
+
+@handler("count")
+async def counting(ctx: Context, _: Any) -> None:
+    await ctx.step("count", count)
+
+
+async def test_a_handler_gets_of_a_step_what_the_next_attempt_would_get(ledger: Ledger) -> None:
+    SEEN.clear()
+
+    run = await done(ledger, steps)
+
+    assert SEEN[-2:] == [{"token": MARK, "user": "ann"}, MARK]
+    assert run.output == {"password": MARK}
+
+
+async def test_a_result_whose_type_takes_no_mark_fails_its_step_and_says_why(
+    ledger: Ledger,
+) -> None:
+    run = await done(ledger, counting, max_attempts=1)
+
+    assert run.state == State.FAILED
+    [failed] = [e for e in await ledger.history(run.run_id) if isinstance(e, StepFailed)]
+    assert "RUNFOLD_REDACT_NAMES" in str(failed.error_detail)
+    assert "4711" not in str(failed.error_detail)
+
+
+@handler("leaks")
+async def leaks(ctx: Context, given: dict[str, Any]) -> Any:
+    await ctx.note(f"connecting with password={CANARY}")
+    await ctx.step("named", lambda: {"api_key": CANARY})
+    await ctx.tool("send", send, {"authorization": f"Bearer {CANARY}"}, SecretStr(CANARY))
+    with pytest.raises(Exception, match="refused"):
+        await ctx.step("fails", fails)
+    await ctx.approval(f"Use postgresql://ann:{CANARY}@host?", show={"secret": CANARY})
+    await ctx.wait_for("go")
+    match given["how"]:
+        case "returns":
+            return {"session_token": CANARY}
+        case "fails":
+            return Fail("E-APP-001", {"password": CANARY, "url": f"amqp://u:{CANARY}@h"})
+    password = f"{CANARY}"
+    raise ValueError(f"password={password} refused", {"password": password})
+
+
+def send(*_: Any) -> dict[str, str]:
+    return {"cookie": CANARY}
+
+
+def fails() -> None:
+    raise RuntimeError(f"refused: postgresql://ann:{CANARY}@host/db")
+
+
+@pytest.fixture
+async def watched(database: str) -> AsyncIterator[list[str]]:
+    """What other sessions run, and what stands in the command lines of processes, all the time."""
+    connection = await asyncpg.connect(driver_url(database))
+    seen: list[str] = []
+
+    async def watch() -> None:
+        while True:
+            rows = await connection.fetch("SELECT query, application_name FROM pg_stat_activity")
+            seen.append(str([tuple(row) for row in rows]))
+            await asyncio.sleep(0.05)
+
+    watching = asyncio.create_task(watch())
+    yield seen
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    await connection.close()
+
+
+async def test_a_canary_is_found_nowhere(
+    ledger: Ledger, database: str, watched: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sent through every road, it is in no table, log, error, statement, process or metric."""
+    told: list[object] = []
+    with capture_logs() as lines:
+        for how in ("returns", "fails", "raises"):
+            given = {"how": how, "password": CANARY, "text": f"https://u:{CANARY}@h/"}
+            run = await ledger.submit("leaks", given, key=how, max_attempts=1)
+            async with working(ledger, leaks):
+                waiting = await reached(ledger, run, State.WAITING_APPROVAL)
+                await ledger.approve(waiting, actor="ann", reason=f"token={CANARY}")
+                await ledger.signal(run.run_id, "go", {"password": CANARY})
+                told.append(await ended(ledger, run))
+        told.append(await ledger.history(run.run_id))
+        await ledger.append(run.run_id, NoteAdded(text=f"Authorization: Bearer {CANARY}"))
+        await ledger.schedule("nightly", "leaks", {"secret": CANARY}, cron="0 3 * * *")
+        called_off = await ledger.submit("other", [{"pwd": CANARY}])
+        await ledger.cancel(called_off.run_id, reason=f"api_key={CANARY}")
+        told += await _errors(ledger, database)
+        told.append(await metrics.look(ledger.pool))
+    told += [lines, watched, *capsys.readouterr(), _command_lines()]
+
+    assert CANARY not in str(told)
+    assert await _found_in_tables(ledger.pool, CANARY) == []
+    assert CANARY not in await _server_log(ledger.pool)
+
+
+async def _errors(ledger: Ledger, database: str) -> list[str]:
+    """The errors of roads that lead nowhere, with secrets on them."""
+    told = []
+    for url in (
+        f"postgresql://ann:{CANARY}@127.0.0.1:1/runs",
+        f"postgresql://127.0.0.1:1/runs?user=ann&password={CANARY}",
+    ):
+        with pytest.raises((DatabaseUnavailable, LedgerError)) as refused:
+            async with Ledger.open(url, PROJECT):
+                pass
+        told.append(f"{refused.value!r} {refused.value}")
+    for key in (f"password={CANARY}\n", f"amqp://u:{CANARY}@h" * 20):
+        with pytest.raises(LedgerError) as refused:
+            await ledger.submit("leaks", key=key)
+        told.append(str(refused.value))
+    return told
+
+
+def _command_lines() -> str:
+    lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    return str(lines)
+
+
+async def _found_in_tables(pool: Any, secret: str) -> list[str]:
+    """Name the tables of the database that have the secret in a row."""
+    tables = await pool.fetch(
+        "SELECT c.oid::regclass::text AS name FROM pg_class AS c JOIN pg_namespace AS n"
+        " ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'm')"
+        " AND n.nspname IN ('ledger', 'projection', 'public')"
+    )
+    assert len(tables) > 20
+    return [
+        table["name"]
+        for table in tables
+        if await pool.fetchval(
+            f"SELECT count(*) FROM {table['name']} AS t WHERE t::text LIKE '%' || $1 || '%'", secret
+        )
+    ]
+
+
+async def _server_log(pool: Any) -> str:
+    """What the server has logged, where it logs into a file."""
+    written: str | None = await pool.fetchval(
+        "SELECT pg_read_file(f) FROM pg_current_logfile() AS f WHERE f IS NOT NULL"
+    )
+    return written or ""
+
+
+async def test_the_secret_of_an_api_token_is_found_nowhere(
+    ledger: Ledger, database: str, watched: list[str]
+) -> None:
+    with capture_logs() as lines:
+        credential, secret = await access.make_token(ledger.project, "ci", reason="for builds")
+        await access.grant(ledger.project, credential, ["submit"], actors=["ci"])
+        run = await ledger.submit("parse", {"note": f"use {secret}", "other": secret})
+        async with with_login(database, "runfold_worker") as url:
+            connection = await asyncpg.connect(driver_url(url))
+            assert await connection.fetchval("SELECT ledger.use_token($1)", secret) == credential
+            await connection.execute("SELECT set_config('runfold.token', $1, false)", secret)
+            with pytest.raises(asyncpg.PostgresError) as refused:
+                await connection.fetch("SELECT * FROM ledger.reap('test', 'reaper', 1)")
+            await asyncio.sleep(0.1)
+            await connection.close()
+        with pytest.raises(LedgerError) as unknown:
+            await access.revoke_token(ledger.project, secret)
+
+    told = [run, lines, watched, str(refused.value), str(unknown.value), _command_lines()]
+    assert secret not in str(told)
+    assert await _found_in_tables(ledger.pool, secret) == []
+    assert secret not in await _server_log(ledger.pool)
