@@ -29,8 +29,10 @@ CROSS JOIN LATERAL (
   WHERE e.project_id = s.project_id AND e.run_id = s.run_id AND e.type = 'approval.requested'
   ORDER BY e.version DESC LIMIT 1
 ) AS asked
-JOIN ledger.event AS first
-  ON first.project_id = s.project_id AND first.run_id = s.run_id AND first.version = 1
+CROSS JOIN LATERAL (  -- with its limit, so that no plan begins with the first events of all runs
+  SELECT e.actor FROM ledger.event AS e
+  WHERE e.project_id = s.project_id AND e.run_id = s.run_id AND e.version = 1 LIMIT 1
+) AS first
 LEFT JOIN ledger.payload AS payload
   ON payload.project_id = s.project_id AND payload.run_id = s.run_id
   AND payload.version = asked.version

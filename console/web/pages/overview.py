@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from fastapi.responses import Response
 
-from runfold.console.cli.kit.requests import pending_requests
 from runfold.console.web.pages.run import Reader
 from runfold.console.web.pages.viewing import page, router
 from runfold.ledger import Ledger
@@ -24,6 +23,10 @@ SELECT least(count(*), 1000) AS held, count(*) FILTER (WHERE lease_until < ledge
 FROM (SELECT lease_until FROM ledger.run_state
   WHERE project_id = $1 AND token IS NOT NULL LIMIT 1000) AS l
 """
+_ASKING: Final = """
+SELECT count(*) AS asking FROM (SELECT FROM ledger.run_state
+  WHERE project_id = $1 AND state = 'waiting_approval' AND available_at IS NULL LIMIT 1000) AS a
+"""
 pages = router()
 
 
@@ -32,7 +35,7 @@ async def overview(viewer: Reader) -> Response:
     """Show the project at a glance."""
     ledger = viewer.ledger
     counts = await counted(ledger)
-    requests = await pending_requests(ledger, _MOST)
+    [waits] = await fetch(ledger.pool, _ASKING, ledger.project_id)
     failed = await ledger.search("state:failed,timeout", limit=FEW)
     pending = await ledger.search("state:pending", limit=FEW)
     [leases] = await fetch(ledger.pool, _LEASED, ledger.project_id)
@@ -41,7 +44,7 @@ async def overview(viewer: Reader) -> Response:
         {
             "counts": None if counts is None else counts[0],
             "counted_at": None if counts is None else counts[1],
-            "waiting_approvals": len(requests),
+            "waiting_approvals": waits["asking"],
             "held": leases["held"],
             "expired": leases["expired"],
             "failed": failed.runs,

@@ -78,7 +78,7 @@ async def _facts(viewer: Viewer, run: Run) -> Sequence[Fact]:
     after = max(run.version - MOST, 0)
     rows = await fetch(ledger.pool, _FACTS, ledger.project_id, run.run_id, after, MOST)
     if rows:
-        return [Fact(**row) for row in rows]
+        return [Fact(*row.values()) for row in rows]  # by place: by name takes twice as long
     names = [each.name for each in fields(Fact)]
     archived = await history(ledger.pool, ledger.project_id, run.run_id, after=after)
     return [
