@@ -60,7 +60,7 @@ class Program(LazyGroup):
         _entry(_OPERATIONS, "verify", "Check the ledger's proofs and states."),
         _entry(_OPERATIONS, "drift", "Compare stored states with the fold of their events."),
         _entry(_OPERATIONS, "whatif", "Replay recorded leases under another policy."),
-        _entry(_OPERATIONS, "serve", "Serve the HTTP API and the pages."),
+        _entry(_OPERATIONS, "serve", "Serve the HTTP API and the pages, until SIGTERM or Ctrl-C."),
         _entry(_OPERATIONS, "metrics", "Serve metrics for Prometheus."),
         _entry(_OPERATIONS, "demo", "See the ledger at work: a crash, an approval, the proof."),
         _entry(_ADMINISTRATION, "db", "Upgrade the database's schema; show its status and URL."),
