@@ -248,6 +248,7 @@ def test_a_folder_of_our_name_in_the_current_folder_does_not_break_a_fleet(
         text=True,
     ) as process:
         assert process.stderr is not None
+        assert "starting 2 processes of app" in process.stderr.readline()
         lines = [process.stderr.readline() for _ in range(2)]
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=SECONDS)

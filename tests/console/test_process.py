@@ -406,6 +406,7 @@ def test_a_fleet_starts_a_process_again_when_it_dies_and_ends_with_all_of_them(
 
     with started(database, "worker", "tests.support.handlers", "--processes", "2") as process:
         assert process.stderr is not None
+        assert "starting 2 processes" in process.stderr.readline()  # before any of them is up
         for _ in range(2):
             assert "Ctrl-C ends it" in process.stderr.readline()
         first = children()
@@ -421,6 +422,7 @@ def test_a_fleet_starts_a_process_again_when_it_dies_and_ends_with_all_of_them(
 def test_the_processes_of_a_fleet_end_when_their_parent_is_killed(database: str) -> None:
     with started(database, "worker", "tests.support.handlers", "--processes", "2") as process:
         assert process.stderr is not None
+        assert "starting 2 processes" in process.stderr.readline()  # before any of them is up
         for _ in range(2):
             assert "Ctrl-C ends it" in process.stderr.readline()
         children = psutil.Process(process.pid).children()

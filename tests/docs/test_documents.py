@@ -101,7 +101,7 @@ def assert_works_until_told_to_stop(words: list[str], environment: dict[str, str
         words, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT
     ) as process:
         assert process.stderr is not None
-        assert "Ctrl-C ends it" in process.stderr.readline()
+        assert any("Ctrl-C ends it" in line for line in process.stderr)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0, process.stderr.read()
 

@@ -90,6 +90,7 @@ async def worker(
 
     if processes == 1:
         return await _serve(session, make, until_input_closes=child)
+    session.out.talk(f"starting {processes} processes of {handlers}; Ctrl-C ends them")
     words = _child_words(session, handlers, concurrency, kinds, grace, no_reap=no_reap)
     async with AsyncExitStack() as stack:  # a ledger that cannot be opened is reported once, too
         made = make(await when_it_answers(session.ledger, stack))

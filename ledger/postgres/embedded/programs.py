@@ -50,6 +50,17 @@ class Account:
             "or start as an ordinary user"
         )
 
+    def check_name(self) -> None:
+        """Raise EmbeddedPostgresError for an account without a name: initdb asks for one."""
+        try:
+            pwd.getpwuid(self.uid)
+        except KeyError:
+            raise EmbeddedPostgresError(
+                f"PostgreSQL asks for the name of the account that runs it, and uid {self.uid} has "
+                f"none: add a line such as 'runfold:x:{self.uid}:{self.gid}::/tmp:/bin/sh' to "
+                "/etc/passwd, run as an account that has one, or set RUNFOLD_URL to a server"
+            ) from None
+
     def barrier(self, folder: Path) -> Path | None:
         """Return the first folder on the way to `folder` that the account cannot enter."""
         return next(

@@ -129,6 +129,7 @@ class Store:
         new.rename(self.data)
 
     def _initdb(self, new: Path) -> None:
+        self.account.check_name()
         # The locale is fixed: text sorts alike everywhere, and no machine must install one.
         locale = ["--locale=C", "--encoding=UTF8"]
         if self._major >= 17:  # noqa: PLR2004  the first with a built-in locale provider

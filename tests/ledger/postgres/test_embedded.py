@@ -537,6 +537,18 @@ def as_nobody(sql: str) -> str:
     """
 
 
+def test_an_account_without_a_name_is_told_how_to_get_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nameless(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr("pwd.getpwuid", nameless)
+
+    with pytest.raises(EmbeddedPostgresError, match=r"has none: add a line such as 'runfold:x:"):
+        EmbeddedPostgres(folder / "home", ephemeral=True).start()
+
+
 @as_root
 def test_root_without_the_right_to_trace_still_stops_its_server(home: Path) -> None:
     in_a_container = ("setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace", "--")
