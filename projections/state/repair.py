@@ -66,7 +66,8 @@ async def repair_on(
     # No month is detached meanwhile, whose runs would seem to have no events.
     await connection.execute("LOCK TABLE ledger.event IN ACCESS SHARE MODE")
     # One repair at a time: two that insert the same missing row would not see each other's notes.
-    await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('ledger.repair', 0))")
+    # By a table that is seldom written, and that no login but the owner's can lock.
+    await connection.execute("LOCK TABLE ledger.feed_generation IN SHARE ROW EXCLUSIVE MODE")
     await connection.execute(_LOCK, project_id, runs)
     drifted = await drift_of_runs(connection, project_id, runs)
     phantoms = [drift.run_id for drift in drifted if not drift.expected]

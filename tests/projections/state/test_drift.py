@@ -25,6 +25,7 @@ from runfold.projections.state.run_state import COLUMNS
 from runfold.workers.duties.drift_sampler import Sampler
 from tests.conftest import PROJECT
 from tests.console.test_commands import Cli
+from tests.support.logins import with_login
 from tests.support.runs import claimed, newest
 from tests.support.waiting import until
 
@@ -235,6 +236,19 @@ async def test_two_repairs_of_a_missing_row_at_once_repair_it_once(
 
     assert sorted(len(drifted) for drifted in both) == [0, 1]
     assert await found(ledger) == []
+
+
+async def test_no_lock_of_a_login_stops_a_repair(ledger: Ledger, database: str) -> None:
+    run = await ledger.submit("parse")
+    async with with_login(database, "runfold_worker", rights=("read",)) as url:
+        login = await asyncpg.connect(driver_url(url))
+        await login.execute("SELECT pg_advisory_lock(hashtextextended('ledger.repair', 0))")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with login.transaction():
+                await login.execute("LOCK TABLE ledger.feed_generation IN ROW EXCLUSIVE MODE")
+        async with asyncio.timeout(10):
+            assert await repair(ledger, [run.run_id], actor="ann", reason="a test") == []
+        await login.close()
 
 
 async def test_a_repair_needs_the_owner_a_name_and_a_reason(
