@@ -27,6 +27,7 @@ from runfold.ledger.operations.decide import request
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.urls import driver_url
 from runfold.workers import Context, handler
+from runfold.workers.leases.strays import Strays
 from tests.conftest import PROJECT
 from tests.support.logins import channel, grant, with_login
 from tests.support.waiting import until
@@ -634,6 +635,23 @@ async def test_a_worker_needs_no_other_rights_than_the_page_says(
             assert (await ended(ledger, await _child(ledger))).output == 16
             if "read" in rights:
                 assert (await ended(ledger, run)).output == 16
+
+
+async def test_a_worker_with_the_right_work_alone_gives_back_what_it_does_not_know_it_holds(
+    ledger: Ledger, database: str
+) -> None:
+    run = await ledger.submit("parse")
+    async with (
+        with_login(database, "runfold_worker", rights=["work"]) as url,
+        Ledger.open(url, PROJECT) as own,
+    ):
+        strays = Strays(own, "w:1")
+        strays.suspect()
+        await own.claim("w:1")  # whose answer is lost
+
+        await strays.give_back(())
+
+    assert (await ledger.get(run.run_id)).state == State.PENDING
 
 
 async def _child(ledger: Ledger) -> Run:
