@@ -62,7 +62,7 @@ async def search(
     parsed = parse(query) if isinstance(query, str) else query
     forward = after is not None
     cursor = _cursor(after if forward else before)
-    statement = _Statement(project_id, parsed, cursor, forward=forward)
+    statement = Statement(project_id, parsed, cursor, forward=forward)
     rows = list(await fetch(pool, *statement.page(limit + 1)))
     more, rows = len(rows) > limit, rows[:limit]
     frontier = None if more else await _frontier(pool, statement)
@@ -87,7 +87,7 @@ def _beside(runs: Sequence[Run], place: int, cursor: UUID | None) -> UUID | None
     return runs[place].run_id if runs else cursor
 
 
-async def _frontier(pool: Pool, statement: _Statement) -> UUID | None:
+async def _frontier(pool: Pool, statement: Statement) -> UUID | None:
     """Return the last run that was looked through, if there may be runs beyond it."""
     if not statement.is_checked:
         return None
@@ -95,7 +95,7 @@ async def _frontier(pool: Pool, statement: _Statement) -> UUID | None:
     return rows[0]["run_id"] if rows else None
 
 
-class _Statement:
+class Statement:
     """The statements of one query: constant text, and every value bound."""
 
     def __init__(
@@ -124,11 +124,13 @@ class _Statement:
         """Return the statement of a page of so many runs, and its values."""
         led = self._ids(EXAMINED if self.is_checked else limit)
         statement = (
+            # Each join has a limit, so that no plan reads all runs to join a page of them.
             f"SELECT r.* FROM (SELECT c.project_id, c.run_id FROM ({led}) AS led"
             " CROSS JOIN LATERAL (SELECT * FROM ledger.run_state AS s"
-            " WHERE s.project_id = $1 AND s.run_id = led.run_id) AS c"
+            " WHERE s.project_id = $1 AND s.run_id = led.run_id LIMIT 1) AS c"
             f" {self._where} ORDER BY c.run_id {self._way} LIMIT {limit}) AS p"
-            " JOIN ledger.run AS r ON r.project_id = p.project_id AND r.run_id = p.run_id"
+            " CROSS JOIN LATERAL (SELECT * FROM ledger.run AS s"
+            " WHERE s.project_id = p.project_id AND s.run_id = p.run_id LIMIT 1) AS r"
             f" ORDER BY p.run_id {self._way}"
         )
         return (statement, *self._values)

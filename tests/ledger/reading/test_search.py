@@ -9,6 +9,7 @@ import pytest
 from runfold.ledger import Ledger, Submit
 from runfold.ledger.errors import InvalidQuery, InvalidValue
 from runfold.ledger.reading import search as searching
+from runfold.ledger.reading.query import parse
 from tests.support.runs import claimed
 
 
@@ -117,3 +118,18 @@ async def test_cursors_and_limits_are_checked(ledger: Ledger) -> None:
         await ledger.search("", limit=1_001)
     with pytest.raises(InvalidValue, match="run id"):
         await ledger.search("", before="x")
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["", "state:failed", "state:pending,failed cost:>1", "kind:kind1 tag:t1", "worker:w", "key:k1"],
+)
+async def test_no_query_scans_the_runs(ledger: Ledger, query: str) -> None:
+    commands = [Submit(kind=f"kind{n % 5}", tags=[f"t{n % 9}"], key=f"k{n}") for n in range(2_000)]
+    await ledger.submit_many(commands)
+    statement = searching.Statement("test", parse(query), None, forward=False).page(51)
+    async with ledger.pool.acquire() as connection:
+        await connection.execute("ANALYZE ledger.run_state")
+        rows = await connection.fetch(f"EXPLAIN {statement[0]}", *statement[1:])
+    plan = "\n".join(row[0] for row in rows)
+    assert "Seq Scan on run_state" not in plan
