@@ -24,7 +24,8 @@ SHIPPED: Final = tuple(
 )
 """The modules whose projections come with the ledger."""
 
-_LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('ledger.projection.' || $1, 0))"
+_LOCK: Final = "LOCK TABLE ledger.projection IN SHARE ROW EXCLUSIVE MODE"
+"""Waits for pages on their way; no login of a worker can take it, as it could an advisory lock."""
 _FOUND: Final = "SELECT version, digest FROM ledger.projection WHERE name = $1"
 _START: Final = """
 INSERT INTO ledger.projection (name, version, digest, generation, snapshot, position)
@@ -89,8 +90,10 @@ async def install_on(connection: Any, projection: Projection) -> bool:
     Raises OtherVersion, Redeclared or TableChanged.
     """
     async with connection.transaction():
-        await connection.execute(_LOCK, projection.name)
         installed = await connection.fetchrow(_FOUND, projection.name)
+        if installed is None:
+            await connection.execute(_LOCK)
+            installed = await connection.fetchrow(_FOUND, projection.name)
         if installed is None:
             await _create(connection, projection)
             return True
