@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from runfold.console.web.pages import (
     approvals,
     audit,
+    cost,
     integrity,
     kinds,
     overview,
@@ -22,5 +23,6 @@ def routers() -> tuple[APIRouter, ...]:
     """Return the routers of all pages."""
     modules = (
         sign_in, overview, runs, run, approvals, workers, kinds, projections, integrity, audit,
+        cost,
     )  # fmt: skip
     return tuple(module.pages for module in modules)

@@ -15,6 +15,9 @@ import pytest
 from runfold.console.web import app
 from runfold.ledger import Ledger, State
 from runfold.ledger.events import NoteAdded, StepCompleted
+from runfold.projections import CatchUp, install
+from runfold.projections.models.counts import RUN_COUNTS
+from runfold.projections.models.spending import SPENDING
 from tests.support.runs import claimed, superseded, waiting
 from tests.support.web import calling, token
 
@@ -47,7 +50,7 @@ async def every_path(ledger: Ledger) -> list[str]:
     await ledger.pause_kind("k<i>", reason="<script>")
     base = "/p/test"
     parts = ["", "/runs", "/runs?q=tag:%22t%3Cb%3E%22", "/approvals", "/workers", "/kinds"]
-    parts += ["/projections", "/integrity", f"/integrity?run={lease.run_id}", "/audit"]
+    parts += ["/cost", "/projections", "/integrity", f"/integrity?run={lease.run_id}", "/audit"]
     parts += [f"/runs/{lease.run_id}{rest}" for rest in ("", "?attempt=1", "?beats=true&from=1")]
     parts += [f"/runs/{lease.run_id}/state?at=3&vs=1", f"/runs/{lease.run_id}/events/3"]
     parts += [f"/approvals/{asking}/{version}", f"/runs/{asking}"]
@@ -260,3 +263,17 @@ async def test_a_wrong_address_is_a_page_that_says_so(
     page = await web.get(path)
     assert page.status_code == status
     assert 'class="problem"' in page.text
+
+
+async def test_counts_and_costs_come_from_projections(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    lease = await claimed(ledger)
+    await ledger.complete(lease, cost_usd_delta=2.5)
+    assert "Nobody keeps the counts yet" in (await web.get("/p/test")).text
+    for projection in (RUN_COUNTS, SPENDING):
+        await install(ledger.pool, projection)
+        await CatchUp(ledger.pool, projection).to_the_end()
+    assert (await web.get("/p/test.json")).json()["counts"]["completed"] == 1
+    assert "$2.5" in (await web.get("/p/test/cost")).text
+    assert (await web.get("/p/test/cost.csv")).text.splitlines()[1].endswith(",2.500000,0,1,1,0")
