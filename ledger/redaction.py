@@ -47,6 +47,8 @@ Two engines read the patterns, Rust's and Python's, and in both they need linear
 """
 MAX_LEVELS: Final = 64
 """What is nested deeper is no content: it is refused before it is stored."""
+SMALLEST_SECRET: Final = 1_000
+"""Numbers below are no secrets, whatever they are named: a PIN has four digits."""
 _NAME: Final = re.compile(r"\*?[a-z0-9]+(_[a-z0-9]+)*")
 _VALUE: Final = (
     r"""\\+["'][^"'\\]*(?:\\+["'])?"""  # in quotes that are escaped: JSON within JSON
@@ -113,7 +115,7 @@ class Redaction:
         secret = self._patterns.secret_name(name)
         if secret is None:
             return self._patterns.redacted(name, found), self._value(value, found, level)
-        if value is None or isinstance(value, bool) or value in ("", MARK):
+        if value is None or value in ("", MARK) or _is_small(value):
             return name, value
         found(f"the name {secret}")
         return name, MARK
@@ -122,6 +124,11 @@ class Redaction:
         if self._tell is not None and (field, what) not in self._told:
             self._told.add((field, what))
             self._tell(field, what)
+
+
+def _is_small(value: Any) -> bool:
+    """Whether a value is a number that counts something: also how often a word such as token."""
+    return isinstance(value, int | float) and abs(value) < SMALLEST_SECRET
 
 
 def scrubbed(text: str) -> str:

@@ -32,6 +32,7 @@ DECLARE
   seed bytea := ledger.salt_seed();
 BEGIN
   checked := ledger.check_count(cardinality(p_runs));
+  checked := ledger.check_workers(p_tokens, p_workers);
   checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
     THEN '{work}' ELSE '{work,submit,decide}' END::text[], ARRAY[p_actor]);
   checked := ledger.check_texts(p_names || p_error_codes || p_keys);
@@ -61,7 +62,7 @@ BEGIN
       WHERE run.project_id = p_project AND run.run_id = asked.run_id
         AND (asked.token IS NULL AND split_part(asked.type, '.', 1) <> 'step'
           OR run.token = asked.token AND run.lease_credential = writer
-            AND (asked.worker IS NULL OR run.worker_id = asked.worker))
+            AND run.worker_id IS NOT DISTINCT FROM asked.worker)
         AND ledger.legal(asked.type, run.state, NULL)
         AND (asked.expected IS NULL OR run.version = asked.expected)
         AND (asked.key IS NULL OR NOT EXISTS (
@@ -586,6 +587,17 @@ BEGIN
   END LOOP;
   RETURN true;
 END $_$;
+
+CREATE FUNCTION ledger.check_workers(p_tokens integer[], p_workers text[]) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE
+    AS $$
+BEGIN
+  IF num_nonnulls(VARIADIC p_tokens) > coalesce(num_nonnulls(VARIADIC p_workers), 0) THEN
+    RAISE EXCEPTION 'a lease is named by its run, its token and its worker: p_workers lacks one'
+      USING ERRCODE = '22023';
+  END IF;
+  RETURN true;
+END $$;
 
 CREATE FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[] DEFAULT '{}'::text[], p_mark_priorities integer[] DEFAULT '{}'::integer[], p_mark_runs uuid[] DEFAULT '{}'::uuid[], p_mark_dues timestamp with time zone[] DEFAULT '{}'::timestamp with time zone[]) RETURNS TABLE(run_id uuid, token integer, attempt integer, kind text, priority integer, max_attempts integer, lease_until timestamp with time zone, cancel_requested boolean, input text, due_at timestamp with time zone)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2043,6 +2055,7 @@ DECLARE
   writer CONSTANT text := ledger.credential();
 BEGIN
   checked := ledger.check_count(cardinality(p_runs));
+  checked := ledger.check_workers(p_tokens, p_workers);
   checked := ledger.check_access(p_project, '{work}');
   IF EXISTS (SELECT FROM unnest(p_ttls) AS given (ttl)
     WHERE given.ttl NOT BETWEEN '0' AND '1 day') THEN
@@ -2063,7 +2076,7 @@ BEGIN
         -- the same token.
         AND asked.token IS NOT NULL AND run.token IS NOT DISTINCT FROM asked.token
         AND run.lease_credential = writer
-        AND (asked.worker IS NULL OR run.worker_id = asked.worker)
+        AND run.worker_id IS NOT DISTINCT FROM asked.worker
       FOR UPDATE
     ) AS run
   ), next AS MATERIALIZED ( -- the beat of each; a lease is never shortened
@@ -3575,6 +3588,7 @@ DECLARE
   seed bytea := ledger.salt_seed();
 BEGIN
   checked := ledger.check_count(cardinality(p_runs));
+  checked := ledger.check_workers(p_tokens, p_workers);
   checked := ledger.check_access(p_project, '{work}');
   IF EXISTS (SELECT FROM unnest(p_delays) AS given (delay)
     WHERE given.delay NOT BETWEEN '0' AND '3650 days') THEN
@@ -3605,7 +3619,7 @@ BEGIN
         -- the same token.
         AND asked.token IS NOT NULL AND run.token IS NOT DISTINCT FROM asked.token
         AND run.lease_credential = writer
-        AND (asked.worker IS NULL OR run.worker_id = asked.worker)
+        AND run.worker_id IS NOT DISTINCT FROM asked.worker
         AND (run.cancel_requested_at IS NOT NULL OR ledger.legal(p_type, run.state, 'pending'))
         AND (p_type = 'lease.released' OR run.attempt_count < run.max_attempts
           OR run.cancel_requested_at IS NOT NULL)
@@ -3974,6 +3988,7 @@ DECLARE
   seed bytea := ledger.salt_seed();
 BEGIN
   checked := ledger.check_count(cardinality(p_runs));
+  checked := ledger.check_workers(p_tokens, p_workers);
   checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
     THEN '{work}' ELSE '{work,submit}' END::text[], p_actors);
   IF p_waits IS NOT NULL THEN -- asked first: a query costs as much as the fold of an event
@@ -4061,10 +4076,10 @@ BEGIN
             ledger.transition_type(locked.state, asked.state, asked.error_code) AS type
           FROM ledger.run_state AS locked
           WHERE locked.project_id = p_project AND locked.run_id = asked.run_id
-            -- The fence: the current token, or no token where none is held. A worker that is named
-            -- must be its holder: after a fail-over that lost events, a token may be another's.
+            -- The fence: the current token, or no token where none is held. The worker must be
+            -- its holder: after a fail-over that lost events, a token may be another's.
             AND (locked.token = asked.token AND locked.lease_credential = writer
-                AND (asked.worker IS NULL OR locked.worker_id = asked.worker)
+                AND locked.worker_id IS NOT DISTINCT FROM asked.worker
               OR asked.token IS NULL AND locked.token IS NULL
                 AND locked.state <> 'waiting_approval')
             -- A parked run that has its answer is claimable; a second answer would contradict the
@@ -4864,6 +4879,8 @@ REVOKE ALL ON FUNCTION ledger.check_tags(p_tags text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.check_texts(p_values text[], p_limit integer, p_trimmed boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_types(p_types text[], p_versions integer[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.check_workers(p_tokens integer[], p_workers text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[], p_mark_priorities integer[], p_mark_runs uuid[], p_mark_dues timestamp with time zone[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_limit integer, p_ttl interval, p_mark_kinds text[], p_mark_priorities integer[], p_mark_runs uuid[], p_mark_dues timestamp with time zone[]) TO runfold_worker;

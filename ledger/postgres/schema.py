@@ -47,6 +47,7 @@ OBJECTS: Final = (
     "compiled/legal",
     "guards/transition_type",
     "guards/check_count",
+    "guards/check_workers",
     "guards/check_texts",
     "guards/check_tags",
     "guards/check_types",

@@ -96,6 +96,7 @@ async def costs(connection: asyncpg.Connection[Any]) -> dict[str, int]:
     runs = f"ARRAY{[lease['run_id'] for lease in held]}::uuid[]"
     tokens = f"ARRAY{[lease['token'] for lease in held]}"
     times = f"array_fill({LEASE}, '{{{len(held)}}}')"
+    workers = f"array_fill('w:1'::text, '{{{len(held)}}}')"
     late = f"array_fill(1, '{{{len(held)}}}')"
     here = f"'{PROJECT}', 'w:1'"
     calls = {
@@ -104,7 +105,7 @@ async def costs(connection: asyncpg.Connection[Any]) -> dict[str, int]:
         "claim of every kind": f"ledger.claim({here}, NULL, 5, {LEASE})",
         "claim of a limited kind": f"ledger.claim({here}, '{{limited}}', 5, {LEASE})",
         "idle look": f"ledger.claim({here}, '{{idle}}', 5, {LEASE})",
-        "beat": f"ledger.heartbeat('{PROJECT}', {runs}, {tokens}, {times})",
+        "beat": f"ledger.heartbeat('{PROJECT}', {runs}, {tokens}, {times}, {workers})",
         "late beat": f"ledger.refuse('{PROJECT}', 'w:0', 'heartbeat', {runs}, {late})",
         "reap": f"ledger.reap('{PROJECT}', 'reaper', 100)",
     }

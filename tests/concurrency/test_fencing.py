@@ -16,12 +16,12 @@ from tests.conftest import PROJECT
 from tests.support.runs import TINY, abandoned, claimed, newest, superseded, types, waiting
 from tests.support.waiting import blocked, lapsed
 
-BEAT = "SELECT * FROM ledger.heartbeat($1, $2, $3, $4)"
+BEAT = "SELECT * FROM ledger.heartbeat($1, $2, $3, $4, $5)"
 REAP = "SELECT * FROM ledger.reap($1, 'reaper', 100)"
 COMPLETE = (
     "SELECT * FROM ledger.transition($1, $2, $3::uuid[], $4::int[], '{completed}', '{false}', "
     "'{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', "
-    "'{NULL}')"
+    "'{NULL}', $2)"
 )
 
 
@@ -37,7 +37,8 @@ def beat(connection: asyncpg.Connection, *leases: Lease) -> asyncio.Future[list[
     """Send a heartbeat in whatever transaction the connection has open."""
     runs, tokens = [lease.run_id for lease in leases], [lease.token for lease in leases]
     ttls = [timedelta(seconds=60)] * len(leases)
-    return asyncio.ensure_future(connection.fetch(BEAT, PROJECT, runs, tokens, ttls))
+    workers = [lease.worker_id for lease in leases]
+    return asyncio.ensure_future(connection.fetch(BEAT, PROJECT, runs, tokens, ttls, workers))
 
 
 async def test_a_zombie_is_refused_and_recorded_while_the_new_owner_completes(

@@ -19,12 +19,12 @@ from tests.support.waiting import until
 COMPLETE = (
     "SELECT * FROM ledger.transition($1, '{w:1}', ARRAY[$2::uuid], ARRAY[$3::int], "
     "'{completed}', '{false}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', "
-    "'{NULL}', '{NULL}', '{NULL}', ARRAY[$4])"
+    "'{NULL}', '{NULL}', '{NULL}', ARRAY[$4], '{w:1}')"
 )
 
 STEP = (
     "SELECT * FROM ledger.append($1, 'w:1', ARRAY[$2::uuid], ARRAY[$3::int], '{step.completed}', "
-    "'{1}', '{read}', '{NULL}', '{NULL}', '{1}', '{NULL}', '{NULL}', ARRAY[$4])"
+    "'{1}', '{read}', '{NULL}', '{NULL}', '{1}', '{NULL}', '{NULL}', ARRAY[$4], '{w:1}')"
 )
 
 

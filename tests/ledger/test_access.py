@@ -76,13 +76,13 @@ async def calls(run_id: Any, project: str) -> dict[str, tuple[str, tuple[Any, ..
         ),
         "claim": ("SELECT * FROM ledger.claim($1, 'm', NULL, 1, '1 minute')", (project,)),
         "heartbeat": (
-            "SELECT * FROM ledger.heartbeat($1, ARRAY[$2::uuid], '{2}', '{1 minute}')",
+            "SELECT * FROM ledger.heartbeat($1, ARRAY[$2::uuid], '{2}', '{1 minute}', '{m}')",
             (project, run_id),
         ),
         "transition": (
             (
                 "SELECT * FROM ledger.transition($1, '{m}', ARRAY[$2::uuid], '{2}', '{completed}', "
-                "NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)"
+                "NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '{m}')"
             ),
             (project, run_id),
         ),
@@ -96,7 +96,7 @@ async def calls(run_id: Any, project: str) -> dict[str, tuple[str, tuple[Any, ..
         "requeue": (
             (
                 "SELECT * FROM ledger.requeue($1, 'lease.released', ARRAY[$2::uuid], '{2}', "
-                "'{0}', '{null}', '{null}')"
+                "'{0}', '{null}', '{null}', '{m}')"
             ),
             (project, run_id),
         ),

@@ -512,7 +512,7 @@ async def test_a_condition_that_would_bind_nobody_is_refused_in_python_and_in_sq
 ASKS = (
     "SELECT * FROM ledger.transition($1, NULL, ARRAY[$2::uuid], ARRAY[$3::int], "
     "'{waiting_approval}', NULL, NULL, NULL, ARRAY[$4::text], NULL, NULL, NULL, NULL, NULL, NULL, "
-    "NULL)"
+    "NULL, '{w:1}')"
 )
 
 

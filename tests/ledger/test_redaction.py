@@ -48,6 +48,7 @@ SECRETS: dict[str, tuple[Any, Any]] = {
     "a name of a member": ({"AKIAIOSFODNN7EXAMPLE": 1}, {MARK: 1}),
 }
 HARMLESS: tuple[Any, ...] = (
+    {"token": 12, "password": 1.5},
     {"tokens": 5, "prompt_tokens": 7, "next_page_token": "p", "max_tokens": 9},
     {"has_password": True, "password": None, "secret": "", "token": False},
     "enter your password: then go on; if token == 'x': pass",
@@ -80,7 +81,7 @@ def test_what_is_no_secret_stays(value: object) -> None:
 def test_names_can_be_added_and_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
     redaction = Redaction("pin, *-code, -token")
 
-    given = {"pin": 1, "zip_code": 2, "token": "t", "password": "p", "PIN": 3, "spin": 4}
+    given = {"pin": 4711, "zip_code": 10115, "token": "t", "password": "p", "PIN": 4711, "spin": 4}
 
     assert redaction.value(given, "input") == {
         "pin": MARK, "zip_code": MARK, "token": "t", "password": MARK, "PIN": MARK, "spin": 4,

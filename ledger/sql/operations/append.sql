@@ -24,6 +24,7 @@ DECLARE
   seed bytea := ledger.salt_seed();
 BEGIN
   checked := ledger.check_count(cardinality(p_runs));
+  checked := ledger.check_workers(p_tokens, p_workers);
   checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
     THEN '{work}' ELSE '{work,submit,decide}' END::text[], ARRAY[p_actor]);
   checked := ledger.check_texts(p_names || p_error_codes || p_keys);
@@ -53,7 +54,7 @@ BEGIN
       WHERE run.project_id = p_project AND run.run_id = asked.run_id
         AND (asked.token IS NULL AND split_part(asked.type, '.', 1) <> 'step'
           OR run.token = asked.token AND run.lease_credential = writer
-            AND (asked.worker IS NULL OR run.worker_id = asked.worker))
+            AND run.worker_id IS NOT DISTINCT FROM asked.worker)
         AND ledger.legal(asked.type, run.state, NULL)
         AND (asked.expected IS NULL OR run.version = asked.expected)
         AND (asked.key IS NULL OR NOT EXISTS (

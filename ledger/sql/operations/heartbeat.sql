@@ -21,6 +21,7 @@ DECLARE
   writer CONSTANT text := ledger.credential();
 BEGIN
   checked := ledger.check_count(cardinality(p_runs));
+  checked := ledger.check_workers(p_tokens, p_workers);
   checked := ledger.check_access(p_project, '{work}');
   IF EXISTS (SELECT FROM unnest(p_ttls) AS given (ttl)
     WHERE given.ttl NOT BETWEEN '0' AND '1 day') THEN
@@ -41,7 +42,7 @@ BEGIN
         -- the same token.
         AND asked.token IS NOT NULL AND run.token IS NOT DISTINCT FROM asked.token
         AND run.lease_credential = writer
-        AND (asked.worker IS NULL OR run.worker_id = asked.worker)
+        AND run.worker_id IS NOT DISTINCT FROM asked.worker
       FOR UPDATE
     ) AS run
   ), next AS MATERIALIZED ( -- the beat of each; a lease is never shortened

@@ -23,6 +23,7 @@ DECLARE
   seed bytea := ledger.salt_seed();
 BEGIN
   checked := ledger.check_count(cardinality(p_runs));
+  checked := ledger.check_workers(p_tokens, p_workers);
   checked := ledger.check_access(p_project, '{work}');
   IF EXISTS (SELECT FROM unnest(p_delays) AS given (delay)
     WHERE given.delay NOT BETWEEN '0' AND '3650 days') THEN
@@ -53,7 +54,7 @@ BEGIN
         -- the same token.
         AND asked.token IS NOT NULL AND run.token IS NOT DISTINCT FROM asked.token
         AND run.lease_credential = writer
-        AND (asked.worker IS NULL OR run.worker_id = asked.worker)
+        AND run.worker_id IS NOT DISTINCT FROM asked.worker
         AND (run.cancel_requested_at IS NOT NULL OR ledger.legal(p_type, run.state, 'pending'))
         AND (p_type = 'lease.released' OR run.attempt_count < run.max_attempts
           OR run.cancel_requested_at IS NOT NULL)

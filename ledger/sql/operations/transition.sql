@@ -27,6 +27,7 @@ DECLARE
   seed bytea := ledger.salt_seed();
 BEGIN
   checked := ledger.check_count(cardinality(p_runs));
+  checked := ledger.check_workers(p_tokens, p_workers);
   checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
     THEN '{work}' ELSE '{work,submit}' END::text[], p_actors);
   IF p_waits IS NOT NULL THEN -- asked first: a query costs as much as the fold of an event
@@ -114,10 +115,10 @@ BEGIN
             ledger.transition_type(locked.state, asked.state, asked.error_code) AS type
           FROM ledger.run_state AS locked
           WHERE locked.project_id = p_project AND locked.run_id = asked.run_id
-            -- The fence: the current token, or no token where none is held. A worker that is named
-            -- must be its holder: after a fail-over that lost events, a token may be another's.
+            -- The fence: the current token, or no token where none is held. The worker must be
+            -- its holder: after a fail-over that lost events, a token may be another's.
             AND (locked.token = asked.token AND locked.lease_credential = writer
-                AND (asked.worker IS NULL OR locked.worker_id = asked.worker)
+                AND locked.worker_id IS NOT DISTINCT FROM asked.worker
               OR asked.token IS NULL AND locked.token IS NULL
                 AND locked.state <> 'waiting_approval')
             -- A parked run that has its answer is claimable; a second answer would contradict the

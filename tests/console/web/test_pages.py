@@ -115,7 +115,7 @@ async def test_a_run_of_ten_thousand_events_is_a_page_of_a_window(
     lease = await claimed(ledger)
     notes = [NoteAdded(text=f"page {n}", name="page") for n in range(20)]
     async with ledger.pool.acquire() as one:
-        await one.execute(_MANY, "test", lease.run_id, lease.token)
+        await one.execute(_MANY, "test", lease.run_id, lease.token, lease.worker_id)
     await asyncio.gather(*(ledger.append(lease, note) for note in notes))
     assert (await ledger.get(lease.run_id)).version > 10_000
 
@@ -133,7 +133,7 @@ async def test_a_run_of_ten_thousand_events_is_a_page_of_a_window(
 _MANY = """
 SELECT h.* FROM generate_series(1, 10000) AS n
 CROSS JOIN LATERAL ledger.heartbeat($1, ARRAY[$2::uuid], ARRAY[$3::int],
-  ARRAY[make_interval(secs => 60 + n * 0)]) AS h
+  ARRAY[make_interval(secs => 60 + n * 0)], ARRAY[$4]) AS h
 """
 
 

@@ -31,7 +31,7 @@ MARKED_CLAIM = CLAIM.replace(
 )
 GIVE_BACK = """
 SELECT version FROM ledger.requeue($1, 'lease.released', ARRAY[$2::uuid], ARRAY[$3::int], '{0}',
-  NULL, NULL)
+  NULL, NULL, '{w:1}')
 """
 FOUND = "SELECT run_id FROM ledger.leases($1, $2, $3) ORDER BY run_id"
 HELD = """

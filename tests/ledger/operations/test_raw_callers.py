@@ -57,12 +57,13 @@ class Mallory:
         """Call `ledger.transition` for one run."""
         facts = {
             "actor": None, "token": None, "wait": None, "outcome": None, "body": None,
-            "expected": None, **given,
+            "expected": None, "worker": None, **given,
         }  # fmt: skip
         return await self._connection.fetch(
             "SELECT * FROM ledger.transition($1, ARRAY[$4::text], ARRAY[$2::uuid], "
             "ARRAY[$5::int], ARRAY[$3::text], NULL, NULL, NULL, ARRAY[$8::text], NULL, NULL, "
-            "NULL, ARRAY[$6::text]::interval[], ARRAY[$7::text], ARRAY[$9::int], NULL)",
+            "NULL, ARRAY[$6::text]::interval[], ARRAY[$7::text], ARRAY[$9::int], NULL, "
+            "ARRAY[$10::text])",
             PROJECT, run_id, state, *facts.values(),
         )  # fmt: skip
 
@@ -236,7 +237,8 @@ async def test_a_lease_never_grants_the_approval_that_it_asked_for(
         lease, State.WAITING_APPROVAL, park=park, content={"prompt": "Pay?", "other_person": True}
     )
 
-    moved = await mallory.transition(lease.run_id, "running", actor=actor, token=lease.token)
+    held = {"token": lease.token, "worker": lease.worker_id}
+    moved = await mallory.transition(lease.run_id, "running", actor=actor, **held)
     if not park:
         with pytest.raises(IllegalTransition, match="a person decides"):
             await ledger.transition(lease, State.RUNNING)
@@ -315,3 +317,37 @@ async def test_invented_tokens_and_operations_leave_room_for_the_refusal_of_a_re
 async def test_a_sweep_in_a_name_that_hides_something_is_refused(mallory: Mallory) -> None:
     for actor in ("", " ann", "ann\x1b[2J", "a" * 201):
         assert await refused(mallory.reap(actor)) == INVALID
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "ledger.heartbeat($1, ARRAY[$2::uuid], ARRAY[$3::int], '{1 min}'{worker})",
+        (
+            "ledger.requeue($1, 'lease.released', ARRAY[$2::uuid], ARRAY[$3::int], '{0}', NULL,"
+            " NULL{worker})"
+        ),
+        (
+            "ledger.append($1, 'w:1', ARRAY[$2::uuid], ARRAY[$3::int], '{step.completed}', '{1}',"
+            " '{read}', NULL, NULL, NULL, NULL, NULL, NULL{worker})"
+        ),
+        (
+            "ledger.transition($1, NULL, ARRAY[$2::uuid], ARRAY[$3::int], '{completed}', NULL,"
+            " NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL{worker})"
+        ),
+    ],
+)
+async def test_a_lease_is_named_by_its_worker_too(
+    ledger: Ledger, connection: asyncpg.Connection, call: str
+) -> None:
+    lease = await claimed(ledger)
+    statement = f"SELECT count(*) FROM {call}"
+
+    for nobody in ("", ", NULL", ", '{NULL}'", ", '{}'"):
+        with pytest.raises(asyncpg.DataError, match="its run, its token and its worker"):
+            await connection.fetchval(
+                statement.replace("{worker}", nobody), PROJECT, lease.run_id, lease.token
+            )
+    for worker, kept in (("w:2", 0), ("w:1", 1)):
+        given = statement.replace("{worker}", f", '{{{worker}}}'")
+        assert await connection.fetchval(given, PROJECT, lease.run_id, lease.token) == kept

@@ -263,7 +263,7 @@ async def test_a_name_that_python_refuses_is_refused_by_every_function(
 _ASK = (
     "SELECT * FROM ledger.transition($1, '{w}', ARRAY[$2::uuid], ARRAY[$3::int],"
     " '{waiting_approval}', '{true}', NULL, NULL, NULL, NULL, NULL, NULL, '{60}', ARRAY[$4],"
-    " NULL, NULL)"
+    " NULL, NULL, '{w}')"
 )
 
 

@@ -506,9 +506,10 @@ async def test_a_worker_that_calls_the_functions_itself_is_held_by_the_same_rule
         statement = (
             "SELECT * FROM ledger.append('test', 'm', ARRAY[$1::uuid], ARRAY[$2::int], "
             "ARRAY[$3::text], '{1}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', "
-            "'{NULL}')"
+            "'{NULL}', ARRAY[$4])"
         )
-        return list(await connection.fetch(statement, lease.run_id, token, type_))
+        worker = None if token is None else lease.worker_id
+        return list(await connection.fetch(statement, lease.run_id, token, type_, worker))
 
     for type_ in ("run.completed", "lease.expired", "tool.completed", "approval.granted",
         "write.refused", "payload.erased",
@@ -558,7 +559,7 @@ async def test_a_worker_that_calls_the_functions_itself_cannot_make_a_time_that_
             (
                 (
                     "SELECT * FROM ledger.heartbeat('test', ARRAY[$1::uuid], ARRAY[$2::int], "
-                    "'{infinity}')"
+                    "'{infinity}', '{w:1}')"
                 ),
                 (lease.run_id, lease.token),
             ),
