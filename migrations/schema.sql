@@ -35,6 +35,10 @@ BEGIN
   checked := ledger.check_workers(p_tokens, p_workers);
   checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
     THEN '{work}' ELSE '{work,submit,decide}' END::text[], ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL
+    OR num_nonnulls(VARIADIC p_tokens) = cardinality(p_runs)); -- else the lease's worker
+  checked := ledger.check_given('p_schema_versions',
+    num_nonnulls(VARIADIC p_schema_versions) = cardinality(p_runs));
   checked := ledger.check_texts(p_names || p_error_codes || p_keys);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_types(p_types, p_schema_versions);
@@ -180,6 +184,7 @@ DECLARE
 BEGIN
   checked := ledger.check_count(cardinality(p_runs));
   checked := ledger.check_access(p_project, '{submit}', ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_content(ARRAY[p_body]);
   RETURN QUERY
@@ -267,6 +272,9 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
+  checked := ledger.check_given('p_kind', p_kind IS NOT NULL);
+  checked := ledger.check_given('p_type', p_type IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_kind], 200, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
   PERFORM FROM ledger.project AS p WHERE p.project_id = p_project FOR NO KEY UPDATE;
@@ -415,6 +423,17 @@ BEGIN
   END LOOP;
   RETURN p_expression;
 END $_$;
+
+CREATE FUNCTION ledger.check_given(p_name text, p_is_given boolean) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE
+    AS $$
+BEGIN
+  IF p_is_given IS NOT TRUE THEN
+    RAISE EXCEPTION '% is null, or null for a command: give a value', p_name
+      USING ERRCODE = '22023';
+  END IF;
+  RETURN true;
+END $$;
 
 CREATE FUNCTION ledger.check_grants(p_project text, p_rights text[], p_actors text[]) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -624,6 +643,7 @@ DECLARE
   taken int;
 BEGIN
   checked := ledger.check_access(p_project, '{work}', ARRAY[p_worker]);
+  checked := ledger.check_given('p_worker', p_worker IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_worker] || p_kinds);
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 OR p_ttl IS NULL OR p_ttl NOT BETWEEN '0'
     AND '1 day' OR p_ttl = '0' THEN
@@ -3049,6 +3069,12 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_access(p_project, '{schedule}', ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
+  checked := ledger.check_given('p_name', p_name IS NOT NULL);
+  checked := ledger.check_given('p_kind', p_kind IS NOT NULL);
+  checked := ledger.check_given('p_cron', p_cron IS NOT NULL);
+  checked := ledger.check_given('p_timezone', p_timezone IS NOT NULL);
+  checked := ledger.check_given('p_next_at', p_next_at IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_name, p_kind, p_cron, p_timezone], 200, true);
   checked := ledger.check_content(ARRAY[p_input]);
   INSERT INTO ledger.schedule AS s
@@ -3169,6 +3195,7 @@ DECLARE
 BEGIN
   checked := ledger.check_access(p_project, '{work}',
     CASE WHEN p_actor <> 'reaper' THEN ARRAY[p_actor] END); -- the reaper is the ledger's own actor
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 THEN
     RAISE EXCEPTION 'a sweep is of 1 to 10000 runs' USING ERRCODE = '22023';
@@ -3481,6 +3508,8 @@ BEGIN
   checked := ledger.check_count(cardinality(p_runs));
   checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
     THEN '{work}' ELSE '{work,submit,decide}' END::text[], ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL
+    OR coalesce(num_nonnulls(VARIADIC p_tokens), 0) = 0); -- then nothing is refused
   checked := ledger.check_texts(ARRAY[p_actor, p_name]);
   PERFORM ledger.lock_runs(p_project, p_runs);
   RETURN QUERY
@@ -3680,6 +3709,8 @@ DECLARE
   awaited text;
 BEGIN
   checked := ledger.check_access(p_project, '{submit}', ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
+  checked := ledger.check_given('p_name', p_name IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_name], 100);
   IF strpos(p_name, '#') > 0 THEN
     RAISE EXCEPTION 'the name of a signal must not contain #' USING ERRCODE = '22023';
@@ -3761,6 +3792,12 @@ DECLARE
 BEGIN
   checked := ledger.check_count(cardinality(p_kinds));
   checked := ledger.check_access(p_project, '{submit}', ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
+  checked := ledger.check_given('p_kinds', num_nulls(VARIADIC p_kinds) = 0);
+  checked := ledger.check_given('p_priorities',
+    num_nonnulls(VARIADIC p_priorities) = cardinality(p_kinds));
+  checked := ledger.check_given('p_max_attempts',
+    num_nonnulls(VARIADIC p_max_attempts) = cardinality(p_kinds));
   -- A claim looks for priorities below the greatest number.
   IF EXISTS (
     SELECT FROM unnest(p_delays, p_deadlines, p_deadlines_in, p_priorities,
@@ -4861,6 +4898,8 @@ REVOKE ALL ON FUNCTION ledger.check_content(p_bodies text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.check_count(p_count integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_derived(p_expression text, p_columns text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.check_given(p_name text, p_is_given boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_grants(p_project text, p_rights text[], p_actors text[]) FROM PUBLIC;
 

@@ -48,6 +48,7 @@ OBJECTS: Final = (
     "guards/transition_type",
     "guards/check_count",
     "guards/check_workers",
+    "guards/check_given",
     "guards/check_texts",
     "guards/check_tags",
     "guards/check_types",

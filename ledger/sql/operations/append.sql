@@ -27,6 +27,10 @@ BEGIN
   checked := ledger.check_workers(p_tokens, p_workers);
   checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
     THEN '{work}' ELSE '{work,submit,decide}' END::text[], ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL
+    OR num_nonnulls(VARIADIC p_tokens) = cardinality(p_runs)); -- else the lease's worker
+  checked := ledger.check_given('p_schema_versions',
+    num_nonnulls(VARIADIC p_schema_versions) = cardinality(p_runs));
   checked := ledger.check_texts(p_names || p_error_codes || p_keys);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_types(p_types, p_schema_versions);

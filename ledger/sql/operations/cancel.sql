@@ -21,6 +21,7 @@ DECLARE
 BEGIN
   checked := ledger.check_count(cardinality(p_runs));
   checked := ledger.check_access(p_project, '{submit}', ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_content(ARRAY[p_body]);
   RETURN QUERY

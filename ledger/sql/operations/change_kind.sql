@@ -12,6 +12,9 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
+  checked := ledger.check_given('p_kind', p_kind IS NOT NULL);
+  checked := ledger.check_given('p_type', p_type IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_kind], 200, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
   PERFORM FROM ledger.project AS p WHERE p.project_id = p_project FOR NO KEY UPDATE;

@@ -13,6 +13,12 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_access(p_project, '{schedule}', ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
+  checked := ledger.check_given('p_name', p_name IS NOT NULL);
+  checked := ledger.check_given('p_kind', p_kind IS NOT NULL);
+  checked := ledger.check_given('p_cron', p_cron IS NOT NULL);
+  checked := ledger.check_given('p_timezone', p_timezone IS NOT NULL);
+  checked := ledger.check_given('p_next_at', p_next_at IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_name, p_kind, p_cron, p_timezone], 200, true);
   checked := ledger.check_content(ARRAY[p_input]);
   INSERT INTO ledger.schedule AS s

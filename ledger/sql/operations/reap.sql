@@ -56,6 +56,7 @@ DECLARE
 BEGIN
   checked := ledger.check_access(p_project, '{work}',
     CASE WHEN p_actor <> 'reaper' THEN ARRAY[p_actor] END); -- the reaper is the ledger's own actor
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 THEN
     RAISE EXCEPTION 'a sweep is of 1 to 10000 runs' USING ERRCODE = '22023';

@@ -29,6 +29,8 @@ BEGIN
   checked := ledger.check_count(cardinality(p_runs));
   checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
     THEN '{work}' ELSE '{work,submit,decide}' END::text[], ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL
+    OR coalesce(num_nonnulls(VARIADIC p_tokens), 0) = 0); -- then nothing is refused
   checked := ledger.check_texts(ARRAY[p_actor, p_name]);
   PERFORM ledger.lock_runs(p_project, p_runs);
   RETURN QUERY

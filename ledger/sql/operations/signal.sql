@@ -23,6 +23,8 @@ DECLARE
   awaited text;
 BEGIN
   checked := ledger.check_access(p_project, '{submit}', ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
+  checked := ledger.check_given('p_name', p_name IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_name], 100);
   IF strpos(p_name, '#') > 0 THEN
     RAISE EXCEPTION 'the name of a signal must not contain #' USING ERRCODE = '22023';

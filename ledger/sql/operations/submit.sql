@@ -30,6 +30,12 @@ DECLARE
 BEGIN
   checked := ledger.check_count(cardinality(p_kinds));
   checked := ledger.check_access(p_project, '{submit}', ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
+  checked := ledger.check_given('p_kinds', num_nulls(VARIADIC p_kinds) = 0);
+  checked := ledger.check_given('p_priorities',
+    num_nonnulls(VARIADIC p_priorities) = cardinality(p_kinds));
+  checked := ledger.check_given('p_max_attempts',
+    num_nonnulls(VARIADIC p_max_attempts) = cardinality(p_kinds));
   -- A claim looks for priorities below the greatest number.
   IF EXISTS (
     SELECT FROM unnest(p_delays, p_deadlines, p_deadlines_in, p_priorities,

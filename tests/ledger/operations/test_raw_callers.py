@@ -18,7 +18,6 @@ from tests.support.decisions import decided
 from tests.support.runs import claimed, superseded
 
 INVALID = "22023"
-NO_ACTOR = "23502"
 NOT_TEXT = "22P05"
 
 
@@ -145,7 +144,7 @@ async def test_a_call_without_a_lease_and_a_name_is_not_the_holders(
 
     assert await mallory.transition(lease.run_id, "running", expected=asked.version) == []
     assert await refused(mallory.decide(lease.run_id, asked.version, actor=None)) == INVALID
-    assert await refused(mallory.append(lease.run_id, None, "{}")) == NO_ACTOR
+    assert await refused(mallory.append(lease.run_id, None, "{}")) == INVALID
 
     assert (await ledger.get(lease.run_id)).state == State.WAITING_APPROVAL
 

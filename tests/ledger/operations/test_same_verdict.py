@@ -290,3 +290,47 @@ async def test_what_may_become_of_an_undecided_approval_is_the_same_through_ever
     assert caught is None or "must be cancelled, timeout or lapsed" in str(caught.value)
     state = (await ledger.get(run.run_id)).state
     assert state == ("waiting_approval" if taken else "running")
+
+
+_NULLS = {
+    "submit, p_actor": "submit($1, NULL, '{raw}', NULL, NULL, '{0}', NULL, '{3}'" + ", NULL" * 3,
+    "submit, p_kinds": "submit($1, 'ann', '{NULL}', NULL, NULL, '{0}', NULL, '{3}'" + ", NULL" * 3,
+    "submit, no p_kinds": "submit($1, 'ann', NULL, NULL, NULL, '{0}', NULL, '{3}'" + ", NULL" * 3,
+    "submit, p_priorities": "submit($1, 'ann', '{a,b}', NULL, NULL, '{0,NULL}', NULL, '{3,3}'"
+    + ", NULL" * 3,
+    "submit, no p_priorities": "submit($1, 'ann', '{a}', NULL, NULL, NULL, NULL, '{3}'"
+    + ", NULL" * 3,
+    "submit, too few p_priorities": "submit($1, 'ann', '{a,b}', NULL, NULL, '{0}', NULL, '{3,3}'"
+    + ", NULL" * 3,
+    "submit, p_max_attempts": "submit($1, 'ann', '{raw}', NULL, NULL, '{0}', NULL, '{NULL}'"
+    + ", NULL" * 3,
+    "claim, p_worker": "claim($1, NULL, NULL, 1, '1 min'",
+    "reap, p_actor": "reap($1, NULL, 100",
+    "cancel, p_actor": "cancel($1, NULL, ARRAY[$2::uuid], NULL",
+    "signal, p_actor": "signal($1, NULL, $2, 'go', NULL, NULL, NULL",
+    "signal, p_name": "signal($1, 'ann', $2, NULL, NULL, NULL, NULL",
+    "refuse, p_actor": "refuse($1, NULL, 'x', ARRAY[$2::uuid], '{9}'",
+    "append, p_actor": "append($1, NULL, ARRAY[$2::uuid], NULL, '{note.added}', '{1}'"
+    + ", NULL" * 7,
+    "append, p_schema_versions": "append($1, 'ann', ARRAY[$2::uuid], NULL, '{acme.page_read}', NULL"
+    + ", NULL" * 7,
+    "change_kind, p_actor": "change_kind($1, NULL, 'raw', 'kind.paused', NULL, NULL",
+    "change_kind, p_kind": "change_kind($1, 'ann', NULL, 'kind.paused', NULL, NULL",
+    "change_kind, p_type": "change_kind($1, 'ann', 'raw', NULL, NULL, NULL",
+    "put_schedule, p_cron": "put_schedule($1, 'ann', 'a', 'raw', NULL, NULL, 'UTC', now()",
+    "put_schedule, p_next_at": "put_schedule($1, 'ann', 'a', 'raw', NULL, '* * * * *', 'UTC', NULL",
+}
+
+
+@pytest.mark.parametrize("name", _NULLS)
+async def test_an_argument_that_is_null_and_must_not_be_is_named(
+    ledger: Ledger, connection: asyncpg.Connection, name: str
+) -> None:
+    run = await ledger.submit("parse")
+    statement = f"SELECT * FROM ledger.{_NULLS[name]})"
+    arguments = [PROJECT, run.run_id][: 1 + ("$2" in statement)]
+
+    with pytest.raises(asyncpg.InvalidParameterValueError) as caught:
+        await connection.fetch(statement, *arguments)
+
+    assert name.rsplit(maxsplit=1)[-1] in str(caught.value)

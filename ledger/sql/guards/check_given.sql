@@ -1,0 +1,13 @@
+-- Refuses a call in which an argument that must be given is null, or has too few or null elements:
+-- the caller says whether it is there. Returns true, so that a caller can assign it: an assignment
+-- of a plain expression costs no query. Internal to the operations.
+CREATE OR REPLACE FUNCTION ledger.check_given(p_name text, p_is_given boolean) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE
+AS $$
+BEGIN
+  IF p_is_given IS NOT TRUE THEN
+    RAISE EXCEPTION '% is null, or null for a command: give a value', p_name
+      USING ERRCODE = '22023';
+  END IF;
+  RETURN true;
+END $$;
