@@ -2939,14 +2939,24 @@ CREATE FUNCTION ledger.note_refusal(p_project text, p_actor text, p_run uuid, p_
     AS $$
 DECLARE
   sort CONSTANT text := 'decision refused';
+  of_run int;
+  of_credential int;
+  rest text := '';
 BEGIN
-  PERFORM FROM ledger.event AS e
-  WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'note.added' AND e.name = sort
-  HAVING count(*) >= 100 OR count(*) FILTER (WHERE e.credential = ledger.credential()) >= 10;
-  IF NOT FOUND THEN
-    PERFORM ledger.append(p_project, p_actor, ARRAY[p_run], NULL, '{note.added}', '{1}',
-      ARRAY[sort], NULL, ARRAY[json_build_object('text', p_text)::text], NULL, NULL, NULL, NULL);
+  SELECT count(*), count(*) FILTER (WHERE e.credential = ledger.credential())
+  INTO of_run, of_credential FROM ledger.event AS e
+  WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'note.added' AND e.name = sort;
+  IF of_run >= 100 OR of_credential >= 10 THEN
+    RETURN;
   END IF;
+  IF of_run = 99 THEN
+    rest := '; no more are noted of this run';
+  ELSIF of_credential = 9 THEN
+    rest := '; no more are noted of this credential';
+  END IF;
+  PERFORM ledger.append(p_project, p_actor, ARRAY[p_run], NULL, '{note.added}', '{1}',
+    ARRAY[sort], NULL, ARRAY[json_build_object('text', p_text || rest)::text], NULL, NULL, NULL,
+    NULL);
 END $$;
 
 CREATE FUNCTION ledger.now() RETURNS timestamp with time zone
@@ -3543,31 +3553,38 @@ BEGIN
             AND lease.version = seen.given_token OFFSET 0
         ) AS lease
         WHERE lease.type = 'lease.acquired')
-      -- In the order of event_refused, and sorting is off: no plan walks the run's history.
-      AND NOT EXISTS (
-        SELECT FROM (
-          SELECT appended.name FROM ledger.event AS appended
-          WHERE appended.project_id = p_project AND appended.run_id = seen.run_id
-            AND appended.type = 'write.refused' AND appended.token = seen.given_token
-          ORDER BY appended.name OFFSET 0
-        ) AS recorded
-        HAVING count(*) >= 10 OR bool_or(recorded.name = p_name))
-      AND (SELECT count(*) FROM (
-          SELECT FROM ledger.event AS appended
-          WHERE appended.project_id = p_project AND appended.run_id = seen.run_id
-            AND appended.type = 'write.refused'
-          ORDER BY appended.token, appended.name LIMIT 100
-        ) AS recorded) < 100
+  ), bounded AS MATERIALIZED ( -- those for which there is room; the last says that more may follow
+    SELECT next.*, CASE WHEN of_token.count = 9 OR of_run.count = 99 THEN 'and more'
+      ELSE p_name END AS name
+    FROM next
+    -- In the order of event_refused, and sorting is off: no plan walks the run's history.
+    CROSS JOIN LATERAL (
+      SELECT count(*), bool_or(recorded.name = p_name) AS has FROM (
+        SELECT appended.name FROM ledger.event AS appended
+        WHERE appended.project_id = p_project AND appended.run_id = next.run_id
+          AND appended.type = 'write.refused' AND appended.token = next.given_token
+        ORDER BY appended.name OFFSET 0
+      ) AS recorded
+    ) AS of_token
+    CROSS JOIN LATERAL (
+      SELECT count(*) FROM (
+        SELECT FROM ledger.event AS appended
+        WHERE appended.project_id = p_project AND appended.run_id = next.run_id
+          AND appended.type = 'write.refused'
+        ORDER BY appended.token, appended.name LIMIT 100
+      ) AS recorded
+    ) AS of_run
+    WHERE of_token.count < 10 AND of_token.has IS NOT TRUE AND of_run.count < 100
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, name,
     worker_id, token, credential, hash)
-    SELECT p_project, next.run_id, next.new_version, next.recorded_at, 'write.refused', p_actor,
-      p_name, p_actor, next.given_token,
+    SELECT p_project, bounded.run_id, bounded.new_version, bounded.recorded_at, 'write.refused',
+      p_actor, bounded.name, p_actor, bounded.given_token,
       writer,
-      ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
-        'write.refused', p_actor, name => p_name,
-        worker_id => p_actor, token => next.given_token, credential => writer)
-    FROM next
+      ledger.event_hash(bounded.hash, p_project, bounded.run_id, bounded.new_version,
+        bounded.recorded_at, 'write.refused', p_actor, name => bounded.name,
+        worker_id => p_actor, token => bounded.given_token, credential => writer)
+    FROM bounded
   )
   SELECT seen.run_id, seen.given_token, seen.refused, seen.state, seen.version, seen.token,
     seen.worker_id, seen.lease_until, seen.available_at,

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -98,9 +99,12 @@ def test_ctrl_c_while_input_is_awaited_ends_at_once(database: str) -> None:
 def until_child(pid: int, name: str) -> None:
     """Wait until a process has a descendant of this name."""
     deadline = time.monotonic() + SECONDS
-    while not any(child.name() == name for child in psutil.Process(pid).children(recursive=True)):
-        assert time.monotonic() < deadline, f"no {name} was started"
+    while time.monotonic() < deadline:
+        with suppress(psutil.NoSuchProcess):  # a child of short life, which ended meanwhile
+            if any(child.name() == name for child in psutil.Process(pid).children(recursive=True)):
+                return
         time.sleep(0.01)
+    pytest.fail(f"no {name} was started")
 
 
 def until_it_reads(pid: int) -> None:

@@ -295,6 +295,9 @@ async def test_one_credential_cannot_use_up_the_notes_of_refused_decisions(
     notes = [e for e in await ledger.history(asked.run_id) if isinstance(e, NoteAdded)]
     assert [note.credential for note in notes[-2:]] == ["postgres", login]
     assert (len(notes), notes[-1].name) == (11, "decision refused")
+    assert [str(note.text).endswith("no more are noted of this credential") for note in notes] == [
+        *[False] * 9, True, False,
+    ]  # fmt: skip
     assert notes[-1].text == (
         "decision refused, yes: ann does not have the role 'finance' (the reason given: due today)"
     )

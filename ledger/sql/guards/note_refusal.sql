@@ -1,5 +1,6 @@
 -- Notes a decision that was refused in the history of its run, at most 10 times for a credential
--- and 100 times in a run. Internal to ledger.decide, which holds the lock of the run.
+-- and 100 times in a run; the last says so. Internal to ledger.decide, which holds the lock of the
+-- run.
 CREATE OR REPLACE FUNCTION ledger.note_refusal(
   p_project text, p_actor text, p_run uuid, p_text text
 ) RETURNS void
@@ -9,12 +10,22 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
   sort CONSTANT text := 'decision refused';
+  of_run int;
+  of_credential int;
+  rest text := '';
 BEGIN
-  PERFORM FROM ledger.event AS e
-  WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'note.added' AND e.name = sort
-  HAVING count(*) >= 100 OR count(*) FILTER (WHERE e.credential = ledger.credential()) >= 10;
-  IF NOT FOUND THEN
-    PERFORM ledger.append(p_project, p_actor, ARRAY[p_run], NULL, '{note.added}', '{1}',
-      ARRAY[sort], NULL, ARRAY[json_build_object('text', p_text)::text], NULL, NULL, NULL, NULL);
+  SELECT count(*), count(*) FILTER (WHERE e.credential = ledger.credential())
+  INTO of_run, of_credential FROM ledger.event AS e
+  WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'note.added' AND e.name = sort;
+  IF of_run >= 100 OR of_credential >= 10 THEN
+    RETURN;
   END IF;
+  IF of_run = 99 THEN
+    rest := '; no more are noted of this run';
+  ELSIF of_credential = 9 THEN
+    rest := '; no more are noted of this credential';
+  END IF;
+  PERFORM ledger.append(p_project, p_actor, ARRAY[p_run], NULL, '{note.added}', '{1}',
+    ARRAY[sort], NULL, ARRAY[json_build_object('text', p_text || rest)::text], NULL, NULL, NULL,
+    NULL);
 END $$;

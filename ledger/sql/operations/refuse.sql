@@ -1,8 +1,8 @@
 -- Says why commands were not kept, and records the refusal of every late worker: write.refused,
--- once for a token and an operation, at most 10 to a token and 100 to a run. A token that the run
--- never had is refused without a record: invented ones would fill the list. Returns what the run
--- looks like now; no row for a run that is not in the project. Locks: run_state rows, in run_id
--- order.
+-- once for a token and an operation, at most 10 to a token and 100 to a run, of which the last is
+-- named 'and more': what is refused after it is not recorded. A token that the run never had is
+-- refused without a record: invented ones would fill the list. Returns what the run looks like now;
+-- no row for a run that is not in the project. Locks: run_state rows, in run_id order.
 CREATE OR REPLACE FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[],
   p_tokens int[],
   p_workers text[] DEFAULT NULL)
@@ -63,31 +63,38 @@ BEGIN
             AND lease.version = seen.given_token OFFSET 0
         ) AS lease
         WHERE lease.type = 'lease.acquired')
-      -- In the order of event_refused, and sorting is off: no plan walks the run's history.
-      AND NOT EXISTS (
-        SELECT FROM (
-          SELECT appended.name FROM ledger.event AS appended
-          WHERE appended.project_id = p_project AND appended.run_id = seen.run_id
-            AND appended.type = 'write.refused' AND appended.token = seen.given_token
-          ORDER BY appended.name OFFSET 0
-        ) AS recorded
-        HAVING count(*) >= 10 OR bool_or(recorded.name = p_name))
-      AND (SELECT count(*) FROM (
-          SELECT FROM ledger.event AS appended
-          WHERE appended.project_id = p_project AND appended.run_id = seen.run_id
-            AND appended.type = 'write.refused'
-          ORDER BY appended.token, appended.name LIMIT 100
-        ) AS recorded) < 100
+  ), bounded AS MATERIALIZED ( -- those for which there is room; the last says that more may follow
+    SELECT next.*, CASE WHEN of_token.count = 9 OR of_run.count = 99 THEN 'and more'
+      ELSE p_name END AS name
+    FROM next
+    -- In the order of event_refused, and sorting is off: no plan walks the run's history.
+    CROSS JOIN LATERAL (
+      SELECT count(*), bool_or(recorded.name = p_name) AS has FROM (
+        SELECT appended.name FROM ledger.event AS appended
+        WHERE appended.project_id = p_project AND appended.run_id = next.run_id
+          AND appended.type = 'write.refused' AND appended.token = next.given_token
+        ORDER BY appended.name OFFSET 0
+      ) AS recorded
+    ) AS of_token
+    CROSS JOIN LATERAL (
+      SELECT count(*) FROM (
+        SELECT FROM ledger.event AS appended
+        WHERE appended.project_id = p_project AND appended.run_id = next.run_id
+          AND appended.type = 'write.refused'
+        ORDER BY appended.token, appended.name LIMIT 100
+      ) AS recorded
+    ) AS of_run
+    WHERE of_token.count < 10 AND of_token.has IS NOT TRUE AND of_run.count < 100
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, name,
     worker_id, token, credential, hash)
-    SELECT p_project, next.run_id, next.new_version, next.recorded_at, 'write.refused', p_actor,
-      p_name, p_actor, next.given_token,
+    SELECT p_project, bounded.run_id, bounded.new_version, bounded.recorded_at, 'write.refused',
+      p_actor, bounded.name, p_actor, bounded.given_token,
       writer,
-      ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
-        'write.refused', p_actor, name => p_name,
-        worker_id => p_actor, token => next.given_token, credential => writer)
-    FROM next
+      ledger.event_hash(bounded.hash, p_project, bounded.run_id, bounded.new_version,
+        bounded.recorded_at, 'write.refused', p_actor, name => bounded.name,
+        worker_id => p_actor, token => bounded.given_token, credential => writer)
+    FROM bounded
   )
   SELECT seen.run_id, seen.given_token, seen.refused, seen.state, seen.version, seen.token,
     seen.worker_id, seen.lease_until, seen.available_at,
