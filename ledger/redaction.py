@@ -41,12 +41,12 @@ SHAPES: Final = (
         rf"\1{MARK}",
     ),
 )
-"""Secrets that are known by themselves: what, a pattern, what is written instead.
+"""Secrets that have a shape of their own: the rule's name, its pattern, the replacement.
 
 Two engines read the patterns, Rust's and Python's, and in both they need linear time.
 """
 MAX_LEVELS: Final = 64
-"""What is nested deeper is no content: it is refused before it is stored."""
+"""Levels that are searched: content that is nested deeper is refused before it is stored."""
 SMALLEST_SECRET: Final = 1_000
 """Numbers below are no secrets, whatever they are named: a PIN has four digits."""
 _NAME: Final = re.compile(r"\*?[a-z0-9]+(_[a-z0-9]+)*")
@@ -59,7 +59,7 @@ _FLAGS: Final = re.IGNORECASE | re.DOTALL
 _QUOTE: Final = re.compile(r"""\\*["']""")
 
 Found = Callable[[str], None]
-"""Hears of each secret: what told it."""
+"""Called once for each secret, with the rule that matched."""
 
 
 class Redaction:
@@ -68,8 +68,8 @@ class Redaction:
     def __init__(self, names: str = "", tell: Callable[[str, str], None] | None = None) -> None:
         """Look for `NAMES`, for those that `names` adds, and not for those after a `-` there.
 
-        `tell` hears once of each field of events, and of what told the secret in it. Raises
-        ValueError for what is no name.
+        `tell` is called once for each pair of an event's field and a rule that matched in it.
+        Raises ValueError for a word that cannot be a name.
         """
         self._patterns = _patterns(chosen_names(names))
         self._tell, self._told = tell, set[tuple[str, str]]()
@@ -127,7 +127,7 @@ class Redaction:
 
 
 def _is_small(value: Any) -> bool:
-    """Whether a value is a number that counts something: also how often a word such as token."""
+    """Whether a value is too small a number to be a secret, such as a count of tokens."""
     return isinstance(value, int | float) and abs(value) < SMALLEST_SECRET
 
 
@@ -201,7 +201,7 @@ class _Patterns:
         return text
 
     def _any_name(self, begin: str) -> str:
-        """Return a pattern for any of the names; those that no longer name may end so `begin`."""
+        """Return a pattern for any of the names; `begin` stands before those without a `*`."""
         ends = [words for name, words in self._words.items() if name.startswith("*")]
         whole = [words for name, words in self._words.items() if not name.startswith("*")]
         both = [*ends, *([f"{begin}(?:{'|'.join(whole)})"] if whole else [])]

@@ -429,7 +429,7 @@ CREATE FUNCTION ledger.check_given(p_name text, p_is_given boolean) RETURNS bool
     AS $$
 BEGIN
   IF p_is_given IS NOT TRUE THEN
-    RAISE EXCEPTION '% is null, or null for a command: give a value', p_name
+    RAISE EXCEPTION '% must be given, and must hold a value for every command', p_name
       USING ERRCODE = '22023';
   END IF;
   RETURN true;
@@ -1242,7 +1242,7 @@ BEGIN
       THEN format('it was answered before and waits for a worker (version %s)', run.version)
     WHEN 'shown' THEN format('request %s showed something else than what was decided', newest)
     WHEN 'late' THEN 'the time for an answer is over; the reaper''s next sweep ends the wait'
-    WHEN 'asker' THEN format('whoever asks decides not: another than %s must', p_actor)
+    WHEN 'asker' THEN format('%s or its credential asked: another person must decide', p_actor)
     WHEN 'submitter' THEN format('%s submitted it, and another person must decide', p_actor)
     WHEN 'unread' THEN format('another person must decide, and who asked for it is archived or '
       'erased: it cannot be told from %s', p_actor)

@@ -90,7 +90,7 @@ class EndingWriter:
         return self._is_over
 
     def set_result(self, outcome: Receipt | LedgerError) -> None:
-        """Hear that the ending is on record, or why not."""
+        """Take the receipt of the recorded ending, or the error that refused it."""
         if isinstance(outcome, LedgerError):
             self.set_exception(outcome)
         elif self._lease.parent is not None:

@@ -15,7 +15,7 @@ class Tasks:
         self._open: set[asyncio.Task[None]] = set()
 
     def __iter__(self) -> Iterator[asyncio.Task[None]]:
-        """Return those that have not ended."""
+        """Return an iterator over the tasks that have not ended."""
         return iter(set(self._open))
 
     def __bool__(self) -> bool:

@@ -174,7 +174,8 @@ class Worker:
     async def _leased(self, room: int) -> list[Lease]:
         await self._strays.give_back(self._slots.held)
         claim = self.ledger.claim(self.worker_id, limit=room, kinds=self.kinds)
-        return await within(self.ledger.settings.lease_ttl_seconds, claim)
+        patience = self.ledger.settings.lease_ttl_seconds
+        return await within(patience, claim, has_content=False)
 
     # -- ending
 

@@ -20,7 +20,7 @@ STOP_SECONDS = 3
 
 
 class Waits:
-    """What jobs do: note how many milliseconds after they were asked for they began."""
+    """The milliseconds from the submission of each job to its start."""
 
     def __init__(self, first: Path) -> None:
         self._first = first
@@ -28,7 +28,7 @@ class Waits:
         self.milliseconds = list[float]()
 
     def note(self, asked_at: float) -> None:
-        """Be a job."""
+        """Note the wait of one job."""
         if not self.milliseconds:
             self._first.write_text(str(time.time()))
         self.milliseconds.append((time.time() - asked_at) * 1_000)
@@ -88,7 +88,7 @@ async def trickle(which: Any, url: str, given: Given) -> Given:
 
 
 async def work(which: Any, url: str, given: Given) -> Given:
-    """Be a worker until SIGTERM; the answer are the waits."""
+    """Work until SIGTERM, and print the waits of the jobs."""
     waits, stop = Waits(Path(given["first"])), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with which.opened(url, given["slots"], waits.note) as here:

@@ -133,10 +133,10 @@ class Callers:
 
 
 async def _check(ledger: Ledger, rights: Sequence[str]) -> None:
-    """Raise what the database says unless the caller has one of the rights.
+    """Raise AccessDenied or UnknownProject unless the caller has one of the rights.
 
-    What is written, the functions check as well; what is read, only this does where the server
-    connects as the schema's owner, whom row level security does not bind.
+    The SQL functions check each write again. A read is checked here alone if the server connects
+    as the schema's owner, because row level security does not apply to the owner.
     """
     *others, last = rights
     for right in others:

@@ -44,7 +44,7 @@ class Refused(Exception):
 class Guard:
     """An ASGI application around another one.
 
-    `only_loopback`: a browser that was told that another name means this machine is refused.
+    `only_loopback`: refuse every Host but this machine's own names, against DNS rebinding.
     """
 
     def __init__(self, app: ASGIApp, *, limit_bytes: int, only_loopback: bool) -> None:

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a server is told; the settings of the ledger say the rest.
+    """Options of the web server, beside the settings of the ledger.
 
     `open`: serve callers without an API token with the rights of the server's own login; for one
     machine in development, where only its people can connect.
@@ -18,7 +18,7 @@ class Options:
     requests_a_second: int = 200
     """What each token may ask; twice as much at once. Heartbeats have as much of their own."""
     strangers_a_second: int = 10
-    """What one address may ask with secrets that have not been let in; twice as much at once."""
+    """Requests a second of one address with unknown secrets; bursts of twice as many."""
     max_streams: int = 100
     """Streams of events that are served at a time."""
     url: str | None = None

@@ -23,6 +23,8 @@ MEDIA_TYPE: Final = "application/problem+json"
 TYPE: Final = "/v1/problems/"
 RETRY_SECONDS: Final = 1
 _UNKNOWN_TOKEN: Final = "RF401"  # noqa: S105  the SQLSTATE
+UNEXPECTED: Final = "the server's log says what happened"
+"""What a caller is told of an error that is for the operator."""
 STATUSES: Final = {
     "Unauthenticated": HTTPStatus.UNAUTHORIZED,
     "AccessDenied": HTTPStatus.FORBIDDEN,
@@ -177,9 +179,9 @@ def of_error(error: Exception) -> JSONResponse:
         return problem(
             status, code_of(kind.__name__), "the database does not answer", None, headers
         )
-    if status is HTTPStatus.INTERNAL_SERVER_ERROR:  # of the operator's affair, not of the caller's
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:  # for the operator, not for the caller
         logger().error(names.REQUEST_FAILED, reason=str(error))
-        return problem(status, "ledger-error", "the server's log says what happened")
+        return problem(status, "ledger-error", UNEXPECTED)
     return problem(status, code_of(kind.__name__), str(error), _facts(error), headers)
 
 

@@ -21,7 +21,7 @@ MAX_CONNECTIONS: Final = 2_000
 
 
 class Server(uvicorn.Server):
-    """A server that ends its streams when it is told to end: they would never end themselves."""
+    """A server that ends its event streams at shutdown: by themselves they never end."""
 
     def __init__(self, app: FastAPI) -> None:
         """Listen nowhere yet."""

@@ -23,7 +23,7 @@ Heard_contra = TypeVar("Heard_contra", contravariant=True)
 
 
 class Listener(Protocol[Heard_contra]):
-    """What hears the answer to a request: a future, or whatever needs no task to wait for it."""
+    """The receiver of an answer: a future, or an object for which no task waits."""
 
     def done(self) -> bool:
         """Whether nobody waits for the answer any more."""
@@ -32,10 +32,10 @@ class Listener(Protocol[Heard_contra]):
         """Hear the result."""
 
     def set_exception(self, exception: BaseException, /) -> None:
-        """Hear why there is none."""
+        """Take the error instead of a result."""
 
     def cancel(self) -> bool:
-        """Hear that there will be no answer: the loop ends."""
+        """End without an answer: the event loop is closing."""
 
 
 class Waiting(NamedTuple, Generic[Request, Result]):

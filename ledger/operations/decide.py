@@ -34,7 +34,7 @@ from runfold.ledger.run import Run
 from runfold.ledger.validation import check_actor, check_reason, check_text
 
 Request: TypeAlias = Run | ApprovalRequested
-"""What a decision names: the event that asked, or the run as it was read while it waited."""
+"""The request that is decided: its event, or the run as it was read while it waited."""
 Answer: TypeAlias = Literal["approval.granted", "approval.rejected"]
 
 MAX_MEANING: Final = 80
@@ -186,7 +186,7 @@ def request(
 ) -> dict[str, Any]:
     """Return the content of an approval's request, with the digest of what is shown.
 
-    That is without secrets. Raises InvalidValue for what is no JSON: it has no digest.
+    Secrets are redacted before the digest is taken. Raises InvalidValue unless `show` is JSON.
     """
     check_approvals(approvals)
     if isinstance(show, BaseModel):

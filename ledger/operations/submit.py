@@ -79,7 +79,7 @@ async def submit_alone(
 
 
 def _new_run(project_id: str, command: Submit, row: SubmitRow, made: Mapping[str, Any]) -> Run:
-    """Return the run that a command made: what the command says and what the database told.
+    """Return a new run, put together from its command and the row that the database returned.
 
     To read the row again costs more than a third of a submit.
     """

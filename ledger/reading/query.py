@@ -32,7 +32,7 @@ _OPPOSITE: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A column has one of the values, or none of them. Of `tags`: the run bears one of them."""
+    """A column has one of the values; with `negated`, none. For `tags`: any tag of the run."""
 
     column: str
     values: tuple[str, ...]
@@ -42,7 +42,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A column compares so with the value: `sign` is one of SIGNS."""
+    """A comparison of a column with a value; `sign` is one of SIGNS."""
 
     column: str
     sign: str
@@ -52,10 +52,10 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What runs must have: everything that is named here.
+    """The conditions of a query; a run must meet all of them.
 
-    `after`, `until`: run ids from the first and before the second, which are times of submission.
-    `first_id`, `last_id`: the ids that begin as was asked. `choices` and `bounds` as they say.
+    `after`, `until`: runs submitted at or after the one, and before the other. `first_id`,
+    `last_id`: the least and the greatest id with the prefix that the query names.
     """
 
     text: str = ""

@@ -59,7 +59,7 @@ class RunFilter:
             tags=_texts("tag", tag),
             keys=_texts("key", key),
             lower=max(_after(after), _just_below(_instant("since", since))),
-            upper=min(_before(before), _floor(_instant("until", until), GREATEST)),
+            upper=min(_before(before), floor(_instant("until", until), GREATEST)),
             is_forward=after is not None and before is None,
         )
 
@@ -78,10 +78,10 @@ def _after(run_id: UUID | str | None) -> UUID:
 
 
 def _just_below(time: datetime | None) -> UUID:
-    return UUID(int=max(_floor(time, LEAST).int - 1, 0))
+    return UUID(int=max(floor(time, LEAST).int - 1, 0))
 
 
-def _floor(time: datetime | None, otherwise: UUID) -> UUID:
+def floor(time: datetime | None, otherwise: UUID) -> UUID:
     """Return the smallest id of the instant's millisecond: an id begins with its time."""
     if time is None:
         return otherwise

@@ -1,10 +1,10 @@
 """The statement that reads a page of runs, whatever the filter, in the time of the page.
 
-No index has every run by state: a claim would have to move a run within it twice. The runs of a
-kind lie in three that have nothing in common. Two have lists that are ordered by id: of those that
-wait since they were submitted by priority, of all others by state. A page is made of the first runs
-of each list that the filter allows, and of those that are held, which are as many as the workers
-have slots.
+No index has every run by state: a claim would have to move a run within it twice. Every run
+of a kind lies in exactly one of three indexes. One has the runs that wait since their submission,
+in a list for each priority; one has the held runs, at most as many as workers have slots; one has
+all others, in a list for each state. The lists are in the order of run ids. A page takes the first
+runs of each list that the filter allows, and of the held runs.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from runfold.ledger.reading.run_filter import RunFilter
 
 _KINDS: Final = "(SELECT DISTINCT known.kind FROM ledger.kind AS known WHERE known.project_id = $1)"
 
-# Bounds of rows and an order of rows: so it can be read in the order of that one index only.
-# Between equal kinds the primary key has the order too, and the planner may walk all runs by it.
+# Whole rows are compared and ordered, so that only this index has the order. With `kind = ...` the
+# primary key would have it too, and the planner might walk all runs by it.
 _PART: Final = """(
 SELECT part.run_id FROM ({lists}) AS list (kind, label) CROSS JOIN LATERAL (
   SELECT s.run_id FROM ledger.run_state AS s WHERE s.project_id = $1 AND {predicate}
@@ -37,7 +37,7 @@ SELECT s.run_id FROM {kinds} AS k (kind) CROSS JOIN LATERAL (
 ) AS s WHERE s.run_id > $2 AND s.run_id < $3{others}
 ORDER BY s.run_id {order} LIMIT {limit})"""
 
-# Which priorities there are: each is found by a look of its own.
+# The priorities in use: each costs one lookup in the index.
 _LABELS: Final = """
 WITH RECURSIVE labels AS (
   SELECT k.kind, found.label FROM {kinds} AS k (kind) CROSS JOIN LATERAL (
@@ -142,7 +142,7 @@ def page_ids(
 
 
 def _parts(chosen: RunFilter, conditions: _Conditions, words: dict[str, Any]) -> Iterator[str]:
-    """Yield the queries that find the runs; none finds a run of another."""
+    """Yield the queries that find the runs; no two of them find the same run."""
     bound = conditions.bound
     if chosen.keys is not None:
         yield _KEYED.format(keys=bound["key"], others=conditions.but())

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading.query import SIGNS, Bound, Choice, Query, parse
-from runfold.ledger.reading.run_filter import RunFilter
+from runfold.ledger.reading.run_filter import RunFilter, floor
 from runfold.ledger.reading.run_lists import page_ids
 from runfold.ledger.run import Run
 from runfold.ledger.validation import check_int, check_run_id
@@ -193,19 +192,12 @@ def _require_index(query: Query, leading: Sequence[Choice], checked: Sequence[Ch
 
 def _ids(query: Query, cursor: UUID | None, *, forward: bool) -> tuple[UUID, UUID]:
     """Return the first and the last run id that the page may have."""
-    first = max(query.first_id or _FIRST, _floor(query.after))
+    first = max(query.first_id or _FIRST, floor(query.after, _FIRST))
     last = query.last_id or _LAST
     if query.until is not None:
-        last = min(last, UUID(int=max(_floor(query.until).int - 1, 0)))
+        last = min(last, UUID(int=max(floor(query.until, _LAST).int - 1, 0)))
     if cursor is not None and forward:
         first = max(first, UUID(int=cursor.int + 1))
     elif cursor is not None:
         last = min(last, UUID(int=cursor.int - 1))
     return first, last
-
-
-def _floor(instant: datetime | None) -> UUID:
-    """Return the smallest id of a run that was submitted at an instant or later."""
-    if instant is None or instant.timestamp() <= 0:
-        return _FIRST
-    return UUID(int=min(round(instant.timestamp() * 1_000), (1 << 48) - 1) << 80)

@@ -6,22 +6,24 @@ import asyncio
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runfold.ledger import Ledger, State, names
 from runfold.workers.process.bounds import END_SECONDS, HURRY_SECONDS, UNFINISHED
+from tests.console.test_process import started
 from tests.support.processes import said, worker
 from tests.support.proxy import proxied
 from tests.support.waiting import until
-from tests.support.working import reached
+from tests.support.working import FAST, reached
 
 GRACE = 1
 SLACK = 3.0
 """Seconds that a busy machine may add."""
 
 
-async def ending(process: subprocess.Popen[bytes], *pauses: float) -> float:
+async def ending(process: subprocess.Popen[Any], *pauses: float) -> float:
     """Send SIGTERM, and again after each pause; return the seconds until the process ended."""
     since = time.monotonic()
     process.terminate()
@@ -62,6 +64,25 @@ async def test_a_second_signal_ends_a_worker_at_once_when_the_network_is_silent(
 
     assert process.returncode == UNFINISHED
     assert said(log, names.ENDED_BY_FORCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "pauses", "bound"),
+    [
+        (("projections", "run"), (), END_SECONDS),
+        (("projections", "run"), (0.5,), HURRY_SECONDS),
+    ],
+)
+async def test_a_duty_ends_within_its_bound_when_the_network_is_silent(
+    database: str, words: tuple[str, ...], pauses: tuple[float, ...], bound: float
+) -> None:
+    async with proxied(database) as proxy:
+        with started(proxy.url, *words, **FAST) as process:
+            assert await asyncio.to_thread(_is_ready, process)
+            proxy.swallow()
+            await until(lambda: proxy.swallowed, 20)
+            assert await ending(process, *pauses) < bound + SLACK
 
 
 async def test_a_worker_that_connects_to_a_silent_server_ends_when_it_is_told_to(
@@ -121,3 +142,9 @@ async def test_a_handler_cannot_take_the_signals_of_its_worker(
         assert "main thread" in str(failed.error_detail)
         assert await ending(process) < END_SECONDS + SLACK
     assert process.returncode == 0
+
+
+def _is_ready(process: subprocess.Popen[str]) -> bool:
+    """Whether a duty says that it goes on until it is told to end; else it has ended."""
+    assert process.stderr is not None
+    return any("Ctrl-C ends it" in line for line in process.stderr)

@@ -191,7 +191,9 @@ async def test_a_refusal_of_the_server_is_waited_for_and_the_outcome_is_kept(
     assert run.cost_usd == (1 if write.handler is retry else 0)
     happened = await types(ledger, run.run_id)
     assert not {"lease.expired", "write.refused"} & set(happened)
-    assert happened.count("lease.acquired") == 1 + write.again
+    # A child may end before its parent waits, which then keeps its lease.
+    least = 1 if write.handler is child else 1 + write.again
+    assert least <= happened.count("lease.acquired") <= 1 + write.again
 
 
 @pytest.mark.usefixtures("often")

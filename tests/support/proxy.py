@@ -45,6 +45,8 @@ class Proxy:
         """Seconds that every chunk is held back."""
         self.refusing = False
         """New connections are reset."""
+        self.swallowed = 0
+        """Chunks that `swallow` has kept so far."""
         self.lost = 0
         """Answers that were lost."""
         self._losing, self._to_lose = b"", 0
@@ -157,6 +159,7 @@ class Proxy:
         with suppress(OSError, RuntimeError):  # half-closed: it refuses to write any more
             while chunk := await reader.read(CHUNK):
                 await asyncio.sleep(self.delay)
+                self.swallowed += not flows.is_set()
                 await flows.wait()
                 if loses(chunk):
                     continue

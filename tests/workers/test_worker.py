@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from runfold.ledger import Ledger, Run, State
-from runfold.ledger.errors import ConfigurationError
+from runfold.ledger.errors import ConfigurationError, DatabaseRefused
 from runfold.ledger.events import WriteRefused
 from runfold.ledger.postgres.connections import connect
 from runfold.workers import Backoff, BlockingContext, Context, Worker, handler
@@ -417,3 +417,23 @@ async def test_a_worker_that_its_program_cancels_gives_its_runs_back(
         await asyncio.to_thread(asyncio.run, program())
 
     assert (await types(ledger, run.run_id))[-1] == "lease.released"
+
+
+@pytest.mark.parametrize("call", ["claim", "heartbeat"])
+async def test_a_limit_of_the_server_is_no_fault_of_a_run_that_sent_no_content(
+    fast: Ledger, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    real, refusals = getattr(Ledger, call), [DatabaseRefused("54001", "stack depth limit exceeded")]
+
+    async def refused_once(*given: Any, **named: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return await real(*given, **named)
+
+    monkeypatch.setattr(Ledger, call, refused_once)
+    async with working(fast, quick):
+        run = await ended(fast, await fast.submit("quick", 1, max_attempts=1))
+
+    assert not refusals
+    assert (run.state, run.output, run.attempt_count) == (State.COMPLETED, 2, 1)
+    assert "run.retried" not in await types(fast, run.run_id)

@@ -104,7 +104,9 @@ class Reaper(Duty):
 
     async def _feel(self) -> Pulse:
         asked_at = self._clock()
-        felt = await within(self.patience, pulse(self.ledger.project, self._swept))
+        felt = await within(
+            self.patience, pulse(self.ledger.project, self._swept), has_content=False
+        )
         if felt.read_only:  # it answers, and yet no worker can beat
             raise DatabaseUnavailable("the server", "it takes no writes")
         await self._make_partitions()
@@ -130,15 +132,15 @@ class Reaper(Duty):
         return (told - before[0]).total_seconds() - (now - before[1])
 
     async def _sweep(self, felt: Pulse) -> list[Run]:
-        runs = await within(self.patience, self.ledger.reap(limit=self.limit))
-        await within(self.patience, sweep(self.ledger))
+        runs = await within(self.patience, self.ledger.reap(limit=self.limit), has_content=False)
+        await within(self.patience, sweep(self.ledger), has_content=False)
         if len(runs) < self.limit:
             self._swept, self._due_at = felt.now, None
             self._sweep_at = self._clock() + jittered(self.every)
         return runs
 
     async def _end_due(self, felt: Pulse) -> list[Run]:
-        runs = await within(self.patience, self._ended())
+        runs = await within(self.patience, self._ended(), has_content=False)
         if len(runs) < self.limit:
             self._swept, self._due_at = felt.now, None
         return runs

@@ -168,7 +168,7 @@ class Recorder:
 
 
 def _cancel_again() -> None:
-    """Have the current task cancelled once more, if whoever cancelled it still waits for that."""
+    """Cancel the current task once more, unless its cancellation was withdrawn meanwhile."""
     task = asyncio.current_task()
     assert task is not None
 

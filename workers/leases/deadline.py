@@ -32,7 +32,7 @@ _CONTENT: Final = frozenset({"22", "54"})
 """Classes of SQLSTATE that speak of what was written: data exceptions, limits of the server."""
 
 
-async def within(seconds: float, call: Awaitable[T]) -> T:
+async def within(seconds: float, call: Awaitable[T], *, has_content: bool = True) -> T:
     """Return the call's result within so many seconds.
 
     Raises DatabaseUnavailable when there is no answer in time (the outcome is then unknown), and
@@ -41,7 +41,7 @@ async def within(seconds: float, call: Awaitable[T]) -> T:
     try:
         return await in_time(seconds, call)
     except LedgerError as error:
-        raise judged(error) from error
+        raise judged(error, has_content=has_content) from error
 
 
 async def in_time(seconds: float, call: Awaitable[T]) -> T:
@@ -56,14 +56,14 @@ async def in_time(seconds: float, call: Awaitable[T]) -> T:
         raise DatabaseUnavailable("the server", f"no answer within {seconds:g} s") from error
 
 
-def judged(error: LedgerError) -> LedgerError:
-    """Return the error of a write as what it means for a run.
+def judged(error: LedgerError, *, has_content: bool = True) -> LedgerError:
+    """Return the error of a call as what it means for a run.
 
     DatabaseUnavailable for whatever is the database's or the deployment's doing: no run may end
-    for it. InvalidValue for what the server cannot hold.
+    for it. InvalidValue for content that the server cannot hold, unless the call has none.
     """
     if isinstance(error, DatabaseRefused):
-        if error.sqlstate[:2] in _CONTENT:
+        if has_content and error.sqlstate[:2] in _CONTENT:
             return InvalidValue("content", error.sqlstate, f"the server cannot hold it: {error}")
         return DatabaseUnavailable("the server", str(error))
     if isinstance(error, _DEPLOYMENT):

@@ -40,7 +40,7 @@ class Strays:
         `held` are runs and tokens. Raises as `within` does.
         """
         if time.monotonic() < self._until:
-            await within(self._patience, self._give_back(held))
+            await within(self._patience, self._give_back(held), has_content=False)
 
     async def _give_back(self, held: Collection[tuple[UUID, int]]) -> None:
         project = self._ledger.project

@@ -44,7 +44,7 @@ class Writer:
         try:
             return not (await self._beginner.ask(lease, distinct=lease.run_id)).lost
         except LedgerError as error:
-            raise judged(error) from error
+            raise judged(error, has_content=False) from error
 
     def checked(self, command: Transition) -> Move:
         """Return the move of a command under its lease. Raises InvalidValue or PayloadTooLarge."""

@@ -7,19 +7,24 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from runfold.workers.process.bounds import END_SECONDS, HURRY_SECONDS
+from runfold.workers.process.last_resort import LastResort
+
 
 @contextmanager
 def until_terminated() -> Iterator[None]:
     """Let SIGTERM end the work within, quietly; Ctrl-C ends it as ever.
 
     The first process of a container is not ended by a signal that it does not handle: it would be
-    killed after the grace, and its exit code would tell of a fault.
+    killed after the grace, and its exit code would tell of a fault. A server that does not answer
+    keeps nobody: ten seconds after the first signal, or two after another, the process ends.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
-    terminated = asyncio.Event()
+    terminated, last_resort = asyncio.Event(), LastResort()
 
     def end() -> None:
+        last_resort.within(HURRY_SECONDS if terminated.is_set() else END_SECONDS)
         terminated.set()
         task.cancel()
 
@@ -32,3 +37,4 @@ def until_terminated() -> Iterator[None]:
         task.uncancel()
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
+        last_resort.disarm()

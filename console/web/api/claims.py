@@ -72,8 +72,8 @@ async def heartbeat(
 ) -> Shown:
     """Keep leases, all in one statement. Needs the right work.
 
-    A lease that is `lost` is no error, so that it does not hide the others: stop working on it. So
-    with `cancel_requested`: somebody called the run off.
+    A lost lease is marked `lost` and is no error, because an error would hide the other leases.
+    Stop work on a run whose lease is `lost`, or which has `cancel_requested`.
     """
     leases = await ledger.heartbeat([beat.lease(beat.run_id, beat.ttl) for beat in asked.leases])
     return {

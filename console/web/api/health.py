@@ -17,7 +17,7 @@ from runfold.ledger.postgres.connections import fetch
 
 router = APIRouter(tags=["health"])
 BELIEVED_SECONDS: Final = 1.0
-"""How long an answer of the database is believed: anybody may ask, so it costs it nothing."""
+"""How long an answer of the database is reused: /ready needs no token, so it must be cheap."""
 MISSING_EXTRA: Final = "metrics are served with prometheus-client: install runfold[metrics]"
 
 

@@ -110,7 +110,7 @@ async def run(ledger: Reader, run_id: RunId, response: Response) -> Shown:
 async def cancel(
     ledger: Submitter, run_id: RunId, asked: Reason, response: Response, if_match: NoMatch = None
 ) -> Shown:
-    """Call a run off; a worker that holds it learns of it with a beat. Needs the right submit."""
+    """Cancel a run; the worker that holds it sees it at its next heartbeat. Needs submit."""
     if if_match is not None:
         raise InvalidValue("If-Match", if_match, "a cancel takes none: it holds whatever happened")
     return shown(await ledger.cancel(run_id, **asked.model_dump()), response)

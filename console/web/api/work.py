@@ -146,7 +146,7 @@ async def step(
 async def ask_tool(
     ledger: Worker, run_id: RunId, asked: Tool, response: Response, key: Key = None
 ) -> Shown:
-    """Have the run wait for a tool: held, or parked without its lease.
+    """Ask for a tool's answer: the run waits with its lease, or is parked without one.
 
     Needs work, and the lease.
     """

@@ -36,7 +36,7 @@ def rendered(template: str, context: Mapping[str, Any]) -> str:
 
 
 def _shown(value: object) -> object:
-    """Escape what steers direction or a terminal in everything that a template prints."""
+    """Escape control and direction characters in every value that a template prints."""
     if value is None:
         return ""
     return value if isinstance(value, Markup) else clean(value, multiline=True)

@@ -94,7 +94,7 @@ async def view(
 
 
 def _local(to: str) -> str:
-    """Return where to go on, which is never another site."""
+    """Return the path if it is one of this site, else `/`."""
     plain = to.startswith("/") and not to.startswith("//") and "\\" not in to and to.isprintable()
     return to if plain else "/"
 

@@ -19,7 +19,7 @@ _LEAST: Final = timedelta(milliseconds=20)
 _GAP_OF_LEASE: Final = 0.5
 """A silence longer than this part of the lease is drawn as a gap."""
 _WAIT_PART: Final = 0.3
-"""How much longer than all before it the last wait of a run is drawn, at most."""
+"""The last wait of a run is drawn at most this part of all that was before it."""
 _ENDED: Final = frozenset(state.value for state in TERMINAL)
 _WAITS: Final = {"tool.requested": "tool", "approval.requested": "approval"}
 _ANSWERS: Final = frozenset(
@@ -98,7 +98,7 @@ class Timeline:
 
 @dataclass(slots=True)
 class _Span:
-    """Something that began and has ended, or goes on."""
+    """A lease or a wait: the event that began it, and its end if it has ended."""
 
     begun: Fact
     end: datetime | None = None

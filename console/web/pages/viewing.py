@@ -22,9 +22,10 @@ from runfold.console.cli.kit.known_errors import known
 from runfold.console.cli.kit.plain import clean, jsonable
 from runfold.console.web.callers import Callers
 from runfold.console.web.pages.rendering import rendered
-from runfold.console.web.problems import STATUSES, Unauthenticated
-from runfold.ledger import Ledger
+from runfold.console.web.problems import STATUSES, UNEXPECTED, Unauthenticated
+from runfold.ledger import Ledger, names
 from runfold.ledger.errors import DatabaseUnavailable, LedgerError
+from runfold.ledger.log import logger
 
 SESSION: Final = "runfold_session"
 ZONE: Final = "runfold_zone"
@@ -123,10 +124,13 @@ def _of_ledger(error: Exception) -> tuple[HTTPStatus, str]:
     expected = error if isinstance(error, LedgerError) else known(error)
     if expected is None:
         raise error
-    names = [kind.__name__ for kind in type(expected).__mro__ if kind.__name__ in STATUSES]
-    status = STATUSES[names[0]] if names else HTTPStatus.INTERNAL_SERVER_ERROR
+    known_as = [kind.__name__ for kind in type(expected).__mro__ if kind.__name__ in STATUSES]
+    status = STATUSES[known_as[0]] if known_as else HTTPStatus.INTERNAL_SERVER_ERROR
     if isinstance(expected, DatabaseUnavailable):  # its reason may name the server's address
         return status, "The database does not answer: try again."
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger().error(names.REQUEST_FAILED, reason=str(expected))
+        return status, UNEXPECTED
     return status, str(expected)
 
 

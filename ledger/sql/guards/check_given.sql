@@ -6,7 +6,7 @@ LANGUAGE plpgsql IMMUTABLE
 AS $$
 BEGIN
   IF p_is_given IS NOT TRUE THEN
-    RAISE EXCEPTION '% is null, or null for a command: give a value', p_name
+    RAISE EXCEPTION '% must be given, and must hold a value for every command', p_name
       USING ERRCODE = '22023';
   END IF;
   RETURN true;
