@@ -237,6 +237,7 @@ CREATE FUNCTION ledger.change_access(p_project text, p_actor text, p_credential 
     AS $$
 DECLARE
   checked boolean;
+  had_rights boolean;
   speaks_for text[] := coalesce(p_actors, ARRAY[p_credential, p_credential || ':*']);
 BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
@@ -249,6 +250,8 @@ BEGIN
   IF p_rights IS NULL OR cardinality(speaks_for) NOT BETWEEN 1 AND 100 THEN
     RAISE EXCEPTION 'a grant has rights, and 1 to 100 actors' USING ERRCODE = '22023';
   END IF;
+  had_rights := EXISTS (SELECT FROM ledger.access_grant AS g
+    WHERE g.credential = p_credential AND cardinality(g.rights) > 0);
   INSERT INTO ledger.access_grant AS g (credential, project_id, rights, actors, until, actor,
     reason)
   VALUES (p_credential, p_project,
@@ -257,7 +260,9 @@ BEGIN
   ON CONFLICT (credential, project_id) DO UPDATE SET rights = excluded.rights,
     actors = excluded.actors, until = excluded.until, actor = excluded.actor,
     reason = excluded.reason;
-  PERFORM ledger.let_in(p_credential);
+  IF had_rights OR cardinality(p_rights) > 0 THEN -- else the administrator let it in, or nobody did
+    PERFORM ledger.let_in(p_credential);
+  END IF;
 EXCEPTION WHEN check_violation THEN -- the table knows the rights
   RAISE EXCEPTION 'rights % are not all known', array_to_string(p_rights, ', ')
     USING ERRCODE = '22023';
@@ -2497,7 +2502,7 @@ CREATE FUNCTION ledger.let_in(p_credential text) RETURNS void
 DECLARE
   database CONSTANT text := current_database();
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = p_credential)
+  IF NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = p_credential AND r.rolcanlogin)
     OR NOT (SELECT pg_has_role(current_user, d.datdba, 'USAGE') FROM pg_database AS d
       WHERE d.datname = database) THEN
     RETURN;
@@ -3554,8 +3559,8 @@ BEGIN
         ) AS lease
         WHERE lease.type = 'lease.acquired')
   ), bounded AS MATERIALIZED ( -- those for which there is room; the last says that more may follow
-    SELECT next.*, CASE WHEN of_token.count = 9 OR of_run.count = 99 THEN 'and more'
-      ELSE p_name END AS name
+    SELECT next.*, CASE WHEN of_token.count = 9 OR of_run.count = 99 OR of_run.own = 79
+      THEN 'and more' ELSE p_name END AS name
     FROM next
     -- In the order of event_refused, and sorting is off: no plan walks the run's history.
     CROSS JOIN LATERAL (
@@ -3563,18 +3568,20 @@ BEGIN
         SELECT appended.name FROM ledger.event AS appended
         WHERE appended.project_id = p_project AND appended.run_id = next.run_id
           AND appended.type = 'write.refused' AND appended.token = next.given_token
+          AND appended.credential = writer
         ORDER BY appended.name OFFSET 0
       ) AS recorded
     ) AS of_token
     CROSS JOIN LATERAL (
-      SELECT count(*) FROM (
-        SELECT FROM ledger.event AS appended
+      SELECT count(*), count(*) FILTER (WHERE recorded.credential = writer) AS own FROM (
+        SELECT appended.credential FROM ledger.event AS appended
         WHERE appended.project_id = p_project AND appended.run_id = next.run_id
           AND appended.type = 'write.refused'
         ORDER BY appended.token, appended.name LIMIT 100
       ) AS recorded
     ) AS of_run
-    WHERE of_token.count < 10 AND of_token.has IS NOT TRUE AND of_run.count < 100
+    WHERE of_token.count < 10 AND of_token.has IS NOT TRUE
+      AND of_run.count < 100 AND of_run.own < 80
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, name,
     worker_id, token, credential, hash)

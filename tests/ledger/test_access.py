@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
@@ -22,7 +23,7 @@ from runfold.ledger.errors import (
     LedgerError,
     UnknownProject,
 )
-from runfold.ledger.events import ApprovalGranted, NoteAdded
+from runfold.ledger.events import ApprovalGranted, NoteAdded, WriteRefused
 from runfold.ledger.operations.decide import request
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.urls import driver_url
@@ -30,6 +31,7 @@ from runfold.workers import Context, handler
 from runfold.workers.leases.strays import Strays
 from tests.conftest import PROJECT
 from tests.support.logins import channel, grant, with_login
+from tests.support.runs import superseded
 from tests.support.waiting import until
 from tests.support.working import ended, reached, working
 
@@ -589,6 +591,45 @@ async def test_a_login_of_another_database_of_the_server_does_not_connect(
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="CONNECT"):
             await asyncpg.connect(driver_url(url))
         await owner.close()
+
+
+async def test_a_grant_opens_the_door_to_a_login_only_and_shuts_it_on_no_stranger(
+    empty_database: str,
+) -> None:
+    await schema.upgrade(empty_database)
+    owner = await asyncpg.connect(driver_url(empty_database))
+    await owner.execute("INSERT INTO ledger.project (project_id) VALUES ('test')")
+    await grant(owner, "runfold_worker", ("read",))
+    async with with_login(empty_database, "runfold_worker") as url:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="CONNECT"):
+            await asyncpg.connect(driver_url(url))
+        await owner.execute(
+            f"GRANT CONNECT ON DATABASE {urlsplit(url).path[1:]} TO {login_of(url)}"
+        )
+        await grant(owner, login_of(url), ())
+        await (await asyncpg.connect(driver_url(url))).close()
+    await owner.close()
+
+
+async def test_whoever_presents_tokens_of_others_hides_no_refusal_of_theirs(
+    database: str, ledger: Ledger
+) -> None:
+    first, second = await superseded(ledger)
+    async with with_login(database, "runfold_worker", rights=("work",)) as url:
+        thief = await asyncpg.connect(driver_url(url))
+        for token in (first.token, second.token):
+            for name in ("transition", *(f"operation {n}" for n in range(20))):
+                await thief.execute(
+                    "SELECT ledger.refuse($1, $2, $3, ARRAY[$4::uuid], ARRAY[$5::int])",
+                    PROJECT, login_of(url), name, first.run_id, token,
+                )  # fmt: skip
+        await thief.close()
+        with pytest.raises(LeaseLost):
+            await ledger.transition(first, State.COMPLETED)
+
+        refused = [e for e in await ledger.history(first.run_id) if isinstance(e, WriteRefused)]
+        assert [event.credential for event in refused] == [*[login_of(url)] * 20, "postgres"]
+        assert (refused[-1].token, refused[-1].name) == (first.token, "transition")
 
 
 async def test_no_advisory_lock_of_a_login_stops_a_pause_or_a_month(

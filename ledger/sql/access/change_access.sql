@@ -10,6 +10,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   checked boolean;
+  had_rights boolean;
   speaks_for text[] := coalesce(p_actors, ARRAY[p_credential, p_credential || ':*']);
 BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
@@ -22,6 +23,8 @@ BEGIN
   IF p_rights IS NULL OR cardinality(speaks_for) NOT BETWEEN 1 AND 100 THEN
     RAISE EXCEPTION 'a grant has rights, and 1 to 100 actors' USING ERRCODE = '22023';
   END IF;
+  had_rights := EXISTS (SELECT FROM ledger.access_grant AS g
+    WHERE g.credential = p_credential AND cardinality(g.rights) > 0);
   INSERT INTO ledger.access_grant AS g (credential, project_id, rights, actors, until, actor,
     reason)
   VALUES (p_credential, p_project,
@@ -30,7 +33,9 @@ BEGIN
   ON CONFLICT (credential, project_id) DO UPDATE SET rights = excluded.rights,
     actors = excluded.actors, until = excluded.until, actor = excluded.actor,
     reason = excluded.reason;
-  PERFORM ledger.let_in(p_credential);
+  IF had_rights OR cardinality(p_rights) > 0 THEN -- else the administrator let it in, or nobody did
+    PERFORM ledger.let_in(p_credential);
+  END IF;
 EXCEPTION WHEN check_violation THEN -- the table knows the rights
   RAISE EXCEPTION 'rights % are not all known', array_to_string(p_rights, ', ')
     USING ERRCODE = '22023';

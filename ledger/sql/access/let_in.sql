@@ -1,5 +1,6 @@
--- Lets a login connect to the database, or no more, where the ledger's owner may say so: whoever is
--- granted something needs no second step. Internal to ledger.change_access.
+-- Lets a login connect to the database, or no more, where the ledger's owner may say so: a grant
+-- needs no second step. A role that others belong to is let in by the server's administrator only.
+-- Internal to ledger.change_access.
 CREATE OR REPLACE FUNCTION ledger.let_in(p_credential text) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -7,7 +8,7 @@ AS $$
 DECLARE
   database CONSTANT text := current_database();
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = p_credential)
+  IF NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = p_credential AND r.rolcanlogin)
     OR NOT (SELECT pg_has_role(current_user, d.datdba, 'USAGE') FROM pg_database AS d
       WHERE d.datname = database) THEN
     RETURN;

@@ -1,8 +1,9 @@
 -- Says why commands were not kept, and records the refusal of every late worker: write.refused,
--- once for a token and an operation, at most 10 to a token and 100 to a run, of which the last is
--- named 'and more': what is refused after it is not recorded. A token that the run never had is
--- refused without a record: invented ones would fill the list. Returns what the run looks like now;
--- no row for a run that is not in the project. Locks: run_state rows, in run_id order.
+-- once for a token and an operation, at most 10 to a token and 80 to a run from one credential, and
+-- 100 to a run: whoever presents tokens of others hides no refusal of theirs. The last is named
+-- 'and more': what is refused after it is not recorded. A token that the run never had is refused
+-- without a record: invented ones would fill the list. Returns what the run looks like now; no row
+-- for a run that is not in the project. Locks: run_state rows, in run_id order.
 CREATE OR REPLACE FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[],
   p_tokens int[],
   p_workers text[] DEFAULT NULL)
@@ -64,8 +65,8 @@ BEGIN
         ) AS lease
         WHERE lease.type = 'lease.acquired')
   ), bounded AS MATERIALIZED ( -- those for which there is room; the last says that more may follow
-    SELECT next.*, CASE WHEN of_token.count = 9 OR of_run.count = 99 THEN 'and more'
-      ELSE p_name END AS name
+    SELECT next.*, CASE WHEN of_token.count = 9 OR of_run.count = 99 OR of_run.own = 79
+      THEN 'and more' ELSE p_name END AS name
     FROM next
     -- In the order of event_refused, and sorting is off: no plan walks the run's history.
     CROSS JOIN LATERAL (
@@ -73,18 +74,20 @@ BEGIN
         SELECT appended.name FROM ledger.event AS appended
         WHERE appended.project_id = p_project AND appended.run_id = next.run_id
           AND appended.type = 'write.refused' AND appended.token = next.given_token
+          AND appended.credential = writer
         ORDER BY appended.name OFFSET 0
       ) AS recorded
     ) AS of_token
     CROSS JOIN LATERAL (
-      SELECT count(*) FROM (
-        SELECT FROM ledger.event AS appended
+      SELECT count(*), count(*) FILTER (WHERE recorded.credential = writer) AS own FROM (
+        SELECT appended.credential FROM ledger.event AS appended
         WHERE appended.project_id = p_project AND appended.run_id = next.run_id
           AND appended.type = 'write.refused'
         ORDER BY appended.token, appended.name LIMIT 100
       ) AS recorded
     ) AS of_run
-    WHERE of_token.count < 10 AND of_token.has IS NOT TRUE AND of_run.count < 100
+    WHERE of_token.count < 10 AND of_token.has IS NOT TRUE
+      AND of_run.count < 100 AND of_run.own < 80
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, name,
     worker_id, token, credential, hash)
