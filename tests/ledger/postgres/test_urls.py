@@ -14,6 +14,7 @@ from runfold.ledger.postgres import revisions, schema
 from runfold.ledger.postgres.compatibility import check
 from runfold.ledger.postgres.connections import connect, open_pool
 from runfold.ledger.postgres.urls import HIDDEN, parse, shown
+from tests.support.proxy import proxied
 
 FORMS = [
     "sslmode=disable",
@@ -173,10 +174,14 @@ async def test_no_error_of_a_server_that_is_away_shows_a_password(form: str, sec
 
 
 async def test_connections_over_tcp_notice_a_silent_peer(database: str) -> None:
-    connection: Any = await connect(_with(database, "keepalives_idle=42"), "test")
-    own = connection._transport.get_extra_info("socket")  # noqa: SLF001  the test is of the socket
-    family, alive = own.family, own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-    idle = 42 if family == socket.AF_UNIX else own.getsockopt(6, socket.TCP_KEEPIDLE)
-    await connection.close()
+    asked = "keepalives_idle=42&keepalives_interval=7&keepalives_count=4&tcp_user_timeout=9000"
+    async with proxied(database) as proxy:
+        connection: Any = await connect(_with(proxy.url, asked), "test")
+        own = connection._transport.get_extra_info("socket")  # noqa: SLF001  no public way to it
+        alive = own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        names = ("KEEPIDLE", "KEEPINTVL", "KEEPCNT", "USER_TIMEOUT")
+        kept = [own.getsockopt(6, getattr(socket, f"TCP_{name}")) for name in names]
+        await connection.close()
 
-    assert family == socket.AF_UNIX or (alive, idle) == (1, 42)
+    assert own.family != socket.AF_UNIX
+    assert (alive, *kept) == (1, 42, 7, 4, 9_000)
