@@ -19,14 +19,15 @@ from runfold.ledger.reading.run_filter import RunFilter
 
 _KINDS: Final = "(SELECT DISTINCT known.kind FROM ledger.kind AS known WHERE known.project_id = $1)"
 
-# Whole rows are compared and ordered, so that only this index has the order. With `kind = ...` the
-# primary key would have it too, and the planner might walk all runs by it.
+# Rows of the label and the id are compared and ordered, so that only this index has the order. With
+# `state = ...` the primary key would have it too, and the planner might walk all runs by it. Before
+# PostgreSQL 18 a scan ends by the first member of a row only: at the end of its list.
 _PART: Final = """(
 SELECT part.run_id FROM ({lists}) AS list (kind, label) CROSS JOIN LATERAL (
   SELECT s.run_id FROM ledger.run_state AS s WHERE s.project_id = $1 AND {predicate}
-    AND (s.kind, s.{column}, s.run_id) > (list.kind, list.label, $2)
-    AND (s.kind, s.{column}, s.run_id) < (list.kind, list.label, $3){others}
-  ORDER BY s.kind {order}, s.{column} {order}, s.run_id {order} LIMIT {limit}
+    AND s.kind = list.kind AND (s.{column}, s.run_id) > (list.label, $2)
+    AND (s.{column}, s.run_id) < (list.label, $3){others}
+  ORDER BY s.{column} {order}, s.run_id {order} LIMIT {limit}
 ) AS part)"""
 
 # OFFSET 0: all that are held are read, never the runs of the project in the order of their ids.
