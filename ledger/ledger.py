@@ -642,15 +642,21 @@ class Ledger:
         )
 
     async def history(
-        self, run_id: UUID | str, *, after: int = 0, heartbeats: bool = True
+        self,
+        run_id: UUID | str,
+        *,
+        after: int = 0,
+        heartbeats: bool = True,
+        limit: int | None = None,
     ) -> list[Event]:
-        """Return every event of the run after version `after`, in version order, with its content.
+        """Return the events of the run after version `after`, in version order, with their content.
 
         Archived months are read too. `heartbeats` False leaves out the beats, which are nearly all
-        events of a long run. Raises RunNotFound or ArchiveUnusable.
+        events of a long run; `limit` is the most events, None all. Raises RunNotFound,
+        InvalidValue or ArchiveUnusable.
         """
         return await history.history(
-            self.pool, self.project_id, run_id, after=after, heartbeats=heartbeats
+            self.pool, self.project_id, run_id, after=after, heartbeats=heartbeats, limit=limit
         )
 
     def subscribe(

@@ -2181,7 +2181,7 @@ CREATE VIEW ledger.entry WITH (security_invoker='true') AS
    FROM (ledger.event e
      LEFT JOIN ledger.payload p ON (((p.project_id = e.project_id) AND (p.run_id = e.run_id) AND (p.version = e.version))));
 
-CREATE FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean) RETURNS SETOF ledger.entry
+CREATE FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean, p_limit integer DEFAULT NULL::integer) RETURNS SETOF ledger.entry
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -2198,7 +2198,8 @@ BEGIN
   END IF;
   RETURN QUERY SELECT e.* FROM ledger.entry AS e
   WHERE e.project_id = p_project AND e.run_id = p_run AND e.version > p_after
-    AND (p_heartbeats OR e.type <> 'lease.heartbeat') ORDER BY e.version;
+    AND (p_heartbeats OR e.type <> 'lease.heartbeat') ORDER BY e.version
+  LIMIT p_limit;
 END $$;
 
 CREATE FUNCTION ledger.is_owner() RETURNS boolean
@@ -5117,11 +5118,11 @@ GRANT SELECT ON TABLE ledger.entry TO runfold_reader;
 GRANT SELECT ON TABLE ledger.entry TO runfold_projector;
 GRANT SELECT ON TABLE ledger.entry TO runfold_auditor;
 
-REVOKE ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean) TO runfold_worker;
-GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean) TO runfold_reader;
-GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean) TO runfold_projector;
-GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean) TO runfold_auditor;
+REVOKE ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean, p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean, p_limit integer) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean, p_limit integer) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean, p_limit integer) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean, p_limit integer) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.is_owner() FROM PUBLIC;
 

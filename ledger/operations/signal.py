@@ -121,7 +121,7 @@ async def _first(project: Project, row: SignalRow, key: str) -> Run | None:
     if not rows:
         return None
     earlier, version = rows[0]["run_id"], rows[0]["version"]
-    event = (await history(pool, project_id, earlier, after=version - 1))[0]
+    event = (await history(pool, project_id, earlier, after=version - 1, limit=1))[0]
     stored = payload_member(decode_payload(row.kept), "value")
     same = isinstance(event, SignalReceived) and (event.name, event.value) == (row.name, stored)
     same = same or (isinstance(event, ToolCompleted) and event.output == stored)

@@ -12,7 +12,7 @@ from runfold.ledger.reading.feed import as_event
 from runfold.ledger.reading.runs import get
 from runfold.ledger.validation import check_int, check_run_id
 
-HISTORY: Final = "SELECT * FROM ledger.history($1, $2, $3, $4)"
+HISTORY: Final = "SELECT * FROM ledger.history($1, $2, $3, $4, $5)"
 
 
 async def history(
@@ -22,12 +22,15 @@ async def history(
     *,
     after: int = 0,
     heartbeats: bool = True,
+    limit: int | None = None,
 ) -> list[Event]:
     """Return the run's events after version `after`; see `Ledger.history`."""
     checked = check_run_id(run_id)
     check_int("after", after, least=0)
-    rows = list(await fetch(pool, HISTORY, project_id, checked, after, heartbeats))
+    if limit is not None:
+        check_int("limit", limit, least=1)
+    rows = list(await fetch(pool, HISTORY, project_id, checked, after, heartbeats, limit))
     if not rows and (run := await get(pool, project_id, checked)).version > after:
         rows = [row for row in await archive.entries(pool, run) if row["version"] > after]
-        rows = [row for row in rows if heartbeats or row["type"] != "lease.heartbeat"]
+        rows = [row for row in rows if heartbeats or row["type"] != "lease.heartbeat"][:limit]
     return [as_event(row) for row in rows]

@@ -67,7 +67,7 @@ async def decide(
 
 
 async def _request(ledger: Ledger, run: Run, version: int) -> ApprovalRequested:
-    events = await ledger.history(run.run_id, after=max(version - 1, 0))
+    events = await ledger.history(run.run_id, after=max(version - 1, 0), limit=1)
     if not events or not isinstance(events[0], ApprovalRequested) or events[0].version != version:
         raise Misuse("--request", f"run {run.run_id} has no request {version}")
     return events[0]

@@ -73,7 +73,7 @@ async def _check(ledger: Ledger, run: Run) -> None:
     if isinstance(run.input, Unreadable):
         raise NotRerunnable(run.run_id, f"its input {run.input}")
     if run.input is None:
-        first = (await ledger.history(run.run_id, heartbeats=False))[0]
+        first = (await ledger.history(run.run_id, limit=1))[0]
         if getattr(first, "erased", False):
             raise NotRerunnable(run.run_id, "its input is erased")
 

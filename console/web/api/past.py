@@ -29,7 +29,7 @@ async def history(
 
     `next` is the `after` of the next page; null at the end.
     """
-    events = await ledger.history(run_id, after=after, heartbeats=heartbeats)
+    events = await ledger.history(run_id, after=after, heartbeats=heartbeats, limit=limit + 1)
     page = events[:limit]
     more = len(events) > limit
     return {

@@ -15,8 +15,6 @@ from runfold.console.web.pages.timeline import Fact, timeline
 from runfold.console.web.pages.viewing import Viewer, page, router, viewing
 from runfold.ledger.events import Event
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.reading.feed import as_event
-from runfold.ledger.reading.history import history
 from runfold.ledger.run import Run
 
 WINDOW: Final = 200
@@ -27,13 +25,6 @@ _FACTS: Final = (
     f"SELECT {', '.join(each.name for each in fields(Fact))} FROM ledger.event"
     " WHERE project_id = $1 AND run_id = $2 AND version > $3 ORDER BY version LIMIT $4"
 )
-_EVENTS: Final = """
-SELECT e.*, p.body FROM (
-  SELECT * FROM ledger.event WHERE project_id = $1 AND run_id = $2 AND version > $3
-    AND ($4::boolean OR type <> 'lease.heartbeat') ORDER BY version LIMIT $5) AS e
-LEFT JOIN ledger.payload AS p ON p.project_id = $1 AND p.run_id = $2 AND p.version = e.version
-ORDER BY e.version
-"""
 _ENVELOPE: Final = frozenset(Event.model_fields) - {"name"}
 Reader = Annotated[Viewer, Depends(viewing("read"))]
 From = Annotated[int, Query(alias="from", ge=0, le=2_147_483_647)]
@@ -50,7 +41,7 @@ async def run(
     ledger = viewer.ledger
     found = await ledger.get(run_id)
     facts = await _facts(viewer, found)
-    events = await _events(viewer, found, after, beats=beats)
+    events = await ledger.history(run_id, after=after, heartbeats=beats, limit=WINDOW + 1)
     more = events[WINDOW - 1].version if len(events) > WINDOW else None
     events = events[:WINDOW]
     pending = await pending_request(ledger, found.run_id)
@@ -80,22 +71,10 @@ async def _facts(viewer: Viewer, run: Run) -> Sequence[Fact]:
     if rows:
         return [Fact(*row.values()) for row in rows]  # by place: by name takes twice as long
     names = [each.name for each in fields(Fact)]
-    archived = await history(ledger.pool, ledger.project_id, run.run_id, after=after)
+    archived = await ledger.history(run.run_id, after=after)
     return [
         Fact(**{n: getattr(event, n) for n in names if hasattr(event, n)}) for event in archived
     ]
-
-
-async def _events(viewer: Viewer, run: Run, after: int, *, beats: bool) -> list[Event]:
-    ledger = viewer.ledger
-    values = (ledger.project_id, run.run_id, after, beats, WINDOW + 1)
-    rows = await fetch(ledger.pool, _EVENTS, *values)
-    if rows or after >= run.version:
-        return [as_event(row) for row in rows]
-    archived = await history(
-        ledger.pool, ledger.project_id, run.run_id, after=after, heartbeats=beats
-    )
-    return archived[: WINDOW + 1]
 
 
 def event_row(event: Event) -> Mapping[str, Any]:
@@ -155,7 +134,7 @@ async def event(viewer: Reader, run_id: str, version: int) -> Response:
     """Show one event in full, and what it changed."""
     ledger = viewer.ledger
     now = await ledger.get(run_id)
-    found = await ledger.history(run_id, after=max(version - 1, 0)) if version >= 1 else []
+    found = await ledger.history(run_id, after=max(version - 1, 0), limit=1)
     if not found or found[0].version != version:
         return RedirectResponse(f"{viewer.base}/runs/{now.run_id}", 303)
     changes = {}

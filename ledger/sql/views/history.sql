@@ -1,8 +1,8 @@
 -- Reads the events of a run after a version, in version order, with their payloads; on request
--- without its heartbeats, which may be nearly all of them. Needs the right read in the project; the
--- holder of the run's lease needs work only.
+-- without its heartbeats, which may be nearly all of them; at most p_limit (null: all). Needs the
+-- right read in the project; the holder of the run's lease needs work only.
 CREATE OR REPLACE FUNCTION ledger.history(p_project text, p_run uuid, p_after int,
-  p_heartbeats boolean) RETURNS SETOF ledger.entry
+  p_heartbeats boolean, p_limit int DEFAULT NULL) RETURNS SETOF ledger.entry
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
@@ -19,5 +19,6 @@ BEGIN
   END IF;
   RETURN QUERY SELECT e.* FROM ledger.entry AS e
   WHERE e.project_id = p_project AND e.run_id = p_run AND e.version > p_after
-    AND (p_heartbeats OR e.type <> 'lease.heartbeat') ORDER BY e.version;
+    AND (p_heartbeats OR e.type <> 'lease.heartbeat') ORDER BY e.version
+  LIMIT p_limit;
 END $$;

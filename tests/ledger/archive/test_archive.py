@@ -135,6 +135,7 @@ async def test_a_detached_month_is_read_and_proved_as_before(
         ]
         found += [
             await ledger.history(ids[0], after=2),
+            await ledger.history(ids[0], after=1, limit=2),
             await ledger.history(ids[0], heartbeats=False),
             await ledger.history(ids[0], after=5),
             await ledger.runs(),

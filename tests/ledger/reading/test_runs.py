@@ -152,9 +152,13 @@ async def test_a_history_can_be_read_on_from_a_version(ledger: Ledger) -> None:
     full = await ledger.history(lease.run_id)
 
     assert await ledger.history(lease.run_id, after=1) == full[1:]
+    assert await ledger.history(lease.run_id, after=1, limit=1) == full[1:2]
+    assert await ledger.history(lease.run_id, heartbeats=False, limit=2) == full[:2]
     assert await ledger.history(str(lease.run_id), after=3) == []
     assert await ledger.history(lease.run_id, after=99) == []
     assert len(full) == 3
+    with pytest.raises(InvalidValue, match="limit"):
+        await ledger.history(lease.run_id, limit=0)
     with pytest.raises(RunNotFound):
         await ledger.history(UNKNOWN)
 
