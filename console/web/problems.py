@@ -166,23 +166,37 @@ async def _of_ledger(_: Request, error: Exception) -> JSONResponse:
 
 def of_error(error: Exception) -> JSONResponse:
     """Return the problem of an error of the ledger."""
-    if knows_no_token(error):
-        error = Unauthenticated("the API token is unknown, revoked or past its end")
-    kind = next((k for k in type(error).__mro__ if k.__name__ in STATUSES), LedgerError)
-    status = STATUSES.get(kind.__name__, HTTPStatus.INTERNAL_SERVER_ERROR)
+    error = as_known(error)
+    status, kind, detail = told(error)
     headers: dict[str, str] = {}
     if status is HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     if status in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}:
         headers["Retry-After"] = str(getattr(error, "retry_after", RETRY_SECONDS))
+    facts = _facts(error) if detail == str(error) else None
+    return problem(status, code_of(kind.__name__), detail, facts, headers)
+
+
+def as_known(error: Exception) -> Exception:
+    """Return the error, or Unauthenticated where the database refused the token."""
+    if knows_no_token(error):
+        return Unauthenticated("the API token is unknown, revoked or past its end")
+    return error
+
+
+def told(error: Exception) -> tuple[HTTPStatus, type, str]:
+    """Return the status of an error, the class that names it, and what a caller may read of it.
+
+    What is for the operator is logged.
+    """
+    kind = next((k for k in type(error).__mro__ if k.__name__ in STATUSES), LedgerError)
+    status = STATUSES.get(kind.__name__, HTTPStatus.INTERNAL_SERVER_ERROR)
     if isinstance(error, DatabaseUnavailable):  # its reason may name the server's address
-        return problem(
-            status, code_of(kind.__name__), "the database does not answer", None, headers
-        )
-    if status is HTTPStatus.INTERNAL_SERVER_ERROR:  # for the operator, not for the caller
+        return status, kind, "the database does not answer"
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
         logger().error(names.REQUEST_FAILED, reason=str(error))
-        return problem(status, "ledger-error", UNEXPECTED)
-    return problem(status, code_of(kind.__name__), str(error), _facts(error), headers)
+        return status, LedgerError, UNEXPECTED
+    return status, kind, str(error)
 
 
 def _facts(error: Exception) -> dict[str, Any]:

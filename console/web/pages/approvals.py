@@ -9,8 +9,7 @@ from fastapi import Depends, Form
 from fastapi.responses import RedirectResponse, Response
 
 from runfold.console.cli.kit.requests import Request, pending_request, pending_requests, roles_of
-from runfold.console.web.pages.run import Reader
-from runfold.console.web.pages.viewing import Viewer, page, router, viewing
+from runfold.console.web.pages.viewing import Reader, Viewer, page, router, viewing
 from runfold.ledger.errors import IllegalTransition
 from runfold.ledger.events import ApprovalRequested
 from runfold.ledger.validation import check_run_id

@@ -7,8 +7,7 @@ from typing import Any, Final
 
 from fastapi.responses import Response
 
-from runfold.console.web.pages.run import Reader
-from runfold.console.web.pages.viewing import page, router
+from runfold.console.web.pages.viewing import Reader, page, router
 from runfold.ledger.postgres.connections import fetch
 from runfold.projections.declared.rows import rows as projected
 from runfold.projections.errors import ProjectionNotFound

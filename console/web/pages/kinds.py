@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 from fastapi import Depends, Form
 from fastapi.responses import RedirectResponse, Response
 
-from runfold.console.web.pages.run import Reader
-from runfold.console.web.pages.viewing import Viewer, page, router, viewing
+from runfold.console.web.pages.viewing import Reader, Viewer, page, router, viewing
 
 Admin = Annotated[Viewer, Depends(viewing("admin"))]
 pages = router()

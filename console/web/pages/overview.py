@@ -8,8 +8,7 @@ from typing import Any, Final
 
 from fastapi.responses import Response
 
-from runfold.console.web.pages.run import Reader
-from runfold.console.web.pages.viewing import page, router
+from runfold.console.web.pages.viewing import Reader, page, router
 from runfold.ledger import Ledger
 from runfold.ledger.lifecycle import State
 from runfold.ledger.postgres.connections import fetch

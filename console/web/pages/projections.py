@@ -6,8 +6,7 @@ from fastapi.responses import Response
 
 from runfold.console.cli.kit.projection_modules import declared_projections
 from runfold.console.web.api.projections import for_project
-from runfold.console.web.pages.run import Reader
-from runfold.console.web.pages.viewing import page, router
+from runfold.console.web.pages.viewing import Reader, page, router
 from runfold.projections.declared.status import statuses
 
 pages = router()

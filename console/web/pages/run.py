@@ -7,12 +7,12 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
-from fastapi import Depends, Query
+from fastapi import Query
 from fastapi.responses import RedirectResponse, Response
 
 from runfold.console.cli.kit.requests import pending_request
 from runfold.console.web.pages.timeline import Fact, timeline
-from runfold.console.web.pages.viewing import Viewer, page, router, viewing
+from runfold.console.web.pages.viewing import Reader, Viewer, page, router
 from runfold.ledger.events import Event
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.run import Run
@@ -26,7 +26,6 @@ _FACTS: Final = (
     " WHERE project_id = $1 AND run_id = $2 AND version > $3 ORDER BY version LIMIT $4"
 )
 _ENVELOPE: Final = frozenset(Event.model_fields) - {"name"}
-Reader = Annotated[Viewer, Depends(viewing("read"))]
 From = Annotated[int, Query(alias="from", ge=0, le=2_147_483_647)]
 Version = Annotated[int | None, Query(ge=1, le=2_147_483_647)]
 

@@ -11,8 +11,7 @@ from urllib.parse import urlencode
 from fastapi import Depends, Form, Query
 from fastapi.responses import RedirectResponse, Response
 
-from runfold.console.web.pages.run import Reader
-from runfold.console.web.pages.viewing import Viewer, page, router, viewing
+from runfold.console.web.pages.viewing import Reader, Viewer, page, router, viewing
 from runfold.ledger.errors import InvalidQuery
 from runfold.ledger.lifecycle import State
 from runfold.ledger.reading.search import Page

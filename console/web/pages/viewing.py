@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from http import HTTPStatus
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
@@ -22,10 +22,9 @@ from runfold.console.cli.kit.known_errors import known
 from runfold.console.cli.kit.plain import clean, jsonable
 from runfold.console.web.callers import Callers
 from runfold.console.web.pages.rendering import rendered
-from runfold.console.web.problems import STATUSES, UNEXPECTED, Unauthenticated
-from runfold.ledger import Ledger, names
-from runfold.ledger.errors import DatabaseUnavailable, LedgerError
-from runfold.ledger.log import logger
+from runfold.console.web.problems import Unauthenticated, as_known, told
+from runfold.ledger import Ledger
+from runfold.ledger.errors import LedgerError
 
 SESSION: Final = "runfold_session"
 ZONE: Final = "runfold_zone"
@@ -85,6 +84,9 @@ def viewing(*rights: str) -> Callable[..., Awaitable[Viewer]]:
     return find
 
 
+Reader = Annotated[Viewer, Depends(viewing("read"))]
+
+
 class PageRoute(APIRoute):
     """A route whose errors are pages, and which leads strangers to the sign-in."""
 
@@ -105,6 +107,7 @@ class PageRoute(APIRoute):
 
 def failed(request: Request, error: Exception) -> Response:
     """Return the page of an error; raise what is a defect."""
+    error = as_known(error)
     if isinstance(error, Unauthenticated):
         target = quote(request.url.path + (f"?{request.url.query}" if request.url.query else ""))
         return RedirectResponse(f"/sign-in?to={target}", HTTPStatus.SEE_OTHER)
@@ -115,23 +118,12 @@ def failed(request: Request, error: Exception) -> Response:
         status = HTTPStatus.UNPROCESSABLE_ENTITY
         detail = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in faults)
     else:
-        status, detail = _of_ledger(error)
+        expected = error if isinstance(error, LedgerError) else known(error)
+        if expected is None:
+            raise error
+        status, _, detail = told(expected)
     context = {"status": status.value, "phrase": status.phrase, "detail": clean(detail)}
     return html(request, "error.html", {"base": None, **context}, status)
-
-
-def _of_ledger(error: Exception) -> tuple[HTTPStatus, str]:
-    expected = error if isinstance(error, LedgerError) else known(error)
-    if expected is None:
-        raise error
-    known_as = [kind.__name__ for kind in type(expected).__mro__ if kind.__name__ in STATUSES]
-    status = STATUSES[known_as[0]] if known_as else HTTPStatus.INTERNAL_SERVER_ERROR
-    if isinstance(expected, DatabaseUnavailable):  # its reason may name the server's address
-        return status, "The database does not answer: try again."
-    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger().error(names.REQUEST_FAILED, reason=str(expected))
-        return status, UNEXPECTED
-    return status, str(expected)
 
 
 def html(

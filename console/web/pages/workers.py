@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 from fastapi.responses import Response
 
-from runfold.console.web.pages.run import Reader
-from runfold.console.web.pages.viewing import page, router
+from runfold.console.web.pages.viewing import Reader, page, router
 from runfold.ledger.postgres.connections import fetch
 
 MOST: Final = 500
@@ -27,9 +27,7 @@ async def workers(viewer: Reader) -> Response:
     ledger = viewer.ledger
     found = [dict(row) for row in await fetch(ledger.pool, _LEASES, ledger.project_id)]
     leases = sorted(found, key=lambda row: row["lease_until"])
-    holders: dict[str, int] = {}
-    for row in leases:
-        holders[row["worker_id"]] = holders.get(row["worker_id"], 0) + 1
+    holders = Counter(row["worker_id"] for row in leases)
     return viewer.page(
         "workers.html", {"leases": leases, "workers": dict(sorted(holders.items()))},
         rows=leases, most=MOST,

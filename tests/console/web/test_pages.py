@@ -9,11 +9,15 @@ from collections.abc import AsyncIterator
 from datetime import UTC
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
+from fastapi import Request
 
 from runfold.console.web import app
+from runfold.console.web.pages.viewing import failed
 from runfold.ledger import Ledger, State
+from runfold.ledger.errors import AccessDenied, DatabaseRefused
 from runfold.ledger.events import NoteAdded, StepCompleted
 from runfold.projections import CatchUp, install
 from runfold.projections.models.counts import RUN_COUNTS
@@ -277,3 +281,28 @@ async def test_counts_and_costs_come_from_projections(
     assert (await web.get("/p/test.json")).json()["counts"]["completed"] == 1
     assert "$2.5" in (await web.get("/p/test/cost")).text
     assert (await web.get("/p/test/cost.csv")).text.splitlines()[1].endswith(",2.500000,0,1,1,0")
+
+
+async def test_an_error_for_the_operator_shows_a_viewer_nothing_of_it() -> None:
+    page = failed(_request(), DatabaseRefused("XX000", "a secret of the server"))
+
+    assert page.status_code == 500
+    assert b"a secret of the server" not in page.body
+    assert b"log says what happened" in page.body
+
+
+async def test_a_token_that_is_revoked_while_a_page_is_made_leads_to_the_sign_in() -> None:
+    refused = AccessDenied("no such token")
+    refused.__cause__ = asyncpg.PostgresError.new({"C": "RF401", "M": "no such token"})
+    page = failed(_request(), refused)
+
+    assert (page.status_code, page.headers["location"]) == (303, "/sign-in?to=/p/test/runs%3Fq%3Da")
+
+
+def _request() -> Request:
+    return Request(
+        {
+            "type": "http", "method": "GET", "path": "/p/test/runs", "query_string": b"q=a",
+            "headers": [(b"host", b"localhost")], "scheme": "http", "server": ("localhost", 80),
+        }
+    )  # fmt: skip
