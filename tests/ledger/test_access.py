@@ -632,6 +632,34 @@ async def test_whoever_presents_tokens_of_others_hides_no_refusal_of_theirs(
         assert (refused[-1].token, refused[-1].name) == (first.token, "transition")
 
 
+async def test_the_refusals_of_a_run_are_bounded_and_the_last_ones_say_so(
+    database: str, ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
+    run, tokens = await ledger.submit("parse"), []
+    for _ in range(10):
+        [lease] = await ledger.claim("w:1")
+        tokens.append(lease.token)
+        await ledger.release(lease)
+
+    async def refused_by(caller: asyncpg.Connection[Any], actor: str) -> list[WriteRefused]:
+        for token in tokens:
+            for number in range(9):  # fewer than a token's own bound
+                await caller.execute(
+                    "SELECT ledger.refuse($1, $2, $3, ARRAY[$4::uuid], ARRAY[$5::int])",
+                    PROJECT, actor, f"operation {number}", run.run_id, token,
+                )  # fmt: skip
+        return [e for e in await ledger.history(run.run_id) if isinstance(e, WriteRefused)]
+
+    own = await refused_by(connection, "w:1")
+    async with with_login(database, "runfold_worker", rights=("work",)) as url:
+        other = await asyncpg.connect(driver_url(url))
+        both = await refused_by(other, login_of(url))
+        await other.close()
+
+    assert (len(own), own[-1].name, own[-2].name) == (80, "and more", "operation 6")
+    assert (len(both), both[-1].name, both[-2].name) == (100, "and more", "operation 0")
+
+
 async def test_no_advisory_lock_of_a_login_stops_a_pause_or_a_month(
     ledger: Ledger, connection: asyncpg.Connection[Any], attacker: asyncpg.Connection[Any]
 ) -> None:
