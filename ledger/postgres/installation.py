@@ -49,6 +49,10 @@ WHERE r.rolname IN ('runfold_worker', 'runfold_reader', 'runfold_projector')
     OR r.rolbypassrls)
 ORDER BY 1
 """
+_COLUMNS: Final = """
+SELECT c.relname, a.attname FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
+WHERE c.relnamespace = to_regnamespace('ledger') AND a.attnum > 0 AND NOT a.attisdropped
+"""
 _LEFT: Final = """
 SELECT obj_description(to_regnamespace('ledger'), 'pg_namespace') AS digest,
   obj_description(to_regclass('ledger.alembic_version'), 'pg_class') AS record
@@ -85,6 +89,29 @@ async def refuse_unfit(connection: AsyncConnection) -> None:
             "these roles are there to be granted, but log in or rule themselves: "
             f"{', '.join(mighty)}; take it from them (ALTER ROLE {mighty[0]} NOLOGIN NOSUPERUSER "
             "NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS)"
+        )
+
+
+async def refuse_older_tables(connection: AsyncConnection) -> None:
+    """Raise ConfigurationError for tables that lack columns of this code's, at its own revision.
+
+    Before the first release the first revision changes in place, and no upgrade leads from one form
+    of it to the next.
+    """
+    from runfold.ledger.postgres.tables import metadata
+
+    present = {tuple(row) for row in await connection.exec_driver_sql(_COLUMNS)}
+    missing = [
+        f"{table.name}.{column.name}"
+        for table in metadata.sorted_tables
+        for column in table.columns
+        if (table.name, column.name) not in present
+    ]
+    if missing:
+        raise ConfigurationError(
+            f"the tables lack {', '.join(missing[:5])}: a program from before the first release "
+            "made them, and no upgrade leads from there; give the ledger a new database "
+            "(the built-in one is in the folder RUNFOLD_HOME)"
         )
 
 

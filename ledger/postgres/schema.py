@@ -19,6 +19,7 @@ from runfold.ledger.postgres.installation import (
     is_intact,
     record_installed,
     recorded_objects,
+    refuse_older_tables,
     refuse_unfit,
 )
 from runfold.ledger.postgres.locks import lock_limit, retry_on_lock
@@ -259,6 +260,8 @@ async def _upgrade_on(connection: AsyncConnection) -> bool:
     if await _is_done(connection, revision):
         await connection.execute(text("SELECT ledger.make_partitions()"))
         return revision in revisions.known()
+    if revision == revisions.head():
+        await refuse_older_tables(connection)
     changed = await _changed_objects(connection, revision)
     if revision is not None and any(map(_locks_tables, changed)):  # in the order of writers
         for table in ("payload", "event", "run_state"):

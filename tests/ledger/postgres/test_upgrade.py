@@ -374,3 +374,15 @@ async def test_what_was_changed_in_the_database_is_installed_again(
     assert damaged != before
     assert await objects() == before
     await connection.close()
+
+
+async def test_tables_of_before_the_first_release_are_refused_by_name(
+    unverified_database: str,
+) -> None:
+    connection = await asyncpg.connect(driver_url(unverified_database))
+    await connection.execute("ALTER TABLE ledger.event DROP COLUMN meaning CASCADE")
+    await connection.execute("COMMENT ON SCHEMA ledger IS 'functions of other files'")
+    await connection.close()
+
+    with pytest.raises(ConfigurationError, match=r"lack event\.meaning.*a new database"):
+        await schema.upgrade(unverified_database)
