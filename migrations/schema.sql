@@ -2845,61 +2845,61 @@ BEGIN
     WHERE mark.seen_at IS NULL OR mark.seen_at <= moment - p_every * (1 + mark.older / 200)
       OR NOT ledger.marks_hold(p_project, named.kind)
   LOOP
-  PERFORM FROM ledger.kind AS known
-  WHERE known.project_id = p_project AND known.kind = kind_now AND known.run_id = (
-    SELECT first.run_id FROM ledger.kind AS first
-    WHERE first.project_id = p_project AND first.kind = kind_now ORDER BY first.run_id LIMIT 1)
-  FOR NO KEY UPDATE SKIP LOCKED;
-  CONTINUE WHEN NOT FOUND; -- another moves them
+    PERFORM FROM ledger.kind AS known
+    WHERE known.project_id = p_project AND known.kind = kind_now AND known.run_id = (
+      SELECT first.run_id FROM ledger.kind AS first
+      WHERE first.project_id = p_project AND first.kind = kind_now ORDER BY first.run_id LIMIT 1)
+    FOR NO KEY UPDATE SKIP LOCKED;
+    CONTINUE WHEN NOT FOUND; -- another moves them
 
-  SELECT mark.* INTO old FROM ledger.low_water AS mark
-  WHERE mark.project_id = p_project AND mark.kind = kind_now ORDER BY mark.number DESC LIMIT 1;
-  is_set_back := old.seen_at > ledger.now() OR old.seen_clock > clock_timestamp()
-    OR old.seen_position > (SELECT last_value FROM ledger.event_position);
-  CONTINUE WHEN NOT is_set_back AND (old.seen_position > position_now OR old.seen_at > moment
-    OR old.seen_clock > clock_now); -- another has moved them, who began later
-  IF old.number IS NULL OR is_set_back THEN
-    new := (p_project, kind_now, 0, 0, '{}', '{0}', '{00000000-0000-0000-0000-000000000000}', '{0}',
-      '{-infinity}', '{}', 0, now(), now(), '0');
-  ELSE
-    new := old;
-    seen := pg_current_snapshot();
-    new.open := ARRAY(SELECT txid.id FROM pg_snapshot_xip(seen) AS txid (id)
-      WHERE txid.id < old.seen_txid OR txid.id = ANY (old.open));
-    ended := ARRAY(SELECT txid.id FROM unnest(old.open) AS txid (id)
-      WHERE txid.id <> ALL (new.open));
-    late := CASE WHEN ended = '{}' THEN '{}' ELSE ARRAY(
-      SELECT DISTINCT event.run_id FROM ledger.event AS event
-      WHERE event.txid = ANY (ended) AND event.project_id = p_project) END;
-    SELECT coalesce(array_agg(DISTINCT lease.run_id)
-        FILTER (WHERE lease.lease_position <= old.seen_position), '{}'),
-      coalesce(array_agg(DISTINCT lease.priority), '{}')
-    INTO new.older_leases, leased
-    FROM (
-      SELECT held.run_id, held.priority, held.lease_position
-      FROM ledger.leases(p_project, kind_now, true) AS held
-      UNION ALL
-      SELECT run.run_id, run.priority, run.lease_position FROM unnest(late) AS brought (run_id)
-      CROSS JOIN LATERAL (
-        SELECT run.* FROM ledger.run_state AS run
-        WHERE run.project_id = p_project AND run.run_id = brought.run_id OFFSET 0
-      ) AS run
-      WHERE run.kind = kind_now AND run.token IS NOT NULL
-    ) AS lease;
-    new.leases_after := old.seen_position;
-    SELECT place.* INTO new.priorities, new.runs, new.back_priorities, new.dues
-    FROM ledger.low_water_places(old, leased, late,
-      ledger.uuid7_floor((old.seen_clock - p_lag) AT TIME ZONE 'UTC'), old.seen_at - 10 * p_lag)
-      AS place;
-  END IF;
-  new.number := coalesce(old.number, 0) + 1;
-  new.seen_position := position_now;
-  new.seen_at := moment;
-  new.seen_clock := clock_now;
-  new.seen_txid := pg_current_xact_id();
-  INSERT INTO ledger.low_water SELECT new.*;
-  DELETE FROM ledger.low_water AS mark WHERE mark.project_id = p_project AND mark.kind = kind_now
-    AND mark.number = old.number;
+    SELECT mark.* INTO old FROM ledger.low_water AS mark
+    WHERE mark.project_id = p_project AND mark.kind = kind_now ORDER BY mark.number DESC LIMIT 1;
+    is_set_back := old.seen_at > ledger.now() OR old.seen_clock > clock_timestamp()
+      OR old.seen_position > (SELECT last_value FROM ledger.event_position);
+    CONTINUE WHEN NOT is_set_back AND (old.seen_position > position_now OR old.seen_at > moment
+      OR old.seen_clock > clock_now); -- another has moved them, who began later
+    IF old.number IS NULL OR is_set_back THEN
+      new := (p_project, kind_now, 0, 0, '{}', '{0}', '{00000000-0000-0000-0000-000000000000}',
+        '{0}', '{-infinity}', '{}', 0, now(), now(), '0');
+    ELSE
+      new := old;
+      seen := pg_current_snapshot();
+      new.open := ARRAY(SELECT txid.id FROM pg_snapshot_xip(seen) AS txid (id)
+        WHERE txid.id < old.seen_txid OR txid.id = ANY (old.open));
+      ended := ARRAY(SELECT txid.id FROM unnest(old.open) AS txid (id)
+        WHERE txid.id <> ALL (new.open));
+      late := CASE WHEN ended = '{}' THEN '{}' ELSE ARRAY(
+        SELECT DISTINCT event.run_id FROM ledger.event AS event
+        WHERE event.txid = ANY (ended) AND event.project_id = p_project) END;
+      SELECT coalesce(array_agg(DISTINCT lease.run_id)
+          FILTER (WHERE lease.lease_position <= old.seen_position), '{}'),
+        coalesce(array_agg(DISTINCT lease.priority), '{}')
+      INTO new.older_leases, leased
+      FROM (
+        SELECT held.run_id, held.priority, held.lease_position
+        FROM ledger.leases(p_project, kind_now, true) AS held
+        UNION ALL
+        SELECT run.run_id, run.priority, run.lease_position FROM unnest(late) AS brought (run_id)
+        CROSS JOIN LATERAL (
+          SELECT run.* FROM ledger.run_state AS run
+          WHERE run.project_id = p_project AND run.run_id = brought.run_id OFFSET 0
+        ) AS run
+        WHERE run.kind = kind_now AND run.token IS NOT NULL
+      ) AS lease;
+      new.leases_after := old.seen_position;
+      SELECT place.* INTO new.priorities, new.runs, new.back_priorities, new.dues
+      FROM ledger.low_water_places(old, leased, late,
+        ledger.uuid7_floor((old.seen_clock - p_lag) AT TIME ZONE 'UTC'), old.seen_at - 10 * p_lag)
+        AS place;
+    END IF;
+    new.number := coalesce(old.number, 0) + 1;
+    new.seen_position := position_now;
+    new.seen_at := moment;
+    new.seen_clock := clock_now;
+    new.seen_txid := pg_current_xact_id();
+    INSERT INTO ledger.low_water SELECT new.*;
+    DELETE FROM ledger.low_water AS mark WHERE mark.project_id = p_project AND mark.kind = kind_now
+      AND mark.number = old.number;
   END LOOP;
 END $$;
 

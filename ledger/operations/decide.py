@@ -38,8 +38,6 @@ Request: TypeAlias = Run | ApprovalRequested
 Answer: TypeAlias = Literal["approval.granted", "approval.rejected"]
 
 MAX_MEANING: Final = 80
-MAX_NOTES: Final = 10
-"""Refused decisions of a credential that are noted in one run."""
 # The run is read in the statement that decides: one round trip.
 DECIDE: Final = (
     "SELECT r.*, d.from_state, d.refused, d.detail"
