@@ -2965,6 +2965,17 @@ BEGIN
     NULL);
 END $$;
 
+CREATE FUNCTION ledger.nothing_begun(p_project text, p_run uuid, p_token integer) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+  PERFORM FROM ledger.event AS done
+  WHERE done.project_id = p_project AND done.run_id = p_run AND done.version > p_token
+    AND done.token = p_token AND done.type <> 'write.refused'
+  ORDER BY done.version LIMIT 1;
+  RETURN NOT FOUND;
+END $$;
+
 CREATE FUNCTION ledger.now() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
     AS $$ SELECT ledger.clock() $$;
@@ -3263,7 +3274,9 @@ BEGIN
     SELECT locked.*,
       locked.past_end AND (crew.is_alive OR coalesce(crew.last_until, locked.lease_until)
         <= locked.now) AS lapsed,
-      locked.past_end AND NOT crew.is_alive AND crew.held > 1 AS together
+      locked.past_end AND NOT crew.is_alive AND crew.held > 1 AS together,
+      CASE WHEN locked.past_end
+        THEN ledger.nothing_begun(p_project, locked.run_id, locked.token) END AS unbegun
     FROM locked
     LEFT JOIN LATERAL (
       SELECT crews.held, crews.last_until, crews.heard_at > locked.lease_until AS is_alive
@@ -3271,7 +3284,7 @@ BEGIN
     ) AS crew ON true
   ), forgiven AS MATERIALIZED ( -- whether the attempt is charged
     SELECT crewed.*, crewed.lapsed AND coalesce(CASE
-      WHEN crewed.version = crewed.token THEN before.times < never_begun
+      WHEN crewed.unbegun THEN before.times < never_begun
       ELSE crewed.together AND crewed.attempt_count >= crewed.max_attempts
         AND crewed.max_attempts > 1 AND before.times < lost_together
       END, false) AS is_forgiven
@@ -3280,7 +3293,7 @@ BEGIN
       SELECT count(*) AS times FROM ledger.event AS expired
       WHERE expired.project_id = p_project AND expired.run_id = crewed.run_id
         AND expired.type = 'lease.expired' AND expired.attempt IS NOT NULL
-        AND (crewed.version = crewed.token OR crewed.together)
+        AND (crewed.unbegun OR crewed.together)
     ) AS before ON crewed.lapsed
   ), judged AS MATERIALIZED ( -- what becomes of each
     SELECT run.*,
@@ -3330,7 +3343,7 @@ BEGIN
           judged.worker_id,
           judged.lease_until AT TIME ZONE 'UTC') || CASE
             WHEN NOT judged.is_forgiven THEN ''
-            WHEN judged.version = judged.token
+            WHEN judged.unbegun
               THEN '; nothing was begun under it, so no attempt is charged'
             ELSE '; other runs were lost with it, so no attempt is charged' END
         ELSE 'cancelled as requested' END)::text AS body,
@@ -5165,6 +5178,8 @@ REVOKE ALL ON FUNCTION ledger.next_due(p_project text, p_after timestamp with ti
 GRANT ALL ON FUNCTION ledger.next_due(p_project text, p_after timestamp with time zone) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.note_refusal(p_project text, p_actor text, p_run uuid, p_text text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.nothing_begun(p_project text, p_run uuid, p_token integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.now() FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.now() TO runfold_worker;

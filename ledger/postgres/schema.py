@@ -120,6 +120,7 @@ OBJECTS: Final = (
     "operations/commands",
     "operations/refuse",
     "operations/keep_time",
+    "operations/nothing_begun",
     "operations/reap",
     "operations/next_due",
     "operations/change_kind",

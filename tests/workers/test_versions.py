@@ -92,7 +92,7 @@ async def test_a_run_that_no_version_began_is_taken_up_by_any(ledger: Ledger) ->
 async def test_a_run_without_calls_on_record_is_begun_anew_by_another_version(
     ledger: Ledger,
 ) -> None:
-    @handler("order", version="1", retry=Backoff(first=0))
+    @handler("order", version="1", retry=Backoff(first=60))  # it is cancelled before
     async def broken(_: Context) -> str:
         raise ConnectionError("the bank is away")
 

@@ -15,7 +15,7 @@ from runfold.ledger.postgres.connections import fetch
 from runfold.workers.leases.deadline import within
 
 # Nothing was appended since the lease, not even a beat: nobody works under it. A worker's id is its
-# own, so no other process can.
+# own, so no other process can. A lease after which others appended something is left to the reaper.
 _UNBEGUN: Final = """
 SELECT run_id, token FROM ledger.run_state
 WHERE project_id = $1 AND token > 0 AND worker_id = $2 AND version = token

@@ -12,7 +12,7 @@ import pytest
 
 from runfold.ledger import Lease, Ledger, Run, State, Submit
 from runfold.ledger.errors import InvalidValue, LeaseLost
-from runfold.ledger.events import LeaseExpired, RunCancelled, RunFailed, RunTimedOut
+from runfold.ledger.events import LeaseExpired, NoteAdded, RunCancelled, RunFailed, RunTimedOut
 from runfold.ledger.lifecycle import ATTEMPTS_EXHAUSTED, DEADLINE_PASSED, LEASE_EXPIRED
 from tests.conftest import PROJECT
 from tests.support.runs import (
@@ -89,6 +89,29 @@ async def test_a_lease_that_was_never_begun_charges_no_attempt_three_times(ledge
     assert (failed.state, failed.attempt_count) == (State.FAILED, 1)
     assert failed.error_code == ATTEMPTS_EXHAUSTED
     await ledger.verify()
+
+
+@pytest.mark.parametrize("by", ["a worker before", "a signal", "a note", "another's token"])
+async def test_what_others_append_begins_nothing_under_a_lease(ledger: Ledger, by: str) -> None:
+    run = await ledger.submit("parse", max_attempts=2)
+    first = (await ledger.heartbeat(await ledger.claim("w:1", ttl=TINY)))[0]
+    await lapsed(ledger, first)
+    await ledger.reap()
+    (last,) = await ledger.claim("w:2", ttl=TINY)
+    if by == "a signal":
+        await ledger.signal(run.run_id, "go")
+    elif by == "a note":
+        await ledger.append(run.run_id, NoteAdded(text="hm"), actor="ann")
+    else:
+        late = first if by == "a worker before" else replace(last, worker_id="w:3")
+        with pytest.raises(LeaseLost):
+            await ledger.transition(late, State.COMPLETED)
+
+    await lapsed(ledger, last)
+    (reaped,) = await ledger.reap()
+
+    assert (await ledger.get(run.run_id)).version > last.token + 1
+    assert (reaped.state, reaped.attempt_count) == (State.PENDING, 1)
 
 
 async def test_last_attempts_that_were_lost_with_their_worker_are_not_charged(

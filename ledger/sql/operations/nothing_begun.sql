@@ -1,0 +1,15 @@
+-- Whether nothing was appended under a lease, not even a beat. What others append meanwhile, such
+-- as the refusal of a worker before, begins nothing. Volatile, so that it sees what was appended
+-- until the run was locked; and no part of the statement of the reaper, where the same query made
+-- PostgreSQL 18 crash when reapers met. Internal to ledger.reap. Locks: none.
+CREATE OR REPLACE FUNCTION ledger.nothing_begun(p_project text, p_run uuid, p_token int)
+RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+AS $$
+BEGIN
+  PERFORM FROM ledger.event AS done
+  WHERE done.project_id = p_project AND done.run_id = p_run AND done.version > p_token
+    AND done.token = p_token AND done.type <> 'write.refused'
+  ORDER BY done.version LIMIT 1;
+  RETURN NOT FOUND;
+END $$;
