@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import asyncpg
+import psutil  # type: ignore[import-untyped]
 import pytest
 from pydantic import BaseModel, SecretStr
 from structlog.testing import capture_logs
@@ -22,6 +22,7 @@ from runfold.projections.telemetry import metrics
 from runfold.workers import Context, Fail, handler
 from tests.conftest import PROJECT
 from tests.support.logins import with_login
+from tests.support.waiting import until
 from tests.support.working import done, ended, reached, working
 
 CANARY = f"canary{secrets.token_hex(8)}"
@@ -169,8 +170,7 @@ async def _errors(ledger: Ledger, database: str) -> list[str]:
 
 
 def _command_lines() -> str:
-    lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-    return str(lines)
+    return str([process.info["cmdline"] for process in psutil.process_iter(["cmdline"])])
 
 
 async def _found_in_tables(pool: Any, secret: str) -> list[str]:
@@ -211,7 +211,8 @@ async def test_the_secret_of_an_api_token_is_found_nowhere(
             await connection.execute("SELECT set_config('runfold.token', $1, false)", secret)
             with pytest.raises(asyncpg.PostgresError) as refused:
                 await connection.fetch("SELECT * FROM ledger.reap('test', 'reaper', 1)")
-            await asyncio.sleep(0.1)
+            looks = len(watched)
+            await until(lambda: len(watched) > looks + 1)  # one that began after the statement
             await connection.close()
         with pytest.raises(LedgerError) as unknown:
             await access.revoke_token(ledger.project, secret)
