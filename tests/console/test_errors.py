@@ -13,6 +13,7 @@ from runfold.console.cli.kit.run_id import AmbiguousRun, bounds
 from runfold.console.cli.main import main
 from runfold.ledger.errors import InvalidValue
 from tests.console.test_commands import Cli, execute
+from tests.support.logins import as_login
 
 
 @pytest.fixture
@@ -347,9 +348,7 @@ def test_a_login_without_the_right_is_one_line(
     rights = f"'test', 'tests', '{login}', '{{read}}', NULL, NULL, NULL"
     execute(unverified_database, f"SELECT ledger.change_access({rights})")
     try:
-        url = unverified_database.replace("postgres@", f"{login}:pw@", 1)
-        if url == unverified_database:
-            pytest.skip("the server's URL is not a superuser's without a password")
+        url = as_login(unverified_database, login, "pw")
         reader = Cli(url, capsys)
         assert reader.ok("runs").out == ""
         assert (

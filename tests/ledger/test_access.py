@@ -597,10 +597,10 @@ async def test_a_grant_opens_the_door_to_a_login_only_and_shuts_it_on_no_strange
     empty_database: str,
 ) -> None:
     await schema.upgrade(empty_database)
-    owner = await asyncpg.connect(driver_url(empty_database))
-    await owner.execute("INSERT INTO ledger.project (project_id) VALUES ('test')")
-    await grant(owner, "runfold_worker", ("read",))
     async with with_login(empty_database, "runfold_worker") as url:
+        owner = await asyncpg.connect(driver_url(empty_database))
+        await owner.execute("INSERT INTO ledger.project (project_id) VALUES ('test')")
+        await grant(owner, "runfold_worker", ("read",))
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="CONNECT"):
             await asyncpg.connect(driver_url(url))
         await owner.execute(
@@ -608,7 +608,7 @@ async def test_a_grant_opens_the_door_to_a_login_only_and_shuts_it_on_no_strange
         )
         await grant(owner, login_of(url), ())
         await (await asyncpg.connect(driver_url(url))).close()
-    await owner.close()
+        await owner.close()
 
 
 async def test_whoever_presents_tokens_of_others_hides_no_refusal_of_theirs(

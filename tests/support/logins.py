@@ -5,9 +5,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import asyncpg
-import pytest
 
 from runfold.ledger.postgres.urls import driver_url
 
@@ -18,21 +18,25 @@ async def with_login(
 ) -> AsyncIterator[str]:
     """Make a login with these roles and rights; yield the database's URL for it; remove it."""
     name, password = f"login_{secrets.token_hex(6)}", secrets.token_hex(8)
-    own = url.replace("postgres@", f"{name}:{password}@", 1)
-    if own == url:
-        pytest.skip("the server's URL is not a superuser's without a password")
     superuser = await asyncpg.connect(driver_url(url))
     try:
         granted = f" IN ROLE {', '.join(roles)}" if roles else ""
         await superuser.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{password}'{granted}")
         if rights:
             await grant(superuser, name, rights, project=project)
-        yield own
+        yield as_login(url, name, password)
         await superuser.execute(f"REASSIGN OWNED BY {name} TO CURRENT_USER")
         await superuser.execute(f"DROP OWNED BY {name}")
         await superuser.execute(f"DROP ROLE {name}")
     finally:
         await superuser.close()
+
+
+def as_login(url: str, name: str, password: str) -> str:
+    """Return the URL for another login of the same server."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{name}:{password}@{host}").geturl()
 
 
 async def grant(
