@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from runfold.console.cli.kit.output import UNBOUNDED
-from runfold.console.cli.kit.plain import clean
 from runfold.console.cli.kit.wrapping import entry
 from runfold.console.demo.outcome import Outcome, States, facts_of
+from runfold.console.shared.plain import clean
 from runfold.ledger import State
 from runfold.ledger.events import Event
 from runfold.ledger.lifecycle import TERMINAL

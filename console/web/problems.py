@@ -13,8 +13,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
-from runfold.console.cli.kit.known_errors import known
-from runfold.console.cli.kit.plain import clean, jsonable
+from runfold.console.shared.known_errors import known
+from runfold.console.shared.plain import clean, jsonable
 from runfold.ledger import names
 from runfold.ledger.errors import DatabaseUnavailable, LedgerError
 from runfold.ledger.log import logger

@@ -17,7 +17,7 @@ PATIENT_SECONDS: Final = 0.05
 """How long requests wait for a statement in flight: one that waits for a lock must not delay
 others."""
 CANCELED: Final = "57014"
-Request = TypeVar("Request")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 Heard_contra = TypeVar("Heard_contra", contravariant=True)
 
@@ -38,15 +38,15 @@ class Listener(Protocol[Heard_contra]):
         """End without an answer: the event loop is closing."""
 
 
-class Waiting(NamedTuple, Generic[Request, Result]):
+class Waiting(NamedTuple, Generic[Item, Result]):
     """A request that is not answered yet."""
 
-    request: Request
+    request: Item
     distinct: Hashable
     result: Listener[Result]
 
 
-class Batcher(Generic[Request, Result]):
+class Batcher(Generic[Item, Result]):
     """Sends a request at once if none is in flight; the ones made meanwhile go together next.
 
     `send` returns a result for each request, in their order; `weigh` returns the characters of a
@@ -60,20 +60,20 @@ class Batcher(Generic[Request, Result]):
 
     def __init__(
         self,
-        send: Callable[[Sequence[Request]], Awaitable[Sequence[Result]]],
-        weigh: Callable[[Request], int],
+        send: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
+        weigh: Callable[[Item], int],
         *,
         linger: Callable[[], float] | None = None,
     ) -> None:
         self._send, self._weigh, self._linger = send, weigh, linger
-        self._waiting: list[Waiting[Request, Result]] = []
+        self._waiting: list[Waiting[Item, Result]] = []
         self._busy = False
         self._in_flight: set[Hashable] = set()
         """Keys in flight; a second request for one waits for the first result."""
         self._tasks: set[asyncio.Task[None]] = set()
         """Kept here: the event loop itself keeps no task alive."""
 
-    async def ask(self, request: Request, *, distinct: Hashable) -> Result:
+    async def ask(self, request: Item, *, distinct: Hashable) -> Result:
         """Send a request and return its result; those with one `distinct` key stay in order."""
         if not self._busy and self._linger is None and distinct not in self._in_flight:
             return await self._ask_alone(request, distinct)
@@ -81,14 +81,14 @@ class Batcher(Generic[Request, Result]):
         self.hand(request, distinct=distinct, result=result)
         return await result
 
-    def hand(self, request: Request, *, distinct: Hashable, result: Listener[Result]) -> None:
+    def hand(self, request: Item, *, distinct: Hashable, result: Listener[Result]) -> None:
         """Send a request with the next statement, and let `result` hear the answer."""
         self._waiting.append(Waiting(request, distinct, result))
         if not self._busy:
             self._busy = True
             self._start(self._send_waiting())
 
-    async def _ask_alone(self, request: Request, distinct: Hashable) -> Result:
+    async def _ask_alone(self, request: Item, distinct: Hashable) -> Result:
         self._busy = True
         self._in_flight.add(distinct)
         late = asyncio.get_running_loop().call_later(PATIENT_SECONDS, self._go_on)
@@ -118,8 +118,8 @@ class Batcher(Generic[Request, Result]):
             await asyncio.wait({sending}, timeout=PATIENT_SECONDS)
         self._busy = False
 
-    def _take(self) -> list[Waiting[Request, Result]]:
-        batch: dict[Hashable, Waiting[Request, Result]] = {}
+    def _take(self) -> list[Waiting[Item, Result]]:
+        batch: dict[Hashable, Waiting[Item, Result]] = {}
         rest, characters = [], 0
         for waiting in self._waiting:
             if waiting.result.done():  # its caller was cancelled before anything was sent
@@ -134,7 +134,7 @@ class Batcher(Generic[Request, Result]):
         self._in_flight.update(batch)
         return list(batch.values())
 
-    async def _answer(self, batch: list[Waiting[Request, Result]]) -> None:
+    async def _answer(self, batch: list[Waiting[Item, Result]]) -> None:
         try:
             await self._answer_all(batch)
         finally:
@@ -142,7 +142,7 @@ class Batcher(Generic[Request, Result]):
             if self._waiting and not self._busy:
                 self._go_on()
 
-    async def _answer_all(self, batch: list[Waiting[Request, Result]]) -> None:
+    async def _answer_all(self, batch: list[Waiting[Item, Result]]) -> None:
         try:
             results = await self._send([waiting.request for waiting in batch])
         except Exception as error:

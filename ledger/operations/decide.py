@@ -33,7 +33,7 @@ from runfold.ledger.redaction import Redaction
 from runfold.ledger.run import Run
 from runfold.ledger.validation import check_actor, check_reason, check_text
 
-Request: TypeAlias = Run | ApprovalRequested
+PendingRequest: TypeAlias = Run | ApprovalRequested
 """The request that is decided: its event, or the run as it was read while it waited."""
 Answer: TypeAlias = Literal["approval.granted", "approval.rejected"]
 
@@ -70,7 +70,7 @@ class DecideRow(NamedTuple):
 
 async def decide(
     project: Project,
-    request: Request,
+    request: PendingRequest,
     answer: Answer,
     *,
     actor: str,
@@ -118,7 +118,7 @@ async def decide(
     return run
 
 
-async def _version(project: Project, request: Request) -> int:
+async def _version(project: Project, request: PendingRequest) -> int:
     """Return the version of the event that asked; 0 for a run that waited for no approval."""
     if isinstance(request, ApprovalRequested):
         return request.version

@@ -33,11 +33,11 @@ class DecisionCheck:
     def _count(self, event: Mapping[str, Any]) -> str | None:
         assert self._request is not None
         self._persons.append(normalize("NFKC", str(event["actor"])).casefold())
-        needed, said = self._request["approvals"] or 1, len(self._persons)
-        if len(set(self._persons)) < said:
+        needed, signed = self._request["approvals"] or 1, len(self._persons)
+        if len(set(self._persons)) < signed:
             return f"{event['actor']} approves a second time"
-        if (event["type"] == "approval.granted") != (said == needed):
-            return f"{said} of {needed} persons have approved"
-        if needed > 1 and (event["approvals"], event["approved"]) != (needed, said):
+        if (event["type"] == "approval.granted") != (signed == needed):
+            return f"{signed} of {needed} persons have approved"
+        if needed > 1 and (event["approvals"], event["approved"]) != (needed, signed):
             return f"it says that {event['approved']} of {event['approvals']} have approved"
         return None

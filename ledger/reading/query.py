@@ -85,7 +85,7 @@ def parse(text: str, now: datetime | None = None) -> Query:
     return query
 
 
-Reader = Callable[[Query, Word, datetime], Query]
+Clause = Callable[[Query, Word, datetime], Query]
 
 
 def _unknown(_query: Query, word: Word, _now: datetime) -> Query:
@@ -103,14 +103,14 @@ def _state(query: Query, word: Word, _now: datetime) -> Query:
     return _choosing(query, Choice("state", wanted, word=word))
 
 
-def _choice(column: str) -> Reader:
+def _choice(column: str) -> Clause:
     def read(query: Query, word: Word, _now: datetime) -> Query:
         return _choosing(query, Choice(column, _texts(word), word.negated, word))
 
     return read
 
 
-def _compared(column: str, pattern: re.Pattern[str], most: int, what: str) -> Reader:
+def _compared(column: str, pattern: re.Pattern[str], most: int, what: str) -> Clause:
     def read(query: Query, word: Word, _now: datetime) -> Query:
         sign, value = _comparison(word)
         if not pattern.fullmatch(value) or Decimal(value) > most:
@@ -158,7 +158,7 @@ def _text(query: Query, word: Word, now: datetime) -> Query:
 
 
 _STATES: Final = tuple(state.value for state in State)
-_FIELDS: Final[dict[str | None, Reader]] = {
+_FIELDS: Final[dict[str | None, Clause]] = {
     "state": _state,
     "kind": _choice("kind"),
     "tag": _choice("tags"),

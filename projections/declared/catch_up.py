@@ -23,7 +23,7 @@ from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint
 from runfold.ledger.validation import check_int
 from runfold.projections.declared.pages import (
-    Page,
+    FeedPage,
     first_event,
     reason_of,
     retry_next,
@@ -136,14 +136,14 @@ class CatchUp:
             await connection.execute(_MOVE, self.projection.name, *place, page.events)
             return page.events
 
-    async def _take(self, connection: Any, towards: Checkpoint, limit: int) -> Page:
+    async def _take(self, connection: Any, towards: Checkpoint, limit: int) -> FeedPage:
         if self.projection.apply is None:
             return await take_page(connection, self.projection, towards, limit)
         events, after = await feed.read(connection, towards, limit, which(self.projection))
         known_as = (self.projection.name, self.projection.version)
         skipped = {row["position"] for row in await connection.fetch(_SKIPPED, *known_as)}
         await self._apply(connection, [one for one in events if one.position not in skipped])
-        return Page(len(events), after)
+        return FeedPage(len(events), after)
 
     async def _apply(self, connection: Any, events: Sequence[Event]) -> None:
         """Call the function, but not for nothing; whatever it raises is its own failure."""

@@ -55,7 +55,7 @@ WHERE a.relation = $1 AND a.project_id = $2 AND a.error IS NULL AND a.retry_at I
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class FeedPage:
     """What was taken: how many events, and the checkpoint after them."""
 
     events: int
@@ -68,7 +68,7 @@ async def take_page(
     towards: Checkpoint,
     limit: int,
     table: str | None = None,
-) -> Page:
+) -> FeedPage:
     """Fold the next page into the projection's table, or one like it, in an open transaction.
 
     The first run that cannot be folded is set aside, and the rest of the page is for the next call.
@@ -136,12 +136,12 @@ async def first_event(connection: Any, projection: Projection, towards: Checkpoi
 
 async def _merge(
     connection: Any, projection: Projection, towards: Checkpoint, limit: int, table: str
-) -> Page:
+) -> FeedPage:
     await connection.execute(SETTINGS)
     statement = taken_sql(projection, f"SELECT e.* FROM {feed.PAGE} AS e", table)
     row = await connection.fetchrow(statement, *page_arguments(towards, limit, which(projection)))
     after = towards.moved(row["position"]) if row["events"] >= limit else towards.arrived()
-    return Page(row["events"], after)
+    return FeedPage(row["events"], after)
 
 
 async def _set_aside(

@@ -34,7 +34,7 @@ _ANSWERS: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class SpanEvent:
     """A moment within a span: a heartbeat, a note, a refused write."""
 
     name: str
@@ -52,7 +52,7 @@ class Span:
     name: str
     start: datetime
     attributes: dict[str, Value] = field(default_factory=dict)
-    marks: list[Mark] = field(default_factory=list)
+    marks: list[SpanEvent] = field(default_factory=list)
     end: datetime | None = None
     failed: bool | None = None
     error: str | None = None
@@ -112,7 +112,7 @@ class _Trace:
                     names.ACTOR: event.actor or "",
                     names.VERSION: event.version or 0,
                 }
-                (self.attempt or self.root).marks.append(Mark(event.type, at, attributes))
+                (self.attempt or self.root).marks.append(SpanEvent(event.type, at, attributes))
         self._end_attempt(event, at)
         self._end_run(event, at)
 

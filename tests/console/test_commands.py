@@ -734,7 +734,7 @@ def test_projects_do_not_see_each_others_runs(cli: Cli) -> None:
 
 
 def test_times_are_written_in_utc_with_milliseconds() -> None:
-    from runfold.console.cli.kit.plain import jsonable, moment
+    from runfold.console.shared.plain import jsonable, moment
 
     instant = datetime(2026, 1, 31, 13, 30, 0, 123_456, tzinfo=UTC).astimezone()
 

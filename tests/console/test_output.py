@@ -14,9 +14,9 @@ from typing import Final
 import pytest
 import structlog
 
-from runfold.console.cli.kit.plain import safe_json
 from runfold.console.cli.kit.session import configure_log
 from runfold.console.cli.main import Program
+from runfold.console.shared.plain import safe_json
 from runfold.ledger import Ledger, State
 from runfold.ledger.errors import LedgerError
 from runfold.projections import CatchUp, Projection, field, install, last, of_run

@@ -9,9 +9,14 @@ import typer
 
 from runfold.console.cli.kit.options import Actor, command, program
 from runfold.console.cli.kit.output import EMPTY
-from runfold.console.cli.kit.plain import compact, jsonable, relative, span
-from runfold.console.cli.kit.requests import Request, pending_requests, progress, roles_of
 from runfold.console.cli.kit.session import Session
+from runfold.console.shared.approval_requests import (
+    ApprovalRequest,
+    pending_requests,
+    progress,
+    roles_of,
+)
+from runfold.console.shared.plain import compact, jsonable, relative, span
 from runfold.ledger.validation import check_int
 
 TITLES: Final = (
@@ -61,12 +66,12 @@ async def approvals(
     session.out.talk("to read one in full: runfold show RUN; to decide: runfold approve RUN")
 
 
-def _facts(request: Request, name: str, roles: set[str]) -> dict[str, Any]:
+def _facts(request: ApprovalRequest, name: str, roles: set[str]) -> dict[str, Any]:
     bar = request.bars(name, roles)
     return {**jsonable(request), "may_decide": bar is None, "bar": bar}
 
 
-def _row(request: Request) -> tuple[str, ...]:
+def _row(request: ApprovalRequest) -> tuple[str, ...]:
     return (
         str(request.run_id),
         str(request.version),

@@ -9,8 +9,8 @@ import typer
 
 from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import command
-from runfold.console.cli.kit.plain import jsonable
 from runfold.console.cli.kit.session import Session
+from runfold.console.shared.plain import jsonable
 from runfold.ledger.archive.file import check_file, digest, opened
 
 

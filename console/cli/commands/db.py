@@ -6,8 +6,8 @@ from typing import Final
 
 from runfold.console.cli.health.database_status import DatabaseStatus, database_status, upgraded
 from runfold.console.cli.kit.options import OWNER, command, program
-from runfold.console.cli.kit.plain import jsonable
 from runfold.console.cli.kit.session import Session
+from runfold.console.shared.plain import jsonable
 from runfold.ledger.postgres.server_roles import who_grants
 from runfold.ledger.postgres.urls import shown
 

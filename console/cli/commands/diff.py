@@ -9,10 +9,10 @@ import typer
 from runfold.console.cli.kit import event_line
 from runfold.console.cli.kit.options import RunId, command, program
 from runfold.console.cli.kit.output import EMPTY, Output
-from runfold.console.cli.kit.plain import compact, jsonable
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
-from runfold.console.cli.kit.values import version_or_instant
+from runfold.console.shared.plain import compact, jsonable
+from runfold.console.shared.values import version_or_instant
 from runfold.ledger.reading.past import Diff
 
 TITLES: Final = ("COLUMN", "FROM", "TO")

@@ -22,11 +22,11 @@ from runfold.console.cli.health.server_checks import (
 from runfold.console.cli.health.waiting_checks import approvals, handlers
 from runfold.console.cli.health.work_checks import leases, schedules, served
 from runfold.console.cli.kit.exits import OK, UNHEALTHY
-from runfold.console.cli.kit.known_errors import known
 from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.output import Output
-from runfold.console.cli.kit.plain import jsonable
 from runfold.console.cli.kit.session import Session
+from runfold.console.shared.known_errors import known
+from runfold.console.shared.plain import jsonable
 from runfold.ledger.errors import AccessDenied, DatabaseUnavailable, EmbeddedPostgresError
 from runfold.ledger.settings import Settings
 

@@ -11,7 +11,7 @@ from runfold.console.cli.kit.options import Actor, command, program
 from runfold.console.cli.kit.output import Output
 from runfold.console.cli.kit.progress import progress
 from runfold.console.cli.kit.session import Session
-from runfold.console.cli.kit.values import Misuse, duration
+from runfold.console.shared.values import Misuse, duration
 from runfold.ledger import Ledger
 from runfold.ledger.proof.fold import Drift
 from runfold.ledger.validation import check_duration, check_int

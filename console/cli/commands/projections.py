@@ -16,12 +16,12 @@ from runfold.console.cli.commands import (
     projections_status,
 )
 from runfold.console.cli.commands.projections_status import Modules
+from runfold.console.cli.kit.chosen_projections import chosen_projections
 from runfold.console.cli.kit.duty import until_terminated
 from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import OWNER, PROJECTOR, Actor, command, program
-from runfold.console.cli.kit.projection_modules import chosen_projections
 from runfold.console.cli.kit.session import Session
-from runfold.console.cli.kit.values import Misuse
+from runfold.console.shared.values import Misuse
 from runfold.ledger import log
 from runfold.ledger import names as log_names
 from runfold.ledger.postgres.connections import connect, fetch

@@ -11,13 +11,13 @@ from typing import Annotated, Final, TypedDict
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from runfold.console.cli.kit.chosen_projections import chosen_projections
 from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import REBUILDER, Actor, Reason, command
 from runfold.console.cli.kit.output import Output, console
-from runfold.console.cli.kit.plain import span
-from runfold.console.cli.kit.projection_modules import chosen_projections
 from runfold.console.cli.kit.session import Session
-from runfold.console.cli.kit.values import instant
+from runfold.console.shared.plain import span
+from runfold.console.shared.values import instant
 from runfold.ledger import Ledger
 from runfold.ledger.validation import check_int
 from runfold.projections.declared.dropping import drop_replaced

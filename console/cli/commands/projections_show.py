@@ -9,7 +9,7 @@ import typer
 from runfold.console.cli.kit.options import command
 from runfold.console.cli.kit.output import EMPTY
 from runfold.console.cli.kit.session import Session
-from runfold.console.cli.kit.values import Misuse
+from runfold.console.shared.values import Misuse
 from runfold.projections.declared.rows import rows
 
 

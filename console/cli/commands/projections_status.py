@@ -10,9 +10,9 @@ import typer
 from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import command
 from runfold.console.cli.kit.output import EMPTY, Output
-from runfold.console.cli.kit.plain import moment
-from runfold.console.cli.kit.projection_modules import declared_projections
 from runfold.console.cli.kit.session import Session
+from runfold.console.shared.plain import moment
+from runfold.console.shared.projection_modules import declared_projections
 from runfold.projections.declared.status import Status, statuses
 from runfold.projections.errors import ProjectionNotFound
 

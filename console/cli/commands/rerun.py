@@ -10,11 +10,11 @@ from runfold.console.cli.kit.confirmation import can_ask, confirmed
 from runfold.console.cli.kit.exits import ERROR, OK
 from runfold.console.cli.kit.options import WORKER, Actor, Reason, command, program
 from runfold.console.cli.kit.output import talk
-from runfold.console.cli.kit.rerun import rerun as rerun_runs
 from runfold.console.cli.kit.run_filter import RunFilter, ended_runs
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
-from runfold.console.cli.kit.values import Misuse
+from runfold.console.shared.rerun import rerun as rerun_runs
+from runfold.console.shared.values import Misuse
 from runfold.ledger import Ledger, Run
 
 app: Final = program()

@@ -13,11 +13,11 @@ from rich.text import Text
 
 from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.output import COLOURS, EMPTY, Output
-from runfold.console.cli.kit.plain import compact, money, span
 from runfold.console.cli.kit.run_filter import RunFilter, count_runs
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
-from runfold.console.cli.kit.values import Misuse, instant
+from runfold.console.shared.plain import compact, money, span
+from runfold.console.shared.values import Misuse, instant
 from runfold.ledger import Ledger, Run
 
 TITLES: Final = (

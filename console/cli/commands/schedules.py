@@ -8,9 +8,9 @@ import typer
 
 from runfold.console.cli.kit.options import WORKER, Actor, command, program
 from runfold.console.cli.kit.output import EMPTY
-from runfold.console.cli.kit.plain import moment
 from runfold.console.cli.kit.session import Session
-from runfold.console.cli.kit.values import payload
+from runfold.console.shared.plain import moment
+from runfold.console.shared.values import payload
 from runfold.ledger.errors import ScheduleNotFound
 from runfold.ledger.schedules import Schedule
 

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from runfold.console.cli.kit.options import RunId, command, program
-from runfold.console.cli.kit.requests import Request, pending_request, roles_of
 from runfold.console.cli.kit.run_details import write_run
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
+from runfold.console.shared.approval_requests import ApprovalRequest, pending_request, roles_of
 from runfold.ledger import Ledger, Run, State
 
 app: Final = program()
@@ -30,7 +30,7 @@ async def show(session: Session, run: RunId) -> None:
         session.out.talk(hint)
 
 
-async def _request(ledger: Ledger, run: Run) -> tuple[Request | None, str | None]:
+async def _request(ledger: Ledger, run: Run) -> tuple[ApprovalRequest | None, str | None]:
     """Return the approval that the run waits for, and why the caller may not decide it."""
     if run.state != State.WAITING_APPROVAL:
         return None, None
@@ -40,7 +40,7 @@ async def _request(ledger: Ledger, run: Run) -> tuple[Request | None, str | None
     return request, request.bars(ledger.actor, await roles_of(ledger, ledger.actor))
 
 
-def hints(run: Run, request: Request | None = None, bar: str | None = None) -> list[str]:
+def hints(run: Run, request: ApprovalRequest | None = None, bar: str | None = None) -> list[str]:
     """Return what can be done next, a line each."""
     watch = f"to watch it: runfold history {run.run_id} --follow"
     if run.is_terminal:
@@ -60,7 +60,7 @@ def hints(run: Run, request: Request | None = None, bar: str | None = None) -> l
     return [watch]
 
 
-def _decision_hints(request: Request, bar: str | None) -> list[str]:
+def _decision_hints(request: ApprovalRequest, bar: str | None) -> list[str]:
     decide = f"runfold approve {request.run_id} --request {request.version}"
     if bar is not None:
         return [f"{bar}; to decide as somebody else: {decide} --actor NAME"]

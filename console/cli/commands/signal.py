@@ -10,7 +10,7 @@ from runfold.console.cli.kit.decision import write_state
 from runfold.console.cli.kit.options import WORKER, Actor, RunId, command, program
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
-from runfold.console.cli.kit.values import payload
+from runfold.console.shared.values import payload
 
 app: Final = program()
 

@@ -10,7 +10,7 @@ from runfold.console.cli.kit.options import RunId, command, program
 from runfold.console.cli.kit.run_details import write_run
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
-from runfold.console.cli.kit.values import version_or_instant
+from runfold.console.shared.values import version_or_instant
 
 app: Final = program()
 

@@ -6,10 +6,10 @@ from typing import Annotated, Final
 
 import typer
 
-from runfold.console.cli.kit import values
 from runfold.console.cli.kit.options import WORKER, Actor, command, program
-from runfold.console.cli.kit.plain import jsonable
 from runfold.console.cli.kit.session import Session
+from runfold.console.shared import values
+from runfold.console.shared.plain import jsonable
 from runfold.ledger import Submit
 
 Words = Annotated[

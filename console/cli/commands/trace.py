@@ -12,10 +12,10 @@ from rich.text import Text
 
 from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.output import Output
-from runfold.console.cli.kit.plain import span as length
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
-from runfold.console.cli.kit.values import Misuse
+from runfold.console.shared.plain import span as length
+from runfold.console.shared.values import Misuse
 from runfold.ledger import Ledger
 from runfold.ledger.lifecycle import TERMINAL
 from runfold.projections.telemetry.otlp import Sender

@@ -9,10 +9,10 @@ import typer
 from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.output import Output
-from runfold.console.cli.kit.plain import jsonable
 from runfold.console.cli.kit.progress import progress
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
+from runfold.console.shared.plain import jsonable
 from runfold.ledger.errors import RunNotFound
 from runfold.ledger.reading.report import Report
 from runfold.ledger.reading.verify import verify as check

@@ -11,9 +11,9 @@ import typer
 
 from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.output import Output
-from runfold.console.cli.kit.plain import moment, span
 from runfold.console.cli.kit.session import Session
-from runfold.console.cli.kit.values import duration, instant
+from runfold.console.shared.plain import moment, span
+from runfold.console.shared.values import duration, instant
 from runfold.ledger.archive.record import FIRST_RUN, detached
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.months import bounds

@@ -8,12 +8,12 @@ from typing import Annotated, Final
 
 import typer
 
-from runfold.console.cli.kit import values
 from runfold.console.cli.kit.exits import OK, UNFINISHED, exit_code
 from runfold.console.cli.kit.options import WORKER, command, program
 from runfold.console.cli.kit.output import talk
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.user_traceback import user_traceback
+from runfold.console.shared import values
 from runfold.ledger import Ledger
 from runfold.ledger.errors import ConfigurationError, LedgerError
 from runfold.workers import Worker

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.output import EMPTY
-from runfold.console.cli.kit.plain import relative
 from runfold.console.cli.kit.session import Session
+from runfold.console.shared.plain import relative
 from runfold.ledger.postgres.connections import fetch
 
 TITLES: Final = ("WORKER", "HOLDS", "KINDS", "LAST BEAT", "LEASE ENDS", "OLDEST RUN")

@@ -9,11 +9,11 @@ import typer
 from runfold.console.cli.kit.confirmation import can_ask, confirmed
 from runfold.console.cli.kit.exits import ERROR, OK
 from runfold.console.cli.kit.output import Output, talk
-from runfold.console.cli.kit.plain import pretty
-from runfold.console.cli.kit.requests import Request, pending_request, request_lines
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
-from runfold.console.cli.kit.values import Misuse
+from runfold.console.shared.approval_requests import ApprovalRequest, pending_request, request_lines
+from runfold.console.shared.plain import pretty
+from runfold.console.shared.values import Misuse
 from runfold.ledger import Ledger, Run
 from runfold.ledger.events import ApprovalRequested
 
@@ -73,7 +73,7 @@ async def _request(ledger: Ledger, run: Run, version: int) -> ApprovalRequested:
     return events[0]
 
 
-def _confirmed(pending: Request, *, granted: bool) -> bool:
+def _confirmed(pending: ApprovalRequest, *, granted: bool) -> bool:
     if not can_ask():
         raise Misuse(
             "--request",
@@ -85,7 +85,7 @@ def _confirmed(pending: Request, *, granted: bool) -> bool:
     return confirmed(f"{_VERB[granted]} request {pending.version}?")
 
 
-def request_text(pending: Request) -> list[str]:
+def request_text(pending: ApprovalRequest) -> list[str]:
     """Return a request in full: its facts a line each, then the content that is decided."""
     lines = [f"{name:<9} {value}" for name, value in request_lines(pending)]
     if pending.show is not None:

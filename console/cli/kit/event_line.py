@@ -8,7 +8,7 @@ from typing import Any, Final
 from rich.text import Text
 
 from runfold.console.cli.kit.output import COLOURS
-from runfold.console.cli.kit.plain import clean, compact, jsonable, moment, money
+from runfold.console.shared.plain import clean, compact, jsonable, moment, money
 from runfold.ledger.events import Event
 
 _TROUBLE: Final = frozenset(

@@ -8,7 +8,7 @@ import traceback
 from typing import Any
 
 from runfold.console.cli.kit.exits import ERROR, USAGE, exit_code
-from runfold.console.cli.kit.plain import clean, jsonable
+from runfold.console.shared.plain import clean, jsonable
 
 
 def report(error: Exception, *, as_json: bool, verbose: bool) -> int:
@@ -17,7 +17,7 @@ def report(error: Exception, *, as_json: bool, verbose: bool) -> int:
     if usage is not None:
         return _usage(error, usage(), as_json=as_json)
     # Late, because it loads the ledger: a usage error must not take a second.
-    from runfold.console.cli.kit.known_errors import known  # noqa: PLC0415  as above
+    from runfold.console.shared.known_errors import known  # noqa: PLC0415  as above
 
     expected = known(error)
     if verbose and (expected is None or isinstance(error, OSError)):

@@ -9,9 +9,9 @@ from typing import Final, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from runfold.console.cli.kit.plain import clean, safe_json
 from runfold.console.cli.kit.table import table_lines, whole_lines
 from runfold.console.cli.kit.wrapping import entry
+from runfold.console.shared.plain import clean, safe_json
 
 UNBOUNDED: Final = 100_000
 """Columns of a line that is never wrapped."""

@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from runfold.console.cli.kit.output import Output
-from runfold.console.cli.kit.plain import (
+from runfold.console.shared.approval_requests import ApprovalRequest, request_lines
+from runfold.console.shared.plain import (
     clean,
     compact,
     jsonable,
@@ -15,15 +16,14 @@ from runfold.console.cli.kit.plain import (
     pretty,
     relative,
 )
-from runfold.console.cli.kit.requests import Request, request_lines
-from runfold.console.cli.kit.rerun import rerun_of
+from runfold.console.shared.rerun import rerun_of
 from runfold.ledger import Run
 
 _DETAIL: Final = 500
 """Characters shown of an error's detail; `--json` has all of it."""
 
 
-def write_run(out: Output, run: Run, request: Request | None = None) -> None:
+def write_run(out: Output, run: Run, request: ApprovalRequest | None = None) -> None:
     """Print a run with its input and output, and the approval that it waits for."""
     if out.as_json:
         out.json(run if request is None else {**jsonable(run), "request": jsonable(request)})

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from runfold.console.cli.kit.values import Misuse
+from runfold.console.shared.values import Misuse
 from runfold.ledger import Ledger, Run
 from runfold.ledger.lifecycle import TERMINAL, State
 from runfold.ledger.postgres.connections import fetch

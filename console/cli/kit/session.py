@@ -14,11 +14,11 @@ from typing import Any
 import structlog
 from structlog.typing import Processor
 
-from runfold.console.cli.kit.known_errors import known
 from runfold.console.cli.kit.output import Output
-from runfold.console.cli.kit.plain import clean
 from runfold.console.cli.kit.unknown_settings import unknown_settings
-from runfold.console.cli.kit.values import Misuse
+from runfold.console.shared.known_errors import known
+from runfold.console.shared.plain import clean
+from runfold.console.shared.values import Misuse
 from runfold.ledger import Ledger
 from runfold.ledger.errors import AccessDenied
 from runfold.ledger.log import Lines

@@ -6,16 +6,16 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Query, Response
 
-from runfold.console.cli.kit.plain import jsonable
-from runfold.console.cli.kit.requests import pending_requests
-from runfold.console.web.api.shapes import Asked, Key, RunId, Shown, shown, version_of
+from runfold.console.shared.approval_requests import pending_requests
+from runfold.console.shared.plain import jsonable
+from runfold.console.web.api.shapes import Body, Key, RunId, Shown, shown, version_of
 from runfold.console.web.callers import Decider, Reader
 from runfold.ledger.events import ApprovalRequested
 from runfold.ledger.validation import check_run_id
 
 router = APIRouter(tags=["approvals"])
-MAX_PAGE: Final = 1_000
-Request = Annotated[
+MAX_APPROVALS: Final = 1_000
+RequestVersion = Annotated[
     str,
     Header(
         alias="If-Match",
@@ -24,7 +24,7 @@ Request = Annotated[
 ]
 
 
-class Decision(Asked):
+class Decision(Body):
     """What a person decides about a request."""
 
     decision: Literal["approve", "reject"]
@@ -34,7 +34,9 @@ class Decision(Asked):
 
 
 @router.get("/approvals", operation_id="approvals")
-async def approvals(ledger: Reader, limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100) -> Shown:
+async def approvals(
+    ledger: Reader, limit: Annotated[int, Query(ge=1, le=MAX_APPROVALS)] = 100
+) -> Shown:
     """List the approvals that runs wait for, the oldest first. Needs the right read."""
     requests = await pending_requests(ledger, limit)
     return {"approvals": [jsonable(request) for request in requests]}
@@ -44,10 +46,10 @@ async def approvals(ledger: Reader, limit: Annotated[int, Query(ge=1, le=MAX_PAG
 async def decide(
     ledger: Decider,
     run_id: RunId,
-    asked: Decision,
+    body: Decision,
     response: Response,
     *,
-    if_match: Request,
+    if_match: RequestVersion,
     key: Key = None,
 ) -> Shown:
     """Decide on the request that If-Match names, and on no other. Needs the right decide.
@@ -55,10 +57,10 @@ async def decide(
     A decision that comes late, twice or from somebody who may not is refused, on record.
     """
     request = ApprovalRequested(run_id=check_run_id(run_id), version=version_of(if_match) or 0)
-    actor = asked.actor if asked.actor is not None else ledger.actor
-    said: dict[str, Any] = {
-        "actor": actor, "reason": asked.reason, "meaning": asked.meaning, "key": key,
+    actor = body.actor if body.actor is not None else ledger.actor
+    facts: dict[str, Any] = {
+        "actor": actor, "reason": body.reason, "meaning": body.meaning, "key": key,
     }  # fmt: skip
-    if asked.decision == "approve":
-        return shown(await ledger.approve(request, **said, output=asked.output), response)
-    return shown(await ledger.reject(request, **said), response)
+    if body.decision == "approve":
+        return shown(await ledger.approve(request, **facts, output=body.output), response)
+    return shown(await ledger.reject(request, **facts), response)

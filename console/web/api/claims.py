@@ -9,7 +9,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
-from runfold.console.web.api.shapes import Held, Shown, shown_lease
+from runfold.console.web.api.shapes import Shown, UnderLease, shown_lease
 from runfold.console.web.callers import Worker, caller
 from runfold.console.web.wakeups import Wakeups
 from runfold.ledger import Ledger
@@ -30,7 +30,7 @@ class Claim(BaseModel):
     wait: float = Field(0, ge=0, le=MAX_WAIT, description="Seconds to wait for a run.")
 
 
-class Beat(Held):
+class Beat(UnderLease):
     """A lease to keep, for `ttl` seconds from now."""
 
     run_id: str
@@ -44,7 +44,7 @@ class Beats(BaseModel):
 
 
 @router.post("/claims", operation_id="claim")
-async def claim(request: Request, ledger: Worker, asked: Claim) -> Shown:
+async def claim(request: Request, ledger: Worker, body: Claim) -> Shown:
     """Lease the oldest claimable runs; wait if there is none. Needs the right work.
 
     The list is empty when none came in time. Each write about a run carries its lease's `token`
@@ -52,10 +52,10 @@ async def claim(request: Request, ledger: Worker, asked: Claim) -> Shown:
     """
     wakeups: Wakeups = request.app.state.wakeups
     ending: asyncio.Event = request.app.state.ending
-    until = time.monotonic() + asked.wait
+    until = time.monotonic() + body.wait
     while True:
         leases = await ledger.claim(
-            asked.worker_id, limit=asked.limit, kinds=asked.kinds, ttl=asked.ttl
+            body.worker_id, limit=body.limit, kinds=body.kinds, ttl=body.ttl
         )
         left = until - time.monotonic()
         if leases or left <= 0 or ending.is_set():
@@ -68,14 +68,14 @@ async def claim(request: Request, ledger: Worker, asked: Claim) -> Shown:
 
 @router.post("/heartbeats", operation_id="heartbeat")
 async def heartbeat(
-    ledger: Annotated[Ledger, Depends(caller("work", beat=True))], asked: Beats
+    ledger: Annotated[Ledger, Depends(caller("work", beat=True))], body: Beats
 ) -> Shown:
     """Keep leases, all in one statement. Needs the right work.
 
     A lost lease is marked `lost` and is no error, because an error would hide the other leases.
     Stop work on a run whose lease is `lost`, or which has `cancel_requested`.
     """
-    leases = await ledger.heartbeat([beat.lease(beat.run_id, beat.ttl) for beat in asked.leases])
+    leases = await ledger.heartbeat([beat.lease(beat.run_id, beat.ttl) for beat in body.leases])
     return {
         "leases": [{name: shown_lease(lease)[name] for name in _BEAT_MEMBERS} for lease in leases]
     }

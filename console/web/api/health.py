@@ -29,7 +29,7 @@ class Health(BaseModel):
 
 @router.get("/health", operation_id="health")
 async def health() -> Health:
-    """Answer while the process lives; the database is not asked. Needs no token."""
+    """Answer while the process lives; the database is not body. Needs no token."""
     return Health()
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from fastapi import APIRouter, Request
 
-from runfold.console.cli.kit.plain import jsonable
+from runfold.console.shared.plain import jsonable
 from runfold.console.web.api.shapes import RunId, Shown
 from runfold.console.web.callers import Auditor, Callers, Reader
 from runfold.ledger import Ledger

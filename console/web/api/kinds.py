@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import Field
 
-from runfold.console.cli.kit.plain import jsonable
+from runfold.console.shared.plain import jsonable
 from runfold.console.web.api.runs import Reason
 from runfold.console.web.api.shapes import Shown
 from runfold.console.web.callers import Admin, Reader
@@ -32,18 +32,18 @@ async def history(ledger: Reader, kind: str) -> Shown:
 
 
 @router.post("/{kind}/pause", operation_id="pause_kind")
-async def pause(ledger: Admin, kind: str, asked: Reason) -> Shown:
+async def pause(ledger: Admin, kind: str, body: Reason) -> Shown:
     """Stop claims of a kind; held runs go on. Needs the right admin."""
-    return dict(jsonable(await ledger.pause_kind(kind, **asked.model_dump())))
+    return dict(jsonable(await ledger.pause_kind(kind, **body.model_dump())))
 
 
 @router.post("/{kind}/resume", operation_id="resume_kind")
-async def resume(ledger: Admin, kind: str, asked: Reason) -> Shown:
+async def resume(ledger: Admin, kind: str, body: Reason) -> Shown:
     """Allow claims of a kind again. Needs the right admin."""
-    return dict(jsonable(await ledger.resume_kind(kind, **asked.model_dump())))
+    return dict(jsonable(await ledger.resume_kind(kind, **body.model_dump())))
 
 
 @router.post("/{kind}/limit", operation_id="limit_kind")
-async def limit(ledger: Admin, kind: str, asked: Limit) -> Shown:
+async def limit(ledger: Admin, kind: str, body: Limit) -> Shown:
     """Limit how many runs of a kind are held at a time. Needs the right admin."""
-    return dict(jsonable(await ledger.limit_kind(kind, **asked.model_dump())))
+    return dict(jsonable(await ledger.limit_kind(kind, **body.model_dump())))

@@ -6,8 +6,8 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Response
 
-from runfold.console.cli.kit.plain import jsonable
-from runfold.console.cli.kit.values import version_or_instant
+from runfold.console.shared.plain import jsonable
+from runfold.console.shared.values import version_or_instant
 from runfold.console.web.api.shapes import RunId, Shown, shown, shown_event
 from runfold.console.web.callers import Reader
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from fastapi import APIRouter
 
-from runfold.console.cli.kit.plain import jsonable
-from runfold.console.cli.kit.projection_modules import declared_projections
+from runfold.console.shared.plain import jsonable
+from runfold.console.shared.projection_modules import declared_projections
 from runfold.console.web.api.shapes import Shown
 from runfold.console.web.callers import Reader
 from runfold.projections.declared.status import Status, statuses

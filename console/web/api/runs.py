@@ -7,20 +7,20 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response, status
 from pydantic import AwareDatetime, Field
 
-from runfold.console.cli.kit.plain import jsonable
-from runfold.console.cli.kit.rerun import rerun as rerun_runs
-from runfold.console.web.api.shapes import Asked, IfMatch, Key, RunId, Shown, shown, version_of
+from runfold.console.shared.plain import jsonable
+from runfold.console.shared.rerun import rerun as rerun_runs
+from runfold.console.web.api.shapes import Body, IfMatch, Key, RunId, Shown, shown, version_of
 from runfold.console.web.callers import Reader, Submitter
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import NoteAdded
 
 router = APIRouter(tags=["runs"])
-MAX_PAGE = 200
+MAX_RUNS = 200
 NoMatch = Annotated[str | None, Header(alias="If-Match", include_in_schema=False)]
 """A condition that would not be kept is refused, not ignored."""
 
 
-class Submission(Asked):
+class Submission(Body):
     """What is asked of a run; the members are those of `Ledger.submit`."""
 
     kind: str
@@ -33,20 +33,20 @@ class Submission(Asked):
     parent: str | None = Field(None, description="The run that asks for this one.")
 
 
-class Reason(Asked):
+class Reason(Body):
     """Who acts, and why."""
 
     reason: str | None = None
 
 
-class Signal(Asked):
+class Signal(Body):
     """A value for a run under a name."""
 
     name: str
     value: Any = None
 
 
-class Answer(Asked):
+class Answer(Body):
     """The answer to a tool that a parked run waits for: an output, or an error."""
 
     output: Any = None
@@ -55,7 +55,7 @@ class Answer(Asked):
     cost_usd_delta: float = 0
 
 
-class Note(Asked):
+class Note(Body):
     """A remark in a run's history; `name` is its sort, for counting."""
 
     text: str
@@ -63,11 +63,9 @@ class Note(Asked):
 
 
 @router.post("/runs", operation_id="submit", status_code=status.HTTP_201_CREATED)
-async def submit(
-    ledger: Submitter, asked: Submission, response: Response, key: Key = None
-) -> Shown:
+async def submit(ledger: Submitter, body: Submission, response: Response, key: Key = None) -> Shown:
     """Ask for a run; it exists when the answer has come. Needs the right submit."""
-    run = await ledger.submit(**asked.model_dump(), key=key)
+    run = await ledger.submit(**body.model_dump(), key=key)
     response.headers["Location"] = f"/v1/runs/{run.run_id}"
     return shown(run, response)
 
@@ -81,7 +79,7 @@ async def runs(
     q: Annotated[str, Query(description="Such as `state:failed,timeout kind:review`.")] = "",
     before: Annotated[str | None, Query(description="The `older` of a page.")] = None,
     after: Annotated[str | None, Query(description="The `newer` of a page.")] = None,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
+    limit: Annotated[int, Query(ge=1, le=MAX_RUNS)] = 50,
 ) -> Shown:
     """List runs that fit a query, the newest first. Needs the right read.
 
@@ -108,28 +106,28 @@ async def run(ledger: Reader, run_id: RunId, response: Response) -> Shown:
 
 @router.post("/runs/{run_id}/cancel", operation_id="cancel")
 async def cancel(
-    ledger: Submitter, run_id: RunId, asked: Reason, response: Response, if_match: NoMatch = None
+    ledger: Submitter, run_id: RunId, body: Reason, response: Response, if_match: NoMatch = None
 ) -> Shown:
     """Cancel a run; the worker that holds it sees it at its next heartbeat. Needs submit."""
     if if_match is not None:
         raise InvalidValue("If-Match", if_match, "a cancel takes none: it holds whatever happened")
-    return shown(await ledger.cancel(run_id, **asked.model_dump()), response)
+    return shown(await ledger.cancel(run_id, **body.model_dump()), response)
 
 
 @router.post("/runs/{run_id}/rerun", operation_id="rerun", status_code=status.HTTP_201_CREATED)
-async def rerun(run_id: RunId, asked: Reason, ledger: Submitter, reader: Reader) -> Shown:
+async def rerun(run_id: RunId, body: Reason, ledger: Submitter, reader: Reader) -> Shown:
     """Run an ended run again as a new run that is linked to it. Needs submit and read."""
     old = await reader.get(run_id)
-    [done] = await rerun_runs(ledger, [old], actor=asked.actor or ledger.actor, reason=asked.reason)
+    [done] = await rerun_runs(ledger, [old], actor=body.actor or ledger.actor, reason=body.reason)
     return dict(jsonable(done))
 
 
 @router.post("/runs/{run_id}/signals", operation_id="signal")
 async def signal(
-    ledger: Submitter, run_id: RunId, asked: Signal, response: Response, key: Key = None
+    ledger: Submitter, run_id: RunId, body: Signal, response: Response, key: Key = None
 ) -> Shown:
     """Send a run a value; it is kept until the run asks for it. Needs the right submit."""
-    sent = await ledger.signal(run_id, asked.name, asked.value, actor=asked.actor, key=key)
+    sent = await ledger.signal(run_id, body.name, body.value, actor=body.actor, key=key)
     return shown(sent, response)
 
 
@@ -137,7 +135,7 @@ async def signal(
 async def answer(
     ledger: Submitter,
     run_id: RunId,
-    asked: Answer,
+    body: Answer,
     response: Response,
     *,
     if_match: IfMatch = None,
@@ -145,20 +143,20 @@ async def answer(
 ) -> Shown:
     """Answer the tool that a parked run waits for. Needs the right submit."""
     run = await ledger.answer(
-        run_id, **asked.model_dump(), expected_version=version_of(if_match), key=key
+        run_id, **body.model_dump(), expected_version=version_of(if_match), key=key
     )
     return shown(run, response)
 
 
 @router.post("/runs/{run_id}/notes", operation_id="note", status_code=status.HTTP_201_CREATED)
 async def note(
-    ledger: Submitter, run_id: RunId, asked: Note, *, if_match: IfMatch = None, key: Key = None
+    ledger: Submitter, run_id: RunId, body: Note, *, if_match: IfMatch = None, key: Key = None
 ) -> Shown:
     """Add a remark to a run's history. Needs the right submit."""
     receipt = await ledger.append(
         run_id,
-        NoteAdded(name=asked.name, text=asked.text),
-        actor=asked.actor,
+        NoteAdded(name=body.name, text=body.text),
+        actor=body.actor,
         expected_version=version_of(if_match),
         key=key,
     )

@@ -6,15 +6,15 @@ from typing import Any
 
 from fastapi import APIRouter, status
 
-from runfold.console.cli.kit.plain import jsonable
-from runfold.console.web.api.shapes import Asked, Shown
+from runfold.console.shared.plain import jsonable
+from runfold.console.web.api.shapes import Body, Shown
 from runfold.console.web.callers import Reader, Scheduler
 from runfold.ledger.errors import ScheduleNotFound
 
 router = APIRouter(prefix="/schedules", tags=["schedules"])
 
 
-class Schedule(Asked):
+class Schedule(Body):
     """What is submitted, and when."""
 
     kind: str
@@ -30,9 +30,9 @@ async def schedules(ledger: Reader) -> Shown:
 
 
 @router.put("/{name}", operation_id="put_schedule")
-async def put(ledger: Scheduler, name: str, asked: Schedule) -> Shown:
+async def put(ledger: Scheduler, name: str, body: Schedule) -> Shown:
     """Make a schedule, or replace the one of this name. Needs the right schedule."""
-    return dict(jsonable(await ledger.schedule(name, **asked.model_dump())))
+    return dict(jsonable(await ledger.schedule(name, **body.model_dump())))
 
 
 @router.delete("/{name}", operation_id="drop_schedule", status_code=status.HTTP_204_NO_CONTENT)

@@ -10,7 +10,7 @@ from uuid import UUID
 from fastapi import Header, Path, Response
 from pydantic import BaseModel, Field
 
-from runfold.console.cli.kit.plain import jsonable
+from runfold.console.shared.plain import jsonable
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import Event
 from runfold.ledger.run import Lease, Run
@@ -35,7 +35,7 @@ IfMatch = Annotated[
 ]
 
 
-class Held(BaseModel):
+class UnderLease(BaseModel):
     """The lease under which a worker writes, as `claims` gave it."""
 
     token: int
@@ -47,7 +47,7 @@ class Held(BaseModel):
         return _lease(checked, self.token, self.worker_id, ttl)
 
 
-class Asked(BaseModel):
+class Body(BaseModel):
     """What is asked of a run without a lease."""
 
     actor: str | None = Field(None, description="Who acts; else the token itself.")

@@ -7,15 +7,15 @@ from typing import Any, Literal
 from fastapi import APIRouter, Response, status
 from pydantic import BaseModel, Field
 
-from runfold.console.cli.kit.plain import jsonable
-from runfold.console.web.api.shapes import Held, IfMatch, Key, RunId, Shown, shown, version_of
+from runfold.console.shared.plain import jsonable
+from runfold.console.web.api.shapes import IfMatch, Key, RunId, Shown, UnderLease, shown, version_of
 from runfold.console.web.callers import Worker
 from runfold.ledger.events import StepCompleted, StepFailed
 
 router = APIRouter(tags=["work"])
 
 
-class Spent(Held):
+class Spent(UnderLease):
     """What the last piece of work cost."""
 
     cost_usd_delta: float = 0
@@ -36,7 +36,7 @@ class Failure(Spent):
     error_detail: Any = None
 
 
-class GivenBack(Held):
+class GivenBack(UnderLease):
     """Why a run is given back, and how many seconds it rests."""
 
     delay: float = 0
@@ -54,7 +54,7 @@ class Step(Spent):
     error_detail: Any = None
 
 
-class Tool(Held):
+class Tool(UnderLease):
     """A tool that the run waits for."""
 
     name: str
@@ -71,7 +71,7 @@ class ToolAnswer(Spent):
     error_detail: Any = None
 
 
-class Approval(Held):
+class Approval(UnderLease):
     """What a person, or several, must decide."""
 
     prompt: str
@@ -85,36 +85,36 @@ class Approval(Held):
     wait_outcome: Literal["cancelled", "timeout", "lapsed"] = "cancelled"
 
 
-def _rest(asked: BaseModel) -> dict[str, Any]:
-    return asked.model_dump(exclude={"token", "worker_id"})
+def _rest(body: BaseModel) -> dict[str, Any]:
+    return body.model_dump(exclude={"token", "worker_id"})
 
 
 @router.post("/runs/{run_id}/complete", operation_id="complete")
 async def complete(
-    ledger: Worker, run_id: RunId, asked: Completion, response: Response, key: Key = None
+    ledger: Worker, run_id: RunId, body: Completion, response: Response, key: Key = None
 ) -> Shown:
     """End the run as completed. Needs work, and the lease."""
-    return shown(await ledger.complete(asked.lease(run_id), **_rest(asked), key=key), response)
+    return shown(await ledger.complete(body.lease(run_id), **_rest(body), key=key), response)
 
 
 @router.post("/runs/{run_id}/fail", operation_id="fail")
 async def fail(
-    ledger: Worker, run_id: RunId, asked: Failure, response: Response, key: Key = None
+    ledger: Worker, run_id: RunId, body: Failure, response: Response, key: Key = None
 ) -> Shown:
     """End the run as failed; `retry` allows another attempt. Needs work, and the lease."""
-    return shown(await ledger.fail(asked.lease(run_id), **_rest(asked), key=key), response)
+    return shown(await ledger.fail(body.lease(run_id), **_rest(body), key=key), response)
 
 
 @router.post("/runs/{run_id}/retry", operation_id="retry")
-async def retry(ledger: Worker, run_id: RunId, asked: GivenBack, response: Response) -> Shown:
+async def retry(ledger: Worker, run_id: RunId, body: GivenBack, response: Response) -> Shown:
     """Record that the attempt failed, and allow another one. Needs work, and the lease."""
-    return shown(await ledger.retry(asked.lease(run_id), **_rest(asked)), response)
+    return shown(await ledger.retry(body.lease(run_id), **_rest(body)), response)
 
 
 @router.post("/runs/{run_id}/release", operation_id="release")
-async def release(ledger: Worker, run_id: RunId, asked: GivenBack, response: Response) -> Shown:
+async def release(ledger: Worker, run_id: RunId, body: GivenBack, response: Response) -> Shown:
     """Give the run back unharmed; the attempt is not charged. Needs work, and the lease."""
-    return shown(await ledger.release(asked.lease(run_id), **_rest(asked)), response)
+    return shown(await ledger.release(body.lease(run_id), **_rest(body)), response)
 
 
 @router.post(
@@ -123,50 +123,50 @@ async def release(ledger: Worker, run_id: RunId, asked: GivenBack, response: Res
     status_code=status.HTTP_201_CREATED,
 )
 async def step(
-    ledger: Worker, run_id: RunId, asked: Step, *, if_match: IfMatch = None, key: Key = None
+    ledger: Worker, run_id: RunId, body: Step, *, if_match: IfMatch = None, key: Key = None
 ) -> Shown:
     """Record a step's result or its error, once. Needs work, and the lease."""
     spent: dict[str, Any] = {
-        "name": asked.name,
-        "cost_usd": asked.cost_usd_delta or None,
-        "step_count": asked.step_count_delta or None,
+        "name": body.name,
+        "cost_usd": body.cost_usd_delta or None,
+        "step_count": body.step_count_delta or None,
     }
     event: StepCompleted | StepFailed
-    if asked.type == "step.completed":
-        event = StepCompleted(**spent, output=asked.output)
+    if body.type == "step.completed":
+        event = StepCompleted(**spent, output=body.output)
     else:
-        event = StepFailed(**spent, error_code=asked.error_code, error_detail=asked.error_detail)
+        event = StepFailed(**spent, error_code=body.error_code, error_detail=body.error_detail)
     receipt = await ledger.append(
-        asked.lease(run_id), event, expected_version=version_of(if_match), key=key
+        body.lease(run_id), event, expected_version=version_of(if_match), key=key
     )
     return dict(jsonable(receipt))
 
 
 @router.post("/runs/{run_id}/ask-tool", operation_id="ask_tool")
 async def ask_tool(
-    ledger: Worker, run_id: RunId, asked: Tool, response: Response, key: Key = None
+    ledger: Worker, run_id: RunId, body: Tool, response: Response, key: Key = None
 ) -> Shown:
     """Ask for a tool's answer: the run waits with its lease, or is parked without one.
 
     Needs work, and the lease.
     """
-    return shown(await ledger.ask_tool(asked.lease(run_id), **_rest(asked), key=key), response)
+    return shown(await ledger.ask_tool(body.lease(run_id), **_rest(body), key=key), response)
 
 
 @router.post("/runs/{run_id}/answer-tool", operation_id="answer_tool")
 async def answer_tool(
-    ledger: Worker, run_id: RunId, asked: ToolAnswer, response: Response, key: Key = None
+    ledger: Worker, run_id: RunId, body: ToolAnswer, response: Response, key: Key = None
 ) -> Shown:
     """Answer the tool that the run waits for while its worker holds it.
 
     Needs work, and the lease.
     """
-    return shown(await ledger.answer(asked.lease(run_id), **_rest(asked), key=key), response)
+    return shown(await ledger.answer(body.lease(run_id), **_rest(body), key=key), response)
 
 
 @router.post("/runs/{run_id}/ask-approval", operation_id="ask_approval")
 async def ask_approval(
-    ledger: Worker, run_id: RunId, asked: Approval, response: Response, key: Key = None
+    ledger: Worker, run_id: RunId, body: Approval, response: Response, key: Key = None
 ) -> Shown:
     """Have the run wait for a person's decision. Needs work, and the lease."""
-    return shown(await ledger.ask_approval(asked.lease(run_id), **_rest(asked), key=key), response)
+    return shown(await ledger.ask_approval(body.lease(run_id), **_rest(body), key=key), response)

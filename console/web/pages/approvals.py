@@ -8,8 +8,13 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import Depends, Form
 from fastapi.responses import RedirectResponse, Response
 
-from runfold.console.cli.kit.requests import Request, pending_request, pending_requests, roles_of
-from runfold.console.web.pages.viewing import Reader, Viewer, page, router, viewing
+from runfold.console.shared.approval_requests import (
+    ApprovalRequest,
+    pending_request,
+    pending_requests,
+    roles_of,
+)
+from runfold.console.web.pages.viewing import ReadViewer, Viewer, page, router, viewing
 from runfold.ledger.errors import IllegalTransition
 from runfold.ledger.events import ApprovalRequested
 from runfold.ledger.validation import check_run_id
@@ -21,7 +26,7 @@ pages = router()
 
 
 @page(pages, "/p/{project}/approvals", csv=True)
-async def approvals(viewer: Reader) -> Response:
+async def approvals(viewer: ReadViewer) -> Response:
     """List what waits for a person, the oldest first."""
     requests = await pending_requests(viewer.ledger, MOST)
     roles = await roles_of(viewer.ledger, viewer.ledger.actor)
@@ -31,7 +36,7 @@ async def approvals(viewer: Reader) -> Response:
 
 
 @page(pages, "/p/{project}/approvals/{run_id}/{version}")
-async def approval(viewer: Reader, run_id: str, version: int) -> Response:
+async def approval(viewer: ReadViewer, run_id: str, version: int) -> Response:
     """Show one request in full, with the form that decides it and nothing else."""
     ledger = viewer.ledger
     run = await ledger.get(run_id)
@@ -61,12 +66,12 @@ async def decide(
     request = ApprovalRequested(
         run_id=check_run_id(run_id), version=version, shown_sha256=shown_sha256 or None
     )
-    said: dict[str, Any] = {"actor": person or ledger.actor, "reason": reason or None}
+    given: dict[str, Any] = {"actor": person or ledger.actor, "reason": reason or None}
     answer = ledger.approve if decision == "approve" else ledger.reject
-    run = await answer(request, **said)
+    run = await answer(request, **given)
     return RedirectResponse(f"{viewer.base}/runs/{run.run_id}", HTTPStatus.SEE_OTHER)
 
 
-def _shown(request: Request, actor: str, roles: set[str]) -> dict[str, Any]:
-    facts = {name: getattr(request, name) for name in Request.__slots__}
+def _shown(request: ApprovalRequest, actor: str, roles: set[str]) -> dict[str, Any]:
+    facts = {name: getattr(request, name) for name in ApprovalRequest.__slots__}
     return {**facts, "bar": request.bars(actor, roles)}

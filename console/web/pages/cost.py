@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fastapi.responses import Response
 
-from runfold.console.web.pages.viewing import Reader, page, router
+from runfold.console.web.pages.viewing import ReadViewer, page, router
 from runfold.ledger.postgres.connections import fetch
 from runfold.projections.declared.rows import rows as projected
 from runfold.projections.errors import ProjectionNotFound
@@ -21,7 +21,7 @@ pages = router()
 
 
 @page(pages, "/p/{project}/cost", csv=True)
-async def cost(viewer: Reader) -> Response:
+async def cost(viewer: ReadViewer) -> Response:
     """List what each kind cost on each day, the newest first."""
     ledger = viewer.ledger
     found: list[Mapping[str, Any]] | None = None

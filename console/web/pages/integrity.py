@@ -7,7 +7,7 @@ from typing import Final
 from fastapi.responses import Response
 
 from runfold.console.web.callers import Callers
-from runfold.console.web.pages.viewing import Reader, page, router
+from runfold.console.web.pages.viewing import ReadViewer, page, router
 from runfold.ledger.postgres.connections import fetch
 
 _NEWEST: Final = """
@@ -18,7 +18,7 @@ pages = router()
 
 
 @page(pages, "/p/{project}/integrity")
-async def integrity(viewer: Reader, run: str = "") -> Response:
+async def integrity(viewer: ReadViewer, run: str = "") -> Response:
     """Say what is proved, and check the run that is named."""
     ledger = viewer.ledger
     newest = await fetch(ledger.pool, _NEWEST, ledger.project_id)

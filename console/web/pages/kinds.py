@@ -8,14 +8,14 @@ from typing import Annotated, Literal
 from fastapi import Depends, Form
 from fastapi.responses import RedirectResponse, Response
 
-from runfold.console.web.pages.viewing import Reader, Viewer, page, router, viewing
+from runfold.console.web.pages.viewing import ReadViewer, Viewer, page, router, viewing
 
 Admin = Annotated[Viewer, Depends(viewing("admin"))]
 pages = router()
 
 
 @page(pages, "/p/{project}/kinds", csv=True)
-async def kinds(viewer: Reader) -> Response:
+async def kinds(viewer: ReadViewer) -> Response:
     """List kinds and schedules."""
     found = await viewer.ledger.kinds()
     due = await viewer.ledger.schedules()

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from fastapi.responses import Response
 
-from runfold.console.web.pages.viewing import Reader, page, router
+from runfold.console.web.pages.viewing import ReadViewer, page, router
 from runfold.ledger import Ledger
 from runfold.ledger.lifecycle import State
 from runfold.ledger.postgres.connections import fetch
@@ -30,7 +30,7 @@ pages = router()
 
 
 @page(pages, "/p/{project}")
-async def overview(viewer: Reader) -> Response:
+async def overview(viewer: ReadViewer) -> Response:
     """Show the project at a glance."""
     ledger = viewer.ledger
     counts = await counted(ledger)

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
 
-from runfold.console.cli.kit.plain import clean, compact, money, pretty, relative, span
+from runfold.console.shared.plain import clean, compact, money, pretty, relative, span
 
 _HERE: Final = Path(__file__).parent
 EMPTY: Final = "-"

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Final
 from fastapi import Query
 from fastapi.responses import RedirectResponse, Response
 
-from runfold.console.cli.kit.requests import pending_request
+from runfold.console.shared.approval_requests import pending_request
 from runfold.console.web.pages.timeline import Fact, timeline
-from runfold.console.web.pages.viewing import Reader, Viewer, page, router
+from runfold.console.web.pages.viewing import ReadViewer, Viewer, page, router
 from runfold.ledger.events import Event
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.run import Run
@@ -34,7 +34,12 @@ pages = router()
 
 @page(pages, "/p/{project}/runs/{run_id}")
 async def run(
-    viewer: Reader, run_id: str, *, after: From = 0, beats: bool = False, attempt: Version = None
+    viewer: ReadViewer,
+    run_id: str,
+    *,
+    after: From = 0,
+    beats: bool = False,
+    attempt: Version = None,
 ) -> Response:
     """Show a run: the timeline first, then a window of its events."""
     ledger = viewer.ledger
@@ -96,7 +101,9 @@ def event_row(event: Event) -> Mapping[str, Any]:
 
 
 @page(pages, "/p/{project}/runs/{run_id}/state")
-async def state(viewer: Reader, run_id: str, at: Version = None, vs: Version = None) -> Response:
+async def state(
+    viewer: ReadViewer, run_id: str, at: Version = None, vs: Version = None
+) -> Response:
     """Show a run as it was after an event, and what had changed since another one."""
     ledger = viewer.ledger
     now = await ledger.get(run_id)
@@ -129,7 +136,7 @@ def _steps(at: int, newest: int) -> list[int]:
 
 
 @page(pages, "/p/{project}/runs/{run_id}/events/{version}")
-async def event(viewer: Reader, run_id: str, version: int) -> Response:
+async def event(viewer: ReadViewer, run_id: str, version: int) -> Response:
     """Show one event in full, and what it changed."""
     ledger = viewer.ledger
     now = await ledger.get(run_id)

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from fastapi import Depends, Form, Query
 from fastapi.responses import RedirectResponse, Response
 
-from runfold.console.web.pages.viewing import Reader, Viewer, page, router, viewing
+from runfold.console.web.pages.viewing import ReadViewer, Viewer, page, router, viewing
 from runfold.ledger.errors import InvalidQuery
 from runfold.ledger.lifecycle import State
 from runfold.ledger.reading.search import Page
@@ -24,7 +24,7 @@ pages = router()
 
 @page(pages, "/p/{project}/runs", csv=True)
 async def runs(
-    viewer: Reader,
+    viewer: ReadViewer,
     q: str = "",
     before: str | None = None,
     after: str | None = None,

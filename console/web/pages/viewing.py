@@ -18,8 +18,8 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from runfold.console.cli.kit.known_errors import known
-from runfold.console.cli.kit.plain import clean, jsonable
+from runfold.console.shared.known_errors import known
+from runfold.console.shared.plain import clean, jsonable
 from runfold.console.web.callers import Callers
 from runfold.console.web.pages.rendering import rendered
 from runfold.console.web.problems import Unauthenticated, as_known, told
@@ -84,7 +84,7 @@ def viewing(*rights: str) -> Callable[..., Awaitable[Viewer]]:
     return find
 
 
-Reader = Annotated[Viewer, Depends(viewing("read"))]
+ReadViewer = Annotated[Viewer, Depends(viewing("read"))]
 
 
 class PageRoute(APIRoute):

@@ -7,7 +7,7 @@ from typing import Final
 
 from fastapi.responses import Response
 
-from runfold.console.web.pages.viewing import Reader, page, router
+from runfold.console.web.pages.viewing import ReadViewer, page, router
 from runfold.ledger.postgres.connections import fetch
 
 MOST: Final = 500
@@ -22,7 +22,7 @@ pages = router()
 
 
 @page(pages, "/p/{project}/workers", csv=True)
-async def workers(viewer: Reader) -> Response:
+async def workers(viewer: ReadViewer) -> Response:
     """List the leases, those that end first at the top, and who holds them."""
     ledger = viewer.ledger
     found = [dict(row) for row in await fetch(ledger.pool, _LEASES, ledger.project_id)]

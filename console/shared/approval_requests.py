@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from runfold.console.cli.kit.plain import clean, moment, relative
+from runfold.console.shared.plain import clean, moment, relative
 from runfold.ledger import Ledger
 from runfold.ledger.payload import Unreadable, decode_payload
 from runfold.ledger.postgres.connections import fetch
@@ -44,7 +44,7 @@ _ROLES: Final = "SELECT role FROM ledger.role_member WHERE project_id = $1 AND m
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ApprovalRequest:
     """An approval that a run waits for; `version` names it."""
 
     run_id: UUID
@@ -76,13 +76,13 @@ class Request:
         return None
 
 
-async def pending_request(ledger: Ledger, run_id: UUID) -> Request | None:
+async def pending_request(ledger: Ledger, run_id: UUID) -> ApprovalRequest | None:
     """Return the approval that a run waits for; None if it waits for none."""
     requests = await _fetch(ledger, run_id, 1)
     return requests[0] if requests else None
 
 
-async def pending_requests(ledger: Ledger, limit: int) -> list[Request]:
+async def pending_requests(ledger: Ledger, limit: int) -> list[ApprovalRequest]:
     """Return the approvals that runs of the project wait for, the oldest first."""
     return await _fetch(ledger, None, limit)
 
@@ -92,15 +92,15 @@ async def roles_of(ledger: Ledger, actor: str) -> set[str]:
     return {row["role"] for row in await fetch(ledger.pool, _ROLES, ledger.project_id, actor)}
 
 
-async def _fetch(ledger: Ledger, run_id: UUID | None, limit: int) -> list[Request]:
+async def _fetch(ledger: Ledger, run_id: UUID | None, limit: int) -> list[ApprovalRequest]:
     rows = await fetch(ledger.pool, _PENDING, ledger.project_id, run_id, limit)
     return [_request(row) for row in rows]
 
 
-def _request(row: Mapping[str, Any]) -> Request:
+def _request(row: Mapping[str, Any]) -> ApprovalRequest:
     content = _content(row["body"])
     facts = {name: row[name] for name in _FACTS}
-    return Request(
+    return ApprovalRequest(
         **facts,
         prompt=content.get("prompt"),
         show=content.get("show"),
@@ -120,7 +120,7 @@ def _content(body: str | None) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def request_lines(request: Request) -> Sequence[tuple[str, str]]:
+def request_lines(request: ApprovalRequest) -> Sequence[tuple[str, str]]:
     """Return the names and values that a person must see before deciding, without the content."""
     lines = [
         ("request", f"{request.version}{f', {clean(request.name)}' if request.name else ''}"),
@@ -135,24 +135,24 @@ def request_lines(request: Request) -> Sequence[tuple[str, str]]:
     return [(name, value) for name, value in lines if value]
 
 
-def _decides(request: Request) -> str:
+def _decides(request: ApprovalRequest) -> str:
     member = f"a member of role {clean(request.role)}" if request.role else "anybody"
     return f"{member} but {clean(request.submitted_by)}" if request.other_person else member
 
 
-def _approved(request: Request) -> str:
+def _approved(request: ApprovalRequest) -> str:
     if request.approvals == 1:
         return ""
     by = f", by {', '.join(map(clean, request.approved_by))}" if request.approved_by else ""
     return f"{progress(request)}{by}"
 
 
-def progress(request: Request) -> str:
+def progress(request: ApprovalRequest) -> str:
     """Return how many of how many persons have approved."""
     return f"{len(request.approved_by)} of {request.approvals}"
 
 
-def _undecided(request: Request) -> str:
+def _undecided(request: ApprovalRequest) -> str:
     if request.wait_until is None:
         return ""
     outcome = clean(request.wait_outcome or "cancelled")
