@@ -2675,6 +2675,7 @@ CREATE FUNCTION ledger.make_partitions(p_months_ahead integer DEFAULT 3) RETURNS
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
+  this_month CONSTANT timestamp := ledger.uuid7_month(ledger.uuid7());
   month timestamp;
   partition text;
   made int := 0;
@@ -2687,9 +2688,8 @@ BEGIN
       USING ERRCODE = '42501';
   END IF;
   FOR month IN
-    SELECT generate_series(date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC'),
-      date_trunc('month',
-        clock_timestamp() AT TIME ZONE 'UTC') + make_interval(months => p_months_ahead), '1 month')
+    SELECT generate_series(this_month, this_month + make_interval(months => p_months_ahead),
+      '1 month')
   LOOP
     partition := 'event_' || to_char(month, 'YYYY_MM');
     CONTINUE WHEN to_regclass('ledger.' || partition) IS NOT NULL;
@@ -3731,6 +3731,26 @@ CREATE FUNCTION ledger.salt_seed() RETURNS bytea
   SELECT uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())
 $$;
 
+CREATE FUNCTION ledger.sees_to_months(p_first uuid, p_last uuid) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+  IF to_regclass('ledger.event_' || to_char(ledger.uuid7_month(p_first), 'YYYY_MM')) IS NOT NULL
+    AND to_regclass('ledger.event_' || to_char(ledger.uuid7_month(p_last), 'YYYY_MM')) IS NOT NULL
+  THEN
+    RETURN true;
+  END IF;
+  BEGIN
+    PERFORM ledger.make_partitions();
+  EXCEPTION WHEN insufficient_privilege THEN
+    RAISE EXCEPTION 'no partition takes the events of this month, and none can be made: %', SQLERRM
+      USING ERRCODE = '23514', DETAIL = p_last,
+        HINT = 'run `runfold db upgrade` as the owner, and keep a reaper running';
+  END;
+  RETURN false;
+END $$;
+
 CREATE FUNCTION ledger.signal(p_project text, p_actor text, p_run uuid, p_name text, p_answer text, p_kept text, p_key text) RETURNS TABLE(run_id uuid, version integer, hash bytea)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3856,9 +3876,12 @@ BEGIN
   IF NOT EXISTS (SELECT FROM ledger.project AS project WHERE project.project_id = p_project) THEN
     RAISE EXCEPTION 'project % does not exist', p_project USING ERRCODE = 'RF404';
   END IF;
-  SELECT array_agg(asked.id ORDER BY asked.id), array_agg(true) INTO ids, fresh
-  FROM (SELECT ledger.uuid7() AS id FROM generate_series(1, cardinality(p_kinds))
-    OFFSET 0) AS asked;
+  FOR attempt IN 1..2 LOOP -- ids made before their month had its partition are made again
+    SELECT array_agg(asked.id ORDER BY asked.id), array_agg(true) INTO ids, fresh
+    FROM (SELECT ledger.uuid7() AS id FROM generate_series(1, cardinality(p_kinds))
+      OFFSET 0) AS asked;
+    EXIT WHEN ledger.sees_to_months(ids[1], ids[cardinality(ids)]);
+  END LOOP;
 
   INSERT INTO ledger.kind (project_id, kind, run_id)
   SELECT p_project, asked.kind, ids[1] FROM (SELECT DISTINCT unnest(p_kinds) AS kind) AS asked
@@ -4256,6 +4279,11 @@ CREATE FUNCTION ledger.uuid7_floor(p_utc timestamp without time zone) RETURNS uu
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ SELECT rpad(encode(substr(int8send((extract(epoch FROM p_utc) * 1000)::bigint), 3, 6), 'hex'),
   32, '0')::uuid $$;
+
+CREATE FUNCTION ledger.uuid7_month(p_id uuid) RETURNS timestamp without time zone
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT date_trunc('month', to_timestamp(('x' || substr(translate(p_id::text, '-', ''), 1, 12)
+  )::bit(48)::bigint / 1000.0) AT TIME ZONE 'UTC') $$;
 
 CREATE TABLE ledger.access_grant (
     credential character varying(200) NOT NULL,
@@ -5249,6 +5277,8 @@ GRANT ALL ON FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[],
 
 REVOKE ALL ON FUNCTION ledger.salt_seed() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION ledger.sees_to_months(p_first uuid, p_last uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.signal(p_project text, p_actor text, p_run uuid, p_name text, p_answer text, p_kept text, p_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.signal(p_project text, p_actor text, p_run uuid, p_name text, p_answer text, p_kept text, p_key text) TO runfold_worker;
 
@@ -5288,6 +5318,8 @@ GRANT ALL ON FUNCTION ledger.use_token(p_secret text) TO runfold_worker;
 REVOKE ALL ON FUNCTION ledger.uuid7() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.uuid7_floor(p_utc timestamp without time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.uuid7_month(p_id uuid) FROM PUBLIC;
 
 GRANT SELECT ON TABLE ledger.access_grant TO runfold_worker;
 GRANT SELECT ON TABLE ledger.access_grant TO runfold_reader;

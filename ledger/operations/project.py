@@ -9,7 +9,6 @@ from runfold.ledger.commands import Target
 from runfold.ledger.operations.wakeups import Waker
 from runfold.ledger.payload import PayloadRules
 from runfold.ledger.postgres.connections import Pool
-from runfold.ledger.postgres.partitions import Months
 from runfold.ledger.redaction import Redaction
 from runfold.ledger.run import Lease
 from runfold.ledger.settings import Settings, default_actor
@@ -27,7 +26,7 @@ class Project:
         """The credential, where it may act for itself only; None for the owner's."""
         self.actor = settings.actor or speaker or default_actor()
         """Who acts where a call names nobody."""
-        self.waker, self.months = Waker(pool, project_id), Months()
+        self.waker = Waker(pool, project_id)
         redaction = Redaction(settings.redact_names, self._redacted) if settings.redact else None
         self.rules = PayloadRules(settings.payload_limit_bytes, redaction)
 

@@ -15,7 +15,6 @@ from runfold.ledger.operations.project import Project
 from runfold.ledger.operations.wakeups import WITH_A_WRITE
 from runfold.ledger.payload import decode_payload, payload_member
 from runfold.ledger.postgres.connections import Connection, fetch
-from runfold.ledger.postgres.partitions import with_partition
 from runfold.ledger.run import Run, Submission
 
 _SUBMIT: Final = "ledger.submit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
@@ -155,9 +154,7 @@ async def _submitted(
 async def _sent(
     project: Project, connection: Connection | None, sql: str, *args: object
 ) -> Sequence[Mapping[str, Any]]:
-    if connection is not None:  # a failed statement ends the caller's transaction
-        return await project.months.joining(connection, lambda: fetch(connection, sql, *args))
-    return await with_partition(project.pool, lambda: fetch(project.pool, sql, *args))
+    return await fetch(project.pool if connection is None else connection, sql, *args)
 
 
 def _as_submit(command: Submit | Mapping[str, Any]) -> Submit:

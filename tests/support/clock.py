@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import asyncpg
 
@@ -13,4 +13,17 @@ async def set_clock(connection: asyncpg.Connection, off: timedelta) -> None:
         "CREATE OR REPLACE FUNCTION ledger.clock() RETURNS timestamptz LANGUAGE sql VOLATILE "
         "PARALLEL SAFE "
         f"AS $$ SELECT clock_timestamp() + '{off.total_seconds()} seconds'::interval $$"
+    )
+
+
+async def set_clock_of_ids(connection: asyncpg.Connection, at: datetime, step: timedelta) -> None:
+    """Have the clock of run ids show a time, and so much more each time that it is looked at."""
+    await connection.execute(
+        "CREATE SEQUENCE IF NOT EXISTS ledger.looks_at_the_clock MINVALUE 0 START 0;"
+        "SELECT setval('ledger.looks_at_the_clock', 0, false);"
+        "CREATE OR REPLACE FUNCTION ledger.uuid7() RETURNS uuid LANGUAGE sql VOLATILE AS $$ "
+        "SELECT encode(substr(int8send((extract(epoch FROM "
+        f"'{at.isoformat()}'::timestamptz + '{step.total_seconds()} seconds'::interval "
+        "* nextval('ledger.looks_at_the_clock')) * 1000)::bigint), 3, 6) || '\\x7000'::bytea "
+        "|| substr(uuid_send(gen_random_uuid()), 9, 8), 'hex')::uuid $$"
     )

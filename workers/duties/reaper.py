@@ -15,6 +15,7 @@ from runfold.ledger import Ledger, Run, names
 from runfold.ledger.errors import DatabaseRefused, DatabaseUnavailable, LedgerError
 from runfold.ledger.operations.reap import Pulse, pulse
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.postgres.partitions import MAKE
 from runfold.ledger.validation import check_duration, check_int
 from runfold.workers.duties.duty import Duty, Interruption, jittered
 from runfold.workers.journal.children import sweep
@@ -155,7 +156,7 @@ class Reaper(Duty):
         if self._clock() < self._partitions_at:
             return
         try:
-            await fetch(self.ledger.pool, "SELECT ledger.make_partitions()")
+            await fetch(self.ledger.pool, MAKE)
         except DatabaseUnavailable:
             raise
         except LedgerError as error:

@@ -55,9 +55,12 @@ BEGIN
   IF NOT EXISTS (SELECT FROM ledger.project AS project WHERE project.project_id = p_project) THEN
     RAISE EXCEPTION 'project % does not exist', p_project USING ERRCODE = 'RF404';
   END IF;
-  SELECT array_agg(asked.id ORDER BY asked.id), array_agg(true) INTO ids, fresh
-  FROM (SELECT ledger.uuid7() AS id FROM generate_series(1, cardinality(p_kinds))
-    OFFSET 0) AS asked;
+  FOR attempt IN 1..2 LOOP -- ids made before their month had its partition are made again
+    SELECT array_agg(asked.id ORDER BY asked.id), array_agg(true) INTO ids, fresh
+    FROM (SELECT ledger.uuid7() AS id FROM generate_series(1, cardinality(p_kinds))
+      OFFSET 0) AS asked;
+    EXIT WHEN ledger.sees_to_months(ids[1], ids[cardinality(ids)]);
+  END LOOP;
 
   INSERT INTO ledger.kind (project_id, kind, run_id)
   SELECT p_project, asked.kind, ids[1] FROM (SELECT DISTINCT unnest(p_kinds) AS kind) AS asked

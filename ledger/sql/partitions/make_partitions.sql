@@ -1,14 +1,15 @@
--- Makes the monthly partitions of `event` for this month and the given number of months after
--- it; gives how many were new. There is no DEFAULT partition: it would forbid detaching a month
--- without a scan under a lock. Only the ledger's owner makes more than three months ahead: each
--- partition makes every look at the feed and every key dearer. Locks: SHARE UPDATE EXCLUSIVE on
--- `event` where a month is missing, so that two callers do not collide; no login can take that lock
--- itself, as it could an advisory one.
+-- Makes the monthly partitions of `event` for this month, by the clock of run ids, and the given
+-- number of months after it; gives how many were new. There is no DEFAULT partition: it would
+-- forbid detaching a month without a scan under a lock. Only the ledger's owner makes more than
+-- three months ahead: each partition makes every look at the feed and every key dearer. Locks:
+-- SHARE UPDATE EXCLUSIVE on `event` where a month is missing, so that two callers do not collide;
+-- no login can take that lock itself, as it could an advisory one.
 CREATE OR REPLACE FUNCTION ledger.make_partitions(p_months_ahead int DEFAULT 3) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+  this_month CONSTANT timestamp := ledger.uuid7_month(ledger.uuid7());
   month timestamp;
   partition text;
   made int := 0;
@@ -21,9 +22,8 @@ BEGIN
       USING ERRCODE = '42501';
   END IF;
   FOR month IN
-    SELECT generate_series(date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC'),
-      date_trunc('month',
-        clock_timestamp() AT TIME ZONE 'UTC') + make_interval(months => p_months_ahead), '1 month')
+    SELECT generate_series(this_month, this_month + make_interval(months => p_months_ahead),
+      '1 month')
   LOOP
     partition := 'event_' || to_char(month, 'YYYY_MM');
     CONTINUE WHEN to_regclass('ledger.' || partition) IS NOT NULL;

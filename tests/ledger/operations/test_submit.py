@@ -26,6 +26,7 @@ from runfold.ledger.errors import (
 from runfold.ledger.events import RunSubmitted
 from runfold.ledger.postgres.urls import sqlalchemy_url
 from tests.conftest import PROJECT
+from tests.support.clock import set_clock_of_ids
 from tests.support.runs import event_count, newest
 from tests.support.waiting import blocked, passed
 
@@ -41,6 +42,15 @@ ODD_TAGS = (
     "naïve Ärger 東京 \N{ROCKET}",
     "\u2028line",
     "'; DROP TABLE ledger.event; --",
+)
+
+LEAVES = (
+    "SELECT inhrelid::regclass::text AS leaf FROM pg_inherits "
+    "WHERE inhparent = 'ledger.event'::regclass"
+)
+NOBODY_MAKES_PARTITIONS = (
+    "CREATE OR REPLACE FUNCTION ledger.make_partitions(p_months_ahead int DEFAULT 3) "
+    "RETURNS int LANGUAGE plpgsql AS $$BEGIN RAISE insufficient_privilege; END$$"
 )
 
 
@@ -445,11 +455,7 @@ async def test_a_project_that_vanished_or_never_was_is_an_unknown_project(
 async def test_a_month_without_a_partition_is_an_error_that_names_the_remedy(
     ledger: Ledger, connection: asyncpg.Connection
 ) -> None:
-    leaves = (
-        "SELECT inhrelid::regclass::text AS leaf FROM pg_inherits "
-        "WHERE inhparent = 'ledger.event'::regclass"
-    )
-    for row in await connection.fetch(leaves):
+    for row in await connection.fetch(LEAVES):
         await connection.execute(f"ALTER TABLE ledger.event DETACH PARTITION {row['leaf']}")
 
     with pytest.raises(MissingPartition, match="runfold db upgrade"):
@@ -462,11 +468,7 @@ async def test_a_month_without_a_partition_is_an_error_that_names_the_remedy(
 
 async def months_dropped(connection: asyncpg.Connection) -> None:
     """Leave the ledger as it is when no process has run for months: without a partition for now."""
-    leaves = (
-        "SELECT inhrelid::regclass::text AS leaf FROM pg_inherits "
-        "WHERE inhparent = 'ledger.event'::regclass"
-    )
-    for row in await connection.fetch(leaves):
+    for row in await connection.fetch(LEAVES):
         await connection.execute(f"DROP TABLE {row['leaf']}")
 
 
@@ -508,24 +510,55 @@ async def test_a_submit_in_a_callers_transaction_makes_the_partition_that_is_mis
     lost = await ledger.submit("parse", connection=connection)
     await transaction.rollback()
 
-    with pytest.raises(MissingPartition):  # of a month that it had seen to
-        await ledger.submit("parse", connection=connection)
     run = await ledger.submit("parse", connection=connection)
 
     assert [found.run_id for found in await ledger.runs()] == [run.run_id] != [lost.run_id]
+
+
+async def test_a_submit_in_a_callers_transaction_waits_for_no_partition_of_next_month(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    now = datetime.now(UTC)
+    for row in await connection.fetch(LEAVES):
+        if row["leaf"] != f"ledger.event_{now:%Y_%m}":
+            await connection.execute(f"DROP TABLE {row['leaf']}")
+    await connection.execute(NOBODY_MAKES_PARTITIONS)
+
+    run = await ledger.submit("parse", connection=connection)
+
+    assert (await ledger.get(run.run_id)).version == 1
+
+
+@pytest.mark.parametrize("isolation", ["read_committed", "serializable"])
+async def test_a_submit_at_midnight_makes_the_partition_of_the_month_that_begins(
+    ledger: Ledger, connection: asyncpg.Connection, isolation: Any
+) -> None:
+    midnight = datetime(2039, 1, 1, tzinfo=UTC)
+    commands = [Submit(kind="parse")] * 4
+    before = midnight - timedelta(milliseconds=2)
+    for months in (None, 0):  # the month that ends has no partition, or is the last that has one
+        await connection.execute("TRUNCATE ledger.run_state, ledger.kind")
+        await months_dropped(connection)
+        await set_clock_of_ids(connection, before, timedelta())
+        if months is not None:
+            await connection.fetchval("SELECT ledger.make_partitions($1)", months)
+        await set_clock_of_ids(connection, before, timedelta(milliseconds=1))
+
+        async with connection.transaction(isolation=isolation):
+            made = await ledger.submit_many(commands, connection=connection)
+
+        assert len({(await ledger.get(one.run_id)).run_id for one in made}) == 4
 
 
 async def test_who_may_not_make_a_partition_is_told_the_remedy(
     ledger: Ledger, connection: asyncpg.Connection
 ) -> None:
     await months_dropped(connection)
-    await connection.execute(
-        "CREATE OR REPLACE FUNCTION ledger.make_partitions(p_months_ahead int DEFAULT 3) "
-        "RETURNS int LANGUAGE plpgsql AS $$BEGIN RAISE insufficient_privilege; END$$"
-    )
+    await connection.execute(NOBODY_MAKES_PARTITIONS)
 
-    with pytest.raises(MissingPartition, match="runfold db upgrade"):
-        await ledger.submit("parse")
+    for source in (None, connection):
+        with pytest.raises(MissingPartition, match="runfold db upgrade"):
+            await ledger.submit("parse", connection=source)
 
 
 async def test_a_keyed_submit_repeated_after_its_deadline_gives_the_first_run_and_a_new_one_none(
