@@ -44,7 +44,11 @@ class Event(BaseModel):
     """One immutable fact about a run, as every event carries it."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", ser_json_bytes="hex", val_json_bytes="hex"
+        frozen=True,
+        extra="forbid",
+        ser_json_bytes="hex",
+        val_json_bytes="hex",
+        defer_build=True,  # a command that reads no event starts sooner
     )
 
     SCHEMA_VERSION: ClassVar[int] = 1
@@ -448,7 +452,7 @@ BuiltIn = Annotated[
 ]
 """Every event type of the ledger itself, told apart by `type`."""
 
-_BUILT_IN: Final[TypeAdapter[Event]] = TypeAdapter(BuiltIn)
+_BUILT_IN: Final[TypeAdapter[Event]] = TypeAdapter(BuiltIn, config=ConfigDict(defer_build=True))
 CATALOGUE.update(
     {model.model_fields["type"].default: model for model in get_args(get_args(BuiltIn)[0])}
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import secrets
 import socket
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 
 from pydantic import (
     AwareDatetime,
+    BaseModel,
+    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from runfold.ledger.errors import ConfigurationError, InvalidValue
 from runfold.ledger.redaction import chosen_names
@@ -29,10 +31,10 @@ MAX_SHOWN: Final = 100
 STATEMENT_SECONDS: Final = 300.0
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Every setting, with its default and limits."""
 
-    model_config = SettingsConfigDict(env_prefix="RUNFOLD_", frozen=True)
+    model_config = ConfigDict(frozen=True)
 
     url: SecretStr | None = None
     """The database's URL; None means the embedded one."""
@@ -115,8 +117,10 @@ class Settings(BaseSettings):
     @classmethod
     def load(cls) -> Self:
         """Read the settings; raise a ConfigurationError that names the variable and its range."""
+        variables = {name: f"RUNFOLD_{name.upper()}" for name in cls.model_fields}
+        given = {n: os.environ[v] for n, v in variables.items() if v in os.environ}
         try:
-            return cls()
+            return cls.model_validate(given)
         except ValidationError as error:
             raise ConfigurationError("; ".join(map(_problem, error.errors()))) from None
 

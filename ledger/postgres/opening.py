@@ -7,15 +7,17 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from runfold.ledger.errors import ConfigurationError, InvalidValue, UnknownProject
 from runfold.ledger.postgres import revisions, schema
 from runfold.ledger.postgres.compatibility import check, schema_revision
 from runfold.ledger.postgres.connections import Pool, fetch, open_pool
-from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres, default_home
 from runfold.ledger.postgres.urls import driver_url, parse
 from runfold.ledger.settings import Settings
+
+if TYPE_CHECKING:
+    from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
 
 DEFAULT_PROJECT: Final = "default"
 _PROJECT: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -111,6 +113,9 @@ def _embedded(settings: Settings) -> EmbeddedPostgres:
             "RUNFOLD_ENV=production refuses the built-in PostgreSQL: "
             "set RUNFOLD_URL (or --url) to a server of your own"
         )
+    # Imported late: it needs psutil, which a client of another server does not.
+    from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres, default_home
+
     return EmbeddedPostgres(settings.home or default_home())
 
 

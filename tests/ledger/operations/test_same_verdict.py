@@ -85,27 +85,27 @@ INPUTS: dict[str, tuple[Any, bool]] = {
 }
 
 
-def generated() -> Iterator[Any]:
+def generated() -> Iterator[tuple[str, Case]]:
     """Generate the table."""
     for name, (text, taken) in TEXTS.items():
         for field in NAMES:
-            yield pytest.param(Case(field, text, taken), id=f"{field}: {name}")
+            yield f"{field}: {name}", Case(field, text, taken)
     for name, text in BLANKS.items():
         for field in NAMES:
             taken = field in {"key", "tag"}
-            yield pytest.param(Case(field, text, taken), id=f"{field}: {name}")
+            yield f"{field}: {name}", Case(field, text, taken)
     for name, (value, taken) in INPUTS.items():
-        yield pytest.param(Case("input", value, taken), id=f"input: {name}")
+        yield f"input: {name}", Case("input", value, taken)
     for name, value, taken in (
         ("none", 0, True), ("the most", 2**31 - 2, True), ("too many", 2**31 - 1, False),
         ("negative", -1, False),
     ):  # fmt: skip
-        yield pytest.param(Case("priority", value, taken), id=f"priority: {name}")
+        yield f"priority: {name}", Case("priority", value, taken)
     for name, value, taken in (("none", 0, False), ("one", 1, True), ("too many", 1_001, False)):
-        yield pytest.param(Case("max_attempts", value, taken), id=f"max_attempts: {name}")
+        yield f"max_attempts: {name}", Case("max_attempts", value, taken)
     for name, value, taken in (("fifty", 50, True), ("too many", 51, False)):
         tags = [f"t{number}" for number in range(value)]
-        yield pytest.param(Case("tags", tags, taken), id=f"tags: {name}")
+        yield f"tags: {name}", Case("tags", tags, taken)
 
 
 CASES: Final = list(generated())
@@ -146,26 +146,35 @@ async def through_sql(_: Ledger, connection: asyncpg.Connection, case: Case) -> 
 
 
 @pytest.mark.parametrize("door", [through_python, through_sql])
-@pytest.mark.parametrize("case", CASES)
 async def test_what_one_door_refuses_every_door_refuses(
-    ledger: Ledger, connection: asyncpg.Connection, case: Case, door: Door
+    ledger: Ledger, connection: asyncpg.Connection, door: Door, subtests: pytest.Subtests
 ) -> None:
     await connection.execute("SET ROLE runfold_worker")
 
-    assert await door(ledger, connection, case) == case.taken
+    for name, case in CASES:
+        with subtests.test(name):
+            before = {run.run_id for run in await ledger.runs(limit=1_000)}
 
-    runs = await ledger.runs()
-    assert len(runs) == case.taken
-    if case.taken and case.field == "input":
-        assert runs[0].input == case.value
-        [lease] = await ledger.claim("w")
-        assert lease.input == case.value
+            assert await door(ledger, connection, case) == case.taken
+
+            new = [run for run in await ledger.runs(limit=1_000) if run.run_id not in before]
+            assert len(new) == case.taken
+            leases = await ledger.claim("w")
+            assert [lease.run_id for lease in leases] == [run.run_id for run in new]
+            if case.taken and case.field == "input":
+                assert new[0].input == leases[0].input == case.value
 
 
-@pytest.mark.parametrize("case", CASES)
 def test_the_command_line_takes_and_refuses_the_same(
-    database: str, capsys: pytest.CaptureFixture[str], case: Case
+    database: str, capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
 ) -> None:
+    for name, case in CASES:
+        capsys.readouterr()
+        with subtests.test(name):
+            _takes_or_refuses(database, capsys, case)
+
+
+def _takes_or_refuses(database: str, capsys: pytest.CaptureFixture[str], case: Case) -> None:
     kind, values, options = "parse", [], []
     match case.field:
         case "kind":
