@@ -21,6 +21,8 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 _PARSE = rb"P....(__asyncpg_[^\0]*)\0[^\0]*?%s"
 _BIND = rb"B....\0(__asyncpg_[^\0]*)\0"
 """Messages of the protocol: a statement gets a name, and is done by its name."""
+_READY = b"Z\0\0\0\5I"
+"""The server's last message of an answer: the transaction is over."""
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Watch:
 
     names: set[bytes] = field(default_factory=set)
     is_awaited: bool = False
+    is_marked: bool = False
 
 
 class Proxy:
@@ -49,7 +52,7 @@ class Proxy:
         """Chunks that `swallow` has kept so far."""
         self.lost = 0
         """Answers that were lost."""
-        self._losing, self._to_lose = b"", 0
+        self._losing, self._to_lose, self._mark = b"", 0, b""
         self.accepted = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -89,6 +92,13 @@ class Proxy:
         """Have the server do a statement so often and lose its answer, with the connection."""
         self._losing, self._to_lose = statement, count
 
+    def lose_marked(self, mark: bytes) -> None:
+        """Lose what the server says from a mark in it until it is ready again, and then the client.
+
+        A notice that a trigger raises is such a mark: the write is done when its answer is lost.
+        """
+        self._mark = mark
+
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one client."""
         task = asyncio.create_task(self._serve(reader, writer))
@@ -118,7 +128,7 @@ class Proxy:
             watch = Watch()
             await asyncio.gather(
                 self._pump(reader, server, lambda chunk: self._look(watch, chunk)),
-                self._pump(upstream, writer, lambda _: self._is_lost(watch, writer)),
+                self._pump(upstream, writer, lambda chunk: self._is_lost(watch, writer, chunk)),
             )
         finally:
             self._pairs.discard(pair)
@@ -141,13 +151,14 @@ class Proxy:
             watch.is_awaited = True
         return False
 
-    def _is_lost(self, watch: Watch, client: asyncio.StreamWriter) -> bool:
-        if watch.is_awaited:
+    def _is_lost(self, watch: Watch, client: asyncio.StreamWriter, chunk: bytes) -> bool:
+        watch.is_marked |= bool(self._mark) and self._mark in chunk
+        is_over = watch.is_awaited or (watch.is_marked and _READY in chunk)
+        if is_over:
             self.lost += 1
-            watch.is_awaited = False
+            watch.is_awaited = watch.is_marked = False
             _reset(client)
-            return True
-        return False
+        return is_over or watch.is_marked
 
     async def _pump(
         self,
