@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import asyncpg
 import pytest
@@ -56,7 +56,7 @@ async def last(_: Context) -> str:
 
 
 @handler("children")
-async def children(ctx: Context) -> str:
+async def children(ctx: Context) -> Any:
     return (await ctx.children("step", [None] * 3))[0]
 
 
