@@ -165,7 +165,7 @@ class Context(Facts):
         """Park the run until a person decides: a yes goes on from here, a no cancels the run.
 
         A decision holds for exactly what is shown, by its SHA-256: show only what is recorded.
-        `other_person`: whoever submitted the run may not decide. `role`: only who has it may; as
+        `other_person`: the submitter may not decide. `role`: only who has it may; as
         long as nobody has it, the run waits. `approvals`: how many different persons must say yes,
         up to 10. `timeout`: seconds, then the run ends as `on_timeout`,
         cancelled or timeout; with "lapsed" it goes on here with a Lapsed, which is no yes.

@@ -22,7 +22,7 @@ class StepError(Exception):
 
 
 class ToolError(StepError):
-    """A tool's function raised, or whoever answered for the tool said that it failed."""
+    """A tool's function raised, or the one who answered for the tool said that it failed."""
 
     what = "tool"
 

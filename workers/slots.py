@@ -172,7 +172,7 @@ class Slots:
             self.free += 1
             if self.is_hungry:
                 self._look()
-        # Whoever gave the run back over the handler's head has taken it out.
+        # What gave the run back over the handler's head has taken it out.
         lease = (attempt.lease.run_id, attempt.lease.token)
         if not self.is_abandoned and self._attempts.get(lease) is attempt:
             self._hand_over(attempt, ending)

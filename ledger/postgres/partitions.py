@@ -1,4 +1,4 @@
-"""Partitions of events: whoever opens a ledger, and a reaper, makes months ahead of their use."""
+"""Partitions of events: opening a ledger and the reaper make months ahead of their use."""
 
 from __future__ import annotations
 

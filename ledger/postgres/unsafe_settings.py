@@ -1,4 +1,4 @@
-"""Settings of the database that take back what the ledger promises, whoever made them."""
+"""Settings of the database that take back what the ledger promises, no matter who made them."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ WHERE e.project_id = $1 AND e.run_id BETWEEN $2 AND $3 AND e.key IS NOT NULL
     OFFSET 0)
 ORDER BY e.run_id, e.version
 """
-# Whoever has the salt of an erased content's key finds the content by guessing.
+# Anyone who has the salt of an erased content's key finds the content by guessing.
 _GUESSABLE: Final = """
 SELECT c.run_id, c.version, c.key FROM ledger.event AS x
 CROSS JOIN LATERAL (

@@ -1,6 +1,6 @@
 """What a derived column may be: an expression over the row, of columns and listed words.
 
-Whoever reads the view runs the expression with rights of his own, so that it must not be able to do
+A reader of the view runs the expression with the reader's own rights, so it must not be able to do
 anything. The same rule is compiled into `ledger.check_derived`, which the database applies to every
 view.
 """

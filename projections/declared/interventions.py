@@ -90,7 +90,7 @@ async def retry(
 ) -> int:
     """Try runs again that are set aside: one run, those of a project, or all; return how many.
 
-    Whoever runs the projection does so next. Raises ProjectionNotFound.
+    The keeper of the projection does so next. Raises ProjectionNotFound.
     """
     await require(pool, name)
     wanted = None if run_id is None else check_run_id(run_id)

@@ -27,7 +27,7 @@ SETTINGS: Final = (
     "SET LOCAL enable_seqscan = off; SET LOCAL jit = off; SET LOCAL work_mem = '64MB'; "
     "SET LOCAL search_path = pg_catalog, pg_temp"
 )
-"""Of a transaction that folds: plans for pages, and the same functions whoever is logged in."""
+"""Of a transaction that folds: plans for pages, and the same functions for every login."""
 _FIRST: Final = f"SELECT e.project_id, e.run_id, e.version, e.position FROM {feed.PAGE} AS e"
 _SET_ASIDE: Final = """
 INSERT INTO ledger.projection_aside AS k

@@ -80,7 +80,7 @@ class EmbeddedPostgres:
 
     @property
     def is_running(self) -> bool:
-        """Whether the server is alive, whoever started it."""
+        """Whether the server is alive, no matter who started it."""
         return self._server.is_running
 
     def __enter__(self) -> Self:

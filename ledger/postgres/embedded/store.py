@@ -157,7 +157,7 @@ class Store:
             raise EmbeddedPostgresError(
                 f"{self.socket_dir} belongs to someone else: have it removed"
             )
-        self.socket_dir.chmod(0o700)  # whoever reaches the socket is superuser
+        self.socket_dir.chmod(0o700)  # who reaches the socket is superuser
         self.account.own(self.socket_dir)
 
     def refresh(self) -> None:

@@ -1,4 +1,4 @@
--- The channel of a project's wake-ups, for whoever has any right in it.
+-- The channel of a project's wake-ups, for those who have any right in it.
 CREATE OR REPLACE FUNCTION ledger.channel(p_project text) RETURNS text
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp

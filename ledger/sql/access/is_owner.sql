@@ -1,5 +1,5 @@
 -- Whether the session writes as the ledger's owner, who may do everything: a set-up with one login
--- needs no grants. An API token has its own rights only, whoever presents it. Internal to the
+-- needs no grants. An API token has its own rights only, no matter who presents it. Internal to the
 -- owner's functions: there current_user is the owner.
 CREATE OR REPLACE FUNCTION ledger.is_owner() RETURNS boolean
 LANGUAGE sql STABLE

@@ -1,6 +1,6 @@
 -- Returns the credential of an API token's secret, or null, and records the use: the last one, at
 -- most once a minute, and how often a secret was tried that was revoked or is past its end. For
--- whoever lets others in by tokens; needs no right, because the secret is the right.
+-- programs that let others in by tokens; needs no right, because the secret is the right.
 CREATE OR REPLACE FUNCTION ledger.use_token(p_secret text) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp

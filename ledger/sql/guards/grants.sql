@@ -46,7 +46,7 @@ GRANT EXECUTE ON FUNCTION ledger.submit, ledger.claim, ledger.heartbeat, ledger.
   ledger.make_partitions
   TO runfold_worker;
 -- Tables and views of projections are the owner's: the functions make, exchange and drop them
--- for whoever runs projections.
+-- for keepers of projections.
 REVOKE CREATE ON SCHEMA projection FROM runfold_projector;
 GRANT EXECUTE ON FUNCTION ledger.make_projection_table, ledger.publish_projection,
   ledger.exchange_projection_table,

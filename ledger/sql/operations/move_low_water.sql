@@ -6,9 +6,9 @@
 --   priorities, runs            no run before these waits since it was submitted
 --   back_priorities, dues       no run of the priority that came due before this waits again
 --   open                        transactions that may still bring an older one
---   seen_...                    how far the next move may go: whoever chose a position or a run's
---                               id before had a transaction id already, and a smaller one than
---                               seen_txid; an instant may be chosen a while before, ten times
+--   seen_...                    how far the next move may go: each writer that chose a position or
+--                               a run's id before had a transaction id already, and a smaller one
+--                               than seen_txid; an instant may be chosen a while before, ten times
 --                               p_lag, which is what a clock may be set back unnoticed
 -- When the next move comes, most of those transactions have ended, and what they brought is seen;
 -- the others go to `open`. When one of these has ended, what it brought is looked up by its id, and

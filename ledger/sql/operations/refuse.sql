@@ -1,6 +1,6 @@
 -- Says why commands were not kept, and records the refusal of every late worker: write.refused,
 -- once for a token and an operation, at most 10 to a token and 80 to a run from one credential, and
--- 100 to a run: whoever presents tokens of others hides no refusal of theirs. The last is named
+-- 100 to a run: presenting tokens of others hides no refusal of theirs. The last is named
 -- 'and more': what is refused after it is not recorded. A token that the run never had is refused
 -- without a record: invented ones would fill the list. Returns what the run looks like now; no row
 -- for a run that is not in the project. Locks: run_state rows, in run_id order.

@@ -1,6 +1,6 @@
 -- Makes the view under which the current version of a projection is read: its columns, and what is
--- derived from them. Whoever reads the view runs what is derived, so it is held to expressions over
--- the row (ledger.check_derived).
+-- derived from them. Anyone who reads the view runs what is derived, so it is held to expressions
+-- over the row (ledger.check_derived).
 CREATE OR REPLACE FUNCTION ledger.publish_projection(
   p_name text, p_version int, p_columns text[], p_derived text[], p_expressions text[]
 ) RETURNS void
