@@ -18,6 +18,7 @@ from runfold.console.cli.kit.lazy import Entry, LazyGroup
 from runfold.version import __version__
 
 _EXAMPLES: Final = """Examples:
+  runfold up                      a ledger with its pages, on this machine
   runfold demo                    see a worker killed and nothing lost
   runfold submit parse path=a.py  submit a run of kind `parse`
   runfold worker app              work with the handlers of the module `app`
@@ -25,6 +26,7 @@ _EXAMPLES: Final = """Examples:
   runfold doctor                  check server, schema and workers
 """
 
+_START: Final = "Start here"
 _RUNS: Final = "Runs"
 _DECISIONS: Final = "Decisions"
 _OPERATIONS: Final = "Operations"
@@ -39,6 +41,8 @@ class Program(LazyGroup):
     """All commands, in the order of the help."""
 
     entries: ClassVar[tuple[Entry, ...]] = (
+        _entry(_START, "up", "Run everything on this machine, until SIGTERM or Ctrl-C."),
+        _entry(_START, "demo", "See the ledger at work: a crash, an approval, the proof."),
         _entry(_RUNS, "submit", "Submit a run and print its id."),
         _entry(_RUNS, "rerun", "Run ended runs again, each as a new run linked to the old one."),
         _entry(_RUNS, "runs", "List runs, the newest first."),
@@ -62,7 +66,6 @@ class Program(LazyGroup):
         _entry(_OPERATIONS, "whatif", "Replay recorded leases under another policy."),
         _entry(_OPERATIONS, "serve", "Serve the HTTP API and the pages, until SIGTERM or Ctrl-C."),
         _entry(_OPERATIONS, "metrics", "Serve metrics for Prometheus."),
-        _entry(_OPERATIONS, "demo", "See the ledger at work: a crash, an approval, the proof."),
         _entry(_ADMINISTRATION, "db", "Upgrade the database's schema; show its status and URL."),
         _entry(_ADMINISTRATION, "project", "Create and list projects."),
         _entry(_ADMINISTRATION, "projections", "Run, inspect and rebuild projections."),

@@ -5,6 +5,7 @@ It needs the extra `web`, whose packages only `app` imports.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from runfold.ledger.errors import ConfigurationError
@@ -21,12 +22,15 @@ def app(ledger: Ledger | None = None, options: Options | None = None) -> FastAPI
 
     `options` None: everything needs an API token. Raises ConfigurationError without the extra.
     """
-    try:
-        import fastapi  # noqa: F401, PLC0415  an extra, named if it is missing
-    except ImportError as error:
-        raise ConfigurationError(
-            "the HTTP API and the pages are served with FastAPI: install runfold[web]"
-        ) from error
+    require()
     from runfold.console.web.application import make  # noqa: PLC0415  it needs the extra
 
     return make(ledger, options)
+
+
+def require() -> None:
+    """Raise ConfigurationError without the extra."""
+    if find_spec("fastapi") is None:
+        raise ConfigurationError(
+            "the HTTP API and the pages are served with FastAPI: install runfold[web]"
+        )

@@ -99,7 +99,7 @@ async def opened(
         )
         try:
             if chosen_url is None:
-                await _upgrade_if_older(pool, target)
+                await upgrade_if_older(pool, target)
             if checked:
                 await check(pool, revisions.known())
             yield Database(pool, driver_url(target), embedded=chosen_url is None)
@@ -119,7 +119,8 @@ def _embedded(settings: Settings) -> EmbeddedPostgres:
     return EmbeddedPostgres(settings.home or default_home())
 
 
-async def _upgrade_if_older(pool: Pool, url: str) -> None:
+async def upgrade_if_older(pool: Pool, url: str) -> None:
+    """Bring the schema to this program's, unless a newer program made it. Raises LedgerError."""
     _, revision = await schema_revision(pool)
     if revision is None or revision in revisions.known():
         installed = await pool.fetchval(

@@ -132,7 +132,8 @@ def calls(runs: dict[str, str]) -> Iterator[tuple[str, ...]]:
         "--as", EVIL, "--reason", EVIL), ("access", "check", EVIL), ("access", "tokens"),
         ("access", "token", EVIL), ("access", "revoke", EVIL), ("access", "revoke-token", EVIL),
         ("access", "revoke", "w", "--reason", "left"),
-        ("worker", "nowhere" + EVIL), ("projections", "pause", EVIL), (EVIL,), ("runs", EVIL),
+        ("worker", "nowhere" + EVIL), ("up", "nowhere" + EVIL), ("projections", "pause", EVIL),
+        (EVIL,), ("runs", EVIL),
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
 from runfold.workers import Worker
 from runfold.workers.duties import duty as duties
 from runfold.workers.duties.reaper import Reaper
-from runfold.workers.process.fleet import Fleet
+from runfold.workers.process.fleet import Fleet, Part
 from runfold.workers.process.serve import serve
 from tests.conftest import PROJECT
 from tests.console.test_process import run as runfold
@@ -94,19 +94,21 @@ async def test_a_worker_that_is_told_to_end_just_as_its_database_answers_ends(
         await serve(answering, lambda opened: Worker(opened, [double], grace=1), lambda _: None)
 
 
+WORKER = Part("worker", ["worker", "tests.support.handlers", "--project", PROJECT])
+
+
 class Hasty(Fleet):
     """A fleet that is told to end while each of its processes starts, before it knows them."""
 
-    async def _start(self) -> Process:
-        process = await super()._start()
+    async def _start(self, part: Part) -> Process:
+        process = await super()._start(part)
         self._pass_on()
         return process
 
 
 async def test_a_process_that_starts_while_its_fleet_is_told_to_end_ends_too(database: str) -> None:
-    words = ["worker", "tests.support.handlers", "--child", "--project", PROJECT]
     async with asyncio.timeout(30):
-        await Hasty(words, 1, {"RUNFOLD_URL": database}).run()
+        await Hasty([WORKER], {"RUNFOLD_URL": database}).run()
 
 
 class Starved(Fleet):
@@ -114,11 +116,11 @@ class Starved(Fleet):
 
     tries = 0
 
-    async def _start(self) -> Process:
+    async def _start(self, part: Part) -> Process:
         self.tries += 1
         if self.tries == 2:
             raise OSError("no memory")
-        return await super()._start()
+        return await super()._start(part)
 
     def end(self) -> None:
         """Tell it to end."""
@@ -128,11 +130,7 @@ class Starved(Fleet):
 async def test_a_process_that_cannot_be_started_ends_no_other(
     database: str, ledger: Ledger
 ) -> None:
-    fleet = Starved(
-        ["worker", "tests.support.handlers", "--child", "--project", PROJECT],
-        2,
-        {"RUNFOLD_URL": database},
-    )
+    fleet = Starved([WORKER] * 2, {"RUNFOLD_URL": database})
     running = asyncio.create_task(fleet.run())
     await until(lambda: fleet.tries == 3 or running.done(), 20)
     run = await ledger.submit("double", 4)

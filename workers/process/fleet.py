@@ -1,4 +1,4 @@
-"""Several worker processes: started together, restarted when one dies, and never left behind."""
+"""Several processes: started together, restarted when one dies, and never left behind."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from typing import Final
 
 from runfold.ledger import log, names
@@ -19,19 +20,31 @@ PATIENCE_SECONDS: Final = 2.0
 """How much longer than its own bound a process may take to end."""
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One process of a fleet: `runfold` with these words, under a name for the log.
+
+    `sockets` are descriptors that it inherits; one that is `quiet` does not tell that it began.
+    """
+
+    name: str
+    words: Sequence[str]
+    sockets: Sequence[int] = ()
+    quiet: bool = False
+
+
 class Fleet:
-    """Runs `runfold` with the given words in many processes, until a signal ends them."""
+    """Runs `runfold` in many processes, until a signal ends them."""
 
     def __init__(
         self,
-        words: Sequence[str],
-        processes: int,
+        parts: Sequence[Part],
         environment: dict[str, str] | None = None,
         *,
         grace: float = 0.0,
     ) -> None:
         """Start nothing yet; `grace`: the seconds that the processes let their runs go on for."""
-        self._words, self._count, self._grace = words, processes, grace
+        self._parts, self._grace = parts, grace
         self._environment = {**os.environ, **(environment or {})}
         self._alive: set[Process] = set()
         self._stopping = asyncio.Event()
@@ -47,16 +60,16 @@ class Fleet:
                 loop.add_signal_handler(number, self._pass_on)
                 stack.callback(loop.remove_signal_handler, number)
             try:
-                await asyncio.gather(*(self._keep() for _ in range(self._count)))
+                await asyncio.gather(*(self._keep(part) for part in self._parts))
             finally:
                 self._kill()
 
-    async def _keep(self) -> None:
+    async def _keep(self, part: Part) -> None:
         while not self._stopping.is_set():
             try:
-                process = await self._start()
+                process = await self._start(part)
             except OSError as error:  # no memory or no descriptors: the others go on
-                log.logger().error(names.PROCESS_DIED, reason=str(error))
+                log.logger().error(names.PROCESS_DIED, part=part.name, reason=str(error))
                 await self._wait_to_restart()
                 continue
             self._alive.add(process)
@@ -67,7 +80,7 @@ class Fleet:
             code = await process.wait()
             self._alive.discard(process)
             if not self._stopping.is_set():
-                log.logger().warning(names.PROCESS_DIED, exit_code=code)
+                log.logger().warning(names.PROCESS_DIED, part=part.name, exit_code=code)
                 await self._wait_to_restart()
 
     async def _wait_to_restart(self) -> None:
@@ -75,19 +88,21 @@ class Fleet:
             async with asyncio.timeout(RESTART_SECONDS):
                 await self._stopping.wait()
 
-    async def _start(self) -> Process:
+    async def _start(self, part: Part) -> Process:
         # -P: a folder `runfold` in the current folder is not ours. In its own session, so that
         # Ctrl-C reaches this process alone; the pipe closes when this process dies.
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",
             "-m",
-            "runfold.console.cli.main",
-            *self._words,
+            "runfold.console.cli.child",
+            *(("--quiet",) if part.quiet else ()),
+            *part.words,
             stdin=PIPE,
             stdout=DEVNULL,
             env=self._environment,
             start_new_session=True,
+            pass_fds=part.sockets,
         )
 
     def _pass_on(self) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from runfold.ledger import Ledger
@@ -23,16 +22,13 @@ async def serve(
     opening: Opening,
     make: Callable[[Ledger], Worker],
     ready: Callable[[Worker], None],
-    *,
-    until_input_closes: bool = False,
 ) -> bool:
     """Run a worker until SIGTERM or SIGINT; a second signal gives everything back at once.
 
     Returns whether nothing was left to a reaper. A database that cannot be reached is waited for.
-    `ready` is called when the worker begins, in its thread. `until_input_closes`: also until
-    standard input closes, which it does when the process at its other end dies. The process ends
-    END_SECONDS after the grace, or HURRY_SECONDS after a second signal, by force if need be, with
-    the code UNFINISHED. Raises LedgerError when no waiting would help: a login that is refused, a
+    `ready` is called when the worker begins, in its thread. The process ends END_SECONDS after the
+    grace, or HURRY_SECONDS after a second signal, by force if need be, with the code UNFINISHED.
+    Raises LedgerError when no waiting would help: a login that is refused, a
     schema that is missing; WorkerEnded when a handler ended the worker.
     """
     worker = WorkerThread(opening, make, ready)
@@ -45,7 +41,7 @@ async def serve(
         last_resort.within(worker.grace + END_SECONDS if signals == 1 else HURRY_SECONDS)
         worker.stop()
 
-    with _hearing(stop, until_input_closes=until_input_closes), looking_less():
+    with _hearing(stop), looking_less():
         worker.start()
         try:
             return not await worker.ended
@@ -54,7 +50,7 @@ async def serve(
 
 
 @contextmanager
-def _hearing(stop: Callable[[], None], *, until_input_closes: bool) -> Iterator[None]:
+def _hearing(stop: Callable[[], None]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     with ExitStack() as stack:
         stack.callback(_HEARING.clear)
@@ -62,9 +58,6 @@ def _hearing(stop: Callable[[], None], *, until_input_closes: bool) -> Iterator[
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
             stack.callback(loop.remove_signal_handler, number)
-        if until_input_closes:
-            loop.add_reader(sys.stdin.fileno(), _closed, loop, stop)
-            stack.callback(loop.remove_reader, sys.stdin.fileno())
         yield
 
 
@@ -79,11 +72,3 @@ def _deafen() -> None:
 
 _HEARING: Final = threading.Event()
 os.register_at_fork(after_in_child=_deafen)
-
-
-def _closed(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
-    with suppress(OSError):
-        if os.read(sys.stdin.fileno(), 1):
-            return
-    loop.remove_reader(sys.stdin.fileno())
-    stop()

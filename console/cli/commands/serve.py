@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Annotated, Final
 
 import typer
@@ -9,9 +10,8 @@ import typer
 from runfold.console import web
 from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.session import Session
+from runfold.console.shared.addresses import CONSOLE_PORT, shown_address
 from runfold.console.web.options import Options, is_loopback
-
-PORT: Final = 7700
 
 app: Final = program()
 
@@ -25,7 +25,8 @@ async def serve(
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option("--port", min=0, max=65_535, metavar="PORT", help="0 takes any free one.")
-    ] = PORT,
+    ] = CONSOLE_PORT,
+    inherited: Annotated[int | None, typer.Option("--socket", hidden=True)] = None,
 ) -> None:
     """Serve the HTTP API and the pages, until SIGTERM or Ctrl-C.
 
@@ -39,8 +40,9 @@ async def serve(
         # It needs the extra, which `app` has found.
         from runfold.console.web.serving import Server, listening  # noqa: PLC0415
 
-        with listening(host, port) as listener:
-            shown = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        made = listening(host, port) if inherited is None else socket.socket(fileno=inherited)
+        with made as listener:
+            shown = shown_address(host, listener)
             whom = "open to this machine" if is_open else "for API tokens only"
             session.out.talk(f"serving on {shown}, {whom}, until Ctrl-C")
             await Server(application).serve([listener])

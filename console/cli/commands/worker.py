@@ -10,18 +10,14 @@ import typer
 
 from runfold.console.cli.kit.exits import OK, UNFINISHED, exit_code
 from runfold.console.cli.kit.options import WORKER, command, program
-from runfold.console.cli.kit.output import talk
 from runfold.console.cli.kit.session import Session
-from runfold.console.cli.kit.user_traceback import user_traceback
+from runfold.console.cli.kit.user_handlers import user_handlers
 from runfold.console.shared import values
 from runfold.ledger import Ledger
-from runfold.ledger.errors import ConfigurationError, LedgerError
 from runfold.workers import Worker
-from runfold.workers.handlers import Handlers
 from runfold.workers.process.bounds import LEAVE_SECONDS
-from runfold.workers.process.fleet import Fleet
+from runfold.workers.process.fleet import Fleet, Part
 from runfold.workers.process.last_resort import LastResort
-from runfold.workers.process.loading import load
 from runfold.workers.process.serve import serve
 from runfold.workers.process.worker_thread import when_it_answers
 
@@ -54,7 +50,6 @@ Grace = Annotated[
     ),
 ]
 NoReap = Annotated[bool, typer.Option("--no-reap", help="Do not reap; another process must.")]
-Child = Annotated[bool, typer.Option("--child", hidden=True)]
 
 
 @command(app, "worker", needs=WORKER)
@@ -67,7 +62,6 @@ async def worker(
     kinds: Kinds = None,
     grace: Grace = None,
     no_reap: NoReap = False,
-    child: Child = False,
 ) -> int:
     """Run a worker until SIGTERM or Ctrl-C.
 
@@ -75,7 +69,9 @@ async def worker(
     back at once. Ten seconds after the grace, or two after a second signal, it ends whatever holds
     it up.
     """
-    loaded = _loaded(handlers)  # before any process starts, so that a mistake is reported once
+    loaded = user_handlers(
+        handlers
+    )  # before any process starts, so that a mistake is reported once
     seconds = values.duration("grace", grace)
 
     def make(ledger: Ledger) -> Worker:
@@ -89,27 +85,21 @@ async def worker(
         )
 
     if processes == 1:
-        return await _serve(session, make, until_input_closes=child)
+        return await _serve(session, make)
     session.out.talk(f"starting {processes} processes of {handlers}; Ctrl-C ends them")
     words = _child_words(session, handlers, concurrency, kinds, grace, no_reap=no_reap)
     async with AsyncExitStack() as stack:  # a ledger that cannot be opened is reported once, too
         made = make(await when_it_answers(session.ledger, stack))
-        await Fleet(words, processes, _environment(session), grace=made.grace).run()
+        parts = [Part("worker", words)] * processes
+        await Fleet(parts, _environment(session), grace=made.grace).run()
     return OK
 
 
-async def _serve(
-    session: Session, make: Callable[[Ledger], Worker], *, until_input_closes: bool
-) -> int:
+async def _serve(session: Session, make: Callable[[Ledger], Worker]) -> int:
     """Run one worker in this process; return the exit code."""
     code = UNFINISHED
     try:
-        is_clean = await serve(
-            session.ledger,
-            make,
-            lambda worker: _greet(session, worker),
-            until_input_closes=until_input_closes,
-        )
+        is_clean = await serve(session.ledger, make, lambda worker: _greet(session, worker))
         code = OK if is_clean else UNFINISHED
     except Exception as error:
         code = exit_code(error)
@@ -117,21 +107,6 @@ async def _serve(
     finally:  # a thread that a handler left behind must not keep the process
         LastResort().within(LEAVE_SECONDS, code)
     return code
-
-
-def _loaded(handlers: str) -> Handlers:
-    """Import the handlers; an error in the user's module is shown with its traceback."""
-    try:
-        return load(handlers)
-    except LedgerError:
-        raise
-    except Exception as error:
-        for line in user_traceback(error):
-            talk(line)
-        module = handlers.partition(":")[0]
-        raise ConfigurationError(
-            f"{module} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
 
 
 def _greet(session: Session, made: Worker) -> None:
@@ -155,7 +130,7 @@ def _child_words(
 
     The URL goes by the environment: it may hold a password.
     """
-    words = ["worker", handlers, "--child", "--concurrency", str(concurrency)]
+    words = ["worker", handlers, "--concurrency", str(concurrency)]
     for kind in kinds or []:
         words += ["--kinds", kind]
     words += ["--grace", grace] if grace is not None else []

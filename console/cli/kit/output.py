@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Final, TextIO
+from typing import ClassVar, Final, TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -38,6 +38,9 @@ class Output:
     Every command writes through it, and whatever it writes has control and direction characters
     escaped: no content of a run steers a terminal or forges a line.
     """
+
+    talks: ClassVar[bool] = True
+    """Off in a process whose parent talks for it."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
@@ -89,7 +92,7 @@ class Output:
 
     def talk(self, text: str) -> None:
         """Write a line for people on standard error; nothing with `as_json`."""
-        if not self.as_json:
+        if self.talks and not self.as_json:
             talk(text)
 
 

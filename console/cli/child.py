@@ -1,0 +1,36 @@
+"""The program as a child: it ends when its standard input closes, as it does when its parent dies.
+
+`--quiet` as the first word leaves out what it would tell people, but for its log.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+
+from runfold.console.cli.kit.output import Output
+from runfold.console.cli.main import main as run
+
+
+def main() -> int:
+    """Run the program with the words of the command line and return its exit code."""
+    words = sys.argv[1:]
+    if words[:1] == ["--quiet"]:
+        Output.talks = False
+        del words[0]
+    threading.Thread(target=_end_with_parent, name="runfold-parent", daemon=True).start()
+    return run(words)
+
+
+def _end_with_parent() -> None:
+    with suppress(OSError):
+        while os.read(0, 1):
+            pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

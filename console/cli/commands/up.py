@@ -1,0 +1,67 @@
+"""`runfold up`: database, console, worker, reaper and projections in one command."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+
+from runfold.console.cli.commands.up_parts import (
+    Place,
+    greet,
+    listening,
+    open_browser,
+    ready_database,
+    stay_up,
+)
+from runfold.console.cli.kit.options import OWNER, command, program
+from runfold.console.cli.kit.session import Session
+from runfold.console.cli.kit.user_handlers import user_handlers
+from runfold.console.shared.addresses import CONSOLE_PORT
+from runfold.ledger.settings import Settings
+
+app: Final = program()
+
+Handled = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[MODULE[:NAME]]",
+        help="The module with your handlers, for a worker; with NAME only that handler.",
+    ),
+]
+Host = Annotated[str, typer.Option("--host", metavar="HOST", help="The address to listen on.")]
+Port = Annotated[
+    int, typer.Option("--port", min=0, max=65_535, metavar="PORT", help="0 takes any free one.")
+]
+NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Open no browser.")]
+
+
+@command(app, "up", needs=OWNER)
+async def up(
+    session: Session,
+    handlers: Handled = None,
+    *,
+    host: Host = "127.0.0.1",
+    port: Port = CONSOLE_PORT,
+    no_browser: NoBrowser = False,
+) -> None:
+    """Run everything on this machine, until SIGTERM or Ctrl-C.
+
+    The built-in PostgreSQL (or that of --url, whose schema is brought up to date), the HTTP API and
+    the pages, a reaper, the projections, and a worker for your handlers. Each is a process: one
+    that dies is named and started again. On a loopback address in development nobody signs in.
+    Needs the extra `web`.
+    """
+    if handlers is not None:
+        user_handlers(handlers)  # before any process starts, so that a mistake is reported once
+    project = session.project or Settings.load().project
+    with listening(host, port) as listener:
+        async with ready_database(session) as database:
+            if project not in await database.projects():
+                await database.create_project(project)
+            place = Place(project, host, listener)
+            worker = f"a worker for {handlers}" if handlers else "no worker (name your module)"
+            greet(session, place, "a console", "a reaper", "projections", worker)
+            if not no_browser:
+                open_browser(place.address)
+            await stay_up(database, place, handlers)

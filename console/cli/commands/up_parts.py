@@ -1,0 +1,118 @@
+"""Everything that one machine needs, as processes of one command: see `runfold up`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import webbrowser
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from runfold.console import web
+from runfold.console.cli.kit.session import Session
+from runfold.console.shared.addresses import shown_address
+from runfold.ledger.postgres.compatibility import check
+from runfold.ledger.postgres.opening import Database, upgrade_if_older
+from runfold.ledger.postgres.revisions import known
+from runfold.ledger.settings import Settings
+from runfold.workers.process.fleet import Fleet, Part
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Whose runs are shown, and where."""
+
+    project: str
+    host: str
+    listener: socket.socket
+
+    @property
+    def address(self) -> str:
+        """The URL of the console."""
+        return shown_address(self.host, self.listener)
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """Return the socket of the console. Raises ConfigurationError, also without the extra `web`."""
+    web.require()
+    from runfold.console.web.serving import listening as listen  # noqa: PLC0415  needs the extra
+
+    return listen(host, port)
+
+
+@asynccontextmanager
+async def ready_database(session: Session) -> AsyncIterator[Database]:
+    """Open the chosen database, started where it is the built-in one, its schema as needed here.
+
+    Raises LedgerError.
+    """
+    async with session.database(checked=False) as database:
+        await upgrade_if_older(database.pool, database.url)
+        await check(database.pool, known())
+        yield database
+
+
+async def stay_up(
+    database: Database,
+    place: Place,
+    handlers: str | None,
+    beside: Coroutine[Any, Any, None] | None = None,
+) -> None:
+    """Keep the console, a reaper, the projections and a worker going until SIGTERM or SIGINT.
+
+    Each is a process; one that dies is named in the log and started again. `beside` runs along.
+    """
+    environment = {"RUNFOLD_URL": database.url}
+    grace = Settings.load().grace_seconds
+    fleet = Fleet(_parts(place, handlers), environment, grace=grace)
+    running = None if beside is None else asyncio.create_task(beside)
+    try:
+        await fleet.run()
+    finally:
+        if running is not None:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+def _parts(place: Place, handlers: str | None) -> list[Part]:
+    # The socket is this process's own, so that a browser waits while the console starts again.
+    number = place.listener.fileno()
+    words = {
+        "console": ["serve", "--host", place.host, "--socket", str(number)],
+        "reaper": ["reap"],
+        "projections": ["projections", "run"],
+    }
+    if handlers is not None:
+        words["worker"] = ["worker", handlers, "--no-reap"]
+    return [
+        Part(
+            name,
+            ["--project", place.project, *each],
+            sockets=(number,) if name == "console" else (),
+            quiet=True,
+        )
+        for name, each in words.items()
+    ]
+
+
+def greet(session: Session, place: Place, *parts: str) -> None:
+    """Say where the console is, and what runs."""
+    if session.as_json:
+        session.out.json({"address": place.address, "project": place.project})
+        return
+    session.out.talk(f"Runfold is up at {place.address}")
+    session.out.talk(f"project {place.project}: {', '.join(parts)}; Ctrl-C ends it")
+
+
+def open_browser(address: str) -> None:
+    """Show the console in a browser of a desktop; a text browser would take the terminal."""
+    has_display = sys.platform == "darwin" or any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
+    )
+    if has_display:
+        with suppress(webbrowser.Error, OSError):
+            webbrowser.open(address)

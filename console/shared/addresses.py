@@ -1,0 +1,14 @@
+"""Addresses of this program's servers, as people open them."""
+
+from __future__ import annotations
+
+import socket
+from typing import Final
+
+CONSOLE_PORT: Final = 7700
+"""Where the HTTP API and the pages are, unless told otherwise."""
+
+
+def shown_address(host: str, listener: socket.socket) -> str:
+    """Return the URL at which a socket listens."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
