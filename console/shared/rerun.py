@@ -42,9 +42,9 @@ def rerun_key(run_id: UUID) -> str:
     return f"{_PREFIX}{run_id}"
 
 
-def rerun_of(run: Run) -> str | None:
-    """Return the id of the run that this one repeats; None if it repeats none."""
-    key = run.key or ""
+def rerun_of(key: str | None) -> str | None:
+    """Return the id of the run that the run of a key repeats; None if it repeats none."""
+    key = key or ""
     return key.removeprefix(_PREFIX) if key.startswith(_PREFIX) else None
 
 

@@ -79,7 +79,7 @@ def header(run: Run) -> list[tuple[str, str]]:
         ("cost", f"{money(run.cost_usd)}, {run.step_count} steps"),
         ("tags", ", ".join(clean(tag) for tag in run.tags)),
         ("key", clean(run.key or "")),
-        ("rerun of", clean(rerun_of(run) or "")),
+        ("rerun of", clean(rerun_of(run.key) or "")),
         (
             "sha256",
             f"{run.output_sha256} (of an output kept elsewhere)" if run.output_sha256 else "",

@@ -11,6 +11,10 @@ from fastapi import Query
 from fastapi.responses import RedirectResponse, Response
 
 from runfold.console.shared.approval_requests import pending_request
+from runfold.console.shared.plain import jsonable
+from runfold.console.web.pages.attempts import attempts
+from runfold.console.web.pages.relations import DEEPEST, relations, tree
+from runfold.console.web.pages.relations import MOST as RELATIVES
 from runfold.console.web.pages.timeline import Fact, timeline
 from runfold.console.web.pages.viewing import ReadViewer, Viewer, page, router
 from runfold.ledger.events import Event
@@ -49,16 +53,19 @@ async def run(
     more = events[WINDOW - 1].version if len(events) > WINDOW else None
     events = events[:WINDOW]
     pending = await pending_request(ledger, found.run_id)
+    now = datetime.now(UTC)
     return viewer.page(
         "run.html",
         {
             "run": found,
+            "attempts": attempts(facts, now),
+            "relations": await relations(ledger, found),
             "events": [event_row(event) for event in events],
             "after": after,
             "more": more,
             "beats": beats,
         },
-        timeline=timeline(facts, datetime.now(UTC), attempt) if facts else None,
+        timeline=timeline(facts, now, attempt) if facts else None,
         attempt=attempt,
         cut=found.version - len(facts),
         pending=pending,
@@ -98,6 +105,27 @@ def event_row(event: Event) -> Mapping[str, Any]:
         "erased": event.erased,
         "hash": event.hash,
     }
+
+
+@page(pages, "/p/{project}/runs/{run_id}/tree")
+async def family(viewer: ReadViewer, run_id: str) -> Response:
+    """Show a run with its children, and theirs."""
+    now = await viewer.ledger.get(run_id)
+    data = {"tree": await tree(viewer.ledger, now)}
+    return viewer.page("tree.html", data, run=now, deepest=DEEPEST, most=RELATIVES)
+
+
+@page(pages, "/p/{project}/runs/{run_id}/raw")
+async def raw(viewer: ReadViewer, run_id: str, *, after: From = 0) -> Response:
+    """Show a run and a window of its events as the ledger has them, as JSON."""
+    now = await viewer.ledger.get(run_id)
+    events = await viewer.ledger.history(run_id, after=after, limit=WINDOW)
+    more = (
+        events[-1].version if len(events) == WINDOW and events[-1].version < now.version else None
+    )
+    shown = [jsonable(event.model_dump(exclude_none=True)) for event in events]
+    data = {"run": now, "events": shown, "after": after, "more": more}
+    return viewer.page("raw.html", data, window=WINDOW)
 
 
 @page(pages, "/p/{project}/runs/{run_id}/state")

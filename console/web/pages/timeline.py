@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Final
 
 from runfold.ledger.lifecycle import TERMINAL
@@ -50,6 +51,8 @@ class Fact:
     error_code: str | None = None
     compensates: int | None = None
     actor: str = ""
+    cost_usd: Decimal | None = None
+    step_count: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,200 @@
+"""The runs that a run belongs with: its parent, its children, and what it repeats or repeats it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from runfold.console.shared.rerun import rerun_key, rerun_of
+from runfold.ledger import Ledger, Run
+from runfold.ledger.errors import InvalidValue
+from runfold.ledger.payload import decode_payload
+from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.validation import check_run_id
+
+MOST: Final = 200
+"""Children of a run that are listed, and runs in a tree."""
+DEEPEST: Final = 4
+"""Generations of a tree."""
+CHAIN: Final = 20
+"""Reruns before and after a run that are followed."""
+_CALLS: Final = 50
+"""Calls for children that are read of a run."""
+_EVENTS: Final = 20_000
+"""Events of a run among which its calls for children are looked for."""
+
+# Lateral with OFFSET 0 and LIMIT, so that each run is looked up by its key whatever the planner
+# thinks of their number.
+_ASKED: Final = f"""
+SELECT u.run_id, e.key, p.body::text AS body FROM unnest($2::uuid[]) AS u (run_id)
+CROSS JOIN LATERAL (
+  SELECT e.version, e.key FROM ledger.event AS e
+  WHERE e.project_id = $1 AND e.run_id = u.run_id AND e.version <= {_EVENTS}
+    AND e.type = 'step.completed' AND starts_with(e.name, 'children:')
+  ORDER BY e.version LIMIT {_CALLS}) AS e
+CROSS JOIN LATERAL (
+  SELECT p.body FROM ledger.payload AS p
+  WHERE p.project_id = $1 AND p.run_id = u.run_id AND p.version = e.version OFFSET 0) AS p
+"""
+_RELATIVES: Final = """
+SELECT s.run_id, s.kind, s.state, s.attempt_count, s.max_attempts, s.created_at, s.updated_at,
+  s.completed_at, s.cost_usd, s.error_code, s.key
+FROM unnest($2::uuid[]) WITH ORDINALITY AS u (run_id, place) CROSS JOIN LATERAL (
+  SELECT * FROM ledger.run_state AS s WHERE s.project_id = $1 AND s.run_id = u.run_id
+  OFFSET 0) AS s
+ORDER BY u.place
+"""
+_KEYED: Final = """
+SELECT k.key, c.run_id FROM unnest($2::text[]) WITH ORDINALITY AS k (key, place)
+CROSS JOIN LATERAL (SELECT c.run_id FROM ledger.command AS c
+  WHERE c.project_id = $1 AND c.key = k.key OFFSET 0) AS c ORDER BY k.place
+"""
+
+
+@dataclass(slots=True)
+class Relative:
+    """A run as a list of relatives shows it; `more` children were asked for beyond these."""
+
+    run_id: UUID
+    kind: str
+    state: str
+    attempt_count: int
+    max_attempts: int
+    created_at: datetime
+    updated_at: datetime
+    completed_at: datetime | None
+    cost_usd: Any
+    error_code: str | None
+    key: str | None
+    depth: int = 0
+    children: list[Relative] = field(default_factory=list)
+    more: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Relations:
+    """What the page of a run says of others; `earlier` and `later` are its chain of reruns."""
+
+    parent: Relative | None
+    children: list[Relative]
+    more: int
+    earlier: list[Relative]
+    later: list[Relative]
+
+    @property
+    def any(self) -> bool:
+        """Whether there is any relative."""
+        return bool(self.parent or self.children or self.earlier or self.later)
+
+
+async def relations(ledger: Ledger, run: Run) -> Relations:
+    """Return the relatives of a run, as far as its history and its key name them."""
+    parent = await _parent(ledger, run)
+    ids, more = (await _asked_for(ledger, [run.run_id], MOST)).get(run.run_id, ([], 0))
+    return Relations(
+        parent,
+        await _read(ledger, ids),
+        more,
+        await _earlier(ledger, run),
+        await _later(ledger, run),
+    )
+
+
+async def tree(ledger: Ledger, run: Run) -> Relative:
+    """Return a run with its descendants: DEEPEST generations, and MOST runs together."""
+    [root] = await _read(ledger, [run.run_id])
+    level, room = [root], MOST
+    for depth in range(1, DEEPEST + 1):
+        asked = await _asked_for(ledger, [each.run_id for each in level], room)
+        for each in level:
+            ids, more = asked.get(each.run_id, ([], 0))
+            shown = ids[:room]
+            room -= len(shown)
+            each.more = more + len(ids) - len(shown)
+            each.children = await _read(ledger, shown)
+            for child in each.children:
+                child.depth = depth
+        level = [child for each in level for child in each.children]
+    return root
+
+
+async def _parent(ledger: Ledger, run: Run) -> Relative | None:
+    [submitted] = await ledger.history(run.run_id, limit=1)
+    named = getattr(submitted, "parent", None)
+    try:
+        found = await _read(ledger, [check_run_id(named)]) if isinstance(named, str) else []
+    except InvalidValue:  # a program may write there what it likes
+        return None
+    return found[0] if found else None
+
+
+async def _earlier(ledger: Ledger, run: Run) -> list[Relative]:
+    """Return the runs that this one repeats, the first one first."""
+    chain: list[Relative] = []
+    named = rerun_of(run.key)
+    while named is not None and len(chain) < CHAIN:
+        try:
+            found = await _read(ledger, [check_run_id(named)])
+        except InvalidValue:  # a key of somebody's own that begins alike
+            break
+        if not found:
+            break
+        chain.append(found[0])
+        named = rerun_of(found[0].key)
+    return chain[::-1]
+
+
+async def _later(ledger: Ledger, run: Run) -> list[Relative]:
+    """Return the reruns of a run, and theirs."""
+    chain: list[Relative] = []
+    last = run.run_id
+    while len(chain) < CHAIN:
+        found = await _keyed(ledger, [rerun_key(last)])
+        if not found:
+            break
+        chain += await _read(ledger, list(found.values()))
+        last = chain[-1].run_id
+    return chain
+
+
+async def _asked_for(
+    ledger: Ledger, parents: Sequence[UUID], most: int
+) -> dict[UUID, tuple[list[UUID], int]]:
+    """Return the children that runs asked for, at most so many of each, and how many more."""
+    rows = await fetch(ledger.pool, _ASKED, ledger.project_id, list(parents)) if parents else []
+    found: dict[UUID, tuple[list[UUID], int]] = {}
+    for row in rows:
+        ids, more = found.get(row["run_id"], ([], 0))
+        named, count = await _named(ledger, row, most - len(ids))
+        found[row["run_id"]] = (ids + named, more + count - len(named))
+    return found
+
+
+async def _named(ledger: Ledger, row: Mapping[str, Any], most: int) -> tuple[list[UUID], int]:
+    """Return the children of one call, at most so many, and how many they are."""
+    content = decode_payload(row["body"])
+    output = content.get("output") if isinstance(content, dict) else None
+    try:
+        if isinstance(output, list):
+            return [check_run_id(each) for each in output[:most]], len(output)
+        count = int(output["count"]) if isinstance(output, dict) else 0
+    except (InvalidValue, KeyError, TypeError, ValueError):
+        return [], 0
+    called = str(row["key"]).rpartition(":")[0]  # without the token of the attempt
+    keys = [f"{called}/{number}" for number in range(1, min(count, most) + 1)]
+    return list((await _keyed(ledger, keys)).values()), count
+
+
+async def _keyed(ledger: Ledger, keys: Sequence[str]) -> dict[str, UUID]:
+    rows = await fetch(ledger.pool, _KEYED, ledger.project_id, list(keys))
+    return {row["key"]: row["run_id"] for row in rows}
+
+
+async def _read(ledger: Ledger, ids: Sequence[UUID]) -> list[Relative]:
+    if not ids:
+        return []
+    rows = await fetch(ledger.pool, _RELATIVES, ledger.project_id, list(ids))
+    return [Relative(**dict(row)) for row in rows]
