@@ -7,10 +7,13 @@ UV   := $(BIN)/uv
 PARALLEL := -n auto --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check docs format soak bench bench-peers lock sql schema reference clean
+.PHONY: help try demo test test-fast check docs format soak bench bench-peers lock sql schema reference clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+try: .venv/.ready ## See the ledger at work in a browser: a crash, runs that go on, an approval for you
+	$(BIN)/runfold demo --web
 
 demo: .venv/.ready ## Run the main job on the built-in PostgreSQL
 	$(BIN)/runfold demo

@@ -27,7 +27,7 @@ def run(*, json: bool = False, files: int = FILES, verbose: bool = False) -> int
     Data goes to standard output, with `json` as one JSON object; talk goes to standard error.
     """
     if not verbose:
-        _silence_log()
+        silence_log()
     with talking() as progress:
         outcome = _played(files, progress)
     if isinstance(outcome, int):
@@ -68,6 +68,6 @@ def _complain(line: str) -> None:
     talk(f"runfold demo: {line}")
 
 
-def _silence_log() -> None:
+def silence_log() -> None:
     """Leave out the log's warnings: the report tells of expired leases."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))

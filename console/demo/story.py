@@ -16,7 +16,7 @@ from runfold.console.demo.outcome import Outcome, States, count_states, look_bac
 from runfold.console.demo.worker import KIND, TTL_SECONDS
 from runfold.ledger import Ledger, Run, State
 from runfold.ledger.lifecycle import TERMINAL
-from runfold.ledger.postgres.opening import opened
+from runfold.ledger.postgres.opening import Database, opened
 from runfold.ledger.settings import Settings
 from runfold.workers.duties.reaper import Reaper
 
@@ -41,28 +41,35 @@ class DemoFailed(Exception):
 
 async def play(limit: int, say: Say, show: Show) -> Outcome:
     """Play the story on up to `limit` files in a new project; raises DemoFailed or LedgerError."""
+    async with opened(None, Settings.load()) as database:
+        return await play_in(database, await new_project(database), limit, say, show)
+
+
+async def new_project(database: Database) -> str:
+    """Make a project of the demo's own and return its name."""
+    project = f"demo-{datetime.now(UTC):%Y%m%dt%H%M%Sz}-{secrets.token_hex(2)}"
+    await database.create_project(project)
+    return project
+
+
+async def play_in(database: Database, project: str, limit: int, say: Say, show: Show) -> Outcome:
+    """Play the story in a project with no runs; raises DemoFailed or LedgerError."""
     started = time.monotonic()
     files = await asyncio.to_thread(sources, limit)
     if len(files) < FEWEST_FILES:
         raise DemoFailed(
             f"{library()} has {len(files)} Python files: install the standard library's sources"
         )
-    settings = Settings.load()
-    async with opened(None, settings) as database:
-        project = f"demo-{datetime.now(UTC):%Y%m%dt%H%M%Sz}-{secrets.token_hex(2)}"
-        await database.create_project(project)
-        ledger = Ledger(database.pool, project, settings)
-        await ledger.submit_many(
-            {"kind": KIND, "input": {"path": str(path), "bytes": size}} for path, size in files
-        )
-        say(
-            f"{len(files)} runs submitted to project {project}, one a file; {WORKERS} workers start"
-        )
-        outcome = Outcome(project, len(files))
-        largest = max(files, key=lambda file: file[1])[0]
-        with DemoWorkers(database.url, project, WORKERS) as workers:
-            await Director(ledger, workers, outcome, str(largest), say).direct(show)
-        await look_back(ledger, outcome)
+    ledger = Ledger(database.pool, project, Settings.load())
+    await ledger.submit_many(
+        {"kind": KIND, "input": {"path": str(path), "bytes": size}} for path, size in files
+    )
+    say(f"{len(files)} runs submitted to project {project}, one a file; {WORKERS} workers start")
+    outcome = Outcome(project, len(files))
+    largest = max(files, key=lambda file: file[1])[0]
+    with DemoWorkers(database.url, project, WORKERS) as workers:
+        await Director(ledger, workers, outcome, str(largest), say).direct(show)
+    await look_back(ledger, outcome)
     outcome.seconds = time.monotonic() - started
     return outcome
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -18,11 +19,13 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from runfold.console.demo import alive
 from runfold.console.demo.measure import call_tool, library, measure, sources, tool
 from runfold.ledger import Ledger
 from runfold.ledger.events import Event, ToolCompleted
 from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
 from tests.support.waiting import until
+from tests.support.working import ended, working
 
 pytestmark = pytest.mark.slow
 
@@ -193,6 +196,17 @@ async def test_a_worker_that_ends_unasked_fails_the_demo_with_one_clear_line(
     assert (demo.returncode, output) == (1, "")
     assert talk.splitlines()[-1].startswith("runfold demo: workers ended unasked")
     assert workers_at(home) == []
+
+
+async def test_the_pages_get_reviews_to_watch_and_one_to_approve(ledger: Ledger) -> None:
+    submitting = asyncio.create_task(alive.submit_reviews(ledger))
+    async with working(ledger, alive.review):
+        await until(lambda: ledger.runs(state="waiting_approval"), 60)
+        [asked] = await ledger.runs(state="waiting_approval")
+        await ledger.approve(asked, actor="ann")
+        finished = await ended(ledger, asked, 60)
+    submitting.cancel()
+    assert (finished.state, finished.output["exceeds"]) == ("completed", True)
 
 
 def test_files_are_measured_for_real(tmp_path: Path) -> None:

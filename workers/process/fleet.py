@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -49,9 +49,10 @@ class Fleet:
         self._alive: set[Process] = set()
         self._stopping = asyncio.Event()
 
-    async def run(self) -> None:
+    async def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Keep the processes alive until SIGTERM or SIGINT, pass it on, return when all ended.
 
+        `ready` is called once signals are heard.
         One that has not ended in its time is killed: a handler may have frozen it.
         """
         loop = asyncio.get_running_loop()
@@ -60,6 +61,7 @@ class Fleet:
                 loop.add_signal_handler(number, self._pass_on)
                 stack.callback(loop.remove_signal_handler, number)
             try:
+                ready()
                 await asyncio.gather(*(self._keep(part) for part in self._parts))
             finally:
                 self._kill()
@@ -80,7 +82,7 @@ class Fleet:
             code = await process.wait()
             self._alive.discard(process)
             if not self._stopping.is_set():
-                log.logger().warning(names.PROCESS_DIED, part=part.name, exit_code=code)
+                log.logger().error(names.PROCESS_DIED, part=part.name, exit_code=code)
                 await self._wait_to_restart()
 
     async def _wait_to_restart(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Final
 
 import typer
@@ -10,7 +11,6 @@ from runfold.console.cli.commands.up_parts import (
     Place,
     greet,
     listening,
-    open_browser,
     ready_database,
     stay_up,
 )
@@ -61,7 +61,6 @@ async def up(
                 await database.create_project(project)
             place = Place(project, host, listener)
             worker = f"a worker for {handlers}" if handlers else "no worker (name your module)"
-            greet(session, place, "a console", "a reaper", "projections", worker)
-            if not no_browser:
-                open_browser(place.address)
-            await stay_up(database, place, handlers)
+            what = f"a console, a reaper, projections, {worker}"
+            ready = partial(greet, session, place, what, has_browser=not no_browser)
+            await stay_up(database, place, handlers, ready=ready)

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import webbrowser
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -60,18 +60,22 @@ async def stay_up(
     database: Database,
     place: Place,
     handlers: str | None,
+    *,
+    ready: Callable[[], None],
     beside: Coroutine[Any, Any, None] | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> None:
     """Keep the console, a reaper, the projections and a worker going until SIGTERM or SIGINT.
 
-    Each is a process; one that dies is named in the log and started again. `beside` runs along.
+    Each is a process; one that dies is named in the log and started again. `ready` is called when
+    signals are heard. `beside` runs along, and `settings` are of the environment of each.
     """
-    environment = {"RUNFOLD_URL": database.url}
+    environment = {"RUNFOLD_URL": database.url, **(settings or {})}
     grace = Settings.load().grace_seconds
     fleet = Fleet(_parts(place, handlers), environment, grace=grace)
     running = None if beside is None else asyncio.create_task(beside)
     try:
-        await fleet.run()
+        await fleet.run(ready)
     finally:
         if running is not None:
             running.cancel()
@@ -99,13 +103,14 @@ def _parts(place: Place, handlers: str | None) -> list[Part]:
     ]
 
 
-def greet(session: Session, place: Place, *parts: str) -> None:
-    """Say where the console is, and what runs."""
+def greet(session: Session, place: Place, what: str, *, has_browser: bool) -> None:
+    """Say where the console is and what runs, and show it in a browser."""
     if session.as_json:
         session.out.json({"address": place.address, "project": place.project})
-        return
     session.out.talk(f"Runfold is up at {place.address}")
-    session.out.talk(f"project {place.project}: {', '.join(parts)}; Ctrl-C ends it")
+    session.out.talk(f"project {place.project}: {what}; Ctrl-C ends it")
+    if has_browser:
+        open_browser(place.address)
 
 
 def open_browser(address: str) -> None:

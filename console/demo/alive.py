@@ -1,0 +1,104 @@
+"""What keeps the demo's console alive: reviews of files, a few at a time, some of them to approve.
+
+The files and the tool are real; the pauses are there so that a person can follow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+from typing import Any, Final
+
+from runfold.console.demo.measure import call_tool, measure, price, sources, tool
+from runfold.console.demo.story import DemoFailed, play_in
+from runfold.ledger import Ledger, State
+from runfold.ledger.postgres.opening import Database
+from runfold.ledger.settings import Settings
+from runfold.workers import Backoff, Context, handler
+
+HANDLERS: Final = "runfold.console.demo.alive"
+"""This module, as a worker names it."""
+SETTINGS: Final = {"RUNFOLD_LEASE_TTL_SECONDS": "6", "RUNFOLD_HEARTBEAT_SECONDS": "1"}
+"""Of the parts: a lease ends while a person looks on."""
+STORY_FILES: Final = 120
+FILES: Final = 200
+EVERY_SECONDS: Final = 2.5
+MOST_ASKING: Final = 3
+"""Reviews that wait for a person at a time."""
+FLAKY: Final = 7
+"""The first attempt of one review in so many fails."""
+DAY: Final = 86_400
+
+
+class ToolBusy(Exception):
+    """The tool has no answer now."""
+
+
+@handler("review", retry=Backoff(first=1))
+async def review(ctx: Context, path: str) -> dict[str, Any]:
+    """Measure a file, ask a tool about it, and a person if it is large."""
+    measures = await ctx.step("measure", _measured, path)
+    if ctx.attempt == 1 and measures["bytes"] % FLAKY == 0:
+        raise ToolBusy("the demo lets the first attempt of one review in seven fail")
+    words, names = tool()
+    counted = await ctx.tool(words[0], _counted, path, words, names)
+    ctx.cost(price(counted["bytes"]))
+    if measures["exceeds"]:
+        name = Path(path).name
+        await ctx.approval(
+            f"Accept {name}, with {measures['lines']:,} lines?", show=measures, timeout=DAY
+        )
+    return {**measures, **await ctx.step("summarize", _summarized, path)}
+
+
+async def _measured(path: str) -> dict[str, Any]:
+    await _pause()
+    found = await asyncio.to_thread(measure, Path(path))
+    return {**found.shown(), "exceeds": found.exceeds}
+
+
+async def _counted(path: str, words: list[str], names: list[str]) -> dict[str, int]:
+    await _pause()
+    return await asyncio.to_thread(call_tool, words, names, Path(path))
+
+
+async def _summarized(path: str) -> dict[str, str]:
+    await _pause()
+    return {"summary": f"{Path(path).name} is reviewed"}
+
+
+async def _pause() -> None:
+    await asyncio.sleep(random.uniform(0.5, 3))  # noqa: S311  nothing secret depends on it
+
+
+async def keep_alive(database: Database, project: str) -> None:
+    """Play the demo's story in the project, then submit reviews for as long as this runs."""
+    try:
+        await play_in(database, project, STORY_FILES, _unsaid, _unsaid)
+    except DemoFailed:
+        return
+    await submit_reviews(Ledger(database.pool, project, Settings.load()))
+
+
+async def submit_reviews(ledger: Ledger) -> None:
+    """Submit reviews, the first of a large file; never more than a few wait for a person."""
+    for path, is_large in await asyncio.to_thread(_reviewed):
+        asking = await ledger.runs(state=State.WAITING_APPROVAL, limit=MOST_ASKING)
+        if is_large and len(asking) == MOST_ASKING:
+            continue
+        await ledger.submit("review", path, tags=["large"] if is_large else [])
+        await asyncio.sleep(EVERY_SECONDS)
+
+
+def _reviewed() -> Iterator[tuple[str, bool]]:
+    """Yield files without end, each with whether a person must look at it; a large one first."""
+    found = [(str(path), measure(path).exceeds) for path, _ in sources(FILES)]
+    large = [file for file in found if file[1]]
+    return cycle([*large[:1], *found])
+
+
+def _unsaid(*_: object) -> None:
+    """Tell nobody: the pages show it."""
