@@ -9,7 +9,7 @@ from itertools import product
 from typing import Final
 
 from runfold.ledger.postgres import schema
-from runfold.ledger.postgres.objects import Function, Grant, setting
+from runfold.ledger.postgres.objects import Function, Grant, setting, trigger_form
 
 _FUNCTION: Final = re.compile(
     r"^CREATE OR REPLACE FUNCTION ledger\.(\w+)(.*?)\bAS (\$\w*\$)(.*?)\3", re.DOTALL | re.MULTILINE
@@ -20,10 +20,10 @@ _VIEW: Final = re.compile(
     r"^CREATE OR REPLACE VIEW ledger\.(\w+)(.*?);\s*$", re.DOTALL | re.MULTILINE
 )
 _TRIGGER: Final = re.compile(
-    r"^ALTER TABLE ledger\.(\w+) ENABLE ALWAYS TRIGGER (\w+);", re.MULTILINE
+    r"^CREATE OR REPLACE (TRIGGER (\w+) .+? ON ledger\.(\w+).+?);$", re.DOTALL | re.MULTILINE
 )
 _GRANT: Final = re.compile(
-    r"^GRANT ([A-Z, ]+?)(?: \(([a-z0-9_, ]+)\))?\s+ON (FUNCTION |SCHEMA )?(.+?)\s+TO (.+?);",
+    r"^GRANT ([A-Z, ]+?)(?: \(([a-z0-9_,\s]+)\))?\s+ON (FUNCTION |SCHEMA )?(.+?)\s+TO (.+?);",
     re.DOTALL | re.MULTILINE,
 )
 _TRAIT: Final = re.compile(
@@ -70,9 +70,13 @@ def views() -> Mapping[str, str]:
 
 
 @cache
-def triggers() -> frozenset[tuple[str, str]]:
-    """Return the triggers that must always fire: table and name."""
-    return frozenset(pair for text in _files() for pair in _TRIGGER.findall(text))
+def triggers() -> Mapping[tuple[str, str], str]:
+    """Return the triggers, which must always fire, by table and name: their definitions."""
+    return {
+        (table, name): trigger_form(definition)
+        for text in _files()
+        for definition, name, table in _TRIGGER.findall(text)
+    }
 
 
 @cache

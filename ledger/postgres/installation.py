@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from runfold.ledger.errors import ConfigurationError
 from runfold.ledger.postgres.compatibility import ENCODING, wrong_encoding
 from runfold.ledger.postgres.installed_objects import installed
+from runfold.ledger.postgres.server_roles import ROLES
 
 if TYPE_CHECKING:  # SQLAlchemy takes a second to import
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -44,7 +45,7 @@ ORDER BY 1 LIMIT 5
 """
 _MIGHTY: Final = """
 SELECT r.rolname FROM pg_roles AS r
-WHERE r.rolname IN ('runfold_worker', 'runfold_reader', 'runfold_projector')
+WHERE r.rolname = ANY ($1::text[])
   AND (r.rolcanlogin OR r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication
     OR r.rolbypassrls)
 ORDER BY 1
@@ -83,7 +84,7 @@ async def refuse_unfit(connection: AsyncConnection) -> None:
             f"schema ledger holds what is no ledger: {', '.join(foreign)}; "
             "give the ledger a database of its own"
         )
-    mighty = (await connection.exec_driver_sql(_MIGHTY)).scalars().all()
+    mighty = (await connection.exec_driver_sql(_MIGHTY, (list(ROLES),))).scalars().all()
     if mighty:
         raise ConfigurationError(
             "these roles are there to be granted, but log in or rule themselves: "

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from runfold.ledger.postgres import code_objects
 from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.postgres.installed_objects import installed
-from runfold.ledger.postgres.objects import Function, Installed, Policy, Trigger
+from runfold.ledger.postgres.objects import (
+    Function,
+    Grant,
+    Installed,
+    Policy,
+    Trigger,
+    trigger_form,
+)
 from runfold.ledger.postgres.unsafe_settings import unsafe_settings
 
-_WRITES: Final = frozenset(
-    {"INSERT", "UPDATE", "DELETE", "TRUNCATE", "TRIGGER", "REFERENCES", "EXECUTE", "CREATE"}
-)
 _PARTITION_TRIGGERS: Final = frozenset({"refuse_truncate", "refuse_insert", "refuse_change"})
 
 
@@ -24,12 +28,18 @@ async def object_differences(pool: Pool) -> list[str]:
     Compares functions, views, triggers, rules, policies, owners, privileges and the settings of
     roles. Nothing is changed.
     """
-    now = await installed(pool)
+    async with pool.acquire() as connection:
+        return await differences_on(connection)
+
+
+async def differences_on(connection: Any) -> list[str]:
+    """Return the same by one connection, as far as its transaction sees."""
+    now = await installed(connection)
     return [
         *_functions(now),
-        *await _views(pool, now),
+        *await _views(connection, now),
         *_triggers(now),
-        *await _policies(pool, now),
+        *await _policies(connection, now),
         *(f"{name} is not this program's" for name in now.added),
         *(
             f"{one.kind} {one.name} belongs to {one.owner}, not to {one.expected}"
@@ -37,7 +47,7 @@ async def object_differences(pool: Pool) -> list[str]:
             if one.owner != one.expected
         ),
         *_grants(now),
-        *await unsafe_settings(pool),
+        *await unsafe_settings(connection),
     ]
 
 
@@ -60,19 +70,18 @@ def _functions(now: Installed) -> Sequence[str]:
     ]
 
 
-async def _views(pool: Pool, now: Installed) -> Sequence[str]:
+async def _views(connection: Any, now: Installed) -> Sequence[str]:
     """Compare views with the ones that this code makes, as temporary ones that are rolled back."""
     expected = code_objects.views()
     problems = [f"view {name} is not this program's" for name in now.views if name not in expected]
-    async with pool.acquire() as connection:
-        transaction = connection.transaction()
-        await transaction.start()
-        try:
-            for name, rest in expected.items():
-                if now.views.get(name) != await _as_made(connection, rest):
-                    problems.append(f"view {name} is changed")
-        finally:
-            await transaction.rollback()
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        for name, rest in expected.items():
+            if now.views.get(name) != await _as_made(connection, rest):
+                problems.append(f"view {name} is changed")
+    finally:
+        await transaction.rollback()
     return problems
 
 
@@ -90,23 +99,22 @@ async def _as_made(connection: Any, rest: str) -> tuple[str, str | None]:
     return made["definition"], made["options"]
 
 
-async def _policies(pool: Pool, now: Installed) -> Sequence[str]:
+async def _policies(connection: Any, now: Installed) -> Sequence[str]:
     """Compare policies with the ones that this code makes, on a temporary table as with views."""
     wanted: set[Policy] = set()
-    async with pool.acquire() as connection:
-        transaction = connection.transaction()
-        await transaction.start()
-        try:
-            rows = await connection.fetch(code_objects.functions()["policy_rules"].body)
-            policies = [Policy(**row) for row in rows]
-            written = {str(policy.rule) for policy in policies}
-            rules = await _rules_as_made(connection, written)
-            wanted |= {
-                replace(policy, role=policy.role.lower(), rule=rules[str(policy.rule)])
-                for policy in policies
-            }
-        finally:
-            await transaction.rollback()
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        rows = await connection.fetch(code_objects.functions()["policy_rules"].body)
+        policies = [Policy(**row) for row in rows]
+        written = {str(policy.rule) for policy in policies}
+        rules = await _rules_as_made(connection, written)
+        wanted |= {
+            replace(policy, role=policy.role.lower(), rule=rules[str(policy.rule)])
+            for policy in policies
+        }
+    finally:
+        await transaction.rollback()
     now_policies = {replace(one, role=one.role.lower()) for one in now.policies}
     return [
         *(
@@ -148,11 +156,20 @@ async def _rules_as_made(connection: Any, written: set[str]) -> dict[str, str]:
 
 def _triggers(now: Installed) -> Sequence[str]:
     expected = code_objects.triggers()
-    firing = {(one.table, one.name) for one in now.triggers if one.enabled == "A" and one.ours}
+    firing = {
+        (one.table, one.name): trigger_form(one.definition)
+        for one in now.triggers
+        if one.enabled == "A" and one.ours
+    }
     return [
         *(
             f"trigger {name} of {table} does not always fire"
-            for table, name in sorted(expected - firing)
+            for table, name in sorted(set(expected) - set(firing))
+        ),
+        *(
+            f"trigger {name} of {table} is changed"
+            for (table, name), form in sorted(expected.items())
+            if firing.get((table, name), form) != form
         ),
         *(
             f"trigger {one.name} of {one.table} is not this program's"
@@ -162,7 +179,7 @@ def _triggers(now: Installed) -> Sequence[str]:
     ]
 
 
-def _is_expected(trigger: Trigger, expected: frozenset[tuple[str, str]]) -> bool:
+def _is_expected(trigger: Trigger, expected: Container[tuple[str, str]]) -> bool:
     if not trigger.ours:
         return False
     if trigger.part:
@@ -173,9 +190,8 @@ def _is_expected(trigger: Trigger, expected: frozenset[tuple[str, str]]) -> bool
 def _grants(now: Installed) -> Sequence[str]:
     expected = code_objects.grants()
     more = [
-        f"{one.role} has {one.privilege} on {one.object}"
+        f"{one.role} has {one.privilege} on {one.object}: {_taken_back(one)}"
         for one in {one.grant for one in now.grants} - expected
-        if one.privilege in _WRITES or one.role == "PUBLIC"
     ]
     less = [
         f"{one.role} lacks {one.privilege} on {one.object}"
@@ -187,3 +203,16 @@ def _grants(now: Installed) -> Sequence[str]:
         if one.passed_on
     ]
     return [*sorted(more), *sorted(less), *sorted(passed_on)]
+
+
+def _taken_back(grant: Grant) -> str:
+    """Return the statement that takes a privilege back: no upgrade does."""
+    role = grant.role if grant.role == "PUBLIC" else f'"{grant.role}"'
+    name = grant.object
+    if name.startswith("schema "):
+        return f"REVOKE {grant.privilege} ON {name.replace('schema', 'SCHEMA', 1)} FROM {role}"
+    if grant.privilege == "EXECUTE":
+        return f"REVOKE EXECUTE ON FUNCTION ledger.{name} FROM {role}"
+    relation, _, column = name.partition(".")
+    columns = f" ({column})" if column else ""
+    return f"REVOKE {grant.privilege}{columns} ON ledger.{relation} FROM {role}"

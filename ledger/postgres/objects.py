@@ -115,3 +115,17 @@ def _comes_and_goes(name: str) -> bool:
 def setting(text: str) -> str:
     """Return a setting in one form, without blanks and quotes."""
     return re.sub(r"[\s'\"]", "", text)
+
+
+def trigger_form(definition: str) -> str:
+    """Return a trigger's definition in one form, whether the server wrote it or a file has it."""
+    text = re.sub(r"::text|[()]", "", definition.removeprefix("CREATE "))
+    text = re.sub(
+        r"(?<=(?:BEFORE|.AFTER) )(.+?)(?= ON )",
+        lambda events: " OR ".join(sorted(events[0].split(" OR "))),
+        text,
+        count=1,
+    )
+    if "FOR EACH" not in text:
+        text = text.replace("EXECUTE", "FOR EACH STATEMENT EXECUTE", 1)
+    return " ".join(text.split())

@@ -30,7 +30,7 @@ from runfold.ledger.postgres.urls import driver_url
 from runfold.workers import Context, handler
 from runfold.workers.leases.strays import Strays
 from tests.conftest import PROJECT
-from tests.support.logins import channel, grant, with_login
+from tests.support.logins import channel, grant, login_of, with_login
 from tests.support.runs import superseded
 from tests.support.waiting import until
 from tests.support.working import ended, reached, working
@@ -60,10 +60,6 @@ async def attacker(mallory: str) -> AsyncIterator[asyncpg.Connection[Any]]:
     connection = await asyncpg.connect(driver_url(mallory))
     yield connection
     await connection.close()
-
-
-def login_of(url: str) -> str:
-    return url.split("//")[1].split(":", maxsplit=1)[0]
 
 
 async def calls(run_id: Any, project: str) -> dict[str, tuple[str, tuple[Any, ...]]]:

@@ -39,6 +39,11 @@ def as_login(url: str, name: str, password: str) -> str:
     return parts._replace(netloc=f"{name}:{password}@{host}").geturl()
 
 
+def login_of(url: str) -> str:
+    """Return the login that a URL of `with_login` names."""
+    return url.split("//")[1].split(":", maxsplit=1)[0]
+
+
 async def grant(
     connection: asyncpg.Connection,
     credential: str,

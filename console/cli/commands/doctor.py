@@ -7,7 +7,7 @@ from typing import Final
 
 from rich.text import Text
 
-from runfold.console.cli.health.access_checks import connecting, privileges, roles, settings
+from runfold.console.cli.health.access_checks import access, privileges, roles, settings
 from runfold.console.cli.health.check import Check, Level
 from runfold.console.cli.health.database_status import database_status
 from runfold.console.cli.health.object_checks import objects
@@ -41,8 +41,8 @@ async def doctor(session: Session) -> int:
     """Check the ledger's health and name remedies.
 
     The checks: server, schema, settings, encoding, clock, connections, functions, partitions,
-    objects, indexes, time, feed, leases, kinds, handlers, approvals, schedules, roles and
-    privileges. Exit code 9 if one has failed.
+    objects, indexes, time, feed, leases, kinds, handlers, approvals, schedules, roles, privileges
+    and access. Exit code 9 if one has failed.
     """
     try:
         checks = await _examine(session)
@@ -80,19 +80,27 @@ async def _examine(session: Session) -> list[Check]:
             await _checked("schedules", schedules(database)),
             await _checked("roles", roles(database)),
             await _checked("privileges", privileges(database)),
-            await _checked("access", connecting(database)),
+            *await _all_checked("access", access(database)),
         ]
 
 
 async def _checked(name: str, check: Awaitable[Check]) -> Check:
+    async def alone() -> list[Check]:
+        return [await check]
+
+    (one,) = await _all_checked(name, alone())
+    return one
+
+
+async def _all_checked(name: str, checks: Awaitable[list[Check]]) -> list[Check]:
     try:
-        return await check
+        return await checks
     except Exception as error:
         expected = known(error)
         if expected is None or isinstance(expected, DatabaseUnavailable):
             raise
         reason = expected.reason if isinstance(expected, AccessDenied) else str(expected)
-        return Check(name, Level.WARNING, f"cannot be checked here: {reason}")
+        return [Check(name, Level.WARNING, f"cannot be checked here: {reason}")]
 
 
 def _write(out: Output, checks: list[Check], *, healthy: bool) -> None:

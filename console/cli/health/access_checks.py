@@ -1,4 +1,4 @@
-"""Checks of access: what the login may do, and whether every setting is known."""
+"""Checks of access: what the login may do, who gets past the grants, unknown settings."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from runfold.console.cli.health.check import Check, Level
 from runfold.console.cli.kit.unknown_settings import unknown_settings
+from runfold.ledger.postgres.access_holes import access_holes
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.opening import Database
 from runfold.ledger.postgres.server_roles import ROLES, UNGRANTABLE, who_grants
@@ -36,16 +37,25 @@ SELECT has_database_privilege('public', current_database(), 'CONNECT') AS open,
 """
 
 
-async def connecting(opened: Database) -> Check:
-    """Whether logins that were granted nothing may connect."""
+async def access(opened: Database) -> list[Check]:
+    """Whether anybody gets past the grants: one check for each hole, or one that there is none."""
     (row,) = await fetch(opened.pool, _OPEN)
-    if opened.embedded or not row["open"]:
-        return Check("access", Level.OK, f"{row['grants']} grants are visible to this login")
+    holes = [
+        Check("access", Level.FAILED if one.is_open else Level.WARNING, f"{one.hole}: {one.remedy}")
+        for one in await access_holes(opened.pool)
+        if one.is_open or not opened.embedded
+    ]
+    if row["open"] and not opened.embedded:
+        holes.append(_open(row["database"]))
+    return holes or [Check("access", Level.OK, f"{row['grants']} grants are visible to this login")]
+
+
+def _open(database: str) -> Check:
     return Check(
         "access",
         Level.WARNING,
-        f"every login of the server may connect to {row['database']}: "
-        f"its owner runs REVOKE CONNECT ON DATABASE {row['database']} FROM PUBLIC",
+        f"every login of the server may connect to {database}: "
+        f"its owner runs REVOKE CONNECT ON DATABASE {database} FROM PUBLIC",
     )
 
 

@@ -1,4 +1,4 @@
-"""The three roles belong to the whole server: upgrades of its databases meet at them."""
+"""The roles belong to the whole server: upgrades of its databases meet at them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from runfold.ledger import Ledger
+from runfold.ledger.errors import ConfigurationError
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres, temporary_postgres
 from runfold.ledger.postgres.server_roles import ROLES
@@ -72,6 +73,19 @@ async def test_a_role_that_somebody_else_makes_meanwhile_leaves_the_others_to_th
     assert await maintenance.fetchval(made, ROLES) == len(ROLES)
     await maintenance.close()
     await other.close()
+
+
+async def test_a_role_that_could_log_in_before_the_upgrade_is_refused(
+    fresh: EmbeddedPostgres,
+) -> None:
+    maintenance = await connected(fresh)
+    for role in ROLES:
+        await maintenance.execute(f"CREATE ROLE {role} LOGIN")
+
+        with pytest.raises(ConfigurationError, match=f"ALTER ROLE {role} NOLOGIN"):
+            await schema.upgrade(fresh.url())
+        await maintenance.execute(f"DROP ROLE {role}")
+    await maintenance.close()
 
 
 @pytest.mark.parametrize("before", [(), ("runfold_reader", "runfold_worker")])

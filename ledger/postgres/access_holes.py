@@ -1,0 +1,161 @@
+"""Holes in access: what the catalogs say that would let a login past roles, grants and policies.
+
+Each is one line with the statement that closes it. What this code installs itself is compared by
+`object_differences`; here is what others may have added beside it, and the months' tables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.postgres.server_roles import ROLES
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """One hole, and the statement or the action that closes it."""
+
+    hole: str
+    remedy: str
+    is_open: bool
+    """Whether it takes back a promise by itself; otherwise it may be meant, and is a warning."""
+
+
+_GIVEN: Final = """
+given AS (
+  SELECT n.nspowner AS owner, pg_get_userbyid(n.nspowner)::text AS owner_name, $1::text[] AS roles
+  FROM pg_namespace AS n WHERE n.nspname = 'ledger'
+), month AS (
+  SELECT c.oid, c.relrowsecurity, format('%I.%I', n.nspname, c.relname) AS name
+  FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+  JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  WHERE i.inhparent = to_regclass('ledger.event')
+), guard (name, kind, made) AS (
+  -- pg_trigger.tgtype: 1 each row, 2 before, 4 insert, 8 delete, 16 update, 32 truncate
+  VALUES ('refuse_truncate', 34, 'BEFORE TRUNCATE'), ('refuse_insert', 6, 'BEFORE INSERT'),
+    ('refuse_change', 27, NULL)  -- which the parent's trigger makes
+)
+"""
+_MONTHS: Final = """
+SELECT format('row security of %s is off', m.name) AS hole,
+  format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', m.name) AS remedy, true AS is_open
+FROM month AS m WHERE NOT m.relrowsecurity
+UNION ALL
+SELECT format('policy %s lets logins into %s by itself', p.polname, m.name),
+  format('DROP POLICY %I ON %s', p.polname, m.name), true
+FROM pg_policy AS p JOIN month AS m ON m.oid = p.polrelid
+UNION ALL
+SELECT format('trigger %s of %s is missing, changed or does not always fire', g.name, m.name),
+  CASE WHEN g.made IS NOT NULL THEN format('CREATE OR REPLACE TRIGGER %I %s ON %s '
+    'EXECUTE FUNCTION ledger.refuse_change(); ', g.name, g.made, m.name) ELSE '' END
+  || format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', m.name, g.name), true
+FROM month AS m CROSS JOIN guard AS g
+WHERE NOT EXISTS (
+  SELECT FROM pg_trigger AS t JOIN pg_proc AS f ON f.oid = t.tgfoid
+  WHERE t.tgrelid = m.oid AND t.tgname = g.name AND t.tgenabled = 'A' AND t.tgtype = g.kind
+    AND t.tgqual IS NULL AND t.tgattr::text = '' AND f.proname = 'refuse_change'
+    AND f.pronamespace = 'ledger'::regnamespace)
+"""
+_CODE: Final = r"""
+SELECT format('function %s runs with the rights of %s and %s', u.name, pg_get_userbyid(p.proowner),
+    CASE WHEN u.touches THEN 'names the ledger''s tables' ELSE 'is the owner''s' END),
+  format('ALTER ROUTINE %s SECURITY INVOKER', u.name), u.touches
+FROM given, pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace CROSS JOIN LATERAL (
+  SELECT format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid))
+    AS name, p.prosrc ~* '\mledger\M' OR EXISTS (
+    SELECT FROM pg_depend AS d JOIN pg_class AS c ON c.oid = d.refobjid
+    WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+      AND d.refclassid = 'pg_class'::regclass
+      AND c.relnamespace = 'ledger'::regnamespace) AS touches
+) AS u
+WHERE p.prosecdef AND p.oid >= 16384 AND p.pronamespace <> 'ledger'::regnamespace
+  AND (u.touches OR p.proowner = given.owner)
+  AND NOT EXISTS (SELECT FROM pg_depend AS d
+    WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+UNION ALL
+SELECT DISTINCT format('view %s reads the ledger''s tables with the rights of %s', v.name,
+    pg_get_userbyid(c.relowner)),
+  CASE c.relkind WHEN 'v' THEN format('ALTER VIEW %s SET (security_invoker = true)', v.name)
+    ELSE format('DROP MATERIALIZED VIEW %s', v.name) END, true
+FROM given, pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
+JOIN pg_class AS c ON c.oid = r.ev_class JOIN pg_class AS t ON t.oid = d.refobjid
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_roles AS o ON o.oid = c.relowner
+CROSS JOIN LATERAL (SELECT format('%I.%I', n.nspname, c.relname) AS name) AS v
+WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
+  AND t.relnamespace = 'ledger'::regnamespace AND n.nspname <> 'ledger'
+  AND c.relkind IN ('v', 'm') AND (o.rolbypassrls OR pg_has_role(o.oid, given.owner, 'USAGE'))
+  AND EXISTS (SELECT FROM aclexplode(c.relacl) AS a WHERE a.grantee <> c.relowner)
+  AND NOT EXISTS (SELECT FROM pg_options_to_table(c.reloptions) AS s
+    WHERE s.option_name = 'security_invoker' AND s.option_value::boolean)
+UNION ALL
+SELECT format('%s will get %s on %s that %s makes%s',
+    CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee) END, a.privilege_type,
+    k.kind, given.owner_name, coalesce(' in schema ' || n.nspname, '')),
+  format('ALTER DEFAULT PRIVILEGES FOR ROLE %I%s REVOKE %s ON %s FROM %s', given.owner_name,
+    coalesce(' IN SCHEMA ' || quote_ident(n.nspname), ''), a.privilege_type, k.kind,
+    CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END), true
+FROM given JOIN pg_default_acl AS d ON d.defaclrole = given.owner
+LEFT JOIN pg_namespace AS n ON n.oid = d.defaclnamespace
+CROSS JOIN LATERAL aclexplode(d.defaclacl) AS a
+JOIN (VALUES ('r', 'TABLES'), ('S', 'SEQUENCES'), ('f', 'FUNCTIONS')) AS k (type, kind)
+  ON k.type = d.defaclobjtype::text
+WHERE a.grantee <> given.owner AND coalesce(n.nspname, 'ledger') IN ('ledger', 'projection')
+  AND (a.grantee <> 0 OR k.type <> 'f' OR n.oid IS NOT NULL)  -- PUBLIC's right by default
+"""
+_ROLES: Final = """
+SELECT format('role %s is there to be granted, but logs in or rules itself', r.rolname),
+  format('ALTER ROLE %I NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS',
+    r.rolname), true
+FROM given JOIN pg_roles AS r ON r.rolname = ANY (given.roles)
+WHERE r.rolcanlogin OR r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication
+  OR r.rolbypassrls
+UNION ALL
+SELECT format('role %s has all that %s may', r.rolname, pg_get_userbyid(m.roleid)),
+  format('REVOKE %I FROM %I', pg_get_userbyid(m.roleid), r.rolname), true
+FROM given JOIN pg_roles AS r ON r.rolname = ANY (given.roles)
+JOIN pg_auth_members AS m ON m.member = r.oid
+UNION ALL
+SELECT format('login %s may act as the ledger''s owner %s%s', r.rolname, given.owner_name,
+    CASE WHEN via.oid <> r.oid THEN ', by way of role ' || via.rolname ELSE '' END),
+  format('REVOKE %I FROM %I', given.owner_name, via.rolname), false
+FROM given JOIN pg_auth_members AS m ON m.roleid = given.owner
+JOIN pg_roles AS via ON via.oid = m.member
+JOIN pg_roles AS r ON r.rolcanlogin AND NOT r.rolsuper AND pg_has_role(r.oid, via.oid, 'MEMBER')
+WHERE r.oid <> given.owner
+UNION ALL
+SELECT format('login %s has %s, which no policy binds, and rights in the ledger', r.rolname,
+    CASE WHEN r.rolsuper THEN 'SUPERUSER' ELSE 'BYPASSRLS' END),
+  format('ALTER ROLE %I NOSUPERUSER NOBYPASSRLS', r.rolname), true
+FROM given JOIN pg_roles AS r ON r.rolcanlogin AND (r.rolsuper OR r.rolbypassrls)
+WHERE r.oid <> given.owner AND (
+  EXISTS (SELECT FROM ledger.access_grant AS g
+    WHERE g.credential = r.rolname AND cardinality(g.rights) > 0)
+  OR EXISTS (SELECT FROM pg_auth_members AS m JOIN pg_roles AS o ON o.oid = m.roleid
+    WHERE m.member = r.oid AND o.rolname = ANY (given.roles))
+  OR NOT r.rolsuper AND EXISTS (SELECT FROM pg_roles AS o
+    WHERE o.rolname = ANY (given.roles) AND pg_has_role(r.oid, o.oid, 'MEMBER')))
+UNION ALL
+SELECT format('login %s has %s, and so reads or writes tables that no policy guards', r.rolname,
+    o.rolname),
+  format('REVOKE %I FROM %I', o.rolname, via.rolname), false
+FROM pg_roles AS o JOIN pg_auth_members AS m ON m.roleid = o.oid
+JOIN pg_roles AS via ON via.oid = m.member
+JOIN pg_roles AS r ON r.rolcanlogin AND NOT r.rolsuper AND pg_has_role(r.oid, via.oid, 'MEMBER')
+WHERE o.rolname IN ('pg_read_all_data', 'pg_write_all_data')
+UNION ALL
+SELECT format('runs are held by login %s, which may do all that the ledger''s owner may',
+    l.credential),
+  'give workers a login of their own with runfold_worker and `runfold access grant`', false
+FROM given, (SELECT DISTINCT s.lease_credential AS credential FROM ledger.run_state AS s
+  WHERE s.token IS NOT NULL) AS l JOIN pg_roles AS r ON r.rolname = l.credential
+WHERE pg_has_role(r.oid, given.owner, 'MEMBER')
+"""
+_HOLES: Final = f"WITH {_GIVEN} {_MONTHS} UNION ALL {_CODE} UNION ALL {_ROLES} ORDER BY 1"
+
+
+async def access_holes(source: Any) -> list[Hole]:
+    """Return the holes that this login can see; a grant of others is seen by the owner only."""
+    return [Hole(**row) for row in await fetch(source, _HOLES, ROLES)]
