@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
 from runfold.ledger import Ledger, Run, Submit
-from runfold.ledger.errors import LedgerError
+from runfold.ledger.errors import DuplicateKey, LedgerError
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.payload import Unreadable
 
@@ -18,6 +20,9 @@ NOTE: Final = "run.rerun"
 
 _PREFIX: Final = "rerun:"
 _BATCH: Final = 500
+_NOTED: Final = 20
+"""Pairs of runs that get their notes at a time."""
+T = TypeVar("T")
 
 
 class NotRerunnable(LedgerError):
@@ -57,25 +62,48 @@ async def rerun(
     Raises NotRerunnable before anything is submitted.
     """
     for run in runs:
-        await _check(ledger, run)
+        problem = await _problem(ledger, run)
+        if problem is not None:
+            raise problem
     done: list[Rerun] = []
     for batch in _batches(runs):
-        submissions = await ledger.submit_many(map(_again, batch), actor=actor)
-        for run, submission in zip(batch, submissions, strict=True):
-            await _link(ledger, run.run_id, submission.run_id, actor, reason)
-            done.append(Rerun(submission.run_id, run.run_id, submission.created))
+        done += await _submitted(ledger, batch, actor, reason)
     return done
 
 
-async def _check(ledger: Ledger, run: Run) -> None:
+async def rerun_each(
+    ledger: Ledger, runs: Sequence[Run], *, actor: str, reason: str | None
+) -> dict[UUID, Rerun | NotRerunnable]:
+    """Run again each of at most 500 runs that can be; return what became of each."""
+    problems = {run.run_id: await _problem(ledger, run) for run in runs}
+    chosen = [run for run in runs if problems[run.run_id] is None]
+    done = await _submitted(ledger, chosen, actor, reason) if chosen else []
+    found = {each.rerun_of: each for each in done}
+    return {run_id: problem or found[run_id] for run_id, problem in problems.items()}
+
+
+async def _problem(ledger: Ledger, run: Run) -> NotRerunnable | None:
+    """Return why a run cannot be run again; None if it can."""
     if not run.is_terminal:
-        raise NotRerunnable(run.run_id, f"it is {run.state}, and only an ended run is")
+        return NotRerunnable(run.run_id, f"it is {run.state}, and only an ended run is")
     if isinstance(run.input, Unreadable):
-        raise NotRerunnable(run.run_id, f"its input {run.input}")
+        return NotRerunnable(run.run_id, f"its input {run.input}")
     if run.input is None:
         first = (await ledger.history(run.run_id, limit=1))[0]
         if getattr(first, "erased", False):
-            raise NotRerunnable(run.run_id, "its input is erased")
+            return NotRerunnable(run.run_id, "its input is erased")
+    return None
+
+
+async def _submitted(
+    ledger: Ledger, runs: Sequence[Run], actor: str, reason: str | None
+) -> list[Rerun]:
+    submissions = await ledger.submit_many(map(_again, runs), actor=actor)
+    pairs = list(zip(runs, submissions, strict=True))
+    for some in _batches(pairs, _NOTED):
+        links = (_link(ledger, run.run_id, new.run_id, actor, reason) for run, new in some)
+        await asyncio.gather(*links)
+    return [Rerun(new.run_id, run.run_id, new.created) for run, new in pairs]
 
 
 def _again(run: Run) -> Submit:
@@ -94,10 +122,11 @@ async def _link(ledger: Ledger, old: UUID, new: UUID, actor: str, reason: str | 
     for run_id, text in ((old, f"rerun as {new}{why}"), (new, f"rerun of {old}{why}")):
         # With a key, so that a call repeated after an interruption adds what is missing.
         note = NoteAdded(name=NOTE, text=text)
-        await ledger.append(run_id, note, actor=actor, key=f"{rerun_key(old)}:{run_id}")
+        with suppress(DuplicateKey):  # it has the note, with the reason that was given before
+            await ledger.append(run_id, note, actor=actor, key=f"{rerun_key(old)}:{run_id}")
 
 
-def _batches(runs: Sequence[Run]) -> Iterator[list[Run]]:
-    remaining = iter(runs)
-    while batch := list(islice(remaining, _BATCH)):
+def _batches(items: Sequence[T], size: int = _BATCH) -> Iterator[list[T]]:
+    remaining = iter(items)
+    while batch := list(islice(remaining, size)):
         yield batch

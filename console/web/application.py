@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from runfold.console.web import pages, problems
 from runfold.console.web.api import routers
+from runfold.console.web.bulk_jobs import Jobs
 from runfold.console.web.callers import Callers
 from runfold.console.web.guard import Guard
 from runfold.console.web.options import Options
@@ -31,9 +32,11 @@ def make(ledger: Ledger | None, options: Options | None) -> FastAPI:
                 own = await stack.enter_async_context(Ledger.open(chosen.url, chosen.project))
             app.state.callers = Callers(own, chosen)
             app.state.wakeups = Wakeups(own)
+            app.state.jobs = Jobs()
             try:
                 yield
             finally:
+                await app.state.jobs.end()
                 await app.state.wakeups.end()
 
     app = FastAPI(

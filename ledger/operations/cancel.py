@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
 from runfold.ledger import names
+from runfold.ledger.errors import LedgerError
 from runfold.ledger.lifecycle import State
 from runfold.ledger.operations.project import Project
 from runfold.ledger.operations.refusal import look, refusal
@@ -25,15 +27,30 @@ async def cancel(
 ) -> Run:
     """Call the run off; see `Ledger.cancel`."""
     checked = check_run_id(run_id)
+    [outcome] = (await cancel_many(project, [checked], actor=actor, reason=reason)).values()
+    if isinstance(outcome, LedgerError):
+        raise outcome
+    if outcome.is_terminal:
+        project.log().info(
+            names.STATE_TRANSITION, run_id=str(checked), to_state=outcome.state.value
+        )
+    return outcome
+
+
+async def cancel_many(
+    project: Project, run_ids: Sequence[UUID], *, actor: str | None, reason: str | None
+) -> dict[UUID, Run | LedgerError]:
+    """Call runs off, at most 10,000; return each as it is then, or the error that says why not."""
     body = encode_payload({"reason": check_reason(reason)}, project.rules)
     who = project.actor_or_default(actor)
-    rows = await fetch(project.pool, CANCEL, project.project_id, who, [checked], body)
-    if not rows:
-        refusals = await look(
-            project.pool, project.project_id, who, "cancel", [(checked, None, None)]
-        )
-        raise refusal(project.project_id, checked, refusals.get(checked), State.CANCELLED)
-    run = Run.from_row(rows[0])
-    if run.is_terminal:
-        project.log().info(names.STATE_TRANSITION, run_id=str(checked), to_state=run.state.value)
-    return run
+    rows = await fetch(project.pool, CANCEL, project.project_id, who, list(run_ids), body)
+    done = {row["run_id"]: Run.from_row(row) for row in rows}
+    left = [run_id for run_id in run_ids if run_id not in done]
+    refusals = await look(
+        project.pool, project.project_id, who, "cancel", [(each, None, None) for each in left]
+    )
+    return {
+        run_id: done.get(run_id)
+        or refusal(project.project_id, run_id, refusals.get(run_id), State.CANCELLED)
+        for run_id in run_ids
+    }

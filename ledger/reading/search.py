@@ -75,6 +75,16 @@ async def search(
     )
 
 
+async def count(pool: Pool, project_id: str, query: Query) -> tuple[int, bool]:
+    """Return how many runs fit of those that one page looks through, and whether that is all."""
+    statement = Statement(project_id, query, None, forward=False)
+    rows = await fetch(pool, *statement.count(EXAMINED))
+    number = int(rows[0]["number"])
+    if number == EXAMINED:
+        return number, False
+    return number, await _frontier(pool, statement) is None
+
+
 def _cursor(run_id: UUID | str | None) -> UUID | None:
     return None if run_id is None else check_run_id(run_id)
 
@@ -131,6 +141,16 @@ class Statement:
             " CROSS JOIN LATERAL (SELECT * FROM ledger.run AS s"
             " WHERE s.project_id = p.project_id AND s.run_id = p.run_id LIMIT 1) AS r"
             f" ORDER BY p.run_id {self._way}"
+        )
+        return (statement, *self._values)
+
+    def count(self, most: int) -> tuple[Any, ...]:
+        """Return the statement of how many runs fit, up to so many, and its values."""
+        statement = (
+            f"SELECT count(*) AS number FROM (SELECT FROM ({self._ids(most)}) AS led"
+            " CROSS JOIN LATERAL (SELECT * FROM ledger.run_state AS s"
+            " WHERE s.project_id = $1 AND s.run_id = led.run_id LIMIT 1) AS c"
+            f" {self._where} LIMIT {most}) AS fitting"
         )
         return (statement, *self._values)
 

@@ -98,3 +98,20 @@ def test_submit_takes_who_asks(cli: Cli) -> None:
     run_id = str(cli.submitted("parse", "--actor", "ann"))
 
     assert cli.ok("history", run_id, "--json").lines[0]["actor"] == "ann"
+
+
+def test_runs_are_cancelled_and_rerun_by_query(cli: Cli) -> None:
+    old, pending = str(cli.given(failed)), str(cli.submitted())
+    words = ("--reason", "fixed", "--actor", "ann", "--json")
+
+    assert "--count 1" in cli.fails(exits.USAGE, "cancel", "--query", "kind:parse", *words).err
+    cli.fails(exits.USAGE, "cancel", "--query", "kind:parse", *words, "--count", "2")
+    cli.fails(exits.USAGE, "cancel", pending, "--query", "kind:parse")
+    cli.fails(exits.USAGE, "cancel")
+    cli.fails(exits.USAGE, "rerun", old, "--query", "kind:parse")
+    cancelled = cli.ok("cancel", "--query", "kind:parse", *words, "--count", "1").json
+    assert (cancelled["run_id"], cancelled["what"]) == (pending, "cancelled")
+    assert cli.ok("history", pending, "--json").lines[-1]["actor"] == "ann"
+    rerun = cli.ok("rerun", "--query", "kind:parse", *words, "--count", "1").json
+    assert rerun["run_id"] == old
+    assert cli.ok("show", rerun["new_run_id"], "--json").json["state"] == "pending"

@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
+from runfold.console.cli.kit.bulk import Count, Query, act_on_all
 from runfold.console.cli.kit.confirmation import can_ask, confirmed
 from runfold.console.cli.kit.exits import ERROR, OK
 from runfold.console.cli.kit.options import WORKER, Actor, Reason, command, program
@@ -42,20 +43,21 @@ async def rerun(
         str | None,
         typer.Option("--error", metavar="CODE", help="Of these, only with this error code."),
     ] = None,
-    count: Annotated[
-        int | None,
-        typer.Option(
-            "--count", metavar="N", help="How many runs you expect; another number is refused."
-        ),
-    ] = None,
+    query: Query = None,
+    count: Count = None,
     reason: Reason = None,
     actor: Actor = None,
 ) -> int:
     """Run ended runs again, each as a new run linked to the old one.
 
     The new run has the same kind, input, priority, attempts and tags. A run has one rerun: to try
-    once more, rerun the rerun. With a filter a reason is needed, and the count or a terminal.
+    once more, rerun the rerun. With a filter or a query a reason is needed, and the count or a
+    terminal. A query that names no state means what failed or timed out.
     """
+    if query is not None and not (runs or state or kind or tag or error):
+        return await act_on_all(session, "rerun", query, reason=reason, actor=actor, count=count)
+    if query is not None:
+        raise Misuse("--query", "goes alone: leave out the runs and the other filters")
     if bool(runs) == (state is not None):
         raise Misuse("RUN", "give either runs, or --state for all that ended so")
     if state is None and (kind or tag or error):

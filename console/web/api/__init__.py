@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from runfold.console.web.api import (
     approvals,
+    bulk,
     claims,
     health,
     integrity,
@@ -21,8 +22,8 @@ from runfold.console.web.api import (
 
 PREFIX = "/v1"
 _RESOURCES = (
-    runs, past, claims, work, approvals, stream, kinds, schedules, projections, integrity, health,
-    problem_pages,
+    runs, bulk, past, claims, work, approvals, stream, kinds, schedules, projections, integrity,
+    health, problem_pages,
 )  # fmt: skip
 
 

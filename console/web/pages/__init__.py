@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from runfold.console.web.pages import (
     approvals,
     audit,
+    bulk,
     cost,
     integrity,
     kinds,
@@ -22,7 +23,7 @@ from runfold.console.web.pages import (
 def routers() -> tuple[APIRouter, ...]:
     """Return the routers of all pages."""
     modules = (
-        sign_in, overview, runs, run, approvals, workers, kinds, projections, integrity, audit,
-        cost,
+        sign_in, overview, runs, run, bulk, approvals, workers, kinds, projections,
+        integrity, audit, cost,
     )  # fmt: skip
     return tuple(module.pages for module in modules)

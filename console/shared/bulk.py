@@ -1,0 +1,173 @@
+"""One action on every run that fits a query: the count first, then in bounded batches.
+
+A batch is one call that leaves nothing behind but the events of its runs. Which runs a bulk is
+about is fixed by its query and its moment, and each of them is cancelled or run again once: a batch
+that is sent again does nothing twice, and whoever was interrupted goes on from the last cursor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from runfold.console.shared.rerun import Rerun, rerun_each
+from runfold.ledger import Ledger, Run
+from runfold.ledger.errors import InvalidValue, LedgerError
+from runfold.ledger.lifecycle import TERMINAL, State
+from runfold.ledger.operations.cancel import cancel_many
+from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.reading.query import Query, parse
+from runfold.ledger.reading.search import EXAMINED, count, search
+from runfold.ledger.validation import check_int, check_reason
+
+Action = Literal["cancel", "rerun"]
+ACTIONS: Final[tuple[Action, ...]] = ("cancel", "rerun")
+BATCH: Final = 200
+"""Runs of one batch, unless the caller wants fewer."""
+FIRST: Final = 20
+"""Runs that are shown before anything is done."""
+_NOW: Final = "SELECT ledger.now() AS now"
+_MAY: Final = {
+    "cancel": tuple(state.value for state in State if state not in TERMINAL),
+    "rerun": tuple(state.value for state in State if state in TERMINAL),
+}
+"""The states of which runs may be, by action."""
+_USUAL: Final = {"cancel": _MAY["cancel"], "rerun": ("failed", "timeout")}
+"""The states that are meant where a query names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """What is to be done with which runs: those that fit, and were submitted before the moment."""
+
+    action: Action
+    query: str
+    moment: datetime
+
+    def parsed(self) -> Query:
+        """Return the query with the end that the moment sets."""
+        found = parse(self.query, self.moment)
+        until = self.moment if found.until is None else min(found.until, self.moment)
+        return replace(found, until=until)
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A bulk before anything is done: how many runs fit, whether that is all, and the first."""
+
+    bulk: Bulk
+    matching: int
+    is_all: bool
+    runs: list[Run]
+
+    @property
+    def number(self) -> str:
+        """How many runs fit, in words: counting ends after as many runs as are looked through."""
+        runs = "1 run" if self.matching == 1 else f"{self.matching:,} runs"
+        if self.is_all:
+            return runs
+        return f"{runs} of the newest {EXAMINED:,}" if self.matching < EXAMINED else (
+            f"more than {EXAMINED:,} runs"
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one run; `new_run_id` is its rerun."""
+
+    run_id: UUID
+    what: str
+    new_run_id: UUID | None = None
+    is_done: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch of a bulk, and where the next begins; None when there is none."""
+
+    outcomes: list[Outcome]
+    older: UUID | None
+
+
+async def meant(ledger: Ledger, action: str, query: str, moment: datetime | None = None) -> Bulk:
+    """Return the bulk of a query, at a moment or now. Raises InvalidValue or InvalidQuery."""
+    chosen = next((each for each in ACTIONS if each == action), None)
+    if chosen is None:
+        raise InvalidValue("action", action, f"must be one of {', '.join(ACTIONS)}")
+    [row] = await fetch(ledger.pool, _NOW)
+    at = row["now"] if moment is None else min(_aware(moment), row["now"])
+    if not query.strip():
+        raise InvalidValue("query", query, "must name runs, such as state:failed kind:review")
+    states = [each for each in parse(query, at).choices if each.column == "state"]
+    if not states:
+        query = f"state:{','.join(_USUAL[chosen])} {query.strip()}"
+    for state in (value for each in states for value in each.values):
+        if state not in _MAY[chosen]:
+            remedy = f"{chosen} takes runs that are {', '.join(_MAY[chosen])}"
+            raise InvalidValue("query", query, f"{remedy}, and it also names {state}")
+    return Bulk(chosen, query.strip(), at)
+
+
+async def preview(ledger: Ledger, bulk: Bulk) -> Preview:
+    """Return what a bulk would be about; nothing is done."""
+    query = bulk.parsed()
+    matching, is_all = await count(ledger.pool, ledger.project_id, query)
+    page = await search(ledger.pool, ledger.project_id, query, limit=FIRST)
+    return Preview(bulk, matching, is_all, page.runs)
+
+
+async def batch(
+    ledger: Ledger,
+    bulk: Bulk,
+    *,
+    reason: str | None,
+    actor: str | None = None,
+    before: UUID | str | None = None,
+    limit: int | None = None,
+) -> Batch:
+    """Act on the next runs of a bulk, the newest first, beginning beyond the cursor `before`.
+
+    Raises InvalidValue without a reason, and what the search raises; a run that cannot be acted on
+    is an outcome that says why.
+    """
+    size = BATCH if limit is None else check_int("limit", limit, least=1, most=BATCH)
+    if not (check_reason(reason) or "").strip():
+        raise InvalidValue("reason", reason, "is needed: it is recorded with every run")
+    page = await search(ledger.pool, ledger.project_id, bulk.parsed(), before=before, limit=size)
+    act = _cancelled if bulk.action == "cancel" else _rerun
+    outcomes = await act(ledger, page.runs, actor or ledger.actor, reason) if page.runs else []
+    return Batch(outcomes, page.older)
+
+
+async def _cancelled(
+    ledger: Ledger, runs: list[Run], actor: str, reason: str | None
+) -> list[Outcome]:
+    ids = [run.run_id for run in runs]
+    done = await cancel_many(ledger.project, ids, actor=actor, reason=reason)
+    return [_of_cancel(run_id, done[run_id]) for run_id in ids]
+
+
+def _of_cancel(run_id: UUID, found: Run | LedgerError) -> Outcome:
+    if isinstance(found, LedgerError):
+        return Outcome(run_id, str(found), is_done=False)
+    asked = f"requested of {found.worker_id}, who learns of it with its next heartbeat"
+    return Outcome(run_id, "cancelled" if found.is_terminal else asked)
+
+
+async def _rerun(ledger: Ledger, runs: list[Run], actor: str, reason: str | None) -> list[Outcome]:
+    done = await rerun_each(ledger, runs, actor=actor, reason=reason)
+    return [_of_rerun(run.run_id, done[run.run_id]) for run in runs]
+
+
+def _of_rerun(run_id: UUID, found: Any) -> Outcome:
+    if not isinstance(found, Rerun):
+        return Outcome(run_id, found.why, is_done=False)
+    return Outcome(run_id, "rerun" if found.created else "rerun before", found.run_id)
+
+
+def _aware(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise InvalidValue("moment", moment.isoformat(), "has no time zone")
+    return moment.astimezone(UTC)

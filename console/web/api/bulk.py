@@ -1,0 +1,62 @@
+"""Bulk actions by query, batch by batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import AwareDatetime, Field
+
+from runfold.console.shared.bulk import BATCH, Bulk, batch, meant, preview
+from runfold.console.shared.plain import jsonable
+from runfold.console.web.api.runs import Reason
+from runfold.console.web.api.shapes import Body, Shown
+from runfold.console.web.callers import Reader, Submitter
+
+router = APIRouter(prefix="/bulk", tags=["runs"])
+
+
+class Chosen(Body):
+    """What is to be done with which runs."""
+
+    action: str = Field(description="`cancel` or `rerun`.")
+    query: str = Field(description="Without a state: what has not ended, or failed or timed out.")
+
+
+class Act(Chosen, Reason):
+    """One batch of a bulk."""
+
+    moment: AwareDatetime | None = Field(
+        None, description="Of the preview or the batch before: only runs submitted before it."
+    )
+    before: str | None = Field(None, description="The `older` of the batch before.")
+    limit: int = Field(BATCH, ge=1, le=BATCH)
+
+
+@router.post("/preview", operation_id="preview_bulk")
+async def see(ledger: Reader, body: Chosen) -> Shown:
+    """Count the runs that a bulk would act on, up to 10,000, and list the first. Needs read."""
+    found = await preview(ledger, await meant(ledger, body.action, body.query))
+    return {
+        **_chosen(found.bulk),
+        "matching": found.matching,
+        "is_all": found.is_all,
+        "runs": [str(run.run_id) for run in found.runs],
+    }
+
+
+@router.post("", operation_id="bulk")
+async def act(ledger: Submitter, reader: Reader, body: Act) -> Shown:
+    """Act on the next runs that fit, the newest first; `older` leads on. Needs submit and read.
+
+    A reason is needed. Sent again it does nothing twice: each run is cancelled or rerun once.
+    """
+    chosen = await meant(reader, body.action, body.query, body.moment)
+    done = await batch(
+        ledger, chosen, reason=body.reason, actor=body.actor, before=body.before, limit=body.limit
+    )
+    return {**_chosen(chosen), **jsonable(done)}
+
+
+def _chosen(bulk: Bulk) -> dict[str, Any]:
+    return dict(jsonable(bulk))

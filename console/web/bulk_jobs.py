@@ -1,0 +1,110 @@
+"""Bulks that pages have begun: each goes on by itself, and a page shows how far it is.
+
+A job lives in this process. What it did is in the histories of its runs; one that was lost is begun
+again by the same form, and does nothing twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from runfold.console.shared.bulk import Bulk, Outcome, batch
+from runfold.console.shared.known_errors import known
+from runfold.console.web.problems import UNEXPECTED, as_known, told
+from runfold.console.web.rates import TooManyRequests
+from runfold.ledger import Ledger, names
+from runfold.ledger.log import logger
+
+REMEMBERED: Final = 100
+RUNNING: Final = 8
+"""Jobs that go on at a time."""
+SHOWN: Final = 1_000
+"""Outcomes that are kept: of these, what was refused first."""
+
+
+@dataclass(slots=True)
+class Job:
+    """One bulk on its way."""
+
+    key: str
+    project_id: str
+    bulk: Bulk
+    reason: str
+    actor: str
+    begun_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    done: int = 0
+    refused: int = 0
+    outcomes: list[Outcome] = field(default_factory=list)
+    refusals: list[Outcome] = field(default_factory=list)
+    ended_at: datetime | None = None
+    error: str | None = None
+    is_aborted: bool = False
+    task: asyncio.Task[None] | None = None
+
+
+class Jobs:
+    """The jobs of a server, by project and key."""
+
+    def __init__(self) -> None:
+        self._jobs: OrderedDict[tuple[str, str], Job] = OrderedDict()
+
+    def begin(self, key: str, ledger: Ledger, bulk: Bulk, reason: str) -> Job:
+        """Begin a job; one that has begun with this key is returned as it is.
+
+        Raises TooManyRequests.
+        """
+        place = (ledger.project_id, key)
+        if place in self._jobs:
+            return self._jobs[place]
+        if sum(job.ended_at is None for job in self._jobs.values()) >= RUNNING:
+            raise TooManyRequests(5)
+        job = Job(key, ledger.project_id, bulk, reason, ledger.actor)
+        self._jobs[place] = job
+        job.task = asyncio.create_task(_run(job, ledger))
+        ended = [place for place, each in self._jobs.items() if each.ended_at is not None]
+        for old in ended[: max(len(self._jobs) - REMEMBERED, 0)]:
+            del self._jobs[old]
+        return job
+
+    def find(self, project_id: str, key: str) -> Job | None:
+        """Return a job of a project; None if this server does not know it."""
+        return self._jobs.get((project_id, key))
+
+    async def end(self) -> None:
+        """End all jobs, each after the batch that it is at."""
+        going = [job for job in self._jobs.values() if job.ended_at is None]
+        for job in going:
+            job.is_aborted = True
+        await asyncio.gather(*(job.task for job in going if job.task), return_exceptions=True)
+
+
+async def _run(job: Job, ledger: Ledger) -> None:
+    older: UUID | None = None
+    try:
+        while not job.is_aborted:
+            found = await batch(ledger, job.bulk, reason=job.reason, actor=job.actor, before=older)
+            for outcome in found.outcomes:
+                _keep(job, outcome)
+            older = found.older
+            if older is None:
+                break
+    except Exception as error:
+        expected = known(error)
+        if expected is None:
+            logger().exception(names.REQUEST_FAILED)
+        job.error = UNEXPECTED if expected is None else told(as_known(expected))[2]
+    finally:
+        job.ended_at = datetime.now(UTC)
+
+
+def _keep(job: Job, outcome: Outcome) -> None:
+    job.done += outcome.is_done
+    job.refused += not outcome.is_done
+    kept = job.outcomes if outcome.is_done else job.refusals
+    if len(kept) < SHOWN:
+        kept.append(outcome)

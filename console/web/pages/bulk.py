@@ -1,0 +1,101 @@
+"""Bulk actions by query: first the count and the consequence, then, with a reason, the act."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated, Final
+
+from fastapi import Depends, Form
+from fastapi.responses import RedirectResponse, Response
+from starlette.exceptions import HTTPException
+
+from runfold.console.shared.bulk import ACTIONS, meant, preview
+from runfold.console.web.bulk_jobs import SHOWN, Job, Jobs
+from runfold.console.web.pages.viewing import ReadViewer, Viewer, page, router, viewing
+from runfold.ledger.errors import InvalidValue
+from runfold.ledger.validation import check_reason
+
+Submitting = Annotated[Viewer, Depends(viewing("submit"))]
+CONSEQUENCES: Final = {
+    "cancel": "Pending and parked runs end at once as cancelled, for good. The worker of a held run"
+    " learns of it with its next heartbeat.",
+    "rerun": "Each run is submitted again as a new run with the same kind, input, priority,"
+    " attempts and tags, linked to the old one. A run has one rerun: one that was rerun before"
+    " stays as it is.",
+}
+_KEY: Final = "^[A-Za-z0-9_-]{16,64}$"
+pages = router()
+
+
+@page(pages, "/p/{project}/bulk")
+async def bulk(viewer: ReadViewer, _: Submitting, q: str = "", action: str = "cancel") -> Response:
+    """Show how many runs a bulk would be about, the first of them, and what would happen."""
+    if action not in ACTIONS:
+        raise InvalidValue("action", action, f"must be one of {', '.join(ACTIONS)}")
+    found = None
+    if q.strip():
+        found = await preview(viewer.ledger, await meant(viewer.ledger, action, q))
+    return viewer.page(
+        "bulk.html",
+        {"action": action, "query": q, "preview": found},
+        number=None if found is None else found.number,
+        consequence=CONSEQUENCES[action],
+        actions=ACTIONS,
+        key=secrets.token_urlsafe(16),
+    )
+
+
+@pages.post("/p/{project}/bulk")
+async def begin(
+    viewer: Submitting,
+    _: ReadViewer,
+    *,
+    action: Annotated[str, Form()],
+    q: Annotated[str, Form()],
+    moment: Annotated[datetime, Form()],
+    key: Annotated[str, Form(pattern=_KEY)],
+    reason: Annotated[str, Form()] = "",
+) -> Response:
+    """Begin what was shown; the same form sent twice begins it once."""
+    if not reason.strip():
+        raise InvalidValue("reason", reason, "is needed: it is recorded with every run")
+    chosen = await meant(viewer.ledger, action, q, moment)
+    job = _jobs(viewer).begin(key, viewer.ledger, chosen, check_reason(reason) or "")
+    return RedirectResponse(f"{viewer.base}/bulk/{job.key}", HTTPStatus.SEE_OTHER)
+
+
+@page(pages, "/p/{project}/bulk/{key}")
+async def progress(viewer: ReadViewer, key: str) -> Response:
+    """Show how far a bulk is, and what became of each run."""
+    job = _job(viewer, key)
+    facts = {
+        "bulk": job.bulk, "reason": job.reason, "by": job.actor, "begun_at": job.begun_at,
+        "ended_at": job.ended_at, "done": job.done, "refused": job.refused, "error": job.error,
+        "aborted": job.is_aborted, "refusals": job.refusals, "outcomes": job.outcomes,
+    }  # fmt: skip
+    return viewer.page("bulk_job.html", facts, shown=SHOWN, key=key)
+
+
+@pages.post("/p/{project}/bulk/{key}/abort")
+async def abort(viewer: Submitting, key: str) -> Response:
+    """End a bulk after the batch that it is at; what is done stays done."""
+    _job(viewer, key).is_aborted = True
+    return RedirectResponse(f"{viewer.base}/bulk/{key}", HTTPStatus.SEE_OTHER)
+
+
+def _jobs(viewer: Viewer) -> Jobs:
+    jobs: Jobs = viewer.request.app.state.jobs
+    return jobs
+
+
+def _job(viewer: Viewer, key: str) -> Job:
+    job = _jobs(viewer).find(viewer.ledger.project_id, key)
+    if job is None:
+        raise HTTPException(
+            HTTPStatus.NOT_FOUND,
+            "this server knows no such bulk, or forgot it: the histories of the runs have what was"
+            " done, and to begin it again does nothing twice",
+        )
+    return job

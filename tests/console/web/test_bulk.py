@@ -1,0 +1,174 @@
+"""Bulk actions: what is counted is what is done, once, on record, and by whom it may be done."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from runfold.console.shared import bulk
+from runfold.console.web import app
+from runfold.ledger import Ledger, State
+from runfold.ledger.errors import InvalidValue
+from tests.support.runs import claimed, types
+from tests.support.waiting import until
+from tests.support.web import calling, token
+
+FORM = re.compile(r'<input type="hidden" name="(\w+)" value="([^"]*)">')
+
+
+async def confirmed_form(web: httpx.AsyncClient, action: str, query: str) -> dict[str, str]:
+    """Return what the page's form would send."""
+    page = await web.get("/p/test/bulk", params={"action": action, "q": query})
+    assert page.status_code == 200, page.text
+    return dict(FORM.findall(page.text))
+
+
+async def result(web: httpx.AsyncClient, sent: httpx.Response) -> dict[str, Any]:
+    """Return a bulk's result when it has ended."""
+    assert sent.status_code == 303, sent.text
+    path = sent.headers["location"] + ".json"
+
+    async def ended() -> Any:
+        return (await web.get(path)).json()["ended_at"]
+
+    await until(ended, 60)
+    return dict((await web.get(path)).json())
+
+
+async def test_what_fits_is_cancelled_once_and_what_came_later_is_not(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    held = await claimed(ledger, "w:1")
+    runs = [await ledger.submit("page") for _ in range(3)]
+    other = await ledger.submit("other")
+    form = await confirmed_form(web, "cancel", "kind:page,parse")
+    later = await ledger.submit("page")
+    form |= {"reason": "wrong input"}
+
+    done = await result(web, await web.post("/p/test/bulk", data=form))
+    again = await result(web, await web.post("/p/test/bulk", data=form))
+
+    assert (done["done"], done["refused"]) == (4, 0)
+    assert again == done
+    for run in runs:
+        event = (await ledger.history(run.run_id))[-1]
+        assert (event.type, event.actor) == ("run.cancelled", ledger.actor)
+        assert event.content()["reason"] == "wrong input"
+    assert await types(ledger, held.run_id) == [
+        "run.submitted",
+        "lease.acquired",
+        "cancel.requested",
+    ]
+    for untouched in (other, later):
+        assert (await ledger.get(untouched.run_id)).state == State.PENDING
+    form["key"] = "another-key-of-the-form"
+    assert (await result(web, await web.post("/p/test/bulk", data=form)))["done"] == 1  # the held
+    assert len(await types(ledger, held.run_id)) == 3
+
+
+async def test_ended_runs_are_rerun_once_in_batches_and_the_rest_is_told(
+    web: httpx.AsyncClient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "BATCH", 2)
+    failed = []
+    for n in range(5):
+        lease = await claimed(ledger, input=n)
+        await ledger.fail(lease, "E")
+        failed.append(lease.run_id)
+    first = (await web.post(f"/v1/runs/{failed[0]}/rerun", json={})).json()
+    form = await confirmed_form(web, "rerun", "error:E since:1h") | {"reason": "fixed"}
+
+    done = await result(web, await web.post("/p/test/bulk", data=form))
+
+    assert done["done"] == 5
+    told = {each["run_id"]: each for each in done["outcomes"]}
+    assert told[str(failed[0])]["what"] == "rerun before"
+    assert told[str(failed[0])]["new_run_id"] == first["run_id"]
+    assert len(await ledger.runs(state=State.PENDING)) == 5
+    page = await web.get(f"/p/test/bulk/{form['key']}")
+    assert "5 done, 0 refused" in page.text
+    assert 'http-equiv="refresh"' not in page.text
+
+
+async def test_the_api_goes_batch_by_batch_with_the_moment_of_the_preview(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    for _ in range(3):
+        await ledger.submit("page")
+    asked: dict[str, Any] = {"action": "cancel", "query": "kind:page"}
+    seen = (await web.post("/v1/bulk/preview", json=asked)).json()
+    assert (seen["matching"], seen["is_all"], len(seen["runs"])) == (3, True, 3)
+    assert seen["query"].startswith("state:pending,running,")
+    asked |= {"moment": seen["moment"], "reason": "why", "limit": 2, "actor": "ann"}
+    first = (await web.post("/v1/bulk", json=asked)).json()
+    second = (await web.post("/v1/bulk", json=asked | {"before": first["older"]})).json()
+
+    assert [len(each["outcomes"]) for each in (first, second)] == [2, 1]
+    assert second["older"] is None
+    assert {(await ledger.history(run))[-1].actor for run in seen["runs"]} == {"ann"}
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"query": " "}, "invalid-value"), ({"query": "wroker:w7"}, "invalid-query"),
+        ({"query": "cost:>1"}, "invalid-value"), ({"action": "delete"}, "invalid-value"),
+        ({"query": "state:completed"}, "invalid-value"), ({"reason": None}, "invalid-value"),
+        ({"reason": " "}, "invalid-value"), ({"limit": 0}, "invalid-value"),
+        ({"before": "x"}, "invalid-value"), ({"moment": "2026-01-31T12:00"}, "invalid-value"),
+        ({"query": "kind:a\u202e"}, "invalid-query"), ({"reason": "a\u0000"}, "invalid-value"),
+    ],
+)  # fmt: skip
+async def test_bad_bulks_are_refused_and_do_nothing(
+    web: httpx.AsyncClient, ledger: Ledger, change: dict[str, Any], code: str
+) -> None:
+    run = await ledger.submit("page")
+    asked = {"action": "cancel", "query": "kind:page", "reason": "why"} | change
+    answer = await web.post("/v1/bulk", json=asked)
+    if change != {"query": "cost:>1"}:  # led by the states that are meant
+        assert (answer.status_code, answer.json()["code"]) == (422, code), answer.text
+    assert (await ledger.get(run.run_id)).version == 1
+
+
+async def test_a_bulk_needs_the_rights_to_read_and_to_submit(ledger: Ledger) -> None:
+    run = await ledger.submit("page")
+    asked = {"action": "cancel", "query": "kind:page", "reason": "why"}
+    form = asked | {"q": "kind:page", "moment": "2030-01-01T00:00Z", "key": "0123456789abcdef"}
+    for rights in (["read"], ["submit"]):
+        _, secret = await token(ledger, rights)
+        async with calling(app(ledger), secret) as client:
+            assert (await client.post("/v1/bulk", json=asked)).status_code == 403
+            client.cookies.set("runfold_session", secret)
+            assert (await client.post("/p/test/bulk", data=form)).status_code == 403
+    assert (await ledger.get(run.run_id)).version == 1
+
+
+async def test_a_bulk_stops_where_it_is_told_to(
+    web: httpx.AsyncClient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "BATCH", 1)
+    for _ in range(40):
+        await ledger.submit("page")
+    form = await confirmed_form(web, "cancel", "kind:page") | {"reason": "why"}
+    sent = await web.post("/p/test/bulk", data=form)
+    assert (await web.post(sent.headers["location"] + "/abort")).status_code == 303
+    done = await result(web, sent)
+    assert done["aborted"]
+    assert done["done"] < 40
+    assert (await web.get("/p/test/bulk/unknown")).status_code == 404
+
+
+async def test_counting_ends_and_says_so(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runfold.ledger.reading.search.EXAMINED", 3)
+    monkeypatch.setattr(bulk, "EXAMINED", 3)
+    for n in range(5):
+        await ledger.submit("page", tags=["a"] if n == 4 else [])
+    every = await bulk.preview(ledger, await bulk.meant(ledger, "cancel", "kind:page"))
+    assert every.number == "more than 3 runs"
+    few = await bulk.preview(ledger, await bulk.meant(ledger, "cancel", "kind:page tag:a"))
+    assert few.number == "1 run of the newest 3"
+    with pytest.raises(InvalidValue, match="no time zone"):
+        await bulk.meant(ledger, "cancel", "kind:a", few.bulk.moment.replace(tzinfo=None))
