@@ -59,6 +59,7 @@ OUTCOME_REFUSED: Final = "outcome_refused"
 OUTCOME_POSTPONED: Final = "outcome_postponed"
 WRITE_POSTPONED: Final = "write_postponed"
 REQUEST_FAILED: Final = "request_failed"
+ACCESS_HOLES: Final = "access_holes"
 
 # -- metrics of Prometheus; a counter's `_total` is added by its library
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from runfold.ledger import log, names
+from runfold.ledger.errors import LedgerError
+from runfold.ledger.postgres.compatibility import FIXED_MINORS
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.server_roles import ROLES
 
@@ -154,8 +157,53 @@ FROM given, (SELECT DISTINCT s.lease_credential AS credential FROM ledger.run_st
 WHERE pg_has_role(r.oid, given.owner, 'MEMBER')
 """
 _HOLES: Final = f"WITH {_GIVEN} {_MONTHS} UNION ALL {_CODE} UNION ALL {_ROLES} ORDER BY 1"
+_AT_START: Final = f"""
+WITH {_GIVEN} SELECT * FROM (
+  {_MONTHS} UNION ALL {_CODE} UNION ALL {_ROLES}
+  UNION ALL
+  SELECT DISTINCT format('row security of ledger.%s is off', c.relname), '', true
+  FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
+  WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind IN ('r', 'p')
+    AND NOT c.relispartition AND NOT c.relrowsecurity AND a.attname = 'project_id'
+    AND NOT a.attisdropped
+  UNION ALL
+  SELECT format('trigger %s of ledger.%s does not always fire', t.tgname, c.relname), '', true
+  FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
+  WHERE c.relnamespace = 'ledger'::regnamespace AND NOT c.relispartition
+    AND NOT t.tgisinternal AND t.tgenabled <> 'A'
+  UNION ALL
+  SELECT format('PostgreSQL %s lacks a security fix', current_setting('server_version')), '', true
+  FROM unnest($2::int[]) AS fixed
+  WHERE fixed / 10000 = current_setting('server_version_num')::int / 10000
+    AND fixed > current_setting('server_version_num')::int
+  UNION ALL
+  SELECT format('this process logs in as %s, which may do all that the ledger''s owner may',
+    session_user), '', true
+  FROM given WHERE $3 AND pg_has_role(session_user, given.owner, 'MEMBER')
+) AS found WHERE found.is_open ORDER BY 1
+"""
 
 
 async def access_holes(source: Any) -> list[Hole]:
     """Return the holes that this login can see; a grant of others is seen by the owner only."""
     return [Hole(**row) for row in await fetch(source, _HOLES, ROLES)]
+
+
+async def warn_of_holes(source: Any, *, production: bool) -> None:
+    """Log one line if a hole is open, for a process that begins to run for long; refuse nothing.
+
+    One statement of about ten milliseconds. It looks for less than doctor, which compares every
+    function, view, policy and privilege. `production`: the owner's own login is a hole, too.
+    """
+    fixed = [major * 10_000 + minor for major, minor in FIXED_MINORS.items()]
+    try:
+        found = [Hole(**row) for row in await fetch(source, _AT_START, ROLES, fixed, production)]
+    except LedgerError:  # a newer schema, or a server that has just gone
+        return
+    if found:
+        log.logger().warning(
+            names.ACCESS_HOLES,
+            holes=len(found),
+            first=found[0].hole,
+            remedy="run `runfold doctor`",
+        )

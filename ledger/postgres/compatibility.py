@@ -16,6 +16,11 @@ from runfold.ledger.postgres.revisions import OLDEST_CODE, REVISION
 
 ENCODING: Final = "UTF8"
 OLDEST_SERVER: Final = 15
+FIXED_MINORS: Final = {15: 18, 16: 14, 17: 10, 18: 4}
+"""The first release of each version in which any SQL user cannot take the server over.
+
+CVE-2026-6473; see the release notes of PostgreSQL 18.4.
+"""
 
 
 async def check(pool: Pool, revisions: Sequence[str]) -> None:

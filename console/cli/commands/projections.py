@@ -24,6 +24,7 @@ from runfold.console.cli.kit.session import Session
 from runfold.console.shared.values import Misuse
 from runfold.ledger import log
 from runfold.ledger import names as log_names
+from runfold.ledger.postgres.access_holes import warn_of_holes
 from runfold.ledger.postgres.connections import connect, fetch
 from runfold.ledger.postgres.opening import Database
 from runfold.ledger.settings import Settings, default_actor
@@ -60,6 +61,8 @@ async def run(
         async with AsyncExitStack() as stack:
             stack.enter_context(until_terminated())
             database = await when_it_answers(partial(_installed, session, chosen), stack)
+            production = Settings.load().env == "production"
+            await warn_of_holes(database.pool, production=production)
             names_of_all = ", ".join(projection.name for projection in chosen)
             session.out.talk(f"keeping up: {names_of_all}; Ctrl-C ends it")
             await _together([(one.name, Projector(database.pool, one)) for one in chosen])

@@ -43,7 +43,7 @@ async def reap(
 
     async with AsyncExitStack() as stack:
         stack.enter_context(until_terminated())
-        ledger = await when_it_answers(session.ledger, stack)
+        ledger = await when_it_answers(session.duty, stack)
         every = ledger.settings.reaper_seconds
         session.out.talk(
             f"reaping project {ledger.project_id} every {every:g} s, after one lease's time; "

@@ -34,7 +34,7 @@ async def serve(
     and without RUNFOLD_ENV=production, a request without a token has the rights of this login.
     Needs the extra `web`.
     """
-    async with session.ledger() as ledger:
+    async with session.duty() as ledger:
         is_open = is_loopback(host) and ledger.settings.env == "development"
         application = web.app(ledger, Options(open=is_open))
         # It needs the extra, which `app` has found.

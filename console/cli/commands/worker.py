@@ -99,7 +99,7 @@ async def _serve(session: Session, make: Callable[[Ledger], Worker]) -> int:
     """Run one worker in this process; return the exit code."""
     code = UNFINISHED
     try:
-        is_clean = await serve(session.ledger, make, lambda worker: _greet(session, worker))
+        is_clean = await serve(session.duty, make, lambda worker: _greet(session, worker))
         code = OK if is_clean else UNFINISHED
     except Exception as error:
         code = exit_code(error)

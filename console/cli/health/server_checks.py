@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from runfold.console.cli.health.check import Check, Level
 from runfold.console.cli.health.database_status import DatabaseStatus
-from runfold.ledger.postgres.compatibility import OLDEST_SERVER
+from runfold.ledger.postgres.compatibility import FIXED_MINORS, OLDEST_SERVER
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.opening import Database
 
@@ -17,12 +17,6 @@ MAX_SKEW_SECONDS: Final = 2.0
 
 SLOWER: Final = 0.1
 """The part by which the ledger's time is slower than a clock that was set back."""
-
-FIXED_MINORS: Final = {15: 18, 16: 14, 17: 10, 18: 4}
-"""The first release of each version in which any SQL user cannot take the server over.
-
-CVE-2026-6473; see the release notes of PostgreSQL 18.4.
-"""
 
 BESIDE_THE_POOL: Final = 2
 """Connections of a worker process beside its pool: one for heartbeats, one for wake-ups."""

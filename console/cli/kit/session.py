@@ -7,8 +7,8 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import structlog
@@ -22,6 +22,7 @@ from runfold.console.shared.values import Misuse
 from runfold.ledger import Ledger
 from runfold.ledger.errors import AccessDenied
 from runfold.ledger.log import Lines
+from runfold.ledger.postgres.access_holes import warn_of_holes
 from runfold.ledger.postgres.opening import Database, opened
 from runfold.ledger.settings import Settings
 
@@ -65,6 +66,13 @@ class Session:
     def ledger(self) -> AbstractAsyncContextManager[Ledger]:
         """Open the ledger of the chosen project."""
         return Ledger.open(self._chosen_url(), self.project)
+
+    @asynccontextmanager
+    async def duty(self) -> AsyncIterator[Ledger]:
+        """Open the ledger for a command that runs until a signal: holes in access are logged."""
+        async with self.ledger() as ledger:
+            await warn_of_holes(ledger.pool, production=ledger.settings.env == "production")
+            yield ledger
 
     def database(self, *, checked: bool = True) -> AbstractAsyncContextManager[Database]:
         """Open the chosen database, without a project; unless `checked`, with any schema."""
