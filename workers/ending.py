@@ -31,6 +31,7 @@ from runfold.workers.journal.meter import Meter
 from runfold.workers.journal.recorder import Recorder
 from runfold.workers.leases.deadline import AGAIN_SECONDS, judged, within
 from runfold.workers.leases.heart import Held
+from runfold.workers.leases.outage import Outage
 from runfold.workers.outcomes import Cancel, Done, Ending, Fail, GiveBack, Retry
 from runfold.workers.tasks import Tasks
 
@@ -58,6 +59,7 @@ class EndingWriter:
         self._ledger, self._lease = recorder.ledger, recorder.lease
         self._writer, self._heart = recorder.writer, recorder.heart
         self._tasks = tasks
+        self._outage = Outage()
         self._written: Callable[[], None] | None = written
         self._is_over = False
 
@@ -232,7 +234,8 @@ class EndingWriter:
 
     async def _is_still_held(self, error: DatabaseUnavailable) -> bool:
         """Whether to make a write of unknown outcome again; return when the database answers."""
-        self._recorder.log.warning(names.OUTCOME_POSTPONED, reason=str(error))
+        if self._outage.is_news(error):
+            self._recorder.log.warning(names.OUTCOME_POSTPONED, reason=str(error))
         while True:
             await asyncio.sleep(AGAIN_SECONDS)
             try:

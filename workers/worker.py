@@ -19,6 +19,7 @@ from runfold.workers.duties.wakeup_listener import Wakeup
 from runfold.workers.errors import Stop
 from runfold.workers.handlers import Handlers, Source
 from runfold.workers.leases.deadline import within
+from runfold.workers.leases.outage import Outage
 from runfold.workers.leases.strays import Strays
 from runfold.workers.slots import Slots
 
@@ -73,6 +74,7 @@ class Worker:
             ended=self._look_who_cancelled,
         )
         self._strays = Strays(ledger, self.worker_id)
+        self._outage = Outage()
         self._look = asyncio.Event()
         """Set when it may be worth to claim: there is work, a slot, or an end to it."""
         self._stopping, self._at_once = asyncio.Event(), asyncio.Event()
@@ -157,7 +159,8 @@ class Worker:
             leases = await asyncio.shield(claiming)
         except (DatabaseUnavailable, DatabaseRefused) as error:
             self._strays.suspect()
-            self._log.warning(names.CLAIM_FAILED, reason=str(error))
+            if self._outage.is_news(error):
+                self._log.warning(names.CLAIM_FAILED, reason=str(error))
             return 0
         except asyncio.CancelledError:
             assert self._task is not None
@@ -168,6 +171,7 @@ class Worker:
             with suppress(LedgerError):
                 self._slots.fill(await claiming, since)
             raise
+        self._outage.end()
         self._slots.fill(leases, since)
         return len(leases)
 

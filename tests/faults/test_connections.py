@@ -42,9 +42,10 @@ async def test_a_worker_whose_heart_has_no_connection_claims_nothing_and_says_wh
     async with with_login(database, "runfold_worker", rights=("read", "work")) as url:
         await limited(connection, url, 1)
         with worker(url, log=log):
-            await until(lambda: len(said(log, names.HEARTBEAT_FAILED)) > 2, 20)
+            await until(lambda: said(log, names.HEARTBEAT_FAILED), 20)
             assert (await ledger.get(run.run_id)).state == "pending"
             assert "RUNFOLD_POOL_SIZE and two more" in said(log, names.HEARTBEAT_FAILED)[0]["then"]
 
             await limited(connection, url, 12)
             assert (await ended(ledger, run, 20)).output == 8
+            assert len(said(log, names.HEARTBEAT_FAILED)) == len(said(log, names.BEATS_AGAIN)) == 1

@@ -6,7 +6,8 @@ import asyncio
 import re
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
@@ -53,6 +54,9 @@ class Proxy:
         self.lost = 0
         """Answers that were lost."""
         self._losing, self._to_lose, self._mark = b"", 0, b""
+        self._refusals: Sequence[str] = ()
+        self.refused: Counter[str] = Counter()
+        """How often a login was refused with each SQLSTATE."""
         self.accepted = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -99,6 +103,10 @@ class Proxy:
         """
         self._mark = mark
 
+    def refuse_logins(self, *codes: str) -> None:
+        """Answer new logins as a server that refuses them, with one SQLSTATE after the other."""
+        self._refusals = codes
+
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one client."""
         task = asyncio.create_task(self._serve(reader, writer))
@@ -117,6 +125,9 @@ class Proxy:
         if self.refusing:
             _reset(writer)
             return
+        if self._refusals:
+            await self._refuse(reader, writer)
+            return
         try:
             upstream, server = await self._connect()
         except OSError:
@@ -134,6 +145,17 @@ class Proxy:
             self._pairs.discard(pair)
             for one in pair:
                 one.close()
+
+    async def _refuse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            (length,) = struct.unpack("!i", await reader.readexactly(4))
+            await reader.readexactly(length - 4)
+            code = self._refusals[self.refused.total() % len(self._refusals)]
+            self.refused[code] += 1
+            fields = f"SFATAL\0VFATAL\0C{code}\0Mlogin refused with {code}\0\0".encode()
+            writer.write(b"E" + struct.pack("!i", len(fields) + 4) + fields)
+            await writer.drain()
+        writer.close()
 
     async def _connect(self) -> Stream:
         if (host := self._query.get("host", "")).startswith("/"):

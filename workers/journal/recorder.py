@@ -19,6 +19,7 @@ from runfold.ledger.payload import PayloadRules
 from runfold.ledger.run import Receipt
 from runfold.workers.errors import HistoryMismatch, Refused, Stop, Stopped, Unwind
 from runfold.workers.leases.deadline import AGAIN_SECONDS, within
+from runfold.workers.leases.outage import Outage
 
 if TYPE_CHECKING:
     from runfold.workers.leases.heart import Heart
@@ -151,12 +152,14 @@ class Recorder:
         raise self.ending
 
     async def _until_written(self, write: Callable[[], Awaitable[R]], *, own: bool) -> R:
+        outage = Outage()
         while True:
             self.check_open(own=own)
             try:
                 written = await within(self.ledger.settings.lease_ttl_seconds, write())
             except DatabaseUnavailable as error:
-                self.log.warning(names.WRITE_POSTPONED, reason=str(error))
+                if outage.is_news(error):
+                    self.log.warning(names.WRITE_POSTPONED, reason=str(error))
                 await asyncio.sleep(AGAIN_SECONDS)
             except LeaseLost as error:
                 self.stopped = Stop.LOST

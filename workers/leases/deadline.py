@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 from runfold.ledger.errors import (
     AccessDenied,
@@ -41,7 +41,7 @@ async def within(seconds: float, call: Awaitable[T], *, has_content: bool = True
     try:
         return await in_time(seconds, call)
     except LedgerError as error:
-        raise judged(error, has_content=has_content) from error
+        raise_judged(error, has_content=has_content)
 
 
 async def in_time(seconds: float, call: Awaitable[T]) -> T:
@@ -56,6 +56,14 @@ async def in_time(seconds: float, call: Awaitable[T]) -> T:
         raise DatabaseUnavailable("the server", f"no answer within {seconds:g} s") from error
 
 
+def raise_judged(error: LedgerError, *, has_content: bool = True) -> NoReturn:
+    """Raise the error of a call as what it means for a run, with the error itself as its cause."""
+    meant = judged(error, has_content=has_content)
+    if meant is error:  # which has a cause of its own
+        raise error
+    raise meant from error
+
+
 def judged(error: LedgerError, *, has_content: bool = True) -> LedgerError:
     """Return the error of a call as what it means for a run.
 
@@ -65,7 +73,11 @@ def judged(error: LedgerError, *, has_content: bool = True) -> LedgerError:
     if isinstance(error, DatabaseRefused):
         if has_content and error.sqlstate[:2] in _CONTENT:
             return InvalidValue("content", error.sqlstate, f"the server cannot hold it: {error}")
-        return DatabaseUnavailable("the server", str(error))
-    if isinstance(error, _DEPLOYMENT):
-        return DatabaseUnavailable("the server", str(error))
-    return error
+        return _away(error)
+    return _away(error) if isinstance(error, _DEPLOYMENT) else error
+
+
+def _away(error: LedgerError) -> DatabaseUnavailable:
+    away = DatabaseUnavailable("the server", str(error))
+    away.__cause__ = error
+    return away

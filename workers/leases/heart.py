@@ -21,6 +21,7 @@ from runfold.ledger.operations.heartbeat import HeartbeatRow, beat, refuse
 from runfold.ledger.postgres.connections import connect
 from runfold.workers.errors import Stop
 from runfold.workers.leases.deadline import AGAIN_SECONDS
+from runfold.workers.leases.outage import Outage, cause_of
 
 SAFE_PART: Final = 0.9
 """The part of a lease's time after which work must end: the rest is for ending it."""
@@ -81,6 +82,7 @@ class Heart:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._connection: asyncpg.Connection[Any] | None = None
+        self._outage = Outage()
 
     async def start(self) -> None:
         """Begin to beat; return when the connection is open or cannot be had at once."""
@@ -116,8 +118,7 @@ class Heart:
         """Beat again for leases whose last write may not have closed them."""
         with self._lock:
             for held in let_go:
-                lease = held.lease
-                self._held[lease.run_id, lease.token] = Held(lease, held.since)
+                self._held[held.lease.run_id, held.lease.token] = held
 
     def beat_soon(self) -> None:
         """Beat now, for all leases."""
@@ -157,11 +158,15 @@ class Heart:
             except Exception as error:  # whatever it is, the next beat must be tried
                 self._hang_up()
                 pause = self._every / TRIES_IN_A_BEAT
-                self._log.warning(
-                    names.HEARTBEAT_FAILED,
-                    reason=str(error) or type(error).__name__,
-                    then=_remedy(error),
-                )
+                if self._outage.is_news(error):
+                    self._log.warning(
+                        names.HEARTBEAT_FAILED,
+                        reason=str(error) or type(error).__name__,
+                        then=_remedy(error),
+                    )
+            else:
+                if (seconds := self._outage.end()) is not None:
+                    self._log.warning(names.BEATS_AGAIN, after_seconds=round(seconds, 1))
             self._inform(self._tried.set)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
@@ -266,8 +271,7 @@ async def _kept(loop: Callable[[], Awaitable[None]]) -> None:
 
 
 def _remedy(error: Exception) -> str:
-    state = getattr(error.__cause__, "sqlstate", None) or ""
-    if state.startswith(NO_ROOM):
+    if cause_of(error).startswith(NO_ROOM):
         return (
             "nothing is claimed until the heart has a connection: a worker process takes "
             "RUNFOLD_POOL_SIZE and two more; raise the limit of the login or lower the setting"

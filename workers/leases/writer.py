@@ -10,7 +10,7 @@ from runfold.ledger.errors import LedgerError
 from runfold.ledger.operations.batching import Batcher, Listener, characters
 from runfold.ledger.operations.transition import Move
 from runfold.ledger.run import Receipt
-from runfold.workers.leases.deadline import in_time, judged
+from runfold.workers.leases.deadline import in_time, judged, raise_judged
 from runfold.workers.leases.heart import Heart
 
 LINGER_SECONDS: Final = 0.001
@@ -44,7 +44,7 @@ class Writer:
         try:
             return not (await self._beginner.ask(lease, distinct=lease.run_id)).lost
         except LedgerError as error:
-            raise judged(error, has_content=False) from error
+            raise_judged(error, has_content=False)
 
     def checked(self, command: Transition) -> Move:
         """Return the move of a command under its lease. Raises InvalidValue or PayloadTooLarge."""
@@ -59,7 +59,7 @@ class Writer:
         try:
             outcome = await self._batcher.ask(move, distinct=move.row.run_id)
         except LedgerError as error:
-            raise judged(error) from error
+            raise_judged(error)
         if isinstance(outcome, Receipt):
             return outcome
         raise judged(outcome)
