@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TypeAlias
 
 import asyncpg
 import pytest
 
-from runfold import Context, Ledger, State, handler
+from runfold import Context, Ledger, Run, State, handler
 from runfold.ledger.events import RunFailed
 from runfold.ledger.lifecycle import OUTPUT_REFUSED
 from runfold.workers import ending
@@ -19,9 +20,10 @@ from tests.support.working import ended, working
 from tests.support.writes import WRITES, Write, answer, child, retry, signal, step
 
 CODES = (
-    "08006", "0A000", "23503", "23505", "23514", "25006", "28000", "2F000", "3D000", "3F000",
-    "40001", "40P01", "42501", "42601", "42883", "42P01", "53300", "55000", "55P03", "57014",
-    "57P01", "58030", "P0001", "RF001", "RF404", "XX000",
+    "08006", "0A000", "23503", "23505", "23514", "25006", "26000", "28000", "28P01", "2F000",
+    "3D000", "3F000", "40001", "40P01", "42501", "42601", "42883", "42P01", "42P05", "53300",
+    "55000", "55P03", "57014", "57P01", "58030", "P0001", "RF001", "RF401", "RF403", "RF404",
+    "RF406", "XX000",
 )  # fmt: skip
 """One SQLSTATE of each class that a server in trouble, an upgrade or a rotation may raise."""
 REFUSING = """
@@ -58,6 +60,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (ending, recorder):
         monkeypatch.setattr(module, "AGAIN_SECONDS", OFTEN)
     monkeypatch.setenv("RUNFOLD_HELD_SLEEP_SECONDS", "1")
+    monkeypatch.setenv("RUNFOLD_HEARTBEAT_SECONDS", "0.1")
 
 
 @pytest.mark.usefixtures("often")
@@ -84,6 +87,41 @@ async def test_a_refusal_of_the_server_is_waited_for_and_the_outcome_is_kept(
     # A child may end before its parent waits, which then keeps its lease.
     least = 1 if write.handler is child else 1 + write.again
     assert least <= happened.count("lease.acquired") <= 1 + write.again
+
+
+@pytest.mark.usefixtures("often")
+async def test_claims_beats_and_giving_back_that_the_server_refuses_are_made_again(
+    ledger: Ledger, connection: Connection
+) -> None:
+    begun = asyncio.Event()
+
+    @handler("endless")
+    async def endless(_: Context) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def all_refused() -> None:
+        await until(lambda: connection.fetchval(ALL_HAVE_REFUSED, len(CODES)), 20)
+        await connection.execute("TRUNCATE refusing; ALTER SEQUENCE refusals RESTART")
+
+    run = await ledger.submit("endless")
+    await refuse(connection, "lease.acquired", CODES)
+    async with working(ledger, endless, poll=OFTEN, grace=0) as worker:
+        await all_refused()
+        await begun.wait()
+        await connection.execute("INSERT INTO refusing VALUES ('lease.heartbeat', NULL, $1)", CODES)
+        await all_refused()
+        await until(lambda: beaten(ledger, run))
+        await connection.execute("INSERT INTO refusing VALUES ('lease.released', NULL, $1)", CODES)
+        worker.stop()
+        await all_refused()
+    await connection.execute("DROP FUNCTION refuse_event CASCADE")
+
+    run = await ledger.get(run.run_id)
+    assert (run.state, run.attempt_count, worker.left) == (State.PENDING, 0, [])
+    assert set(await types(ledger, run.run_id)) == {
+        "run.submitted", "lease.acquired", "lease.heartbeat", "lease.released",
+    }  # fmt: skip
 
 
 @pytest.mark.usefixtures("often")
@@ -116,6 +154,11 @@ async def test_a_refused_move_does_not_hold_up_those_that_share_its_statement(
         await connection.execute("TRUNCATE refusing")
         assert (await ended(ledger, poor)).output == "paid"
     await connection.execute("DROP FUNCTION refuse_event CASCADE")
+
+
+async def beaten(ledger: Ledger, run: Run) -> bool:
+    """Whether a beat for the run is on record."""
+    return "lease.heartbeat" in await types(ledger, run.run_id)
 
 
 async def refuse(connection: Connection, type_: str, codes: Sequence[str]) -> None:
