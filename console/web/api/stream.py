@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -36,8 +36,6 @@ async def subscription(
 ) -> AsyncIterator[Subscription]:
     """Begin a subscription; its faults are answers, not the ends of streams."""
     begin = last or after
-    if request.app.state.streams >= request.app.state.callers.options.max_streams:
-        raise TooManyRequests(BUSY_SECONDS)
     found = ledger.subscribe(
         after=None if begin == "start" else begin,
         types=types,
@@ -45,11 +43,21 @@ async def subscription(
         states=states,
         heartbeats=heartbeats,
     )
-    request.app.state.streams += 1
-    try:
+    with counted(request):
         yield found
+
+
+@contextmanager
+def counted(request: Request) -> Iterator[None]:
+    """Count one stream. Raises TooManyRequests beyond the most that are served at a time."""
+    state = request.app.state
+    if state.streams >= state.callers.options.max_streams:
+        raise TooManyRequests(BUSY_SECONDS)
+    state.streams += 1
+    try:
+        yield
     finally:
-        request.app.state.streams -= 1
+        state.streams -= 1
 
 
 @router.get("/events", operation_id="events", response_class=EventSourceResponse)

@@ -1,4 +1,4 @@
-"""The pages: server-rendered, mounted beside the API; each works without a script."""
+"""The pages: server-rendered, mounted beside the API; each is whole without its script."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from runfold.console.web.pages import (
     cost,
     integrity,
     kinds,
+    live,
     overview,
     projections,
     run,
@@ -23,7 +24,7 @@ from runfold.console.web.pages import (
 def routers() -> tuple[APIRouter, ...]:
     """Return the routers of all pages."""
     modules = (
-        sign_in, overview, runs, run, bulk, approvals, workers, kinds, projections,
+        sign_in, live, overview, runs, run, bulk, approvals, workers, kinds, projections,
         integrity, audit, cost,
     )  # fmt: skip
     return tuple(module.pages for module in modules)

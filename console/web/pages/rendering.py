@@ -65,8 +65,14 @@ def _span(value: timedelta | None) -> str:
     return EMPTY if value is None else span(value)
 
 
-def _ago(value: datetime | None) -> str:
-    return EMPTY if value is None else relative(value)
+@pass_context
+def _ago(context: Context, value: datetime | None) -> str | Markup:
+    """Return how far an instant is from now; the script of the pages keeps it current."""
+    if value is None:
+        return EMPTY
+    return Markup('<time class="ago" datetime="{}" title="{}">{}</time>').format(
+        value.isoformat(), _moment(context, value), relative(value)
+    )
 
 
 def _state(value: object) -> Markup:
@@ -96,7 +102,8 @@ def _environment() -> Environment:
         "pretty": pretty,
         "compact": compact,
     }
-    made.globals["css"] = sha256((ASSETS / "console.css").read_bytes()).hexdigest()[:12]
+    assets = b"".join(each.read_bytes() for each in sorted(ASSETS.iterdir()))
+    made.globals["css"] = sha256(assets).hexdigest()[:12]
     return made
 
 

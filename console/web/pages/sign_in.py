@@ -29,8 +29,8 @@ async def home(request: Request) -> Response:
 
 
 @pages.get("/assets/{name}")
-async def asset(name: Literal["console.css", "icon.svg"]) -> Response:
-    """Return the style or the icon of all pages; the address changes with them."""
+async def asset(name: Literal["console.css", "console.js", "icon.svg"]) -> Response:
+    """Return what all pages share; the address changes with it."""
     return FileResponse(
         ASSETS / name, headers={"Cache-Control": "public, max-age=31536000, immutable"}
     )

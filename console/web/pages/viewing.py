@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, tzinfo
+from datetime import UTC, datetime, tzinfo
 from http import HTTPStatus
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import quote
@@ -31,8 +31,8 @@ ZONE: Final = "runfold_zone"
 THEME: Final = "runfold_theme"
 THEMES: Final = ("auto", "light", "dark")
 _CSP: Final = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none';"
-    " frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self';"
+    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -135,6 +135,7 @@ def html(
         "theme": theme if theme in THEMES else "auto",
         "zone": zone_of(request),
         "themes": THEMES,
+        "now_at": datetime.now(UTC).isoformat(),
         "here": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
         "path": request.url.path,
         "has_session": SESSION in request.cookies,

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -102,6 +102,38 @@ async def test_a_stream_resumes_after_its_last_event_and_ends_with_the_server(
                 assert [line async for line in open_stream.aiter_lines() if "data" in line] == []
         assert process.wait(timeout=15) == 0
     assert [*runs, *rest] == [str(first.run_id), str(second.run_id)]
+
+
+async def test_a_page_is_told_of_changes_to_its_project_or_its_run_alone(
+    database: str, ledger: Ledger
+) -> None:
+    watched = await ledger.submit("a")
+    with serving(database) as (address, _):
+        async with httpx.AsyncClient(base_url=address, timeout=30) as client:
+            whole, one = "/p/test/live", f"/p/test/live?run={watched.run_id}"
+            async with client.stream("GET", whole) as all_runs, client.stream("GET", one) as single:
+                assert all_runs.headers["content-type"].startswith("text/event-stream")
+                await ledger.submit_many({"kind": "b"} for _ in range(200))
+                lines = all_runs.aiter_lines()
+                told = [line async for line in _message(lines)]
+                await ledger.cancel(watched.run_id)
+                of_one = [line async for line in _message(single.aiter_lines())]
+            assert "event: change" in told
+            assert not any("run_id" in line for line in [*told, *of_one])  # nothing to read there
+            resumed = {"Last-Event-ID": next(each[4:] for each in told if each.startswith("id: "))}
+            async with client.stream("GET", whole, headers=resumed) as again:
+                assert [line async for line in _message(again.aiter_lines())]
+
+
+async def _message(lines: AsyncIterator[str]) -> AsyncIterator[str]:
+    """Yield the lines of the next message; comments keep the connection, and say nothing."""
+    begun = False
+    async for line in lines:
+        begun |= line.startswith("event:")
+        if begun and not line:
+            return
+        if not line.startswith(":"):
+            yield line
 
 
 async def read(
