@@ -10,6 +10,7 @@ import pytest
 
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import Event
+from runfold.ledger.postgres.urls import driver_url
 from runfold.projections.algebra.operation import assign, count, first, greatest, last, once, total
 from runfold.projections.algebra.source import as_source
 from runfold.projections.declared.installing import declared, install_on
@@ -23,7 +24,7 @@ from runfold.projections.declared.sources import (
     since,
 )
 from runfold.projections.errors import DeclaredTwice, OtherVersion, Redeclared, TableChanged
-from tests.support.server import Server
+from tests.support.logins import with_login
 
 Connection: TypeAlias = "asyncpg.Connection[Any]"
 
@@ -249,14 +250,22 @@ def test_projections_are_found_in_the_modules_that_declare_them(
 
 
 async def test_a_login_with_the_projectors_role_may_install_and_a_reader_only_reads(
-    connection: Connection, server: Server
+    database: str,
 ) -> None:
-    await connection.execute("SET ROLE runfold_projector")
-    await install_on(connection, spend())
-    await connection.execute("RESET ROLE; SET ROLE runfold_reader")
+    async with (
+        with_login(database, "runfold_projector", rights=("read",), project="*") as projector,
+        with_login(database, "runfold_reader", rights=("read",)) as reader,
+    ):
+        keeping = await asyncpg.connect(driver_url(projector))
+        await install_on(keeping, spend())
+        await keeping.close()
+        reading = await asyncpg.connect(driver_url(reader))
 
-    assert await connection.fetch("SELECT * FROM projection.spend") == []
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await connection.execute("DELETE FROM projection.spend")
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await connection.execute("UPDATE ledger.projection SET position = 0")
+        assert await reading.fetch("SELECT * FROM projection.spend") == []
+        for statement in (
+            "DELETE FROM projection.spend",
+            "UPDATE ledger.projection SET position = 0",
+        ):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await reading.execute(statement)
+        await reading.close()

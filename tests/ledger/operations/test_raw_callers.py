@@ -15,10 +15,12 @@ from runfold.ledger.events import NoteAdded, OpaqueEvent, WriteRefused
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
 from tests.support.decisions import decided
+from tests.support.logins import with_login
 from tests.support.runs import claimed, superseded
 
 INVALID = "22023"
 NOT_TEXT = "22P05"
+RIGHTS = ("submit", "work", "read", "decide")
 
 
 class Mallory:
@@ -87,11 +89,11 @@ class Mallory:
 
 @pytest.fixture
 async def mallory(database: str) -> AsyncIterator[Mallory]:
-    """Mallory, on a connection of the role `runfold_worker`."""
-    opened = await asyncpg.connect(driver_url(database))
-    await opened.execute("SET ROLE runfold_worker")
-    yield Mallory(opened)
-    await opened.close()
+    """Mallory, a login that may submit, work, read and decide, in anybody's name."""
+    async with with_login(database, "runfold_worker", rights=RIGHTS) as url:
+        opened = await asyncpg.connect(driver_url(url))
+        yield Mallory(opened)
+        await opened.close()
 
 
 async def refusals(ledger: Ledger, lease: Lease) -> list[tuple[int | None, str | None]]:
@@ -287,12 +289,10 @@ async def test_an_approval_is_not_decided_from_an_older_snapshot(
 ) -> None:
     lease = await claimed(ledger)
     asked = await ledger.transition(lease, State.WAITING_APPROVAL, content={"prompt": "Pay?"})
-    connection = await asyncpg.connect(driver_url(database))
-    try:
-        await connection.execute("SET ROLE runfold_worker")
+    async with with_login(database, "runfold_worker", rights=RIGHTS) as url:
+        connection = await asyncpg.connect(driver_url(url))
         async with connection.transaction(isolation="repeatable_read"):
             assert await refused(Mallory(connection).decide(lease.run_id, asked.version)) == "25001"
-    finally:
         await connection.close()
 
 

@@ -7,7 +7,7 @@ everybody.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import nullcontext
 from typing import Any, Final, NamedTuple
 
@@ -21,8 +21,10 @@ from runfold.console.cli.main import main
 from runfold.errors import LedgerError
 from runfold.events import NoteAdded
 from runfold.ledger.payload import MAX_BITS, MAX_DEPTH
+from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.validation import MAX_TEXT
 from tests.conftest import PROJECT
+from tests.support.logins import with_login
 
 
 class Case(NamedTuple):
@@ -109,6 +111,18 @@ def generated() -> Iterator[tuple[str, Case]]:
 
 
 CASES: Final = list(generated())
+
+
+@pytest.fixture
+async def worker(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """A worker's login with every right that its functions ask for, in anybody's name."""
+    rights = ("submit", "work", "read", "decide", "schedule", "admin")
+    async with with_login(database, "runfold_worker", rights=rights) as url:
+        opened = await asyncpg.connect(driver_url(url))
+        yield opened
+        await opened.close()
+
+
 Door = Callable[[Ledger, asyncpg.Connection, Case], Awaitable[bool]]
 _SUBMIT = (
     "SELECT run_id FROM ledger.submit($1, $2, ARRAY[$3::text], ARRAY[$4::text], ARRAY[$5::text],"
@@ -147,15 +161,13 @@ async def through_sql(_: Ledger, connection: asyncpg.Connection, case: Case) -> 
 
 @pytest.mark.parametrize("door", [through_python, through_sql])
 async def test_what_one_door_refuses_every_door_refuses(
-    ledger: Ledger, connection: asyncpg.Connection, door: Door, subtests: pytest.Subtests
+    ledger: Ledger, worker: asyncpg.Connection, door: Door, subtests: pytest.Subtests
 ) -> None:
-    await connection.execute("SET ROLE runfold_worker")
-
     for name, case in CASES:
         with subtests.test(name):
             before = {run.run_id for run in await ledger.runs(limit=1_000)}
 
-            assert await door(ledger, connection, case) == case.taken
+            assert await door(ledger, worker, case) == case.taken
 
             new = [run for run in await ledger.runs(limit=1_000) if run.run_id not in before]
             assert len(new) == case.taken
@@ -215,18 +227,17 @@ EVENTS = {
 
 @pytest.mark.parametrize("name", EVENTS)
 async def test_an_event_of_a_type_that_python_does_not_append_is_kept_by_no_function(
-    ledger: Ledger, connection: asyncpg.Connection, name: str
+    ledger: Ledger, worker: asyncpg.Connection, name: str
 ) -> None:
     type_, version, taken = EVENTS[name]
     run = await ledger.submit("parse")
-    await connection.execute("SET ROLE runfold_worker")
     append = (
         "SELECT * FROM ledger.append($1, 'ann', ARRAY[$2::uuid], NULL, ARRAY[$3::text],"
         " ARRAY[$4::int], ARRAY['x'], NULL, NULL, NULL, NULL, NULL, NULL)"
     )
 
     try:
-        rows = await connection.fetch(append, PROJECT, run.run_id, type_, version)
+        rows = await worker.fetch(append, PROJECT, run.run_id, type_, version)
     except asyncpg.InvalidParameterValueError:
         rows = []
 
@@ -235,10 +246,9 @@ async def test_an_event_of_a_type_that_python_does_not_append_is_kept_by_no_func
 
 
 async def test_a_name_that_python_refuses_is_refused_by_every_function(
-    ledger: Ledger, connection: asyncpg.Connection
+    ledger: Ledger, worker: asyncpg.Connection
 ) -> None:
     run = await ledger.submit("parse")
-    await connection.execute("SET ROLE runfold_worker")
     bad = "x\x1by"
     moved = "$1, ARRAY[$2], ARRAY[$3::uuid], NULL, '{cancelled}'" + ", NULL" * 11
     calls = {
@@ -261,7 +271,7 @@ async def test_a_name_that_python_refuses_is_refused_by_every_function(
     }
     for name, (statement, arguments) in calls.items():
         with pytest.raises(asyncpg.PostgresError, match="control characters") as caught:
-            await connection.fetch(statement, PROJECT, *arguments)
+            await worker.fetch(statement, PROJECT, *arguments)
         assert caught.value.sqlstate == "22023", name
 
     assert len(await ledger.history(run.run_id)) == 1
@@ -333,13 +343,13 @@ _NULLS = {
 
 @pytest.mark.parametrize("name", _NULLS)
 async def test_an_argument_that_is_null_and_must_not_be_is_named(
-    ledger: Ledger, connection: asyncpg.Connection, name: str
+    ledger: Ledger, worker: asyncpg.Connection, name: str
 ) -> None:
     run = await ledger.submit("parse")
     statement = f"SELECT * FROM ledger.{_NULLS[name]})"
     arguments = [PROJECT, run.run_id][: 1 + ("$2" in statement)]
 
     with pytest.raises(asyncpg.InvalidParameterValueError) as caught:
-        await connection.fetch(statement, *arguments)
+        await worker.fetch(statement, *arguments)
 
     assert name.rsplit(maxsplit=1)[-1] in str(caught.value)

@@ -1,0 +1,52 @@
+"""What is ordered is one list without gaps, which nobody changes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import pytest
+
+from runfold.ledger import Ledger, access
+
+
+async def test_every_change_of_control_is_in_one_chain_without_gaps(
+    ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
+    await ledger.pause_kind("parse", actor="ann", reason="incident")
+    await ledger.grant_role("finance", "ann", actor="bob")
+    await ledger.schedule("nightly", "parse", cron="0 3 * * *", actor="cat")
+    await access.grant(ledger.project, "w_login", ["work"], actor="bob")
+    await access.revoke(ledger.project, "w_login", actor="bob", reason="left")
+    await ledger.unschedule("nightly")
+
+    events = await access.control_history(ledger.project)
+
+    assert [(e.type, e.actor) for e in events][-8:] == [
+        ("project.added", events[0].credential),
+        ("kind.paused", "ann"),
+        ("role.granted", "bob"),
+        ("schedule.added", "cat"),
+        ("access.added", "bob"),
+        ("access.removed", "bob"),
+        ("schedule.changed", ledger.actor),
+        ("schedule.removed", ledger.actor),
+    ]
+    every = await access.control_history(ledger.project, everywhere=True)
+    assert [e.number for e in every] == list(range(1, len(every) + 1))
+    for statement in (
+        "UPDATE ledger.control_event SET actor = 'x'",
+        "DELETE FROM ledger.control_event",
+    ):
+        with pytest.raises(asyncpg.PostgresError, match="append-only"):
+            await connection.execute(statement)
+
+
+async def test_concurrent_changes_of_control_make_one_chain(ledger: Ledger) -> None:
+    await asyncio.gather(
+        *(ledger.grant_role("finance", f"member-{n}", actor="bob") for n in range(20))
+    )
+
+    every = await access.control_history(ledger.project, everywhere=True)
+    assert [e.number for e in every] == list(range(1, len(every) + 1))

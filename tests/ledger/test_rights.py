@@ -1,0 +1,180 @@
+"""Rights are granted one by one, and a login does what it was granted, in its own names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from runfold.ledger import Ledger, Run, State, access
+from runfold.ledger.errors import (
+    AccessDenied,
+    InvalidValue,
+    UnknownProject,
+)
+from runfold.workers import Context, handler
+from runfold.workers.leases.strays import Strays
+from tests.conftest import PROJECT
+from tests.support.logins import grant, login_of, with_login
+from tests.support.waiting import until
+from tests.support.working import ended, reached, working
+
+ROOT = Path(__file__).parents[2]
+WORKING = ("submit", "work", "read", "schedule")
+
+
+async def test_a_login_speaks_for_itself_and_for_whom_it_was_granted(
+    database: str, connection: asyncpg.Connection[Any]
+) -> None:
+    async with with_login(database, "runfold_worker") as url:
+        await grant(connection, login_of(url), WORKING, actors=[login_of(url), "web-*"])
+        async with Ledger.open(url, PROJECT) as own:
+            assert own.actor == login_of(url)
+            await own.submit("parse")
+            await own.submit("parse", actor="web-7")
+            for name in ("ceo", "web", "Web-7", "*"):
+                with pytest.raises(
+                    AccessDenied, match=f"may not speak for {name}".replace("*", r"\*")
+                ):
+                    await own.submit("parse", actor=name)
+                with pytest.raises(AccessDenied):
+                    await own.claim(name)
+
+
+async def test_rights_are_held_one_by_one_and_end(
+    database: str, ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
+    run = await ledger.submit("parse", {"secret": 1})
+    async with with_login(database, "runfold_worker") as url:
+        login = login_of(url)
+        with pytest.raises(UnknownProject):
+            async with Ledger.open(url, PROJECT):
+                pass
+        await access.grant(ledger.project, login, ["submit"])
+        async with Ledger.open(url, PROJECT) as own:
+            made = await own.submit("parse", {"a": 1}, key="k")
+            again = await own.submit("parse", {"a": 1}, key="k")
+            assert (made.input, again.input) == (None, None)  # which it may not read
+            assert (await own.submit("parse", {"a": 1})).input == {"a": 1}  # its own words
+            with pytest.raises(AccessDenied, match="lacks the right work"):
+                await own.claim(f"{login}:1")
+            with pytest.raises(AccessDenied, match="lacks the right read"):
+                await own.history(run.run_id)
+            with pytest.raises(AccessDenied, match="lacks the right admin"):
+                await own.pause_kind("parse")
+            assert await access.check(own.project, "submit") is None
+            assert "lacks the right admin" in str(await access.check(own.project, "admin"))
+
+            await access.grant(ledger.project, login, ["work"])
+            [lease] = await own.claim(f"{login}:1", limit=1)
+            assert [e.type for e in await own.history(lease.run_id)] == [
+                "run.submitted",
+                "lease.acquired",
+            ]
+            await own.release(lease)
+            with pytest.raises(AccessDenied, match="lacks the right read"):
+                await own.history(lease.run_id)
+
+            await access.revoke(ledger.project, login, reason="left")
+            with pytest.raises(UnknownProject):
+                await own.submit("parse")
+            ended = f"'{login}', '{{work}}', NULL, now() - interval '1 second', NULL"
+            await connection.execute(f"SELECT ledger.change_access('test', 'a', {ended})")
+            with pytest.raises(UnknownProject):
+                await own.claim(f"{login}:1")
+
+
+async def test_bad_grants_are_refused_with_the_value(ledger: Ledger) -> None:
+    for wrong in (["root"], []):
+        with pytest.raises(InvalidValue):
+            await access.grant(ledger.project, "w_login", wrong)
+    with pytest.raises(InvalidValue):
+        await access.grant(ledger.project, "w\x1blogin", ["work"])
+    with pytest.raises(InvalidValue, match="root"):
+        await access.check(ledger.project, "root")
+
+
+async def test_the_rights_are_the_same_in_python_in_the_table_and_on_the_page(
+    connection: asyncpg.Connection[Any],
+) -> None:
+    definition = await connection.fetchval(
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint "
+        "WHERE conrelid = 'ledger.access_grant'::regclass AND contype = 'c'"
+    )
+    page = (ROOT / "docs/howto/access.md").read_text()
+
+    assert set(re.findall(r"'(\w+)'::text", definition)) == set(access.RIGHTS)
+    assert set(re.findall(r"^\| `(\w+)` \|", page.split("## The grants")[1], re.MULTILINE)) == set(
+        access.RIGHTS
+    )
+    for wrong in ("{own}", "{read,own}", "{NULL}"):
+        with pytest.raises(asyncpg.PostgresError) as refused:
+            await grant_raw(connection, wrong)
+        assert refused.value.sqlstate == "22023"
+
+
+async def grant_raw(connection: asyncpg.Connection[Any], rights: str) -> None:
+    """Grant rights as another language would."""
+    change = f"'test', 'tests', 'somebody', '{rights}', NULL, NULL, NULL"
+    await connection.execute(f"SELECT ledger.change_access({change})")
+
+
+@handler("part")
+async def part(_: Context, number: int) -> int:
+    return number * 2
+
+
+@handler("whole")
+async def whole(ctx: Context, number: int) -> int:
+    doubled = await ctx.step("double", lambda: number * 2)
+    await ctx.sleep(0.01)
+    await ctx.approval("Go on?", timeout=60)
+    output: int = await ctx.child("part", doubled)
+    return output
+
+
+@pytest.mark.parametrize("rights", [("submit", "work", "schedule"), WORKING])
+async def test_a_worker_needs_no_other_rights_than_the_page_says(
+    database: str, ledger: Ledger, rights: tuple[str, ...]
+) -> None:
+    """Without `read` a worker does everything but read the outcomes of other runs."""
+    async with (
+        with_login(database, "runfold_worker", rights=rights) as url,
+        Ledger.open(url, PROJECT) as own,
+    ):
+        run = await ledger.submit("whole", 4)
+        async with working(own, whole, part):
+            waiting = await reached(ledger, run, State.WAITING_APPROVAL)
+            await ledger.approve(waiting, actor="ann")
+            assert (await ended(ledger, await _child(ledger))).output == 16
+            if "read" in rights:
+                assert (await ended(ledger, run)).output == 16
+
+
+async def test_a_worker_with_the_right_work_alone_gives_back_what_it_does_not_know_it_holds(
+    ledger: Ledger, database: str
+) -> None:
+    run = await ledger.submit("parse")
+    async with (
+        with_login(database, "runfold_worker", rights=["work"]) as url,
+        Ledger.open(url, PROJECT) as own,
+    ):
+        strays = Strays(own, "w:1")
+        strays.suspect()
+        await own.claim("w:1")  # whose answer is lost
+
+        await strays.give_back(())
+
+    assert (await ledger.get(run.run_id)).state == State.PENDING
+
+
+async def _child(ledger: Ledger) -> Run:
+    async def is_there() -> bool:
+        return bool([one for one in await ledger.runs() if one.kind == "part"])
+
+    await until(is_there)
+    [child] = [one for one in await ledger.runs() if one.kind == "part"]
+    return child
