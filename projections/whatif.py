@@ -17,6 +17,7 @@ The rules, all of them (docs/howto/time.md explains them with examples):
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -30,6 +31,7 @@ from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.validation import check_duration, check_int
 from runfold.projections.state.run_state import LEASED
 
+MOST_SECONDS: Final = 3_600
 JITTER: Final = 0.9
 """The share of its interval after which a beat counts as on time."""
 
@@ -142,6 +144,8 @@ class WhatIf:
     def __init__(self, policy: Policy, now: datetime) -> None:
         self.policy, self.now = policy, now
         self.runs = self.leases = self.beats = 0
+        self.silences: Counter[int] = Counter()
+        """How many silences began with so many whole seconds; the last are MOST_SECONDS or more."""
         self._run: _Run | None = None
 
     def add(self, event: Mapping[str, Any]) -> Verdict | None:
@@ -168,6 +172,11 @@ class WhatIf:
         return next(
             (verdict for verdict in verdicts if verdict.certain), verdicts[0] if verdicts else None
         )
+
+    @property
+    def unfinished(self) -> UUID | None:
+        """The run that it is at; None once it is closed."""
+        return None if self._run is None else self._run.run_id
 
     def _follow(self, run: _Run, event: Mapping[str, Any]) -> None:
         type_, at, held = event["type"], event["recorded_at"], run.held
@@ -206,6 +215,7 @@ class WhatIf:
     def _silent(self, lease: _Lease, gap: timedelta) -> None:
         ttl = self.policy.ttl or lease.ttl
         least, most = self.policy.silence(gap)
+        self.silences[min(int(gap.total_seconds()), MOST_SECONDS)] += 1
         breach = _Breach(lease.beat_at + ttl, most)
         if least == timedelta.max or least > ttl + self.policy.sweep:
             lease.certain = lease.certain or breach
@@ -257,14 +267,15 @@ def _reaped(event: Mapping[str, Any]) -> str | None:
 
 
 async def judge(
-    ledger: Ledger, what_if: WhatIf, since: datetime | None = None
+    ledger: Ledger, what_if: WhatIf, since: datetime | None = None, *, most: int | None = None
 ) -> AsyncIterator[Verdict]:
     """Yield a verdict for each run that would have gone otherwise, in the order of submission.
 
     Events are read page by page and up to the moment of `what_if`: no snapshot is held meanwhile.
+    With `most` it ends once so many events were read, before the verdict on the `unfinished` run.
     Raises InvalidValue for a time without a zone, and DatabaseUnavailable.
     """
-    place = (_first_run(since), 0)
+    place, read = (_first_run(since), 0), 0
     while True:
         rows = await fetch(
             ledger.pool, _EVENTS, ledger.project_id, *place, _TYPES, what_if.now, _PAGE
@@ -272,8 +283,11 @@ async def judge(
         for row in rows:
             if (verdict := what_if.add(row)) is not None:
                 yield verdict
+        read += len(rows)
         if len(rows) < _PAGE:
             break
+        if most is not None and read >= most:
+            return
         place = (rows[-1]["run_id"], rows[-1]["version"])
     if (verdict := what_if.close()) is not None:
         yield verdict

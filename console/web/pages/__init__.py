@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from runfold.console.web.pages import (
     approvals,
+    archive,
     audit,
     bulk,
     cost,
@@ -17,6 +18,7 @@ from runfold.console.web.pages import (
     run,
     runs,
     sign_in,
+    whatif,
     workers,
 )
 
@@ -25,6 +27,6 @@ def routers() -> tuple[APIRouter, ...]:
     """Return the routers of all pages."""
     modules = (
         sign_in, live, overview, runs, run, bulk, approvals, workers, kinds, projections,
-        integrity, audit, cost,
+        integrity, audit, cost, whatif, archive,
     )  # fmt: skip
     return tuple(module.pages for module in modules)

@@ -24,6 +24,7 @@ from runfold.console.web.callers import Callers
 from runfold.console.web.pages.rendering import rendered
 from runfold.console.web.problems import Unauthenticated, as_known, told
 from runfold.ledger import Ledger
+from runfold.ledger.access import EVERYWHERE
 from runfold.ledger.errors import LedgerError
 
 SESSION: Final = "runfold_session"
@@ -72,13 +73,18 @@ class Viewer:
         return html(self.request, template, {**shared, **data, **drawn}, status)
 
 
-def viewing(*rights: str) -> Callable[..., Awaitable[Viewer]]:
-    """Return a dependency: the viewer, who must have one of the rights in the path's project."""
+def viewing(*rights: str, everywhere: bool = False) -> Callable[..., Awaitable[Viewer]]:
+    """Return a dependency: the viewer, who must have one of the rights in the path's project.
+
+    With `everywhere` in all projects.
+    """
 
     async def find(request: Request, project: str) -> Viewer:
         callers: Callers = request.app.state.callers
         secret = request.cookies.get(SESSION)
         client = request.client.host if request.client else ""
+        if everywhere:
+            await callers.ledger(secret, EVERYWHERE, rights, client)
         return Viewer(request, await callers.ledger(secret, project, rights, client))
 
     return find

@@ -58,7 +58,12 @@ async def every_path(ledger: Ledger) -> list[str]:
     parts += ["/cost", "/projections", "/integrity", f"/integrity?run={lease.run_id}", "/audit"]
     parts += [f"/runs/{lease.run_id}{rest}" for rest in ("", "?attempt=1", "?beats=true&from=1")]
     parts += [f"/runs/{lease.run_id}/state?at=3&vs=1", f"/runs/{lease.run_id}/events/3"]
-    parts += ["/bulk", "/bulk?action=rerun&q=error:%22E%3Cb%3E%22"]
+    parts += [
+        "/whatif?ttl=1&max_attempts=1",
+        "/archive",
+        "/bulk",
+        "/bulk?action=rerun&q=error:%22E%3Cb%3E%22",
+    ]
     parts += [f"/runs/{lease.run_id}/tree", f"/runs/{lease.run_id}/raw?from=1"]
     parts += [f"/approvals/{asking}/{version}", f"/runs/{asking}"]
     return [base + part for part in parts]

@@ -1,0 +1,133 @@
+"""Pages for those who operate: workers, kinds, what-if and the archive."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+
+from runfold.console.web import app
+from runfold.console.web.pages import workers
+from runfold.console.web.pages.whatif import plot
+from runfold.ledger import Ledger
+from tests.support.runs import TINY, abandoned, claimed, superseded
+from tests.support.web import calling, token
+
+
+async def test_leases_that_end_first_come_first_and_pages_follow(
+    web: httpx.AsyncClient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "MOST", 2)
+    for ttl in (300, 100, 200):
+        await claimed(ledger, f"w:{ttl}", ttl=ttl)
+    gone = await abandoned(ledger, "w:gone")
+    first = (await web.get("/p/test/workers.json")).json()
+    assert [lease["worker_id"] for lease in first["leases"]] == ["w:gone", "w:100"]
+    second = (await web.get(f"/p/test/workers.json?{first['onward']}")).json()
+    assert [lease["worker_id"] for lease in second["leases"]] == ["w:200", "w:300"]
+    assert second["onward"] is None
+    page = (await web.get("/p/test/workers")).text
+    assert "ran out" in page
+    assert f"/runs/{gone.run_id}" in page
+    assert "in 1m" in page
+    assert (await web.get("/p/test/workers?after=2026-01-01T00:00")).status_code == 422
+
+
+async def test_refused_writes_stand_beside_the_leases(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    old, _ = await superseded(ledger)
+    await ledger.heartbeat([old])
+    [refused] = (await web.get("/p/test/workers.json")).json()["refusals"]
+    assert (refused["run_id"], refused["name"]) == (str(old.run_id), "heartbeat")
+
+
+async def test_a_kind_is_limited_with_a_reason_and_its_next_due_time_is_shown(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    await ledger.submit("page")
+    await ledger.schedule("nightly", "page", cron="0 3 * * *")
+    path, asked = "/p/test/kinds", {"kind": "page", "change": "limit", "max_running": "3"}
+    for bad in ({}, {"reason": " "}, {"reason": "r", "max_running": "0"}):
+        assert (await web.post(path, data=asked | bad)).status_code == 422
+    assert await ledger.kind_history("page") == []
+    assert (await web.post(path, data=asked | {"reason": "r"})).status_code == 303
+    page = (await web.get(path)).text
+    assert re.search(r"page</a></th>.*?in \d+h", page, re.DOTALL)
+    lifted = asked | {"reason": "r", "max_running": ""}
+    assert (await web.post(path, data=lifted)).status_code == 303
+    assert [each.max_running for each in await ledger.kind_history("page")] == [3, None]
+
+
+async def test_sliders_judge_the_recorded_beats(web: httpx.AsyncClient, ledger: Ledger) -> None:
+    lease = await abandoned(ledger)
+    await ledger.heartbeat([lease])
+    await ledger.complete(lease)
+    shorter = f"/p/test/whatif.json?ttl={TINY / 10}&reaper={TINY / 10}"
+    judged = (await web.get(shorter)).json()
+    assert judged["outcomes"] == {"reaped": 1}
+    assert judged["verdicts"][0]["run_id"] == str(lease.run_id)
+    assert judged["goes_on_at"] is None
+    page = (await web.get("/p/test/whatif?ttl=30")).text
+    assert "No run would have gone otherwise" in page
+    assert 'type="range" name="ttl"' in page
+    assert "<svg" in page
+    for bad in ("ttl=-1", "ttl=x", "max_attempts=1e9", "since=soon", "since=9999-01-01T00:00Z"):
+        assert (await web.get(f"/p/test/whatif?{bad}")).status_code == 422, bad
+
+
+async def test_a_page_of_beats_ends_and_leads_on(
+    web: httpx.AsyncClient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runfold.projections.whatif._PAGE", 4)
+    monkeypatch.setattr("runfold.console.web.pages.whatif.EVENTS", 4)
+    runs = [await claimed(ledger) for _ in range(3)]
+    judged, seen = (await web.get("/p/test/whatif.json")).json(), 0
+    while judged["goes_on_at"]:
+        seen += judged["runs"] - 1
+        path = "/p/test/whatif.json"
+        judged = (await web.get(path, params={"since": judged["goes_on_at"]})).json()
+    assert seen + judged["runs"] == len(runs)
+
+
+def test_a_plot_has_what_is_longer_in_its_last_bar() -> None:
+    drawn = plot(Counter({0: 4, 60: 2, 3_600: 1}), 60)
+    assert [round(left) for left, _, _ in drawn.bars] == [0, 50, 98]
+    assert [height for _, height, _ in drawn.bars] == [100, 50, 25]
+    assert drawn.line == 50
+    assert drawn.bars[-1][2].endswith("or longer")
+
+
+async def test_a_month_is_held_and_released_with_reasons(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    run = await ledger.submit("page")
+    month, path = f"{run.created_at:%Y-%m}", "/p/test/archive"
+    asked = {"target": month, "change": "hold", "reason": "audit"}
+    for bad in ({"reason": " "}, {"target": "2026-13"}, {"target": "x"}, {"change": "drop"}):
+        assert (await web.post(path, data=asked | bad)).status_code == 422
+    assert (await web.post(path, data=asked | {"change": "release"})).status_code == 409
+    assert (await web.post(path, data=asked)).status_code == 303
+    by_run = asked | {"target": str(run.run_id), "reason": "<b>"}
+    assert (await web.post(path, data=by_run)).status_code == 303
+    shown = (await web.get(f"{path}.json")).json()
+    [status] = [each for each in shown["months"] if each["month"] == month]
+    assert (status["state"], status["holds"], status["next"]) == ("open", 2, "not over")
+    assert [each["type"] for each in shown["history"]] == ["hold.placed", "hold.placed"]
+    assert "&lt;b&gt;" in (await web.get(path)).text
+    assert (await web.post(path, data=asked | {"change": "release"})).status_code == 303
+    assert [each["reason"] for each in (await web.get(f"{path}.json")).json()["holds"]] == ["<b>"]
+
+
+async def test_the_archive_is_for_those_with_rights_in_all_projects(ledger: Ledger) -> None:
+    _, secret = await token(ledger, ["read", "audit", "admin"])
+    month = f"{datetime.now(UTC) - timedelta(days=40):%Y-%m}"
+    async with calling(app(ledger)) as client:
+        client.cookies.set("runfold_session", secret)
+        assert (await client.get("/p/test/archive")).status_code in {403, 404}
+        asked = {"target": month, "change": "hold", "reason": "r"}
+        assert (await client.post("/p/test/archive", data=asked)).status_code in {403, 404}
+    assert await ledger.archive.history() == []
