@@ -38,6 +38,12 @@ def failure(error: BaseException, rules: PayloadRules) -> dict[str, str]:
     }
 
 
+def for_the_log(error: BaseException, rules: PayloadRules) -> str:
+    """Return an error with its whole traceback, bounded and without secrets."""
+    text = "".join(traceback.format_exception(error, limit=-20))
+    return storable(_redacted(text[-4 * MAX_TRACEBACK :], rules), MAX_TRACEBACK, end=True)
+
+
 def summary(detail: Any) -> str:
     """Return the detail of a failure in one line: type, message and the innermost place."""
     if not isinstance(detail, dict) or not isinstance(detail.get("traceback"), str):

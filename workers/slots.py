@@ -12,7 +12,7 @@ from uuid import UUID
 from runfold.ledger import Lease, Ledger, log, names
 from runfold.workers.attempt import Attempt
 from runfold.workers.errors import Stop
-from runfold.workers.failures import failure
+from runfold.workers.failures import failure, for_the_log
 from runfold.workers.handlers import Handlers
 from runfold.workers.leases.heart import Heart
 from runfold.workers.leases.suspects import Gate
@@ -164,8 +164,10 @@ class Slots:
         try:
             ending = await attempt.work()
         except Exception as error:  # no handler's doing, and yet the run must not stay held
-            self._log.exception(names.ATTEMPT_CRASHED, run_id=str(attempt.lease.run_id))
-            ending = Retry(detail=failure(error, self._ledger.project.rules))
+            rules = self._ledger.project.rules
+            facts = {"run_id": str(attempt.lease.run_id), "exception": for_the_log(error, rules)}
+            self._log.error(names.ATTEMPT_CRASHED, **facts)
+            ending = Retry(detail=failure(error, rules))
         finally:
             self._ended()
             attempt.is_working = False

@@ -90,7 +90,8 @@ class Worker:
         """
         self._task = asyncio.current_task()
         await self._slots.heart.start()
-        duties = [asyncio.create_task(kept(duty, self._log)) for duty in self._duties]
+        rules = self.ledger.project.rules
+        duties = [asyncio.create_task(kept(duty, self._log, rules)) for duty in self._duties]
         try:
             await self._serve()
             await self._finish()

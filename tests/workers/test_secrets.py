@@ -13,13 +13,16 @@ import pytest
 from pydantic import BaseModel, SecretStr
 from structlog.testing import capture_logs
 
-from runfold.ledger import Ledger, State, access
+from runfold.console.cli.kit.session import configure_log
+from runfold.ledger import Ledger, State, access, log, names
 from runfold.ledger.errors import DatabaseUnavailable, LedgerError
 from runfold.ledger.events import NoteAdded, StepFailed
 from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.redaction import MARK
 from runfold.projections.telemetry import metrics
 from runfold.workers import Context, Fail, handler
+from runfold.workers.attempt import Attempt
+from runfold.workers.duties.reaper import Reaper
 from tests.conftest import PROJECT
 from tests.support.logins import with_login
 from tests.support.waiting import until
@@ -221,3 +224,44 @@ async def test_the_secret_of_an_api_token_is_found_nowhere(
     assert secret not in str(told)
     assert await _found_in_tables(ledger.pool, secret) == []
     assert secret not in await _server_log(ledger.pool)
+
+
+@handler("quiet")
+async def quiet(_: Context) -> None:
+    raise AssertionError("it is not called")
+
+
+def crash(*_: Any) -> Any:
+    raise RuntimeError(f"refused: password={CANARY}") from ValueError(f"amqp://u:{CANARY}@h")
+
+
+async def test_what_crashes_beside_a_handler_is_logged_with_its_place_and_without_secrets(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A defect in the worker itself, in an attempt and in a duty, whose error has a secret."""
+    monkeypatch.setattr(Attempt, "work", crash)
+    monkeypatch.setattr(Reaper, "run", crash)
+    run = await ledger.submit("quiet", max_attempts=1)
+    async with working(ledger, quiet, reap=True):
+        await ended(ledger, run)
+    said = capsys.readouterr().err
+
+    for event in (names.ATTEMPT_CRASHED, names.DUTY_CRASHED):
+        assert event in said
+    assert said.count("RuntimeError: refused: password=[redacted]") >= 2
+    assert "in crash" in said
+    assert CANARY not in said
+    assert await _found_in_tables(ledger.pool, CANARY) == []
+
+
+def test_a_traceback_in_the_programs_log_has_no_secrets(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for as_json in (True, False):
+        configure_log(as_json=as_json, verbose=False)
+        try:
+            crash()
+        except RuntimeError:
+            log.logger().exception("defect")
+        said = capsys.readouterr().err
+        assert ("RuntimeError" in said, CANARY in said) == (True, False)

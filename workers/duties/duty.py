@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from runfold.ledger import log, names
+from runfold.ledger.payload import PayloadRules
+from runfold.workers.failures import described, for_the_log
 
 RETRY_SECONDS: Final = 1.0
 """The pause before a duty tries again what was refused or interrupted."""
@@ -100,18 +101,17 @@ def jittered(seconds: float, share: float = JITTER) -> float:
     return seconds * random.uniform(1 - share, 1)  # noqa: S311  a delay, not a secret
 
 
-async def kept(duty: Duty, logger: Any) -> None:
+async def kept(duty: Duty, logger: Any, rules: PayloadRules) -> None:
     """Run a duty until cancelled; log a crash with its place, and begin again soon."""
     while True:
         try:
             await duty.run()
         except Exception as error:  # a defect must not cost the worker its reaper or wake-ups
-            where = traceback.format_exception(error, limit=-3)
             facts = {
                 "duty": type(duty).__name__,
-                "reason": repr(error),
-                "where": where,
+                "reason": described(error, rules),
+                "exception": for_the_log(error, rules),
                 "again_in_seconds": RESTART_SECONDS,
             }
-            logger.error(names.DUTY_CRASHED, **facts)  # noqa: TRY400  the log is told where in any format
+            logger.error(names.DUTY_CRASHED, **facts)  # noqa: TRY400  it would show secrets
         await asyncio.sleep(RESTART_SECONDS)

@@ -24,6 +24,7 @@ from runfold.ledger.errors import AccessDenied
 from runfold.ledger.log import Lines
 from runfold.ledger.postgres.access_holes import warn_of_holes
 from runfold.ledger.postgres.opening import Database, opened
+from runfold.ledger.redaction import Redaction
 from runfold.ledger.settings import Settings
 
 
@@ -111,5 +112,7 @@ def _cleaned(_logger: object, _method: str, values: MutableMapping[str, Any]) ->
 
 
 def _cleaned_value(name: str, value: object) -> str:
-    # A traceback has lines of its own; everything else is one line.
-    return clean(value, multiline=name == "exception")
+    if name != "exception":
+        return clean(value)
+    # A traceback has lines of its own, and may quote what a program was given.
+    return clean(Redaction().text(str(value), name), multiline=True)
