@@ -12,7 +12,29 @@ from runfold.console.shared.plain import clean, moment, relative
 from runfold.ledger import Ledger
 from runfold.ledger.payload import Unreadable, decode_payload
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.validation import check_int
 
+_FIRST: Final = UUID(int=0)
+_LAST: Final = UUID(int=2**128 - 1)
+# Of each kind the oldest that are parked, in the order of their index, and all that are held. Rows
+# of the state and the id are compared, so that only this index has the order.
+_WAITING: Final = f"""
+SELECT w.run_id FROM (SELECT DISTINCT k.kind FROM ledger.kind AS k WHERE k.project_id = $1) AS kinds
+CROSS JOIN LATERAL (
+  (SELECT s.run_id FROM ledger.run_state AS s
+   WHERE s.project_id = $1 AND s.kind = kinds.kind AND s.token IS NULL
+     AND (s.available_at <= s.created_at) IS NOT TRUE AND s.available_at IS NULL
+     AND (s.state, s.run_id) > ('waiting_approval', '{_FIRST}'::uuid)
+     AND (s.state, s.run_id) < ('waiting_approval', '{_LAST}'::uuid)
+   ORDER BY s.state, s.run_id LIMIT {{limit}})
+  UNION ALL
+  SELECT held.run_id FROM (
+    SELECT s.run_id, s.state FROM ledger.run_state AS s
+    WHERE s.project_id = $1 AND s.kind = kinds.kind AND s.token IS NOT NULL OFFSET 0) AS held
+  WHERE held.state = 'waiting_approval'
+) AS w ORDER BY w.run_id LIMIT {{limit}}
+"""
+_COUNT: Final = "SELECT count(*) AS number FROM ({waiting}) AS w"
 _PENDING: Final = """
 SELECT s.run_id, s.kind, first.actor AS submitted_by, asked.version, asked.name,
   asked.recorded_at AS asked_at, asked.wait_until, asked.wait_outcome, payload.body::text AS body,
@@ -21,7 +43,10 @@ SELECT s.run_id, s.kind, first.actor AS submitted_by, asked.version, asked.name,
     SELECT e.actor FROM ledger.event AS e WHERE e.project_id = s.project_id
       AND e.run_id = s.run_id AND e.version > asked.version AND e.type = 'approval.signed'
     ORDER BY e.version) AS approved_by
-FROM ledger.run_state AS s
+FROM ({ids}) AS w
+CROSS JOIN LATERAL (
+  SELECT s.* FROM ledger.run_state AS s WHERE s.project_id = $1 AND s.run_id = w.run_id OFFSET 0
+) AS s
 CROSS JOIN LATERAL (
   SELECT e.version, e.name, e.recorded_at, e.wait_until, e.wait_outcome, e.role, e.other_person,
     e.shown_sha256
@@ -36,9 +61,8 @@ CROSS JOIN LATERAL (  -- with its limit, so that no plan begins with the first e
 LEFT JOIN ledger.payload AS payload
   ON payload.project_id = s.project_id AND payload.run_id = s.run_id
   AND payload.version = asked.version
-WHERE s.project_id = $1 AND s.state = 'waiting_approval' AND s.available_at IS NULL
-  AND ($2::uuid IS NULL OR s.run_id = $2)
-ORDER BY asked.recorded_at, s.run_id LIMIT $3
+WHERE s.state = 'waiting_approval' AND s.available_at IS NULL
+ORDER BY asked.recorded_at, s.run_id
 """
 _ROLES: Final = "SELECT role FROM ledger.role_member WHERE project_id = $1 AND member = $2"
 
@@ -78,13 +102,20 @@ class ApprovalRequest:
 
 async def pending_request(ledger: Ledger, run_id: UUID) -> ApprovalRequest | None:
     """Return the approval that a run waits for; None if it waits for none."""
-    requests = await _fetch(ledger, run_id, 1)
+    requests = await _fetch(ledger, "SELECT $2::uuid AS run_id", run_id)
     return requests[0] if requests else None
 
 
 async def pending_requests(ledger: Ledger, limit: int) -> list[ApprovalRequest]:
-    """Return the approvals that runs of the project wait for, the oldest first."""
-    return await _fetch(ledger, None, limit)
+    """Return the approvals that the oldest runs of the project wait for, the oldest first."""
+    return await _fetch(ledger, _WAITING.format(limit=check_int("limit", limit, least=1)))
+
+
+async def count_pending(ledger: Ledger, most: int) -> int:
+    """Return how many runs of the project wait for a decision; counting ends at `most`."""
+    waiting = _WAITING.format(limit=check_int("most", most, least=1))
+    [row] = await fetch(ledger.pool, _COUNT.format(waiting=waiting), ledger.project_id)
+    return int(row["number"])
 
 
 async def roles_of(ledger: Ledger, actor: str) -> set[str]:
@@ -92,8 +123,8 @@ async def roles_of(ledger: Ledger, actor: str) -> set[str]:
     return {row["role"] for row in await fetch(ledger.pool, _ROLES, ledger.project_id, actor)}
 
 
-async def _fetch(ledger: Ledger, run_id: UUID | None, limit: int) -> list[ApprovalRequest]:
-    rows = await fetch(ledger.pool, _PENDING, ledger.project_id, run_id, limit)
+async def _fetch(ledger: Ledger, ids: str, *values: UUID) -> list[ApprovalRequest]:
+    rows = await fetch(ledger.pool, _PENDING.format(ids=ids), ledger.project_id, *values)
     return [_request(row) for row in rows]
 
 

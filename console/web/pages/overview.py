@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from fastapi.responses import Response
 
+from runfold.console.shared.approval_requests import count_pending
 from runfold.console.web.pages.viewing import ReadViewer, page, router
 from runfold.ledger import Ledger
 from runfold.ledger.lifecycle import State
@@ -17,14 +18,15 @@ from runfold.projections.errors import ProjectionNotFound
 
 FEW: Final = 10
 _MOST: Final = 1_000
-_LEASED: Final = """
-SELECT least(count(*), 1000) AS held, count(*) FILTER (WHERE lease_until < ledger.now()) AS expired
-FROM (SELECT lease_until FROM ledger.run_state
-  WHERE project_id = $1 AND token IS NOT NULL LIMIT 1000) AS l
-"""
-_ASKING: Final = """
-SELECT count(*) AS asking FROM (SELECT FROM ledger.run_state
-  WHERE project_id = $1 AND state = 'waiting_approval' AND available_at IS NULL LIMIT 1000) AS a
+_LEASED: Final = f"""
+SELECT count(*) AS held, count(*) FILTER (WHERE l.lease_until < ledger.now()) AS expired
+FROM (
+  SELECT s.lease_until
+  FROM (SELECT DISTINCT k.kind FROM ledger.kind AS k WHERE k.project_id = $1) AS kinds
+  CROSS JOIN LATERAL (
+    SELECT s.lease_until FROM ledger.run_state AS s
+    WHERE s.project_id = $1 AND s.kind = kinds.kind AND s.token IS NOT NULL OFFSET 0) AS s
+  LIMIT {_MOST}) AS l
 """
 pages = router()
 
@@ -34,7 +36,7 @@ async def overview(viewer: ReadViewer) -> Response:
     """Show the project at a glance."""
     ledger = viewer.ledger
     counts = await counted(ledger)
-    [waits] = await fetch(ledger.pool, _ASKING, ledger.project_id)
+    asking = await count_pending(ledger, _MOST)
     failed = await ledger.search("state:failed,timeout", limit=FEW)
     pending = await ledger.search("state:pending", limit=FEW)
     [leases] = await fetch(ledger.pool, _LEASED, ledger.project_id)
@@ -43,7 +45,7 @@ async def overview(viewer: ReadViewer) -> Response:
         {
             "counts": None if counts is None else counts[0],
             "counted_at": None if counts is None else counts[1],
-            "waiting_approvals": waits["asking"],
+            "waiting_approvals": asking,
             "held": leases["held"],
             "expired": leases["expired"],
             "failed": failed.runs,
