@@ -22,6 +22,7 @@ from runfold.ledger.postgres.connections import connect
 from runfold.workers.errors import Stop
 from runfold.workers.leases.deadline import AGAIN_SECONDS
 from runfold.workers.leases.outage import Outage, cause_of
+from runfold.workers.leases.room import Room
 
 SAFE_PART: Final = 0.9
 """The part of a lease's time after which work must end: the rest is for ending it."""
@@ -83,6 +84,7 @@ class Heart:
         self._thread: threading.Thread | None = None
         self._connection: asyncpg.Connection[Any] | None = None
         self._outage = Outage()
+        self._room = Room(ledger.pool, ttl * TRY_PART, self.beat_soon)
 
     async def start(self) -> None:
         """Begin to beat; return when the connection is open or cannot be had at once."""
@@ -158,6 +160,8 @@ class Heart:
             except Exception as error:  # whatever it is, the next beat must be tried
                 self._hang_up()
                 pause = self._every / TRIES_IN_A_BEAT
+                if cause_of(error).startswith(NO_ROOM):
+                    self._inform(self._room.make)
                 if self._outage.is_news(error):
                     self._log.warning(
                         names.HEARTBEAT_FAILED,
