@@ -21,6 +21,7 @@ from runfold.ledger.validation import (
     check_int,
     check_reason,
     check_run_id,
+    check_taken_back,
     check_text,
     check_trimmed,
 )
@@ -142,6 +143,9 @@ class Transition:
             self._check_waiting(state)
         decided = state is State.WAITING_APPROVAL
         cost = check_cost("cost_usd_delta", self.cost_usd_delta)
+        steps = check_int("step_count_delta", self.step_count_delta, least=-MAX_INT)
+        check_taken_back(token, "cost_usd_delta", cost)
+        check_taken_back(token, "step_count_delta", steps)
         return TransitionRow(  # by place: by name costs as much as all the checks
             actor,
             run_id,
@@ -152,7 +156,7 @@ class Transition:
             None if self.error_code is None else check_text("error_code", self.error_code),
             encode_payload(self._content(state), rules),
             as_digits(cost) if cost else None,
-            check_int("step_count_delta", self.step_count_delta, least=-MAX_INT) or None,
+            steps or None,
             None if self.output_sha256 is None else check_sha256(self.output_sha256),
             None if self.wait is None else check_duration("wait", self.wait, positive=True),
             str(self.wait_outcome) if decided else None,

@@ -97,6 +97,12 @@ def check_cost(name: str, value: object) -> Decimal:
     return cost
 
 
+def check_taken_back(token: int | None, name: str, amount: Decimal | int | None) -> None:
+    """Raise InvalidValue for a cost or steps below zero without the token of a lease."""
+    if token is None and amount is not None and amount < 0:
+        raise InvalidValue(name, amount, "is taken back only by the lease's holder")
+
+
 def check_duration(name: str, value: object, *, positive: bool = False) -> timedelta:
     """Return seconds or a timedelta as a timedelta; raise InvalidValue outside 0 to ten years."""
     duration = value

@@ -43,6 +43,13 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_types(p_types, p_schema_versions);
   checked := ledger.check_content(p_bodies);
+  IF 0 > ANY (p_costs) OR 0 > ANY (p_steps) THEN -- asked first: a query costs more
+    IF EXISTS (SELECT FROM unnest(p_tokens, p_costs, p_steps) AS given (token, cost, steps)
+      WHERE given.token IS NULL AND (given.cost < 0 OR given.steps < 0)) THEN
+      RAISE EXCEPTION 'a cost or a step is taken back only by the lease''s holder'
+        USING ERRCODE = '22023';
+    END IF;
+  END IF;
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     PERFORM ledger.lock_runs(p_project, p_runs);
   END IF;
@@ -931,6 +938,7 @@ DECLARE
   checked boolean := ledger.check_access(p_project, '{work}');
   writer CONSTANT text := ledger.credential();
 BEGIN
+  checked := ledger.check_count(cardinality(p_runs));
   RETURN QUERY
   SELECT closing.run_id, closing.version, closing.hash, closing.type::text, closing.state::text,
     closing.error_code::text, closing.cost_usd, closing.step_count, closing.output_sha256,
@@ -984,6 +992,7 @@ CREATE FUNCTION ledger.commands(p_project text, p_runs uuid[], p_whats text[], p
 DECLARE
   checked boolean := ledger.check_access(p_project, '{work,submit,decide}');
 BEGIN
+  checked := ledger.check_count(greatest(cardinality(p_runs), cardinality(p_keys)));
   RETURN QUERY
   SELECT u.key, k.run_id, k.version, k.hash,
     k.hash IS NOT NULL AND (k.salt IS NULL OR k.content_hash = ledger.payload_hash(k.salt,
@@ -4102,6 +4111,13 @@ BEGIN
   checked := ledger.check_texts(p_actors, 200, true);
   checked := ledger.check_texts(p_names || p_error_codes || p_keys);
   checked := ledger.check_content(p_bodies);
+  IF 0 > ANY (p_costs) OR 0 > ANY (p_steps) THEN -- asked first: a query costs more
+    IF EXISTS (SELECT FROM unnest(p_tokens, p_costs, p_steps) AS given (token, cost, steps)
+      WHERE given.token IS NULL AND (given.cost < 0 OR given.steps < 0)) THEN
+      RAISE EXCEPTION 'a cost or a step is taken back only by the lease''s holder'
+        USING ERRCODE = '22023';
+    END IF;
+  END IF;
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     PERFORM ledger.lock_runs(p_project, p_runs);
   END IF;

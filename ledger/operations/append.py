@@ -23,7 +23,7 @@ from runfold.ledger.operations.refusal import look, refusal
 from runfold.ledger.payload import PayloadRules, encode_payload
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.run import Receipt
-from runfold.ledger.validation import MAX_INT, check_cost, check_int, check_text
+from runfold.ledger.validation import MAX_INT, check_cost, check_int, check_taken_back, check_text
 
 APPEND: Final = (
     "SELECT * FROM ledger.append"
@@ -102,6 +102,10 @@ def append_row(
     values = event.model_dump(include=facts)
     name, error_code = values.get("name"), values.get("error_code")
     cost, steps = values.get("cost_usd"), values.get("step_count")
+    cost = None if cost is None else check_cost("cost_usd", cost)
+    steps = None if steps is None else check_int("step_count", steps, least=-MAX_INT)
+    check_taken_back(token, "cost_usd", cost)
+    check_taken_back(token, "step_count", steps)
     return AppendRow(
         run_id=run_id,
         token=token,
@@ -110,8 +114,8 @@ def append_row(
         name=None if name is None else check_text("name", name),
         error_code=None if error_code is None else check_text("error_code", error_code),
         body=encode_payload(event.content(), rules),
-        cost=None if cost is None else as_digits(check_cost("cost_usd", cost)),
-        steps=None if steps is None else check_int("step_count", steps, least=-MAX_INT),
+        cost=None if cost is None else as_digits(cost),
+        steps=steps,
         expected_version=check_version(expected_version),
         key=None if key is None else check_text("key", key),
         worker=holder_of(run),

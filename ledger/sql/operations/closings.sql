@@ -19,6 +19,7 @@ DECLARE
   checked boolean := ledger.check_access(p_project, '{work}');
   writer CONSTANT text := ledger.credential();
 BEGIN
+  checked := ledger.check_count(cardinality(p_runs));
   RETURN QUERY
   SELECT closing.run_id, closing.version, closing.hash, closing.type::text, closing.state::text,
     closing.error_code::text, closing.cost_usd, closing.step_count, closing.output_sha256,

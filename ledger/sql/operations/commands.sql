@@ -21,6 +21,7 @@ AS $$
 DECLARE
   checked boolean := ledger.check_access(p_project, '{work,submit,decide}');
 BEGIN
+  checked := ledger.check_count(greatest(cardinality(p_runs), cardinality(p_keys)));
   RETURN QUERY
   SELECT u.key, k.run_id, k.version, k.hash,
     k.hash IS NOT NULL AND (k.salt IS NULL OR k.content_hash = ledger.payload_hash(k.salt,

@@ -414,14 +414,14 @@ async def test_the_same_key_with_other_content_is_a_duplicate(ledger: Ledger) ->
 
 
 async def test_an_append_takes_no_total_below_zero(ledger: Ledger) -> None:
-    run = await ledger.submit("parse")
+    lease = await claimed(ledger)
 
     with pytest.raises(InvalidValue, match="below zero"):
-        await ledger.append(run.run_id, PageRead(page=1, cost_usd=Decimal(-1)))
+        await ledger.append(lease, PageRead(page=1, cost_usd=Decimal(-1)))
     with pytest.raises(InvalidValue, match="below zero"):
-        await ledger.append(run.run_id, PageRead(page=1, step_count=-1))
+        await ledger.append(lease, PageRead(page=1, step_count=-1))
 
-    assert await event_count(ledger) == 1
+    assert await event_count(ledger) == 2
 
 
 async def test_content_that_is_too_large_or_cannot_be_stored_is_refused(ledger: Ledger) -> None:
