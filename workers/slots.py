@@ -141,6 +141,7 @@ class Slots:
         return [attempt.lease.run_id for attempt in left]
 
     def _attempt(self, lease: Lease) -> Attempt:
+        before = self._attempts.get((lease.run_id, lease.token))
         attempt = Attempt(
             self._ledger,
             self._handlers[lease.kind],
@@ -153,7 +154,21 @@ class Slots:
         self._attempts[lease.run_id, lease.token] = attempt
         if self._stop is not None:
             attempt.stop(self._stop)
+        if before is not None:
+            self._part(before, attempt)
         return attempt
+
+    def _part(self, before: Attempt, attempt: Attempt) -> None:
+        """Do neither of two attempts under leases with the same number.
+
+        The ledger lost the first lease, by a fail-over or a restore, and cannot tell the writes of
+        the two apart. Given back, the run gets a lease with a number of its own.
+        """
+        lease = attempt.lease
+        self._log.warning(names.LEASE_LOST, run_id=str(lease.run_id), token=lease.token)
+        before.stop(Stop.LOST)
+        before.drop()
+        attempt.stop(Stop.SHUTDOWN)
 
     def _tell(self, lease: Lease, why: Stop) -> None:
         """Hear from the heart that an attempt has to end."""
