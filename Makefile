@@ -7,7 +7,7 @@ UV   := $(BIN)/uv
 PARALLEL := -n auto --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help try demo test test-fast check docs format soak bench bench-peers lock sql schema reference clean
+.PHONY: help try demo chromium screenshots test test-fast check docs format soak bench bench-peers lock sql schema reference clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -18,7 +18,10 @@ try: .venv/.ready ## See the ledger at work in a browser: a crash, runs that go 
 demo: .venv/.ready ## Run the main job on the built-in PostgreSQL
 	$(BIN)/runfold demo
 
-test: .venv/.ready ## Run every test on the built-in PostgreSQL, several processes at a time (under five minutes on two cores)
+screenshots: .venv/.ready ## Take the pictures of the documents anew, with the browser tests
+	SCREENSHOTS=1 $(BIN)/python -m pytest -q tests/console/browser -k every_page
+
+test: .venv/.ready chromium ## Run every test on the built-in PostgreSQL, several processes at a time (under five minutes on two cores)
 	$(BIN)/python -m pytest -q $(PARALLEL)
 
 test-fast: .venv/.ready ## Run the tests that need no server, and one journey of each other file (under a minute)
@@ -65,6 +68,10 @@ sql: .venv/.ready ## Regenerate the SQL that is compiled from the Python declara
 reference: .venv/.ready ## Regenerate the pages of the command line and of the HTTP API
 	$(BIN)/python -m tests.support.command_reference
 	$(BIN)/python -m tests.support.http_reference
+
+chromium: # for the tests of the pages; elsewhere than on Debian, and without root, they are skipped
+	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
+	  { apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium fonts-dejavu-core; } || true
 
 schema: .venv/.ready ## Regenerate migrations/schema.sql and the record of functions from a migrated database
 	$(BIN)/python -m tests.support.schema_dump

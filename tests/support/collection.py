@@ -17,6 +17,7 @@ IN_ONE_PROCESS = (
     "tests/packaging/",
     "tests/docs/test_documents.py",
     "tests/console/test_demo.py",
+    "tests/console/browser/",
     "tests/ledger/postgres/test_embedded.py",
     "tests/ledger/reading/test_feed_restore.py",
 )

@@ -258,7 +258,7 @@
     draw();
     input.focus();
   };
-  let going = 0;
+  let going = -Infinity;
   const press = (event) => {
     if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "k") {
       event.preventDefault();
@@ -268,7 +268,7 @@
     const typing = event.target.closest?.("input, textarea, select, dialog");
     if (typing || event.ctrlKey || event.metaKey || event.altKey || kept("runfold-keys") === "off") return;
     if (performance.now() - going < 1500) {
-      going = 0;
+      going = -Infinity;
       if (keys.has(event.key)) location.href = keys.get(event.key).href;
       return;
     }

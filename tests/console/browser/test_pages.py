@@ -1,0 +1,283 @@
+"""The pages in a real browser: whole, live, by keyboard, on a telephone, and for everybody."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from runfold.ledger import State
+from tests.console.browser.conftest import NARROW, WIDE, watched
+from tests.console.browser.serving import Served
+from tests.support.web import token
+
+pytestmark = pytest.mark.slow
+IMAGES = Path(__file__).parents[3] / "docs" / "images"
+PICTURES = ("overview", "runs", "runs-run", "approvals-run", "runs-run-state")
+"""Pages shown in the documents; `make screenshots` keeps them."""
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
+CONTRAST = {"runOnly": ["color-contrast"]}
+
+
+def paths(served: Served) -> list[str]:
+    """Every page of the project."""
+    run = f"/runs/{served.filled.asking}"
+    parts = [
+        "", "/runs", "/runs?q=state:failed", "/approvals", "/workers", "/kinds", "/projections",
+        "/cost", "/integrity", f"/integrity?run={served.filled.asking}", "/audit", run,
+        f"{run}?attempt=1", f"{run}/state?at=5&vs=4", f"{run}/events/5", f"{run}/raw",
+        f"/approvals/{served.filled.asking}/{asked_version(served)}", "/bulk", "/runs?q=nonsense:1",
+    ]  # fmt: skip
+    return [f"/p/test{part}" for part in parts]
+
+
+def asked_version(served: Served) -> int:
+    """The version of the request that waits for two signatures."""
+    history = served.do(served.ledger.history(served.filled.asking))
+    return next(event.version for event in history if event.type == "approval.requested")
+
+
+def name_of(path: str) -> str:
+    """A name for the file of a page's screenshot."""
+    plain = re.sub(r"[0-9a-f-]{36}", "run", path.removeprefix("/p/test"))
+    plain = re.sub(r"/[0-9]+$|\?at=.*", "", plain)
+    return re.sub(r"\W+", "-", plain).strip("-") or "overview"
+
+
+def test_every_page_fits_loads_cleanly_and_is_accessible_in_both_themes(
+    browser: Browser, served: Served, tmp_path: Path
+) -> None:
+    problems: list[str] = []
+    for theme in ("light", "dark"):
+        context = browser.new_context(
+            base_url=served.open, viewport=WIDE, color_scheme=theme, reduced_motion="reduce"
+        )
+        page = context.new_page()
+        faults = watched(page)
+        for path in paths(served):
+            page.set_viewport_size(WIDE)
+            page.goto(path)
+            expect(page.get_by_role("button", name="Go anywhere")).to_be_visible()
+            page.screenshot(path=tmp_path / f"{theme}-{name_of(path)}.png")
+            rules = RULES if theme == "light" else CONTRAST
+            found = Axe().run(page, options=rules)
+            problems += [
+                f"{theme} {path}: {each['id']}: {[node['html'][:200] for node in each['nodes']]}"
+                for each in found.response["violations"]
+            ]
+            if theme == "dark":
+                continue
+            page.set_viewport_size(NARROW)
+            page.screenshot(path=tmp_path / f"narrow-{name_of(path)}.png")
+            width = page.evaluate("document.documentElement.scrollWidth")
+            problems += [f"{path} is {width} px wide at 360"] if width > NARROW["width"] else []
+        expected = [fault for fault in faults if "422" not in fault]  # the query that is nonsense
+        problems += expected
+        context.close()
+    keep_pictures(tmp_path)
+    assert not problems, "\n".join(problems)
+
+
+def keep_pictures(folder: Path) -> None:
+    """Keep the pictures of the documents, where `make screenshots` asks for it."""
+    if os.environ.get("SCREENSHOTS"):
+        for name in PICTURES:
+            shutil.copy(folder / f"light-{name}.png", IMAGES / f"{name}.png")
+
+
+@contextmanager
+def signed_in(browser: Browser, served: Served, name: str) -> Iterator[Page]:
+    """Yield a page of a person who signed in with a token of their own."""
+    _, secret = served.do(token(served.ledger, ["read", "decide"], actors=[name]))
+    context = browser.new_context(base_url=served.closed, viewport=WIDE)
+    page = context.new_page()
+    faults = watched(page)
+    page.goto("/p/test/approvals")
+    page.get_by_label("API token").fill(secret)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", name="Approvals")).to_be_visible()
+    yield page
+    context.close()
+    assert faults == []
+
+
+def decide(page: Page, name: str, decision: str) -> None:
+    """Decide the request that the page shows."""
+    page.get_by_label("Your name, on record").fill(name)
+    page.get_by_label("Reason").fill("the customer called")
+    page.get_by_role("button", name=decision).click()
+
+
+def test_two_people_approve_what_both_see_and_the_run_goes_on(
+    browser: Browser, served: Served
+) -> None:
+    run = served.filled.asking
+    with signed_in(browser, served, "ann") as ann, signed_in(browser, served, "bo") as bo:
+        bo.goto("/p/test/approvals")
+        row = bo.get_by_role("row").filter(has_text="Refund $250")
+        expect(row).to_contain_text("0/2")
+
+        ann.get_by_role("link", name="Refund $250 on A-17?").click()
+        expect(ann.get_by_text('"amount": 250')).to_be_visible()
+        decide(ann, "ann", "Approve")
+
+        expect(row).to_contain_text("1/2")  # without a reload
+        bo.get_by_role("link", name="Refund $250 on A-17?").click()
+        expect(bo.get_by_text("1 of 2, by ann")).to_be_visible()
+        decide(bo, "bo", "Approve")
+        bo.goto(f"/p/test/runs/{run}")
+        expect(bo.get_by_text("approval.granted", exact=True)).to_be_visible()
+        expect(bo.get_by_text("Waits for a decision")).to_have_count(0)
+
+        [lease] = served.do(served.ledger.claim("worker-8", kinds=["refund"]))
+        served.do(served.ledger.complete(lease, output={"refunded": 250}))
+        expect(bo.get_by_role("heading", level=1)).to_contain_text("completed")
+    granted = [e for e in served.do(served.ledger.history(run)) if "approval." in e.type]
+    assert [(e.type, e.actor) for e in granted][1:] == [
+        ("approval.signed", "ann"),
+        ("approval.granted", "bo"),
+    ]
+
+
+def test_states_change_in_their_rows_and_new_runs_wait_to_be_asked_for(
+    page: Page, served: Served
+) -> None:
+    ledger = served.ledger
+    run = served.do(ledger.submit("live", {"n": 1}))
+    page.goto("/p/test/runs?q=kind:live")
+    row = page.locator(f"#r{run.run_id}")
+    expect(row).to_contain_text("pending")
+    expect(page.get_by_role("button", name="live")).to_have_attribute("data-state", "live")
+
+    [lease] = served.do(ledger.claim("worker-9", kinds=["live"]))
+    expect(row).to_contain_text("running")
+    expect(row).to_contain_text("worker-9")
+
+    for _ in range(2):
+        served.do(ledger.submit("live"))
+    announced = page.get_by_role("button", name="2 new runs: show")
+    expect(announced).to_be_visible()
+    assert page.locator("tbody tr").count() == 1  # nothing jumped
+    announced.click()
+    expect(page.locator("tbody tr")).to_have_count(3)
+    expect(announced).to_have_count(0)
+
+    served.do(ledger.complete(lease, output={"done": "<img src=x onerror=alert(1)>"}))
+    expect(row).to_contain_text("completed")
+
+
+def test_a_run_is_followed_and_a_half_written_reason_is_left_alone(
+    page: Page, served: Served
+) -> None:
+    ledger = served.ledger
+    run = served.do(ledger.submit("followed"))
+    page.goto(f"/p/test/runs/{run.run_id}")
+    reason = page.get_by_label("Reason")
+    reason.fill("it takes")
+
+    [lease] = served.do(ledger.claim("worker-9", kinds=["followed"]))
+    expect(page.locator("#e2")).to_contain_text("lease.acquired")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("running")
+    expect(page.get_by_role("link", name="Attempt 1")).to_be_visible()
+    expect(reason).to_have_value("it takes")
+
+    served.do(ledger.complete(lease, output={"text": "<b>bold</b>"}))
+    expect(page.get_by_role("heading", level=1)).to_contain_text("completed")
+    expect(page.get_by_text('"<b>bold</b>"').first).to_be_visible()
+
+
+def test_live_updates_pause_and_go_on(page: Page, served: Served) -> None:
+    run = served.do(served.ledger.submit("paused"))
+    page.goto("/p/test/runs?q=kind:paused")
+    lamp = page.locator(".lamp")
+    expect(lamp).to_have_attribute("data-state", "live")
+    lamp.click()
+    expect(lamp).to_have_attribute("data-state", "paused")
+    served.do(served.ledger.cancel(run.run_id))
+    page.reload()  # still paused, but as the server has it now
+    expect(page.locator("tbody")).to_contain_text("cancelled")
+    expect(lamp).to_have_attribute("data-state", "paused")
+    lamp.click()
+    expect(lamp).to_have_attribute("data-state", "live")
+
+
+def test_the_slider_travels_through_the_versions_without_a_button(
+    page: Page, served: Served
+) -> None:
+    page.goto(f"/p/test/runs/{served.filled.asking}/state?at=9&vs=8")
+    slider = page.get_by_label("At version")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("after event #9")
+    slider.press("ArrowLeft")
+    slider.press("ArrowLeft")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("after event #7")
+    expect(page).to_have_url(re.compile(r"at=7&vs=6$"))
+    changed = page.locator("tr.changed", has_text="heartbeat_at")
+    expect(changed).to_be_visible()
+
+
+def test_everything_is_reached_by_keyboard(page: Page, served: Served) -> None:
+    page.goto("/p/test")
+    page.keyboard.press("g")
+    page.keyboard.press("r")
+    expect(page).to_have_url(re.compile(r"/p/test/runs$"))
+
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.keyboard.press("k")
+    first = page.locator("tbody tr").first.locator("a").first
+    expect(first).to_be_focused()
+
+    page.keyboard.press("/")
+    expect(page.get_by_label("Query")).to_be_focused()
+    page.keyboard.type("jk?")  # keys in a field are text
+    expect(page.get_by_label("Query")).to_have_value("jk?")
+
+    page.keyboard.press("Control+k")
+    page.keyboard.type("failed")
+    expect(page.get_by_role("option", name="Runs: failed")).to_have_attribute(
+        "aria-selected", "true"
+    )
+    found = Axe().run(page, options=RULES).response["violations"]
+    assert [each["id"] for each in found] == []
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(r"q=state%3Afailed$"))
+
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_contain_text("next and previous row")
+    page.get_by_label("keys without Ctrl").uncheck()
+    page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_times_are_shown_in_utc_or_as_the_viewer_has_them(page: Page, served: Served) -> None:
+    page.goto(f"/p/test/runs/{served.filled.asking}")
+    expect(page.locator("#e1 .time")).to_contain_text("Z")
+    page.get_by_role("button", name="UTC").click()
+    expect(page.locator("#e1 .time")).to_contain_text(re.compile("CES?T"))
+    page.get_by_role("button", name="auto").click()
+    page.get_by_role("button", name="light").click()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    page.wait_for_load_state("networkidle")
+    page.reload()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+
+
+def test_pages_work_without_script(browser: Browser, served: Served) -> None:
+    run = served.do(served.ledger.submit("plain"))
+    context = browser.new_context(base_url=served.open, java_script_enabled=False)
+    page = context.new_page()
+    page.goto("/p/test/runs?q=kind:plain")
+    page.get_by_role("link", name=str(run.run_id)).click()
+    page.get_by_label("Reason").fill("not needed")
+    page.get_by_role("button", name="Cancel the run").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("cancelled")
+    context.close()
+    assert served.do(served.ledger.get(run.run_id)).state == State.CANCELLED
