@@ -40,8 +40,8 @@ SELECT token_id, name, created_at, expires_at, revoked_at, last_used_at, failed_
 ledger.api_token ORDER BY created_at, token_id
 """
 _HISTORY: Final = """
-SELECT number, recorded_at, project_id, credential, type, subject, facts, actor, reason
-FROM ledger.control_event WHERE number > $1 AND ($2::text IS NULL OR project_id = $2)
+SELECT project_id, number, recorded_at, credential, type, subject, facts, actor, reason
+FROM ledger.control_event WHERE project_id = $1 AND number > $2
 ORDER BY number LIMIT $3
 """
 
@@ -84,9 +84,10 @@ class ApiToken:
 class ControlEvent:
     """One change of what the ledger is told to do: its actor, credential, and the row it left."""
 
+    project_id: str
+    """Whose list it is in: a project's, or that of the database, `*`."""
     number: int
     recorded_at: datetime
-    project_id: str | None
     credential: str
     type: str
     subject: str
@@ -213,11 +214,12 @@ async def tokens(project: Project) -> list[ApiToken]:
 async def control_history(
     project: Project, *, after: int = 0, everywhere: bool = False, limit: int = 1_000
 ) -> list[ControlEvent]:
-    """Return changes of kinds, roles, schedules, grants, archives and more, the oldest first.
+    """Return the project's list of changes of kinds, roles, schedules and grants, oldest first.
 
-    Of the project only, unless `everywhere`. Needs the right audit.
+    `everywhere`: the database's list in its place: projects, archives, API tokens, upgrades, grants
+    in all projects. `after`: the number of an event. Needs the right audit.
     """
     check_int("limit", limit, least=1, most=10_000)
-    only = None if everywhere else project.project_id
-    rows: Any = await fetch(project.pool, _HISTORY, after, only, limit)
+    where = EVERYWHERE if everywhere else project.project_id
+    rows: Any = await fetch(project.pool, _HISTORY, where, after, limit)
     return [ControlEvent(**row) for row in rows]

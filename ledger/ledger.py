@@ -864,9 +864,11 @@ class Ledger:
     async def control_history(
         self, *, after: int = 0, everywhere: bool = False, limit: int = 1_000
     ) -> list[ControlEvent]:
-        """Return what was ordered, the oldest first: kinds, roles, schedules, grants and more.
+        """Return what was ordered in the project: kinds, roles, schedules, grants; oldest first.
 
-        Of the project only, unless `everywhere`. Needs the right audit. Raises InvalidValue.
+        `everywhere`: what was ordered for the whole database in its place: projects, archives, API
+        tokens, upgrades, grants in all projects. `after`: the number of an event. Needs the right
+        audit. Raises InvalidValue.
         """
         return await access.control_history(
             self.project, after=after, everywhere=everywhere, limit=limit

@@ -119,7 +119,7 @@ BEGIN
   END IF;
 END $$;
 
-CREATE FUNCTION ledger.append_control(p_project text, p_type text, p_subject text, p_facts text, p_actor text, p_reason text) RETURNS void
+CREATE FUNCTION ledger.append_control(p_list text, p_type text, p_subject text, p_facts text, p_actor text, p_reason text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -129,15 +129,21 @@ DECLARE
   new_number bigint;
   moment timestamptz;
 BEGIN
-  LOCK TABLE ledger.control_event IN SHARE ROW EXCLUSIVE MODE;
-  SELECT * INTO last FROM ledger.control_event AS e ORDER BY e.number DESC LIMIT 1;
+  PERFORM ledger.lock_control(p_list);
+  SELECT * INTO last FROM ledger.control_event AS e WHERE e.project_id = p_list
+  ORDER BY e.number DESC LIMIT 1;
   new_number := coalesce(last.number, 0) + 1;
   moment := greatest(ledger.now(), last.recorded_at);
-  INSERT INTO ledger.control_event (number, recorded_at, project_id, credential, type, subject,
+  INSERT INTO ledger.control_event (project_id, number, recorded_at, credential, type, subject,
     facts, actor, reason, hash)
-  VALUES (new_number, moment, p_project, writer, p_type, p_subject, p_facts, p_actor, p_reason,
-    ledger.control_hash(coalesce(last.hash, ''::bytea), new_number, moment, p_project, writer,
-      p_type, p_subject, p_facts, p_actor, p_reason));
+  VALUES (p_list, new_number, moment, writer, p_type, p_subject, p_facts, p_actor, p_reason,
+    ledger.control_hash(coalesce(last.hash, ''::bytea), new_number, moment, p_list, writer,
+      p_type, p_subject, p_facts, p_actor, p_reason))
+  ON CONFLICT DO NOTHING; -- a snapshot from before the newest event is a serialization failure
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'event % of the control history of % is there already', new_number, p_list
+      USING ERRCODE = '40001';
+  END IF;
 END $$;
 
 CREATE FUNCTION ledger.attach_partition(p_month timestamp without time zone) RETURNS void
@@ -2261,7 +2267,7 @@ BEGIN
     RETURN held;
   END IF;
   BEGIN
-    LOCK TABLE ledger.control_event IN SHARE ROW EXCLUSIVE MODE NOWAIT;
+    LOCK TABLE ledger.control_event IN SHARE UPDATE EXCLUSIVE MODE NOWAIT;
   EXCEPTION WHEN lock_not_available THEN
     RETURN held;
   END;
@@ -2272,12 +2278,12 @@ BEGIN
       LANGUAGE sql VOLATILE PARALLEL SAFE AS %L',
       format(' SELECT greatest(ledger.clock(), %L::timestamptz'
         || ' + 0.9 * (ledger.clock() - %L::timestamptz)) ', newest, clock));
-    PERFORM ledger.append_control(NULL, 'clock.set_back', 'clock:ledger',
+    PERFORM ledger.append_control('*', 'clock.set_back', 'clock:ledger',
       json_build_object('clock', clock, 'goes_on_from', newest)::text, session_user, NULL);
   ELSIF clock >= newest THEN
     EXECUTE format('CREATE OR REPLACE FUNCTION ledger.now() RETURNS timestamptz
       LANGUAGE sql VOLATILE PARALLEL SAFE AS %L', plain);
-    PERFORM ledger.append_control(NULL, 'clock.caught_up', 'clock:ledger',
+    PERFORM ledger.append_control('*', 'clock.caught_up', 'clock:ledger',
       json_build_object('clock', clock)::text, session_user, NULL);
   END IF;
   RETURN ledger.now();
@@ -2508,22 +2514,83 @@ $$;
 CREATE FUNCTION ledger.let_in(p_credential text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
     AS $$
 DECLARE
   database CONSTANT text := current_database();
+  has_rights CONSTANT boolean := EXISTS (SELECT FROM ledger.access_grant AS g
+    WHERE g.credential = p_credential AND cardinality(g.rights) > 0);
+  others text;
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = p_credential AND r.rolcanlogin)
     OR NOT (SELECT pg_has_role(current_user, d.datdba, 'USAGE') FROM pg_database AS d
-      WHERE d.datname = database) THEN
+      WHERE d.datname = database)
+    OR has_rights = EXISTS (
+      SELECT FROM pg_database AS d, aclexplode(d.datacl) AS a
+      WHERE d.datname = database AND a.privilege_type = 'CONNECT'
+        AND a.grantee = (SELECT r.oid FROM pg_roles AS r WHERE r.rolname = p_credential)) THEN
     RETURN;
   END IF;
-  IF EXISTS (SELECT FROM ledger.access_grant AS g
-    WHERE g.credential = p_credential AND cardinality(g.rights) > 0) THEN
+  IF has_rights THEN
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', database, p_credential);
   ELSE
     EXECUTE format('REVOKE CONNECT ON DATABASE %I FROM %I', database, p_credential);
   END IF;
+EXCEPTION WHEN lock_not_available OR internal_error THEN -- held, or just changed, by another
+  IF NOT has_rights THEN
+    RAISE WARNING '% has no right any more, but may still connect: another change of who may '
+      'connect is at work', p_credential;
+    RETURN;
+  END IF;
+  SELECT string_agg(format('process %s, login %s', a.pid, a.usename), '; or by ') INTO others
+  FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
+  WHERE l.relation = 'ledger.access_grant'::regclass AND l.mode = 'RowExclusiveLock'
+    AND l.granted AND l.database = a.datid AND a.pid <> pg_backend_pid() AND ledger.is_owner();
+  RAISE EXCEPTION 'who may connect to the database is being changed by %: wait for the end of its '
+    'transaction, or end it with pg_terminate_backend', coalesce(others, 'another session')
+    USING ERRCODE = '55P03';
 END $$;
+
+CREATE FUNCTION ledger.lock_control(p_list text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
+    AS $_$
+DECLARE
+  begun CONSTANT text := 'list:' || p_list;
+  first bigint := CASE WHEN p_list = '*' THEN 1
+    ELSE (SELECT e.number FROM ledger.control_event AS e WHERE e.subject = begun) END;
+  holders text;
+BEGIN
+  IF first IS NULL THEN
+    PERFORM ledger.lock_control('*');
+    SELECT e.number INTO first FROM ledger.control_event AS e WHERE e.subject = begun;
+    IF first IS NULL THEN -- nobody has begun it meanwhile
+      PERFORM ledger.append_control('*', 'list.begun', begun, NULL, session_user, NULL);
+      RETURN;
+    END IF;
+  END IF;
+  BEGIN
+    PERFORM FROM ledger.control_event AS e WHERE e.project_id = '*' AND e.number = first
+    FOR UPDATE;
+  EXCEPTION WHEN lock_not_available THEN
+    -- The row's xmax may be a subtransaction's, which belongs to nobody in pg_locks.
+    SELECT string_agg(format(
+      'process %s, login %s%s: end it with SELECT pg_terminate_backend(%1$s)', a.pid, a.usename,
+      ', in a transaction since ' || to_char(a.xact_start AT TIME ZONE 'UTC',
+        'YYYY-MM-DD HH24:MI:SS "UTC"')), '; or by ')
+    INTO holders
+    FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
+    WHERE l.relation = 'ledger.control_event'::regclass AND l.mode = 'RowExclusiveLock'
+      AND l.granted AND l.database = a.datid AND a.pid <> pg_backend_pid()
+      AND (pg_has_role(a.usesysid, current_user, 'MEMBER') OR EXISTS (
+        SELECT FROM ledger.access_grant AS g
+        WHERE g.credential = a.usename AND g.project_id IN (p_list, '*')));
+    RAISE EXCEPTION 'the control history of % is held by %', CASE WHEN p_list = '*'
+      THEN 'the database' ELSE 'project ' || p_list END, coalesce(holders, 'another session')
+      USING ERRCODE = '55P03';
+  END;
+END $_$;
 
 CREATE FUNCTION ledger.lock_runs(p_project text, p_runs uuid[]) RETURNS void
     LANGUAGE plpgsql
@@ -3478,11 +3545,10 @@ DECLARE
   before CONSTANT jsonb := CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) - moving END;
   after CONSTANT jsonb := CASE WHEN TG_OP <> 'DELETE' THEN to_jsonb(NEW) - moving END;
   known CONSTANT jsonb := coalesce(after, before);
-  project text := known ->> 'project_id';
 BEGIN
   IF before IS DISTINCT FROM after THEN
     PERFORM ledger.append_control(
-      CASE WHEN project <> '*' THEN project END,
+      coalesce(known ->> 'project_id', '*'),
       coalesce(known ->> 'type', sort || CASE
         WHEN after IS NULL OR known -> 'rights' = '[]' THEN '.removed'
         WHEN before IS NULL THEN '.added' ELSE '.changed' END),
@@ -4401,9 +4467,9 @@ CREATE TABLE ledger.command (
 );
 
 CREATE TABLE ledger.control_event (
+    project_id text NOT NULL,
     number bigint NOT NULL,
     recorded_at timestamp with time zone NOT NULL,
-    project_id text,
     credential character varying(200) NOT NULL,
     type character varying(80) NOT NULL,
     subject text NOT NULL,
@@ -4617,7 +4683,7 @@ ALTER TABLE ONLY ledger.command
     ADD CONSTRAINT command_pkey PRIMARY KEY (project_id, key);
 
 ALTER TABLE ONLY ledger.control_event
-    ADD CONSTRAINT control_event_pkey PRIMARY KEY (number);
+    ADD CONSTRAINT control_event_pkey PRIMARY KEY (project_id, number);
 
 ALTER TABLE ONLY ledger.event
     ADD CONSTRAINT event_pkey PRIMARY KEY (project_id, run_id, version);
@@ -4947,7 +5013,7 @@ GRANT ALL ON FUNCTION ledger.advance_schedule(p_project text, p_name text, p_cro
 REVOKE ALL ON FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_types text[], p_schema_versions integer[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_expected integer[], p_keys text[], p_workers text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_types text[], p_schema_versions integer[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_expected integer[], p_keys text[], p_workers text[]) TO runfold_worker;
 
-REVOKE ALL ON FUNCTION ledger.append_control(p_project text, p_type text, p_subject text, p_facts text, p_actor text, p_reason text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.append_control(p_list text, p_type text, p_subject text, p_facts text, p_actor text, p_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.attach_partition(p_month timestamp without time zone) FROM PUBLIC;
 
@@ -5195,6 +5261,8 @@ REVOKE ALL ON FUNCTION ledger.leases(p_project text, p_kind text, p_marked boole
 REVOKE ALL ON FUNCTION ledger.legal(p_type text, p_from text, p_to text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.let_in(p_credential text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.lock_control(p_list text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.lock_runs(p_project text, p_runs uuid[]) FROM PUBLIC;
 

@@ -71,6 +71,7 @@ OBJECTS: Final = (
     "access/check_my_access",
     "access/use_token",
     "access/control_hash",
+    "access/lock_control",
     "access/append_control",
     "access/control_subject",
     "access/record_control",
@@ -313,6 +314,6 @@ def install_script(objects: Iterable[str]) -> str:
     return (
         "\n".join(map(sql, objects))
         + f"\nSELECT ledger.make_partitions();\nCOMMENT ON SCHEMA {SCHEMA} IS '{digest()}';"
-        "\nSELECT ledger.append_control(NULL, 'schema.upgraded', 'schema:ledger', "
+        "\nSELECT ledger.append_control('*', 'schema.upgraded', 'schema:ledger', "
         f"'{facts}', session_user, NULL);\nSELECT ledger.keep_time();"
     )

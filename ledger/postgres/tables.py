@@ -77,9 +77,9 @@ api_token: Final = Table(
 control_event: Final = Table(
     "control_event",
     metadata,
+    Column("project_id", Text, primary_key=True),
     Column("number", BigInteger, primary_key=True),
     Column("recorded_at", _TIME, nullable=False),
-    Column("project_id", Text),
     Column("credential", String(200), nullable=False),
     Column("type", String(80), nullable=False),
     Column("subject", Text, nullable=False),

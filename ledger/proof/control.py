@@ -1,4 +1,4 @@
-"""The control history's own chain: its hashes and its numbers (pure).
+"""The control history's own chains: their hashes and their numbers (pure).
 
 The SQL twin of the hash is `ledger/sql/access/control_hash.sql`.
 """
@@ -13,6 +13,9 @@ from runfold.ledger.proof.chain import Finding
 from runfold.ledger.proof.encoding import LEAF, lines
 
 CONTROL_TAG: Final = "runfold/control/v1"
+DATABASE: Final = "*"
+"""The list of the database, beside those of its projects."""
+_BEGUN: Final = "list.begun"
 CONTROL_FIELDS: Final[tuple[tuple[str, str], ...]] = (
     ("number", "int"),
     ("recorded_at", "time"),
@@ -33,22 +36,40 @@ def control_hash(previous: bytes, event: Mapping[str, Any]) -> bytes:
 
 
 class ControlCheck:
-    """Takes the control history in the order of its numbers, and yields what does not hold."""
+    """Takes the lists of the control history, one after the other, and yields what does not hold.
+
+    Within a list, and between the lists and the database's, which says when each of them began.
+    """
 
     def __init__(self) -> None:
+        self._list: str | None = None
         self._previous, self._number = b"", 0
+        self._found: set[str] = set()
+        self._begun = {DATABASE}
 
     def add(self, event: Mapping[str, Any]) -> Iterator[Finding]:
-        """Check the next event."""
-        number = event["number"]
+        """Check the next event: of the same list the next number, or the first of another list."""
+        of, number = event["project_id"], event["number"]
+        if of != self._list:
+            self._list, self._previous, self._number = of, b"", 0
+            self._found.add(of)
+        if of == DATABASE and event["type"] == _BEGUN:
+            self._begun.add(event["subject"].removeprefix("list:"))
         if number != self._number + 1:
-            yield control_finding(f"event {number} follows event {self._number}")
+            yield control_finding(f"event {number} follows event {self._number} of list {of}")
         if control_hash(self._previous, event) != event["hash"]:
             yield control_finding(
-                f"the hash of event {number} ({event['type']} {event['subject']}) is not the hash "
-                "of it and of the one before it"
+                f"the hash of event {number} ({event['type']} {event['subject']}) of list {of} is "
+                "not the hash of it and of the one before it"
             )
         self._previous, self._number = bytes(event["hash"]), number
+
+    def finish(self) -> Iterator[Finding]:
+        """Check, after the last event, that the lists are those that were begun."""
+        for of in sorted(self._begun - self._found):
+            yield control_finding(f"list {of} was begun, and has no event")
+        for of in sorted(self._found - self._begun):
+            yield control_finding(f"list {of} was never begun")
 
 
 def control_finding(detail: str) -> Finding:

@@ -19,7 +19,7 @@ SELECT has_table_privilege('ledger.control_event', 'SELECT')
 """
 _EVENTS: Final = """
 SELECT number, recorded_at, project_id, credential, type, subject, facts, actor, reason, hash
-FROM ledger.control_event ORDER BY number
+FROM ledger.control_event ORDER BY project_id, number
 """
 # The rows as the trigger wrote them down: in UTC, bytes in hex.
 _SETTINGS: Final = """
@@ -82,6 +82,7 @@ async def check_control(pool: Pool) -> list[Finding] | None:
         findings: list[Finding] = []
         async for event in connection.cursor(_EVENTS, prefetch=_PAGE):
             findings += chain.add(event)
+        findings += chain.finish()
         await connection.execute(_SETTINGS)
         for table in CONTROL_TABLES:
             for row in await connection.fetch(table.differences()):

@@ -64,20 +64,22 @@ CREATE TABLE ledger.api_token (
   reason text
 );
 
--- The control history: every change of what the ledger is told to do, in one list without gaps,
--- each hashed with the one before it. The tables that it is about are folds of it: facts is the
--- row that a change left, null for a row that it removed.
+-- The control history: every change of what the ledger is told to do, in one list without gaps for
+-- each project and one for the database (*), which says when each of the others began. Each event
+-- is hashed with the one before it. The tables that it is about are folds of it: facts is the row
+-- that a change left, null for a row that it removed.
 CREATE TABLE ledger.control_event (
-  number bigint PRIMARY KEY CHECK (number > 0),
+  project_id text NOT NULL,
+  number bigint NOT NULL CHECK (number > 0),
   recorded_at timestamptz NOT NULL,
-  project_id text,
   credential varchar(200) NOT NULL,
   type varchar(80) NOT NULL,
   subject text NOT NULL,
   facts text,
   actor varchar(200) NOT NULL,
   reason text,
-  hash bytea NOT NULL
+  hash bytea NOT NULL,
+  PRIMARY KEY (project_id, number)
 );
 CREATE INDEX control_event_subject ON ledger.control_event (subject, number);
 

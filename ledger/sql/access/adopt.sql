@@ -16,7 +16,7 @@ BEGIN
   LOOP
     EXECUTE format(
       $$SELECT ledger.append_control(
-          CASE WHEN r.kept ->> 'project_id' <> '*' THEN r.kept ->> 'project_id' END,
+          coalesce(r.kept ->> 'project_id', '*'),
           %1$L || '.adopted',
           ledger.control_subject(%1$L, %2$L, r.kept),
           r.kept::text, coalesce(r.kept ->> 'actor', session_user), r.kept ->> 'reason')

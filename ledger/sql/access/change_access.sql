@@ -1,6 +1,6 @@
 -- Grants a credential rights in a project (* is all), in place of those that it had there; no
--- rights: revokes. On record in the control history. Needs the right admin in the project. Locks:
--- `control_event` against other writers.
+-- rights: revokes. On record in the control history, whose list it holds. Needs the right admin in
+-- the project.
 CREATE OR REPLACE FUNCTION ledger.change_access(
   p_project text, p_actor text, p_credential text, p_rights text[], p_actors text[],
   p_until timestamptz, p_reason text

@@ -1,22 +1,44 @@
 -- Lets a login connect to the database, or no more, where the ledger's owner may say so: a grant
 -- needs no second step. A role that others belong to is let in by the server's administrator only.
--- Internal to ledger.change_access.
+-- Internal to ledger.change_access. Locks: where that changes something, the database's row in
+-- pg_database, for the whole server. Waits for two seconds for another's change of it; then a
+-- login stays let in, without any right, or 55P03 is raised, which names the other to the owner.
 CREATE OR REPLACE FUNCTION ledger.let_in(p_credential text) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '2s'
 AS $$
 DECLARE
   database CONSTANT text := current_database();
+  has_rights CONSTANT boolean := EXISTS (SELECT FROM ledger.access_grant AS g
+    WHERE g.credential = p_credential AND cardinality(g.rights) > 0);
+  others text;
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = p_credential AND r.rolcanlogin)
     OR NOT (SELECT pg_has_role(current_user, d.datdba, 'USAGE') FROM pg_database AS d
-      WHERE d.datname = database) THEN
+      WHERE d.datname = database)
+    OR has_rights = EXISTS (
+      SELECT FROM pg_database AS d, aclexplode(d.datacl) AS a
+      WHERE d.datname = database AND a.privilege_type = 'CONNECT'
+        AND a.grantee = (SELECT r.oid FROM pg_roles AS r WHERE r.rolname = p_credential)) THEN
     RETURN;
   END IF;
-  IF EXISTS (SELECT FROM ledger.access_grant AS g
-    WHERE g.credential = p_credential AND cardinality(g.rights) > 0) THEN
+  IF has_rights THEN
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', database, p_credential);
   ELSE
     EXECUTE format('REVOKE CONNECT ON DATABASE %I FROM %I', database, p_credential);
   END IF;
+EXCEPTION WHEN lock_not_available OR internal_error THEN -- held, or just changed, by another
+  IF NOT has_rights THEN
+    RAISE WARNING '% has no right any more, but may still connect: another change of who may '
+      'connect is at work', p_credential;
+    RETURN;
+  END IF;
+  SELECT string_agg(format('process %s, login %s', a.pid, a.usename), '; or by ') INTO others
+  FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
+  WHERE l.relation = 'ledger.access_grant'::regclass AND l.mode = 'RowExclusiveLock'
+    AND l.granted AND l.database = a.datid AND a.pid <> pg_backend_pid() AND ledger.is_owner();
+  RAISE EXCEPTION 'who may connect to the database is being changed by %: wait for the end of its '
+    'transaction, or end it with pg_terminate_backend', coalesce(others, 'another session')
+    USING ERRCODE = '55P03';
 END $$;

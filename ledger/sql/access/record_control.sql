@@ -1,4 +1,5 @@
--- Records a change of a control table in the control history, with the row that it left. The
+-- Records a change of a control table in the control history: in its project's list, or in that of
+-- the database, with the row that it left. The
 -- trigger names the subject's sort, its key columns and, where there are any, the columns that
 -- change without anybody's order.
 CREATE OR REPLACE FUNCTION ledger.record_control() RETURNS trigger
@@ -13,11 +14,10 @@ DECLARE
   before CONSTANT jsonb := CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) - moving END;
   after CONSTANT jsonb := CASE WHEN TG_OP <> 'DELETE' THEN to_jsonb(NEW) - moving END;
   known CONSTANT jsonb := coalesce(after, before);
-  project text := known ->> 'project_id';
 BEGIN
   IF before IS DISTINCT FROM after THEN
     PERFORM ledger.append_control(
-      CASE WHEN project <> '*' THEN project END,
+      coalesce(known ->> 'project_id', '*'),
       coalesce(known ->> 'type', sort || CASE
         WHEN after IS NULL OR known -> 'rights' = '[]' THEN '.removed'
         WHEN before IS NULL THEN '.added' ELSE '.changed' END),

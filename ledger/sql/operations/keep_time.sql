@@ -42,7 +42,7 @@ BEGIN
     RETURN held;
   END IF;
   BEGIN
-    LOCK TABLE ledger.control_event IN SHARE ROW EXCLUSIVE MODE NOWAIT;
+    LOCK TABLE ledger.control_event IN SHARE UPDATE EXCLUSIVE MODE NOWAIT;
   EXCEPTION WHEN lock_not_available THEN
     RETURN held;
   END;
@@ -53,12 +53,12 @@ BEGIN
       LANGUAGE sql VOLATILE PARALLEL SAFE AS %L',
       format(' SELECT greatest(ledger.clock(), %L::timestamptz'
         || ' + 0.9 * (ledger.clock() - %L::timestamptz)) ', newest, clock));
-    PERFORM ledger.append_control(NULL, 'clock.set_back', 'clock:ledger',
+    PERFORM ledger.append_control('*', 'clock.set_back', 'clock:ledger',
       json_build_object('clock', clock, 'goes_on_from', newest)::text, session_user, NULL);
   ELSIF clock >= newest THEN
     EXECUTE format('CREATE OR REPLACE FUNCTION ledger.now() RETURNS timestamptz
       LANGUAGE sql VOLATILE PARALLEL SAFE AS %L', plain);
-    PERFORM ledger.append_control(NULL, 'clock.caught_up', 'clock:ledger',
+    PERFORM ledger.append_control('*', 'clock.caught_up', 'clock:ledger',
       json_build_object('clock', clock)::text, session_user, NULL);
   END IF;
   RETURN ledger.now();

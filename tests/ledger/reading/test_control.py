@@ -35,6 +35,8 @@ async def mallory(unverified_database: str) -> AsyncIterator[asyncpg.Connection[
 
 
 TAMPERS = (
+    ("DELETE FROM ledger.control_event WHERE project_id = 'test'", "list test was begun, and has"),
+    ("DELETE FROM ledger.control_event WHERE subject = 'list:test'", "list test was never begun"),
     ("DELETE FROM ledger.control_event WHERE number = 3", "event 4 follows event 2"),
     ("UPDATE ledger.control_event SET actor = 'bob' WHERE number = 3", "the hash of event 3"),
     ("UPDATE ledger.control_event SET credential = 'x' WHERE number = 3", "the hash of event 3"),
@@ -75,7 +77,9 @@ async def _disabled(connection: asyncpg.Connection[Any]) -> None:
 
 async def test_the_hash_of_python_is_that_of_sql(mallory: asyncpg.Connection[Any]) -> None:
     previous = b""
-    for event in await mallory.fetch("SELECT * FROM ledger.control_event ORDER BY number"):
+    for event in await mallory.fetch(
+        "SELECT * FROM ledger.control_event WHERE project_id = 'test' ORDER BY number"
+    ):
         assert control_hash(previous, event) == event["hash"]
         previous = event["hash"]
     assert previous

@@ -1,0 +1,83 @@
+"""A login that leaves its transaction open holds up no change of control of another project."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from runfold.ledger import Ledger, access
+from runfold.ledger.errors import DatabaseUnavailable
+from runfold.ledger.postgres.urls import driver_url
+from tests.support.logins import grant, login_of, with_login
+
+OTHER = "other"
+PUT = "SELECT ledger.put_schedule('other', $1, 'nightly', 'k', NULL, '0 3 * * *', 'UTC', now())"
+
+
+@pytest.fixture
+async def idler(database: str) -> AsyncIterator[tuple[str, int]]:
+    """A login with the right schedule in another project, which has changed one and not ended."""
+    async with (
+        Ledger.open(database, OTHER, create_project=True),
+        with_login(database, "runfold_worker", rights=("schedule",), project=OTHER) as url,
+    ):
+        connection: asyncpg.Connection[Any] = await asyncpg.connect(driver_url(url))
+        async with connection.transaction():
+            await connection.execute(PUT, login_of(url))
+            yield login_of(url), connection.get_server_pid()
+        await connection.close()
+
+
+@pytest.mark.usefixtures("idler")
+async def test_control_of_other_projects_and_of_the_database_does_not_wait(
+    database: str, ledger: Ledger
+) -> None:
+    async with asyncio.timeout(10), Ledger.open(database, "third", create_project=True) as third:
+        await ledger.pause_kind("parse", actor="ann")
+        await access.grant(ledger.project, "w_login", ["work"])
+        await access.grant(ledger.project, "w_login", ["audit"], everywhere=True)
+        await access.make_token(ledger.project, "ci")
+        await third.grant_role("finance", "ann")
+
+    numbers = [e.number for e in await access.control_history(ledger.project)]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+async def test_control_of_the_same_project_waits_no_longer_than_a_bound_and_names_the_holder(
+    database: str, idler: tuple[str, int]
+) -> None:
+    login, pid = idler
+    async with Ledger.open(database, OTHER) as other:
+        with pytest.raises(DatabaseUnavailable, match="held by process") as refused:
+            await other.pause_kind("parse", actor="ann")
+
+    said = str(refused.value)
+    assert f"project {OTHER}" in said
+    assert f"process {pid}, login {login}" in said
+    assert f"pg_terminate_backend({pid})" in said
+
+
+async def test_a_grant_that_is_not_ended_holds_up_no_revocation_and_no_other_grant_for_long(
+    database: str, ledger: Ledger
+) -> None:
+    """To let a login in locks the row of the database for the whole server."""
+    async with (
+        Ledger.open(database, OTHER, create_project=True),
+        with_login(database, "runfold_worker", rights=("admin",), project=OTHER) as admin,
+        with_login(database, "runfold_worker") as friend,
+        with_login(database, "runfold_worker", rights=("work",)) as left,
+        with_login(database, "runfold_worker") as joined,
+    ):
+        connection: asyncpg.Connection[Any] = await asyncpg.connect(driver_url(admin))
+        async with asyncio.timeout(20), connection.transaction():
+            await grant(connection, login_of(friend), ("work",), project=OTHER, actors=("f",))
+            await access.revoke(ledger.project, login_of(left))
+            with pytest.raises(DatabaseUnavailable, match=str(connection.get_server_pid())):
+                await access.grant(ledger.project, login_of(joined), ["work"])
+        await connection.close()
+
+        assert not await access.grants(ledger.project, login_of(left))
