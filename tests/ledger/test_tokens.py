@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import asyncpg
 import pytest
 
 from runfold.ledger import Ledger, access
+from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
+from tests.support.logins import as_login
 
 SUBMIT = (
     "SELECT * FROM ledger.submit($1, 'ci', '{k}', '{null}', '{null}', '{0}', '{null}', '{1}', "
@@ -52,3 +55,54 @@ async def test_a_token_is_made_by_an_actor_and_for_a_reason_of_any_allowed_lengt
     )
 
     assert [token.credential for token in await access.tokens(ledger.project)] == [credential]
+
+
+async def test_a_token_ends_by_itself_and_its_uses_are_on_record(
+    ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
+    credential, secret = await access.make_token(ledger.project, "ci")
+    await access.grant(ledger.project, credential, ["submit"], actors=["ci"])
+    [unused] = await access.tokens(ledger.project)
+    assert await connection.fetchval("SELECT ledger.use_token($1)", secret) == credential
+    [used] = await access.tokens(ledger.project)
+    assert await connection.fetchval("SELECT ledger.use_token($1)", secret) == credential
+    [again] = await access.tokens(ledger.project)
+    await connection.execute("UPDATE ledger.api_token SET expires_at = clock_timestamp()")
+
+    assert await connection.fetchval("SELECT ledger.use_token($1)", secret) is None
+    await connection.execute("SELECT set_config('runfold.token', $1, false)", secret)
+    with pytest.raises(asyncpg.PostgresError, match="unknown, revoked or past its end") as refused:
+        await connection.fetch(SUBMIT, PROJECT)
+    await connection.execute("SELECT set_config('runfold.token', '', false)")
+    assert await connection.fetchval("SELECT ledger.use_token('runfold_0_unknown')") is None
+
+    assert refused.value.sqlstate == "RF401"
+    assert (unused.last_used_at, unused.failed_uses) == (None, 0)
+    assert used.last_used_at is not None
+    assert again.last_used_at == used.last_used_at  # once a minute at most
+    [ended] = await access.tokens(ledger.project)
+    assert (ended.last_used_at, ended.failed_uses) == (used.last_used_at, 1)
+
+
+async def test_a_login_that_is_named_like_a_token_is_refused(
+    ledger: Ledger, database: str, connection: asyncpg.Connection[Any]
+) -> None:
+    credential, _ = await access.make_token(ledger.project, "ci")
+    await access.grant(ledger.project, credential, ["submit", "read"], actors=["ci"])
+    await ledger.submit("parse")
+    await connection.execute(
+        f"CREATE ROLE \"{credential}\" LOGIN PASSWORD 'p' IN ROLE runfold_worker"
+    )
+    name = urlsplit(database).path[1:]
+    await connection.execute(f'GRANT CONNECT ON DATABASE {name} TO "{credential}"')
+    try:
+        forger = await asyncpg.connect(driver_url(as_login(database, quote(credential), "p")))
+
+        for call in (SUBMIT, "SELECT * FROM ledger.commands($1" + ", '{}'" * 12 + ")"):
+            with pytest.raises(asyncpg.PostgresError, match="kept for API tokens") as refused:
+                await forger.fetch(call, PROJECT)
+            assert refused.value.sqlstate == "RF403"
+        assert await forger.fetch("SELECT * FROM ledger.run") == []
+        await forger.close()
+    finally:
+        await connection.execute(f'DROP OWNED BY "{credential}"; DROP ROLE "{credential}"')

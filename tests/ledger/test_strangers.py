@@ -1,0 +1,134 @@
+"""Whatever has a project, by the catalog: a login of another project finds nothing of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import asyncpg
+import pytest
+
+from runfold.ledger import Ledger, State
+from runfold.ledger.errors import DatabaseUnavailable
+from runfold.ledger.postgres.server_roles import ROLES
+from runfold.ledger.postgres.urls import driver_url
+from tests.conftest import PROJECT
+from tests.ledger.test_access import calls
+from tests.support.logins import with_login
+
+OTHER: Final = "other"
+EVERY_RIGHT: Final = ("submit", "work", "read", "decide", "schedule", "audit", "admin", "erase")
+RELATIONS: Final = """
+SELECT c.oid::regclass::text AS name, c.relkind::text AS kind, c.relrowsecurity AS secured,
+  coalesce(c.reloptions::text, '') LIKE '%security_invoker=true%' AS invoked
+FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
+WHERE c.relnamespace IN ('ledger'::regnamespace, 'projection'::regnamespace)
+  AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND a.attname = 'project_id' AND NOT a.attisdropped
+ORDER BY 1
+"""
+NOT_YOURS: Final = {"RF404", "42501"}
+
+
+@pytest.fixture
+async def theirs(database: str) -> AsyncIterator[Ledger]:
+    """A project of others with rows in every table that commands write."""
+    async with Ledger.open(database, OTHER, create_project=True) as opened:
+        await opened.submit("parse", {"secret": 1}, key="k")
+        await opened.pause_kind("parse", actor="ann")
+        await opened.limit_kind("parse", 3, actor="ann")
+        await opened.grant_role("finance", "ann")
+        await opened.schedule("nightly", "parse", cron="0 3 * * *")
+        await opened.grant_access("somebody", ["read"])
+        await opened.pool.execute(
+            "SELECT ledger.make_projection_table('theirs_v1', '{project_id,reads}', '{text,int}',"
+            " '{}', '{project_id}')"
+        )
+        await opened.pool.execute("INSERT INTO projection.theirs_v1 VALUES ('other', 1)")
+        yield opened
+
+
+@pytest.fixture
+async def stranger(database: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """A login with every right in project `test` and every role but that which keeps projections.
+
+    Whoever keeps the tables of projections keeps them for all projects.
+    """
+    roles = [role for role in ROLES if role != "runfold_projector"]
+    async with with_login(database, *roles, rights=EVERY_RIGHT) as url:
+        opened = await asyncpg.connect(driver_url(url))
+        yield opened
+        await opened.close()
+
+
+async def test_every_relation_with_a_project_shows_a_stranger_nothing_of_it(
+    theirs: Ledger, ledger: Ledger, stranger: asyncpg.Connection[Any], subtests: pytest.Subtests
+) -> None:
+    await ledger.submit("parse", {"mine": 1}, key="k")
+    relations = await theirs.pool.fetch(RELATIONS)
+    filled = 0
+    for relation in relations:
+        name = relation["name"]
+        counted = f"SELECT count(*) FROM {name}"
+        of_others = f"{counted} WHERE project_id = '{OTHER}'"
+        filled += await theirs.pool.fetchval(of_others) > 0
+        with subtests.test(name):
+            assert relation["invoked" if relation["kind"] == "v" else "secured"]
+            try:
+                seen = await stranger.fetchval(of_others)
+                every = await stranger.fetchval(counted)
+            except asyncpg.InsufficientPrivilegeError:
+                continue  # a month's own table, or one that only functions read
+            assert seen == 0
+            beside = f"{counted} WHERE project_id IS DISTINCT FROM '{OTHER}'"
+            assert every <= await theirs.pool.fetchval(beside)
+            for attempt in (
+                f"SELECT FROM {name} FOR KEY SHARE",
+                f"LOCK TABLE {name} IN SHARE MODE",
+                f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE",
+            ):
+                with pytest.raises(asyncpg.PostgresError) as refused:
+                    async with stranger.transaction():
+                        await stranger.execute(attempt)
+                assert refused.value.sqlstate == "42501", attempt
+    assert (len(relations) > 20, filled > 12) == (True, True)
+
+
+async def test_no_wait_for_a_lock_tells_a_stranger_what_others_have(
+    theirs: Ledger,
+    connection: asyncpg.Connection[Any],
+    stranger: asyncpg.Connection[Any],
+    subtests: pytest.Subtests,
+) -> None:
+    """While an open transaction of others holds a run, a new key and kind, and a limited kind."""
+    run = (await theirs.runs())[0]
+    submit = (
+        "SELECT run_id FROM ledger.submit($1, 'm', '{new,parse}', NULL, '{fresh,k2}', '{0,0}',"
+        " NULL, '{1,1}', NULL, NULL, NULL)"
+    )
+    await stranger.execute("SET lock_timeout = '200ms'")
+    async with connection.transaction():
+        await connection.fetch(submit, OTHER)
+        for table in ("run_state", "kind", "kind_state", "command", "schedule", "access_grant"):
+            await connection.fetch(
+                f"SELECT FROM ledger.{table} WHERE project_id = $1 FOR UPDATE", OTHER
+            )
+
+        async with Ledger.open(theirs.url, OTHER) as another:
+            await another.pool.execute("SET lock_timeout = '200ms'")
+            with pytest.raises(
+                DatabaseUnavailable, match="lock timeout"
+            ):  # so that there is a lock to be told of
+                await another.submit("new", key="fresh")
+        for name, (statement, arguments) in (await calls(run.run_id, OTHER)).items():
+            with subtests.test(f"{name} there"):
+                with pytest.raises(asyncpg.PostgresError) as refused:
+                    await stranger.fetch(statement, *arguments)
+                assert refused.value.sqlstate in NOT_YOURS
+        with subtests.test("the same keys and kinds in one's own project"):
+            assert len(await stranger.fetch(submit, PROJECT)) == 2
+            claimed = await stranger.fetch(
+                "SELECT * FROM ledger.claim($1, 'm', '{parse,new}', 5, '1 min')", PROJECT
+            )
+            assert len(claimed) == 2
+    async with Ledger.open(theirs.url, PROJECT) as own:
+        assert {one.state for one in await own.runs()} == {State.RUNNING}
