@@ -357,6 +357,17 @@ class ScheduleNotFound(LedgerError):
         super().__init__(f"no schedule is named {name!r}; there are: {', '.join(known) or 'none'}")
 
 
+class WebhookNotFound(LedgerError):
+    """The project has no webhook or delivery of this id."""
+
+    def __init__(self, wanted: str) -> None:
+        self.wanted = wanted
+        super().__init__(
+            f"no webhook or delivery is {wanted!r}: `runfold webhooks list` names the webhooks,"
+            " `runfold webhooks deliveries` what they were told"
+        )
+
+
 class UnknownEvent(LedgerError):
     """An event type or schema version that this code does not know where it must."""
 

@@ -46,6 +46,7 @@ from runfold.ledger.validation import check_run_id, check_text
 
 if TYPE_CHECKING:
     from runfold.ledger.archive.archives import Archives
+    from runfold.ledger.webhooks import Webhooks
 
 
 class Ledger:
@@ -111,6 +112,13 @@ class Ledger:
         from runfold.ledger.archive.archives import Archives  # few programs archive
 
         return Archives(self.pool, self.actor)
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """The webhooks of the project: who is told of which events, and what became of it."""
+        from runfold.ledger.webhooks import Webhooks  # few programs have to do with them
+
+        return Webhooks(self.project)
 
     # -- submit -------------------------------------------------------------------------------
 

@@ -351,6 +351,51 @@ BEGIN
   RETURN true;
 END $$;
 
+CREATE FUNCTION ledger.change_webhook(p_project text, p_actor text, p_webhook text, p_action text, p_url text, p_events text[], p_kinds text[], p_secret bytea, p_from_now boolean, p_reason text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+  checked boolean;
+  place text := (SELECT f.generation || '/' || f.moment || '//0' FROM ledger.feed_now() AS f);
+BEGIN
+  checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_texts(ARRAY[p_actor], 200, true);
+  checked := ledger.check_texts(ARRAY[p_webhook], 40, true);
+  checked := ledger.check_texts(ARRAY[p_reason], 2000);
+  IF p_action IN ('pause', 'resume') THEN
+    UPDATE ledger.webhook AS w SET is_paused = p_action = 'pause', actor = p_actor,
+      reason = p_reason, checkpoint = CASE WHEN p_from_now THEN place ELSE w.checkpoint END
+    WHERE w.project_id = p_project AND w.webhook_id = p_webhook
+      AND w.is_paused = (p_action = 'resume');
+    RETURN FOUND;
+  END IF;
+  IF p_action = 'remove' THEN
+    -- The record of the removal names who ordered it: so does the row, before it goes.
+    UPDATE ledger.webhook AS w SET actor = p_actor, reason = p_reason
+    WHERE w.project_id = p_project AND w.webhook_id = p_webhook;
+    DELETE FROM ledger.webhook AS w WHERE w.project_id = p_project AND w.webhook_id = p_webhook;
+    RETURN FOUND;
+  END IF;
+  checked := ledger.check_texts(ARRAY[p_url], 2000, true);
+  checked := ledger.check_texts(p_events, 80, true);
+  checked := ledger.check_texts(p_kinds, 200, true);
+  IF p_action <> 'add' OR p_url !~ '^https?://[^[:space:]]+$' OR p_secret IS NULL
+    OR cardinality(p_events) > 100 OR cardinality(p_kinds) > 100 THEN
+    RAISE EXCEPTION 'a webhook has an http or https URL, a secret, and at most 100 types and kinds'
+      USING ERRCODE = '22023';
+  END IF;
+  IF (SELECT count(*) FROM ledger.webhook AS w WHERE w.project_id = p_project) >= 50 THEN
+    RAISE EXCEPTION 'project % has 50 webhooks already: remove one', p_project
+      USING ERRCODE = '22023';
+  END IF;
+  INSERT INTO ledger.webhook
+    (project_id, webhook_id, url, events, kinds, checkpoint, actor, reason)
+  VALUES (p_project, p_webhook, p_url, p_events, p_kinds, place, p_actor, p_reason);
+  INSERT INTO ledger.webhook_secret (webhook_id, secret) VALUES (p_webhook, p_secret);
+  RETURN true;
+END $_$;
+
 CREATE FUNCTION ledger.channel(p_project text) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1322,6 +1367,29 @@ BEGIN
   WHERE s.project_id = p_project AND s.name = p_name AND s.actor <> p_actor;
   DELETE FROM ledger.schedule AS s WHERE s.project_id = p_project AND s.name = p_name;
   RETURN FOUND;
+END $$;
+
+CREATE FUNCTION ledger.due_deliveries(p_project text, p_webhook text, p_limit integer, p_lease interval) RETURNS TABLE(run_id uuid, version integer, type text, body text, attempts integer)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM ledger.check_access(p_project, '{read}');
+  RETURN QUERY UPDATE ledger.delivery AS d SET next_at = ledger.now() + p_lease
+  FROM (
+    SELECT n.run_id, n.version FROM ledger.delivery AS n
+    WHERE n.project_id = p_project AND n.webhook_id = p_webhook AND n.next_at <= ledger.now()
+      AND NOT EXISTS (
+        SELECT FROM ledger.delivery AS b
+        WHERE b.webhook_id = p_webhook AND b.run_id = n.run_id AND b.version < n.version
+          AND b.next_at IS NOT NULL)
+      AND EXISTS (
+        SELECT FROM ledger.webhook AS w WHERE w.webhook_id = p_webhook AND NOT w.is_paused)
+    ORDER BY n.next_at LIMIT p_limit FOR UPDATE SKIP LOCKED
+  ) AS due
+  WHERE d.webhook_id = p_webhook AND d.run_id = due.run_id AND d.version = due.version
+  RETURNING d.run_id, d.version, d.type::text, d.body, d.attempts;
 END $$;
 
 CREATE FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer DEFAULT 1, state text DEFAULT NULL::text, name text DEFAULT NULL::text, kind text DEFAULT NULL::text, priority integer DEFAULT NULL::integer, max_attempts integer DEFAULT NULL::integer, deadline timestamp with time zone DEFAULT NULL::timestamp with time zone, tags text[] DEFAULT NULL::text[], attempt integer DEFAULT NULL::integer, worker_id text DEFAULT NULL::text, token integer DEFAULT NULL::integer, lease_until timestamp with time zone DEFAULT NULL::timestamp with time zone, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, late_ms integer DEFAULT NULL::integer, wait_until timestamp with time zone DEFAULT NULL::timestamp with time zone, wait_outcome text DEFAULT NULL::text, cost_usd numeric DEFAULT NULL::numeric, step_count integer DEFAULT NULL::integer, error_code text DEFAULT NULL::text, output_sha256 bytea DEFAULT NULL::bytea, compensates integer DEFAULT NULL::integer, key text DEFAULT NULL::text, payload_hash bytea DEFAULT NULL::bytea, credential text DEFAULT NULL::text, role text DEFAULT NULL::text, other_person boolean DEFAULT NULL::boolean, shown_sha256 text DEFAULT NULL::text, request integer DEFAULT NULL::integer, meaning text DEFAULT NULL::text, based_on integer DEFAULT NULL::integer, approvals integer DEFAULT NULL::integer, approved integer DEFAULT NULL::integer) RETURNS bytea
@@ -3111,6 +3179,9 @@ CREATE FUNCTION ledger.policy_rules() RETURNS TABLE(relation text, policy text, 
     ('access_grant', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),
     ('access_grant', 'own', 'SELECT', 'PUBLIC', '', false),
     ('api_token', 'seen', 'SELECT', 'PUBLIC', 'audit admin', true),
+    ('webhook', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),
+    ('delivery', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),
+    ('delivery_attempt', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),
     ('control_event', 'seen', 'SELECT', 'PUBLIC', 'audit', false),
     ('archive_event', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
     ('projection', 'seen', 'SELECT', 'PUBLIC', 'read audit', true),
@@ -3193,6 +3264,35 @@ BEGIN
     next_at = CASE WHEN (s.cron, s.timezone) = (excluded.cron, excluded.timezone) THEN s.next_at
       ELSE excluded.next_at END
   WHERE p_release IS NULL OR coalesce(s.release, s.updated_at) <= excluded.release;
+END $$;
+
+CREATE FUNCTION ledger.queue_deliveries(p_project text, p_webhook text, p_before text, p_checkpoint text, p_runs uuid[], p_versions integer[], p_types text[], p_bodies text[]) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  checked boolean;
+BEGIN
+  checked := ledger.check_access(p_project, '{read}');
+  UPDATE ledger.webhook AS w SET checkpoint = p_checkpoint
+  WHERE w.project_id = p_project AND w.webhook_id = p_webhook AND w.checkpoint = p_before
+    AND NOT w.is_paused;
+  IF NOT FOUND THEN
+    RETURN false;
+  END IF;
+  INSERT INTO ledger.delivery
+    (project_id, webhook_id, run_id, version, type, body, created_at, next_at)
+  SELECT p_project, p_webhook, t.run_id, t.version, t.type, t.body, ledger.now(), ledger.now()
+  FROM unnest(p_runs, p_versions, p_types, p_bodies) AS t (run_id, version, type, body)
+  ON CONFLICT DO NOTHING;
+  DELETE FROM ledger.delivery AS d USING (
+    SELECT o.run_id, o.version FROM ledger.delivery AS o
+    WHERE o.webhook_id = p_webhook AND o.created_at < ledger.now() - interval '30 days'
+      AND o.next_at IS NULL
+    ORDER BY o.created_at LIMIT 100
+  ) AS old
+  WHERE d.webhook_id = p_webhook AND d.run_id = old.run_id AND d.version = old.version;
+  RETURN true;
 END $$;
 
 CREATE VIEW ledger.run WITH (security_invoker='true') AS
@@ -3533,6 +3633,31 @@ CREATE FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid,
   GROUP BY e.project_id, e.run_id
 $$;
 
+CREATE FUNCTION ledger.record_attempt(p_project text, p_webhook text, p_run uuid, p_version integer, p_attempt integer, p_duration_ms integer, p_status integer, p_error text, p_again interval) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  checked boolean;
+BEGIN
+  checked := ledger.check_access(p_project, '{read}');
+  UPDATE ledger.delivery AS d SET attempts = p_attempt, next_at = ledger.now() + p_again,
+    delivered_at = CASE WHEN p_error IS NULL THEN ledger.now() ELSE d.delivered_at END
+  WHERE d.project_id = p_project AND d.webhook_id = p_webhook AND d.run_id = p_run
+    AND d.version = p_version AND d.attempts = p_attempt - 1;
+  IF FOUND THEN
+    INSERT INTO ledger.delivery_attempt (project_id, webhook_id, run_id, version, attempt,
+      attempted_at, duration_ms, status, error)
+    VALUES (p_project, p_webhook, p_run, p_version, p_attempt, ledger.now(), p_duration_ms,
+      p_status, left(p_error, 500));
+    IF p_status = 410 THEN -- the endpoint is gone, and says so
+      UPDATE ledger.webhook AS w SET is_paused = true, actor = ledger.credential(),
+        reason = 'the endpoint answered 410'
+      WHERE w.webhook_id = p_webhook AND NOT w.is_paused;
+    END IF;
+  END IF;
+END $$;
+
 CREATE FUNCTION ledger.record_control() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3798,6 +3923,26 @@ BEGIN
       payload_hash => next.payload_hash, credential => writer)
   FROM next
   RETURNING appended.run_id, appended.version, appended.hash;
+END $$;
+
+CREATE FUNCTION ledger.resend_delivery(p_project text, p_actor text, p_webhook text, p_run uuid, p_version integer) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  checked boolean;
+BEGIN
+  checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_texts(ARRAY[p_actor], 200, true);
+  UPDATE ledger.delivery AS d SET next_at = ledger.now()
+  WHERE d.project_id = p_project AND d.webhook_id = p_webhook AND d.run_id = p_run
+    AND d.version = p_version;
+  IF NOT FOUND THEN
+    RETURN false;
+  END IF;
+  PERFORM ledger.append_control(p_project, 'delivery.resent',
+    'delivery:' || concat_ws(':', p_webhook, p_run, p_version), NULL, p_actor, NULL);
+  RETURN true;
 END $$;
 
 CREATE FUNCTION ledger.salt_seed() RETURNS bytea
@@ -4367,6 +4512,18 @@ CREATE FUNCTION ledger.uuid7_month(p_id uuid) RETURNS timestamp without time zon
     AS $$ SELECT date_trunc('month', to_timestamp(('x' || substr(translate(p_id::text, '-', ''), 1, 12)
   )::bit(48)::bigint / 1000.0) AT TIME ZONE 'UTC') $$;
 
+CREATE FUNCTION ledger.webhook_duties(p_project text) RETURNS TABLE(webhook_id text, url text, events text[], kinds text[], checkpoint text, secret bytea)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+  PERFORM ledger.check_access(p_project, '{read}');
+  RETURN QUERY SELECT w.webhook_id::text, w.url::text, w.events, w.kinds, w.checkpoint, s.secret
+  FROM ledger.webhook AS w JOIN ledger.webhook_secret AS s ON s.webhook_id = w.webhook_id
+  WHERE w.project_id = p_project AND NOT w.is_paused
+  ORDER BY w.webhook_id;
+END $$;
+
 CREATE TABLE ledger.access_grant (
     credential character varying(200) NOT NULL,
     project_id text NOT NULL,
@@ -4478,6 +4635,31 @@ CREATE TABLE ledger.control_event (
     reason text,
     hash bytea NOT NULL,
     CONSTRAINT control_event_number_check CHECK ((number > 0))
+);
+
+CREATE TABLE ledger.delivery (
+    project_id text NOT NULL,
+    webhook_id character varying(40) NOT NULL,
+    run_id uuid NOT NULL,
+    version integer NOT NULL,
+    type character varying(80) NOT NULL,
+    body text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    next_at timestamp with time zone,
+    attempts integer DEFAULT 0 NOT NULL,
+    delivered_at timestamp with time zone
+);
+
+CREATE TABLE ledger.delivery_attempt (
+    project_id text NOT NULL,
+    webhook_id character varying(40) NOT NULL,
+    run_id uuid NOT NULL,
+    version integer NOT NULL,
+    attempt integer NOT NULL,
+    attempted_at timestamp with time zone NOT NULL,
+    duration_ms integer NOT NULL,
+    status integer,
+    error text
 );
 
 CREATE TABLE ledger.feed_generation (
@@ -4664,6 +4846,24 @@ CREATE TABLE ledger.schedule (
     release timestamp with time zone
 );
 
+CREATE TABLE ledger.webhook (
+    project_id text NOT NULL,
+    webhook_id character varying(40) NOT NULL,
+    url character varying(2000) NOT NULL,
+    events text[] NOT NULL,
+    kinds text[] NOT NULL,
+    is_paused boolean DEFAULT false NOT NULL,
+    checkpoint text NOT NULL,
+    actor character varying(200) NOT NULL,
+    reason text
+);
+
+CREATE TABLE ledger.webhook_secret (
+    webhook_id character varying(40) NOT NULL,
+    secret bytea NOT NULL,
+    CONSTRAINT webhook_secret_secret_check CHECK (((octet_length(secret) >= 24) AND (octet_length(secret) <= 64)))
+);
+
 ALTER TABLE ONLY ledger.access_grant
     ADD CONSTRAINT access_grant_pkey PRIMARY KEY (credential, project_id);
 
@@ -4684,6 +4884,12 @@ ALTER TABLE ONLY ledger.command
 
 ALTER TABLE ONLY ledger.control_event
     ADD CONSTRAINT control_event_pkey PRIMARY KEY (project_id, number);
+
+ALTER TABLE ONLY ledger.delivery_attempt
+    ADD CONSTRAINT delivery_attempt_pkey PRIMARY KEY (webhook_id, run_id, version, attempt);
+
+ALTER TABLE ONLY ledger.delivery
+    ADD CONSTRAINT delivery_pkey PRIMARY KEY (webhook_id, run_id, version);
 
 ALTER TABLE ONLY ledger.event
     ADD CONSTRAINT event_pkey PRIMARY KEY (project_id, run_id, version);
@@ -4733,7 +4939,17 @@ ALTER TABLE ONLY ledger.run_state
 ALTER TABLE ONLY ledger.schedule
     ADD CONSTRAINT schedule_pkey PRIMARY KEY (project_id, name);
 
+ALTER TABLE ONLY ledger.webhook
+    ADD CONSTRAINT webhook_pkey PRIMARY KEY (webhook_id);
+
+ALTER TABLE ONLY ledger.webhook_secret
+    ADD CONSTRAINT webhook_secret_pkey PRIMARY KEY (webhook_id);
+
 CREATE INDEX control_event_subject ON ledger.control_event USING btree (subject, number);
+
+CREATE INDEX delivery_due ON ledger.delivery USING btree (webhook_id, next_at) WHERE (next_at IS NOT NULL);
+
+CREATE INDEX delivery_newest ON ledger.delivery USING btree (webhook_id, created_at);
 
 CREATE INDEX event_feed ON ONLY ledger.event USING btree (txid, "position");
 
@@ -4760,6 +4976,8 @@ CREATE INDEX run_other ON ledger.run_state USING btree (project_id, kind, state,
 CREATE INDEX run_parked ON ledger.run_state USING btree (project_id, run_id) WHERE ((state = 'waiting_tool'::text) AND (token IS NULL) AND (available_at IS NULL));
 
 CREATE INDEX run_returning ON ledger.run_state USING btree (project_id, kind, priority, available_at, run_id) WHERE (available_at > created_at);
+
+CREATE INDEX webhook_project ON ledger.webhook USING btree (project_id);
 
 CREATE TRIGGER fold_kind_state AFTER INSERT ON ledger.kind_event REFERENCING NEW TABLE AS new_events FOR EACH STATEMENT WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.fold_kind_state();
 
@@ -4800,6 +5018,10 @@ ALTER TABLE ledger.role_event ENABLE ALWAYS TRIGGER record_control;
 CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.schedule FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('schedule', 'project_id name', 'next_at last_due updated_at');
 
 ALTER TABLE ledger.schedule ENABLE ALWAYS TRIGGER record_control;
+
+CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.webhook FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('webhook', 'webhook_id', 'checkpoint');
+
+ALTER TABLE ledger.webhook ENABLE ALWAYS TRIGGER record_control;
 
 CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON ledger.archive_event FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
 
@@ -4849,6 +5071,12 @@ CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.role_event FOR EACH STA
 
 ALTER TABLE ledger.role_event ENABLE ALWAYS TRIGGER refuse_truncate;
 
+ALTER TABLE ONLY ledger.delivery_attempt
+    ADD CONSTRAINT delivery_attempt_webhook_id_run_id_version_fkey FOREIGN KEY (webhook_id, run_id, version) REFERENCES ledger.delivery(webhook_id, run_id, version) ON DELETE CASCADE;
+
+ALTER TABLE ONLY ledger.delivery
+    ADD CONSTRAINT delivery_webhook_id_fkey FOREIGN KEY (webhook_id) REFERENCES ledger.webhook(webhook_id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY ledger.kind_event
     ADD CONSTRAINT kind_event_project_id_fkey FOREIGN KEY (project_id) REFERENCES ledger.project(project_id);
 
@@ -4857,6 +5085,12 @@ ALTER TABLE ONLY ledger.role_event
 
 ALTER TABLE ONLY ledger.schedule
     ADD CONSTRAINT schedule_project_id_fkey FOREIGN KEY (project_id) REFERENCES ledger.project(project_id);
+
+ALTER TABLE ONLY ledger.webhook
+    ADD CONSTRAINT webhook_project_id_fkey FOREIGN KEY (project_id) REFERENCES ledger.project(project_id);
+
+ALTER TABLE ONLY ledger.webhook_secret
+    ADD CONSTRAINT webhook_secret_webhook_id_fkey FOREIGN KEY (webhook_id) REFERENCES ledger.webhook(webhook_id) ON DELETE CASCADE;
 
 ALTER TABLE ledger.access_grant ENABLE ROW LEVEL SECURITY;
 
@@ -4867,6 +5101,10 @@ ALTER TABLE ledger.archive_event ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ledger.command ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ledger.control_event ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ledger.delivery ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ledger.delivery_attempt ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ledger.event ENABLE ROW LEVEL SECURITY;
 
@@ -4942,6 +5180,14 @@ CREATE POLICY seen ON ledger.control_event FOR SELECT USING (((( SELECT ledger.p
 
 COMMENT ON POLICY seen ON ledger.control_event IS '((( SELECT ledger.projects_with(VARIADIC ''{audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{audit}''::text[]) AS projects_with)::text[]))) from cc3e87711538bc255d4bb3096b8bc444';
 
+CREATE POLICY seen ON ledger.delivery FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with)::text[]))));
+
+COMMENT ON POLICY seen ON ledger.delivery IS '((( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with)::text[]))) from a5819072b43ce29f47b6f7da5e9118a9';
+
+CREATE POLICY seen ON ledger.delivery_attempt FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with)::text[]))));
+
+COMMENT ON POLICY seen ON ledger.delivery_attempt IS '((( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with)::text[]))) from a5819072b43ce29f47b6f7da5e9118a9';
+
 CREATE POLICY seen ON ledger.event FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,work,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,work,audit}'::text[]) AS projects_with)::text[]))));
 
 COMMENT ON POLICY seen ON ledger.event IS '((( SELECT ledger.projects_with(VARIADIC ''{read,work,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,work,audit}''::text[]) AS projects_with)::text[]))) from 0902aa7ddeaab2b995026489bb577f24';
@@ -5002,6 +5248,12 @@ CREATE POLICY seen ON ledger.schedule FOR SELECT USING (((( SELECT ledger.projec
 
 COMMENT ON POLICY seen ON ledger.schedule IS '((( SELECT ledger.projects_with(VARIADIC ''{read,schedule,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,schedule,audit}''::text[]) AS projects_with)::text[]))) from fae1f740dd32031491262e31dce6044c';
 
+CREATE POLICY seen ON ledger.webhook FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with)::text[]))));
+
+COMMENT ON POLICY seen ON ledger.webhook IS '((( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with)::text[]))) from a5819072b43ce29f47b6f7da5e9118a9';
+
+ALTER TABLE ledger.webhook ENABLE ROW LEVEL SECURITY;
+
 GRANT USAGE ON SCHEMA ledger TO runfold_worker;
 GRANT USAGE ON SCHEMA ledger TO runfold_reader;
 GRANT USAGE ON SCHEMA ledger TO runfold_projector;
@@ -5033,6 +5285,9 @@ GRANT ALL ON FUNCTION ledger.change_role(p_project text, p_actor text, p_type te
 
 REVOKE ALL ON FUNCTION ledger.change_token(p_actor text, p_token text, p_sha256 bytea, p_name text, p_lifetime interval, p_reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.change_token(p_actor text, p_token text, p_sha256 bytea, p_name text, p_lifetime interval, p_reason text) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.change_webhook(p_project text, p_actor text, p_webhook text, p_action text, p_url text, p_events text[], p_kinds text[], p_secret bytea, p_from_now boolean, p_reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.change_webhook(p_project text, p_actor text, p_webhook text, p_action text, p_url text, p_events text[], p_kinds text[], p_secret bytea, p_from_now boolean, p_reason text) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.channel(p_project text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.channel(p_project text) TO runfold_worker;
@@ -5122,6 +5377,9 @@ GRANT ALL ON FUNCTION ledger.drop_projection_tables(p_name text, p_all boolean) 
 
 REVOKE ALL ON FUNCTION ledger.drop_schedule(p_project text, p_actor text, p_name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.drop_schedule(p_project text, p_actor text, p_name text) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.due_deliveries(p_project text, p_webhook text, p_limit integer, p_lease interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.due_deliveries(p_project text, p_webhook text, p_limit integer, p_lease interval) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text, role text, other_person boolean, shown_sha256 text, request integer, meaning text, based_on integer, approvals integer, approved integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text, role text, other_person boolean, shown_sha256 text, request integer, meaning text, based_on integer, approvals integer, approved integer) TO runfold_worker;
@@ -5321,6 +5579,9 @@ GRANT ALL ON FUNCTION ledger.publish_projection(p_name text, p_version integer, 
 REVOKE ALL ON FUNCTION ledger.put_schedule(p_project text, p_actor text, p_name text, p_kind text, p_input text, p_cron text, p_timezone text, p_next_at timestamp with time zone, p_release timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.put_schedule(p_project text, p_actor text, p_name text, p_kind text, p_input text, p_cron text, p_timezone text, p_next_at timestamp with time zone, p_release timestamp with time zone) TO runfold_worker;
 
+REVOKE ALL ON FUNCTION ledger.queue_deliveries(p_project text, p_webhook text, p_before text, p_checkpoint text, p_runs uuid[], p_versions integer[], p_types text[], p_bodies text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.queue_deliveries(p_project text, p_webhook text, p_before text, p_checkpoint text, p_runs uuid[], p_versions integer[], p_types text[], p_bodies text[]) TO runfold_projector;
+
 GRANT SELECT ON TABLE ledger.run TO runfold_worker;
 GRANT SELECT ON TABLE ledger.run TO runfold_reader;
 GRANT SELECT ON TABLE ledger.run TO runfold_projector;
@@ -5341,6 +5602,9 @@ GRANT ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to
 GRANT ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid, p_version integer, p_time timestamp with time zone) TO runfold_projector;
 GRANT ALL ON FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid, p_version integer, p_time timestamp with time zone) TO runfold_auditor;
 
+REVOKE ALL ON FUNCTION ledger.record_attempt(p_project text, p_webhook text, p_run uuid, p_version integer, p_attempt integer, p_duration_ms integer, p_status integer, p_error text, p_again interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.record_attempt(p_project text, p_webhook text, p_run uuid, p_version integer, p_attempt integer, p_duration_ms integer, p_status integer, p_error text, p_again interval) TO runfold_projector;
+
 REVOKE ALL ON FUNCTION ledger.record_control() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.record_keys(p_project text, p_runs uuid[], p_keys text[], p_contents text[], p_seed bytea) FROM PUBLIC;
@@ -5358,6 +5622,9 @@ GRANT ALL ON FUNCTION ledger.refuse_version(p_type text, p_version integer) TO r
 
 REVOKE ALL ON FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[], p_workers text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[], p_workers text[]) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.resend_delivery(p_project text, p_actor text, p_webhook text, p_run uuid, p_version integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.resend_delivery(p_project text, p_actor text, p_webhook text, p_run uuid, p_version integer) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.salt_seed() FROM PUBLIC;
 
@@ -5404,6 +5671,9 @@ REVOKE ALL ON FUNCTION ledger.uuid7() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.uuid7_floor(p_utc timestamp without time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.uuid7_month(p_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.webhook_duties(p_project text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.webhook_duties(p_project text) TO runfold_projector;
 
 GRANT SELECT ON TABLE ledger.access_grant TO runfold_worker;
 GRANT SELECT ON TABLE ledger.access_grant TO runfold_reader;
@@ -5475,6 +5745,16 @@ GRANT SELECT(hash) ON TABLE ledger.command TO runfold_projector;
 
 GRANT SELECT ON TABLE ledger.control_event TO runfold_auditor;
 
+GRANT SELECT ON TABLE ledger.delivery TO runfold_worker;
+GRANT SELECT ON TABLE ledger.delivery TO runfold_reader;
+GRANT SELECT ON TABLE ledger.delivery TO runfold_projector;
+GRANT SELECT ON TABLE ledger.delivery TO runfold_auditor;
+
+GRANT SELECT ON TABLE ledger.delivery_attempt TO runfold_worker;
+GRANT SELECT ON TABLE ledger.delivery_attempt TO runfold_reader;
+GRANT SELECT ON TABLE ledger.delivery_attempt TO runfold_projector;
+GRANT SELECT ON TABLE ledger.delivery_attempt TO runfold_auditor;
+
 GRANT SELECT ON TABLE ledger.feed_generation TO runfold_worker;
 GRANT SELECT ON TABLE ledger.feed_generation TO runfold_reader;
 GRANT SELECT ON TABLE ledger.feed_generation TO runfold_projector;
@@ -5544,3 +5824,8 @@ GRANT SELECT ON TABLE ledger.schedule TO runfold_worker;
 GRANT SELECT ON TABLE ledger.schedule TO runfold_reader;
 GRANT SELECT ON TABLE ledger.schedule TO runfold_projector;
 GRANT SELECT ON TABLE ledger.schedule TO runfold_auditor;
+
+GRANT SELECT ON TABLE ledger.webhook TO runfold_worker;
+GRANT SELECT ON TABLE ledger.webhook TO runfold_reader;
+GRANT SELECT ON TABLE ledger.webhook TO runfold_projector;
+GRANT SELECT ON TABLE ledger.webhook TO runfold_auditor;

@@ -71,6 +71,7 @@ class Program(LazyGroup):
         _entry(_ADMINISTRATION, "projections", "Run, inspect and rebuild projections."),
         _entry(_ADMINISTRATION, "kinds", "Pause, resume and limit kinds of runs."),
         _entry(_ADMINISTRATION, "schedules", "Submit runs by cron expressions."),
+        _entry(_ADMINISTRATION, "webhooks", "Tell URLs of events, with signatures."),
         _entry(_ADMINISTRATION, "roles", "Grant and revoke the roles that approvals ask for."),
         _entry(_ADMINISTRATION, "access", "Say what logins and API tokens may do."),
         _entry(_ADMINISTRATION, "archive", "Export, detach and attach whole months of events."),

@@ -89,6 +89,56 @@ control_event: Final = Table(
     Column("hash", LargeBinary, nullable=False),
 )
 
+webhook: Final = Table(
+    "webhook",
+    metadata,
+    Column("project_id", Text, nullable=False),
+    Column("webhook_id", String(40), primary_key=True),
+    Column("url", String(2000), nullable=False),
+    Column("events", ARRAY(Text), nullable=False),
+    Column("kinds", ARRAY(Text), nullable=False),
+    Column("is_paused", Boolean, nullable=False),
+    Column("checkpoint", Text, nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("reason", Text),
+)
+
+webhook_secret: Final = Table(
+    "webhook_secret",
+    metadata,
+    Column("webhook_id", String(40), primary_key=True),
+    Column("secret", LargeBinary, nullable=False),
+)
+
+delivery: Final = Table(
+    "delivery",
+    metadata,
+    Column("project_id", Text, nullable=False),
+    Column("webhook_id", String(40), primary_key=True),
+    Column("run_id", Uuid, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("type", String(80), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_at", _TIME, nullable=False),
+    Column("next_at", _TIME),
+    Column("attempts", Integer, nullable=False),
+    Column("delivered_at", _TIME),
+)
+
+delivery_attempt: Final = Table(
+    "delivery_attempt",
+    metadata,
+    Column("project_id", Text, nullable=False),
+    Column("webhook_id", String(40), primary_key=True),
+    Column("run_id", Uuid, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("attempted_at", _TIME, nullable=False),
+    Column("duration_ms", Integer, nullable=False),
+    Column("status", Integer),
+    Column("error", Text),
+)
+
 kind: Final = Table(
     "kind",
     metadata,

@@ -67,6 +67,7 @@ CONTROL_TABLES: Final = (
     ControlTable(
         "schedule", "schedule", ("project_id", "name"), ("next_at", "last_due", "updated_at")
     ),
+    ControlTable("webhook", "webhook", ("webhook_id",), ("checkpoint",)),
     ControlTable("archive_event", "archive", ("number",)),
     ControlTable("feed_generation", "generation", ("generation",)),
 )

@@ -297,6 +297,60 @@ CREATE TABLE ledger.role_event (
 
 CREATE INDEX role_event_member ON ledger.role_event (project_id, role, member, number);
 
+-- Webhooks
+
+-- Whom to tell of which events; no events or kinds named: of all. checkpoint: how far the feed has
+-- been looked through for it.
+CREATE TABLE ledger.webhook (
+  project_id text NOT NULL REFERENCES ledger.project,
+  webhook_id varchar(40) PRIMARY KEY,
+  url varchar(2000) NOT NULL,
+  events text[] NOT NULL,
+  kinds text[] NOT NULL,
+  is_paused boolean NOT NULL DEFAULT false,
+  checkpoint text NOT NULL,
+  actor varchar(200) NOT NULL,
+  reason text
+);
+CREATE INDEX webhook_project ON ledger.webhook (project_id);
+
+-- A signature needs the secret itself. No role may read the table: only the owner's functions do.
+CREATE TABLE ledger.webhook_secret (
+  webhook_id varchar(40) PRIMARY KEY REFERENCES ledger.webhook ON DELETE CASCADE,
+  secret bytea NOT NULL CHECK (octet_length(secret) BETWEEN 24 AND 64)
+);
+
+-- What is to be told to a webhook, or was; next_at null: delivered, or given up.
+CREATE TABLE ledger.delivery (
+  project_id text NOT NULL,
+  webhook_id varchar(40) NOT NULL REFERENCES ledger.webhook ON DELETE CASCADE,
+  run_id uuid NOT NULL,
+  version int NOT NULL,
+  type varchar(80) NOT NULL,
+  body text NOT NULL,
+  created_at timestamptz NOT NULL,
+  next_at timestamptz,
+  attempts int NOT NULL DEFAULT 0,
+  delivered_at timestamptz,
+  PRIMARY KEY (webhook_id, run_id, version)
+);
+CREATE INDEX delivery_due ON ledger.delivery (webhook_id, next_at) WHERE next_at IS NOT NULL;
+CREATE INDEX delivery_newest ON ledger.delivery (webhook_id, created_at);
+
+CREATE TABLE ledger.delivery_attempt (
+  project_id text NOT NULL,
+  webhook_id varchar(40) NOT NULL,
+  run_id uuid NOT NULL,
+  version int NOT NULL,
+  attempt int NOT NULL,
+  attempted_at timestamptz NOT NULL,
+  duration_ms int NOT NULL,
+  status int,
+  error text,
+  PRIMARY KEY (webhook_id, run_id, version, attempt),
+  FOREIGN KEY (webhook_id, run_id, version) REFERENCES ledger.delivery ON DELETE CASCADE
+);
+
 -- The archive
 
 -- Every record of a month restates all facts of its file, so that the newest says how it stands.

@@ -40,6 +40,7 @@ from runfold.ledger.errors import (
     UnknownVersion,
     UnsupportedServer,
     VersionConflict,
+    WebhookNotFound,
 )
 from runfold.projections.errors import (
     DeclaredTwice,
@@ -114,4 +115,5 @@ __all__ = [
     "Unwind",
     "VersionConflict",
     "WaitTimedOut",
+    "WebhookNotFound",
 ]

@@ -75,6 +75,7 @@ async def poisoned(ledger: Ledger) -> dict[str, str]:
     retried = await claimed(ledger, "w:2")
     await ledger.retry(retried, error_code="E-Y", error_detail=EVIL)
     await ledger.schedule("nightly", "parse", {"evil": EVIL}, cron="0 3 * * *")
+    await ledger.webhooks.add("https://example.com", events=["run.failed"])
     await ledger.pause_kind("parse", reason="a reason")
     await ledger.archive.hold("2026-01", reason="a reason")
     await install(ledger.pool, FAILING)
@@ -133,7 +134,9 @@ def calls(runs: dict[str, str]) -> Iterator[tuple[str, ...]]:
         ("access", "token", EVIL), ("access", "revoke", EVIL), ("access", "revoke-token", EVIL),
         ("access", "revoke", "w", "--reason", "left"),
         ("worker", "nowhere" + EVIL), ("up", "nowhere" + EVIL), ("projections", "pause", EVIL),
-        (EVIL,), ("runs", EVIL),
+        (EVIL,), ("runs", EVIL), ("webhooks", "list"), ("webhooks", "add", "https://x/" + EVIL),
+        ("webhooks", "resend", EVIL), ("webhooks", "remove", EVIL),
+        ("webhooks", "deliveries", EVIL), ("webhooks", "add", "https://x", "--events", EVIL),
     )  # fmt: skip
 
 

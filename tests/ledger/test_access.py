@@ -96,6 +96,17 @@ async def calls(run_id: Any, project: str) -> dict[str, tuple[str, tuple[Any, ..
             "SELECT ledger.put_schedule($1, 'm', 's', 'k', NULL, '* * * * *', 'UTC', now())",
             (project,),
         ),
+        "change_webhook": (
+            (
+                "SELECT ledger.change_webhook($1, 'm', 'wh_1', 'add', 'https://m.example', '{}', "
+                "'{}', '\\x00', false, NULL)"
+            ),
+            (project,),
+        ),
+        "resend_delivery": (
+            "SELECT ledger.resend_delivery($1, 'm', 'wh_1', $2, 1)",
+            (project, run_id),
+        ),
         "drop_schedule": ("SELECT ledger.drop_schedule($1, 'm', 's')", (project,)),
         "history": ("SELECT * FROM ledger.history($1, $2, 0, true)", (project, run_id)),
         "read_run": ("SELECT * FROM ledger.read_run($1, $2)", (project, run_id)),
@@ -134,6 +145,7 @@ async def test_a_login_reads_no_row_of_another_project_whatever_it_sets(
     await other.pause_kind("parse", actor="ann")
     await other.grant_role("finance", "ann")
     await other.schedule("nightly", "parse", cron="0 3 * * *")
+    await other.webhooks.add("https://example.com")
 
     for setting in ("", "SET row_security = on", "SET session_replication_role = origin"):
         if setting:
@@ -144,6 +156,7 @@ async def test_a_login_reads_no_row_of_another_project_whatever_it_sets(
         for relation in (
             "project", "event", "payload", "run_state", "run", "entry", "kind", "kind_event",
             "kind_state", "command", "schedule", "role_event", "role_member", "access_grant",
+            "webhook",
         ):  # fmt: skip
             found = await attacker.fetch(f"SELECT project_id FROM ledger.{relation}")
             assert {row["project_id"] for row in found} <= {PROJECT}, relation

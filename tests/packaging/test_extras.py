@@ -15,6 +15,7 @@ NEEDED = {
     "archive": ("pyarrow", ["archive", "check", str(ROOT / "README.md")]),
     "metrics": ("prometheus_client", ["metrics", "--once"]),
     "traces": ("opentelemetry", ["trace", "0" * 32, "--otlp", "http://127.0.0.1:1"]),
+    "webhooks": ("httpcore", ["webhooks", "run", "--once"]),
     "web": ("fastapi", ["serve", "--port", "0"]),
 }
 

@@ -13,7 +13,7 @@ GRANT SELECT ON ledger.event, ledger.run_state, ledger.run, ledger.entry,
   ledger.projection, ledger.projection_skip, ledger.projection_aside, ledger.feed_generation,
   ledger.event_position,
   ledger.archive_event, ledger.archive, ledger.role_event, ledger.role_member,
-  ledger.access_grant
+  ledger.access_grant, ledger.webhook, ledger.delivery, ledger.delivery_attempt
   TO runfold_worker, runfold_reader, runfold_projector, runfold_auditor;
 GRANT SELECT (project_id, created_at) ON ledger.project
   TO runfold_worker, runfold_reader, runfold_projector;
@@ -43,8 +43,12 @@ GRANT EXECUTE ON FUNCTION ledger.submit, ledger.claim, ledger.heartbeat, ledger.
   ledger.keep_time, ledger.next_due, ledger.change_kind, ledger.change_access, ledger.change_role,
   ledger.change_token, ledger.use_token,
   ledger.put_schedule, ledger.drop_schedule, ledger.advance_schedule,
+  ledger.change_webhook, ledger.resend_delivery,
   ledger.make_partitions
   TO runfold_worker;
+-- The keeper of webhooks, who signs with their secrets.
+GRANT EXECUTE ON FUNCTION ledger.webhook_duties, ledger.queue_deliveries, ledger.due_deliveries,
+  ledger.record_attempt TO runfold_projector;
 -- Tables and views of projections are the owner's: the functions make, exchange and drop them
 -- for keepers of projections.
 REVOKE CREATE ON SCHEMA projection FROM runfold_projector;

@@ -73,6 +73,11 @@ CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON led
   EXECUTE FUNCTION ledger.record_control('schedule', 'project_id name',
     'next_at last_due updated_at');
 ALTER TABLE ledger.schedule ENABLE ALWAYS TRIGGER record_control;
+CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.webhook
+  FOR EACH ROW
+  WHEN (current_setting('session_replication_role') <> 'replica' OR NOT ledger.is_replicated())
+  EXECUTE FUNCTION ledger.record_control('webhook', 'webhook_id', 'checkpoint');
+ALTER TABLE ledger.webhook ENABLE ALWAYS TRIGGER record_control;
 CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.archive_event
   FOR EACH ROW
   WHEN (current_setting('session_replication_role') <> 'replica' OR NOT ledger.is_replicated())

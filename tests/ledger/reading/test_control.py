@@ -29,6 +29,7 @@ async def mallory(unverified_database: str) -> AsyncIterator[asyncpg.Connection[
         await ledger.schedule("nightly", "parse", cron="0 3 * * *")
         await access.grant(ledger.project, "w_login", ["work"])
         await access.make_token(ledger.project, "ci")
+        await ledger.webhooks.add("https://example.com/told")
     connection = await asyncpg.connect(driver_url(unverified_database))
     yield connection
     await connection.close()
@@ -50,6 +51,7 @@ TAMPERS = (
     ("DELETE FROM ledger.role_event", "role_event lacks role:1"),
     ("UPDATE ledger.role_event SET recorded_at = '2020-01-01Z'", "role_event has role:1"),
     ("UPDATE ledger.schedule SET kind = 'mine'", "schedule has schedule:test:nightly"),
+    ("UPDATE ledger.webhook SET url = 'https://evil.example'", "webhook has webhook:wh_"),
     ("UPDATE ledger.project SET created_at = '2020-01-01Z'", "project has project:test"),
     ("UPDATE ledger.feed_generation SET start = '9:9:@0'", "feed_generation has generation:1"),
 )

@@ -32,10 +32,11 @@ ORDER = "the order of one database's events for its readers, no fact of a run"
 COMPARED = "has a repeated command refused or taken for the first; invents no event"
 WAKES = "names the channel of wake-ups, which are hints: polling is the guarantee"
 MARKS = "verify names each run that lies before a mark, by a test of its own"
+TOLD = "what was told to the world outside follows from the events, and is no fact of a run"
 UNUSED = "nothing follows from it"
 
 ALLOWED_TABLES: Final = {
-    "low_water": MARKS,
+    "delivery": TOLD, "delivery_attempt": TOLD, "low_water": MARKS, "webhook_secret": TOLD,
     "feed_generation": READERS, "projection": READERS, "projection_aside": READERS,
     "projection_skip": READERS, "rebuild": READERS, "rebuild_range": READERS,
 }  # fmt: skip
@@ -45,6 +46,7 @@ ALLOWED_COLUMNS: Final = {
     "command.content_hash": COMPARED, "command.salt": COMPARED, "event.position": ORDER,
     "event.txid": ORDER, "kind.run_id": UNUSED, "project.channel": WAKES,
     "schedule.last_due": MOVES, "schedule.next_at": MOVES, "schedule.updated_at": MOVES,
+    "webhook.checkpoint": READERS,
 }  # fmt: skip
 
 EVENTS = Projection("tampered", key={"actor": "actor"}, columns={"events": count()})
@@ -124,6 +126,7 @@ async def worked(url: str, mallory: asyncpg.Connection, folder: Path) -> None:
         await ledger.schedule("nightly", "parse", "x", cron="0 3 * * *")
         credential, _ = await access.make_token(ledger.project, "ci")
         await access.grant(ledger.project, credential, ["submit"], actors=["ci"])
+        await ledger.webhooks.add("https://example.com", events=["run.failed"], kinds=["parse"])
         await install(ledger.pool, EVENTS)
         await CatchUp(ledger.pool, EVENTS).to_the_end()
 

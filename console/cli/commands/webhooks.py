@@ -1,0 +1,229 @@
+"""`runfold webhooks`: whom to tell of events, what became of it, and the duty that tells them."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import Annotated, Final
+
+import typer
+
+from runfold.console.cli.kit.duty import until_terminated
+from runfold.console.cli.kit.options import PROJECTOR, WORKER, Actor, command, program
+from runfold.console.cli.kit.output import EMPTY
+from runfold.console.cli.kit.session import Session
+from runfold.console.shared.plain import moment
+from runfold.ledger.errors import ConfigurationError, WebhookNotFound
+from runfold.ledger.webhooks import Delivery, Webhook
+from runfold.workers.process.worker_thread import when_it_answers
+
+app: Final = program("Tell URLs of events, with signatures.")
+
+Hook = Annotated[str, typer.Argument(metavar="WEBHOOK", help="The webhook's id, as of `list`.")]
+Why = Annotated[
+    str | None, typer.Option("--reason", metavar="TEXT", help="The reason, kept on record.")
+]
+Events = Annotated[
+    str | None,
+    typer.Option("--events", metavar="LIST", help="Types, with commas; default: all but beats."),
+]
+Kinds = Annotated[
+    list[str] | None, typer.Option("--kind", metavar="KIND", help="Of runs of this kind only.")
+]
+
+
+@command(app, "list")
+async def list_(session: Session) -> None:
+    """List the webhooks of the project, and how much each has still to be told."""
+    async with session.ledger() as ledger:
+        found = await ledger.webhooks.every()
+    if session.as_json:
+        for webhook in found:
+            session.out.json(webhook)
+        return
+    if not found:
+        session.out.talk("no webhooks yet: runfold webhooks add https://example.com/hook")
+        return
+    titles = ("WEBHOOK", "URL", "EVENTS", "KINDS", "WAITING", "STATE", "BY")
+    session.out.table(titles, [_row(webhook) for webhook in found], [None] * len(found))
+
+
+@command(app, "add", needs=WORKER)
+async def add(
+    session: Session,
+    target: Annotated[str, typer.Argument(metavar="URL", help="Begins with https://.")],
+    *,
+    events: Events = None,
+    kinds: Kinds = None,
+    actor: Actor = None,
+    reason: Why = None,
+) -> None:
+    """Tell a URL of events from now on; print the secret of its signatures, this once."""
+    types = [name.strip() for name in (events or "").split(",") if name.strip()]
+    async with session.ledger() as ledger:
+        webhook, secret = await ledger.webhooks.add(
+            target, events=types, kinds=kinds or (), actor=actor, reason=reason
+        )
+    if session.as_json:
+        session.out.json({"webhook_id": webhook, "secret": secret})
+        return
+    session.out.line(f"{webhook} {secret}")
+    session.out.talk("keep the secret: it is not shown again; `runfold webhooks run` sends")
+
+
+@command(app, "pause", needs=WORKER)
+async def pause(
+    session: Session, webhook: Hook, *, actor: Actor = None, reason: Why = None
+) -> None:
+    """Send nothing to a webhook until it is resumed."""
+    async with session.ledger() as ledger:
+        _known(await ledger.webhooks.every(), webhook)
+        await ledger.webhooks.pause(webhook, actor=actor, reason=reason)
+    _done(session, webhook, "paused")
+
+
+@command(app, "resume", needs=WORKER)
+async def resume(
+    session: Session,
+    webhook: Hook,
+    *,
+    from_now: Annotated[
+        bool, typer.Option("--from-now", help="Leave out the events that it missed.")
+    ] = False,
+    actor: Actor = None,
+    reason: Why = None,
+) -> None:
+    """Go on with a paused webhook; it is told what it missed."""
+    async with session.ledger() as ledger:
+        _known(await ledger.webhooks.every(), webhook)
+        await ledger.webhooks.resume(webhook, from_now=from_now, actor=actor, reason=reason)
+    _done(session, webhook, "resumed")
+
+
+@command(app, "remove", needs=WORKER)
+async def remove(
+    session: Session, webhook: Hook, *, actor: Actor = None, reason: Why = None
+) -> None:
+    """Remove a webhook, its secret and its deliveries; the record of it stays."""
+    async with session.ledger() as ledger:
+        if not await ledger.webhooks.remove(webhook, actor=actor, reason=reason):
+            raise WebhookNotFound(webhook)
+    _done(session, webhook, "removed")
+
+
+@command(app, "deliveries")
+async def deliveries(
+    session: Session,
+    webhook: Hook,
+    *,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1_000, metavar="N")] = 50,
+) -> None:
+    """List the newest deliveries of a webhook, and how the last attempt at each ended."""
+    async with session.ledger() as ledger:
+        _known(await ledger.webhooks.every(), webhook)
+        found = await ledger.webhooks.deliveries(webhook, limit=limit)
+    if session.as_json:
+        for one in found:
+            session.out.json(
+                {"delivery_id": one.delivery_id, "outcome": one.outcome, **_facts(one)}
+            )
+        return
+    titles = ("DELIVERY", "TYPE", "CREATED", "OUTCOME", "ATTEMPTS", "STATUS", "MS", "ERROR")
+    session.out.table(titles, [_told(one) for one in found], [None] * len(found))
+
+
+@command(app, "resend", needs=WORKER)
+async def resend(
+    session: Session,
+    delivery: Annotated[
+        str, typer.Argument(metavar="DELIVERY", help="The delivery's id, as of `deliveries`.")
+    ],
+    *,
+    actor: Actor = None,
+) -> None:
+    """Send a delivery again, under its old id; on record."""
+    async with session.ledger() as ledger:
+        if not await ledger.webhooks.resend(delivery, actor=actor):
+            raise WebhookNotFound(delivery)
+    session.out.json({"delivery_id": delivery, "resent": True}) if session.as_json else (
+        session.out.talk(f"{delivery} is sent again")
+    )
+
+
+@command(app, "run", needs=PROJECTOR)
+async def run(
+    session: Session,
+    *,
+    once: Annotated[bool, typer.Option("--once", help="End when nothing is due.")] = False,
+    console: Annotated[
+        str, typer.Option("--console", metavar="URL", help="Of the pages, for links to runs.")
+    ] = "",
+    allow_loopback: Annotated[
+        bool, typer.Option("--allow-loopback", help="Send to this machine too, in development.")
+    ] = False,
+) -> None:
+    """Tell webhooks what happens, until SIGTERM or Ctrl-C; any number of processes may do so.
+
+    Needs the extra `webhooks`, and the right read.
+    """
+    try:
+        import httpcore  # noqa: F401, PLC0415  an extra, named if it is missing
+        import standardwebhooks  # noqa: F401, PLC0415  as above
+    except ImportError as error:
+        raise ConfigurationError(
+            "webhooks are told with httpcore and standardwebhooks: install runfold[webhooks]"
+        ) from error
+    from runfold.workers.duties.webhooks.keeper import WebhookKeeper  # noqa: PLC0415
+    from runfold.workers.duties.webhooks.posting import Poster  # noqa: PLC0415
+    from runfold.workers.duties.webhooks.telling import Terms  # noqa: PLC0415
+
+    terms = Terms(Poster(loopback=allow_loopback), console.rstrip("/"))
+    if once:
+        async with session.ledger() as ledger:
+            await WebhookKeeper(ledger, terms).once()
+        return
+    async with AsyncExitStack() as stack:
+        stack.enter_context(until_terminated())
+        ledger = await when_it_answers(session.ledger, stack)
+        session.out.talk(f"telling the webhooks of project {ledger.project_id}; Ctrl-C ends it")
+        await WebhookKeeper(ledger, terms).run()
+
+
+def _known(found: list[Webhook], webhook: str) -> None:
+    if webhook not in {one.webhook_id for one in found}:
+        raise WebhookNotFound(webhook)
+
+
+def _done(session: Session, webhook: str, done: str) -> None:
+    if session.as_json:
+        session.out.json({"webhook_id": webhook, done: True})
+    else:
+        session.out.talk(f"{webhook} is {done}")
+
+
+def _row(webhook: Webhook) -> tuple[str, ...]:
+    return (
+        webhook.webhook_id,
+        webhook.url,
+        ", ".join(webhook.events) or "all",
+        ", ".join(webhook.kinds) or "all",
+        str(webhook.waiting),
+        "paused" if webhook.is_paused else "open",
+        webhook.actor,
+    )
+
+
+def _facts(one: Delivery) -> dict[str, object]:
+    return {name: getattr(one, name) for name in one.__slots__}
+
+
+def _told(one: Delivery) -> tuple[str, ...]:
+    return (
+        one.delivery_id,
+        one.type,
+        moment(one.created_at),
+        one.outcome,
+        str(one.attempts),
+        EMPTY if one.status is None else str(one.status),
+        EMPTY if one.duration_ms is None else str(one.duration_ms),
+        one.error or EMPTY,
+    )

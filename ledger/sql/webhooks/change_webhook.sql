@@ -1,0 +1,50 @@
+-- Makes a webhook, pauses or resumes it, or removes it with its deliveries, on record; returns
+-- whether anything changed. A new one is told what happens from now on, and so is one that is
+-- resumed with p_from_now; a resumed one is otherwise told what it missed. Needs the right admin.
+CREATE OR REPLACE FUNCTION ledger.change_webhook(
+  p_project text, p_actor text, p_webhook text, p_action text, p_url text, p_events text[],
+  p_kinds text[], p_secret bytea, p_from_now boolean, p_reason text
+) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  checked boolean;
+  place text := (SELECT f.generation || '/' || f.moment || '//0' FROM ledger.feed_now() AS f);
+BEGIN
+  checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_texts(ARRAY[p_actor], 200, true);
+  checked := ledger.check_texts(ARRAY[p_webhook], 40, true);
+  checked := ledger.check_texts(ARRAY[p_reason], 2000);
+  IF p_action IN ('pause', 'resume') THEN
+    UPDATE ledger.webhook AS w SET is_paused = p_action = 'pause', actor = p_actor,
+      reason = p_reason, checkpoint = CASE WHEN p_from_now THEN place ELSE w.checkpoint END
+    WHERE w.project_id = p_project AND w.webhook_id = p_webhook
+      AND w.is_paused = (p_action = 'resume');
+    RETURN FOUND;
+  END IF;
+  IF p_action = 'remove' THEN
+    -- The record of the removal names who ordered it: so does the row, before it goes.
+    UPDATE ledger.webhook AS w SET actor = p_actor, reason = p_reason
+    WHERE w.project_id = p_project AND w.webhook_id = p_webhook;
+    DELETE FROM ledger.webhook AS w WHERE w.project_id = p_project AND w.webhook_id = p_webhook;
+    RETURN FOUND;
+  END IF;
+  checked := ledger.check_texts(ARRAY[p_url], 2000, true);
+  checked := ledger.check_texts(p_events, 80, true);
+  checked := ledger.check_texts(p_kinds, 200, true);
+  IF p_action <> 'add' OR p_url !~ '^https?://[^[:space:]]+$' OR p_secret IS NULL
+    OR cardinality(p_events) > 100 OR cardinality(p_kinds) > 100 THEN
+    RAISE EXCEPTION 'a webhook has an http or https URL, a secret, and at most 100 types and kinds'
+      USING ERRCODE = '22023';
+  END IF;
+  IF (SELECT count(*) FROM ledger.webhook AS w WHERE w.project_id = p_project) >= 50 THEN
+    RAISE EXCEPTION 'project % has 50 webhooks already: remove one', p_project
+      USING ERRCODE = '22023';
+  END IF;
+  INSERT INTO ledger.webhook
+    (project_id, webhook_id, url, events, kinds, checkpoint, actor, reason)
+  VALUES (p_project, p_webhook, p_url, p_events, p_kinds, place, p_actor, p_reason);
+  INSERT INTO ledger.webhook_secret (webhook_id, secret) VALUES (p_webhook, p_secret);
+  RETURN true;
+END $$;

@@ -1,0 +1,27 @@
+-- Takes deliveries of a webhook that are due, for p_lease: what is not recorded by then is due
+-- again. One delivery of a run at a time, in the order of versions: the next is due once the one
+-- before it is delivered or given up. Needs the right read; see ledger.webhook_duties.
+CREATE OR REPLACE FUNCTION ledger.due_deliveries(
+  p_project text, p_webhook text, p_limit int, p_lease interval
+) RETURNS TABLE (run_id uuid, version int, type text, body text, attempts int)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM ledger.check_access(p_project, '{read}');
+  RETURN QUERY UPDATE ledger.delivery AS d SET next_at = ledger.now() + p_lease
+  FROM (
+    SELECT n.run_id, n.version FROM ledger.delivery AS n
+    WHERE n.project_id = p_project AND n.webhook_id = p_webhook AND n.next_at <= ledger.now()
+      AND NOT EXISTS (
+        SELECT FROM ledger.delivery AS b
+        WHERE b.webhook_id = p_webhook AND b.run_id = n.run_id AND b.version < n.version
+          AND b.next_at IS NOT NULL)
+      AND EXISTS (
+        SELECT FROM ledger.webhook AS w WHERE w.webhook_id = p_webhook AND NOT w.is_paused)
+    ORDER BY n.next_at LIMIT p_limit FOR UPDATE SKIP LOCKED
+  ) AS due
+  WHERE d.webhook_id = p_webhook AND d.run_id = due.run_id AND d.version = due.version
+  RETURNING d.run_id, d.version, d.type::text, d.body, d.attempts;
+END $$;

@@ -1,0 +1,34 @@
+-- Notes what is to be told to a webhook, and how far its keeper has looked; false: another keeper
+-- was there first, or the webhook is paused, and nothing is noted. Forgets deliveries that ended 30
+-- days ago, a few at a time. Needs the right read; see ledger.webhook_duties.
+CREATE OR REPLACE FUNCTION ledger.queue_deliveries(
+  p_project text, p_webhook text, p_before text, p_checkpoint text,
+  p_runs uuid[], p_versions int[], p_types text[], p_bodies text[]
+) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  checked boolean;
+BEGIN
+  checked := ledger.check_access(p_project, '{read}');
+  UPDATE ledger.webhook AS w SET checkpoint = p_checkpoint
+  WHERE w.project_id = p_project AND w.webhook_id = p_webhook AND w.checkpoint = p_before
+    AND NOT w.is_paused;
+  IF NOT FOUND THEN
+    RETURN false;
+  END IF;
+  INSERT INTO ledger.delivery
+    (project_id, webhook_id, run_id, version, type, body, created_at, next_at)
+  SELECT p_project, p_webhook, t.run_id, t.version, t.type, t.body, ledger.now(), ledger.now()
+  FROM unnest(p_runs, p_versions, p_types, p_bodies) AS t (run_id, version, type, body)
+  ON CONFLICT DO NOTHING;
+  DELETE FROM ledger.delivery AS d USING (
+    SELECT o.run_id, o.version FROM ledger.delivery AS o
+    WHERE o.webhook_id = p_webhook AND o.created_at < ledger.now() - interval '30 days'
+      AND o.next_at IS NULL
+    ORDER BY o.created_at LIMIT 100
+  ) AS old
+  WHERE d.webhook_id = p_webhook AND d.run_id = old.run_id AND d.version = old.version;
+  RETURN true;
+END $$;

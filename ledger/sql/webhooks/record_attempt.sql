@@ -1,0 +1,32 @@
+-- Records how an attempt at a delivery ended. p_again: after how long it is tried again; null
+-- without an error: it is delivered; null with one: it is given up. An attempt that is recorded
+-- already, by a keeper that took the delivery over, is left as it is. An endpoint that is gone is
+-- paused. Needs the right read; see
+-- ledger.webhook_duties.
+CREATE OR REPLACE FUNCTION ledger.record_attempt(
+  p_project text, p_webhook text, p_run uuid, p_version int, p_attempt int, p_duration_ms int,
+  p_status int, p_error text, p_again interval
+) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  checked boolean;
+BEGIN
+  checked := ledger.check_access(p_project, '{read}');
+  UPDATE ledger.delivery AS d SET attempts = p_attempt, next_at = ledger.now() + p_again,
+    delivered_at = CASE WHEN p_error IS NULL THEN ledger.now() ELSE d.delivered_at END
+  WHERE d.project_id = p_project AND d.webhook_id = p_webhook AND d.run_id = p_run
+    AND d.version = p_version AND d.attempts = p_attempt - 1;
+  IF FOUND THEN
+    INSERT INTO ledger.delivery_attempt (project_id, webhook_id, run_id, version, attempt,
+      attempted_at, duration_ms, status, error)
+    VALUES (p_project, p_webhook, p_run, p_version, p_attempt, ledger.now(), p_duration_ms,
+      p_status, left(p_error, 500));
+    IF p_status = 410 THEN -- the endpoint is gone, and says so
+      UPDATE ledger.webhook AS w SET is_paused = true, actor = ledger.credential(),
+        reason = 'the endpoint answered 410'
+      WHERE w.webhook_id = p_webhook AND NOT w.is_paused;
+    END IF;
+  END IF;
+END $$;

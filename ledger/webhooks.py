@@ -1,0 +1,286 @@
+"""Webhooks: whom to tell of which events, and what became of each telling.
+
+They are declared here; `runfold.workers.duties.webhooks` sends. See docs/decisions/0069.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from runfold.ledger.access import MAX_REASON
+from runfold.ledger.errors import InvalidValue
+from runfold.ledger.operations.project import Project
+from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.validation import check_int, check_run_id, check_text
+
+SECRET_PREFIX: Final = "whsec_"  # noqa: S105  the beginning of every secret
+SECRET_BYTES: Final = (24, 64)
+"""The least and the most bytes of a secret, as Standard Webhooks asks."""
+MAX_URL: Final = 2_000
+MAX_NAMES: Final = 100
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+_CHANGE: Final = "SELECT ledger.change_webhook($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) AS changed"
+_ALL: Final = """
+SELECT w.webhook_id, w.url, w.events, w.kinds, w.is_paused, w.actor, w.reason,
+  (SELECT count(*) FROM (SELECT FROM ledger.delivery AS d
+    WHERE d.webhook_id = w.webhook_id AND d.next_at IS NOT NULL LIMIT 10000) AS counted) AS waiting
+FROM ledger.webhook AS w WHERE w.project_id = $1 ORDER BY w.webhook_id
+"""
+_DELIVERIES: Final = """
+SELECT d.webhook_id, d.run_id, d.version, d.type, d.body, d.created_at, d.next_at, d.attempts,
+  d.delivered_at, a.attempted_at, a.duration_ms, a.status, a.error
+FROM ledger.delivery AS d LEFT JOIN ledger.delivery_attempt AS a
+  ON a.webhook_id = d.webhook_id AND a.run_id = d.run_id AND a.version = d.version
+  AND a.attempt = d.attempts
+WHERE d.project_id = $1 AND d.webhook_id = $2 ORDER BY d.created_at DESC, d.run_id, d.version DESC
+LIMIT $3
+"""
+_ATTEMPTS: Final = """
+SELECT attempt, attempted_at, duration_ms, status, error FROM ledger.delivery_attempt
+WHERE project_id = $1 AND webhook_id = $2 AND run_id = $3 AND version = $4 ORDER BY attempt
+"""
+_RESEND: Final = "SELECT ledger.resend_delivery($1, $2, $3, $4, $5) AS found"
+_ID: Final = re.compile(r"(wh_[0-9a-f]{12})_([0-9a-f-]{36})_([1-9][0-9]{0,8})")
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """A URL that is told of events; no `events` or `kinds`: of all.
+
+    `waiting`: deliveries that have not ended, counted up to 10,000.
+    """
+
+    webhook_id: str
+    url: str
+    events: tuple[str, ...]
+    kinds: tuple[str, ...]
+    is_paused: bool
+    actor: str
+    reason: str | None
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What a webhook is told of one event, and how the last attempt ended.
+
+    `next_at`: when it is tried next; None and not delivered: it was given up.
+    """
+
+    webhook_id: str
+    run_id: UUID
+    version: int
+    type: str
+    body: str
+    created_at: datetime
+    next_at: datetime | None
+    attempts: int
+    delivered_at: datetime | None
+    attempted_at: datetime | None
+    duration_ms: int | None
+    status: int | None
+    error: str | None
+
+    @property
+    def delivery_id(self) -> str:
+        """The `webhook-id` under which every attempt is sent."""
+        return delivery_id(self.webhook_id, self.run_id, self.version)
+
+    @property
+    def outcome(self) -> str:
+        """One word: delivered, waiting, failing or given_up."""
+        if self.next_at is not None:
+            return "failing" if self.error else "waiting"
+        return "given_up" if self.error else "delivered"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt at a delivery; `status` None: no answer came. `error` None: it was taken."""
+
+    attempt: int
+    attempted_at: datetime
+    duration_ms: int
+    status: int | None
+    error: str | None
+
+
+class Webhooks:
+    """The webhooks of a project; see `Ledger.webhooks`."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    async def add(
+        self,
+        url: str,
+        *,
+        events: Iterable[str] = (),
+        kinds: Iterable[str] = (),
+        secret: str | None = None,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> tuple[str, str]:
+        """Tell a URL of events from now on; return the webhook's id and the secret.
+
+        `events` are types, `kinds` kinds of runs; none: all but heartbeats. `secret`: one of the
+        form `whsec_` and base64 of 24 to 64 bytes, else a new one. Needs the right admin.
+
+        Raises InvalidValue or AccessDenied.
+        """
+        check_url(url)
+        chosen = f"{SECRET_PREFIX}{base64.b64encode(secrets.token_bytes(32)).decode()}"
+        given = chosen if secret is None else secret
+        key = secret_bytes(given)
+        webhook_id = f"wh_{secrets.token_hex(6)}"
+        await self._change(
+            webhook_id, "add", url=url, events=_names("events", events),
+            kinds=_names("kinds", kinds), key=key, actor=actor, reason=reason,
+        )  # fmt: skip
+        return webhook_id, given
+
+    async def every(self) -> list[Webhook]:
+        """Return every webhook of the project. Needs the right admin or audit."""
+        rows = await fetch(self._project.pool, _ALL, self._project.project_id)
+        return [
+            Webhook(**{**row, "events": tuple(row["events"]), "kinds": tuple(row["kinds"])})
+            for row in rows
+        ]
+
+    async def pause(
+        self, webhook_id: str, *, actor: str | None = None, reason: str | None = None
+    ) -> bool:
+        """Send nothing until it is resumed; return whether it was not paused already."""
+        return await self._change(webhook_id, "pause", actor=actor, reason=reason)
+
+    async def resume(
+        self,
+        webhook_id: str,
+        *,
+        from_now: bool = False,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """Tell a paused webhook what it missed, or with `from_now` only what comes."""
+        return await self._change(
+            webhook_id, "resume", from_now=from_now, actor=actor, reason=reason
+        )
+
+    async def remove(
+        self, webhook_id: str, *, actor: str | None = None, reason: str | None = None
+    ) -> bool:
+        """Remove a webhook and its deliveries; return whether there was one."""
+        return await self._change(webhook_id, "remove", actor=actor, reason=reason)
+
+    async def deliveries(self, webhook_id: str, *, limit: int = 100) -> list[Delivery]:
+        """Return the newest deliveries. Needs the right admin or audit. Raises InvalidValue."""
+        check_int("limit", limit, least=1, most=1_000)
+        project = self._project
+        check_text("webhook", webhook_id, limit=40)
+        rows = await fetch(project.pool, _DELIVERIES, project.project_id, webhook_id, limit)
+        return [Delivery(**row) for row in rows]
+
+    async def attempts(self, delivery: str) -> list[Attempt]:
+        """Return every attempt at the delivery of this id, the first one first."""
+        project = self._project
+        place = _place(delivery)
+        rows = await fetch(project.pool, _ATTEMPTS, project.project_id, *place)
+        return [Attempt(**row) for row in rows]
+
+    async def resend(self, delivery: str, *, actor: str | None = None) -> bool:
+        """Send a delivery again under its id, on record; return whether there is one.
+
+        Needs the right admin. Raises InvalidValue or AccessDenied.
+        """
+        project = self._project
+        facts = (project.actor_or_default(actor), *_place(delivery))
+        [row] = await fetch(project.pool, _RESEND, project.project_id, *facts)
+        return bool(row["found"])
+
+    async def _change(
+        self,
+        webhook_id: str,
+        action: str,
+        *,
+        actor: str | None,
+        reason: str | None,
+        url: str | None = None,
+        events: list[str] | None = None,
+        kinds: list[str] | None = None,
+        key: bytes | None = None,
+        from_now: bool = False,
+    ) -> bool:
+        check_text("webhook", webhook_id, limit=40)
+        if reason is not None:
+            check_text("reason", reason, limit=MAX_REASON)
+        project = self._project
+        who = project.actor_or_default(actor)
+        what = (webhook_id, action, url, events, kinds, key, from_now, reason)
+        [row] = await fetch(project.pool, _CHANGE, project.project_id, who, *what)
+        return bool(row["changed"])
+
+
+def delivery_id(webhook_id: str, run_id: UUID, version: int) -> str:
+    """Return the id of what a webhook is told of an event: the same however often it is sent."""
+    return f"{webhook_id}_{run_id}_{version}"
+
+
+def check_url(url: str) -> str:
+    """Return the URL of a webhook: https, or http to this machine.
+
+    Raises InvalidValue. That the host's addresses are public is checked at each connection.
+    """
+    check_text("url", url, limit=MAX_URL)
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise InvalidValue("url", url, f"is none: {error}") from error
+    if not host or port == 0 or not url.isascii() or any(char.isspace() for char in url):
+        raise InvalidValue("url", url, "must be of the form https://host/path")
+    if parts.username is not None or parts.password is not None:
+        raise InvalidValue("url", "with a password", "must not hold one: the signature proves more")
+    if parts.scheme != "https" and not (parts.scheme == "http" and host in LOOPBACK):
+        raise InvalidValue("url", url, "must begin with https://; http:// only to this machine")
+    return url
+
+
+def secret_bytes(secret: str) -> bytes:
+    """Return the key of a secret. Raises InvalidValue, which does not repeat it."""
+    wrong = InvalidValue(
+        "secret", "(not shown)", f"must be {SECRET_PREFIX} and base64 of 24 to 64 bytes"
+    )
+    if not secret.startswith(SECRET_PREFIX):
+        raise wrong
+    try:
+        key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        raise wrong from None
+    if not SECRET_BYTES[0] <= len(key) <= SECRET_BYTES[1]:
+        raise wrong
+    return key
+
+
+def _names(field: str, values: Iterable[str]) -> list[str]:
+    names = sorted(set(values))
+    for name in names:
+        check_text(field, name, limit=80 if field == "events" else 200)
+    check_int(field, len(names), least=0, most=MAX_NAMES)
+    return names
+
+
+def _place(delivery: str) -> tuple[str, UUID, int]:
+    match = _ID.fullmatch(delivery)
+    if match is None:
+        raise InvalidValue("delivery", delivery, "is none: `runfold webhooks deliveries` has them")
+    return match[1], check_run_id(match[2]), int(match[3])

@@ -1,0 +1,276 @@
+"""Webhooks: signed, at least once, in order, to public addresses only, and on record."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from standardwebhooks import Webhook as Verifier
+
+from runfold.ledger import Ledger
+from runfold.ledger.errors import AccessDenied, InvalidValue
+from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.webhooks import Delivery, check_url, secret_bytes
+from runfold.workers.duties.webhooks.addresses import AddressRefused, public_addresses
+from runfold.workers.duties.webhooks.keeper import WebhookKeeper
+from runfold.workers.duties.webhooks.posting import Answer, Poster
+from runfold.workers.duties.webhooks.telling import Telling, Terms
+from tests.conftest import PROJECT
+from tests.support.logins import with_login
+from tests.support.receiver import Receiver, receiving, swallowing
+from tests.support.runs import claimed
+from tests.support.waiting import until
+
+LOCAL = Terms(Poster(loopback=True, seconds=5), "https://console.example")
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """An endpoint on this machine."""
+    async with receiving() as found:
+        yield found
+
+
+@pytest.fixture
+async def dead() -> AsyncIterator[str]:
+    """The URL of an endpoint that never answers."""
+    async with swallowing() as url:
+        yield url
+
+
+async def deliveries(ledger: Ledger) -> list[Delivery]:
+    """The deliveries of the only webhook, the oldest first."""
+    [webhook] = await ledger.webhooks.every()
+    return (await ledger.webhooks.deliveries(webhook.webhook_id))[::-1]
+
+
+async def test_a_failed_run_is_told_with_a_signature_that_the_library_verifies(
+    ledger: Ledger, receiver: Receiver
+) -> None:
+    _, secret = await ledger.webhooks.add(receiver.url, events=["run.failed"], kinds=["parse"])
+    lease = await claimed(ledger, input={"card": "4111"})
+    await ledger.fail(lease, error_code="E-TEST", error_detail="card 4111")
+
+    await WebhookKeeper(ledger, LOCAL).once()
+
+    [(headers, body)] = receiver.requests
+    told: Any = Verifier(secret).verify(body, headers)
+    assert told["type"] == "run.failed"
+    assert told["data"] == {
+        "project": PROJECT,
+        "run_id": str(lease.run_id),
+        "version": 3,
+        "state": "failed",
+        "link": f"https://console.example/p/{PROJECT}/runs/{lease.run_id}",
+    }
+    assert "4111" not in body
+    with pytest.raises(Exception, match="No matching signature"):
+        Verifier(secret).verify(body + " ", headers)
+    [delivery] = await deliveries(ledger)
+    assert (delivery.outcome, delivery.status, delivery.attempts) == ("delivered", 204, 1)
+    assert delivery.delivery_id == headers["webhook-id"]
+
+
+async def test_a_keeper_that_dies_between_sending_and_recording_sends_again_under_the_same_id(
+    ledger: Ledger, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ledger.webhooks.add(receiver.url, events=["run.submitted"])
+    await ledger.submit("parse")
+    brief = Terms(LOCAL.poster, lease=0.01)
+
+    async def killed(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Telling, "_record", killed)
+        with pytest.raises(asyncio.CancelledError):
+            await WebhookKeeper(ledger, brief).once()
+    assert [one.outcome for one in await deliveries(ledger)] == ["waiting"]
+
+    async def told_again() -> bool:
+        await WebhookKeeper(ledger, LOCAL).once()
+        return len(receiver.ids) == 2
+
+    await until(told_again)
+    assert len(set(receiver.ids)) == 1
+    assert [one.outcome for one in await deliveries(ledger)] == ["delivered"]
+
+
+async def test_a_keeper_goes_on_where_the_one_before_it_stopped(
+    ledger: Ledger, receiver: Receiver
+) -> None:
+    await ledger.submit("parse")  # before the webhook: not told
+    await ledger.webhooks.add(receiver.url, events=["run.submitted"])
+    for _ in range(2):
+        await ledger.submit("parse")
+        await WebhookKeeper(ledger, LOCAL).once()
+
+    assert len(receiver.ids) == len(set(receiver.ids)) == 2
+
+
+async def test_a_run_is_told_in_order_and_a_failure_holds_back_that_run_alone(
+    ledger: Ledger, receiver: Receiver
+) -> None:
+    webhook, _ = await ledger.webhooks.add(receiver.url, events=["run.submitted", "run.cancelled"])
+    first = await ledger.submit("parse")
+    await ledger.cancel(first.run_id)
+    receiver.answers = [500]
+    await WebhookKeeper(ledger, LOCAL).once()
+    second = await ledger.submit("parse")
+    await WebhookKeeper(ledger, LOCAL).once()
+
+    assert receiver.ids == [f"{webhook}_{first.run_id}_1", f"{webhook}_{second.run_id}_1"]
+    [failing, waiting, _] = sorted(
+        await deliveries(ledger), key=lambda one: (str(one.run_id), one.version)
+    )
+    assert (failing.outcome, failing.error, waiting.outcome) == (
+        "failing", "answered 500", "waiting",
+    )  # fmt: skip
+    assert await ledger.webhooks.resend(failing.delivery_id, actor="ann")
+    await WebhookKeeper(ledger, LOCAL).once()
+    assert receiver.ids[2:] == [f"{webhook}_{first.run_id}_1", f"{webhook}_{first.run_id}_2"]
+    attempts = await ledger.webhooks.attempts(failing.delivery_id)
+    assert [(one.attempt, one.status) for one in attempts] == [(1, 500), (2, 204)]
+    last = (await ledger.control_history())[-1]
+    assert (last.type, last.actor) == ("delivery.resent", "ann")
+
+
+async def test_a_dead_endpoint_delays_no_other_and_a_pause_ends_the_telling(
+    ledger: Ledger, receiver: Receiver, dead: str
+) -> None:
+    await ledger.webhooks.add(dead, events=["run.submitted"])
+    alive, _ = await ledger.webhooks.add(receiver.url, events=["run.submitted"])
+    keeper = asyncio.create_task(WebhookKeeper(ledger, LOCAL).run())
+    try:
+        await ledger.submit("parse")
+        await until(lambda: len(receiver.ids) == 1)
+
+        assert await ledger.webhooks.pause(alive, actor="ann")
+        missed = await ledger.submit("parse")
+        assert await ledger.webhooks.resume(alive, actor="ann")
+        await until(lambda: len(receiver.ids) == 2)
+        assert str(missed.run_id) in receiver.ids[1]
+    finally:
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+
+
+async def test_an_endpoint_that_is_gone_is_paused_and_no_redirect_is_followed(
+    ledger: Ledger, receiver: Receiver
+) -> None:
+    await ledger.webhooks.add(receiver.url, events=["run.submitted"])
+    await ledger.submit("parse")
+    await ledger.submit("parse")
+    receiver.answers, receiver.headers = [302, 410], f"location: {receiver.url}/else\r\n"
+
+    await WebhookKeeper(ledger, LOCAL).once()
+
+    assert len(receiver.requests) == 2
+    assert {one.error for one in await deliveries(ledger)} == {"answered 302", "answered 410"}
+    [webhook] = await ledger.webhooks.every()
+    assert (webhook.is_paused, webhook.reason) == (True, "the endpoint answered 410")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
+        "0.0.0.1", "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fc00::1", "ff02::1",
+        "::ffff:127.0.0.1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "2001:db8::1",
+    ],
+)  # fmt: skip
+async def test_an_address_that_is_not_public_is_refused(address: str) -> None:
+    with pytest.raises(AddressRefused, match=r"no public address|has no address"):
+        await public_addresses(address, 443)
+
+
+async def test_a_name_is_looked_up_once_and_connected_to_as_it_was_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A name that is public when checked and private afterwards gains nothing."""
+    asked: list[str] = []
+
+    async def look_up(_: object, host: str, *__: object, **___: object) -> list[Any]:
+        asked.append(host)
+        address = "127.0.0.1" if len(asked) > 1 else "93.184.216.34"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443))]
+
+    connected: list[str] = []
+
+    async def connect(_: object, host: str, *__: object, **___: object) -> None:
+        connected.append(host)
+        raise OSError("not in a test")
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", look_up)
+    monkeypatch.setattr("httpcore.AnyIOBackend.connect_tcp", connect)
+
+    answer = await Poster().post("https://rebinding.example/x", b"k" * 24, "id", "{}")
+    again = await Poster().post("https://rebinding.example/x", b"k" * 24, "id", "{}")
+
+    assert (asked, connected) == (["rebinding.example"] * 2, ["93.184.216.34"])
+    assert "not in a test" in str(answer.error)
+    assert again.error == "rebinding.example leads to 127.0.0.1, which is no public address"
+
+
+async def test_an_endpoint_has_so_much_time_and_this_machine_is_none_unless_allowed(
+    receiver: Receiver, dead: str
+) -> None:
+    slow = await Poster(loopback=True, seconds=0.1).post(dead, b"k" * 24, "id", "{}")
+    local = await Poster().post(receiver.url, b"k" * 24, "id", "{}")
+    receiver.answers = [0]
+    hung_up = await Poster(loopback=True).post(receiver.url, b"k" * 24, "id", "{}")
+
+    assert slow.error == "no answer within 0.1 s"
+    assert local == Answer(None, local.error, local.duration_ms)
+    assert "no public address" in str(local.error)
+    assert hung_up.status is None
+    assert "RemoteProtocolError" in str(hung_up.error)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com", "ftp://example.com", "https://", "https://u:p@example.com",
+        "https://example.com:0", "https://exa mple.com", "https://[::1", "javascript:alert(1)",
+        "https://ex\u0430mple.com", "https://x/" + "y" * 2_000,
+    ],
+)  # fmt: skip
+def test_a_url_that_is_no_webhooks_is_refused(url: str) -> None:
+    with pytest.raises(InvalidValue):
+        check_url(url)
+
+
+@pytest.mark.parametrize("secret", ["~~~", "whsec_YWJj", "QUJD" * 8, "whsec_!" + "A" * 43])
+def test_a_weak_secret_is_refused_and_not_repeated(secret: str) -> None:
+    with pytest.raises(InvalidValue) as refused:
+        secret_bytes(secret)
+    assert secret not in str(refused.value)
+
+
+async def test_the_secret_is_its_keepers_alone_and_in_no_record(
+    ledger: Ledger, database: str, receiver: Receiver
+) -> None:
+    _, secret = await ledger.webhooks.add(receiver.url, events=["run.submitted"], reason="r")
+    key = secret_bytes(secret)
+    await ledger.submit("parse")
+
+    assert key.hex() not in str([one.facts for one in await ledger.control_history()])
+    async with (
+        with_login(database, "runfold_worker", rights=("work", "read", "admin")) as worker,
+        Ledger.open(worker, PROJECT) as other,
+    ):
+        for statement in ("* FROM ledger.webhook_secret", "ledger.webhook_duties('test')"):
+            with pytest.raises(AccessDenied):
+                await fetch(other.pool, f"SELECT {statement}")
+    async with (
+        with_login(database, "runfold_projector", rights=("read",)) as keeper,
+        Ledger.open(keeper, PROJECT) as own,
+    ):
+        await WebhookKeeper(own, LOCAL).once()
+        with pytest.raises(AccessDenied):
+            await own.webhooks.add("https://example.com")
+    assert json.loads(receiver.requests[0][1])["type"] == "run.submitted"

@@ -1,0 +1,56 @@
+"""Which addresses a webhook may lead to: public ones, so that no URL reaches the own network."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from typing import Final, TypeAlias
+
+Address: TypeAlias = IPv4Address | IPv6Address
+_TRANSLATED: Final = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
+"""IPv6 networks whose last 32 bits a gateway takes for an IPv4 address (RFC 6052, RFC 8215)."""
+
+
+class AddressRefused(Exception):
+    """A host has an address that is not public, or none."""
+
+
+async def public_addresses(host: str, port: int, *, loopback: bool = False) -> list[str]:
+    """Return the addresses of a host, all of which are public.
+
+    With `loopback` those of this machine are taken, too. Raises AddressRefused.
+    """
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
+        )
+    except (OSError, UnicodeError) as error:
+        raise AddressRefused(f"{host} has no address: {error}") from error
+    addresses = [ip_address(str(entry[4][0]).split("%")[0]) for entry in found]
+    for address in addresses:
+        if not (is_public(address) or (loopback and address.is_loopback)):
+            raise AddressRefused(f"{host} leads to {address}, which is no public address")
+    return list(dict.fromkeys(map(str, addresses)))
+
+
+def is_public(address: Address) -> bool:
+    """Whether an address is one of the public internet, also as what it stands for."""
+    if isinstance(address, IPv6Address):
+        meant = _within(address)
+        if meant is not None and not is_public(meant):
+            return False
+    return (
+        address.is_global
+        and not address.is_multicast
+        and not address.is_reserved
+        and not address.is_unspecified
+    ) or (isinstance(address, IPv6Address) and _within(address) is not None)
+
+
+def _within(address: IPv6Address) -> IPv4Address | None:
+    """Return the IPv4 address that an IPv6 address is translated to on its way."""
+    if any(address in network for network in _TRANSLATED):
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    teredo = address.teredo
+    return address.ipv4_mapped or address.sixtofour or (teredo[1] if teredo else None)

@@ -1,0 +1,86 @@
+"""The keeper of a project's webhooks: a task each, so that a dead endpoint delays no other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from runfold.ledger import Ledger, log, names
+from runfold.ledger.errors import LedgerError
+from runfold.ledger.postgres.connections import fetch
+from runfold.workers.duties.duty import RETRY_SECONDS, Duty, Interruption
+from runfold.workers.duties.webhooks.telling import Telling, Terms
+
+LOOK_SECONDS: Final = 1.0
+"""How often webhooks that were added, changed or paused are looked for."""
+_DUTIES: Final = "SELECT * FROM ledger.webhook_duties($1)"
+
+
+class WebhookKeeper(Duty):
+    """Tells the webhooks of a project what happens, until cancelled; any number may do so."""
+
+    def __init__(self, ledger: Ledger, terms: Terms) -> None:
+        """Start nothing yet. The login needs runfold_projector and the right read."""
+        super().__init__(project_id=ledger.project_id)
+        self._ledger, self._terms = ledger, terms
+        self._running: dict[tuple[Any, ...], asyncio.Task[None]] = {}
+        self._interruption = Interruption(self, names.WEBHOOKS_INTERRUPTED, names.WEBHOOKS_GO_ON)
+
+    async def run(self) -> None:
+        """Do the duty until cancelled; raise AccessDenied for a login that may not."""
+        try:
+            await super().run()
+        finally:
+            for task in self._running.values():
+                task.cancel()
+            await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    async def tick(self) -> None:
+        """Start a task for each webhook that has none; end those of what is gone."""
+        try:
+            duties = await self._duties()
+        except (LedgerError, OSError) as error:
+            if not self._running and not self._interruption.is_open:
+                raise
+            self._interruption.begin(str(error))
+            return
+        self._interruption.end()
+        wanted = {_facts(duty): duty for duty in duties}
+        for facts in [facts for facts in self._running if facts not in wanted]:
+            self._running.pop(facts).cancel()
+        for facts, duty in wanted.items():
+            if facts not in self._running or self._running[facts].done():
+                self._running[facts] = asyncio.create_task(self._kept(duty))
+
+    def pause(self) -> float:
+        """Return the seconds until the next look."""
+        return LOOK_SECONDS
+
+    async def once(self) -> None:
+        """Tell every webhook what is new and due now; the first fault comes last."""
+        tellings = [Telling(self._ledger, duty, self._terms) for duty in await self._duties()]
+        ended = await asyncio.gather(*(one.once() for one in tellings), return_exceptions=True)
+        for fault in ended:
+            if fault is not None:
+                raise fault
+
+    async def _duties(self) -> Sequence[Mapping[str, Any]]:
+        return await fetch(self._ledger.pool, _DUTIES, self._ledger.project_id)
+
+    async def _kept(self, duty: Mapping[str, Any]) -> None:
+        """Tell one webhook; a fault is logged, and the next look begins again."""
+        try:
+            await Telling(self._ledger, duty, self._terms).run()
+        except Exception as error:
+            reasons = error.exceptions if isinstance(error, ExceptionGroup) else (error,)
+            log.logger(project_id=self._ledger.project_id, webhook=duty["webhook_id"]).error(
+                names.WEBHOOK_FAILED, reason="; ".join(map(str, reasons))
+            )
+            await asyncio.sleep(RETRY_SECONDS)
+
+
+def _facts(duty: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a task was begun with, but for the place that moves."""
+    events, kinds = tuple(duty["events"]), tuple(duty["kinds"])
+    return (duty["webhook_id"], duty["url"], events, kinds, duty["secret"])

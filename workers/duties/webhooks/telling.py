@@ -1,0 +1,148 @@
+"""Telling one webhook: reads the feed for it, notes what is due, sends it, records how it went."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from runfold.ledger import Ledger
+from runfold.ledger.events import Event
+from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.reading import feed
+from runfold.ledger.reading.feed import Checkpoint, Filter
+from runfold.ledger.reading.subscription import Pauses
+from runfold.ledger.webhooks import delivery_id
+from runfold.workers.duties.duty import jittered
+from runfold.workers.duties.webhooks.posting import Answer, Poster
+
+PAGE: Final = 500
+AT_ONCE: Final = 8
+"""How many requests one webhook gets at a time."""
+NOTE_SECONDS: Final = 5.0
+"""How often a place in the feed without anything to tell is kept."""
+AGAIN_SECONDS: Final = (
+    5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400,
+)  # fmt: skip
+"""The pauses between attempts, as Standard Webhooks has them; after the last it is given up."""
+
+_QUEUE: Final = "SELECT ledger.queue_deliveries($1, $2, $3, $4, $5, $6, $7, $8) AS noted"
+_DUE: Final = "SELECT * FROM ledger.due_deliveries($1, $2, $3, $4)"
+_RECORD: Final = "SELECT ledger.record_attempt($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How webhooks are told: by whom, with which links, and how long a delivery is taken."""
+
+    poster: Poster
+    console: str = ""
+    lease: float = 60.0
+
+
+class Telling:
+    """Tells one webhook what happens, from its checkpoint on; any number of keepers may."""
+
+    def __init__(self, ledger: Ledger, duty: Mapping[str, Any], terms: Terms) -> None:
+        """`duty` is a row of ledger.webhook_duties."""
+        self._ledger, self._terms = ledger, terms
+        self._id, self._url, self._secret = duty["webhook_id"], duty["url"], duty["secret"]
+        self._kept = str(duty["checkpoint"])
+        self._place, self._noted_at = Checkpoint.parse(self._kept), 0.0
+        events, kinds = list(duty["events"]), list(duty["kinds"])
+        without = None if events else ["lease.heartbeat"]
+        self._which = Filter(ledger.project_id, events or None, without, kinds or None)
+
+    async def run(self) -> None:
+        """Look and send until cancelled, or until another keeper has moved the webhook on."""
+        async with asyncio.TaskGroup() as tasks:
+            sending = tasks.create_task(self._send_for_ever())
+            await self._look_for_ever()
+            sending.cancel()
+
+    async def once(self) -> None:
+        """Tell what is new and due now."""
+        while await self.look() is not None:
+            pass
+        while await self.send():
+            pass
+
+    async def look(self) -> bool | None:
+        """Take a page of the feed: None if nothing is new, False if another keeper was first."""
+        pool = self._ledger.pool
+        towards = await feed.towards(pool, self._place, PAGE)
+        if towards is None:
+            return None
+        events, self._place = await feed.read(pool, towards, PAGE, self._which)
+        now = asyncio.get_running_loop().time()
+        if not events and now - self._noted_at < NOTE_SECONDS:
+            return True
+        self._noted_at = now
+        return await self._queue(events)
+
+    async def send(self) -> int:
+        """Send what is due, at most `AT_ONCE`; return how many that were."""
+        lease = timedelta(seconds=self._terms.lease)
+        asked = (self._ledger.project_id, self._id, AT_ONCE, lease)
+        due = await fetch(self._ledger.pool, _DUE, *asked)
+        await asyncio.gather(*(self._deliver(row) for row in due))
+        return len(due)
+
+    async def _look_for_ever(self) -> None:
+        pauses = Pauses()
+        while (found := await self.look()) is not False:
+            if found is None:
+                await pauses.pause()
+            else:
+                pauses.restart()
+
+    async def _send_for_ever(self) -> None:
+        pauses = Pauses()
+        while True:
+            if await self.send():
+                pauses.restart()
+            else:
+                await pauses.pause()
+
+    async def _queue(self, events: Sequence[Event]) -> bool:
+        facts = (
+            [event.run_id for event in events],
+            [event.version for event in events],
+            [event.type for event in events],
+            [self._body(event) for event in events],
+        )
+        place = str(self._place)
+        where = (self._ledger.project_id, self._id, self._kept, place)
+        [row] = await fetch(self._ledger.pool, _QUEUE, *where, *facts)
+        self._kept = place
+        return bool(row["noted"])
+
+    def _body(self, event: Event) -> str:
+        project, run = self._ledger.project_id, event.run_id
+        state = getattr(event, "state", None)
+        data = {
+            "project": project,
+            "run_id": str(run),
+            "version": event.version,
+            "state": None if state is None else str(state),
+            "link": f"{self._terms.console}/p/{project}/runs/{run}",
+        }
+        assert event.recorded_at is not None
+        told = {"type": event.type, "timestamp": event.recorded_at.isoformat(), "data": data}
+        return json.dumps(told, separators=(",", ":"))
+
+    async def _deliver(self, due: Mapping[str, Any]) -> None:
+        message = delivery_id(self._id, due["run_id"], due["version"])
+        answer = await self._terms.poster.post(self._url, self._secret, message, due["body"])
+        await self._record(due, answer)
+
+    async def _record(self, due: Mapping[str, Any], answer: Answer) -> None:
+        attempt, again = due["attempts"] + 1, None
+        if answer.error is not None and attempt <= len(AGAIN_SECONDS):
+            again = timedelta(seconds=jittered(AGAIN_SECONDS[attempt - 1]))
+        which = (self._ledger.project_id, self._id, due["run_id"], due["version"], attempt)
+        how = (answer.duration_ms, answer.status, answer.error, again)
+        await fetch(self._ledger.pool, _RECORD, *which, *how)
