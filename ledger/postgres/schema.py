@@ -24,7 +24,7 @@ from runfold.ledger.postgres.installation import (
 )
 from runfold.ledger.postgres.locks import lock_limit, retry_on_lock
 from runfold.ledger.postgres.migrating import migrate, only_functions_follow
-from runfold.ledger.postgres.server_roles import make_roles, ungrantable_roles
+from runfold.ledger.postgres.server_roles import make_roles, open_database, ungrantable_roles
 from runfold.ledger.postgres.upgrade_lock import upgrade_lock
 
 if TYPE_CHECKING:  # every command asks for the schema's name and digest, few migrate
@@ -203,6 +203,8 @@ class Upgrade:
     built_indexes: tuple[str, ...] = ()
     ungrantable_roles: tuple[str, ...] = ()
     """Roles of the server that the owner of the ledger may not grant to logins."""
+    open_database: str | None = None
+    """The database, if every login of the server may connect to it; else None."""
 
 
 async def upgrade(url: str) -> Upgrade:
@@ -238,7 +240,7 @@ async def upgrade(url: str) -> Upgrade:
                     return Upgrade()
                 build = partial(build_indexes, driver, indexes())
                 built = await retry_on_lock(build, "a table that gains an index")
-                return Upgrade(built, await ungrantable_roles(driver))
+                return Upgrade(built, await ungrantable_roles(driver), await open_database(driver))
     except FAILURES as error:
         raise translated(error) from error
     finally:

@@ -7,6 +7,7 @@ from typing import Any, Final
 import asyncpg
 
 from runfold.ledger.errors import ConfigurationError
+from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.locks import LOCK_TIMEOUT
 
 ROLES: Final = ("runfold_worker", "runfold_reader", "runfold_projector", "runfold_auditor")
@@ -25,6 +26,11 @@ WHERE r.rolname = ANY ($1::text[]) AND o.oid = coalesce(
 ORDER BY array_position($1::text[], r.rolname::text)
 """
 """The roles that the owner of the ledger may not grant: those that it did not make, since 16."""
+
+_OPEN: Final = """
+SELECT quote_ident(current_database()) AS database
+WHERE has_database_privilege('public', current_database(), 'CONNECT')
+"""
 
 
 async def make_roles(connection: asyncpg.Connection[Any]) -> None:
@@ -58,4 +64,18 @@ def who_grants(roles: tuple[str, ...]) -> str:
     return (
         f"the ledger's owner may not grant {', '.join(roles)}, which it did not make: have an "
         "administrator grant them, or give them to the owner WITH ADMIN OPTION"
+    )
+
+
+async def open_database(source: Any) -> str | None:
+    """Return the database's name, quoted, if every login of the server may connect to it."""
+    rows = await fetch(source, _OPEN)
+    return rows[0]["database"] if rows else None
+
+
+def who_closes(database: str) -> str:
+    """Return what to do about a database that every login of the server may connect to."""
+    return (
+        f"every login of the server may connect to {database}: "
+        f"its owner runs REVOKE CONNECT ON DATABASE {database} FROM PUBLIC"
     )

@@ -8,7 +8,7 @@ from runfold.console.cli.health.database_status import DatabaseStatus, database_
 from runfold.console.cli.kit.options import OWNER, command, program
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared.plain import jsonable
-from runfold.ledger.postgres.server_roles import who_grants
+from runfold.ledger.postgres.server_roles import who_closes, who_grants
 from runfold.ledger.postgres.urls import shown
 
 app: Final = program("Upgrade the database's schema; show its status and URL.")
@@ -47,6 +47,8 @@ async def upgrade(session: Session) -> None:
         session.out.talk(f"built indexes: {', '.join(rest.built_indexes)}")
     if rest.ungrantable_roles:
         session.out.talk(who_grants(rest.ungrantable_roles))
+    if rest.open_database:
+        session.out.talk(who_closes(rest.open_database))
     if not database.embedded:
         session.out.talk("to create a project: runfold project create NAME")
 

@@ -11,7 +11,13 @@ from runfold.console.cli.kit.unknown_settings import unknown_settings
 from runfold.ledger.postgres.access_holes import access_holes
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.opening import Database
-from runfold.ledger.postgres.server_roles import ROLES, UNGRANTABLE, who_grants
+from runfold.ledger.postgres.server_roles import (
+    ROLES,
+    UNGRANTABLE,
+    open_database,
+    who_closes,
+    who_grants,
+)
 
 
 def settings() -> Check:
@@ -30,33 +36,23 @@ async def roles(database: Database) -> Check:
     return Check("roles", Level.WARNING, who_grants(tuple(row["role"] for row in rows)))
 
 
-_OPEN: Final = """
-SELECT has_database_privilege('public', current_database(), 'CONNECT') AS open,
-  current_database()::text AS database,
-  (SELECT count(*) FROM ledger.access_grant WHERE cardinality(rights) > 0) AS grants
+_GRANTS: Final = """
+SELECT count(*) AS grants FROM ledger.access_grant WHERE cardinality(rights) > 0
 """
 
 
 async def access(opened: Database) -> list[Check]:
     """Whether anybody gets past the grants: one check for each hole, or one that there is none."""
-    (row,) = await fetch(opened.pool, _OPEN)
     holes = [
         Check("access", Level.FAILED if one.is_open else Level.WARNING, f"{one.hole}: {one.remedy}")
         for one in await access_holes(opened.pool)
         if one.is_open or not opened.embedded
     ]
-    if row["open"] and not opened.embedded:
-        holes.append(_open(row["database"]))
+    database = None if opened.embedded else await open_database(opened.pool)
+    if database is not None:
+        holes.append(Check("access", Level.WARNING, who_closes(database)))
+    (row,) = await fetch(opened.pool, _GRANTS)
     return holes or [Check("access", Level.OK, f"{row['grants']} grants are visible to this login")]
-
-
-def _open(database: str) -> Check:
-    return Check(
-        "access",
-        Level.WARNING,
-        f"every login of the server may connect to {database}: "
-        f"its owner runs REVOKE CONNECT ON DATABASE {database} FROM PUBLIC",
-    )
 
 
 _ROLE: Final = """

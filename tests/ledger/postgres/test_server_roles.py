@@ -110,3 +110,22 @@ async def test_roles_that_the_owner_may_not_grant_are_named(
     for text in (upgraded.err, check["detail"]):
         assert (f"may not grant {named}," in text) is bool(before)
     await maintenance.close()
+
+
+async def test_a_database_that_the_owner_may_not_close_is_named(
+    fresh: EmbeddedPostgres, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maintenance = await connected(fresh)
+    await maintenance.execute("CREATE ROLE owner LOGIN CREATEROLE")
+    for name, owner in (("lent", "postgres"), ("owned", "owner")):
+        await maintenance.execute(f"CREATE DATABASE {name} OWNER {owner}")
+        await maintenance.execute(f"GRANT CREATE ON DATABASE {name} TO owner")
+        cli = Cli(fresh.url(name).replace("postgres@", "owner@", 1), capsys)
+
+        said = (await asyncio.to_thread(lambda cli=cli: cli.ok("db", "upgrade"))).err
+        again = await asyncio.to_thread(lambda cli=cli: cli.ok("db", "upgrade", "--json"))
+
+        remedy = f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC"
+        assert (remedy in said) is (name == "lent")
+        assert again.json["open_database"] == ("lent" if name == "lent" else None)
+    await maintenance.close()
