@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
 from uuid import uuid4
 
@@ -13,9 +14,10 @@ from sqlalchemy.pool import NullPool
 
 from runfold.ledger import Ledger
 from runfold.ledger.errors import ConfigurationError, DatabaseUnavailable, LockTimeout
-from runfold.ledger.postgres import connections, locks, schema, upgrade_lock
+from runfold.ledger.postgres import connections, locks, revisions, schema, upgrade_lock
 from runfold.ledger.postgres.installation import refuse_unfit
 from runfold.ledger.postgres.installed_objects import installed
+from runfold.ledger.postgres.server_roles import ROLES
 from runfold.ledger.postgres.urls import driver_url, sqlalchemy_url
 from runfold.projections import Projection, count, install
 from tests.conftest import PROJECT, with_database
@@ -96,10 +98,11 @@ async def test_a_role_that_somebody_made_before_with_rights_of_its_own_is_refuse
 ) -> None:
     engine = create_async_engine(sqlalchemy_url(database), poolclass=NullPool)
     async with engine.connect() as connection:
-        await connection.exec_driver_sql(f"ALTER ROLE runfold_reader {right}")
-        with pytest.raises(ConfigurationError, match="runfold_reader"):
-            await refuse_unfit(connection)
-        await connection.rollback()
+        for role in ROLES:
+            await connection.exec_driver_sql(f"ALTER ROLE {role} {right}")
+            with pytest.raises(ConfigurationError, match=role):
+                await refuse_unfit(connection)
+            await connection.rollback()
     await engine.dispose()
 
 
@@ -386,3 +389,25 @@ async def test_tables_of_before_the_first_release_are_refused_by_name(
 
     with pytest.raises(ConfigurationError, match=r"lack event\.meaning.*a new database"):
         await schema.upgrade(unverified_database)
+
+
+async def test_an_upgrade_that_changes_something_is_on_record_with_its_login(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    recorded = (
+        "SELECT credential, subject, facts FROM ledger.control_event "
+        "WHERE type = 'schema.upgraded' ORDER BY number"
+    )
+    first = await connection.fetch(recorded)
+    await schema.upgrade(database)  # which has nothing to do
+    unchanged = await connection.fetch(recorded)
+    await connection.execute(OTHER_DIGEST)
+    await schema.upgrade(database)
+    *before, last = await connection.fetch(recorded)
+
+    assert len(first) == 1
+    assert unchanged == before == first
+    assert (last["credential"], last["subject"]) == ("postgres", "schema:ledger")
+    assert json.loads(last["facts"]) == {
+        "revision": revisions.head(), "functions": schema.digest()
+    }  # fmt: skip
