@@ -351,6 +351,36 @@ BEGIN
   RETURN true;
 END $$;
 
+CREATE FUNCTION ledger.change_view(p_project text, p_actor text, p_name text, p_query text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  checked boolean;
+BEGIN
+  checked := ledger.check_access(p_project, '{read}', ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
+  checked := ledger.check_given('p_name', p_name IS NOT NULL);
+  checked := ledger.check_texts(ARRAY[p_actor, p_name], 200, true);
+  checked := ledger.check_texts(ARRAY[p_query], 1000, true);
+  IF p_query IS NULL THEN
+    -- The row that is removed names who removes it: the control history takes it from there.
+    UPDATE ledger.saved_view AS v SET actor = p_actor
+    WHERE v.project_id = p_project AND v.name = p_name AND v.actor <> p_actor;
+    DELETE FROM ledger.saved_view AS v WHERE v.project_id = p_project AND v.name = p_name;
+    RETURN FOUND;
+  END IF;
+  IF (SELECT count(*) FROM ledger.saved_view AS v
+      WHERE v.project_id = p_project AND v.name <> p_name) >= 50 THEN
+    RAISE EXCEPTION 'the project has 50 views: remove one' USING ERRCODE = '22023';
+  END IF;
+  INSERT INTO ledger.saved_view AS v (project_id, name, query, actor)
+  VALUES (p_project, p_name, p_query, p_actor)
+  ON CONFLICT (project_id, name) DO UPDATE SET query = excluded.query, actor = excluded.actor
+  WHERE v.query <> excluded.query;
+  RETURN FOUND;
+END $$;
+
 CREATE FUNCTION ledger.change_webhook(p_project text, p_actor text, p_webhook text, p_action text, p_url text, p_events text[], p_kinds text[], p_secret bytea, p_from_now boolean, p_reason text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3175,6 +3205,7 @@ CREATE FUNCTION ledger.policy_rules() RETURNS TABLE(relation text, policy text, 
     ('kind_event', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
     ('command', 'seen', 'SELECT', 'PUBLIC', 'read work submit decide audit', false),
     ('schedule', 'seen', 'SELECT', 'PUBLIC', 'read schedule audit', false),
+    ('saved_view', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
     ('role_event', 'seen', 'SELECT', 'PUBLIC', 'read work decide audit admin', false),
     ('access_grant', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),
     ('access_grant', 'own', 'SELECT', 'PUBLIC', '', false),
@@ -4832,6 +4863,13 @@ CREATE VIEW ledger.role_member WITH (security_invoker='true') AS
           ORDER BY r.project_id, r.role, r.member, r.number DESC) n
   WHERE (type = 'role.granted'::text);
 
+CREATE TABLE ledger.saved_view (
+    project_id text NOT NULL,
+    name character varying(200) NOT NULL,
+    query character varying(1000) NOT NULL,
+    actor character varying(200) NOT NULL
+);
+
 CREATE TABLE ledger.schedule (
     project_id text NOT NULL,
     name character varying(200) NOT NULL,
@@ -4936,6 +4974,9 @@ ALTER TABLE ONLY ledger.role_event
 ALTER TABLE ONLY ledger.run_state
     ADD CONSTRAINT run_state_pkey PRIMARY KEY (project_id, run_id);
 
+ALTER TABLE ONLY ledger.saved_view
+    ADD CONSTRAINT saved_view_pkey PRIMARY KEY (project_id, name);
+
 ALTER TABLE ONLY ledger.schedule
     ADD CONSTRAINT schedule_pkey PRIMARY KEY (project_id, name);
 
@@ -5015,6 +5056,10 @@ CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.role_ev
 
 ALTER TABLE ledger.role_event ENABLE ALWAYS TRIGGER record_control;
 
+CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.saved_view FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('view', 'project_id name', '');
+
+ALTER TABLE ledger.saved_view ENABLE ALWAYS TRIGGER record_control;
+
 CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.schedule FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('schedule', 'project_id name', 'next_at last_due updated_at');
 
 ALTER TABLE ledger.schedule ENABLE ALWAYS TRIGGER record_control;
@@ -5082,6 +5127,9 @@ ALTER TABLE ONLY ledger.kind_event
 
 ALTER TABLE ONLY ledger.role_event
     ADD CONSTRAINT role_event_project_id_fkey FOREIGN KEY (project_id) REFERENCES ledger.project(project_id);
+
+ALTER TABLE ONLY ledger.saved_view
+    ADD CONSTRAINT saved_view_project_id_fkey FOREIGN KEY (project_id) REFERENCES ledger.project(project_id);
 
 ALTER TABLE ONLY ledger.schedule
     ADD CONSTRAINT schedule_project_id_fkey FOREIGN KEY (project_id) REFERENCES ledger.project(project_id);
@@ -5157,6 +5205,8 @@ ALTER TABLE ledger.rebuild_range ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ledger.role_event ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ledger.run_state ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ledger.saved_view ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ledger.schedule ENABLE ROW LEVEL SECURITY;
 
@@ -5244,6 +5294,10 @@ CREATE POLICY seen ON ledger.run_state FOR SELECT USING (((( SELECT ledger.proje
 
 COMMENT ON POLICY seen ON ledger.run_state IS '((( SELECT ledger.projects_with(VARIADIC ''{read,work,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,work,audit}''::text[]) AS projects_with)::text[]))) from 0902aa7ddeaab2b995026489bb577f24';
 
+CREATE POLICY seen ON ledger.saved_view FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with)::text[]))));
+
+COMMENT ON POLICY seen ON ledger.saved_view IS '((( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with)::text[]))) from 6ab1a313aa114582bfc1983207921cdd';
+
 CREATE POLICY seen ON ledger.schedule FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,schedule,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,schedule,audit}'::text[]) AS projects_with)::text[]))));
 
 COMMENT ON POLICY seen ON ledger.schedule IS '((( SELECT ledger.projects_with(VARIADIC ''{read,schedule,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,schedule,audit}''::text[]) AS projects_with)::text[]))) from fae1f740dd32031491262e31dce6044c';
@@ -5285,6 +5339,9 @@ GRANT ALL ON FUNCTION ledger.change_role(p_project text, p_actor text, p_type te
 
 REVOKE ALL ON FUNCTION ledger.change_token(p_actor text, p_token text, p_sha256 bytea, p_name text, p_lifetime interval, p_reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.change_token(p_actor text, p_token text, p_sha256 bytea, p_name text, p_lifetime interval, p_reason text) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.change_view(p_project text, p_actor text, p_name text, p_query text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.change_view(p_project text, p_actor text, p_name text, p_query text) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.change_webhook(p_project text, p_actor text, p_webhook text, p_action text, p_url text, p_events text[], p_kinds text[], p_secret bytea, p_from_now boolean, p_reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.change_webhook(p_project text, p_actor text, p_webhook text, p_action text, p_url text, p_events text[], p_kinds text[], p_secret bytea, p_from_now boolean, p_reason text) TO runfold_worker;
@@ -5819,6 +5876,11 @@ GRANT SELECT ON TABLE ledger.role_member TO runfold_worker;
 GRANT SELECT ON TABLE ledger.role_member TO runfold_reader;
 GRANT SELECT ON TABLE ledger.role_member TO runfold_projector;
 GRANT SELECT ON TABLE ledger.role_member TO runfold_auditor;
+
+GRANT SELECT ON TABLE ledger.saved_view TO runfold_worker;
+GRANT SELECT ON TABLE ledger.saved_view TO runfold_reader;
+GRANT SELECT ON TABLE ledger.saved_view TO runfold_projector;
+GRANT SELECT ON TABLE ledger.saved_view TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.schedule TO runfold_worker;
 GRANT SELECT ON TABLE ledger.schedule TO runfold_reader;

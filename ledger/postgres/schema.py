@@ -130,6 +130,7 @@ OBJECTS: Final = (
     "operations/put_schedule",
     "operations/drop_schedule",
     "operations/advance_schedule",
+    "operations/change_view",
     "guards/refuse_version",
     "compiled/check_derived",
     "projections/check_projection_name",

@@ -243,6 +243,15 @@ schedule: Final = Table(
     Column("release", _TIME),
 )
 
+saved_view: Final = Table(
+    "saved_view",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("name", String(200), primary_key=True),
+    Column("query", String(1000), nullable=False),
+    Column("actor", String(200), nullable=False),
+)
+
 command: Final = Table(
     "command",
     metadata,

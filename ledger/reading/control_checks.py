@@ -68,6 +68,7 @@ CONTROL_TABLES: Final = (
         "schedule", "schedule", ("project_id", "name"), ("next_at", "last_due", "updated_at")
     ),
     ControlTable("webhook", "webhook", ("webhook_id",), ("checkpoint",)),
+    ControlTable("saved_view", "view", ("project_id", "name")),
     ControlTable("archive_event", "archive", ("number",)),
     ControlTable("feed_generation", "generation", ("generation",)),
 )

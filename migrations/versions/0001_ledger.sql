@@ -284,6 +284,14 @@ CREATE TABLE ledger.schedule (
   PRIMARY KEY (project_id, name)
 );
 
+CREATE TABLE ledger.saved_view (
+  project_id text NOT NULL REFERENCES ledger.project,
+  name varchar(200) NOT NULL,
+  query varchar(1000) NOT NULL,
+  actor varchar(200) NOT NULL,
+  PRIMARY KEY (project_id, name)
+);
+
 CREATE TABLE ledger.role_event (
   number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   project_id text NOT NULL REFERENCES ledger.project,

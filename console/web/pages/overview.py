@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from fastapi.responses import Response
 
 from runfold.console.shared.approval_requests import count_pending
+from runfold.console.web.pages.counts import counted
 from runfold.console.web.pages.viewing import ReadViewer, page, router
-from runfold.ledger import Ledger
-from runfold.ledger.lifecycle import State
 from runfold.ledger.postgres.connections import fetch
-from runfold.projections.declared.rows import rows as projected
-from runfold.projections.errors import ProjectionNotFound
 
 FEW: Final = 10
 _MOST: Final = 1_000
@@ -43,8 +38,8 @@ async def overview(viewer: ReadViewer) -> Response:
     return viewer.page(
         "overview.html",
         {
-            "counts": None if counts is None else counts[0],
-            "counted_at": None if counts is None else counts[1],
+            "counts": None if counts is None else counts.states(),
+            "counted_at": None if counts is None else counts.changed_at,
             "waiting_approvals": asking,
             "held": leases["held"],
             "expired": leases["expired"],
@@ -53,18 +48,3 @@ async def overview(viewer: ReadViewer) -> Response:
         },
         most=_MOST,
     )
-
-
-async def counted(ledger: Ledger) -> tuple[Mapping[str, int], datetime | None] | None:
-    """Return the runs in each state and when a count last changed; None without the projection."""
-    try:
-        found = await projected(
-            ledger.pool, "run_counts", where={"project_id": ledger.project_id}, limit=_MOST
-        )
-    except ProjectionNotFound:
-        return None
-    counts = {state.value: 0 for state in State}
-    for row in found:
-        counts[row["state"]] += int(row["runs"])
-    changes: list[Any] = [row["changed_at"] for row in found if row["changed_at"]]
-    return counts, max(changes, default=None)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from fastapi import Depends, Form, Query
 from fastapi.responses import RedirectResponse, Response
 
+from runfold.console.web.pages.counts import counted, facets
 from runfold.console.web.pages.viewing import ReadViewer, Viewer, page, router, viewing
+from runfold.ledger import views
 from runfold.ledger.errors import InvalidQuery
-from runfold.ledger.lifecycle import State
 from runfold.ledger.reading.search import Page
 from runfold.ledger.run import Run
 
@@ -46,9 +47,26 @@ async def runs(
         problem=problem,
         examined=found.examined,
         links=_links(q, found, limit),
-        states=_facets(q),
+        facets=facets(q, await counted(viewer.ledger)),
+        views=await views.every(viewer.ledger.project),
         now=datetime.now(UTC),
     )
+
+
+@pages.post("/p/{project}/views")
+async def change_view(
+    viewer: ReadViewer,
+    name: Annotated[str, Form()],
+    change: Annotated[Literal["save", "remove"], Form()] = "save",
+    q: Annotated[str, Form()] = "",
+) -> Response:
+    """Save the query under a name for all who read the project, or remove the view."""
+    if change == "save":
+        await views.save(viewer.ledger.project, name, q)
+    else:
+        await views.drop(viewer.ledger.project, name)
+    query = f"?{urlencode({'q': q})}" if q else ""
+    return RedirectResponse(f"{viewer.base}/runs{query}", HTTPStatus.SEE_OTHER)
 
 
 @pages.post("/p/{project}/runs/{run_id}/cancel")
@@ -70,18 +88,6 @@ def _links(q: str, found: Page, limit: int) -> Mapping[str, str | None]:
         "newer": link(after=found.newer) if found.newer else None,
         "first": link(),
     }
-
-
-def _facets(q: str) -> Sequence[tuple[str, str, bool]]:
-    """Return a link for each state: the query with that state and no other."""
-    rest = " ".join(word for word in q.split() if not word.startswith(("state:", "-state:")))
-    chosen = {word.removeprefix("state:") for word in q.split() if word.startswith("state:")}
-    found = []
-    for state in State:
-        on = state.value in chosen
-        query = rest if on else f"state:{state.value} {rest}".strip()
-        found.append((state.value, urlencode({"q": query}), on))
-    return found
 
 
 def _row(run: Run) -> Mapping[str, Any]:

@@ -8,7 +8,8 @@ GRANT USAGE ON SCHEMA ledger, projection
   TO runfold_worker, runfold_reader, runfold_projector, runfold_auditor;
 GRANT SELECT ON ledger.event, ledger.run_state, ledger.run, ledger.entry,
   ledger.kind,
-  ledger.kind_event, ledger.kind_state, ledger.schedule, ledger.alembic_version, ledger.rebuild,
+  ledger.kind_event, ledger.kind_state, ledger.schedule, ledger.saved_view, ledger.alembic_version,
+  ledger.rebuild,
   ledger.rebuild_range,
   ledger.projection, ledger.projection_skip, ledger.projection_aside, ledger.feed_generation,
   ledger.event_position,
@@ -42,7 +43,7 @@ GRANT EXECUTE ON FUNCTION ledger.submit, ledger.claim, ledger.heartbeat, ledger.
   ledger.append, ledger.signal, ledger.commands, ledger.closings, ledger.refuse, ledger.reap,
   ledger.keep_time, ledger.next_due, ledger.change_kind, ledger.change_access, ledger.change_role,
   ledger.change_token, ledger.use_token,
-  ledger.put_schedule, ledger.drop_schedule, ledger.advance_schedule,
+  ledger.put_schedule, ledger.drop_schedule, ledger.advance_schedule, ledger.change_view,
   ledger.change_webhook, ledger.resend_delivery,
   ledger.make_partitions
   TO runfold_worker;

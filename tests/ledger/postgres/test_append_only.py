@@ -375,7 +375,7 @@ OPERATIONS = (
     "submit", "claim", "heartbeat", "transition", "decide", "requeue", "cancel", "append",
     "commands", "refuse", "reap", "keep_time", "next_due", "make_partitions", "change_kind",
     "signal", "closings", "change_access", "change_role", "change_token", "use_token",
-    "put_schedule", "drop_schedule", "advance_schedule",
+    "put_schedule", "drop_schedule", "advance_schedule", "change_view",
     "change_webhook", "resend_delivery",
 )  # fmt: skip
 

@@ -1,0 +1,102 @@
+"""Numbers of runs by kind and state, from the projection that keeps them; no page counts runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from urllib.parse import urlencode
+
+from runfold.ledger import Ledger
+from runfold.ledger.errors import InvalidQuery
+from runfold.ledger.lifecycle import State
+from runfold.ledger.reading.query_words import Word, words
+from runfold.projections.declared.rows import rows as projected
+from runfold.projections.errors import ProjectionNotFound
+
+MOST: Final = 1_000
+"""Pairs of a kind and a state that are read."""
+KINDS: Final = 12
+"""Kinds that have a facet: those with the most runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many runs are in each state of each kind, and when that last changed."""
+
+    of: Mapping[tuple[str, str], int]
+    changed_at: datetime | None
+
+    def states(self, kinds: Sequence[str] = ()) -> dict[str, int]:
+        """Return the runs in each state, of these kinds or of all."""
+        found = {state.value: 0 for state in State}
+        for (kind, state), number in self.of.items():
+            found[state] += number if kind in kinds or not kinds else 0
+        return found
+
+    def kinds(self, states: Sequence[str] = ()) -> dict[str, int]:
+        """Return the runs of each kind, in these states or in all, most first."""
+        found: dict[str, int] = {}
+        for (kind, state), number in self.of.items():
+            found[kind] = found.get(kind, 0) + (number if state in states or not states else 0)
+        return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+@dataclass(frozen=True, slots=True)
+class Facet:
+    """A value of a field: the query with it or, where it is chosen, without; None: not counted."""
+
+    field: str
+    value: str
+    number: int | None
+    link: str
+    is_chosen: bool
+
+
+async def counted(ledger: Ledger) -> Counts | None:
+    """Return the numbers of a project; None where nobody keeps the projection."""
+    try:
+        found = await projected(
+            ledger.pool, "run_counts", where={"project_id": ledger.project_id}, limit=MOST
+        )
+    except ProjectionNotFound:
+        return None
+    of = {(row["kind"], row["state"]): int(row["runs"]) for row in found}
+    return Counts(of, max((row["changed_at"] for row in found if row["changed_at"]), default=None))
+
+
+def facets(query: str, counts: Counts | None) -> dict[str, list[Facet]]:
+    """Return the states and the kinds to choose from, each counted within the other choice.
+
+    Other words of the query are not looked at: the numbers are of all runs of the project.
+    """
+    try:
+        known = words(query)
+    except InvalidQuery:
+        known = []
+    chosen = {field: _chosen(known, field) for field in ("state", "kind")}
+    states: Mapping[str, int | None] = dict.fromkeys(state.value for state in State)
+    kinds: dict[str, int | None] = dict.fromkeys(chosen["kind"])
+    if counts is not None:
+        states = counts.states(chosen["kind"])
+        kinds.update(list(counts.kinds(chosen["state"]).items())[:KINDS])
+    return {
+        field: [_facet(known, field, value, number, chosen[field]) for value, number in found]
+        for field, found in (("state", states.items()), ("kind", kinds.items()))
+    }
+
+
+def _chosen(known: Sequence[Word], field: str) -> list[str]:
+    named = [word for word in known if word.field == field and not word.negated]
+    return [value for word in named for value in word.values]
+
+
+def _facet(
+    known: Sequence[Word], field: str, value: str, number: int | None, chosen: Sequence[str]
+) -> Facet:
+    rest = [word.text for word in known if word.field != field]
+    is_chosen = value in chosen
+    quoted = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    words_ = rest if is_chosen else [f"{field}:{value if value.isidentifier() else quoted}", *rest]
+    return Facet(field, value, number, urlencode({"q": " ".join(words_)}), is_chosen)

@@ -1,0 +1,33 @@
+-- Saves a query of runs under a name for all who read the project, or with no query removes it:
+-- whether there was anything to do. At most 50 in a project. Needs the right read.
+CREATE OR REPLACE FUNCTION ledger.change_view(
+  p_project text, p_actor text, p_name text, p_query text
+) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  checked boolean;
+BEGIN
+  checked := ledger.check_access(p_project, '{read}', ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
+  checked := ledger.check_given('p_name', p_name IS NOT NULL);
+  checked := ledger.check_texts(ARRAY[p_actor, p_name], 200, true);
+  checked := ledger.check_texts(ARRAY[p_query], 1000, true);
+  IF p_query IS NULL THEN
+    -- The row that is removed names who removes it: the control history takes it from there.
+    UPDATE ledger.saved_view AS v SET actor = p_actor
+    WHERE v.project_id = p_project AND v.name = p_name AND v.actor <> p_actor;
+    DELETE FROM ledger.saved_view AS v WHERE v.project_id = p_project AND v.name = p_name;
+    RETURN FOUND;
+  END IF;
+  IF (SELECT count(*) FROM ledger.saved_view AS v
+      WHERE v.project_id = p_project AND v.name <> p_name) >= 50 THEN
+    RAISE EXCEPTION 'the project has 50 views: remove one' USING ERRCODE = '22023';
+  END IF;
+  INSERT INTO ledger.saved_view AS v (project_id, name, query, actor)
+  VALUES (p_project, p_name, p_query, p_actor)
+  ON CONFLICT (project_id, name) DO UPDATE SET query = excluded.query, actor = excluded.actor
+  WHERE v.query <> excluded.query;
+  RETURN FOUND;
+END $$;
