@@ -56,3 +56,13 @@ def test_a_projection_is_dropped_with_its_tables_and_is_new_again(cli: Cli) -> N
 @pytest.mark.parametrize("name", ["sizes; DROP TABLE ledger.event", "run_state"])
 def test_nothing_else_is_dropped(cli: Cli, name: str) -> None:
     cli.fails(exits.NOT_FOUND, "projections", "drop", name)
+
+
+def test_a_pause_and_what_follows_it_are_told_as_json(cli: Cli) -> None:
+    cli.given(_reads)
+
+    paused = cli.ok("projections", "pause", "sizes", "--json")
+    assert paused.json["name"] == "sizes"
+    assert cli("projections", "status", "sizes", "--json").lines[0]["state"] == "paused"
+    assert cli.ok("projections", "resume", "sizes", "--json").json["name"] == "sizes"
+    assert cli("projections", "status", "sizes", "--json").lines[0]["state"] != "paused"

@@ -1,0 +1,126 @@
+"""`--json`: every command prints JSON, an object a line, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import typer
+
+from runfold.console.cli.kit import exits
+from runfold.console.cli.main import Program, app
+from runfold.ledger import Ledger, State
+from runfold.ledger.postgres.connections import connect
+from runfold.projections import CatchUp, install
+from tests.console.test_commands import Cli, cli
+from tests.support.past_month import MONTH, in_that_month
+from tests.support.projections import read, sizes
+from tests.support.runs import claimed, waiting
+
+__all__ = ["cli"]
+
+SIZES: Final = sizes()
+UNTIL_A_SIGNAL: Final = {"up", "demo", "worker", "serve", "projections run"}
+"""What they print for people goes to standard error; their logs are tested where they are."""
+CALLS: Final = (
+    "db upgrade", "db status", "db url", "project create second", "project list",
+    "submit parse path=a.py", "runs", "runs --count", "show PENDING", "history PENDING",
+    "state PENDING --at 1", "diff FAILED --from 1 --to 2", "trace FAILED", "rerun FAILED",
+    "tail --no-follow --after start", "approvals", "approve ASKED --request 3",
+    "reject ASKED_TOO --request 3 --reason no",
+    "signal HELD go 1", "cancel PENDING", "workers", "reap --once", "doctor", "verify", "drift",
+    "whatif --ttl 1s", "metrics --once",
+    "projections list", "projections status", "projections status sizes", "projections show sizes",
+    "projections pause sizes", "projections resume sizes",
+    "projections rebuild sizes --module tests.console.test_json", "projections drop sizes",
+    "kinds pause parse", "kinds limit parse 3", "kinds list", "kinds history parse",
+    "kinds resume parse",
+    "schedules add nightly parse --cron 0~3~*~*~*", "schedules list", "schedules remove nightly",
+    "roles grant finance ann", "roles list", "roles history", "roles revoke finance ann",
+    "access grant w --rights read", "access list", "access history", "access check read",
+    "access revoke w", "access token reader", "access tokens",
+    "access revoke-token TOKEN",
+    "archive hold MONTH --reason audit", "archive release MONTH --reason over",
+    "archive export MONTH", "archive detach MONTH", "archive check FILE", "archive list",
+    "archive history", "archive attach MONTH",
+)  # fmt: skip
+
+REFUSED: Final = ("projections skip sizes --reason why", "projections rebase")
+"""What has nothing to do here: the error is JSON as well."""
+
+
+async def given(ledger: Ledger) -> dict[str, str]:
+    """Have runs in every state that a command asks for, a projection, and a month that is over."""
+    failed = await claimed(ledger, "w:1")
+    await ledger.fail(failed, error_code="E-X", error_detail={"traceback": "somewhere"})
+    asked = await waiting(ledger, State.WAITING_APPROVAL, park=True)
+    asked_too = await waiting(ledger, State.WAITING_APPROVAL, park=True)
+    held = await claimed(ledger, "w:2")
+    await read(ledger, held.run_id, "2")
+    await install(ledger.pool, SIZES)
+    await CatchUp(ledger.pool, SIZES).to_the_end()
+    assert ledger.url is not None
+    connection = await connect(ledger.url, "tests")
+    async with in_that_month(connection):
+        await ledger.complete(await claimed(ledger, "w:3"))
+    await connection.close()
+    pending = await ledger.submit("parse")
+    await ledger.submit("parse", deadline=0.001)  # which the reaper ends
+    runs = {"FAILED": failed, "ASKED_TOO": asked_too, "ASKED": asked, "HELD": held}
+    words = {word: str(lease.run_id) for word, lease in runs.items()}
+    return {**words, "PENDING": str(pending.run_id), "MONTH": MONTH}
+
+
+def test_every_command_prints_json_and_nothing_else(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNFOLD_ARCHIVE", str(tmp_path))
+    words, wrong = cli.given(given), []
+    for call in (*CALLS, *REFUSED):
+        answer = cli(*_words(call, words), "--json")
+        data, problems = _lines(answer.out), _lines(answer.err)
+        if not all(isinstance(line, dict) for line in data + problems):
+            wrong.append((call, answer))
+        if (answer.code, bool(data)) != (exits.OK, True) and call not in REFUSED:
+            wrong.append((call, answer))
+        for line in data:
+            words |= {"FILE": line["file"]} if call.startswith("archive export") else {}
+            words |= {"TOKEN": line["token_id"]} if call == "access tokens" else {}
+
+    assert wrong == [], "\n".join(map(str, wrong))
+
+
+def test_no_command_is_left_out_of_the_table() -> None:
+    program = typer.main.get_command(app)
+    assert isinstance(program, Program)
+    every = {leaf for entry in program.entries for leaf in _leaves(program, entry.name)}
+    called = {
+        leaf for leaf in every for call in (*CALLS, *REFUSED) if f"{call} ".startswith(f"{leaf} ")
+    }
+
+    assert every - called == UNTIL_A_SIGNAL
+
+
+def _leaves(program: Program, name: str) -> Iterator[str]:
+    command: Any = program.load(name)
+    within = getattr(command, "commands", None)
+    yield from [f"{name} {inner}" for inner in within] if within else [name]
+
+
+def _lines(text: str) -> list[Any]:
+    """Return each line as what it is in JSON, or None."""
+    found = []
+    for line in text.splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            found.append(None)
+    return found
+
+
+def _words(call: str, known: dict[str, str]) -> list[str]:
+    """Return a call's words, with what is known by a name in capitals."""
+    return [known.get(word, word.replace("~", " ")) for word in call.split()]
