@@ -20,8 +20,14 @@ from tests.support.web import token
 
 pytestmark = pytest.mark.slow
 IMAGES = Path(__file__).parents[3] / "docs" / "images"
-PICTURES = ("overview", "runs", "runs-run", "approvals-run", "runs-run-state")
-"""Pages shown in the documents; `make screenshots` keeps them."""
+PICTURES = {
+    "overview": "overview",
+    "runs": "runs",
+    "runs-run": "run-timeline",
+    "approvals-run": "approval",
+    "runs-run-state": "state",
+}
+"""Pictures of the documents, by the page; `make screenshots` keeps them."""
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
 CONTRAST = {"runOnly": ["color-contrast"]}
 
@@ -88,8 +94,8 @@ def test_every_page_fits_loads_cleanly_and_is_accessible_in_both_themes(
 def keep_pictures(folder: Path) -> None:
     """Keep the pictures of the documents, where `make screenshots` asks for it."""
     if os.environ.get("SCREENSHOTS"):
-        for name in PICTURES:
-            shutil.copy(folder / f"light-{name}.png", IMAGES / f"{name}.png")
+        for name, picture in PICTURES.items():
+            shutil.copy(folder / f"light-{name}.png", IMAGES / f"{picture}.png")
 
 
 @contextmanager

@@ -133,7 +133,7 @@
     source.onopen = () => { say("live"); lookSoon(); };
     source.onerror = () => say(source?.readyState === EventSource.CLOSED ? "off" : "waiting");
   };
-  const WORDS = {live: "● live", paused: "⏸ paused", waiting: "○ reconnecting", off: "○ not live"};
+  const WORDS = {live: "● live", paused: "‖ paused", waiting: "○ reconnecting", off: "○ not live"};
   const lamp = make("button", {type: "button", className: "lamp", title: "Pause or resume"}, "○");
   const say = (state) => { lamp.dataset.state = state; lamp.textContent = WORDS[state]; };
   const togglePause = () => {
@@ -284,7 +284,7 @@
 
   document.addEventListener("keydown", press);
   document.addEventListener("visibilitychange", () => { if (document.hidden) stop(); else listen(); });
-  const finder = make("button", {type: "button", title: "Go anywhere (Ctrl-K); ? lists the keys", onclick: palette}, "⌘K");
+  const finder = make("button", {type: "button", title: "Go anywhere (Ctrl-K); ? lists the keys", onclick: palette}, /Mac|iP/.test(navigator.platform) ? "⌘K" : "Ctrl K");
   finder.setAttribute("aria-label", "Go anywhere");
   const tools = make("div", {className: "tools"}, ...(isLive ? [lamp] : []), zones, themes, finder);
   document.querySelector("header").append(tools);
