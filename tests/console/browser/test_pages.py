@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from fastapi.routing import APIRoute
 from playwright.sync_api import Browser, Page, expect
 
+from runfold.console.web.pages import routers
 from runfold.ledger import State
 from tests.console.browser.conftest import NARROW, WIDE, watched
 from tests.console.browser.serving import Served
@@ -20,6 +22,8 @@ from tests.support.web import token
 
 pytestmark = pytest.mark.slow
 IMAGES = Path(__file__).parents[3] / "docs" / "images"
+FORMS = (".json", ".csv", "/live")
+"""Endings of addresses that are no pages."""
 PICTURES = {
     "overview": "overview",
     "runs": "runs",
@@ -33,15 +37,25 @@ CONTRAST = {"runOnly": ["color-contrast"]}
 
 
 def paths(served: Served) -> list[str]:
-    """Every page of the project."""
-    run = f"/runs/{served.filled.asking}"
-    parts = [
-        "", "/runs", "/runs?q=state:failed", "/approvals", "/workers", "/kinds", "/projections",
-        "/cost", "/integrity", f"/integrity?run={served.filled.asking}", "/audit", run,
-        f"{run}?attempt=1", f"{run}/state?at=5&vs=4", f"{run}/events/5", f"{run}/raw",
-        f"/approvals/{served.filled.asking}/{asked_version(served)}", "/bulk", "/runs?q=nonsense:1",
+    """Every page of the project: of each route whose parameters are known here, and some states."""
+    run = served.filled.asking
+    known = {"project": "test", "run_id": run, "version": str(asked_version(served))}
+    routes = [route for router in routers() for route in router.routes]
+    filled = [
+        re.sub(r"{(\w+)}", lambda name: known.get(name[1], "{?}"), route.path)
+        for route in routes
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ())
+    ]
+    states = [
+        "/runs?q=state:failed", "/runs?q=nonsense:1", f"/integrity?run={run}",
+        f"/runs/{run}/events/5", f"/runs/{run}?attempt=1", f"/runs/{run}/state?at=5&vs=4",
     ]  # fmt: skip
-    return [f"/p/test{part}" for part in parts]
+    found = [
+        path
+        for path in filled
+        if path.startswith("/p/test") and "{?}" not in path and not path.endswith(FORMS)
+    ]
+    return [*dict.fromkeys(found), *(f"/p/test{each}" for each in states)]
 
 
 def asked_version(served: Served) -> int:
