@@ -65,6 +65,7 @@ class Program(LazyGroup):
         _entry(_OPERATIONS, "drift", "Compare stored states with the fold of their events."),
         _entry(_OPERATIONS, "whatif", "Replay recorded leases under another policy."),
         _entry(_OPERATIONS, "serve", "Serve the HTTP API and the pages, until SIGTERM or Ctrl-C."),
+        _entry(_OPERATIONS, "mcp", "Let an agent ask about runs, over standard input and output."),
         _entry(_OPERATIONS, "metrics", "Serve metrics for Prometheus."),
         _entry(_ADMINISTRATION, "db", "Upgrade the database's schema; show its status and URL."),
         _entry(_ADMINISTRATION, "project", "Create and list projects."),

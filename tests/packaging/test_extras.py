@@ -13,6 +13,7 @@ from tests.packaging.conftest import ROOT
 
 NEEDED = {
     "archive": ("pyarrow", ["archive", "check", str(ROOT / "README.md")]),
+    "mcp": ("mcp", ["mcp"]),
     "metrics": ("prometheus_client", ["metrics", "--once"]),
     "traces": ("opentelemetry", ["trace", "0" * 32, "--otlp", "http://127.0.0.1:1"]),
     "webhooks": ("httpcore", ["webhooks", "run", "--once"]),

@@ -9,8 +9,8 @@ from typing import Final
 from runfold.ledger.settings import Settings
 
 _PREFIX: Final = "RUNFOLD_"
-_OTHERS: Final = ("RUNFOLD_TEST_", "RUNFOLD_COMPLETE")
-"""Variables that are not settings and not mistakes: the tests' and shell completion's."""
+_OTHERS: Final = ("RUNFOLD_TEST_", "RUNFOLD_COMPLETE", "RUNFOLD_TOKEN")
+"""Variables that are no settings and no mistakes: of tests, of completion, of `runfold mcp`."""
 
 
 def unknown_settings(environment: Mapping[str, str]) -> Sequence[str]:
