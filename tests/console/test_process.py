@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
@@ -24,7 +24,7 @@ import typer
 
 import runfold
 from runfold.console.cli.kit import exits
-from runfold.console.cli.main import Program, app
+from runfold.console.cli.main import Program, app, main
 from runfold.ledger import Ledger, State
 from tests.conftest import PROJECT
 from tests.support.runs import abandoned, claimed
@@ -476,3 +476,16 @@ def test_an_output_that_takes_nothing_is_no_defect(
     assert answer.stderr.startswith(said)
     assert "Error" not in answer.stderr
     assert "parse" in run(database, "runs").stdout
+
+
+def test_what_nobody_can_be_told_ends_no_command(
+    database: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = Path("/dev/full").open("w")  # noqa: SIM115  closing it fails
+    monkeypatch.setattr(sys, "stderr", full)
+
+    assert main(["--url", database, "--project", PROJECT, "submit", "parse"]) == 0
+
+    with suppress(OSError):
+        full.close()
+    assert len(capsys.readouterr().out) == 37  # the run's id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import ClassVar, Final, TextIO
 
 from rich.console import Console
@@ -97,9 +98,10 @@ class Output:
 
 
 def talk(text: str, end: str = "\n") -> None:
-    """Write a line for people on standard error."""
-    sys.stderr.write(clean(text) + end)
-    sys.stderr.flush()
+    """Write a line for people on standard error; a full disk there must end no work."""
+    with suppress(OSError):
+        sys.stderr.write(clean(text) + end)
+        sys.stderr.flush()
 
 
 def safe_text(text: Text) -> Text:
