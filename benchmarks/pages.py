@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tests.support.filling import filled, paths
+from tests.support.filling import KINDS, filled, paths
 from tests.support.web import calling
 
 from benchmarks import servers
@@ -40,7 +40,7 @@ async def main() -> dict[str, Any]:
     """Fill the tables; then ask for each page, often."""
     os.environ["RUNFOLD_POOL_SIZE"] = "1"
     async with servers.opened() as ledger:
-        for kind in ("seldom", "review", "parse"):
+        for kind in KINDS:
             await ledger.submit(kind)
         [asking] = await ledger.claim("w", kinds=["parse"])
         await ledger.ask_approval(asking, prompt="?")

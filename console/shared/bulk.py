@@ -19,7 +19,7 @@ from runfold.ledger.lifecycle import TERMINAL, State
 from runfold.ledger.operations.cancel import cancel_many
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.reading.query import Query, parse
-from runfold.ledger.reading.search import EXAMINED, count, search
+from runfold.ledger.reading.search import count, search
 from runfold.ledger.validation import check_int, check_reason
 
 Action = Literal["cancel", "rerun"]
@@ -55,22 +55,30 @@ class Bulk:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A bulk before anything is done: how many runs fit, whether that is all, and the first."""
+    """A bulk before anything is done: how many runs fit, and the first of them.
+
+    `examined`: how many runs were looked through where counting ended for that reason.
+    """
 
     bulk: Bulk
     matching: int
-    is_all: bool
+    examined: int | None
     runs: list[Run]
+
+    @property
+    def is_all(self) -> bool:
+        """Whether no more runs fit than were counted."""
+        return self.examined is None
 
     @property
     def number(self) -> str:
         """How many runs fit, in words: counting ends after as many runs as are looked through."""
         runs = "1 run" if self.matching == 1 else f"{self.matching:,} runs"
-        if self.is_all:
+        if self.examined is None:
             return runs
-        return f"{runs} of the newest {EXAMINED:,}" if self.matching < EXAMINED else (
-            f"more than {EXAMINED:,} runs"
-        )  # fmt: skip
+        if self.matching == self.examined:
+            return f"more than {runs}"
+        return f"{runs} of the newest {self.examined:,}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +121,9 @@ async def meant(ledger: Ledger, action: str, query: str, moment: datetime | None
 async def preview(ledger: Ledger, bulk: Bulk) -> Preview:
     """Return what a bulk would be about; nothing is done."""
     query = bulk.parsed()
-    matching, is_all = await count(ledger.pool, ledger.project_id, query)
+    matching, examined = await count(ledger.pool, ledger.project_id, query)
     page = await search(ledger.pool, ledger.project_id, query, limit=FIRST)
-    return Preview(bulk, matching, is_all, page.runs)
+    return Preview(bulk, matching, examined, page.runs)
 
 
 async def batch(

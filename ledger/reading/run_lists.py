@@ -22,12 +22,18 @@ _KINDS: Final = "(SELECT DISTINCT known.kind FROM ledger.kind AS known WHERE kno
 # Rows of the label and the id are compared and ordered, so that only this index has the order. With
 # `state = ...` the primary key would have it too, and the planner might walk all runs by it. Before
 # PostgreSQL 18 a scan ends by the first member of a row only: at the end of its list.
-_PART: Final = """(
-SELECT part.run_id FROM ({lists}) AS list (kind, label) CROSS JOIN LATERAL (
+_LIST: Final = """
   SELECT s.run_id FROM ledger.run_state AS s WHERE s.project_id = $1 AND {predicate}
     AND s.kind = list.kind AND (s.{column}, s.run_id) > (list.label, $2)
     AND (s.{column}, s.run_id) < (list.label, $3){others}
-  ORDER BY s.{column} {order}, s.run_id {order} LIMIT {limit}
+  ORDER BY s.{column} {order}, s.run_id {order} LIMIT {limit}"""
+_PART: Final = f"""(
+SELECT part.run_id FROM ({{lists}}) AS list (kind, label) CROSS JOIN LATERAL ({_LIST}
+) AS part)"""
+_MARKED_PART: Final = f"""(
+SELECT part.run_id, part.place = {{limit}} AS is_last
+FROM ({{lists}}) AS list (kind, label) CROSS JOIN LATERAL (
+  SELECT ordered.run_id, row_number() OVER () AS place FROM ({_LIST}) AS ordered
 ) AS part)"""
 
 # OFFSET 0: all that are held are read, never the runs of the project in the order of their ids.
@@ -66,6 +72,16 @@ WHERE c.project_id = $1 AND c.key = ANY ({keys}::text[]) AND s.key = c.key
 # The limit is part of the text: the planner takes an unknown one for a tenth of the table.
 _IDS: Final = """
 SELECT found.run_id FROM ({parts}) AS found ORDER BY found.run_id {order} LIMIT {limit}"""
+
+# A list of which as many runs were read as may be has more beyond its last one: so nothing beyond
+# that one is known, of any list.
+_LOOKED: Final = """
+WITH found (run_id, is_last) AS MATERIALIZED ({parts}), cut AS MATERIALIZED (
+  SELECT found.run_id FROM found WHERE found.is_last ORDER BY found.run_id {order} LIMIT 1)
+SELECT found.run_id, row_number() OVER (ORDER BY found.run_id {order}) AS place,
+  EXISTS (SELECT FROM cut) AS is_more
+FROM found WHERE found.run_id {sign} coalesce((SELECT cut.run_id FROM cut), found.run_id)
+ORDER BY found.run_id {order} LIMIT {limit}"""
 
 _RUNS: Final = """
 SELECT r.* FROM ({ids}) AS page CROSS JOIN LATERAL (
@@ -142,24 +158,66 @@ def page_ids(
     return (_IDS.format(parts=parts, **words), *conditions.parameters)
 
 
-def _parts(chosen: RunFilter, conditions: _Conditions, words: dict[str, Any]) -> Iterator[str]:
-    """Yield the queries that find the runs; no two of them find the same run."""
+def looked_through(project_id: str, chosen: RunFilter, limit: int, each: int) -> tuple[Any, ...]:
+    """Return the statement that finds the first ids, `each` of a list at most, and its parameters.
+
+    They are complete up to the last of them: its rows are ids with their place and whether there
+    may be more beyond the last.
+    """
+    conditions = _Conditions(project_id, chosen, None)
+    words = {"order": "ASC" if chosen.is_forward else "DESC", "limit": each}
+    parts = " UNION ALL ".join(_parts(chosen, conditions, words, marked=True))
+    words |= {"limit": limit, "sign": "<=" if chosen.is_forward else ">="}
+    return (_LOOKED.format(parts=parts, **words), *conditions.parameters)
+
+
+def number_of_lists(chosen: RunFilter, kinds: int) -> int:
+    """Return how many lists such runs lie in, with so many kinds and one priority of each."""
+    if chosen.keys is not None or chosen.worker_ids is not None:
+        return 1
+    if chosen.kinds is None and chosen.states is None:
+        return 1
+    states = len(chosen.states) if chosen.states else len(_OTHERS.states)
+    return (kinds if chosen.kinds is None else len(chosen.kinds)) * (states + 1)
+
+
+def _parts(
+    chosen: RunFilter, conditions: _Conditions, words: dict[str, Any], *, marked: bool = False
+) -> Iterator[str]:
+    """Yield the queries that find the runs; no two of them find the same run.
+
+    If `marked` with a second column: whether the run is the last that was read of a list.
+    """
+    for part, lists in _of_filter(chosen, conditions, words):
+        if lists is None:
+            yield f"(SELECT p.run_id, false FROM {part} AS p)" if marked else part
+            continue
+        yield (_MARKED_PART if marked else _PART).format(**lists)
+
+
+def _of_filter(
+    chosen: RunFilter, conditions: _Conditions, words: dict[str, Any]
+) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """Yield a whole query, or the words for one over the lists of an index."""
     bound = conditions.bound
     if chosen.keys is not None:
-        yield _KEYED.format(keys=bound["key"], others=conditions.but())
+        yield _KEYED.format(keys=bound["key"], others=conditions.but()), None
     elif chosen.kinds is None and chosen.states is None and chosen.worker_ids is None:
-        yield _ALL.format(others=conditions.but(), **words)
+        yield _ALL.format(others=conditions.but(), **words), None
     else:
         kinds = _KINDS if chosen.kinds is None else f"unnest({bound['kind']}::text[])"
         if chosen.worker_ids is not None or _may_be(_HELD, chosen):
-            yield _HELD_PART.format(kinds=kinds, others=conditions.but("kind"), **words)
+            yield _HELD_PART.format(kinds=kinds, others=conditions.but("kind"), **words), None
         for lists in _lists(chosen):
-            yield _PART.format(
-                lists=_labels(lists, kinds, bound.get(lists.column)),
-                column=lists.column,
-                predicate=lists.predicate,
-                others=conditions.but("kind", lists.column),
-                **words,
+            yield (
+                "",
+                {
+                    "lists": _labels(lists, kinds, bound.get(lists.column)),
+                    "column": lists.column,
+                    "predicate": lists.predicate,
+                    "others": conditions.but("kind", lists.column),
+                    **words,
+                },
             )
 
 

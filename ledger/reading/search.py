@@ -15,13 +15,18 @@ from runfold.ledger.errors import InvalidValue
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading.query import SIGNS, Bound, Choice, Query, parse
 from runfold.ledger.reading.run_filter import RunFilter, floor
-from runfold.ledger.reading.run_lists import page_ids
+from runfold.ledger.reading.run_lists import looked_through, number_of_lists, page_ids
 from runfold.ledger.run import Run
 from runfold.ledger.validation import check_int, check_run_id
 
 MAX_PAGE: Final = 1_000
 EXAMINED: Final = 10_000
 """Runs that the search for one page looks through."""
+ENTRIES: Final = 40_000
+"""Entries of indexes that the lists together give for a page."""
+LEAST: Final = 100
+"""Runs that each list may give, however many lists there are."""
+_KINDS: Final = "SELECT count(DISTINCT kind) AS number FROM ledger.kind WHERE project_id = $1"
 LEADING: Final = {
     "key": "keys", "worker_id": "worker_ids", "state": "states", "kind": "kinds",
 }  # fmt: skip
@@ -62,27 +67,29 @@ async def search(
     forward = after is not None
     cursor = _cursor(after if forward else before)
     statement = Statement(project_id, parsed, cursor, forward=forward)
+    if statement.is_checked:
+        await statement.share(pool)
     rows = list(await fetch(pool, *statement.page(limit + 1)))
     more, rows = len(rows) > limit, rows[:limit]
-    frontier = None if more else await _frontier(pool, statement)
+    frontier, examined = None, None
+    if statement.is_checked and not more:
+        frontier, examined = await _frontier(pool, statement)
     runs = [Run.from_row(row) for row in (reversed(rows) if forward else rows)]
     onward = (runs[0] if forward else runs[-1]).run_id if more else frontier
     return Page(
         runs,
         older=_beside(runs, -1, cursor) if forward else onward,
         newer=onward if forward else _beside(runs, 0, cursor),
-        examined=None if frontier is None else EXAMINED,
+        examined=examined,
     )
 
 
-async def count(pool: Pool, project_id: str, query: Query) -> tuple[int, bool]:
-    """Return how many runs fit of those that one page looks through, and whether that is all."""
+async def count(pool: Pool, project_id: str, query: Query) -> tuple[int, int | None]:
+    """Return how many runs fit, and of how many that were looked through; None: of all."""
     statement = Statement(project_id, query, None, forward=False)
-    rows = await fetch(pool, *statement.count(EXAMINED))
-    number = int(rows[0]["number"])
-    if number == EXAMINED:
-        return number, False
-    return number, await _frontier(pool, statement) is None
+    await statement.share(pool)
+    rows = await fetch(pool, *statement.count())
+    return int(rows[0]["number"]), (await _frontier(pool, statement))[1]
 
 
 def _cursor(run_id: UUID | str | None) -> UUID | None:
@@ -96,12 +103,10 @@ def _beside(runs: Sequence[Run], place: int, cursor: UUID | None) -> UUID | None
     return runs[place].run_id if runs else cursor
 
 
-async def _frontier(pool: Pool, statement: Statement) -> UUID | None:
-    """Return the last run that was looked through, if there may be runs beyond it."""
-    if not statement.is_checked:
-        return None
+async def _frontier(pool: Pool, statement: Statement) -> tuple[UUID, int] | tuple[None, None]:
+    """Return the last run that was looked through, and its place, if there may be runs beyond."""
     rows = await fetch(pool, *statement.frontier())
-    return rows[0]["run_id"] if rows else None
+    return (rows[0]["run_id"], rows[0]["place"]) if rows else (None, None)
 
 
 class Statement:
@@ -128,10 +133,20 @@ class Statement:
         self.is_checked = bool(checks)
         """Whether runs that the index gives may not fit."""
         self._where = f"WHERE {' AND '.join(checks)}" if checks else ""
+        self._each = EXAMINED
+
+    async def share(self, pool: Pool) -> None:
+        """Let each list give no more than its share, where the runs lie in very many lists."""
+        kinds = 1
+        if number_of_lists(self._led, 2) > number_of_lists(self._led, 1):
+            kinds = (await fetch(pool, _KINDS, self._project_id))[0]["number"]
+        lists = number_of_lists(self._led, kinds)
+        while self._each > LEAST and self._each * lists > ENTRIES:
+            self._each //= 2  # by steps, so that there are few statements
 
     def page(self, limit: int) -> tuple[Any, ...]:
         """Return the statement of a page of so many runs, and its values."""
-        led = self._ids(EXAMINED if self.is_checked else limit)
+        led = self._looked() if self.is_checked else self._ids(limit)
         statement = (
             # Each join has a limit, so that no plan reads all runs to join a page of them.
             f"SELECT r.* FROM (SELECT c.project_id, c.run_id FROM ({led}) AS led"
@@ -144,24 +159,28 @@ class Statement:
         )
         return (statement, *self._values)
 
-    def count(self, most: int) -> tuple[Any, ...]:
-        """Return the statement of how many runs fit, up to so many, and its values."""
+    def count(self) -> tuple[Any, ...]:
+        """Return the statement of how many runs fit of those that are looked through."""
         statement = (
-            f"SELECT count(*) AS number FROM (SELECT FROM ({self._ids(most)}) AS led"
+            f"SELECT count(*) AS number FROM ({self._looked()}) AS led"
             " CROSS JOIN LATERAL (SELECT * FROM ledger.run_state AS s"
             " WHERE s.project_id = $1 AND s.run_id = led.run_id LIMIT 1) AS c"
-            f" {self._where} LIMIT {most}) AS fitting"
+            f" {self._where}"
         )
         return (statement, *self._values)
 
     def frontier(self) -> tuple[Any, ...]:
         """Return the statement of the last run that is looked through, and its values."""
-        led, *values = page_ids(self._project_id, self._led, EXAMINED)
+        looked, *values = looked_through(self._project_id, self._led, EXAMINED, self._each)
         statement = (
-            f"SELECT c.run_id FROM ({led}) AS c"
-            f" ORDER BY c.run_id {self._way} OFFSET {EXAMINED - 1} LIMIT 1"
+            f"SELECT c.run_id, c.place FROM ({looked}) AS c"
+            f" WHERE c.is_more OR c.place = {EXAMINED} ORDER BY c.place DESC LIMIT 1"
         )
         return (statement, *values)
+
+    def _looked(self) -> str:
+        """Return the query of the ids that are looked through."""
+        return str(looked_through(self._project_id, self._led, EXAMINED, self._each)[0])
 
     def _ids(self, limit: int) -> str:
         """Return the query of the ids that the index gives."""

@@ -6,12 +6,13 @@ from typing import Final
 
 from runfold.ledger import Ledger
 
+KINDS: Final = ("seldom", "review", "parse", *(f"k{n}" for n in range(40)))
 PART: Final = 1_000
 """Runs of one statement: a feed reads the events of one transaction at a time."""
 FILL: Final = """
 WITH made AS MATERIALIZED (
   SELECT n, ledger.uuid7_floor((moment AT TIME ZONE 'UTC')::timestamp) AS run_id, moment,
-    CASE WHEN n % 3 = 0 THEN 'parse' ELSE 'review' END AS kind,
+    CASE n % 3 WHEN 0 THEN 'parse' WHEN 1 THEN 'k' || n % 40 ELSE 'review' END AS kind,
     CASE WHEN n = 7 THEN 'failed' WHEN n % 400 = 1 THEN 'waiting_approval'
       WHEN n < $2 / 2 THEN 'completed' WHEN n % 100 = 0 THEN 'running' ELSE 'pending' END AS state
   FROM (SELECT n, now() - ($2 - n) * interval '1 ms' - interval '1 s' AS moment
@@ -72,7 +73,7 @@ def paths(run_id: object, version: int) -> dict[str, list[str]]:
 
 
 async def filled(ledger: Ledger, runs: int, part: int = PART) -> None:
-    """Write runs of the kinds `parse` and `review` with two events each, and analyse the tables.
+    """Write runs of KINDS with two events each, and analyse the tables.
 
     They are not consistent: the fold is off meanwhile.
     """

@@ -163,7 +163,6 @@ async def test_a_bulk_stops_where_it_is_told_to(
 
 async def test_counting_ends_and_says_so(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runfold.ledger.reading.search.EXAMINED", 3)
-    monkeypatch.setattr(bulk, "EXAMINED", 3)
     for n in range(5):
         await ledger.submit("page", tags=["a"] if n == 4 else [])
     every = await bulk.preview(ledger, await bulk.meant(ledger, "cancel", "kind:page"))

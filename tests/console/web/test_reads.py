@@ -16,7 +16,7 @@ from runfold.projections.models.counts import RUN_COUNTS
 from runfold.projections.models.spending import SPENDING
 from tests.concurrency.test_plans import SCANS as _SCANS
 from tests.conftest import PROJECT
-from tests.support.filling import filled, paths
+from tests.support.filling import KINDS, filled, paths
 from tests.support.web import calling
 
 RUNS: Final = 20_000
@@ -35,10 +35,11 @@ async def full(
     """A ledger with many runs, one of which asks a person, and one connection."""
     monkeypatch.setenv("RUNFOLD_POOL_SIZE", "1")
     monkeypatch.setattr("runfold.ledger.reading.search.EXAMINED", EXAMINED)
-    monkeypatch.setattr("runfold.console.shared.bulk.EXAMINED", EXAMINED)
+    monkeypatch.setattr("runfold.ledger.reading.search.ENTRIES", 2 * EXAMINED)
+    monkeypatch.setattr("runfold.ledger.reading.search.LEAST", 2)
     monkeypatch.setattr("runfold.console.web.pages.whatif.EVENTS", EXAMINED)
     async with Ledger.open(unverified_database, PROJECT) as ledger:
-        for kind in ("seldom", "review", "parse"):
+        for kind in KINDS:
             await ledger.submit(kind)
         [lease] = await ledger.claim("w", kinds=["parse"])
         await ledger.ask_approval(lease, prompt="?")

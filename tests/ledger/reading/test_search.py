@@ -91,6 +91,29 @@ async def test_a_page_ends_after_the_runs_that_it_may_look_through(
     assert (end.runs, end.older, end.examined) == ([], None, None)
 
 
+async def test_lists_that_give_no_more_than_their_share_leave_out_no_run(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "ENTRIES", 20)
+    monkeypatch.setattr(searching, "LEAST", 2)
+    ids = [str((await ledger.submit(f"kind{n % 5 if n < 20 else 0}")).run_id) for n in range(30)]
+    for gone in ids[::3]:
+        await ledger.cancel(gone)
+    query = "state:pending,cancelled attempts:<1"
+    before: list[str] = []
+    page = await ledger.search(query, limit=7)
+    while page.older is not None:
+        before += [str(run.run_id) for run in page.runs]
+        page = await ledger.search(query, before=page.older, limit=7)
+    before += [str(run.run_id) for run in page.runs]
+    assert before == ids[::-1]
+    after = [str(run.run_id) for run in page.runs]
+    while page.newer is not None:
+        page = await ledger.search(query, after=page.newer, limit=7)
+        after = [str(run.run_id) for run in page.runs] + after
+    assert sorted(set(after)) == sorted(ids)
+
+
 async def test_a_tag_is_looked_for_in_no_more_runs_than_a_page_may_look_through(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
