@@ -60,6 +60,7 @@ class Program(LazyGroup):
         _entry(_OPERATIONS, "worker", "Run a worker until SIGTERM or Ctrl-C."),
         _entry(_OPERATIONS, "workers", "List the workers that hold runs."),
         _entry(_OPERATIONS, "reap", "Repair runs whose worker died, until SIGTERM or Ctrl-C."),
+        _entry(_OPERATIONS, "export", "Write evidence of runs, to be read and checked offline."),
         _entry(_OPERATIONS, "doctor", "Check the ledger's health and name remedies."),
         _entry(_OPERATIONS, "verify", "Check the ledger's proofs and states."),
         _entry(_OPERATIONS, "drift", "Compare stored states with the fold of their events."),

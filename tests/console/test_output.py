@@ -134,7 +134,9 @@ def calls(runs: dict[str, str]) -> Iterator[tuple[str, ...]]:
         ("access", "token", EVIL), ("access", "revoke", EVIL), ("access", "revoke-token", EVIL),
         ("access", "revoke", "w", "--reason", "left"),
         ("worker", "nowhere" + EVIL), ("up", "nowhere" + EVIL), ("projections", "pause", EVIL),
-        (EVIL,), ("runs", EVIL), ("webhooks", "list"), ("webhooks", "add", "https://x/" + EVIL),
+        (EVIL,), ("runs", EVIL), ("webhooks", "list"), ("mcp", EVIL), ("export", EVIL, "--to", EVIL),
+        ("verify", "--bundle", EVIL), ("export", runs["failed"], "--to", "/dev/null/" + EVIL),
+        ("webhooks", "add", "https://x/" + EVIL),
         ("webhooks", "resend", EVIL), ("webhooks", "remove", EVIL),
         ("webhooks", "deliveries", EVIL), ("webhooks", "add", "https://x", "--events", EVIL),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -12,9 +13,11 @@ from runfold.console.cli.kit.output import Output
 from runfold.console.cli.kit.progress import progress
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
+from runfold.console.shared.bundles import check_bundle
 from runfold.console.shared.plain import jsonable
+from runfold.console.shared.values import Misuse
 from runfold.ledger.errors import RunNotFound
-from runfold.ledger.reading.report import Report
+from runfold.ledger.reading.report import MAX_FINDINGS, Report
 from runfold.ledger.reading.verify import verify as check
 
 app: Final = program()
@@ -27,12 +30,21 @@ async def verify(
         str | None,
         typer.Argument(metavar="[RUN]", help="Only this run; else every run of the project."),
     ] = None,
+    *,
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", metavar="FOLDER", help="Check exported evidence, offline."),
+    ] = None,
 ) -> int:
     """Check the ledger's proofs and states.
 
     The checks: versions, hash chains, legal moves, payloads, idempotency keys, every state against
     its events, and archived months against their files. At most 100 findings are shown.
     """
+    if bundle is not None:
+        if run is not None:
+            raise Misuse("RUN", "is not named with --bundle, which is checked as a whole")
+        return _bundle(session.out, bundle)
     async with session.ledger() as ledger:
         run_id = None if run is None else await find_run(ledger, run)
         with progress("verifying", "events", shown=not session.as_json) as advance:
@@ -41,6 +53,24 @@ async def verify(
             raise RunNotFound(run_id, ledger.project_id)
     _write(session.out, report)
     return OK if report.ok else INTEGRITY
+
+
+def _bundle(out: Output, folder: Path) -> int:
+    verdict = check_bundle(folder)
+    found = [*verdict.findings, *(one for run in verdict.runs for one in run.findings)]
+    report = Report(
+        runs=len(verdict.runs),
+        events=sum(run.events for run in verdict.runs),
+        payloads=sum(run.payloads for run in verdict.runs),
+        erased=sum(run.erased for run in verdict.runs),
+        findings=tuple(found[:MAX_FINDINGS]),
+        more=sum(run.more for run in verdict.runs) + len(found[MAX_FINDINGS:]),
+    )
+    if not out.as_json:
+        for run in verdict.runs:
+            out.line(f"run {run.run_id} head {run.head}")
+    _write(out, report)
+    return OK if verdict.ok else INTEGRITY
 
 
 def _write(out: Output, report: Report) -> None:

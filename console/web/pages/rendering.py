@@ -103,6 +103,7 @@ def _environment() -> Environment:
         "compact": compact,
     }
     assets = b"".join(each.read_bytes() for each in sorted(ASSETS.iterdir()))
+    made.globals["evidence"] = False  # a page of the server, not one of a file
     made.globals["css"] = sha256(assets).hexdigest()[:12]
     return made
 

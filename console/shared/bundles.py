@@ -1,0 +1,95 @@
+"""Reading a folder of evidence: no database and no network, and nothing believed unchecked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+from runfold.ledger.errors import InvalidValue
+from runfold.ledger.proof.bundle import FORMAT, BundleUnreadable, Checked, check_evidence, opened
+from runfold.ledger.proof.chain import Finding
+
+INDEX: Final = "bundle.json"
+RUNS: Final = "runs"
+MAX_BYTES: Final = 512 * 1024 * 1024
+"""The largest file that is read."""
+MAX_RUNS: Final = 10_000
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What the check of a bundle found."""
+
+    runs: list[Checked] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether all that the bundle says holds."""
+        return not self.findings and not any(run.findings for run in self.runs)
+
+
+def check_bundle(folder: Path) -> Verdict:
+    """Check a bundle: the files are those of its index, and each run's evidence holds.
+
+    Raises InvalidValue for a folder that is none, or of a version that this code does not know.
+    """
+    try:
+        index = opened(_read(folder / INDEX), FORMAT)
+        listed = {UUID(run["run_id"]): run for run in index["runs"]}
+        if len(listed) > MAX_RUNS:
+            raise BundleUnreadable(f"has more than {MAX_RUNS:,} runs")  # noqa: TRY301  as the others
+    except (BundleUnreadable, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidValue("bundle", str(folder), f"{INDEX} {error}") from error
+    verdict = Verdict()
+    for run_id, entry in listed.items():
+        _check_run(folder, run_id, entry, verdict)
+    for name in _unlisted(folder, listed):
+        verdict.findings.append(Finding(None, None, "bundle", f"{RUNS}/{name} is not in the index"))
+    return verdict
+
+
+def _check_run(folder: Path, run_id: UUID, entry: dict[str, Any], verdict: Verdict) -> None:
+    def wrong(detail: str) -> None:
+        verdict.findings.append(Finding(run_id, None, "bundle", detail))
+
+    for ending in ("html", "json"):
+        name = f"{RUNS}/{run_id}.{ending}"
+        try:
+            content = _read(folder / name)
+        except BundleUnreadable as error:
+            wrong(f"{name} {error}")
+            continue
+        if sha256(content).hexdigest() != entry.get(f"{ending}_sha256"):
+            wrong(f"{name} is not the file that was exported")
+        if ending == "html":
+            continue
+        try:
+            checked = check_evidence(content)
+        except BundleUnreadable as error:
+            wrong(f"{name} {error}")
+            continue
+        verdict.runs.append(checked)
+        if (checked.run_id, checked.head) != (run_id, entry.get("head")):
+            wrong(f"{name} is not the run, or has not the head, of the index")
+
+
+def _unlisted(folder: Path, listed: dict[UUID, Any]) -> Iterator[str]:
+    known = {f"{run_id}.{ending}" for run_id in listed for ending in ("html", "json")}
+    yield from sorted(path.name for path in (folder / RUNS).glob("*") if path.name not in known)
+
+
+def _read(path: Path) -> bytes:
+    """Return a regular file's bytes: a link or a device may lead anywhere, and have no end."""
+    try:
+        if path.is_symlink() or not path.is_file():
+            raise BundleUnreadable("is missing, or no regular file")
+        if path.stat().st_size > MAX_BYTES:
+            raise BundleUnreadable(f"has more than {MAX_BYTES:,} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleUnreadable(f"cannot be read ({error.strerror})") from error

@@ -1,0 +1,162 @@
+"""Evidence of a run as JSON: its events with all that their hashes commit to, and the check (pure).
+
+docs/decisions/0070 has the format. What reads a bundle refuses a version that it does not know, and
+passes over members that it does not know.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+from uuid import UUID
+
+from runfold.ledger.proof.chain import ChainCheck, Finding
+from runfold.ledger.proof.encoding import FIELDS
+
+FORMAT: Final = "runfold-evidence"
+VERSION: Final = 1
+_COLUMNS: Final = (*FIELDS, ("hash", "bytes"), ("salt", "bytes"), ("body", "text"))
+_INFINITE: Final = {"infinity": datetime.max, "-infinity": datetime.min}  # noqa: DTZ901  the driver's
+_BAD: Final = (KeyError, TypeError, ValueError, AttributeError, InvalidOperation, RecursionError)
+
+
+class BundleUnreadable(Exception):
+    """What was given is no evidence, or of a version that this code does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What the check of one run found; `head` is the hash of its last event."""
+
+    run_id: UUID
+    events: int
+    payloads: int
+    erased: int
+    head: str
+    findings: Sequence[Finding]
+    more: int
+
+
+def evidence(project: str, run_id: UUID, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the evidence of a run: rows of its events with salt and body, in order."""
+    return {
+        "format": f"{FORMAT}/run",
+        "version": VERSION,
+        "project": project,
+        "run_id": str(run_id),
+        "head": bytes(rows[-1]["hash"]).hex(),
+        "events": [_written(row) for row in rows],
+        "proofs": [],  # of seals and anchors, for a later version
+    }
+
+
+def check_evidence(text: str | bytes) -> Checked:
+    """Check the evidence of a run: every hash, payload, version and move.
+
+    Raises BundleUnreadable for what is none.
+    """
+    document = opened(text, f"{FORMAT}/run")
+    try:
+        project, run_id = document["project"], UUID(document["run_id"])
+        head, rows = document["head"], [_read(row) for row in document["events"]]
+    except _BAD as error:
+        raise BundleUnreadable(f"a member is missing or of another form: {error!r}") from error
+    chain = ChainCheck()
+    strangers = []
+    for row in rows:
+        if row["project_id"] != project or row["run_id"] != run_id:
+            strangers.append(_finding(run_id, row["version"], "is of another run or project"))
+            continue
+        try:
+            chain.add(row)
+        except _BAD as error:
+            raise BundleUnreadable(
+                f"event {row['version']} cannot be checked: {error!r}"
+            ) from error
+    chain.close()
+    last = rows[-1]["hash"].hex() if rows else ""
+    if not rows or last != head:
+        strangers.append(_finding(run_id, None, "the head is not the hash of the last event"))
+    return Checked(
+        run_id, chain.events, chain.payloads, chain.erased, last,
+        (*strangers, *chain.findings), chain.more,
+    )  # fmt: skip
+
+
+def opened(text: str | bytes, format_: str) -> dict[str, Any]:
+    """Return a document of a format and a version that this code knows.
+
+    Raises BundleUnreadable.
+    """
+    try:
+        document = json.loads(text)
+    except _BAD as error:
+        raise BundleUnreadable(f"is no JSON: {error}") from error
+    if not isinstance(document, dict) or document.get("format") != format_:
+        raise BundleUnreadable(f"is not of the format {format_}")
+    if document.get("version") != VERSION:
+        raise BundleUnreadable(
+            f"is of version {document.get('version')!r}; this code knows {VERSION}: use a newer one"
+        )
+    return document
+
+
+def _finding(run_id: UUID, version: int | None, detail: str) -> Finding:
+    return Finding(run_id, version, "bundle", detail)
+
+
+def _written(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of an event that are not null, as JSON can hold them."""
+    found = {name: row[name] for name, _ in _COLUMNS if row[name] is not None}
+    return {name: _as_json(value) for name, value in found.items()}
+
+
+def _as_json(value: Any) -> Any:
+    match value:
+        case bytes():
+            return value.hex()
+        case datetime() if value.tzinfo is None:
+            return "infinity" if value == datetime.max else "-infinity"  # noqa: DTZ901  compared
+        case datetime():
+            return value.astimezone(UTC).isoformat()
+        case UUID() | Decimal():
+            return str(value)
+        case _:
+            return value
+
+
+def _read(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an event as the checks take it: every column, null where the file has none."""
+    event = {name: _as_column(how, row.get(name)) for name, how in _COLUMNS}
+    for name in ("project_id", "run_id", "version", "recorded_at", "type", "actor", "hash"):
+        if event[name] is None:
+            raise ValueError(f"an event has no {name}")
+    return event
+
+
+def _as_column(how: str, value: Any) -> Any:  # noqa: PLR0911  one return for each form
+    if value is None:
+        return None
+    match how:
+        case "uuid":
+            return UUID(value)
+        case "time":
+            return _INFINITE.get(value) or datetime.fromisoformat(value)
+        case "money":
+            return Decimal(value)
+        case "bytes":
+            return bytes.fromhex(value)
+        case "int" | "flag":
+            if isinstance(value, bool) != (how == "flag") or not isinstance(value, int):
+                raise TypeError(f"{value!r} is no {how}")
+            return value
+        case "list":
+            return [str(one) for one in value]
+        case _:
+            if not isinstance(value, str):
+                raise TypeError(f"{value!r} is no text")
+            return value

@@ -1,0 +1,163 @@
+"""Evidence of runs: a page that opens offline, and a check that a stranger can repeat."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runfold.console.cli.kit import exits
+from runfold.console.cli.main import main
+from runfold.console.web.evidence import export
+from runfold.ledger import Ledger
+from runfold.ledger.errors import AccessDenied, InvalidValue
+from tests.conftest import PROJECT
+from tests.support.logins import with_login
+from tests.support.runs import claimed
+
+EVIL = '</style></pre><script src="https://evil.example/x">1</script><img src=x onerror=a> href="x"'
+
+
+async def exported(ledger: Ledger, folder: Path) -> str:
+    """Export a run of every sort of fact; return its id."""
+    lease = await claimed(ledger, input={"evil": EVIL}, tags=["t"], deadline=3600, key="k")
+    [lease] = await ledger.heartbeat([lease])
+    await ledger.complete(lease, output={"lines": EVIL}, cost_usd_delta=0.02, step_count_delta=1)
+    index = await export(ledger, [lease.run_id], folder)
+    assert index["proofs"] == []
+    return str(lease.run_id)
+
+
+def checked(folder: Path) -> int:
+    """Check a bundle with nothing but its folder."""
+    return main(
+        ["--url", "postgresql://nobody@127.0.0.1:1/none", "verify", "--bundle", str(folder)]
+    )
+
+
+async def verify(folder: Path) -> int:
+    """Check a bundle beside the test's loop."""
+    return await asyncio.to_thread(checked, folder)
+
+
+async def test_a_run_opens_as_its_page_without_a_network_and_is_checked_without_a_database(
+    ledger: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = await exported(ledger, tmp_path / "evidence")
+    page = (tmp_path / "evidence/runs" / f"{run}.html").read_text()
+
+    assert not re.findall(r"<(script|img|link|form|iframe|object)\b", page)
+    assert all(
+        re.fullmatch(rf"#[\w-]+|{run}\.json", link)
+        for link in re.findall(r'<[^>]* href="(.*?)"', page)
+    )
+    assert "default-src 'none'" in page
+    [style] = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
+    assert len(style) > 1_000
+    assert "run.completed" in page
+    assert "timeline" in page
+    assert "&lt;script" in page
+    assert await verify(tmp_path / "evidence") == exits.OK
+    told = capsys.readouterr().out
+    last = (await ledger.history(run))[-1]
+    assert last.hash is not None
+    assert f"run {run} head {last.hash.hex()}" in told
+    assert "1 runs, 4 events" in told
+
+
+def _rewritten(change: Callable[[dict[str, Any]], object]) -> Callable[[Path, str], None]:
+    """Return a tampering with a run's events that also mends the index."""
+
+    def tamper(folder: Path, run: str) -> None:
+        path = folder / "runs" / f"{run}.json"
+        document = json.loads(path.read_text())
+        change(document)
+        path.write_text(json.dumps(document))
+        index = json.loads((folder / "bundle.json").read_text())
+        index["runs"][0]["json_sha256"] = sha256(path.read_bytes()).hexdigest()
+        index["runs"][0]["head"] = document["head"]
+        (folder / "bundle.json").write_text(json.dumps(index))
+
+    return tamper
+
+
+def _page(folder: Path, run: str) -> None:
+    (folder / "runs" / f"{run}.html").write_text("all is well")
+
+
+def _link(folder: Path, run: str) -> None:
+    path = folder / "runs" / f"{run}.json"
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def _more(folder: Path, run: str) -> None:
+    (folder / "runs/other.html").write_text("x")
+
+
+TAMPERED: dict[str, tuple[Callable[[Path, str], None], str]] = {
+    "an actor": (_rewritten(lambda d: d["events"][1].update(actor="mallory")), "hash"),
+    "content": (_rewritten(lambda d: d["events"][0].update(body='{"input": 1}')), "payload"),
+    "no content": (_rewritten(lambda d: d["events"][0].pop("body")), "payload"),
+    "a cut end": (_rewritten(lambda d: d["events"].pop()), "the head"),
+    "a gap": (_rewritten(lambda d: d["events"].pop(1)), "gap"),
+    "no events": (_rewritten(lambda d: d["events"].clear()), "the head"),
+    "another project": (_rewritten(lambda d: d.update(project="other")), "another run or project"),
+    "no type": (_rewritten(lambda d: d["events"][0].pop("type")), "has no type"),
+    "a number as text": (_rewritten(lambda d: d["events"][0].update(version="1")), "is no int"),
+    "a later version": (_rewritten(lambda d: d.update(version=2)), "this code knows 1"),
+    "the page": (_page, "is not the file that was exported"),
+    "a link": (_link, "no regular file"),
+    "a page more": (_more, "is not in the index"),
+}
+
+
+async def test_what_was_changed_in_a_bundle_is_named(
+    ledger: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lease = await claimed(ledger, input={"a": 1})
+    await ledger.complete(lease)
+    for name, (tamper, finding) in TAMPERED.items():
+        folder = tmp_path / name
+        await export(ledger, [lease.run_id], folder)
+        tamper(folder, str(lease.run_id))
+
+        assert await verify(folder) == exits.INTEGRITY, name
+        assert finding in capsys.readouterr().out, name
+
+
+@pytest.mark.parametrize("index", ["", "[]", "{}", "[" * 100_000, '{"format": "runfold-evidence"}'])
+def test_a_folder_that_is_no_bundle_is_refused(
+    index: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert checked(tmp_path / "nowhere") == exits.USAGE
+    (tmp_path / "bundle.json").write_text(index)
+
+    assert checked(tmp_path) == exits.USAGE
+    assert "bundle.json" in capsys.readouterr().err
+
+
+async def test_an_export_takes_the_right_audit_and_a_new_folder(
+    ledger: Ledger, database: str, tmp_path: Path
+) -> None:
+    run = await ledger.submit("parse", {"a": 1})
+    with pytest.raises(InvalidValue, match="cannot be made"):
+        await export(ledger, [run.run_id], Path("/dev/null/x"))
+    async with (
+        with_login(database, "runfold_worker", rights=("read", "work")) as login,
+        Ledger.open(login, PROJECT) as reader,
+    ):
+        with pytest.raises(AccessDenied):
+            await export(reader, [run.run_id], tmp_path / "x")
+    async with (
+        with_login(database, "runfold_auditor", rights=("audit",)) as login,
+        Ledger.open(login, PROJECT) as auditor,
+    ):
+        await export(auditor, [run.run_id], tmp_path / "y")
+    assert await verify(tmp_path / "y") == exits.OK
