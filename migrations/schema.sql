@@ -179,6 +179,42 @@ EXCEPTION WHEN lock_not_available THEN
   NULL;
 END $$;
 
+CREATE FUNCTION ledger.begin_work(p_name text, p_shared boolean) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$
+DECLARE
+  checked boolean;
+  new_key CONSTANT bigint :=
+    ('x' || left(replace(gen_random_uuid()::text, '-', ''), 16))::bit(64)::bigint;
+  holder text;
+BEGIN
+  checked := ledger.check_access('*', '{read}');
+  checked := ledger.check_given('p_shared', p_shared IS NOT NULL);
+  checked := ledger.check_texts(ARRAY[p_name], 200, true);
+  IF p_name = 'archive' AND NOT p_shared
+    AND NOT pg_has_role(session_user, current_user, 'MEMBER') THEN
+    RAISE EXCEPTION 'only the owner of the ledger changes its archive' USING ERRCODE = '42501';
+  END IF;
+  LOCK TABLE ledger.rebuild IN SHARE ROW EXCLUSIVE MODE; -- at_work's own is that of upgrades
+  DELETE FROM ledger.at_work AS w WHERE NOT EXISTS (
+    SELECT FROM pg_locks AS l
+    WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND l.pid = w.pid
+      AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+      AND (l.classid::bigint << 32 | l.objid::bigint) = w.key);
+  SELECT format('process %s, login %s', w.pid, a.usename) INTO holder
+  FROM ledger.at_work AS w LEFT JOIN pg_stat_activity AS a ON a.pid = w.pid
+  WHERE w.name = p_name AND NOT (w.shared AND p_shared) LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION '% is at work on %', holder, p_name USING ERRCODE = '55P03';
+  END IF;
+  PERFORM pg_advisory_lock(new_key);
+  INSERT INTO ledger.at_work (name, shared, pid, key)
+  VALUES (p_name, p_shared, pg_backend_pid(), new_key);
+  RETURN new_key;
+END $$;
+
 CREATE FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_body text) RETURNS TABLE(run_id uuid, version integer)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1420,6 +1456,17 @@ BEGIN
   ) AS due
   WHERE d.webhook_id = p_webhook AND d.run_id = due.run_id AND d.version = due.version
   RETURNING d.run_id, d.version, d.type::text, d.body, d.attempts;
+END $$;
+
+CREATE FUNCTION ledger.end_work(p_key bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+  DELETE FROM ledger.at_work AS w WHERE w.key = p_key AND w.pid = pg_backend_pid();
+  IF FOUND THEN
+    PERFORM pg_advisory_unlock(p_key);
+  END IF;
 END $$;
 
 CREATE FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer DEFAULT 1, state text DEFAULT NULL::text, name text DEFAULT NULL::text, kind text DEFAULT NULL::text, priority integer DEFAULT NULL::integer, max_attempts integer DEFAULT NULL::integer, deadline timestamp with time zone DEFAULT NULL::timestamp with time zone, tags text[] DEFAULT NULL::text[], attempt integer DEFAULT NULL::integer, worker_id text DEFAULT NULL::text, token integer DEFAULT NULL::integer, lease_until timestamp with time zone DEFAULT NULL::timestamp with time zone, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, late_ms integer DEFAULT NULL::integer, wait_until timestamp with time zone DEFAULT NULL::timestamp with time zone, wait_outcome text DEFAULT NULL::text, cost_usd numeric DEFAULT NULL::numeric, step_count integer DEFAULT NULL::integer, error_code text DEFAULT NULL::text, output_sha256 bytea DEFAULT NULL::bytea, compensates integer DEFAULT NULL::integer, key text DEFAULT NULL::text, payload_hash bytea DEFAULT NULL::bytea, credential text DEFAULT NULL::text, role text DEFAULT NULL::text, other_person boolean DEFAULT NULL::boolean, shown_sha256 text DEFAULT NULL::text, request integer DEFAULT NULL::integer, meaning text DEFAULT NULL::text, based_on integer DEFAULT NULL::integer, approvals integer DEFAULT NULL::integer, approved integer DEFAULT NULL::integer) RETURNS bytea
@@ -4644,6 +4691,13 @@ ALTER TABLE ledger.archive_event ALTER COLUMN number ADD GENERATED ALWAYS AS IDE
     CACHE 1
 );
 
+CREATE TABLE ledger.at_work (
+    key bigint NOT NULL,
+    name text NOT NULL,
+    shared boolean NOT NULL,
+    pid integer NOT NULL
+);
+
 CREATE TABLE ledger.command (
     project_id text NOT NULL,
     key text NOT NULL,
@@ -4916,6 +4970,9 @@ ALTER TABLE ONLY ledger.api_token
 
 ALTER TABLE ONLY ledger.archive_event
     ADD CONSTRAINT archive_event_pkey PRIMARY KEY (number);
+
+ALTER TABLE ONLY ledger.at_work
+    ADD CONSTRAINT at_work_pkey PRIMARY KEY (key);
 
 ALTER TABLE ONLY ledger.command
     ADD CONSTRAINT command_pkey PRIMARY KEY (project_id, key);
@@ -5325,6 +5382,9 @@ REVOKE ALL ON FUNCTION ledger.attach_partition(p_month timestamp without time zo
 
 REVOKE ALL ON FUNCTION ledger.await_kinds(p_project text, p_kinds text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION ledger.begin_work(p_name text, p_shared boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.begin_work(p_name text, p_shared boolean) TO runfold_projector;
+
 REVOKE ALL ON FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_body text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_body text) TO runfold_worker;
 
@@ -5437,6 +5497,9 @@ GRANT ALL ON FUNCTION ledger.drop_schedule(p_project text, p_actor text, p_name 
 
 REVOKE ALL ON FUNCTION ledger.due_deliveries(p_project text, p_webhook text, p_limit integer, p_lease interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.due_deliveries(p_project text, p_webhook text, p_limit integer, p_lease interval) TO runfold_projector;
+
+REVOKE ALL ON FUNCTION ledger.end_work(p_key bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.end_work(p_key bigint) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text, role text, other_person boolean, shown_sha256 text, request integer, meaning text, based_on integer, approvals integer, approved integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text, role text, other_person boolean, shown_sha256 text, request integer, meaning text, based_on integer, approvals integer, approved integer) TO runfold_worker;

@@ -16,11 +16,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, Self
 
 import asyncpg
 
+from runfold.ledger.postgres.at_work import at_work
 from runfold.ledger.postgres.connections import FAILURES, Pool, fetch
 from runfold.ledger.postgres.errors import translated
 from runfold.ledger.validation import check_int
@@ -62,6 +63,8 @@ FROM ledger.rebuild AS r JOIN pg_class AS c
 WHERE r.projection = $1 AND r.project_id IS NOT DISTINCT FROM $2 AND r.finished_at IS NOT NULL
   AND c.relnamespace = to_regnamespace($3) AND c.relkind = 'r' ORDER BY r.rebuild_id, c.relname
 """
+_LOCK: Final = "LOCK TABLE ledger.rebuild IN SHARE ROW EXCLUSIVE MODE"
+_GRACE_SECONDS: Final = 5.0
 _ERRORS: Final = """
 SELECT first AS run_id, error FROM ledger.rebuild_range
 WHERE rebuild_id = $1 AND error IS NOT NULL ORDER BY first LIMIT $2
@@ -97,18 +100,11 @@ class Rebuild:
         try:
             async with pool.acquire() as connection:
                 async with connection.transaction():
-                    await connection.execute(
-                        "SELECT pg_advisory_xact_lock(hashtextextended('ledger.rebuild', 0))"
-                    )
+                    await connection.execute(_LOCK)
                     begun = await cls._resumed_or_begun(connection, pool, plan, events_a_range)
-                await _claim(connection, begun)
-                try:
+                async with AsyncExitStack() as work:
+                    await _claim(connection, begun, work)
                     yield begun
-                finally:
-                    await connection.execute(
-                        "SELECT pg_advisory_unlock(hashtext('ledger.rebuild'), $1)",
-                        begun.rebuild_id,
-                    )
         except (*FAILURES, OSError) as error:
             raise translated(error, (plan.project_id,)) from error
 
@@ -229,17 +225,14 @@ class Rebuild:
         return True
 
 
-async def _claim(connection: Any, rebuild: Rebuild) -> None:
-    # A killed process's lock ends with its connection, which the server may take a moment to see.
-    await connection.execute("SET lock_timeout = '5s'")
+async def _claim(connection: Any, rebuild: Rebuild, work: AsyncExitStack) -> None:
+    # A killed process is at work until its connection ends, which the server may take a moment to
+    # see.
+    name = f"rebuild {rebuild.rebuild_id}"
     try:
-        await connection.execute(
-            "SELECT pg_advisory_lock(hashtext('ledger.rebuild'), $1)", rebuild.rebuild_id
-        )
+        await work.enter_async_context(at_work(connection, name, wait_seconds=_GRACE_SECONDS))
     except asyncpg.LockNotAvailableError:
         raise RebuildRunning(rebuild.plan.projection, rebuild.rebuild_id) from None
-    finally:
-        await connection.execute("RESET lock_timeout")
 
 
 async def drop_old(pool: Pool, plan: RebuildPlan) -> list[str]:

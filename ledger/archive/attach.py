@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from typing import Any, Final
+
+import asyncpg
 
 from runfold.ledger import log, names
 from runfold.ledger.archive.detach import detach_on
@@ -18,9 +20,10 @@ from runfold.ledger.archive.record import (
     detached,
     record_archive,
 )
-from runfold.ledger.archive.request import LOCK_KEY, alone, check_request
+from runfold.ledger.archive.request import ARCHIVE, alone, check_request
 from runfold.ledger.errors import ArchiveRefused, ArchiveUnusable
 from runfold.ledger.months import start_of, table_of
+from runfold.ledger.postgres.at_work import at_work
 from runfold.ledger.postgres.connections import Pool
 
 FOR_A_REBUILD: Final = "for the time of a rebuild"
@@ -50,22 +53,19 @@ async def attached(pool: Pool) -> AsyncIterator[None]:
     Raises ArchiveUnusable, or AccessDenied unless the owner calls it or no month is detached.
     """
     async with pool.acquire() as connection:
-        await connection.execute(f"SELECT pg_advisory_lock_shared({LOCK_KEY})")
         try:
-            for archive in await detached(connection):
-                await _attach(connection, archive, _REBUILD, FOR_A_REBUILD)
-            yield
+            async with at_work(connection, ARCHIVE, shared=True, wait_seconds=None):
+                for archive in await detached(connection):
+                    await _attach(connection, archive, _REBUILD, FOR_A_REBUILD)
+                yield
         finally:
-            await connection.execute(f"SELECT pg_advisory_unlock_shared({LOCK_KEY})")
             await _give_back(connection)
 
 
 async def _attach(connection: Any, archive: Archive, actor: str, reason: str | None) -> Archive:
     """Attach on a connection that holds the archive's lock, unless another rebuild has done it."""
     async with connection.transaction():
-        await connection.execute(
-            "SELECT pg_advisory_xact_lock(hashtextextended('ledger.archive.attach', 0))"
-        )
+        await connection.execute("LOCK TABLE ledger.archive_event IN SHARE ROW EXCLUSIVE MODE")
         now = await archive_of(connection, archive.month)
         if now is None or not now.detached:
             return now or archive
@@ -113,16 +113,17 @@ def _recorded(archive: Archive) -> Iterator[list[Any]]:
 
 async def _give_back(connection: Any) -> None:
     """Detach what rebuilds brought back, unless another rebuild is running: then that one will."""
-    if not await connection.fetchval(f"SELECT pg_try_advisory_lock({LOCK_KEY})"):
-        return
-    try:
-        for archive in await archives(connection):
-            mine = (archive.actor, archive.reason) == (_REBUILD, FOR_A_REBUILD)
-            if archive.detached or not mine:
-                continue
-            try:
-                await detach_on(connection, archive.month, _REBUILD, FOR_A_REBUILD)
-            except (ArchiveRefused, ArchiveUnusable) as error:
-                log.logger().warning(names.ARCHIVE_STAYS, month=archive.month, error=str(error))
-    finally:
-        await connection.execute(f"SELECT pg_advisory_unlock({LOCK_KEY})")
+    with suppress(asyncpg.LockNotAvailableError, asyncpg.InsufficientPrivilegeError):
+        async with at_work(connection, ARCHIVE):
+            await _detach_own(connection)
+
+
+async def _detach_own(connection: Any) -> None:
+    for archive in await archives(connection):
+        mine = (archive.actor, archive.reason) == (_REBUILD, FOR_A_REBUILD)
+        if archive.detached or not mine:
+            continue
+        try:
+            await detach_on(connection, archive.month, _REBUILD, FOR_A_REBUILD)
+        except (ArchiveRefused, ArchiveUnusable) as error:
+            log.logger().warning(names.ARCHIVE_STAYS, month=archive.month, error=str(error))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
+
+import asyncpg
 
 from runfold.ledger.errors import ArchiveRefused
 from runfold.ledger.months import check_month
+from runfold.ledger.postgres.at_work import at_work
 from runfold.ledger.postgres.connections import FAILURES, Pool
 from runfold.ledger.postgres.errors import translated
 from runfold.ledger.validation import check_actor, check_text
 
-LOCK_KEY: Final = "hashtextextended('ledger.archive', 0)"
-"""The advisory lock: exclusive for a command, shared by rebuilds that have months attached."""
+ARCHIVE: Final = "archive"
+"""What a command is at work on alone, and rebuilds that have months attached share."""
 
 
 def check_request(month: str, actor: str, reason: str | None) -> None:
@@ -28,14 +31,12 @@ def check_request(month: str, actor: str, reason: str | None) -> None:
 async def alone(pool: Pool, month: str) -> AsyncIterator[Any]:
     """Yield a connection while no other archive command and no rebuild is at work."""
     try:
-        async with pool.acquire() as connection:
-            if not await connection.fetchval(f"SELECT pg_try_advisory_lock({LOCK_KEY})"):
-                raise ArchiveRefused(
-                    month, ["a rebuild or another archive command is at work: wait for it"]
-                )
+        async with pool.acquire() as connection, AsyncExitStack() as work:
             try:
-                yield connection
-            finally:
-                await connection.execute(f"SELECT pg_advisory_unlock({LOCK_KEY})")
+                await work.enter_async_context(at_work(connection, ARCHIVE))
+            except asyncpg.LockNotAvailableError as error:
+                reason = f"a rebuild or another archive command is at work: {error}"
+                raise ArchiveRefused(month, [reason]) from error
+            yield connection
     except (*FAILURES, OSError) as error:
         raise translated(error) from error

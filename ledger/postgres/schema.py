@@ -89,6 +89,8 @@ OBJECTS: Final = (
     "guards/triggers",
     "partitions/attach_partition",
     "partitions/make_partitions",
+    "partitions/begin_work",
+    "partitions/end_work",
     "partitions/sees_to_months",
     "operations/lock_runs",
     "operations/record_keys",
@@ -229,23 +231,30 @@ async def upgrade(url: str) -> Upgrade:
         poolclass=NullPool,
     )
     try:
-        async with engine.connect() as connection:
-            driver: Any = (await connection.get_raw_connection()).driver_connection
-            async with upgrade_lock(driver):
-                await connection.rollback()
-                async with connection.begin():
-                    await refuse_unfit(connection)
-                await retry_on_lock(partial(make_roles, driver), "the server's roles")
-                install = partial(_migrate_and_install, connection)
-                if not await retry_on_lock(install, "the schema's tables"):
-                    return Upgrade()
-                build = partial(build_indexes, driver, indexes())
-                built = await retry_on_lock(build, "a table that gains an index")
-                return Upgrade(built, await ungrantable_roles(driver), await open_database(driver))
+        keeper = await connect(url, "runfold upgrade", deadline=None)
+        try:
+            async with upgrade_lock(keeper), engine.connect() as connection:
+                return await _upgrade_alone(connection)
+        finally:
+            await keeper.close()
     except FAILURES as error:
         raise translated(error) from error
     finally:
         await engine.dispose()
+
+
+async def _upgrade_alone(connection: AsyncConnection) -> Upgrade:
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    await connection.rollback()
+    async with connection.begin():
+        await refuse_unfit(connection)
+    await retry_on_lock(partial(make_roles, driver), "the server's roles")
+    install = partial(_migrate_and_install, connection)
+    if not await retry_on_lock(install, "the schema's tables"):
+        return Upgrade()
+    build = partial(build_indexes, driver, indexes())
+    built = await retry_on_lock(build, "a table that gains an index")
+    return Upgrade(built, await ungrantable_roles(driver), await open_database(driver))
 
 
 async def _migrate_and_install(connection: AsyncConnection) -> bool:

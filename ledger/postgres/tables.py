@@ -461,3 +461,12 @@ run: Final = Table(
     Column("error_detail", Text),
 )
 """The view of a run with its content; apart from the metadata, because it is no table."""
+
+at_work: Final = Table(
+    "at_work",
+    metadata,
+    Column("key", BigInteger, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("shared", Boolean, nullable=False),
+    Column("pid", Integer, nullable=False),
+)

@@ -15,28 +15,38 @@ from runfold.ledger.errors import DatabaseUnavailable
 WAIT_SECONDS: Final = 60.0
 _PAUSE_SECONDS: Final = 0.1
 
-_TRY: Final = "SELECT pg_try_advisory_lock(hashtextextended('ledger.upgrade', 0))"
-_UNLOCK: Final = "SELECT pg_advisory_unlock(hashtextextended('ledger.upgrade', 0))"
+_NO_TIMEOUTS: Final = """
+SELECT set_config(s.name, '0', true) FROM pg_settings AS s
+WHERE s.name IN ('idle_in_transaction_session_timeout', 'transaction_timeout')
+"""
+_IS_INSTALLED: Final = "SELECT to_regclass('ledger.at_work') IS NOT NULL"
+# Only the owner of the ledger can take it: no other login stops an upgrade. And no upgrade takes
+# such a lock of this table for another purpose.
+_LOCK: Final = "LOCK TABLE ledger.at_work IN SHARE UPDATE EXCLUSIVE MODE NOWAIT"
+# Before there is a table. Any login that may connect can hold it.
+_TRY_FIRST: Final = "SELECT pg_try_advisory_xact_lock(hashtextextended('ledger.upgrade', 0))"
 _HOLDER: Final = """
 SELECT format('process %s (%s, login %s%s, connected since %s)', a.pid, a.application_name,
   a.usename, ', from ' || host(a.client_addr), to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SSOF'))
 FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
-WHERE l.locktype = 'advisory' AND l.granted
-  AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
-  AND (l.classid::bigint << 32 | l.objid::bigint) = hashtextextended('ledger.upgrade', 0)
+WHERE l.granted AND l.database = (SELECT d.oid FROM pg_database AS d
+    WHERE d.datname = current_database())
+  AND (l.relation = to_regclass('ledger.at_work') AND l.mode = 'ShareUpdateExclusiveLock'
+    OR l.locktype = 'advisory'
+    AND (l.classid::bigint << 32 | l.objid::bigint) = hashtextextended('ledger.upgrade', 0))
 """
 
 
 @asynccontextmanager
 async def upgrade_lock(connection: asyncpg.Connection[Any]) -> AsyncIterator[None]:
-    """Hold the database's upgrade lock on a connection.
+    """Hold the database's upgrade lock by a transaction of a connection that does nothing else.
 
-    It is tried for and not queued for: a session that waits for a lock has a snapshot, and an
-    index that is built concurrently would wait for that. Raises DatabaseUnavailable, which names
-    the holder, if another session has it for WAIT_SECONDS.
+    It is tried for and not queued for, and held without a snapshot: an index that is built
+    concurrently would wait for a session that has one. Raises DatabaseUnavailable, which names the
+    holder, if another session has it for WAIT_SECONDS.
     """
     deadline = time.monotonic() + WAIT_SECONDS
-    while not await connection.fetchval(_TRY):
+    while not await _taken(connection):
         if time.monotonic() >= deadline:
             holder = await connection.fetchval(_HOLDER) or "a session that has just ended"
             raise DatabaseUnavailable(
@@ -49,4 +59,25 @@ async def upgrade_lock(connection: asyncpg.Connection[Any]) -> AsyncIterator[Non
         yield
     finally:
         with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-            await connection.fetchval(_UNLOCK)
+            await connection.execute("ROLLBACK")
+
+
+async def _taken(connection: asyncpg.Connection[Any]) -> bool:
+    """Whether a new transaction of the connection has the lock; if not, it has ended."""
+    await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+    try:
+        await connection.execute(_NO_TIMEOUTS)
+        if not await connection.fetchval(_IS_INSTALLED):
+            taken = await connection.fetchval(_TRY_FIRST)
+            if taken and not await connection.fetchval(_IS_INSTALLED):
+                return True
+        else:
+            await connection.execute(_LOCK)
+            return True
+    except asyncpg.LockNotAvailableError:
+        pass
+    except BaseException:
+        await connection.execute("ROLLBACK")
+        raise
+    await connection.execute("ROLLBACK")
+    return False

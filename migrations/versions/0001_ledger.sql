@@ -481,3 +481,12 @@ CREATE TABLE ledger.rebuild_range (
   done_at timestamptz,
   PRIMARY KEY (rebuild_id, first)
 );
+
+-- Who does what nobody else may do meanwhile: each row is a session that is at work for as long as
+-- it holds the advisory lock of its key. Only ledger.begin_work writes it.
+CREATE TABLE ledger.at_work (
+  key bigint PRIMARY KEY,
+  name text NOT NULL,
+  shared boolean NOT NULL,
+  pid int NOT NULL
+);

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
 from runfold.ledger import Ledger
+from runfold.ledger.archive.attach import attached
+from runfold.ledger.archive.export import export
+from runfold.ledger.errors import ArchiveRefused
+from runfold.ledger.postgres import schema
+from runfold.ledger.postgres.at_work import at_work
 from runfold.ledger.postgres.urls import driver_url
+from runfold.projections.rebuild import Rebuild
+from runfold.projections.state.replay import plan
 from tests.conftest import PROJECT
 from tests.support.logins import grant, with_login
 
@@ -121,3 +130,41 @@ async def test_other_sessions_and_locks_tell_nothing_of_what_is_in_them(
         )
 
     assert "canary" not in str([*activity, *locks, *statistics])
+
+
+async def test_no_lock_of_a_worker_stops_an_upgrade_a_rebuild_or_the_archive(
+    database: str, ledger: Ledger, attacker: asyncpg.Connection[Any], tmp_path: Path
+) -> None:
+    """Whatever key was used before is held, and the one in use is waited for."""
+    await ledger.submit("parse")
+    await attacker.execute(
+        "SELECT pg_advisory_lock(hashtextextended('ledger.' || name, 0)), "
+        "pg_advisory_lock(hashtext('ledger.' || name), 1) "
+        "FROM unnest(ARRAY['upgrade', 'archive', 'archive.attach', 'rebuild']) AS name"
+    )
+    for table in ("alembic_version", "at_work", "rebuild", "archive_event"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with attacker.transaction():
+                await attacker.execute(
+                    f"LOCK TABLE ledger.{table} IN SHARE UPDATE EXCLUSIVE MODE NOWAIT"
+                )
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await attacker.execute("SELECT ledger.begin_work('archive', true)")
+
+    async with asyncio.timeout(20), asyncpg.create_pool(driver_url(database), min_size=1) as pool:
+        for _ in range(2):
+            async with pool.acquire() as connection, at_work(connection, "rebuild 1"):
+                key = await attacker.fetchval(
+                    "SELECT classid::bigint << 32 | objid::bigint FROM pg_locks "
+                    "WHERE locktype = 'advisory' AND pid = $1", connection.get_server_pid(),
+                )  # fmt: skip
+                queued = asyncio.create_task(attacker.execute(f"SELECT pg_advisory_lock({key})"))
+            await queued
+        async with attached(pool):
+            pass
+        with pytest.raises(ArchiveRefused) as refused:
+            await export(pool, "2020-01", tmp_path, actor="ann")
+        await schema.upgrade(database)
+        async with Rebuild.begin(pool, plan(PROJECT)):
+            pass
+    assert "at work" not in str(refused.value)

@@ -55,7 +55,7 @@ GRANT EXECUTE ON FUNCTION ledger.webhook_duties, ledger.queue_deliveries, ledger
 REVOKE CREATE ON SCHEMA projection FROM runfold_projector;
 GRANT EXECUTE ON FUNCTION ledger.make_projection_table, ledger.publish_projection,
   ledger.exchange_projection_table,
-  ledger.drop_projection_tables TO runfold_projector;
+  ledger.drop_projection_tables, ledger.begin_work, ledger.end_work TO runfold_projector;
 GRANT INSERT, UPDATE ON ledger.projection, ledger.rebuild,
   ledger.rebuild_range TO runfold_projector;
 GRANT INSERT ON ledger.projection_skip TO runfold_projector;

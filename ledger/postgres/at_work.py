@@ -1,0 +1,44 @@
+"""What one session does alone in a database, or shares with others, such as a rebuild."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import asyncpg
+
+_BEGIN: Final = "SELECT ledger.begin_work($1, $2)"
+_END: Final = "SELECT ledger.end_work($1)"
+_PAUSE_SECONDS: Final = 0.1
+
+
+@asynccontextmanager
+async def at_work(
+    connection: Any, name: str, *, shared: bool = False, wait_seconds: float | None = 0.0
+) -> AsyncIterator[None]:
+    """Be at work on what the name stands for while the block lasts.
+
+    Raises asyncpg.LockNotAvailableError, which names who is at work on it, when the wait is over;
+    `wait_seconds` None: it has no end.
+    """
+    key = await _begun(connection, name, shared=shared, wait_seconds=wait_seconds)
+    try:
+        yield
+    finally:
+        await connection.execute(_END, key)
+
+
+async def _begun(connection: Any, name: str, *, shared: bool, wait_seconds: float | None) -> int:
+    began = time.monotonic()
+    while True:
+        try:
+            key: int = await connection.fetchval(_BEGIN, name, shared)
+        except asyncpg.LockNotAvailableError:
+            if wait_seconds is not None and time.monotonic() - began >= wait_seconds:
+                raise
+            await asyncio.sleep(_PAUSE_SECONDS)
+        else:
+            return key

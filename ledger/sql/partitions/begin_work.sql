@@ -1,0 +1,41 @@
+-- Lets a session do alone, or with others that share it, what nobody else may do meanwhile: a
+-- command of the archive, a rebuild. Returns the key of an advisory lock, which says for as long as
+-- the session lives that it is at work. The key is drawn anew each time, and what counts is who
+-- holds it, so no other login can take such a lock, or keep one. Raises 55P03, which names who is
+-- at work. Needs the right read in all projects; to have the archive alone, the owner's login.
+-- Locks: `rebuild` against other writers; call it in a transaction of its own.
+CREATE OR REPLACE FUNCTION ledger.begin_work(p_name text, p_shared boolean) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+DECLARE
+  checked boolean;
+  new_key CONSTANT bigint :=
+    ('x' || left(replace(gen_random_uuid()::text, '-', ''), 16))::bit(64)::bigint;
+  holder text;
+BEGIN
+  checked := ledger.check_access('*', '{read}');
+  checked := ledger.check_given('p_shared', p_shared IS NOT NULL);
+  checked := ledger.check_texts(ARRAY[p_name], 200, true);
+  IF p_name = 'archive' AND NOT p_shared
+    AND NOT pg_has_role(session_user, current_user, 'MEMBER') THEN
+    RAISE EXCEPTION 'only the owner of the ledger changes its archive' USING ERRCODE = '42501';
+  END IF;
+  LOCK TABLE ledger.rebuild IN SHARE ROW EXCLUSIVE MODE; -- at_work's own is that of upgrades
+  DELETE FROM ledger.at_work AS w WHERE NOT EXISTS (
+    SELECT FROM pg_locks AS l
+    WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND l.pid = w.pid
+      AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+      AND (l.classid::bigint << 32 | l.objid::bigint) = w.key);
+  SELECT format('process %s, login %s', w.pid, a.usename) INTO holder
+  FROM ledger.at_work AS w LEFT JOIN pg_stat_activity AS a ON a.pid = w.pid
+  WHERE w.name = p_name AND NOT (w.shared AND p_shared) LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION '% is at work on %', holder, p_name USING ERRCODE = '55P03';
+  END IF;
+  PERFORM pg_advisory_lock(new_key);
+  INSERT INTO ledger.at_work (name, shared, pid, key)
+  VALUES (p_name, p_shared, pg_backend_pid(), new_key);
+  RETURN new_key;
+END $$;

@@ -1,0 +1,11 @@
+-- Ends what ledger.begin_work began in this session.
+CREATE OR REPLACE FUNCTION ledger.end_work(p_key bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  DELETE FROM ledger.at_work AS w WHERE w.key = p_key AND w.pid = pg_backend_pid();
+  IF FOUND THEN
+    PERFORM pg_advisory_unlock(p_key);
+  END IF;
+END $$;
