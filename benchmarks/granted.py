@@ -1,0 +1,141 @@
+"""What grants and row security cost: a login with a grant against the owner, `-m benchmarks.granted`.
+
+Both do the same on one database, call by call in turn, each over one connection. What is compared is
+the processor time of the two server processes, which a busy machine changes less than the time that
+passes; 1.0 means that the grant costs nothing. Linux only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
+
+from benchmarks import servers
+from runfold.ledger import Lease, Ledger, Submit, Transition
+from runfold.ledger.events import NoteAdded
+
+ROUNDS: Final = 300
+BATCH: Final = 100
+BATCHES: Final = 30
+INPUT: Final = {"path": "a/b/c.py", "size": 1234}
+OUTPUT: Final = {"lines": 120, "ok": True}
+STRANGERS: Final = 200
+"""Grants of others, in the project and elsewhere: the policies must find the login's own."""
+Call: TypeAlias = Callable[[], Awaitable[Any]]
+
+
+@dataclass
+class Side:
+    """One of the two: its ledger, its kind of run, its server process, and what each call took."""
+
+    ledger: Ledger
+    kind: str
+    pid: int
+    took: dict[str, list[int]] = field(default_factory=dict)
+
+    async def timed(self, name: str, call: Call) -> Any:
+        """Make a call, and note the nanoseconds of processor time that the server took for it."""
+        before = self._spent()
+        result = await call()
+        self.took.setdefault(name, []).append(self._spent() - before)
+        return result
+
+    def _spent(self) -> int:
+        return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[0])
+
+
+async def main() -> dict[str, Any]:
+    """Measure, and return the owner's time by the login's, for each call and as a whole."""
+    os.environ["RUNFOLD_POOL_SIZE"] = "1"
+    async with servers.opened() as owner:
+        await _granted(owner)
+        async with Ledger.open(_as_login(str(owner.url)), "default") as login:
+            sides = [await _side(owner, "owner"), await _side(login, "login")]
+            for _ in range(20):
+                await _together(sides, _singles)
+            for side in sides:
+                side.took.clear()
+            for number in range(ROUNDS):
+                await _together(sides if number % 2 else sides[::-1], _singles)
+            for number in range(BATCHES):
+                await _together(sides if number % 2 else sides[::-1], _batches)
+    return _figures(*sides)
+
+
+async def _granted(owner: Ledger) -> None:
+    await owner.pool.execute("CREATE ROLE bench LOGIN PASSWORD 'bench' IN ROLE runfold_worker")
+    await owner.grant_access("bench", ["submit", "work", "read"], actors=["*"])
+    for number in range(STRANGERS):
+        everywhere = bool(number % 2)
+        await owner.grant_access(f"other-{number}", ["read"], everywhere=everywhere)
+    await owner.pool.execute("ANALYZE ledger.access_grant")
+
+
+def _as_login(url: str) -> str:
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"bench:bench@{host}").geturl()
+
+
+async def _side(ledger: Ledger, kind: str) -> Side:
+    return Side(ledger, kind, await ledger.pool.fetchval("SELECT pg_backend_pid()"))
+
+
+async def _together(sides: list[Side], work: Callable[[Side], Awaitable[None]]) -> None:
+    for side in sides:
+        await work(side)
+
+
+async def _singles(side: Side) -> None:
+    ledger = side.ledger
+    run = await side.timed("submit", lambda: ledger.submit(side.kind, INPUT))
+    [lease] = await side.timed("claim", lambda: ledger.claim("w:1", kinds=[side.kind]))
+    await side.timed("heartbeat", lambda: ledger.heartbeat([lease]))
+    await side.timed("append", lambda: ledger.append(lease, NoteAdded(text="read")))
+    await side.timed("get", lambda: ledger.get(run.run_id))
+    await side.timed("history", lambda: ledger.history(run.run_id))
+    await side.timed("list", lambda: ledger.runs(kind=side.kind, limit=50))
+    await side.timed("complete", lambda: ledger.complete(lease, OUTPUT))
+
+
+async def _batches(side: Side) -> None:
+    ledger, submits = side.ledger, [Submit(kind=side.kind, input=INPUT)] * BATCH
+    await side.timed(f"submit {BATCH}", lambda: ledger.submit_many(submits))
+    leases: list[Lease] = await side.timed(
+        f"claim {BATCH}", lambda: ledger.claim("w:1", limit=BATCH, kinds=[side.kind])
+    )
+    await side.timed(f"heartbeat {BATCH}", lambda: ledger.heartbeat(leases))
+    ends = [Transition(lease, "completed", output=OUTPUT) for lease in leases]
+    await side.timed(f"complete {BATCH}", lambda: ledger.transition_many(ends))
+
+
+def _figures(owner: Side, login: Side) -> dict[str, Any]:
+    medians = {
+        name: (statistics.median(took), statistics.median(login.took[name]))
+        for name, took in owner.took.items()
+    }
+    calls = {
+        name: {"owner_us": round(ours / 1e3), "login_us": round(theirs / 1e3),
+            "ratio": round(ours / theirs, 3)}
+        for name, (ours, theirs) in medians.items()
+    }  # fmt: skip
+    ours, theirs = (sum(each) for each in zip(*medians.values(), strict=True))
+    return {
+        "calls": calls,
+        "ratio": round(ours / theirs, 3),
+        "load": os.getloadavg(),
+        "rounds": ROUNDS,
+    }
+
+
+if __name__ == "__main__":
+    json.dump(asyncio.run(main()), sys.stdout, indent=2)
+    print()
