@@ -53,6 +53,7 @@ bench: .venv/.ready ## Measure the write path against the raw limit, as ratios, 
 	$(BIN)/python -m benchmarks.folding
 	$(BIN)/python -m benchmarks.holding
 	$(BIN)/python -m benchmarks.sizing
+	$(BIN)/python -m benchmarks.granted
 
 bench-peers: .venv/.ready ## Measure beside other queues, each installed apart (QUICK=1 for some minutes; PEERS_PY=, 3.12 for all)
 	PEERS_PY=$(PEERS_PY) $(BIN)/python -m benchmarks.peers $(if $(QUICK),--quick)

@@ -1,8 +1,8 @@
-"""What grants and row security cost: a login with a grant against the owner, `-m benchmarks.granted`.
+"""Measures what a grant costs: a login against the owner, `python -m benchmarks.granted`.
 
-Both do the same on one database, call by call in turn, each over one connection. What is compared is
-the processor time of the two server processes, which a busy machine changes less than the time that
-passes; 1.0 means that the grant costs nothing. Linux only.
+Both do the same on one database, call by call in turn, each over one connection. Compared are the
+processor time of the two server processes, which a busy machine changes little, and the time that
+passed, which it changes much; a ratio of 1 means that the grant costs nothing. Linux only.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import statistics
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,11 +41,16 @@ class Side:
     kind: str
     pid: int
     took: dict[str, list[int]] = field(default_factory=dict)
+    passed: dict[str, list[int]] = field(default_factory=dict)
 
     async def timed(self, name: str, call: Call) -> Any:
-        """Make a call, and note the nanoseconds of processor time that the server took for it."""
-        before = self._spent()
+        """Make a call, and note the nanoseconds of processor time that the server took for it.
+
+        And those that passed for the caller.
+        """
+        before, began = self._spent(), time.perf_counter_ns()
         result = await call()
+        self.passed.setdefault(name, []).append(time.perf_counter_ns() - began)
         self.took.setdefault(name, []).append(self._spent() - before)
         return result
 
@@ -53,7 +59,7 @@ class Side:
 
 
 async def main() -> dict[str, Any]:
-    """Measure, and return the owner's time by the login's, for each call and as a whole."""
+    """Measure, and return the owner's time by the login's for each call."""
     os.environ["RUNFOLD_POOL_SIZE"] = "1"
     async with servers.opened() as owner:
         await _granted(owner)
@@ -63,6 +69,7 @@ async def main() -> dict[str, Any]:
                 await _together(sides, _singles)
             for side in sides:
                 side.took.clear()
+                side.passed.clear()
             for number in range(ROUNDS):
                 await _together(sides if number % 2 else sides[::-1], _singles)
             for number in range(BATCHES):
@@ -118,22 +125,25 @@ async def _batches(side: Side) -> None:
 
 
 def _figures(owner: Side, login: Side) -> dict[str, Any]:
-    medians = {
-        name: (statistics.median(took), statistics.median(login.took[name]))
-        for name, took in owner.took.items()
+    return {
+        "processor": _compared(owner.took, login.took),
+        "passed": _compared(owner.passed, login.passed),
+        "load": os.getloadavg(),
+        "rounds": ROUNDS,
     }
-    calls = {
+
+
+def _compared(owner: dict[str, list[int]], login: dict[str, list[int]]) -> dict[str, Any]:
+    """Return the medians of both in microseconds, and the owner's by the login's."""
+    medians = {
+        name: (statistics.median(took), statistics.median(login[name]))
+        for name, took in owner.items()
+    }
+    return {
         name: {"owner_us": round(ours / 1e3), "login_us": round(theirs / 1e3),
             "ratio": round(ours / theirs, 3)}
         for name, (ours, theirs) in medians.items()
     }  # fmt: skip
-    ours, theirs = (sum(each) for each in zip(*medians.values(), strict=True))
-    return {
-        "calls": calls,
-        "ratio": round(ours / theirs, 3),
-        "load": os.getloadavg(),
-        "rounds": ROUNDS,
-    }
 
 
 if __name__ == "__main__":
