@@ -18,8 +18,8 @@ try: .venv/.ready ## See the ledger at work in a browser: a crash, runs that go 
 demo: .venv/.ready ## Run the main job on the built-in PostgreSQL
 	$(BIN)/runfold demo
 
-screenshots: .venv/.ready ## Take the pictures of the documents anew, with the browser tests
-	SCREENSHOTS=1 $(BIN)/python -m pytest -q tests/console/browser -k every_page
+screenshots: .venv/.ready ## Take the pictures of the documents anew; those of every page are in build/screenshots
+	mkdir -p build/screenshots && SCREENSHOTS=build/screenshots $(BIN)/python -m pytest -q tests/console/browser -k every_page
 
 test: .venv/.ready chromium ## Run every test on the built-in PostgreSQL, several processes at a time (under five minutes on two cores)
 	$(BIN)/python -m pytest -q $(PARALLEL)

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -72,44 +73,46 @@ def name_of(path: str) -> str:
 
 
 def test_every_page_fits_loads_cleanly_and_is_accessible_in_both_themes(
-    browser: Browser, served: Served, tmp_path: Path
+    browser: Browser, served: Served
 ) -> None:
+    context = browser.new_context(base_url=served.open, viewport=WIDE, reduced_motion="reduce")
+    page = context.new_page()
+    faults = watched(page)
     problems: list[str] = []
-    for theme in ("light", "dark"):
-        context = browser.new_context(
-            base_url=served.open, viewport=WIDE, color_scheme=theme, reduced_motion="reduce"
-        )
-        page = context.new_page()
-        faults = watched(page)
-        for path in paths(served):
-            page.set_viewport_size(WIDE)
-            page.goto(path)
-            expect(page.get_by_role("button", name="Go anywhere")).to_be_visible()
-            page.screenshot(path=tmp_path / f"{theme}-{name_of(path)}.png")
-            rules = RULES if theme == "light" else CONTRAST
-            found = Axe().run(page, options=rules)
-            problems += [
-                f"{theme} {path}: {each['id']}: {[node['html'][:200] for node in each['nodes']]}"
-                for each in found.response["violations"]
-            ]
-            if theme == "dark":
-                continue
-            page.set_viewport_size(NARROW)
-            page.screenshot(path=tmp_path / f"narrow-{name_of(path)}.png")
-            width = page.evaluate("document.documentElement.scrollWidth")
-            problems += [f"{path} is {width} px wide at 360"] if width > NARROW["width"] else []
-        expected = [fault for fault in faults if "422" not in fault]  # the query that is nonsense
-        problems += expected
-        context.close()
-    keep_pictures(tmp_path)
+    for path in paths(served):
+        page.goto(path)
+        expect(page.get_by_role("button", name="Go anywhere")).to_be_visible()
+        keep_picture(page, path)
+        problems += shown(path, Axe().run(page, options=RULES).response["violations"])
+        page.evaluate("document.documentElement.dataset.theme = 'dark'")
+        in_the_dark = page.evaluate("rules => axe.run(rules)", CONTRAST)["violations"]
+        problems += shown(f"{path} in the dark", in_the_dark)
+        keep_picture(page, path, "dark")
+        page.set_viewport_size(NARROW)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        problems += [f"{path} is {width} px wide at 360"] if width > NARROW["width"] else []
+        keep_picture(page, path, "narrow")
+        page.set_viewport_size(WIDE)
+    context.close()
+    problems += [fault for fault in faults if "422" not in fault]  # the query that is nonsense
     assert not problems, "\n".join(problems)
 
 
-def keep_pictures(folder: Path) -> None:
-    """Keep the pictures of the documents, where `make screenshots` asks for it."""
-    if os.environ.get("SCREENSHOTS"):
-        for name, picture in PICTURES.items():
-            shutil.copy(folder / f"light-{name}.png", IMAGES / f"{picture}.png")
+def shown(path: str, violations: list[Any]) -> list[str]:
+    """Return what axe found on a page, each with the elements."""
+    return [
+        f"{path}: {each['id']}: {[node['html'][:200] for node in each['nodes']]}"
+        for each in violations
+    ]
+
+
+def keep_picture(page: Page, path: str, form: str = "") -> None:
+    """Take a picture where `make screenshots` asks for it; pictures take half of the time."""
+    if folder := os.environ.get("SCREENSHOTS"):
+        name = name_of(path)
+        page.screenshot(path=Path(folder) / f"{form}-{name}.png".lstrip("-"))
+        if name in PICTURES and not form:
+            shutil.copy(Path(folder) / f"{name}.png", IMAGES / f"{PICTURES[name]}.png")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import pytest
 from fastapi import Request
 
 from runfold.console.web import app
+from runfold.console.web.pages.rendering import ASSETS
 from runfold.console.web.pages.viewing import failed
 from runfold.ledger import Ledger, State
 from runfold.ledger.errors import AccessDenied, DatabaseRefused
@@ -314,3 +315,9 @@ def _request() -> Request:
             "headers": [(b"host", b"localhost")], "scheme": "http", "server": ("localhost", 80),
         }
     )  # fmt: skip
+
+
+def test_the_script_writes_text_and_never_markup() -> None:
+    script = (ASSETS / "console.js").read_text()
+    markup = r"(inner|outer)HTML|insertAdjacent|document\.write|\beval\b|\bFunction\("
+    assert re.search(markup, script) is None
