@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -46,3 +47,14 @@ async def test_a_process_ends_by_force_though_no_thread_can_be_started(
 
     monkeypatch.setattr(threading.Thread, "start", start)
     await until(lambda: ended == [5])
+
+
+def test_a_process_ends_by_force_though_a_handler_stopped_the_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+
+    LastResort(lambda _: over.set()).within(0.1)
+
+    assert over.wait(5)

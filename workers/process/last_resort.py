@@ -14,6 +14,8 @@ from runfold.ledger import log, names
 from runfold.workers.process.bounds import UNFINISHED
 
 WORDS_SECONDS: Final = 0.5
+_now: Final = time.monotonic
+"""Bound here: a handler that stops the module's clock does not stop this."""
 
 
 class LastResort:
@@ -29,7 +31,7 @@ class LastResort:
 
     def within(self, seconds: float, code: int = UNFINISHED) -> None:
         """End the process so many seconds from now, unless an earlier deadline is set."""
-        deadline = time.monotonic() + seconds
+        deadline = _now() + seconds
         with self._changed:
             if self._deadline is None or deadline < self._deadline:
                 self._deadline, self._code = deadline, code
@@ -49,7 +51,7 @@ class LastResort:
     def _watch(self) -> None:
         with self._changed:
             while self._deadline is not None:
-                left = self._deadline - time.monotonic()
+                left = self._deadline - _now()
                 if left <= 0:
                     break
                 self._changed.wait(left)
