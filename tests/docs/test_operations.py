@@ -31,7 +31,7 @@ from tests.support.server import Server
 pytestmark = pytest.mark.slow
 
 HOWTO = Path(__file__).parents[2] / "docs" / "howto"
-LOGINS = ("shop_worker", "shop_projector", "shop_reader")
+LOGINS = ("shop_worker", "shop_projector", "shop_reader", "shop_auditor")
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -66,7 +66,9 @@ def test_the_roles_of_the_page_read_and_call_and_write_no_table(
     own_names: Callable[[str], str],
     mark: str,
 ) -> None:
-    owner, logins, privileges = (own_names(block) for block in blocks("access.md", "postgresql"))
+    owner, logins, listed, privileges = (
+        own_names(block) for block in blocks("access.md", "postgresql")
+    )
     for statement in owner.split(";\n")[:2]:
         maintenance(statement)
     url = with_database(server.url, f"runs{mark}")
@@ -75,8 +77,12 @@ def test_the_roles_of_the_page_read_and_call_and_write_no_table(
     maintenance(logins)
 
     rows = asyncio.run(_rows(url, privileges))
+    members = {row["login"]: row["role"] for row in asyncio.run(_rows(url, listed))}
 
-    assert [(row["reads"], row["writes"]) for row in rows] == [(True, False)] * 9
+    assert [(row["reads"], row["writes"]) for row in rows] == [(True, False)] * 12
+    assert {name: members[f"{name}{mark}"] for name in LOGINS} == {
+        name: name.replace("shop", "runfold") for name in LOGINS
+    }
     asyncio.run(_may_submit(url.replace("postgres@", f"shop_worker{mark}:change-me@", 1), own_url))
 
 

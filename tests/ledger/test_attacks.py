@@ -168,3 +168,53 @@ async def test_no_lock_of_a_worker_stops_an_upgrade_a_rebuild_or_the_archive(
         async with Rebuild.begin(pool, plan(PROJECT)):
             pass
     assert "at work" not in str(refused.value)
+
+
+READS_ALL = (
+    "SELECT salt FROM ledger.payload",
+    "SELECT sha256 FROM ledger.api_token",
+    "SELECT * FROM ledger.control_event",
+)
+WRITES = (
+    "INSERT INTO ledger.event SELECT * FROM ledger.event",
+    "UPDATE ledger.run_state SET state = 'completed'",
+    "DELETE FROM ledger.payload",
+    "INSERT INTO ledger.project (project_id) VALUES ('mine')",
+    "LOCK TABLE ledger.run_state IN SHARE MODE",
+)
+CALLS = (
+    "SELECT * FROM ledger.claim('test', 'w', NULL, 1, '1 min')",
+    "SELECT * FROM ledger.cancel('test', 'w', '{}', NULL)",
+    "SELECT ledger.change_access('test', 'w', 'w', '{work}', NULL, NULL, NULL)",
+)
+PROJECTS = (
+    "INSERT INTO ledger.projection_skip SELECT * FROM ledger.projection_skip",
+    "SELECT ledger.drop_projection_tables('sizes')",
+    "CREATE TABLE projection.mine (a int)",
+)
+CANNOT = {
+    "runfold_worker": READS_ALL + WRITES + PROJECTS,
+    "runfold_projector": READS_ALL + WRITES + CALLS + PROJECTS[2:],
+    "runfold_reader": READS_ALL + WRITES + CALLS + PROJECTS,
+    "runfold_auditor": WRITES + CALLS + PROJECTS,
+}
+
+
+async def test_no_grant_gives_a_role_what_the_page_says_that_it_cannot(
+    ledger: Ledger, database: str, subtests: pytest.Subtests
+) -> None:
+    """Each login has every right in every project, and one role."""
+    await ledger.submit("parse", {"a": 1})
+    rights = ("submit", "work", "read", "decide", "schedule", "audit", "admin")
+    for role, statements in CANNOT.items():
+        async with with_login(database, role, rights=rights, project="*") as url:
+            connection = await asyncpg.connect(driver_url(url))
+            assert await connection.fetchval("SELECT count(*) FROM ledger.run") == 1
+            for statement in statements:
+                with (
+                    subtests.test(f"{role}: {statement[:40]}"),
+                    pytest.raises(asyncpg.InsufficientPrivilegeError),
+                ):
+                    async with connection.transaction():
+                        await connection.execute(statement)
+            await connection.close()
