@@ -179,6 +179,26 @@ EXCEPTION WHEN lock_not_available THEN
   NULL;
 END $$;
 
+CREATE FUNCTION ledger.begin_session(p_credential text, p_sha256 bytea) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  moment CONSTANT timestamptz := clock_timestamp();
+BEGIN
+  IF p_sha256 IS NULL OR octet_length(p_sha256) <> 32 THEN
+    RAISE EXCEPTION 'a session has a SHA-256 of 32 bytes' USING ERRCODE = '22023';
+  END IF;
+  DELETE FROM ledger.web_session AS s WHERE s.credential = p_credential AND (
+    s.ended_at < moment - interval '30 days' OR s.expires_at < moment - interval '30 days'
+    OR s.session_id IN (SELECT o.session_id FROM ledger.web_session AS o
+      WHERE o.credential = p_credential ORDER BY o.created_at DESC OFFSET 50));
+  INSERT INTO ledger.web_session (session_id, sha256, credential, created_at, expires_at,
+    last_used_at)
+  VALUES (left(replace(gen_random_uuid()::text, '-', ''), 12), p_sha256, p_credential, moment,
+    moment + interval '12 hours', moment);
+END $$;
+
 CREATE FUNCTION ledger.begin_work(p_name text, p_shared boolean) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -387,6 +407,58 @@ BEGIN
   RETURN true;
 END $$;
 
+CREATE FUNCTION ledger.change_user(p_actor text, p_name text, p_change text, p_method text, p_salt bytea, p_key_sha256 bytea, p_issuer text, p_subject text, p_reason text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+  checked boolean;
+  moment CONSTANT timestamptz := ledger.now();
+BEGIN
+  checked := ledger.check_access('*', '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_texts(ARRAY[p_actor], 200, true);
+  checked := ledger.check_texts(ARRAY[p_reason], 2000);
+  IF p_change NOT IN ('add', 'password', 'disable', 'enable') OR p_name IS NULL
+    OR p_name !~ '^[a-z0-9][a-z0-9._@-]{0,99}$'
+    OR p_key_sha256 IS NOT NULL AND (octet_length(p_key_sha256) <> 32 OR p_method IS NULL
+      OR coalesce(octet_length(p_salt), 0) NOT BETWEEN 16 AND 64)
+    OR (p_key_sha256 IS NOT NULL)
+      <> (p_change = 'password' OR p_change = 'add' AND p_subject IS NULL)
+  THEN
+    RAISE EXCEPTION 'a user has a name of a-z, 0-9, ".", "_", "@" and "-", and a password or a '
+      'subject' USING ERRCODE = '22023';
+  END IF;
+  IF p_change = 'add' THEN
+    checked := ledger.check_texts(ARRAY[p_issuer], 500);
+    checked := ledger.check_texts(ARRAY[p_subject], 255);
+    INSERT INTO ledger.user_account (name, issuer, subject, created_at, changed_at, actor, reason)
+    VALUES (p_name, p_issuer, p_subject, moment, moment, p_actor, p_reason)
+    ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+      RETURN false;
+    END IF;
+  END IF;
+  IF p_change <> 'add' THEN
+    UPDATE ledger.user_account AS u SET changed_at = moment, actor = p_actor, reason = p_reason,
+      failed_tries = 0, disabled_at = CASE p_change WHEN 'disable' THEN moment
+        WHEN 'enable' THEN NULL ELSE u.disabled_at END
+    WHERE u.name = p_name AND (p_change = 'password'
+      OR (p_change = 'disable') = (u.disabled_at IS NULL));
+    IF NOT FOUND THEN
+      RETURN false;
+    END IF;
+  END IF;
+  IF p_key_sha256 IS NOT NULL THEN
+    INSERT INTO ledger.user_password (name, method, salt, key_sha256)
+    VALUES (p_name, p_method, p_salt, p_key_sha256)
+    ON CONFLICT (name) DO UPDATE SET method = excluded.method, salt = excluded.salt,
+      key_sha256 = excluded.key_sha256;
+  END IF;
+  UPDATE ledger.web_session AS s SET ended_at = clock_timestamp()
+  WHERE s.credential = 'user:' || p_name AND s.ended_at IS NULL;
+  RETURN true;
+END $_$;
+
 CREATE FUNCTION ledger.change_view(p_project text, p_actor text, p_name text, p_query text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -591,8 +663,8 @@ DECLARE
   given record;
   stranger text;
 BEGIN
-  IF session_user LIKE 'token:%' THEN
-    RAISE EXCEPTION 'login % has a name that is kept for API tokens', session_user
+  IF session_user ~ '^(token|user):' THEN
+    RAISE EXCEPTION 'login % has a name that is kept for API tokens and users', session_user
       USING ERRCODE = 'RF403';
   END IF;
   FOR given IN
@@ -1469,6 +1541,23 @@ BEGIN
   ) AS due
   WHERE d.webhook_id = p_webhook AND d.run_id = due.run_id AND d.version = due.version
   RETURNING d.run_id, d.version, d.type::text, d.body, d.attempts;
+END $$;
+
+CREATE FUNCTION ledger.end_session(p_secret text, p_session text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  checked boolean;
+BEGIN
+  IF p_secret IS NULL THEN
+    checked := ledger.check_access('*', '{admin}');
+  END IF;
+  UPDATE ledger.web_session AS s SET ended_at = clock_timestamp()
+  WHERE s.ended_at IS NULL AND s.expires_at > clock_timestamp()
+    AND (s.sha256 = sha256(convert_to(p_secret, 'UTF8'))
+      OR p_secret IS NULL AND s.session_id = p_session);
+  RETURN FOUND;
 END $$;
 
 CREATE FUNCTION ledger.end_work(p_key bigint) RETURNS void
@@ -3214,6 +3303,13 @@ CREATE FUNCTION ledger.now() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
     AS $$ SELECT ledger.clock() $$;
 
+CREATE FUNCTION ledger.password_method(p_name text) RETURNS TABLE(method text, salt bytea)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  SELECT w.method::text, w.salt FROM ledger.user_password AS w WHERE w.name = p_name
+$$;
+
 CREATE FUNCTION ledger.payload_hash(salt bytea, body text) RETURNS bytea
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ SELECT sha256('runfold/payload/v1\012'::bytea || salt || convert_to(body, 'UTF8')) $$;
@@ -3270,6 +3366,8 @@ CREATE FUNCTION ledger.policy_rules() RETURNS TABLE(relation text, policy text, 
     ('access_grant', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),
     ('access_grant', 'own', 'SELECT', 'PUBLIC', '', false),
     ('api_token', 'seen', 'SELECT', 'PUBLIC', 'audit admin', true),
+    ('user_account', 'seen', 'SELECT', 'PUBLIC', 'audit admin', true),
+    ('web_session', 'seen', 'SELECT', 'PUBLIC', 'audit admin', true),
     ('webhook', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),
     ('delivery', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),
     ('delivery_attempt', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),
@@ -3300,7 +3398,7 @@ BEGIN
   END IF;
   SELECT coalesce(array_agg(g.project_id), '{}') INTO found FROM ledger.access_grant AS g
   WHERE g.credential = ledger.credential() AND (p_rights = '{}' OR p_rights && g.rights)
-    AND (g.until IS NULL OR g.until > clock_timestamp()) AND session_user NOT LIKE 'token:%';
+    AND (g.until IS NULL OR g.until > clock_timestamp()) AND session_user !~ '^(token|user):';
   RETURN CASE WHEN '*' <> ALL (found) THEN found END;
 END $$;
 
@@ -4062,6 +4160,81 @@ BEGIN
   RETURN false;
 END $$;
 
+CREATE FUNCTION ledger.session_credential(p_secret text) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  SELECT s.credential FROM ledger.web_session AS s
+  WHERE s.sha256 = sha256(convert_to(p_secret, 'UTF8')) AND s.ended_at IS NULL
+    AND s.expires_at > clock_timestamp()
+    AND s.last_used_at > clock_timestamp() - interval '2 hours'
+    AND (EXISTS (SELECT FROM ledger.api_token AS t
+        WHERE s.credential = 'token:' || t.token_id AND t.revoked_at IS NULL
+          AND t.expires_at > clock_timestamp())
+      OR EXISTS (SELECT FROM ledger.user_account AS u
+        WHERE s.credential = 'user:' || u.name AND u.disabled_at IS NULL))
+$$;
+
+CREATE FUNCTION ledger.sign_in_by_password(p_name text, p_key bytea, p_sha256 bytea) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  account ledger.user_account;
+  wanted CONSTANT bytea := (SELECT w.key_sha256 FROM ledger.user_password AS w
+    WHERE w.name = p_name);
+  moment CONSTANT timestamptz := clock_timestamp();
+BEGIN
+  SELECT * INTO account FROM ledger.user_account AS u WHERE u.name = p_name FOR UPDATE;
+  IF account.name IS NULL OR account.failed_tries >= 10
+    AND account.last_failed_at > moment - interval '1 minute' THEN
+    RETURN NULL;
+  END IF;
+  IF account.disabled_at IS NOT NULL OR wanted IS NULL OR p_key IS NULL
+    OR wanted <> sha256(p_key) THEN
+    UPDATE ledger.user_account AS u
+    SET failed_tries = least(u.failed_tries + 1, 1000000), last_failed_at = moment
+    WHERE u.name = account.name;
+    RETURN NULL;
+  END IF;
+  UPDATE ledger.user_account AS u SET failed_tries = 0, last_used_at = moment
+  WHERE u.name = account.name;
+  PERFORM ledger.begin_session('user:' || account.name, p_sha256);
+  RETURN 'user:' || account.name;
+END $$;
+
+CREATE FUNCTION ledger.sign_in_by_provider(p_issuer text, p_subject text, p_sha256 bytea) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  found text;
+  checked CONSTANT boolean := ledger.check_access('*', '{admin}');
+BEGIN
+  UPDATE ledger.user_account AS u SET last_used_at = clock_timestamp()
+  WHERE u.issuer = p_issuer AND u.subject = p_subject AND u.disabled_at IS NULL
+  RETURNING u.name INTO found;
+  IF found IS NULL THEN
+    RETURN NULL;
+  END IF;
+  PERFORM ledger.begin_session('user:' || found, p_sha256);
+  RETURN 'user:' || found;
+END $$;
+
+CREATE FUNCTION ledger.sign_in_by_token(p_secret text, p_sha256 bytea) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  found CONSTANT text := ledger.use_token(p_secret);
+BEGIN
+  IF found IS NULL OR starts_with(p_secret, 'runfold_session_') THEN
+    RETURN NULL;
+  END IF;
+  PERFORM ledger.begin_session(found, p_sha256);
+  RETURN found;
+END $$;
+
 CREATE FUNCTION ledger.signal(p_project text, p_actor text, p_run uuid, p_name text, p_answer text, p_kept text, p_key text) RETURNS TABLE(run_id uuid, version integer, hash bytea)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4372,9 +4545,13 @@ CREATE FUNCTION ledger.token_credential(p_secret text) RETURNS text
 DECLARE
   found text;
 BEGIN
-  SELECT 'token:' || t.token_id INTO found FROM ledger.api_token AS t
-  WHERE t.sha256 = sha256(convert_to(p_secret, 'UTF8')) AND t.revoked_at IS NULL
-    AND t.expires_at > clock_timestamp();
+  IF starts_with(p_secret, 'runfold_session_') THEN
+    found := ledger.session_credential(p_secret);
+  ELSE
+    SELECT 'token:' || t.token_id INTO found FROM ledger.api_token AS t
+    WHERE t.sha256 = sha256(convert_to(p_secret, 'UTF8')) AND t.revoked_at IS NULL
+      AND t.expires_at > clock_timestamp();
+  END IF;
   IF found IS NULL THEN
     RAISE EXCEPTION 'the API token is unknown, revoked or past its end' USING ERRCODE = 'RF401';
   END IF;
@@ -4575,6 +4752,13 @@ DECLARE
   token ledger.api_token;
   moment CONSTANT timestamptz := clock_timestamp();
 BEGIN
+  IF starts_with(p_secret, 'runfold_session_') THEN
+    UPDATE ledger.web_session AS s SET last_used_at = moment
+    WHERE s.sha256 = sha256(convert_to(p_secret, 'UTF8'))
+      AND s.last_used_at < moment - interval '1 minute'
+      AND ledger.session_credential(p_secret) IS NOT NULL;
+    RETURN ledger.session_credential(p_secret);
+  END IF;
   SELECT * INTO token FROM ledger.api_token AS t
   WHERE t.sha256 = sha256(convert_to(p_secret, 'UTF8'));
   IF token.revoked_at IS NOT NULL OR token.expires_at <= moment THEN
@@ -4951,6 +5135,39 @@ CREATE TABLE ledger.schedule (
     release timestamp with time zone
 );
 
+CREATE TABLE ledger.user_account (
+    name character varying(100) NOT NULL,
+    issuer character varying(500),
+    subject character varying(255),
+    created_at timestamp with time zone NOT NULL,
+    changed_at timestamp with time zone NOT NULL,
+    disabled_at timestamp with time zone,
+    last_used_at timestamp with time zone,
+    failed_tries integer DEFAULT 0 NOT NULL,
+    last_failed_at timestamp with time zone,
+    actor character varying(200) NOT NULL,
+    reason text,
+    CONSTRAINT user_account_check CHECK (((issuer IS NULL) = (subject IS NULL))),
+    CONSTRAINT user_account_name_check CHECK (((name)::text ~ '^[a-z0-9][a-z0-9._@-]*$'::text))
+);
+
+CREATE TABLE ledger.user_password (
+    name character varying(100) NOT NULL,
+    method character varying(60) NOT NULL,
+    salt bytea NOT NULL,
+    key_sha256 bytea NOT NULL
+);
+
+CREATE TABLE ledger.web_session (
+    session_id character varying(40) NOT NULL,
+    sha256 bytea NOT NULL,
+    credential character varying(200) NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    last_used_at timestamp with time zone NOT NULL,
+    ended_at timestamp with time zone
+);
+
 CREATE TABLE ledger.webhook (
     project_id text NOT NULL,
     webhook_id character varying(40) NOT NULL,
@@ -5050,6 +5267,21 @@ ALTER TABLE ONLY ledger.saved_view
 ALTER TABLE ONLY ledger.schedule
     ADD CONSTRAINT schedule_pkey PRIMARY KEY (project_id, name);
 
+ALTER TABLE ONLY ledger.user_account
+    ADD CONSTRAINT user_account_issuer_subject_key UNIQUE (issuer, subject);
+
+ALTER TABLE ONLY ledger.user_account
+    ADD CONSTRAINT user_account_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY ledger.user_password
+    ADD CONSTRAINT user_password_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY ledger.web_session
+    ADD CONSTRAINT web_session_pkey PRIMARY KEY (session_id);
+
+ALTER TABLE ONLY ledger.web_session
+    ADD CONSTRAINT web_session_sha256_key UNIQUE (sha256);
+
 ALTER TABLE ONLY ledger.webhook
     ADD CONSTRAINT webhook_pkey PRIMARY KEY (webhook_id);
 
@@ -5087,6 +5319,8 @@ CREATE INDEX run_other ON ledger.run_state USING btree (project_id, kind, state,
 CREATE INDEX run_parked ON ledger.run_state USING btree (project_id, run_id) WHERE ((state = 'waiting_tool'::text) AND (token IS NULL) AND (available_at IS NULL));
 
 CREATE INDEX run_returning ON ledger.run_state USING btree (project_id, kind, priority, available_at, run_id) WHERE (available_at > created_at);
+
+CREATE INDEX web_session_credential ON ledger.web_session USING btree (credential, created_at);
 
 CREATE INDEX webhook_project ON ledger.webhook USING btree (project_id);
 
@@ -5133,6 +5367,10 @@ ALTER TABLE ledger.saved_view ENABLE ALWAYS TRIGGER record_control;
 CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.schedule FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('schedule', 'project_id name', 'next_at last_due updated_at');
 
 ALTER TABLE ledger.schedule ENABLE ALWAYS TRIGGER record_control;
+
+CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.user_account FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('user', 'name', 'last_used_at failed_tries last_failed_at');
+
+ALTER TABLE ledger.user_account ENABLE ALWAYS TRIGGER record_control;
 
 CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.webhook FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('webhook', 'webhook_id', 'checkpoint');
 
@@ -5203,6 +5441,9 @@ ALTER TABLE ONLY ledger.saved_view
 
 ALTER TABLE ONLY ledger.schedule
     ADD CONSTRAINT schedule_project_id_fkey FOREIGN KEY (project_id) REFERENCES ledger.project(project_id);
+
+ALTER TABLE ONLY ledger.user_password
+    ADD CONSTRAINT user_password_name_fkey FOREIGN KEY (name) REFERENCES ledger.user_account(name);
 
 ALTER TABLE ONLY ledger.webhook
     ADD CONSTRAINT webhook_project_id_fkey FOREIGN KEY (project_id) REFERENCES ledger.project(project_id);
@@ -5372,9 +5613,21 @@ CREATE POLICY seen ON ledger.schedule FOR SELECT USING (((( SELECT ledger.projec
 
 COMMENT ON POLICY seen ON ledger.schedule IS '((( SELECT ledger.projects_with(VARIADIC ''{read,schedule,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,schedule,audit}''::text[]) AS projects_with)::text[]))) from fae1f740dd32031491262e31dce6044c';
 
+CREATE POLICY seen ON ledger.user_account FOR SELECT USING ((( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with) IS NULL));
+
+COMMENT ON POLICY seen ON ledger.user_account IS '(( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with) IS NULL) from 42a8b927ae1c7beae36faad7f493cb5b';
+
+CREATE POLICY seen ON ledger.web_session FOR SELECT USING ((( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with) IS NULL));
+
+COMMENT ON POLICY seen ON ledger.web_session IS '(( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with) IS NULL) from 42a8b927ae1c7beae36faad7f493cb5b';
+
 CREATE POLICY seen ON ledger.webhook FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with)::text[]))));
 
 COMMENT ON POLICY seen ON ledger.webhook IS '((( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with)::text[]))) from a5819072b43ce29f47b6f7da5e9118a9';
+
+ALTER TABLE ledger.user_account ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ledger.web_session ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ledger.webhook ENABLE ROW LEVEL SECURITY;
 
@@ -5395,6 +5648,8 @@ REVOKE ALL ON FUNCTION ledger.attach_partition(p_month timestamp without time zo
 
 REVOKE ALL ON FUNCTION ledger.await_kinds(p_project text, p_kinds text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION ledger.begin_session(p_credential text, p_sha256 bytea) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.begin_work(p_name text, p_shared boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.begin_work(p_name text, p_shared boolean) TO runfold_projector;
 
@@ -5412,6 +5667,9 @@ GRANT ALL ON FUNCTION ledger.change_role(p_project text, p_actor text, p_type te
 
 REVOKE ALL ON FUNCTION ledger.change_token(p_actor text, p_token text, p_sha256 bytea, p_name text, p_lifetime interval, p_reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.change_token(p_actor text, p_token text, p_sha256 bytea, p_name text, p_lifetime interval, p_reason text) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.change_user(p_actor text, p_name text, p_change text, p_method text, p_salt bytea, p_key_sha256 bytea, p_issuer text, p_subject text, p_reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.change_user(p_actor text, p_name text, p_change text, p_method text, p_salt bytea, p_key_sha256 bytea, p_issuer text, p_subject text, p_reason text) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.change_view(p_project text, p_actor text, p_name text, p_query text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.change_view(p_project text, p_actor text, p_name text, p_query text) TO runfold_worker;
@@ -5510,6 +5768,9 @@ GRANT ALL ON FUNCTION ledger.drop_schedule(p_project text, p_actor text, p_name 
 
 REVOKE ALL ON FUNCTION ledger.due_deliveries(p_project text, p_webhook text, p_limit integer, p_lease interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.due_deliveries(p_project text, p_webhook text, p_limit integer, p_lease interval) TO runfold_projector;
+
+REVOKE ALL ON FUNCTION ledger.end_session(p_secret text, p_session text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.end_session(p_secret text, p_session text) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.end_work(p_key bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.end_work(p_key bigint) TO runfold_projector;
@@ -5690,6 +5951,9 @@ GRANT ALL ON FUNCTION ledger.now() TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.now() TO runfold_projector;
 GRANT ALL ON FUNCTION ledger.now() TO runfold_auditor;
 
+REVOKE ALL ON FUNCTION ledger.password_method(p_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.password_method(p_name text) TO runfold_worker;
+
 REVOKE ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_reader;
@@ -5762,6 +6026,17 @@ GRANT ALL ON FUNCTION ledger.resend_delivery(p_project text, p_actor text, p_web
 REVOKE ALL ON FUNCTION ledger.salt_seed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.sees_to_months(p_first uuid, p_last uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.session_credential(p_secret text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.sign_in_by_password(p_name text, p_key bytea, p_sha256 bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.sign_in_by_password(p_name text, p_key bytea, p_sha256 bytea) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.sign_in_by_provider(p_issuer text, p_subject text, p_sha256 bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.sign_in_by_provider(p_issuer text, p_subject text, p_sha256 bytea) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.sign_in_by_token(p_secret text, p_sha256 bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.sign_in_by_token(p_secret text, p_sha256 bytea) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.signal(p_project text, p_actor text, p_run uuid, p_name text, p_answer text, p_kept text, p_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.signal(p_project text, p_actor text, p_run uuid, p_name text, p_answer text, p_kept text, p_key text) TO runfold_worker;
@@ -5962,6 +6237,27 @@ GRANT SELECT ON TABLE ledger.schedule TO runfold_worker;
 GRANT SELECT ON TABLE ledger.schedule TO runfold_reader;
 GRANT SELECT ON TABLE ledger.schedule TO runfold_projector;
 GRANT SELECT ON TABLE ledger.schedule TO runfold_auditor;
+
+GRANT SELECT ON TABLE ledger.user_account TO runfold_worker;
+GRANT SELECT ON TABLE ledger.user_account TO runfold_auditor;
+
+GRANT SELECT(session_id) ON TABLE ledger.web_session TO runfold_worker;
+GRANT SELECT(session_id) ON TABLE ledger.web_session TO runfold_auditor;
+
+GRANT SELECT(credential) ON TABLE ledger.web_session TO runfold_worker;
+GRANT SELECT(credential) ON TABLE ledger.web_session TO runfold_auditor;
+
+GRANT SELECT(created_at) ON TABLE ledger.web_session TO runfold_worker;
+GRANT SELECT(created_at) ON TABLE ledger.web_session TO runfold_auditor;
+
+GRANT SELECT(expires_at) ON TABLE ledger.web_session TO runfold_worker;
+GRANT SELECT(expires_at) ON TABLE ledger.web_session TO runfold_auditor;
+
+GRANT SELECT(last_used_at) ON TABLE ledger.web_session TO runfold_worker;
+GRANT SELECT(last_used_at) ON TABLE ledger.web_session TO runfold_auditor;
+
+GRANT SELECT(ended_at) ON TABLE ledger.web_session TO runfold_worker;
+GRANT SELECT(ended_at) ON TABLE ledger.web_session TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.webhook TO runfold_worker;
 GRANT SELECT ON TABLE ledger.webhook TO runfold_reader;

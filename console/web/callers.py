@@ -20,6 +20,7 @@ from runfold.ledger.access import EVERYWHERE, SECRET_PREFIX
 from runfold.ledger.errors import AccessDenied, UnknownProject
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.postgres.presenting import Presenting
+from runfold.ledger.sessions import SESSION_PREFIX
 from runfold.ledger.validation import check_text
 
 MAX_LEDGERS: Final = 1_000
@@ -50,6 +51,8 @@ class Callers:
         """`own` is the ledger of the server's login."""
         self.own, self.options = own, options
         self.rates = Rates(options.requests_a_second, 2 * options.requests_a_second)
+        self.tries = Rates(1 / 6, 10)
+        """What an address may try of one user's passwords: ten at once, then ten a minute."""
         self._strangers = Rates(options.strangers_a_second, 2 * options.strangers_a_second)
         self._known: OrderedDict[tuple[bytes, str], _Known] = OrderedDict()
 
@@ -90,6 +93,10 @@ class Callers:
         if len(self._known) > MAX_LEDGERS:
             self._known.popitem(last=False)
         return known.ledger
+
+    def strange(self, client: str) -> None:
+        """Count a secret that is not known yet. Raises TooManyRequests."""
+        self._strangers.take(client)
 
     async def _looked_up(self, pair: tuple[bytes, str], secret: str | None, project: str) -> _Known:
         known = self._known.get(pair)
@@ -170,6 +177,8 @@ def caller(
         callers: Callers = request.app.state.callers
         if bearer is None and "authorization" in request.headers:
             raise Unauthenticated("this server knows no other scheme than Bearer")
+        if bearer is not None and bearer.credentials.startswith(SESSION_PREFIX):
+            raise Unauthenticated("a session of the pages is no API token")
         chosen = EVERYWHERE if everywhere else project
         client = request.client.host if request.client else ""
         secret = bearer.credentials if bearer else None

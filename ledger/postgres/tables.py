@@ -74,6 +74,43 @@ api_token: Final = Table(
     Column("reason", Text),
 )
 
+user_account: Final = Table(
+    "user_account",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("issuer", String(500)),
+    Column("subject", String(255)),
+    Column("created_at", _TIME, nullable=False),
+    Column("changed_at", _TIME, nullable=False),
+    Column("disabled_at", _TIME),
+    Column("last_used_at", _TIME),
+    Column("failed_tries", Integer, nullable=False),
+    Column("last_failed_at", _TIME),
+    Column("actor", String(200), nullable=False),
+    Column("reason", Text),
+)
+
+user_password: Final = Table(
+    "user_password",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("method", String(60), nullable=False),
+    Column("salt", LargeBinary, nullable=False),
+    Column("key_sha256", LargeBinary, nullable=False),
+)
+
+web_session: Final = Table(
+    "web_session",
+    metadata,
+    Column("session_id", String(40), primary_key=True),
+    Column("sha256", LargeBinary, nullable=False),
+    Column("credential", String(200), nullable=False),
+    Column("created_at", _TIME, nullable=False),
+    Column("expires_at", _TIME, nullable=False),
+    Column("last_used_at", _TIME, nullable=False),
+    Column("ended_at", _TIME),
+)
+
 control_event: Final = Table(
     "control_event",
     metadata,

@@ -62,6 +62,12 @@ CONTROL_TABLES: Final = (
     ControlTable(
         "api_token", "token", ("token_id",), ("last_used_at", "failed_uses", "last_failed_at")
     ),
+    ControlTable(
+        "user_account",
+        "user",
+        ("name",),
+        ("last_used_at", "failed_tries", "last_failed_at"),
+    ),
     ControlTable("kind_event", "kind", ("project_id", "kind", "number")),
     ControlTable("role_event", "role", ("number",)),
     ControlTable(

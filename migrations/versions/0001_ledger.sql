@@ -64,6 +64,45 @@ CREATE TABLE ledger.api_token (
   reason text
 );
 
+-- People who sign in: by a password, or as a subject of an identity provider.
+CREATE TABLE ledger.user_account (
+  name varchar(100) PRIMARY KEY
+    CHECK (name ~ '^[a-z0-9][a-z0-9._@-]*$'),
+  issuer varchar(500),
+  subject varchar(255),
+  created_at timestamptz NOT NULL,
+  changed_at timestamptz NOT NULL,
+  disabled_at timestamptz,
+  last_used_at timestamptz,
+  failed_tries int NOT NULL DEFAULT 0,
+  last_failed_at timestamptz,
+  actor varchar(200) NOT NULL,
+  reason text,
+  UNIQUE (issuer, subject),
+  CHECK ((issuer IS NULL) = (subject IS NULL))
+);
+
+-- Of a password only the SHA-256 of the key is kept that follows slowly from it. Apart from the
+-- users, because nobody reads it but the function that signs in.
+CREATE TABLE ledger.user_password (
+  name varchar(100) PRIMARY KEY REFERENCES ledger.user_account,
+  method varchar(60) NOT NULL,
+  salt bytea NOT NULL,
+  key_sha256 bytea NOT NULL
+);
+
+-- Sessions of the web console. Of a session's secret only the digest is kept.
+CREATE TABLE ledger.web_session (
+  session_id varchar(40) PRIMARY KEY,
+  sha256 bytea NOT NULL UNIQUE,
+  credential varchar(200) NOT NULL,
+  created_at timestamptz NOT NULL,
+  expires_at timestamptz NOT NULL,
+  last_used_at timestamptz NOT NULL,
+  ended_at timestamptz
+);
+CREATE INDEX web_session_credential ON ledger.web_session (credential, created_at);
+
 -- The control history: every change of what the ledger is told to do, in one list without gaps for
 -- each project and one for the database (*), which says when each of the others began. Each event
 -- is hashed with the one before it. The tables that it is about are folds of it: facts is the row

@@ -207,7 +207,9 @@ async def test_every_function_that_runs_as_the_owner_asks_for_a_right(
     """What a role may call either asks for a right, or is listed here with its reason."""
     without = {
         # The secret is the right.
-        "token_credential", "use_token",
+        "token_credential", "use_token", "sign_in_by_token", "sign_in_by_password",
+        # It gives a salt, which is no secret.
+        "password_method",
         # They tell a session its own rights.
         "projects_with", "speaker", "channel", "check_my_access",
         # They give moments of the feed, no events.

@@ -25,6 +25,12 @@ async def calling(app: FastAPI, secret: str | None = None) -> AsyncIterator[http
         yield client
 
 
+async def sign_in(client: httpx.AsyncClient, secret: str) -> None:
+    """Sign a client in with the secret of an API token."""
+    entered = await client.post("/sign-in", data={"token": secret})
+    assert entered.status_code == 303, entered.text
+
+
 async def token(
     ledger: Ledger, rights: Sequence[str], *, actors: Sequence[str] | None = None
 ) -> tuple[str, str]:

@@ -1,7 +1,8 @@
-"""Signing in with an API token, and what a viewer chooses: the theme and the time zone."""
+"""Signing in and out, and what a viewer chooses: the theme and the time zone."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Annotated, Final, Literal
 from zoneinfo import ZoneInfo
@@ -9,14 +10,19 @@ from zoneinfo import ZoneInfo
 from fastapi import Form, Request
 from fastapi.responses import FileResponse, RedirectResponse, Response
 
-from runfold.console.web.callers import Callers
+from runfold.console.web.callers import MAX_SECRET, Callers
+from runfold.console.web.guard import LOOPBACK
 from runfold.console.web.pages.rendering import ASSETS
 from runfold.console.web.pages.viewing import SESSION, THEME, THEMES, ZONE, html, router
-from runfold.console.web.problems import Unauthenticated
-from runfold.ledger.errors import AccessDenied, InvalidValue, UnknownProject
+from runfold.ledger import sessions
+from runfold.ledger.errors import InvalidValue
+from runfold.ledger.sessions import SESSION_PREFIX, SESSION_SECONDS
+from runfold.ledger.users import MAX_PASSWORD
 
-SECONDS: Final = 12 * 3_600
-"""How long a session lasts."""
+_NOT_LET_IN: Final = (
+    "Not let in: the name and password, or the token, are unknown, wrong, revoked or past their"
+    " end. After ten wrong passwords a user has one try a minute."
+)
 _YEAR: Final = 365 * 86_400
 pages = router()
 
@@ -38,39 +44,67 @@ async def asset(name: Literal["console.css", "console.js", "icon.svg"]) -> Respo
 
 @pages.get("/sign-in")
 async def form(request: Request, to: str = "/") -> Response:
-    """Ask for a token."""
+    """Ask for a password or a token."""
     return html(request, "sign_in.html", {"base": None, "to": to, "problem": None}, HTTPStatus.OK)
 
 
 @pages.post("/sign-in")
 async def sign_in(
-    request: Request, token: Annotated[str, Form()] = "", to: Annotated[str, Form()] = "/"
+    request: Request,
+    token: Annotated[str, Form(max_length=MAX_SECRET)] = "",
+    user: Annotated[str, Form(max_length=200)] = "",
+    password: Annotated[str, Form(max_length=MAX_PASSWORD)] = "",
+    to: Annotated[str, Form()] = "/",
 ) -> Response:
-    """Keep the token in a cookie that no script reads and no other site sends."""
+    """Begin a session, whose secret is kept in a cookie that no script reads."""
     callers: Callers = request.app.state.callers
     client = request.client.host if request.client else ""
-    secret = token.strip()
+    callers.strange(client)
     try:
-        await callers.ledger(secret, _project_of(to), ("read",), client)
-    except (Unauthenticated, InvalidValue, AccessDenied, UnknownProject):
-        problem = "This token is unknown, revoked, past its end, or may not read this project."
-        context = {"base": None, "to": to, "problem": problem}
+        if token:
+            secret = await sessions.by_token(callers.own.pool, token.strip())
+        else:
+            callers.tries.take((client, user))
+            secret = await sessions.by_password(callers.own.pool, user, password)
+    except InvalidValue:
+        secret = None
+    if secret is None:
+        context = {"base": None, "to": to, "problem": _NOT_LET_IN}
         return html(request, "sign_in.html", context, HTTPStatus.FORBIDDEN)
-    response = RedirectResponse(_local(to), HTTPStatus.SEE_OTHER)
-    response.set_cookie(
-        SESSION,
-        secret,
-        max_age=SECONDS,
-        httponly=True,
-        samesite="strict",
-        secure=request.url.scheme == "https",
-    )
+    await _forget(request)
+    response = RedirectResponse(local(to), HTTPStatus.SEE_OTHER)
+    remember(request, response, secret)
     return response
 
 
+def remember(request: Request, response: Response, secret: str) -> None:
+    """Keep a session's secret in a cookie: not readable by scripts, sent from no other site.
+
+    Over plain HTTP it works on this machine's own names only.
+    """
+    response.set_cookie(
+        SESSION,
+        secret,
+        max_age=SESSION_SECONDS,
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https" or request.url.hostname not in LOOPBACK,
+    )
+
+
+async def _forget(request: Request) -> None:
+    """End the session that the request bears, if any."""
+    callers: Callers = request.app.state.callers
+    secret = request.cookies.get(SESSION, "")
+    if secret.startswith(SESSION_PREFIX) and len(secret) <= MAX_SECRET:
+        await sessions.end(callers.own.pool, secret)
+
+
 @pages.post("/sign-out")
-async def sign_out() -> Response:
-    """Forget the token."""
+async def sign_out(request: Request) -> Response:
+    """End the session, here and in the database."""
+    with suppress(InvalidValue):
+        await _forget(request)
     response = RedirectResponse("/sign-in", HTTPStatus.SEE_OTHER)
     response.delete_cookie(SESSION)
     return response
@@ -87,18 +121,13 @@ async def view(
         ZoneInfo(zone)
     except (ValueError, OSError, KeyError):
         raise InvalidValue("zone", zone, "must be a time zone such as Europe/Berlin") from None
-    response = RedirectResponse(_local(to), HTTPStatus.SEE_OTHER)
+    response = RedirectResponse(local(to), HTTPStatus.SEE_OTHER)
     for name, value in ((THEME, theme if theme in THEMES else "auto"), (ZONE, zone)):
         response.set_cookie(name, value, max_age=_YEAR, httponly=True, samesite="strict")
     return response
 
 
-def _local(to: str) -> str:
+def local(to: str) -> str:
     """Return the path if it is one of this site, else `/`."""
     plain = to.startswith("/") and not to.startswith("//") and "\\" not in to and to.isprintable()
     return to if plain else "/"
-
-
-def _project_of(to: str) -> str | None:
-    parts = to.partition("?")[0].split("/")
-    return parts[2] if len(parts) > 2 and parts[1] == "p" and parts[2] else None  # noqa: PLR2004

@@ -26,6 +26,7 @@ from runfold.console.web.problems import Unauthenticated, as_known, told
 from runfold.ledger import Ledger
 from runfold.ledger.access import EVERYWHERE
 from runfold.ledger.errors import LedgerError
+from runfold.ledger.sessions import SESSION_PREFIX
 
 SESSION: Final = "runfold_session"
 ZONE: Final = "runfold_zone"
@@ -82,6 +83,8 @@ def viewing(*rights: str, everywhere: bool = False) -> Callable[..., Awaitable[V
     async def find(request: Request, project: str) -> Viewer:
         callers: Callers = request.app.state.callers
         secret = request.cookies.get(SESSION)
+        if secret is not None and not secret.startswith(SESSION_PREFIX):
+            raise Unauthenticated("this is no session")
         client = request.client.host if request.client else ""
         if everywhere:
             await callers.ledger(secret, EVERYWHERE, rights, client)

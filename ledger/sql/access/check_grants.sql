@@ -14,8 +14,8 @@ DECLARE
   given record;
   stranger text;
 BEGIN
-  IF session_user LIKE 'token:%' THEN
-    RAISE EXCEPTION 'login % has a name that is kept for API tokens', session_user
+  IF session_user ~ '^(token|user):' THEN
+    RAISE EXCEPTION 'login % has a name that is kept for API tokens and users', session_user
       USING ERRCODE = 'RF403';
   END IF;
   FOR given IN

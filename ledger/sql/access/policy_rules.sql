@@ -29,6 +29,8 @@ AS $$
     ('access_grant', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),
     ('access_grant', 'own', 'SELECT', 'PUBLIC', '', false),
     ('api_token', 'seen', 'SELECT', 'PUBLIC', 'audit admin', true),
+    ('user_account', 'seen', 'SELECT', 'PUBLIC', 'audit admin', true),
+    ('web_session', 'seen', 'SELECT', 'PUBLIC', 'audit admin', true),
     ('webhook', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),
     ('delivery', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),
     ('delivery_attempt', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),

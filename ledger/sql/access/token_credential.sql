@@ -1,5 +1,6 @@
--- Returns token:<id> of the API token with this secret. Raises RF401 for a secret that is unknown,
--- revoked or past its end: all three look alike. Only the secret's SHA-256 is stored.
+-- Returns the credential of the secret of an API token, token:<id>, or of a web session, which is
+-- that of the token or the user that signed in. Raises RF401 for a secret that is unknown, revoked
+-- or past its end: all look alike. Only the secret's SHA-256 is stored.
 CREATE OR REPLACE FUNCTION ledger.token_credential(p_secret text) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -7,9 +8,13 @@ AS $$
 DECLARE
   found text;
 BEGIN
-  SELECT 'token:' || t.token_id INTO found FROM ledger.api_token AS t
-  WHERE t.sha256 = sha256(convert_to(p_secret, 'UTF8')) AND t.revoked_at IS NULL
-    AND t.expires_at > clock_timestamp();
+  IF starts_with(p_secret, 'runfold_session_') THEN
+    found := ledger.session_credential(p_secret);
+  ELSE
+    SELECT 'token:' || t.token_id INTO found FROM ledger.api_token AS t
+    WHERE t.sha256 = sha256(convert_to(p_secret, 'UTF8')) AND t.revoked_at IS NULL
+      AND t.expires_at > clock_timestamp();
+  END IF;
   IF found IS NULL THEN
     RAISE EXCEPTION 'the API token is unknown, revoked or past its end' USING ERRCODE = 'RF401';
   END IF;

@@ -1,6 +1,6 @@
--- Returns the credential of an API token's secret, or null, and records the use: the last one, at
--- most once a minute, and how often a secret was tried that was revoked or is past its end. For
--- programs that let others in by tokens; needs no right, because the secret is the right.
+-- Returns the credential of the secret of an API token or a web session, or null, and records the
+-- use: the last one, at most once a minute, and how often a token was tried that was revoked or is
+-- past its end. For programs that let others in; needs no right, because the secret is the right.
 CREATE OR REPLACE FUNCTION ledger.use_token(p_secret text) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -9,6 +9,13 @@ DECLARE
   token ledger.api_token;
   moment CONSTANT timestamptz := clock_timestamp();
 BEGIN
+  IF starts_with(p_secret, 'runfold_session_') THEN
+    UPDATE ledger.web_session AS s SET last_used_at = moment
+    WHERE s.sha256 = sha256(convert_to(p_secret, 'UTF8'))
+      AND s.last_used_at < moment - interval '1 minute'
+      AND ledger.session_credential(p_secret) IS NOT NULL;
+    RETURN ledger.session_credential(p_secret);
+  END IF;
   SELECT * INTO token FROM ledger.api_token AS t
   WHERE t.sha256 = sha256(convert_to(p_secret, 'UTF8'));
   IF token.revoked_at IS NOT NULL OR token.expires_at <= moment THEN

@@ -28,6 +28,9 @@ GRANT SELECT ON ledger.payload, ledger.command, ledger.project, ledger.api_token
 GRANT SELECT (token_id, name, created_at, expires_at, revoked_at, last_used_at, failed_uses,
   last_failed_at, actor, reason)
   ON ledger.api_token TO runfold_worker;
+GRANT SELECT ON ledger.user_account TO runfold_worker, runfold_auditor;
+GRANT SELECT (session_id, credential, created_at, expires_at, last_used_at, ended_at)
+  ON ledger.web_session TO runfold_worker, runfold_auditor;
 GRANT EXECUTE ON FUNCTION ledger.content_part, ledger.state_at, ledger.history,
   ledger.rebuild_run_state, ledger.fold_events,
   ledger.event_hash, ledger.payload_hash, ledger.read_run, ledger.clock, ledger.now,
@@ -44,6 +47,8 @@ GRANT EXECUTE ON FUNCTION ledger.submit, ledger.claim, ledger.heartbeat, ledger.
   ledger.keep_time, ledger.next_due, ledger.change_kind, ledger.change_access, ledger.change_role,
   ledger.change_token, ledger.use_token,
   ledger.put_schedule, ledger.drop_schedule, ledger.advance_schedule, ledger.change_view,
+  ledger.change_user, ledger.password_method, ledger.sign_in_by_token,
+  ledger.sign_in_by_password, ledger.sign_in_by_provider, ledger.end_session,
   ledger.change_webhook, ledger.resend_delivery,
   ledger.make_partitions
   TO runfold_worker;

@@ -14,7 +14,7 @@ from runfold.ledger import Ledger, State
 from runfold.ledger.errors import InvalidValue
 from tests.support.runs import claimed, types
 from tests.support.waiting import until
-from tests.support.web import calling, token
+from tests.support.web import calling, sign_in, token
 
 FORM = re.compile(r'<input type="hidden" name="(\w+)" value="([^"]*)">')
 
@@ -141,7 +141,7 @@ async def test_a_bulk_needs_the_rights_to_read_and_to_submit(ledger: Ledger) -> 
         _, secret = await token(ledger, rights)
         async with calling(app(ledger), secret) as client:
             assert (await client.post("/v1/bulk", json=asked)).status_code == 403
-            client.cookies.set("runfold_session", secret)
+            await sign_in(client, secret)
             assert (await client.post("/p/test/bulk", data=form)).status_code == 403
     assert (await ledger.get(run.run_id)).version == 1
 

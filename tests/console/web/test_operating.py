@@ -14,7 +14,7 @@ from runfold.console.web.pages import workers
 from runfold.console.web.pages.whatif import plot
 from runfold.ledger import Ledger
 from tests.support.runs import TINY, abandoned, claimed, superseded
-from tests.support.web import calling, token
+from tests.support.web import calling, sign_in, token
 
 
 async def test_leases_that_end_first_come_first_and_pages_follow(
@@ -126,7 +126,7 @@ async def test_the_archive_is_for_those_with_rights_in_all_projects(ledger: Ledg
     _, secret = await token(ledger, ["read", "audit", "admin"])
     month = f"{datetime.now(UTC) - timedelta(days=40):%Y-%m}"
     async with calling(app(ledger)) as client:
-        client.cookies.set("runfold_session", secret)
+        await sign_in(client, secret)
         assert (await client.get("/p/test/archive")).status_code in {403, 404}
         asked = {"target": month, "change": "hold", "reason": "r"}
         assert (await client.post("/p/test/archive", data=asked)).status_code in {403, 404}

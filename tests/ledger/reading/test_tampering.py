@@ -33,10 +33,12 @@ COMPARED = "has a repeated command refused or taken for the first; invents no ev
 WAKES = "names the channel of wake-ups, which are hints: polling is the guarantee"
 MARKS = "verify names each run that lies before a mark, by a test of its own"
 TOLD = "what was told to the world outside follows from the events, and is no fact of a run"
+SIGNED_IN = "lets somebody in who was not; what they then do is on record as theirs"
 UNUSED = "nothing follows from it"
 
 ALLOWED_TABLES: Final = {
     "delivery": TOLD, "delivery_attempt": TOLD, "low_water": MARKS, "webhook_secret": TOLD,
+    "user_password": SIGNED_IN, "web_session": SIGNED_IN,
     "feed_generation": READERS, "projection": READERS, "projection_aside": READERS,
     "projection_skip": READERS, "rebuild": READERS, "rebuild_range": READERS,
 }  # fmt: skip
@@ -46,6 +48,8 @@ ALLOWED_COLUMNS: Final = {
     "command.content_hash": COMPARED, "command.salt": COMPARED, "event.position": ORDER,
     "event.txid": ORDER, "kind.run_id": UNUSED, "project.channel": WAKES,
     "schedule.last_due": MOVES, "schedule.next_at": MOVES, "schedule.updated_at": MOVES,
+    "user_account.failed_tries": MOVES, "user_account.last_failed_at": MOVES,
+    "user_account.last_used_at": MOVES,
     "webhook.checkpoint": READERS,
 }  # fmt: skip
 

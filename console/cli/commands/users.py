@@ -1,0 +1,153 @@
+"""`runfold users`: who signs in to the web console, and which sessions they have."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from dataclasses import asdict
+from typing import Annotated, Final
+
+import typer
+
+from runfold.console.cli.kit import exits
+from runfold.console.cli.kit.options import WORKER, Actor, command, program
+from runfold.console.cli.kit.session import Session
+from runfold.ledger import sessions as web_sessions
+from runfold.ledger import users
+from runfold.ledger.errors import InvalidValue
+
+app: Final = program("Say who signs in to the web console.")
+_LINE: Final = 4 * users.MAX_PASSWORD
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The user's name; user:NAME in grants.")]
+Issuer = Annotated[
+    str | None,
+    typer.Option("--issuer", metavar="URL", help="The identity provider that knows the user."),
+]
+Subject = Annotated[
+    str | None,
+    typer.Option("--subject", metavar="TEXT", help="How the provider names the user (sub)."),
+]
+Why = Annotated[
+    str | None, typer.Option("--reason", metavar="TEXT", help="The reason, kept on record.")
+]
+
+
+@command(app, "list")
+async def list_(session: Session) -> None:
+    """List the users."""
+    async with session.ledger() as ledger:
+        found = await users.users(ledger.project)
+    for user in found:
+        if session.as_json:
+            session.out.json(asdict(user))
+            continue
+        how = "password" if user.issuer is None else f"{user.subject} of {user.issuer}"
+        state = ", disabled" if user.disabled_at else ""
+        session.out.line(
+            f"{user.credential}: {how}{state}, {user.failed_tries} failed tries,"
+            f" last signed in {user.last_used_at or 'never'}"
+        )
+    if not found:
+        session.out.talk("no users: add one with runfold users add NAME")
+
+
+@command(app, "add", needs=WORKER)
+async def add(
+    session: Session,
+    name: Name,
+    *,
+    issuer: Issuer = None,
+    subject: Subject = None,
+    actor: Actor = None,
+    reason: Why = None,
+) -> None:
+    """Add a user, without any right; the password is asked for, or is the first line of stdin.
+
+    With --issuer and --subject the user signs in by an identity provider and has no password.
+    """
+    if (issuer is None) != (subject is None):
+        raise InvalidValue("issuer", issuer, "must come with --subject, and --subject with it")
+    users.check_name(name)
+    provider = None if issuer is None or subject is None else (issuer, subject)
+    password = None if provider else _password()
+    async with session.ledger() as ledger:
+        added = await users.add(
+            ledger.project, name, password=password, provider=provider, actor=actor, reason=reason
+        )
+    plain = users.check_name(name)
+    _tell(session, plain, changed=added, no=f"{plain} exists already, or the subject does")
+    session.out.talk(f"grant rights: runfold access grant user:{plain} --rights read")
+
+
+@command(app, "password", needs=WORKER)
+async def password(
+    session: Session, name: Name, *, actor: Actor = None, reason: Why = None
+) -> None:
+    """Give a user another password, as `add` takes it, and end the user's sessions."""
+    users.check_name(name)
+    chosen = _password()
+    async with session.ledger() as ledger:
+        changed = await users.set_password(ledger.project, name, chosen, actor=actor, reason=reason)
+    _tell(session, name, changed=changed, no=f"there is no user {name}")
+
+
+@command(app, "disable", needs=WORKER)
+async def disable(session: Session, name: Name, *, actor: Actor = None, reason: Why = None) -> None:
+    """Let a user sign in no more, and end the user's sessions at once."""
+    async with session.ledger() as ledger:
+        changed = await users.disable(ledger.project, name, actor=actor, reason=reason)
+    _tell(session, name, changed=changed, no=f"{name} is no user that may sign in")
+
+
+@command(app, "enable", needs=WORKER)
+async def enable(session: Session, name: Name, *, actor: Actor = None, reason: Why = None) -> None:
+    """Let a disabled user sign in again."""
+    async with session.ledger() as ledger:
+        changed = await users.enable(ledger.project, name, actor=actor, reason=reason)
+    _tell(session, name, changed=changed, no=f"{name} is no disabled user")
+
+
+@command(app, "sessions")
+async def sessions(session: Session) -> None:
+    """List the sessions that hold, without their secrets."""
+    async with session.ledger() as ledger:
+        found = await web_sessions.sessions(ledger.project)
+    for one in found:
+        if session.as_json:
+            session.out.json(asdict(one))
+            continue
+        session.out.line(
+            f"{one.session_id} {one.credential}: since {one.created_at:%Y-%m-%d %H:%M}, used"
+            f" {one.last_used_at:%H:%M}, until {one.expires_at:%Y-%m-%d %H:%M}"
+        )
+
+
+@command(app, "end-session", needs=WORKER)
+async def end_session(
+    session: Session,
+    session_id: Annotated[str, typer.Argument(metavar="SESSION", help="Its id, from sessions.")],
+) -> None:
+    """End a session at once."""
+    async with session.ledger() as ledger:
+        ended = await web_sessions.end_by_id(ledger.project, session_id)
+    _tell(session, session_id, changed=ended, no=f"{session_id} is no session that holds")
+
+
+def _password() -> str:
+    """Return the password: asked for twice at a terminal, else the first line of stdin."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        line = sys.stdin.readline(_LINE) if sys.stdin is not None else ""
+        return line.removesuffix("\n").removesuffix("\r")
+    first = getpass.getpass("Password: ")
+    if getpass.getpass("Again: ") != first:
+        raise InvalidValue("password", "...", "was not the same both times: try again")
+    return first
+
+
+def _tell(session: Session, name: str, *, changed: bool, no: str) -> None:
+    if session.as_json:
+        session.out.json({"name": name, "changed": changed})
+    if not changed:
+        session.out.talk(no)
+        raise typer.Exit(exits.ERROR)

@@ -1,0 +1,102 @@
+"""Sessions of the web console: begun by a sign-in, kept by the database, ended by it at once."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Any, Final
+
+from runfold.ledger.access import SECRET_PREFIX
+from runfold.ledger.operations.project import Project
+from runfold.ledger.postgres.connections import Pool, fetch
+from runfold.ledger.users import MAX_PASSWORD, METHOD, key_of
+from runfold.ledger.validation import check_text
+
+SESSION_PREFIX: Final = f"{SECRET_PREFIX}session_"
+"""How the secret of a session begins."""
+SESSION_SECONDS: Final = 12 * 3_600
+"""The longest life of a session; it ends two hours after its last use. The database decides."""
+_KEYS: Final = ThreadPoolExecutor(2, "runfold-keys")
+"""Where keys are made: each takes 64 MiB, so two at a time."""
+_BY_TOKEN: Final = "SELECT ledger.sign_in_by_token($1, $2) AS credential"  # noqa: S105
+_METHOD: Final = "SELECT method, salt FROM ledger.password_method($1)"
+_BY_PASSWORD: Final = "SELECT ledger.sign_in_by_password($1, $2, $3) AS credential"  # noqa: S105
+_BY_PROVIDER: Final = "SELECT ledger.sign_in_by_provider($1, $2, $3) AS credential"
+_END: Final = "SELECT ledger.end_session($1, $2) AS ended"
+_SESSIONS: Final = """
+SELECT session_id, credential, created_at, expires_at, last_used_at, ended_at
+FROM ledger.web_session
+WHERE ended_at IS NULL AND expires_at > clock_timestamp()
+  AND last_used_at > clock_timestamp() - interval '2 hours'
+ORDER BY created_at, session_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class WebSession:
+    """A session without its secret, which nobody can read again."""
+
+    session_id: str
+    credential: str
+    created_at: datetime
+    expires_at: datetime
+    last_used_at: datetime
+    ended_at: datetime | None
+
+
+async def by_token(pool: Pool, token: str) -> str | None:
+    """Begin a session for the secret of an API token; return its secret, None: not let in."""
+    check_text("token", token)
+    return await _begun(pool, _BY_TOKEN, token)
+
+
+async def by_password(pool: Pool, name: str, password: str) -> str | None:
+    """Begin a session of a user; return its secret, None: not let in.
+
+    A name that nobody has costs the same time as a wrong password. The database compares the key:
+    a server that does not know the password cannot begin the session.
+    """
+    check_text("user", name)
+    found = await fetch(pool, _METHOD, name)
+    method, salt = (found[0]["method"], found[0]["salt"]) if found else (METHOD, bytes(16))
+    tried = password[: MAX_PASSWORD + 1]
+    loop = asyncio.get_running_loop()
+    key = await loop.run_in_executor(_KEYS, key_of, tried, method, salt)
+    return await _begun(pool, _BY_PASSWORD, name, key)
+
+
+async def by_provider(pool: Pool, issuer: str, subject: str) -> str | None:
+    """Begin a session of the user whom an identity provider named; None: nobody added them.
+
+    Needs the right admin in all projects, because the caller vouches for the provider's word.
+    """
+    check_text("issuer", issuer)
+    check_text("subject", subject)
+    return await _begun(pool, _BY_PROVIDER, issuer, subject)
+
+
+async def _begun(pool: Pool, statement: str, *facts: Any) -> str | None:
+    secret = SESSION_PREFIX + secrets.token_urlsafe(32)
+    [row] = await fetch(pool, statement, *facts, sha256(secret.encode()).digest())
+    return None if row["credential"] is None else secret
+
+
+async def end(pool: Pool, secret: str) -> bool:
+    """End the session of a secret; return whether it could still be used."""
+    [row] = await fetch(pool, _END, check_text("session", secret), None)
+    return bool(row["ended"])
+
+
+async def end_by_id(project: Project, session_id: str) -> bool:
+    """End somebody's session; needs the right admin in all projects."""
+    [row] = await fetch(project.pool, _END, None, check_text("session", session_id))
+    return bool(row["ended"])
+
+
+async def sessions(project: Project) -> list[WebSession]:
+    """Return the sessions that hold, the oldest first. Needs admin or audit everywhere."""
+    return [WebSession(**row) for row in await fetch(project.pool, _SESSIONS)]

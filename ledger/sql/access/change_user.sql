@@ -1,0 +1,58 @@
+-- Adds a user, gives one another password, disables or enables one, on record; returns whether that
+-- changed anything. A password is given as the method, the salt and the SHA-256 of the key that
+-- follows from it; a change of it, and disabling, end the user's sessions. Rights are granted to
+-- the credential user:<name>. Needs the right admin in all projects.
+CREATE OR REPLACE FUNCTION ledger.change_user(
+  p_actor text, p_name text, p_change text, p_method text, p_salt bytea, p_key_sha256 bytea,
+  p_issuer text, p_subject text, p_reason text
+) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  checked boolean;
+  moment CONSTANT timestamptz := ledger.now();
+BEGIN
+  checked := ledger.check_access('*', '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_texts(ARRAY[p_actor], 200, true);
+  checked := ledger.check_texts(ARRAY[p_reason], 2000);
+  IF p_change NOT IN ('add', 'password', 'disable', 'enable') OR p_name IS NULL
+    OR p_name !~ '^[a-z0-9][a-z0-9._@-]{0,99}$'
+    OR p_key_sha256 IS NOT NULL AND (octet_length(p_key_sha256) <> 32 OR p_method IS NULL
+      OR coalesce(octet_length(p_salt), 0) NOT BETWEEN 16 AND 64)
+    OR (p_key_sha256 IS NOT NULL)
+      <> (p_change = 'password' OR p_change = 'add' AND p_subject IS NULL)
+  THEN
+    RAISE EXCEPTION 'a user has a name of a-z, 0-9, ".", "_", "@" and "-", and a password or a '
+      'subject' USING ERRCODE = '22023';
+  END IF;
+  IF p_change = 'add' THEN
+    checked := ledger.check_texts(ARRAY[p_issuer], 500);
+    checked := ledger.check_texts(ARRAY[p_subject], 255);
+    INSERT INTO ledger.user_account (name, issuer, subject, created_at, changed_at, actor, reason)
+    VALUES (p_name, p_issuer, p_subject, moment, moment, p_actor, p_reason)
+    ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+      RETURN false;
+    END IF;
+  END IF;
+  IF p_change <> 'add' THEN
+    UPDATE ledger.user_account AS u SET changed_at = moment, actor = p_actor, reason = p_reason,
+      failed_tries = 0, disabled_at = CASE p_change WHEN 'disable' THEN moment
+        WHEN 'enable' THEN NULL ELSE u.disabled_at END
+    WHERE u.name = p_name AND (p_change = 'password'
+      OR (p_change = 'disable') = (u.disabled_at IS NULL));
+    IF NOT FOUND THEN
+      RETURN false;
+    END IF;
+  END IF;
+  IF p_key_sha256 IS NOT NULL THEN
+    INSERT INTO ledger.user_password (name, method, salt, key_sha256)
+    VALUES (p_name, p_method, p_salt, p_key_sha256)
+    ON CONFLICT (name) DO UPDATE SET method = excluded.method, salt = excluded.salt,
+      key_sha256 = excluded.key_sha256;
+  END IF;
+  UPDATE ledger.web_session AS s SET ended_at = clock_timestamp()
+  WHERE s.credential = 'user:' || p_name AND s.ended_at IS NULL;
+  RETURN true;
+END $$;

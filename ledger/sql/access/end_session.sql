@@ -1,0 +1,18 @@
+-- Ends a web session; returns whether it was one that could still be used. For p_secret: needs no
+-- right, the secret is the right. Else by its id, which needs the right admin in all projects.
+CREATE OR REPLACE FUNCTION ledger.end_session(p_secret text, p_session text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  checked boolean;
+BEGIN
+  IF p_secret IS NULL THEN
+    checked := ledger.check_access('*', '{admin}');
+  END IF;
+  UPDATE ledger.web_session AS s SET ended_at = clock_timestamp()
+  WHERE s.ended_at IS NULL AND s.expires_at > clock_timestamp()
+    AND (s.sha256 = sha256(convert_to(p_secret, 'UTF8'))
+      OR p_secret IS NULL AND s.session_id = p_session);
+  RETURN FOUND;
+END $$;

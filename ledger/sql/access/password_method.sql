@@ -1,0 +1,9 @@
+-- How the key of a user's password is made: nothing for a name that is not known. For programs that
+-- sign users in; a salt is no secret.
+CREATE OR REPLACE FUNCTION ledger.password_method(p_name text)
+  RETURNS TABLE (method text, salt bytea)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT w.method::text, w.salt FROM ledger.user_password AS w WHERE w.name = p_name
+$$;

@@ -1,0 +1,17 @@
+-- Returns the credential of a web session's secret, or null: for one that is unknown, was ended, is
+-- past its end, was not used for two hours, or whose token was revoked or user disabled since.
+-- Internal to the owner's functions.
+CREATE OR REPLACE FUNCTION ledger.session_credential(p_secret text) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT s.credential FROM ledger.web_session AS s
+  WHERE s.sha256 = sha256(convert_to(p_secret, 'UTF8')) AND s.ended_at IS NULL
+    AND s.expires_at > clock_timestamp()
+    AND s.last_used_at > clock_timestamp() - interval '2 hours'
+    AND (EXISTS (SELECT FROM ledger.api_token AS t
+        WHERE s.credential = 'token:' || t.token_id AND t.revoked_at IS NULL
+          AND t.expires_at > clock_timestamp())
+      OR EXISTS (SELECT FROM ledger.user_account AS u
+        WHERE s.credential = 'user:' || u.name AND u.disabled_at IS NULL))
+$$;

@@ -1,0 +1,31 @@
+-- Begins a web session of a user for the key that follows from the password; returns user:<name>,
+-- or null. After ten wrong tries in a row a user has one try a minute, and the right password is
+-- refused as well. Needs no right: the password is the right.
+CREATE OR REPLACE FUNCTION ledger.sign_in_by_password(p_name text, p_key bytea, p_sha256 bytea)
+  RETURNS text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  account ledger.user_account;
+  wanted CONSTANT bytea := (SELECT w.key_sha256 FROM ledger.user_password AS w
+    WHERE w.name = p_name);
+  moment CONSTANT timestamptz := clock_timestamp();
+BEGIN
+  SELECT * INTO account FROM ledger.user_account AS u WHERE u.name = p_name FOR UPDATE;
+  IF account.name IS NULL OR account.failed_tries >= 10
+    AND account.last_failed_at > moment - interval '1 minute' THEN
+    RETURN NULL;
+  END IF;
+  IF account.disabled_at IS NOT NULL OR wanted IS NULL OR p_key IS NULL
+    OR wanted <> sha256(p_key) THEN
+    UPDATE ledger.user_account AS u
+    SET failed_tries = least(u.failed_tries + 1, 1000000), last_failed_at = moment
+    WHERE u.name = account.name;
+    RETURN NULL;
+  END IF;
+  UPDATE ledger.user_account AS u SET failed_tries = 0, last_used_at = moment
+  WHERE u.name = account.name;
+  PERFORM ledger.begin_session('user:' || account.name, p_sha256);
+  RETURN 'user:' || account.name;
+END $$;

@@ -1,0 +1,213 @@
+"""Sign-in by a token or a password, the session it begins, and how that ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import asyncpg
+import httpx
+import pytest
+
+from runfold.console.web import app
+from runfold.ledger import Ledger, State, access, sessions, users
+from runfold.ledger.postgres.urls import driver_url
+from tests.support.logins import with_login
+from tests.support.web import calling, sign_in, token
+
+PASSWORD = "correct horse battery"  # noqa: S105  of the tests alone
+ENDED = "/sign-in?to=/p/test"
+
+
+@pytest.fixture
+async def stranger(ledger: Ledger) -> AsyncIterator[httpx.AsyncClient]:
+    """A client without a token, of a server that asks for one."""
+    async with calling(app(ledger)) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def cheap_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the keys of passwords with little work."""
+    for module in (users, sessions):
+        monkeypatch.setattr(module, "METHOD", "argon2id t=1 m=64 p=1")
+
+
+async def ann(ledger: Ledger, *rights: str) -> None:
+    """Add the user ann."""
+    assert await users.add(ledger.project, "ann", password=PASSWORD)
+    if rights:
+        await ledger.grant_access("user:ann", rights)
+
+
+async def enter(client: httpx.AsyncClient, name: str, password: str) -> httpx.Response:
+    """Try to sign in by a password."""
+    return await client.post("/sign-in", data={"user": name, "password": password})
+
+
+async def test_the_cookie_holds_no_token_and_the_database_no_secret(
+    stranger: httpx.AsyncClient, ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    _, secret = await token(ledger, ["read"])
+    await sign_in(stranger, secret)
+
+    cookie = stranger.cookies["runfold_session"]
+    assert secret not in cookie
+    assert (await stranger.get("/p/test")).status_code == 200
+    kept = str(await connection.fetch("SELECT s::text FROM ledger.web_session AS s"))
+    assert cookie not in kept
+    as_bearer = {"Authorization": f"Bearer {cookie}"}
+    stranger.cookies.clear()
+    assert (await stranger.get("/v1/runs", headers=as_bearer)).status_code == 401
+    stranger.cookies.set("runfold_session", secret)
+    assert (await stranger.get("/p/test")).headers["location"] == ENDED
+
+
+async def test_each_sign_in_begins_another_session_and_signing_out_ends_it_on_the_server(
+    stranger: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    _, secret = await token(ledger, ["read"])
+    await sign_in(stranger, secret)
+    first = stranger.cookies["runfold_session"]
+    await sign_in(stranger, secret)
+    second = stranger.cookies["runfold_session"]
+    assert first != second
+    assert len(await sessions.sessions(ledger.project)) == 1
+
+    await stranger.post("/sign-out")
+    for stolen in (first, second):
+        stranger.cookies.set("runfold_session", stolen)
+        assert (await stranger.get("/p/test")).headers["location"] == ENDED
+        stranger.cookies.clear()
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "SET expires_at = clock_timestamp()",
+        "SET last_used_at = clock_timestamp() - interval '121 minutes'",
+        "SET ended_at = clock_timestamp()",
+        "SET credential = 'token:none'",
+    ],
+)
+async def test_a_session_past_its_end_lets_nobody_in(
+    stranger: httpx.AsyncClient, ledger: Ledger, connection: asyncpg.Connection, ending: str
+) -> None:
+    _, secret = await token(ledger, ["read"])
+    await sign_in(stranger, secret)
+    assert (await stranger.get("/p/test")).status_code == 200
+    await connection.execute(f"UPDATE ledger.web_session {ending}")
+    assert (await stranger.get("/p/test")).headers["location"] == ENDED
+
+
+async def test_a_revoked_token_or_a_disabled_user_ends_its_sessions_at_once(
+    stranger: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    credential, secret = await token(ledger, ["read"])
+    await sign_in(stranger, secret)
+    assert (await stranger.get("/p/test")).status_code == 200
+    await access.revoke_token(ledger.project, credential)
+    assert (await stranger.get("/p/test")).headers["location"] == ENDED
+
+    await ann(ledger, "read")
+    changes: tuple[Callable[[], Awaitable[bool]], ...] = (
+        lambda: users.set_password(ledger.project, "ann", PASSWORD),
+        lambda: users.disable(ledger.project, "ann"),
+    )
+    for change in changes:
+        assert (await enter(stranger, "ann", PASSWORD)).status_code == 303
+        assert (await stranger.get("/p/test")).status_code == 200
+        assert await change()
+        assert (await stranger.get("/p/test")).headers["location"] == ENDED
+    assert (await enter(stranger, "ann", PASSWORD)).status_code == 403
+    assert await users.enable(ledger.project, "ann")
+    assert (await enter(stranger, "ann", PASSWORD)).status_code == 303
+
+
+async def test_what_a_user_does_is_on_record_as_theirs_and_needs_their_rights(
+    stranger: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    run = await ledger.submit("page")
+    await ann(ledger, "read")
+    await enter(stranger, "ann", PASSWORD)
+    path = f"/p/test/runs/{run.run_id}"
+    assert (await stranger.post(f"{path}/cancel")).status_code in {403, 404, 405}
+    await ledger.grant_access("user:ann", ["read", "submit"])
+    form = {"action": "cancel", "query": "kind:page", "q": "kind:page", "reason": "why"}
+    form |= {"moment": "2030-01-01T00:00Z", "key": "0123456789abcdef"}
+    assert (await stranger.post("/p/test/bulk", data=form)).status_code == 303
+    async with asyncio.timeout(60):
+        while (await ledger.get(run.run_id)).state is not State.CANCELLED:
+            await stranger.get("/p/test")
+    last = (await ledger.history(run.run_id))[-1]
+    assert (last.credential, last.actor) == ("user:ann", "user:ann")
+
+
+@pytest.mark.parametrize(
+    ("name", "password"),
+    [("ann", "wrong horse battery"), ("bob", PASSWORD), ("ann", ""), ("", ""), ("a\x00", "b")],
+)
+async def test_a_wrong_name_or_password_looks_the_same(
+    stranger: httpx.AsyncClient, ledger: Ledger, name: str, password: str
+) -> None:
+    await ann(ledger)
+    refused = await enter(stranger, name, password)
+    assert refused.status_code == 403
+    assert "Not let in" in refused.text
+    assert "set-cookie" not in refused.headers
+
+
+async def test_tries_are_bounded_for_a_client_and_by_the_database_for_a_user(
+    stranger: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    await ann(ledger)
+    answers = [(await enter(stranger, "ann", "x" * 12)).status_code for _ in range(12)]
+    assert answers[:10] == [403] * 10
+    assert 429 in answers
+    assert await sessions.by_password(ledger.pool, "ann", PASSWORD) is None
+    [user] = await users.users(ledger.project)
+    assert user.failed_tries == 10
+
+
+async def test_a_key_is_asked_for_though_nobody_has_the_name(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    key_of = users.key_of
+
+    def counted(password: str, method: str, salt: bytes) -> bytes:
+        made.append(method)
+        return key_of(password, method, salt)
+
+    monkeypatch.setattr(sessions, "key_of", counted)
+    await ann(ledger)
+    for name in ("ann", "nobody"):
+        assert await sessions.by_password(ledger.pool, name, "x" * 12) is None
+    assert made[0] == made[1]
+
+
+async def test_a_session_needs_the_key_whoever_asks_the_database(
+    ledger: Ledger, database: str
+) -> None:
+    await ann(ledger)
+    async with with_login(database, "runfold_worker", rights=("read", "admin")) as url:
+        connection = await asyncpg.connect(driver_url(url))
+        try:
+            await refused_by(connection)
+        finally:
+            await connection.close()
+
+
+async def refused_by(connection: asyncpg.Connection) -> None:
+    """Try to get a session without the password, or what takes the right admin everywhere."""
+    tried = "SELECT ledger.sign_in_by_password('ann', sha256('x'), sha256('y'))"
+    assert await connection.fetchval(tried) is None
+    assert await connection.fetchval(tried.replace("sha256('x')", "NULL")) is None
+    for statement in (
+        "SELECT ledger.sign_in_by_provider('https://x', 'ann', sha256('y'))",
+        "SELECT ledger.change_user('a', 'ann', 'disable', NULL, NULL, NULL, NULL, NULL, NULL)",
+        "SELECT ledger.end_session(NULL, 'x')",
+        "SELECT * FROM ledger.user_password",
+    ):
+        with pytest.raises(asyncpg.PostgresError):
+            await connection.fetch(statement)
