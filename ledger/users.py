@@ -74,7 +74,9 @@ async def add(
         check_text("issuer", issuer)
         check_text("subject", subject)
     hashed = _hashed(password) if password is not None else (None, None, None)
-    return await _change(project, name, "add", (*hashed, issuer, subject), actor=actor, reason=reason)
+    return await _change(
+        project, name, "add", (*hashed, issuer, subject), actor=actor, reason=reason
+    )
 
 
 async def set_password(

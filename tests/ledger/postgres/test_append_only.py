@@ -378,7 +378,6 @@ OPERATIONS = (
     "put_schedule", "drop_schedule", "advance_schedule", "change_view",
     "change_user", "password_method", "sign_in_by_token", "sign_in_by_password",
     "sign_in_by_provider", "end_session",
-    "put_schedule", "drop_schedule", "advance_schedule",
     "change_webhook", "resend_delivery",
 )  # fmt: skip
 
