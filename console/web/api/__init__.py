@@ -17,13 +17,14 @@ from runfold.console.web.api import (
     runs,
     schedules,
     stream,
+    webhooks,
     work,
 )
 
 PREFIX = "/v1"
 _RESOURCES = (
-    runs, bulk, past, claims, work, approvals, stream, kinds, schedules, projections, integrity,
-    health, problem_pages,
+    runs, bulk, past, claims, work, approvals, stream, kinds, schedules, webhooks, projections,
+    integrity, health, problem_pages,
 )  # fmt: skip
 
 

@@ -11,8 +11,22 @@ from runfold.console.shared.plain import jsonable
 from runfold.console.web.api.shapes import RunId, Shown
 from runfold.console.web.callers import Auditor, Callers, Reader
 from runfold.ledger import Ledger
+from runfold.ledger.errors import InvalidValue
+from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.proof.bundle import evidence
+from runfold.ledger.reading.verify import EVENTS
 
 router = APIRouter(tags=["integrity"])
+MAX_PROOF: Final = 10_000
+"""Events of a run whose proof is one answer."""
+_CONTROL_HEAD: Final = """
+SELECT number, recorded_at, type, hash FROM ledger.control_event
+WHERE project_id = $1 ORDER BY number DESC LIMIT 1
+"""
+_MEANING: Final = {
+    "proves": "that what it commits to was not changed since somebody else noted this hash",
+    "does_not_prove": "when it was recorded, or that no other events were: nobody else signs it",
+}
 _ONE_AT_A_TIME: Final = asyncio.Semaphore(1)
 """A check of a whole project reads all of it."""
 
@@ -28,6 +42,43 @@ async def verify(request: Request, ledger: Auditor) -> Shown:
     """Check every run of the project; it takes as long as the project is large. Needs audit."""
     async with _ONE_AT_A_TIME:
         return await _verified(request, ledger, None)
+
+
+@router.get("/runs/{run_id}/head", operation_id="run_head")
+async def run_head(ledger: Reader, run_id: RunId) -> Shown:
+    """Read the hash of a run's last event, which commits to all before it. Needs read.
+
+    Kept elsewhere, it tells a later reader whether these events were changed or cut.
+    """
+    run = await ledger.get(run_id)
+    [last] = await ledger.history(run_id, after=run.version - 1, limit=1)
+    return {"run_id": run_id, "version": last.version, "head": jsonable(last.hash), **_MEANING}
+
+
+@router.get("/runs/{run_id}/proof", operation_id="run_proof")
+async def run_proof(ledger: Auditor, run_id: RunId) -> Shown:
+    """Read all that a run's hashes commit to, salts too, as `runfold export` writes it.
+
+    `runfold verify --bundle` has the check. Needs audit, and runfold_auditor for the server.
+    """
+    run = await ledger.get(run_id)
+    if run.version > MAX_PROOF:
+        raise InvalidValue("run", run_id, f"has more than {MAX_PROOF:,} events: `runfold export`")
+    rows = await fetch(ledger.pool, EVENTS, ledger.project_id, run.run_id, run.run_id)
+    if not rows:
+        raise InvalidValue("run", run_id, "is archived: `runfold export` reads the archive")
+    return evidence(ledger.project_id, run.run_id, rows)
+
+
+@router.get("/integrity/head", operation_id="head")
+async def head(ledger: Auditor) -> Shown:
+    """Read the last hash of the project's control history: who ordered what. Needs audit.
+
+    Each run has a chain of its own: `/v1/runs/{run_id}/head`. No hash covers all runs yet.
+    """
+    rows = await fetch(ledger.pool, _CONTROL_HEAD, ledger.project_id)
+    told = jsonable(dict(rows[0])) if rows else None
+    return {"project": ledger.project_id, "control": told, **_MEANING}
 
 
 async def _verified(request: Request, ledger: Ledger, run_id: str | None) -> Shown:

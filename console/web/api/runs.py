@@ -16,6 +16,7 @@ from runfold.ledger.events import NoteAdded
 
 router = APIRouter(tags=["runs"])
 MAX_RUNS = 200
+MAX_BATCH = 1_000
 NoMatch = Annotated[str | None, Header(alias="If-Match", include_in_schema=False)]
 """A condition that would not be kept is refused, not ignored."""
 
@@ -31,6 +32,19 @@ class Submission(Body):
     deadline: AwareDatetime | float | None = Field(None, description="An instant, or seconds.")
     tags: list[str] = Field(default_factory=list)
     parent: str | None = Field(None, description="The run that asks for this one.")
+
+
+class Item(Submission):
+    """One run of a batch, with its own idempotency key."""
+
+    actor: None = Field(None, exclude=True, description="Of the batch.")
+    key: str | None = Field(None, description="The same key and content give the same run again.")
+
+
+class Batch(Body):
+    """Runs that are asked for together."""
+
+    runs: list[Item] = Field(min_length=1, max_length=MAX_BATCH)
 
 
 class Reason(Body):
@@ -68,6 +82,16 @@ async def submit(ledger: Submitter, body: Submission, response: Response, key: K
     run = await ledger.submit(**body.model_dump(), key=key)
     response.headers["Location"] = f"/v1/runs/{run.run_id}"
     return shown(run, response)
+
+
+@router.post("/runs/batch", operation_id="submit_many", status_code=status.HTTP_201_CREATED)
+async def submit_many(ledger: Submitter, body: Batch) -> Shown:
+    """Ask for up to 1,000 runs in one transaction, all or none. Needs the right submit.
+
+    The answers are in the order of the runs; `created` false: the key had brought that run before.
+    """
+    asked = [item.model_dump() for item in body.runs]
+    return {"runs": jsonable(await ledger.submit_many(asked, actor=body.actor))}
 
 
 @router.get("/runs", operation_id="runs")

@@ -1,0 +1,102 @@
+"""Batches of runs, heads and proofs, and webhooks, over HTTP."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+
+from runfold.console.web import app
+from runfold.ledger import Ledger
+from runfold.ledger.proof.bundle import check_evidence
+from tests.support.runs import claimed
+from tests.support.web import calling, token
+
+
+async def test_a_batch_is_taken_whole_or_not_at_all_and_once(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    batch = {
+        "actor": "ann",
+        "runs": [{"kind": "a", "input": 1, "key": "k1"}, {"kind": "b", "tags": ["t"], "key": "k2"}],
+    }
+    first = await web.post("/v1/runs/batch", json=batch)
+    again = await web.post("/v1/runs/batch", json=batch)
+    other = {"runs": [{"kind": "c"}, {"kind": "a", "input": 2, "key": "k1"}]}
+    changed = await web.post("/v1/runs/batch", json=other)
+    wrong = [
+        await web.post("/v1/runs/batch", json={"runs": runs})
+        for runs in ([], [{"kind": "a"}] * 1_001, [{"kind": ""}], [{"kind": "a", "priority": -1}])
+    ]
+
+    assert first.status_code == 201
+    assert [run["created"] for run in first.json()["runs"]] == [True, True]
+    assert [run["created"] for run in again.json()["runs"]] == [False, False]
+    assert (changed.status_code, changed.json()["code"]) == (422, "duplicate-key")
+    assert [answer.status_code for answer in wrong] == [422] * 4
+    runs = await ledger.runs()
+    assert sorted(run.kind for run in runs) == ["a", "b"]
+    assert {(await ledger.history(run.run_id))[0].actor for run in runs} == {"ann"}
+
+
+async def test_a_head_commits_to_a_run_and_its_proof_is_checked_without_the_server(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    lease = await claimed(ledger, input={"a": 1})
+    await ledger.complete(lease, output=1)
+    await ledger.pause_kind("parse", actor="ann")
+
+    head = (await web.get(f"/v1/runs/{lease.run_id}/head")).json()
+    proof = await web.get(f"/v1/runs/{lease.run_id}/proof")
+    control = (await web.get("/v1/integrity/head")).json()
+
+    checked = check_evidence(proof.content)
+    assert not checked.findings
+    assert (checked.head, checked.events) == (head["head"], head["version"]) == (head["head"], 3)
+    assert "when it was recorded" in head["does_not_prove"]
+    assert control["control"]["type"] == "kind.paused"
+    assert check_evidence(json.dumps({**proof.json(), "head": "00"})).findings
+    missing = await web.get("/v1/runs/01a22335-cb51-73b0-ae5c-5a08e0a49e96/proof")
+    assert missing.status_code == 404
+
+
+async def test_webhooks_are_made_looked_at_and_taken_away(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    body = {"url": "https://example.com/hook", "events": ["run.failed"], "actor": "ann"}
+    made = await web.post("/v1/webhooks", json=body)
+    path = f"/v1/webhooks/{made.json()['webhook_id']}"
+    paused = await web.post(f"{path}/pause", json={"reason": "theirs"})
+    resumed = await web.post(f"{path}/resume", json={"from_now": True})
+    [listed] = (await web.get("/v1/webhooks")).json()["webhooks"]
+
+    assert made.json()["secret"].startswith("whsec_")
+    assert (paused.json()["is_paused"], resumed.json()["is_paused"]) == (True, False)
+    assert (listed["url"], listed["events"]) == (body["url"], ["run.failed"])
+    assert "secret" not in listed
+    assert (await web.get(f"{path}/deliveries")).json() == {"deliveries": []}
+    gone = (
+        f"/v1/webhooks/deliveries/{made.json()['webhook_id']}_{'0' * 8}-0000-7000-8000-{'0' * 12}_1"
+    )
+    assert (await web.post(f"{gone}/resend", json={})).status_code == 404
+    assert (await web.post("/v1/webhooks/deliveries/x/resend", json={})).status_code == 422
+    assert (await web.delete(path)).status_code == 204
+    assert (await web.delete(path)).json()["code"] == "webhook-not-found"
+    assert (await web.post(f"{path}/pause", json={})).status_code == 404
+    for url in ("http://169.254.169.254/latest/meta-data", "file:///etc/passwd"):
+        assert (await web.post("/v1/webhooks", json={"url": url})).status_code == 422
+
+
+async def test_webhooks_and_proofs_take_rights_of_their_own(ledger: Ledger) -> None:
+    run = await ledger.submit("parse")
+    await ledger.webhooks.add("https://example.com")
+    for rights, listed, proved in (
+        (["read", "submit"], 403, 403), (["read", "audit"], 200, 200), (["admin"], 200, 403),
+    ):  # fmt: skip
+        _, secret = await token(ledger, rights)
+        async with calling(app(ledger), secret) as client:
+            assert (await client.get("/v1/webhooks")).status_code == listed, rights
+            proof = await client.get(f"/v1/runs/{run.run_id}/proof")
+            assert proof.status_code == proved, rights
+            added = await client.post("/v1/webhooks", json={"url": "https://example.com"})
+            assert added.status_code == (201 if "admin" in rights else 403), rights
