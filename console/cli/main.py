@@ -135,7 +135,7 @@ def _run(words: list[str]) -> int:
         code = typer.main.get_command(app)(
             words, prog_name="runfold", standalone_mode=False, obj=options
         )
-        sys.stdout.flush()
+        _flush()
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except BrokenPipeError:
@@ -147,10 +147,16 @@ def _run(words: list[str]) -> int:
     except Exception as error:  # the one place where everything ends
         code = report(error, as_json=options.json or "--json" in words, verbose=options.verbose)
         try:
-            sys.stdout.flush()
+            _flush()
         except OSError:
             _drop_output()
     return int(code or OK)
+
+
+def _flush() -> None:
+    """Flush what was printed, unless a handler closed standard output."""
+    if not sys.stdout.closed:
+        sys.stdout.flush()
 
 
 def _without_reader() -> int:

@@ -489,3 +489,17 @@ def test_what_nobody_can_be_told_ends_no_command(
     with suppress(OSError):
         full.close()
     assert len(capsys.readouterr().out) == 37  # the run's id
+
+
+def test_what_closes_standard_output_meanwhile_spoils_no_exit_code(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def reap(*_: object, **__: object) -> list[object]:
+        """Close it, as a handler may."""
+        sys.stdout.close()
+        return []
+
+    monkeypatch.setattr(Ledger, "reap", reap)
+    monkeypatch.setattr(sys, "stdout", (tmp_path / "out").open("w"))
+
+    assert main(["--url", database, "--project", PROJECT, "reap", "--once"]) == 0
