@@ -310,12 +310,11 @@ DECLARE
   speaks_for text[] := coalesce(p_actors, ARRAY[p_credential, p_credential || ':*']);
 BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
+  checked := p_project = '*' OR ledger.check_project(p_project);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
+  checked := ledger.check_given('p_credential', p_credential IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_credential] || speaks_for, 200, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
-  IF p_project <> '*' AND NOT EXISTS (SELECT FROM ledger.project AS p
-    WHERE p.project_id = p_project) THEN
-    RAISE EXCEPTION 'project % does not exist', p_project USING ERRCODE = 'RF404';
-  END IF;
   IF p_rights IS NULL OR cardinality(speaks_for) NOT BETWEEN 1 AND 100 THEN
     RAISE EXCEPTION 'a grant has rights, and 1 to 100 actors' USING ERRCODE = '22023';
   END IF;
@@ -346,11 +345,17 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_project(p_project);
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_given('p_kind', p_kind IS NOT NULL);
   checked := ledger.check_given('p_type', p_type IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_kind], 200, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
+  IF p_type NOT IN ('kind.paused', 'kind.resumed', 'kind.limited') OR p_max_running < 1
+    OR p_max_running IS NOT NULL AND p_type <> 'kind.limited' THEN
+    RAISE EXCEPTION 'a kind is paused, resumed, or limited to at least one run at a time'
+      USING ERRCODE = '22023';
+  END IF;
   PERFORM FROM ledger.project AS p WHERE p.project_id = p_project FOR NO KEY UPDATE;
   INSERT INTO ledger.kind_event (project_id, kind, number, recorded_at, actor, type, max_running,
   reason)
@@ -371,6 +376,10 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_project(p_project);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
+  checked := ledger.check_given('p_role', p_role IS NOT NULL);
+  checked := ledger.check_given('p_member', p_member IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_role, p_member], 200, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
   INSERT INTO ledger.role_event (project_id, recorded_at, type, role, member, actor, reason)
@@ -388,6 +397,9 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_access('*', '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
+  checked := ledger.check_given('p_token', p_token IS NOT NULL);
+  checked := ledger.check_given('p_name', p_name IS NOT NULL OR p_sha256 IS NULL);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_texts(ARRAY[p_token], 40, true);
   checked := ledger.check_texts(ARRAY[p_name]);
@@ -704,6 +716,18 @@ CREATE FUNCTION ledger.check_my_access(p_project text, p_right text, p_actor tex
     AS $$
 BEGIN
   PERFORM ledger.check_access(p_project, ARRAY[p_right], ARRAY[p_actor]);
+END $$;
+
+CREATE FUNCTION ledger.check_project(p_project text) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+  PERFORM ledger.check_given('p_project', p_project IS NOT NULL);
+  IF NOT EXISTS (SELECT FROM ledger.project AS p WHERE p.project_id = p_project) THEN
+    RAISE EXCEPTION 'project % does not exist', p_project USING ERRCODE = 'RF404';
+  END IF;
+  RETURN true;
 END $$;
 
 CREATE FUNCTION ledger.check_projection_name(p_what text, p_name text, p_pattern text DEFAULT '[a-z][a-z0-9_]{0,40}'::text) RETURNS text
@@ -3433,6 +3457,7 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_access(p_project, '{schedule}', ARRAY[p_actor]);
+  checked := ledger.check_project(p_project);
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_given('p_name', p_name IS NOT NULL);
   checked := ledger.check_given('p_kind', p_kind IS NOT NULL);
@@ -4578,6 +4603,12 @@ BEGIN
   checked := ledger.check_workers(p_tokens, p_workers);
   checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
     THEN '{work}' ELSE '{work,submit}' END::text[], p_actors);
+  IF greatest(num_nonnulls(VARIADIC p_tokens), num_nonnulls(VARIADIC p_actors), 0)
+    < cardinality(p_runs) THEN -- asked first: a query costs more
+    checked := ledger.check_given('p_actors', NOT EXISTS (
+      SELECT FROM unnest(p_runs, p_tokens, p_actors) AS given (run, token, actor)
+      WHERE given.run IS NOT NULL AND num_nonnulls(given.token, given.actor) = 0));
+  END IF;
   IF p_waits IS NOT NULL THEN -- asked first: a query costs as much as the fold of an event
     IF EXISTS (SELECT FROM unnest(p_waits) AS given (wait)
       WHERE given.wait NOT BETWEEN '0' AND '3650 days') THEN
@@ -5700,6 +5731,8 @@ GRANT ALL ON FUNCTION ledger.check_my_access(p_project text, p_right text, p_act
 GRANT ALL ON FUNCTION ledger.check_my_access(p_project text, p_right text, p_actor text) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.check_my_access(p_project text, p_right text, p_actor text) TO runfold_projector;
 GRANT ALL ON FUNCTION ledger.check_my_access(p_project text, p_right text, p_actor text) TO runfold_auditor;
+
+REVOKE ALL ON FUNCTION ledger.check_project(p_project text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_projection_name(p_what text, p_name text, p_pattern text) FROM PUBLIC;
 

@@ -69,6 +69,7 @@ OBJECTS: Final = (
     "access/projects_with",
     "access/channel",
     "access/speaker",
+    "guards/check_project",
     "access/check_my_access",
     "access/use_token",
     "access/begin_session",

@@ -14,12 +14,11 @@ DECLARE
   speaks_for text[] := coalesce(p_actors, ARRAY[p_credential, p_credential || ':*']);
 BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
+  checked := p_project = '*' OR ledger.check_project(p_project);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
+  checked := ledger.check_given('p_credential', p_credential IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_credential] || speaks_for, 200, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
-  IF p_project <> '*' AND NOT EXISTS (SELECT FROM ledger.project AS p
-    WHERE p.project_id = p_project) THEN
-    RAISE EXCEPTION 'project % does not exist', p_project USING ERRCODE = 'RF404';
-  END IF;
   IF p_rights IS NULL OR cardinality(speaks_for) NOT BETWEEN 1 AND 100 THEN
     RAISE EXCEPTION 'a grant has rights, and 1 to 100 actors' USING ERRCODE = '22023';
   END IF;

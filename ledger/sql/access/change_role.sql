@@ -10,6 +10,10 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_project(p_project);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
+  checked := ledger.check_given('p_role', p_role IS NOT NULL);
+  checked := ledger.check_given('p_member', p_member IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_role, p_member], 200, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
   INSERT INTO ledger.role_event (project_id, recorded_at, type, role, member, actor, reason)

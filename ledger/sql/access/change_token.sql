@@ -10,6 +10,9 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_access('*', '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
+  checked := ledger.check_given('p_token', p_token IS NOT NULL);
+  checked := ledger.check_given('p_name', p_name IS NOT NULL OR p_sha256 IS NULL);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_texts(ARRAY[p_token], 40, true);
   checked := ledger.check_texts(ARRAY[p_name]);

@@ -12,11 +12,17 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_project(p_project);
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_given('p_kind', p_kind IS NOT NULL);
   checked := ledger.check_given('p_type', p_type IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_kind], 200, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
+  IF p_type NOT IN ('kind.paused', 'kind.resumed', 'kind.limited') OR p_max_running < 1
+    OR p_max_running IS NOT NULL AND p_type <> 'kind.limited' THEN
+    RAISE EXCEPTION 'a kind is paused, resumed, or limited to at least one run at a time'
+      USING ERRCODE = '22023';
+  END IF;
   PERFORM FROM ledger.project AS p WHERE p.project_id = p_project FOR NO KEY UPDATE;
   INSERT INTO ledger.kind_event (project_id, kind, number, recorded_at, actor, type, max_running,
   reason)

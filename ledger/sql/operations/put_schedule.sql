@@ -13,6 +13,7 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_access(p_project, '{schedule}', ARRAY[p_actor]);
+  checked := ledger.check_project(p_project);
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_given('p_name', p_name IS NOT NULL);
   checked := ledger.check_given('p_kind', p_kind IS NOT NULL);

@@ -30,6 +30,12 @@ BEGIN
   checked := ledger.check_workers(p_tokens, p_workers);
   checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
     THEN '{work}' ELSE '{work,submit}' END::text[], p_actors);
+  IF greatest(num_nonnulls(VARIADIC p_tokens), num_nonnulls(VARIADIC p_actors), 0)
+    < cardinality(p_runs) THEN -- asked first: a query costs more
+    checked := ledger.check_given('p_actors', NOT EXISTS (
+      SELECT FROM unnest(p_runs, p_tokens, p_actors) AS given (run, token, actor)
+      WHERE given.run IS NOT NULL AND num_nonnulls(given.token, given.actor) = 0));
+  END IF;
   IF p_waits IS NOT NULL THEN -- asked first: a query costs as much as the fold of an event
     IF EXISTS (SELECT FROM unnest(p_waits) AS given (wait)
       WHERE given.wait NOT BETWEEN '0' AND '3650 days') THEN

@@ -144,7 +144,8 @@ async def test_a_call_without_a_lease_and_a_name_is_not_the_holders(
     lease = await claimed(ledger)
     asked = await ledger.transition(lease, State.WAITING_APPROVAL, content={"prompt": "Go?"})
 
-    assert await mallory.transition(lease.run_id, "running", expected=asked.version) == []
+    unnamed = mallory.transition(lease.run_id, "running", expected=asked.version)
+    assert await refused(unnamed) == INVALID
     assert await refused(mallory.decide(lease.run_id, asked.version, actor=None)) == INVALID
     assert await refused(mallory.append(lease.run_id, None, "{}")) == INVALID
 
