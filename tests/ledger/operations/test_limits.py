@@ -123,13 +123,12 @@ async def test_no_content_is_larger_than_python_may_be_set_to_write(
         " NULL, NULL, NULL)"
     )
     most = 16_777_216
-    fits, too_large = ('{"a":"' + "x" * (most - 8 + more) + '"}' for more in (0, 1))
+    too_large = '{"a":"' + "x" * (most - 7) + '"}'
 
     assert "is more than 16,777,216 bytes" in await refused(
         worker, append, PROJECT, run.run_id, too_large
     )
     assert "is more than 16,777,216 bytes" in await refused(worker, submit, PROJECT, too_large)
-    assert len(await worker.fetch(append, PROJECT, run.run_id, fits)) == 1
 
 
 @pytest.mark.parametrize("amount", ["cost", "steps"])
