@@ -18,6 +18,7 @@ from runfold.console.web.pages import (
     run,
     runs,
     sign_in,
+    webhooks,
     whatif,
     workers,
 )
@@ -27,6 +28,6 @@ def routers() -> tuple[APIRouter, ...]:
     """Return the routers of all pages."""
     modules = (
         sign_in, live, overview, runs, run, bulk, approvals, workers, kinds, projections,
-        integrity, audit, cost, whatif, archive,
+        integrity, audit, cost, whatif, archive, webhooks,
     )  # fmt: skip
     return tuple(module.pages for module in modules)

@@ -54,6 +54,7 @@ async def every_path(ledger: Ledger) -> list[str]:
     await claimed(ledger, "w<u>")
     await ledger.submit("k<i>", {"in": HOSTILE})
     await ledger.pause_kind("k<i>", reason="<script>")
+    hook, _ = await ledger.webhooks.add("https://x/<b>", events=["<script>"], reason="<script>")
     base = "/p/test"
     parts = ["", "/runs", "/runs?q=tag:%22t%3Cb%3E%22", "/approvals", "/workers", "/kinds"]
     parts += ["/cost", "/projections", "/integrity", f"/integrity?run={lease.run_id}", "/audit"]
@@ -62,6 +63,8 @@ async def every_path(ledger: Ledger) -> list[str]:
     parts += [
         "/whatif?ttl=1&max_attempts=1",
         "/archive",
+        "/webhooks",
+        f"/webhooks/{hook}",
         "/bulk",
         "/bulk?action=rerun&q=error:%22E%3Cb%3E%22",
     ]

@@ -9,6 +9,9 @@ import httpx
 from runfold.console.web import app
 from runfold.ledger import Ledger
 from runfold.ledger.proof.bundle import check_evidence
+from runfold.workers.duties.webhooks.keeper import WebhookKeeper
+from runfold.workers.duties.webhooks.posting import Poster
+from runfold.workers.duties.webhooks.telling import Terms
 from tests.support.runs import claimed
 from tests.support.web import calling, token
 
@@ -100,3 +103,29 @@ async def test_webhooks_and_proofs_take_rights_of_their_own(ledger: Ledger) -> N
             assert proof.status_code == proved, rights
             added = await client.post("/v1/webhooks", json={"url": "https://example.com"})
             assert added.status_code == (201 if "admin" in rights else 403), rights
+
+
+async def test_the_pages_make_a_webhook_show_what_it_was_told_and_send_again(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    base = "/p/test/webhooks"
+    made = await web.post(base, data={"url": "https://x.example/h", "events": "run.submitted, a.b"})
+    [webhook] = await ledger.webhooks.every()
+    run = await ledger.submit("parse")
+    await WebhookKeeper(ledger, Terms(Poster(seconds=0.01))).once()
+    page = await web.get(f"{base}/{webhook.webhook_id}")
+    [delivery] = await ledger.webhooks.deliveries(webhook.webhook_id)
+    order = {"change": "resend", "delivery": delivery.delivery_id}
+    again = await web.post(f"{base}/{webhook.webhook_id}", data=order)
+    paused = await web.post(f"{base}/{webhook.webhook_id}", data={"change": "pause", "reason": "r"})
+
+    assert "whsec_" in made.text
+    assert "whsec_" not in (await web.get(base)).text
+    assert webhook.events == ("a.b", "run.submitted")
+    assert "failing" in page.text
+    assert str(run.run_id) in page.text
+    assert (again.status_code, paused.status_code) == (303, 303)
+    types = [order.type for order in await ledger.control_history()]
+    assert types[-2:] == ["delivery.resent", "webhook.changed"]
+    assert (await web.get(f"{base}/wh_none")).status_code == 404
+    assert (await web.post(base, data={"url": "http://10.0.0.1"})).status_code == 422
