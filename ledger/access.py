@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final, Literal, TypeAlias, get_args
+from uuid import UUID
 
 from runfold.ledger.errors import AccessDenied, InvalidValue, UnknownProject
 from runfold.ledger.operations.project import Project
@@ -39,6 +40,12 @@ _TOKENS: Final = """
 SELECT token_id, name, created_at, expires_at, revoked_at, last_used_at, failed_uses FROM
 ledger.api_token ORDER BY created_at, token_id
 """
+_READS: Final = """
+SELECT read_at, run_id, credential, route FROM ledger.payload_read
+WHERE project_id = $1 AND ($2::uuid IS NULL OR run_id = $2)
+ORDER BY read_at DESC, run_id DESC, credential DESC, route DESC LIMIT $3
+"""
+_NOTE_READ: Final = "SELECT ledger.note_read($1, $2, $3)"
 _HISTORY: Final = """
 SELECT project_id, number, recorded_at, credential, type, subject, facts, actor, reason
 FROM ledger.control_event WHERE project_id = $1 AND number > $2
@@ -78,6 +85,16 @@ class ApiToken:
     def credential(self) -> str:
         """How grants and events name it."""
         return f"token:{self.token_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadRead:
+    """In a minute a credential read the content of a run, by a route of the API or the pages."""
+
+    read_at: datetime
+    run_id: UUID
+    credential: str
+    route: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,3 +240,20 @@ async def control_history(
     where = EVERYWHERE if everywhere else project.project_id
     rows: Any = await fetch(project.pool, _HISTORY, where, after, limit)
     return [ControlEvent(**row) for row in rows]
+
+
+async def note_read(project: Project, run_id: UUID, route: str) -> None:
+    """Record that this session's credential reads the content of a run; once a minute."""
+    await fetch(project.pool, _NOTE_READ, project.project_id, run_id, route)
+
+
+async def reads(
+    project: Project, *, run_id: UUID | None = None, limit: int = 100
+) -> list[PayloadRead]:
+    """Return who read the content of which run, the newest first. Needs the right audit.
+
+    What the API and the pages showed is recorded; what a login reads from the tables is not.
+    """
+    check_int("limit", limit, least=1, most=10_000)
+    rows = await fetch(project.pool, _READS, project.project_id, run_id, limit)
+    return [PayloadRead(**row) for row in rows]

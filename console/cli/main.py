@@ -59,6 +59,7 @@ class Program(LazyGroup):
         _entry(_DECISIONS, "cancel", "Cancel a run."),
         _entry(_OPERATIONS, "worker", "Run a worker until SIGTERM or Ctrl-C."),
         _entry(_OPERATIONS, "workers", "List the workers that hold runs."),
+        _entry(_OPERATIONS, "top", "Show what is alive, on one screen that renews itself."),
         _entry(_OPERATIONS, "reap", "Repair runs whose worker died, until SIGTERM or Ctrl-C."),
         _entry(_OPERATIONS, "export", "Write evidence of runs, to be read and checked offline."),
         _entry(_OPERATIONS, "doctor", "Check the ledger's health and name remedies."),

@@ -15,6 +15,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from runfold.console.web.options import Options
 from runfold.console.web.problems import Unauthenticated, knows_no_token
 from runfold.console.web.rates import Rates
+from runfold.console.web.read_log import ReadLog
 from runfold.ledger import Ledger
 from runfold.ledger.access import EVERYWHERE, SECRET_PREFIX
 from runfold.ledger.errors import AccessDenied, UnknownProject
@@ -53,6 +54,7 @@ class Callers:
         self.rates = Rates(options.requests_a_second, 2 * options.requests_a_second)
         self.tries = Rates(1 / 6, 10)
         """What an address may try of one user's passwords: ten at once, then ten a minute."""
+        self.reads = ReadLog()
         self._strangers = Rates(options.strangers_a_second, 2 * options.strangers_a_second)
         self._known: OrderedDict[tuple[bytes, str], _Known] = OrderedDict()
 
@@ -182,7 +184,9 @@ def caller(
         chosen = EVERYWHERE if everywhere else project
         client = request.client.host if request.client else ""
         secret = bearer.credentials if bearer else None
-        return await callers.ledger(secret, chosen, rights, client, beat=beat)
+        ledger = await callers.ledger(secret, chosen, rights, client, beat=beat)
+        await callers.reads.note(request, ledger)
+        return ledger
 
     return find
 

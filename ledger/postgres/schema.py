@@ -88,6 +88,7 @@ OBJECTS: Final = (
     "access/change_role",
     "access/change_token",
     "access/change_user",
+    "access/note_read",
     "views/state_at",
     "views/history",
     "views/read_run",

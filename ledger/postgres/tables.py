@@ -99,6 +99,16 @@ user_password: Final = Table(
     Column("key_sha256", LargeBinary, nullable=False),
 )
 
+payload_read: Final = Table(
+    "payload_read",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("read_at", _TIME, primary_key=True),
+    Column("run_id", Uuid, primary_key=True),
+    Column("credential", String(200), primary_key=True),
+    Column("route", String(200), primary_key=True),
+)
+
 web_session: Final = Table(
     "web_session",
     metadata,

@@ -103,6 +103,16 @@ CREATE TABLE ledger.web_session (
 );
 CREATE INDEX web_session_credential ON ledger.web_session (credential, created_at);
 
+-- Who read the content of which run, by which route; one row a minute.
+CREATE TABLE ledger.payload_read (
+  project_id text NOT NULL,
+  read_at timestamptz NOT NULL,
+  run_id uuid NOT NULL,
+  credential varchar(200) NOT NULL,
+  route varchar(200) NOT NULL,
+  PRIMARY KEY (project_id, read_at, run_id, credential, route)
+);
+
 -- The control history: every change of what the ledger is told to do, in one list without gaps for
 -- each project and one for the database (*), which says when each of the others began. Each event
 -- is hashed with the one before it. The tables that it is about are folds of it: facts is the row

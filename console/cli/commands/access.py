@@ -10,6 +10,7 @@ import typer
 
 from runfold.console.cli.kit import exits
 from runfold.console.cli.kit.options import WORKER, Actor, command, program
+from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
 from runfold.ledger import access
 from runfold.ledger.access import Grant
@@ -144,6 +145,32 @@ async def history(session: Session, *, everywhere: Everywhere = False) -> None:
                         f"{event.number} {event.recorded_at:%Y-%m-%d %H:%M:%S} {event.type}"
                         f" {event.subject} by {event.actor} as {event.credential}{why}"
                     )
+
+
+@command(app, "reads")
+async def reads(
+    session: Session,
+    *,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="RUN", help="Only of this run.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", help="At most this many, up to 10,000.")
+    ] = 100,
+) -> None:
+    """Show who read the content of which run by the API and the pages, the newest first."""
+    async with session.ledger() as ledger:
+        run_id = None if run is None else await find_run(ledger, run)
+        found = await access.reads(ledger.project, run_id=run_id, limit=limit)
+    for one in found:
+        if session.as_json:
+            session.out.json(asdict(one))
+        else:
+            session.out.line(
+                f"{one.read_at:%Y-%m-%d %H:%M} {one.run_id} by {one.credential}: {one.route}"
+            )
+    if not found:
+        session.out.talk("nobody read the content of a run by the API or the pages")
 
 
 @command(app, "token", needs=WORKER)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from typing import Annotated, Final
+from uuid import UUID
 
 from fastapi import Depends, Query
 from fastapi.responses import Response
 
 from runfold.console.web.pages.viewing import Viewer, page, router, viewing
+from runfold.ledger import access
 
 WINDOW: Final = 200
 Auditor = Annotated[Viewer, Depends(viewing("audit"))]
@@ -22,3 +24,11 @@ async def audit(viewer: Auditor, *, after: From = 0) -> Response:
     rows = [{name: getattr(order, name) for name in order.__slots__} for order in found]
     more = found[-1].number if len(found) == WINDOW else None
     return viewer.page("audit.html", {"orders": found, "after": after, "more": more}, rows=rows)
+
+
+@page(pages, "/p/{project}/reads", csv=True)
+async def reads(viewer: Auditor, *, run: UUID | None = None) -> Response:
+    """List who read the content of which run, the newest first."""
+    found = await access.reads(viewer.ledger.project, run_id=run, limit=WINDOW)
+    rows = [{name: getattr(read, name) for name in read.__slots__} for read in found]
+    return viewer.page("reads.html", {"reads": found, "run": run}, rows=rows, most=WINDOW)

@@ -88,7 +88,9 @@ def viewing(*rights: str, everywhere: bool = False) -> Callable[..., Awaitable[V
         client = request.client.host if request.client else ""
         if everywhere:
             await callers.ledger(secret, EVERYWHERE, rights, client)
-        return Viewer(request, await callers.ledger(secret, project, rights, client))
+        ledger = await callers.ledger(secret, project, rights, client)
+        await callers.reads.note(request, ledger)
+        return Viewer(request, ledger)
 
     return find
 

@@ -30,6 +30,7 @@ AS $$
     ('access_grant', 'own', 'SELECT', 'PUBLIC', '', false),
     ('api_token', 'seen', 'SELECT', 'PUBLIC', 'audit admin', true),
     ('user_account', 'seen', 'SELECT', 'PUBLIC', 'audit admin', true),
+    ('payload_read', 'seen', 'SELECT', 'PUBLIC', 'audit', false),
     ('web_session', 'seen', 'SELECT', 'PUBLIC', 'audit admin', true),
     ('webhook', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),
     ('delivery', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),

@@ -28,6 +28,8 @@ GRANT SELECT ON ledger.payload, ledger.command, ledger.project, ledger.api_token
 GRANT SELECT (token_id, name, created_at, expires_at, revoked_at, last_used_at, failed_uses,
   last_failed_at, actor, reason)
   ON ledger.api_token TO runfold_worker;
+GRANT SELECT ON ledger.payload_read
+  TO runfold_worker, runfold_reader, runfold_projector, runfold_auditor;
 GRANT SELECT ON ledger.user_account TO runfold_worker, runfold_auditor;
 GRANT SELECT (session_id, credential, created_at, expires_at, last_used_at, ended_at)
   ON ledger.web_session TO runfold_worker, runfold_auditor;
@@ -38,7 +40,7 @@ GRANT EXECUTE ON FUNCTION ledger.content_part, ledger.state_at, ledger.history,
   ledger.feed_cut, ledger.feed_moment, ledger.feed_known, ledger.feed_next, ledger.feed_page,
   ledger.feed_passed, ledger.feed_whole, ledger.credential,
   ledger.token_credential, ledger.projects_with, ledger.channel, ledger.speaker,
-  ledger.check_my_access
+  ledger.check_my_access, ledger.note_read
   TO runfold_worker, runfold_reader, runfold_projector, runfold_auditor;
 GRANT EXECUTE ON FUNCTION ledger.control_hash TO runfold_auditor;
 GRANT EXECUTE ON FUNCTION ledger.submit, ledger.claim, ledger.heartbeat, ledger.transition,

@@ -29,6 +29,12 @@ CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.role_event
   EXECUTE FUNCTION ledger.refuse_change();
 ALTER TABLE ledger.role_event ENABLE ALWAYS TRIGGER refuse_change;
 ALTER TABLE ledger.role_event ENABLE ALWAYS TRIGGER refuse_truncate;
+CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE ON ledger.payload_read
+  FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
+CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.payload_read
+  EXECUTE FUNCTION ledger.refuse_change();
+ALTER TABLE ledger.payload_read ENABLE ALWAYS TRIGGER refuse_change;
+ALTER TABLE ledger.payload_read ENABLE ALWAYS TRIGGER refuse_truncate;
 CREATE OR REPLACE TRIGGER fold_kind_state AFTER INSERT ON ledger.kind_event
   REFERENCING NEW TABLE AS new_events FOR EACH STATEMENT
   WHEN (current_setting('session_replication_role') <> 'replica' OR NOT ledger.is_replicated())

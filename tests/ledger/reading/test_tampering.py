@@ -33,12 +33,13 @@ COMPARED = "has a repeated command refused or taken for the first; invents no ev
 WAKES = "names the channel of wake-ups, which are hints: polling is the guarantee"
 MARKS = "verify names each run that lies before a mark, by a test of its own"
 TOLD = "what was told to the world outside follows from the events, and is no fact of a run"
+READ = "who looked at a run is no fact of it; append-only, and not chained"
 SIGNED_IN = "lets somebody in who was not; what they then do is on record as theirs"
 UNUSED = "nothing follows from it"
 
 ALLOWED_TABLES: Final = {
     "delivery": TOLD, "delivery_attempt": TOLD, "low_water": MARKS, "webhook_secret": TOLD,
-    "user_password": SIGNED_IN, "web_session": SIGNED_IN,
+    "payload_read": READ, "user_password": SIGNED_IN, "web_session": SIGNED_IN,
     "feed_generation": READERS, "projection": READERS, "projection_aside": READERS,
     "projection_skip": READERS, "rebuild": READERS, "rebuild_range": READERS,
 }  # fmt: skip

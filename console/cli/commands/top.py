@@ -1,0 +1,182 @@
+"""`runfold top`: what is alive, on one screen that renews itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+import sys
+import termios
+import time
+import tty
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from runfold.console.cli.kit.options import command, program
+from runfold.console.cli.kit.output import COLOURS, console, safe_text
+from runfold.console.cli.kit.session import Session
+from runfold.console.cli.kit.table import table_lines
+from runfold.console.shared.plain import relative
+from runfold.ledger import Ledger
+from runfold.ledger.lifecycle import TERMINAL, State
+from runfold.ledger.postgres.connections import fetch
+
+MOST: Final = 10_000
+"""Runs of a state up to which they are counted."""
+WORKERS: Final = 200
+REFUSALS: Final = 5
+_LOOK_SECONDS: Final = 0.1
+LIVE: Final = tuple(state for state in State if state not in TERMINAL)
+# Kind by kind, because the indexes of live runs begin with it; OFFSET 0, so that one is used.
+_STATES: Final = f"""
+SELECT wanted.state, count(found.run_id) AS runs, min(found.available_at) AS oldest_at
+FROM unnest($2::text[]) AS wanted (state) LEFT JOIN LATERAL (
+  SELECT s.* FROM (SELECT DISTINCT k.kind FROM ledger.kind AS k WHERE k.project_id = $1) AS kinds
+  CROSS JOIN LATERAL (
+    SELECT s.run_id, s.available_at FROM ledger.run_state AS s
+    WHERE s.project_id = $1 AND s.kind = kinds.kind AND s.state = wanted.state OFFSET 0) AS s
+  LIMIT {MOST}) AS found ON true
+GROUP BY wanted.state
+"""
+_WORKERS: Final = f"""
+SELECT held.worker_id, count(*) AS leases, max(held.heartbeat_at) AS heard_at,
+  min(held.lease_until) AS ends_first
+FROM (SELECT s.* FROM (SELECT DISTINCT k.kind FROM ledger.kind AS k WHERE k.project_id = $1) AS
+    kinds CROSS JOIN LATERAL (
+  SELECT s.worker_id, s.heartbeat_at, s.lease_until FROM ledger.run_state AS s
+  WHERE s.project_id = $1 AND s.kind = kinds.kind AND s.token IS NOT NULL OFFSET 0) AS s
+  LIMIT {MOST}) AS held
+GROUP BY held.worker_id ORDER BY ends_first, held.worker_id LIMIT {WORKERS}
+"""
+_REFUSALS: Final = f"""
+SELECT e.recorded_at, e.worker_id, e.name, e.run_id
+FROM ledger.event AS e WHERE e.project_id = $1 AND e.type = 'write.refused'
+ORDER BY e.project_id DESC, e.run_id DESC, e.token DESC, e.name DESC LIMIT {REFUSALS}
+"""
+
+app: Final = program()
+
+
+@command(app, "top")
+async def top(
+    session: Session,
+    *,
+    every: Annotated[
+        float, typer.Option("--every", min=0.5, max=3_600, metavar="SECONDS", help="How often.")
+    ] = 2.0,
+) -> None:
+    """Show what is alive, until q or Ctrl-C: runs by state, workers, refused writes.
+
+    A state is counted up to 10,000 runs. Without a terminal, and with --json, once.
+    """
+    async with session.ledger() as ledger:
+        sample = await _sample(ledger)
+        if session.as_json:
+            session.out.json(sample)
+            return
+        if not (sys.stdout.isatty() and sys.stdin is not None and sys.stdin.isatty()):
+            for line in screen(sample, console(sys.stdout).width, None):
+                session.out.line(line)
+            return
+        await _watch(ledger, sample, every)
+
+
+async def _watch(ledger: Ledger, sample: dict[str, Any], every: float) -> None:
+    shown = console(sys.stdout)
+
+    def drawn() -> Group:
+        return Group(*map(safe_text, screen(sample, shown.width, shown.height)))
+
+    with _keys(), Live(drawn(), console=shown, screen=True, auto_refresh=False) as live:
+        due = time.monotonic() + every
+        while not _asked_to_end():
+            await asyncio.sleep(_LOOK_SECONDS)
+            if time.monotonic() >= due:
+                sample = await _sample(ledger)
+                live.update(drawn(), refresh=True)
+                due = time.monotonic() + every
+
+
+async def _sample(ledger: Ledger) -> dict[str, Any]:
+    names = [state.value for state in LIVE]
+    found = {r["state"]: r for r in await fetch(ledger.pool, _STATES, ledger.project_id, names)}
+    return {
+        "project": ledger.project_id,
+        "at": datetime.now(UTC),
+        "states": {name: found[name]["runs"] for name in names},
+        "oldest_pending_at": found[State.PENDING.value]["oldest_at"],
+        "workers": [dict(r) for r in await fetch(ledger.pool, _WORKERS, ledger.project_id)],
+        "refusals": [dict(r) for r in await fetch(ledger.pool, _REFUSALS, ledger.project_id)],
+    }
+
+
+def screen(sample: Mapping[str, Any], width: int, height: int | None) -> list[Text]:
+    """Return the lines of a sample that fit; `height` None: all of them."""
+    now = sample["at"]
+    oldest = sample["oldest_pending_at"]
+    lines = [Text(f"{sample['project']} at {now:%H:%M:%S} UTC", style="bold")]
+    lines += [
+        Text(f"{name:<17}{_counted(runs):>8}", style=COLOURS.get(State(name), ""))
+        for name, runs in sample["states"].items()
+    ]
+    if oldest is not None:
+        lines.append(Text(f"oldest pending: {relative(oldest, now)}"))
+    lines.append(Text())
+    workers = [
+        (one["worker_id"], f"{one['leases']:,}", _ago(one["heard_at"], now),
+         relative(one["ends_first"], now))
+        for one in sample["workers"]
+    ]  # fmt: skip
+    late = ["red" if one["ends_first"] < now else None for one in sample["workers"]]
+    lines += _table(("WORKER", "HOLDS", "LAST BEAT", "LEASE ENDS"), workers, late, width)
+    if not workers:
+        lines.append(Text("no worker holds a run"))
+    refused = [
+        (str(one["run_id"])[-12:], one["worker_id"] or "-", one["name"] or "-",
+         relative(one["recorded_at"], now))
+        for one in sample["refusals"]
+    ]  # fmt: skip
+    tail: list[Text] = []
+    if refused:
+        titles = ("REFUSED", "WORKER", "WRITE", "WHEN")
+        tail = [Text(), *_table(titles, refused, [None] * len(refused), width)]
+    if height is None:
+        return lines + tail
+    end = Text("q ends", style="dim")
+    return [*lines[: max(height - len(tail) - 1, 1)], *tail, end][:height]
+
+
+def _table(
+    titles: Sequence[str], rows: Sequence[tuple[str, ...]], colours: Sequence[str | None], width: int
+) -> list[Text]:
+    return list(table_lines(titles, rows, colours, width))
+
+
+def _counted(runs: int) -> str:
+    return f"{runs:,}" if runs < MOST else f">={MOST:,}"
+
+
+def _ago(moment: datetime | None, now: datetime) -> str:
+    return "-" if moment is None else relative(moment, now)
+
+
+@contextlib.contextmanager
+def _keys() -> Iterator[None]:
+    """Let single keys be read; Ctrl-C interrupts as ever."""
+    kept = termios.tcgetattr(sys.stdin)
+    try:
+        tty.setcbreak(sys.stdin)
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, kept)
+
+
+def _asked_to_end() -> bool:
+    ready, _, _ = select.select([sys.stdin], [], [], 0)
+    return bool(ready) and sys.stdin.read(1) in {"q", "Q", "", "\x04"}

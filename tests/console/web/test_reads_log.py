@@ -1,0 +1,72 @@
+"""Whoever reads the content of a run by the API or the pages is on record."""
+
+from __future__ import annotations
+
+import asyncpg
+import httpx
+import pytest
+
+from runfold.console.web import app
+from runfold.ledger import Ledger, access
+from tests.support.web import calling, sign_in, token
+
+
+async def test_each_opened_run_is_on_record_with_who_and_how_and_lists_are_not(
+    ledger: Ledger,
+) -> None:
+    run = await ledger.submit("page", {"secret": 1})
+    credential, secret = await token(ledger, ["read"])
+    async with calling(app(ledger), secret) as client:
+        for path in (f"/v1/runs/{run.run_id}", f"/v1/runs/{run.run_id}/history", "/v1/runs"):
+            assert (await client.get(path)).status_code == 200
+        await sign_in(client, secret)
+        for path in (f"/p/test/runs/{run.run_id}", "/p/test/runs", f"/p/test/runs/{run.run_id}"):
+            assert (await client.get(path)).status_code == 200
+
+    found = await access.reads(ledger.project)
+    assert {read.run_id for read in found} == {run.run_id}
+    assert {read.credential for read in found} == {credential}
+    assert {read.route for read in found} == {
+        "/v1/runs/{run_id}", "/v1/runs/{run_id}/history", "/p/{project}/runs/{run_id}",
+    }  # fmt: skip
+
+
+async def test_a_read_that_was_refused_and_a_run_that_is_not_there_leave_no_record(
+    ledger: Ledger,
+) -> None:
+    run = await ledger.submit("page")
+    _, without = await token(ledger, ["submit"])
+    _, reader = await token(ledger, ["read"])
+    async with calling(app(ledger)) as client:
+        for secret, path, status in (
+            (without, f"/v1/runs/{run.run_id}", 403),
+            (reader, "/v1/runs/01890000-0000-7000-8000-000000000000", 404),
+            (reader, "/v1/runs/x", 422),
+        ):
+            headers = {"Authorization": f"Bearer {secret}"}
+            assert (await client.get(path, headers=headers)).status_code == status
+    assert await access.reads(ledger.project) == []
+
+
+async def test_nobody_alters_the_record_of_reads(
+    ledger: Ledger, web: httpx.AsyncClient, connection: asyncpg.Connection
+) -> None:
+    run = await ledger.submit("page")
+    assert (await web.get(f"/p/test/runs/{run.run_id}")).status_code == 200
+    for change in (
+        "UPDATE ledger.payload_read SET credential = 'x'",
+        "DELETE FROM ledger.payload_read",
+        "TRUNCATE ledger.payload_read",
+    ):
+        with pytest.raises(asyncpg.PostgresError):
+            await connection.execute(change)
+    page = await web.get(f"/p/test/reads?run={run.run_id}")
+    assert str(run.run_id) in page.text
+    assert len((await web.get("/p/test/reads.json")).json()["reads"]) == 1
+
+
+async def test_who_read_what_is_for_those_with_the_right_to_audit(ledger: Ledger) -> None:
+    _, secret = await token(ledger, ["read"])
+    async with calling(app(ledger)) as client:
+        await sign_in(client, secret)
+        assert (await client.get("/p/test/reads")).status_code == 403
