@@ -3285,6 +3285,23 @@ BEGIN
   );
 END $$;
 
+CREATE FUNCTION ledger.note_read(p_project text, p_run uuid, p_route text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  checked boolean;
+BEGIN
+  checked := ledger.check_access(p_project, '{read,audit}');
+  checked := ledger.check_texts(ARRAY[p_route], 200, true);
+  INSERT INTO ledger.payload_read (project_id, read_at, run_id, credential, route)
+  SELECT p_project, date_trunc('minute', clock_timestamp(), 'UTC'), p_run, ledger.credential(),
+    p_route
+  WHERE EXISTS (SELECT FROM ledger.run_state AS s
+    WHERE s.project_id = p_project AND s.run_id = p_run)
+  ON CONFLICT DO NOTHING;
+END $$;
+
 CREATE FUNCTION ledger.note_refusal(p_project text, p_actor text, p_run uuid, p_text text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3391,6 +3408,7 @@ CREATE FUNCTION ledger.policy_rules() RETURNS TABLE(relation text, policy text, 
     ('access_grant', 'own', 'SELECT', 'PUBLIC', '', false),
     ('api_token', 'seen', 'SELECT', 'PUBLIC', 'audit admin', true),
     ('user_account', 'seen', 'SELECT', 'PUBLIC', 'audit admin', true),
+    ('payload_read', 'seen', 'SELECT', 'PUBLIC', 'audit', false),
     ('web_session', 'seen', 'SELECT', 'PUBLIC', 'audit admin', true),
     ('webhook', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),
     ('delivery', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),
@@ -5020,6 +5038,14 @@ CREATE SEQUENCE ledger.newest_time
     NO MAXVALUE
     CACHE 1;
 
+CREATE TABLE ledger.payload_read (
+    project_id text NOT NULL,
+    read_at timestamp with time zone NOT NULL,
+    run_id uuid NOT NULL,
+    credential character varying(200) NOT NULL,
+    route character varying(200) NOT NULL
+);
+
 CREATE TABLE ledger.project (
     project_id text NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
@@ -5268,6 +5294,9 @@ ALTER TABLE ONLY ledger.low_water
 ALTER TABLE ONLY ledger.payload
     ADD CONSTRAINT payload_pkey PRIMARY KEY (project_id, run_id, version);
 
+ALTER TABLE ONLY ledger.payload_read
+    ADD CONSTRAINT payload_read_pkey PRIMARY KEY (project_id, read_at, run_id, credential, route);
+
 ALTER TABLE ONLY ledger.project
     ADD CONSTRAINT project_pkey PRIMARY KEY (project_id);
 
@@ -5427,6 +5456,10 @@ CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON ledger.payload FOR EACH 
 
 ALTER TABLE ledger.payload ENABLE ALWAYS TRIGGER refuse_change;
 
+CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON ledger.payload_read FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
+
+ALTER TABLE ledger.payload_read ENABLE ALWAYS TRIGGER refuse_change;
+
 CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON ledger.role_event FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
 
 ALTER TABLE ledger.role_event ENABLE ALWAYS TRIGGER refuse_change;
@@ -5450,6 +5483,10 @@ ALTER TABLE ledger.kind_event ENABLE ALWAYS TRIGGER refuse_truncate;
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.payload FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 
 ALTER TABLE ledger.payload ENABLE ALWAYS TRIGGER refuse_truncate;
+
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.payload_read FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
+
+ALTER TABLE ledger.payload_read ENABLE ALWAYS TRIGGER refuse_truncate;
 
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.role_event FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 
@@ -5532,6 +5569,8 @@ COMMENT ON POLICY own ON ledger.access_grant IS '((credential)::text = ( SELECT 
 
 ALTER TABLE ledger.payload ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE ledger.payload_read ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE ledger.project ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ledger.projection ENABLE ROW LEVEL SECURITY;
@@ -5603,6 +5642,10 @@ COMMENT ON POLICY seen ON ledger.low_water IS '((( SELECT ledger.projects_with(V
 CREATE POLICY seen ON ledger.payload FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with)::text[]))));
 
 COMMENT ON POLICY seen ON ledger.payload IS '((( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with)::text[]))) from 6ab1a313aa114582bfc1983207921cdd';
+
+CREATE POLICY seen ON ledger.payload_read FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{audit}'::text[]) AS projects_with)::text[]))));
+
+COMMENT ON POLICY seen ON ledger.payload_read IS '((( SELECT ledger.projects_with(VARIADIC ''{audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{audit}''::text[]) AS projects_with)::text[]))) from cc3e87711538bc255d4bb3096b8bc444';
 
 CREATE POLICY seen ON ledger.project FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{}'::text[]) AS projects_with)::text[]))));
 
@@ -5974,6 +6017,12 @@ REVOKE ALL ON FUNCTION ledger.newest_request(p_project text, p_run uuid) FROM PU
 REVOKE ALL ON FUNCTION ledger.next_due(p_project text, p_after timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.next_due(p_project text, p_after timestamp with time zone) TO runfold_worker;
 
+REVOKE ALL ON FUNCTION ledger.note_read(p_project text, p_run uuid, p_route text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.note_read(p_project text, p_run uuid, p_route text) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.note_read(p_project text, p_run uuid, p_route text) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.note_read(p_project text, p_run uuid, p_route text) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.note_read(p_project text, p_run uuid, p_route text) TO runfold_auditor;
+
 REVOKE ALL ON FUNCTION ledger.note_refusal(p_project text, p_actor text, p_run uuid, p_text text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.nothing_begun(p_project text, p_run uuid, p_token integer) FROM PUBLIC;
@@ -6215,6 +6264,11 @@ GRANT SELECT ON TABLE ledger.kind_state TO runfold_worker;
 GRANT SELECT ON TABLE ledger.kind_state TO runfold_reader;
 GRANT SELECT ON TABLE ledger.kind_state TO runfold_projector;
 GRANT SELECT ON TABLE ledger.kind_state TO runfold_auditor;
+
+GRANT SELECT ON TABLE ledger.payload_read TO runfold_worker;
+GRANT SELECT ON TABLE ledger.payload_read TO runfold_reader;
+GRANT SELECT ON TABLE ledger.payload_read TO runfold_projector;
+GRANT SELECT ON TABLE ledger.payload_read TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.project TO runfold_auditor;
 

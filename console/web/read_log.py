@@ -34,7 +34,7 @@ class ReadLog:
             run_id = UUID(named)
         except ValueError:
             return  # the route refuses it
-        route = getattr(request.scope.get("route"), "path", request.url.path)
+        route = _route(request)
         reader = ledger.project.speaker or ""
         key, minute = (ledger.project_id, reader, str(run_id), route), int(time.time() // 60)
         if self._noted.get(key) == minute:
@@ -44,3 +44,9 @@ class ReadLog:
         self._noted.move_to_end(key)
         if len(self._noted) > MAX_READS:
             self._noted.popitem(last=False)
+
+
+def _route(request: Request) -> str:
+    """Return the path with the names of what is chosen in it, such as `/v1/runs/{run_id}`."""
+    names = {str(value): f"{{{name}}}" for name, value in request.path_params.items()}
+    return "/".join(names.get(part, part) for part in request.scope["path"].split("/"))

@@ -153,7 +153,10 @@ def screen(sample: Mapping[str, Any], width: int, height: int | None) -> list[Te
 
 
 def _table(
-    titles: Sequence[str], rows: Sequence[tuple[str, ...]], colours: Sequence[str | None], width: int
+    titles: Sequence[str],
+    rows: Sequence[tuple[str, ...]],
+    colours: Sequence[str | None],
+    width: int,
 ) -> list[Text]:
     return list(table_lines(titles, rows, colours, width))
 

@@ -1,0 +1,49 @@
+"""`runfold top`: what is alive, on one screen."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+
+from runfold.console.cli.commands.top import _sample, screen
+from runfold.ledger import Ledger
+from tests.support.runs import claimed
+
+
+async def test_a_sample_has_live_states_workers_and_the_oldest_that_waits(ledger: Ledger) -> None:
+    lease = await claimed(ledger)
+    waiting = await ledger.submit("page")
+
+    sample = await _sample(ledger)
+
+    assert sample["states"]["pending"] == 1
+    assert sample["states"]["running"] == 1
+    assert "completed" not in sample["states"]
+    assert sample["oldest_pending_at"] == waiting.available_at
+    assert [one["worker_id"] for one in sample["workers"]] == [lease.worker_id]
+    assert sample["refusals"] == []
+
+
+@pytest.mark.parametrize("width", [80, 40])
+def test_a_screen_fits_its_terminal(width: int) -> None:
+    now = datetime.now(UTC)
+    lease = {"leases": 3, "heard_at": None, "ends_first": now - timedelta(seconds=5)}
+    sample: dict[str, Any] = {
+        "project": "test",
+        "at": now,
+        "states": {"pending": 10_000, "running": 2},
+        "oldest_pending_at": now - timedelta(days=2),
+        "workers": [{"worker_id": f"host-of-a-long-name:{n}", **lease} for n in range(100)],
+        "refusals": [
+            {"run_id": f"{'0' * 35}{n}", "worker_id": "w", "name": "complete", "recorded_at": now}
+            for n in range(5)
+        ],
+    }
+    lines = screen(sample, width, 24)
+    assert len(lines) == 24
+    assert max(cell_len(line.plain) for line in lines) <= width
+    assert any("complete" in line.plain for line in lines)
+    assert len(screen(sample, width, None)) > 100
