@@ -212,6 +212,8 @@ async def test_every_function_that_runs_as_the_owner_asks_for_a_right(
         "password_method",
         # They tell a session its own rights.
         "projects_with", "speaker", "channel", "check_my_access",
+        # It ends what the session itself began.
+        "end_work",
         # They give moments of the feed, no events.
         "feed_guard", "feed_known", "feed_moment", "feed_now", "feed_next", "feed_whole",
         # Bounded, and the same for all projects; nobody tells the second anything.
