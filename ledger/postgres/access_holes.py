@@ -15,6 +15,9 @@ from runfold.ledger.postgres.compatibility import FIXED_MINORS
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.server_roles import ROLES
 
+IDLE_SECONDS: Final = 60.0
+"""How long a transaction that has changed something may do nothing before it is named."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hole:
@@ -156,7 +159,22 @@ FROM given, (SELECT DISTINCT s.lease_credential AS credential FROM ledger.run_st
   WHERE s.token IS NOT NULL) AS l JOIN pg_roles AS r ON r.rolname = l.credential
 WHERE pg_has_role(r.oid, given.owner, 'MEMBER')
 """
-_HOLES: Final = f"WITH {_GIVEN} {_MONTHS} UNION ALL {_CODE} UNION ALL {_ROLES} ORDER BY 1"
+_HELD: Final = """
+SELECT format('process %s of login %s has left a transaction open for %s s, and holds what it '
+    'changed in the ledger', a.pid, a.usename,
+    extract(epoch FROM clock_timestamp() - a.state_change)::int),
+  format('SELECT pg_terminate_backend(%s)', a.pid), false
+FROM pg_stat_activity AS a
+WHERE a.datname = current_database() AND a.state LIKE 'idle in transaction%'
+  AND a.state_change < clock_timestamp() - $2::float8 * interval '1 second'
+  AND EXISTS (
+    SELECT FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation
+    WHERE l.pid = a.pid AND l.database = a.datid AND l.granted AND l.mode = 'RowExclusiveLock'
+      AND c.relnamespace = 'ledger'::regnamespace)
+"""
+_HOLES: Final = f"""
+WITH {_GIVEN} {_MONTHS} UNION ALL {_CODE} UNION ALL {_ROLES} UNION ALL {_HELD} ORDER BY 1
+"""
 _AT_START: Final = f"""
 WITH {_GIVEN} SELECT * FROM (
   {_MONTHS} UNION ALL {_CODE} UNION ALL {_ROLES}
@@ -186,7 +204,7 @@ WITH {_GIVEN} SELECT * FROM (
 
 async def access_holes(source: Any) -> list[Hole]:
     """Return the holes that this login can see; a grant of others is seen by the owner only."""
-    return [Hole(**row) for row in await fetch(source, _HOLES, ROLES)]
+    return [Hole(**row) for row in await fetch(source, _HOLES, ROLES, IDLE_SECONDS)]
 
 
 async def warn_of_holes(source: Any, *, production: bool) -> None:

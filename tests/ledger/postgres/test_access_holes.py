@@ -12,6 +12,7 @@ from runfold.ledger.postgres.access_holes import access_holes
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
 from tests.support.logins import login_of, with_login
+from tests.support.waiting import until
 
 MADE: Final = (
     (
@@ -205,3 +206,31 @@ async def test_runs_that_the_owner_holds_are_named_until_it_lets_go(
 
     assert hole.startswith("runs are held by login postgres, which may do all")
     assert await holes(connection) == []
+
+
+async def test_a_transaction_that_a_login_left_open_is_named_and_its_remedy_ends_it(
+    database: str,
+    ledger: Ledger,
+    connection: asyncpg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = await ledger.submit("parse")
+    async with with_login(database, "runfold_worker", rights=("submit",)) as url:
+        idler: asyncpg.Connection[Any] = await asyncpg.connect(driver_url(url))
+        await idler.execute("BEGIN; SELECT ledger.channel('test')")
+        monkeypatch.setattr("runfold.ledger.postgres.access_holes.IDLE_SECONDS", 0)
+        assert await holes(connection) == []
+        await idler.execute(
+            f"SELECT ledger.cancel('test', session_user::text, ARRAY['{run.run_id}'::uuid], NULL)"
+        )
+
+        [(hole, remedy)] = await holes(connection)
+
+        assert f"process {idler.get_server_pid()} of login {login_of(url)}" in hole
+        await connection.execute(remedy)
+        await until(lambda: _is_closed(connection))
+        idler.terminate()
+
+
+async def _is_closed(connection: asyncpg.Connection[Any]) -> bool:
+    return await holes(connection) == []
