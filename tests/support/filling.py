@@ -69,6 +69,8 @@ def paths(run_id: object, version: int) -> dict[str, list[str]]:
         "/archive": ["/archive"],
         "/integrity": ["/integrity", f"/integrity?run={run_id}"],
         "/audit": ["/audit"],
+        "/reads": ["/reads"],
+        "/webhooks": ["/webhooks"],
     }
 
 

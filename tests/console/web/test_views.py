@@ -12,7 +12,7 @@ from runfold.console.web import app
 from runfold.console.web.pages.counts import Counts, facets
 from runfold.ledger import Ledger, views
 from runfold.ledger.errors import InvalidQuery, InvalidValue
-from tests.support.web import calling, token
+from tests.support.web import calling, sign_in, token
 
 COUNTS = Counts(
     {("a", "pending"): 3, ("a", "failed"): 1, ("b<", "failed"): 2, ("c", "completed"): 9}, None
@@ -85,7 +85,7 @@ async def test_views_are_seen_and_saved_by_readers_only(ledger: Ledger) -> None:
     await views.save(ledger.project, "v", "kind:a")
     _, secret = await token(ledger, ["submit"])
     async with calling(app(ledger)) as client:
-        client.cookies.set("runfold_session", secret)
+        await sign_in(client, secret)
         answer = await client.post("/p/test/views", data={"name": "v", "change": "remove"})
         assert answer.status_code == 403
     assert len(await views.every(ledger.project)) == 1
