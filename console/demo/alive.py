@@ -23,7 +23,7 @@ HANDLERS: Final = "runfold.console.demo.alive"
 """This module, as a worker names it."""
 SETTINGS: Final = {"RUNFOLD_LEASE_TTL_SECONDS": "6", "RUNFOLD_HEARTBEAT_SECONDS": "1"}
 """Of the parts: a lease ends while a person looks on."""
-STORY_FILES: Final = 120
+STORY_FILES: Final = 60
 FILES: Final = 200
 EVERY_SECONDS: Final = 2.5
 MOST_ASKING: Final = 3
