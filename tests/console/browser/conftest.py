@@ -33,7 +33,7 @@ def chromium() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served(
     chromium: str,
     server: Server,
@@ -50,9 +50,13 @@ def served(
     maintenance(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: str, served: Served) -> Iterator[Browser]:
-    """The browser; it is closed before the server."""
+    """The browser; it is closed before the server.
+
+    Not for the session: while it is open, this thread has a running loop, and no other test can
+    begin one.
+    """
     expect.set_options(timeout=20_000)  # a busy machine is slow, not wrong
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))

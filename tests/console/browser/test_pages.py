@@ -138,7 +138,7 @@ def signed_in(browser: Browser, served: Served, name: str) -> Iterator[Page]:
     faults = watched(page)
     page.goto("/p/test/approvals")
     page.get_by_label("API token").fill(secret)
-    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("button", name="Sign in with the token").click()
     expect(page.get_by_role("heading", name="Approvals")).to_be_visible()
     yield page
     context.close()
