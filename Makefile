@@ -55,8 +55,8 @@ bench: .venv/.ready ## Measure the write path against the raw limit, as ratios, 
 	$(BIN)/python -m benchmarks.sizing
 	$(BIN)/python -m benchmarks.granted
 
-bench-peers: .venv/.ready ## Measure beside other queues, each installed apart (QUICK=1 for some minutes; PEERS_PY=, 3.12 for all)
-	PEERS_PY=$(PEERS_PY) $(BIN)/python -m benchmarks.peers $(if $(QUICK),--quick)
+bench-peers: .venv/.ready ## Measure beside other queues in 20 minutes, and publish (MINUTES=; QUICK=1 smallest, FULL=1 for days)
+	PEERS_PY=$(PEERS_PY) $(BIN)/python -m benchmarks.peers --size $(if $(QUICK),quick,$(if $(FULL),full,middle)) $(if $(MINUTES),--minutes $(MINUTES))
 
 lock: .venv/.ready ## Re-pin the dependencies with hashes, and uv, which installs them
 	echo uv | $(UV) pip compile -q - --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -o bootstrap.lock

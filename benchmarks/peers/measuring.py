@@ -39,12 +39,33 @@ class Size:
     trickles_ms: tuple[int, ...]
     held_seconds: float
     crash_seconds: float
+    """How long it may take until every job of a killed worker is done."""
     timeout: float
     """Seconds for one part, after which it counts as failed."""
+    rounds: int
+    minutes: float
+    """How long all may take; a further round begins if it will be over by then."""
+    events: int
+    """Events to fold."""
+    leases: int
+    beats: int
+    """Beats of each of the leases, every 15 seconds."""
 
 
-QUICK: Final = Size(4_000, 2_000, 40, (500,), (100, 20), 4, 0, 60)
-FULL: Final = Size(50_000, 20_000, 300, (10, 50, 500), (5, 7, 20, 50, 100), 600, 180, 900)
+QUICK: Final = Size(
+    jobs=1_000, singles=500, looks=20, slots=(10, 500), trickles_ms=(20,), held_seconds=1,
+    crash_seconds=100, timeout=30, rounds=1, minutes=15, events=60_000, leases=1_000, beats=1,
+)  # fmt: skip
+MIDDLE: Final = Size(
+    jobs=20_000, singles=8_000, looks=150, slots=(10, 50, 500), trickles_ms=(5, 20, 100),
+    held_seconds=6, crash_seconds=120, timeout=45, rounds=3, minutes=20, events=600_000,
+    leases=10_000, beats=2,
+)  # fmt: skip
+FULL: Final = Size(
+    jobs=50_000, singles=20_000, looks=300, slots=(10, 50, 500), trickles_ms=(5, 7, 20, 50, 100),
+    held_seconds=600, crash_seconds=180, timeout=900, rounds=3, minutes=2_880, events=2_000_000,
+    leases=10_000, beats=4,
+)  # fmt: skip
 
 
 class ChildError(Exception):
@@ -63,8 +84,12 @@ class System:
     """Empty; workers write there when they began."""
     traits: Figures = field(default_factory=dict)
 
-    async def measure(self) -> Figures:
-        """Do every workload; one that fails says why, and the others go on."""
+    async def measure(self, seconds: float) -> Figures:
+        """Do every workload; one that fails says why, and the others go on.
+
+        No part begins later than so many seconds from now.
+        """
+        late = time.monotonic() + seconds
         self.traits = await self.call("set_up")
         figures: Figures = {"keeps": self.traits["keeps"], "gives_up": self.traits["gives_up"]}
         parts: list[tuple[str, Callable[[], Awaitable[Any]]]] = [
@@ -81,9 +106,10 @@ class System:
             ),
             ("held_snapshot", self._held),
         ]
-        if self.size.crash_seconds:
-            parts.append(("crash_seconds_until_all_is_done", self._crashed))
         for name, part in parts:
+            if time.monotonic() > late:
+                figures[name] = {"failed": "left out: the time was over"}
+                continue
             try:
                 async with asyncio.timeout(self.size.timeout + self.size.held_seconds * 2):
                     figures[name] = await part()
@@ -91,6 +117,25 @@ class System:
                 figures[name] = {"failed": str(error) or type(error).__name__}
             print(self.name, name, figures[name], file=sys.stderr, flush=True)
         return figures
+
+    async def crash(self) -> Figures:
+        """Kill one of two workers at work; return the seconds until every job is done."""
+        self.traits = await self.call("set_up")
+        await self.call("bulk", count=max(self.jobs // 10, 1_000))
+        limit = self.size.crash_seconds
+        async with self._workers(2, self.size.slots[-1]) as workers:
+            await asyncio.wait_for(self._begun("first-0"), self.size.timeout)
+            workers[0].send_signal(signal.SIGKILL)
+            start = time.perf_counter()
+            try:
+                await asyncio.wait_for(self._drained(), limit)
+            except TimeoutError:
+                return {"failed": f"jobs of the killed worker were not done after {limit:.0f} s"}
+            return {"seconds_until_all_is_done": round(time.perf_counter() - start, 1)}
+
+    async def _begun(self, first: str) -> None:
+        while not (self.folder / first).exists():  # noqa: ASYNC110  another process writes it
+            await asyncio.sleep(0.001)
 
     @property
     def jobs(self) -> int:
@@ -162,19 +207,6 @@ class System:
             rates.append((time.perf_counter() - start, rate))
         late = [rate for when, rate in rates if when >= rates[-1][0] * 2 / 3]
         return round(statistics.median(late), 1)
-
-    async def _crashed(self) -> float | Figures:
-        """Kill one of two workers in the middle; return the seconds until every job is done."""
-        await self.call("bulk", count=self.jobs)
-        async with self._workers(2, self.size.slots[-1]) as workers:
-            await asyncio.sleep(0.5)
-            workers[0].send_signal(signal.SIGKILL)
-            start = time.perf_counter()
-            try:
-                await asyncio.wait_for(self._drained(), self.size.crash_seconds)
-            except TimeoutError:
-                return {"failed": f"not all done after {self.size.crash_seconds:.0f} s"}
-            return round(time.perf_counter() - start, 1)
 
     async def _drained(self) -> None:
         """Wait until the database says that every job is done."""

@@ -31,6 +31,9 @@ def medians(results: Results) -> dict[str, dict[str, float]]:
         for figures in rounds:
             for measure, value in flat(figures):
                 found.setdefault(measure, {}).setdefault(name, []).append(value)
+    for name, figures in results.get("crash", {}).items():
+        for measure, value in flat(figures, "crash."):
+            found.setdefault(measure, {}).setdefault(name, []).append(value)
     return {
         measure: {name: statistics.median(values) for name, values in by_name.items()}
         for measure, by_name in found.items()
@@ -45,6 +48,9 @@ def reasons(results: Results) -> Iterator[str]:
                 yield f"{name}: {value}"
             elif isinstance(value, dict) and "failed" in value:
                 yield f"{name}, {part}: {value['failed']}"
+    for name, value in results.get("crash", {}).items():
+        if "failed" in value:
+            yield f"{name}, crash: {value['failed']}"
 
 
 def table(results: Results) -> str:
