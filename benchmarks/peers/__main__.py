@@ -118,7 +118,8 @@ async def measured(problems: dict[str, str | None], size: Size, begun: float) ->
         os.environ["RUNFOLD_HOME"] = str(Path(home) / "pg")
         with EmbeddedPostgres(Path(home) / "pg") as server:
             url = server.url()
-            crashes = await asyncio.gather(*(_crashed(url, name, size) for name in names))
+            turn = asyncio.Lock()
+            crashes = await asyncio.gather(*(_crashed(url, name, size, turn) for name in names))
             rounds = await _rounds(url, figures, names, size, begun)
             version = await _version(url)
     return {
@@ -164,11 +165,11 @@ async def _measured(url: str, name: str, number: int, size: Size, seconds: float
     return figures
 
 
-async def _crashed(url: str, name: str, size: Size) -> dict[str, Any]:
-    """Kill a worker of one system: all systems at once, since each only waits for its timeouts."""
+async def _crashed(url: str, name: str, size: Size, turn: asyncio.Lock) -> dict[str, Any]:
+    """Kill a worker of one system; the wait for its timeouts is beside the other systems."""
     async with _system(url, name, "crash", size) as system:
         try:
-            figures = await system.crash()
+            figures = await system.crash(turn)
         except Exception as error:
             figures = {"failed": str(error) or type(error).__name__}
     print(name, "crash", figures, file=sys.stderr, flush=True)

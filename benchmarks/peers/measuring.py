@@ -10,7 +10,7 @@ import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -54,11 +54,11 @@ class Size:
 
 QUICK: Final = Size(
     jobs=1_000, singles=500, looks=20, slots=(10, 500), trickles_ms=(20,), held_seconds=1,
-    crash_seconds=100, timeout=30, rounds=1, minutes=15, events=60_000, leases=1_000, beats=1,
+    crash_seconds=150, timeout=30, rounds=1, minutes=15, events=60_000, leases=1_000, beats=1,
 )  # fmt: skip
 MIDDLE: Final = Size(
     jobs=20_000, singles=8_000, looks=150, slots=(10, 50, 500), trickles_ms=(5, 20, 100),
-    held_seconds=6, crash_seconds=120, timeout=45, rounds=3, minutes=20, events=600_000,
+    held_seconds=6, crash_seconds=150, timeout=45, rounds=3, minutes=20, events=600_000,
     leases=10_000, beats=2,
 )  # fmt: skip
 FULL: Final = Size(
@@ -118,14 +118,18 @@ class System:
             print(self.name, name, figures[name], file=sys.stderr, flush=True)
         return figures
 
-    async def crash(self) -> Figures:
-        """Kill one of two workers at work; return the seconds until every job is done."""
-        self.traits = await self.call("set_up")
-        await self.call("bulk", count=max(self.jobs // 10, 1_000))
+    async def crash(self, turn: asyncio.Lock) -> Figures:
+        """Kill one of two workers at work; return the seconds until every job is done.
+
+        Until then nobody else has the turn; then each system waits for its own timeouts.
+        """
         limit = self.size.crash_seconds
-        async with self._workers(2, self.size.slots[-1]) as workers:
-            await asyncio.wait_for(self._begun("first-0"), self.size.timeout)
-            workers[0].send_signal(signal.SIGKILL)
+        async with AsyncExitStack() as stack:
+            async with turn, asyncio.timeout(self.size.timeout * 2):
+                self.traits = await self.call("set_up")
+                await self.call("bulk", count=self.jobs)
+                workers = await stack.enter_async_context(self._workers(2, self.size.slots[-1]))
+                workers[await self._first_begun()].send_signal(signal.SIGKILL)
             start = time.perf_counter()
             try:
                 await asyncio.wait_for(self._drained(), limit)
@@ -133,9 +137,11 @@ class System:
                 return {"failed": f"jobs of the killed worker were not done after {limit:.0f} s"}
             return {"seconds_until_all_is_done": round(time.perf_counter() - start, 1)}
 
-    async def _begun(self, first: str) -> None:
-        while not (self.folder / first).exists():  # noqa: ASYNC110  another process writes it
+    async def _first_begun(self) -> int:
+        """Return the number of the worker that began first: it holds jobs."""
+        while not (begun := list(self.folder.glob("first-*"))):  # noqa: ASYNC110  others write
             await asyncio.sleep(0.001)
+        return int(begun[0].name.removeprefix("first-"))
 
     @property
     def jobs(self) -> int:

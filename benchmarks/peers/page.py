@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Final
 
 from benchmarks.peers import environments
-from benchmarks.peers.report import table
+from benchmarks.peers.report import COLUMNS, table
 
 PAGE: Final = environments.ROOT / "docs" / "explanation" / "performance.md"
 BEGIN: Final = "<!-- results: written by `make bench-peers` -->"
@@ -39,14 +40,10 @@ def section(results: dict[str, Any], raw: Path) -> str:
         f"Python {results['python']}, {results['cores']} cores,",
         f"rounds: {results['rounds']}, jobs a part: {results['size']['jobs']:,},",
         f"load of the machine before: {results['load_before'][0]}.",
-        f"Medians of the rounds; [raw figures]({raw}), [plot]({plot}).",
+        f"Medians of the rounds: [raw figures]({raw}),",
+        f"[plot]({plot}).",
         "",
-        *_joined(
-            [
-                f"Versions: {each}" if not place else each
-                for place, each in enumerate(sorted(versions))
-            ]
-        ),
+        *wrap(f"Versions: {', '.join(sorted(versions))}.", COLUMNS),
         "",
         table(results),
         "",
@@ -62,18 +59,6 @@ def section(results: dict[str, Any], raw: Path) -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-def _joined(words: list[str], columns: int = 90) -> list[str]:
-    """Return the words as lines of so many columns."""
-    lines = [""]
-    for place, word in enumerate(words):
-        text = word + (", " if place < len(words) - 1 else "")
-        if len(lines[-1]) + len(text) > columns:
-            lines[-1] = lines[-1].rstrip()
-            lines.append("")
-        lines[-1] += text
-    return lines
 
 
 def _flat(figures: Any, before: str) -> list[tuple[str, Any]]:

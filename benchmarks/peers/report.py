@@ -7,10 +7,12 @@ import statistics
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Final
 
 from benchmarks.peers import environments
 
+COLUMNS: Final = 98
 PLOT: Final = Path(__file__).with_name("plot.py")
 Results = dict[str, Any]
 
@@ -60,7 +62,10 @@ def table(results: Results) -> str:
     for measure, values in medians(results).items():
         cells = (f"{values[name]:,.4g}" if name in values else "-" for name in names)
         lines.append(f"| {measure.replace('_', ' ')} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *(f"- {reason}" for reason in reasons(results))])
+    lines.append("")
+    for reason in reasons(results):
+        lines.extend(wrap(f"- {reason}", COLUMNS, subsequent_indent="  "))
+    return "\n".join(lines)
 
 
 def written(results: Results, folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from typing import Final
 
 from benchmarks.peers import environments
 from benchmarks.peers.__main__ import NAMES
+from benchmarks.peers.page import BEGIN, END, PAGE, publish
 from benchmarks.peers.report import table
 
 SYSTEMS: Final = Path(environments.__file__).parent / "systems"
@@ -42,3 +43,35 @@ def test_what_could_not_be_measured_stands_below_the_table_with_its_reason() -> 
         "- other: cannot be installed: no wheel",
         "- slow, drain: TimeoutError",
     ]
+
+
+def test_the_page_is_written_from_the_raw_figures_and_can_be_written_again(tmp_path: Path) -> None:
+    results = {
+        "date": "2026-11-28", "minutes": 19.5, "server": "PostgreSQL 18.6", "python": "3.11.7",
+        "cores": 2, "rounds": 1, "size": {"jobs": 1_000}, "load_before": [0.1, 0.1, 0.1],
+        "versions": {"pgqueuer": {"pgqueuer": "1.6.0"}, "eventsourcing": {"eventsourcing": "9"}},
+        "figures": {"runfold": [{"drain": 10.0}], "pgqueuer": [{"drain": 5.0}]},
+        "crash": {"runfold": {"seconds": 61.5}, "pgqueuer": {"failed": "not done " * 20}},
+        "folding": {"rebuild": [{"ratio": 0.86}]},
+        "holding": {"failed": "it ended"},
+    }  # fmt: skip
+    page = tmp_path / "performance.md"
+    page.write_text(f"# Before\n\n{BEGIN}\nearlier\n{END}\n\n## After\n")
+
+    publish(results, tmp_path / "performance" / "2026-11-28.json", page)
+    once = page.read_text()
+    publish(results, tmp_path / "performance" / "2026-11-28.json", page)
+
+    assert page.read_text() == once
+    assert once.startswith("# Before")
+    assert once.endswith("## After\n")
+    assert "earlier" not in once
+    for text in (
+        "2026-11-28", "(performance/2026-11-28.json)", "pgqueuer 1.6.0", "| drain | 10 | 5 |",
+        "| crash.seconds | 61.5 | - |", "- pgqueuer, crash: not done",
+        "| folding: rebuild: 1: ratio | 0.86 |", "| holding: failed | it ended |",
+    ):  # fmt: skip
+        assert text in once
+    assert BEGIN in PAGE.read_text()
+    assert END in PAGE.read_text()
+    assert max(len(line) for line in once.splitlines() if line[:1] != "|") <= 100
