@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Query, Response
+from pydantic import Field
 
 from runfold.console.shared.approval_requests import pending_requests
 from runfold.console.shared.plain import jsonable
@@ -28,6 +29,14 @@ class Decision(Body):
     """What a person decides about a request."""
 
     decision: Literal["approve", "reject"]
+    shown_sha256: Annotated[
+        str | None,
+        Field(
+            pattern="^[0-9a-f]{64}$",
+            description="The digest of what the person was shown, from the list of approvals;"
+            " 409 for another one.",
+        ),
+    ] = None
     reason: str | None = None
     meaning: str | None = None
     output: Any = None
@@ -56,7 +65,11 @@ async def decide(
 
     A decision that comes late, twice or from somebody who may not is refused, on record.
     """
-    request = ApprovalRequested(run_id=check_run_id(run_id), version=version_of(if_match) or 0)
+    request = ApprovalRequested(
+        run_id=check_run_id(run_id),
+        version=version_of(if_match) or 0,
+        shown_sha256=body.shown_sha256,
+    )
     actor = body.actor if body.actor is not None else ledger.actor
     facts: dict[str, Any] = {
         "actor": actor, "reason": body.reason, "meaning": body.meaning, "key": key,

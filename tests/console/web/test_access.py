@@ -136,6 +136,22 @@ async def test_a_decision_is_for_the_request_that_was_read(
     assert codes == [422, 409, 200, 409]
 
 
+async def test_a_decision_names_what_was_shown_and_is_refused_for_anything_else(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    lease = await waiting(ledger, State.WAITING_APPROVAL, park=True)
+    path = f"/v1/runs/{lease.run_id}/decision"
+    asked = (await web.get("/v1/approvals")).json()["approvals"][0]
+    match = {"If-Match": f'"{asked["version"]}"'}
+    said = {"decision": "approve", "actor": "ann"}
+    other = await web.post(path, json={**said, "shown_sha256": "0" * 64}, headers=match)
+    none = await web.post(path, json={**said, "shown_sha256": "0"}, headers=match)
+    right = {**said, "shown_sha256": asked["shown_sha256"]}
+    decided = await web.post(path, json=right, headers=match)
+
+    assert [each.status_code for each in (other, none, decided)] == [409, 422, 200]
+
+
 @pytest.mark.parametrize(
     ("headers", "code"),
     [
