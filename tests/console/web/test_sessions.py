@@ -13,6 +13,7 @@ from runfold.console.web import app
 from runfold.ledger import Ledger, State, access, sessions, users
 from runfold.ledger.postgres.urls import driver_url
 from tests.support.logins import with_login
+from tests.support.runs import claimed
 from tests.support.web import calling, sign_in, token
 
 PASSWORD = "correct horse battery"  # noqa: S105  of the tests alone
@@ -211,3 +212,46 @@ async def refused_by(connection: asyncpg.Connection) -> None:
     ):
         with pytest.raises(asyncpg.PostgresError):
             await connection.fetch(statement)
+
+
+async def test_two_users_are_two_people_and_one_user_in_two_sessions_is_one(
+    stranger: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    lease = await claimed(ledger)
+    await ledger.ask_approval(lease, "Pay?", approvals=2)
+    version = (await ledger.get(lease.run_id)).version
+    path = f"/p/test/approvals/{lease.run_id}/{version}"
+    for name in ("ann", "bob"):
+        assert await users.add(ledger.project, name, password=PASSWORD)
+        await ledger.grant_access(f"user:{name}", ["read", "decide"])
+
+    answers = []
+    for name in ("ann", "ann", "bob"):
+        await enter(stranger, name, PASSWORD)
+        answer = await stranger.post(path, data={"decision": "approve"})
+        answers.append(answer.status_code)
+    await enter(stranger, "ann", PASSWORD)
+    as_other = await stranger.post(path, data={"decision": "approve", "person": "user:bob"})
+
+    assert answers[0] == answers[2] == 303
+    assert answers[1] in {403, 409}
+    assert as_other.status_code in {403, 409}
+    events = [e for e in await ledger.history(lease.run_id) if e.type.startswith("approval.")]
+    assert [e.credential for e in events[1:]] == ["user:ann", "user:bob"]
+
+
+async def test_without_a_session_no_form_does_anything(
+    stranger: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    lease = await claimed(ledger)
+    await ledger.ask_approval(lease, "Pay?")
+    version = (await ledger.get(lease.run_id)).version
+    path = f"/p/test/approvals/{lease.run_id}/{version}"
+    answer = await stranger.post(path, data={"decision": "approve"})
+    assert answer.headers["location"].startswith("/sign-in?to=")
+    assert answer.headers["cache-control"] == "no-store"
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+    assert (await ledger.get(lease.run_id)).version == version
+    foreign = {"origin": "https://evil.example"}
+    for form in ("/sign-in", "/sign-out", "/view", path):
+        assert (await stranger.post(form, headers=foreign)).status_code == 403
