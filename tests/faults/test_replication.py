@@ -37,6 +37,7 @@ UNPUBLISHED = {
     "rebuild",
     "rebuild_range",
     "low_water",
+    "at_work",
 }
 
 
