@@ -38,6 +38,7 @@ UNPUBLISHED = {
     "rebuild_range",
     "low_water",
     "at_work",
+    "web_session",
 }
 
 
