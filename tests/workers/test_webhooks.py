@@ -13,6 +13,7 @@ from standardwebhooks import Webhook as Verifier
 
 from runfold.ledger import Ledger
 from runfold.ledger.errors import AccessDenied, InvalidValue
+from runfold.ledger.events import NoteAdded
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.webhooks import Delivery, check_url, secret_bytes
 from runfold.workers.duties.webhooks.addresses import AddressRefused, public_addresses
@@ -157,6 +158,49 @@ async def test_a_dead_endpoint_delays_no_other_and_a_pause_ends_the_telling(
     finally:
         keeper.cancel()
         await asyncio.gather(keeper, return_exceptions=True)
+
+
+class Held(Poster):
+    """Posts nothing, and answers when it is let go."""
+
+    def __init__(self) -> None:
+        self.asked, self.go = 0, asyncio.Event()
+
+    async def post(self, *_: object, **__: object) -> Answer:
+        """Wait, and say that it was taken."""
+        self.asked += 1
+        await self.go.wait()
+        return Answer(204, None, 1)
+
+
+async def test_a_keeper_that_another_has_overtaken_ends_what_it_is_sending(ledger: Ledger) -> None:
+    await ledger.webhooks.add("https://x.example", events=["run.submitted"])
+    held = Held()
+    keeper = asyncio.create_task(WebhookKeeper(ledger, Terms(held)).run())
+    try:
+        run = await ledger.submit("parse")
+        await until(lambda: held.asked == 1)
+        await ledger.append(run.run_id, NoteAdded(text="not told, and a place further on"))
+        await ledger.pool.execute(  # as if another keeper had looked as far as this
+            "UPDATE ledger.webhook SET checkpoint = "
+            "(SELECT generation || '/' || moment || '//0' FROM ledger.feed_now())"
+        )
+        await ledger.submit("parse")
+
+        async def both_are_due() -> bool:
+            return len(await deliveries(ledger)) == 2
+
+        await until(both_are_due)
+        held.go.set()
+
+        async def ended() -> bool:
+            return {one.outcome for one in await deliveries(ledger)} == {"delivered"}
+
+        await until(ended)
+    finally:
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+    assert held.asked == 2
 
 
 async def test_an_endpoint_that_is_gone_is_paused_and_no_redirect_is_followed(

@@ -10,11 +10,10 @@ from runfold.ledger import Ledger, log, names
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.postgres.connections import fetch
 from runfold.workers.duties.duty import RETRY_SECONDS, Duty, Interruption
-from runfold.workers.duties.webhooks.telling import Telling, Terms
+from runfold.workers.duties.webhooks.telling import DUTIES, Telling, Terms
 
 LOOK_SECONDS: Final = 1.0
 """How often webhooks that were added, changed or paused are looked for."""
-_DUTIES: Final = "SELECT * FROM ledger.webhook_duties($1)"
 
 
 class WebhookKeeper(Duty):
@@ -66,7 +65,7 @@ class WebhookKeeper(Duty):
                 raise fault
 
     async def _duties(self) -> Sequence[Mapping[str, Any]]:
-        return await fetch(self._ledger.pool, _DUTIES, self._ledger.project_id)
+        return await fetch(self._ledger.pool, DUTIES, self._ledger.project_id)
 
     async def _kept(self, duty: Mapping[str, Any]) -> None:
         """Tell one webhook; a fault is logged, and the next look begins again."""

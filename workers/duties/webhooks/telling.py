@@ -29,6 +29,7 @@ AGAIN_SECONDS: Final = (
 )  # fmt: skip
 """The pauses between attempts, as Standard Webhooks has them; after the last it is given up."""
 
+DUTIES: Final = "SELECT * FROM ledger.webhook_duties($1)"
 _QUEUE: Final = "SELECT ledger.queue_deliveries($1, $2, $3, $4, $5, $6, $7, $8) AS noted"
 _DUE: Final = "SELECT * FROM ledger.due_deliveries($1, $2, $3, $4)"
 _RECORD: Final = "SELECT ledger.record_attempt($1, $2, $3, $4, $5, $6, $7, $8, $9)"
@@ -57,7 +58,7 @@ class Telling:
         self._which = Filter(ledger.project_id, events or None, without, kinds or None)
 
     async def run(self) -> None:
-        """Look and send until cancelled, or until another keeper has moved the webhook on."""
+        """Look and send until cancelled, or until the webhook is paused or removed."""
         async with asyncio.TaskGroup() as tasks:
             sending = tasks.create_task(self._send_for_ever())
             await self._look_for_ever()
@@ -93,11 +94,23 @@ class Telling:
 
     async def _look_for_ever(self) -> None:
         pauses = Pauses()
-        while (found := await self.look()) is not False:
+        while True:
+            found = await self.look()
             if found is None:
                 await pauses.pause()
-            else:
+            elif found or await self._go_on_from_another():
                 pauses.restart()
+            else:
+                return
+
+    async def _go_on_from_another(self) -> bool:
+        """Go on where another keeper is; return whether the webhook is still to be told."""
+        for duty in await fetch(self._ledger.pool, DUTIES, self._ledger.project_id):
+            if duty["webhook_id"] == self._id:
+                self._kept = str(duty["checkpoint"])
+                self._place = Checkpoint.parse(self._kept)
+                return True
+        return False
 
     async def _send_for_ever(self) -> None:
         pauses = Pauses()
