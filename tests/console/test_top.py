@@ -1,7 +1,13 @@
-"""`runfold top`: what is alive, on one screen."""
+"""`runfold top`: what is alive, on one screen; and screens that renew themselves."""
 
 from __future__ import annotations
 
+import os
+import pty
+import select
+import subprocess
+import sys
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -47,3 +53,38 @@ def test_a_screen_fits_its_terminal(width: int) -> None:
     assert max(cell_len(line.plain) for line in lines) <= width
     assert any("complete" in line.plain for line in lines)
     assert len(screen(sample, width, None)) > 100
+
+
+DRAWN = """
+import asyncio
+from rich.text import Text
+from runfold.console.cli.kit.live_screen import renew
+
+async def draw(width, height):
+    draw.times = getattr(draw, "times", 0) + 1
+    return [Text(f"drawn {draw.times}")] * 500
+
+asyncio.run(renew(draw, 0.5))
+"""
+
+
+def test_a_screen_renews_itself_until_q() -> None:
+    shell, terminal = pty.openpty()
+    shown = subprocess.Popen(
+        [sys.executable, "-c", DRAWN], stdin=terminal, stdout=terminal, stderr=terminal
+    )
+    os.close(terminal)
+    try:
+        seen = b""
+        while b"drawn 2" not in seen:
+            assert select.select([shell], [], [], 60)[0], seen
+            seen += os.read(shell, 65_536)
+        os.write(shell, b"q")
+        with suppress(OSError):  # at the end of the other side
+            while select.select([shell], [], [], 60)[0]:
+                seen += os.read(shell, 65_536)
+        assert shown.wait(60) == 0
+        assert b"\x1b[?1049l" in seen  # the screen of before is back
+    finally:
+        shown.kill()
+        os.close(shell)

@@ -11,18 +11,21 @@ from uuid import UUID
 import typer
 from rich.text import Text
 
+from runfold.console.cli.kit.live_screen import has_screen, renew
 from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.output import COLOURS, EMPTY, Output
 from runfold.console.cli.kit.run_filter import RunFilter, count_runs
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
-from runfold.console.shared.plain import compact, money, span
+from runfold.console.cli.kit.table import table_lines
+from runfold.console.shared.plain import clean, compact, money, span
 from runfold.console.shared.values import Misuse, instant
 from runfold.ledger import Ledger, Run
 
 TITLES: Final = (
     "RUN", "KIND", "STATE", "TRY", "AGE", "WORKER", "COST", "ERROR", "KEY", "TAGS", "INPUT",
 )  # fmt: skip
+WATCH_SECONDS: Final = 2.0
 _INPUT: Final = 60
 """Characters shown of a run's input."""
 
@@ -87,6 +90,10 @@ async def runs(
     count: Annotated[
         bool, typer.Option("--count", help="Only count them, by state; not with times or cursors.")
     ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Renew the first page each 2 s, on a terminal, until q."),
+    ] = False,
 ) -> None:
     """List runs, the newest first.
 
@@ -99,8 +106,14 @@ async def runs(
     place = Place(before, after, since, until)
     if count and (at is not None or place != Place()):
         raise Misuse("--count", "counts all the runs as they are now, without times and cursors")
+    if watch and (count or at is not None or place != Place() or not has_screen()):
+        raise Misuse("--watch", "needs a terminal, and no times, cursors or --count")
     if query is not None:
         _without_options(filters, at=at, count=count, times=since is not None or until is not None)
+    if watch:
+        await _watch(session, query, filters, limit)
+        return
+    if query is not None:
         await _search(session, query, place, limit)
         return
     async with session.ledger() as ledger:
@@ -128,12 +141,15 @@ async def runs(
         session.out.talk("no such runs" if filtered else "no runs yet: runfold submit KIND")
         return
     _write(session.out, listed, point or datetime.now(UTC))
-    if len(listed) == limit:
-        forward = after is not None and before is None
-        onward = f"--after {listed[0].run_id}" if forward else f"--before {listed[-1].run_id}"
-        session.out.talk(
-            f"there may be more: {onward}, or a larger --limit; to count them: --count"
-        )
+    _tell_of_more(session, listed, place, limit)
+
+
+def _tell_of_more(session: Session, listed: Sequence[Run], place: Place, limit: int) -> None:
+    if len(listed) < limit:
+        return
+    forward = place.after is not None and place.before is None
+    onward = f"--after {listed[0].run_id}" if forward else f"--before {listed[-1].run_id}"
+    session.out.talk(f"there may be more: {onward}, or a larger --limit; to count them: --count")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +179,22 @@ def _without_options(filters: RunFilter, *, at: str | None, count: bool, times: 
             "says it all: write state:failed for --state failed, since:24h for --since; no --at, "
             "--count",
         )
+
+
+async def _watch(session: Session, query: str | None, filters: RunFilter, limit: int) -> None:
+    async with session.ledger() as ledger:
+
+        async def draw(width: int, height: int) -> Sequence[Text]:
+            most = min(limit, height)
+            if query is not None:
+                listed = list((await ledger.search(query, limit=most)).runs)
+            else:
+                listed = await ledger.runs(**filters.arguments(), limit=most)
+            now = datetime.now(UTC)
+            cells = [[clean(cell) for cell in row(run, now)] for run in listed]
+            return list(table_lines(TITLES, cells, [COLOURS.get(r.state) for r in listed], width))
+
+        await renew(draw, WATCH_SECONDS)
 
 
 async def _search(session: Session, query: str, place: Place, limit: int) -> None:

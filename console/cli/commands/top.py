@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import select
 import sys
-import termios
-import time
-import tty
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Group
-from rich.live import Live
 from rich.text import Text
 
+from runfold.console.cli.kit.live_screen import has_screen, renew
 from runfold.console.cli.kit.options import command, program
-from runfold.console.cli.kit.output import COLOURS, console, safe_text
+from runfold.console.cli.kit.output import COLOURS, console
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.table import table_lines
 from runfold.console.shared.plain import relative
@@ -31,7 +24,6 @@ MOST: Final = 10_000
 """Runs of a state up to which they are counted."""
 WORKERS: Final = 200
 REFUSALS: Final = 5
-_LOOK_SECONDS: Final = 0.1
 LIVE: Final = tuple(state for state in State if state not in TERMINAL)
 # Kind by kind, because the indexes of live runs begin with it; OFFSET 0, so that one is used.
 _STATES: Final = f"""
@@ -76,31 +68,19 @@ async def top(
     A state is counted up to 10,000 runs. Without a terminal, and with --json, once.
     """
     async with session.ledger() as ledger:
+        if has_screen() and not session.as_json:
+
+            async def draw(width: int, height: int) -> Sequence[Text]:
+                return screen(await _sample(ledger), width, height)
+
+            await renew(draw, every)
+            return
         sample = await _sample(ledger)
         if session.as_json:
             session.out.json(sample)
             return
-        if not (sys.stdout.isatty() and sys.stdin is not None and sys.stdin.isatty()):
-            for line in screen(sample, console(sys.stdout).width, None):
-                session.out.line(line)
-            return
-        await _watch(ledger, sample, every)
-
-
-async def _watch(ledger: Ledger, sample: dict[str, Any], every: float) -> None:
-    shown = console(sys.stdout)
-
-    def drawn() -> Group:
-        return Group(*map(safe_text, screen(sample, shown.width, shown.height)))
-
-    with _keys(), Live(drawn(), console=shown, screen=True, auto_refresh=False) as live:
-        due = time.monotonic() + every
-        while not _asked_to_end():
-            await asyncio.sleep(_LOOK_SECONDS)
-            if time.monotonic() >= due:
-                sample = await _sample(ledger)
-                live.update(drawn(), refresh=True)
-                due = time.monotonic() + every
+        for line in screen(sample, console(sys.stdout).width, None):
+            session.out.line(line)
 
 
 async def _sample(ledger: Ledger) -> dict[str, Any]:
@@ -167,19 +147,3 @@ def _counted(runs: int) -> str:
 
 def _ago(moment: datetime | None, now: datetime) -> str:
     return "-" if moment is None else relative(moment, now)
-
-
-@contextlib.contextmanager
-def _keys() -> Iterator[None]:
-    """Let single keys be read; Ctrl-C interrupts as ever."""
-    kept = termios.tcgetattr(sys.stdin)
-    try:
-        tty.setcbreak(sys.stdin)
-        yield
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, kept)
-
-
-def _asked_to_end() -> bool:
-    ready, _, _ = select.select([sys.stdin], [], [], 0)
-    return bool(ready) and sys.stdin.read(1) in {"q", "Q", "", "\x04"}
