@@ -121,6 +121,7 @@ _SQL_TYPES = {
     "VARCHAR(7)": "character varying(7)",
     "VARCHAR(64)": "character varying(64)",
     "VARCHAR(80)": "character varying(80)",
+    "VARCHAR(100)": "character varying(100)",
     "VARCHAR(200)": "character varying(200)",
     "VARCHAR(1000)": "character varying(1000)",
     "VARCHAR(2000)": "character varying(2000)",
