@@ -124,6 +124,9 @@ _SQL_TYPES = {
     "VARCHAR(100)": "character varying(100)",
     "VARCHAR(200)": "character varying(200)",
     "VARCHAR(1000)": "character varying(1000)",
+    "VARCHAR(60)": "character varying(60)",
+    "VARCHAR(255)": "character varying(255)",
+    "VARCHAR(500)": "character varying(500)",
     "VARCHAR(2000)": "character varying(2000)",
 }
 
