@@ -2197,10 +2197,13 @@ CREATE FUNCTION ledger.fold_run_state() RETURNS trigger
 DECLARE
   wanted bigint;
   starts bigint;
+  tagged bigint;
   folded bigint := 0;
   updated bigint := 0;
 BEGIN
-  SELECT count(*), count(*) FILTER (WHERE version = 1) INTO wanted, starts FROM new_events;
+  SELECT count(*), count(*) FILTER (WHERE version = 1),
+    count(*) FILTER (WHERE version = 1 AND tags <> '{}') INTO wanted, starts, tagged
+  FROM new_events;
   IF starts > 0 THEN
   INSERT INTO ledger.run_state (project_id, run_id, version, hash, kind, state, priority, attempt_count, max_attempts,
     worker_id, token, lease_credential, lease_position, lease_until, heartbeat_at, available_at, started_at,
@@ -2269,6 +2272,12 @@ BEGIN
   FROM new_events AS e
   WHERE e.version = 1 AND e.type = 'run.submitted' AND e.state = 'pending';
   GET DIAGNOSTICS folded = ROW_COUNT;
+  END IF;
+  IF tagged > 0 THEN
+  INSERT INTO ledger.run_tag (project_id, tag, kind, run_id)
+  SELECT e.project_id, each.tag, e.kind, e.run_id
+  FROM new_events AS e CROSS JOIN LATERAL (SELECT DISTINCT unnest(e.tags) AS tag) AS each
+  WHERE e.version = 1;
   END IF;
   IF wanted > starts THEN
   -- The target row is found by a correlated lookup and updated by tuple id: no join order is left
@@ -3395,6 +3404,7 @@ CREATE FUNCTION ledger.policy_rules() RETURNS TABLE(relation text, policy text, 
     ('project', 'seen', 'SELECT', 'PUBLIC', '', false),
     ('event', 'seen', 'SELECT', 'PUBLIC', 'read work audit', false),
     ('run_state', 'seen', 'SELECT', 'PUBLIC', 'read work audit', false),
+    ('run_tag', 'seen', 'SELECT', 'PUBLIC', 'read work audit', false),
     ('payload', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
     ('kind', 'seen', 'SELECT', 'PUBLIC', 'read work submit audit', false),
     ('low_water', 'seen', 'SELECT', 'PUBLIC', 'audit', false),
@@ -5171,6 +5181,13 @@ CREATE VIEW ledger.role_member WITH (security_invoker='true') AS
           ORDER BY r.project_id, r.role, r.member, r.number DESC) n
   WHERE (type = 'role.granted'::text);
 
+CREATE TABLE ledger.run_tag (
+    project_id text NOT NULL,
+    tag text NOT NULL,
+    kind character varying(200) NOT NULL,
+    run_id uuid NOT NULL
+);
+
 CREATE TABLE ledger.saved_view (
     project_id text NOT NULL,
     name character varying(200) NOT NULL,
@@ -5320,6 +5337,9 @@ ALTER TABLE ONLY ledger.role_event
 
 ALTER TABLE ONLY ledger.run_state
     ADD CONSTRAINT run_state_pkey PRIMARY KEY (project_id, run_id);
+
+ALTER TABLE ONLY ledger.run_tag
+    ADD CONSTRAINT run_tag_pkey PRIMARY KEY (project_id, tag, kind, run_id);
 
 ALTER TABLE ONLY ledger.saved_view
     ADD CONSTRAINT saved_view_pkey PRIMARY KEY (project_id, name);
@@ -5587,6 +5607,8 @@ ALTER TABLE ledger.role_event ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ledger.run_state ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE ledger.run_tag ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE ledger.saved_view ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ledger.schedule ENABLE ROW LEVEL SECURITY;
@@ -5678,6 +5700,10 @@ COMMENT ON POLICY seen ON ledger.role_event IS '((( SELECT ledger.projects_with(
 CREATE POLICY seen ON ledger.run_state FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,work,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,work,audit}'::text[]) AS projects_with)::text[]))));
 
 COMMENT ON POLICY seen ON ledger.run_state IS '((( SELECT ledger.projects_with(VARIADIC ''{read,work,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,work,audit}''::text[]) AS projects_with)::text[]))) from 0902aa7ddeaab2b995026489bb577f24';
+
+CREATE POLICY seen ON ledger.run_tag FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,work,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,work,audit}'::text[]) AS projects_with)::text[]))));
+
+COMMENT ON POLICY seen ON ledger.run_tag IS '((( SELECT ledger.projects_with(VARIADIC ''{read,work,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,work,audit}''::text[]) AS projects_with)::text[]))) from 0902aa7ddeaab2b995026489bb577f24';
 
 CREATE POLICY seen ON ledger.saved_view FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with)::text[]))));
 
@@ -6314,6 +6340,11 @@ GRANT SELECT ON TABLE ledger.role_member TO runfold_worker;
 GRANT SELECT ON TABLE ledger.role_member TO runfold_reader;
 GRANT SELECT ON TABLE ledger.role_member TO runfold_projector;
 GRANT SELECT ON TABLE ledger.role_member TO runfold_auditor;
+
+GRANT SELECT ON TABLE ledger.run_tag TO runfold_worker;
+GRANT SELECT ON TABLE ledger.run_tag TO runfold_reader;
+GRANT SELECT ON TABLE ledger.run_tag TO runfold_projector;
+GRANT SELECT ON TABLE ledger.run_tag TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.saved_view TO runfold_worker;
 GRANT SELECT ON TABLE ledger.saved_view TO runfold_reader;

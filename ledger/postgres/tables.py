@@ -194,6 +194,15 @@ kind: Final = Table(
     Column("run_id", Uuid, primary_key=True),
 )
 
+run_tag: Final = Table(
+    "run_tag",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("tag", Text, primary_key=True),
+    Column("kind", String(200), primary_key=True),
+    Column("run_id", Uuid, primary_key=True),
+)
+
 low_water: Final = Table(
     "low_water",
     metadata,

@@ -69,9 +69,31 @@ JOIN ledger.run_state AS s ON s.project_id = c.project_id AND s.run_id = c.run_i
 WHERE c.project_id = $1 AND c.key = ANY ({keys}::text[]) AND s.key = c.key
   AND s.run_id > $2 AND s.run_id < $3{others})"""
 
+# Each run once, though it may have several of the tags.
+_TAGGED: Final = """(
+SELECT DISTINCT part.run_id FROM {kinds} AS k (kind) CROSS JOIN unnest({tags}::text[]) AS g (tag)
+CROSS JOIN LATERAL (
+  SELECT t.run_id FROM ledger.run_tag AS t{state}
+  WHERE t.project_id = $1 AND t.tag = g.tag AND t.kind = k.kind AND t.run_id > $2
+    AND t.run_id < $3{others}
+  ORDER BY t.run_id {order} LIMIT {limit}
+) AS part)"""
+_STATE_OF_TAGGED: Final = """
+  CROSS JOIN LATERAL (SELECT * FROM ledger.run_state AS r
+    WHERE r.project_id = t.project_id AND r.run_id = t.run_id OFFSET 0) AS s"""
+_FEW: Final = 2_000
+"""So many runs with a tag are looked at for their states; more are not, but the lists by state."""
+# Ordered, so that no plan reads the whole table for want of statistics.
+_WHETHER_FEW: Final = """WITH tagged AS MATERIALIZED (SELECT count(*) <= {few} AS are_few FROM (
+  SELECT FROM {kinds} AS k (kind) CROSS JOIN unnest({tags}::text[]) AS g (tag)
+  CROSS JOIN LATERAL (SELECT FROM ledger.run_tag AS t
+    WHERE t.project_id = $1 AND t.tag = g.tag AND t.kind = k.kind AND t.run_id > $2
+      AND t.run_id < $3 ORDER BY t.run_id LIMIT {few} + 1) AS one LIMIT {few} + 1) AS counted)"""
+_IF_FEW: Final = "(SELECT p.run_id FROM {part} AS p WHERE {negated}(SELECT are_few FROM tagged))"
+
 # The limit is part of the text: the planner takes an unknown one for a tenth of the table.
 _IDS: Final = """
-SELECT found.run_id FROM ({parts}) AS found ORDER BY found.run_id {order} LIMIT {limit}"""
+{before}SELECT found.run_id FROM ({parts}) AS found ORDER BY found.run_id {order} LIMIT {limit}"""
 
 # A list of which as many runs were read as may be has more beyond its last one: so nothing beyond
 # that one is known, of any list.
@@ -155,14 +177,15 @@ def page_ids(
     conditions = _Conditions(project_id, chosen, at)
     words = {"order": "ASC" if chosen.is_forward else "DESC", "limit": limit}
     parts = " UNION ALL ".join(_parts(chosen, conditions, words))
-    return (_IDS.format(parts=parts, **words), *conditions.parameters)
+    before = _whether_few(chosen, conditions.bound)
+    return (_IDS.format(parts=parts, before=before, **words), *conditions.parameters)
 
 
 def looked_through(project_id: str, chosen: RunFilter, limit: int, each: int) -> tuple[Any, ...]:
     """Return the statement that finds the first ids, `each` of a list at most, and its parameters.
 
-    They are complete up to the last of them: its rows are ids with their place and whether there
-    may be more beyond the last.
+    Not of a tag with a state. They are complete up to the last of them: its rows are ids with
+    their place and whether there may be more beyond the last.
     """
     conditions = _Conditions(project_id, chosen, None)
     words = {"order": "ASC" if chosen.is_forward else "DESC", "limit": each}
@@ -175,7 +198,7 @@ def number_of_lists(chosen: RunFilter, kinds: int) -> int:
     """Return how many lists such runs lie in, with so many kinds and one priority of each."""
     if chosen.keys is not None or chosen.worker_ids is not None:
         return 1
-    if chosen.kinds is None and chosen.states is None:
+    if chosen.states is None and (chosen.kinds is None or chosen.tags is not None):
         return 1
     states = len(chosen.states) if chosen.states else len(_OTHERS.states)
     return (kinds if chosen.kinds is None else len(chosen.kinds)) * (states + 1)
@@ -199,26 +222,63 @@ def _of_filter(
     chosen: RunFilter, conditions: _Conditions, words: dict[str, Any]
 ) -> Iterator[tuple[str, dict[str, Any] | None]]:
     """Yield a whole query, or the words for one over the lists of an index."""
-    bound = conditions.bound
     if chosen.keys is not None:
-        yield _KEYED.format(keys=bound["key"], others=conditions.but()), None
+        yield _KEYED.format(keys=conditions.bound["key"], others=conditions.but()), None
+    elif chosen.tags is not None and chosen.worker_ids is None:
+        tagged = _tagged(chosen, conditions, words)
+        if chosen.states is None:
+            yield tagged, None
+            return
+        yield _IF_FEW.format(part=tagged, negated=""), None
+        for part, lists in _listed(chosen, conditions, words):
+            text = part if lists is None else _PART.format(**lists)
+            yield _IF_FEW.format(part=text, negated="NOT "), None
     elif chosen.kinds is None and chosen.states is None and chosen.worker_ids is None:
         yield _ALL.format(others=conditions.but(), **words), None
     else:
-        kinds = _KINDS if chosen.kinds is None else f"unnest({bound['kind']}::text[])"
-        if chosen.worker_ids is not None or _may_be(_HELD, chosen):
-            yield _HELD_PART.format(kinds=kinds, others=conditions.but("kind"), **words), None
-        for lists in _lists(chosen):
-            yield (
-                "",
-                {
-                    "lists": _labels(lists, kinds, bound.get(lists.column)),
-                    "column": lists.column,
-                    "predicate": lists.predicate,
-                    "others": conditions.but("kind", lists.column),
-                    **words,
-                },
-            )
+        yield from _listed(chosen, conditions, words)
+
+
+def _whether_few(chosen: RunFilter, bound: dict[str, str]) -> str:
+    """Return the part of the statement that asks for it, where its answer is needed."""
+    if chosen.keys is not None or chosen.worker_ids is not None:
+        return ""
+    if chosen.tags is None or chosen.states is None:
+        return ""
+    return _WHETHER_FEW.format(kinds=_kinds(chosen, bound), tags=bound["tags"], few=_FEW) + "\n"
+
+
+def _tagged(chosen: RunFilter, conditions: _Conditions, words: dict[str, Any]) -> str:
+    """Return the query of the runs with any of the tags."""
+    others = conditions.but("tags", "kind")
+    return _TAGGED.format(
+        kinds=_kinds(chosen, conditions.bound),
+        tags=conditions.bound["tags"],
+        state=_STATE_OF_TAGGED if others else "",
+        others=others,
+        **words,
+    )
+
+
+def _listed(
+    chosen: RunFilter, conditions: _Conditions, words: dict[str, Any]
+) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """Yield the query of what is held, and the words for those over the lists of each index."""
+    kinds = _kinds(chosen, conditions.bound)
+    if chosen.worker_ids is not None or _may_be(_HELD, chosen):
+        yield _HELD_PART.format(kinds=kinds, others=conditions.but("kind"), **words), None
+    for lists in _lists(chosen):
+        given = {
+            "lists": _labels(lists, kinds, conditions.bound.get(lists.column)),
+            "column": lists.column,
+            "predicate": lists.predicate,
+            "others": conditions.but("kind", lists.column),
+        }
+        yield "", given | words
+
+
+def _kinds(chosen: RunFilter, bound: dict[str, str]) -> str:
+    return _KINDS if chosen.kinds is None else f"unnest({bound['kind']}::text[])"
 
 
 def _lists(chosen: RunFilter) -> Sequence[_Lists]:

@@ -28,7 +28,7 @@ LEAST: Final = 100
 """Runs that each list may give, however many lists there are."""
 _KINDS: Final = "SELECT count(DISTINCT kind) AS number FROM ledger.kind WHERE project_id = $1"
 LEADING: Final = {
-    "key": "keys", "worker_id": "worker_ids", "state": "states", "kind": "kinds",
+    "key": "keys", "worker_id": "worker_ids", "state": "states", "tags": "tags", "kind": "kinds",
 }  # fmt: skip
 """Columns whose index gives runs in their order; the first that a query names leads."""
 _FIRST: Final = UUID(int=0)
@@ -203,27 +203,20 @@ class Statement:
 
 
 def _leading(query: Query) -> list[Choice]:
-    """Return the choices whose index gives the runs: one, or state and kind, which have one."""
+    """Return the choices whose index gives the runs: one, or with a state or tag also a kind."""
     usable = [choice for choice in query.choices if not choice.negated]
     for column in LEADING:
         if ranked := [choice for choice in usable if choice.column == column]:
-            together = {"state", "kind"} if column in {"state", "kind"} else set()
-            return ranked[:1] + [c for c in usable if c.column in together - {column}]
+            together = "kind" if column in {"state", "tags"} else ""
+            return ranked[:1] + [choice for choice in usable if choice.column == together]
     return []
 
 
 def _require_index(query: Query, leading: Sequence[Choice], checked: Sequence[Choice]) -> None:
     """Raise InvalidQuery where no index narrows the runs at all."""
-    # A tag alone is looked for among all runs, page by page.
-    narrow = any(choice.column == "tags" and not choice.negated for choice in checked)
     unled = [*(choice.word for choice in checked), *(bound.word for bound in query.bounds)]
     word = next((word for word in unled if word is not None), None)
-    if (
-        not (leading or narrow)
-        and query.first_id is None
-        and query.after is None
-        and word is not None
-    ):
+    if not leading and query.first_id is None and query.after is None and word is not None:
         raise word.refused(
             "no index answers this alone: add since:24h, or a state, kind, tag, worker or key"
         )

@@ -24,6 +24,7 @@ from runfold.ledger.reading.kind_checks import check_kinds
 from runfold.ledger.reading.report import Report, Tally
 from runfold.ledger.reading.snapshot import FIRST, LAST, ranges, snapshot
 from runfold.ledger.reading.states import STATES
+from runfold.ledger.reading.tag_checks import check_tags
 
 _PAGE: Final = 5_000
 # OFFSET 0 makes each payload a lookup: on tables that were never analysed a join of a range with
@@ -110,6 +111,7 @@ class _Verification:
                 self._tally.found([finding])
             kinds = await check_kinds(self._pool, self._project_id, self._tally.kinds)
             self._tally.found(kinds)
+            self._tally.found(await check_tags(self._pool, self._project_id))
             control = await check_control(self._pool)
             if control is None:
                 self._tally.unchecked.append(UNCHECKED)

@@ -272,6 +272,16 @@ CREATE INDEX run_due ON ledger.run_state
 CREATE INDEX run_parked ON ledger.run_state (project_id, run_id)
 WHERE state = 'waiting_tool' AND token IS NULL AND available_at IS NULL;
 
+-- The tags of runs, in the order of their ids: what a list of the runs with a tag reads. Written
+-- with the run, and never again.
+CREATE TABLE ledger.run_tag (
+  project_id text NOT NULL,
+  tag text NOT NULL,
+  kind varchar(200) NOT NULL,
+  run_id uuid NOT NULL,
+  PRIMARY KEY (project_id, tag, kind, run_id)
+);
+
 -- Where the walks of a kind's indexes begin: what lies before is dead, and under an old snapshot
 -- stays there (ledger/sql/operations/move_low_water.sql). A row is never changed: the one with the
 -- highest number counts, and is found past none of those that were before it.

@@ -92,10 +92,13 @@ AS $$
 DECLARE
   wanted bigint;
   starts bigint;
+  tagged bigint;
   folded bigint := 0;
   updated bigint := 0;
 BEGIN
-  SELECT count(*), count(*) FILTER (WHERE version = 1) INTO wanted, starts FROM new_events;
+  SELECT count(*), count(*) FILTER (WHERE version = 1),
+    count(*) FILTER (WHERE version = 1 AND tags <> '{{}}') INTO wanted, starts, tagged
+  FROM new_events;
   IF starts > 0 THEN
   INSERT INTO ledger.run_state ({names})
   SELECT e.project_id, e.run_id,
@@ -103,6 +106,12 @@ BEGIN
   FROM new_events AS e
   WHERE e.version = 1 AND e.type = '{FIRST}' AND e.state = '{State.PENDING}';
   GET DIAGNOSTICS folded = ROW_COUNT;
+  END IF;
+  IF tagged > 0 THEN
+  INSERT INTO ledger.run_tag (project_id, tag, kind, run_id)
+  SELECT e.project_id, each.tag, e.kind, e.run_id
+  FROM new_events AS e CROSS JOIN LATERAL (SELECT DISTINCT unnest(e.tags) AS tag) AS each
+  WHERE e.version = 1;
   END IF;
   IF wanted > starts THEN
   -- The target row is found by a correlated lookup and updated by tuple id: no join order is left

@@ -17,6 +17,7 @@ AS $$
     ('project', 'seen', 'SELECT', 'PUBLIC', '', false),
     ('event', 'seen', 'SELECT', 'PUBLIC', 'read work audit', false),
     ('run_state', 'seen', 'SELECT', 'PUBLIC', 'read work audit', false),
+    ('run_tag', 'seen', 'SELECT', 'PUBLIC', 'read work audit', false),
     ('payload', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
     ('kind', 'seen', 'SELECT', 'PUBLIC', 'read work submit audit', false),
     ('low_water', 'seen', 'SELECT', 'PUBLIC', 'audit', false),

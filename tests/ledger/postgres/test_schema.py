@@ -208,7 +208,7 @@ async def told(ledger: Ledger) -> None:
     await ledger.submit("parse", delay=3_600, deadline=7_200)
 
 
-COPIED = ("project", "kind", "event", "payload", "run_state", "command")
+COPIED = ("project", "kind", "event", "payload", "run_state", "run_tag", "command")
 BOUNDS = """
 SELECT c.relname AS name, pg_get_expr(c.relpartbound, c.oid) AS bound
 FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid

@@ -154,11 +154,16 @@ SELECT $1, ledger.uuid7_floor((moment AT TIME ZONE 'UTC')::timestamp), 1, '\\x00
   state, n % 2, 1, 3, CASE WHEN state = 'running' THEN 'w:' || n % 7 END,
   CASE WHEN state = 'running' THEN 2 END, CASE WHEN state = 'running' THEN moment END,
   CASE WHEN state = 'pending' THEN moment END, moment, moment,
-  CASE WHEN state IN ('completed', 'failed') THEN moment END, 0, 0, '{}'
+  CASE WHEN state IN ('completed', 'failed') THEN moment END, 0, 0,
+  array_remove(ARRAY[CASE WHEN n % 2 = 1 THEN 'half' END, CASE WHEN n < 100 THEN 'old' END], NULL)
 FROM (SELECT n, timestamptz '2026-01-01Z' + n * interval '1 second' AS moment,
   CASE WHEN n = 7 THEN 'failed' WHEN n < $2 / 2 THEN 'completed' WHEN n < $2 / 2 + $3 THEN 'running'
     ELSE 'pending' END AS state
   FROM generate_series(1, $2) AS n OFFSET 0) AS made
+"""
+TAGS: Final = """
+INSERT INTO ledger.run_tag SELECT project_id, unnest(tags), kind, run_id FROM ledger.run_state
+WHERE hash = '\\x00'
 """
 """Old runs have ended, the newest wait: a walk from the newest meets no other for long."""
 RARE: Final[tuple[dict[str, Any], ...]] = (
@@ -178,6 +183,17 @@ RARE: Final[tuple[dict[str, Any], ...]] = (
     {"state": "running", "worker_id": "w:3"},
     {"state": "failed", "key": "none"},
     {"kind": "parse", "key": "none"},
+    {"tag": "none"},
+    {"tag": "old"},
+    {"tag": "half"},
+    {"tag": "half", "until": datetime(2026, 1, 1, 1, tzinfo=UTC)},
+    {"tag": "old", "since": datetime(2026, 1, 2, tzinfo=UTC)},
+    {"tag": "half", "kind": "seldom"},
+    {"tag": "old", "kind": "parse"},
+    {"tag": "half", "state": "failed"},
+    {"tag": "half", "worker_id": "w:3"},
+    {"tag": "none", "state": "pending"},
+    {"tag": "none", "state": "completed"},
     {"until": datetime(2026, 1, 1, 1, tzinfo=UTC)},
     {"state": "pending", "until": datetime(2026, 1, 1, 1, tzinfo=UTC)},
     {"kind": "parse", "since": datetime(2026, 1, 2, tzinfo=UTC)},
@@ -195,7 +211,8 @@ async def test_a_page_reads_blocks_for_its_own_runs_only_whatever_the_filter_and
     await connection.execute("ALTER TABLE ledger.run_state SET (autovacuum_enabled = off)")
     try:
         await connection.execute(FILL, PROJECT, MANY, HELD)
-        await connection.execute("VACUUM (ANALYZE) ledger.run_state")
+        await connection.execute(TAGS)
+        await connection.execute("VACUUM (ANALYZE) ledger.run_state, ledger.run_tag")
         for mode in ("force_custom_plan", "force_generic_plan"):
             await connection.execute(f"SET plan_cache_mode = {mode}")
             for given in RARE:
@@ -205,6 +222,7 @@ async def test_a_page_reads_blocks_for_its_own_runs_only_whatever_the_filter_and
                     assert blocks < BLOCKS, (given, is_forward, mode)
     finally:
         await connection.execute("DELETE FROM ledger.run_state WHERE hash = '\\x00'")
+        await connection.execute("DELETE FROM ledger.run_tag WHERE tag IN ('half', 'old')")
 
 
 async def read_blocks(connection: asyncpg.Connection[Any], chosen: RunFilter) -> int:

@@ -114,16 +114,19 @@ async def test_lists_that_give_no_more_than_their_share_leave_out_no_run(
     assert sorted(set(after)) == sorted(ids)
 
 
-async def test_a_tag_is_looked_for_in_no_more_runs_than_a_page_may_look_through(
+async def test_a_tag_is_found_among_many_runs_and_checked_on_no_more_than_a_page_looks_through(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(searching, "EXAMINED", 4)
     tagged = await ledger.submit("parse", tags=["rare"])
     await ledger.submit_many([Submit(kind="parse")] * 5)
 
-    page = await ledger.search("tag:rare")
+    for query in ("tag:rare", "tag:rare kind:parse", "tag:rare,none"):
+        page = await ledger.search(query)
+        assert (page.runs, page.older, page.examined) == ([tagged], None, None), query
+    page = await ledger.search("tag:rare state:pending")
     assert (page.runs, page.examined) == ([], 4)
-    older = await ledger.search("tag:rare", before=page.older)
+    older = await ledger.search("tag:rare state:pending", before=page.older)
     assert (older.runs, older.older, older.examined) == ([tagged], None, None)
 
 
