@@ -610,6 +610,26 @@ async def test_a_kind_that_is_not_the_fold_of_its_events_is_found(
     assert any(one.problem == "kind" and problem in one.detail for one in findings)
 
 
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("DELETE FROM ledger.run_tag WHERE tag = 'one'", "missing in the list of its tag: 'one'"),
+        ("UPDATE ledger.run_tag SET tag = 'other' WHERE tag = 'one'", "not have: 'other'"),
+    ],
+)
+async def test_a_list_by_tag_that_hides_or_invents_a_run_is_found(
+    open_ledger: Ledger, mallory: Mallory, change: str, problem: str
+) -> None:
+    run = await open_ledger.submit("parse", tags=["one", "two", "one"])
+    assert (await open_ledger.verify()).ok
+    assert [one.run_id for one in await open_ledger.runs(tag="one")] == [run.run_id]
+
+    await mallory.execute(change)
+
+    findings = (await open_ledger.verify()).findings
+    assert any(one.problem == "tag" and problem in one.detail for one in findings)
+
+
 async def test_no_plan_joins_a_range_with_itself(
     ledger: Ledger, connection: asyncpg.Connection
 ) -> None:
