@@ -37,18 +37,6 @@ QUICK = {"resultTypes": ["violations"], "preload": False, "iframes": False}
 """What axe need not do: describe what is in order, and look for what the pages do not have."""
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"], **QUICK}
 CONTRAST = {"runOnly": ["color-contrast"], **QUICK}
-FORMS = (".json", ".csv", "/live")
-"""Endings of addresses that are no pages."""
-PICTURES = {
-    "overview": "overview",
-    "runs": "runs",
-    "runs-run": "run-timeline",
-    "approvals-run": "approval",
-    "runs-run-state": "state",
-}
-"""Pictures of the documents, by the page; `make screenshots` keeps them."""
-RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
-CONTRAST = {"runOnly": ["color-contrast"]}
 
 
 def paths(served: Served) -> list[str]:
