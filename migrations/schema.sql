@@ -430,6 +430,7 @@ BEGIN
   checked := ledger.check_access('*', '{admin}', ARRAY[p_actor]);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
+  checked := ledger.check_given('p_change', p_change IS NOT NULL);
   IF p_change NOT IN ('add', 'password', 'disable', 'enable') OR p_name IS NULL
     OR p_name !~ '^[a-z0-9][a-z0-9._@-]{0,99}$'
     OR p_key_sha256 IS NOT NULL AND (octet_length(p_key_sha256) <> 32 OR p_method IS NULL
@@ -567,7 +568,7 @@ BEGIN
       SELECT FROM ledger.access_grant AS g
       WHERE g.credential = ledger.credential() AND g.project_id IN (p_project, '*')
         AND p_rights && g.rights AND (g.until IS NULL OR g.until > clock_timestamp())
-        AND session_user NOT LIKE 'token:%'
+        AND session_user NOT LIKE 'token:%' AND session_user NOT LIKE 'user:%'
         AND (p_actors IS NULL OR '*' = ANY (g.actors) OR p_actors <@ g.actors OR NOT EXISTS (
           SELECT FROM unnest(p_actors) AS asked
           WHERE asked IS NOT NULL AND NOT EXISTS (
@@ -2356,7 +2357,8 @@ BEGIN
   RETURN ledger.is_owner() OR EXISTS (
     SELECT FROM ledger.access_grant AS g
     WHERE g.credential = ledger.credential() AND g.project_id IN (p_project, '*')
-      AND p_right = ANY (g.rights) AND (g.until IS NULL OR g.until > clock_timestamp()));
+      AND p_right = ANY (g.rights) AND (g.until IS NULL OR g.until > clock_timestamp())
+      AND session_user NOT LIKE 'token:%' AND session_user NOT LIKE 'user:%');
 END $$;
 
 CREATE FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[], p_workers text[] DEFAULT NULL::text[]) RETURNS TABLE(run_id uuid, lease_until timestamp with time zone, late_ms integer, cancel_requested boolean)
@@ -4234,11 +4236,12 @@ CREATE FUNCTION ledger.sign_in_by_password(p_name text, p_key bytea, p_sha256 by
     AS $$
 DECLARE
   account ledger.user_account;
-  wanted CONSTANT bytea := (SELECT w.key_sha256 FROM ledger.user_password AS w
-    WHERE w.name = p_name);
+  wanted bytea;
   moment CONSTANT timestamptz := clock_timestamp();
 BEGIN
   SELECT * INTO account FROM ledger.user_account AS u WHERE u.name = p_name FOR UPDATE;
+  -- After the lock: a change of the password that it waited for counts.
+  SELECT w.key_sha256 INTO wanted FROM ledger.user_password AS w WHERE w.name = account.name;
   IF account.name IS NULL OR account.failed_tries >= 10
     AND account.last_failed_at > moment - interval '1 minute' THEN
     RETURN NULL;

@@ -84,12 +84,12 @@ async def test_a_token_ends_by_itself_and_its_uses_are_on_record(
     assert (ended.last_used_at, ended.failed_uses) == (used.last_used_at, 1)
 
 
-async def test_a_login_that_is_named_like_a_token_is_refused(
-    ledger: Ledger, database: str, connection: asyncpg.Connection[Any]
+@pytest.mark.parametrize("credential", ["token:ci", "user:ann"])
+async def test_a_login_that_is_named_like_a_token_or_a_user_is_refused(
+    ledger: Ledger, database: str, connection: asyncpg.Connection[Any], credential: str
 ) -> None:
-    credential, _ = await access.make_token(ledger.project, "ci")
     await access.grant(ledger.project, credential, ["submit", "read"], actors=["ci"])
-    await ledger.submit("parse")
+    run = await ledger.submit("parse", {"marked": "canary"})
     await connection.execute(
         f"CREATE ROLE \"{credential}\" LOGIN PASSWORD 'p' IN ROLE runfold_worker"
     )
@@ -102,6 +102,9 @@ async def test_a_login_that_is_named_like_a_token_is_refused(
             with pytest.raises(asyncpg.PostgresError, match="kept for API tokens") as refused:
                 await forger.fetch(call, PROJECT)
             assert refused.value.sqlstate == "RF403"
+        for read in ("history($1, $2, 0, true)", "read_run($1, $2)"):
+            with pytest.raises(asyncpg.PostgresError, match="kept for API tokens"):
+                await forger.fetch(f"SELECT * FROM ledger.{read}", PROJECT, run.run_id)
         assert await forger.fetch("SELECT * FROM ledger.run") == []
         await forger.close()
     finally:

@@ -16,6 +16,7 @@ BEGIN
   checked := ledger.check_access('*', '{admin}', ARRAY[p_actor]);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
+  checked := ledger.check_given('p_change', p_change IS NOT NULL);
   IF p_change NOT IN ('add', 'password', 'disable', 'enable') OR p_name IS NULL
     OR p_name !~ '^[a-z0-9][a-z0-9._@-]{0,99}$'
     OR p_key_sha256 IS NOT NULL AND (octet_length(p_key_sha256) <> 32 OR p_method IS NULL

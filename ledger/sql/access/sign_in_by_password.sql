@@ -8,11 +8,12 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   account ledger.user_account;
-  wanted CONSTANT bytea := (SELECT w.key_sha256 FROM ledger.user_password AS w
-    WHERE w.name = p_name);
+  wanted bytea;
   moment CONSTANT timestamptz := clock_timestamp();
 BEGIN
   SELECT * INTO account FROM ledger.user_account AS u WHERE u.name = p_name FOR UPDATE;
+  -- After the lock: a change of the password that it waited for counts.
+  SELECT w.key_sha256 INTO wanted FROM ledger.user_password AS w WHERE w.name = account.name;
   IF account.name IS NULL OR account.failed_tries >= 10
     AND account.last_failed_at > moment - interval '1 minute' THEN
     RETURN NULL;
