@@ -12,6 +12,7 @@ from uuid import UUID
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import CATALOGUE
 from runfold.ledger.lifecycle import LAPSED, WAITING, State
+from runfold.ledger.months import FIRST_YEAR, LAST_YEAR
 from runfold.ledger.payload import PayloadRules, encode_payload
 from runfold.ledger.run import Lease
 from runfold.ledger.validation import (
@@ -29,8 +30,6 @@ from runfold.ledger.validation import (
 MAX_TAGS: Final = 50
 MAX_PRIORITY: Final = MAX_INT - 1
 """A claim looks for priorities below the greatest number."""
-_FIRST_YEAR: Final = 1970
-_LAST_YEAR: Final = 9000
 _NO_COST: Final = Decimal(0)
 
 Target = Lease | UUID | str
@@ -349,10 +348,10 @@ def _deadline(
                 "has no time zone: use an aware datetime or a timedelta",
             )
         if (
-            not _FIRST_YEAR <= value.year <= _LAST_YEAR
+            not FIRST_YEAR <= value.year <= LAST_YEAR
         ):  # the ends of the calendar stand for infinity in the driver
             raise InvalidValue(
-                "deadline", value.isoformat(), f"must be in the years {_FIRST_YEAR} to {_LAST_YEAR}"
+                "deadline", value.isoformat(), f"must be in the years {FIRST_YEAR} to {LAST_YEAR}"
             )
         return value, None
     return None, None if value is None else check_duration("deadline", value, positive=True)

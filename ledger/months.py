@@ -9,6 +9,12 @@ from uuid import UUID
 
 from runfold.ledger.errors import InvalidValue
 
+FIRST_RUN: Final = UUID(int=0)
+LAST_RUN: Final = UUID(int=2**128 - 1)
+"""Bounds of the ids of all runs."""
+FIRST_YEAR: Final = 1970
+LAST_YEAR: Final = 9000
+"""The years that times given to the ledger may lie in."""
 _MONTH: Final = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
 
 

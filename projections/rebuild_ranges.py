@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 from uuid import UUID
 
+from runfold.ledger.months import FIRST_RUN, LAST_RUN
 from runfold.projections.rebuild_plan import BadRun
 
-_FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 _SAMPLED_BLOCKS: Final = 20_000
 _BLOCKS: Final = """
 SELECT sum(pg_relation_size(t.relid)) / current_setting('block_size')::int
@@ -42,7 +42,7 @@ async def cut(
 ) -> None:
     """Cut all runs into ranges of about so many events."""
     firsts = await _firsts(connection, project_id, events_a_range)
-    lasts = [*(UUID(int=first.int - 1) for first in firsts[1:]), _LAST]
+    lasts = [*(UUID(int=first.int - 1) for first in firsts[1:]), LAST_RUN]
     await connection.execute(_CUT, rebuild_id, firsts, lasts)
 
 
@@ -86,4 +86,4 @@ async def _firsts(connection: Any, project_id: str | None, events_a_range: int) 
     percent = min(100.0, 100 * _SAMPLED_BLOCKS / max(blocks, 1))
     step = max(1, int(events_a_range * percent / 100))
     sampled = [row["run_id"] for row in await connection.fetch(_SAMPLE, percent, project_id)]
-    return [_FIRST, *sorted(set(sampled[step::step]))]
+    return [FIRST_RUN, *sorted(set(sampled[step::step]))]

@@ -27,6 +27,7 @@ from uuid import UUID
 from runfold.ledger import Ledger
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.lifecycle import ATTEMPTS_EXHAUSTED
+from runfold.ledger.months import FIRST_RUN
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.validation import check_duration, check_int
 from runfold.projections.state.run_state import LEASED
@@ -296,7 +297,7 @@ async def judge(
 def _first_run(since: datetime | None) -> UUID:
     """Return the least id of runs submitted at an instant; ids begin with milliseconds."""
     if since is None:
-        return UUID(int=0)
+        return FIRST_RUN
     if since.tzinfo is None:
         raise InvalidValue("since", since, "has no time zone")
     return UUID(int=max((since - _EPOCH) // timedelta(milliseconds=1), 0) << 80)

@@ -10,12 +10,11 @@ from uuid import UUID
 
 from runfold.console.shared.plain import clean, moment, relative
 from runfold.ledger import Ledger
+from runfold.ledger.months import FIRST_RUN, LAST_RUN
 from runfold.ledger.payload import Unreadable, decode_payload
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.validation import check_int
 
-_FIRST: Final = UUID(int=0)
-_LAST: Final = UUID(int=2**128 - 1)
 # Of each kind the oldest that are parked, in the order of their index, and all that are held. Rows
 # of the state and the id are compared, so that only this index has the order.
 _WAITING: Final = f"""
@@ -24,8 +23,8 @@ CROSS JOIN LATERAL (
   (SELECT s.run_id FROM ledger.run_state AS s
    WHERE s.project_id = $1 AND s.kind = kinds.kind AND s.token IS NULL
      AND (s.available_at <= s.created_at) IS NOT TRUE AND s.available_at IS NULL
-     AND (s.state, s.run_id) > ('waiting_approval', '{_FIRST}'::uuid)
-     AND (s.state, s.run_id) < ('waiting_approval', '{_LAST}'::uuid)
+     AND (s.state, s.run_id) > ('waiting_approval', '{FIRST_RUN}'::uuid)
+     AND (s.state, s.run_id) < ('waiting_approval', '{LAST_RUN}'::uuid)
    ORDER BY s.state, s.run_id LIMIT {{limit}})
   UNION ALL
   SELECT held.run_id FROM (

@@ -12,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, Final
-from uuid import UUID
 
 from runfold.ledger.archive.file import (
     ROWS_A_GROUP,
@@ -26,7 +25,7 @@ from runfold.ledger.archive.obstacles import obstacles
 from runfold.ledger.archive.record import Archive, record_archive
 from runfold.ledger.archive.request import alone, check_request
 from runfold.ledger.errors import ArchiveRefused, ArchiveUnusable
-from runfold.ledger.months import bounds, table_of
+from runfold.ledger.months import FIRST_RUN, bounds, table_of
 from runfold.ledger.postgres.connections import Pool
 
 # By the primary key from page to page, each a snapshot of its own; the payloads by their key,
@@ -93,7 +92,7 @@ async def _newest(connection: Any, month: str) -> Mapping[str, Any]:
 
 async def _write(connection: Any, month: str, path: Path) -> int:
     """Write the month's events page by page; no snapshot is held from one page to the next."""
-    payloads, after = 0, ("", UUID(int=0), 0)
+    payloads, after = 0, ("", FIRST_RUN, 0)
     with Writer(path) as file:
         while rows := await connection.fetch(_ENTRIES, *bounds(month), *after, ROWS_A_GROUP):
             payloads += sum(row["body"] is not None for row in rows)

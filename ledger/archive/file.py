@@ -17,6 +17,7 @@ from typing import Any, Final, Self, TypeAlias
 from uuid import UUID
 
 from runfold.ledger.errors import ArchiveUnusable, ConfigurationError
+from runfold.ledger.months import FIRST_RUN, LAST_RUN
 from runfold.ledger.proof.chain import ChainCheck
 from runfold.ledger.proof.encoding import EVENT_TAG, FIELDS
 
@@ -134,7 +135,7 @@ def pages(
     Raises ArchiveUnusable for whatever is no file of this format.
     """
     arrow, parquet = _arrow()
-    lowest, highest = str(first or UUID(int=0)), str(last or UUID(int=2**128 - 1))
+    lowest, highest = str(first or FIRST_RUN), str(last or LAST_RUN)
     try:
         with parquet.ParquetFile(source) as file:
             for number in range(file.num_row_groups):

@@ -14,8 +14,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from runfold.ledger.archive.file import EVENT, pages
-from runfold.ledger.archive.record import FIRST_RUN, LAST_RUN, Archive, detached
+from runfold.ledger.archive.record import Archive, detached
 from runfold.ledger.errors import ArchiveUnusable
+from runfold.ledger.months import FIRST_RUN, LAST_RUN
 from runfold.ledger.payload import decode_payload, payload_member
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.proof.chain import ChainCheck

@@ -16,12 +16,9 @@ from uuid import UUID
 
 from runfold.ledger.archive.file import digest, opened
 from runfold.ledger.errors import ArchiveUnusable
-from runfold.ledger.months import check_month
+from runfold.ledger.months import FIRST_RUN, LAST_RUN, check_month
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.settings import Settings
-
-FIRST_RUN: Final = UUID(int=0)
-LAST_RUN: Final = UUID(int=2**128 - 1)
 
 ARCHIVES: Final = """(
   SELECT DISTINCT ON (r.month) r.month, split_part(r.type, '.', 2) AS state,

@@ -11,10 +11,9 @@ from uuid import UUID
 from runfold.ledger.commands import check_state
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.lifecycle import State
+from runfold.ledger.months import FIRST_RUN, LAST_RUN
 from runfold.ledger.validation import check_run_id, check_text
 
-LEAST: Final = UUID(int=0)
-GREATEST: Final = UUID(int=2**128 - 1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_MS: Final = 2**48 - 1
 """The milliseconds that a run id has room for."""
@@ -33,8 +32,8 @@ class RunFilter:
     worker_ids: Sequence[str] | None = None
     tags: Sequence[str] | None = None
     keys: Sequence[str] | None = None
-    lower: UUID = LEAST
-    upper: UUID = GREATEST
+    lower: UUID = FIRST_RUN
+    upper: UUID = LAST_RUN
     is_forward: bool = False
 
     @classmethod
@@ -59,7 +58,7 @@ class RunFilter:
             tags=_texts("tag", tag),
             keys=_texts("key", key),
             lower=max(_after(after), _just_below(_instant("since", since))),
-            upper=min(_before(before), floor(_instant("until", until), GREATEST)),
+            upper=min(_before(before), floor(_instant("until", until), LAST_RUN)),
             is_forward=after is not None and before is None,
         )
 
@@ -70,15 +69,15 @@ class RunFilter:
 
 
 def _before(run_id: UUID | str | None) -> UUID:
-    return GREATEST if run_id is None else check_run_id(run_id)
+    return LAST_RUN if run_id is None else check_run_id(run_id)
 
 
 def _after(run_id: UUID | str | None) -> UUID:
-    return LEAST if run_id is None else check_run_id(run_id)
+    return FIRST_RUN if run_id is None else check_run_id(run_id)
 
 
 def _just_below(time: datetime | None) -> UUID:
-    return UUID(int=max(floor(time, LEAST).int - 1, 0))
+    return UUID(int=max(floor(time, FIRST_RUN).int - 1, 0))
 
 
 def floor(time: datetime | None, otherwise: UUID) -> UUID:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from runfold.ledger.errors import InvalidValue
+from runfold.ledger.months import FIRST_RUN, LAST_RUN
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading.query import SIGNS, Bound, Choice, Query, parse
 from runfold.ledger.reading.run_filter import RunFilter, floor
@@ -31,8 +32,6 @@ LEADING: Final = {
     "key": "keys", "worker_id": "worker_ids", "state": "states", "tags": "tags", "kind": "kinds",
 }  # fmt: skip
 """Columns whose index gives runs in their order; the first that a query names leads."""
-_FIRST: Final = UUID(int=0)
-_LAST: Final = UUID(int=(1 << 128) - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +122,7 @@ class Statement:
         first, last = _ids(query, cursor, forward=forward)
         self._led = RunFilter(
             lower=UUID(int=max(first.int - 1, 0)),
-            upper=UUID(int=min(last.int + 1, _LAST.int)),
+            upper=UUID(int=min(last.int + 1, LAST_RUN.int)),
             is_forward=forward,
             **{LEADING[choice.column]: choice.values for choice in leading},
         )
@@ -224,10 +223,10 @@ def _require_index(query: Query, leading: Sequence[Choice], checked: Sequence[Ch
 
 def _ids(query: Query, cursor: UUID | None, *, forward: bool) -> tuple[UUID, UUID]:
     """Return the first and the last run id that the page may have."""
-    first = max(query.first_id or _FIRST, floor(query.after, _FIRST))
-    last = query.last_id or _LAST
+    first = max(query.first_id or FIRST_RUN, floor(query.after, FIRST_RUN))
+    last = query.last_id or LAST_RUN
     if query.until is not None:
-        last = min(last, UUID(int=max(floor(query.until, _LAST).int - 1, 0)))
+        last = min(last, UUID(int=max(floor(query.until, LAST_RUN).int - 1, 0)))
     if cursor is not None and forward:
         first = max(first, UUID(int=cursor.int + 1))
     elif cursor is not None:

@@ -8,13 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
+from runfold.ledger.months import FIRST_RUN, LAST_RUN
 from runfold.ledger.postgres.connections import FAILURES, Pool, fetch
 from runfold.ledger.postgres.errors import translated
 
 EVENTS_A_RANGE: Final = 20_000
 """No snapshot is held for longer than so many events are read; a run is never cut."""
-FIRST: Final = UUID(int=0)
-LAST: Final = UUID(int=2**128 - 1)
 
 _BOUND: Final = """
 SELECT e.run_id FROM ledger.event AS e WHERE e.project_id = $1 AND e.run_id BETWEEN $2 AND $3
@@ -29,7 +28,7 @@ _INFINITIES: Final = {
 
 
 async def ranges(
-    pool: Pool, project_id: str, first: UUID = FIRST, last: UUID = LAST
+    pool: Pool, project_id: str, first: UUID = FIRST_RUN, last: UUID = LAST_RUN
 ) -> AsyncIterator[tuple[UUID, UUID, int]]:
     """Yield ranges of run ids, without a gap, and how many events lie before the end of each."""
     done = 0

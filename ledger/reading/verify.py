@@ -13,6 +13,7 @@ from uuid import UUID
 
 from runfold.ledger.archive.record import ARCHIVES, Archive, archive_of, archives, detached
 from runfold.ledger.errors import ArchiveUnusable, DatabaseRefused
+from runfold.ledger.months import FIRST_RUN, LAST_RUN
 from runfold.ledger.postgres.connections import FAILURES, Pool
 from runfold.ledger.postgres.errors import translated
 from runfold.ledger.proof.chain import ChainCheck, Finding
@@ -22,7 +23,7 @@ from runfold.ledger.reading.control_checks import UNCHECKED, check_control
 from runfold.ledger.reading.key_checks import keys_of_range, keys_without_event
 from runfold.ledger.reading.kind_checks import check_kinds
 from runfold.ledger.reading.report import Report, Tally
-from runfold.ledger.reading.snapshot import FIRST, LAST, ranges, snapshot
+from runfold.ledger.reading.snapshot import ranges, snapshot
 from runfold.ledger.reading.states import STATES
 from runfold.ledger.reading.tag_checks import check_tags
 
@@ -83,7 +84,7 @@ class _Verification:
     ) -> None:
         self._pool, self._project_id = pool, project_id
         self._is_whole = run_id is None
-        self._first, self._last = (FIRST, LAST) if run_id is None else (run_id, run_id)
+        self._first, self._last = (FIRST_RUN, LAST_RUN) if run_id is None else (run_id, run_id)
         self._progress = progress
         self._tally = Tally()
         self._records: dict[str, list[Finding]] = {}

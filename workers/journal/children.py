@@ -9,6 +9,7 @@ from uuid import UUID
 from runfold.ledger import Ledger, Run, State
 from runfold.ledger.errors import IllegalTransition, LeaseRequired, PayloadTooLarge, VersionConflict
 from runfold.ledger.lifecycle import HANDLER_FAILED
+from runfold.ledger.months import FIRST_RUN
 from runfold.ledger.payload import Unreadable
 from runfold.ledger.postgres.connections import fetch
 
@@ -50,7 +51,7 @@ CROSS JOIN LATERAL (
 
 async def sweep(ledger: Ledger) -> int:
     """Answer each parked run whose child has ended, 1,000 runs a statement; return how many."""
-    answered, after = 0, UUID(int=0)
+    answered, after = 0, FIRST_RUN
     while True:
         parked = [
             row["run_id"]

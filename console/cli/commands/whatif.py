@@ -14,14 +14,11 @@ from runfold.console.cli.kit.output import Output
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared.plain import moment, span
 from runfold.console.shared.values import duration, instant
-from runfold.ledger.archive.record import FIRST_RUN, detached
+from runfold.ledger.archive.record import detached
 from runfold.ledger.errors import InvalidValue
-from runfold.ledger.months import bounds
+from runfold.ledger.months import FIRST_RUN, FIRST_YEAR, LAST_YEAR, bounds
 from runfold.ledger.validation import check_duration, check_int
 from runfold.projections.whatif import Policy, Verdict, WhatIf, judge
-
-_FIRST_YEAR: Final = 1970
-_LAST_YEAR: Final = 9000
 
 app: Final = program()
 
@@ -102,8 +99,8 @@ async def whatif(
 def _since(text: str) -> datetime:
     """Return the instant of `--since`, within the years that runs can have."""
     start = instant("--since", text)
-    if not _FIRST_YEAR <= start.year < _LAST_YEAR:
-        raise InvalidValue("--since", text, f"must lie between {_FIRST_YEAR} and {_LAST_YEAR}")
+    if not FIRST_YEAR <= start.year < LAST_YEAR:
+        raise InvalidValue("--since", text, f"must lie between {FIRST_YEAR} and {LAST_YEAR}")
     return start.astimezone(UTC)
 
 

@@ -12,6 +12,7 @@ from fastapi.responses import Response
 
 from runfold.console.web.pages.viewing import ReadViewer, page, router
 from runfold.ledger.errors import InvalidValue
+from runfold.ledger.months import FIRST_YEAR, LAST_YEAR
 from runfold.ledger.postgres.connections import fetch
 from runfold.projections.whatif import MOST_SECONDS, Policy, Verdict, WhatIf, judge
 
@@ -21,8 +22,6 @@ MOST: Final = 100
 """Verdicts on the page."""
 BARS: Final = 40
 _DAY: Final = timedelta(days=1)
-_FIRST_YEAR: Final = 1970
-_LAST_YEAR: Final = 9000
 Seconds = Annotated[float, Query(ge=0, le=MOST_SECONDS)]
 Attempts = Annotated[int, Query(ge=0, le=1_000)]
 pages = router()
@@ -115,7 +114,7 @@ def _span(seconds: float) -> timedelta | None:
 def _start(since: datetime | None, now: datetime) -> datetime:
     if since is None:
         return now - _DAY
-    if not _FIRST_YEAR <= since.year < _LAST_YEAR:
-        remedy = f"must lie between {_FIRST_YEAR} and {_LAST_YEAR}"
+    if not FIRST_YEAR <= since.year < LAST_YEAR:
+        remedy = f"must lie between {FIRST_YEAR} and {LAST_YEAR}"
         raise InvalidValue("since", since.isoformat(), remedy)
     return since if since.tzinfo else since.replace(tzinfo=UTC)

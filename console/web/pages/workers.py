@@ -12,6 +12,7 @@ from fastapi.responses import Response
 
 from runfold.console.web.pages.viewing import ReadViewer, page, router
 from runfold.ledger.errors import InvalidValue
+from runfold.ledger.months import FIRST_RUN
 from runfold.ledger.postgres.connections import fetch
 
 MOST: Final = 100
@@ -60,7 +61,7 @@ async def workers(
     if after is not None and after.tzinfo is None:
         raise InvalidValue("after", after.isoformat(), "has no time zone")
     pool, project = viewer.ledger.pool, viewer.ledger.project_id
-    start = run or UUID(int=0)
+    start = run or FIRST_RUN
     found = [dict(row) for row in await fetch(pool, _LEASES, project, after, start)]
     leases, more = found[:MOST], found[MOST:]
     holders = [dict(row) for row in await fetch(pool, _HOLDERS, project)]
