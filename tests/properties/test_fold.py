@@ -18,9 +18,9 @@ from runfold.ledger import Lease, Ledger
 from runfold.ledger.commands import Target
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.events import NoteAdded, OpaqueEvent, StepCompleted
+from runfold.ledger.months import FIRST_RUN, LAST_RUN
 from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.proof.encoding import FIELDS, event_hash
-from runfold.ledger.reading.snapshot import FIRST, LAST
 from runfold.ledger.reading.states import drift_of_range
 from runfold.projections.algebra.fold import fold
 from runfold.projections.state.run_state import COLUMNS
@@ -83,7 +83,7 @@ async def _history_folds_alike(url: str, operations: list[str], chance: random.R
         for run_id in runs:
             await _assert_agreement(connection, run_id)
         async with connection.transaction():
-            assert not (await drift_of_range(connection, PROJECT, FIRST, LAST))[1]
+            assert not (await drift_of_range(connection, PROJECT, FIRST_RUN, LAST_RUN))[1]
     finally:
         await connection.close()
 

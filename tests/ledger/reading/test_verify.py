@@ -12,6 +12,7 @@ import pytest
 from runfold.ledger import Ledger, State
 from runfold.ledger.errors import LedgerError, RunNotFound
 from runfold.ledger.events import NoteAdded
+from runfold.ledger.months import FIRST_RUN, LAST_RUN
 from runfold.ledger.proof.encoding import FIELDS, event_hash
 from runfold.ledger.reading import key_checks, snapshot
 from runfold.ledger.reading import verify as verifying
@@ -636,7 +637,5 @@ async def test_no_plan_joins_a_range_with_itself(
     await ledger.submit_many([{"kind": "parse", "input": n, "key": f"{n}"} for n in range(300)])
 
     for statement in (verifying.EVENTS, key_checks.FORGOTTEN):
-        plan = await connection.fetch(
-            f"EXPLAIN {statement}", PROJECT, snapshot.FIRST, snapshot.LAST
-        )
+        plan = await connection.fetch(f"EXPLAIN {statement}", PROJECT, FIRST_RUN, LAST_RUN)
         assert not [line for (line,) in plan if "Join Filter" in line]
