@@ -16,6 +16,8 @@ MAX_COST_USD: Final = 1_000_000_000
 MAX_DURATION: Final = timedelta(days=3650)
 MAX_LEASE: Final = timedelta(days=1)
 """What needs a run for longer sends heartbeats."""
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+"""The names of this machine in URLs."""
 _NUMBERS: Final = frozenset({int, float, Decimal})
 _NOTHING: Final = Decimal("0.000000")
 _MICRO: Final = Decimal("0.000001")

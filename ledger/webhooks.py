@@ -20,14 +20,13 @@ from runfold.ledger.access import MAX_REASON
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.validation import check_int, check_run_id, check_text
+from runfold.ledger.validation import LOOPBACK, check_int, check_run_id, check_text
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105  the beginning of every secret
 SECRET_BYTES: Final = (24, 64)
 """The least and the most bytes of a secret, as Standard Webhooks asks."""
 MAX_URL: Final = 2_000
 MAX_NAMES: Final = 100
-LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _CHANGE: Final = "SELECT ledger.change_webhook($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) AS changed"
 _ALL: Final = """

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self, cast
+from typing import Self
 
+from runfold.console.shared.token_ledger import token_ledger, use_token
 from runfold.ledger import Ledger, access
 from runfold.ledger.access import SECRET_PREFIX, Right
 from runfold.ledger.errors import AccessDenied
-from runfold.ledger.postgres.connections import Pool, fetch
-from runfold.ledger.postgres.presenting import Presenting
-
-_USE = "SELECT ledger.use_token($1) AS credential"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +29,10 @@ class Asking:
             return cls(own, own, has_token=False)
         credential = None
         if secret.startswith(SECRET_PREFIX) and secret.isprintable():
-            [row] = await fetch(own.pool, _USE, secret)
-            credential = row["credential"]
+            credential = await use_token(own, secret)
         if credential is None:
             raise AccessDenied("RUNFOLD_TOKEN is no API token, or one that is revoked or ended")
-        # The operations ask of a pool only what `fetch` takes.
-        pool = cast("Pool", Presenting(own.pool, secret))
-        settings = own.settings.model_copy(update={"actor": None})
-        under = Ledger(pool, own.project_id, settings, speaker=str(credential))
-        return cls(under, own, has_token=True)
+        return cls(token_ledger(own, secret, credential, own.project_id), own, has_token=True)
 
     async def allowed(self, right: Right) -> Ledger:
         """Return the ledger, after a check of the right, which the owner's login does not do.

@@ -7,11 +7,12 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Annotated, Final, cast
+from typing import Annotated, Final
 
 from fastapi import Depends, Header, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from runfold.console.shared.token_ledger import token_ledger, use_token
 from runfold.console.web.options import Options
 from runfold.console.web.problems import Unauthenticated, knows_no_token
 from runfold.console.web.rates import Rates
@@ -19,8 +20,7 @@ from runfold.console.web.read_log import ReadLog
 from runfold.ledger import Ledger
 from runfold.ledger.access import EVERYWHERE, SECRET_PREFIX
 from runfold.ledger.errors import AccessDenied, UnknownProject
-from runfold.ledger.postgres.connections import Pool, fetch
-from runfold.ledger.postgres.presenting import Presenting
+from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.sessions import SESSION_PREFIX
 from runfold.ledger.validation import check_text
 
@@ -29,7 +29,6 @@ MAX_LEDGERS: Final = 1_000
 MAX_SECRET: Final = 200
 USED_SECONDS: Final = 60.0
 """How often the use of a token is recorded."""
-_USE: Final = "SELECT ledger.use_token($1) AS credential"
 _CHECK: Final = "SELECT ledger.check_my_access($1, $2, NULL)"
 _EXISTS: Final = "SELECT FROM ledger.project WHERE project_id = $1"
 
@@ -88,7 +87,7 @@ class Callers:
             if secret is None or not knows_no_token(error):
                 raise
             self._known.pop(pair, None)
-            await fetch(self.own.pool, _USE, secret)  # counts the use of what was revoked
+            await use_token(self.own, secret)  # counts the use of what was revoked
             raise Unauthenticated("the API token is unknown, revoked or past its end") from error
         self._known[pair] = known
         self._known.move_to_end(pair)
@@ -106,7 +105,7 @@ class Callers:
             return known or _Known(await self._for_anybody(project), 0)
         if known is None:
             credential = await self._credential(secret)
-            return _Known(self._under(secret, credential, project), time.monotonic())
+            return _Known(token_ledger(self.own, secret, credential, project), time.monotonic())
         if time.monotonic() - known.used_at > USED_SECONDS:
             known.used_at = time.monotonic()
             await self._credential(secret)
@@ -116,10 +115,10 @@ class Callers:
         if not secret.startswith(SECRET_PREFIX) or len(secret) > MAX_SECRET:
             raise Unauthenticated("this is no API token of Runfold")
         check_text("token", secret)
-        [row] = await fetch(self.own.pool, _USE, secret)
-        if row["credential"] is None:
+        credential = await use_token(self.own, secret)
+        if credential is None:
             raise Unauthenticated("the API token is unknown, revoked or past its end")
-        return str(row["credential"])
+        return credential
 
     async def _for_anybody(self, project: str) -> Ledger:
         own = self.own
@@ -133,12 +132,6 @@ class Callers:
         """Return the server's own ledger of a project; for use after a check of the caller."""
         own = self.own
         return Ledger(own.pool, project, own.settings, own.url, own.project.speaker)
-
-    def _under(self, secret: str, credential: str, project: str) -> Ledger:
-        # The operations ask of a pool only what `fetch` takes.
-        pool = cast("Pool", Presenting(self.own.pool, secret))
-        settings = self.own.settings.model_copy(update={"actor": None})
-        return Ledger(pool, project, settings, speaker=credential)
 
 
 async def _check(ledger: Ledger, rights: Sequence[str]) -> None:

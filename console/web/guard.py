@@ -13,8 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runfold.console.web.problems import problem
 from runfold.ledger.payload import MAX_DEPTH
+from runfold.ledger.validation import LOOPBACK
 
-LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 BODY_SECONDS: Final = 30.0
 """How long a body may take to come."""
 BESIDE_BYTES: Final = 65_536

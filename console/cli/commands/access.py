@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from runfold.console.cli.kit import exits
-from runfold.console.cli.kit.options import WORKER, Actor, command, program
+from runfold.console.cli.kit.options import WORKER, Actor, OrderReason, command, program
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
 from runfold.ledger import access
@@ -43,9 +43,6 @@ Until = Annotated[
 Everywhere = Annotated[
     bool, typer.Option("--all-projects", help="In every project, also in those to come.")
 ]
-Why = Annotated[
-    str | None, typer.Option("--reason", metavar="TEXT", help="The reason, kept on record.")
-]
 
 
 @command(app, "list")
@@ -69,7 +66,7 @@ async def grant(
     until: Until = None,
     everywhere: Everywhere = False,
     actor: Actor = None,
-    reason: Why = None,
+    reason: OrderReason = None,
 ) -> None:
     """Grant rights to a login or token, in place of those that it has in the project."""
     async with session.ledger() as ledger:
@@ -94,7 +91,7 @@ async def revoke(
     *,
     everywhere: Everywhere = False,
     actor: Actor = None,
-    reason: Why = None,
+    reason: OrderReason = None,
 ) -> None:
     """Take all rights of a login or token in the project."""
     async with session.ledger() as ledger:
@@ -180,7 +177,7 @@ async def token(
     *,
     days: Annotated[int, typer.Option("--days", metavar="DAYS", help="Its life in days.")] = 90,
     actor: Actor = None,
-    reason: Why = None,
+    reason: OrderReason = None,
 ) -> None:
     """Make an API token and print its secret, this once."""
     async with session.ledger() as ledger:
@@ -216,7 +213,7 @@ async def revoke_token(
     token_id: Annotated[str, typer.Argument(metavar="TOKEN", help="Its id, or token:ID.")],
     *,
     actor: Actor = None,
-    reason: Why = None,
+    reason: OrderReason = None,
 ) -> None:
     """Revoke an API token: its secret lets nobody in any more."""
     async with session.ledger() as ledger:

@@ -10,7 +10,7 @@ import typer
 
 from runfold.console.cli.commands import archive_check, archive_holds
 from runfold.console.cli.kit.exits import CONFLICT, OK
-from runfold.console.cli.kit.options import OWNER, Actor, command, program
+from runfold.console.cli.kit.options import OWNER, Actor, OrderReason, command, program
 from runfold.console.cli.kit.output import EMPTY
 from runfold.console.cli.kit.session import Session
 from runfold.ledger.archive.record import Archive
@@ -24,10 +24,6 @@ Month = Annotated[
     typer.Argument(metavar="MONTH", help="A month in which runs were submitted, such as 2026-01."),
 ]
 
-Why = Annotated[
-    str | None,
-    typer.Option("--reason", metavar="TEXT", help="The reason, kept in the archive's history."),
-]
 
 Dry = Annotated[
     bool,
@@ -80,7 +76,7 @@ async def export(
     ] = None,
     dry_run: Dry = False,
     actor: Actor = None,
-    reason: Why = None,
+    reason: OrderReason = None,
 ) -> int:
     """Export a month's events and payloads to a Parquet file.
 
@@ -104,7 +100,12 @@ async def export(
 
 @command(app, "detach", needs=OWNER)
 async def detach(
-    session: Session, month: Month, *, dry_run: Dry = False, actor: Actor = None, reason: Why = None
+    session: Session,
+    month: Month,
+    *,
+    dry_run: Dry = False,
+    actor: Actor = None,
+    reason: OrderReason = None,
 ) -> int:
     """Detach an exported month from the database; it is then read from its file."""
     async with session.ledger() as ledger:
@@ -120,7 +121,7 @@ async def detach(
 
 @command(app, "attach", needs=OWNER)
 async def attach(
-    session: Session, month: Month, *, actor: Actor = None, reason: Why = None
+    session: Session, month: Month, *, actor: Actor = None, reason: OrderReason = None
 ) -> None:
     """Attach a detached month: every event and payload returns to the database unchanged."""
     async with session.ledger() as ledger:

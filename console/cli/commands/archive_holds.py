@@ -19,7 +19,7 @@ Target = Annotated[
     str, typer.Argument(metavar="MONTH|RUN", help="A month such as 2026-01, or a run.")
 ]
 Because = Annotated[
-    str, typer.Option("--reason", metavar="TEXT", help="The reason, kept in the archive's history.")
+    str, typer.Option("--reason", metavar="TEXT", help="The reason, kept in the control history.")
 ]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from runfold.console.cli.kit.options import WORKER, Actor, command, program
+from runfold.console.cli.kit.options import WORKER, Actor, OrderReason, command, program
 from runfold.console.cli.kit.session import Session
 from runfold.ledger.kinds import Kind
 
@@ -15,10 +15,6 @@ app: Final = program("Pause, resume and limit kinds of runs.")
 
 Name = Annotated[
     str, typer.Argument(metavar="KIND", help="The kind of run; it need not have runs yet.")
-]
-Why = Annotated[
-    str | None,
-    typer.Option("--reason", metavar="TEXT", help="The reason, kept in the kind's history."),
 ]
 
 
@@ -34,14 +30,18 @@ async def list_(session: Session) -> None:
 
 
 @command(app, "pause", needs=WORKER)
-async def pause(session: Session, kind: Name, *, actor: Actor = None, reason: Why = None) -> None:
+async def pause(
+    session: Session, kind: Name, *, actor: Actor = None, reason: OrderReason = None
+) -> None:
     """Stop workers from claiming runs of a kind; held runs continue."""
     async with session.ledger() as ledger:
         _write(session, await ledger.pause_kind(kind, actor=actor, reason=reason))
 
 
 @command(app, "resume", needs=WORKER)
-async def resume(session: Session, kind: Name, *, actor: Actor = None, reason: Why = None) -> None:
+async def resume(
+    session: Session, kind: Name, *, actor: Actor = None, reason: OrderReason = None
+) -> None:
     """Let workers claim runs of a kind again."""
     async with session.ledger() as ledger:
         _write(session, await ledger.resume_kind(kind, actor=actor, reason=reason))
@@ -59,7 +59,7 @@ async def limit(
     ] = None,
     *,
     actor: Actor = None,
-    reason: Why = None,
+    reason: OrderReason = None,
 ) -> None:
     """Limit how many runs of a kind all workers hold together.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from runfold.console.cli.kit.options import WORKER, Actor, command, program
+from runfold.console.cli.kit.options import WORKER, Actor, OrderReason, command, program
 from runfold.console.cli.kit.session import Session
 from runfold.ledger import roles
 from runfold.ledger.roles import Member
@@ -17,10 +17,6 @@ app: Final = program("Grant and revoke the roles that approvals ask for.")
 Role = Annotated[str, typer.Argument(metavar="ROLE", help="The role, as approvals name it.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The member: the actor of decisions.")]
 Some = Annotated[str | None, typer.Argument(metavar="[ROLE]", help="Only this role.")]
-Why = Annotated[
-    str | None,
-    typer.Option("--reason", metavar="TEXT", help="The reason, kept in the history of roles."),
-]
 
 
 @command(app, "list")
@@ -40,7 +36,7 @@ async def list_(session: Session, role: Some = None) -> None:
 
 @command(app, "grant", needs=WORKER)
 async def grant(
-    session: Session, role: Role, name: Name, *, actor: Actor = None, reason: Why = None
+    session: Session, role: Role, name: Name, *, actor: Actor = None, reason: OrderReason = None
 ) -> None:
     """Grant a role to a member."""
     async with session.ledger() as ledger:
@@ -52,7 +48,7 @@ async def grant(
 
 @command(app, "revoke", needs=WORKER)
 async def revoke(
-    session: Session, role: Role, name: Name, *, actor: Actor = None, reason: Why = None
+    session: Session, role: Role, name: Name, *, actor: Actor = None, reason: OrderReason = None
 ) -> None:
     """Revoke a role from a member."""
     async with session.ledger() as ledger:

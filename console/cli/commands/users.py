@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from runfold.console.cli.kit import exits
-from runfold.console.cli.kit.options import WORKER, Actor, command, program
+from runfold.console.cli.kit.options import WORKER, Actor, OrderReason, command, program
 from runfold.console.cli.kit.session import Session
 from runfold.ledger import sessions as web_sessions
 from runfold.ledger import users
@@ -27,9 +27,6 @@ Issuer = Annotated[
 Subject = Annotated[
     str | None,
     typer.Option("--subject", metavar="TEXT", help="How the provider names the user (sub)."),
-]
-Why = Annotated[
-    str | None, typer.Option("--reason", metavar="TEXT", help="The reason, kept on record.")
 ]
 
 
@@ -60,7 +57,7 @@ async def add(
     issuer: Issuer = None,
     subject: Subject = None,
     actor: Actor = None,
-    reason: Why = None,
+    reason: OrderReason = None,
 ) -> None:
     """Add a user, without any right; the password is asked for, or is the first line of stdin.
 
@@ -82,7 +79,7 @@ async def add(
 
 @command(app, "password", needs=WORKER)
 async def password(
-    session: Session, name: Name, *, actor: Actor = None, reason: Why = None
+    session: Session, name: Name, *, actor: Actor = None, reason: OrderReason = None
 ) -> None:
     """Give a user another password, as `add` takes it, and end the user's sessions."""
     users.check_name(name)
@@ -93,7 +90,9 @@ async def password(
 
 
 @command(app, "disable", needs=WORKER)
-async def disable(session: Session, name: Name, *, actor: Actor = None, reason: Why = None) -> None:
+async def disable(
+    session: Session, name: Name, *, actor: Actor = None, reason: OrderReason = None
+) -> None:
     """Let a user sign in no more, and end the user's sessions at once."""
     async with session.ledger() as ledger:
         changed = await users.disable(ledger.project, name, actor=actor, reason=reason)
@@ -101,7 +100,9 @@ async def disable(session: Session, name: Name, *, actor: Actor = None, reason: 
 
 
 @command(app, "enable", needs=WORKER)
-async def enable(session: Session, name: Name, *, actor: Actor = None, reason: Why = None) -> None:
+async def enable(
+    session: Session, name: Name, *, actor: Actor = None, reason: OrderReason = None
+) -> None:
     """Let a disabled user sign in again."""
     async with session.ledger() as ledger:
         changed = await users.enable(ledger.project, name, actor=actor, reason=reason)

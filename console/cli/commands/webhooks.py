@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from runfold.console.cli.kit.duty import until_terminated
-from runfold.console.cli.kit.options import PROJECTOR, WORKER, Actor, command, program
+from runfold.console.cli.kit.options import PROJECTOR, WORKER, Actor, OrderReason, command, program
 from runfold.console.cli.kit.output import EMPTY
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared.plain import moment
@@ -18,10 +18,7 @@ from runfold.workers.process.worker_thread import when_it_answers
 
 app: Final = program("Tell URLs of events, with signatures.")
 
-Hook = Annotated[str, typer.Argument(metavar="WEBHOOK", help="The webhook's id, as of `list`.")]
-Why = Annotated[
-    str | None, typer.Option("--reason", metavar="TEXT", help="The reason, kept on record.")
-]
+Id = Annotated[str, typer.Argument(metavar="WEBHOOK", help="The webhook's id, as of `list`.")]
 Events = Annotated[
     str | None,
     typer.Option("--events", metavar="LIST", help="Types, with commas; default: all but beats."),
@@ -55,7 +52,7 @@ async def add(
     events: Events = None,
     kinds: Kinds = None,
     actor: Actor = None,
-    reason: Why = None,
+    reason: OrderReason = None,
 ) -> None:
     """Tell a URL of events from now on; print the secret of its signatures, this once."""
     types = [name.strip() for name in (events or "").split(",") if name.strip()]
@@ -72,7 +69,7 @@ async def add(
 
 @command(app, "pause", needs=WORKER)
 async def pause(
-    session: Session, webhook: Hook, *, actor: Actor = None, reason: Why = None
+    session: Session, webhook: Id, *, actor: Actor = None, reason: OrderReason = None
 ) -> None:
     """Send nothing to a webhook until it is resumed."""
     async with session.ledger() as ledger:
@@ -84,13 +81,13 @@ async def pause(
 @command(app, "resume", needs=WORKER)
 async def resume(
     session: Session,
-    webhook: Hook,
+    webhook: Id,
     *,
     from_now: Annotated[
         bool, typer.Option("--from-now", help="Leave out the events that it missed.")
     ] = False,
     actor: Actor = None,
-    reason: Why = None,
+    reason: OrderReason = None,
 ) -> None:
     """Go on with a paused webhook; it is told what it missed."""
     async with session.ledger() as ledger:
@@ -101,7 +98,7 @@ async def resume(
 
 @command(app, "remove", needs=WORKER)
 async def remove(
-    session: Session, webhook: Hook, *, actor: Actor = None, reason: Why = None
+    session: Session, webhook: Id, *, actor: Actor = None, reason: OrderReason = None
 ) -> None:
     """Remove a webhook, its secret and its deliveries; the record of it stays."""
     async with session.ledger() as ledger:
@@ -113,7 +110,7 @@ async def remove(
 @command(app, "deliveries")
 async def deliveries(
     session: Session,
-    webhook: Hook,
+    webhook: Id,
     *,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1_000, metavar="N")] = 50,
 ) -> None:

@@ -27,6 +27,10 @@ Reason = Annotated[
     str | None,
     typer.Option("--reason", metavar="TEXT", help="The reason, kept in the run's history."),
 ]
+OrderReason = Annotated[
+    str | None,
+    typer.Option("--reason", metavar="TEXT", help="The reason, kept in the control history."),
+]
 
 
 Body = TypeVar("Body", bound=Callable[..., Any])

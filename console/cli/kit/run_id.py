@@ -9,9 +9,9 @@ from uuid import UUID
 from runfold.ledger import Ledger
 from runfold.ledger.errors import InvalidValue, RunNotFound
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.reading.query import MIN_DIGITS
 from runfold.ledger.validation import check_run_id
 
-MIN_DIGITS: Final = 6
 _DIGITS: Final = 32
 _PREFIX: Final = re.compile(r"[0-9a-f]+(-[0-9a-f]+)*-?", re.ASCII)
 _RANGE: Final = """

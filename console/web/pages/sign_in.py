@@ -11,13 +11,13 @@ from fastapi import Form, Request
 from fastapi.responses import FileResponse, RedirectResponse, Response
 
 from runfold.console.web.callers import MAX_SECRET, Callers
-from runfold.console.web.guard import LOOPBACK
 from runfold.console.web.pages.rendering import ASSETS
 from runfold.console.web.pages.viewing import SESSION, THEME, THEMES, ZONE, html, router
 from runfold.ledger import sessions
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.sessions import SESSION_PREFIX, SESSION_SECONDS
 from runfold.ledger.users import MAX_PASSWORD
+from runfold.ledger.validation import LOOPBACK
 
 _NOT_LET_IN: Final = (
     "Not let in: the name and password, or the token, are unknown, wrong, revoked or past their"
