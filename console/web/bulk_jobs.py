@@ -18,6 +18,7 @@ from runfold.console.shared.known_errors import known
 from runfold.console.web.problems import UNEXPECTED, as_known, told
 from runfold.console.web.rates import TooManyRequests
 from runfold.ledger import Ledger, names
+from runfold.ledger.errors import InvalidValue
 from runfold.ledger.log import logger
 
 REMEMBERED: Final = 100
@@ -56,11 +57,14 @@ class Jobs:
     def begin(self, key: str, ledger: Ledger, bulk: Bulk, reason: str) -> Job:
         """Begin a job; one that has begun with this key is returned as it is.
 
-        Raises TooManyRequests.
+        Raises TooManyRequests, or InvalidValue for the key of another bulk or of another person.
         """
         place = (ledger.project_id, key)
-        if place in self._jobs:
-            return self._jobs[place]
+        begun = self._jobs.get(place)
+        if begun is not None:
+            if (begun.bulk, begun.reason, begun.actor) != (bulk, reason, ledger.actor):
+                raise InvalidValue("key", key, "is that of another bulk: load the form again")
+            return begun
         if sum(job.ended_at is None for job in self._jobs.values()) >= RUNNING:
             raise TooManyRequests(5)
         job = Job(key, ledger.project_id, bulk, reason, ledger.actor)

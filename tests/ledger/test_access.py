@@ -98,8 +98,8 @@ async def calls(run_id: Any, project: str) -> dict[str, tuple[str, tuple[Any, ..
         ),
         "change_webhook": (
             (
-                "SELECT ledger.change_webhook($1, 'm', 'wh_1', 'add', 'https://m.example', '{}', "
-                "'{}', '\\x00', false, NULL)"
+                "SELECT ledger.change_webhook($1, 'm', 'wh_0123456789ab', 'add', "
+                "'https://m.example', '{}', '{}', '\\x00', false, NULL)"
             ),
             (project,),
         ),

@@ -10,9 +10,13 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   checked boolean;
+  remote CONSTANT text := '^[hH][tT][tT][pP][sS]://[^/?#@]+([/?#]|$)';
+  loopback CONSTANT text := '^http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?([/?#]|$)';
   place text := (SELECT f.generation || '/' || f.moment || '//0' FROM ledger.feed_now() AS f);
 BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
+  checked := ledger.check_given('p_action', p_action IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_texts(ARRAY[p_webhook], 40, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
@@ -33,10 +37,11 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_url], 2000, true);
   checked := ledger.check_texts(p_events, 80, true);
   checked := ledger.check_texts(p_kinds, 200, true);
-  IF p_action <> 'add' OR p_url !~ '^https?://[^[:space:]]+$' OR p_secret IS NULL
-    OR cardinality(p_events) > 100 OR cardinality(p_kinds) > 100 THEN
-    RAISE EXCEPTION 'a webhook has an http or https URL, a secret, and at most 100 types and kinds'
-      USING ERRCODE = '22023';
+  IF p_action <> 'add' OR p_webhook IS NULL OR p_webhook !~ '^wh_[0-9a-f]{12}$'
+    OR p_url IS NULL OR p_url !~ remote AND p_url !~ loopback OR p_url !~ '^[!-~]+$'
+    OR p_secret IS NULL OR cardinality(p_events) > 100 OR cardinality(p_kinds) > 100 THEN
+    RAISE EXCEPTION 'a webhook has an id such as wh_0123456789ab, an https URL without a password, '
+      'a secret, and at most 100 types and kinds' USING ERRCODE = '22023';
   END IF;
   IF (SELECT count(*) FROM ledger.webhook AS w WHERE w.project_id = p_project) >= 50 THEN
     RAISE EXCEPTION 'project % has 50 webhooks already: remove one', p_project

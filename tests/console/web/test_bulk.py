@@ -161,6 +161,17 @@ async def test_a_bulk_stops_where_it_is_told_to(
     assert (await web.get("/p/test/bulk/unknown")).status_code == 404
 
 
+async def test_the_key_of_one_bulk_begins_no_other(web: httpx.AsyncClient, ledger: Ledger) -> None:
+    """Else the second would look as if it were on its way, and never be."""
+    for kind in ("page", "other"):
+        await ledger.submit(kind)
+    form = await confirmed_form(web, "cancel", "kind:page") | {"reason": "why"}
+    await result(web, await web.post("/p/test/bulk", data=form))
+    for change in ({"q": "kind:other"}, {"reason": "because"}):
+        assert (await web.post("/p/test/bulk", data=form | change)).status_code == 422
+    assert [run.kind for run in await ledger.runs(state=State.PENDING)] == ["other"]
+
+
 async def test_counting_ends_and_says_so(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runfold.ledger.reading.search.EXAMINED", 3)
     for n in range(5):

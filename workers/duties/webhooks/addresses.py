@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, TypeAlias
 
 Address: TypeAlias = IPv4Address | IPv6Address
 _TRANSLATED: Final = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
 """IPv6 networks whose last 32 bits a gateway takes for an IPv4 address (RFC 6052, RFC 8215)."""
+
+_NO_HOSTS: Final = tuple(map(ip_network, ("192.88.99.0/24", "3fff::/20", "5f00::/16", "fec0::/10")))
+"""Relays, documentation, segments and sites, which not every Python takes for private."""
 
 
 class AddressRefused(Exception):
@@ -40,6 +43,8 @@ def is_public(address: Address) -> bool:
         meant = _within(address)
         if meant is not None and not is_public(meant):
             return False
+    if any(address in network for network in _NO_HOSTS):
+        return False
     return (
         address.is_global
         and not address.is_multicast
