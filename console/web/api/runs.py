@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response, status
 from pydantic import AwareDatetime, Field
 
+from runfold.console.shared.listed import listed
 from runfold.console.shared.plain import jsonable
 from runfold.console.shared.rerun import rerun as rerun_runs
 from runfold.console.web.api.shapes import Body, IfMatch, Key, RunId, Shown, shown, version_of
@@ -105,7 +106,7 @@ async def runs(
     after: Annotated[str | None, Query(description="The `newer` of a page.")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_RUNS)] = 50,
 ) -> Shown:
-    """List runs that fit a query, the newest first. Needs the right read.
+    """List runs that fit a query, the newest first, without their content. Needs the right read.
 
     `older` and `newer` name the pages beside, as do the links `next` and `prev`; null at an end.
     """
@@ -119,7 +120,7 @@ async def runs(
     ]
     if links:
         response.headers["Link"] = ", ".join(links)
-    return dict(jsonable(page))
+    return dict(listed(page))
 
 
 @router.get("/runs/{run_id}", operation_id="run")

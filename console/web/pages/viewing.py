@@ -19,6 +19,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from runfold.console.shared.known_errors import known
+from runfold.console.shared.listed import listed
 from runfold.console.shared.plain import clean, jsonable
 from runfold.console.web.callers import Callers
 from runfold.console.web.pages.rendering import rendered
@@ -26,6 +27,7 @@ from runfold.console.web.problems import Unauthenticated, as_known, told
 from runfold.ledger import Ledger
 from runfold.ledger.access import EVERYWHERE
 from runfold.ledger.errors import LedgerError
+from runfold.ledger.run import Run
 from runfold.ledger.sessions import SESSION_PREFIX
 
 SESSION: Final = "runfold_session"
@@ -63,11 +65,13 @@ class Viewer:
     ) -> Response:
         """Answer as the path asks.
 
-        `data` is the page's JSON as well, `rows` its CSV; `drawn` is for the template alone.
+        `data` is the page's JSON as well, without the content of the runs in its lists; `rows` is
+        its CSV, and `drawn` for the template alone.
         """
         path = self.request.url.path
         if path.endswith(".json"):
-            return JSONResponse({n: jsonable(v) for n, v in data.items()}, status)
+            told = {n: jsonable(v) if isinstance(v, Run) else listed(v) for n, v in data.items()}
+            return JSONResponse(told, status)
         if path.endswith(".csv"):
             return _csv(rows or [])
         shared = {"base": self.base, "project": self.ledger.project_id, "actor": self.ledger.actor}

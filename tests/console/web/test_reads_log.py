@@ -8,6 +8,7 @@ import pytest
 
 from runfold.console.web import app
 from runfold.ledger import Ledger, access
+from tests.support.runs import claimed
 from tests.support.web import calling, sign_in, token
 
 
@@ -29,6 +30,29 @@ async def test_each_opened_run_is_on_record_with_who_and_how_and_lists_are_not(
     assert {read.route for read in found} == {
         "/v1/runs/{run_id}", "/v1/runs/{run_id}/history", "/p/{project}/runs/{run_id}",
     }  # fmt: skip
+
+
+async def test_no_list_shows_content_that_nobody_is_recorded_to_have_read(
+    ledger: Ledger,
+) -> None:
+    lease = await claimed(ledger, input={"marked": "canary"})
+    await ledger.fail(lease, "E", error_detail={"marked": "canary"})
+    await ledger.submit("parse", {"marked": "canary"})
+    _, secret = await token(ledger, ["read", "submit"])
+    async with calling(app(ledger), secret) as client:
+        await sign_in(client, secret)
+        for path in (
+            "/v1/runs", "/p/test.json", "/p/test/runs.json", "/p/test/runs.csv", "/p/test/runs",
+            "/p/test/bulk.json?q=kind:parse", "/p/test/workers.json", "/p/test/kinds.json",
+        ):  # fmt: skip
+            answer = await client.get(path)
+            assert answer.status_code == 200, path
+            assert "parse" in answer.text or "workers" in path, path
+            assert "canary" not in answer.text, path
+        assert await access.reads(ledger.project) == []
+        opened = (await client.get(f"/p/test/runs/{lease.run_id}.json")).json()
+        assert opened["run"]["input"] == {"marked": "canary"}
+        assert len(await access.reads(ledger.project)) == 1
 
 
 async def test_a_read_that_was_refused_and_a_run_that_is_not_there_leave_no_record(
