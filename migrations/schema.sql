@@ -485,7 +485,7 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_actor, p_name], 200, true);
   checked := ledger.check_texts(ARRAY[p_query], 1000, true);
   IF p_query IS NULL THEN
-    -- The row that is removed names who removes it: the control history takes it from there.
+    -- The control history records the row as it was removed, so the row must name who removes it.
     UPDATE ledger.saved_view AS v SET actor = p_actor
     WHERE v.project_id = p_project AND v.name = p_name AND v.actor <> p_actor;
     DELETE FROM ledger.saved_view AS v WHERE v.project_id = p_project AND v.name = p_name;
@@ -526,7 +526,7 @@ BEGIN
     RETURN FOUND;
   END IF;
   IF p_action = 'remove' THEN
-    -- The record of the removal names who ordered it: so does the row, before it goes.
+    -- The control history records the row as it was removed, so the row must name who removes it.
     UPDATE ledger.webhook AS w SET actor = p_actor, reason = p_reason
     WHERE w.project_id = p_project AND w.webhook_id = p_webhook;
     DELETE FROM ledger.webhook AS w WHERE w.project_id = p_project AND w.webhook_id = p_webhook;

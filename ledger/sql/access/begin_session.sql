@@ -1,6 +1,6 @@
--- Begins a web session of a credential, for twelve hours; of those of the same credential the
--- newest fifty stay, and none that ended thirty days ago. Internal to the owner's functions, which
--- ask who that is.
+-- Begins a web session of a credential, for twelve hours. Deletes sessions of the same credential
+-- that ended thirty days ago, and all but its newest fifty. Internal to the owner's functions,
+-- which check the credential.
 CREATE OR REPLACE FUNCTION ledger.begin_session(p_credential text, p_sha256 bytea) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

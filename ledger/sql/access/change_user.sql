@@ -1,6 +1,6 @@
 -- Adds a user, gives one another password, disables or enables one, on record; returns whether that
--- changed anything. A password is given as the method, the salt and the SHA-256 of the key that
--- follows from it; a change of it, and disabling, end the user's sessions. Rights are granted to
+-- changed anything. A password is given as the method, the salt and the SHA-256 of the key that is
+-- made from it. A new password, and disabling, end the user's sessions. Rights are granted to
 -- the credential user:<name>. Needs the right admin in all projects.
 CREATE OR REPLACE FUNCTION ledger.change_user(
   p_actor text, p_name text, p_change text, p_method text, p_salt bytea, p_key_sha256 bytea,

@@ -1,5 +1,5 @@
--- Records that the session's credential reads the content of a run by a route: once a minute, and
--- nothing for a run that the project has not. Needs the right read or audit.
+-- Records that the session's credential reads the content of a run by a route, once a minute. Does
+-- nothing for a run that is not in the project. Needs the right read or audit.
 CREATE OR REPLACE FUNCTION ledger.note_read(p_project text, p_run uuid, p_route text) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp

@@ -1,4 +1,4 @@
--- How the key of a user's password is made: nothing for a name that is not known. For programs that
+-- Returns how the key of a user's password is made; no row for an unknown name. For programs that
 -- sign users in; a salt is no secret.
 CREATE OR REPLACE FUNCTION ledger.password_method(p_name text)
   RETURNS TABLE (method text, salt bytea)

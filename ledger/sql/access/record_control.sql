@@ -1,7 +1,6 @@
--- Records a change of a control table in the control history: in its project's list, or in that of
--- the database, with the row that it left. The
--- trigger names the subject's sort, its key columns and, where there are any, the columns that
--- change without anybody's order.
+-- Records a change of a control table in the control history, with the row as the change left it:
+-- in the list of the row's project, or in that of the database. The trigger names the subject's
+-- sort, its key columns and any columns that change without an order.
 CREATE OR REPLACE FUNCTION ledger.record_control() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp

@@ -1,5 +1,5 @@
--- Returns the credential of a web session's secret, or null: for one that is unknown, was ended, is
--- past its end, was not used for two hours, or whose token was revoked or user disabled since.
+-- Returns the credential of a web session's secret; null for a session that is unknown, was ended,
+-- is past its end or was not used for two hours, or whose token was revoked or user disabled.
 -- Internal to the owner's functions.
 CREATE OR REPLACE FUNCTION ledger.session_credential(p_secret text) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE

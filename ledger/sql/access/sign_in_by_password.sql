@@ -1,6 +1,6 @@
--- Begins a web session of a user for the key that follows from the password; returns user:<name>,
--- or null. After ten wrong tries in a row a user has one try a minute, and the right password is
--- refused as well. Needs no right: the password is the right.
+-- Begins a web session of a user for the key that is made from the password; returns user:<name>,
+-- or null. After ten wrong tries in a row a user has one try a minute, and in between even the
+-- right password is refused. Needs no right: the password is the right.
 CREATE OR REPLACE FUNCTION ledger.sign_in_by_password(p_name text, p_key bytea, p_sha256 bytea)
   RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER

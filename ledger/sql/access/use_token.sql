@@ -1,5 +1,5 @@
--- Returns the credential of the secret of an API token or a web session, or null, and records the
--- use: the last one, at most once a minute, and how often a token was tried that was revoked or is
+-- Returns the credential for the secret of an API token or a web session, or null. Records when the
+-- secret was last used, at most once a minute, and counts the tries of a token that is revoked or
 -- past its end. For programs that let others in; needs no right, because the secret is the right.
 CREATE OR REPLACE FUNCTION ledger.use_token(p_secret text) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER

@@ -1,5 +1,6 @@
--- Refuses a project that is not given (22023) or does not exist (RF404), which check_access leaves
--- to the owner's own care. Returns true, so that a caller can assign it. Internal to what orders.
+-- Refuses a project that is not given (22023) or does not exist (RF404): for the owner's login,
+-- check_access looks at neither. Returns true, so that a caller can assign it. Internal to
+-- functions that take orders.
 CREATE OR REPLACE FUNCTION ledger.check_project(p_project text) RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp

@@ -1,5 +1,6 @@
--- Saves a query of runs under a name for all who read the project, or with no query removes it:
--- whether there was anything to do. At most 50 in a project. Needs the right read.
+-- Saves a view, a query of runs under a name, for all who read the project; without a query
+-- removes the view. Returns whether anything changed. At most 50 in a project. Needs the right
+-- read.
 CREATE OR REPLACE FUNCTION ledger.change_view(
   p_project text, p_actor text, p_name text, p_query text
 ) RETURNS boolean
@@ -15,7 +16,7 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_actor, p_name], 200, true);
   checked := ledger.check_texts(ARRAY[p_query], 1000, true);
   IF p_query IS NULL THEN
-    -- The row that is removed names who removes it: the control history takes it from there.
+    -- The control history records the row as it was removed, so the row must name who removes it.
     UPDATE ledger.saved_view AS v SET actor = p_actor
     WHERE v.project_id = p_project AND v.name = p_name AND v.actor <> p_actor;
     DELETE FROM ledger.saved_view AS v WHERE v.project_id = p_project AND v.name = p_name;

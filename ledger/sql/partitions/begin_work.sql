@@ -1,8 +1,8 @@
--- Lets a session do alone, or with others that share it, what nobody else may do meanwhile: a
--- command of the archive, a rebuild. Returns the key of an advisory lock, which says for as long as
--- the session lives that it is at work. The key is drawn anew each time, and what counts is who
--- holds it, so no other login can take such a lock, or keep one. Raises 55P03, which names who is
--- at work. Needs the right read in all projects; to have the archive alone, the owner's login.
+-- Begins work that only one session may do at a time, or only sessions that share it: a command of
+-- the archive, a rebuild. Returns the key of an advisory lock. The session holds it while it lives,
+-- and counts as at work for as long. The key is drawn anew each time, so no other login can take
+-- the lock beforehand or keep it. Raises 55P03, which names the session that is at work. Needs the
+-- right read in all projects; to have the archive alone, the owner's login.
 -- Locks: `rebuild` against other writers; call it in a transaction of its own.
 CREATE OR REPLACE FUNCTION ledger.begin_work(p_name text, p_shared boolean) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER

@@ -1,6 +1,6 @@
--- Whether the months of two new run ids have their partitions. If not, makes those of this month
--- and the next ones, for ids that are made after it, with the rights of the ledger's owner: also
--- for callers whose transaction would not survive a refused insert.
+-- Returns whether the months of two new run ids have their partitions. If not, makes those of this
+-- month and the next ones, with the rights of the ledger's owner; the caller then needs new ids. A
+-- check beforehand also serves callers whose transaction would not survive a refused insert.
 CREATE OR REPLACE FUNCTION ledger.sees_to_months(p_first uuid, p_last uuid) RETURNS boolean
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

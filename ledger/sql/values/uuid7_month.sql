@@ -1,4 +1,4 @@
--- The month of the clock that made a UUIDv7, in UTC: its first instant.
+-- Returns the first instant, in UTC, of the month in which a UUIDv7 was made.
 CREATE OR REPLACE FUNCTION ledger.uuid7_month(p_id uuid) RETURNS timestamp
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$ SELECT date_trunc('month', to_timestamp(('x' || substr(translate(p_id::text, '-', ''), 1, 12)

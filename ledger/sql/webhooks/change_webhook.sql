@@ -28,7 +28,7 @@ BEGIN
     RETURN FOUND;
   END IF;
   IF p_action = 'remove' THEN
-    -- The record of the removal names who ordered it: so does the row, before it goes.
+    -- The control history records the row as it was removed, so the row must name who removes it.
     UPDATE ledger.webhook AS w SET actor = p_actor, reason = p_reason
     WHERE w.project_id = p_project AND w.webhook_id = p_webhook;
     DELETE FROM ledger.webhook AS w WHERE w.project_id = p_project AND w.webhook_id = p_webhook;

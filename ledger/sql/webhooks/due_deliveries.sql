@@ -1,4 +1,4 @@
--- Takes deliveries of a webhook that are due, for p_lease: what is not recorded by then is due
+-- Takes deliveries of a webhook that are due, for p_lease: one without a record by then is due
 -- again. One delivery of a run at a time, in the order of versions: the next is due once the one
 -- before it is delivered or given up. Needs the right read; see ledger.webhook_duties.
 CREATE OR REPLACE FUNCTION ledger.due_deliveries(

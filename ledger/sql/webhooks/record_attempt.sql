@@ -1,8 +1,7 @@
--- Records how an attempt at a delivery ended. p_again: after how long it is tried again; null
--- without an error: it is delivered; null with one: it is given up. An attempt that is recorded
--- already, by a keeper that took the delivery over, is left as it is. An endpoint that is gone is
--- paused. Needs the right read; see
--- ledger.webhook_duties.
+-- Records how an attempt at a delivery ended. p_again: after how long it is tried again. Null with
+-- an error: it is given up; null without one: it is delivered. An attempt that another keeper has
+-- recorded already is left as it is. A webhook whose endpoint is gone (410) is paused. Needs the
+-- right read; see ledger.webhook_duties.
 CREATE OR REPLACE FUNCTION ledger.record_attempt(
   p_project text, p_webhook text, p_run uuid, p_version int, p_attempt int, p_duration_ms int,
   p_status int, p_error text, p_again interval
