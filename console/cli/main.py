@@ -56,7 +56,7 @@ class Program(LazyGroup):
         _entry(_DECISIONS, "approve", "Grant the approval that a run waits for."),
         _entry(_DECISIONS, "reject", "Reject the approval that a run waits for."),
         _entry(_DECISIONS, "signal", "Send a run a value under a name."),
-        _entry(_DECISIONS, "cancel", "Cancel a run."),
+        _entry(_DECISIONS, "cancel", "Cancel a run, or every run that fits a query."),
         _entry(_OPERATIONS, "worker", "Run a worker until SIGTERM or Ctrl-C."),
         _entry(_OPERATIONS, "workers", "List the workers that hold runs."),
         _entry(_OPERATIONS, "top", "Show what is alive, on one screen that renews itself."),

@@ -30,7 +30,7 @@ async def cancel(
     reason: Reason = None,
     actor: Actor = None,
 ) -> int:
-    """Cancel a run, or every run that fits a query and has not ended.
+    """Cancel a run, or every run that fits a query.
 
     A pending or parked run ends at once. The worker of a held run learns of the request with its
     next heartbeat. A query needs a reason, and the count or a terminal.

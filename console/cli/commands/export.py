@@ -25,10 +25,10 @@ async def export(
     *,
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="A folder to be made.")],
 ) -> None:
-    """Write evidence of runs: each one's page as a file, and its events as JSON.
+    """Write evidence of runs, to be read and checked offline.
 
-    The pages open in any browser, offline; `runfold verify --bundle FOLDER` checks the events. They
-    hold the runs' whole content. Needs the extra `web`.
+    Each run is a page that opens in any browser, and its events as JSON; `runfold verify --bundle
+    FOLDER` checks the events. They hold the runs' whole content. Needs the extra `web`.
     """
     web.require()
     from runfold.console.web import evidence  # noqa: PLC0415  it needs the extra

@@ -16,10 +16,11 @@ app: Final = program()
 
 @command(app, "mcp")
 async def mcp(session: Session) -> None:
-    """Serve the Model Context Protocol on standard input and output, for one agent.
+    """Let an agent ask about runs, over standard input and output.
 
-    It reads, with the rights of this login. With the secret of an API token in RUNFOLD_TOKEN it has
-    that token's rights instead, and may propose. It decides nothing. Needs the extra `mcp`.
+    It speaks the Model Context Protocol, and reads with the rights of this login. With the secret
+    of an API token in RUNFOLD_TOKEN it has that token's rights instead, and may propose. It decides
+    nothing. Needs the extra `mcp`.
     """
     if find_spec("mcp") is None:
         raise ConfigurationError("agents are answered with the MCP SDK: install runfold[mcp]")

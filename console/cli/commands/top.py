@@ -63,9 +63,10 @@ async def top(
         float, typer.Option("--every", min=0.5, max=3_600, metavar="SECONDS", help="How often.")
     ] = 2.0,
 ) -> None:
-    """Show what is alive, until q or Ctrl-C: runs by state, workers, refused writes.
+    """Show what is alive, on one screen that renews itself.
 
-    A state is counted up to 10,000 runs. Without a terminal, and with --json, once.
+    Runs by state, workers and refused writes, until q or Ctrl-C. A state is counted up to 10,000
+    runs. Without a terminal, and with --json, once.
     """
     async with session.ledger() as ledger:
         if has_screen() and not session.as_json:
