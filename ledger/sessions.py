@@ -38,7 +38,7 @@ ORDER BY created_at, session_id
 
 @dataclass(frozen=True, slots=True)
 class WebSession:
-    """A session without its secret, which nobody can read again."""
+    """A session. Its secret is not in it: only a digest is kept."""
 
     session_id: str
     credential: str
@@ -49,13 +49,13 @@ class WebSession:
 
 
 async def by_token(pool: Pool, token: str) -> str | None:
-    """Begin a session for the secret of an API token; return its secret, None: not let in."""
+    """Begin a session for the secret of an API token; return its secret, or None if refused."""
     check_text("token", token)
     return await _begun(pool, _BY_TOKEN, token)
 
 
 async def by_password(pool: Pool, name: str, password: str) -> str | None:
-    """Begin a session of a user; return its secret, None: not let in.
+    """Begin a session of a user; return its secret, or None if refused.
 
     A name that nobody has costs the same time as a wrong password. The database compares the key:
     a server that does not know the password cannot begin the session.
@@ -70,7 +70,7 @@ async def by_password(pool: Pool, name: str, password: str) -> str | None:
 
 
 async def by_provider(pool: Pool, issuer: str, subject: str) -> str | None:
-    """Begin a session of the user whom an identity provider named; None: nobody added them.
+    """Begin a session of the user that an identity provider named; None if there is no such user.
 
     Needs the right admin in all projects, because the caller vouches for the provider's word.
     """
@@ -98,5 +98,8 @@ async def end_by_id(project: Project, session_id: str) -> bool:
 
 
 async def sessions(project: Project) -> list[WebSession]:
-    """Return the sessions that hold, the oldest first. Needs admin or audit everywhere."""
+    """Return the sessions that have not ended, the oldest first.
+
+    Needs the right admin or audit in all projects.
+    """
     return [WebSession(**row) for row in await fetch(project.pool, _SESSIONS)]

@@ -36,7 +36,7 @@ async def every(project: Project) -> list[View]:
 async def save(project: Project, name: str, query: str, *, actor: str | None = None) -> bool:
     """Save a query under a name; return whether that changed anything. The change is on record.
 
-    Raises InvalidQuery, or InvalidValue, also where the project has 50 views already.
+    Raises InvalidQuery, or InvalidValue, for example if the project has 50 views already.
     """
     if not parse(query).text:
         raise InvalidValue("query", query, "must not be empty: all runs need no view")

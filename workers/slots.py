@@ -189,7 +189,7 @@ class Slots:
             self.free += 1
             if self.is_hungry:
                 self._look()
-        # What gave the run back over the handler's head has taken it out.
+        # The attempt may be gone already: an ending over the handler's head removes it.
         lease = (attempt.lease.run_id, attempt.lease.token)
         if not self.is_abandoned and self._attempts.get(lease) is attempt:
             self._hand_over(attempt, ending)

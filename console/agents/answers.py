@@ -47,7 +47,7 @@ def _cut(value: Any, limit: int) -> Any:
 
 
 def content(value: object) -> object:
-    """Return a run's content as one text, where it is long: its parts need no names then."""
+    """Return a run's content; long content as one text, which can be cut as a whole."""
     plain = jsonable(value)
     text = json.dumps(plain, ensure_ascii=False)
     return plain if len(text) <= MAX_TEXT else text

@@ -1,4 +1,4 @@
-"""Who asks: an agent with the rights of an API token, or of the login to read and no more."""
+"""The agent that asks: it has an API token's rights, or may only read, with the login's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runfold.ledger.errors import AccessDenied
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """The ledger that acts for an agent, and the login's own, for what takes a snapshot."""
+    """The ledger that acts for an agent, and the login's own, for reads that need a snapshot."""
 
     ledger: Ledger
     own: Ledger
@@ -21,9 +21,9 @@ class Asking:
 
     @classmethod
     async def begin(cls, own: Ledger, secret: str | None) -> Self:
-        """Return who asks with this secret of an API token; None: the login, to read only.
+        """Return who asks with the secret of an API token; without one, the login, to read only.
 
-        Raises AccessDenied for a secret that is none, or no longer.
+        Raises AccessDenied for a secret that is no token's, or whose token is revoked or ended.
         """
         if secret is None:
             return cls(own, own, has_token=False)
@@ -35,7 +35,7 @@ class Asking:
         return cls(token_ledger(own, secret, credential, own.project_id), own, has_token=True)
 
     async def allowed(self, right: Right) -> Ledger:
-        """Return the ledger, after a check of the right, which the owner's login does not do.
+        """Return the ledger, after a check of the right; nothing else checks the owner's login.
 
         Raises AccessDenied.
         """

@@ -15,8 +15,8 @@ from runfold.ledger.payload import Unreadable, decode_payload
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.validation import check_int
 
-# Of each kind the oldest that are parked, in the order of their index, and all that are held. Rows
-# of the state and the id are compared, so that only this index has the order.
+# Of each kind the oldest parked runs, in the order of their index, and all held runs. State and id
+# are compared as a row, so that no index but that one gives the order.
 _WAITING: Final = f"""
 SELECT w.run_id FROM (SELECT DISTINCT k.kind FROM ledger.kind AS k WHERE k.project_id = $1) AS kinds
 CROSS JOIN LATERAL (
@@ -86,7 +86,7 @@ class ApprovalRequest:
     approvals: int
     """How many persons must approve."""
     approved_by: Sequence[str]
-    """Who has, while others must."""
+    """Who has approved so far."""
 
     def bars(self, actor: str, roles: Iterable[str]) -> str | None:
         """Return why a person may not decide; None if nothing is in the way."""
@@ -100,7 +100,7 @@ class ApprovalRequest:
 
 
 async def pending_request(ledger: Ledger, run_id: UUID) -> ApprovalRequest | None:
-    """Return the approval that a run waits for; None if it waits for none."""
+    """Return the approval that a run waits for, or None."""
     requests = await _fetch(ledger, "SELECT $2::uuid AS run_id", run_id)
     return requests[0] if requests else None
 
@@ -111,7 +111,7 @@ async def pending_requests(ledger: Ledger, limit: int) -> list[ApprovalRequest]:
 
 
 async def count_pending(ledger: Ledger, most: int) -> int:
-    """Return how many runs of the project wait for a decision; counting ends at `most`."""
+    """Return how many runs of the project wait for a decision, counted up to `most`."""
     waiting = _WAITING.format(limit=check_int("most", most, least=1))
     [row] = await fetch(ledger.pool, _COUNT.format(waiting=waiting), ledger.project_id)
     return int(row["number"])

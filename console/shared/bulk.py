@@ -1,8 +1,8 @@
 """One action on every run that fits a query: the count first, then in bounded batches.
 
-A batch is one call that leaves nothing behind but the events of its runs. Which runs a bulk is
-about is fixed by its query and its moment, and each of them is cancelled or run again once: a batch
-that is sent again does nothing twice, and whoever was interrupted goes on from the last cursor.
+A batch is one call that leaves nothing behind but the events of its runs. The query and the moment
+of a bulk say which runs it is about, and each of them is cancelled or run again once. So a batch
+that is sent again does nothing twice, and an interrupted bulk goes on from the last cursor.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _MAY: Final = {
     "cancel": tuple(state.value for state in State if state not in TERMINAL),
     "rerun": tuple(state.value for state in State if state in TERMINAL),
 }
-"""The states of which runs may be, by action."""
+"""The states in which runs may be, by action."""
 _USUAL: Final = {"cancel": _MAY["cancel"], "rerun": ("failed", "timeout")}
 """The states that are meant where a query names none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bulk:
-    """What is to be done with which runs: those that fit, and were submitted before the moment."""
+    """An action on the runs that fit the query and were submitted before the moment."""
 
     action: Action
     query: str
@@ -57,7 +57,7 @@ class Bulk:
 class Preview:
     """A bulk before anything is done: how many runs fit, and the first of them.
 
-    `examined`: how many runs were looked through where counting ended for that reason.
+    `examined`: how many runs were looked through, if counting ended there, else None.
     """
 
     bulk: Bulk
@@ -72,7 +72,7 @@ class Preview:
 
     @property
     def number(self) -> str:
-        """How many runs fit, in words: counting ends after as many runs as are looked through."""
+        """How many runs fit, in words, also where counting ended early."""
         runs = "1 run" if self.matching == 1 else f"{self.matching:,} runs"
         if self.examined is None:
             return runs

@@ -1,4 +1,4 @@
-"""Reading a folder of evidence: no database and no network, and nothing believed unchecked."""
+"""Checks a folder of evidence without database or network, and believes nothing in it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        """Whether all that the bundle says holds."""
+        """Whether the check found nothing wrong."""
         return not self.findings and not any(run.findings for run in self.runs)
 
 
 def check_bundle(folder: Path) -> Verdict:
     """Check a bundle: the files are those of its index, and each run's evidence holds.
 
-    Raises InvalidValue for a folder that is none, or of a version that this code does not know.
+    Raises InvalidValue for a folder that is no bundle, or whose version is unknown.
     """
     try:
         index = opened(_read(folder / INDEX), FORMAT)

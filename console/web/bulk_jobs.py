@@ -25,7 +25,7 @@ REMEMBERED: Final = 100
 RUNNING: Final = 8
 """Jobs that go on at a time."""
 SHOWN: Final = 1_000
-"""Outcomes that are kept: of these, what was refused first."""
+"""Outcomes that are kept, as many again of refusals."""
 
 
 @dataclass(slots=True)

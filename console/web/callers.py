@@ -35,7 +35,7 @@ _EXISTS: Final = "SELECT FROM ledger.project WHERE project_id = $1"
 
 @dataclass(slots=True)
 class _Known:
-    """A ledger of a caller, and when the use of its token was recorded."""
+    """A caller's ledger, and when the use of the caller's token was last recorded."""
 
     ledger: Ledger
     used_at: float
@@ -52,7 +52,7 @@ class Callers:
         self.own, self.options = own, options
         self.rates = Rates(options.requests_a_second, 2 * options.requests_a_second)
         self.tries = Rates(1 / 6, 10)
-        """What an address may try of one user's passwords: ten at once, then ten a minute."""
+        """Tries of one user's password from one address: ten at once, then ten a minute."""
         self.reads = ReadLog()
         self._strangers = Rates(options.strangers_a_second, 2 * options.strangers_a_second)
         self._known: OrderedDict[tuple[bytes, str], _Known] = OrderedDict()
@@ -68,8 +68,8 @@ class Callers:
     ) -> Ledger:
         """Return the ledger of a project for the bearer of a secret, who has one of the rights.
 
-        Without a secret: of the server's login, where the server is open. A `beat` has a rate of
-        its own, so that nothing else that a caller asks costs it its leases. Raises
+        Without a secret, return that of the server's login, if the server is open. A `beat` has a
+        rate of its own, so that a caller's other requests cannot cost it its leases. Raises
         Unauthenticated, UnknownProject, AccessDenied or TooManyRequests.
         """
         named = self.own.project_id if project is None else check_text("project", project)
@@ -87,7 +87,7 @@ class Callers:
             if secret is None or not knows_no_token(error):
                 raise
             self._known.pop(pair, None)
-            await use_token(self.own, secret)  # counts the use of what was revoked
+            await use_token(self.own, secret)  # counts the use of a revoked token
             raise Unauthenticated("the API token is unknown, revoked or past its end") from error
         self._known[pair] = known
         self._known.move_to_end(pair)

@@ -41,7 +41,7 @@ _FACTS: Final = tuple(each.name for each in fields(Fact))
 
 @dataclass(frozen=True, slots=True)
 class _NoRelations:
-    """A bundle says nothing of runs that are not in it."""
+    """No relatives: a bundle says nothing about runs that are not in it."""
 
     any: bool = False
 
@@ -49,8 +49,9 @@ class _NoRelations:
 async def export(ledger: Ledger, runs: Sequence[UUID], folder: Path) -> dict[str, Any]:
     """Write a bundle into a new folder, for its owner alone; return its index.
 
-    Salts are read, so that content can be checked: it takes the right audit. Raises RunNotFound,
-    AccessDenied, ArchiveUnusable, or InvalidValue for a folder that is there or cannot be made.
+    Needs the right audit, because a bundle has the salts that content is checked with. Raises
+    RunNotFound, AccessDenied, ArchiveUnusable, or InvalidValue for a folder that exists or cannot
+    be made.
     """
     check_int("runs", len(runs), least=1, most=MAX_RUNS)
     at = datetime.now(UTC)
@@ -114,7 +115,7 @@ def page_of(project: str, run: Run, rows: Sequence[Mapping[str, Any]], at: datet
 
 
 def _kept(link: re.Match[str]) -> str:
-    """Return a link within the page, or to the JSON beside it; other pages are not there."""
+    """Return a link within the page or to the JSON beside it; "" for any other."""
     target = link[1]
     if target.startswith("#") or re.fullmatch(r"[0-9a-f-]{36}\.json", target):
         return link[0]

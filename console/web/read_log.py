@@ -23,7 +23,7 @@ class ReadLog:
         self._noted: OrderedDict[tuple[str, str, str, str], int] = OrderedDict()
 
     async def note(self, request: Request, ledger: Ledger) -> None:
-        """Record a request that names a run; lists, which show no content, name none.
+        """Record a request that names a run. Lists name none: they show no content.
 
         A request that cannot be recorded is not answered.
         """
@@ -47,6 +47,6 @@ class ReadLog:
 
 
 def _route(request: Request) -> str:
-    """Return the path with the names of what is chosen in it, such as `/v1/runs/{run_id}`."""
+    """Return the path with its parameters by name, such as `/v1/runs/{run_id}`."""
     names = {str(value): f"{{{name}}}" for name, value in request.path_params.items()}
     return "/".join(names.get(part, part) for part in request.scope["path"].split("/"))

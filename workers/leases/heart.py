@@ -204,7 +204,7 @@ class Heart:
         assert self._connection is not None
         sent = time.monotonic()
         beaten = await beat(self._connection, self._ledger.project_id, self._rows(due))
-        # What let a lease go meanwhile has written its end: no token, and no loss.
+        # A lease that was let go meanwhile has its end on record: it has no token, and is not lost.
         missing = [held for held in due if held.lease.run_id not in beaten and self._holds(held)]
         for held in due:
             if (accepted := beaten.get(held.lease.run_id)) is not None:

@@ -1,4 +1,4 @@
-"""The stream that tells an open page to look again; what changed, the page itself says."""
+"""The stream that tells an open page to load itself again; it does not say what changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runs that a run belongs with: its parent, its children, and what it repeats or repeats it."""
+"""The relatives of a run: its parent, its children, and the runs before and after it as reruns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which addresses a webhook may lead to: public ones, so that no URL reaches the own network."""
+"""Which addresses a webhook may lead to: public ones, so that no URL reaches our own network."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class WebhookKeeper(Duty):
             await asyncio.gather(*self._running.values(), return_exceptions=True)
 
     async def tick(self) -> None:
-        """Start a task for each webhook that has none; end those of what is gone."""
+        """Start a task for each webhook that has none; end those of removed or changed ones."""
         try:
             duties = await self._duties()
         except (LedgerError, OSError) as error:
@@ -80,6 +80,6 @@ class WebhookKeeper(Duty):
 
 
 def _facts(duty: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a task was begun with, but for the place that moves."""
+    """Return the facts that a task was begun with, without the checkpoint, which moves."""
     events, kinds = tuple(duty["events"]), tuple(duty["kinds"])
     return (duty["webhook_id"], duty["url"], events, kinds, duty["secret"])

@@ -23,7 +23,7 @@ PAGE: Final = 500
 AT_ONCE: Final = 8
 """How many requests one webhook gets at a time."""
 NOTE_SECONDS: Final = 5.0
-"""How often a place in the feed without anything to tell is kept."""
+"""How often the place in the feed is recorded while there is nothing to tell."""
 AGAIN_SECONDS: Final = (
     5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400,
 )  # fmt: skip
@@ -104,7 +104,7 @@ class Telling:
                 return
 
     async def _go_on_from_another(self) -> bool:
-        """Go on where another keeper is; return whether the webhook is still to be told."""
+        """Go on from another keeper's checkpoint; return False if the webhook is gone."""
         for duty in await fetch(self._ledger.pool, DUTIES, self._ledger.project_id):
             if duty["webhook_id"] == self._id:
                 self._kept = str(duty["checkpoint"])
