@@ -9,6 +9,7 @@ from runfold.console.shared.token_ledger import token_ledger, use_token
 from runfold.ledger import Ledger, access
 from runfold.ledger.access import SECRET_PREFIX, Right
 from runfold.ledger.errors import AccessDenied
+from runfold.ledger.validation import check_run_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +44,13 @@ class Asking:
         if why is not None:
             raise AccessDenied(why)
         return self.ledger
+
+    async def opened(self, run_id: str, tool: str) -> Ledger:
+        """Return the ledger for reading a run's content, which is put on record for a token.
+
+        Raises AccessDenied or InvalidValue.
+        """
+        ledger = await self.allowed("read")
+        if self.has_token:
+            await access.note_read(ledger.project, check_run_id(run_id), f"mcp/{tool}")
+        return ledger

@@ -125,6 +125,40 @@ async def test_a_token_reads_and_proposes_by_its_rights_and_decides_nothing(
     assert (await ledger.get(run)).state == "failed"
 
 
+async def test_what_a_token_reads_of_a_run_is_on_record(ledger: Ledger) -> None:
+    run = await failed(ledger)
+    credential, secret = await access.make_token(ledger.project, "agent")
+    await ledger.grant_access(credential, ["read"])
+    tools = ("show_run", "run_history", "why_did_it_fail", "state_at", "diff_run")
+    async with Client(server(await Asking.begin(ledger, secret))) as agent:
+        told(await agent.call_tool("find_runs", {}))
+        assert await access.reads(ledger.project) == []
+        for tool in tools:
+            asked = {"state_at": {"version": 1}, "diff_run": {"start": 1}}.get(tool, {})
+            told(await agent.call_tool(tool, {"run_id": run, **asked}))
+
+    found = await access.reads(ledger.project)
+    assert {(read.credential, str(read.run_id), read.route) for read in found} == {
+        (credential, run, f"mcp/{tool}") for tool in tools
+    }
+
+
+async def test_a_failure_after_very_many_events_is_still_explained(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, number in (("MAX_LOOKED", 30), ("PAGE", 4)):
+        monkeypatch.setattr(f"runfold.console.agents.server.{name}", number)
+    lease = await claimed(ledger)
+    for number in range(40):
+        await ledger.append(lease.run_id, NoteAdded(text=str(number)))
+    await ledger.fail(lease, error_code="E-LATE")
+    async with Client(server(await Asking.begin(ledger, None))) as agent:
+        why = told(await agent.call_tool("why_did_it_fail", {"run_id": str(lease.run_id)}))
+
+    assert why["last_events"][-1]["type"] == "run.failed"
+    assert [event["text"] for event in why["last_events"][:-1]] == [str(n) for n in range(29, 40)]
+
+
 @pytest.mark.parametrize("secret", ["x", "runfold_\x00", "runfold_no_such"])
 async def test_a_secret_that_is_none_begins_nothing(ledger: Ledger, secret: str) -> None:
     with pytest.raises(AccessDenied, match="no API token"):
