@@ -104,7 +104,7 @@ class Telling:
                 return
 
     async def _go_on_from_another(self) -> bool:
-        """Go on from another keeper's checkpoint; return False if the webhook is gone."""
+        """Go on from another keeper's checkpoint; return False if the webhook is gone or paused."""
         for duty in await fetch(self._ledger.pool, DUTIES, self._ledger.project_id):
             if duty["webhook_id"] == self._id:
                 self._kept = str(duty["checkpoint"])
