@@ -10,10 +10,10 @@ from fastapi import FastAPI
 
 from runfold.console.web import pages, problems
 from runfold.console.web.api import routers
-from runfold.console.web.bulk_jobs import Jobs
 from runfold.console.web.callers import Callers
 from runfold.console.web.guard import Guard
 from runfold.console.web.options import Options
+from runfold.console.web.running_bulks import RunningBulks
 from runfold.console.web.wakeups import Wakeups
 from runfold.ledger import Ledger
 from runfold.ledger.settings import Settings
@@ -32,11 +32,11 @@ def make(ledger: Ledger | None, options: Options | None) -> FastAPI:
                 own = await stack.enter_async_context(Ledger.open(chosen.url, chosen.project))
             app.state.callers = Callers(own, chosen)
             app.state.wakeups = Wakeups(own)
-            app.state.jobs = Jobs()
+            app.state.bulks = RunningBulks()
             try:
                 yield
             finally:
-                await app.state.jobs.end()
+                await app.state.bulks.end()
                 await app.state.wakeups.end()
 
     app = FastAPI(

@@ -12,8 +12,8 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
 from runfold.console.shared.bulk import ACTIONS, meant, preview
-from runfold.console.web.bulk_jobs import SHOWN, Job, Jobs
 from runfold.console.web.pages.viewing import ReadViewer, Viewer, page, router, viewing
+from runfold.console.web.running_bulks import SHOWN, RunningBulk, RunningBulks
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.validation import check_reason
 
@@ -62,40 +62,40 @@ async def begin(
     if not reason.strip():
         raise InvalidValue("reason", reason, "is needed: it is recorded with every run")
     chosen = await meant(viewer.ledger, action, q, moment)
-    job = _jobs(viewer).begin(key, viewer.ledger, chosen, check_reason(reason) or "")
-    return RedirectResponse(f"{viewer.base}/bulk/{job.key}", HTTPStatus.SEE_OTHER)
+    running = _bulks(viewer).begin(key, viewer.ledger, chosen, check_reason(reason) or "")
+    return RedirectResponse(f"{viewer.base}/bulk/{running.key}", HTTPStatus.SEE_OTHER)
 
 
 @page(pages, "/p/{project}/bulk/{key}")
 async def progress(viewer: ReadViewer, key: str) -> Response:
     """Show how far a bulk is, and what became of each run."""
-    job = _job(viewer, key)
+    one = _running(viewer, key)
     facts = {
-        "bulk": job.bulk, "reason": job.reason, "by": job.actor, "begun_at": job.begun_at,
-        "ended_at": job.ended_at, "done": job.done, "refused": job.refused, "error": job.error,
-        "aborted": job.is_aborted, "refusals": job.refusals, "outcomes": job.outcomes,
+        "bulk": one.bulk, "reason": one.reason, "by": one.actor, "begun_at": one.begun_at,
+        "ended_at": one.ended_at, "done": one.done, "refused": one.refused, "error": one.error,
+        "aborted": one.is_aborted, "refusals": one.refusals, "outcomes": one.outcomes,
     }  # fmt: skip
-    return viewer.page("bulk_job.html", facts, shown=SHOWN, key=key)
+    return viewer.page("bulk_progress.html", facts, shown=SHOWN, key=key)
 
 
 @pages.post("/p/{project}/bulk/{key}/abort")
 async def abort(viewer: Submitting, key: str) -> Response:
     """End a bulk after the batch that it is at; what is done stays done."""
-    _job(viewer, key).is_aborted = True
+    _running(viewer, key).is_aborted = True
     return RedirectResponse(f"{viewer.base}/bulk/{key}", HTTPStatus.SEE_OTHER)
 
 
-def _jobs(viewer: Viewer) -> Jobs:
-    jobs: Jobs = viewer.request.app.state.jobs
-    return jobs
+def _bulks(viewer: Viewer) -> RunningBulks:
+    bulks: RunningBulks = viewer.request.app.state.bulks
+    return bulks
 
 
-def _job(viewer: Viewer, key: str) -> Job:
-    job = _jobs(viewer).find(viewer.ledger.project_id, key)
-    if job is None:
+def _running(viewer: Viewer, key: str) -> RunningBulk:
+    running = _bulks(viewer).find(viewer.ledger.project_id, key)
+    if running is None:
         raise HTTPException(
             HTTPStatus.NOT_FOUND,
             "this server knows no such bulk, or forgot it: the histories of the runs have what was"
             " done, and to begin it again does nothing twice",
         )
-    return job
+    return running

@@ -1,0 +1,118 @@
+"""Bulks that pages have begun: each goes on by itself, and a page shows how far it is.
+
+A running bulk lives in this process. What it did is in the histories of its runs; one that was lost
+is begun again by the same form, and does nothing twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from runfold.console.shared.bulk import Bulk, Outcome, batch
+from runfold.console.shared.known_errors import known
+from runfold.console.web.problems import UNEXPECTED, as_known, told
+from runfold.console.web.rates import TooManyRequests
+from runfold.ledger import Ledger, names
+from runfold.ledger.errors import InvalidValue
+from runfold.ledger.log import logger
+
+REMEMBERED: Final = 100
+RUNNING: Final = 8
+"""Bulks that go on at a time."""
+SHOWN: Final = 1_000
+"""Outcomes that are kept, as many again of refusals."""
+
+
+@dataclass(slots=True)
+class RunningBulk:
+    """One bulk on its way."""
+
+    key: str
+    project_id: str
+    bulk: Bulk
+    reason: str
+    actor: str
+    begun_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    done: int = 0
+    refused: int = 0
+    outcomes: list[Outcome] = field(default_factory=list)
+    refusals: list[Outcome] = field(default_factory=list)
+    ended_at: datetime | None = None
+    error: str | None = None
+    is_aborted: bool = False
+    task: asyncio.Task[None] | None = None
+
+
+class RunningBulks:
+    """The bulks of a server, by project and key."""
+
+    def __init__(self) -> None:
+        self._bulks: OrderedDict[tuple[str, str], RunningBulk] = OrderedDict()
+
+    def begin(self, key: str, ledger: Ledger, bulk: Bulk, reason: str) -> RunningBulk:
+        """Begin a bulk; one that has begun with this key is returned as it is.
+
+        Raises TooManyRequests, or InvalidValue for the key of another bulk or of another person.
+        """
+        place = (ledger.project_id, key)
+        begun = self._bulks.get(place)
+        if begun is not None:
+            if (begun.bulk, begun.reason, begun.actor) != (bulk, reason, ledger.actor):
+                raise InvalidValue("key", key, "is that of another bulk: load the form again")
+            return begun
+        if sum(running.ended_at is None for running in self._bulks.values()) >= RUNNING:
+            raise TooManyRequests(5)
+        running = RunningBulk(key, ledger.project_id, bulk, reason, ledger.actor)
+        self._bulks[place] = running
+        running.task = asyncio.create_task(_run(running, ledger))
+        ended = [place for place, each in self._bulks.items() if each.ended_at is not None]
+        for old in ended[: max(len(self._bulks) - REMEMBERED, 0)]:
+            del self._bulks[old]
+        return running
+
+    def find(self, project_id: str, key: str) -> RunningBulk | None:
+        """Return a bulk of a project; None if this server does not know it."""
+        return self._bulks.get((project_id, key))
+
+    async def end(self) -> None:
+        """End all bulks, each after the batch that it is at."""
+        going = [running for running in self._bulks.values() if running.ended_at is None]
+        for running in going:
+            running.is_aborted = True
+        await asyncio.gather(
+            *(running.task for running in going if running.task), return_exceptions=True
+        )
+
+
+async def _run(running: RunningBulk, ledger: Ledger) -> None:
+    older: UUID | None = None
+    try:
+        while not running.is_aborted:
+            found = await batch(
+                ledger, running.bulk, reason=running.reason, actor=running.actor, before=older
+            )
+            for outcome in found.outcomes:
+                _keep(running, outcome)
+            older = found.older
+            if older is None:
+                break
+    except Exception as error:
+        expected = known(error)
+        if expected is None:
+            logger().exception(names.REQUEST_FAILED)
+        running.error = UNEXPECTED if expected is None else told(as_known(expected))[2]
+    finally:
+        running.ended_at = datetime.now(UTC)
+
+
+def _keep(running: RunningBulk, outcome: Outcome) -> None:
+    running.done += outcome.is_done
+    running.refused += not outcome.is_done
+    kept = running.outcomes if outcome.is_done else running.refusals
+    if len(kept) < SHOWN:
+        kept.append(outcome)
