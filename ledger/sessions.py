@@ -1,4 +1,4 @@
-"""Sessions of the web console: begun by a sign-in, kept by the database, ended by it at once."""
+"""Web sessions: begun by a sign-in to the pages, kept by the database, ended by it at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Users of the web console: people who sign in by a password or an identity provider, on record.
+"""Users of the pages: people who sign in by a password or an identity provider, on record.
 
 A user is the credential `user:<name>`, to which rights are granted as to any other. See
 docs/howto/sign-in.md.

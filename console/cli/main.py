@@ -77,7 +77,7 @@ class Program(LazyGroup):
         _entry(_ADMINISTRATION, "webhooks", "Tell URLs of events, with signatures."),
         _entry(_ADMINISTRATION, "roles", "Grant and revoke the roles that approvals ask for."),
         _entry(_ADMINISTRATION, "access", "Say what logins and API tokens may do."),
-        _entry(_ADMINISTRATION, "users", "Say who signs in to the web console."),
+        _entry(_ADMINISTRATION, "users", "Say who signs in to the pages."),
         _entry(_ADMINISTRATION, "archive", "Export, detach and attach whole months of events."),
     )
 
