@@ -217,7 +217,8 @@ BEGIN
     AND NOT pg_has_role(session_user, current_user, 'MEMBER') THEN
     RAISE EXCEPTION 'only the owner of the ledger changes its archive' USING ERRCODE = '42501';
   END IF;
-  LOCK TABLE ledger.rebuild IN SHARE ROW EXCLUSIVE MODE; -- at_work's own is that of upgrades
+  -- A table that only upgrades write, so no login holds it; at_work's own lock is that of upgrades.
+  LOCK TABLE ledger.alembic_version IN SHARE ROW EXCLUSIVE MODE;
   DELETE FROM ledger.at_work AS w WHERE NOT EXISTS (
     SELECT FROM pg_locks AS l
     WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND l.pid = w.pid

@@ -173,6 +173,23 @@ async def test_no_lock_of_a_worker_stops_an_upgrade_a_rebuild_or_the_archive(
     assert "at work" not in str(refused.value)
 
 
+async def test_a_keeper_of_projections_without_a_right_stops_no_archive(
+    database: str, connection: asyncpg.Connection[Any]
+) -> None:
+    async with with_login(database, "runfold_projector") as url:
+        keeper = await asyncpg.connect(driver_url(url))
+        async with keeper.transaction():
+            await keeper.execute("UPDATE ledger.rebuild SET finished_at = NULL WHERE false")
+            await keeper.execute("LOCK TABLE ledger.rebuild IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                async with keeper.transaction():
+                    await keeper.execute("LOCK TABLE ledger.alembic_version IN ROW SHARE MODE")
+            await connection.execute("SET statement_timeout = '4s'")
+            async with at_work(connection, "archive"):
+                pass
+        await keeper.close()
+
+
 READS_ALL = (
     "SELECT salt FROM ledger.payload",
     "SELECT sha256 FROM ledger.api_token",

@@ -3,7 +3,7 @@
 -- and counts as at work for as long. The key is drawn anew each time, so no other login can take
 -- the lock beforehand or keep it. Raises 55P03, which names the session that is at work. Needs the
 -- right read in all projects; to have the archive alone, the owner's login.
--- Locks: `rebuild` against other writers; call it in a transaction of its own.
+-- Locks: `alembic_version` against other writers; call it in a transaction of its own.
 CREATE OR REPLACE FUNCTION ledger.begin_work(p_name text, p_shared boolean) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -22,7 +22,8 @@ BEGIN
     AND NOT pg_has_role(session_user, current_user, 'MEMBER') THEN
     RAISE EXCEPTION 'only the owner of the ledger changes its archive' USING ERRCODE = '42501';
   END IF;
-  LOCK TABLE ledger.rebuild IN SHARE ROW EXCLUSIVE MODE; -- at_work's own is that of upgrades
+  -- A table that only upgrades write, so no login holds it; at_work's own lock is that of upgrades.
+  LOCK TABLE ledger.alembic_version IN SHARE ROW EXCLUSIVE MODE;
   DELETE FROM ledger.at_work AS w WHERE NOT EXISTS (
     SELECT FROM pg_locks AS l
     WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND l.pid = w.pid
