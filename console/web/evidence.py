@@ -56,7 +56,8 @@ async def export(ledger: Ledger, runs: Sequence[UUID], folder: Path) -> dict[str
     check_int("runs", len(runs), least=1, most=MAX_RUNS)
     at = datetime.now(UTC)
     try:
-        (folder / RUNS).mkdir(parents=True, mode=0o700)
+        folder.mkdir(parents=True, mode=0o700)
+        (folder / RUNS).mkdir(mode=0o700)
     except OSError as error:
         raise InvalidValue("folder", str(folder), f"cannot be made: {error.strerror}") from error
     listed = [await _run(ledger, run_id, folder, at) for run_id in dict.fromkeys(runs)]

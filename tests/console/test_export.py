@@ -51,6 +51,8 @@ async def test_a_run_opens_as_its_page_without_a_network_and_is_checked_without_
 ) -> None:
     run = await exported(ledger, tmp_path / "evidence")
     page = (tmp_path / "evidence/runs" / f"{run}.html").read_text()
+    made = [tmp_path / "evidence", *(tmp_path / "evidence").rglob("*")]
+    assert [each for each in made if each.stat().st_mode & 0o077] == []
 
     assert not re.findall(r"<(script|img|link|form|iframe|object)\b", page)
     assert all(
