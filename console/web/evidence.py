@@ -55,11 +55,7 @@ async def export(ledger: Ledger, runs: Sequence[UUID], folder: Path) -> dict[str
     """
     check_int("runs", len(runs), least=1, most=MAX_RUNS)
     at = datetime.now(UTC)
-    try:
-        folder.mkdir(parents=True, mode=0o700)
-        (folder / RUNS).mkdir(mode=0o700)
-    except OSError as error:
-        raise InvalidValue("folder", str(folder), f"cannot be made: {error.strerror}") from error
+    _make(folder)
     listed = [await _run(ledger, run_id, folder, at) for run_id in dict.fromkeys(runs)]
     index = {
         "format": FORMAT,
@@ -122,6 +118,14 @@ def _kept(link: re.Match[str]) -> str:
         return link[0]
     event = _EVENT.fullmatch(target)
     return f' href="#e{event[1]}"' if event else ""
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, mode=0o700)
+        (folder / RUNS).mkdir(mode=0o700)
+    except OSError as error:
+        raise InvalidValue("folder", str(folder), f"cannot be made: {error.strerror}") from error
 
 
 def _write(path: Path, content: bytes) -> None:
