@@ -63,6 +63,7 @@ OUTCOME_REFUSED: Final = "outcome_refused"
 OUTCOME_POSTPONED: Final = "outcome_postponed"
 WRITE_POSTPONED: Final = "write_postponed"
 REQUEST_FAILED: Final = "request_failed"
+PROVIDER_REFUSED: Final = "provider_refused"
 ACCESS_HOLES: Final = "access_holes"
 
 # -- metrics of Prometheus; a counter's `_total` is added by its library

@@ -22,13 +22,15 @@ from pydantic import (
 
 from runfold.ledger.errors import ConfigurationError, InvalidValue
 from runfold.ledger.redaction import chosen_names
-from runfold.ledger.validation import check_actor
+from runfold.ledger.validation import check_actor, is_secure
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 MAX_SHOWN: Final = 100
 STATEMENT_SECONDS: Final = 300.0
+CALLBACK: Final = "/sign-in/callback"
+"""The path to which an identity provider sends people back."""
 
 
 class Settings(BaseModel):
@@ -77,8 +79,17 @@ class Settings(BaseModel):
     pool_size: int = Field(default=10, gt=0, le=1_000)
     statement_seconds: float = Field(default=STATEMENT_SECONDS, gt=0, le=86_400)
     """How long a statement may take; then it is cancelled, and its outcome is unknown."""
+    oidc_issuer: str | None = None
+    """The identity provider that signs people in to the pages; None means none does."""
+    oidc_client_id: str | None = None
+    oidc_client_secret: SecretStr | None = None
+    oidc_redirect: str | None = None
+    """Where the provider sends people back to: the public URL of `/sign-in/callback`."""
 
-    @field_validator("home", mode="before")
+    @field_validator(
+        "home", "oidc_issuer", "oidc_client_id", "oidc_client_secret", "oidc_redirect",
+        mode="before",
+    )  # fmt: skip
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
@@ -107,6 +118,27 @@ class Settings(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _a_provider_is_whole(self) -> Self:
+        given = {
+            "ISSUER": self.oidc_issuer,
+            "CLIENT_ID": self.oidc_client_id,
+            "CLIENT_SECRET": self.oidc_client_secret,
+            "REDIRECT": self.oidc_redirect,
+        }
+        missing = [f"RUNFOLD_OIDC_{name}" for name, value in given.items() if value is None]
+        if missing and len(missing) < len(given):
+            raise ValueError(f"an identity provider needs {', '.join(missing)} as well")
+        for name, url in (("ISSUER", self.oidc_issuer), ("REDIRECT", self.oidc_redirect)):
+            if url is not None and not is_secure(url, loopback=self.env == "development"):
+                raise ValueError(
+                    f"RUNFOLD_OIDC_{name} {url[:MAX_SHOWN]!r}: must be an https URL without user,"
+                    " query and fragment; in development http works on a loopback address"
+                )
+        if self.oidc_redirect and not self.oidc_redirect.endswith(CALLBACK):
+            raise ValueError(f"RUNFOLD_OIDC_REDIRECT must end with {CALLBACK}")
+        return self
+
     @property
     def longest_held_sleep(self) -> float:
         """The longest sleep, in seconds, that a run is held through."""
@@ -131,7 +163,9 @@ def _problem(details: ErrorDetails) -> str:
         return message
     name = str(details["loc"][0])
     # A URL may hold a password.
-    value = "" if name == "url" else f" {str(details['input'])[:MAX_SHOWN]!r}"
+    value = (
+        "" if name in {"url", "oidc_client_secret"} else f" {str(details['input'])[:MAX_SHOWN]!r}"
+    )
     return f"RUNFOLD_{name.upper()}{value}: {message}"
 
 

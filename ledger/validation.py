@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Final
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from runfold.ledger.errors import InvalidValue
@@ -18,6 +19,7 @@ MAX_LEASE: Final = timedelta(days=1)
 """What needs a run for longer sends heartbeats."""
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 """The names of this machine in URLs."""
+
 _NUMBERS: Final = frozenset({int, float, Decimal})
 _NOTHING: Final = Decimal("0.000000")
 _MICRO: Final = Decimal("0.000001")
@@ -130,6 +132,21 @@ def check_lease_time(name: str, value: object) -> timedelta:
     if lifetime > MAX_LEASE:
         raise InvalidValue(name, value, "must be at most a day: heartbeats extend a lease")
     return lifetime
+
+
+def is_secure(url: str, *, loopback: bool) -> bool:
+    """Whether a URL is https, without user, query and fragment.
+
+    `loopback`: http to an address of this machine will do as well.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return False
+    plain = parts._replace(query="", fragment="").geturl() == url and "@" not in parts.netloc
+    near = parts.scheme == "http" and host in LOOPBACK and loopback
+    return plain and bool(host) and url.isprintable() and (parts.scheme == "https" or near)
 
 
 def check_run_id(value: object) -> UUID:

@@ -13,6 +13,7 @@ from runfold.console.web.api import routers
 from runfold.console.web.callers import Callers
 from runfold.console.web.guard import Guard
 from runfold.console.web.options import Options
+from runfold.console.web.provider import Provider
 from runfold.console.web.running_bulks import RunningBulks
 from runfold.console.web.wakeups import Wakeups
 from runfold.ledger import Ledger
@@ -53,6 +54,7 @@ def make(ledger: Ledger | None, options: Options | None) -> FastAPI:
     app.state.looked_at, app.state.is_ready = 0.0, False
     problems.answer(app)
     settings = ledger.settings if ledger is not None else Settings.load()
+    app.state.provider = Provider.of(settings)
     app.add_middleware(Guard, limit_bytes=settings.payload_limit_bytes, only_loopback=chosen.open)
     for router in (*routers(), *pages.routers()):
         app.include_router(router)

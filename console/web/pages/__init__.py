@@ -15,6 +15,7 @@ from runfold.console.web.pages import (
     live,
     overview,
     projections,
+    provider,
     run,
     runs,
     sign_in,
@@ -27,7 +28,7 @@ from runfold.console.web.pages import (
 def routers() -> tuple[APIRouter, ...]:
     """Return the routers of all pages."""
     modules = (
-        sign_in, live, overview, runs, run, bulk, approvals, workers, kinds, projections,
+        sign_in, provider, live, overview, runs, run, bulk, approvals, workers, kinds, projections,
         integrity, audit, cost, whatif, archive, webhooks,
     )  # fmt: skip
     return tuple(module.pages for module in modules)

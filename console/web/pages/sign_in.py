@@ -45,7 +45,14 @@ async def asset(name: Literal["console.css", "console.js", "icon.svg"]) -> Respo
 @pages.get("/sign-in")
 async def form(request: Request, to: str = "/") -> Response:
     """Ask for a password or a token."""
-    return html(request, "sign_in.html", {"base": None, "to": to, "problem": None}, HTTPStatus.OK)
+    return asking(request, to, None, HTTPStatus.OK)
+
+
+def asking(request: Request, to: str, problem: str | None, status: HTTPStatus) -> Response:
+    """Return the page that asks who somebody is, with what became of their last try."""
+    by_provider = request.app.state.provider is not None
+    context = {"base": None, "to": to, "problem": problem, "by_provider": by_provider}
+    return html(request, "sign_in.html", context, status)
 
 
 @pages.post("/sign-in")
@@ -69,9 +76,8 @@ async def sign_in(
     except InvalidValue:
         secret = None
     if secret is None:
-        context = {"base": None, "to": to, "problem": _NOT_LET_IN}
-        return html(request, "sign_in.html", context, HTTPStatus.FORBIDDEN)
-    await _forget(request)
+        return asking(request, to, _NOT_LET_IN, HTTPStatus.FORBIDDEN)
+    await forget(request)
     response = RedirectResponse(local(to), HTTPStatus.SEE_OTHER)
     remember(request, response, secret)
     return response
@@ -88,11 +94,16 @@ def remember(request: Request, response: Response, secret: str) -> None:
         max_age=SESSION_SECONDS,
         httponly=True,
         samesite="strict",
-        secure=request.url.scheme == "https" or request.url.hostname not in LOOPBACK,
+        secure=is_private(request),
     )
 
 
-async def _forget(request: Request) -> None:
+def is_private(request: Request) -> bool:
+    """Whether cookies need TLS: everywhere but on this machine's own names."""
+    return request.url.scheme == "https" or request.url.hostname not in LOOPBACK
+
+
+async def forget(request: Request) -> None:
     """End the session that the request bears, if any."""
     callers: Callers = request.app.state.callers
     secret = request.cookies.get(SESSION, "")
@@ -104,7 +115,7 @@ async def _forget(request: Request) -> None:
 async def sign_out(request: Request) -> Response:
     """End the session, here and in the database."""
     with suppress(InvalidValue):
-        await _forget(request)
+        await forget(request)
     response = RedirectResponse("/sign-in", HTTPStatus.SEE_OTHER)
     response.delete_cookie(SESSION)
     return response

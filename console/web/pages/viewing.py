@@ -29,6 +29,7 @@ from runfold.ledger.access import EVERYWHERE
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.run import Run
 from runfold.ledger.sessions import SESSION_PREFIX
+from runfold.ledger.settings import CALLBACK
 
 SESSION: Final = "runfold_session"
 ZONE: Final = "runfold_zone"
@@ -151,7 +152,7 @@ def html(
         "zone": zone_of(request),
         "themes": THEMES,
         "now_at": datetime.now(UTC).isoformat(),
-        "here": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
+        "here": _here(request),
         "path": request.url.path,
         "has_session": SESSION in request.cookies,
     }
@@ -160,6 +161,13 @@ def html(
         status,
         headers={"Content-Security-Policy": _CSP, "Referrer-Policy": "same-origin"},
     )
+
+
+def _here(request: Request) -> str:
+    """Return where the page's own forms lead back to: never to what an identity provider sent."""
+    if request.url.path == CALLBACK:
+        return "/sign-in"
+    return request.url.path + (f"?{request.url.query}" if request.url.query else "")
 
 
 def zone_of(request: Request) -> tzinfo:

@@ -1,0 +1,75 @@
+"""Checks of an ID token, by OpenID Connect Core 1.0, section 3.1.3.7 (pure but for the clock)."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from typing import Any, Final
+
+import jwt
+
+from runfold.console.web.refusals import SignInRefused
+
+ALGORITHMS: Final = ("RS256", "ES256")
+"""Signatures by the provider's key; never `none`, nor what is made with a key that we hold."""
+LEEWAY_SECONDS: Final = 60
+"""How far the provider's clock may be from ours."""
+_REQUIRED: Final = ["iss", "sub", "aud", "exp", "iat", "nonce"]
+
+
+def subject_of(
+    token: str,
+    keys: Mapping[str, Any],
+    *,
+    issuer: str,
+    client: str,
+    nonce: str,
+    since: int,
+) -> str:
+    """Return whom the token names. `keys` is the provider's JWK set, `since` when we asked.
+
+    Raises SignInRefused, whose reason has nothing of the token.
+    """
+    try:
+        claims = jwt.decode(
+            token,
+            _key(token, keys),
+            list(ALGORITHMS),
+            options={"require": _REQUIRED},
+            audience=client,
+            issuer=issuer,
+            leeway=LEEWAY_SECONDS,
+        )
+    except (jwt.PyJWTError, ValueError, TypeError, AttributeError) as error:
+        raise SignInRefused(f"its ID token does not hold ({type(error).__name__})") from error
+    _check_party(claims, client)
+    if not isinstance(claims["nonce"], str) or not hmac.compare_digest(
+        claims["nonce"].encode(errors="replace"), nonce.encode()
+    ):
+        raise SignInRefused("its ID token is of another sign-in (nonce)")
+    if claims["iat"] < since - LEEWAY_SECONDS:
+        raise SignInRefused("its ID token is older than the sign-in (iat)")
+    return str(claims["sub"])
+
+
+def _key(token: str, keys: Mapping[str, Any]) -> jwt.PyJWK:
+    """Return the provider's key that the token says it is signed with."""
+    header = jwt.get_unverified_header(token)
+    found = [
+        key
+        for key in jwt.PyJWKSet.from_dict(dict(keys)).keys
+        if key.algorithm_name == header["alg"]
+        and key.algorithm_name in ALGORITHMS
+        and key.public_key_use in {None, "sig"}
+        and header.get("kid") in {None, key.key_id}
+    ]
+    if len(found) != 1:
+        raise jwt.InvalidKeyError
+    return found[0]
+
+
+def _check_party(claims: Mapping[str, Any], client: str) -> None:
+    """Refuse a token that was made for another client's use, beside ours."""
+    several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
+    if claims.get("azp", None if several else client) != client:
+        raise SignInRefused("its ID token is for another client (azp)")

@@ -1,0 +1,102 @@
+"""Signing in by an identity provider: the way there, and the way back."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+from fastapi import Request
+from fastapi.responses import RedirectResponse, Response
+from starlette.exceptions import HTTPException
+
+from runfold.console.web.callers import Callers
+from runfold.console.web.flows import FLOW_SECONDS
+from runfold.console.web.pages.sign_in import asking, forget, is_private, local, remember
+from runfold.console.web.pages.viewing import html, router
+from runfold.console.web.provider import Provider
+from runfold.console.web.refusals import ProviderDown, SignInRefused
+from runfold.ledger import names, sessions
+from runfold.ledger.errors import AccessDenied, InvalidValue, UnknownProject
+from runfold.ledger.log import logger
+from runfold.ledger.settings import CALLBACK
+
+FLOW: Final = "runfold_flow"
+_PATH: Final = "/sign-in"
+_REFUSED: Final = (
+    "The identity provider's answer does not let you in: begin again from here. A sign-in holds"
+    " for ten minutes, once, in the browser that began it."
+)
+_DOWN: Final = "Nobody can sign in by the identity provider now: the server's log says why."
+pages = router()
+
+
+@pages.get("/sign-in/provider")
+async def leave(request: Request, to: str = "/") -> Response:
+    """Lead to the provider, and have the browser remember the sign-in that it began."""
+    provider = _provider(request)
+    try:
+        flow = provider.flows.begin(local(to))
+        response = RedirectResponse(await provider.address(flow), HTTPStatus.SEE_OTHER)
+    except ProviderDown as error:
+        return _failed(request, error)
+    await forget(request)
+    response.set_cookie(
+        FLOW,
+        provider.flows.cookie(flow),
+        max_age=FLOW_SECONDS,
+        path=_PATH,
+        httponly=True,
+        samesite="lax",  # the provider's redirect must bring it
+        secure=is_private(request),
+    )
+    return response
+
+
+@pages.get(CALLBACK)
+async def come_back(request: Request) -> Response:
+    """Begin the session of the user whom the provider names.
+
+    The cookie of a session is not sent along a redirect from another site: a page leads on.
+    """
+    provider = _provider(request)
+    try:
+        flow = provider.flows.known(request.cookies.get(FLOW, ""))
+        subject = await provider.subject(flow, request.query_params)
+        response = await _begun(request, provider.issuer, subject, flow.to)
+    except (SignInRefused, ProviderDown) as error:
+        response = _failed(request, error)
+    response.delete_cookie(FLOW, path=_PATH)
+    return response
+
+
+async def _begun(request: Request, issuer: str, subject: str, to: str) -> Response:
+    callers: Callers = request.app.state.callers
+    try:
+        secret = await sessions.by_provider(callers.own.pool, issuer, subject)
+    except InvalidValue:  # no user can have such a subject
+        secret = None
+    except (AccessDenied, UnknownProject) as error:
+        raise ProviderDown("the server's login lacks the right admin in all projects") from error
+    known = {"base": None, "issuer": issuer, "subject": subject, "to": to}
+    if secret is None:
+        return html(request, "unknown_subject.html", known, HTTPStatus.FORBIDDEN)
+    response = html(request, "signed_in.html", known, HTTPStatus.OK)
+    remember(request, response, secret)
+    return response
+
+
+def _provider(request: Request) -> Provider:
+    """Return the provider, and count the request as a stranger's."""
+    callers: Callers = request.app.state.callers
+    callers.strange(request.client.host if request.client else "")
+    provider: Provider | None = request.app.state.provider
+    if provider is None:
+        raise HTTPException(HTTPStatus.NOT_FOUND, "this server has no identity provider")
+    return provider
+
+
+def _failed(request: Request, error: SignInRefused | ProviderDown) -> Response:
+    logger().warning(names.PROVIDER_REFUSED, reason=str(error))
+    if isinstance(error, ProviderDown):
+        return asking(request, "/", _DOWN, HTTPStatus.BAD_GATEWAY)
+    return asking(request, "/", _REFUSED, HTTPStatus.FORBIDDEN)
