@@ -331,6 +331,7 @@ BEGIN
     reason = excluded.reason;
   IF had_rights OR cardinality(p_rights) > 0 THEN -- else the administrator let it in, or nobody did
     PERFORM ledger.let_in(p_credential);
+    PERFORM ledger.limit_login(p_project, p_actor, p_credential, p_reason);
   END IF;
 EXCEPTION WHEN check_violation THEN -- the table knows the rights
   RAISE EXCEPTION 'rights % are not all known', array_to_string(p_rights, ', ')
@@ -2839,6 +2840,48 @@ EXCEPTION WHEN lock_not_available OR internal_error THEN -- held, or just change
     USING ERRCODE = '55P03';
 END $$;
 
+CREATE FUNCTION ledger.limit_login(p_project text, p_actor text, p_credential text, p_reason text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
+    AS $$
+DECLARE
+  has_rights CONSTANT boolean := EXISTS (SELECT FROM ledger.access_grant AS g
+    WHERE g.credential = p_credential AND cardinality(g.rights) > 0);
+  here CONSTANT text := format('ALTER ROLE %I IN DATABASE %I ', p_credential, current_database());
+  changed jsonb;
+  change text;
+BEGIN
+  SELECT jsonb_object_agg(l.name, CASE WHEN has_rights THEN l.value END) INTO changed
+  FROM pg_roles AS r JOIN pg_database AS d ON d.datname = current_database()
+  CROSS JOIN ledger.login_limits() AS l
+  WHERE r.rolname = p_credential AND r.rolcanlogin
+    AND NOT pg_has_role(r.oid, current_user, 'MEMBER')
+    AND has_rights <> EXISTS (
+      SELECT FROM pg_db_role_setting AS s CROSS JOIN unnest(s.setconfig) AS c (setting)
+      WHERE CASE WHEN has_rights
+        THEN s.setrole IN (0, r.oid) AND s.setdatabase IN (0, d.oid)
+          AND split_part(c.setting, '=', 1) = l.name
+        ELSE s.setrole = r.oid AND s.setdatabase = d.oid
+          AND c.setting = l.name || '=' || l.value END);
+  IF changed IS NULL THEN
+    RETURN;
+  END IF;
+  FOR change IN SELECT CASE WHEN has_rights THEN format('SET %I = %L', c.key, c.value)
+      ELSE format('RESET %I', c.key) END FROM jsonb_each_text(changed) AS c LOOP
+    EXECUTE here || change;
+  END LOOP;
+  PERFORM ledger.append_control(p_project, CASE WHEN has_rights THEN 'limits.set'
+    ELSE 'limits.reset' END, 'limits:' || p_credential, changed::text, p_actor, p_reason);
+EXCEPTION
+  WHEN insufficient_privilege THEN
+    RAISE WARNING 'the time limits of login % are left as they are: the ledger''s owner may not '
+      'change them, an administrator may', p_credential;
+  WHEN lock_not_available OR internal_error OR unique_violation OR undefined_object THEN
+    RAISE WARNING 'the time limits of login % are left as they are: another change of its settings '
+      'is at work', p_credential;
+END $$;
+
 CREATE FUNCTION ledger.lock_control(p_list text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2899,6 +2942,16 @@ BEGIN
     WHERE run.project_id = p_project AND run.run_id = asked.run_id FOR UPDATE
   ) AS locked;
 END $$;
+
+CREATE FUNCTION ledger.login_limits() RETURNS TABLE(name text, value text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  SELECT l.name, l.value
+  FROM (VALUES ('idle_in_transaction_session_timeout', '10min'), ('lock_timeout', '6min'),
+    ('statement_timeout', '30min'), ('transaction_timeout', '1d')) AS l (name, value)
+  WHERE current_setting(l.name, true) IS NOT NULL -- PostgreSQL 17 brought the last
+$$;
 
 CREATE FUNCTION ledger.low_marks(p_project text, p_kinds text[], p_returning boolean, INOUT mark_kinds text[], INOUT mark_priorities integer[], INOUT mark_runs uuid[], INOUT mark_dues timestamp with time zone[]) RETURNS record
     LANGUAGE plpgsql
@@ -6025,9 +6078,17 @@ REVOKE ALL ON FUNCTION ledger.legal(p_type text, p_from text, p_to text) FROM PU
 
 REVOKE ALL ON FUNCTION ledger.let_in(p_credential text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION ledger.limit_login(p_project text, p_actor text, p_credential text, p_reason text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.lock_control(p_list text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.lock_runs(p_project text, p_runs uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.login_limits() FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.login_limits() TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.login_limits() TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.login_limits() TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.login_limits() TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.low_marks(p_project text, p_kinds text[], p_returning boolean, INOUT mark_kinds text[], INOUT mark_priorities integer[], INOUT mark_runs uuid[], INOUT mark_dues timestamp with time zone[]) FROM PUBLIC;
 

@@ -84,6 +84,8 @@ OBJECTS: Final = (
     "access/control_subject",
     "access/record_control",
     "access/let_in",
+    "access/login_limits",
+    "access/limit_login",
     "access/change_access",
     "access/change_role",
     "access/change_token",

@@ -14,6 +14,7 @@ from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
 from runfold.ledger import access
 from runfold.ledger.access import Grant
+from runfold.ledger.postgres.login_limits import unlimited
 
 app: Final = program("Say what logins and API tokens may do.")
 
@@ -82,6 +83,8 @@ async def grant(
         )
         for found in await access.grants(ledger.project, credential):
             _write(session, found)
+        for lacking in await unlimited(ledger.pool, credential):
+            session.out.talk(lacking)
 
 
 @command(app, "revoke", needs=WORKER)

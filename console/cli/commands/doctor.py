@@ -7,7 +7,13 @@ from typing import Final
 
 from rich.text import Text
 
-from runfold.console.cli.health.access_checks import access, privileges, roles, settings
+from runfold.console.cli.health.access_checks import (
+    access,
+    limits,
+    privileges,
+    roles,
+    settings,
+)
 from runfold.console.cli.health.check import Check, Level
 from runfold.console.cli.health.database_status import database_status
 from runfold.console.cli.health.object_checks import objects
@@ -41,8 +47,8 @@ async def doctor(session: Session) -> int:
     """Check the ledger's health and name remedies.
 
     The checks: server, schema, settings, encoding, clock, connections, functions, partitions,
-    objects, indexes, time, feed, leases, kinds, handlers, approvals, schedules, roles, privileges
-    and access. Exit code 9 if one has failed.
+    objects, indexes, time, feed, leases, kinds, handlers, approvals, schedules, roles, privileges,
+    access and limits. Exit code 9 if one has failed.
     """
     try:
         checks = await _examine(session)
@@ -81,6 +87,7 @@ async def _examine(session: Session) -> list[Check]:
             await _checked("roles", roles(database)),
             await _checked("privileges", privileges(database)),
             *await _all_checked("access", access(database)),
+            *await _all_checked("limits", limits(database)),
         ]
 
 

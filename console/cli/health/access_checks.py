@@ -10,6 +10,7 @@ from runfold.console.cli.health.check import Check, Level
 from runfold.console.cli.kit.unknown_settings import unknown_settings
 from runfold.ledger.postgres.access_holes import access_holes
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.postgres.login_limits import unlimited
 from runfold.ledger.postgres.opening import Database
 from runfold.ledger.postgres.server_roles import (
     ROLES,
@@ -53,6 +54,15 @@ async def access(opened: Database) -> list[Check]:
         holes.append(Check("access", Level.WARNING, who_closes(database)))
     (row,) = await fetch(opened.pool, _GRANTS)
     return holes or [Check("access", Level.OK, f"{row['grants']} grants are visible to this login")]
+
+
+async def limits(opened: Database) -> list[Check]:
+    """Whether each login with rights has limits of time and connections; one check for each."""
+    lacking = [] if opened.embedded else await unlimited(opened.pool)
+    detail = "no login with rights lacks a limit, that this login can see"
+    return [Check("limits", Level.WARNING, line) for line in lacking] or [
+        Check("limits", Level.OK, detail)
+    ]
 
 
 _ROLE: Final = """

@@ -34,6 +34,7 @@ BEGIN
     reason = excluded.reason;
   IF had_rights OR cardinality(p_rights) > 0 THEN -- else the administrator let it in, or nobody did
     PERFORM ledger.let_in(p_credential);
+    PERFORM ledger.limit_login(p_project, p_actor, p_credential, p_reason);
   END IF;
 EXCEPTION WHEN check_violation THEN -- the table knows the rights
   RAISE EXCEPTION 'rights % are not all known', array_to_string(p_rights, ', ')

@@ -1,0 +1,12 @@
+-- The time limits that a login with rights gets in this database. No statement of a process of ours
+-- lasts as long: it gives up after RUNFOLD_STATEMENT_SECONDS, 300 by default. An upgrade and a
+-- restart of the feed are the owner's. A check may read in one transaction for hours.
+CREATE OR REPLACE FUNCTION ledger.login_limits() RETURNS TABLE (name text, value text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT l.name, l.value
+  FROM (VALUES ('idle_in_transaction_session_timeout', '10min'), ('lock_timeout', '6min'),
+    ('statement_timeout', '30min'), ('transaction_timeout', '1d')) AS l (name, value)
+  WHERE current_setting(l.name, true) IS NOT NULL -- PostgreSQL 17 brought the last
+$$;
