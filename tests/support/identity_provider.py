@@ -16,6 +16,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import jwt
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 
 CLIENT: Final = "runfold"
@@ -32,7 +33,8 @@ class IdentityProvider:
 
     def __init__(self, port: int, key: RSAPrivateKey) -> None:
         self.issuer = f"http://127.0.0.1:{port}"
-        self.key, self.kid, self.subject = key, "first", "248289761001"
+        self.key: RSAPrivateKey | EllipticCurvePrivateKey = key
+        self.kid, self.subject = "first", "248289761001"
         self.claims: dict[str, Any] = {}
         """Claims in place of the right ones."""
         self.signed: tuple[Any, str] | None = None
@@ -62,7 +64,11 @@ class IdentityProvider:
                 "jwks_uri": f"{self.issuer}/keys",
             } | self.described
         if path == "/keys":
-            public = jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
+            public: dict[str, Any]
+            if isinstance(self.key, RSAPrivateKey):
+                public = jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
+            else:
+                public = jwt.algorithms.ECAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
             return {"keys": [public | {"kid": self.kid, "use": "sig"}]}
         return None
 
@@ -81,7 +87,8 @@ class IdentityProvider:
             "iss": self.issuer, "sub": self.subject, "aud": CLIENT, "exp": now + 300, "iat": now,
             "nonce": asked["nonce"],
         } | self.claims  # fmt: skip
-        key, algorithm = (self.key, "RS256") if self.signed is None else self.signed
+        own = "RS256" if isinstance(self.key, RSAPrivateKey) else "ES256"
+        key, algorithm = (self.key, own) if self.signed is None else self.signed
         if algorithm == "HS256":
             return {"id_token": _confused(claims, key, self.kid)}
         return {"id_token": jwt.encode(claims, key, algorithm, headers={"kid": self.kid})}

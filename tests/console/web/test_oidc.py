@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fastapi import FastAPI
@@ -185,8 +186,9 @@ async def test_keys_can_be_rotated_and_an_old_one_counts_no_more(
     browser: httpx.AsyncClient, provider: IdentityProvider, key: RSAPrivateKey
 ) -> None:
     assert (await enter(browser, provider)).status_code == 200
-    provider.key, provider.kid = new_key(), "second"
-    assert (await enter(browser, provider)).status_code == 200
+    for other, kid in ((new_key(), "second"), (generate_private_key(SECP256R1()), "third")):
+        provider.key, provider.kid = other, kid
+        assert (await enter(browser, provider)).status_code == 200, kid
     provider.signed = (key, "RS256")
     assert (await enter(browser, provider)).status_code == 403
 
