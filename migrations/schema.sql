@@ -1536,6 +1536,37 @@ BEGIN
   END IF;
 END $_$;
 
+CREATE FUNCTION ledger.drop_reads(p_project text, p_actor text, p_before timestamp with time zone, p_reason text DEFAULT NULL::text) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    AS $$
+DECLARE
+  checked boolean;
+  dropped int;
+BEGIN
+  checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
+  checked := ledger.check_given('p_before', p_before IS NOT NULL);
+  checked := ledger.check_texts(ARRAY[p_actor], 200, true);
+  checked := ledger.check_texts(ARRAY[p_reason], 2000, true);
+  IF p_before > clock_timestamp() - interval '184 days' THEN
+    RAISE EXCEPTION 'records of reads are kept for 184 days, and % is later', p_before
+      USING ERRCODE = '22023';
+  END IF;
+  DELETE FROM ledger.payload_read AS r WHERE r.project_id = p_project AND r.read_at < p_before
+    AND (r.read_at, r.run_id, r.credential, r.route) IN (
+      SELECT o.read_at, o.run_id, o.credential, o.route FROM ledger.payload_read AS o
+      WHERE o.project_id = p_project AND o.read_at < p_before
+      ORDER BY o.read_at LIMIT 10000);
+  GET DIAGNOSTICS dropped = ROW_COUNT;
+  IF dropped > 0 THEN
+    PERFORM ledger.append_control(p_project, 'reads.dropped', 'reads:' || p_project,
+      jsonb_build_object('before', p_before, 'count', dropped)::text, p_actor, p_reason);
+  END IF;
+  RETURN dropped;
+END $$;
+
 CREATE FUNCTION ledger.drop_schedule(p_project text, p_actor text, p_name text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4127,6 +4158,11 @@ BEGIN
       RETURN OLD;
     END IF;
   END IF;
+  IF TG_OP = 'DELETE' AND TG_TABLE_NAME = 'payload_read' THEN
+    IF OLD.read_at < clock_timestamp() - interval '184 days' THEN
+      RETURN OLD;
+    END IF;
+  END IF;
   RAISE EXCEPTION '% on % is not allowed: the ledger is append-only', TG_OP, TG_TABLE_NAME
     USING ERRCODE = 'RF403', HINT = 'Append a compensating event instead.';
 END $$;
@@ -5926,6 +5962,8 @@ REVOKE ALL ON FUNCTION ledger.decision_problem(p_project text, p_run uuid, p_act
 
 REVOKE ALL ON FUNCTION ledger.drop_projection_tables(p_name text, p_all boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.drop_projection_tables(p_name text, p_all boolean) TO runfold_projector;
+
+REVOKE ALL ON FUNCTION ledger.drop_reads(p_project text, p_actor text, p_before timestamp with time zone, p_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.drop_schedule(p_project text, p_actor text, p_name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.drop_schedule(p_project text, p_actor text, p_name text) TO runfold_worker;

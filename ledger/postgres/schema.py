@@ -91,6 +91,7 @@ OBJECTS: Final = (
     "access/change_token",
     "access/change_user",
     "access/note_read",
+    "access/drop_reads",
     "views/state_at",
     "views/history",
     "views/read_run",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import asyncpg
 import httpx
 import pytest
@@ -94,3 +96,40 @@ async def test_who_read_what_is_for_those_with_the_right_to_audit(ledger: Ledger
     async with calling(app(ledger)) as client:
         await sign_in(client, secret)
         assert (await client.get("/p/test/reads")).status_code == 403
+
+
+async def test_old_records_of_reads_go_on_record_and_younger_ones_stay(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(
+        "INSERT INTO ledger.payload_read SELECT 'test', now() - make_interval(days => d),"
+        " gen_random_uuid(), 'ann', '/x' FROM unnest(ARRAY[1, 183, 185, 400]) AS d"
+    )
+    drop = "SELECT ledger.drop_reads('test', 'ann', now() - $1::interval, 'enough')"
+    for days in (183, -1):
+        with pytest.raises(asyncpg.PostgresError, match="kept for 184 days"):
+            await connection.fetchval(drop, timedelta(days=days))
+    with pytest.raises(asyncpg.PostgresError, match="p_before must be given"):
+        await connection.fetchval(drop, None)
+
+    assert await connection.fetchval(drop, timedelta(days=300)) == 1
+    assert await connection.fetchval(drop, timedelta(days=184)) == 1
+    assert await connection.fetchval(drop, timedelta(days=184)) == 0
+
+    assert len(await access.reads(ledger.project)) == 2
+    last = (await access.control_history(ledger.project))[-1]
+    assert (last.type, last.actor, last.reason) == ("reads.dropped", "ann", "enough")
+    with pytest.raises(asyncpg.PostgresError, match="append-only"):
+        await connection.execute("DELETE FROM ledger.payload_read")
+    assert await connection.fetchval("SELECT count(*) FROM ledger.payload_read") == 2
+
+
+async def test_one_call_drops_ten_thousand_records_of_reads_at_most(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(
+        "INSERT INTO ledger.payload_read SELECT 'test', now() - interval '1 year' + n * interval"
+        " '1 ms', gen_random_uuid(), 'ann', '/x' FROM generate_series(1, 10001) AS n"
+    )
+    drop = "SELECT ledger.drop_reads('test', 'ann', now() - interval '200 days')"
+    assert [await connection.fetchval(drop) for _ in range(3)] == [10_000, 1, 0]

@@ -1,0 +1,35 @@
+-- Deletes records of reads of a project from before a time, at least 184 days ago: at most 10,000,
+-- the oldest first, on record in the control history. Returns how many. For the owner of the
+-- ledger, by hand or on a schedule of his own: no role may call it.
+CREATE OR REPLACE FUNCTION ledger.drop_reads(
+  p_project text, p_actor text, p_before timestamptz, p_reason text DEFAULT NULL
+) RETURNS int
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET TimeZone = 'UTC'
+AS $$
+DECLARE
+  checked boolean;
+  dropped int;
+BEGIN
+  checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
+  checked := ledger.check_given('p_before', p_before IS NOT NULL);
+  checked := ledger.check_texts(ARRAY[p_actor], 200, true);
+  checked := ledger.check_texts(ARRAY[p_reason], 2000, true);
+  IF p_before > clock_timestamp() - interval '184 days' THEN
+    RAISE EXCEPTION 'records of reads are kept for 184 days, and % is later', p_before
+      USING ERRCODE = '22023';
+  END IF;
+  DELETE FROM ledger.payload_read AS r WHERE r.project_id = p_project AND r.read_at < p_before
+    AND (r.read_at, r.run_id, r.credential, r.route) IN (
+      SELECT o.read_at, o.run_id, o.credential, o.route FROM ledger.payload_read AS o
+      WHERE o.project_id = p_project AND o.read_at < p_before
+      ORDER BY o.read_at LIMIT 10000);
+  GET DIAGNOSTICS dropped = ROW_COUNT;
+  IF dropped > 0 THEN
+    PERFORM ledger.append_control(p_project, 'reads.dropped', 'reads:' || p_project,
+      jsonb_build_object('before', p_before, 'count', dropped)::text, p_actor, p_reason);
+  END IF;
+  RETURN dropped;
+END $$;
