@@ -9,6 +9,7 @@ CREATE FUNCTION ledger.advance_schedule(p_project text, p_name text, p_cron text
 DECLARE
   checked boolean := ledger.check_access(p_project, '{schedule}');
 BEGIN
+  checked := ledger.check_times(ARRAY[p_next_at, p_last_due]);
   UPDATE ledger.schedule AS s SET next_at = p_next_at, last_due = p_last_due
   WHERE s.project_id = p_project AND s.name = p_name AND s.cron = p_cron
     AND s.timezone = p_timezone AND s.next_at = p_seen;
@@ -316,6 +317,7 @@ BEGIN
   checked := ledger.check_given('p_credential', p_credential IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_credential] || speaks_for, 200, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
+  checked := ledger.check_times(ARRAY[p_until]);
   IF p_rights IS NULL OR cardinality(speaks_for) NOT BETWEEN 1 AND 100 THEN
     RAISE EXCEPTION 'a grant has rights, and 1 to 100 actors' USING ERRCODE = '22023';
   END IF;
@@ -831,6 +833,21 @@ BEGIN
   END LOOP;
   RETURN true;
 END $_$;
+
+CREATE FUNCTION ledger.check_times(p_times timestamp with time zone[]) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    AS $$
+DECLARE
+  odd timestamptz;
+BEGIN
+  FOREACH odd IN ARRAY p_times LOOP
+    IF odd NOT BETWEEN '1970-01-01Z' AND '9001-01-01Z' THEN
+      RAISE EXCEPTION 'a time is between the years 1970 and 9000, not %', odd
+        USING ERRCODE = '22023';
+    END IF;
+  END LOOP;
+  RETURN true;
+END $$;
 
 CREATE FUNCTION ledger.check_types(p_types text[], p_versions integer[]) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE
@@ -3586,6 +3603,7 @@ BEGIN
   checked := ledger.check_given('p_next_at', p_next_at IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_name, p_kind, p_cron, p_timezone], 200, true);
   checked := ledger.check_content(ARRAY[p_input]);
+  checked := ledger.check_times(ARRAY[p_next_at, p_release]);
   INSERT INTO ledger.schedule AS s
     (project_id, name, kind, input, cron, timezone, next_at, actor, release)
   -- A change by hand counts as of its moment.
@@ -5908,6 +5926,8 @@ REVOKE ALL ON FUNCTION ledger.check_request(p_body text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.check_tags(p_tags text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_texts(p_values text[], p_limit integer, p_trimmed boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.check_times(p_times timestamp with time zone[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_types(p_types text[], p_versions integer[]) FROM PUBLIC;
 

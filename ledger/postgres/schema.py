@@ -50,6 +50,7 @@ OBJECTS: Final = (
     "compiled/legal",
     "guards/transition_type",
     "guards/check_count",
+    "guards/check_times",
     "guards/check_workers",
     "guards/check_given",
     "guards/check_texts",

@@ -19,6 +19,7 @@ BEGIN
   checked := ledger.check_given('p_credential', p_credential IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_credential] || speaks_for, 200, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
+  checked := ledger.check_times(ARRAY[p_until]);
   IF p_rights IS NULL OR cardinality(speaks_for) NOT BETWEEN 1 AND 100 THEN
     RAISE EXCEPTION 'a grant has rights, and 1 to 100 actors' USING ERRCODE = '22023';
   END IF;

@@ -22,6 +22,7 @@ BEGIN
   checked := ledger.check_given('p_next_at', p_next_at IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_name, p_kind, p_cron, p_timezone], 200, true);
   checked := ledger.check_content(ARRAY[p_input]);
+  checked := ledger.check_times(ARRAY[p_next_at, p_release]);
   INSERT INTO ledger.schedule AS s
     (project_id, name, kind, input, cron, timezone, next_at, actor, release)
   -- A change by hand counts as of its moment.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 import asyncpg
@@ -18,7 +19,7 @@ import structlog
 from runfold import Ledger
 from runfold.console.cli.kit import exits
 from runfold.console.cli.main import main
-from runfold.errors import LedgerError
+from runfold.errors import InvalidValue, LedgerError
 from runfold.events import NoteAdded
 from runfold.ledger.payload import MAX_BITS, MAX_DEPTH
 from runfold.ledger.postgres.urls import driver_url
@@ -353,3 +354,29 @@ async def test_an_argument_that_is_null_and_must_not_be_is_named(
         await worker.fetch(statement, *arguments)
 
     assert name.rsplit(maxsplit=1)[-1] in str(caught.value)
+
+
+_TIMES = {
+    "a grant's end": "change_access('test', 'ann', 'bob', '{read}', NULL, $1, NULL)",
+    "a schedule's next time": "put_schedule('test', 'ann', 'a', 'b', NULL, '* * * * *', 'UTC', $1)",
+    "a schedule's release": "put_schedule('test', 'ann', 'a', 'b', NULL, '* * * * *', 'UTC',"
+    " now(), $1)",
+    "a schedule's move": "advance_schedule('test', 'a', '* * * * *', 'UTC', now(), $1, now())",
+    "a schedule's last time": "advance_schedule('test', 'a', '* * * * *', 'UTC', now(), now(), $1)",
+}
+
+
+@pytest.mark.parametrize("name", _TIMES)
+async def test_a_time_that_a_reader_could_not_read_is_refused(
+    ledger: Ledger, worker: asyncpg.Connection, name: str
+) -> None:
+    for odd in ("infinity", "-infinity", "0001-01-01 BC", "1969-12-31Z", "294276-01-01Z"):
+        statement = f"SELECT ledger.{_TIMES[name]}".replace("$1", f"'{odd}'")
+        with pytest.raises(asyncpg.InvalidParameterValueError, match="1970 and 9000"):
+            await worker.fetch(statement)
+
+
+async def test_a_grant_ends_in_a_year_that_every_reader_can_read(ledger: Ledger) -> None:
+    for odd in (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)):
+        with pytest.raises(InvalidValue, match="until"):
+            await ledger.grant_access("bob", ["read"], until=odd)
