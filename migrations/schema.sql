@@ -1607,6 +1607,10 @@ CREATE FUNCTION ledger.due_deliveries(p_project text, p_webhook text, p_limit in
 #variable_conflict use_column
 BEGIN
   PERFORM ledger.check_access(p_project, '{read}');
+  IF (p_lease BETWEEN '0' AND '1 day' AND p_limit BETWEEN 1 AND 10000) IS NOT TRUE THEN
+    RAISE EXCEPTION 'at most 10,000 deliveries are taken, for a day at most'
+      USING ERRCODE = '22023';
+  END IF;
   RETURN QUERY UPDATE ledger.delivery AS d SET next_at = ledger.now() + p_lease
   FROM (
     SELECT n.run_id, n.version FROM ledger.delivery AS n
@@ -3993,6 +3997,10 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_access(p_project, '{read}');
+  IF p_again NOT BETWEEN '0' AND '30 days' OR (p_duration_ms >= 0) IS NOT TRUE THEN
+    RAISE EXCEPTION 'an attempt lasted 0 ms or more, and the next is within 30 days'
+      USING ERRCODE = '22023';
+  END IF;
   UPDATE ledger.delivery AS d SET attempts = p_attempt, next_at = ledger.now() + p_again,
     delivered_at = CASE WHEN p_error IS NULL THEN ledger.now() ELSE d.delivered_at END
   WHERE d.project_id = p_project AND d.webhook_id = p_webhook AND d.run_id = p_run

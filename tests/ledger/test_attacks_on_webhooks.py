@@ -35,3 +35,26 @@ async def test_a_webhook_has_an_id_and_a_url_that_the_keeper_can_send_to(databas
                 await connection.fetchval(ADD, login, webhook, action, each, b"k" * 24)
             assert refused.value.sqlstate == "22023", each
         await connection.close()
+
+
+async def test_no_delivery_is_put_off_to_a_time_that_never_comes_or_that_nobody_can_read(
+    database: str,
+) -> None:
+    run = "'01890000-0000-7000-8000-000000000000'"
+    attempt = f"SELECT ledger.record_attempt('test', '{ID}', {run}, 1, 1, %s)"
+    async with with_login(database, "runfold_projector", rights=("read",)) as url:
+        connection = await asyncpg.connect(driver_url(url))
+        await connection.execute(attempt % "0, 500, 'x', '30 days'")
+        await connection.fetch(f"SELECT ledger.due_deliveries('test', '{ID}', 10, '1 min')")
+        for call in (
+            attempt % "0, 500, 'x', '31 days'",
+            attempt % "0, 500, 'x', '-200000 days'",
+            attempt % "-1, 500, 'x', NULL",
+            attempt % "NULL, 500, 'x', NULL",
+            f"SELECT ledger.due_deliveries('test', '{ID}', 10, '200000 years')",
+            f"SELECT ledger.due_deliveries('test', '{ID}', 10, NULL)",
+            f"SELECT ledger.due_deliveries('test', '{ID}', NULL, '1 min')",
+        ):
+            with pytest.raises(asyncpg.InvalidParameterValueError):
+                await connection.fetch(call)
+        await connection.close()

@@ -10,6 +10,10 @@ AS $$
 #variable_conflict use_column
 BEGIN
   PERFORM ledger.check_access(p_project, '{read}');
+  IF (p_lease BETWEEN '0' AND '1 day' AND p_limit BETWEEN 1 AND 10000) IS NOT TRUE THEN
+    RAISE EXCEPTION 'at most 10,000 deliveries are taken, for a day at most'
+      USING ERRCODE = '22023';
+  END IF;
   RETURN QUERY UPDATE ledger.delivery AS d SET next_at = ledger.now() + p_lease
   FROM (
     SELECT n.run_id, n.version FROM ledger.delivery AS n

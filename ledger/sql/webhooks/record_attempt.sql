@@ -13,6 +13,10 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_access(p_project, '{read}');
+  IF p_again NOT BETWEEN '0' AND '30 days' OR (p_duration_ms >= 0) IS NOT TRUE THEN
+    RAISE EXCEPTION 'an attempt lasted 0 ms or more, and the next is within 30 days'
+      USING ERRCODE = '22023';
+  END IF;
   UPDATE ledger.delivery AS d SET attempts = p_attempt, next_at = ledger.now() + p_again,
     delivered_at = CASE WHEN p_error IS NULL THEN ledger.now() ELSE d.delivered_at END
   WHERE d.project_id = p_project AND d.webhook_id = p_webhook AND d.run_id = p_run
