@@ -91,7 +91,7 @@ CREATE TABLE ledger.user_password (
   key_sha256 bytea NOT NULL
 );
 
--- Sessions of the web console. Of a session's secret only the digest is kept.
+-- Sessions of those who signed in to the pages. Of a session's secret only the digest is kept.
 CREATE TABLE ledger.web_session (
   session_id varchar(40) PRIMARY KEY,
   sha256 bytea NOT NULL UNIQUE,
