@@ -3630,6 +3630,12 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_access(p_project, '{read}');
+  checked := ledger.check_count(cardinality(p_runs));
+  checked := ledger.check_given('p_checkpoint', p_checkpoint IS NOT NULL);
+  checked := ledger.check_texts(p_types, 80);
+  IF EXISTS (SELECT FROM unnest(p_bodies) AS b (body) WHERE length(b.body) > 10000) THEN
+    RAISE EXCEPTION 'the body of a delivery has at most 10,000 characters' USING ERRCODE = '22023';
+  END IF;
   UPDATE ledger.webhook AS w SET checkpoint = p_checkpoint
   WHERE w.project_id = p_project AND w.webhook_id = p_webhook AND w.checkpoint = p_before
     AND NOT w.is_paused;

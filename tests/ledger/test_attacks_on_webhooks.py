@@ -58,3 +58,19 @@ async def test_no_delivery_is_put_off_to_a_time_that_never_comes_or_that_nobody_
             with pytest.raises(asyncpg.InvalidParameterValueError):
                 await connection.fetch(call)
         await connection.close()
+
+
+async def test_no_delivery_has_a_type_or_a_body_that_no_event_has(database: str) -> None:
+    queue = f"SELECT ledger.queue_deliveries('test', '{ID}', 'a', %s, %s, %s, %s)"
+    runs, kinds = "ARRAY[gen_random_uuid()], '{1}'", "'{a}'"
+    async with with_login(database, "runfold_projector", rights=("read",)) as url:
+        connection = await asyncpg.connect(driver_url(url))
+        assert not await connection.fetchval(queue % ("'b'", runs, kinds, "'{x}'"))
+        for call in (
+            queue % ("NULL", runs, kinds, "'{x}'"),
+            queue % ("'b'", runs, "ARRAY[E'\\x1b[31m']", "'{x}'"),
+            queue % ("'b'", runs, kinds, "ARRAY[repeat('x', 10001)]"),
+        ):
+            with pytest.raises(asyncpg.InvalidParameterValueError):
+                await connection.fetch(call)
+        await connection.close()
