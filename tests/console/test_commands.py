@@ -581,7 +581,7 @@ def test_doctor_finds_a_new_database_healthy(cli: Cli) -> None:
         (
             *("server", "schema", "settings", "encoding", "clock", "connections", "functions"),
             *("partitions", "objects", "indexes", "time", "feed", "leases", "kinds"),
-            *("schedules", "roles", "handlers", "approvals"),
+            *("schedules", "roles", "handlers", "approvals", "limits"),
         ),
         "ok",
     )
