@@ -6,10 +6,11 @@ Both tables are read page by page in the order of their keys, each page in a sna
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Final
+from uuid import UUID
 
 from runfold.ledger.months import FIRST_RUN
-from runfold.ledger.postgres.connections import Pool
+from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.proof.chain import Finding
 
 _PAGE: Final = 5_000
@@ -24,8 +25,7 @@ FROM (SELECT s.run_id, s.kind, s.tags FROM ledger.run_state AS s
   WHERE s.project_id = $1 AND s.run_id > $2 ORDER BY s.run_id LIMIT $3) AS page
 ORDER BY page.run_id
 """
-# A run without a state is named by the check of states. A list may begin with such a run's tag:
-# the row that says so was written with the run.
+# A run that has no state is left to the check of states, which names it.
 _INVENTED: Final = """
 SELECT page.tag, page.kind, page.run_id, EXISTS (SELECT FROM ledger.run_state AS s
   WHERE s.project_id = $1 AND s.run_id = page.run_id
@@ -39,35 +39,36 @@ ORDER BY page.tag, page.kind, page.run_id
 
 async def check_tags(pool: Pool, project_id: str) -> list[Finding]:
     """Return what is wrong with the lists of a project's runs by tag."""
-    hidden = [
-        _tag(row["run_id"], tag, "is missing in the list of its tag")
-        async for row in _states(pool, project_id)
-        for tag in row["wrong"] or ()
+    return [
+        *await _first(_hidden(pool, project_id), "is missing in the list of its tag"),
+        *await _first(_invented(pool, project_id), "is in the list of a tag that it does not have"),
     ]
-    invented = [
-        _tag(row["run_id"], row["tag"], "is in the list of a tag that it does not have")
-        async for row in _lists(pool, project_id)
-        if row["wrong"]
-    ]
-    return hidden[:_TOLD] + invented[:_TOLD]
 
 
-async def _states(pool: Pool, project_id: str) -> AsyncIterator[Any]:
+async def _first(wrong: AsyncIterator[tuple[UUID, str]], problem: str) -> list[Finding]:
+    """Return a finding for each run and tag; not all of them, where there are very many."""
+    found: list[Finding] = []
+    async for run_id, tag in wrong:
+        found.append(Finding(run_id, None, "tag", f"{problem}: {tag!r}"))
+        if len(found) == _TOLD:
+            break
+    return found
+
+
+async def _hidden(pool: Pool, project_id: str) -> AsyncIterator[tuple[UUID, str]]:
     after = FIRST_RUN
-    while page := await pool.fetch(_HIDDEN, project_id, after, _PAGE):
+    while page := await fetch(pool, _HIDDEN, project_id, after, _PAGE):
         for row in page:
-            yield row
+            for tag in row["wrong"] or ():
+                yield row["run_id"], tag
         after = page[-1]["run_id"]
 
 
-async def _lists(pool: Pool, project_id: str) -> AsyncIterator[Any]:
+async def _invented(pool: Pool, project_id: str) -> AsyncIterator[tuple[UUID, str]]:
     after = ("", "", FIRST_RUN)
-    while page := await pool.fetch(_INVENTED, project_id, *after, _PAGE):
+    while page := await fetch(pool, _INVENTED, project_id, *after, _PAGE):
         for row in page:
-            yield row
+            if row["wrong"]:
+                yield row["run_id"], row["tag"]
         last = page[-1]
         after = (last["tag"], last["kind"], last["run_id"])
-
-
-def _tag(run_id: Any, tag: str, problem: str) -> Finding:
-    return Finding(run_id, None, "tag", f"{problem}: {tag!r}")
