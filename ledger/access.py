@@ -14,10 +14,9 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 from uuid import UUID
 
 from runfold.ledger.errors import AccessDenied, InvalidValue, UnknownProject
-from runfold.ledger.months import FIRST_YEAR, LAST_YEAR
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.validation import check_actor, check_int, check_text
+from runfold.ledger.validation import check_actor, check_int, check_text, check_year
 
 Right: TypeAlias = Literal[
     "submit", "work", "read", "decide", "schedule", "erase", "audit", "admin"
@@ -130,10 +129,10 @@ async def grant(
     if not chosen:
         raise InvalidValue("rights", chosen, "must not be empty; `revoke` takes all of them")
     names = None if actors is None else [check_actor(name) for name in actors]
-    if until is not None and until.tzinfo is None:
-        raise InvalidValue("until", until, "must have a time zone")
-    if until is not None and not FIRST_YEAR < until.year <= LAST_YEAR:
-        raise InvalidValue("until", until, f"must lie between {FIRST_YEAR} and {LAST_YEAR}")
+    if until is not None:
+        if until.tzinfo is None:
+            raise InvalidValue("until", until, "must have a time zone")
+        check_year("until", until)
     change = (chosen, names, until)
     await _change(project, credential, change, everywhere=everywhere, actor=actor, reason=reason)
 

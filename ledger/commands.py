@@ -12,7 +12,6 @@ from uuid import UUID
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import CATALOGUE
 from runfold.ledger.lifecycle import LAPSED, WAITING, State
-from runfold.ledger.months import FIRST_YEAR, LAST_YEAR
 from runfold.ledger.payload import PayloadRules, encode_payload
 from runfold.ledger.run import Lease
 from runfold.ledger.validation import (
@@ -25,6 +24,7 @@ from runfold.ledger.validation import (
     check_taken_back,
     check_text,
     check_trimmed,
+    check_year,
 )
 
 MAX_TAGS: Final = 50
@@ -347,12 +347,7 @@ def _deadline(
                 value.isoformat(),
                 "has no time zone: use an aware datetime or a timedelta",
             )
-        if (
-            not FIRST_YEAR <= value.year <= LAST_YEAR
-        ):  # the ends of the calendar stand for infinity in the driver
-            raise InvalidValue(
-                "deadline", value.isoformat(), f"must be in the years {FIRST_YEAR} to {LAST_YEAR}"
-            )
+        check_year("deadline", value)  # the ends of the calendar are infinity to the driver
         return value, None
     return None, None if value is None else check_duration("deadline", value, positive=True)
 

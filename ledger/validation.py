@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from runfold.ledger.errors import InvalidValue
+from runfold.ledger.months import FIRST_YEAR, LAST_YEAR
 
 MAX_TEXT: Final = 200
 MAX_INT: Final = 2_147_483_647
@@ -147,6 +148,14 @@ def is_secure(url: str, *, loopback: bool) -> bool:
     plain = parts._replace(query="", fragment="").geturl() == url and "@" not in parts.netloc
     near = parts.scheme == "http" and host in LOOPBACK and loopback
     return plain and bool(host) and url.isprintable() and (parts.scheme == "https" or near)
+
+
+def check_year(name: str, moment: datetime) -> None:
+    """Raise InvalidValue for a time that not every reader can read, as check_times.sql does."""
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        raise InvalidValue(
+            name, moment.isoformat(), f"must be in the years {FIRST_YEAR} to {LAST_YEAR}"
+        )
 
 
 def check_run_id(value: object) -> UUID:

@@ -15,9 +15,8 @@ from runfold.console.cli.kit.session import Session
 from runfold.console.shared.plain import moment, span
 from runfold.console.shared.values import duration, instant
 from runfold.ledger.archive.record import detached
-from runfold.ledger.errors import InvalidValue
-from runfold.ledger.months import FIRST_RUN, FIRST_YEAR, LAST_YEAR, bounds
-from runfold.ledger.validation import check_duration, check_int
+from runfold.ledger.months import FIRST_RUN, bounds
+from runfold.ledger.validation import check_duration, check_int, check_year
 from runfold.projections.whatif import Policy, Verdict, WhatIf, judge
 
 app: Final = program()
@@ -99,8 +98,7 @@ async def whatif(
 def _since(text: str) -> datetime:
     """Return the instant of `--since`, within the years that runs can have."""
     start = instant("--since", text)
-    if not FIRST_YEAR <= start.year < LAST_YEAR:
-        raise InvalidValue("--since", text, f"must lie between {FIRST_YEAR} and {LAST_YEAR}")
+    check_year("--since", start)
     return start.astimezone(UTC)
 
 

@@ -11,9 +11,8 @@ from fastapi import Query
 from fastapi.responses import Response
 
 from runfold.console.web.pages.viewing import ReadViewer, page, router
-from runfold.ledger.errors import InvalidValue
-from runfold.ledger.months import FIRST_YEAR, LAST_YEAR
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.validation import check_year
 from runfold.projections.whatif import MOST_SECONDS, Policy, Verdict, WhatIf, judge
 
 EVENTS: Final = 20_000
@@ -114,7 +113,5 @@ def _span(seconds: float) -> timedelta | None:
 def _start(since: datetime | None, now: datetime) -> datetime:
     if since is None:
         return now - _DAY
-    if not FIRST_YEAR <= since.year < LAST_YEAR:
-        remedy = f"must lie between {FIRST_YEAR} and {LAST_YEAR}"
-        raise InvalidValue("since", since.isoformat(), remedy)
+    check_year("since", since)
     return since if since.tzinfo else since.replace(tzinfo=UTC)
