@@ -138,15 +138,15 @@ class Webhooks:
         Raises InvalidValue or AccessDenied.
         """
         check_url(url)
-        chosen = f"{SECRET_PREFIX}{base64.b64encode(secrets.token_bytes(32)).decode()}"
-        given = chosen if secret is None else secret
-        key = secret_bytes(given)
+        if secret is None:
+            secret = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
+        key = secret_bytes(secret)
         webhook_id = f"wh_{secrets.token_hex(6)}"
         await self._change(
             webhook_id, "add", url=url, events=_names("events", events),
             kinds=_names("kinds", kinds), key=key, actor=actor, reason=reason,
         )  # fmt: skip
-        return webhook_id, given
+        return webhook_id, secret
 
     async def every(self) -> list[Webhook]:
         """Return every webhook of the project. Needs the right admin or audit."""

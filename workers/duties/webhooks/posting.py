@@ -22,6 +22,12 @@ from runfold.workers.duties.webhooks.addresses import AddressRefused, public_add
 Headers: TypeAlias = dict[bytes | str, bytes | str]
 SECONDS: Final = 10.0
 """How long an endpoint has to answer, from the look-up of its name on."""
+_FAULTS: Final = (
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.TimeoutException,
+    httpcore.UnsupportedProtocol,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +59,7 @@ class Poster:
             error = f"no answer within {self._seconds:g} s"
         except (AddressRefused, InvalidValue) as refusal:
             error = str(refusal)
-        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as fault:
-            error = f"{type(fault).__name__}: {fault}"
-        except (OSError, ValueError, httpcore.UnsupportedProtocol) as fault:
+        except (OSError, ValueError, *_FAULTS) as fault:
             error = f"{type(fault).__name__}: {fault}"
         if status is not None and not 200 <= status < 300:  # noqa: PLR2004  what HTTP calls success
             error = f"answered {status}"
