@@ -44,13 +44,7 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_types(p_types, p_schema_versions);
   checked := ledger.check_content(p_bodies);
-  IF 0 > ANY (p_costs) OR 0 > ANY (p_steps) THEN -- asked first: a query costs more
-    IF EXISTS (SELECT FROM unnest(p_tokens, p_costs, p_steps) AS given (token, cost, steps)
-      WHERE given.token IS NULL AND (given.cost < 0 OR given.steps < 0)) THEN
-      RAISE EXCEPTION 'a cost or a step is taken back only by the lease''s holder'
-        USING ERRCODE = '22023';
-    END IF;
-  END IF;
+  checked := ledger.check_taken_back(p_tokens, p_costs, p_steps);
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     PERFORM ledger.lock_runs(p_project, p_runs);
   END IF;
@@ -454,8 +448,7 @@ BEGIN
     IF NOT FOUND THEN
       RETURN false;
     END IF;
-  END IF;
-  IF p_change <> 'add' THEN
+  ELSE
     UPDATE ledger.user_account AS u SET changed_at = moment, actor = p_actor, reason = p_reason,
       failed_tries = 0, disabled_at = CASE p_change WHEN 'disable' THEN moment
         WHEN 'enable' THEN NULL ELSE u.disabled_at END
@@ -798,6 +791,20 @@ BEGIN
   RETURN true;
 END $$;
 
+CREATE FUNCTION ledger.check_taken_back(p_tokens integer[], p_costs numeric[], p_steps integer[]) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+BEGIN
+  IF 0 > ANY (p_costs) OR 0 > ANY (p_steps) THEN -- asked first: a query costs more
+    IF EXISTS (SELECT FROM unnest(p_tokens, p_costs, p_steps) AS given (token, cost, steps)
+      WHERE given.token IS NULL AND (given.cost < 0 OR given.steps < 0)) THEN
+      RAISE EXCEPTION 'a cost or a step is taken back only by the lease''s holder'
+        USING ERRCODE = '22023';
+    END IF;
+  END IF;
+  RETURN true;
+END $$;
+
 CREATE FUNCTION ledger.check_texts(p_values text[], p_limit integer DEFAULT 200, p_trimmed boolean DEFAULT false) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -841,7 +848,7 @@ DECLARE
   odd timestamptz;
 BEGIN
   FOREACH odd IN ARRAY p_times LOOP
-    IF odd NOT BETWEEN '1970-01-01Z' AND '9001-01-01Z' THEN
+    IF odd < '1970-01-01Z' OR odd >= '9001-01-01Z' THEN
       RAISE EXCEPTION 'a time is between the years 1970 and 9000, not %', odd
         USING ERRCODE = '22023';
     END IF;
@@ -4779,13 +4786,7 @@ BEGIN
   checked := ledger.check_texts(p_actors, 200, true);
   checked := ledger.check_texts(p_names || p_error_codes || p_keys);
   checked := ledger.check_content(p_bodies);
-  IF 0 > ANY (p_costs) OR 0 > ANY (p_steps) THEN -- asked first: a query costs more
-    IF EXISTS (SELECT FROM unnest(p_tokens, p_costs, p_steps) AS given (token, cost, steps)
-      WHERE given.token IS NULL AND (given.cost < 0 OR given.steps < 0)) THEN
-      RAISE EXCEPTION 'a cost or a step is taken back only by the lease''s holder'
-        USING ERRCODE = '22023';
-    END IF;
-  END IF;
+  checked := ledger.check_taken_back(p_tokens, p_costs, p_steps);
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     PERFORM ledger.lock_runs(p_project, p_runs);
   END IF;
@@ -4940,13 +4941,14 @@ CREATE FUNCTION ledger.use_token(p_secret text) RETURNS text
 DECLARE
   token ledger.api_token;
   moment CONSTANT timestamptz := clock_timestamp();
+  found text;
 BEGIN
   IF starts_with(p_secret, 'runfold_session_') THEN
+    found := ledger.session_credential(p_secret);
     UPDATE ledger.web_session AS s SET last_used_at = moment
-    WHERE s.sha256 = sha256(convert_to(p_secret, 'UTF8'))
-      AND s.last_used_at < moment - interval '1 minute'
-      AND ledger.session_credential(p_secret) IS NOT NULL;
-    RETURN ledger.session_credential(p_secret);
+    WHERE found IS NOT NULL AND s.sha256 = sha256(convert_to(p_secret, 'UTF8'))
+      AND s.last_used_at < moment - interval '1 minute';
+    RETURN found;
   END IF;
   SELECT * INTO token FROM ledger.api_token AS t
   WHERE t.sha256 = sha256(convert_to(p_secret, 'UTF8'));
@@ -5938,6 +5940,8 @@ REVOKE ALL ON FUNCTION ledger.check_projection_name(p_what text, p_name text, p_
 REVOKE ALL ON FUNCTION ledger.check_request(p_body text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_tags(p_tags text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.check_taken_back(p_tokens integer[], p_costs numeric[], p_steps integer[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_texts(p_values text[], p_limit integer, p_trimmed boolean) FROM PUBLIC;
 

@@ -36,8 +36,7 @@ BEGIN
     IF NOT FOUND THEN
       RETURN false;
     END IF;
-  END IF;
-  IF p_change <> 'add' THEN
+  ELSE
     UPDATE ledger.user_account AS u SET changed_at = moment, actor = p_actor, reason = p_reason,
       failed_tries = 0, disabled_at = CASE p_change WHEN 'disable' THEN moment
         WHEN 'enable' THEN NULL ELSE u.disabled_at END

@@ -8,13 +8,14 @@ AS $$
 DECLARE
   token ledger.api_token;
   moment CONSTANT timestamptz := clock_timestamp();
+  found text;
 BEGIN
   IF starts_with(p_secret, 'runfold_session_') THEN
+    found := ledger.session_credential(p_secret);
     UPDATE ledger.web_session AS s SET last_used_at = moment
-    WHERE s.sha256 = sha256(convert_to(p_secret, 'UTF8'))
-      AND s.last_used_at < moment - interval '1 minute'
-      AND ledger.session_credential(p_secret) IS NOT NULL;
-    RETURN ledger.session_credential(p_secret);
+    WHERE found IS NOT NULL AND s.sha256 = sha256(convert_to(p_secret, 'UTF8'))
+      AND s.last_used_at < moment - interval '1 minute';
+    RETURN found;
   END IF;
   SELECT * INTO token FROM ledger.api_token AS t
   WHERE t.sha256 = sha256(convert_to(p_secret, 'UTF8'));

@@ -7,7 +7,7 @@ DECLARE
   odd timestamptz;
 BEGIN
   FOREACH odd IN ARRAY p_times LOOP
-    IF odd NOT BETWEEN '1970-01-01Z' AND '9001-01-01Z' THEN
+    IF odd < '1970-01-01Z' OR odd >= '9001-01-01Z' THEN
       RAISE EXCEPTION 'a time is between the years 1970 and 9000, not %', odd
         USING ERRCODE = '22023';
     END IF;

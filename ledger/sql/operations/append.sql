@@ -35,13 +35,7 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_types(p_types, p_schema_versions);
   checked := ledger.check_content(p_bodies);
-  IF 0 > ANY (p_costs) OR 0 > ANY (p_steps) THEN -- asked first: a query costs more
-    IF EXISTS (SELECT FROM unnest(p_tokens, p_costs, p_steps) AS given (token, cost, steps)
-      WHERE given.token IS NULL AND (given.cost < 0 OR given.steps < 0)) THEN
-      RAISE EXCEPTION 'a cost or a step is taken back only by the lease''s holder'
-        USING ERRCODE = '22023';
-    END IF;
-  END IF;
+  checked := ledger.check_taken_back(p_tokens, p_costs, p_steps);
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     PERFORM ledger.lock_runs(p_project, p_runs);
   END IF;
