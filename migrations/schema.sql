@@ -570,7 +570,6 @@ BEGIN
       SELECT FROM ledger.access_grant AS g
       WHERE g.credential = ledger.credential() AND g.project_id IN (p_project, '*')
         AND p_rights && g.rights AND (g.until IS NULL OR g.until > clock_timestamp())
-        AND session_user NOT LIKE 'token:%' AND session_user NOT LIKE 'user:%'
         AND (p_actors IS NULL OR '*' = ANY (g.actors) OR p_actors <@ g.actors OR NOT EXISTS (
           SELECT FROM unnest(p_actors) AS asked
           WHERE asked IS NOT NULL AND NOT EXISTS (
@@ -1351,6 +1350,8 @@ CREATE FUNCTION ledger.credential() RETURNS text
     AS $$
   SELECT CASE WHEN current_setting('runfold.token', true) <> ''
     THEN ledger.token_credential(current_setting('runfold.token', true))
+    -- A login may have any name: none passes for a token or a user.
+    WHEN session_user LIKE 'token:%' OR session_user LIKE 'user:%' THEN 'login:' || session_user
     ELSE session_user::text END
 $$;
 
@@ -2423,8 +2424,7 @@ BEGIN
   RETURN ledger.is_owner() OR EXISTS (
     SELECT FROM ledger.access_grant AS g
     WHERE g.credential = ledger.credential() AND g.project_id IN (p_project, '*')
-      AND p_right = ANY (g.rights) AND (g.until IS NULL OR g.until > clock_timestamp())
-      AND session_user NOT LIKE 'token:%' AND session_user NOT LIKE 'user:%');
+      AND p_right = ANY (g.rights) AND (g.until IS NULL OR g.until > clock_timestamp()));
 END $$;
 
 CREATE FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[], p_workers text[] DEFAULT NULL::text[]) RETURNS TABLE(run_id uuid, lease_until timestamp with time zone, late_ms integer, cancel_requested boolean)
@@ -3570,7 +3570,7 @@ BEGIN
   END IF;
   SELECT coalesce(array_agg(g.project_id), '{}') INTO found FROM ledger.access_grant AS g
   WHERE g.credential = ledger.credential() AND (p_rights = '{}' OR p_rights && g.rights)
-    AND (g.until IS NULL OR g.until > clock_timestamp()) AND session_user !~ '^(token|user):';
+    AND (g.until IS NULL OR g.until > clock_timestamp());
   RETURN CASE WHEN '*' <> ALL (found) THEN found END;
 END $$;
 

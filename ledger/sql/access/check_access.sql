@@ -12,7 +12,6 @@ BEGIN
       SELECT FROM ledger.access_grant AS g
       WHERE g.credential = ledger.credential() AND g.project_id IN (p_project, '*')
         AND p_rights && g.rights AND (g.until IS NULL OR g.until > clock_timestamp())
-        AND session_user NOT LIKE 'token:%' AND session_user NOT LIKE 'user:%'
         AND (p_actors IS NULL OR '*' = ANY (g.actors) OR p_actors <@ g.actors OR NOT EXISTS (
           SELECT FROM unnest(p_actors) AS asked
           WHERE asked IS NOT NULL AND NOT EXISTS (
