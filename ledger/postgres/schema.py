@@ -260,7 +260,6 @@ async def upgrade(url: str) -> Upgrade:
 
 async def _upgrade_alone(connection: AsyncConnection) -> Upgrade:
     driver: Any = (await connection.get_raw_connection()).driver_connection
-    await connection.rollback()
     async with connection.begin():
         await refuse_unfit(connection)
     await retry_on_lock(partial(make_roles, driver), "the server's roles")
