@@ -115,7 +115,7 @@ def screen(sample: Mapping[str, Any], width: int, height: int | None) -> list[Te
         for one in sample["workers"]
     ]  # fmt: skip
     late = ["red" if one["ends_first"] < now else None for one in sample["workers"]]
-    lines += _table(("WORKER", "HOLDS", "LAST BEAT", "LEASE ENDS"), workers, late, width)
+    lines += table_lines(("WORKER", "HOLDS", "LAST BEAT", "LEASE ENDS"), workers, late, width)
     if not workers:
         lines.append(Text("no worker holds a run"))
     refused = [
@@ -126,20 +126,11 @@ def screen(sample: Mapping[str, Any], width: int, height: int | None) -> list[Te
     tail: list[Text] = []
     if refused:
         titles = ("REFUSED", "WORKER", "WRITE", "WHEN")
-        tail = [Text(), *_table(titles, refused, [None] * len(refused), width)]
+        tail = [Text(), *table_lines(titles, refused, [None] * len(refused), width)]
     if height is None:
         return lines + tail
     end = Text("q ends", style="dim")
     return [*lines[: max(height - len(tail) - 1, 1)], *tail, end][:height]
-
-
-def _table(
-    titles: Sequence[str],
-    rows: Sequence[tuple[str, ...]],
-    colours: Sequence[str | None],
-    width: int,
-) -> list[Text]:
-    return list(table_lines(titles, rows, colours, width))
 
 
 def _counted(runs: int) -> str:
