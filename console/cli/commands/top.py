@@ -15,6 +15,7 @@ from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.output import COLOURS, console
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.table import table_lines
+from runfold.console.shared.alive import holders, refusals
 from runfold.console.shared.plain import relative
 from runfold.ledger import Ledger
 from runfold.ledger.lifecycle import TERMINAL, State
@@ -37,19 +38,10 @@ FROM unnest($2::text[]) AS wanted (state) LEFT JOIN LATERAL (
 GROUP BY wanted.state
 """
 _WORKERS: Final = f"""
-SELECT held.worker_id, count(*) AS leases, max(held.heartbeat_at) AS heard_at,
-  min(held.lease_until) AS ends_first
-FROM (SELECT s.* FROM (SELECT DISTINCT k.kind FROM ledger.kind AS k WHERE k.project_id = $1) AS
-    kinds CROSS JOIN LATERAL (
-  SELECT s.worker_id, s.heartbeat_at, s.lease_until FROM ledger.run_state AS s
-  WHERE s.project_id = $1 AND s.kind = kinds.kind AND s.token IS NOT NULL OFFSET 0) AS s
-  LIMIT {MOST}) AS held
-GROUP BY held.worker_id ORDER BY ends_first, held.worker_id LIMIT {WORKERS}
+SELECT worker_id, leases, heard_at, ends_first FROM ({holders(MOST, WORKERS)}) AS holders
 """
 _REFUSALS: Final = f"""
-SELECT e.recorded_at, e.worker_id, e.name, e.run_id
-FROM ledger.event AS e WHERE e.project_id = $1 AND e.type = 'write.refused'
-ORDER BY e.project_id DESC, e.run_id DESC, e.token DESC, e.name DESC LIMIT {REFUSALS}
+SELECT recorded_at, worker_id, name, run_id FROM ({refusals(REFUSALS)}) AS refused
 """
 
 app: Final = program()

@@ -6,6 +6,7 @@ from typing import Final
 
 from fastapi.responses import Response
 
+from runfold.console.shared.alive import held
 from runfold.console.shared.approval_requests import count_pending
 from runfold.console.web.pages.counts import counted
 from runfold.console.web.pages.viewing import ReadViewer, page, router
@@ -15,13 +16,7 @@ FEW: Final = 10
 _MOST: Final = 1_000
 _LEASED: Final = f"""
 SELECT count(*) AS held, count(*) FILTER (WHERE l.lease_until < ledger.now()) AS expired
-FROM (
-  SELECT s.lease_until
-  FROM (SELECT DISTINCT k.kind FROM ledger.kind AS k WHERE k.project_id = $1) AS kinds
-  CROSS JOIN LATERAL (
-    SELECT s.lease_until FROM ledger.run_state AS s
-    WHERE s.project_id = $1 AND s.kind = kinds.kind AND s.token IS NOT NULL OFFSET 0) AS s
-  LIMIT {_MOST}) AS l
+FROM ({held(_MOST)}) AS l
 """
 pages = router()
 

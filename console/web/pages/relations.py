@@ -109,12 +109,16 @@ async def tree(ledger: Ledger, run: Run) -> Relative:
     level, room = [root], MOST
     for depth in range(1, DEEPEST + 1):
         asked = await _asked_for(ledger, [each.run_id for each in level], room)
+        shown: dict[UUID, list[UUID]] = {}
         for each in level:
             ids, more = asked.get(each.run_id, ([], 0))
-            shown = ids[:room]
-            room -= len(shown)
-            each.more = more + len(ids) - len(shown)
-            each.children = await _read(ledger, shown)
+            shown[each.run_id] = ids[:room]
+            room -= len(shown[each.run_id])
+            each.more = more + len(ids) - len(shown[each.run_id])
+        found = await _read(ledger, [run_id for ids in shown.values() for run_id in ids])
+        read = {child.run_id: child for child in found}
+        for each in level:
+            each.children = [read[run_id] for run_id in shown[each.run_id] if run_id in read]
             for child in each.children:
                 child.depth = depth
         level = [child for each in level for child in each.children]
