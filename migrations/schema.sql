@@ -1579,11 +1579,11 @@ BEGIN
     RAISE EXCEPTION 'records of reads are kept for 184 days, and % is later', p_before
       USING ERRCODE = '22023';
   END IF;
-  DELETE FROM ledger.payload_read AS r WHERE r.project_id = p_project AND r.read_at < p_before
-    AND (r.read_at, r.run_id, r.credential, r.route) IN (
-      SELECT o.read_at, o.run_id, o.credential, o.route FROM ledger.payload_read AS o
-      WHERE o.project_id = p_project AND o.read_at < p_before
-      ORDER BY o.read_at LIMIT 10000);
+  -- By their place, which no other plan finds as fast: rows are never changed.
+  DELETE FROM ledger.payload_read AS r WHERE r.ctid = ANY (ARRAY(
+    SELECT o.ctid FROM ledger.payload_read AS o
+    WHERE o.project_id = p_project AND o.read_at < p_before
+    ORDER BY o.read_at LIMIT 10000));
   GET DIAGNOSTICS dropped = ROW_COUNT;
   IF dropped > 0 THEN
     PERFORM ledger.append_control(p_project, 'reads.dropped', 'reads:' || p_project,
