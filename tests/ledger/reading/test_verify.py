@@ -14,7 +14,7 @@ from runfold.ledger.errors import LedgerError, RunNotFound
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.months import FIRST_RUN, LAST_RUN
 from runfold.ledger.proof.encoding import FIELDS, event_hash
-from runfold.ledger.reading import key_checks, snapshot
+from runfold.ledger.reading import key_checks, snapshot, tag_checks
 from runfold.ledger.reading import verify as verifying
 from runfold.projections.state import drift
 from runfold.projections.state.repair import repair
@@ -629,6 +629,23 @@ async def test_a_list_by_tag_that_hides_or_invents_a_run_is_found(
 
     findings = (await open_ledger.verify()).findings
     assert any(one.problem == "tag" and problem in one.detail for one in findings)
+
+
+async def test_of_very_many_runs_that_lists_by_tag_hide_the_first_are_named(
+    open_ledger: Ledger, mallory: Mallory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tag_checks, "_PAGE", 2)
+    monkeypatch.setattr(tag_checks, "_TOLD", 3)
+    for _ in range(5):
+        await open_ledger.submit("parse", tags=["one"])
+    await mallory.execute("UPDATE ledger.run_tag SET tag = 'other'")
+
+    findings = (await open_ledger.verify()).findings
+    details = [one.detail.split(":")[0] for one in findings if one.problem == "tag"]
+    assert details == [
+        *["is missing in the list of its tag"] * 3,
+        *["is in the list of a tag that it does not have"] * 3,
+    ]
 
 
 async def test_no_plan_joins_a_range_with_itself(
