@@ -134,7 +134,7 @@ def test_an_empty_url_is_refused_and_not_the_built_in_server() -> None:
 
 @pytest.mark.parametrize("since", ["0001-01-01T00:00:00Z", "0999-06-01T00:00:00Z"])
 def test_years_that_no_run_has_are_refused_by_name(cli: Cli, since: str) -> None:
-    assert "between 1970 and 9000" in cli.fails(exits.USAGE, "whatif", "--since", since).err
+    assert "in the years 1970 to 9000" in cli.fails(exits.USAGE, "whatif", "--since", since).err
     cli.fails(exits.USAGE, "whatif", "--since", "9999-12-31T23:59:59-01:00")
     cli.ok("whatif", "--since", "1970-01-01T00:00:00+01:00".replace("+01:00", "Z"))
 

@@ -1,5 +1,5 @@
--- Names the credential that writes: the login, which no setting changes, or that of the secret which
--- the session presents in the setting runfold.token: token:<id>, or user:<name> of a web session.
+-- Names the credential that writes: the login, which no setting changes, or that of the secret in
+-- the setting runfold.token: token:<id>, or user:<name> of a web session.
 -- Every event carries it. Inlined into the statements that append.
 CREATE OR REPLACE FUNCTION ledger.credential() RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
