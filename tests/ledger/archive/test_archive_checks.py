@@ -11,7 +11,7 @@ import pytest
 from runfold.ledger import Ledger
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
-from tests.ledger.archive.test_archive import WHY, archived, ended
+from tests.support.archiving import WHY, archived, ended
 from tests.support.past_month import MONTH, in_that_month
 
 

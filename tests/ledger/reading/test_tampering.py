@@ -21,7 +21,7 @@ from runfold.ledger.roles import grant
 from runfold.ledger.settings import Settings
 from runfold.projections import CatchUp, Projection, count, install
 from tests.conftest import PROJECT
-from tests.ledger.archive.test_archive import WHY, ended
+from tests.support.archiving import WHY, ended
 from tests.support.past_month import MONTH, in_that_month
 from tests.support.runs import claimed
 
