@@ -11,8 +11,8 @@ import asyncpg
 from runfold.console.cli.kit import exits
 from runfold.ledger import Ledger
 from runfold.ledger.postgres.urls import driver_url
-from tests.console.test_commands import Cli, cli
-from tests.ledger.archive.test_archive import ended
+from tests.support.archiving import ended
+from tests.support.console import Cli, cli
 from tests.support.past_month import MONTH, in_that_month
 
 __all__ = ["cli"]

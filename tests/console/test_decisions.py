@@ -13,8 +13,8 @@ import pytest
 from runfold.console.cli.kit import exits
 from runfold.ledger import Lease, Ledger, State
 from runfold.ledger.roles import grant
-from tests.console.test_commands import Cli, cli
 from tests.console.test_process import PROGRAM, environment
+from tests.support.console import Cli, cli
 from tests.support.runs import claimed, types, waiting
 
 __all__ = ["cli"]

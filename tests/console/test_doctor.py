@@ -18,7 +18,7 @@ from runfold.console.cli.kit import exits
 from runfold.console.cli.kit.unknown_settings import unknown_settings
 from runfold.ledger import roles
 from tests.conftest import PROJECT
-from tests.console.test_commands import Answer, Cli, cli, execute
+from tests.support.console import Answer, Cli, cli, execute
 from tests.support.working import given_back, reached, working
 
 __all__ = ["cli"]

@@ -12,7 +12,7 @@ from runfold.console.cli.kit import exits
 from runfold.console.cli.kit.run_id import AmbiguousRun, bounds
 from runfold.console.cli.main import main
 from runfold.ledger.errors import InvalidValue
-from tests.console.test_commands import Cli, execute
+from tests.support.console import Cli, execute
 from tests.support.logins import as_login
 
 

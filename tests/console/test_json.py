@@ -15,7 +15,7 @@ from runfold.console.cli.main import Program, app
 from runfold.ledger import Ledger, State
 from runfold.ledger.postgres.connections import connect
 from runfold.projections import CatchUp, install
-from tests.console.test_commands import Cli, cli
+from tests.support.console import Cli, cli
 from tests.support.past_month import MONTH, in_that_month
 from tests.support.projections import read, sizes
 from tests.support.runs import claimed, waiting

@@ -21,7 +21,7 @@ from runfold.console.cli.kit import exits
 from runfold.ledger import Ledger, State
 from runfold.ledger.events import NoteAdded, StepCompleted
 from runfold.projections.telemetry.trace import spans
-from tests.console.test_commands import Cli, cli
+from tests.support.console import Cli, cli
 from tests.support.runs import TINY, claimed
 from tests.support.waiting import lapsed
 

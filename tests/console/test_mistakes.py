@@ -17,8 +17,8 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from runfold.console.cli.kit import exits
-from tests.console.test_commands import Cli, cli, execute
 from tests.console.test_process import PROGRAM, environment, run, started
+from tests.support.console import Cli, cli, execute
 
 __all__ = ["cli"]
 

@@ -20,7 +20,7 @@ from runfold.console.shared.plain import safe_json
 from runfold.ledger import Ledger, State
 from runfold.ledger.errors import LedgerError
 from runfold.projections import CatchUp, Projection, field, install, last, of_run
-from tests.console.test_commands import Cli
+from tests.support.console import Cli
 from tests.support.runs import claimed, waiting
 
 EVIL: Final = "\x1b]52;c;aGk=\x07\nFORGED \x9b31m\u202e\u2028\x7f"

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from runfold.console.cli.kit import exits
 from runfold.ledger import Ledger, State
-from tests.console.test_commands import Cli, cli
+from tests.support.console import Cli, cli
 from tests.support.runs import claimed
 
 __all__ = ["cli"]

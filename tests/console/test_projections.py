@@ -7,7 +7,7 @@ import pytest
 from runfold.console.cli.kit import exits
 from runfold.ledger import Ledger
 from runfold.projections import CatchUp, install
-from tests.console.test_commands import Cli, cli
+from tests.support.console import Cli, cli
 from tests.support.projections import read, sizes
 
 __all__ = ["cli"]

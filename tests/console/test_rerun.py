@@ -6,8 +6,8 @@ from uuid import UUID
 
 from runfold.console.cli.kit import exits
 from runfold.ledger import Ledger, State
-from tests.console.test_commands import Cli, cli
 from tests.console.test_decisions import typed
+from tests.support.console import Cli, cli
 from tests.support.runs import claimed
 
 __all__ = ["cli"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runfold.console.cli.kit import exits
-from tests.console.test_commands import Cli, cli
+from tests.support.console import Cli, cli
 
 __all__ = ["cli"]
 

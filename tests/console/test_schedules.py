@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from runfold.console.cli.kit import exits
-from tests.console.test_commands import Cli, cli
+from tests.support.console import Cli, cli
 
 __all__ = ["cli"]
 

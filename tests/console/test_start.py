@@ -11,7 +11,7 @@ import pytest
 from runfold.console.cli.commands import projections, worker
 from runfold.console.web import serving
 from runfold.workers.duties.reaper import Reaper
-from tests.console.test_commands import Cli, execute
+from tests.support.console import Cli, execute
 
 COMMANDS: Final = (
     ("worker", "tests.support.handlers"),

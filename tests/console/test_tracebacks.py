@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runfold import Context, handler
-from tests.console.test_commands import Cli, cli
+from tests.support.console import Cli, cli
 from tests.support.working import done
 
 __all__ = ["cli"]

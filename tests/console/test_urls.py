@@ -9,8 +9,8 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from tests.console.test_commands import Cli
 from tests.ledger.postgres.test_roads import QUERIES, forms
+from tests.support.console import Cli
 from tests.support.front import certificate, front, server_context
 
 GROUPS = (

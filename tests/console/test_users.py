@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runfold.console.cli.kit import exits
-from tests.console.test_commands import Cli, cli
+from tests.support.console import Cli, cli
 
 __all__ = ["cli"]
 

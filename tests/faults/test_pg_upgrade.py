@@ -16,7 +16,7 @@ from runfold.ledger.postgres.embedded.programs import runnable_programs
 from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
 from runfold.ledger.postgres.embedded.store import Store
 from tests.conftest import PROJECT, assert_consistent
-from tests.console.test_commands import Cli
+from tests.support.console import Cli
 from tests.support.feeding import Reader, assert_complete, stored
 
 

@@ -19,7 +19,7 @@ from runfold.ledger.postgres.embedded.programs import find_programs
 from runfold.ledger.postgres.embedded.registry import temporary_postgres
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT, assert_consistent
-from tests.console.test_commands import Cli
+from tests.support.console import Cli
 from tests.support.feeding import Reader, assert_complete, stored
 from tests.support.place import place
 from tests.support.processes import ROOT

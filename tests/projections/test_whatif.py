@@ -16,7 +16,7 @@ from runfold.ledger import Ledger, State
 from runfold.ledger.errors import InvalidValue
 from runfold.projections import whatif
 from runfold.projections.whatif import Policy, Verdict, WhatIf, judge
-from tests.console.test_commands import Cli, cli
+from tests.support.console import Cli, cli
 from tests.support.runs import abandoned, claimed
 
 __all__ = ["cli"]

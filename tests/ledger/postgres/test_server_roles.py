@@ -15,7 +15,7 @@ from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres, temporar
 from runfold.ledger.postgres.server_roles import ROLES
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
-from tests.console.test_commands import Cli
+from tests.support.console import Cli
 from tests.support.place import place
 from tests.support.server import ROOM
 from tests.support.waiting import until

@@ -21,7 +21,7 @@ from runfold.ledger.postgres.server_roles import ROLES
 from runfold.ledger.postgres.urls import driver_url, sqlalchemy_url
 from runfold.projections import Projection, count, install
 from tests.conftest import PROJECT, with_database
-from tests.console.test_commands import Cli
+from tests.support.console import Cli
 from tests.support.server import Server
 
 OTHER_DIGEST = "COMMENT ON SCHEMA ledger IS 'functions of older code'"

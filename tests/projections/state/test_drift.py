@@ -24,7 +24,7 @@ from runfold.projections.state.repair import REPAIRED, repair
 from runfold.projections.state.run_state import COLUMNS
 from runfold.workers.duties.drift_sampler import Sampler
 from tests.conftest import PROJECT
-from tests.console.test_commands import Cli
+from tests.support.console import Cli
 from tests.support.logins import with_login
 from tests.support.runs import claimed, newest
 from tests.support.waiting import until
@@ -326,7 +326,7 @@ async def test_the_sampler_goes_on_after_an_outage(ledger: Ledger) -> None:
 def test_drift_shows_expected_and_stored_side_by_side_and_repairs(
     unverified_database: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.console.test_commands import execute
+    from tests.support.console import execute
 
     cli = Cli(unverified_database, capsys)
     run_id = cli.submitted()
