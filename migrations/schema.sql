@@ -9,6 +9,7 @@ CREATE FUNCTION ledger.advance_schedule(p_project text, p_name text, p_cron text
 DECLARE
   checked boolean := ledger.check_access(p_project, '{schedule}');
 BEGIN
+  checked := ledger.check_given('p_next_at', p_next_at IS NOT NULL);
   checked := ledger.check_times(ARRAY[p_next_at, p_last_due]);
   UPDATE ledger.schedule AS s SET next_at = p_next_at, last_due = p_last_due
   WHERE s.project_id = p_project AND s.name = p_name AND s.cron = p_cron
@@ -206,6 +207,7 @@ DECLARE
   holder text;
 BEGIN
   checked := ledger.check_access('*', '{read}');
+  checked := ledger.check_given('p_name', p_name IS NOT NULL);
   checked := ledger.check_given('p_shared', p_shared IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_name], 200, true);
   IF p_name = 'archive' AND NOT p_shared
@@ -426,6 +428,7 @@ DECLARE
   moment CONSTANT timestamptz := ledger.now();
 BEGIN
   checked := ledger.check_access('*', '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
   checked := ledger.check_given('p_change', p_change IS NOT NULL);
@@ -435,9 +438,10 @@ BEGIN
       OR coalesce(octet_length(p_salt), 0) NOT BETWEEN 16 AND 64)
     OR (p_key_sha256 IS NOT NULL)
       <> (p_change = 'password' OR p_change = 'add' AND p_subject IS NULL)
+    OR (p_issuer IS NULL) <> (p_subject IS NULL)
   THEN
     RAISE EXCEPTION 'a user has a name of a-z, 0-9, ".", "_", "@" and "-", and a password or a '
-      'subject' USING ERRCODE = '22023';
+      'subject of an issuer' USING ERRCODE = '22023';
   END IF;
   IF p_change = 'add' THEN
     checked := ledger.check_texts(ARRAY[p_issuer], 500);
@@ -477,6 +481,7 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_access(p_project, '{read}', ARRAY[p_actor]);
+  checked := ledger.check_project(p_project);
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_given('p_name', p_name IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_name], 200, true);
@@ -510,6 +515,7 @@ DECLARE
   place text := (SELECT f.generation || '/' || f.moment || '//0' FROM ledger.feed_now() AS f);
 BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_project(p_project);
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_given('p_action', p_action IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
@@ -530,13 +536,16 @@ BEGIN
     RETURN FOUND;
   END IF;
   checked := ledger.check_texts(ARRAY[p_url], 2000, true);
+  checked := ledger.check_given('p_events', num_nulls(VARIADIC p_events) = 0);
+  checked := ledger.check_given('p_kinds', num_nulls(VARIADIC p_kinds) = 0);
   checked := ledger.check_texts(p_events, 80, true);
   checked := ledger.check_texts(p_kinds, 200, true);
   IF p_action <> 'add' OR p_webhook IS NULL OR p_webhook !~ '^wh_[0-9a-f]{12}$'
     OR p_url IS NULL OR p_url !~ remote AND p_url !~ loopback OR p_url !~ '^[!-~]+$'
-    OR p_secret IS NULL OR cardinality(p_events) > 100 OR cardinality(p_kinds) > 100 THEN
+    OR coalesce(octet_length(p_secret), 0) NOT BETWEEN 24 AND 64
+    OR cardinality(p_events) > 100 OR cardinality(p_kinds) > 100 THEN
     RAISE EXCEPTION 'a webhook has an id such as wh_0123456789ab, an https URL without a password, '
-      'a secret, and at most 100 types and kinds' USING ERRCODE = '22023';
+      'a secret of 24 to 64 bytes, and at most 100 types and kinds' USING ERRCODE = '22023';
   END IF;
   IF (SELECT count(*) FROM ledger.webhook AS w WHERE w.project_id = p_project) >= 50 THEN
     RAISE EXCEPTION 'project % has 50 webhooks already: remove one', p_project
@@ -1600,6 +1609,8 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_access(p_project, '{schedule}', ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
+  checked := ledger.check_given('p_name', p_name IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_name], 200, true);
   -- The row that is removed names who removes it: the control history takes it from there.
   UPDATE ledger.schedule AS s SET actor = p_actor
@@ -3422,6 +3433,7 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_access(p_project, '{read,audit}');
+  checked := ledger.check_given('p_route', p_route IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_route], 200, true);
   INSERT INTO ledger.payload_read (project_id, read_at, run_id, credential, route)
   SELECT p_project, date_trunc('minute', clock_timestamp(), 'UTC'), p_run, ledger.credential(),
@@ -3639,6 +3651,11 @@ BEGIN
   checked := ledger.check_access(p_project, '{read}');
   checked := ledger.check_count(cardinality(p_runs));
   checked := ledger.check_given('p_checkpoint', p_checkpoint IS NOT NULL);
+  checked := ledger.check_given('p_runs', num_nulls(VARIADIC p_runs) = 0);
+  checked := ledger.check_given('p_versions',
+    num_nonnulls(VARIADIC p_versions) = cardinality(p_runs));
+  checked := ledger.check_given('p_types', num_nonnulls(VARIADIC p_types) = cardinality(p_runs));
+  checked := ledger.check_given('p_bodies', num_nonnulls(VARIADIC p_bodies) = cardinality(p_runs));
   checked := ledger.check_texts(p_types, 80);
   IF EXISTS (SELECT FROM unnest(p_bodies) AS b (body) WHERE length(b.body) > 10000) THEN
     RAISE EXCEPTION 'the body of a delivery has at most 10,000 characters' USING ERRCODE = '22023';
@@ -4311,6 +4328,7 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   UPDATE ledger.delivery AS d SET next_at = ledger.now()
   WHERE d.project_id = p_project AND d.webhook_id = p_webhook AND d.run_id = p_run

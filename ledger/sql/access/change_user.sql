@@ -14,6 +14,7 @@ DECLARE
   moment CONSTANT timestamptz := ledger.now();
 BEGIN
   checked := ledger.check_access('*', '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
   checked := ledger.check_given('p_change', p_change IS NOT NULL);
@@ -23,9 +24,10 @@ BEGIN
       OR coalesce(octet_length(p_salt), 0) NOT BETWEEN 16 AND 64)
     OR (p_key_sha256 IS NOT NULL)
       <> (p_change = 'password' OR p_change = 'add' AND p_subject IS NULL)
+    OR (p_issuer IS NULL) <> (p_subject IS NULL)
   THEN
     RAISE EXCEPTION 'a user has a name of a-z, 0-9, ".", "_", "@" and "-", and a password or a '
-      'subject' USING ERRCODE = '22023';
+      'subject of an issuer' USING ERRCODE = '22023';
   END IF;
   IF p_change = 'add' THEN
     checked := ledger.check_texts(ARRAY[p_issuer], 500);

@@ -8,6 +8,7 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_access(p_project, '{read,audit}');
+  checked := ledger.check_given('p_route', p_route IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_route], 200, true);
   INSERT INTO ledger.payload_read (project_id, read_at, run_id, credential, route)
   SELECT p_project, date_trunc('minute', clock_timestamp(), 'UTC'), p_run, ledger.credential(),

@@ -10,6 +10,7 @@ AS $$
 DECLARE
   checked boolean := ledger.check_access(p_project, '{schedule}');
 BEGIN
+  checked := ledger.check_given('p_next_at', p_next_at IS NOT NULL);
   checked := ledger.check_times(ARRAY[p_next_at, p_last_due]);
   UPDATE ledger.schedule AS s SET next_at = p_next_at, last_due = p_last_due
   WHERE s.project_id = p_project AND s.name = p_name AND s.cron = p_cron

@@ -11,6 +11,7 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_access(p_project, '{read}', ARRAY[p_actor]);
+  checked := ledger.check_project(p_project);
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_given('p_name', p_name IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_name], 200, true);

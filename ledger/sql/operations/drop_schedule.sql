@@ -8,6 +8,8 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_access(p_project, '{schedule}', ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
+  checked := ledger.check_given('p_name', p_name IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_name], 200, true);
   -- The row that is removed names who removes it: the control history takes it from there.
   UPDATE ledger.schedule AS s SET actor = p_actor

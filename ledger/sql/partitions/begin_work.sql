@@ -16,6 +16,7 @@ DECLARE
   holder text;
 BEGIN
   checked := ledger.check_access('*', '{read}');
+  checked := ledger.check_given('p_name', p_name IS NOT NULL);
   checked := ledger.check_given('p_shared', p_shared IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_name], 200, true);
   IF p_name = 'archive' AND NOT p_shared

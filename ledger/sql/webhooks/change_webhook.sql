@@ -15,6 +15,7 @@ DECLARE
   place text := (SELECT f.generation || '/' || f.moment || '//0' FROM ledger.feed_now() AS f);
 BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_project(p_project);
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_given('p_action', p_action IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
@@ -35,13 +36,16 @@ BEGIN
     RETURN FOUND;
   END IF;
   checked := ledger.check_texts(ARRAY[p_url], 2000, true);
+  checked := ledger.check_given('p_events', num_nulls(VARIADIC p_events) = 0);
+  checked := ledger.check_given('p_kinds', num_nulls(VARIADIC p_kinds) = 0);
   checked := ledger.check_texts(p_events, 80, true);
   checked := ledger.check_texts(p_kinds, 200, true);
   IF p_action <> 'add' OR p_webhook IS NULL OR p_webhook !~ '^wh_[0-9a-f]{12}$'
     OR p_url IS NULL OR p_url !~ remote AND p_url !~ loopback OR p_url !~ '^[!-~]+$'
-    OR p_secret IS NULL OR cardinality(p_events) > 100 OR cardinality(p_kinds) > 100 THEN
+    OR coalesce(octet_length(p_secret), 0) NOT BETWEEN 24 AND 64
+    OR cardinality(p_events) > 100 OR cardinality(p_kinds) > 100 THEN
     RAISE EXCEPTION 'a webhook has an id such as wh_0123456789ab, an https URL without a password, '
-      'a secret, and at most 100 types and kinds' USING ERRCODE = '22023';
+      'a secret of 24 to 64 bytes, and at most 100 types and kinds' USING ERRCODE = '22023';
   END IF;
   IF (SELECT count(*) FROM ledger.webhook AS w WHERE w.project_id = p_project) >= 50 THEN
     RAISE EXCEPTION 'project % has 50 webhooks already: remove one', p_project

@@ -14,6 +14,11 @@ BEGIN
   checked := ledger.check_access(p_project, '{read}');
   checked := ledger.check_count(cardinality(p_runs));
   checked := ledger.check_given('p_checkpoint', p_checkpoint IS NOT NULL);
+  checked := ledger.check_given('p_runs', num_nulls(VARIADIC p_runs) = 0);
+  checked := ledger.check_given('p_versions',
+    num_nonnulls(VARIADIC p_versions) = cardinality(p_runs));
+  checked := ledger.check_given('p_types', num_nonnulls(VARIADIC p_types) = cardinality(p_runs));
+  checked := ledger.check_given('p_bodies', num_nonnulls(VARIADIC p_bodies) = cardinality(p_runs));
   checked := ledger.check_texts(p_types, 80);
   IF EXISTS (SELECT FROM unnest(p_bodies) AS b (body) WHERE length(b.body) > 10000) THEN
     RAISE EXCEPTION 'the body of a delivery has at most 10,000 characters' USING ERRCODE = '22023';

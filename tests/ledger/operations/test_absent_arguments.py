@@ -12,9 +12,10 @@ from tests.support.runs import claimed
 
 INVALID = "22023"
 RUN, TOKEN, FREE = "ARRAY[{run}::uuid]", "ARRAY[{token}]", "ARRAY[{free}::uuid]"
+HOOK = "'wh_0123456789ab'"
 CALLS = {
     "submit": (
-        "'test'", "'ann'", "'{parse}'", "'{null}'", "'{key}'", "'{0}'", "'{1 s}'", "'{3}'",
+        "'test'", "!'ann'", "'{parse}'", "'{null}'", "'{key}'", "'{0}'", "'{1 s}'", "'{3}'",
         "'{2100-01-01Z}'", "NULL", "NULL",
     ),
     "claim": ("'test'", "'w:1'", "'{parse}'", "1", "'1 min'"),
@@ -30,12 +31,12 @@ CALLS = {
     "requeue": (
         "'test'", "'lease.released'", RUN, TOKEN, "'{1 s}'", "'{E-X}'", "'{null}'", "'{w:1}'",
     ),
-    "cancel": ("'test'", "'ann'", RUN, "'{{}}'"),
+    "cancel": ("'test'", "!'ann'", RUN, "'{{}}'"),
     "append": (
         "'test'", "'ann'", RUN, TOKEN, "'{note.added}'", "'{1}'", "'{n}'", "'{E-X}'", "'{null}'",
         "'{1}'", "'{1}'", "'{2}'", "'{key}'", "'{w:1}'",
     ),
-    "signal": ("'test'", "'ann'", "{run}", "'name'", "'{{}}'", "'{{}}'", "'key'"),
+    "signal": ("'test'", "!'ann'", "{run}", "'name'", "'{{}}'", "'{{}}'", "'key'"),
     "refuse": ("'test'", "'ann'", "'complete'", RUN, TOKEN),
     "reap": ("'test'", "'reaper'", "10", "true"),
     "commands": (
@@ -43,18 +44,64 @@ CALLS = {
         "ARRAY[sha256('')]", "'{1 s}'", "'{timeout}'", "'{key}'",
     ),
     "closings": ("'test'", RUN, TOKEN),
-    "change_kind": ("'test'", "'ann'", "'parse'", "'kind.paused'", "NULL", "'why'"),
-    "change_access": ("'test'", "'ann'", "'login'", "'{work}'", "'{ann}'", "now()", "'why'"),
-    "change_role": ("'test'", "'ann'", "'role.granted'", "'finance'", "'bob'", "'why'"),
-    "change_token": ("'ann'", "'abc'", "sha256('')", "'name'", "'1 day'", "'why'"),
+    "change_kind": ("'test'", "!'ann'", "'parse'", "'kind.paused'", "NULL", "'why'"),
+    "change_access": ("'test'", "!'ann'", "'login'", "'{work}'", "'{ann}'", "now()", "'why'"),
+    "change_role": ("'test'", "!'ann'", "'role.granted'", "'finance'", "'bob'", "'why'"),
+    "change_token": ("!'ann'", "'abc'", "sha256('')", "'name'", "'1 day'", "'why'"),
     "put_schedule": (
-        "'test'", "'ann'", "'nightly'", "'parse'", "'{{}}'", "'0 3 * * *'", "'UTC'", "now()",
+        "'test'", "!'ann'", "'nightly'", "'parse'", "'{{}}'", "'0 3 * * *'", "'UTC'", "now()",
         "now()",
     ),
-    "drop_schedule": ("'test'", "'ann'", "'nightly'"),
+    "advance_schedule": (
+        "'test'", "'nightly'", "'0 3 * * *'", "'UTC'", "now()", "!now()", "now()",
+    ),
+    "drop_schedule": ("'test'", "!'ann'", "'nightly'"),
+    "change_user with a password": (
+        "!'ann'", "'bob'", "'add'", "'argon2id'", "sha256('')", "sha256('')", "NULL", "NULL",
+        "'why'",
+    ),
+    "change_user of a provider": (
+        "!'ann'", "'bob'", "'add'", "NULL", "NULL", "NULL", "'https://id'", "'7'", "'why'",
+    ),
+    "change_view": ("'test'", "!'ann'", "'mine'", "'kind:parse'"),
+    "change_webhook": (
+        "'test'", "!'ann'", HOOK, "'add'", "'https://a.example/'", "'{a.b}'", "'{parse}'",
+        "sha256('')", "false", "'why'",
+    ),
+    "change_webhook that is there": (
+        "'test'", "!'ann'", HOOK, "'pause'", "NULL", "NULL", "NULL", "NULL", "false", "'why'",
+    ),
+    "queue_deliveries": (
+        "'test'", HOOK, "'a'", "!'b'", "!" + RUN, "!'{1}'", "!'{a.b}'", "!'{x}'",
+    ),
+    "due_deliveries": ("'test'", HOOK, "1", "'1 min'"),
+    "record_attempt": ("'test'", HOOK, "{run}", "1", "1", "5", "200", "'x'", "'1 min'"),
+    "resend_delivery": ("'test'", "!'ann'", HOOK, "{run}", "1"),
+    "decide": (
+        "'test'", "!'ann'", "{run}", "'approval.granted'", "1", "'x'", "'yes'", "'{{}}'", "'key'",
+    ),
+    "read_run": ("'test'", "{run}"),
+    "note_read": ("'test'", "{run}", "'/runs'"),
+    "sign_in_by_password": ("'bob'", "sha256('')", "sha256('a')"),
+    "sign_in_by_provider": ("'https://id'", "'7'", "sha256('a')"),
+    "sign_in_by_token": ("'secret'", "sha256('a')"),
+    "use_token": ("'secret'",),
+    "end_session": ("'secret'", "'abc'"),
+    "begin_work": ("'test'", "true"),
+    "end_work": ("1",),
     "make_partitions": ("3",),
 }  # fmt: skip
-"""A call that is right, by its arguments. `null` in quotes and braces is the array's element."""
+"""A call that is right, by its arguments: `!` before one that must be given. `null` in quotes and
+braces is the array's element."""
+
+_CHANGING = """
+SELECT DISTINCT p.proname AS name
+FROM pg_proc AS p
+CROSS JOIN unnest(ARRAY['runfold_worker', 'runfold_reader', 'runfold_projector']) AS r (role)
+WHERE p.pronamespace = 'ledger'::regnamespace AND p.provolatile = 'v' AND p.prosecdef
+  AND p.pronargs > 0 AND p.prorettype <> 'trigger'::regtype AND p.proname !~ 'projection|^feed_'
+  AND has_function_privilege(r.role, p.oid, 'EXECUTE')
+"""
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -64,17 +111,28 @@ async def test_an_absent_argument_has_a_default_or_is_refused(
     lease: Lease = await claimed(ledger)
     free = await ledger.submit("parse")
     filled = {"run": f"'{lease.run_id}'", "free": f"'{free.run_id}'", "token": lease.token}
-    arguments = [_filled(one, filled) for one in CALLS[call]]
+    arguments = [_filled(one.removeprefix("!"), filled) for one in CALLS[call]]
+    is_needed = [one.startswith("!") for one in CALLS[call]]
 
+    name = call.split(maxsplit=1)[0]
     surprises = []
     for place in range(-1, len(arguments)):
         for absent in ("NULL", "'{NULL}'") if place >= 0 else ("",):
             given = [absent if n == place else one for n, one in enumerate(arguments)]
-            statement = f"SELECT ledger.{call.split(maxsplit=1)[0]}({', '.join(given)})"
+            statement = f"SELECT ledger.{name}({', '.join(given)})"
             state = await _outcome(connection, statement)
-            if not _is_named(state, right=place < 0):
+            must = place >= 0 and is_needed[place] and (absent == "NULL" or "{" in arguments[place])
+            if not _is_named(state, right=place < 0) or (must and state is None):
                 surprises.append((state, statement))
     assert not surprises, "\n".join(map(str, surprises))
+
+
+async def test_every_function_that_may_change_something_is_called(
+    connection: asyncpg.Connection[Any],
+) -> None:
+    named = await connection.fetch(_CHANGING)
+
+    assert {call.split(maxsplit=1)[0] for call in CALLS} >= {row["name"] for row in named}
 
 
 def _filled(argument: str, values: dict[str, Any]) -> str:
