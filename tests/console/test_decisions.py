@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pty
-import subprocess
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +14,7 @@ from runfold.ledger import Lease, Ledger, State
 from runfold.ledger.roles import grant
 from tests.console.test_process import PROGRAM, environment
 from tests.support.console import Cli, cli
+from tests.support.forked import Forked
 from tests.support.runs import claimed, types, waiting
 
 __all__ = ["cli"]
@@ -179,7 +179,7 @@ def test_an_empty_inbox_is_no_error(cli: Cli) -> None:
 def typed(url: str, text: str, *words: str) -> tuple[str, int]:
     """Run the program on a terminal, type a text and return what the terminal got."""
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
+    with Forked[bytes](
         [*PROGRAM, *words], env=environment(url), stdin=theirs, stdout=theirs, stderr=theirs
     ) as process:
         os.close(theirs)

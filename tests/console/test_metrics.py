@@ -22,6 +22,7 @@ from runfold.ledger import Ledger, State
 from runfold.ledger.events import NoteAdded, StepCompleted
 from runfold.projections.telemetry.trace import spans
 from tests.support.console import Cli, cli
+from tests.support.forked import Forked
 from tests.support.runs import TINY, claimed
 from tests.support.waiting import lapsed
 
@@ -96,7 +97,7 @@ def test_they_are_scraped_over_http_until_it_is_told_to_stop(cli: Cli) -> None:
         "--port",
         "0",
     ]
-    with subprocess.Popen(
+    with Forked[str](
         words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     ) as serving:
         assert serving.stderr is not None
@@ -220,7 +221,7 @@ def test_every_run_that_ends_is_sent_while_it_follows(
         sys.executable, "-m", "runfold.console.cli.main", "--url", cli.url, "--project", "test",
         "trace", "--follow", "--otlp", url, "--after", "1/1:1:@0//0",
     ]  # fmt: skip
-    with subprocess.Popen(
+    with Forked[str](
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
     ) as following:
         assert following.stdout is not None

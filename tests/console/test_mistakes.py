@@ -19,6 +19,7 @@ import pytest
 from runfold.console.cli.kit import exits
 from tests.console.test_process import PROGRAM, environment, run, started
 from tests.support.console import Cli, cli, execute
+from tests.support.forked import Forked
 
 __all__ = ["cli"]
 
@@ -78,7 +79,7 @@ def test_ctrl_c_while_the_first_server_is_made_ends_quietly(home: Path) -> None:
 
 def test_ctrl_c_while_input_is_awaited_ends_at_once(database: str) -> None:
     ours, theirs = os.pipe()
-    with subprocess.Popen(
+    with Forked[str](
         [*PROGRAM, "submit", "parse", "-"],
         env=environment(database),
         stdin=ours,

@@ -27,6 +27,8 @@ from runfold.console.cli.kit import exits
 from runfold.console.cli.main import Program, app, main
 from runfold.ledger import Ledger, State
 from tests.conftest import PROJECT
+from tests.support import forked
+from tests.support.forked import Forked
 from tests.support.runs import abandoned, claimed
 from tests.support.waiting import until
 
@@ -45,21 +47,13 @@ def environment(url: str | None, **more: str) -> dict[str, str]:
 
 def run(url: str | None, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
     """Run the program to its end."""
-    return subprocess.run(
-        [*PROGRAM, *words],
-        env=environment(url, **more),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    return forked.run([*PROGRAM, *words], env=environment(url, **more), timeout=SECONDS)
 
 
 @contextmanager
 def started(url: str, *words: str, **more: str) -> Iterator[subprocess.Popen[str]]:
     """Start the program; at the end it must be gone."""
-    with subprocess.Popen(
+    with Forked[str](
         [*PROGRAM, *words],
         env=environment(url, **more),
         stdin=subprocess.DEVNULL,
@@ -240,7 +234,7 @@ def test_verify_shows_its_progress_on_a_terminal(database: str) -> None:
 def on_a_terminal(url: str, *words: str, **more: str) -> str:
     """Run the program on a terminal of 80 columns; give what the terminal got."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
+    process = Forked[bytes](
         [*PROGRAM, *words],
         env=environment(url, **{"COLUMNS": "80"} | more),
         stdin=theirs,

@@ -22,6 +22,8 @@ from runfold.ledger import Ledger
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
 from runfold.ledger.settings import Settings
+from tests.support import forked
+from tests.support.forked import Forked
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -100,7 +102,7 @@ def test_every_console_command_works(
 
 
 def assert_works_until_told_to_stop(words: list[str], environment: dict[str, str]) -> None:
-    with subprocess.Popen(
+    with Forked[str](
         words, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT
     ) as process:
         assert process.stderr is not None
@@ -123,14 +125,7 @@ def test_every_make_command_exists_and_the_main_ones_are_run_by_ci() -> None:
 
 @pytest.mark.parametrize("snippet", blocks("python"))
 def test_every_python_snippet_works(snippet: str, environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", snippet],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
+    done = forked.run([sys.executable, "-W", "error", "-c", snippet], env=environment, cwd=ROOT)
 
     assert done.returncode == 0, done.stderr
     assert "run.completed" in done.stdout or "Ledger.open" not in snippet

@@ -22,6 +22,7 @@ from runfold.ledger.events import (
     ToolCompleted,
 )
 from tests.conftest import PROJECT
+from tests.support.forked import Forked
 from tests.support.working import FAST
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +51,7 @@ def worker(
     program = [sys.executable, "-m", "runfold.console.cli.main", "--json", name, *given, *words]
     with (
         open(log or os.devnull, "ab") as errors,
-        subprocess.Popen(
+        Forked[bytes](
             program, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors
         ) as process,
     ):

@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from runfold.ledger import Ledger, State
+from tests.support.forked import Forked
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "howto" / "workers-in-any-language.md"
@@ -32,7 +33,7 @@ def blocks(language: str) -> list[str]:
 def serving(database: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Run `runfold serve` on a free port; yield its address and the process."""
     words = ["--url", database, "--project", "test", "serve", "--port", "0"]
-    with subprocess.Popen(
+    with Forked[str](
         [sys.executable, "-m", "runfold.console.cli.main", *words],
         stderr=subprocess.PIPE,
         text=True,
