@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Final
 from runfold.lazy import exported
 
 if TYPE_CHECKING:
-    from runfold.projections.algebra.fold import Fold, NarrowedFold
+    from runfold.projections.algebra.fold import Fold, NarrowedFold, Operation
     from runfold.projections.algebra.operation import (
-        Operation,
         SourceOperation,
         assign,
         count,

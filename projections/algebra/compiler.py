@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from runfold.projections.algebra.fold import Fold, Types
-from runfold.projections.algebra.operation import Placed
+from runfold.projections.algebra.fold import Fold, Placed, Types
 from runfold.projections.algebra.source import as_source
 
 WIDTH: Final = 120

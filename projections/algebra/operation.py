@@ -11,12 +11,10 @@ all events from nothing, or two halves that are merged afterwards gives the same
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-from runfold.projections.algebra.fold import Fold, types_of
+from runfold.projections.algebra.fold import Fold, Operation, Placed, types_of
 from runfold.projections.algebra.source import Source
 
 COMPARABLE: Final = frozenset(
@@ -25,50 +23,6 @@ COMPARABLE: Final = frozenset(
 SINGLE: Final = COMPARABLE | {"boolean", "uuid", "bytea"}
 SUMS: Final = {"int": "bigint", "bigint": "numeric", "numeric": "numeric", "interval": "interval"}
 """The type of a sum by the type of what is added up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """The SQL of a column's value and of the position of the event that it comes from."""
-
-    value: str
-    position: str
-
-
-class Operation(ABC):
-    """How a column follows from the values of the events that count for it."""
-
-    name: ClassVar[str]
-    types: ClassVar[frozenset[str] | None] = None
-    """The SQL types that can be folded so; None: every type."""
-    purpose: ClassVar[str] = ""
-    """What the other types cannot do, as an error says it: "be added up"."""
-    start: ClassVar[int | None] = None
-    """The column before any event."""
-    ordered: ClassVar[bool] = False
-    """Whether the order of events matters, so that a merge has to know their positions."""
-    keeps_null: ClassVar[bool] = False
-    """Whether a null counts as a value."""
-
-    def column_type(self, source_type: str) -> str:
-        """Return the type of the column that folds values of a type."""
-        return source_type
-
-    @abstractmethod
-    def step(self, old: Any, new: Any) -> Any:
-        """Fold the value of one counted event into the value so far."""
-
-    @abstractmethod
-    def step_sql(self, old: str, new: str, when: str) -> str:
-        """Compile `step`; `when` is the condition for the event to count, empty for always."""
-
-    @abstractmethod
-    def aggregate_sql(self, facts: Placed, when: str, source_type: str) -> str:
-        """Compile the fold of a group of events; `when` as in `step_sql`."""
-
-    @abstractmethod
-    def merge_sql(self, stored: Placed, folded: Placed) -> str:
-        """Compile the merge of two folds of different events, in either order."""
 
 
 class SourceOperation(Operation):

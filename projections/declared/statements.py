@@ -16,8 +16,8 @@ from typing import Final
 
 from runfold.ledger.events import CATALOGUE
 from runfold.ledger.lifecycle import RESERVED
-from runfold.projections.algebra.fold import NarrowedFold
-from runfold.projections.algebra.operation import Ordered, Placed
+from runfold.projections.algebra.fold import NarrowedFold, Placed
+from runfold.projections.algebra.operation import Ordered
 from runfold.projections.algebra.source import Source, as_source
 from runfold.projections.declared.projection import Projection, column_type, position_name
 from runfold.projections.declared.sources import text, texts

@@ -11,9 +11,8 @@ from runfold.ledger import Ledger
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import NoteAdded
 from runfold.projections.algebra.compiler import aggregate_sql, start_sql, step_sql, wrapped
-from runfold.projections.algebra.fold import Fold, fold
+from runfold.projections.algebra.fold import Fold, Placed, fold
 from runfold.projections.algebra.operation import (
-    Placed,
     SourceOperation,
     assign,
     count,
