@@ -4551,15 +4551,17 @@ BEGIN
     num_nonnulls(VARIADIC p_max_attempts) = cardinality(p_kinds));
   -- A claim looks for priorities below the greatest number.
   IF EXISTS (
-    SELECT FROM unnest(p_delays, p_deadlines, p_deadlines_in, p_priorities,
-    p_max_attempts) AS asked (delay, deadline_at, deadline_in, priority, attempts)
-    WHERE asked.delay NOT BETWEEN '0' AND '3650 days' OR asked.deadline_at NOT BETWEEN '1970-01-01'
-      AND '9001-01-01'
-      OR asked.deadline_in NOT BETWEEN '0' AND '3650 days' OR asked.priority NOT BETWEEN 0
-        AND 2147483646 OR asked.attempts NOT BETWEEN 1 AND 1000
+    SELECT FROM unnest(p_delays, p_deadlines_in, p_priorities, p_max_attempts)
+      AS asked (delay, deadline_in, priority, attempts)
+    WHERE asked.delay NOT BETWEEN '0' AND '3650 days'
+      OR asked.deadline_in NOT BETWEEN '0' AND '3650 days'
+      OR asked.priority NOT BETWEEN 0 AND 2147483646 OR asked.attempts NOT BETWEEN 1 AND 1000
   ) THEN
     RAISE EXCEPTION 'a delay, a deadline, a priority or a number of attempts is out of its limits'
       USING ERRCODE = '22023';
+  END IF;
+  IF num_nonnulls(VARIADIC p_deadlines) > 0 THEN
+    checked := ledger.check_times(p_deadlines);
   END IF;
   checked := ledger.check_texts(ARRAY[p_actor] || p_kinds, 200, true);
   checked := ledger.check_texts(p_keys);

@@ -363,6 +363,8 @@ _TIMES = {
     " now(), $1)",
     "a schedule's move": "advance_schedule('test', 'a', '* * * * *', 'UTC', now(), $1, now())",
     "a schedule's last time": "advance_schedule('test', 'a', '* * * * *', 'UTC', now(), now(), $1)",
+    "a run's deadline": "submit('test', 'worker', '{a}', '{null}', '{null}', '{0}', '{null}',"
+    " '{3}', ARRAY[$1::timestamptz], '{null}', '{null}')",
 }
 
 
@@ -374,6 +376,22 @@ async def test_a_time_that_a_reader_could_not_read_is_refused(
         statement = f"SELECT ledger.{_TIMES[name]}".replace("$1", f"'{odd}'")
         with pytest.raises(asyncpg.InvalidParameterValueError, match="1970 and 9000"):
             await worker.fetch(statement)
+
+
+_DEADLINE: Final = _TIMES["a run's deadline"]
+_INVALID: Final = asyncpg.InvalidParameterValueError
+
+
+async def test_the_limits_of_a_time_are_the_same_in_every_time_zone(
+    ledger: Ledger, worker: asyncpg.Connection
+) -> None:
+    last, beyond = datetime(9000, 12, 31, 23, tzinfo=UTC), datetime(9001, 1, 1, 1, tzinfo=UTC)
+    for zone in ("Pacific/Kiritimati", "Pacific/Pago_Pago"):
+        await worker.execute(f"SET TimeZone = '{zone}'")
+        for deadline, refusal in ((last, nullcontext()), (beyond, pytest.raises(_INVALID))):
+            with refusal:
+                await worker.fetch(f"SELECT ledger.{_DEADLINE}", deadline)
+    assert [run.deadline for run in await ledger.runs()] == [last, last]
 
 
 async def test_a_grant_ends_in_a_year_that_every_reader_can_read(ledger: Ledger) -> None:
