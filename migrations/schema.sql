@@ -2677,9 +2677,7 @@ BEGIN
     SELECT cardinality(mark.priorities), cardinality(mark.back_priorities) > 1, mark.dues[1],
       mark.open <> '{}' OR mark.seen_at > p_moment
     INTO places, has_returning, due, in_doubt
-    FROM ledger.low_water AS mark
-    WHERE mark.project_id = p_project AND mark.kind = kind_now
-    ORDER BY mark.number DESC LIMIT 1;
+    FROM ledger.newest_mark(p_project, kind_now) AS mark;
     due := coalesce(due, '-infinity');
     SELECT p_returning OR coalesce(has_returning, false) OR EXISTS (
         SELECT FROM ledger.run_state AS run
@@ -2707,12 +2705,7 @@ BEGIN
       ), sum(cardinality(mark.priorities)), bool_or(mark.open <> '{}' OR mark.seen_at > p_moment)
     INTO has_returning, bound, places, in_doubt
     FROM unnest(kinds) AS named (kind)
-    LEFT JOIN LATERAL (
-      SELECT mark.priorities, mark.back_priorities, mark.dues, mark.open, mark.seen_at
-      FROM ledger.low_water AS mark
-      WHERE mark.project_id = p_project AND mark.kind = named.kind
-      ORDER BY mark.number DESC LIMIT 1
-    ) AS mark ON true;
+    LEFT JOIN LATERAL ledger.newest_mark(p_project, named.kind) AS mark ON true;
   END IF;
   IF in_doubt AND EXISTS (SELECT FROM unnest(kinds) AS named (kind)
     WHERE NOT ledger.marks_hold(p_project, named.kind)) THEN
@@ -2726,8 +2719,8 @@ BEGIN
 
   PERFORM ledger.move_low_water(p_project, bound, '1 second');
   FOREACH kind_now IN ARRAY bound LOOP
-    IF EXISTS (SELECT FROM ledger.kind_state AS d
-      WHERE d.project_id = p_project AND d.kind = kind_now AND d.paused) THEN
+    IF EXISTS (SELECT FROM ledger.kind_state AS bounded
+      WHERE bounded.project_id = p_project AND bounded.kind = kind_now AND bounded.paused) THEN
       kinds := array_remove(kinds, kind_now);
       CONTINUE;
     END IF;
@@ -2737,8 +2730,9 @@ BEGIN
         USING ERRCODE = '25001';
     END IF;
     -- The row as it is once it is locked; the count after it has a snapshot of its own.
-    SELECT d.max_running INTO room FROM ledger.kind_state AS d
-    WHERE d.project_id = p_project AND d.kind = kind_now AND NOT d.paused FOR UPDATE SKIP LOCKED;
+    SELECT bounded.max_running INTO room FROM ledger.kind_state AS bounded
+    WHERE bounded.project_id = p_project AND bounded.kind = kind_now AND NOT bounded.paused
+    FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN -- locked by another, or paused by now
       busy := busy || kind_now;
       kinds := array_remove(kinds, kind_now);
@@ -2763,11 +2757,7 @@ CREATE FUNCTION ledger.leases(p_project text, p_kind text, p_marked boolean) RET
     AS $$
   SELECT run.run_id, run.priority, run.worker_id, run.token, run.lease_position, run.lease_until,
     run.heartbeat_at, run.attempt_count, run.max_attempts
-  FROM (
-    SELECT mark.leases_after, mark.older_leases FROM ledger.low_water AS mark
-    WHERE mark.project_id = p_project AND mark.kind = p_kind
-    ORDER BY mark.number DESC LIMIT 1
-  ) AS mark
+  FROM ledger.newest_mark(p_project, p_kind) AS mark
   CROSS JOIN LATERAL unnest(mark.older_leases) AS older (run_id)
   CROSS JOIN LATERAL (
     SELECT run.* FROM ledger.run_state AS run
@@ -2781,9 +2771,8 @@ CREATE FUNCTION ledger.leases(p_project text, p_kind text, p_marked boolean) RET
   FROM ledger.run_state AS run
   WHERE run.project_id = p_project AND run.kind = p_kind AND run.token IS NOT NULL
     AND run.lease_position > coalesce((
-      SELECT mark.leases_after FROM ledger.low_water AS mark
-      WHERE p_marked AND mark.project_id = p_project AND mark.kind = p_kind
-      ORDER BY mark.number DESC LIMIT 1), 0)
+      SELECT mark.leases_after FROM ledger.newest_mark(p_project, p_kind) AS mark
+      WHERE p_marked), 0)
 $$;
 
 CREATE FUNCTION ledger.legal(p_type text, p_from text, p_to text) RETURNS boolean
@@ -3030,11 +3019,7 @@ CREATE FUNCTION ledger.low_marks(p_project text, p_kinds text[], p_returning boo
 BEGIN
   WITH mark AS MATERIALIZED (
     SELECT place.* FROM unnest(p_kinds) AS named (kind)
-    CROSS JOIN LATERAL (
-      SELECT mark.* FROM ledger.low_water AS mark
-      WHERE mark.project_id = p_project AND mark.kind = named.kind
-      ORDER BY mark.number DESC LIMIT 1
-    ) AS mark
+    CROSS JOIN LATERAL ledger.newest_mark(p_project, named.kind) AS mark
     CROSS JOIN LATERAL (
       SELECT named.kind, waiting.priority, waiting.run, NULL::timestamptz AS due
       FROM unnest(mark.priorities, mark.runs) AS waiting (priority, run)
@@ -3238,11 +3223,7 @@ DECLARE
 BEGIN
   seen := pg_current_snapshot();
   RETURN NOT EXISTS (
-    SELECT FROM (
-      SELECT mark.* FROM ledger.low_water AS mark
-      WHERE mark.project_id = p_project AND mark.kind = p_kind
-      ORDER BY mark.number DESC LIMIT 1
-    ) AS mark
+    SELECT FROM ledger.newest_mark(p_project, p_kind) AS mark
     WHERE mark.seen_at > ledger.now() OR mark.seen_clock > clock_timestamp()
       OR mark.seen_position > (SELECT last_value FROM ledger.event_position)
       OR mark.open <> '{}' AND EXISTS (
@@ -3324,12 +3305,9 @@ BEGIN
   END IF;
   FOR kind_now IN
     SELECT named.kind FROM unnest(p_kinds) AS named (kind)
-    LEFT JOIN LATERAL (
-      SELECT mark.seen_at, cardinality(mark.older_leases) AS older FROM ledger.low_water AS mark
-      WHERE mark.project_id = p_project AND mark.kind = named.kind
-      ORDER BY mark.number DESC LIMIT 1
-    ) AS mark ON true
-    WHERE mark.seen_at IS NULL OR mark.seen_at <= moment - p_every * (1 + mark.older / 200)
+    LEFT JOIN LATERAL ledger.newest_mark(p_project, named.kind) AS mark ON true
+    WHERE mark.seen_at IS NULL
+      OR mark.seen_at <= moment - p_every * (1 + cardinality(mark.older_leases) / 200)
       OR NOT ledger.marks_hold(p_project, named.kind)
   LOOP
     PERFORM FROM ledger.kind AS known
@@ -3339,8 +3317,7 @@ BEGIN
     FOR NO KEY UPDATE SKIP LOCKED;
     CONTINUE WHEN NOT FOUND; -- another moves them
 
-    SELECT mark.* INTO old FROM ledger.low_water AS mark
-    WHERE mark.project_id = p_project AND mark.kind = kind_now ORDER BY mark.number DESC LIMIT 1;
+    SELECT mark.* INTO old FROM ledger.newest_mark(p_project, kind_now) AS mark;
     is_set_back := old.seen_at > ledger.now() OR old.seen_clock > clock_timestamp()
       OR old.seen_position > (SELECT last_value FROM ledger.event_position);
     CONTINUE WHEN NOT is_set_back AND (old.seen_position > position_now OR old.seen_at > moment
@@ -3389,6 +3366,14 @@ BEGIN
       AND mark.number = old.number;
   END LOOP;
 END $$;
+
+CREATE FUNCTION ledger.newest_mark(p_project text, p_kind text) RETURNS SETOF ledger.low_water
+    LANGUAGE sql STABLE
+    AS $$
+  SELECT mark.* FROM ledger.low_water AS mark
+  WHERE mark.project_id = p_project AND mark.kind = p_kind
+  ORDER BY mark.number DESC LIMIT 1
+$$;
 
 CREATE FUNCTION ledger.newest_request(p_project text, p_run uuid) RETURNS integer
     LANGUAGE sql STABLE
@@ -6203,6 +6188,8 @@ REVOKE ALL ON FUNCTION ledger.marks_hold(p_project text, p_kind text) FROM PUBLI
 REVOKE ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_request integer, p_actor text, p_grants boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.move_low_water(p_project text, p_kinds text[], p_every interval, p_lag interval) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.newest_mark(p_project text, p_kind text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.newest_request(p_project text, p_run uuid) FROM PUBLIC;
 

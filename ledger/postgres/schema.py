@@ -111,6 +111,7 @@ OBJECTS: Final = (
     "operations/record_keys",
     "operations/submit_keys",
     "operations/submit",
+    "operations/newest_mark",
     "operations/leases",
     "operations/marks_hold",
     "operations/low_water_places",

@@ -38,9 +38,7 @@ BEGIN
     SELECT cardinality(mark.priorities), cardinality(mark.back_priorities) > 1, mark.dues[1],
       mark.open <> '{}' OR mark.seen_at > p_moment
     INTO places, has_returning, due, in_doubt
-    FROM ledger.low_water AS mark
-    WHERE mark.project_id = p_project AND mark.kind = kind_now
-    ORDER BY mark.number DESC LIMIT 1;
+    FROM ledger.newest_mark(p_project, kind_now) AS mark;
     due := coalesce(due, '-infinity');
     SELECT p_returning OR coalesce(has_returning, false) OR EXISTS (
         SELECT FROM ledger.run_state AS run
@@ -68,12 +66,7 @@ BEGIN
       ), sum(cardinality(mark.priorities)), bool_or(mark.open <> '{}' OR mark.seen_at > p_moment)
     INTO has_returning, bound, places, in_doubt
     FROM unnest(kinds) AS named (kind)
-    LEFT JOIN LATERAL (
-      SELECT mark.priorities, mark.back_priorities, mark.dues, mark.open, mark.seen_at
-      FROM ledger.low_water AS mark
-      WHERE mark.project_id = p_project AND mark.kind = named.kind
-      ORDER BY mark.number DESC LIMIT 1
-    ) AS mark ON true;
+    LEFT JOIN LATERAL ledger.newest_mark(p_project, named.kind) AS mark ON true;
   END IF;
   IF in_doubt AND EXISTS (SELECT FROM unnest(kinds) AS named (kind)
     WHERE NOT ledger.marks_hold(p_project, named.kind)) THEN
@@ -87,8 +80,8 @@ BEGIN
 
   PERFORM ledger.move_low_water(p_project, bound, '1 second');
   FOREACH kind_now IN ARRAY bound LOOP
-    IF EXISTS (SELECT FROM ledger.kind_state AS d
-      WHERE d.project_id = p_project AND d.kind = kind_now AND d.paused) THEN
+    IF EXISTS (SELECT FROM ledger.kind_state AS bounded
+      WHERE bounded.project_id = p_project AND bounded.kind = kind_now AND bounded.paused) THEN
       kinds := array_remove(kinds, kind_now);
       CONTINUE;
     END IF;
@@ -98,8 +91,9 @@ BEGIN
         USING ERRCODE = '25001';
     END IF;
     -- The row as it is once it is locked; the count after it has a snapshot of its own.
-    SELECT d.max_running INTO room FROM ledger.kind_state AS d
-    WHERE d.project_id = p_project AND d.kind = kind_now AND NOT d.paused FOR UPDATE SKIP LOCKED;
+    SELECT bounded.max_running INTO room FROM ledger.kind_state AS bounded
+    WHERE bounded.project_id = p_project AND bounded.kind = kind_now AND NOT bounded.paused
+    FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN -- locked by another, or paused by now
       busy := busy || kind_now;
       kinds := array_remove(kinds, kind_now);

@@ -11,11 +11,7 @@ LANGUAGE sql STABLE
 AS $$
   SELECT run.run_id, run.priority, run.worker_id, run.token, run.lease_position, run.lease_until,
     run.heartbeat_at, run.attempt_count, run.max_attempts
-  FROM (
-    SELECT mark.leases_after, mark.older_leases FROM ledger.low_water AS mark
-    WHERE mark.project_id = p_project AND mark.kind = p_kind
-    ORDER BY mark.number DESC LIMIT 1
-  ) AS mark
+  FROM ledger.newest_mark(p_project, p_kind) AS mark
   CROSS JOIN LATERAL unnest(mark.older_leases) AS older (run_id)
   CROSS JOIN LATERAL (
     SELECT run.* FROM ledger.run_state AS run
@@ -29,7 +25,6 @@ AS $$
   FROM ledger.run_state AS run
   WHERE run.project_id = p_project AND run.kind = p_kind AND run.token IS NOT NULL
     AND run.lease_position > coalesce((
-      SELECT mark.leases_after FROM ledger.low_water AS mark
-      WHERE p_marked AND mark.project_id = p_project AND mark.kind = p_kind
-      ORDER BY mark.number DESC LIMIT 1), 0)
+      SELECT mark.leases_after FROM ledger.newest_mark(p_project, p_kind) AS mark
+      WHERE p_marked), 0)
 $$;

@@ -12,11 +12,7 @@ AS $$
 BEGIN
   WITH mark AS MATERIALIZED (
     SELECT place.* FROM unnest(p_kinds) AS named (kind)
-    CROSS JOIN LATERAL (
-      SELECT mark.* FROM ledger.low_water AS mark
-      WHERE mark.project_id = p_project AND mark.kind = named.kind
-      ORDER BY mark.number DESC LIMIT 1
-    ) AS mark
+    CROSS JOIN LATERAL ledger.newest_mark(p_project, named.kind) AS mark
     CROSS JOIN LATERAL (
       SELECT named.kind, waiting.priority, waiting.run, NULL::timestamptz AS due
       FROM unnest(mark.priorities, mark.runs) AS waiting (priority, run)

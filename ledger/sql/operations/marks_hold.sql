@@ -9,11 +9,7 @@ DECLARE
 BEGIN
   seen := pg_current_snapshot();
   RETURN NOT EXISTS (
-    SELECT FROM (
-      SELECT mark.* FROM ledger.low_water AS mark
-      WHERE mark.project_id = p_project AND mark.kind = p_kind
-      ORDER BY mark.number DESC LIMIT 1
-    ) AS mark
+    SELECT FROM ledger.newest_mark(p_project, p_kind) AS mark
     WHERE mark.seen_at > ledger.now() OR mark.seen_clock > clock_timestamp()
       OR mark.seen_position > (SELECT last_value FROM ledger.event_position)
       OR mark.open <> '{}' AND EXISTS (

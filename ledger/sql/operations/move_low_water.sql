@@ -43,12 +43,9 @@ BEGIN
   END IF;
   FOR kind_now IN
     SELECT named.kind FROM unnest(p_kinds) AS named (kind)
-    LEFT JOIN LATERAL (
-      SELECT mark.seen_at, cardinality(mark.older_leases) AS older FROM ledger.low_water AS mark
-      WHERE mark.project_id = p_project AND mark.kind = named.kind
-      ORDER BY mark.number DESC LIMIT 1
-    ) AS mark ON true
-    WHERE mark.seen_at IS NULL OR mark.seen_at <= moment - p_every * (1 + mark.older / 200)
+    LEFT JOIN LATERAL ledger.newest_mark(p_project, named.kind) AS mark ON true
+    WHERE mark.seen_at IS NULL
+      OR mark.seen_at <= moment - p_every * (1 + cardinality(mark.older_leases) / 200)
       OR NOT ledger.marks_hold(p_project, named.kind)
   LOOP
     PERFORM FROM ledger.kind AS known
@@ -58,8 +55,7 @@ BEGIN
     FOR NO KEY UPDATE SKIP LOCKED;
     CONTINUE WHEN NOT FOUND; -- another moves them
 
-    SELECT mark.* INTO old FROM ledger.low_water AS mark
-    WHERE mark.project_id = p_project AND mark.kind = kind_now ORDER BY mark.number DESC LIMIT 1;
+    SELECT mark.* INTO old FROM ledger.newest_mark(p_project, kind_now) AS mark;
     is_set_back := old.seen_at > ledger.now() OR old.seen_clock > clock_timestamp()
       OR old.seen_position > (SELECT last_value FROM ledger.event_position);
     CONTINUE WHEN NOT is_set_back AND (old.seen_position > position_now OR old.seen_at > moment
