@@ -636,10 +636,10 @@ CREATE FUNCTION ledger.check_derived(p_expression text, p_columns text[]) RETURN
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 DECLARE
-  words CONSTANT text[] := ARRAY['and', 'between', 'bigint', 'case', 'date', 'else', 'end', 'false', 'float8', 'in',
-    'int', 'interval', 'is', 'like', 'not', 'null', 'numeric', 'or', 'text', 'then', 'timestamptz', 'true', 'when',
-    'abs', 'ceil', 'coalesce', 'floor', 'greatest', 'least', 'ledger.now', 'length', 'lower', 'nullif', 'round',
-    'upper'];
+  words CONSTANT text[] := ARRAY['and', 'between', 'bigint', 'case', 'date', 'else', 'end', 'false',
+    'float8', 'in', 'int', 'interval', 'is', 'like', 'not', 'null', 'numeric', 'or', 'text', 'then',
+    'timestamptz', 'true', 'when', 'abs', 'ceil', 'coalesce', 'floor', 'greatest', 'least',
+    'ledger.now', 'length', 'lower', 'nullif', 'round', 'upper'];
   rest text := regexp_replace(p_expression, '''[^'']*''', '''''', 'g');
   token text[];
 BEGIN
@@ -2160,77 +2160,94 @@ WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02');
 CREATE FUNCTION ledger.fold_events(p_events json) RETURNS SETOF ledger.run_state
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-  SELECT e.project_id, e.run_id,
-    max(e.version) AS version,
-    (array_agg(e.hash ORDER BY e.version DESC) FILTER (WHERE e.hash IS NOT NULL))[1] AS hash,
-    max(e.kind) FILTER (WHERE e.type = 'run.submitted') AS kind,
-    (array_agg(e.state ORDER BY e.version DESC) FILTER (WHERE e.state IS NOT NULL))[1] AS state,
-    max(e.priority) FILTER (WHERE e.type = 'run.submitted') AS priority,
-    coalesce((array_agg(e.attempt ORDER BY e.version DESC) FILTER (WHERE e.type IN ('lease.acquired', 'lease.expired',
-      'lease.released') AND e.attempt IS NOT NULL))[1], 0) AS attempt_count,
-    max(e.max_attempts) FILTER (WHERE e.type = 'run.submitted') AS max_attempts,
-    (array_agg(e.worker_id ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.lapsed', 'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
-      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
+  SELECT event.project_id, event.run_id,
+    max(event.version) AS version,
+    (array_agg(event.hash ORDER BY event.version DESC) FILTER (WHERE event.hash IS NOT NULL))[1] AS
+      hash,
+    max(event.kind) FILTER (WHERE event.type = 'run.submitted') AS kind,
+    (array_agg(event.state ORDER BY event.version DESC) FILTER (WHERE event.state IS NOT NULL))[1]
+      AS state,
+    max(event.priority) FILTER (WHERE event.type = 'run.submitted') AS priority,
+    coalesce((array_agg(event.attempt ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('lease.acquired', 'lease.expired', 'lease.released') AND event.attempt IS NOT NULL))[1], 0)
+      AS attempt_count,
+    max(event.max_attempts) FILTER (WHERE event.type = 'run.submitted') AS max_attempts,
+    (array_agg(event.worker_id ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired',
+      'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
       'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS worker_id,
-    (array_agg(e.token ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.lapsed', 'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
-      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
+    (array_agg(event.token ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired',
+      'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
       'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS token,
-    (array_agg(e.credential ORDER BY e.version DESC) FILTER (WHERE e.type = 'lease.acquired' AND e.credential IS NOT
-      NULL))[1] AS lease_credential,
-    (array_agg(e.position ORDER BY e.version DESC) FILTER (WHERE e.type = 'lease.acquired' AND e.position IS NOT
-      NULL))[1] AS lease_position,
-    (array_agg(e.lease_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.lapsed', 'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
-      'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
-      'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS lease_until,
-    (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('lease.acquired', 'lease.heartbeat') AND
-      e.recorded_at IS NOT NULL))[1] AS heartbeat_at,
-    (array_agg(e.available_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.lapsed', 'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
-      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
-      'run.submitted', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS available_at,
-    (array_agg(e.recorded_at ORDER BY e.version ASC) FILTER (WHERE e.type = 'lease.acquired' AND e.recorded_at IS NOT
-      NULL))[1] AS started_at,
-    (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected',
-      'run.cancelled', 'run.completed', 'run.failed', 'run.timed_out') AND e.recorded_at IS NOT NULL))[1] AS
-      completed_at,
-    max(e.recorded_at) FILTER (WHERE e.type = 'run.submitted') AS created_at,
-    (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.recorded_at IS NOT NULL))[1] AS updated_at,
-    max(e.deadline) FILTER (WHERE e.type = 'run.submitted') AS deadline,
-    (array_agg(e.wait_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.lapsed', 'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
-      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
+    (array_agg(event.credential ORDER BY event.version DESC) FILTER (WHERE event.type =
+      'lease.acquired' AND event.credential IS NOT NULL))[1] AS lease_credential,
+    (array_agg(event.position ORDER BY event.version DESC) FILTER (WHERE event.type =
+      'lease.acquired' AND event.position IS NOT NULL))[1] AS lease_position,
+    (array_agg(event.lease_until ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired',
+      'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
+      'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1]
+      AS lease_until,
+    (array_agg(event.recorded_at ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('lease.acquired', 'lease.heartbeat') AND event.recorded_at IS NOT NULL))[1] AS heartbeat_at,
+    (array_agg(event.available_at ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired',
+      'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
+      'run.submitted', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'tool.requested')))[1] AS available_at,
+    (array_agg(event.recorded_at ORDER BY event.version ASC) FILTER (WHERE event.type =
+      'lease.acquired' AND event.recorded_at IS NOT NULL))[1] AS started_at,
+    (array_agg(event.recorded_at ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed',
+      'run.timed_out') AND event.recorded_at IS NOT NULL))[1] AS completed_at,
+    max(event.recorded_at) FILTER (WHERE event.type = 'run.submitted') AS created_at,
+    (array_agg(event.recorded_at ORDER BY event.version DESC) FILTER (WHERE event.recorded_at IS NOT
+      NULL))[1] AS updated_at,
+    max(event.deadline) FILTER (WHERE event.type = 'run.submitted') AS deadline,
+    (array_agg(event.wait_until ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired',
+      'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
       'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS wait_until,
-    (array_agg(e.wait_outcome ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.lapsed', 'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
-      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
-      'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS wait_outcome,
-    (array_agg(e.approvals ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.lapsed', 'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
-      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
+    (array_agg(event.wait_outcome ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired',
+      'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
+      'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS
+      wait_outcome,
+    (array_agg(event.approvals ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired',
+      'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
       'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS approvals,
-    (array_agg(e.approved ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.lapsed', 'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
-      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
+    (array_agg(event.approved ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired',
+      'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
       'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS approved,
-    (array_agg(e.recorded_at ORDER BY e.version ASC) FILTER (WHERE e.type = 'cancel.requested' AND e.recorded_at IS NOT
-      NULL))[1] AS cancel_requested_at,
-    coalesce(sum(e.cost_usd), 0) AS cost_usd,
-    (coalesce(sum(e.step_count), 0))::int AS step_count,
-    (array_agg(e.error_code ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected',
-      'lease.expired', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out')))[1] AS
-      error_code,
-    (array_agg(e.version ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected',
-      'lease.expired', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out') AND e.version IS
-      NOT NULL))[1] AS outcome_version,
-    (array_agg(e.output_sha256 ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired',
-      'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed', 'run.timed_out')))[1] AS output_sha256,
-    max(e.tags) FILTER (WHERE e.type = 'run.submitted') AS tags,
-    max(e.key) FILTER (WHERE e.type = 'run.submitted') AS key
-  FROM json_populate_recordset(NULL::ledger.event, p_events) AS e
-  GROUP BY e.project_id, e.run_id
+    (array_agg(event.recorded_at ORDER BY event.version ASC) FILTER (WHERE event.type =
+      'cancel.requested' AND event.recorded_at IS NOT NULL))[1] AS cancel_requested_at,
+    coalesce(sum(event.cost_usd), 0) AS cost_usd,
+    (coalesce(sum(event.step_count), 0))::int AS step_count,
+    (array_agg(event.error_code ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled', 'run.completed',
+      'run.failed', 'run.retried', 'run.timed_out')))[1] AS error_code,
+    (array_agg(event.version ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled', 'run.completed',
+      'run.failed', 'run.retried', 'run.timed_out') AND event.version IS NOT NULL))[1] AS
+      outcome_version,
+    (array_agg(event.output_sha256 ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed',
+      'run.timed_out')))[1] AS output_sha256,
+    max(event.tags) FILTER (WHERE event.type = 'run.submitted') AS tags,
+    max(event.key) FILTER (WHERE event.type = 'run.submitted') AS key
+  FROM json_populate_recordset(NULL::ledger.event, p_events) AS event
+  GROUP BY event.project_id, event.run_id
 $$;
 
 CREATE FUNCTION ledger.fold_kind_state() RETURNS trigger
@@ -2284,136 +2301,159 @@ BEGIN
     count(*) FILTER (WHERE version = 1 AND tags <> '{}') INTO wanted, starts, tagged
   FROM new_events;
   IF starts > 0 THEN
-  INSERT INTO ledger.run_state (project_id, run_id, version, hash, kind, state, priority, attempt_count, max_attempts,
-    worker_id, token, lease_credential, lease_position, lease_until, heartbeat_at, available_at, started_at,
-    completed_at, created_at, updated_at, deadline, wait_until, wait_outcome, approvals, approved,
-    cancel_requested_at, cost_usd, step_count, error_code, outcome_version, output_sha256, tags, key)
-  SELECT e.project_id, e.run_id,
-    greatest(NULL, e.version),
-    coalesce(e.hash, NULL),
-    coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.kind END),
-    coalesce(e.state, NULL),
-    coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.priority END),
-    coalesce(CASE WHEN e.type IN ('lease.acquired', 'lease.expired', 'lease.released') THEN e.attempt END, 0),
-    coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.max_attempts END),
-    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
-      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
-      'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
-      'tool.requested') THEN e.worker_id ELSE NULL END,
-    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
-      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
-      'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
-      'tool.requested') THEN e.token ELSE NULL END,
-    coalesce(CASE WHEN e.type = 'lease.acquired' THEN e.credential END, NULL),
-    coalesce(CASE WHEN e.type = 'lease.acquired' THEN e.position END, NULL),
-    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
-      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released',
-      'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
-      'tool.requested') THEN e.lease_until ELSE NULL END,
-    coalesce(CASE WHEN e.type IN ('lease.acquired', 'lease.heartbeat') THEN e.recorded_at END, NULL),
-    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
-      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
-      'run.completed', 'run.failed', 'run.retried', 'run.submitted', 'run.timed_out', 'tool.completed', 'tool.failed',
-      'tool.requested') THEN e.available_at ELSE NULL END,
-    coalesce(NULL, CASE WHEN e.type = 'lease.acquired' THEN e.recorded_at END),
-    coalesce(CASE WHEN e.type IN ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed',
-      'run.failed', 'run.timed_out') THEN e.recorded_at END, NULL),
-    coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.recorded_at END),
-    coalesce(e.recorded_at, NULL),
-    coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.deadline END),
-    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
-      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
-      'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
-      'tool.requested') THEN e.wait_until ELSE NULL END,
-    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
-      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
-      'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
-      'tool.requested') THEN e.wait_outcome ELSE NULL END,
-    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
-      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
-      'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
-      'tool.requested') THEN e.approvals ELSE NULL END,
-    CASE WHEN e.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
-      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled',
-      'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
-      'tool.requested') THEN e.approved ELSE NULL END,
-    coalesce(NULL, CASE WHEN e.type = 'cancel.requested' THEN e.recorded_at END),
-    0 + coalesce(e.cost_usd, 0),
-    0 + coalesce(e.step_count, 0),
-    CASE WHEN e.type IN ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled', 'run.completed',
-      'run.failed', 'run.retried', 'run.timed_out') THEN e.error_code ELSE NULL END,
-    coalesce(CASE WHEN e.type IN ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled',
-      'run.completed', 'run.failed', 'run.retried', 'run.timed_out') THEN e.version END, NULL),
-    CASE WHEN e.type IN ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed',
-      'run.timed_out') THEN e.output_sha256 ELSE NULL END,
-    coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.tags END),
-    coalesce(NULL, CASE WHEN e.type = 'run.submitted' THEN e.key END)
-  FROM new_events AS e
-  WHERE e.version = 1 AND e.type = 'run.submitted' AND e.state = 'pending';
+  INSERT INTO ledger.run_state (project_id, run_id, version, hash, kind, state, priority,
+    attempt_count, max_attempts, worker_id, token, lease_credential, lease_position, lease_until,
+    heartbeat_at, available_at, started_at, completed_at, created_at, updated_at, deadline,
+    wait_until, wait_outcome, approvals, approved, cancel_requested_at, cost_usd, step_count,
+    error_code, outcome_version, output_sha256, tags, key)
+  SELECT event.project_id, event.run_id,
+    greatest(NULL, event.version),
+    coalesce(event.hash, NULL),
+    coalesce(NULL, CASE WHEN event.type = 'run.submitted' THEN event.kind END),
+    coalesce(event.state, NULL),
+    coalesce(NULL, CASE WHEN event.type = 'run.submitted' THEN event.priority END),
+    coalesce(CASE WHEN event.type IN ('lease.acquired', 'lease.expired', 'lease.released') THEN
+      event.attempt END, 0),
+    coalesce(NULL, CASE WHEN event.type = 'run.submitted' THEN event.max_attempts END),
+    CASE WHEN event.type IN ('approval.expired', 'approval.granted', 'approval.lapsed',
+      'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
+      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
+      'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN
+      event.worker_id ELSE NULL END,
+    CASE WHEN event.type IN ('approval.expired', 'approval.granted', 'approval.lapsed',
+      'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
+      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
+      'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN
+      event.token ELSE NULL END,
+    coalesce(CASE WHEN event.type = 'lease.acquired' THEN event.credential END, NULL),
+    coalesce(CASE WHEN event.type = 'lease.acquired' THEN event.position END, NULL),
+    CASE WHEN event.type IN ('approval.expired', 'approval.granted', 'approval.lapsed',
+      'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
+      'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed',
+      'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'tool.requested') THEN event.lease_until ELSE NULL END,
+    coalesce(CASE WHEN event.type IN ('lease.acquired', 'lease.heartbeat') THEN event.recorded_at
+      END, NULL),
+    CASE WHEN event.type IN ('approval.expired', 'approval.granted', 'approval.lapsed',
+      'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
+      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
+      'run.retried', 'run.submitted', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'tool.requested') THEN event.available_at ELSE NULL END,
+    coalesce(NULL, CASE WHEN event.type = 'lease.acquired' THEN event.recorded_at END),
+    coalesce(CASE WHEN event.type IN ('approval.expired', 'approval.rejected', 'run.cancelled',
+      'run.completed', 'run.failed', 'run.timed_out') THEN event.recorded_at END, NULL),
+    coalesce(NULL, CASE WHEN event.type = 'run.submitted' THEN event.recorded_at END),
+    coalesce(event.recorded_at, NULL),
+    coalesce(NULL, CASE WHEN event.type = 'run.submitted' THEN event.deadline END),
+    CASE WHEN event.type IN ('approval.expired', 'approval.granted', 'approval.lapsed',
+      'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
+      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
+      'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN
+      event.wait_until ELSE NULL END,
+    CASE WHEN event.type IN ('approval.expired', 'approval.granted', 'approval.lapsed',
+      'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
+      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
+      'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN
+      event.wait_outcome ELSE NULL END,
+    CASE WHEN event.type IN ('approval.expired', 'approval.granted', 'approval.lapsed',
+      'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
+      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
+      'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN
+      event.approvals ELSE NULL END,
+    CASE WHEN event.type IN ('approval.expired', 'approval.granted', 'approval.lapsed',
+      'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
+      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
+      'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN
+      event.approved ELSE NULL END,
+    coalesce(NULL, CASE WHEN event.type = 'cancel.requested' THEN event.recorded_at END),
+    0 + coalesce(event.cost_usd, 0),
+    0 + coalesce(event.step_count, 0),
+    CASE WHEN event.type IN ('approval.expired', 'approval.rejected', 'lease.expired',
+      'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out') THEN
+      event.error_code ELSE NULL END,
+    coalesce(CASE WHEN event.type IN ('approval.expired', 'approval.rejected', 'lease.expired',
+      'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out') THEN
+      event.version END, NULL),
+    CASE WHEN event.type IN ('approval.expired', 'approval.rejected', 'run.cancelled',
+      'run.completed', 'run.failed', 'run.timed_out') THEN event.output_sha256 ELSE NULL END,
+    coalesce(NULL, CASE WHEN event.type = 'run.submitted' THEN event.tags END),
+    coalesce(NULL, CASE WHEN event.type = 'run.submitted' THEN event.key END)
+  FROM new_events AS event
+  WHERE event.version = 1 AND event.type = 'run.submitted' AND event.state = 'pending';
   GET DIAGNOSTICS folded = ROW_COUNT;
   END IF;
   IF tagged > 0 THEN
   INSERT INTO ledger.run_tag (project_id, tag, kind, run_id)
-  SELECT e.project_id, each.tag, e.kind, e.run_id
-  FROM new_events AS e CROSS JOIN LATERAL (SELECT DISTINCT unnest(e.tags) AS tag) AS each
-  WHERE e.version = 1;
+  SELECT event.project_id, each.tag, event.kind, event.run_id
+  FROM new_events AS event
+  CROSS JOIN LATERAL (SELECT DISTINCT unnest(event.tags) AS tag) AS each
+  WHERE event.version = 1;
   END IF;
   IF wanted > starts THEN
   -- The target row is found by a correlated lookup and updated by tuple id: no join order is left
   -- to choose. Whether an event is of a set of types (on_leased ...) is found once, not once for
   -- each column.
-  UPDATE ledger.run_state AS s SET
-    version = greatest(s.version, e.version),
-    hash = coalesce(e.hash, s.hash),
-    state = coalesce(e.state, s.state),
-    attempt_count = coalesce(CASE WHEN e.on_counted THEN e.attempt END, s.attempt_count),
-    worker_id = CASE WHEN e.on_leased THEN e.worker_id ELSE s.worker_id END,
-    token = CASE WHEN e.on_leased THEN e.token ELSE s.token END,
-    lease_credential = coalesce(CASE WHEN e.on_lease_acquired THEN e.credential END, s.lease_credential),
-    lease_position = coalesce(CASE WHEN e.on_lease_acquired THEN e.position END, s.lease_position),
-    lease_until = CASE WHEN e.on_extended THEN e.lease_until ELSE s.lease_until END,
-    heartbeat_at = coalesce(CASE WHEN e.on_beaten THEN e.recorded_at END, s.heartbeat_at),
-    available_at = CASE WHEN e.on_leased THEN e.available_at ELSE s.available_at END,
-    started_at = coalesce(s.started_at, CASE WHEN e.on_lease_acquired THEN e.recorded_at END),
-    completed_at = coalesce(CASE WHEN e.on_ended THEN e.recorded_at END, s.completed_at),
-    updated_at = coalesce(e.recorded_at, s.updated_at),
-    wait_until = CASE WHEN e.on_leased THEN e.wait_until ELSE s.wait_until END,
-    wait_outcome = CASE WHEN e.on_leased THEN e.wait_outcome ELSE s.wait_outcome END,
-    approvals = CASE WHEN e.on_leased THEN e.approvals ELSE s.approvals END,
-    approved = CASE WHEN e.on_leased THEN e.approved ELSE s.approved END,
-    cancel_requested_at = coalesce(s.cancel_requested_at, CASE WHEN e.on_cancel_requested THEN e.recorded_at END),
-    cost_usd = s.cost_usd + coalesce(e.cost_usd, 0),
-    step_count = s.step_count + coalesce(e.step_count, 0),
-    error_code = CASE WHEN e.on_outcome THEN e.error_code ELSE s.error_code END,
-    outcome_version = coalesce(CASE WHEN e.on_outcome THEN e.version END, s.outcome_version),
-    output_sha256 = CASE WHEN e.on_ended THEN e.output_sha256 ELSE s.output_sha256 END
+  UPDATE ledger.run_state AS run SET
+    version = greatest(run.version, event.version),
+    hash = coalesce(event.hash, run.hash),
+    state = coalesce(event.state, run.state),
+    attempt_count = coalesce(CASE WHEN event.on_counted THEN event.attempt END, run.attempt_count),
+    worker_id = CASE WHEN event.on_leased THEN event.worker_id ELSE run.worker_id END,
+    token = CASE WHEN event.on_leased THEN event.token ELSE run.token END,
+    lease_credential = coalesce(CASE WHEN event.on_lease_acquired THEN event.credential END,
+      run.lease_credential),
+    lease_position = coalesce(CASE WHEN event.on_lease_acquired THEN event.position END,
+      run.lease_position),
+    lease_until = CASE WHEN event.on_extended THEN event.lease_until ELSE run.lease_until END,
+    heartbeat_at = coalesce(CASE WHEN event.on_beaten THEN event.recorded_at END, run.heartbeat_at),
+    available_at = CASE WHEN event.on_leased THEN event.available_at ELSE run.available_at END,
+    started_at = coalesce(run.started_at, CASE WHEN event.on_lease_acquired THEN event.recorded_at
+      END),
+    completed_at = coalesce(CASE WHEN event.on_ended THEN event.recorded_at END, run.completed_at),
+    updated_at = coalesce(event.recorded_at, run.updated_at),
+    wait_until = CASE WHEN event.on_leased THEN event.wait_until ELSE run.wait_until END,
+    wait_outcome = CASE WHEN event.on_leased THEN event.wait_outcome ELSE run.wait_outcome END,
+    approvals = CASE WHEN event.on_leased THEN event.approvals ELSE run.approvals END,
+    approved = CASE WHEN event.on_leased THEN event.approved ELSE run.approved END,
+    cancel_requested_at = coalesce(run.cancel_requested_at, CASE WHEN event.on_cancel_requested THEN
+      event.recorded_at END),
+    cost_usd = run.cost_usd + coalesce(event.cost_usd, 0),
+    step_count = run.step_count + coalesce(event.step_count, 0),
+    error_code = CASE WHEN event.on_outcome THEN event.error_code ELSE run.error_code END,
+    outcome_version = coalesce(CASE WHEN event.on_outcome THEN event.version END,
+      run.outcome_version),
+    output_sha256 = CASE WHEN event.on_ended THEN event.output_sha256 ELSE run.output_sha256 END
   FROM (
-    SELECT n.approvals, n.approved, n.attempt, n.available_at, n.cost_usd, n.credential, n.error_code, n.hash,
-      n.lease_until, n.output_sha256, n.position, n.recorded_at, n.state, n.step_count, n.token, n.type, n.version,
-      n.wait_outcome, n.wait_until, n.worker_id, k.tid,
-      n.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected', 'approval.requested',
-        'approval.signed', 'lease.acquired', 'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled',
-        'run.completed', 'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
-        'tool.requested') AS on_extended,
-      n.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected', 'approval.requested',
-        'approval.signed', 'lease.acquired', 'lease.expired', 'lease.released', 'run.cancelled', 'run.completed',
-        'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AS on_leased,
-      n.type IN ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled', 'run.completed',
-        'run.failed', 'run.retried', 'run.timed_out') AS on_outcome,
-      n.type IN ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed',
-        'run.timed_out') AS on_ended,
-      n.type = 'cancel.requested' AS on_cancel_requested,
-      n.type = 'lease.acquired' AS on_lease_acquired,
-      n.type IN ('lease.acquired', 'lease.expired', 'lease.released') AS on_counted,
-      n.type IN ('lease.acquired', 'lease.heartbeat') AS on_beaten
-    FROM new_events AS n
+    SELECT fresh.approvals, fresh.approved, fresh.attempt, fresh.available_at, fresh.cost_usd,
+      fresh.credential, fresh.error_code, fresh.hash, fresh.lease_until, fresh.output_sha256,
+      fresh.position, fresh.recorded_at, fresh.state, fresh.step_count, fresh.token, fresh.type,
+      fresh.version, fresh.wait_outcome, fresh.wait_until, fresh.worker_id, place.tid,
+      fresh.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+        'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired',
+        'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
+        'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AS
+        on_extended,
+      fresh.type IN ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+        'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired',
+        'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
+        'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AS on_leased,
+      fresh.type IN ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled',
+        'run.completed', 'run.failed', 'run.retried', 'run.timed_out') AS on_outcome,
+      fresh.type IN ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed',
+        'run.failed', 'run.timed_out') AS on_ended,
+      fresh.type = 'cancel.requested' AS on_cancel_requested,
+      fresh.type = 'lease.acquired' AS on_lease_acquired,
+      fresh.type IN ('lease.acquired', 'lease.expired', 'lease.released') AS on_counted,
+      fresh.type IN ('lease.acquired', 'lease.heartbeat') AS on_beaten
+    FROM new_events AS fresh
     CROSS JOIN LATERAL (
-      SELECT r.ctid AS tid FROM ledger.run_state AS r
-      WHERE r.project_id = n.project_id AND r.run_id = n.run_id OFFSET 0
-    ) AS k
-    WHERE n.version > 1 OFFSET 0
-  ) AS e
-  WHERE s.ctid = e.tid AND s.version = e.version - 1 AND ledger.legal(e.type, s.state, e.state);
+      SELECT found.ctid AS tid FROM ledger.run_state AS found
+      WHERE found.project_id = fresh.project_id AND found.run_id = fresh.run_id OFFSET 0
+    ) AS place
+    WHERE fresh.version > 1 OFFSET 0
+  ) AS event
+  WHERE run.ctid = event.tid AND run.version = event.version - 1
+    AND ledger.legal(event.type, run.state, event.state);
   GET DIAGNOSTICS updated = ROW_COUNT;
   END IF;
   IF folded + updated <> wanted THEN
@@ -2854,8 +2894,8 @@ CREATE FUNCTION ledger.legal(p_type text, p_from text, p_to text) RETURNS boolea
     'write.refused:waiting_approval:',
     'write.refused:waiting_tool:'
   ])
-  OR (p_to IS NULL AND split_part(p_type, '.', 1) <> ALL (ARRAY['approval', 'cancel', 'lease', 'note', 'payload', 'run',
-    'signal', 'step', 'tool', 'write'])
+  OR (p_to IS NULL AND split_part(p_type, '.', 1) <> ALL (ARRAY['approval', 'cancel', 'lease',
+    'note', 'payload', 'run', 'signal', 'step', 'tool', 'write'])
     AND p_from = ANY (ARRAY['pending', 'running', 'waiting_approval', 'waiting_tool']))
 $$;
 
@@ -3928,80 +3968,97 @@ END $$;
 CREATE FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid, p_version integer DEFAULT NULL::integer, p_time timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS SETOF ledger.run_state
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-  SELECT e.project_id, e.run_id,
-    max(e.version) AS version,
-    (array_agg(e.hash ORDER BY e.version DESC) FILTER (WHERE e.hash IS NOT NULL))[1] AS hash,
-    max(e.kind) FILTER (WHERE e.type = 'run.submitted') AS kind,
-    (array_agg(e.state ORDER BY e.version DESC) FILTER (WHERE e.state IS NOT NULL))[1] AS state,
-    max(e.priority) FILTER (WHERE e.type = 'run.submitted') AS priority,
-    coalesce((array_agg(e.attempt ORDER BY e.version DESC) FILTER (WHERE e.type IN ('lease.acquired', 'lease.expired',
-      'lease.released') AND e.attempt IS NOT NULL))[1], 0) AS attempt_count,
-    max(e.max_attempts) FILTER (WHERE e.type = 'run.submitted') AS max_attempts,
-    (array_agg(e.worker_id ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.lapsed', 'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
-      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
+  SELECT event.project_id, event.run_id,
+    max(event.version) AS version,
+    (array_agg(event.hash ORDER BY event.version DESC) FILTER (WHERE event.hash IS NOT NULL))[1] AS
+      hash,
+    max(event.kind) FILTER (WHERE event.type = 'run.submitted') AS kind,
+    (array_agg(event.state ORDER BY event.version DESC) FILTER (WHERE event.state IS NOT NULL))[1]
+      AS state,
+    max(event.priority) FILTER (WHERE event.type = 'run.submitted') AS priority,
+    coalesce((array_agg(event.attempt ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('lease.acquired', 'lease.expired', 'lease.released') AND event.attempt IS NOT NULL))[1], 0)
+      AS attempt_count,
+    max(event.max_attempts) FILTER (WHERE event.type = 'run.submitted') AS max_attempts,
+    (array_agg(event.worker_id ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired',
+      'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
       'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS worker_id,
-    (array_agg(e.token ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.lapsed', 'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
-      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
+    (array_agg(event.token ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired',
+      'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
       'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS token,
-    (array_agg(e.credential ORDER BY e.version DESC) FILTER (WHERE e.type = 'lease.acquired' AND e.credential IS NOT
-      NULL))[1] AS lease_credential,
-    (array_agg(e.position ORDER BY e.version DESC) FILTER (WHERE e.type = 'lease.acquired' AND e.position IS NOT
-      NULL))[1] AS lease_position,
-    (array_agg(e.lease_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.lapsed', 'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
-      'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
-      'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS lease_until,
-    (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('lease.acquired', 'lease.heartbeat') AND
-      e.recorded_at IS NOT NULL))[1] AS heartbeat_at,
-    (array_agg(e.available_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.lapsed', 'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
-      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
-      'run.submitted', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS available_at,
-    (array_agg(e.recorded_at ORDER BY e.version ASC) FILTER (WHERE e.type = 'lease.acquired' AND e.recorded_at IS NOT
-      NULL))[1] AS started_at,
-    (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected',
-      'run.cancelled', 'run.completed', 'run.failed', 'run.timed_out') AND e.recorded_at IS NOT NULL))[1] AS
-      completed_at,
-    max(e.recorded_at) FILTER (WHERE e.type = 'run.submitted') AS created_at,
-    (array_agg(e.recorded_at ORDER BY e.version DESC) FILTER (WHERE e.recorded_at IS NOT NULL))[1] AS updated_at,
-    max(e.deadline) FILTER (WHERE e.type = 'run.submitted') AS deadline,
-    (array_agg(e.wait_until ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.lapsed', 'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
-      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
+    (array_agg(event.credential ORDER BY event.version DESC) FILTER (WHERE event.type =
+      'lease.acquired' AND event.credential IS NOT NULL))[1] AS lease_credential,
+    (array_agg(event.position ORDER BY event.version DESC) FILTER (WHERE event.type =
+      'lease.acquired' AND event.position IS NOT NULL))[1] AS lease_position,
+    (array_agg(event.lease_until ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired',
+      'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
+      'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1]
+      AS lease_until,
+    (array_agg(event.recorded_at ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('lease.acquired', 'lease.heartbeat') AND event.recorded_at IS NOT NULL))[1] AS heartbeat_at,
+    (array_agg(event.available_at ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired',
+      'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
+      'run.submitted', 'run.timed_out', 'tool.completed', 'tool.failed',
+      'tool.requested')))[1] AS available_at,
+    (array_agg(event.recorded_at ORDER BY event.version ASC) FILTER (WHERE event.type =
+      'lease.acquired' AND event.recorded_at IS NOT NULL))[1] AS started_at,
+    (array_agg(event.recorded_at ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed',
+      'run.timed_out') AND event.recorded_at IS NOT NULL))[1] AS completed_at,
+    max(event.recorded_at) FILTER (WHERE event.type = 'run.submitted') AS created_at,
+    (array_agg(event.recorded_at ORDER BY event.version DESC) FILTER (WHERE event.recorded_at IS NOT
+      NULL))[1] AS updated_at,
+    max(event.deadline) FILTER (WHERE event.type = 'run.submitted') AS deadline,
+    (array_agg(event.wait_until ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired',
+      'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
       'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS wait_until,
-    (array_agg(e.wait_outcome ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.lapsed', 'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
-      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
-      'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS wait_outcome,
-    (array_agg(e.approvals ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.lapsed', 'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
-      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
+    (array_agg(event.wait_outcome ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired',
+      'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
+      'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS
+      wait_outcome,
+    (array_agg(event.approvals ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired',
+      'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
       'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS approvals,
-    (array_agg(e.approved ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.granted',
-      'approval.lapsed', 'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
-      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
+    (array_agg(event.approved ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired',
+      'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
       'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS approved,
-    (array_agg(e.recorded_at ORDER BY e.version ASC) FILTER (WHERE e.type = 'cancel.requested' AND e.recorded_at IS NOT
-      NULL))[1] AS cancel_requested_at,
-    coalesce(sum(e.cost_usd), 0) AS cost_usd,
-    (coalesce(sum(e.step_count), 0))::int AS step_count,
-    (array_agg(e.error_code ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected',
-      'lease.expired', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out')))[1] AS
-      error_code,
-    (array_agg(e.version ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired', 'approval.rejected',
-      'lease.expired', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out') AND e.version IS
-      NOT NULL))[1] AS outcome_version,
-    (array_agg(e.output_sha256 ORDER BY e.version DESC) FILTER (WHERE e.type IN ('approval.expired',
-      'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed', 'run.timed_out')))[1] AS output_sha256,
-    max(e.tags) FILTER (WHERE e.type = 'run.submitted') AS tags,
-    max(e.key) FILTER (WHERE e.type = 'run.submitted') AS key
-  FROM ledger.event AS e
-  WHERE e.project_id = p_project AND e.run_id BETWEEN p_from AND p_to
-    AND (p_version IS NULL OR e.version <= p_version)
-    AND (p_time IS NULL OR e.recorded_at <= p_time)
-  GROUP BY e.project_id, e.run_id
+    (array_agg(event.recorded_at ORDER BY event.version ASC) FILTER (WHERE event.type =
+      'cancel.requested' AND event.recorded_at IS NOT NULL))[1] AS cancel_requested_at,
+    coalesce(sum(event.cost_usd), 0) AS cost_usd,
+    (coalesce(sum(event.step_count), 0))::int AS step_count,
+    (array_agg(event.error_code ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled', 'run.completed',
+      'run.failed', 'run.retried', 'run.timed_out')))[1] AS error_code,
+    (array_agg(event.version ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.rejected', 'lease.expired', 'run.cancelled', 'run.completed',
+      'run.failed', 'run.retried', 'run.timed_out') AND event.version IS NOT NULL))[1] AS
+      outcome_version,
+    (array_agg(event.output_sha256 ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.rejected', 'run.cancelled', 'run.completed', 'run.failed',
+      'run.timed_out')))[1] AS output_sha256,
+    max(event.tags) FILTER (WHERE event.type = 'run.submitted') AS tags,
+    max(event.key) FILTER (WHERE event.type = 'run.submitted') AS key
+  FROM ledger.event AS event
+  WHERE event.project_id = p_project AND event.run_id BETWEEN p_from AND p_to
+    AND (p_version IS NULL OR event.version <= p_version)
+    AND (p_time IS NULL OR event.recorded_at <= p_time)
+  GROUP BY event.project_id, event.run_id
 $$;
 
 CREATE FUNCTION ledger.record_attempt(p_project text, p_webhook text, p_run uuid, p_version integer, p_attempt integer, p_duration_ms integer, p_status integer, p_error text, p_again interval) RETURNS void

@@ -8,7 +8,7 @@ from typing import Final
 from runfold.projections.algebra.fold import Fold, Placed, Types
 from runfold.projections.algebra.source import as_source
 
-WIDTH: Final = 120
+WIDTH: Final = 100
 """The longest line of compiled SQL."""
 
 

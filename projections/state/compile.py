@@ -63,22 +63,6 @@ def compiled() -> dict[str, str]:
 
 def trigger_sql(columns: Mapping[str, Fold]) -> str:
     """Compile the inline fold: the statement trigger on `event`."""
-    names = ", ".join((*run_state.KEY, *columns))
-    start = ",\n    ".join(step_sql(column, start_sql(column), "e") for column in columns.values())
-    later = {name: _without_first(column) for name, column in columns.items()}
-    changing = {name: column for name, column in later.items() if column.on != frozenset()}
-    sets = sorted({column.on for column in changing.values() if column.on is not None}, key=sorted)
-    flags = {on: f"e.{_flag(on)}" for on in sets}
-    sources = ", ".join(
-        f"n.{name}"
-        for name in sorted(
-            {"version", "type", "state", *(str(c.source) for c in changing.values())}
-        )
-    )
-    marks = ",\n      ".join(f"{condition_sql(on, 'n')} AS {flags[on][2:]}" for on in sets)
-    steps = ",\n    ".join(
-        f"{name} = {step_sql(column, f's.{name}', 'e', flags)}" for name, column in changing.items()
-    )
     return f"""\
 -- Folds the events of one INSERT into run_state and refuses what the state machine forbids.
 -- Every event is folded exactly once or the statement fails: an event that is in the table is a
@@ -100,36 +84,18 @@ BEGIN
     count(*) FILTER (WHERE version = 1 AND tags <> '{{}}') INTO wanted, starts, tagged
   FROM new_events;
   IF starts > 0 THEN
-  INSERT INTO ledger.run_state ({names})
-  SELECT e.project_id, e.run_id,
-    {start}
-  FROM new_events AS e
-  WHERE e.version = 1 AND e.type = '{FIRST}' AND e.state = '{State.PENDING}';
+  {_first_fold(columns)}
   GET DIAGNOSTICS folded = ROW_COUNT;
   END IF;
   IF tagged > 0 THEN
   INSERT INTO ledger.run_tag (project_id, tag, kind, run_id)
-  SELECT e.project_id, each.tag, e.kind, e.run_id
-  FROM new_events AS e CROSS JOIN LATERAL (SELECT DISTINCT unnest(e.tags) AS tag) AS each
-  WHERE e.version = 1;
+  SELECT event.project_id, each.tag, event.kind, event.run_id
+  FROM new_events AS event
+  CROSS JOIN LATERAL (SELECT DISTINCT unnest(event.tags) AS tag) AS each
+  WHERE event.version = 1;
   END IF;
   IF wanted > starts THEN
-  -- The target row is found by a correlated lookup and updated by tuple id: no join order is left
-  -- to choose. Whether an event is of a set of types (on_leased ...) is found once, not once for
-  -- each column.
-  UPDATE ledger.run_state AS s SET
-    {steps}
-  FROM (
-    SELECT {sources}, k.tid,
-      {marks}
-    FROM new_events AS n
-    CROSS JOIN LATERAL (
-      SELECT r.ctid AS tid FROM ledger.run_state AS r
-      WHERE r.project_id = n.project_id AND r.run_id = n.run_id OFFSET 0
-    ) AS k
-    WHERE n.version > 1 OFFSET 0
-  ) AS e
-  WHERE s.ctid = e.tid AND s.version = e.version - 1 AND ledger.legal(e.type, s.state, e.state);
+  {_next_fold(columns)}
   GET DIAGNOSTICS updated = ROW_COUNT;
   END IF;
   IF folded + updated <> wanted THEN
@@ -141,6 +107,53 @@ BEGIN
   RETURN NULL;
 END $$;
 """
+
+
+def _first_fold(columns: Mapping[str, Fold]) -> str:
+    """Compile the rows of new runs, which their first events give."""
+    names = ", ".join((*run_state.KEY, *columns))
+    values = ",\n    ".join(
+        step_sql(column, start_sql(column), "event") for column in columns.values()
+    )
+    return f"""\
+INSERT INTO ledger.run_state ({names})
+  SELECT event.project_id, event.run_id,
+    {values}
+  FROM new_events AS event
+  WHERE event.version = 1 AND event.type = '{FIRST}' AND event.state = '{State.PENDING}';"""
+
+
+def _next_fold(columns: Mapping[str, Fold]) -> str:
+    """Compile the change of known runs by their next events."""
+    later = {name: _without_first(column) for name, column in columns.items()}
+    changing = {name: column for name, column in later.items() if column.on != frozenset()}
+    sets = sorted({column.on for column in changing.values() if column.on is not None}, key=sorted)
+    facts = {"version", "type", "state", *(str(column.source) for column in changing.values())}
+    read = ", ".join(f"fresh.{name}" for name in sorted(facts))
+    marks = ",\n      ".join(f"{condition_sql(on, 'fresh')} AS {_flag(on)}" for on in sets)
+    flags = {on: f"event.{_flag(on)}" for on in sets}
+    steps = ",\n    ".join(
+        f"{name} = {step_sql(column, f'run.{name}', 'event', flags)}"
+        for name, column in changing.items()
+    )
+    return f"""\
+-- The target row is found by a correlated lookup and updated by tuple id: no join order is left
+  -- to choose. Whether an event is of a set of types (on_leased ...) is found once, not once for
+  -- each column.
+  UPDATE ledger.run_state AS run SET
+    {steps}
+  FROM (
+    SELECT {read}, place.tid,
+      {marks}
+    FROM new_events AS fresh
+    CROSS JOIN LATERAL (
+      SELECT found.ctid AS tid FROM ledger.run_state AS found
+      WHERE found.project_id = fresh.project_id AND found.run_id = fresh.run_id OFFSET 0
+    ) AS place
+    WHERE fresh.version > 1 OFFSET 0
+  ) AS event
+  WHERE run.ctid = event.tid AND run.version = event.version - 1
+    AND ledger.legal(event.type, run.state, event.state);"""
 
 
 def _without_first(column: Fold) -> Fold:
@@ -166,13 +179,13 @@ CREATE OR REPLACE FUNCTION ledger.rebuild_run_state(
 ) RETURNS SETOF ledger.run_state
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
-  SELECT e.project_id, e.run_id,
+  SELECT event.project_id, event.run_id,
     {_aggregates(columns)}
-  FROM ledger.event AS e
-  WHERE e.project_id = p_project AND e.run_id BETWEEN p_from AND p_to
-    AND (p_version IS NULL OR e.version <= p_version)
-    AND (p_time IS NULL OR e.recorded_at <= p_time)
-  GROUP BY e.project_id, e.run_id
+  FROM ledger.event AS event
+  WHERE event.project_id = p_project AND event.run_id BETWEEN p_from AND p_to
+    AND (p_version IS NULL OR event.version <= p_version)
+    AND (p_time IS NULL OR event.recorded_at <= p_time)
+  GROUP BY event.project_id, event.run_id
 $$;
 """
 
@@ -184,10 +197,10 @@ def fold_sql(columns: Mapping[str, Fold]) -> str:
 CREATE OR REPLACE FUNCTION ledger.fold_events(p_events json) RETURNS SETOF ledger.run_state
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
-  SELECT e.project_id, e.run_id,
+  SELECT event.project_id, event.run_id,
     {_aggregates(columns)}
-  FROM json_populate_recordset(NULL::ledger.event, p_events) AS e
-  GROUP BY e.project_id, e.run_id
+  FROM json_populate_recordset(NULL::ledger.event, p_events) AS event
+  GROUP BY event.project_id, event.run_id
 $$;
 """
 
@@ -198,7 +211,7 @@ def _aggregates(columns: Mapping[str, Fold]) -> str:
 
 def _typed(name: str, column: Fold) -> str:
     """Compile the aggregate, cast where its type is wider than the column's."""
-    compiled, have = aggregate_sql(column, "e"), as_source(column.source).type
+    compiled, have = aggregate_sql(column, "event"), as_source(column.source).type
     folded, wanted = column.operation.column_type(have), tables.run_state.c[name].type
     return f"({compiled})::int" if folded == "bigint" and str(wanted) == "INTEGER" else compiled
 

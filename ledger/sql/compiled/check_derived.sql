@@ -5,10 +5,10 @@ LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  words CONSTANT text[] := ARRAY['and', 'between', 'bigint', 'case', 'date', 'else', 'end', 'false', 'float8', 'in',
-    'int', 'interval', 'is', 'like', 'not', 'null', 'numeric', 'or', 'text', 'then', 'timestamptz', 'true', 'when',
-    'abs', 'ceil', 'coalesce', 'floor', 'greatest', 'least', 'ledger.now', 'length', 'lower', 'nullif', 'round',
-    'upper'];
+  words CONSTANT text[] := ARRAY['and', 'between', 'bigint', 'case', 'date', 'else', 'end', 'false',
+    'float8', 'in', 'int', 'interval', 'is', 'like', 'not', 'null', 'numeric', 'or', 'text', 'then',
+    'timestamptz', 'true', 'when', 'abs', 'ceil', 'coalesce', 'floor', 'greatest', 'least',
+    'ledger.now', 'length', 'lower', 'nullif', 'round', 'upper'];
   rest text := regexp_replace(p_expression, '''[^'']*''', '''''', 'g');
   token text[];
 BEGIN

@@ -78,7 +78,7 @@ AS $$
     'write.refused:waiting_approval:',
     'write.refused:waiting_tool:'
   ])
-  OR (p_to IS NULL AND split_part(p_type, '.', 1) <> ALL (ARRAY['approval', 'cancel', 'lease', 'note', 'payload', 'run',
-    'signal', 'step', 'tool', 'write'])
+  OR (p_to IS NULL AND split_part(p_type, '.', 1) <> ALL (ARRAY['approval', 'cancel', 'lease',
+    'note', 'payload', 'run', 'signal', 'step', 'tool', 'write'])
     AND p_from = ANY (ARRAY['pending', 'running', 'waiting_approval', 'waiting_tool']))
 $$;
