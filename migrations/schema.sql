@@ -11,9 +11,9 @@ DECLARE
 BEGIN
   checked := ledger.check_given('p_next_at', p_next_at IS NOT NULL);
   checked := ledger.check_times(ARRAY[p_next_at, p_last_due]);
-  UPDATE ledger.schedule AS s SET next_at = p_next_at, last_due = p_last_due
-  WHERE s.project_id = p_project AND s.name = p_name AND s.cron = p_cron
-    AND s.timezone = p_timezone AND s.next_at = p_seen;
+  UPDATE ledger.schedule AS known SET next_at = p_next_at, last_due = p_last_due
+  WHERE known.project_id = p_project AND known.name = p_name AND known.cron = p_cron
+    AND known.timezone = p_timezone AND known.next_at = p_seen;
   RETURN FOUND;
 END $$;
 
@@ -356,16 +356,17 @@ BEGIN
     RAISE EXCEPTION 'a kind is paused, resumed, or limited to at least one run at a time'
       USING ERRCODE = '22023';
   END IF;
-  PERFORM FROM ledger.project AS p WHERE p.project_id = p_project FOR NO KEY UPDATE;
+  PERFORM FROM ledger.project AS project WHERE project.project_id = p_project FOR NO KEY UPDATE;
   INSERT INTO ledger.kind_event (project_id, kind, number, recorded_at, actor, type, max_running,
   reason)
-  SELECT p_project, p_kind, coalesce(max(e.number), 0) + 1,
-    greatest(ledger.now(), max(e.recorded_at)), p_actor, p_type,
+  SELECT p_project, p_kind, coalesce(max(change.number), 0) + 1,
+    greatest(ledger.now(), max(change.recorded_at)), p_actor, p_type,
     p_max_running, p_reason
-  FROM ledger.kind_event AS e WHERE e.project_id = p_project AND e.kind = p_kind;
+  FROM ledger.kind_event AS change WHERE change.project_id = p_project AND change.kind = p_kind;
   RETURN QUERY
-  SELECT s.kind, s.number, s.paused, s.max_running, s.updated_at FROM ledger.kind_state AS s
-  WHERE s.project_id = p_project AND s.kind = p_kind;
+  SELECT state.kind, state.number, state.paused, state.max_running, state.updated_at
+  FROM ledger.kind_state AS state
+  WHERE state.project_id = p_project AND state.kind = p_kind;
 END $$;
 
 CREATE FUNCTION ledger.change_role(p_project text, p_actor text, p_type text, p_role text, p_member text, p_reason text) RETURNS boolean
@@ -488,19 +489,19 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_query], 1000, true);
   IF p_query IS NULL THEN
     -- The control history records the row as it was removed, so the row must name who removes it.
-    UPDATE ledger.saved_view AS v SET actor = p_actor
-    WHERE v.project_id = p_project AND v.name = p_name AND v.actor <> p_actor;
-    DELETE FROM ledger.saved_view AS v WHERE v.project_id = p_project AND v.name = p_name;
+    UPDATE ledger.saved_view AS view SET actor = p_actor
+    WHERE view.project_id = p_project AND view.name = p_name AND view.actor <> p_actor;
+    DELETE FROM ledger.saved_view AS view WHERE view.project_id = p_project AND view.name = p_name;
     RETURN FOUND;
   END IF;
-  IF (SELECT count(*) FROM ledger.saved_view AS v
-      WHERE v.project_id = p_project AND v.name <> p_name) >= 50 THEN
+  IF (SELECT count(*) FROM ledger.saved_view AS view
+      WHERE view.project_id = p_project AND view.name <> p_name) >= 50 THEN
     RAISE EXCEPTION 'the project has 50 views: remove one' USING ERRCODE = '22023';
   END IF;
-  INSERT INTO ledger.saved_view AS v (project_id, name, query, actor)
+  INSERT INTO ledger.saved_view AS view (project_id, name, query, actor)
   VALUES (p_project, p_name, p_query, p_actor)
   ON CONFLICT (project_id, name) DO UPDATE SET query = excluded.query, actor = excluded.actor
-  WHERE v.query <> excluded.query;
+  WHERE view.query <> excluded.query;
   RETURN FOUND;
 END $$;
 
@@ -735,7 +736,7 @@ CREATE FUNCTION ledger.check_project(p_project text) RETURNS boolean
     AS $$
 BEGIN
   PERFORM ledger.check_given('p_project', p_project IS NOT NULL);
-  IF NOT EXISTS (SELECT FROM ledger.project AS p WHERE p.project_id = p_project) THEN
+  IF NOT EXISTS (SELECT FROM ledger.project AS project WHERE project.project_id = p_project) THEN
     RAISE EXCEPTION 'project % does not exist', p_project USING ERRCODE = 'RF404';
   END IF;
   RETURN true;
@@ -1208,30 +1209,32 @@ BEGIN
   RETURN QUERY
   SELECT closing.run_id, closing.version, closing.hash, closing.type::text, closing.state::text,
     closing.error_code::text, closing.cost_usd, closing.step_count, closing.output_sha256,
-    payload.body::text, acquired.worker_id::text
+    content.body::text, acquired.worker_id::text
   FROM unnest(p_runs, p_tokens) AS lease (run_id, token)
   CROSS JOIN LATERAL (
-    SELECT e.worker_id FROM ledger.event AS e
-    WHERE e.project_id = p_project AND e.run_id = lease.run_id AND e.version = lease.token
-      AND e.type = 'lease.acquired' AND e.credential = writer OFFSET 0
+    SELECT event.worker_id FROM ledger.event AS event
+    WHERE event.project_id = p_project AND event.run_id = lease.run_id
+      AND event.version = lease.token AND event.type = 'lease.acquired'
+      AND event.credential = writer OFFSET 0
   ) AS acquired
   CROSS JOIN LATERAL (
-    SELECT e.* FROM ledger.event AS e
-    WHERE e.project_id = p_project AND e.run_id = lease.run_id AND e.version > lease.token
+    SELECT event.* FROM ledger.event AS event
+    WHERE event.project_id = p_project AND event.run_id = lease.run_id
+      AND event.version > lease.token
       AND (
-        e.type IN (
+        event.type IN (
           'run.completed', 'run.failed', 'run.cancelled', 'run.timed_out', 'run.retried',
           'approval.rejected', 'approval.expired', 'lease.released', 'lease.expired'
         )
-        OR (e.type IN ('tool.requested', 'approval.requested') AND e.token IS NULL)
+        OR (event.type IN ('tool.requested', 'approval.requested') AND event.token IS NULL)
       )
-    ORDER BY e.version LIMIT 1
+    ORDER BY event.version LIMIT 1
   ) AS closing
   LEFT JOIN LATERAL (
-    SELECT p.body FROM ledger.payload AS p
-    WHERE p.project_id = p_project AND p.run_id = closing.run_id AND p.version = closing.version
-    OFFSET 0
-  ) AS payload ON true
+    SELECT payload.body FROM ledger.payload AS payload
+    WHERE payload.project_id = p_project AND payload.run_id = closing.run_id
+      AND payload.version = closing.version OFFSET 0
+  ) AS content ON true
   WHERE closing.actor = acquired.worker_id;
 END $$;
 
@@ -1260,17 +1263,19 @@ DECLARE
 BEGIN
   checked := ledger.check_count(greatest(cardinality(p_runs), cardinality(p_keys)));
   RETURN QUERY
-  SELECT u.key, k.run_id, k.version, k.hash,
-    k.hash IS NOT NULL AND (k.salt IS NULL OR k.content_hash = ledger.payload_hash(k.salt,
-      ledger.command_text(u.run_id, u.what, u.park, u.name, u.error_code, u.body, u.cost, u.steps,
-        u.sha256, u.wait, u.wait_outcome)))
+  SELECT asked.key, known.run_id, known.version, known.hash,
+    known.hash IS NOT NULL AND (known.salt IS NULL
+      OR known.content_hash = ledger.payload_hash(known.salt, ledger.command_text(asked.run_id,
+        asked.what, asked.park, asked.name, asked.error_code, asked.body, asked.cost, asked.steps,
+        asked.sha256, asked.wait, asked.wait_outcome)))
   FROM unnest(p_runs, p_whats, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps,
     p_sha256s, p_waits, p_wait_outcomes, p_keys)
-    AS u (run_id, what, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, key)
+    AS asked (run_id, what, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome,
+      key)
   CROSS JOIN LATERAL (
-    SELECT c.run_id, c.version, c.hash, c.salt, c.content_hash FROM ledger.command AS c
-    WHERE c.project_id = p_project AND c.key = u.key OFFSET 0
-  ) AS k;
+    SELECT command.* FROM ledger.command AS command
+    WHERE command.project_id = p_project AND command.key = asked.key OFFSET 0
+  ) AS known;
 END $$;
 
 CREATE FUNCTION ledger.content_part(p_body json, p_name text) RETURNS text
@@ -1407,8 +1412,8 @@ BEGIN
     RAISE EXCEPTION 'the content of a decision is a reason, which is text, and an output'
       USING ERRCODE = '22023';
   END IF;
-  SELECT r.* INTO run FROM ledger.run_state AS r
-  WHERE r.project_id = p_project AND r.run_id = p_run FOR UPDATE;
+  SELECT state.* INTO run FROM ledger.run_state AS state
+  WHERE state.project_id = p_project AND state.run_id = p_run FOR UPDATE;
   IF NOT FOUND THEN
     RETURN;
   END IF;
@@ -1437,13 +1442,14 @@ BEGIN
     RETURN;
   END IF;
   made.version := run.version + 1;
-  SELECT e.shown_sha256, e.approvals INTO asked FROM ledger.event AS e
-  WHERE e.project_id = p_project AND e.run_id = p_run AND e.version = p_request;
+  SELECT event.shown_sha256, event.approvals INTO asked FROM ledger.event AS event
+  WHERE event.project_id = p_project AND event.run_id = p_run AND event.version = p_request;
   IF grants THEN
     made.approvals := asked.approvals;
-    made.approved := asked.approvals * 0 + 1 + (SELECT count(*) FROM ledger.event AS e
-      WHERE e.project_id = p_project AND e.run_id = p_run AND e.version > p_request
-        AND e.type = 'approval.signed');
+    made.approved := CASE WHEN asked.approvals IS NOT NULL THEN 1 + (
+      SELECT count(*) FROM ledger.event AS event
+      WHERE event.project_id = p_project AND event.run_id = p_run AND event.version > p_request
+        AND event.type = 'approval.signed') END;
   END IF;
   made.type := CASE WHEN made.approved < made.approvals THEN 'approval.signed' ELSE p_type END;
   IF grants THEN -- a lease that is held goes on
@@ -1504,10 +1510,10 @@ DECLARE
   run ledger.run_state;
   asked record;
 BEGIN
-  SELECT r.* INTO run FROM ledger.run_state AS r
-  WHERE r.project_id = p_project AND r.run_id = p_run;
-  SELECT e.shown_sha256, e.role INTO asked FROM ledger.event AS e
-  WHERE e.project_id = p_project AND e.run_id = p_run AND e.version = newest;
+  SELECT state.* INTO run FROM ledger.run_state AS state
+  WHERE state.project_id = p_project AND state.run_id = p_run;
+  SELECT event.shown_sha256, event.role INTO asked FROM ledger.event AS event
+  WHERE event.project_id = p_project AND event.run_id = p_run AND event.version = newest;
   why := CASE
     WHEN run.state <> 'waiting_approval' THEN 'state'
     WHEN p_request <> newest THEN 'request'
@@ -1613,9 +1619,9 @@ BEGIN
   checked := ledger.check_given('p_name', p_name IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_name], 200, true);
   -- The row that is removed names who removes it: the control history takes it from there.
-  UPDATE ledger.schedule AS s SET actor = p_actor
-  WHERE s.project_id = p_project AND s.name = p_name AND s.actor <> p_actor;
-  DELETE FROM ledger.schedule AS s WHERE s.project_id = p_project AND s.name = p_name;
+  UPDATE ledger.schedule AS known SET actor = p_actor
+  WHERE known.project_id = p_project AND known.name = p_name AND known.actor <> p_actor;
+  DELETE FROM ledger.schedule AS known WHERE known.project_id = p_project AND known.name = p_name;
   RETURN FOUND;
 END $$;
 
@@ -2255,26 +2261,31 @@ CREATE FUNCTION ledger.fold_kind_state() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-  e ledger.kind_event;
+  change ledger.kind_event;
   folded int;
 BEGIN
-  FOR e IN SELECT n.* FROM new_events AS n ORDER BY n.project_id, n.kind, n.number LOOP
-    INSERT INTO ledger.kind_state AS s (project_id, kind, number, paused, max_running, updated_at)
-    VALUES (e.project_id, e.kind, e.number, e.type = 'kind.paused', e.max_running, e.recorded_at)
+  FOR change IN
+    SELECT fresh.* FROM new_events AS fresh ORDER BY fresh.project_id, fresh.kind, fresh.number
+  LOOP
+    INSERT INTO ledger.kind_state AS state
+      (project_id, kind, number, paused, max_running, updated_at)
+    VALUES (change.project_id, change.kind, change.number, change.type = 'kind.paused',
+      change.max_running, change.recorded_at)
     ON CONFLICT (project_id, kind) DO UPDATE SET
-      number = e.number,
-      paused = CASE e.type WHEN 'kind.paused' THEN true WHEN 'kind.resumed' THEN false
-        ELSE s.paused END,
-      max_running = CASE e.type WHEN 'kind.limited' THEN e.max_running ELSE s.max_running END,
-      updated_at = e.recorded_at
-    WHERE s.number = e.number - 1
-    RETURNING s.number INTO folded;
+      number = change.number,
+      paused = CASE change.type WHEN 'kind.paused' THEN true WHEN 'kind.resumed' THEN false
+        ELSE state.paused END,
+      max_running = CASE change.type WHEN 'kind.limited' THEN change.max_running
+        ELSE state.max_running END,
+      updated_at = change.recorded_at
+    WHERE state.number = change.number - 1
+    RETURNING state.number INTO folded;
     IF folded IS NULL OR (folded > 1) <> EXISTS (
-      SELECT FROM ledger.kind_event AS b WHERE b.project_id = e.project_id AND b.kind = e.kind
-        AND b.number = e.number - 1
+      SELECT FROM ledger.kind_event AS before WHERE before.project_id = change.project_id
+        AND before.kind = change.kind AND before.number = change.number - 1
     ) THEN
-      RAISE EXCEPTION 'event % of kind % does not follow the one before it', e.number, e.kind
-        USING ERRCODE = '23514';
+      RAISE EXCEPTION 'event % of kind % does not follow the one before it',
+        change.number, change.kind USING ERRCODE = '23514';
     END IF;
   END LOOP;
   RETURN NULL;
@@ -2654,14 +2665,14 @@ BEGIN
   IF current_setting('transaction_read_only') = 'on' THEN
     RETURN held;
   END IF;
-  SELECT s.last_value INTO known FROM ledger.newest_time AS s;
-  SELECT greatest(max(e.recorded_at), to_timestamp(0) + known * interval '1 us') INTO newest
-  FROM (SELECT e.recorded_at FROM ledger.event AS e
-    ORDER BY e.txid DESC, e.position DESC LIMIT 100) AS e;
+  SELECT kept.last_value INTO known FROM ledger.newest_time AS kept;
+  SELECT greatest(max(recent.recorded_at), to_timestamp(0) + known * interval '1 us') INTO newest
+  FROM (SELECT event.recorded_at FROM ledger.event AS event
+    ORDER BY event.txid DESC, event.position DESC LIMIT 100) AS recent;
   IF newest > to_timestamp(0) + known * interval '1 us' + tolerance THEN
     PERFORM setval('ledger.newest_time', (extract(epoch FROM newest) * 1000000)::bigint);
   END IF;
-  SELECT p.prosrc INTO body FROM pg_proc AS p WHERE p.oid = 'ledger.now()'::regprocedure;
+  SELECT prosrc INTO body FROM pg_proc WHERE oid = 'ledger.now()'::regprocedure;
   IF newest <= held + tolerance AND (body = plain OR clock < newest) THEN
     RETURN held;
   END IF;
@@ -3289,12 +3300,13 @@ DECLARE
   lease record;
   problem text;
 BEGIN
-  SELECT e.role, e.other_person, e.actor, e.credential INTO asked FROM ledger.event AS e
-  WHERE e.project_id = p_project AND e.run_id = p_run AND e.version = p_request;
-  SELECT e.worker_id, e.credential INTO lease FROM ledger.event AS e
-  WHERE e.project_id = p_project AND e.run_id = p_run AND e.version < p_request
-    AND e.type = 'lease.acquired'
-  ORDER BY e.version DESC LIMIT 1;
+  SELECT event.role, event.other_person, event.actor, event.credential INTO asked
+  FROM ledger.event AS event
+  WHERE event.project_id = p_project AND event.run_id = p_run AND event.version = p_request;
+  SELECT event.worker_id, event.credential INTO lease FROM ledger.event AS event
+  WHERE event.project_id = p_project AND event.run_id = p_run AND event.version < p_request
+    AND event.type = 'lease.acquired'
+  ORDER BY event.version DESC LIMIT 1;
   IF person IN (ledger.person(asked.actor), ledger.person(lease.worker_id))
     OR writer IN (asked.credential, lease.credential)
   THEN
@@ -3307,15 +3319,15 @@ BEGIN
     END IF;
   END IF;
   IF asked.role IS NOT NULL AND NOT EXISTS (
-    SELECT FROM ledger.role_member AS m WHERE m.project_id = p_project AND m.role = asked.role
-      AND m.member = p_actor
+    SELECT FROM ledger.role_member AS holds
+    WHERE holds.project_id = p_project AND holds.role = asked.role AND holds.member = p_actor
   ) THEN
     RETURN 'role';
   END IF;
-  IF p_grants AND EXISTS (SELECT FROM ledger.event AS e
-    WHERE e.project_id = p_project AND e.run_id = p_run AND e.version > p_request
-      AND e.type = 'approval.signed'
-      AND (ledger.person(e.actor) = person OR e.credential = writer))
+  IF p_grants AND EXISTS (SELECT FROM ledger.event AS event
+    WHERE event.project_id = p_project AND event.run_id = p_run AND event.version > p_request
+      AND event.type = 'approval.signed'
+      AND (ledger.person(event.actor) = person OR event.credential = writer))
   THEN
     RETURN 'twice';
   END IF;
@@ -3419,9 +3431,9 @@ CREATE FUNCTION ledger.newest_request(p_project text, p_run uuid) RETURNS intege
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  SELECT e.version FROM ledger.event AS e
-  WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'approval.requested'
-  ORDER BY e.version DESC LIMIT 1
+  SELECT event.version FROM ledger.event AS event
+  WHERE event.project_id = p_project AND event.run_id = p_run AND event.type = 'approval.requested'
+  ORDER BY event.version DESC LIMIT 1
 $$;
 
 CREATE FUNCTION ledger.next_due(p_project text, p_after timestamp with time zone) RETURNS timestamp with time zone
@@ -3479,9 +3491,10 @@ DECLARE
   of_credential int;
   rest text := '';
 BEGIN
-  SELECT count(*), count(*) FILTER (WHERE e.credential = ledger.credential())
-  INTO of_run, of_credential FROM ledger.event AS e
-  WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'note.added' AND e.name = sort;
+  SELECT count(*), count(*) FILTER (WHERE event.credential = ledger.credential())
+  INTO of_run, of_credential FROM ledger.event AS event
+  WHERE event.project_id = p_project AND event.run_id = p_run AND event.type = 'note.added'
+    AND event.name = sort;
   IF of_run >= 100 OR of_credential >= 10 THEN
     RETURN;
   END IF;
@@ -3652,7 +3665,7 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_actor, p_name, p_kind, p_cron, p_timezone], 200, true);
   checked := ledger.check_content(ARRAY[p_input]);
   checked := ledger.check_times(ARRAY[p_next_at, p_release]);
-  INSERT INTO ledger.schedule AS s
+  INSERT INTO ledger.schedule AS known
     (project_id, name, kind, input, cron, timezone, next_at, actor, release)
   -- A change by hand counts as of its moment.
   VALUES (p_project, p_name, p_kind, p_input, p_cron, p_timezone, p_next_at, p_actor,
@@ -3661,9 +3674,9 @@ BEGIN
     kind = excluded.kind, input = excluded.input, cron = excluded.cron,
     timezone = excluded.timezone, actor = excluded.actor, release = excluded.release,
     updated_at = clock_timestamp(),
-    next_at = CASE WHEN (s.cron, s.timezone) = (excluded.cron, excluded.timezone) THEN s.next_at
-      ELSE excluded.next_at END
-  WHERE p_release IS NULL OR coalesce(s.release, s.updated_at) <= excluded.release;
+    next_at = CASE WHEN (known.cron, known.timezone) = (excluded.cron, excluded.timezone)
+      THEN known.next_at ELSE excluded.next_at END
+  WHERE p_release IS NULL OR coalesce(known.release, known.updated_at) <= excluded.release;
 END $$;
 
 CREATE FUNCTION ledger.queue_deliveries(p_project text, p_webhook text, p_before text, p_checkpoint text, p_runs uuid[], p_versions integer[], p_types text[], p_bodies text[]) RETURNS boolean
@@ -4251,8 +4264,8 @@ CREATE FUNCTION ledger.refuse_change() RETURNS trigger
     AS $$
 BEGIN
   IF TG_OP = 'DELETE' AND TG_TABLE_NAME = 'payload' THEN
-    IF EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND OLD.run_id >= a.first
-      AND OLD.run_id < a.beyond) THEN
+    IF EXISTS (SELECT FROM ledger.archive AS archive WHERE archive.detached
+      AND OLD.run_id >= archive.first AND OLD.run_id < archive.beyond) THEN
       RETURN OLD;
     END IF;
   END IF;
@@ -4508,32 +4521,32 @@ BEGIN
   IF strpos(p_name, '#') > 0 THEN
     RAISE EXCEPTION 'the name of a signal must not contain #' USING ERRCODE = '22023';
   END IF;
-  SELECT s.state, s.token, s.available_at, s.wait_until INTO run
-  FROM ledger.run_state AS s
-  WHERE s.project_id = p_project AND s.run_id = p_run
+  SELECT state.state, state.token, state.available_at, state.wait_until INTO run
+  FROM ledger.run_state AS state
+  WHERE state.project_id = p_project AND state.run_id = p_run
   FOR UPDATE;
   IF run.state = 'waiting_tool' AND run.token IS NULL AND run.available_at IS NULL
     AND (run.wait_until IS NULL OR run.wait_until > ledger.now())
   THEN
-    SELECT split_part(e.name, '#', 1) INTO awaited
-    FROM ledger.event AS e
-    WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'tool.requested'
-    ORDER BY e.version DESC LIMIT 1;
+    SELECT split_part(event.name, '#', 1) INTO awaited
+    FROM ledger.event AS event
+    WHERE event.project_id = p_project AND event.run_id = p_run AND event.type = 'tool.requested'
+    ORDER BY event.version DESC LIMIT 1;
   END IF;
   IF awaited = 'signal:' || p_name THEN
     RETURN QUERY
-    SELECT t.run_id, t.version, t.hash
+    SELECT moved.run_id, moved.version, moved.hash
     FROM ledger.transition(
       p_project, ARRAY[p_actor], ARRAY[p_run], NULL, ARRAY['running'], NULL, NULL, NULL,
       ARRAY[p_answer], NULL, NULL, NULL, NULL, NULL, NULL, ARRAY[p_key]
-    ) AS t;
+    ) AS moved;
   ELSE
     RETURN QUERY
-    SELECT a.run_id, a.version, a.hash
+    SELECT appended.run_id, appended.version, appended.hash
     FROM ledger.append(
       p_project, p_actor, ARRAY[p_run], NULL, ARRAY['signal.received'], ARRAY[1], ARRAY[p_name],
       NULL, ARRAY[p_kept], NULL, NULL, NULL, ARRAY[p_key]
-    ) AS a;
+    ) AS appended;
   END IF;
 END $$;
 
@@ -4707,36 +4720,40 @@ DECLARE
   made uuid[];
   clash record;
 BEGIN
-  SELECT array_agg(jsonb_build_array(u.kind, u.input, u.priority, extract(epoch FROM u.delay),
-    u.max_attempts, extract(epoch FROM u.deadline), extract(epoch FROM u.deadline_in),
-    u.tags)::text ORDER BY u.ordinal)
+  SELECT array_agg(jsonb_build_array(asked.kind, asked.input, asked.priority,
+    extract(epoch FROM asked.delay), asked.max_attempts,
+    extract(epoch FROM asked.deadline), extract(epoch FROM asked.deadline_in),
+    asked.tags)::text ORDER BY asked.ordinal)
   INTO contents
   FROM unnest(p_kinds, p_inputs, p_priorities, p_delays, p_max_attempts, p_deadlines,
     p_deadlines_in, p_tags) WITH ORDINALITY
-    AS u (kind, input, priority, delay, max_attempts, deadline, deadline_in, tags, ordinal);
+    AS asked (kind, input, priority, delay, max_attempts, deadline, deadline_in, tags, ordinal);
 
-  WITH w AS (
-    INSERT INTO ledger.command AS k (project_id, key, salt, content_hash, run_id, version)
-    SELECT p_project, u.key, u.salt, ledger.payload_hash(u.salt, u.content), u.run_id, 1
+  WITH fresh AS (
+    INSERT INTO ledger.command AS command (project_id, key, salt, content_hash, run_id, version)
+    SELECT p_project, asked.key, asked.salt, ledger.payload_hash(asked.salt, asked.content),
+      asked.run_id, 1
     FROM (
-      SELECT DISTINCT ON (u.key) u.*, sha256(p_seed || convert_to(u.key, 'UTF8')) AS salt
-      FROM unnest(p_keys, contents, p_ids) WITH ORDINALITY AS u (key, content, run_id, ordinal)
-      WHERE u.key IS NOT NULL ORDER BY u.key, u.ordinal
-    ) AS u
-    ORDER BY u.key
+      SELECT DISTINCT ON (asked.key) asked.*,
+        sha256(p_seed || convert_to(asked.key, 'UTF8')) AS salt
+      FROM unnest(p_keys, contents, p_ids) WITH ORDINALITY AS asked (key, content, run_id, ordinal)
+      WHERE asked.key IS NOT NULL ORDER BY asked.key, asked.ordinal
+    ) AS asked
+    ORDER BY asked.key
     ON CONFLICT DO NOTHING
-    RETURNING k.run_id
+    RETURNING command.run_id
   )
-  SELECT coalesce(array_agg(w.run_id), '{}') INTO made FROM w;
+  SELECT coalesce(array_agg(fresh.run_id), '{}') INTO made FROM fresh;
 
   -- A statement of its own, for a snapshot that sees what a concurrent submit of the same key
   -- has committed.
-  SELECT u.key, k.run_id, k.version INTO clash
-  FROM unnest(p_keys, contents) AS u (key, content)
+  SELECT asked.key, known.run_id, known.version INTO clash
+  FROM unnest(p_keys, contents) AS asked (key, content)
   CROSS JOIN LATERAL (
-    SELECT c.* FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key OFFSET 0
-  ) AS k
-  WHERE k.content_hash <> ledger.payload_hash(k.salt, u.content) LIMIT 1;
+    SELECT command.* FROM ledger.command AS command
+    WHERE command.project_id = p_project AND command.key = asked.key OFFSET 0
+  ) AS known
+  WHERE known.content_hash <> ledger.payload_hash(known.salt, asked.content) LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION 'key % was used with other content', clash.key USING ERRCODE = 'RF409',
       DETAIL = json_build_object('key', clash.key, 'run_id', clash.run_id, 'version',
@@ -4744,12 +4761,13 @@ BEGIN
   END IF;
 
   RETURN QUERY
-  SELECT u.ordinal::int, coalesce(k.run_id, u.run_id), u.key IS NULL OR u.run_id = ANY (made)
-  FROM unnest(p_keys, p_ids) WITH ORDINALITY AS u (key, run_id, ordinal)
+  SELECT asked.ordinal::int, coalesce(known.run_id, asked.run_id),
+    asked.key IS NULL OR asked.run_id = ANY (made)
+  FROM unnest(p_keys, p_ids) WITH ORDINALITY AS asked (key, run_id, ordinal)
   LEFT JOIN LATERAL (
-    SELECT c.run_id FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key
-      OFFSET 0
-  ) AS k ON true;
+    SELECT command.run_id FROM ledger.command AS command
+    WHERE command.project_id = p_project AND command.key = asked.key OFFSET 0
+  ) AS known ON true;
 END $$;
 
 CREATE FUNCTION ledger.submitter_problem(p_project text, p_run uuid, p_person text, p_writer text) RETURNS text
@@ -4768,17 +4786,18 @@ DECLARE
   parent text;
 BEGIN
   FOR step IN 1..1000 LOOP
-    SELECT e.actor, e.credential, e.payload_hash INTO submitted FROM ledger.event AS e
-    WHERE e.project_id = p_project AND e.run_id = id AND e.version = 1;
+    SELECT event.actor, event.credential, event.payload_hash INTO submitted
+    FROM ledger.event AS event
+    WHERE event.project_id = p_project AND event.run_id = id AND event.version = 1;
     IF NOT FOUND THEN -- a parent that this project never had asked for nothing
-      RETURN (SELECT 'unread' FROM ledger.archive AS a
-        WHERE a.detached AND id >= a.first AND id < a.beyond LIMIT 1);
+      RETURN (SELECT 'unread' FROM ledger.archive AS archive
+        WHERE archive.detached AND id >= archive.first AND id < archive.beyond LIMIT 1);
     END IF;
     IF ledger.person(submitted.actor) = p_person OR submitted.credential = p_writer THEN
       RETURN 'submitter';
     END IF;
-    SELECT p.body ->> 'parent' INTO parent FROM ledger.payload AS p
-    WHERE p.project_id = p_project AND p.run_id = id AND p.version = 1;
+    SELECT payload.body ->> 'parent' INTO parent FROM ledger.payload AS payload
+    WHERE payload.project_id = p_project AND payload.run_id = id AND payload.version = 1;
     IF NOT FOUND THEN
       RETURN CASE WHEN submitted.payload_hash IS NOT NULL THEN 'unread' END;
     END IF;

@@ -12,10 +12,10 @@ DECLARE
   run ledger.run_state;
   asked record;
 BEGIN
-  SELECT r.* INTO run FROM ledger.run_state AS r
-  WHERE r.project_id = p_project AND r.run_id = p_run;
-  SELECT e.shown_sha256, e.role INTO asked FROM ledger.event AS e
-  WHERE e.project_id = p_project AND e.run_id = p_run AND e.version = newest;
+  SELECT state.* INTO run FROM ledger.run_state AS state
+  WHERE state.project_id = p_project AND state.run_id = p_run;
+  SELECT event.shown_sha256, event.role INTO asked FROM ledger.event AS event
+  WHERE event.project_id = p_project AND event.run_id = p_run AND event.version = newest;
   why := CASE
     WHEN run.state <> 'waiting_approval' THEN 'state'
     WHEN p_request <> newest THEN 'request'

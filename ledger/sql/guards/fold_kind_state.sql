@@ -5,26 +5,31 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  e ledger.kind_event;
+  change ledger.kind_event;
   folded int;
 BEGIN
-  FOR e IN SELECT n.* FROM new_events AS n ORDER BY n.project_id, n.kind, n.number LOOP
-    INSERT INTO ledger.kind_state AS s (project_id, kind, number, paused, max_running, updated_at)
-    VALUES (e.project_id, e.kind, e.number, e.type = 'kind.paused', e.max_running, e.recorded_at)
+  FOR change IN
+    SELECT fresh.* FROM new_events AS fresh ORDER BY fresh.project_id, fresh.kind, fresh.number
+  LOOP
+    INSERT INTO ledger.kind_state AS state
+      (project_id, kind, number, paused, max_running, updated_at)
+    VALUES (change.project_id, change.kind, change.number, change.type = 'kind.paused',
+      change.max_running, change.recorded_at)
     ON CONFLICT (project_id, kind) DO UPDATE SET
-      number = e.number,
-      paused = CASE e.type WHEN 'kind.paused' THEN true WHEN 'kind.resumed' THEN false
-        ELSE s.paused END,
-      max_running = CASE e.type WHEN 'kind.limited' THEN e.max_running ELSE s.max_running END,
-      updated_at = e.recorded_at
-    WHERE s.number = e.number - 1
-    RETURNING s.number INTO folded;
+      number = change.number,
+      paused = CASE change.type WHEN 'kind.paused' THEN true WHEN 'kind.resumed' THEN false
+        ELSE state.paused END,
+      max_running = CASE change.type WHEN 'kind.limited' THEN change.max_running
+        ELSE state.max_running END,
+      updated_at = change.recorded_at
+    WHERE state.number = change.number - 1
+    RETURNING state.number INTO folded;
     IF folded IS NULL OR (folded > 1) <> EXISTS (
-      SELECT FROM ledger.kind_event AS b WHERE b.project_id = e.project_id AND b.kind = e.kind
-        AND b.number = e.number - 1
+      SELECT FROM ledger.kind_event AS before WHERE before.project_id = change.project_id
+        AND before.kind = change.kind AND before.number = change.number - 1
     ) THEN
-      RAISE EXCEPTION 'event % of kind % does not follow the one before it', e.number, e.kind
-        USING ERRCODE = '23514';
+      RAISE EXCEPTION 'event % of kind % does not follow the one before it',
+        change.number, change.kind USING ERRCODE = '23514';
     END IF;
   END LOOP;
   RETURN NULL;

@@ -23,12 +23,13 @@ DECLARE
   lease record;
   problem text;
 BEGIN
-  SELECT e.role, e.other_person, e.actor, e.credential INTO asked FROM ledger.event AS e
-  WHERE e.project_id = p_project AND e.run_id = p_run AND e.version = p_request;
-  SELECT e.worker_id, e.credential INTO lease FROM ledger.event AS e
-  WHERE e.project_id = p_project AND e.run_id = p_run AND e.version < p_request
-    AND e.type = 'lease.acquired'
-  ORDER BY e.version DESC LIMIT 1;
+  SELECT event.role, event.other_person, event.actor, event.credential INTO asked
+  FROM ledger.event AS event
+  WHERE event.project_id = p_project AND event.run_id = p_run AND event.version = p_request;
+  SELECT event.worker_id, event.credential INTO lease FROM ledger.event AS event
+  WHERE event.project_id = p_project AND event.run_id = p_run AND event.version < p_request
+    AND event.type = 'lease.acquired'
+  ORDER BY event.version DESC LIMIT 1;
   IF person IN (ledger.person(asked.actor), ledger.person(lease.worker_id))
     OR writer IN (asked.credential, lease.credential)
   THEN
@@ -41,15 +42,15 @@ BEGIN
     END IF;
   END IF;
   IF asked.role IS NOT NULL AND NOT EXISTS (
-    SELECT FROM ledger.role_member AS m WHERE m.project_id = p_project AND m.role = asked.role
-      AND m.member = p_actor
+    SELECT FROM ledger.role_member AS holds
+    WHERE holds.project_id = p_project AND holds.role = asked.role AND holds.member = p_actor
   ) THEN
     RETURN 'role';
   END IF;
-  IF p_grants AND EXISTS (SELECT FROM ledger.event AS e
-    WHERE e.project_id = p_project AND e.run_id = p_run AND e.version > p_request
-      AND e.type = 'approval.signed'
-      AND (ledger.person(e.actor) = person OR e.credential = writer))
+  IF p_grants AND EXISTS (SELECT FROM ledger.event AS event
+    WHERE event.project_id = p_project AND event.run_id = p_run AND event.version > p_request
+      AND event.type = 'approval.signed'
+      AND (ledger.person(event.actor) = person OR event.credential = writer))
   THEN
     RETURN 'twice';
   END IF;

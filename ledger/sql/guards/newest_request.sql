@@ -4,7 +4,7 @@ CREATE OR REPLACE FUNCTION ledger.newest_request(p_project text, p_run uuid) RET
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT e.version FROM ledger.event AS e
-  WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'approval.requested'
-  ORDER BY e.version DESC LIMIT 1
+  SELECT event.version FROM ledger.event AS event
+  WHERE event.project_id = p_project AND event.run_id = p_run AND event.type = 'approval.requested'
+  ORDER BY event.version DESC LIMIT 1
 $$;

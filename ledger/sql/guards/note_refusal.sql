@@ -14,9 +14,10 @@ DECLARE
   of_credential int;
   rest text := '';
 BEGIN
-  SELECT count(*), count(*) FILTER (WHERE e.credential = ledger.credential())
-  INTO of_run, of_credential FROM ledger.event AS e
-  WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'note.added' AND e.name = sort;
+  SELECT count(*), count(*) FILTER (WHERE event.credential = ledger.credential())
+  INTO of_run, of_credential FROM ledger.event AS event
+  WHERE event.project_id = p_project AND event.run_id = p_run AND event.type = 'note.added'
+    AND event.name = sort;
   IF of_run >= 100 OR of_credential >= 10 THEN
     RETURN;
   END IF;

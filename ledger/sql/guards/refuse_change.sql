@@ -7,8 +7,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF TG_OP = 'DELETE' AND TG_TABLE_NAME = 'payload' THEN
-    IF EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND OLD.run_id >= a.first
-      AND OLD.run_id < a.beyond) THEN
+    IF EXISTS (SELECT FROM ledger.archive AS archive WHERE archive.detached
+      AND OLD.run_id >= archive.first AND OLD.run_id < archive.beyond) THEN
       RETURN OLD;
     END IF;
   END IF;

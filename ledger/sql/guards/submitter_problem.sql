@@ -19,17 +19,18 @@ DECLARE
   parent text;
 BEGIN
   FOR step IN 1..1000 LOOP
-    SELECT e.actor, e.credential, e.payload_hash INTO submitted FROM ledger.event AS e
-    WHERE e.project_id = p_project AND e.run_id = id AND e.version = 1;
+    SELECT event.actor, event.credential, event.payload_hash INTO submitted
+    FROM ledger.event AS event
+    WHERE event.project_id = p_project AND event.run_id = id AND event.version = 1;
     IF NOT FOUND THEN -- a parent that this project never had asked for nothing
-      RETURN (SELECT 'unread' FROM ledger.archive AS a
-        WHERE a.detached AND id >= a.first AND id < a.beyond LIMIT 1);
+      RETURN (SELECT 'unread' FROM ledger.archive AS archive
+        WHERE archive.detached AND id >= archive.first AND id < archive.beyond LIMIT 1);
     END IF;
     IF ledger.person(submitted.actor) = p_person OR submitted.credential = p_writer THEN
       RETURN 'submitter';
     END IF;
-    SELECT p.body ->> 'parent' INTO parent FROM ledger.payload AS p
-    WHERE p.project_id = p_project AND p.run_id = id AND p.version = 1;
+    SELECT payload.body ->> 'parent' INTO parent FROM ledger.payload AS payload
+    WHERE payload.project_id = p_project AND payload.run_id = id AND payload.version = 1;
     IF NOT FOUND THEN
       RETURN CASE WHEN submitted.payload_hash IS NOT NULL THEN 'unread' END;
     END IF;

@@ -1,5 +1,6 @@
 -- The triggers of the tables, all ALWAYS: session_replication_role does not switch them off. Those
--- that fold or record leave alone what a subscription brings: see ledger.is_replicated.
+-- that fold or record leave alone what a subscription brings: see ledger.is_replicated. Each is
+-- written out, however alike: `runfold doctor` compares what is installed with these definitions.
 CREATE OR REPLACE TRIGGER fold_run_state AFTER INSERT ON ledger.event
   REFERENCING NEW TABLE AS new_events FOR EACH STATEMENT
   WHEN (current_setting('session_replication_role') <> 'replica' OR NOT ledger.is_replicated())

@@ -12,8 +12,8 @@ DECLARE
 BEGIN
   checked := ledger.check_given('p_next_at', p_next_at IS NOT NULL);
   checked := ledger.check_times(ARRAY[p_next_at, p_last_due]);
-  UPDATE ledger.schedule AS s SET next_at = p_next_at, last_due = p_last_due
-  WHERE s.project_id = p_project AND s.name = p_name AND s.cron = p_cron
-    AND s.timezone = p_timezone AND s.next_at = p_seen;
+  UPDATE ledger.schedule AS known SET next_at = p_next_at, last_due = p_last_due
+  WHERE known.project_id = p_project AND known.name = p_name AND known.cron = p_cron
+    AND known.timezone = p_timezone AND known.next_at = p_seen;
   RETURN FOUND;
 END $$;

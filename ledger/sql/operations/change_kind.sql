@@ -23,14 +23,15 @@ BEGIN
     RAISE EXCEPTION 'a kind is paused, resumed, or limited to at least one run at a time'
       USING ERRCODE = '22023';
   END IF;
-  PERFORM FROM ledger.project AS p WHERE p.project_id = p_project FOR NO KEY UPDATE;
+  PERFORM FROM ledger.project AS project WHERE project.project_id = p_project FOR NO KEY UPDATE;
   INSERT INTO ledger.kind_event (project_id, kind, number, recorded_at, actor, type, max_running,
   reason)
-  SELECT p_project, p_kind, coalesce(max(e.number), 0) + 1,
-    greatest(ledger.now(), max(e.recorded_at)), p_actor, p_type,
+  SELECT p_project, p_kind, coalesce(max(change.number), 0) + 1,
+    greatest(ledger.now(), max(change.recorded_at)), p_actor, p_type,
     p_max_running, p_reason
-  FROM ledger.kind_event AS e WHERE e.project_id = p_project AND e.kind = p_kind;
+  FROM ledger.kind_event AS change WHERE change.project_id = p_project AND change.kind = p_kind;
   RETURN QUERY
-  SELECT s.kind, s.number, s.paused, s.max_running, s.updated_at FROM ledger.kind_state AS s
-  WHERE s.project_id = p_project AND s.kind = p_kind;
+  SELECT state.kind, state.number, state.paused, state.max_running, state.updated_at
+  FROM ledger.kind_state AS state
+  WHERE state.project_id = p_project AND state.kind = p_kind;
 END $$;

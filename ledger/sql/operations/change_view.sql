@@ -18,18 +18,18 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_query], 1000, true);
   IF p_query IS NULL THEN
     -- The control history records the row as it was removed, so the row must name who removes it.
-    UPDATE ledger.saved_view AS v SET actor = p_actor
-    WHERE v.project_id = p_project AND v.name = p_name AND v.actor <> p_actor;
-    DELETE FROM ledger.saved_view AS v WHERE v.project_id = p_project AND v.name = p_name;
+    UPDATE ledger.saved_view AS view SET actor = p_actor
+    WHERE view.project_id = p_project AND view.name = p_name AND view.actor <> p_actor;
+    DELETE FROM ledger.saved_view AS view WHERE view.project_id = p_project AND view.name = p_name;
     RETURN FOUND;
   END IF;
-  IF (SELECT count(*) FROM ledger.saved_view AS v
-      WHERE v.project_id = p_project AND v.name <> p_name) >= 50 THEN
+  IF (SELECT count(*) FROM ledger.saved_view AS view
+      WHERE view.project_id = p_project AND view.name <> p_name) >= 50 THEN
     RAISE EXCEPTION 'the project has 50 views: remove one' USING ERRCODE = '22023';
   END IF;
-  INSERT INTO ledger.saved_view AS v (project_id, name, query, actor)
+  INSERT INTO ledger.saved_view AS view (project_id, name, query, actor)
   VALUES (p_project, p_name, p_query, p_actor)
   ON CONFLICT (project_id, name) DO UPDATE SET query = excluded.query, actor = excluded.actor
-  WHERE v.query <> excluded.query;
+  WHERE view.query <> excluded.query;
   RETURN FOUND;
 END $$;

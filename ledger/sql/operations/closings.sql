@@ -23,29 +23,31 @@ BEGIN
   RETURN QUERY
   SELECT closing.run_id, closing.version, closing.hash, closing.type::text, closing.state::text,
     closing.error_code::text, closing.cost_usd, closing.step_count, closing.output_sha256,
-    payload.body::text, acquired.worker_id::text
+    content.body::text, acquired.worker_id::text
   FROM unnest(p_runs, p_tokens) AS lease (run_id, token)
   CROSS JOIN LATERAL (
-    SELECT e.worker_id FROM ledger.event AS e
-    WHERE e.project_id = p_project AND e.run_id = lease.run_id AND e.version = lease.token
-      AND e.type = 'lease.acquired' AND e.credential = writer OFFSET 0
+    SELECT event.worker_id FROM ledger.event AS event
+    WHERE event.project_id = p_project AND event.run_id = lease.run_id
+      AND event.version = lease.token AND event.type = 'lease.acquired'
+      AND event.credential = writer OFFSET 0
   ) AS acquired
   CROSS JOIN LATERAL (
-    SELECT e.* FROM ledger.event AS e
-    WHERE e.project_id = p_project AND e.run_id = lease.run_id AND e.version > lease.token
+    SELECT event.* FROM ledger.event AS event
+    WHERE event.project_id = p_project AND event.run_id = lease.run_id
+      AND event.version > lease.token
       AND (
-        e.type IN (
+        event.type IN (
           'run.completed', 'run.failed', 'run.cancelled', 'run.timed_out', 'run.retried',
           'approval.rejected', 'approval.expired', 'lease.released', 'lease.expired'
         )
-        OR (e.type IN ('tool.requested', 'approval.requested') AND e.token IS NULL)
+        OR (event.type IN ('tool.requested', 'approval.requested') AND event.token IS NULL)
       )
-    ORDER BY e.version LIMIT 1
+    ORDER BY event.version LIMIT 1
   ) AS closing
   LEFT JOIN LATERAL (
-    SELECT p.body FROM ledger.payload AS p
-    WHERE p.project_id = p_project AND p.run_id = closing.run_id AND p.version = closing.version
-    OFFSET 0
-  ) AS payload ON true
+    SELECT payload.body FROM ledger.payload AS payload
+    WHERE payload.project_id = p_project AND payload.run_id = closing.run_id
+      AND payload.version = closing.version OFFSET 0
+  ) AS content ON true
   WHERE closing.actor = acquired.worker_id;
 END $$;

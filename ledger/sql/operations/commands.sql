@@ -23,15 +23,17 @@ DECLARE
 BEGIN
   checked := ledger.check_count(greatest(cardinality(p_runs), cardinality(p_keys)));
   RETURN QUERY
-  SELECT u.key, k.run_id, k.version, k.hash,
-    k.hash IS NOT NULL AND (k.salt IS NULL OR k.content_hash = ledger.payload_hash(k.salt,
-      ledger.command_text(u.run_id, u.what, u.park, u.name, u.error_code, u.body, u.cost, u.steps,
-        u.sha256, u.wait, u.wait_outcome)))
+  SELECT asked.key, known.run_id, known.version, known.hash,
+    known.hash IS NOT NULL AND (known.salt IS NULL
+      OR known.content_hash = ledger.payload_hash(known.salt, ledger.command_text(asked.run_id,
+        asked.what, asked.park, asked.name, asked.error_code, asked.body, asked.cost, asked.steps,
+        asked.sha256, asked.wait, asked.wait_outcome)))
   FROM unnest(p_runs, p_whats, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps,
     p_sha256s, p_waits, p_wait_outcomes, p_keys)
-    AS u (run_id, what, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome, key)
+    AS asked (run_id, what, park, name, error_code, body, cost, steps, sha256, wait, wait_outcome,
+      key)
   CROSS JOIN LATERAL (
-    SELECT c.run_id, c.version, c.hash, c.salt, c.content_hash FROM ledger.command AS c
-    WHERE c.project_id = p_project AND c.key = u.key OFFSET 0
-  ) AS k;
+    SELECT command.* FROM ledger.command AS command
+    WHERE command.project_id = p_project AND command.key = asked.key OFFSET 0
+  ) AS known;
 END $$;

@@ -55,8 +55,8 @@ BEGIN
     RAISE EXCEPTION 'the content of a decision is a reason, which is text, and an output'
       USING ERRCODE = '22023';
   END IF;
-  SELECT r.* INTO run FROM ledger.run_state AS r
-  WHERE r.project_id = p_project AND r.run_id = p_run FOR UPDATE;
+  SELECT state.* INTO run FROM ledger.run_state AS state
+  WHERE state.project_id = p_project AND state.run_id = p_run FOR UPDATE;
   IF NOT FOUND THEN
     RETURN;
   END IF;
@@ -85,13 +85,14 @@ BEGIN
     RETURN;
   END IF;
   made.version := run.version + 1;
-  SELECT e.shown_sha256, e.approvals INTO asked FROM ledger.event AS e
-  WHERE e.project_id = p_project AND e.run_id = p_run AND e.version = p_request;
+  SELECT event.shown_sha256, event.approvals INTO asked FROM ledger.event AS event
+  WHERE event.project_id = p_project AND event.run_id = p_run AND event.version = p_request;
   IF grants THEN
     made.approvals := asked.approvals;
-    made.approved := asked.approvals * 0 + 1 + (SELECT count(*) FROM ledger.event AS e
-      WHERE e.project_id = p_project AND e.run_id = p_run AND e.version > p_request
-        AND e.type = 'approval.signed');
+    made.approved := CASE WHEN asked.approvals IS NOT NULL THEN 1 + (
+      SELECT count(*) FROM ledger.event AS event
+      WHERE event.project_id = p_project AND event.run_id = p_run AND event.version > p_request
+        AND event.type = 'approval.signed') END;
   END IF;
   made.type := CASE WHEN made.approved < made.approvals THEN 'approval.signed' ELSE p_type END;
   IF grants THEN -- a lease that is held goes on

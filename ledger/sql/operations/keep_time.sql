@@ -30,14 +30,14 @@ BEGIN
   IF current_setting('transaction_read_only') = 'on' THEN
     RETURN held;
   END IF;
-  SELECT s.last_value INTO known FROM ledger.newest_time AS s;
-  SELECT greatest(max(e.recorded_at), to_timestamp(0) + known * interval '1 us') INTO newest
-  FROM (SELECT e.recorded_at FROM ledger.event AS e
-    ORDER BY e.txid DESC, e.position DESC LIMIT 100) AS e;
+  SELECT kept.last_value INTO known FROM ledger.newest_time AS kept;
+  SELECT greatest(max(recent.recorded_at), to_timestamp(0) + known * interval '1 us') INTO newest
+  FROM (SELECT event.recorded_at FROM ledger.event AS event
+    ORDER BY event.txid DESC, event.position DESC LIMIT 100) AS recent;
   IF newest > to_timestamp(0) + known * interval '1 us' + tolerance THEN
     PERFORM setval('ledger.newest_time', (extract(epoch FROM newest) * 1000000)::bigint);
   END IF;
-  SELECT p.prosrc INTO body FROM pg_proc AS p WHERE p.oid = 'ledger.now()'::regprocedure;
+  SELECT prosrc INTO body FROM pg_proc WHERE oid = 'ledger.now()'::regprocedure;
   IF newest <= held + tolerance AND (body = plain OR clock < newest) THEN
     RETURN held;
   END IF;

@@ -23,7 +23,7 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_actor, p_name, p_kind, p_cron, p_timezone], 200, true);
   checked := ledger.check_content(ARRAY[p_input]);
   checked := ledger.check_times(ARRAY[p_next_at, p_release]);
-  INSERT INTO ledger.schedule AS s
+  INSERT INTO ledger.schedule AS known
     (project_id, name, kind, input, cron, timezone, next_at, actor, release)
   -- A change by hand counts as of its moment.
   VALUES (p_project, p_name, p_kind, p_input, p_cron, p_timezone, p_next_at, p_actor,
@@ -32,7 +32,7 @@ BEGIN
     kind = excluded.kind, input = excluded.input, cron = excluded.cron,
     timezone = excluded.timezone, actor = excluded.actor, release = excluded.release,
     updated_at = clock_timestamp(),
-    next_at = CASE WHEN (s.cron, s.timezone) = (excluded.cron, excluded.timezone) THEN s.next_at
-      ELSE excluded.next_at END
-  WHERE p_release IS NULL OR coalesce(s.release, s.updated_at) <= excluded.release;
+    next_at = CASE WHEN (known.cron, known.timezone) = (excluded.cron, excluded.timezone)
+      THEN known.next_at ELSE excluded.next_at END
+  WHERE p_release IS NULL OR coalesce(known.release, known.updated_at) <= excluded.release;
 END $$;

@@ -29,31 +29,31 @@ BEGIN
   IF strpos(p_name, '#') > 0 THEN
     RAISE EXCEPTION 'the name of a signal must not contain #' USING ERRCODE = '22023';
   END IF;
-  SELECT s.state, s.token, s.available_at, s.wait_until INTO run
-  FROM ledger.run_state AS s
-  WHERE s.project_id = p_project AND s.run_id = p_run
+  SELECT state.state, state.token, state.available_at, state.wait_until INTO run
+  FROM ledger.run_state AS state
+  WHERE state.project_id = p_project AND state.run_id = p_run
   FOR UPDATE;
   IF run.state = 'waiting_tool' AND run.token IS NULL AND run.available_at IS NULL
     AND (run.wait_until IS NULL OR run.wait_until > ledger.now())
   THEN
-    SELECT split_part(e.name, '#', 1) INTO awaited
-    FROM ledger.event AS e
-    WHERE e.project_id = p_project AND e.run_id = p_run AND e.type = 'tool.requested'
-    ORDER BY e.version DESC LIMIT 1;
+    SELECT split_part(event.name, '#', 1) INTO awaited
+    FROM ledger.event AS event
+    WHERE event.project_id = p_project AND event.run_id = p_run AND event.type = 'tool.requested'
+    ORDER BY event.version DESC LIMIT 1;
   END IF;
   IF awaited = 'signal:' || p_name THEN
     RETURN QUERY
-    SELECT t.run_id, t.version, t.hash
+    SELECT moved.run_id, moved.version, moved.hash
     FROM ledger.transition(
       p_project, ARRAY[p_actor], ARRAY[p_run], NULL, ARRAY['running'], NULL, NULL, NULL,
       ARRAY[p_answer], NULL, NULL, NULL, NULL, NULL, NULL, ARRAY[p_key]
-    ) AS t;
+    ) AS moved;
   ELSE
     RETURN QUERY
-    SELECT a.run_id, a.version, a.hash
+    SELECT appended.run_id, appended.version, appended.hash
     FROM ledger.append(
       p_project, p_actor, ARRAY[p_run], NULL, ARRAY['signal.received'], ARRAY[1], ARRAY[p_name],
       NULL, ARRAY[p_kept], NULL, NULL, NULL, ARRAY[p_key]
-    ) AS a;
+    ) AS appended;
   END IF;
 END $$;

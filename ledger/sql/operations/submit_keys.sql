@@ -21,36 +21,40 @@ DECLARE
   made uuid[];
   clash record;
 BEGIN
-  SELECT array_agg(jsonb_build_array(u.kind, u.input, u.priority, extract(epoch FROM u.delay),
-    u.max_attempts, extract(epoch FROM u.deadline), extract(epoch FROM u.deadline_in),
-    u.tags)::text ORDER BY u.ordinal)
+  SELECT array_agg(jsonb_build_array(asked.kind, asked.input, asked.priority,
+    extract(epoch FROM asked.delay), asked.max_attempts,
+    extract(epoch FROM asked.deadline), extract(epoch FROM asked.deadline_in),
+    asked.tags)::text ORDER BY asked.ordinal)
   INTO contents
   FROM unnest(p_kinds, p_inputs, p_priorities, p_delays, p_max_attempts, p_deadlines,
     p_deadlines_in, p_tags) WITH ORDINALITY
-    AS u (kind, input, priority, delay, max_attempts, deadline, deadline_in, tags, ordinal);
+    AS asked (kind, input, priority, delay, max_attempts, deadline, deadline_in, tags, ordinal);
 
-  WITH w AS (
-    INSERT INTO ledger.command AS k (project_id, key, salt, content_hash, run_id, version)
-    SELECT p_project, u.key, u.salt, ledger.payload_hash(u.salt, u.content), u.run_id, 1
+  WITH fresh AS (
+    INSERT INTO ledger.command AS command (project_id, key, salt, content_hash, run_id, version)
+    SELECT p_project, asked.key, asked.salt, ledger.payload_hash(asked.salt, asked.content),
+      asked.run_id, 1
     FROM (
-      SELECT DISTINCT ON (u.key) u.*, sha256(p_seed || convert_to(u.key, 'UTF8')) AS salt
-      FROM unnest(p_keys, contents, p_ids) WITH ORDINALITY AS u (key, content, run_id, ordinal)
-      WHERE u.key IS NOT NULL ORDER BY u.key, u.ordinal
-    ) AS u
-    ORDER BY u.key
+      SELECT DISTINCT ON (asked.key) asked.*,
+        sha256(p_seed || convert_to(asked.key, 'UTF8')) AS salt
+      FROM unnest(p_keys, contents, p_ids) WITH ORDINALITY AS asked (key, content, run_id, ordinal)
+      WHERE asked.key IS NOT NULL ORDER BY asked.key, asked.ordinal
+    ) AS asked
+    ORDER BY asked.key
     ON CONFLICT DO NOTHING
-    RETURNING k.run_id
+    RETURNING command.run_id
   )
-  SELECT coalesce(array_agg(w.run_id), '{}') INTO made FROM w;
+  SELECT coalesce(array_agg(fresh.run_id), '{}') INTO made FROM fresh;
 
   -- A statement of its own, for a snapshot that sees what a concurrent submit of the same key
   -- has committed.
-  SELECT u.key, k.run_id, k.version INTO clash
-  FROM unnest(p_keys, contents) AS u (key, content)
+  SELECT asked.key, known.run_id, known.version INTO clash
+  FROM unnest(p_keys, contents) AS asked (key, content)
   CROSS JOIN LATERAL (
-    SELECT c.* FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key OFFSET 0
-  ) AS k
-  WHERE k.content_hash <> ledger.payload_hash(k.salt, u.content) LIMIT 1;
+    SELECT command.* FROM ledger.command AS command
+    WHERE command.project_id = p_project AND command.key = asked.key OFFSET 0
+  ) AS known
+  WHERE known.content_hash <> ledger.payload_hash(known.salt, asked.content) LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION 'key % was used with other content', clash.key USING ERRCODE = 'RF409',
       DETAIL = json_build_object('key', clash.key, 'run_id', clash.run_id, 'version',
@@ -58,10 +62,11 @@ BEGIN
   END IF;
 
   RETURN QUERY
-  SELECT u.ordinal::int, coalesce(k.run_id, u.run_id), u.key IS NULL OR u.run_id = ANY (made)
-  FROM unnest(p_keys, p_ids) WITH ORDINALITY AS u (key, run_id, ordinal)
+  SELECT asked.ordinal::int, coalesce(known.run_id, asked.run_id),
+    asked.key IS NULL OR asked.run_id = ANY (made)
+  FROM unnest(p_keys, p_ids) WITH ORDINALITY AS asked (key, run_id, ordinal)
   LEFT JOIN LATERAL (
-    SELECT c.run_id FROM ledger.command AS c WHERE c.project_id = p_project AND c.key = u.key
-      OFFSET 0
-  ) AS k ON true;
+    SELECT command.run_id FROM ledger.command AS command
+    WHERE command.project_id = p_project AND command.key = asked.key OFFSET 0
+  ) AS known ON true;
 END $$;
