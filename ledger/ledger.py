@@ -12,7 +12,7 @@ from uuid import UUID
 from runfold.ledger import access, kinds, roles, schedules
 from runfold.ledger.access import ControlEvent, Grant
 from runfold.ledger.commands import Submit, Target, Transition
-from runfold.ledger.errors import LedgerError, RunNotFound
+from runfold.ledger.errors import LedgerError
 from runfold.ledger.events import ApprovalRequested, Event
 from runfold.ledger.kinds import Kind, KindEvent
 from runfold.ledger.lifecycle import State
@@ -42,7 +42,7 @@ from runfold.ledger.roles import Member
 from runfold.ledger.run import Lease, Receipt, Run, Submission
 from runfold.ledger.schedules import Schedule
 from runfold.ledger.settings import Settings
-from runfold.ledger.validation import check_run_id, check_text
+from runfold.ledger.validation import check_text
 
 if TYPE_CHECKING:
     from runfold.ledger.archive.archives import Archives
@@ -148,18 +148,21 @@ class Ledger:
         Raises InvalidValue, PayloadTooLarge, or DuplicateKey when the key was used with other
         content.
         """
-        command = Submit(
-            kind=kind,
-            input=input,
-            key=key,
-            priority=priority,
-            delay=delay,
-            max_attempts=max_attempts,
-            deadline=deadline,
-            tags=tags,
-            parent=parent,
+        return await self._submits.submit(
+            Submit(
+                kind=kind,
+                input=input,
+                key=key,
+                priority=priority,
+                delay=delay,
+                max_attempts=max_attempts,
+                deadline=deadline,
+                tags=tags,
+                parent=parent,
+            ),
+            actor=actor,
+            connection=connection,
         )
-        return await self._submits.submit(command, actor=actor, connection=connection)
 
     async def submit_many(
         self,
@@ -370,19 +373,18 @@ class Ledger:
         timedelta that it may stay undecided; then the run ends as `wait_outcome`, cancelled or
         timeout; with "lapsed" it goes on. Raises as `transition` does.
         """
-        content = decide.request(
-            prompt,
-            show,
-            role=role,
-            other_person=other_person,
-            approvals=approvals,
-            redaction=self.project.rules.redaction,
-        )
         return await self.transition(
             lease,
             State.WAITING_APPROVAL,
             name=name,
-            content=content,
+            content=decide.request(
+                prompt,
+                show,
+                role=role,
+                other_person=other_person,
+                approvals=approvals,
+                redaction=self.project.rules.redaction,
+            ),
             park=park,
             wait=wait,
             wait_outcome=wait_outcome,
@@ -428,25 +430,27 @@ class Ledger:
         DuplicateKey, InvalidValue or PayloadTooLarge; then nothing was appended but, for a late
         worker, the refusal.
         """
-        command = Transition(
-            lease_or_run_id,
-            to_state,
-            park=park,
-            name=name,
-            error_code=error_code,
-            error_detail=error_detail,
-            output=output,
-            output_sha256=output_sha256,
-            cost_usd_delta=cost_usd_delta,
-            step_count_delta=step_count_delta,
-            reason=reason,
-            content=content,
-            wait=wait,
-            wait_outcome=wait_outcome,
-            expected_version=expected_version,
-            key=key,
+        return await self.transitions.transition(
+            Transition(
+                lease_or_run_id,
+                to_state,
+                park=park,
+                name=name,
+                error_code=error_code,
+                error_detail=error_detail,
+                output=output,
+                output_sha256=output_sha256,
+                cost_usd_delta=cost_usd_delta,
+                step_count_delta=step_count_delta,
+                reason=reason,
+                content=content,
+                wait=wait,
+                wait_outcome=wait_outcome,
+                expected_version=expected_version,
+                key=key,
+            ),
+            actor=actor,
         )
-        return await self.transitions.transition(command, actor=actor)
 
     async def transition_many(
         self, commands: Sequence[Transition], *, actor: str | None = None
@@ -615,20 +619,23 @@ class Ledger:
         Raises InvalidValue, UnknownKind for a kind that no run has ever had, FutureInstant or
         BeforeFirstEvent.
         """
-        chosen = RunFilter.checked(
-            state=state,
-            kind=kind,
-            worker_id=worker_id,
-            tag=tag,
-            key=key,
-            before=before,
-            after=after,
-            since=since,
-            until=until,
+        return await past.runs_at(
+            self.pool,
+            self.project_id,
+            RunFilter.checked(
+                state=state,
+                kind=kind,
+                worker_id=worker_id,
+                tag=tag,
+                key=key,
+                before=before,
+                after=after,
+                since=since,
+                until=until,
+            ),
+            at,
+            limit=limit,
         )
-        if at is not None:
-            return await past.runs_at(self.pool, self.project_id, chosen, at, limit=limit)
-        return await runs.runs(self.pool, self.project_id, chosen, limit=limit)
 
     async def search(
         self,
@@ -717,11 +724,7 @@ class Ledger:
 
         What it finds is in the report, never raised. Raises RunNotFound.
         """
-        checked = None if run_id is None else check_run_id(run_id)
-        report = await verify.verify(self.pool, self.project_id, checked)
-        if checked is not None and not report.events and report.ok:
-            raise RunNotFound(checked, self.project_id)
-        return report
+        return await verify.verify(self.pool, self.project_id, run_id)
 
     # -- kinds --------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from runfold.ledger.reading.history import history
 from runfold.ledger.reading.run_filter import RunFilter
 from runfold.ledger.reading.run_lists import page_ids
 from runfold.ledger.reading.runs import MAX_RUNS, get, require_kinds
+from runfold.ledger.reading.runs import runs as runs_now
 from runfold.ledger.run import Run
 from runfold.ledger.validation import check_int, check_run_id
 
@@ -133,13 +134,15 @@ async def _point(
 
 
 async def runs_at(
-    pool: Pool, project_id: str, chosen: RunFilter, at: datetime, *, limit: int
+    pool: Pool, project_id: str, chosen: RunFilter, at: datetime | None, *, limit: int
 ) -> list[Run]:
-    """Return the runs as they were, newest first: the fold of what was recorded up to `at`.
+    """Return runs, newest first, as they are or were at an instant; see `Ledger.runs`.
 
     Histories are folded page by page until `limit` runs fit the filter, so a rare state or worker
-    costs time but never memory. Raises BeforeFirstEvent or FutureInstant.
+    costs time but never memory.
     """
+    if at is None:
+        return await runs_now(pool, project_id, chosen, limit=limit)
     check_int("limit", limit, least=1, most=MAX_RUNS)
     await require_kinds(pool, project_id, chosen.kinds)
     await check_project_instant(pool, project_id, at)

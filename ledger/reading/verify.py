@@ -12,7 +12,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from runfold.ledger.archive.record import ARCHIVES, Archive, archive_of, archives, detached
-from runfold.ledger.errors import ArchiveUnusable, DatabaseRefused
+from runfold.ledger.errors import ArchiveUnusable, DatabaseRefused, RunNotFound
 from runfold.ledger.months import FIRST_RUN, LAST_RUN
 from runfold.ledger.postgres.connections import FAILURES, Pool
 from runfold.ledger.postgres.errors import translated
@@ -26,6 +26,7 @@ from runfold.ledger.reading.report import Report, Tally
 from runfold.ledger.reading.snapshot import ranges, snapshot
 from runfold.ledger.reading.states import STATES
 from runfold.ledger.reading.tag_checks import check_tags
+from runfold.ledger.validation import check_run_id
 
 _PAGE: Final = 5_000
 # OFFSET 0 makes each payload a lookup: on tables that were never analysed a join of a range with
@@ -58,18 +59,22 @@ _UNREADABLE: Final = ("XX", "22")
 async def verify(
     pool: Pool,
     project_id: str,
-    run_id: UUID | None = None,
+    run_id: UUID | str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Check one run or a whole project, archived months too; memory stays flat.
+    """Check one run or a whole project, archived months too; see `Ledger.verify`.
 
-    What is written meanwhile may or may not be checked; it never looks like damage. `progress` is
-    called with how many of how many events are done.
+    Memory stays flat. What is written meanwhile may or may not be checked; it never looks like
+    damage. `progress` is called with how many of how many events are done.
     """
+    checked = None if run_id is None else check_run_id(run_id)
     try:
-        return await _Verification(pool, project_id, run_id, progress).report()
+        report = await _Verification(pool, project_id, checked, progress).report()
     except (*FAILURES, OSError) as error:
         raise translated(error, (project_id,)) from error
+    if checked is not None and not report.events and report.ok:
+        raise RunNotFound(checked, project_id)
+    return report
 
 
 class _Verification:
