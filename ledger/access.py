@@ -174,7 +174,10 @@ async def _change(
 
 
 async def grants(project: Project, credential: str | None = None) -> list[Grant]:
-    """Return the grants that hold in the project, those in all projects included."""
+    """Return the grants that hold in the project; see `Ledger.access_grants`.
+
+    Those in all projects are included.
+    """
     rows = await fetch(project.pool, _GRANTS, project.project_id, credential)
     return [
         Grant(**{**row, "rights": tuple(row["rights"]), "actors": tuple(row["actors"])})

@@ -95,12 +95,12 @@ async def _warn_of_a_kind_without_runs(project: Project, kind: str) -> None:
 
 
 async def kinds(pool: Pool, project_id: str) -> list[Kind]:
-    """Return every kind that was ever submitted or changed, by name, with its held runs."""
+    """Return every kind, with its held runs; see `Ledger.kinds`."""
     return [Kind(**row) for row in await fetch(pool, _KINDS, project_id)]
 
 
 async def history(pool: Pool, project_id: str, kind: str) -> list[KindEvent]:
-    """Return the changes of a kind, oldest first. Raises InvalidValue."""
+    """Return the changes of a kind; see `Ledger.kind_history`."""
     return [
         KindEvent(**row)
         for row in await fetch(pool, _HISTORY, project_id, check_text("kind", kind))

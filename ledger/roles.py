@@ -41,17 +41,14 @@ class Member:
 async def grant(
     pool: Pool, project_id: str, role: str, member: str, *, actor: str, reason: str | None = None
 ) -> None:
-    """Grant a role, on record. Needs the right admin in the project.
-
-    Raises AccessDenied or InvalidValue.
-    """
+    """Grant a role; see `Ledger.grant_role`."""
     await _change(pool, project_id, "role.granted", role, member, actor=actor, reason=reason)
 
 
 async def revoke(
     pool: Pool, project_id: str, role: str, member: str, *, actor: str, reason: str | None = None
 ) -> None:
-    """Revoke a role, on record. Raises RoleNotHeld, AccessDenied or InvalidValue."""
+    """Revoke a role; see `Ledger.revoke_role`."""
     if not await _change(
         pool, project_id, "role.revoked", role, member, actor=actor, reason=reason
     ):
@@ -59,13 +56,13 @@ async def revoke(
 
 
 async def members(pool: Pool, project_id: str, role: str | None = None) -> list[Member]:
-    """Return the members of a role, or of every role. Raises InvalidValue."""
+    """Return the members of a role, or of every role; see `Ledger.role_members`."""
     only = None if role is None else check_text("role", role)
     return [Member(**row) for row in await fetch(pool, _MEMBERS, project_id, only)]
 
 
 async def history(pool: Pool, project_id: str, role: str | None = None) -> list[Member]:
-    """Return every grant and revocation of a role, or of all, oldest first. Raises InvalidValue."""
+    """Return every grant and revocation of a role; see `Ledger.role_history`."""
     only = None if role is None else check_text("role", role)
     return [Member(**row) for row in await fetch(pool, _HISTORY, project_id, only)]
 

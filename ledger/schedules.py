@@ -117,7 +117,7 @@ async def _first_due(project: Project, cron: str, timezone: str) -> datetime:
 
 
 async def drop(project: Project, name: str, *, actor: str | None = None) -> bool:
-    """Remove a schedule; return whether there was one."""
+    """Remove a schedule; see `Ledger.unschedule`."""
     checked = check_text("name", name, limit=MAX_NAME)
     [row] = await fetch(
         project.pool, _DROP, project.project_id, project.actor_or_default(actor), checked
@@ -126,7 +126,7 @@ async def drop(project: Project, name: str, *, actor: str | None = None) -> bool
 
 
 async def every(project: Project) -> list[Schedule]:
-    """Return every schedule, by name."""
+    """Return every schedule; see `Ledger.schedules`."""
     return [_schedule(row) for row in await fetch(project.pool, _ALL, project.project_id)]
 
 

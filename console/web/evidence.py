@@ -6,11 +6,14 @@ import base64
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, Final
 from uuid import UUID
 
@@ -49,13 +52,17 @@ class _NoRelations:
 async def export(ledger: Ledger, runs: Sequence[UUID], folder: Path) -> dict[str, Any]:
     """Write a bundle into a new folder, for its owner alone; return its index.
 
-    Needs the right audit, because a bundle has the salts that content is checked with. Raises
-    RunNotFound, AccessDenied, ArchiveUnusable, or InvalidValue for a folder that exists or cannot
-    be made.
+    The folder appears when the bundle is whole: an export that fails leaves none behind. Needs the
+    right audit, because a bundle has the salts that content is checked with. Raises RunNotFound,
+    AccessDenied, ArchiveUnusable, or InvalidValue for a folder that exists or cannot be made.
     """
     check_int("runs", len(runs), least=1, most=MAX_RUNS)
+    with _made(folder) as unfinished:
+        return await _bundle(ledger, runs, unfinished)
+
+
+async def _bundle(ledger: Ledger, runs: Sequence[UUID], folder: Path) -> dict[str, Any]:
     at = datetime.now(UTC)
-    _make(folder)
     listed = [await _run(ledger, run_id, folder, at) for run_id in dict.fromkeys(runs)]
     index = {
         "format": FORMAT,
@@ -120,10 +127,28 @@ def _kept(link: re.Match[str]) -> str:
     return f' href="#e{event[1]}"' if event else ""
 
 
-def _make(folder: Path) -> None:
+@contextmanager
+def _made(folder: Path) -> Iterator[Path]:
+    """Make a folder under a temporary name beside it, and rename it once it has its content."""
+    if os.path.lexists(folder):
+        raise InvalidValue("folder", str(folder), "cannot be made: it exists already")
+    with _refused(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        unfinished = Path(mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        folder.mkdir(parents=True, mode=0o700)
-        (folder / RUNS).mkdir(mode=0o700)
+        (unfinished / RUNS).mkdir(mode=0o700)
+        yield unfinished
+        with _refused(folder):
+            unfinished.rename(folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def _refused(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InvalidValue("folder", str(folder), f"cannot be made: {error.strerror}") from error
 

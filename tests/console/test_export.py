@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -16,7 +18,7 @@ from runfold.console.cli.kit import exits
 from runfold.console.cli.main import main
 from runfold.console.web.evidence import export
 from runfold.ledger import Ledger
-from runfold.ledger.errors import AccessDenied, InvalidValue
+from runfold.ledger.errors import AccessDenied, InvalidValue, RunNotFound
 from tests.conftest import PROJECT
 from tests.support.logins import with_login
 from tests.support.runs import claimed
@@ -143,6 +145,18 @@ def test_a_folder_that_is_no_bundle_is_refused(
 
     assert checked(tmp_path) == exits.USAGE
     assert "bundle.json" in capsys.readouterr().err
+
+
+async def test_an_export_that_fails_leaves_nothing_behind(ledger: Ledger, tmp_path: Path) -> None:
+    run = await ledger.submit("parse")
+    missing = UUID("019a0000-0000-7000-8000-000000000000")
+
+    with pytest.raises(RunNotFound):
+        await export(ledger, [run.run_id, missing], tmp_path / "evidence")
+
+    assert os.listdir(tmp_path) == []
+    await export(ledger, [run.run_id], tmp_path / "evidence")
+    assert os.listdir(tmp_path) == ["evidence"]
 
 
 async def test_an_export_takes_the_right_audit_and_a_new_folder(
