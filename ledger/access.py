@@ -16,7 +16,13 @@ from uuid import UUID
 from runfold.ledger.errors import AccessDenied, InvalidValue, UnknownProject
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.validation import check_actor, check_int, check_text, check_year
+from runfold.ledger.validation import (
+    check_actor,
+    check_int,
+    check_order_reason,
+    check_text,
+    check_year,
+)
 
 Right: TypeAlias = Literal[
     "submit", "work", "read", "decide", "schedule", "erase", "audit", "admin"
@@ -24,7 +30,6 @@ Right: TypeAlias = Literal[
 RIGHTS: Final[tuple[str, ...]] = get_args(Right)
 EVERYWHERE: Final = "*"
 """Stands for all projects in a grant."""
-MAX_REASON: Final = 2_000
 SECRET_PREFIX: Final = "runfold_"  # noqa: S105  the beginning of every secret
 """How the secret of an API token begins, so that scanners for leaked secrets find it."""
 
@@ -166,8 +171,7 @@ async def _change(
     reason: str | None,
 ) -> None:
     check_text("credential", credential)
-    if reason is not None:
-        check_text("reason", reason, limit=MAX_REASON)
+    check_order_reason(reason)
     where = EVERYWHERE if everywhere else project.project_id
     who = project.actor_or_default(actor)
     await fetch(project.pool, _CHANGE, where, who, credential, *change, reason)

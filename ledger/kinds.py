@@ -9,12 +9,11 @@ from typing import Final
 from runfold.ledger import names
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import Pool, fetch
-from runfold.ledger.validation import check_int, check_text, check_trimmed
+from runfold.ledger.validation import check_int, check_order_reason, check_text, check_trimmed
 
 PAUSED: Final = "kind.paused"
 RESUMED: Final = "kind.resumed"
 LIMITED: Final = "kind.limited"
-MAX_REASON: Final = 2_000
 _CHANGE: Final = "SELECT * FROM ledger.change_kind($1, $2, $3, $4, $5, $6)"
 _WITH_RUNS: Final = "SELECT DISTINCT kind FROM ledger.kind WHERE project_id = $1 ORDER BY kind"
 _KINDS: Final = """
@@ -76,8 +75,7 @@ async def change(
     who = project.actor_or_default(actor)
     if max_running is not None:
         check_int("max_running", max_running, least=1)
-    if reason is not None:
-        check_text("reason", reason, limit=MAX_REASON)
+    check_order_reason(reason)
     values = (kind, type_, max_running, reason)
     [row] = await fetch(project.pool, _CHANGE, project.project_id, who, *values)
     if type_ != PAUSED:  # there may be work now

@@ -11,9 +11,8 @@ from typing import Final
 
 from runfold.ledger.errors import NobodyHasRole, RoleNotHeld
 from runfold.ledger.postgres.connections import Pool, fetch
-from runfold.ledger.validation import check_actor, check_text
+from runfold.ledger.validation import check_actor, check_order_reason, check_text
 
-MAX_REASON: Final = 2_000
 _CHANGE: Final = "SELECT ledger.change_role($1, $2, $3, $4, $5, $6) AS changed"
 _MEMBERS: Final = """
 SELECT role, member, recorded_at, actor, reason FROM ledger.role_member
@@ -90,7 +89,6 @@ async def _change(
     else:  # whatever was ever granted can be revoked
         check_text("member", member)
     check_actor(actor)
-    if reason is not None:
-        check_text("reason", reason, limit=MAX_REASON)
+    check_order_reason(reason)
     [row] = await fetch(pool, _CHANGE, project_id, actor, type_, role, member, reason)
     return bool(row["changed"])

@@ -19,7 +19,9 @@ from runfold.ledger.validation import check_text
 SESSION_PREFIX: Final = f"{SECRET_PREFIX}session_"
 """How the secret of a session begins."""
 SESSION_SECONDS: Final = 12 * 3_600
-"""The longest life of a session; it ends two hours after its last use. The database decides."""
+"""The longest life of a session. The database decides."""
+IDLE_SECONDS: Final = 2 * 3_600
+"""How long a session lasts after its last use."""
 _KEYS: Final = ThreadPoolExecutor(2, "runfold-keys")
 """Where keys are made: each takes 64 MiB, so two at a time."""
 _BY_TOKEN: Final = "SELECT ledger.sign_in_by_token($1, $2) AS credential"  # noqa: S105
@@ -27,11 +29,11 @@ _METHOD: Final = "SELECT method, salt FROM ledger.password_method($1)"
 _BY_PASSWORD: Final = "SELECT ledger.sign_in_by_password($1, $2, $3) AS credential"  # noqa: S105
 _BY_PROVIDER: Final = "SELECT ledger.sign_in_by_provider($1, $2, $3) AS credential"
 _END: Final = "SELECT ledger.end_session($1, $2) AS ended"
-_SESSIONS: Final = """
+_SESSIONS: Final = f"""
 SELECT session_id, credential, created_at, expires_at, last_used_at, ended_at
 FROM ledger.web_session
 WHERE ended_at IS NULL AND expires_at > clock_timestamp()
-  AND last_used_at > clock_timestamp() - interval '2 hours'
+  AND last_used_at > clock_timestamp() - interval '{IDLE_SECONDS} seconds'
 ORDER BY created_at, session_id
 """
 

@@ -13,11 +13,10 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Final
 
-from runfold.ledger.access import MAX_REASON
 from runfold.ledger.errors import ConfigurationError, InvalidValue
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.validation import check_encodable, check_text
+from runfold.ledger.validation import check_encodable, check_order_reason, check_text
 
 USER_PREFIX: Final = "user:"
 LEAST_PASSWORD: Final = 12
@@ -120,8 +119,7 @@ async def _change(
     actor: str | None,
     reason: str | None,
 ) -> bool:
-    if reason is not None:
-        check_text("reason", reason, limit=MAX_REASON)
+    check_order_reason(reason)
     who = project.actor_or_default(actor)
     chosen = check_name(name)
     [row] = await fetch(project.pool, _CHANGE, who, chosen, change, *facts, reason)

@@ -13,6 +13,8 @@ from runfold.ledger.errors import InvalidValue
 from runfold.ledger.months import FIRST_YEAR, LAST_YEAR
 
 MAX_TEXT: Final = 200
+MAX_REASON: Final = 2_000
+"""Characters of the reason for a change of kinds, roles, rights, users or webhooks."""
 MAX_INT: Final = 2_147_483_647
 MAX_COST_USD: Final = 1_000_000_000
 MAX_DURATION: Final = timedelta(days=3650)
@@ -72,6 +74,12 @@ def check_reason(value: object) -> str | None:
     if value is not None and not isinstance(value, str):
         raise InvalidValue("reason", value, "must be text")
     return value
+
+
+def check_order_reason(value: str | None) -> None:
+    """Raise InvalidValue for a reason that is too long for the control history."""
+    if value is not None:
+        check_text("reason", value, limit=MAX_REASON)
 
 
 def check_int(name: str, value: object, *, least: int, most: int = MAX_INT) -> int:

@@ -16,11 +16,16 @@ from typing import Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from runfold.ledger.access import MAX_REASON
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.validation import LOOPBACK, check_int, check_run_id, check_text
+from runfold.ledger.validation import (
+    LOOPBACK,
+    check_int,
+    check_order_reason,
+    check_run_id,
+    check_text,
+)
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105  the beginning of every secret
 SECRET_BYTES: Final = (24, 64)
@@ -220,8 +225,7 @@ class Webhooks:
         from_now: bool = False,
     ) -> bool:
         check_text("webhook", webhook_id, limit=40)
-        if reason is not None:
-            check_text("reason", reason, limit=MAX_REASON)
+        check_order_reason(reason)
         project = self._project
         who = project.actor_or_default(actor)
         what = (webhook_id, action, url, events, kinds, key, from_now, reason)

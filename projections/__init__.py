@@ -113,9 +113,9 @@ _HOMES: Final = {
     "runfold.projections.algebra.fold": (
         "Fold",
         "NarrowedFold",
+        "Operation",
     ),
     "runfold.projections.algebra.operation": (
-        "Operation",
         "SourceOperation",
         "assign",
         "count",
