@@ -383,6 +383,9 @@ BEGIN
   checked := ledger.check_given('p_member', p_member IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_role, p_member], 200, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
+  IF (p_type IN ('role.granted', 'role.revoked')) IS NOT TRUE THEN
+    RAISE EXCEPTION 'a role is granted or revoked' USING ERRCODE = '22023';
+  END IF;
   INSERT INTO ledger.role_event (project_id, recorded_at, type, role, member, actor, reason)
   SELECT p_project, ledger.now(), p_type, p_role, p_member, p_actor, p_reason
   WHERE p_type = 'role.granted' OR EXISTS (SELECT FROM ledger.role_member AS m
@@ -432,6 +435,7 @@ BEGIN
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
+  checked := ledger.check_texts(ARRAY[p_method], 60);
   checked := ledger.check_given('p_change', p_change IS NOT NULL);
   IF p_change NOT IN ('add', 'password', 'disable', 'enable') OR p_name IS NULL
     OR p_name !~ '^[a-z0-9][a-z0-9._@-]{0,99}$'

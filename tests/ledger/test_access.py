@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -10,11 +11,13 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from runfold.ledger import Ledger
+from runfold.ledger import Ledger, access
 from runfold.ledger.postgres import schema
+from runfold.ledger.postgres.server_roles import ROLES
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
 from tests.support.logins import channel, grant, login_of, with_login
+from tests.support.signatures import callable_functions
 
 OTHER = "other"
 
@@ -107,15 +110,50 @@ async def calls(run_id: Any, project: str) -> dict[str, tuple[str, tuple[Any, ..
             "SELECT ledger.resend_delivery($1, 'm', 'wh_1', $2, 1)",
             (project, run_id),
         ),
+        "queue_deliveries": (
+            "SELECT ledger.queue_deliveries($1, 'wh_1', 'a', 'b', '{}', '{}', '{}', '{}')",
+            (project,),
+        ),
+        "due_deliveries": (
+            "SELECT * FROM ledger.due_deliveries($1, 'wh_1', 1, '1 min')",
+            (project,),
+        ),
+        "record_attempt": (
+            "SELECT ledger.record_attempt($1, 'wh_1', $2, 1, 1, 5, 200, NULL, NULL)",
+            (project, run_id),
+        ),
+        "webhook_duties": ("SELECT * FROM ledger.webhook_duties($1)", (project,)),
+        "change_view": ("SELECT ledger.change_view($1, 'm', 'mine', 'kind:k')", (project,)),
+        "note_read": ("SELECT ledger.note_read($1, $2, '/x')", (project, run_id)),
+        "commands": (
+            f"SELECT * FROM ledger.commands($1{', NULL' * 11}, '{{k}}')",
+            (project,),
+        ),
+        "check_my_access": ("SELECT ledger.check_my_access($1, 'read', 'm')", (project,)),
+        "advance_schedule": (
+            "SELECT ledger.advance_schedule($1, 's', 'c', 'UTC', now(), now(), now())",
+            (project,),
+        ),
         "drop_schedule": ("SELECT ledger.drop_schedule($1, 'm', 's')", (project,)),
         "history": ("SELECT * FROM ledger.history($1, $2, 0, true)", (project, run_id)),
         "read_run": ("SELECT * FROM ledger.read_run($1, $2)", (project, run_id)),
     }
 
 
+@pytest.fixture
+async def keeper(database: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """A login that may call every function that any role may, with every right in `test` alone."""
+    async with with_login(database, *ROLES, rights=access.RIGHTS) as url:
+        opened = await asyncpg.connect(driver_url(url))
+        yield opened
+        await opened.close()
+
+
 async def test_no_function_tells_a_project_of_others_from_one_that_does_not_exist(
-    other: Ledger, attacker: asyncpg.Connection[Any]
+    ledger: Ledger, other: Ledger, keeper: asyncpg.Connection[Any]
 ) -> None:
+    """Every one that is called with a project, but those that ask nothing and tell nothing."""
+    functions = await callable_functions(keeper)
     run = await other.submit("parse", {"secret": 1}, key="k")
     await other.claim("w:1", ttl=60)
     before = (await other.get(run.run_id)).version
@@ -124,13 +162,34 @@ async def test_no_function_tells_a_project_of_others_from_one_that_does_not_exis
 
     for name, (statement, arguments) in theirs.items():
         with pytest.raises(asyncpg.PostgresError) as refused:
-            await attacker.fetch(statement, *arguments)
+            await keeper.fetch(statement, *arguments)
         with pytest.raises(asyncpg.PostgresError) as unknown:
-            await attacker.fetch(*_flat(nowhere[name]))
+            await keeper.fetch(*_flat(nowhere[name]))
         assert refused.value.sqlstate == unknown.value.sqlstate == "RF404", name
         assert str(refused.value).replace(OTHER, "nowhere") == str(unknown.value), name
 
     assert (await other.get(run.run_id)).version == before
+    of_a_project = {
+        name for name, known in functions.items() if ["p_project", "text"] in known["parameters"]
+    }
+    assert of_a_project - set(theirs) == {"channel", "state_at", "rebuild_run_state", "feed_page"}
+
+
+async def test_what_concerns_every_project_takes_the_right_in_every_project(
+    keeper: asyncpg.Connection[Any],
+) -> None:
+    user = "SELECT ledger.change_user('m', 'eve', 'add', NULL, NULL, NULL, 'https://id', '7', NULL)"
+    for statement in (
+        user,
+        "SELECT ledger.change_token('m', 'abc', sha256('a'), 'name', '1 day', NULL)",
+        "SELECT ledger.change_access('*', 'm', 'm', '{admin}', NULL, NULL, NULL)",
+        "SELECT ledger.sign_in_by_provider('https://id', '7', sha256('a'))",
+        "SELECT ledger.end_session(NULL, 'abc')",
+        "SELECT ledger.begin_work('rebuild', true)",
+    ):
+        with pytest.raises(asyncpg.PostgresError, match=r"project \* does not exist") as refused:
+            await keeper.fetch(statement)
+        assert refused.value.sqlstate == "RF404", statement
 
 
 def _flat(call: tuple[str, tuple[Any, ...]]) -> tuple[Any, ...]:

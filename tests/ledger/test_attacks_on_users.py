@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from hashlib import sha256
+import hashlib
 from typing import Any
 
 import asyncpg
@@ -25,24 +25,36 @@ async def test_no_password_is_changed_off_the_record(
     connection: asyncpg.Connection[Any],
 ) -> None:
     """An administrator who signs in as somebody leaves a trace."""
-    await connection.execute(CHANGE, "add", SALT, sha256(b"old").digest())
+    await connection.execute(CHANGE, "add", SALT, hashlib.sha256(b"old").digest())
     recorded = await connection.fetchval("SELECT count(*) FROM ledger.control_event")
 
     with pytest.raises(asyncpg.PostgresError, match="p_change"):
-        await connection.execute(CHANGE, None, SALT, sha256(b"mine").digest())
+        await connection.execute(CHANGE, None, SALT, hashlib.sha256(b"mine").digest())
 
     assert await connection.fetchval(SIGN_IN, b"mine") is None
     assert await connection.fetchval("SELECT count(*) FROM ledger.control_event") == recorded
 
 
+@pytest.mark.parametrize("sha256", ["NULL", "'abc'", "'\\x'"])
+async def test_no_session_begins_without_the_digest_of_its_secret(
+    connection: asyncpg.Connection[Any], sha256: str
+) -> None:
+    await connection.execute(CHANGE, "add", SALT, hashlib.sha256(b"old").digest())
+
+    with pytest.raises(asyncpg.InvalidParameterValueError, match="a SHA-256 of 32 bytes"):
+        await connection.fetchval(
+            f"SELECT ledger.sign_in_by_password('ann', $1, {sha256}::bytea)", b"old"
+        )
+
+
 async def test_an_old_password_that_waits_for_its_change_begins_no_session(
     database: str, connection: asyncpg.Connection[Any]
 ) -> None:
-    await connection.execute(CHANGE, "add", SALT, sha256(b"old").digest())
+    await connection.execute(CHANGE, "add", SALT, hashlib.sha256(b"old").digest())
     async with with_login(database, "runfold_worker") as url:
         thief = await asyncpg.connect(driver_url(url))
         async with connection.transaction():
-            await connection.execute(CHANGE, "password", SALT, sha256(b"new").digest())
+            await connection.execute(CHANGE, "password", SALT, hashlib.sha256(b"new").digest())
             trying = asyncio.create_task(thief.fetchval(SIGN_IN, b"old"))
 
             async def waits() -> Any:

@@ -16,6 +16,9 @@ BEGIN
   checked := ledger.check_given('p_member', p_member IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_role, p_member], 200, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
+  IF (p_type IN ('role.granted', 'role.revoked')) IS NOT TRUE THEN
+    RAISE EXCEPTION 'a role is granted or revoked' USING ERRCODE = '22023';
+  END IF;
   INSERT INTO ledger.role_event (project_id, recorded_at, type, role, member, actor, reason)
   SELECT p_project, ledger.now(), p_type, p_role, p_member, p_actor, p_reason
   WHERE p_type = 'role.granted' OR EXISTS (SELECT FROM ledger.role_member AS m

@@ -17,6 +17,7 @@ BEGIN
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
+  checked := ledger.check_texts(ARRAY[p_method], 60);
   checked := ledger.check_given('p_change', p_change IS NOT NULL);
   IF p_change NOT IN ('add', 'password', 'disable', 'enable') OR p_name IS NULL
     OR p_name !~ '^[a-z0-9][a-z0-9._@-]{0,99}$'

@@ -111,6 +111,15 @@ async def test_old_records_of_reads_go_on_record_and_younger_ones_stay(
             await connection.fetchval(drop, timedelta(days=days))
     with pytest.raises(asyncpg.PostgresError, match="p_before must be given"):
         await connection.fetchval(drop, None)
+    for wrong in ("NULL, now(), 'x'", "E'a\\x1b', now(), 'x'", "'ann', now(), E'a\\x1b'"):
+        with pytest.raises(asyncpg.InvalidParameterValueError, match=r"p_actor|control"):
+            await connection.fetchval(f"SELECT ledger.drop_reads('test', {wrong})")
+    _, secret = await token(ledger, ["read"])
+    async with connection.transaction():
+        await connection.execute("SELECT set_config('runfold.token', $1, true)", secret)
+        with pytest.raises(asyncpg.PostgresError, match="lacks the right admin"):
+            async with connection.transaction():
+                await connection.fetchval(drop, timedelta(days=300))
 
     assert await connection.fetchval(drop, timedelta(days=300)) == 1
     assert await connection.fetchval(drop, timedelta(days=184)) == 1

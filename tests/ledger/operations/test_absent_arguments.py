@@ -9,6 +9,7 @@ import pytest
 
 from runfold.ledger import Lease, Ledger
 from tests.support.runs import claimed
+from tests.support.signatures import callable_functions
 
 INVALID = "22023"
 RUN, TOKEN, FREE = "ARRAY[{run}::uuid]", "ARRAY[{token}]", "ARRAY[{free}::uuid]"
@@ -46,7 +47,7 @@ CALLS = {
     "closings": ("'test'", RUN, TOKEN),
     "change_kind": ("'test'", "!'ann'", "'parse'", "'kind.paused'", "NULL", "'why'"),
     "change_access": ("'test'", "!'ann'", "'login'", "'{work}'", "'{ann}'", "now()", "'why'"),
-    "change_role": ("'test'", "!'ann'", "'role.granted'", "'finance'", "'bob'", "'why'"),
+    "change_role": ("'test'", "!'ann'", "!'role.granted'", "'finance'", "'bob'", "'why'"),
     "change_token": ("!'ann'", "'abc'", "sha256('')", "'name'", "'1 day'", "'why'"),
     "put_schedule": (
         "'test'", "!'ann'", "'nightly'", "'parse'", "'{{}}'", "'0 3 * * *'", "'UTC'", "now()",
@@ -94,6 +95,21 @@ CALLS = {
 """A call that is right, by its arguments: `!` before one that must be given. `null` in quotes and
 braces is the array's element."""
 
+HIDING = {"text": "E'x\\x1by'", "text[]": "ARRAY[E'x\\x1by']"}
+COMPARED = {
+    "transition": "p_states p_workers", "heartbeat": "p_workers", "requeue": "p_workers",
+    "append": "p_workers", "signal": "p_answer",
+    "commands": "p_whats p_names p_error_codes p_bodies p_wait_outcomes p_keys",
+    "advance_schedule": "p_name p_cron p_timezone", "decide": "p_shown",
+    "queue_deliveries": "p_webhook p_before p_checkpoint p_bodies",
+    "due_deliveries": "p_webhook", "record_attempt": "p_webhook p_error",
+    "resend_delivery": "p_webhook", "sign_in_by_password": "p_name",
+    "sign_in_by_provider": "p_issuer p_subject", "sign_in_by_token": "p_secret",
+    "use_token": "p_secret", "end_session": "p_secret p_session",
+}  # fmt: skip
+"""Texts that name what is there, or are compared with it: another one finds nothing. And what is
+kept of a webhook, which is shown as any content is."""
+
 _CHANGING = """
 SELECT DISTINCT p.proname AS name
 FROM pg_proc AS p
@@ -125,6 +141,29 @@ async def test_an_absent_argument_has_a_default_or_is_refused(
             if not _is_named(state, right=place < 0) or (must and state is None):
                 surprises.append((state, statement))
     assert not surprises, "\n".join(map(str, surprises))
+
+
+async def test_a_text_that_hides_something_is_refused(
+    ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
+    functions = await callable_functions(connection)
+    lease: Lease = await claimed(ledger)
+    free = await ledger.submit("parse")
+    filled = {"run": f"'{lease.run_id}'", "free": f"'{free.run_id}'", "token": lease.token}
+
+    taken = set()
+    for call, template in CALLS.items():
+        name = call.split(maxsplit=1)[0]
+        arguments = [_filled(one.removeprefix("!"), filled) for one in template]
+        for place, (parameter, type_) in enumerate(functions[name]["parameters"][: len(arguments)]):
+            if arguments[place] == "NULL" or type_ not in HIDING or parameter == "p_project":
+                continue
+            given = [HIDING[type_] if n == place else one for n, one in enumerate(arguments)]
+            statement = f"SELECT ledger.{name}({', '.join(given)})"
+            state = await _outcome(connection, statement)
+            if state is None or not _is_named(state, right=False):
+                taken.add((name, parameter))
+    assert taken == {(name, one) for name, those in COMPARED.items() for one in those.split()}
 
 
 async def test_every_function_that_may_change_something_is_called(

@@ -91,6 +91,23 @@ async def test_no_function_takes_more_than_ten_thousand_commands(
             assert "10001 commands in one call" in said
 
 
+async def test_what_is_out_of_its_limits_is_named(
+    worker: asyncpg.Connection[Any], subtests: pytest.Subtests
+) -> None:
+    run = "ARRAY[gen_random_uuid()]"
+    requeue = f"requeue($1, 'run.retried', {run}, '{{1}}', %s, NULL, NULL, '{{m}}')"
+    submit = "submit($1, 'm', '{a}', NULL, %s, '{0}', NULL, '{1}', NULL, NULL, %s)"
+    for call, why in (
+        (requeue % "'{9000 years}'", "at most ten years"),
+        (requeue % "'{-1 s}'", "at most ten years"),
+        ("signal($1, 'm', gen_random_uuid(), 'a#b', NULL, NULL, NULL)", "must not contain #"),
+        (submit % ("NULL", "ARRAY['{NULL}']"), "a tag must be text"),
+        (submit % ("array_fill('k'::text, '{40001}')", "NULL"), "split it"),
+    ):
+        with subtests.test(why):
+            assert why in await refused(worker, f"SELECT * FROM ledger.{call}", PROJECT)
+
+
 async def test_no_lease_lasts_longer_than_a_day(
     ledger: Ledger, worker: asyncpg.Connection[Any]
 ) -> None:
