@@ -60,6 +60,17 @@ class WorkerEnded(LedgerError):
         )
 
 
+class NeverBegan(LedgerError):
+    """A process of several ended, again and again, before it had begun."""
+
+    def __init__(self, part: str, tries: int, exit_code: int, reason: str) -> None:
+        self.part, self.tries, self.part_exit_code, self.reason = part, tries, exit_code, reason
+        super().__init__(
+            f"{part} cannot start: it ended {tries} times before it had begun, at last with exit "
+            f"code {exit_code}: {reason or 'no reason was given'}"
+        )
+
+
 class Unwind(BaseException):
     """Base of what ends an attempt through the handler; no Exception, so handlers let it pass."""
 

@@ -1,6 +1,7 @@
 """The program as a child: it ends when its standard input closes, as it does when its parent dies.
 
-`--quiet` as the first word leaves out what it would tell people, but for its log.
+The first words are `--tell` and a descriptor, by which the parent hears that the child has begun or
+why it could not. `--quiet` after them leaves out what it would tell people, but for its log.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from contextlib import suppress
 
 from runfold.console.cli.kit.output import Output
 from runfold.console.cli.main import main as run
+from runfold.workers.process import beginning
 
 
 def main() -> int:
     """Run the program with the words of the command line and return its exit code."""
-    words = sys.argv[1:]
+    _, descriptor, *words = sys.argv[1:]
+    beginning.tell_by(int(descriptor))
     if words[:1] == ["--quiet"]:
         Output.talks = False
         del words[0]

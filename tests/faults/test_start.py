@@ -19,6 +19,9 @@ from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
 from runfold.workers import Worker
 from runfold.workers.duties import duty as duties
 from runfold.workers.duties.reaper import Reaper
+from runfold.workers.errors import NeverBegan
+from runfold.workers.process import beginning
+from runfold.workers.process import fleet as fleets
 from runfold.workers.process.fleet import Fleet, Part
 from runfold.workers.process.serve import serve
 from tests.conftest import PROJECT
@@ -100,8 +103,8 @@ WORKER = Part("worker", ["worker", "tests.support.handlers", "--project", PROJEC
 class Hasty(Fleet):
     """A fleet that is told to end while each of its processes starts, before it knows them."""
 
-    async def _start(self, part: Part) -> Process:
-        process = await super()._start(part)
+    async def _start(self, part: Part, telling: int) -> Process:
+        process = await super()._start(part, telling)
         self._pass_on()
         return process
 
@@ -116,11 +119,11 @@ class Starved(Fleet):
 
     tries = 0
 
-    async def _start(self, part: Part) -> Process:
+    async def _start(self, part: Part, telling: int) -> Process:
         self.tries += 1
         if self.tries == 2:
             raise OSError("no memory")
-        return await super()._start(part)
+        return await super()._start(part, telling)
 
     def end(self) -> None:
         """Tell it to end."""
@@ -138,6 +141,41 @@ async def test_a_process_that_cannot_be_started_ends_no_other(
     fleet.end()
     async with asyncio.timeout(30):
         await running
+
+
+async def test_a_part_that_never_begins_ends_the_command_with_its_own_error(
+    database: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fleets, "RESTART_SECONDS", 0.01)
+    monkeypatch.setattr(fleets, "MAX_TRIES", 2)
+    broken = Part("console", ["serve", "--project", "nowhere"])
+    async with asyncio.timeout(30):
+        with pytest.raises(NeverBegan, match="console cannot start: it ended 2 times") as error:
+            await Fleet([WORKER, broken], {"RUNFOLD_URL": database}).run()
+    assert "project 'nowhere' does not exist" in str(error.value)
+    died = [line for line in capfd.readouterr().err.splitlines() if names.PROCESS_DIED in line]
+    assert len(died) == 2  # the worker beside it was told to end, and ended
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["\n", "late"], beginning.Beginning(has_begun=True, reason="late")),
+        ([], beginning.Beginning(has_begun=False, reason="")),
+        (["no schema"], beginning.Beginning(has_begun=False, reason="no schema")),
+    ],
+)
+def test_a_process_tells_its_parent_once_it_has_begun_and_else_why_it_could_not(
+    words: list[str], told: beginning.Beginning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beginning.Parent, "descriptor", None)
+    reading, writing = os.pipe()
+    beginning.tell_by(writing)
+    for word in words:
+        beginning.begun() if word == "\n" else beginning.failed(word)
+    assert beginning.heard(reading) == told
+    os.close(reading)
+    os.close(writing)
 
 
 @pytest.mark.parametrize(

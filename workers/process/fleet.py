@@ -13,9 +13,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from runfold.ledger import log, names
+from runfold.workers.errors import NeverBegan
+from runfold.workers.process.beginning import Beginning, heard
 from runfold.workers.process.bounds import END_SECONDS, HURRY_SECONDS
 
 RESTART_SECONDS: Final = 1.0
+MAX_RESTART_SECONDS: Final = 60.0
+MAX_TRIES: Final = 5
+"""How often in a row a part may end before it has begun, unless it began before."""
 PATIENCE_SECONDS: Final = 2.0
 """How much longer than its own bound a process may take to end."""
 
@@ -48,12 +53,14 @@ class Fleet:
         self._environment = {**os.environ, **(environment or {})}
         self._alive: set[Process] = set()
         self._stopping = asyncio.Event()
+        self._failure: NeverBegan | None = None
 
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Keep the processes alive until SIGTERM or SIGINT, pass it on, return when all ended.
 
         `ready` is called once signals are heard.
-        One that has not ended in its time is killed: a handler may have frozen it.
+        One that has not ended in its time is killed: a handler may have frozen it. Raises
+        NeverBegan, once the others have ended, if a part ends MAX_TRIES times and never begins.
         """
         loop = asyncio.get_running_loop()
         with ExitStack() as stack:
@@ -65,32 +72,58 @@ class Fleet:
                 await asyncio.gather(*(self._keep(part) for part in self._parts))
             finally:
                 self._kill()
+        if self._failure is not None:
+            raise self._failure
 
     async def _keep(self, part: Part) -> None:
+        tries, has_begun = 0, False
         while not self._stopping.is_set():
             try:
-                process = await self._start(part)
+                code, beginning = await self._lived(part)
             except OSError as error:  # no memory or no descriptors: the others go on
                 log.logger().error(names.PROCESS_DIED, part=part.name, reason=str(error))
-                await self._wait_to_restart()
+                await self._wait_to_restart(tries)
                 continue
+            if self._stopping.is_set():
+                return
+            log.logger().error(names.PROCESS_DIED, part=part.name, exit_code=code)
+            has_begun = has_begun or beginning.has_begun
+            tries = 0 if beginning.has_begun else tries + 1
+            if tries == MAX_TRIES and not has_begun:
+                self._give_up(NeverBegan(part.name, tries, code, beginning.reason))
+                return
+            await self._wait_to_restart(tries)
+
+    async def _lived(self, part: Part) -> tuple[int, Beginning]:
+        """Start a process and wait for its end; return its exit code and what it told."""
+        reading, writing = os.pipe()
+        try:
+            try:
+                process = await self._start(part, writing)
+            finally:
+                os.close(writing)
             self._alive.add(process)
-            if (
-                self._stopping.is_set()
-            ):  # told to stop while this one was starting: it was not among those that were told
+            if self._stopping.is_set():  # since its start: it was not among those that were told
                 self._tell(process)
             code = await process.wait()
             self._alive.discard(process)
-            if not self._stopping.is_set():
-                log.logger().error(names.PROCESS_DIED, part=part.name, exit_code=code)
-                await self._wait_to_restart()
+            return code, heard(reading)
+        finally:
+            os.close(reading)
 
-    async def _wait_to_restart(self) -> None:
+    def _give_up(self, failure: NeverBegan) -> None:
+        if not self._stopping.is_set():
+            self._failure = failure
+            self._pass_on()
+
+    async def _wait_to_restart(self, tries: int) -> None:
+        """Wait for a second, and after each further try without a beginning twice as long."""
+        seconds = RESTART_SECONDS * 2 ** min(max(tries - 1, 0), MAX_TRIES + 1)
         with suppress(TimeoutError):
-            async with asyncio.timeout(RESTART_SECONDS):
+            async with asyncio.timeout(min(seconds, MAX_RESTART_SECONDS)):
                 await self._stopping.wait()
 
-    async def _start(self, part: Part) -> Process:
+    async def _start(self, part: Part, telling: int) -> Process:
         # -P: a folder `runfold` in the current folder is not ours. In its own session, so that
         # Ctrl-C reaches this process alone; the pipe closes when this process dies.
         return await asyncio.create_subprocess_exec(
@@ -98,13 +131,15 @@ class Fleet:
             "-P",
             "-m",
             "runfold.console.cli.child",
+            "--tell",
+            str(telling),
             *(("--quiet",) if part.quiet else ()),
             *part.words,
             stdin=PIPE,
             stdout=DEVNULL,
             env=self._environment,
             start_new_session=True,
-            pass_fds=part.sockets,
+            pass_fds=(telling, *part.sockets),
         )
 
     def _pass_on(self) -> None:

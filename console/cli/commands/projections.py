@@ -64,7 +64,7 @@ async def run(
             production = Settings.load().env == "production"
             await warn_of_holes(database.pool, production=production)
             names_of_all = ", ".join(projection.name for projection in chosen)
-            session.out.talk(f"keeping up: {names_of_all}; Ctrl-C ends it")
+            session.out.begin(f"keeping up: {names_of_all}; Ctrl-C ends it")
             await _together([(one.name, Projector(database.pool, one)) for one in chosen])
         return OK
     async with _installed(session, chosen) as database:

@@ -45,7 +45,7 @@ async def reap(
         stack.enter_context(until_terminated())
         ledger = await when_it_answers(session.duty, stack)
         every = ledger.settings.reaper_seconds
-        session.out.talk(
+        session.out.begin(
             f"reaping project {ledger.project_id} every {every:g} s, after one lease's time; "
             "Ctrl-C ends it"
         )

@@ -44,5 +44,5 @@ async def serve(
         with made as listener:
             shown = shown_address(host, listener)
             whom = "open to this machine" if is_open else "for API tokens only"
-            session.out.talk(f"serving on {shown}, {whom}, until Ctrl-C")
+            session.out.begin(f"serving on {shown}, {whom}, until Ctrl-C")
             await Server(application).serve([listener])

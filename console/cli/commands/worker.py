@@ -111,7 +111,7 @@ async def _serve(session: Session, make: Callable[[Ledger], Worker]) -> int:
 
 def _greet(session: Session, made: Worker) -> None:
     names = ", ".join(made.kinds)
-    session.out.talk(
+    session.out.begin(
         f"{made.worker_id} serves {names} of project {made.ledger.project_id}, "
         f"{made.concurrency} at a time; Ctrl-C ends it"
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from runfold.console.cli.kit.exits import ERROR, USAGE, exit_code
 from runfold.console.shared.plain import clean, jsonable
+from runfold.workers.process import beginning
 
 
 def report(error: Exception, *, as_json: bool, verbose: bool) -> int:
@@ -51,6 +52,7 @@ def _facts(error: Exception) -> dict[str, Any]:
 
 
 def _print(kind: str, message: str, facts: dict[str, Any], *, as_json: bool) -> None:
+    beginning.failed(" ".join(message.split()))
     if as_json:
         shown = {**jsonable(facts), "type": kind, "message": message}
         sys.stderr.write(json.dumps({"error": shown}, ensure_ascii=True) + "\n")

@@ -13,6 +13,7 @@ from rich.text import Text
 from runfold.console.cli.kit.table import table_lines, whole_lines
 from runfold.console.cli.kit.wrapping import entry
 from runfold.console.shared.plain import clean, safe_json
+from runfold.workers.process import beginning
 
 UNBOUNDED: Final = 100_000
 """Columns of a line that is never wrapped."""
@@ -90,6 +91,11 @@ class Output:
             console(sys.stdout).width,
         ):
             self.line(line)
+
+    def begin(self, text: str) -> None:
+        """Tell people, and the process that started this one, that a duty has begun."""
+        beginning.begun()
+        self.talk(text)
 
     def talk(self, text: str) -> None:
         """Write a line for people on standard error; nothing with `as_json`."""
