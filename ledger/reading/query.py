@@ -21,7 +21,7 @@ from runfold.ledger.validation import MAX_COST_USD, MAX_DURATION, MAX_INT, check
 SIGNS: Final = ("<", "<=", ">", ">=", "=")
 MIN_DIGITS: Final = 6
 """Digits from which on free text can be the start of a run id."""
-_COMPARED: Final = re.compile(r"(<=|>=|<|>|=)?(.+)", re.DOTALL)
+_COMPARED: Final = re.compile(r"(<=|>=|<|>|=)?+(.+)", re.DOTALL)
 _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(s|m|h|d|w)")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _AMOUNT: Final = re.compile(r"[0-9]{1,10}(?:\.[0-9]{1,6})?")

@@ -22,6 +22,7 @@ from runfold.ledger.events import ToolRequested
 from runfold.ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH
 from runfold.ledger.run import Receipt
 from runfold.workers import Backoff, BlockingContext, Context, Handler, handler
+from tests.support.runs import types
 from tests.support.waiting import until
 from tests.support.working import done, ended, given_back, reached, working
 
@@ -273,6 +274,35 @@ async def test_a_refused_call_beside_the_handler_does_not_undo_what_the_handler_
         await until(entered.is_set, 20)
         worker.stop()
     assert (await ledger.get(run.run_id)).output == "whole"
+
+
+@handler("odd", retry=AT_ONCE)
+async def odd(ctx: Context, how: str) -> Any:
+    if how == "key":
+        return ctx.key
+    if how == "name":
+        return await ctx.step("a#b", later)
+    [answer] = await asyncio.gather(ctx.approval("Pay?"))
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("key", "belongs to a call: read it within the function of a step or a tool"),
+        ("name", "must not contain #"),
+        ("beside", "parks the run: ask for it in the handler itself"),
+    ],
+)
+async def test_a_call_that_cannot_be_is_refused_by_its_name(
+    ledger: Ledger, how: str, why: str
+) -> None:
+    run = await done(ledger, odd, how, max_attempts=1)
+
+    assert run.state == State.FAILED
+    assert why in run.error_detail["message"]
+    asked = {"step.completed", "step.failed", "tool.requested", "approval.requested"}
+    assert not asked & set(await types(ledger, run.run_id))
 
 
 class Role(StrEnum):

@@ -183,6 +183,8 @@ def test_a_module_gives_its_handlers() -> None:
 async def test_a_kind_without_a_handler_cannot_be_asked_for(ledger: Ledger) -> None:
     with pytest.raises(InvalidValue, match="has no handler here; those there are: parse, refund"):
         Worker(ledger, [parse, refund], kinds=["parse", "draw"])
+    with pytest.raises(InvalidValue, match="must be a list of kinds"):
+        Worker(ledger, [parse, refund], kinds="parse")
 
 
 async def test_runs_of_other_kinds_are_left_to_other_workers(ledger: Ledger) -> None:

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from runfold.ledger import Lease, Ledger, State, Submit, Transition
+from runfold.ledger import Lease, Ledger, State, Submit, Transition, users
 from runfold.ledger.errors import (
     ConfigurationError,
     DatabaseUnavailable,
@@ -375,6 +375,24 @@ CALLS: dict[str, tuple[Call, str]] = {
     "state at text": (lambda g, lease: g.state_at(lease.run_id, "noon"), "aware datetime"),  # type: ignore[arg-type]
     "connection a number": (lambda g, _: g.submit("k", connection=5), "connection"),  # type: ignore[arg-type]
     "actor with a blank": (lambda g, lease: g.cancel(lease.run_id, actor="ann "), "blank"),
+    "grant without a zone": (
+        lambda g, _: g.grant_access("bob", ["read"], until=datetime(2031, 1, 1)),  # noqa: DTZ001
+        "time zone",
+    ),
+    "schedule never due": (
+        lambda g, _: g.schedule("s", "k", cron="0 0 */30 2 1#2"),
+        "is never due",
+    ),
+    "lease of two days": (lambda g, _: g.claim("w", ttl=172_800), "at most a day"),
+    "user with two proofs": (
+        lambda g, _: users.add(g.project, "ann", password="x" * 20, provider=("i", "s")),
+        "not both",
+    ),
+    "user with none": (lambda g, _: users.add(g.project, "ann"), "not both"),
+    "user in capitals": (
+        lambda g, _: users.add(g.project, "Ann", provider=("https://id", "7")),
+        "begin with a letter or digit",
+    ),
     "cancel reason NUL": (lambda g, lease: g.cancel(lease.run_id, reason="\x00"), "NUL"),
 }
 
