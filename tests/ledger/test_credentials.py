@@ -14,7 +14,7 @@ from runfold.ledger.events import ApprovalGranted, NoteAdded
 from runfold.ledger.operations.decide import request
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
-from tests.support.logins import login_of, with_login
+from tests.support.logins import grant, login_of, with_login
 
 WORKING = ("submit", "work", "read", "schedule")
 
@@ -60,6 +60,29 @@ async def test_a_lease_is_its_credentials_alone(
     assert done.state == State.COMPLETED
     refused = [e for e in await ledger.history(lease.run_id) if e.type == "write.refused"]
     assert {event.credential for event in refused} == {login_of(mallory)}
+
+
+async def test_a_lease_is_worth_nothing_without_the_right_to_work(
+    ledger: Ledger, database: str, connection: asyncpg.Connection[Any]
+) -> None:
+    """Also where the login may still submit, and so act on runs that nobody holds."""
+    async with (
+        with_login(database, "runfold_worker", rights=("submit", "work", "read")) as worker,
+        Ledger.open(worker, PROJECT) as own,
+    ):
+        await own.submit("parse")
+        [lease] = await own.claim("w:1", ttl=60)
+        await grant(connection, login_of(worker), ("submit", "read"))
+
+        for call in (
+            own.transition(lease, State.COMPLETED),
+            own.append(lease, NoteAdded(text="mine")),
+            own.heartbeat([lease]),
+            own.release(lease),
+        ):
+            with pytest.raises(AccessDenied, match="lacks the right work"):
+                await call
+    assert (await ledger.get(lease.run_id)).version == lease.token
 
 
 async def test_nobody_decides_what_the_same_credential_asked_for(

@@ -223,6 +223,9 @@ EVENTS = {
     "nothing": ("", 1, False),
     "too long": ("acme." + "x" * 80, 1, False),
     "an end": ("run.completed", 1, False),
+    "a request to cancel": ("cancel.requested", 1, False),
+    "a refusal": ("write.refused", 1, False),
+    "an erasure": ("payload.erased", 1, False),
 }
 
 
