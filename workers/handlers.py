@@ -82,38 +82,61 @@ def handler(
         check_cron(cron, timezone)
 
     def made(function: Callable[P, T]) -> Handler[P, T]:
-        if (
-            not inspect.isfunction(function)
-            or inspect.isgeneratorfunction(function)
-            or inspect.isasyncgenfunction(function)
-        ):
-            raise InvalidValue(
-                "handler", function, f"the handler of {kind!r} must be a function: def or async def"
-            )
-        blocking = not inspect.iscoroutinefunction(function)
-        parameters, types = _parameters(function), _types(function)
-        _check_context(function, types.get(parameters[0]), blocking=blocking)
-        takes_input = len(parameters) > 1
-        has_default = (
-            takes_input
-            and inspect.signature(function).parameters[parameters[1]].default
-            is not inspect.Parameter.empty
-        )
-        return Handler(
-            kind,
+        return _handler(
             function,
+            kind,
             retry or Backoff(),
-            blocking,
-            takes_input,
-            has_default,
-            _adapter(function, types.get(parameters[1], Any) if takes_input else Any),
-            _adapter(function, _without_outcomes(types.get("return", Any))),
-            cron,
-            timezone,
-            version,
+            cron=cron,
+            timezone=timezone,
+            version=version,
         )
 
     return made
+
+
+def _handler(
+    function: Callable[P, T],
+    kind: str,
+    backoff: Backoff,
+    *,
+    cron: str | None,
+    timezone: str,
+    version: str | None,
+) -> Handler[P, T]:
+    _check_function(function, kind)
+    blocking = not inspect.iscoroutinefunction(function)
+    parameters, types = _parameters(function), _types(function)
+    _check_context(function, types.get(parameters[0]), blocking=blocking)
+    takes_input = len(parameters) > 1
+    has_default = (
+        takes_input
+        and inspect.signature(function).parameters[parameters[1]].default
+        is not inspect.Parameter.empty
+    )
+    return Handler(
+        kind,
+        function,
+        backoff,
+        blocking,
+        takes_input,
+        has_default,
+        _adapter(function, types.get(parameters[1], Any) if takes_input else Any),
+        _adapter(function, _without_outcomes(types.get("return", Any))),
+        cron,
+        timezone,
+        version,
+    )
+
+
+def _check_function(function: object, kind: str) -> None:
+    if (
+        not inspect.isfunction(function)
+        or inspect.isgeneratorfunction(function)
+        or inspect.isasyncgenfunction(function)
+    ):
+        raise InvalidValue(
+            "handler", function, f"the handler of {kind!r} must be a function: def or async def"
+        )
 
 
 class Handlers(Mapping[str, "Handler[..., Any]"]):

@@ -104,46 +104,61 @@ def taken_sql(projection: Projection, page: str, table: str) -> str:
     """
     relation, name = text(table), text(projection.name)
     merge = merge_sql(projection, rows_sql(projection, "taken"), table)
-    # The uncorrelated questions are asked once a page: where nothing is set aside and nothing is
-    # skipped, as nearly always, no event is looked up.
     return f"""\
 WITH page AS MATERIALIZED (
 {page}
 ), aside AS MATERIALIZED (
-  SELECT p.project_id, p.run_id, min(p.position) AS first, max(p.position) AS last,
-    count(*) AS events, min(p.version) AS version
-  FROM page AS p
-  WHERE (SELECT EXISTS (SELECT FROM ledger.projection_aside AS k WHERE k.relation = {relation}))
-    AND (p.project_id = ANY (ARRAY(
-        SELECT k.project_id FROM ledger.projection_aside AS k
-        WHERE k.relation = {relation} AND k.error IS NOT NULL
-        GROUP BY k.project_id HAVING count(*) >= {RUNS_ASIDE}))
-      OR EXISTS (SELECT FROM ledger.projection_aside AS k WHERE k.relation = {relation}
-        AND k.project_id = p.project_id AND k.run_id = p.run_id))
-  GROUP BY p.project_id, p.run_id
+{_aside_sql(relation)}
 ), noted AS (
-  INSERT INTO ledger.projection_aside AS k
+  INSERT INTO ledger.projection_aside AS known
     (relation, name, project_id, run_id, first_position, last_position, events, event_version)
-  SELECT {relation}, {name}, a.project_id, a.run_id, a.first, a.last, a.events, a.version
-  FROM aside AS a
+  SELECT {relation}, {name}, aside.project_id, aside.run_id, aside.first, aside.last,
+    aside.events, aside.version
+  FROM aside
   ON CONFLICT (relation, project_id, run_id) DO UPDATE
-  SET last_position = greatest(k.last_position, excluded.last_position),
-    events = k.events + excluded.events
+  SET last_position = greatest(known.last_position, excluded.last_position),
+    events = known.events + excluded.events
 ), taken AS MATERIALIZED (
-  SELECT p.* FROM page AS p WHERE CASE
-    WHEN (SELECT EXISTS (SELECT FROM aside)) AND EXISTS (SELECT FROM aside AS a
-      WHERE a.project_id = p.project_id AND a.run_id = p.run_id) THEN false
-    WHEN (SELECT EXISTS (SELECT FROM ledger.projection_skip AS s
-      WHERE s.name = {name} AND s.version = {projection.version}))
-      AND EXISTS (SELECT FROM ledger.projection_skip AS s WHERE s.name = {name}
-        AND s.version = {projection.version} AND s.position = p.position) THEN false
-    WHEN {known_sql("p")} THEN true
-    ELSE ledger.refuse_version(p.type, p.schema_version)::boolean END
+{_taken_sql(name, projection.version)}
 ), merged AS (
 {merge}
 RETURNING 1)
-SELECT count(*) AS events, max(p.position) AS position, (SELECT count(*) FROM merged) AS rows
-FROM page AS p"""
+SELECT count(*) AS events, max(page.position) AS position,
+  (SELECT count(*) FROM merged) AS rows
+FROM page"""
+
+
+# The uncorrelated questions of these two are asked once a page: where nothing is set aside and
+# nothing is skipped, as nearly always, no event is looked up.
+def _aside_sql(relation: str) -> str:
+    """Select the runs of the page that are set aside, or whose project has too many that are."""
+    return f"""\
+  SELECT page.project_id, page.run_id, min(page.position) AS first, max(page.position) AS last,
+    count(*) AS events, min(page.version) AS version
+  FROM page
+  WHERE (SELECT EXISTS (
+      SELECT FROM ledger.projection_aside AS known WHERE known.relation = {relation}))
+    AND (page.project_id = ANY (ARRAY(
+        SELECT known.project_id FROM ledger.projection_aside AS known
+        WHERE known.relation = {relation} AND known.error IS NOT NULL
+        GROUP BY known.project_id HAVING count(*) >= {RUNS_ASIDE}))
+      OR EXISTS (SELECT FROM ledger.projection_aside AS known WHERE known.relation = {relation}
+        AND known.project_id = page.project_id AND known.run_id = page.run_id))
+  GROUP BY page.project_id, page.run_id"""
+
+
+def _taken_sql(name: str, version: int) -> str:
+    """Select the events of the page that are folded."""
+    return f"""\
+  SELECT page.* FROM page WHERE CASE
+    WHEN (SELECT EXISTS (SELECT FROM aside)) AND EXISTS (SELECT FROM aside
+      WHERE aside.project_id = page.project_id AND aside.run_id = page.run_id) THEN false
+    WHEN (SELECT EXISTS (SELECT FROM ledger.projection_skip AS skip
+      WHERE skip.name = {name} AND skip.version = {version}))
+      AND EXISTS (SELECT FROM ledger.projection_skip AS skip WHERE skip.name = {name}
+        AND skip.version = {version} AND skip.position = page.position) THEN false
+    WHEN {known_sql("page")} THEN true
+    ELSE ledger.refuse_version(page.type, page.schema_version)::boolean END"""
 
 
 def required(projection: Projection) -> frozenset[str]:

@@ -104,22 +104,28 @@ async def runs(
     names = [name for text in states or [] for name in text.split(",")] or None
     filters = RunFilter(names, kind, worker, tag, key)
     place = Place(before, after, since, until)
-    if count and (at is not None or place != Place()):
+    now_and_whole = at is None and place == Place()
+    if count and not now_and_whole:
         raise Misuse("--count", "counts all the runs as they are now, without times and cursors")
-    if watch and (count or at is not None or place != Place() or not has_screen()):
+    if watch and (count or not now_and_whole or not has_screen()):
         raise Misuse("--watch", "needs a terminal, and no times, cursors or --count")
     if query is not None:
         _without_options(filters, at=at, count=count, times=since is not None or until is not None)
     if watch:
         await _watch(session, query, filters, limit)
-        return
-    if query is not None:
+    elif query is not None:
         await _search(session, query, place, limit)
-        return
-    async with session.ledger() as ledger:
-        if count:
+    elif count:
+        async with session.ledger() as ledger:
             _write_counts(session.out, await count_runs(ledger, filters))
-            return
+    else:
+        await _list(session, filters, place, limit, at)
+
+
+async def _list(
+    session: Session, filters: RunFilter, place: Place, limit: int, at: str | None
+) -> None:
+    async with session.ledger() as ledger:
         point = None if at is None else instant("--at", at)
         first, last = place.times()
         older_than, newer_than = await place.cursors(ledger)
