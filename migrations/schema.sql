@@ -927,7 +927,7 @@ DECLARE
 BEGIN
   checked := ledger.check_access(p_project, '{work}', ARRAY[p_worker]);
   checked := ledger.check_given('p_worker', p_worker IS NOT NULL);
-  checked := ledger.check_texts(ARRAY[p_worker] || p_kinds);
+  checked := ledger.check_texts(ARRAY[p_worker] || p_kinds, 200, true);
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 OR p_ttl IS NULL OR p_ttl NOT BETWEEN '0'
     AND '1 day' OR p_ttl = '0' THEN
     RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive, at most a day'

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from runfold.ledger import Lease, Ledger, default_worker_id, log, names
 from runfold.ledger.errors import DatabaseRefused, DatabaseUnavailable, InvalidValue, LedgerError
-from runfold.ledger.validation import check_duration, check_int, check_text
+from runfold.ledger.validation import check_duration, check_int, check_trimmed
 from runfold.workers.duties.duty import Duty, jittered, kept
 from runfold.workers.duties.reaper import Reaper
 from runfold.workers.duties.scheduler import Scheduler
@@ -58,7 +58,7 @@ class Worker:
         self.concurrency = check_int("concurrency", concurrency, least=1, most=10_000)
         self.kinds = _kinds(self.handlers, kinds)
         default_id = default_worker_id(ledger.project.speaker)
-        self.worker_id = check_text("worker_id", worker_id or default_id)
+        self.worker_id = check_trimmed("worker_id", worker_id or default_id)
         self.grace = _seconds("grace", settings.grace_seconds if grace is None else grace)
         self.poll = _seconds("poll", settings.poll_seconds if poll is None else poll, positive=True)
         self.left: list[UUID] = []

@@ -16,7 +16,7 @@ from runfold.ledger.operations.project import Project
 from runfold.ledger.payload import decode_payload, payload_member
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.run import Lease
-from runfold.ledger.validation import check_int, check_lease_time, check_text
+from runfold.ledger.validation import check_int, check_lease_time, check_trimmed
 
 CLAIM: Final = "SELECT * FROM ledger.claim($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 RESCAN_SECONDS: Final = 1.0
@@ -112,7 +112,7 @@ async def claim(
     ttl: float | timedelta | None,
 ) -> list[Lease]:
     """Lease the oldest claimable runs; see `Ledger.claim`."""
-    check_text("worker_id", worker_id)
+    check_trimmed("worker_id", worker_id)
     check_int("limit", limit, least=1, most=10_000)
     default = project.settings.lease_ttl_seconds
     lifetime = check_lease_time("ttl", default if ttl is None else ttl)
@@ -143,7 +143,7 @@ def check_kinds(kinds: Sequence[str]) -> list[str]:
     """Return the kinds of a claim, each once; raise InvalidValue for what is no list of kinds."""
     if isinstance(kinds, str) or not isinstance(kinds, Iterable):
         raise InvalidValue("kinds", kinds, "must be a list of kinds")
-    return sorted({check_text("kind", kind) for kind in kinds})
+    return sorted({check_trimmed("kind", kind) for kind in kinds})
 
 
 def _lease(row: Mapping[str, Any], worker_id: str, ttl: timedelta) -> Lease:

@@ -1,7 +1,9 @@
-"""Each argument of each operation may be absent: it has a default, or is refused by name."""
+"""Each argument of each operation may be absent, and every two: it has a default, or is refused."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import combinations
 from typing import Any
 
 import asyncpg
@@ -95,7 +97,7 @@ CALLS = {
 """A call that is right, by its arguments: `!` before one that must be given. `null` in quotes and
 braces is the array's element."""
 
-HIDING = {"text": "E'x\\x1by'", "text[]": "ARRAY[E'x\\x1by']"}
+BAD_TEXTS = (r"E'x\x1by'", r"E'a\u202eb'", "repeat('x', 20001)", "''")
 COMPARED = {
     "transition": "p_states p_workers", "heartbeat": "p_workers", "requeue": "p_workers",
     "append": "p_workers", "signal": "p_answer",
@@ -109,6 +111,23 @@ COMPARED = {
 }  # fmt: skip
 """Texts that name what is there, or are compared with it: another one finds nothing. And what is
 kept of a webhook, which is shown as any content is."""
+
+_TRY = """
+CREATE FUNCTION pg_temp.try(p_statements text[]) RETURNS text[] LANGUAGE plpgsql AS $$
+DECLARE
+  states text[];
+BEGIN
+  FOR number IN 1 .. cardinality(p_statements) LOOP
+    BEGIN
+      EXECUTE p_statements[number];
+      RAISE 'undone' USING ERRCODE = 'ZZ000';
+    EXCEPTION WHEN OTHERS THEN
+      states := states || nullif(SQLSTATE, 'ZZ000');
+    END;
+  END LOOP;
+  RETURN states;
+END $$
+"""
 
 _CHANGING = """
 SELECT DISTINCT p.proname AS name
@@ -131,19 +150,35 @@ async def test_an_absent_argument_has_a_default_or_is_refused(
     is_needed = [one.startswith("!") for one in CALLS[call]]
 
     name = call.split(maxsplit=1)[0]
-    surprises = []
-    for place in range(-1, len(arguments)):
-        for absent in ("NULL", "'{NULL}'") if place >= 0 else ("",):
-            given = [absent if n == place else one for n, one in enumerate(arguments)]
-            statement = f"SELECT ledger.{name}({', '.join(given)})"
-            state = await _outcome(connection, statement)
-            must = place >= 0 and is_needed[place] and (absent == "NULL" or "{" in arguments[place])
-            if not _is_named(state, right=place < 0) or (must and state is None):
-                surprises.append((state, statement))
+    statements, needed = [f"SELECT ledger.{name}({', '.join(arguments)})"], [False]
+    for absent in _absences(arguments):
+        given = [absent.get(n, one) for n, one in enumerate(arguments)]
+        statements.append(f"SELECT ledger.{name}({', '.join(given)})")
+        needed.append(
+            any(
+                is_needed[n] and (value == "NULL" or "{" in arguments[n])
+                for n, value in absent.items()
+            )
+        )
+    states = await _outcomes(connection, statements)
+    surprises = [
+        (state, statement)
+        for number, (state, statement) in enumerate(zip(states, statements, strict=True))
+        if not _is_named(state, right=number == 0) or (needed[number] and state is None)
+    ]
     assert not surprises, "\n".join(map(str, surprises))
 
 
-async def test_a_text_that_hides_something_is_refused(
+def _absences(arguments: list[str]) -> Iterator[dict[int, str]]:
+    """Yield which arguments are absent: each of them, and every two."""
+    for place in range(len(arguments)):
+        yield {place: "NULL"}
+        yield {place: "'{NULL}'"}
+    for pair in combinations(range(len(arguments)), 2):
+        yield dict.fromkeys(pair, "NULL")
+
+
+async def test_a_text_that_hides_something_or_is_too_long_or_empty_is_refused(
     ledger: Ledger, connection: asyncpg.Connection[Any]
 ) -> None:
     functions = await callable_functions(connection)
@@ -151,18 +186,24 @@ async def test_a_text_that_hides_something_is_refused(
     free = await ledger.submit("parse")
     filled = {"run": f"'{lease.run_id}'", "free": f"'{free.run_id}'", "token": lease.token}
 
-    taken = set()
+    tried, statements = [], []
     for call, template in CALLS.items():
         name = call.split(maxsplit=1)[0]
         arguments = [_filled(one.removeprefix("!"), filled) for one in template]
         for place, (parameter, type_) in enumerate(functions[name]["parameters"][: len(arguments)]):
-            if arguments[place] == "NULL" or type_ not in HIDING or parameter == "p_project":
+            if arguments[place] == "NULL" or "text" not in type_ or parameter == "p_project":
                 continue
-            given = [HIDING[type_] if n == place else one for n, one in enumerate(arguments)]
-            statement = f"SELECT ledger.{name}({', '.join(given)})"
-            state = await _outcome(connection, statement)
-            if state is None or not _is_named(state, right=False):
-                taken.add((name, parameter))
+            for bad in BAD_TEXTS:
+                one = f"ARRAY[{bad}]" if type_ == "text[]" else bad
+                given = [one if n == place else other for n, other in enumerate(arguments)]
+                tried.append((name, parameter))
+                statements.append(f"SELECT ledger.{name}({', '.join(given)})")
+    states = await _outcomes(connection, statements)
+    taken = {
+        facts
+        for facts, state in zip(tried, states, strict=True)
+        if state is None or not _is_named(state, right=False)
+    }
     assert taken == {(name, one) for name, those in COMPARED.items() for one in those.split()}
 
 
@@ -187,14 +228,7 @@ def _is_named(state: str | None, *, right: bool) -> bool:
     return state in {None, INVALID, "22P02", "22007"} or str(state).startswith("RF")
 
 
-async def _outcome(connection: asyncpg.Connection[Any], statement: str) -> str | None:
-    """Return the SQLSTATE of what the statement raises, undone in any case."""
-    transaction = connection.transaction()
-    await transaction.start()
-    try:
-        await connection.execute(statement)
-    except asyncpg.PostgresError as error:
-        return str(error.sqlstate)
-    finally:
-        await transaction.rollback()
-    return None
+async def _outcomes(connection: asyncpg.Connection[Any], statements: list[str]) -> list[str | None]:
+    """Return the SQLSTATE of what each statement raises; each is undone in any case."""
+    await connection.execute(_TRY)
+    return list(await connection.fetchval("SELECT pg_temp.try($1)", statements))

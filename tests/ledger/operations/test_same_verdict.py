@@ -112,6 +112,7 @@ def generated() -> Iterator[tuple[str, Case]]:
 
 
 CASES: Final = list(generated())
+_INVALID: Final = asyncpg.InvalidParameterValueError
 
 
 @pytest.fixture
@@ -209,6 +210,27 @@ def _takes_or_refuses(database: str, capsys: pytest.CaptureFixture[str], case: C
     if not case.taken:
         assert code == exits.USAGE
         assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+_CLAIM: Final = "SELECT * FROM ledger.claim($1, $2, NULL, 1, '1 min')"
+_CLAIM_OF: Final = "SELECT * FROM ledger.claim($1, 'w', ARRAY[$2], 1, '1 min')"
+
+
+async def test_a_worker_and_the_kind_of_a_claim_are_the_same_through_both_doors(
+    ledger: Ledger, worker: asyncpg.Connection, subtests: pytest.Subtests
+) -> None:
+    names = TEXTS | {name: (text, False) for name, text in BLANKS.items()}
+    names |= {"blanks alone": ("  ", False), "a blank within": ("a b", True)}
+    for name, (text, taken) in names.items():
+        with subtests.test(name):
+            verdict = nullcontext() if taken else pytest.raises(InvalidValue)
+            with verdict:
+                await ledger.claim(text)
+            with verdict:
+                await ledger.claim("w", kinds=[text])
+            for statement in (_CLAIM, _CLAIM_OF):
+                with nullcontext() if taken else pytest.raises(_INVALID):
+                    await worker.fetch(statement, PROJECT, text)
 
 
 EVENTS = {
@@ -382,7 +404,6 @@ async def test_a_time_that_a_reader_could_not_read_is_refused(
 
 
 _DEADLINE: Final = _TIMES["a run's deadline"]
-_INVALID: Final = asyncpg.InvalidParameterValueError
 
 
 async def test_the_limits_of_a_time_are_the_same_in_every_time_zone(
