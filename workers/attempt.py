@@ -111,6 +111,11 @@ class Attempt:
         else:
             self._write(ending, written)
 
+    @property
+    def of_shutdown(self) -> Ending:
+        """The ending of an attempt whose handler does not stop although its worker ends."""
+        return judge.shut_down(self._journal)
+
     def drop(self) -> None:
         """Write nothing more, not even an ending that waits for its statement."""
         if self._ending is not None:
@@ -153,8 +158,10 @@ class Attempt:
             if replay.is_replaying:
                 raise OtherInput(error) from error
             return Fail(INPUT_REFUSED, described(error, self._recorder.rules))
-        calling = self._alone if self._was_lost and self._is_last else self._called
-        return judge.returned(self._journal, self.handler, await calling(arguments))
+        is_suspect = self._was_lost and self._is_last
+        if is_suspect or replay.given_back >= judge.GIVEN_BACK_FREELY:
+            return judge.returned(self._journal, self.handler, await self._alone(arguments))
+        return judge.returned(self._journal, self.handler, await self._called(arguments))
 
     @property
     def _is_last(self) -> bool:
@@ -162,7 +169,7 @@ class Attempt:
         return self.lease.attempt == self.lease.max_attempts
 
     async def _alone(self, arguments: list[Any]) -> Any:
-        """Call the handler of a suspect: of a last attempt whose run may have killed its worker."""
+        """Call the handler of a suspect: of a run that may be what ends its workers."""
         self._interruptible = True  # while it waits
 
         async def work() -> Any:
@@ -178,6 +185,7 @@ class Attempt:
             await self._begin()
         if self._recorder.stopped is not None:
             raise Stopped(self._recorder.stopped)
+        self._recorder.was_called = True
         if self.handler.blocking:
             context = BlockingContext(self._journal)
             return await in_thread(

@@ -20,6 +20,12 @@ from runfold.workers.outcomes import OUTCOMES, Cancel, Done, Ending, Fail, GiveB
 
 MISMATCHED: Final = Backoff(first=1.0, factor=2.0, limit=300.0)
 """When a run that another version of its handler began is looked at again."""
+GIVEN_BACK_FREELY: Final = 10
+"""How often a run whose worker was told to end is given back uncharged, from one result on.
+
+Such a run may be what ends its workers: a signal from a handler is like one from an operator.
+"""
+TOO_OFTEN: Final = "its worker was told to end under it more than {} times without a new result"
 
 
 def returned(journal: Journal, handler: Handler[..., Any], result: Any) -> Ending:
@@ -54,12 +60,21 @@ def raised(journal: Journal, handler: Handler[..., Any], error: BaseException) -
             return _waits_for_another(journal, handler, mismatch)
         case _ if recorder.stopped is Stop.CANCEL:
             return Cancel("as requested")
+        case _ if recorder.stopped is Stop.SHUTDOWN:
+            return shut_down(journal)
         case _ if recorder.stopped is not None:
             return GiveBack()
         case StepError(__cause__=BaseException() as cause):
             return Retry(detail=failure(cause, recorder.rules))
         case other:
             return Retry(detail=failure(other, recorder.rules))
+
+
+def shut_down(journal: Journal) -> Ending:
+    """Return the ending of an attempt whose worker was told to end."""
+    if journal.given_back < GIVEN_BACK_FREELY or not journal.recorder.was_called:
+        return GiveBack()
+    return Retry(detail=TOO_OFTEN.format(GIVEN_BACK_FREELY))
 
 
 def _waits_for_another(

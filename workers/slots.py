@@ -17,7 +17,7 @@ from runfold.workers.handlers import Handlers
 from runfold.workers.leases.heart import Heart
 from runfold.workers.leases.suspects import Gate
 from runfold.workers.leases.writer import Writer
-from runfold.workers.outcomes import Ending, GiveBack, Retry
+from runfold.workers.outcomes import Ending, Retry
 from runfold.workers.tasks import Tasks
 
 UNWIND_SECONDS: Final = 5.0
@@ -127,7 +127,7 @@ class Slots:
             del self._attempts[attempt.lease.run_id, attempt.lease.token]
             run_id, kind = str(attempt.lease.run_id), attempt.lease.kind
             self._log.warning(names.WOULD_NOT_STOP, run_id=run_id, kind=kind)
-            self._hand_over(attempt, GiveBack())
+            self._hand_over(attempt, attempt.of_shutdown)
         with suppress(TimeoutError):
             async with asyncio.timeout(GIVE_BACK_SECONDS):
                 while self._unwritten.intersection(stubborn):

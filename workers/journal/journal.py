@@ -31,6 +31,8 @@ class Journal:
         self.lease, self.ledger = recorder.lease, recorder.ledger
         self.meter = Meter()
         """What the handler spent outside of its calls."""
+        self.has_result = False
+        """This attempt has recorded the result of a step or tool."""
         self._notes = 0
         self._replay: Replay | None = NOTHING if self.lease.token == FIRST_TOKEN else None
 
@@ -68,6 +70,7 @@ class Journal:
                 )
             except (InvalidValue, PayloadTooLarge) as error:
                 step.fail(error, self.recorder.rules)
+        self.has_result = self.has_result or step.error is None
         if step.error is not None:
             await self._append(step, _failed(step, step_count=steps or None, **facts))
 
@@ -121,6 +124,11 @@ class Journal:
     def mismatches(self) -> int:
         """How often in a row the run was given back because its handler does not fit it."""
         return 0 if self._replay is None else self._replay.mismatches
+
+    @property
+    def given_back(self) -> int:
+        """How often the run was given back at once since its last result."""
+        return 0 if self._replay is None or self.has_result else self._replay.given_back
 
     def key(self, called: Call, *more: str) -> str:
         """Return the idempotency key of a write for a call, in this attempt."""

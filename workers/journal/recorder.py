@@ -37,6 +37,8 @@ class Recorder:
     """What has ended the attempt from within, whatever the handler makes of it."""
     stopped: Stop | None = None
     """Why the attempt has to end, as the worker sees it."""
+    was_called = False
+    """The handler has begun."""
     open_tool: str | None = None
     """The tool that the run waits for now, held."""
 

@@ -27,6 +27,8 @@ CallKind = Literal["step", "tool", "approval"]
 _REQUEUED: Final = frozenset({"run.retried", "lease.expired", "lease.released"})
 _BEGIN: Final = (StepCompleted, StepFailed, ToolRequested, ApprovalRequested)
 _ANSWERS: Final = (ToolCompleted, ToolFailed, ApprovalGranted, ApprovalLapsed)
+_RESULTS: Final = (StepCompleted, ToolCompleted, ApprovalGranted, ApprovalLapsed)
+"""What no later attempt records again."""
 
 
 @dataclass(slots=True)
@@ -80,6 +82,8 @@ class Replay:
         """The version of the handler that made the first call; None if it declared none."""
         self.mismatches = 0
         """How often in a row the run was given back because its handler does not fit it."""
+        self.given_back = 0
+        """How often it was given back at once, as by a worker that ends, since its last result."""
         self._own: list[EarlierCall] = []
         self._beside: dict[tuple[CallKind, str], EarlierCall] = {}
         self._asked: EarlierCall | None = None
@@ -122,10 +126,7 @@ class Replay:
     def _read(self, event: Event) -> None:
         if isinstance(event, _BEGIN) and event.handler_version is not None:
             self.version = event.handler_version
-        if isinstance(event, LeaseReleased) and event.error_code == HISTORY_MISMATCH:
-            self.mismatches += 1
-        elif not isinstance(event, LeaseAcquired):
-            self.mismatches = 0
+        self._count(event)
         if (call := _earlier_call(event)) is not None:
             if not self._is_given_up(call):
                 self._add(call)
@@ -141,6 +142,17 @@ class Replay:
             if self._own and self._own[-1].is_open:
                 self._own.pop()
             self._beside = {key: call for key, call in self._beside.items() if not call.is_open}
+
+    def _count(self, event: Event) -> None:
+        """Count how often the run was given back, and why."""
+        if isinstance(event, LeaseReleased) and event.error_code == HISTORY_MISMATCH:
+            self.mismatches += 1
+        elif not isinstance(event, LeaseAcquired):
+            self.mismatches = 0
+        if isinstance(event, _RESULTS):
+            self.given_back = 0
+        elif isinstance(event, LeaseReleased) and _is_at_once(event):
+            self.given_back += 1
 
     def _is_given_up(self, call: EarlierCall) -> bool:
         """Take a second event of a step as its answer: it was given up after its beginning."""
@@ -166,6 +178,11 @@ class Replay:
 
 NOTHING: Final = Replay()
 """That of a run that nobody has worked on; with nothing to take, nothing changes it."""
+
+
+def _is_at_once(event: LeaseReleased) -> bool:
+    at = event.recorded_at
+    return event.error_code is None and at is not None and event.available_at <= at
 
 
 def _earlier_call(event: Event) -> EarlierCall | None:

@@ -45,6 +45,7 @@ class Tools:
                 await self._move_on(tool, output=tool.output, step_count_delta=steps + 1, **facts)
             except (InvalidValue, PayloadTooLarge) as error:
                 tool.fail(error, self._recorder.rules)
+        self._journal.has_result = self._journal.has_result or tool.error is None
         if tool.error is not None:
             facts |= {"error_code": HANDLER_FAILED, "error_detail": tool.error}
             await self._move_on(tool, step_count_delta=steps, **facts)

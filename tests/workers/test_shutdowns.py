@@ -1,0 +1,94 @@
+"""Runs whose worker is told to end under them, again and again."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from runfold.ledger import Ledger, Run, State
+from runfold.workers import Backoff, Context, Handler, Worker, handler, judge
+from tests.support.runs import types
+from tests.support.waiting import until
+
+AT_ONCE = Backoff(first=0, jitter=0)
+WORKERS: list[Worker] = []
+
+
+async def end_the_worker() -> None:
+    """Do to this process's worker what a signal does."""
+    WORKERS[-1].stop()
+    await asyncio.sleep(3600)
+
+
+@handler("signals", retry=AT_ONCE)
+async def signals(ctx: Context) -> None:
+    await end_the_worker()
+
+
+@handler("gets on", retry=AT_ONCE)
+async def gets_on(ctx: Context, steps: int) -> int:
+    """Record one step in each attempt, and end the worker after it."""
+    for number in range(steps):
+        if await ctx.step(f"step-{number}", lambda: len(WORKERS)) == len(WORKERS):
+            await end_the_worker()
+    return steps
+
+
+@handler("innocent", retry=AT_ONCE)
+async def innocent(ctx: Context) -> str:
+    await asyncio.sleep(0.3)
+    return "done"
+
+
+async def workers_until_over(ledger: Ledger, *runs: Run) -> list[Run]:
+    """Start one worker after another, as a supervisor does, until the runs are over."""
+
+    async def are_over() -> bool:
+        return all([(await ledger.get(run.run_id)).is_terminal for run in runs])
+
+    for _ in range(40):
+        if await are_over():
+            break
+        handlers: list[Handler[..., Any]] = [signals, gets_on, innocent]
+        worker = Worker(ledger, handlers, poll=0.05, grace=0, reap=False, listen=False)
+        WORKERS.append(worker)
+        task = asyncio.create_task(worker.run())
+
+        async def ended_or_over(task: asyncio.Task[None] = task) -> bool:
+            return task.done() or await are_over()
+
+        await until(ended_or_over, 20)
+        worker.stop()
+        await asyncio.wait_for(task, 20)
+    return [await ledger.get(run.run_id) for run in runs]
+
+
+async def test_a_run_that_signals_its_worker_every_time_fails_and_takes_no_other_with_it(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge, "GIVEN_BACK_FREELY", 3)
+    guilty = await ledger.submit("signals", max_attempts=2)
+    others = [await ledger.submit("innocent", max_attempts=1) for _ in range(2)]
+
+    failed, *over = await workers_until_over(ledger, guilty, *others)
+
+    assert (failed.state, failed.error_code, failed.attempt_count) == (
+        State.FAILED,
+        "E-RUN-004",
+        2,
+    )
+    assert "told to end under it more than 3 times" in str(failed.error_detail)
+    assert (await types(ledger, failed.run_id)).count("lease.released") >= 3
+    assert [(run.state, run.attempt_count) for run in over] == [(State.COMPLETED, 1)] * 2
+
+
+async def test_a_run_that_gets_on_between_the_ends_of_its_workers_is_never_charged(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge, "GIVEN_BACK_FREELY", 1)
+    run = await ledger.submit("gets on", 5, max_attempts=1)
+    [over] = await workers_until_over(ledger, run)
+    assert (over.output, over.attempt_count) == (5, 1)
+    assert (await types(ledger, over.run_id)).count("lease.released") == 5
