@@ -56,6 +56,11 @@ def relative(value: datetime, now: datetime | None = None) -> str:
     return f"in {span(away)}" if away > timedelta(0) else f"{span(away)} ago"
 
 
+def number_of_runs(number: int) -> str:
+    """Return how many runs, in words."""
+    return "1 run" if number == 1 else f"{number:,} runs"
+
+
 def money(value: Decimal) -> str:
     """Return an amount in US dollars without needless zeros."""
     text = f"{value:f}".rstrip("0").rstrip(".") if "." in f"{value:f}" else f"{value:f}"

@@ -186,6 +186,42 @@ def test_nonsense_is_one_line_and_writes_nothing(cli: Cli, subtests: pytest.Subt
             assert events_in(cli) == 0
 
 
+MISFITS = {
+    ("drift", "--repair", "--reason", "x", "--watch"): "cannot be combined with --repair",
+    ("drift", "--repair"): "--repair needs a reason",
+    ("projections", "skip", "p", "--reason", "x", "--run", NOWHERE): "only together",
+    ("runs", "--watch"): "needs a terminal",
+    ("verify", NOWHERE, "--bundle", "."): "is not named with --bundle",
+    ("cancel", "--query", "kind:a"): "a query needs one; it is recorded",
+    ("rerun", "--state", "failed"): "a filter needs one; it is recorded",
+    ("rerun", "--query", "kind:a", "--kind", "a"): "goes alone",
+    ("users", "add", "ann", "--issuer", "https://id.example"): "must come with --subject",
+    ("trace", NOWHERE, "--after", "start"): "needs --follow",
+}
+
+
+def test_options_that_do_not_go_together_are_named(cli: Cli, subtests: pytest.Subtests) -> None:
+    for words, why in MISFITS.items():
+        with subtests.test(words=words):
+            assert why in cli.fails(exits.USAGE, *words).err
+    assert events_in(cli) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("users", "disable", "nobody"), "nobody is no user that may sign in"),
+        (("access", "revoke-token", "nothing"), "nothing is no token in use"),
+    ],
+)
+def test_what_changes_nothing_does_not_end_as_a_success(
+    cli: Cli, words: tuple[str, ...], said: str
+) -> None:
+    answer = cli(*words)
+    assert (answer.code, answer.out) == (exits.ERROR, "")
+    assert said in answer.err
+
+
 def test_a_json_error_has_its_type_message_and_data(cli: Cli) -> None:
     error = cli.fails(exits.USAGE, "submit", "parse", "--priority", "-1", "--json").error
 
@@ -353,6 +389,9 @@ def test_a_login_without_the_right_is_one_line(
         assert (
             reader.fails(exits.ERROR, "submit", "parse", "--json").error["type"] == "AccessDenied"
         )
+        denied = reader("access", "check", "submit")
+        assert (denied.code, denied.out) == (exits.ERROR, "")
+        assert "lacks the right submit" in denied.err
         checks = reader.ok("doctor", "--json").json["checks"]
         assert [c["level"] for c in checks if c["name"] == "privileges"] == ["ok"]
     finally:

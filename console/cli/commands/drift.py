@@ -11,6 +11,7 @@ from runfold.console.cli.kit.options import Actor, command, program
 from runfold.console.cli.kit.output import Output
 from runfold.console.cli.kit.progress import progress
 from runfold.console.cli.kit.session import Session
+from runfold.console.shared.plain import number_of_runs
 from runfold.console.shared.values import Misuse, duration
 from runfold.ledger import Ledger
 from runfold.ledger.proof.fold import Drift
@@ -156,7 +157,7 @@ def _summarize(out: Output, count: int, compared: int, *, repaired: bool) -> Non
     if out.as_json:
         out.json({"ok": not count, "runs": compared, "differ": count, "repaired": repaired})
         return
-    runs = "1 run" if compared == 1 else f"{compared:,} runs"
+    runs = number_of_runs(compared)
     if not count:
         out.talk(f"nothing differs in {runs}")
         return

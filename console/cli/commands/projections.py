@@ -15,8 +15,7 @@ from runfold.console.cli.commands import (
     projections_show,
     projections_status,
 )
-from runfold.console.cli.commands.projections_status import Modules
-from runfold.console.cli.kit.chosen_projections import chosen_projections
+from runfold.console.cli.kit.chosen_projections import Modules, chosen_projections
 from runfold.console.cli.kit.duty import until_terminated
 from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import OWNER, PROJECTOR, Actor, command, program

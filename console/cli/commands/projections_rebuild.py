@@ -11,7 +11,7 @@ from typing import Annotated, Final, TypedDict
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from runfold.console.cli.kit.chosen_projections import chosen_projections
+from runfold.console.cli.kit.chosen_projections import Modules, chosen_projections
 from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import REBUILDER, Actor, Reason, command
 from runfold.console.cli.kit.output import Output, console
@@ -55,14 +55,7 @@ async def rebuild(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first run that cannot be folded.")
     ] = False,
-    module: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--module",
-            metavar="MODULE",
-            help="A module that declares projections; else RUNFOLD_PROJECTIONS.",
-        ),
-    ] = None,
+    module: Modules = None,
     drop_old: Annotated[
         bool, typer.Option("--drop-old", help="Only drop the tables that earlier rebuilds kept.")
     ] = False,

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
+from runfold.console.cli.kit.chosen_projections import Modules
 from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import command
 from runfold.console.cli.kit.output import EMPTY, Output
@@ -15,15 +16,6 @@ from runfold.console.shared.plain import moment
 from runfold.console.shared.projection_modules import declared_projections
 from runfold.projections.declared.status import Status, statuses
 from runfold.projections.errors import ProjectionNotFound
-
-Modules = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--module",
-        metavar="MODULE",
-        help="A module that declares projections; else RUNFOLD_PROJECTIONS.",
-    ),
-]
 
 _COLOURS: Final = {
     "current": "green",

@@ -7,13 +7,13 @@ from typing import Annotated, Final
 import typer
 
 from runfold.console.cli.kit.bulk import Count, Query, act_on_all
-from runfold.console.cli.kit.confirmation import can_ask, confirmed
+from runfold.console.cli.kit.confirmation import agreed
 from runfold.console.cli.kit.exits import ERROR, OK
 from runfold.console.cli.kit.options import WORKER, Actor, Reason, command, program
-from runfold.console.cli.kit.output import talk
 from runfold.console.cli.kit.run_filter import RunFilter, ended_runs
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
+from runfold.console.shared.plain import number_of_runs
 from runfold.console.shared.rerun import rerun as rerun_runs
 from runfold.console.shared.values import Misuse
 from runfold.ledger import Ledger, Run
@@ -70,7 +70,8 @@ async def rerun(
         else:
             filters = RunFilter([state], kind=kind, tag=tag)
             chosen = await ended_runs(ledger, filters, error)
-        if state is not None and not _agreed(len(chosen), count):
+        found = number_of_runs(len(chosen))
+        if state is not None and not agreed("rerun", found, matching=len(chosen), count=count):
             return ERROR
         done = await rerun_runs(ledger, chosen, actor=actor or ledger.actor, reason=reason)
     for repeated in done:
@@ -84,17 +85,3 @@ async def rerun(
 
 async def _run(ledger: Ledger, run: str) -> Run:
     return await ledger.get(await find_run(ledger, run))
-
-
-def _agreed(matching: int, count: int | None) -> bool:
-    runs = "1 run" if matching == 1 else f"{matching:,} runs"
-    if count is not None:
-        if count != matching:
-            raise Misuse("--count", f"found {runs}, not {count:,}: nothing was submitted")
-        return True
-    if not can_ask():
-        raise Misuse("--count", f"found {runs}: to rerun them give --count {matching}")
-    if confirmed(f"rerun {runs}?"):
-        return True
-    talk("nothing was submitted")
-    return False

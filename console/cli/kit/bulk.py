@@ -6,9 +6,8 @@ from typing import Annotated, Final
 
 import typer
 
-from runfold.console.cli.kit.confirmation import can_ask, confirmed
+from runfold.console.cli.kit.confirmation import agreed
 from runfold.console.cli.kit.exits import CONFLICT, ERROR, OK
-from runfold.console.cli.kit.output import talk
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared.bulk import Action, Preview, batch, meant, preview
 from runfold.console.shared.plain import clean
@@ -47,7 +46,8 @@ async def act_on_all(
         raise Misuse("--reason", "a query needs one; it is recorded with every run")
     async with session.ledger() as ledger:
         found = await preview(ledger, await meant(ledger, action, query))
-        if not _agreed(found, count):
+        matching = found.matching if found.is_all else None
+        if not agreed(action, found.number, matching=matching, count=count):
             return ERROR
         done, refused = await _act(session, ledger, found, reason, actor)
     session.out.talk(f"{done:,} {_DONE[action]}, {refused:,} refused")
@@ -71,20 +71,3 @@ async def _act(
         older = part.older
         if older is None:
             return done, refused
-
-
-def _agreed(found: Preview, count: int | None) -> bool:
-    action = found.bulk.action
-    if count is not None:
-        if count != found.matching or not found.is_all:
-            raise Misuse("--count", f"found {found.number}, not {count:,}: nothing was done")
-        return True
-    if not can_ask():
-        remedy = f"to {action} them give --count {found.matching}"
-        if not found.is_all:
-            remedy = "narrow the query, or confirm at a terminal"
-        raise Misuse("--count", f"found {found.number}: {remedy}")
-    if confirmed(f"{action} {found.number}?"):
-        return True
-    talk("nothing was done")
-    return False

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Annotated, Final
+
+import typer
 
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared.projection_modules import declared_projections
@@ -12,6 +14,14 @@ from runfold.ledger.postgres.connections import fetch
 from runfold.projections.declared.projection import Projection
 from runfold.projections.errors import ProjectionNotFound
 
+Modules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--module",
+        metavar="MODULE",
+        help="A module that declares projections; else RUNFOLD_PROJECTIONS.",
+    ),
+]
 _INSTALLED: Final = "SELECT FROM ledger.projection WHERE name = $1"
 
 
