@@ -91,6 +91,7 @@ async def test_one_command_does_a_run_survives_the_death_of_a_part_and_starts_ag
 
             console = part(process, "serve")
             assert console is not None
+            assert part(process, "webhooks") is not None
             console.kill()
         async with httpx.AsyncClient(base_url=address, timeout=60) as web:  # a new connection
             assert (await web.get(f"/v1/runs/{run}")).json()["output"] == 8  # by its successor

@@ -13,6 +13,7 @@ from runfold.console.cli.commands.up_parts import (
     listening,
     ready_database,
     stay_up,
+    tells_webhooks,
 )
 from runfold.console.cli.kit.options import OWNER, command, program
 from runfold.console.cli.kit.session import Session
@@ -48,9 +49,9 @@ async def up(
     """Run everything on this machine, until SIGTERM or Ctrl-C.
 
     The built-in PostgreSQL (or that of --url, whose schema is brought up to date), the HTTP API and
-    the pages, a reaper, the projections, and a worker for your handlers. Each is a process: one
-    that dies is named and started again. On a loopback address in development nobody signs in.
-    Needs the extra `web`.
+    the pages, a reaper, the projections, what tells webhooks, and a worker for your handlers. Each
+    is a process: one that dies is named and started again. On a loopback address in development
+    nobody signs in. Needs the extra `web`.
     """
     if handlers is not None:
         user_handlers(handlers)  # before any process starts, so that a mistake is reported once
@@ -61,6 +62,7 @@ async def up(
                 await database.create_project(project)
             place = Place(project, host, listener)
             worker = f"a worker for {handlers}" if handlers else "no worker (name your module)"
-            what = f"a console, a reaper, projections, {worker}"
+            told = "webhooks" if tells_webhooks() else "no webhooks (install runfold[webhooks])"
+            what = f"a console, a reaper, projections, {told}, {worker}"
             ready = partial(greet, session, place, what, has_browser=not no_browser)
             await stay_up(database, place, handlers, ready=ready)

@@ -10,6 +10,7 @@ import webbrowser
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from runfold.console import web
@@ -65,7 +66,7 @@ async def stay_up(
     beside: Coroutine[Any, Any, None] | None = None,
     settings: Mapping[str, str] | None = None,
 ) -> None:
-    """Keep the console, a reaper, the projections and a worker going until SIGTERM or SIGINT.
+    """Keep the console, a reaper, projections, webhooks and a worker going until SIGTERM or SIGINT.
 
     Each is a process; one that dies is named in the log and started again. `ready` is called when
     signals are heard. `beside` runs along, and `settings` are of the environment of each.
@@ -82,6 +83,11 @@ async def stay_up(
             await asyncio.gather(running, return_exceptions=True)
 
 
+def tells_webhooks() -> bool:
+    """Whether the extra `webhooks` is installed, without which none is told."""
+    return all(find_spec(name) is not None for name in ("httpcore", "standardwebhooks"))
+
+
 def _parts(place: Place, handlers: str | None) -> list[Part]:
     # The socket is this process's own, so that a browser waits while the console starts again.
     number = place.listener.fileno()
@@ -90,6 +96,8 @@ def _parts(place: Place, handlers: str | None) -> list[Part]:
         "reaper": ["reap"],
         "projections": ["projections", "run"],
     }
+    if tells_webhooks():
+        words["webhooks"] = ["webhooks", "run", "--console", place.address]
     if handlers is not None:
         words["worker"] = ["worker", handlers, "--no-reap"]
     return [
