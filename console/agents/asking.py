@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from runfold.console.shared.token_ledger import token_ledger, use_token
 from runfold.ledger import Ledger, access
@@ -54,3 +55,27 @@ class Asking:
         if self.has_token:
             await access.note_read(ledger.project, check_run_id(run_id), f"mcp/{tool}")
         return ledger
+
+
+ASKING: Final[ContextVar[Asking]] = ContextVar("runfold_asking")
+"""Who asks in this context, where one server answers many."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentAsking:
+    """Whoever asks in the context of a call; the methods are those of Asking."""
+
+    has_token: bool
+
+    @property
+    def own(self) -> Ledger:
+        """The login's own ledger."""
+        return ASKING.get().own
+
+    async def allowed(self, right: Right) -> Ledger:
+        """Return the ledger of who asks, after a check of the right."""
+        return await ASKING.get().allowed(right)
+
+    async def opened(self, run_id: str, tool: str) -> Ledger:
+        """Return the ledger of who asks for reading a run's content."""
+        return await ASKING.get().opened(run_id, tool)

@@ -14,7 +14,7 @@ from mcp.types import ToolAnnotations
 from pydantic import Field
 
 from runfold.console.agents.answers import answer, content
-from runfold.console.agents.asking import Asking
+from runfold.console.agents.asking import Asking, CurrentAsking
 from runfold.console.shared.approval_requests import pending_requests
 from runfold.console.shared.plain import clean
 from runfold.ledger import Ledger
@@ -54,7 +54,7 @@ class _Looked:
     refused: int = 0
 
 
-def server(asking: Asking) -> MCPServer:
+def server(asking: Asking | CurrentAsking) -> MCPServer:
     """Return the server for one who asks. Only with a token can anything be added: a proposal."""
     made = MCPServer(
         "runfold",
@@ -73,7 +73,7 @@ def server(asking: Asking) -> MCPServer:
     return made
 
 
-def _lists(made: MCPServer, asking: Asking) -> None:
+def _lists(made: MCPServer, asking: Asking | CurrentAsking) -> None:
     @_tool(made, READS)
     async def find_runs(
         query: Annotated[
@@ -97,7 +97,7 @@ def _lists(made: MCPServer, asking: Asking) -> None:
         return answer(await pending_requests(await asking.allowed("read"), limit))
 
 
-def _runs(made: MCPServer, asking: Asking) -> None:
+def _runs(made: MCPServer, asking: Asking | CurrentAsking) -> None:
     @_tool(made, READS)
     async def show_run(run_id: RunId) -> str:
         """Show a run as it is now, with its input and output."""
@@ -140,7 +140,7 @@ def _runs(made: MCPServer, asking: Asking) -> None:
         return answer({"ok": report.ok, "report": report})
 
 
-def _past(made: MCPServer, asking: Asking) -> None:
+def _past(made: MCPServer, asking: Asking | CurrentAsking) -> None:
     @_tool(made, READS)
     async def state_at(run_id: RunId, version: Version) -> str:
         """Show a run as it was after an event."""
@@ -161,7 +161,7 @@ def _past(made: MCPServer, asking: Asking) -> None:
         )
 
 
-def _proposals(made: MCPServer, asking: Asking) -> None:
+def _proposals(made: MCPServer, asking: Asking | CurrentAsking) -> None:
     @_tool(made, ADDS, data=False)
     async def propose(
         run_id: RunId, text: Annotated[str, Field(min_length=1, max_length=4_000)]

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from fastapi import FastAPI
 
 from runfold.console.web import pages, problems
+from runfold.console.web.agents import Agents
 from runfold.console.web.api import routers
 from runfold.console.web.callers import Callers
 from runfold.console.web.guard import Guard
@@ -34,9 +35,11 @@ def make(ledger: Ledger | None, options: Options | None) -> FastAPI:
             app.state.callers = Callers(own, chosen)
             app.state.wakeups = Wakeups(own)
             app.state.bulks = RunningBulks()
+            app.state.agents = Agents()
             try:
                 yield
             finally:
+                await app.state.agents.end()
                 await app.state.bulks.end()
                 await app.state.wakeups.end()
 

@@ -181,7 +181,7 @@ async def run(
     async with AsyncExitStack() as stack:
         stack.enter_context(until_terminated())
         ledger = await when_it_answers(session.ledger, stack)
-        session.out.talk(f"telling the webhooks of project {ledger.project_id}; Ctrl-C ends it")
+        session.out.begin(f"telling the webhooks of project {ledger.project_id}; Ctrl-C ends it")
         await WebhookKeeper(ledger, terms).run()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from runfold.console.web.api import (
+    agents,
     approvals,
     bulk,
     claims,
@@ -24,7 +25,7 @@ from runfold.console.web.api import (
 PREFIX = "/v1"
 _RESOURCES = (
     runs, bulk, past, claims, work, approvals, stream, kinds, schedules, webhooks, projections,
-    integrity, health, problem_pages,
+    integrity, health, problem_pages, agents,
 )  # fmt: skip
 
 

@@ -118,7 +118,7 @@ async def test_nonsense_in_an_address_is_no_fault_of_the_server(web: httpx.Async
             assert told not in answer.text, path
 
 
-FORMS = (
+FORMS: tuple[tuple[str, dict[str, str]], ...] = (
     ("/p/test/kinds", {"kind": "a\u202e", "change": "pause", "reason": "x"}),
     ("/p/test/kinds", {"kind": "a", "change": "drop", "reason": "x"}),
     ("/p/test/kinds", {"kind": "a", "change": "limit", "max_running": "1e9", "reason": "x"}),
