@@ -6,6 +6,7 @@ Both tables are read page by page in the order of their keys, each page in a sna
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -17,7 +18,7 @@ _PAGE: Final = 5_000
 _TOLD: Final = 100
 """The most findings of each sort."""
 _HIDDEN: Final = """
-SELECT page.run_id, (SELECT array_agg(each.tag) FROM unnest(page.tags) AS each (tag)
+SELECT page.run_id, page.kind, (SELECT array_agg(each.tag) FROM unnest(page.tags) AS each (tag)
   WHERE NOT EXISTS (SELECT FROM ledger.run_tag AS t
     WHERE t.project_id = $1 AND t.tag = each.tag AND t.kind = page.kind
       AND t.run_id = page.run_id)) AS wrong
@@ -25,11 +26,10 @@ FROM (SELECT s.run_id, s.kind, s.tags FROM ledger.run_state AS s
   WHERE s.project_id = $1 AND s.run_id > $2 ORDER BY s.run_id LIMIT $3) AS page
 ORDER BY page.run_id
 """
-# A run that has no state is left to the check of states, which names it.
 _INVENTED: Final = """
-SELECT page.tag, page.kind, page.run_id, EXISTS (SELECT FROM ledger.run_state AS s
+SELECT page.tag, page.kind, page.run_id, NOT EXISTS (SELECT FROM ledger.run_state AS s
   WHERE s.project_id = $1 AND s.run_id = page.run_id
-    AND (s.kind <> page.kind OR page.tag <> ALL (s.tags))) AS wrong
+    AND s.kind = page.kind AND page.tag = ANY (s.tags)) AS wrong
 FROM (SELECT t.tag, t.kind, t.run_id FROM ledger.run_tag AS t
   WHERE t.project_id = $1 AND (t.tag, t.kind, t.run_id) > ($2, $3, $4)
   ORDER BY t.tag, t.kind, t.run_id LIMIT $5) AS page
@@ -37,38 +37,55 @@ ORDER BY page.tag, page.kind, page.run_id
 """
 
 
+@dataclass(frozen=True, slots=True)
+class WrongTag:
+    """A run that is missing in the list of its tag, or is in one of a tag that it does not have."""
+
+    run_id: UUID
+    kind: str
+    tag: str
+    is_listed: bool
+
+    def __str__(self) -> str:
+        return (
+            f"is in the list of a tag that it does not have: {self.tag!r}"
+            if self.is_listed
+            else f"is missing in the list of its tag: {self.tag!r}"
+        )
+
+
 async def check_tags(pool: Pool, project_id: str) -> list[Finding]:
     """Return what is wrong with the lists of a project's runs by tag."""
-    return [
-        *await _first(_hidden(pool, project_id), "is missing in the list of its tag"),
-        *await _first(_invented(pool, project_id), "is in the list of a tag that it does not have"),
-    ]
+    hidden, invented = hidden_tags(pool, project_id), invented_tags(pool, project_id)
+    return [*await _first(hidden), *await _first(invented)]
 
 
-async def _first(wrong: AsyncIterator[tuple[UUID, str]], problem: str) -> list[Finding]:
-    """Return a finding for each run and tag; not all of them, where there are very many."""
-    found: list[Finding] = []
-    async for run_id, tag in wrong:
-        found.append(Finding(run_id, None, "tag", f"{problem}: {tag!r}"))
-        if len(found) == _TOLD:
-            break
-    return found
-
-
-async def _hidden(pool: Pool, project_id: str) -> AsyncIterator[tuple[UUID, str]]:
+async def hidden_tags(pool: Pool, project_id: str) -> AsyncIterator[WrongTag]:
+    """Yield the tags of runs that the list of the tag does not have."""
     after = FIRST_RUN
     while page := await fetch(pool, _HIDDEN, project_id, after, _PAGE):
         for row in page:
             for tag in row["wrong"] or ():
-                yield row["run_id"], tag
+                yield WrongTag(row["run_id"], row["kind"], tag, is_listed=False)
         after = page[-1]["run_id"]
 
 
-async def _invented(pool: Pool, project_id: str) -> AsyncIterator[tuple[UUID, str]]:
+async def invented_tags(pool: Pool, project_id: str) -> AsyncIterator[WrongTag]:
+    """Yield the runs in lists of tags that they do not have, and those that are no runs."""
     after = ("", "", FIRST_RUN)
     while page := await fetch(pool, _INVENTED, project_id, *after, _PAGE):
         for row in page:
             if row["wrong"]:
-                yield row["run_id"], row["tag"]
+                yield WrongTag(row["run_id"], row["kind"], row["tag"], is_listed=True)
         last = page[-1]
         after = (last["tag"], last["kind"], last["run_id"])
+
+
+async def _first(wrong: AsyncIterator[WrongTag]) -> list[Finding]:
+    """Return a finding for each run and tag; not all of them, where there are very many."""
+    found: list[Finding] = []
+    async for one in wrong:
+        found.append(Finding(one.run_id, None, "tag", str(one)))
+        if len(found) == _TOLD:
+            break
+    return found

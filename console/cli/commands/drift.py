@@ -15,9 +15,11 @@ from runfold.console.shared.plain import number_of_runs
 from runfold.console.shared.values import Misuse, duration
 from runfold.ledger import Ledger
 from runfold.ledger.proof.fold import Drift
+from runfold.ledger.reading.tag_checks import WrongTag, hidden_tags, invented_tags
 from runfold.ledger.validation import check_duration, check_int
 from runfold.projections.state import drift as comparing
 from runfold.projections.state.repair import repair as repair_runs
+from runfold.projections.state.tag_repair import repair_tags
 from runfold.workers.duties.drift_sampler import Sampler
 
 REPAIRED_AT_ONCE: Final = 500
@@ -49,9 +51,10 @@ async def drift(
         typer.Option("--reason", metavar="TEXT", help="Why you repair; --repair needs it."),
     ] = None,
 ) -> int:
-    """Compare stored states with the fold of their events.
+    """Compare stored states with the fold of their events, and lists by tag with the states.
 
-    Prints the columns that differ, a run at a time. Exit code 7 if any run differs.
+    Prints the columns that differ, a run at a time. Exit code 7 if any run differs. A sample
+    leaves the lists out.
     """
     if repair and reason is None:
         raise Misuse("--reason", "--repair needs a reason, which is recorded")
@@ -64,8 +67,10 @@ async def drift(
             await _watch(session.out, ledger, seconds, size or _WATCHED_RUNS)
         repairs = _Repairs(ledger, actor or ledger.actor, reason or "") if repair else None
         count, compared = await _compare(session, ledger, size, repairs)
-    _summarize(session.out, count, compared, repaired=repair)
-    return OK if repair or not count else INTEGRITY
+        # After the states, by which they are repaired.
+        tags = 0 if size is not None else await _compare_tags(session.out, ledger, repairs)
+    _summarize(session.out, count, compared, tags, repaired=repair)
+    return OK if repair or not count + tags else INTEGRITY
 
 
 class _Repairs:
@@ -74,6 +79,7 @@ class _Repairs:
     def __init__(self, ledger: Ledger, actor: str, reason: str) -> None:
         self._ledger, self._actor, self._reason = ledger, actor, reason
         self._batch: list[Drift] = []
+        self._tags: list[WrongTag] = []
 
     async def add(self, drifted: Drift) -> None:
         self._batch.append(drifted)
@@ -90,6 +96,16 @@ class _Repairs:
             reason=self._reason,
         )
         self._batch.clear()
+
+    async def add_tag(self, wrong: WrongTag) -> None:
+        self._tags.append(wrong)
+        if len(self._tags) >= REPAIRED_AT_ONCE:
+            await self.flush_tags()
+
+    async def flush_tags(self) -> None:
+        if self._tags:
+            await repair_tags(self._ledger, self._tags, actor=self._actor, reason=self._reason)
+            self._tags.clear()
 
 
 async def _compare(
@@ -111,6 +127,23 @@ async def _compare(
     if repairs is not None:
         await repairs.flush()
     return count, compared
+
+
+async def _compare_tags(out: Output, ledger: Ledger, repairs: _Repairs | None) -> int:
+    """Print what is wrong in the lists by tag and repair it if asked; return how many entries."""
+    count = 0
+    for find in (hidden_tags, invented_tags):
+        async for wrong in find(ledger.pool, ledger.project_id):
+            count += 1
+            if out.as_json:
+                out.json({"run_id": wrong.run_id, "tag": wrong.tag, "is_listed": wrong.is_listed})
+            else:
+                out.line(f"{wrong.run_id}  {wrong}")
+            if repairs is not None:
+                await repairs.add_tag(wrong)
+        if repairs is not None:
+            await repairs.flush_tags()
+    return count
 
 
 async def _found(out: Output, drifted: Drift, repairs: _Repairs | None) -> None:
@@ -153,13 +186,15 @@ def _cell(value: Any) -> str:
     return "-" if value is None else value
 
 
-def _summarize(out: Output, count: int, compared: int, *, repaired: bool) -> None:
+def _summarize(out: Output, count: int, compared: int, tags: int, *, repaired: bool) -> None:
     if out.as_json:
-        out.json({"ok": not count, "runs": compared, "differ": count, "repaired": repaired})
+        facts = {"runs": compared, "differ": count, "tags": tags, "repaired": repaired}
+        out.json({"ok": not count + tags, **facts})
         return
     runs = number_of_runs(compared)
-    if not count:
+    if not count + tags:
         out.talk(f"nothing differs in {runs}")
         return
     noun = "run differs" if count == 1 else "runs differ"
-    out.talk(f"{count:,} {noun} of {compared:,}{'; repaired' if repaired else ''}")
+    listed = f"; {tags:,} wrong in lists by tag" if tags else ""
+    out.talk(f"{count:,} {noun} of {compared:,}{listed}{'; repaired' if repaired else ''}")

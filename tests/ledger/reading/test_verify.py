@@ -308,11 +308,18 @@ async def test_a_kind_that_is_not_the_fold_of_its_events_is_found(
     assert any(one.problem == "kind" and problem in one.detail for one in findings)
 
 
+STRANGER = """
+INSERT INTO ledger.run_tag SELECT project_id, tag, kind, gen_random_uuid()
+FROM ledger.run_tag WHERE tag = 'one'
+"""
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
         ("DELETE FROM ledger.run_tag WHERE tag = 'one'", "missing in the list of its tag: 'one'"),
         ("UPDATE ledger.run_tag SET tag = 'other' WHERE tag = 'one'", "not have: 'other'"),
+        (STRANGER, "not have: 'one'"),
     ],
 )
 async def test_a_list_by_tag_that_hides_or_invents_a_run_is_found(

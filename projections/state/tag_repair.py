@@ -1,0 +1,98 @@
+"""The recorded repair of lists by tag: they say again what the states of the runs say.
+
+The states are the fold of the events; whoever repairs both repairs them first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from runfold.ledger import Ledger
+from runfold.ledger.errors import LedgerError
+from runfold.ledger.events import NoteAdded
+from runfold.ledger.operations.append import APPEND, append_row
+from runfold.ledger.operations.columns import columns
+from runfold.ledger.payload import PayloadRules
+from runfold.ledger.postgres.locks import with_lock_retries
+from runfold.ledger.reading.tag_checks import WrongTag
+from runfold.ledger.redaction import Redaction
+from runfold.ledger.validation import check_actor, check_text
+
+TAGS_REPAIRED: Final = "run_tag.repaired"
+"""The name of the note that a repair leaves on the run."""
+_NOTE_BYTES: Final = 16_384
+_LOCK: Final = """
+SELECT s.run_id FROM ledger.run_state AS s
+WHERE s.project_id = $1 AND s.run_id = ANY ($2::uuid[]) ORDER BY s.run_id FOR UPDATE
+"""
+_HERE: Final = """
+SELECT e.run_id FROM ledger.event AS e
+WHERE e.project_id = $1 AND e.run_id = ANY ($2::uuid[]) AND e.version = 1
+"""
+_REMOVE: Final = """
+DELETE FROM ledger.run_tag AS t USING unnest($2::uuid[], $3::text[], $4::text[])
+  AS w (run_id, kind, tag)
+WHERE t.project_id = $1 AND t.tag = w.tag AND t.kind = w.kind AND t.run_id = w.run_id
+  AND NOT EXISTS (SELECT FROM ledger.run_state AS s WHERE s.project_id = $1
+    AND s.run_id = w.run_id AND s.kind = w.kind AND w.tag = ANY (s.tags))
+RETURNING t.run_id, t.tag
+"""
+_ADD: Final = """
+INSERT INTO ledger.run_tag (project_id, tag, kind, run_id)
+SELECT s.project_id, w.tag, s.kind, s.run_id
+FROM unnest($2::uuid[], $3::text[], $4::text[]) AS w (run_id, kind, tag)
+JOIN ledger.run_state AS s ON s.project_id = $1 AND s.run_id = w.run_id
+WHERE s.kind = w.kind AND w.tag = ANY (s.tags)
+ON CONFLICT DO NOTHING
+RETURNING run_id, tag
+"""
+
+
+async def repair_tags(ledger: Ledger, wrong: Sequence[WrongTag], *, actor: str, reason: str) -> int:
+    """Put the lists of these tags right, in one transaction; return how many entries were wrong.
+
+    Each run whose events are in the database gets a note `run_tag.repaired`. It takes the owner of
+    the schema; raises AccessDenied, InvalidValue or LockTimeout.
+    """
+    check_actor(actor)
+    check_text("reason", reason, limit=1_000)
+    runs = sorted({one.run_id for one in wrong})
+    keys = ([one.run_id for one in wrong], [one.kind for one in wrong], [one.tag for one in wrong])
+
+    async def work(connection: Any) -> int:
+        await connection.execute(_LOCK, ledger.project_id, runs)
+        removed = await connection.fetch(_REMOVE, ledger.project_id, *keys)
+        added = await connection.fetch(_ADD, ledger.project_id, *keys)
+        here = await connection.fetch(_HERE, ledger.project_id, runs)
+        notes: dict[UUID, list[str]] = {row["run_id"]: [] for row in here}
+        for what, rows in (("removed from", removed), ("added to", added)):
+            for row in rows:
+                notes.get(row["run_id"], []).append(f"{what} the list of {row['tag']!r}")
+        notes = {run_id: texts for run_id, texts in notes.items() if texts}
+        await _note(connection, ledger.project_id, notes, actor=actor, reason=reason)
+        return len(removed) + len(added)
+
+    return await with_lock_retries(ledger.pool, work, f"{len(runs)} runs", ledger.project_id)
+
+
+async def _note(
+    connection: Any, project_id: str, texts: dict[UUID, list[str]], *, actor: str, reason: str
+) -> None:
+    if not texts:
+        return
+    rules = PayloadRules(_NOTE_BYTES * 2, Redaction())
+    rows = [
+        append_row(
+            run_id,
+            NoteAdded(name=TAGS_REPAIRED, text=f"{reason}: {'; '.join(those)}"[:_NOTE_BYTES]),
+            rules,
+        )
+        for run_id, those in texts.items()
+    ]
+    noted = await connection.fetch(APPEND, project_id, actor, *columns(rows))
+    if len(noted) != len(rows):
+        raise LedgerError(
+            f"only {len(noted)} of {len(rows)} repairs could be recorded; nothing was repaired"
+        )
