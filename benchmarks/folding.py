@@ -75,7 +75,7 @@ async def main() -> dict[str, Any]:
 
 
 async def write(ledger: Ledger, events: int) -> None:
-    """Let runs be submitted, leased, beaten for and completed, until there are so many events."""
+    """Submit, lease, beat for and complete runs until there are so many events."""
     begun = time.perf_counter()
     while (there := await ledger.pool.fetchval(NEWEST)) < events:
         await ledger.submit_many(
@@ -165,7 +165,7 @@ async def caught_up(ledger: Ledger, url: str) -> dict[str, Any]:
 
 
 def ask_peer(url: str) -> dict[str, Any]:
-    """Have the other library measured, in a process and a virtual environment of its own."""
+    """Measure the other library, in its own process and virtual environment."""
     parts = urlsplit(url)
     words = [
         str(PEER),
@@ -234,7 +234,7 @@ def anonymous_kb(status: Path) -> int:
 
 
 def say(text: str) -> None:
-    """Tell whoever waits."""
+    """Notify what waits."""
     print(text, file=sys.stderr)
 
 

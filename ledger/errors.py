@@ -364,7 +364,7 @@ class WebhookNotFound(LedgerError):
         self.wanted = wanted
         super().__init__(
             f"no webhook or delivery is {wanted!r}: `runfold webhooks list` names the webhooks,"
-            " `runfold webhooks deliveries` what they were told"
+            " `runfold webhooks deliveries` what was sent to them"
         )
 
 

@@ -115,7 +115,7 @@ class Ledger:
 
     @property
     def webhooks(self) -> Webhooks:
-        """The webhooks of the project: who is told of which events, and what became of it."""
+        """The webhooks of the project: which events are sent where, and each delivery."""
         from runfold.ledger.webhooks import Webhooks  # few programs have to do with them
 
         return Webhooks(self.project)
@@ -912,4 +912,4 @@ class Ledger:
 
     async def schedules(self) -> list[Schedule]:
         """Return every schedule, by name."""
-        return await schedules.every(self.project)
+        return await schedules.schedules(self.project)

@@ -125,7 +125,7 @@ async def drop(project: Project, name: str, *, actor: str | None = None) -> bool
     return bool(row["dropped"])
 
 
-async def every(project: Project) -> list[Schedule]:
+async def schedules(project: Project) -> list[Schedule]:
     """Return every schedule; see `Ledger.schedules`."""
     return [_schedule(row) for row in await fetch(project.pool, _ALL, project.project_id)]
 

@@ -86,7 +86,7 @@ async def set_password(
     actor: str | None = None,
     reason: str | None = None,
 ) -> bool:
-    """Give a user another password, and end their sessions; return whether there is the user."""
+    """Replace a user's password and end their sessions; return whether the user exists."""
     facts = (*_hashed(password), None, None)
     return await _change(project, name, "password", facts, actor=actor, reason=reason)
 
@@ -94,14 +94,14 @@ async def set_password(
 async def disable(
     project: Project, name: str, *, actor: str | None = None, reason: str | None = None
 ) -> bool:
-    """Let a user sign in no more, and end their sessions; return whether that changed anything."""
+    """Disable a user and end their sessions; return whether that changed anything."""
     return await _change(project, name, "disable", (None,) * 5, actor=actor, reason=reason)
 
 
 async def enable(
     project: Project, name: str, *, actor: str | None = None, reason: str | None = None
 ) -> bool:
-    """Let a user sign in again; return whether that changed anything."""
+    """Enable a user again; return whether that changed anything."""
     return await _change(project, name, "enable", (None,) * 5, actor=actor, reason=reason)
 
 

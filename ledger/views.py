@@ -28,7 +28,7 @@ class View:
     actor: str
 
 
-async def every(project: Project) -> list[View]:
+async def views(project: Project) -> list[View]:
     """Return the views of a project by name."""
     return [View(**row) for row in await fetch(project.pool, _ALL, project.project_id)]
 

@@ -1,4 +1,4 @@
-"""Webhooks: whom to tell of which events, and what became of each telling.
+"""Webhooks: which events are sent where, and what became of each delivery.
 
 They are declared here; `runfold.workers.duties.webhooks` sends. See docs/decisions/0069.
 """
@@ -59,7 +59,7 @@ _ID: Final = re.compile(r"(wh_[0-9a-f]{12})_([0-9a-f-]{36})_([1-9][0-9]{0,8})")
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """A URL that is told of events; no `events` or `kinds`: of all.
+    """A URL that events are sent to; no `events` or `kinds` means all.
 
     `waiting`: deliveries that have not ended, counted up to 10,000.
     """
@@ -76,7 +76,7 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What a webhook is told of one event, and how the last attempt ended.
+    """What is sent to a webhook of one event, and how the last attempt ended.
 
     `next_at`: when it is tried next; None and not delivered: it was given up.
     """
@@ -135,7 +135,7 @@ class Webhooks:
         actor: str | None = None,
         reason: str | None = None,
     ) -> tuple[str, str]:
-        """Tell a URL of events from now on; return the webhook's id and the secret.
+        """Send events to a URL from now on; return the webhook's id and the secret.
 
         `events` are types, `kinds` kinds of runs; none: all but heartbeats. `secret`: one of the
         form `whsec_` and base64 of 24 to 64 bytes, else a new one. Needs the right admin.
@@ -175,7 +175,7 @@ class Webhooks:
         actor: str | None = None,
         reason: str | None = None,
     ) -> bool:
-        """Tell a paused webhook what it missed, or with `from_now` only what comes."""
+        """Resume a paused webhook: send it what it missed, or with `from_now` only what comes."""
         return await self._change(
             webhook_id, "resume", from_now=from_now, actor=actor, reason=reason
         )
@@ -234,7 +234,7 @@ class Webhooks:
 
 
 def delivery_id(webhook_id: str, run_id: UUID, version: int) -> str:
-    """Return the id of what a webhook is told of an event: the same however often it is sent."""
+    """Return the id of a delivery: the same however often it is sent."""
     return f"{webhook_id}_{run_id}_{version}"
 
 

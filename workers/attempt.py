@@ -198,7 +198,7 @@ class Attempt:
             self._interruptible = False
 
     async def _begin(self) -> None:
-        """Have it on record that the handler is called: no other lapse may charge the attempt."""
+        """Record that the handler is called: no other lapse may charge the attempt."""
         try:
             if not await self._writer.begin(self.lease):
                 self._recorder.stopped = Stop.LOST

@@ -199,7 +199,7 @@ class Slots:
         attempt.write(ending, partial(self._forget, attempt))
 
     def _forget(self, attempt: Attempt) -> None:
-        """Let an attempt go for which there is nothing more to write."""
+        """Forget an attempt for which there is nothing more to write."""
         self._unwritten.discard(attempt)
         lease = (attempt.lease.run_id, attempt.lease.token)
         if self._attempts.get(lease) is attempt:

@@ -188,7 +188,7 @@ class Kit:
             await connection.close()
 
     async def lose_lease(self, run: Run | UUID) -> Run:
-        """Let a run's lease lapse and reap it, as if its holder had died; return the run after it.
+        """Expire a run's lease and reap it, as if its holder had died; return the run after it.
 
         All other leases are beaten for.
         """

@@ -121,7 +121,7 @@ def _runs(made: MCPServer, asking: Asking | CurrentAsking) -> None:
         ledger = await asking.opened(run_id, "why_did_it_fail")
         run = await ledger.get(run_id)
         looked = await _looked_through(ledger, run)
-        told = {
+        answered = {
             "run": _brief(run),
             "error_code": run.error_code,
             "error_detail": content(run.error_detail),
@@ -130,7 +130,7 @@ def _runs(made: MCPServer, asking: Asking | CurrentAsking) -> None:
             "refused": looked.refused,
             "last_events": [_event(event) for event in looked.last],
         }
-        return answer(told)
+        return answer(answered)
 
     @_tool(made, READS)
     async def verify_run(run_id: RunId) -> str:
@@ -178,19 +178,19 @@ def _proposals(made: MCPServer, asking: Asking | CurrentAsking) -> None:
 def _tool(
     made: MCPServer, hints: ToolAnnotations, *, data: bool = True
 ) -> Callable[[_Tool[P]], _Tool[P]]:
-    """Make a tool of a function; its errors are told without what steers text."""
+    """Make a tool of a function; its errors say nothing that steers a terminal or a model."""
 
     def register(ask: _Tool[P]) -> _Tool[P]:
         @wraps(ask)
-        async def told(*args: P.args, **kwargs: P.kwargs) -> str:
+        async def called(*args: P.args, **kwargs: P.kwargs) -> str:
             try:
                 return await ask(*args, **kwargs)
             except LedgerError as error:
                 raise ToolError(clean(error)) from error
 
         description = " ".join((ask.__doc__ or "").split()) + (DATA if data else "")
-        made.tool(description=description, annotations=hints, structured_output=False)(told)
-        return told
+        made.tool(description=description, annotations=hints, structured_output=False)(called)
+        return called
 
     return register
 

@@ -101,4 +101,4 @@ def _reviewed() -> Iterator[tuple[str, bool]]:
 
 
 def _unsaid(*_: object) -> None:
-    """Tell nobody: the pages show it."""
+    """Do nothing: the pages show it."""

@@ -100,7 +100,7 @@ class Batch:
     older: UUID | None
 
 
-async def meant(ledger: Ledger, action: str, query: str, moment: datetime | None = None) -> Bulk:
+async def bulk_of(ledger: Ledger, action: str, query: str, moment: datetime | None = None) -> Bulk:
     """Return the bulk of a query, at a moment or now. Raises InvalidValue or InvalidQuery."""
     chosen = next((each for each in ACTIONS if each == action), None)
     if chosen is None:

@@ -75,7 +75,7 @@ def _check_run(folder: Path, run_id: UUID, entry: dict[str, Any], verdict: Verdi
             continue
         verdict.runs.append(checked)
         if (checked.run_id, checked.head) != (run_id, entry.get("head")):
-            wrong(f"{name} is not the run, or has not the head, of the index")
+            wrong(f"{name} is not the run, or does not have the head, of the index")
 
 
 def _unlisted(folder: Path, listed: dict[UUID, Any]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Runs of a list as JSON: without their content, so that whoever reads that names the run."""
+"""Runs of a list as JSON, without their content: a read of content names its run."""
 
 from __future__ import annotations
 

@@ -84,8 +84,8 @@ async def _run(ledger: Ledger, run_id: UUID, folder: Path, at: datetime) -> dict
         ledger.pool, EVENTS, ledger.project_id, run_id, run_id
     )
     rows = rows or await archive.entries(ledger.pool, now)
-    told = evidence(ledger.project_id, run_id, rows)
-    events = json.dumps(told, ensure_ascii=False, indent=1).encode()
+    proof = evidence(ledger.project_id, run_id, rows)
+    events = json.dumps(proof, ensure_ascii=False, indent=1).encode()
     then = await ledger.state_at(run_id, rows[-1]["version"])
     page = page_of(ledger.project_id, then, rows, at).encode()
     _write(folder / RUNS / f"{run_id}.json", events)
@@ -95,7 +95,7 @@ async def _run(ledger: Ledger, run_id: UUID, folder: Path, at: datetime) -> dict
         "kind": then.kind,
         "state": str(then.state),
         "events": len(rows),
-        "head": told["head"],
+        "head": proof["head"],
         "json_sha256": sha256(events).hexdigest(),
         "html_sha256": sha256(page).hexdigest(),
     }

@@ -24,7 +24,7 @@ TYPE: Final = "/v1/problems/"
 RETRY_SECONDS: Final = 1
 _UNKNOWN_TOKEN: Final = "RF401"  # noqa: S105  the SQLSTATE
 UNEXPECTED: Final = "the server's log says what happened"
-"""What a caller is told of an error that is for the operator."""
+"""What a caller reads of an error that is for the operator."""
 STATUSES: Final = {
     "Unauthenticated": HTTPStatus.UNAUTHORIZED,
     "AccessDenied": HTTPStatus.FORBIDDEN,
@@ -138,7 +138,7 @@ def code_of(name: str) -> str:
 
 
 def answer(app: FastAPI) -> None:
-    """Have the application answer every error with a problem."""
+    """Make the application answer every error with a problem."""
     app.add_exception_handler(LedgerError, _of_ledger)
     app.add_exception_handler(HTTPException, _of_http)
     app.add_exception_handler(RequestValidationError, _of_request)
@@ -171,7 +171,7 @@ async def _of_ledger(_: Request, error: Exception) -> JSONResponse:
 def of_error(error: Exception) -> JSONResponse:
     """Return the problem of an error of the ledger."""
     error = as_known(error)
-    status, kind, detail = told(error)
+    status, kind, detail = answer_to(error)
     headers: dict[str, str] = {}
     if status is HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
@@ -188,7 +188,7 @@ def as_known(error: Exception) -> Exception:
     return error
 
 
-def told(error: Exception) -> tuple[HTTPStatus, type, str]:
+def answer_to(error: Exception) -> tuple[HTTPStatus, type, str]:
     """Return the status of an error, the class that names it, and what a caller may read of it.
 
     What is for the operator is logged.

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from runfold.console.shared.bulk import Bulk, Outcome, batch
 from runfold.console.shared.known_errors import known
-from runfold.console.web.problems import UNEXPECTED, as_known, told
+from runfold.console.web.problems import UNEXPECTED, answer_to, as_known
 from runfold.console.web.rates import TooManyRequests
 from runfold.ledger import Ledger, names
 from runfold.ledger.errors import InvalidValue
@@ -105,7 +105,7 @@ async def _run(running: RunningBulk, ledger: Ledger) -> None:
         expected = known(error)
         if expected is None:
             logger().exception(names.REQUEST_FAILED)
-        running.error = UNEXPECTED if expected is None else told(as_known(expected))[2]
+        running.error = UNEXPECTED if expected is None else answer_to(as_known(expected))[2]
     finally:
         running.ended_at = datetime.now(UTC)
 

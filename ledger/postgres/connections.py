@@ -114,7 +114,7 @@ async def _pinned(opening: Callable[[str | None], Awaitable[Opened]]) -> Opened:
 
 
 def _keep_alive(connection: asyncpg.Connection[Any], keep: KeepAlive) -> None:
-    """Have the kernel end a connection whose peer is silent, as libpq's parameters ask."""
+    """Make the kernel end a connection whose peer is silent, as libpq's parameters ask."""
     # There is no public way to the socket.
     transport: Any = connection._transport  # type: ignore[attr-defined]  # noqa: SLF001
     own = transport.get_extra_info("socket")

@@ -135,7 +135,7 @@ class Statement:
         self._each = EXAMINED
 
     async def share(self, pool: Pool) -> None:
-        """Let each list give no more than its share, where the runs lie in very many lists."""
+        """Bound what each list gives to its share, where the runs lie in very many lists."""
         kinds = 1
         if number_of_lists(self._led, 2) > number_of_lists(self._led, 1):
             kinds = (await fetch(pool, _KINDS, self._project_id))[0]["number"]

@@ -147,7 +147,7 @@ def _differences(column: str, have: Any, type_: str, projection: Projection) -> 
 
 
 async def publish(connection: Connection, projection: Projection) -> None:
-    """Let readers read the current version through its view."""
+    """Point the view that readers use at the current version."""
     await connection.execute(
         _PUBLISH,
         projection.name,
@@ -159,7 +159,7 @@ async def publish(connection: Connection, projection: Projection) -> None:
 
 
 async def make_table(connection: Connection, projection: Projection, table: str) -> None:
-    """Have the projection's table made under a name; the ledger's owner owns it."""
+    """Make the projection's table under a name; the ledger's owner owns it."""
     types = projection.column_types()
     await connection.execute(
         _MAKE_TABLE,

@@ -77,7 +77,7 @@ async def pause(pool: Pool, name: str) -> None:
 
 
 async def resume(pool: Pool, name: str) -> int:
-    """Let the projection go on, and try runs again that are set aside; return how many.
+    """Resume the projection, and retry runs that are set aside; return how many.
 
     It goes on after a pause, or once more at the event where it stopped. Raises ProjectionNotFound.
     """

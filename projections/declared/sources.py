@@ -104,7 +104,7 @@ def day(column: str = "recorded_at") -> Source:
 
 
 def each(source: str | Source) -> Source:
-    """Have an event count once for each member of an array: `each(of_run("tags"))`, for a key.
+    """Count an event once for each member of an array: `each(of_run("tags"))`, for a key.
 
     An event whose array is empty or null counts nowhere. Raises InvalidValue unless the source is
     an array.

@@ -148,13 +148,9 @@ def test_no_line_of_a_page_is_longer_than_100_columns(page: Path) -> None:
     ] == []
 
 
-def test_no_line_of_sql_is_longer_than_100_columns_unless_it_is_compiled() -> None:
+def test_no_line_of_sql_is_longer_than_100_columns() -> None:
     files = [
-        *(
-            path
-            for path in (ROOT / "ledger" / "sql").rglob("*.sql")
-            if path.parent.name != "compiled"
-        ),
+        *(ROOT / "ledger" / "sql").rglob("*.sql"),
         *(ROOT / "migrations" / "versions").glob("*.sql"),
     ]
     long = [

@@ -47,7 +47,7 @@ async def mallory(unverified_database: str) -> AsyncIterator[Mallory]:
     await opened.close()
 
 
-async def told(ledger: Ledger) -> UUID:
+async def six_events(ledger: Ledger) -> UUID:
     """Return a run of six events; other runs lie before and after it."""
     await claimed(ledger, "w:before", input="before")
     lease = await claimed(ledger, input={"path": "a.py"}, tags=["t"], deadline=3600, key="k")
@@ -60,7 +60,7 @@ async def told(ledger: Ledger) -> UUID:
     return lease.run_id
 
 
-async def found(ledger: Ledger, run_id: UUID) -> tuple[int | None, str]:
+async def first_finding(ledger: Ledger, run_id: UUID) -> tuple[int | None, str]:
     """Return the first finding, which must be about this run, however one asks."""
     whole, one = await ledger.verify(), await ledger.verify(run_id)
     assert not whole.ok

@@ -17,9 +17,9 @@ from runfold.ledger.events import NoteAdded
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.webhooks import Delivery, check_url, secret_bytes
 from runfold.workers.duties.webhooks.addresses import AddressRefused, public_addresses
+from runfold.workers.duties.webhooks.deliverer import Deliverer, Terms
 from runfold.workers.duties.webhooks.keeper import WebhookKeeper
 from runfold.workers.duties.webhooks.posting import Answer, Poster
-from runfold.workers.duties.webhooks.telling import Telling, Terms
 from tests.conftest import PROJECT
 from tests.support.logins import with_login
 from tests.support.receiver import Receiver, receiving, swallowing
@@ -87,7 +87,7 @@ async def test_a_keeper_that_dies_between_sending_and_recording_sends_again_unde
         raise asyncio.CancelledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Telling, "_record", killed)
+        patch.setattr(Deliverer, "_record", killed)
         with pytest.raises(asyncio.CancelledError):
             await WebhookKeeper(ledger, brief).once()
     assert [one.outcome for one in await deliveries(ledger)] == ["waiting"]

@@ -105,7 +105,7 @@ class Call:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Let the function that runs in this block find its call."""
+        """Make the call known to the function that runs in this block."""
         token = CURRENT.set(self)
         try:
             yield

@@ -136,7 +136,7 @@ class Recorder:
             raise refused
 
     def close(self) -> None:
-        """Let nothing more be recorded, by tasks that the handler left behind."""
+        """Refuse further records, as of tasks that the handler left behind."""
         self.ending = self.ending or Stopped("the handler has ended")
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Who may work beside whom in one process: all, but for a run that may be what kills it."""
+"""Runs a suspected crasher alone in its process; all other runs work beside each other."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Writer:
         self._beginner: Batcher[Lease, Lease] = Batcher(self._beat, lambda _: 0, linger=linger)
 
     async def begin(self, lease: Lease) -> bool:
-        """Have it on record, by a beat, that an attempt begins; return whether it may.
+        """Record by a beat that an attempt begins; return whether it may.
 
         Raises DatabaseUnavailable when that is not known.
         """

@@ -43,7 +43,7 @@ class LastResort:
             self._changed.notify()
 
     def disarm(self) -> None:
-        """Let the process live."""
+        """Cancel the last resort: the process lives."""
         with self._changed:
             self._deadline = None
             self._changed.notify()

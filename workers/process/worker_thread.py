@@ -51,7 +51,7 @@ class WorkerThread:
         ).start()
 
     def stop(self) -> None:
-        """Have the worker end, as `Worker.stop`; from the thread that made this."""
+        """Stop the worker, as `Worker.stop`; call it from the thread that made this."""
         with suppress(RuntimeError):  # its loop has closed
             self._loop.call_soon_threadsafe(self._stop)
 

@@ -113,7 +113,7 @@ async def check(
     *,
     actor: Actor = None,
 ) -> None:
-    """Say whether this login has a right in the project, and may speak for an actor."""
+    """Check whether this login has a right in the project, and may speak for an actor."""
     async with session.ledger() as ledger:
         refused = await access.check(ledger.project, right, actor)
         speaker = ledger.project.speaker or "the owner's login"

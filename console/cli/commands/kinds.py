@@ -42,7 +42,7 @@ async def pause(
 async def resume(
     session: Session, kind: Name, *, actor: Actor = None, reason: OrderReason = None
 ) -> None:
-    """Let workers claim runs of a kind again."""
+    """Allow claims of a kind again."""
     async with session.ledger() as ledger:
         _write(session, await ledger.resume_kind(kind, actor=actor, reason=reason))
 

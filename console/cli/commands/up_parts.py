@@ -112,7 +112,7 @@ def _parts(place: Place, handlers: str | None) -> list[Part]:
 
 
 def greet(session: Session, place: Place, what: str, *, has_browser: bool) -> None:
-    """Say where the console is and what runs, and show it in a browser."""
+    """Print where the console is and what runs, and open it in a browser."""
     if session.as_json:
         session.out.json({"address": place.address, "project": place.project})
     session.out.talk(f"Runfold is up at {place.address}")

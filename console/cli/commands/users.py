@@ -81,7 +81,7 @@ async def add(
 async def password(
     session: Session, name: Name, *, actor: Actor = None, reason: OrderReason = None
 ) -> None:
-    """Give a user another password, as `add` takes it, and end the user's sessions."""
+    """Replace a user's password, read as by `add`, and end the user's sessions."""
     users.check_name(name)
     chosen = _password()
     async with session.ledger() as ledger:
@@ -93,7 +93,7 @@ async def password(
 async def disable(
     session: Session, name: Name, *, actor: Actor = None, reason: OrderReason = None
 ) -> None:
-    """Let a user sign in no more, and end the user's sessions at once."""
+    """Disable a user, and end the user's sessions at once."""
     async with session.ledger() as ledger:
         changed = await users.disable(ledger.project, name, actor=actor, reason=reason)
     _tell(session, name, changed=changed, no=f"{name} is no user that may sign in")
@@ -103,7 +103,7 @@ async def disable(
 async def enable(
     session: Session, name: Name, *, actor: Actor = None, reason: OrderReason = None
 ) -> None:
-    """Let a disabled user sign in again."""
+    """Enable a disabled user again."""
     async with session.ledger() as ledger:
         changed = await users.enable(ledger.project, name, actor=actor, reason=reason)
     _tell(session, name, changed=changed, no=f"{name} is no disabled user")

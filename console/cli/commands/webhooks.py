@@ -30,7 +30,7 @@ Kinds = Annotated[
 
 @command(app, "list")
 async def list_(session: Session) -> None:
-    """List the webhooks of the project, and how much each has still to be told."""
+    """List the webhooks of the project, with the deliveries that are still to be made."""
     async with session.ledger() as ledger:
         found = await ledger.webhooks.every()
     if session.as_json:
@@ -54,7 +54,7 @@ async def add(
     actor: Actor = None,
     reason: OrderReason = None,
 ) -> None:
-    """Tell a URL of events from now on; print the secret of its signatures, this once."""
+    """Send events to a URL from now on; print the secret of its signatures, this once."""
     types = [name.strip() for name in (events or "").split(",") if name.strip()]
     async with session.ledger() as ledger:
         webhook, secret = await ledger.webhooks.add(
@@ -89,7 +89,7 @@ async def resume(
     actor: Actor = None,
     reason: OrderReason = None,
 ) -> None:
-    """Go on with a paused webhook; it is told what it missed."""
+    """Resume a paused webhook; it is sent what it missed."""
     async with session.ledger() as ledger:
         _known(await ledger.webhooks.every(), webhook)
         await ledger.webhooks.resume(webhook, from_now=from_now, actor=actor, reason=reason)
@@ -158,7 +158,7 @@ async def run(
         bool, typer.Option("--allow-loopback", help="Send to this machine too, in development.")
     ] = False,
 ) -> None:
-    """Tell webhooks what happens, until SIGTERM or Ctrl-C; any number of processes may do so.
+    """Deliver events to webhooks until SIGTERM or Ctrl-C; any number of processes may do so.
 
     Needs the extra `webhooks`, and the right read.
     """
@@ -167,11 +167,11 @@ async def run(
         import standardwebhooks  # noqa: F401, PLC0415  as above
     except ImportError as error:
         raise ConfigurationError(
-            "webhooks are told with httpcore and standardwebhooks: install runfold[webhooks]"
+            "webhooks are sent with httpcore and standardwebhooks: install runfold[webhooks]"
         ) from error
+    from runfold.workers.duties.webhooks.deliverer import Terms  # noqa: PLC0415
     from runfold.workers.duties.webhooks.keeper import WebhookKeeper  # noqa: PLC0415
     from runfold.workers.duties.webhooks.posting import Poster  # noqa: PLC0415
-    from runfold.workers.duties.webhooks.telling import Terms  # noqa: PLC0415
 
     terms = Terms(Poster(loopback=allow_loopback), console.rstrip("/"))
     if once:
@@ -181,7 +181,7 @@ async def run(
     async with AsyncExitStack() as stack:
         stack.enter_context(until_terminated())
         ledger = await when_it_answers(session.ledger, stack)
-        session.out.begin(f"telling the webhooks of project {ledger.project_id}; Ctrl-C ends it")
+        session.out.begin(f"delivering events of project {ledger.project_id}; Ctrl-C ends it")
         await WebhookKeeper(ledger, terms).run()
 
 

@@ -9,7 +9,7 @@ import typer
 from runfold.console.cli.kit.confirmation import agreed
 from runfold.console.cli.kit.exits import CONFLICT, ERROR, OK
 from runfold.console.cli.kit.session import Session
-from runfold.console.shared.bulk import Action, Preview, batch, meant, preview
+from runfold.console.shared.bulk import Action, Preview, batch, bulk_of, preview
 from runfold.console.shared.plain import clean
 from runfold.console.shared.values import Misuse
 from runfold.ledger import Ledger
@@ -45,7 +45,7 @@ async def act_on_all(
     if reason is None:
         raise Misuse("--reason", "a query needs one; it is recorded with every run")
     async with session.ledger() as ledger:
-        found = await preview(ledger, await meant(ledger, action, query))
+        found = await preview(ledger, await bulk_of(ledger, action, query))
         matching = found.matching if found.is_all else None
         if not agreed(action, found.number, matching=matching, count=count):
             return ERROR

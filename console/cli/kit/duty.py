@@ -13,7 +13,7 @@ from runfold.workers.process.last_resort import LastResort
 
 @contextmanager
 def until_terminated() -> Iterator[None]:
-    """Let SIGTERM end the work within, quietly; Ctrl-C ends it as ever.
+    """End the work within quietly on SIGTERM; Ctrl-C interrupts as usual.
 
     The first process of a container is not ended by a signal that it does not handle: it would be
     killed after the grace, and its exit code would tell of a fault. A server that does not answer

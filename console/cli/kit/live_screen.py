@@ -47,7 +47,7 @@ async def renew(draw: Draw, every: float) -> None:
 
 @contextlib.contextmanager
 def _keys() -> Iterator[None]:
-    """Let single keys be read; Ctrl-C interrupts as ever."""
+    """Read single keys; Ctrl-C interrupts as usual."""
     kept = termios.tcgetattr(sys.stdin)
     try:
         tty.setcbreak(sys.stdin)

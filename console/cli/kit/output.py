@@ -93,7 +93,7 @@ class Output:
             self.line(line)
 
     def begin(self, text: str) -> None:
-        """Tell people, and the process that started this one, that a duty has begun."""
+        """Announce to people, and to the process that started this one, that a duty has begun."""
         beginning.begun()
         self.talk(text)
 

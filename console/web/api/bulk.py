@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import AwareDatetime, Field
 
-from runfold.console.shared.bulk import BATCH, Bulk, batch, meant, preview
+from runfold.console.shared.bulk import BATCH, Bulk, batch, bulk_of, preview
 from runfold.console.shared.plain import jsonable
 from runfold.console.web.api.runs import Reason
 from runfold.console.web.api.shapes import Body, Shown
@@ -36,7 +36,7 @@ class Act(Chosen, Reason):
 @router.post("/preview", operation_id="preview_bulk")
 async def see(ledger: Reader, body: Chosen) -> Shown:
     """Count the runs that a bulk would act on, up to 10,000, and list the first. Needs read."""
-    found = await preview(ledger, await meant(ledger, body.action, body.query))
+    found = await preview(ledger, await bulk_of(ledger, body.action, body.query))
     return {
         **_chosen(found.bulk),
         "matching": found.matching,
@@ -51,7 +51,7 @@ async def act(ledger: Submitter, reader: Reader, body: Act) -> Shown:
 
     A reason is needed. Sent again it does nothing twice: each run is cancelled or rerun once.
     """
-    chosen = await meant(reader, body.action, body.query, body.moment)
+    chosen = await bulk_of(reader, body.action, body.query, body.moment)
     done = await batch(
         ledger, chosen, reason=body.reason, actor=body.actor, before=body.before, limit=body.limit
     )

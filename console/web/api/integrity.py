@@ -77,8 +77,8 @@ async def head(ledger: Auditor) -> Shown:
     Each run has a chain of its own: `/v1/runs/{run_id}/head`. No hash covers all runs yet.
     """
     rows = await fetch(ledger.pool, _CONTROL_HEAD, ledger.project_id)
-    told = jsonable(dict(rows[0])) if rows else None
-    return {"project": ledger.project_id, "control": told, **_MEANING}
+    checked = jsonable(dict(rows[0])) if rows else None
+    return {"project": ledger.project_id, "control": checked, **_MEANING}
 
 
 async def _verified(request: Request, ledger: Ledger, run_id: str | None) -> Shown:

@@ -23,7 +23,7 @@ class Explained(BaseModel):
 
 
 @router.get("", operation_id="problems")
-async def every() -> list[Explained]:
+async def list_problems() -> list[Explained]:
     """List every problem that the API answers with. Needs no token."""
     return [
         Explained(code=code, status=status, meaning=meaning)
@@ -32,7 +32,7 @@ async def every() -> list[Explained]:
 
 
 @router.get("/{code}", operation_id="problem")
-async def one(code: str) -> Explained:
+async def explain(code: str) -> Explained:
     """Explain a problem. Needs no token."""
     if code not in MEANINGS:
         raise HTTPException(NOT_FOUND, "no problem has this code: /v1/problems lists them")

@@ -1,4 +1,4 @@
-"""Webhooks: whom to tell of which events, and what became of each telling."""
+"""Webhooks: which events are sent where, and what became of each delivery."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DeliveryId = Annotated[str, Path(max_length=100, description="The `webhook-id` i
 
 
 class Webhook(Body):
-    """A URL, and of what it is told; no events or kinds: of all."""
+    """A URL, and what is sent to it; no events or kinds means all."""
 
     url: str = Field(description="https; http to the server's own machine only.")
     events: list[str] = Field(default_factory=list, description="Types, such as `run.failed`.")
@@ -49,7 +49,7 @@ async def webhooks(ledger: Looker) -> Shown:
 
 @router.post("", operation_id="add_webhook", status_code=status.HTTP_201_CREATED)
 async def add(ledger: Admin, body: Webhook) -> Shown:
-    """Tell a URL of events from now on; the secret is shown this once. Needs admin."""
+    """Send events to a URL from now on; the secret is shown this once. Needs admin."""
     webhook_id, secret = await ledger.webhooks.add(**body.model_dump())
     return {"webhook_id": webhook_id, "secret": secret}
 
@@ -63,7 +63,7 @@ async def pause(ledger: Admin, looker: Looker, webhook_id: WebhookId, body: Chan
 
 @router.post("/{webhook_id}/resume", operation_id="resume_webhook")
 async def resume(ledger: Admin, looker: Looker, webhook_id: WebhookId, body: Resume) -> Shown:
-    """Go on with a paused webhook; it is told what it missed. Needs admin."""
+    """Resume a paused webhook; it is sent what it missed. Needs admin."""
     await ledger.webhooks.resume(webhook_id, **body.model_dump())
     return await _shown(looker, webhook_id)
 

@@ -168,5 +168,5 @@ async def answer_tool(
 async def ask_approval(
     ledger: Worker, run_id: RunId, body: Approval, response: Response, key: Key = None
 ) -> Shown:
-    """Have the run wait for a person's decision. Needs work, and the lease."""
+    """Make the run wait for a person's decision. Needs work, and the lease."""
     return shown(await ledger.ask_approval(body.lease(run_id), **_rest(body), key=key), response)

@@ -83,7 +83,7 @@ def _month(status: MonthStatus, now: datetime) -> Mapping[str, Any]:
 
 
 def _found(file: Archive) -> str:
-    """Say whether the file is there in its size; its digest is checked by a command."""
+    """Return whether the file exists in its size; a command checks its digest."""
     try:
         size = file.path.stat().st_size
     except OSError as error:
@@ -92,7 +92,7 @@ def _found(file: Archive) -> str:
 
 
 def _next(status: MonthStatus, now: datetime) -> str:
-    """Say what may be done with a month, or what is in the way of it as far as it is known."""
+    """Return what may be done with a month, or what is known to prevent it."""
     beyond = start_of(month_of(bounds(status.month)[1]))
     if status.state == "detached":
         return f"runfold archive attach {status.month}"

@@ -11,7 +11,7 @@ from fastapi import Depends, Form
 from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
-from runfold.console.shared.bulk import ACTIONS, meant, preview
+from runfold.console.shared.bulk import ACTIONS, bulk_of, preview
 from runfold.console.web.pages.viewing import ReadViewer, Viewer, page, router, viewing
 from runfold.console.web.running_bulks import SHOWN, RunningBulk, RunningBulks
 from runfold.ledger.errors import InvalidValue
@@ -36,7 +36,7 @@ async def bulk(viewer: ReadViewer, _: Submitting, q: str = "", action: str = "ca
         raise InvalidValue("action", action, f"must be one of {', '.join(ACTIONS)}")
     found = None
     if q.strip():
-        found = await preview(viewer.ledger, await meant(viewer.ledger, action, q))
+        found = await preview(viewer.ledger, await bulk_of(viewer.ledger, action, q))
     return viewer.page(
         "bulk.html",
         {"action": action, "query": q, "preview": found},
@@ -61,7 +61,7 @@ async def begin(
     """Begin what was shown; the same form sent twice begins it once."""
     if not reason.strip():
         raise InvalidValue("reason", reason, "is needed: it is recorded with every run")
-    chosen = await meant(viewer.ledger, action, q, moment)
+    chosen = await bulk_of(viewer.ledger, action, q, moment)
     running = _bulks(viewer).begin(key, viewer.ledger, chosen, check_reason(reason) or "")
     return RedirectResponse(f"{viewer.base}/bulk/{running.key}", HTTPStatus.SEE_OTHER)
 

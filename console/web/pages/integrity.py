@@ -19,7 +19,7 @@ pages = router()
 
 @page(pages, "/p/{project}/integrity")
 async def integrity(viewer: ReadViewer, run: str = "") -> Response:
-    """Say what is proved, and check the run that is named."""
+    """Show what is proved, and check the run that is named."""
     ledger = viewer.ledger
     newest = await fetch(ledger.pool, _NEWEST, ledger.project_id)
     report = None

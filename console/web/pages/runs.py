@@ -48,7 +48,7 @@ async def runs(
         examined=found.examined,
         links=_links(q, found, limit),
         facets=facets(q, await counted(viewer.ledger)),
-        views=await views.every(viewer.ledger.project),
+        views=await views.views(viewer.ledger.project),
         now=datetime.now(UTC),
     )
 

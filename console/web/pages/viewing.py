@@ -23,7 +23,7 @@ from runfold.console.shared.listed import listed
 from runfold.console.shared.plain import clean, jsonable
 from runfold.console.web.callers import Callers
 from runfold.console.web.pages.rendering import rendered
-from runfold.console.web.problems import Unauthenticated, as_known, told
+from runfold.console.web.problems import Unauthenticated, answer_to, as_known
 from runfold.ledger import Ledger
 from runfold.ledger.access import EVERYWHERE
 from runfold.ledger.errors import LedgerError
@@ -137,7 +137,7 @@ def failed(request: Request, error: Exception) -> Response:
         expected = error if isinstance(error, LedgerError) else known(error)
         if expected is None:
             raise error
-        status, _, detail = told(expected)
+        status, _, detail = answer_to(expected)
     context = {"status": status.value, "phrase": status.phrase, "detail": clean(detail)}
     return html(request, "error.html", {"base": None, **context}, status)
 

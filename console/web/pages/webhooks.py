@@ -1,4 +1,4 @@
-"""Webhooks: whom to tell of which events, and what became of each telling."""
+"""Webhooks: which events are sent where, and what became of each delivery."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def webhooks(viewer: Looker) -> Response:
 async def add(
     viewer: Admin, url: Text, events: Text = "", kinds: Text = "", reason: Text = ""
 ) -> Response:
-    """Tell a URL of events from now on; the answer shows the secret, this once."""
+    """Send events to a URL from now on; the answer shows the secret, this once."""
     made = await viewer.ledger.webhooks.add(
         url.strip(), events=_names(events), kinds=_names(kinds), reason=reason or None
     )

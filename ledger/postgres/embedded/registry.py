@@ -221,13 +221,13 @@ class _Stake:
                 raise
 
     def leave(self) -> None:
-        """Be a client no more; the last one stops the server."""
+        """Leave; the last client stops the server."""
         with suppress(FileNotFoundError), self._turn(create=False):
             self._leave()
         self.disown()
 
     def disown(self) -> None:
-        """Let go of the client lock without giving it up for a parent that has it too."""
+        """Close our descriptor of the client lock; a parent that inherited the lock keeps it."""
         if self._client_lock is not None:
             os.close(self._client_lock)
             self._client_lock = None

@@ -1,5 +1,5 @@
 -- Says whether somebody asked for a run, or for one that asked for it by however many steps:
--- 'submitter' where they did, by name or by credential, 'unread' where it cannot be told, because a
+-- 'submitter' where they did, by name or by credential, 'unread' where that is unknown, because a
 -- run in between is archived or its content erased. Null: they did not. Internal to
 -- ledger.may_not_decide.
 CREATE OR REPLACE FUNCTION ledger.submitter_problem(p_project text, p_run uuid, p_person text,

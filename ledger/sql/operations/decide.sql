@@ -4,7 +4,7 @@
 -- approval.signed, and the run goes on waiting. No row: there is no such run. What is refused says
 -- why, and is noted in the history; refused as 'key': the key was used before, and ledger.commands
 -- has its outcome.
--- Needs the right decide, also at the moment when the lock of the run is had, and a transaction
+-- Needs the right decide, also once the run is locked, and a transaction
 -- that is READ COMMITTED: an older snapshot would hold rights and roles that were revoked.
 -- Locks: the row of run_state, FOR UPDATE.
 CREATE OR REPLACE FUNCTION ledger.decide(

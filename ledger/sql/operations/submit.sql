@@ -1,6 +1,6 @@
 -- Submits runs: appends run.submitted for each, all or none. Returns one row per command, in the
 -- order given. A key that was used before gives the run it named then; with other content it is
--- RF409 and nothing is written; of a run that was made before nothing but its id is told. Locks:
+-- RF409 and nothing is written; of a run that was made before only the id is returned. Locks:
 -- rows of `command` in key order (waits for a concurrent submit of the same key); no run exists
 -- before it is made.
 CREATE OR REPLACE FUNCTION ledger.submit(

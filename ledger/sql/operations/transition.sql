@@ -97,7 +97,7 @@ BEGIN
         CASE timed.type WHEN 'approval.requested' THEN ledger.check_request(timed.body)
         END AS approvals
       FROM (
-        -- dated when the lock is had: it may have been waited for
+        -- dated once the run is locked: the lock may have been waited for
         SELECT asked.*, locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at
         FROM (
           -- the commands, in the order of the locks

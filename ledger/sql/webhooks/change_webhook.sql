@@ -1,6 +1,6 @@
 -- Makes a webhook, pauses or resumes it, or removes it with its deliveries, on record; returns
--- whether anything changed. A new one is told what happens from now on, and so is one that is
--- resumed with p_from_now; a resumed one is otherwise told what it missed. Needs the right admin.
+-- whether anything changed. A new one is sent what happens from now on, and so is one that is
+-- resumed with p_from_now; a resumed one is otherwise sent what it missed. Needs the right admin.
 CREATE OR REPLACE FUNCTION ledger.change_webhook(
   p_project text, p_actor text, p_webhook text, p_action text, p_url text, p_events text[],
   p_kinds text[], p_secret bytea, p_from_now boolean, p_reason text

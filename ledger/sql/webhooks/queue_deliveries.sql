@@ -1,4 +1,4 @@
--- Notes what is to be told to a webhook, and how far its keeper has looked; false: another keeper
+-- Notes what is to be sent to a webhook, and how far its keeper has looked; false: another keeper
 -- was there first, or the webhook is paused, and nothing is noted. Forgets deliveries that ended 30
 -- days ago, a few at a time. Needs the right read; see ledger.webhook_duties.
 CREATE OR REPLACE FUNCTION ledger.queue_deliveries(

@@ -176,9 +176,9 @@ async def test_counting_ends_and_says_so(ledger: Ledger, monkeypatch: pytest.Mon
     monkeypatch.setattr("runfold.ledger.reading.search.EXAMINED", 3)
     for n in range(5):
         await ledger.submit("page", tags=["a"] if n == 4 else [])
-    every = await bulk.preview(ledger, await bulk.meant(ledger, "cancel", "kind:page"))
+    every = await bulk.preview(ledger, await bulk.bulk_of(ledger, "cancel", "kind:page"))
     assert every.number == "more than 3 runs"
-    few = await bulk.preview(ledger, await bulk.meant(ledger, "cancel", "kind:page tag:a"))
+    few = await bulk.preview(ledger, await bulk.bulk_of(ledger, "cancel", "kind:page tag:a"))
     assert few.number == "1 run of the newest 3"
     with pytest.raises(InvalidValue, match="no time zone"):
-        await bulk.meant(ledger, "cancel", "kind:a", few.bulk.moment.replace(tzinfo=None))
+        await bulk.bulk_of(ledger, "cancel", "kind:a", few.bulk.moment.replace(tzinfo=None))

@@ -48,10 +48,10 @@ async def test_a_view_is_saved_for_all_changed_and_removed_on_record(
     assert "Remove the view" in (await web.get("/p/test/runs", params={"q": asked["q"]})).text
     assert (await web.post(path, data=asked | {"q": "state:failed"})).status_code == 303
     assert not await views.save(ledger.project, "mine <b>", "state:failed")
-    [view] = await views.every(ledger.project)
+    [view] = await views.views(ledger.project)
     assert (view.query, view.actor) == ("state:failed", ledger.actor)
     assert (await web.post(path, data=asked | {"change": "remove"})).status_code == 303
-    assert await views.every(ledger.project) == []
+    assert await views.views(ledger.project) == []
     changes = [each.type for each in await ledger.control_history() if "view" in each.type]
     assert changes == ["view.added", "view.changed", "view.removed"]
 
@@ -68,7 +68,7 @@ async def test_bad_views_are_refused(
     web: httpx.AsyncClient, ledger: Ledger, asked: dict[str, str]
 ) -> None:
     assert (await web.post("/p/test/views", data=asked)).status_code == 422
-    assert await views.every(ledger.project) == []
+    assert await views.views(ledger.project) == []
 
 
 async def test_a_project_has_so_many_views_and_no_more(ledger: Ledger) -> None:
@@ -88,7 +88,7 @@ async def test_views_are_seen_and_saved_by_readers_only(ledger: Ledger) -> None:
         await sign_in(client, secret)
         answer = await client.post("/p/test/views", data={"name": "v", "change": "remove"})
         assert answer.status_code == 403
-    assert len(await views.every(ledger.project)) == 1
+    assert len(await views.views(ledger.project)) == 1
 
 
 async def test_sql_refuses_what_python_refuses(

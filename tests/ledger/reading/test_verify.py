@@ -17,7 +17,7 @@ from runfold.ledger.reading import verify as verifying
 from runfold.projections.state import drift
 from runfold.projections.state.repair import repair
 from tests.conftest import PROJECT
-from tests.support.mallory import Mallory, found, mallory, open_ledger, told
+from tests.support.mallory import Mallory, first_finding, mallory, open_ledger, six_events
 from tests.support.runs import TINY, claimed
 from tests.support.waiting import lapsed
 
@@ -25,7 +25,7 @@ __all__ = ["mallory", "open_ledger"]
 
 
 async def test_an_untouched_ledger_verifies_and_says_what_was_checked(open_ledger: Ledger) -> None:
-    await told(open_ledger)
+    await six_events(open_ledger)
 
     report = await open_ledger.verify()
 
@@ -59,7 +59,7 @@ async def test_every_kind_of_history_verifies(open_ledger: Ledger) -> None:
 async def test_a_state_that_differs_from_its_events_is_found(
     open_ledger: Ledger, mallory: Mallory
 ) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
     await mallory.execute("CREATE TABLE backup AS SELECT * FROM ledger.run_state")
     changes = {
         "cost_usd": "cost_usd = 7",
@@ -74,7 +74,7 @@ async def test_a_state_that_differs_from_its_events_is_found(
 
     for named, change in changes.items():
         await mallory.execute(f"UPDATE ledger.run_state SET {change} WHERE run_id = $1", run_id)
-        assert await found(open_ledger, run_id) == (None, "drift")
+        assert await first_finding(open_ledger, run_id) == (None, "drift")
         assert named in (await open_ledger.verify()).findings[0].detail
         await mallory.execute("DELETE FROM ledger.run_state WHERE run_id = $1", run_id)
         await mallory.execute(
@@ -85,7 +85,7 @@ async def test_a_state_that_differs_from_its_events_is_found(
 
 
 async def test_a_deleted_state_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
 
     await mallory.execute("DELETE FROM ledger.run_state WHERE run_id = $1", run_id)
     (finding,) = (await open_ledger.verify()).findings
@@ -94,21 +94,21 @@ async def test_a_deleted_state_is_found(open_ledger: Ledger, mallory: Mallory) -
 
 
 async def test_a_deleted_idempotency_key_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
 
     await mallory.execute("DELETE FROM ledger.command WHERE run_id = $1", run_id)
 
-    assert await found(open_ledger, run_id) == (1, "key")
+    assert await first_finding(open_ledger, run_id) == (1, "key")
 
 
 async def test_an_idempotency_key_that_names_another_event_is_found(
     open_ledger: Ledger, mallory: Mallory
 ) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
 
     await mallory.execute("UPDATE ledger.command SET version = 2 WHERE run_id = $1", run_id)
 
-    assert await found(open_ledger, run_id) == (1, "key")
+    assert await first_finding(open_ledger, run_id) == (1, "key")
     report = await open_ledger.verify()
     assert [(finding.version, finding.problem) for finding in report.findings] == [
         (1, "key"),
@@ -119,19 +119,19 @@ async def test_an_idempotency_key_that_names_another_event_is_found(
 async def test_an_idempotency_key_that_gives_another_hash_is_found(
     open_ledger: Ledger, mallory: Mallory
 ) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
 
     await mallory.execute(
         "UPDATE ledger.command SET hash = sha256('other') WHERE run_id = $1", run_id
     )
 
-    assert await found(open_ledger, run_id) == (1, "key")
+    assert await first_finding(open_ledger, run_id) == (1, "key")
 
 
 async def test_an_idempotency_key_that_nobody_used_is_found(
     open_ledger: Ledger, mallory: Mallory
 ) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
 
     await mallory.execute(
         "INSERT INTO ledger.command SELECT project_id, 'forged', content_hash, run_id, 1 "
@@ -147,7 +147,7 @@ async def test_an_idempotency_key_that_nobody_used_is_found(
 async def test_of_several_bad_events_the_first_is_named_first(
     open_ledger: Ledger, mallory: Mallory
 ) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
 
     await mallory.execute("DELETE FROM ledger.payload WHERE run_id = $1 AND version = 1", run_id)
     await mallory.execute(
@@ -200,7 +200,7 @@ async def test_a_project_is_verified_range_by_range_and_nothing_is_left_out(
 async def test_a_fold_of_the_database_that_lies_is_not_believed(
     open_ledger: Ledger, mallory: Mallory
 ) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
     await mallory.execute("UPDATE ledger.run_state SET cost_usd = 7 WHERE run_id = $1", run_id)
     await mallory.execute("""
       CREATE OR REPLACE FUNCTION ledger.rebuild_run_state(
@@ -211,7 +211,7 @@ async def test_a_fold_of_the_database_that_lies_is_not_believed(
         WHERE r.project_id = p_project AND r.run_id BETWEEN p_from AND p_to
       $$""")
 
-    assert await found(open_ledger, run_id) == (None, "drift")
+    assert await first_finding(open_ledger, run_id) == (None, "drift")
     assert [one.run_id async for one in drift.check(open_ledger)] == [run_id]
     with pytest.raises(LedgerError, match="own fold is not this program's"):
         await repair(open_ledger, [run_id], actor="ann", reason="a test")
@@ -220,7 +220,7 @@ async def test_a_fold_of_the_database_that_lies_is_not_believed(
 async def test_a_view_that_says_all_months_are_archived_hides_nothing(
     open_ledger: Ledger, mallory: Mallory
 ) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
     await mallory.execute("""
       CREATE OR REPLACE VIEW ledger.archive AS
       SELECT '2026-01'::varchar(7) AS month, 'detached' AS state, true AS detached,
@@ -244,13 +244,13 @@ async def test_a_view_that_says_all_months_are_archived_hides_nothing(
 async def test_a_view_that_hides_events_hides_nothing_from_verify(
     open_ledger: Ledger, mallory: Mallory
 ) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
     await mallory.execute("UPDATE ledger.event SET actor = 'eve' WHERE run_id = $1", run_id)
     await mallory.execute("""DO $$ BEGIN EXECUTE format(
       'CREATE OR REPLACE VIEW ledger.entry AS SELECT * FROM (%s) AS m WHERE false',
       rtrim(pg_get_viewdef('ledger.entry'), ';')); END $$""")
 
-    assert (await found(open_ledger, run_id))[1] == "hash"
+    assert (await first_finding(open_ledger, run_id))[1] == "hash"
 
 
 async def test_no_snapshot_is_held_from_range_to_range(
@@ -295,7 +295,7 @@ async def test_no_snapshot_is_held_from_range_to_range(
 async def test_a_kind_that_is_not_the_fold_of_its_events_is_found(
     open_ledger: Ledger, mallory: Mallory, change: str, problem: str
 ) -> None:
-    await told(open_ledger)
+    await six_events(open_ledger)
     await open_ledger.pause_kind("parse")
     await open_ledger.limit_kind("parse", 3)
     await open_ledger.resume_kind("parse")

@@ -8,7 +8,7 @@ import pytest
 from runfold.ledger import Ledger
 from runfold.ledger.proof.encoding import FIELDS, event_hash
 from tests.conftest import PROJECT
-from tests.support.mallory import Mallory, found, mallory, open_ledger, told
+from tests.support.mallory import Mallory, first_finding, mallory, open_ledger, six_events
 
 __all__ = ["mallory", "open_ledger"]
 
@@ -24,39 +24,39 @@ __all__ = ["mallory", "open_ledger"]
 async def test_a_changed_payload_is_found(
     open_ledger: Ledger, mallory: Mallory, change: str
 ) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
 
     await mallory.execute(
         f"UPDATE ledger.payload SET {change} WHERE run_id = $1 AND version = 1", run_id
     )
 
-    assert await found(open_ledger, run_id) == (1, "payload")
+    assert await first_finding(open_ledger, run_id) == (1, "payload")
 
 
 async def test_a_deleted_payload_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
 
     await mallory.execute("DELETE FROM ledger.payload WHERE run_id = $1 AND version = 4", run_id)
 
-    assert await found(open_ledger, run_id) == (4, "payload")
+    assert await first_finding(open_ledger, run_id) == (4, "payload")
 
 
 async def test_a_payload_that_is_moved_to_another_event_is_found(
     open_ledger: Ledger, mallory: Mallory
 ) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
 
     await mallory.execute(
         "UPDATE ledger.payload SET version = 3 WHERE run_id = $1 AND version = 4", run_id
     )
 
-    assert await found(open_ledger, run_id) == (3, "payload")
+    assert await first_finding(open_ledger, run_id) == (3, "payload")
 
 
 async def test_a_payload_that_belongs_to_no_event_is_found(
     open_ledger: Ledger, mallory: Mallory
 ) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
 
     await mallory.execute(
         "INSERT INTO ledger.payload VALUES ($1, $2, 99, sha256(''), '{\"note\":\"forged\"}')",
@@ -64,7 +64,7 @@ async def test_a_payload_that_belongs_to_no_event_is_found(
         run_id,
     )
 
-    assert (await found(open_ledger, run_id))[1] == "payload"
+    assert (await first_finding(open_ledger, run_id))[1] == "payload"
 
 
 CHANGES = {
@@ -83,7 +83,7 @@ OTHER = {"wait_outcome": "'timeout'"}
 async def test_a_change_of_any_fact_of_any_event_is_found(
     open_ledger: Ledger, mallory: Mallory, version: int
 ) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
     await mallory.execute("CREATE TABLE backup AS SELECT * FROM ledger.event")
     one = f"e.run_id = '{run_id}' AND e.version = {version}"
     results = {}
@@ -107,71 +107,71 @@ async def test_a_change_of_any_fact_of_any_event_is_found(
 
 
 async def test_a_fact_that_is_taken_away_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
 
     await mallory.execute(
         "UPDATE ledger.event SET deadline = NULL, key = NULL WHERE run_id = $1 AND version = 1",
         run_id,
     )
 
-    assert await found(open_ledger, run_id) == (1, "hash")
+    assert await first_finding(open_ledger, run_id) == (1, "hash")
 
 
 async def test_a_changed_type_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
 
     await mallory.execute(
         "UPDATE ledger.event SET type = 'run.failed' WHERE run_id = $1 AND version = 6", run_id
     )
 
-    assert await found(open_ledger, run_id) == (6, "hash")
+    assert await first_finding(open_ledger, run_id) == (6, "hash")
 
 
 async def test_a_changed_hash_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
 
     await mallory.execute(
         "UPDATE ledger.event SET hash = sha256(hash) WHERE run_id = $1 AND version = 3", run_id
     )
 
-    assert await found(open_ledger, run_id) == (3, "hash")
+    assert await first_finding(open_ledger, run_id) == (3, "hash")
 
 
 @pytest.mark.parametrize(("version", "first"), [(1, 2), (3, 4), (5, 6)])
 async def test_a_deleted_event_is_found(
     open_ledger: Ledger, mallory: Mallory, version: int, first: int
 ) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
 
     await mallory.execute(
         "DELETE FROM ledger.event WHERE run_id = $1 AND version = $2", run_id, version
     )
 
-    assert await found(open_ledger, run_id) == (first, "gap")
+    assert await first_finding(open_ledger, run_id) == (first, "gap")
 
 
 async def test_a_deleted_newest_event_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
 
     await mallory.execute("DELETE FROM ledger.event WHERE run_id = $1 AND version = 6", run_id)
-    _, problem = await found(open_ledger, run_id)
+    _, problem = await first_finding(open_ledger, run_id)
 
     assert problem == "drift"
     assert "version is 6, its events say 5" in (await open_ledger.verify()).findings[0].detail
 
 
 async def test_a_deleted_history_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
 
     await mallory.execute("DELETE FROM ledger.event WHERE run_id = $1", run_id)
 
-    assert await found(open_ledger, run_id) == (None, "drift")
+    assert await first_finding(open_ledger, run_id) == (None, "drift")
 
 
 async def test_two_events_that_changed_places_are_found(
     open_ledger: Ledger, mallory: Mallory
 ) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
 
     for old, new in ((3, 99), (4, 3), (99, 4)):
         await mallory.execute(
@@ -181,13 +181,13 @@ async def test_two_events_that_changed_places_are_found(
             new,
         )
 
-    assert (await found(open_ledger, run_id))[0] == 3
+    assert (await first_finding(open_ledger, run_id))[0] == 3
 
 
 async def test_a_legal_event_with_a_hash_of_its_own_making_is_found(
     open_ledger: Ledger, unverified_database: str
 ) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
     owner = await asyncpg.connect(unverified_database)
 
     await owner.execute(
@@ -198,13 +198,13 @@ async def test_a_legal_event_with_a_hash_of_its_own_making_is_found(
     )
     await owner.close()
 
-    assert await found(open_ledger, run_id) == (7, "hash")
+    assert await first_finding(open_ledger, run_id) == (7, "hash")
 
 
 async def test_a_row_that_cannot_be_read_is_named_and_the_rest_is_checked(
     open_ledger: Ledger, mallory: Mallory
 ) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
     await mallory.execute("UPDATE ledger.event SET actor = 'eve' WHERE actor = 'w:after'")
     await mallory.execute("""
       CREATE FUNCTION public.torn() RETURNS json LANGUAGE plpgsql AS $$ BEGIN
@@ -228,7 +228,7 @@ async def test_a_row_that_cannot_be_read_is_named_and_the_rest_is_checked(
 async def test_a_time_that_python_cannot_hold_is_found_and_named(
     open_ledger: Ledger, mallory: Mallory, time: str
 ) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
     await mallory.execute(
         "UPDATE ledger.event SET recorded_at = $2::text::timestamptz "
         "WHERE run_id = $1 AND version = 3",
@@ -236,13 +236,13 @@ async def test_a_time_that_python_cannot_hold_is_found_and_named(
         time,
     )
 
-    assert await found(open_ledger, run_id) == (3, "unreadable")
+    assert await first_finding(open_ledger, run_id) == (3, "unreadable")
 
 
 async def test_an_illegal_event_with_a_true_hash_is_found(
     open_ledger: Ledger, mallory: Mallory
 ) -> None:
-    run_id = await told(open_ledger)
+    run_id = await six_events(open_ledger)
     *_, last = await open_ledger.history(run_id)
     at = last.recorded_at
     facts = {
@@ -256,4 +256,4 @@ async def test_an_illegal_event_with_a_true_hash_is_found(
         event_hash(last.hash, facts),
     )
 
-    assert await found(open_ledger, run_id) == (last.version + 1, "illegal")
+    assert await first_finding(open_ledger, run_id) == (last.version + 1, "illegal")

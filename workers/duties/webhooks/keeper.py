@@ -10,7 +10,7 @@ from runfold.ledger import Ledger, log, names
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.postgres.connections import fetch
 from runfold.workers.duties.duty import RETRY_SECONDS, Duty, Interruption
-from runfold.workers.duties.webhooks.telling import DUTIES, Telling, Terms
+from runfold.workers.duties.webhooks.deliverer import DUTIES, Deliverer, Terms
 
 LOOK_SECONDS: Final = 1.0
 """How often webhooks that were added, changed or paused are looked for."""
@@ -57,9 +57,9 @@ class WebhookKeeper(Duty):
         return LOOK_SECONDS
 
     async def once(self) -> None:
-        """Tell every webhook what is new and due now; the first fault comes last."""
-        tellings = [Telling(self._ledger, duty, self._terms) for duty in await self._duties()]
-        ended = await asyncio.gather(*(one.once() for one in tellings), return_exceptions=True)
+        """Deliver to every webhook what is new and due now, then raise the first fault."""
+        deliverers = [Deliverer(self._ledger, duty, self._terms) for duty in await self._duties()]
+        ended = await asyncio.gather(*(one.once() for one in deliverers), return_exceptions=True)
         for fault in ended:
             if fault is not None:
                 raise fault
@@ -68,9 +68,9 @@ class WebhookKeeper(Duty):
         return await fetch(self._ledger.pool, DUTIES, self._ledger.project_id)
 
     async def _kept(self, duty: Mapping[str, Any]) -> None:
-        """Tell one webhook; a fault is logged, and the next look begins again."""
+        """Deliver to one webhook; a fault is logged, and the next look begins again."""
         try:
-            await Telling(self._ledger, duty, self._terms).run()
+            await Deliverer(self._ledger, duty, self._terms).run()
         except Exception as error:
             reasons = error.exceptions if isinstance(error, ExceptionGroup) else (error,)
             log.logger(project_id=self._ledger.project_id, webhook=duty["webhook_id"]).error(

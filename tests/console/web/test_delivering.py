@@ -9,9 +9,9 @@ import httpx
 from runfold.console.web import app
 from runfold.ledger import Ledger
 from runfold.ledger.proof.bundle import check_evidence
+from runfold.workers.duties.webhooks.deliverer import Terms
 from runfold.workers.duties.webhooks.keeper import WebhookKeeper
 from runfold.workers.duties.webhooks.posting import Poster
-from runfold.workers.duties.webhooks.telling import Terms
 from tests.support.runs import claimed
 from tests.support.web import calling, token
 

@@ -1,4 +1,4 @@
-"""Telling one webhook: reads the feed for it, notes what is due, sends it, records how it went."""
+"""Delivers to one webhook: reads the feed, notes what is due, sends it, records how it ended."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAGE: Final = 500
 AT_ONCE: Final = 8
 """How many requests one webhook gets at a time."""
 NOTE_SECONDS: Final = 5.0
-"""How often the place in the feed is recorded while there is nothing to tell."""
+"""How often the place in the feed is recorded while there is nothing to deliver."""
 AGAIN_SECONDS: Final = (
     5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400,
 )  # fmt: skip
@@ -37,15 +37,15 @@ _RECORD: Final = "SELECT ledger.record_attempt($1, $2, $3, $4, $5, $6, $7, $8, $
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How webhooks are told: by whom, with which links, and how long a delivery is taken."""
+    """How deliveries are made: by which poster, with which links, under how long a lease."""
 
     poster: Poster
     console: str = ""
     lease: float = 60.0
 
 
-class Telling:
-    """Tells one webhook what happens, from its checkpoint on; any number of keepers may."""
+class Deliverer:
+    """Delivers events to one webhook from its checkpoint on; any number of keepers may."""
 
     def __init__(self, ledger: Ledger, duty: Mapping[str, Any], terms: Terms) -> None:
         """`duty` is a row of ledger.webhook_duties."""
@@ -65,7 +65,7 @@ class Telling:
             sending.cancel()
 
     async def once(self) -> None:
-        """Tell what is new and due now."""
+        """Deliver what is new and due now."""
         while await self.look() is not None:
             pass
         while await self.send():
