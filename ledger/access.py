@@ -104,7 +104,7 @@ class PayloadRead:
 
 @dataclass(frozen=True, slots=True)
 class ControlEvent:
-    """One change of what the ledger is told to do: its actor, credential, and the row it left."""
+    """One order in the control history: its actor, its credential and the row it left."""
 
     project_id: str
     """Whose list it is in: a project's, or that of the database, `*`."""

@@ -135,7 +135,7 @@ class DecisionRefused(LedgerError):
 
 
 class NobodyHasRole(LedgerError):
-    """Fewer have a role than must approve: an approval that asks for it waits for more members."""
+    """The role has fewer members than must approve; its approvals wait for more members."""
 
     def __init__(self, role: str, members: int = 0, needed: int = 1) -> None:
         self.role, self.members, self.needed = role, members, needed

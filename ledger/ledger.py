@@ -526,7 +526,7 @@ class Ledger:
     async def cancel(
         self, run_id: UUID | str, *, actor: str | None = None, reason: str | None = None
     ) -> Run:
-        """Call a run off: at once if nobody holds it, else its holder learns of it with a beat.
+        """Cancel a run: at once if nobody holds it, else its holder learns of it with a beat.
 
         Raises RunNotFound, or IllegalTransition when the run has ended.
         """

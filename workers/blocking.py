@@ -1,4 +1,4 @@
-"""What a plain handler has in hand, in its thread: the calls of Context, waiting for their end."""
+"""The API of a plain handler, in its thread: the calls of Context, each until its end."""
 
 from __future__ import annotations
 

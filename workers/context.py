@@ -183,7 +183,7 @@ class Context(Facts):
         )
 
     async def sleep(self, duration: float | timedelta, *, name: str = "sleep") -> None:
-        """Go on after `seconds` by the database; a long sleep gives the run back uncharged."""
+        """Sleep by the database's clock; a long sleep gives the run back uncharged."""
         called = await self._journal.begin("step", name, None, beside=self._is_beside())
         if called.is_given_up:
             await self._journal.given_up_again()
@@ -224,7 +224,7 @@ class Context(Facts):
         return await self._fanout.children(kind, inputs, beside=self._is_beside(), **options)
 
     async def note(self, text: object) -> None:
-        """Add a remark to the history; not again where an earlier attempt has been."""
+        """Add a remark to the history, unless an earlier attempt has added it."""
         await self._journal.note(text)
 
     async def heartbeat(self, detail: object = None) -> None:

@@ -82,7 +82,7 @@ class EndingWriter:
                 self._hand(ending)
 
     def drop(self) -> None:
-        """Write nothing more: what is not sent by now never is."""
+        """Write nothing more; what is not sent yet never will be."""
         self._is_over = True
 
     # -- hearing the answer
@@ -101,11 +101,11 @@ class EndingWriter:
             self._over()
 
     def set_exception(self, error: BaseException) -> None:
-        """Hear that the statement failed."""
+        """Take the failure of the statement."""
         self._tasks.start(self._until_over(self._close(error)))
 
     def cancel(self) -> bool:
-        """Hear that the loop ends."""
+        """Take the end of the loop."""
         self._finish()
         return True
 

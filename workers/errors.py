@@ -22,7 +22,7 @@ class StepError(Exception):
 
 
 class ToolError(StepError):
-    """A tool's function raised, or the one who answered for the tool said that it failed."""
+    """A tool's function raised, or its answer was an error."""
 
     what = "tool"
 
@@ -61,7 +61,7 @@ class WorkerEnded(LedgerError):
 
 
 class NeverBegan(LedgerError):
-    """A process of several ended, again and again, before it had begun."""
+    """One of several processes kept ending before it had begun."""
 
     def __init__(self, part: str, tries: int, exit_code: int, reason: str) -> None:
         self.part, self.tries, self.part_exit_code, self.reason = part, tries, exit_code, reason
@@ -92,7 +92,7 @@ class Stopped(Unwind):
 
 
 class Refused(Unwind):
-    """A call could not be asked and is not recorded: going on could not be replayed."""
+    """A call was refused and is not recorded: going on could not be replayed."""
 
     def __init__(self, cause: Exception) -> None:
         self.cause = cause

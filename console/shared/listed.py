@@ -13,7 +13,7 @@ CONTENT: Final = frozenset({"input", "output", "error_detail"})
 
 
 def listed(value: object) -> Any:
-    """Return a value as `jsonable` does, but each run in it without what is its content."""
+    """Return a value as `jsonable` does, with each run in it without its content."""
     match value:
         case Run():
             return {name: each for name, each in jsonable(value).items() if name not in CONTENT}

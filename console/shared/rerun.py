@@ -74,7 +74,7 @@ async def rerun(
 async def rerun_each(
     ledger: Ledger, runs: Sequence[Run], *, actor: str, reason: str | None
 ) -> dict[UUID, Rerun | NotRerunnable]:
-    """Run again each of at most 500 runs that can be; return what became of each."""
+    """Rerun each of at most 500 runs that can be rerun; return what became of each."""
     problems = {run.run_id: await _problem(ledger, run) for run in runs}
     chosen = [run for run in runs if problems[run.run_id] is None]
     done = await _submitted(ledger, chosen, actor, reason) if chosen else []

@@ -41,7 +41,7 @@ class Flow:
 
     @property
     def verifier(self) -> str:
-        """What the code is worth nothing without."""
+        """The secret without which the code is worthless (PKCE)."""
         return self._derived("verifier")
 
     @property
@@ -61,7 +61,7 @@ class Flows:
     """Begins sign-ins, and knows its own again; any server with the client secret knows them."""
 
     def __init__(self, client_secret: str) -> None:
-        """The key is made of the client secret, and is of no other use."""
+        """Derive the key from the client secret; it has no other use."""
         self._key = hmac.digest(client_secret.encode(), b"runfold sign-in", "sha256")
 
     def begin(self, to: str) -> Flow:

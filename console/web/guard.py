@@ -149,7 +149,7 @@ def check_depth(body: bytes) -> None:
 
 
 def urlsplit_netloc(origin: str) -> str | None:
-    """Return the host and port of an origin; None for what is none."""
+    """Return the host and port of an origin; None if it is not an origin."""
     try:
         return urlsplit(origin).netloc.lower() or None
     except ValueError:
@@ -164,7 +164,7 @@ def _name(host: str) -> str:
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """Return a receiver that gives the body once, and then what the connection says."""
+    """Return a receiver that yields the body once, then what the connection sends."""
     given = False
 
     async def again() -> Message:

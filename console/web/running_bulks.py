@@ -1,4 +1,4 @@
-"""Bulks that pages have begun: each goes on by itself, and a page shows how far it is.
+"""Bulks that pages have begun: each runs by itself, and a page shows its progress.
 
 A running bulk lives in this process. What it did is in the histories of its runs; one that was lost
 is begun again by the same form, and does nothing twice.
@@ -80,7 +80,7 @@ class RunningBulks:
         return self._bulks.get((project_id, key))
 
     async def end(self) -> None:
-        """End all bulks, each after the batch that it is at."""
+        """Stop all bulks, each after its current batch."""
         going = [running for running in self._bulks.values() if running.ended_at is None]
         for running in going:
             running.is_aborted = True

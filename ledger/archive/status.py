@@ -18,7 +18,7 @@ WHERE i.inhparent = 'ledger.event'::regclass
 
 @dataclass(frozen=True, slots=True)
 class MonthStatus:
-    """How a month stands: open, exported (and still in the database), detached, or attached."""
+    """The state of a month: open, exported (and still in the database), detached, or attached."""
 
     month: str
     state: str

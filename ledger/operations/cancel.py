@@ -1,4 +1,4 @@
-"""Cancel: call a run off. The statement is `ledger/sql/operations/cancel.sql`."""
+"""Cancel: end a run before its time. The statement is `ledger/sql/operations/cancel.sql`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CANCEL: Final = (
 async def cancel(
     project: Project, run_id: UUID | str, *, actor: str | None, reason: str | None
 ) -> Run:
-    """Call the run off; see `Ledger.cancel`."""
+    """Cancel the run; see `Ledger.cancel`."""
     checked = check_run_id(run_id)
     [outcome] = (await cancel_many(project, [checked], actor=actor, reason=reason)).values()
     if isinstance(outcome, LedgerError):
@@ -40,7 +40,7 @@ async def cancel(
 async def cancel_many(
     project: Project, run_ids: Sequence[UUID], *, actor: str | None, reason: str | None
 ) -> dict[UUID, Run | LedgerError]:
-    """Call runs off, at most 10,000; return each as it is then, or the error that says why not."""
+    """Cancel at most 10,000 runs; return each as it is then, or the error that refused it."""
     body = encode_payload({"reason": check_reason(reason)}, project.rules)
     who = project.actor_or_default(actor)
     rows = await fetch(project.pool, CANCEL, project.project_id, who, list(run_ids), body)

@@ -140,7 +140,7 @@ async def claim(
 
 
 def check_kinds(kinds: Sequence[str]) -> list[str]:
-    """Return the kinds of a claim, each once; raise InvalidValue for what is no list of kinds."""
+    """Return the kinds of a claim, each once; raise InvalidValue unless it is a list."""
     if isinstance(kinds, str) or not isinstance(kinds, Iterable):
         raise InvalidValue("kinds", kinds, "must be a list of kinds")
     return sorted({check_trimmed("kind", kind) for kind in kinds})

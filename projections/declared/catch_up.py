@@ -146,7 +146,7 @@ class CatchUp:
         return FeedPage(len(events), after)
 
     async def _apply(self, connection: Any, events: Sequence[Event]) -> None:
-        """Call the function, but not for nothing; whatever it raises is its own failure."""
+        """Call the function unless there are no events; any error it raises is its failure."""
         assert self.projection.apply is not None
         if not events:
             return

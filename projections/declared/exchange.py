@@ -40,7 +40,7 @@ _EXCHANGE: Final = "SELECT ledger.exchange_projection_table($1, $2, $3)"
 
 
 async def catch_up(pool: Pool, rebuild: Rebuild, projection: Projection) -> Checkpoint:
-    """Take to the shadow what came since its moment, a page in each transaction."""
+    """Fold into the shadow what came since its moment, a page in each transaction."""
     assert rebuild.moment is not None
     checkpoint = Checkpoint.parse(rebuild.moment)
     while True:
@@ -99,7 +99,7 @@ async def _exchange(
 async def _bring(
     connection: Any, projection: Projection, checkpoint: Checkpoint, here: Checkpoint, table: str
 ) -> None:
-    """Take to a table everything from its checkpoint up to this moment."""
+    """Fold into a table everything from its checkpoint up to this moment."""
     while checkpoint.target is not None or checkpoint.generation != here.generation:
         towards = await feed.towards(connection, checkpoint, BATCH)
         assert towards is not None  # it is on the way, or a generation ended

@@ -88,7 +88,7 @@ async def take_page(
 
 
 async def retry_next(connection: Any, projection: Projection) -> int | None:
-    """Fold the next run that is to be tried again; return its events, None for none."""
+    """Fold the next run that is to be retried; return its events, or None if there is none."""
     run = await connection.fetchrow(_NEXT_RETRY, projection.table)
     if run is None:
         return None

@@ -99,7 +99,7 @@ class Projection:
 
     @cached_property
     def digest(self) -> str:
-        """A name of the declaration by its content: two that fold differently differ."""
+        """The digest of the declaration: two that fold differently differ."""
         content: Any = (self.name, self.version)
         if self.apply is None:
             content = (

@@ -129,10 +129,10 @@ def either(*given: str | Source) -> Source:
 
 
 def text(value: str) -> str:
-    """Write a text as an SQL literal."""
+    """Return a text as an SQL literal."""
     return "'" + value.replace("'", "''") + "'"
 
 
 def texts(values: Iterable[str]) -> str:
-    """Write texts as SQL literals, sorted and joined by commas."""
+    """Return texts as SQL literals, sorted and joined by commas."""
     return ", ".join(text(value) for value in sorted(values))

@@ -1,4 +1,4 @@
-"""What a worker does beside its runs: one loop, and one line when it is interrupted or goes on."""
+"""A duty beside the runs: one loop, and one log line when it is interrupted or resumes."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Interruption:
             self._duty.log.warning(self._begins, reason=reason)
 
     def begin_error(self, event: str, reason: str) -> None:
-        """Log an error that somebody has to end, under a name of its own and each reason once."""
+        """Log an error that a person has to end, under its own name and each reason once."""
         if self._cause != (event, reason):
             self._open(None)
             self._cause = (event, reason)
@@ -97,7 +97,7 @@ class Interruption:
 
 
 def jittered(seconds: float, share: float = JITTER) -> float:
-    """Return a pause up to `share` shorter: what starts together must not stay together."""
+    """Return a pause up to `share` shorter, so that processes that start together spread out."""
     return seconds * random.uniform(1 - share, 1)  # noqa: S311  a delay, not a secret
 
 

@@ -79,7 +79,7 @@ class Reaper(Duty):
         )
 
     async def run(self) -> None:
-        """Sweep until cancelled; a database that is away is waited for."""
+        """Sweep until cancelled; wait for a database that is away."""
         self._sweep_at = None  # begun again, it cannot know what the database did meanwhile
         await super().run()
 
@@ -126,7 +126,7 @@ class Reaper(Duty):
         return felt
 
     def _leapt(self, told: datetime, now: float) -> float:
-        """Return by how many seconds more the database's clock went on than this one."""
+        """Return by how many seconds the database's clock has gained on this one."""
         before, self._felt = self._felt, (told, now)
         if before is None:
             return 0.0

@@ -1,4 +1,4 @@
-"""The duty that asks for the runs that schedules are due for; any number of processes may do it."""
+"""The duty that submits the runs of due schedules; any number of processes may do it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Scheduler(Duty):
         return self._pause
 
     async def _submit(self, schedule: schedules.Schedule, now: datetime) -> bool:
-        """Whether the run was submitted; a schedule that is refused holds no other up."""
+        """Submit one run; return whether it was accepted, so that a refusal delays no other."""
         try:
             await schedules.ask(self.ledger.project, schedule, now)
         except (InvalidValue, PayloadTooLarge) as error:

@@ -1,4 +1,4 @@
-"""Hears the wake-ups of a project on a connection of its own; polling stays the guarantee."""
+"""Listens for a project's wake-ups on its own connection; polling stays the guarantee."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`runfold webhooks`: whom to tell of events, what became of it, and the duty that tells them."""
+"""`runfold webhooks`: which events are sent where, and the duty that delivers them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One action on every run that fits a query, agreed to before: what `cancel` and `rerun` share."""
+"""One confirmed action on every run that fits a query: what `cancel` and `rerun` share."""
 
 from __future__ import annotations
 

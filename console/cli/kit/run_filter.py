@@ -24,7 +24,7 @@ _PAGE: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """What runs must have; None: whatever they have."""
+    """What runs must have; None means anything."""
 
     states: Sequence[str] | None = None
     kind: str | None = None

@@ -23,7 +23,7 @@ NoMatch = Annotated[str | None, Header(alias="If-Match", include_in_schema=False
 
 
 class Submission(Body):
-    """What is asked of a run; the members are those of `Ledger.submit`."""
+    """A submit; the members are those of `Ledger.submit`."""
 
     kind: str
     input: Any = None

@@ -48,7 +48,7 @@ class UnderLease(BaseModel):
 
 
 class Body(BaseModel):
-    """What is asked of a run without a lease."""
+    """A request about a run without a lease."""
 
     actor: str | None = Field(None, description="Who acts; else the token itself.")
 

@@ -58,7 +58,7 @@ async def begin(
     key: Annotated[str, Form(pattern=_KEY)],
     reason: Annotated[str, Form()] = "",
 ) -> Response:
-    """Begin what was shown; the same form sent twice begins it once."""
+    """Begin the bulk that was shown; the same form sent twice begins it once."""
     if not reason.strip():
         raise InvalidValue("reason", reason, "is needed: it is recorded with every run")
     chosen = await bulk_of(viewer.ledger, action, q, moment)
@@ -80,7 +80,7 @@ async def progress(viewer: ReadViewer, key: str) -> Response:
 
 @pages.post("/p/{project}/bulk/{key}/abort")
 async def abort(viewer: Submitting, key: str) -> Response:
-    """End a bulk after the batch that it is at; what is done stays done."""
+    """Stop a bulk after its current batch; what is done stays done."""
     _running(viewer, key).is_aborted = True
     return RedirectResponse(f"{viewer.base}/bulk/{key}", HTTPStatus.SEE_OTHER)
 

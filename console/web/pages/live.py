@@ -1,4 +1,4 @@
-"""The stream that tells an open page to load itself again; it does not say what changed."""
+"""The stream that makes an open page reload; it does not say what changed."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ LOG_DAYS: Final = 7
 
 # What a server writes in months is bounded in two ways. Its log is a ring of seven files, one per
 # weekday, truncated when its day comes round; PostgreSQL does that at midnight only, so each start
-# drops what is old or large. And the level is LOG: failed statements are told to their client;
+# drops what is old or large. And the level is LOG: failed statements are reported to their client;
 # here they would be without bound, and would keep payloads that were erased from the ledger.
 DEFAULTS: Final = {
     "cluster_name": "runfold",

@@ -1,1 +1,1 @@
-"""The duty that tells webhooks of events; see docs/decisions/0069."""
+"""The duty that delivers events to webhooks; see docs/decisions/0069."""

@@ -38,7 +38,7 @@ async def public_addresses(host: str, port: int, *, loopback: bool = False) -> l
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is one of the public internet, also as what it stands for."""
+    """Whether an address is public, and so is any address that it translates to."""
     if isinstance(address, IPv6Address):
         meant = _within(address)
         if meant is not None and not is_public(meant):

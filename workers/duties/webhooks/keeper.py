@@ -17,7 +17,7 @@ LOOK_SECONDS: Final = 1.0
 
 
 class WebhookKeeper(Duty):
-    """Tells the webhooks of a project what happens, until cancelled; any number may do so."""
+    """Delivers a project's events to its webhooks until cancelled; any number may do so."""
 
     def __init__(self, ledger: Ledger, terms: Terms) -> None:
         """Start nothing yet. The login needs runfold_projector and the right read."""

@@ -47,7 +47,7 @@ class Poster:
         self._ssl = ssl.create_default_context()
 
     async def post(self, url: str, secret: bytes, message_id: str, body: str) -> Answer:
-        """Send one message and return how that ended; raise nothing but a cancellation."""
+        """Send one message and return how it ended; raises only a cancellation."""
         start = time.monotonic()
         status, error = None, None
         try:
@@ -80,7 +80,7 @@ class Poster:
 
 
 class _Pinned(httpcore.AsyncNetworkBackend):
-    """Connects to the addresses that were checked, and asks for no name a second time."""
+    """Connects to the addresses that were checked; resolves no name a second time."""
 
     def __init__(self, *, loopback: bool) -> None:
         self._loopback, self._sockets = loopback, httpcore.AnyIOBackend()
