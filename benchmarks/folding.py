@@ -10,7 +10,8 @@ Rates depend on the machine; read the ratios, whose two sides are measured in on
     memory      the most that this process and the server's backends took, for a tenth of the
                 events and for all
 
-EVENTS sets how many events there are; two million by default.
+EVENTS sets how many events there are, two million by default, and PEER_EVENTS how many of them that
+library gets, which commits each by itself.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ BEATS: Final = 5
 BATCH: Final = 10_000
 ROUNDS: Final = 3
 PROBES: Final = 60
-PEER_EVENTS: Final = 20_000
+PEER_EVENTS: Final = int(os.environ.get("PEER_EVENTS", "20000"))
 PEER: Final = Path(__file__).parent.parent / ".venv-peers" / "eventsourcing" / "bin" / "python"
 SHOWN: Final = "SELECT count(*) FROM projection.run_counts WHERE kind = $1"
 NEWEST: Final = "SELECT count(*) FROM ledger.event"

@@ -45,11 +45,12 @@ def medians(results: Results) -> dict[str, dict[str, float]]:
 def reasons(results: Results) -> Iterator[str]:
     """Yield what could not be measured, and why."""
     for name, rounds in results["figures"].items():
-        for part, value in rounds[-1].items():
-            if part == "skipped":
-                yield f"{name}: {value}"
-            elif isinstance(value, dict) and "failed" in value:
-                yield f"{name}, {part}: {value['failed']}"
+        for figures in rounds:
+            for part, value in figures.items():
+                if part == "skipped":
+                    yield f"{name}: {value}"
+                elif isinstance(value, dict) and "failed" in value:
+                    yield f"{name}, {part}: {value['failed']}"
     for name, value in results.get("crash", {}).items():
         if "failed" in value:
             yield f"{name}, crash: {value['failed']}"
@@ -63,7 +64,7 @@ def table(results: Results) -> str:
         cells = (f"{values[name]:,.4g}" if name in values else "-" for name in names)
         lines.append(f"| {measure.replace('_', ' ')} | {' | '.join(cells)} |")
     lines.append("")
-    for reason in reasons(results):
+    for reason in dict.fromkeys(reasons(results)):
         lines.extend(wrap(f"- {reason}", COLUMNS, subsequent_indent="  "))
     return "\n".join(lines)
 
@@ -77,8 +78,11 @@ def written(results: Results, folder: Path) -> list[Path]:
     if (problem := environments.install("plot")) is not None:
         print(f"no plot: {problem}")
         return [raw]
-    given = json.dumps({"medians": medians(results), "names": list(results["figures"])})
-    subprocess.run(  # noqa: S603  our own script
-        [environments.python_of("plot"), PLOT, plot], input=given, text=True, check=True
+    curve = results.get("cost", {}).get("curve", [])
+    given = json.dumps(
+        {"medians": medians(results), "names": list(results["figures"]), "curve": curve}
     )
-    return [raw, plot]
+    drawn = subprocess.run(  # noqa: S603  our own script
+        [environments.python_of("plot"), PLOT, plot], input=given, text=True, check=False
+    )
+    return [raw, plot] if drawn.returncode == 0 else [raw]

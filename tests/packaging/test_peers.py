@@ -48,11 +48,18 @@ def test_what_could_not_be_measured_stands_below_the_table_with_its_reason() -> 
 def test_the_page_is_written_from_the_raw_figures_and_can_be_written_again(tmp_path: Path) -> None:
     results = {
         "date": "2026-11-28", "minutes": 19.5, "server": "PostgreSQL 18.6", "python": "3.11.7",
-        "cores": 2, "rounds": 1, "size": {"jobs": 1_000}, "load_before": [0.1, 0.1, 0.1],
+        "cores": 2, "rounds": 1, "load_before": [0.1, 0.1, 0.1],
+        "machine": "Linux", "processor": "X",
+        "size": {"jobs": 1_000, "seconds": 2.0, "held_seconds": 6},
         "versions": {"pgqueuer": {"pgqueuer": "1.6.0"}, "eventsourcing": {"eventsourcing": "9"}},
-        "figures": {"runfold": [{"drain": 10.0}], "pgqueuer": [{"drain": 5.0}]},
+        "figures": {
+            "runfold": [{"keeps": "all", "gives_up": "nothing", "drain_10_slots_per_second": 10.0}],
+            "pgqueuer": [{"drain_10_slots_per_second": 5.0}], "plain": [{"skipped": "no wheel"}],
+        },
+        "cost": {"python": "3.12.1", "curve": [
+            {"slots": 10, "runs_per_second": 9_000, "worker_us": 20.5, "server_us": 50.1}]},
         "crash": {"runfold": {"seconds": 61.5}, "pgqueuer": {"failed": "not done " * 20}},
-        "folding": {"rebuild": [{"ratio": 0.86}]},
+        "folding": {"rebuild": [{"connections": 1, "ratio": 0.86}]},
         "holding": {"failed": "it ended"},
     }  # fmt: skip
     page = tmp_path / "performance.md"
@@ -67,8 +74,12 @@ def test_the_page_is_written_from_the_raw_figures_and_can_be_written_again(tmp_p
     assert once.endswith("## After\n")
     assert "earlier" not in once
     for text in (
-        "2026-11-28", "(performance/2026-11-28.json)", "pgqueuer 1.6.0", "| drain | 10 | 5 |",
-        "| crash.seconds | 61.5 | - |", "- pgqueuer, crash: not done",
+        "2026-11-28", "(performance/2026-11-28.json)", "(performance/2026-11-28.svg)",
+        "pgqueuer 1.6.0",
+        "| drain 10 slots per second | 10 | 5 | - |", "| runfold | all | nothing |",
+        "| drain, 10 slots, of the best in Python | pgqueuer | 2.00 | ≥ 2 |",
+        "| single submits, of the best | - | not measured | ≥ 4 |", "| 10 | 9,000 | 20.5 | 50.1 |",
+        "| crash.seconds | 61.5 | - | - |", "- plain: no wheel", "- pgqueuer, crash: not done",
         "| folding: rebuild: 1: ratio | 0.86 |", "| holding: failed | it ended |",
     ):  # fmt: skip
         assert text in once

@@ -12,8 +12,6 @@ from absurd_sdk import AsyncAbsurd  # type: ignore[import-not-found]  # of an en
 KEEPS = "the finished task's row, its attempts and the checkpoints of its steps"
 GIVES_UP = "history of leases, proofs; it has no bulk submission"
 UNFINISHED = "SELECT EXISTS (SELECT FROM absurd.t_bench WHERE state NOT IN ('completed', 'failed'))"
-PART = 0.1
-"""Of the jobs that the others get: it is slower."""
 
 
 @asynccontextmanager

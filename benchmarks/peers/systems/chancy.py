@@ -9,8 +9,6 @@ from chancy import Chancy, Queue, Worker, job  # type: ignore[import-not-found] 
 KEEPS = "the finished job's row, for as long as its pruner lets it"
 GIVES_UP = "history, fencing, outputs, proofs"
 UNFINISHED = "SELECT EXISTS (SELECT FROM chancy_jobs WHERE completed_at IS NULL)"
-PART = 0.1
-"""Of the jobs that the others get: it is slower."""
 _DONE: list[Any] = []
 
 

@@ -11,8 +11,6 @@ KEEPS = "the workflow's row with its input and output, and the rows of its steps
 GIVES_UP = "history of attempts, proofs; it has no bulk submission"
 UNFINISHED = """SELECT EXISTS (
   SELECT FROM dbos.workflow_status WHERE status IN ('ENQUEUED', 'PENDING'))"""
-PART = 0.02
-"""Of the jobs that the others get: it is slower."""
 
 
 @asynccontextmanager
