@@ -10,6 +10,8 @@ from benchmarks.peers import environments
 from benchmarks.peers.__main__ import NAMES
 from benchmarks.peers.page import BEGIN, END, PAGE, publish
 from benchmarks.peers.report import table
+from benchmarks.peers.sizes import FULL
+from benchmarks.peers.workloads import Pace, back_after
 
 SYSTEMS: Final = Path(environments.__file__).parent / "systems"
 
@@ -86,3 +88,27 @@ def test_the_page_is_written_from_the_raw_figures_and_can_be_written_again(tmp_p
     assert BEGIN in PAGE.read_text()
     assert END in PAGE.read_text()
     assert max(len(line) for line in once.splitlines() if line[:1] != "|") <= 100
+
+
+def test_throughput_is_back_when_two_do_as_much_again_as_two_did_before_one_was_killed() -> None:
+    survivor = [at / 100 for at in range(500)]  # a hundred a second, and as many by the killed one
+    replacement = [at / 100 for at in range(260, 500)]
+
+    alone = back_after(2.0, survivor, survivor)
+    together = back_after(2.0, survivor, sorted(survivor + replacement))
+
+    assert alone is None
+    assert together is not None
+    assert 0.4 <= together <= 0.65
+
+
+def test_a_slow_system_gets_fewer_jobs_and_a_quick_one_no_more_than_there_are() -> None:
+    assert Pace(bulk=100, drain=400).jobs(2, 20_000) == 200
+    assert Pace(bulk=1, drain=1).jobs(2, 20_000) == 100
+    assert Pace(bulk=90_000, drain=20_000).jobs(2, 20_000) == 20_000
+
+
+def test_the_longest_size_has_every_number_of_slots_and_every_trickle() -> None:
+    assert FULL.slots == (1, 5, 10, 50, 200, 500, 1_000)
+    assert FULL.held_seconds == 600
+    assert {5, 7, 20, 50, 100} < set(FULL.trickles_ms)
