@@ -40,6 +40,8 @@ class IdentityProvider:
         self.signed: tuple[Any, str] | None = None
         """Another key and algorithm."""
         self.described: dict[str, Any] = {}
+        self.exchanged: bytes | None = None
+        """What a code is exchanged for, in place of the right answer."""
         self.redirects = False
         self._codes: dict[str, dict[str, str]] = {}
 
@@ -117,6 +119,8 @@ def serving(key: RSAPrivateKey) -> Iterator[IdentityProvider]:
 
         def _send(self, answer: dict[str, Any] | None, missing: int) -> None:
             body = json.dumps(answer or {"error": "invalid_grant"}).encode()
+            if self.command == "POST" and provider.exchanged is not None:
+                body = provider.exchanged
             self.send_response(302 if provider.redirects else 200 if answer else missing)
             self.send_header("Location", "/.well-known/openid-configuration")
             self.send_header("Content-Length", str(len(body)))

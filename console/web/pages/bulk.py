@@ -11,7 +11,7 @@ from fastapi import Depends, Form
 from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
-from runfold.console.shared.bulk import ACTIONS, bulk_of, preview
+from runfold.console.shared.bulk import ACTIONS, Action, bulk_of, preview
 from runfold.console.web.pages.viewing import ReadViewer, Viewer, page, router, viewing
 from runfold.console.web.running_bulks import SHOWN, RunningBulk, RunningBulks
 from runfold.ledger.errors import InvalidValue
@@ -30,10 +30,10 @@ pages = router()
 
 
 @page(pages, "/p/{project}/bulk")
-async def bulk(viewer: ReadViewer, _: Submitting, q: str = "", action: str = "cancel") -> Response:
+async def bulk(
+    viewer: ReadViewer, _: Submitting, q: str = "", action: Action = "cancel"
+) -> Response:
     """Show how many runs a bulk would be about, the first of them, and what would happen."""
-    if action not in ACTIONS:
-        raise InvalidValue("action", action, f"must be one of {', '.join(ACTIONS)}")
     found = None
     if q.strip():
         found = await preview(viewer.ledger, await bulk_of(viewer.ledger, action, q))

@@ -10,10 +10,11 @@ import asyncpg
 import httpx
 import pytest
 
-from runfold.console.web import app
+from runfold.console.web import app, guard
 from runfold.console.web.options import Options
 from runfold.console.web.rates import Rates, TooManyRequests
 from runfold.ledger import Ledger, State, access
+from runfold.ledger.access import SECRET_PREFIX
 from runfold.ledger.postgres.opening import opened
 from runfold.ledger.settings import Settings
 from tests.support.logins import with_login
@@ -203,6 +204,36 @@ async def test_bad_input_is_a_problem_and_nothing_is_written(
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert await ledger.runs() == []
+
+
+async def test_a_body_that_comes_in_parts_has_the_same_limits(
+    web: httpx.AsyncClient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a length that says beforehand how much will come, or whether anything will."""
+
+    async def large() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b" " * 10_000
+
+    async def stuck() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    too_large = await web.post("/v1/runs", content=large())
+    monkeypatch.setattr(guard, "BODY_SECONDS", 0.05)
+    too_slow = await web.post("/v1/runs", content=stuck())
+
+    assert (too_large.status_code, too_large.json()["code"]) == (413, "body-too-large")
+    assert (too_slow.status_code, too_slow.json()["code"]) == (408, "body-too-slow")
+    assert await ledger.runs() == []
+
+
+async def test_what_is_no_token_of_ours_asks_the_database_nothing(ledger: Ledger) -> None:
+    for secret in ("x", f"{SECRET_PREFIX}{'x' * 500}"):
+        async with calling(app(ledger), secret) as client:
+            answer = await client.get("/v1/runs")
+            assert answer.status_code == 401
+            assert "no API token of Runfold" in answer.text
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from runfold.console.shared import bulk
-from runfold.console.web import app
+from runfold.console.web import app, running_bulks
 from runfold.ledger import Ledger, State
 from runfold.ledger.errors import InvalidValue
 from tests.support.runs import claimed, types
@@ -67,6 +67,22 @@ async def test_what_fits_is_cancelled_once_and_what_came_later_is_not(
     form["key"] = "another-key-of-the-form"
     assert (await result(web, await web.post("/p/test/bulk", data=form)))["done"] == 1  # the held
     assert len(await types(ledger, held.run_id)) == 3
+
+
+async def test_a_bulk_has_an_action_and_a_reason_and_waits_for_its_turn(
+    web: httpx.AsyncClient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ledger.submit("page")
+    form = await confirmed_form(web, "cancel", "kind:page")
+    odd = await web.get("/p/test/bulk", params={"action": "erase", "q": "kind:page"})
+    unexplained = await web.post("/p/test/bulk", data=form | {"reason": " "})
+    monkeypatch.setattr(running_bulks, "RUNNING", 0)
+    busy = await web.post("/p/test/bulk", data=form | {"reason": "why"})
+
+    assert (odd.status_code, "action: Input should be" in odd.text) == (422, True)
+    assert (unexplained.status_code, "it is recorded" in unexplained.text) == (422, True)
+    assert (busy.status_code, "try again in 5 s" in busy.text) == (429, True)
+    assert (await ledger.runs())[0].state == State.PENDING
 
 
 async def test_ended_runs_are_rerun_once_in_batches_and_the_rest_is_told(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import httpx
+import pytest
 
 from runfold.console.web import app
+from runfold.console.web.api import integrity
 from runfold.ledger import Ledger
 from runfold.ledger.proof.bundle import check_evidence
 from runfold.workers.duties.webhooks.deliverer import Terms
@@ -43,7 +45,7 @@ async def test_a_batch_is_taken_whole_or_not_at_all_and_once(
 
 
 async def test_a_head_commits_to_a_run_and_its_proof_is_checked_without_the_server(
-    web: httpx.AsyncClient, ledger: Ledger
+    web: httpx.AsyncClient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = await claimed(ledger, input={"a": 1})
     await ledger.complete(lease, output=1)
@@ -61,6 +63,9 @@ async def test_a_head_commits_to_a_run_and_its_proof_is_checked_without_the_serv
     assert check_evidence(json.dumps({**proof.json(), "head": "00"})).findings
     missing = await web.get("/v1/runs/01a22335-cb51-73b0-ae5c-5a08e0a49e96/proof")
     assert missing.status_code == 404
+    monkeypatch.setattr(integrity, "MAX_PROOF", 1)
+    long = await web.get(f"/v1/runs/{lease.run_id}/proof")
+    assert (long.status_code, "more than 1 events" in long.text) == (422, True)
 
 
 async def test_webhooks_are_made_looked_at_and_taken_away(
@@ -128,4 +133,7 @@ async def test_the_pages_make_a_webhook_show_what_it_was_told_and_send_again(
     types = [order.type for order in await ledger.control_history()]
     assert types[-2:] == ["delivery.resent", "webhook.changed"]
     assert (await web.get(f"{base}/wh_none")).status_code == 404
+    gone = delivery.delivery_id.replace(str(run.run_id), "01890000-0000-7000-8000-000000000000")
+    order["delivery"] = gone
+    assert (await web.post(f"{base}/{webhook.webhook_id}", data=order)).status_code == 404
     assert (await web.post(base, data={"url": "http://10.0.0.1"})).status_code == 422

@@ -111,7 +111,11 @@ async def test_the_answer_needs_the_browser_and_the_state_of_one_sign_in(
     first = provider.authorize(await leave(browser))
     own = provider.authorize(await leave(browser))  # another tab: its cookie is the one that holds
     cookie = browser.cookies["runfold_flow"]
-    for wrong in (first, own + "x", own.partition("&state")[0], f"{REDIRECT}?error=x%00"):
+    coded, _, state = own.partition("&state")
+    for wrong in (
+        first, own + "x", coded, f"{REDIRECT}?error=x%00", f"{own}&error=access_denied",
+        f"{own}&iss=https://another.example", f"{REDIRECT}?code=&state{state}",
+    ):  # fmt: skip
         browser.cookies.set("runfold_flow", cookie, domain="localhost.local", path="/sign-in")
         refused = await browser.get(wrong)
         assert refused.status_code == 403
@@ -235,6 +239,24 @@ async def test_a_provider_that_is_down_or_lies_is_an_error_page_without_secrets(
     for told in (down.text, str(logs)):
         assert CLIENT_SECRET not in told
         assert back.partition("code=")[2][:20] not in told
+
+
+@pytest.mark.parametrize(
+    ("exchanged", "reason"),
+    [
+        (b"{}", "its answer has no ID token"), (b'{"id_token": 5}', "its answer has no ID token"),
+        (b'["id_token"]', "its answer is no JSON object"), (b"<html>", "its answer is no JSON"),
+    ],
+)  # fmt: skip
+async def test_a_provider_that_gives_no_id_token_lets_nobody_in(
+    browser: httpx.AsyncClient, provider: IdentityProvider, exchanged: bytes, reason: str
+) -> None:
+    provider.exchanged = exchanged
+    with capture_logs() as logs:
+        answer = await enter(browser, provider)
+
+    assert answer.status_code == 502
+    assert [each["reason"] for each in logs] == [reason]
 
 
 async def test_a_server_whose_login_is_no_administrator_cannot_vouch_for_anybody(

@@ -463,6 +463,21 @@ async def test_an_answer_or_a_signal_after_the_waits_time_is_no_answer_and_a_sig
     assert run.available_at is not None
 
 
+@pytest.mark.parametrize("by", ["answer", "signal"])
+async def test_an_answer_or_a_signal_within_the_waits_time_is_the_answer(
+    ledger: Ledger, by: str
+) -> None:
+    lease = await waiting(ledger, State.WAITING_TOOL, park=True, wait=3_600, name="signal:paid")
+
+    if by == "signal":
+        run = await ledger.signal(lease.run_id, "paid", 2)
+    else:
+        run = await ledger.transition(lease.run_id, State.RUNNING, output=2)
+
+    assert run.available_at is not None
+    assert (await types(ledger, lease.run_id))[3:] == ["tool.completed"]
+
+
 async def test_a_decision_in_time_takes_the_deadline_away(ledger: Ledger) -> None:
     lease = await claimed(ledger)
     run = await ledger.transition(lease, State.WAITING_APPROVAL, park=True, wait=2)
