@@ -734,6 +734,27 @@ BEGIN
   PERFORM ledger.check_access(p_project, ARRAY[p_right], ARRAY[p_actor]);
 END $$;
 
+CREATE FUNCTION ledger.check_place(p_place text) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+  moment CONSTANT text := '[0-9]{1,19}:[0-9]{1,19}:[0-9,]*@[0-9]{1,19}(?:@[0-9a-f]{16})?';
+  parts CONSTANT text[] := regexp_match(p_place,
+    concat('^([0-9]{1,9})/(', moment, ')/(', moment, ')?/([0-9]{1,18})$'));
+BEGIN
+  IF parts IS NULL OR greatest(split_part(parts[2], '@', 2)::numeric,
+      nullif(split_part(parts[3], '@', 2), '')::numeric, parts[4]::numeric)
+    > (SELECT s.last_value FROM ledger.event_position AS s) THEN
+    RAISE EXCEPTION 'the checkpoint is none of this feed' USING ERRCODE = '22023';
+  END IF;
+  PERFORM ledger.feed_known(parts[1]::int, parts[2]);
+  IF parts[3] IS NOT NULL THEN
+    PERFORM ledger.feed_known(parts[1]::int, parts[3]);
+  END IF;
+  RETURN true;
+END $_$;
+
 CREATE FUNCTION ledger.check_project(p_project text) RETURNS boolean
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2480,6 +2501,28 @@ BEGIN
   RETURN NULL;
 END $$;
 
+CREATE FUNCTION ledger.forget_deliveries(p_project text) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  checked CONSTANT boolean := ledger.check_access(p_project, '{read}');
+  forgotten int;
+BEGIN
+  DELETE FROM ledger.delivery AS d USING (
+    SELECT o.webhook_id, o.run_id, o.version FROM ledger.webhook AS w CROSS JOIN LATERAL (
+      SELECT e.webhook_id, e.run_id, e.version FROM ledger.delivery AS e
+      WHERE e.webhook_id = w.webhook_id AND e.created_at < ledger.now() - interval '30 days'
+        AND e.next_at IS NULL
+      ORDER BY e.created_at LIMIT 100
+    ) AS o WHERE w.project_id = p_project
+  ) AS old
+  WHERE d.webhook_id = old.webhook_id AND d.run_id = old.run_id AND d.version = old.version
+    AND d.next_at IS NULL;
+  GET DIAGNOSTICS forgotten = ROW_COUNT;
+  RETURN forgotten;
+END $$;
+
 CREATE FUNCTION ledger.has_right(p_project text, p_right text) RETURNS boolean
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3699,6 +3742,7 @@ BEGIN
   checked := ledger.check_given('p_types', num_nonnulls(VARIADIC p_types) = cardinality(p_runs));
   checked := ledger.check_given('p_bodies', num_nonnulls(VARIADIC p_bodies) = cardinality(p_runs));
   checked := ledger.check_texts(p_types, 80);
+  checked := ledger.check_place(p_checkpoint);
   IF EXISTS (SELECT FROM unnest(p_bodies) AS b (body) WHERE length(b.body) > 10000) THEN
     RAISE EXCEPTION 'the body of a delivery has at most 10,000 characters' USING ERRCODE = '22023';
   END IF;
@@ -3713,13 +3757,6 @@ BEGIN
   SELECT p_project, p_webhook, t.run_id, t.version, t.type, t.body, ledger.now(), ledger.now()
   FROM unnest(p_runs, p_versions, p_types, p_bodies) AS t (run_id, version, type, body)
   ON CONFLICT DO NOTHING;
-  DELETE FROM ledger.delivery AS d USING (
-    SELECT o.run_id, o.version FROM ledger.delivery AS o
-    WHERE o.webhook_id = p_webhook AND o.created_at < ledger.now() - interval '30 days'
-      AND o.next_at IS NULL
-    ORDER BY o.created_at LIMIT 100
-  ) AS old
-  WHERE d.webhook_id = p_webhook AND d.run_id = old.run_id AND d.version = old.version;
   RETURN true;
 END $$;
 
@@ -6018,6 +6055,8 @@ GRANT ALL ON FUNCTION ledger.check_my_access(p_project text, p_right text, p_act
 GRANT ALL ON FUNCTION ledger.check_my_access(p_project text, p_right text, p_actor text) TO runfold_projector;
 GRANT ALL ON FUNCTION ledger.check_my_access(p_project text, p_right text, p_actor text) TO runfold_auditor;
 
+REVOKE ALL ON FUNCTION ledger.check_place(p_place text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.check_project(p_project text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_projection_name(p_what text, p_name text, p_pattern text) FROM PUBLIC;
@@ -6189,6 +6228,9 @@ GRANT ALL ON FUNCTION ledger.fold_events(p_events json) TO runfold_auditor;
 REVOKE ALL ON FUNCTION ledger.fold_kind_state() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.fold_run_state() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.forget_deliveries(p_project text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.forget_deliveries(p_project text) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.has_right(p_project text, p_right text) FROM PUBLIC;
 

@@ -110,6 +110,7 @@ async def calls(run_id: Any, project: str) -> dict[str, tuple[str, tuple[Any, ..
             "SELECT ledger.resend_delivery($1, 'm', 'wh_1', $2, 1)",
             (project, run_id),
         ),
+        "forget_deliveries": ("SELECT ledger.forget_deliveries($1)", (project,)),
         "queue_deliveries": (
             "SELECT ledger.queue_deliveries($1, 'wh_1', 'a', 'b', '{}', '{}', '{}', '{}')",
             (project,),

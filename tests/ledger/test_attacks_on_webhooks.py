@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import asyncpg
 import pytest
 
+from runfold.ledger import Ledger
 from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.webhooks import check_url
+from runfold.workers.duties.webhooks.deliverer import Terms
+from runfold.workers.duties.webhooks.keeper import WebhookKeeper
+from runfold.workers.duties.webhooks.posting import Poster
 from tests.support.logins import login_of, with_login
 
 ADD = "SELECT ledger.change_webhook('test', $1, $2, $3, $4, '{}', '{}', $5, false, NULL)"
 ID, URL = "wh_0123456789ab", "https://example.com/told"
+START = "'1/1:1:@0//0'"
 
 
 async def test_a_webhook_has_an_id_and_a_url_that_the_keeper_can_send_to(database: str) -> None:
@@ -65,12 +72,60 @@ async def test_no_delivery_has_a_type_or_a_body_that_no_event_has(database: str)
     runs, kinds = "ARRAY[gen_random_uuid()], '{1}'", "'{a}'"
     async with with_login(database, "runfold_projector", rights=("read",)) as url:
         connection = await asyncpg.connect(driver_url(url))
-        assert not await connection.fetchval(queue % ("'b'", runs, kinds, "'{x}'"))
+        assert not await connection.fetchval(queue % (START, runs, kinds, "'{x}'"))
         for call in (
             queue % ("NULL", runs, kinds, "'{x}'"),
-            queue % ("'b'", runs, "ARRAY[E'\\x1b[31m']", "'{x}'"),
-            queue % ("'b'", runs, kinds, "ARRAY[repeat('x', 10001)]"),
+            queue % (START, runs, "ARRAY[E'\\x1b[31m']", "'{x}'"),
+            queue % (START, runs, kinds, "ARRAY[repeat('x', 10001)]"),
         ):
             with pytest.raises(asyncpg.InvalidParameterValueError):
                 await connection.fetch(call)
         await connection.close()
+
+
+async def test_a_keepers_login_leaves_no_checkpoint_with_which_no_keeper_could_go_on(
+    ledger: Ledger, database: str
+) -> None:
+    await ledger.webhooks.add(URL)
+    async with with_login(database, "runfold_projector", rights=("read",)) as url:
+        connection = await asyncpg.connect(driver_url(url))
+        [duty] = await connection.fetch("SELECT * FROM ledger.webhook_duties('test')")
+        queue = "SELECT ledger.queue_deliveries('test', $1, $2, $3, '{}', '{}', '{}', '{}')"
+        place = (duty["webhook_id"], duty["checkpoint"])
+        generation, moment, _, _ = duty["checkpoint"].split("/")
+        snapshot, position, *newest = moment.split("@")
+        for wrong in (
+            "", "x", f"{generation}/{moment}", f"{generation}/{moment}//x", f"2/{moment}//0",
+            f"{generation}/9000000:9000000:@{position}//0",
+            "@".join((f"{generation}/{snapshot}", "999999999", *newest)) + "//0",
+            f"{generation}/{moment}//999999999", f"{generation}/{moment}/5:3:@0/0",
+        ):  # fmt: skip
+            with pytest.raises(asyncpg.PostgresError) as refused:
+                await connection.fetchval(queue, *place, wrong)
+            assert refused.value.sqlstate in {"22023", "22P02", "RF413"}, wrong
+        assert await connection.fetchval(queue, *place, duty["checkpoint"])
+        await connection.close()
+
+
+async def test_deliveries_that_ended_long_ago_are_forgotten_of_a_paused_webhook_as_well(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    webhook, _ = await ledger.webhooks.add(URL)
+    await ledger.webhooks.pause(webhook)
+    await connection.execute(
+        """
+        INSERT INTO ledger.delivery (project_id, webhook_id, run_id, version, type, body,
+          created_at, next_at, attempts)
+        SELECT 'test', $1, gen_random_uuid(), 1, 'run.failed', '{}',
+          now() - days * interval '1 day', CASE WHEN waits THEN now() END, 1
+        FROM (VALUES (31, false), (31, true), (29, false)) AS v (days, waits)
+        """,
+        webhook,
+    )
+
+    await WebhookKeeper(ledger, Terms(Poster(loopback=True, seconds=5))).tick()
+
+    left = await ledger.webhooks.deliveries(webhook)
+    ages = [(datetime.now(UTC) - one.created_at).days for one in left]
+    assert ages == [29, 31]
+    assert [one.next_at is None for one in left] == [True, False]

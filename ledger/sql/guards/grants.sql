@@ -56,7 +56,7 @@ GRANT EXECUTE ON FUNCTION ledger.submit, ledger.claim, ledger.heartbeat, ledger.
   TO runfold_worker;
 -- The keeper of webhooks, who signs with their secrets.
 GRANT EXECUTE ON FUNCTION ledger.webhook_duties, ledger.queue_deliveries, ledger.due_deliveries,
-  ledger.record_attempt TO runfold_projector;
+  ledger.record_attempt, ledger.forget_deliveries TO runfold_projector;
 -- Tables and views of projections are the owner's: the functions make, exchange and drop them
 -- for keepers of projections.
 REVOKE CREATE ON SCHEMA projection FROM runfold_projector;

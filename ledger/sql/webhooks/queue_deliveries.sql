@@ -1,6 +1,7 @@
 -- Notes what is to be sent to a webhook, and how far its keeper has looked; false: another keeper
--- was there first, or the webhook is paused, and nothing is noted. Forgets deliveries that ended 30
--- days ago, a few at a time. Needs the right read; see ledger.webhook_duties.
+-- was there first, or the webhook is paused, and nothing is noted. The place it has come to must be
+-- one of this feed: with another no keeper could go on. Needs the right read; see
+-- ledger.webhook_duties.
 CREATE OR REPLACE FUNCTION ledger.queue_deliveries(
   p_project text, p_webhook text, p_before text, p_checkpoint text,
   p_runs uuid[], p_versions int[], p_types text[], p_bodies text[]
@@ -20,6 +21,7 @@ BEGIN
   checked := ledger.check_given('p_types', num_nonnulls(VARIADIC p_types) = cardinality(p_runs));
   checked := ledger.check_given('p_bodies', num_nonnulls(VARIADIC p_bodies) = cardinality(p_runs));
   checked := ledger.check_texts(p_types, 80);
+  checked := ledger.check_place(p_checkpoint);
   IF EXISTS (SELECT FROM unnest(p_bodies) AS b (body) WHERE length(b.body) > 10000) THEN
     RAISE EXCEPTION 'the body of a delivery has at most 10,000 characters' USING ERRCODE = '22023';
   END IF;
@@ -34,12 +36,5 @@ BEGIN
   SELECT p_project, p_webhook, t.run_id, t.version, t.type, t.body, ledger.now(), ledger.now()
   FROM unnest(p_runs, p_versions, p_types, p_bodies) AS t (run_id, version, type, body)
   ON CONFLICT DO NOTHING;
-  DELETE FROM ledger.delivery AS d USING (
-    SELECT o.run_id, o.version FROM ledger.delivery AS o
-    WHERE o.webhook_id = p_webhook AND o.created_at < ledger.now() - interval '30 days'
-      AND o.next_at IS NULL
-    ORDER BY o.created_at LIMIT 100
-  ) AS old
-  WHERE d.webhook_id = p_webhook AND d.run_id = old.run_id AND d.version = old.version;
   RETURN true;
 END $$;

@@ -14,6 +14,9 @@ from runfold.workers.duties.webhooks.deliverer import DUTIES, Deliverer, Terms
 
 LOOK_SECONDS: Final = 1.0
 """How often webhooks that were added, changed or paused are looked for."""
+FORGET_SECONDS: Final = 60.0
+"""How often deliveries that ended long ago are forgotten, of webhooks that are paused as well."""
+_FORGET: Final = "SELECT ledger.forget_deliveries($1)"
 
 
 class WebhookKeeper(Duty):
@@ -24,6 +27,7 @@ class WebhookKeeper(Duty):
         super().__init__(project_id=ledger.project_id)
         self._ledger, self._terms = ledger, terms
         self._running: dict[tuple[Any, ...], asyncio.Task[None]] = {}
+        self._forgot_at = float("-inf")
         self._interruption = Interruption(self, names.WEBHOOKS_INTERRUPTED, names.WEBHOOKS_GO_ON)
 
     async def run(self) -> None:
@@ -39,6 +43,7 @@ class WebhookKeeper(Duty):
         """Start a task for each webhook that has none; end those of removed or changed ones."""
         try:
             duties = await self._duties()
+            await self._forget()
         except (LedgerError, OSError) as error:
             if not self._running and not self._interruption.is_open:
                 raise
@@ -58,6 +63,7 @@ class WebhookKeeper(Duty):
 
     async def once(self) -> None:
         """Deliver to every webhook what is new and due now, then raise the first fault."""
+        await self._forget()
         deliverers = [Deliverer(self._ledger, duty, self._terms) for duty in await self._duties()]
         ended = await asyncio.gather(*(one.once() for one in deliverers), return_exceptions=True)
         for fault in ended:
@@ -66,6 +72,12 @@ class WebhookKeeper(Duty):
 
     async def _duties(self) -> Sequence[Mapping[str, Any]]:
         return await fetch(self._ledger.pool, DUTIES, self._ledger.project_id)
+
+    async def _forget(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._forgot_at >= FORGET_SECONDS:
+            self._forgot_at = now
+            await fetch(self._ledger.pool, _FORGET, self._ledger.project_id)
 
     async def _kept(self, duty: Mapping[str, Any]) -> None:
         """Deliver to one webhook; a fault is logged, and the next look begins again."""
