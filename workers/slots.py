@@ -184,6 +184,7 @@ class Slots:
             self._log.error(names.ATTEMPT_CRASHED, **facts)
             ending = Retry(detail=failure(error, rules))
         finally:
+            self.heart.limits.restore()
             self._ended()
             attempt.is_working = False
             self.free += 1

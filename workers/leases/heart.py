@@ -23,6 +23,7 @@ from runfold.workers.errors import Stop
 from runfold.workers.leases.deadline import AGAIN_SECONDS
 from runfold.workers.leases.outage import Outage, cause_of
 from runfold.workers.leases.room import Room
+from runfold.workers.process.shared_limits import SharedLimits
 
 SAFE_PART: Final = 0.9
 """The part of a lease's time after which work must end: the rest is for ending it."""
@@ -30,6 +31,8 @@ TRY_PART: Final = 0.3
 """The part of a lease's time that connecting or a beat may take. Not the interval: the first beat
 over a new connection is the slowest, and where none passes in time, none ever would."""
 LOOKS_IN_A_LEASE: Final = 40
+LOOK_SECONDS: Final = 0.25
+"""How far apart looks are at most: so long a handler may harm others by the process's limits."""
 TRIES_IN_A_BEAT: Final = 5
 STOP_SECONDS: Final = 2.0
 NO_ROOM: Final = "53"
@@ -79,6 +82,7 @@ class Heart:
         self._tell, self._ready = tell, ready
         self.can_beat = False
         """Whether the heart has its connection; without it no lease should be taken."""
+        self.limits = SharedLimits()
         self._held: dict[tuple[UUID, int], Held] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -92,7 +96,7 @@ class Heart:
         self._tried = asyncio.Event()
         running = self._home.create_future()
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._main(running)), name="runfold-heart", daemon=True
+            target=self._live, args=(running,), name="runfold-heart", daemon=True
         )
         self._thread.start()
         await running
@@ -101,7 +105,8 @@ class Heart:
     async def stop(self) -> None:
         """Beat no more; returns when the thread has ended."""
         if self._thread is not None and self._thread.is_alive():
-            self._own.call_soon_threadsafe(self._end.set)
+            with suppress(RuntimeError):  # its loop has closed
+                self._own.call_soon_threadsafe(self._end.set)
             await asyncio.to_thread(self._thread.join, min(self._every, STOP_SECONDS))
 
     def take(self, leases: Iterable[Lease], since: float) -> None:
@@ -128,10 +133,23 @@ class Heart:
 
     # -- in the thread
 
+    def _live(self, running: asyncio.Future[None]) -> None:
+        """Run the heart's loop until it is told to end, whatever handlers do to the process."""
+        while not self._home.is_closed():
+            try:
+                asyncio.run(self._main(running))
+            except BaseException as error:  # such as RecursionError in the loop itself
+                self.can_beat = False
+                self.limits.restore()
+                self._log.error(names.HEARTBEAT_FAILED, reason=repr(error), then="it begins again")
+                time.sleep(LOOK_SECONDS)
+            else:
+                return
+
     async def _main(self, running: asyncio.Future[None]) -> None:
         self._own = asyncio.get_running_loop()
         self._end, self._now = asyncio.Event(), asyncio.Event()
-        self._home.call_soon_threadsafe(running.set_result, None)
+        self._inform(_set, running)
         watching = asyncio.create_task(_kept(self._watch))
         beating = asyncio.create_task(_kept(self._beat))
         await self._end.wait()
@@ -147,7 +165,8 @@ class Heart:
                 if not held.stopped:
                     held.stopped = True
                     self._report(held, Stop.DOUBT, names.LEASE_IN_DOUBT)
-            await asyncio.sleep(self._ttl / LOOKS_IN_A_LEASE)
+            self.limits.restore()
+            await asyncio.sleep(min(self._ttl / LOOKS_IN_A_LEASE, LOOK_SECONDS))
 
     async def _beat(self) -> None:
         """Beat in time; after a beat that failed, sooner and over a new connection."""
@@ -264,6 +283,11 @@ class Heart:
     @property
     def _log(self) -> Any:
         return log.logger(project_id=self._ledger.project_id, worker_id=self._worker_id)
+
+
+def _set(running: asyncio.Future[None]) -> None:
+    if not running.done():
+        running.set_result(None)
 
 
 async def _kept(loop: Callable[[], Awaitable[None]]) -> None:

@@ -13,6 +13,7 @@ from uuid import UUID
 from runfold.ledger import Ledger, log, names
 from runfold.ledger.errors import DatabaseUnavailable
 from runfold.workers.errors import WorkerEnded
+from runfold.workers.process.shared_limits import SharedLimits
 from runfold.workers.worker import Worker
 
 AGAIN_SECONDS: Final = 1.0
@@ -42,6 +43,7 @@ class WorkerThread:
         self._worker: Worker | None = None
         self._waiting: asyncio.Task[Ledger] | None = None
         self._stopping = False
+        self._limits = SharedLimits()
 
     def start(self) -> None:
         """Begin."""
@@ -70,6 +72,7 @@ class WorkerThread:
             self._loop.run_until_complete(task)
         except BaseException as raised:  # such as SystemExit in a task that a handler started
             error = raised
+        self._limits.restore()
         if not task.done() or (task.cancelled() and not self._stopping):
             error = WorkerEnded(error or RuntimeError("the loop was stopped"))
             self._abandon(task)
