@@ -96,12 +96,33 @@ async def test_nobody_decides_what_their_credential_asked_for_by_whatever_name(
 
 async def test_a_worker_that_asks_in_another_name_is_still_the_holder(ledger: Ledger) -> None:
     lease = await claimed(ledger)
+    await ledger.heartbeat([lease])
     asked = await ledger.transition(lease, State.WAITING_APPROVAL, park=True, actor="zoe")
 
     for actor in ("zoe", "w:1"):
         with pytest.raises(DecisionRefused) as refused:
             await ledger.approve(asked, actor=actor)
         assert refused.value.why == "asker"
+
+
+async def test_a_decision_is_about_its_run_under_its_key_alone(
+    ledger: Ledger, other: Ledger
+) -> None:
+    first = await asking(ledger)
+    lease = await claimed(ledger)
+    await ledger.heartbeat([lease])
+    waits = await ledger.transition(lease, State.WAITING_APPROVAL, park=True)
+    second = await newest(ledger, waits.run_id, ApprovalRequested)
+    # Ann holds another run, by a lease that is newer than theirs; keys are used, and by others.
+    own = await ledger.submit("parse", key="another")
+    await ledger.append(own.run_id, NoteAdded(text="x"), actor="ann")
+    assert [held.run_id for held in await ledger.claim("ann")] == [own.run_id]
+    await other.submit("parse", key="k")
+
+    for asked, key in ((second, "k"), (first, "another key")):
+        kept = await decided(ledger.pool, asked.run_id, asked.version, actor="ann", key=key)
+        assert kept is not None
+        assert (kept["version"], kept["refused"]) == (asked.version + 1, None)
 
 
 async def test_one_credential_is_one_person_where_another_must_decide(
