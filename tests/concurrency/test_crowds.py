@@ -119,6 +119,7 @@ def dearer(before: dict[str, int], after: dict[str, int]) -> dict[str, tuple[int
     }
 
 
+@pytest.mark.slow
 async def test_what_sleeps_makes_nothing_dearer(crowded: asyncpg.Connection[Any]) -> None:
     before = await costs(crowded)
 

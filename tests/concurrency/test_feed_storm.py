@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import pytest
 
 from runfold.ledger import Ledger
 from runfold.ledger.postgres.urls import driver_url
@@ -20,6 +21,7 @@ TRANSACTIONS = 100
 RUNS = 40
 
 
+@pytest.mark.slow
 async def test_a_storm_of_transactions_over_many_runs_is_read_once_and_in_order(
     ledger: Ledger, database: str
 ) -> None:

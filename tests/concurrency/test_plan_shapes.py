@@ -119,6 +119,7 @@ async def every_operation(ledger: Ledger, batch: int) -> None:
             await ledger.approve(asked, actor=name)
 
 
+@pytest.mark.slow
 async def test_a_hot_statement_has_one_plan_however_large_its_tables_are(
     database: str, connection: asyncpg.Connection[Any], explaining: None, plans: Plans
 ) -> None:

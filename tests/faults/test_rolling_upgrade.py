@@ -57,6 +57,7 @@ def runfold(url: str, *words: str, code: Path | None = None) -> subprocess.Compl
     )  # fmt: skip
 
 
+@pytest.mark.slow
 async def test_workers_of_two_versions_work_through_an_upgrade(
     ledger: Ledger, database: str, newer: Path
 ) -> None:

@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.packaging.conftest import ROOT
+
+pytestmark = pytest.mark.slow
 
 FAILING = """
 import ast

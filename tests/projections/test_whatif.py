@@ -241,6 +241,7 @@ def test_a_run_is_judged_up_to_the_first_thing_that_is_certain_to_go_otherwise()
     assert said(judged(policy(ttl=30, sweep=10), run)) == [("reaped", True, 70)]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_beats() -> None:
     def beats() -> Iterator[dict[str, Any]]:
         run_id = UUID(int=7)

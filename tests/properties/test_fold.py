@@ -209,6 +209,7 @@ FACTS = st.fixed_dictionaries(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(facts=FACTS, previous=st.binary(min_size=0, max_size=32))
+@pytest.mark.slow
 def test_sql_and_python_hash_an_event_to_the_same_bytes(
     database: str, runner: asyncio.Runner, facts: dict[str, Any], previous: bytes
 ) -> None:

@@ -86,6 +86,7 @@ async def test_a_signal_that_no_wait_could_have_is_refused(ledger: Ledger) -> No
         await ledger.signal(run.run_id, "a#b", 1)
 
 
+@pytest.mark.slow
 def test_a_set_is_recorded_alike_in_every_process() -> None:
     program = (
         "from tests.workers.test_calls import SETS; "

@@ -183,6 +183,7 @@ def test_the_story_in_the_documents_passes(tmp_path: Path) -> None:
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_it_is_refused_in_production(project: Path) -> None:
     done = inner(project, RUNFOLD_ENV="production")
 

@@ -20,6 +20,8 @@ from tests.support.place import place
 from tests.support.server import ROOM
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.own_server
+
 WAITING = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"
 
 
@@ -41,6 +43,7 @@ async def upgraded(url: str) -> int:
     return await process.wait()
 
 
+@pytest.mark.slow
 async def test_databases_of_one_server_are_upgraded_at_once(fresh: EmbeddedPostgres) -> None:
     maintenance = await connected(fresh)
     names = [f"d{number}" for number in range(3)]

@@ -21,6 +21,7 @@ SIZED = Projection(
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.slow
 async def test_what_is_set_aside_is_folded_exactly_once_in_the_end(
     ledger: Ledger, seed: int
 ) -> None:
