@@ -6,9 +6,8 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import Final
 
-_INTERRUPTED: Final = 130
+_INTERRUPTED = 130  # no Final: until Ctrl-C is quiet, nothing is imported that takes a while
 
 
 def main() -> int:

@@ -6,11 +6,11 @@ What a program uses is here; the event models are in `runfold.events`, every err
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
 from runfold.lazy import exported
 from runfold.version import __version__
 
+# Not imported from `typing`: every command waits for this, and Ctrl-C meanwhile shows a traceback.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runfold.ledger.commands import Submit, Transition
     from runfold.ledger.errors import (
@@ -82,7 +82,7 @@ __all__ = [
     "handler",
 ]
 
-_HOMES: Final = {
+_HOMES = {
     "runfold.ledger.commands": ("Submit", "Transition"),
     "runfold.ledger.errors": (
         "AccessDenied",

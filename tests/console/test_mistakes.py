@@ -57,6 +57,18 @@ main()
     assert (answer.returncode, answer.stdout, answer.stderr) == (exits.INTERRUPTED, b"", b"")
 
 
+def test_little_is_loaded_before_an_interrupt_is_quiet() -> None:
+    loaded = (
+        "import sys; before = {*sys.modules}; import runfold.console.cli.entry;"
+        " print(*sorted({*sys.modules} - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", loaded], capture_output=True, text=True, check=True
+    )
+    slow = {"typing", "re", "contextlib", "asyncio", "typer"}
+    assert slow.isdisjoint(done.stdout.split())
+
+
 @pytest.mark.slow
 def test_ctrl_c_while_the_first_server_is_made_ends_quietly(home: Path) -> None:
     setting = {"RUNFOLD_HOME": str(home), "RUNFOLD_PROJECT": "default"}
