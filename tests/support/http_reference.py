@@ -74,7 +74,11 @@ def _operation(method: str, path: str, operation: dict[str, Any], schemas: dict[
             where = "" if parameter["in"] == "query" else ", a header"
             lines.append(_item(parameter["name"], parameter["schema"], parameter, where))
     body = operation.get("requestBody")
-    if body is not None:
+    if body is not None and "application/json" not in body["content"]:
+        [(media_type, content)] = body["content"].items()
+        facts = content["schema"]
+        lines.append(_item(media_type, facts, facts, ", the body"))
+    elif body is not None:
         name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
         schema = schemas[name]
         required = set(schema.get("required", ()))

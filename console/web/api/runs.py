@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Header, Query, Request, Response, status
-from pydantic import AwareDatetime, Field
+from fastapi import APIRouter, Header, HTTPException, Query, Request, Response, status
+from pydantic import AwareDatetime, Field, ValidationError
 
 from runfold.console.shared.listed import listed
 from runfold.console.shared.plain import jsonable
@@ -14,10 +14,12 @@ from runfold.console.web.api.shapes import Body, IfMatch, Key, RunId, Shown, sho
 from runfold.console.web.callers import Reader, Submitter
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import NoteAdded
+from runfold.ledger.validation import check_int
 
 router = APIRouter(tags=["runs"])
 MAX_RUNS = 200
 MAX_BATCH = 1_000
+LINES: Final = "application/x-ndjson"
 NoMatch = Annotated[str | None, Header(alias="If-Match", include_in_schema=False)]
 """A condition that would not be kept is refused, not ignored."""
 
@@ -93,6 +95,41 @@ async def submit_many(ledger: Submitter, body: Batch) -> Shown:
     """
     asked = [item.model_dump() for item in body.runs]
     return {"runs": jsonable(await ledger.submit_many(asked, actor=body.actor))}
+
+
+@router.post(
+    "/runs/lines",
+    operation_id="submit_lines",
+    status_code=status.HTTP_201_CREATED,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                LINES: {"schema": {"type": "string", "description": "A run a line, as in `batch`."}}
+            },
+        }
+    },
+)
+async def submit_lines(ledger: Submitter, request: Request) -> Shown:
+    """Ask for up to 1,000 runs, each a line of JSON, all or none. Needs the right submit.
+
+    The answer is that of `batch`. A line that is wrong is named by its number.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != LINES:
+        raise HTTPException(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, f"send it as {LINES}")
+    lines = [line for line in (await request.body()).split(b"\n") if line.strip()]
+    check_int("lines", len(lines), least=1, most=MAX_BATCH)
+    asked = [_item(number, line).model_dump() for number, line in enumerate(lines, 1)]
+    return {"runs": jsonable(await ledger.submit_many(asked))}
+
+
+def _item(number: int, line: bytes) -> Item:
+    try:
+        return Item.model_validate_json(line)
+    except ValidationError as error:
+        [first, *_] = error.errors()
+        at = ".".join(map(str, first["loc"]))
+        raise InvalidValue(f"line {number}", line[:100], f"{at}: {first['msg']}") from error
 
 
 @router.get("/runs", operation_id="runs")

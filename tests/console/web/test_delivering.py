@@ -44,6 +44,25 @@ async def test_a_batch_is_taken_whole_or_not_at_all_and_once(
     assert {(await ledger.history(run.run_id))[0].actor for run in runs} == {"ann"}
 
 
+async def test_lines_of_json_are_a_batch_and_a_wrong_one_is_named(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    lines, kind = b'{"kind": "a", "key": "k"}\n\n{"kind": "b", "input": [1]}\n', "x-ndjson"
+    answers = []
+    for body, sent_as in (
+        (b'{"kind": "c"}\n{"kind": 1}', kind), (b'{"kind": "c"}\n{"kind"', kind), (b"", kind),
+        (b'{"kind": "c"}\n' * 1_001, kind), (b"[" * 500, kind), (b"\xff", kind), (lines, "json"),
+        (lines, kind), (lines, kind),
+    ):  # fmt: skip
+        headers = {"Content-Type": f"application/{sent_as}"}
+        answers.append(await web.post("/v1/runs/lines", content=body, headers=headers))
+
+    assert [each.status_code for each in answers] == [422] * 6 + [415, 201, 201]
+    assert "line 2" in answers[0].json()["detail"]
+    assert [run["created"] for run in answers[-1].json()["runs"]] == [False, True]
+    assert sorted(run.kind for run in await ledger.runs()) == ["a", "b", "b"]
+
+
 async def test_a_head_commits_to_a_run_and_its_proof_is_checked_without_the_server(
     web: httpx.AsyncClient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
