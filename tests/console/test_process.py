@@ -210,7 +210,10 @@ def test_no_word_is_lost_on_a_narrow_terminal(database: str, columns: str) -> No
         return lease.run_id
 
     run_id = str(given(database, shown))
-    for words in (("runs",), ("history", run_id), ("trace", run_id), ("diff", run_id, "--from=1")):
+    for words in (
+        ("runs",), ("history", run_id), ("show", run_id), ("trace", run_id),
+        ("diff", run_id, "--from=1"),
+    ):  # fmt: skip
         answer = run(database, *words)
         piped, talk = answer.stdout, answer.stderr.splitlines()
         seen = on_a_terminal(database, *words, NO_COLOR="1", COLUMNS=columns)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
+from rich.text import Text
+
 from runfold.console.cli.kit.output import Output
 from runfold.console.shared.approval_requests import ApprovalRequest, request_lines
 from runfold.console.shared.plain import (
@@ -34,7 +36,7 @@ def write_run(out: Output, run: Run, request: ApprovalRequest | None = None) -> 
             request_lines(request)
         )
     for name, value in lines:
-        out.line(f"{name:<9} {value}")
+        out.entry(Text(f"{name:<9} "), value)
     contents = [("input", run.input), ("output", run.output)]
     if request is not None:
         contents.append(("content to decide", request.show))
