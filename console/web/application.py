@@ -15,6 +15,7 @@ from runfold.console.web.callers import Callers
 from runfold.console.web.guard import Guard
 from runfold.console.web.options import Options
 from runfold.console.web.provider import Provider
+from runfold.console.web.rebuilds import Rebuilds
 from runfold.console.web.running_bulks import RunningBulks
 from runfold.console.web.wakeups import Wakeups
 from runfold.ledger import Ledger
@@ -36,10 +37,12 @@ def make(ledger: Ledger | None, options: Options | None) -> FastAPI:
             app.state.wakeups = Wakeups(own)
             app.state.bulks = RunningBulks()
             app.state.agents = Agents()
+            app.state.rebuilds = Rebuilds()
             try:
                 yield
             finally:
                 await app.state.agents.end()
+                await app.state.rebuilds.end()
                 await app.state.bulks.end()
                 await app.state.wakeups.end()
 

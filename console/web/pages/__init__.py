@@ -9,6 +9,7 @@ from runfold.console.web.pages import (
     archive,
     audit,
     bulk,
+    chain,
     cost,
     integrity,
     kinds,
@@ -28,7 +29,7 @@ from runfold.console.web.pages import (
 def routers() -> tuple[APIRouter, ...]:
     """Return the routers of all pages."""
     modules = (
-        sign_in, provider, live, overview, runs, run, bulk, approvals, workers, kinds, projections,
-        integrity, audit, cost, whatif, archive, webhooks,
+        sign_in, provider, live, overview, runs, run, chain, bulk, approvals, workers, kinds,
+        projections, integrity, audit, cost, whatif, archive, webhooks,
     )  # fmt: skip
     return tuple(module.pages for module in modules)

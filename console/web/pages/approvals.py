@@ -14,6 +14,7 @@ from runfold.console.shared.approval_requests import (
     pending_requests,
     roles_of,
 )
+from runfold.console.web.pages.decisions import RUNS, decided
 from runfold.console.web.pages.viewing import ReadViewer, Viewer, page, router, viewing
 from runfold.ledger.errors import IllegalTransition
 from runfold.ledger.events import ApprovalRequested
@@ -21,13 +22,20 @@ from runfold.ledger.validation import check_run_id
 
 MOST: Final = 200
 """Requests on the page, the oldest first."""
+EARLIER: Final = 5
+"""Decisions on runs of the same kind that stand beside a request."""
 Decider = Annotated[Viewer, Depends(viewing("decide"))]
 pages = router()
 
 
 @page(pages, "/p/{project}/approvals", csv=True)
-async def approvals(viewer: ReadViewer) -> Response:
-    """List what waits for a person, the oldest first."""
+async def approvals(
+    viewer: ReadViewer, show: Literal["waiting", "decided"] = "waiting"
+) -> Response:
+    """List what waits for a person, the oldest first, or what was decided lately."""
+    if show == "decided":
+        found = await decided(viewer.ledger)
+        return viewer.page("decided.html", {"decided": found}, rows=found, most=RUNS)
     requests = await pending_requests(viewer.ledger, MOST)
     roles = await roles_of(viewer.ledger, viewer.ledger.actor)
     shown = [_shown(request, viewer.ledger.actor, roles) for request in requests]
@@ -47,7 +55,8 @@ async def approval(viewer: ReadViewer, run_id: str, version: int) -> Response:
         )
     roles = await roles_of(ledger, ledger.actor)
     shown = _shown(pending, ledger.actor, roles)
-    return viewer.page("approval.html", {"approval": shown}, run=run)
+    earlier = (await decided(ledger, run.kind, before=run.run_id))[:EARLIER]
+    return viewer.page("approval.html", {"approval": shown, "earlier": earlier}, run=run)
 
 
 @pages.post("/p/{project}/approvals/{run_id}/{version}")

@@ -1,14 +1,22 @@
-"""Projections: their lag, their errors, and what they have set aside."""
+"""Projections: their lag, their errors, what they have set aside, and rebuilds with progress."""
 
 from __future__ import annotations
 
-from fastapi.responses import Response
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import Depends, Form
+from fastapi.responses import RedirectResponse, Response
 
 from runfold.console.shared.projection_modules import declared_projections
 from runfold.console.web.api.projections import for_project
-from runfold.console.web.pages.viewing import ReadViewer, page, router
+from runfold.console.web.callers import Callers
+from runfold.console.web.pages.viewing import ReadViewer, Viewer, page, router, viewing
+from runfold.console.web.rebuilds import Rebuilds
+from runfold.ledger.errors import InvalidValue
 from runfold.projections.declared.status import statuses
 
+Rebuilder = Annotated[Viewer, Depends(viewing("admin", everywhere=True))]
 pages = router()
 
 
@@ -16,9 +24,28 @@ pages = router()
 async def projections(viewer: ReadViewer) -> Response:
     """List the projections; the run where one stopped is named to its own project only."""
     ledger = viewer.ledger
+    rebuilds: Rebuilds = viewer.request.app.state.rebuilds
     declared = {one.name: one for one in declared_projections(None)}
     found = [
         for_project(ledger.project_id, status) for status in await statuses(ledger.pool, declared)
     ]
     rows = [{name: getattr(status, name) for name in status.__slots__} for status in found]
-    return viewer.page("projections.html", {"projections": found}, rows=rows)
+    begun = {each.name: rebuilds.find(each.name) for each in found}
+    folded = {name for name, each in declared.items() if each.apply is None}
+    data = {"projections": found, "rebuilds": begun}
+    return viewer.page("projections.html", data, rows=rows, folded=folded)
+
+
+@pages.post("/p/{project}/projections")
+async def rebuild(viewer: Rebuilder, name: Annotated[str, Form(max_length=200)]) -> Response:
+    """Begin to fold a projection again beside its table, to be compared and put in its place.
+
+    It is of all projects, so it takes the right admin in all of them; the server's login does it.
+    """
+    declared = {one.name: one for one in declared_projections(None)}
+    if name not in declared:
+        raise InvalidValue("name", name, "is no projection that this server declares")
+    callers: Callers = viewer.request.app.state.callers
+    rebuilds: Rebuilds = viewer.request.app.state.rebuilds
+    rebuilds.begin(callers.own.pool, declared[name], viewer.ledger.actor)
+    return RedirectResponse(f"{viewer.base}/projections", HTTPStatus.SEE_OTHER)

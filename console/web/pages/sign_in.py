@@ -35,7 +35,7 @@ async def home(request: Request) -> Response:
 
 
 @pages.get("/assets/{name}")
-async def asset(name: Literal["console.css", "console.js", "icon.svg"]) -> Response:
+async def asset(name: Literal["console.css", "console.js", "verify.js", "icon.svg"]) -> Response:
     """Return what all pages share; the address changes with it."""
     return FileResponse(
         ASSETS / name, headers={"Cache-Control": "public, max-age=31536000, immutable"}

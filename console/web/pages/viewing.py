@@ -18,13 +18,14 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
+from runfold.console.shared.approval_requests import count_pending
 from runfold.console.shared.known_errors import known
 from runfold.console.shared.listed import listed
 from runfold.console.shared.plain import clean, jsonable
 from runfold.console.web.callers import Callers
 from runfold.console.web.pages.rendering import rendered
 from runfold.console.web.problems import Unauthenticated, answer_to, as_known
-from runfold.ledger import Ledger
+from runfold.ledger import Ledger, access
 from runfold.ledger.access import EVERYWHERE
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.run import Run
@@ -39,6 +40,7 @@ _CSP: Final = (
     "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+MOST_WAITING: Final = 99
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -49,6 +51,8 @@ class Viewer:
 
     request: Request
     ledger: Ledger
+    waiting: int | None = None
+    """Requests that wait for a decision, at most MOST_WAITING; None where nobody is told."""
 
     @property
     def base(self) -> str:
@@ -75,7 +79,10 @@ class Viewer:
             return JSONResponse(told, status)
         if path.endswith(".csv"):
             return _csv(rows or [])
-        shared = {"base": self.base, "project": self.ledger.project_id, "actor": self.ledger.actor}
+        shared = {
+            "base": self.base, "project": self.ledger.project_id, "actor": self.ledger.actor,
+            "waiting": self.waiting, "most_waiting": MOST_WAITING,
+        }  # fmt: skip
         return html(self.request, template, {**shared, **data, **drawn}, status)
 
 
@@ -95,9 +102,18 @@ def viewing(*rights: str, everywhere: bool = False) -> Callable[..., Awaitable[V
             await callers.ledger(secret, EVERYWHERE, rights, client)
         ledger = await callers.ledger(secret, project, rights, client)
         await callers.reads.note(request, ledger)
-        return Viewer(request, ledger)
+        return Viewer(request, ledger, await _waiting(request, ledger))
 
     return find
+
+
+async def _waiting(request: Request, ledger: Ledger) -> int | None:
+    """Return the number beside the approvals in the navigation; None if the viewer may not read."""
+    if request.method != "GET" or request.url.path.endswith((".json", ".csv")):
+        return None
+    if await access.check(ledger.project, "read") is not None:
+        return None
+    return await count_pending(ledger, MOST_WAITING)
 
 
 ReadViewer = Annotated[Viewer, Depends(viewing("read"))]

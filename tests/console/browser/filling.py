@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 
@@ -11,6 +12,9 @@ from runfold.ledger import Lease, Ledger
 from runfold.ledger.events import StepCompleted
 from runfold.projections import CatchUp, install
 from runfold.projections.declared.installing import declared
+from runfold.workers.duties.webhooks.deliverer import Terms
+from runfold.workers.duties.webhooks.keeper import WebhookKeeper
+from runfold.workers.duties.webhooks.posting import Answer, Poster
 from tests.support.clock import set_clock
 
 MINUTES_AGO = 14
@@ -23,6 +27,16 @@ class Filled:
     asking: str
     """A run with three attempts, that waits for two signatures."""
     running: str
+    webhook: str
+    """A webhook whose endpoint is down."""
+
+
+class Down(Poster):
+    """An endpoint that answers nobody."""
+
+    async def post(self, *_: Any, **__: Any) -> Answer:
+        """Answer as a server that is down."""
+        return Answer(503, "the endpoint is down", 12)
 
 
 class Storyteller:
@@ -45,11 +59,21 @@ class Storyteller:
         self._off = timedelta()
         await self.later(0)
         running = await self._present()
+        webhook = await self._told()
         for name in ("run_counts", "spending"):
             projection = declared(())[name]
             await install(self._ledger.pool, projection)
             await CatchUp(self._ledger.pool, projection).to_the_end()
-        return Filled(str(asking), str(running))
+        return Filled(str(asking), str(running), webhook)
+
+    async def _told(self) -> str:
+        keeper = WebhookKeeper(self._ledger, Terms(Down(), "https://console.example"))
+        webhook, _ = await self._ledger.webhooks.add(
+            "https://example.com/hook", events=["run.submitted"]
+        )
+        await self._ledger.submit("report", {"month": 4})
+        await keeper.once()
+        return webhook
 
     async def _earlier_runs(self) -> None:
         ledger = self._ledger

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from fastapi.routing import APIRoute
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
+from runfold.console.web.evidence import export
 from runfold.console.web.pages import routers
 from runfold.ledger import State
 from tests.console.browser.conftest import NARROW, WIDE, watched
@@ -43,6 +45,7 @@ def paths(served: Served) -> list[str]:
     """Every page of the project: of each route whose parameters are known here, and some states."""
     run = served.filled.asking
     known = {"project": "test", "run_id": run, "version": str(asked_version(served))}
+    known["webhook_id"] = served.filled.webhook
     routes = [route for router in routers() for route in router.routes]
     filled = [
         re.sub(r"{(\w+)}", lambda name: known.get(name[1], "{?}"), route.path)
@@ -50,8 +53,9 @@ def paths(served: Served) -> list[str]:
         if isinstance(route, APIRoute) and "GET" in (route.methods or ())
     ]
     states = [
-        "/runs?q=state:failed", "/runs?q=nonsense:1", f"/integrity?run={run}",
-        f"/runs/{run}/events/5", f"/runs/{run}?attempt=1", f"/runs/{run}/state?at=5&vs=4",
+        "/runs?q=state:failed", "/runs?q=nonsense:1", "/approvals?show=decided",
+        f"/integrity?run={run}", f"/runs/{run}/events/5",
+        f"/runs/{run}?attempt=1", f"/runs/{run}/state?at=5&vs=4",
     ]  # fmt: skip
     found = [
         path
@@ -245,6 +249,67 @@ def test_the_slider_travels_through_the_versions_without_a_button(
     expect(page).to_have_url(re.compile(r"at=7&vs=6$"))
     changed = page.locator("tr.changed", has_text="heartbeat_at")
     expect(changed).to_be_visible()
+
+
+def test_the_sliders_of_what_if_judge_without_a_button(page: Page, served: Served) -> None:
+    page.goto("/p/test/whatif")
+    page.get_by_label("Lease time").press("ArrowRight")
+    expect(page).to_have_url(re.compile(r"ttl=1&"))
+    expect(page.locator("[data-live=judged]")).to_contain_text("reaped")
+
+
+def test_a_browser_recomputes_the_hashes_and_finds_what_a_server_alters(
+    page: Page, served: Served
+) -> None:
+    run = served.filled.asking
+    page.goto(f"/p/test/integrity?run={run}")
+    page.get_by_role("button", name="Verify in this browser").click()
+    head = served.do(served.ledger.history(run))[-1]
+    expect(page.locator("[data-verify]")).to_contain_text(f"✔ {head.version} events")
+    expect(page.locator("[data-verify]")).to_contain_text(head.hash.hex())
+
+    def altered(route: Route) -> None:
+        route.fulfill(body=route.fetch().text().replace("lease.acquired", "lease.released"))
+
+    page.route("**/chain.json*", altered)
+    page.get_by_role("button", name="Verify in this browser").click()
+    expect(page.locator("[data-verify]")).to_contain_text("✖ the hash of #2 is not")
+    page.goto(f"/p/test/runs/{run}/events/3")
+    page.get_by_role("button", name="Verify in this browser").click()
+    expect(page.locator("[data-verify]")).to_contain_text("✔ 1 events")
+
+
+def test_the_navigation_counts_what_waits_and_lists_of_operators_are_live(
+    page: Page, served: Served
+) -> None:
+    page.goto("/p/test/kinds")
+    waiting = page.locator("header .count")
+    served.do(served.ledger.submit("counted"))
+    before = waiting.text_content()
+    [lease] = served.do(served.ledger.claim("worker-4", kinds=["counted"]))
+    served.do(served.ledger.ask_approval(lease, "Go on?"))
+    expect(waiting).not_to_have_text(before or "")
+    expect(page.get_by_role("button", name="1 new kind: show")).to_be_visible()
+    served.do(served.ledger.limit_kind("report", 3, reason="too many"))
+    served.do(served.ledger.cancel(lease.run_id))
+    expect(page.locator("#kreport")).to_contain_text("3")
+
+
+def test_the_page_of_evidence_is_whole_without_a_server(
+    browser: Browser, served: Served, tmp_path: Path
+) -> None:
+    run = served.filled.asking
+    served.do(export(served.ledger, [UUID(run)], tmp_path / "evidence"))
+    context = browser.new_context(viewport=NARROW, offline=True)
+    page = context.new_page()
+    faults = watched(page)
+    page.goto((tmp_path / "evidence" / "runs" / f"{run}.html").as_uri())
+    expect(page.get_by_text("approval.requested", exact=True)).to_be_visible()
+    keep_picture(page, "/p/test/evidence", "narrow")
+    width = page.evaluate("document.documentElement.scrollWidth")
+    context.close()
+    assert faults == []
+    assert width <= NARROW["width"]
 
 
 def test_everything_is_reached_by_keyboard(page: Page, served: Served) -> None:

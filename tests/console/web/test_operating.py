@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -13,7 +14,10 @@ from runfold.console.web import app
 from runfold.console.web.pages import workers
 from runfold.console.web.pages.whatif import plot
 from runfold.ledger import Ledger
+from runfold.projections import CatchUp, install
+from runfold.projections.models.counts import RUN_COUNTS
 from tests.support.runs import TINY, abandoned, claimed, superseded
+from tests.support.waiting import until
 from tests.support.web import calling, sign_in, token
 
 
@@ -131,3 +135,35 @@ async def test_the_archive_is_for_those_with_rights_in_all_projects(ledger: Ledg
         asked = {"target": month, "change": "hold", "reason": "r"}
         assert (await client.post("/p/test/archive", data=asked)).status_code in {403, 404}
     assert await ledger.archive.history() == []
+
+
+async def test_a_projection_is_rebuilt_from_its_page_and_put_in_its_place(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    await ledger.submit("parse")
+    await install(ledger.pool, RUN_COUNTS)
+    await CatchUp(ledger.pool, RUN_COUNTS).to_the_end()
+    path = "/p/test/projections"
+    assert (await web.post(path, data={"name": "no_such"})).status_code == 422
+    assert (await web.post(path, data={"name": "run_counts"})).status_code == 303
+
+    async def told() -> dict[str, Any]:
+        return dict((await web.get(f"{path}.json")).json()["rebuilds"]["run_counts"])
+
+    async def is_over() -> bool:
+        found = await told()
+        return bool(found["is_done"] or found["error"])
+
+    await until(is_over, 30)
+    found = await told()
+    assert (found["error"], found["wrong"], found["progress"]["events"]) == (None, 0, 1)
+    assert "✔ swapped" in (await web.get(path)).text
+
+
+async def test_a_rebuild_takes_the_right_admin_in_all_projects(ledger: Ledger) -> None:
+    _, secret = await token(ledger, ["read", "admin"])
+    async with calling(app(ledger)) as client:
+        await sign_in(client, secret)
+        refused = await client.post("/p/test/projections", data={"name": "run_counts"})
+
+    assert refused.status_code in {403, 404}

@@ -69,7 +69,7 @@ async def every_path(ledger: Ledger) -> list[str]:
         "/bulk?action=rerun&q=error:%22E%3Cb%3E%22",
     ]
     parts += [f"/runs/{lease.run_id}/tree", f"/runs/{lease.run_id}/raw?from=1"]
-    parts += [f"/approvals/{asking}/{version}", f"/runs/{asking}"]
+    parts += [f"/approvals/{asking}/{version}", f"/runs/{asking}", "/approvals?show=decided"]
     return [base + part for part in parts]
 
 
@@ -199,8 +199,14 @@ async def test_an_approval_shows_what_is_decided_and_decides_that_alone(
     assert (await web.post(path, data=asked)).status_code == 303
     granted = (await ledger.history(run_id))[-1]
     assert (granted.type, granted.actor) == ("approval.granted", "ann")
+    decided = (await web.get("/p/test/approvals.json?show=decided")).json()["decided"]
+    assert [(each["run_id"], each["actor"]) for each in decided] == [(run_id, "ann")]
     assert (await web.post(path, data=asked)).status_code == 409
     assert (await web.get(path)).status_code == 409
+
+    await ledger.cancel(run_id)  # so that the next claim is of the next run
+    later, asked_later = await an_asking_run(ledger, prompt="Refund A-18?")
+    assert f"{run_id}/events/" in (await web.get(f"/p/test/approvals/{later}/{asked_later}")).text
 
 
 async def test_a_post_from_another_origin_changes_nothing(
@@ -321,6 +327,6 @@ def _request() -> Request:
 
 
 def test_the_script_writes_text_and_never_markup() -> None:
-    script = (ASSETS / "console.js").read_text()
+    script = "".join((ASSETS / name).read_text() for name in ("console.js", "verify.js"))
     markup = r"(inner|outer)HTML|insertAdjacent|document\.write|\beval\b|\bFunction\("
     assert re.search(markup, script) is None

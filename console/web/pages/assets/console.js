@@ -99,7 +99,7 @@
 
   let source = null, timer = null, settling = null, busy = false, began = 0, took = 0;
   let paused = kept("runfold-paused") === "yes";
-  const isLive = base && document.querySelector("[data-live]");
+  const isLive = base && !("still" in main.dataset) && main.querySelector("[data-live]");
   const look = async (address = location.href) => {
     if (busy) return false;
     busy = true;
@@ -166,21 +166,39 @@
   const themes = make("button", {type: "button", title: "Theme", onclick: nextTheme}, `◐ ${root.dataset.theme}`);
   const zones = make("button", {type: "button", title: "Time zone: UTC or yours", onclick: otherZone}, choices.zone.value);
 
-  // -- the slider of versions needs no button
+  // -- sliders need no button: the page of their values is fetched as they move
 
-  const slider = document.querySelector("form[data-slide]");
-  if (slider) {
+  const sliders = document.querySelector("form[data-slide]");
+  if (sliders) {
     let sliding = null;
     const slide = async () => {
-      const address = `?at=${slider.at.value}&vs=${slider.vs.value}`;
+      if (busy) { sliding = setTimeout(slide, 100); return; }
+      const address = `?${new URLSearchParams(new FormData(sliders))}`;
       if (await look(address)) history.replaceState(null, "", address);
-      else sliding = setTimeout(slide, 100);
     };
-    slider.at.addEventListener("input", () => {
-      slider.vs.value = Math.max(1, slider.at.value - 1);
+    sliders.addEventListener("input", (event) => {
+      if (event.target.type !== "range") return;
+      if (sliders.vs) sliders.vs.value = Math.max(1, sliders.at.value - 1);
       clearTimeout(sliding);
       sliding = setTimeout(slide, 80);
     });
+  }
+
+  // -- what the ledger shows is checked here, by a program of its own
+
+  for (const place of document.querySelectorAll("[data-verify]")) {
+    const said = make("span", {className: "small"});
+    said.setAttribute("role", "status");
+    const button = make("button", {type: "button", onclick: async () => {
+      button.disabled = true;
+      const {verify} = await import(root.dataset.verifier);
+      const event = Number(place.dataset.event) || null;
+      const found = await verify(`${base}/runs/${place.dataset.verify}/chain.json`, event, (text) => { said.textContent = text; });
+      said.className = `small state ${found.ok ? "s-completed" : "s-failed"}`;
+      said.textContent = `${found.ok ? "✔" : "✖"} ${found.text}`;
+      button.disabled = false;
+    }}, "Verify in this browser");
+    place.append(button, " ", said);
   }
 
   // -- keyboard and palette

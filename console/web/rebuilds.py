@@ -1,0 +1,75 @@
+"""Rebuilds of projections that pages have begun; a page shows how far each is.
+
+A rebuild goes on in this process. One that ended with it is resumed by the next that is begun, here
+or by `runfold projections rebuild`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from runfold.console.shared.known_errors import known
+from runfold.console.web.problems import UNEXPECTED, answer_to, as_known
+from runfold.ledger import names
+from runfold.ledger.log import logger
+from runfold.ledger.postgres.connections import Pool
+from runfold.projections.declared.projection import Projection
+from runfold.projections.declared.refold import refold
+from runfold.projections.rebuild_plan import RebuildProgress
+
+RANGES: Final = 1
+"""Ranges that are filled at a time: pages need connections, too."""
+
+
+@dataclass(slots=True)
+class Rebuilding:
+    """One rebuild: on its way, done, or ended by an error."""
+
+    actor: str
+    progress: RebuildProgress | None = None
+    wrong: int | None = None
+    """Rows that were wrong, once it is done; None with no error: it goes on."""
+    error: str | None = None
+    is_done: bool = False
+
+
+class Rebuilds:
+    """The rebuilds of a server by the projection's name, the last one of each."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Rebuilding] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def begin(self, pool: Pool, projection: Projection, actor: str) -> None:
+        """Begin to rebuild a projection; one that is being rebuilt here goes on as it is."""
+        running = self._tasks.get(projection.name)
+        if running is not None and not running.done():
+            return
+        found = self._found[projection.name] = Rebuilding(actor)
+        self._tasks[projection.name] = asyncio.create_task(_rebuild(pool, projection, found))
+
+    def find(self, name: str) -> Rebuilding | None:
+        """Return the last rebuild of a projection that was begun here."""
+        return self._found.get(name)
+
+    async def end(self) -> None:
+        """End all rebuilds; what they have done so far is kept."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+
+async def _rebuild(pool: Pool, projection: Projection, found: Rebuilding) -> None:
+    def advance(progress: RebuildProgress) -> None:
+        found.progress = progress
+
+    try:
+        done = await refold(pool, projection, connections=RANGES, on_progress=advance)
+        found.progress, found.wrong, found.is_done = done.progress, done.wrong, True
+    except Exception as error:
+        expected = known(error)
+        if expected is None:
+            logger().exception(names.REQUEST_FAILED)
+        found.error = UNEXPECTED if expected is None else answer_to(as_known(expected))[2]
