@@ -18,7 +18,7 @@ from runfold.ledger.payload import Unreadable
 NOTE: Final = "run.rerun"
 """The name of the notes that link an old run and its rerun."""
 
-_PREFIX: Final = "rerun:"
+RERUN: Final = "rerun:"
 _BATCH: Final = 500
 _NOTED: Final = 20
 """Pairs of runs that get their notes at a time."""
@@ -44,13 +44,13 @@ class Rerun:
 
 def rerun_key(run_id: UUID) -> str:
     """Return the key of a run's rerun: a run has one, and the key names the old run for good."""
-    return f"{_PREFIX}{run_id}"
+    return f"{RERUN}{run_id}"
 
 
 def rerun_of(key: str | None) -> str | None:
     """Return the id of the run that the run of a key repeats; None if it repeats none."""
     key = key or ""
-    return key.removeprefix(_PREFIX) if key.startswith(_PREFIX) else None
+    return key.removeprefix(RERUN) if key.startswith(RERUN) else None
 
 
 async def rerun(

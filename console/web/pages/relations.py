@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from runfold.console.shared.rerun import rerun_key, rerun_of
+from runfold.console.shared.rerun import RERUN, rerun_of
 from runfold.ledger import Ledger, Run
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.payload import decode_payload
@@ -51,6 +51,32 @@ _KEYED: Final = """
 SELECT k.key, c.run_id FROM unnest($2::text[]) WITH ORDINALITY AS k (key, place)
 CROSS JOIN LATERAL (SELECT c.run_id FROM ledger.command AS c
   WHERE c.project_id = $1 AND c.key = k.key OFFSET 0) AS c ORDER BY k.place
+"""
+# A chain is followed within the database: each run costs a lookup there and no round trip. What
+# follows the prefix in a key of somebody's own may be no id.
+_ID: Final = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_EARLIER: Final = f"""
+WITH RECURSIVE chain (run_id, place) AS (
+  SELECT $2::uuid, 0
+  UNION ALL
+  SELECT older.run_id, chain.place + 1 FROM chain CROSS JOIN LATERAL (
+    SELECT substr(s.key, length($3) + 1)::uuid AS run_id FROM ledger.run_state AS s
+    WHERE s.project_id = $1 AND s.run_id = chain.run_id AND s.key ~ ('^' || $3 || '{_ID}$')
+    OFFSET 0) AS older
+  WHERE chain.place < {CHAIN}
+)
+SELECT run_id FROM chain WHERE place > 0 ORDER BY place
+"""
+_LATER: Final = f"""
+WITH RECURSIVE chain (run_id, place) AS (
+  SELECT $2::uuid, 0
+  UNION ALL
+  SELECT newer.run_id, chain.place + 1 FROM chain CROSS JOIN LATERAL (
+    SELECT c.run_id FROM ledger.command AS c
+    WHERE c.project_id = $1 AND c.key = $3 || chain.run_id::text OFFSET 0) AS newer
+  WHERE chain.place < {CHAIN}
+)
+SELECT run_id FROM chain WHERE place > 0 ORDER BY place
 """
 
 
@@ -137,31 +163,19 @@ async def _parent(ledger: Ledger, run: Run) -> Relative | None:
 
 async def _earlier(ledger: Ledger, run: Run) -> list[Relative]:
     """Return the runs that this one repeats, the first one first."""
-    chain: list[Relative] = []
-    named = rerun_of(run.key)
-    while named is not None and len(chain) < CHAIN:
-        try:
-            found = await _read(ledger, [check_run_id(named)])
-        except InvalidValue:  # a key of somebody's own that begins alike
-            break
-        if not found:
-            break
-        chain.append(found[0])
-        named = rerun_of(found[0].key)
-    return chain[::-1]
+    if rerun_of(run.key) is None:
+        return []
+    return (await _chain(ledger, _EARLIER, run))[::-1]
 
 
 async def _later(ledger: Ledger, run: Run) -> list[Relative]:
     """Return the reruns of a run, and theirs."""
-    chain: list[Relative] = []
-    last = run.run_id
-    while len(chain) < CHAIN:
-        found = await _keyed(ledger, [rerun_key(last)])
-        if not found:
-            break
-        chain += await _read(ledger, list(found.values()))
-        last = chain[-1].run_id
-    return chain
+    return await _chain(ledger, _LATER, run)
+
+
+async def _chain(ledger: Ledger, statement: str, run: Run) -> list[Relative]:
+    rows = await fetch(ledger.pool, statement, ledger.project_id, run.run_id, RERUN)
+    return await _read(ledger, [row["run_id"] for row in rows])
 
 
 async def _asked_for(
@@ -169,27 +183,29 @@ async def _asked_for(
 ) -> dict[UUID, tuple[list[UUID], int]]:
     """Return the children that runs asked for, at most so many of each, and how many more."""
     rows = await fetch(ledger.pool, _ASKED, ledger.project_id, list(parents)) if parents else []
+    calls = [(row["run_id"], *_named(row, most)) for row in rows]
+    keys = [key for _, _, named, _ in calls for key in named]
+    by_key = await _keyed(ledger, keys) if keys else {}
     found: dict[UUID, tuple[list[UUID], int]] = {}
-    for row in rows:
-        ids, more = found.get(row["run_id"], ([], 0))
-        named, count = await _named(ledger, row, most - len(ids))
-        found[row["run_id"]] = (ids + named, more + count - len(named))
+    for parent, ids, named, count in calls:
+        known, more = found.get(parent, ([], 0))
+        of_call = (ids + [by_key[key] for key in named if key in by_key])[: most - len(known)]
+        found[parent] = (known + of_call, more + count - len(of_call))
     return found
 
 
-async def _named(ledger: Ledger, row: Mapping[str, Any], most: int) -> tuple[list[UUID], int]:
-    """Return the children of one call, at most so many, and how many they are."""
+def _named(row: Mapping[str, Any], most: int) -> tuple[list[UUID], list[str], int]:
+    """Return the ids of a call's children or else their keys, at most so many, and how many."""
     content = decode_payload(row["body"])
     output = content.get("output") if isinstance(content, dict) else None
     try:
         if isinstance(output, list):
-            return [check_run_id(each) for each in output[:most]], len(output)
+            return [check_run_id(each) for each in output[:most]], [], len(output)
         count = int(output["count"]) if isinstance(output, dict) else 0
     except (InvalidValue, KeyError, TypeError, ValueError):
-        return [], 0
+        return [], [], 0
     called = str(row["key"]).rpartition(":")[0]  # without the token of the attempt
-    keys = [f"{called}/{number}" for number in range(1, min(count, most) + 1)]
-    return list((await _keyed(ledger, keys)).values()), count
+    return [], [f"{called}/{number}" for number in range(1, min(count, most) + 1)], count
 
 
 async def _keyed(ledger: Ledger, keys: Sequence[str]) -> dict[str, UUID]:
