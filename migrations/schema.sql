@@ -2345,75 +2345,35 @@ BEGIN
   SELECT event.project_id, event.run_id,
     greatest(NULL, event.version),
     coalesce(event.hash, NULL),
-    coalesce(NULL, CASE WHEN event.type = 'run.submitted' THEN event.kind END),
+    coalesce(NULL, CASE WHEN true THEN event.kind END),
     coalesce(event.state, NULL),
-    coalesce(NULL, CASE WHEN event.type = 'run.submitted' THEN event.priority END),
-    coalesce(CASE WHEN event.type IN ('lease.acquired', 'lease.expired', 'lease.released') THEN
-      event.attempt END, 0),
-    coalesce(NULL, CASE WHEN event.type = 'run.submitted' THEN event.max_attempts END),
-    CASE WHEN event.type IN ('approval.expired', 'approval.granted', 'approval.lapsed',
-      'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
-      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
-      'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN
-      event.worker_id ELSE NULL END,
-    CASE WHEN event.type IN ('approval.expired', 'approval.granted', 'approval.lapsed',
-      'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
-      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
-      'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN
-      event.token ELSE NULL END,
-    coalesce(CASE WHEN event.type = 'lease.acquired' THEN event.credential END, NULL),
-    coalesce(CASE WHEN event.type = 'lease.acquired' THEN event.position END, NULL),
-    CASE WHEN event.type IN ('approval.expired', 'approval.granted', 'approval.lapsed',
-      'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
-      'lease.expired', 'lease.heartbeat', 'lease.released', 'run.cancelled', 'run.completed',
-      'run.failed', 'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed',
-      'tool.requested') THEN event.lease_until ELSE NULL END,
-    coalesce(CASE WHEN event.type IN ('lease.acquired', 'lease.heartbeat') THEN event.recorded_at
-      END, NULL),
-    CASE WHEN event.type IN ('approval.expired', 'approval.granted', 'approval.lapsed',
-      'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
-      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
-      'run.retried', 'run.submitted', 'run.timed_out', 'tool.completed', 'tool.failed',
-      'tool.requested') THEN event.available_at ELSE NULL END,
-    coalesce(NULL, CASE WHEN event.type = 'lease.acquired' THEN event.recorded_at END),
-    coalesce(CASE WHEN event.type IN ('approval.expired', 'approval.rejected', 'run.cancelled',
-      'run.completed', 'run.failed', 'run.timed_out') THEN event.recorded_at END, NULL),
-    coalesce(NULL, CASE WHEN event.type = 'run.submitted' THEN event.recorded_at END),
+    coalesce(NULL, CASE WHEN true THEN event.priority END),
+    coalesce(CASE WHEN false THEN event.attempt END, 0),
+    coalesce(NULL, CASE WHEN true THEN event.max_attempts END),
+    CASE WHEN false THEN event.worker_id ELSE NULL END,
+    CASE WHEN false THEN event.token ELSE NULL END,
+    coalesce(CASE WHEN false THEN event.credential END, NULL),
+    coalesce(CASE WHEN false THEN event.position END, NULL),
+    CASE WHEN false THEN event.lease_until ELSE NULL END,
+    coalesce(CASE WHEN false THEN event.recorded_at END, NULL),
+    CASE WHEN true THEN event.available_at ELSE NULL END,
+    coalesce(NULL, CASE WHEN false THEN event.recorded_at END),
+    coalesce(CASE WHEN false THEN event.recorded_at END, NULL),
+    coalesce(NULL, CASE WHEN true THEN event.recorded_at END),
     coalesce(event.recorded_at, NULL),
-    coalesce(NULL, CASE WHEN event.type = 'run.submitted' THEN event.deadline END),
-    CASE WHEN event.type IN ('approval.expired', 'approval.granted', 'approval.lapsed',
-      'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
-      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
-      'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN
-      event.wait_until ELSE NULL END,
-    CASE WHEN event.type IN ('approval.expired', 'approval.granted', 'approval.lapsed',
-      'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
-      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
-      'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN
-      event.wait_outcome ELSE NULL END,
-    CASE WHEN event.type IN ('approval.expired', 'approval.granted', 'approval.lapsed',
-      'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
-      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
-      'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN
-      event.approvals ELSE NULL END,
-    CASE WHEN event.type IN ('approval.expired', 'approval.granted', 'approval.lapsed',
-      'approval.rejected', 'approval.requested', 'approval.signed', 'lease.acquired',
-      'lease.expired', 'lease.released', 'run.cancelled', 'run.completed', 'run.failed',
-      'run.retried', 'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') THEN
-      event.approved ELSE NULL END,
-    coalesce(NULL, CASE WHEN event.type = 'cancel.requested' THEN event.recorded_at END),
+    coalesce(NULL, CASE WHEN true THEN event.deadline END),
+    CASE WHEN false THEN event.wait_until ELSE NULL END,
+    CASE WHEN false THEN event.wait_outcome ELSE NULL END,
+    CASE WHEN false THEN event.approvals ELSE NULL END,
+    CASE WHEN false THEN event.approved ELSE NULL END,
+    coalesce(NULL, CASE WHEN false THEN event.recorded_at END),
     0 + coalesce(event.cost_usd, 0),
     0 + coalesce(event.step_count, 0),
-    CASE WHEN event.type IN ('approval.expired', 'approval.rejected', 'lease.expired',
-      'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out') THEN
-      event.error_code ELSE NULL END,
-    coalesce(CASE WHEN event.type IN ('approval.expired', 'approval.rejected', 'lease.expired',
-      'run.cancelled', 'run.completed', 'run.failed', 'run.retried', 'run.timed_out') THEN
-      event.version END, NULL),
-    CASE WHEN event.type IN ('approval.expired', 'approval.rejected', 'run.cancelled',
-      'run.completed', 'run.failed', 'run.timed_out') THEN event.output_sha256 ELSE NULL END,
-    coalesce(NULL, CASE WHEN event.type = 'run.submitted' THEN event.tags END),
-    coalesce(NULL, CASE WHEN event.type = 'run.submitted' THEN event.key END)
+    CASE WHEN false THEN event.error_code ELSE NULL END,
+    coalesce(CASE WHEN false THEN event.version END, NULL),
+    CASE WHEN false THEN event.output_sha256 ELSE NULL END,
+    coalesce(NULL, CASE WHEN true THEN event.tags END),
+    coalesce(NULL, CASE WHEN true THEN event.key END)
   FROM new_events AS event
   WHERE event.version = 1 AND event.type = 'run.submitted' AND event.state = 'pending';
   GET DIAGNOSTICS folded = ROW_COUNT;
@@ -4707,12 +4667,6 @@ BEGIN
         AS given (run_id, fresh, kind, input, key, priority, delay, max_attempts, deadline_at,
           deadline_in, tags, ordinal)
     ) AS asked
-  ), salted AS MATERIALIZED (
-    SELECT timed.ordinal, timed.fresh, timed.run_id, timed.kind, timed.input, timed.key,
-      timed.priority, timed.max_attempts, timed.recorded_at, timed.available_at, timed.deadline,
-      timed.salt, coalesce(timed.tags, '{}')::text[] AS tags,
-      ledger.payload_hash(timed.salt, timed.input) AS payload_hash
-    FROM timed WHERE timed.fresh
   ), made AS MATERIALIZED ( -- the runs that do not exist yet
     SELECT salted.*,
       ledger.event_hash(''::bytea, p_project, salted.run_id, 1, salted.recorded_at,
@@ -4721,7 +4675,13 @@ BEGIN
         deadline => salted.deadline, tags => salted.tags,
         available_at => salted.available_at, key => salted.key,
         payload_hash => salted.payload_hash, credential => writer) AS hash
-    FROM salted
+    FROM (
+      SELECT timed.ordinal, timed.fresh, timed.run_id, timed.kind, timed.input, timed.key,
+        timed.priority, timed.max_attempts, timed.recorded_at, timed.available_at, timed.deadline,
+        timed.salt, coalesce(timed.tags, '{}')::text[] AS tags,
+        ledger.payload_hash(timed.salt, timed.input) AS payload_hash
+      FROM timed WHERE timed.fresh OFFSET 0
+    ) AS salted
   ), contents AS (
     INSERT INTO ledger.payload (project_id, run_id, version, salt, body)
     SELECT p_project, made.run_id, 1, made.salt, made.input::json FROM made

@@ -112,8 +112,10 @@ END $$;
 def _first_fold(columns: Mapping[str, Fold]) -> str:
     """Compile the rows of new runs, which their first events give."""
     names = ", ".join((*run_state.KEY, *columns))
+    sets = {column.on for column in columns.values() if column.on is not None}
+    flags = {on: str(FIRST in on).lower() for on in sets}  # the type is known: see WHERE
     values = ",\n    ".join(
-        step_sql(column, start_sql(column), "event") for column in columns.values()
+        step_sql(column, start_sql(column), "event", flags) for column in columns.values()
     )
     return f"""\
 INSERT INTO ledger.run_state ({names})

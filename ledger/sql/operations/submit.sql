@@ -98,12 +98,6 @@ BEGIN
         AS given (run_id, fresh, kind, input, key, priority, delay, max_attempts, deadline_at,
           deadline_in, tags, ordinal)
     ) AS asked
-  ), salted AS MATERIALIZED (
-    SELECT timed.ordinal, timed.fresh, timed.run_id, timed.kind, timed.input, timed.key,
-      timed.priority, timed.max_attempts, timed.recorded_at, timed.available_at, timed.deadline,
-      timed.salt, coalesce(timed.tags, '{}')::text[] AS tags,
-      ledger.payload_hash(timed.salt, timed.input) AS payload_hash
-    FROM timed WHERE timed.fresh
   ), made AS MATERIALIZED ( -- the runs that do not exist yet
     SELECT salted.*,
       ledger.event_hash(''::bytea, p_project, salted.run_id, 1, salted.recorded_at,
@@ -112,7 +106,13 @@ BEGIN
         deadline => salted.deadline, tags => salted.tags,
         available_at => salted.available_at, key => salted.key,
         payload_hash => salted.payload_hash, credential => writer) AS hash
-    FROM salted
+    FROM (
+      SELECT timed.ordinal, timed.fresh, timed.run_id, timed.kind, timed.input, timed.key,
+        timed.priority, timed.max_attempts, timed.recorded_at, timed.available_at, timed.deadline,
+        timed.salt, coalesce(timed.tags, '{}')::text[] AS tags,
+        ledger.payload_hash(timed.salt, timed.input) AS payload_hash
+      FROM timed WHERE timed.fresh OFFSET 0
+    ) AS salted
   ), contents AS (
     INSERT INTO ledger.payload (project_id, run_id, version, salt, body)
     SELECT p_project, made.run_id, 1, made.salt, made.input::json FROM made
