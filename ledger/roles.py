@@ -68,9 +68,9 @@ async def history(pool: Pool, project_id: str, role: str | None = None) -> list[
 
 async def require_members(pool: Pool, project_id: str, role: str, needed: int = 1) -> None:
     """Raise NobodyHasRole for a role with fewer members than are needed, or InvalidValue."""
-    found = len(await members(pool, project_id, role))
-    if found < needed:
-        raise NobodyHasRole(role, found, needed)
+    held = len(await members(pool, project_id, role))
+    if held < needed:
+        raise NobodyHasRole(role, held, needed)
 
 
 async def _change(

@@ -63,8 +63,8 @@ async def by_password(pool: Pool, name: str, password: str) -> str | None:
     a server that does not know the password cannot begin the session.
     """
     check_text("user", name)
-    found = await fetch(pool, _METHOD, name)
-    method, salt = (found[0]["method"], found[0]["salt"]) if found else (METHOD, bytes(16))
+    methods = await fetch(pool, _METHOD, name)
+    method, salt = (methods[0]["method"], methods[0]["salt"]) if methods else (METHOD, bytes(16))
     tried = password[: MAX_PASSWORD + 1]
     loop = asyncio.get_running_loop()
     key = await loop.run_in_executor(_KEYS, key_of, tried, method, salt)

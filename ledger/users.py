@@ -160,10 +160,10 @@ def key_of(password: str, method: str, salt: bytes) -> bytes:
         from argon2.low_level import Type, hash_secret_raw
     except ImportError as error:
         raise ConfigurationError("passwords need the extra: install 'runfold[web]'") from error
-    found = _METHOD.fullmatch(method)
-    if found is None:
+    parts = _METHOD.fullmatch(method)
+    if parts is None:
         raise ConfigurationError(f"this program makes no keys by {method!r}: upgrade it")
-    passes, memory, lanes = (int(part) for part in found.groups())
+    passes, memory, lanes = (int(part) for part in parts.groups())
     return hash_secret_raw(
         password.encode(), salt, passes, memory, lanes, hash_len=32, type=Type.ID
     )

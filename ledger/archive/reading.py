@@ -67,20 +67,20 @@ async def states_at(
 async def _entries(
     pool: Pool, project_id: str, runs: Mapping[UUID, bytes]
 ) -> dict[UUID, list[Any]]:
-    found: dict[UUID, list[Any]] = {}
+    rows: dict[UUID, list[Any]] = {}
     if not runs:
-        return found
+        return rows
     for archive in await detached(pool, min(runs), max(runs)):
-        wanted = {run_id for run_id in runs if archive.first <= run_id < archive.beyond}
-        if not wanted:
+        ids = {run_id for run_id in runs if archive.first <= run_id < archive.beyond}
+        if not ids:
             continue
-        async for page in _pages(archive, project_id, min(wanted), max(wanted)):
+        async for page in _pages(archive, project_id, min(ids), max(ids)):
             for row in page:
-                if row["run_id"] in wanted:
-                    found.setdefault(row["run_id"], []).append(row)
-        for run_id in wanted:
-            _check_run(archive, found.get(run_id, []), runs[run_id])
-    return found
+                if row["run_id"] in ids:
+                    rows.setdefault(row["run_id"], []).append(row)
+        for run_id in ids:
+            _check_run(archive, rows.get(run_id, []), runs[run_id])
+    return rows
 
 
 def _check_run(archive: Archive, rows: Sequence[Mapping[str, Any]], last_hash: bytes) -> None:

@@ -72,7 +72,7 @@ async def look(
 def refusal(
     project_id: str,
     run_id: UUID,
-    found: Refused | None,
+    refused: Refused | None,
     to_state: str,
     *,
     expected: int | None = None,
@@ -81,71 +81,75 @@ def refusal(
     steps: int | None = None,
 ) -> LedgerError:
     """Return the error that explains why a command asking for `to_state` was not kept."""
-    if found is None:
+    if refused is None:
         return RunNotFound(run_id, project_id)
-    if found.refused:
-        return _lease_lost(project_id, found, to_state)
-    if expected is not None and found.version != expected:
-        return VersionConflict(run_id, expected, found.version)
-    if retry and found.attempt_count >= found.max_attempts:
-        return AttemptsExhausted(run_id, found.attempt_count, found.max_attempts)
-    if found.given_token is None and _awaits_decision(found):
+    if refused.refused:
+        return _lease_lost(project_id, refused, to_state)
+    if expected is not None and refused.version != expected:
+        return VersionConflict(run_id, expected, refused.version)
+    if retry and refused.attempt_count >= refused.max_attempts:
+        return AttemptsExhausted(run_id, refused.attempt_count, refused.max_attempts)
+    if refused.given_token is None and _awaits_decision(refused):
         reason = "a person decides, with approve or reject (ledger.decide in SQL)"
-        return IllegalTransition(run_id, State(found.state), to_state, reason)
-    return _total_out_of_range(found, cost, steps) or _no_such_edge(found, to_state)
+        return IllegalTransition(run_id, State(refused.state), to_state, reason)
+    return _total_out_of_range(refused, cost, steps) or _no_such_edge(refused, to_state)
 
 
-def _awaits_decision(found: Refused) -> bool:
-    return found.state == State.WAITING_APPROVAL and found.available_at is None
+def _awaits_decision(refused: Refused) -> bool:
+    return refused.state == State.WAITING_APPROVAL and refused.available_at is None
 
 
-def _lease_lost(project_id: str, found: Refused, to_state: str) -> LeaseLost:
-    assert found.given_token is not None  # else there was nothing to refuse
+def _lease_lost(project_id: str, refused: Refused, to_state: str) -> LeaseLost:
+    assert refused.given_token is not None  # else there was nothing to refuse
     log.logger(project_id=project_id).warning(
         names.WRITE_REFUSED,
-        run_id=str(found.run_id),
-        token=found.given_token,
-        worker_id=found.worker_id,
-        from_state=found.state,
+        run_id=str(refused.run_id),
+        token=refused.given_token,
+        worker_id=refused.worker_id,
+        from_state=refused.state,
         to_state=to_state,
     )
-    return LeaseLost(found.run_id, found.given_token, found.state, found.token, found.worker_id)
+    return LeaseLost(
+        refused.run_id, refused.given_token, refused.state, refused.token, refused.worker_id
+    )
 
 
-def _total_out_of_range(found: Refused, cost: str | None, steps: int | None) -> InvalidValue | None:
-    total = found.cost_usd + Decimal(cost or 0)
+def _total_out_of_range(
+    refused: Refused, cost: str | None, steps: int | None
+) -> InvalidValue | None:
+    total = refused.cost_usd + Decimal(cost or 0)
     if total < 0:
         return InvalidValue(
-            "cost_usd_delta", cost, f"the run's total of {found.cost_usd} would fall below zero"
+            "cost_usd_delta", cost, f"the run's total of {refused.cost_usd} would fall below zero"
         )
     if total > MAX_TOTAL:
         return InvalidValue(
             "cost_usd_delta",
             cost,
-            f"the run's total of {found.cost_usd} would exceed {MAX_TOTAL:,}",
+            f"the run's total of {refused.cost_usd} would exceed {MAX_TOTAL:,}",
         )
-    if not 0 <= found.step_count + (steps or 0) <= MAX_INT:
+    if not 0 <= refused.step_count + (steps or 0) <= MAX_INT:
         return InvalidValue(
             "step_count_delta",
             steps,
-            f"the run's total of {found.step_count} would fall below zero or exceed {MAX_INT:,}",
+            f"the run's total of {refused.step_count} would fall below zero or exceed {MAX_INT:,}",
         )
     return None
 
 
-def _no_such_edge(found: Refused, to_state: str) -> LedgerError:
-    run_id, state = found.run_id, State(found.state)
-    holds = found.given_token is not None
+def _no_such_edge(refused: Refused, to_state: str) -> LedgerError:
+    run_id, state = refused.run_id, State(refused.state)
+    holds = refused.given_token is not None
     if state in TERMINAL:
         return IllegalTransition(run_id, state, to_state, "it has ended; submit a new run instead")
-    if not holds and _awaits_answer(found) and to_state in EDGES[state]:
+    if not holds and _awaits_answer(refused) and to_state in EDGES[state]:
         reason = "the time for an answer is over; the reaper's next sweep ends the wait"
         return IllegalTransition(run_id, state, to_state, reason)
-    needs_lease = found.token is not None or (state, to_state) == (State.PENDING, State.RUNNING)
+    needs_lease = refused.token is not None or (state, to_state) == (State.PENDING, State.RUNNING)
     if not holds and needs_lease:
-        return LeaseRequired(run_id, state, to_state, found.worker_id)
-    if found.available_at is not None and state != State.PENDING:
-        reason = f"it was answered before and waits for a worker (version {found.version})"
+        return LeaseRequired(run_id, state, to_state, refused.worker_id)
+    if refused.available_at is not None and state != State.PENDING:
+        reason = f"it was answered before and waits for a worker (version {refused.version})"
         return IllegalTransition(run_id, state, to_state, reason)
     if holds and (state, to_state) == (State.WAITING_APPROVAL, State.RUNNING):
         reason = "no lease grants an approval: a person decides, with approve or reject"
@@ -153,7 +157,7 @@ def _no_such_edge(found: Refused, to_state: str) -> LedgerError:
     return IllegalTransition(run_id, state, to_state)
 
 
-def _awaits_answer(found: Refused) -> bool:
+def _awaits_answer(refused: Refused) -> bool:
     """Whether somebody without the lease may answer the run's wait."""
-    is_parked_for_tool = found.state == State.WAITING_TOOL and found.token is None
-    return is_parked_for_tool and found.available_at is None
+    is_parked_for_tool = refused.state == State.WAITING_TOOL and refused.token is None
+    return is_parked_for_tool and refused.available_at is None

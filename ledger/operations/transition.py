@@ -152,11 +152,11 @@ class Transitions:
             if row.run_id in closed and closed[row.run_id].ending == _ending(row)
         }
 
-    def _refusal(self, row: TransitionRow, found: Refused | None) -> LedgerError:
+    def _refusal(self, row: TransitionRow, refused: Refused | None) -> LedgerError:
         return refusal(
             self._project.project_id,
             row.run_id,
-            found,
+            refused,
             row.to_state,
             expected=row.expected_version,
             cost=row.cost,

@@ -215,13 +215,13 @@ async def warn_of_holes(source: Any, *, production: bool) -> None:
     """
     fixed = [major * 10_000 + minor for major, minor in FIXED_MINORS.items()]
     try:
-        found = [Hole(**row) for row in await fetch(source, _AT_START, ROLES, fixed, production)]
+        holes = [Hole(**row) for row in await fetch(source, _AT_START, ROLES, fixed, production)]
     except LedgerError:  # a newer schema, or a server that has just gone
         return
-    if found:
+    if holes:
         log.logger().warning(
             names.ACCESS_HOLES,
-            holes=len(found),
-            first=found[0].hole,
+            holes=len(holes),
+            first=holes[0].hole,
             remedy="run `runfold doctor`",
         )

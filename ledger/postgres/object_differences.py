@@ -101,7 +101,7 @@ async def _as_made(connection: Any, rest: str) -> tuple[str, str | None]:
 
 async def _policies(connection: Any, now: Installed) -> Sequence[str]:
     """Compare policies with the ones that this code makes, on a temporary table as with views."""
-    wanted: set[Policy] = set()
+    expected: set[Policy] = set()
     transaction = connection.transaction()
     await transaction.start()
     try:
@@ -109,7 +109,7 @@ async def _policies(connection: Any, now: Installed) -> Sequence[str]:
         policies = [Policy(**row) for row in rows]
         written = {str(policy.rule) for policy in policies}
         rules = await _rules_as_made(connection, written)
-        wanted |= {
+        expected |= {
             replace(policy, role=policy.role.lower(), rule=rules[str(policy.rule)])
             for policy in policies
         }
@@ -119,19 +119,19 @@ async def _policies(connection: Any, now: Installed) -> Sequence[str]:
     return [
         *(
             f"policy {p.policy} of {p.relation} is missing or changed"
-            for p in wanted - now_policies
+            for p in expected - now_policies
         ),
         *(
             f"policy {p.policy} of {p.relation} is not this program's"
-            for p in now_policies - wanted
+            for p in now_policies - expected
         ),
         *(
             f"row security of {name} is off"
-            for name in sorted({p.relation for p in wanted} - now.secured)
+            for name in sorted({p.relation for p in expected} - now.secured)
         ),
         *(
             f"row security of {name} is not this program's"
-            for name in sorted(now.secured - {p.relation for p in wanted})
+            for name in sorted(now.secured - {p.relation for p in expected})
         ),
     ]
 
@@ -157,9 +157,9 @@ async def _rules_as_made(connection: Any, written: set[str]) -> dict[str, str]:
 def _triggers(now: Installed) -> Sequence[str]:
     expected = code_objects.triggers()
     firing = {
-        (one.table, one.name): trigger_form(one.definition)
-        for one in now.triggers
-        if one.enabled == "A" and one.ours
+        (trigger.table, trigger.name): trigger_form(trigger.definition)
+        for trigger in now.triggers
+        if trigger.enabled == "A" and trigger.ours
     }
     return [
         *(
@@ -172,9 +172,9 @@ def _triggers(now: Installed) -> Sequence[str]:
             if firing.get((table, name), form) != form
         ),
         *(
-            f"trigger {one.name} of {one.table} is not this program's"
-            for one in now.triggers
-            if not _is_expected(one, expected)
+            f"trigger {trigger.name} of {trigger.table} is not this program's"
+            for trigger in now.triggers
+            if not _is_expected(trigger, expected)
         ),
     ]
 

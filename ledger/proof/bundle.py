@@ -111,8 +111,8 @@ def _finding(run_id: UUID, version: int | None, detail: str) -> Finding:
 
 def _written(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns of an event that are not null, as JSON can hold them."""
-    found = {name: row[name] for name, _ in _COLUMNS if row[name] is not None}
-    return {name: _as_json(value) for name, value in found.items()}
+    columns = {name: row[name] for name, _ in _COLUMNS if row[name] is not None}
+    return {name: _as_json(value) for name, value in columns.items()}
 
 
 def _as_json(value: Any) -> Any:
@@ -155,7 +155,7 @@ def _as_column(how: str, value: Any) -> Any:  # noqa: PLR0911  one return for ea
                 raise TypeError(f"{value!r} is no {how}")
             return value
         case "list":
-            return [str(one) for one in value]
+            return [str(member) for member in value]
         case _:
             if not isinstance(value, str):
                 raise TypeError(f"{value!r} is no text")

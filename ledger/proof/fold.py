@@ -99,9 +99,9 @@ def _compared(
 ) -> Drift:
     pairs = ((name, want[name] if want else None, have[name] if have else None) for name in _START)
     columns = {
-        name: (_plain(wanted), _plain(held))
-        for name, wanted, held in pairs
-        if want is None or have is None or not _same(wanted, held)
+        name: (_plain(folded), _plain(held))
+        for name, folded, held in pairs
+        if want is None or have is None or not _same(folded, held)
     }
     return Drift(run_id, columns, expected=want is not None, stored=have is not None)
 

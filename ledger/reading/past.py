@@ -150,8 +150,8 @@ async def runs_at(
     runs: list[Run] = []
     rest = replace(chosen, states=None, worker_ids=None)
     while len(runs) < limit:
-        found = await fetch(pool, *page_ids(project_id, rest, page, at=at))
-        ids = [row["run_id"] for row in found]
+        rows = await fetch(pool, *page_ids(project_id, rest, page, at=at))
+        ids = [row["run_id"] for row in rows]
         runs += await _folded(pool, project_id, ids, chosen, at, limit=limit - len(runs))
         if len(ids) < page:
             break

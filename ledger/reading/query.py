@@ -97,10 +97,10 @@ def _state(query: Query, word: Word, _now: datetime) -> Query:
     for value in word.values:
         if value not in _STATES:
             raise word.refused(f"{value!r} is no state; states: {', '.join(_STATES)}")
-    wanted = tuple(name for name in _STATES if (name in word.values) is not word.negated)
-    if not wanted:
+    states = tuple(name for name in _STATES if (name in word.values) is not word.negated)
+    if not states:
         raise word.refused("no state is left")
-    return _choosing(query, Choice("state", wanted, word=word))
+    return _choosing(query, Choice("state", states, word=word))
 
 
 def _choice(column: str) -> Clause:

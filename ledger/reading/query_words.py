@@ -43,15 +43,15 @@ def words(text: str) -> list[Word]:
     """Return the words of a query in their order. Raises InvalidQuery."""
     if len(text) > MAX_QUERY:
         raise InvalidQuery(text[:20], 1, f"a query has at most {MAX_QUERY:,} characters")
-    found: list[Word] = []
+    parsed: list[Word] = []
     at = _blank(text, 0)
     while at < len(text):
-        if len(found) == MAX_WORDS:
+        if len(parsed) == MAX_WORDS:
             raise InvalidQuery(_rest(text, at), at + 1, f"a query has at most {MAX_WORDS} words")
         word, at = _word(text, at)
-        found.append(word)
+        parsed.append(word)
         at = _blank(text, at)
-    return found
+    return parsed
 
 
 def _word(text: str, start: int) -> tuple[Word, int]:

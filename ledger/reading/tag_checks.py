@@ -83,9 +83,9 @@ async def invented_tags(pool: Pool, project_id: str) -> AsyncIterator[WrongTag]:
 
 async def _first(wrong: AsyncIterator[WrongTag]) -> list[Finding]:
     """Return a finding for each run and tag; not all of them, where there are very many."""
-    found: list[Finding] = []
-    async for one in wrong:
-        found.append(Finding(one.run_id, None, "tag", str(one)))
-        if len(found) == _TOLD:
+    findings: list[Finding] = []
+    async for entry in wrong:
+        findings.append(Finding(entry.run_id, None, "tag", str(entry)))
+        if len(findings) == _TOLD:
             break
-    return found
+    return findings

@@ -142,7 +142,7 @@ class CatchUp:
         events, after = await feed.read(connection, towards, limit, which(self.projection))
         known_as = (self.projection.name, self.projection.version)
         skipped = {row["position"] for row in await connection.fetch(_SKIPPED, *known_as)}
-        await self._apply(connection, [one for one in events if one.position not in skipped])
+        await self._apply(connection, [event for event in events if event.position not in skipped])
         return FeedPage(len(events), after)
 
     async def _apply(self, connection: Any, events: Sequence[Event]) -> None:

@@ -53,7 +53,7 @@ def declared(modules: Iterable[str] = ()) -> dict[str, Projection]:
     Raises InvalidValue for a module that cannot be imported or has none, DeclaredTwice for a name
     with two versions.
     """
-    found: list[Projection] = []
+    projections: list[Projection] = []
     for module in (*SHIPPED, *modules):
         try:
             values = vars(importlib.import_module(module)).values()
@@ -64,11 +64,17 @@ def declared(modules: Iterable[str] = ()) -> dict[str, Projection]:
         own = [value for value in values if isinstance(value, Projection)]
         if not own:
             raise InvalidValue("module of projections", module, "declares no projection")
-        found += [one for one in own if not any(one is other for other in found)]
-    for name, times in Counter(one.name for one in found).items():
+        projections += [
+            projection
+            for projection in own
+            if not any(projection is other for other in projections)
+        ]
+    for name, times in Counter(projection.name for projection in projections).items():
         if times > 1:
-            raise DeclaredTwice(name, [one.version for one in found if one.name == name])
-    return {one.name: one for one in found}
+            raise DeclaredTwice(
+                name, [projection.version for projection in projections if projection.name == name]
+            )
+    return {projection.name: projection for projection in projections}
 
 
 async def install(pool: Pool, projection: Projection) -> bool:

@@ -93,8 +93,8 @@ async def retry(
     The keeper of the projection does so next. Raises ProjectionNotFound.
     """
     await require(pool, name)
-    wanted = None if run_id is None else check_run_id(run_id)
-    return len(await fetch(pool, _RETRY, name, project_id, wanted))
+    checked = None if run_id is None else check_run_id(run_id)
+    return len(await fetch(pool, _RETRY, name, project_id, checked))
 
 
 async def skip(pool: Pool, name: str, *, actor: str, reason: str) -> tuple[UUID, int]:
@@ -117,14 +117,14 @@ async def skip_event(
     pool: Pool, projection: Projection, run_id: UUID | str, version: int, *, actor: str, reason: str
 ) -> None:
     """Skip any event, on record, and try its run again; raises RunNotFound."""
-    wanted = check_run_id(run_id)
+    checked = check_run_id(run_id)
     check_int("version", version, least=1)
     check_actor(actor)
     check_text("reason", reason, limit=1_000)
     if not await fetch(
-        pool, _SKIP_EVENT, projection.name, projection.version, actor, reason, wanted, version
+        pool, _SKIP_EVENT, projection.name, projection.version, actor, reason, checked, version
     ):
-        raise RunNotFound(wanted, "any project")
+        raise RunNotFound(checked, "any project")
 
 
 async def _changed(pool: Pool, name: str, statement: str) -> None:

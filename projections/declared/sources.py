@@ -115,9 +115,9 @@ def each(source: str | Source) -> Source:
     return Source(f"{EACH}{array.sql})", array.type.removesuffix("[]"), array.schema_versions)
 
 
-def either(*given: str | Source) -> Source:
+def either(*values: str | Source) -> Source:
     """Take the first of these that is not null; raise InvalidValue unless they are of one type."""
-    sources = [as_source(one) for one in given]
+    sources = [as_source(value) for value in values]
     if len({source.type for source in sources}) != 1:
         raise InvalidValue(
             "sources", [source.type for source in sources], "must be one or more of one type"

@@ -214,8 +214,8 @@ def _aggregates(columns: Mapping[str, Fold]) -> str:
 def _typed(name: str, column: Fold) -> str:
     """Compile the aggregate, cast where its type is wider than the column's."""
     compiled, have = aggregate_sql(column, "event"), as_source(column.source).type
-    folded, wanted = column.operation.column_type(have), tables.run_state.c[name].type
-    return f"({compiled})::int" if folded == "bigint" and str(wanted) == "INTEGER" else compiled
+    folded, declared = column.operation.column_type(have), tables.run_state.c[name].type
+    return f"({compiled})::int" if folded == "bigint" and str(declared) == "INTEGER" else compiled
 
 
 def columns_python() -> str:

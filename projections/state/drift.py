@@ -69,8 +69,8 @@ class Comparison:
         async for first, last, done in ranges(pool, project_id):
             async with snapshot(pool) as connection:
                 runs, drift = await drift_of_range(connection, project_id, first, last)
-            for one in self._counted(runs, drift):
-                yield one
+            for drifted in self._counted(runs, drift):
+                yield drifted
             if self._progress is not None:
                 self._progress(done, None)
         for month in await detached(pool):
@@ -81,9 +81,9 @@ class Comparison:
                 async with snapshot(pool) as connection:
                     states = await connection.fetch(archive_checks.STATES, project_id, first, last)
                 drift = list(check.drift(states))
-                missing = sum(not one.stored for one in drift)
-                for one in self._counted(len(states) + missing, drift):
-                    yield one
+                missing = sum(not drifted.stored for drifted in drift)
+                for drifted in self._counted(len(states) + missing, drift):
+                    yield drifted
 
     def _counted(self, runs: int, drift: Sequence[Drift]) -> Sequence[Drift]:
         self.runs += runs

@@ -71,14 +71,14 @@ async def repair_on(
     await connection.execute(_LOCK, project_id, runs)
     drifted = await drift_of_runs(connection, project_id, runs)
     phantoms = [drift.run_id for drift in drifted if not drift.expected]
-    found = [drift for drift in drifted if drift.expected]
+    repairable = [drift for drift in drifted if drift.expected]
     await connection.execute(_REMOVE, project_id, phantoms)
     for run_id in phantoms:
         log.logger(project_id=project_id, run_id=str(run_id)).warning(
             names.PHANTOM_REMOVED, actor=actor, reason=reason
         )
-    if found:
-        repaired = [drift.run_id for drift in found]
+    if repairable:
+        repaired = [drift.run_id for drift in repairable]
         await connection.execute(_REPLACE, project_id, repaired)
         if still := await drift_of_runs(connection, project_id, repaired):
             raise LedgerError(
@@ -86,11 +86,12 @@ async def repair_on(
                 "run `runfold doctor`"
             )
         rules = PayloadRules(_NOTE_BYTES * 2, Redaction())
-        notes = [append_row(drift.run_id, _note(drift, reason), rules) for drift in found]
+        notes = [append_row(drift.run_id, _note(drift, reason), rules) for drift in repairable]
         noted = await connection.fetch(APPEND, project_id, actor, *columns(notes))
-        if len(noted) != len(found):
+        if len(noted) != len(repairable):
             raise LedgerError(
-                f"only {len(noted)} of {len(found)} repairs could be recorded; nothing was repaired"
+                f"only {len(noted)} of {len(repairable)} repairs could be recorded; "
+                "nothing was repaired"
             )
     return drifted
 

@@ -112,7 +112,7 @@ async def replay(
         progress = await rebuild.progress()
         old, wrong = f"{rebuild.shadow}_replaced", 0
         async for drifted in wrong_rows(ledger, rebuild):
-            runs = [one.run_id for one in drifted]
+            runs = [drift.run_id for drift in drifted]
             wrong += len(await exchange(ledger, runs, old, actor=actor, reason=reason))
         await rebuild.finish(keep=False)
     return Replayed(

@@ -58,8 +58,12 @@ async def repair_tags(ledger: Ledger, wrong: Sequence[WrongTag], *, actor: str, 
     """
     check_actor(actor)
     check_text("reason", reason, limit=1_000)
-    runs = sorted({one.run_id for one in wrong})
-    keys = ([one.run_id for one in wrong], [one.kind for one in wrong], [one.tag for one in wrong])
+    runs = sorted({entry.run_id for entry in wrong})
+    keys = (
+        [entry.run_id for entry in wrong],
+        [entry.kind for entry in wrong],
+        [entry.tag for entry in wrong],
+    )
 
     async def work(connection: Any) -> int:
         await connection.execute(_LOCK, ledger.project_id, runs)

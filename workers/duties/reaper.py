@@ -125,12 +125,12 @@ class Reaper(Duty):
             self._due_at = asked_at + due_in + jittered(SPREAD_SECONDS, 1)
         return felt
 
-    def _leapt(self, told: datetime, now: float) -> float:
+    def _leapt(self, server_now: datetime, now: float) -> float:
         """Return by how many seconds the database's clock has gained on this one."""
-        before, self._felt = self._felt, (told, now)
+        before, self._felt = self._felt, (server_now, now)
         if before is None:
             return 0.0
-        return (told - before[0]).total_seconds() - (now - before[1])
+        return (server_now - before[0]).total_seconds() - (now - before[1])
 
     async def _sweep(self, felt: Pulse) -> list[Run]:
         runs = await within(self.patience, self.ledger.reap(limit=self.limit), has_content=False)

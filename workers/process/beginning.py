@@ -45,10 +45,10 @@ def failed(reason: str) -> None:
 def heard(descriptor: int) -> Beginning:
     """Return what a process that has ended has told by the other end of this descriptor."""
     os.set_blocking(descriptor, False)
-    told = b""
+    words = b""
     with suppress(BlockingIOError):  # nothing, and a program that it left behind holds the pipe
-        told = os.read(descriptor, len(_BEGUN) + _MOST)
-    return Beginning(told.startswith(_BEGUN), told.decode(errors="replace").strip())
+        words = os.read(descriptor, len(_BEGUN) + _MOST)
+    return Beginning(words.startswith(_BEGUN), words.decode(errors="replace").strip())
 
 
 def _tell(words: bytes) -> None:

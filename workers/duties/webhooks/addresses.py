@@ -25,12 +25,12 @@ async def public_addresses(host: str, port: int, *, loopback: bool = False) -> l
     With `loopback` those of this machine are taken, too. Raises AddressRefused.
     """
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(
+        answers = await asyncio.get_running_loop().getaddrinfo(
             host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
         )
     except (OSError, UnicodeError) as error:
         raise AddressRefused(f"{host} has no address: {error}") from error
-    addresses = [ip_address(str(entry[4][0]).split("%")[0]) for entry in found]
+    addresses = [ip_address(str(entry[4][0]).split("%")[0]) for entry in answers]
     for address in addresses:
         if not (is_public(address) or (loopback and address.is_loopback)):
             raise AddressRefused(f"{host} leads to {address}, which is no public address")

@@ -87,18 +87,18 @@ class Deliverer:
     async def send(self) -> int:
         """Send what is due, at most `AT_ONCE`; return how many that were."""
         lease = timedelta(seconds=self._terms.lease)
-        asked = (self._ledger.project_id, self._id, AT_ONCE, lease)
-        due = await fetch(self._ledger.pool, _DUE, *asked)
+        values = (self._ledger.project_id, self._id, AT_ONCE, lease)
+        due = await fetch(self._ledger.pool, _DUE, *values)
         await asyncio.gather(*(self._deliver(row) for row in due))
         return len(due)
 
     async def _look_for_ever(self) -> None:
         pauses = Pauses()
         while True:
-            found = await self.look()
-            if found is None:
+            is_first = await self.look()
+            if is_first is None:
                 await pauses.pause()
-            elif found or await self._go_on_from_another():
+            elif is_first or await self._go_on_from_another():
                 pauses.restart()
             else:
                 return
@@ -144,8 +144,8 @@ class Deliverer:
             "link": f"{self._terms.console}/p/{project}/runs/{run}",
         }
         assert event.recorded_at is not None
-        told = {"type": event.type, "timestamp": event.recorded_at.isoformat(), "data": data}
-        return json.dumps(told, separators=(",", ":"))
+        message = {"type": event.type, "timestamp": event.recorded_at.isoformat(), "data": data}
+        return json.dumps(message, separators=(",", ":"))
 
     async def _deliver(self, due: Mapping[str, Any]) -> None:
         message = delivery_id(self._id, due["run_id"], due["version"])
