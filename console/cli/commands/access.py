@@ -16,7 +16,7 @@ from runfold.ledger import access
 from runfold.ledger.access import Grant
 from runfold.ledger.postgres.login_limits import unlimited
 
-app: Final = program("Say what logins and API tokens may do.")
+app: Final = program("Show and grant what logins and API tokens may do.")
 
 Credential = Annotated[
     str, typer.Argument(metavar="CREDENTIAL", help="A login, or token:ID of an API token.")

@@ -51,10 +51,10 @@ async def drift(
         typer.Option("--reason", metavar="TEXT", help="Why you repair; --repair needs it."),
     ] = None,
 ) -> int:
-    """Compare stored states with the fold of their events, and lists by tag with the states.
+    """Compare stored states with the fold of their events.
 
-    Prints the columns that differ, a run at a time. Exit code 7 if any run differs. A sample
-    leaves the lists out.
+    Lists by tag are compared with the states, too, but not by a sample. Prints the columns that
+    differ, a run at a time. Exit code 7 if anything differs.
     """
     if repair and reason is None:
         raise Misuse("--reason", "--repair needs a reason, which is recorded")

@@ -16,7 +16,7 @@ app: Final = program()
 
 @command(app, "mcp")
 async def mcp(session: Session) -> None:
-    """Serve an agent's questions about runs over standard input and output.
+    """Serve an agent's questions over standard input and output.
 
     It speaks the Model Context Protocol, and reads with the rights of this login. With the secret
     of an API token in RUNFOLD_TOKEN it has that token's rights instead, and may propose. It decides

@@ -16,7 +16,7 @@ from runfold.ledger import sessions as web_sessions
 from runfold.ledger import users
 from runfold.ledger.errors import InvalidValue
 
-app: Final = program("Say who signs in to the pages.")
+app: Final = program("Manage who signs in to the pages.")
 _LINE: Final = 4 * users.MAX_PASSWORD
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The user's name; user:NAME in grants.")]

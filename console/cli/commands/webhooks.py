@@ -16,7 +16,7 @@ from runfold.ledger.errors import ConfigurationError, WebhookNotFound
 from runfold.ledger.webhooks import Delivery, Webhook
 from runfold.workers.process.worker_thread import when_it_answers
 
-app: Final = program("Tell URLs of events, with signatures.")
+app: Final = program("Send events to URLs, with signatures.")
 
 Id = Annotated[str, typer.Argument(metavar="WEBHOOK", help="The webhook's id, as of `list`.")]
 Events = Annotated[

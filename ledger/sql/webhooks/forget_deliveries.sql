@@ -1,6 +1,6 @@
 -- Forgets deliveries of a project that ended, and were noted 30 days ago: of each webhook a hundred
--- at most, whether it is told anything now or is paused. Returns how many. Needs the right read; see
--- ledger.webhook_duties.
+-- at most, whether anything is sent to it now or it is paused. Returns how many. Needs the right
+-- read; see ledger.webhook_duties.
 CREATE OR REPLACE FUNCTION ledger.forget_deliveries(p_project text) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp

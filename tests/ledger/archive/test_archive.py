@@ -223,7 +223,8 @@ async def test_damage_to_what_stayed_is_found_and_a_replay_mends_it(
         )
         await damaging.execute("DELETE FROM ledger.run_state WHERE run_id = $1", removed)
 
-        problems = {finding.run_id: finding.detail for finding in (await ledger.verify()).findings}
+        findings = (await ledger.verify()).findings
+        problems = {finding.run_id: finding.detail for finding in reversed(findings)}  # the first
         assert "cost_usd" in problems[damaged]
         assert "no row" in problems[removed]
         assert {one.run_id async for one in drift.check(ledger)} == {damaged, removed}

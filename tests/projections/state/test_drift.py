@@ -344,7 +344,7 @@ def test_drift_shows_expected_and_stored_side_by_side_and_repairs(
     drifted, summary = data.lines
     assert drifted["run_id"] == str(run_id)
     assert drifted["columns"]["priority"] == {"expected": 0, "stored": 99}
-    assert summary == {"ok": False, "runs": 1, "differ": 1, "repaired": False}
+    assert summary == {"ok": False, "runs": 1, "differ": 1, "tags": 0, "repaired": False}
     cli.fails(exits.USAGE, "drift", "--repair")
     cli.fails(exits.USAGE, "drift", "--sample", "0")
     assert (
