@@ -7,7 +7,7 @@ from decimal import Decimal
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runfold.ledger.errors import InvalidQuery
@@ -116,6 +116,7 @@ WORDS = st.lists(
 ).map(" ".join)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # the first text makes Unicode's tables
 @given(WORDS)
 def test_any_text_is_a_query_or_is_refused_at_a_place_within_it(text: str) -> None:
     refused = None
