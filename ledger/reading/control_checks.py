@@ -37,23 +37,13 @@ class ControlTable:
     moving: tuple[str, ...] = ()
     """The columns that change without anybody's order."""
 
-    def differences(self) -> str:
-        """Return the statement that finds rows that are not what the history left."""
+    def rows(self) -> str:
+        """Return the query of the rows: the subject of each, and its facts."""
         subject = " || ':' || ".join(f"(x.row ->> '{key}')" for key in self.keys)
         moving = ", ".join(f"'{name}'" for name in self.moving)
         return f"""
-WITH stored AS (
   SELECT '{self.sort}:' || {subject} AS subject, x.row::text AS facts
-  FROM (SELECT to_jsonb(t) - ARRAY[{moving}]::text[] AS row FROM ledger.{self.name} AS t) AS x
-), newest AS (
-  SELECT DISTINCT ON (e.subject) e.subject, e.facts FROM ledger.control_event AS e
-  WHERE e.subject LIKE '{self.sort}:%' ORDER BY e.subject, e.number DESC
-)
-SELECT coalesce(stored.subject, newest.subject) AS subject, stored.facts AS have,
-  newest.facts AS want
-FROM stored FULL JOIN newest ON newest.subject = stored.subject
-WHERE stored.facts IS DISTINCT FROM newest.facts ORDER BY 1
-"""
+  FROM (SELECT to_jsonb(t) - ARRAY[{moving}]::text[] AS row FROM ledger.{self.name} AS t) AS x"""
 
 
 CONTROL_TABLES: Final = (
@@ -81,6 +71,24 @@ CONTROL_TABLES: Final = (
 """The tables that are folds of the control history; a test holds them to the triggers."""
 
 
+_TABLES: Final = {table.sort: table.name for table in CONTROL_TABLES}
+_DIFFERENCES: Final = f"""
+WITH stored AS (
+{"  UNION ALL".join(table.rows() for table in CONTROL_TABLES)}
+), newest AS (
+  SELECT DISTINCT ON (e.subject) e.subject, e.facts FROM ledger.control_event AS e
+  WHERE split_part(e.subject, ':', 1) = ANY ($1) ORDER BY e.subject, e.number DESC
+), differing AS (
+  SELECT coalesce(stored.subject, newest.subject) AS subject, stored.facts AS have,
+    newest.facts AS want
+  FROM stored FULL JOIN newest ON newest.subject = stored.subject
+  WHERE stored.facts IS DISTINCT FROM newest.facts
+)
+SELECT split_part(d.subject, ':', 1) AS sort, d.subject, d.have, d.want FROM differing AS d
+ORDER BY array_position($1, split_part(d.subject, ':', 1)), d.subject
+"""
+
+
 async def check_control(pool: Pool) -> list[Finding] | None:
     """Return what is wrong with the control history; None for a session that may not read it."""
     async with snapshot(pool) as connection:
@@ -92,15 +100,16 @@ async def check_control(pool: Pool) -> list[Finding] | None:
             findings += chain.add(event)
         findings += chain.finish()
         await connection.execute(_SETTINGS)
-        for table in CONTROL_TABLES:
-            for row in await connection.fetch(table.differences()):
-                findings.append(_difference(table, row["subject"], row["have"], row["want"]))
+        for row in await connection.fetch(_DIFFERENCES, list(_TABLES)):
+            findings.append(
+                _difference(_TABLES[row["sort"]], row["subject"], row["have"], row["want"])
+            )
     return findings
 
 
-def _difference(table: ControlTable, subject: str, have: str | None, want: str | None) -> Finding:
+def _difference(table: str, subject: str, have: str | None, want: str | None) -> Finding:
     if want is None:
-        return control_finding(f"{table.name} has {subject}, which nobody ordered: {have}")
+        return control_finding(f"{table} has {subject}, which nobody ordered: {have}")
     if have is None:
-        return control_finding(f"{table.name} lacks {subject}, which was ordered: {want}")
-    return control_finding(f"{table.name} has {subject} as {have}, ordered was {want}")
+        return control_finding(f"{table} lacks {subject}, which was ordered: {want}")
+    return control_finding(f"{table} has {subject} as {have}, ordered was {want}")
