@@ -61,7 +61,10 @@ async def test_a_run_is_done_with_curl_alone(database: str, ledger: Ledger) -> N
         )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    [run] = await ledger.runs()
+    *later, run = sorted(await ledger.runs(), key=lambda each: each.run_id, reverse=True)
+    assert [each.key for each in later] == ["order-19", "order-18"]
+    assert f'"{(await ledger.history(run.run_id))[-1].hash.hex()}"' in done.stdout
+    assert '"ok":true' in done.stdout.replace(" ", "")
     assert (run.state, run.output, run.step_count) == (State.COMPLETED, {"width": 640}, 0)
     types = [event.type for event in await ledger.history(run.run_id)]
     assert types == [
