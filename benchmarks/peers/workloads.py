@@ -27,9 +27,9 @@ ASK_SECONDS: Final = 1.0
 for some systems it is a long query."""
 CALLERS: Final = 32
 LEAST_JOBS: Final = 100
-TRIES: Final = (100, 2_000)
-"""Jobs by which a system's pace is found: few first, and more if it is quick."""
-QUICK_PER_SECOND: Final = 500
+TRIES: Final = (100, 500, 2_500)
+"""Jobs by which a system's pace is found: few first, and more if they took no longer than this:"""
+TRY_SECONDS: Final = 2.0
 DROPPED_WAITS: Final = 5
 """Of the first jobs of a trickle, which find plans and caches cold."""
 LOAD_SECONDS: Final = 1.0
@@ -69,9 +69,10 @@ class System:
         """Make the schema, and find the pace if it is not known."""
         self.traits = await self.call("set_up")
         for count in TRIES if not self.pace.drain else ():
-            if count == TRIES[0] or self.pace.drain >= QUICK_PER_SECOND:
-                self.pace.bulk = float((await self.call("bulk", count=count))["rate"])
-                self.pace.drain = await self._drained_by(1, MAIN_SLOTS, count)
+            self.pace.bulk = float((await self.call("bulk", count=count))["rate"])
+            self.pace.drain = await self._drained_by(1, MAIN_SLOTS, count)
+            if count > TRY_SECONDS * min(self.pace.bulk, self.pace.drain):
+                return
 
     @property
     def parts(self) -> dict[str, Callable[[], Awaitable[Any]]]:

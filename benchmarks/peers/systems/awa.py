@@ -10,8 +10,10 @@ from awa import AsyncClient  # type: ignore[import-not-found]  # of an environme
 
 KEEPS = "finished jobs, for as long as its retention lets it (a day by default)"
 GIVES_UP = "history of attempts, fencing, proofs"
-UNFINISHED = """SELECT EXISTS (SELECT FROM awa.jobs
-  WHERE state::text IN ('scheduled', 'available', 'running', 'retryable'))"""
+UNFINISHED = """SELECT (SELECT count(DISTINCT job_id) FROM awa.ready_entries)
+  > (SELECT coalesce(sum(completed_count), 0) FROM awa.receipt_completion_batches)
+  + (SELECT count(*) FROM awa.done_entries)"""
+"""Its view `jobs` says the same, but takes seconds for it, in which its workers have to wait."""
 
 
 @dataclass
