@@ -411,6 +411,20 @@ def test_every_exit_code_is_documented(capsys: pytest.CaptureFixture[str]) -> No
     assert codes == set(exits.MEANINGS)
 
 
+def test_help_wraps_each_paragraph_by_itself_and_lists_commands_by_their_first(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    main(["worker", "--help"])
+    _usage, first, second, *_ = capsys.readouterr().out.split("\n\n")
+    assert first == "Run a worker until SIGTERM or Ctrl-C."
+    lines = second.splitlines()
+    assert all(60 < len(line) <= 80 and line[0] != " " for line in lines[:-1])
+    main(["db", "--help"])
+    listed = capsys.readouterr().out
+    assert "Upgrade the database to this program's schema.\n  status" in listed
+
+
 def test_no_command_is_help_and_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == exits.USAGE
     assert "Exit codes" in capsys.readouterr().out

@@ -157,6 +157,17 @@ async def test_a_part_that_never_begins_ends_the_command_with_its_own_error(
     assert len(died) == 2  # the worker beside it was told to end, and ended
 
 
+async def test_what_a_part_prints_is_on_standard_error(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fleets, "MAX_TRIES", 1)
+    with pytest.raises(NeverBegan, match="no reason was given"):
+        await Fleet([Part("prints", ["--version"])]).run()
+    printed = capfd.readouterr()
+    assert "runfold 0" in printed.err
+    assert printed.out == ""
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -19,6 +19,7 @@ from runfold.workers.process.bounds import END_SECONDS, HURRY_SECONDS
 
 RESTART_SECONDS: Final = 1.0
 MAX_RESTART_SECONDS: Final = 60.0
+_STDERR: Final = 2
 MAX_TRIES: Final = 5
 """How often in a row a part may end before it has begun, unless it began before."""
 PATIENCE_SECONDS: Final = 2.0
@@ -136,7 +137,7 @@ class Fleet:
             *(("--quiet",) if part.quiet else ()),
             *part.words,
             stdin=PIPE,
-            stdout=DEVNULL,
+            stdout=_stdout(),
             env=self._environment,
             start_new_session=True,
             pass_fds=(telling, *part.sockets),
@@ -158,3 +159,15 @@ class Fleet:
     def _tell(process: Process) -> None:
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
+
+
+def _stdout() -> int:
+    """Return where the processes print to: standard error, for the parent has data to print.
+
+    A handler's `print` must not vanish.
+    """
+    try:
+        os.fstat(_STDERR)
+    except OSError:  # it was closed by who started this
+        return DEVNULL
+    return _STDERR

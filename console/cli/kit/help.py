@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import typer.core
@@ -49,7 +49,8 @@ class HelpGroup(typer.core.TyperGroup):
 def page(command: Any, context: Any) -> str:
     """Return the help page of a command or group."""
     width = max(min(shutil.get_terminal_size().columns, _WIDEST), _NARROWEST)
-    parts = [_hanging(command.get_usage(context), width), _hanging(command.help or "", width)]
+    parts = [_hanging(command.get_usage(context), width)]
+    parts += [textwrap.fill(paragraph, width) for paragraph in _paragraphs(command.help)]
     for title, rows in _sections(command, context):
         parts.append(f"{_bold(title + ':')}\n{_two_columns(rows, width)}")
     if command.epilog:
@@ -60,6 +61,13 @@ def page(command: Any, context: Any) -> str:
             )
         )
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _paragraphs(text: str | None) -> Iterator[str]:
+    """Yield the paragraphs of a text, each in one line."""
+    for paragraph in (text or "").split("\n\n"):
+        if line := " ".join(paragraph.split()):
+            yield line
 
 
 def _usage_pieces(parameters: Iterable[Any]) -> list[str]:
@@ -77,7 +85,7 @@ def _sections(command: Any, context: Any) -> Iterable[tuple[str, list[Row]]]:
             yield (
                 panel,
                 [
-                    (item.name or "", item.help or "")
+                    (item.name or "", next(_paragraphs(item.help), ""))
                     for item in commands
                     if _panel(item, "Commands") == panel
                 ],
