@@ -9,13 +9,13 @@ from typing import Final
 from runfold.ledger import names
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import Pool, fetch
+from runfold.ledger.reading.runs import KINDS
 from runfold.ledger.validation import check_int, check_order_reason, check_text, check_trimmed
 
 PAUSED: Final = "kind.paused"
 RESUMED: Final = "kind.resumed"
 LIMITED: Final = "kind.limited"
 _CHANGE: Final = "SELECT * FROM ledger.change_kind($1, $2, $3, $4, $5, $6)"
-_WITH_RUNS: Final = "SELECT DISTINCT kind FROM ledger.kind WHERE project_id = $1 ORDER BY kind"
 _KINDS: Final = """
 SELECT coalesce(k.kind, s.kind) AS kind, coalesce(s.paused, false) AS paused, s.max_running,
   s.updated_at, coalesce(h.held, 0) AS held
@@ -86,7 +86,7 @@ async def change(
 
 async def _warn_of_a_kind_without_runs(project: Project, kind: str) -> None:
     """Log a warning if no run had the kind: it may be ahead of its first run, or misspelled."""
-    rows = await fetch(project.pool, _WITH_RUNS, project.project_id)
+    rows = await fetch(project.pool, KINDS, project.project_id)
     known = [row["kind"] for row in rows]
     if kind not in known:
         project.log().warning(names.KIND_WITHOUT_RUNS, kind=kind, known=", ".join(known[:10]))

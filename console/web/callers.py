@@ -14,7 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from runfold.console.shared.token_ledger import token_ledger, use_token
 from runfold.console.web.options import Options
-from runfold.console.web.problems import Unauthenticated, knows_no_token
+from runfold.console.web.problems import NOT_KNOWN, Unauthenticated, knows_no_token
 from runfold.console.web.rates import Rates
 from runfold.console.web.read_log import ReadLog
 from runfold.ledger import Ledger
@@ -88,7 +88,7 @@ class Callers:
                 raise
             self._known.pop(pair, None)
             await use_token(self.own, secret)  # counts the use of a revoked token
-            raise Unauthenticated("the API token is unknown, revoked or past its end") from error
+            raise Unauthenticated(NOT_KNOWN) from error
         self._known[pair] = known
         self._known.move_to_end(pair)
         if len(self._known) > MAX_LEDGERS:
@@ -117,7 +117,7 @@ class Callers:
         check_text("token", secret)
         credential = await use_token(self.own, secret)
         if credential is None:
-            raise Unauthenticated("the API token is unknown, revoked or past its end")
+            raise Unauthenticated(NOT_KNOWN)
         return credential
 
     async def _for_anybody(self, project: str) -> Ledger:

@@ -100,6 +100,9 @@ MEANINGS: Final[dict[str, tuple[int, str]]] = {
 """What each code means, and the status that it comes with."""
 
 
+NOT_KNOWN: Final = "the API token is unknown, revoked or past its end"
+
+
 class Unauthenticated(LedgerError):
     """The request has no API token, or one that is unknown, revoked or past its end."""
 
@@ -184,7 +187,7 @@ def of_error(error: Exception) -> JSONResponse:
 def as_known(error: Exception) -> Exception:
     """Return the error, or Unauthenticated where the database refused the token."""
     if knows_no_token(error):
-        return Unauthenticated("the API token is unknown, revoked or past its end")
+        return Unauthenticated(NOT_KNOWN)
     return error
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.proof.chain import Finding
+from runfold.ledger.reading.runs import KINDS
 from runfold.ledger.reading.snapshot import snapshot
 
 _EVENTS: Final = """
@@ -21,7 +22,6 @@ _STATES: Final = """
 SELECT kind, number, paused, max_running, updated_at FROM ledger.kind_state
 WHERE project_id = $1 ORDER BY kind
 """
-_KNOWN: Final = "SELECT DISTINCT kind FROM ledger.kind WHERE project_id = $1"
 _HIDDEN: Final = """
 WITH mark AS (
   SELECT DISTINCT ON (m.kind) m.* FROM ledger.low_water AS m
@@ -56,7 +56,7 @@ async def check_kinds(pool: Pool, project_id: str, kinds: Iterable[str]) -> list
     async with snapshot(pool) as connection:
         events = await connection.fetch(_EVENTS, project_id)
         states = await connection.fetch(_STATES, project_id)
-        known = {row["kind"] for row in await connection.fetch(_KNOWN, project_id)}
+        known = {row["kind"] for row in await connection.fetch(KINDS, project_id)}
         hidden = await connection.fetch(_HIDDEN, project_id)
     return [
         *_differing(_folded(events), {row["kind"]: dict(row) for row in states}),

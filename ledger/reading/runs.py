@@ -16,7 +16,7 @@ from runfold.ledger.validation import check_int, check_run_id
 MAX_RUNS: Final = 10_000
 """Runs in one list."""
 GET: Final = "SELECT * FROM ledger.run WHERE project_id = $1 AND run_id = $2"
-_KINDS: Final = "SELECT DISTINCT kind FROM ledger.kind WHERE project_id = $1 ORDER BY kind"
+KINDS: Final = "SELECT DISTINCT kind FROM ledger.kind WHERE project_id = $1 ORDER BY kind"
 
 
 async def get(pool: Pool, project_id: str, run_id: UUID | str) -> Run:
@@ -40,7 +40,7 @@ async def require_kinds(pool: Pool, project_id: str, kinds: Sequence[str] | None
     """Raise UnknownKind for a kind that no run of the project has ever had."""
     if not kinds:
         return
-    known = [row["kind"] for row in await fetch(pool, _KINDS, project_id)]
+    known = [row["kind"] for row in await fetch(pool, KINDS, project_id)]
     for kind in kinds:
         if kind not in known:
             raise UnknownKind(kind, known)

@@ -20,7 +20,7 @@ from runfold.projections.declared.projection import Projection
 from runfold.projections.errors import TableChanged
 from runfold.projections.rebuild import Rebuild
 
-_FOUND: Final = "SELECT * FROM ledger.projection WHERE name = $1"
+FOUND: Final = "SELECT * FROM ledger.projection WHERE name = $1"
 _MOMENT: Final = "UPDATE ledger.rebuild SET moment = $2 WHERE rebuild_id = $1"
 _FINISHED: Final = "UPDATE ledger.rebuild SET finished_at = clock_timestamp() WHERE rebuild_id = $1"
 _REPLACED: Final = """
@@ -83,7 +83,7 @@ async def replace_table(
 async def _exchange(
     connection: Any, rebuild: Rebuild, projection: Projection, checkpoint: Checkpoint
 ) -> tuple[int | None, str]:
-    row = await connection.fetchrow(f"{_FOUND} FOR UPDATE", projection.name)
+    row = await connection.fetchrow(f"{FOUND} FOR UPDATE", projection.name)
     here = await feed.now(connection)
     await _bring(connection, projection, checkpoint, here, rebuild.shadow)
     wrong = await _compare(connection, projection, row, here, rebuild.shadow)

@@ -18,7 +18,7 @@ from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint
 from runfold.ledger.reading.past import check_project_instant
-from runfold.projections.declared.exchange import catch_up, replace_table
+from runfold.projections.declared.exchange import FOUND, catch_up, replace_table
 from runfold.projections.declared.installing import install
 from runfold.projections.declared.projection import Projection
 from runfold.projections.declared.sources import text, texts
@@ -43,7 +43,6 @@ FROM ledger.rebuild_range AS r JOIN ledger.event AS e ON e.run_id = r.first
 WHERE r.rebuild_id = $1 AND r.error IS NOT NULL AND {_VISIBLE}
 GROUP BY e.project_id, e.run_id, r.error ON CONFLICT DO NOTHING
 """
-_FOUND: Final = "SELECT * FROM ledger.projection WHERE name = $1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +181,7 @@ async def _check_instant(pool: Pool, until: datetime) -> None:
 
 
 async def _check_installed(pool: Pool, projection: Projection) -> None:
-    rows = await fetch(pool, _FOUND, projection.name)
+    rows = await fetch(pool, FOUND, projection.name)
     if not rows:
         await install(pool, projection)
     elif rows[0]["version"] > projection.version:
