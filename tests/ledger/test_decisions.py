@@ -174,29 +174,35 @@ HOSTILE = (
 )
 
 
-@pytest.mark.parametrize("setting", HOSTILE)
 async def test_no_setting_of_a_session_makes_another_person_of_anybody(
-    database: str, ledger: Ledger, setting: str
+    database: str, ledger: Ledger, subtests: pytest.Subtests
 ) -> None:
-    await ledger.submit("parse", actor="jo strauss")
-    [lease] = await ledger.claim("w:1", ttl=60)
-    content = request("Pay?", other_person=True, role="finance", approvals=2)
-    asked = await ledger.transition(lease, State.WAITING_APPROVAL, park=True, content=content)
-    for name in ("jo strauss", "JO STRAUSS", "W:1", "ann"):
-        await ledger.grant_role("finance", name)
-    async with connected(database, "decide") as (mallory, _):
-        await mallory.execute(setting)
-        for actor in ("jo strauss", "JO STRAUSS", "W:1", "zoe"):
-            with suppress(asyncpg.PostgresError):
-                assert await why(mallory, asked, actor) in {"submitter", "asker", "role"}
-        for actor in ("ann", "JO  STRAUSS"):
-            with suppress(asyncpg.PostgresError):
-                await why(mallory, asked, actor)
-    kinds = await types(ledger, asked.run_id)
+    for setting in HOSTILE:
+        with subtests.test(setting):
+            await ledger.submit("parse", actor="jo strauss")
+            [lease] = await ledger.claim("w:1", ttl=60)
+            content = request("Pay?", other_person=True, role="finance", approvals=2)
+            asked = await ledger.transition(
+                lease, State.WAITING_APPROVAL, park=True, content=content
+            )
+            for name in ("jo strauss", "JO STRAUSS", "W:1", "ann"):
+                await ledger.grant_role("finance", name)
+            async with connected(database, "decide") as (mallory, _):
+                await mallory.execute(setting)
+                for actor in ("jo strauss", "JO STRAUSS", "W:1", "zoe"):
+                    with suppress(asyncpg.PostgresError):
+                        assert await why(mallory, asked, actor) in {"submitter", "asker", "role"}
+                for actor in ("ann", "JO  STRAUSS"):
+                    with suppress(asyncpg.PostgresError):
+                        await why(mallory, asked, actor)
+            kinds = await types(ledger, asked.run_id)
 
-    assert (kinds.count("approval.signed") <= 1, "approval.granted" in kinds) == (True, False)
-    for event in await ledger.history(asked.run_id):
-        assert not isinstance(event, ApprovalSigned) or event.actor == "ann"
+            assert (kinds.count("approval.signed") <= 1, "approval.granted" in kinds) == (
+                True,
+                False,
+            )
+            for event in await ledger.history(asked.run_id):
+                assert not isinstance(event, ApprovalSigned) or event.actor == "ann"
 
 
 async def test_look_alikes_are_told_in_a_database_whose_locale_knows_ascii_only(

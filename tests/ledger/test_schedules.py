@@ -78,21 +78,24 @@ async def test_a_handler_with_a_cron_is_declared_and_again_unchanged_it_keeps_wh
     assert await ledger.schedules() == []
 
 
-@pytest.mark.parametrize(
-    ("cron", "timezone"),
-    [("", "UTC"), ("* * * *", "UTC"), ("* * * * * *", "UTC"), ("61 * * * *", "UTC"),
-        ("0 0 31 2 *", "UTC"), ("@daily", "UTC"),
-     (5, "UTC"), ("* * * * *", "Mars/Base"), ("* * * * *", "../etc/passwd"), ("* * * * *", None)],
+NO_SCHEDULES: tuple[tuple[Any, Any], ...] = (
+    ("", "UTC"), ("* * * *", "UTC"), ("* * * * * *", "UTC"), ("61 * * * *", "UTC"),
+    ("0 0 31 2 *", "UTC"), ("@daily", "UTC"), (5, "UTC"), ("* * * * *", "Mars/Base"),
+    ("* * * * *", "../etc/passwd"), ("* * * * *", None),
 )  # fmt: skip
-async def test_what_is_no_cron_or_time_zone_is_refused_in_words(
-    ledger: Ledger, cron: Any, timezone: Any
-) -> None:
-    with pytest.raises(InvalidValue, match=r"cron|timezone"):
-        await ledger.schedule("sweep", "clean", cron=cron, timezone=timezone)
-    with pytest.raises(InvalidValue, match=r"cron|timezone"):
-        handler("clean", cron=cron, timezone=timezone)
 
-    assert await ledger.schedules() == []
+
+async def test_what_is_no_cron_or_time_zone_is_refused_in_words(
+    ledger: Ledger, subtests: pytest.Subtests
+) -> None:
+    for cron, timezone in NO_SCHEDULES:
+        with subtests.test(cron=cron, timezone=timezone):
+            with pytest.raises(InvalidValue, match=r"cron|timezone"):
+                await ledger.schedule("sweep", "clean", cron=cron, timezone=timezone)
+            with pytest.raises(InvalidValue, match=r"cron|timezone"):
+                handler("clean", cron=cron, timezone=timezone)
+
+            assert await ledger.schedules() == []
 
 
 def scheduler_of(ledger: Ledger, cron: str, release: datetime | None) -> Scheduler:

@@ -430,23 +430,22 @@ async def outcomes(ctx: Context, how: str) -> Any:
     return how
 
 
-@pytest.mark.parametrize(
-    ("how", "state", "code"),
-    [
-        ("retry", State.COMPLETED, None),
-        ("bad-retry", State.COMPLETED, None),
-        ("cancel", State.CANCELLED, None),
-        ("bad-fail", State.FAILED, "E-BAD"),
-        ("exit", State.FAILED, "E-RUN-004"),
-        ("cancelled", State.FAILED, "E-RUN-004"),
-    ],
+ENDS = (
+    ("retry", State.COMPLETED, None),
+    ("bad-retry", State.COMPLETED, None),
+    ("cancel", State.CANCELLED, None),
+    ("bad-fail", State.FAILED, "E-BAD"),
+    ("exit", State.FAILED, "E-RUN-004"),
+    ("cancelled", State.FAILED, "E-RUN-004"),
 )
-async def test_a_handler_says_how_its_run_ends(
-    ledger: Ledger, how: str, state: State, code: str | None
-) -> None:
-    run = await done(ledger, outcomes, how, max_attempts=2)
 
-    assert (run.state, run.error_code) == (state, code)
+
+async def test_a_handler_says_how_its_run_ends(ledger: Ledger, subtests: pytest.Subtests) -> None:
+    for how, state, code in ENDS:
+        with subtests.test(how):
+            run = await done(ledger, outcomes, how, max_attempts=2)
+
+            assert (run.state, run.error_code) == (state, code)
 
 
 async def test_a_step_within_a_step_is_refused(ledger: Ledger) -> None:

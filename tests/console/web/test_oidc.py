@@ -134,32 +134,33 @@ async def test_the_answer_needs_the_browser_and_the_state_of_one_sign_in(
     assert len(await sessions.sessions(ledger.project)) == 1
 
 
-@pytest.mark.parametrize(
-    "claims",
-    [
-        {"nonce": "another"},
-        {"nonce": 7},
-        {"nonce": None},
-        {"aud": "another"},
-        {"aud": [CLIENT, "another"]},
-        {"azp": "another"},
-        {"iss": "https://another.example"},
-        {"exp": 1_700_000_000},
-        {"iat": int(time.time()) + 3_600},
-        {"iat": int(time.time()) - 3_600},
-        {"sub": 7},
-    ],
+WRONG_CLAIMS: tuple[dict[str, Any], ...] = (
+    {"nonce": "another"},
+    {"nonce": 7},
+    {"nonce": None},
+    {"aud": "another"},
+    {"aud": [CLIENT, "another"]},
+    {"azp": "another"},
+    {"iss": "https://another.example"},
+    {"exp": 1_700_000_000},
+    {"iat": int(time.time()) + 3_600},
+    {"iat": int(time.time()) - 3_600},
+    {"sub": 7},
 )
+
+
 async def test_an_id_token_with_a_wrong_claim_lets_nobody_in(
     browser: httpx.AsyncClient,
     provider: IdentityProvider,
     ledger: Ledger,
-    claims: dict[str, Any],
+    subtests: pytest.Subtests,
 ) -> None:
-    provider.claims = claims
+    for claims in WRONG_CLAIMS:
+        with subtests.test(f"{claims}"):
+            provider.claims = claims
 
-    assert (await enter(browser, provider)).status_code == 403
-    assert await sessions.sessions(ledger.project) == []
+            assert (await enter(browser, provider)).status_code == 403
+            assert await sessions.sessions(ledger.project) == []
 
 
 async def test_a_token_for_several_audiences_holds_if_we_are_the_party(

@@ -246,13 +246,17 @@ async def test_a_stranger_signs_in_with_a_token_and_sees_what_it_may(
     assert (await stranger.get("/p/test/audit")).status_code == 403
 
 
-@pytest.mark.parametrize("to", ["//evil.example", "https://evil.example", "/\\evil", "/a\r\nb: c"])
+ELSEWHERE = ("//evil.example", "https://evil.example", "/\\evil", "/a\r\nb: c")
+
+
 async def test_the_sign_in_leads_to_no_other_site(
-    stranger: httpx.AsyncClient, ledger: Ledger, to: str
+    stranger: httpx.AsyncClient, ledger: Ledger, subtests: pytest.Subtests
 ) -> None:
-    _, secret = await token(ledger, ["read"])
-    entered = await stranger.post("/sign-in", data={"token": secret, "to": to})
-    assert entered.headers["location"] == "/"
+    for to in ELSEWHERE:
+        with subtests.test(to):
+            _, secret = await token(ledger, ["read"])
+            entered = await stranger.post("/sign-in", data={"token": secret, "to": to})
+            assert entered.headers["location"] == "/"
 
 
 async def test_theme_and_zone_are_remembered_and_every_time_names_its_zone(
@@ -269,22 +273,23 @@ async def test_theme_and_zone_are_remembered_and_every_time_names_its_zone(
     assert (await web.post("/view", data={"zone": "Mars/Base"})).status_code == 422
 
 
-@pytest.mark.parametrize(
-    ("path", "status"),
-    [
-        ("/p/nowhere", 404), ("/p/test/runs/x", 422), ("/p/test/runs?before=x", 422),
-        ("/p/test/runs/01890000-0000-7000-8000-000000000000", 404), ("/p/test/runs?limit=0", 422),
-        ("/p/test/runs/01890000-0000-7000-8000-000000000000/state?at=999999999999", 422),
-        ("/p/test/runs/01890000-0000-7000-8000-000000000000/events/999999999999", 404),
-        ("/p/test/integrity?run=x", 422), ("/p/te%00st", 422),
-    ],
+WRONG_ADDRESSES = (
+    ("/p/nowhere", 404), ("/p/test/runs/x", 422), ("/p/test/runs?before=x", 422),
+    ("/p/test/runs/01890000-0000-7000-8000-000000000000", 404), ("/p/test/runs?limit=0", 422),
+    ("/p/test/runs/01890000-0000-7000-8000-000000000000/state?at=999999999999", 422),
+    ("/p/test/runs/01890000-0000-7000-8000-000000000000/events/999999999999", 404),
+    ("/p/test/integrity?run=x", 422), ("/p/te%00st", 422),
 )  # fmt: skip
+
+
 async def test_a_wrong_address_is_a_page_that_says_so(
-    web: httpx.AsyncClient, path: str, status: int
+    web: httpx.AsyncClient, subtests: pytest.Subtests
 ) -> None:
-    page = await web.get(path)
-    assert page.status_code == status
-    assert 'class="problem"' in page.text
+    for path, status in WRONG_ADDRESSES:
+        with subtests.test(path):
+            page = await web.get(path)
+            assert page.status_code == status
+            assert 'class="problem"' in page.text
 
 
 async def test_counts_and_costs_come_from_projections(

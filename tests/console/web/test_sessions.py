@@ -82,23 +82,27 @@ async def test_each_sign_in_begins_another_session_and_signing_out_ends_it_on_th
         stranger.cookies.clear()
 
 
-@pytest.mark.parametrize(
-    "ending",
-    [
-        "SET expires_at = clock_timestamp()",
-        "SET last_used_at = clock_timestamp() - interval '121 minutes'",
-        "SET ended_at = clock_timestamp()",
-        "SET credential = 'token:none'",
-    ],
+ENDINGS = (
+    "SET expires_at = clock_timestamp()",
+    "SET last_used_at = clock_timestamp() - interval '121 minutes'",
+    "SET ended_at = clock_timestamp()",
+    "SET credential = 'token:none'",
 )
+
+
 async def test_a_session_past_its_end_lets_nobody_in(
-    stranger: httpx.AsyncClient, ledger: Ledger, connection: asyncpg.Connection, ending: str
+    stranger: httpx.AsyncClient,
+    ledger: Ledger,
+    connection: asyncpg.Connection,
+    subtests: pytest.Subtests,
 ) -> None:
-    _, secret = await token(ledger, ["read"])
-    await sign_in(stranger, secret)
-    assert (await stranger.get("/p/test")).status_code == 200
-    await connection.execute(f"UPDATE ledger.web_session {ending}")
-    assert (await stranger.get("/p/test")).headers["location"] == ENDED
+    for ending in ENDINGS:
+        with subtests.test(ending):
+            _, secret = await token(ledger, ["read"])
+            await sign_in(stranger, secret)
+            assert (await stranger.get("/p/test")).status_code == 200
+            await connection.execute(f"UPDATE ledger.web_session {ending}")
+            assert (await stranger.get("/p/test")).headers["location"] == ENDED
 
 
 async def test_a_revoked_token_or_a_disabled_user_ends_its_sessions_at_once(

@@ -114,7 +114,7 @@ COMPARED = {
 kept of a webhook, which is shown as any content is."""
 
 _TRY = """
-CREATE FUNCTION pg_temp.try(p_statements text[]) RETURNS text[] LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION pg_temp.try(p_statements text[]) RETURNS text[] LANGUAGE plpgsql AS $$
 DECLARE
   states text[];
 BEGIN
@@ -140,34 +140,35 @@ WHERE p.pronamespace = 'ledger'::regnamespace AND p.provolatile = 'v' AND p.pros
 """
 
 
-@pytest.mark.parametrize("call", CALLS)
 async def test_an_absent_argument_has_a_default_or_is_refused(
-    ledger: Ledger, connection: asyncpg.Connection[Any], call: str
+    ledger: Ledger, connection: asyncpg.Connection[Any], subtests: pytest.Subtests
 ) -> None:
     lease: Lease = await claimed(ledger)
     free = await ledger.submit("parse")
     filled = {"run": f"'{lease.run_id}'", "free": f"'{free.run_id}'", "token": lease.token}
-    arguments = [_filled(one.removeprefix("!"), filled) for one in CALLS[call]]
-    is_needed = [one.startswith("!") for one in CALLS[call]]
+    for call, template in CALLS.items():
+        with subtests.test(call):
+            arguments = [_filled(one.removeprefix("!"), filled) for one in template]
+            is_needed = [one.startswith("!") for one in template]
 
-    name = call.split(maxsplit=1)[0]
-    statements, needed = [f"SELECT ledger.{name}({', '.join(arguments)})"], [False]
-    for absent in _absences(arguments):
-        given = [absent.get(n, one) for n, one in enumerate(arguments)]
-        statements.append(f"SELECT ledger.{name}({', '.join(given)})")
-        needed.append(
-            any(
-                is_needed[n] and (value == "NULL" or "{" in arguments[n])
-                for n, value in absent.items()
-            )
-        )
-    states = await _outcomes(connection, statements)
-    surprises = [
-        (state, statement)
-        for number, (state, statement) in enumerate(zip(states, statements, strict=True))
-        if not _is_named(state, right=number == 0) or (needed[number] and state is None)
-    ]
-    assert not surprises, "\n".join(map(str, surprises))
+            name = call.split(maxsplit=1)[0]
+            statements, needed = [f"SELECT ledger.{name}({', '.join(arguments)})"], [False]
+            for absent in _absences(arguments):
+                given = [absent.get(n, one) for n, one in enumerate(arguments)]
+                statements.append(f"SELECT ledger.{name}({', '.join(given)})")
+                needed.append(
+                    any(
+                        is_needed[n] and (value == "NULL" or "{" in arguments[n])
+                        for n, value in absent.items()
+                    )
+                )
+            states = await _outcomes(connection, statements)
+            surprises = [
+                (state, statement)
+                for number, (state, statement) in enumerate(zip(states, statements, strict=True))
+                if not _is_named(state, right=number == 0) or (needed[number] and state is None)
+            ]
+            assert not surprises, "\n".join(map(str, surprises))
 
 
 def _absences(arguments: list[str]) -> Iterator[dict[int, str]]:

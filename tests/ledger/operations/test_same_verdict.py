@@ -10,6 +10,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from itertools import product
 from typing import Any, Final, NamedTuple
 
 import asyncpg
@@ -251,24 +252,24 @@ EVENTS = {
 }
 
 
-@pytest.mark.parametrize("name", EVENTS)
 async def test_an_event_of_a_type_that_python_does_not_append_is_kept_by_no_function(
-    ledger: Ledger, worker: asyncpg.Connection, name: str
+    ledger: Ledger, worker: asyncpg.Connection, subtests: pytest.Subtests
 ) -> None:
-    type_, version, taken = EVENTS[name]
-    run = await ledger.submit("parse")
     append = (
         "SELECT * FROM ledger.append($1, 'ann', ARRAY[$2::uuid], NULL, ARRAY[$3::text],"
         " ARRAY[$4::int], ARRAY['x'], NULL, NULL, NULL, NULL, NULL, NULL)"
     )
+    for name, (type_, version, taken) in EVENTS.items():
+        with subtests.test(name):
+            run = await ledger.submit("parse")
 
-    try:
-        rows = await worker.fetch(append, PROJECT, run.run_id, type_, version)
-    except asyncpg.InvalidParameterValueError:
-        rows = []
+            try:
+                rows = await worker.fetch(append, PROJECT, run.run_id, type_, version)
+            except asyncpg.InvalidParameterValueError:
+                rows = []
 
-    assert len(rows) == taken
-    assert len(await ledger.history(run.run_id)) == 1 + taken
+            assert len(rows) == taken
+            assert len(await ledger.history(run.run_id)) == 1 + taken
 
 
 async def test_a_name_that_python_refuses_is_refused_by_every_function(
@@ -312,29 +313,28 @@ _ASK = (
 )
 
 
-@pytest.mark.parametrize("door", ["python", "sql"])
-@pytest.mark.parametrize(
-    ("outcome", "taken"),
-    [
-        ("cancelled", True), ("timeout", True), ("lapsed", True), ("failed", False),
-        ("Lapsed", False), ("", False),
-    ],
-)  # fmt: skip
-async def test_what_may_become_of_an_undecided_approval_is_the_same_through_every_door(
-    ledger: Ledger, connection: asyncpg.Connection, door: str, outcome: str, *, taken: bool
-) -> None:
-    run = await ledger.submit("parse")
-    [lease] = await ledger.claim("w")
-    verdict = nullcontext() if taken else pytest.raises((LedgerError, asyncpg.DataError))
-    with verdict as caught:
-        if door == "python":
-            await ledger.ask_approval(lease, "Sure?", wait=60, wait_outcome=outcome)
-        else:
-            await connection.fetch(_ASK, PROJECT, run.run_id, lease.token, outcome)
+OUTCOMES = {
+    "cancelled": True, "timeout": True, "lapsed": True, "failed": False, "Lapsed": False, "": False,
+}  # fmt: skip
 
-    assert caught is None or "must be cancelled, timeout or lapsed" in str(caught.value)
-    state = (await ledger.get(run.run_id)).state
-    assert state == ("waiting_approval" if taken else "running")
+
+async def test_what_may_become_of_an_undecided_approval_is_the_same_through_every_door(
+    ledger: Ledger, connection: asyncpg.Connection, subtests: pytest.Subtests
+) -> None:
+    for door, (outcome, taken) in product(("python", "sql"), OUTCOMES.items()):
+        with subtests.test(door=door, outcome=outcome):
+            run = await ledger.submit("parse")
+            [lease] = await ledger.claim("w")
+            verdict = nullcontext() if taken else pytest.raises((LedgerError, asyncpg.DataError))
+            with verdict as caught:
+                if door == "python":
+                    await ledger.ask_approval(lease, "Sure?", wait=60, wait_outcome=outcome)
+                else:
+                    await connection.fetch(_ASK, PROJECT, run.run_id, lease.token, outcome)
+
+            assert caught is None or "must be cancelled, timeout or lapsed" in str(caught.value)
+            state = (await ledger.get(run.run_id)).state
+            assert state == ("waiting_approval" if taken else "running")
 
 
 _NULLS = {
@@ -367,18 +367,19 @@ _NULLS = {
 }
 
 
-@pytest.mark.parametrize("name", _NULLS)
 async def test_an_argument_that_is_null_and_must_not_be_is_named(
-    ledger: Ledger, worker: asyncpg.Connection, name: str
+    ledger: Ledger, worker: asyncpg.Connection, subtests: pytest.Subtests
 ) -> None:
-    run = await ledger.submit("parse")
-    statement = f"SELECT * FROM ledger.{_NULLS[name]})"
-    arguments = [PROJECT, run.run_id][: 1 + ("$2" in statement)]
+    for name, call in _NULLS.items():
+        with subtests.test(name):
+            run = await ledger.submit("parse")
+            statement = f"SELECT * FROM ledger.{call})"
+            arguments = [PROJECT, run.run_id][: 1 + ("$2" in statement)]
 
-    with pytest.raises(asyncpg.InvalidParameterValueError) as caught:
-        await worker.fetch(statement, *arguments)
+            with pytest.raises(asyncpg.InvalidParameterValueError) as caught:
+                await worker.fetch(statement, *arguments)
 
-    assert name.rsplit(maxsplit=1)[-1] in str(caught.value)
+            assert name.rsplit(maxsplit=1)[-1] in str(caught.value)
 
 
 _TIMES = {
@@ -393,14 +394,15 @@ _TIMES = {
 }
 
 
-@pytest.mark.parametrize("name", _TIMES)
 async def test_a_time_that_a_reader_could_not_read_is_refused(
-    ledger: Ledger, worker: asyncpg.Connection, name: str
+    ledger: Ledger, worker: asyncpg.Connection, subtests: pytest.Subtests
 ) -> None:
-    for odd in ("infinity", "-infinity", "0001-01-01 BC", "1969-12-31Z", "294276-01-01Z"):
-        statement = f"SELECT ledger.{_TIMES[name]}".replace("$1", f"'{odd}'")
-        with pytest.raises(asyncpg.InvalidParameterValueError, match="1970 and 9000"):
-            await worker.fetch(statement)
+    for name, call in _TIMES.items():
+        with subtests.test(name):
+            for odd in ("infinity", "-infinity", "0001-01-01 BC", "1969-12-31Z", "294276-01-01Z"):
+                statement = f"SELECT ledger.{call}".replace("$1", f"'{odd}'")
+                with pytest.raises(asyncpg.InvalidParameterValueError, match="1970 and 9000"):
+                    await worker.fetch(statement)
 
 
 _DEADLINE: Final = _TIMES["a run's deadline"]

@@ -69,56 +69,66 @@ def test_the_table_of_edges_is_the_one_of_the_design() -> None:
     assert not by_lease & without
 
 
-@pytest.mark.parametrize(("source", "target", "type_"), BY_LEASE)
 async def test_a_legal_edge_under_a_lease_is_one_event_of_its_type(
-    ledger: Ledger, source: State, target: State, type_: str
+    ledger: Ledger, subtests: pytest.Subtests
 ) -> None:
-    run_id, lease = await brought_to(ledger, source)
-    assert lease is not None
-    before = await ledger.get(run_id)
+    for source, target, type_ in BY_LEASE:
+        with subtests.test(f"{source}-{target}"):
+            run_id, lease = await brought_to(ledger, source)
+            assert lease is not None
+            before = await ledger.get(run_id)
 
-    run = await ledger.transition(lease, target)
-    event = (await ledger.history(run_id))[-1]
+            run = await ledger.transition(lease, target)
+            event = (await ledger.history(run_id))[-1]
 
-    assert (event.type, event.state, event.version, event.actor) == (
-        type_,
-        target,
-        before.version + 1,
-        "w:1",
-    )
-    assert (run.state, run.version, run.hash) == (target, event.version, event.hash)
-    assert run == await ledger.get(run_id)
-    if target in TERMINAL:
-        assert run.completed_at == event.recorded_at == run.updated_at
-        assert (run.token, run.worker_id, run.lease_until, run.available_at) == (None,) * 4
-        assert run.is_terminal
-    else:
-        assert (run.token, run.worker_id, run.lease_until) == (lease.token, "w:1", lease.until)
-        assert run.completed_at is None
+            assert (event.type, event.state, event.version, event.actor) == (
+                type_,
+                target,
+                before.version + 1,
+                "w:1",
+            )
+            assert (run.state, run.version, run.hash) == (target, event.version, event.hash)
+            assert run == await ledger.get(run_id)
+            if target in TERMINAL:
+                assert run.completed_at == event.recorded_at == run.updated_at
+                assert (run.token, run.worker_id, run.lease_until, run.available_at) == (None,) * 4
+                assert run.is_terminal
+            else:
+                assert (run.token, run.worker_id, run.lease_until) == (
+                    lease.token,
+                    "w:1",
+                    lease.until,
+                )
+                assert run.completed_at is None
 
 
-@pytest.mark.parametrize("source", sorted(State))
 async def test_an_illegal_edge_is_refused_and_appends_nothing(
-    ledger: Ledger, source: State
+    ledger: Ledger, subtests: pytest.Subtests
 ) -> None:
-    for target in sorted(set(State) - EDGES[source]):
-        run_id, lease = await brought_to(ledger, source)
-        before = await ledger.get(run_id)
+    for source in sorted(State):
+        with subtests.test(source.value):
+            for target in sorted(set(State) - EDGES[source]):
+                run_id, lease = await brought_to(ledger, source)
+                before = await ledger.get(run_id)
 
-        if lease is not None:
-            with pytest.raises(IllegalTransition) as under_lease:
-                await ledger.transition(lease, target)
-            error = under_lease.value
-            assert (error.run_id, error.from_state, error.to_state) == (run_id, source, target)
-        with pytest.raises((IllegalTransition, LeaseRequired)) as by_id:
-            await ledger.transition(run_id, target)
-        assert isinstance(by_id.value, IllegalTransition) or lease is not None
-        assert str(run_id) in str(by_id.value)
+                if lease is not None:
+                    with pytest.raises(IllegalTransition) as under_lease:
+                        await ledger.transition(lease, target)
+                    error = under_lease.value
+                    assert (error.run_id, error.from_state, error.to_state) == (
+                        run_id,
+                        source,
+                        target,
+                    )
+                with pytest.raises((IllegalTransition, LeaseRequired)) as by_id:
+                    await ledger.transition(run_id, target)
+                assert isinstance(by_id.value, IllegalTransition) or lease is not None
+                assert str(run_id) in str(by_id.value)
 
-        assert await ledger.get(run_id) == before
-        assert len(await ledger.history(run_id)) == before.version
-        if not before.is_terminal:
-            await ledger.cancel(run_id)
+                assert await ledger.get(run_id) == before
+                assert len(await ledger.history(run_id)) == before.version
+                if not before.is_terminal:
+                    await ledger.cancel(run_id)
 
 
 @pytest.mark.parametrize("state", sorted(WAITING))
