@@ -59,25 +59,26 @@ async def asks(ctx: Context, how: str) -> Any:
             await ctx.tool("look", len, GIVEN[how])
 
 
-@pytest.mark.parametrize(
-    ("how", "said"),
-    [
-        ("on_timeout", "on_timeout 'failed': must be cancelled, timeout or lapsed"),
-        ("timeout", "timeout -5: must be more than 0"),
-        ("signal", "must not contain #"),
-        ("child", "kind 5: must be text"),
-        ("bytes", "what tool 'look' is given 'tuple': cannot be recorded as JSON"),
-        ("shy", "what tool 'look' is given 'tuple': cannot be recorded as JSON: KeyError"),
-        ("circle", "what tool 'look' is given 'tuple': cannot be recorded as JSON"),
-    ],
+SENSELESS = (
+    ("on_timeout", "on_timeout 'failed': must be cancelled, timeout or lapsed"),
+    ("timeout", "timeout -5: must be more than 0"),
+    ("signal", "must not contain #"),
+    ("child", "kind 5: must be text"),
+    ("bytes", "what tool 'look' is given 'tuple': cannot be recorded as JSON"),
+    ("shy", "what tool 'look' is given 'tuple': cannot be recorded as JSON: KeyError"),
+    ("circle", "what tool 'look' is given 'tuple': cannot be recorded as JSON"),
 )
-async def test_a_call_that_makes_no_sense_is_named_as_the_handler_wrote_it(
-    ledger: Ledger, how: str, said: str
-) -> None:
-    run = await done(ledger, asks, how, max_attempts=1)
 
-    assert (run.state, run.error_code) == (State.FAILED, HANDLER_FAILED)
-    assert said in run.error_detail["message"]
+
+async def test_a_call_that_makes_no_sense_is_named_as_the_handler_wrote_it(
+    ledger: Ledger, subtests: pytest.Subtests
+) -> None:
+    for how, said in SENSELESS:
+        with subtests.test(how):
+            run = await done(ledger, asks, how, max_attempts=1)
+
+            assert (run.state, run.error_code) == (State.FAILED, HANDLER_FAILED)
+            assert said in run.error_detail["message"]
 
 
 async def test_a_signal_that_no_wait_could_have_is_refused(ledger: Ledger) -> None:

@@ -25,18 +25,19 @@ ENDINGS: dict[str, Callable[[Ledger, Lease], Awaitable[Run]]] = {
 }
 
 
-@pytest.mark.parametrize("name", ENDINGS)
 async def test_an_end_that_is_sent_again_is_the_first_outcome_and_no_late_write(
-    ledger: Ledger, name: str
+    ledger: Ledger, subtests: pytest.Subtests
 ) -> None:
-    lease = await claimed(ledger)
-    first = await ENDINGS[name](ledger, lease)
-    before = await types(ledger, lease.run_id)
+    for name, end in ENDINGS.items():
+        with subtests.test(name):
+            lease = await claimed(ledger)
+            first = await end(ledger, lease)
+            before = await types(ledger, lease.run_id)
 
-    again = await ENDINGS[name](ledger, lease)
+            again = await end(ledger, lease)
 
-    assert again == first
-    assert await types(ledger, lease.run_id) == before
+            assert again == first
+            assert await types(ledger, lease.run_id) == before
 
 
 async def test_an_end_sent_again_has_its_first_outcome_also_when_others_took_the_run_on(

@@ -116,27 +116,28 @@ FORGED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [*FORGED, "token", "hash"])
 async def test_what_a_payload_says_of_a_fact_does_not_pass_for_the_fact(
-    ledger: Ledger, mallory: Mallory, name: str
+    ledger: Ledger, mallory: Mallory, subtests: pytest.Subtests
 ) -> None:
-    run = await ledger.submit("parse")
-    body = {name: FORGED.get(name, "00")}
+    for name in [*FORGED, "token", "hash"]:
+        with subtests.test(name):
+            run = await ledger.submit("parse")
+            body = {name: FORGED.get(name, "00")}
 
-    assert await mallory.append(run.run_id, "mallory", json.dumps(body))
+            assert await mallory.append(run.run_id, "mallory", json.dumps(body))
 
-    event = (await ledger.history(run.run_id))[-1]
-    assert (event.type, event.actor, event.version, event.state) == (
-        "note.added",
-        "mallory",
-        2,
-        None,
-    )
-    if name == "text":
-        assert isinstance(event, NoteAdded)
-    else:
-        assert isinstance(event, OpaqueEvent)
-        assert event.raw == body
+            event = (await ledger.history(run.run_id))[-1]
+            assert (event.type, event.actor, event.version, event.state) == (
+                "note.added",
+                "mallory",
+                2,
+                None,
+            )
+            if name == "text":
+                assert isinstance(event, NoteAdded)
+            else:
+                assert isinstance(event, OpaqueEvent)
+                assert event.raw == body
 
 
 async def test_a_call_without_a_lease_and_a_name_is_not_the_holders(
@@ -170,20 +171,20 @@ async def test_a_wait_ends_as_the_state_machine_knows_and_within_ten_years(
     assert await mallory.transition(lease.run_id, "waiting_approval", **held, wait="1 second")
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"priority": -1}, {"priority": 2**31 - 1}, {"max_attempts": 0}, {"max_attempts": 1_001},
-        {"delay": "-1 second"}, {"delay": "9000 years"}, {"deadline": "9999-01-01 00:00:00Z"},
-        {"deadline": "infinity"},
-    ],
-    ids=str,
+BEYOND:  tuple[dict[str, Any], ...] = (
+    {"priority": -1}, {"priority": 2**31 - 1}, {"max_attempts": 0}, {"max_attempts": 1_001},
+    {"delay": "-1 second"}, {"delay": "9000 years"}, {"deadline": "9999-01-01 00:00:00Z"},
+    {"deadline": "infinity"},
 )  # fmt: skip
+
+
 async def test_a_run_is_submitted_within_the_limits_or_not_at_all(
-    ledger: Ledger, mallory: Mallory, given: dict[str, Any]
+    ledger: Ledger, mallory: Mallory, subtests: pytest.Subtests
 ) -> None:
-    assert await refused(mallory.submit(**given)) == INVALID
-    assert await ledger.runs() == []
+    for given in BEYOND:
+        with subtests.test(f"{given}"):
+            assert await refused(mallory.submit(**given)) == INVALID
+            assert await ledger.runs() == []
 
 
 async def test_content_that_could_not_be_read_is_not_taken(

@@ -86,21 +86,27 @@ async def _run_with_notes(ledger: Ledger) -> Any:
     return run.run_id
 
 
-@pytest.mark.parametrize("name", FOLDS)
-async def test_every_form_of_an_operation_gives_the_same_value(ledger: Ledger, name: str) -> None:
-    run_id, column = await _run_with_notes(ledger), FOLDS[name]
+async def test_every_form_of_an_operation_gives_the_same_value(
+    ledger: Ledger, subtests: pytest.Subtests
+) -> None:
+    run_id = await _run_with_notes(ledger)
     events = [
         dict(row)
         for row in await ledger.pool.fetch(
             "SELECT * FROM ledger.event WHERE run_id = $1 ORDER BY version", run_id
         )
     ]
-    in_python = fold({name: column}, events)[name]
+    for name, column in FOLDS.items():
+        with subtests.test(name):
+            in_python = fold({name: column}, events)[name]
 
-    assert await _aggregated(ledger, column, run_id) == in_python
-    assert await _stepped(ledger, column, run_id, len(events)) == in_python
-    for batch in (1, 3, 100):
-        assert await _projected(ledger, f"of_{name}_{batch}", column, run_id, batch) == in_python
+            assert await _aggregated(ledger, column, run_id) == in_python
+            assert await _stepped(ledger, column, run_id, len(events)) == in_python
+            for batch in (1, 3, 100):
+                assert (
+                    await _projected(ledger, f"of_{name}_{batch}", column, run_id, batch)
+                    == in_python
+                )
 
 
 async def _aggregated(ledger: Ledger, column: Fold, run_id: Any) -> Any:
