@@ -171,7 +171,7 @@ async def test_a_wait_ends_as_the_state_machine_knows_and_within_ten_years(
     assert await mallory.transition(lease.run_id, "waiting_approval", **held, wait="1 second")
 
 
-BEYOND:  tuple[dict[str, Any], ...] = (
+BEYOND: tuple[dict[str, Any], ...] = (
     {"priority": -1}, {"priority": 2**31 - 1}, {"max_attempts": 0}, {"max_attempts": 1_001},
     {"delay": "-1 second"}, {"delay": "9000 years"}, {"deadline": "9999-01-01 00:00:00Z"},
     {"deadline": "infinity"},
