@@ -35,7 +35,7 @@ def section(results: dict[str, Any], raw: Path) -> str:
         ["### Ratios", "", *_ratios(results)],
         ["### Every figure", "", table(results)],
         ["### What each keeps, and gives up", "", *_traits(results)],
-        ["### What a run costs at each number of slots", "", *_costs(results)],
+        ["### Cost by slots", "", *_costs(results)],
         ["### Folding and leases", "", *_alone(results)],
     )
     return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
@@ -70,7 +70,8 @@ def _ratios(results: dict[str, Any]) -> Iterator[str]:
     folding = results.get("folding", {})
     for one in folding.get("rebuild", []):
         name = f"rebuild over {one['connections']}, of GROUP BY"
-        rows.append((name, "plain SQL", f"{one['ratio']}", "≥ 0.86, 1.51"))
+        aim = "≥ 0.86" if one["connections"] == 1 else "≥ 1.51"
+        rows.append((name, "plain SQL", f"{one['ratio']}", aim))
     if "catch_up" in folding:
         ratio = str(folding["catch_up"].get("ratio", "not measured"))
         rows.append(("catch-up", "eventsourcing", ratio, "≥ 23"))

@@ -27,7 +27,12 @@ for place, (measure, title) in zip(places.flat, TITLES.items(), strict=False):
     names = [name for name in given["names"] if name in values][::-1]
     colours = [OURS if name == "runfold" else OTHERS for name in names]
     bars = place.barh(names, [values[name] for name in names], color=colours)
-    place.bar_label(bars, [f"{values[name]:,.3g}" for name in names], padding=3, fontsize=8)
+    place.bar_label(
+        bars,
+        [f"{values[name]:,.{0 if values[name] >= 100 else 2}f}" for name in names],
+        padding=3,
+        fontsize=8,
+    )
     place.margins(x=0.15)
     if title.endswith("(logarithmic)"):
         place.set_xscale("log")

@@ -61,12 +61,16 @@ def table(results: Results) -> str:
     names = list(results["figures"])
     lines = [f"| | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
     for measure, values in medians(results).items():
-        cells = (f"{values[name]:,.4g}" if name in values else "-" for name in names)
+        cells = (_shown(values[name]) if name in values else "-" for name in names)
         lines.append(f"| {measure.replace('_', ' ')} | {' | '.join(cells)} |")
     lines.append("")
     for reason in dict.fromkeys(reasons(results)):
         lines.extend(wrap(f"- {reason}", COLUMNS, subsequent_indent="  "))
     return "\n".join(lines)
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:,.4g}"
 
 
 def written(results: Results, folder: Path) -> list[Path]:

@@ -33,7 +33,8 @@ TRY_SECONDS: Final = 2.0
 DROPPED_WAITS: Final = 5
 """Of the first jobs of a trickle, which find plans and caches cold."""
 LOAD_SECONDS: Final = 1.0
-"""How long two workers are at work when one of them is killed."""
+LOAD_PART: Final = 0.3
+"""How long two workers are at work when one of them is killed, and the most that is done then."""
 WINDOW_SECONDS: Final = 0.25
 BACK: Final = 0.8
 """The part of the rate before, from which on throughput counts as back."""
@@ -110,11 +111,13 @@ class System:
         """
         async with turn, asyncio.timeout(self.size.timeout * 2):
             await self.begin()
-            jobs = self.pace.jobs(LOAD_SECONDS * 4, self.size.jobs * 4)
+            jobs = self.pace.jobs(LOAD_SECONDS * 5, self.size.jobs * 4)
             await self.call("bulk", count=jobs)
             self._forget()
             workers = await self._started(2, MAIN_SLOTS)
-            await asyncio.sleep(LOAD_SECONDS - time.time() + await self._first_begun())
+            late = await self._first_begun() + LOAD_SECONDS
+            while time.time() < late and self._begun() < LOAD_PART * jobs:  # noqa: ASYNC110  others write
+                await asyncio.sleep(0.005)
             workers[0].send_signal(signal.SIGKILL)
             killed_at = time.time()
             workers += await self._started(1, MAIN_SLOTS)
@@ -227,13 +230,16 @@ class System:
                 return min(begun)
             await asyncio.sleep(0.001)
 
+    def _begun(self) -> int:
+        """Return how many jobs have begun, as the workers told last."""
+        return sum(int(path.read_text() or 0) for path in self.folder.glob("*.count"))
+
     async def _drained(self, jobs: int = 0, *, every: float = POLL_SECONDS) -> None:
         """Wait until the database says that every job is done, once as many have begun."""
         ask_at = time.monotonic() + ASK_SECONDS * (jobs > 0)
         while True:
             await asyncio.sleep(every)
-            counts = [path.read_text() for path in self.folder.glob("*.count")]
-            if jobs <= sum(int(count or 0) for count in counts) or time.monotonic() >= ask_at:
+            if jobs <= self._begun() or time.monotonic() >= ask_at:
                 if not await self.connection.fetchval(self.traits["unfinished"]):
                     return
                 ask_at = time.monotonic() + ASK_SECONDS
@@ -275,8 +281,11 @@ def back_after(killed_at: float, survivor: Sequence[float], done: Sequence[float
 
     Before, both did as much as the survivor.
     """
-    before = 2 * sum(killed_at - LOAD_SECONDS / 2 <= when < killed_at for when in survivor)
-    wanted = BACK * before / (LOAD_SECONDS / 2) * WINDOW_SECONDS
+    if not survivor or survivor[0] >= killed_at:
+        return None
+    seconds = min(killed_at - survivor[0], LOAD_SECONDS / 2)
+    before = 2 * sum(killed_at - seconds <= when < killed_at for when in survivor)
+    wanted = BACK * before / seconds * WINDOW_SECONDS
     later = [when for when in done if when >= killed_at]
     for place, when in enumerate(later):
         ahead = place + max(round(wanted), 1) - 1
