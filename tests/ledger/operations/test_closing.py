@@ -102,23 +102,24 @@ LATE: dict[str, Callable[[Ledger, Lease], Awaitable[object]]] = {
 }
 
 
-@pytest.mark.parametrize("name", LATE)
 async def test_a_lease_of_a_history_that_was_lost_is_not_anothers_with_the_same_token(
-    ledger: Ledger, name: str
+    ledger: Ledger, subtests: pytest.Subtests
 ) -> None:
     """After a fail-over that lost events, two workers hold token 2 of one run."""
-    held = await claimed(ledger, "w:new")
-    lost = replace(held, worker_id="w:old")
+    for name, write in LATE.items():
+        with subtests.test(name):
+            held = await claimed(ledger, "w:new")
+            lost = replace(held, worker_id="w:old")
 
-    with pytest.raises(LeaseLost):
-        await LATE[name](ledger, lost)
-    [beaten] = await ledger.heartbeat([lost])
+            with pytest.raises(LeaseLost):
+                await write(ledger, lost)
+            [beaten] = await ledger.heartbeat([lost])
 
-    assert beaten.lost
-    events = await ledger.history(held.run_id)
-    assert [event.type for event in events[2:]] == ["write.refused", "write.refused"]
-    assert {event.actor for event in events[2:]} == {"w:old"}
-    assert (await ledger.complete(held)).state == State.COMPLETED
+            assert beaten.lost
+            events = await ledger.history(held.run_id)
+            assert [event.type for event in events[2:]] == ["write.refused", "write.refused"]
+            assert {event.actor for event in events[2:]} == {"w:old"}
+            assert (await ledger.complete(held)).state == State.COMPLETED
 
 
 async def test_the_end_of_a_lost_history_is_not_taken_for_anothers_end(ledger: Ledger) -> None:

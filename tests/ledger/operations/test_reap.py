@@ -292,40 +292,45 @@ async def test_a_held_run_that_was_asked_to_cancel_is_left_to_its_worker_while_t
     assert await ledger.reap() == []
 
 
-@pytest.mark.parametrize("park", [False, True])
-@pytest.mark.parametrize(
-    ("state", "end", "type_"),
-    [
-        (State.PENDING, State.CANCELLED, "run.cancelled"),
-        (State.RUNNING, State.TIMEOUT, "run.timed_out"),
-        (State.WAITING_TOOL, State.FAILED, "run.failed"),
-        (State.WAITING_APPROVAL, State.TIMEOUT, "run.timed_out"),
-    ],
+EDGES_AT_DEADLINE = (
+    (State.PENDING, State.CANCELLED, "run.cancelled"),
+    (State.RUNNING, State.TIMEOUT, "run.timed_out"),
+    (State.WAITING_TOOL, State.FAILED, "run.failed"),
+    (State.WAITING_APPROVAL, State.TIMEOUT, "run.timed_out"),
 )
+
+
 async def test_a_run_past_its_deadline_is_ended_by_the_edge_its_state_has(
-    ledger: Ledger, state: State, end: State, type_: str, *, park: bool
+    ledger: Ledger, subtests: pytest.Subtests
 ) -> None:
-    submitted = await ledger.submit("parse", deadline=TINY)
-    token = None
-    if state != State.PENDING:
-        (lease,) = await ledger.claim("w:1")
-        token = lease.token
-        if state != State.RUNNING:
-            await ledger.transition(lease, state, park=park)
-            token = None if park else token
-    await passed(ledger, submitted.deadline)
+    for state, end, type_ in EDGES_AT_DEADLINE:
+        for park in [False, True]:
+            with subtests.test(f"{state.value}, park={park}"):
+                submitted = await ledger.submit("parse", deadline=TINY)
+                token = None
+                if state != State.PENDING:
+                    (lease,) = await ledger.claim("w:1")
+                    token = lease.token
+                    if state != State.RUNNING:
+                        await ledger.transition(lease, state, park=park)
+                        token = None if park else token
+                await passed(ledger, submitted.deadline)
 
-    (run,) = await ledger.reap()
-    event = (await ledger.history(run.run_id))[-1]
+                (run,) = await ledger.reap()
+                event = (await ledger.history(run.run_id))[-1]
 
-    assert (run.state, run.error_code, event.type) == (end, DEADLINE_PASSED, type_)
-    assert (run.token, run.available_at, run.completed_at) == (None, None, event.recorded_at)
-    assert isinstance(event, RunCancelled | RunTimedOut | RunFailed)
-    assert event.compensates == token
-    assert "deadline" in run.error_detail
-    assert "has passed" in run.error_detail
-    assert await ledger.claim("w:2") == []
-    assert await ledger.reap() == []
+                assert (run.state, run.error_code, event.type) == (end, DEADLINE_PASSED, type_)
+                assert (run.token, run.available_at, run.completed_at) == (
+                    None,
+                    None,
+                    event.recorded_at,
+                )
+                assert isinstance(event, RunCancelled | RunTimedOut | RunFailed)
+                assert event.compensates == token
+                assert "deadline" in run.error_detail
+                assert "has passed" in run.error_detail
+                assert await ledger.claim("w:2") == []
+                assert await ledger.reap() == []
 
 
 async def test_the_deadline_counts_before_the_lapsed_lease(ledger: Ledger) -> None:

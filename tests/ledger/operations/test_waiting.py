@@ -332,36 +332,37 @@ async def test_a_crowd_of_refused_deciders_leaves_a_few_notes(ledger: Ledger) ->
     assert (await types(ledger, lease.run_id)).count("note.added") == 10
 
 
-@pytest.mark.parametrize("park", [False, True])
-@pytest.mark.parametrize(
-    ("facts", "outcome"),
-    [
-        ({}, State.CANCELLED),
-        ({"wait_outcome": State.CANCELLED}, State.CANCELLED),
-        ({"wait_outcome": "timeout"}, State.TIMEOUT),
-    ],
+UNDECIDED: tuple[tuple[dict[str, Any], State], ...] = (
+    ({}, State.CANCELLED),
+    ({"wait_outcome": State.CANCELLED}, State.CANCELLED),
+    ({"wait_outcome": "timeout"}, State.TIMEOUT),
 )
+
+
 async def test_an_approval_that_nobody_decides_in_time_ends_the_run_as_asked(
-    ledger: Ledger, facts: dict[str, Any], outcome: State, *, park: bool
+    ledger: Ledger, subtests: pytest.Subtests
 ) -> None:
-    lease = await waiting(ledger, State.WAITING_APPROVAL, park=park, wait=TINY, **facts)
-    waits = await ledger.get(lease.run_id)
-    await passed(ledger, waits.wait_until)
+    for facts, outcome in UNDECIDED:
+        for park in [False, True]:
+            with subtests.test(f"{facts}, park={park}"):
+                lease = await waiting(ledger, State.WAITING_APPROVAL, park=park, wait=TINY, **facts)
+                waits = await ledger.get(lease.run_id)
+                await passed(ledger, waits.wait_until)
 
-    (run,) = await ledger.reap()
-    event = await newest(ledger, lease.run_id, ApprovalExpired)
+                (run,) = await ledger.reap()
+                event = await newest(ledger, lease.run_id, ApprovalExpired)
 
-    assert (run.state, run.error_code, run.token, run.wait_until) == (
-        outcome,
-        DEADLINE_PASSED,
-        None,
-        None,
-    )
-    assert run.completed_at == event.recorded_at
-    assert "nobody decided" in run.error_detail
-    assert (event.actor, event.compensates) == ("reaper", None if park else lease.token)
-    with pytest.raises(IllegalTransition, match=outcome):
-        await ledger.approve(await ledger.get(lease.run_id), actor="late")
+                assert (run.state, run.error_code, run.token, run.wait_until) == (
+                    outcome,
+                    DEADLINE_PASSED,
+                    None,
+                    None,
+                )
+                assert run.completed_at == event.recorded_at
+                assert "nobody decided" in run.error_detail
+                assert (event.actor, event.compensates) == ("reaper", None if park else lease.token)
+                with pytest.raises(IllegalTransition, match=outcome):
+                    await ledger.approve(await ledger.get(lease.run_id), actor="late")
 
 
 @pytest.mark.parametrize("park", [False, True])
