@@ -9,7 +9,7 @@ import pytest
 
 from runfold.ledger import Ledger, names
 from runfold.workers import BlockingContext, Context, handler
-from runfold.workers.process.shared_limits import SharedLimits
+from runfold.workers.shared_limits import SharedLimits
 from tests.support.waiting import until
 from tests.support.working import ended, working
 

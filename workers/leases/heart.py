@@ -23,7 +23,7 @@ from runfold.workers.errors import Stop
 from runfold.workers.leases.deadline import AGAIN_SECONDS
 from runfold.workers.leases.outage import Outage, cause_of
 from runfold.workers.leases.room import Room
-from runfold.workers.process.shared_limits import SharedLimits
+from runfold.workers.shared_limits import SharedLimits
 
 SAFE_PART: Final = 0.9
 """The part of a lease's time after which work must end: the rest is for ending it."""

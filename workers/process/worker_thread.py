@@ -13,7 +13,7 @@ from uuid import UUID
 from runfold.ledger import Ledger, log, names
 from runfold.ledger.errors import DatabaseUnavailable
 from runfold.workers.errors import WorkerEnded
-from runfold.workers.process.shared_limits import SharedLimits
+from runfold.workers.shared_limits import SharedLimits
 from runfold.workers.worker import Worker
 
 AGAIN_SECONDS: Final = 1.0
