@@ -44,6 +44,11 @@ END $$;
 CREATE TRIGGER refuse_event BEFORE INSERT ON ledger.event
   FOR EACH ROW EXECUTE FUNCTION refuse_event();
 """
+NO_LONGER_REFUSING = """
+DROP FUNCTION refuse_event CASCADE;
+DROP TABLE refusing;
+DROP SEQUENCE refusals;
+"""
 ALL_HAVE_REFUSED = "SELECT last_value >= $1 FROM refusals"
 OFTEN = 0.01
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -64,10 +69,18 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("often")
-@pytest.mark.parametrize("write", WRITES, ids=lambda write: f"{write.handler.kind}-{write.type}")
 async def test_a_refusal_of_the_server_is_waited_for_and_the_outcome_is_kept(
-    ledger: Ledger, connection: Connection, write: Write
+    ledger: Ledger, connection: Connection, subtests: pytest.Subtests
 ) -> None:
+    for write in WRITES:
+        with subtests.test(f"{write.handler.kind}-{write.type}"):
+            try:
+                await _waited_for(ledger, connection, write)
+            finally:
+                await connection.execute(NO_LONGER_REFUSING)
+
+
+async def _waited_for(ledger: Ledger, connection: Connection, write: Write) -> None:
     run = await ledger.submit(write.handler.kind)
     if write.handler is signal:
         await ledger.signal(run.run_id, "pay", "paid")
@@ -77,7 +90,6 @@ async def test_a_refusal_of_the_server_is_waited_for_and_the_outcome_is_kept(
         await connection.execute("TRUNCATE refusing")
         await answer(ledger, run, write.handler)
         run = await ended(ledger, run)
-    await connection.execute("DROP FUNCTION refuse_event CASCADE")
 
     assert (run.state, run.attempt_count) == (write.state, write.attempts)
     assert run.output == ("paid" if write.state is State.COMPLETED else None)
