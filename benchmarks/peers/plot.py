@@ -34,7 +34,7 @@ for place, (measure, title) in zip(places.flat, TITLES.items(), strict=False):
         fontsize=8,
     )
     place.margins(x=0.15)
-    if title.endswith("(logarithmic)"):
+    if names and title.endswith("(logarithmic)"):
         place.set_xscale("log")
     place.set_title(title, fontsize=10)
 last = places.flat[-1]
