@@ -2114,6 +2114,9 @@ BEGIN
   PERFORM setval('ledger.rebuild_rebuild_id_seq', x.number)
   FROM (SELECT max(r.rebuild_id) AS number FROM ledger.rebuild AS r) AS x,
     ledger.rebuild_rebuild_id_seq AS s WHERE x.number >= s.last_value;
+  PERFORM setval('ledger.newest_time', x.newest)
+  FROM (SELECT (extract(epoch FROM max(e.recorded_at)) * 1000000)::bigint AS newest
+    FROM ledger.event AS e) AS x, ledger.newest_time AS s WHERE x.newest > s.last_value;
   UPDATE ledger.feed_generation AS f SET end_position = high WHERE f.generation = g.generation;
   -- Cut at this transaction, which is in the write-ahead log when it has committed: no id up to
   -- it comes back after a crash.

@@ -1,7 +1,8 @@
 -- Begins a new generation of the feed, after the events were restored or replicated into another
 -- cluster: from here on transaction ids are this cluster's. Readers first finish the old
 -- generation, by the checkpoints they were restored with. Returns the generation. The sequence
--- of positions is set to the last position, and those of identity columns to their last numbers:
+-- of positions is set to the last position, that of the newest time to the newest event's, and
+-- those of identity columns to their last numbers:
 -- logical replication brings rows and leaves sequences. Locks: `event` against writers, and so
 -- waits for those at work; no event of the old generation is in progress afterwards.
 CREATE OR REPLACE FUNCTION ledger.feed_rebase() RETURNS int
@@ -34,6 +35,9 @@ BEGIN
   PERFORM setval('ledger.rebuild_rebuild_id_seq', x.number)
   FROM (SELECT max(r.rebuild_id) AS number FROM ledger.rebuild AS r) AS x,
     ledger.rebuild_rebuild_id_seq AS s WHERE x.number >= s.last_value;
+  PERFORM setval('ledger.newest_time', x.newest)
+  FROM (SELECT (extract(epoch FROM max(e.recorded_at)) * 1000000)::bigint AS newest
+    FROM ledger.event AS e) AS x, ledger.newest_time AS s WHERE x.newest > s.last_value;
   UPDATE ledger.feed_generation AS f SET end_position = high WHERE f.generation = g.generation;
   -- Cut at this transaction, which is in the write-ahead log when it has committed: no id up to
   -- it comes back after a crash.

@@ -198,3 +198,15 @@ async def test_a_control_history_in_other_hands_is_not_waited_for(
     await ledger.reap()
 
     assert await changes(connection) == ["clock.set_back"]
+
+
+async def test_a_rebase_brings_up_the_newest_time_that_replication_leaves_behind(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    run = await ledger.submit("parse")
+    await connection.execute("SELECT setval('ledger.newest_time', 0)")
+
+    await connection.execute("SELECT ledger.feed_rebase()")
+
+    known = await connection.fetchval("SELECT last_value FROM ledger.newest_time")
+    assert abs(known / 1_000_000 - run.created_at.timestamp()) < 0.001
