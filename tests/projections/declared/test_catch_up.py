@@ -88,20 +88,27 @@ async def row_of(ledger: Ledger, sql: str) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("batch", [1, 7, 5_000])
-@pytest.mark.parametrize("name", SHIPPED)
 async def test_a_read_model_is_the_same_in_any_batches_and_rebuilt(
-    ledger: Ledger, name: str, batch: int
+    ledger: Ledger, batch: int, subtests: pytest.Subtests
 ) -> None:
-    projection = declared()[name]
-    await install(ledger.pool, projection)
-    following = CatchUp(ledger.pool, projection, batch=batch)
+    followings = {}
+    for name in SHIPPED:
+        await install(ledger.pool, declared()[name])
+        followings[name] = CatchUp(ledger.pool, declared()[name], batch=batch)
     await ledger.submit("parse")
-    await following.to_the_end()
+    for following in followings.values():
+        await following.to_the_end()
     await history(ledger)
+    for name, following in followings.items():
+        with subtests.test(name):
+            await _is_the_same_when_rebuilt(ledger, name, following)
+
+
+async def _is_the_same_when_rebuilt(ledger: Ledger, name: str, following: CatchUp) -> None:
     await following.to_the_end()
     before = await rows(ledger, name)
 
-    done = await refold(ledger.pool, projection, events_a_range=5)
+    done = await refold(ledger.pool, declared()[name], events_a_range=5)
 
     assert done.wrong == 0
     assert before
