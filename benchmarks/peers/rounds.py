@@ -22,6 +22,8 @@ from benchmarks.peers.workloads import Pace, System
 LATE: Final = "left out: the time was over"
 PATIENCE: Final = 1.5
 """How much more than its share of the time a system may take: rather than leave a part out."""
+LEAST_SECONDS: Final = 120
+"""What the last systems have, too, when those before them took theirs."""
 Figures = dict[str, Any]
 
 
@@ -53,7 +55,8 @@ class Rounds:
             order = self._names if number % 2 == 0 else self._names[::-1]
             for place, name in enumerate(order):
                 share = max(self._end - time.monotonic(), 0) / (len(order) - place)
-                late = time.monotonic() + share * PATIENCE if number == 0 else float("inf")
+                patience = float("inf") if number else max(share * PATIENCE, LEAST_SECONDS)
+                late = time.monotonic() + patience
                 measured = await self._measured(name, number, parts if number else None, late)
                 figures[name].append(measured)
         return self._size.rounds
