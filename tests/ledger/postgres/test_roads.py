@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 from uuid import UUID
@@ -66,6 +67,7 @@ async def travel(url: str) -> None:
         async def held(ctx: Context) -> None:
             await until(lambda: beaten(ctx.run_id))
 
+        await until(lambda: ledger.pool.fetchval(f"SELECT NOT ({LISTENING})"))  # of a case before
         async with working(ledger, held, poll=LATE):
             await until(lambda: ledger.pool.fetchval(LISTENING))
             run = await ended(ledger, await ledger.submit("held"))
@@ -94,23 +96,29 @@ def forms(url: str, port: int) -> dict[str, str]:
     return made
 
 
-@pytest.mark.parametrize("form", [*QUERIES, "several hosts", "a socket's folder"])
-async def test_every_form_leads_every_road_to_the_database(database: str, form: str) -> None:
-    with front(database) as opened:
-        made = forms(database, opened.port)
-        if form not in made:
-            pytest.skip("the server of this test run has no socket")
+async def test_every_form_leads_every_road_to_the_database(
+    database: str, subtests: pytest.Subtests
+) -> None:
+    for form in (*QUERIES, "several hosts", "a socket's folder"):
+        with subtests.test(form), front(database) as opened:
+            made = forms(database, opened.port)
+            if form not in made:
+                pytest.skip("the server of this test run has no socket")
 
-        await travel(made[form])
+            await travel(made[form])
 
 
-@pytest.mark.parametrize("password", PASSWORDS)
-@pytest.mark.parametrize("place", ["user", "query"])
 async def test_every_password_leads_every_road_to_the_database(
-    database: str, password: str, place: str
+    database: str, subtests: pytest.Subtests
 ) -> None:
     if urlsplit(database).password:
         pytest.skip("the server of this test run has a password of its own")
+    for place, password in product(("user", "query"), PASSWORDS):
+        with subtests.test(place=place, password=password):
+            await _by_password(database, password, place)
+
+
+async def _by_password(database: str, password: str, place: str) -> None:
     with front(database, password=password) as opened:
         where = f"127.0.0.1:{opened.port}/{opened.database}"
         written = quote(password, safe="")
