@@ -34,16 +34,16 @@ def call_each(cli: Cli, commands: Iterable[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", [*QUERIES, "several hosts", "a socket's folder"])
 def test_every_form_leads_every_command_to_the_database(
-    database: str, capsys: pytest.CaptureFixture[str], form: str
+    database: str, capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
 ) -> None:
-    with front(database) as opened:
-        made = forms(database, opened.port)
-        if form not in made:
-            pytest.skip("the server of this test run has no socket")
+    for form in (*QUERIES, "several hosts", "a socket's folder"):
+        with subtests.test(form), front(database) as opened:
+            made = forms(database, opened.port)
+            if form not in made:
+                pytest.skip("the server of this test run has no socket")
 
-        call_each(Cli(made[form], capsys), GROUPS)
+            call_each(Cli(made[form], capsys), GROUPS)
 
 
 @pytest.mark.slow

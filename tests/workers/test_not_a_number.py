@@ -164,26 +164,29 @@ async def test_the_detail_of_a_failure_says_that_it_is_no_number(
     assert "NaN" in str(run.error_detail)
 
 
-@pytest.mark.parametrize("value", [NAN, [INFINITY], {"score": NAN}, AsNull(score=NAN)])
-async def test_a_program_hands_over_no_value_that_is_no_number(ledger: Ledger, value: Any) -> None:
-    run = await ledger.submit("score")
-    with pytest.raises(InvalidValue):
-        await ledger.submit("score", value)
-    with pytest.raises(InvalidValue):
-        await ledger.submit_many([{"kind": "score", "input": value}])
-    with pytest.raises(InvalidValue):
-        await ledger.signal(run.run_id, "score", value)
-    [lease] = await ledger.claim("w")
-    with pytest.raises(InvalidValue):
-        await ledger.complete(lease, value)
-    with pytest.raises(InvalidValue):
-        await ledger.ask_tool(lease, "score", value)
-    with pytest.raises(InvalidValue):
-        await ledger.ask_approval(lease, "score?", show=value)
-    with pytest.raises(InvalidValue):
-        await ledger.fail(lease, "low", error_detail=value)
-    with pytest.raises(InvalidValue):
-        await ledger.retry(lease, error_detail=value)
+async def test_a_program_hands_over_no_value_that_is_no_number(
+    ledger: Ledger, subtests: pytest.Subtests
+) -> None:
+    for value in [NAN, [INFINITY], {"score": NAN}, AsNull(score=NAN)]:
+        with subtests.test(f"{value}"):
+            run = await ledger.submit("score")
+            with pytest.raises(InvalidValue):
+                await ledger.submit("score", value)
+            with pytest.raises(InvalidValue):
+                await ledger.submit_many([{"kind": "score", "input": value}])
+            with pytest.raises(InvalidValue):
+                await ledger.signal(run.run_id, "score", value)
+            [lease] = await ledger.claim("w")
+            with pytest.raises(InvalidValue):
+                await ledger.complete(lease, value)
+            with pytest.raises(InvalidValue):
+                await ledger.ask_tool(lease, "score", value)
+            with pytest.raises(InvalidValue):
+                await ledger.ask_approval(lease, "score?", show=value)
+            with pytest.raises(InvalidValue):
+                await ledger.fail(lease, "low", error_detail=value)
+            with pytest.raises(InvalidValue):
+                await ledger.retry(lease, error_detail=value)
 
 
 @pytest.mark.parametrize("value", [object(), {"name": "\ud800"}, {1: "one"}])

@@ -147,22 +147,22 @@ def secured(url: str, folder: Path) -> Iterator[tuple[str, str]]:
         assert opened.encrypted > 0
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "sslmode=require",
-        "sslmode=prefer",
-        "sslmode=require&channel_binding=prefer",
-        "ssl=true&sslmode=require",
-        "sslmode=verify-ca&sslrootcert={certificate}",
-        "sslmode=verify-full&sslrootcert={certificate}",
-    ],
+ENCRYPTED = (
+    "sslmode=require",
+    "sslmode=prefer",
+    "sslmode=require&channel_binding=prefer",
+    "ssl=true&sslmode=require",
+    "sslmode=verify-ca&sslrootcert={certificate}",
+    "sslmode=verify-full&sslrootcert={certificate}",
 )
+
+
 async def test_every_road_is_encrypted_where_the_url_asks_for_it(
-    database: str, tmp_path: Path, query: str
+    database: str, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
-    with secured(database, tmp_path) as (where, made):
-        await travel(f"postgresql://{where}?{query.format(certificate=made)}")
+    for query in ENCRYPTED:
+        with subtests.test(query), secured(database, tmp_path) as (where, made):
+            await travel(f"postgresql://{where}?{query.format(certificate=made)}")
 
 
 async def test_a_certificate_of_somebody_else_is_refused_and_so_is_another_name(
