@@ -133,8 +133,8 @@ async def grouped(ledger: Ledger, connections: int) -> float:
     """Return the events a second of one plain statement with the same aggregates and processes."""
     text = sql("compiled/rebuild_run_state")
     select = (
-        text[text.index("  SELECT e.project_id") : text.index("  WHERE e.project_id")]
-        + " GROUP BY e.project_id, e.run_id"
+        text[text.index("  SELECT event.project_id") : text.index("  WHERE event.project_id")]
+        + " GROUP BY event.project_id, event.run_id"
     )
     async with ledger.pool.acquire() as connection, connection.transaction():
         await connection.execute(
