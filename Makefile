@@ -3,7 +3,7 @@ PEERS_PY ?= $(or $(shell python3.12 -c "import sys; print(sys.executable)" 2>/de
 BIN  := .venv/bin
 UV   := $(BIN)/uv
 
-# Each process has a server of its own. The slow tests start first: none runs alone at the end.
+# Each process has a server of its own. The slow tests are spread, and none is among the last.
 PARALLEL := -n auto --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help

@@ -63,7 +63,7 @@ ASKING: Final[ContextVar[Asking]] = ContextVar("runfold_asking")
 
 @dataclass(frozen=True, slots=True)
 class CurrentAsking:
-    """Whoever asks in the context of a call; the methods are those of Asking."""
+    """The asker in the context of a call; the methods are those of Asking."""
 
     has_token: bool
 

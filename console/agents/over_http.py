@@ -1,4 +1,4 @@
-"""The MCP server as an application of HTTP, for whoever `ASKING` names while it answers."""
+"""The MCP server as an application of HTTP; `ASKING` names who asks in each request."""
 
 from __future__ import annotations
 

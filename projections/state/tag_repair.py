@@ -1,6 +1,6 @@
 """The recorded repair of lists by tag: they say again what the states of the runs say.
 
-The states are the fold of the events; whoever repairs both repairs them first.
+The states are the fold of the events: where both are wrong, the states are repaired first.
 """
 
 from __future__ import annotations

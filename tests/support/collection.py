@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from xdist.scheduler import (  # type: ignore[import-untyped]  # it ships no typ
 
 PROCESSES_PER_CORE = 2  # a test waits for a server or a process about half of its time
 MOST_PROCESSES = 16  # each has a server of its own
+SLOW_PART = 0.7
+"""The part of the tests among which the slow ones are spread: the last to begin has time to end."""
 IN_ONE_PROCESS = (
     "tests/packaging/",
     "tests/docs/test_documents.py",
@@ -50,10 +53,23 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling |
     return Scheduling(config, log) if config.getoption("dist") == "loadscope" else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the slow tests first, so that none runs alone at the end; and mark the quick ones."""
-    items.sort(key=lambda item: not (is_slow(item) or item.nodeid.startswith(IN_ONE_PROCESS)))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the quick tests; where several processes run them, spread the slow ones over the rest.
+
+    A slow test mostly waits: beside quick ones it leaves no core idle. None is among the last.
+    """
     _mark_quick(items)
+    if hasattr(config, "workerinput"):  # set by xdist, and the same order in each process
+        together = [item for item in items if item.nodeid.startswith(IN_ONE_PROCESS)]
+        others = [item for item in items if not item.nodeid.startswith(IN_ONE_PROCESS)]
+        items[:] = [*together, *_spread(others)]
+
+
+def _spread(items: Sequence[pytest.Item]) -> list[pytest.Item]:
+    slow = [item for item in items if is_slow(item)]
+    rest = iter([item for item in items if not is_slow(item)])
+    between = int(SLOW_PART * (len(items) - len(slow)) / max(len(slow), 1))
+    return [*(item for each in slow for item in (each, *islice(rest, between))), *rest]
 
 
 def is_slow(item: pytest.Item) -> bool:

@@ -62,7 +62,7 @@ async def up(
                 await database.create_project(project)
             place = Place(project, host, listener)
             worker = f"a worker for {handlers}" if handlers else "no worker (name your module)"
-            told = "webhooks" if tells_webhooks() else "no webhooks (install runfold[webhooks])"
-            what = f"a console, a reaper, projections, {told}, {worker}"
+            webhooks = "webhooks" if tells_webhooks() else "no webhooks (install runfold[webhooks])"
+            what = f"a console, a reaper, projections, {webhooks}, {worker}"
             ready = partial(greet, session, place, what, has_browser=not no_browser)
             await stay_up(database, place, handlers, ready=ready)

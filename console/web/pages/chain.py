@@ -54,11 +54,11 @@ async def chain(
     ledger = viewer.ledger
     run = await ledger.get(run_id)
     rows = await _rows(ledger, run, after, limit)
-    told: dict[str, Any] = {"events": [], "more": False}
+    answer: dict[str, Any] = {"events": [], "more": False}
     if rows:
         more = rows[-1]["version"] < run.version
-        told = {**evidence(ledger.project_id, run.run_id, rows), "more": more}
-    return JSONResponse(told)
+        answer = {**evidence(ledger.project_id, run.run_id, rows), "more": more}
+    return JSONResponse(answer)
 
 
 async def _rows(ledger: Ledger, run: Run, after: int, limit: int) -> Sequence[Mapping[str, Any]]:

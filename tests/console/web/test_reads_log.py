@@ -1,4 +1,4 @@
-"""Whoever reads the content of a run by the API or the pages is on record."""
+"""Reads of content by the API or the pages are on record, with the reader."""
 
 from __future__ import annotations
 
