@@ -24,7 +24,9 @@ MAX_PASSWORD: Final = 200
 METHOD: Final = "argon2id t=3 m=65536 p=1"
 """How keys are made of new passwords: passes, KiB of memory, lanes."""
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._@-]{0,99}")
-_METHOD: Final = re.compile(r"argon2id t=(\d{1,2}) m=(\d{1,7}) p=(\d{1,2})")
+MOST: Final = (10, 262_144, 4)
+"""The most passes, KiB and lanes: a method that somebody stores may not take all memory."""
+_METHOD: Final = re.compile(r"argon2id t=(\d{1,2}) m=(\d{1,6}) p=(\d)")
 _CHANGE: Final = "SELECT ledger.change_user($1, $2, $3, $4, $5, $6, $7, $8, $9) AS changed"
 _USERS: Final = """
 SELECT name, issuer, subject, created_at, changed_at, disabled_at, last_used_at, failed_tries
@@ -153,7 +155,7 @@ def _hashed(password: str) -> tuple[str, bytes, bytes]:
 def key_of(password: str, method: str, salt: bytes) -> bytes:
     """Return the key of a password, which takes about 0.1 s of a core and 64 MiB, by design.
 
-    Raises ConfigurationError without the extra `web`.
+    Raises ConfigurationError without the extra `web`, and for a method beyond `MOST`.
     """
     try:
         # It needs the extra, and nothing else here does.
@@ -161,9 +163,12 @@ def key_of(password: str, method: str, salt: bytes) -> bytes:
     except ImportError as error:
         raise ConfigurationError("passwords need the extra: install 'runfold[web]'") from error
     parts = _METHOD.fullmatch(method)
-    if parts is None:
-        raise ConfigurationError(f"this program makes no keys by {method!r}: upgrade it")
-    passes, memory, lanes = (int(part) for part in parts.groups())
+    costs = [int(part) for part in parts.groups()] if parts else []
+    if not costs or any(not 1 <= cost <= most for cost, most in zip(costs, MOST, strict=True)):
+        raise ConfigurationError(
+            f"this program makes no keys by {method!r}: upgrade it, or set the password anew"
+        )
+    passes, memory, lanes = costs
     return hash_secret_raw(
         password.encode(), salt, passes, memory, lanes, hash_len=32, type=Type.ID
     )

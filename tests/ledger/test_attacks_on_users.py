@@ -9,6 +9,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from runfold.ledger import users
+from runfold.ledger.errors import ConfigurationError
 from runfold.ledger.postgres.urls import driver_url
 from tests.support.logins import with_login
 from tests.support.waiting import until
@@ -33,6 +35,29 @@ async def test_no_password_is_changed_off_the_record(
 
     assert await connection.fetchval(SIGN_IN, b"mine") is None
     assert await connection.fetchval("SELECT count(*) FROM ledger.control_event") == recorded
+
+
+GREEDY = (
+    "argon2id t=3 m=262145 p=1",
+    "argon2id t=11 m=64 p=1",
+    "argon2id t=1 m=64 p=5",
+    "argon2id t=0 m=64 p=1",
+)
+
+
+async def test_no_stored_method_takes_the_memory_of_those_who_check_a_password(
+    connection: asyncpg.Connection[Any],
+) -> None:
+    for method in GREEDY:
+        with pytest.raises(asyncpg.InvalidParameterValueError, match="at most 10 passes"):
+            await connection.execute(
+                "SELECT ledger.change_user('boss', 'ann', 'add', $1, $2, sha256('x'), NULL, NULL,"
+                " NULL)",
+                method,
+                SALT,
+            )
+        with pytest.raises(ConfigurationError, match="set the password anew"):
+            users.key_of("correct horse battery", method, SALT)
 
 
 @pytest.mark.parametrize("sha256", ["NULL", "'abc'", "'\\x'"])

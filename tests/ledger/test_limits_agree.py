@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from runfold.ledger import commands, months, sessions, validation, views
+from runfold.ledger import commands, months, sessions, users, validation, views
 from runfold.ledger.operations import columns, decide, signal
 from runfold.ledger.postgres import schema
 from runfold.ledger.sessions import SESSION_PREFIX
@@ -40,6 +40,9 @@ LIMITS: Final = {
     "secret of a session, at a sign-in": Limit(
         "access/sign_in_by_token", r"p_secret, '(\w+_)'", SESSION_PREFIX
     ),
+    "passes of a key": Limit("access/change_user", r"\|(\d+)\) m=|most (\d+) pass", users.MOST[0]),
+    "memory of a key": Limit("access/change_user", r"int > (\d+)|, (\d+) KiB", users.MOST[1]),
+    "lanes of a key": Limit("access/change_user", r"p=\[1-(\d)\]|(\d+) lanes", users.MOST[2]),
     "views": Limit("operations/change_view", r">= (\d+)|has (\d+) views", views.MOST),
     "tags": Limit("guards/check_tags", r"> (\d+) THEN|at most (\d+) tags", commands.MAX_TAGS),
     "first year": Limit("guards/check_times", r"< '(\d+)-|years (\d+)", months.FIRST_YEAR),

@@ -19,6 +19,12 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
   checked := ledger.check_texts(ARRAY[p_method], 60);
   checked := ledger.check_given('p_change', p_change IS NOT NULL);
+  IF p_method !~ '^argon2id t=([1-9]|10) m=[1-9][0-9]{0,5} p=[1-4]$'
+    OR substring(p_method FROM 'm=([0-9]+)')::int > 262144
+  THEN
+    RAISE EXCEPTION 'a key takes at most 10 passes, 262144 KiB and 4 lanes, as in "argon2id t=3 '
+      'm=65536 p=1": %', p_method USING ERRCODE = '22023';
+  END IF;
   IF p_change NOT IN ('add', 'password', 'disable', 'enable') OR p_name IS NULL
     OR p_name !~ '^[a-z0-9][a-z0-9._@-]{0,99}$'
     OR p_key_sha256 IS NOT NULL AND (octet_length(p_key_sha256) <> 32 OR p_method IS NULL

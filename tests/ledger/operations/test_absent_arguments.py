@@ -60,8 +60,8 @@ CALLS = {
     ),
     "drop_schedule": ("'test'", "!'ann'", "'nightly'"),
     "change_user with a password": (
-        "!'ann'", "'bob'", "'add'", "'argon2id'", "sha256('')", "sha256('')", "NULL", "NULL",
-        "'why'",
+        "!'ann'", "'bob'", "'add'", "'argon2id t=1 m=64 p=1'", "sha256('')", "sha256('')",
+        "NULL", "NULL", "'why'",
     ),
     "change_user of a provider": (
         "!'ann'", "'bob'", "'add'", "NULL", "NULL", "NULL", "'https://id'", "'7'", "'why'",
