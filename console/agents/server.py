@@ -151,13 +151,13 @@ def _past(made: MCPServer, asking: Asking | CurrentAsking) -> None:
     async def diff_run(run_id: RunId, start: Version, end: Version | None = None) -> str:
         """Show what changed in a run between two versions; without `end`, until now."""
         ledger = await asking.opened(run_id, "diff_run")
-        found = await ledger.diff(run_id, start, end)
+        difference = await ledger.diff(run_id, start, end)
         changes = {
             name: {"before": content(old), "after": content(new)}
-            for name, (old, new) in found.changes.items()
+            for name, (old, new) in difference.changes.items()
         }
         return answer(
-            {"changes": changes, "events": [_event(e) for e in found.events[:MAX_EVENTS]]}
+            {"changes": changes, "events": [_event(e) for e in difference.events[:MAX_EVENTS]]}
         )
 
 

@@ -56,8 +56,8 @@ async def review(ctx: Context, path: str) -> dict[str, Any]:
 
 async def _measured(path: str) -> dict[str, Any]:
     await _pause()
-    found = await asyncio.to_thread(measure, Path(path))
-    return {**found.shown(), "exceeds": found.exceeds}
+    measured = await asyncio.to_thread(measure, Path(path))
+    return {**measured.shown(), "exceeds": measured.exceeds}
 
 
 async def _counted(path: str, words: list[str], names: list[str]) -> dict[str, int]:
@@ -95,9 +95,9 @@ async def submit_reviews(ledger: Ledger) -> None:
 
 def _reviewed() -> Iterator[tuple[str, bool]]:
     """Yield files without end, each with whether a person must look at it; a large one first."""
-    found = [(str(path), measure(path).exceeds) for path, _ in sources(FILES)]
-    large = [file for file in found if file[1]]
-    return cycle([*large[:1], *found])
+    measured = [(str(path), measure(path).exceeds) for path, _ in sources(FILES)]
+    large = [file for file in measured if file[1]]
+    return cycle([*large[:1], *measured])
 
 
 def _unsaid(*_: object) -> None:

@@ -49,9 +49,9 @@ class Bulk:
 
     def parsed(self) -> Query:
         """Return the query with the end that the moment sets."""
-        found = parse(self.query, self.moment)
-        until = self.moment if found.until is None else min(found.until, self.moment)
-        return replace(found, until=until)
+        parsed = parse(self.query, self.moment)
+        until = self.moment if parsed.until is None else min(parsed.until, self.moment)
+        return replace(parsed, until=until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +158,11 @@ async def _cancelled(
     return [_of_cancel(run_id, done[run_id]) for run_id in ids]
 
 
-def _of_cancel(run_id: UUID, found: Run | LedgerError) -> Outcome:
-    if isinstance(found, LedgerError):
-        return Outcome(run_id, str(found), is_done=False)
-    asked = f"requested of {found.worker_id}, who learns of it with its next heartbeat"
-    return Outcome(run_id, "cancelled" if found.is_terminal else asked)
+def _of_cancel(run_id: UUID, answer: Run | LedgerError) -> Outcome:
+    if isinstance(answer, LedgerError):
+        return Outcome(run_id, str(answer), is_done=False)
+    asked = f"requested of {answer.worker_id}, who learns of it with its next heartbeat"
+    return Outcome(run_id, "cancelled" if answer.is_terminal else asked)
 
 
 async def _rerun(ledger: Ledger, runs: list[Run], actor: str, reason: str | None) -> list[Outcome]:
@@ -170,10 +170,10 @@ async def _rerun(ledger: Ledger, runs: list[Run], actor: str, reason: str | None
     return [_of_rerun(run.run_id, done[run.run_id]) for run in runs]
 
 
-def _of_rerun(run_id: UUID, found: Any) -> Outcome:
-    if not isinstance(found, Rerun):
-        return Outcome(run_id, found.why, is_done=False)
-    return Outcome(run_id, "rerun" if found.created else "rerun before", found.run_id)
+def _of_rerun(run_id: UUID, answer: Any) -> Outcome:
+    if not isinstance(answer, Rerun):
+        return Outcome(run_id, answer.why, is_done=False)
+    return Outcome(run_id, "rerun" if answer.created else "rerun before", answer.run_id)
 
 
 def _aware(moment: datetime) -> datetime:

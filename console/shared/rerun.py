@@ -78,8 +78,8 @@ async def rerun_each(
     problems = {run.run_id: await _problem(ledger, run) for run in runs}
     chosen = [run for run in runs if problems[run.run_id] is None]
     done = await _submitted(ledger, chosen, actor, reason) if chosen else []
-    found = {each.rerun_of: each for each in done}
-    return {run_id: problem or found[run_id] for run_id, problem in problems.items()}
+    reruns = {each.rerun_of: each for each in done}
+    return {run_id: problem or reruns[run_id] for run_id, problem in problems.items()}
 
 
 async def _problem(ledger: Ledger, run: Run) -> NotRerunnable | None:

@@ -55,7 +55,7 @@ def subject_of(
 def _key(token: str, keys: Mapping[str, Any]) -> jwt.PyJWK:
     """Return the provider's key that the token says it is signed with."""
     header = jwt.get_unverified_header(token)
-    found = [
+    fitting = [
         key
         for key in jwt.PyJWKSet.from_dict(dict(keys)).keys
         if key.algorithm_name == header["alg"]
@@ -63,9 +63,9 @@ def _key(token: str, keys: Mapping[str, Any]) -> jwt.PyJWK:
         and key.public_key_use in {None, "sig"}
         and header.get("kid") in {None, key.key_id}
     ]
-    if len(found) != 1:
+    if len(fitting) != 1:
         raise jwt.InvalidKeyError
-    return found[0]
+    return fitting[0]
 
 
 def _check_party(claims: Mapping[str, Any], client: str) -> None:

@@ -179,9 +179,9 @@ async def _body(response: httpx.Response) -> bytes:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(body)
+        document = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise ProviderDown("its answer is no JSON") from error
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         raise ProviderDown("its answer is no JSON object")
-    return found
+    return document

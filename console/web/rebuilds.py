@@ -47,8 +47,8 @@ class Rebuilds:
         running = self._tasks.get(projection.name)
         if running is not None and not running.done():
             return
-        found = self._found[projection.name] = Rebuilding(actor)
-        self._tasks[projection.name] = asyncio.create_task(_rebuild(pool, projection, found))
+        rebuilding = self._found[projection.name] = Rebuilding(actor)
+        self._tasks[projection.name] = asyncio.create_task(_rebuild(pool, projection, rebuilding))
 
     def find(self, name: str) -> Rebuilding | None:
         """Return the last rebuild of a projection that was begun here."""
@@ -61,15 +61,15 @@ class Rebuilds:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
 
-async def _rebuild(pool: Pool, projection: Projection, found: Rebuilding) -> None:
+async def _rebuild(pool: Pool, projection: Projection, rebuilding: Rebuilding) -> None:
     def advance(progress: RebuildProgress) -> None:
-        found.progress = progress
+        rebuilding.progress = progress
 
     try:
         done = await refold(pool, projection, connections=RANGES, on_progress=advance)
-        found.progress, found.wrong, found.is_done = done.progress, done.wrong, True
+        rebuilding.progress, rebuilding.wrong, rebuilding.is_done = done.progress, done.wrong, True
     except Exception as error:
         expected = known(error)
         if expected is None:
             logger().exception(names.REQUEST_FAILED)
-        found.error = UNEXPECTED if expected is None else answer_to(as_known(expected))[2]
+        rebuilding.error = UNEXPECTED if expected is None else answer_to(as_known(expected))[2]

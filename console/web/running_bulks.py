@@ -93,12 +93,12 @@ async def _run(running: RunningBulk, ledger: Ledger) -> None:
     older: UUID | None = None
     try:
         while not running.is_aborted:
-            found = await batch(
+            done = await batch(
                 ledger, running.bulk, reason=running.reason, actor=running.actor, before=older
             )
-            for outcome in found.outcomes:
+            for outcome in done.outcomes:
                 _keep(running, outcome)
-            older = found.older
+            older = done.older
             if older is None:
                 break
     except Exception as error:

@@ -51,8 +51,8 @@ async def list_(session: Session, credential: Some = None) -> None:
     """List who may do what in the project."""
     async with session.ledger() as ledger:
         grants = await access.grants(ledger.project, credential)
-    for found in grants:
-        _write(session, found)
+    for listed in grants:
+        _write(session, listed)
     if not grants:
         session.out.talk("no grants: only the owner's login may do anything here")
 
@@ -81,8 +81,8 @@ async def grant(
             actor=actor,
             reason=reason,
         )
-        for found in await access.grants(ledger.project, credential):
-            _write(session, found)
+        for listed in await access.grants(ledger.project, credential):
+            _write(session, listed)
         for lacking in await unlimited(ledger.pool, credential):
             session.out.talk(lacking)
 
@@ -161,15 +161,16 @@ async def reads(
     """Show who read the content of which run by the API and the pages, the newest first."""
     async with session.ledger() as ledger:
         run_id = None if run is None else await find_run(ledger, run)
-        found = await access.reads(ledger.project, run_id=run_id, limit=limit)
-    for one in found:
+        listed = await access.reads(ledger.project, run_id=run_id, limit=limit)
+    for entry in listed:
         if session.as_json:
-            session.out.json(asdict(one))
+            session.out.json(asdict(entry))
         else:
             session.out.line(
-                f"{one.read_at:%Y-%m-%d %H:%M} {one.run_id} by {one.credential}: {one.route}"
+                f"{entry.read_at:%Y-%m-%d %H:%M} {entry.run_id} by"
+                f" {entry.credential}: {entry.route}"
             )
-    if not found:
+    if not listed:
         session.out.talk("nobody read the content of a run by the API or the pages")
 
 
@@ -198,15 +199,15 @@ async def token(
 async def tokens(session: Session) -> None:
     """List the API tokens, without their secrets."""
     async with session.ledger() as ledger:
-        found = await access.tokens(ledger.project)
-    for one in found:
+        listed = await access.tokens(ledger.project)
+    for entry in listed:
         if session.as_json:
-            session.out.json(asdict(one))
+            session.out.json(asdict(entry))
             continue
-        state = "revoked" if one.revoked_at else f"until {one.expires_at:%Y-%m-%d}"
+        state = "revoked" if entry.revoked_at else f"until {entry.expires_at:%Y-%m-%d}"
         session.out.line(
-            f"{one.credential} {one.name}: {state}, {one.failed_uses} failed uses,"
-            f" last used {one.last_used_at or 'never'}"
+            f"{entry.credential} {entry.name}: {state}, {entry.failed_uses} failed uses,"
+            f" last used {entry.last_used_at or 'never'}"
         )
 
 
@@ -228,12 +229,12 @@ async def revoke_token(
         raise typer.Exit(exits.ERROR)
 
 
-def _write(session: Session, found: Grant) -> None:
+def _write(session: Session, listed: Grant) -> None:
     if session.as_json:
-        session.out.json(asdict(found))
+        session.out.json(asdict(listed))
         return
-    until = "" if found.until is None else f" until {found.until:%Y-%m-%d %H:%M}"
+    until = "" if listed.until is None else f" until {listed.until:%Y-%m-%d %H:%M}"
     session.out.line(
-        f"{found.credential} in {found.project_id}: {', '.join(found.rights)};"
-        f" as {', '.join(found.actors)}{until}"
+        f"{listed.credential} in {listed.project_id}: {', '.join(listed.rights)};"
+        f" as {', '.join(listed.actors)}{until}"
     )

@@ -34,8 +34,8 @@ async def export(
     from runfold.console.web import evidence  # noqa: PLC0415  it needs the extra
 
     async with session.ledger() as ledger:
-        found = [await find_run(ledger, text) for text in runs]
-        index = await evidence.export(ledger, found, to)
+        exported = [await find_run(ledger, text) for text in runs]
+        index = await evidence.export(ledger, exported, to)
     if session.as_json:
         session.out.json(index)
         return

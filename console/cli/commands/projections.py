@@ -64,7 +64,7 @@ async def run(
             await warn_of_holes(database.pool, production=production)
             names_of_all = ", ".join(projection.name for projection in chosen)
             session.out.begin(f"keeping up: {names_of_all}; Ctrl-C ends it")
-            await _together([(one.name, Projector(database.pool, one)) for one in chosen])
+            await _together([(each.name, Projector(database.pool, each)) for each in chosen])
         return OK
     async with _installed(session, chosen) as database:
         failed = False

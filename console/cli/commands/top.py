@@ -78,12 +78,12 @@ async def top(
 
 async def _sample(ledger: Ledger) -> dict[str, Any]:
     names = [state.value for state in LIVE]
-    found = {r["state"]: r for r in await fetch(ledger.pool, _STATES, ledger.project_id, names)}
+    by_state = {r["state"]: r for r in await fetch(ledger.pool, _STATES, ledger.project_id, names)}
     return {
         "project": ledger.project_id,
         "at": datetime.now(UTC),
-        "states": {name: found[name]["runs"] for name in names},
-        "oldest_pending_at": found[State.PENDING.value]["oldest_at"],
+        "states": {name: by_state[name]["runs"] for name in names},
+        "oldest_pending_at": by_state[State.PENDING.value]["oldest_at"],
         "workers": [dict(r) for r in await fetch(ledger.pool, _WORKERS, ledger.project_id)],
         "refusals": [dict(r) for r in await fetch(ledger.pool, _REFUSALS, ledger.project_id)],
     }
@@ -102,18 +102,18 @@ def screen(sample: Mapping[str, Any], width: int, height: int | None) -> list[Te
         lines.append(Text(f"oldest pending: {relative(oldest, now)}"))
     lines.append(Text())
     workers = [
-        (one["worker_id"], f"{one['leases']:,}", _ago(one["heard_at"], now),
-         relative(one["ends_first"], now))
-        for one in sample["workers"]
+        (row["worker_id"], f"{row['leases']:,}", _ago(row["heard_at"], now),
+         relative(row["ends_first"], now))
+        for row in sample["workers"]
     ]  # fmt: skip
-    late = ["red" if one["ends_first"] < now else None for one in sample["workers"]]
+    late = ["red" if row["ends_first"] < now else None for row in sample["workers"]]
     lines += table_lines(("WORKER", "HOLDS", "LAST BEAT", "LEASE ENDS"), workers, late, width)
     if not workers:
         lines.append(Text("no worker holds a run"))
     refused = [
-        (str(one["run_id"])[-12:], one["worker_id"] or "-", one["name"] or "-",
-         relative(one["recorded_at"], now))
-        for one in sample["refusals"]
+        (str(row["run_id"])[-12:], row["worker_id"] or "-", row["name"] or "-",
+         relative(row["recorded_at"], now))
+        for row in sample["refusals"]
     ]  # fmt: skip
     tail: list[Text] = []
     if refused:

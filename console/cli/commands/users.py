@@ -34,8 +34,8 @@ Subject = Annotated[
 async def list_(session: Session) -> None:
     """List the users."""
     async with session.ledger() as ledger:
-        found = await users.users(ledger.project)
-    for user in found:
+        listed = await users.users(ledger.project)
+    for user in listed:
         if session.as_json:
             session.out.json(asdict(user))
             continue
@@ -45,7 +45,7 @@ async def list_(session: Session) -> None:
             f"{user.credential}: {how}{state}, {user.failed_tries} failed tries,"
             f" last signed in {user.last_used_at or 'never'}"
         )
-    if not found:
+    if not listed:
         session.out.talk("no users: add one with runfold users add NAME")
 
 
@@ -113,14 +113,14 @@ async def enable(
 async def sessions(session: Session) -> None:
     """List the sessions that hold, without their secrets."""
     async with session.ledger() as ledger:
-        found = await web_sessions.sessions(ledger.project)
-    for one in found:
+        listed = await web_sessions.sessions(ledger.project)
+    for entry in listed:
         if session.as_json:
-            session.out.json(asdict(one))
+            session.out.json(asdict(entry))
             continue
         session.out.line(
-            f"{one.session_id} {one.credential}: since {one.created_at:%Y-%m-%d %H:%M}, used"
-            f" {one.last_used_at:%H:%M}, until {one.expires_at:%Y-%m-%d %H:%M}"
+            f"{entry.session_id} {entry.credential}: since {entry.created_at:%Y-%m-%d %H:%M}, used"
+            f" {entry.last_used_at:%H:%M}, until {entry.expires_at:%Y-%m-%d %H:%M}"
         )
 
 

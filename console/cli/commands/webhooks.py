@@ -32,16 +32,16 @@ Kinds = Annotated[
 async def list_(session: Session) -> None:
     """List the webhooks of the project, with the deliveries that are still to be made."""
     async with session.ledger() as ledger:
-        found = await ledger.webhooks.every()
+        listed = await ledger.webhooks.every()
     if session.as_json:
-        for webhook in found:
+        for webhook in listed:
             session.out.json(webhook)
         return
-    if not found:
+    if not listed:
         session.out.talk("no webhooks yet: runfold webhooks add https://example.com/hook")
         return
     titles = ("WEBHOOK", "URL", "EVENTS", "KINDS", "WAITING", "STATE", "BY")
-    session.out.table(titles, [_row(webhook) for webhook in found], [None] * len(found))
+    session.out.table(titles, [_row(webhook) for webhook in listed], [None] * len(listed))
 
 
 @command(app, "add", needs=WORKER)
@@ -117,15 +117,15 @@ async def deliveries(
     """List the newest deliveries of a webhook, and how the last attempt at each ended."""
     async with session.ledger() as ledger:
         _known(await ledger.webhooks.every(), webhook)
-        found = await ledger.webhooks.deliveries(webhook, limit=limit)
+        listed = await ledger.webhooks.deliveries(webhook, limit=limit)
     if session.as_json:
-        for one in found:
+        for entry in listed:
             session.out.json(
-                {"delivery_id": one.delivery_id, "outcome": one.outcome, **_facts(one)}
+                {"delivery_id": entry.delivery_id, "outcome": entry.outcome, **_facts(entry)}
             )
         return
     titles = ("DELIVERY", "TYPE", "CREATED", "OUTCOME", "ATTEMPTS", "STATUS", "MS", "ERROR")
-    session.out.table(titles, [_told(one) for one in found], [None] * len(found))
+    session.out.table(titles, [_told(entry) for entry in listed], [None] * len(listed))
 
 
 @command(app, "resend", needs=WORKER)
@@ -185,8 +185,8 @@ async def run(
         await WebhookKeeper(ledger, terms).run()
 
 
-def _known(found: list[Webhook], webhook: str) -> None:
-    if webhook not in {one.webhook_id for one in found}:
+def _known(listed: list[Webhook], webhook: str) -> None:
+    if webhook not in {entry.webhook_id for entry in listed}:
         raise WebhookNotFound(webhook)
 
 
@@ -209,18 +209,18 @@ def _row(webhook: Webhook) -> tuple[str, ...]:
     )
 
 
-def _facts(one: Delivery) -> dict[str, object]:
-    return {name: getattr(one, name) for name in one.__slots__}
+def _facts(entry: Delivery) -> dict[str, object]:
+    return {name: getattr(entry, name) for name in entry.__slots__}
 
 
-def _told(one: Delivery) -> tuple[str, ...]:
+def _told(entry: Delivery) -> tuple[str, ...]:
     return (
-        one.delivery_id,
-        one.type,
-        moment(one.created_at),
-        one.outcome,
-        str(one.attempts),
-        EMPTY if one.status is None else str(one.status),
-        EMPTY if one.duration_ms is None else str(one.duration_ms),
-        one.error or EMPTY,
+        entry.delivery_id,
+        entry.type,
+        moment(entry.created_at),
+        entry.outcome,
+        str(entry.attempts),
+        EMPTY if entry.status is None else str(entry.status),
+        EMPTY if entry.duration_ms is None else str(entry.duration_ms),
+        entry.error or EMPTY,
     )

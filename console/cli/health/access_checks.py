@@ -45,9 +45,11 @@ SELECT count(*) AS grants FROM ledger.access_grant WHERE cardinality(rights) > 0
 async def access(opened: Database) -> list[Check]:
     """Whether anybody gets past the grants: one check for each hole, or one that there is none."""
     holes = [
-        Check("access", Level.FAILED if one.is_open else Level.WARNING, f"{one.hole}: {one.remedy}")
-        for one in await access_holes(opened.pool)
-        if one.is_open or not opened.embedded
+        Check(
+            "access", Level.FAILED if hole.is_open else Level.WARNING, f"{hole.hole}: {hole.remedy}"
+        )
+        for hole in await access_holes(opened.pool)
+        if hole.is_open or not opened.embedded
     ]
     database = None if opened.embedded else await open_database(opened.pool)
     if database is not None:

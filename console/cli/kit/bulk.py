@@ -45,22 +45,22 @@ async def act_on_all(
     if reason is None:
         raise Misuse("--reason", "a query needs one; it is recorded with every run")
     async with session.ledger() as ledger:
-        found = await preview(ledger, await bulk_of(ledger, action, query))
-        matching = found.matching if found.is_all else None
-        if not agreed(action, found.number, matching=matching, count=count):
+        counted = await preview(ledger, await bulk_of(ledger, action, query))
+        matching = counted.matching if counted.is_all else None
+        if not agreed(action, counted.number, matching=matching, count=count):
             return ERROR
-        done, refused = await _act(session, ledger, found, reason, actor)
+        done, refused = await _act(session, ledger, counted, reason, actor)
     session.out.talk(f"{done:,} {_DONE[action]}, {refused:,} refused")
     return CONFLICT if refused else OK
 
 
 async def _act(
-    session: Session, ledger: Ledger, found: Preview, reason: str, actor: str | None
+    session: Session, ledger: Ledger, counted: Preview, reason: str, actor: str | None
 ) -> tuple[int, int]:
     done = refused = 0
     older = None
     while True:
-        part = await batch(ledger, found.bulk, reason=reason, actor=actor, before=older)
+        part = await batch(ledger, counted.bulk, reason=reason, actor=actor, before=older)
         for outcome in part.outcomes:
             done, refused = done + outcome.is_done, refused + (not outcome.is_done)
             if session.as_json:

@@ -36,12 +36,12 @@ class Act(Chosen, Reason):
 @router.post("/preview", operation_id="preview_bulk")
 async def see(ledger: Reader, body: Chosen) -> Shown:
     """Count the runs that a bulk would act on, up to 10,000, and list the first. Needs read."""
-    found = await preview(ledger, await bulk_of(ledger, body.action, body.query))
+    counted = await preview(ledger, await bulk_of(ledger, body.action, body.query))
     return {
-        **_chosen(found.bulk),
-        "matching": found.matching,
-        "is_all": found.is_all,
-        "runs": [str(run.run_id) for run in found.runs],
+        **_chosen(counted.bulk),
+        "matching": counted.matching,
+        "is_all": counted.is_all,
+        "runs": [str(run.run_id) for run in counted.runs],
     }
 
 

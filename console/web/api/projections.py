@@ -21,9 +21,9 @@ async def projections(ledger: Reader) -> Shown:
 
     A projection covers all projects; the run where it stopped is named to its own project only.
     """
-    declared = {one.name: one for one in declared_projections(None)}
-    found = await statuses(ledger.pool, declared)
-    return {"projections": [jsonable(for_project(ledger.project_id, status)) for status in found]}
+    declared = {projection.name: projection for projection in declared_projections(None)}
+    known = await statuses(ledger.pool, declared)
+    return {"projections": [jsonable(for_project(ledger.project_id, status)) for status in known]}
 
 
 def for_project(project_id: str, status: Status) -> Status:

@@ -36,7 +36,7 @@ async def subscription(
 ) -> AsyncIterator[Subscription]:
     """Begin a subscription; its faults are answers, not the ends of streams."""
     begin = last or after
-    found = ledger.subscribe(
+    subscription = ledger.subscribe(
         after=None if begin == "start" else begin,
         types=types,
         kinds=kinds,
@@ -44,7 +44,7 @@ async def subscription(
         heartbeats=heartbeats,
     )
     with counted(request):
-        yield found
+        yield subscription
 
 
 @contextmanager

@@ -85,9 +85,10 @@ async def deliveries(
 ) -> Shown:
     """List the newest deliveries, with the last attempt at each. Needs audit or admin."""
     await _shown(ledger, webhook_id)
-    found = await ledger.webhooks.deliveries(webhook_id, limit=limit)
+    deliveries = await ledger.webhooks.deliveries(webhook_id, limit=limit)
     named = [
-        {"delivery_id": one.delivery_id, "outcome": one.outcome, **jsonable(one)} for one in found
+        {"delivery_id": delivery.delivery_id, "outcome": delivery.outcome, **jsonable(delivery)}
+        for delivery in deliveries
     ]
     return {"deliveries": named}
 

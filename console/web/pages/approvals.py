@@ -34,8 +34,8 @@ async def approvals(
 ) -> Response:
     """List what waits for a person, the oldest first, or what was decided lately."""
     if show == "decided":
-        found = await decided(viewer.ledger)
-        return viewer.page("decided.html", {"decided": found}, rows=found, most=RUNS)
+        past = await decided(viewer.ledger)
+        return viewer.page("decided.html", {"decided": past}, rows=past, most=RUNS)
     requests = await pending_requests(viewer.ledger, MOST)
     roles = await roles_of(viewer.ledger, viewer.ledger.actor)
     shown = [_shown(request, viewer.ledger.actor, roles) for request in requests]

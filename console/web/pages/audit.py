@@ -20,15 +20,15 @@ pages = router()
 @page(pages, "/p/{project}/audit", csv=True)
 async def audit(viewer: Auditor, *, after: From = 0) -> Response:
     """List the orders: kinds, roles, schedules, grants, archives."""
-    found = await viewer.ledger.control_history(after=after, limit=WINDOW)
-    rows = [{name: getattr(order, name) for name in order.__slots__} for order in found]
-    more = found[-1].number if len(found) == WINDOW else None
-    return viewer.page("audit.html", {"orders": found, "after": after, "more": more}, rows=rows)
+    listed = await viewer.ledger.control_history(after=after, limit=WINDOW)
+    rows = [{name: getattr(order, name) for name in order.__slots__} for order in listed]
+    more = listed[-1].number if len(listed) == WINDOW else None
+    return viewer.page("audit.html", {"orders": listed, "after": after, "more": more}, rows=rows)
 
 
 @page(pages, "/p/{project}/reads", csv=True)
 async def reads(viewer: Auditor, *, run: UUID | None = None) -> Response:
     """List who read the content of which run, the newest first."""
-    found = await access.reads(viewer.ledger.project, run_id=run, limit=WINDOW)
-    rows = [{name: getattr(read, name) for name in read.__slots__} for read in found]
-    return viewer.page("reads.html", {"reads": found, "run": run}, rows=rows, most=WINDOW)
+    listed = await access.reads(viewer.ledger.project, run_id=run, limit=WINDOW)
+    rows = [{name: getattr(read, name) for name in read.__slots__} for read in listed]
+    return viewer.page("reads.html", {"reads": listed, "run": run}, rows=rows, most=WINDOW)

@@ -34,13 +34,13 @@ async def bulk(
     viewer: ReadViewer, _: Submitting, q: str = "", action: Action = "cancel"
 ) -> Response:
     """Show how many runs a bulk would be about, the first of them, and what would happen."""
-    found = None
+    counted = None
     if q.strip():
-        found = await preview(viewer.ledger, await bulk_of(viewer.ledger, action, q))
+        counted = await preview(viewer.ledger, await bulk_of(viewer.ledger, action, q))
     return viewer.page(
         "bulk.html",
-        {"action": action, "query": q, "preview": found},
-        number=None if found is None else found.number,
+        {"action": action, "query": q, "preview": counted},
+        number=None if counted is None else counted.number,
         consequence=CONSEQUENCES[action],
         actions=ACTIONS,
         key=secrets.token_urlsafe(16),

@@ -66,10 +66,10 @@ async def _rows(ledger: Ledger, run: Run, after: int, limit: int) -> Sequence[Ma
     opens = await access.check(ledger.project, "audit") is None
     if opens:
         with suppress(AccessDenied):  # the server's own login lacks runfold_auditor
-            found = await fetch(ledger.pool, _WHOLE, *place, min(limit, WITH_CONTENT))
-            return found or await _archived(ledger, run, after, limit, opens=True)
-    found = await fetch(ledger.pool, _FACTS, *place, limit)
-    return found or await _archived(ledger, run, after, limit, opens=False)
+            rows = await fetch(ledger.pool, _WHOLE, *place, min(limit, WITH_CONTENT))
+            return rows or await _archived(ledger, run, after, limit, opens=True)
+    rows = await fetch(ledger.pool, _FACTS, *place, limit)
+    return rows or await _archived(ledger, run, after, limit, opens=False)
 
 
 async def _archived(

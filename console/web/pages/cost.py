@@ -24,11 +24,11 @@ pages = router()
 async def cost(viewer: ReadViewer) -> Response:
     """List what each kind cost on each day, the newest first."""
     ledger = viewer.ledger
-    found: list[Mapping[str, Any]] | None = None
+    days: list[Mapping[str, Any]] | None = None
     try:
         await projected(ledger.pool, "spending", limit=1)  # raises where nobody keeps it
-        found = [dict(row) for row in await fetch(ledger.pool, _DAYS, ledger.project_id)]
+        days = [dict(row) for row in await fetch(ledger.pool, _DAYS, ledger.project_id)]
     except ProjectionNotFound:
         pass
-    most = max((row["cost_usd"] or 0 for row in found or []), default=0)
-    return viewer.page("cost.html", {"days": found}, rows=found or [], highest=most)
+    most = max((row["cost_usd"] or 0 for row in days or []), default=0)
+    return viewer.page("cost.html", {"days": days}, rows=days or [], highest=most)

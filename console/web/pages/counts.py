@@ -30,17 +30,17 @@ class Counts:
 
     def states(self, kinds: Sequence[str] = ()) -> dict[str, int]:
         """Return the runs in each state, of these kinds or of all."""
-        found = {state.value: 0 for state in State}
+        sums = {state.value: 0 for state in State}
         for (kind, state), number in self.of.items():
-            found[state] += number if kind in kinds or not kinds else 0
-        return found
+            sums[state] += number if kind in kinds or not kinds else 0
+        return sums
 
     def kinds(self, states: Sequence[str] = ()) -> dict[str, int]:
         """Return the runs of each kind, in these states or in all, most first."""
-        found: dict[str, int] = {}
+        sums: dict[str, int] = {}
         for (kind, state), number in self.of.items():
-            found[kind] = found.get(kind, 0) + (number if state in states or not states else 0)
-        return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
+            sums[kind] = sums.get(kind, 0) + (number if state in states or not states else 0)
+        return dict(sorted(sums.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,13 @@ class Facet:
 async def counted(ledger: Ledger) -> Counts | None:
     """Return the numbers of a project; None where nobody keeps the projection."""
     try:
-        found = await projected(
+        sums = await projected(
             ledger.pool, "run_counts", where={"project_id": ledger.project_id}, limit=MOST
         )
     except ProjectionNotFound:
         return None
-    of = {(row["kind"], row["state"]): int(row["runs"]) for row in found}
-    return Counts(of, max((row["changed_at"] for row in found if row["changed_at"]), default=None))
+    of = {(row["kind"], row["state"]): int(row["runs"]) for row in sums}
+    return Counts(of, max((row["changed_at"] for row in sums if row["changed_at"]), default=None))
 
 
 def facets(query: str, counts: Counts | None) -> dict[str, list[Facet]]:
@@ -82,8 +82,8 @@ def facets(query: str, counts: Counts | None) -> dict[str, list[Facet]]:
         states = counts.states(chosen["kind"])
         kinds.update(list(counts.kinds(chosen["state"]).items())[:KINDS])
     return {
-        field: [_facet(known, field, value, number, chosen[field]) for value, number in found]
-        for field, found in (("state", states.items()), ("kind", kinds.items()))
+        field: [_facet(known, field, value, number, chosen[field]) for value, number in sums]
+        for field, sums in (("state", states.items()), ("kind", kinds.items()))
     }
 
 

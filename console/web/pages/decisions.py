@@ -36,9 +36,9 @@ async def decided(
     """Return the decisions on the newest runs, of all kinds or one; the newest decision first."""
     try:
         query = "" if kind is None else f'kind:"{kind}"'
-        found = await ledger.search(query, before=before and str(before), limit=RUNS)
+        listed = await ledger.search(query, before=before and str(before), limit=RUNS)
     except InvalidQuery:  # a kind that no query can name
         return []
-    runs = [(run.run_id, run.version, run.kind) for run in found.runs]
+    runs = [(run.run_id, run.version, run.kind) for run in listed.runs]
     columns = [list(column) for column in zip(*runs, strict=True)] or [[], [], []]
     return [dict(row) for row in await fetch(ledger.pool, _DECIDED, ledger.project_id, *columns)]

@@ -24,10 +24,10 @@ async def integrity(viewer: ReadViewer, run: str = "") -> Response:
     newest = await fetch(ledger.pool, _NEWEST, ledger.project_id)
     report = None
     if run:
-        found = await ledger.get(run.strip())
+        checked = await ledger.get(run.strip())
         callers: Callers = viewer.request.app.state.callers
         # In a snapshot of the server's own: a token is presented to single statements.
-        report = await callers.of_server(ledger.project_id).verify(found.run_id)
+        report = await callers.of_server(ledger.project_id).verify(checked.run_id)
     return viewer.page(
         "integrity.html",
         {"run": run, "report": report, "newest": dict(newest[0]) if newest else None},

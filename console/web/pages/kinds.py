@@ -18,12 +18,12 @@ pages = router()
 @page(pages, "/p/{project}/kinds", csv=True)
 async def kinds(viewer: ReadViewer) -> Response:
     """List kinds and schedules."""
-    found = await viewer.ledger.kinds()
+    listed = await viewer.ledger.kinds()
     due = await viewer.ledger.schedules()
-    rows = [{name: getattr(kind, name) for name in kind.__slots__} for kind in found]
+    rows = [{name: getattr(kind, name) for name in kind.__slots__} for kind in listed]
     due = sorted(due, key=lambda schedule: schedule.next_at)
     soonest = {each.kind: each.next_at for each in reversed(due) if not each.is_paused}
-    data = {"kinds": found, "schedules": due}
+    data = {"kinds": listed, "schedules": due}
     return viewer.page("kinds.html", data, rows=rows, soonest=soonest)
 
 

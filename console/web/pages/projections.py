@@ -25,14 +25,14 @@ async def projections(viewer: ReadViewer) -> Response:
     """List the projections; the run where one stopped is named to its own project only."""
     ledger = viewer.ledger
     rebuilds: Rebuilds = viewer.request.app.state.rebuilds
-    declared = {one.name: one for one in declared_projections(None)}
-    found = [
+    declared = {projection.name: projection for projection in declared_projections(None)}
+    shown = [
         for_project(ledger.project_id, status) for status in await statuses(ledger.pool, declared)
     ]
-    rows = [{name: getattr(status, name) for name in status.__slots__} for status in found]
-    begun = {each.name: rebuilds.find(each.name) for each in found}
+    rows = [{name: getattr(status, name) for name in status.__slots__} for status in shown]
+    begun = {each.name: rebuilds.find(each.name) for each in shown}
     folded = {name for name, each in declared.items() if each.apply is None}
-    data = {"projections": found, "rebuilds": begun}
+    data = {"projections": shown, "rebuilds": begun}
     return viewer.page("projections.html", data, rows=rows, folded=folded)
 
 
@@ -42,7 +42,7 @@ async def rebuild(viewer: Rebuilder, name: Annotated[str, Form(max_length=200)])
 
     It is of all projects, so it takes the right admin in all of them; the server's login does it.
     """
-    declared = {one.name: one for one in declared_projections(None)}
+    declared = {projection.name: projection for projection in declared_projections(None)}
     if name not in declared:
         raise InvalidValue("name", name, "is no projection that this server declares")
     callers: Callers = viewer.request.app.state.callers

@@ -141,8 +141,8 @@ async def tree(ledger: Ledger, run: Run) -> Relative:
             shown[each.run_id] = ids[:room]
             room -= len(shown[each.run_id])
             each.more = more + len(ids) - len(shown[each.run_id])
-        found = await _read(ledger, [run_id for ids in shown.values() for run_id in ids])
-        read = {child.run_id: child for child in found}
+        runs = await _read(ledger, [run_id for ids in shown.values() for run_id in ids])
+        read = {child.run_id: child for child in runs}
         for each in level:
             each.children = [read[run_id] for run_id in shown[each.run_id] if run_id in read]
             for child in each.children:
@@ -155,10 +155,10 @@ async def _parent(ledger: Ledger, run: Run) -> Relative | None:
     [submitted] = await ledger.history(run.run_id, limit=1)
     named = getattr(submitted, "parent", None)
     try:
-        found = await _read(ledger, [check_run_id(named)]) if isinstance(named, str) else []
+        runs = await _read(ledger, [check_run_id(named)]) if isinstance(named, str) else []
     except InvalidValue:  # a program may write there what it likes
         return None
-    return found[0] if found else None
+    return runs[0] if runs else None
 
 
 async def _earlier(ledger: Ledger, run: Run) -> list[Relative]:
@@ -186,12 +186,12 @@ async def _asked_for(
     calls = [(row["run_id"], *_named(row, most)) for row in rows]
     keys = [key for _, _, named, _ in calls for key in named]
     by_key = await _keyed(ledger, keys) if keys else {}
-    found: dict[UUID, tuple[list[UUID], int]] = {}
+    children: dict[UUID, tuple[list[UUID], int]] = {}
     for parent, ids, named, count in calls:
-        known, more = found.get(parent, ([], 0))
+        known, more = children.get(parent, ([], 0))
         of_call = (ids + [by_key[key] for key in named if key in by_key])[: most - len(known)]
-        found[parent] = (known + of_call, more + count - len(of_call))
-    return found
+        children[parent] = (known + of_call, more + count - len(of_call))
+    return children
 
 
 def _named(row: Mapping[str, Any], most: int) -> tuple[list[UUID], list[str], int]:

@@ -47,19 +47,19 @@ async def run(
 ) -> Response:
     """Show a run: the timeline first, then a window of its events."""
     ledger = viewer.ledger
-    found = await ledger.get(run_id)
-    facts = await _facts(viewer, found)
+    run = await ledger.get(run_id)
+    facts = await _facts(viewer, run)
     events = await ledger.history(run_id, after=after, heartbeats=beats, limit=WINDOW + 1)
     more = events[WINDOW - 1].version if len(events) > WINDOW else None
     events = events[:WINDOW]
-    pending = await pending_request(ledger, found.run_id)
+    pending = await pending_request(ledger, run.run_id)
     now = datetime.now(UTC)
     return viewer.page(
         "run.html",
         {
-            "run": found,
+            "run": run,
             "attempts": attempts(facts, now),
-            "relations": await relations(ledger, found),
+            "relations": await relations(ledger, run),
             "events": [event_row(event) for event in events],
             "after": after,
             "more": more,
@@ -67,9 +67,9 @@ async def run(
         },
         timeline=timeline(facts, now, attempt) if facts else None,
         attempt=attempt,
-        cut=found.version - len(facts),
+        cut=run.version - len(facts),
         pending=pending,
-        cancellable=not found.is_terminal,
+        cancellable=not run.is_terminal,
         window=WINDOW,
     )
 
@@ -168,16 +168,16 @@ async def event(viewer: ReadViewer, run_id: str, version: int) -> Response:
     """Show one event in full, and what it changed."""
     ledger = viewer.ledger
     now = await ledger.get(run_id)
-    found = await ledger.history(run_id, after=max(version - 1, 0), limit=1)
-    if not found or found[0].version != version:
+    events = await ledger.history(run_id, after=max(version - 1, 0), limit=1)
+    if not events or events[0].version != version:
         return RedirectResponse(f"{viewer.base}/runs/{now.run_id}", 303)
     changes = {}
     if version > 1:
         changes = (await ledger.diff(run_id, version - 1, version)).changes
-    shown = event_row(found[0])
+    shown = event_row(events[0])
     return viewer.page(
         "event.html",
-        {"event": shown, "changes": changes, "position": found[0].position},
+        {"event": shown, "changes": changes, "position": events[0].position},
         run=now,
-        payload_hash=found[0].payload_hash,
+        payload_hash=events[0].payload_hash,
     )

@@ -34,19 +34,19 @@ async def runs(
     """List the runs that fit a query, the newest first."""
     problem, status = None, HTTPStatus.OK
     try:
-        found = await viewer.ledger.search(q, before=before, after=after, limit=limit)
+        listed = await viewer.ledger.search(q, before=before, after=after, limit=limit)
     except InvalidQuery as error:
         if viewer.request.url.path.endswith((".json", ".csv")):
             raise
-        found, problem, status = Page([], None, None), str(error), HTTPStatus.UNPROCESSABLE_ENTITY
+        listed, problem, status = Page([], None, None), str(error), HTTPStatus.UNPROCESSABLE_ENTITY
     return viewer.page(
         "runs.html",
-        {"query": q, "runs": found.runs, "older": found.older, "newer": found.newer},
-        rows=[_row(run) for run in found.runs],
+        {"query": q, "runs": listed.runs, "older": listed.older, "newer": listed.newer},
+        rows=[_row(run) for run in listed.runs],
         status=status,
         problem=problem,
-        examined=found.examined,
-        links=_links(q, found, limit),
+        examined=listed.examined,
+        links=_links(q, listed, limit),
         facets=facets(q, await counted(viewer.ledger)),
         views=await views.views(viewer.ledger.project),
         now=datetime.now(UTC),
@@ -76,7 +76,7 @@ async def cancel(viewer: Canceller, run_id: str, reason: Annotated[str, Form()] 
     return RedirectResponse(f"{viewer.base}/runs/{run.run_id}", HTTPStatus.SEE_OTHER)
 
 
-def _links(q: str, found: Page, limit: int) -> Mapping[str, str | None]:
+def _links(q: str, listed: Page, limit: int) -> Mapping[str, str | None]:
     """Return the addresses of the pages beside this one and of its other forms."""
 
     def link(**cursor: Any) -> str:
@@ -84,8 +84,8 @@ def _links(q: str, found: Page, limit: int) -> Mapping[str, str | None]:
         return urlencode({k: v for k, v in ({"q": q} | cursor | size).items() if v})
 
     return {
-        "older": link(before=found.older) if found.older else None,
-        "newer": link(after=found.newer) if found.newer else None,
+        "older": link(before=listed.older) if listed.older else None,
+        "newer": link(after=listed.newer) if listed.newer else None,
         "first": link(),
     }
 

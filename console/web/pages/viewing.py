@@ -75,8 +75,8 @@ class Viewer:
         """
         path = self.request.url.path
         if path.endswith(".json"):
-            told = {n: jsonable(v) if isinstance(v, Run) else listed(v) for n, v in data.items()}
-            return JSONResponse(told, status)
+            shown = {n: jsonable(v) if isinstance(v, Run) else listed(v) for n, v in data.items()}
+            return JSONResponse(shown, status)
         if path.endswith(".csv"):
             return _csv(rows or [])
         shared = {

@@ -40,11 +40,11 @@ async def add(
 async def deliveries(viewer: Looker, webhook_id: str) -> Response:
     """List the newest deliveries of a webhook."""
     webhook = await _known(viewer, webhook_id)
-    found = await viewer.ledger.webhooks.deliveries(webhook_id, limit=WINDOW)
+    listed = await viewer.ledger.webhooks.deliveries(webhook_id, limit=WINDOW)
     rows = [
-        {"delivery_id": one.delivery_id, "outcome": one.outcome}
-        | {name: getattr(one, name) for name in one.__slots__}
-        for one in found
+        {"delivery_id": delivery.delivery_id, "outcome": delivery.outcome}
+        | {name: getattr(delivery, name) for name in delivery.__slots__}
+        for delivery in listed
     ]
     data = {"webhook": webhook, "deliveries": rows}
     return viewer.page("webhook.html", data, rows=rows)
@@ -73,9 +73,9 @@ async def change(
 
 
 async def _listed(viewer: Viewer, made: tuple[str, str] | None = None) -> Response:
-    found = await viewer.ledger.webhooks.every()
-    rows = [{name: getattr(each, name) for name in each.__slots__} for each in found]
-    return viewer.page("webhooks.html", {"webhooks": found}, rows=rows, made=made)
+    listed = await viewer.ledger.webhooks.every()
+    rows = [{name: getattr(each, name) for name in each.__slots__} for each in listed]
+    return viewer.page("webhooks.html", {"webhooks": listed}, rows=rows, made=made)
 
 
 async def _known(viewer: Viewer, webhook_id: str) -> Webhook:
