@@ -107,6 +107,26 @@ async def test_a_keepers_login_leaves_no_checkpoint_with_which_no_keeper_could_g
         await connection.close()
 
 
+async def test_more_deliveries_than_a_call_takes_are_forgotten_at_once(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    webhook, _ = await ledger.webhooks.add(URL)
+    await connection.execute(
+        """
+        INSERT INTO ledger.delivery (project_id, webhook_id, run_id, version, type, body,
+          created_at, next_at, attempts)
+        SELECT 'test', $1, gen_random_uuid(), 1, 'run.failed', '{}', now() - interval '31 days',
+          NULL, 1
+        FROM generate_series(1, 250)
+        """,
+        webhook,
+    )
+
+    await WebhookKeeper(ledger, Terms(Poster(loopback=True, seconds=5))).once()
+
+    assert await ledger.webhooks.deliveries(webhook) == []
+
+
 async def test_deliveries_that_ended_long_ago_are_forgotten_of_a_paused_webhook_as_well(
     ledger: Ledger, connection: asyncpg.Connection
 ) -> None:

@@ -351,6 +351,53 @@ async def test_a_heart_whose_log_cannot_be_written_goes_on_beating(
         assert (await ended(fast, run)).state == "completed"
 
 
+async def test_a_heart_whose_loop_dies_begins_again_and_beats(
+    fast: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @handler("long")
+    async def long(ctx: Context) -> None:
+        await asyncio.wait_for(over.wait(), 20)
+
+    async def dies_once(heart: Heart, running: asyncio.Future[None]) -> None:
+        lives.append(heart)
+        if len(lives) == 1:
+            raise RecursionError
+        await main(heart, running)
+
+    over, lives, main = asyncio.Event(), list[Heart](), vars(Heart)["_main"]
+    monkeypatch.setattr(Heart, "_main", dies_once)
+    run = await fast.submit("long")
+
+    async def beats() -> int:
+        return (await types(fast, run.run_id)).count("lease.heartbeat")
+
+    async with working(fast, long):
+        await until(lambda: _at_least(beats, 2), 20)
+        over.set()
+        assert (await ended(fast, run)).state == "completed"
+    assert len(lives) == 2
+
+
+async def test_a_heart_that_is_stopped_while_its_loop_is_dead_begins_no_more(
+    fast: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dies(heart: Heart, running: asyncio.Future[None]) -> None:
+        lives.append(asyncio.create_task(main(heart, running)))
+        await until(ready.is_set, 20)
+        raise RecursionError
+
+    lives, ready, main = list[Any](), asyncio.Event(), vars(Heart)["_main"]
+    monkeypatch.setattr(Heart, "_main", dies)
+    heart = Heart(fast, "w", 2.0, 0.5, tell=lambda *_: None, ready=ready.set)
+    await heart.start()
+    await until(lambda: ready.is_set() and not heart.can_beat, 20)  # its loop has died
+
+    await heart.stop()
+
+    assert "runfold-heart" not in {thread.name for thread in threading.enumerate()}
+    assert len(lives) == 1
+
+
 async def _at_least(count: Callable[[], Awaitable[int]], least: int) -> bool:
     return await count() >= least
 

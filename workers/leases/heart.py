@@ -86,6 +86,7 @@ class Heart:
         self._held: dict[tuple[UUID, int], Held] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._is_over = threading.Event()
         self._connection: asyncpg.Connection[Any] | None = None
         self._outage = Outage()
         self._room = Room(ledger.pool, ttl * TRY_PART, self.beat_soon)
@@ -104,9 +105,9 @@ class Heart:
 
     async def stop(self) -> None:
         """Beat no more; returns when the thread has ended."""
+        self._is_over.set()
         if self._thread is not None and self._thread.is_alive():
-            with suppress(RuntimeError):  # its loop has closed
-                self._own.call_soon_threadsafe(self._end.set)
+            self._rouse(self._end.set)
             await asyncio.to_thread(self._thread.join, min(self._every, STOP_SECONDS))
 
     def take(self, leases: Iterable[Lease], since: float) -> None:
@@ -129,20 +130,25 @@ class Heart:
 
     def beat_soon(self) -> None:
         """Beat now, for all leases."""
-        self._own.call_soon_threadsafe(self._now.set)
+        self._rouse(self._now.set)
+
+    def _rouse(self, act: Callable[[], object]) -> None:
+        """Act in the heart's loop; one that has died acts anyhow once it begins again."""
+        with suppress(RuntimeError):
+            self._own.call_soon_threadsafe(act)
 
     # -- in the thread
 
     def _live(self, running: asyncio.Future[None]) -> None:
         """Run the heart's loop until it is told to end, whatever handlers do to the process."""
-        while not self._home.is_closed():
+        while not (self._is_over.is_set() or self._home.is_closed()):
             try:
                 asyncio.run(self._main(running))
             except BaseException as error:  # such as RecursionError in the loop itself
                 self.can_beat = False
                 self.limits.restore()
                 self._log.error(names.HEARTBEAT_FAILED, reason=repr(error), then="it begins again")
-                time.sleep(LOOK_SECONDS)
+                self._is_over.wait(LOOK_SECONDS)
             else:
                 return
 
@@ -150,13 +156,20 @@ class Heart:
         self._own = asyncio.get_running_loop()
         self._end, self._now = asyncio.Event(), asyncio.Event()
         self._inform(_set, running)
-        watching = asyncio.create_task(_kept(self._watch))
-        beating = asyncio.create_task(_kept(self._beat))
-        await self._end.wait()
-        watching.cancel()
-        beating.cancel()
-        await asyncio.gather(watching, beating, return_exceptions=True)
-        self._hang_up()
+        try:
+            await self._until_over()
+        finally:
+            self._hang_up()  # the next loop, if this one has died, cannot use its connection
+
+    async def _until_over(self) -> None:
+        tasks = [asyncio.create_task(_kept(loop)) for loop in (self._watch, self._beat)]
+        try:
+            if not self._is_over.is_set():  # since before `_end` was made
+                await self._end.wait()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _watch(self) -> None:
         """Stop what was not beaten for in time, whether or not a beat is under way."""

@@ -17,6 +17,8 @@ from runfold.workers.duties.webhooks.posting import Poster
 from tests.support.runs import claimed
 from tests.support.web import calling, token
 
+SECRET = "sk-" + "a1B2" * 10
+
 
 async def test_a_batch_is_taken_whole_or_not_at_all_and_once(
     web: httpx.AsyncClient, ledger: Ledger
@@ -51,14 +53,17 @@ async def test_lines_of_json_are_a_batch_and_a_wrong_one_is_named(
     answers = []
     for body, sent_as in (
         (b'{"kind": "c"}\n{"kind": 1}', kind), (b'{"kind": "c"}\n{"kind"', kind), (b"", kind),
-        (b'{"kind": "c"}\n' * 1_001, kind), (b"[" * 500, kind), (b"\xff", kind), (lines, "json"),
+        (b'{"kind": "c"}\n' * 1_001, kind), (b"[" * 500, kind), (b"\xff", kind),
+        (b'{"kind": "c"}\n\n{"input": "%b"}' % SECRET.encode(), kind), (lines, "json"),
         (lines, kind), (lines, kind),
     ):  # fmt: skip
         headers = {"Content-Type": f"application/{sent_as}"}
         answers.append(await web.post("/v1/runs/lines", content=body, headers=headers))
 
-    assert [each.status_code for each in answers] == [422] * 6 + [415, 201, 201]
+    assert [each.status_code for each in answers] == [422] * 7 + [415, 201, 201]
     assert "line 2" in answers[0].json()["detail"]
+    assert "line 3" in answers[6].json()["detail"]
+    assert SECRET not in "".join(answer.text for answer in answers)
     assert [run["created"] for run in answers[-1].json()["runs"]] == [False, True]
     assert sorted(run.kind for run in await ledger.runs()) == ["a", "b", "b"]
 
