@@ -11,6 +11,7 @@ from runfold.ledger import commands, months, sessions, users, validation, views
 from runfold.ledger.operations import columns, decide, signal
 from runfold.ledger.postgres import schema
 from runfold.ledger.sessions import SESSION_PREFIX
+from runfold.workers.duties.webhooks import keeper
 
 HOUR: Final = 3_600
 
@@ -43,6 +44,9 @@ LIMITS: Final = {
     "passes of a key": Limit("access/change_user", r"\|(\d+)\) m=|most (\d+) pass", users.MOST[0]),
     "memory of a key": Limit("access/change_user", r"int > (\d+)|, (\d+) KiB", users.MOST[1]),
     "lanes of a key": Limit("access/change_user", r"p=\[1-(\d)\]|(\d+) lanes", users.MOST[2]),
+    "deliveries that a call forgets": Limit(
+        "webhooks/forget_deliveries", r"LIMIT (\d+)", keeper.FORGOTTEN_AT_ONCE
+    ),
     "views": Limit("operations/change_view", r">= (\d+)|has (\d+) views", views.MOST),
     "tags": Limit("guards/check_tags", r"> (\d+) THEN|at most (\d+) tags", commands.MAX_TAGS),
     "first year": Limit("guards/check_times", r"< '(\d+)-|years (\d+)", months.FIRST_YEAR),

@@ -16,7 +16,9 @@ LOOK_SECONDS: Final = 1.0
 """How often webhooks that were added, changed or paused are looked for."""
 FORGET_SECONDS: Final = 60.0
 """How often deliveries that ended long ago are forgotten, of webhooks that are paused as well."""
-_FORGET: Final = "SELECT ledger.forget_deliveries($1)"
+FORGOTTEN_AT_ONCE: Final = 100
+"""How many of one webhook a call forgets: as many may be left, and it is called again."""
+_FORGET: Final = "SELECT ledger.forget_deliveries($1) AS forgotten"
 
 
 class WebhookKeeper(Duty):
@@ -77,7 +79,10 @@ class WebhookKeeper(Duty):
         now = asyncio.get_running_loop().time()
         if now - self._forgot_at >= FORGET_SECONDS:
             self._forgot_at = now
-            await fetch(self._ledger.pool, _FORGET, self._ledger.project_id)
+            forgotten = FORGOTTEN_AT_ONCE
+            while forgotten >= FORGOTTEN_AT_ONCE:
+                [row] = await fetch(self._ledger.pool, _FORGET, self._ledger.project_id)
+                forgotten = row["forgotten"]
 
     async def _kept(self, duty: Mapping[str, Any]) -> None:
         """Deliver to one webhook; a fault is logged, and the next look begins again."""
