@@ -117,9 +117,10 @@ async def submit_lines(ledger: Submitter, request: Request) -> Shown:
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != LINES:
         raise HTTPException(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, f"send it as {LINES}")
-    lines = [line for line in (await request.body()).split(b"\n") if line.strip()]
+    numbered = enumerate((await request.body()).split(b"\n"), 1)
+    lines = [(number, line) for number, line in numbered if line.strip()]
     check_int("lines", len(lines), least=1, most=MAX_BATCH)
-    asked = [_item(number, line).model_dump() for number, line in enumerate(lines, 1)]
+    asked = [_item(number, line).model_dump() for number, line in lines]
     return {"runs": jsonable(await ledger.submit_many(asked))}
 
 
