@@ -39,6 +39,11 @@ class Word:
         return InvalidQuery(self.text, self.position, remedy)
 
 
+def quoted(value: str) -> str:
+    """Return a value as a query writes it, whatever characters it has."""
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
 def words(text: str) -> list[Word]:
     """Return the words of a query in their order. Raises InvalidQuery."""
     if len(text) > MAX_QUERY:
@@ -79,10 +84,10 @@ def _word(text: str, start: int) -> tuple[Word, int]:
 def _value(text: str, start: int, at: int) -> tuple[str, int]:
     """Return the value at a place, and the place after it."""
     if text.startswith('"', at):
-        quoted = _QUOTED.match(text, at)
-        if quoted is None:
+        match = _QUOTED.match(text, at)
+        if match is None:
             raise InvalidQuery(_rest(text, start), start + 1, 'close the quotation with "')
-        value, end = _ESCAPED.sub(r"\1", quoted[1]), quoted.end()
+        value, end = _ESCAPED.sub(r"\1", match[1]), match.end()
     else:
         plain = _PLAIN.match(text, at)
         if plain is None:

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from runfold.ledger import Ledger
 from runfold.ledger.errors import InvalidQuery
 from runfold.ledger.lifecycle import State
-from runfold.ledger.reading.query_words import Word, words
+from runfold.ledger.reading.query_words import Word, quoted, words
 from runfold.projections.declared.rows import rows as projected
 from runfold.projections.errors import ProjectionNotFound
 
@@ -57,13 +57,13 @@ class Facet:
 async def counted(ledger: Ledger) -> Counts | None:
     """Return the numbers of a project; None where nobody keeps the projection."""
     try:
-        sums = await projected(
+        rows = await projected(
             ledger.pool, "run_counts", where={"project_id": ledger.project_id}, limit=MOST
         )
     except ProjectionNotFound:
         return None
-    of = {(row["kind"], row["state"]): int(row["runs"]) for row in sums}
-    return Counts(of, max((row["changed_at"] for row in sums if row["changed_at"]), default=None))
+    of = {(row["kind"], row["state"]): int(row["runs"]) for row in rows}
+    return Counts(of, max((row["changed_at"] for row in rows if row["changed_at"]), default=None))
 
 
 def facets(query: str, counts: Counts | None) -> dict[str, list[Facet]]:
@@ -97,6 +97,6 @@ def _facet(
 ) -> Facet:
     rest = [word.text for word in known if word.field != field]
     is_chosen = value in chosen
-    quoted = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    words_ = rest if is_chosen else [f"{field}:{value if value.isidentifier() else quoted}", *rest]
+    word = f"{field}:{value if value.isidentifier() else quoted(value)}"
+    words_ = rest if is_chosen else [word, *rest]
     return Facet(field, value, number, urlencode({"q": " ".join(words_)}), is_chosen)

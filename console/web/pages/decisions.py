@@ -9,6 +9,7 @@ from uuid import UUID
 from runfold.ledger import Ledger
 from runfold.ledger.errors import InvalidQuery
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.reading.query_words import quoted
 
 RUNS: Final = 100
 """The newest runs that are looked through."""
@@ -35,7 +36,7 @@ async def decided(
 ) -> Sequence[Mapping[str, Any]]:
     """Return the decisions on the newest runs, of all kinds or one; the newest decision first."""
     try:
-        query = "" if kind is None else f'kind:"{kind}"'
+        query = "" if kind is None else f"kind:{quoted(kind)}"
         listed = await ledger.search(query, before=before and str(before), limit=RUNS)
     except InvalidQuery:  # a kind that no query can name
         return []

@@ -13,6 +13,7 @@ from jinja2.runtime import Context
 from markupsafe import Markup
 
 from runfold.console.shared.plain import clean, compact, money, pretty, relative, span
+from runfold.ledger.reading.query_words import quoted
 
 _HERE: Final = Path(__file__).parent
 EMPTY: Final = "-"
@@ -101,6 +102,7 @@ def _environment() -> Environment:
         "money": money,
         "pretty": pretty,
         "compact": compact,
+        "quoted": quoted,
     }
     assets = b"".join(each.read_bytes() for each in sorted(ASSETS.iterdir()))
     made.globals["evidence"] = False  # a page of the server, not one of a file

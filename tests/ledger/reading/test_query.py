@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from runfold.ledger.errors import InvalidQuery
 from runfold.ledger.lifecycle import State
 from runfold.ledger.reading.query import Bound, Choice, parse
+from runfold.ledger.reading.query_words import quoted, words
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -139,3 +140,10 @@ def test_a_quoted_value_is_taken_as_it_is(field: str, value: str) -> None:
     quoted = value.replace("\\", "\\\\").replace('"', '\\"')
     (choice,) = parse(f'{field}:"{quoted}"').choices
     assert choice.values == (value,)
+
+
+@pytest.mark.parametrize("value", ["a", 'a"b', "a\\", 'a\\" state:"failed', "a b,c", "-x:y"])
+def test_a_value_that_is_quoted_is_read_as_it_is(value: str) -> None:
+    [word] = words(f"kind:{quoted(value)}")
+
+    assert (word.field, word.values) == ("kind", (value,))
