@@ -10,23 +10,18 @@ import asyncpg
 
 from runfold.ledger import Ledger, log, names
 from runfold.ledger.errors import LedgerError
-from runfold.ledger.events import NoteAdded
-from runfold.ledger.operations.append import APPEND, append_row
-from runfold.ledger.operations.columns import columns
-from runfold.ledger.payload import PayloadRules
 from runfold.ledger.postgres.connections import FAILURES
 from runfold.ledger.postgres.errors import translated
 from runfold.ledger.proof.fold import Drift
 from runfold.ledger.reading.states import drift_of_runs
-from runfold.ledger.redaction import Redaction
 from runfold.ledger.validation import check_actor, check_text
+from runfold.projections.state.repair_notes import note_repairs
 from runfold.projections.state.run_state import COLUMNS, KEY
 
 Connection: TypeAlias = "asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]"
 
 REPAIRED: Final = "run_state.repaired"
 """The name of the note that a repair leaves on the run."""
-_NOTE_BYTES: Final = 16_384
 _LOCK: Final = """
 SELECT FROM ledger.run_state WHERE project_id = $1 AND run_id = ANY ($2::uuid[])
 ORDER BY run_id FOR UPDATE
@@ -85,20 +80,6 @@ async def repair_on(
                 f"the database's own fold is not this program's: {still[0]}; nothing was repaired: "
                 "run `runfold doctor`"
             )
-        rules = PayloadRules(_NOTE_BYTES * 2, Redaction())
-        notes = [append_row(drift.run_id, _note(drift, reason), rules) for drift in repairable]
-        noted = await connection.fetch(APPEND, project_id, actor, *columns(notes))
-        if len(noted) != len(repairable):
-            raise LedgerError(
-                f"only {len(noted)} of {len(repairable)} repairs could be recorded; "
-                "nothing was repaired"
-            )
+        notes = {drift.run_id: f"{reason}: {drift}" for drift in repairable}
+        await note_repairs(connection, project_id, REPAIRED, notes, actor=actor)
     return drifted
-
-
-def _note(drift: Drift, reason: str) -> NoteAdded:
-    text = f"{drift}"
-    return NoteAdded(
-        name=REPAIRED,
-        text=f"{reason}: {text if len(text) <= _NOTE_BYTES else text[:_NOTE_BYTES] + ' ...'}",
-    )

@@ -10,19 +10,13 @@ from typing import Any, Final
 from uuid import UUID
 
 from runfold.ledger import Ledger
-from runfold.ledger.errors import LedgerError
-from runfold.ledger.events import NoteAdded
-from runfold.ledger.operations.append import APPEND, append_row
-from runfold.ledger.operations.columns import columns
-from runfold.ledger.payload import PayloadRules
 from runfold.ledger.postgres.locks import with_lock_retries
 from runfold.ledger.reading.tag_checks import WrongTag
-from runfold.ledger.redaction import Redaction
 from runfold.ledger.validation import check_actor, check_text
+from runfold.projections.state.repair_notes import note_repairs
 
 TAGS_REPAIRED: Final = "run_tag.repaired"
 """The name of the note that a repair leaves on the run."""
-_NOTE_BYTES: Final = 16_384
 _LOCK: Final = """
 SELECT s.run_id FROM ledger.run_state AS s
 WHERE s.project_id = $1 AND s.run_id = ANY ($2::uuid[]) ORDER BY s.run_id FOR UPDATE
@@ -74,29 +68,10 @@ async def repair_tags(ledger: Ledger, wrong: Sequence[WrongTag], *, actor: str, 
         for what, rows in (("removed from", removed), ("added to", added)):
             for row in rows:
                 notes.get(row["run_id"], []).append(f"{what} the list of {row['tag']!r}")
-        notes = {run_id: texts for run_id, texts in notes.items() if texts}
-        await _note(connection, ledger.project_id, notes, actor=actor, reason=reason)
+        texts = {
+            run_id: f"{reason}: {'; '.join(those)}" for run_id, those in notes.items() if those
+        }
+        await note_repairs(connection, ledger.project_id, TAGS_REPAIRED, texts, actor=actor)
         return len(removed) + len(added)
 
     return await with_lock_retries(ledger.pool, work, f"{len(runs)} runs", ledger.project_id)
-
-
-async def _note(
-    connection: Any, project_id: str, texts: dict[UUID, list[str]], *, actor: str, reason: str
-) -> None:
-    if not texts:
-        return
-    rules = PayloadRules(_NOTE_BYTES * 2, Redaction())
-    rows = [
-        append_row(
-            run_id,
-            NoteAdded(name=TAGS_REPAIRED, text=f"{reason}: {'; '.join(those)}"[:_NOTE_BYTES]),
-            rules,
-        )
-        for run_id, those in texts.items()
-    ]
-    noted = await connection.fetch(APPEND, project_id, actor, *columns(rows))
-    if len(noted) != len(rows):
-        raise LedgerError(
-            f"only {len(noted)} of {len(rows)} repairs could be recorded; nothing was repaired"
-        )
