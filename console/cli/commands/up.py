@@ -13,13 +13,13 @@ from runfold.console.cli.commands.up_parts import (
     listening,
     ready_database,
     stay_up,
-    tells_webhooks,
 )
 from runfold.console.cli.kit.options import OWNER, command, program
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.user_handlers import user_handlers
 from runfold.console.shared.addresses import CONSOLE_PORT
 from runfold.ledger.settings import Settings
+from runfold.workers.duties import webhooks
 
 app: Final = program()
 
@@ -62,7 +62,8 @@ async def up(
                 await database.create_project(project)
             place = Place(project, host, listener)
             worker = f"a worker for {handlers}" if handlers else "no worker (name your module)"
-            webhooks = "webhooks" if tells_webhooks() else "no webhooks (install runfold[webhooks])"
-            what = f"a console, a reaper, projections, {webhooks}, {worker}"
+            without = "no webhooks (install runfold[webhooks])"
+            sent = "webhooks" if webhooks.is_installed() else without
+            what = f"a console, a reaper, projections, {sent}, {worker}"
             ready = partial(greet, session, place, what, has_browser=not no_browser)
             await stay_up(database, place, handlers, ready=ready)

@@ -10,7 +10,6 @@ import webbrowser
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 from runfold.console import web
@@ -20,6 +19,7 @@ from runfold.ledger.postgres.compatibility import check
 from runfold.ledger.postgres.opening import Database, upgrade_if_older
 from runfold.ledger.postgres.revisions import known
 from runfold.ledger.settings import Settings
+from runfold.workers.duties import webhooks
 from runfold.workers.process.fleet import Fleet, Part
 
 
@@ -83,11 +83,6 @@ async def stay_up(
             await asyncio.gather(running, return_exceptions=True)
 
 
-def tells_webhooks() -> bool:
-    """Whether the extra `webhooks` is installed, without which none is told."""
-    return all(find_spec(name) is not None for name in ("httpcore", "standardwebhooks"))
-
-
 def _parts(place: Place, handlers: str | None) -> list[Part]:
     # The socket is this process's own, so that a browser waits while the console starts again.
     number = place.listener.fileno()
@@ -96,7 +91,7 @@ def _parts(place: Place, handlers: str | None) -> list[Part]:
         "reaper": ["reap"],
         "projections": ["projections", "run"],
     }
-    if tells_webhooks():
+    if webhooks.is_installed():
         words["webhooks"] = ["webhooks", "run", "--console", place.address]
     if handlers is not None:
         words["worker"] = ["worker", handlers, "--no-reap"]

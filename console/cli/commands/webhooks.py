@@ -14,6 +14,7 @@ from runfold.console.cli.kit.session import Session
 from runfold.console.shared.plain import moment
 from runfold.ledger.errors import ConfigurationError, WebhookNotFound
 from runfold.ledger.webhooks import Delivery, Webhook
+from runfold.workers.duties.webhooks import is_installed
 from runfold.workers.process.worker_thread import when_it_answers
 
 app: Final = program("Send events to URLs, with signatures.")
@@ -162,13 +163,10 @@ async def run(
 
     Needs the extra `webhooks`, and the right read.
     """
-    try:
-        import httpcore  # noqa: F401, PLC0415  an extra, named if it is missing
-        import standardwebhooks  # noqa: F401, PLC0415  as above
-    except ImportError as error:
+    if not is_installed():
         raise ConfigurationError(
             "webhooks are sent with httpcore and standardwebhooks: install runfold[webhooks]"
-        ) from error
+        )
     from runfold.workers.duties.webhooks.deliverer import Terms  # noqa: PLC0415
     from runfold.workers.duties.webhooks.keeper import WebhookKeeper  # noqa: PLC0415
     from runfold.workers.duties.webhooks.posting import Poster  # noqa: PLC0415
