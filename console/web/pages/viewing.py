@@ -102,16 +102,19 @@ def viewing(*rights: str, everywhere: bool = False) -> Callable[..., Awaitable[V
             await callers.ledger(secret, EVERYWHERE, rights, client)
         ledger = await callers.ledger(secret, project, rights, client)
         await callers.reads.note(request, ledger)
-        return Viewer(request, ledger, await _waiting(request, ledger))
+        return Viewer(request, ledger, await _waiting(request, ledger, rights))
 
     return find
 
 
-async def _waiting(request: Request, ledger: Ledger) -> int | None:
-    """Return the number beside the approvals in the navigation; None if the viewer may not read."""
+async def _waiting(request: Request, ledger: Ledger, held: Sequence[str]) -> int | None:
+    """Return the number beside the approvals in the navigation; None if the viewer may not read.
+
+    The viewer has one of the rights that are `held`.
+    """
     if request.method != "GET" or request.url.path.endswith((".json", ".csv")):
         return None
-    if await access.check(ledger.project, "read") is not None:
+    if tuple(held) != ("read",) and await access.check(ledger.project, "read") is not None:
         return None
     return await count_pending(ledger, MOST_WAITING)
 
