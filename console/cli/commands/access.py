@@ -51,8 +51,8 @@ async def list_(session: Session, credential: Some = None) -> None:
     """List who may do what in the project."""
     async with session.ledger() as ledger:
         grants = await access.grants(ledger.project, credential)
-    for listed in grants:
-        _write(session, listed)
+    for entry in grants:
+        _write(session, entry)
     if not grants:
         session.out.talk("no grants: only the owner's login may do anything here")
 
@@ -81,8 +81,8 @@ async def grant(
             actor=actor,
             reason=reason,
         )
-        for listed in await access.grants(ledger.project, credential):
-            _write(session, listed)
+        for entry in await access.grants(ledger.project, credential):
+            _write(session, entry)
         for lacking in await unlimited(ledger.pool, credential):
             session.out.talk(lacking)
 
@@ -229,12 +229,12 @@ async def revoke_token(
         raise typer.Exit(exits.ERROR)
 
 
-def _write(session: Session, listed: Grant) -> None:
+def _write(session: Session, entry: Grant) -> None:
     if session.as_json:
-        session.out.json(asdict(listed))
+        session.out.json(asdict(entry))
         return
-    until = "" if listed.until is None else f" until {listed.until:%Y-%m-%d %H:%M}"
+    until = "" if entry.until is None else f" until {entry.until:%Y-%m-%d %H:%M}"
     session.out.line(
-        f"{listed.credential} in {listed.project_id}: {', '.join(listed.rights)};"
-        f" as {', '.join(listed.actors)}{until}"
+        f"{entry.credential} in {entry.project_id}: {', '.join(entry.rights)};"
+        f" as {', '.join(entry.actors)}{until}"
     )

@@ -51,13 +51,13 @@ async def diff(ledger: Reader, run_id: RunId, start: Point, end: Point = "") -> 
     Needs the right read.
     """
     until = version_or_instant(end, "end") if end else None
-    changes = await ledger.diff(run_id, version_or_instant(start, "start"), until)
+    difference = await ledger.diff(run_id, version_or_instant(start, "start"), until)
     return {
-        "from": changes.before.version,
-        "to": changes.after.version,
+        "from": difference.before.version,
+        "to": difference.after.version,
         "changes": {
             name: {"before": jsonable(old), "after": jsonable(new)}
-            for name, (old, new) in changes.changes.items()
+            for name, (old, new) in difference.changes.items()
         },
-        "events": [shown_event(event) for event in changes.events[:MAX_EVENTS]],
+        "events": [shown_event(event) for event in difference.events[:MAX_EVENTS]],
     }
