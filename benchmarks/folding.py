@@ -131,11 +131,7 @@ async def rebuilt(ledger: Ledger, connections: int) -> dict[str, Any]:
 
 async def grouped(ledger: Ledger, connections: int) -> float:
     """Return the events a second of one plain statement with the same aggregates and processes."""
-    text = sql("compiled/rebuild_run_state")
-    select = (
-        text[text.index("  SELECT event.project_id") : text.index("  WHERE event.project_id")]
-        + " GROUP BY event.project_id, event.run_id"
-    )
+    select = group_by_sql()
     async with ledger.pool.acquire() as connection, connection.transaction():
         await connection.execute(
             "SET LOCAL work_mem = '256MB'; SET LOCAL jit = off; "
@@ -144,6 +140,15 @@ async def grouped(ledger: Ledger, connections: int) -> float:
         begun = time.perf_counter()
         await connection.fetchval(f"SELECT count(r) FROM ({select} OFFSET 0) AS r")
         return float(await connection.fetchval(NEWEST) / (time.perf_counter() - begun))
+
+
+def group_by_sql() -> str:
+    """Return the aggregates of a rebuild as one plain statement over all events."""
+    text = sql("compiled/rebuild_run_state")
+    aggregates = text[
+        text.index("  SELECT event.project_id") : text.index("  WHERE event.project_id")
+    ]
+    return f"{aggregates} GROUP BY event.project_id, event.run_id"
 
 
 async def caught_up(ledger: Ledger, url: str) -> dict[str, Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import asyncpg
+from benchmarks.folding import group_by_sql
 from benchmarks.peers import environments
 from benchmarks.peers.__main__ import NAMES
 from benchmarks.peers.page import BEGIN, END, PAGE, publish
@@ -112,3 +114,9 @@ def test_the_longest_size_has_every_number_of_slots_and_every_trickle() -> None:
     assert FULL.slots == (1, 5, 10, 50, 200, 500, 1_000)
     assert FULL.held_seconds == 600
     assert {5, 7, 20, 50, 100} < set(FULL.trickles_ms)
+
+
+async def test_the_statement_that_a_rebuild_is_measured_against_runs(
+    connection: asyncpg.Connection[Any],
+) -> None:
+    assert await connection.fetch(group_by_sql()) == []
