@@ -38,6 +38,8 @@ class Forked(subprocess.Popen[T], Generic[T]):
         if sys.platform != "linux":
             super()._execute_child(args, executable, *more)  # type: ignore[misc]  # not public
             return
+        if more[2] or more[7] or more[-2]:  # pass_fds, shell, start_new_session
+            raise NotImplementedError("start an interpreter for what a fork cannot have")
         cwd, environment = more[3:5]
         ends: tuple[int, ...] = more[8:14]  # for each of the three pipes both; -1 for none
         given = (ends[0], ends[3], ends[5])
