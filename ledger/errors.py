@@ -61,12 +61,12 @@ class UnknownProject(LedgerError):
 
 
 class UnknownKind(LedgerError):
-    """A filter names a kind that no run of the project has ever had."""
+    """A filter or a command names a kind that no run of the project has ever had."""
 
-    def __init__(self, kind: str, known: Sequence[str]) -> None:
+    def __init__(self, kind: str, known: Sequence[str], remedy: str = "") -> None:
         self.kind, self.known = kind, tuple(known)
         some = ", ".join(known[:10]) or "none yet"
-        super().__init__(f"no run of kind {kind!r} was ever submitted; known kinds: {some}")
+        super().__init__(f"no run of kind {kind!r} was ever submitted; known kinds: {some}{remedy}")
 
 
 class RunNotFound(LedgerError):
@@ -220,7 +220,7 @@ class AccessDenied(LedgerError):
     TOKENS: ClassVar = "have another made: `runfold access token`"
 
     def __init__(self, reason: str, remedy: str = ROLES) -> None:
-        self.reason = reason
+        self.reason, self.remedy = reason, remedy
         super().__init__(f"{reason}: {remedy}")
 
 

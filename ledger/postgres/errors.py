@@ -58,6 +58,11 @@ def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:
     return DatabaseRefused(state, str(error))
 
 
+def _message(error: BaseException) -> str:
+    """Return the server's sentence alone: the text of an error ends with its detail and hint."""
+    return getattr(error, "message", None) or str(error)
+
+
 def _detail(error: BaseException) -> str:
     return getattr(error, "detail", None) or ""
 
@@ -83,8 +88,8 @@ def _missing_partition(error: BaseException) -> MissingPartition:
 
 
 _BY_STATE: Final[Mapping[str, Translation]] = {
-    "RF401": lambda error, _: AccessDenied(str(error), AccessDenied.TOKENS),
-    "RF403": lambda error, _: AccessDenied(str(error), AccessDenied.GRANTS),
+    "RF401": lambda error, _: AccessDenied(_message(error), AccessDenied.TOKENS),
+    "RF403": lambda error, _: AccessDenied(_message(error), AccessDenied.GRANTS),
     "RF406": lambda error, _: ConfigurationError(str(error)),
     "RF404": lambda _, args: UnknownProject(str(args[0]) if args else ""),
     "RF409": _duplicate_key,

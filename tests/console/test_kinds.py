@@ -6,8 +6,12 @@ import json
 
 import pytest
 
+from runfold.console.cli.kit import exits
 from runfold.console.cli.main import main
 from tests.conftest import PROJECT
+from tests.support.console import Cli, cli
+
+__all__ = ["cli"]
 
 
 def test_a_kind_is_paused_limited_resumed_and_all_of_it_told(
@@ -15,7 +19,10 @@ def test_a_kind_is_paused_limited_resumed_and_all_of_it_told(
 ) -> None:
     where = ["--url", database, "--project", PROJECT]
 
-    assert main(["kinds", "pause", "parse", "--actor", "ann", "--reason", "broken", *where]) == 0
+    assert (
+        main(["kinds", "pause", "parse", "--ahead", "--actor", "ann", "--reason", "broken", *where])
+        == 0
+    )
     assert main(["kinds", "limit", "parse", "5", "--actor", "ann", *where]) == 0
     assert main(["kinds", "resume", "parse", "--actor", "bob", *where]) == 0
     assert main(["kinds", "list", *where]) == 0
@@ -44,7 +51,25 @@ def test_a_kind_is_paused_limited_resumed_and_all_of_it_told(
 def test_a_limit_of_nothing_is_refused_in_words(
     database: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = main(["kinds", "limit", "parse", "0", "--url", database, "--project", PROJECT])
+    code = main(
+        ["kinds", "limit", "parse", "0", "--ahead", "--url", database, "--project", PROJECT]
+    )
 
     assert code != 0
     assert "max_running 0: must be 1 to" in capsys.readouterr().err
+
+
+def test_a_kind_that_nobody_submitted_is_misspelled_unless_its_name_is_said_to_be_new(
+    cli: Cli,
+) -> None:
+    cli.submitted("parse")
+
+    for words in (("pause", "pasre"), ("resume", "pasre"), ("limit", "pasre", "3")):
+        failed = cli.fails(exits.NOT_FOUND, "kinds", *words)
+        assert "no run of kind 'pasre' was ever submitted" in failed.err
+        assert "known kinds: parse; --ahead" in failed.err
+    assert "pasre" not in cli.ok("kinds", "list").out
+
+    cli.ok("kinds", "pause", "load", "--ahead")
+    cli.ok("kinds", "resume", "load")
+    cli.ok("kinds", "limit", "parse", "3")

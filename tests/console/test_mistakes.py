@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -168,6 +168,21 @@ def test_errors_show_values_as_they_were_typed(cli: Cli) -> None:
 # -- roles -----------------------------------------------------------------------------------------
 
 
+@contextmanager
+def login_with_rights(url: str, role: str, *rights: str) -> Iterator[str]:
+    """Make a login with a role of the server and rights in the project, and drop it afterwards."""
+    login = f"trial_{os.urandom(4).hex()}"
+    execute(url, f"CREATE ROLE {login} LOGIN")
+    execute(url, f"GRANT {role} TO {login}")
+    granted = f"'test', 'tests', '{login}', '{{{','.join(rights)}}}', NULL, NULL, NULL"
+    execute(url, f"SELECT ledger.change_access({granted})")
+    try:
+        yield login
+    finally:
+        execute(url, f"DROP OWNED BY {login}")
+        execute(url, f"DROP ROLE {login}")
+
+
 @pytest.mark.parametrize(
     ("words", "needed"),
     [
@@ -183,18 +198,24 @@ def test_a_login_that_lacks_a_privilege_hears_which_role_it_needs(
     cli: Cli, database: str, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], needed: str
 ) -> None:
     cli.submitted()
-    login = f"reader_{os.urandom(4).hex()}"
-    execute(database, f"CREATE ROLE {login} LOGIN")
-    execute(database, f"GRANT runfold_reader TO {login}")
-    rights = f"'test', 'tests', '{login}', '{{read}}', NULL, NULL, NULL"
-    execute(database, f"SELECT ledger.change_access({rights})")
-    try:
+    with login_with_rights(database, "runfold_reader", "read") as login:
         as_reader = Cli(database.replace("postgres@", f"{login}@"), capsys)
 
         assert needed in as_reader.fails(exits.ERROR, *words).err
-    finally:
-        execute(database, f"DROP OWNED BY {login}")
-        execute(database, f"DROP ROLE {login}")
+
+
+def test_a_worker_without_a_right_hears_who_grants_it_and_of_no_role_that_it_has(
+    cli: Cli, database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with login_with_rights(database, "runfold_worker", "submit", "work", "read") as login:
+        as_worker = Cli(database.replace("postgres@", f"{login}@"), capsys)
+
+        said = as_worker.fails(exits.ERROR, "roles", "grant", "finance", "ann").err
+
+        assert said == (
+            f"error: {login} lacks the right admin in project test: an admin of the project"
+            " grants it with `runfold access grant`\n"
+        )
 
 
 # -- modules ---------------------------------------------------------------------------------------

@@ -63,7 +63,8 @@ async def approvals(
         session.out.talk(f"no approval waits{f' for {name}' if mine else ''}")
         return
     session.out.table(TITLES, [_row(request) for request in requests], [None] * len(requests))
-    session.out.talk("to read one in full: runfold show RUN; to decide: runfold approve RUN")
+    session.out.talk("to read one in full: runfold show RUN")
+    session.out.talk("to decide: runfold approve RUN --request N")
 
 
 def _facts(request: ApprovalRequest, name: str, roles: set[str]) -> dict[str, Any]:

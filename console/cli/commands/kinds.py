@@ -9,13 +9,14 @@ import typer
 
 from runfold.console.cli.kit.options import WORKER, Actor, OrderReason, command, program
 from runfold.console.cli.kit.session import Session
+from runfold.ledger import Ledger
+from runfold.ledger.errors import UnknownKind
 from runfold.ledger.kinds import Kind
 
 app: Final = program("Pause, resume and limit kinds of runs.")
 
-Name = Annotated[
-    str, typer.Argument(metavar="KIND", help="The kind of run; it need not have runs yet.")
-]
+Name = Annotated[str, typer.Argument(metavar="KIND", help="The kind of run.")]
+Ahead = Annotated[bool, typer.Option("--ahead", help="The kind is new: it has no run yet.")]
 
 
 @command(app, "list")
@@ -31,19 +32,31 @@ async def list_(session: Session) -> None:
 
 @command(app, "pause", needs=WORKER)
 async def pause(
-    session: Session, kind: Name, *, actor: Actor = None, reason: OrderReason = None
+    session: Session,
+    kind: Name,
+    *,
+    ahead: Ahead = False,
+    actor: Actor = None,
+    reason: OrderReason = None,
 ) -> None:
     """Stop workers from claiming runs of a kind; held runs continue."""
     async with session.ledger() as ledger:
+        await _know(ledger, kind, ahead=ahead)
         _write(session, await ledger.pause_kind(kind, actor=actor, reason=reason))
 
 
 @command(app, "resume", needs=WORKER)
 async def resume(
-    session: Session, kind: Name, *, actor: Actor = None, reason: OrderReason = None
+    session: Session,
+    kind: Name,
+    *,
+    ahead: Ahead = False,
+    actor: Actor = None,
+    reason: OrderReason = None,
 ) -> None:
     """Allow claims of a kind again."""
     async with session.ledger() as ledger:
+        await _know(ledger, kind, ahead=ahead)
         _write(session, await ledger.resume_kind(kind, actor=actor, reason=reason))
 
 
@@ -58,6 +71,7 @@ async def limit(
         ),
     ] = None,
     *,
+    ahead: Ahead = False,
     actor: Actor = None,
     reason: OrderReason = None,
 ) -> None:
@@ -66,6 +80,7 @@ async def limit(
     Without MAX the limit is removed.
     """
     async with session.ledger() as ledger:
+        await _know(ledger, kind, ahead=ahead)
         _write(session, await ledger.limit_kind(kind, max_running, actor=actor, reason=reason))
 
 
@@ -86,6 +101,13 @@ async def history(session: Session, kind: Name) -> None:
         )
     if not events:
         session.out.talk("this kind was never changed")
+
+
+async def _know(ledger: Ledger, kind: str, *, ahead: bool) -> None:
+    """Raise UnknownKind for a kind that nobody submitted or changed: it may be misspelled."""
+    known = [] if ahead else [each.kind for each in await ledger.kinds()]
+    if not ahead and kind not in known:
+        raise UnknownKind(kind, known, "; --ahead is for one that has no run yet")
 
 
 def _write(session: Session, kind: Kind) -> None:

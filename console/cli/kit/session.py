@@ -55,6 +55,8 @@ class Session:
             denied = known(error)
             if not isinstance(denied, AccessDenied) or needs is None:
                 raise
+            if denied.remedy != AccessDenied.ROLES:  # it has the role, and lacks a right
+                raise
             denied.args = (f"{denied.reason}: {needs}",)
             raise denied from error
 
