@@ -38,16 +38,19 @@ def moment(value: datetime) -> str:
 
 def span(value: timedelta) -> str:
     """Return a length of time in its two largest units."""
-    seconds = abs(value.total_seconds())
-    if seconds < 1:
-        return f"{seconds * 1000:.0f}ms"
+    exact = abs(value.total_seconds())
+    if exact < 0.9995:  # noqa: PLR2004  above, it rounds to a second
+        return f"{exact * 1000:.0f}ms"
+    if exact < 9.95:  # noqa: PLR2004  two digits are enough
+        return f"{exact:.1f}s"
+    seconds = round(exact)
     if seconds < _MINUTE:
-        return f"{seconds:.1f}s" if seconds < 10 else f"{seconds:.0f}s"  # noqa: PLR2004  two digits are enough
+        return f"{seconds}s"
     if seconds < _HOUR:
-        return f"{seconds // _MINUTE:.0f}m{seconds % _MINUTE:02.0f}s"
+        return f"{seconds // _MINUTE}m{seconds % _MINUTE:02}s"
     if seconds < _DAY:
-        return f"{seconds // _HOUR:.0f}h{seconds % _HOUR // _MINUTE:02.0f}m"
-    return f"{seconds // _DAY:.0f}d{seconds % _DAY // _HOUR:02.0f}h"
+        return f"{seconds // _HOUR}h{seconds % _HOUR // _MINUTE:02}m"
+    return f"{seconds // _DAY}d{seconds % _DAY // _HOUR:02}h"
 
 
 def relative(value: datetime, now: datetime | None = None) -> str:

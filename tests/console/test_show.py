@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import pytest
+
+from runfold.console.shared.plain import span
 from runfold.ledger import Ledger, State
 from tests.support.console import Cli, cli, failed
 from tests.support.runs import abandoned, claimed, waiting
@@ -141,3 +144,14 @@ def test_times_are_written_in_utc_with_milliseconds() -> None:
 
     assert moment(instant) == "2026-01-31 13:30:00.123Z"
     assert jsonable(instant) == "2026-01-31T13:30:00.123456Z"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        *((0.0004, "0ms"), (0.9996, "1.0s"), (9.96, "10s"), (59.7, "1m00s"), (959.8, "16m00s")),
+        *((3599.9, "1h00m"), (86_399.6, "1d00h"), (90_000, "1d01h")),
+    ],
+)
+def test_a_length_of_time_is_rounded_before_it_is_parted(seconds: float, said: str) -> None:
+    assert span(timedelta(seconds=seconds)) == said
