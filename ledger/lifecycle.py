@@ -114,3 +114,6 @@ OUTPUT_REFUSED: Final = "E-RUN-006"
 
 HISTORY_MISMATCH: Final = "E-RUN-007"
 """The handler does not ask for the steps that the run's history has recorded."""
+
+NOT_BEGUN: Final = "E-RUN-008"
+"""A worker that leased the run ahead of need had no free slot for it in time."""

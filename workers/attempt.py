@@ -74,6 +74,7 @@ class Attempt:
         """Call the handler and return its ending; raise only what is meant for the whole worker."""
         self._task = asyncio.current_task()
         try:
+            self._recorder.check_open()  # it may have been stopped before it had a slot
             ending = await self._attempted(await self._journal.replay())
         except KeyboardInterrupt:
             raise
@@ -94,6 +95,11 @@ class Attempt:
         if why is Stop.CANCEL:
             seconds = self._recorder.ledger.settings.cancel_seconds
             asyncio.get_running_loop().call_later(seconds, self._overrule, seconds)
+
+    @property
+    def was_called(self) -> bool:
+        """Whether the handler has begun."""
+        return self._recorder.was_called
 
     @property
     def is_cancelled_from_outside(self) -> bool:

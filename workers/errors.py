@@ -129,3 +129,4 @@ class Stop(StrEnum):
     DOUBT = "no heartbeat went through, the lease may be lost"
     CANCEL = "the run was called off"
     SHUTDOWN = "the worker ends"
+    NO_SLOT = "no slot became free in time"

@@ -9,7 +9,7 @@ from pydantic_core import PydanticSerializationError
 
 from runfold.ledger import names
 from runfold.ledger.errors import InvalidValue
-from runfold.ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH, OUTPUT_REFUSED
+from runfold.ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH, NOT_BEGUN, OUTPUT_REFUSED
 from runfold.workers.backoff import Backoff
 from runfold.workers.errors import Asleep, HistoryMismatch, Parked, Refused, StepError, Stop
 from runfold.workers.failures import described, failure
@@ -62,6 +62,8 @@ def raised(journal: Journal, handler: Handler[..., Any], error: BaseException) -
             return Cancel("as requested")
         case _ if recorder.stopped is Stop.SHUTDOWN:
             return shut_down(journal)
+        case _ if recorder.stopped is Stop.NO_SLOT:
+            return GiveBack(error_code=NOT_BEGUN)
         case _ if recorder.stopped is not None:
             return GiveBack()
         case StepError(__cause__=BaseException() as cause):

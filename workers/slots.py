@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
+from itertools import takewhile
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,6 +17,7 @@ from runfold.workers.attempt import Attempt
 from runfold.workers.errors import Stop
 from runfold.workers.failures import failure, for_the_log
 from runfold.workers.handlers import Handlers
+from runfold.workers.leases.ahead import PATIENCE_SECONDS, Pace
 from runfold.workers.leases.heart import Heart
 from runfold.workers.leases.suspects import Gate
 from runfold.workers.leases.writer import Writer
@@ -28,6 +32,10 @@ GIVE_BACK_SECONDS: Final = 3.0
 
 class Slots:
     """Does leased runs, as many at a time as there are slots, until they are given back.
+
+    While attempts are short and there is a backlog, some more are leased than there are slots, so
+    that neither the server nor the slots wait for the next claim. They begin in order as slots
+    become free; those that do not begin soon are given back, and no attempt is charged.
 
     `look` is called when it may be worth to claim; `ended` when a handler has come to its end, and
     before anything is written for it.
@@ -60,12 +68,21 @@ class Slots:
         self._writer = Writer(ledger, self.heart, lambda: self.free < self._count)
         self._attempts: dict[tuple[UUID, int], Attempt] = {}
         """Every lease that there is still something to write for."""
-        self._gate = Gate(lambda: sum(attempt.is_held for attempt in self._attempts.values()))
+        self._ahead: deque[Attempt] = deque()
+        """Those for which there is no slot yet, the first claimed first."""
+        self._pace = Pace(count)
+        self._context = copy_context()
+        """Where runs ahead begin: not in what the handler has set that had the slot before."""
+        self._gate = Gate(
+            lambda: sum(attempt.is_held for attempt in self._attempts.values()),
+            closed=self._begin_soon,
+        )
         self._tasks = Tasks()
         self._unwritten: set[Attempt] = set()
         """Those whose handlers have ended, and whose endings are on their way."""
         self._has_written = asyncio.Event()
         self._stop: Stop | None = None
+        self._is_beginning = self._begins_soon = False
 
     @property
     def held(self) -> Collection[tuple[UUID, int]]:
@@ -75,7 +92,19 @@ class Slots:
     @property
     def room(self) -> int:
         """How many runs may be claimed now: none without a heart, or while a suspect works."""
-        return self.free if self.heart.can_beat and not self._gate.is_closed else 0
+        if not self.heart.can_beat or self._gate.is_closed:
+            return 0
+        ahead = self._pace.ahead() if self.is_hungry else 0
+        room = self.free + ahead - len(self._ahead)
+        if self._ahead and room <= ahead // 2:
+            return 0  # what is held lasts: a later claim gets more with one statement
+        # Half at a time, so that one half begins while the other is claimed.
+        return max(min(room, max(self._count, (self._count + ahead) // 2)), 0)
+
+    @property
+    def lingers(self) -> bool:
+        """Whether slots freed together should be filled together, by a claim in a moment."""
+        return self.is_hungry and 0 < self.free < self._count and not self._ahead
 
     @property
     def is_abandoned(self) -> bool:
@@ -87,13 +116,26 @@ class Slots:
         """Whether handlers were cancelled by something else than this."""
         return any(attempt.is_cancelled_from_outside for attempt in self._attempts.values())
 
-    def fill(self, leases: Sequence[Lease], since: float) -> None:
-        """Begin the runs; `since` is the monotonic time before they were claimed."""
+    def take(self, leases: Sequence[Lease], since: float) -> None:
+        """Hold the runs until `begin`; `since` is the monotonic time before they were claimed."""
         self.heart.take(leases, since)
-        attempts = [self._attempt(lease) for lease in leases]
-        self.free -= len(attempts)
-        for attempt in attempts:  # all are known before the first begins
-            self._tasks.start(self._work(attempt))
+        self._ahead.extend([self._attempt(lease) for lease in leases])
+        self._context = copy_context()
+        if self._stop is not None:
+            self.begin()
+        elif len(self._ahead) > self.free:
+            asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._give_up, self._ahead[-1])
+
+    def begin(self) -> None:
+        """Begin the runs that have a slot; without one, those that only come to be given back."""
+        if self._is_beginning:
+            return
+        self._is_beginning = True
+        try:
+            while self._ahead and (self.free > 0 or self._stop or self._gate.is_closed):
+                self._start(self._ahead.popleft())
+        finally:
+            self._is_beginning = False
 
     async def drain(self) -> None:
         """Return when every run is done."""
@@ -107,6 +149,9 @@ class Slots:
     def close(self) -> None:
         """Stop what is begun from now on: it was claimed before the worker was told to stop."""
         self._stop = self._stop or Stop.SHUTDOWN
+        for attempt in self._ahead:
+            attempt.stop(self._stop)
+        self.begin()
 
     def stop(self, why: Stop) -> None:
         """Stop what works, and whatever is begun from now on; Stop.LOST is for good."""
@@ -115,6 +160,7 @@ class Slots:
             attempt.stop(why)
             if self.is_abandoned:
                 attempt.drop()
+        self.begin()
 
     async def give_back(self) -> list[UUID]:
         """Stop what works and give it back; return the runs for which there was no time."""
@@ -139,6 +185,31 @@ class Slots:
         for task in self._tasks:
             task.cancel()
         return [attempt.lease.run_id for attempt in left]
+
+    def _begin_soon(self) -> None:
+        """Begin runs from the loop: one attempt must not run within the end of another."""
+        if not self._begins_soon:
+            self._begins_soon = True
+            asyncio.get_running_loop().call_soon(self._begin_now, context=self._context)
+
+    def _begin_now(self) -> None:
+        self._begins_soon = False
+        self.begin()
+
+    def _give_up(self, last: Attempt) -> None:
+        """Give back the runs up to the last of a claim if it has not begun by now."""
+        if last not in self._ahead:
+            return
+        self._pace.stumbled()
+        late = list(takewhile(lambda attempt: attempt is not last, self._ahead))
+        for attempt in (*late, last):
+            self._ahead.popleft()
+            attempt.stop(Stop.NO_SLOT)
+            self._start(attempt)
+
+    def _start(self, attempt: Attempt) -> None:
+        self.free -= 1
+        self._tasks.start(self._work(attempt))
 
     def _attempt(self, lease: Lease) -> Attempt:
         before = self._attempts.get((lease.run_id, lease.token))
@@ -188,6 +259,10 @@ class Slots:
             self._ended()
             attempt.is_working = False
             self.free += 1
+            if attempt.was_called:
+                self._pace.ended()
+            if self._ahead:
+                self._begin_soon()
             if self.is_hungry:
                 self._look()
         # The attempt may be gone already: an ending over the handler's head removes it.

@@ -26,6 +26,8 @@ from runfold.workers.slots import Slots
 CONCURRENCY: Final = 10
 JITTER: Final = 0.25
 LINGER_SECONDS: Final = 0.002
+SENT_AFTER: Final = 2
+"""Turns of the loop until a statement is on its way: uvloop writes when a turn ends."""
 CLOSE_SECONDS: Final = 1.0
 """How long duties may take to end, and a last look for leases."""
 
@@ -143,12 +145,15 @@ class Worker:
     async def _serve(self) -> None:
         slots = self._slots
         while not self._stopping.is_set():
-            if slots.is_hungry and 0 < slots.free < self.concurrency:
-                await asyncio.sleep(LINGER_SECONDS)  # slots freed together are filled together
+            if slots.lingers:
+                await asyncio.sleep(LINGER_SECONDS)
             self._look.clear()
             room = slots.room
             count = await self._claim(room) if room else 0
             slots.is_hungry = count == room
+            if count and slots.is_hungry and slots.room:
+                continue  # the next is claimed while these begin
+            slots.begin()
             with suppress(TimeoutError):
                 async with asyncio.timeout(jittered(self.poll, JITTER)):
                     await self._look.wait()
@@ -157,6 +162,9 @@ class Worker:
         since = time.monotonic()
         self._claiming = claiming = asyncio.create_task(self._leased(room))
         try:
+            for _ in range(SENT_AFTER):
+                await asyncio.sleep(0)
+            self._slots.begin()  # what was claimed before, while the server claims
             leases = await asyncio.shield(claiming)
         except (DatabaseUnavailable, DatabaseRefused) as error:
             self._strays.suspect()
@@ -170,10 +178,10 @@ class Worker:
                 return 0
             # What is claimed by now has to be given back.
             with suppress(LedgerError):
-                self._slots.fill(await claiming, since)
+                self._slots.take(await claiming, since)
             raise
         self._outage.end()
-        self._slots.fill(leases, since)
+        self._slots.take(leases, since)
         return len(leases)
 
     async def _leased(self, room: int) -> list[Lease]:
