@@ -3261,6 +3261,8 @@ DECLARE
   'timestamptz', 'interval', 'bytea', 'text[]'];
   name CONSTANT text := '[a-z][a-z0-9_]{0,40}';
   everywhere CONSTANT text := '(SELECT ledger.projects_with(''read'', ''audit'')) IS NULL';
+  in_project CONSTANT text :=
+    'project_id = ANY ((SELECT ledger.projects_seen(''read'', ''audit''))::text[])';
   columns text;
   key text;
 BEGIN
@@ -3283,10 +3285,10 @@ BEGIN
     'TO runfold_reader, runfold_worker, runfold_projector', p_table);
   EXECUTE format('GRANT INSERT, UPDATE, DELETE ON projection.%I TO runfold_projector', p_table);
   EXECUTE format('ALTER TABLE projection.%I ENABLE ROW LEVEL SECURITY', p_table);
-  EXECUTE format('CREATE POLICY seen ON projection.%I FOR SELECT USING (%s%s)', p_table, everywhere,
-    CASE WHEN 'project_id' = ANY (p_columns)
-      THEN ' OR project_id = ANY ((SELECT ledger.projects_with(''read'', ''audit''))::text[])'
-      ELSE '' END);
+  EXECUTE format('CREATE POLICY seen ON projection.%I FOR SELECT USING (%s)', p_table,
+    CASE WHEN 'project_id' = ANY (p_key) THEN in_project
+      WHEN 'project_id' = ANY (p_columns) THEN everywhere || ' OR ' || in_project
+      ELSE everywhere END);
   EXECUTE format('CREATE POLICY kept ON projection.%I TO runfold_projector USING (%s)', p_table,
     everywhere);
 END $$;
@@ -3589,12 +3591,13 @@ CREATE FUNCTION ledger.policy_rules() RETURNS TABLE(relation text, policy text, 
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
-  SELECT r.relation, r.policy, r.command, r.role, replace(CASE
+  SELECT r.relation, r.policy, r.command, r.role, format(CASE
     WHEN r.policy = 'own' THEN 'credential = (SELECT ledger.credential())'
-    WHEN r.is_global THEN '$ IS NULL'
-    ELSE '$ IS NULL OR project_id = ANY ($::text[])'
-  END, '$', format('(SELECT ledger.projects_with(VARIADIC %L::text[]))',
-    string_to_array(r.rights, ' '))) AS rule
+    WHEN r.is_global THEN '(SELECT ledger.projects_with(VARIADIC %1$L::text[])) IS NULL'
+    ELSE 'project_id = ANY ((SELECT ledger.projects_seen(VARIADIC %1$L::text[]))::text[])'
+  END || CASE WHEN r.relation = 'archive_event' -- the archive's own records have no project
+    THEN ' OR (SELECT ledger.projects_with(VARIADIC %1$L::text[])) IS NULL' ELSE '' END,
+    string_to_array(r.rights, ' ')) AS rule
   FROM (VALUES
     ('project', 'seen', 'SELECT', 'PUBLIC', '', false),
     ('event', 'seen', 'SELECT', 'PUBLIC', 'read work audit', false),
@@ -3632,6 +3635,17 @@ CREATE FUNCTION ledger.policy_rules() RETURNS TABLE(relation text, policy text, 
     ('rebuild_range', 'kept', 'ALL', 'runfold_projector', 'read', true)
   ) AS r (relation, policy, command, role, rights, is_global)
 $_$;
+
+CREATE FUNCTION ledger.projects_seen(VARIADIC p_rights text[]) RETURNS text[]
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  allowed CONSTANT text[] := ledger.projects_with(VARIADIC p_rights);
+BEGIN
+  RETURN coalesce(allowed,
+    ARRAY(SELECT p.project_id::text FROM ledger.project AS p) || ARRAY['*']);
+END $$;
 
 CREATE FUNCTION ledger.projects_with(VARIADIC p_rights text[] DEFAULT '{}'::text[]) RETURNS text[]
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -5845,77 +5859,77 @@ ALTER TABLE ledger.saved_view ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ledger.schedule ENABLE ROW LEVEL SECURITY;
 
-CREATE POLICY seen ON ledger.access_grant FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with)::text[]))));
+CREATE POLICY seen ON ledger.access_grant FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{audit,admin}'::text[]) AS projects_seen)::text[])));
 
-COMMENT ON POLICY seen ON ledger.access_grant IS '((( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with)::text[]))) from a5819072b43ce29f47b6f7da5e9118a9';
+COMMENT ON POLICY seen ON ledger.access_grant IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{audit,admin}''::text[]) AS projects_seen)::text[])) from f78d2152cc2d7e18a23aa974667d24f5';
 
 CREATE POLICY seen ON ledger.api_token FOR SELECT USING ((( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with) IS NULL));
 
 COMMENT ON POLICY seen ON ledger.api_token IS '(( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with) IS NULL) from 42a8b927ae1c7beae36faad7f493cb5b';
 
-CREATE POLICY seen ON ledger.archive_event FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with)::text[]))));
+CREATE POLICY seen ON ledger.archive_event FOR SELECT USING (((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{read,audit}'::text[]) AS projects_seen)::text[])) OR (( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL)));
 
-COMMENT ON POLICY seen ON ledger.archive_event IS '((( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with)::text[]))) from 6ab1a313aa114582bfc1983207921cdd';
+COMMENT ON POLICY seen ON ledger.archive_event IS '((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{read,audit}''::text[]) AS projects_seen)::text[])) OR (( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with) IS NULL)) from aa0b25ca838305bb1d6aaa12c0753084';
 
-CREATE POLICY seen ON ledger.command FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,work,submit,decide,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,work,submit,decide,audit}'::text[]) AS projects_with)::text[]))));
+CREATE POLICY seen ON ledger.command FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{read,work,submit,decide,audit}'::text[]) AS projects_seen)::text[])));
 
-COMMENT ON POLICY seen ON ledger.command IS '((( SELECT ledger.projects_with(VARIADIC ''{read,work,submit,decide,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,work,submit,decide,audit}''::text[]) AS projects_with)::text[]))) from 151b032d071593fe794a597ebb375bcc';
+COMMENT ON POLICY seen ON ledger.command IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{read,work,submit,decide,audit}''::text[]) AS projects_seen)::text[])) from d68583251c694695570dc4dead5de2b5';
 
-CREATE POLICY seen ON ledger.control_event FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{audit}'::text[]) AS projects_with)::text[]))));
+CREATE POLICY seen ON ledger.control_event FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{audit}'::text[]) AS projects_seen)::text[])));
 
-COMMENT ON POLICY seen ON ledger.control_event IS '((( SELECT ledger.projects_with(VARIADIC ''{audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{audit}''::text[]) AS projects_with)::text[]))) from cc3e87711538bc255d4bb3096b8bc444';
+COMMENT ON POLICY seen ON ledger.control_event IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{audit}''::text[]) AS projects_seen)::text[])) from 69f6713db68458b1ca531bd21e0642f0';
 
-CREATE POLICY seen ON ledger.delivery FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with)::text[]))));
+CREATE POLICY seen ON ledger.delivery FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{audit,admin}'::text[]) AS projects_seen)::text[])));
 
-COMMENT ON POLICY seen ON ledger.delivery IS '((( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with)::text[]))) from a5819072b43ce29f47b6f7da5e9118a9';
+COMMENT ON POLICY seen ON ledger.delivery IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{audit,admin}''::text[]) AS projects_seen)::text[])) from f78d2152cc2d7e18a23aa974667d24f5';
 
-CREATE POLICY seen ON ledger.delivery_attempt FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with)::text[]))));
+CREATE POLICY seen ON ledger.delivery_attempt FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{audit,admin}'::text[]) AS projects_seen)::text[])));
 
-COMMENT ON POLICY seen ON ledger.delivery_attempt IS '((( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with)::text[]))) from a5819072b43ce29f47b6f7da5e9118a9';
+COMMENT ON POLICY seen ON ledger.delivery_attempt IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{audit,admin}''::text[]) AS projects_seen)::text[])) from f78d2152cc2d7e18a23aa974667d24f5';
 
-CREATE POLICY seen ON ledger.event FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,work,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,work,audit}'::text[]) AS projects_with)::text[]))));
+CREATE POLICY seen ON ledger.event FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{read,work,audit}'::text[]) AS projects_seen)::text[])));
 
-COMMENT ON POLICY seen ON ledger.event IS '((( SELECT ledger.projects_with(VARIADIC ''{read,work,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,work,audit}''::text[]) AS projects_with)::text[]))) from 0902aa7ddeaab2b995026489bb577f24';
+COMMENT ON POLICY seen ON ledger.event IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{read,work,audit}''::text[]) AS projects_seen)::text[])) from 96be1ee022a818e336c00d8d188978b3';
 
-CREATE POLICY seen ON ledger.kind FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,work,submit,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,work,submit,audit}'::text[]) AS projects_with)::text[]))));
+CREATE POLICY seen ON ledger.kind FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{read,work,submit,audit}'::text[]) AS projects_seen)::text[])));
 
-COMMENT ON POLICY seen ON ledger.kind IS '((( SELECT ledger.projects_with(VARIADIC ''{read,work,submit,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,work,submit,audit}''::text[]) AS projects_with)::text[]))) from c854db38c54f44abdb5f0eddb2e78d00';
+COMMENT ON POLICY seen ON ledger.kind IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{read,work,submit,audit}''::text[]) AS projects_seen)::text[])) from 0317e447be20100f555196d0bde7e660';
 
-CREATE POLICY seen ON ledger.kind_event FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with)::text[]))));
+CREATE POLICY seen ON ledger.kind_event FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{read,audit}'::text[]) AS projects_seen)::text[])));
 
-COMMENT ON POLICY seen ON ledger.kind_event IS '((( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with)::text[]))) from 6ab1a313aa114582bfc1983207921cdd';
+COMMENT ON POLICY seen ON ledger.kind_event IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{read,audit}''::text[]) AS projects_seen)::text[])) from af454bdb08429d8404d1574746d0c38f';
 
-CREATE POLICY seen ON ledger.kind_state FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,work,submit,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,work,submit,audit}'::text[]) AS projects_with)::text[]))));
+CREATE POLICY seen ON ledger.kind_state FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{read,work,submit,audit}'::text[]) AS projects_seen)::text[])));
 
-COMMENT ON POLICY seen ON ledger.kind_state IS '((( SELECT ledger.projects_with(VARIADIC ''{read,work,submit,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,work,submit,audit}''::text[]) AS projects_with)::text[]))) from c854db38c54f44abdb5f0eddb2e78d00';
+COMMENT ON POLICY seen ON ledger.kind_state IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{read,work,submit,audit}''::text[]) AS projects_seen)::text[])) from 0317e447be20100f555196d0bde7e660';
 
-CREATE POLICY seen ON ledger.low_water FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{audit}'::text[]) AS projects_with)::text[]))));
+CREATE POLICY seen ON ledger.low_water FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{audit}'::text[]) AS projects_seen)::text[])));
 
-COMMENT ON POLICY seen ON ledger.low_water IS '((( SELECT ledger.projects_with(VARIADIC ''{audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{audit}''::text[]) AS projects_with)::text[]))) from cc3e87711538bc255d4bb3096b8bc444';
+COMMENT ON POLICY seen ON ledger.low_water IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{audit}''::text[]) AS projects_seen)::text[])) from 69f6713db68458b1ca531bd21e0642f0';
 
-CREATE POLICY seen ON ledger.payload FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with)::text[]))));
+CREATE POLICY seen ON ledger.payload FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{read,audit}'::text[]) AS projects_seen)::text[])));
 
-COMMENT ON POLICY seen ON ledger.payload IS '((( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with)::text[]))) from 6ab1a313aa114582bfc1983207921cdd';
+COMMENT ON POLICY seen ON ledger.payload IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{read,audit}''::text[]) AS projects_seen)::text[])) from af454bdb08429d8404d1574746d0c38f';
 
-CREATE POLICY seen ON ledger.payload_read FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{audit}'::text[]) AS projects_with)::text[]))));
+CREATE POLICY seen ON ledger.payload_read FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{audit}'::text[]) AS projects_seen)::text[])));
 
-COMMENT ON POLICY seen ON ledger.payload_read IS '((( SELECT ledger.projects_with(VARIADIC ''{audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{audit}''::text[]) AS projects_with)::text[]))) from cc3e87711538bc255d4bb3096b8bc444';
+COMMENT ON POLICY seen ON ledger.payload_read IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{audit}''::text[]) AS projects_seen)::text[])) from 69f6713db68458b1ca531bd21e0642f0';
 
-CREATE POLICY seen ON ledger.project FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{}'::text[]) AS projects_with)::text[]))));
+CREATE POLICY seen ON ledger.project FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{}'::text[]) AS projects_seen)::text[])));
 
-COMMENT ON POLICY seen ON ledger.project IS '((( SELECT ledger.projects_with(VARIADIC ''{}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{}''::text[]) AS projects_with)::text[]))) from e3b601008c3753de24066406f8e73ccc';
+COMMENT ON POLICY seen ON ledger.project IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{}''::text[]) AS projects_seen)::text[])) from beec5b9345f35c4094a79e538007d114';
 
 CREATE POLICY seen ON ledger.projection FOR SELECT USING ((( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL));
 
 COMMENT ON POLICY seen ON ledger.projection IS '(( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with) IS NULL) from 66a119cc36e47777c05e32ab0ff669d5';
 
-CREATE POLICY seen ON ledger.projection_aside FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with)::text[]))));
+CREATE POLICY seen ON ledger.projection_aside FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{read,audit}'::text[]) AS projects_seen)::text[])));
 
-COMMENT ON POLICY seen ON ledger.projection_aside IS '((( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with)::text[]))) from 6ab1a313aa114582bfc1983207921cdd';
+COMMENT ON POLICY seen ON ledger.projection_aside IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{read,audit}''::text[]) AS projects_seen)::text[])) from af454bdb08429d8404d1574746d0c38f';
 
-CREATE POLICY seen ON ledger.projection_skip FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with)::text[]))));
+CREATE POLICY seen ON ledger.projection_skip FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{read,audit}'::text[]) AS projects_seen)::text[])));
 
-COMMENT ON POLICY seen ON ledger.projection_skip IS '((( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with)::text[]))) from 6ab1a313aa114582bfc1983207921cdd';
+COMMENT ON POLICY seen ON ledger.projection_skip IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{read,audit}''::text[]) AS projects_seen)::text[])) from af454bdb08429d8404d1574746d0c38f';
 
 CREATE POLICY seen ON ledger.rebuild FOR SELECT USING ((( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL));
 
@@ -5925,25 +5939,25 @@ CREATE POLICY seen ON ledger.rebuild_range FOR SELECT USING ((( SELECT ledger.pr
 
 COMMENT ON POLICY seen ON ledger.rebuild_range IS '(( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with) IS NULL) from 66a119cc36e47777c05e32ab0ff669d5';
 
-CREATE POLICY seen ON ledger.role_event FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,work,decide,audit,admin}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,work,decide,audit,admin}'::text[]) AS projects_with)::text[]))));
+CREATE POLICY seen ON ledger.role_event FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{read,work,decide,audit,admin}'::text[]) AS projects_seen)::text[])));
 
-COMMENT ON POLICY seen ON ledger.role_event IS '((( SELECT ledger.projects_with(VARIADIC ''{read,work,decide,audit,admin}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,work,decide,audit,admin}''::text[]) AS projects_with)::text[]))) from 95df503507070c90b9d856cd02b0f0fb';
+COMMENT ON POLICY seen ON ledger.role_event IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{read,work,decide,audit,admin}''::text[]) AS projects_seen)::text[])) from da78d4bf5c1d5c7e4c59b135768e1f25';
 
-CREATE POLICY seen ON ledger.run_state FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,work,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,work,audit}'::text[]) AS projects_with)::text[]))));
+CREATE POLICY seen ON ledger.run_state FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{read,work,audit}'::text[]) AS projects_seen)::text[])));
 
-COMMENT ON POLICY seen ON ledger.run_state IS '((( SELECT ledger.projects_with(VARIADIC ''{read,work,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,work,audit}''::text[]) AS projects_with)::text[]))) from 0902aa7ddeaab2b995026489bb577f24';
+COMMENT ON POLICY seen ON ledger.run_state IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{read,work,audit}''::text[]) AS projects_seen)::text[])) from 96be1ee022a818e336c00d8d188978b3';
 
-CREATE POLICY seen ON ledger.run_tag FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,work,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,work,audit}'::text[]) AS projects_with)::text[]))));
+CREATE POLICY seen ON ledger.run_tag FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{read,work,audit}'::text[]) AS projects_seen)::text[])));
 
-COMMENT ON POLICY seen ON ledger.run_tag IS '((( SELECT ledger.projects_with(VARIADIC ''{read,work,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,work,audit}''::text[]) AS projects_with)::text[]))) from 0902aa7ddeaab2b995026489bb577f24';
+COMMENT ON POLICY seen ON ledger.run_tag IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{read,work,audit}''::text[]) AS projects_seen)::text[])) from 96be1ee022a818e336c00d8d188978b3';
 
-CREATE POLICY seen ON ledger.saved_view FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with)::text[]))));
+CREATE POLICY seen ON ledger.saved_view FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{read,audit}'::text[]) AS projects_seen)::text[])));
 
-COMMENT ON POLICY seen ON ledger.saved_view IS '((( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with)::text[]))) from 6ab1a313aa114582bfc1983207921cdd';
+COMMENT ON POLICY seen ON ledger.saved_view IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{read,audit}''::text[]) AS projects_seen)::text[])) from af454bdb08429d8404d1574746d0c38f';
 
-CREATE POLICY seen ON ledger.schedule FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,schedule,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,schedule,audit}'::text[]) AS projects_with)::text[]))));
+CREATE POLICY seen ON ledger.schedule FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{read,schedule,audit}'::text[]) AS projects_seen)::text[])));
 
-COMMENT ON POLICY seen ON ledger.schedule IS '((( SELECT ledger.projects_with(VARIADIC ''{read,schedule,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,schedule,audit}''::text[]) AS projects_with)::text[]))) from fae1f740dd32031491262e31dce6044c';
+COMMENT ON POLICY seen ON ledger.schedule IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{read,schedule,audit}''::text[]) AS projects_seen)::text[])) from 60a7658db3c150e364ded0e0ba2894f6';
 
 CREATE POLICY seen ON ledger.user_account FOR SELECT USING ((( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with) IS NULL));
 
@@ -5953,9 +5967,9 @@ CREATE POLICY seen ON ledger.web_session FOR SELECT USING ((( SELECT ledger.proj
 
 COMMENT ON POLICY seen ON ledger.web_session IS '(( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with) IS NULL) from 42a8b927ae1c7beae36faad7f493cb5b';
 
-CREATE POLICY seen ON ledger.webhook FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with)::text[]))));
+CREATE POLICY seen ON ledger.webhook FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{audit,admin}'::text[]) AS projects_seen)::text[])));
 
-COMMENT ON POLICY seen ON ledger.webhook IS '((( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with)::text[]))) from a5819072b43ce29f47b6f7da5e9118a9';
+COMMENT ON POLICY seen ON ledger.webhook IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{audit,admin}''::text[]) AS projects_seen)::text[])) from f78d2152cc2d7e18a23aa974667d24f5';
 
 ALTER TABLE ledger.user_account ENABLE ROW LEVEL SECURITY;
 
@@ -6324,6 +6338,12 @@ GRANT ALL ON FUNCTION ledger.payload_hash(salt bytea, body text) TO runfold_audi
 REVOKE ALL ON FUNCTION ledger.person(p_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.policy_rules() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.projects_seen(VARIADIC p_rights text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.projects_seen(VARIADIC p_rights text[]) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.projects_seen(VARIADIC p_rights text[]) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.projects_seen(VARIADIC p_rights text[]) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.projects_seen(VARIADIC p_rights text[]) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.projects_with(VARIADIC p_rights text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.projects_with(VARIADIC p_rights text[]) TO runfold_worker;

@@ -69,6 +69,7 @@ OBJECTS: Final = (
     "access/check_grants",
     "access/check_access",
     "access/projects_with",
+    "access/projects_seen",
     "access/channel",
     "access/speaker",
     "guards/check_project",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any, Final
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -91,6 +93,55 @@ async def test_every_relation_with_a_project_shows_a_stranger_nothing_of_it(
                         await stranger.execute(attempt)
                 assert refused.value.sqlstate == "42501", attempt
     assert (len(relations) > 20, filled > 12) == (True, True)
+
+
+# What a stranger may guess of others, each compared with a guess that nothing of theirs meets.
+GUESSES: Final = (
+    *(
+        (f"ledger.{name}", "project_id = 'other'", "project_id = 'nowhere'")
+        for name in (
+            "project", "event", "run_state", "payload", "command", "kind", "kind_state",
+            "kind_event", "schedule", "role_event", "run", "entry",
+        )
+    ),
+    ("projection.theirs_v1", "project_id = 'other'", "project_id = 'nowhere'"),
+    ("ledger.command", "key = 'theirs'", "key = 'nobodys'"),
+    ("ledger.kind", "kind = 'parse'", "kind = 'nothing'"),
+    ("ledger.schedule", "name = 'nightly'", "name = 'never'"),
+    ("ledger.run_state", "run_id = '{run}'", "run_id = '{unknown}'"),
+    ("ledger.event", "run_id = '{run}'", "run_id = '{unknown}'"),
+)  # fmt: skip
+COUNTED: Final = {"Actual Rows", "Actual Loops", "Rows Removed by Filter", "Heap Fetches"}
+
+
+def counted(plan: Any) -> list[tuple[str, Any]]:
+    """All that a plan says to have met, in order."""
+    if isinstance(plan, list):
+        return [found for part in plan for found in counted(part)]
+    if not isinstance(plan, dict):
+        return []
+    own = [(name, value) for name, value in plan.items() if name in COUNTED and value]
+    return own + [found for part in plan.values() for found in counted(part)]
+
+
+async def test_no_plan_tells_a_stranger_what_was_found_by_an_index(
+    theirs: Ledger, stranger: asyncpg.Connection[Any], subtests: pytest.Subtests
+) -> None:
+    """EXPLAIN ANALYZE counts the rows that a policy keeps from a login: it must meet none."""
+    await theirs.submit("parse", key="theirs")
+    run_id = (await theirs.runs())[0].run_id
+    names = {"run": run_id, "unknown": UUID(int=run_id.int ^ 1)}  # of the same month
+    await stranger.execute("SET enable_seqscan = off")
+    for relation, hit, miss in GUESSES:
+        with subtests.test(f"{relation} {hit}"):
+            seen = []
+            for guess in (hit, miss):
+                plan = await stranger.fetchval(
+                    f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) SELECT FROM {relation} "
+                    f"WHERE {guess.format(**names)}"
+                )
+                seen.append(counted(json.loads(plan)))
+            assert seen[0] == seen[1]
 
 
 async def test_no_wait_for_a_lock_tells_a_stranger_what_others_have(

@@ -1,18 +1,20 @@
 -- The policies of row level security: what a login that is not the owner sees of each table, by its
 -- grants, and the few tables that a role may write itself. The functions that write belong to the
--- owner, whom no policy binds, and check the right themselves. A partition is reached through
--- `event` only: its own row level security has no policy, and lets nobody in.
+-- owner, whom no policy binds, and check the right themselves. A rule on project_id is one
+-- comparison, so that an index is searched by it: see ledger.projects_seen. A partition is reached
+-- through `event` only: its own row level security has no policy, and lets nobody in.
 CREATE OR REPLACE FUNCTION ledger.policy_rules()
   RETURNS TABLE (relation text, policy text, command text, role text, rule text)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT r.relation, r.policy, r.command, r.role, replace(CASE
+  SELECT r.relation, r.policy, r.command, r.role, format(CASE
     WHEN r.policy = 'own' THEN 'credential = (SELECT ledger.credential())'
-    WHEN r.is_global THEN '$ IS NULL'
-    ELSE '$ IS NULL OR project_id = ANY ($::text[])'
-  END, '$', format('(SELECT ledger.projects_with(VARIADIC %L::text[]))',
-    string_to_array(r.rights, ' '))) AS rule
+    WHEN r.is_global THEN '(SELECT ledger.projects_with(VARIADIC %1$L::text[])) IS NULL'
+    ELSE 'project_id = ANY ((SELECT ledger.projects_seen(VARIADIC %1$L::text[]))::text[])'
+  END || CASE WHEN r.relation = 'archive_event' -- the archive's own records have no project
+    THEN ' OR (SELECT ledger.projects_with(VARIADIC %1$L::text[])) IS NULL' ELSE '' END,
+    string_to_array(r.rights, ' ')) AS rule
   FROM (VALUES
     ('project', 'seen', 'SELECT', 'PUBLIC', '', false),
     ('event', 'seen', 'SELECT', 'PUBLIC', 'read work audit', false),

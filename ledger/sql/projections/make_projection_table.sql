@@ -13,6 +13,8 @@ DECLARE
   'timestamptz', 'interval', 'bytea', 'text[]'];
   name CONSTANT text := '[a-z][a-z0-9_]{0,40}';
   everywhere CONSTANT text := '(SELECT ledger.projects_with(''read'', ''audit'')) IS NULL';
+  in_project CONSTANT text :=
+    'project_id = ANY ((SELECT ledger.projects_seen(''read'', ''audit''))::text[])';
   columns text;
   key text;
 BEGIN
@@ -35,10 +37,10 @@ BEGIN
     'TO runfold_reader, runfold_worker, runfold_projector', p_table);
   EXECUTE format('GRANT INSERT, UPDATE, DELETE ON projection.%I TO runfold_projector', p_table);
   EXECUTE format('ALTER TABLE projection.%I ENABLE ROW LEVEL SECURITY', p_table);
-  EXECUTE format('CREATE POLICY seen ON projection.%I FOR SELECT USING (%s%s)', p_table, everywhere,
-    CASE WHEN 'project_id' = ANY (p_columns)
-      THEN ' OR project_id = ANY ((SELECT ledger.projects_with(''read'', ''audit''))::text[])'
-      ELSE '' END);
+  EXECUTE format('CREATE POLICY seen ON projection.%I FOR SELECT USING (%s)', p_table,
+    CASE WHEN 'project_id' = ANY (p_key) THEN in_project
+      WHEN 'project_id' = ANY (p_columns) THEN everywhere || ' OR ' || in_project
+      ELSE everywhere END);
   EXECUTE format('CREATE POLICY kept ON projection.%I TO runfold_projector USING (%s)', p_table,
     everywhere);
 END $$;
