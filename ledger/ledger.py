@@ -910,6 +910,31 @@ class Ledger:
         """Remove a schedule; return whether there was one. Raises InvalidValue."""
         return await schedules.drop(self.project, name)
 
+    async def pause_schedule(self, name: str, *, reason: str, actor: str | None = None) -> Schedule:
+        """Have a schedule submit nothing until it is resumed, on record.
+
+        Needs the right schedule. Raises ScheduleNotFound or InvalidValue.
+        """
+        return await schedules.pause(self.project, name, reason=reason, actor=actor)
+
+    async def resume_schedule(
+        self, name: str, *, reason: str, actor: str | None = None
+    ) -> Schedule:
+        """Have a paused schedule go on from its next due time, on record.
+
+        What it missed is not made up for. Needs the right schedule. Raises ScheduleNotFound or
+        InvalidValue.
+        """
+        return await schedules.resume(self.project, name, reason=reason, actor=actor)
+
+    async def run_schedule(self, name: str, *, reason: str, actor: str | None = None) -> Run:
+        """Submit a schedule's run now, on record; its due times stay. Once a second at most.
+
+        Also while it is paused. Needs the rights schedule and submit. Raises ScheduleNotFound,
+        InvalidValue or PayloadTooLarge.
+        """
+        return await schedules.run_now(self.project, name, reason=reason, actor=actor)
+
     async def schedules(self) -> list[Schedule]:
         """Return every schedule, by name."""
         return await schedules.schedules(self.project)

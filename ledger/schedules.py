@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from runfold.ledger import access
 from runfold.ledger.commands import Submit
 from runfold.ledger.cron import check_cron, latest_due, next_due
-from runfold.ledger.errors import DuplicateKey
+from runfold.ledger.errors import AccessDenied, DuplicateKey, InvalidValue, ScheduleNotFound
 from runfold.ledger.operations.project import Project
 from runfold.ledger.operations.submit import submit_alone
 from runfold.ledger.payload import decode_payload, encode_payload, payload_member
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.validation import check_text, check_trimmed
+from runfold.ledger.run import Run
+from runfold.ledger.validation import check_order_reason, check_text, check_trimmed
 
 MAX_NAME: Final = 150
 BATCH: Final = 100
@@ -28,14 +30,16 @@ ORPHAN_SECONDS: Final = 60.0
 _NOW: Final = "SELECT ledger.now() AS now"
 _COLUMNS: Final = f"""
 name, kind, input, cron, timezone, next_at, last_due, actor, release,
-  release IS NOT NULL AND next_at < ledger.now() - interval '{ORPHAN_SECONDS} s' AS is_paused
+  paused AS is_paused, reason, NOT paused AND release IS NOT NULL
+    AND next_at < ledger.now() - interval '{ORPHAN_SECONDS} s' AS is_orphan
 """
 _PUT: Final = "SELECT ledger.put_schedule($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+_CHANGE: Final = "SELECT ledger.change_schedule($1, $2, $3, $4, $5, $6) AS found"
 _DROP: Final = "SELECT ledger.drop_schedule($1, $2, $3) AS dropped"
 _ADVANCE: Final = "SELECT ledger.advance_schedule($1, $2, $3, $4, $5, $6, $7)"
 _ALL: Final = f"SELECT {_COLUMNS} FROM ledger.schedule WHERE project_id = $1 ORDER BY name"
 _ONE: Final = f"SELECT {_COLUMNS} FROM ledger.schedule WHERE project_id = $1 AND name = $2"
-_FED: Final = "(release IS NULL OR name = ANY ($2::text[]))"
+_FED: Final = "NOT paused AND (release IS NULL OR name = ANY ($2::text[]))"
 _DUE: Final = f"""
 SELECT {_COLUMNS} FROM ledger.schedule
 WHERE project_id = $1 AND {_FED} AND next_at <= $3 ORDER BY next_at, name LIMIT $4
@@ -45,7 +49,8 @@ SELECT min(next_at) AS next_at FROM ledger.schedule WHERE project_id = $1 AND {_
 """
 _ORPHANS: Final = f"""
 SELECT {_COLUMNS} FROM ledger.schedule
-WHERE project_id = $1 AND NOT {_FED} AND next_at < ledger.now() - make_interval(secs => $3)
+WHERE project_id = $1 AND NOT paused AND release IS NOT NULL AND NOT name = ANY ($2::text[])
+  AND next_at < ledger.now() - make_interval(secs => $3)
 ORDER BY name LIMIT $4
 """
 
@@ -68,6 +73,10 @@ class Schedule:
     actor: str
     release: datetime | None
     is_paused: bool
+    """A person paused it, until it is resumed."""
+    reason: str | None
+    """Why it was paused, or resumed; None after any other change."""
+    is_orphan: bool
     """A handler declared it, and no running worker has that handler."""
 
 
@@ -114,6 +123,57 @@ async def _first_due(project: Project, cron: str, timezone: str) -> datetime:
     check_cron(cron, timezone)
     [clock] = await fetch(project.pool, _NOW)
     return next_due(cron, timezone, clock["now"])
+
+
+async def pause(project: Project, name: str, *, reason: str, actor: str | None = None) -> Schedule:
+    """Have a schedule submit nothing until it is resumed; see `Ledger.pause_schedule`."""
+    known = await _one(project, name)
+    return await _change(project, known, "pause", None, reason=reason, actor=actor)
+
+
+async def resume(project: Project, name: str, *, reason: str, actor: str | None = None) -> Schedule:
+    """Have a paused schedule go on from its next due time; see `Ledger.resume_schedule`."""
+    known = await _one(project, name)
+    due = await _first_due(project, known.cron, known.timezone)
+    return await _change(project, known, "resume", due, reason=reason, actor=actor)
+
+
+async def run_now(project: Project, name: str, *, reason: str, actor: str | None = None) -> Run:
+    """Submit a schedule's run beside its due times; see `Ledger.run_schedule`."""
+    known = await _one(project, name)
+    if (problem := await access.check(project, "submit")) is not None:
+        raise AccessDenied(problem)
+    await _change(project, known, "run", None, reason=reason, actor=actor)
+    [clock] = await fetch(project.pool, _NOW)
+    key = f"schedule:{name}:now:{clock['now']:%Y-%m-%dT%H:%M:%SZ}"
+    run = await submit_alone(project, Submit(kind=known.kind, input=known.input, key=key))
+    project.waker.wake()
+    return run
+
+
+async def _change(
+    project: Project,
+    known: Schedule,
+    change: str,
+    due: datetime | None,
+    *,
+    reason: str,
+    actor: str | None,
+) -> Schedule:
+    check_order_reason(reason)
+    if not reason or not reason.strip():
+        raise InvalidValue("reason", reason, "is needed: it is kept in the control history")
+    values = (project.actor_or_default(actor), known.name, change, due, reason)
+    await fetch(project.pool, _CHANGE, project.project_id, *values)
+    return await _one(project, known.name)
+
+
+async def _one(project: Project, name: str) -> Schedule:
+    checked = check_text("name", name, limit=MAX_NAME)
+    rows = await fetch(project.pool, _ONE, project.project_id, checked)
+    if not rows:
+        raise ScheduleNotFound(name, [each.name for each in await schedules(project)])
+    return _schedule(rows[0])
 
 
 async def drop(project: Project, name: str, *, actor: str | None = None) -> bool:

@@ -393,6 +393,41 @@ BEGIN
   RETURN FOUND;
 END $$;
 
+CREATE FUNCTION ledger.change_schedule(p_project text, p_actor text, p_name text, p_change text, p_next_at timestamp with time zone, p_reason text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  checked boolean;
+  known ledger.schedule;
+BEGIN
+  checked := ledger.check_access(p_project, '{schedule}', ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
+  checked := ledger.check_given('p_name', p_name IS NOT NULL);
+  checked := ledger.check_given('p_reason', p_reason IS NOT NULL);
+  checked := ledger.check_texts(ARRAY[p_actor, p_name], 200, true);
+  checked := ledger.check_texts(ARRAY[p_reason], 2000);
+  checked := ledger.check_times(ARRAY[p_next_at]);
+  IF (p_change IN ('pause', 'resume', 'run')) IS NOT TRUE
+    OR (p_next_at IS NOT NULL) <> (p_change = 'resume') THEN
+    RAISE EXCEPTION 'a schedule is paused, run, or resumed from a time' USING ERRCODE = '22023';
+  END IF;
+  SELECT s.* INTO known FROM ledger.schedule AS s
+  WHERE s.project_id = p_project AND s.name = p_name FOR UPDATE;
+  IF NOT FOUND THEN
+    RETURN false;
+  ELSIF p_change = 'run' THEN
+    PERFORM ledger.append_control(p_project, 'schedule.run',
+      ledger.control_subject('schedule', 'project_id name', to_jsonb(known)),
+      (to_jsonb(known) - '{next_at,last_due,updated_at}'::text[])::text, p_actor, p_reason);
+  ELSIF known.paused <> (p_change = 'pause') THEN
+    UPDATE ledger.schedule AS s SET paused = p_change = 'pause', actor = p_actor,
+      reason = p_reason, next_at = coalesce(p_next_at, s.next_at)
+    WHERE s.project_id = p_project AND s.name = p_name;
+  END IF;
+  RETURN true;
+END $$;
+
 CREATE FUNCTION ledger.change_token(p_actor text, p_token text, p_sha256 bytea, p_name text, p_lifetime interval, p_reason text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1659,7 +1694,7 @@ BEGIN
   checked := ledger.check_given('p_name', p_name IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_name], 200, true);
   -- The row that is removed names who removes it: the control history takes it from there.
-  UPDATE ledger.schedule AS known SET actor = p_actor
+  UPDATE ledger.schedule AS known SET actor = p_actor, reason = NULL
   WHERE known.project_id = p_project AND known.name = p_name AND known.actor <> p_actor;
   DELETE FROM ledger.schedule AS known WHERE known.project_id = p_project AND known.name = p_name;
   RETURN FOUND;
@@ -3611,6 +3646,7 @@ CREATE FUNCTION ledger.policy_rules() RETURNS TABLE(relation text, policy text, 
     ('command', 'seen', 'SELECT', 'PUBLIC', 'read work submit decide audit', false),
     ('schedule', 'seen', 'SELECT', 'PUBLIC', 'read schedule audit', false),
     ('saved_view', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
+    ('snooze', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
     ('role_event', 'seen', 'SELECT', 'PUBLIC', 'read work decide audit admin', false),
     ('access_grant', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),
     ('access_grant', 'own', 'SELECT', 'PUBLIC', '', false),
@@ -3712,6 +3748,7 @@ BEGIN
   ON CONFLICT (project_id, name) DO UPDATE SET
     kind = excluded.kind, input = excluded.input, cron = excluded.cron,
     timezone = excluded.timezone, actor = excluded.actor, release = excluded.release,
+    reason = NULL, -- that of another change
     updated_at = clock_timestamp(),
     next_at = CASE WHEN (known.cron, known.timezone) = (excluded.cron, excluded.timezone)
       THEN known.next_at ELSE excluded.next_at END
@@ -4583,6 +4620,55 @@ BEGIN
   END IF;
 END $$;
 
+CREATE FUNCTION ledger.snooze(p_project text, p_actor text, p_run uuid, p_version integer, p_until timestamp with time zone) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  present CONSTANT timestamptz := ledger.now();
+  most CONSTANT int := 500;
+  checked boolean;
+  lapses timestamptz;
+BEGIN
+  checked := ledger.check_access(p_project, '{decide}', ARRAY[p_actor]);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
+  checked := ledger.check_texts(ARRAY[p_actor], 200, true);
+  checked := ledger.check_times(ARRAY[p_until]);
+  IF p_until IS NULL THEN
+    DELETE FROM ledger.snooze AS known WHERE known.project_id = p_project
+      AND known.actor = p_actor AND known.run_id = p_run AND known.version = p_version;
+    RETURN FOUND;
+  END IF;
+  IF p_until <= present OR p_until > present + interval '90 days' THEN
+    RAISE EXCEPTION 'a request is put off to a time from now on, at most 90 days away, not to %',
+      p_until USING ERRCODE = '22023';
+  END IF;
+  -- What has ended takes no room.
+  DELETE FROM ledger.snooze AS known WHERE known.project_id = p_project
+    AND known.actor = p_actor AND known.until <= present;
+  IF (SELECT count(*) FROM ledger.snooze AS known WHERE known.project_id = p_project
+      AND known.actor = p_actor AND known.run_id <> p_run) >= most THEN
+    RAISE EXCEPTION '% has put off % requests: take one back', p_actor, most
+      USING ERRCODE = '22023';
+  END IF;
+  SELECT e.wait_until INTO lapses FROM ledger.event AS e
+  WHERE e.project_id = p_project AND e.run_id = p_run AND e.version = p_version
+    AND e.version = ledger.newest_request(p_project, p_run);
+  IF lapses <= p_until THEN
+    RAISE EXCEPTION 'nobody can decide the request after %: put it off to an earlier time', lapses
+      USING ERRCODE = '22023';
+  END IF;
+  INSERT INTO ledger.snooze AS known (project_id, actor, run_id, version, seen, until)
+  SELECT p_project, p_actor, p_run, p_version, run.version, p_until
+  FROM ledger.run_state AS run
+  WHERE run.project_id = p_project AND run.run_id = p_run AND run.state = 'waiting_approval'
+    AND run.available_at IS NULL -- not decided yet
+    AND p_version = ledger.newest_request(p_project, p_run)
+  ON CONFLICT (project_id, actor, run_id) DO UPDATE
+    SET version = excluded.version, seen = excluded.seen, until = excluded.until;
+  RETURN FOUND;
+END $$;
+
 CREATE FUNCTION ledger.speaker() RETURNS text
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -5452,7 +5538,18 @@ CREATE TABLE ledger.schedule (
     last_due timestamp with time zone,
     actor character varying(200) NOT NULL,
     updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    release timestamp with time zone
+    release timestamp with time zone,
+    paused boolean DEFAULT false NOT NULL,
+    reason character varying(2000)
+);
+
+CREATE TABLE ledger.snooze (
+    project_id text NOT NULL,
+    actor character varying(200) NOT NULL,
+    run_id uuid NOT NULL,
+    version integer NOT NULL,
+    seen integer NOT NULL,
+    until timestamp with time zone NOT NULL
 );
 
 CREATE TABLE ledger.user_account (
@@ -5592,6 +5689,9 @@ ALTER TABLE ONLY ledger.saved_view
 
 ALTER TABLE ONLY ledger.schedule
     ADD CONSTRAINT schedule_pkey PRIMARY KEY (project_id, name);
+
+ALTER TABLE ONLY ledger.snooze
+    ADD CONSTRAINT snooze_pkey PRIMARY KEY (project_id, actor, run_id);
 
 ALTER TABLE ONLY ledger.user_account
     ADD CONSTRAINT user_account_issuer_subject_key UNIQUE (issuer, subject);
@@ -5776,6 +5876,9 @@ ALTER TABLE ONLY ledger.saved_view
 ALTER TABLE ONLY ledger.schedule
     ADD CONSTRAINT schedule_project_id_fkey FOREIGN KEY (project_id) REFERENCES ledger.project(project_id);
 
+ALTER TABLE ONLY ledger.snooze
+    ADD CONSTRAINT snooze_project_id_fkey FOREIGN KEY (project_id) REFERENCES ledger.project(project_id);
+
 ALTER TABLE ONLY ledger.user_password
     ADD CONSTRAINT user_password_name_fkey FOREIGN KEY (name) REFERENCES ledger.user_account(name);
 
@@ -5959,6 +6062,10 @@ CREATE POLICY seen ON ledger.schedule FOR SELECT USING ((project_id = ANY (( SEL
 
 COMMENT ON POLICY seen ON ledger.schedule IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{read,schedule,audit}''::text[]) AS projects_seen)::text[])) from 60a7658db3c150e364ded0e0ba2894f6';
 
+CREATE POLICY seen ON ledger.snooze FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with)::text[]))));
+
+COMMENT ON POLICY seen ON ledger.snooze IS '((( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with)::text[]))) from 6ab1a313aa114582bfc1983207921cdd';
+
 CREATE POLICY seen ON ledger.user_account FOR SELECT USING ((( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with) IS NULL));
 
 COMMENT ON POLICY seen ON ledger.user_account IS '(( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with) IS NULL) from 42a8b927ae1c7beae36faad7f493cb5b';
@@ -5970,6 +6077,8 @@ COMMENT ON POLICY seen ON ledger.web_session IS '(( SELECT ledger.projects_with(
 CREATE POLICY seen ON ledger.webhook FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{audit,admin}'::text[]) AS projects_seen)::text[])));
 
 COMMENT ON POLICY seen ON ledger.webhook IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{audit,admin}''::text[]) AS projects_seen)::text[])) from f78d2152cc2d7e18a23aa974667d24f5';
+
+ALTER TABLE ledger.snooze ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ledger.user_account ENABLE ROW LEVEL SECURITY;
 
@@ -6010,6 +6119,9 @@ GRANT ALL ON FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind te
 
 REVOKE ALL ON FUNCTION ledger.change_role(p_project text, p_actor text, p_type text, p_role text, p_member text, p_reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.change_role(p_project text, p_actor text, p_type text, p_role text, p_member text, p_reason text) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.change_schedule(p_project text, p_actor text, p_name text, p_change text, p_next_at timestamp with time zone, p_reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.change_schedule(p_project text, p_actor text, p_name text, p_change text, p_next_at timestamp with time zone, p_reason text) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.change_token(p_actor text, p_token text, p_sha256 bytea, p_name text, p_lifetime interval, p_reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.change_token(p_actor text, p_token text, p_sha256 bytea, p_name text, p_lifetime interval, p_reason text) TO runfold_worker;
@@ -6422,6 +6534,9 @@ GRANT ALL ON FUNCTION ledger.sign_in_by_token(p_secret text, p_sha256 bytea) TO 
 REVOKE ALL ON FUNCTION ledger.signal(p_project text, p_actor text, p_run uuid, p_name text, p_answer text, p_kept text, p_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.signal(p_project text, p_actor text, p_run uuid, p_name text, p_answer text, p_kept text, p_key text) TO runfold_worker;
 
+REVOKE ALL ON FUNCTION ledger.snooze(p_project text, p_actor text, p_run uuid, p_version integer, p_until timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.snooze(p_project text, p_actor text, p_run uuid, p_version integer, p_until timestamp with time zone) TO runfold_worker;
+
 REVOKE ALL ON FUNCTION ledger.speaker() FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.speaker() TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.speaker() TO runfold_reader;
@@ -6628,6 +6743,11 @@ GRANT SELECT ON TABLE ledger.schedule TO runfold_worker;
 GRANT SELECT ON TABLE ledger.schedule TO runfold_reader;
 GRANT SELECT ON TABLE ledger.schedule TO runfold_projector;
 GRANT SELECT ON TABLE ledger.schedule TO runfold_auditor;
+
+GRANT SELECT ON TABLE ledger.snooze TO runfold_worker;
+GRANT SELECT ON TABLE ledger.snooze TO runfold_reader;
+GRANT SELECT ON TABLE ledger.snooze TO runfold_projector;
+GRANT SELECT ON TABLE ledger.snooze TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.user_account TO runfold_worker;
 GRANT SELECT ON TABLE ledger.user_account TO runfold_auditor;

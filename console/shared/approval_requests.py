@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from runfold.ledger import Ledger
 from runfold.ledger.months import FIRST_RUN, LAST_RUN
 from runfold.ledger.payload import Unreadable, decode_payload
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.snoozes import snoozes
 from runfold.ledger.validation import check_int
 
 # Of each kind the oldest parked runs, in the order of their index, and all held runs. State and id
@@ -33,7 +35,9 @@ CROSS JOIN LATERAL (
   WHERE held.state = 'waiting_approval'
 ) AS w ORDER BY w.run_id LIMIT {{limit}}
 """
-_COUNT: Final = "SELECT count(*) AS number FROM ({waiting}) AS w"
+_COUNT: Final = """
+SELECT count(*) AS number FROM ({waiting}) AS w WHERE w.run_id <> ALL ($2::uuid[])
+"""
 _PENDING: Final = """
 SELECT s.run_id, s.kind, first.actor AS submitted_by, asked.version, asked.name,
   asked.recorded_at AS asked_at, asked.wait_until, asked.wait_outcome, payload.body::text AS body,
@@ -110,11 +114,31 @@ async def pending_requests(ledger: Ledger, limit: int) -> list[ApprovalRequest]:
     return await _fetch(ledger, _WAITING.format(limit=check_int("limit", limit, least=1)))
 
 
-async def count_pending(ledger: Ledger, most: int) -> int:
+async def count_pending(ledger: Ledger, most: int, without: Sequence[UUID] = ()) -> int:
     """Return how many runs of the project wait for a decision, counted up to `most`."""
-    waiting = _WAITING.format(limit=check_int("most", most, least=1))
-    [row] = await fetch(ledger.pool, _COUNT.format(waiting=waiting), ledger.project_id)
-    return int(row["number"])
+    waiting = _WAITING.format(limit=check_int("most", most, least=1) + len(without))
+    [row] = await fetch(ledger.pool, _COUNT.format(waiting=waiting), ledger.project_id, without)
+    return min(int(row["number"]), most)
+
+
+async def inbox(ledger: Ledger, actor: str, limit: int) -> list[ApprovalRequest]:
+    """Return what waits for a decision and the person has not put off, the oldest first."""
+    away = {each.run_id for each in await snoozes(ledger.project, actor)}
+    requests = await pending_requests(ledger, limit + len(away))
+    return [request for request in requests if request.run_id not in away][:limit]
+
+
+async def put_off(ledger: Ledger, actor: str) -> list[tuple[ApprovalRequest, datetime]]:
+    """Return what the person has put off, each with its end; what is back first comes first."""
+    away = {each.run_id: each.until for each in await snoozes(ledger.project, actor)}
+    requests = await _fetch(ledger, "SELECT unnest($2::uuid[]) AS run_id", list(away))
+    return sorted(((each, away[each.run_id]) for each in requests), key=itemgetter(1))
+
+
+async def count_inbox(ledger: Ledger, actor: str, most: int) -> int:
+    """Return how many runs wait for a decision that the person has not put off, up to `most`."""
+    away = [each.run_id for each in await snoozes(ledger.project, actor)]
+    return await count_pending(ledger, most, away)
 
 
 async def roles_of(ledger: Ledger, actor: str) -> set[str]:
@@ -122,7 +146,7 @@ async def roles_of(ledger: Ledger, actor: str) -> set[str]:
     return {row["role"] for row in await fetch(ledger.pool, _ROLES, ledger.project_id, actor)}
 
 
-async def _fetch(ledger: Ledger, ids: str, *values: UUID) -> list[ApprovalRequest]:
+async def _fetch(ledger: Ledger, ids: str, *values: object) -> list[ApprovalRequest]:
     rows = await fetch(ledger.pool, _PENDING.format(ids=ids), ledger.project_id, *values)
     return [_request(row) for row in rows]
 

@@ -94,11 +94,11 @@ def duration(name: str, text: str | None) -> float | None:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def deadline(text: str | None) -> float | datetime | None:
+def deadline(text: str | None, name: str = "deadline") -> float | datetime | None:
     """Return a deadline: a duration from now, or an instant; raises InvalidValue."""
     if text is None or _DURATION.fullmatch(text.strip()):
-        return duration("deadline", text)
-    return instant("deadline", text, or_else=_DURATIONS + ", or")
+        return duration(name, text)
+    return instant(name, text, or_else=_DURATIONS + ", or")
 
 
 def version_or_instant(text: str, name: str = "--at") -> int | datetime:

@@ -297,6 +297,8 @@ schedule: Final = Table(
     Column("actor", String(200), nullable=False),
     Column("updated_at", _TIME, nullable=False, server_default=text("clock_timestamp()")),
     Column("release", _TIME),
+    Column("paused", Boolean, nullable=False, server_default=text("false")),
+    Column("reason", String(2000)),
 )
 
 saved_view: Final = Table(
@@ -306,6 +308,17 @@ saved_view: Final = Table(
     Column("name", String(200), primary_key=True),
     Column("query", String(1000), nullable=False),
     Column("actor", String(200), nullable=False),
+)
+
+snooze: Final = Table(
+    "snooze",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("actor", String(200), primary_key=True),
+    Column("run_id", Uuid, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("seen", Integer, nullable=False),
+    Column("until", _TIME, nullable=False),
 )
 
 command: Final = Table(

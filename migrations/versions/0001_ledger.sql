@@ -340,6 +340,8 @@ CREATE TABLE ledger.schedule (
   actor varchar(200) NOT NULL,
   updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   release timestamptz,
+  paused boolean NOT NULL DEFAULT false,
+  reason varchar(2000),
   PRIMARY KEY (project_id, name)
 );
 
@@ -349,6 +351,18 @@ CREATE TABLE ledger.saved_view (
   query varchar(1000) NOT NULL,
   actor varchar(200) NOT NULL,
   PRIMARY KEY (project_id, name)
+);
+
+-- Requests for an approval that a person does not want to see before a moment; seen: the version of
+-- the run then. A setting of that person, no fact of the run.
+CREATE TABLE ledger.snooze (
+  project_id text NOT NULL REFERENCES ledger.project,
+  actor varchar(200) NOT NULL,
+  run_id uuid NOT NULL,
+  version int NOT NULL,
+  seen int NOT NULL,
+  until timestamptz NOT NULL,
+  PRIMARY KEY (project_id, actor, run_id)
 );
 
 CREATE TABLE ledger.role_event (

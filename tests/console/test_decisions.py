@@ -211,3 +211,17 @@ def test_what_several_must_approve_is_counted_wherever_it_is_shown(cli: Cli) -> 
     told = cli.ok("history", run).out
     assert "1 of 2 approved" in told
     assert "2 of 2 approved" in told
+
+
+def test_a_request_is_put_off_and_shown_again(cli: Cli) -> None:
+    run = str(cli.given(asked).run_id)
+
+    cli.ok("snooze", run, "--until", "5m", "--actor", "ann")
+    assert cli.ok("approvals", "--mine", "--actor", "ann").out == ""
+    assert run in cli.ok("approvals", "--mine", "--actor", "bo").out
+    assert run in cli.ok("approvals").out
+    assert run in cli.ok("approvals", "--snoozed", "--actor", "ann").out
+    assert cli("snooze", run, "--until", "3h", "--actor", "ann").code == exits.USAGE  # it lapses
+    assert cli("snooze", run, "--actor", "ann").code == exits.USAGE
+    cli.ok("snooze", run, "--undo", "--actor", "ann")
+    assert run in cli.ok("approvals", "--mine", "--actor", "ann").out

@@ -38,6 +38,10 @@ def test_a_schedule_is_made_changed_listed_and_taken_away(cli: Cli) -> None:
     assert "nightly is due" in made.out
     assert "31 2 * * *" in listed.out
     assert (row["kind"], row["timezone"], row["input"]) == ("clean", "Europe/Berlin", None)
+    cli.ok("schedules", "pause", "nightly", "--reason", "a flood", "--actor", "bo")
+    assert " paused " in cli.ok("schedules", "list").out
+    assert len(cli.ok("schedules", "run", "nightly", "--reason", "once").out.strip()) == 36
+    cli.ok("schedules", "resume", "nightly", "--reason", "dry")
     cli.ok("schedules", "remove", "nightly")
     assert "there are: none" in cli.fails(exits.NOT_FOUND, "schedules", "remove", "nightly").err
     assert (

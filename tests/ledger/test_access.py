@@ -125,6 +125,7 @@ async def calls(run_id: Any, project: str) -> dict[str, tuple[str, tuple[Any, ..
         ),
         "webhook_duties": ("SELECT * FROM ledger.webhook_duties($1)", (project,)),
         "change_view": ("SELECT ledger.change_view($1, 'm', 'mine', 'kind:k')", (project,)),
+        "snooze": ("SELECT ledger.snooze($1, 'm', $2, 1, now())", (project, run_id)),
         "note_read": ("SELECT ledger.note_read($1, $2, '/x')", (project, run_id)),
         "commands": (
             f"SELECT * FROM ledger.commands($1{', NULL' * 11}, '{{k}}')",
@@ -133,6 +134,10 @@ async def calls(run_id: Any, project: str) -> dict[str, tuple[str, tuple[Any, ..
         "check_my_access": ("SELECT ledger.check_my_access($1, 'read', 'm')", (project,)),
         "advance_schedule": (
             "SELECT ledger.advance_schedule($1, 's', 'c', 'UTC', now(), now(), now())",
+            (project,),
+        ),
+        "change_schedule": (
+            "SELECT ledger.change_schedule($1, 'm', 's', 'pause', NULL, 'r')",
             (project,),
         ),
         "drop_schedule": ("SELECT ledger.drop_schedule($1, 'm', 's')", (project,)),

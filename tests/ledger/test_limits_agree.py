@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from runfold.ledger import commands, months, sessions, users, validation, views
+from runfold.ledger import commands, months, sessions, snoozes, users, validation, views
 from runfold.ledger.operations import columns, decide, signal
 from runfold.ledger.postgres import schema
 from runfold.ledger.sessions import SESSION_PREFIX
@@ -47,6 +47,7 @@ LIMITS: Final = {
     "deliveries that a call forgets": Limit(
         "webhooks/forget_deliveries", r"LIMIT (\d+)", keeper.FORGOTTEN_AT_ONCE
     ),
+    "snoozes": Limit("operations/snooze", r"most CONSTANT int := (\d+)", snoozes.MOST),
     "views": Limit("operations/change_view", r">= (\d+)|has (\d+) views", views.MOST),
     "tags": Limit("guards/check_tags", r"> (\d+) THEN|at most (\d+) tags", commands.MAX_TAGS),
     "first year": Limit("guards/check_times", r"< '(\d+)-|years (\d+)", months.FIRST_YEAR),

@@ -12,11 +12,14 @@ from runfold.console.cli.kit.output import EMPTY
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared.approval_requests import (
     ApprovalRequest,
+    inbox,
     pending_requests,
     progress,
+    put_off,
     roles_of,
 )
 from runfold.console.shared.plain import compact, jsonable, relative, span
+from runfold.ledger import Ledger
 from runfold.ledger.validation import check_int
 
 TITLES: Final = (
@@ -40,7 +43,11 @@ async def approvals(
     session: Session,
     *,
     mine: Annotated[
-        bool, typer.Option("--mine", help="Only what you may decide, by role and submitter.")
+        bool,
+        typer.Option("--mine", help="Only what you may decide, and have not put off."),
+    ] = False,
+    snoozed: Annotated[
+        bool, typer.Option("--snoozed", help="Only what you have put off by `runfold snooze`.")
     ] = False,
     actor: Actor = None,
     limit: Annotated[
@@ -51,7 +58,9 @@ async def approvals(
     check_int("--limit", limit, least=1, most=_LIMIT)
     async with session.ledger() as ledger:
         name = actor if actor is not None else ledger.actor
-        requests = await pending_requests(ledger, _LIMIT if mine else limit)
+        requests = await _requests(
+            ledger, name, _LIMIT if mine else limit, mine=mine, snoozed=snoozed
+        )
         roles = await roles_of(ledger, name)
     if mine:
         requests = [request for request in requests if request.bars(name, roles) is None][:limit]
@@ -65,6 +74,14 @@ async def approvals(
     session.out.table(TITLES, [_row(request) for request in requests], [None] * len(requests))
     session.out.talk("to read one in full: runfold show RUN")
     session.out.talk("to decide: runfold approve RUN --request N")
+
+
+async def _requests(
+    ledger: Ledger, name: str, limit: int, *, mine: bool, snoozed: bool
+) -> list[ApprovalRequest]:
+    if snoozed:
+        return [request for request, _ in await put_off(ledger, name)][:limit]
+    return await (inbox(ledger, name, limit) if mine else pending_requests(ledger, limit))
 
 
 def _facts(request: ApprovalRequest, name: str, roles: set[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`runfold schedules list|add|remove`: runs that are submitted by cron expressions."""
+"""`runfold schedules list|add|pause|resume|run|remove`: runs that are due by cron expressions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from runfold.ledger.schedules import Schedule
 
 app: Final = program("Submit runs by cron expressions.")
 
+_STOPPED: Final = {(True, False): "paused", (False, True): "no handler"}
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule.")]
+
+Why = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="The reason, kept in the control history.")
+]
 
 
 @command(app, "list")
@@ -74,6 +79,32 @@ async def remove(session: Session, name: Name) -> None:
     )
 
 
+@command(app, "pause", needs=WORKER)
+async def pause(session: Session, name: Name, *, reason: Why, actor: Actor = None) -> None:
+    """Have a schedule submit nothing until it is resumed."""
+    async with session.ledger() as ledger:
+        paused = await ledger.pause_schedule(name, reason=reason, actor=actor)
+    session.out.json(paused) if session.as_json else session.out.line(f"{name} is paused")
+
+
+@command(app, "resume", needs=WORKER)
+async def resume(session: Session, name: Name, *, reason: Why, actor: Actor = None) -> None:
+    """Have a paused schedule go on from its next due time; what it missed is not made up for."""
+    async with session.ledger() as ledger:
+        resumed = await ledger.resume_schedule(name, reason=reason, actor=actor)
+    session.out.json(resumed) if session.as_json else session.out.line(
+        f"{name} is due {moment(resumed.next_at)}"
+    )
+
+
+@command(app, "run", needs=WORKER)
+async def run(session: Session, name: Name, *, reason: Why, actor: Actor = None) -> None:
+    """Submit a schedule's run now and print its id; its due times stay."""
+    async with session.ledger() as ledger:
+        made = await ledger.run_schedule(name, reason=reason, actor=actor)
+    session.out.json(made) if session.as_json else session.out.line(str(made.run_id))
+
+
 def _row(schedule: Schedule) -> tuple[str, ...]:
     last = moment(schedule.last_due) if schedule.last_due else EMPTY
     return (
@@ -81,7 +112,7 @@ def _row(schedule: Schedule) -> tuple[str, ...]:
         schedule.kind,
         schedule.cron,
         schedule.timezone,
-        "paused" if schedule.is_paused else moment(schedule.next_at),
+        _STOPPED.get((schedule.is_paused, schedule.is_orphan)) or moment(schedule.next_at),
         last,
         moment(schedule.release) if schedule.release else EMPTY,
         schedule.actor,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Query, Response
@@ -11,7 +12,9 @@ from runfold.console.shared.approval_requests import pending_requests
 from runfold.console.shared.plain import jsonable
 from runfold.console.web.api.shapes import Body, Key, RunId, Shown, shown, version_of
 from runfold.console.web.callers import Decider, Reader
+from runfold.ledger.errors import IllegalTransition
 from runfold.ledger.events import ApprovalRequested
+from runfold.ledger.snoozes import snooze
 from runfold.ledger.validation import check_run_id
 
 router = APIRouter(tags=["approvals"])
@@ -42,6 +45,14 @@ class Decision(Body):
     output: Any = None
 
 
+class PutOff(Body):
+    """How long a person does not want to see a request."""
+
+    until: datetime | None = Field(
+        description="At most 90 days away, and before the request lapses; null puts it back."
+    )
+
+
 @router.get("/approvals", operation_id="approvals")
 async def approvals(
     ledger: Reader, limit: Annotated[int, Query(ge=1, le=MAX_APPROVALS)] = 100
@@ -49,6 +60,24 @@ async def approvals(
     """List the approvals that runs wait for, the oldest first. Needs the right read."""
     requests = await pending_requests(ledger, limit)
     return {"approvals": [jsonable(request) for request in requests]}
+
+
+@router.post("/runs/{run_id}/snooze", operation_id="snooze")
+async def put_off(
+    ledger: Decider, run_id: RunId, body: PutOff, *, if_match: RequestVersion
+) -> Shown:
+    """Keep the request that If-Match names out of a person's inbox. Needs the right decide.
+
+    A setting of the person, no event of the run.
+    """
+    version = version_of(if_match) or 0
+    found = await snooze(ledger.project, run_id, version, body.until, actor=body.actor)
+    if body.until is not None and not found:
+        run = await ledger.get(run_id)
+        raise IllegalTransition(
+            run.run_id, run.state, "put off", f"request #{version} is decided, or was replaced"
+        )
+    return {"run_id": run_id, "version": version, "until": jsonable(body.until), "changed": found}
 
 
 @router.post("/runs/{run_id}/decision", operation_id="decide")

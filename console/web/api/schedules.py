@@ -23,6 +23,12 @@ class Schedule(Body):
     timezone: str = "UTC"
 
 
+class Why(Body):
+    """Who acts, and why."""
+
+    reason: str
+
+
 @router.get("", operation_id="schedules")
 async def schedules(ledger: Reader) -> Shown:
     """List the schedules, by name. Needs the right read."""
@@ -33,6 +39,24 @@ async def schedules(ledger: Reader) -> Shown:
 async def put(ledger: Scheduler, name: str, body: Schedule) -> Shown:
     """Make a schedule, or replace the one of this name. Needs the right schedule."""
     return dict(jsonable(await ledger.schedule(name, **body.model_dump())))
+
+
+@router.post("/{name}/pause", operation_id="pause_schedule")
+async def pause(ledger: Scheduler, name: str, body: Why) -> Shown:
+    """Have a schedule submit nothing until it is resumed. Needs the right schedule."""
+    return dict(jsonable(await ledger.pause_schedule(name, **body.model_dump())))
+
+
+@router.post("/{name}/resume", operation_id="resume_schedule")
+async def resume(ledger: Scheduler, name: str, body: Why) -> Shown:
+    """Have it go on from its next due time. Needs the right schedule."""
+    return dict(jsonable(await ledger.resume_schedule(name, **body.model_dump())))
+
+
+@router.post("/{name}/run", operation_id="run_schedule", status_code=status.HTTP_201_CREATED)
+async def run(ledger: Scheduler, name: str, body: Why) -> Shown:
+    """Submit its run now; due times stay. Needs the rights schedule and submit."""
+    return dict(jsonable(await ledger.run_schedule(name, **body.model_dump())))
 
 
 @router.delete("/{name}", operation_id="drop_schedule", status_code=status.HTTP_204_NO_CONTENT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal
 
@@ -10,37 +12,57 @@ from fastapi.responses import RedirectResponse, Response
 
 from runfold.console.shared.approval_requests import (
     ApprovalRequest,
+    inbox,
     pending_request,
-    pending_requests,
+    put_off,
     roles_of,
 )
 from runfold.console.web.pages.decisions import RUNS, decided
-from runfold.console.web.pages.viewing import ReadViewer, Viewer, page, router, viewing
-from runfold.ledger.errors import IllegalTransition
+from runfold.console.web.pages.viewing import ReadViewer, Viewer, page, router, viewing, zone_of
+from runfold.ledger.errors import IllegalTransition, InvalidValue
 from runfold.ledger.events import ApprovalRequested
+from runfold.ledger.snoozes import snooze, snoozes
 from runfold.ledger.validation import check_run_id
 
 MOST: Final = 200
 """Requests on the page, the oldest first."""
 EARLIER: Final = 5
 """Decisions on runs of the same kind that stand beside a request."""
+WAITS: Final[Mapping[str, tuple[str, timedelta]]] = {
+    "1h": ("for an hour", timedelta(hours=1)),
+    "4h": ("for 4 hours", timedelta(hours=4)),
+    "1d": ("for a day", timedelta(days=1)),
+    "3d": ("for 3 days", timedelta(days=3)),
+    "7d": ("for a week", timedelta(days=7)),
+}
+"""How long a request is put off, as the form names it."""
 Decider = Annotated[Viewer, Depends(viewing("decide"))]
 pages = router()
 
 
 @page(pages, "/p/{project}/approvals", csv=True)
 async def approvals(
-    viewer: ReadViewer, show: Literal["waiting", "decided"] = "waiting"
+    viewer: ReadViewer, show: Literal["waiting", "put_off", "decided"] = "waiting"
 ) -> Response:
-    """List what waits for a person, the oldest first, or what was decided lately."""
+    """List what waits for the viewer, the oldest first; what is put off; or decided lately."""
+    ledger = viewer.ledger
+    away = await put_off(ledger, ledger.actor)
     if show == "decided":
-        past = await decided(viewer.ledger)
-        return viewer.page("decided.html", {"decided": past}, rows=past, most=RUNS)
-    requests = await pending_requests(viewer.ledger, MOST)
-    roles = await roles_of(viewer.ledger, viewer.ledger.actor)
-    shown = [_shown(request, viewer.ledger.actor, roles) for request in requests]
-    rows = [{n: v for n, v in each.items() if n not in {"show", "approved_by"}} for each in shown]
-    return viewer.page("approvals.html", {"approvals": shown}, rows=rows, most=MOST)
+        past = await decided(ledger)
+        data = {"decided": past}
+        return viewer.page("decided.html", data, rows=past, most=RUNS, away=len(away))
+    roles = await roles_of(ledger, ledger.actor)
+    if show == "put_off":
+        shown = [{**_shown(each, ledger.actor, roles), "until": until} for each, until in away]
+        return viewer.page("put_off.html", {"approvals": shown}, rows=_rows(shown), away=len(away))
+    requests = await inbox(ledger, ledger.actor, MOST)
+    shown = [_shown(request, ledger.actor, roles) for request in requests]
+    data = {"approvals": shown}
+    return viewer.page("approvals.html", data, rows=_rows(shown), most=MOST, away=len(away))
+
+
+def _rows(shown: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{n: v for n, v in each.items() if n not in {"show", "approved_by"}} for each in shown]
 
 
 @page(pages, "/p/{project}/approvals/{run_id}/{version}")
@@ -56,7 +78,9 @@ async def approval(viewer: ReadViewer, run_id: str, version: int) -> Response:
     roles = await roles_of(ledger, ledger.actor)
     shown = _shown(pending, ledger.actor, roles)
     earlier = (await decided(ledger, run.kind, before=run.run_id))[:EARLIER]
-    return viewer.page("approval.html", {"approval": shown, "earlier": earlier}, run=run)
+    away = {each.run_id: each.until for each in await snoozes(ledger.project, ledger.actor)}
+    data = {"approval": shown, "earlier": earlier, "put_off_until": away.get(run.run_id)}
+    return viewer.page("approval.html", data, run=run, waits=WAITS)
 
 
 @pages.post("/p/{project}/approvals/{run_id}/{version}")
@@ -79,6 +103,39 @@ async def decide(
     answer = ledger.approve if decision == "approve" else ledger.reject
     run = await answer(request, **given)
     return RedirectResponse(f"{viewer.base}/runs/{run.run_id}", HTTPStatus.SEE_OTHER)
+
+
+@pages.post("/p/{project}/approvals/{run_id}/{version}/later")
+async def later(
+    viewer: Decider,
+    run_id: str,
+    version: int,
+    *,
+    change: Annotated[Literal["put_off", "take_back"], Form()] = "put_off",
+    wait: Annotated[Literal["", "1h", "4h", "1d", "3d", "7d"], Form()] = "",
+    until: Annotated[str, Form(max_length=40)] = "",
+) -> Response:
+    """Keep a request out of the viewer's inbox for a while or until a time; or put it back."""
+    end = None if change == "take_back" else _end(wait, until, zone_of(viewer.request))
+    found = await snooze(viewer.ledger.project, run_id, version, end)
+    if end is not None and not found:
+        run = await viewer.ledger.get(run_id)
+        raise IllegalTransition(
+            run.run_id, run.state, "put off", f"request #{version} is decided, or was replaced"
+        )
+    shown = "?show=put_off" if change == "take_back" else ""
+    return RedirectResponse(f"{viewer.base}/approvals{shown}", HTTPStatus.SEE_OTHER)
+
+
+def _end(wait: str, until: str, zone: tzinfo) -> datetime:
+    """Return when a request is back: at a time as the viewer's clock has it, or after a while."""
+    if not until:
+        return datetime.now(UTC) + WAITS[wait or "1d"][1]
+    try:
+        end = datetime.fromisoformat(until)
+    except ValueError:
+        raise InvalidValue("until", until, "must be a time such as 2026-01-31T12:00") from None
+    return end if end.tzinfo else end.replace(tzinfo=zone)
 
 
 def _shown(request: ApprovalRequest, actor: str, roles: set[str]) -> dict[str, Any]:

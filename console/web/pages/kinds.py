@@ -12,6 +12,7 @@ from runfold.console.web.pages.viewing import ReadViewer, Viewer, page, router, 
 from runfold.ledger.errors import InvalidValue
 
 Admin = Annotated[Viewer, Depends(viewing("admin"))]
+Scheduler = Annotated[Viewer, Depends(viewing("schedule"))]
 pages = router()
 
 
@@ -22,7 +23,9 @@ async def kinds(viewer: ReadViewer) -> Response:
     due = await viewer.ledger.schedules()
     rows = [{name: getattr(kind, name) for name in kind.__slots__} for kind in listed]
     due = sorted(due, key=lambda schedule: schedule.next_at)
-    soonest = {each.kind: each.next_at for each in reversed(due) if not each.is_paused}
+    soonest = {
+        each.kind: each.next_at for each in reversed(due) if not (each.is_paused or each.is_orphan)
+    }
     data = {"kinds": listed, "schedules": due}
     return viewer.page("kinds.html", data, rows=rows, soonest=soonest)
 
@@ -46,3 +49,20 @@ async def change(
         order = ledger.pause_kind if change == "pause" else ledger.resume_kind
         await order(kind, reason=reason)
     return RedirectResponse(f"{viewer.base}/kinds", HTTPStatus.SEE_OTHER)
+
+
+@pages.post("/p/{project}/schedules")
+async def change_schedule(
+    viewer: Scheduler,
+    name: Annotated[str, Form()],
+    change: Annotated[Literal["pause", "resume", "run"], Form()],
+    reason: Annotated[str, Form()] = "",
+) -> Response:
+    """Pause or resume a schedule, or submit its run now, on record."""
+    ledger = viewer.ledger
+    if change == "run":
+        run = await ledger.run_schedule(name, reason=reason)
+        return RedirectResponse(f"{viewer.base}/runs/{run.run_id}", HTTPStatus.SEE_OTHER)
+    order = ledger.pause_schedule if change == "pause" else ledger.resume_schedule
+    await order(name, reason=reason)
+    return RedirectResponse(f"{viewer.base}/kinds#schedules", HTTPStatus.SEE_OTHER)

@@ -18,7 +18,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from runfold.console.shared.approval_requests import count_pending
+from runfold.console.shared.approval_requests import count_inbox
 from runfold.console.shared.known_errors import known
 from runfold.console.shared.listed import listed
 from runfold.console.shared.plain import clean, jsonable
@@ -116,7 +116,7 @@ async def _waiting(request: Request, ledger: Ledger, held: Sequence[str]) -> int
         return None
     if tuple(held) != ("read",) and await access.check(ledger.project, "read") is not None:
         return None
-    return await count_pending(ledger, MOST_WAITING)
+    return await count_inbox(ledger, ledger.actor, MOST_WAITING)
 
 
 ReadViewer = Annotated[Viewer, Depends(viewing("read"))]

@@ -12,7 +12,7 @@ BEGIN
   checked := ledger.check_given('p_name', p_name IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_name], 200, true);
   -- The row that is removed names who removes it: the control history takes it from there.
-  UPDATE ledger.schedule AS known SET actor = p_actor
+  UPDATE ledger.schedule AS known SET actor = p_actor, reason = NULL
   WHERE known.project_id = p_project AND known.name = p_name AND known.actor <> p_actor;
   DELETE FROM ledger.schedule AS known WHERE known.project_id = p_project AND known.name = p_name;
   RETURN FOUND;

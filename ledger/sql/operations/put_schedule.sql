@@ -31,6 +31,7 @@ BEGIN
   ON CONFLICT (project_id, name) DO UPDATE SET
     kind = excluded.kind, input = excluded.input, cron = excluded.cron,
     timezone = excluded.timezone, actor = excluded.actor, release = excluded.release,
+    reason = NULL, -- that of another change
     updated_at = clock_timestamp(),
     next_at = CASE WHEN (known.cron, known.timezone) = (excluded.cron, excluded.timezone)
       THEN known.next_at ELSE excluded.next_at END

@@ -16,6 +16,7 @@ from runfold.console.web.pages.whatif import plot
 from runfold.ledger import Ledger
 from runfold.projections import CatchUp, install
 from runfold.projections.models.counts import RUN_COUNTS
+from runfold.workers.duties.scheduler import Scheduler
 from tests.support.runs import TINY, abandoned, claimed, superseded
 from tests.support.waiting import until
 from tests.support.web import calling, sign_in, token
@@ -64,6 +65,61 @@ async def test_a_kind_is_limited_with_a_reason_and_its_next_due_time_is_shown(
     lifted = asked | {"reason": "r", "max_running": ""}
     assert (await web.post(path, data=lifted)).status_code == 303
     assert [each.max_running for each in await ledger.kind_history("page")] == [3, None]
+
+
+async def test_a_schedule_is_paused_resumed_and_run_from_its_page_on_record(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    made = await ledger.schedule("nightly", "page", {"deep": 1}, cron="0 3 * * *")
+    path, asked = "/p/test/schedules", {"name": "nightly", "reason": "a flood"}
+    for bad in ({}, {"change": "run", "reason": " "}, {"change": "drop"}):
+        assert (await web.post(path, data=asked | bad)).status_code == 422
+    assert (await web.post(path, data={**asked, "change": "run", "name": "x"})).status_code == 404
+    assert await ledger.runs() == []
+
+    assert (await web.post(path, data=asked | {"change": "pause"})).status_code == 303
+    await ledger.pool.execute("UPDATE ledger.schedule SET next_at = now() - interval '3 d'")
+    await Scheduler(ledger).tick()
+    assert await ledger.runs() == [], "a paused schedule submits nothing"
+    page = (await web.get("/p/test/kinds")).text
+    assert "‖ paused</span> a flood" in page
+    ran = await web.post(path, data=asked | {"change": "run"})
+    [run] = await ledger.runs()
+    assert ran.headers["location"].endswith(f"/runs/{run.run_id}")
+    assert (run.kind, run.input) == ("page", {"deep": 1})
+    await web.post(path, data=asked | {"change": "resume"})
+    [after] = await ledger.schedules()
+    assert (after.is_paused, after.next_at) == (False, made.next_at), "what it missed is not due"
+    orders = [each for each in await ledger.control_history() if "schedule" in each.type]
+    assert [(each.type, each.reason) for each in orders] == [
+        ("schedule.added", None),
+        ("schedule.changed", "a flood"),
+        ("schedule.run", "a flood"),
+        ("schedule.changed", "a flood"),
+    ]
+
+
+async def test_a_schedule_is_changed_by_those_with_the_right_to(ledger: Ledger) -> None:
+    await ledger.schedule("nightly", "page", cron="0 3 * * *")
+    _, secret = await token(ledger, ["read", "admin", "submit"])
+    _, may = await token(ledger, ["read", "schedule"])
+    asked = {"name": "nightly", "reason": "r"}
+    async with calling(app(ledger)) as client:
+        await sign_in(client, secret)
+        for change in ("pause", "run"):
+            answer = await client.post("/p/test/schedules", data=asked | {"change": change})
+            assert answer.status_code == 403
+        await sign_in(client, may)
+        foreign = await client.post(
+            "/p/test/schedules",
+            data=asked | {"change": "pause"},
+            headers={"Origin": "https://evil.example"},
+        )
+        run = await client.post("/p/test/schedules", data=asked | {"change": "run"})
+        assert (foreign.status_code, run.status_code) == (403, 403), "run now takes submit as well"
+    assert not (await ledger.schedules())[0].is_paused
+    assert await ledger.runs() == []
+    assert len([each for each in await ledger.control_history() if "schedule" in each.type]) == 1
 
 
 async def test_sliders_judge_the_recorded_beats(web: httpx.AsyncClient, ledger: Ledger) -> None:

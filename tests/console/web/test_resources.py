@@ -109,6 +109,9 @@ async def test_kinds_and_schedules_are_changed(web: httpx.AsyncClient) -> None:
     nightly = {"kind": "parse", "cron": "0 3 * * *", "timezone": "Europe/Vienna"}
     put = await web.put("/v1/schedules/nightly", json=nightly)
     listed = (await web.get("/v1/schedules")).json()["schedules"]
+    held = await web.post("/v1/schedules/nightly/pause", json={"reason": "a fault"})
+    now = await web.post("/v1/schedules/nightly/run", json={"reason": "once", "actor": "ann"})
+    on = await web.post("/v1/schedules/nightly/resume", json={"reason": "mended"})
     dropped = await web.delete("/v1/schedules/nightly")
     again = await web.delete("/v1/schedules/nightly")
 
@@ -116,6 +119,8 @@ async def test_kinds_and_schedules_are_changed(web: httpx.AsyncClient) -> None:
     assert limited.json()["max_running"] == 3
     assert [event["type"] for event in history] == ["kind.paused", "kind.limited", "kind.resumed"]
     assert [put.json()["name"], *[each["name"] for each in listed]] == ["nightly", "nightly"]
+    assert [held.json()["is_paused"], on.json()["is_paused"]] == [True, False]
+    assert (now.status_code, now.json()["kind"]) == (201, "parse")
     assert (dropped.status_code, again.status_code) == (204, 404)
 
 

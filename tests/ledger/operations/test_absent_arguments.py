@@ -58,6 +58,10 @@ CALLS = {
     "advance_schedule": (
         "'test'", "'nightly'", "'0 3 * * *'", "'UTC'", "now()", "!now()", "now()",
     ),
+    "change_schedule": ("'test'", "!'ann'", "'nightly'", "'pause'", "NULL", "'why'"),
+    "change_schedule that resumes": (
+        "'test'", "!'ann'", "'nightly'", "'resume'", "now()", "'why'",
+    ),
     "drop_schedule": ("'test'", "!'ann'", "'nightly'"),
     "change_user with a password": (
         "!'ann'", "'bob'", "'add'", "'argon2id t=1 m=64 p=1'", "sha256('')", "sha256('')",
@@ -67,6 +71,7 @@ CALLS = {
         "!'ann'", "'bob'", "'add'", "NULL", "NULL", "NULL", "'https://id'", "'7'", "'why'",
     ),
     "change_view": ("'test'", "!'ann'", "'mine'", "'kind:parse'"),
+    "snooze": ("'test'", "!'ann'", "{run}", "1", "now() + interval '1 h'"),
     "change_webhook": (
         "'test'", "!'ann'", HOOK, "'add'", "'https://a.example/'", "'{a.b}'", "'{parse}'",
         "sha256('')", "false", "'why'",

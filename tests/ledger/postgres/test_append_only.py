@@ -375,7 +375,7 @@ OPERATIONS = (
     "submit", "claim", "heartbeat", "transition", "decide", "requeue", "cancel", "append",
     "commands", "refuse", "reap", "keep_time", "next_due", "make_partitions", "change_kind",
     "signal", "closings", "change_access", "change_role", "change_token", "use_token",
-    "put_schedule", "drop_schedule", "advance_schedule", "change_view",
+    "put_schedule", "change_schedule", "drop_schedule", "advance_schedule", "change_view", "snooze",
     "change_user", "password_method", "sign_in_by_token", "sign_in_by_password",
     "sign_in_by_provider", "end_session",
     "change_webhook", "resend_delivery",

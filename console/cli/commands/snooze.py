@@ -1,0 +1,64 @@
+"""`runfold snooze`: keep a request for an approval out of a person's list for a while."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
+
+import typer
+
+from runfold.console.cli.kit.options import WORKER, Actor, RunId, command, program
+from runfold.console.cli.kit.run_id import find_run
+from runfold.console.cli.kit.session import Session
+from runfold.console.shared import values
+from runfold.console.shared.approval_requests import pending_request
+from runfold.console.shared.plain import moment, relative
+from runfold.console.shared.values import Misuse
+from runfold.ledger.errors import IllegalTransition
+from runfold.ledger.snoozes import snooze
+
+app: Final = program()
+
+
+@command(app, "snooze", needs=WORKER)
+async def snooze_(
+    session: Session,
+    run: RunId,
+    *,
+    until: Annotated[
+        str | None,
+        typer.Option("--until", metavar="WHEN", help="How long, such as 4h, or an instant."),
+    ] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Show it again.")] = False,
+    actor: Actor = None,
+) -> None:
+    """Keep the request that a run waits with out of your list of approvals for a while.
+
+    A setting of yours and no event: others see the request. It is back at its time, and earlier if
+    it is replaced or another person approves it.
+    """
+    if undo == (until is not None):
+        raise Misuse("--until", "give a time, or --undo")
+    end = None if until is None else _instant(until)
+    async with session.ledger() as ledger:
+        run_id = await find_run(ledger, run)
+        pending = await pending_request(ledger, run_id)
+        found = pending is not None and await snooze(
+            ledger.project, run_id, pending.version, end, actor=actor
+        )
+        if not found and end is not None:
+            state = (await ledger.get(run_id)).state
+            raise IllegalTransition(run_id, state, "put off", "it waits for no approval")
+    if session.as_json:
+        session.out.json({"run_id": run_id, "put_off_until": end, "changed": found})
+    elif end is not None:
+        session.out.talk(f"not shown until {moment(end)} ({relative(end)}), or until it changes")
+    else:
+        session.out.talk("shown again" if found else "it was not put off")
+
+
+def _instant(text: str) -> datetime:
+    chosen = values.deadline(text, "--until")
+    if isinstance(chosen, datetime):
+        return chosen
+    return datetime.now(UTC) + timedelta(seconds=chosen or 0)

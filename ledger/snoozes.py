@@ -1,0 +1,75 @@
+"""Requests for an approval that a person has put off: out of that person's inbox for a while.
+
+See docs/decisions/0084.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from runfold.ledger.errors import InvalidValue
+from runfold.ledger.operations.project import Project
+from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.validation import MAX_INT, check_int, check_run_id, check_year
+
+MOST: Final = 500
+"""Requests that one person has put off."""
+_CHANGE: Final = "SELECT ledger.snooze($1, $2, $3, $4, $5) AS changed"
+# One that was replaced, or that another person has signed since, is back.
+_OF_ACTOR: Final = f"""
+SELECT z.run_id, z.version, z.until FROM ledger.snooze AS z
+CROSS JOIN LATERAL (
+  SELECT s.state, s.available_at FROM ledger.run_state AS s
+  WHERE s.project_id = z.project_id AND s.run_id = z.run_id LIMIT 1) AS run
+WHERE z.project_id = $1 AND z.actor = $2 AND z.until > ledger.now()
+  AND run.state = 'waiting_approval' AND run.available_at IS NULL AND NOT EXISTS (
+    SELECT FROM ledger.event AS e
+    WHERE e.project_id = z.project_id AND e.run_id = z.run_id AND e.version > z.version
+      AND (e.type = 'approval.requested' OR e.type = 'approval.signed' AND e.version > z.seen))
+ORDER BY z.until, z.run_id LIMIT {MOST}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Snooze:
+    """A request, by its run and its version, that a person does not want to see before a time."""
+
+    run_id: UUID
+    version: int
+    until: datetime
+
+
+async def snoozes(project: Project, actor: str) -> list[Snooze]:
+    """Return what a person has put off and still waits unchanged; what is back first comes first.
+
+    Needs the right read.
+    """
+    rows = await fetch(project.pool, _OF_ACTOR, project.project_id, actor)
+    return [Snooze(**row) for row in rows]
+
+
+async def snooze(
+    project: Project,
+    run_id: str | UUID,
+    version: int,
+    until: datetime | None,
+    *,
+    actor: str | None = None,
+) -> bool:
+    """Put a request off until a time, or until it changes; with no time, take that back.
+
+    Returns False if the run does not wait for that request, or had not been put off. Needs the
+    right decide. Raises InvalidValue for a time in the past, after the request lapses, or more than
+    90 days away.
+    """
+    if until is not None:
+        if until.tzinfo is None:
+            raise InvalidValue("until", until, "must have a time zone")
+        check_year("until", until)
+    named = (check_run_id(run_id), check_int("version", version, least=1, most=MAX_INT), until)
+    who = project.actor_or_default(actor)
+    [row] = await fetch(project.pool, _CHANGE, project.project_id, who, *named)
+    return bool(row["changed"])
