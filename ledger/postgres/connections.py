@@ -26,7 +26,17 @@ logging.getLogger("asyncpg").addHandler(logging.NullHandler())
 
 FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What the driver raises; InternalClientError when a connection dies as a statement is sent."""
-SEARCH_PATH: Final = "pg_catalog, pg_temp"
+PINNED: Final = {
+    "search_path": "pg_catalog, pg_temp",
+    "row_security": "on",
+    "array_nulls": "on",
+    "standard_conforming_strings": "on",
+    "default_transaction_isolation": "read committed",
+}
+"""What every connection asks for: no setting of a role or a database changes what the ledger's
+statements mean. See docs/decisions/0045."""
+PINNED_THROUGH_POOLERS: Final = {"standard_conforming_strings": "on"}
+"""What PgBouncer keeps for each client; it refuses the others."""
 PREPARED: Final = 100
 """Statements that a connection keeps prepared."""
 Connection: TypeAlias = (
@@ -51,9 +61,9 @@ async def open_pool(
     async def init(connection: asyncpg.Connection[Any]) -> None:
         _keep_alive(connection, address.keep_alive)
 
-    async def create(search_path: str | None) -> Pool:
+    async def create(pinned: Mapping[str, str]) -> Pool:
         return await asyncpg.create_pool(
-            **address.arguments("runfold", search_path),
+            **address.arguments("runfold", pinned),
             min_size=1,
             max_size=size,
             init=init,
@@ -83,9 +93,9 @@ async def connect(
     """
     address = parse(url)
 
-    async def open_one(search_path: str | None) -> asyncpg.Connection[Any]:
+    async def open_one(pinned: Mapping[str, str]) -> asyncpg.Connection[Any]:
         connection: asyncpg.Connection[Any] = await asyncpg.connect(
-            **address.arguments(application_name, search_path),
+            **address.arguments(application_name, pinned),
             command_timeout=deadline,
             statement_cache_size=PREPARED if prepared else 0,
         )
@@ -99,18 +109,18 @@ async def connect(
     return connection
 
 
-async def _pinned(opening: Callable[[str | None], Awaitable[Opened]]) -> Opened:
-    """Open with the search path pinned, or without it through a pooler that refuses it.
+async def _pinned(opening: Callable[[Mapping[str, str]], Awaitable[Opened]]) -> Opened:
+    """Open with what is pinned, or with less of it through a pooler that refuses the rest.
 
     An operator or function that somebody planted in another schema fits a statement's types better
     than PostgreSQL's own, and would run with this login's rights.
     """
     try:
-        return await opening(SEARCH_PATH)
+        return await opening(PINNED)
     except asyncpg.ProtocolViolationError as error:
-        if "search_path" not in str(error):
+        if not any(name in str(error) for name in PINNED):
             raise
-        return await opening(None)
+        return await opening(PINNED_THROUGH_POOLERS)
 
 
 def _keep_alive(connection: asyncpg.Connection[Any], keep: KeepAlive) -> None:

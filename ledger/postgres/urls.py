@@ -11,6 +11,7 @@ import re
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlencode
 
@@ -89,6 +90,8 @@ _UNSUPPORTED: Final = frozenset(
 )  # fmt: skip
 _SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
+NOTHING_PINNED: Final[Mapping[str, str]] = MappingProxyType({})
+
 
 @dataclass(frozen=True, slots=True)
 class KeepAlive:
@@ -114,17 +117,18 @@ class Address:
     """The other parameters, decoded."""
     keep_alive: KeepAlive
 
-    def arguments(self, application_name: str, search_path: str | None = None) -> dict[str, Any]:
+    def arguments(
+        self, application_name: str, pinned: Mapping[str, str] = NOTHING_PINNED
+    ) -> dict[str, Any]:
         """Return the arguments of `asyncpg.connect` and `asyncpg.create_pool`.
 
         `application_name`: the name of the connection in the server unless the URL names it.
-        `search_path`: where the server looks for what no schema qualifies.
+        `pinned`: settings of the session, whatever the role or the database is set to.
         """
         own = self.parameters
         name = own.get("application_name") or own.get("fallback_application_name")
         settings = {"application_name": name or application_name, "TimeZone": "UTC"}
-        if search_path is not None:
-            settings["search_path"] = search_path
+        settings |= pinned
         if "options" in own:
             settings["options"] = own["options"]
         driver = {name: own[name] for name in sorted(_OF_THE_DRIVER & own.keys())}
