@@ -3542,6 +3542,27 @@ BEGIN
   ON CONFLICT DO NOTHING;
 END $$;
 
+CREATE FUNCTION ledger.note_rebuild(p_name text, p_step text, p_version integer, p_rebuild integer, p_wrong bigint, p_actor text, p_reason text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  is_order CONSTANT boolean := p_step = 'begun';
+  checked boolean;
+BEGIN
+  checked := ledger.check_access('*', '{read,admin}', CASE WHEN is_order THEN ARRAY[p_actor] END);
+  PERFORM ledger.check_projection_name('projection', p_name);
+  checked := ledger.check_given('p_step', p_step IN ('begun', 'swapped'));
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL OR NOT is_order);
+  checked := ledger.check_given('p_reason', p_reason IS NOT NULL OR NOT is_order);
+  checked := ledger.check_texts(ARRAY[p_actor], 200, true);
+  checked := ledger.check_texts(ARRAY[p_reason], 2000, true);
+  PERFORM ledger.append_control('*', 'rebuild.' || p_step, 'projection:' || p_name,
+    jsonb_strip_nulls(jsonb_build_object('version', p_version, 'rebuild_id', p_rebuild,
+      'wrong', p_wrong, 'ordered_by', CASE WHEN NOT is_order THEN p_actor END))::text,
+    CASE WHEN is_order THEN p_actor ELSE ledger.credential() END, p_reason);
+END $$;
+
 CREATE FUNCTION ledger.note_refusal(p_project text, p_actor text, p_run uuid, p_text text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -6062,9 +6083,9 @@ CREATE POLICY seen ON ledger.schedule FOR SELECT USING ((project_id = ANY (( SEL
 
 COMMENT ON POLICY seen ON ledger.schedule IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{read,schedule,audit}''::text[]) AS projects_seen)::text[])) from 60a7658db3c150e364ded0e0ba2894f6';
 
-CREATE POLICY seen ON ledger.snooze FOR SELECT USING (((( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with)::text[]))));
+CREATE POLICY seen ON ledger.snooze FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{read,audit}'::text[]) AS projects_seen)::text[])));
 
-COMMENT ON POLICY seen ON ledger.snooze IS '((( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with) IS NULL) OR (project_id = ANY (( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with)::text[]))) from 6ab1a313aa114582bfc1983207921cdd';
+COMMENT ON POLICY seen ON ledger.snooze IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{read,audit}''::text[]) AS projects_seen)::text[])) from af454bdb08429d8404d1574746d0c38f';
 
 CREATE POLICY seen ON ledger.user_account FOR SELECT USING ((( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with) IS NULL));
 
@@ -6427,6 +6448,9 @@ GRANT ALL ON FUNCTION ledger.note_read(p_project text, p_run uuid, p_route text)
 GRANT ALL ON FUNCTION ledger.note_read(p_project text, p_run uuid, p_route text) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.note_read(p_project text, p_run uuid, p_route text) TO runfold_projector;
 GRANT ALL ON FUNCTION ledger.note_read(p_project text, p_run uuid, p_route text) TO runfold_auditor;
+
+REVOKE ALL ON FUNCTION ledger.note_rebuild(p_name text, p_step text, p_version integer, p_rebuild integer, p_wrong bigint, p_actor text, p_reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.note_rebuild(p_name text, p_step text, p_version integer, p_rebuild integer, p_wrong bigint, p_actor text, p_reason text) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.note_refusal(p_project text, p_actor text, p_run uuid, p_text text) FROM PUBLIC;
 

@@ -15,6 +15,7 @@ from runfold.console.web.problems import UNEXPECTED, answer_to, as_known
 from runfold.ledger import names
 from runfold.ledger.log import logger
 from runfold.ledger.postgres.connections import Pool
+from runfold.projections.declared.exchange import Order
 from runfold.projections.declared.projection import Projection
 from runfold.projections.declared.refold import refold
 from runfold.projections.rebuild_plan import RebuildProgress
@@ -27,7 +28,7 @@ RANGES: Final = 1
 class Rebuilding:
     """One rebuild: on its way, done, or ended by an error."""
 
-    actor: str
+    order: Order
     progress: RebuildProgress | None = None
     wrong: int | None = None
     """Rows that were wrong, once it is done; None with no error: it goes on."""
@@ -42,13 +43,17 @@ class Rebuilds:
         self._found: dict[str, Rebuilding] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def begin(self, pool: Pool, projection: Projection, actor: str) -> None:
+    def begin(self, pool: Pool, projection: Projection, order: Order) -> None:
         """Begin to rebuild a projection; one that is being rebuilt here goes on as it is."""
-        running = self._tasks.get(projection.name)
-        if running is not None and not running.done():
+        if self.goes_on(projection.name):
             return
-        rebuilding = self._found[projection.name] = Rebuilding(actor)
+        rebuilding = self._found[projection.name] = Rebuilding(order)
         self._tasks[projection.name] = asyncio.create_task(_rebuild(pool, projection, rebuilding))
+
+    def goes_on(self, name: str) -> bool:
+        """Return whether a projection is being rebuilt here."""
+        running = self._tasks.get(name)
+        return running is not None and not running.done()
 
     def find(self, name: str) -> Rebuilding | None:
         """Return the last rebuild of a projection that was begun here."""
@@ -66,7 +71,9 @@ async def _rebuild(pool: Pool, projection: Projection, rebuilding: Rebuilding) -
         rebuilding.progress = progress
 
     try:
-        done = await refold(pool, projection, connections=RANGES, on_progress=advance)
+        done = await refold(
+            pool, projection, connections=RANGES, on_progress=advance, order=rebuilding.order
+        )
         rebuilding.progress, rebuilding.wrong, rebuilding.is_done = done.progress, done.wrong, True
     except Exception as error:
         expected = known(error)

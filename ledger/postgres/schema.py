@@ -158,6 +158,7 @@ OBJECTS: Final = (
     "projections/make_projection_table",
     "projections/publish_projection",
     "projections/exchange_projection_table",
+    "projections/note_rebuild",
     "projections/drop_projection_tables",
     "feed/feed_guard",
     "feed/feed_passed",

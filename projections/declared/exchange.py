@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import asyncpg
@@ -36,7 +36,16 @@ SELECT EXISTS (
     USING (project_id, run_id)
   WHERE a IS NULL OR b IS NULL)
 """
+NOTED: Final = "SELECT ledger.note_rebuild($1, $2, $3, $4, $5, $6, $7)"
 _EXCHANGE: Final = "SELECT ledger.exchange_projection_table($1, $2, $3)"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Who has a projection rebuilt, and why; the control history keeps it."""
+
+    actor: str | None = None
+    reason: str | None = None
 
 
 async def catch_up(pool: Pool, rebuild: Rebuild, projection: Projection) -> Checkpoint:
@@ -66,22 +75,31 @@ async def _further(
 
 
 async def replace_table(
-    pool: Pool, rebuild: Rebuild, projection: Projection, checkpoint: Checkpoint
+    pool: Pool,
+    rebuild: Rebuild,
+    projection: Projection,
+    checkpoint: Checkpoint,
+    order: Order,
 ) -> tuple[int | None, str]:
     """Put the shadow in the place of the live table; the checkpoint's lock keeps others out.
 
-    Returns how many rows were wrong and the old table's name. Locks: the row of
-    `ledger.projection`, then both tables. Raises LockTimeout.
+    The exchange is on record. Returns how many rows were wrong and the old table's name. Locks: the
+    row of `ledger.projection`, then both tables, then the control history of all projects. Raises
+    LockTimeout.
     """
 
     async def work(connection: Any) -> tuple[int | None, str]:
-        return await _exchange(connection, rebuild, projection, checkpoint)
+        return await _exchange(connection, rebuild, projection, checkpoint, order)
 
     return await with_lock_retries(pool, work, f"table {projection.table}")
 
 
 async def _exchange(
-    connection: Any, rebuild: Rebuild, projection: Projection, checkpoint: Checkpoint
+    connection: Any,
+    rebuild: Rebuild,
+    projection: Projection,
+    checkpoint: Checkpoint,
+    order: Order,
 ) -> tuple[int | None, str]:
     row = await connection.fetchrow(f"{FOUND} FOR UPDATE", projection.name)
     here = await feed.now(connection)
@@ -93,6 +111,8 @@ async def _exchange(
     place = (here.generation, here.moment)
     await connection.execute(_REPLACED, *identity, projection.digest, *place)
     await connection.execute(_FINISHED, rebuild.rebuild_id)
+    facts = (rebuild.rebuild_id, wrong, order.actor, order.reason)
+    await connection.execute(NOTED, projection.name, "swapped", projection.version, *facts)
     return wrong, kept_in
 
 

@@ -18,7 +18,8 @@ from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint
 from runfold.ledger.reading.past import check_project_instant
-from runfold.projections.declared.exchange import FOUND, catch_up, replace_table
+from runfold.ledger.validation import check_order_reason
+from runfold.projections.declared.exchange import FOUND, NOTED, Order, catch_up, replace_table
 from runfold.projections.declared.installing import install
 from runfold.projections.declared.projection import Projection
 from runfold.projections.declared.sources import text, texts
@@ -29,6 +30,7 @@ from runfold.projections.rebuild import EVENTS_A_RANGE, Rebuild
 from runfold.projections.rebuild_plan import BadRun, OnProgress, RebuildPlan, RebuildProgress
 
 SCHEMA: Final = "projection"
+NOBODY: Final = Order()
 _SHADOW: Final = "@shadow@"
 _VISIBLE: Final = """(e.position <= (
       SELECT split_part(g.start, '@', 2)::bigint FROM ledger.feed_generation AS g
@@ -57,6 +59,15 @@ class Refolded:
     """None when there was nothing to compare with, such as another version or an instant."""
     kept_in: str | None
     """The table as it was; for a state as of an instant, the table that was built."""
+
+
+async def note_order(pool: Pool, projection: Projection, order: Order) -> None:
+    """Record that somebody has a projection rebuilt, and why. Raises InvalidValue, AccessDenied."""
+    if not (order.reason or "").strip():
+        raise InvalidValue("reason", order.reason, "is needed: it is kept in the control history")
+    check_order_reason(order.reason)
+    facts = (projection.version, None, None, order.actor, order.reason)
+    await fetch(pool, NOTED, projection.name, "begun", *facts)
 
 
 def plan(projection: Projection, moment: Checkpoint, until: datetime | None = None) -> RebuildPlan:
@@ -99,10 +110,12 @@ async def refold(
     strict: bool = False,
     on_progress: OnProgress | None = None,
     events_a_range: int = EVENTS_A_RANGE,
+    order: Order = NOBODY,
 ) -> Refolded:
     """Fold every event again beside the live table, and put the result in its place.
 
-    Writers and readers go on meanwhile.
+    Writers and readers go on meanwhile. The exchange of the tables is an event of the control
+    history, with who gave the order and why.
 
     Also how a newer version takes the place of an older one. A killed rebuild is resumed. Runs that
     cannot be folded are set aside, as they are by `CatchUp`. The old table is kept until
@@ -126,7 +139,7 @@ async def refold(
             names = (rebuild.shadow, projection.name)
             await fetch(pool, _SET_ASIDE, rebuild.rebuild_id, *names, rebuild.moment)
         checkpoint = await catch_up(pool, rebuild, projection)
-        wrong, kept_in = await replace_table(pool, rebuild, projection, checkpoint)
+        wrong, kept_in = await replace_table(pool, rebuild, projection, checkpoint, order)
     return Refolded(rebuild.rebuild_id, rebuild.resumed, progress, bad, wrong, kept_in)
 
 

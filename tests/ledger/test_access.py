@@ -284,7 +284,7 @@ async def test_every_function_that_runs_as_the_owner_asks_for_a_right(
         # Bounded, and the same for all projects; nobody tells the second anything.
         "make_partitions", "keep_time",
         # Of runfold_projector.
-        "make_projection_table", "publish_projection", "exchange_projection_table",
+        "make_projection_table", "publish_projection", "exchange_projection_table", "note_rebuild",
         "drop_projection_tables",
     }  # fmt: skip
     rows = await connection.fetch(

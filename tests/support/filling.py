@@ -69,6 +69,7 @@ def paths(run_id: object, version: int) -> dict[str, list[str]]:
         "/archive": ["/archive"],
         "/integrity": ["/integrity", f"/integrity?run={run_id}"],
         "/audit": ["/audit"],
+        "/audit/all": ["/audit/all"],
         "/reads": ["/reads"],
         "/webhooks": ["/webhooks"],
     }

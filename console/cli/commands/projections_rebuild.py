@@ -21,6 +21,7 @@ from runfold.console.shared.values import instant
 from runfold.ledger import Ledger
 from runfold.ledger.validation import check_int
 from runfold.projections.declared.dropping import drop_replaced
+from runfold.projections.declared.exchange import Order
 from runfold.projections.declared.projection import Projection
 from runfold.projections.declared.refold import Refolded, refold, refold_until
 from runfold.projections.rebuild_plan import RebuildProgress
@@ -84,7 +85,8 @@ async def rebuild(
             how = _How(connections=connections, strict=strict, on_progress=advance)
             done: Replayed | Refolded
             if projection is not None:
-                done = await _refolded(ledger, projection, when, how)
+                order = Order(actor or ledger.actor, reason or f"rebuild of {name}")
+                done = await _refolded(ledger, projection, when, how, order)
             else:
                 why = reason or f"rebuild of {name}"
                 done = await _replayed(ledger, when, how, actor or ledger.actor, why)
@@ -107,10 +109,10 @@ async def _drop_old(out: Output, ledger: Ledger, name: str, projection: Projecti
 
 
 async def _refolded(
-    ledger: Ledger, projection: Projection, when: datetime | None, how: _How
+    ledger: Ledger, projection: Projection, when: datetime | None, how: _How, order: Order
 ) -> Refolded:
     if when is None:
-        return await refold(ledger.pool, projection, **how)
+        return await refold(ledger.pool, projection, order=order, **how)
     return await refold_until(ledger.pool, projection, when, **how)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -10,9 +11,11 @@ from fastapi.responses import Response
 
 from runfold.console.web.pages.viewing import Viewer, page, router, viewing
 from runfold.ledger import access
+from runfold.ledger.access import ControlEvent
 
 WINDOW: Final = 200
 Auditor = Annotated[Viewer, Depends(viewing("audit"))]
+AuditorOfAll = Annotated[Viewer, Depends(viewing("audit", everywhere=True))]
 From = Annotated[int, Query(alias="from", ge=0, le=9_223_372_036_854_775_806)]
 pages = router()
 
@@ -21,9 +24,23 @@ pages = router()
 async def audit(viewer: Auditor, *, after: From = 0) -> Response:
     """List the orders: kinds, roles, schedules, grants, archives."""
     listed = await viewer.ledger.control_history(after=after, limit=WINDOW)
+    return _orders(viewer, listed, after, of_all=False)
+
+
+@page(pages, "/p/{project}/audit/all", csv=True)
+async def audit_of_all(viewer: AuditorOfAll, *, after: From = 0) -> Response:
+    """List the orders that concern all projects: rebuilds, archives, tokens, upgrades, users."""
+    listed = await viewer.ledger.control_history(after=after, everywhere=True, limit=WINDOW)
+    return _orders(viewer, listed, after, of_all=True)
+
+
+def _orders(
+    viewer: Viewer, listed: Sequence[ControlEvent], after: int, *, of_all: bool
+) -> Response:
     rows = [{name: getattr(order, name) for name in order.__slots__} for order in listed]
     more = listed[-1].number if len(listed) == WINDOW else None
-    return viewer.page("audit.html", {"orders": listed, "after": after, "more": more}, rows=rows)
+    data = {"orders": listed, "after": after, "more": more}
+    return viewer.page("audit.html", data, rows=rows, of_all=of_all)
 
 
 @page(pages, "/p/{project}/reads", csv=True)

@@ -14,6 +14,8 @@ from runfold.console.web.callers import Callers
 from runfold.console.web.pages.viewing import ReadViewer, Viewer, page, router, viewing
 from runfold.console.web.rebuilds import Rebuilds
 from runfold.ledger.errors import InvalidValue
+from runfold.projections.declared.exchange import Order
+from runfold.projections.declared.refold import note_order
 from runfold.projections.declared.status import statuses
 
 Rebuilder = Annotated[Viewer, Depends(viewing("admin", everywhere=True))]
@@ -37,9 +39,14 @@ async def projections(viewer: ReadViewer) -> Response:
 
 
 @pages.post("/p/{project}/projections")
-async def rebuild(viewer: Rebuilder, name: Annotated[str, Form(max_length=200)]) -> Response:
+async def rebuild(
+    viewer: Rebuilder,
+    name: Annotated[str, Form(max_length=200)],
+    reason: Annotated[str, Form()] = "",
+) -> Response:
     """Begin to fold a projection again beside its table, to be compared and put in its place.
 
+    The order is on record with its reason before anything is done, and the exchange when it is.
     It is of all projects, so it takes the right admin in all of them; the server's login does it.
     """
     declared = {projection.name: projection for projection in declared_projections(None)}
@@ -47,5 +54,8 @@ async def rebuild(viewer: Rebuilder, name: Annotated[str, Form(max_length=200)])
         raise InvalidValue("name", name, "is no projection that this server declares")
     callers: Callers = viewer.request.app.state.callers
     rebuilds: Rebuilds = viewer.request.app.state.rebuilds
-    rebuilds.begin(callers.own.pool, declared[name], viewer.ledger.actor)
+    order = Order(viewer.ledger.actor, reason)
+    if not rebuilds.goes_on(name):
+        await note_order(viewer.ledger.pool, declared[name], order)
+        rebuilds.begin(callers.own.pool, declared[name], order)
     return RedirectResponse(f"{viewer.base}/projections", HTTPStatus.SEE_OTHER)

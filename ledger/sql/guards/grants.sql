@@ -63,7 +63,7 @@ GRANT EXECUTE ON FUNCTION ledger.webhook_duties, ledger.queue_deliveries, ledger
 -- for keepers of projections.
 REVOKE CREATE ON SCHEMA projection FROM runfold_projector;
 GRANT EXECUTE ON FUNCTION ledger.make_projection_table, ledger.publish_projection,
-  ledger.exchange_projection_table,
+  ledger.exchange_projection_table, ledger.note_rebuild,
   ledger.drop_projection_tables, ledger.begin_work, ledger.end_work TO runfold_projector;
 GRANT INSERT, UPDATE ON ledger.projection, ledger.rebuild,
   ledger.rebuild_range TO runfold_projector;

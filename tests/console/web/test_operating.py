@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -201,7 +202,11 @@ async def test_a_projection_is_rebuilt_from_its_page_and_put_in_its_place(
     await CatchUp(ledger.pool, RUN_COUNTS).to_the_end()
     path = "/p/test/projections"
     assert (await web.post(path, data={"name": "no_such"})).status_code == 422
-    assert (await web.post(path, data={"name": "run_counts"})).status_code == 303
+    asked = {"name": "run_counts", "reason": "a doubt <b>"}
+    for bad in ({"reason": " "}, {"reason": ""}, {"reason": "x" * 2_001}):
+        assert (await web.post(path, data=asked | bad)).status_code == 422
+    assert (await web.get(f"{path}.json")).json()["rebuilds"]["run_counts"] is None
+    assert (await web.post(path, data=asked)).status_code == 303
 
     async def told() -> dict[str, Any]:
         return dict((await web.get(f"{path}.json")).json()["rebuilds"]["run_counts"])
@@ -214,12 +219,25 @@ async def test_a_projection_is_rebuilt_from_its_page_and_put_in_its_place(
     found = await told()
     assert (found["error"], found["wrong"], found["progress"]["events"]) == (None, 0, 1)
     assert "✔ swapped" in (await web.get(path)).text
+    orders = await ledger.control_history(everywhere=True)
+    noted = [each for each in orders if each.subject == "projection:run_counts"]
+    assert [(each.type, each.reason) for each in noted] == [
+        ("rebuild.begun", "a doubt <b>"),
+        ("rebuild.swapped", "a doubt <b>"),
+    ]
+    assert json.loads(noted[1].facts or "")["wrong"] == 0
+    page = (await web.get("/p/test/audit/all")).text
+    assert page.count("a doubt &lt;b&gt;") == 2
 
 
 async def test_a_rebuild_takes_the_right_admin_in_all_projects(ledger: Ledger) -> None:
     _, secret = await token(ledger, ["read", "admin"])
     async with calling(app(ledger)) as client:
         await sign_in(client, secret)
-        refused = await client.post("/p/test/projections", data={"name": "run_counts"})
+        refused = await client.post(
+            "/p/test/projections", data={"name": "run_counts", "reason": "r"}
+        )
+        hidden = await client.get("/p/test/audit/all")
 
     assert refused.status_code in {403, 404}
+    assert hidden.status_code in {403, 404}
