@@ -148,6 +148,7 @@ CREATE FUNCTION ledger.attach_partition(p_month timestamp without time zone) RET
     AS $$
 DECLARE
   partition text := 'event_' || to_char(p_month, 'YYYY_MM');
+  unsampled name;
 BEGIN
   EXECUTE format('ALTER TABLE ledger.event ATTACH PARTITION ledger.%I FOR VALUES FROM (%L) TO (%L)',
   partition, ledger.uuid7_floor(p_month), ledger.uuid7_floor(p_month + '1 month'));
@@ -159,6 +160,12 @@ BEGIN
   EXECUTE format('ALTER TABLE ledger.%I ENABLE ALWAYS TRIGGER refuse_insert', partition);
   EXECUTE format('ALTER TABLE ledger.%I ENABLE ROW LEVEL SECURITY', partition);
   EXECUTE format('REVOKE ALL ON ledger.%I FROM PUBLIC', partition);
+  FOR unsampled IN -- see access/statistics
+    SELECT a.attname FROM pg_attribute AS a
+    WHERE a.attrelid = 'ledger.event'::regclass AND a.attnum > 0 AND a.attstattarget = 0
+  LOOP
+    EXECUTE format('ALTER TABLE ledger.%I ALTER COLUMN %I SET STATISTICS 0', partition, unsampled);
+  END LOOP;
   EXECUTE format('ANALYZE ledger.%I', partition);
 END $$;
 
@@ -1437,10 +1444,13 @@ $$;
 CREATE FUNCTION ledger.credential() RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-  SELECT CASE WHEN current_setting('runfold.token', true) <> ''
-    THEN ledger.token_credential(current_setting('runfold.token', true))
+  SELECT CASE
+    WHEN pg_catalog.current_setting('runfold.token', true) OPERATOR(pg_catalog.<>) ''
+    THEN ledger.token_credential(pg_catalog.current_setting('runfold.token', true))
     -- A login may have any name: none passes for a token or a user.
-    WHEN session_user LIKE 'token:%' OR session_user LIKE 'user:%' THEN 'login:' || session_user
+    WHEN pg_catalog.starts_with(session_user::text, 'token:')
+      OR pg_catalog.starts_with(session_user::text, 'user:')
+    THEN pg_catalog.concat('login:', session_user::text)
     ELSE session_user::text END
 $$;
 
@@ -2056,6 +2066,15 @@ CREATE TABLE ledger.event (
     hash bytea NOT NULL
 )
 PARTITION BY RANGE (run_id);
+ALTER TABLE ONLY ledger.event ALTER COLUMN actor SET STATISTICS 0;
+ALTER TABLE ONLY ledger.event ALTER COLUMN name SET STATISTICS 0;
+ALTER TABLE ONLY ledger.event ALTER COLUMN wait_outcome SET STATISTICS 0;
+ALTER TABLE ONLY ledger.event ALTER COLUMN error_code SET STATISTICS 0;
+ALTER TABLE ONLY ledger.event ALTER COLUMN key SET STATISTICS 0;
+ALTER TABLE ONLY ledger.event ALTER COLUMN credential SET STATISTICS 0;
+ALTER TABLE ONLY ledger.event ALTER COLUMN role SET STATISTICS 0;
+ALTER TABLE ONLY ledger.event ALTER COLUMN shown_sha256 SET STATISTICS 0;
+ALTER TABLE ONLY ledger.event ALTER COLUMN meaning SET STATISTICS 0;
 
 CREATE FUNCTION ledger.feed_page(p_generation integer, p_moment text, p_target text, p_position bigint, p_limit integer, p_project text DEFAULT NULL::text, p_types text[] DEFAULT NULL::text[], p_without text[] DEFAULT NULL::text[], p_kinds text[] DEFAULT NULL::text[], p_states text[] DEFAULT NULL::text[]) RETURNS SETOF ledger.event
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2240,6 +2259,10 @@ END),
     CONSTRAINT totals_are_not_negative CHECK (((cost_usd >= (0)::numeric) AND (step_count >= 0)))
 )
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02');
+ALTER TABLE ONLY ledger.run_state ALTER COLUMN lease_credential SET STATISTICS 0;
+ALTER TABLE ONLY ledger.run_state ALTER COLUMN wait_outcome SET STATISTICS 0;
+ALTER TABLE ONLY ledger.run_state ALTER COLUMN error_code SET STATISTICS 0;
+ALTER TABLE ONLY ledger.run_state ALTER COLUMN key SET STATISTICS 0;
 
 CREATE FUNCTION ledger.fold_events(p_events json) RETURNS SETOF ledger.run_state
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -5221,6 +5244,11 @@ CREATE TABLE ledger.access_grant (
     reason text,
     CONSTRAINT access_grant_rights_check CHECK ((rights <@ ARRAY['submit'::text, 'work'::text, 'read'::text, 'decide'::text, 'schedule'::text, 'erase'::text, 'audit'::text, 'admin'::text]))
 );
+ALTER TABLE ONLY ledger.access_grant ALTER COLUMN credential SET STATISTICS 0;
+ALTER TABLE ONLY ledger.access_grant ALTER COLUMN rights SET STATISTICS 0;
+ALTER TABLE ONLY ledger.access_grant ALTER COLUMN actors SET STATISTICS 0;
+ALTER TABLE ONLY ledger.access_grant ALTER COLUMN actor SET STATISTICS 0;
+ALTER TABLE ONLY ledger.access_grant ALTER COLUMN reason SET STATISTICS 0;
 
 CREATE TABLE ledger.alembic_version (
     version_num character varying(32) NOT NULL
@@ -5244,6 +5272,10 @@ CREATE TABLE ledger.api_token (
     actor character varying(200) NOT NULL,
     reason text
 );
+ALTER TABLE ONLY ledger.api_token ALTER COLUMN token_id SET STATISTICS 0;
+ALTER TABLE ONLY ledger.api_token ALTER COLUMN name SET STATISTICS 0;
+ALTER TABLE ONLY ledger.api_token ALTER COLUMN actor SET STATISTICS 0;
+ALTER TABLE ONLY ledger.api_token ALTER COLUMN reason SET STATISTICS 0;
 
 CREATE TABLE ledger.archive_event (
     number bigint NOT NULL,
@@ -5268,6 +5300,10 @@ CREATE TABLE ledger.archive_event (
     CONSTRAINT archive_event_check CHECK (((type ~~ 'hold.%'::text) OR (num_nulls(first, beyond, runs, events, payloads, generation, last_position, size_bytes, sha256, file) = 0))),
     CONSTRAINT archive_event_type_check CHECK ((type = ANY (ARRAY['archive.exported'::text, 'archive.detached'::text, 'archive.attached'::text, 'hold.placed'::text, 'hold.released'::text])))
 );
+ALTER TABLE ONLY ledger.archive_event ALTER COLUMN actor SET STATISTICS 0;
+ALTER TABLE ONLY ledger.archive_event ALTER COLUMN reason SET STATISTICS 0;
+ALTER TABLE ONLY ledger.archive_event ALTER COLUMN month SET STATISTICS 0;
+ALTER TABLE ONLY ledger.archive_event ALTER COLUMN file SET STATISTICS 0;
 
 CREATE VIEW ledger.archive WITH (security_invoker='true') AS
  SELECT DISTINCT ON (month) month,
@@ -5316,6 +5352,7 @@ CREATE TABLE ledger.command (
     salt bytea,
     hash bytea
 );
+ALTER TABLE ONLY ledger.command ALTER COLUMN key SET STATISTICS 0;
 
 CREATE TABLE ledger.control_event (
     project_id text NOT NULL,
@@ -5330,6 +5367,11 @@ CREATE TABLE ledger.control_event (
     hash bytea NOT NULL,
     CONSTRAINT control_event_number_check CHECK ((number > 0))
 );
+ALTER TABLE ONLY ledger.control_event ALTER COLUMN credential SET STATISTICS 0;
+ALTER TABLE ONLY ledger.control_event ALTER COLUMN subject SET STATISTICS 0;
+ALTER TABLE ONLY ledger.control_event ALTER COLUMN facts SET STATISTICS 0;
+ALTER TABLE ONLY ledger.control_event ALTER COLUMN actor SET STATISTICS 0;
+ALTER TABLE ONLY ledger.control_event ALTER COLUMN reason SET STATISTICS 0;
 
 CREATE TABLE ledger.delivery (
     project_id text NOT NULL,
@@ -5343,6 +5385,8 @@ CREATE TABLE ledger.delivery (
     attempts integer DEFAULT 0 NOT NULL,
     delivered_at timestamp with time zone
 );
+ALTER TABLE ONLY ledger.delivery ALTER COLUMN webhook_id SET STATISTICS 0;
+ALTER TABLE ONLY ledger.delivery ALTER COLUMN body SET STATISTICS 0;
 
 CREATE TABLE ledger.delivery_attempt (
     project_id text NOT NULL,
@@ -5355,6 +5399,8 @@ CREATE TABLE ledger.delivery_attempt (
     status integer,
     error text
 );
+ALTER TABLE ONLY ledger.delivery_attempt ALTER COLUMN webhook_id SET STATISTICS 0;
+ALTER TABLE ONLY ledger.delivery_attempt ALTER COLUMN error SET STATISTICS 0;
 
 CREATE TABLE ledger.feed_generation (
     generation integer NOT NULL,
@@ -5384,6 +5430,8 @@ CREATE TABLE ledger.kind_event (
     CONSTRAINT kind_event_number_check CHECK ((number > 0)),
     CONSTRAINT kind_event_type_check CHECK ((type = ANY (ARRAY['kind.paused'::text, 'kind.resumed'::text, 'kind.limited'::text])))
 );
+ALTER TABLE ONLY ledger.kind_event ALTER COLUMN actor SET STATISTICS 0;
+ALTER TABLE ONLY ledger.kind_event ALTER COLUMN reason SET STATISTICS 0;
 
 CREATE TABLE ledger.kind_state (
     project_id text NOT NULL,
@@ -5408,6 +5456,8 @@ CREATE TABLE ledger.payload_read (
     credential character varying(200) NOT NULL,
     route character varying(200) NOT NULL
 );
+ALTER TABLE ONLY ledger.payload_read ALTER COLUMN credential SET STATISTICS 0;
+ALTER TABLE ONLY ledger.payload_read ALTER COLUMN route SET STATISTICS 0;
 
 CREATE TABLE ledger.project (
     project_id text NOT NULL,
@@ -5415,6 +5465,7 @@ CREATE TABLE ledger.project (
     channel text DEFAULT ('runfold_'::text || replace((gen_random_uuid())::text, '-'::text, ''::text)) NOT NULL,
     CONSTRAINT project_project_id_check CHECK ((project_id ~ '^[a-z0-9][a-z0-9_-]{0,62}$'::text))
 );
+ALTER TABLE ONLY ledger.project ALTER COLUMN channel SET STATISTICS 0;
 
 CREATE TABLE ledger.projection (
     name text NOT NULL,
@@ -5436,6 +5487,12 @@ CREATE TABLE ledger.projection (
     error_position bigint
 )
 WITH (fillfactor='50');
+ALTER TABLE ONLY ledger.projection ALTER COLUMN name SET STATISTICS 0;
+ALTER TABLE ONLY ledger.projection ALTER COLUMN digest SET STATISTICS 0;
+ALTER TABLE ONLY ledger.projection ALTER COLUMN snapshot SET STATISTICS 0;
+ALTER TABLE ONLY ledger.projection ALTER COLUMN target SET STATISTICS 0;
+ALTER TABLE ONLY ledger.projection ALTER COLUMN error SET STATISTICS 0;
+ALTER TABLE ONLY ledger.projection ALTER COLUMN error_project_id SET STATISTICS 0;
 
 CREATE TABLE ledger.projection_aside (
     relation text NOT NULL,
@@ -5450,6 +5507,9 @@ CREATE TABLE ledger.projection_aside (
     set_aside_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     retry_at timestamp with time zone
 );
+ALTER TABLE ONLY ledger.projection_aside ALTER COLUMN relation SET STATISTICS 0;
+ALTER TABLE ONLY ledger.projection_aside ALTER COLUMN name SET STATISTICS 0;
+ALTER TABLE ONLY ledger.projection_aside ALTER COLUMN error SET STATISTICS 0;
 
 CREATE TABLE ledger.projection_skip (
     name text NOT NULL,
@@ -5463,6 +5523,10 @@ CREATE TABLE ledger.projection_skip (
     reason text NOT NULL,
     skipped_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
+ALTER TABLE ONLY ledger.projection_skip ALTER COLUMN name SET STATISTICS 0;
+ALTER TABLE ONLY ledger.projection_skip ALTER COLUMN error SET STATISTICS 0;
+ALTER TABLE ONLY ledger.projection_skip ALTER COLUMN actor SET STATISTICS 0;
+ALTER TABLE ONLY ledger.projection_skip ALTER COLUMN reason SET STATISTICS 0;
 
 CREATE TABLE ledger.rebuild (
     rebuild_id integer NOT NULL,
@@ -5474,6 +5538,9 @@ CREATE TABLE ledger.rebuild (
     started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     finished_at timestamp with time zone
 );
+ALTER TABLE ONLY ledger.rebuild ALTER COLUMN projection SET STATISTICS 0;
+ALTER TABLE ONLY ledger.rebuild ALTER COLUMN definition SET STATISTICS 0;
+ALTER TABLE ONLY ledger.rebuild ALTER COLUMN moment SET STATISTICS 0;
 
 CREATE TABLE ledger.rebuild_range (
     rebuild_id integer NOT NULL,
@@ -5484,6 +5551,7 @@ CREATE TABLE ledger.rebuild_range (
     error text,
     done_at timestamp with time zone
 );
+ALTER TABLE ONLY ledger.rebuild_range ALTER COLUMN error SET STATISTICS 0;
 
 ALTER TABLE ledger.rebuild ALTER COLUMN rebuild_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME ledger.rebuild_rebuild_id_seq
@@ -5505,6 +5573,10 @@ CREATE TABLE ledger.role_event (
     reason text,
     CONSTRAINT role_event_type_check CHECK ((type = ANY (ARRAY['role.granted'::text, 'role.revoked'::text])))
 );
+ALTER TABLE ONLY ledger.role_event ALTER COLUMN role SET STATISTICS 0;
+ALTER TABLE ONLY ledger.role_event ALTER COLUMN member SET STATISTICS 0;
+ALTER TABLE ONLY ledger.role_event ALTER COLUMN actor SET STATISTICS 0;
+ALTER TABLE ONLY ledger.role_event ALTER COLUMN reason SET STATISTICS 0;
 
 ALTER TABLE ledger.role_event ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME ledger.role_event_number_seq
@@ -5547,6 +5619,9 @@ CREATE TABLE ledger.saved_view (
     query character varying(1000) NOT NULL,
     actor character varying(200) NOT NULL
 );
+ALTER TABLE ONLY ledger.saved_view ALTER COLUMN name SET STATISTICS 0;
+ALTER TABLE ONLY ledger.saved_view ALTER COLUMN query SET STATISTICS 0;
+ALTER TABLE ONLY ledger.saved_view ALTER COLUMN actor SET STATISTICS 0;
 
 CREATE TABLE ledger.schedule (
     project_id text NOT NULL,
@@ -5563,6 +5638,12 @@ CREATE TABLE ledger.schedule (
     paused boolean DEFAULT false NOT NULL,
     reason character varying(2000)
 );
+ALTER TABLE ONLY ledger.schedule ALTER COLUMN name SET STATISTICS 0;
+ALTER TABLE ONLY ledger.schedule ALTER COLUMN input SET STATISTICS 0;
+ALTER TABLE ONLY ledger.schedule ALTER COLUMN cron SET STATISTICS 0;
+ALTER TABLE ONLY ledger.schedule ALTER COLUMN timezone SET STATISTICS 0;
+ALTER TABLE ONLY ledger.schedule ALTER COLUMN actor SET STATISTICS 0;
+ALTER TABLE ONLY ledger.schedule ALTER COLUMN reason SET STATISTICS 0;
 
 CREATE TABLE ledger.snooze (
     project_id text NOT NULL,
@@ -5572,6 +5653,7 @@ CREATE TABLE ledger.snooze (
     seen integer NOT NULL,
     until timestamp with time zone NOT NULL
 );
+ALTER TABLE ONLY ledger.snooze ALTER COLUMN actor SET STATISTICS 0;
 
 CREATE TABLE ledger.user_account (
     name character varying(100) NOT NULL,
@@ -5588,6 +5670,11 @@ CREATE TABLE ledger.user_account (
     CONSTRAINT user_account_check CHECK (((issuer IS NULL) = (subject IS NULL))),
     CONSTRAINT user_account_name_check CHECK (((name)::text ~ '^[a-z0-9][a-z0-9._@-]*$'::text))
 );
+ALTER TABLE ONLY ledger.user_account ALTER COLUMN name SET STATISTICS 0;
+ALTER TABLE ONLY ledger.user_account ALTER COLUMN issuer SET STATISTICS 0;
+ALTER TABLE ONLY ledger.user_account ALTER COLUMN subject SET STATISTICS 0;
+ALTER TABLE ONLY ledger.user_account ALTER COLUMN actor SET STATISTICS 0;
+ALTER TABLE ONLY ledger.user_account ALTER COLUMN reason SET STATISTICS 0;
 
 CREATE TABLE ledger.user_password (
     name character varying(100) NOT NULL,
@@ -5605,6 +5692,8 @@ CREATE TABLE ledger.web_session (
     last_used_at timestamp with time zone NOT NULL,
     ended_at timestamp with time zone
 );
+ALTER TABLE ONLY ledger.web_session ALTER COLUMN session_id SET STATISTICS 0;
+ALTER TABLE ONLY ledger.web_session ALTER COLUMN credential SET STATISTICS 0;
 
 CREATE TABLE ledger.webhook (
     project_id text NOT NULL,
@@ -5617,6 +5706,13 @@ CREATE TABLE ledger.webhook (
     actor character varying(200) NOT NULL,
     reason text
 );
+ALTER TABLE ONLY ledger.webhook ALTER COLUMN webhook_id SET STATISTICS 0;
+ALTER TABLE ONLY ledger.webhook ALTER COLUMN url SET STATISTICS 0;
+ALTER TABLE ONLY ledger.webhook ALTER COLUMN events SET STATISTICS 0;
+ALTER TABLE ONLY ledger.webhook ALTER COLUMN kinds SET STATISTICS 0;
+ALTER TABLE ONLY ledger.webhook ALTER COLUMN checkpoint SET STATISTICS 0;
+ALTER TABLE ONLY ledger.webhook ALTER COLUMN actor SET STATISTICS 0;
+ALTER TABLE ONLY ledger.webhook ALTER COLUMN reason SET STATISTICS 0;
 
 CREATE TABLE ledger.webhook_secret (
     webhook_id character varying(40) NOT NULL,

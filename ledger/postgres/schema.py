@@ -180,6 +180,7 @@ OBJECTS: Final = (
     "webhooks/resend_delivery",
     "access/policy_rules",
     "access/policies",
+    "access/statistics",
     "access/adopt",
     "feed/feed_start",
     "access/close_database",
@@ -188,7 +189,13 @@ OBJECTS: Final = (
 """The files of `ledger/sql`, in the order in which they can be installed."""
 
 ALWAYS: Final = frozenset(
-    {"access/policies", "access/close_database", "feed/feed_start", "guards/grants"}
+    {
+        "access/policies",
+        "access/statistics",
+        "access/close_database",
+        "feed/feed_start",
+        "guards/grants",
+    }
 )
 """The files that look at the database and do what is missing: each upgrade executes them."""
 

@@ -56,6 +56,34 @@ REFUSED = (
     "SELECT nextval('ledger.event_position')",
     "SELECT pg_read_file('postgresql.conf')",
     "SELECT pg_stat_reset()",
+    "TABLE ledger.at_work",
+    "TABLE ledger.user_password",
+    "TABLE ledger.webhook_secret",
+    "TABLE ledger.control_event",
+    "SELECT * FROM pg_authid",
+    "SELECT * FROM pg_hba_file_rules",
+    "SELECT pg_ls_dir('.')",
+    "SELECT lo_import('/etc/hostname')",
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename <> current_user",
+    "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE usename <> current_user",
+    "SELECT pg_create_logical_replication_slot('mine', 'test_decoding')",
+    "SELECT pg_switch_wal()",
+    "ALTER ROLE runfold_worker SET statement_timeout = 1",
+    "ALTER DEFAULT PRIVILEGES FOR ROLE postgres GRANT SELECT ON TABLES TO PUBLIC",
+    "ALTER FUNCTION ledger.now() SECURITY DEFINER",
+    "CREATE SCHEMA mine",
+    "CREATE TABLE public.mine (a int)",
+    "CREATE EXTENSION dblink",
+    "CREATE EVENT TRIGGER mine ON ddl_command_start EXECUTE FUNCTION ledger.refuse_change()",
+    "CREATE TRIGGER mine BEFORE INSERT ON ledger.event EXECUTE FUNCTION ledger.refuse_change()",
+    "CREATE RULE mine AS ON DELETE TO ledger.event DO INSTEAD NOTHING",
+    "CREATE INDEX ON ledger.run_state (kind)",
+    "CREATE STATISTICS pg_temp.mine ON kind, state FROM ledger.run_state",
+    "CREATE PUBLICATION mine FOR TABLE ledger.event",
+    "CREATE CAST (ledger.event AS text) WITH INOUT AS IMPLICIT",
+    "COMMENT ON TABLE ledger.event IS 'mine'",
+    "SECURITY LABEL ON TABLE ledger.event IS 'mine'",
+    "DO $$ BEGIN EXECUTE 'SET ROLE postgres'; END $$",
 )
 
 
@@ -105,6 +133,39 @@ async def test_a_leaky_function_a_cursor_and_a_shadow_see_no_row_of_others(
 
     heard = await attacker.fetch("SELECT DISTINCT project FROM heard")
     assert [row["project"] for row in heard] == [PROJECT]
+
+
+SHADOWS = """
+CREATE FUNCTION public.always(name, text) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+CREATE FUNCTION public.always(text, text) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+CREATE FUNCTION public.victim(text, name) RETURNS text LANGUAGE sql AS $$ SELECT 'victim' $$;
+CREATE FUNCTION public.victim(text, text) RETURNS text LANGUAGE sql AS $$ SELECT 'victim' $$;
+CREATE FUNCTION public.concat(text, text) RETURNS text LANGUAGE sql AS $$ SELECT 'victim' $$;
+CREATE FUNCTION public.starts_with(text, text) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+CREATE FUNCTION public.current_setting(text, boolean) RETURNS text LANGUAGE sql AS $$ SELECT '' $$;
+CREATE OPERATOR public.~~ (LEFTARG = name, RIGHTARG = text, FUNCTION = public.always);
+CREATE OPERATOR public.~~ (LEFTARG = text, RIGHTARG = text, FUNCTION = public.always);
+CREATE OPERATOR public.|| (LEFTARG = text, RIGHTARG = name, FUNCTION = public.victim);
+CREATE OPERATOR public.|| (LEFTARG = text, RIGHTARG = text, FUNCTION = public.victim);
+SET search_path = public, pg_catalog
+"""
+
+
+async def test_no_operator_of_a_logins_own_schema_gives_it_anothers_name(
+    connection: asyncpg.Connection[Any], attacker: asyncpg.Connection[Any]
+) -> None:
+    """As in a database that lets everybody create in the schema `public`."""
+    login = await attacker.fetchval("SELECT session_user::text")
+    await grant(connection, "victim", ("admin",), project=OTHER)
+    await connection.execute(f"GRANT CREATE ON SCHEMA public TO {login}")
+    await attacker.execute(SHADOWS)
+
+    assert await attacker.fetchval("SELECT ledger.credential()") == login
+    grants = await attacker.fetch("SELECT credential FROM ledger.access_grant")
+    assert [row["credential"] for row in grants] == [login]
+    assert await attacker.fetch("SELECT FROM ledger.run_state WHERE project_id = 'other'") == []
+    await attacker.close()
+    await connection.execute(f"DROP OWNED BY {login} CASCADE")
 
 
 async def test_a_statement_prepared_before_a_revoke_sees_nothing_after_it(

@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from runfold.ledger import Ledger, State
+from runfold.ledger import Ledger, State, Submit
 from runfold.ledger.errors import DatabaseUnavailable
 from runfold.ledger.postgres.server_roles import ROLES
 from runfold.ledger.postgres.urls import driver_url
@@ -142,6 +142,39 @@ async def test_no_plan_tells_a_stranger_what_was_found_by_an_index(
                 )
                 seen.append(counted(json.loads(plan)))
             assert seen[0] == seen[1]
+
+
+# What lists of runs are planned by.
+SAMPLED: Final = {"project_id", "kind", "state", "type", "tag", "tags", "worker_id"}
+WORDS: Final = """
+SELECT a.attrelid::regclass::text AS relation, a.attname::text AS name, a.attstattarget AS target
+FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
+WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind IN ('r', 'p') AND c.relrowsecurity
+  AND a.atttypid IN ('text'::regtype, 'varchar'::regtype) AND a.attnum > 0
+"""
+
+
+async def test_no_estimate_tells_a_stranger_the_keys_names_and_actors_of_others(
+    theirs: Ledger, stranger: asyncpg.Connection[Any]
+) -> None:
+    """By halves the server's samples could be read from the estimates, letter by letter."""
+    await theirs.submit_many([Submit(kind="parse", key=f"order-{n}") for n in range(200)])
+    await theirs.pool.execute("SELECT ledger.make_partitions(5)")
+    await theirs.pool.execute("ANALYZE")
+
+    estimates = {
+        json.loads(
+            await stranger.fetchval(
+                f"EXPLAIN (FORMAT JSON) SELECT FROM ledger.command WHERE key < '{bound}'"
+            )
+        )[0]["Plan"]["Plan Rows"]
+        for bound in ("a", "order-5", "order-9", "z")
+    }
+
+    assert len(estimates) == 1
+    words = [row for row in await theirs.pool.fetch(WORDS) if row["name"] not in SAMPLED]
+    assert len(words) > 50
+    assert [(row["relation"], row["name"]) for row in words if row["target"] != 0] == []
 
 
 async def test_no_wait_for_a_lock_tells_a_stranger_what_others_have(

@@ -7,6 +7,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   partition text := 'event_' || to_char(p_month, 'YYYY_MM');
+  unsampled name;
 BEGIN
   EXECUTE format('ALTER TABLE ledger.event ATTACH PARTITION ledger.%I FOR VALUES FROM (%L) TO (%L)',
   partition, ledger.uuid7_floor(p_month), ledger.uuid7_floor(p_month + '1 month'));
@@ -18,5 +19,11 @@ BEGIN
   EXECUTE format('ALTER TABLE ledger.%I ENABLE ALWAYS TRIGGER refuse_insert', partition);
   EXECUTE format('ALTER TABLE ledger.%I ENABLE ROW LEVEL SECURITY', partition);
   EXECUTE format('REVOKE ALL ON ledger.%I FROM PUBLIC', partition);
+  FOR unsampled IN -- see access/statistics
+    SELECT a.attname FROM pg_attribute AS a
+    WHERE a.attrelid = 'ledger.event'::regclass AND a.attnum > 0 AND a.attstattarget = 0
+  LOOP
+    EXECUTE format('ALTER TABLE ledger.%I ALTER COLUMN %I SET STATISTICS 0', partition, unsampled);
+  END LOOP;
   EXECUTE format('ANALYZE ledger.%I', partition);
 END $$;
