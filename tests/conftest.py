@@ -25,6 +25,7 @@ from tests.support.server import Server, postgres_server
 PROJECT = "test"
 FIRST_OWN_TYPE = 16_384
 """FirstNormalObjectId of PostgreSQL's access/transam.h."""
+VERIFIED = pytest.StashKey[bool]()
 pytest_plugins = ["tests.support.collection"]
 
 
@@ -117,17 +118,20 @@ def unverified_database(
 
 
 @pytest.fixture
-def database(unverified_database: str) -> Iterator[str]:
+def database(unverified_database: str, request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of a migrated database, whose ledger must be consistent after the test."""
     yield unverified_database
-    asyncio.run(assert_consistent(unverified_database))
+    if VERIFIED not in request.node.stash:
+        asyncio.run(assert_consistent(unverified_database))
 
 
 @pytest.fixture
-async def ledger(database: str) -> AsyncIterator[Ledger]:
-    """The ledger of the project `test`."""
+async def ledger(database: str, request: pytest.FixtureRequest) -> AsyncIterator[Ledger]:
+    """The ledger of the project `test`, verified by its own sessions, which know the tables."""
     async with Ledger.open(database, PROJECT) as opened:
         yield opened
+        await _assert_consistent(opened.pool)
+        request.node.stash[VERIFIED] = True
 
 
 @pytest.fixture
@@ -141,9 +145,13 @@ async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
 async def assert_consistent(url: str) -> None:
     """Fail unless every project of the database verifies."""
     async with asyncpg.create_pool(driver_url(url), min_size=1, max_size=1, reset=_keep) as pool:
-        for row in await pool.fetch("SELECT project_id FROM ledger.project"):
-            report = await verify(pool, row["project_id"])
-            assert not report.findings
+        await _assert_consistent(pool)
+
+
+async def _assert_consistent(pool: asyncpg.Pool) -> None:
+    for row in await pool.fetch("SELECT project_id FROM ledger.project"):
+        report = await verify(pool, row["project_id"])
+        assert not report.findings
 
 
 async def _keep(_: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Generator, Sequence
 from itertools import islice
@@ -12,7 +13,7 @@ from xdist.scheduler import (  # type: ignore[import-untyped]  # it ships no typ
     LoadScopeScheduling,
 )
 
-PROCESSES_PER_CORE = 2  # a test waits for a server or a process about half of its time
+PROCESSES_PER_CORE = 3  # a test waits for a server or a process about half of its time
 MOST_PROCESSES = 16  # each has a server of its own
 SLOW_PART = 0.7
 """The part of the tests among which the slow ones are spread: the last to begin has time to end."""
@@ -70,6 +71,12 @@ def _spread(items: Sequence[pytest.Item]) -> list[pytest.Item]:
     rest = iter([item for item in items if not is_slow(item)])
     between = int(SLOW_PART * (len(items) - len(slow)) / max(len(slow), 1))
     return [*(item for each in slow for item in (each, *islice(rest, between))), *rest]
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector of garbage pass over the tests and modules, which stay to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 def is_slow(item: pytest.Item) -> bool:

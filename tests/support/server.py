@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from runfold.ledger.postgres.embedded.registry import temporary_postgres
 from tests.support.place import place
 
-ROOM = {"max_connections": "200"}
+# A small cache: to make and to drop a database, a server walks all of it.
+ROOM = {"max_connections": "200", "shared_buffers": "32MB"}
 # A test server may lose everything when it crashes; in return it is fast.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
