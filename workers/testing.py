@@ -1,4 +1,4 @@
-"""A pytest plugin: a real ledger for every test, with its time, crashes and people.
+"""The kit for tests: a real ledger for every test, with its time, crashes and people.
 
 The fixture `runfold` is a `Kit`. In an async test use `async with runfold as kit`; in a plain one
 `runfold.run(story)`, where `story` is an `async def` that takes the kit. Every test ends with
@@ -13,7 +13,7 @@ import os
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
@@ -279,9 +279,9 @@ def _id(run: Run | UUID) -> UUID:
     return run.run_id if isinstance(run, Run) else run
 
 
-@pytest.fixture(scope="session")
-def runfold_server() -> Iterator[str]:
-    """The URL of a test server: RUNFOLD_TEST_URL (its login makes databases), or a built-in one."""
+@contextmanager
+def kit_server() -> Iterator[str]:
+    """Yield the URL of RUNFOLD_TEST_URL, whose login makes databases, or of a built-in server."""
     if Settings.load().env == "production":
         raise ConfigurationError(
             "the test kit makes and moves databases: it is refused where RUNFOLD_ENV=production"
@@ -293,28 +293,25 @@ def runfold_server() -> Iterator[str]:
         yield postgres.url()
 
 
-@pytest.fixture(scope="session")
-def runfold_template(runfold_server: str) -> Iterator[str]:
-    """The name of a migrated database, to be copied for each test."""
+@contextmanager
+def migrated(server: str) -> Iterator[str]:
+    """Yield the name of a migrated database, to be copied for each test."""
     name = f"runfold_kit_{uuid.uuid4().hex[:12]}"
-    asyncio.run(_execute(runfold_server, f"CREATE DATABASE {name}"))
-    asyncio.run(schema.upgrade(_with_database(runfold_server, name)))
+    asyncio.run(_execute(server, f"CREATE DATABASE {name}"))
+    asyncio.run(schema.upgrade(_with_database(server, name)))
     yield name
-    asyncio.run(_execute(runfold_server, f"DROP DATABASE {name} WITH (FORCE)"))
+    asyncio.run(_execute(server, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
-@pytest.fixture
-def runfold(runfold_server: str, runfold_template: str) -> Iterator[Kit]:
-    """A ledger in a database of its own; see `runfold.workers.testing.Kit`."""
+@contextmanager
+def copied(server: str, template: str) -> Iterator[Kit]:
+    """Yield a kit with a database of its own."""
     name = f"runfold_kit_{uuid.uuid4().hex[:12]}"
-    asyncio.run(
-        _execute(
-            runfold_server, f"CREATE DATABASE {name} TEMPLATE {runfold_template} STRATEGY file_copy"
-        )
-    )
-    asyncio.run(_execute(runfold_server, f"COMMENT ON DATABASE {name} IS '{MARK}'"))
-    yield Kit(_with_database(runfold_server, name))
-    asyncio.run(_execute(runfold_server, f"DROP DATABASE {name} WITH (FORCE)"))
+    copy = f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy"
+    asyncio.run(_execute(server, copy))
+    asyncio.run(_execute(server, f"COMMENT ON DATABASE {name} IS '{MARK}'"))
+    yield Kit(_with_database(server, name))
+    asyncio.run(_execute(server, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 def _with_database(url: str, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -68,12 +69,13 @@ def test_a_journey_that_is_named_is_the_quick_one(tmp_path: Path) -> None:
 def _pytest(folder: Path, program: str, *words: str) -> str:
     (folder / "test_it.py").write_text(program)
     (folder / "pytest.ini").write_text("[pytest]\n")
-    options = ["-q", "-p", "tests.support.collection", "-p", "no:cacheprovider"]
+    options = ["-q", "-p", "xdist.plugin", "-p", "tests.support.collection", "-pno:cacheprovider"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "--rootdir", str(folder), *words, str(folder)],
         capture_output=True,
         text=True,
         cwd=ROOT,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         check=False,
     )
     return done.stdout + done.stderr

@@ -8,13 +8,11 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, RootModel
 
 from runfold.ledger import Ledger, Run, State, roles
 from runfold.ledger.errors import InvalidValue
@@ -89,14 +87,9 @@ async def test_a_signal_that_no_wait_could_have_is_refused(ledger: Ledger) -> No
 
 @pytest.mark.slow
 def test_a_set_is_recorded_alike_in_every_process() -> None:
-    program = (
-        "from tests.workers.test_calls import SETS; "
-        "from runfold.workers.journal.json_values import as_json; "
-        "print(as_json('show', SETS))"
-    )
     outputs = {
         subprocess.check_output(
-            [sys.executable, "-c", program],
+            [sys.executable, "-m", "tests.support.sets"],
             cwd=ROOT,
             env={**os.environ, "PYTHONHASHSEED": seed},
             text=True,
@@ -113,22 +106,6 @@ def test_a_set_is_recorded_alike_in_every_process() -> None:
     assert outputs == {f"{in_order}\n"}
 
 
-@dataclass(frozen=True)
-class Group:
-    members: frozenset[str]
-
-
-class Model(BaseModel):
-    names: set[str]
-    groups: list[Group]
-
-
-SETS = {
-    "plain": {10, 2, 1, "bob", "ann", ("x", 1)},
-    "nested": {frozenset("abc"), frozenset("de")},
-    "model": Model(names=set("pqr"), groups=[Group(frozenset("yz"))]),
-    "root": RootModel[set[str]](set("iou")),
-}
 LONG = "a#" * 100
 
 

@@ -148,18 +148,8 @@ def inner(project: Path, **environment: str) -> subprocess.CompletedProcess[str]
         for name, value in os.environ.items()
         if not name.startswith(("RUNFOLD_", "PYTEST"))
     }
-    words = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:asyncio",
-        "-p",
-        "no:hypothesispytest",
-    ]
+    others = ("anyio", "asyncio", "cacheprovider", "hypothesispytest", "schemathesis", "xdist")
+    words = [sys.executable, "-m", "pytest", "-q", *(f"-pno:{name}" for name in others)]
     return subprocess.run(
         words, cwd=project, env={**kept, **environment}, capture_output=True, text=True, check=False
     )
