@@ -26,6 +26,8 @@ SETTINGS: Final = {"RUNFOLD_LEASE_TTL_SECONDS": "6", "RUNFOLD_HEARTBEAT_SECONDS"
 STORY_FILES: Final = 60
 FILES: Final = 200
 EVERY_SECONDS: Final = 2.5
+PAUSE_SECONDS: Final = (0.5, 3)
+"""The shortest and the longest pause within a review: one of them at random."""
 MOST_ASKING: Final = 3
 """Reviews that wait for a person at a time."""
 FLAKY: Final = 7
@@ -71,7 +73,7 @@ async def _summarized(path: str) -> dict[str, str]:
 
 
 async def _pause() -> None:
-    await asyncio.sleep(random.uniform(0.5, 3))  # noqa: S311  nothing secret depends on it
+    await asyncio.sleep(random.uniform(*PAUSE_SECONDS))  # noqa: S311  nothing secret depends on it
 
 
 async def keep_alive(database: Database, project: str) -> None:

@@ -198,7 +198,10 @@ async def test_a_worker_that_ends_unasked_fails_the_demo_with_one_clear_line(
     assert workers_at(home) == []
 
 
-async def test_the_pages_get_reviews_to_watch_and_one_to_approve(ledger: Ledger) -> None:
+async def test_the_pages_get_reviews_to_watch_and_one_to_approve(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alive, "PAUSE_SECONDS", (0, 0))
     submitting = asyncio.create_task(alive.submit_reviews(ledger))
     async with working(ledger, alive.review):
         await until(lambda: ledger.runs(state="waiting_approval"), 60)

@@ -12,9 +12,16 @@ from typing import Any
 from runfold.ledger import Lease, Ledger
 
 
+LONGEST_PAUSE = 0.1
+
+
 async def until(predicate: Callable[[], Any], seconds: float = 10) -> None:
-    """Return once the predicate, plain or async, is true; fail after `seconds`."""
-    deadline = time.monotonic() + seconds
+    """Return once the predicate, plain or async, is true; fail after `seconds`.
+
+    It is asked less often the longer it takes: each time may be a statement to a busy server.
+    """
+    started = time.monotonic()
+    deadline = started + seconds
     while True:
         result = predicate()
         if inspect.isawaitable(result):
@@ -22,7 +29,8 @@ async def until(predicate: Callable[[], Any], seconds: float = 10) -> None:
         if result:
             return
         assert time.monotonic() < deadline, f"waited in vain: {result!r}"
-        await asyncio.sleep(0.01)
+        waited = time.monotonic() - started
+        await asyncio.sleep(min(LONGEST_PAUSE, max(0.01, waited / 10)))
 
 
 async def passed(ledger: Ledger, instant: datetime | None) -> None:
