@@ -62,7 +62,7 @@ async def test_a_kind_is_limited_with_a_reason_and_its_next_due_time_is_shown(
     assert await ledger.kind_history("page") == []
     assert (await web.post(path, data=asked | {"reason": "r"})).status_code == 303
     page = (await web.get(path)).text
-    assert re.search(r"page</a></th>.*?in \d+h", page, re.DOTALL)
+    assert re.search(r"page</a></th>.*?in \d+[hms]", page, re.DOTALL)
     lifted = asked | {"reason": "r", "max_running": ""}
     assert (await web.post(path, data=lifted)).status_code == 303
     assert [each.max_running for each in await ledger.kind_history("page")] == [3, None]
