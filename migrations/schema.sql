@@ -1944,6 +1944,7 @@ DECLARE
   cut xid8;
   size bigint := p_limit;
 BEGIN
+  PERFORM ledger.credential(); -- else a reader that waits would not learn that its token ended
   LOCK TABLE ledger.event IN ACCESS SHARE MODE;
   PERFORM ledger.feed_known(p_generation, p_moment);
   PERFORM ledger.feed_whole(p_generation, p_moment);

@@ -10,11 +10,13 @@ import asyncpg
 import httpx
 import pytest
 
+from runfold.console.shared.token_ledger import token_ledger
 from runfold.console.web import app, guard
 from runfold.console.web.options import Options
 from runfold.console.web.rates import Rates, TooManyRequests
 from runfold.ledger import Ledger, State, access
 from runfold.ledger.access import SECRET_PREFIX
+from runfold.ledger.errors import AccessDenied
 from runfold.ledger.postgres.opening import opened
 from runfold.ledger.settings import Settings
 from tests.support.logins import with_login
@@ -333,6 +335,17 @@ async def test_a_stream_ends_with_the_token(ledger: Ledger) -> None:
 
     assert "event: problem" in text
     assert '"code": "unauthenticated"' in text
+
+
+async def test_a_stream_that_waits_for_an_event_ends_with_the_token(ledger: Ledger) -> None:
+    credential, secret = await token(ledger, ["read"])
+    await ledger.submit("a")
+    following = aiter(token_ledger(ledger, secret, credential, "test").subscribe())
+    await anext(following)
+    await access.revoke_token(ledger.project, credential)
+
+    with pytest.raises(AccessDenied, match="revoked"):
+        await asyncio.wait_for(anext(following), 10)
 
 
 async def test_no_more_streams_are_served_than_the_server_allows(ledger: Ledger) -> None:
