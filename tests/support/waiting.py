@@ -11,7 +11,6 @@ from typing import Any
 
 from runfold.ledger import Lease, Ledger
 
-
 LONGEST_PAUSE = 0.1
 
 
