@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from runfold.ledger.errors import CheckpointUnknown, FeedArchived
+from runfold.ledger.errors import AccessDenied, CheckpointUnknown, FeedArchived
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading import feed
 from runfold.projections.declared.catch_up import checkpoint_of
@@ -24,9 +24,12 @@ SELECT p.*,
   (SELECT q.last_value FROM ledger.event_position AS q) AS newest
 FROM ledger.projection AS p ORDER BY p.name
 """
-_NEWEST: Final = (
-    "SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS newest FROM ledger.event_position"
-)
+_NEWEST: Final = """
+SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS newest,
+  (SELECT ledger.projects_with('read', 'audit')) IS NULL AS sees
+FROM ledger.event_position
+"""
+"""`sees`: what the policy of `ledger.projection` asks of a login."""
 _ASIDE: Final = """
 SELECT a.project_id, a.run_id, a.event_version, a.error, a.events, a.set_aside_at,
   a.retry_at IS NOT NULL AS retrying
@@ -40,7 +43,8 @@ WHERE p.name = $1 ORDER BY a.error IS NULL, a.set_aside_at, a.run_id LIMIT $2
 class Status:
     """One projection.
 
-    `state` is new, current, behind, paused, failed, or replaced: the code declares another version.
+    `state` is new, current, behind, paused, failed, or replaced: the code declares another version;
+    or unseen: the login has no right in all projects, whose progress it is.
     """
 
     name: str
@@ -86,9 +90,8 @@ async def statuses(pool: Pool, declared: Mapping[str, Projection]) -> list[Statu
     all_statuses = [await _status(pool, row, declared.get(name)) for name, row in rows.items()]
     if new := [projection for name, projection in declared.items() if name not in rows]:
         [newest] = await fetch(pool, _NEWEST)
-        all_statuses += [
-            Status(one.name, one.version, "new", behind=newest["newest"]) for one in new
-        ]
+        state, behind = ("new", newest["newest"]) if newest["sees"] else ("unseen", 0)
+        all_statuses += [Status(one.name, one.version, state, behind=behind) for one in new]
     return sorted(all_statuses, key=lambda status: status.name)
 
 
@@ -129,9 +132,21 @@ async def set_aside(pool: Pool, name: str, *, limit: int = 100) -> list[RunAside
 
 
 async def require(pool: Pool, name: str) -> None:
-    """Raise ProjectionNotFound unless the projection is installed."""
+    """Raise ProjectionNotFound unless it is installed, AccessDenied if the login cannot see it."""
     known = [
         row["name"] for row in await fetch(pool, "SELECT name FROM ledger.projection ORDER BY name")
     ]
     if name not in known:
+        [newest] = await fetch(pool, _NEWEST)
+        if not newest["sees"]:
+            raise unseen(name)
         raise ProjectionNotFound(name, known)
+
+
+def unseen(name: str) -> AccessDenied:
+    """Return the error for a login that has no right in all projects."""
+    return AccessDenied(
+        "the progress of projections is that of all projects, where this login has no right",
+        f"read view projection.{name} in SQL, or have the right granted: `runfold access grant"
+        " LOGIN --rights read --all-projects`",
+    )

@@ -27,6 +27,7 @@ from runfold.projections import (
 from runfold.projections.declared.derived import check_derived
 from runfold.projections.declared.dropping import drop, drop_replaced
 from runfold.projections.declared.installing import check_table, declared
+from runfold.projections.declared.rows import rows
 from tests.conftest import PROJECT
 from tests.support.logins import with_login
 from tests.support.projections import read, sizes, sizes_of
@@ -242,3 +243,23 @@ async def test_a_login_without_the_role_is_told_which_one_it_lacks(database: str
     ):
         with pytest.raises(AccessDenied, match="runfold_projector"):
             await install(worker.pool, sizes())
+
+
+async def test_who_may_read_one_project_hears_that_progress_is_that_of_all(
+    ledger: Ledger, database: str, projector: Ledger
+) -> None:
+    run = (await ledger.submit("parse")).run_id
+    await read(ledger, run, "4")
+    await install(projector.pool, sizes())
+    await CatchUp(projector.pool, sizes()).to_the_end()
+
+    async with (
+        with_login(database, "runfold_reader", rights=["read"]) as url,
+        Ledger.open(url, PROJECT) as reader,
+    ):
+        [status] = await statuses(reader.pool, {"sizes": sizes()})
+        with pytest.raises(AccessDenied, match=r"read view projection\.sizes in SQL"):
+            await rows(reader.pool, "sizes")
+
+        assert (status.state, status.events, status.behind) == ("unseen", 0, 0)
+        assert await sizes_of(reader) == [("parse", 1, 4)]

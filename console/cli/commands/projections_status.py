@@ -14,7 +14,7 @@ from runfold.console.cli.kit.output import EMPTY, Output
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared.plain import moment
 from runfold.console.shared.projection_modules import declared_projections
-from runfold.projections.declared.status import Status, statuses
+from runfold.projections.declared.status import Status, statuses, unseen
 from runfold.projections.errors import ProjectionNotFound
 
 _COLOURS: Final = {
@@ -98,7 +98,10 @@ def _write(out: Output, projection: Status) -> None:
 async def _statuses(session: Session, module: Sequence[str] | None) -> list[Status]:
     declared = {projection.name: projection for projection in declared_projections(module)}
     async with session.database() as database:
-        return await statuses(database.pool, declared)
+        listed = await statuses(database.pool, declared)
+    if any(projection.state == "unseen" for projection in listed):
+        raise unseen("NAME")
+    return listed
 
 
 def register(app: typer.Typer) -> None:
