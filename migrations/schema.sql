@@ -121,24 +121,32 @@ CREATE FUNCTION ledger.append_control(p_list text, p_type text, p_subject text, 
     AS $$
 DECLARE
   writer CONSTANT text := ledger.credential();
-  last ledger.control_event;
+  head ledger.control_head;
   new_number bigint;
+  new_hash bytea;
   moment timestamptz;
 BEGIN
   PERFORM ledger.lock_control(p_list);
-  SELECT * INTO last FROM ledger.control_event AS e WHERE e.project_id = p_list
-  ORDER BY e.number DESC LIMIT 1;
-  new_number := coalesce(last.number, 0) + 1;
-  moment := greatest(ledger.now(), last.recorded_at);
+  SELECT * INTO head FROM ledger.control_head AS h WHERE h.project_id = p_list;
+  new_number := coalesce(head.number, 0) + 1;
+  moment := greatest(ledger.now(), (SELECT e.recorded_at FROM ledger.control_event AS e
+    WHERE e.project_id = p_list AND e.number = head.number));
+  new_hash := ledger.control_hash(coalesce(head.hash, ''::bytea), new_number, moment, p_list,
+    writer, p_type, p_subject, p_facts, p_actor, p_reason);
   INSERT INTO ledger.control_event (project_id, number, recorded_at, credential, type, subject,
     facts, actor, reason, hash)
   VALUES (p_list, new_number, moment, writer, p_type, p_subject, p_facts, p_actor, p_reason,
-    ledger.control_hash(coalesce(last.hash, ''::bytea), new_number, moment, p_list, writer,
-      p_type, p_subject, p_facts, p_actor, p_reason))
+    new_hash)
   ON CONFLICT DO NOTHING; -- a snapshot from before the newest event is a serialization failure
   IF NOT FOUND THEN
     RAISE EXCEPTION 'event % of the control history of % is there already', new_number, p_list
       USING ERRCODE = '40001';
+  END IF;
+  UPDATE ledger.control_head AS h SET number = new_number, hash = new_hash
+  WHERE h.project_id = p_list;
+  IF NOT FOUND THEN
+    INSERT INTO ledger.control_head (project_id, number, hash)
+    VALUES (p_list, new_number, new_hash);
   END IF;
 END $$;
 
@@ -2563,8 +2571,6 @@ END $$;
 CREATE FUNCTION ledger.has_right(p_project text, p_right text) RETURNS boolean
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET plan_cache_mode TO 'force_generic_plan'
-    SET enable_seqscan TO 'off'
     AS $$
 BEGIN
   RETURN ledger.is_owner() OR EXISTS (
@@ -2725,6 +2731,23 @@ CREATE FUNCTION ledger.is_replicated() RETURNS boolean
   SELECT current_setting('session_replication_role') = 'replica'
     AND EXISTS (SELECT FROM pg_stat_get_subscription(NULL) AS s WHERE s.pid = pg_backend_pid())
 $$;
+
+CREATE FUNCTION ledger.keep_control_head() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+  IF TG_OP IN ('INSERT', 'UPDATE') THEN
+    IF NEW.number = coalesce(OLD.number, 0) + 1
+      AND NEW.project_id = coalesce(OLD.project_id, NEW.project_id)
+      AND EXISTS (SELECT FROM ledger.control_event AS e WHERE e.project_id = NEW.project_id
+        AND e.number = NEW.number AND e.hash = NEW.hash) THEN
+      RETURN NEW;
+    END IF;
+  END IF;
+  RAISE EXCEPTION '% on % is not allowed: the ledger is append-only', TG_OP, TG_TABLE_NAME
+    USING ERRCODE = 'RF403', HINT = 'A head follows its list by itself.';
+END $$;
 
 CREATE FUNCTION ledger.keep_time() RETURNS timestamp with time zone
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3703,6 +3726,7 @@ CREATE FUNCTION ledger.policy_rules() RETURNS TABLE(relation text, policy text, 
     ('delivery', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),
     ('delivery_attempt', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),
     ('control_event', 'seen', 'SELECT', 'PUBLIC', 'audit', false),
+    ('control_head', 'seen', 'SELECT', 'PUBLIC', 'audit', false),
     ('archive_event', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
     ('projection', 'seen', 'SELECT', 'PUBLIC', 'read audit', true),
     ('projection', 'kept', 'ALL', 'runfold_projector', 'read', true),
@@ -5374,6 +5398,13 @@ ALTER TABLE ONLY ledger.control_event ALTER COLUMN facts SET STATISTICS 0;
 ALTER TABLE ONLY ledger.control_event ALTER COLUMN actor SET STATISTICS 0;
 ALTER TABLE ONLY ledger.control_event ALTER COLUMN reason SET STATISTICS 0;
 
+CREATE TABLE ledger.control_head (
+    project_id text NOT NULL,
+    number bigint NOT NULL,
+    hash bytea NOT NULL,
+    CONSTRAINT control_head_number_check CHECK ((number > 0))
+);
+
 CREATE TABLE ledger.delivery (
     project_id text NOT NULL,
     webhook_id character varying(40) NOT NULL,
@@ -5745,6 +5776,9 @@ ALTER TABLE ONLY ledger.command
 ALTER TABLE ONLY ledger.control_event
     ADD CONSTRAINT control_event_pkey PRIMARY KEY (project_id, number);
 
+ALTER TABLE ONLY ledger.control_head
+    ADD CONSTRAINT control_head_pkey PRIMARY KEY (project_id);
+
 ALTER TABLE ONLY ledger.delivery_attempt
     ADD CONSTRAINT delivery_attempt_pkey PRIMARY KEY (webhook_id, run_id, version, attempt);
 
@@ -5876,6 +5910,10 @@ CREATE TRIGGER fold_run_state AFTER INSERT ON ledger.event REFERENCING NEW TABLE
 
 ALTER TABLE ledger.event ENABLE ALWAYS TRIGGER fold_run_state;
 
+CREATE TRIGGER keep_control_head BEFORE INSERT OR DELETE OR UPDATE ON ledger.control_head FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.keep_control_head();
+
+ALTER TABLE ledger.control_head ENABLE ALWAYS TRIGGER keep_control_head;
+
 CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.access_grant FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('access', 'project_id credential', '');
 
 ALTER TABLE ledger.access_grant ENABLE ALWAYS TRIGGER record_control;
@@ -5956,6 +5994,10 @@ CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.control_event FOR EACH 
 
 ALTER TABLE ledger.control_event ENABLE ALWAYS TRIGGER refuse_truncate;
 
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.control_head FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
+
+ALTER TABLE ledger.control_head ENABLE ALWAYS TRIGGER refuse_truncate;
+
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.event FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 
 ALTER TABLE ledger.event ENABLE ALWAYS TRIGGER refuse_truncate;
@@ -6015,6 +6057,8 @@ ALTER TABLE ledger.archive_event ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ledger.command ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ledger.control_event ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ledger.control_head ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ledger.delivery ENABLE ROW LEVEL SECURITY;
 
@@ -6099,6 +6143,10 @@ COMMENT ON POLICY seen ON ledger.command IS '(project_id = ANY (( SELECT ledger.
 CREATE POLICY seen ON ledger.control_event FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{audit}'::text[]) AS projects_seen)::text[])));
 
 COMMENT ON POLICY seen ON ledger.control_event IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{audit}''::text[]) AS projects_seen)::text[])) from 69f6713db68458b1ca531bd21e0642f0';
+
+CREATE POLICY seen ON ledger.control_head FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{audit}'::text[]) AS projects_seen)::text[])));
+
+COMMENT ON POLICY seen ON ledger.control_head IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{audit}''::text[]) AS projects_seen)::text[])) from 69f6713db68458b1ca531bd21e0642f0';
 
 CREATE POLICY seen ON ledger.delivery FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{audit,admin}'::text[]) AS projects_seen)::text[])));
 
@@ -6492,6 +6540,8 @@ REVOKE ALL ON FUNCTION ledger.is_owner() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.is_replicated() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION ledger.keep_control_head() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.keep_time() FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.keep_time() TO runfold_worker;
 
@@ -6769,6 +6819,8 @@ GRANT SELECT(hash) ON TABLE ledger.command TO runfold_reader;
 GRANT SELECT(hash) ON TABLE ledger.command TO runfold_projector;
 
 GRANT SELECT ON TABLE ledger.control_event TO runfold_auditor;
+
+GRANT SELECT ON TABLE ledger.control_head TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.delivery TO runfold_worker;
 GRANT SELECT ON TABLE ledger.delivery TO runfold_reader;

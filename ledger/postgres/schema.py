@@ -100,6 +100,7 @@ OBJECTS: Final = (
     "views/read_run",
     "compiled/fold_run_state",
     "guards/refuse_change",
+    "guards/keep_control_head",
     "guards/fold_kind_state",
     "guards/is_replicated",
     "guards/triggers",

@@ -136,6 +136,14 @@ control_event: Final = Table(
     Column("hash", LargeBinary, nullable=False),
 )
 
+control_head: Final = Table(
+    "control_head",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+
 webhook: Final = Table(
     "webhook",
     metadata,

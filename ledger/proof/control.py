@@ -5,7 +5,7 @@ The SQL twin of the hash is `ledger/sql/access/control_hash.sql`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any, Final
 
@@ -38,10 +38,13 @@ def control_hash(previous: bytes, event: Mapping[str, Any]) -> bytes:
 class ControlCheck:
     """Takes the lists of the control history, one after the other, and yields what does not hold.
 
-    Within a list, and between the lists and the database's, which says when each of them began.
+    Within a list, between the lists and the database's, which says when each of them began, and
+    between each list and its head, the number and the hash of its newest event.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, heads: Iterable[Mapping[str, Any]]) -> None:
+        self._heads = {head["project_id"]: (head["number"], head["hash"]) for head in heads}
+        self._ends: dict[str, tuple[int, bytes]] = {}
         self._list: str | None = None
         self._previous, self._number = b"", 0
         self._found: set[str] = set()
@@ -63,6 +66,7 @@ class ControlCheck:
                 "not the hash of it and of the one before it"
             )
         self._previous, self._number = bytes(event["hash"]), number
+        self._ends[of] = number, self._previous
 
     def finish(self) -> Iterator[Finding]:
         """Check, after the last event, that the lists are those that were begun."""
@@ -70,6 +74,16 @@ class ControlCheck:
             yield control_finding(f"list {of} was begun, and has no event")
         for of in sorted(self._found - self._begun):
             yield control_finding(f"list {of} was never begun")
+        for of in sorted(self._heads | self._ends):
+            if self._heads.get(of) != self._ends.get(of):
+                yield control_finding(
+                    f"list {of} ends with {_end(self._ends.get(of))}, by its head it ends with "
+                    f"{_end(self._heads.get(of))}"
+                )
+
+
+def _end(end: tuple[int, bytes] | None) -> str:
+    return f"event {end[0]} and hash {end[1].hex()}" if end else "no event"
 
 
 def control_finding(detail: str) -> Finding:

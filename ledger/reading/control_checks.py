@@ -21,6 +21,7 @@ _EVENTS: Final = """
 SELECT number, recorded_at, project_id, credential, type, subject, facts, actor, reason, hash
 FROM ledger.control_event ORDER BY project_id, number
 """
+_HEADS: Final = "SELECT project_id, number, hash FROM ledger.control_head"
 # The rows as the trigger wrote them down: in UTC, bytes in hex.
 _SETTINGS: Final = """
 SELECT set_config('TimeZone', 'UTC', true), set_config('bytea_output', 'hex', true)
@@ -94,7 +95,7 @@ async def check_control(pool: Pool) -> list[Finding] | None:
     async with snapshot(pool) as connection:
         if not await connection.fetchval(_MAY_READ):
             return None
-        chain = ControlCheck()
+        chain = ControlCheck(await connection.fetch(_HEADS))
         findings: list[Finding] = []
         async for event in connection.cursor(_EVENTS, prefetch=_PAGE):
             findings += chain.add(event)

@@ -132,6 +132,14 @@ CREATE TABLE ledger.control_event (
 );
 CREATE INDEX control_event_subject ON ledger.control_event (subject, number);
 
+-- The head of each list: the number and the hash of its newest event. It goes on from what it is,
+-- whatever the list lost, so that a list that is cut at its end does not look whole.
+CREATE TABLE ledger.control_head (
+  project_id text PRIMARY KEY,
+  number bigint NOT NULL CHECK (number > 0),
+  hash bytea NOT NULL
+);
+
 -- Events
 
 -- CACHE 1: within a run, positions must rise with versions.

@@ -66,7 +66,7 @@ def test_the_roles_of_the_page_read_and_call_and_write_no_table(
     own_names: Callable[[str], str],
     mark: str,
 ) -> None:
-    owner, logins, listed, privileges = (
+    owner, logins, heads, listed, privileges = (
         own_names(block) for block in blocks("access.md", "postgresql")
     )
     for statement in owner.split(";\n")[:2]:
@@ -77,6 +77,7 @@ def test_the_roles_of_the_page_read_and_call_and_write_no_table(
     maintenance(logins)
 
     rows = asyncio.run(_rows(url, privileges))
+    assert [row["number"] for row in asyncio.run(_rows(own_url, heads))] == [2]
     members = {row["login"]: row["role"] for row in asyncio.run(_rows(url, listed))}
 
     assert [(row["reads"], row["writes"]) for row in rows] == [(True, False)] * 12

@@ -2,8 +2,6 @@
 CREATE OR REPLACE FUNCTION ledger.has_right(p_project text, p_right text) RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
 AS $$
 BEGIN
   RETURN ledger.is_owner() OR EXISTS (

@@ -40,6 +40,7 @@ AS $$
     ('delivery', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),
     ('delivery_attempt', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),
     ('control_event', 'seen', 'SELECT', 'PUBLIC', 'audit', false),
+    ('control_head', 'seen', 'SELECT', 'PUBLIC', 'audit', false),
     ('archive_event', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
     ('projection', 'seen', 'SELECT', 'PUBLIC', 'read audit', true),
     ('projection', 'kept', 'ALL', 'runfold_projector', 'read', true),

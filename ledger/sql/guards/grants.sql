@@ -25,7 +25,7 @@ GRANT SELECT (project_id, key, content_hash, run_id, version, hash) ON ledger.co
 GRANT SELECT (project_id, run_id, version, body) ON ledger.payload
   TO runfold_worker, runfold_reader, runfold_projector;
 GRANT SELECT ON ledger.payload, ledger.command, ledger.project, ledger.api_token,
-  ledger.control_event, ledger.low_water TO runfold_auditor;
+  ledger.control_event, ledger.control_head, ledger.low_water TO runfold_auditor;
 GRANT SELECT (token_id, name, created_at, expires_at, revoked_at, last_used_at, failed_uses,
   last_failed_at, actor, reason)
   ON ledger.api_token TO runfold_worker;

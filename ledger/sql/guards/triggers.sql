@@ -112,3 +112,11 @@ CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.control_even
   EXECUTE FUNCTION ledger.refuse_change();
 ALTER TABLE ledger.control_event ENABLE ALWAYS TRIGGER refuse_change;
 ALTER TABLE ledger.control_event ENABLE ALWAYS TRIGGER refuse_truncate;
+CREATE OR REPLACE TRIGGER keep_control_head BEFORE INSERT OR UPDATE OR DELETE ON ledger.control_head
+  FOR EACH ROW
+  WHEN (current_setting('session_replication_role') <> 'replica' OR NOT ledger.is_replicated())
+  EXECUTE FUNCTION ledger.keep_control_head();
+CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.control_head
+  EXECUTE FUNCTION ledger.refuse_change();
+ALTER TABLE ledger.control_head ENABLE ALWAYS TRIGGER keep_control_head;
+ALTER TABLE ledger.control_head ENABLE ALWAYS TRIGGER refuse_truncate;

@@ -28,6 +28,8 @@ TABLES = (
     "kind_state",
     "archive_event",
     "role_event",
+    "control_event",
+    "control_head",
 )
 LEAVES = (
     "SELECT c.oid::regclass::text AS leaf FROM pg_inherits AS i JOIN pg_class AS c "

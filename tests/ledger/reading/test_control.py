@@ -42,6 +42,16 @@ TAMPERS = (
     ("UPDATE ledger.control_event SET actor = 'bob' WHERE number = 3", "the hash of event 3"),
     ("UPDATE ledger.control_event SET credential = 'x' WHERE number = 3", "the hash of event 3"),
     ("UPDATE ledger.access_grant SET rights = '{admin}'", "access_grant has access:test:w_login"),
+    (
+        (
+            "DELETE FROM ledger.control_event WHERE (project_id, number) IN "
+            "(SELECT project_id, max(number) FROM ledger.control_event GROUP BY project_id)"
+        ),
+        "by its head it ends with event",
+    ),
+    ("UPDATE ledger.control_head SET hash = '\\x00'", "by its head it ends with event"),
+    ("DELETE FROM ledger.control_head", "by its head it ends with no event"),
+    ("INSERT INTO ledger.control_head VALUES ('m', 1, '')", "list m ends with no event"),
     ("DELETE FROM ledger.access_grant", "access_grant lacks access:test:w_login"),
     (
         "INSERT INTO ledger.access_grant VALUES ('m', '*', '{admin}', '{*}', NULL, 'm', NULL)",
@@ -72,8 +82,44 @@ async def test_what_was_changed_behind_the_history_is_named(
     ), report.findings
 
 
+async def test_a_list_that_was_cut_at_its_end_keeps_the_gap_however_it_goes_on(
+    unverified_database: str, mallory: asyncpg.Connection[Any]
+) -> None:
+    await mallory.execute("ALTER TABLE ledger.control_event DISABLE TRIGGER refuse_change")
+    await mallory.execute(
+        "DELETE FROM ledger.control_event AS e WHERE e.project_id = 'test' AND e.number = "
+        "(SELECT h.number FROM ledger.control_head AS h WHERE h.project_id = 'test')"
+    )
+
+    async with Ledger.open(unverified_database, PROJECT) as ledger:
+        await ledger.grant_role("finance", "bob")
+        report = await ledger.verify()
+
+    details = [found.detail for found in report.findings]
+    assert any(
+        re.fullmatch(r"event (\d+) follows event (\d+) of list test", one) for one in details
+    ), details
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE ledger.control_head SET number = number - 1",
+        "UPDATE ledger.control_head SET hash = sha256('')",
+        "INSERT INTO ledger.control_head VALUES ('other', 1, '')",
+        "DELETE FROM ledger.control_head",
+        "TRUNCATE ledger.control_head",
+    ],
+)
+async def test_not_even_the_owner_moves_the_head_of_a_list(
+    mallory: asyncpg.Connection[Any], change: str
+) -> None:
+    with pytest.raises(asyncpg.PostgresError, match="append-only"):
+        await mallory.execute(change)
+
+
 async def _disabled(connection: asyncpg.Connection[Any]) -> None:
-    for table in ("control_event", *(one.name for one in CONTROL_TABLES)):
+    for table in ("control_event", "control_head", *(one.name for one in CONTROL_TABLES)):
         await connection.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER ALL")
 
 
