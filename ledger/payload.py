@@ -52,18 +52,19 @@ def encode_payload(content: Mapping[str, Any], rules: PayloadRules) -> str | Non
     written = _quickly_encoded(present)
     if written is None:
         written = _carefully_encoded(present, rules.redaction)
-    _check_size(present, written, rules)
+    if len(written) > rules.limit_bytes:
+        raise _too_large(present, written, rules)
     text = written.decode()
     if rules.redaction is not None and rules.redaction.suspects(text):
         written = _carefully_encoded(present, rules.redaction)
-        _check_size(present, written, rules)
+        if len(written) > rules.limit_bytes:
+            raise _too_large(present, written, rules)
         text = written.decode()
     return text
 
 
-def _check_size(content: Mapping[str, Any], written: bytes, rules: PayloadRules) -> None:
-    if len(written) > rules.limit_bytes:
-        raise PayloadTooLarge(" and ".join(content), len(written), rules.limit_bytes)
+def _too_large(content: Mapping[str, Any], written: bytes, rules: PayloadRules) -> PayloadTooLarge:
+    return PayloadTooLarge(" and ".join(content), len(written), rules.limit_bytes)
 
 
 @dataclass(frozen=True, slots=True)

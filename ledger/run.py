@@ -13,9 +13,12 @@ from runfold.ledger.lifecycle import TERMINAL, State
 from runfold.ledger.payload import decode_payload
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Run:
-    """A run as it was at `version`. Times are aware and in UTC; `cost_usd` has six places."""
+    """A run as it was at `version`. Times are aware and in UTC; `cost_usd` has six places.
+
+    Not frozen: to make a frozen one takes a tenth of a submit.
+    """
 
     run_id: UUID
     project_id: str

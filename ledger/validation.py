@@ -45,6 +45,8 @@ def check_text(name: str, value: object, *, limit: int = MAX_TEXT) -> str:
     """Return short text; raise InvalidValue unless it has 1 to `limit` printable characters."""
     if not isinstance(value, str):
         raise InvalidValue(name, value, "must be text")
+    if value.isascii() and value.isprintable() and 0 < len(value) <= limit:  # nearly always
+        return value
     check_encodable(name, value)
     if not 0 < len(value) <= limit:
         raise InvalidValue(name, value, f"must have 1 to {limit} characters, not {len(value)}")
@@ -84,6 +86,8 @@ def check_order_reason(value: str | None) -> None:
 
 def check_int(name: str, value: object, *, least: int, most: int = MAX_INT) -> int:
     """Return a whole number; raise InvalidValue unless it is within the limits."""
+    if type(value) is int and least <= value <= most:  # nearly always
+        return value
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidValue(name, value, "must be a whole number")
     if not least <= value <= most:
