@@ -86,19 +86,7 @@ BEGIN
   END IF;
 
   RETURN QUERY
-  WITH timed AS MATERIALIZED ( -- every command, with its instants and the salt of its input
-    SELECT asked.*, asked.recorded_at + coalesce(asked.delay, '0') AS available_at,
-      coalesce(asked.deadline_at, asked.recorded_at + asked.deadline_in) AS deadline,
-      CASE WHEN asked.input IS NOT NULL THEN sha256(seed || uuid_send(asked.run_id)) END AS salt
-    FROM (
-      SELECT given.*, ledger.now() AS recorded_at
-      FROM unnest(ids, fresh, p_kinds, p_inputs, p_keys, p_priorities, p_delays, p_max_attempts,
-        p_deadlines, p_deadlines_in,
-        p_tags) WITH ORDINALITY
-        AS given (run_id, fresh, kind, input, key, priority, delay, max_attempts, deadline_at,
-          deadline_in, tags, ordinal)
-    ) AS asked
-  ), made AS MATERIALIZED ( -- the runs that do not exist yet
+  WITH made AS MATERIALIZED ( -- the runs that do not exist yet
     SELECT salted.*,
       ledger.event_hash(''::bytea, p_project, salted.run_id, 1, salted.recorded_at,
         'run.submitted', p_actor, state => 'pending',
@@ -107,11 +95,23 @@ BEGIN
         available_at => salted.available_at, key => salted.key,
         payload_hash => salted.payload_hash, credential => writer) AS hash
     FROM (
-      SELECT timed.ordinal, timed.fresh, timed.run_id, timed.kind, timed.input, timed.key,
-        timed.priority, timed.max_attempts, timed.recorded_at, timed.available_at, timed.deadline,
-        timed.salt, coalesce(timed.tags, '{}')::text[] AS tags,
-        ledger.payload_hash(timed.salt, timed.input) AS payload_hash
-      FROM timed WHERE timed.fresh OFFSET 0
+      SELECT timed.*, ledger.payload_hash(timed.salt, timed.input) AS payload_hash
+      FROM ( -- with its instants and the salt of its input
+        SELECT asked.ordinal, asked.run_id, asked.kind, asked.input, asked.key, asked.priority,
+          asked.max_attempts, asked.recorded_at,
+          asked.recorded_at + coalesce(asked.delay, '0') AS available_at,
+          coalesce(asked.deadline_at, asked.recorded_at + asked.deadline_in) AS deadline,
+          coalesce(asked.tags, '{}')::text[] AS tags,
+          CASE WHEN asked.input IS NOT NULL THEN sha256(seed || uuid_send(asked.run_id)) END AS salt
+        FROM (
+          SELECT given.*, ledger.now() AS recorded_at
+          FROM unnest(ids, fresh, p_kinds, p_inputs, p_keys, p_priorities, p_delays,
+            p_max_attempts, p_deadlines, p_deadlines_in, p_tags) WITH ORDINALITY
+            AS given (run_id, fresh, kind, input, key, priority, delay, max_attempts, deadline_at,
+              deadline_in, tags, ordinal)
+          WHERE given.fresh OFFSET 0
+        ) AS asked OFFSET 0
+      ) AS timed OFFSET 0
     ) AS salted
   ), contents AS (
     INSERT INTO ledger.payload (project_id, run_id, version, salt, body)
@@ -129,11 +129,12 @@ BEGIN
   SELECT told.ordinal::int, told.run_id, told.fresh, told.recorded_at, told.available_at,
     told.deadline, told.hash
   FROM (
-    SELECT made.ordinal, made.run_id, made.fresh, made.recorded_at, made.available_at,
+    SELECT made.ordinal, made.run_id, true AS fresh, made.recorded_at, made.available_at,
       made.deadline, made.hash FROM made
     UNION ALL
-    SELECT timed.ordinal, timed.run_id, timed.fresh, NULL, NULL, NULL, NULL FROM timed
-    WHERE NOT timed.fresh
+    SELECT given.ordinal, given.run_id, false, NULL, NULL, NULL, NULL
+    FROM unnest(ids, fresh) WITH ORDINALITY AS given (run_id, fresh, ordinal)
+    WHERE NOT given.fresh
   ) AS told
   ORDER BY told.ordinal;
 END $$;
