@@ -19,6 +19,19 @@ class ProjectionNotFound(LedgerError):
         )
 
 
+class ProjectionUnseen(ProjectionNotFound):
+    """The login has no right in all projects, and the progress of projections is that of all."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, ())
+        text = (
+            "the progress of projections is that of all projects, where this login has no right: "
+            f"read view projection.{name} in SQL, which has the rows of your projects, or have the "
+            "right granted: `runfold access grant LOGIN --rights read --all-projects`"
+        )
+        self.args = (text,)
+
+
 class OtherVersion(LedgerError):
     """The database has another version of the projection than this code; two never run at once."""
 

@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from runfold.ledger.errors import AccessDenied, CheckpointUnknown, FeedArchived
+from runfold.ledger.errors import CheckpointUnknown, FeedArchived
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading import feed
 from runfold.projections.declared.catch_up import checkpoint_of
 from runfold.projections.declared.projection import Projection
-from runfold.projections.errors import ProjectionNotFound
+from runfold.projections.errors import ProjectionNotFound, ProjectionUnseen
 
 _ROWS: Final = """
 SELECT p.*,
@@ -132,21 +132,12 @@ async def set_aside(pool: Pool, name: str, *, limit: int = 100) -> list[RunAside
 
 
 async def require(pool: Pool, name: str) -> None:
-    """Raise ProjectionNotFound unless it is installed, AccessDenied if the login cannot see it."""
+    """Raise ProjectionNotFound unless it is installed, ProjectionUnseen if nobody can tell."""
     known = [
         row["name"] for row in await fetch(pool, "SELECT name FROM ledger.projection ORDER BY name")
     ]
     if name not in known:
         [newest] = await fetch(pool, _NEWEST)
         if not newest["sees"]:
-            raise unseen(name)
+            raise ProjectionUnseen(name)
         raise ProjectionNotFound(name, known)
-
-
-def unseen(name: str) -> AccessDenied:
-    """Return the error for a login that has no right in all projects."""
-    return AccessDenied(
-        "the progress of projections is that of all projects, where this login has no right",
-        f"read view projection.{name} in SQL, or have the right granted: `runfold access grant"
-        " LOGIN --rights read --all-projects`",
-    )

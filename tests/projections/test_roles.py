@@ -28,6 +28,7 @@ from runfold.projections.declared.derived import check_derived
 from runfold.projections.declared.dropping import drop, drop_replaced
 from runfold.projections.declared.installing import check_table, declared
 from runfold.projections.declared.rows import rows
+from runfold.projections.errors import ProjectionUnseen
 from tests.conftest import PROJECT
 from tests.support.logins import with_login
 from tests.support.projections import read, sizes, sizes_of
@@ -258,8 +259,7 @@ async def test_who_may_read_one_project_hears_that_progress_is_that_of_all(
         Ledger.open(url, PROJECT) as reader,
     ):
         [status] = await statuses(reader.pool, {"sizes": sizes()})
-        with pytest.raises(AccessDenied, match=r"read view projection\.sizes in SQL"):
+        with pytest.raises(ProjectionUnseen, match=r"read view projection\.sizes in SQL"):
             await rows(reader.pool, "sizes")
 
         assert (status.state, status.events, status.behind) == ("unseen", 0, 0)
-        assert await sizes_of(reader) == [("parse", 1, 4)]

@@ -14,8 +14,8 @@ from runfold.console.cli.kit.output import EMPTY, Output
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared.plain import moment
 from runfold.console.shared.projection_modules import declared_projections
-from runfold.projections.declared.status import Status, statuses, unseen
-from runfold.projections.errors import ProjectionNotFound
+from runfold.projections.declared.status import Status, statuses
+from runfold.projections.errors import ProjectionNotFound, ProjectionUnseen
 
 _COLOURS: Final = {
     "current": "green",
@@ -100,7 +100,7 @@ async def _statuses(session: Session, module: Sequence[str] | None) -> list[Stat
     async with session.database() as database:
         listed = await statuses(database.pool, declared)
     if any(projection.state == "unseen" for projection in listed):
-        raise unseen("NAME")
+        raise ProjectionUnseen("NAME")
     return listed
 
 

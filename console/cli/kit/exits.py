@@ -44,6 +44,7 @@ _OF_ERRORS: Final = {
     "UnknownKind": NOT_FOUND,
     "UnknownVersion": NOT_FOUND,
     "ProjectionNotFound": NOT_FOUND,
+    "ProjectionUnseen": NOT_FOUND,
     "ScheduleNotFound": NOT_FOUND,
     "WebhookNotFound": NOT_FOUND,
     "BeforeFirstEvent": NOT_FOUND,
