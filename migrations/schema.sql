@@ -3638,6 +3638,30 @@ BEGIN
     NULL);
 END $$;
 
+CREATE FUNCTION ledger.note_verify(p_project text, p_actor text, p_began_at timestamp with time zone, p_runs bigint, p_events bigint, p_erased bigint, p_findings bigint, p_unchecked text[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    AS $$
+DECLARE
+  checked boolean;
+BEGIN
+  checked := ledger.check_access(p_project, '{audit}', ARRAY[p_actor]);
+  checked := ledger.check_project(p_project);
+  checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
+  checked := ledger.check_given('p_began_at', p_began_at IS NOT NULL);
+  checked := ledger.check_given('each count',
+    num_nulls(p_runs, p_events, p_erased, p_findings) = 0);
+  checked := ledger.check_given('p_unchecked', array_position(p_unchecked, NULL) IS NULL AND p_unchecked IS NOT NULL);
+  checked := ledger.check_texts(ARRAY[p_actor], 200, true);
+  checked := ledger.check_texts(p_unchecked, 2000);
+  checked := ledger.check_times(ARRAY[p_began_at]);
+  PERFORM ledger.append_control(p_project, 'project.verified', 'verify:' || p_project,
+    jsonb_build_object('began_at', p_began_at, 'runs', p_runs,
+      'events', p_events, 'erased', p_erased, 'findings', p_findings,
+      'unchecked', p_unchecked)::text, p_actor, NULL);
+END $$;
+
 CREATE FUNCTION ledger.nothing_begun(p_project text, p_run uuid, p_token integer) RETURNS boolean
     LANGUAGE plpgsql
     AS $$
@@ -6601,6 +6625,10 @@ REVOKE ALL ON FUNCTION ledger.note_rebuild(p_name text, p_step text, p_version i
 GRANT ALL ON FUNCTION ledger.note_rebuild(p_name text, p_step text, p_version integer, p_rebuild integer, p_wrong bigint, p_actor text, p_reason text) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.note_refusal(p_project text, p_actor text, p_run uuid, p_text text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.note_verify(p_project text, p_actor text, p_began_at timestamp with time zone, p_runs bigint, p_events bigint, p_erased bigint, p_findings bigint, p_unchecked text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.note_verify(p_project text, p_actor text, p_began_at timestamp with time zone, p_runs bigint, p_events bigint, p_erased bigint, p_findings bigint, p_unchecked text[]) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.note_verify(p_project text, p_actor text, p_began_at timestamp with time zone, p_runs bigint, p_events bigint, p_erased bigint, p_findings bigint, p_unchecked text[]) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.nothing_begun(p_project text, p_run uuid, p_token integer) FROM PUBLIC;
 

@@ -94,6 +94,7 @@ OBJECTS: Final = (
     "access/change_token",
     "access/change_user",
     "access/note_read",
+    "access/note_verify",
     "access/drop_reads",
     "views/state_at",
     "views/history",

@@ -126,6 +126,10 @@ async def calls(run_id: Any, project: str) -> dict[str, tuple[str, tuple[Any, ..
         "webhook_duties": ("SELECT * FROM ledger.webhook_duties($1)", (project,)),
         "change_view": ("SELECT ledger.change_view($1, 'm', 'mine', 'kind:k')", (project,)),
         "snooze": ("SELECT ledger.snooze($1, 'm', $2, 1, now())", (project, run_id)),
+        "note_verify": (
+            "SELECT ledger.note_verify($1, 'm', now(), 1, 1, 0, 0, '{}')",
+            (project,),
+        ),
         "note_read": ("SELECT ledger.note_read($1, $2, '/x')", (project, run_id)),
         "commands": (
             f"SELECT * FROM ledger.commands($1{', NULL' * 11}, '{{k}}')",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -16,7 +17,8 @@ from runfold.console.cli.kit.session import Session
 from runfold.console.shared.bundles import check_bundle
 from runfold.console.shared.plain import jsonable
 from runfold.console.shared.values import Misuse
-from runfold.ledger.errors import RunNotFound
+from runfold.ledger import Ledger, verified
+from runfold.ledger.errors import AccessDenied, RunNotFound
 from runfold.ledger.reading.report import MAX_FINDINGS, Report
 from runfold.ledger.reading.verify import verify as check
 
@@ -39,7 +41,8 @@ async def verify(
     """Check the ledger's proofs and states.
 
     The checks: versions, hash chains, legal moves, payloads, idempotency keys, every state against
-    its events, and archived months against their files. At most 100 findings are shown.
+    its events, and archived months against their files. At most 100 findings are shown. A check of
+    the whole project is on record, for those with the right audit.
     """
     if bundle is not None:
         if run is not None:
@@ -48,11 +51,22 @@ async def verify(
     async with session.ledger() as ledger:
         run_id = None if run is None else await find_run(ledger, run)
         with progress("verifying", "events", shown=not session.as_json) as advance:
+            began_at = await verified.now(ledger.pool)
             report = await check(ledger.pool, ledger.project_id, run_id, progress=advance)
         if run_id is not None and not report.runs and report.ok:
             raise RunNotFound(run_id, ledger.project_id)
+        if run_id is None:
+            await _note(session, ledger, report, began_at)
     _write(session.out, report)
     return OK if report.ok else INTEGRITY
+
+
+async def _note(session: Session, ledger: Ledger, report: Report, began_at: datetime) -> None:
+    """Record the check of a project; a session that may not record it has checked all the same."""
+    try:
+        await verified.note(ledger.project, report, began_at)
+    except AccessDenied as error:
+        session.out.talk(f"this check is not on record: {error}")
 
 
 def _bundle(out: Output, folder: Path) -> int:

@@ -10,10 +10,11 @@ from fastapi import APIRouter, Request
 from runfold.console.shared.plain import jsonable
 from runfold.console.web.api.shapes import RunId, Shown
 from runfold.console.web.callers import Auditor, Callers, Reader
-from runfold.ledger import Ledger
+from runfold.ledger import Ledger, verified
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.proof.bundle import evidence
+from runfold.ledger.reading.report import Report
 from runfold.ledger.reading.verify import EVENTS
 
 router = APIRouter(tags=["integrity"])
@@ -34,14 +35,21 @@ _ONE_AT_A_TIME: Final = asyncio.Semaphore(1)
 @router.get("/runs/{run_id}/verify", operation_id="verify_run")
 async def verify_run(request: Request, ledger: Reader, run_id: RunId) -> Shown:
     """Check one run. Needs the right read."""
-    return await _verified(request, ledger, run_id)
+    report = await _report(request, ledger, run_id)
+    return {"ok": report.ok, **jsonable(report)}
 
 
 @router.post("/integrity/verify", operation_id="verify")
 async def verify(request: Request, ledger: Auditor) -> Shown:
-    """Check every run of the project; it takes as long as the project is large. Needs audit."""
+    """Check every run of the project, on record. Needs audit.
+
+    It takes as long as the project is large.
+    """
     async with _ONE_AT_A_TIME:
-        return await _verified(request, ledger, None)
+        began_at = await verified.now(ledger.pool)
+        report = await _report(request, ledger, None)
+        await verified.note(ledger.project, report, began_at)
+    return {"ok": report.ok, **jsonable(report)}
 
 
 @router.get("/runs/{run_id}/head", operation_id="run_head")
@@ -81,8 +89,7 @@ async def head(ledger: Auditor) -> Shown:
     return {"project": ledger.project_id, "control": checked, **_MEANING}
 
 
-async def _verified(request: Request, ledger: Ledger, run_id: str | None) -> Shown:
+async def _report(request: Request, ledger: Ledger, run_id: str | None) -> Report:
     # In snapshots of the server's own: a token is presented to single statements.
     callers: Callers = request.app.state.callers
-    report = await callers.of_server(ledger.project_id).verify(run_id)
-    return {"ok": report.ok, **jsonable(report)}
+    return await callers.of_server(ledger.project_id).verify(run_id)

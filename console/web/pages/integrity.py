@@ -7,7 +7,9 @@ from typing import Final
 from fastapi.responses import Response
 
 from runfold.console.web.callers import Callers
+from runfold.console.web.pages.counts import counted
 from runfold.console.web.pages.viewing import ReadViewer, page, router
+from runfold.ledger import verified
 from runfold.ledger.postgres.connections import fetch
 
 _NEWEST: Final = """
@@ -28,7 +30,14 @@ async def integrity(viewer: ReadViewer, run: str = "") -> Response:
         callers: Callers = viewer.request.app.state.callers
         # In a snapshot of the server's own: a token is presented to single statements.
         report = await callers.of_server(ledger.project_id).verify(checked.run_id)
-    return viewer.page(
-        "integrity.html",
-        {"run": run, "report": report, "newest": dict(newest[0]) if newest else None},
-    )
+    # Counts and no content: shown to readers as well, who may not see the control history.
+    last = await verified.last(viewer.request.app.state.callers.own.pool, ledger.project_id)
+    counts = await counted(ledger)
+    data = {
+        "run": run,
+        "report": report,
+        "newest": dict(newest[0]) if newest else None,
+        "last_verify": last,
+        "runs": None if counts is None else sum(counts.of.values()),
+    }
+    return viewer.page("integrity.html", data)

@@ -44,6 +44,7 @@ GRANT EXECUTE ON FUNCTION ledger.content_part, ledger.state_at, ledger.history,
   ledger.speaker, ledger.check_my_access, ledger.note_read, ledger.login_limits
   TO runfold_worker, runfold_reader, runfold_projector, runfold_auditor;
 GRANT EXECUTE ON FUNCTION ledger.control_hash TO runfold_auditor;
+GRANT EXECUTE ON FUNCTION ledger.note_verify TO runfold_worker, runfold_auditor;
 GRANT EXECUTE ON FUNCTION ledger.submit, ledger.claim, ledger.heartbeat, ledger.transition,
   ledger.decide, ledger.requeue, ledger.cancel,
   ledger.append, ledger.signal, ledger.commands, ledger.closings, ledger.refuse, ledger.reap,

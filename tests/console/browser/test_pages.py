@@ -117,7 +117,7 @@ def keep_picture(page: Page, path: str, form: str = "") -> None:
     """Take a picture where `make screenshots` asks for it; pictures take half of the time."""
     if folder := os.environ.get("SCREENSHOTS"):
         name = name_of(path)
-        page.screenshot(path=Path(folder) / f"{form}-{name}.png".lstrip("-"))
+        page.screenshot(path=Path(folder) / f"{form}-{name}.png".lstrip("-"), full_page=bool(form))
         if name in PICTURES and not form:
             shutil.copy(Path(folder) / f"{name}.png", IMAGES / f"{PICTURES[name]}.png")
 

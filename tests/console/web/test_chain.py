@@ -7,6 +7,8 @@ import httpx
 from runfold.console.web import app
 from runfold.ledger import Ledger
 from runfold.ledger.proof.bundle import check_evidence
+from runfold.projections import CatchUp, install
+from runfold.projections.models.counts import RUN_COUNTS
 from tests.support.logins import with_login
 from tests.support.runs import claimed
 from tests.support.web import calling, sign_in, token
@@ -61,3 +63,26 @@ async def test_a_server_whose_login_may_not_read_salts_serves_the_chain(
         answers = [(await each.get(path)).json() for each in (reader, auditor)]
 
     assert [[event["version"] for event in each["events"]] for each in answers] == [[1, 2]] * 2
+
+
+async def test_the_last_verify_of_a_project_is_on_record_with_what_it_covered(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    path = "/p/test/integrity"
+    assert "No verify of the whole project is on record" in (await web.get(path)).text
+    await install(ledger.pool, RUN_COUNTS)
+    await claimed(ledger)
+    assert (await web.post("/v1/integrity/verify")).json()["ok"] is True
+    await claimed(ledger)
+    await CatchUp(ledger.pool, RUN_COUNTS).to_the_end()
+
+    shown = (await web.get(f"{path}.json")).json()
+    last = shown["last_verify"]
+    assert (last["runs"], last["events"], last["findings"], shown["runs"]) == (1, 2, 0, 2)
+    assert "1 of now 2 runs with 2 events" in (await web.get(path)).text
+    [noted] = [e for e in await ledger.control_history() if e.type == "project.verified"]
+    assert (noted.number, noted.actor) == (last["number"], last["actor"])
+    _, secret = await token(ledger, ["read"])
+    async with calling(app(ledger), secret) as reader:
+        assert (await reader.post("/v1/integrity/verify")).status_code == 403
+    assert len([e for e in await ledger.control_history() if e.type == noted.type]) == 1

@@ -91,6 +91,7 @@ CALLS = {
     ),
     "read_run": ("'test'", "{run}"),
     "note_read": ("'test'", "{run}", "'/runs'"),
+    "note_verify": ("'test'", "!'ann'", "!now()", "!1", "!1", "!0", "!0", "!'{}'"),
     "note_rebuild": ("'run_counts'", "!'begun'", "1", "1", "0", "!'ann'", "!'why'"),
     "sign_in_by_password": ("'bob'", "sha256('')", "sha256('a')"),
     "sign_in_by_provider": ("'https://id'", "'7'", "sha256('a')"),

@@ -380,7 +380,7 @@ OPERATIONS = (
     "put_schedule", "change_schedule", "drop_schedule", "advance_schedule", "change_view", "snooze",
     "change_user", "password_method", "sign_in_by_token", "sign_in_by_password",
     "sign_in_by_provider", "end_session",
-    "change_webhook", "resend_delivery",
+    "change_webhook", "resend_delivery", "note_verify",
 )  # fmt: skip
 
 

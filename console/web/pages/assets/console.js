@@ -204,6 +204,7 @@
   // -- keyboard and palette
 
   const links = [...document.querySelectorAll("header nav a")];
+  document.querySelector("header nav [aria-current]")?.scrollIntoView({block: "nearest", inline: "center"});
   const keys = new Map();
   for (const link of links) {
     const free = [...link.textContent.toLowerCase()].find((each) => /[a-z]/.test(each) && !keys.has(each));
