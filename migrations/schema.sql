@@ -1867,9 +1867,16 @@ BEGIN
   END IF;
   SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.end_position IS NULL;
   IF g.system_identifier <> (SELECT c.system_identifier FROM pg_control_system() AS c)
-    OR EXISTS (SELECT FROM ledger.event AS e WHERE e.txid >= pg_snapshot_xmax(pg_current_snapshot())
-      AND e.position > split_part(g.start, '@', 2)::bigint AND e.txid IS DISTINCT
-        FROM pg_current_xact_id_if_assigned()) THEN
+    OR EXISTS (
+      -- Events of an earlier generation may have higher ids for ever: what still comes from their
+      -- cluster has the highest, so few are looked at.
+      SELECT FROM (
+        SELECT ahead.txid, ahead.position FROM ledger.event AS ahead
+        WHERE ahead.txid >= pg_snapshot_xmax(pg_current_snapshot())
+        ORDER BY ahead.txid DESC, ahead.position DESC LIMIT 100
+      ) AS e
+      WHERE e.position > split_part(g.start, '@', 2)::bigint
+        AND e.txid IS DISTINCT FROM pg_current_xact_id_if_assigned()) THEN
     RAISE EXCEPTION 'the events were restored into another cluster' USING ERRCODE = 'RF410';
   END IF;
 END $$;
@@ -1917,10 +1924,12 @@ CREATE FUNCTION ledger.feed_moment(p_start text, p_snapshot pg_snapshot, p_posit
     AS $$
 DECLARE
   base bigint := split_part(p_start, '@', 2);
+  -- Those of earlier generations may have the ids of this one: none below is looked at.
+  least xid8 := pg_snapshot_xmin(split_part(p_start, '@', 1)::pg_snapshot);
   newest record;
 BEGIN
   SELECT e.txid, left(encode(e.hash, 'hex'), 16) AS hash INTO newest FROM ledger.event AS e
-  WHERE e.txid < pg_snapshot_xmax(p_snapshot) AND e.position > base
+  WHERE e.txid >= least AND e.txid < pg_snapshot_xmax(p_snapshot) AND e.position > base
     AND pg_visible_in_snapshot(e.txid, p_snapshot)
   ORDER BY e.txid DESC, e.position DESC LIMIT 1;
   IF NOT FOUND THEN
@@ -2774,8 +2783,7 @@ BEGIN
   END IF;
   SELECT kept.last_value INTO known FROM ledger.newest_time AS kept;
   SELECT greatest(max(recent.recorded_at), to_timestamp(0) + known * interval '1 us') INTO newest
-  FROM (SELECT event.recorded_at FROM ledger.event AS event
-    ORDER BY event.txid DESC, event.position DESC LIMIT 100) AS recent;
+  FROM (SELECT event.recorded_at FROM ledger.newest_events(100) AS event) AS recent;
   IF newest > to_timestamp(0) + known * interval '1 us' + tolerance THEN
     PERFORM setval('ledger.newest_time', (extract(epoch FROM newest) * 1000000)::bigint);
   END IF;
@@ -3526,6 +3534,25 @@ BEGIN
     DELETE FROM ledger.low_water AS mark WHERE mark.project_id = p_project AND mark.kind = kind_now
       AND mark.number = old.number;
   END LOOP;
+END $$;
+
+CREATE FUNCTION ledger.newest_events(p_limit integer) RETURNS TABLE(project_id text, run_id uuid, "position" bigint, recorded_at timestamp with time zone)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
+    AS $$
+DECLARE
+  start text := (SELECT g.start FROM ledger.feed_generation AS g WHERE g.end_position IS NULL);
+BEGIN
+  RETURN QUERY SELECT e.project_id, e.run_id, e.position, e.recorded_at FROM ledger.event AS e
+  WHERE e.txid >= pg_snapshot_xmin(split_part(start, '@', 1)::pg_snapshot)
+    AND e.txid < pg_snapshot_xmax(pg_current_snapshot())
+    AND e.position > split_part(start, '@', 2)::bigint
+  ORDER BY e.txid DESC, e.position DESC LIMIT p_limit;
 END $$;
 
 CREATE FUNCTION ledger.newest_mark(p_project text, p_kind text) RETURNS SETOF ledger.low_water
@@ -6607,6 +6634,12 @@ REVOKE ALL ON FUNCTION ledger.marks_hold(p_project text, p_kind text) FROM PUBLI
 REVOKE ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_request integer, p_actor text, p_grants boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.move_low_water(p_project text, p_kinds text[], p_every interval, p_lag interval) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.newest_events(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.newest_events(p_limit integer) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.newest_events(p_limit integer) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.newest_events(p_limit integer) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.newest_events(p_limit integer) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.newest_mark(p_project text, p_kind text) FROM PUBLIC;
 

@@ -167,6 +167,7 @@ OBJECTS: Final = (
     "feed/feed_whole",
     "feed/feed_cut",
     "feed/feed_moment",
+    "feed/newest_events",
     "feed/feed_known",
     "feed/feed_now",
     "feed/feed_next",

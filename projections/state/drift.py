@@ -32,11 +32,9 @@ _NEXT: Final = """
 SELECT DISTINCT run_id FROM ledger.event WHERE project_id = $1 AND run_id >= $2
 ORDER BY run_id LIMIT $3
 """
-# The index of the feed leads to what was written last, in any project.
+# What was written last, in any project.
 _RECENT: Final = """
-SELECT DISTINCT e.run_id FROM (
-  SELECT project_id, run_id FROM ledger.event ORDER BY txid DESC, position DESC LIMIT $2
-) AS e WHERE e.project_id = $1
+SELECT DISTINCT e.run_id FROM ledger.newest_events($2) AS e WHERE e.project_id = $1
 """
 
 

@@ -74,7 +74,9 @@ async def indexes(database: Database) -> Check:
 
 _FEED: Final = """
 SELECT q.last_value AS next, q.is_called,
-  (SELECT e.position FROM ledger.event AS e ORDER BY e.txid DESC, e.position DESC LIMIT 1) AS newest
+  greatest((SELECT e.position FROM ledger.newest_events(1) AS e),
+    (SELECT e.position FROM ledger.event AS e ORDER BY e.txid DESC, e.position DESC LIMIT 1)
+  ) AS newest
 FROM ledger.event_position AS q
 """
 

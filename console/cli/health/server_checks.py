@@ -63,8 +63,7 @@ async def clock(database: Database) -> Check:
 _TIME: Final = """
 SELECT extract(epoch FROM ledger.now() - ledger.clock())::float8 AS lead,
   extract(epoch FROM max(e.recorded_at) - ledger.now())::float8 AS behind
-FROM (SELECT e.recorded_at FROM ledger.event AS e
-  ORDER BY e.txid DESC, e.position DESC LIMIT 100) AS e
+FROM ledger.newest_events(100) AS e
 """
 
 

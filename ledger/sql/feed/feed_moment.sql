@@ -14,10 +14,12 @@ SET jit = off
 AS $$
 DECLARE
   base bigint := split_part(p_start, '@', 2);
+  -- Those of earlier generations may have the ids of this one: none below is looked at.
+  least xid8 := pg_snapshot_xmin(split_part(p_start, '@', 1)::pg_snapshot);
   newest record;
 BEGIN
   SELECT e.txid, left(encode(e.hash, 'hex'), 16) AS hash INTO newest FROM ledger.event AS e
-  WHERE e.txid < pg_snapshot_xmax(p_snapshot) AND e.position > base
+  WHERE e.txid >= least AND e.txid < pg_snapshot_xmax(p_snapshot) AND e.position > base
     AND pg_visible_in_snapshot(e.txid, p_snapshot)
   ORDER BY e.txid DESC, e.position DESC LIMIT 1;
   IF NOT FOUND THEN

@@ -32,8 +32,7 @@ BEGIN
   END IF;
   SELECT kept.last_value INTO known FROM ledger.newest_time AS kept;
   SELECT greatest(max(recent.recorded_at), to_timestamp(0) + known * interval '1 us') INTO newest
-  FROM (SELECT event.recorded_at FROM ledger.event AS event
-    ORDER BY event.txid DESC, event.position DESC LIMIT 100) AS recent;
+  FROM (SELECT event.recorded_at FROM ledger.newest_events(100) AS event) AS recent;
   IF newest > to_timestamp(0) + known * interval '1 us' + tolerance THEN
     PERFORM setval('ledger.newest_time', (extract(epoch FROM newest) * 1000000)::bigint);
   END IF;

@@ -1,0 +1,22 @@
+-- The newest events of every project, at most p_limit, of those that this cluster appended. Events
+-- that came from another cluster may have higher transaction ids than those of this one, and are
+-- of an earlier generation of the feed: neither makes the new ones look old.
+CREATE OR REPLACE FUNCTION ledger.newest_events(p_limit int)
+  RETURNS TABLE (project_id text, run_id uuid, "position" bigint, recorded_at timestamptz)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+SET jit = off
+AS $$
+DECLARE
+  start text := (SELECT g.start FROM ledger.feed_generation AS g WHERE g.end_position IS NULL);
+BEGIN
+  RETURN QUERY SELECT e.project_id, e.run_id, e.position, e.recorded_at FROM ledger.event AS e
+  WHERE e.txid >= pg_snapshot_xmin(split_part(start, '@', 1)::pg_snapshot)
+    AND e.txid < pg_snapshot_xmax(pg_current_snapshot())
+    AND e.position > split_part(start, '@', 2)::bigint
+  ORDER BY e.txid DESC, e.position DESC LIMIT p_limit;
+END $$;

@@ -1,0 +1,85 @@
+"""A ledger moved to a cluster with lower transaction ids, where old events have ids to come."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+from unittest.mock import AsyncMock
+
+import asyncpg
+import pytest
+
+from runfold.console.cli.health.check import Level
+from runfold.console.cli.health.schema_checks import feed as feed_check
+from runfold.console.cli.health.server_checks import clock_steps
+from runfold.ledger import Ledger
+from runfold.ledger.operations.reap import pulse
+from runfold.ledger.postgres.opening import Database
+from runfold.ledger.reading import feed
+from runfold.projections.state import drift
+from tests.support.clock import set_clock
+
+HOUR = timedelta(hours=1)
+MOVED = """
+DO $$ DECLARE leaf regclass; BEGIN
+  FOR leaf IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'ledger.event'::regclass LOOP
+    EXECUTE format('ALTER TABLE %s DISABLE TRIGGER refuse_change', leaf);
+    EXECUTE format('UPDATE %s SET txid = (1000000000 + position)::text::xid8', leaf);
+    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER refuse_change', leaf);
+  END LOOP;
+  PERFORM ledger.feed_rebase();
+END $$
+"""
+"""Leaves the events as they come from a cluster that handed out many ids, one for each of them."""
+
+
+async def buffers(connection: asyncpg.Connection[Any], statement: str) -> int:
+    """Count the pages that a statement looks at when it runs for the third time."""
+    for _ in range(2):
+        await connection.fetch(statement)
+    text = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}")
+    plan = json.loads(text)[0]["Plan"]
+    return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])
+
+
+async def test_new_events_are_the_newest_though_old_ones_have_higher_ids(
+    ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
+    await ledger.submit_many([{"kind": "parse"}] * 200)
+    await connection.execute(MOVED)
+    await set_clock(connection, HOUR)
+    new = await ledger.submit("parse")
+
+    found = await connection.fetchval("SELECT run_id FROM ledger.newest_events(1)")
+    assert found == new.run_id
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drift, "compare", compare := AsyncMock(return_value=[]))
+        await drift.sample(ledger, 2)
+    assert new.run_id in compare.await_args_list[0].args[1]
+
+    await set_clock(connection, timedelta())
+    health = Database(ledger.pool, "", embedded=True)
+    assert (await clock_steps(health)).level is Level.FAILED
+    await pulse(ledger.project, None)
+    assert await connection.fetchval("SELECT ledger.now()") >= new.created_at
+    assert (await clock_steps(health)).level is Level.WARNING
+    assert (await feed_check(health)).detail == "position 201"
+
+
+async def test_the_feed_looks_at_few_events_whose_ids_are_to_come(
+    ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
+    statements = ("SELECT ledger.feed_guard()", "SELECT ledger.feed_now()")
+    await ledger.submit_many([{"kind": "parse"}] * 10)
+    await connection.execute(MOVED)
+    few = [await buffers(connection, statement) for statement in statements]
+    await ledger.submit_many([{"kind": "parse"}] * 5_000)
+    await connection.execute(MOVED)
+
+    many = [await buffers(connection, statement) for statement in statements]
+
+    assert all(after < before + 5 for before, after in zip(few, many, strict=True)), (few, many)
+    checkpoint = await feed.now(ledger.pool)
+    await ledger.submit("parse")
+    assert await feed.towards(ledger.pool, checkpoint, 10) is not None
