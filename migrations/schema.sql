@@ -3797,10 +3797,17 @@ CREATE FUNCTION ledger.projects_seen(VARIADIC p_rights text[]) RETURNS text[]
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-  allowed CONSTANT text[] := ledger.projects_with(VARIADIC p_rights);
+  found text[];
 BEGIN
-  RETURN coalesce(allowed,
-    ARRAY(SELECT p.project_id::text FROM ledger.project AS p) || ARRAY['*']);
+  IF NOT ledger.is_owner() THEN
+    SELECT coalesce(array_agg(g.project_id), '{}') INTO found FROM ledger.access_grant AS g
+    WHERE g.credential = ledger.credential() AND (p_rights = '{}' OR p_rights && g.rights)
+      AND (g.until IS NULL OR g.until > clock_timestamp());
+    IF '*' <> ALL (found) THEN
+      RETURN found;
+    END IF;
+  END IF;
+  RETURN ARRAY(SELECT p.project_id::text FROM ledger.project AS p) || ARRAY['*'];
 END $$;
 
 CREATE FUNCTION ledger.projects_with(VARIADIC p_rights text[] DEFAULT '{}'::text[]) RETURNS text[]
