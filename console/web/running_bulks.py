@@ -1,13 +1,14 @@
 """Bulks that pages have begun: each runs by itself, and a page shows its progress.
 
 A running bulk lives in this process. What it did is in the histories of its runs; one that was lost
-is begun again by the same form, and does nothing twice.
+is begun again by the same form, and does nothing twice. No project waits for another: each has its
+own bound, and runs one batch at a time, of its bulks in turn.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -21,9 +22,10 @@ from runfold.ledger import Ledger, names
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.log import logger
 
-REMEMBERED: Final = 100
+REMEMBERED: Final = 25
+"""Bulks of a project that are known, of those that have ended the newest."""
 RUNNING: Final = 8
-"""Bulks that go on at a time."""
+"""Bulks of a project that go on at a time."""
 SHOWN: Final = 1_000
 """Outcomes that are kept, as many again of refusals."""
 
@@ -52,36 +54,39 @@ class RunningBulks:
     """The bulks of a server, by project and key."""
 
     def __init__(self) -> None:
-        self._bulks: OrderedDict[tuple[str, str], RunningBulk] = OrderedDict()
+        self._bulks: dict[str, OrderedDict[str, RunningBulk]] = {}
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def begin(self, key: str, ledger: Ledger, bulk: Bulk, reason: str) -> RunningBulk:
         """Begin a bulk; one that has begun with this key is returned as it is.
 
         Raises TooManyRequests, or InvalidValue for the key of another bulk or of another person.
         """
-        place = (ledger.project_id, key)
-        begun = self._bulks.get(place)
+        bulks = self._bulks.setdefault(ledger.project_id, OrderedDict())
+        begun = bulks.get(key)
         if begun is not None:
             if (begun.bulk, begun.reason, begun.actor) != (bulk, reason, ledger.actor):
                 raise InvalidValue("key", key, "is that of another bulk: load the form again")
             return begun
-        if sum(running.ended_at is None for running in self._bulks.values()) >= RUNNING:
+        if sum(each.ended_at is None for each in bulks.values()) >= RUNNING:
             raise TooManyRequests(5)
         running = RunningBulk(key, ledger.project_id, bulk, reason, ledger.actor)
-        self._bulks[place] = running
-        running.task = asyncio.create_task(_run(running, ledger))
-        ended = [place for place, each in self._bulks.items() if each.ended_at is not None]
-        for old in ended[: max(len(self._bulks) - REMEMBERED, 0)]:
-            del self._bulks[old]
+        bulks[key] = running
+        running.task = asyncio.create_task(_run(running, ledger, self._turns[ledger.project_id]))
+        ended = [old for old, each in bulks.items() if each.ended_at is not None]
+        for old in ended[: max(len(bulks) - REMEMBERED, 0)]:
+            del bulks[old]
         return running
 
     def find(self, project_id: str, key: str) -> RunningBulk | None:
         """Return a bulk of a project; None if this server does not know it."""
-        return self._bulks.get((project_id, key))
+        bulks = self._bulks.get(project_id)
+        return None if bulks is None else bulks.get(key)
 
     async def end(self) -> None:
         """Stop all bulks, each after its current batch."""
-        going = [running for running in self._bulks.values() if running.ended_at is None]
+        every = [running for bulks in self._bulks.values() for running in bulks.values()]
+        going = [running for running in every if running.ended_at is None]
         for running in going:
             running.is_aborted = True
         await asyncio.gather(
@@ -89,13 +94,16 @@ class RunningBulks:
         )
 
 
-async def _run(running: RunningBulk, ledger: Ledger) -> None:
+async def _run(running: RunningBulk, ledger: Ledger, turn: asyncio.Lock) -> None:
     older: UUID | None = None
     try:
         while not running.is_aborted:
-            done = await batch(
-                ledger, running.bulk, reason=running.reason, actor=running.actor, before=older
-            )
+            async with turn:
+                if running.is_aborted:
+                    break
+                done = await batch(
+                    ledger, running.bulk, reason=running.reason, actor=running.actor, before=older
+                )
             for outcome in done.outcomes:
                 _keep(running, outcome)
             older = done.older

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -10,6 +13,7 @@ import pytest
 
 from runfold.console.shared import bulk
 from runfold.console.web import app, running_bulks
+from runfold.console.web.rates import TooManyRequests
 from runfold.ledger import Ledger, State
 from runfold.ledger.errors import InvalidValue
 from tests.support.runs import claimed, types
@@ -83,6 +87,36 @@ async def test_a_bulk_has_an_action_and_a_reason_and_waits_for_its_turn(
     assert (unexplained.status_code, "it is recorded" in unexplained.text) == (422, True)
     assert (busy.status_code, "try again in 5 s" in busy.text) == (429, True)
     assert (await ledger.runs())[0].state == State.PENDING
+
+
+async def test_the_bulks_of_one_project_hold_up_none_of_another_and_take_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batches, hurdle = Counter[str](), asyncio.Event()
+
+    async def batch(ledger: Any, chosen: Any, **_: Any) -> Any:
+        batches[ledger.project_id] += 1
+        if ledger.project_id == "slow":
+            await hurdle.wait()
+        return SimpleNamespace(outcomes=[], older=None)
+
+    monkeypatch.setattr(running_bulks, "batch", batch)
+    bulks = running_bulks.RunningBulks()
+    chosen: Any = None
+    slow: Any = SimpleNamespace(project_id="slow", actor="ann")
+    other: Any = SimpleNamespace(project_id="other", actor="ann")
+    begun = [bulks.begin(f"k{n}", slow, chosen, "why") for n in range(running_bulks.RUNNING)]
+    with pytest.raises(TooManyRequests):
+        bulks.begin("one more", slow, chosen, "why")
+    quick = [bulks.begin(f"k{n}", other, chosen, "why") for n in range(running_bulks.RUNNING)]
+    await asyncio.wait_for(asyncio.gather(*(each.task for each in quick if each.task)), 10)
+
+    assert batches == {"slow": 1, "other": running_bulks.RUNNING}
+    hurdle.set()
+    await asyncio.wait_for(asyncio.gather(*(each.task for each in begun if each.task)), 10)
+    assert batches["slow"] == running_bulks.RUNNING
+    bulks.begin("one more", slow, chosen, "why")
+    await bulks.end()
 
 
 async def test_ended_runs_are_rerun_once_in_batches_and_the_rest_is_told(
