@@ -45,6 +45,7 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_types(p_types, p_schema_versions);
   checked := ledger.check_content(p_bodies);
+  checked := ledger.check_costs(p_costs);
   checked := ledger.check_taken_back(p_tokens, p_costs, p_steps);
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     PERFORM ledger.lock_runs(p_project, p_runs);
@@ -688,6 +689,22 @@ BEGIN
       RAISE EXCEPTION 'content % %', quote_literal(left(body, 40)), problem USING ERRCODE = '22023';
     END IF;
   END LOOP;
+  RETURN true;
+END $$;
+
+CREATE FUNCTION ledger.check_costs(p_costs numeric[]) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+DECLARE
+  odd numeric;
+BEGIN
+  -- NaN is greater than all numbers. Asked first: a query costs more.
+  IF 1000000000 < ANY (p_costs) OR -1000000000 > ANY (p_costs) THEN
+    SELECT given.cost INTO odd FROM unnest(p_costs) AS given (cost)
+    WHERE given.cost > 1000000000 OR given.cost < -1000000000 LIMIT 1;
+    RAISE EXCEPTION 'a cost is a finite number of US dollars, at most 1000000000, not %',
+      left(odd::text, 40) USING ERRCODE = '22023';
+  END IF;
   RETURN true;
 END $$;
 
@@ -1352,6 +1369,7 @@ DECLARE
   checked boolean := ledger.check_access(p_project, '{work,submit,decide}');
 BEGIN
   checked := ledger.check_count(greatest(cardinality(p_runs), cardinality(p_keys)));
+  checked := ledger.check_costs(p_costs);
   RETURN QUERY
   SELECT asked.key, known.run_id, known.version, known.hash,
     known.hash IS NOT NULL AND (known.salt IS NULL
@@ -4286,7 +4304,7 @@ BEGIN
   UPDATE ledger.delivery AS d SET attempts = p_attempt, next_at = ledger.now() + p_again,
     delivered_at = CASE WHEN p_error IS NULL THEN ledger.now() ELSE d.delivered_at END
   WHERE d.project_id = p_project AND d.webhook_id = p_webhook AND d.run_id = p_run
-    AND d.version = p_version AND d.attempts = p_attempt - 1;
+    AND d.version = p_version AND d.attempts + 1 = p_attempt;
   IF FOUND THEN
     INSERT INTO ledger.delivery_attempt (project_id, webhook_id, run_id, version, attempt,
       attempted_at, duration_ms, status, error)
@@ -5114,6 +5132,7 @@ BEGIN
   checked := ledger.check_texts(p_actors, 200, true);
   checked := ledger.check_texts(p_names || p_error_codes || p_keys);
   checked := ledger.check_content(p_bodies);
+  checked := ledger.check_costs(p_costs);
   checked := ledger.check_taken_back(p_tokens, p_costs, p_steps);
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     PERFORM ledger.lock_runs(p_project, p_runs);
@@ -6369,6 +6388,8 @@ GRANT ALL ON FUNCTION ledger.channel(p_project text) TO runfold_auditor;
 REVOKE ALL ON FUNCTION ledger.check_access(p_project text, p_rights text[], p_actors text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_content(p_bodies text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.check_costs(p_costs numeric[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_count(p_count integer) FROM PUBLIC;
 

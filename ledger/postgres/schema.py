@@ -51,6 +51,7 @@ OBJECTS: Final = (
     "guards/transition_type",
     "guards/check_count",
     "guards/check_times",
+    "guards/check_costs",
     "guards/check_taken_back",
     "guards/check_workers",
     "guards/check_given",

@@ -22,6 +22,7 @@ DECLARE
   checked boolean := ledger.check_access(p_project, '{work,submit,decide}');
 BEGIN
   checked := ledger.check_count(greatest(cardinality(p_runs), cardinality(p_keys)));
+  checked := ledger.check_costs(p_costs);
   RETURN QUERY
   SELECT asked.key, known.run_id, known.version, known.hash,
     known.hash IS NOT NULL AND (known.salt IS NULL

@@ -20,7 +20,7 @@ BEGIN
   UPDATE ledger.delivery AS d SET attempts = p_attempt, next_at = ledger.now() + p_again,
     delivered_at = CASE WHEN p_error IS NULL THEN ledger.now() ELSE d.delivered_at END
   WHERE d.project_id = p_project AND d.webhook_id = p_webhook AND d.run_id = p_run
-    AND d.version = p_version AND d.attempts = p_attempt - 1;
+    AND d.version = p_version AND d.attempts + 1 = p_attempt;
   IF FOUND THEN
     INSERT INTO ledger.delivery_attempt (project_id, webhook_id, run_id, version, attempt,
       attempted_at, duration_ms, status, error)

@@ -106,6 +106,19 @@ CALLS = {
 braces is the array's element."""
 
 BAD_TEXTS = (r"E'x\x1by'", r"E'a\u202eb'", "repeat('x', 20001)", "''")
+ODD = {
+    "numeric": ("'NaN'", "'infinity'", "'-infinity'", "1e9 + 1", "-1e9 - 1", "1e300"),
+    "integer": ("'-2147483648'", "'-1'", "2147483647"),
+    "bigint": ("'-9223372036854775808'", "'-1'", "9223372036854775807"),
+    "interval": (
+        "'-1 us'", "'3651 days'", "'178000000 years'", "'-178000000 years'", "'2147483647 days'",
+    ),
+    "timestamp with time zone": (
+        "'infinity'", "'-infinity'", "'4713-01-01 BC'", "'1969-12-31Z'", "'294276-12-31Z'",
+    ),
+    "bytea": ("''", "decode(repeat('00', 100000), 'hex')"),
+}  # fmt: skip
+"""Values that a type has and hardly anybody means."""
 COMPARED = {
     "transition": "p_states p_workers", "heartbeat": "p_workers", "requeue": "p_workers",
     "append": "p_workers", "signal": "p_answer",
@@ -214,6 +227,38 @@ async def test_a_text_that_hides_something_or_is_too_long_or_empty_is_refused(
         if state is None or not _is_named(state, right=False)
     }
     assert taken == {(name, one) for name, those in COMPARED.items() for one in those.split()}
+
+
+async def test_an_odd_number_time_or_size_is_refused_by_name_or_harmless(
+    ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
+    functions = await callable_functions(connection)
+    lease: Lease = await claimed(ledger)
+    free = await ledger.submit("parse")
+    filled = {"run": f"'{lease.run_id}'", "free": f"'{free.run_id}'", "token": lease.token}
+
+    statements = []
+    for call, template in CALLS.items():
+        name = call.split(maxsplit=1)[0]
+        arguments = [_filled(one.removeprefix("!"), filled) for one in template]
+        for place, (_, type_) in enumerate(functions[name]["parameters"][: len(arguments)]):
+            for odd in ODD.get(type_.removesuffix("[]"), ()):
+                one = f"ARRAY[{odd}]::{type_}" if type_.endswith("[]") else f"{odd}::{type_}"
+                given = [one if n == place else other for n, other in enumerate(arguments)]
+                statements.append(f"SELECT ledger.{name}({', '.join(given)})")
+    states = await _outcomes(connection, statements)
+    surprises = [
+        (state, statement)
+        for state, statement in zip(states, statements, strict=True)
+        if state is not None and not _is_named(state, right=False)
+    ]
+    assert not surprises, "\n".join(map(str, surprises))
+    odd_costs = [
+        (state, statement)
+        for state, statement in zip(states, statements, strict=True)
+        if "::numeric" in statement and state != INVALID
+    ]
+    assert not odd_costs, "\n".join(map(str, odd_costs))
 
 
 async def test_every_function_that_may_change_something_is_called(
