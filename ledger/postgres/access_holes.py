@@ -175,6 +175,45 @@ WHERE a.datname = current_database() AND a.state LIKE 'idle in transaction%'
 _HOLES: Final = f"""
 WITH {_GIVEN} {_MONTHS} UNION ALL {_CODE} UNION ALL {_ROLES} UNION ALL {_HELD} ORDER BY 1
 """
+# What doctor finds by comparing every object, told by the catalogs alone: a policy's comment says
+# how it was made.
+_WIDE: Final = """
+  SELECT format('policy %s of ledger.%s is changed, or not the ledger''s', p.polname, c.relname),
+    '', true
+  FROM pg_policy AS p JOIN pg_class AS c ON c.oid = p.polrelid
+  WHERE c.relnamespace = 'ledger'::regnamespace AND NOT c.relispartition
+    AND starts_with(obj_description(p.oid, 'pg_policy'),
+      pg_get_expr(p.polqual, p.polrelid) || ' from ') IS NOT TRUE
+  UNION ALL
+  SELECT format('%s has %s on ledger.%s', w.who, w.privilege_type, w.relname), '', true
+  FROM (
+    SELECT c.relname, a.privilege_type,
+      CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END AS who
+    FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS a
+    WHERE c.relnamespace = 'ledger'::regnamespace AND a.grantee <> c.relowner
+  ) AS w
+  WHERE w.who <> ALL ($1) OR w.privilege_type <> 'SELECT' AND NOT (w.who = 'runfold_projector'
+    AND w.privilege_type IN ('INSERT', 'UPDATE', 'DELETE')
+    AND (starts_with(w.relname, 'projection') OR starts_with(w.relname, 'rebuild')))
+  UNION ALL
+  SELECT DISTINCT format('%s may call ledger.%s',
+    CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END, f.proname),
+    '', true
+  FROM pg_proc AS f
+  CROSS JOIN LATERAL aclexplode(coalesce(f.proacl, acldefault('f', f.proowner))) AS a
+  WHERE f.pronamespace = 'ledger'::regnamespace AND a.grantee <> f.proowner
+    AND (a.grantee = 0 OR pg_get_userbyid(a.grantee) <> ALL ($1))
+  UNION ALL
+  SELECT format('login %s has rights and no %s', session_user, string_agg(l.name, ', ')), '', true
+  FROM given, ledger.login_limits() AS l, pg_roles AS r, pg_database AS d
+  WHERE r.rolname = session_user AND d.datname = current_database()
+    AND NOT pg_has_role(r.oid, given.owner, 'MEMBER')
+    AND NOT EXISTS (
+      SELECT FROM pg_db_role_setting AS s CROSS JOIN unnest(s.setconfig) AS c (setting)
+      WHERE s.setrole IN (0, r.oid) AND s.setdatabase IN (0, d.oid)
+        AND split_part(c.setting, '=', 1) = l.name)
+  HAVING count(*) > 0
+"""
 _AT_START: Final = f"""
 WITH {_GIVEN} SELECT * FROM (
   {_MONTHS} UNION ALL {_CODE} UNION ALL {_ROLES}
@@ -189,6 +228,8 @@ WITH {_GIVEN} SELECT * FROM (
   FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
   WHERE c.relnamespace = 'ledger'::regnamespace AND NOT c.relispartition
     AND NOT t.tgisinternal AND t.tgenabled <> 'A'
+  UNION ALL
+  {_WIDE}
   UNION ALL
   SELECT format('PostgreSQL %s lacks a security fix', current_setting('server_version')), '', true
   FROM unnest($2::int[]) AS fixed

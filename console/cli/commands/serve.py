@@ -12,6 +12,7 @@ from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared.addresses import CONSOLE_PORT, shown_address
 from runfold.console.web.options import Options, is_loopback
+from runfold.ledger.errors import InvalidValue
 
 app: Final = program()
 
@@ -26,7 +27,16 @@ async def serve(
     port: Annotated[
         int, typer.Option("--port", min=0, max=65_535, metavar="PORT", help="0 takes any free one.")
     ] = CONSOLE_PORT,
-    inherited: Annotated[int | None, typer.Option("--socket", hidden=True)] = None,
+    inherited: Annotated[
+        int | None,
+        typer.Option(
+            "--socket",
+            min=3,
+            metavar="NUMBER",
+            help="Listen on this inherited descriptor and on no address, as under a supervisor "
+            "that keeps the socket: 3 under systemd.",
+        ),
+    ] = None,
 ) -> None:
     """Serve the HTTP API and the pages, until SIGTERM or Ctrl-C.
 
@@ -34,15 +44,24 @@ async def serve(
     and without RUNFOLD_ENV=production, a request without a token has the rights of this login.
     Needs the extra `web`.
     """
+    given = None if inherited is None else _socket(inherited)
+    bound = host if given is None else str(given.getsockname()[0])
     async with session.duty() as ledger:
-        is_open = is_loopback(host) and ledger.settings.env == "development"
+        is_open = is_loopback(bound) and ledger.settings.env == "development"
         application = web.app(ledger, Options(open=is_open))
         # It needs the extra, which `app` has found.
         from runfold.console.web.serving import Server, listening  # noqa: PLC0415
 
-        made = listening(host, port) if inherited is None else socket.socket(fileno=inherited)
-        with made as listener:
-            shown = shown_address(host, listener)
+        with given or listening(host, port) as listener:
+            shown = shown_address(bound, listener)
             whom = "open to this machine" if is_open else "for API tokens only"
             session.out.begin(f"serving on {shown}, {whom}, until Ctrl-C")
             await Server(application).serve([listener])
+
+
+def _socket(number: int) -> socket.socket:
+    """Take over an inherited socket. What it is bound to, and nothing said, opens the console."""
+    try:
+        return socket.socket(fileno=number)
+    except OSError as error:
+        raise InvalidValue("--socket", number, "is no socket that this process has") from error

@@ -87,7 +87,7 @@ def _parts(place: Place, handlers: str | None) -> list[Part]:
     # The socket is this process's own, so that a browser waits while the console starts again.
     number = place.listener.fileno()
     words = {
-        "console": ["serve", "--host", place.host, "--socket", str(number)],
+        "console": ["serve", "--socket", str(number)],
         "reaper": ["reap"],
         "projections": ["projections", "run"],
     }
