@@ -178,10 +178,16 @@ def of_error(error: Exception) -> JSONResponse:
     headers: dict[str, str] = {}
     if status is HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    if status in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}:
-        headers["Retry-After"] = str(getattr(error, "retry_after", RETRY_SECONDS))
+    headers |= retry_headers(status, error)
     facts = _facts(error) if detail == str(error) else None
     return problem(status, code_of(kind.__name__), detail, facts, headers)
+
+
+def retry_headers(status: HTTPStatus, error: Exception) -> dict[str, str]:
+    """Return the header that says when to come again, for a status that passes."""
+    if status not in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}:
+        return {}
+    return {"Retry-After": str(getattr(error, "retry_after", RETRY_SECONDS))}
 
 
 def as_known(error: Exception) -> Exception:

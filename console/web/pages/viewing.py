@@ -24,7 +24,7 @@ from runfold.console.shared.listed import listed
 from runfold.console.shared.plain import clean, jsonable
 from runfold.console.web.callers import Callers
 from runfold.console.web.pages.rendering import rendered
-from runfold.console.web.problems import Unauthenticated, answer_to, as_known
+from runfold.console.web.problems import Unauthenticated, answer_to, as_known, retry_headers
 from runfold.ledger import Ledger, access
 from runfold.ledger.access import EVERYWHERE
 from runfold.ledger.errors import LedgerError
@@ -158,7 +158,9 @@ def failed(request: Request, error: Exception) -> Response:
             raise error
         status, _, detail = answer_to(expected)
     context = {"status": status.value, "phrase": status.phrase, "detail": clean(detail)}
-    return html(request, "error.html", {"base": None, **context}, status)
+    answer = html(request, "error.html", {"base": None, **context}, status)
+    answer.headers.update(retry_headers(status, error))
+    return answer
 
 
 def html(

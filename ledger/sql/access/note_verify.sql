@@ -17,7 +17,8 @@ BEGIN
   checked := ledger.check_given('p_began_at', p_began_at IS NOT NULL);
   checked := ledger.check_given('each count',
     num_nulls(p_runs, p_events, p_erased, p_findings) = 0);
-  checked := ledger.check_given('p_unchecked', array_position(p_unchecked, NULL) IS NULL AND p_unchecked IS NOT NULL);
+  checked := ledger.check_given('p_unchecked',
+    p_unchecked IS NOT NULL AND array_position(p_unchecked, NULL) IS NULL);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_texts(p_unchecked, 2000);
   checked := ledger.check_times(ARRAY[p_began_at]);

@@ -86,6 +86,7 @@ async def test_a_bulk_has_an_action_and_a_reason_and_waits_for_its_turn(
     assert (odd.status_code, "action: Input should be" in odd.text) == (422, True)
     assert (unexplained.status_code, "it is recorded" in unexplained.text) == (422, True)
     assert (busy.status_code, "try again in 5 s" in busy.text) == (429, True)
+    assert busy.headers["retry-after"] == "5"
     assert (await ledger.runs())[0].state == State.PENDING
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ from runfold.ledger.proof.bundle import check_evidence
 from runfold.workers.duties.webhooks.deliverer import Terms
 from runfold.workers.duties.webhooks.keeper import WebhookKeeper
 from runfold.workers.duties.webhooks.posting import Poster
-from tests.support.runs import claimed
+from tests.support.runs import claimed, event_count
 from tests.support.web import calling, token
 
 SECRET = "sk-" + "a1B2" * 10
@@ -161,3 +162,40 @@ async def test_the_pages_make_a_webhook_show_what_it_was_told_and_send_again(
     order["delivery"] = gone
     assert (await web.post(f"{base}/{webhook.webhook_id}", data=order)).status_code == 404
     assert (await web.post(base, data={"url": "http://10.0.0.1"})).status_code == 422
+
+
+def broken_lines(seed: int) -> bytes:
+    """Lines of JSON that somebody has cut, doubled and written over, the same for each seed."""
+    chance = random.Random(seed)  # noqa: S311  repeatable, no secret
+    sound = [
+        b'{"kind": "a", "key": "k%d"}' % seed, b'{"kind": "b", "input": {"a": [1, null, 1e5]}}',
+        b'{"kind": "c", "priority": -3, "tags": ["x"]}', b"", b"null", b"[]", b'"a"', b"1e999",
+        b'{"kind": "\\ud800"}', b'{"kind": "a\\u0000"}', b'{"kind": 1e400, "kind": "x"}',
+        b'{"kind": "d", "delay": 1e308}', b'{"kind": "e", "max_attempts": 99999999999999999999}',
+    ]  # fmt: skip
+    text = bytearray(
+        b"\n".join(chance.choices(sound, [9, 9, 9, 9] + [1] * 9, k=chance.randint(1, 4)))
+    )
+    for _ in range(chance.choice((0, 0, 1, 3))):
+        place = chance.randrange(len(text) + 1)
+        part = bytes(chance.choices(b'{}[]",:\\\n\r\x00\xff\xc3 0eE-', k=chance.randint(0, 3)))
+        text[place : place + chance.randint(0, 3)] = part
+    return bytes(text)
+
+
+async def test_no_lines_of_json_are_a_fault_of_the_server_or_are_taken_by_half(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    headers = {"Content-Type": "application/x-ndjson"}
+    before, taken = 0, 0
+    for seed in range(100):
+        body = broken_lines(seed)
+        answer = await web.post("/v1/runs/lines", content=body, headers=headers)
+        assert answer.status_code in {201, 422}, (seed, body, answer.text)
+        if answer.status_code == 201:
+            taken += 1
+            before += sum(run["created"] for run in answer.json()["runs"])
+        else:
+            assert answer.headers["content-type"] == "application/problem+json"
+    assert await event_count(ledger) == before
+    assert 10 < taken < 90

@@ -74,12 +74,11 @@ async def test_a_run_is_done_with_curl_alone(database: str, ledger: Ledger) -> N
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="Node is not installed")
-async def test_a_worker_is_written_with_fetch_alone(
+async def test_a_run_is_done_from_submit_to_history_with_fetch_alone(
     database: str, ledger: Ledger, tmp_path: Path
 ) -> None:
     program = tmp_path / "worker.mjs"
     program.write_text("".join(blocks("javascript")))
-    run = await ledger.submit("thumbnail", {"image": "a.png"})
     with serving(database) as (address, _):
         environment = {**os.environ, "RUNFOLD_API": f"{address}/v1"}
         done = await asyncio.to_thread(
@@ -89,8 +88,14 @@ async def test_a_worker_is_written_with_fetch_alone(
         )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
-    after = await ledger.get(run.run_id)
-    assert (after.state, after.output) == (State.COMPLETED, {"thumbnail": "a.png.t"})
+    [after] = await ledger.runs()
+    assert (after.key, after.state) == ("order-20", State.COMPLETED)
+    assert after.output == {"thumbnail": "b.png.t"}
+    types = [event.type for event in await ledger.history(after.run_id)]
+    assert types == [
+        "run.submitted", "lease.acquired", "lease.heartbeat", "step.completed", "run.completed",
+    ]  # fmt: skip
+    assert done.stdout == f'completed {{"thumbnail":"b.png.t"}} {" ".join(types)}\n'
 
 
 async def test_a_stream_resumes_after_its_last_event_and_ends_with_the_server(
