@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from runfold.ledger import Ledger, State, names
@@ -118,6 +120,23 @@ async def test_a_handler_that_blocks_the_loop_does_not_keep_the_process(
         await reached(ledger, run, State.RUNNING)
         assert await ending(process) < GRACE + END_SECONDS + SLACK
     assert process.returncode == UNFINISHED
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("grace", "pauses", "bound"),
+    [(f"{GRACE}s", (), GRACE + END_SECONDS), ("1h", (0.5,), HURRY_SECONDS)],
+)
+async def test_a_process_ends_although_its_interpreter_is_frozen(
+    ledger: Ledger, database: str, grace: str, pauses: tuple[float, ...], bound: float
+) -> None:
+    run = await ledger.submit("freezes", 3600)
+    with worker(database, "--grace", grace) as process:
+        await reached(ledger, run, State.RUNNING)
+        watching = psutil.Process(process.pid).children()
+        assert await ending(process, *pauses) < bound + SLACK
+    assert process.returncode == -signal.SIGKILL
+    assert psutil.wait_procs(watching, timeout=10)[1] == []
 
 
 @pytest.mark.slow

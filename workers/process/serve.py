@@ -14,8 +14,12 @@ from runfold.ledger import Ledger
 from runfold.workers.process.bounds import END_SECONDS, HURRY_SECONDS
 from runfold.workers.process.collector import looking_less
 from runfold.workers.process.last_resort import LastResort
+from runfold.workers.process.outside_watch import OutsideWatch
 from runfold.workers.process.worker_thread import Opening, WorkerThread
 from runfold.workers.worker import Worker
+
+_LOOK_SECONDS: Final = 1.0
+"""A signal that another thread than the main one was interrupted by wakes no loop."""
 
 
 async def serve(
@@ -31,9 +35,12 @@ async def serve(
     Raises LedgerError when no waiting would help: a login that is refused, a
     schema that is missing; WorkerEnded when a handler ended the worker.
     """
-    worker = WorkerThread(opening, make, ready)
     last_resort = LastResort()
     signals = 0
+
+    def begun(made: Worker) -> None:
+        watch.begin(made.grace + END_SECONDS, HURRY_SECONDS)
+        ready(made)
 
     def stop() -> None:
         nonlocal signals
@@ -41,24 +48,33 @@ async def serve(
         last_resort.within(worker.grace + END_SECONDS if signals == 1 else HURRY_SECONDS)
         worker.stop()
 
-    with _hearing(stop), looking_less():
+    worker = WorkerThread(opening, make, begun)
+    with _hearing(stop) as watch, looking_less():
         worker.start()
         try:
-            return not await worker.ended
+            while not worker.ended.done():
+                await asyncio.wait({worker.ended}, timeout=_LOOK_SECONDS)
+            return not worker.ended.result()
         finally:
             last_resort.disarm()
 
 
 @contextmanager
-def _hearing(stop: Callable[[], None]) -> Iterator[None]:
+def _hearing(stop: Callable[[], None]) -> Iterator[OutsideWatch]:
+    """Call `stop` in this thread's loop for each signal.
+
+    Not by the loop's own handlers: those need the one wakeup file, which the watch outside reads.
+    """
     loop = asyncio.get_running_loop()
     with ExitStack() as stack:
         stack.callback(_HEARING.clear)
         _HEARING.set()
+        watch = OutsideWatch()
+        stack.callback(watch.end)
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
-            stack.callback(loop.remove_signal_handler, number)
-        yield
+            before = signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
+            stack.callback(signal.signal, number, before)
+        yield watch
 
 
 def _deafen() -> None:
