@@ -50,7 +50,8 @@ SELECT read_at, run_id, credential, route FROM ledger.payload_read
 WHERE project_id = $1 AND ($2::uuid IS NULL OR run_id = $2)
 ORDER BY read_at DESC, run_id DESC, credential DESC, route DESC LIMIT $3
 """
-_NOTE_READ: Final = "SELECT ledger.note_read($1, $2, $3)"
+_NOTE_READS: Final = "SELECT ledger.note_reads($1, $2, $3)"
+_DROP_READS: Final = "SELECT ledger.drop_reads($1, $2, $3, $4) AS dropped"
 _HISTORY: Final = """
 SELECT project_id, number, recorded_at, credential, type, subject, facts, actor, reason
 FROM ledger.control_event WHERE project_id = $1 AND number > $2
@@ -251,9 +252,9 @@ async def control_history(
     return [ControlEvent(**row) for row in rows]
 
 
-async def note_read(project: Project, run_id: UUID, route: str) -> None:
-    """Record that this session's credential reads the content of a run; once a minute."""
-    await fetch(project.pool, _NOTE_READ, project.project_id, run_id, route)
+async def note_reads(project: Project, run_ids: Iterable[UUID], route: str) -> None:
+    """Record that this session's credential reads the content of runs; each once a minute."""
+    await fetch(project.pool, _NOTE_READS, project.project_id, list(run_ids), route)
 
 
 async def reads(
@@ -266,3 +267,20 @@ async def reads(
     check_int("limit", limit, least=1, most=10_000)
     rows = await fetch(project.pool, _READS, project.project_id, run_id, limit)
     return [PayloadRead(**row) for row in rows]
+
+
+async def drop_reads(
+    project: Project, before: datetime, *, actor: str | None = None, reason: str | None = None
+) -> int:
+    """Delete the project's records of reads from before a time; return how many.
+
+    On record in the control history, in transactions of 10,000 records. For the owner of the
+    schema. Raises InvalidValue for a time that is less than 184 days ago.
+    """
+    check_year("before", before)
+    check_order_reason(reason)
+    by = check_actor(actor or project.actor)
+    given, dropped = (project.project_id, by, before, reason), 0
+    while count := (await fetch(project.pool, _DROP_READS, *given))[0]["dropped"]:
+        dropped += count
+    return dropped

@@ -3616,7 +3616,7 @@ BEGIN
   );
 END $$;
 
-CREATE FUNCTION ledger.note_read(p_project text, p_run uuid, p_route text) RETURNS void
+CREATE FUNCTION ledger.note_reads(p_project text, p_runs uuid[], p_route text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -3624,13 +3624,16 @@ DECLARE
   checked boolean;
 BEGIN
   checked := ledger.check_access(p_project, '{read,audit}');
+  checked := ledger.check_given('p_runs', p_runs IS NOT NULL);
+  checked := ledger.check_count(cardinality(p_runs));
   checked := ledger.check_given('p_route', p_route IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_route], 200, true);
   INSERT INTO ledger.payload_read (project_id, read_at, run_id, credential, route)
-  SELECT p_project, date_trunc('minute', clock_timestamp(), 'UTC'), p_run, ledger.credential(),
+  SELECT p_project, date_trunc('minute', clock_timestamp(), 'UTC'), asked.run, ledger.credential(),
     p_route
+  FROM (SELECT DISTINCT u.run FROM unnest(p_runs) AS u (run) ORDER BY u.run) AS asked
   WHERE EXISTS (SELECT FROM ledger.run_state AS s
-    WHERE s.project_id = p_project AND s.run_id = p_run)
+    WHERE s.project_id = p_project AND s.run_id = asked.run)
   ON CONFLICT DO NOTHING;
 END $$;
 
@@ -6677,11 +6680,11 @@ REVOKE ALL ON FUNCTION ledger.newest_request(p_project text, p_run uuid) FROM PU
 REVOKE ALL ON FUNCTION ledger.next_due(p_project text, p_after timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.next_due(p_project text, p_after timestamp with time zone) TO runfold_worker;
 
-REVOKE ALL ON FUNCTION ledger.note_read(p_project text, p_run uuid, p_route text) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.note_read(p_project text, p_run uuid, p_route text) TO runfold_worker;
-GRANT ALL ON FUNCTION ledger.note_read(p_project text, p_run uuid, p_route text) TO runfold_reader;
-GRANT ALL ON FUNCTION ledger.note_read(p_project text, p_run uuid, p_route text) TO runfold_projector;
-GRANT ALL ON FUNCTION ledger.note_read(p_project text, p_run uuid, p_route text) TO runfold_auditor;
+REVOKE ALL ON FUNCTION ledger.note_reads(p_project text, p_runs uuid[], p_route text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.note_reads(p_project text, p_runs uuid[], p_route text) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.note_reads(p_project text, p_runs uuid[], p_route text) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.note_reads(p_project text, p_runs uuid[], p_route text) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.note_reads(p_project text, p_runs uuid[], p_route text) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.note_rebuild(p_name text, p_step text, p_version integer, p_rebuild integer, p_wrong bigint, p_actor text, p_reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.note_rebuild(p_name text, p_step text, p_version integer, p_rebuild integer, p_wrong bigint, p_actor text, p_reason text) TO runfold_projector;

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final, Self
+from uuid import UUID
 
 from runfold.console.shared.token_ledger import token_ledger, use_token
 from runfold.ledger import Ledger, access
@@ -52,9 +54,13 @@ class Asking:
         Raises AccessDenied or InvalidValue.
         """
         ledger = await self.allowed("read")
-        if self.has_token:
-            await access.note_read(ledger.project, check_run_id(run_id), f"mcp/{tool}")
+        await self.note([check_run_id(run_id)], tool)
         return ledger
+
+    async def note(self, run_ids: Sequence[UUID], tool: str) -> None:
+        """Put on record whose content a tool shows, if a token asks."""
+        if self.has_token and run_ids:
+            await access.note_reads(self.ledger.project, run_ids, f"mcp/{tool}")
 
 
 ASKING: Final[ContextVar[Asking]] = ContextVar("runfold_asking")
@@ -79,3 +85,7 @@ class CurrentAsking:
     async def opened(self, run_id: str, tool: str) -> Ledger:
         """Return the ledger of who asks for reading a run's content."""
         return await ASKING.get().opened(run_id, tool)
+
+    async def note(self, run_ids: Sequence[UUID], tool: str) -> None:
+        """Put on record whose content a tool shows to who asks."""
+        await ASKING.get().note(run_ids, tool)

@@ -94,7 +94,9 @@ def _lists(made: MCPServer, asking: Asking | CurrentAsking) -> None:
     @_tool(made, READS)
     async def pending_approvals(limit: Annotated[int, Field(ge=1, le=MAX_RUNS)] = 20) -> str:
         """List what runs ask people to approve. People decide it, not you."""
-        return answer(await pending_requests(await asking.allowed("read"), limit))
+        requests = await pending_requests(await asking.allowed("read"), limit)
+        await asking.note([each.run_id for each in requests], "pending_approvals")
+        return answer(requests)
 
 
 def _runs(made: MCPServer, asking: Asking | CurrentAsking) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Final
 from uuid import UUID
 
@@ -20,10 +21,10 @@ class ReadLog:
     """Records reads in the database before they are answered: each once a minute."""
 
     def __init__(self) -> None:
-        self._noted: OrderedDict[tuple[str, str, str, str], int] = OrderedDict()
+        self._noted: OrderedDict[tuple[str, str, str, UUID], int] = OrderedDict()
 
     async def note(self, request: Request, ledger: Ledger) -> None:
-        """Record a request that names a run. Lists name none: they show no content.
+        """Record a request that names a run. A list that shows content names its runs itself.
 
         A request that cannot be recorded is not answered.
         """
@@ -34,16 +35,27 @@ class ReadLog:
             run_id = UUID(named)
         except ValueError:
             return  # the route refuses it
-        route = _route(request)
-        reader = ledger.project.speaker or ""
-        key, minute = (ledger.project_id, reader, str(run_id), route), int(time.time() // 60)
-        if self._noted.get(key) == minute:
+        await self.note_runs(request, ledger, [run_id])
+
+    async def note_runs(self, request: Request, ledger: Ledger, run_ids: Iterable[UUID]) -> None:
+        """Record that the answer to a request shows the content of these runs."""
+        route, minute = _route(request), int(time.time() // 60)
+        place = (ledger.project_id, ledger.project.speaker or "", route)
+        new = [run_id for run_id in run_ids if self._noted.get((*place, run_id)) != minute]
+        if not new:
             return
-        await access.note_read(ledger.project, run_id, route)
-        self._noted[key] = minute
-        self._noted.move_to_end(key)
-        if len(self._noted) > MAX_READS:
+        await access.note_reads(ledger.project, new, route)
+        for run_id in new:
+            self._noted[(*place, run_id)] = minute
+            self._noted.move_to_end((*place, run_id))
+        while len(self._noted) > MAX_READS:
             self._noted.popitem(last=False)
+
+
+def reads_of(request: Request) -> ReadLog:
+    """Return the record of reads of the server that answers a request."""
+    log: ReadLog = request.app.state.callers.reads
+    return log
 
 
 def _route(request: Request) -> str:

@@ -94,7 +94,7 @@ OBJECTS: Final = (
     "access/change_role",
     "access/change_token",
     "access/change_user",
-    "access/note_read",
+    "access/note_reads",
     "access/note_verify",
     "access/drop_reads",
     "views/state_at",

@@ -138,6 +138,7 @@ def calls(runs: dict[str, str]) -> Iterator[tuple[str, ...]]:
         ("access", "token", EVIL), ("access", "revoke", EVIL), ("access", "revoke-token", EVIL),
         ("access", "revoke", "w", "--reason", "left"), ("users", "list"), ("top",),
         ("access", "reads"), ("access", "reads", "--run", EVIL), ("users", "add", EVIL),
+        ("access", "drop-reads", EVIL), ("access", "drop-reads", "2020-01-01", "--reason", EVIL),
         ("users", "add", "ann", "--issuer", EVIL, "--subject", EVIL), ("users", "sessions"),
         ("users", "password", EVIL), ("users", "disable", EVIL), ("users", "enable", EVIL),
         ("users", "end-session", EVIL),

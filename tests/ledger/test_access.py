@@ -130,7 +130,7 @@ async def calls(run_id: Any, project: str) -> dict[str, tuple[str, tuple[Any, ..
             "SELECT ledger.note_verify($1, 'm', now(), 1, 1, 0, 0, '{}')",
             (project,),
         ),
-        "note_read": ("SELECT ledger.note_read($1, $2, '/x')", (project, run_id)),
+        "note_reads": ("SELECT ledger.note_reads($1, ARRAY[$2::uuid], '/x')", (project, run_id)),
         "commands": (
             f"SELECT * FROM ledger.commands($1{', NULL' * 11}, '{{k}}')",
             (project,),
@@ -280,7 +280,7 @@ async def test_every_function_that_runs_as_the_owner_asks_for_a_right(
         # It gives a salt, which is no secret.
         "password_method",
         # They tell a session its own rights.
-        "projects_with", "speaker", "channel", "check_my_access",
+        "projects_with", "projects_seen", "speaker", "channel", "check_my_access",
         # It ends what the session itself began.
         "end_work",
         # They give moments of the feed, no events.

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from runfold.console.cli.kit import exits
-from runfold.console.cli.kit.options import WORKER, Actor, OrderReason, command, program
+from runfold.console.cli.kit.options import OWNER, WORKER, Actor, OrderReason, command, program
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
 from runfold.ledger import access
@@ -172,6 +172,29 @@ async def reads(
             )
     if not listed:
         session.out.talk("nobody read the content of a run by the API or the pages")
+
+
+@command(app, "drop-reads", needs=OWNER)
+async def drop_reads(
+    session: Session,
+    before: Annotated[
+        datetime,
+        typer.Argument(
+            metavar="TIME", help="In UTC, at least 184 days ago; those from before it are deleted."
+        ),
+    ],
+    *,
+    actor: Actor = None,
+    reason: OrderReason = None,
+) -> None:
+    """Delete old records of who read what, on record in the control history."""
+    async with session.ledger() as ledger:
+        moment = before.replace(tzinfo=before.tzinfo or UTC)
+        dropped = await access.drop_reads(ledger.project, moment, actor=actor, reason=reason)
+    if session.as_json:
+        session.out.json({"before": moment, "dropped": dropped})
+    else:
+        session.out.line(f"{dropped:,} records of reads from before {moment:%Y-%m-%d %H:%M} UTC")
 
 
 @command(app, "token", needs=WORKER)

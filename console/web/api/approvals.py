@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import Field
 
 from runfold.console.shared.approval_requests import pending_requests
 from runfold.console.shared.plain import jsonable
 from runfold.console.web.api.shapes import Body, Key, RunId, Shown, shown, version_of
 from runfold.console.web.callers import Decider, Reader
+from runfold.console.web.read_log import reads_of
 from runfold.ledger.errors import IllegalTransition
 from runfold.ledger.events import ApprovalRequested
 from runfold.ledger.snoozes import snooze
@@ -55,11 +56,12 @@ class PutOff(Body):
 
 @router.get("/approvals", operation_id="approvals")
 async def approvals(
-    ledger: Reader, limit: Annotated[int, Query(ge=1, le=MAX_APPROVALS)] = 100
+    request: Request, ledger: Reader, limit: Annotated[int, Query(ge=1, le=MAX_APPROVALS)] = 100
 ) -> Shown:
     """List the approvals that runs wait for, the oldest first. Needs the right read."""
     requests = await pending_requests(ledger, limit)
-    return {"approvals": [jsonable(request) for request in requests]}
+    await reads_of(request).note_runs(request, ledger, [each.run_id for each in requests])
+    return {"approvals": [jsonable(each) for each in requests]}
 
 
 @router.post("/runs/{run_id}/snooze", operation_id="snooze")

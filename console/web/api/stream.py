@@ -15,6 +15,7 @@ from runfold.console.web.api.shapes import shown_event
 from runfold.console.web.callers import Reader
 from runfold.console.web.problems import of_error
 from runfold.console.web.rates import TooManyRequests
+from runfold.console.web.read_log import reads_of
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.events import Event
 from runfold.ledger.reading.subscription import Subscription
@@ -62,7 +63,7 @@ def counted(request: Request) -> Iterator[None]:
 
 @router.get("/events", operation_id="events", response_class=EventSourceResponse)
 async def events(
-    request: Request, following: Annotated[Subscription, Depends(subscription)]
+    request: Request, ledger: Reader, following: Annotated[Subscription, Depends(subscription)]
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow the project's events, each once, in order within a run. Needs the right read.
 
@@ -73,6 +74,8 @@ async def events(
     ending: asyncio.Event = request.app.state.ending
     try:
         async for event in until(following, ending):
+            if event.content():
+                await reads_of(request).note_runs(request, ledger, [event.run_id])
             yield ServerSentEvent(
                 data=shown_event(event), event=event.type, id=following.checkpoint
             )

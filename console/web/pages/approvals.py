@@ -19,6 +19,7 @@ from runfold.console.shared.approval_requests import (
 )
 from runfold.console.web.pages.decisions import RUNS, decided
 from runfold.console.web.pages.viewing import ReadViewer, Viewer, page, router, viewing, zone_of
+from runfold.console.web.read_log import reads_of
 from runfold.ledger.errors import IllegalTransition, InvalidValue
 from runfold.ledger.events import ApprovalRequested
 from runfold.ledger.snoozes import snooze, snoozes
@@ -53,12 +54,20 @@ async def approvals(
         return viewer.page("decided.html", data, rows=past, most=RUNS, away=len(away))
     roles = await roles_of(ledger, ledger.actor)
     if show == "put_off":
+        await _note(viewer, [each for each, _ in away])
         shown = [{**_shown(each, ledger.actor, roles), "until": until} for each, until in away]
         return viewer.page("put_off.html", {"approvals": shown}, rows=_rows(shown), away=len(away))
     requests = await inbox(ledger, ledger.actor, MOST)
+    await _note(viewer, requests)
     shown = [_shown(request, ledger.actor, roles) for request in requests]
     data = {"approvals": shown}
     return viewer.page("approvals.html", data, rows=_rows(shown), most=MOST, away=len(away))
+
+
+async def _note(viewer: Viewer, requests: Sequence[ApprovalRequest]) -> None:
+    """Put on record whose content the list shows."""
+    run_ids = [each.run_id for each in requests]
+    await reads_of(viewer.request).note_runs(viewer.request, viewer.ledger, run_ids)
 
 
 def _rows(shown: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ GRANT EXECUTE ON FUNCTION ledger.content_part, ledger.state_at, ledger.history,
   ledger.feed_cut, ledger.feed_moment, ledger.feed_known, ledger.feed_next, ledger.feed_page,
   ledger.feed_passed, ledger.feed_whole, ledger.newest_events, ledger.credential,
   ledger.token_credential, ledger.projects_with, ledger.projects_seen, ledger.channel,
-  ledger.speaker, ledger.check_my_access, ledger.note_read, ledger.login_limits
+  ledger.speaker, ledger.check_my_access, ledger.note_reads, ledger.login_limits
   TO runfold_worker, runfold_reader, runfold_projector, runfold_auditor;
 GRANT EXECUTE ON FUNCTION ledger.control_hash TO runfold_auditor;
 GRANT EXECUTE ON FUNCTION ledger.note_verify TO runfold_worker, runfold_auditor;

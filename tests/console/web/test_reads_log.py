@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import asyncio
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import httpx
@@ -10,7 +11,9 @@ import pytest
 
 from runfold.console.web import app
 from runfold.ledger import Ledger, access
+from runfold.ledger.errors import InvalidValue
 from tests.support.runs import claimed
+from tests.support.waiting import until
 from tests.support.web import calling, sign_in, token
 
 
@@ -32,6 +35,33 @@ async def test_each_opened_run_is_on_record_with_who_and_how_and_lists_are_not(
     assert {read.route for read in found} == {
         "/v1/runs/{run_id}", "/v1/runs/{run_id}/history", "/p/{project}/runs/{run_id}",
     }  # fmt: skip
+
+
+async def test_the_approvals_and_the_stream_put_on_record_whose_content_they_show(
+    ledger: Ledger,
+) -> None:
+    lease = await claimed(ledger, input={"a": 1})
+    await ledger.ask_approval(lease, "May it?", show={"sum": 5})
+    await ledger.submit("page")  # an event without content
+    credential, secret = await token(ledger, ["read"])
+    asked = "/v1/approvals"
+    async with calling(app(ledger), secret) as client:
+        assert (await client.get(asked)).status_code == 200
+        await sign_in(client, secret)
+        assert (await client.get("/p/test/approvals")).status_code == 200
+
+        stream = asyncio.create_task(client.get("/v1/events?after=start"))
+
+        async def streamed() -> bool:
+            return any(read.route == "/v1/events" for read in await access.reads(ledger.project))
+
+        await until(streamed, 60)
+        stream.cancel()
+
+    found = await access.reads(ledger.project)
+    assert {(read.run_id, read.credential) for read in found} == {(lease.run_id, credential)}
+    routes = {read.route for read in found}
+    assert routes == {asked, "/p/{project}/approvals", "/v1/events"}
 
 
 async def test_no_list_shows_content_that_nobody_is_recorded_to_have_read(
@@ -142,3 +172,21 @@ async def test_one_call_drops_ten_thousand_records_of_reads_at_most(
     )
     drop = "SELECT ledger.drop_reads('test', 'ann', now() - interval '200 days')"
     assert [await connection.fetchval(drop) for _ in range(3)] == [10_000, 1, 0]
+
+
+async def test_the_owner_drops_old_records_of_reads_by_one_order(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(
+        "INSERT INTO ledger.payload_read SELECT 'test', now() - make_interval(days => d),"
+        " gen_random_uuid(), 'ann', '/x' FROM unnest(ARRAY[1, 250, 400]) AS d"
+    )
+    with pytest.raises(InvalidValue, match="kept for 184 days"):
+        await access.drop_reads(ledger.project, datetime.now(UTC))
+
+    before = datetime.now(UTC) - timedelta(days=200)
+    assert await access.drop_reads(ledger.project, before, actor="ann", reason="old") == 2
+
+    assert len(await access.reads(ledger.project)) == 1
+    last = (await access.control_history(ledger.project))[-1]
+    assert (last.type, last.actor, last.reason) == ("reads.dropped", "ann", "old")

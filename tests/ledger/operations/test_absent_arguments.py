@@ -90,7 +90,7 @@ CALLS = {
         "'test'", "!'ann'", "{run}", "'approval.granted'", "1", "'x'", "'yes'", "'{{}}'", "'key'",
     ),
     "read_run": ("'test'", "{run}"),
-    "note_read": ("'test'", "{run}", "'/runs'"),
+    "note_reads": ("'test'", "ARRAY[{run}]::uuid[]", "'/runs'"),
     "note_verify": ("'test'", "!'ann'", "!now()", "!1", "!1", "!0", "!0", "!'{}'"),
     "note_rebuild": ("'run_counts'", "!'begun'", "1", "1", "0", "!'ann'", "!'why'"),
     "sign_in_by_password": ("'bob'", "sha256('')", "sha256('a')"),
