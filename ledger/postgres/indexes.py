@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -15,7 +15,7 @@ BUILD_TIMEOUT: Final = "10min"
 """How long a build may wait for transactions that began before it; nobody waits behind it."""
 
 _DEFINITION: Final = re.compile(
-    r"^CREATE (?P<unique>UNIQUE )?INDEX (?P<name>\w+) ON ledger\.(?P<table>\w+)(?P<rest> .+?);",
+    r"^CREATE (?P<unique>UNIQUE )?INDEX (?P<name>\w+) ON ledger\.(?P<table>\w+)(?P<rest>\s.+?);",
     re.DOTALL | re.MULTILINE,
 )
 _STATE: Final = """
@@ -56,6 +56,11 @@ class Index:
         concurrently, only = ("CONCURRENTLY ", "") if how == "concurrently" else ("", "ONLY ")
         unique = "UNIQUE " if self.unique else ""
         return f"CREATE {unique}INDEX {concurrently}{name} ON {only}ledger.{table}{self.rest}"
+
+
+def definitions(script: str) -> Iterator[str]:
+    """Yield the definitions of the indexes that a script makes."""
+    yield from (match[0] for match in _DEFINITION.finditer(script))
 
 
 async def build_indexes(

@@ -14,7 +14,7 @@ from runfold.ledger.errors import NewerSchema
 from runfold.ledger.postgres import revisions
 from runfold.ledger.postgres.connections import FAILURES, connect
 from runfold.ledger.postgres.errors import translated
-from runfold.ledger.postgres.indexes import build_indexes
+from runfold.ledger.postgres.indexes import build_indexes, definitions
 from runfold.ledger.postgres.installation import (
     is_intact,
     record_installed,
@@ -218,7 +218,7 @@ def sql(name: str) -> str:
 @cache
 def digest() -> str:
     """Name the functions of this code: a comment on the schema says which ones a database has."""
-    texts = [*map(sql, OBJECTS), *indexes()]
+    texts = [*map(sql, OBJECTS), *_later_indexes()]
     return "functions sha256:" + sha256("".join(texts).encode()).hexdigest()
 
 
@@ -228,7 +228,16 @@ def object_digest(name: str) -> str:
 
 
 def indexes() -> tuple[str, ...]:
-    """Return the definitions of the indexes that are built after the upgrade's transaction."""
+    """Return the definitions of the indexes that are built after the upgrade's transaction.
+
+    Those that the migrations made are among them: somebody may have dropped one.
+    """
+    scripts = sorted((revisions.migrations() / "versions").glob("*.sql"))
+    made = (text for script in scripts for text in definitions(script.read_text()))
+    return (*made, *_later_indexes())
+
+
+def _later_indexes() -> tuple[str, ...]:
     return tuple(sql(f"indexes/{name}") for name in INDEXES)
 
 

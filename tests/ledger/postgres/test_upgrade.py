@@ -308,6 +308,25 @@ async def test_an_index_that_a_build_left_invalid_is_named_and_built_anew(
     assert await broken_indexes(connection) == []
 
 
+async def test_an_index_of_the_ledger_that_somebody_dropped_is_named_and_built_again(
+    database: str, connection: asyncpg.Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dropped = ("event_feed", "run_due")
+    definition = "SELECT pg_get_indexdef('ledger.run_due'::regclass)"
+    before = await connection.fetchval(definition)
+    for name in dropped:
+        await connection.execute(f"DROP INDEX ledger.{name}")
+
+    doctor = await asyncio.to_thread(Cli(database, capsys), "doctor")
+    assert all(f"ledger.{name} is missing" in doctor.out for name in dropped)
+
+    assert (await schema.upgrade(database)).built_indexes == dropped
+    assert await connection.fetchval(definition) == before
+    assert await connection.fetchval(
+        "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ledger.event_feed'::regclass"
+    )
+
+
 async def test_a_transaction_whose_statement_an_upgrade_changed_is_to_be_run_again(
     unverified_database: str,
 ) -> None:
