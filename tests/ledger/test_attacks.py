@@ -10,10 +10,11 @@ from typing import Any
 import asyncpg
 import pytest
 
-from runfold.ledger import Ledger
+from runfold.ledger import Ledger, State
 from runfold.ledger.archive.attach import attached
 from runfold.ledger.archive.export import export
 from runfold.ledger.errors import ArchiveRefused
+from runfold.ledger.events import NoteAdded
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.at_work import at_work
 from runfold.ledger.postgres.urls import driver_url
@@ -21,6 +22,8 @@ from runfold.projections.rebuild import Rebuild
 from runfold.projections.state.replay import plan
 from tests.conftest import PROJECT
 from tests.support.logins import grant, with_login
+from tests.support.runs import claimed
+from tests.support.waiting import lapsed
 
 OTHER = "other"
 REFUSED = (
@@ -250,6 +253,50 @@ async def test_a_keeper_of_projections_without_a_right_stops_no_archive(
             async with at_work(connection, "archive"):
                 pass
         await keeper.close()
+
+
+LOCKABLE = """
+SELECT c.oid::regclass::text AS name FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND n.nspname IN ('ledger', 'projection')
+  AND has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE') ORDER BY 1
+"""
+
+
+async def test_no_lock_that_a_keeper_of_projections_can_take_stops_any_run(
+    ledger: Ledger, database: str
+) -> None:
+    lapsing = await claimed(ledger, "w:1", ttl=0.2)
+    async with (
+        with_login(database, "runfold_projector", rights=("read",), project="*") as keeping,
+        with_login(database, "runfold_worker", rights=("submit", "work", "read", "admin")) as url,
+        Ledger.open(url, PROJECT) as worker,
+    ):
+        keeper = await asyncpg.connect(driver_url(keeping))
+        async with keeper.transaction():
+            tables = [row["name"] for row in await keeper.fetch(LOCKABLE)]
+            await keeper.execute(f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE")
+            async with asyncio.timeout(60):
+                await lapsed(ledger, lapsing)
+                assert len(await worker.reap()) == 1
+                run = await worker.submit("page", {"a": 1})
+                [lease] = await worker.claim("w:2", kinds=["page"])
+                await worker.heartbeat([lease])
+                await worker.append(lease, NoteAdded(text="read"))
+                await worker.complete(lease, {"b": 2})
+                await worker.cancel(lapsing.run_id)
+                await worker.pause_kind("page")
+                assert (await worker.get(run.run_id)).state == State.COMPLETED
+                assert len(await worker.runs()) == 2
+                assert await worker.history(run.run_id)
+        await keeper.close()
+
+    assert tables == [
+        "ledger.projection",
+        "ledger.projection_aside",
+        "ledger.rebuild",
+        "ledger.rebuild_range",
+    ]
 
 
 READS_ALL = (
