@@ -145,6 +145,22 @@ def decide(page: Page, name: str, decision: str) -> None:
     page.get_by_role("button", name=decision).click()
 
 
+def test_not_now_hides_a_request_and_putting_it_back_shows_it(page: Page, served: Served) -> None:
+    page.goto("/p/test/approvals")
+    count = page.locator("header nav .count")
+    before = int(count.inner_text())
+    page.locator("tbody a").first.click()
+    page.get_by_label("Out of my inbox").select_option("4h")
+    page.get_by_role("button", name="Not now").click()
+    expect(page.get_by_role("link", name="Not now 1")).to_be_visible()
+    assert int(count.inner_text() or 0) == before - 1
+    page.get_by_role("link", name="Not now 1").click()
+    expect(page.get_by_text("in 3h59m")).to_be_visible()
+    page.get_by_role("button", name="Put back").click()
+    expect(page.get_by_text("You have put nothing off.")).to_be_visible()
+    assert int(count.inner_text()) == before
+
+
 def test_two_people_approve_what_both_see_and_the_run_goes_on(
     browser: Browser, served: Served
 ) -> None:
