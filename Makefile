@@ -7,7 +7,7 @@ UV   := $(BIN)/uv
 PARALLEL := -n auto --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help try demo chromium screenshots test test-fast check docs format soak bench bench-peers lock sql schema reference clean
+.PHONY: help try demo chromium screenshots test test-fast check docs format soak bench bench-peers bench-held bench-reading lock sql schema reference clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -49,6 +49,7 @@ bench: .venv/.ready ## Measure the write path against the raw limit, as ratios, 
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.running
 	$(BIN)/python -m benchmarks.worker_cost
+	$(BIN)/python -m benchmarks.submit_cost
 	$(BIN)/python -m benchmarks.pick_up
 	$(BIN)/python -m benchmarks.folding
 	$(BIN)/python -m benchmarks.holding
@@ -57,6 +58,12 @@ bench: .venv/.ready ## Measure the write path against the raw limit, as ratios, 
 
 bench-peers: .venv/.ready ## Measure beside other queues in 20 minutes, and publish (MINUTES=; QUICK=1 smallest, FULL=1 for days)
 	PEERS_PY=$(PEERS_PY) $(BIN)/python -m benchmarks.peers --size $(if $(QUICK),quick,$(if $(FULL),full,middle)) $(if $(MINUTES),--minutes $(MINUTES))
+
+bench-held: .venv/.ready ## Drain for 10 minutes without and 10 with a held snapshot (MINUTES=, of both; ONLY=runfold)
+	PEERS_PY=$(PEERS_PY) $(BIN)/python -m benchmarks.peers --held --minutes $(or $(MINUTES),20) --only $(or $(ONLY),runfold)
+
+bench-reading: .venv/.ready ## Read lists of 20 million runs, in half an hour and 10 GB (RUNS=)
+	RUNS=$(or $(RUNS),20000000) $(BIN)/python -m benchmarks.reading
 
 lock: .venv/.ready ## Re-pin the dependencies with hashes, and uv, which installs them
 	echo uv | $(UV) pip compile -q - --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -o bootstrap.lock

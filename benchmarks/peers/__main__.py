@@ -15,6 +15,8 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,12 +50,16 @@ def main() -> None:
         print(publish(json.loads(given.page.read_text()), given.page))
         return
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    problems = {name: environments.install(name) for name in (*given.only, "eventsourcing", "plot")}
+    others = () if given.held else ("eventsourcing", "plot")
+    problems = {name: environments.install(name) for name in (*given.only, *others)}
     if given.install:
         print(json.dumps(problems, indent=1))
         return
     size = {"quick": QUICK, "middle": MIDDLE, "full": FULL}[given.size]
     size = replace(size, minutes=given.minutes or size.minutes)
+    if given.held:
+        print(json.dumps(asyncio.run(held(list(given.only), size)), indent=1))
+        return
     results = measured(problems, size)
     print(table(results))
     is_published = given.out is None and given.size != "quick"
@@ -71,6 +77,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="*", default=NAMES, metavar="NAME", help="these systems")
     parser.add_argument("--out", type=Path, help="where the results go")
     parser.add_argument("--page", type=Path, metavar="JSON", help="only publish these results")
+    parser.add_argument("--held", action="store_true", help="only without and with a held snapshot")
     parser.add_argument("--install", action="store_true", help="only make the environments")
     return parser.parse_args()
 
@@ -95,6 +102,13 @@ def measured(problems: dict[str, str | None], size: Size) -> dict[str, Any]:
     return results
 
 
+async def held(names: list[str], size: Size) -> dict[str, Any]:
+    """Drain without a held snapshot for half of the time, and with one for the other half."""
+    size = replace(size, held_seconds=size.minutes * 60 / len(names) / 2)
+    with served() as server:
+        return await Rounds(server.url(), names, size, 0).part("held_snapshot")
+
+
 async def beside(problems: dict[str, str | None], size: Size, end: float) -> dict[str, Any]:
     """Measure every system that is installed, on one server."""
     systems = {name: problem for name, problem in problems.items() if name in NAMES}
@@ -102,24 +116,31 @@ async def beside(problems: dict[str, str | None], size: Size, end: float) -> dic
         name: [] if problem is None else [{"skipped": problem}] for name, problem in systems.items()
     }
     names = [name for name, problem in systems.items() if problem is None]
+    with served() as server:
+        rounds = Rounds(server.url(), names, size, end - CRASH_SECONDS * (len(names) + 5))
+        number = await rounds.measure(figures)
+        # Leases that beat take little, and those who wait after a crash take nothing.
+        crashes, holding = await asyncio.gather(
+            rounds.crashes(), asyncio.to_thread(alone.holding, size)
+        )
+        return {
+            "server": await _version(server.url()),
+            "versions": {name: environments.versions(name) for name in problems},
+            "rounds": number,
+            "figures": figures,
+            "crash": crashes,
+            "holding": holding,
+        }
+
+
+@contextmanager
+def served() -> Iterator[EmbeddedPostgres]:
+    """Run a server in a folder that is deleted with it."""
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="runfold-bench-") as home:
         Path(home).chmod(0o755)
         os.environ["RUNFOLD_HOME"] = str(Path(home) / "pg")
         with EmbeddedPostgres(Path(home) / "pg") as server:
-            rounds = Rounds(server.url(), names, size, end - CRASH_SECONDS * (len(names) + 5))
-            number = await rounds.measure(figures)
-            # Leases that beat take little, and those who wait after a crash take nothing.
-            crashes, holding = await asyncio.gather(
-                rounds.crashes(), asyncio.to_thread(alone.holding, size)
-            )
-            return {
-                "server": await _version(server.url()),
-                "versions": {name: environments.versions(name) for name in problems},
-                "rounds": number,
-                "figures": figures,
-                "crash": crashes,
-                "holding": holding,
-            }
+            yield server
 
 
 def _processor() -> str:

@@ -42,6 +42,15 @@ class Rounds:
         crashes = await asyncio.gather(*(self._crashed(name, turn) for name in self._names))
         return dict(zip(self._names, crashes, strict=True))
 
+    async def part(self, part: str) -> dict[str, Figures]:
+        """Measure one part of each system, once."""
+        figures: dict[str, Figures] = {}
+        for name in self._names:
+            async with self._system(name, "part") as system:
+                await system.begin()
+                figures[name] = await system.measure(part)
+        return figures
+
     async def measure(self, figures: dict[str, list[Figures]]) -> int:
         """Add the figures of each round; return how many rounds were begun.
 
