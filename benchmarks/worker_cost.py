@@ -26,7 +26,7 @@ from runfold.workers.process.collector import looking_less
 RUNS: Final = int(os.environ.get("RUNS", "10000"))
 ROUNDS: Final = int(os.environ.get("ROUNDS", "3"))
 SLOTS: Final = tuple(map(int, os.environ.get("SLOTS", "1,5,10,50,200,500,1000").split(",")))
-FEWEST: Final = 200
+FEWEST: Final = 600
 """Runs for each slot at most: with one slot at a time they take long."""
 _OPEN: Final = "SELECT EXISTS (SELECT FROM ledger.run_state WHERE completed_at IS NULL)"
 
