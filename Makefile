@@ -62,7 +62,7 @@ bench-peers: .venv/.ready ## Measure beside other queues in 20 minutes, and publ
 bench-held: .venv/.ready ## Drain for 10 minutes without and 10 with a held snapshot (MINUTES=, of both; ONLY=runfold)
 	PEERS_PY=$(PEERS_PY) $(BIN)/python -m benchmarks.peers --held --minutes $(or $(MINUTES),20) --only $(or $(ONLY),runfold)
 
-bench-reading: .venv/.ready ## Read lists of 20 million runs, in half an hour and 10 GB (RUNS=)
+bench-reading: .venv/.ready ## Read lists of 20 million runs, in a quarter of an hour and 10 GB (RUNS=)
 	RUNS=$(or $(RUNS),20000000) $(BIN)/python -m benchmarks.reading
 
 lock: .venv/.ready ## Re-pin the dependencies with hashes, and uv, which installs them
