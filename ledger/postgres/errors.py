@@ -38,6 +38,10 @@ _POOLER: Final = (
     "a pooler in transaction mode lies before the database, and knows no prepared statements: "
     "set RUNFOLD_PREPARED_STATEMENTS=false, and RUNFOLD_LISTEN=false for workers"
 )
+_ROW_SECURITY: Final = (
+    "the login has row_security turned off: ALTER ROLE login SET row_security = on"
+)
+_STANDBY: Final = "; this server is a standby: give the URL of the primary"
 Translation: TypeAlias = Callable[[BaseException, Sequence[Any]], LedgerError]
 
 
@@ -54,7 +58,8 @@ def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:
             "the server", f"{error}; nothing was written: run it, or your transaction, again"
         )
     if not state or state[:2] in _AWAY_CLASSES or state in _AWAY:
-        return DatabaseUnavailable("the server", str(error) or type(error).__name__)
+        standby = _STANDBY if "during recovery" in str(error) else ""
+        return DatabaseUnavailable("the server", (str(error) or type(error).__name__) + standby)
     return DatabaseRefused(state, str(error))
 
 
@@ -65,6 +70,12 @@ def _message(error: BaseException) -> str:
 
 def _detail(error: BaseException) -> str:
     return getattr(error, "detail", None) or ""
+
+
+def _denied(error: BaseException) -> AccessDenied:
+    if "would be affected by row-level security" in _message(error):  # of a pooler, which pins none
+        return AccessDenied(_message(error), _ROW_SECURITY)
+    return AccessDenied(_message(error))
 
 
 def _duplicate_key(error: BaseException, _: Sequence[Any]) -> LedgerError:
@@ -103,7 +114,7 @@ _BY_STATE: Final[Mapping[str, Translation]] = {
     "42883": _not_migrated,
     "26000": _behind_a_pooler,
     "42P05": _behind_a_pooler,
-    "42501": lambda error, _: AccessDenied(str(error)),
+    "42501": lambda error, _: _denied(error),
 }
 """26000 and 42P05: the statement met a server connection where it was not prepared. 22023: a limit
 that the SQL functions hold as Python does."""

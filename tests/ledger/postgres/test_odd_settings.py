@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncpg
+import pytest
 
 from runfold.ledger import Ledger
+from runfold.ledger.errors import AccessDenied
+from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.postgres.errors import translated
 from tests.conftest import PROJECT
 from tests.support.logins import login_of, with_login
 
@@ -44,3 +48,20 @@ async def test_a_login_of_odd_settings_works_and_the_ledger_reads_as_ever(
         assert [event.type for event in await ledger.history(run.run_id)] == [
             "run.submitted", "lease.acquired", "lease.heartbeat", "run.completed",
         ]  # fmt: skip
+
+
+async def test_a_session_without_row_security_is_told_how_to_have_it(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    async with with_login(database, "runfold_worker", rights=("read",)) as url:
+        await connection.execute(f"SET SESSION AUTHORIZATION {login_of(url)}")
+        await connection.execute("SET row_security = off")
+        with pytest.raises(AccessDenied, match="ALTER ROLE login SET row_security = on"):
+            await fetch(connection, "SELECT * FROM ledger.project")
+        await connection.execute("RESET SESSION AUTHORIZATION")
+
+
+def test_a_standby_that_is_asked_to_write_says_what_it_is() -> None:
+    error = asyncpg.ObjectNotInPrerequisiteStateError("cannot execute nextval() during recovery")
+
+    assert "this server is a standby: give the URL of the primary" in str(translated(error))
