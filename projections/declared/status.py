@@ -30,6 +30,16 @@ SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS newest,
 FROM ledger.event_position
 """
 """`sees`: what the policy of `ledger.projection` asks of a login."""
+_UNFINISHED: Final = """
+SELECT r.projection, r.started_at, counted.* FROM (
+  SELECT DISTINCT ON (r.projection) r.* FROM ledger.rebuild AS r
+  WHERE r.finished_at IS NULL AND r.project_id IS NULL AND r.until IS NULL
+  ORDER BY r.projection, r.rebuild_id DESC) AS r
+CROSS JOIN LATERAL (
+  SELECT count(*) AS ranges, count(g.done_at) AS done, max(g.done_at) AS moved_at
+  FROM ledger.rebuild_range AS g WHERE g.rebuild_id = r.rebuild_id) AS counted
+ORDER BY r.projection
+"""
 _ASIDE: Final = """
 SELECT a.project_id, a.run_id, a.event_version, a.error, a.events, a.set_aside_at,
   a.retry_at IS NOT NULL AS retrying
@@ -79,6 +89,23 @@ class RunAside:
     set_aside_at: datetime
     retrying: bool
     """Whether it is tried again as soon as somebody runs the projection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A rebuild that somebody began and that is not finished: at work, or to be resumed."""
+
+    projection: str
+    started_at: datetime
+    ranges: int
+    done: int
+    moved_at: datetime | None
+    """When a range was last done."""
+
+
+async def unfinished(pool: Pool) -> list[Unfinished]:
+    """Return the newest unfinished rebuild of each projection, whoever began it and where."""
+    return [Unfinished(**row) for row in await fetch(pool, _UNFINISHED)]
 
 
 async def statuses(pool: Pool, declared: Mapping[str, Projection]) -> list[Status]:

@@ -16,7 +16,7 @@ from runfold.console.web.rebuilds import Rebuilds
 from runfold.ledger.errors import InvalidValue
 from runfold.projections.declared.exchange import Order
 from runfold.projections.declared.refold import note_order
-from runfold.projections.declared.status import statuses
+from runfold.projections.declared.status import statuses, unfinished
 
 Rebuilder = Annotated[Viewer, Depends(viewing("admin", everywhere=True))]
 pages = router()
@@ -34,7 +34,12 @@ async def projections(viewer: ReadViewer) -> Response:
     rows = [{name: getattr(status, name) for name in status.__slots__} for status in shown]
     begun = {each.name: rebuilds.find(each.name) for each in shown}
     folded = {name for name, each in declared.items() if each.apply is None}
-    data = {"projections": shown, "rebuilds": begun}
+    elsewhere = {
+        each.projection: each
+        for each in await unfinished(ledger.pool)
+        if not rebuilds.goes_on(each.projection)
+    }
+    data = {"projections": shown, "rebuilds": begun, "elsewhere": elsewhere}
     return viewer.page("projections.html", data, rows=rows, folded=folded)
 
 

@@ -230,6 +230,29 @@ async def test_a_projection_is_rebuilt_from_its_page_and_put_in_its_place(
     assert page.count("a doubt &lt;b&gt;") == 2
 
 
+async def test_a_rebuild_that_was_begun_elsewhere_shows_how_far_it_is(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    await install(ledger.pool, RUN_COUNTS)
+    begun = await ledger.pool.fetchval(
+        "INSERT INTO ledger.rebuild (projection, definition) VALUES ('run_counts', 'd')"
+        " RETURNING rebuild_id"
+    )
+    await ledger.pool.execute(
+        "INSERT INTO ledger.rebuild_range (rebuild_id, first, last, done_at)"
+        " SELECT $1, ledger.uuid7(), ledger.uuid7(), CASE WHEN n < 2 THEN now() END"
+        " FROM generate_series(1, 4) AS n",
+        begun,
+    )
+    shown = (await web.get("/p/test/projections.json")).json()["elsewhere"]
+    assert [(name, each["done"], each["ranges"]) for name, each in shown.items()] == [
+        ("run_counts", 1, 4)
+    ]
+    page = (await web.get("/p/test/projections")).text
+    assert "begun elsewhere" in page
+    assert "1 of 4 ranges" in page
+
+
 async def test_a_rebuild_takes_the_right_admin_in_all_projects(ledger: Ledger) -> None:
     _, secret = await token(ledger, ["read", "admin"])
     async with calling(app(ledger)) as client:
