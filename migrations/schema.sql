@@ -3601,6 +3601,8 @@ CREATE FUNCTION ledger.next_due(p_project text, p_after timestamp with time zone
     AS $$
 DECLARE
   checked boolean := ledger.check_access(p_project, '{work,read}');
+  -- a variable, because an index is not searched for a volatile function
+  horizon timestamptz := ledger.now() + interval '1 min';
 BEGIN
   RETURN (
     SELECT least(run.deadline, run.wait_until, CASE WHEN run.token IS NULL
@@ -3610,6 +3612,8 @@ BEGIN
       AND num_nonnulls(run.deadline, run.wait_until, run.cancel_requested_at) > 0
       AND least(run.deadline, run.wait_until, CASE WHEN run.token IS NULL
         THEN run.cancel_requested_at END) > p_after
+      AND least(run.deadline, run.wait_until, CASE WHEN run.token IS NULL
+        THEN run.cancel_requested_at END) <= horizon
     ORDER BY least(run.deadline, run.wait_until, CASE WHEN run.token IS NULL
       THEN run.cancel_requested_at END)
     LIMIT 1

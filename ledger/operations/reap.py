@@ -54,11 +54,11 @@ class Pulse:
     read_only: bool
     now: datetime
     due: datetime | None
-    """When the clock ends the next run."""
+    """When the clock ends the next run, if it does within a minute."""
 
 
 async def pulse(project: Project, after: datetime | None) -> Pulse:
-    """Ask whether the database takes writes, and when a run is due next `after` then."""
+    """Ask whether the database takes writes, and when a run is due `after` then."""
     [row] = await fetch(project.pool, PULSE, project.project_id, after or _EVER)
     return Pulse(row["read_only"], row["now"], row["due"])
 

@@ -233,7 +233,7 @@ async def test_claims_do_not_walk_the_entries_of_runs_that_were_taken_while_a_sn
 async def test_the_next_due_time_is_one_entry_of_an_index_also_while_a_snapshot_is_held(
     single: Ledger, connection: asyncpg.Connection
 ) -> None:
-    await single.submit_many([Submit(kind="parse", deadline=3600)] * 2_000)
+    await single.submit_many([Submit(kind="parse", deadline=50)] * 2_000)
     [(first, swept)] = await connection.fetch(
         "SELECT min(deadline), max(deadline) FROM ledger.run_state"
     )
@@ -259,7 +259,15 @@ async def test_the_next_due_time_is_one_entry_of_an_index_also_while_a_snapshot_
     await connection.fetchval("SELECT count(*) FROM ledger.run_state")
     leases = await single.claim("w:1", limit=2_000)
     await single.transition_many([Transition(lease, State.COMPLETED) for lease in leases])
-    last = await single.submit("parse", deadline=7200)
+    later = await single.submit_many([Submit(kind="parse", deadline=3_600)] * 2_000)
+    leases = await single.claim("w:1", limit=2_000)
+    await single.transition_many([Transition(lease, State.COMPLETED) for lease in leases])
+    await single.submit("parse", deadline=7_200)
+    assert len(later) == len(leases)
+    due, scans, read = await probed(swept)
+    assert (due, scans) == (None, 0), "nothing within a minute"
+    assert read < 10
+    last = await single.submit("parse", deadline=55)
     due, scans, read = await probed(swept)
     await snapshot.rollback()
 

@@ -24,6 +24,8 @@ from runfold.workers.leases.deadline import within
 PARTITIONS_SECONDS: Final = 3_600.0
 BEATS_IN_A_LEASE: Final = 4
 
+DUE_SECONDS: Final = 30.0
+"""How often the pulse is felt at least: it tells what is due within a minute."""
 SPREAD_SECONDS: Final = 0.05
 """Reapers that wait for the same moment come within so long, so that one does the work."""
 
@@ -63,7 +65,7 @@ class Reaper(Duty):
         self.grace = _seconds("grace", settings.lease_ttl_seconds if grace is None else grace)
         self.limit = check_int("limit", limit, least=1, most=10_000)
         self.pulse = min(self.every, self.grace / BEATS_IN_A_LEASE) if self.grace else self.every
-        self.look = min(self.pulse, settings.poll_seconds)
+        self.look = min(self.pulse, settings.poll_seconds, DUE_SECONDS)
         self.patience = max(settings.lease_ttl_seconds, 1.0)
         self._clock = clock
         self._sweep_at: float | None = None
