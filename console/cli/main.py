@@ -55,7 +55,9 @@ class Program(LazyGroup):
         _entry(_DECISIONS, "approvals", "List the approvals that runs wait for, the oldest first."),
         _entry(_DECISIONS, "approve", "Grant the approval that a run waits for."),
         _entry(_DECISIONS, "reject", "Reject the approval that a run waits for."),
-        _entry(_DECISIONS, "snooze", "Keep a request out of your list of approvals for a while."),
+        _entry(
+            _DECISIONS, "snooze", "Keep a request for an approval out of your list for a while."
+        ),
         _entry(_DECISIONS, "signal", "Send a run a value under a name."),
         _entry(_DECISIONS, "cancel", "Cancel a run, or every run that fits a query."),
         _entry(_OPERATIONS, "worker", "Run a worker until SIGTERM or Ctrl-C."),

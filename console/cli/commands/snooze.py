@@ -32,7 +32,7 @@ async def snooze_(
     undo: Annotated[bool, typer.Option("--undo", help="Show it again.")] = False,
     actor: Actor = None,
 ) -> None:
-    """Keep the request that a run waits with out of your list of approvals for a while.
+    """Keep a request for an approval out of your list for a while.
 
     A setting of yours and no event: others see the request. It is back at its time, and earlier if
     it is replaced or another person approves it.
