@@ -4019,6 +4019,42 @@ BEGIN
   END IF;
 END $$;
 
+CREATE FUNCTION ledger.read_runs(p_project text, p_runs uuid[]) RETURNS SETOF ledger.run
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+DECLARE
+  checked CONSTANT boolean := ledger.check_count(cardinality(p_runs));
+  readable CONSTANT text[] := ledger.projects_with('read', 'audit');
+  held text[];
+  run ledger.run;
+BEGIN
+  IF readable IS NULL OR p_project = ANY (readable) THEN
+    RETURN QUERY SELECT r.* FROM unnest(p_runs) AS u (run_id) CROSS JOIN LATERAL (
+      SELECT s.* FROM ledger.run AS s WHERE s.project_id = p_project AND s.run_id = u.run_id
+      OFFSET 0) AS r;
+    RETURN;
+  END IF;
+  held := ledger.projects_with('work');
+  IF held IS NULL OR p_project = ANY (held) THEN
+    FOR run IN
+      SELECT r.* FROM unnest(p_runs) AS u (run_id) CROSS JOIN LATERAL (
+        SELECT s.* FROM ledger.run AS s WHERE s.project_id = p_project AND s.run_id = u.run_id
+        OFFSET 0) AS r
+    LOOP
+      run.input := NULL;
+      run.output := NULL;
+      run.error_detail := NULL;
+      RETURN NEXT run;
+    END LOOP;
+  END IF;
+END $$;
+
 CREATE FUNCTION ledger.reap(p_project text, p_actor text, p_limit integer, p_leases boolean DEFAULT true) RETURNS TABLE(run_id uuid, version integer, type text, from_state text, to_state text, attempt_count integer, max_attempts integer, worker_id text, error_code text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -6751,6 +6787,12 @@ GRANT ALL ON FUNCTION ledger.read_run(p_project text, p_run uuid) TO runfold_wor
 GRANT ALL ON FUNCTION ledger.read_run(p_project text, p_run uuid) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.read_run(p_project text, p_run uuid) TO runfold_projector;
 GRANT ALL ON FUNCTION ledger.read_run(p_project text, p_run uuid) TO runfold_auditor;
+
+REVOKE ALL ON FUNCTION ledger.read_runs(p_project text, p_runs uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.read_runs(p_project text, p_runs uuid[]) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.read_runs(p_project text, p_runs uuid[]) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.read_runs(p_project text, p_runs uuid[]) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.read_runs(p_project text, p_runs uuid[]) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.reap(p_project text, p_actor text, p_limit integer, p_leases boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.reap(p_project text, p_actor text, p_limit integer, p_leases boolean) TO runfold_worker;

@@ -100,6 +100,7 @@ OBJECTS: Final = (
     "views/state_at",
     "views/history",
     "views/read_run",
+    "views/read_runs",
     "compiled/fold_run_state",
     "guards/refuse_change",
     "guards/keep_control_head",

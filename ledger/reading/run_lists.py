@@ -106,8 +106,7 @@ FROM found WHERE found.run_id {sign} coalesce((SELECT cut.run_id FROM cut), foun
 ORDER BY found.run_id {order} LIMIT {limit}"""
 
 _RUNS: Final = """
-SELECT r.* FROM ({ids}) AS page CROSS JOIN LATERAL (
-  SELECT * FROM ledger.run AS run WHERE run.project_id = $1 AND run.run_id = page.run_id) AS r
+SELECT r.* FROM ledger.read_runs($1, ARRAY({ids})) AS r
 ORDER BY r.run_id DESC"""
 
 
