@@ -19,7 +19,6 @@ from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.validation import (
     check_actor,
     check_int,
-    check_order_reason,
     check_text,
     check_year,
 )
@@ -172,10 +171,10 @@ async def _change(
     reason: str | None,
 ) -> None:
     check_text("credential", credential)
-    check_order_reason(reason)
+    why = project.order_reason(reason)
     where = EVERYWHERE if everywhere else project.project_id
     who = project.actor_or_default(actor)
-    await fetch(project.pool, _CHANGE, where, who, credential, *change, reason)
+    await fetch(project.pool, _CHANGE, where, who, credential, *change, why)
 
 
 async def grants(project: Project, credential: str | None = None) -> list[Grant]:
@@ -219,8 +218,9 @@ async def make_token(
     lifetime = timedelta(days=check_int("days", days, least=1, most=3650))
     token_id = secrets.token_hex(6)
     secret = f"{SECRET_PREFIX}{token_id}_{secrets.token_urlsafe(32)}"
-    facts = (token_id, sha256(secret.encode()).digest(), name, lifetime, reason)
-    await fetch(project.pool, _ISSUE, project.actor_or_default(actor), *facts)
+    facts = (token_id, sha256(secret.encode()).digest(), name, lifetime)
+    why = project.order_reason(reason)
+    await fetch(project.pool, _ISSUE, project.actor_or_default(actor), *facts, why)
     return f"token:{token_id}", secret
 
 
@@ -229,7 +229,8 @@ async def revoke_token(
 ) -> bool:
     """Revoke an API token; return whether it was one that could still be used."""
     facts = (check_text("token", token_id.removeprefix("token:"), limit=40), None, None, None)
-    rows = await fetch(project.pool, _ISSUE, project.actor_or_default(actor), *facts, reason)
+    why = project.order_reason(reason)
+    rows = await fetch(project.pool, _ISSUE, project.actor_or_default(actor), *facts, why)
     return bool(rows[0]["changed"])
 
 

@@ -10,7 +10,7 @@ from runfold.ledger import names
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading.runs import KINDS
-from runfold.ledger.validation import check_int, check_order_reason, check_text, check_trimmed
+from runfold.ledger.validation import check_int, check_text, check_trimmed
 
 PAUSED: Final = "kind.paused"
 RESUMED: Final = "kind.resumed"
@@ -75,8 +75,7 @@ async def change(
     who = project.actor_or_default(actor)
     if max_running is not None:
         check_int("max_running", max_running, least=1)
-    check_order_reason(reason)
-    values = (kind, type_, max_running, reason)
+    values = (kind, type_, max_running, project.order_reason(reason))
     [row] = await fetch(project.pool, _CHANGE, project.project_id, who, *values)
     if type_ != PAUSED:  # there may be work now
         project.waker.wake()

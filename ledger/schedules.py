@@ -20,7 +20,7 @@ from runfold.ledger.operations.submit import submit_alone
 from runfold.ledger.payload import decode_payload, encode_payload, payload_member
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.run import Run
-from runfold.ledger.validation import check_order_reason, check_text, check_trimmed
+from runfold.ledger.validation import check_text, check_trimmed
 
 MAX_NAME: Final = 150
 BATCH: Final = 100
@@ -160,10 +160,10 @@ async def _change(
     reason: str,
     actor: str | None,
 ) -> Schedule:
-    check_order_reason(reason)
+    why = project.order_reason(reason)
     if not reason or not reason.strip():
         raise InvalidValue("reason", reason, "is needed: it is kept in the control history")
-    values = (project.actor_or_default(actor), known.name, change, due, reason)
+    values = (project.actor_or_default(actor), known.name, change, due, why)
     await fetch(project.pool, _CHANGE, project.project_id, *values)
     return await _one(project, known.name)
 

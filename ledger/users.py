@@ -16,7 +16,7 @@ from typing import Final
 from runfold.ledger.errors import ConfigurationError, InvalidValue
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.validation import check_encodable, check_order_reason, check_text
+from runfold.ledger.validation import check_encodable, check_text
 
 USER_PREFIX: Final = "user:"
 LEAST_PASSWORD: Final = 12
@@ -121,10 +121,10 @@ async def _change(
     actor: str | None,
     reason: str | None,
 ) -> bool:
-    check_order_reason(reason)
+    why = project.order_reason(reason)
     who = project.actor_or_default(actor)
     chosen = check_name(name)
-    [row] = await fetch(project.pool, _CHANGE, who, chosen, change, *facts, reason)
+    [row] = await fetch(project.pool, _CHANGE, who, chosen, change, *facts, why)
     return bool(row["changed"])
 
 

@@ -22,7 +22,6 @@ from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.validation import (
     LOOPBACK,
     check_int,
-    check_order_reason,
     check_run_id,
     check_text,
 )
@@ -225,10 +224,10 @@ class Webhooks:
         from_now: bool = False,
     ) -> bool:
         check_text("webhook", webhook_id, limit=40)
-        check_order_reason(reason)
         project = self._project
+        why = project.order_reason(reason)
         who = project.actor_or_default(actor)
-        what = (webhook_id, action, url, events, kinds, key, from_now, reason)
+        what = (webhook_id, action, url, events, kinds, key, from_now, why)
         [row] = await fetch(project.pool, _CHANGE, project.project_id, who, *what)
         return bool(row["changed"])
 

@@ -18,6 +18,7 @@ from runfold.ledger.archive.file import digest, opened
 from runfold.ledger.errors import ArchiveUnusable
 from runfold.ledger.months import FIRST_RUN, LAST_RUN, check_month
 from runfold.ledger.postgres.connections import Pool, fetch
+from runfold.ledger.redaction import scrubbed
 from runfold.ledger.settings import Settings
 
 ARCHIVES: Final = """(
@@ -139,12 +140,13 @@ async def record(
 ) -> None:
     """Record what was done with a month, or with the month of a run; `facts` are of its file."""
     known = facts or {}
+    why = None if reason is None else scrubbed(reason)
     await fetch(
         source,
         _RECORD,
         type_,
         actor,
-        reason,
+        why,
         month,
         *(run or (None, None)),
         *(known.get(name) for name in _FACTS),

@@ -12,7 +12,7 @@ from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.redaction import Redaction
 from runfold.ledger.run import Lease
 from runfold.ledger.settings import Settings, default_actor
-from runfold.ledger.validation import check_actor, check_text
+from runfold.ledger.validation import check_actor, check_order_reason, check_text
 
 
 class Project:
@@ -42,6 +42,13 @@ class Project:
             known_by=what,
             then="pass a reference to the secret; RUNFOLD_REDACT_NAMES=-name keeps what is none",
         )
+
+    def order_reason(self, reason: str | None) -> str | None:
+        """Return a reason for the control history, without secrets. Raises InvalidValue."""
+        if reason is not None and self.rules.redaction is not None:
+            reason = self.rules.redaction.text(reason, "reason")
+        check_order_reason(reason)
+        return reason
 
     def actor_or_default(self, actor: str | None) -> str:
         """Return the named actor, or the default one. Raises InvalidValue."""

@@ -18,6 +18,7 @@ from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint
 from runfold.ledger.reading.past import check_project_instant
+from runfold.ledger.redaction import scrubbed
 from runfold.ledger.validation import check_order_reason
 from runfold.projections.declared.exchange import FOUND, NOTED, Order, catch_up, replace_table
 from runfold.projections.declared.installing import install
@@ -65,8 +66,9 @@ async def note_order(pool: Pool, projection: Projection, order: Order) -> None:
     """Record that somebody has a projection rebuilt, and why. Raises InvalidValue, AccessDenied."""
     if not (order.reason or "").strip():
         raise InvalidValue("reason", order.reason, "is needed: it is kept in the control history")
-    check_order_reason(order.reason)
-    facts = (projection.version, None, None, order.actor, order.reason)
+    why = scrubbed(order.reason or "")
+    check_order_reason(why)
+    facts = (projection.version, None, None, order.actor, why)
     await fetch(pool, NOTED, projection.name, "begun", *facts)
 
 
