@@ -279,9 +279,9 @@ async def drop_reads(
     schema. Raises InvalidValue for a time that is less than 184 days ago.
     """
     check_year("before", before)
-    check_order_reason(reason)
+    why = project.order_reason(reason)
     by = check_actor(actor or project.actor)
-    given, dropped = (project.project_id, by, before, reason), 0
+    given, dropped = (project.project_id, by, before, why), 0
     while count := (await fetch(project.pool, _DROP_READS, *given))[0]["dropped"]:
         dropped += count
     return dropped
