@@ -33,7 +33,7 @@ CALLS: Final = (
     "snooze ASKED --until 4h", "approve ASKED --request 3",
     "reject ASKED_TOO --request 3 --reason no",
     "signal HELD go 1", "cancel PENDING", "workers", "reap --once", "doctor", "verify", "drift",
-    "whatif --ttl 1s", "metrics --once",
+    "whatif --ttl 0.1s", "metrics --once",
     "projections list", "projections status", "projections status sizes", "projections show sizes",
     "projections pause sizes", "projections resume sizes",
     "projections rebuild sizes --module tests.console.test_json", "projections drop sizes",
