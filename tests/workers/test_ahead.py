@@ -14,7 +14,7 @@ from runfold.ledger import Ledger, State, Submit
 from runfold.ledger.events import LeaseReleased
 from runfold.workers import Context, Handler, Worker, handler, slots
 from runfold.workers.judge import GIVEN_BACK_FREELY
-from runfold.workers.leases import ahead
+from runfold.workers.leases import ahead, heart
 from tests.conftest import PROJECT
 from tests.support.runs import types
 from tests.support.waiting import until
@@ -180,6 +180,7 @@ async def test_no_attempt_is_charged_to_runs_ahead_of_a_worker_that_dies(
 ) -> None:
     for name, value in FAST.items():
         eager.setenv(name, value)
+    eager.setattr(heart.Heart, "_is_worth", lambda *_: False)  # it dies before the first beat
     slow = Slow()
     first, *rest = await submitted(ledger, ["slow"] * 4)
     async with Ledger.open(database, PROJECT) as dying:
