@@ -1,8 +1,8 @@
 -- When the clock ends the next run after p_after: its deadline, its wait, or the cancel that was
 -- asked of it; null if it ends none within a minute. A reaper sleeps until then, and asks again
--- within a minute, from its last sweep on: behind an old snapshot it walks the entries of ended runs
--- whose times lie between, not those of all that ended early. Leases end by another index and are
--- swept for. Locks nothing.
+-- within a minute, from its last sweep on: behind an old snapshot it walks the entries of ended
+-- runs whose times lie between, not those of all that ended early. Leases end by another index and
+-- are swept for. Locks nothing.
 CREATE OR REPLACE FUNCTION ledger.next_due(p_project text, p_after timestamptz)
 RETURNS timestamptz
 LANGUAGE plpgsql STABLE SECURITY DEFINER

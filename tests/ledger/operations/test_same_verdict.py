@@ -382,6 +382,41 @@ async def test_an_argument_that_is_null_and_must_not_be_is_named(
             assert name.rsplit(maxsplit=1)[-1] in str(caught.value)
 
 
+_SUBMIT_ODD = "submit('test', 'ann', '{{a}}', NULL, NULL, {0}, {1}, {2}, NULL, {3}, NULL)"
+_LIMITED: Final = {
+    "claim takes": (
+        "claim('test', 'w:1', NULL, {}, {})",
+        ("1", "'1 min'"),
+        (("NULL", "0", "-1", "10001"), ("NULL", "'0'", "'-1 s'", "'1 day 1 us'")),
+    ),
+    "sweep is of": ("reap('test', 'reaper', {})", ("1",), (("NULL", "0", "-1", "10001"),)),
+    "out of its limits": (
+        _SUBMIT_ODD,
+        ("'{0}'", "'{0}'", "'{1}'", "'{1 s}'"),
+        (
+            ("'{-1}'", "'{2147483647}'"),
+            ("'{-1 us}'", "'{3651 days}'"),
+            ("'{0}'", "'{1001}'"),
+            ("'{-1 us}'", "'{3651 days}'"),
+        ),
+    ),
+}
+"""By what its refusal says: a call, what is right for its places, and what is not."""
+
+
+async def test_each_limit_of_a_call_is_refused_alone(
+    worker: asyncpg.Connection, subtests: pytest.Subtests
+) -> None:
+    for words, (call, right, wrong) in _LIMITED.items():
+        for place, odd in ((n, odd) for n, odds in enumerate(wrong) for odd in odds):
+            given = [odd if n == place else one for n, one in enumerate(right)]
+            with (
+                subtests.test(call.format(*given)),
+                pytest.raises(asyncpg.InvalidParameterValueError, match=words),
+            ):
+                await worker.fetch(f"SELECT ledger.{call.format(*given)}")
+
+
 _TIMES = {
     "a grant's end": "change_access('test', 'ann', 'bob', '{read}', NULL, $1, NULL)",
     "a schedule's next time": "put_schedule('test', 'ann', 'a', 'b', NULL, '* * * * *', 'UTC', $1)",
