@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -409,3 +410,21 @@ async def test_the_tables_of_projections_show_a_login_its_projects_only(
     ):
         await projector.pool.execute("INSERT INTO projection.all_v1 VALUES ('other', 4)")
         assert len(await projector.pool.fetch("SELECT * FROM projection.mine_v1")) == 2
+
+
+async def test_a_page_of_runs_shows_each_right_what_a_single_run_shows_it(
+    database: str, ledger: Ledger
+) -> None:
+    run = await ledger.submit("page", {"secret": 1})
+    asked = "SELECT input FROM ledger.read_runs($1, ARRAY[$2::uuid])"
+    for right, content in (("read", [{"secret": 1}]), ("work", [None]), ("submit", [])):
+        async with (
+            with_login(database, "runfold_worker", rights=(right,)) as url,
+            Ledger.open(url, PROJECT) as login,
+        ):
+            listed = await login.pool.fetch(asked, PROJECT, run.run_id)
+            others = await login.pool.fetch(asked, "other", run.run_id)
+            assert [row["input"] and json.loads(row["input"]) for row in listed] == content
+            assert others == []
+            if right != "submit":
+                assert [each.input for each in await login.runs()] == content
