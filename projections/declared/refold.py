@@ -66,10 +66,16 @@ async def note_order(pool: Pool, projection: Projection, order: Order) -> None:
     """Record that somebody has a projection rebuilt, and why. Raises InvalidValue, AccessDenied."""
     if not (order.reason or "").strip():
         raise InvalidValue("reason", order.reason, "is needed: it is kept in the control history")
-    why = scrubbed(order.reason or "")
-    check_order_reason(why)
-    facts = (projection.version, None, None, order.actor, why)
+    kept = _kept(order)
+    facts = (projection.version, None, None, kept.actor, kept.reason)
     await fetch(pool, NOTED, projection.name, "begun", *facts)
+
+
+def _kept(order: Order) -> Order:
+    """Return an order as the control history keeps it: without secrets. Raises InvalidValue."""
+    reason = None if order.reason is None else scrubbed(order.reason)
+    check_order_reason(reason)
+    return Order(order.actor, reason)
 
 
 def plan(projection: Projection, moment: Checkpoint, until: datetime | None = None) -> RebuildPlan:
@@ -127,6 +133,7 @@ async def refold(
     LockTimeout.
     """
     _check_folded(projection)
+    order = _kept(order)  # before the work, not at its end
     await _check_installed(pool, projection)
     async with (
         attached(pool),

@@ -202,7 +202,8 @@ async def test_a_projection_is_rebuilt_from_its_page_and_put_in_its_place(
     await CatchUp(ledger.pool, RUN_COUNTS).to_the_end()
     path = "/p/test/projections"
     assert (await web.post(path, data={"name": "no_such"})).status_code == 422
-    asked = {"name": "run_counts", "reason": "a doubt <b>"}
+    secret = "sk-" + "a1B2" * 10
+    asked = {"name": "run_counts", "reason": f"a doubt <b> {secret}"}
     for bad in ({"reason": " "}, {"reason": ""}, {"reason": "x" * 2_001}):
         assert (await web.post(path, data=asked | bad)).status_code == 422
     assert (await web.get(f"{path}.json")).json()["rebuilds"]["run_counts"] is None
@@ -221,10 +222,9 @@ async def test_a_projection_is_rebuilt_from_its_page_and_put_in_its_place(
     assert "✔ swapped" in (await web.get(path)).text
     orders = await ledger.control_history(everywhere=True)
     noted = [each for each in orders if each.subject == "projection:run_counts"]
-    assert [(each.type, each.reason) for each in noted] == [
-        ("rebuild.begun", "a doubt <b>"),
-        ("rebuild.swapped", "a doubt <b>"),
-    ]
+    assert [each.type for each in noted] == ["rebuild.begun", "rebuild.swapped"]
+    assert all((each.reason or "").startswith("a doubt <b>") for each in noted)
+    assert secret not in str(noted)
     assert json.loads(noted[1].facts or "")["wrong"] == 0
     page = (await web.get("/p/test/audit/all")).text
     assert page.count("a doubt &lt;b&gt;") == 2
