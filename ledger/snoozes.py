@@ -1,6 +1,6 @@
 """Requests for an approval that a person has put off: out of that person's inbox for a while.
 
-See docs/decisions/0084.
+See docs/decisions/0079.
 """
 
 from __future__ import annotations
