@@ -3,15 +3,44 @@
 "use strict";
 
 const FIELDS = [
-  ["project_id", "text"], ["run_id", "plain"], ["version", "plain"], ["recorded_at", "time"], ["type", "text"],
-  ["schema_version", "plain"], ["actor", "text"], ["state", "text"], ["name", "text"], ["kind", "text"],
-  ["priority", "plain"], ["max_attempts", "plain"], ["deadline", "time"], ["tags", "list"], ["attempt", "plain"],
-  ["worker_id", "text"], ["token", "plain"], ["lease_until", "time"], ["available_at", "time"], ["late_ms", "plain"],
-  ["wait_until", "time"], ["wait_outcome", "text"], ["cost_usd", "money"], ["step_count", "plain"],
-  ["error_code", "text"], ["output_sha256", "plain"], ["compensates", "plain"], ["key", "text"],
-  ["payload_hash", "plain"], ["credential", "text"], ["role", "text"], ["other_person", "plain"],
-  ["shown_sha256", "text"], ["request", "plain"], ["meaning", "text"], ["based_on", "plain"],
-  ["approvals", "plain"], ["approved", "plain"],
+  ["project_id", "text"],
+  ["run_id", "plain"],
+  ["version", "plain"],
+  ["recorded_at", "time"],
+  ["type", "text"],
+  ["schema_version", "plain"],
+  ["actor", "text"],
+  ["state", "text"],
+  ["name", "text"],
+  ["kind", "text"],
+  ["priority", "plain"],
+  ["max_attempts", "plain"],
+  ["deadline", "time"],
+  ["tags", "list"],
+  ["attempt", "plain"],
+  ["worker_id", "text"],
+  ["token", "plain"],
+  ["lease_until", "time"],
+  ["available_at", "time"],
+  ["late_ms", "plain"],
+  ["wait_until", "time"],
+  ["wait_outcome", "text"],
+  ["cost_usd", "money"],
+  ["step_count", "plain"],
+  ["error_code", "text"],
+  ["output_sha256", "plain"],
+  ["compensates", "plain"],
+  ["key", "text"],
+  ["payload_hash", "plain"],
+  ["credential", "text"],
+  ["role", "text"],
+  ["other_person", "plain"],
+  ["shown_sha256", "text"],
+  ["request", "plain"],
+  ["meaning", "text"],
+  ["based_on", "plain"],
+  ["approvals", "plain"],
+  ["approved", "plain"],
 ];
 const EPOCH = Date.UTC(2000, 0, 1);
 const INFINITE = {infinity: "7fffffffffffffff", "-infinity": "8000000000000000"};
@@ -22,7 +51,10 @@ const bytesOf = (text) => Uint8Array.from(text.match(/../g) ?? [], (pair) => par
 const joined = (...parts) => {
   const whole = new Uint8Array(parts.reduce((size, part) => size + part.length, 0));
   let at = 0;
-  for (const part of parts) { whole.set(part, at); at += part.length; }
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
   return whole;
 };
 const sha256 = async (bytes) => hex(new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)));
@@ -30,7 +62,8 @@ const sha256 = async (bytes) => hex(new Uint8Array(await crypto.subtle.digest("S
 const time = (value) => {
   if (INFINITE[value]) return INFINITE[value];
   const [, seconds, fraction] = /^(.*?:\d\d)(?:\.(\d+))?\+00:00$/.exec(value);
-  const whole = BigInt(Date.parse(`${seconds}Z`) - EPOCH) * 1000n + BigInt((fraction ?? "").padEnd(6, "0"));
+  const whole =
+    BigInt(Date.parse(`${seconds}Z`) - EPOCH) * 1000n + BigInt((fraction ?? "").padEnd(6, "0"));
   return BigInt.asUintN(64, whole).toString(16).padStart(16, "0");
 };
 const money = (value) => {
@@ -62,22 +95,33 @@ const wrong = (text) => ({ok: false, text});
 // Checks a run, or one of its events with the one before it. `say` is told how far it is.
 export const verify = async (address, event, say) => {
   if (!crypto.subtle) return wrong("this browser hashes on https pages and on localhost only");
-  let after = event ? Math.max(event - 2, 0) : 0, previous = "", events = 0, contents = 0, unseen = 0;
+  let after = event ? Math.max(event - 2, 0) : 0,
+    previous = "",
+    events = 0,
+    contents = 0,
+    unseen = 0;
   try {
     for (let more = true; more;) {
       const answer = await fetch(`${address}?from=${after}&limit=${event ? event - after : 1000}`);
       if (!answer.ok) return wrong(`the server answered ${answer.status}`);
       const page = await answer.json();
-      if (event && page.events.at(-1)?.version !== event) return wrong(`there is no event #${event}`);
+      if (event && page.events.at(-1)?.version !== event)
+        return wrong(`there is no event #${event}`);
       for (const each of page.events) {
-        if (each.version !== after + 1) return wrong(`#${each.version} follows #${after}: events are missing`);
+        if (each.version !== after + 1)
+          return wrong(`#${each.version} follows #${after}: events are missing`);
         after = each.version;
-        if (event && each.version < event) { previous = each.hash; continue; }
-        if (await eventHash(previous, each) !== each.hash) return wrong(`the hash of #${each.version} is not that of its facts`);
+        if (event && each.version < event) {
+          previous = each.hash;
+          continue;
+        }
+        if ((await eventHash(previous, each)) !== each.hash)
+          return wrong(`the hash of #${each.version} is not that of its facts`);
         previous = each.hash;
         events += 1;
         if (each.body !== undefined) {
-          if (await payloadHash(each.salt, each.body) !== each.payload_hash) return wrong(`the content of #${each.version} is not what its hash says`);
+          if ((await payloadHash(each.salt, each.body)) !== each.payload_hash)
+            return wrong(`the content of #${each.version} is not what its hash says`);
           contents += 1;
         } else if (each.payload_hash) unseen += 1;
       }
@@ -89,5 +133,8 @@ export const verify = async (address, event, say) => {
   }
   if (!events) return wrong("there are no events");
   const contentsTold = `${contents} contents${unseen ? ` (${unseen} more are erased, or need the right audit)` : ""}`;
-  return {ok: true, text: `${events} events, ${contentsTold}; the last hash, computed here: ${previous}`};
+  return {
+    ok: true,
+    text: `${events} events, ${contentsTold}; the last hash, computed here: ${previous}`,
+  };
 };
