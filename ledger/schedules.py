@@ -127,15 +127,16 @@ async def _first_due(project: Project, cron: str, timezone: str) -> datetime:
 
 async def pause(project: Project, name: str, *, reason: str, actor: str | None = None) -> Schedule:
     """Have a schedule submit nothing until it is resumed; see `Ledger.pause_schedule`."""
-    known = await _one(project, name)
-    return await _change(project, known, "pause", None, reason=reason, actor=actor)
+    await _change(project, name, "pause", None, reason=reason, actor=actor)
+    return await _one(project, name)
 
 
 async def resume(project: Project, name: str, *, reason: str, actor: str | None = None) -> Schedule:
     """Have a paused schedule go on from its next due time; see `Ledger.resume_schedule`."""
     known = await _one(project, name)
     due = await _first_due(project, known.cron, known.timezone)
-    return await _change(project, known, "resume", due, reason=reason, actor=actor)
+    await _change(project, name, "resume", due, reason=reason, actor=actor)
+    return await _one(project, name)
 
 
 async def run_now(project: Project, name: str, *, reason: str, actor: str | None = None) -> Run:
@@ -143,7 +144,7 @@ async def run_now(project: Project, name: str, *, reason: str, actor: str | None
     known = await _one(project, name)
     if (problem := await access.check(project, "submit")) is not None:
         raise AccessDenied(problem)
-    await _change(project, known, "run", None, reason=reason, actor=actor)
+    await _change(project, name, "run", None, reason=reason, actor=actor)
     [clock] = await fetch(project.pool, _NOW)
     key = f"schedule:{name}:now:{clock['now']:%Y-%m-%dT%H:%M:%SZ}"
     run = await submit_alone(project, Submit(kind=known.kind, input=known.input, key=key))
@@ -153,27 +154,33 @@ async def run_now(project: Project, name: str, *, reason: str, actor: str | None
 
 async def _change(
     project: Project,
-    known: Schedule,
+    name: str,
     change: str,
     due: datetime | None,
     *,
     reason: str,
     actor: str | None,
-) -> Schedule:
+) -> None:
+    checked = check_text("name", name, limit=MAX_NAME)
     why = project.order_reason(reason)
     if not reason or not reason.strip():
         raise InvalidValue("reason", reason, "is needed: it is kept in the control history")
-    values = (project.actor_or_default(actor), known.name, change, due, why)
-    await fetch(project.pool, _CHANGE, project.project_id, *values)
-    return await _one(project, known.name)
+    values = (project.actor_or_default(actor), checked, change, due, why)
+    [row] = await fetch(project.pool, _CHANGE, project.project_id, *values)
+    if not row["found"]:
+        raise await _not_found(project, name)
 
 
 async def _one(project: Project, name: str) -> Schedule:
     checked = check_text("name", name, limit=MAX_NAME)
     rows = await fetch(project.pool, _ONE, project.project_id, checked)
     if not rows:
-        raise ScheduleNotFound(name, [each.name for each in await schedules(project)])
+        raise await _not_found(project, name)
     return _schedule(rows[0])
+
+
+async def _not_found(project: Project, name: str) -> ScheduleNotFound:
+    return ScheduleNotFound(name, [each.name for each in await schedules(project)])
 
 
 async def drop(project: Project, name: str, *, actor: str | None = None) -> bool:
