@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from runfold.ledger import Ledger, names
 from runfold.ledger.cron import latest_due, next_due
-from runfold.ledger.errors import InvalidValue
+from runfold.ledger.errors import InvalidValue, ScheduleNotFound
 from runfold.ledger.payload import Unreadable
 from runfold.workers import Context, handler
 from runfold.workers.duties.duty import RETRY_SECONDS
@@ -258,3 +258,20 @@ async def test_a_schedule_whose_input_cannot_be_read_holds_no_other_up(ledger: L
     assert {str(run.key).split(":")[1] for run in runs} == {"sound"}
     broken, _ = await ledger.schedules()
     assert isinstance(broken.input, Unreadable)
+
+
+async def test_a_change_of_a_schedule_has_a_reason_and_a_schedule_in_sql_as_in_python(
+    ledger: Ledger,
+) -> None:
+    await ledger.schedule("nightly", "clean", cron="0 3 * * *")
+    change = "SELECT ledger.change_schedule('test', 'ann', $1, 'pause', NULL, $2)"
+
+    with pytest.raises(InvalidValue, match="reason"):
+        await ledger.pause_schedule("nightly", reason=" ")
+    with pytest.raises(asyncpg.InvalidParameterValueError, match="p_reason must be given"):
+        await ledger.pool.fetchval(change, "nightly", " ")
+    with pytest.raises(ScheduleNotFound, match="nightly"):
+        await ledger.pause_schedule("nigthly", reason="over")
+    assert await ledger.pool.fetchval(change, "nigthly", "over") is False
+    [kept] = await ledger.schedules()
+    assert not kept.is_paused

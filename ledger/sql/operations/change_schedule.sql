@@ -14,7 +14,7 @@ BEGIN
   checked := ledger.check_access(p_project, '{schedule}', ARRAY[p_actor]);
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_given('p_name', p_name IS NOT NULL);
-  checked := ledger.check_given('p_reason', p_reason IS NOT NULL);
+  checked := ledger.check_given('p_reason', btrim(p_reason) <> '');
   checked := ledger.check_texts(ARRAY[p_actor, p_name], 200, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
   checked := ledger.check_times(ARRAY[p_next_at]);

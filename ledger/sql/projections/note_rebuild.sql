@@ -16,9 +16,9 @@ BEGIN
   PERFORM ledger.check_projection_name('projection', p_name);
   checked := ledger.check_given('p_step', p_step IN ('begun', 'swapped'));
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL OR NOT is_order);
-  checked := ledger.check_given('p_reason', p_reason IS NOT NULL OR NOT is_order);
+  checked := ledger.check_given('p_reason', btrim(p_reason) <> '' OR NOT is_order);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
-  checked := ledger.check_texts(ARRAY[p_reason], 2000, true);
+  checked := ledger.check_texts(ARRAY[p_reason], 2000);
   PERFORM ledger.append_control('*', 'rebuild.' || p_step, 'projection:' || p_name,
     jsonb_strip_nulls(jsonb_build_object('version', p_version, 'rebuild_id', p_rebuild,
       'wrong', p_wrong, 'ordered_by', CASE WHEN NOT is_order THEN p_actor END))::text,
