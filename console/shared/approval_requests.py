@@ -11,10 +11,11 @@ from uuid import UUID
 
 from runfold.console.shared.plain import clean, moment, relative
 from runfold.ledger import Ledger
+from runfold.ledger.errors import IllegalTransition
 from runfold.ledger.months import FIRST_RUN, LAST_RUN
 from runfold.ledger.payload import Unreadable, decode_payload
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.snoozes import snoozes
+from runfold.ledger.snoozes import snooze, snoozes
 from runfold.ledger.validation import check_int
 
 # Of each kind the oldest parked runs, in the order of their index, and all held runs. State and id
@@ -133,6 +134,20 @@ async def put_off(ledger: Ledger, actor: str) -> list[tuple[ApprovalRequest, dat
     away = {each.run_id: each.until for each in await snoozes(ledger.project, actor)}
     requests = await _fetch(ledger, "SELECT unnest($2::uuid[]) AS run_id", list(away))
     return sorted(((each, away[each.run_id]) for each in requests), key=itemgetter(1))
+
+
+async def change_inbox(
+    ledger: Ledger, run_id: UUID, version: int, until: datetime | None, *, actor: str | None = None
+) -> bool:
+    """Put a request off until a time, or with none take that back; return whether it was away.
+
+    Raises InvalidValue, or IllegalTransition for a request that the run does not wait with.
+    """
+    found = await snooze(ledger.project, run_id, version, until, actor=actor)
+    if until is not None and not found:
+        gone = f"request #{version} is decided, or was replaced"
+        raise IllegalTransition(run_id, (await ledger.get(run_id)).state, "put off", gone)
+    return found
 
 
 async def count_inbox(ledger: Ledger, actor: str, most: int) -> int:

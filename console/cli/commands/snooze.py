@@ -11,11 +11,10 @@ from runfold.console.cli.kit.options import WORKER, Actor, RunId, command, progr
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared import values
-from runfold.console.shared.approval_requests import pending_request
+from runfold.console.shared.approval_requests import change_inbox, pending_request
 from runfold.console.shared.plain import moment, relative
 from runfold.console.shared.values import Misuse
 from runfold.ledger.errors import IllegalTransition
-from runfold.ledger.snoozes import snooze
 
 app: Final = program()
 
@@ -43,12 +42,12 @@ async def snooze_(
     async with session.ledger() as ledger:
         run_id = await find_run(ledger, run)
         pending = await pending_request(ledger, run_id)
-        found = pending is not None and await snooze(
-            ledger.project, run_id, pending.version, end, actor=actor
-        )
-        if not found and end is not None:
+        if pending is None and end is not None:
             state = (await ledger.get(run_id)).state
             raise IllegalTransition(run_id, state, "put off", "it waits for no approval")
+        found = pending is not None and await change_inbox(
+            ledger, run_id, pending.version, end, actor=actor
+        )
     if session.as_json:
         session.out.json({"run_id": run_id, "put_off_until": end, "changed": found})
     elif end is not None:

@@ -8,14 +8,12 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import Field
 
-from runfold.console.shared.approval_requests import pending_requests
+from runfold.console.shared.approval_requests import change_inbox, pending_requests
 from runfold.console.shared.plain import jsonable
 from runfold.console.web.api.shapes import Body, Key, RunId, Shown, shown, version_of
 from runfold.console.web.callers import Decider, Reader
 from runfold.console.web.read_log import reads_of
-from runfold.ledger.errors import IllegalTransition
 from runfold.ledger.events import ApprovalRequested
-from runfold.ledger.snoozes import snooze
 from runfold.ledger.validation import check_run_id
 
 router = APIRouter(tags=["approvals"])
@@ -73,12 +71,8 @@ async def put_off(
     A setting of the person, no event of the run.
     """
     version = version_of(if_match) or 0
-    found = await snooze(ledger.project, run_id, version, body.until, actor=body.actor)
-    if body.until is not None and not found:
-        run = await ledger.get(run_id)
-        raise IllegalTransition(
-            run.run_id, run.state, "put off", f"request #{version} is decided, or was replaced"
-        )
+    run = check_run_id(run_id)
+    found = await change_inbox(ledger, run, version, body.until, actor=body.actor)
     return {"run_id": run_id, "version": version, "until": jsonable(body.until), "changed": found}
 
 

@@ -12,6 +12,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from runfold.console.shared.approval_requests import (
     ApprovalRequest,
+    change_inbox,
     inbox,
     pending_request,
     put_off,
@@ -22,7 +23,7 @@ from runfold.console.web.pages.viewing import ReadViewer, Viewer, page, router, 
 from runfold.console.web.read_log import reads_of
 from runfold.ledger.errors import IllegalTransition, InvalidValue
 from runfold.ledger.events import ApprovalRequested
-from runfold.ledger.snoozes import snooze, snoozes
+from runfold.ledger.snoozes import snoozes
 from runfold.ledger.validation import check_run_id
 
 MOST: Final = 200
@@ -47,21 +48,22 @@ async def approvals(
 ) -> Response:
     """List what waits for the viewer, the oldest first; what is put off; or decided lately."""
     ledger = viewer.ledger
-    away = await put_off(ledger, ledger.actor)
+    away = len(await snoozes(ledger.project, ledger.actor))
     if show == "decided":
         past = await decided(ledger)
         data = {"decided": past}
-        return viewer.page("decided.html", data, rows=past, most=RUNS, away=len(away))
+        return viewer.page("decided.html", data, rows=past, most=RUNS, away=away)
     roles = await roles_of(ledger, ledger.actor)
     if show == "put_off":
-        await _note(viewer, [each for each, _ in away])
-        shown = [{**_shown(each, ledger.actor, roles), "until": until} for each, until in away]
-        return viewer.page("put_off.html", {"approvals": shown}, rows=_rows(shown), away=len(away))
+        hidden = await put_off(ledger, ledger.actor)
+        await _note(viewer, [each for each, _ in hidden])
+        shown = [{**_shown(each, ledger.actor, roles), "until": until} for each, until in hidden]
+        return viewer.page("put_off.html", {"approvals": shown}, rows=_rows(shown), away=away)
     requests = await inbox(ledger, ledger.actor, MOST)
     await _note(viewer, requests)
     shown = [_shown(request, ledger.actor, roles) for request in requests]
     data = {"approvals": shown}
-    return viewer.page("approvals.html", data, rows=_rows(shown), most=MOST, away=len(away))
+    return viewer.page("approvals.html", data, rows=_rows(shown), most=MOST, away=away)
 
 
 async def _note(viewer: Viewer, requests: Sequence[ApprovalRequest]) -> None:
@@ -126,12 +128,7 @@ async def later(
 ) -> Response:
     """Keep a request out of the viewer's inbox for a while or until a time; or put it back."""
     end = None if change == "take_back" else _end(wait, until, zone_of(viewer.request))
-    found = await snooze(viewer.ledger.project, run_id, version, end)
-    if end is not None and not found:
-        run = await viewer.ledger.get(run_id)
-        raise IllegalTransition(
-            run.run_id, run.state, "put off", f"request #{version} is decided, or was replaced"
-        )
+    await change_inbox(viewer.ledger, check_run_id(run_id), version, end)
     shown = "?show=put_off" if change == "take_back" else ""
     return RedirectResponse(f"{viewer.base}/approvals{shown}", HTTPStatus.SEE_OTHER)
 
