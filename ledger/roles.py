@@ -11,8 +11,7 @@ from typing import Final
 
 from runfold.ledger.errors import NobodyHasRole, RoleNotHeld
 from runfold.ledger.postgres.connections import Pool, fetch
-from runfold.ledger.redaction import scrubbed
-from runfold.ledger.validation import check_actor, check_order_reason, check_text
+from runfold.ledger.validation import check_actor, check_text, order_reason
 
 _CHANGE: Final = "SELECT ledger.change_role($1, $2, $3, $4, $5, $6) AS changed"
 _MEMBERS: Final = """
@@ -90,7 +89,6 @@ async def _change(
     else:  # whatever was ever granted can be revoked
         check_text("member", member)
     check_actor(actor)
-    why = None if reason is None else scrubbed(reason)
-    check_order_reason(why)
+    why = order_reason(reason)
     [row] = await fetch(pool, _CHANGE, project_id, actor, type_, role, member, why)
     return bool(row["changed"])

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.months import FIRST_YEAR, LAST_YEAR
+from runfold.ledger.redaction import scrubbed
 
 MAX_TEXT: Final = 200
 MAX_REASON: Final = 2_000
@@ -76,6 +77,13 @@ def check_reason(value: object) -> str | None:
     if value is not None and not isinstance(value, str):
         raise InvalidValue("reason", value, "must be text")
     return value
+
+
+def order_reason(value: str | None) -> str | None:
+    """Return a reason as the control history keeps it: without secrets. Raises InvalidValue."""
+    why = None if value is None else scrubbed(value)
+    check_order_reason(why)
+    return why
 
 
 def check_order_reason(value: str | None) -> None:

@@ -298,9 +298,11 @@ def migrated(server: str) -> Iterator[str]:
     """Yield the name of a migrated database, to be copied for each test."""
     name = f"runfold_kit_{uuid.uuid4().hex[:12]}"
     asyncio.run(_execute(server, f"CREATE DATABASE {name}"))
-    asyncio.run(schema.upgrade(_with_database(server, name)))
-    yield name
-    asyncio.run(_execute(server, f"DROP DATABASE {name} WITH (FORCE)"))
+    try:
+        asyncio.run(schema.upgrade(_with_database(server, name)))
+        yield name
+    finally:
+        asyncio.run(_execute(server, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 @contextmanager
@@ -309,9 +311,11 @@ def copied(server: str, template: str) -> Iterator[Kit]:
     name = f"runfold_kit_{uuid.uuid4().hex[:12]}"
     copy = f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy"
     asyncio.run(_execute(server, copy))
-    asyncio.run(_execute(server, f"COMMENT ON DATABASE {name} IS '{MARK}'"))
-    yield Kit(_with_database(server, name))
-    asyncio.run(_execute(server, f"DROP DATABASE {name} WITH (FORCE)"))
+    try:
+        asyncio.run(_execute(server, f"COMMENT ON DATABASE {name} IS '{MARK}'"))
+        yield Kit(_with_database(server, name))
+    finally:
+        asyncio.run(_execute(server, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 def _with_database(url: str, name: str) -> str:

@@ -18,8 +18,7 @@ from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint
 from runfold.ledger.reading.past import check_project_instant
-from runfold.ledger.redaction import scrubbed
-from runfold.ledger.validation import check_order_reason
+from runfold.ledger.validation import order_reason
 from runfold.projections.declared.exchange import FOUND, NOTED, Order, catch_up, replace_table
 from runfold.projections.declared.installing import install
 from runfold.projections.declared.projection import Projection
@@ -73,9 +72,7 @@ async def note_order(pool: Pool, projection: Projection, order: Order) -> None:
 
 def _kept(order: Order) -> Order:
     """Return an order as the control history keeps it: without secrets. Raises InvalidValue."""
-    reason = None if order.reason is None else scrubbed(order.reason)
-    check_order_reason(reason)
-    return Order(order.actor, reason)
+    return Order(order.actor, order_reason(order.reason))
 
 
 def plan(projection: Projection, moment: Checkpoint, until: datetime | None = None) -> RebuildPlan:
