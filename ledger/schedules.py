@@ -18,6 +18,7 @@ from runfold.ledger.errors import AccessDenied, DuplicateKey, InvalidValue, Sche
 from runfold.ledger.operations.project import Project
 from runfold.ledger.operations.submit import submit_alone
 from runfold.ledger.payload import decode_payload, encode_payload, payload_member
+from runfold.ledger.postgres.clock import ledger_now
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.run import Run
 from runfold.ledger.validation import check_text, check_trimmed
@@ -27,7 +28,6 @@ BATCH: Final = 100
 ORPHAN_SECONDS: Final = 60.0
 """A declared schedule that is so late has no process that declares it."""
 
-_NOW: Final = "SELECT ledger.now() AS now"
 _COLUMNS: Final = f"""
 name, kind, input, cron, timezone, next_at, last_due, actor, release,
   paused AS is_paused, reason, NOT paused AND release IS NOT NULL
@@ -121,8 +121,8 @@ async def declare(
 
 async def _first_due(project: Project, cron: str, timezone: str) -> datetime:
     check_cron(cron, timezone)
-    [clock] = await fetch(project.pool, _NOW)
-    return next_due(cron, timezone, clock["now"])
+    present = await ledger_now(project.pool)
+    return next_due(cron, timezone, present)
 
 
 async def pause(project: Project, name: str, *, reason: str, actor: str | None = None) -> Schedule:
@@ -145,8 +145,8 @@ async def run_now(project: Project, name: str, *, reason: str, actor: str | None
     if (problem := await access.check(project, "submit")) is not None:
         raise AccessDenied(problem)
     await _change(project, name, "run", None, reason=reason, actor=actor)
-    [clock] = await fetch(project.pool, _NOW)
-    key = f"schedule:{name}:now:{clock['now']:%Y-%m-%dT%H:%M:%SZ}"
+    present = await ledger_now(project.pool)
+    key = f"schedule:{name}:now:{present:%Y-%m-%dT%H:%M:%SZ}"
     run = await submit_alone(project, Submit(kind=known.kind, input=known.input, key=key))
     project.waker.wake()
     return run
@@ -202,9 +202,9 @@ async def due(project: Project, declared: Sequence[str]) -> tuple[list[Schedule]
 
     Of the schedules that handlers declare only those `declared` here, by name.
     """
-    [clock] = await fetch(project.pool, _NOW)
-    rows = await fetch(project.pool, _DUE, project.project_id, declared, clock["now"], BATCH)
-    return [_schedule(row) for row in rows], clock["now"]
+    present = await ledger_now(project.pool)
+    rows = await fetch(project.pool, _DUE, project.project_id, declared, present, BATCH)
+    return [_schedule(row) for row in rows], present
 
 
 async def orphans(project: Project, declared: Sequence[str]) -> list[Schedule]:
@@ -232,9 +232,9 @@ async def ask(project: Project, schedule: Schedule, now: datetime) -> None:
 
 async def until_next(project: Project, declared: Sequence[str]) -> timedelta | None:
     """Return how long it is until something of `due` is; None when there is no such schedule."""
-    [clock] = await fetch(project.pool, _NOW)
+    present = await ledger_now(project.pool)
     [soonest] = await fetch(project.pool, _SOONEST, project.project_id, declared)
-    return None if soonest["next_at"] is None else soonest["next_at"] - clock["now"]
+    return None if soonest["next_at"] is None else soonest["next_at"] - present
 
 
 def _schedule(row: Any) -> Schedule:

@@ -12,7 +12,6 @@ from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading.report import Report
 
-_NOW: Final = "SELECT ledger.now() AS now"
 _NOTE: Final = "SELECT ledger.note_verify($1, $2, $3, $4, $5, $6, $7, $8)"
 _LAST: Final = """
 SELECT e.number, e.recorded_at, e.actor, e.credential, e.facts FROM ledger.control_event AS e
@@ -36,12 +35,6 @@ class Verified:
     findings: int
     unchecked: Sequence[str]
     """What the session could not read, and so did not check."""
-
-
-async def now(pool: Pool) -> datetime:
-    """Return the ledger's time: when a check begins."""
-    [row] = await fetch(pool, _NOW)
-    return row["now"]  # type: ignore[no-any-return]
 
 
 async def note(

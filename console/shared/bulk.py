@@ -18,7 +18,7 @@ from runfold.ledger import Ledger, Run
 from runfold.ledger.errors import InvalidValue, LedgerError
 from runfold.ledger.lifecycle import TERMINAL, State
 from runfold.ledger.operations.cancel import cancel_many
-from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.postgres.clock import ledger_now
 from runfold.ledger.reading.query import Query, parse
 from runfold.ledger.reading.search import count, search
 from runfold.ledger.validation import check_int, check_reason
@@ -29,7 +29,6 @@ BATCH: Final = 200
 """Runs of one batch, unless the caller wants fewer."""
 FIRST: Final = 20
 """Runs that are shown before anything is done."""
-_NOW: Final = "SELECT ledger.now() AS now"
 _MAY: Final = {
     "cancel": tuple(state.value for state in State if state not in TERMINAL),
     "rerun": tuple(state.value for state in State if state in TERMINAL),
@@ -105,8 +104,8 @@ async def bulk_of(ledger: Ledger, action: str, query: str, moment: datetime | No
     chosen = next((each for each in ACTIONS if each == action), None)
     if chosen is None:
         raise InvalidValue("action", action, f"must be one of {', '.join(ACTIONS)}")
-    [row] = await fetch(ledger.pool, _NOW)
-    at = row["now"] if moment is None else min(_aware(moment), row["now"])
+    present = await ledger_now(ledger.pool)
+    at = present if moment is None else min(_aware(moment), present)
     if not query.strip():
         raise InvalidValue("query", query, "must name runs, such as state:failed kind:review")
     states = [each for each in parse(query, at).choices if each.column == "state"]

@@ -9,7 +9,7 @@ from typing import Any, Final
 from runfold.ledger.errors import VersionConflict
 from runfold.ledger.lifecycle import DEADLINE_PASSED
 from runfold.ledger.operations.signal import kept_signal
-from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.postgres.clock import ledger_now
 from runfold.ledger.validation import check_duration
 from runfold.workers.errors import Asleep, WaitTimedOut
 from runfold.workers.journal.call import Call
@@ -17,7 +17,6 @@ from runfold.workers.journal.journal import Journal
 from runfold.workers.journal.tools import Tools
 
 SLICE_SECONDS: Final = 0.25
-_NOW: Final = "SELECT ledger.now() AS now"
 
 
 class Waits:
@@ -50,8 +49,8 @@ class Waits:
 
     async def _left(self, since: datetime | None, seconds: float) -> float:
         assert since is not None
-        [row] = await self._journal.recorder.persist(lambda: fetch(self._ledger.pool, _NOW))
-        passed: timedelta = row["now"] - since
+        present = await self._journal.recorder.persist(lambda: ledger_now(self._ledger.pool))
+        passed = present - since
         return max(seconds - passed.total_seconds(), 0.0)
 
     async def signal(self, called: Call, name: str, timeout: float | timedelta | None) -> Any:  # noqa: ASYNC109  the run's time

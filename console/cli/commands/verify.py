@@ -19,6 +19,7 @@ from runfold.console.shared.plain import jsonable
 from runfold.console.shared.values import Misuse
 from runfold.ledger import Ledger, verified
 from runfold.ledger.errors import AccessDenied, RunNotFound
+from runfold.ledger.postgres.clock import ledger_now
 from runfold.ledger.reading.report import MAX_FINDINGS, Report
 from runfold.ledger.reading.verify import verify as check
 
@@ -51,7 +52,7 @@ async def verify(
     async with session.ledger() as ledger:
         run_id = None if run is None else await find_run(ledger, run)
         with progress("verifying", "events", shown=not session.as_json) as advance:
-            began_at = await verified.now(ledger.pool)
+            began_at = await ledger_now(ledger.pool)
             report = await check(ledger.pool, ledger.project_id, run_id, progress=advance)
         if run_id is not None and not report.runs and report.ok:
             raise RunNotFound(run_id, ledger.project_id)

@@ -12,6 +12,7 @@ from runfold.console.web.api.shapes import RunId, Shown
 from runfold.console.web.callers import Auditor, Callers, Reader
 from runfold.ledger import Ledger, verified
 from runfold.ledger.errors import InvalidValue
+from runfold.ledger.postgres.clock import ledger_now
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.proof.bundle import evidence
 from runfold.ledger.reading.report import Report
@@ -46,7 +47,7 @@ async def verify(request: Request, ledger: Auditor) -> Shown:
     It takes as long as the project is large.
     """
     async with _ONE_AT_A_TIME:
-        began_at = await verified.now(ledger.pool)
+        began_at = await ledger_now(ledger.pool)
         report = await _report(request, ledger, None)
         await verified.note(ledger.project, report, began_at)
     return {"ok": report.ok, **jsonable(report)}

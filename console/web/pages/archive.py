@@ -17,7 +17,7 @@ from runfold.ledger.archive.record import Archive
 from runfold.ledger.archive.status import MonthStatus
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.months import bounds, is_month, month_of, start_of
-from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.postgres.clock import ledger_now
 from runfold.ledger.validation import check_run_id
 
 MOST: Final = 200
@@ -32,8 +32,8 @@ pages = router()
 async def archive(viewer: Archivist) -> Response:
     """List the months, their holds, and what was done with them."""
     pool = viewer.ledger.pool
-    [row] = await fetch(pool, "SELECT ledger.now() AS now")
-    months = [_month(each, row["now"]) for each in await viewer.ledger.archive.months()]
+    present = await ledger_now(pool)
+    months = [_month(each, present) for each in await viewer.ledger.archive.months()]
     held = [dict(each) for each in await holds.holds(pool)]
     history = [dict(each) for each in (await record.history(pool))[-MOST:]][::-1]
     data = {"months": months, "holds": held, "history": history}

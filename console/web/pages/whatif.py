@@ -11,7 +11,7 @@ from fastapi import Query
 from fastapi.responses import Response
 
 from runfold.console.web.pages.viewing import ReadViewer, page, router
-from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.postgres.clock import ledger_now
 from runfold.ledger.validation import check_year
 from runfold.projections.whatif import MOST_SECONDS, Policy, Verdict, WhatIf, judge
 
@@ -56,8 +56,8 @@ async def whatif(
         recorded_beat=timedelta(seconds=settings.heartbeat_seconds),
         sweep=timedelta(seconds=reaper or settings.reaper_seconds),
     )
-    [row] = await fetch(viewer.ledger.pool, "SELECT ledger.now() AS now")
-    start, judged = _start(since, row["now"]), WhatIf(policy, row["now"])
+    present = await ledger_now(viewer.ledger.pool)
+    start, judged = _start(since, present), WhatIf(policy, present)
     counts: Counter[str] = Counter()
     verdicts: list[Verdict] = []
     async for verdict in judge(viewer.ledger, judged, start, most=EVENTS):
