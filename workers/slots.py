@@ -73,10 +73,7 @@ class Slots:
         self._pace = Pace(count)
         self._context = copy_context()
         """Where runs ahead begin: not in what the handler has set that had the slot before."""
-        self._gate = Gate(
-            lambda: sum(attempt.is_held for attempt in self._attempts.values()),
-            closed=self._begin_soon,
-        )
+        self._gate = Gate(lambda: sum(attempt.is_held for attempt in self._attempts.values()))
         self._tasks = Tasks()
         self._unwritten: set[Attempt] = set()
         """Those whose handlers have ended, and whose endings are on their way."""

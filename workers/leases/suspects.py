@@ -16,14 +16,11 @@ class Gate:
     kills its worker every time takes no other run with it to the end.
     """
 
-    def __init__(self, held: Callable[[], int], closed: Callable[[], None]) -> None:
-        """Start open; `held` counts the leases for which the process still has to write.
-
-        `closed` is called when a run is to work alone.
-        """
+    def __init__(self, held: Callable[[], int]) -> None:
+        """Start open; `held` counts the leases for which the process still has to write."""
         self.is_closed = False
         """A run works alone, or waits to."""
-        self._held, self._closed, self._changed = held, closed, asyncio.Event()
+        self._held, self._changed = held, asyncio.Event()
 
     def look(self) -> None:
         """Look again how many leases are held."""
@@ -32,7 +29,6 @@ class Gate:
     async def alone(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do some work alone; the gate must be open."""
         self.is_closed = True
-        self._closed()
         try:
             while self._held() > 1:
                 self._changed.clear()
