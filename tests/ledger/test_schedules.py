@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
-from runfold.ledger import Ledger, names
+from runfold.ledger import Ledger, access, names
 from runfold.ledger.cron import latest_due, next_due
 from runfold.ledger.errors import InvalidValue, ScheduleNotFound
 from runfold.ledger.payload import Unreadable
@@ -275,3 +275,17 @@ async def test_a_change_of_a_schedule_has_a_reason_and_a_schedule_in_sql_as_in_p
     assert await ledger.pool.fetchval(change, "nigthly", "over") is False
     [kept] = await ledger.schedules()
     assert not kept.is_paused
+
+
+async def test_a_schedule_that_is_removed_just_before_its_order_submits_nothing(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ledger.schedule("nightly", "clean", cron="0 3 * * *")
+
+    async def removed_meanwhile(*_: object) -> None:
+        await ledger.unschedule("nightly")
+
+    monkeypatch.setattr(access, "check", removed_meanwhile)
+    with pytest.raises(ScheduleNotFound, match="nightly"):
+        await ledger.run_schedule("nightly", reason="now")
+    assert await ledger.runs() == []

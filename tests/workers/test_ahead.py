@@ -158,6 +158,25 @@ async def test_runs_ahead_do_not_keep_a_suspect_waiting_for_its_turn_alone(
             assert (await ended(ledger, run)).attempt_count == 1
 
 
+async def test_what_is_given_back_unbegun_counts_for_no_pace(
+    ledger: Ledger, eager: pytest.MonkeyPatch
+) -> None:
+    eager.setattr(slots, "PATIENCE_SECONDS", 0.05)
+    counted: list[None] = []
+    eager.setattr(ahead.Pace, "ended", lambda _: counted.append(None))
+    slow = Slow()
+    first, *_ = await submitted(ledger, ["slow", *["quick"] * 3])
+    async with working(ledger, slow.handler, quick, concurrency=1) as worker:
+        await held_ahead(worker, 4)
+        eager.setattr(ahead.Pace, "ahead", lambda _: 0)
+        await held_ahead(worker, 1)
+        assert counted == []
+        worker.stop()
+        slow.go.set()
+    assert len(counted) == 1
+    assert (await ledger.get(first)).state == State.COMPLETED
+
+
 async def test_a_limit_of_a_kind_holds_for_runs_that_are_leased_ahead(
     ledger: Ledger, eager: pytest.MonkeyPatch
 ) -> None:

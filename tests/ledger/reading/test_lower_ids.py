@@ -70,7 +70,11 @@ async def test_new_events_are_the_newest_though_old_ones_have_higher_ids(
 async def test_the_feed_looks_at_few_events_whose_ids_are_to_come(
     ledger: Ledger, connection: asyncpg.Connection[Any]
 ) -> None:
-    statements = ("SELECT ledger.feed_guard()", "SELECT ledger.feed_now()")
+    statements = (
+        "SELECT ledger.feed_guard()",
+        "SELECT ledger.feed_now()",
+        "SELECT * FROM ledger.newest_events(10)",
+    )
     await ledger.submit_many([{"kind": "parse"}] * 10)
     await connection.execute(MOVED)
     few = [await buffers(connection, statement) for statement in statements]
