@@ -16,9 +16,10 @@ from runfold.ledger import Ledger, State, Submit
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
 from tests.support.runs import claimed
-from tests.support.waiting import lapsed
+from tests.support.waiting import blocked, lapsed
 
 MOVE = "SELECT ledger.move_low_water($1, ARRAY[$2], '-1 day', '0')"
+MARK = (PROJECT, "parse")
 HOLD = "SELECT ledger.marks_hold($1, $2)"
 SUBMIT = """
 SELECT run_id FROM ledger.submit($1, 'test', ARRAY[$2], NULL, NULL, ARRAY[$3::int], NULL, '{3}',
@@ -184,34 +185,33 @@ async def test_marks_of_many_old_leases_move_less_often(
     assert (await mark_of(connection))["number"] == number + 1
 
 
-async def test_callers_that_move_marks_at_once_never_begin_them_anew(
-    ledger: Ledger, connection: asyncpg.Connection[Any], database: str
+async def test_a_caller_that_comes_late_to_a_mark_leaves_it_to_those_who_moved_it(
+    ledger: Ledger, connection: asyncpg.Connection[Any], other: asyncpg.Connection[Any]
 ) -> None:
-    slow = [f"kind {number}" for number in range(12)]
     await claimed(ledger)
-    await ledger.submit_many([Submit(kind=kind) for kind in slow])
+    await ledger.submit("slow")
     await move(connection, times=3)
+    await move(connection, kind="slow")
     await connection.execute(
-        "CREATE TABLE moved (leases_after bigint);"
-        " CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS"
-        " 'BEGIN INSERT INTO public.moved VALUES (NEW.leases_after); RETURN NULL; END';"
-        " CREATE TRIGGER note AFTER INSERT ON ledger.low_water FOR EACH ROW"
-        " WHEN (NEW.kind = 'parse') EXECUTE FUNCTION note()"
+        "CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END';"
+        " CREATE TRIGGER pause AFTER INSERT ON ledger.low_water FOR EACH ROW"
+        " WHEN (NEW.kind = 'slow') EXECUTE FUNCTION pause()"
     )
-    async with asyncpg.create_pool(driver_url(database), min_size=6, max_size=6) as pool:
 
-        async def moves(statement: str) -> None:
-            for _ in range(10):
-                await pool.execute(statement, PROJECT, "parse")
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock(1)")
+        # It has read the clock, and waits before it comes to the last kind, which others move.
+        late = asyncio.create_task(other.execute(MOVE.replace("[$2]", "['slow', $2]"), *MARK))
+        await blocked(ledger, other.get_server_pid())
+        await ledger.submit("parse")
+        await ledger.pool.execute(MOVE, *MARK)
+        moved = await mark_of(connection)
+    await late
 
-        # It reads the clock before it comes to the last kind, which others move meanwhile.
-        late = MOVE.replace("ARRAY[$2]", f"ARRAY{slow} || $2::text")
-        await asyncio.gather(moves(late), *(moves(MOVE) for _ in range(3)))
-
-    moved = [row["leases_after"] for row in await connection.fetch("SELECT * FROM moved")]
-    await connection.execute("DROP TABLE moved; DROP FUNCTION note CASCADE")
-    assert len(moved) > 10
-    assert min(moved) > 0
+    await connection.execute("DROP FUNCTION pause CASCADE")
+    assert await mark_of(connection) == moved
+    assert moved["leases_after"] > 0
 
 
 async def test_a_rebase_of_the_feed_forgets_the_marks(
