@@ -148,8 +148,9 @@ def test_no_line_of_a_page_is_longer_than_100_columns(page: Path) -> None:
     ] == []
 
 
-def test_no_line_of_sql_is_longer_than_100_columns() -> None:
+def test_no_line_of_sql_or_of_a_template_is_longer_than_100_columns() -> None:
     files = [
+        *(ROOT / "console").rglob("*.html"),
         *(ROOT / "ledger" / "sql").rglob("*.sql"),
         *(ROOT / "migrations" / "versions").glob("*.sql"),
     ]

@@ -31,6 +31,11 @@ async def sign_in(client: httpx.AsyncClient, secret: str) -> None:
     assert entered.status_code == 303, entered.text
 
 
+def words_of(page: httpx.Response) -> str:
+    """Return a page with one blank wherever its source has whitespace, as a browser shows it."""
+    return " ".join(page.text.split())
+
+
 async def token(
     ledger: Ledger, rights: Sequence[str], *, actors: Sequence[str] | None = None
 ) -> tuple[str, str]:

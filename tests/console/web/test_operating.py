@@ -20,7 +20,7 @@ from runfold.projections.models.counts import RUN_COUNTS
 from runfold.workers.duties.scheduler import Scheduler
 from tests.support.runs import TINY, abandoned, claimed, superseded
 from tests.support.waiting import until
-from tests.support.web import calling, sign_in, token
+from tests.support.web import calling, sign_in, token, words_of
 
 
 async def test_leases_that_end_first_come_first_and_pages_follow(
@@ -82,7 +82,7 @@ async def test_a_schedule_is_paused_resumed_and_run_from_its_page_on_record(
     await ledger.pool.execute("UPDATE ledger.schedule SET next_at = now() - interval '3 d'")
     await Scheduler(ledger).tick()
     assert await ledger.runs() == [], "a paused schedule submits nothing"
-    page = (await web.get("/p/test/kinds")).text
+    page = words_of(await web.get("/p/test/kinds"))
     assert "‖ paused</span> a flood" in page
     ran = await web.post(path, data=asked | {"change": "run"})
     [run] = await ledger.runs()

@@ -14,6 +14,7 @@ from runfold.ledger import Ledger, snoozes
 from runfold.ledger.errors import InvalidValue
 from tests.support.clock import set_clock
 from tests.support.runs import claimed
+from tests.support.web import words_of
 
 BASE = "/p/test/approvals"
 HOUR = timedelta(hours=1)
@@ -45,7 +46,7 @@ async def test_not_now_hides_a_request_from_one_person_and_is_undone(
     assert await shown(ledger, "bo") == [run, other]
     [(_, until)] = await put_off(ledger, ledger.actor)
     assert timedelta(hours=3.9) < until - datetime.now(UTC) < timedelta(hours=4.1)
-    assert '"count" data-live="waiting"> 1<' in (page := (await web.get(BASE)).text)
+    assert '"count" data-live="waiting"> 1<' in (page := words_of(await web.get(BASE)))
     assert "Not now 1" in page
     assert run not in page
     assert run in (await web.get(f"{BASE}?show=put_off")).text

@@ -14,6 +14,7 @@ from runfold.console.web.pages.timeline import Fact
 from runfold.ledger import Ledger
 from runfold.ledger.events import StepCompleted
 from tests.support.runs import claimed, superseded
+from tests.support.web import words_of
 
 START = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -60,7 +61,7 @@ async def test_a_tree_is_bounded_in_depth(web: httpx.AsyncClient, ledger: Ledger
     while branch["children"]:
         [branch], depth = branch["children"], depth + 1
     assert depth == 4
-    assert "its own tree" in (await web.get(f"/p/test/runs/{root}/tree")).text
+    assert "its own tree" in words_of(await web.get(f"/p/test/runs/{root}/tree"))
 
 
 async def test_children_whose_ids_do_not_fit_are_found_by_their_keys(
