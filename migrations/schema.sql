@@ -1865,10 +1865,11 @@ CREATE FUNCTION ledger.feed_cut(p_snapshot pg_snapshot, p_before xid8) RETURNS p
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  SELECT concat_ws(':', least(pg_snapshot_xmin(p_snapshot), p_before), p_before,
+  SELECT concat_ws(':', least(pg_snapshot_xmin(p_snapshot), cut.id), cut.id,
     (SELECT coalesce(string_agg(x.id::text, ',' ORDER BY x.id), '')
-      FROM pg_snapshot_xip(p_snapshot) AS x (id) WHERE x.id < p_before)
+      FROM pg_snapshot_xip(p_snapshot) AS x (id) WHERE x.id < cut.id)
   )::pg_snapshot
+  FROM least(p_before, pg_snapshot_xmax(p_snapshot)) AS cut (id)
 $$;
 
 CREATE FUNCTION ledger.feed_guard() RETURNS void

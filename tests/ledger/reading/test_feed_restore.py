@@ -24,8 +24,14 @@ from tests.ledger.reading.test_feed import note
 from tests.support.feeding import Reader, assert_complete, stored
 from tests.support.place import place
 from tests.support.server import ROOM, Server
+from tests.support.waiting import until
 
 BURN = "DO $$ BEGIN FOR i IN 1..20000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
+
+WAITING = """
+SELECT count(*) = $1 FROM pg_stat_activity
+WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0
+"""
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +134,9 @@ async def test_a_rebase_waits_for_writers_at_work(
     async with connection.transaction():
         await note(connection, run)
         rebasing = asyncio.create_task(ledger.pool.fetchval("SELECT ledger.feed_rebase()"))
-        writing = asyncio.create_task(ledger.submit("waits for the rebase"))
+        await until(lambda: ledger.pool.fetchval(WAITING, 1))
+        writing = asyncio.create_task(ledger.submit("has its transaction id, and waits, too"))
+        await until(lambda: ledger.pool.fetchval(WAITING, 2))
         await reader.drain()
         assert len(reader.keys) == 1
     await asyncio.gather(rebasing, writing)
