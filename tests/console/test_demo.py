@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -24,6 +22,7 @@ from runfold.console.demo.measure import call_tool, library, measure, sources, t
 from runfold.ledger import Ledger
 from runfold.ledger.events import Event, ToolCompleted
 from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from tests.support.place import open_folder
 from tests.support.waiting import until
 from tests.support.working import ended, working
 
@@ -35,13 +34,8 @@ FILES = 48
 @pytest.fixture(scope="module")
 def home() -> Iterator[Path]:
     """The folder of a built-in PostgreSQL that stays up for all demos."""
-    folder = Path(tempfile.mkdtemp(prefix="runfold-demo-", dir="/tmp"))
-    folder.chmod(0o755)
-    try:
-        with EmbeddedPostgres(folder):
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with open_folder() as folder, EmbeddedPostgres(folder):
+        yield folder
 
 
 @pytest.fixture

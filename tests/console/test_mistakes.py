@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +18,7 @@ from runfold.console.cli.kit import exits
 from tests.console.test_process import PROGRAM, environment, run, started
 from tests.support.console import Cli, cli, execute
 from tests.support.forked import Forked
+from tests.support.place import open_folder
 
 __all__ = ["cli"]
 
@@ -29,10 +28,8 @@ SECONDS = 60
 @pytest.fixture
 def home() -> Iterator[Path]:
     """A folder for a built-in server, on a short path."""
-    folder = Path(tempfile.mkdtemp(prefix="runfold-test-", dir="/tmp"))
-    folder.chmod(0o755)
-    yield folder / "home"
-    shutil.rmtree(folder, ignore_errors=True)
+    with open_folder() as folder:
+        yield folder / "home"
 
 
 # -- Ctrl-C ----------------------------------------------------------------------------------------

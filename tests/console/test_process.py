@@ -7,11 +7,9 @@ import json
 import os
 import pty
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +27,7 @@ from runfold.ledger import Ledger, State
 from tests.conftest import PROJECT
 from tests.support import forked
 from tests.support.forked import Forked
+from tests.support.place import open_folder
 from tests.support.runs import abandoned, claimed
 from tests.support.waiting import until
 
@@ -317,10 +316,8 @@ def test_completion_is_offered_for_the_shell(database: str) -> None:
 
 @pytest.mark.slow
 def test_without_a_url_the_built_in_database_is_used() -> None:
-    home = Path(tempfile.mkdtemp(prefix="runfold-test-", dir="/tmp"))
-    home.chmod(0o755)
-    setting = {"RUNFOLD_HOME": str(home / "home"), "RUNFOLD_PROJECT": "default"}
-    try:
+    with open_folder() as home:
+        setting = {"RUNFOLD_HOME": str(home / "home"), "RUNFOLD_PROJECT": "default"}
         run_id = run(None, "submit", "parse", **setting).stdout.strip()
         status = json.loads(run(None, "db", "status", "--json", **setting).stdout)
         url = run(None, "db", "url", **setting)
@@ -330,8 +327,6 @@ def test_without_a_url_the_built_in_database_is_used() -> None:
         assert run(None, "db", "upgrade", **setting).stdout.endswith("is up to date\n")
         assert url.stdout.startswith("postgresql://postgres@/")
         assert "stops when the last" in url.stderr
-    finally:
-        shutil.rmtree(home)
 
 
 def test_a_worker_does_runs_until_sigterm_and_gives_the_rest_back(database: str) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +20,7 @@ from runfold.console.cli.commands import up_parts
 from runfold.console.cli.kit import exits
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.main import main
+from tests.support.place import open_folder
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -30,10 +29,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def home() -> Iterator[Path]:
     """The folder of a built-in PostgreSQL that nobody has started yet."""
-    folder = Path(tempfile.mkdtemp(prefix="runfold-up-", dir="/tmp"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    with open_folder() as folder:
+        yield folder
 
 
 @contextmanager

@@ -6,11 +6,9 @@ import asyncio
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
 from runfold.ledger.settings import Settings
 from tests.support import forked
 from tests.support.forked import Forked
+from tests.support.place import open_folder
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -56,15 +55,12 @@ def commands() -> list[str]:
 @pytest.fixture(scope="module")
 def environment() -> Iterator[dict[str, str]]:
     """A fresh home for the built-in PostgreSQL, as a new user has it."""
-    home = Path(tempfile.mkdtemp(prefix="runfold-docs-", dir="/tmp"))
-    home.chmod(0o755)
     kept = {k: v for k, v in os.environ.items() if not k.startswith("RUNFOLD_")}
     # Kept running: with the last command that uses it, the server would stop, and start again with
     # the next.
-    with EmbeddedPostgres(home / "store") as postgres:
+    with open_folder() as home, EmbeddedPostgres(home / "store") as postgres:
         asyncio.run(_one_run(postgres.url()))
         yield {**kept, "RUNFOLD_HOME": str(home / "store")}
-    shutil.rmtree(home, ignore_errors=True)
 
 
 async def _one_run(url: str) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,20 +10,14 @@ from runfold.ledger import Ledger
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
 from tests.conftest import PROJECT
+from tests.support.place import open_folder
 
 
 @pytest.fixture
 def own_server() -> Iterator[EmbeddedPostgres]:
     """A durable server of the test's own."""
-    # Below /tmp and open: a socket's path must stay short, and the server's user must reach it.
-    folder = Path(tempfile.mkdtemp(prefix="runfold-fault-", dir="/tmp"))
-    folder.chmod(0o755)
-    server = EmbeddedPostgres(folder / "home")
-    try:
-        yield server.start()
-    finally:
-        server.close()
-        shutil.rmtree(folder, ignore_errors=True)
+    with open_folder() as folder, EmbeddedPostgres(folder / "home") as server:
+        yield server
 
 
 @pytest.fixture

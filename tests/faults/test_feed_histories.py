@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from runfold.ledger.reading import feed
 from tests.conftest import PROJECT, assert_consistent
 from tests.faults.test_database import gone
 from tests.support.feeding import Reader, assert_complete, stored
+from tests.support.place import open_folder
 from tests.support.waiting import until
 
 UNUSED_IDS = 50
@@ -33,12 +33,12 @@ UNUSED_IDS = 50
 async def test_ids_that_a_crash_takes_back_hide_no_event(
     own_server: EmbeddedPostgres, own_ledger: Ledger
 ) -> None:
-    # Nobody writes the log of what is rolled back before the crash.
-    await own_ledger.pool.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
-    await own_ledger.pool.execute("SELECT pg_reload_conf()")
     await own_ledger.submit("before")
     live, at_now = Reader(own_ledger.pool), Reader(own_ledger.pool)
     postmaster = psutil.Process(await own_ledger.pool.fetchval("SELECT pg_backend_pid()")).parent()
+    background = "SELECT pid FROM pg_stat_activity WHERE backend_type <> 'client backend'"
+    for row in await own_ledger.pool.fetch(background):
+        psutil.Process(row["pid"]).suspend()  # they would write the log of what is rolled back
     for _ in range(UNUSED_IDS):
         async with own_ledger.pool.acquire() as connection:
             transaction = connection.transaction()
@@ -70,10 +70,8 @@ async def test_ids_that_a_crash_takes_back_hide_no_event(
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder in which servers are kept, short enough for a socket's path."""
-    made = Path(tempfile.mkdtemp(prefix="runfold-fault-", dir="/tmp"))
-    made.chmod(0o755)
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
+    with open_folder() as made:
+        yield made
 
 
 @pytest.mark.slow

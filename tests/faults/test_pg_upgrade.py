@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from runfold.ledger.postgres.embedded.store import Store
 from tests.conftest import PROJECT, assert_consistent
 from tests.support.console import Cli
 from tests.support.feeding import Reader, assert_complete, stored
+from tests.support.place import open_folder
 
 
 def upgraded(old_data: Path, home: Path) -> None:
@@ -42,8 +41,7 @@ async def test_a_ledger_lives_on_in_the_cluster_that_pg_upgrade_made(
     await amid.page()
     [lease] = await own_ledger.claim("w:1", ttl=600)
     await asyncio.to_thread(own_server.close)
-    home = Path(tempfile.mkdtemp(prefix="runfold-fault-", dir="/tmp"))
-    try:
+    with open_folder() as home:
         await asyncio.to_thread(upgraded, own_server.log_dir.parent, home)
         with EmbeddedPostgres(home) as newer:
             async with Ledger.open(newer.url(), PROJECT) as there:
@@ -60,5 +58,3 @@ async def test_a_ledger_lives_on_in_the_cluster_that_pg_upgrade_made(
             assert (await asyncio.to_thread(cli, "drift")).code == exits.OK
             assert (await asyncio.to_thread(cli, "doctor")).code == exits.OK
             await assert_consistent(newer.url())
-    finally:
-        shutil.rmtree(home, ignore_errors=True)

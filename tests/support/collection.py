@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Generator, Sequence
 from itertools import islice
@@ -12,6 +11,8 @@ import pytest
 from xdist.scheduler import (  # type: ignore[import-untyped]  # it ships no types
     LoadScopeScheduling,
 )
+
+from tests.support.forked import spare_what_is_loaded
 
 PROCESSES_PER_CORE = 3  # a test waits for a server or a process about half of its time
 MOST_PROCESSES = 16  # each has a server of its own
@@ -74,9 +75,8 @@ def _spread(items: Sequence[pytest.Item]) -> list[pytest.Item]:
 
 
 def pytest_collection_finish() -> None:
-    """Let the collector of garbage pass over the tests and modules, which stay to the end."""
-    gc.collect()
-    gc.freeze()
+    """Let the collector of garbage pass over the tests, too, which stay to the end."""
+    spare_what_is_loaded()
 
 
 def is_slow(item: pytest.Item) -> bool:

@@ -7,11 +7,12 @@ import re
 import shutil
 import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
+
+from tests.support.place import open_folder
 
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 SERVER_CONNECTIONS = 3
@@ -39,9 +40,7 @@ def pooled(url: str, settings: str = SETTINGS) -> Iterator[str]:
     host, port = query.get("host") or parts.hostname or "", query.get("port") or parts.port or 5432
     user, name = parts.username or "postgres", parts.path.removeprefix("/")
     password = f" password={parts.password}" if parts.password else ""
-    with tempfile.TemporaryDirectory(prefix="runfold-pooler-", dir="/tmp") as text:
-        folder = Path(text)
-        folder.chmod(0o755)
+    with open_folder() as folder:
         with socket.create_server(("127.0.0.1", 0)) as free:
             listening = free.getsockname()[1]
         configuration = folder / "pgbouncer.ini"

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 BYTES = 8 << 30
@@ -25,6 +27,17 @@ def place() -> Path:
     ):
         return DISK
     return MEMORY if min(shutil.disk_usage(MEMORY).free, *_free()) > BYTES else DISK
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """Yield a folder for servers: its path is short, and every account can enter it."""
+    folder = Path(tempfile.mkdtemp(prefix="runfold-", dir=place()))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _free() -> list[int]:

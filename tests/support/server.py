@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from runfold.ledger.postgres.embedded.registry import temporary_postgres
 from tests.support.place import place
 
-# A small cache: to make and to drop a database, a server walks all of it.
-ROOM = {"max_connections": "200", "shared_buffers": "32MB"}
+# A small cache: to make and to drop a database, a server walks all of it. No vacuum but a test's
+# own: its transactions hold back the feed, and its statistics change plans.
+ROOM = {"max_connections": "200", "shared_buffers": "32MB", "autovacuum": "off"}
 # A test server may lose everything when it crashes; in return it is fast.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 

@@ -7,7 +7,6 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import textwrap
 import threading
 import time
@@ -31,6 +30,7 @@ from runfold.ledger.postgres.embedded.registry import (
     default_home,
     temporary_postgres,
 )
+from tests.support.place import open_folder
 
 pytestmark = pytest.mark.own_server
 
@@ -45,25 +45,21 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="is about what root has t
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """Yield an empty folder that every account can enter; no server may be left in it."""
-    made = Path(tempfile.mkdtemp(prefix="runfold-test-", dir="/tmp"))
-    made.chmod(0o755)
-    yield made
-    left = [process for process in psutil.process_iter() if _is_postgres_in(process, made)]
-    for process in left:
-        process.kill()
-    shutil.rmtree(made, ignore_errors=True)
+    with open_folder() as made:
+        yield made
+        left = [process for process in psutil.process_iter() if _is_postgres_in(process, made)]
+        for process in left:
+            process.kill()
     assert not left
 
 
 @pytest.fixture(scope="module")
 def made_once() -> Iterator[Path]:
     """Yield a home that was started and stopped: a second initdb would only take time."""
-    made = Path(tempfile.mkdtemp(prefix="runfold-test-", dir="/tmp"))
-    made.chmod(0o755)
-    with EmbeddedPostgres(made / "home"):
-        pass
-    yield made / "home"
-    shutil.rmtree(made)
+    with open_folder() as made:
+        with EmbeddedPostgres(made / "home"):
+            pass
+        yield made / "home"
 
 
 @pytest.fixture

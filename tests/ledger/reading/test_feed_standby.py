@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,21 +13,19 @@ from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
 from runfold.ledger.reading import feed
 from tests.support.feeding import Reader
+from tests.support.place import open_folder
 from tests.support.server import FAST, ROOM
 
 
 @pytest.fixture
 def standby() -> Iterator[str]:
     """The URL of a server in recovery, whose database has a run."""
-    with tempfile.TemporaryDirectory(
-        prefix="runfold-", dir="/tmp", ignore_cleanup_errors=True
-    ) as folder:
-        Path(folder).chmod(0o755)
-        with EmbeddedPostgres(Path(folder), settings=ROOM | FAST) as postgres:
+    with open_folder() as folder:
+        with EmbeddedPostgres(folder, settings=ROOM | FAST) as postgres:
             asyncio.run(submitted(postgres.url()))
-        [data] = [path.parent for path in Path(folder).rglob("postgresql.conf")]
+        [data] = [path.parent for path in folder.rglob("postgresql.conf")]
         (data / "standby.signal").touch()
-        with EmbeddedPostgres(Path(folder), settings=ROOM | FAST) as postgres:
+        with EmbeddedPostgres(folder, settings=ROOM | FAST) as postgres:
             yield postgres.url()
 
 
