@@ -1879,13 +1879,14 @@ CREATE FUNCTION ledger.feed_guard() RETURNS void
     SET jit TO 'off'
     AS $$
 DECLARE
-  g ledger.feed_generation;
+  this ledger.feed_generation;
 BEGIN
   IF pg_is_in_recovery() THEN
     RAISE EXCEPTION 'the feed cannot be read on a standby' USING ERRCODE = 'RF411';
   END IF;
-  SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.end_position IS NULL;
-  IF g.system_identifier <> (SELECT c.system_identifier FROM pg_control_system() AS c)
+  SELECT * INTO this FROM ledger.feed_generation AS known WHERE known.end_position IS NULL;
+  IF this.system_identifier <> (
+    SELECT cluster.system_identifier FROM pg_control_system() AS cluster)
     OR EXISTS (
       -- Events of an earlier generation may have higher ids for ever: what still comes from their
       -- cluster has the highest, so few are looked at.
@@ -1893,9 +1894,9 @@ BEGIN
         SELECT ahead.txid, ahead.position FROM ledger.event AS ahead
         WHERE ahead.txid >= pg_snapshot_xmax(pg_current_snapshot())
         ORDER BY ahead.txid DESC, ahead.position DESC LIMIT 100
-      ) AS e
-      WHERE e.position > split_part(g.start, '@', 2)::bigint
-        AND e.txid IS DISTINCT FROM pg_current_xact_id_if_assigned()) THEN
+      ) AS newest
+      WHERE newest.position > split_part(this.start, '@', 2)::bigint
+        AND newest.txid IS DISTINCT FROM pg_current_xact_id_if_assigned()) THEN
     RAISE EXCEPTION 'the events were restored into another cluster' USING ERRCODE = 'RF410';
   END IF;
 END $$;
@@ -1909,23 +1910,23 @@ CREATE FUNCTION ledger.feed_known(p_generation integer, p_moment text) RETURNS v
     SET jit TO 'off'
     AS $$
 DECLARE
-  g ledger.feed_generation;
+  this ledger.feed_generation;
   newest xid8;
   hash text;
 BEGIN
-  SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = p_generation;
-  IF p_moment IN (g.start, '9223372036854775807:9223372036854775807:@' || g.end_position) THEN
+  SELECT * INTO this FROM ledger.feed_generation AS known WHERE known.generation = p_generation;
+  IF p_moment IN (this.start, '9223372036854775807:9223372036854775807:@' || this.end_position) THEN
     RETURN;
   END IF;
   newest := (pg_snapshot_xmax(split_part(p_moment, '@', 1)::pg_snapshot)::text::bigint - 1)::text;
   -- The newest event is the last of its transaction: one probe of the index, however many it has.
-  SELECT left(encode(e.hash, 'hex'), 16) INTO hash FROM ledger.event AS e
-  WHERE e.txid = newest AND e.position > split_part(g.start, '@', 2)::bigint
-    AND e.position <= coalesce(g.end_position, 9223372036854775807)
-  ORDER BY e.position DESC LIMIT 1;
+  SELECT left(encode(event.hash, 'hex'), 16) INTO hash FROM ledger.event AS event
+  WHERE event.txid = newest AND event.position > split_part(this.start, '@', 2)::bigint
+    AND event.position <= coalesce(this.end_position, 9223372036854775807)
+  ORDER BY event.position DESC LIMIT 1;
   IF hash = split_part(p_moment, '@', 3)
-    OR EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND a.generation >= p_generation
-      AND a.last_txid >= newest) THEN
+    OR EXISTS (SELECT FROM ledger.archive AS archived WHERE archived.detached
+      AND archived.generation >= p_generation AND archived.last_txid >= newest) THEN
     RETURN;
   END IF;
   RAISE EXCEPTION 'the checkpoint %/% is of a history that this database does not have',
@@ -1947,10 +1948,11 @@ DECLARE
   least xid8 := pg_snapshot_xmin(split_part(p_start, '@', 1)::pg_snapshot);
   newest record;
 BEGIN
-  SELECT e.txid, left(encode(e.hash, 'hex'), 16) AS hash INTO newest FROM ledger.event AS e
-  WHERE e.txid >= least AND e.txid < pg_snapshot_xmax(p_snapshot) AND e.position > base
-    AND pg_visible_in_snapshot(e.txid, p_snapshot)
-  ORDER BY e.txid DESC, e.position DESC LIMIT 1;
+  SELECT event.txid, left(encode(event.hash, 'hex'), 16) AS hash INTO newest
+  FROM ledger.event AS event
+  WHERE event.txid >= least AND event.txid < pg_snapshot_xmax(p_snapshot) AND event.position > base
+    AND pg_visible_in_snapshot(event.txid, p_snapshot)
+  ORDER BY event.txid DESC, event.position DESC LIMIT 1;
   IF NOT FOUND THEN
     RETURN p_start;
   END IF;
@@ -1970,7 +1972,7 @@ CREATE FUNCTION ledger.feed_next(p_generation integer, p_moment text, p_limit in
     AS $$
 #variable_conflict use_column
 DECLARE
-  g ledger.feed_generation;
+  this ledger.feed_generation;
   seen pg_snapshot := split_part(p_moment, '@', 1);
   visible pg_snapshot;
   candidate pg_snapshot;
@@ -1984,60 +1986,65 @@ BEGIN
   LOCK TABLE ledger.event IN ACCESS SHARE MODE;
   PERFORM ledger.feed_known(p_generation, p_moment);
   PERFORM ledger.feed_whole(p_generation, p_moment);
-  SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = p_generation;
-  WHILE g.end_position IS NOT NULL LOOP
+  SELECT * INTO this FROM ledger.feed_generation AS known WHERE known.generation = p_generation;
+  WHILE this.end_position IS NOT NULL LOOP
     IF p_moment NOT LIKE '9223372036854775807:%' THEN
-      RETURN QUERY SELECT g.generation, p_moment,
-      '9223372036854775807:9223372036854775807:@' || g.end_position;
+      RETURN QUERY SELECT this.generation, p_moment,
+      '9223372036854775807:9223372036854775807:@' || this.end_position;
       RETURN;
     END IF;
-    SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = g.generation + 1;
-    p_moment := g.start;
+    SELECT * INTO this FROM ledger.feed_generation AS known
+    WHERE known.generation = this.generation + 1;
+    p_moment := this.start;
     seen := split_part(p_moment, '@', 1);
   END LOOP;
   PERFORM ledger.feed_guard();
   visible := pg_current_snapshot();
   candidate := visible;
-  SELECT s.last_value INTO high FROM ledger.event_position AS s; -- after the snapshot was taken
-  base := split_part(g.start, '@', 2);
+  -- After the snapshot was taken.
+  SELECT sequence.last_value INTO high FROM ledger.event_position AS sequence;
+  base := split_part(this.start, '@', 2);
   LOOP
-    SELECT e.txid INTO cut FROM ledger.event AS e
-    WHERE e.txid >= pg_snapshot_xmax(seen) AND e.txid < pg_snapshot_xmax(visible)
-      AND e.position > base
-    ORDER BY e.txid OFFSET size LIMIT 1;
+    SELECT event.txid INTO cut FROM ledger.event AS event
+    WHERE event.txid >= pg_snapshot_xmax(seen) AND event.txid < pg_snapshot_xmax(visible)
+      AND event.position > base
+    ORDER BY event.txid OFFSET size LIMIT 1;
     EXIT WHEN cut IS NULL;
-    IF NOT EXISTS (SELECT FROM ledger.event AS e WHERE e.txid >= pg_snapshot_xmax(seen)
-      AND e.txid < cut AND e.position > base) THEN
+    IF NOT EXISTS (SELECT FROM ledger.event AS event WHERE event.txid >= pg_snapshot_xmax(seen)
+      AND event.txid < cut AND event.position > base) THEN
       cut := (cut::text::bigint + 1)::text; -- one transaction is all of it, and more than p_limit
     END IF;
     candidate := ledger.feed_cut(visible, cut);
     EXIT WHEN NOT EXISTS (
       SELECT FROM (
-        SELECT d.project_id, d.run_id, d.version, lag(d.version) OVER (PARTITION BY d.project_id,
-        d.run_id ORDER BY d.version) AS before
+        SELECT delivered.project_id, delivered.run_id, delivered.version,
+          lag(delivered.version) OVER (
+            PARTITION BY delivered.project_id, delivered.run_id ORDER BY delivered.version
+          ) AS before
         FROM (
-          SELECT e.project_id, e.run_id, e.version FROM ledger.event AS e
-          WHERE e.txid >= pg_snapshot_xmax(seen) AND e.txid < cut AND e.position > base
-            AND pg_visible_in_snapshot(e.txid, candidate)
+          SELECT event.project_id, event.run_id, event.version FROM ledger.event AS event
+          WHERE event.txid >= pg_snapshot_xmax(seen) AND event.txid < cut AND event.position > base
+            AND pg_visible_in_snapshot(event.txid, candidate)
           UNION ALL
-          SELECT e.project_id, e.run_id, e.version FROM ledger.event AS e
-          WHERE e.txid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))) AND e.position > base
-            AND pg_visible_in_snapshot(e.txid, candidate)
-        ) AS d
-      ) AS w
+          SELECT event.project_id, event.run_id, event.version FROM ledger.event AS event
+          WHERE event.txid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))) AND event.position > base
+            AND pg_visible_in_snapshot(event.txid, candidate)
+        ) AS delivered
+      ) AS step
       CROSS JOIN LATERAL (
-        SELECT FROM ledger.event AS p
-        WHERE p.project_id = w.project_id AND p.run_id = w.run_id AND p.version = w.version - 1
-          AND p.position > base AND NOT pg_visible_in_snapshot(p.txid, seen) OFFSET 0
+        SELECT FROM ledger.event AS previous
+        WHERE previous.project_id = step.project_id AND previous.run_id = step.run_id
+          AND previous.version = step.version - 1 AND previous.position > base
+          AND NOT pg_visible_in_snapshot(previous.txid, seen) OFFSET 0
       ) AS unseen
-      WHERE w.version > 1 AND w.before IS DISTINCT FROM w.version - 1);
+      WHERE step.version > 1 AND step.before IS DISTINCT FROM step.version - 1);
     size := size * 2 + 1;
     candidate := visible;
   END LOOP;
-  target := ledger.feed_moment(g.start, candidate, high);
+  target := ledger.feed_moment(this.start, candidate, high);
   IF (split_part(target, '@', 1), split_part(target, '@', 3)) IS DISTINCT
     FROM (split_part(p_moment, '@', 1), split_part(p_moment, '@', 3)) THEN
-    RETURN QUERY SELECT g.generation, p_moment, target;
+    RETURN QUERY SELECT this.generation, p_moment, target;
   END IF;
 END $$;
 
@@ -2048,8 +2055,10 @@ CREATE FUNCTION ledger.feed_now() RETURNS TABLE(generation integer, moment text)
 BEGIN
   PERFORM ledger.feed_guard();
   -- The snapshot is older than the reading of the sequence: STABLE takes the caller's.
-  RETURN QUERY SELECT g.generation, ledger.feed_moment(g.start, pg_current_snapshot(), s.last_value)
-  FROM ledger.feed_generation AS g, ledger.event_position AS s WHERE g.end_position IS NULL;
+  RETURN QUERY SELECT this.generation,
+    ledger.feed_moment(this.start, pg_current_snapshot(), sequence.last_value)
+  FROM ledger.feed_generation AS this, ledger.event_position AS sequence
+  WHERE this.end_position IS NULL;
 END $$;
 
 CREATE SEQUENCE ledger.event_position
@@ -2125,7 +2134,7 @@ CREATE FUNCTION ledger.feed_page(p_generation integer, p_moment text, p_target t
     AS $$
 #variable_conflict use_column
 DECLARE
-  g ledger.feed_generation;
+  this ledger.feed_generation;
   seen pg_snapshot := split_part(p_moment, '@', 1);
   target pg_snapshot := split_part(p_target, '@', 1);
   after bigint;
@@ -2136,46 +2145,46 @@ BEGIN
   LOCK TABLE ledger.event IN ACCESS SHARE MODE;
   PERFORM ledger.feed_known(p_generation, p_moment), ledger.feed_known(p_generation, p_target);
   PERFORM ledger.feed_whole(p_generation, p_moment);
-  SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = p_generation;
-  after := greatest(p_position, split_part(g.start, '@', 2)::bigint);
+  SELECT * INTO this FROM ledger.feed_generation AS known WHERE known.generation = p_generation;
+  after := greatest(p_position, split_part(this.start, '@', 2)::bigint);
   IF p_target LIKE '9223372036854775807:%' THEN
     -- The generation has ended. Ids at later positions than the moment's may be another
     -- cluster's, and say nothing of the moment.
-    RETURN QUERY SELECT e.* FROM ledger.event AS e
-    WHERE e.position > after AND e.position <= up_to
-      AND (e.position > seen_up_to OR NOT pg_visible_in_snapshot(e.txid, seen))
-      AND (p_project IS NULL OR e.project_id = p_project)
-      AND (allowed IS NULL OR e.project_id = ANY (allowed))
-        AND (p_types IS NULL OR e.type = ANY (p_types))
-      AND (p_without IS NULL OR e.type <> ALL (p_without))
-        AND (p_states IS NULL OR e.state = ANY (p_states))
+    RETURN QUERY SELECT event.* FROM ledger.event AS event
+    WHERE event.position > after AND event.position <= up_to
+      AND (event.position > seen_up_to OR NOT pg_visible_in_snapshot(event.txid, seen))
+      AND (p_project IS NULL OR event.project_id = p_project)
+      AND (allowed IS NULL OR event.project_id = ANY (allowed))
+        AND (p_types IS NULL OR event.type = ANY (p_types))
+      AND (p_without IS NULL OR event.type <> ALL (p_without))
+        AND (p_states IS NULL OR event.state = ANY (p_states))
       AND (p_kinds IS NULL OR EXISTS (
-        SELECT FROM ledger.event AS f
-        WHERE f.project_id = e.project_id AND f.run_id = e.run_id AND f.version = 1
-          AND f.kind = ANY (p_kinds) OFFSET 0))
-    ORDER BY e.position LIMIT p_limit;
+        SELECT FROM ledger.event AS submitted
+        WHERE submitted.project_id = event.project_id AND submitted.run_id = event.run_id
+          AND submitted.version = 1 AND submitted.kind = ANY (p_kinds) OFFSET 0))
+    ORDER BY event.position LIMIT p_limit;
     RETURN;
   END IF;
   -- Two arms, because a single condition would not be searched for in the index (txid, position).
-  RETURN QUERY SELECT e.* FROM (
-    SELECT a.* FROM ledger.event AS a
-    WHERE a.txid >= pg_snapshot_xmax(seen) AND a.txid < pg_snapshot_xmax(target)
-      AND a.position > after
+  RETURN QUERY SELECT event.* FROM (
+    SELECT later.* FROM ledger.event AS later
+    WHERE later.txid >= pg_snapshot_xmax(seen) AND later.txid < pg_snapshot_xmax(target)
+      AND later.position > after
     UNION ALL
-    SELECT b.* FROM ledger.event AS b
-    WHERE b.txid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))) AND b.position > after
-  ) AS e
-  WHERE e.position <= up_to AND pg_visible_in_snapshot(e.txid, target)
-    AND (p_project IS NULL OR e.project_id = p_project)
-      AND (allowed IS NULL OR e.project_id = ANY (allowed))
-      AND (p_types IS NULL OR e.type = ANY (p_types))
-    AND (p_without IS NULL OR e.type <> ALL (p_without))
-      AND (p_states IS NULL OR e.state = ANY (p_states))
+    SELECT opened.* FROM ledger.event AS opened
+    WHERE opened.txid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))) AND opened.position > after
+  ) AS event
+  WHERE event.position <= up_to AND pg_visible_in_snapshot(event.txid, target)
+    AND (p_project IS NULL OR event.project_id = p_project)
+      AND (allowed IS NULL OR event.project_id = ANY (allowed))
+      AND (p_types IS NULL OR event.type = ANY (p_types))
+    AND (p_without IS NULL OR event.type <> ALL (p_without))
+      AND (p_states IS NULL OR event.state = ANY (p_states))
     AND (p_kinds IS NULL OR EXISTS (
-      SELECT FROM ledger.event AS f
-      WHERE f.project_id = e.project_id AND f.run_id = e.run_id AND f.version = 1
-        AND f.kind = ANY (p_kinds) OFFSET 0))
-  ORDER BY e.position LIMIT p_limit;
+      SELECT FROM ledger.event AS submitted
+      WHERE submitted.project_id = event.project_id AND submitted.run_id = event.run_id
+        AND submitted.version = 1 AND submitted.kind = ANY (p_kinds) OFFSET 0))
+  ORDER BY event.position LIMIT p_limit;
 END $$;
 
 CREATE FUNCTION ledger.feed_passed(p_generation integer, p_moment text, p_of_generation integer, p_last_position bigint, p_last_txid xid8) RETURNS boolean
@@ -2195,7 +2204,7 @@ CREATE FUNCTION ledger.feed_rebase() RETURNS integer
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-  g ledger.feed_generation;
+  this ledger.feed_generation;
   high bigint;
 BEGIN
   IF pg_is_in_recovery() THEN
@@ -2203,34 +2212,38 @@ BEGIN
   END IF;
   DELETE FROM ledger.low_water; -- of another cluster; before the lock, as a sweep has it
   LOCK TABLE ledger.event IN SHARE ROW EXCLUSIVE MODE;
-  SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.end_position IS NULL FOR UPDATE;
-  SELECT greatest(CASE WHEN s.is_called THEN s.last_value ELSE 0 END,
-    (SELECT max(e.position) FROM ledger.event AS e),
-    (SELECT max(a.last_position) FROM ledger.archive AS a)) INTO high
-  FROM ledger.event_position AS s;
+  SELECT * INTO this FROM ledger.feed_generation AS known
+  WHERE known.end_position IS NULL FOR UPDATE;
+  SELECT greatest(CASE WHEN sequence.is_called THEN sequence.last_value ELSE 0 END,
+    (SELECT max(event.position) FROM ledger.event AS event),
+    (SELECT max(archived.last_position) FROM ledger.archive AS archived)) INTO high
+  FROM ledger.event_position AS sequence;
   IF high > 0 THEN
     PERFORM setval('ledger.event_position', high);
   END IF;
-  PERFORM setval('ledger.role_event_number_seq', x.number)
-  FROM (SELECT max(r.number) AS number FROM ledger.role_event AS r) AS x,
-    ledger.role_event_number_seq AS s WHERE x.number >= s.last_value;
-  PERFORM setval('ledger.archive_event_number_seq', x.number)
-  FROM (SELECT max(r.number) AS number FROM ledger.archive_event AS r) AS x,
-    ledger.archive_event_number_seq AS s WHERE x.number >= s.last_value;
-  PERFORM setval('ledger.rebuild_rebuild_id_seq', x.number)
-  FROM (SELECT max(r.rebuild_id) AS number FROM ledger.rebuild AS r) AS x,
-    ledger.rebuild_rebuild_id_seq AS s WHERE x.number >= s.last_value;
-  PERFORM setval('ledger.newest_time', x.newest)
-  FROM (SELECT (extract(epoch FROM max(e.recorded_at)) * 1000000)::bigint AS newest
-    FROM ledger.event AS e) AS x, ledger.newest_time AS s WHERE x.newest > s.last_value;
-  UPDATE ledger.feed_generation AS f SET end_position = high WHERE f.generation = g.generation;
+  PERFORM setval('ledger.role_event_number_seq', last.number)
+  FROM (SELECT max(entry.number) AS number FROM ledger.role_event AS entry) AS last,
+    ledger.role_event_number_seq AS sequence WHERE last.number >= sequence.last_value;
+  PERFORM setval('ledger.archive_event_number_seq', last.number)
+  FROM (SELECT max(entry.number) AS number FROM ledger.archive_event AS entry) AS last,
+    ledger.archive_event_number_seq AS sequence WHERE last.number >= sequence.last_value;
+  PERFORM setval('ledger.rebuild_rebuild_id_seq', last.number)
+  FROM (SELECT max(entry.rebuild_id) AS number FROM ledger.rebuild AS entry) AS last,
+    ledger.rebuild_rebuild_id_seq AS sequence WHERE last.number >= sequence.last_value;
+  PERFORM setval('ledger.newest_time', last.newest)
+  FROM (SELECT (extract(epoch FROM max(event.recorded_at)) * 1000000)::bigint AS newest
+    FROM ledger.event AS event) AS last,
+    ledger.newest_time AS sequence WHERE last.newest > sequence.last_value;
+  UPDATE ledger.feed_generation AS known SET end_position = high
+  WHERE known.generation = this.generation;
   -- Cut at this transaction, which is in the write-ahead log when it has committed: no id up to
   -- it comes back after a crash.
   INSERT INTO ledger.feed_generation (generation, start, system_identifier)
-  SELECT g.generation + 1, ledger.feed_cut(pg_current_snapshot(),
-  pg_current_xact_id())::text || '@' || high, c.system_identifier
-  FROM pg_control_system() AS c;
-  RETURN g.generation + 1;
+  SELECT this.generation + 1,
+    ledger.feed_cut(pg_current_snapshot(), pg_current_xact_id())::text || '@' || high,
+    cluster.system_identifier
+  FROM pg_control_system() AS cluster;
+  RETURN this.generation + 1;
 END $$;
 
 CREATE FUNCTION ledger.feed_whole(p_generation integer, p_moment text) RETURNS void
@@ -2245,9 +2258,10 @@ BEGIN
     RAISE EXCEPTION 'the feed is read in transactions at READ COMMITTED'
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
-  SELECT string_agg(a.month, ', ' ORDER BY a.month) INTO missed FROM ledger.archive AS a
-  WHERE a.detached AND NOT ledger.feed_passed(p_generation, p_moment, a.generation, a.last_position,
-  a.last_txid);
+  SELECT string_agg(archived.month, ', ' ORDER BY archived.month) INTO missed
+  FROM ledger.archive AS archived
+  WHERE archived.detached AND NOT ledger.feed_passed(p_generation, p_moment,
+    archived.generation, archived.last_position, archived.last_txid);
   IF missed IS NOT NULL THEN
     RAISE EXCEPTION 'the events of % are archived, and were not read before', missed
       USING ERRCODE = 'RF412', DETAIL = missed;
@@ -3565,13 +3579,15 @@ CREATE FUNCTION ledger.newest_events(p_limit integer) RETURNS TABLE(project_id t
     SET jit TO 'off'
     AS $$
 DECLARE
-  start text := (SELECT g.start FROM ledger.feed_generation AS g WHERE g.end_position IS NULL);
+  start text := (
+    SELECT this.start FROM ledger.feed_generation AS this WHERE this.end_position IS NULL);
 BEGIN
-  RETURN QUERY SELECT e.project_id, e.run_id, e.position, e.recorded_at FROM ledger.event AS e
-  WHERE e.txid >= pg_snapshot_xmin(split_part(start, '@', 1)::pg_snapshot)
-    AND e.txid < pg_snapshot_xmax(pg_current_snapshot())
-    AND e.position > split_part(start, '@', 2)::bigint
-  ORDER BY e.txid DESC, e.position DESC LIMIT p_limit;
+  RETURN QUERY SELECT event.project_id, event.run_id, event.position, event.recorded_at
+  FROM ledger.event AS event
+  WHERE event.txid >= pg_snapshot_xmin(split_part(start, '@', 1)::pg_snapshot)
+    AND event.txid < pg_snapshot_xmax(pg_current_snapshot())
+    AND event.position > split_part(start, '@', 2)::bigint
+  ORDER BY event.txid DESC, event.position DESC LIMIT p_limit;
 END $$;
 
 CREATE FUNCTION ledger.newest_mark(p_project text, p_kind text) RETURNS SETOF ledger.low_water

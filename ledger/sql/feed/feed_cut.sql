@@ -1,5 +1,5 @@
--- Cuts a snapshot: what it shows of the transactions before an id. Of ids that it has not come to it
--- does not know which are in progress, so it shows none of them, whatever the cut.
+-- Cuts a snapshot: what it shows of the transactions before an id. Of ids that it has not come to,
+-- it does not know which are in progress, so it shows none of them, whatever the cut.
 CREATE OR REPLACE FUNCTION ledger.feed_cut(p_snapshot pg_snapshot, p_before xid8)
   RETURNS pg_snapshot
 LANGUAGE sql IMMUTABLE PARALLEL SAFE

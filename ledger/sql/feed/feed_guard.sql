@@ -8,13 +8,14 @@ SET enable_seqscan = off
 SET jit = off
 AS $$
 DECLARE
-  g ledger.feed_generation;
+  this ledger.feed_generation;
 BEGIN
   IF pg_is_in_recovery() THEN
     RAISE EXCEPTION 'the feed cannot be read on a standby' USING ERRCODE = 'RF411';
   END IF;
-  SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.end_position IS NULL;
-  IF g.system_identifier <> (SELECT c.system_identifier FROM pg_control_system() AS c)
+  SELECT * INTO this FROM ledger.feed_generation AS known WHERE known.end_position IS NULL;
+  IF this.system_identifier <> (
+    SELECT cluster.system_identifier FROM pg_control_system() AS cluster)
     OR EXISTS (
       -- Events of an earlier generation may have higher ids for ever: what still comes from their
       -- cluster has the highest, so few are looked at.
@@ -22,9 +23,9 @@ BEGIN
         SELECT ahead.txid, ahead.position FROM ledger.event AS ahead
         WHERE ahead.txid >= pg_snapshot_xmax(pg_current_snapshot())
         ORDER BY ahead.txid DESC, ahead.position DESC LIMIT 100
-      ) AS e
-      WHERE e.position > split_part(g.start, '@', 2)::bigint
-        AND e.txid IS DISTINCT FROM pg_current_xact_id_if_assigned()) THEN
+      ) AS newest
+      WHERE newest.position > split_part(this.start, '@', 2)::bigint
+        AND newest.txid IS DISTINCT FROM pg_current_xact_id_if_assigned()) THEN
     RAISE EXCEPTION 'the events were restored into another cluster' USING ERRCODE = 'RF410';
   END IF;
 END $$;

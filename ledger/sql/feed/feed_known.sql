@@ -10,23 +10,23 @@ SET enable_bitmapscan = off
 SET jit = off
 AS $$
 DECLARE
-  g ledger.feed_generation;
+  this ledger.feed_generation;
   newest xid8;
   hash text;
 BEGIN
-  SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = p_generation;
-  IF p_moment IN (g.start, '9223372036854775807:9223372036854775807:@' || g.end_position) THEN
+  SELECT * INTO this FROM ledger.feed_generation AS known WHERE known.generation = p_generation;
+  IF p_moment IN (this.start, '9223372036854775807:9223372036854775807:@' || this.end_position) THEN
     RETURN;
   END IF;
   newest := (pg_snapshot_xmax(split_part(p_moment, '@', 1)::pg_snapshot)::text::bigint - 1)::text;
   -- The newest event is the last of its transaction: one probe of the index, however many it has.
-  SELECT left(encode(e.hash, 'hex'), 16) INTO hash FROM ledger.event AS e
-  WHERE e.txid = newest AND e.position > split_part(g.start, '@', 2)::bigint
-    AND e.position <= coalesce(g.end_position, 9223372036854775807)
-  ORDER BY e.position DESC LIMIT 1;
+  SELECT left(encode(event.hash, 'hex'), 16) INTO hash FROM ledger.event AS event
+  WHERE event.txid = newest AND event.position > split_part(this.start, '@', 2)::bigint
+    AND event.position <= coalesce(this.end_position, 9223372036854775807)
+  ORDER BY event.position DESC LIMIT 1;
   IF hash = split_part(p_moment, '@', 3)
-    OR EXISTS (SELECT FROM ledger.archive AS a WHERE a.detached AND a.generation >= p_generation
-      AND a.last_txid >= newest) THEN
+    OR EXISTS (SELECT FROM ledger.archive AS archived WHERE archived.detached
+      AND archived.generation >= p_generation AND archived.last_txid >= newest) THEN
     RETURN;
   END IF;
   RAISE EXCEPTION 'the checkpoint %/% is of a history that this database does not have',

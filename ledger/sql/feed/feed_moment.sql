@@ -18,10 +18,11 @@ DECLARE
   least xid8 := pg_snapshot_xmin(split_part(p_start, '@', 1)::pg_snapshot);
   newest record;
 BEGIN
-  SELECT e.txid, left(encode(e.hash, 'hex'), 16) AS hash INTO newest FROM ledger.event AS e
-  WHERE e.txid >= least AND e.txid < pg_snapshot_xmax(p_snapshot) AND e.position > base
-    AND pg_visible_in_snapshot(e.txid, p_snapshot)
-  ORDER BY e.txid DESC, e.position DESC LIMIT 1;
+  SELECT event.txid, left(encode(event.hash, 'hex'), 16) AS hash INTO newest
+  FROM ledger.event AS event
+  WHERE event.txid >= least AND event.txid < pg_snapshot_xmax(p_snapshot) AND event.position > base
+    AND pg_visible_in_snapshot(event.txid, p_snapshot)
+  ORDER BY event.txid DESC, event.position DESC LIMIT 1;
   IF NOT FOUND THEN
     RETURN p_start;
   END IF;

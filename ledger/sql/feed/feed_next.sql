@@ -29,7 +29,7 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
-  g ledger.feed_generation;
+  this ledger.feed_generation;
   seen pg_snapshot := split_part(p_moment, '@', 1);
   visible pg_snapshot;
   candidate pg_snapshot;
@@ -43,59 +43,64 @@ BEGIN
   LOCK TABLE ledger.event IN ACCESS SHARE MODE;
   PERFORM ledger.feed_known(p_generation, p_moment);
   PERFORM ledger.feed_whole(p_generation, p_moment);
-  SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = p_generation;
-  WHILE g.end_position IS NOT NULL LOOP
+  SELECT * INTO this FROM ledger.feed_generation AS known WHERE known.generation = p_generation;
+  WHILE this.end_position IS NOT NULL LOOP
     IF p_moment NOT LIKE '9223372036854775807:%' THEN
-      RETURN QUERY SELECT g.generation, p_moment,
-      '9223372036854775807:9223372036854775807:@' || g.end_position;
+      RETURN QUERY SELECT this.generation, p_moment,
+      '9223372036854775807:9223372036854775807:@' || this.end_position;
       RETURN;
     END IF;
-    SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = g.generation + 1;
-    p_moment := g.start;
+    SELECT * INTO this FROM ledger.feed_generation AS known
+    WHERE known.generation = this.generation + 1;
+    p_moment := this.start;
     seen := split_part(p_moment, '@', 1);
   END LOOP;
   PERFORM ledger.feed_guard();
   visible := pg_current_snapshot();
   candidate := visible;
-  SELECT s.last_value INTO high FROM ledger.event_position AS s; -- after the snapshot was taken
-  base := split_part(g.start, '@', 2);
+  -- After the snapshot was taken.
+  SELECT sequence.last_value INTO high FROM ledger.event_position AS sequence;
+  base := split_part(this.start, '@', 2);
   LOOP
-    SELECT e.txid INTO cut FROM ledger.event AS e
-    WHERE e.txid >= pg_snapshot_xmax(seen) AND e.txid < pg_snapshot_xmax(visible)
-      AND e.position > base
-    ORDER BY e.txid OFFSET size LIMIT 1;
+    SELECT event.txid INTO cut FROM ledger.event AS event
+    WHERE event.txid >= pg_snapshot_xmax(seen) AND event.txid < pg_snapshot_xmax(visible)
+      AND event.position > base
+    ORDER BY event.txid OFFSET size LIMIT 1;
     EXIT WHEN cut IS NULL;
-    IF NOT EXISTS (SELECT FROM ledger.event AS e WHERE e.txid >= pg_snapshot_xmax(seen)
-      AND e.txid < cut AND e.position > base) THEN
+    IF NOT EXISTS (SELECT FROM ledger.event AS event WHERE event.txid >= pg_snapshot_xmax(seen)
+      AND event.txid < cut AND event.position > base) THEN
       cut := (cut::text::bigint + 1)::text; -- one transaction is all of it, and more than p_limit
     END IF;
     candidate := ledger.feed_cut(visible, cut);
     EXIT WHEN NOT EXISTS (
       SELECT FROM (
-        SELECT d.project_id, d.run_id, d.version, lag(d.version) OVER (PARTITION BY d.project_id,
-        d.run_id ORDER BY d.version) AS before
+        SELECT delivered.project_id, delivered.run_id, delivered.version,
+          lag(delivered.version) OVER (
+            PARTITION BY delivered.project_id, delivered.run_id ORDER BY delivered.version
+          ) AS before
         FROM (
-          SELECT e.project_id, e.run_id, e.version FROM ledger.event AS e
-          WHERE e.txid >= pg_snapshot_xmax(seen) AND e.txid < cut AND e.position > base
-            AND pg_visible_in_snapshot(e.txid, candidate)
+          SELECT event.project_id, event.run_id, event.version FROM ledger.event AS event
+          WHERE event.txid >= pg_snapshot_xmax(seen) AND event.txid < cut AND event.position > base
+            AND pg_visible_in_snapshot(event.txid, candidate)
           UNION ALL
-          SELECT e.project_id, e.run_id, e.version FROM ledger.event AS e
-          WHERE e.txid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))) AND e.position > base
-            AND pg_visible_in_snapshot(e.txid, candidate)
-        ) AS d
-      ) AS w
+          SELECT event.project_id, event.run_id, event.version FROM ledger.event AS event
+          WHERE event.txid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))) AND event.position > base
+            AND pg_visible_in_snapshot(event.txid, candidate)
+        ) AS delivered
+      ) AS step
       CROSS JOIN LATERAL (
-        SELECT FROM ledger.event AS p
-        WHERE p.project_id = w.project_id AND p.run_id = w.run_id AND p.version = w.version - 1
-          AND p.position > base AND NOT pg_visible_in_snapshot(p.txid, seen) OFFSET 0
+        SELECT FROM ledger.event AS previous
+        WHERE previous.project_id = step.project_id AND previous.run_id = step.run_id
+          AND previous.version = step.version - 1 AND previous.position > base
+          AND NOT pg_visible_in_snapshot(previous.txid, seen) OFFSET 0
       ) AS unseen
-      WHERE w.version > 1 AND w.before IS DISTINCT FROM w.version - 1);
+      WHERE step.version > 1 AND step.before IS DISTINCT FROM step.version - 1);
     size := size * 2 + 1;
     candidate := visible;
   END LOOP;
-  target := ledger.feed_moment(g.start, candidate, high);
+  target := ledger.feed_moment(this.start, candidate, high);
   IF (split_part(target, '@', 1), split_part(target, '@', 3)) IS DISTINCT
     FROM (split_part(p_moment, '@', 1), split_part(p_moment, '@', 3)) THEN
-    RETURN QUERY SELECT g.generation, p_moment, target;
+    RETURN QUERY SELECT this.generation, p_moment, target;
   END IF;
 END $$;

@@ -8,6 +8,8 @@ AS $$
 BEGIN
   PERFORM ledger.feed_guard();
   -- The snapshot is older than the reading of the sequence: STABLE takes the caller's.
-  RETURN QUERY SELECT g.generation, ledger.feed_moment(g.start, pg_current_snapshot(), s.last_value)
-  FROM ledger.feed_generation AS g, ledger.event_position AS s WHERE g.end_position IS NULL;
+  RETURN QUERY SELECT this.generation,
+    ledger.feed_moment(this.start, pg_current_snapshot(), sequence.last_value)
+  FROM ledger.feed_generation AS this, ledger.event_position AS sequence
+  WHERE this.end_position IS NULL;
 END $$;

@@ -20,7 +20,7 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
-  g ledger.feed_generation;
+  this ledger.feed_generation;
   seen pg_snapshot := split_part(p_moment, '@', 1);
   target pg_snapshot := split_part(p_target, '@', 1);
   after bigint;
@@ -31,44 +31,44 @@ BEGIN
   LOCK TABLE ledger.event IN ACCESS SHARE MODE;
   PERFORM ledger.feed_known(p_generation, p_moment), ledger.feed_known(p_generation, p_target);
   PERFORM ledger.feed_whole(p_generation, p_moment);
-  SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.generation = p_generation;
-  after := greatest(p_position, split_part(g.start, '@', 2)::bigint);
+  SELECT * INTO this FROM ledger.feed_generation AS known WHERE known.generation = p_generation;
+  after := greatest(p_position, split_part(this.start, '@', 2)::bigint);
   IF p_target LIKE '9223372036854775807:%' THEN
     -- The generation has ended. Ids at later positions than the moment's may be another
     -- cluster's, and say nothing of the moment.
-    RETURN QUERY SELECT e.* FROM ledger.event AS e
-    WHERE e.position > after AND e.position <= up_to
-      AND (e.position > seen_up_to OR NOT pg_visible_in_snapshot(e.txid, seen))
-      AND (p_project IS NULL OR e.project_id = p_project)
-      AND (allowed IS NULL OR e.project_id = ANY (allowed))
-        AND (p_types IS NULL OR e.type = ANY (p_types))
-      AND (p_without IS NULL OR e.type <> ALL (p_without))
-        AND (p_states IS NULL OR e.state = ANY (p_states))
+    RETURN QUERY SELECT event.* FROM ledger.event AS event
+    WHERE event.position > after AND event.position <= up_to
+      AND (event.position > seen_up_to OR NOT pg_visible_in_snapshot(event.txid, seen))
+      AND (p_project IS NULL OR event.project_id = p_project)
+      AND (allowed IS NULL OR event.project_id = ANY (allowed))
+        AND (p_types IS NULL OR event.type = ANY (p_types))
+      AND (p_without IS NULL OR event.type <> ALL (p_without))
+        AND (p_states IS NULL OR event.state = ANY (p_states))
       AND (p_kinds IS NULL OR EXISTS (
-        SELECT FROM ledger.event AS f
-        WHERE f.project_id = e.project_id AND f.run_id = e.run_id AND f.version = 1
-          AND f.kind = ANY (p_kinds) OFFSET 0))
-    ORDER BY e.position LIMIT p_limit;
+        SELECT FROM ledger.event AS submitted
+        WHERE submitted.project_id = event.project_id AND submitted.run_id = event.run_id
+          AND submitted.version = 1 AND submitted.kind = ANY (p_kinds) OFFSET 0))
+    ORDER BY event.position LIMIT p_limit;
     RETURN;
   END IF;
   -- Two arms, because a single condition would not be searched for in the index (txid, position).
-  RETURN QUERY SELECT e.* FROM (
-    SELECT a.* FROM ledger.event AS a
-    WHERE a.txid >= pg_snapshot_xmax(seen) AND a.txid < pg_snapshot_xmax(target)
-      AND a.position > after
+  RETURN QUERY SELECT event.* FROM (
+    SELECT later.* FROM ledger.event AS later
+    WHERE later.txid >= pg_snapshot_xmax(seen) AND later.txid < pg_snapshot_xmax(target)
+      AND later.position > after
     UNION ALL
-    SELECT b.* FROM ledger.event AS b
-    WHERE b.txid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))) AND b.position > after
-  ) AS e
-  WHERE e.position <= up_to AND pg_visible_in_snapshot(e.txid, target)
-    AND (p_project IS NULL OR e.project_id = p_project)
-      AND (allowed IS NULL OR e.project_id = ANY (allowed))
-      AND (p_types IS NULL OR e.type = ANY (p_types))
-    AND (p_without IS NULL OR e.type <> ALL (p_without))
-      AND (p_states IS NULL OR e.state = ANY (p_states))
+    SELECT opened.* FROM ledger.event AS opened
+    WHERE opened.txid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))) AND opened.position > after
+  ) AS event
+  WHERE event.position <= up_to AND pg_visible_in_snapshot(event.txid, target)
+    AND (p_project IS NULL OR event.project_id = p_project)
+      AND (allowed IS NULL OR event.project_id = ANY (allowed))
+      AND (p_types IS NULL OR event.type = ANY (p_types))
+    AND (p_without IS NULL OR event.type <> ALL (p_without))
+      AND (p_states IS NULL OR event.state = ANY (p_states))
     AND (p_kinds IS NULL OR EXISTS (
-      SELECT FROM ledger.event AS f
-      WHERE f.project_id = e.project_id AND f.run_id = e.run_id AND f.version = 1
-        AND f.kind = ANY (p_kinds) OFFSET 0))
-  ORDER BY e.position LIMIT p_limit;
+      SELECT FROM ledger.event AS submitted
+      WHERE submitted.project_id = event.project_id AND submitted.run_id = event.run_id
+        AND submitted.version = 1 AND submitted.kind = ANY (p_kinds) OFFSET 0))
+  ORDER BY event.position LIMIT p_limit;
 END $$;

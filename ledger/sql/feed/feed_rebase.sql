@@ -10,7 +10,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  g ledger.feed_generation;
+  this ledger.feed_generation;
   high bigint;
 BEGIN
   IF pg_is_in_recovery() THEN
@@ -18,32 +18,36 @@ BEGIN
   END IF;
   DELETE FROM ledger.low_water; -- of another cluster; before the lock, as a sweep has it
   LOCK TABLE ledger.event IN SHARE ROW EXCLUSIVE MODE;
-  SELECT * INTO g FROM ledger.feed_generation AS f WHERE f.end_position IS NULL FOR UPDATE;
-  SELECT greatest(CASE WHEN s.is_called THEN s.last_value ELSE 0 END,
-    (SELECT max(e.position) FROM ledger.event AS e),
-    (SELECT max(a.last_position) FROM ledger.archive AS a)) INTO high
-  FROM ledger.event_position AS s;
+  SELECT * INTO this FROM ledger.feed_generation AS known
+  WHERE known.end_position IS NULL FOR UPDATE;
+  SELECT greatest(CASE WHEN sequence.is_called THEN sequence.last_value ELSE 0 END,
+    (SELECT max(event.position) FROM ledger.event AS event),
+    (SELECT max(archived.last_position) FROM ledger.archive AS archived)) INTO high
+  FROM ledger.event_position AS sequence;
   IF high > 0 THEN
     PERFORM setval('ledger.event_position', high);
   END IF;
-  PERFORM setval('ledger.role_event_number_seq', x.number)
-  FROM (SELECT max(r.number) AS number FROM ledger.role_event AS r) AS x,
-    ledger.role_event_number_seq AS s WHERE x.number >= s.last_value;
-  PERFORM setval('ledger.archive_event_number_seq', x.number)
-  FROM (SELECT max(r.number) AS number FROM ledger.archive_event AS r) AS x,
-    ledger.archive_event_number_seq AS s WHERE x.number >= s.last_value;
-  PERFORM setval('ledger.rebuild_rebuild_id_seq', x.number)
-  FROM (SELECT max(r.rebuild_id) AS number FROM ledger.rebuild AS r) AS x,
-    ledger.rebuild_rebuild_id_seq AS s WHERE x.number >= s.last_value;
-  PERFORM setval('ledger.newest_time', x.newest)
-  FROM (SELECT (extract(epoch FROM max(e.recorded_at)) * 1000000)::bigint AS newest
-    FROM ledger.event AS e) AS x, ledger.newest_time AS s WHERE x.newest > s.last_value;
-  UPDATE ledger.feed_generation AS f SET end_position = high WHERE f.generation = g.generation;
+  PERFORM setval('ledger.role_event_number_seq', last.number)
+  FROM (SELECT max(entry.number) AS number FROM ledger.role_event AS entry) AS last,
+    ledger.role_event_number_seq AS sequence WHERE last.number >= sequence.last_value;
+  PERFORM setval('ledger.archive_event_number_seq', last.number)
+  FROM (SELECT max(entry.number) AS number FROM ledger.archive_event AS entry) AS last,
+    ledger.archive_event_number_seq AS sequence WHERE last.number >= sequence.last_value;
+  PERFORM setval('ledger.rebuild_rebuild_id_seq', last.number)
+  FROM (SELECT max(entry.rebuild_id) AS number FROM ledger.rebuild AS entry) AS last,
+    ledger.rebuild_rebuild_id_seq AS sequence WHERE last.number >= sequence.last_value;
+  PERFORM setval('ledger.newest_time', last.newest)
+  FROM (SELECT (extract(epoch FROM max(event.recorded_at)) * 1000000)::bigint AS newest
+    FROM ledger.event AS event) AS last,
+    ledger.newest_time AS sequence WHERE last.newest > sequence.last_value;
+  UPDATE ledger.feed_generation AS known SET end_position = high
+  WHERE known.generation = this.generation;
   -- Cut at this transaction, which is in the write-ahead log when it has committed: no id up to
   -- it comes back after a crash.
   INSERT INTO ledger.feed_generation (generation, start, system_identifier)
-  SELECT g.generation + 1, ledger.feed_cut(pg_current_snapshot(),
-  pg_current_xact_id())::text || '@' || high, c.system_identifier
-  FROM pg_control_system() AS c;
-  RETURN g.generation + 1;
+  SELECT this.generation + 1,
+    ledger.feed_cut(pg_current_snapshot(), pg_current_xact_id())::text || '@' || high,
+    cluster.system_identifier
+  FROM pg_control_system() AS cluster;
+  RETURN this.generation + 1;
 END $$;

@@ -12,9 +12,10 @@ BEGIN
     RAISE EXCEPTION 'the feed is read in transactions at READ COMMITTED'
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
-  SELECT string_agg(a.month, ', ' ORDER BY a.month) INTO missed FROM ledger.archive AS a
-  WHERE a.detached AND NOT ledger.feed_passed(p_generation, p_moment, a.generation, a.last_position,
-  a.last_txid);
+  SELECT string_agg(archived.month, ', ' ORDER BY archived.month) INTO missed
+  FROM ledger.archive AS archived
+  WHERE archived.detached AND NOT ledger.feed_passed(p_generation, p_moment,
+    archived.generation, archived.last_position, archived.last_txid);
   IF missed IS NOT NULL THEN
     RAISE EXCEPTION 'the events of % are archived, and were not read before', missed
       USING ERRCODE = 'RF412', DETAIL = missed;

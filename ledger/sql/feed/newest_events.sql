@@ -12,11 +12,13 @@ SET enable_sort = off
 SET jit = off
 AS $$
 DECLARE
-  start text := (SELECT g.start FROM ledger.feed_generation AS g WHERE g.end_position IS NULL);
+  start text := (
+    SELECT this.start FROM ledger.feed_generation AS this WHERE this.end_position IS NULL);
 BEGIN
-  RETURN QUERY SELECT e.project_id, e.run_id, e.position, e.recorded_at FROM ledger.event AS e
-  WHERE e.txid >= pg_snapshot_xmin(split_part(start, '@', 1)::pg_snapshot)
-    AND e.txid < pg_snapshot_xmax(pg_current_snapshot())
-    AND e.position > split_part(start, '@', 2)::bigint
-  ORDER BY e.txid DESC, e.position DESC LIMIT p_limit;
+  RETURN QUERY SELECT event.project_id, event.run_id, event.position, event.recorded_at
+  FROM ledger.event AS event
+  WHERE event.txid >= pg_snapshot_xmin(split_part(start, '@', 1)::pg_snapshot)
+    AND event.txid < pg_snapshot_xmax(pg_current_snapshot())
+    AND event.position > split_part(start, '@', 2)::bigint
+  ORDER BY event.txid DESC, event.position DESC LIMIT p_limit;
 END $$;
