@@ -13,6 +13,7 @@ from runfold.ledger import Lease, Ledger, Run, State, Submit
 from runfold.ledger.errors import IllegalTransition, LeaseLost, LedgerError, VersionConflict
 from runfold.ledger.events import NoteAdded, WriteRefused
 from tests.conftest import PROJECT
+from tests.support.clock import set_clock
 from tests.support.runs import TINY, abandoned, claimed, newest, superseded, types, waiting
 from tests.support.waiting import blocked, lapsed
 
@@ -23,6 +24,27 @@ COMPLETE = (
     "'{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', "
     "'{NULL}', $2)"
 )
+
+BATCHES = {
+    "refuse": "ledger.refuse($1, 'w:zombie', 'beat', $2, $3, $4)",
+    "append": "ledger.append($1, 'ann', $2, NULL, array_fill('note.added'::text, of), "
+    """array_fill(1, of), '{}', '{}', array_fill('{"text": "so"}'::text, of), '{}', '{}', '{}', """
+    "'{}')",
+    "append with a key": "ledger.append($1, 'ann', $2, NULL, array_fill('note.added'::text, of), "
+    """array_fill(1, of), '{}', '{}', array_fill('{"text": "so"}'::text, of), '{}', '{}', '{}', """
+    "$2::text[])",
+    "cancel": "ledger.cancel($1, 'ann', $2, NULL)",
+    "heartbeat": "ledger.heartbeat($1, $2, $3, array_fill(interval '1 min', of), $4)",
+    "transition": "ledger.transition($1, $4, $2, $3, array_fill('completed'::text, of), '{}', "
+    "'{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', $4)",
+    "requeue": "ledger.requeue($1, 'lease.released', $2, $3, '{}', '{}', '{}', $4)",
+}
+"""Calls of the functions that take many runs: a project, runs, tokens and workers."""
+SINGLES = {
+    "decide": "ledger.decide($1, 'ann', ($2::uuid[])[1], 'approval.granted', ($3::int[])[1] + 1, "
+    "NULL, NULL, NULL, NULL)",
+    "signal": "ledger.signal($1, 'ann', ($2::uuid[])[1], 'go', NULL, NULL, NULL)",
+}
 
 
 @pytest.fixture
@@ -39,6 +61,20 @@ def beat(connection: asyncpg.Connection, *leases: Lease) -> asyncio.Future[list[
     ttls = [timedelta(seconds=60)] * len(leases)
     workers = [lease.worker_id for lease in leases]
     return asyncio.ensure_future(connection.fetch(BEAT, PROJECT, runs, tokens, ttls, workers))
+
+
+def call(
+    connection: asyncpg.Connection, verb: str, *leases: Lease
+) -> asyncio.Future[list[asyncpg.Record]]:
+    """Call a function in whatever transaction the connection has open."""
+    statement = (
+        "SELECT called.* FROM (SELECT ARRAY[cardinality($2::uuid[])]) AS given (of), "
+        f"{(BATCHES | SINGLES)[verb]} AS called "
+        "WHERE num_nonnulls($1::text, $2::uuid[], $3::int[], $4::text[]) = 4"
+    )
+    runs, tokens = [lease.run_id for lease in leases], [lease.token for lease in leases]
+    workers = [lease.worker_id for lease in leases]
+    return asyncio.ensure_future(connection.fetch(statement, PROJECT, runs, tokens, workers))
 
 
 async def test_a_zombie_is_refused_and_recorded_while_the_new_owner_completes(
@@ -286,22 +322,69 @@ async def test_overlapping_batches_in_opposite_order_never_deadlock(ledger: Ledg
 
 
 async def test_a_batch_takes_its_locks_in_the_order_of_run_ids_whatever_order_it_names_them_in(
-    ledger: Ledger, connection: asyncpg.Connection, other: asyncpg.Connection
+    ledger: Ledger,
+    connection: asyncpg.Connection,
+    other: asyncpg.Connection,
+    subtests: pytest.Subtests,
 ) -> None:
     await ledger.submit_many([Submit(kind="parse")] * 3)
     low, middle, high = await ledger.claim("w:1", limit=3)
-    lock = connection.transaction()
-    await lock.start()
-    await beat(connection, middle)
+    for verb in BATCHES:
+        with subtests.test(verb):
+            lock, undone = connection.transaction(), other.transaction()
+            await lock.start()
+            await undone.start()
+            await beat(connection, middle)
 
-    waits = beat(other, high, middle, low)
-    await blocked(ledger, other.get_server_pid())
+            waits = call(other, verb, high, middle, low)
+            await blocked(ledger, other.get_server_pid())
 
-    # It waits at the middle one: the low one is locked already, the high one not yet.
-    assert await _is_locked(ledger, low)
-    assert not await _is_locked(ledger, high)
-    await lock.commit()
-    assert len(await waits) == 3
+            # It waits at the middle one: the low one is locked already, the high one not yet.
+            assert await _is_locked(ledger, low)
+            assert not await _is_locked(ledger, high)
+            await lock.commit()
+            assert len(await waits) == 3
+            await undone.rollback()
+
+
+async def test_a_write_that_waited_for_its_run_goes_on_from_there_and_is_dated_no_earlier(
+    ledger: Ledger,
+    connection: asyncpg.Connection,
+    other: asyncpg.Connection,
+    subtests: pytest.Subtests,
+) -> None:
+    for verb in (*SINGLES, *BATCHES):  # what is put back, and could be claimed, comes last
+        with subtests.test(verb):
+            lease = await _ready(ledger, verb)
+            async with connection.transaction():
+                await set_clock(connection, timedelta(minutes=10))
+                await call(connection, "append", lease)
+                await set_clock(connection, timedelta())
+
+                waits = call(other, verb, lease)
+                await blocked(ledger, other.get_server_pid())
+            assert len(await waits) == 1
+
+            *_, before, noted, after = await ledger.history(lease.run_id)
+            assert noted.type == "note.added"
+            assert (after.type == "note.added") is verb.startswith("append")
+            assert before.recorded_at < noted.recorded_at <= after.recorded_at  # type: ignore[operator]  # events of the ledger have a time
+
+
+async def _ready(ledger: Ledger, verb: str) -> Lease:
+    """Return the lease of a run that is as the verb needs it."""
+    match verb:
+        case "refuse":
+            zombie = await claimed(ledger)
+            await ledger.release(zombie)
+            await ledger.claim("w:new")
+            return zombie
+        case "decide":
+            return await waiting(ledger, State.WAITING_APPROVAL, park=True)
+        case "signal":
+            return await waiting(ledger, State.WAITING_TOOL, park=True, name="signal:go")
+        case _:
+            return await claimed(ledger)
 
 
 async def _is_locked(ledger: Ledger, lease: Lease) -> bool:

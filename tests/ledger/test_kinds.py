@@ -97,6 +97,15 @@ async def test_a_limit_counts_held_runs_and_a_freed_place_is_taken(ledger: Ledge
     assert {kind.kind: kind.held for kind in await ledger.kinds()} == {"other": 3, "parse": 4}
 
 
+async def test_a_limit_is_one_for_runs_that_came_back_and_new_ones(ledger: Ledger) -> None:
+    await ledger.submit_many([Submit(kind="parse")] * 4)
+    for lease in await ledger.claim("w:1", limit=2):
+        await ledger.release(lease)
+    await ledger.limit_kind("parse", 3, actor="ann")
+
+    assert len(await ledger.claim("w:1", limit=10)) == 3
+
+
 async def test_a_limit_below_what_is_held_takes_nothing_away_and_claims_nothing(
     ledger: Ledger,
 ) -> None:

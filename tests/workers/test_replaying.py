@@ -112,9 +112,15 @@ async def test_a_failure_keeps_its_code_without_a_storable_detail_and_has_one_wh
 
 @handler("gives-up", retry=AT_ONCE)
 async def gives_up(ctx: Context, call: str) -> str:
+    patience = asyncio.timeout(None if ctx.attempt == 1 else 0.05)
+
+    async def begun() -> None:
+        patience.reschedule(0)
+        await never()
+
     try:
-        async with asyncio.timeout(0.1):
-            await (ctx.step("a", never) if call == "step" else ctx.tool("a", never))
+        async with patience:
+            await (ctx.step("a", begun) if call == "step" else ctx.tool("a", begun))
     except TimeoutError:
         said: str = await ctx.step("b", lambda: "went on")
     if ctx.attempt == 1:
@@ -373,23 +379,27 @@ async def test_an_input_that_is_left_out_is_the_handlers_default(ledger: Ledger)
 
 
 class Slowly:
-    """Delay the writes of one method until a handler's patience ends while one is under way."""
+    """Have a handler's patience end while a write of one method is under way."""
 
-    def __init__(self, holder: Any, method: str, only: Callable[..., bool]) -> None:
+    def __init__(
+        self, patience: asyncio.Timeout, holder: Any, method: str, only: Callable[..., bool]
+    ) -> None:
         real = getattr(holder, method)
 
         async def write(*args: Any, **facts: Any) -> Any:
             written = await real(*args, **facts)
-            if only(*args):
-                await asyncio.sleep(0.3)
+            if only(*args) and not patience.expired():
+                patience.reschedule(0)
+                await asyncio.sleep(0)  # it ends
+                await asyncio.sleep(0)  # and the handler is cancelled
             return written
 
         setattr(holder, method, write)
 
 
-async def patient(what: Awaitable[Any]) -> Any:
+async def patient(patience: asyncio.Timeout, what: Awaitable[Any]) -> Any:
     try:
-        async with asyncio.timeout(0.15):
+        async with patience:
             return await what
     except TimeoutError:
         return "given up"
@@ -398,16 +408,23 @@ async def patient(what: Awaitable[Any]) -> Any:
 @handler("impatient", retry=AT_ONCE)
 async def impatient(ctx: Context, how: str) -> Any:
     journal: Any = ctx._journal  # noqa: SLF001  a write has to take long at a known point
+    patience = asyncio.timeout(None if ctx.attempt == 1 else 0.05)
     if ctx.attempt == 1 and how == "recorded":
-        Slowly(journal.recorder, "_until_written", lambda *_: journal._names._used.get("a") == 1)  # noqa: SLF001  as above
+        Slowly(
+            patience,
+            journal.recorder,
+            "_until_written",
+            lambda *_: journal._names._used.get("a") == 1,  # noqa: SLF001  as above
+        )
     if ctx.attempt == 1 and how == "requested":
         Slowly(
+            patience,
             journal.recorder.writer,
             "move",
             lambda move, *_: move.row.to_state == State.WAITING_TOOL,
         )
     call = ctx.step("a", lambda: "result") if how == "recorded" else ctx.tool("a", lambda: "result")
-    found = await patient(call)
+    found = await patient(patience, call)
     first = await ctx.step("b", lambda: found)
     if ctx.attempt == 1:
         raise RuntimeError

@@ -118,7 +118,6 @@ async def test_a_handler_that_blocks_the_loop_for_three_leases_keeps_its_lease(
 
     assert (after.state, after.attempt_count) == (State.COMPLETED, 1)
     beats = [event for event in await fast.history(run.run_id) if event.type == "lease.heartbeat"]
-    assert len(beats) >= 10
     assert {event.late_ms for event in beats} == {None}  # type: ignore[attr-defined]  # beats have it
 
 

@@ -31,6 +31,8 @@ async def test_an_end_that_is_sent_again_is_the_first_outcome_and_no_late_write(
     for name, end in ENDINGS.items():
         with subtests.test(name):
             lease = await claimed(ledger)
+            await ledger.ask_tool(lease, "look", {})  # held, which ends no lease
+            await ledger.answer(lease, 1)
             first = await end(ledger, lease)
             before = await types(ledger, lease.run_id)
 

@@ -514,11 +514,8 @@ async def test_a_crowd_of_signals_to_one_run_all_arrive_and_each_is_given_once(
 ) -> None:
     lease = await claimed(ledger)
 
-    runs = await asyncio.gather(
-        *(ledger.signal(lease.run_id, "line", number) for number in range(300))
-    )
+    await asyncio.gather(*(ledger.signal(lease.run_id, "line", number) for number in range(300)))
 
-    assert len({run.version for run in runs}) > 1
     received = [
         event for event in await ledger.history(lease.run_id) if isinstance(event, SignalReceived)
     ]
