@@ -9,13 +9,14 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from runfold.ledger import Ledger, State
+from runfold.ledger import Lease, Ledger, State
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import OpaqueEvent
 from runfold.ledger.lifecycle import INPUT_REFUSED
 from runfold.ledger.payload import Unreadable
 from runfold.workers import Context, handler
 from tests.conftest import PROJECT
+from tests.support.runs import claimed
 from tests.support.waiting import lapsed
 from tests.support.working import ended, working
 
@@ -29,6 +30,10 @@ _SUBMIT = (
     "SELECT run_id FROM ledger.submit($1, 'raw', '{parse}', ARRAY[$2::text], NULL, '{0}', NULL,"
     " '{3}', NULL, ARRAY[$3::interval], NULL)"
 )
+_END = (
+    "SELECT FROM ledger.transition($1, ARRAY[$2], ARRAY[$3::uuid], ARRAY[$4::int], ARRAY[$5], '{}',"
+    " '{}', '{}', ARRAY[$6], '{}', '{}', '{}', '{}', '{}', '{}', '{}', ARRAY[$2])"
+)
 
 
 class Careless:
@@ -40,6 +45,11 @@ class Careless:
     async def submit(self, body: str, deadline: timedelta | None = None) -> UUID:
         run_id: UUID = await self._connection.fetchval(_SUBMIT, PROJECT, body, deadline)
         return run_id
+
+    async def end(self, lease: Lease, state: State, body: str) -> None:
+        await self._connection.execute(
+            _END, PROJECT, lease.worker_id, lease.run_id, lease.token, state, body
+        )
 
 
 @pytest.fixture
@@ -70,6 +80,22 @@ async def test_every_reader_gives_a_value_for_content_that_cannot_be_read(
     assert event.type == "run.submitted"
     subscribed = [event.run_id async for event in ledger.subscribe(live=False)]
     assert subscribed == [run_id, sound.run_id]
+
+
+@pytest.mark.parametrize(
+    ("state", "part"), [(State.COMPLETED, "output"), (State.FAILED, "error_detail")]
+)
+async def test_an_outcome_that_cannot_be_read_is_a_value(
+    ledger: Ledger, careless: Careless, state: State, part: str
+) -> None:
+    for body in POISON.values():
+        lease = await claimed(ledger)
+        await careless.end(lease, state, body.replace("input", part))
+
+        run = await ledger.get(lease.run_id)
+        assert (run.state, type(getattr(run, part))) == (state, Unreadable)
+        then = await ledger.state_at(run.run_id, run.version)
+        assert isinstance(getattr(then, part), Unreadable)
 
 
 @pytest.mark.parametrize("name", POISON)
