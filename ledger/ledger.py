@@ -603,15 +603,17 @@ class Ledger:
         until: datetime | None = None,
         limit: int = 100,
         at: datetime | None = None,
-    ) -> list[Run]:
-        """Return a page of runs, newest first, at most 10,000.
+    ) -> Page:
+        """Return a page of runs, newest first, at most 10,000: a list, with the cursors beside it.
 
-        `before` a run: the newest of those submitted before it, which is the page after one that
-        ends with it. `after` a run: the oldest of those submitted after it, which is the page
-        before one that begins with it. With both: the newest between them. `since` and `until`: the
-        runs submitted from that instant on and before that one, to the millisecond, by the times
-        that their ids bear. A run has a place by its id, so pages neither repeat nor miss one,
-        whatever happens meanwhile.
+        `before` a run: the newest of those submitted before it, as for the page's `older`. `after`
+        a run: the oldest of those submitted after it, as for its `newer`. With both: the newest
+        between them. `since` and `until`: the runs submitted from that instant on and before that
+        one, to the millisecond, by the times that their ids bear. A run has a place by its id, so
+        pages neither repeat nor miss one, whatever happens meanwhile.
+
+        A page looks through at most 10,000 runs, so one that has fewer than `limit` need not be the
+        last: that one's `older` is None (with `after`: `newer`).
 
         With `at` the runs are as they were at that instant: the fold of the events recorded up to
         then. A transaction that is still open may yet add events with a time before now.

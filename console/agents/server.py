@@ -89,7 +89,7 @@ def _lists(made: MCPServer, asking: Asking | CurrentAsking) -> None:
         """Find runs by a query, the newest first."""
         ledger = await asking.allowed("read")
         page = await ledger.search(query, before=before, limit=limit)
-        return answer({"runs": [_brief(run) for run in page.runs], "older": page.older})
+        return answer({"runs": [_brief(run) for run in page], "older": page.older})
 
     @_tool(made, READS)
     async def pending_approvals(limit: Annotated[int, Field(ge=1, le=MAX_RUNS)] = 20) -> str:

@@ -123,7 +123,7 @@ async def preview(ledger: Ledger, bulk: Bulk) -> Preview:
     query = bulk.parsed()
     matching, examined = await count(ledger.pool, ledger.project_id, query)
     page = await search(ledger.pool, ledger.project_id, query, limit=FIRST)
-    return Preview(bulk, matching, examined, page.runs)
+    return Preview(bulk, matching, examined, page)
 
 
 async def batch(
@@ -145,7 +145,7 @@ async def batch(
         raise InvalidValue("reason", reason, "is needed: it is recorded with every run")
     page = await search(ledger.pool, ledger.project_id, bulk.parsed(), before=before, limit=size)
     act = _cancelled if bulk.action == "cancel" else _rerun
-    outcomes = await act(ledger, page.runs, actor or ledger.actor, reason) if page.runs else []
+    outcomes = await act(ledger, page, actor or ledger.actor, reason) if page else []
     return Batch(outcomes, page.older)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,10 +14,10 @@ from runfold.ledger.errors import BeforeFirstEvent, FutureInstant, InvalidValue,
 from runfold.ledger.events import Event
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading.history import history
-from runfold.ledger.reading.run_filter import RunFilter
+from runfold.ledger.reading.run_filter import RunFilter, floor
 from runfold.ledger.reading.run_lists import page_ids
-from runfold.ledger.reading.runs import MAX_RUNS, get, require_kinds
-from runfold.ledger.reading.runs import runs as runs_now
+from runfold.ledger.reading.runs import get, require_kinds
+from runfold.ledger.reading.search import EXAMINED, MAX_RUNS, Page, listed
 from runfold.ledger.run import Run
 from runfold.ledger.validation import check_int, check_run_id
 
@@ -135,28 +135,38 @@ async def _point(
 
 async def runs_at(
     pool: Pool, project_id: str, chosen: RunFilter, at: datetime | None, *, limit: int
-) -> list[Run]:
+) -> Page:
     """Return runs, newest first, as they are or were at an instant; see `Ledger.runs`.
 
-    Histories are folded page by page until `limit` runs fit the filter, so a rare state or worker
-    costs time but never memory.
+    Histories are folded in parts until `limit` runs fit the filter or EXAMINED were folded. The
+    first part begins with the ids of the instant, however many runs came later.
     """
     if at is None:
-        return await runs_now(pool, project_id, chosen, limit=limit)
+        return await listed(pool, project_id, chosen, limit=limit)
     check_int("limit", limit, least=1, most=MAX_RUNS)
     await require_kinds(pool, project_id, chosen.kinds)
     await check_project_instant(pool, project_id, at)
-    page = min(limit, MAX_FOLDED) if chosen.is_unchanging else MAX_FOLDED
+    part = min(limit + 1, MAX_FOLDED) if chosen.is_unchanging else MAX_FOLDED
+    beyond = floor(at + timedelta(milliseconds=1), chosen.upper)
+    rest = replace(chosen, states=None, worker_ids=None, upper=min(chosen.upper, beyond))
     runs: list[Run] = []
-    rest = replace(chosen, states=None, worker_ids=None)
-    while len(runs) < limit:
-        rows = await fetch(pool, *page_ids(project_id, rest, page, at=at))
+    onward, examined, looked = None, None, 0
+    while len(runs) <= limit:
+        rows = await fetch(pool, *page_ids(project_id, rest, part, at=at))
         ids = [row["run_id"] for row in rows]
-        runs += await _folded(pool, project_id, ids, chosen, at, limit=limit - len(runs))
-        if len(ids) < page:
+        runs += await _folded(pool, project_id, ids, chosen, at, limit=limit + 1 - len(runs))
+        looked += len(ids)
+        if len(ids) < part:
+            break
+        if len(runs) <= limit and looked >= EXAMINED:
+            onward, examined = ids[-1], looked
             break
         rest = replace(rest, **{"lower" if rest.is_forward else "upper": ids[-1]})
-    return sorted(runs, key=lambda run: run.run_id, reverse=True)
+    if len(runs) > limit:
+        runs = runs[:limit]
+        onward = runs[-1].run_id
+    runs.sort(key=lambda run: run.run_id, reverse=True)
+    return Page.beside(runs, chosen.cursor, onward, is_forward=chosen.is_forward, examined=examined)
 
 
 async def _folded(

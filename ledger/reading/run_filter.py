@@ -24,7 +24,7 @@ class RunFilter:
     """Which runs to list; None means all, several values any of them.
 
     The ids lie between `lower` and `upper`, without these. `is_forward`: the page is the one next
-    to `lower`, not the newest.
+    to `lower`, not the newest. `cursor`: the run beside which the page lies.
     """
 
     states: Sequence[str] | None = None
@@ -35,6 +35,7 @@ class RunFilter:
     lower: UUID = FIRST_RUN
     upper: UUID = LAST_RUN
     is_forward: bool = False
+    cursor: UUID | None = None
 
     @classmethod
     def checked(
@@ -51,6 +52,8 @@ class RunFilter:
         until: datetime | None = None,
     ) -> RunFilter:
         """Return the filter of a caller's values. Raises InvalidValue."""
+        is_forward = after is not None and before is None
+        cursor = after if is_forward else before
         return cls(
             states=_states(state),
             kinds=_texts("kind", kind),
@@ -59,7 +62,8 @@ class RunFilter:
             keys=_texts("key", key),
             lower=max(_after(after), _just_below(_instant("since", since))),
             upper=min(_before(before), floor(_instant("until", until), LAST_RUN)),
-            is_forward=after is not None and before is None,
+            is_forward=is_forward,
+            cursor=None if cursor is None else check_run_id(cursor),
         )
 
     @property

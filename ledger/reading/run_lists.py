@@ -81,19 +81,19 @@ CROSS JOIN LATERAL (
 _STATE_OF_TAGGED: Final = """
   CROSS JOIN LATERAL (SELECT * FROM ledger.run_state AS r
     WHERE r.project_id = t.project_id AND r.run_id = t.run_id OFFSET 0) AS s"""
-_FEW: Final = 2_000
-"""So many runs with a tag are looked at for their states; more are not, but the lists by state."""
+FEW: Final = 2_000
+"""So many runs with a tag are looked at for their states; of more, the lists by state are read."""
 # Ordered, so that no plan reads the whole table for want of statistics.
-_WHETHER_FEW: Final = """WITH tagged AS MATERIALIZED (SELECT count(*) <= {few} AS are_few FROM (
+_WHETHER_FEW: Final = """
+SELECT count(*) <= {few} AS are_few FROM (
   SELECT FROM {kinds} AS k (kind) CROSS JOIN unnest({tags}::text[]) AS g (tag)
   CROSS JOIN LATERAL (SELECT FROM ledger.run_tag AS t
     WHERE t.project_id = $1 AND t.tag = g.tag AND t.kind = k.kind AND t.run_id > $2
-      AND t.run_id < $3 ORDER BY t.run_id LIMIT {few} + 1) AS one LIMIT {few} + 1) AS counted)"""
-_IF_FEW: Final = "(SELECT p.run_id FROM {part} AS p WHERE {negated}(SELECT are_few FROM tagged))"
+      AND t.run_id < $3 ORDER BY t.run_id LIMIT {few} + 1) AS one LIMIT {few} + 1) AS counted"""
 
 # The limit is part of the text: the planner takes an unknown one for a tenth of the table.
 _IDS: Final = """
-{before}SELECT found.run_id FROM ({parts}) AS found ORDER BY found.run_id {order} LIMIT {limit}"""
+SELECT found.run_id FROM ({parts}) AS found ORDER BY found.run_id {order} LIMIT {limit}"""
 
 # A list of which as many runs were read as may be has more beyond its last one: so nothing beyond
 # that one is known, of any list.
@@ -104,10 +104,6 @@ SELECT found.run_id, row_number() OVER (ORDER BY found.run_id {order}) AS place,
   EXISTS (SELECT FROM cut) AS is_more
 FROM found WHERE found.run_id {sign} coalesce((SELECT cut.run_id FROM cut), found.run_id)
 ORDER BY found.run_id {order} LIMIT {limit}"""
-
-_RUNS: Final = """
-SELECT r.* FROM ledger.read_runs($1, ARRAY({ids})) AS r
-ORDER BY r.run_id DESC"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,24 +156,17 @@ class _Conditions:
         return "".join(f" AND {text}" for text in texts)
 
 
-def page(project_id: str, chosen: RunFilter, limit: int) -> tuple[Any, ...]:
-    """Return the statement that reads at most `limit` runs, newest first, and its parameters."""
-    text, *parameters = page_ids(project_id, chosen, limit)
-    return (_RUNS.format(ids=text), *parameters)
-
-
 def page_ids(
     project_id: str, chosen: RunFilter, limit: int, *, at: datetime | None = None
 ) -> tuple[Any, ...]:
     """Return the statement that finds the ids of a page, and its parameters.
 
-    With `at` only of runs that were submitted by then.
+    Not of a tag with a state. With `at` only of runs that were submitted by then.
     """
     conditions = _Conditions(project_id, chosen, at)
     words = {"order": "ASC" if chosen.is_forward else "DESC", "limit": limit}
     parts = " UNION ALL ".join(_parts(chosen, conditions, words))
-    before = _whether_few(chosen, conditions.bound)
-    return (_IDS.format(parts=parts, before=before, **words), *conditions.parameters)
+    return (_IDS.format(parts=parts, **words), *conditions.parameters)
 
 
 def looked_through(project_id: str, chosen: RunFilter, limit: int, each: int) -> tuple[Any, ...]:
@@ -191,6 +180,13 @@ def looked_through(project_id: str, chosen: RunFilter, limit: int, each: int) ->
     parts = " UNION ALL ".join(_parts(chosen, conditions, words, marked=True))
     words |= {"limit": limit, "sign": "<=" if chosen.is_forward else ">="}
     return (_LOOKED.format(parts=parts, **words), *conditions.parameters)
+
+
+def whether_few(project_id: str, chosen: RunFilter) -> tuple[Any, ...]:
+    """Return the statement whether no more than FEW runs have the tags, and its parameters."""
+    conditions = _Conditions(project_id, chosen, None)
+    kinds, tags = _kinds(chosen, conditions.bound), conditions.bound["tags"]
+    return (_WHETHER_FEW.format(kinds=kinds, tags=tags, few=FEW), *conditions.parameters)
 
 
 def number_of_lists(chosen: RunFilter, kinds: int) -> int:
@@ -224,27 +220,11 @@ def _of_filter(
     if chosen.keys is not None:
         yield _KEYED.format(keys=conditions.bound["key"], others=conditions.but()), None
     elif chosen.tags is not None and chosen.worker_ids is None:
-        tagged = _tagged(chosen, conditions, words)
-        if chosen.states is None:
-            yield tagged, None
-            return
-        yield _IF_FEW.format(part=tagged, negated=""), None
-        for part, lists in _listed(chosen, conditions, words):
-            text = part if lists is None else _PART.format(**lists)
-            yield _IF_FEW.format(part=text, negated="NOT "), None
+        yield _tagged(chosen, conditions, words), None
     elif chosen.kinds is None and chosen.states is None and chosen.worker_ids is None:
         yield _ALL.format(others=conditions.but(), **words), None
     else:
         yield from _listed(chosen, conditions, words)
-
-
-def _whether_few(chosen: RunFilter, bound: dict[str, str]) -> str:
-    """Return the part of the statement that asks for it, where its answer is needed."""
-    if chosen.keys is not None or chosen.worker_ids is not None:
-        return ""
-    if chosen.tags is None or chosen.states is None:
-        return ""
-    return _WHETHER_FEW.format(kinds=_kinds(chosen, bound), tags=bound["tags"], few=_FEW) + "\n"
 
 
 def _tagged(chosen: RunFilter, conditions: _Conditions, words: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The runs of a project: one by its id, or a list by what they have in common."""
+"""One run of a project by its id, and the kinds that there are."""
 
 from __future__ import annotations
 
@@ -8,13 +8,9 @@ from uuid import UUID
 
 from runfold.ledger.errors import RunNotFound, UnknownKind
 from runfold.ledger.postgres.connections import Pool, fetch
-from runfold.ledger.reading.run_filter import RunFilter
-from runfold.ledger.reading.run_lists import page
 from runfold.ledger.run import Run
-from runfold.ledger.validation import check_int, check_run_id
+from runfold.ledger.validation import check_run_id
 
-MAX_RUNS: Final = 10_000
-"""Runs in one list."""
 GET: Final = "SELECT * FROM ledger.run WHERE project_id = $1 AND run_id = $2"
 KINDS: Final = "SELECT DISTINCT kind FROM ledger.kind WHERE project_id = $1 ORDER BY kind"
 
@@ -26,14 +22,6 @@ async def get(pool: Pool, project_id: str, run_id: UUID | str) -> Run:
     if not rows:
         raise RunNotFound(checked, project_id)
     return Run.from_row(rows[0])
-
-
-async def runs(pool: Pool, project_id: str, chosen: RunFilter, *, limit: int) -> list[Run]:
-    """Return runs, newest first; see `Ledger.runs`."""
-    check_int("limit", limit, least=1, most=MAX_RUNS)
-    await require_kinds(pool, project_id, chosen.kinds)
-    rows = await fetch(pool, *page(project_id, chosen, limit))
-    return [Run.from_row(row) for row in rows]
 
 
 async def require_kinds(pool: Pool, project_id: str, kinds: Sequence[str] | None) -> None:

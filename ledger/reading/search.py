@@ -1,26 +1,35 @@
-"""Runs by a query, page by page in both directions; no page looks through more than EXAMINED runs.
+"""Pages of runs, in both directions; none looks through more than EXAMINED runs.
 
 One choice of the query leads: its index gives the runs in their order. The rest is checked on what
-the index gives, so that a page costs no more where little of it fits.
+the index gives, so that a page costs no more where little of it fits. Of a tag and a state the tag
+leads where few runs have it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.months import FIRST_RUN, LAST_RUN
-from runfold.ledger.postgres.connections import Pool, fetch
+from runfold.ledger.postgres.connections import Connection, Pool, fetch
 from runfold.ledger.reading.query import SIGNS, Bound, Choice, Query, parse
 from runfold.ledger.reading.run_filter import RunFilter, floor
-from runfold.ledger.reading.run_lists import looked_through, number_of_lists, page_ids
+from runfold.ledger.reading.run_lists import (
+    looked_through,
+    number_of_lists,
+    page_ids,
+    whether_few,
+)
+from runfold.ledger.reading.runs import require_kinds
 from runfold.ledger.run import Run
 from runfold.ledger.validation import check_int, check_run_id
 
 MAX_PAGE: Final = 1_000
+"""Runs of one page of a query."""
+MAX_RUNS: Final = 10_000
+"""Runs of one page of a list."""
 EXAMINED: Final = 10_000
 """Runs that the search for one page looks through."""
 ENTRIES: Final = 40_000
@@ -34,19 +43,54 @@ LEADING: Final = {
 """Columns whose index gives runs in their order; the first that a query names leads."""
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Runs that fit a query, newest first.
+# The statement of a page: `ids` has one more than it may have, if there are more.
+_PAGE: Final = """
+WITH ids AS MATERIALIZED ({ids})
+SELECT r.*, (SELECT count(*) FROM ids) > {limit} AS is_more
+FROM ledger.read_runs($1, ARRAY(
+  SELECT ids.run_id FROM ids ORDER BY ids.run_id {way} LIMIT {limit})) AS r
+ORDER BY r.run_id DESC"""
+# Each join has a limit, so that no plan reads all runs to join those of a page.
+_CHECKED: Final = """
+SELECT {what} FROM ({looked}) AS led CROSS JOIN LATERAL (
+  SELECT * FROM ledger.run_state AS s WHERE s.project_id = $1 AND s.run_id = led.run_id LIMIT 1
+) AS c {where}"""
+
+
+class Page(list[Run]):
+    """A list of runs, newest first, which knows where it goes on.
 
     `older`, `newer`: the cursors of the pages beside this one, for `before` and `after`; None where
     there is none. `examined`: how many runs were looked through where the page ends for that
     reason, else None; there may be more beyond.
     """
 
-    runs: list[Run]
-    older: UUID | None
-    newer: UUID | None
-    examined: int | None = None
+    def __init__(
+        self,
+        runs: Iterable[Run] = (),
+        older: UUID | None = None,
+        newer: UUID | None = None,
+        examined: int | None = None,
+    ) -> None:
+        super().__init__(runs)
+        self.older, self.newer, self.examined = older, newer, examined
+
+    @classmethod
+    def beside(
+        cls,
+        runs: Sequence[Run],
+        cursor: UUID | None,
+        onward: UUID | None,
+        *,
+        is_forward: bool,
+        examined: int | None = None,
+    ) -> Page:
+        """Return the page that was reached from the cursor and goes on from `onward`."""
+        back = cursor
+        if cursor is not None and runs:
+            back = runs[-1 if is_forward else 0].run_id
+        older, newer = (back, onward) if is_forward else (onward, back)
+        return cls(runs, older, newer, examined)
 
 
 async def search(
@@ -64,42 +108,76 @@ async def search(
         raise InvalidValue("after", str(after), "cannot be combined with before: leave one out")
     parsed = parse(query) if isinstance(query, str) else query
     forward = after is not None
-    cursor = _cursor(after if forward else before)
-    statement = Statement(project_id, parsed, cursor, forward=forward)
-    if statement.is_checked:
-        await statement.share(pool)
-    rows = list(await fetch(pool, *statement.page(limit + 1)))
-    more, rows = len(rows) > limit, rows[:limit]
-    frontier, examined = None, None
-    if statement.is_checked and not more:
-        frontier, examined = await _frontier(pool, statement)
-    runs = [Run.from_row(row) for row in (reversed(rows) if forward else rows)]
-    onward = (runs[0] if forward else runs[-1]).run_id if more else frontier
-    return Page(
-        runs,
-        older=_beside(runs, -1, cursor) if forward else onward,
-        newer=onward if forward else _beside(runs, 0, cursor),
-        examined=examined,
+    cursor = after if forward else before
+    cursor = None if cursor is None else check_run_id(cursor)
+    return await _page(pool, project_id, parsed, cursor, forward=forward, limit=limit)
+
+
+async def listed(pool: Pool, project_id: str, chosen: RunFilter, *, limit: int) -> Page:
+    """Return one page of the runs of a filter; see `Ledger.runs`."""
+    check_int("limit", limit, least=1, most=MAX_RUNS)
+    await require_kinds(pool, project_id, chosen.kinds)
+    return await _page(
+        pool,
+        project_id,
+        query_of(chosen),
+        chosen.cursor,
+        forward=chosen.is_forward,
+        limit=limit,
     )
 
 
 async def count(pool: Pool, project_id: str, query: Query) -> tuple[int, int | None]:
     """Return how many runs fit, and of how many that were looked through; None: of all."""
-    statement = Statement(project_id, query, None, forward=False)
-    await statement.share(pool)
+    statement = await prepared(pool, project_id, query)
     rows = await fetch(pool, *statement.count())
     return int(rows[0]["number"]), (await _frontier(pool, statement))[1]
 
 
-def _cursor(run_id: UUID | str | None) -> UUID | None:
-    return None if run_id is None else check_run_id(run_id)
+def query_of(chosen: RunFilter) -> Query:
+    """Return the query that asks for what a filter does."""
+    return Query(
+        choices=tuple(
+            Choice(column, tuple(values))
+            for column, name in LEADING.items()
+            if (values := getattr(chosen, name)) is not None
+        ),
+        first_id=_beyond(chosen.lower, 1),
+        last_id=_beyond(chosen.upper, -1),
+    )
 
 
-def _beside(runs: Sequence[Run], place: int, cursor: UUID | None) -> UUID | None:
-    """Return the cursor of the page from which this one was reached."""
-    if cursor is None:
-        return None
-    return runs[place].run_id if runs else cursor
+async def prepared(
+    pool: Pool | Connection,
+    project_id: str,
+    query: Query,
+    cursor: UUID | None = None,
+    *,
+    forward: bool = False,
+) -> Statement:
+    """Return the statements of a query, led by what narrows the runs most."""
+    statement = Statement(project_id, query, cursor, forward=forward)
+    if statement.may_be_by_tag:
+        by_tag = Statement(project_id, query, cursor, forward=forward, by_tag=True)
+        [row] = await fetch(pool, *by_tag.whether_few())
+        statement = by_tag if row["are_few"] else statement
+    if statement.is_checked:
+        await statement.share(pool)
+    return statement
+
+
+async def _page(
+    pool: Pool, project_id: str, query: Query, cursor: UUID | None, *, forward: bool, limit: int
+) -> Page:
+    statement = await prepared(pool, project_id, query, cursor, forward=forward)
+    rows = await fetch(pool, *statement.page(limit))
+    runs = [Run.from_row(row) for row in rows]
+    onward, examined = None, None
+    if rows and rows[0]["is_more"]:
+        onward = runs[0 if forward else -1].run_id
+    elif statement.is_checked:
+        onward, examined = await _frontier(pool, statement)
+    return Page.beside(runs, cursor, onward, is_forward=forward, examined=examined)
 
 
 async def _frontier(pool: Pool, statement: Statement) -> tuple[UUID, int] | tuple[None, None]:
@@ -112,29 +190,37 @@ class Statement:
     """The statements of one query: constant text, and every value bound."""
 
     def __init__(
-        self, project_id: str, query: Query, cursor: UUID | None, *, forward: bool
+        self,
+        project_id: str,
+        query: Query,
+        cursor: UUID | None,
+        *,
+        forward: bool,
+        by_tag: bool = False,
     ) -> None:
         self._way = "ASC" if forward else "DESC"
         self._project_id = project_id
-        leading = _leading(query)
+        leading = _leading(query, by_tag=by_tag)
         checked = [choice for choice in query.choices if choice not in leading]
         _require_index(query, leading, checked)
         first, last = _ids(query, cursor, forward=forward)
+        led: dict[str, Any] = {LEADING[choice.column]: choice.values for choice in leading}
         self._led = RunFilter(
-            lower=UUID(int=max(first.int - 1, 0)),
-            upper=UUID(int=min(last.int + 1, LAST_RUN.int)),
-            is_forward=forward,
-            **{LEADING[choice.column]: choice.values for choice in leading},
+            lower=_beyond(first, -1), upper=_beyond(last, 1), is_forward=forward, **led
         )
         self._values: list[Any] = list(page_ids(project_id, self._led, EXAMINED)[1:])
         checks = [self._chosen(choice) for choice in checked]
         checks += [self._bounded(bound) for bound in query.bounds]
         self.is_checked = bool(checks)
         """Whether runs that the index gives may not fit."""
+        self.may_be_by_tag = self._led.states is not None and any(
+            choice.column == "tags" and not choice.negated for choice in checked
+        )
+        """Whether a tag could lead instead of a state."""
         self._where = f"WHERE {' AND '.join(checks)}" if checks else ""
         self._each = EXAMINED
 
-    async def share(self, pool: Pool) -> None:
+    async def share(self, pool: Pool | Connection) -> None:
         """Bound what each list gives to its share, where the runs lie in very many lists."""
         kinds = 1
         if number_of_lists(self._led, 2) > number_of_lists(self._led, 1):
@@ -144,29 +230,20 @@ class Statement:
             self._each //= 2  # by steps, so that there are few statements
 
     def page(self, limit: int) -> tuple[Any, ...]:
-        """Return the statement of a page of so many runs, and its values."""
-        led = self._looked() if self.is_checked else self._ids(limit)
-        statement = (
-            # Each join has a limit, so that no plan reads all runs to join a page of them.
-            f"SELECT r.* FROM (SELECT c.project_id, c.run_id FROM ({led}) AS led"
-            " CROSS JOIN LATERAL (SELECT * FROM ledger.run_state AS s"
-            " WHERE s.project_id = $1 AND s.run_id = led.run_id LIMIT 1) AS c"
-            f" {self._where} ORDER BY c.run_id {self._way} LIMIT {limit}) AS p"
-            " CROSS JOIN LATERAL (SELECT * FROM ledger.run AS s"
-            " WHERE s.project_id = p.project_id AND s.run_id = p.run_id LIMIT 1) AS r"
-            f" ORDER BY p.run_id {self._way}"
-        )
-        return (statement, *self._values)
+        """Return the statement of a page of so many runs, newest first, and its values."""
+        if self.is_checked:
+            ids = f"{self._checked('c.run_id')} ORDER BY c.run_id {self._way} LIMIT {limit + 1}"
+        else:
+            ids = page_ids(self._project_id, self._led, limit + 1)[0]
+        return (_PAGE.format(ids=ids, limit=limit, way=self._way), *self._values)
 
     def count(self) -> tuple[Any, ...]:
         """Return the statement of how many runs fit of those that are looked through."""
-        statement = (
-            f"SELECT count(*) AS number FROM ({self._looked()}) AS led"
-            " CROSS JOIN LATERAL (SELECT * FROM ledger.run_state AS s"
-            " WHERE s.project_id = $1 AND s.run_id = led.run_id LIMIT 1) AS c"
-            f" {self._where}"
-        )
-        return (statement, *self._values)
+        return (self._checked("count(*) AS number"), *self._values)
+
+    def whether_few(self) -> tuple[Any, ...]:
+        """Return the statement whether few runs have the tag that leads, and its values."""
+        return whether_few(self._project_id, self._led)
 
     def frontier(self) -> tuple[Any, ...]:
         """Return the statement of the last run that is looked through, and its values."""
@@ -177,13 +254,10 @@ class Statement:
         )
         return (statement, *values)
 
-    def _looked(self) -> str:
-        """Return the query of the ids that are looked through."""
-        return str(looked_through(self._project_id, self._led, EXAMINED, self._each)[0])
-
-    def _ids(self, limit: int) -> str:
-        """Return the query of the ids that the index gives."""
-        return str(page_ids(self._project_id, self._led, limit)[0])
+    def _checked(self, what: str) -> str:
+        """Return the query of something of the runs that fit, of those that are looked through."""
+        looked = looked_through(self._project_id, self._led, EXAMINED, self._each)[0]
+        return _CHECKED.format(what=what, looked=looked, where=self._where)
 
     def _chosen(self, choice: Choice) -> str:
         value = self._bind(list(choice.values))
@@ -201,13 +275,15 @@ class Statement:
         return f"${len(self._values)}"
 
 
-def _leading(query: Query) -> list[Choice]:
-    """Return the choices whose index gives the runs: one, or with a state or tag also a kind."""
+def _leading(query: Query, *, by_tag: bool) -> list[Choice]:
+    """Return the choices whose index gives the runs: one, and a kind where its index is by kind."""
     usable = [choice for choice in query.choices if not choice.negated]
     for column in LEADING:
-        if ranked := [choice for choice in usable if choice.column == column]:
-            together = "kind" if column in {"state", "tags"} else ""
-            return ranked[:1] + [choice for choice in usable if choice.column == together]
+        ranked = [choice for choice in usable if choice.column == column]
+        if not ranked or (by_tag and column == "state"):
+            continue
+        together = "kind" if column in {"state", "tags", "worker_id"} else ""
+        return ranked[:1] + [choice for choice in usable if choice.column == together]
     return []
 
 
@@ -228,7 +304,11 @@ def _ids(query: Query, cursor: UUID | None, *, forward: bool) -> tuple[UUID, UUI
     if query.until is not None:
         last = min(last, UUID(int=max(floor(query.until, LAST_RUN).int - 1, 0)))
     if cursor is not None and forward:
-        first = max(first, UUID(int=cursor.int + 1))
+        first = max(first, _beyond(cursor, 1))
     elif cursor is not None:
-        last = min(last, UUID(int=cursor.int - 1))
+        last = min(last, _beyond(cursor, -1))
     return first, last
+
+
+def _beyond(run_id: UUID, step: int) -> UUID:
+    return UUID(int=min(max(run_id.int + step, FIRST_RUN.int), LAST_RUN.int))

@@ -21,6 +21,7 @@ from runfold.console.cli.kit.table import table_lines
 from runfold.console.shared.plain import clean, compact, money, span
 from runfold.console.shared.values import Misuse, instant
 from runfold.ledger import Ledger, Run
+from runfold.ledger.reading.search import Page
 
 TITLES: Final = (
     "RUN", "KIND", "STATE", "TRY", "AGE", "WORKER", "COST", "ERROR", "KEY", "TAGS", "INPUT",
@@ -129,7 +130,7 @@ async def _list(
         point = None if at is None else instant("--at", at)
         first, last = place.times()
         older_than, newer_than = await place.cursors(ledger)
-        listed = await ledger.runs(
+        page = await ledger.runs(
             **filters.arguments(),
             before=older_than,
             after=newer_than,
@@ -139,23 +140,25 @@ async def _list(
             at=point,
         )
     if session.as_json:
-        for run in listed:
+        for run in page:
             session.out.json(run)
-        return
-    if not listed:
+    elif page:
+        _write(session.out, page, point or datetime.now(UTC))
+    else:
         filtered = filters != RunFilter() or place != Place() or at is not None
         session.out.talk("no such runs" if filtered else "no runs yet: runfold submit KIND")
-        return
-    _write(session.out, listed, point or datetime.now(UTC))
-    _tell_of_more(session, listed, place, limit)
+    _tell_of_more(session, page, place)
 
 
-def _tell_of_more(session: Session, listed: Sequence[Run], place: Place, limit: int) -> None:
-    if len(listed) < limit:
-        return
+def _tell_of_more(session: Session, page: Page, place: Place) -> None:
     forward = place.after is not None and place.before is None
-    onward = f"--after {listed[0].run_id}" if forward else f"--before {listed[-1].run_id}"
-    session.out.talk(f"there may be more: {onward}, or a larger --limit; to count them: --count")
+    cursor = page.newer if forward else page.older
+    onward = f"--after {cursor}" if forward else f"--before {cursor}"
+    if page.examined is not None:
+        session.out.talk(f"looked through {page.examined:,} runs; go on: {onward}")
+    elif cursor is not None:
+        order = "newer ones" if forward else "more"
+        session.out.talk(f"there are {order}: {onward}, or a larger --limit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +196,7 @@ async def _watch(session: Session, query: str | None, filters: RunFilter, limit:
         async def draw(width: int, height: int) -> Sequence[Text]:
             most = min(limit, height)
             if query is not None:
-                listed = list((await ledger.search(query, limit=most)).runs)
+                listed = await ledger.search(query, limit=most)
             else:
                 listed = await ledger.runs(**filters.arguments(), limit=most)
             now = datetime.now(UTC)
@@ -208,19 +211,13 @@ async def _search(session: Session, query: str, place: Place, limit: int) -> Non
         before, after = await place.cursors(ledger)
         page = await ledger.search(query, before=before, after=after, limit=limit)
     if session.as_json:
-        for run in page.runs:
+        for run in page:
             session.out.json(run)
-    elif page.runs:
-        _write(session.out, page.runs, datetime.now(UTC))
+    elif page:
+        _write(session.out, page, datetime.now(UTC))
     else:
         session.out.talk("no such runs")
-    if page.examined is not None:
-        onward = f"--before {page.older}" if place.after is None else f"--after {page.newer}"
-        session.out.talk(f"looked through {page.examined:,} runs; go on: {onward}")
-    elif place.after is not None and page.newer is not None:
-        session.out.talk(f"there are newer ones: --after {page.newer}, or a larger --limit")
-    elif page.older is not None:
-        session.out.talk(f"there are more: --before {page.older}, or a larger --limit")
+    _tell_of_more(session, page, place)
 
 
 def _write_counts(out: Output, counts: Mapping[str, int]) -> None:

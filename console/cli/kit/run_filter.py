@@ -71,12 +71,9 @@ async def ended_runs(ledger: Ledger, filters: RunFilter, error_code: str | None)
     if not set(filters.states or ()) <= {state.value for state in TERMINAL}:
         ends = ", ".join(sorted(state.value for state in TERMINAL))
         raise Misuse("--state", f"must be an end of a run: {ends}")
-    ended: list[Run] = []
-    page: list[Run] = []
-    while True:
-        before = page[-1].run_id if page else None
-        page = await ledger.runs(**filters.arguments(), before=before, limit=_PAGE)
+    page = await ledger.runs(**filters.arguments(), limit=_PAGE)
+    ended = list(page)
+    while page.older is not None:
+        page = await ledger.runs(**filters.arguments(), before=page.older, limit=_PAGE)
         ended += page
-        if len(page) < _PAGE:
-            break
     return [run for run in reversed(ended) if error_code in {None, run.error_code}]

@@ -158,7 +158,8 @@ async def runs(
     ]
     if links:
         response.headers["Link"] = ", ".join(links)
-    return dict(listed(page))
+    beyond = {"older": page.older, "newer": page.newer, "examined": page.examined}
+    return dict(listed({"runs": page, **beyond}))
 
 
 @router.get("/runs/{run_id}", operation_id="run")

@@ -40,6 +40,6 @@ async def decided(
         listed = await ledger.search(query, before=before and str(before), limit=RUNS)
     except InvalidQuery:  # a kind that no query can name
         return []
-    runs = [(run.run_id, run.version, run.kind) for run in listed.runs]
+    runs = [(run.run_id, run.version, run.kind) for run in listed]
     columns = [list(column) for column in zip(*runs, strict=True)] or [[], [], []]
     return [dict(row) for row in await fetch(ledger.pool, _DECIDED, ledger.project_id, *columns)]

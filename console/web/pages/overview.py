@@ -38,8 +38,8 @@ async def overview(viewer: ReadViewer) -> Response:
             "waiting_approvals": asking,
             "held": leases["held"],
             "expired": leases["expired"],
-            "failed": failed.runs,
-            "pending": pending.runs,
+            "failed": failed,
+            "pending": pending,
         },
         most=_MOST,
     )

@@ -38,11 +38,11 @@ async def runs(
     except InvalidQuery as error:
         if viewer.request.url.path.endswith((".json", ".csv")):
             raise
-        listed, problem, status = Page([], None, None), str(error), HTTPStatus.UNPROCESSABLE_ENTITY
+        listed, problem, status = Page(), str(error), HTTPStatus.UNPROCESSABLE_ENTITY
     return viewer.page(
         "runs.html",
-        {"query": q, "runs": listed.runs, "older": listed.older, "newer": listed.newer},
-        rows=[_row(run) for run in listed.runs],
+        {"query": q, "runs": listed, "older": listed.older, "newer": listed.newer},
+        rows=[_row(run) for run in listed],
         status=status,
         problem=problem,
         examined=listed.examined,

@@ -20,7 +20,9 @@ from runfold.ledger.errors import (
 from runfold.ledger.events import StepCompleted
 from runfold.ledger.reading import past
 from tests.support.runs import claimed
+from tests.support.waiting import passed
 
+BEFORE_ALL = "00000000-0000-7000-8000-000000000000"
 FAR = datetime(2099, 1, 1, tzinfo=UTC)
 
 
@@ -101,8 +103,31 @@ async def test_the_past_comes_in_pages_even_where_few_runs_fit(
         == held
     )
     first = await ledger.runs(at=time, state="running", limit=5)
-    rest = await ledger.runs(at=time, state="running", limit=5, before=first[-1].run_id)
+    rest = await ledger.runs(at=time, state="running", limit=5, before=first.older)
     assert [*first, *rest] == held
+    assert (first.newer, rest.newer, rest.older) == (None, rest[0].run_id, None)
+
+
+async def test_a_page_of_the_past_folds_no_more_than_a_page_looks_through_and_none_that_came_later(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(past, "MAX_FOLDED", 2)
+    monkeypatch.setattr(past, "EXAMINED", 4)
+    made = [one.run_id for one in await ledger.submit_many([Submit(kind="parse")] * 7)]
+    [lease] = await ledger.claim("w:1")
+    assert lease.run_id == made[0]
+    time = await now(ledger)
+    await passed(ledger, time + timedelta(milliseconds=2))
+    await ledger.submit_many([Submit(kind="parse")] * 5)
+
+    page = await ledger.runs(at=time, state="running")
+    assert (page, page.examined, page.older) == ([], 4, made[3])
+    page = await ledger.runs(at=time, state="running", before=page.older)
+    assert ([run.run_id for run in page], page.examined, page.older) == ([made[0]], None, None)
+    page = await ledger.runs(at=time, state="running", after=BEFORE_ALL, limit=1)
+    assert ([run.run_id for run in page], page.examined, page.newer) == ([made[0]], 4, made[3])
+    page = await ledger.runs(at=time, limit=3)
+    assert ([run.run_id for run in page], page.older) == (made[:3:-1], made[4])
 
 
 async def test_a_time_before_the_first_event_or_in_the_future_is_an_error_and_gives_no_rows(

@@ -23,7 +23,7 @@ async def some_runs(ledger: Ledger, number: int = 8) -> list[str]:
 
 
 async def found(ledger: Ledger, query: str, **cursor: Any) -> list[str]:
-    return [str(run.run_id) for run in (await ledger.search(query, **cursor)).runs]
+    return [str(run.run_id) for run in await ledger.search(query, **cursor)]
 
 
 async def test_each_word_narrows_the_runs(ledger: Ledger) -> None:
@@ -63,17 +63,17 @@ async def test_states_workers_costs_attempts_and_errors_are_found(ledger: Ledger
 async def test_pages_lead_forth_and_back_without_gaps(ledger: Ledger) -> None:
     ids = await some_runs(ledger)
     first = await ledger.search("tag:all", limit=3)
-    assert (first.newer, [str(run.run_id) for run in first.runs]) == (None, ids[:3])
+    assert (first.newer, [str(run.run_id) for run in first]) == (None, ids[:3])
     second = await ledger.search("tag:all", before=first.older, limit=3)
-    assert [str(run.run_id) for run in second.runs] == ids[3:6]
+    assert [str(run.run_id) for run in second] == ids[3:6]
     last = await ledger.search("tag:all", before=second.older, limit=3)
-    assert ([str(run.run_id) for run in last.runs], last.older) == (ids[6:], None)
+    assert ([str(run.run_id) for run in last], last.older) == (ids[6:], None)
 
     back = await ledger.search("tag:all", after=last.newer, limit=3)
-    assert back.runs == second.runs
-    assert (back.older, back.newer) == (second.older, second.runs[0].run_id)
+    assert back == second
+    assert (back.older, back.newer) == (second.older, second[0].run_id)
     start = await ledger.search("tag:all", after=back.newer, limit=3)
-    assert (start.runs, start.newer) == (first.runs, None)
+    assert (start, start.newer) == (first, None)
 
 
 async def test_a_page_ends_after_the_runs_that_it_may_look_through(
@@ -82,13 +82,13 @@ async def test_a_page_ends_after_the_runs_that_it_may_look_through(
     monkeypatch.setattr(searching, "EXAMINED", 4)
     ids = await some_runs(ledger)
     page = await ledger.search("tag:all key:k0,k1 cost:<1")
-    assert [str(run.run_id) for run in page.runs] == ids[-2:]
+    assert [str(run.run_id) for run in page] == ids[-2:]
     nothing = await ledger.search("tag:all cost:>1")
-    assert (nothing.runs, nothing.examined, str(nothing.older)) == ([], 4, ids[3])
+    assert (nothing, nothing.examined, str(nothing.older)) == ([], 4, ids[3])
     beyond = await ledger.search("tag:all cost:>1", before=nothing.older)
-    assert (beyond.runs, str(beyond.older)) == ([], ids[7])
+    assert (beyond, str(beyond.older)) == ([], ids[7])
     end = await ledger.search("tag:all cost:>1", before=beyond.older)
-    assert (end.runs, end.older, end.examined) == ([], None, None)
+    assert (end, end.older, end.examined) == ([], None, None)
 
 
 async def test_lists_that_give_no_more_than_their_share_leave_out_no_run(
@@ -103,14 +103,14 @@ async def test_lists_that_give_no_more_than_their_share_leave_out_no_run(
     before: list[str] = []
     page = await ledger.search(query, limit=7)
     while page.older is not None:
-        before += [str(run.run_id) for run in page.runs]
+        before += [str(run.run_id) for run in page]
         page = await ledger.search(query, before=page.older, limit=7)
-    before += [str(run.run_id) for run in page.runs]
+    before += [str(run.run_id) for run in page]
     assert before == ids[::-1]
-    after = [str(run.run_id) for run in page.runs]
+    after = [str(run.run_id) for run in page]
     while page.newer is not None:
         page = await ledger.search(query, after=page.newer, limit=7)
-        after = [str(run.run_id) for run in page.runs] + after
+        after = [str(run.run_id) for run in page] + after
     assert sorted(set(after)) == sorted(ids)
 
 
@@ -123,11 +123,20 @@ async def test_a_tag_is_found_among_many_runs_and_checked_on_no_more_than_a_page
 
     for query in ("tag:rare", "tag:rare kind:parse", "tag:rare,none"):
         page = await ledger.search(query)
-        assert (page.runs, page.older, page.examined) == ([tagged], None, None), query
-    page = await ledger.search("tag:rare state:pending")
-    assert (page.runs, page.examined) == ([], 4)
-    older = await ledger.search("tag:rare state:pending", before=page.older)
-    assert (older.runs, older.older, older.examined) == ([tagged], None, None)
+        assert (page, page.older, page.examined) == ([tagged], None, None), query
+    query = "tag:rare state:pending"
+    page = await ledger.search(query)
+    assert (page, page.older, page.examined) == ([tagged], None, None), "few have the tag"
+
+    monkeypatch.setattr("runfold.ledger.reading.run_lists.FEW", 0)
+    page = await ledger.search(query)
+    assert (page, page.examined) == ([], 4)
+    older = await ledger.search(query, before=page.older)
+    assert (older, older.older, older.examined) == ([tagged], None, None)
+    listed = await ledger.runs(tag="rare", state="pending")
+    assert (listed, listed.older, listed.examined) == ([], page.older, 4)
+    listed = await ledger.runs(tag="rare", state="pending", before=listed.older)
+    assert (listed, listed.older, listed.newer) == ([tagged], None, tagged.run_id)
 
 
 async def test_what_no_index_answers_is_refused(ledger: Ledger, subtests: pytest.Subtests) -> None:
