@@ -21,17 +21,22 @@ from runfold.projections.state import drift
 from tests.support.clock import set_clock
 
 HOUR = timedelta(hours=1)
-MOVED = """
+MOVE = """
 DO $$ DECLARE leaf regclass; BEGIN
   FOR leaf IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'ledger.event'::regclass LOOP
     EXECUTE format('ALTER TABLE %s DISABLE TRIGGER refuse_change', leaf);
-    EXECUTE format('UPDATE %s SET txid = (1000000000 + position)::text::xid8', leaf);
+    EXECUTE format('UPDATE %s SET txid = ({first} + position)::text::xid8', leaf);
     EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER refuse_change', leaf);
   END LOOP;
   PERFORM ledger.feed_rebase();
 END $$
 """
-"""Leaves the events as they come from a cluster that handed out many ids, one for each of them."""
+"""Leaves the events as they come from another cluster, with an id for each of them."""
+LOWER, MOVED = MOVE.format(first=3), MOVE.format(first=10**9)
+"""From a cluster that handed out few ids, and from one that handed out many."""
+HANDED_OUT = """
+DO $$ BEGIN FOR n IN 1..6000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$
+"""
 
 
 async def buffers(connection: asyncpg.Connection[Any], statement: str) -> int:
@@ -67,7 +72,7 @@ async def test_new_events_are_the_newest_though_old_ones_have_higher_ids(
     assert (await feed_check(health)).detail == "position 201"
 
 
-async def test_the_feed_looks_at_few_events_whose_ids_are_to_come(
+async def test_the_feed_looks_at_few_events_of_earlier_generations_whatever_their_ids(
     ledger: Ledger, connection: asyncpg.Connection[Any]
 ) -> None:
     statements = (
@@ -75,13 +80,16 @@ async def test_the_feed_looks_at_few_events_whose_ids_are_to_come(
         "SELECT ledger.feed_now()",
         "SELECT * FROM ledger.newest_events(10)",
     )
+    few, many = [], []
+    await connection.execute(HANDED_OUT)
     await ledger.submit_many([{"kind": "parse"}] * 10)
-    await connection.execute(MOVED)
-    few = [await buffers(connection, statement) for statement in statements]
+    for moved in (LOWER, MOVED):
+        await connection.execute(moved)
+        few += [await buffers(connection, statement) for statement in statements]
     await ledger.submit_many([{"kind": "parse"}] * 5_000)
-    await connection.execute(MOVED)
-
-    many = [await buffers(connection, statement) for statement in statements]
+    for moved in (LOWER, MOVED):
+        await connection.execute(moved)
+        many += [await buffers(connection, statement) for statement in statements]
 
     assert all(after < before + 5 for before, after in zip(few, many, strict=True)), (few, many)
     checkpoint = await feed.now(ledger.pool)
