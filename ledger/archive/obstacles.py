@@ -1,4 +1,8 @@
-"""What stands in the way of an export or a detach: unfinished runs, holds, readers behind."""
+"""What stands in the way of an export or a detach: unfinished runs, holds, readers behind.
+
+A month is looked through page by page, each in a snapshot of its own: a count of all of it at once
+would hold back every vacuum for minutes.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +10,40 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import UUID
 
 from runfold.ledger.archive.holds import holds
 from runfold.ledger.archive.record import archive_of
 from runfold.ledger.archive.status import partition_sizes
-from runfold.ledger.months import bounds, check_month, month_of, start_of, table_of
+from runfold.ledger.months import FIRST_RUN, bounds, check_month, month_of, start_of, table_of
 from runfold.ledger.postgres.connections import FAILURES, Pool
 from runfold.ledger.postgres.errors import translated
 
-_OPEN: Final = (
-    "SELECT count(*) FROM ledger.run_state "
-    "WHERE run_id >= $1 AND run_id < $2 AND completed_at IS NULL"
+_PAGE: Final = 20_000
+_PROJECTS: Final = "SELECT project_id FROM ledger.project ORDER BY project_id"
+_OPEN: Final = """
+WITH page AS MATERIALIZED (
+  SELECT s.run_id, s.completed_at FROM ledger.run_state AS s
+  WHERE s.project_id = $1 AND s.run_id > $2 AND s.run_id < $3 ORDER BY s.run_id LIMIT $4
 )
-_NEWEST: Final = """
-SELECT count(*) AS events, max(e.position) AS last_position,
-  max(e.txid) FILTER (WHERE e.position > split_part(g.start, '@', 2)::bigint) AS last_txid,
-  g.generation, split_part(g.start, '@', 2)::bigint AS base,
+SELECT count(*) FILTER (WHERE page.completed_at IS NULL) OVER () AS open, page.run_id
+FROM page ORDER BY page.run_id DESC LIMIT 1
+"""
+_GENERATION: Final = """
+SELECT g.generation, split_part(g.start, '@', 2)::bigint AS base,
   pg_snapshot_xmin(pg_current_snapshot()) AS oldest
-FROM ledger.feed_generation AS g LEFT JOIN ledger.{table} AS e ON true WHERE g.end_position IS NULL
-GROUP BY g.generation, g.start
+FROM ledger.feed_generation AS g WHERE g.end_position IS NULL
+"""
+_EVENTS: Final = """
+WITH page AS MATERIALIZED (
+  SELECT e.project_id, e.run_id, e.version, e.position, e.txid FROM ledger.{table} AS e
+  WHERE (e.project_id, e.run_id, e.version) > ($1, $2, $3)
+  ORDER BY e.project_id, e.run_id, e.version LIMIT $4
+)
+SELECT count(*) OVER () AS events, max(page.position) OVER () AS last_position,
+  max(page.txid) FILTER (WHERE page.position > $5) OVER () AS last_txid,
+  page.project_id, page.run_id, page.version
+FROM page ORDER BY page.project_id DESC, page.run_id DESC, page.version DESC LIMIT 1
 """
 _BEHIND: Final = """
 SELECT name FROM ledger.projection AS p
@@ -69,7 +88,7 @@ async def obstacles(
         if archive is not None and archive.detached:
             return ["it is detached already"], None
         return ["no events of it are in this database"], None
-    newest = await connection.fetchrow(_NEWEST.format(table=table_of(month)))
+    newest = await _newest(connection, month)
     in_the_way = [
         *await _unfinished(connection, month, newest),
         *await _held(connection, month),
@@ -80,14 +99,43 @@ async def obstacles(
     return in_the_way, newest
 
 
-async def _unfinished(connection: Any, month: str, newest: Mapping[str, Any]) -> list[str]:
+async def _newest(connection: Any, month: str) -> dict[str, Any]:
+    """Return how many events a month has, and the last of them.
+
+    `oldest` is from before the first page: what a page could not see has no lower transaction id.
+    """
+    newest = dict(await connection.fetchrow(_GENERATION))
+    newest |= {"events": 0, "last_position": None, "last_txid": None}
+    statement, after = _EVENTS.format(table=table_of(month)), ("", FIRST_RUN, 0)
+    while page := await connection.fetchrow(statement, *after, _PAGE, newest["base"]):
+        newest["events"] += page["events"]
+        for name in ("last_position", "last_txid"):
+            values = [value for value in (newest[name], page[name]) if value is not None]
+            newest[name] = max(values, default=None)
+        after = (page["project_id"], page["run_id"], page["version"])
+    return newest
+
+
+async def _open(connection: Any, month: str) -> int:
+    """Return how many runs of a month have not ended."""
     first, beyond = bounds(month)
+    count = 0
+    for row in await connection.fetch(_PROJECTS):
+        after = UUID(int=first.int - 1)
+        while page := await connection.fetchrow(_OPEN, row["project_id"], after, beyond, _PAGE):
+            count += page["open"]
+            after = page["run_id"]
+    return count
+
+
+async def _unfinished(connection: Any, month: str, newest: Mapping[str, Any]) -> list[str]:
+    _, beyond = bounds(month)
     unfinished = []
     if await connection.fetchval("SELECT ledger.now()") < start_of(month_of(beyond)):
         unfinished.append("it is not over")
     elif newest["events"] == 0:
         unfinished.append("it has no events")
-    if count := await connection.fetchval(_OPEN, first, beyond):
+    if count := await _open(connection, month):
         unfinished.append(f"{count:,} of its runs have not ended (`runfold runs` lists them)")
     return unfinished
 

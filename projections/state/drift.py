@@ -22,7 +22,7 @@ from runfold.ledger.reading.states import drift_of_range, drift_of_runs
 
 __all__ = ["Comparison", "Drift", "check", "compare", "sample"]
 
-Progress: TypeAlias = Callable[[int, int | None], None]
+Progress: TypeAlias = Callable[[int], None]
 
 _ENDS: Final = """
 SELECT (SELECT run_id FROM ledger.event WHERE project_id = $1 ORDER BY run_id LIMIT 1) AS first,
@@ -41,7 +41,7 @@ SELECT DISTINCT e.run_id FROM ledger.newest_events($2) AS e WHERE e.project_id =
 def check(ledger: Ledger, progress: Progress | None = None) -> Comparison:
     """Return the comparison of every run of the project, which is made while it is iterated over.
 
-    `progress` is called with the number of events done, and None: their total is not known.
+    `progress` is called with about how many events are done.
     """
     return Comparison(ledger, progress)
 
@@ -70,7 +70,7 @@ class Comparison:
             for drifted in self._counted(runs, drift):
                 yield drifted
             if self._progress is not None:
-                self._progress(done, None)
+                self._progress(done)
         for month in await detached(pool):
             async for first, last, rows in whole_runs(month, project_id):
                 check = StateCheck()

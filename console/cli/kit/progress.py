@@ -11,8 +11,8 @@ from rich import progress as bars
 
 from runfold.console.cli.kit.output import console
 
-Progress: TypeAlias = Callable[[int, int | None], None]
-"""Takes how many are done, of how many; None if the total is unknown."""
+Progress: TypeAlias = Callable[[int], None]
+"""Takes how many are done, of an unknown number: to count them would take a long snapshot."""
 
 
 @contextmanager
@@ -26,8 +26,7 @@ def progress(label: str, unit: str, *, shown: bool) -> Iterator[Progress | None]
         bars.BarColumn(),
         bars.MofNCompleteColumn(),
         bars.TextColumn(unit),
-        bars.TimeRemainingColumn(),
     )
     with bars.Progress(*columns, console=console(sys.stderr), transient=True) as bar:
         task = bar.add_task(unit, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield lambda done: bar.update(task, completed=done)

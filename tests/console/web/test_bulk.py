@@ -230,6 +230,7 @@ async def test_counting_ends_and_says_so(ledger: Ledger, monkeypatch: pytest.Mon
         await ledger.submit("page", tags=["a"] if n == 4 else [])
     every = await bulk.preview(ledger, await bulk.bulk_of(ledger, "cancel", "kind:page"))
     assert every.number == "more than 3 runs"
+    monkeypatch.setattr("runfold.ledger.reading.run_lists.FEW", 0)
     few = await bulk.preview(ledger, await bulk.bulk_of(ledger, "cancel", "kind:page tag:a"))
     assert few.number == "1 run of the newest 3"
     with pytest.raises(InvalidValue, match="no time zone"):

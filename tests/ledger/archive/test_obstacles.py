@@ -13,6 +13,7 @@ import pytest
 
 from runfold.ledger import Ledger
 from runfold.ledger.archive import export as exporting
+from runfold.ledger.archive import obstacles as looking
 from runfold.ledger.archive.file import Writer
 from runfold.ledger.errors import (
     ArchiveRefused,
@@ -47,8 +48,12 @@ HELD = (
 
 
 async def test_what_is_still_needed_is_not_archived(
-    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path
+    ledger: Ledger,
+    connection: asyncpg.Connection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(looking, "_PAGE", 1)
     async with in_that_month(connection):
         run_id = await ended(ledger)
         open_ = await ledger.submit("parse")
@@ -75,6 +80,7 @@ async def test_what_is_still_needed_is_not_archived(
         PROJECT,
         run_id,
     )
+    assert (await ledger.archive.plan(MONTH)).events > 2
     found = await obstacles()
     assert "run_counts has set aside 1 of its runs" in found
     await connection.execute("DELETE FROM ledger.projection_aside")
@@ -126,8 +132,8 @@ async def test_an_export_holds_no_snapshot_from_page_to_page(
     loop, add = asyncio.get_running_loop(), Writer.add
 
     def add_and_look(self: Writer, page: Any) -> None:
-        looking = asyncio.run_coroutine_threadsafe(connection.fetchval(HELD), loop)
-        held.append(looking.result())
+        seen = asyncio.run_coroutine_threadsafe(connection.fetchval(HELD), loop)
+        held.append(seen.result())
         add(self, page)
 
     monkeypatch.setattr(exporting, "ROWS_A_GROUP", 2)

@@ -181,7 +181,7 @@ async def test_the_check_goes_range_by_range_and_leaves_out_nothing(
     await mallory.execute("UPDATE ledger.run_state SET priority = priority + 1")
     told: list[int] = []
 
-    comparison = check(ledger, lambda done, _: told.append(done))
+    comparison = check(ledger, told.append)
     damaged = [one async for one in comparison]
 
     assert len({one.run_id for one in damaged}) == len(damaged) == 40
