@@ -5043,7 +5043,6 @@ CREATE FUNCTION ledger.submit_keys(p_project text, p_ids uuid[], p_kinds text[],
 #variable_conflict use_column
 DECLARE
   contents text[];
-  made uuid[];
   clash record;
 BEGIN
   SELECT array_agg(jsonb_build_array(asked.kind, asked.input, asked.priority,
@@ -5055,21 +5054,17 @@ BEGIN
     p_deadlines_in, p_tags) WITH ORDINALITY
     AS asked (kind, input, priority, delay, max_attempts, deadline, deadline_in, tags, ordinal);
 
-  WITH fresh AS (
-    INSERT INTO ledger.command AS command (project_id, key, salt, content_hash, run_id, version)
-    SELECT p_project, asked.key, asked.salt, ledger.payload_hash(asked.salt, asked.content),
-      asked.run_id, 1
-    FROM (
-      SELECT DISTINCT ON (asked.key) asked.*,
-        sha256(p_seed || convert_to(asked.key, 'UTF8')) AS salt
-      FROM unnest(p_keys, contents, p_ids) WITH ORDINALITY AS asked (key, content, run_id, ordinal)
-      WHERE asked.key IS NOT NULL ORDER BY asked.key, asked.ordinal
-    ) AS asked
-    ORDER BY asked.key
-    ON CONFLICT DO NOTHING
-    RETURNING command.run_id
-  )
-  SELECT coalesce(array_agg(fresh.run_id), '{}') INTO made FROM fresh;
+  INSERT INTO ledger.command (project_id, key, salt, content_hash, run_id, version)
+  SELECT p_project, asked.key, asked.salt, ledger.payload_hash(asked.salt, asked.content),
+    asked.run_id, 1
+  FROM (
+    SELECT DISTINCT ON (asked.key) asked.*,
+      sha256(p_seed || convert_to(asked.key, 'UTF8')) AS salt
+    FROM unnest(p_keys, contents, p_ids) WITH ORDINALITY AS asked (key, content, run_id, ordinal)
+    WHERE asked.key IS NOT NULL ORDER BY asked.key, asked.ordinal
+  ) AS asked
+  ORDER BY asked.key
+  ON CONFLICT DO NOTHING;
 
   -- A statement of its own, for a snapshot that sees what a concurrent submit of the same key
   -- has committed.
@@ -5088,7 +5083,7 @@ BEGIN
 
   RETURN QUERY
   SELECT asked.ordinal::int, coalesce(known.run_id, asked.run_id),
-    asked.key IS NULL OR asked.run_id = ANY (made)
+    asked.key IS NULL OR known.run_id = asked.run_id
   FROM unnest(p_keys, p_ids) WITH ORDINALITY AS asked (key, run_id, ordinal)
   LEFT JOIN LATERAL (
     SELECT command.run_id FROM ledger.command AS command
