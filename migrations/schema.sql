@@ -5181,6 +5181,12 @@ BEGIN
       WHERE given.wait NOT BETWEEN '0' AND '3650 days') THEN
       RAISE EXCEPTION 'a wait must end, within ten years' USING ERRCODE = '22023';
     END IF;
+    IF EXISTS (SELECT FROM unnest(p_states, p_parks, p_waits) AS given (state, park, wait)
+      WHERE given.wait IS NOT NULL AND given.state <> 'waiting_approval'
+        AND NOT (given.state = 'waiting_tool' AND coalesce(given.park, false))) THEN
+      RAISE EXCEPTION 'only an approval, or a tool whose answer the run is parked for, may be late'
+        USING ERRCODE = '22023';
+    END IF;
   END IF;
   IF NOT array_remove(p_wait_outcomes, NULL) <@ ARRAY['cancelled', 'timeout', 'lapsed'] THEN
     RAISE EXCEPTION 'wait_outcome must be cancelled, timeout or lapsed' USING ERRCODE = '22023';

@@ -168,6 +168,9 @@ async def test_a_wait_ends_as_the_state_machine_knows_and_within_ten_years(
     ):
         with pytest.raises(asyncpg.InvalidParameterValueError, match=why):
             await mallory.transition(lease.run_id, "waiting_approval", **held, **wrong)
+    for state in ("waiting_tool", "completed"):  # held, so that its worker answers for it
+        with pytest.raises(asyncpg.InvalidParameterValueError, match="may be late"):
+            await mallory.transition(lease.run_id, state, **held, wait="1 second")
     assert await mallory.transition(lease.run_id, "waiting_approval", **held, wait="1 second")
 
 
