@@ -128,6 +128,30 @@ async def test_a_claim_of_many_kinds_goes_on_past_what_others_have_locked(
     assert len(rest) == 9
 
 
+async def test_a_claim_takes_no_run_twice_and_none_early_where_others_locked_what_it_counted_on(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    urgent = await ledger.submit_many([Submit(kind="parse")] * 2)
+    later = await ledger.submit_many([Submit(kind="parse", priority=5)] * 4)
+    mark = (["parse"], [5], [later[0].run_id], [None])
+    lock = "SELECT FROM ledger.run_state WHERE run_id = ANY ($1) FOR UPDATE"
+    async with connection.transaction():
+        await connection.execute(lock, [run.run_id for run in urgent])
+        taken = await ledger.pool.fetch(
+            "SELECT run_id FROM ledger.claim($1, 'w:1', NULL, 4, '60 s', $2, $3, $4, $5)",
+            PROJECT,
+            *mark,
+        )
+    assert [row["run_id"] for row in taken] == [run.run_id for run in later]
+
+    back, asleep = await ledger.claim("w:1", limit=2)
+    await ledger.release(back)
+    await ledger.release(asleep, delay=3_600)
+    async with connection.transaction():
+        await connection.execute(lock, [back.run_id])
+        assert await ledger.claim("w:1", limit=2) == []
+
+
 async def test_a_limited_kind_that_another_claim_counts_in_is_passed_over(
     ledger: Ledger, connection: asyncpg.Connection
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from runfold.ledger.postgres.server_roles import ROLES
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
 from tests.support.logins import channel, grant, login_of, with_login
+from tests.support.runs import claimed
 from tests.support.signatures import callable_functions
 
 OTHER = "other"
@@ -151,6 +153,13 @@ async def calls(run_id: Any, project: str) -> dict[str, tuple[str, tuple[Any, ..
     }
 
 
+UNLOCKED = """
+SELECT count(*) FROM (
+  SELECT FROM ledger.run_state WHERE run_id = $1 FOR UPDATE SKIP LOCKED
+) AS unlocked
+"""
+
+
 @pytest.fixture
 async def keeper(database: str) -> AsyncIterator[asyncpg.Connection[Any]]:
     """A login that may call every function that any role may, with every right in `test` alone."""
@@ -186,6 +195,86 @@ async def test_no_function_tells_a_project_of_others_from_one_that_does_not_exis
     assert of_a_project - set(theirs) == {
         "channel", "state_at", "rebuild_run_state", "feed_page", "read_runs",
     }  # fmt: skip
+
+
+async def test_no_function_takes_a_name_that_a_login_was_not_granted(
+    ledger: Ledger, database: str, connection: asyncpg.Connection[Any]
+) -> None:
+    run = await ledger.submit("parse")
+    async with with_login(database, *ROLES) as url:
+        await grant(connection, login_of(url), list(access.RIGHTS), actors=[login_of(url)])
+        own = await asyncpg.connect(driver_url(url))
+        taken = set()
+        for name, (statement, arguments) in (await calls(run.run_id, PROJECT)).items():
+            try:
+                await own.fetch(statement, *arguments)
+            except asyncpg.PostgresError as error:
+                if "may not speak for m" in str(error):
+                    continue
+            if re.search(r"\bm\b", statement.replace("https://m.", "")):
+                taken.add(name)
+        await own.close()
+
+    # They name the worker of a lease, which must be the one that took it.
+    assert taken == {"heartbeat", "requeue"}
+
+
+async def test_no_function_reaches_a_run_of_another_project_through_ones_own(
+    ledger: Ledger,
+    other: Ledger,
+    keeper: asyncpg.Connection[Any],
+    connection: asyncpg.Connection[Any],
+) -> None:
+    """Not even the run whose lease it holds there, under a key that names it there."""
+    login = await keeper.fetchval("SELECT session_user")
+    await grant(connection, login, ["work"], project=OTHER)
+    run = await other.submit("parse", {"secret": 1}, key="k")
+    claim, arguments = (await calls(run.run_id, OTHER))["claim"]
+    assert [row["token"] for row in await keeper.fetch(claim, *arguments)] == [2]
+    before = await other.history(run.run_id)
+
+    here = await calls(run.run_id, PROJECT)
+    here["read_runs"] = (
+        "SELECT * FROM ledger.read_runs($1, ARRAY[$2::uuid])",
+        (PROJECT, run.run_id),
+    )
+    refused = set()
+    async with keeper.transaction():
+        for name, (statement, arguments) in here.items():
+            if run.run_id in arguments or name in {"claim", "reap", "commands"}:
+                try:
+                    async with keeper.transaction():
+                        rows = await keeper.fetch(statement, *arguments)
+                        assert [row for row in rows if any(row.values())] == [], name
+                except asyncpg.PostgresError:
+                    refused.add(name)
+        assert await ledger.pool.fetchval(UNLOCKED, run.run_id) == 1
+    assert refused == {"snooze"}  # which is to a time that is over
+    for rights in (["read"], ["submit"], ["work"]):
+        await access.grant(ledger.project, login, rights)
+        for name in ("read_run", "read_runs"):
+            statement, arguments = here[name]
+            assert await keeper.fetch(statement, *arguments) == [], (name, rights)
+    assert await other.history(run.run_id) == before
+
+
+async def test_without_the_right_read_a_run_is_seen_without_its_content(
+    ledger: Ledger, keeper: asyncpg.Connection[Any]
+) -> None:
+    done = await claimed(ledger, input="secret")
+    await ledger.complete(done, "secret")
+    failed = await claimed(ledger)
+    await ledger.fail(failed, "acme.broken", error_detail="secret")
+    login = await keeper.fetchval("SELECT session_user")
+    seen = set()
+    for right in ("submit", "work", "decide"):
+        await access.grant(ledger.project, login, [right])
+        for lease in (done, failed):
+            for function in ("read_run($1, $2)", "read_runs($1, ARRAY[$2::uuid])"):
+                call = f"SELECT input, output, error_detail FROM ledger.{function}"
+                seen |= {tuple(row) for row in await keeper.fetch(call, PROJECT, lease.run_id)}
+
+    assert seen == {(None, None, None)}
 
 
 async def test_what_concerns_every_project_takes_the_right_in_every_project(
@@ -236,6 +325,8 @@ async def test_a_login_reads_no_row_of_another_project_whatever_it_sets(
         await attacker.fetch("SELECT * FROM ledger.state_at($1, $2, 1, NULL)", OTHER, run.run_id)
         == []
     )
+    read_runs = "SELECT * FROM ledger.read_runs($1, ARRAY[$2::uuid])"
+    assert await attacker.fetch(read_runs, OTHER, run.run_id) == []
     assert await attacker.fetchval("SELECT ledger.channel($1)", OTHER) is None
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await attacker.fetch("SELECT salt FROM ledger.payload")
@@ -252,6 +343,16 @@ async def test_the_feed_gives_a_login_the_events_of_its_projects_only(
         rows = await own.pool.fetch(
             "SELECT e.run_id FROM ledger.feed_now() AS n, "
             "LATERAL ledger.feed_page(n.generation, '1:1:@0', n.moment, 0, 100) AS e"
+        )
+
+        assert [row["run_id"] for row in rows] == [run.run_id]
+        await ledger.pool.execute("SELECT ledger.feed_rebase()")
+        end = await ledger.pool.fetchval(
+            "SELECT end_position FROM ledger.feed_generation WHERE generation = 1"
+        )
+        rows = await own.pool.fetch(
+            "SELECT e.run_id FROM ledger.feed_page(1, '1:1:@0', $1, 0, 100) AS e",
+            f"9223372036854775807:9223372036854775807:@{end}",
         )
 
     assert [row["run_id"] for row in rows] == [run.run_id]

@@ -27,7 +27,7 @@ from tests.conftest import PROJECT
 from tests.support.decisions import decided
 from tests.support.logins import grant, with_login
 from tests.support.runs import claimed, newest, types
-from tests.support.waiting import passed, until
+from tests.support.waiting import blocked, passed, until
 
 Connection = asyncpg.Connection
 REVOKED = "SELECT ledger.change_access('test', 'tests', $1, '{}', NULL, NULL, NULL)"
@@ -95,7 +95,8 @@ async def test_nobody_decides_what_their_credential_asked_for_by_whatever_name(
 
 
 async def test_a_worker_that_asks_in_another_name_is_still_the_holder(ledger: Ledger) -> None:
-    lease = await claimed(ledger)
+    await ledger.release(await claimed(ledger, "w:0"))
+    [lease] = await ledger.claim("w:1")
     await ledger.heartbeat([lease])
     asked = await ledger.transition(lease, State.WAITING_APPROVAL, park=True, actor="zoe")
 
@@ -308,10 +309,26 @@ async def test_the_right_to_decide_alone_is_enough_and_reads_no_content(
     assert (run.version, run.input, run.output) == (asked.version + 1, None, None)
 
 
+async def test_a_right_that_is_revoked_while_a_decision_waits_decides_nothing(
+    database: str, ledger: Ledger, connection: Connection
+) -> None:
+    asked = await asking(ledger)
+    async with connected(database, "decide") as (ann, login):
+        async with connection.transaction():
+            await connection.execute("SELECT FROM ledger.run_state FOR UPDATE")
+            deciding = asyncio.create_task(decided(ann, asked.run_id, asked.version))
+            await blocked(ledger, ann.get_server_pid())
+            await ledger.pool.execute(REVOKED, login)
+        with pytest.raises(asyncpg.PostgresError, match="does not exist"):
+            await deciding
+
+
 async def test_one_credential_cannot_use_up_the_notes_of_refused_decisions(
     database: str, ledger: Ledger
 ) -> None:
     asked = await asking(ledger, role="finance")
+    for number in range(12):
+        await ledger.append(asked.run_id, NoteAdded(text=str(number)))  # which take no room
     for number in range(12):
         await decided(ledger.pool, asked.run_id, asked.version, actor=f"somebody {number}")
     async with connected(database, "decide") as (ann, login):
@@ -319,7 +336,7 @@ async def test_one_credential_cannot_use_up_the_notes_of_refused_decisions(
 
     assert refused is not None
     assert refused["refused"] == "role"
-    notes = [e for e in await ledger.history(asked.run_id) if isinstance(e, NoteAdded)]
+    notes = [e for e in await ledger.history(asked.run_id) if isinstance(e, NoteAdded) and e.name]
     assert [note.credential for note in notes[-2:]] == ["postgres", login]
     assert (len(notes), notes[-1].name) == (11, "decision refused")
     assert [str(note.text).endswith("no more are noted of this credential") for note in notes] == [

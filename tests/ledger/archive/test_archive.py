@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from runfold.ledger.archive.record import history
 from runfold.ledger.errors import (
     AccessDenied,
     ArchiveUnusable,
+    CheckpointUnknown,
     ConfigurationError,
     DecisionRefused,
     DuplicateKey,
@@ -32,6 +34,7 @@ from runfold.ledger.errors import (
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.months import bounds
 from runfold.ledger.postgres.urls import driver_url
+from runfold.ledger.reading import feed
 from runfold.ledger.reading.verify import verify
 from runfold.projections.declared.catch_up import CatchUp
 from runfold.projections.declared.installing import install
@@ -287,8 +290,16 @@ async def test_replays_and_new_projections_fold_archived_events_too(
     assert await connection.fetchval("SELECT sum(runs) FROM projection.run_counts") == 2
     assert await state_of(ledger) == "detached"
     await ended(ledger)
-    assert await CatchUp(ledger.pool, RUN_COUNTS).to_the_end() > 0
+    assert await CatchUp(ledger.pool, RUN_COUNTS).to_the_end() == 3
     assert await connection.fetchval("SELECT sum(runs) FROM projection.run_counts") == 3
+    await refuses_another_history(ledger)
+
+
+async def refuses_another_history(ledger: Ledger) -> None:
+    """Fail unless the feed refuses a checkpoint whose newest event is another than its own."""
+    known = await feed.now(ledger.pool)
+    with pytest.raises(CheckpointUnknown):
+        await feed.towards(ledger.pool, replace(known, moment=f"{known.moment[:-16]}{0:016}"), 10)
 
 
 async def test_a_late_write_to_an_archived_run_is_refused_with_the_remedy(
@@ -394,7 +405,11 @@ async def test_the_archive_is_reached_from_a_ledger(
 
     assert (exported.month, detached.detached) == (MONTH, True)
     assert len(await ledger.history(run_id)) == 5
+    await ledger.archive.hold(MONTH, reason="audit again")
+    assert await connection.fetchval("SELECT detached FROM ledger.archive")
+    await ledger.archive.release(MONTH, reason="over again")
     await ledger.archive.attach(MONTH)
+    await refuses_another_history(ledger)
     [month] = [each for each in await ledger.archive.months() if each.month == MONTH]
     assert month.state == "attached"
     actors = {record["actor"] for record in await ledger.archive.history(MONTH)}

@@ -92,6 +92,20 @@ async def test_a_request_is_not_lost_when_the_worker_parks_the_run(ledger: Ledge
     assert (await types(ledger, lease.run_id))[-2:] == ["tool.requested", "run.cancelled"]
 
 
+async def test_a_request_reaches_the_worker_that_takes_the_run_after_its_answer(
+    ledger: Ledger,
+) -> None:
+    lease = await claimed(ledger)
+    assert not lease.cancel_requested
+    await ledger.cancel(lease.run_id, actor="ann")
+    await ledger.transition(lease, State.WAITING_TOOL, park=True)
+    await ledger.transition(lease.run_id, State.RUNNING, actor="ann")
+
+    [again] = await ledger.claim("w:2")
+
+    assert again.cancel_requested
+
+
 async def test_a_parked_run_that_was_asked_to_cancel_is_cancelled_at_once_by_a_second_request(
     ledger: Ledger,
 ) -> None:

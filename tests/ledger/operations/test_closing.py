@@ -11,6 +11,7 @@ import pytest
 from runfold.ledger import Lease, Ledger, Receipt, Run, State, Transition
 from runfold.ledger.errors import LeaseLost
 from runfold.ledger.events import NoteAdded, StepCompleted
+from tests.conftest import PROJECT
 from tests.support.runs import TINY, claimed, types
 from tests.support.waiting import lapsed
 
@@ -23,6 +24,7 @@ ENDINGS: dict[str, Callable[[Ledger, Lease], Awaitable[Run]]] = {
     "park for a tool": lambda g, lease: g.ask_tool(lease, "mail", {"to": "x"}, park=True),
     "park for a person": lambda g, lease: g.ask_approval(lease, "Pay?"),
 }
+CLOSINGS = "SELECT type FROM ledger.closings($1, ARRAY[$2::uuid], ARRAY[$3::int])"
 
 
 async def test_an_end_that_is_sent_again_is_the_first_outcome_and_no_late_write(
@@ -30,7 +32,8 @@ async def test_an_end_that_is_sent_again_is_the_first_outcome_and_no_late_write(
 ) -> None:
     for name, end in ENDINGS.items():
         with subtests.test(name):
-            lease = await claimed(ledger)
+            await ledger.release(await claimed(ledger))  # an earlier lease of the same worker
+            [lease] = await ledger.claim("w:1", ttl=60)
             await ledger.ask_tool(lease, "look", {})  # held, which ends no lease
             await ledger.answer(lease, 1)
             first = await end(ledger, lease)
@@ -40,6 +43,8 @@ async def test_an_end_that_is_sent_again_is_the_first_outcome_and_no_late_write(
 
             assert again == first
             assert await types(ledger, lease.run_id) == before
+            no_lease = await ledger.pool.fetch(CLOSINGS, PROJECT, lease.run_id, lease.token + 1)
+            assert no_lease == []
 
 
 async def test_an_end_sent_again_has_its_first_outcome_also_when_others_took_the_run_on(
@@ -92,6 +97,12 @@ async def test_the_end_of_a_lease_that_the_reaper_closed_is_a_late_write(ledger:
         await ledger.complete(lease)
     with pytest.raises(LeaseLost):
         await ledger.release(lease)
+
+    # Nor is it the end of the next lease, which the same worker has ended so.
+    [heir] = await ledger.claim(lease.worker_id)
+    await ledger.complete(heir)
+    with pytest.raises(LeaseLost):
+        await ledger.complete(lease)
 
     assert (await types(ledger, lease.run_id)).count("write.refused") == 2
 

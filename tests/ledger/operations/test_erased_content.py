@@ -124,6 +124,8 @@ async def test_a_key_whose_content_is_erased_answers_by_its_name(
     again = await open_ledger.submit("parse", "other", key="of the input")
     noted_again = await open_ledger.append(lease, NoteAdded(text="other"), key="of the note")
     assert (again.run_id, noted_again) == (lease.run_id, noted)
+    with pytest.raises(DuplicateKey):  # it named a submit
+        await open_ledger.append(lease, NoteAdded(text="other"), key="of the input")
 
 
 async def test_two_keys_of_the_same_content_have_different_digests(

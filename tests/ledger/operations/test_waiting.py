@@ -464,6 +464,13 @@ async def test_an_answer_or_a_signal_after_the_waits_time_is_no_answer_and_a_sig
     assert run.available_at is not None
 
 
+async def test_the_holder_ends_its_run_also_after_the_waits_time(ledger: Ledger) -> None:
+    lease = await waiting(ledger, State.WAITING_APPROVAL, park=False, wait=TINY)
+    await passed(ledger, (await ledger.get(lease.run_id)).wait_until)
+
+    assert (await ledger.transition(lease, State.CANCELLED)).state == State.CANCELLED
+
+
 @pytest.mark.parametrize("by", ["answer", "signal"])
 async def test_an_answer_or_a_signal_within_the_waits_time_is_the_answer(
     ledger: Ledger, by: str
@@ -490,11 +497,11 @@ async def test_a_decision_in_time_takes_the_deadline_away(ledger: Ledger) -> Non
 
 
 async def test_an_approval_without_a_deadline_waits_on(ledger: Ledger) -> None:
-    lease = await waiting(ledger, State.WAITING_APPROVAL, park=True)
+    lease = await claimed(ledger)
+    run = await ledger.ask_approval(lease, "Pay?", wait_outcome="timeout")
 
-    run = await ledger.get(lease.run_id)
-
-    assert run.wait_until is None
+    asked = await newest(ledger, run.run_id, ApprovalRequested)
+    assert (run.wait_until, asked.wait_until, asked.wait_outcome) == (None, None, None)
     assert await ledger.reap() == []
 
 

@@ -185,17 +185,19 @@ async def test_filters_are_bounds_of_what_is_read(ledger: Ledger) -> None:
         return [(event.type, event.run_id) for event in await reader.drain()]
 
     run = lease.run_id
-    assert await given(kinds=["other"]) == [("run.submitted", other.run_id)]
-    assert await given(states=["completed"]) == [("run.completed", run)]
-    assert await given(types=["lease.heartbeat", "lease.acquired"]) == [
-        ("lease.acquired", run),
-        ("lease.heartbeat", run),
-    ]
-    assert await given(without=["lease.heartbeat", "run.submitted"]) == [
-        ("lease.acquired", run),
-        ("run.completed", run),
-    ]
-    assert await given(project_id="another") == []
+    for _ in ("in its generation", "in one that has ended"):
+        assert await given(kinds=["other"]) == [("run.submitted", other.run_id)]
+        assert await given(states=["completed"]) == [("run.completed", run)]
+        assert await given(types=["lease.heartbeat", "lease.acquired"]) == [
+            ("lease.acquired", run),
+            ("lease.heartbeat", run),
+        ]
+        assert await given(without=["lease.heartbeat", "run.submitted"]) == [
+            ("lease.acquired", run),
+            ("run.completed", run),
+        ]
+        assert await given(project_id="another") == []
+        await ledger.pool.execute("SELECT ledger.feed_rebase()")
 
 
 @pytest.mark.parametrize(
@@ -220,6 +222,17 @@ async def test_a_reader_that_falls_behind_reads_in_bounded_pages(ledger: Ledger)
     assert_complete(reader, await stored(ledger.pool))
     assert len(sizes) <= 10
     assert max(sizes) <= 40
+
+
+async def test_a_backlog_of_one_run_is_cut_at_each_page(ledger: Ledger) -> None:
+    run = await ledger.submit("parse")
+    for number in range(20):
+        await ledger.append(run.run_id, NoteAdded(text=str(number)), actor="ann")
+    reader = Reader(ledger.pool, 5)
+    while await reader.page():
+        assert reader.checkpoint.target is None
+
+    assert_complete(reader, await stored(ledger.pool))
 
 
 async def test_two_readers_at_once_each_get_everything(ledger: Ledger) -> None:

@@ -14,6 +14,7 @@ __all__ = ["cli"]
 
 HIDE = "DELETE FROM ledger.run_tag WHERE tag = 'one'"
 INVENT = "UPDATE ledger.run_tag SET tag = 'other' WHERE tag = 'one'"
+OTHER_KIND = "UPDATE ledger.run_tag SET kind = 'other' WHERE tag = 'one'"
 NO_RUN = (
     "INSERT INTO ledger.run_tag SELECT project_id, 'one', kind, gen_random_uuid() "
     "FROM ledger.run_tag WHERE tag = 'one'"
@@ -22,7 +23,8 @@ BOTH = f"WITH gone AS ({HIDE}) UPDATE ledger.run_state SET tags = '{{bad,two}}'"
 
 
 @pytest.mark.parametrize(
-    ("change", "wrong", "notes"), [(HIDE, 1, 1), (INVENT, 2, 2), (NO_RUN, 1, 0), (BOTH, 1, 1)]
+    ("change", "wrong", "notes"),
+    [(HIDE, 1, 1), (INVENT, 2, 2), (OTHER_KIND, 2, 2), (NO_RUN, 1, 0), (BOTH, 1, 1)],
 )
 def test_a_list_by_tag_is_repaired_by_the_command_that_finds_it(
     cli: Cli, change: str, wrong: int, notes: int
