@@ -145,12 +145,11 @@ class Webhooks:
         if secret is None:
             secret = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
         key = secret_bytes(secret)
-        webhook_id = f"wh_{secrets.token_hex(6)}"
-        await self._change(
-            webhook_id, "add", url=url, events=_names("events", events),
+        webhook_id = await self._change(
+            None, "add", url=url, events=_names("events", events),
             kinds=_names("kinds", kinds), key=key, actor=actor, reason=reason,
         )  # fmt: skip
-        return webhook_id, secret
+        return str(webhook_id), secret
 
     async def every(self) -> list[Webhook]:
         """Return every webhook of the project. Needs the right admin or audit."""
@@ -164,7 +163,7 @@ class Webhooks:
         self, webhook_id: str, *, actor: str | None = None, reason: str | None = None
     ) -> bool:
         """Send nothing until it is resumed; return whether it was not paused already."""
-        return await self._change(webhook_id, "pause", actor=actor, reason=reason)
+        return await self._change(webhook_id, "pause", actor=actor, reason=reason) is not None
 
     async def resume(
         self,
@@ -175,15 +174,16 @@ class Webhooks:
         reason: str | None = None,
     ) -> bool:
         """Resume a paused webhook: send it what it missed, or with `from_now` only what comes."""
-        return await self._change(
+        changed = await self._change(
             webhook_id, "resume", from_now=from_now, actor=actor, reason=reason
         )
+        return changed is not None
 
     async def remove(
         self, webhook_id: str, *, actor: str | None = None, reason: str | None = None
     ) -> bool:
         """Remove a webhook and its deliveries; return whether there was one."""
-        return await self._change(webhook_id, "remove", actor=actor, reason=reason)
+        return await self._change(webhook_id, "remove", actor=actor, reason=reason) is not None
 
     async def deliveries(self, webhook_id: str, *, limit: int = 100) -> list[Delivery]:
         """Return the newest deliveries. Needs the right admin or audit. Raises InvalidValue."""
@@ -212,7 +212,7 @@ class Webhooks:
 
     async def _change(
         self,
-        webhook_id: str,
+        webhook_id: str | None,
         action: str,
         *,
         actor: str | None,
@@ -222,14 +222,16 @@ class Webhooks:
         kinds: list[str] | None = None,
         key: bytes | None = None,
         from_now: bool = False,
-    ) -> bool:
-        check_text("webhook", webhook_id, limit=40)
+    ) -> str | None:
+        if webhook_id is not None:
+            check_text("webhook", webhook_id, limit=40)
         project = self._project
         why = project.order_reason(reason)
         who = project.actor_or_default(actor)
         what = (webhook_id, action, url, events, kinds, key, from_now, why)
         [row] = await fetch(project.pool, _CHANGE, project.project_id, who, *what)
-        return bool(row["changed"])
+        changed: str | None = row["changed"]
+        return changed
 
 
 def delivery_id(webhook_id: str, run_id: UUID, version: int) -> str:

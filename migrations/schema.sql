@@ -566,12 +566,13 @@ BEGIN
   RETURN FOUND;
 END $$;
 
-CREATE FUNCTION ledger.change_webhook(p_project text, p_actor text, p_webhook text, p_action text, p_url text, p_events text[], p_kinds text[], p_secret bytea, p_from_now boolean, p_reason text) RETURNS boolean
+CREATE FUNCTION ledger.change_webhook(p_project text, p_actor text, p_webhook text, p_action text, p_url text, p_events text[], p_kinds text[], p_secret bytea, p_from_now boolean, p_reason text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 DECLARE
   checked boolean;
+  new_id CONSTANT text := 'wh_' || left(replace(gen_random_uuid()::text, '-', ''), 12);
   remote CONSTANT text := '^[hH][tT][tT][pP][sS]://[^/?#@]+([/?#]|$)';
   loopback CONSTANT text := '^http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?([/?#]|$)';
   place text := (SELECT f.generation || '/' || f.moment || '//0' FROM ledger.feed_now() AS f);
@@ -588,26 +589,26 @@ BEGIN
       reason = p_reason, checkpoint = CASE WHEN p_from_now THEN place ELSE w.checkpoint END
     WHERE w.project_id = p_project AND w.webhook_id = p_webhook
       AND w.is_paused = (p_action = 'resume');
-    RETURN FOUND;
+    RETURN CASE WHEN FOUND THEN p_webhook END;
   END IF;
   IF p_action = 'remove' THEN
     -- The control history records the row as it was removed, so the row must name who removes it.
     UPDATE ledger.webhook AS w SET actor = p_actor, reason = p_reason
     WHERE w.project_id = p_project AND w.webhook_id = p_webhook;
     DELETE FROM ledger.webhook AS w WHERE w.project_id = p_project AND w.webhook_id = p_webhook;
-    RETURN FOUND;
+    RETURN CASE WHEN FOUND THEN p_webhook END;
   END IF;
   checked := ledger.check_texts(ARRAY[p_url], 2000, true);
   checked := ledger.check_given('p_events', num_nulls(VARIADIC p_events) = 0);
   checked := ledger.check_given('p_kinds', num_nulls(VARIADIC p_kinds) = 0);
   checked := ledger.check_texts(p_events, 80, true);
   checked := ledger.check_texts(p_kinds, 200, true);
-  IF p_action <> 'add' OR p_webhook IS NULL OR p_webhook !~ '^wh_[0-9a-f]{12}$'
+  IF p_action <> 'add' OR p_webhook IS NOT NULL
     OR p_url IS NULL OR p_url !~ remote AND p_url !~ loopback OR p_url !~ '^[!-~]+$'
     OR coalesce(octet_length(p_secret), 0) NOT BETWEEN 24 AND 64
     OR cardinality(p_events) > 100 OR cardinality(p_kinds) > 100 THEN
-    RAISE EXCEPTION 'a webhook has an id such as wh_0123456789ab, an https URL without a password, '
-      'a secret of 24 to 64 bytes, and at most 100 types and kinds' USING ERRCODE = '22023';
+    RAISE EXCEPTION 'a new webhook has an https URL without a password, a secret of 24 to 64 '
+      'bytes, at most 100 types and kinds, and no id yet' USING ERRCODE = '22023';
   END IF;
   IF (SELECT count(*) FROM ledger.webhook AS w WHERE w.project_id = p_project) >= 50 THEN
     RAISE EXCEPTION 'project % has 50 webhooks already: remove one', p_project
@@ -615,9 +616,9 @@ BEGIN
   END IF;
   INSERT INTO ledger.webhook
     (project_id, webhook_id, url, events, kinds, checkpoint, actor, reason)
-  VALUES (p_project, p_webhook, p_url, p_events, p_kinds, place, p_actor, p_reason);
-  INSERT INTO ledger.webhook_secret (webhook_id, secret) VALUES (p_webhook, p_secret);
-  RETURN true;
+  VALUES (p_project, new_id, p_url, p_events, p_kinds, place, p_actor, p_reason);
+  INSERT INTO ledger.webhook_secret (webhook_id, secret) VALUES (new_id, p_secret);
+  RETURN new_id;
 END $_$;
 
 CREATE FUNCTION ledger.channel(p_project text) RETURNS text
@@ -1658,6 +1659,7 @@ CREATE FUNCTION ledger.drop_projection_tables(p_name text, p_all boolean DEFAULT
 DECLARE
   dropped text;
 BEGIN
+  PERFORM ledger.check_access('*', '{read,admin}');
   PERFORM ledger.check_projection_name('projection', p_name);
   IF p_all THEN
     PERFORM FROM ledger.projection AS p WHERE p.name = p_name FOR UPDATE;
@@ -1847,6 +1849,7 @@ DECLARE
   shadow CONSTANT text := format('rebuild_%s_of_%s', p_rebuild, p_name);
   replaced CONSTANT text := format('replaced_%s_of_%s', p_rebuild, p_name);
 BEGIN
+  PERFORM ledger.check_access('*', '{read,admin}');
   PERFORM ledger.check_projection_name('projection', p_name);
   SELECT format('%s_v%s', p.name, p.version) INTO live
   FROM ledger.projection AS p WHERE p.name = p_name FOR UPDATE;
@@ -3389,6 +3392,7 @@ DECLARE
   columns text;
   key text;
 BEGIN
+  PERFORM ledger.check_access('*', '{read,admin}');
   PERFORM ledger.check_projection_name('table of a projection', p_table,
   name || '_v[0-9]{1,5}|rebuild_[0-9]{1,9}_of_' || name);
   IF cardinality(p_columns) IS DISTINCT FROM cardinality(p_types) OR NOT p_types <@ types
@@ -3877,6 +3881,7 @@ DECLARE
   columns text;
   derived text;
 BEGIN
+  PERFORM ledger.check_access('*', '{read,admin}');
   PERFORM ledger.check_projection_name('projection', p_name);
   SELECT string_agg(
       quote_ident(ledger.check_projection_name('column', c.name)), ', ' ORDER BY c.place)

@@ -104,7 +104,7 @@ async def calls(run_id: Any, project: str) -> dict[str, tuple[str, tuple[Any, ..
         ),
         "change_webhook": (
             (
-                "SELECT ledger.change_webhook($1, 'm', 'wh_0123456789ab', 'add', "
+                "SELECT ledger.change_webhook($1, 'm', NULL, 'add', "
                 "'https://m.example', '{}', '{}', '\\x00', false, NULL)"
             ),
             (project,),
@@ -288,6 +288,10 @@ async def test_what_concerns_every_project_takes_the_right_in_every_project(
         "SELECT ledger.sign_in_by_provider('https://id', '7', sha256('a'))",
         "SELECT ledger.end_session(NULL, 'abc')",
         "SELECT ledger.begin_work('rebuild', true)",
+        "SELECT ledger.make_projection_table('sizes_v1', '{k}', '{text}', '{}', '{k}')",
+        "SELECT ledger.publish_projection('sizes', 1, '{k}', '{}', '{}')",
+        "SELECT ledger.exchange_projection_table('sizes', 1, 1)",
+        "SELECT ledger.drop_projection_tables('sizes', true)",
     ):
         with pytest.raises(asyncpg.PostgresError, match=r"project \* does not exist") as refused:
             await keeper.fetch(statement)
@@ -391,9 +395,6 @@ async def test_every_function_that_runs_as_the_owner_asks_for_a_right(
         "feed_guard", "feed_known", "feed_moment", "feed_now", "feed_next", "feed_whole",
         # Bounded, and the same for all projects; nobody tells the second anything.
         "make_partitions", "keep_time",
-        # Of runfold_projector.
-        "make_projection_table", "publish_projection", "exchange_projection_table", "note_rebuild",
-        "drop_projection_tables",
     }  # fmt: skip
     rows = await connection.fetch(
         "SELECT p.proname::text AS name, p.prosrc AS body FROM pg_proc AS p "

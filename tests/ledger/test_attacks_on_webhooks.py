@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 import asyncpg
@@ -20,7 +21,9 @@ ID, URL = "wh_0123456789ab", "https://example.com/told"
 START = "'1/1:1:@0//0'"
 
 
-async def test_a_webhook_has_an_id_and_a_url_that_the_keeper_can_send_to(database: str) -> None:
+async def test_a_webhook_has_a_url_that_the_keeper_can_send_to_and_no_id_of_its_callers(
+    database: str,
+) -> None:
     good = (URL, "HTTPS://example.com:8443?a=b@c", "https://[2606::1]/", "http://localhost:80/x")
     bad = (
         "http://example.com/", "https://u:p@example.com/", "https://u@example.com", "https:///x",
@@ -30,13 +33,13 @@ async def test_a_webhook_has_an_id_and_a_url_that_the_keeper_can_send_to(databas
     async with with_login(database, "runfold_worker", rights=("admin",)) as url:
         login = login_of(url)
         connection = await asyncpg.connect(driver_url(url))
-        for number, each in enumerate(good):
+        for each in good:
             check_url(each)
-            given = (login, f"wh_{number:012x}", "add", each, b"k" * 24)
-            assert await connection.fetchval(ADD, *given)
+            made = await connection.fetchval(ADD, login, None, "add", each, b"k" * 24)
+            assert re.fullmatch("wh_[0-9a-f]{12}", made)
         for webhook, action, each in (
-            ("wh_../../x", "add", URL), ("wh_1", "add", URL), (ID, None, URL), (ID, "make", URL),
-            *((ID, "add", each) for each in bad),
+            (ID, "add", URL), (made, "add", URL), (None, None, URL), (None, "make", URL),
+            *((None, "add", each) for each in bad),
         ):  # fmt: skip
             with pytest.raises(asyncpg.PostgresError) as refused:
                 await connection.fetchval(ADD, login, webhook, action, each, b"k" * 24)

@@ -1,6 +1,6 @@
 -- Drops the tables that finished rebuilds of a projection left behind and returns their names; with
 -- p_all the projection itself as well: its view, its tables, its checkpoint, what it skipped and
--- what it set aside. No event is touched.
+-- what it set aside. No event is touched. Needs the right read or admin in all projects.
 CREATE OR REPLACE FUNCTION ledger.drop_projection_tables(
   p_name text, p_all boolean DEFAULT false
 ) RETURNS SETOF text
@@ -10,6 +10,7 @@ AS $$
 DECLARE
   dropped text;
 BEGIN
+  PERFORM ledger.check_access('*', '{read,admin}');
   PERFORM ledger.check_projection_name('projection', p_name);
   IF p_all THEN
     PERFORM FROM ledger.projection AS p WHERE p.name = p_name FOR UPDATE;

@@ -1,5 +1,6 @@
 -- Puts the table that a rebuild filled in the place of a projection's, and keeps that one as
--- replaced_<rebuild>_of_<name>, whose name it returns.
+-- replaced_<rebuild>_of_<name>, whose name it returns. Needs the right read or admin in all
+-- projects.
 -- Locks: the row of ledger.projection, which the caller holds; then both tables, which are waited
 -- for as long as the caller's lock_timeout.
 CREATE OR REPLACE FUNCTION ledger.exchange_projection_table(
@@ -14,6 +15,7 @@ DECLARE
   shadow CONSTANT text := format('rebuild_%s_of_%s', p_rebuild, p_name);
   replaced CONSTANT text := format('replaced_%s_of_%s', p_rebuild, p_name);
 BEGIN
+  PERFORM ledger.check_access('*', '{read,admin}');
   PERFORM ledger.check_projection_name('projection', p_name);
   SELECT format('%s_v%s', p.name, p.version) INTO live
   FROM ledger.projection AS p WHERE p.name = p_name FOR UPDATE;

@@ -1,7 +1,8 @@
 -- Makes the table of a projection, or the shadow that a rebuild fills. The ledger's owner owns it,
 -- and runfold_projector may only read and write its rows: nobody can plant a trigger, a rule or a
 -- column in what the owner writes to. A reader sees the rows of its projects; of a table without
--- project_id nothing, unless it may read them all, as a keeper of projections must.
+-- project_id nothing, unless it may read them all, as a keeper of projections must. Needs the right
+-- read or admin in all projects.
 CREATE OR REPLACE FUNCTION ledger.make_projection_table(
   p_table text, p_columns text[], p_types text[], p_required text[], p_key text[]
 ) RETURNS void
@@ -18,6 +19,7 @@ DECLARE
   columns text;
   key text;
 BEGIN
+  PERFORM ledger.check_access('*', '{read,admin}');
   PERFORM ledger.check_projection_name('table of a projection', p_table,
   name || '_v[0-9]{1,5}|rebuild_[0-9]{1,9}_of_' || name);
   IF cardinality(p_columns) IS DISTINCT FROM cardinality(p_types) OR NOT p_types <@ types

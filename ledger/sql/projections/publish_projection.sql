@@ -1,6 +1,6 @@
 -- Makes the view under which the current version of a projection is read: its columns, and what is
 -- derived from them. Anyone who reads the view runs what is derived, so it is held to expressions
--- over the row (ledger.check_derived).
+-- over the row (ledger.check_derived). Needs the right read or admin in all projects.
 CREATE OR REPLACE FUNCTION ledger.publish_projection(
   p_name text, p_version int, p_columns text[], p_derived text[], p_expressions text[]
 ) RETURNS void
@@ -11,6 +11,7 @@ DECLARE
   columns text;
   derived text;
 BEGIN
+  PERFORM ledger.check_access('*', '{read,admin}');
   PERFORM ledger.check_projection_name('projection', p_name);
   SELECT string_agg(
       quote_ident(ledger.check_projection_name('column', c.name)), ', ' ORDER BY c.place)

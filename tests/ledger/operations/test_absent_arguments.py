@@ -73,7 +73,7 @@ CALLS = {
     "change_view": ("'test'", "!'ann'", "'mine'", "'kind:parse'"),
     "snooze": ("'test'", "!'ann'", "{run}", "1", "now() + interval '1 h'"),
     "change_webhook": (
-        "'test'", "!'ann'", HOOK, "'add'", "'https://a.example/'", "'{a.b}'", "'{parse}'",
+        "'test'", "!'ann'", "NULL", "'add'", "'https://a.example/'", "'{a.b}'", "'{parse}'",
         "sha256('')", "false", "'why'",
     ),
     "change_webhook that is there": (
