@@ -25,6 +25,8 @@ language](../howto/workers-in-any-language.md).
   in ISO 8601 with their zone, durations in seconds, amounts of money text with six places.
 - **Versions.** The ETag of a run is its version. `If-Match` refuses a write with 412 when the run
   has moved on; a decision names with it the request that was read.
+- **Writes** are answered with the run as they left it, without its content: who reads that is [on
+  record](../howto/access.md#records-of-reads), and reads it by a request of its own.
 - **Leases.** What a worker writes has the `token` and the `worker_id` of its lease: 409
   `lease-lost` when it is not the current one.
 - **Lists** have at most `limit` entries; the header `Link` leads to the pages beside.

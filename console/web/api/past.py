@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Response
 
 from runfold.console.shared.plain import jsonable
 from runfold.console.shared.values import version_or_instant
-from runfold.console.web.api.shapes import RunId, Shown, shown, shown_event
+from runfold.console.web.api.shapes import RunId, Shown, opened, shown_event
 from runfold.console.web.callers import Reader
 
 router = APIRouter(tags=["past"])
@@ -41,7 +41,7 @@ async def history(
 @router.get("/runs/{run_id}/state", operation_id="state_at")
 async def state_at(ledger: Reader, run_id: RunId, at: Point, response: Response) -> Shown:
     """Read a run as it was after an event or at a time. Needs the right read."""
-    return shown(await ledger.state_at(run_id, version_or_instant(at, "at")), response)
+    return opened(await ledger.state_at(run_id, version_or_instant(at, "at")), response)
 
 
 @router.get("/runs/{run_id}/diff", operation_id="diff")

@@ -10,7 +10,16 @@ from pydantic import AwareDatetime, Field, ValidationError
 from runfold.console.shared.listed import listed
 from runfold.console.shared.plain import jsonable
 from runfold.console.shared.rerun import rerun as rerun_runs
-from runfold.console.web.api.shapes import Body, IfMatch, Key, RunId, Shown, shown, version_of
+from runfold.console.web.api.shapes import (
+    Body,
+    IfMatch,
+    Key,
+    RunId,
+    Shown,
+    opened,
+    shown,
+    version_of,
+)
 from runfold.console.web.callers import Reader, Submitter
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import NoteAdded
@@ -165,7 +174,7 @@ async def runs(
 @router.get("/runs/{run_id}", operation_id="run")
 async def run(ledger: Reader, run_id: RunId, response: Response) -> Shown:
     """Read a run as it is now; its version is the ETag. Needs the right read."""
-    return shown(await ledger.get(run_id), response)
+    return opened(await ledger.get(run_id), response)
 
 
 @router.post("/runs/{run_id}/cancel", operation_id="cancel")

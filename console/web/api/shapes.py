@@ -10,6 +10,7 @@ from uuid import UUID
 from fastapi import Header, Path, Response
 from pydantic import BaseModel, Field
 
+from runfold.console.shared.listed import listed
 from runfold.console.shared.plain import jsonable
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import Event
@@ -79,9 +80,14 @@ def version_of(if_match: str | None) -> int | None:
 
 
 def shown(run: Run, response: Response) -> Shown:
-    """Return a run as JSON; its version is the ETag."""
+    """Return a run that was written as JSON, without its content; its version is the ETag."""
     response.headers["ETag"] = f'"{run.version}"'
-    return dict(jsonable(run))
+    return dict(listed(run))
+
+
+def opened(run: Run, response: Response) -> Shown:
+    """Return a run as JSON, with the content whose read is on record; its version is the ETag."""
+    return {**shown(run, response), **jsonable(run)}
 
 
 def shown_lease(lease: Lease) -> Shown:

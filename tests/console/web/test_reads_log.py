@@ -87,6 +87,29 @@ async def test_no_list_shows_content_that_nobody_is_recorded_to_have_read(
         assert len(await access.reads(ledger.project)) == 1
 
 
+async def test_no_answer_to_a_write_shows_content_that_nobody_is_recorded_to_have_read(
+    ledger: Ledger,
+) -> None:
+    marked = {"marked": "canary"}
+    lease = await claimed(ledger, input=marked, key="k")
+    await ledger.ask_approval(lease, "May it?", show=marked)
+    other = await claimed(ledger, input=marked)
+    _, secret = await token(ledger, ["read", "submit", "decide"])
+    asked = f"/v1/runs/{lease.run_id}"
+    async with calling(app(ledger), secret) as client:
+        for path, body, headers in (
+            ("/v1/runs", {"kind": "parse", "input": marked}, {"Idempotency-Key": "k"}),
+            (f"{asked}/signals", {"name": "x"}, {}),
+            (f"{asked}/decision", {"decision": "approve"}, {"If-Match": '"3"'}),
+            (f"/v1/runs/{other.run_id}/cancel", {}, {}),
+        ):
+            answer = await client.post(path, json=body, headers=headers)
+            assert answer.is_success, answer.text
+            assert answer.json()["kind"] == "parse"
+            assert "canary" not in answer.text, path
+    assert await access.reads(ledger.project) == []
+
+
 async def test_a_read_that_was_refused_and_a_run_that_is_not_there_leave_no_record(
     ledger: Ledger,
 ) -> None:
