@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 
 from runfold.ledger import Ledger, access
+from runfold.ledger.events import NoteAdded
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.server_roles import ROLES
 from runfold.ledger.postgres.urls import driver_url
@@ -258,6 +259,18 @@ async def test_no_function_reaches_a_run_of_another_project_through_ones_own(
     assert await other.history(run.run_id) == before
 
 
+async def test_a_key_of_another_project_is_no_key_here(ledger: Ledger, other: Ledger) -> None:
+    await other.submit("parse", key="submitted")
+    [theirs] = await other.claim("w:1")
+    await other.append(theirs, NoteAdded(text="theirs"), key="noted")
+    await other.complete(theirs, "theirs", key="ended")
+
+    assert (await ledger.submit("parse", "ours", key="submitted")).input == "ours"
+    [lease] = await ledger.claim("w:1")
+    await ledger.append(lease, NoteAdded(text="ours"), key="noted")
+    assert (await ledger.complete(lease, "ours", key="ended")).output == "ours"
+
+
 async def test_without_the_right_read_a_run_is_seen_without_its_content(
     ledger: Ledger, keeper: asyncpg.Connection[Any]
 ) -> None:
@@ -273,6 +286,9 @@ async def test_without_the_right_read_a_run_is_seen_without_its_content(
             for function in ("read_run($1, $2)", "read_runs($1, ARRAY[$2::uuid])"):
                 call = f"SELECT input, output, error_detail FROM ledger.{function}"
                 seen |= {tuple(row) for row in await keeper.fetch(call, PROJECT, lease.run_id)}
+        if right == "work":  # how others ended their leases has their content
+            closings, arguments = (await calls(done.run_id, PROJECT))["closings"]
+            assert await keeper.fetch(closings, *arguments) == []
 
     assert seen == {(None, None, None)}
 

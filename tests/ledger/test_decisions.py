@@ -605,6 +605,7 @@ async def why(source: Connection, asked: ApprovalRequested | Run, actor: str) ->
 FORGED: dict[str, dict[str, Any]] = {
     "a second time": {"actor": "ANN", "approved": 2, "type": "approval.granted"},
     "1 of 2 persons": {"approved": 1, "type": "approval.granted"},
+    "2 of 2 persons": {"actor": "bob", "approved": 2},
     "says that 2 of 2": {"approved": 2},
     "decides request 1": {"request": 1},
     "something else": {"shown_sha256": "0" * 64},
@@ -623,6 +624,6 @@ def test_verify_names_a_decision_that_the_functions_would_not_take(problem: str)
     }  # fmt: skip
     check = DecisionCheck()
     assert check.problem(asked) is None
-    if problem == "a second time":
+    if problem in {"a second time", "2 of 2 persons"}:
         assert check.problem(yes) is None
     assert problem in str(check.problem({**yes, **FORGED[problem]}))

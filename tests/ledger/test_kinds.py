@@ -104,6 +104,8 @@ async def test_a_limit_is_one_for_runs_that_came_back_and_new_ones(ledger: Ledge
     await ledger.limit_kind("parse", 3, actor="ann")
 
     assert len(await ledger.claim("w:1", limit=10)) == 3
+    await ledger.submit("parse")
+    assert await ledger.pool.fetchval("SELECT count(*) FROM ledger.kind") == 1
 
 
 async def test_a_limit_below_what_is_held_takes_nothing_away_and_claims_nothing(

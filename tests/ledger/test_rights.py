@@ -15,6 +15,7 @@ from runfold.ledger.errors import (
     InvalidValue,
     UnknownProject,
 )
+from runfold.ledger.events import NoteAdded
 from runfold.workers import Context, handler
 from runfold.workers.leases.strays import Strays
 from tests.conftest import PROJECT
@@ -157,18 +158,21 @@ async def test_a_worker_needs_no_other_rights_than_the_page_says(
 async def test_a_worker_with_the_right_work_alone_gives_back_what_it_does_not_know_it_holds(
     ledger: Ledger, database: str
 ) -> None:
-    run = await ledger.submit("parse")
+    runs = await ledger.submit_many([{"kind": "parse"}] * 4)
     async with (
         with_login(database, "runfold_worker", rights=["work"]) as url,
         Ledger.open(url, PROJECT) as own,
     ):
         strays = Strays(own, "w:1")
         strays.suspect()
-        await own.claim("w:1")  # whose answer is lost
+        held, noted, _ = await own.claim("w:1", limit=3)  # whose answer is lost, but for one
+        await own.claim("w:2")
+        await ledger.append(noted.run_id, NoteAdded(text="by others, so the reaper's"))
 
-        await strays.give_back(())
+        await strays.give_back([(held.run_id, held.token)])
 
-    assert (await ledger.get(run.run_id)).state == State.PENDING
+    states = [(await ledger.get(run.run_id)).state for run in runs]
+    assert states == [State.RUNNING, State.RUNNING, State.PENDING, State.RUNNING]
 
 
 async def _child(ledger: Ledger) -> Run:

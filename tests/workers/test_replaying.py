@@ -6,18 +6,22 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
-from runfold.ledger import Ledger, Run, State
+from runfold.ledger import Lease, Ledger, Run, State
 from runfold.ledger.events import NoteAdded, StepFailed, ToolFailed
 from runfold.ledger.lifecycle import HANDLER_FAILED, INPUT_REFUSED
 from runfold.workers import Backoff, BlockingContext, Context, Fail, StepError, ToolError, handler
-from tests.support.runs import types
-from tests.support.waiting import until
+from runfold.workers.leases.writer import Writer
+from tests.support.runs import abandoned, types
+from tests.support.waiting import lapsed, until
 from tests.support.working import done, ended, reached, working
+
+if TYPE_CHECKING:
+    from runfold.workers.leases.heart import Heart
 
 AT_ONCE = Backoff(first=0, jitter=0)
 calls: Counter[str] = Counter()
@@ -105,6 +109,56 @@ async def test_a_failure_keeps_its_code_without_a_storable_detail_and_has_one_wh
 
     assert (await done(ledger, codes, "detail")).error_code == "X-1"
     assert (await done(ledger, codes, "none")).error_code == HANDLER_FAILED
+
+
+async def test_nothing_that_a_handler_leaves_behind_does_any_more_work(ledger: Ledger) -> None:
+    late = asyncio.Event()
+    left: list[asyncio.Task[Any]] = []
+
+    @handler("leaves")
+    async def leaves(ctx: Context) -> None:
+        async def on() -> None:
+            await late.wait()
+            await ctx.step("late", lambda: calls.update(["late"]))
+
+        left.append(asyncio.create_task(on()))
+
+    run = await done(ledger, leaves)
+    late.set()
+    await asyncio.wait(left)
+
+    assert left[0].exception() is not None
+    assert calls["late"] == 0
+    assert (await types(ledger, run.run_id))[-1] == "run.completed"
+
+
+async def test_an_attempt_whose_lease_was_lost_before_it_began_does_nothing(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = await abandoned(ledger, max_attempts=1)
+    writer = Writer(ledger, cast("Heart", None), lambda: False)
+    assert await writer.begin(lost)
+    await lapsed(ledger, lost)
+    await ledger.release(lost)
+    assert not await writer.begin(lost)
+
+    begin, asked = Writer.begin, asyncio.Event()
+
+    async def taken(self: Writer, lease: Lease) -> bool:
+        await ledger.release(lease, delay=3_600)
+        asked.set()
+        return await begin(self, lease)
+
+    @handler("parse")
+    async def parse(_: Context) -> None:
+        calls["parse"] += 1
+
+    monkeypatch.setattr(Writer, "begin", taken)
+    async with working(ledger, parse):
+        await asyncio.wait_for(asked.wait(), 20)
+
+    assert calls["parse"] == 0
+    assert (await ledger.get(lost.run_id)).state == State.PENDING
 
 
 # -- calls that end in an odd way ------------------------------------------------------------------

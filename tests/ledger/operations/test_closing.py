@@ -19,6 +19,7 @@ ENDINGS: dict[str, Callable[[Ledger, Lease], Awaitable[Run]]] = {
     "complete": lambda g, lease: g.complete(lease, {"a": 1}, cost_usd_delta=0.5),
     "fail": lambda g, lease: g.fail(lease, "acme.broken", error_detail="why"),
     "cancel": lambda g, lease: g.transition(lease, State.CANCELLED, reason="as requested"),
+    "time out": lambda g, lease: g.transition(lease, State.TIMEOUT),
     "release": lambda g, lease: g.release(lease, delay=60),
     "retry": lambda g, lease: g.retry(lease, delay=60, error_code="acme.again"),
     "park for a tool": lambda g, lease: g.ask_tool(lease, "mail", {"to": "x"}, park=True),
@@ -93,6 +94,7 @@ async def test_the_end_of_a_lease_that_the_reaper_closed_is_a_late_write(ledger:
     await lapsed(ledger, lease)
     await ledger.reap()
 
+    assert await ledger.pool.fetch(CLOSINGS, PROJECT, lease.run_id, lease.token) == []
     with pytest.raises(LeaseLost):
         await ledger.complete(lease)
     with pytest.raises(LeaseLost):

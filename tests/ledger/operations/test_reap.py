@@ -91,6 +91,14 @@ async def test_a_lease_that_was_never_begun_charges_no_attempt_three_times(ledge
     await ledger.verify()
 
 
+async def test_a_lease_waits_for_no_other_of_its_worker_but_last_attempts(ledger: Ledger) -> None:
+    await claimed(ledger, ttl=60)
+    lease = await claimed(ledger, ttl=TINY)
+    await lapsed(ledger, lease)
+
+    assert [run.run_id for run in await ledger.reap()] == [lease.run_id]
+
+
 @pytest.mark.parametrize("by", ["a worker before", "a signal", "a note", "another's token"])
 async def test_what_others_append_begins_nothing_under_a_lease(ledger: Ledger, by: str) -> None:
     run = await ledger.submit("parse", max_attempts=2)

@@ -541,6 +541,15 @@ async def test_many_transitions_with_keys_tell_repeated_from_other_content(ledge
     assert isinstance(results[2], Receipt)
 
 
+async def test_each_key_of_one_call_names_its_own_command(ledger: Ledger) -> None:
+    ends = [Transition(await claimed(ledger), State.COMPLETED, output=key, key=key) for key in "ab"]
+
+    first = await ledger.transition_many(ends)
+
+    assert [type(outcome) for outcome in first] == [Receipt] * 2
+    assert await ledger.transition_many(ends) == first
+
+
 async def test_one_key_on_two_runs_of_one_call_is_an_error_about_the_key(ledger: Ledger) -> None:
     one, two, three = [await claimed(ledger) for _ in range(3)]
 

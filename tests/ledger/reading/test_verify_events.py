@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 
 from runfold.ledger import Ledger
+from runfold.ledger.proof.chain import may_follow
 from runfold.ledger.proof.encoding import FIELDS, event_hash
 from tests.conftest import PROJECT
 from tests.support.mallory import Mallory, first_finding, mallory, open_ledger, six_events
@@ -257,3 +258,11 @@ async def test_an_illegal_event_with_a_true_hash_is_found(
     )
 
     assert await first_finding(open_ledger, run_id) == (last.version + 1, "illegal")
+
+
+def test_an_event_that_moves_no_run_names_no_state() -> None:
+    assert may_follow("acme.note", "running", None)
+    assert not may_follow("acme.note", "running", "completed")
+    assert not may_follow("acme.note", "completed", None)
+    assert not may_follow("acme.note", None, None)
+    assert not may_follow("run.submitted", "running", "pending")
