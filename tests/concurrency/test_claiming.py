@@ -152,6 +152,22 @@ async def test_a_claim_takes_no_run_twice_and_none_early_where_others_locked_wha
         assert await ledger.claim("w:1", limit=2) == []
 
 
+async def test_a_claim_makes_up_for_what_others_locked_by_no_run_beyond_a_limit(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    await ledger.submit_many([Submit(kind="limited")] * 3)
+    locked, free = await ledger.submit_many([Submit(kind="plain")] * 2)
+    await ledger.limit_kind("limited", 1, actor="ann")
+    async with connection.transaction():
+        await connection.execute(
+            "SELECT FROM ledger.run_state WHERE run_id = $1 FOR UPDATE", locked.run_id
+        )
+        leases = await ledger.claim("w:1", limit=3)
+
+    assert [lease.kind for lease in leases] == ["limited", "plain"]
+    assert leases[1].run_id == free.run_id
+
+
 async def test_a_limited_kind_that_another_claim_counts_in_is_passed_over(
     ledger: Ledger, connection: asyncpg.Connection
 ) -> None:

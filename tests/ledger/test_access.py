@@ -262,12 +262,16 @@ async def test_no_function_reaches_a_run_of_another_project_through_ones_own(
 async def test_a_key_of_another_project_is_no_key_here(ledger: Ledger, other: Ledger) -> None:
     await other.submit("parse", key="submitted")
     [theirs] = await other.claim("w:1")
+    await other.submit("parse", key="submitted by others")
     await other.append(theirs, NoteAdded(text="theirs"), key="noted")
     await other.complete(theirs, "theirs", key="ended")
 
     assert (await ledger.submit("parse", "ours", key="submitted")).input == "ours"
     [lease] = await ledger.claim("w:1")
     await ledger.append(lease, NoteAdded(text="ours"), key="noted")
+    asked = await ledger.transition(lease, "waiting_approval", park=True)
+    await ledger.approve(asked, actor="ann", key="submitted by others")
+    [lease] = await ledger.claim("w:1")
     assert (await ledger.complete(lease, "ours", key="ended")).output == "ours"
 
 

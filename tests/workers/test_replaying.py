@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,9 +13,10 @@ import pytest
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
 from runfold.ledger import Lease, Ledger, Run, State
-from runfold.ledger.events import NoteAdded, StepFailed, ToolFailed
-from runfold.ledger.lifecycle import HANDLER_FAILED, INPUT_REFUSED
+from runfold.ledger.events import LeaseReleased, NoteAdded, StepCompleted, StepFailed, ToolFailed
+from runfold.ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH, INPUT_REFUSED
 from runfold.workers import Backoff, BlockingContext, Context, Fail, StepError, ToolError, handler
+from runfold.workers.journal.replay import Replay
 from runfold.workers.leases.writer import Writer
 from tests.support.runs import abandoned, types
 from tests.support.waiting import lapsed, until
@@ -146,8 +148,9 @@ async def test_an_attempt_whose_lease_was_lost_before_it_began_does_nothing(
 
     async def taken(self: Writer, lease: Lease) -> bool:
         await ledger.release(lease, delay=3_600)
+        began = await begin(self, lease)
         asked.set()
-        return await begin(self, lease)
+        return began
 
     @handler("parse")
     async def parse(_: Context) -> None:
@@ -159,6 +162,21 @@ async def test_an_attempt_whose_lease_was_lost_before_it_began_does_nothing(
 
     assert calls["parse"] == 0
     assert (await ledger.get(lost.run_id)).state == State.PENDING
+
+
+def test_a_history_says_how_often_its_run_was_given_back_and_why() -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    freely, mismatch = (
+        LeaseReleased(recorded_at=at, attempt=0, available_at=at, compensates=2, error_code=code)
+        for code in (None, HISTORY_MISMATCH)
+    )
+    result = StepCompleted(name="a")
+
+    assert Replay([mismatch, mismatch]).mismatches == 2
+    assert Replay([mismatch, result, mismatch]).mismatches == 1
+    assert Replay([freely, freely]).given_back == 2
+    assert Replay([freely, result, freely]).given_back == 1
+    assert Replay([mismatch, freely]).given_back == 1
 
 
 # -- calls that end in an odd way ------------------------------------------------------------------

@@ -498,10 +498,13 @@ async def test_a_decision_in_time_takes_the_deadline_away(ledger: Ledger) -> Non
 
 async def test_an_approval_without_a_deadline_waits_on(ledger: Ledger) -> None:
     lease = await claimed(ledger)
-    run = await ledger.ask_approval(lease, "Pay?", wait_outcome="timeout")
+    run = await ledger.transition(
+        lease, State.WAITING_APPROVAL, park=True, wait_outcome="timeout", expected_version=2
+    )
 
     asked = await newest(ledger, run.run_id, ApprovalRequested)
     assert (run.wait_until, asked.wait_until, asked.wait_outcome) == (None, None, None)
+    assert asked.based_on == 2
     assert await ledger.reap() == []
 
 

@@ -266,3 +266,4 @@ def test_an_event_that_moves_no_run_names_no_state() -> None:
     assert not may_follow("acme.note", "completed", None)
     assert not may_follow("acme.note", None, None)
     assert not may_follow("run.submitted", "running", "pending")
+    assert not may_follow("run.submitted", "running", None)
