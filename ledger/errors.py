@@ -61,9 +61,9 @@ class UnknownProject(LedgerError):
 
 
 class UnknownKind(LedgerError):
-    """A filter or a command names a kind that no run of the project has ever had."""
+    """A filter, or an order without `ahead`, names a kind that the project has never seen."""
 
-    def __init__(self, kind: str, known: Sequence[str], remedy: str = "") -> None:
+    def __init__(self, kind: str, known: Sequence[str] = (), remedy: str = "") -> None:
         self.kind, self.known = kind, tuple(known)
         some = ", ".join(known[:10]) or "none yet"
         super().__init__(f"no run of kind {kind!r} was ever submitted; known kinds: {some}{remedy}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from runfold.ledger import names
+from runfold.ledger.errors import UnknownKind
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading.runs import KINDS
@@ -15,7 +17,7 @@ from runfold.ledger.validation import check_int, check_text, check_trimmed
 PAUSED: Final = "kind.paused"
 RESUMED: Final = "kind.resumed"
 LIMITED: Final = "kind.limited"
-_CHANGE: Final = "SELECT * FROM ledger.change_kind($1, $2, $3, $4, $5, $6)"
+_CHANGE: Final = "SELECT * FROM ledger.change_kind($1, $2, $3, $4, $5, $6, $7)"
 _KINDS: Final = """
 SELECT coalesce(k.kind, s.kind) AS kind, coalesce(s.paused, false) AS paused, s.max_running,
   s.updated_at, coalesce(h.held, 0) AS held
@@ -69,26 +71,33 @@ async def change(
     actor: str | None,
     max_running: int | None = None,
     reason: str | None = None,
+    ahead: bool = False,
 ) -> Kind:
-    """Append one event to a kind and return the kind after it. Raises InvalidValue."""
+    """Append one event to a kind and return the kind after it.
+
+    Raises InvalidValue, or UnknownKind unless it is said to be `ahead` of its first run.
+    """
     check_trimmed("kind", kind)
     who = project.actor_or_default(actor)
     if max_running is not None:
         check_int("max_running", max_running, least=1)
-    values = (kind, type_, max_running, project.order_reason(reason))
-    [row] = await fetch(project.pool, _CHANGE, project.project_id, who, *values)
+    values = (kind, type_, max_running, project.order_reason(reason), ahead)
+    async with known_kind(project.pool, project.project_id):
+        [row] = await fetch(project.pool, _CHANGE, project.project_id, who, *values)
     if type_ != PAUSED:  # there may be work now
         project.waker.wake()
-    await _warn_of_a_kind_without_runs(project, kind)
     return Kind(row["kind"], row["paused"], row["max_running"], row["updated_at"])
 
 
-async def _warn_of_a_kind_without_runs(project: Project, kind: str) -> None:
-    """Log a warning if no run had the kind: it may be ahead of its first run, or misspelled."""
-    rows = await fetch(project.pool, KINDS, project.project_id)
-    known = [row["kind"] for row in rows]
-    if kind not in known:
-        project.log().warning(names.KIND_WITHOUT_RUNS, kind=kind, known=", ".join(known[:10]))
+@asynccontextmanager
+async def known_kind(pool: Pool, project_id: str) -> AsyncIterator[None]:
+    """Have a refusal of an unknown kind say which kinds the caller may see, and the remedy."""
+    try:
+        yield
+    except UnknownKind as error:
+        rows = await fetch(pool, KINDS, project_id)
+        seen = [row["kind"] for row in rows]
+        raise UnknownKind(error.kind, seen, "; `ahead` is for one that has no run yet") from None
 
 
 async def kinds(pool: Pool, project_id: str) -> list[Kind]:

@@ -731,19 +731,36 @@ class Ledger:
     # -- kinds --------------------------------------------------------------------------------
 
     async def pause_kind(
-        self, kind: str, *, actor: str | None = None, reason: str | None = None
+        self,
+        kind: str,
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+        ahead: bool = False,
     ) -> Kind:
         """Stop claims of a kind until `resume_kind`; held runs go on.
 
-        Raises InvalidValue.
+        Raises InvalidValue, or UnknownKind unless it is said to be `ahead` of its first run.
         """
-        return await kinds.change(self.project, kind, kinds.PAUSED, actor=actor, reason=reason)
+        return await kinds.change(
+            self.project, kind, kinds.PAUSED, actor=actor, reason=reason, ahead=ahead
+        )
 
     async def resume_kind(
-        self, kind: str, *, actor: str | None = None, reason: str | None = None
+        self,
+        kind: str,
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+        ahead: bool = False,
     ) -> Kind:
-        """Allow claims of a kind again, and wake the workers. Raises InvalidValue."""
-        return await kinds.change(self.project, kind, kinds.RESUMED, actor=actor, reason=reason)
+        """Allow claims of a kind again, and wake the workers.
+
+        Raises InvalidValue, or UnknownKind unless it is said to be `ahead` of its first run.
+        """
+        return await kinds.change(
+            self.project, kind, kinds.RESUMED, actor=actor, reason=reason, ahead=ahead
+        )
 
     async def limit_kind(
         self,
@@ -752,11 +769,12 @@ class Ledger:
         *,
         actor: str | None = None,
         reason: str | None = None,
+        ahead: bool = False,
     ) -> Kind:
         """Limit how many runs of a kind all workers together hold; None lifts the limit.
 
         Runs held beyond a new, lower limit go on; none is claimed until there is room. Raises
-        InvalidValue.
+        InvalidValue, or UnknownKind unless it is said to be `ahead` of its first run.
         """
         return await kinds.change(
             self.project,
@@ -765,6 +783,7 @@ class Ledger:
             actor=actor,
             max_running=max_running,
             reason=reason,
+            ahead=ahead,
         )
 
     async def kinds(self) -> list[Kind]:
@@ -898,14 +917,16 @@ class Ledger:
         cron: str,
         timezone: str = "UTC",
         actor: str | None = None,
+        ahead: bool = False,
     ) -> Schedule:
         """Submit a run whenever `cron` (five fields) is due in `timezone`; replaces this name's.
 
         A worker's duty submits it, once for each due time; of those missed only the latest.
-        Raises InvalidValue or PayloadTooLarge.
+        Raises InvalidValue, PayloadTooLarge, or UnknownKind unless the kind is said to be `ahead`
+        of its first run.
         """
         return await schedules.put(
-            self.project, name, kind, input, cron=cron, timezone=timezone, actor=actor
+            self.project, name, kind, input, cron=cron, timezone=timezone, actor=actor, ahead=ahead
         )
 
     async def unschedule(self, name: str) -> bool:

@@ -15,6 +15,7 @@ from runfold.ledger import access
 from runfold.ledger.commands import Submit
 from runfold.ledger.cron import check_cron, latest_due, next_due
 from runfold.ledger.errors import AccessDenied, DuplicateKey, InvalidValue, ScheduleNotFound
+from runfold.ledger.kinds import known_kind
 from runfold.ledger.operations.project import Project
 from runfold.ledger.operations.submit import submit_alone
 from runfold.ledger.payload import decode_payload, encode_payload, payload_member
@@ -33,7 +34,7 @@ name, kind, input, cron, timezone, next_at, last_due, actor, release,
   paused AS is_paused, reason, NOT paused AND release IS NOT NULL
     AND next_at < ledger.now() - interval '{ORPHAN_SECONDS} s' AS is_orphan
 """
-_PUT: Final = "SELECT ledger.put_schedule($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+_PUT: Final = "SELECT ledger.put_schedule($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _CHANGE: Final = "SELECT ledger.change_schedule($1, $2, $3, $4, $5, $6) AS found"
 _DROP: Final = "SELECT ledger.drop_schedule($1, $2, $3) AS dropped"
 _ADVANCE: Final = "SELECT ledger.advance_schedule($1, $2, $3, $4, $5, $6, $7)"
@@ -89,6 +90,7 @@ async def put(
     cron: str,
     timezone: str,
     actor: str | None,
+    ahead: bool = False,
 ) -> Schedule:
     """Make a schedule or change the one of this name; see `Ledger.schedule`."""
     check_text("name", name, limit=MAX_NAME)
@@ -96,8 +98,9 @@ async def put(
     who = project.actor_or_default(actor)
     body = encode_payload({"input": input_}, project.rules)
     due = await _first_due(project, cron, timezone)
-    facts = (who, name, kind, body, cron, timezone, due, None)
-    await fetch(project.pool, _PUT, project.project_id, *facts)
+    facts = (who, name, kind, body, cron, timezone, due, None, ahead)
+    async with known_kind(project.pool, project.project_id):
+        await fetch(project.pool, _PUT, project.project_id, *facts)
     [row] = await fetch(project.pool, _ONE, project.project_id, name)
     return _schedule(row)
 
@@ -113,7 +116,7 @@ async def declare(
     body = encode_payload({"input": None}, project.rules)
     due = await _first_due(project, cron, timezone)
     who = project.actor_or_default(None)
-    facts = (who, kind, kind, body, cron, timezone, due, release)
+    facts = (who, kind, kind, body, cron, timezone, due, release, True)
     await fetch(project.pool, _PUT, project.project_id, *facts)
     rows = await fetch(project.pool, _ONE, project.project_id, kind)
     return _schedule(rows[0]) if rows else None

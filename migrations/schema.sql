@@ -352,7 +352,7 @@ EXCEPTION WHEN check_violation THEN -- the table knows the rights
     USING ERRCODE = '22023';
 END $$;
 
-CREATE FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind text, p_type text, p_max_running integer, p_reason text) RETURNS TABLE(kind text, number integer, paused boolean, max_running integer, updated_at timestamp with time zone)
+CREATE FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind text, p_type text, p_max_running integer, p_reason text, p_ahead boolean DEFAULT false) RETURNS TABLE(kind text, number integer, paused boolean, max_running integer, updated_at timestamp with time zone)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -372,6 +372,7 @@ BEGIN
     RAISE EXCEPTION 'a kind is paused, resumed, or limited to at least one run at a time'
       USING ERRCODE = '22023';
   END IF;
+  checked := ledger.check_kind(p_project, p_kind, p_ahead);
   PERFORM FROM ledger.project AS project WHERE project.project_id = p_project FOR NO KEY UPDATE;
   INSERT INTO ledger.kind_event (project_id, kind, number, recorded_at, actor, type, max_running,
   reason)
@@ -807,6 +808,23 @@ BEGIN
     RAISE EXCEPTION '% may not speak for % in project %, only for %', writer, stranger, p_project,
       array_to_string(speaks_for, ', ') USING ERRCODE = 'RF403', DETAIL = 'access';
   END IF;
+END $$;
+
+CREATE FUNCTION ledger.check_kind(p_project text, p_kind text, p_ahead boolean) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    AS $$
+BEGIN
+  IF p_ahead IS NOT TRUE
+    AND NOT EXISTS (SELECT FROM ledger.kind AS known
+      WHERE known.project_id = p_project AND known.kind = p_kind)
+    AND NOT EXISTS (SELECT FROM ledger.kind_state AS known
+      WHERE known.project_id = p_project AND known.kind = p_kind)
+    AND NOT EXISTS (SELECT FROM ledger.schedule AS known
+      WHERE known.project_id = p_project AND known.kind = p_kind) THEN
+    RAISE EXCEPTION 'no run of kind % was ever submitted', p_kind
+      USING ERRCODE = 'RF407', DETAIL = p_kind, HINT = 'p_ahead is for one that has no run yet';
+  END IF;
+  RETURN true;
 END $$;
 
 CREATE FUNCTION ledger.check_my_access(p_project text, p_right text, p_actor text) RETURNS void
@@ -3897,7 +3915,7 @@ BEGIN
     'TO runfold_reader, runfold_worker, runfold_projector', p_name);
 END $$;
 
-CREATE FUNCTION ledger.put_schedule(p_project text, p_actor text, p_name text, p_kind text, p_input text, p_cron text, p_timezone text, p_next_at timestamp with time zone, p_release timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
+CREATE FUNCTION ledger.put_schedule(p_project text, p_actor text, p_name text, p_kind text, p_input text, p_cron text, p_timezone text, p_next_at timestamp with time zone, p_release timestamp with time zone DEFAULT NULL::timestamp with time zone, p_ahead boolean DEFAULT false) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -3915,6 +3933,8 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_actor, p_name, p_kind, p_cron, p_timezone], 200, true);
   checked := ledger.check_content(ARRAY[p_input]);
   checked := ledger.check_times(ARRAY[p_next_at, p_release]);
+  -- A kind that a handler declares is not misspelled.
+  checked := ledger.check_kind(p_project, p_kind, p_ahead OR p_release IS NOT NULL);
   INSERT INTO ledger.schedule AS known
     (project_id, name, kind, input, cron, timezone, next_at, actor, release)
   -- A change by hand counts as of its moment.
@@ -6425,8 +6445,8 @@ GRANT ALL ON FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[],
 REVOKE ALL ON FUNCTION ledger.change_access(p_project text, p_actor text, p_credential text, p_rights text[], p_actors text[], p_until timestamp with time zone, p_reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.change_access(p_project text, p_actor text, p_credential text, p_rights text[], p_actors text[], p_until timestamp with time zone, p_reason text) TO runfold_worker;
 
-REVOKE ALL ON FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind text, p_type text, p_max_running integer, p_reason text) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind text, p_type text, p_max_running integer, p_reason text) TO runfold_worker;
+REVOKE ALL ON FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind text, p_type text, p_max_running integer, p_reason text, p_ahead boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind text, p_type text, p_max_running integer, p_reason text, p_ahead boolean) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.change_role(p_project text, p_actor text, p_type text, p_role text, p_member text, p_reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.change_role(p_project text, p_actor text, p_type text, p_role text, p_member text, p_reason text) TO runfold_worker;
@@ -6465,6 +6485,8 @@ REVOKE ALL ON FUNCTION ledger.check_derived(p_expression text, p_columns text[])
 REVOKE ALL ON FUNCTION ledger.check_given(p_name text, p_is_given boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_grants(p_project text, p_rights text[], p_actors text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.check_kind(p_project text, p_kind text, p_ahead boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_my_access(p_project text, p_right text, p_actor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.check_my_access(p_project text, p_right text, p_actor text) TO runfold_worker;
@@ -6794,8 +6816,8 @@ GRANT ALL ON FUNCTION ledger.projects_with(VARIADIC p_rights text[]) TO runfold_
 REVOKE ALL ON FUNCTION ledger.publish_projection(p_name text, p_version integer, p_columns text[], p_derived text[], p_expressions text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.publish_projection(p_name text, p_version integer, p_columns text[], p_derived text[], p_expressions text[]) TO runfold_projector;
 
-REVOKE ALL ON FUNCTION ledger.put_schedule(p_project text, p_actor text, p_name text, p_kind text, p_input text, p_cron text, p_timezone text, p_next_at timestamp with time zone, p_release timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.put_schedule(p_project text, p_actor text, p_name text, p_kind text, p_input text, p_cron text, p_timezone text, p_next_at timestamp with time zone, p_release timestamp with time zone) TO runfold_worker;
+REVOKE ALL ON FUNCTION ledger.put_schedule(p_project text, p_actor text, p_name text, p_kind text, p_input text, p_cron text, p_timezone text, p_next_at timestamp with time zone, p_release timestamp with time zone, p_ahead boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.put_schedule(p_project text, p_actor text, p_name text, p_kind text, p_input text, p_cron text, p_timezone text, p_next_at timestamp with time zone, p_release timestamp with time zone, p_ahead boolean) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.queue_deliveries(p_project text, p_webhook text, p_before text, p_checkpoint text, p_runs uuid[], p_versions integer[], p_types text[], p_bodies text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.queue_deliveries(p_project text, p_webhook text, p_before text, p_checkpoint text, p_runs uuid[], p_versions integer[], p_types text[], p_bodies text[]) TO runfold_projector;

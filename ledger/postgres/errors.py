@@ -24,6 +24,7 @@ from runfold.ledger.errors import (
     LedgerError,
     MissingPartition,
     NotMigrated,
+    UnknownKind,
     UnknownProject,
 )
 from runfold.ledger.months import month_of
@@ -103,6 +104,7 @@ _BY_STATE: Final[Mapping[str, Translation]] = {
     "RF403": lambda error, _: AccessDenied(_message(error), AccessDenied.GRANTS),
     "RF406": lambda error, _: ConfigurationError(str(error)),
     "RF404": lambda _, args: UnknownProject(str(args[0]) if args else ""),
+    "RF407": lambda error, _: UnknownKind(_detail(error)),
     "RF409": _duplicate_key,
     "RF410": lambda _, __: FeedMoved(),
     "RF411": lambda _, __: FeedOnStandby(),

@@ -55,6 +55,7 @@ OBJECTS: Final = (
     "guards/check_taken_back",
     "guards/check_workers",
     "guards/check_given",
+    "guards/check_kind",
     "guards/check_texts",
     "guards/check_tags",
     "guards/check_types",

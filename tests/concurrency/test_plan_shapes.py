@@ -103,7 +103,7 @@ async def every_operation(ledger: Ledger, batch: int) -> None:
     await ledger.release(again)
     await ledger.release(again)
     limited = f"limited {batch}"
-    await ledger.limit_kind(limited, 3)
+    await ledger.limit_kind(limited, 3, ahead=True)
     await ledger.submit_many([Submit(kind=limited, deadline=3_600)] * 2)
     failing, asking = await ledger.claim("w:1", kinds=[limited], limit=2)
     await ledger.retry(failing, error_code="E-1")

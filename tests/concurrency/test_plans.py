@@ -152,7 +152,7 @@ async def test_plans_made_on_empty_tables_stay_narrow_when_the_tables_have_grown
 async def test_claims_of_a_limited_kind_stay_narrow_when_the_tables_have_grown(
     single: Ledger, connection: asyncpg.Connection
 ) -> None:
-    await single.limit_kind("parse", 3 * BATCH)
+    await single.limit_kind("parse", 3 * BATCH, ahead=True)
     on_empty = await measured(single, 5)
     await single.submit_many(
         [Submit(kind="parse", input=1, priority=1)] * 10_000, connection=connection

@@ -186,7 +186,7 @@ def test_what_is_not_as_this_program_installs_it_and_every_hole_have_a_line(dama
 
 
 def test_a_schedule_that_nobody_keeps_is_found(cli: Cli) -> None:
-    cli.ok("schedules", "add", "nightly", "report", "--cron", "0 3 * * *")
+    cli.ok("schedules", "add", "nightly", "report", "--cron", "0 3 * * *", "--ahead")
     execute(cli.url, "UPDATE ledger.schedule SET next_at = now() - interval '10 min'")
 
     answer = cli("doctor", "--json")
@@ -196,7 +196,7 @@ def test_a_schedule_that_nobody_keeps_is_found(cli: Cli) -> None:
 
 
 def test_a_schedule_whose_handler_is_gone_is_named_as_paused(cli: Cli) -> None:
-    cli.ok("schedules", "add", "nightly", "report", "--cron", "0 3 * * *")
+    cli.ok("schedules", "add", "nightly", "report", "--cron", "0 3 * * *", "--ahead")
     execute(
         cli.url,
         "UPDATE ledger.schedule SET next_at = now() - interval '10 min', release = now()",
@@ -213,7 +213,7 @@ def test_a_schedule_whose_handler_is_gone_is_named_as_paused(cli: Cli) -> None:
 
 
 def test_a_schedule_whose_runs_nobody_takes_is_found(cli: Cli) -> None:
-    cli.ok("schedules", "add", "nightly", "report", "--cron", "0 3 * * *")
+    cli.ok("schedules", "add", "nightly", "report", "--cron", "0 3 * * *", "--ahead")
     cli.submitted("report")
     execute(cli.url, "UPDATE ledger.schedule SET last_due = now() - interval '10 min'")
     execute(cli.url, "UPDATE ledger.run_state SET available_at = available_at - interval '1 hour'")

@@ -67,7 +67,7 @@ def test_a_kind_that_nobody_submitted_is_misspelled_unless_its_name_is_said_to_b
     for words in (("pause", "pasre"), ("resume", "pasre"), ("limit", "pasre", "3")):
         failed = cli.fails(exits.NOT_FOUND, "kinds", *words)
         assert "no run of kind 'pasre' was ever submitted" in failed.err
-        assert "known kinds: parse; --ahead" in failed.err
+        assert "known kinds: parse; `ahead`" in failed.err
     assert "pasre" not in cli.ok("kinds", "list").out
 
     cli.ok("kinds", "pause", "load", "--ahead")

@@ -17,6 +17,7 @@ def test_a_schedule_is_made_changed_listed_and_taken_away(cli: Cli) -> None:
         "nightly",
         "clean",
         "deep:=true",
+        "--ahead",
         "--cron",
         "30 2 * * *",
         "--actor",

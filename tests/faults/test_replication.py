@@ -113,7 +113,7 @@ async def filled(ledger: Ledger, key: str) -> None:
     await claimed(ledger)
     await ledger.submit("parse", delay=3_600)
     for kind in ("held", f"held-{key}"):
-        await ledger.pause_kind(kind, actor="ann", reason="trial")
+        await ledger.pause_kind(kind, actor="ann", reason="trial", ahead=True)
         await ledger.limit_kind(kind, 3, actor="ann")
     await ledger.resume_kind("held", actor="ann")
     await ledger.pool.execute(_GRANT, f"token:{key}")

@@ -88,7 +88,7 @@ async def calls(run_id: Any, project: str) -> dict[str, tuple[str, tuple[Any, ..
         ),
         "next_due": ("SELECT ledger.next_due($1, now())", (project,)),
         "change_kind": (
-            "SELECT * FROM ledger.change_kind($1, 'm', 'k', 'kind.paused', NULL, NULL)",
+            "SELECT * FROM ledger.change_kind($1, 'm', 'k', 'kind.paused', NULL, NULL, true)",
             (project,),
         ),
         "change_role": (
@@ -100,7 +100,10 @@ async def calls(run_id: Any, project: str) -> dict[str, tuple[str, tuple[Any, ..
             (project,),
         ),
         "put_schedule": (
-            "SELECT ledger.put_schedule($1, 'm', 's', 'k', NULL, '* * * * *', 'UTC', now())",
+            (
+                "SELECT ledger.put_schedule($1, 'm', 's', 'k', NULL, '* * * * *', 'UTC', now(), "
+                "NULL, true)"
+            ),
             (project,),
         ),
         "change_webhook": (
@@ -508,7 +511,7 @@ async def test_no_advisory_lock_of_a_login_stops_a_pause_or_a_month(
     assert len(held) == 2
 
     async with asyncio.timeout(10):
-        await ledger.pause_kind("parse", actor="ann")
+        await ledger.pause_kind("parse", actor="ann", ahead=True)
         assert await connection.fetchval("SELECT ledger.make_partitions(4)") == 1
 
 

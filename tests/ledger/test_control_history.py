@@ -14,7 +14,7 @@ from runfold.ledger import Ledger, access
 async def test_every_change_of_control_is_in_a_chain_without_gaps(
     ledger: Ledger, connection: asyncpg.Connection[Any]
 ) -> None:
-    await ledger.pause_kind("parse", actor="ann", reason="incident")
+    await ledger.pause_kind("parse", actor="ann", reason="incident", ahead=True)
     await ledger.grant_role("finance", "ann", actor="bob")
     await ledger.schedule("nightly", "parse", cron="0 3 * * *", actor="cat")
     await access.grant(ledger.project, "w_login", ["work"], actor="bob")

@@ -15,7 +15,10 @@ from runfold.ledger.postgres.urls import driver_url
 from tests.support.logins import grant, login_of, with_login
 
 OTHER = "other"
-PUT = "SELECT ledger.put_schedule('other', $1, 'nightly', 'k', NULL, '0 3 * * *', 'UTC', now())"
+PUT = (
+    "SELECT ledger.put_schedule('other', $1, 'nightly', 'k', NULL, '0 3 * * *', 'UTC', now(), NULL,"
+    " true)"
+)
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ async def test_control_of_other_projects_and_of_the_database_does_not_wait(
     database: str, ledger: Ledger
 ) -> None:
     async with asyncio.timeout(10), Ledger.open(database, "third", create_project=True) as third:
-        await ledger.pause_kind("parse", actor="ann")
+        await ledger.pause_kind("parse", actor="ann", ahead=True)
         await access.grant(ledger.project, "w_login", ["work"])
         await access.grant(ledger.project, "w_login", ["audit"], everywhere=True)
         await access.make_token(ledger.project, "ci")
@@ -53,7 +56,7 @@ async def test_control_of_the_same_project_waits_no_longer_than_a_bound_and_name
     login, pid = idler
     async with Ledger.open(database, OTHER) as other:
         with pytest.raises(DatabaseUnavailable, match="held by process") as refused:
-            await other.pause_kind("parse", actor="ann")
+            await other.pause_kind("parse", actor="ann", ahead=True)
 
     said = str(refused.value)
     assert f"project {OTHER}" in said

@@ -48,7 +48,7 @@ async def test_a_resumed_kind_is_claimed_again_and_the_workers_are_woken(
 
 
 async def test_what_was_done_to_a_kind_is_recorded_with_who_and_why(ledger: Ledger) -> None:
-    await ledger.limit_kind("parse", 3, actor="ann")
+    await ledger.limit_kind("parse", 3, actor="ann", ahead=True)
     await ledger.pause_kind("parse", actor="bob", reason="incident")
     await ledger.resume_kind("parse", actor="ann", reason="fixed")
     await ledger.limit_kind("parse", None, actor="ann")
@@ -67,7 +67,8 @@ async def test_what_was_done_to_a_kind_is_recorded_with_who_and_why(ledger: Ledg
 
 
 async def test_concurrent_changes_of_a_new_kind_are_all_recorded(ledger: Ledger) -> None:
-    await asyncio.gather(*(ledger.limit_kind("parse", i + 1, actor="ann") for i in range(8)))
+    limits = range(1, 9)
+    await asyncio.gather(*(ledger.limit_kind("parse", n, ahead=True, actor="ann") for n in limits))
 
     history = await ledger.kind_history("parse")
     (kind,) = await ledger.kinds()
@@ -194,7 +195,7 @@ async def test_a_kind_an_actor_or_a_reason_that_is_no_text_is_refused(ledger: Le
         {"kind": "parse", "actor": ""},
                   {"kind": "parse", "reason": "\x00"}):  # fmt: skip
         with pytest.raises(InvalidValue):
-            await ledger.pause_kind(**given)
+            await ledger.pause_kind(**given)  # type: ignore[arg-type]
 
     assert await ledger.kinds() == []
 
@@ -202,7 +203,7 @@ async def test_a_kind_an_actor_or_a_reason_that_is_no_text_is_refused(ledger: Le
 async def test_events_of_kinds_are_never_changed_and_follow_each_other(
     ledger: Ledger, connection: asyncpg.Connection
 ) -> None:
-    await ledger.pause_kind("parse", actor="ann")
+    await ledger.pause_kind("parse", actor="ann", ahead=True)
     await connection.execute("SET session_replication_role = replica")
 
     for statement in (

@@ -158,14 +158,3 @@ def test_a_line_of_the_log_is_one_write(by: str, monkeypatch: pytest.MonkeyPatch
 
     [line] = written  # two processes that share the output would mix the parts of their lines
     assert line.endswith("\n")
-
-
-async def test_a_change_of_a_kind_that_no_run_has_had_is_warned_of(ledger: Ledger) -> None:
-    await ledger.submit("parse")
-
-    with capture_logs() as logs:
-        await ledger.pause_kind("pasre")
-        await ledger.pause_kind("parse")
-
-    warned = {"project_id": PROJECT, "kind": "pasre", "known": "parse", "log_level": "warning"}
-    assert told(logs, names.KIND_WITHOUT_RUNS) == [warned]

@@ -30,7 +30,9 @@ async def overdue(ledger: Ledger, minutes: int) -> None:
 async def test_any_number_of_schedulers_submit_a_due_time_once_and_of_missed_times_the_latest(
     ledger: Ledger,
 ) -> None:
-    made = await ledger.schedule("sweep", "clean", {"deep": True}, cron="* * * * *", actor="ann")
+    made = await ledger.schedule(
+        "sweep", "clean", {"deep": True}, cron="* * * * *", actor="ann", ahead=True
+    )
     await overdue(ledger, 60)
 
     await asyncio.gather(*(Scheduler(ledger).tick() for _ in range(5)))
@@ -45,7 +47,7 @@ async def test_any_number_of_schedulers_submit_a_due_time_once_and_of_missed_tim
 
 
 async def test_a_crash_after_the_submission_repeats_no_run(ledger: Ledger) -> None:
-    await ledger.schedule("sweep", "clean", cron="0 0 1 1 *")
+    await ledger.schedule("sweep", "clean", cron="0 0 1 1 *", ahead=True)
     await overdue(ledger, 60 * 24 * 366)
     await Scheduler(ledger).tick()
     await overdue(ledger, 60 * 24 * 366)
@@ -65,7 +67,9 @@ async def test_a_handler_with_a_cron_is_declared_and_again_unchanged_it_keeps_wh
     await Scheduler(ledger, [nightly]).tick()
     await overdue(ledger, 10)
     (before,) = await ledger.schedules()
-    again = await ledger.schedule("nightly", "nightly", cron="30 2 * * *", timezone="Europe/Berlin")
+    again = await ledger.schedule(
+        "nightly", "nightly", cron="30 2 * * *", timezone="Europe/Berlin", ahead=True
+    )
     changed = await ledger.schedule(
         "nightly", "nightly", cron="31 2 * * *", timezone="Europe/Berlin"
     )
@@ -91,7 +95,7 @@ async def test_what_is_no_cron_or_time_zone_is_refused_in_words(
     for cron, timezone in NO_SCHEDULES:
         with subtests.test(cron=cron, timezone=timezone):
             with pytest.raises(InvalidValue, match=r"cron|timezone"):
-                await ledger.schedule("sweep", "clean", cron=cron, timezone=timezone)
+                await ledger.schedule("sweep", "clean", cron=cron, timezone=timezone, ahead=True)
             with pytest.raises(InvalidValue, match=r"cron|timezone"):
                 handler("clean", cron=cron, timezone=timezone)
 
@@ -135,7 +139,7 @@ async def test_a_schedule_whose_handler_is_gone_is_paused_and_named_until_it_is_
     ledger: Ledger,
 ) -> None:
     await scheduler_of(ledger, "0 3 * * *", OLDER).tick()
-    await ledger.schedule("sweep", "clean", cron="0 3 * * *")
+    await ledger.schedule("sweep", "clean", cron="0 3 * * *", ahead=True)
     await overdue(ledger, 60 * 24 * 3)
 
     with capture_logs() as logs:
@@ -153,7 +157,7 @@ async def test_a_schedule_whose_handler_is_gone_is_paused_and_named_until_it_is_
 
 async def test_a_change_by_hand_lasts_until_the_next_release(ledger: Ledger) -> None:
     await scheduler_of(ledger, "0 3 * * *", OLDER).tick()
-    await ledger.schedule("nightly", "nightly", cron="0 5 * * *", actor="ann")
+    await ledger.schedule("nightly", "nightly", cron="0 5 * * *", actor="ann", ahead=True)
 
     await scheduler_of(ledger, "0 3 * * *", OLDER).tick()
     (by_hand,) = await ledger.schedules()
@@ -189,8 +193,8 @@ async def test_the_release_is_the_time_of_the_handlers_file_unless_it_is_set(
 async def test_a_schedule_that_is_refused_holds_no_other_up_and_is_not_asked_for_without_end(
     ledger: Ledger, connection: asyncpg.Connection
 ) -> None:
-    await ledger.schedule("bad", "clean", cron="* * * * *")
-    await ledger.schedule("good", "clean", cron="* * * * *")
+    await ledger.schedule("bad", "clean", cron="* * * * *", ahead=True)
+    await ledger.schedule("good", "clean", cron="* * * * *", ahead=True)
     await connection.execute(
         "UPDATE ledger.schedule SET next_at = ledger.now() - interval '1 minute'"
     )
@@ -206,7 +210,7 @@ async def test_a_schedule_that_is_refused_holds_no_other_up_and_is_not_asked_for
 
 
 async def test_the_next_due_time_wakes_the_scheduler(ledger: Ledger) -> None:
-    await ledger.schedule("sweep", "clean", cron="0 0 1 1 *")
+    await ledger.schedule("sweep", "clean", cron="0 0 1 1 *", ahead=True)
     await ledger.pool.execute(
         "UPDATE ledger.schedule SET next_at = ledger.now() + interval '1 second'"
     )
@@ -244,8 +248,8 @@ def test_the_clock_may_change_and_each_day_is_due_once() -> None:
 
 
 async def test_a_schedule_whose_input_cannot_be_read_holds_no_other_up(ledger: Ledger) -> None:
-    await ledger.schedule("broken", "clean", cron="* * * * *")
-    await ledger.schedule("sound", "clean", cron="* * * * *")
+    await ledger.schedule("broken", "clean", cron="* * * * *", ahead=True)
+    await ledger.schedule("sound", "clean", cron="* * * * *", ahead=True)
     await ledger.pool.execute(
         "UPDATE ledger.schedule SET input = '{\"input\": ' || repeat('[', 3000)"
         " WHERE name = 'broken'"
@@ -263,7 +267,7 @@ async def test_a_schedule_whose_input_cannot_be_read_holds_no_other_up(ledger: L
 async def test_a_change_of_a_schedule_has_a_reason_and_a_schedule_in_sql_as_in_python(
     ledger: Ledger,
 ) -> None:
-    await ledger.schedule("nightly", "clean", cron="0 3 * * *")
+    await ledger.schedule("nightly", "clean", cron="0 3 * * *", ahead=True)
     change = "SELECT ledger.change_schedule('test', 'ann', $1, 'pause', NULL, $2)"
 
     with pytest.raises(InvalidValue, match="reason"):
@@ -280,7 +284,7 @@ async def test_a_change_of_a_schedule_has_a_reason_and_a_schedule_in_sql_as_in_p
 async def test_a_schedule_that_is_removed_just_before_its_order_submits_nothing(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await ledger.schedule("nightly", "clean", cron="0 3 * * *")
+    await ledger.schedule("nightly", "clean", cron="0 3 * * *", ahead=True)
 
     async def removed_meanwhile(*_: object) -> None:
         await ledger.unschedule("nightly")

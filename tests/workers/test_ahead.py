@@ -180,7 +180,7 @@ async def test_what_is_given_back_unbegun_counts_for_no_pace(
 async def test_a_limit_of_a_kind_holds_for_runs_that_are_leased_ahead(
     ledger: Ledger, eager: pytest.MonkeyPatch
 ) -> None:
-    await ledger.limit_kind("slow", 2, actor="ann")
+    await ledger.limit_kind("slow", 2, actor="ann", ahead=True)
     slow = Slow()
     runs = await submitted(ledger, ["slow"] * 6)
     async with working(ledger, slow.handler, concurrency=1) as worker:

@@ -412,7 +412,7 @@ async def test_a_limited_kind_is_looked_for_as_soon_as_a_place_is_free(ledger: L
     async def narrow(ctx: Context) -> None:
         pass
 
-    await ledger.limit_kind("narrow", 1, actor="ann")
+    await ledger.limit_kind("narrow", 1, actor="ann", ahead=True)
     runs = [await ledger.submit("narrow") for _ in range(10)]
     async with working(ledger, narrow, poll=60, listen=False):
         assert (await ended(ledger, runs[-1], 20)).state == "completed"

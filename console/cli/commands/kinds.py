@@ -7,16 +7,13 @@ from typing import Annotated, Final
 
 import typer
 
-from runfold.console.cli.kit.options import WORKER, Actor, OrderReason, command, program
+from runfold.console.cli.kit.options import WORKER, Actor, Ahead, OrderReason, command, program
 from runfold.console.cli.kit.session import Session
-from runfold.ledger import Ledger
-from runfold.ledger.errors import UnknownKind
 from runfold.ledger.kinds import Kind
 
 app: Final = program("Pause, resume and limit kinds of runs.")
 
 Name = Annotated[str, typer.Argument(metavar="KIND", help="The kind of run.")]
-Ahead = Annotated[bool, typer.Option("--ahead", help="The kind is new: it has no run yet.")]
 
 
 @command(app, "list")
@@ -41,8 +38,7 @@ async def pause(
 ) -> None:
     """Stop workers from claiming runs of a kind; held runs continue."""
     async with session.ledger() as ledger:
-        await _know(ledger, kind, ahead=ahead)
-        _write(session, await ledger.pause_kind(kind, actor=actor, reason=reason))
+        _write(session, await ledger.pause_kind(kind, actor=actor, reason=reason, ahead=ahead))
 
 
 @command(app, "resume", needs=WORKER)
@@ -56,8 +52,7 @@ async def resume(
 ) -> None:
     """Allow claims of a kind again."""
     async with session.ledger() as ledger:
-        await _know(ledger, kind, ahead=ahead)
-        _write(session, await ledger.resume_kind(kind, actor=actor, reason=reason))
+        _write(session, await ledger.resume_kind(kind, actor=actor, reason=reason, ahead=ahead))
 
 
 @command(app, "limit", needs=WORKER)
@@ -80,8 +75,10 @@ async def limit(
     Without MAX the limit is removed.
     """
     async with session.ledger() as ledger:
-        await _know(ledger, kind, ahead=ahead)
-        _write(session, await ledger.limit_kind(kind, max_running, actor=actor, reason=reason))
+        _write(
+            session,
+            await ledger.limit_kind(kind, max_running, actor=actor, reason=reason, ahead=ahead),
+        )
 
 
 @command(app, "history")
@@ -101,13 +98,6 @@ async def history(session: Session, kind: Name) -> None:
         )
     if not events:
         session.out.talk("this kind was never changed")
-
-
-async def _know(ledger: Ledger, kind: str, *, ahead: bool) -> None:
-    """Raise UnknownKind for a kind that nobody submitted or changed: it may be misspelled."""
-    known = [] if ahead else [each.kind for each in await ledger.kinds()]
-    if not ahead and kind not in known:
-        raise UnknownKind(kind, known, "; --ahead is for one that has no run yet")
 
 
 def _write(session: Session, kind: Kind) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from runfold.console.cli.kit.options import WORKER, Actor, command, program
+from runfold.console.cli.kit.options import WORKER, Actor, Ahead, command, program
 from runfold.console.cli.kit.output import EMPTY
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared.plain import moment
@@ -57,12 +57,15 @@ async def add(
     timezone: Annotated[
         str, typer.Option("--timezone", metavar="ZONE", help="Such as Europe/Berlin.")
     ] = "UTC",
+    ahead: Ahead = False,
     actor: Actor = None,
 ) -> None:
     """Create a schedule, or change the one of this name."""
     content = payload(words or [])
     async with session.ledger() as ledger:
-        made = await ledger.schedule(name, kind, content, cron=cron, timezone=timezone, actor=actor)
+        made = await ledger.schedule(
+            name, kind, content, cron=cron, timezone=timezone, actor=actor, ahead=ahead
+        )
     session.out.json(made) if session.as_json else session.out.line(
         f"{made.name} is due {moment(made.next_at)}"
     )

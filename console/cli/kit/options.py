@@ -27,6 +27,7 @@ Reason = Annotated[
     str | None,
     typer.Option("--reason", metavar="TEXT", help="The reason, kept in the run's history."),
 ]
+Ahead = Annotated[bool, typer.Option("--ahead", help="The kind is new: it has no run yet.")]
 OrderReason = Annotated[
     str | None,
     typer.Option("--reason", metavar="TEXT", help="The reason, kept in the control history."),

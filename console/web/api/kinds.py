@@ -13,7 +13,13 @@ from runfold.console.web.callers import Admin, Reader
 router = APIRouter(prefix="/kinds", tags=["kinds"])
 
 
-class Limit(Reason):
+class Order(Reason):
+    """An order about a kind."""
+
+    ahead: bool = Field(default=False, description="The kind is new: it has no run yet.")
+
+
+class Limit(Order):
     """How many runs of a kind all workers together hold."""
 
     max_running: int | None = Field(description="Null lifts the limit.")
@@ -32,13 +38,13 @@ async def history(ledger: Reader, kind: str) -> Shown:
 
 
 @router.post("/{kind}/pause", operation_id="pause_kind")
-async def pause(ledger: Admin, kind: str, body: Reason) -> Shown:
+async def pause(ledger: Admin, kind: str, body: Order) -> Shown:
     """Stop claims of a kind; held runs go on. Needs the right admin."""
     return dict(jsonable(await ledger.pause_kind(kind, **body.model_dump())))
 
 
 @router.post("/{kind}/resume", operation_id="resume_kind")
-async def resume(ledger: Admin, kind: str, body: Reason) -> Shown:
+async def resume(ledger: Admin, kind: str, body: Order) -> Shown:
     """Allow claims of a kind again. Needs the right admin."""
     return dict(jsonable(await ledger.resume_kind(kind, **body.model_dump())))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, status
+from pydantic import Field
 
 from runfold.console.shared.plain import jsonable
 from runfold.console.web.api.shapes import Body, Shown
@@ -21,6 +22,7 @@ class Schedule(Body):
     input: Any = None
     cron: str
     timezone: str = "UTC"
+    ahead: bool = Field(default=False, description="The kind is new: it has no run yet.")
 
 
 class Why(Body):

@@ -1,8 +1,9 @@
 -- Pauses, resumes or limits a kind: appends one event, numbered from 1 for each kind; a trigger
--- folds it into kind_state. Locks: the row of the project, and the kind's of kind_state, which a
--- claim of a limited kind holds while it counts.
+-- folds it into kind_state. A kind that is new needs p_ahead. Locks: the row of the project, and
+-- the kind's of kind_state, which a claim of a limited kind holds while it counts.
 CREATE OR REPLACE FUNCTION ledger.change_kind(
-  p_project text, p_actor text, p_kind text, p_type text, p_max_running int, p_reason text
+  p_project text, p_actor text, p_kind text, p_type text, p_max_running int, p_reason text,
+  p_ahead boolean DEFAULT false
 ) RETURNS TABLE (kind text, number int, paused boolean, max_running int, updated_at timestamptz)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -23,6 +24,7 @@ BEGIN
     RAISE EXCEPTION 'a kind is paused, resumed, or limited to at least one run at a time'
       USING ERRCODE = '22023';
   END IF;
+  checked := ledger.check_kind(p_project, p_kind, p_ahead);
   PERFORM FROM ledger.project AS project WHERE project.project_id = p_project FOR NO KEY UPDATE;
   INSERT INTO ledger.kind_event (project_id, kind, number, recorded_at, actor, type, max_running,
   reason)

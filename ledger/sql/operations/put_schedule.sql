@@ -1,10 +1,11 @@
 -- Makes a schedule or changes the one of this name. With p_release, the age of the code that
 -- declares it, only one that no newer release and no later change by hand has. Declared again
--- unchanged it keeps its next due time: a missed one is still made up for. Needs the right
--- schedule.
+-- unchanged it keeps its next due time: a missed one is still made up for. A kind that is new needs
+-- p_ahead. Needs the right schedule.
 CREATE OR REPLACE FUNCTION ledger.put_schedule(
   p_project text, p_actor text, p_name text, p_kind text, p_input text, p_cron text,
-  p_timezone text, p_next_at timestamptz, p_release timestamptz DEFAULT NULL
+  p_timezone text, p_next_at timestamptz, p_release timestamptz DEFAULT NULL,
+  p_ahead boolean DEFAULT false
 ) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -23,6 +24,8 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_actor, p_name, p_kind, p_cron, p_timezone], 200, true);
   checked := ledger.check_content(ARRAY[p_input]);
   checked := ledger.check_times(ARRAY[p_next_at, p_release]);
+  -- A kind that a handler declares is not misspelled.
+  checked := ledger.check_kind(p_project, p_kind, p_ahead OR p_release IS NOT NULL);
   INSERT INTO ledger.schedule AS known
     (project_id, name, kind, input, cron, timezone, next_at, actor, release)
   -- A change by hand counts as of its moment.

@@ -86,7 +86,7 @@ class Storyteller:
             else:
                 await ledger.complete(lease, output={"lines": 210}, cost_usd_delta=0.002)
         await ledger.schedule("nightly", "parse", {"path": "src"}, cron="0 3 * * *")
-        await ledger.pause_kind("report", reason="the warehouse is down")
+        await ledger.pause_kind("report", reason="the warehouse is down", ahead=True)
 
     async def _refund(self) -> object:
         """Lose a lease, fail an attempt, and ask two people."""

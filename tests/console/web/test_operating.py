@@ -71,7 +71,7 @@ async def test_a_kind_is_limited_with_a_reason_and_its_next_due_time_is_shown(
 async def test_a_schedule_is_paused_resumed_and_run_from_its_page_on_record(
     web: httpx.AsyncClient, ledger: Ledger
 ) -> None:
-    made = await ledger.schedule("nightly", "page", {"deep": 1}, cron="0 3 * * *")
+    made = await ledger.schedule("nightly", "page", {"deep": 1}, cron="0 3 * * *", ahead=True)
     path, asked = "/p/test/schedules", {"name": "nightly", "reason": "a flood"}
     for bad in ({}, {"change": "run", "reason": " "}, {"change": "drop"}):
         assert (await web.post(path, data=asked | bad)).status_code == 422
@@ -101,7 +101,7 @@ async def test_a_schedule_is_paused_resumed_and_run_from_its_page_on_record(
 
 
 async def test_a_schedule_is_changed_by_those_with_the_right_to(ledger: Ledger) -> None:
-    await ledger.schedule("nightly", "page", cron="0 3 * * *")
+    await ledger.schedule("nightly", "page", cron="0 3 * * *", ahead=True)
     _, secret = await token(ledger, ["read", "admin", "submit"])
     _, may = await token(ledger, ["read", "schedule"])
     asked = {"name": "nightly", "reason": "r"}

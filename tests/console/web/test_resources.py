@@ -102,7 +102,9 @@ async def test_an_ended_run_is_run_again(web: httpx.AsyncClient, ledger: Ledger)
 
 
 async def test_kinds_and_schedules_are_changed(web: httpx.AsyncClient) -> None:
-    paused = await web.post("/v1/kinds/parse/pause", json={"reason": "a fault", "actor": "ann"})
+    paused = await web.post(
+        "/v1/kinds/parse/pause", json={"reason": "a fault", "actor": "ann", "ahead": True}
+    )
     limited = await web.post("/v1/kinds/parse/limit", json={"max_running": 3})
     resumed = await web.post("/v1/kinds/parse/resume", json={})
     history = (await web.get("/v1/kinds/parse/history")).json()["events"]

@@ -47,13 +47,13 @@ CALLS = {
         "ARRAY[sha256('')]", "'{1 s}'", "'{timeout}'", "'{key}'",
     ),
     "closings": ("'test'", RUN, TOKEN),
-    "change_kind": ("'test'", "!'ann'", "'parse'", "'kind.paused'", "NULL", "'why'"),
+    "change_kind": ("'test'", "!'ann'", "'parse'", "'kind.paused'", "NULL", "'why'", "true"),
     "change_access": ("'test'", "!'ann'", "'login'", "'{work}'", "'{ann}'", "now()", "'why'"),
     "change_role": ("'test'", "!'ann'", "!'role.granted'", "'finance'", "'bob'", "'why'"),
     "change_token": ("!'ann'", "'abc'", "sha256('')", "'name'", "'1 day'", "'why'"),
     "put_schedule": (
         "'test'", "!'ann'", "'nightly'", "'parse'", "'{{}}'", "'0 3 * * *'", "'UTC'", "now()",
-        "now()",
+        "now()", "true",
     ),
     "advance_schedule": (
         "'test'", "'nightly'", "'0 3 * * *'", "'UTC'", "now()", "!now()", "now()",

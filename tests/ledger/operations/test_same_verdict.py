@@ -6,6 +6,7 @@ everybody.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import nullcontext
@@ -20,6 +21,8 @@ import structlog
 from runfold import Ledger
 from runfold.console.cli.kit import exits
 from runfold.console.cli.main import main
+from runfold.console.web import app
+from runfold.console.web.options import Options
 from runfold.errors import InvalidValue, LedgerError
 from runfold.events import NoteAdded
 from runfold.ledger.payload import MAX_BITS, MAX_DEPTH
@@ -27,6 +30,7 @@ from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.validation import MAX_TEXT
 from tests.conftest import PROJECT
 from tests.support.logins import with_login
+from tests.support.web import calling
 
 
 class Case(NamedTuple):
@@ -459,3 +463,70 @@ async def test_a_grant_ends_in_a_year_that_every_reader_can_read(ledger: Ledger)
     for odd in (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)):
         with pytest.raises(InvalidValue, match="until"):
             await ledger.grant_access("bob", ["read"], until=odd)
+
+
+_ORDERS: Final = {
+    "pause": "change_kind($1, 'ann', $2, 'kind.paused', NULL, NULL, $3)",
+    "resume": "change_kind($1, 'ann', $2, 'kind.resumed', NULL, NULL, $3)",
+    "limit": "change_kind($1, 'ann', $2, 'kind.limited', 3, NULL, $3)",
+    "schedule": "put_schedule($1, 'ann', $2, $2, NULL, '0 3 * * *', 'UTC', now(), NULL, $3)",
+}
+
+
+async def test_an_order_about_a_kind_that_nobody_has_seen_is_refused_through_every_door(
+    ledger: Ledger,
+    worker: asyncpg.Connection,
+    database: str,
+    capsys: pytest.CaptureFixture[str],
+    subtests: pytest.Subtests,
+) -> None:
+    await ledger.submit("parse")
+    calls: dict[str, Callable[..., Awaitable[Any]]] = {
+        "pause": ledger.pause_kind,
+        "resume": ledger.resume_kind,
+        "limit": lambda kind, ahead: ledger.limit_kind(kind, 3, ahead=ahead),
+        "schedule": lambda kind, ahead: ledger.schedule(kind, kind, cron="0 3 * * *", ahead=ahead),
+    }
+    bodies: dict[str, dict[str, Any]] = {
+        "limit": {"max_running": 3}, "schedule": {"kind": "", "cron": "0 3 * * *"},
+    }  # fmt: skip
+    where = ["--url", database, "--project", PROJECT]
+
+    async def by_sql(order: str, kind: str, *, ahead: bool) -> None:
+        await worker.fetch(f"SELECT ledger.{_ORDERS[order]}", PROJECT, kind, ahead)
+
+    async def by_python(order: str, kind: str, *, ahead: bool) -> None:
+        await calls[order](kind, ahead=ahead)
+
+    async def by_command(order: str, kind: str, *, ahead: bool) -> None:
+        words = ["kinds", order, kind, *(["3"] if order == "limit" else [])]
+        if order == "schedule":
+            words = ["schedules", "add", kind, kind, "--cron", "0 3 * * *"]
+        code = await asyncio.to_thread(main, [*where, *words, *(["--ahead"] if ahead else [])])
+        structlog.reset_defaults()
+        if code == exits.NOT_FOUND:
+            raise LedgerError(capsys.readouterr().err)
+        assert code == exits.OK
+
+    async def by_http(order: str, kind: str, *, ahead: bool) -> None:
+        body = bodies.get(order, {}) | {"ahead": ahead}
+        path = f"/v1/schedules/{kind}" if order == "schedule" else f"/v1/kinds/{kind}/{order}"
+        body |= {"kind": kind} if order == "schedule" else {}
+        answer = await web.request("PUT" if order == "schedule" else "POST", path, json=body)
+        if answer.status_code == 404:
+            assert answer.json()["code"] == "unknown-kind"
+            raise LedgerError(answer.json()["detail"])
+        assert answer.is_success
+
+    async with calling(app(ledger, Options(open=True))) as web:
+        for order, door in product(_ORDERS, (by_sql, by_python, by_command, by_http)):
+            with subtests.test(order=order, door=door.__name__):
+                with pytest.raises((LedgerError, asyncpg.PostgresError), match="ahead") as caught:
+                    await door(order, "pasre", ahead=False)
+                assert "pasre" in str(caught.value)
+                await door(order, "parse", ahead=False)
+                await door(order, f"{order}-{door.__name__}", ahead=True)
+                await door(order, f"{order}-{door.__name__}", ahead=False)  # known from now on
+    assert "pasre" not in {kind.kind for kind in await ledger.kinds()}
+    assert await ledger.claim("w", kinds=["pasre"]) == []  # a worker may be there first
+    assert (await ledger.submit("pasre")).state == "pending"

@@ -102,7 +102,7 @@ async def test_no_operator_or_function_of_another_schema_is_called(
     async with Ledger.open(unverified_database, PROJECT) as ledger:
         async with in_that_month(mined):
             run_id = await ended(ledger, key="k")
-        await ledger.pause_kind("load")
+        await ledger.pause_kind("load", ahead=True)
         await ledger.archive.export(MONTH, tmp_path, **WHY)
         await ledger.archive.detach(MONTH, **WHY)
         assert (await ledger.verify()).ok
