@@ -6,7 +6,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  moment CONSTANT timestamptz := clock_timestamp();
+  moment CONSTANT timestamptz := ledger.now();
 BEGIN
   IF p_sha256 IS NULL OR octet_length(p_sha256) <> 32 THEN
     RAISE EXCEPTION 'a session has a SHA-256 of 32 bytes' USING ERRCODE = '22023';

@@ -61,7 +61,7 @@ BEGIN
     ON CONFLICT (name) DO UPDATE SET method = excluded.method, salt = excluded.salt,
       key_sha256 = excluded.key_sha256;
   END IF;
-  UPDATE ledger.web_session AS s SET ended_at = clock_timestamp()
+  UPDATE ledger.web_session AS s SET ended_at = ledger.now()
   WHERE s.credential = 'user:' || p_name AND s.ended_at IS NULL;
   RETURN true;
 END $$;

@@ -16,7 +16,7 @@ BEGIN
   -- closely.
   SELECT g.actors INTO speaks_for FROM ledger.access_grant AS g
   WHERE g.credential = ledger.credential() AND g.project_id IN (p_project, '*')
-    AND p_rights && g.rights AND (g.until IS NULL OR g.until > clock_timestamp());
+    AND p_rights && g.rights AND (g.until IS NULL OR g.until > ledger.now());
   -- No query for names that are granted as they are.
   IF FOUND AND (p_actors IS NULL OR '*' = ANY (speaks_for)
     OR array_remove(p_actors, NULL) <@ speaks_for) THEN

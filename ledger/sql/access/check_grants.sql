@@ -21,7 +21,7 @@ BEGIN
   FOR given IN
     SELECT g.rights, g.actors FROM ledger.access_grant AS g
     WHERE g.credential = writer AND g.project_id IN (p_project, '*')
-      AND (g.until IS NULL OR g.until > clock_timestamp())
+      AND (g.until IS NULL OR g.until > ledger.now())
   LOOP
     held := held || given.rights;
     IF p_rights && given.rights THEN

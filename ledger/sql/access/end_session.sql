@@ -10,8 +10,8 @@ BEGIN
   IF p_secret IS NULL THEN
     checked := ledger.check_access('*', '{admin}');
   END IF;
-  UPDATE ledger.web_session AS s SET ended_at = clock_timestamp()
-  WHERE s.ended_at IS NULL AND s.expires_at > clock_timestamp()
+  UPDATE ledger.web_session AS s SET ended_at = ledger.now()
+  WHERE s.ended_at IS NULL AND s.expires_at > ledger.now()
     AND (s.sha256 = sha256(convert_to(p_secret, 'UTF8'))
       OR p_secret IS NULL AND s.session_id = p_session);
   RETURN FOUND;

@@ -7,5 +7,5 @@ BEGIN
   RETURN ledger.is_owner() OR EXISTS (
     SELECT FROM ledger.access_grant AS g
     WHERE g.credential = ledger.credential() AND g.project_id IN (p_project, '*')
-      AND p_right = ANY (g.rights) AND (g.until IS NULL OR g.until > clock_timestamp()));
+      AND p_right = ANY (g.rights) AND (g.until IS NULL OR g.until > ledger.now()));
 END $$;

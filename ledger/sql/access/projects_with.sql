@@ -13,6 +13,6 @@ BEGIN
   END IF;
   SELECT coalesce(array_agg(g.project_id), '{}') INTO found FROM ledger.access_grant AS g
   WHERE g.credential = ledger.credential() AND (p_rights = '{}' OR p_rights && g.rights)
-    AND (g.until IS NULL OR g.until > clock_timestamp());
+    AND (g.until IS NULL OR g.until > ledger.now());
   RETURN CASE WHEN '*' <> ALL (found) THEN found END;
 END $$;

@@ -11,7 +11,7 @@ DECLARE
   found text;
   checked CONSTANT boolean := ledger.check_access('*', '{admin}');
 BEGIN
-  UPDATE ledger.user_account AS u SET last_used_at = clock_timestamp()
+  UPDATE ledger.user_account AS u SET last_used_at = ledger.now()
   WHERE u.issuer = p_issuer AND u.subject = p_subject AND u.disabled_at IS NULL
   RETURNING u.name INTO found;
   IF found IS NULL THEN

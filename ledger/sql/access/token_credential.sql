@@ -13,7 +13,7 @@ BEGIN
   ELSE
     SELECT 'token:' || t.token_id INTO found FROM ledger.api_token AS t
     WHERE t.sha256 = sha256(convert_to(p_secret, 'UTF8')) AND t.revoked_at IS NULL
-      AND t.expires_at > clock_timestamp();
+      AND t.expires_at > ledger.now();
   END IF;
   IF found IS NULL THEN
     RAISE EXCEPTION 'the API token is unknown, revoked or past its end' USING ERRCODE = 'RF401';

@@ -7,7 +7,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   token ledger.api_token;
-  moment CONSTANT timestamptz := clock_timestamp();
+  moment CONSTANT timestamptz := ledger.now();
   found text;
 BEGIN
   IF starts_with(p_secret, 'runfold_session_') THEN

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import asyncpg
 import pytest
 
-from runfold.ledger import Ledger, State
+from runfold.ledger import Ledger, State, access
 from runfold.ledger.operations.reap import pulse
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.object_differences import object_differences
@@ -210,3 +211,45 @@ async def test_a_rebase_brings_up_the_newest_time_that_replication_leaves_behind
 
     known = await connection.fetchval("SELECT last_value FROM ledger.newest_time")
     assert abs(known / 1_000_000 - run.created_at.timestamp()) < 0.001
+
+
+async def test_what_has_ended_stays_ended_though_the_clock_is_set_back(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    secret = f"runfold_session_{'x' * 32}"
+    use = "SELECT ledger.use_token($1)"
+    _, old = await access.make_token(ledger.project, "ci", days=1)
+    sign_in = "SELECT ledger.sign_in_by_token($1, sha256($2))"
+    assert await connection.fetchval(sign_in, old, secret.encode()) is not None
+    assert await connection.fetchval(use, secret) is not None
+
+    await set_clock(connection, 25 * HOUR)
+    await ledger.submit("parse")  # that it is so late is on record
+    for ahead in (25, 23):
+        await set_clock(connection, ahead * HOUR)
+        await pulse(ledger.project, None)
+        assert await connection.fetchval(use, old) is None
+        assert await connection.fetchval(use, secret) is None
+
+    _, fresh = await access.make_token(ledger.project, "ci", days=1)
+    assert await connection.fetchval(use, fresh) is not None
+    await set_clock(connection, 50 * HOUR)
+    assert await connection.fetchval(use, fresh) is None, "a day, not what the clock was ahead"
+
+
+async def test_a_user_may_sign_in_though_tries_were_recorded_by_a_clock_ahead(
+    connection: asyncpg.Connection,
+) -> None:
+    await connection.execute(
+        "SELECT ledger.change_user('boss', 'ann', 'add', 'argon2id t=1 m=64 p=1', $1, $2, NULL,"
+        " NULL, NULL)", b"s" * 16, sha256(b"right").digest()
+    )  # fmt: skip
+    sign_in = "SELECT ledger.sign_in_by_password('ann', $1, sha256('x'))"
+    await set_clock(connection, HOUR)
+    for _ in range(10):
+        assert await connection.fetchval(sign_in, b"wrong") is None
+    assert await connection.fetchval(sign_in, b"right") is None
+
+    await set_clock(connection, timedelta(0))
+
+    assert await connection.fetchval(sign_in, b"right") == "user:ann"
