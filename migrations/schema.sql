@@ -196,7 +196,7 @@ CREATE FUNCTION ledger.begin_session(p_credential text, p_sha256 bytea) RETURNS 
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-  moment CONSTANT timestamptz := clock_timestamp();
+  moment CONSTANT timestamptz := ledger.now();
 BEGIN
   IF p_sha256 IS NULL OR octet_length(p_sha256) <> 32 THEN
     RAISE EXCEPTION 'a session has a SHA-256 of 32 bytes' USING ERRCODE = '22023';
@@ -531,7 +531,7 @@ BEGIN
     ON CONFLICT (name) DO UPDATE SET method = excluded.method, salt = excluded.salt,
       key_sha256 = excluded.key_sha256;
   END IF;
-  UPDATE ledger.web_session AS s SET ended_at = clock_timestamp()
+  UPDATE ledger.web_session AS s SET ended_at = ledger.now()
   WHERE s.credential = 'user:' || p_name AND s.ended_at IS NULL;
   RETURN true;
 END $_$;
@@ -575,7 +575,7 @@ DECLARE
   checked boolean;
   new_id CONSTANT text := 'wh_' || left(replace(gen_random_uuid()::text, '-', ''), 12);
   remote CONSTANT text := '^[hH][tT][tT][pP][sS]://[^/?#@]+([/?#]|$)';
-  loopback CONSTANT text := '^http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?([/?#]|$)';
+  loopback CONSTANT text := E'^http://(localhost|127\\.0\\.0\\.1|\\[::1\\])(:[0-9]+)?([/?#]|$)';
   place text := (SELECT f.generation || '/' || f.moment || '//0' FROM ledger.feed_now() AS f);
 BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
@@ -647,7 +647,7 @@ BEGIN
   -- closely.
   SELECT g.actors INTO speaks_for FROM ledger.access_grant AS g
   WHERE g.credential = ledger.credential() AND g.project_id IN (p_project, '*')
-    AND p_rights && g.rights AND (g.until IS NULL OR g.until > clock_timestamp());
+    AND p_rights && g.rights AND (g.until IS NULL OR g.until > ledger.now());
   -- No query for names that are granted as they are.
   IF FOUND AND (p_actors IS NULL OR '*' = ANY (speaks_for)
     OR array_remove(p_actors, NULL) <@ speaks_for) THEN
@@ -678,7 +678,7 @@ BEGIN
     RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
   END IF;
   joined := array_to_string(p_bodies, '');
-  doubtful := joined ~ '\\u|[0-9][eE][+]?[0-9]{3}';
+  doubtful := joined ~ E'\\\\u|[0-9][eE][+]?[0-9]{3}';
   FOREACH body IN ARRAY coalesce(p_bodies, '{}') LOOP
     CONTINUE WHEN body IS NULL OR NOT doubtful AND left(body, 1) = '{' AND (
       octet_length(body) < 66
@@ -732,15 +732,15 @@ DECLARE
   rest text := regexp_replace(p_expression, '''[^'']*''', '''''', 'g');
   token text[];
 BEGIN
-  rest := regexp_replace(rest, 'extract\s*\(\s*epoch\s+from\s', 'abs(', 'gi');
-  rest := regexp_replace(rest, 'distinct\s+from\s', '= ', 'gi');
-  IF p_expression IS NULL OR length(p_expression) > 1000 OR strpos(p_expression, '\') > 0
-    OR rest ~ '[^A-Za-z0-9_.,()+*/<>=|''\s:-]|--|/\*' THEN
+  rest := regexp_replace(rest, E'extract\\s*\\(\\s*epoch\\s+from\\s', 'abs(', 'gi');
+  rest := regexp_replace(rest, E'distinct\\s+from\\s', '= ', 'gi');
+  IF p_expression IS NULL OR length(p_expression) > 1000 OR strpos(p_expression, E'\\') > 0
+    OR rest ~ E'[^A-Za-z0-9_.,()+*/<>=|''\\s:-]|--|/\\*' THEN
     RAISE EXCEPTION 'a derived column is no expression over the row: %', p_expression
       USING ERRCODE = '22023';
   END IF;
-  FOR token IN SELECT regexp_matches(rest, '([A-Za-z0-9_.]+)\s*(\(?)', 'g') LOOP
-    CONTINUE WHEN token[1] ~ '^[0-9]+(\.[0-9]+)?$' OR lower(token[1]) = ANY (words);
+  FOR token IN SELECT regexp_matches(rest, E'([A-Za-z0-9_.]+)\\s*(\\(?)', 'g') LOOP
+    CONTINUE WHEN token[1] ~ E'^[0-9]+(\\.[0-9]+)?$' OR lower(token[1]) = ANY (words);
     IF token[1] <> ALL (p_columns) OR token[2] <> '' OR EXISTS (
       SELECT FROM pg_get_keywords() AS k WHERE k.word = token[1] AND k.catcode IN ('R', 'T')) THEN
       RAISE EXCEPTION '% may not be in a derived column: %', token[1], p_expression
@@ -782,7 +782,7 @@ BEGIN
   FOR given IN
     SELECT g.rights, g.actors FROM ledger.access_grant AS g
     WHERE g.credential = writer AND g.project_id IN (p_project, '*')
-      AND (g.until IS NULL OR g.until > clock_timestamp())
+      AND (g.until IS NULL OR g.until > ledger.now())
   LOOP
     held := held || given.rights;
     IF p_rights && given.rights THEN
@@ -945,8 +945,9 @@ CREATE FUNCTION ledger.check_texts(p_values text[], p_limit integer DEFAULT 200,
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 DECLARE
-  blank constant text := '[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]';
-  control constant text := '[\u0001-\u001f\u007f-\u009f\u200b\u202a-\u202e\u2066-\u2069\ufeff]';
+  blank constant text := E'[ \\u00a0\\u1680\\u2000-\\u200a\\u202f\\u205f\\u3000]';
+  control constant text :=
+    E'[\\u0001-\\u001f\\u007f-\\u009f\\u200b\\u202a-\\u202e\\u2066-\\u2069\\ufeff]';
   joined text;
   doubtful boolean;
   value text;
@@ -955,9 +956,9 @@ BEGIN
     RAISE EXCEPTION 'a call takes at most 10,000 commands: split it' USING ERRCODE = '22023';
   END IF;
   -- One look at all of them, joined by a character of private use: it may doubt more than is wrong.
-  joined := array_to_string(p_values, U&'\E000');
+  joined := array_to_string(p_values, E'\uE000');
   doubtful := joined ~ control
-    OR p_trimmed AND joined ~ ('(^|\ue000)' || blank || '|' || blank || '(\ue000|$)');
+    OR p_trimmed AND joined ~ (E'(^|\\ue000)' || blank || '|' || blank || E'(\\ue000|$)');
   FOREACH value IN ARRAY coalesce(p_values, '{}') LOOP
     CONTINUE WHEN value IS NULL OR NOT doubtful AND length(value) BETWEEN 1 AND p_limit;
     IF length(value) NOT BETWEEN 1 AND p_limit THEN
@@ -997,7 +998,7 @@ CREATE FUNCTION ledger.check_types(p_types text[], p_versions integer[]) RETURNS
     AS $_$
 BEGIN
   FOR number IN 1 .. coalesce(cardinality(p_types), 0) LOOP
-    IF length(p_types[number]) > 80 OR p_types[number] !~ '^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$'
+    IF length(p_types[number]) > 80 OR p_types[number] !~ E'^[a-z][a-z0-9_]*(\\.[a-z][a-z0-9_]*)+$'
     THEN
       RAISE EXCEPTION 'event type %: use lower-case words joined by dots',
         quote_literal(left(p_types[number], 80)) USING ERRCODE = '22023';
@@ -1464,7 +1465,7 @@ CREATE FUNCTION ledger.control_hash(previous bytea, number bigint, recorded_at t
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  SELECT sha256('\x00'::bytea || convert_to(concat(
+  SELECT sha256(E'\\x00'::bytea || convert_to(concat(
     E'runfold/control/v1\nprevious:', encode(previous, 'hex'), E'\n',
     'number:' || number || E'\n',
     'recorded_at:' || encode(timestamptz_send(recorded_at), 'hex') || E'\n',
@@ -1793,8 +1794,8 @@ BEGIN
   IF p_secret IS NULL THEN
     checked := ledger.check_access('*', '{admin}');
   END IF;
-  UPDATE ledger.web_session AS s SET ended_at = clock_timestamp()
-  WHERE s.ended_at IS NULL AND s.expires_at > clock_timestamp()
+  UPDATE ledger.web_session AS s SET ended_at = ledger.now()
+  WHERE s.ended_at IS NULL AND s.expires_at > ledger.now()
     AND (s.sha256 = sha256(convert_to(p_secret, 'UTF8'))
       OR p_secret IS NULL AND s.session_id = p_session);
   RETURN FOUND;
@@ -1814,7 +1815,7 @@ END $$;
 CREATE FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer DEFAULT 1, state text DEFAULT NULL::text, name text DEFAULT NULL::text, kind text DEFAULT NULL::text, priority integer DEFAULT NULL::integer, max_attempts integer DEFAULT NULL::integer, deadline timestamp with time zone DEFAULT NULL::timestamp with time zone, tags text[] DEFAULT NULL::text[], attempt integer DEFAULT NULL::integer, worker_id text DEFAULT NULL::text, token integer DEFAULT NULL::integer, lease_until timestamp with time zone DEFAULT NULL::timestamp with time zone, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, late_ms integer DEFAULT NULL::integer, wait_until timestamp with time zone DEFAULT NULL::timestamp with time zone, wait_outcome text DEFAULT NULL::text, cost_usd numeric DEFAULT NULL::numeric, step_count integer DEFAULT NULL::integer, error_code text DEFAULT NULL::text, output_sha256 bytea DEFAULT NULL::bytea, compensates integer DEFAULT NULL::integer, key text DEFAULT NULL::text, payload_hash bytea DEFAULT NULL::bytea, credential text DEFAULT NULL::text, role text DEFAULT NULL::text, other_person boolean DEFAULT NULL::boolean, shown_sha256 text DEFAULT NULL::text, request integer DEFAULT NULL::integer, meaning text DEFAULT NULL::text, based_on integer DEFAULT NULL::integer, approvals integer DEFAULT NULL::integer, approved integer DEFAULT NULL::integer) RETURNS bytea
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-  SELECT sha256('\x00'::bytea || convert_to(concat(
+  SELECT sha256(E'\\x00'::bytea || convert_to(concat(
     E'runfold/event/v1\nprevious:', encode(previous, 'hex'), E'\n',
     'project_id:' || length(project_id) || ':' || project_id || E'\n',
     'run_id:' || run_id || E'\n',
@@ -2639,7 +2640,7 @@ BEGIN
   RETURN ledger.is_owner() OR EXISTS (
     SELECT FROM ledger.access_grant AS g
     WHERE g.credential = ledger.credential() AND g.project_id IN (p_project, '*')
-      AND p_right = ANY (g.rights) AND (g.until IS NULL OR g.until > clock_timestamp()));
+      AND p_right = ANY (g.rights) AND (g.until IS NULL OR g.until > ledger.now()));
 END $$;
 
 CREATE FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[], p_workers text[] DEFAULT NULL::text[]) RETURNS TABLE(run_id uuid, lease_until timestamp with time zone, late_ms integer, cancel_requested boolean)
@@ -3778,22 +3779,24 @@ $$;
 
 CREATE FUNCTION ledger.payload_hash(salt bytea, body text) RETURNS bytea
     LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$ SELECT sha256('runfold/payload/v1\012'::bytea || salt || convert_to(body, 'UTF8')) $$;
+    AS $$ SELECT sha256(E'runfold/payload/v1\\012'::bytea || salt || convert_to(body, 'UTF8')) $$;
 
 CREATE FUNCTION ledger.person(p_name text) RETURNS text
     LANGUAGE plpgsql STABLE STRICT
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 DECLARE
-  unseen CONSTANT text := concat('[\u00AD\u034F\u0600-\u0605\u061C\u06DD\u070F\u0890\u0891\u08E2',
-    '\u115F\u1160\u17B4\u17B5\u180B-\u180F\u200B-\u200F\u202A-\u202E\u2060-\u206F\u2800\u3164',
-    '\uFE00-\uFE0F\uFEFF\uFFA0\uFFF0-\uFFFB\U000110BD\U000110CD\U00013430-\U0001343F',
-    '\U0001BCA0-\U0001BCA3\U0001D173-\U0001D17A\U000E0000-\U000E0FFF]');
+  unseen CONSTANT text := concat(
+    E'[\\u00AD\\u034F\\u0600-\\u0605\\u061C\\u06DD\\u070F\\u0890\\u0891\\u08E2\\u115F\\u1160',
+    E'\\u17B4\\u17B5\\u180B-\\u180F\\u200B-\\u200F\\u202A-\\u202E\\u2060-\\u206F\\u2800\\u3164',
+    E'\\uFE00-\\uFE0F\\uFEFF\\uFFA0\\uFFF0-\\uFFFB\\U000110BD\\U000110CD',
+    E'\\U00013430-\\U0001343F\\U0001BCA0-\\U0001BCA3\\U0001D173-\\U0001D17A',
+    E'\\U000E0000-\\U000E0FFF]');
   name text := normalize(regexp_replace(p_name, unseen, '', 'g'), NFKC);
   other text;
 BEGIN
-  name := btrim(regexp_replace(regexp_replace(name, unseen, '', 'g'), '\s+', ' ', 'g'));
-  IF lower(U&'\00C4') = U&'\00E4' THEN
+  name := btrim(regexp_replace(regexp_replace(name, unseen, '', 'g'), E'\\s+', ' ', 'g'));
+  IF lower(E'\u00C4') = E'\u00E4' THEN
     name := lower(name);
   ELSE
     SELECT format('SELECT lower($1 COLLATE %I.%I)', 'pg_catalog', c.collname) INTO other
@@ -3803,7 +3806,7 @@ BEGIN
     ORDER BY c.collname DESC LIMIT 1;
     EXECUTE coalesce(other, 'SELECT lower($1)') INTO name USING name;
   END IF;
-  RETURN normalize(replace(replace(name, U&'\00DF', 'ss'), U&'\03C2', U&'\03C3'), NFKC);
+  RETURN normalize(replace(replace(name, E'\u00DF', 'ss'), E'\u03C2', E'\u03C3'), NFKC);
 END $_$;
 
 CREATE FUNCTION ledger.policy_rules() RETURNS TABLE(relation text, policy text, command text, role text, rule text)
@@ -3867,7 +3870,7 @@ BEGIN
   IF NOT ledger.is_owner() THEN
     SELECT coalesce(array_agg(g.project_id), '{}') INTO found FROM ledger.access_grant AS g
     WHERE g.credential = ledger.credential() AND (p_rights = '{}' OR p_rights && g.rights)
-      AND (g.until IS NULL OR g.until > clock_timestamp());
+      AND (g.until IS NULL OR g.until > ledger.now());
     IF '*' <> ALL (found) THEN
       RETURN found;
     END IF;
@@ -3887,7 +3890,7 @@ BEGIN
   END IF;
   SELECT coalesce(array_agg(g.project_id), '{}') INTO found FROM ledger.access_grant AS g
   WHERE g.credential = ledger.credential() AND (p_rights = '{}' OR p_rights && g.rights)
-    AND (g.until IS NULL OR g.until > clock_timestamp());
+    AND (g.until IS NULL OR g.until > ledger.now());
   RETURN CASE WHEN '*' <> ALL (found) THEN found END;
 END $$;
 
@@ -4729,11 +4732,11 @@ CREATE FUNCTION ledger.session_credential(p_secret text) RETURNS text
     AS $$
   SELECT s.credential FROM ledger.web_session AS s
   WHERE s.sha256 = sha256(convert_to(p_secret, 'UTF8')) AND s.ended_at IS NULL
-    AND s.expires_at > clock_timestamp()
-    AND s.last_used_at > clock_timestamp() - interval '2 hours'
+    AND s.expires_at > ledger.now()
+    AND s.last_used_at > ledger.now() - interval '2 hours'
     AND (EXISTS (SELECT FROM ledger.api_token AS t
         WHERE s.credential = 'token:' || t.token_id AND t.revoked_at IS NULL
-          AND t.expires_at > clock_timestamp())
+          AND t.expires_at > ledger.now())
       OR EXISTS (SELECT FROM ledger.user_account AS u
         WHERE s.credential = 'user:' || u.name AND u.disabled_at IS NULL))
 $$;
@@ -4745,13 +4748,13 @@ CREATE FUNCTION ledger.sign_in_by_password(p_name text, p_key bytea, p_sha256 by
 DECLARE
   account ledger.user_account;
   wanted bytea;
-  moment CONSTANT timestamptz := clock_timestamp();
+  moment CONSTANT timestamptz := ledger.now();
 BEGIN
   SELECT * INTO account FROM ledger.user_account AS u WHERE u.name = p_name FOR UPDATE;
   -- After the lock: a change of the password that it waited for counts.
   SELECT w.key_sha256 INTO wanted FROM ledger.user_password AS w WHERE w.name = account.name;
   IF account.name IS NULL OR account.failed_tries >= 10
-    AND account.last_failed_at > moment - interval '1 minute' THEN
+    AND account.last_failed_at BETWEEN moment - interval '1 minute' AND moment THEN
     RETURN NULL;
   END IF;
   IF account.disabled_at IS NOT NULL OR wanted IS NULL OR p_key IS NULL
@@ -4775,7 +4778,7 @@ DECLARE
   found text;
   checked CONSTANT boolean := ledger.check_access('*', '{admin}');
 BEGIN
-  UPDATE ledger.user_account AS u SET last_used_at = clock_timestamp()
+  UPDATE ledger.user_account AS u SET last_used_at = ledger.now()
   WHERE u.issuer = p_issuer AND u.subject = p_subject AND u.disabled_at IS NULL
   RETURNING u.name INTO found;
   IF found IS NULL THEN
@@ -5167,7 +5170,7 @@ BEGIN
   ELSE
     SELECT 'token:' || t.token_id INTO found FROM ledger.api_token AS t
     WHERE t.sha256 = sha256(convert_to(p_secret, 'UTF8')) AND t.revoked_at IS NULL
-      AND t.expires_at > clock_timestamp();
+      AND t.expires_at > ledger.now();
   END IF;
   IF found IS NULL THEN
     RAISE EXCEPTION 'the API token is unknown, revoked or past its end' USING ERRCODE = 'RF401';
@@ -5374,7 +5377,7 @@ CREATE FUNCTION ledger.use_token(p_secret text) RETURNS text
     AS $$
 DECLARE
   token ledger.api_token;
-  moment CONSTANT timestamptz := clock_timestamp();
+  moment CONSTANT timestamptz := ledger.now();
   found text;
 BEGIN
   IF starts_with(p_secret, 'runfold_session_') THEN

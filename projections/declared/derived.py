@@ -60,7 +60,9 @@ def check_derived_sql() -> str:
     words = ", ".join(f"'{word}'" for word in (*WORDS, *FUNCTIONS))
 
     def text(pattern: str) -> str:
-        return "'" + pattern.replace("'", "''").replace("?:", "") + "'"
+        # Means the same whatever standard_conforming_strings the caller has set.
+        escaped = pattern.replace("'", "''").replace("?:", "").replace("\\", r"\\")
+        return ("E'" if "\\" in pattern else "'") + escaped + "'"
 
     return f"""\
 -- Refuses a derived column that is more than an expression over the row: readers run it.
@@ -75,7 +77,7 @@ DECLARE
 BEGIN
   rest := regexp_replace(rest, {text(_EPOCH)}, 'abs(', 'gi');
   rest := regexp_replace(rest, {text(_DISTINCT)}, '= ', 'gi');
-  IF p_expression IS NULL OR length(p_expression) > {LIMIT} OR strpos(p_expression, '\\') > 0
+  IF p_expression IS NULL OR length(p_expression) > {LIMIT} OR strpos(p_expression, E'\\\\') > 0
     OR rest ~ {text(_FOREIGN)} THEN
     RAISE EXCEPTION 'a derived column is no expression over the row: %', p_expression
       USING ERRCODE = '22023';

@@ -9,7 +9,7 @@ BEGIN
   END IF;
   PERFORM set_config('TimeZone', 'UTC', true), set_config('bytea_output', 'hex', true);
   FOR kept IN
-    SELECT c.relname AS name, string_to_array(encode(t.tgargs, 'escape'), '\000') AS args
+    SELECT c.relname AS name, string_to_array(encode(t.tgargs, 'escape'), E'\\000') AS args
     FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
     WHERE t.tgname = 'record_control' AND c.relnamespace = 'ledger'::regnamespace
     ORDER BY c.relname

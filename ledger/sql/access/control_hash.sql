@@ -7,7 +7,7 @@ CREATE OR REPLACE FUNCTION ledger.control_hash(
 LANGUAGE sql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT sha256('\x00'::bytea || convert_to(concat(
+  SELECT sha256(E'\\x00'::bytea || convert_to(concat(
     E'runfold/control/v1\nprevious:', encode(previous, 'hex'), E'\n',
     'number:' || number || E'\n',
     'recorded_at:' || encode(timestamptz_send(recorded_at), 'hex') || E'\n',

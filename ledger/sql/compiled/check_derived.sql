@@ -12,15 +12,15 @@ DECLARE
   rest text := regexp_replace(p_expression, '''[^'']*''', '''''', 'g');
   token text[];
 BEGIN
-  rest := regexp_replace(rest, 'extract\s*\(\s*epoch\s+from\s', 'abs(', 'gi');
-  rest := regexp_replace(rest, 'distinct\s+from\s', '= ', 'gi');
-  IF p_expression IS NULL OR length(p_expression) > 1000 OR strpos(p_expression, '\') > 0
-    OR rest ~ '[^A-Za-z0-9_.,()+*/<>=|''\s:-]|--|/\*' THEN
+  rest := regexp_replace(rest, E'extract\\s*\\(\\s*epoch\\s+from\\s', 'abs(', 'gi');
+  rest := regexp_replace(rest, E'distinct\\s+from\\s', '= ', 'gi');
+  IF p_expression IS NULL OR length(p_expression) > 1000 OR strpos(p_expression, E'\\') > 0
+    OR rest ~ E'[^A-Za-z0-9_.,()+*/<>=|''\\s:-]|--|/\\*' THEN
     RAISE EXCEPTION 'a derived column is no expression over the row: %', p_expression
       USING ERRCODE = '22023';
   END IF;
-  FOR token IN SELECT regexp_matches(rest, '([A-Za-z0-9_.]+)\s*(\(?)', 'g') LOOP
-    CONTINUE WHEN token[1] ~ '^[0-9]+(\.[0-9]+)?$' OR lower(token[1]) = ANY (words);
+  FOR token IN SELECT regexp_matches(rest, E'([A-Za-z0-9_.]+)\\s*(\\(?)', 'g') LOOP
+    CONTINUE WHEN token[1] ~ E'^[0-9]+(\\.[0-9]+)?$' OR lower(token[1]) = ANY (words);
     IF token[1] <> ALL (p_columns) OR token[2] <> '' OR EXISTS (
       SELECT FROM pg_get_keywords() AS k WHERE k.word = token[1] AND k.catcode IN ('R', 'T')) THEN
       RAISE EXCEPTION '% may not be in a derived column: %', token[1], p_expression

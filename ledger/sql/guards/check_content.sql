@@ -16,7 +16,7 @@ BEGIN
     RAISE EXCEPTION 'more than 256 MB of content in one call' USING ERRCODE = '54000';
   END IF;
   joined := array_to_string(p_bodies, '');
-  doubtful := joined ~ '\\u|[0-9][eE][+]?[0-9]{3}';
+  doubtful := joined ~ E'\\\\u|[0-9][eE][+]?[0-9]{3}';
   FOREACH body IN ARRAY coalesce(p_bodies, '{}') LOOP
     CONTINUE WHEN body IS NULL OR NOT doubtful AND left(body, 1) = '{' AND (
       octet_length(body) < 66

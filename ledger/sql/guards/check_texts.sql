@@ -10,8 +10,9 @@ LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  blank constant text := '[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]';
-  control constant text := '[\u0001-\u001f\u007f-\u009f\u200b\u202a-\u202e\u2066-\u2069\ufeff]';
+  blank constant text := E'[ \\u00a0\\u1680\\u2000-\\u200a\\u202f\\u205f\\u3000]';
+  control constant text :=
+    E'[\\u0001-\\u001f\\u007f-\\u009f\\u200b\\u202a-\\u202e\\u2066-\\u2069\\ufeff]';
   joined text;
   doubtful boolean;
   value text;
@@ -20,9 +21,9 @@ BEGIN
     RAISE EXCEPTION 'a call takes at most 10,000 commands: split it' USING ERRCODE = '22023';
   END IF;
   -- One look at all of them, joined by a character of private use: it may doubt more than is wrong.
-  joined := array_to_string(p_values, U&'\E000');
+  joined := array_to_string(p_values, E'\uE000');
   doubtful := joined ~ control
-    OR p_trimmed AND joined ~ ('(^|\ue000)' || blank || '|' || blank || '(\ue000|$)');
+    OR p_trimmed AND joined ~ (E'(^|\\ue000)' || blank || '|' || blank || E'(\\ue000|$)');
   FOREACH value IN ARRAY coalesce(p_values, '{}') LOOP
     CONTINUE WHEN value IS NULL OR NOT doubtful AND length(value) BETWEEN 1 AND p_limit;
     IF length(value) NOT BETWEEN 1 AND p_limit THEN

@@ -8,7 +8,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   FOR number IN 1 .. coalesce(cardinality(p_types), 0) LOOP
-    IF length(p_types[number]) > 80 OR p_types[number] !~ '^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$'
+    IF length(p_types[number]) > 80 OR p_types[number] !~ E'^[a-z][a-z0-9_]*(\\.[a-z][a-z0-9_]*)+$'
     THEN
       RAISE EXCEPTION 'event type %: use lower-case words joined by dots',
         quote_literal(left(p_types[number], 80)) USING ERRCODE = '22023';

@@ -7,15 +7,17 @@ LANGUAGE plpgsql STABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  unseen CONSTANT text := concat('[\u00AD\u034F\u0600-\u0605\u061C\u06DD\u070F\u0890\u0891\u08E2',
-    '\u115F\u1160\u17B4\u17B5\u180B-\u180F\u200B-\u200F\u202A-\u202E\u2060-\u206F\u2800\u3164',
-    '\uFE00-\uFE0F\uFEFF\uFFA0\uFFF0-\uFFFB\U000110BD\U000110CD\U00013430-\U0001343F',
-    '\U0001BCA0-\U0001BCA3\U0001D173-\U0001D17A\U000E0000-\U000E0FFF]');
+  unseen CONSTANT text := concat(
+    E'[\\u00AD\\u034F\\u0600-\\u0605\\u061C\\u06DD\\u070F\\u0890\\u0891\\u08E2\\u115F\\u1160',
+    E'\\u17B4\\u17B5\\u180B-\\u180F\\u200B-\\u200F\\u202A-\\u202E\\u2060-\\u206F\\u2800\\u3164',
+    E'\\uFE00-\\uFE0F\\uFEFF\\uFFA0\\uFFF0-\\uFFFB\\U000110BD\\U000110CD',
+    E'\\U00013430-\\U0001343F\\U0001BCA0-\\U0001BCA3\\U0001D173-\\U0001D17A',
+    E'\\U000E0000-\\U000E0FFF]');
   name text := normalize(regexp_replace(p_name, unseen, '', 'g'), NFKC);
   other text;
 BEGIN
-  name := btrim(regexp_replace(regexp_replace(name, unseen, '', 'g'), '\s+', ' ', 'g'));
-  IF lower(U&'\00C4') = U&'\00E4' THEN
+  name := btrim(regexp_replace(regexp_replace(name, unseen, '', 'g'), E'\\s+', ' ', 'g'));
+  IF lower(E'\u00C4') = E'\u00E4' THEN
     name := lower(name);
   ELSE
     SELECT format('SELECT lower($1 COLLATE %I.%I)', 'pg_catalog', c.collname) INTO other
@@ -25,5 +27,5 @@ BEGIN
     ORDER BY c.collname DESC LIMIT 1;
     EXECUTE coalesce(other, 'SELECT lower($1)') INTO name USING name;
   END IF;
-  RETURN normalize(replace(replace(name, U&'\00DF', 'ss'), U&'\03C2', U&'\03C3'), NFKC);
+  RETURN normalize(replace(replace(name, E'\u00DF', 'ss'), E'\u03C2', E'\u03C3'), NFKC);
 END $$;

@@ -21,7 +21,7 @@ CREATE OR REPLACE FUNCTION ledger.event_hash(
 ) RETURNS bytea
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
-  SELECT sha256('\x00'::bytea || convert_to(concat(
+  SELECT sha256(E'\\x00'::bytea || convert_to(concat(
     E'runfold/event/v1\nprevious:', encode(previous, 'hex'), E'\n',
     'project_id:' || length(project_id) || ':' || project_id || E'\n',
     'run_id:' || run_id || E'\n',

@@ -2,4 +2,4 @@
 -- ledger/proof/encoding.py.
 CREATE OR REPLACE FUNCTION ledger.payload_hash(salt bytea, body text) RETURNS bytea
 LANGUAGE sql STABLE PARALLEL SAFE
-AS $$ SELECT sha256('runfold/payload/v1\012'::bytea || salt || convert_to(body, 'UTF8')) $$;
+AS $$ SELECT sha256(E'runfold/payload/v1\\012'::bytea || salt || convert_to(body, 'UTF8')) $$;

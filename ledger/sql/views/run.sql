@@ -2,11 +2,11 @@
 -- escapes is read by `->`, which is fast; any other may be one that cannot be read.
 CREATE OR REPLACE VIEW ledger.run WITH (security_invoker = true) AS
 SELECT s.*,
-  CASE WHEN octet_length(i.body::text) < 10000 AND strpos(i.body::text, '\u') = 0
+  CASE WHEN octet_length(i.body::text) < 10000 AND strpos(i.body::text, E'\\u') = 0
     THEN (i.body -> 'input')::text ELSE ledger.content_part(i.body, 'input') END AS input,
-  CASE WHEN octet_length(o.body::text) < 10000 AND strpos(o.body::text, '\u') = 0
+  CASE WHEN octet_length(o.body::text) < 10000 AND strpos(o.body::text, E'\\u') = 0
     THEN (o.body -> 'output')::text ELSE ledger.content_part(o.body, 'output') END AS output,
-  CASE WHEN octet_length(o.body::text) < 10000 AND strpos(o.body::text, '\u') = 0
+  CASE WHEN octet_length(o.body::text) < 10000 AND strpos(o.body::text, E'\\u') = 0
     THEN (o.body -> 'error_detail')::text
     ELSE ledger.content_part(o.body, 'error_detail') END AS error_detail
 FROM ledger.run_state AS s

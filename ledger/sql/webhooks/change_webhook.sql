@@ -14,7 +14,7 @@ DECLARE
   checked boolean;
   new_id CONSTANT text := 'wh_' || left(replace(gen_random_uuid()::text, '-', ''), 12);
   remote CONSTANT text := '^[hH][tT][tT][pP][sS]://[^/?#@]+([/?#]|$)';
-  loopback CONSTANT text := '^http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?([/?#]|$)';
+  loopback CONSTANT text := E'^http://(localhost|127\\.0\\.0\\.1|\\[::1\\])(:[0-9]+)?([/?#]|$)';
   place text := (SELECT f.generation || '/' || f.moment || '//0' FROM ledger.feed_now() AS f);
 BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);

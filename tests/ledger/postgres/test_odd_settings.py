@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import asyncpg
 import pytest
 
+import runfold.ledger
 from runfold.ledger import Ledger
 from runfold.ledger.errors import AccessDenied
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.errors import translated
+from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
 from tests.support.logins import login_of, with_login
 
+SQL = Path(runfold.ledger.__file__).parent / "sql"
 ODD = (
     "standard_conforming_strings = off",
     "row_security = off",
@@ -48,6 +54,71 @@ async def test_a_login_of_odd_settings_works_and_the_ledger_reads_as_ever(
         assert [event.type for event in await ledger.history(run.run_id)] == [
             "run.submitted", "lease.acquired", "lease.heartbeat", "run.completed",
         ]  # fmt: skip
+
+
+PROBES = {
+    "SELECT run_id IS NULL FROM ledger.submit('test', $1, '{parse}', NULL, NULL, '{0}', NULL,"
+    " '{3}', NULL, NULL, NULL)": {"ann": True, "a\x1bn": False, " ann": False},
+    "SELECT ledger.check_types(ARRAY[$1::text], '{1}')": {"a.b": True, "a/b": False},
+    "SELECT ledger.change_webhook('test', 'ann', 'wh_0123456789ab', 'add', $1, '{}', '{}',"
+    " sha256('x'), false, NULL)": {
+        "http://127.0.0.1/x": True, "http://127a0b0c1/x": False, "http://1/x": False,
+    },
+    "SELECT ledger.check_derived($1, '{n}')": {
+        "n + 1.5": True, "n\\": False, "n is distinct from 1": True, "sleep(1)": False,
+    },
+    "SELECT ledger.check_content(ARRAY[$1])": {
+        r'{"a": "\u00fc"}': True, r'{"a": "\u0000"}': False, r'{"\ud83d": 1}': False,
+    },
+    "SELECT ledger.person($1)": {"JO  Stra\u00df\u2060e": True},
+    "SELECT encode(ledger.event_hash('x', $1, uuid_nil, 1, timestamptz '2026-01-01Z', 'a.b', 'c'),"
+    " 'hex') FROM (VALUES (uuid '00000000-0000-0000-0000-000000000000')) AS v (uuid_nil)": {
+        "test": True
+    },
+    "SELECT encode(ledger.payload_hash('salt', $1), 'hex')": {"{}": True},
+}  # fmt: skip
+"""Calls, and values that each of them takes or refuses."""
+
+
+async def verdicts(url: str, setting: str) -> dict[tuple[str, str], object]:
+    """Return what each probe says to a session of somebody's own with the setting."""
+    said: dict[tuple[str, str], object] = {}
+    own = await asyncpg.connect(url)
+    try:
+        await own.execute(f"SET {setting}")
+        for probe, value in [
+            (probe, value) for probe, values in PROBES.items() for value in values
+        ]:
+            transaction = own.transaction(isolation="read_committed")
+            await transaction.start()
+            try:
+                said[probe, value] = [tuple(row) for row in await own.fetch(probe, value)]
+            except asyncpg.PostgresError as error:
+                said[probe, value] = error.sqlstate
+            await transaction.rollback()
+    finally:
+        await own.close()
+    return said
+
+
+async def test_functions_say_the_same_whatever_a_caller_has_set(
+    ledger: Ledger, database: str, subtests: pytest.Subtests
+) -> None:
+    await ledger.submit("parse")
+    plain = await verdicts(driver_url(database), "TimeZone = 'UTC'")
+    for (probe, value), answer in plain.items():
+        assert isinstance(answer, list) == PROBES[probe][value], (probe, value, answer)
+    for setting in ODD:
+        if not setting.startswith("client_encoding"):  # which changes what was asked
+            with subtests.test(setting):
+                assert await verdicts(driver_url(database), setting) == plain
+
+
+def test_no_literal_of_a_function_depends_on_a_setting_of_the_caller() -> None:
+    literal = re.compile(r"--[^\n]*|(U&|\bE)?'((?:[^']|'')*)'")
+    for path in sorted(SQL.rglob("*.sql")):
+        for prefix, text in literal.findall(path.read_text()):
+            assert prefix == "E" or not (prefix or "\\" in text), (path.name, text)
 
 
 async def test_a_session_without_row_security_is_told_how_to_have_it(
