@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
@@ -33,6 +34,7 @@ class BlockingContext(Facts):
         super().__init__(journal)
         self._loop = asyncio.get_running_loop()
         self._thread: int | None = None
+        self._home = os.getpid()
         self._tool = threading.Lock()
 
     def enter(self) -> None:
@@ -140,6 +142,9 @@ class BlockingContext(Facts):
         self._recorder.heart.beat_soon()
 
     def _done(self, call: Coroutine[Any, Any, R]) -> R:
+        if os.getpid() != self._home:  # its loop does not run there, and would never answer
+            call.close()
+            raise RuntimeError("a process that a handler forked cannot record anything for its run")
         return asyncio.run_coroutine_threadsafe(call, self._loop).result()
 
     def _is_beside(self) -> bool:

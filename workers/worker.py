@@ -12,6 +12,7 @@ from uuid import UUID
 from runfold.ledger import Lease, Ledger, default_worker_id, log, names
 from runfold.ledger.errors import DatabaseRefused, DatabaseUnavailable, InvalidValue, LedgerError
 from runfold.ledger.validation import check_duration, check_int, check_trimmed
+from runfold.workers import forked_child
 from runfold.workers.duties.duty import Duty, jittered, kept
 from runfold.workers.duties.reaper import Reaper
 from runfold.workers.duties.scheduler import Scheduler
@@ -91,6 +92,7 @@ class Worker:
         database refuses the worker altogether.
         """
         self._task = asyncio.current_task()
+        forked_child.guard(asyncio.get_running_loop())
         await self._slots.heart.start()
         rules = self.ledger.project.rules
         duties = [asyncio.create_task(kept(duty, self._log, rules)) for duty in self._duties]

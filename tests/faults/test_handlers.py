@@ -13,6 +13,7 @@ import pytest
 
 from runfold.ledger import Ledger, Run, State
 from runfold.ledger.events import WriteRefused
+from runfold.workers.forked_child import ENDED
 from tests.support.processes import assert_story, worker
 from tests.support.waiting import passed, until
 from tests.support.working import ended
@@ -170,3 +171,18 @@ async def test_a_process_that_a_handler_forks_may_be_ended_without_ending_the_wo
         other = await ledger.submit("double", 4)
         assert (await ended(ledger, other, 30)).output == 8
         assert process.poll() is None
+
+
+async def test_a_process_that_a_handler_forks_does_not_go_on_as_a_second_worker(
+    ledger: Ledger, database: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    runs = [
+        await ledger.submit("splits"),
+        *[await ledger.submit("splits_thread", calls) for calls in (0, 1)],
+    ]
+    with worker(database, log=log):
+        outputs = [(await ended(ledger, run, 30)).output for run in runs]
+
+    assert outputs == [[ENDED, 1], ENDED, ENDED]
+    assert log.read_text().count("os._exit") == len(runs)

@@ -102,6 +102,31 @@ def _linger(begun: Event) -> None:
     time.sleep(60)
 
 
+@handler("splits")
+async def splits(ctx: Context) -> tuple[int, int]:
+    """Fork a process that goes on as if it were the worker.
+
+    Return its exit code, and how often was done what another handler had ready.
+    """
+    reading, writing = os.pipe()
+    asyncio.get_running_loop().call_soon(os.write, writing, b"x")
+    if (child := os.fork()) == 0:
+        await asyncio.sleep(3600)
+    await asyncio.sleep(0)
+    _, status = await asyncio.to_thread(os.waitpid, child, 0)
+    return os.waitstatus_to_exitcode(status), len(os.read(reading, 64))
+
+
+@handler("splits_thread")
+def splits_thread(ctx: BlockingContext, calls: int) -> int:
+    """Fork a process that goes on as if it were the handler; return its exit code."""
+    if (child := os.fork()) == 0:
+        for _ in range(calls):
+            ctx.step("in vain", int)
+        return 0
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 @handler("ignores")
 async def ignores(ctx: Context) -> None:
     """Take no notice of being cancelled."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import ParamSpec, TypeVar
+
+from runfold.workers import forked_child
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -17,7 +20,7 @@ async def in_thread(name: str, function: Callable[P, T], *args: P.args, **kwargs
     """Call a function in a thread and return its result; a cancelled call leaves it running."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
-    context = contextvars.copy_context()
+    context, home = contextvars.copy_context(), os.getpid()
 
     def call() -> None:
         try:
@@ -26,6 +29,8 @@ async def in_thread(name: str, function: Callable[P, T], *args: P.args, **kwargs
             outcome: tuple[Callable[..., None], object] = (future.set_exception, _raisable(error))
         else:
             outcome = (future.set_result, result)
+        if os.getpid() != home:
+            forked_child.end()
         with suppress(RuntimeError):  # the loop has closed: nobody waits any more
             loop.call_soon_threadsafe(_settle, future, *outcome)
 
