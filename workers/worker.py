@@ -82,6 +82,8 @@ class Worker:
         """Set when it may be worth to claim: there is work, a slot, or an end to it."""
         self._stopping, self._at_once = asyncio.Event(), asyncio.Event()
         self._task: asyncio.Task[Any] | None = None
+        self._unknown: asyncio.Task[Any] | None = None
+        """A task that nobody knows: only a handler that cancels all it finds cancels this."""
         self._claiming: asyncio.Task[list[Lease]] | None = None
 
     async def run(self) -> None:
@@ -92,6 +94,7 @@ class Worker:
         database refuses the worker altogether.
         """
         self._task = asyncio.current_task()
+        self._unknown = asyncio.create_task(asyncio.Event().wait())
         forked_child.guard(asyncio.get_running_loop())
         await self._slots.heart.start()
         rules = self.ledger.project.rules
@@ -105,8 +108,8 @@ class Worker:
         finally:
             if not self._slots.is_abandoned:
                 await self._give_back()
-            for duty in duties:
-                duty.cancel()
+            for task in (self._unknown, *duties):
+                task.cancel()
             if duties:
                 await asyncio.wait(duties, timeout=CLOSE_SECONDS)
             await self._slots.heart.stop()  # last: until here every lease is beaten for
@@ -205,10 +208,11 @@ class Worker:
             task.cancel()
 
     def _look_who_cancelled(self) -> None:
-        """Abandon all if handlers are cancelled as well as `run`, whose owner knows of none."""
+        """Abandon all if what the owner of `run` does not know is cancelled as well as `run`."""
         if self._stopping.is_set() or self._task is None or not self._task.cancelling():
             return
-        if self._slots.are_cancelled:
+        assert self._unknown is not None
+        if self._slots.are_cancelled or self._unknown.cancelling():
             self.abandon()
 
     async def _give_back(self) -> None:

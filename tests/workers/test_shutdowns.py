@@ -9,6 +9,7 @@ import pytest
 
 from runfold.ledger import Ledger, Run, State
 from runfold.workers import Backoff, Context, Handler, Worker, handler, judge
+from tests.conftest import PROJECT
 from tests.support.runs import types
 from tests.support.waiting import until
 
@@ -92,3 +93,27 @@ async def test_a_run_that_gets_on_between_the_ends_of_its_workers_is_never_charg
     [over] = await workers_until_over(ledger, run)
     assert (over.output, over.attempt_count) == (5, 1)
     assert (await types(ledger, over.run_id)).count("lease.released") == 5
+
+
+@handler("cancels_others")
+async def cancels_others(ctx: Context) -> None:
+    """Cancel every task of the loop but its own: those of the worker."""
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await asyncio.sleep(3600)
+
+
+async def test_a_run_that_cancels_its_worker_but_not_itself_is_left_to_be_charged(
+    ledger: Ledger, database: str
+) -> None:
+    run = await ledger.submit("cancels_others")
+
+    async def program() -> None:
+        async with Ledger.open(database, PROJECT) as own:
+            await Worker(own, cancels_others, reap=False, schedule=False, listen=False).run()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.to_thread(asyncio.run, program())
+
+    assert (await ledger.get(run.run_id)).state is State.RUNNING
+    assert "lease.released" not in await types(ledger, run.run_id)
