@@ -24,6 +24,16 @@ class InvalidValue(LedgerError):
             shown = shown[:117] + "..."
         super().__init__(f"{name} {shown}: {scrubbed(remedy)}")
 
+    @classmethod
+    def of_the_database(cls, values: object, sentence: str) -> InvalidValue:
+        """Return the error of a statement whose refusal names the value by itself.
+
+        The other values, contents and secrets among them, are no part of its text.
+        """
+        refused = cls("value", values, sentence)
+        refused.args = (f"value refused: {scrubbed(sentence)}",)
+        return refused
+
 
 class InvalidQuery(InvalidValue):
     """A query of runs has a word that is not understood, or that no index answers.

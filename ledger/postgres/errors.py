@@ -110,7 +110,7 @@ _BY_STATE: Final[Mapping[str, Translation]] = {
     "RF411": lambda _, __: FeedOnStandby(),
     "RF412": lambda error, _: FeedArchived(_detail(error)),
     "RF413": lambda error, _: CheckpointUnknown(_detail(error)),
-    "22023": lambda error, args: InvalidValue("value", list(args), str(error)),
+    "22023": lambda error, args: InvalidValue.of_the_database(list(args), str(error)),
     "3F000": _not_migrated,
     "42P01": _not_migrated,
     "42883": _not_migrated,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from datetime import UTC, datetime
 
@@ -9,8 +10,9 @@ import asyncpg
 import pytest
 
 from runfold.ledger import Ledger
+from runfold.ledger.errors import InvalidValue
 from runfold.ledger.postgres.urls import driver_url
-from runfold.ledger.webhooks import check_url
+from runfold.ledger.webhooks import SECRET_PREFIX, check_url
 from runfold.workers.duties.webhooks.deliverer import Terms
 from runfold.workers.duties.webhooks.keeper import WebhookKeeper
 from runfold.workers.duties.webhooks.posting import Poster
@@ -45,6 +47,18 @@ async def test_a_webhook_has_a_url_that_the_keeper_can_send_to_and_no_id_of_its_
                 await connection.fetchval(ADD, login, webhook, action, each, b"k" * 24)
             assert refused.value.sqlstate == "22023", each
         await connection.close()
+
+
+async def test_the_error_of_one_webhook_too_many_shows_no_secret(ledger: Ledger) -> None:
+    many = f"{ADD} FROM generate_series(1, 50)"
+    await ledger.pool.execute(many, "ann", None, "add", URL, b"k" * 24)
+    secret = SECRET_PREFIX + base64.b64encode(b"canary" * 4).decode()
+
+    with pytest.raises(InvalidValue, match="project test has 50 webhooks already") as refused:
+        await ledger.webhooks.add("https://a.b", actor="a", secret=secret)
+
+    assert "canary" not in str(refused.value)
+    assert "[" not in str(refused.value)
 
 
 async def test_no_delivery_is_put_off_to_a_time_that_never_comes_or_that_nobody_can_read(
