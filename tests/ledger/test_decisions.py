@@ -27,7 +27,7 @@ from tests.conftest import PROJECT
 from tests.support.decisions import decided
 from tests.support.logins import grant, with_login
 from tests.support.runs import claimed, newest, types
-from tests.support.waiting import blocked, passed, until
+from tests.support.waiting import passed, until
 
 Connection = asyncpg.Connection
 REVOKED = "SELECT ledger.change_access('test', 'tests', $1, '{}', NULL, NULL, NULL)"
@@ -307,20 +307,6 @@ async def test_the_right_to_decide_alone_is_enough_and_reads_no_content(
         run = await ann.approve(asked, actor="ann")
 
     assert (run.version, run.input, run.output) == (asked.version + 1, None, None)
-
-
-async def test_a_right_that_is_revoked_while_a_decision_waits_decides_nothing(
-    database: str, ledger: Ledger, connection: Connection
-) -> None:
-    asked = await asking(ledger)
-    async with connected(database, "decide") as (ann, login):
-        async with connection.transaction():
-            await connection.execute("SELECT FROM ledger.run_state FOR UPDATE")
-            deciding = asyncio.create_task(decided(ann, asked.run_id, asked.version))
-            await blocked(ledger, ann.get_server_pid())
-            await ledger.pool.execute(REVOKED, login)
-        with pytest.raises(asyncpg.PostgresError, match="does not exist"):
-            await deciding
 
 
 async def test_one_credential_cannot_use_up_the_notes_of_refused_decisions(
