@@ -60,7 +60,7 @@ PROBES = {
     "SELECT run_id IS NULL FROM ledger.submit('test', $1, '{parse}', NULL, NULL, '{0}', NULL,"
     " '{3}', NULL, NULL, NULL)": {"ann": True, "a\x1bn": False, " ann": False},
     "SELECT ledger.check_types(ARRAY[$1::text], '{1}')": {"a.b": True, "a/b": False},
-    "SELECT ledger.change_webhook('test', 'ann', 'wh_0123456789ab', 'add', $1, '{}', '{}',"
+    "SELECT 1 FROM ledger.change_webhook('test', 'ann', NULL, 'add', $1, '{}', '{}',"
     " sha256('x'), false, NULL)": {
         "http://127.0.0.1/x": True, "http://127a0b0c1/x": False, "http://1/x": False,
     },
