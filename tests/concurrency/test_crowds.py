@@ -108,6 +108,8 @@ async def costs(connection: asyncpg.Connection[Any]) -> dict[str, int]:
         "beat": f"ledger.heartbeat('{PROJECT}', {runs}, {tokens}, {times}, {workers})",
         "late beat": f"ledger.refuse('{PROJECT}', 'w:0', 'heartbeat', {runs}, {late})",
         "reap": f"ledger.reap('{PROJECT}', 'reaper', 100)",
+        "sweep without leases": f"ledger.reap('{PROJECT}', 'reaper', 100, false)",
+        "look for what is due": f"ledger.next_due('{PROJECT}', now())",
     }
     return {name: await blocks(connection, call) for name, call in calls.items()}
 
