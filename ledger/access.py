@@ -41,8 +41,11 @@ ORDER BY credential, project_id
 _CHECK: Final = "SELECT ledger.check_my_access($1, $2, $3)"
 _ISSUE: Final = "SELECT ledger.change_token($1, $2, $3, $4, $5, $6) AS changed"
 _TOKENS: Final = """
-SELECT token_id, name, created_at, expires_at, revoked_at, last_used_at, failed_uses FROM
-ledger.api_token ORDER BY created_at, token_id
+SELECT t.token_id, t.name, t.created_at, t.expires_at, t.revoked_at, n.last_used_at,
+  coalesce(n.failed_uses, 0) AS failed_uses
+FROM ledger.api_token AS t
+LEFT JOIN ledger.credential_use AS n ON n.credential = 'token:' || t.token_id
+ORDER BY t.created_at, t.token_id
 """
 _READS: Final = """
 SELECT read_at, run_id, credential, route FROM ledger.payload_read

@@ -30,11 +30,14 @@ _BY_PASSWORD: Final = "SELECT ledger.sign_in_by_password($1, $2, $3) AS credenti
 _BY_PROVIDER: Final = "SELECT ledger.sign_in_by_provider($1, $2, $3) AS credential"
 _END: Final = "SELECT ledger.end_session($1, $2) AS ended"
 _SESSIONS: Final = f"""
-SELECT session_id, credential, created_at, expires_at, last_used_at, ended_at
-FROM ledger.web_session
-WHERE ended_at IS NULL AND expires_at > clock_timestamp()
-  AND last_used_at > clock_timestamp() - interval '{IDLE_SECONDS} seconds'
-ORDER BY created_at, session_id
+SELECT s.session_id, s.credential, s.created_at, s.expires_at, s.last_used_at, s.ended_at
+FROM ledger.web_session AS s
+WHERE s.ended_at IS NULL AND s.expires_at > ledger.now()
+  AND s.last_used_at > ledger.now() - interval '{IDLE_SECONDS} seconds'
+  AND (s.user_changed_at IS NULL OR EXISTS (SELECT FROM ledger.user_account AS u
+    WHERE s.credential = 'user:' || u.name AND u.disabled_at IS NULL
+      AND u.changed_at = s.user_changed_at))
+ORDER BY s.created_at, s.session_id
 """
 
 

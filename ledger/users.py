@@ -29,8 +29,10 @@ MOST: Final = (10, 262_144, 4)
 _METHOD: Final = re.compile(r"argon2id t=(\d{1,2}) m=(\d{1,6}) p=(\d)")
 _CHANGE: Final = "SELECT ledger.change_user($1, $2, $3, $4, $5, $6, $7, $8, $9) AS changed"
 _USERS: Final = """
-SELECT name, issuer, subject, created_at, changed_at, disabled_at, last_used_at, failed_tries
-FROM ledger.user_account ORDER BY name
+SELECT u.name, u.issuer, u.subject, u.created_at, u.changed_at, u.disabled_at, n.last_used_at,
+  coalesce(n.failed_uses, 0) AS failed_tries
+FROM ledger.user_account AS u
+LEFT JOIN ledger.credential_use AS n ON n.credential = 'user:' || u.name ORDER BY u.name
 """
 
 

@@ -11,10 +11,16 @@ DECLARE
 BEGIN
   checked := ledger.check_given('p_next_at', p_next_at IS NOT NULL);
   checked := ledger.check_times(ARRAY[p_next_at, p_last_due]);
-  UPDATE ledger.schedule AS known SET next_at = p_next_at, last_due = p_last_due
+  PERFORM FROM ledger.schedule AS known
   WHERE known.project_id = p_project AND known.name = p_name AND known.cron = p_cron
-    AND known.timezone = p_timezone AND known.next_at = p_seen;
-  RETURN FOUND;
+    AND known.timezone = p_timezone AND known.next_at = p_seen
+  FOR UPDATE SKIP LOCKED;
+  IF NOT FOUND THEN
+    RETURN false;
+  END IF;
+  UPDATE ledger.schedule AS known SET next_at = p_next_at, last_due = p_last_due
+  WHERE known.project_id = p_project AND known.name = p_name;
+  RETURN true;
 END $$;
 
 CREATE FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_types text[], p_schema_versions integer[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_expected integer[], p_keys text[], p_workers text[] DEFAULT NULL::text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea)
@@ -184,14 +190,14 @@ CREATE FUNCTION ledger.await_kinds(p_project text, p_kinds text[]) RETURNS void
     SET lock_timeout TO '1s'
     AS $$
 BEGIN
-  PERFORM FROM ledger.kind_state AS held
-  WHERE held.project_id = p_project AND held.kind = ANY (p_kinds)
+  PERFORM FROM ledger.kind_event AS held
+  WHERE held.project_id = p_project AND held.kind = ANY (p_kinds) AND held.number = 1
   ORDER BY held.kind FOR UPDATE;
 EXCEPTION WHEN lock_not_available THEN
   NULL;
 END $$;
 
-CREATE FUNCTION ledger.begin_session(p_credential text, p_sha256 bytea) RETURNS void
+CREATE FUNCTION ledger.begin_session(p_credential text, p_sha256 bytea, p_user_changed_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -201,14 +207,17 @@ BEGIN
   IF p_sha256 IS NULL OR octet_length(p_sha256) <> 32 THEN
     RAISE EXCEPTION 'a session has a SHA-256 of 32 bytes' USING ERRCODE = '22023';
   END IF;
-  DELETE FROM ledger.web_session AS s WHERE s.credential = p_credential AND (
-    s.ended_at < moment - interval '30 days' OR s.expires_at < moment - interval '30 days'
-    OR s.session_id IN (SELECT o.session_id FROM ledger.web_session AS o
-      WHERE o.credential = p_credential ORDER BY o.created_at DESC OFFSET 50));
+  DELETE FROM ledger.web_session AS s WHERE s.session_id IN (
+    SELECT o.session_id FROM ledger.web_session AS o
+    WHERE o.credential = p_credential AND (
+      o.ended_at < moment - interval '30 days' OR o.expires_at < moment - interval '30 days'
+      OR o.session_id IN (SELECT n.session_id FROM ledger.web_session AS n
+        WHERE n.credential = p_credential ORDER BY n.created_at DESC OFFSET 50))
+    FOR UPDATE SKIP LOCKED);
   INSERT INTO ledger.web_session (session_id, sha256, credential, created_at, expires_at,
-    last_used_at)
+    last_used_at, user_changed_at)
   VALUES (left(replace(gen_random_uuid()::text, '-', ''), 12), p_sha256, p_credential, moment,
-    moment + interval '12 hours', moment);
+    moment + interval '12 hours', moment, p_user_changed_at);
 END $$;
 
 CREATE FUNCTION ledger.begin_work(p_name text, p_shared boolean) RETURNS bigint
@@ -429,8 +438,9 @@ BEGIN
     OR (p_next_at IS NOT NULL) <> (p_change = 'resume') THEN
     RAISE EXCEPTION 'a schedule is paused, run, or resumed from a time' USING ERRCODE = '22023';
   END IF;
+  PERFORM ledger.lock_order('ledger.schedule', 'name', p_project, p_name);
   SELECT s.* INTO known FROM ledger.schedule AS s
-  WHERE s.project_id = p_project AND s.name = p_name FOR UPDATE;
+  WHERE s.project_id = p_project AND s.name = p_name;
   IF NOT FOUND THEN
     RETURN false;
   ELSIF p_change = 'run' THEN
@@ -472,6 +482,8 @@ BEGIN
   END IF;
   INSERT INTO ledger.api_token (token_id, sha256, name, created_at, expires_at, actor, reason)
   VALUES (p_token, p_sha256, p_name, ledger.now(), ledger.now() + p_lifetime, p_actor, p_reason);
+  INSERT INTO ledger.credential_use (credential) VALUES ('token:' || p_token)
+  ON CONFLICT DO NOTHING;
   RETURN true;
 END $$;
 
@@ -515,15 +527,18 @@ BEGIN
     IF NOT FOUND THEN
       RETURN false;
     END IF;
+    INSERT INTO ledger.credential_use (credential) VALUES ('user:' || p_name)
+    ON CONFLICT DO NOTHING;
   ELSE
     UPDATE ledger.user_account AS u SET changed_at = moment, actor = p_actor, reason = p_reason,
-      failed_tries = 0, disabled_at = CASE p_change WHEN 'disable' THEN moment
+      disabled_at = CASE p_change WHEN 'disable' THEN moment
         WHEN 'enable' THEN NULL ELSE u.disabled_at END
     WHERE u.name = p_name AND (p_change = 'password'
       OR (p_change = 'disable') = (u.disabled_at IS NULL));
     IF NOT FOUND THEN
       RETURN false;
     END IF;
+    PERFORM ledger.note_use('user:' || p_name, NULL);
   END IF;
   IF p_key_sha256 IS NOT NULL THEN
     INSERT INTO ledger.user_password (name, method, salt, key_sha256)
@@ -531,8 +546,6 @@ BEGIN
     ON CONFLICT (name) DO UPDATE SET method = excluded.method, salt = excluded.salt,
       key_sha256 = excluded.key_sha256;
   END IF;
-  UPDATE ledger.web_session AS s SET ended_at = ledger.now()
-  WHERE s.credential = 'user:' || p_name AND s.ended_at IS NULL;
   RETURN true;
 END $_$;
 
@@ -570,6 +583,7 @@ END $$;
 CREATE FUNCTION ledger.change_webhook(p_project text, p_actor text, p_webhook text, p_action text, p_url text, p_events text[], p_kinds text[], p_secret bytea, p_from_now boolean, p_reason text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
     AS $_$
 DECLARE
   checked boolean;
@@ -585,6 +599,7 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_texts(ARRAY[p_webhook], 40, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
+  PERFORM ledger.lock_order('ledger.webhook', 'webhook_id', p_project, p_webhook);
   IF p_action IN ('pause', 'resume') THEN
     UPDATE ledger.webhook AS w SET is_paused = p_action = 'pause', actor = p_actor,
       reason = p_reason, checkpoint = CASE WHEN p_from_now THEN place ELSE w.checkpoint END
@@ -1750,6 +1765,7 @@ BEGIN
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_given('p_name', p_name IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_name], 200, true);
+  PERFORM ledger.lock_order('ledger.schedule', 'name', p_project, p_name);
   -- The row that is removed names who removes it: the control history takes it from there.
   UPDATE ledger.schedule AS known SET actor = p_actor, reason = NULL
   WHERE known.project_id = p_project AND known.name = p_name AND known.actor <> p_actor;
@@ -1787,6 +1803,7 @@ END $$;
 CREATE FUNCTION ledger.end_session(p_secret text, p_session text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
     AS $$
 DECLARE
   checked boolean;
@@ -1799,6 +1816,9 @@ BEGIN
     AND (s.sha256 = sha256(convert_to(p_secret, 'UTF8'))
       OR p_secret IS NULL AND s.session_id = p_session);
   RETURN FOUND;
+EXCEPTION WHEN lock_not_available THEN
+  RAISE EXCEPTION 'another transaction holds the session: disable the user or revoke the token, '
+    'which waits for nobody' USING ERRCODE = '55P03';
 END $$;
 
 CREATE FUNCTION ledger.end_work(p_key bigint) RETURNS void
@@ -2781,6 +2801,23 @@ BEGIN
   LIMIT p_limit;
 END $$;
 
+CREATE FUNCTION ledger.holders(p_relation regclass, p_project text) RETURNS text
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+  -- The row's xmax may be a subtransaction's, which belongs to nobody in pg_locks.
+  SELECT coalesce(string_agg(format(
+    'process %s, login %s%s: end it with SELECT pg_terminate_backend(%1$s)', a.pid, a.usename,
+    ', in a transaction since ' || to_char(a.xact_start AT TIME ZONE 'UTC',
+      'YYYY-MM-DD HH24:MI:SS "UTC"')), '; or by '), 'another session')
+  FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
+  WHERE l.relation = p_relation AND l.mode = 'RowExclusiveLock' AND l.granted
+    AND l.database = a.datid AND a.pid <> pg_backend_pid()
+    AND (pg_has_role(a.usesysid, current_user, 'MEMBER') OR EXISTS (
+      SELECT FROM ledger.access_grant AS g
+      WHERE g.credential = a.usename AND g.project_id IN (p_project, '*')))
+$_$;
+
 CREATE FUNCTION ledger.is_owner() RETURNS boolean
     LANGUAGE sql STABLE
     AS $$
@@ -2878,6 +2915,7 @@ DECLARE
   due timestamptz;
   in_doubt boolean;
   is_marked boolean;
+  is_mine boolean;
   kind_now text;
   room int;
 BEGIN
@@ -2950,11 +2988,14 @@ BEGIN
         'another snapshot miscounts'
         USING ERRCODE = '25001';
     END IF;
-    -- The row as it is once it is locked; the count after it has a snapshot of its own.
-    SELECT bounded.max_running INTO room FROM ledger.kind_state AS bounded
-    WHERE bounded.project_id = p_project AND bounded.kind = kind_now AND NOT bounded.paused
+    PERFORM FROM ledger.kind_event AS turn
+    WHERE turn.project_id = p_project AND turn.kind = kind_now AND turn.number = 1
     FOR UPDATE SKIP LOCKED;
-    IF NOT FOUND THEN -- locked by another, or paused by now
+    is_mine := FOUND;
+    -- After the lock: this look, and the count after it, have snapshots of their own.
+    SELECT bounded.max_running INTO room FROM ledger.kind_state AS bounded
+    WHERE bounded.project_id = p_project AND bounded.kind = kind_now AND NOT bounded.paused;
+    IF NOT is_mine OR NOT FOUND THEN -- the turn of another, or paused by now
       busy := busy || kind_now;
       kinds := array_remove(kinds, kind_now);
       CONTINUE;
@@ -3166,12 +3207,11 @@ CREATE FUNCTION ledger.lock_control(p_list text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '2s'
-    AS $_$
+    AS $$
 DECLARE
   begun CONSTANT text := 'list:' || p_list;
   first bigint := CASE WHEN p_list = '*' THEN 1
     ELSE (SELECT e.number FROM ledger.control_event AS e WHERE e.subject = begun) END;
-  holders text;
 BEGIN
   IF first IS NULL THEN
     PERFORM ledger.lock_control('*');
@@ -3185,22 +3225,24 @@ BEGIN
     PERFORM FROM ledger.control_event AS e WHERE e.project_id = '*' AND e.number = first
     FOR UPDATE;
   EXCEPTION WHEN lock_not_available THEN
-    -- The row's xmax may be a subtransaction's, which belongs to nobody in pg_locks.
-    SELECT string_agg(format(
-      'process %s, login %s%s: end it with SELECT pg_terminate_backend(%1$s)', a.pid, a.usename,
-      ', in a transaction since ' || to_char(a.xact_start AT TIME ZONE 'UTC',
-        'YYYY-MM-DD HH24:MI:SS "UTC"')), '; or by ')
-    INTO holders
-    FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
-    WHERE l.relation = 'ledger.control_event'::regclass AND l.mode = 'RowExclusiveLock'
-      AND l.granted AND l.database = a.datid AND a.pid <> pg_backend_pid()
-      AND (pg_has_role(a.usesysid, current_user, 'MEMBER') OR EXISTS (
-        SELECT FROM ledger.access_grant AS g
-        WHERE g.credential = a.usename AND g.project_id IN (p_list, '*')));
     RAISE EXCEPTION 'the control history of % is held by %', CASE WHEN p_list = '*'
-      THEN 'the database' ELSE 'project ' || p_list END, coalesce(holders, 'another session')
+      THEN 'the database' ELSE 'project ' || p_list END,
+      ledger.holders('ledger.control_event', p_list)
       USING ERRCODE = '55P03';
   END;
+END $$;
+
+CREATE FUNCTION ledger.lock_order(p_relation regclass, p_column text, p_project text, p_key text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
+    AS $_$
+BEGIN
+  EXECUTE format('SELECT FROM %s AS o WHERE o.project_id = $1 AND o.%I = $2 FOR UPDATE',
+    p_relation, p_column) USING p_project, p_key;
+EXCEPTION WHEN lock_not_available THEN
+  RAISE EXCEPTION '% of project % is held by %', p_key, p_project,
+    ledger.holders(p_relation, p_project) USING ERRCODE = '55P03';
 END $_$;
 
 CREATE FUNCTION ledger.lock_runs(p_project text, p_runs uuid[]) RETURNS void
@@ -3663,6 +3705,7 @@ END $$;
 CREATE FUNCTION ledger.note_reads(p_project text, p_runs uuid[], p_route text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
     AS $$
 DECLARE
   checked boolean;
@@ -3728,6 +3771,24 @@ BEGIN
   PERFORM ledger.append(p_project, p_actor, ARRAY[p_run], NULL, '{note.added}', '{1}',
     ARRAY[sort], NULL, ARRAY[json_build_object('text', p_text || rest)::text], NULL, NULL, NULL,
     NULL);
+END $$;
+
+CREATE FUNCTION ledger.note_use(p_credential text, p_failed boolean) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  moment CONSTANT timestamptz := ledger.now();
+BEGIN
+  UPDATE ledger.credential_use AS u SET
+    last_used_at = CASE WHEN NOT p_failed THEN moment ELSE u.last_used_at END,
+    failed_uses = CASE WHEN p_failed THEN least(u.failed_uses + 1, 1000000) ELSE 0 END,
+    last_failed_at = CASE WHEN p_failed THEN moment ELSE u.last_failed_at END
+  WHERE u.credential = (
+    SELECT n.credential FROM ledger.credential_use AS n
+    WHERE n.credential = p_credential AND (p_failed OR n.failed_uses > 0
+      OR NOT p_failed AND (n.last_used_at > moment - interval '1 minute') IS NOT TRUE)
+    FOR UPDATE SKIP LOCKED);
 END $$;
 
 CREATE FUNCTION ledger.note_verify(p_project text, p_actor text, p_began_at timestamp with time zone, p_runs bigint, p_events bigint, p_erased bigint, p_findings bigint, p_unchecked text[]) RETURNS void
@@ -3838,6 +3899,7 @@ CREATE FUNCTION ledger.policy_rules() RETURNS TABLE(relation text, policy text, 
     ('access_grant', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),
     ('access_grant', 'own', 'SELECT', 'PUBLIC', '', false),
     ('api_token', 'seen', 'SELECT', 'PUBLIC', 'audit admin', true),
+    ('credential_use', 'seen', 'SELECT', 'PUBLIC', 'audit admin', true),
     ('user_account', 'seen', 'SELECT', 'PUBLIC', 'audit admin', true),
     ('payload_read', 'seen', 'SELECT', 'PUBLIC', 'audit', false),
     ('web_session', 'seen', 'SELECT', 'PUBLIC', 'audit admin', true),
@@ -3938,6 +4000,7 @@ BEGIN
   checked := ledger.check_times(ARRAY[p_next_at, p_release]);
   -- A kind that a handler declares is not misspelled.
   checked := ledger.check_kind(p_project, p_kind, p_ahead OR p_release IS NOT NULL);
+  PERFORM ledger.lock_order('ledger.schedule', 'name', p_project, p_name);
   INSERT INTO ledger.schedule AS known
     (project_id, name, kind, input, cron, timezone, next_at, actor, release)
   -- A change by hand counts as of its moment.
@@ -4738,7 +4801,8 @@ CREATE FUNCTION ledger.session_credential(p_secret text) RETURNS text
         WHERE s.credential = 'token:' || t.token_id AND t.revoked_at IS NULL
           AND t.expires_at > ledger.now())
       OR EXISTS (SELECT FROM ledger.user_account AS u
-        WHERE s.credential = 'user:' || u.name AND u.disabled_at IS NULL))
+        WHERE s.credential = 'user:' || u.name AND u.disabled_at IS NULL
+          AND u.changed_at = s.user_changed_at))
 $$;
 
 CREATE FUNCTION ledger.sign_in_by_password(p_name text, p_key bytea, p_sha256 bytea) RETURNS text
@@ -4746,28 +4810,28 @@ CREATE FUNCTION ledger.sign_in_by_password(p_name text, p_key bytea, p_sha256 by
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-  account ledger.user_account;
-  wanted bytea;
+  user_credential CONSTANT text := 'user:' || p_name;
+  account record;
   moment CONSTANT timestamptz := ledger.now();
 BEGIN
-  SELECT * INTO account FROM ledger.user_account AS u WHERE u.name = p_name FOR UPDATE;
-  -- After the lock: a change of the password that it waited for counts.
-  SELECT w.key_sha256 INTO wanted FROM ledger.user_password AS w WHERE w.name = account.name;
-  IF account.name IS NULL OR account.failed_tries >= 10
-    AND account.last_failed_at BETWEEN moment - interval '1 minute' AND moment THEN
+  -- In one look: an old password goes with the account as it was before the change, and the session
+  -- that it begins ends with the change.
+  SELECT u.changed_at, u.disabled_at, w.key_sha256, n.failed_uses >= 10
+    AND n.last_failed_at BETWEEN moment - interval '1 minute' AND moment AS waits
+  INTO account FROM ledger.user_account AS u
+  LEFT JOIN ledger.user_password AS w ON w.name = u.name
+  LEFT JOIN ledger.credential_use AS n ON n.credential = user_credential
+  WHERE u.name = p_name;
+  IF NOT FOUND OR account.waits THEN
     RETURN NULL;
   END IF;
-  IF account.disabled_at IS NOT NULL OR wanted IS NULL OR p_key IS NULL
-    OR wanted <> sha256(p_key) THEN
-    UPDATE ledger.user_account AS u
-    SET failed_tries = least(u.failed_tries + 1, 1000000), last_failed_at = moment
-    WHERE u.name = account.name;
+  IF account.disabled_at IS NOT NULL OR (account.key_sha256 = sha256(p_key)) IS NOT TRUE THEN
+    PERFORM ledger.note_use(user_credential, true);
     RETURN NULL;
   END IF;
-  UPDATE ledger.user_account AS u SET failed_tries = 0, last_used_at = moment
-  WHERE u.name = account.name;
-  PERFORM ledger.begin_session('user:' || account.name, p_sha256);
-  RETURN 'user:' || account.name;
+  PERFORM ledger.note_use(user_credential, false);
+  PERFORM ledger.begin_session(user_credential, p_sha256, account.changed_at);
+  RETURN user_credential;
 END $$;
 
 CREATE FUNCTION ledger.sign_in_by_provider(p_issuer text, p_subject text, p_sha256 bytea) RETURNS text
@@ -4775,17 +4839,17 @@ CREATE FUNCTION ledger.sign_in_by_provider(p_issuer text, p_subject text, p_sha2
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-  found text;
+  account ledger.user_account;
   checked CONSTANT boolean := ledger.check_access('*', '{admin}');
 BEGIN
-  UPDATE ledger.user_account AS u SET last_used_at = ledger.now()
-  WHERE u.issuer = p_issuer AND u.subject = p_subject AND u.disabled_at IS NULL
-  RETURNING u.name INTO found;
-  IF found IS NULL THEN
+  SELECT u.* INTO account FROM ledger.user_account AS u
+  WHERE u.issuer = p_issuer AND u.subject = p_subject AND u.disabled_at IS NULL;
+  IF NOT FOUND THEN
     RETURN NULL;
   END IF;
-  PERFORM ledger.begin_session('user:' || found, p_sha256);
-  RETURN 'user:' || found;
+  PERFORM ledger.note_use('user:' || account.name, false);
+  PERFORM ledger.begin_session('user:' || account.name, p_sha256, account.changed_at);
+  RETURN 'user:' || account.name;
 END $$;
 
 CREATE FUNCTION ledger.sign_in_by_token(p_secret text, p_sha256 bytea) RETURNS text
@@ -5383,21 +5447,20 @@ BEGIN
   IF starts_with(p_secret, 'runfold_session_') THEN
     found := ledger.session_credential(p_secret);
     UPDATE ledger.web_session AS s SET last_used_at = moment
-    WHERE found IS NOT NULL AND s.sha256 = sha256(convert_to(p_secret, 'UTF8'))
-      AND s.last_used_at < moment - interval '1 minute';
+    WHERE s.session_id = (
+      SELECT u.session_id FROM ledger.web_session AS u
+      WHERE found IS NOT NULL AND u.sha256 = sha256(convert_to(p_secret, 'UTF8'))
+        AND u.last_used_at < moment - interval '1 minute'
+      FOR UPDATE SKIP LOCKED);
     RETURN found;
   END IF;
   SELECT * INTO token FROM ledger.api_token AS t
   WHERE t.sha256 = sha256(convert_to(p_secret, 'UTF8'));
   IF token.revoked_at IS NOT NULL OR token.expires_at <= moment THEN
-    UPDATE ledger.api_token AS t
-    SET failed_uses = least(t.failed_uses + 1, 1000000), last_failed_at = moment
-    WHERE t.token_id = token.token_id;
+    PERFORM ledger.note_use('token:' || token.token_id, true);
     RETURN NULL;
   END IF;
-  UPDATE ledger.api_token AS t SET last_used_at = moment
-  WHERE t.token_id = token.token_id
-    AND (t.last_used_at IS NULL OR t.last_used_at < moment - interval '1 minute');
+  PERFORM ledger.note_use('token:' || token.token_id, false);
   RETURN 'token:' || token.token_id;
 END $$;
 
@@ -5459,9 +5522,6 @@ CREATE TABLE ledger.api_token (
     created_at timestamp with time zone NOT NULL,
     expires_at timestamp with time zone NOT NULL,
     revoked_at timestamp with time zone,
-    last_used_at timestamp with time zone,
-    failed_uses integer DEFAULT 0 NOT NULL,
-    last_failed_at timestamp with time zone,
     actor character varying(200) NOT NULL,
     reason text
 );
@@ -5572,6 +5632,14 @@ CREATE TABLE ledger.control_head (
     hash bytea NOT NULL,
     CONSTRAINT control_head_number_check CHECK ((number > 0))
 );
+
+CREATE TABLE ledger.credential_use (
+    credential character varying(200) NOT NULL,
+    last_used_at timestamp with time zone,
+    failed_uses integer DEFAULT 0 NOT NULL,
+    last_failed_at timestamp with time zone
+);
+ALTER TABLE ONLY ledger.credential_use ALTER COLUMN credential SET STATISTICS 0;
 
 CREATE TABLE ledger.delivery (
     project_id text NOT NULL,
@@ -5862,9 +5930,6 @@ CREATE TABLE ledger.user_account (
     created_at timestamp with time zone NOT NULL,
     changed_at timestamp with time zone NOT NULL,
     disabled_at timestamp with time zone,
-    last_used_at timestamp with time zone,
-    failed_tries integer DEFAULT 0 NOT NULL,
-    last_failed_at timestamp with time zone,
     actor character varying(200) NOT NULL,
     reason text,
     CONSTRAINT user_account_check CHECK (((issuer IS NULL) = (subject IS NULL))),
@@ -5890,7 +5955,8 @@ CREATE TABLE ledger.web_session (
     created_at timestamp with time zone NOT NULL,
     expires_at timestamp with time zone NOT NULL,
     last_used_at timestamp with time zone NOT NULL,
-    ended_at timestamp with time zone
+    ended_at timestamp with time zone,
+    user_changed_at timestamp with time zone
 );
 ALTER TABLE ONLY ledger.web_session ALTER COLUMN session_id SET STATISTICS 0;
 ALTER TABLE ONLY ledger.web_session ALTER COLUMN credential SET STATISTICS 0;
@@ -5946,6 +6012,9 @@ ALTER TABLE ONLY ledger.control_event
 
 ALTER TABLE ONLY ledger.control_head
     ADD CONSTRAINT control_head_pkey PRIMARY KEY (project_id);
+
+ALTER TABLE ONLY ledger.credential_use
+    ADD CONSTRAINT credential_use_pkey PRIMARY KEY (credential);
 
 ALTER TABLE ONLY ledger.delivery_attempt
     ADD CONSTRAINT delivery_attempt_pkey PRIMARY KEY (webhook_id, run_id, version, attempt);
@@ -6086,7 +6155,7 @@ CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.access_
 
 ALTER TABLE ledger.access_grant ENABLE ALWAYS TRIGGER record_control;
 
-CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.api_token FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('token', 'token_id', 'last_used_at failed_uses last_failed_at');
+CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.api_token FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('token', 'token_id', '');
 
 ALTER TABLE ledger.api_token ENABLE ALWAYS TRIGGER record_control;
 
@@ -6118,7 +6187,7 @@ CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.schedul
 
 ALTER TABLE ledger.schedule ENABLE ALWAYS TRIGGER record_control;
 
-CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.user_account FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('user', 'name', 'last_used_at failed_tries last_failed_at');
+CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.user_account FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('user', 'name', '');
 
 ALTER TABLE ledger.user_account ENABLE ALWAYS TRIGGER record_control;
 
@@ -6228,6 +6297,8 @@ ALTER TABLE ledger.control_event ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ledger.control_head ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE ledger.credential_use ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE ledger.delivery ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ledger.delivery_attempt ENABLE ROW LEVEL SECURITY;
@@ -6315,6 +6386,10 @@ COMMENT ON POLICY seen ON ledger.control_event IS '(project_id = ANY (( SELECT l
 CREATE POLICY seen ON ledger.control_head FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{audit}'::text[]) AS projects_seen)::text[])));
 
 COMMENT ON POLICY seen ON ledger.control_head IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{audit}''::text[]) AS projects_seen)::text[])) from 69f6713db68458b1ca531bd21e0642f0';
+
+CREATE POLICY seen ON ledger.credential_use FOR SELECT USING ((( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with) IS NULL));
+
+COMMENT ON POLICY seen ON ledger.credential_use IS '(( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with) IS NULL) from 42a8b927ae1c7beae36faad7f493cb5b';
 
 CREATE POLICY seen ON ledger.delivery FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{audit,admin}'::text[]) AS projects_seen)::text[])));
 
@@ -6437,7 +6512,7 @@ REVOKE ALL ON FUNCTION ledger.attach_partition(p_month timestamp without time zo
 
 REVOKE ALL ON FUNCTION ledger.await_kinds(p_project text, p_kinds text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION ledger.begin_session(p_credential text, p_sha256 bytea) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.begin_session(p_credential text, p_sha256 bytea, p_user_changed_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.begin_work(p_name text, p_shared boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.begin_work(p_name text, p_shared boolean) TO runfold_projector;
@@ -6708,6 +6783,8 @@ GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer
 GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean, p_limit integer) TO runfold_projector;
 GRANT ALL ON FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean, p_limit integer) TO runfold_auditor;
 
+REVOKE ALL ON FUNCTION ledger.holders(p_relation regclass, p_project text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.is_owner() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.is_replicated() FROM PUBLIC;
@@ -6728,6 +6805,8 @@ REVOKE ALL ON FUNCTION ledger.let_in(p_credential text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.limit_login(p_project text, p_actor text, p_credential text, p_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.lock_control(p_list text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.lock_order(p_relation regclass, p_column text, p_project text, p_key text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.lock_runs(p_project text, p_runs uuid[]) FROM PUBLIC;
 
@@ -6778,6 +6857,8 @@ REVOKE ALL ON FUNCTION ledger.note_rebuild(p_name text, p_step text, p_version i
 GRANT ALL ON FUNCTION ledger.note_rebuild(p_name text, p_step text, p_version integer, p_rebuild integer, p_wrong bigint, p_actor text, p_reason text) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.note_refusal(p_project text, p_actor text, p_run uuid, p_text text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.note_use(p_credential text, p_failed boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.note_verify(p_project text, p_actor text, p_began_at timestamp with time zone, p_runs bigint, p_events bigint, p_erased bigint, p_findings bigint, p_unchecked text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.note_verify(p_project text, p_actor text, p_began_at timestamp with time zone, p_runs bigint, p_events bigint, p_erased bigint, p_findings bigint, p_unchecked text[]) TO runfold_worker;
@@ -6960,12 +7041,6 @@ GRANT SELECT(expires_at) ON TABLE ledger.api_token TO runfold_worker;
 
 GRANT SELECT(revoked_at) ON TABLE ledger.api_token TO runfold_worker;
 
-GRANT SELECT(last_used_at) ON TABLE ledger.api_token TO runfold_worker;
-
-GRANT SELECT(failed_uses) ON TABLE ledger.api_token TO runfold_worker;
-
-GRANT SELECT(last_failed_at) ON TABLE ledger.api_token TO runfold_worker;
-
 GRANT SELECT(actor) ON TABLE ledger.api_token TO runfold_worker;
 
 GRANT SELECT(reason) ON TABLE ledger.api_token TO runfold_worker;
@@ -7009,6 +7084,9 @@ GRANT SELECT(hash) ON TABLE ledger.command TO runfold_projector;
 GRANT SELECT ON TABLE ledger.control_event TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.control_head TO runfold_auditor;
+
+GRANT SELECT ON TABLE ledger.credential_use TO runfold_worker;
+GRANT SELECT ON TABLE ledger.credential_use TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.delivery TO runfold_worker;
 GRANT SELECT ON TABLE ledger.delivery TO runfold_reader;
@@ -7130,6 +7208,9 @@ GRANT SELECT(last_used_at) ON TABLE ledger.web_session TO runfold_auditor;
 
 GRANT SELECT(ended_at) ON TABLE ledger.web_session TO runfold_worker;
 GRANT SELECT(ended_at) ON TABLE ledger.web_session TO runfold_auditor;
+
+GRANT SELECT(user_changed_at) ON TABLE ledger.web_session TO runfold_worker;
+GRANT SELECT(user_changed_at) ON TABLE ledger.web_session TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.webhook TO runfold_worker;
 GRANT SELECT ON TABLE ledger.webhook TO runfold_reader;

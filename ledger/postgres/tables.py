@@ -67,9 +67,6 @@ api_token: Final = Table(
     Column("created_at", _TIME, nullable=False),
     Column("expires_at", _TIME, nullable=False),
     Column("revoked_at", _TIME),
-    Column("last_used_at", _TIME),
-    Column("failed_uses", Integer, nullable=False),
-    Column("last_failed_at", _TIME),
     Column("actor", String(200), nullable=False),
     Column("reason", Text),
 )
@@ -83,11 +80,17 @@ user_account: Final = Table(
     Column("created_at", _TIME, nullable=False),
     Column("changed_at", _TIME, nullable=False),
     Column("disabled_at", _TIME),
-    Column("last_used_at", _TIME),
-    Column("failed_tries", Integer, nullable=False),
-    Column("last_failed_at", _TIME),
     Column("actor", String(200), nullable=False),
     Column("reason", Text),
+)
+
+credential_use: Final = Table(
+    "credential_use",
+    metadata,
+    Column("credential", String(200), primary_key=True),
+    Column("last_used_at", _TIME),
+    Column("failed_uses", Integer, nullable=False),
+    Column("last_failed_at", _TIME),
 )
 
 user_password: Final = Table(
@@ -119,6 +122,7 @@ web_session: Final = Table(
     Column("expires_at", _TIME, nullable=False),
     Column("last_used_at", _TIME, nullable=False),
     Column("ended_at", _TIME),
+    Column("user_changed_at", _TIME),
 )
 
 control_event: Final = Table(

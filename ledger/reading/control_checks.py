@@ -50,15 +50,8 @@ class ControlTable:
 CONTROL_TABLES: Final = (
     ControlTable("project", "project", ("project_id",), ("channel",)),
     ControlTable("access_grant", "access", ("project_id", "credential")),
-    ControlTable(
-        "api_token", "token", ("token_id",), ("last_used_at", "failed_uses", "last_failed_at")
-    ),
-    ControlTable(
-        "user_account",
-        "user",
-        ("name",),
-        ("last_used_at", "failed_tries", "last_failed_at"),
-    ),
+    ControlTable("api_token", "token", ("token_id",)),
+    ControlTable("user_account", "user", ("name",)),
     ControlTable("kind_event", "kind", ("project_id", "kind", "number")),
     ControlTable("role_event", "role", ("number",)),
     ControlTable(

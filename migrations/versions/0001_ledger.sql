@@ -57,9 +57,6 @@ CREATE TABLE ledger.api_token (
   created_at timestamptz NOT NULL,
   expires_at timestamptz NOT NULL,
   revoked_at timestamptz,
-  last_used_at timestamptz,
-  failed_uses int NOT NULL DEFAULT 0,
-  last_failed_at timestamptz,
   actor varchar(200) NOT NULL,
   reason text
 );
@@ -73,13 +70,19 @@ CREATE TABLE ledger.user_account (
   created_at timestamptz NOT NULL,
   changed_at timestamptz NOT NULL,
   disabled_at timestamptz,
-  last_used_at timestamptz,
-  failed_tries int NOT NULL DEFAULT 0,
-  last_failed_at timestamptz,
   actor varchar(200) NOT NULL,
   reason text,
   UNIQUE (issuer, subject),
   CHECK ((issuer IS NULL) = (subject IS NULL))
+);
+
+-- When tokens and users were let in, and how often not since. Apart from what is ordered about
+-- them: whoever is let in, or is not, may leave the row locked, and that must not hold up an order.
+CREATE TABLE ledger.credential_use (
+  credential varchar(200) PRIMARY KEY,
+  last_used_at timestamptz,
+  failed_uses int NOT NULL DEFAULT 0,
+  last_failed_at timestamptz
 );
 
 -- Of a password only the SHA-256 of the key is kept that follows slowly from it. Apart from the
@@ -91,7 +94,8 @@ CREATE TABLE ledger.user_password (
   key_sha256 bytea NOT NULL
 );
 
--- Sessions of those who signed in to the pages. Of a session's secret only the digest is kept.
+-- Sessions of those who signed in to the pages. Of a session's secret only the digest is kept. A
+-- user's holds for the account as it was when the session began: user_changed_at is its changed_at.
 CREATE TABLE ledger.web_session (
   session_id varchar(40) PRIMARY KEY,
   sha256 bytea NOT NULL UNIQUE,
@@ -99,7 +103,8 @@ CREATE TABLE ledger.web_session (
   created_at timestamptz NOT NULL,
   expires_at timestamptz NOT NULL,
   last_used_at timestamptz NOT NULL,
-  ended_at timestamptz
+  ended_at timestamptz,
+  user_changed_at timestamptz
 );
 CREATE INDEX web_session_credential ON ledger.web_session (credential, created_at);
 

@@ -29,5 +29,7 @@ BEGIN
   END IF;
   INSERT INTO ledger.api_token (token_id, sha256, name, created_at, expires_at, actor, reason)
   VALUES (p_token, p_sha256, p_name, ledger.now(), ledger.now() + p_lifetime, p_actor, p_reason);
+  INSERT INTO ledger.credential_use (credential) VALUES ('token:' || p_token)
+  ON CONFLICT DO NOTHING;
   RETURN true;
 END $$;

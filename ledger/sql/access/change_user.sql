@@ -1,7 +1,8 @@
 -- Adds a user, gives one another password, disables or enables one, on record; returns whether that
 -- changed anything. A password is given as the method, the salt and the SHA-256 of the key that is
--- made from it. A new password, and disabling, end the user's sessions. Rights are granted to
--- the credential user:<name>. Needs the right admin in all projects.
+-- made from it. Each change ends the user's sessions, without a lock of them: they hold for the
+-- account as it was. Rights are granted to the credential user:<name>. Needs the right admin in all
+-- projects.
 CREATE OR REPLACE FUNCTION ledger.change_user(
   p_actor text, p_name text, p_change text, p_method text, p_salt bytea, p_key_sha256 bytea,
   p_issuer text, p_subject text, p_reason text
@@ -45,15 +46,18 @@ BEGIN
     IF NOT FOUND THEN
       RETURN false;
     END IF;
+    INSERT INTO ledger.credential_use (credential) VALUES ('user:' || p_name)
+    ON CONFLICT DO NOTHING;
   ELSE
     UPDATE ledger.user_account AS u SET changed_at = moment, actor = p_actor, reason = p_reason,
-      failed_tries = 0, disabled_at = CASE p_change WHEN 'disable' THEN moment
+      disabled_at = CASE p_change WHEN 'disable' THEN moment
         WHEN 'enable' THEN NULL ELSE u.disabled_at END
     WHERE u.name = p_name AND (p_change = 'password'
       OR (p_change = 'disable') = (u.disabled_at IS NULL));
     IF NOT FOUND THEN
       RETURN false;
     END IF;
+    PERFORM ledger.note_use('user:' || p_name, NULL);
   END IF;
   IF p_key_sha256 IS NOT NULL THEN
     INSERT INTO ledger.user_password (name, method, salt, key_sha256)
@@ -61,7 +65,5 @@ BEGIN
     ON CONFLICT (name) DO UPDATE SET method = excluded.method, salt = excluded.salt,
       key_sha256 = excluded.key_sha256;
   END IF;
-  UPDATE ledger.web_session AS s SET ended_at = ledger.now()
-  WHERE s.credential = 'user:' || p_name AND s.ended_at IS NULL;
   RETURN true;
 END $$;

@@ -1,8 +1,11 @@
 -- Ends a web session; returns whether it was one that could still be used. For p_secret: needs no
 -- right, the secret is the right. Else by its id, which needs the right admin in all projects.
+-- Locks: the session, which whoever has its secret may leave locked. It is waited for two seconds;
+-- then 55P03 names what waits for nobody.
 CREATE OR REPLACE FUNCTION ledger.end_session(p_secret text, p_session text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '2s'
 AS $$
 DECLARE
   checked boolean;
@@ -15,4 +18,7 @@ BEGIN
     AND (s.sha256 = sha256(convert_to(p_secret, 'UTF8'))
       OR p_secret IS NULL AND s.session_id = p_session);
   RETURN FOUND;
+EXCEPTION WHEN lock_not_available THEN
+  RAISE EXCEPTION 'another transaction holds the session: disable the user or revoke the token, '
+    'which waits for nobody' USING ERRCODE = '55P03';
 END $$;

@@ -12,7 +12,6 @@ DECLARE
   begun CONSTANT text := 'list:' || p_list;
   first bigint := CASE WHEN p_list = '*' THEN 1
     ELSE (SELECT e.number FROM ledger.control_event AS e WHERE e.subject = begun) END;
-  holders text;
 BEGIN
   IF first IS NULL THEN
     PERFORM ledger.lock_control('*');
@@ -26,20 +25,9 @@ BEGIN
     PERFORM FROM ledger.control_event AS e WHERE e.project_id = '*' AND e.number = first
     FOR UPDATE;
   EXCEPTION WHEN lock_not_available THEN
-    -- The row's xmax may be a subtransaction's, which belongs to nobody in pg_locks.
-    SELECT string_agg(format(
-      'process %s, login %s%s: end it with SELECT pg_terminate_backend(%1$s)', a.pid, a.usename,
-      ', in a transaction since ' || to_char(a.xact_start AT TIME ZONE 'UTC',
-        'YYYY-MM-DD HH24:MI:SS "UTC"')), '; or by ')
-    INTO holders
-    FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
-    WHERE l.relation = 'ledger.control_event'::regclass AND l.mode = 'RowExclusiveLock'
-      AND l.granted AND l.database = a.datid AND a.pid <> pg_backend_pid()
-      AND (pg_has_role(a.usesysid, current_user, 'MEMBER') OR EXISTS (
-        SELECT FROM ledger.access_grant AS g
-        WHERE g.credential = a.usename AND g.project_id IN (p_list, '*')));
     RAISE EXCEPTION 'the control history of % is held by %', CASE WHEN p_list = '*'
-      THEN 'the database' ELSE 'project ' || p_list END, coalesce(holders, 'another session')
+      THEN 'the database' ELSE 'project ' || p_list END,
+      ledger.holders('ledger.control_event', p_list)
       USING ERRCODE = '55P03';
   END;
 END $$;

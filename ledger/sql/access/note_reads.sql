@@ -1,9 +1,11 @@
 -- Records that the session's credential reads the content of runs by a route, each once a minute.
--- Does nothing for a run that is not in the project. Needs the right read or audit.
+-- Does nothing for a run that is not in the project. Needs the right read or audit. Waits two
+-- seconds for the same record of another transaction of the credential, and then raises 55P03.
 CREATE OR REPLACE FUNCTION ledger.note_reads(p_project text, p_runs uuid[], p_route text)
   RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '2s'
 AS $$
 DECLARE
   checked boolean;

@@ -33,6 +33,7 @@ AS $$
     ('access_grant', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),
     ('access_grant', 'own', 'SELECT', 'PUBLIC', '', false),
     ('api_token', 'seen', 'SELECT', 'PUBLIC', 'audit admin', true),
+    ('credential_use', 'seen', 'SELECT', 'PUBLIC', 'audit admin', true),
     ('user_account', 'seen', 'SELECT', 'PUBLIC', 'audit admin', true),
     ('payload_read', 'seen', 'SELECT', 'PUBLIC', 'audit', false),
     ('web_session', 'seen', 'SELECT', 'PUBLIC', 'audit admin', true),

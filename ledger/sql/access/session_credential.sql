@@ -1,6 +1,6 @@
 -- Returns the credential of a web session's secret; null for a session that is unknown, was ended,
--- is past its end or was not used for two hours, or whose token was revoked or user disabled.
--- Internal to the owner's functions.
+-- is past its end or was not used for two hours, or whose token was revoked or user changed since
+-- it began. Internal to the owner's functions.
 CREATE OR REPLACE FUNCTION ledger.session_credential(p_secret text) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
@@ -13,5 +13,6 @@ AS $$
         WHERE s.credential = 'token:' || t.token_id AND t.revoked_at IS NULL
           AND t.expires_at > ledger.now())
       OR EXISTS (SELECT FROM ledger.user_account AS u
-        WHERE s.credential = 'user:' || u.name AND u.disabled_at IS NULL))
+        WHERE s.credential = 'user:' || u.name AND u.disabled_at IS NULL
+          AND u.changed_at = s.user_changed_at))
 $$;

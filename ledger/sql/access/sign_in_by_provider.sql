@@ -8,15 +8,15 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  found text;
+  account ledger.user_account;
   checked CONSTANT boolean := ledger.check_access('*', '{admin}');
 BEGIN
-  UPDATE ledger.user_account AS u SET last_used_at = ledger.now()
-  WHERE u.issuer = p_issuer AND u.subject = p_subject AND u.disabled_at IS NULL
-  RETURNING u.name INTO found;
-  IF found IS NULL THEN
+  SELECT u.* INTO account FROM ledger.user_account AS u
+  WHERE u.issuer = p_issuer AND u.subject = p_subject AND u.disabled_at IS NULL;
+  IF NOT FOUND THEN
     RETURN NULL;
   END IF;
-  PERFORM ledger.begin_session('user:' || found, p_sha256);
-  RETURN 'user:' || found;
+  PERFORM ledger.note_use('user:' || account.name, false);
+  PERFORM ledger.begin_session('user:' || account.name, p_sha256, account.changed_at);
+  RETURN 'user:' || account.name;
 END $$;

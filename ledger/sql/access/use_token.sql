@@ -1,6 +1,7 @@
 -- Returns the credential for the secret of an API token or a web session, or null. Records when the
 -- secret was last used, at most once a minute, and counts the tries of a token that is revoked or
 -- past its end. For programs that let others in; needs no right, because the secret is the right.
+-- Locks: the session or the token's use, SKIP LOCKED.
 CREATE OR REPLACE FUNCTION ledger.use_token(p_secret text) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -13,20 +14,19 @@ BEGIN
   IF starts_with(p_secret, 'runfold_session_') THEN
     found := ledger.session_credential(p_secret);
     UPDATE ledger.web_session AS s SET last_used_at = moment
-    WHERE found IS NOT NULL AND s.sha256 = sha256(convert_to(p_secret, 'UTF8'))
-      AND s.last_used_at < moment - interval '1 minute';
+    WHERE s.session_id = (
+      SELECT u.session_id FROM ledger.web_session AS u
+      WHERE found IS NOT NULL AND u.sha256 = sha256(convert_to(p_secret, 'UTF8'))
+        AND u.last_used_at < moment - interval '1 minute'
+      FOR UPDATE SKIP LOCKED);
     RETURN found;
   END IF;
   SELECT * INTO token FROM ledger.api_token AS t
   WHERE t.sha256 = sha256(convert_to(p_secret, 'UTF8'));
   IF token.revoked_at IS NOT NULL OR token.expires_at <= moment THEN
-    UPDATE ledger.api_token AS t
-    SET failed_uses = least(t.failed_uses + 1, 1000000), last_failed_at = moment
-    WHERE t.token_id = token.token_id;
+    PERFORM ledger.note_use('token:' || token.token_id, true);
     RETURN NULL;
   END IF;
-  UPDATE ledger.api_token AS t SET last_used_at = moment
-  WHERE t.token_id = token.token_id
-    AND (t.last_used_at IS NULL OR t.last_used_at < moment - interval '1 minute');
+  PERFORM ledger.note_use('token:' || token.token_id, false);
   RETURN 'token:' || token.token_id;
 END $$;

@@ -26,13 +26,13 @@ GRANT SELECT (project_id, run_id, version, body) ON ledger.payload
   TO runfold_worker, runfold_reader, runfold_projector;
 GRANT SELECT ON ledger.payload, ledger.command, ledger.project, ledger.api_token,
   ledger.control_event, ledger.control_head, ledger.low_water TO runfold_auditor;
-GRANT SELECT (token_id, name, created_at, expires_at, revoked_at, last_used_at, failed_uses,
-  last_failed_at, actor, reason)
+GRANT SELECT (token_id, name, created_at, expires_at, revoked_at, actor, reason)
   ON ledger.api_token TO runfold_worker;
 GRANT SELECT ON ledger.payload_read
   TO runfold_worker, runfold_reader, runfold_projector, runfold_auditor;
-GRANT SELECT ON ledger.user_account TO runfold_worker, runfold_auditor;
-GRANT SELECT (session_id, credential, created_at, expires_at, last_used_at, ended_at)
+GRANT SELECT ON ledger.user_account, ledger.credential_use TO runfold_worker, runfold_auditor;
+GRANT SELECT (session_id, credential, created_at, expires_at, last_used_at, ended_at,
+  user_changed_at)
   ON ledger.web_session TO runfold_worker, runfold_auditor;
 GRANT EXECUTE ON FUNCTION ledger.content_part, ledger.state_at, ledger.history,
   ledger.rebuild_run_state, ledger.fold_events,

@@ -61,14 +61,12 @@ ALTER TABLE ledger.access_grant ENABLE ALWAYS TRIGGER record_control;
 CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.api_token
   FOR EACH ROW
   WHEN (current_setting('session_replication_role') <> 'replica' OR NOT ledger.is_replicated())
-  EXECUTE FUNCTION ledger.record_control('token', 'token_id',
-    'last_used_at failed_uses last_failed_at');
+  EXECUTE FUNCTION ledger.record_control('token', 'token_id', '');
 ALTER TABLE ledger.api_token ENABLE ALWAYS TRIGGER record_control;
 CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.user_account
   FOR EACH ROW
   WHEN (current_setting('session_replication_role') <> 'replica' OR NOT ledger.is_replicated())
-  EXECUTE FUNCTION ledger.record_control('user', 'name',
-    'last_used_at failed_tries last_failed_at');
+  EXECUTE FUNCTION ledger.record_control('user', 'name', '');
 ALTER TABLE ledger.user_account ENABLE ALWAYS TRIGGER record_control;
 CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.kind_event
   FOR EACH ROW

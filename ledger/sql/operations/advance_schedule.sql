@@ -1,5 +1,6 @@
 -- Moves a schedule on from the due time that was seen, unless it was changed or moved since:
--- several workers may do it at the same time. Needs the right schedule.
+-- several workers may do it at the same time. Needs the right schedule. Locks: the schedule, SKIP
+-- LOCKED: another that holds it moves it on or changes it.
 CREATE OR REPLACE FUNCTION ledger.advance_schedule(
   p_project text, p_name text, p_cron text, p_timezone text, p_seen timestamptz,
   p_next_at timestamptz, p_last_due timestamptz
@@ -12,8 +13,14 @@ DECLARE
 BEGIN
   checked := ledger.check_given('p_next_at', p_next_at IS NOT NULL);
   checked := ledger.check_times(ARRAY[p_next_at, p_last_due]);
-  UPDATE ledger.schedule AS known SET next_at = p_next_at, last_due = p_last_due
+  PERFORM FROM ledger.schedule AS known
   WHERE known.project_id = p_project AND known.name = p_name AND known.cron = p_cron
-    AND known.timezone = p_timezone AND known.next_at = p_seen;
-  RETURN FOUND;
+    AND known.timezone = p_timezone AND known.next_at = p_seen
+  FOR UPDATE SKIP LOCKED;
+  IF NOT FOUND THEN
+    RETURN false;
+  END IF;
+  UPDATE ledger.schedule AS known SET next_at = p_next_at, last_due = p_last_due
+  WHERE known.project_id = p_project AND known.name = p_name;
+  RETURN true;
 END $$;

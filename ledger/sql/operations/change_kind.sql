@@ -1,6 +1,6 @@
 -- Pauses, resumes or limits a kind: appends one event, numbered from 1 for each kind; a trigger
 -- folds it into kind_state. A kind that is new needs p_ahead. Locks: the row of the project, and
--- the kind's of kind_state, which a claim of a limited kind holds while it counts.
+-- the kind's of kind_state, which no claim locks.
 CREATE OR REPLACE FUNCTION ledger.change_kind(
   p_project text, p_actor text, p_kind text, p_type text, p_max_running int, p_reason text,
   p_ahead boolean DEFAULT false

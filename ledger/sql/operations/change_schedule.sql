@@ -22,8 +22,9 @@ BEGIN
     OR (p_next_at IS NOT NULL) <> (p_change = 'resume') THEN
     RAISE EXCEPTION 'a schedule is paused, run, or resumed from a time' USING ERRCODE = '22023';
   END IF;
+  PERFORM ledger.lock_order('ledger.schedule', 'name', p_project, p_name);
   SELECT s.* INTO known FROM ledger.schedule AS s
-  WHERE s.project_id = p_project AND s.name = p_name FOR UPDATE;
+  WHERE s.project_id = p_project AND s.name = p_name;
   IF NOT FOUND THEN
     RETURN false;
   ELSIF p_change = 'run' THEN

@@ -22,7 +22,7 @@
 --
 -- A paused kind is passed over; of a limited kind as many are taken as there is room for
 -- (ledger/sql/operations/kind_rooms.sql). Locks: run_state rows, SKIP LOCKED, so it waits for
--- nobody; of limited kinds a row of kind_state, which another claim may hold: then the kind is
+-- nobody; of limited kinds the first event, which another claim may hold: then the kind is
 -- passed over, and waited for, a second at most, only by a claim that has nothing else.
 CREATE OR REPLACE FUNCTION ledger.claim(
   p_project text, p_worker text, p_kinds text[], p_limit int, p_ttl interval,

@@ -1,11 +1,12 @@
 -- Says of which kinds a claim may take runs, whether any of them has runs that were put off or
 -- given back (unless that is known: p_returning), and of each limited kind how many runs there is
 -- room for: a place in `limited` and `rooms`. Paused and full kinds are passed over; so is a
--- limited kind that another claim or a change of it has locked, which is named in `busy`. `places`
+-- limited kind whose turn another claim has, which is named in `busy`. `places`
 -- is how many low-water marks the kinds have (ledger/sql/operations/move_low_water.sql).
--- Internal to ledger.claim, whose settings hold here. Locks: the rows of limited kinds in
--- kind_state, SKIP LOCKED, until the claim has committed, so that the next claim counts what this
--- one took.
+-- Internal to ledger.claim, whose settings hold here. Locks: of each limited kind its first event,
+-- a row that nothing else locks, SKIP LOCKED, until the claim has committed, so that the next claim
+-- counts what this one took. Not the row of kind_state: a claim that is left open would hold up who
+-- pauses the kind.
 CREATE OR REPLACE FUNCTION ledger.kind_rooms(p_project text, p_kinds text[], p_returning boolean,
   p_moment timestamptz,
   OUT kinds text[], OUT has_returning boolean, OUT limited text[], OUT rooms int[], OUT busy text[],
@@ -18,6 +19,7 @@ DECLARE
   due timestamptz;
   in_doubt boolean;
   is_marked boolean;
+  is_mine boolean;
   kind_now text;
   room int;
 BEGIN
@@ -90,11 +92,14 @@ BEGIN
         'another snapshot miscounts'
         USING ERRCODE = '25001';
     END IF;
-    -- The row as it is once it is locked; the count after it has a snapshot of its own.
-    SELECT bounded.max_running INTO room FROM ledger.kind_state AS bounded
-    WHERE bounded.project_id = p_project AND bounded.kind = kind_now AND NOT bounded.paused
+    PERFORM FROM ledger.kind_event AS turn
+    WHERE turn.project_id = p_project AND turn.kind = kind_now AND turn.number = 1
     FOR UPDATE SKIP LOCKED;
-    IF NOT FOUND THEN -- locked by another, or paused by now
+    is_mine := FOUND;
+    -- After the lock: this look, and the count after it, have snapshots of their own.
+    SELECT bounded.max_running INTO room FROM ledger.kind_state AS bounded
+    WHERE bounded.project_id = p_project AND bounded.kind = kind_now AND NOT bounded.paused;
+    IF NOT is_mine OR NOT FOUND THEN -- the turn of another, or paused by now
       busy := busy || kind_now;
       kinds := array_remove(kinds, kind_now);
       CONTINUE;

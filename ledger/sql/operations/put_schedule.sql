@@ -26,6 +26,7 @@ BEGIN
   checked := ledger.check_times(ARRAY[p_next_at, p_release]);
   -- A kind that a handler declares is not misspelled.
   checked := ledger.check_kind(p_project, p_kind, p_ahead OR p_release IS NOT NULL);
+  PERFORM ledger.lock_order('ledger.schedule', 'name', p_project, p_name);
   INSERT INTO ledger.schedule AS known
     (project_id, name, kind, input, cron, timezone, next_at, actor, release)
   -- A change by hand counts as of its moment.

@@ -2,13 +2,15 @@
 -- id, or null where nothing changed. The id of a new one is drawn here: one that a caller named
 -- would tell by its refusal that another project has it. A new one is sent what happens from now
 -- on, and so is one that is resumed with p_from_now; a resumed one is otherwise sent what it
--- missed. Needs the right admin.
+-- missed. Needs the right admin. Locks: the webhook, and what goes with it; waits two seconds for
+-- its keeper.
 CREATE OR REPLACE FUNCTION ledger.change_webhook(
   p_project text, p_actor text, p_webhook text, p_action text, p_url text, p_events text[],
   p_kinds text[], p_secret bytea, p_from_now boolean, p_reason text
 ) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '2s'
 AS $$
 DECLARE
   checked boolean;
@@ -24,6 +26,7 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_texts(ARRAY[p_webhook], 40, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
+  PERFORM ledger.lock_order('ledger.webhook', 'webhook_id', p_project, p_webhook);
   IF p_action IN ('pause', 'resume') THEN
     UPDATE ledger.webhook AS w SET is_paused = p_action = 'pause', actor = p_actor,
       reason = p_reason, checkpoint = CASE WHEN p_from_now THEN place ELSE w.checkpoint END

@@ -40,20 +40,17 @@ AT_WORK = "who works on the schema now; gone when that is done"
 UNUSED = "nothing follows from it"
 
 ALLOWED_TABLES: Final = {
-    "at_work": AT_WORK, "delivery": TOLD, "delivery_attempt": TOLD, "low_water": MARKS,
+    "at_work": AT_WORK, "credential_use": MOVES, "delivery": TOLD, "delivery_attempt": TOLD,
+    "low_water": MARKS,
     "payload_read": READ, "snooze": PUT_OFF, "webhook_secret": TOLD,
     "user_password": SIGNED_IN, "web_session": SIGNED_IN,
     "feed_generation": READERS, "projection": READERS, "projection_aside": READERS,
     "projection_skip": READERS, "rebuild": READERS, "rebuild_range": READERS,
 }  # fmt: skip
 ALLOWED_COLUMNS: Final = {
-    "api_token.failed_uses": MOVES, "api_token.last_failed_at": MOVES,
-    "api_token.last_used_at": MOVES,
     "command.content_hash": COMPARED, "command.salt": COMPARED, "event.position": ORDER,
     "event.txid": ORDER, "kind.run_id": UNUSED, "project.channel": WAKES,
     "schedule.last_due": MOVES, "schedule.next_at": MOVES, "schedule.updated_at": MOVES,
-    "user_account.failed_tries": MOVES, "user_account.last_failed_at": MOVES,
-    "user_account.last_used_at": MOVES,
     "webhook.checkpoint": READERS,
 }  # fmt: skip
 

@@ -1,0 +1,17 @@
+-- Holds what is about to be ordered otherwise, a row of schedule or webhook, until the transaction
+-- ends. Whoever keeps it moving may have left it locked: it is waited for two seconds, and then
+-- 55P03 names the sessions that may hold it. Internal to the owner's functions.
+CREATE OR REPLACE FUNCTION ledger.lock_order(
+  p_relation regclass, p_column text, p_project text, p_key text
+) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '2s'
+AS $$
+BEGIN
+  EXECUTE format('SELECT FROM %s AS o WHERE o.project_id = $1 AND o.%I = $2 FOR UPDATE',
+    p_relation, p_column) USING p_project, p_key;
+EXCEPTION WHEN lock_not_available THEN
+  RAISE EXCEPTION '% of project % is held by %', p_key, p_project,
+    ledger.holders(p_relation, p_project) USING ERRCODE = '55P03';
+END $$;

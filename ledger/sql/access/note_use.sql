@@ -1,0 +1,21 @@
+-- Notes that a token or a user was let in, at most once a minute, or was not (p_failed); null: that
+-- whatever failed before counts no more. Does nothing while another session holds the row, which it
+-- may for as long as it likes. Internal to the owner's functions. Locks: the credential's row of
+-- credential_use, SKIP LOCKED.
+CREATE OR REPLACE FUNCTION ledger.note_use(p_credential text, p_failed boolean) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  moment CONSTANT timestamptz := ledger.now();
+BEGIN
+  UPDATE ledger.credential_use AS u SET
+    last_used_at = CASE WHEN NOT p_failed THEN moment ELSE u.last_used_at END,
+    failed_uses = CASE WHEN p_failed THEN least(u.failed_uses + 1, 1000000) ELSE 0 END,
+    last_failed_at = CASE WHEN p_failed THEN moment ELSE u.last_failed_at END
+  WHERE u.credential = (
+    SELECT n.credential FROM ledger.credential_use AS n
+    WHERE n.credential = p_credential AND (p_failed OR n.failed_uses > 0
+      OR NOT p_failed AND (n.last_used_at > moment - interval '1 minute') IS NOT TRUE)
+    FOR UPDATE SKIP LOCKED);
+END $$;

@@ -1,0 +1,152 @@
+"""What a login leaves open keeps nobody from disabling, revoking, pausing and signing in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import asyncpg
+import pytest
+
+from runfold.ledger import Ledger
+from runfold.ledger.postgres.urls import driver_url
+from tests.support.logins import login_of, with_login
+
+RIGHTS: Final = ("submit", "work", "read", "schedule")
+USER: Final = "SELECT ledger.change_user('boss', 'ann', '{}', {}, NULL, NULL, NULL)"
+KEPT: Final = "'argon2id t=1 m=64 p=1', 'ssssssssssssssss', sha256('right')"
+ADD, ANEW = USER.format("add", KEPT), USER.format("password", KEPT)
+DISABLE: Final = USER.format("disable", "NULL, NULL, NULL")
+ENTER: Final = (
+    "SELECT ledger.sign_in_by_password('ann', '{}', sha256(gen_random_uuid()::text::bytea))"
+)
+TOKEN: Final = (
+    "SELECT ledger.change_token('boss', 'rf_1', sha256('runfold_a'), 'ci', '1 day', NULL)",
+    "SELECT ledger.change_access('*', 'boss', 'token:rf_1', '{read}', NULL, NULL, NULL)",
+    "SELECT ledger.sign_in_by_token('runfold_a', sha256('runfold_session_t'))",
+)
+USE: Final = "SELECT ledger.use_token('{}')"
+KIND: Final = "SELECT ledger.change_kind('test', 'boss', 'parse', 'kind.{}', {}, NULL, true)"
+CLAIM: Final = "SELECT FROM ledger.claim('test', 'w', '{parse}', 1, '1 min')"
+SCHEDULE: Final = (
+    "SELECT ledger.put_schedule('test', 'boss', 'nightly', 'k', NULL, '0 3 * * *', 'UTC',"
+    " '2030-01-01Z', p_ahead => true)"
+)
+ADVANCE: Final = (
+    "SELECT ledger.advance_schedule('test', 'nightly', '0 3 * * *', 'UTC', '2030-01-01Z',"
+    " '2030-01-02Z', NULL)"
+)
+SET_UP: Final = (
+    ADD,
+    ENTER.format("right").replace("gen_random_uuid()::text::bytea", "'runfold_session_u'"),
+    *TOKEN,
+    "UPDATE ledger.credential_use SET last_used_at = NULL",
+    "UPDATE ledger.web_session SET last_used_at = clock_timestamp() - interval '5 min'",
+    KIND.format("limited", 1),
+    SCHEDULE,
+)
+LEFT_OPEN: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "a wrong password": (ENTER.format("wrong"), (DISABLE, ANEW, ENTER.format("right"))),
+    "a sign-in": (ENTER.format("right"), (DISABLE, ANEW, ENTER.format("right"))),
+    "the use of a token": (
+        USE.format("runfold_a"),
+        (
+            "SELECT ledger.change_token('boss', 'rf_1', NULL, NULL, NULL, NULL)",
+            "SELECT ledger.change_access('*', 'boss', 'token:rf_1', '{}', NULL, NULL, NULL)",
+            USE.format("runfold_a"),
+            "SELECT ledger.sign_in_by_token('runfold_a', sha256('another'))",
+        ),
+    ),
+    "the use of a session": (
+        USE.format("runfold_session_u"),
+        (DISABLE, ANEW, USE.format("runfold_session_u"), ENTER.format("right")),
+    ),
+    "the end of a session": (
+        "SELECT ledger.end_session('runfold_session_u', NULL)",
+        (DISABLE, ANEW, USE.format("runfold_session_u"), ENTER.format("right")),
+    ),
+    "a claim of a limited kind": (
+        CLAIM,
+        (KIND.format("paused", "NULL"), KIND.format("limited", 2), CLAIM),
+    ),
+    "the next time of a schedule": (ADVANCE, (ADVANCE,)),
+}
+
+
+@pytest.fixture
+async def login(database: str, ledger: Ledger) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """A worker's login with rights in the project; it administers nothing."""
+    await ledger.submit("parse")
+    async with with_login(database, "runfold_worker", rights=RIGHTS) as url:
+        connection: asyncpg.Connection[Any] = await asyncpg.connect(driver_url(url))
+        yield connection
+        await connection.close()
+
+
+async def test_nothing_that_a_login_leaves_open_holds_up_what_controls_it(
+    login: asyncpg.Connection[Any],
+    connection: asyncpg.Connection[Any],
+    subtests: pytest.Subtests,
+) -> None:
+    for statement in SET_UP:
+        await connection.execute(statement)
+    await connection.execute("SET lock_timeout = '300ms'")
+
+    for name, (held, controls) in LEFT_OPEN.items():
+        for control in controls:
+            with subtests.test(name, control=control):
+                left, tried = login.transaction(), connection.transaction()
+                await left.start()
+                await tried.start()
+                try:
+                    await login.execute(held)
+                    await connection.execute(control)
+                finally:
+                    await tried.rollback()
+                    await left.rollback()
+
+
+HOOK: Final = (
+    "SELECT ledger.change_webhook('test', 'boss', (SELECT webhook_id FROM ledger.webhook), '{}',"
+    " 'https://a.example',"
+    " '{{run.completed}}', '{{}}', sha256('s'), false, NULL)"
+)
+QUEUE: Final = (
+    "SELECT ledger.queue_deliveries('test', webhook_id, checkpoint, checkpoint, '{}', '{}',"
+    " '{}', '{}') FROM ledger.webhook_duties('test')"
+)
+END: Final = (
+    "SELECT ledger.end_session(NULL, session_id) FROM ledger.web_session WHERE ended_at IS NULL"
+)
+PAUSE: Final = "SELECT ledger.change_schedule('test', 'boss', 'nightly', 'pause', NULL, 'why')"
+NAMED: Final = {
+    "a session": (USE.format("runfold_session_u"), END, "disable the user or revoke the token"),
+    "a schedule": (ADVANCE, PAUSE, "nightly of project test is held by process"),
+    "a webhook": (QUEUE, HOOK.format("pause"), " of project test is held by process"),
+}
+
+
+async def test_what_waits_for_another_login_waits_two_seconds_and_then_names_it(
+    database: str, connection: asyncpg.Connection[Any], subtests: pytest.Subtests
+) -> None:
+    for statement in (*SET_UP, HOOK.format("add")):
+        await connection.execute(statement)
+    async with with_login(database, "runfold_worker", "runfold_projector", rights=RIGHTS) as url:
+
+        async def refusal(held: str, control: str) -> str:
+            login = await asyncpg.connect(driver_url(url))
+            owner = await asyncpg.connect(driver_url(database))
+            async with login.transaction():
+                await login.execute(held)
+                with pytest.raises(asyncpg.LockNotAvailableError) as refused:
+                    await owner.execute(control)
+            await owner.close()
+            await login.close()
+            return str(refused.value)
+
+        said = await asyncio.gather(*(refusal(held, order) for held, order, _ in NAMED.values()))
+        for (name, (_, _, expected)), error in zip(NAMED.items(), said, strict=True):
+            with subtests.test(name):
+                assert expected in error
+                assert name == "a session" or f"login {login_of(url)}" in error
