@@ -7,12 +7,12 @@ from decimal import Decimal
 from typing import Any, Final
 
 from runfold.ledger.commands import Submit, SubmitRow, check_commands
-from runfold.ledger.errors import InvalidValue
+from runfold.ledger.errors import DatabaseRefused, InvalidValue
 from runfold.ledger.lifecycle import State
 from runfold.ledger.operations.batching import Batcher, characters
 from runfold.ledger.operations.columns import columns
 from runfold.ledger.operations.project import Project
-from runfold.ledger.operations.wakeups import WITH_A_WRITE
+from runfold.ledger.operations.wakeups import LIMIT_EXCEEDED, WITH_A_WRITE
 from runfold.ledger.payload import decode_payload, payload_member
 from runfold.ledger.postgres.connections import Connection, fetch
 from runfold.ledger.run import Run, Submission
@@ -56,7 +56,11 @@ class Submits:
     async def _send(self, rows: Sequence[SubmitRow]) -> Sequence[Mapping[str, Any]]:
         project = self._project
         if project.waker.goes_with_write():
-            return await _submitted(project, SUBMIT_AND_WAKE, rows, None, None)
+            try:
+                return await _submitted(project, SUBMIT_AND_WAKE, rows, None, None)
+            except DatabaseRefused as error:  # the queue of NOTIFY may be full: nothing was written
+                if error.sqlstate != LIMIT_EXCEEDED:
+                    raise
         made = await _submitted(project, SUBMIT_NEW, rows, None, None)
         project.waker.wake()
         return made

@@ -15,6 +15,8 @@ from runfold.ledger.postgres.connections import Pool, fetch
 WITH_A_WRITE: Final = "pg_notify(ledger.channel($1), '')"
 """What a write selects besides its rows to wake workers as it commits."""
 NOTIFY: Final = f"SELECT {WITH_A_WRITE}"
+LIMIT_EXCEEDED: Final = "54000"
+"""The SQLSTATE of a commit that finds the server's queue of NOTIFY full, and rolls back."""
 COALESCED_SECONDS: Final = 0.002
 QUIET_SECONDS: Final = 0.01
 """How long there must have been no wake-up for the next to go with the write itself."""

@@ -172,8 +172,25 @@ WHERE a.datname = current_database() AND a.state LIKE 'idle in transaction%'
     WHERE l.pid = a.pid AND l.database = a.datid AND l.granted AND l.mode = 'RowExclusiveLock'
       AND c.relnamespace = 'ledger'::regnamespace)
 """
+# A session that listens and leaves a transaction open keeps the queue from moving on, whatever its
+# database: the server does not say which it is, but it is one of the oldest transactions.
+_QUEUE: Final = """
+SELECT format('the queue of NOTIFY is %s %% full, and when it is full workers poll only; a session '
+    'that listens holds it, and process %s of login %s has had a transaction open for %s s',
+    round(queue.usage * 100), a.pid, a.usename,
+    extract(epoch FROM clock_timestamp() - a.xact_start)::int),
+  format('SELECT pg_terminate_backend(%s)', a.pid), false
+FROM (SELECT pg_notification_queue_usage() AS usage) AS queue CROSS JOIN LATERAL (
+  SELECT s.* FROM pg_stat_activity AS s
+  WHERE s.backend_type = 'client backend' AND s.pid <> pg_backend_pid()
+    AND s.xact_start IS NOT NULL
+  ORDER BY s.xact_start LIMIT 3
+) AS a
+WHERE queue.usage >= 0.5
+"""
 _HOLES: Final = f"""
-WITH {_GIVEN} {_MONTHS} UNION ALL {_CODE} UNION ALL {_ROLES} UNION ALL {_HELD} ORDER BY 1
+WITH {_GIVEN} {_MONTHS} UNION ALL {_CODE} UNION ALL {_ROLES} UNION ALL {_HELD}
+UNION ALL {_QUEUE} ORDER BY 1
 """
 # What doctor finds by comparing every object, told by the catalogs alone: a policy's comment says
 # how it was made.
