@@ -211,12 +211,11 @@ class DatabaseUnavailable(LedgerError):
 class LockTimeout(LedgerError):
     """Rows or a table stayed locked by others through every try; each try changed nothing."""
 
-    def __init__(self, tries: int, limit: str, what: str) -> None:
-        self.tries, self.limit, self.what = tries, limit, what
-        super().__init__(
-            f"{what} stayed locked through {tries} tries of {limit}: "
-            "run the same command again later"
-        )
+    def __init__(self, tries: int, limit: str, what: str, holder: str | None = None) -> None:
+        self.tries, self.limit, self.what, self.holder = tries, limit, what, holder or None
+        by = f", by {holder}: end it, or wait for its end, and" if holder else ":"
+        again = "run the same command again" if holder else "run the same command again later"
+        super().__init__(f"{what} stayed locked through {tries} tries of {limit}{by} {again}")
 
 
 class AccessDenied(LedgerError):

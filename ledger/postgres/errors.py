@@ -84,7 +84,13 @@ def _duplicate_key(error: BaseException, _: Sequence[Any]) -> LedgerError:
     return DuplicateKey(facts["key"], UUID(facts["run_id"]), facts["version"])
 
 
-def _not_migrated(_: BaseException, __: Sequence[Any]) -> LedgerError:
+def _not_migrated(error: BaseException, _: Sequence[Any]) -> LedgerError:
+    if getattr(error, "context", None):  # within a function that is there, as it was at its start
+        return DatabaseUnavailable(
+            "the server",
+            f"{_message(error)}, since an upgrade has changed it meanwhile; nothing was written: "
+            "run it, or your transaction, again; if that does not help, run `runfold db upgrade`",
+        )
     return NotMigrated(None, "this code's schema")
 
 

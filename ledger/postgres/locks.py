@@ -31,15 +31,18 @@ async def retry_on_lock(transaction: Callable[[], Awaitable[Result]], what: str)
     The transaction begins with `lock_limit()`. Raises LockTimeout, which says `what` stayed locked;
     any other error comes out at once, as it is.
     """
+    holder: str | None = None
     for attempt in range(TRIES):
         try:
             return await transaction()
         except FAILURES as error:
-            if getattr(error, "sqlstate", None) not in LOST:
+            sqlstate = getattr(error, "sqlstate", None)
+            if sqlstate not in LOST:
                 raise
+            holder = getattr(error, "hint", None) if sqlstate == "55P03" else None
             if attempt + 1 < TRIES:
                 await asyncio.sleep(FIRST_PAUSE_SECONDS * 2**attempt)
-    raise LockTimeout(TRIES, LOCK_TIMEOUT, what)
+    raise LockTimeout(TRIES, LOCK_TIMEOUT, what, holder)
 
 
 async def with_lock_retries(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from runfold.ledger.postgres import revisions
@@ -11,18 +12,25 @@ if TYPE_CHECKING:  # only an upgrade needs them, and they take a second to impor
     from sqlalchemy import Connection
 
 
-def migrate(connection: Connection, script: str) -> None:
-    """Run the migrations that the database lacks, then the script, and record the oldest code."""
+def prepared(script: str) -> Callable[[Connection], None]:
+    """Return what runs the migrations that a database lacks, then the script.
+
+    It also records the oldest code. What takes a second, the imports, is done here.
+    """
     from alembic import command
     from alembic.script import ScriptDirectory
 
     config = _config()
-    config.attributes["connection"] = connection
     config.attributes["script"] = script
-    command.upgrade(config, revisions.head())
     newest = ScriptDirectory.from_config(config).get_revision(revisions.head())
     comment = revisions.oldest_code_comment(newest.revision, newest.module.oldest_code)
-    execute_script(connection, comment)
+
+    def migrate(connection: Connection) -> None:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revisions.head())
+        execute_script(connection, comment)
+
+    return migrate
 
 
 def only_functions_follow(revision: str) -> bool:

@@ -23,8 +23,9 @@ from runfold.ledger.postgres.installation import (
     refuse_unfit,
 )
 from runfold.ledger.postgres.locks import lock_limit, retry_on_lock
-from runfold.ledger.postgres.migrating import migrate, only_functions_follow
+from runfold.ledger.postgres.migrating import only_functions_follow, prepared
 from runfold.ledger.postgres.server_roles import make_roles, open_database, ungrantable_roles
+from runfold.ledger.postgres.table_locks import TableLocks
 from runfold.ledger.postgres.upgrade_lock import upgrade_lock
 
 if TYPE_CHECKING:  # every command asks for the schema's name and digest, few migrate
@@ -262,9 +263,9 @@ async def upgrade(url: str) -> Upgrade:
 
     Concurrent upgrades wait for each other. What is as this code left it is not installed again:
     an upgrade that only replaces functions locks no table. A newer schema that works with this
-    code is left as it is. Each lock is waited for two seconds at most, in five tries, so that
-    nobody waits behind the upgrade for longer. Indexes that are missing or invalid are built
-    after the transaction, beside everybody at work. Raises ConfigurationError for a database that
+    code is left as it is. Any other locks all tables at once, in five tries, and waits two seconds
+    at most for the first and half a second for the rest. Indexes that are missing or invalid are
+    built after the transaction, beside everybody. Raises ConfigurationError for a database that
     no ledger can be in or when the owner must be given roles first, NewerSchema, LockTimeout,
     AccessDenied or DatabaseUnavailable; then nothing has changed but the server's roles and
     indexes.
@@ -295,7 +296,7 @@ async def _upgrade_alone(connection: AsyncConnection) -> Upgrade:
     async with connection.begin():
         await refuse_unfit(connection)
     await retry_on_lock(partial(make_roles, driver), "the server's roles")
-    install = partial(_migrate_and_install, connection)
+    install = partial(_migrate_and_install, connection, TableLocks())
     if not await retry_on_lock(install, "the schema's tables"):
         return Upgrade()
     build = partial(build_indexes, driver, indexes())
@@ -303,20 +304,21 @@ async def _upgrade_alone(connection: AsyncConnection) -> Upgrade:
     return Upgrade(built, await ungrantable_roles(driver), await open_database(driver))
 
 
-async def _migrate_and_install(connection: AsyncConnection) -> bool:
+async def _migrate_and_install(connection: AsyncConnection, locks: TableLocks) -> bool:
     """Upgrade all but the indexes, in a transaction; return whether the schema is not newer."""
     from sqlalchemy.exc import DBAPIError
 
     try:
         await connection.rollback()
+        await locks.await_missed(connection)
         async with connection.begin():
-            return await _upgrade_on(connection)
+            return await _upgrade_on(connection, locks)
     except DBAPIError as error:  # its cause is the driver's own
         cause = getattr(error.orig, "__cause__", None)
         raise (cause if isinstance(cause, FAILURES) else error) from error
 
 
-async def _upgrade_on(connection: AsyncConnection) -> bool:
+async def _upgrade_on(connection: AsyncConnection, locks: TableLocks) -> bool:
     from sqlalchemy import text
 
     await refuse_unfit(connection)
@@ -331,14 +333,13 @@ async def _upgrade_on(connection: AsyncConnection) -> bool:
     if revision == revisions.head():
         await refuse_older_tables(connection)
     changed = await _changed_objects(connection, revision)
-    if revision is not None and any(map(_locks_tables, changed)):  # in the order of writers
-        for table in ("payload", "event", "run_state"):
-            await connection.execute(
-                text(f"LOCK TABLE {SCHEMA}.{table} IN SHARE ROW EXCLUSIVE MODE")
-            )
-    objects = [name for name in OBJECTS if name in ALWAYS or name in changed]
-    await connection.run_sync(migrate, install_script(objects))
-    await record_installed(connection, digest(), {name: object_digest(name) for name in OBJECTS})
+    script = install_script([name for name in OBJECTS if name in ALWAYS or name in changed])
+    digests = {name: object_digest(name) for name in OBJECTS}
+    run_migrations = prepared(script)  # everybody waits for what is done from the locks on
+    if revision is not None and any(map(_locks_tables, changed)):
+        await locks.take(connection)
+    await connection.run_sync(run_migrations)
+    await record_installed(connection, digest(), digests)
     return True
 
 

@@ -23,6 +23,7 @@ from runfold.projections import Projection, count, install
 from tests.conftest import PROJECT, with_database
 from tests.support.console import Cli
 from tests.support.server import Server
+from tests.support.waiting import until
 
 OTHER_DIGEST = "COMMENT ON SCHEMA ledger IS 'functions of older code'"
 
@@ -181,7 +182,8 @@ async def test_an_upgrade_gives_up_in_time_and_lets_the_fleet_work(
         while not upgrade.done():
             await asyncio.wait_for(ledger.submit("parse"), timeout=10)
 
-        with pytest.raises(LockTimeout, match="5 tries of 100ms"):
+        holder = rf"process {connection.get_server_pid()} \(.*, login postgres\), in a transaction"
+        with pytest.raises(LockTimeout, match=f"5 tries of 100ms, by {holder} since .*: end it"):
             await upgrade
     await schema.upgrade(database)
     comment = "SELECT obj_description('ledger'::regnamespace, 'pg_namespace')"
@@ -206,6 +208,34 @@ async def test_an_upgrade_that_meets_a_short_lock_tries_again(
     await transaction.rollback()
     await upgrade
     await connection.close()
+
+
+async def test_nobody_is_ended_for_a_deadlock_with_an_upgrade(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(OTHER_DIGEST)
+    holder = await asyncpg.connect(driver_url(database))
+    holding = holder.transaction()
+    await holding.start()
+    await holder.execute("LOCK TABLE ledger.run_state IN ROW EXCLUSIVE MODE")
+    waiting = "SELECT FROM pg_locks WHERE NOT granted AND mode LIKE '%Exclusive%'"
+    async with Ledger.open(database, PROJECT) as ledger, connection.transaction():
+        await connection.execute("SELECT FROM ledger.role_member LIMIT 0")
+        upgrade = asyncio.create_task(schema.upgrade(database))
+        await until(lambda: ledger.pool.fetch(waiting))
+        submitted = asyncio.create_task(ledger.submit("parse", connection=connection))
+        waits = "SELECT cardinality(pg_blocking_pids($1)) > 0"
+        writer = connection.get_server_pid()
+
+        async def is_blocked_or_done() -> bool:
+            return submitted.done() or bool(await ledger.pool.fetchval(waits, writer))
+
+        await until(is_blocked_or_done)
+        await holding.rollback()
+
+        await submitted
+    await upgrade
+    await holder.close()
 
 
 async def test_an_upgrade_that_waits_for_another_names_it_when_it_gives_up(
@@ -341,6 +371,22 @@ async def test_a_transaction_whose_statement_an_upgrade_changed_is_to_be_run_aga
     async with connection.transaction():
         await connections.fetch(connection, statement)
     await connection.close()
+
+
+async def test_a_call_whose_helper_an_upgrade_changed_is_to_be_made_again(
+    unverified_database: str,
+) -> None:
+    upgrade = await asyncpg.connect(driver_url(unverified_database))
+    async with Ledger.open(unverified_database, PROJECT) as ledger:
+        async with upgrade.transaction():
+            await upgrade.execute("LOCK TABLE ledger.project; DROP FUNCTION ledger.sees_to_months")
+            call = asyncio.create_task(ledger.submit("parse"))
+            waiting = "SELECT FROM pg_locks WHERE NOT granted AND mode = 'AccessShareLock'"
+            await until(lambda: upgrade.fetch(waiting))
+
+        with pytest.raises(DatabaseUnavailable, match=r"sees_to_months.*again"):
+            await call
+    await upgrade.close()
 
 
 @pytest.mark.parametrize("comment", ["one line", "two\nlines", ""])

@@ -1,0 +1,94 @@
+"""The locks of an upgrade that changes tables, views, triggers or policies: all of them at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from runfold.ledger.postgres.connections import FAILURES
+from runfold.ledger.postgres.locks import lock_limit
+
+if TYPE_CHECKING:  # SQLAlchemy takes a second to import
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+_FIRST: Final = ("access_grant", "project", "kind", "command", "projection", "feed_generation")
+"""What others lock first. Who comes later then waits with nothing, and the rest gets free."""
+
+# ONLY and ALTER VIEW: each lock is that of one relation. The lock of at_work is the upgrade's own.
+_LOCK: Final = """
+DO $$
+DECLARE
+  patience CONSTANT interval := least(current_setting('deadlock_timeout')::interval / 2,
+    current_setting('lock_timeout')::interval);
+  wanted record;
+  since timestamptz;
+  holder text;
+BEGIN
+  FOR wanted IN
+    SELECT c.oid, c.relkind, c.oid::regclass AS name FROM pg_class AS c
+    WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+      AND c.relname <> 'at_work' AND {only} IN (0, c.oid)
+    ORDER BY array_position('{{{first}}}', c.relname::text), NOT c.relispartition
+      AND c.relkind <> 'p', c.relispartition, c.relname
+  LOOP
+    EXECUTE format(CASE wanted.relkind WHEN 'v' THEN 'ALTER VIEW %s OWNER TO CURRENT_USER'
+        ELSE 'LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE' END, wanted.name);
+    since := coalesce(since, clock_timestamp());
+    PERFORM set_config('lock_timeout', greatest(1, ceil(1000 * extract(epoch FROM
+      patience - (clock_timestamp() - since))))::text, true);
+  END LOOP;
+EXCEPTION WHEN lock_not_available THEN
+  SELECT CASE WHEN l.pid IS NULL THEN 'a prepared transaction' ELSE
+    format('process %s (%s, login %s)%s', l.pid, coalesce(nullif(a.application_name, ''),
+        a.backend_type), a.usename, ', in a transaction since '
+      || to_char(a.xact_start, 'YYYY-MM-DD HH24:MI:SSOF')) END
+  INTO holder
+  FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
+  WHERE l.granted AND l.relation = wanted.oid AND l.pid IS DISTINCT FROM pg_backend_pid()
+    AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+  ORDER BY a.xact_start LIMIT 1;
+  RAISE EXCEPTION '% stayed locked', wanted.name
+    USING ERRCODE = '55P03', DETAIL = wanted.oid, HINT = coalesce(holder, '');
+END $$
+"""
+
+
+class TableLocks:
+    """Locks every table and view of the ledger against everybody, in several tries.
+
+    Nobody else may be ended for a deadlock with an upgrade: the server ends one of two that wait
+    for each other after deadlock_timeout. So from its first lock on, the upgrade gives up after
+    half of that. It waits longer, for `locks.LOCK_TIMEOUT`, only while it holds none: for its first
+    lock, and before another try for the table that it did not get. That is also long enough for the
+    server to end an autovacuum in the way.
+    """
+
+    def __init__(self) -> None:
+        """Begin with the first try."""
+        self._missed = 0
+
+    async def await_missed(self, connection: AsyncConnection) -> None:
+        """Wait until the table that the last try did not get is free. Raises as `take`."""
+        if self._missed:
+            async with connection.begin():
+                await self._lock(connection, only=self._missed)
+
+    async def take(self, connection: AsyncConnection) -> None:
+        """Lock all until the end of the transaction. Raises the driver's error of SQLSTATE 55P03.
+
+        Its detail is the table's number, and its hint names a session that holds it.
+        """
+        await self._lock(connection, only=0)
+
+    async def _lock(self, connection: AsyncConnection, *, only: int) -> None:
+        from sqlalchemy import text
+        from sqlalchemy.exc import DBAPIError
+
+        await connection.execute(text(lock_limit()))
+        try:
+            await connection.exec_driver_sql(_LOCK.format(only=only, first=",".join(_FIRST)))
+        except DBAPIError as error:
+            cause = getattr(error.orig, "__cause__", None)
+            if isinstance(cause, FAILURES) and getattr(cause, "sqlstate", None) == "55P03":
+                self._missed = int(getattr(cause, "detail", None) or 0)
+            raise
+        await connection.execute(text(lock_limit()))
