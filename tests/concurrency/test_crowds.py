@@ -11,6 +11,8 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from runfold.console.cli.health.waiting_checks import VACANT
+from runfold.console.cli.health.work_checks import ORPHANS, UNSERVED
 from runfold.ledger import Ledger
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
@@ -82,7 +84,13 @@ async def blocks(connection: asyncpg.Connection[Any], call: str) -> int:
     return min(counted)
 
 
-async def costs(connection: asyncpg.Connection[Any]) -> dict[str, int]:
+CHECKS: Final = {
+    f"doctor's check {number}": f"({statement}) AS found"
+    for number, statement in enumerate((UNSERVED, ORPHANS, VACANT))
+}
+
+
+async def costs(connection: asyncpg.Connection[Any], **more: str) -> dict[str, int]:
     """Count the blocks that each operation reads."""
     held = await connection.fetch(
         "SELECT run_id::text, token FROM ledger.run_state WHERE worker_id = 'w:1'"
@@ -111,7 +119,7 @@ async def costs(connection: asyncpg.Connection[Any]) -> dict[str, int]:
         "sweep without leases": f"ledger.reap('{PROJECT}', 'reaper', 100, false)",
         "look for what is due": f"ledger.next_due('{PROJECT}', now())",
     }
-    return {name: await blocks(connection, call) for name, call in calls.items()}
+    return {name: await blocks(connection, call) for name, call in (calls | more).items()}
 
 
 def dearer(before: dict[str, int], after: dict[str, int]) -> dict[str, tuple[int, int]]:
@@ -123,16 +131,16 @@ def dearer(before: dict[str, int], after: dict[str, int]) -> dict[str, tuple[int
 
 @pytest.mark.slow
 async def test_what_sleeps_makes_nothing_dearer(crowded: asyncpg.Connection[Any]) -> None:
-    before = await costs(crowded)
+    before = await costs(crowded, **CHECKS)
 
     await crowded.execute(ADD, PROJECT, "parse", "1 day", CROWD)
     await crowded.execute(ADD, PROJECT, "limited", "1 day", CROWD // 10)
     await crowded.execute(ADD, PROJECT, "idle", "1 day", CROWD // 10)
-    after = await costs(crowded)
+    after = await costs(crowded, **CHECKS)
     await crowded.execute("ANALYZE ledger.run_state")
 
     assert dearer(before, after) == {}
-    assert dearer(before, await costs(crowded)) == {}
+    assert dearer(before, await costs(crowded, **CHECKS)) == {}
 
 
 @pytest.mark.slow

@@ -7,10 +7,13 @@ from typing import Any, Final
 
 from runfold.console.cli.health.check import Check, Level
 from runfold.ledger.lifecycle import HISTORY_MISMATCH
+from runfold.ledger.months import FIRST_RUN, LAST_RUN
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.opening import Database
 
 _SHOWN: Final = 3
+_LOOKED_AT: Final = 1_000
+"""Parked runs of a kind that are looked at for the role that they ask for."""
 _CHANGED: Final = """
 SELECT w.project_id, w.kind, w.number, w.run_id, p.body ->> 'error_detail' AS reason
 FROM (
@@ -27,16 +30,29 @@ LEFT JOIN ledger.payload AS p
   ON p.project_id = w.project_id AND p.run_id = w.run_id AND p.version = w.version
 ORDER BY w.number DESC, w.project_id, w.kind
 """
-_VACANT: Final = """
+# State and id are compared as a row, so that no index but that of parked runs gives the order.
+VACANT: Final = f"""
 SELECT a.project_id, a.role, a.needs, has.members, count(*) AS number
 FROM (
   SELECT s.project_id, asked.role, coalesce(s.approvals, 1) AS needs
-  FROM ledger.run_state AS s
+  FROM (SELECT DISTINCT x.project_id, x.kind FROM ledger.kind AS x) AS k
+  CROSS JOIN LATERAL (
+    (SELECT r.project_id, r.run_id, r.approvals FROM ledger.run_state AS r
+     WHERE r.project_id = k.project_id AND r.kind = k.kind AND r.token IS NULL
+       AND (r.available_at <= r.created_at) IS NOT TRUE AND r.available_at IS NULL
+       AND (r.state, r.run_id) > ('waiting_approval', '{FIRST_RUN}'::uuid)
+       AND (r.state, r.run_id) < ('waiting_approval', '{LAST_RUN}'::uuid)
+     ORDER BY r.state, r.run_id LIMIT {_LOOKED_AT})
+    UNION ALL
+    SELECT held.project_id, held.run_id, held.approvals FROM (
+      SELECT r.* FROM ledger.run_state AS r
+      WHERE r.project_id = k.project_id AND r.kind = k.kind AND r.token IS NOT NULL OFFSET 0
+    ) AS held WHERE held.state = 'waiting_approval'
+  ) AS s
   CROSS JOIN LATERAL (
     SELECT e.role FROM ledger.event AS e
     WHERE e.project_id = s.project_id AND e.run_id = s.run_id AND e.type = 'approval.requested'
     ORDER BY e.version DESC LIMIT 1) AS asked
-  WHERE s.state = 'waiting_approval' AND s.available_at IS NULL
 ) AS a
 CROSS JOIN LATERAL (
   SELECT count(*) AS members FROM ledger.role_member AS m
@@ -45,6 +61,7 @@ WHERE a.role IS NOT NULL AND has.members < a.needs
 GROUP BY a.project_id, a.role, a.needs, has.members
 ORDER BY count(*) DESC, a.project_id, a.role
 """
+"""The roles that approvals ask for and too few have, of the oldest parked runs of each kind."""
 
 
 async def handlers(database: Database) -> Check:
@@ -62,7 +79,7 @@ async def handlers(database: Database) -> Check:
 
 async def approvals(database: Database) -> Check:
     """Whether an approval asks for a role that nobody has, or fewer than must approve."""
-    rows = await fetch(database.pool, _VACANT)
+    rows = await fetch(database.pool, VACANT)
     if not rows:
         return Check("approvals", Level.OK, "somebody can decide each")
     return Check(

@@ -42,37 +42,59 @@ async def leases(database: Database, reaper_seconds: float) -> Check:
     )
 
 
-_UNSERVED: Final = """
-SELECT p.project_id, k.kind, w.number, w.oldest FROM ledger.project AS p
-CROSS JOIN LATERAL (
-  SELECT DISTINCT x.kind FROM ledger.kind AS x WHERE x.project_id = p.project_id
-) AS k
+# By the two indexes of claims: the first of the runs that wait since they were submitted, and of
+# each priority those that came due first. What sleeps is not walked: the instant is a query of its
+# own, since a clock that runs is no bound of an index.
+_WAITING: Final = f"""
+SELECT x.available_at FROM (
+  (SELECT s.available_at FROM ledger.run_state AS s
+   WHERE s.project_id = k.project_id AND s.kind = k.kind AND s.available_at <= s.created_at
+   ORDER BY s.priority, s.run_id LIMIT {_COUNTED})
+  UNION ALL
+  (WITH RECURSIVE level AS (
+     SELECT -1 AS priority
+     UNION ALL
+     SELECT n.priority FROM level AS l CROSS JOIN LATERAL (
+       SELECT s.priority FROM ledger.run_state AS s
+       WHERE s.project_id = k.project_id AND s.kind = k.kind AND s.available_at > s.created_at
+         AND s.priority > l.priority
+       ORDER BY s.priority, s.available_at LIMIT 1
+     ) AS n
+   )
+   SELECT due.available_at FROM level AS l CROSS JOIN LATERAL (
+     SELECT s.available_at FROM ledger.run_state AS s
+     WHERE s.project_id = k.project_id AND s.kind = k.kind AND s.available_at > s.created_at
+       AND s.priority = l.priority
+       AND s.available_at < (SELECT ledger.now() - interval '{WAITED_SECONDS} s')
+     ORDER BY s.available_at LIMIT {_COUNTED}
+   ) AS due)
+) AS x WHERE x.available_at < ledger.now() - interval '{WAITED_SECONDS} s' LIMIT {_COUNTED}
+"""
+_HELD: Final = """
+SELECT FROM ledger.run_state AS h
+WHERE h.project_id = k.project_id AND h.kind = k.kind AND h.token IS NOT NULL
+"""
+UNSERVED: Final = f"""
+SELECT k.project_id, k.kind, w.number, w.oldest
+FROM (SELECT DISTINCT x.project_id, x.kind FROM ledger.kind AS x) AS k
 CROSS JOIN LATERAL (
   SELECT count(*) AS number,
     extract(epoch FROM ledger.now() - min(x.available_at))::float8 AS oldest
-  FROM (
-    SELECT s.available_at FROM ledger.run_state AS s
-    WHERE s.project_id = p.project_id AND s.kind = k.kind
-      AND s.available_at < ledger.now() - make_interval(secs => $2)
-    LIMIT $1
-  ) AS x
+  FROM ({_WAITING}) AS x
 ) AS w
-WHERE w.number > 0
+WHERE w.number > 0 AND NOT EXISTS ({_HELD})
   AND NOT EXISTS (
     SELECT FROM ledger.kind_state AS q
-    WHERE q.project_id = p.project_id AND q.kind = k.kind AND q.paused
-  )
-  AND NOT EXISTS (
-    SELECT FROM ledger.run_state AS h
-    WHERE h.project_id = p.project_id AND h.kind = k.kind AND h.token IS NOT NULL
+    WHERE q.project_id = k.project_id AND q.kind = k.kind AND q.paused
   )
 ORDER BY w.oldest DESC
 """
+"""The kinds whose runs wait while nobody holds any of them, however many sleep."""
 
 
 async def served(database: Database) -> Check:
     """Whether a kind has runs that wait while no worker holds any of it."""
-    rows = await fetch(database.pool, _UNSERVED, _COUNTED, WAITED_SECONDS)
+    rows = await fetch(database.pool, UNSERVED)
     if not rows:
         return Check("kinds", Level.OK, "none waits without a worker")
     shown = "; ".join(
@@ -97,17 +119,13 @@ FROM ledger.schedule AS s
 WHERE s.next_at < ledger.now() - make_interval(secs => $1) AND {}
 ORDER BY s.next_at LIMIT 1000
 """
-_ORPHANS: Final = """
-SELECT s.project_id, s.name, s.kind FROM ledger.schedule AS s
-WHERE s.last_due IS NOT NULL AND s.last_due < ledger.now() - make_interval(secs => $1)
-  AND EXISTS (
-    SELECT FROM ledger.run_state AS r WHERE r.project_id = s.project_id AND r.kind = s.kind
-      AND r.available_at < ledger.now() - make_interval(secs => $1))
-  AND NOT EXISTS (
-    SELECT FROM ledger.run_state AS r
-    WHERE r.project_id = s.project_id AND r.kind = s.kind AND r.token IS NOT NULL)
-ORDER BY s.project_id, s.name LIMIT 1000
+ORPHANS: Final = f"""
+SELECT k.project_id, k.name, k.kind FROM ledger.schedule AS k
+WHERE k.last_due IS NOT NULL AND k.last_due < ledger.now() - interval '{WAITED_SECONDS} s'
+  AND EXISTS ({_WAITING}) AND NOT EXISTS ({_HELD})
+ORDER BY k.project_id, k.name LIMIT 1000
 """
+"""The schedules that submit runs which wait while nobody holds any of their kind."""
 
 
 async def schedules(database: Database) -> Check:
@@ -130,7 +148,7 @@ async def schedules(database: Database) -> Check:
             f"{_many(len(undeclared))} paused, no running worker has their handler: "
             f"{_late(undeclared)}: start a worker that has it, or `runfold schedules remove NAME`",
         )
-    orphans = await fetch(database.pool, _ORPHANS, WAITED_SECONDS)
+    orphans = await fetch(database.pool, ORPHANS)
     if orphans:
         shown = "; ".join(
             f"{row['name']} of kind {row['kind']} in project {row['project_id']}"
