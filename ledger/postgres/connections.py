@@ -147,7 +147,11 @@ def _unreachable(url: str, error: BaseException) -> DatabaseUnavailable:
         "28",
         "3D",
     }
-    return DatabaseUnavailable(shown(url), str(error) or type(error).__name__, temporary=not wrong)
+    silent = type(error).__name__
+    if isinstance(error, TimeoutError):
+        seconds = parse(url).arguments("")["timeout"]
+        silent = f"no answer within {seconds:g} s, which `?connect_timeout=` of the URL sets"
+    return DatabaseUnavailable(shown(url), str(error) or silent, temporary=not wrong)
 
 
 async def _keep(_: Any) -> None:

@@ -60,7 +60,8 @@ def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:
         )
     if not state or state[:2] in _AWAY_CLASSES or state in _AWAY:
         standby = _STANDBY if "during recovery" in str(error) else ""
-        return DatabaseUnavailable("the server", (str(error) or type(error).__name__) + standby)
+        silent = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+        return DatabaseUnavailable("the server", (str(error) or silent) + standby)
     return DatabaseRefused(state, str(error))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import psutil  # type: ignore[import-untyped]
 import pytest
@@ -45,6 +46,15 @@ async def test_a_ledger_closes_although_its_server_has_fallen_silent(database: s
 
 
 @pytest.mark.slow
+async def test_a_server_that_is_silent_from_the_connection_on_is_named_with_its_bound() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://me@127.0.0.1:{silent.getsockname()[1]}/runs?connect_timeout=2"
+        with pytest.raises(DatabaseUnavailable, match=r"no answer within 2 s.*connect_timeout"):
+            async with Ledger.open(url, PROJECT):
+                pass
+
+
+@pytest.mark.slow
 async def test_a_call_of_a_silent_server_ends_with_the_statements_deadline(
     ledger: Ledger, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,7 +64,7 @@ async def test_a_call_of_a_silent_server_ends_with_the_statements_deadline(
         assert (await distant.get(run.run_id)).run_id == run.run_id
         proxy.swallow()
         async with asyncio.timeout(BOUND):
-            with pytest.raises(DatabaseUnavailable):
+            with pytest.raises(DatabaseUnavailable, match="no answer in time"):
                 await distant.get(run.run_id)
             with pytest.raises(DatabaseUnavailable):
                 await distant.submit("parse")
