@@ -8,11 +8,12 @@ own bound, and runs one batch at a time, of its bulks in turn.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from runfold.console.shared.bulk import Bulk, Outcome, batch
 from runfold.console.shared.known_errors import known
@@ -24,6 +25,8 @@ from runfold.ledger.log import logger
 
 REMEMBERED: Final = 25
 """Bulks of a project that are known, of those that have ended the newest."""
+REMEMBERED_OF_ALL: Final = 250
+"""The same of all projects: a server may have seen thousands."""
 RUNNING: Final = 8
 """Bulks of a project that go on at a time."""
 SHOWN: Final = 1_000
@@ -54,39 +57,45 @@ class RunningBulks:
     """The bulks of a server, by project and key."""
 
     def __init__(self) -> None:
-        self._bulks: dict[str, OrderedDict[str, RunningBulk]] = {}
-        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._bulks: dict[tuple[str, str], RunningBulk] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """The locks of the projects with a running bulk, whose tasks hold them."""
 
     def begin(self, key: str, ledger: Ledger, bulk: Bulk, reason: str) -> RunningBulk:
         """Begin a bulk; one that has begun with this key is returned as it is.
 
         Raises TooManyRequests, or InvalidValue for the key of another bulk or of another person.
         """
-        bulks = self._bulks.setdefault(ledger.project_id, OrderedDict())
-        begun = bulks.get(key)
+        project_id = ledger.project_id
+        begun = self._bulks.get((project_id, key))
         if begun is not None:
             if (begun.bulk, begun.reason, begun.actor) != (bulk, reason, ledger.actor):
                 raise InvalidValue("key", key, "is that of another bulk: load the form again")
             return begun
-        if sum(each.ended_at is None for each in bulks.values()) >= RUNNING:
+        bulks = [each for each in self._bulks.values() if each.project_id == project_id]
+        if sum(each.ended_at is None for each in bulks) >= RUNNING:
             raise TooManyRequests(5)
-        running = RunningBulk(key, ledger.project_id, bulk, reason, ledger.actor)
-        bulks[key] = running
-        running.task = asyncio.create_task(_run(running, ledger, self._turns[ledger.project_id]))
-        ended = [old for old, each in bulks.items() if each.ended_at is not None]
-        for old in ended[: max(len(bulks) - REMEMBERED, 0)]:
-            del bulks[old]
+        running = RunningBulk(key, project_id, bulk, reason, ledger.actor)
+        self._bulks[project_id, key] = running
+        turn = self._turns.setdefault(project_id, asyncio.Lock())
+        running.task = asyncio.create_task(_run(running, ledger, turn))
+        self._forget([*bulks, running], REMEMBERED)
+        self._forget(list(self._bulks.values()), REMEMBERED_OF_ALL)
         return running
+
+    def _forget(self, bulks: Sequence[RunningBulk], most: int) -> None:
+        """Forget the oldest of these that have ended, until so many are left."""
+        ended = [each for each in bulks if each.ended_at is not None]
+        for old in ended[: max(len(bulks) - most, 0)]:
+            del self._bulks[old.project_id, old.key]
 
     def find(self, project_id: str, key: str) -> RunningBulk | None:
         """Return a bulk of a project; None if this server does not know it."""
-        bulks = self._bulks.get(project_id)
-        return None if bulks is None else bulks.get(key)
+        return self._bulks.get((project_id, key))
 
     async def end(self) -> None:
         """Stop all bulks, each after its current batch."""
-        every = [running for bulks in self._bulks.values() for running in bulks.values()]
-        going = [running for running in every if running.ended_at is None]
+        going = [running for running in self._bulks.values() if running.ended_at is None]
         for running in going:
             running.is_aborted = True
         await asyncio.gather(

@@ -120,6 +120,31 @@ async def test_the_bulks_of_one_project_hold_up_none_of_another_and_take_turns(
     await bulks.end()
 
 
+async def test_no_more_bulks_of_all_projects_are_remembered_than_a_server_has_room_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def batch(*_: Any, **__: Any) -> Any:
+        return SimpleNamespace(outcomes=[], older=None)
+
+    monkeypatch.setattr(running_bulks, "batch", batch)
+    monkeypatch.setattr(running_bulks, "REMEMBERED", 2)
+    monkeypatch.setattr(running_bulks, "REMEMBERED_OF_ALL", 5)
+    bulks = running_bulks.RunningBulks()
+    chosen: Any = None
+    begun: list[tuple[str, str]] = []
+    for number in range(12):
+        ledger: Any = SimpleNamespace(project_id=f"p{number // 3}", actor="ann")
+        task = bulks.begin(f"k{number}", ledger, chosen, "why").task
+        assert task is not None
+        await asyncio.wait_for(task, 10)
+        begun.append((ledger.project_id, f"k{number}"))
+
+    known = [each for each in begun if bulks.find(*each)]
+    assert known == [
+        ("p1", "k5"), ("p2", "k7"), ("p2", "k8"), ("p3", "k10"), ("p3", "k11"),
+    ]  # fmt: skip
+
+
 async def test_ended_runs_are_rerun_once_in_batches_and_the_rest_is_told(
     web: httpx.AsyncClient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
