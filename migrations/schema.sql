@@ -1966,7 +1966,7 @@ BEGIN
   WHERE event.txid = newest AND event.position > split_part(this.start, '@', 2)::bigint
     AND event.position <= coalesce(this.end_position, 9223372036854775807)
   ORDER BY event.position DESC LIMIT 1;
-  IF hash = split_part(p_moment, '@', 3)
+  IF split_part(p_moment, '@', 3) IN (hash, CASE WHEN hash IS NOT NULL THEN '' END)
     OR EXISTS (SELECT FROM ledger.archive AS archived WHERE archived.detached
       AND archived.generation >= p_generation AND archived.last_txid >= newest) THEN
     RETURN;
@@ -1989,17 +1989,25 @@ DECLARE
   -- Those of earlier generations may have the ids of this one: none below is looked at.
   least xid8 := pg_snapshot_xmin(split_part(p_start, '@', 1)::pg_snapshot);
   newest record;
+  archived xid8;
 BEGIN
   SELECT event.txid, left(encode(event.hash, 'hex'), 16) AS hash INTO newest
   FROM ledger.event AS event
   WHERE event.txid >= least AND event.txid < pg_snapshot_xmax(p_snapshot) AND event.position > base
     AND pg_visible_in_snapshot(event.txid, p_snapshot)
   ORDER BY event.txid DESC, event.position DESC LIMIT 1;
-  IF NOT FOUND THEN
+  SELECT max(month.last_txid) INTO archived FROM ledger.archive AS month
+  WHERE month.detached AND month.last_position > base
+    AND month.last_txid < pg_snapshot_xmax(p_snapshot);
+  IF archived IS NOT NULL AND (newest.txid IS NULL OR newest.txid < archived) THEN
+    SELECT archived AS txid, NULL AS hash INTO newest;
+  END IF;
+  IF newest.txid IS NULL THEN
     RETURN p_start;
   END IF;
   RETURN ledger.feed_cut(p_snapshot,
-    (newest.txid::text::bigint + 1)::text::xid8)::text || '@' || p_position || '@' || newest.hash;
+    (newest.txid::text::bigint + 1)::text::xid8)::text || '@' || p_position
+    || coalesce('@' || newest.hash, '');
 END $$;
 
 CREATE FUNCTION ledger.feed_next(p_generation integer, p_moment text, p_limit integer) RETURNS TABLE(generation integer, moment text, target text)

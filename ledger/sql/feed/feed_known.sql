@@ -1,6 +1,7 @@
 -- Refuses a moment that this database has not lived through: of another database, or of a future
 -- that a crash, a restore or a fail-over took back. Known are the start of a generation, its
--- end, and a moment whose newest event is still here or archived.
+-- end, and a moment whose newest event is still here or archived. A moment without a hash is of a
+-- time when that event was archived.
 CREATE OR REPLACE FUNCTION ledger.feed_known(p_generation int, p_moment text) RETURNS void
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -24,7 +25,7 @@ BEGIN
   WHERE event.txid = newest AND event.position > split_part(this.start, '@', 2)::bigint
     AND event.position <= coalesce(this.end_position, 9223372036854775807)
   ORDER BY event.position DESC LIMIT 1;
-  IF hash = split_part(p_moment, '@', 3)
+  IF split_part(p_moment, '@', 3) IN (hash, CASE WHEN hash IS NOT NULL THEN '' END)
     OR EXISTS (SELECT FROM ledger.archive AS archived WHERE archived.detached
       AND archived.generation >= p_generation AND archived.last_txid >= newest) THEN
     RETURN;

@@ -2,7 +2,9 @@
 -- position that no event it shows has passed, and the hash of the newest event that it shows.
 -- The snapshot is cut behind that event. Its id is in the write-ahead log, so a server that
 -- crashes or fails over hands out no lower id again; ids beyond it may come back, with other
--- events. By the hash ledger.feed_known recognises a history.
+-- events. By the hash ledger.feed_known recognises a history. Where the newest event has left with
+-- its month, the moment still lies behind it, and bears no hash: a reader that has passed a month
+-- must not come to stand before it.
 CREATE OR REPLACE FUNCTION ledger.feed_moment(p_start text, p_snapshot pg_snapshot,
   p_position bigint) RETURNS text
 LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -17,15 +19,23 @@ DECLARE
   -- Those of earlier generations may have the ids of this one: none below is looked at.
   least xid8 := pg_snapshot_xmin(split_part(p_start, '@', 1)::pg_snapshot);
   newest record;
+  archived xid8;
 BEGIN
   SELECT event.txid, left(encode(event.hash, 'hex'), 16) AS hash INTO newest
   FROM ledger.event AS event
   WHERE event.txid >= least AND event.txid < pg_snapshot_xmax(p_snapshot) AND event.position > base
     AND pg_visible_in_snapshot(event.txid, p_snapshot)
   ORDER BY event.txid DESC, event.position DESC LIMIT 1;
-  IF NOT FOUND THEN
+  SELECT max(month.last_txid) INTO archived FROM ledger.archive AS month
+  WHERE month.detached AND month.last_position > base
+    AND month.last_txid < pg_snapshot_xmax(p_snapshot);
+  IF archived IS NOT NULL AND (newest.txid IS NULL OR newest.txid < archived) THEN
+    SELECT archived AS txid, NULL AS hash INTO newest;
+  END IF;
+  IF newest.txid IS NULL THEN
     RETURN p_start;
   END IF;
   RETURN ledger.feed_cut(p_snapshot,
-    (newest.txid::text::bigint + 1)::text::xid8)::text || '@' || p_position || '@' || newest.hash;
+    (newest.txid::text::bigint + 1)::text::xid8)::text || '@' || p_position
+    || coalesce('@' || newest.hash, '');
 END $$;
