@@ -456,6 +456,11 @@ _BUILT_IN: Final[TypeAdapter[Event]] = TypeAdapter(BuiltIn, config=ConfigDict(de
 CATALOGUE.update(
     {model.model_fields["type"].default: model for model in get_args(get_args(BuiltIn)[0])}
 )
+_FACTS: Final = frozenset(
+    name
+    for model in CATALOGUE.values()
+    for name in model.model_fields.keys() - model.content_fields()
+)
 
 
 def from_row(facts: Mapping[str, Any], body: str | None) -> Event:
@@ -463,7 +468,8 @@ def from_row(facts: Mapping[str, Any], body: str | None) -> Event:
 
     Content of an older schema version is upcast. A type, a newer schema version or a field that
     this code does not know becomes an `OpaqueEvent`: reading a history never fails on one event,
-    and never hides one.
+    and never hides one. A column that a newer release has added changes nothing: a meaning that
+    changes has a newer schema version.
     """
     erased = body is None and "payload_hash" in facts
     content = {} if body is None else decode_payload(body)
@@ -483,7 +489,8 @@ def from_row(facts: Mapping[str, Any], body: str | None) -> Event:
         ):  # a user's field may have the name of a fact that is the ledger's own affair
             own = {name: value for name, value in facts.items() if name in UserEvent.model_fields}
             return model.model_validate({**own, **content, "erased": erased})
-        return _BUILT_IN.validate_python({**facts, **content, "erased": erased})
+        known = {name: value for name, value in facts.items() if name in _FACTS}
+        return _BUILT_IN.validate_python({**known, **content, "erased": erased})
     except Exception:
         return _opaque(facts, content, erased=erased)
 

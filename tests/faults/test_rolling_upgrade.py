@@ -17,7 +17,14 @@ import asyncpg
 import pytest
 
 from runfold.ledger import Ledger, Submit
-from runfold.ledger.events import Event, LeaseExpired, RunFailed, RunRetried
+from runfold.ledger.events import (
+    Event,
+    LeaseExpired,
+    RunFailed,
+    RunRetried,
+    RunSubmitted,
+    SignalReceived,
+)
 from runfold.ledger.postgres import revisions
 from runfold.ledger.reading import feed
 from runfold.projections import Projection, install
@@ -148,6 +155,9 @@ async def test_older_code_leaves_a_newer_schema_that_works_with_it_as_it_is(
     assert await ledger.pool.fetchval(_INSTALLED) == installed
     assert (doctor.returncode, f"works with {revisions.head()}" in doctor.stdout) == (0, True)
     assert runfold(database, "submit", "steps").returncode == 0
+    run = await ledger.submit("steps")
+    await ledger.signal(run.run_id, "go", 1, actor="ann")
+    assert [type(e) for e in await ledger.history(run.run_id)] == [RunSubmitted, SignalReceived]
 
 
 async def test_the_indexes_of_a_newer_release_are_built(

@@ -23,7 +23,7 @@ def upgrade() -> None:
     """Change the tables."""
     op.execute("DROP VIEW ledger.entry CASCADE")
     for table in ("event", "schedule"):
-        op.execute("ALTER TABLE ledger." + table + " ADD COLUMN remark text")
+        op.execute("ALTER TABLE ledger." + table + " ADD COLUMN remark text DEFAULT 'none'")
     op.execute("DROP FUNCTION ledger.heartbeat(text, uuid[], int[], interval[], text[])")
 '''
 _EMPTY = f'''
