@@ -21,7 +21,7 @@ demo: .venv/.ready ## Run the main job on the built-in PostgreSQL
 screenshots: .venv/.ready ## Take the pictures of the documents anew; those of every page are in build/screenshots
 	mkdir -p build/screenshots && SCREENSHOTS=build/screenshots $(BIN)/python -m pytest -q tests/console/browser -k every_page
 
-test: .venv/.ready chromium ## Run every test but those of types, which `make check` runs, on the built-in PostgreSQL (under five minutes on two cores)
+test: .venv/.ready chromium ## Run every test but those of types, which `make check` runs, on the built-in PostgreSQL
 	$(BIN)/python -m pytest -q $(PARALLEL) --ignore tests/packaging/test_typing.py
 
 test-fast: .venv/.ready ## Run the tests that need no server, and one journey of each other file (under a minute)
