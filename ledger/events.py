@@ -456,11 +456,7 @@ _BUILT_IN: Final[TypeAdapter[Event]] = TypeAdapter(BuiltIn, config=ConfigDict(de
 CATALOGUE.update(
     {model.model_fields["type"].default: model for model in get_args(get_args(BuiltIn)[0])}
 )
-_FACTS: Final = frozenset(
-    name
-    for model in CATALOGUE.values()
-    for name in model.model_fields.keys() - model.content_fields()
-)
+_FACTS: Final = frozenset(name for model in CATALOGUE.values() for name in model.model_fields)
 
 
 def from_row(facts: Mapping[str, Any], body: str | None) -> Event:

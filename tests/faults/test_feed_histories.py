@@ -43,7 +43,7 @@ async def test_ids_that_a_crash_takes_back_hide_no_event(
             ahead = await unused_ids(before)
             await live.drain()
             at_now.checkpoint = await feed.now(before.pool)
-            await gone(kill(own_server))
+        await gone(kill(own_server))
         await asyncio.to_thread(own_server.start)
         async with Ledger.open(own_server.url(), PROJECT) as after:
             if int(await after.pool.fetchval(NEXT_ID)) < ahead:
