@@ -20,11 +20,12 @@ from runfold.ledger.validation import check_int
 
 # Of each kind the oldest parked runs, in the order of their index, and all held runs. State and id
 # are compared as a row, so that no index but that one gives the order.
-_WAITING: Final = f"""
-SELECT w.run_id FROM (SELECT DISTINCT k.kind FROM ledger.kind AS k WHERE k.project_id = $1) AS kinds
+WAITING: Final = f"""
+SELECT w.run_id FROM (
+  SELECT DISTINCT k.kind FROM ledger.kind AS k WHERE k.project_id = {{project}}) AS kinds
 CROSS JOIN LATERAL (
   (SELECT s.run_id FROM ledger.run_state AS s
-   WHERE s.project_id = $1 AND s.kind = kinds.kind AND s.token IS NULL
+   WHERE s.project_id = {{project}} AND s.kind = kinds.kind AND s.token IS NULL
      AND (s.available_at <= s.created_at) IS NOT TRUE AND s.available_at IS NULL
      AND (s.state, s.run_id) > ('waiting_approval', '{FIRST_RUN}'::uuid)
      AND (s.state, s.run_id) < ('waiting_approval', '{LAST_RUN}'::uuid)
@@ -32,10 +33,12 @@ CROSS JOIN LATERAL (
   UNION ALL
   SELECT held.run_id FROM (
     SELECT s.run_id, s.state FROM ledger.run_state AS s
-    WHERE s.project_id = $1 AND s.kind = kinds.kind AND s.token IS NOT NULL OFFSET 0) AS held
+    WHERE s.project_id = {{project}} AND s.kind = kinds.kind AND s.token IS NOT NULL OFFSET 0
+  ) AS held
   WHERE held.state = 'waiting_approval'
 ) AS w ORDER BY w.run_id LIMIT {{limit}}
 """
+"""The ids of the runs of a project that wait for a decision, the oldest first."""
 _COUNT: Final = """
 SELECT count(*) AS number FROM ({waiting}) AS w WHERE w.run_id <> ALL ($2::uuid[])
 """
@@ -112,12 +115,15 @@ async def pending_request(ledger: Ledger, run_id: UUID) -> ApprovalRequest | Non
 
 async def pending_requests(ledger: Ledger, limit: int) -> list[ApprovalRequest]:
     """Return the approvals that the oldest runs of the project wait for, the oldest first."""
-    return await _fetch(ledger, _WAITING.format(limit=check_int("limit", limit, least=1)))
+    return await _fetch(
+        ledger, WAITING.format(project="$1", limit=check_int("limit", limit, least=1))
+    )
 
 
 async def count_pending(ledger: Ledger, most: int, without: Sequence[UUID] = ()) -> int:
     """Return how many runs of the project wait for a decision, counted up to `most`."""
-    waiting = _WAITING.format(limit=check_int("most", most, least=1) + len(without))
+    limit = check_int("most", most, least=1) + len(without)
+    waiting = WAITING.format(project="$1", limit=limit)
     [row] = await fetch(ledger.pool, _COUNT.format(waiting=waiting), ledger.project_id, without)
     return min(int(row["number"]), most)
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from runfold.console.cli.health.check import Check, Level
+from runfold.console.shared.approval_requests import WAITING
 from runfold.ledger.lifecycle import HISTORY_MISMATCH
-from runfold.ledger.months import FIRST_RUN, LAST_RUN
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.opening import Database
 
 _SHOWN: Final = 3
 _LOOKED_AT: Final = 1_000
-"""Parked runs of a kind that are looked at for the role that they ask for."""
+"""Runs of a project that are looked at for the role that they ask for."""
 _CHANGED: Final = """
 SELECT w.project_id, w.kind, w.number, w.run_id, p.body ->> 'error_detail' AS reason
 FROM (
@@ -30,25 +30,14 @@ LEFT JOIN ledger.payload AS p
   ON p.project_id = w.project_id AND p.run_id = w.run_id AND p.version = w.version
 ORDER BY w.number DESC, w.project_id, w.kind
 """
-# State and id are compared as a row, so that no index but that of parked runs gives the order.
 VACANT: Final = f"""
 SELECT a.project_id, a.role, a.needs, has.members, count(*) AS number
 FROM (
   SELECT s.project_id, asked.role, coalesce(s.approvals, 1) AS needs
-  FROM (SELECT DISTINCT x.project_id, x.kind FROM ledger.kind AS x) AS k
-  CROSS JOIN LATERAL (
-    (SELECT r.project_id, r.run_id, r.approvals FROM ledger.run_state AS r
-     WHERE r.project_id = k.project_id AND r.kind = k.kind AND r.token IS NULL
-       AND (r.available_at <= r.created_at) IS NOT TRUE AND r.available_at IS NULL
-       AND (r.state, r.run_id) > ('waiting_approval', '{FIRST_RUN}'::uuid)
-       AND (r.state, r.run_id) < ('waiting_approval', '{LAST_RUN}'::uuid)
-     ORDER BY r.state, r.run_id LIMIT {_LOOKED_AT})
-    UNION ALL
-    SELECT held.project_id, held.run_id, held.approvals FROM (
-      SELECT r.* FROM ledger.run_state AS r
-      WHERE r.project_id = k.project_id AND r.kind = k.kind AND r.token IS NOT NULL OFFSET 0
-    ) AS held WHERE held.state = 'waiting_approval'
-  ) AS s
+  FROM ledger.project AS p
+  CROSS JOIN LATERAL ({WAITING.format(project="p.project_id", limit=_LOOKED_AT)}) AS w
+  CROSS JOIN LATERAL (SELECT r.* FROM ledger.run_state AS r
+    WHERE r.project_id = p.project_id AND r.run_id = w.run_id OFFSET 0) AS s
   CROSS JOIN LATERAL (
     SELECT e.role FROM ledger.event AS e
     WHERE e.project_id = s.project_id AND e.run_id = s.run_id AND e.type = 'approval.requested'
@@ -61,7 +50,7 @@ WHERE a.role IS NOT NULL AND has.members < a.needs
 GROUP BY a.project_id, a.role, a.needs, has.members
 ORDER BY count(*) DESC, a.project_id, a.role
 """
-"""The roles that approvals ask for and too few have, of the oldest parked runs of each kind."""
+"""The roles that approvals ask for and too few have, of the oldest that wait in each project."""
 
 
 async def handlers(database: Database) -> Check:
