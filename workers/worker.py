@@ -94,9 +94,9 @@ class Worker:
         database refuses the worker altogether.
         """
         self._task = asyncio.current_task()
-        self._unknown = asyncio.create_task(asyncio.Event().wait())
         forked_child.guard(asyncio.get_running_loop())
         await self._slots.heart.start()
+        self._unknown = asyncio.create_task(asyncio.Event().wait())
         rules = self.ledger.project.rules
         duties = [asyncio.create_task(kept(duty, self._log, rules)) for duty in self._duties]
         try:

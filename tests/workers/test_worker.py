@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from runfold.ledger import Ledger, Run, State
-from runfold.ledger.errors import ConfigurationError, DatabaseRefused
+from runfold.ledger.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable
 from runfold.ledger.events import WriteRefused
 from runfold.ledger.postgres.connections import connect
 from runfold.workers import Backoff, BlockingContext, Context, Worker, handler
@@ -102,6 +102,19 @@ async def test_no_more_runs_are_taken_than_there_are_slots_and_a_freed_slot_is_f
         assert len(await ledger.runs(state=State.RUNNING)) == 2
         gate.set()
         await until(lambda: seen["began"] == 5)
+
+
+async def test_a_worker_that_cannot_start_leaves_no_task(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(_: object) -> None:
+        raise DatabaseUnavailable("the server", "no connection for the heart")
+
+    monkeypatch.setattr(Heart, "start", refused)
+    before = asyncio.all_tasks()
+    with pytest.raises(DatabaseUnavailable):
+        await Worker(ledger, [waits]).run()
+    assert asyncio.all_tasks() == before
 
 
 async def test_a_handler_that_blocks_the_loop_for_three_leases_keeps_its_lease(
