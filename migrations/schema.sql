@@ -1966,7 +1966,7 @@ BEGIN
   WHERE event.txid = newest AND event.position > split_part(this.start, '@', 2)::bigint
     AND event.position <= coalesce(this.end_position, 9223372036854775807)
   ORDER BY event.position DESC LIMIT 1;
-  IF split_part(p_moment, '@', 3) IN (hash, CASE WHEN hash IS NOT NULL THEN '' END)
+  IF hash IS NOT NULL AND split_part(p_moment, '@', 3) IN (hash, '')
     OR EXISTS (SELECT FROM ledger.archive AS archived WHERE archived.detached
       AND archived.generation >= p_generation AND archived.last_txid >= newest) THEN
     RETURN;
