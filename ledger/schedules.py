@@ -116,7 +116,7 @@ async def declare(
     body = encode_payload({"input": None}, project.rules)
     due = await _first_due(project, cron, timezone)
     who = project.actor_or_default(None)
-    facts = (who, kind, kind, body, cron, timezone, due, release, True)
+    facts = (who, kind, kind, body, cron, timezone, due, release, False)
     await fetch(project.pool, _PUT, project.project_id, *facts)
     rows = await fetch(project.pool, _ONE, project.project_id, kind)
     return _schedule(rows[0]) if rows else None
