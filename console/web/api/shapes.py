@@ -81,13 +81,18 @@ def version_of(if_match: str | None) -> int | None:
 
 def shown(run: Run, response: Response) -> Shown:
     """Return a run that was written as JSON, without its content; its version is the ETag."""
-    response.headers["ETag"] = f'"{run.version}"'
+    _tag(run, response)
     return dict(listed(run))
 
 
 def opened(run: Run, response: Response) -> Shown:
     """Return a run as JSON, with the content whose read is on record; its version is the ETag."""
-    return {**shown(run, response), **jsonable(run)}
+    _tag(run, response)
+    return dict(jsonable(run))
+
+
+def _tag(run: Run, response: Response) -> None:
+    response.headers["ETag"] = f'"{run.version}"'
 
 
 def shown_lease(lease: Lease) -> Shown:
