@@ -35,6 +35,7 @@ async def test_reapers_that_sweep_together_bring_every_run_back_once(
         history = await ledger.history(run.run_id)
         types = Counter(event.type for event in history)
         assert [event.compensates for event in history if isinstance(event, LeaseExpired)] == [2]
-        assert (types["lease.acquired"], types["run.completed"]) == (2, 1)
+        begun = types["lease.acquired"] - types["lease.released"]  # what is taken ahead may go back
+        assert (begun, types["run.completed"]) == (2, 1)
         assert (await ledger.get(run.run_id)).output == 2 * number
         assert_accounted(history)
