@@ -27,8 +27,7 @@ BEGIN
     AND pg_visible_in_snapshot(event.txid, p_snapshot)
   ORDER BY event.txid DESC, event.position DESC LIMIT 1;
   SELECT max(month.last_txid) INTO archived FROM ledger.archive AS month
-  WHERE month.detached AND month.last_position > base
-    AND month.last_txid < pg_snapshot_xmax(p_snapshot);
+  WHERE month.detached AND month.last_position > base;
   IF archived IS NOT NULL AND (newest.txid IS NULL OR newest.txid < archived) THEN
     SELECT archived AS txid, NULL AS hash INTO newest;
   END IF;

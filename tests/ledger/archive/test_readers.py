@@ -56,3 +56,20 @@ async def test_a_moment_without_a_hash_is_known_when_its_events_are_back(
     await begun.drain()
 
     assert begun.keys == [(new.run_id, 1)]
+
+
+async def test_a_month_of_an_earlier_generation_is_no_place_in_a_later_one(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    async with in_that_month(connection):
+        await ended(ledger)
+    await archived(ledger, tmp_path)
+    await connection.execute("SELECT ledger.feed_rebase()")
+    begun = Reader(ledger.pool)
+    begun.checkpoint = await feed.now(ledger.pool)
+
+    assert not await begun.page()
+    new = await ledger.submit("new")
+    await begun.drain()
+
+    assert begun.keys == [(new.run_id, 1)]
