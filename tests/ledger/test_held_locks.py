@@ -13,6 +13,8 @@ from runfold.ledger import Ledger
 from runfold.ledger.postgres.urls import driver_url
 from tests.support.logins import login_of, with_login
 
+BOUND: Final = 30
+"""Seconds for what waits for two."""
 RIGHTS: Final = ("submit", "work", "read", "schedule")
 USER: Final = "SELECT ledger.change_user('boss', 'ann', '{}', {}, NULL, NULL, NULL)"
 KEPT: Final = "'argon2id t=1 m=64 p=1', 'ssssssssssssssss', sha256('right')"
@@ -42,7 +44,12 @@ SET_UP: Final = (
     ENTER.format("right").replace("gen_random_uuid()::text::bytea", "'runfold_session_u'"),
     *TOKEN,
     "UPDATE ledger.credential_use SET last_used_at = NULL",
-    "UPDATE ledger.web_session SET last_used_at = clock_timestamp() - interval '5 min'",
+    # Which each sign-in of the user deletes.
+    "INSERT INTO ledger.web_session (session_id, sha256, credential, created_at, expires_at,"
+    " last_used_at) SELECT 'old', sha256('old'), 'user:ann', old.at, old.at, old.at"
+    " FROM (SELECT now() - interval '40 days' AS at) AS old",
+    "UPDATE ledger.web_session SET last_used_at = clock_timestamp() - interval '5 min'"
+    " WHERE session_id <> 'old'",
     KIND.format("limited", 1),
     SCHEDULE,
 )
@@ -123,6 +130,16 @@ PAUSE: Final = "SELECT ledger.change_schedule('test', 'boss', 'nightly', 'pause'
 NAMED: Final = {
     "a session": (USE.format("runfold_session_u"), END, "disable the user or revoke the token"),
     "a schedule": (ADVANCE, PAUSE, "nightly of project test is held by process"),
+    "a schedule that is put": (
+        ADVANCE.replace("nightly", "weekly"),
+        SCHEDULE.replace("nightly", "weekly"),
+        "weekly of project test is held by process",
+    ),
+    "a schedule that is dropped": (
+        ADVANCE.replace("nightly", "daily"),
+        "SELECT ledger.drop_schedule('test', 'boss', 'daily')",
+        "daily of project test is held by process",
+    ),
     "a webhook": (QUEUE, HOOK.format("pause"), " of project test is held by process"),
 }
 
@@ -130,7 +147,8 @@ NAMED: Final = {
 async def test_what_waits_for_another_login_waits_two_seconds_and_then_names_it(
     database: str, connection: asyncpg.Connection[Any], subtests: pytest.Subtests
 ) -> None:
-    for statement in (*SET_UP, HOOK.format("add")):
+    others = (SCHEDULE.replace("nightly", name) for name in ("weekly", "daily"))
+    for statement in (*SET_UP, *others, HOOK.format("add")):
         await connection.execute(statement)
     async with with_login(database, "runfold_worker", "runfold_projector", rights=RIGHTS) as url:
 
@@ -145,8 +163,31 @@ async def test_what_waits_for_another_login_waits_two_seconds_and_then_names_it(
             await login.close()
             return str(refused.value)
 
-        said = await asyncio.gather(*(refusal(held, order) for held, order, _ in NAMED.values()))
+        async with asyncio.timeout(BOUND):
+            said = await asyncio.gather(
+                *(refusal(held, order) for held, order, _ in NAMED.values())
+            )
         for (name, (_, _, expected)), error in zip(NAMED.items(), said, strict=True):
             with subtests.test(name):
                 assert expected in error
                 assert name == "a session" or f"login {login_of(url)}" in error
+
+
+async def test_the_record_of_a_read_waits_two_seconds_for_the_same_one(
+    database: str, ledger: Ledger
+) -> None:
+    run = await ledger.submit("parse")
+    note = "SELECT ledger.note_reads('test', ARRAY[$1::uuid], 'runs')"
+    async with with_login(database, "runfold_worker", rights=RIGHTS) as url:
+        holding, waiting = [await asyncpg.connect(driver_url(url)) for _ in range(2)]
+        for _ in range(2):  # a new minute has a record of its own
+            async with holding.transaction():
+                await holding.execute(note, run.run_id)
+                try:
+                    await waiting.execute(note, run.run_id, timeout=BOUND)
+                except asyncpg.LockNotAvailableError:
+                    break
+        else:
+            pytest.fail("nobody waited")
+        await holding.close()
+        await waiting.close()
