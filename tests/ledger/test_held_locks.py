@@ -45,11 +45,15 @@ SET_UP: Final = (
     *TOKEN,
     "UPDATE ledger.credential_use SET last_used_at = NULL",
     # Which each sign-in of the user deletes.
-    "INSERT INTO ledger.web_session (session_id, sha256, credential, created_at, expires_at,"
-    " last_used_at) SELECT 'old', sha256('old'), 'user:ann', old.at, old.at, old.at"
-    " FROM (SELECT now() - interval '40 days' AS at) AS old",
-    "UPDATE ledger.web_session SET last_used_at = clock_timestamp() - interval '5 min'"
-    " WHERE session_id <> 'old'",
+    (
+        "INSERT INTO ledger.web_session (session_id, sha256, credential, created_at, expires_at,"
+        " last_used_at) SELECT 'old', sha256('old'), 'user:ann', old.at, old.at, old.at"
+        " FROM (SELECT now() - interval '40 days' AS at) AS old"
+    ),
+    (
+        "UPDATE ledger.web_session SET last_used_at = clock_timestamp() - interval '5 min'"
+        " WHERE session_id <> 'old'"
+    ),
     KIND.format("limited", 1),
     SCHEDULE,
 )
@@ -191,3 +195,19 @@ async def test_the_record_of_a_read_waits_two_seconds_for_the_same_one(
             pytest.fail("nobody waited")
         await holding.close()
         await waiting.close()
+
+
+async def test_the_removal_of_a_webhook_waits_two_seconds_for_its_deliveries(
+    database: str, connection: asyncpg.Connection[Any]
+) -> None:
+    await connection.execute(HOOK.format("add"))
+    await connection.execute(
+        "INSERT INTO ledger.delivery SELECT 'test', webhook_id, gen_random_uuid(), 1,"
+        " 'run.completed', '{}', now() FROM ledger.webhook"
+    )
+    holding = await asyncpg.connect(driver_url(database))
+    async with holding.transaction():
+        await holding.execute("SELECT FROM ledger.delivery FOR UPDATE")
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await connection.execute(HOOK.format("remove"), timeout=BOUND)
+    await holding.close()
