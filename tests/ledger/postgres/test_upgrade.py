@@ -210,6 +210,29 @@ async def test_an_upgrade_that_meets_a_short_lock_tries_again(
     await connection.close()
 
 
+async def test_between_its_tries_an_upgrade_waits_for_what_it_missed_and_holds_nothing(
+    database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "FIRST_PAUSE_SECONDS", 0)
+    name = await connection.fetchval("SELECT current_database()")
+    await connection.execute(f"ALTER DATABASE {name} SET deadlock_timeout = '20ms'")
+    await connection.execute(OTHER_DIGEST)
+    patient = """
+SELECT FROM pg_locks AS waits WHERE waits.relation = 'ledger.run_state'::regclass
+  AND NOT waits.granted AND NOT EXISTS (SELECT FROM pg_locks AS has
+    WHERE has.pid = waits.pid AND has.granted AND has.mode = 'AccessExclusiveLock')
+"""
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE ledger.run_state IN ROW EXCLUSIVE MODE")
+        upgrade = asyncio.create_task(schema.upgrade(database))
+
+        async def is_patient_or_done() -> bool:
+            return upgrade.done() or bool(await connection.fetch(patient))
+
+        await until(is_patient_or_done)
+    await upgrade
+
+
 async def test_nobody_is_ended_for_a_deadlock_with_an_upgrade(
     database: str, connection: asyncpg.Connection
 ) -> None:
