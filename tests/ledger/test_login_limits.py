@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from runfold.ledger import Ledger, access
+from runfold.ledger.postgres.connections import FAILURES
 from runfold.ledger.postgres.login_limits import unlimited
 from runfold.ledger.postgres.urls import driver_url
 from tests.support.logins import grant, login_of, with_login
@@ -82,7 +83,7 @@ async def test_a_login_that_leaves_a_transaction_open_is_ended_by_the_server(
         await idler.execute("BEGIN")
         await idler.execute(f"SELECT ledger.cancel('test', 'x', ARRAY['{run.run_id}'::uuid], NULL)")
         await ledger.cancel(run.run_id)  # waits for the server to end the idler
-        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+        with pytest.raises((*FAILURES, OSError)):
             await idler.execute("COMMIT")
         idler.terminate()
 

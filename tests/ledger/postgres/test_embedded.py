@@ -47,10 +47,7 @@ def folder() -> Iterator[Path]:
     """Yield an empty folder that every account can enter; no server may be left in it."""
     with open_folder() as made:
         yield made
-        left = [process for process in psutil.process_iter() if _is_postgres_in(process, made)]
-        for process in left:
-            process.kill()
-    assert not left
+        until_gone(made)
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +63,7 @@ def made_once() -> Iterator[Path]:
 def home(made_once: Path) -> Iterator[Path]:
     """Yield a home with a lasting store that the tests share; none may leave its server running."""
     yield made_once
-    left = servers_of(made_once)
-    for process in left:
-        process.kill()
-    assert not left
+    until_gone(made_once)
 
 
 @pytest.fixture
@@ -106,6 +100,15 @@ def until(condition: Callable[[], object], seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
+
+
+def until_gone(home: Path) -> None:
+    """Wait for the servers of a home to end; a logger outlives its server by a moment."""
+    try:
+        until(lambda: not servers_of(home))
+    finally:
+        for process in servers_of(home):
+            process.kill()
 
 
 async def value(postgres: EmbeddedPostgres, sql: str) -> object:
@@ -286,7 +289,7 @@ def test_the_last_process_to_leave_stops_the_server_though_another_was_killed(ho
         assert len(servers_of(home)) == 1
 
         finish(last)
-        until(lambda: not servers_of(home))
+        until_gone(home)
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
@@ -297,7 +300,7 @@ def test_a_signal_that_ends_a_client_stops_the_server(home: Path, ending: signal
         process.send_signal(ending)
 
         assert process.wait(timeout=STOP_SECONDS) == -ending
-        until(lambda: not servers_of(home))
+        until_gone(home)
 
 
 def test_a_signal_during_the_first_start_leaves_a_finished_store_and_no_server(
@@ -311,7 +314,7 @@ def test_a_signal_during_the_first_start_leaves_a_finished_store_and_no_server(
 
         assert process.wait(timeout=STOP_SECONDS) == -signal.SIGTERM
         assert (home / "data" / "PG_VERSION").exists()
-        until(lambda: not servers_of(home))
+        until_gone(home)
 
 
 def test_a_program_keeps_its_own_signal_handler(home: Path) -> None:
@@ -364,7 +367,7 @@ async def test_a_strangers_process_is_left_alone_though_a_crash_left_its_number(
         with EmbeddedPostgres(home) as postgres:
             assert await value(postgres, "select 1") == 1
             servers_of(home)[0].kill()
-            until(lambda: not servers_of(home))
+            until_gone(home)
             (home / "data" / "postmaster.pid").write_text(
                 left_over.format(pid=stranger.pid, home=home)
             )
@@ -512,7 +515,7 @@ async def test_an_ordinary_users_store_stays_that_users_when_root_opens_it(folde
 
     with client(home, as_nobody("create table kept as select 42 as answer")) as process:
         assert finish(process) == "None\n"
-        assert not servers_of(home)
+        until_gone(home)
     with EmbeddedPostgres(home) as postgres:
         assert await value(postgres, "select answer from kept") == 42
         assert servers_of(home)[0].uids().real == NOBODY
@@ -559,7 +562,7 @@ def test_root_without_the_right_to_trace_still_stops_its_server(home: Path) -> N
         finish(first)
         finish(second)
 
-    assert not servers_of(home)
+    until_gone(home)
 
 
 @as_root
