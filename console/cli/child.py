@@ -1,7 +1,8 @@
 """The program as a child: it ends when its standard input closes, as it does when its parent dies.
 
 The first words are `--tell` and a descriptor, by which the parent hears that the child has begun or
-why it could not. `--quiet` after them leaves out what it would tell people, but for its log.
+why it could not, and each second that it is not frozen. `--quiet` after them leaves out what it
+would tell people, but for its log.
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ import signal
 import sys
 import threading
 from contextlib import suppress
+from select import select
+from typing import Final
 
 from runfold.console.cli.kit.output import Output
 from runfold.console.cli.main import main as run
 from runfold.workers.process import beginning
+
+ALIVE_SECONDS: Final = 1.0
 
 
 def main() -> int:
@@ -24,14 +29,14 @@ def main() -> int:
     if words[:1] == ["--quiet"]:
         Output.talks = False
         del words[0]
-    threading.Thread(target=_end_with_parent, name="runfold-parent", daemon=True).start()
+    threading.Thread(target=_live_with_parent, name="runfold-parent", daemon=True).start()
     return run(words)
 
 
-def _end_with_parent() -> None:
+def _live_with_parent() -> None:
     with suppress(OSError):
-        while os.read(0, 1):
-            pass
+        while not select([0], [], [], ALIVE_SECONDS)[0] or os.read(0, 1):
+            beginning.alive()
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -8,6 +8,7 @@ import signal
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -171,22 +172,27 @@ async def test_what_a_part_prints_is_on_standard_error(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["\n", "late"], beginning.Beginning(has_begun=True, reason="late")),
-        ([], beginning.Beginning(has_begun=False, reason="")),
-        (["no schema"], beginning.Beginning(has_begun=False, reason="no schema")),
+        (["\n", "\0", "late"], (True, "late")),
+        (["\0", "\0"], (False, "")),
+        (["\0", "no schema\0"], (False, "no schema?")),
     ],
 )
 def test_a_process_tells_its_parent_once_it_has_begun_and_else_why_it_could_not(
-    words: list[str], told: beginning.Beginning, monkeypatch: pytest.MonkeyPatch
+    words: list[str], told: tuple[bool, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(beginning.Parent, "descriptor", None)
     reading, writing = os.pipe()
     beginning.tell_by(writing)
+    telling = beginning.Telling(reading)
+    assert not telling.hear()
+    tell = {"\n": beginning.begun, "\0": beginning.alive}
     for word in words:
-        beginning.begun() if word == "\n" else beginning.failed(word)
-    assert beginning.heard(reading) == told
-    os.close(reading)
+        tell.get(word, partial(beginning.failed, word))()
+        assert telling.hear()
+    assert (telling.has_begun, telling.reason) == told
     os.close(writing)
+    assert telling.hear()  # whoever has closed the pipe is not taken for frozen
+    os.close(reading)
 
 
 @pytest.mark.parametrize(

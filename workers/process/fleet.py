@@ -14,7 +14,7 @@ from typing import Final
 
 from runfold.ledger import log, names
 from runfold.workers.errors import NeverBegan
-from runfold.workers.process.beginning import Beginning, heard
+from runfold.workers.process.beginning import Telling
 from runfold.workers.process.bounds import END_SECONDS, HURRY_SECONDS
 
 RESTART_SECONDS: Final = 1.0
@@ -24,6 +24,12 @@ MAX_TRIES: Final = 5
 """How often in a row a part may end before it has begun, unless it began before."""
 PATIENCE_SECONDS: Final = 2.0
 """How much longer than its own bound a process may take to end."""
+LOOK_SECONDS: Final = 1.0
+"""How far apart looks are for a sign of life."""
+SILENCE_SECONDS: Final = 60.0
+"""How long a process is silent at least until it is taken for frozen."""
+LEASES_OF_SILENCE: Final = 2
+"""After so many times of a lease another worker has taken up all that a frozen process held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,11 @@ class Part:
     quiet: bool = False
 
 
+def silence_of(lease: float) -> float:
+    """Return the seconds of silence after which a process is frozen, for this time of a lease."""
+    return max(SILENCE_SECONDS, LEASES_OF_SILENCE * lease)
+
+
 class Fleet:
     """Runs `runfold` in many processes, until a signal ends them."""
 
@@ -48,9 +59,15 @@ class Fleet:
         environment: dict[str, str] | None = None,
         *,
         grace: float = 0.0,
+        silence: float = SILENCE_SECONDS,
     ) -> None:
-        """Start nothing yet; `grace`: the seconds that the processes let their runs go on for."""
+        """Start nothing yet.
+
+        `grace`: the seconds that the processes let their runs go on for; `silence`: those after
+        which one that gives no sign of life is killed.
+        """
         self._parts, self._grace = parts, grace
+        self._silence = silence
         self._environment = {**os.environ, **(environment or {})}
         self._alive: set[Process] = set()
         self._stopping = asyncio.Event()
@@ -60,7 +77,7 @@ class Fleet:
         """Keep the processes alive until SIGTERM or SIGINT, pass it on, return when all ended.
 
         `ready` is called once signals are heard.
-        One that has not ended in its time is killed: a handler may have frozen it. Raises
+        One that is frozen is killed and replaced, one that has not ended in its time killed. Raises
         NeverBegan, once the others have ended, if a part ends MAX_TRIES times and never begins.
         """
         loop = asyncio.get_running_loop()
@@ -80,7 +97,7 @@ class Fleet:
         tries, has_begun = 0, False
         while not self._stopping.is_set():
             try:
-                code, beginning = await self._lived(part)
+                code, told = await self._lived(part)
             except OSError as error:  # no memory or no descriptors: the others go on
                 log.logger().error(names.PROCESS_DIED, part=part.name, reason=str(error))
                 await self._wait_to_restart(tries)
@@ -88,14 +105,14 @@ class Fleet:
             if self._stopping.is_set():
                 return
             log.logger().error(names.PROCESS_DIED, part=part.name, exit_code=code)
-            has_begun = has_begun or beginning.has_begun
-            tries = 0 if beginning.has_begun else tries + 1
+            has_begun = has_begun or told.has_begun
+            tries = 0 if told.has_begun else tries + 1
             if tries == MAX_TRIES and not has_begun:
-                self._give_up(NeverBegan(part.name, tries, code, beginning.reason))
+                self._give_up(NeverBegan(part.name, tries, code, told.reason))
                 return
             await self._wait_to_restart(tries)
 
-    async def _lived(self, part: Part) -> tuple[int, Beginning]:
+    async def _lived(self, part: Part) -> tuple[int, Telling]:
         """Start a process and wait for its end; return its exit code and what it told."""
         reading, writing = os.pipe()
         try:
@@ -106,11 +123,31 @@ class Fleet:
             self._alive.add(process)
             if self._stopping.is_set():  # since its start: it was not among those that were told
                 self._tell(process)
-            code = await process.wait()
+            told = Telling(reading)
+            code = await self._outlived(part, process, told)
             self._alive.discard(process)
-            return code, heard(reading)
+            told.hear()
+            return code, told
         finally:
             os.close(reading)
+
+    async def _outlived(self, part: Part, process: Process, told: Telling) -> int:
+        """Wait for the end of a process, and kill it when it was silent for too long.
+
+        What counts is looks, and no clock: whatever freezes this process as well is one look.
+        """
+        silent = 0.0
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    return await process.wait()
+            silent = 0.0 if told.hear() or not told.has_begun else silent + LOOK_SECONDS
+            if silent > self._silence:
+                facts = {"part": part.name, "pid": process.pid, "after_seconds": round(silent)}
+                log.logger().error(names.PROCESS_SILENT, **facts)
+                silent = 0.0
+                with suppress(ProcessLookupError):  # it has just ended
+                    process.kill()
 
     def _give_up(self, failure: NeverBegan) -> None:
         if not self._stopping.is_set():

@@ -20,7 +20,7 @@ from runfold.ledger.postgres.opening import Database, upgrade_if_older
 from runfold.ledger.postgres.revisions import known
 from runfold.ledger.settings import Settings
 from runfold.workers.duties import webhooks
-from runfold.workers.process.fleet import Fleet, Part
+from runfold.workers.process.fleet import Fleet, Part, silence_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,13 @@ async def stay_up(
     signals are heard. `beside` runs along, and `settings` are of the environment of each.
     """
     environment = {"RUNFOLD_URL": database.url, **(settings or {})}
-    grace = Settings.load().grace_seconds
-    fleet = Fleet(_parts(place, handlers), environment, grace=grace)
+    loaded = Settings.load()
+    fleet = Fleet(
+        _parts(place, handlers),
+        environment,
+        grace=loaded.grace_seconds,
+        silence=silence_of(loaded.lease_ttl_seconds),
+    )
     running = None if beside is None else asyncio.create_task(beside)
     try:
         await fleet.run(ready)

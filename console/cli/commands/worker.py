@@ -16,7 +16,7 @@ from runfold.console.shared import values
 from runfold.ledger import Ledger
 from runfold.workers import Worker
 from runfold.workers.process.bounds import LEAVE_SECONDS
-from runfold.workers.process.fleet import Fleet, Part
+from runfold.workers.process.fleet import Fleet, Part, silence_of
 from runfold.workers.process.last_resort import LastResort
 from runfold.workers.process.serve import serve
 from runfold.workers.process.worker_thread import when_it_answers
@@ -91,7 +91,8 @@ async def worker(
     async with AsyncExitStack() as stack:  # a ledger that cannot be opened is reported once, too
         made = make(await when_it_answers(session.ledger, stack))
         parts = [Part("worker", words)] * processes
-        await Fleet(parts, _environment(session), grace=made.grace).run()
+        silence = silence_of(made.ledger.settings.lease_ttl_seconds)
+        await Fleet(parts, _environment(session), grace=made.grace, silence=silence).run()
     return OK
 
 

@@ -1,0 +1,80 @@
+"""Processes of a fleet that are frozen: replaced, unless their parent was frozen too."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from runfold.ledger import Ledger, names
+from runfold.workers.process import fleet as fleets
+from runfold.workers.process.fleet import Fleet, Part
+from tests.conftest import PROJECT
+from tests.support.waiting import until
+from tests.support.working import ended
+
+WORKER = Part("worker", ["worker", "tests.support.handlers", "--project", PROJECT])
+SILENCE = 3.0
+
+
+class Small(Fleet):
+    """A fleet of one worker, which a test can end."""
+
+    def __init__(self, database: str) -> None:
+        super().__init__([WORKER], {"RUNFOLD_URL": database}, silence=SILENCE)
+
+    @property
+    def pids(self) -> list[int]:
+        """Those of its processes."""
+        return [process.pid for process in self._alive]
+
+    def end(self) -> None:
+        """Tell it to end."""
+        self._pass_on()
+
+
+@asynccontextmanager
+async def small(database: str, ledger: Ledger) -> AsyncIterator[tuple[Small, psutil.Process]]:
+    """Have a fleet whose worker is at work; yield it and the worker's process."""
+    fleet = Small(database)
+    running = asyncio.create_task(fleet.run())
+    try:
+        assert (await ended(ledger, await ledger.submit("double", 4), 30)).output == 8
+        (pid,) = fleet.pids
+        yield fleet, psutil.Process(pid)
+        fleet.end()
+        await asyncio.wait_for(running, 30)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.slow
+async def test_a_process_that_is_frozen_is_killed_named_and_replaced(
+    database: str, ledger: Ledger, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with small(database, ledger) as (_, frozen):
+        frozen.suspend()
+        run = await ledger.submit("double", 2)
+        assert (await ended(ledger, run, 60)).output == 4  # by its successor: nobody else is there
+        assert not frozen.is_running()
+    (said,) = [line for line in capfd.readouterr().err.splitlines() if names.PROCESS_SILENT in line]
+    assert f"pid={frozen.pid}" in said
+
+
+@pytest.mark.slow
+async def test_a_process_that_was_frozen_together_with_its_parent_is_left_alone(
+    database: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleets, "LOOK_SECONDS", 0.1)
+    async with small(database, ledger) as (fleet, paused):
+        paused.suspend()
+        await until(lambda: paused.status() == psutil.STATUS_STOPPED)
+        time.sleep(SILENCE + 1)  # noqa: ASYNC251  the parent is frozen: its loop stands still
+        paused.resume()
+        assert (await ended(ledger, await ledger.submit("double", 2), 30)).output == 4
+        assert fleet.pids == [paused.pid]
