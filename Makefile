@@ -6,6 +6,9 @@ UV   := $(BIN)/uv
 # Each process has a server of its own. The slow tests are spread, and none is among the last.
 PARALLEL := -n auto --dist loadscope --no-loadscope-reorder
 
+# Else each of many processes would compile all that it imports, again and again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help try demo chromium screenshots test test-fast check docs format soak bench bench-peers bench-held bench-reading lock sql schema reference clean
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Generator, Sequence
 from itertools import islice
@@ -35,6 +36,22 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "quick: set by the collection; `make test-fast` runs these")
     config.addinivalue_line("markers", "slow: takes seconds by its nature, so it is never quick")
     config.addinivalue_line("markers", "own_server: starts one without the fixtures")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Import this process's share of the tests, and so compile it for the other processes.
+
+    All of them take 5 s of CPU to compile: too much for each process to do it alone.
+    """
+    worker = getattr(session.config, "workerinput", None)  # set by xdist
+    if worker is None:
+        return
+    number, processes = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
+    root = session.config.rootpath
+    folders = [root / argument for argument in session.config.args]
+    tests = sorted({test for folder in folders for test in folder.rglob("test_*.py")})
+    for test in tests[number::processes]:
+        importlib.import_module(".".join(test.relative_to(root).with_suffix("").parts))
 
 
 def pytest_xdist_auto_num_workers() -> int:
