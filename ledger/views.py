@@ -34,7 +34,7 @@ async def views(project: Project) -> list[View]:
 
 
 async def save(project: Project, name: str, query: str, *, actor: str | None = None) -> bool:
-    """Save a query under a name; return whether that changed anything. The change is on record.
+    """Save a query under a name; return whether that changed anything.
 
     Raises InvalidQuery, or InvalidValue, for example if the project has 50 views already.
     """

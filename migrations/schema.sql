@@ -342,6 +342,7 @@ BEGIN
   IF p_rights IS NULL OR cardinality(speaks_for) NOT BETWEEN 1 AND 100 THEN
     RAISE EXCEPTION 'a grant has rights, and 1 to 100 actors' USING ERRCODE = '22023';
   END IF;
+  PERFORM ledger.lock_control(p_project);
   had_rights := EXISTS (SELECT FROM ledger.access_grant AS g
     WHERE g.credential = p_credential AND cardinality(g.rights) > 0);
   INSERT INTO ledger.access_grant AS g (credential, project_id, rights, actors, until, actor,
@@ -382,7 +383,7 @@ BEGIN
       USING ERRCODE = '22023';
   END IF;
   checked := ledger.check_kind(p_project, p_kind, p_ahead);
-  PERFORM FROM ledger.project AS project WHERE project.project_id = p_project FOR NO KEY UPDATE;
+  PERFORM ledger.lock_control(p_project);
   INSERT INTO ledger.kind_event (project_id, kind, number, recorded_at, actor, type, max_running,
   reason)
   SELECT p_project, p_kind, coalesce(max(change.number), 0) + 1,
@@ -412,10 +413,14 @@ BEGIN
   IF (p_type IN ('role.granted', 'role.revoked')) IS NOT TRUE THEN
     RAISE EXCEPTION 'a role is granted or revoked' USING ERRCODE = '22023';
   END IF;
-  INSERT INTO ledger.role_event (project_id, recorded_at, type, role, member, actor, reason)
-  SELECT p_project, ledger.now(), p_type, p_role, p_member, p_actor, p_reason
+  PERFORM ledger.lock_control(p_project);
+  INSERT INTO ledger.role_event (project_id, number, recorded_at, type, role, member, actor, reason)
+  SELECT p_project, (SELECT coalesce(max(r.number), 0) + 1 FROM ledger.role_event AS r
+      WHERE r.project_id = p_project),
+    ledger.now(), p_type, p_role, p_member, p_actor, p_reason
   WHERE p_type = 'role.granted' OR EXISTS (SELECT FROM ledger.role_member AS m
-    WHERE m.project_id = p_project AND m.role = p_role AND m.member = p_member);
+    WHERE m.project_id = p_project AND m.role = p_role AND m.member = p_member)
+  ON CONFLICT DO NOTHING; -- with a snapshot from before the newest, a serialization failure
   RETURN FOUND;
 END $$;
 
@@ -470,6 +475,7 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_token], 40, true);
   checked := ledger.check_texts(ARRAY[p_name]);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
+  PERFORM ledger.lock_control('*');
   IF p_sha256 IS NULL THEN
     UPDATE ledger.api_token AS t SET revoked_at = ledger.now(), actor = p_actor, reason = p_reason
     WHERE t.token_id = p_token AND t.revoked_at IS NULL;
@@ -518,6 +524,7 @@ BEGIN
     RAISE EXCEPTION 'a user has a name of a-z, 0-9, ".", "_", "@" and "-", and a password or a '
       'subject of an issuer' USING ERRCODE = '22023';
   END IF;
+  PERFORM ledger.lock_control('*');
   IF p_change = 'add' THEN
     checked := ledger.check_texts(ARRAY[p_issuer], 500);
     checked := ledger.check_texts(ARRAY[p_subject], 255);
@@ -552,6 +559,7 @@ END $_$;
 CREATE FUNCTION ledger.change_view(p_project text, p_actor text, p_name text, p_query text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
     AS $$
 DECLARE
   checked boolean;
@@ -563,9 +571,6 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_actor, p_name], 200, true);
   checked := ledger.check_texts(ARRAY[p_query], 1000, true);
   IF p_query IS NULL THEN
-    -- The control history records the row as it was removed, so the row must name who removes it.
-    UPDATE ledger.saved_view AS view SET actor = p_actor
-    WHERE view.project_id = p_project AND view.name = p_name AND view.actor <> p_actor;
     DELETE FROM ledger.saved_view AS view WHERE view.project_id = p_project AND view.name = p_name;
     RETURN FOUND;
   END IF;
@@ -2270,9 +2275,6 @@ BEGIN
   IF high > 0 THEN
     PERFORM setval('ledger.event_position', high);
   END IF;
-  PERFORM setval('ledger.role_event_number_seq', last.number)
-  FROM (SELECT max(entry.number) AS number FROM ledger.role_event AS entry) AS last,
-    ledger.role_event_number_seq AS sequence WHERE last.number >= sequence.last_value;
   PERFORM setval('ledger.archive_event_number_seq', last.number)
   FROM (SELECT max(entry.number) AS number FROM ledger.archive_event AS entry) AS last,
     ledger.archive_event_number_seq AS sequence WHERE last.number >= sequence.last_value;
@@ -4008,6 +4010,10 @@ BEGIN
   -- A kind that a handler declares is not misspelled.
   checked := ledger.check_kind(p_project, p_kind, p_ahead OR p_release IS NOT NULL);
   PERFORM ledger.lock_order('ledger.schedule', 'name', p_project, p_name);
+  IF NOT EXISTS (SELECT FROM ledger.schedule AS s
+    WHERE s.project_id = p_project AND s.name = p_name) THEN
+    PERFORM ledger.lock_control(p_project); -- against another that makes it
+  END IF;
   INSERT INTO ledger.schedule AS known
     (project_id, name, kind, input, cron, timezone, next_at, actor, release)
   -- A change by hand counts as of its moment.
@@ -4928,6 +4934,7 @@ END $$;
 CREATE FUNCTION ledger.snooze(p_project text, p_actor text, p_run uuid, p_version integer, p_until timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
     AS $$
 DECLARE
   present CONSTANT timestamptz := ledger.now();
@@ -5838,8 +5845,8 @@ ALTER TABLE ledger.rebuild ALTER COLUMN rebuild_id ADD GENERATED ALWAYS AS IDENT
 );
 
 CREATE TABLE ledger.role_event (
-    number bigint NOT NULL,
     project_id text NOT NULL,
+    number bigint NOT NULL,
     recorded_at timestamp with time zone NOT NULL,
     type text NOT NULL,
     role character varying(200) NOT NULL,
@@ -5853,15 +5860,6 @@ ALTER TABLE ONLY ledger.role_event ALTER COLUMN member SET STATISTICS 0;
 ALTER TABLE ONLY ledger.role_event ALTER COLUMN actor SET STATISTICS 0;
 ALTER TABLE ONLY ledger.role_event ALTER COLUMN reason SET STATISTICS 0;
 
-ALTER TABLE ledger.role_event ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
-    SEQUENCE NAME ledger.role_event_number_seq
-    START WITH 1
-    INCREMENT BY 1
-    NO MINVALUE
-    NO MAXVALUE
-    CACHE 1
-);
-
 CREATE VIEW ledger.role_member WITH (security_invoker='true') AS
  SELECT project_id,
     role,
@@ -5869,8 +5867,8 @@ CREATE VIEW ledger.role_member WITH (security_invoker='true') AS
     recorded_at,
     actor,
     reason
-   FROM ( SELECT DISTINCT ON (r.project_id, r.role, r.member) r.number,
-            r.project_id,
+   FROM ( SELECT DISTINCT ON (r.project_id, r.role, r.member) r.project_id,
+            r.number,
             r.recorded_at,
             r.type,
             r.role,
@@ -6072,7 +6070,7 @@ ALTER TABLE ONLY ledger.rebuild_range
     ADD CONSTRAINT rebuild_range_pkey PRIMARY KEY (rebuild_id, first);
 
 ALTER TABLE ONLY ledger.role_event
-    ADD CONSTRAINT role_event_pkey PRIMARY KEY (number);
+    ADD CONSTRAINT role_event_pkey PRIMARY KEY (project_id, number);
 
 ALTER TABLE ONLY ledger.run_state
     ADD CONSTRAINT run_state_pkey PRIMARY KEY (project_id, run_id);
@@ -6182,13 +6180,9 @@ CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.project
 
 ALTER TABLE ledger.project ENABLE ALWAYS TRIGGER record_control;
 
-CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.role_event FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('role', 'number', '');
+CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.role_event FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('role', 'project_id number', '');
 
 ALTER TABLE ledger.role_event ENABLE ALWAYS TRIGGER record_control;
-
-CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.saved_view FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('view', 'project_id name', '');
-
-ALTER TABLE ledger.saved_view ENABLE ALWAYS TRIGGER record_control;
 
 CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.schedule FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('schedule', 'project_id name', 'next_at last_due updated_at');
 

@@ -237,8 +237,8 @@ low_water: Final = Table(
 role_event: Final = Table(
     "role_event",
     metadata,
-    Column("number", BigInteger, Identity(always=True), primary_key=True),
-    Column("project_id", Text, nullable=False),
+    Column("project_id", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True),
     Column("recorded_at", _TIME, nullable=False),
     Column("type", Text, nullable=False),
     Column("role", String(200), nullable=False),

@@ -53,12 +53,11 @@ CONTROL_TABLES: Final = (
     ControlTable("api_token", "token", ("token_id",)),
     ControlTable("user_account", "user", ("name",)),
     ControlTable("kind_event", "kind", ("project_id", "kind", "number")),
-    ControlTable("role_event", "role", ("number",)),
+    ControlTable("role_event", "role", ("project_id", "number")),
     ControlTable(
         "schedule", "schedule", ("project_id", "name"), ("next_at", "last_due", "updated_at")
     ),
     ControlTable("webhook", "webhook", ("webhook_id",), ("checkpoint",)),
-    ControlTable("saved_view", "view", ("project_id", "name")),
     ControlTable("archive_event", "archive", ("number",)),
     ControlTable("feed_generation", "generation", ("generation",)),
 )

@@ -379,14 +379,15 @@ CREATE TABLE ledger.snooze (
 );
 
 CREATE TABLE ledger.role_event (
-  number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   project_id text NOT NULL REFERENCES ledger.project,
+  number bigint NOT NULL,
   recorded_at timestamptz NOT NULL,
   type text NOT NULL CHECK (type IN ('role.granted', 'role.revoked')),
   role varchar(200) NOT NULL,
   member varchar(200) NOT NULL,
   actor varchar(200) NOT NULL,
-  reason text
+  reason text,
+  PRIMARY KEY (project_id, number)
 );
 
 CREATE INDEX role_event_member ON ledger.role_event (project_id, role, member, number);

@@ -64,6 +64,45 @@ async def test_control_of_the_same_project_waits_no_longer_than_a_bound_and_name
     assert f"pg_terminate_backend({pid})" in said
 
 
+ORDERS = (
+    "SELECT ledger.change_kind('test', 'a', 'k', 'kind.limited', 1, NULL, true)",
+    "SELECT ledger.change_role('test', 'a', 'role.granted', 'r', 'm', NULL)",
+    "SELECT ledger.change_access('test', 'a', 'x', '{read}', NULL, NULL, NULL)",
+    PUT.replace("'other', $1", "'test', 'a'"),
+    "SELECT ledger.change_access('*', 'a', 'x', '{read}', NULL, NULL, NULL)",
+    "SELECT ledger.change_token('a', 't', NULL, NULL, NULL, NULL)",
+    "SELECT ledger.change_user('a', 'ann', 'disable', NULL, NULL, NULL, NULL, NULL, NULL)",
+    (
+        "SELECT ledger.change_user('a', 'bob', 'add', NULL, NULL, NULL, 'https://id.example', 'b',"
+        " NULL)"
+    ),
+)
+
+
+async def test_the_same_order_given_twice_waits_no_longer_than_any_other(
+    database: str, connection: asyncpg.Connection[Any], subtests: pytest.Subtests
+) -> None:
+    """Not for the row that both write either, which is waited for without a bound."""
+    await connection.execute(ORDERS[-1].replace("bob", "ann").replace("'b'", "'a'"))
+    made = "SELECT ledger.change_token('a', 't', sha256('t'), 'ci', '1 day', NULL)"
+    await connection.execute(made)
+    async with connection.transaction():
+        for order in ORDERS:
+            await connection.execute(order)
+        holder = f"held by process {connection.get_server_pid()}, "
+
+        async def refusal(order: str) -> str:
+            another = await asyncpg.connect(driver_url(database))
+            with pytest.raises((TimeoutError, asyncpg.PostgresError)) as refused:
+                await another.execute(order, timeout=20)
+            await another.close()
+            return str(refused.value)
+
+        for order, said in zip(ORDERS, await asyncio.gather(*map(refusal, ORDERS)), strict=True):
+            with subtests.test(order):
+                assert holder in said
+
+
 async def test_a_grant_that_is_not_ended_holds_up_no_revocation_and_no_other_grant_for_long(
     database: str, ledger: Ledger
 ) -> None:

@@ -82,6 +82,14 @@ LEFT_OPEN: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         (KIND.format("paused", "NULL"), KIND.format("limited", 2), CLAIM),
     ),
     "the next time of a schedule": (ADVANCE, (ADVANCE,)),
+    "a saved view": (
+        "SELECT ledger.change_view('test', 'w', 'mine', 'kind:parse')",
+        (
+            KIND.format("paused", "NULL"),
+            "SELECT ledger.change_access('test', 'boss', 'w', '{}', NULL, NULL, NULL)",
+            "SELECT ledger.change_role('test', 'boss', 'role.granted', 'r', 'm', NULL)",
+        ),
+    ),
 }
 
 

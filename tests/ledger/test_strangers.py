@@ -177,6 +177,33 @@ async def test_no_estimate_tells_a_stranger_the_keys_names_and_actors_of_others(
     assert [(row["relation"], row["name"]) for row in words if row["target"] != 0] == []
 
 
+COUNTERS: Final = """
+SELECT c.relname || '.' || a.attname AS name FROM pg_class AS c
+JOIN pg_attribute AS a ON a.attrelid = c.oid
+LEFT JOIN pg_attrdef AS d ON d.adrelid = c.oid AND d.adnum = a.attnum
+WHERE c.relnamespace = 'ledger'::regnamespace AND c.relrowsecurity AND NOT c.relispartition
+  AND EXISTS (SELECT FROM pg_attribute AS p WHERE p.attrelid = c.oid AND p.attname = 'project_id')
+  AND (a.attidentity <> '' OR pg_get_expr(d.adbin, d.adrelid) ~ 'nextval|xact')
+ORDER BY 1
+"""
+
+
+async def test_no_number_of_a_row_counts_the_rows_of_others(
+    theirs: Ledger, ledger: Ledger, stranger: asyncpg.Connection[Any]
+) -> None:
+    """But for those that docs/howto/access.md names; rebuilds are seen by whoever sees all."""
+    for member in ("ann", "bob"):
+        await theirs.grant_role("finance", member)
+        await ledger.grant_role("finance", member)
+
+    numbers = await stranger.fetch("SELECT number FROM ledger.role_event ORDER BY number")
+    assert [row["number"] for row in numbers] == [1, 2]
+    counters = [row["name"] for row in await theirs.pool.fetch(COUNTERS)]
+    assert counters == [
+        "archive_event.number", "event.position", "event.txid", "rebuild.rebuild_id",
+    ]  # fmt: skip
+
+
 async def test_no_wait_for_a_lock_tells_a_stranger_what_others_have(
     theirs: Ledger,
     connection: asyncpg.Connection[Any],

@@ -23,6 +23,7 @@ BEGIN
   IF p_rights IS NULL OR cardinality(speaks_for) NOT BETWEEN 1 AND 100 THEN
     RAISE EXCEPTION 'a grant has rights, and 1 to 100 actors' USING ERRCODE = '22023';
   END IF;
+  PERFORM ledger.lock_control(p_project);
   had_rights := EXISTS (SELECT FROM ledger.access_grant AS g
     WHERE g.credential = p_credential AND cardinality(g.rights) > 0);
   INSERT INTO ledger.access_grant AS g (credential, project_id, rights, actors, until, actor,

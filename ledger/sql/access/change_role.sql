@@ -1,5 +1,6 @@
 -- Grants a member a role, or revokes it, on record: whether there was anything to change. Needs the
--- right admin in the project.
+-- right admin in the project. Numbered from 1 in each project, so that no gap tells of others'.
+-- Locks: the project's list of the control history.
 CREATE OR REPLACE FUNCTION ledger.change_role(
   p_project text, p_actor text, p_type text, p_role text, p_member text, p_reason text
 ) RETURNS boolean
@@ -19,9 +20,13 @@ BEGIN
   IF (p_type IN ('role.granted', 'role.revoked')) IS NOT TRUE THEN
     RAISE EXCEPTION 'a role is granted or revoked' USING ERRCODE = '22023';
   END IF;
-  INSERT INTO ledger.role_event (project_id, recorded_at, type, role, member, actor, reason)
-  SELECT p_project, ledger.now(), p_type, p_role, p_member, p_actor, p_reason
+  PERFORM ledger.lock_control(p_project);
+  INSERT INTO ledger.role_event (project_id, number, recorded_at, type, role, member, actor, reason)
+  SELECT p_project, (SELECT coalesce(max(r.number), 0) + 1 FROM ledger.role_event AS r
+      WHERE r.project_id = p_project),
+    ledger.now(), p_type, p_role, p_member, p_actor, p_reason
   WHERE p_type = 'role.granted' OR EXISTS (SELECT FROM ledger.role_member AS m
-    WHERE m.project_id = p_project AND m.role = p_role AND m.member = p_member);
+    WHERE m.project_id = p_project AND m.role = p_role AND m.member = p_member)
+  ON CONFLICT DO NOTHING; -- with a snapshot from before the newest, a serialization failure
   RETURN FOUND;
 END $$;

@@ -1,5 +1,6 @@
 -- Makes an API token, of whose secret only the SHA-256 is given and kept, or revokes it, on record.
 -- Its rights are granted to the credential token:<id>. Needs the right admin in all projects.
+-- Locks: the database's list of the control history.
 CREATE OR REPLACE FUNCTION ledger.change_token(
   p_actor text, p_token text, p_sha256 bytea, p_name text, p_lifetime interval, p_reason text
 ) RETURNS boolean
@@ -17,6 +18,7 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_token], 40, true);
   checked := ledger.check_texts(ARRAY[p_name]);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
+  PERFORM ledger.lock_control('*');
   IF p_sha256 IS NULL THEN
     UPDATE ledger.api_token AS t SET revoked_at = ledger.now(), actor = p_actor, reason = p_reason
     WHERE t.token_id = p_token AND t.revoked_at IS NULL;

@@ -2,7 +2,7 @@
 -- changed anything. A password is given as the method, the salt and the SHA-256 of the key that is
 -- made from it. Each change ends the user's sessions, without a lock of them: they hold for the
 -- account as it was. Rights are granted to the credential user:<name>. Needs the right admin in all
--- projects.
+-- projects. Locks: the database's list of the control history.
 CREATE OR REPLACE FUNCTION ledger.change_user(
   p_actor text, p_name text, p_change text, p_method text, p_salt bytea, p_key_sha256 bytea,
   p_issuer text, p_subject text, p_reason text
@@ -37,6 +37,7 @@ BEGIN
     RAISE EXCEPTION 'a user has a name of a-z, 0-9, ".", "_", "@" and "-", and a password or a '
       'subject of an issuer' USING ERRCODE = '22023';
   END IF;
+  PERFORM ledger.lock_control('*');
   IF p_change = 'add' THEN
     checked := ledger.check_texts(ARRAY[p_issuer], 500);
     checked := ledger.check_texts(ARRAY[p_subject], 255);

@@ -76,7 +76,7 @@ ALTER TABLE ledger.kind_event ENABLE ALWAYS TRIGGER record_control;
 CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.role_event
   FOR EACH ROW
   WHEN (current_setting('session_replication_role') <> 'replica' OR NOT ledger.is_replicated())
-  EXECUTE FUNCTION ledger.record_control('role', 'number', '');
+  EXECUTE FUNCTION ledger.record_control('role', 'project_id number', '');
 ALTER TABLE ledger.role_event ENABLE ALWAYS TRIGGER record_control;
 CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.schedule
   FOR EACH ROW
@@ -89,11 +89,6 @@ CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON led
   WHEN (current_setting('session_replication_role') <> 'replica' OR NOT ledger.is_replicated())
   EXECUTE FUNCTION ledger.record_control('webhook', 'webhook_id', 'checkpoint');
 ALTER TABLE ledger.webhook ENABLE ALWAYS TRIGGER record_control;
-CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.saved_view
-  FOR EACH ROW
-  WHEN (current_setting('session_replication_role') <> 'replica' OR NOT ledger.is_replicated())
-  EXECUTE FUNCTION ledger.record_control('view', 'project_id name', '');
-ALTER TABLE ledger.saved_view ENABLE ALWAYS TRIGGER record_control;
 CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.archive_event
   FOR EACH ROW
   WHEN (current_setting('session_replication_role') <> 'replica' OR NOT ledger.is_replicated())

@@ -1,6 +1,6 @@
 -- Pauses, resumes or limits a kind: appends one event, numbered from 1 for each kind; a trigger
--- folds it into kind_state. A kind that is new needs p_ahead. Locks: the row of the project, and
--- the kind's of kind_state, which no claim locks.
+-- folds it into kind_state. A kind that is new needs p_ahead. Locks: the project's list of the
+-- control history, and the kind's row of kind_state, which no claim locks.
 CREATE OR REPLACE FUNCTION ledger.change_kind(
   p_project text, p_actor text, p_kind text, p_type text, p_max_running int, p_reason text,
   p_ahead boolean DEFAULT false
@@ -25,7 +25,7 @@ BEGIN
       USING ERRCODE = '22023';
   END IF;
   checked := ledger.check_kind(p_project, p_kind, p_ahead);
-  PERFORM FROM ledger.project AS project WHERE project.project_id = p_project FOR NO KEY UPDATE;
+  PERFORM ledger.lock_control(p_project);
   INSERT INTO ledger.kind_event (project_id, kind, number, recorded_at, actor, type, max_running,
   reason)
   SELECT p_project, p_kind, coalesce(max(change.number), 0) + 1,

@@ -1,11 +1,13 @@
 -- Saves a view, a query of runs under a name, for all who read the project; without a query
--- removes the view. Returns whether anything changed. At most 50 in a project. Needs the right
--- read.
+-- removes the view. Returns whether anything changed. At most 50 in a project. A setting that
+-- readers share, no order: whoever may read must not hold the list of the orders. Needs the right
+-- read. Locks: the view; waits two seconds for another that changes it.
 CREATE OR REPLACE FUNCTION ledger.change_view(
   p_project text, p_actor text, p_name text, p_query text
 ) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '2s'
 AS $$
 DECLARE
   checked boolean;
@@ -17,9 +19,6 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_actor, p_name], 200, true);
   checked := ledger.check_texts(ARRAY[p_query], 1000, true);
   IF p_query IS NULL THEN
-    -- The control history records the row as it was removed, so the row must name who removes it.
-    UPDATE ledger.saved_view AS view SET actor = p_actor
-    WHERE view.project_id = p_project AND view.name = p_name AND view.actor <> p_actor;
     DELETE FROM ledger.saved_view AS view WHERE view.project_id = p_project AND view.name = p_name;
     RETURN FOUND;
   END IF;

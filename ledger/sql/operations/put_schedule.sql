@@ -27,6 +27,10 @@ BEGIN
   -- A kind that a handler declares is not misspelled.
   checked := ledger.check_kind(p_project, p_kind, p_ahead OR p_release IS NOT NULL);
   PERFORM ledger.lock_order('ledger.schedule', 'name', p_project, p_name);
+  IF NOT EXISTS (SELECT FROM ledger.schedule AS s
+    WHERE s.project_id = p_project AND s.name = p_name) THEN
+    PERFORM ledger.lock_control(p_project); -- against another that makes it
+  END IF;
   INSERT INTO ledger.schedule AS known
     (project_id, name, kind, input, cron, timezone, next_at, actor, release)
   -- A change by hand counts as of its moment.

@@ -1,12 +1,14 @@
 -- Keeps a request for an approval out of a person's inbox until a moment, or until it changes;
 -- with no moment it is back at once. A setting of the person, no event: the run knows nothing of
 -- it. Returns whether the run waits for that request, or, with no moment, whether it was away. At
--- most 500 of a person. Needs the right decide.
+-- most 500 of a person. Needs the right decide. Locks: the person's setting; waits two seconds for
+-- another that changes it.
 CREATE OR REPLACE FUNCTION ledger.snooze(
   p_project text, p_actor text, p_run uuid, p_version int, p_until timestamptz
 ) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '2s'
 AS $$
 DECLARE
   present CONSTANT timestamptz := ledger.now();

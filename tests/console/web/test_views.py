@@ -37,7 +37,7 @@ def test_without_the_projection_states_have_no_numbers() -> None:
     assert found["kind"] == []
 
 
-async def test_a_view_is_saved_for_all_changed_and_removed_on_record(
+async def test_a_view_is_saved_for_all_changed_and_removed(
     web: httpx.AsyncClient, ledger: Ledger
 ) -> None:
     path, asked = "/p/test/views", {"name": "mine <b>", "q": "state:failed kind:page"}
@@ -52,8 +52,6 @@ async def test_a_view_is_saved_for_all_changed_and_removed_on_record(
     assert (view.query, view.actor) == ("state:failed", ledger.actor)
     assert (await web.post(path, data=asked | {"change": "remove"})).status_code == 303
     assert await views.views(ledger.project) == []
-    changes = [each.type for each in await ledger.control_history() if "view" in each.type]
-    assert changes == ["view.added", "view.changed", "view.removed"]
 
 
 BAD_VIEWS = (
