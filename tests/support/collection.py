@@ -43,6 +43,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
     All of them take 5 s of CPU to compile: too much for each process to do it alone.
     """
+    spare_what_is_loaded()
     worker = getattr(session.config, "workerinput", None)  # set by xdist
     if worker is None:
         return
