@@ -35,6 +35,8 @@ nothing."""
 _AWAY: Final = frozenset({"25006", "55000"})
 """The server takes no writes now: it is a standby, or an object is not ready."""
 _AWAY_CLASSES: Final = frozenset({"08", "53", "57", "58"})
+_GONE: Final = re.compile(r"cache lookup failed for .*\d|.*\bOID \d+")
+"""What was dropped after a statement had named it: the server knows its number alone."""
 _POOLER: Final = (
     "a pooler in transaction mode lies before the database, and knows no prepared statements: "
     "set RUNFOLD_PREPARED_STATEMENTS=false, and RUNFOLD_LISTEN=false for workers"
@@ -53,6 +55,8 @@ def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:
         return _missing_partition(error)
     if state in _BY_STATE:
         return _BY_STATE[state](error, args)
+    if state in {"XX000", "42704"} and _GONE.match(_message(error)):
+        return _changed_meanwhile(error)
     # The latter: an upgrade gave a table a column while the transaction was open.
     if state in LOST or isinstance(error, asyncpg.InvalidCachedStatementError):
         return DatabaseUnavailable(
@@ -87,12 +91,16 @@ def _duplicate_key(error: BaseException, _: Sequence[Any]) -> LedgerError:
 
 def _not_migrated(error: BaseException, _: Sequence[Any]) -> LedgerError:
     if getattr(error, "context", None):  # within a function that is there, as it was at its start
-        return DatabaseUnavailable(
-            "the server",
-            f"{_message(error)}, since an upgrade has changed it meanwhile; nothing was written: "
-            "run it, or your transaction, again; if that does not help, run `runfold db upgrade`",
-        )
+        return _changed_meanwhile(error)
     return NotMigrated(None, "this code's schema")
+
+
+def _changed_meanwhile(error: BaseException) -> LedgerError:
+    return DatabaseUnavailable(
+        "the server",
+        f"{_message(error)}, since an upgrade has changed it meanwhile; nothing was written: "
+        "run it, or your transaction, again; if that does not help, run `runfold db upgrade`",
+    )
 
 
 def _behind_a_pooler(_: BaseException, __: Sequence[Any]) -> LedgerError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from uuid import uuid4
 
 import asyncpg
@@ -410,6 +411,37 @@ async def test_a_call_whose_helper_an_upgrade_changed_is_to_be_made_again(
         with pytest.raises(DatabaseUnavailable, match=r"sees_to_months.*again"):
             await call
     await upgrade.close()
+
+
+async def test_what_an_upgrade_drops_below_a_running_statement_is_to_be_asked_for_again(
+    unverified_database: str, subtests: pytest.Subtests
+) -> None:
+    upgrade = await asyncpg.connect(driver_url(unverified_database))
+    caller = await asyncpg.connect(driver_url(unverified_database))
+    async with Ledger.open(unverified_database, PROJECT) as ledger:
+        run = await ledger.submit("parse")
+    await upgrade.execute("CREATE SEQUENCE dropped")
+    anew = schema.install_script(schema.OBJECTS)
+    waits = "SELECT {} FROM ledger.history('test', '{}', 0, true) AS h"
+    for what, change, statement in (
+        ("cache lookup", f"DROP FUNCTION ledger.channel; {anew}", "ledger.channel('test'), h.*"),
+        ("type with OID", f"DROP VIEW ledger.entry CASCADE; {anew}", "h"),
+        ("open relation with OID", "DROP SEQUENCE dropped", "nextval('dropped'), count(h.*)"),
+    ):
+        with subtests.test(what):
+            async with upgrade.transaction():
+                await upgrade.execute("LOCK TABLE ledger.access_grant")
+                call = asyncio.create_task(
+                    connections.fetch(caller, waits.format(statement, run.run_id))
+                )
+                blocked = "SELECT cardinality(pg_blocking_pids($1)) > 0"
+                await until(partial(upgrade.fetchval, blocked, caller.get_server_pid()))
+                await upgrade.execute(change)
+
+            with pytest.raises(DatabaseUnavailable, match=rf"{what}.*again"):
+                await call
+    await upgrade.close()
+    await caller.close()
 
 
 @pytest.mark.parametrize("comment", ["one line", "two\nlines", ""])
