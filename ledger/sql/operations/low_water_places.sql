@@ -1,9 +1,11 @@
 -- Says where the walks of waiting runs begin from now on: in each priority the first run that waits
--- from the old mark on, p_run and p_due at most, or an older one of p_late. A priority of p_leased,
+-- from the old mark on, p_run and p_due at most, or an older one of p_late. A priority of p_moving,
 -- or of a run that waits, gets a mark if it has none; priority 0 has one, so that all of a kind
--- lies behind marks. Internal to ledger.move_low_water. Locks: none.
+-- lies behind marks. p_moving has the priorities of p_late as well: one without a mark is walked
+-- from its beginning, because others may wait there to which no walk came. Internal to
+-- ledger.move_low_water. Locks: none.
 CREATE OR REPLACE FUNCTION ledger.low_water_places(
-  p_old ledger.low_water, p_leased int[], p_late uuid[], p_run uuid, p_due timestamptz,
+  p_old ledger.low_water, p_moving int[], p_late uuid[], p_run uuid, p_due timestamptz,
   OUT priorities int[], OUT runs uuid[], OUT back_priorities int[], OUT dues timestamptz[]
 )
 LANGUAGE plpgsql
@@ -18,7 +20,7 @@ BEGIN
     FROM (
       SELECT * FROM unnest(p_old.priorities, p_old.runs)
       UNION ALL SELECT 0, beginning
-      UNION ALL SELECT unnest(p_leased), beginning
+      UNION ALL SELECT unnest(p_moving), beginning
     ) AS place (priority, run)
     GROUP BY place.priority
   ), part AS (
@@ -59,7 +61,7 @@ BEGIN
     FROM (
       SELECT * FROM unnest(p_old.back_priorities, p_old.dues)
       UNION ALL SELECT 0, '-infinity'
-      UNION ALL SELECT unnest(p_leased), '-infinity'
+      UNION ALL SELECT unnest(p_moving), '-infinity'
     ) AS place (priority, due)
     GROUP BY place.priority
   ), part AS (

@@ -34,7 +34,7 @@ DECLARE
   new ledger.low_water;
   ended xid8[];
   late uuid[];
-  leased int[];
+  moving int[]; -- the priorities of what is held, or came late
   is_set_back boolean;
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed'
@@ -73,24 +73,25 @@ BEGIN
       late := CASE WHEN ended = '{}' THEN '{}' ELSE ARRAY(
         SELECT DISTINCT event.run_id FROM ledger.event AS event
         WHERE event.txid = ANY (ended) AND event.project_id = p_project) END;
-      SELECT coalesce(array_agg(DISTINCT lease.run_id)
-          FILTER (WHERE lease.lease_position <= old.seen_position), '{}'),
-        coalesce(array_agg(DISTINCT lease.priority), '{}')
-      INTO new.older_leases, leased
+      SELECT coalesce(array_agg(DISTINCT run.run_id)
+          FILTER (WHERE run.token IS NOT NULL AND run.lease_position <= old.seen_position), '{}'),
+        coalesce(array_agg(DISTINCT run.priority), '{}')
+      INTO new.older_leases, moving
       FROM (
-        SELECT held.run_id, held.priority, held.lease_position
+        SELECT held.run_id, held.priority, held.token, held.lease_position
         FROM ledger.leases(p_project, kind_now, true) AS held
         UNION ALL
-        SELECT run.run_id, run.priority, run.lease_position FROM unnest(late) AS brought (run_id)
+        SELECT run.run_id, run.priority, run.token, run.lease_position
+        FROM unnest(late) AS brought (run_id)
         CROSS JOIN LATERAL (
           SELECT run.* FROM ledger.run_state AS run
           WHERE run.project_id = p_project AND run.run_id = brought.run_id OFFSET 0
         ) AS run
-        WHERE run.kind = kind_now AND run.token IS NOT NULL
-      ) AS lease;
+        WHERE run.kind = kind_now
+      ) AS run;
       new.leases_after := old.seen_position;
       SELECT place.* INTO new.priorities, new.runs, new.back_priorities, new.dues
-      FROM ledger.low_water_places(old, leased, late,
+      FROM ledger.low_water_places(old, moving, late,
         ledger.uuid7_floor((old.seen_clock - p_lag) AT TIME ZONE 'UTC'), old.seen_at - 10 * p_lag)
         AS place;
     END IF;

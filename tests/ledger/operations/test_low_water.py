@@ -83,6 +83,22 @@ async def test_a_run_whose_transaction_was_open_while_the_marks_moved_is_claimed
     assert await claims(connection) == [late, newer[2].run_id]
 
 
+async def test_a_late_run_hides_none_that_waits_in_its_priority(
+    ledger: Ledger, connection: asyncpg.Connection[Any], other: asyncpg.Connection[Any]
+) -> None:
+    nearest = await ledger.submit("parse")  # no walk goes on to a priority after this
+    waiting = await ledger.submit("parse", priority=3)
+    transaction = other.transaction()
+    await transaction.start()
+    late = await other.fetchval(SUBMIT, PROJECT, "parse", 3)
+    await move(connection, times=3)
+    await transaction.commit()
+    await move(connection)
+
+    assert (await mark_of(connection))["priorities"] == [0, 3]
+    assert await claims(connection) == [nearest.run_id, waiting.run_id, late]
+
+
 async def test_a_lease_whose_claim_was_open_while_the_marks_moved_is_reaped(
     ledger: Ledger, connection: asyncpg.Connection[Any], other: asyncpg.Connection[Any]
 ) -> None:
