@@ -25,11 +25,7 @@ class Tasks:
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Start a task; from Python 3.12 it works at once until it waits, and may be over then."""
         loop = asyncio.get_running_loop()
-        try:
-            task = _begun(work, loop)
-        except (KeyboardInterrupt, SystemExit) as error:
-            loop.call_soon(_raise, error)  # it ends the loop, as it would out of a later task
-            return
+        task = _begun(work, loop)
         if not task.done():
             self._open.add(task)
             task.add_done_callback(self._open.discard)
@@ -40,14 +36,24 @@ if sys.version_info >= (3, 12):
     def _begun(
         work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop
     ) -> asyncio.Task[None]:
-        return asyncio.Task(work, loop=loop, eager_start=True)
+        return asyncio.Task(_ending_the_loop(work), loop=loop, eager_start=True)
 
 else:
 
     def _begun(
         work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop
     ) -> asyncio.Task[None]:
-        return loop.create_task(work)
+        task = loop.create_task(_ending_the_loop(work))
+        task.add_done_callback(lambda _: work.close())  # it may be cancelled before it begins
+        return task
+
+
+async def _ending_the_loop(work: Coroutine[Any, Any, None]) -> None:
+    """Await the work; what interrupts it ends the loop, and is nobody's lost exception."""
+    try:
+        await work
+    except (KeyboardInterrupt, SystemExit) as error:
+        asyncio.get_running_loop().call_soon(_raise, error)
 
 
 def _raise(error: BaseException) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 
@@ -15,6 +16,7 @@ from tests.support.waiting import until
 
 def test_an_interrupt_in_a_task_ends_the_loop_and_not_whoever_started_it() -> None:
     went_on: list[str] = []
+    complaints: list[str] = []
 
     async def interrupted() -> None:
         raise KeyboardInterrupt
@@ -25,6 +27,7 @@ def test_an_interrupt_in_a_task_ends_the_loop_and_not_whoever_started_it() -> No
         await asyncio.sleep(10)
 
     loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context["message"]))
     task = loop.create_task(story())
     with pytest.raises(KeyboardInterrupt):
         loop.run_until_complete(task)
@@ -33,6 +36,17 @@ def test_an_interrupt_in_a_task_ends_the_loop_and_not_whoever_started_it() -> No
     with pytest.raises(asyncio.CancelledError):
         loop.run_until_complete(task)
     loop.close()
+    gc.collect()
+    assert complaints == []
+
+
+async def test_a_task_may_be_cancelled_before_it_begins() -> None:
+    tasks = Tasks()
+    tasks.start(asyncio.sleep(10))
+    for task in tasks:
+        task.cancel()
+    await until(lambda: not tasks)
+    gc.collect()  # of a coroutine that nobody awaited Python warns here, and a warning is an error
 
 
 async def test_a_process_ends_by_force_though_no_thread_can_be_started(
