@@ -134,10 +134,10 @@ DECLARE
   moment timestamptz;
 BEGIN
   PERFORM ledger.lock_control(p_list);
-  SELECT * INTO head FROM ledger.control_head AS h WHERE h.project_id = p_list;
+  SELECT * INTO head FROM ledger.control_head AS list_head WHERE list_head.project_id = p_list;
   new_number := coalesce(head.number, 0) + 1;
-  moment := greatest(ledger.now(), (SELECT e.recorded_at FROM ledger.control_event AS e
-    WHERE e.project_id = p_list AND e.number = head.number));
+  moment := greatest(ledger.now(), (SELECT newest.recorded_at FROM ledger.control_event AS newest
+    WHERE newest.project_id = p_list AND newest.number = head.number));
   new_hash := ledger.control_hash(coalesce(head.hash, ''::bytea), new_number, moment, p_list,
     writer, p_type, p_subject, p_facts, p_actor, p_reason);
   INSERT INTO ledger.control_event (project_id, number, recorded_at, credential, type, subject,
@@ -149,8 +149,8 @@ BEGIN
     RAISE EXCEPTION 'event % of the control history of % is there already', new_number, p_list
       USING ERRCODE = '40001';
   END IF;
-  UPDATE ledger.control_head AS h SET number = new_number, hash = new_hash
-  WHERE h.project_id = p_list;
+  UPDATE ledger.control_head AS list_head SET number = new_number, hash = new_hash
+  WHERE list_head.project_id = p_list;
   IF NOT FOUND THEN
     INSERT INTO ledger.control_head (project_id, number, hash)
     VALUES (p_list, new_number, new_hash);
@@ -176,8 +176,9 @@ BEGIN
   EXECUTE format('ALTER TABLE ledger.%I ENABLE ROW LEVEL SECURITY', partition);
   EXECUTE format('REVOKE ALL ON ledger.%I FROM PUBLIC', partition);
   FOR unsampled IN -- see access/statistics
-    SELECT a.attname FROM pg_attribute AS a
-    WHERE a.attrelid = 'ledger.event'::regclass AND a.attnum > 0 AND a.attstattarget = 0
+    SELECT attribute.attname FROM pg_attribute AS attribute
+    WHERE attribute.attrelid = 'ledger.event'::regclass AND attribute.attnum > 0
+      AND attribute.attstattarget = 0
   LOOP
     EXECUTE format('ALTER TABLE ledger.%I ALTER COLUMN %I SET STATISTICS 0', partition, unsampled);
   END LOOP;
@@ -207,12 +208,12 @@ BEGIN
   IF p_sha256 IS NULL OR octet_length(p_sha256) <> 32 THEN
     RAISE EXCEPTION 'a session has a SHA-256 of 32 bytes' USING ERRCODE = '22023';
   END IF;
-  DELETE FROM ledger.web_session AS s WHERE s.session_id IN (
-    SELECT o.session_id FROM ledger.web_session AS o
-    WHERE o.credential = p_credential AND (
-      o.ended_at < moment - interval '30 days' OR o.expires_at < moment - interval '30 days'
-      OR o.session_id IN (SELECT n.session_id FROM ledger.web_session AS n
-        WHERE n.credential = p_credential ORDER BY n.created_at DESC OFFSET 50))
+  DELETE FROM ledger.web_session AS session WHERE session.session_id IN (
+    SELECT ended.session_id FROM ledger.web_session AS ended
+    WHERE ended.credential = p_credential AND (
+      ended.ended_at < moment - interval '30 days' OR ended.expires_at < moment - interval '30 days'
+      OR ended.session_id IN (SELECT own.session_id FROM ledger.web_session AS own
+        WHERE own.credential = p_credential ORDER BY own.created_at DESC OFFSET 50))
     FOR UPDATE SKIP LOCKED);
   INSERT INTO ledger.web_session (session_id, sha256, credential, created_at, expires_at,
     last_used_at, user_changed_at)
@@ -241,14 +242,15 @@ BEGIN
   END IF;
   -- A table that only upgrades write, so no login holds it; at_work's own lock is that of upgrades.
   LOCK TABLE ledger.alembic_version IN SHARE ROW EXCLUSIVE MODE;
-  DELETE FROM ledger.at_work AS w WHERE NOT EXISTS (
-    SELECT FROM pg_locks AS l
-    WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND l.pid = w.pid
-      AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
-      AND (l.classid::bigint << 32 | l.objid::bigint) = w.key);
-  SELECT format('process %s, login %s', w.pid, a.usename) INTO holder
-  FROM ledger.at_work AS w LEFT JOIN pg_stat_activity AS a ON a.pid = w.pid
-  WHERE w.name = p_name AND NOT (w.shared AND p_shared) LIMIT 1;
+  DELETE FROM ledger.at_work AS work WHERE NOT EXISTS (
+    SELECT FROM pg_locks AS lock
+    WHERE lock.locktype = 'advisory' AND lock.objsubid = 1 AND lock.granted AND lock.pid = work.pid
+      AND lock.database = (SELECT this_database.oid FROM pg_database AS this_database
+        WHERE this_database.datname = current_database())
+      AND (lock.classid::bigint << 32 | lock.objid::bigint) = work.key);
+  SELECT format('process %s, login %s', work.pid, session.usename) INTO holder
+  FROM ledger.at_work AS work LEFT JOIN pg_stat_activity AS session ON session.pid = work.pid
+  WHERE work.name = p_name AND NOT (work.shared AND p_shared) LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION '% is at work on %', holder, p_name USING ERRCODE = '55P03';
   END IF;
@@ -343,13 +345,12 @@ BEGIN
     RAISE EXCEPTION 'a grant has rights, and 1 to 100 actors' USING ERRCODE = '22023';
   END IF;
   PERFORM ledger.lock_control(p_project);
-  had_rights := EXISTS (SELECT FROM ledger.access_grant AS g
-    WHERE g.credential = p_credential AND cardinality(g.rights) > 0);
-  INSERT INTO ledger.access_grant AS g (credential, project_id, rights, actors, until, actor,
-    reason)
+  had_rights := EXISTS (SELECT FROM ledger.access_grant AS granted
+    WHERE granted.credential = p_credential AND cardinality(granted.rights) > 0);
+  INSERT INTO ledger.access_grant (credential, project_id, rights, actors, until, actor, reason)
   VALUES (p_credential, p_project,
-    ARRAY(SELECT DISTINCT r FROM unnest(p_rights) AS r ORDER BY r), speaks_for, p_until, p_actor,
-    p_reason)
+    ARRAY(SELECT DISTINCT asked FROM unnest(p_rights) AS asked ORDER BY asked), speaks_for, p_until,
+    p_actor, p_reason)
   ON CONFLICT (credential, project_id) DO UPDATE SET rights = excluded.rights,
     actors = excluded.actors, until = excluded.until, actor = excluded.actor,
     reason = excluded.reason;
@@ -415,11 +416,12 @@ BEGIN
   END IF;
   PERFORM ledger.lock_control(p_project);
   INSERT INTO ledger.role_event (project_id, number, recorded_at, type, role, member, actor, reason)
-  SELECT p_project, (SELECT coalesce(max(r.number), 0) + 1 FROM ledger.role_event AS r
-      WHERE r.project_id = p_project),
+  SELECT p_project, (SELECT coalesce(max(recorded.number), 0) + 1 FROM ledger.role_event AS recorded
+      WHERE recorded.project_id = p_project),
     ledger.now(), p_type, p_role, p_member, p_actor, p_reason
-  WHERE p_type = 'role.granted' OR EXISTS (SELECT FROM ledger.role_member AS m
-    WHERE m.project_id = p_project AND m.role = p_role AND m.member = p_member)
+  WHERE p_type = 'role.granted' OR EXISTS (SELECT FROM ledger.role_member AS membership
+    WHERE membership.project_id = p_project AND membership.role = p_role
+      AND membership.member = p_member)
   ON CONFLICT DO NOTHING; -- with a snapshot from before the newest, a serialization failure
   RETURN FOUND;
 END $$;
@@ -444,8 +446,8 @@ BEGIN
     RAISE EXCEPTION 'a schedule is paused, run, or resumed from a time' USING ERRCODE = '22023';
   END IF;
   PERFORM ledger.lock_order('ledger.schedule', 'name', p_project, p_name);
-  SELECT s.* INTO known FROM ledger.schedule AS s
-  WHERE s.project_id = p_project AND s.name = p_name;
+  SELECT schedule.* INTO known FROM ledger.schedule
+  WHERE schedule.project_id = p_project AND schedule.name = p_name;
   IF NOT FOUND THEN
     RETURN false;
   ELSIF p_change = 'run' THEN
@@ -453,9 +455,9 @@ BEGIN
       ledger.control_subject('schedule', 'project_id name', to_jsonb(known)),
       (to_jsonb(known) - '{next_at,last_due,updated_at}'::text[])::text, p_actor, p_reason);
   ELSIF known.paused <> (p_change = 'pause') THEN
-    UPDATE ledger.schedule AS s SET paused = p_change = 'pause', actor = p_actor,
-      reason = p_reason, next_at = coalesce(p_next_at, s.next_at)
-    WHERE s.project_id = p_project AND s.name = p_name;
+    UPDATE ledger.schedule SET paused = p_change = 'pause', actor = p_actor,
+      reason = p_reason, next_at = coalesce(p_next_at, schedule.next_at)
+    WHERE schedule.project_id = p_project AND schedule.name = p_name;
   END IF;
   RETURN true;
 END $$;
@@ -477,8 +479,9 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
   PERFORM ledger.lock_control('*');
   IF p_sha256 IS NULL THEN
-    UPDATE ledger.api_token AS t SET revoked_at = ledger.now(), actor = p_actor, reason = p_reason
-    WHERE t.token_id = p_token AND t.revoked_at IS NULL;
+    UPDATE ledger.api_token AS token SET revoked_at = ledger.now(), actor = p_actor,
+      reason = p_reason
+    WHERE token.token_id = p_token AND token.revoked_at IS NULL;
     RETURN FOUND;
   END IF;
   IF octet_length(p_sha256) <> 32 OR p_lifetime IS NULL
@@ -537,11 +540,11 @@ BEGIN
     INSERT INTO ledger.credential_use (credential) VALUES ('user:' || p_name)
     ON CONFLICT DO NOTHING;
   ELSE
-    UPDATE ledger.user_account AS u SET changed_at = moment, actor = p_actor, reason = p_reason,
-      disabled_at = CASE p_change WHEN 'disable' THEN moment
-        WHEN 'enable' THEN NULL ELSE u.disabled_at END
-    WHERE u.name = p_name AND (p_change = 'password'
-      OR (p_change = 'disable') = (u.disabled_at IS NULL));
+    UPDATE ledger.user_account AS account SET changed_at = moment, actor = p_actor,
+      reason = p_reason, disabled_at = CASE p_change WHEN 'disable' THEN moment
+        WHEN 'enable' THEN NULL ELSE account.disabled_at END
+    WHERE account.name = p_name AND (p_change = 'password'
+      OR (p_change = 'disable') = (account.disabled_at IS NULL));
     IF NOT FOUND THEN
       RETURN false;
     END IF;
@@ -595,7 +598,8 @@ DECLARE
   new_id CONSTANT text := 'wh_' || left(replace(gen_random_uuid()::text, '-', ''), 12);
   remote CONSTANT text := '^[hH][tT][tT][pP][sS]://[^/?#@]+([/?#]|$)';
   loopback CONSTANT text := E'^http://(localhost|127\\.0\\.0\\.1|\\[::1\\])(:[0-9]+)?([/?#]|$)';
-  place text := (SELECT f.generation || '/' || f.moment || '//0' FROM ledger.feed_now() AS f);
+  place text := (SELECT feed.generation || '/' || feed.moment || '//0'
+    FROM ledger.feed_now() AS feed);
 BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
   checked := ledger.check_project(p_project);
@@ -606,17 +610,18 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
   PERFORM ledger.lock_order('ledger.webhook', 'webhook_id', p_project, p_webhook);
   IF p_action IN ('pause', 'resume') THEN
-    UPDATE ledger.webhook AS w SET is_paused = p_action = 'pause', actor = p_actor,
-      reason = p_reason, checkpoint = CASE WHEN p_from_now THEN place ELSE w.checkpoint END
-    WHERE w.project_id = p_project AND w.webhook_id = p_webhook
-      AND w.is_paused = (p_action = 'resume');
+    UPDATE ledger.webhook SET is_paused = p_action = 'pause', actor = p_actor,
+      reason = p_reason, checkpoint = CASE WHEN p_from_now THEN place ELSE webhook.checkpoint END
+    WHERE webhook.project_id = p_project AND webhook.webhook_id = p_webhook
+      AND webhook.is_paused = (p_action = 'resume');
     RETURN CASE WHEN FOUND THEN p_webhook END;
   END IF;
   IF p_action = 'remove' THEN
     -- The control history records the row as it was removed, so the row must name who removes it.
-    UPDATE ledger.webhook AS w SET actor = p_actor, reason = p_reason
-    WHERE w.project_id = p_project AND w.webhook_id = p_webhook;
-    DELETE FROM ledger.webhook AS w WHERE w.project_id = p_project AND w.webhook_id = p_webhook;
+    UPDATE ledger.webhook SET actor = p_actor, reason = p_reason
+    WHERE webhook.project_id = p_project AND webhook.webhook_id = p_webhook;
+    DELETE FROM ledger.webhook
+    WHERE webhook.project_id = p_project AND webhook.webhook_id = p_webhook;
     RETURN CASE WHEN FOUND THEN p_webhook END;
   END IF;
   checked := ledger.check_texts(ARRAY[p_url], 2000, true);
@@ -631,7 +636,7 @@ BEGIN
     RAISE EXCEPTION 'a new webhook has an https URL without a password, a secret of 24 to 64 '
       'bytes, at most 100 types and kinds, and no id yet' USING ERRCODE = '22023';
   END IF;
-  IF (SELECT count(*) FROM ledger.webhook AS w WHERE w.project_id = p_project) >= 50 THEN
+  IF (SELECT count(*) FROM ledger.webhook WHERE webhook.project_id = p_project) >= 50 THEN
     RAISE EXCEPTION 'project % has 50 webhooks already: remove one', p_project
       USING ERRCODE = '22023';
   END IF;
@@ -649,8 +654,8 @@ CREATE FUNCTION ledger.channel(p_project text) RETURNS text
 DECLARE
   allowed CONSTANT text[] := ledger.projects_with();
 BEGIN
-  RETURN (SELECT p.channel FROM ledger.project AS p
-    WHERE p.project_id = p_project AND (allowed IS NULL OR p_project = ANY (allowed)));
+  RETURN (SELECT project.channel FROM ledger.project
+    WHERE project.project_id = p_project AND (allowed IS NULL OR p_project = ANY (allowed)));
 END $$;
 
 CREATE FUNCTION ledger.check_access(p_project text, p_rights text[], p_actors text[] DEFAULT NULL::text[]) RETURNS boolean
@@ -665,9 +670,9 @@ BEGIN
   -- A query without sub-selects: those are paid for by every call, asked or not. Where a grant for
   -- the project and one for all of them hold, either may be found: what it lacks is looked at
   -- closely.
-  SELECT g.actors INTO speaks_for FROM ledger.access_grant AS g
-  WHERE g.credential = ledger.credential() AND g.project_id IN (p_project, '*')
-    AND p_rights && g.rights AND (g.until IS NULL OR g.until > ledger.now());
+  SELECT granted.actors INTO speaks_for FROM ledger.access_grant AS granted
+  WHERE granted.credential = ledger.credential() AND granted.project_id IN (p_project, '*')
+    AND p_rights && granted.rights AND (granted.until IS NULL OR granted.until > ledger.now());
   -- No query for names that are granted as they are.
   IF FOUND AND (p_actors IS NULL OR '*' = ANY (speaks_for)
     OR array_remove(p_actors, NULL) <@ speaks_for) THEN
@@ -800,9 +805,9 @@ BEGIN
       USING ERRCODE = 'RF403';
   END IF;
   FOR given IN
-    SELECT g.rights, g.actors FROM ledger.access_grant AS g
-    WHERE g.credential = writer AND g.project_id IN (p_project, '*')
-      AND (g.until IS NULL OR g.until > ledger.now())
+    SELECT granted.rights, granted.actors FROM ledger.access_grant AS granted
+    WHERE granted.credential = writer AND granted.project_id IN (p_project, '*')
+      AND (granted.until IS NULL OR granted.until > ledger.now())
   LOOP
     held := held || given.rights;
     IF p_rights && given.rights THEN
@@ -866,7 +871,7 @@ DECLARE
 BEGIN
   IF parts IS NULL OR greatest(split_part(parts[2], '@', 2)::numeric,
       nullif(split_part(parts[3], '@', 2), '')::numeric, parts[4]::numeric)
-    > (SELECT s.last_value FROM ledger.event_position AS s) THEN
+    > (SELECT newest.last_value FROM ledger.event_position AS newest) THEN
     RAISE EXCEPTION 'the checkpoint is none of this feed' USING ERRCODE = '22023';
   END IF;
   PERFORM ledger.feed_known(parts[1]::int, parts[2]);
@@ -1461,11 +1466,11 @@ BEGIN
     SELECT member.value, part.depth + 1
     FROM part
     CROSS JOIN LATERAL (
-      SELECT o.value FROM jsonb_each(
-        CASE jsonb_typeof(part.value) WHEN 'object' THEN part.value ELSE '{}' END) AS o
+      SELECT named.value FROM jsonb_each(
+        CASE jsonb_typeof(part.value) WHEN 'object' THEN part.value ELSE '{}' END) AS named
       UNION ALL
-      SELECT a.value FROM jsonb_array_elements(
-        CASE jsonb_typeof(part.value) WHEN 'array' THEN part.value ELSE '[]' END) AS a
+      SELECT listed.value FROM jsonb_array_elements(
+        CASE jsonb_typeof(part.value) WHEN 'array' THEN part.value ELSE '[]' END) AS listed
     ) AS member
     WHERE part.depth < 34
   )
@@ -1503,8 +1508,8 @@ CREATE FUNCTION ledger.control_subject(p_sort text, p_keys text, p_row jsonb) RE
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  SELECT p_sort || ':' || string_agg(p_row ->> k.key, ':' ORDER BY k.place)
-  FROM unnest(string_to_array(p_keys, ' ')) WITH ORDINALITY AS k (key, place)
+  SELECT p_sort || ':' || string_agg(p_row ->> key_column.key, ':' ORDER BY key_column.place)
+  FROM unnest(string_to_array(p_keys, ' ')) WITH ORDINALITY AS key_column (key, place)
 $$;
 
 CREATE FUNCTION ledger.credential() RETURNS text
@@ -1701,30 +1706,32 @@ BEGIN
   PERFORM ledger.check_access('*', '{read,admin}');
   PERFORM ledger.check_projection_name('projection', p_name);
   IF p_all THEN
-    PERFORM FROM ledger.projection AS p WHERE p.name = p_name FOR UPDATE;
+    PERFORM FROM ledger.projection WHERE projection.name = p_name FOR UPDATE;
     EXECUTE format('DROP VIEW IF EXISTS projection.%I', p_name);
   END IF;
   FOR dropped IN
-    SELECT c.relname FROM pg_class AS c
-    LEFT JOIN ledger.rebuild AS r ON r.projection = p_name AND c.relname IN (
-      format('rebuild_%s_of_%s', r.rebuild_id, p_name),
-      format('replaced_%s_of_%s', r.rebuild_id, p_name))
-    WHERE c.relnamespace = 'projection'::regnamespace AND c.relkind = 'r'
-      AND (r.finished_at IS NOT NULL OR p_all
-        AND (r.rebuild_id IS NOT NULL OR c.relname ~ ('^' || p_name || '_v[0-9]{1,5}$')))
-    ORDER BY r.rebuild_id NULLS FIRST, c.relname
+    SELECT relation.relname FROM pg_class AS relation
+    LEFT JOIN ledger.rebuild ON rebuild.projection = p_name AND relation.relname IN (
+      format('rebuild_%s_of_%s', rebuild.rebuild_id, p_name),
+      format('replaced_%s_of_%s', rebuild.rebuild_id, p_name))
+    WHERE relation.relnamespace = 'projection'::regnamespace AND relation.relkind = 'r'
+      AND (rebuild.finished_at IS NOT NULL OR p_all
+        AND (rebuild.rebuild_id IS NOT NULL
+          OR relation.relname ~ ('^' || p_name || '_v[0-9]{1,5}$')))
+    ORDER BY rebuild.rebuild_id NULLS FIRST, relation.relname
   LOOP
     EXECUTE format('DROP TABLE projection.%I', dropped);
-    DELETE FROM ledger.projection_aside AS a WHERE a.relation = 'projection.' || dropped;
+    DELETE FROM ledger.projection_aside AS aside WHERE aside.relation = 'projection.' || dropped;
     RETURN NEXT 'projection.' || dropped;
   END LOOP;
   IF p_all THEN
-    DELETE FROM ledger.projection_aside AS a WHERE a.name = p_name;
-    DELETE FROM ledger.projection_skip AS k WHERE k.name = p_name;
-    DELETE FROM ledger.rebuild_range AS g USING ledger.rebuild AS r
-    WHERE g.rebuild_id = r.rebuild_id AND r.projection = p_name AND r.project_id IS NULL;
-    DELETE FROM ledger.rebuild AS r WHERE r.projection = p_name AND r.project_id IS NULL;
-    DELETE FROM ledger.projection AS p WHERE p.name = p_name;
+    DELETE FROM ledger.projection_aside AS aside WHERE aside.name = p_name;
+    DELETE FROM ledger.projection_skip AS skipped WHERE skipped.name = p_name;
+    DELETE FROM ledger.rebuild_range AS part USING ledger.rebuild
+    WHERE part.rebuild_id = rebuild.rebuild_id AND rebuild.projection = p_name
+      AND rebuild.project_id IS NULL;
+    DELETE FROM ledger.rebuild WHERE rebuild.projection = p_name AND rebuild.project_id IS NULL;
+    DELETE FROM ledger.projection WHERE projection.name = p_name;
   END IF;
 END $_$;
 
@@ -1747,10 +1754,10 @@ BEGIN
       USING ERRCODE = '22023';
   END IF;
   -- By their place, which no other plan finds as fast: rows are never changed.
-  DELETE FROM ledger.payload_read AS r WHERE r.ctid = ANY (ARRAY(
-    SELECT o.ctid FROM ledger.payload_read AS o
-    WHERE o.project_id = p_project AND o.read_at < p_before
-    ORDER BY o.read_at LIMIT 10000));
+  DELETE FROM ledger.payload_read AS noted WHERE noted.ctid = ANY (ARRAY(
+    SELECT past.ctid FROM ledger.payload_read AS past
+    WHERE past.project_id = p_project AND past.read_at < p_before
+    ORDER BY past.read_at LIMIT 10000));
   GET DIAGNOSTICS dropped = ROW_COUNT;
   IF dropped > 0 THEN
     PERFORM ledger.append_control(p_project, 'reads.dropped', 'reads:' || p_project,
@@ -1789,20 +1796,23 @@ BEGIN
     RAISE EXCEPTION 'at most 10,000 deliveries are taken, for a day at most'
       USING ERRCODE = '22023';
   END IF;
-  RETURN QUERY UPDATE ledger.delivery AS d SET next_at = ledger.now() + p_lease
+  RETURN QUERY UPDATE ledger.delivery SET next_at = ledger.now() + p_lease
   FROM (
-    SELECT n.run_id, n.version FROM ledger.delivery AS n
-    WHERE n.project_id = p_project AND n.webhook_id = p_webhook AND n.next_at <= ledger.now()
+    SELECT waiting.run_id, waiting.version FROM ledger.delivery AS waiting
+    WHERE waiting.project_id = p_project AND waiting.webhook_id = p_webhook
+      AND waiting.next_at <= ledger.now()
       AND NOT EXISTS (
-        SELECT FROM ledger.delivery AS b
-        WHERE b.webhook_id = p_webhook AND b.run_id = n.run_id AND b.version < n.version
-          AND b.next_at IS NOT NULL)
+        SELECT FROM ledger.delivery AS earlier
+        WHERE earlier.webhook_id = p_webhook AND earlier.run_id = waiting.run_id
+          AND earlier.version < waiting.version AND earlier.next_at IS NOT NULL)
       AND EXISTS (
-        SELECT FROM ledger.webhook AS w WHERE w.webhook_id = p_webhook AND NOT w.is_paused)
-    ORDER BY n.next_at LIMIT p_limit FOR UPDATE SKIP LOCKED
+        SELECT FROM ledger.webhook WHERE webhook.webhook_id = p_webhook AND NOT webhook.is_paused)
+    ORDER BY waiting.next_at LIMIT p_limit FOR UPDATE SKIP LOCKED
   ) AS due
-  WHERE d.webhook_id = p_webhook AND d.run_id = due.run_id AND d.version = due.version
-  RETURNING d.run_id, d.version, d.type::text, d.body, d.attempts;
+  WHERE delivery.webhook_id = p_webhook AND delivery.run_id = due.run_id
+    AND delivery.version = due.version
+  RETURNING delivery.run_id, delivery.version, delivery.type::text, delivery.body,
+    delivery.attempts;
 END $$;
 
 CREATE FUNCTION ledger.end_session(p_secret text, p_session text) RETURNS boolean
@@ -1816,10 +1826,10 @@ BEGIN
   IF p_secret IS NULL THEN
     checked := ledger.check_access('*', '{admin}');
   END IF;
-  UPDATE ledger.web_session AS s SET ended_at = ledger.now()
-  WHERE s.ended_at IS NULL AND s.expires_at > ledger.now()
-    AND (s.sha256 = sha256(convert_to(p_secret, 'UTF8'))
-      OR p_secret IS NULL AND s.session_id = p_session);
+  UPDATE ledger.web_session AS session SET ended_at = ledger.now()
+  WHERE session.ended_at IS NULL AND session.expires_at > ledger.now()
+    AND (session.sha256 = sha256(convert_to(p_secret, 'UTF8'))
+      OR p_secret IS NULL AND session.session_id = p_session);
   RETURN FOUND;
 EXCEPTION WHEN lock_not_available THEN
   RAISE EXCEPTION 'another transaction holds the session: disable the user or revoke the token, '
@@ -1831,7 +1841,7 @@ CREATE FUNCTION ledger.end_work(p_key bigint) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-  DELETE FROM ledger.at_work AS w WHERE w.key = p_key AND w.pid = pg_backend_pid();
+  DELETE FROM ledger.at_work AS work WHERE work.key = p_key AND work.pid = pg_backend_pid();
   IF FOUND THEN
     PERFORM pg_advisory_unlock(p_key);
   END IF;
@@ -1895,16 +1905,16 @@ DECLARE
 BEGIN
   PERFORM ledger.check_access('*', '{read,admin}');
   PERFORM ledger.check_projection_name('projection', p_name);
-  SELECT format('%s_v%s', p.name, p.version) INTO live
-  FROM ledger.projection AS p WHERE p.name = p_name FOR UPDATE;
+  SELECT format('%s_v%s', projection.name, projection.version) INTO live
+  FROM ledger.projection WHERE projection.name = p_name FOR UPDATE;
   IF live IS DISTINCT FROM next THEN
     EXECUTE format('DROP VIEW IF EXISTS projection.%I', p_name);
   END IF;
   EXECUTE format('ALTER TABLE IF EXISTS projection.%I RENAME TO %I', live, replaced);
   EXECUTE format('ALTER TABLE projection.%I RENAME TO %I', shadow, next);
-  DELETE FROM ledger.projection_aside AS a WHERE a.relation = 'projection.' || live;
-  UPDATE ledger.projection_aside AS a SET relation = 'projection.' || next
-  WHERE a.relation = 'projection.' || shadow;
+  DELETE FROM ledger.projection_aside AS aside WHERE aside.relation = 'projection.' || live;
+  UPDATE ledger.projection_aside AS aside SET relation = 'projection.' || next
+  WHERE aside.relation = 'projection.' || shadow;
   RETURN 'projection.' || replaced;
 END $$;
 
@@ -1913,8 +1923,8 @@ CREATE FUNCTION ledger.feed_cut(p_snapshot pg_snapshot, p_before xid8) RETURNS p
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   SELECT concat_ws(':', least(pg_snapshot_xmin(p_snapshot), cut.id), cut.id,
-    (SELECT coalesce(string_agg(x.id::text, ',' ORDER BY x.id), '')
-      FROM pg_snapshot_xip(p_snapshot) AS x (id) WHERE x.id < cut.id)
+    (SELECT coalesce(string_agg(open.id::text, ',' ORDER BY open.id), '')
+      FROM pg_snapshot_xip(p_snapshot) AS open (id) WHERE open.id < cut.id)
   )::pg_snapshot
   FROM least(p_before, pg_snapshot_xmax(p_snapshot)) AS cut (id)
 $$;
@@ -2647,16 +2657,16 @@ DECLARE
   checked CONSTANT boolean := ledger.check_access(p_project, '{read}');
   forgotten int;
 BEGIN
-  DELETE FROM ledger.delivery AS d USING (
-    SELECT o.webhook_id, o.run_id, o.version FROM ledger.webhook AS w CROSS JOIN LATERAL (
-      SELECT e.webhook_id, e.run_id, e.version FROM ledger.delivery AS e
-      WHERE e.webhook_id = w.webhook_id AND e.created_at < ledger.now() - interval '30 days'
-        AND e.next_at IS NULL
-      ORDER BY e.created_at LIMIT 100
-    ) AS o WHERE w.project_id = p_project
+  DELETE FROM ledger.delivery USING (
+    SELECT ended.webhook_id, ended.run_id, ended.version FROM ledger.webhook CROSS JOIN LATERAL (
+      SELECT sent.webhook_id, sent.run_id, sent.version FROM ledger.delivery AS sent
+      WHERE sent.webhook_id = webhook.webhook_id
+        AND sent.created_at < ledger.now() - interval '30 days' AND sent.next_at IS NULL
+      ORDER BY sent.created_at LIMIT 100
+    ) AS ended WHERE webhook.project_id = p_project
   ) AS old
-  WHERE d.webhook_id = old.webhook_id AND d.run_id = old.run_id AND d.version = old.version
-    AND d.next_at IS NULL;
+  WHERE delivery.webhook_id = old.webhook_id AND delivery.run_id = old.run_id
+    AND delivery.version = old.version AND delivery.next_at IS NULL;
   GET DIAGNOSTICS forgotten = ROW_COUNT;
   RETURN forgotten;
 END $$;
@@ -2667,9 +2677,10 @@ CREATE FUNCTION ledger.has_right(p_project text, p_right text) RETURNS boolean
     AS $$
 BEGIN
   RETURN ledger.is_owner() OR EXISTS (
-    SELECT FROM ledger.access_grant AS g
-    WHERE g.credential = ledger.credential() AND g.project_id IN (p_project, '*')
-      AND p_right = ANY (g.rights) AND (g.until IS NULL OR g.until > ledger.now()));
+    SELECT FROM ledger.access_grant AS granted
+    WHERE granted.credential = ledger.credential() AND granted.project_id IN (p_project, '*')
+      AND p_right = ANY (granted.rights)
+      AND (granted.until IS NULL OR granted.until > ledger.now()));
 END $$;
 
 CREATE FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[], p_workers text[] DEFAULT NULL::text[]) RETURNS TABLE(run_id uuid, lease_until timestamp with time zone, late_ms integer, cancel_requested boolean)
@@ -2744,50 +2755,50 @@ CREATE TABLE ledger.payload (
 );
 
 CREATE VIEW ledger.entry WITH (security_invoker='true') AS
- SELECT e.project_id,
-    e.run_id,
-    e.version,
-    e."position",
-    e.txid,
-    e.recorded_at,
-    e.type,
-    e.schema_version,
-    e.actor,
-    e.state,
-    e.name,
-    e.kind,
-    e.priority,
-    e.max_attempts,
-    e.deadline,
-    e.tags,
-    e.attempt,
-    e.worker_id,
-    e.token,
-    e.lease_until,
-    e.available_at,
-    e.late_ms,
-    e.wait_until,
-    e.wait_outcome,
-    e.cost_usd,
-    e.step_count,
-    e.error_code,
-    e.output_sha256,
-    e.compensates,
-    e.key,
-    e.payload_hash,
-    e.credential,
-    e.role,
-    e.other_person,
-    e.shown_sha256,
-    e.request,
-    e.meaning,
-    e.based_on,
-    e.approvals,
-    e.approved,
-    e.hash,
-    p.body
-   FROM (ledger.event e
-     LEFT JOIN ledger.payload p ON (((p.project_id = e.project_id) AND (p.run_id = e.run_id) AND (p.version = e.version))));
+ SELECT event.project_id,
+    event.run_id,
+    event.version,
+    event."position",
+    event.txid,
+    event.recorded_at,
+    event.type,
+    event.schema_version,
+    event.actor,
+    event.state,
+    event.name,
+    event.kind,
+    event.priority,
+    event.max_attempts,
+    event.deadline,
+    event.tags,
+    event.attempt,
+    event.worker_id,
+    event.token,
+    event.lease_until,
+    event.available_at,
+    event.late_ms,
+    event.wait_until,
+    event.wait_outcome,
+    event.cost_usd,
+    event.step_count,
+    event.error_code,
+    event.output_sha256,
+    event.compensates,
+    event.key,
+    event.payload_hash,
+    event.credential,
+    event.role,
+    event.other_person,
+    event.shown_sha256,
+    event.request,
+    event.meaning,
+    event.based_on,
+    event.approvals,
+    event.approved,
+    event.hash,
+    payload.body
+   FROM (ledger.event
+     LEFT JOIN ledger.payload ON (((payload.project_id = event.project_id) AND (payload.run_id = event.run_id) AND (payload.version = event.version))));
 
 CREATE FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean, p_limit integer DEFAULT NULL::integer) RETURNS SETOF ledger.entry
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -2800,13 +2811,13 @@ CREATE FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_he
     AS $$
 BEGIN
   IF NOT (ledger.has_right(p_project, 'read') OR ledger.has_right(p_project, 'work') AND EXISTS (
-    SELECT FROM ledger.run_state AS r WHERE r.project_id = p_project AND r.run_id = p_run
-      AND r.token IS NOT NULL AND r.lease_credential = ledger.credential())) THEN
+    SELECT FROM ledger.run_state AS run WHERE run.project_id = p_project AND run.run_id = p_run
+      AND run.token IS NOT NULL AND run.lease_credential = ledger.credential())) THEN
     PERFORM ledger.check_access(p_project, '{read}');
   END IF;
-  RETURN QUERY SELECT e.* FROM ledger.entry AS e
-  WHERE e.project_id = p_project AND e.run_id = p_run AND e.version > p_after
-    AND (p_heartbeats OR e.type <> 'lease.heartbeat') ORDER BY e.version
+  RETURN QUERY SELECT entry.* FROM ledger.entry
+  WHERE entry.project_id = p_project AND entry.run_id = p_run AND entry.version > p_after
+    AND (p_heartbeats OR entry.type <> 'lease.heartbeat') ORDER BY entry.version
   LIMIT p_limit;
 END $$;
 
@@ -2816,15 +2827,16 @@ CREATE FUNCTION ledger.holders(p_relation regclass, p_project text) RETURNS text
     AS $_$
   -- The row's xmax may be a subtransaction's, which belongs to nobody in pg_locks.
   SELECT coalesce(string_agg(format(
-    'process %s, login %s%s: end it with SELECT pg_terminate_backend(%1$s)', a.pid, a.usename,
-    ', in a transaction since ' || to_char(a.xact_start AT TIME ZONE 'UTC',
+    'process %s, login %s%s: end it with SELECT pg_terminate_backend(%1$s)',
+    session.pid, session.usename,
+    ', in a transaction since ' || to_char(session.xact_start AT TIME ZONE 'UTC',
       'YYYY-MM-DD HH24:MI:SS "UTC"')), '; or by '), 'another session')
-  FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
-  WHERE l.relation = p_relation AND l.mode = 'RowExclusiveLock' AND l.granted
-    AND l.database = a.datid AND a.pid <> pg_backend_pid()
-    AND (pg_has_role(a.usesysid, current_user, 'MEMBER') OR EXISTS (
-      SELECT FROM ledger.access_grant AS g
-      WHERE g.credential = a.usename AND g.project_id IN (p_project, '*')))
+  FROM pg_locks AS lock JOIN pg_stat_activity AS session ON session.pid = lock.pid
+  WHERE lock.relation = p_relation AND lock.mode = 'RowExclusiveLock' AND lock.granted
+    AND lock.database = session.datid AND session.pid <> pg_backend_pid()
+    AND (pg_has_role(session.usesysid, current_user, 'MEMBER') OR EXISTS (
+      SELECT FROM ledger.access_grant AS granted
+      WHERE granted.credential = session.usename AND granted.project_id IN (p_project, '*')))
 $_$;
 
 CREATE FUNCTION ledger.is_owner() RETURNS boolean
@@ -2839,7 +2851,8 @@ CREATE FUNCTION ledger.is_replicated() RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   SELECT current_setting('session_replication_role') = 'replica'
-    AND EXISTS (SELECT FROM pg_stat_get_subscription(NULL) AS s WHERE s.pid = pg_backend_pid())
+    AND EXISTS (SELECT FROM pg_stat_get_subscription(NULL) AS subscription
+      WHERE subscription.pid = pg_backend_pid())
 $$;
 
 CREATE FUNCTION ledger.keep_control_head() RETURNS trigger
@@ -2850,8 +2863,8 @@ BEGIN
   IF TG_OP IN ('INSERT', 'UPDATE') THEN
     IF NEW.number = coalesce(OLD.number, 0) + 1
       AND NEW.project_id = coalesce(OLD.project_id, NEW.project_id)
-      AND EXISTS (SELECT FROM ledger.control_event AS e WHERE e.project_id = NEW.project_id
-        AND e.number = NEW.number AND e.hash = NEW.hash) THEN
+      AND EXISTS (SELECT FROM ledger.control_event AS event WHERE event.project_id = NEW.project_id
+        AND event.number = NEW.number AND event.hash = NEW.hash) THEN
       RETURN NEW;
     END IF;
   END IF;
@@ -3137,17 +3150,19 @@ CREATE FUNCTION ledger.let_in(p_credential text) RETURNS void
     AS $$
 DECLARE
   database CONSTANT text := current_database();
-  has_rights CONSTANT boolean := EXISTS (SELECT FROM ledger.access_grant AS g
-    WHERE g.credential = p_credential AND cardinality(g.rights) > 0);
+  has_rights CONSTANT boolean := EXISTS (SELECT FROM ledger.access_grant AS granted
+    WHERE granted.credential = p_credential AND cardinality(granted.rights) > 0);
   others text;
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = p_credential AND r.rolcanlogin)
-    OR NOT (SELECT pg_has_role(current_user, d.datdba, 'USAGE') FROM pg_database AS d
-      WHERE d.datname = database)
+  IF NOT EXISTS (SELECT FROM pg_roles AS login
+      WHERE login.rolname = p_credential AND login.rolcanlogin)
+    OR NOT (SELECT pg_has_role(current_user, this_database.datdba, 'USAGE')
+      FROM pg_database AS this_database WHERE this_database.datname = database)
     OR has_rights = EXISTS (
-      SELECT FROM pg_database AS d, aclexplode(d.datacl) AS a
-      WHERE d.datname = database AND a.privilege_type = 'CONNECT'
-        AND a.grantee = (SELECT r.oid FROM pg_roles AS r WHERE r.rolname = p_credential)) THEN
+      SELECT FROM pg_database AS this_database, aclexplode(this_database.datacl) AS entry
+      WHERE this_database.datname = database AND entry.privilege_type = 'CONNECT'
+        AND entry.grantee = (SELECT login.oid FROM pg_roles AS login
+          WHERE login.rolname = p_credential)) THEN
     RETURN;
   END IF;
   IF has_rights THEN
@@ -3161,10 +3176,12 @@ EXCEPTION WHEN lock_not_available OR internal_error THEN -- held, or just change
       'connect is at work', p_credential;
     RETURN;
   END IF;
-  SELECT string_agg(format('process %s, login %s', a.pid, a.usename), '; or by ') INTO others
-  FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
-  WHERE l.relation = 'ledger.access_grant'::regclass AND l.mode = 'RowExclusiveLock'
-    AND l.granted AND l.database = a.datid AND a.pid <> pg_backend_pid() AND ledger.is_owner();
+  SELECT string_agg(format('process %s, login %s', session.pid, session.usename), '; or by ')
+  INTO others
+  FROM pg_locks AS lock JOIN pg_stat_activity AS session ON session.pid = lock.pid
+  WHERE lock.relation = 'ledger.access_grant'::regclass AND lock.mode = 'RowExclusiveLock'
+    AND lock.granted AND lock.database = session.datid AND session.pid <> pg_backend_pid()
+    AND ledger.is_owner();
   RAISE EXCEPTION 'who may connect to the database is being changed by %: wait for the end of its '
     'transaction, or end it with pg_terminate_backend', coalesce(others, 'another session')
     USING ERRCODE = '55P03';
@@ -3176,29 +3193,30 @@ CREATE FUNCTION ledger.limit_login(p_project text, p_actor text, p_credential te
     SET lock_timeout TO '2s'
     AS $$
 DECLARE
-  has_rights CONSTANT boolean := EXISTS (SELECT FROM ledger.access_grant AS g
-    WHERE g.credential = p_credential AND cardinality(g.rights) > 0);
+  has_rights CONSTANT boolean := EXISTS (SELECT FROM ledger.access_grant AS granted
+    WHERE granted.credential = p_credential AND cardinality(granted.rights) > 0);
   here CONSTANT text := format('ALTER ROLE %I IN DATABASE %I ', p_credential, current_database());
   changed jsonb;
   change text;
 BEGIN
-  SELECT jsonb_object_agg(l.name, CASE WHEN has_rights THEN l.value END) INTO changed
-  FROM pg_roles AS r JOIN pg_database AS d ON d.datname = current_database()
-  CROSS JOIN ledger.login_limits() AS l
-  WHERE r.rolname = p_credential AND r.rolcanlogin
-    AND NOT pg_has_role(r.oid, current_user, 'MEMBER')
+  SELECT jsonb_object_agg(bound.name, CASE WHEN has_rights THEN bound.value END) INTO changed
+  FROM pg_roles AS login
+  JOIN pg_database AS this_database ON this_database.datname = current_database()
+  CROSS JOIN ledger.login_limits() AS bound
+  WHERE login.rolname = p_credential AND login.rolcanlogin
+    AND NOT pg_has_role(login.oid, current_user, 'MEMBER')
     AND has_rights <> EXISTS (
-      SELECT FROM pg_db_role_setting AS s CROSS JOIN unnest(s.setconfig) AS c (setting)
+      SELECT FROM pg_db_role_setting AS kept CROSS JOIN unnest(kept.setconfig) AS line (setting)
       WHERE CASE WHEN has_rights
-        THEN s.setrole IN (0, r.oid) AND s.setdatabase IN (0, d.oid)
-          AND split_part(c.setting, '=', 1) = l.name
-        ELSE s.setrole = r.oid AND s.setdatabase = d.oid
-          AND c.setting = l.name || '=' || l.value END);
+        THEN kept.setrole IN (0, login.oid) AND kept.setdatabase IN (0, this_database.oid)
+          AND split_part(line.setting, '=', 1) = bound.name
+        ELSE kept.setrole = login.oid AND kept.setdatabase = this_database.oid
+          AND line.setting = bound.name || '=' || bound.value END);
   IF changed IS NULL THEN
     RETURN;
   END IF;
-  FOR change IN SELECT CASE WHEN has_rights THEN format('SET %I = %L', c.key, c.value)
-      ELSE format('RESET %I', c.key) END FROM jsonb_each_text(changed) AS c LOOP
+  FOR change IN SELECT CASE WHEN has_rights THEN format('SET %I = %L', wanted.key, wanted.value)
+      ELSE format('RESET %I', wanted.key) END FROM jsonb_each_text(changed) AS wanted LOOP
     EXECUTE here || change;
   END LOOP;
   PERFORM ledger.append_control(p_project, CASE WHEN has_rights THEN 'limits.set'
@@ -3220,18 +3238,18 @@ CREATE FUNCTION ledger.lock_control(p_list text) RETURNS void
 DECLARE
   begun CONSTANT text := 'list:' || p_list;
   first bigint := CASE WHEN p_list = '*' THEN 1
-    ELSE (SELECT e.number FROM ledger.control_event AS e WHERE e.subject = begun) END;
+    ELSE (SELECT event.number FROM ledger.control_event AS event WHERE event.subject = begun) END;
 BEGIN
   IF first IS NULL THEN
     PERFORM ledger.lock_control('*');
-    SELECT e.number INTO first FROM ledger.control_event AS e WHERE e.subject = begun;
+    SELECT event.number INTO first FROM ledger.control_event AS event WHERE event.subject = begun;
     IF first IS NULL THEN -- nobody has begun it meanwhile
       PERFORM ledger.append_control('*', 'list.begun', begun, NULL, session_user, NULL);
       RETURN;
     END IF;
   END IF;
   BEGIN
-    PERFORM FROM ledger.control_event AS e WHERE e.project_id = '*' AND e.number = first
+    PERFORM FROM ledger.control_event AS event WHERE event.project_id = '*' AND event.number = first
     FOR UPDATE;
   EXCEPTION WHEN lock_not_available THEN
     RAISE EXCEPTION 'the control history of % is held by %', CASE WHEN p_list = '*'
@@ -3247,8 +3265,9 @@ CREATE FUNCTION ledger.lock_order(p_relation regclass, p_column text, p_project 
     SET lock_timeout TO '2s'
     AS $_$
 BEGIN
-  EXECUTE format('SELECT FROM %s AS o WHERE o.project_id = $1 AND o.%I = $2 FOR UPDATE',
-    p_relation, p_column) USING p_project, p_key;
+  EXECUTE format('SELECT FROM %s AS locked '
+    'WHERE locked.project_id = $1 AND locked.%I = $2 FOR UPDATE', p_relation, p_column)
+    USING p_project, p_key;
 EXCEPTION WHEN lock_not_available THEN
   RAISE EXCEPTION '% of project % is held by %', p_key, p_project,
     ledger.holders(p_relation, p_project) USING ERRCODE = '55P03';
@@ -3278,10 +3297,10 @@ CREATE FUNCTION ledger.login_limits() RETURNS TABLE(name text, value text)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  SELECT l.name, l.value
+  SELECT bound.name, bound.value
   FROM (VALUES ('idle_in_transaction_session_timeout', '10min'), ('lock_timeout', '6min'),
-    ('statement_timeout', '30min'), ('transaction_timeout', '1d')) AS l (name, value)
-  WHERE current_setting(l.name, true) IS NOT NULL -- PostgreSQL 17 brought the last
+    ('statement_timeout', '30min'), ('transaction_timeout', '1d')) AS bound (name, value)
+  WHERE current_setting(bound.name, true) IS NOT NULL -- PostgreSQL 17 brought the last
 $$;
 
 CREATE FUNCTION ledger.low_marks(p_project text, p_kinds text[], p_returning boolean, INOUT mark_kinds text[], INOUT mark_priorities integer[], INOUT mark_runs uuid[], INOUT mark_dues timestamp with time zone[]) RETURNS record
@@ -3472,11 +3491,12 @@ BEGIN
         HINT = 'Each column has one of these types: ' || array_to_string(types, ', ');
   END IF;
   SELECT string_agg(format('%I %s%s',
-      ledger.check_projection_name('column', c.name, '[a-z][a-z0-9_]{0,49}'), c.type,
-      CASE WHEN c.name = ANY (p_required) THEN ' NOT NULL' ELSE '' END), ', ' ORDER BY c.place)
-    INTO columns FROM unnest(p_columns, p_types) WITH ORDINALITY AS c (name, type, place);
-  SELECT string_agg(quote_ident(k.name), ', ' ORDER BY k.place)
-    INTO key FROM unnest(p_key) WITH ORDINALITY AS k (name, place);
+      ledger.check_projection_name('column', listed.name, '[a-z][a-z0-9_]{0,49}'), listed.type,
+      CASE WHEN listed.name = ANY (p_required) THEN ' NOT NULL' ELSE '' END),
+      ', ' ORDER BY listed.place)
+    INTO columns FROM unnest(p_columns, p_types) WITH ORDINALITY AS listed (name, type, place);
+  SELECT string_agg(quote_ident(keyed.name), ', ' ORDER BY keyed.place)
+    INTO key FROM unnest(p_key) WITH ORDINALITY AS keyed (name, place);
   EXECUTE format('CREATE TABLE projection.%I (%s, PRIMARY KEY (%s))', p_table, columns, key);
   EXECUTE format('GRANT SELECT ON projection.%I '
     'TO runfold_reader, runfold_worker, runfold_projector', p_table);
@@ -3728,9 +3748,9 @@ BEGIN
   INSERT INTO ledger.payload_read (project_id, read_at, run_id, credential, route)
   SELECT p_project, date_trunc('minute', clock_timestamp(), 'UTC'), asked.run, ledger.credential(),
     p_route
-  FROM (SELECT DISTINCT u.run FROM unnest(p_runs) AS u (run) ORDER BY u.run) AS asked
-  WHERE EXISTS (SELECT FROM ledger.run_state AS s
-    WHERE s.project_id = p_project AND s.run_id = asked.run)
+  FROM (SELECT DISTINCT named.run FROM unnest(p_runs) AS named (run) ORDER BY named.run) AS asked
+  WHERE EXISTS (SELECT FROM ledger.run_state AS known
+    WHERE known.project_id = p_project AND known.run_id = asked.run)
   ON CONFLICT DO NOTHING;
 END $$;
 
@@ -3790,14 +3810,14 @@ CREATE FUNCTION ledger.note_use(p_credential text, p_failed boolean) RETURNS voi
 DECLARE
   moment CONSTANT timestamptz := ledger.now();
 BEGIN
-  UPDATE ledger.credential_use AS u SET
-    last_used_at = CASE WHEN NOT p_failed THEN moment ELSE u.last_used_at END,
-    failed_uses = CASE WHEN p_failed THEN least(u.failed_uses + 1, 1000000) ELSE 0 END,
-    last_failed_at = CASE WHEN p_failed THEN moment ELSE u.last_failed_at END
-  WHERE u.credential = (
-    SELECT n.credential FROM ledger.credential_use AS n
-    WHERE n.credential = p_credential AND (p_failed OR n.failed_uses > 0
-      OR NOT p_failed AND (n.last_used_at > moment - interval '1 minute') IS NOT TRUE)
+  UPDATE ledger.credential_use AS use SET
+    last_used_at = CASE WHEN NOT p_failed THEN moment ELSE use.last_used_at END,
+    failed_uses = CASE WHEN p_failed THEN least(use.failed_uses + 1, 1000000) ELSE 0 END,
+    last_failed_at = CASE WHEN p_failed THEN moment ELSE use.last_failed_at END
+  WHERE use.credential = (
+    SELECT locked.credential FROM ledger.credential_use AS locked
+    WHERE locked.credential = p_credential AND (p_failed OR locked.failed_uses > 0
+      OR NOT p_failed AND (locked.last_used_at > moment - interval '1 minute') IS NOT TRUE)
     FOR UPDATE SKIP LOCKED);
 END $$;
 
@@ -3845,7 +3865,8 @@ CREATE FUNCTION ledger.password_method(p_name text) RETURNS TABLE(method text, s
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  SELECT w.method::text, w.salt FROM ledger.user_password AS w WHERE w.name = p_name
+  SELECT password.method::text, password.salt
+  FROM ledger.user_password AS password WHERE password.name = p_name
 $$;
 
 CREATE FUNCTION ledger.payload_hash(salt bytea, body text) RETURNS bytea
@@ -3870,11 +3891,11 @@ BEGIN
   IF lower(E'\u00C4') = E'\u00E4' THEN
     name := lower(name);
   ELSE
-    SELECT format('SELECT lower($1 COLLATE %I.%I)', 'pg_catalog', c.collname) INTO other
-    FROM pg_collation AS c
-    WHERE c.collname IN ('pg_c_utf8', 'C.utf8', 'und-x-icu')
-      AND c.collencoding IN (-1, pg_char_to_encoding('UTF8'))
-    ORDER BY c.collname DESC LIMIT 1;
+    SELECT format('SELECT lower($1 COLLATE %I.%I)', 'pg_catalog', known.collname) INTO other
+    FROM pg_collation AS known
+    WHERE known.collname IN ('pg_c_utf8', 'C.utf8', 'und-x-icu')
+      AND known.collencoding IN (-1, pg_char_to_encoding('UTF8'))
+    ORDER BY known.collname DESC LIMIT 1;
     EXECUTE coalesce(other, 'SELECT lower($1)') INTO name USING name;
   END IF;
   RETURN normalize(replace(replace(name, E'\u00DF', 'ss'), E'\u03C2', E'\u03C3'), NFKC);
@@ -3884,13 +3905,13 @@ CREATE FUNCTION ledger.policy_rules() RETURNS TABLE(relation text, policy text, 
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
-  SELECT r.relation, r.policy, r.command, r.role, format(CASE
-    WHEN r.policy = 'own' THEN 'credential = (SELECT ledger.credential())'
-    WHEN r.is_global THEN '(SELECT ledger.projects_with(VARIADIC %1$L::text[])) IS NULL'
+  SELECT rules.relation, rules.policy, rules.command, rules.role, format(CASE
+    WHEN rules.policy = 'own' THEN 'credential = (SELECT ledger.credential())'
+    WHEN rules.is_global THEN '(SELECT ledger.projects_with(VARIADIC %1$L::text[])) IS NULL'
     ELSE 'project_id = ANY ((SELECT ledger.projects_seen(VARIADIC %1$L::text[]))::text[])'
-  END || CASE WHEN r.relation = 'archive_event' -- the archive's own records have no project
+  END || CASE WHEN rules.relation = 'archive_event' -- the archive's own records have no project
     THEN ' OR (SELECT ledger.projects_with(VARIADIC %1$L::text[])) IS NULL' ELSE '' END,
-    string_to_array(r.rights, ' ')) AS rule
+    string_to_array(rules.rights, ' ')) AS rule
   FROM (VALUES
     ('project', 'seen', 'SELECT', 'PUBLIC', '', false),
     ('event', 'seen', 'SELECT', 'PUBLIC', 'read work audit', false),
@@ -3929,7 +3950,7 @@ CREATE FUNCTION ledger.policy_rules() RETURNS TABLE(relation text, policy text, 
     ('rebuild', 'kept', 'ALL', 'runfold_projector', 'read', true),
     ('rebuild_range', 'seen', 'SELECT', 'PUBLIC', 'read audit', true),
     ('rebuild_range', 'kept', 'ALL', 'runfold_projector', 'read', true)
-  ) AS r (relation, policy, command, role, rights, is_global)
+  ) AS rules (relation, policy, command, role, rights, is_global)
 $_$;
 
 CREATE FUNCTION ledger.projects_seen(VARIADIC p_rights text[]) RETURNS text[]
@@ -3940,14 +3961,16 @@ DECLARE
   found text[];
 BEGIN
   IF NOT ledger.is_owner() THEN
-    SELECT coalesce(array_agg(g.project_id), '{}') INTO found FROM ledger.access_grant AS g
-    WHERE g.credential = ledger.credential() AND (p_rights = '{}' OR p_rights && g.rights)
-      AND (g.until IS NULL OR g.until > ledger.now());
+    SELECT coalesce(array_agg(granted.project_id), '{}') INTO found
+    FROM ledger.access_grant AS granted
+    WHERE granted.credential = ledger.credential()
+      AND (p_rights = '{}' OR p_rights && granted.rights)
+      AND (granted.until IS NULL OR granted.until > ledger.now());
     IF '*' <> ALL (found) THEN
       RETURN found;
     END IF;
   END IF;
-  RETURN ARRAY(SELECT p.project_id::text FROM ledger.project AS p) || ARRAY['*'];
+  RETURN ARRAY(SELECT project.project_id::text FROM ledger.project) || ARRAY['*'];
 END $$;
 
 CREATE FUNCTION ledger.projects_with(VARIADIC p_rights text[] DEFAULT '{}'::text[]) RETURNS text[]
@@ -3960,9 +3983,10 @@ BEGIN
   IF ledger.is_owner() THEN
     RETURN NULL;
   END IF;
-  SELECT coalesce(array_agg(g.project_id), '{}') INTO found FROM ledger.access_grant AS g
-  WHERE g.credential = ledger.credential() AND (p_rights = '{}' OR p_rights && g.rights)
-    AND (g.until IS NULL OR g.until > ledger.now());
+  SELECT coalesce(array_agg(granted.project_id), '{}') INTO found
+  FROM ledger.access_grant AS granted
+  WHERE granted.credential = ledger.credential() AND (p_rights = '{}' OR p_rights && granted.rights)
+    AND (granted.until IS NULL OR granted.until > ledger.now());
   RETURN CASE WHEN '*' <> ALL (found) THEN found END;
 END $$;
 
@@ -3977,12 +4001,12 @@ BEGIN
   PERFORM ledger.check_access('*', '{read,admin}');
   PERFORM ledger.check_projection_name('projection', p_name);
   SELECT string_agg(
-      quote_ident(ledger.check_projection_name('column', c.name)), ', ' ORDER BY c.place)
-    INTO columns FROM unnest(p_columns) WITH ORDINALITY AS c (name, place);
-  SELECT string_agg(format('(%s) AS %I', ledger.check_derived(d.expression, p_columns),
-      ledger.check_projection_name('derived column', d.name)), ', ' ORDER BY d.place)
+      quote_ident(ledger.check_projection_name('column', kept.name)), ', ' ORDER BY kept.place)
+    INTO columns FROM unnest(p_columns) WITH ORDINALITY AS kept (name, place);
+  SELECT string_agg(format('(%s) AS %I', ledger.check_derived(added.expression, p_columns),
+      ledger.check_projection_name('derived column', added.name)), ', ' ORDER BY added.place)
     INTO derived
-    FROM unnest(p_derived, p_expressions) WITH ORDINALITY AS d (name, expression, place);
+    FROM unnest(p_derived, p_expressions) WITH ORDINALITY AS added (name, expression, place);
   EXECUTE format('CREATE OR REPLACE VIEW projection.%I WITH (security_invoker = true) AS '
     'SELECT %s FROM projection.%I',
     p_name, concat_ws(', ', columns, derived), format('%s_v%s', p_name, p_version));
@@ -4011,8 +4035,8 @@ BEGIN
   -- A kind that a handler declares is not misspelled.
   checked := ledger.check_kind(p_project, p_kind, p_ahead OR p_release IS NOT NULL);
   PERFORM ledger.lock_order('ledger.schedule', 'name', p_project, p_name);
-  IF NOT EXISTS (SELECT FROM ledger.schedule AS s
-    WHERE s.project_id = p_project AND s.name = p_name) THEN
+  IF NOT EXISTS (SELECT FROM ledger.schedule
+    WHERE schedule.project_id = p_project AND schedule.name = p_name) THEN
     PERFORM ledger.lock_control(p_project); -- against another that makes it
   END IF;
   INSERT INTO ledger.schedule AS known
@@ -4047,72 +4071,73 @@ BEGIN
   checked := ledger.check_given('p_bodies', num_nonnulls(VARIADIC p_bodies) = cardinality(p_runs));
   checked := ledger.check_texts(p_types, 80);
   checked := ledger.check_place(p_checkpoint);
-  IF EXISTS (SELECT FROM unnest(p_bodies) AS b (body) WHERE length(b.body) > 10000) THEN
+  IF EXISTS (SELECT FROM unnest(p_bodies) AS noted (body) WHERE length(noted.body) > 10000) THEN
     RAISE EXCEPTION 'the body of a delivery has at most 10,000 characters' USING ERRCODE = '22023';
   END IF;
-  UPDATE ledger.webhook AS w SET checkpoint = p_checkpoint
-  WHERE w.project_id = p_project AND w.webhook_id = p_webhook AND w.checkpoint = p_before
-    AND NOT w.is_paused;
+  UPDATE ledger.webhook SET checkpoint = p_checkpoint
+  WHERE webhook.project_id = p_project AND webhook.webhook_id = p_webhook
+    AND webhook.checkpoint = p_before AND NOT webhook.is_paused;
   IF NOT FOUND THEN
     RETURN false;
   END IF;
   INSERT INTO ledger.delivery
     (project_id, webhook_id, run_id, version, type, body, created_at, next_at)
-  SELECT p_project, p_webhook, t.run_id, t.version, t.type, t.body, ledger.now(), ledger.now()
-  FROM unnest(p_runs, p_versions, p_types, p_bodies) AS t (run_id, version, type, body)
+  SELECT p_project, p_webhook, noted.run_id, noted.version, noted.type, noted.body, ledger.now(),
+    ledger.now()
+  FROM unnest(p_runs, p_versions, p_types, p_bodies) AS noted (run_id, version, type, body)
   ON CONFLICT DO NOTHING;
   RETURN true;
 END $$;
 
 CREATE VIEW ledger.run WITH (security_invoker='true') AS
- SELECT s.project_id,
-    s.run_id,
-    s.version,
-    s.hash,
-    s.kind,
-    s.state,
-    s.priority,
-    s.attempt_count,
-    s.max_attempts,
-    s.worker_id,
-    s.token,
-    s.lease_credential,
-    s.lease_position,
-    s.lease_until,
-    s.heartbeat_at,
-    s.available_at,
-    s.started_at,
-    s.completed_at,
-    s.created_at,
-    s.updated_at,
-    s.deadline,
-    s.wait_until,
-    s.wait_outcome,
-    s.approvals,
-    s.approved,
-    s.cancel_requested_at,
-    s.cost_usd,
-    s.step_count,
-    s.error_code,
-    s.outcome_version,
-    s.output_sha256,
-    s.tags,
-    s.key,
+ SELECT run.project_id,
+    run.run_id,
+    run.version,
+    run.hash,
+    run.kind,
+    run.state,
+    run.priority,
+    run.attempt_count,
+    run.max_attempts,
+    run.worker_id,
+    run.token,
+    run.lease_credential,
+    run.lease_position,
+    run.lease_until,
+    run.heartbeat_at,
+    run.available_at,
+    run.started_at,
+    run.completed_at,
+    run.created_at,
+    run.updated_at,
+    run.deadline,
+    run.wait_until,
+    run.wait_outcome,
+    run.approvals,
+    run.approved,
+    run.cancel_requested_at,
+    run.cost_usd,
+    run.step_count,
+    run.error_code,
+    run.outcome_version,
+    run.output_sha256,
+    run.tags,
+    run.key,
         CASE
-            WHEN ((octet_length((i.body)::text) < 10000) AND (strpos((i.body)::text, '\u'::text) = 0)) THEN ((i.body -> 'input'::text))::text
-            ELSE ledger.content_part(i.body, 'input'::text)
+            WHEN ((octet_length((first.body)::text) < 10000) AND (strpos((first.body)::text, '\u'::text) = 0)) THEN ((first.body -> 'input'::text))::text
+            ELSE ledger.content_part(first.body, 'input'::text)
         END AS input,
         CASE
-            WHEN ((octet_length((o.body)::text) < 10000) AND (strpos((o.body)::text, '\u'::text) = 0)) THEN ((o.body -> 'output'::text))::text
-            ELSE ledger.content_part(o.body, 'output'::text)
+            WHEN ((octet_length((outcome.body)::text) < 10000) AND (strpos((outcome.body)::text, '\u'::text) = 0)) THEN ((outcome.body -> 'output'::text))::text
+            ELSE ledger.content_part(outcome.body, 'output'::text)
         END AS output,
         CASE
-            WHEN ((octet_length((o.body)::text) < 10000) AND (strpos((o.body)::text, '\u'::text) = 0)) THEN ((o.body -> 'error_detail'::text))::text
-            ELSE ledger.content_part(o.body, 'error_detail'::text)
+            WHEN ((octet_length((outcome.body)::text) < 10000) AND (strpos((outcome.body)::text, '\u'::text) = 0)) THEN ((outcome.body -> 'error_detail'::text))::text
+            ELSE ledger.content_part(outcome.body, 'error_detail'::text)
         END AS error_detail
-   FROM ((ledger.run_state s
-     LEFT JOIN ledger.payload i ON (((i.project_id = s.project_id) AND (i.run_id = s.run_id) AND (i.version = 1))))
-     LEFT JOIN ledger.payload o ON (((o.project_id = s.project_id) AND (o.run_id = s.run_id) AND (o.version = s.outcome_version))));
+   FROM ((ledger.run_state run
+     LEFT JOIN ledger.payload first ON (((first.project_id = run.project_id) AND (first.run_id = run.run_id) AND (first.version = 1))))
+     LEFT JOIN ledger.payload outcome ON (((outcome.project_id = run.project_id) AND (outcome.run_id = run.run_id) AND (outcome.version = run.outcome_version))));
 
 CREATE FUNCTION ledger.read_run(p_project text, p_run uuid) RETURNS SETOF ledger.run
     LANGUAGE plpgsql SECURITY DEFINER
@@ -4127,11 +4152,12 @@ DECLARE
   run ledger.run;
 BEGIN
   IF ledger.has_right(p_project, 'read') THEN
-    RETURN QUERY SELECT r.* FROM ledger.run AS r
-    WHERE r.project_id = p_project AND r.run_id = p_run;
+    RETURN QUERY SELECT seen.* FROM ledger.run AS seen
+    WHERE seen.project_id = p_project AND seen.run_id = p_run;
   ELSIF ledger.check_access(p_project, '{submit,work,decide}') THEN
     FOR run IN
-      SELECT r.* FROM ledger.run AS r WHERE r.project_id = p_project AND r.run_id = p_run
+      SELECT seen.* FROM ledger.run AS seen
+      WHERE seen.project_id = p_project AND seen.run_id = p_run
     LOOP
       run.input := NULL;
       run.output := NULL;
@@ -4157,17 +4183,19 @@ DECLARE
   run ledger.run;
 BEGIN
   IF readable IS NULL OR p_project = ANY (readable) THEN
-    RETURN QUERY SELECT r.* FROM unnest(p_runs) AS u (run_id) CROSS JOIN LATERAL (
-      SELECT s.* FROM ledger.run AS s WHERE s.project_id = p_project AND s.run_id = u.run_id
-      OFFSET 0) AS r;
+    RETURN QUERY SELECT seen.* FROM unnest(p_runs) AS asked (run_id) CROSS JOIN LATERAL (
+      SELECT known.* FROM ledger.run AS known
+      WHERE known.project_id = p_project AND known.run_id = asked.run_id
+      OFFSET 0) AS seen;
     RETURN;
   END IF;
   held := ledger.projects_with('work');
   IF held IS NULL OR p_project = ANY (held) THEN
     FOR run IN
-      SELECT r.* FROM unnest(p_runs) AS u (run_id) CROSS JOIN LATERAL (
-        SELECT s.* FROM ledger.run AS s WHERE s.project_id = p_project AND s.run_id = u.run_id
-        OFFSET 0) AS r
+      SELECT seen.* FROM unnest(p_runs) AS asked (run_id) CROSS JOIN LATERAL (
+        SELECT known.* FROM ledger.run AS known
+        WHERE known.project_id = p_project AND known.run_id = asked.run_id
+        OFFSET 0) AS seen
     LOOP
       run.input := NULL;
       run.output := NULL;
@@ -4467,19 +4495,20 @@ BEGIN
     RAISE EXCEPTION 'an attempt lasted 0 ms or more, and the next is within 30 days'
       USING ERRCODE = '22023';
   END IF;
-  UPDATE ledger.delivery AS d SET attempts = p_attempt, next_at = ledger.now() + p_again,
-    delivered_at = CASE WHEN p_error IS NULL THEN ledger.now() ELSE d.delivered_at END
-  WHERE d.project_id = p_project AND d.webhook_id = p_webhook AND d.run_id = p_run
-    AND d.version = p_version AND d.attempts + 1 = p_attempt;
+  UPDATE ledger.delivery SET attempts = p_attempt, next_at = ledger.now() + p_again,
+    delivered_at = CASE WHEN p_error IS NULL THEN ledger.now() ELSE delivery.delivered_at END
+  WHERE delivery.project_id = p_project AND delivery.webhook_id = p_webhook
+    AND delivery.run_id = p_run AND delivery.version = p_version
+    AND delivery.attempts + 1 = p_attempt;
   IF FOUND THEN
     INSERT INTO ledger.delivery_attempt (project_id, webhook_id, run_id, version, attempt,
       attempted_at, duration_ms, status, error)
     VALUES (p_project, p_webhook, p_run, p_version, p_attempt, ledger.now(), p_duration_ms,
       p_status, left(p_error, 500));
     IF p_status = 410 THEN -- the endpoint is gone, and says so
-      UPDATE ledger.webhook AS w SET is_paused = true, actor = ledger.credential(),
+      UPDATE ledger.webhook SET is_paused = true, actor = ledger.credential(),
         reason = 'the endpoint answered 410'
-      WHERE w.webhook_id = p_webhook AND NOT w.is_paused;
+      WHERE webhook.webhook_id = p_webhook AND NOT webhook.is_paused;
     END IF;
   END IF;
 END $$;
@@ -4766,9 +4795,9 @@ BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
-  UPDATE ledger.delivery AS d SET next_at = ledger.now()
-  WHERE d.project_id = p_project AND d.webhook_id = p_webhook AND d.run_id = p_run
-    AND d.version = p_version;
+  UPDATE ledger.delivery SET next_at = ledger.now()
+  WHERE delivery.project_id = p_project AND delivery.webhook_id = p_webhook
+    AND delivery.run_id = p_run AND delivery.version = p_version;
   IF NOT FOUND THEN
     RETURN false;
   END IF;
@@ -4807,16 +4836,16 @@ CREATE FUNCTION ledger.session_credential(p_secret text) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  SELECT s.credential FROM ledger.web_session AS s
-  WHERE s.sha256 = sha256(convert_to(p_secret, 'UTF8')) AND s.ended_at IS NULL
-    AND s.expires_at > ledger.now()
-    AND s.last_used_at > ledger.now() - interval '2 hours'
-    AND (EXISTS (SELECT FROM ledger.api_token AS t
-        WHERE s.credential = 'token:' || t.token_id AND t.revoked_at IS NULL
-          AND t.expires_at > ledger.now())
-      OR EXISTS (SELECT FROM ledger.user_account AS u
-        WHERE s.credential = 'user:' || u.name AND u.disabled_at IS NULL
-          AND u.changed_at = s.user_changed_at))
+  SELECT session.credential FROM ledger.web_session AS session
+  WHERE session.sha256 = sha256(convert_to(p_secret, 'UTF8')) AND session.ended_at IS NULL
+    AND session.expires_at > ledger.now()
+    AND session.last_used_at > ledger.now() - interval '2 hours'
+    AND (EXISTS (SELECT FROM ledger.api_token AS token
+        WHERE session.credential = 'token:' || token.token_id AND token.revoked_at IS NULL
+          AND token.expires_at > ledger.now())
+      OR EXISTS (SELECT FROM ledger.user_account AS account
+        WHERE session.credential = 'user:' || account.name AND account.disabled_at IS NULL
+          AND account.changed_at = session.user_changed_at))
 $$;
 
 CREATE FUNCTION ledger.sign_in_by_password(p_name text, p_key bytea, p_sha256 bytea) RETURNS text
@@ -4830,12 +4859,12 @@ DECLARE
 BEGIN
   -- In one look: an old password goes with the account as it was before the change, and the session
   -- that it begins ends with the change.
-  SELECT u.changed_at, u.disabled_at, w.key_sha256, n.failed_uses >= 10
-    AND n.last_failed_at BETWEEN moment - interval '1 minute' AND moment AS waits
-  INTO account FROM ledger.user_account AS u
-  LEFT JOIN ledger.user_password AS w ON w.name = u.name
-  LEFT JOIN ledger.credential_use AS n ON n.credential = user_credential
-  WHERE u.name = p_name;
+  SELECT known.changed_at, known.disabled_at, password.key_sha256, use.failed_uses >= 10
+    AND use.last_failed_at BETWEEN moment - interval '1 minute' AND moment AS waits
+  INTO account FROM ledger.user_account AS known
+  LEFT JOIN ledger.user_password AS password ON password.name = known.name
+  LEFT JOIN ledger.credential_use AS use ON use.credential = user_credential
+  WHERE known.name = p_name;
   IF NOT FOUND OR account.waits THEN
     RETURN NULL;
   END IF;
@@ -4856,8 +4885,8 @@ DECLARE
   account ledger.user_account;
   checked CONSTANT boolean := ledger.check_access('*', '{admin}');
 BEGIN
-  SELECT u.* INTO account FROM ledger.user_account AS u
-  WHERE u.issuer = p_issuer AND u.subject = p_subject AND u.disabled_at IS NULL;
+  SELECT known.* INTO account FROM ledger.user_account AS known
+  WHERE known.issuer = p_issuer AND known.subject = p_subject AND known.disabled_at IS NULL;
   IF NOT FOUND THEN
     RETURN NULL;
   END IF;
@@ -4964,9 +4993,9 @@ BEGIN
     RAISE EXCEPTION '% has put off % requests: take one back', p_actor, most
       USING ERRCODE = '22023';
   END IF;
-  SELECT e.wait_until INTO lapses FROM ledger.event AS e
-  WHERE e.project_id = p_project AND e.run_id = p_run AND e.version = p_version
-    AND e.version = ledger.newest_request(p_project, p_run);
+  SELECT request.wait_until INTO lapses FROM ledger.event AS request
+  WHERE request.project_id = p_project AND request.run_id = p_run AND request.version = p_version
+    AND request.version = ledger.newest_request(p_project, p_run);
   IF lapses <= p_until THEN
     RAISE EXCEPTION 'nobody can decide the request after %: put it off to an earlier time', lapses
       USING ERRCODE = '22023';
@@ -5000,12 +5029,13 @@ CREATE FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p
     SET jit TO 'off'
     AS $$
 BEGIN
-  RETURN QUERY SELECT s.*, ledger.content_part(i.body, 'input'),
-  ledger.content_part(o.body, 'output'), ledger.content_part(o.body, 'error_detail')
-  FROM ledger.rebuild_run_state(p_project, p_run, p_run, p_version, p_time) AS s
-  LEFT JOIN ledger.payload AS i ON i.project_id = p_project AND i.run_id = p_run AND i.version = 1
-  LEFT JOIN ledger.payload AS o ON o.project_id = p_project AND o.run_id = p_run
-    AND o.version = s.outcome_version;
+  RETURN QUERY SELECT run.*, ledger.content_part(first.body, 'input'),
+  ledger.content_part(outcome.body, 'output'), ledger.content_part(outcome.body, 'error_detail')
+  FROM ledger.rebuild_run_state(p_project, p_run, p_run, p_version, p_time) AS run
+  LEFT JOIN ledger.payload AS first ON first.project_id = p_project AND first.run_id = p_run
+    AND first.version = 1
+  LEFT JOIN ledger.payload AS outcome ON outcome.project_id = p_project AND outcome.run_id = p_run
+    AND outcome.version = run.outcome_version;
 END $$;
 
 CREATE FUNCTION ledger.submit(p_project text, p_actor text, p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[]) RETURNS TABLE(ordinal integer, run_id uuid, fresh boolean, recorded_at timestamp with time zone, available_at timestamp with time zone, deadline timestamp with time zone, hash bytea)
@@ -5247,9 +5277,9 @@ BEGIN
   IF starts_with(p_secret, 'runfold_session_') THEN
     found := ledger.session_credential(p_secret);
   ELSE
-    SELECT 'token:' || t.token_id INTO found FROM ledger.api_token AS t
-    WHERE t.sha256 = sha256(convert_to(p_secret, 'UTF8')) AND t.revoked_at IS NULL
-      AND t.expires_at > ledger.now();
+    SELECT 'token:' || token.token_id INTO found FROM ledger.api_token AS token
+    WHERE token.sha256 = sha256(convert_to(p_secret, 'UTF8')) AND token.revoked_at IS NULL
+      AND token.expires_at > ledger.now();
   END IF;
   IF found IS NULL THEN
     RAISE EXCEPTION 'the API token is unknown, revoked or past its end' USING ERRCODE = 'RF401';
@@ -5461,16 +5491,16 @@ DECLARE
 BEGIN
   IF starts_with(p_secret, 'runfold_session_') THEN
     found := ledger.session_credential(p_secret);
-    UPDATE ledger.web_session AS s SET last_used_at = moment
-    WHERE s.session_id = (
-      SELECT u.session_id FROM ledger.web_session AS u
-      WHERE found IS NOT NULL AND u.sha256 = sha256(convert_to(p_secret, 'UTF8'))
-        AND u.last_used_at < moment - interval '1 minute'
+    UPDATE ledger.web_session AS session SET last_used_at = moment
+    WHERE session.session_id = (
+      SELECT locked.session_id FROM ledger.web_session AS locked
+      WHERE found IS NOT NULL AND locked.sha256 = sha256(convert_to(p_secret, 'UTF8'))
+        AND locked.last_used_at < moment - interval '1 minute'
       FOR UPDATE SKIP LOCKED);
     RETURN found;
   END IF;
-  SELECT * INTO token FROM ledger.api_token AS t
-  WHERE t.sha256 = sha256(convert_to(p_secret, 'UTF8'));
+  SELECT * INTO token FROM ledger.api_token AS known
+  WHERE known.sha256 = sha256(convert_to(p_secret, 'UTF8'));
   IF token.revoked_at IS NOT NULL OR token.expires_at <= moment THEN
     PERFORM ledger.note_use('token:' || token.token_id, true);
     RETURN NULL;
@@ -5499,10 +5529,12 @@ CREATE FUNCTION ledger.webhook_duties(p_project text) RETURNS TABLE(webhook_id t
     AS $$
 BEGIN
   PERFORM ledger.check_access(p_project, '{read}');
-  RETURN QUERY SELECT w.webhook_id::text, w.url::text, w.events, w.kinds, w.checkpoint, s.secret
-  FROM ledger.webhook AS w JOIN ledger.webhook_secret AS s ON s.webhook_id = w.webhook_id
-  WHERE w.project_id = p_project AND NOT w.is_paused
-  ORDER BY w.webhook_id;
+  RETURN QUERY SELECT webhook.webhook_id::text, webhook.url::text, webhook.events, webhook.kinds,
+    webhook.checkpoint, signing.secret
+  FROM ledger.webhook
+  JOIN ledger.webhook_secret AS signing ON signing.webhook_id = webhook.webhook_id
+  WHERE webhook.project_id = p_project AND NOT webhook.is_paused
+  ORDER BY webhook.webhook_id;
 END $$;
 
 CREATE TABLE ledger.access_grant (
@@ -5591,7 +5623,7 @@ CREATE VIEW ledger.archive WITH (security_invoker='true') AS
     size_bytes,
     sha256,
     file
-   FROM ledger.archive_event a
+   FROM ledger.archive_event record
   WHERE (type = ANY (ARRAY['archive.exported'::text, 'archive.detached'::text, 'archive.attached'::text]))
   ORDER BY month, number DESC;
 
@@ -5868,16 +5900,16 @@ CREATE VIEW ledger.role_member WITH (security_invoker='true') AS
     recorded_at,
     actor,
     reason
-   FROM ( SELECT DISTINCT ON (r.project_id, r.role, r.member) r.project_id,
-            r.number,
-            r.recorded_at,
-            r.type,
-            r.role,
-            r.member,
-            r.actor,
-            r.reason
-           FROM ledger.role_event r
-          ORDER BY r.project_id, r.role, r.member, r.number DESC) n
+   FROM ( SELECT DISTINCT ON (change.project_id, change.role, change.member) change.project_id,
+            change.number,
+            change.recorded_at,
+            change.type,
+            change.role,
+            change.member,
+            change.actor,
+            change.reason
+           FROM ledger.role_event change
+          ORDER BY change.project_id, change.role, change.member, change.number DESC) newest
   WHERE (type = 'role.granted'::text);
 
 CREATE TABLE ledger.run_tag (

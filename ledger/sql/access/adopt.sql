@@ -9,18 +9,22 @@ BEGIN
   END IF;
   PERFORM set_config('TimeZone', 'UTC', true), set_config('bytea_output', 'hex', true);
   FOR kept IN
-    SELECT c.relname AS name, string_to_array(encode(t.tgargs, 'escape'), E'\\000') AS args
-    FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
-    WHERE t.tgname = 'record_control' AND c.relnamespace = 'ledger'::regnamespace
-    ORDER BY c.relname
+    SELECT control_table.relname AS name,
+      string_to_array(encode(recorder.tgargs, 'escape'), E'\\000') AS args
+    FROM pg_trigger AS recorder
+    JOIN pg_class AS control_table ON control_table.oid = recorder.tgrelid
+    WHERE recorder.tgname = 'record_control' AND control_table.relnamespace = 'ledger'::regnamespace
+    ORDER BY control_table.relname
   LOOP
     EXECUTE format(
       $$SELECT ledger.append_control(
-          coalesce(r.kept ->> 'project_id', '*'),
+          coalesce(adopted.kept ->> 'project_id', '*'),
           %1$L || '.adopted',
-          ledger.control_subject(%1$L, %2$L, r.kept),
-          r.kept::text, coalesce(r.kept ->> 'actor', session_user), r.kept ->> 'reason')
-        FROM (SELECT to_jsonb(x) - string_to_array(%3$L, ' ') AS kept FROM ledger.%4$I AS x) AS r
+          ledger.control_subject(%1$L, %2$L, adopted.kept),
+          adopted.kept::text, coalesce(adopted.kept ->> 'actor', session_user),
+            adopted.kept ->> 'reason')
+        FROM (SELECT to_jsonb(control_row) - string_to_array(%3$L, ' ') AS kept
+          FROM ledger.%4$I AS control_row) AS adopted
         $$, kept.args[1], kept.args[2], kept.args[3], kept.name);
   END LOOP;
 END $adopt$;

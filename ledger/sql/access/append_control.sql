@@ -17,10 +17,10 @@ DECLARE
   moment timestamptz;
 BEGIN
   PERFORM ledger.lock_control(p_list);
-  SELECT * INTO head FROM ledger.control_head AS h WHERE h.project_id = p_list;
+  SELECT * INTO head FROM ledger.control_head AS list_head WHERE list_head.project_id = p_list;
   new_number := coalesce(head.number, 0) + 1;
-  moment := greatest(ledger.now(), (SELECT e.recorded_at FROM ledger.control_event AS e
-    WHERE e.project_id = p_list AND e.number = head.number));
+  moment := greatest(ledger.now(), (SELECT newest.recorded_at FROM ledger.control_event AS newest
+    WHERE newest.project_id = p_list AND newest.number = head.number));
   new_hash := ledger.control_hash(coalesce(head.hash, ''::bytea), new_number, moment, p_list,
     writer, p_type, p_subject, p_facts, p_actor, p_reason);
   INSERT INTO ledger.control_event (project_id, number, recorded_at, credential, type, subject,
@@ -32,8 +32,8 @@ BEGIN
     RAISE EXCEPTION 'event % of the control history of % is there already', new_number, p_list
       USING ERRCODE = '40001';
   END IF;
-  UPDATE ledger.control_head AS h SET number = new_number, hash = new_hash
-  WHERE h.project_id = p_list;
+  UPDATE ledger.control_head AS list_head SET number = new_number, hash = new_hash
+  WHERE list_head.project_id = p_list;
   IF NOT FOUND THEN
     INSERT INTO ledger.control_head (project_id, number, hash)
     VALUES (p_list, new_number, new_hash);

@@ -14,12 +14,12 @@ BEGIN
   IF p_sha256 IS NULL OR octet_length(p_sha256) <> 32 THEN
     RAISE EXCEPTION 'a session has a SHA-256 of 32 bytes' USING ERRCODE = '22023';
   END IF;
-  DELETE FROM ledger.web_session AS s WHERE s.session_id IN (
-    SELECT o.session_id FROM ledger.web_session AS o
-    WHERE o.credential = p_credential AND (
-      o.ended_at < moment - interval '30 days' OR o.expires_at < moment - interval '30 days'
-      OR o.session_id IN (SELECT n.session_id FROM ledger.web_session AS n
-        WHERE n.credential = p_credential ORDER BY n.created_at DESC OFFSET 50))
+  DELETE FROM ledger.web_session AS session WHERE session.session_id IN (
+    SELECT ended.session_id FROM ledger.web_session AS ended
+    WHERE ended.credential = p_credential AND (
+      ended.ended_at < moment - interval '30 days' OR ended.expires_at < moment - interval '30 days'
+      OR ended.session_id IN (SELECT own.session_id FROM ledger.web_session AS own
+        WHERE own.credential = p_credential ORDER BY own.created_at DESC OFFSET 50))
     FOR UPDATE SKIP LOCKED);
   INSERT INTO ledger.web_session (session_id, sha256, credential, created_at, expires_at,
     last_used_at, user_changed_at)

@@ -24,13 +24,12 @@ BEGIN
     RAISE EXCEPTION 'a grant has rights, and 1 to 100 actors' USING ERRCODE = '22023';
   END IF;
   PERFORM ledger.lock_control(p_project);
-  had_rights := EXISTS (SELECT FROM ledger.access_grant AS g
-    WHERE g.credential = p_credential AND cardinality(g.rights) > 0);
-  INSERT INTO ledger.access_grant AS g (credential, project_id, rights, actors, until, actor,
-    reason)
+  had_rights := EXISTS (SELECT FROM ledger.access_grant AS granted
+    WHERE granted.credential = p_credential AND cardinality(granted.rights) > 0);
+  INSERT INTO ledger.access_grant (credential, project_id, rights, actors, until, actor, reason)
   VALUES (p_credential, p_project,
-    ARRAY(SELECT DISTINCT r FROM unnest(p_rights) AS r ORDER BY r), speaks_for, p_until, p_actor,
-    p_reason)
+    ARRAY(SELECT DISTINCT asked FROM unnest(p_rights) AS asked ORDER BY asked), speaks_for, p_until,
+    p_actor, p_reason)
   ON CONFLICT (credential, project_id) DO UPDATE SET rights = excluded.rights,
     actors = excluded.actors, until = excluded.until, actor = excluded.actor,
     reason = excluded.reason;

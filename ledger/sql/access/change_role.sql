@@ -22,11 +22,12 @@ BEGIN
   END IF;
   PERFORM ledger.lock_control(p_project);
   INSERT INTO ledger.role_event (project_id, number, recorded_at, type, role, member, actor, reason)
-  SELECT p_project, (SELECT coalesce(max(r.number), 0) + 1 FROM ledger.role_event AS r
-      WHERE r.project_id = p_project),
+  SELECT p_project, (SELECT coalesce(max(recorded.number), 0) + 1 FROM ledger.role_event AS recorded
+      WHERE recorded.project_id = p_project),
     ledger.now(), p_type, p_role, p_member, p_actor, p_reason
-  WHERE p_type = 'role.granted' OR EXISTS (SELECT FROM ledger.role_member AS m
-    WHERE m.project_id = p_project AND m.role = p_role AND m.member = p_member)
+  WHERE p_type = 'role.granted' OR EXISTS (SELECT FROM ledger.role_member AS membership
+    WHERE membership.project_id = p_project AND membership.role = p_role
+      AND membership.member = p_member)
   ON CONFLICT DO NOTHING; -- with a snapshot from before the newest, a serialization failure
   RETURN FOUND;
 END $$;

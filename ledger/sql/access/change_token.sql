@@ -20,8 +20,9 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
   PERFORM ledger.lock_control('*');
   IF p_sha256 IS NULL THEN
-    UPDATE ledger.api_token AS t SET revoked_at = ledger.now(), actor = p_actor, reason = p_reason
-    WHERE t.token_id = p_token AND t.revoked_at IS NULL;
+    UPDATE ledger.api_token AS token SET revoked_at = ledger.now(), actor = p_actor,
+      reason = p_reason
+    WHERE token.token_id = p_token AND token.revoked_at IS NULL;
     RETURN FOUND;
   END IF;
   IF octet_length(p_sha256) <> 32 OR p_lifetime IS NULL

@@ -50,11 +50,11 @@ BEGIN
     INSERT INTO ledger.credential_use (credential) VALUES ('user:' || p_name)
     ON CONFLICT DO NOTHING;
   ELSE
-    UPDATE ledger.user_account AS u SET changed_at = moment, actor = p_actor, reason = p_reason,
-      disabled_at = CASE p_change WHEN 'disable' THEN moment
-        WHEN 'enable' THEN NULL ELSE u.disabled_at END
-    WHERE u.name = p_name AND (p_change = 'password'
-      OR (p_change = 'disable') = (u.disabled_at IS NULL));
+    UPDATE ledger.user_account AS account SET changed_at = moment, actor = p_actor,
+      reason = p_reason, disabled_at = CASE p_change WHEN 'disable' THEN moment
+        WHEN 'enable' THEN NULL ELSE account.disabled_at END
+    WHERE account.name = p_name AND (p_change = 'password'
+      OR (p_change = 'disable') = (account.disabled_at IS NULL));
     IF NOT FOUND THEN
       RETURN false;
     END IF;

@@ -6,6 +6,6 @@ AS $$
 DECLARE
   allowed CONSTANT text[] := ledger.projects_with();
 BEGIN
-  RETURN (SELECT p.channel FROM ledger.project AS p
-    WHERE p.project_id = p_project AND (allowed IS NULL OR p_project = ANY (allowed)));
+  RETURN (SELECT project.channel FROM ledger.project
+    WHERE project.project_id = p_project AND (allowed IS NULL OR p_project = ANY (allowed)));
 END $$;

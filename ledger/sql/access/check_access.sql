@@ -14,9 +14,9 @@ BEGIN
   -- A query without sub-selects: those are paid for by every call, asked or not. Where a grant for
   -- the project and one for all of them hold, either may be found: what it lacks is looked at
   -- closely.
-  SELECT g.actors INTO speaks_for FROM ledger.access_grant AS g
-  WHERE g.credential = ledger.credential() AND g.project_id IN (p_project, '*')
-    AND p_rights && g.rights AND (g.until IS NULL OR g.until > ledger.now());
+  SELECT granted.actors INTO speaks_for FROM ledger.access_grant AS granted
+  WHERE granted.credential = ledger.credential() AND granted.project_id IN (p_project, '*')
+    AND p_rights && granted.rights AND (granted.until IS NULL OR granted.until > ledger.now());
   -- No query for names that are granted as they are.
   IF FOUND AND (p_actors IS NULL OR '*' = ANY (speaks_for)
     OR array_remove(p_actors, NULL) <@ speaks_for) THEN

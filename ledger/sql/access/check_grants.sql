@@ -19,9 +19,9 @@ BEGIN
       USING ERRCODE = 'RF403';
   END IF;
   FOR given IN
-    SELECT g.rights, g.actors FROM ledger.access_grant AS g
-    WHERE g.credential = writer AND g.project_id IN (p_project, '*')
-      AND (g.until IS NULL OR g.until > ledger.now())
+    SELECT granted.rights, granted.actors FROM ledger.access_grant AS granted
+    WHERE granted.credential = writer AND granted.project_id IN (p_project, '*')
+      AND (granted.until IS NULL OR granted.until > ledger.now())
   LOOP
     held := held || given.rights;
     IF p_rights && given.rights THEN

@@ -3,8 +3,8 @@
 -- ledger.change_access gives the right to each login that is granted something.
 DO $$
 BEGIN
-  IF (SELECT pg_has_role(current_user, d.datdba, 'USAGE') FROM pg_database AS d
-    WHERE d.datname = current_database()) THEN
+  IF (SELECT pg_has_role(current_user, this_database.datdba, 'USAGE')
+    FROM pg_database AS this_database WHERE this_database.datname = current_database()) THEN
     EXECUTE format('REVOKE CONNECT ON DATABASE %I FROM PUBLIC', current_database());
   END IF;
 END $$;

@@ -5,6 +5,6 @@ CREATE OR REPLACE FUNCTION ledger.control_subject(p_sort text, p_keys text, p_ro
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT p_sort || ':' || string_agg(p_row ->> k.key, ':' ORDER BY k.place)
-  FROM unnest(string_to_array(p_keys, ' ')) WITH ORDINALITY AS k (key, place)
+  SELECT p_sort || ':' || string_agg(p_row ->> key_column.key, ':' ORDER BY key_column.place)
+  FROM unnest(string_to_array(p_keys, ' ')) WITH ORDINALITY AS key_column (key, place)
 $$;

@@ -22,10 +22,10 @@ BEGIN
       USING ERRCODE = '22023';
   END IF;
   -- By their place, which no other plan finds as fast: rows are never changed.
-  DELETE FROM ledger.payload_read AS r WHERE r.ctid = ANY (ARRAY(
-    SELECT o.ctid FROM ledger.payload_read AS o
-    WHERE o.project_id = p_project AND o.read_at < p_before
-    ORDER BY o.read_at LIMIT 10000));
+  DELETE FROM ledger.payload_read AS noted WHERE noted.ctid = ANY (ARRAY(
+    SELECT past.ctid FROM ledger.payload_read AS past
+    WHERE past.project_id = p_project AND past.read_at < p_before
+    ORDER BY past.read_at LIMIT 10000));
   GET DIAGNOSTICS dropped = ROW_COUNT;
   IF dropped > 0 THEN
     PERFORM ledger.append_control(p_project, 'reads.dropped', 'reads:' || p_project,

@@ -13,10 +13,10 @@ BEGIN
   IF p_secret IS NULL THEN
     checked := ledger.check_access('*', '{admin}');
   END IF;
-  UPDATE ledger.web_session AS s SET ended_at = ledger.now()
-  WHERE s.ended_at IS NULL AND s.expires_at > ledger.now()
-    AND (s.sha256 = sha256(convert_to(p_secret, 'UTF8'))
-      OR p_secret IS NULL AND s.session_id = p_session);
+  UPDATE ledger.web_session AS session SET ended_at = ledger.now()
+  WHERE session.ended_at IS NULL AND session.expires_at > ledger.now()
+    AND (session.sha256 = sha256(convert_to(p_secret, 'UTF8'))
+      OR p_secret IS NULL AND session.session_id = p_session);
   RETURN FOUND;
 EXCEPTION WHEN lock_not_available THEN
   RAISE EXCEPTION 'another transaction holds the session: disable the user or revoke the token, '

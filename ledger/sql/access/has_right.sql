@@ -5,7 +5,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RETURN ledger.is_owner() OR EXISTS (
-    SELECT FROM ledger.access_grant AS g
-    WHERE g.credential = ledger.credential() AND g.project_id IN (p_project, '*')
-      AND p_right = ANY (g.rights) AND (g.until IS NULL OR g.until > ledger.now()));
+    SELECT FROM ledger.access_grant AS granted
+    WHERE granted.credential = ledger.credential() AND granted.project_id IN (p_project, '*')
+      AND p_right = ANY (granted.rights)
+      AND (granted.until IS NULL OR granted.until > ledger.now()));
 END $$;

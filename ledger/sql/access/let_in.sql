@@ -11,17 +11,19 @@ SET lock_timeout = '2s'
 AS $$
 DECLARE
   database CONSTANT text := current_database();
-  has_rights CONSTANT boolean := EXISTS (SELECT FROM ledger.access_grant AS g
-    WHERE g.credential = p_credential AND cardinality(g.rights) > 0);
+  has_rights CONSTANT boolean := EXISTS (SELECT FROM ledger.access_grant AS granted
+    WHERE granted.credential = p_credential AND cardinality(granted.rights) > 0);
   others text;
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = p_credential AND r.rolcanlogin)
-    OR NOT (SELECT pg_has_role(current_user, d.datdba, 'USAGE') FROM pg_database AS d
-      WHERE d.datname = database)
+  IF NOT EXISTS (SELECT FROM pg_roles AS login
+      WHERE login.rolname = p_credential AND login.rolcanlogin)
+    OR NOT (SELECT pg_has_role(current_user, this_database.datdba, 'USAGE')
+      FROM pg_database AS this_database WHERE this_database.datname = database)
     OR has_rights = EXISTS (
-      SELECT FROM pg_database AS d, aclexplode(d.datacl) AS a
-      WHERE d.datname = database AND a.privilege_type = 'CONNECT'
-        AND a.grantee = (SELECT r.oid FROM pg_roles AS r WHERE r.rolname = p_credential)) THEN
+      SELECT FROM pg_database AS this_database, aclexplode(this_database.datacl) AS entry
+      WHERE this_database.datname = database AND entry.privilege_type = 'CONNECT'
+        AND entry.grantee = (SELECT login.oid FROM pg_roles AS login
+          WHERE login.rolname = p_credential)) THEN
     RETURN;
   END IF;
   IF has_rights THEN
@@ -35,10 +37,12 @@ EXCEPTION WHEN lock_not_available OR internal_error THEN -- held, or just change
       'connect is at work', p_credential;
     RETURN;
   END IF;
-  SELECT string_agg(format('process %s, login %s', a.pid, a.usename), '; or by ') INTO others
-  FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
-  WHERE l.relation = 'ledger.access_grant'::regclass AND l.mode = 'RowExclusiveLock'
-    AND l.granted AND l.database = a.datid AND a.pid <> pg_backend_pid() AND ledger.is_owner();
+  SELECT string_agg(format('process %s, login %s', session.pid, session.usename), '; or by ')
+  INTO others
+  FROM pg_locks AS lock JOIN pg_stat_activity AS session ON session.pid = lock.pid
+  WHERE lock.relation = 'ledger.access_grant'::regclass AND lock.mode = 'RowExclusiveLock'
+    AND lock.granted AND lock.database = session.datid AND session.pid <> pg_backend_pid()
+    AND ledger.is_owner();
   RAISE EXCEPTION 'who may connect to the database is being changed by %: wait for the end of its '
     'transaction, or end it with pg_terminate_backend', coalesce(others, 'another session')
     USING ERRCODE = '55P03';

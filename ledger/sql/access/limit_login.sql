@@ -11,29 +11,30 @@ SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '2s'
 AS $$
 DECLARE
-  has_rights CONSTANT boolean := EXISTS (SELECT FROM ledger.access_grant AS g
-    WHERE g.credential = p_credential AND cardinality(g.rights) > 0);
+  has_rights CONSTANT boolean := EXISTS (SELECT FROM ledger.access_grant AS granted
+    WHERE granted.credential = p_credential AND cardinality(granted.rights) > 0);
   here CONSTANT text := format('ALTER ROLE %I IN DATABASE %I ', p_credential, current_database());
   changed jsonb;
   change text;
 BEGIN
-  SELECT jsonb_object_agg(l.name, CASE WHEN has_rights THEN l.value END) INTO changed
-  FROM pg_roles AS r JOIN pg_database AS d ON d.datname = current_database()
-  CROSS JOIN ledger.login_limits() AS l
-  WHERE r.rolname = p_credential AND r.rolcanlogin
-    AND NOT pg_has_role(r.oid, current_user, 'MEMBER')
+  SELECT jsonb_object_agg(bound.name, CASE WHEN has_rights THEN bound.value END) INTO changed
+  FROM pg_roles AS login
+  JOIN pg_database AS this_database ON this_database.datname = current_database()
+  CROSS JOIN ledger.login_limits() AS bound
+  WHERE login.rolname = p_credential AND login.rolcanlogin
+    AND NOT pg_has_role(login.oid, current_user, 'MEMBER')
     AND has_rights <> EXISTS (
-      SELECT FROM pg_db_role_setting AS s CROSS JOIN unnest(s.setconfig) AS c (setting)
+      SELECT FROM pg_db_role_setting AS kept CROSS JOIN unnest(kept.setconfig) AS line (setting)
       WHERE CASE WHEN has_rights
-        THEN s.setrole IN (0, r.oid) AND s.setdatabase IN (0, d.oid)
-          AND split_part(c.setting, '=', 1) = l.name
-        ELSE s.setrole = r.oid AND s.setdatabase = d.oid
-          AND c.setting = l.name || '=' || l.value END);
+        THEN kept.setrole IN (0, login.oid) AND kept.setdatabase IN (0, this_database.oid)
+          AND split_part(line.setting, '=', 1) = bound.name
+        ELSE kept.setrole = login.oid AND kept.setdatabase = this_database.oid
+          AND line.setting = bound.name || '=' || bound.value END);
   IF changed IS NULL THEN
     RETURN;
   END IF;
-  FOR change IN SELECT CASE WHEN has_rights THEN format('SET %I = %L', c.key, c.value)
-      ELSE format('RESET %I', c.key) END FROM jsonb_each_text(changed) AS c LOOP
+  FOR change IN SELECT CASE WHEN has_rights THEN format('SET %I = %L', wanted.key, wanted.value)
+      ELSE format('RESET %I', wanted.key) END FROM jsonb_each_text(changed) AS wanted LOOP
     EXECUTE here || change;
   END LOOP;
   PERFORM ledger.append_control(p_project, CASE WHEN has_rights THEN 'limits.set'

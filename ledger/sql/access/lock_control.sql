@@ -12,18 +12,18 @@ AS $$
 DECLARE
   begun CONSTANT text := 'list:' || p_list;
   first bigint := CASE WHEN p_list = '*' THEN 1
-    ELSE (SELECT e.number FROM ledger.control_event AS e WHERE e.subject = begun) END;
+    ELSE (SELECT event.number FROM ledger.control_event AS event WHERE event.subject = begun) END;
 BEGIN
   IF first IS NULL THEN
     PERFORM ledger.lock_control('*');
-    SELECT e.number INTO first FROM ledger.control_event AS e WHERE e.subject = begun;
+    SELECT event.number INTO first FROM ledger.control_event AS event WHERE event.subject = begun;
     IF first IS NULL THEN -- nobody has begun it meanwhile
       PERFORM ledger.append_control('*', 'list.begun', begun, NULL, session_user, NULL);
       RETURN;
     END IF;
   END IF;
   BEGIN
-    PERFORM FROM ledger.control_event AS e WHERE e.project_id = '*' AND e.number = first
+    PERFORM FROM ledger.control_event AS event WHERE event.project_id = '*' AND event.number = first
     FOR UPDATE;
   EXCEPTION WHEN lock_not_available THEN
     RAISE EXCEPTION 'the control history of % is held by %', CASE WHEN p_list = '*'

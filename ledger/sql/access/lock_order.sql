@@ -9,8 +9,9 @@ SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '2s'
 AS $$
 BEGIN
-  EXECUTE format('SELECT FROM %s AS o WHERE o.project_id = $1 AND o.%I = $2 FOR UPDATE',
-    p_relation, p_column) USING p_project, p_key;
+  EXECUTE format('SELECT FROM %s AS locked '
+    'WHERE locked.project_id = $1 AND locked.%I = $2 FOR UPDATE', p_relation, p_column)
+    USING p_project, p_key;
 EXCEPTION WHEN lock_not_available THEN
   RAISE EXCEPTION '% of project % is held by %', p_key, p_project,
     ledger.holders(p_relation, p_project) USING ERRCODE = '55P03';

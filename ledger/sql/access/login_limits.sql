@@ -5,8 +5,8 @@ CREATE OR REPLACE FUNCTION ledger.login_limits() RETURNS TABLE (name text, value
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT l.name, l.value
+  SELECT bound.name, bound.value
   FROM (VALUES ('idle_in_transaction_session_timeout', '10min'), ('lock_timeout', '6min'),
-    ('statement_timeout', '30min'), ('transaction_timeout', '1d')) AS l (name, value)
-  WHERE current_setting(l.name, true) IS NOT NULL -- PostgreSQL 17 brought the last
+    ('statement_timeout', '30min'), ('transaction_timeout', '1d')) AS bound (name, value)
+  WHERE current_setting(bound.name, true) IS NOT NULL -- PostgreSQL 17 brought the last
 $$;

@@ -18,8 +18,8 @@ BEGIN
   INSERT INTO ledger.payload_read (project_id, read_at, run_id, credential, route)
   SELECT p_project, date_trunc('minute', clock_timestamp(), 'UTC'), asked.run, ledger.credential(),
     p_route
-  FROM (SELECT DISTINCT u.run FROM unnest(p_runs) AS u (run) ORDER BY u.run) AS asked
-  WHERE EXISTS (SELECT FROM ledger.run_state AS s
-    WHERE s.project_id = p_project AND s.run_id = asked.run)
+  FROM (SELECT DISTINCT named.run FROM unnest(p_runs) AS named (run) ORDER BY named.run) AS asked
+  WHERE EXISTS (SELECT FROM ledger.run_state AS known
+    WHERE known.project_id = p_project AND known.run_id = asked.run)
   ON CONFLICT DO NOTHING;
 END $$;

@@ -9,13 +9,13 @@ AS $$
 DECLARE
   moment CONSTANT timestamptz := ledger.now();
 BEGIN
-  UPDATE ledger.credential_use AS u SET
-    last_used_at = CASE WHEN NOT p_failed THEN moment ELSE u.last_used_at END,
-    failed_uses = CASE WHEN p_failed THEN least(u.failed_uses + 1, 1000000) ELSE 0 END,
-    last_failed_at = CASE WHEN p_failed THEN moment ELSE u.last_failed_at END
-  WHERE u.credential = (
-    SELECT n.credential FROM ledger.credential_use AS n
-    WHERE n.credential = p_credential AND (p_failed OR n.failed_uses > 0
-      OR NOT p_failed AND (n.last_used_at > moment - interval '1 minute') IS NOT TRUE)
+  UPDATE ledger.credential_use AS use SET
+    last_used_at = CASE WHEN NOT p_failed THEN moment ELSE use.last_used_at END,
+    failed_uses = CASE WHEN p_failed THEN least(use.failed_uses + 1, 1000000) ELSE 0 END,
+    last_failed_at = CASE WHEN p_failed THEN moment ELSE use.last_failed_at END
+  WHERE use.credential = (
+    SELECT locked.credential FROM ledger.credential_use AS locked
+    WHERE locked.credential = p_credential AND (p_failed OR locked.failed_uses > 0
+      OR NOT p_failed AND (locked.last_used_at > moment - interval '1 minute') IS NOT TRUE)
     FOR UPDATE SKIP LOCKED);
 END $$;

@@ -5,5 +5,6 @@ CREATE OR REPLACE FUNCTION ledger.password_method(p_name text)
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT w.method::text, w.salt FROM ledger.user_password AS w WHERE w.name = p_name
+  SELECT password.method::text, password.salt
+  FROM ledger.user_password AS password WHERE password.name = p_name
 $$;

@@ -8,13 +8,13 @@ CREATE OR REPLACE FUNCTION ledger.policy_rules()
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT r.relation, r.policy, r.command, r.role, format(CASE
-    WHEN r.policy = 'own' THEN 'credential = (SELECT ledger.credential())'
-    WHEN r.is_global THEN '(SELECT ledger.projects_with(VARIADIC %1$L::text[])) IS NULL'
+  SELECT rules.relation, rules.policy, rules.command, rules.role, format(CASE
+    WHEN rules.policy = 'own' THEN 'credential = (SELECT ledger.credential())'
+    WHEN rules.is_global THEN '(SELECT ledger.projects_with(VARIADIC %1$L::text[])) IS NULL'
     ELSE 'project_id = ANY ((SELECT ledger.projects_seen(VARIADIC %1$L::text[]))::text[])'
-  END || CASE WHEN r.relation = 'archive_event' -- the archive's own records have no project
+  END || CASE WHEN rules.relation = 'archive_event' -- the archive's own records have no project
     THEN ' OR (SELECT ledger.projects_with(VARIADIC %1$L::text[])) IS NULL' ELSE '' END,
-    string_to_array(r.rights, ' ')) AS rule
+    string_to_array(rules.rights, ' ')) AS rule
   FROM (VALUES
     ('project', 'seen', 'SELECT', 'PUBLIC', '', false),
     ('event', 'seen', 'SELECT', 'PUBLIC', 'read work audit', false),
@@ -53,5 +53,5 @@ AS $$
     ('rebuild', 'kept', 'ALL', 'runfold_projector', 'read', true),
     ('rebuild_range', 'seen', 'SELECT', 'PUBLIC', 'read audit', true),
     ('rebuild_range', 'kept', 'ALL', 'runfold_projector', 'read', true)
-  ) AS r (relation, policy, command, role, rights, is_global)
+  ) AS rules (relation, policy, command, role, rights, is_global)
 $$;

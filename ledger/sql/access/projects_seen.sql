@@ -10,12 +10,14 @@ DECLARE
   found text[];
 BEGIN
   IF NOT ledger.is_owner() THEN
-    SELECT coalesce(array_agg(g.project_id), '{}') INTO found FROM ledger.access_grant AS g
-    WHERE g.credential = ledger.credential() AND (p_rights = '{}' OR p_rights && g.rights)
-      AND (g.until IS NULL OR g.until > ledger.now());
+    SELECT coalesce(array_agg(granted.project_id), '{}') INTO found
+    FROM ledger.access_grant AS granted
+    WHERE granted.credential = ledger.credential()
+      AND (p_rights = '{}' OR p_rights && granted.rights)
+      AND (granted.until IS NULL OR granted.until > ledger.now());
     IF '*' <> ALL (found) THEN
       RETURN found;
     END IF;
   END IF;
-  RETURN ARRAY(SELECT p.project_id::text FROM ledger.project AS p) || ARRAY['*'];
+  RETURN ARRAY(SELECT project.project_id::text FROM ledger.project) || ARRAY['*'];
 END $$;

@@ -11,8 +11,9 @@ BEGIN
   IF ledger.is_owner() THEN
     RETURN NULL;
   END IF;
-  SELECT coalesce(array_agg(g.project_id), '{}') INTO found FROM ledger.access_grant AS g
-  WHERE g.credential = ledger.credential() AND (p_rights = '{}' OR p_rights && g.rights)
-    AND (g.until IS NULL OR g.until > ledger.now());
+  SELECT coalesce(array_agg(granted.project_id), '{}') INTO found
+  FROM ledger.access_grant AS granted
+  WHERE granted.credential = ledger.credential() AND (p_rights = '{}' OR p_rights && granted.rights)
+    AND (granted.until IS NULL OR granted.until > ledger.now());
   RETURN CASE WHEN '*' <> ALL (found) THEN found END;
 END $$;

@@ -15,12 +15,12 @@ DECLARE
 BEGIN
   -- In one look: an old password goes with the account as it was before the change, and the session
   -- that it begins ends with the change.
-  SELECT u.changed_at, u.disabled_at, w.key_sha256, n.failed_uses >= 10
-    AND n.last_failed_at BETWEEN moment - interval '1 minute' AND moment AS waits
-  INTO account FROM ledger.user_account AS u
-  LEFT JOIN ledger.user_password AS w ON w.name = u.name
-  LEFT JOIN ledger.credential_use AS n ON n.credential = user_credential
-  WHERE u.name = p_name;
+  SELECT known.changed_at, known.disabled_at, password.key_sha256, use.failed_uses >= 10
+    AND use.last_failed_at BETWEEN moment - interval '1 minute' AND moment AS waits
+  INTO account FROM ledger.user_account AS known
+  LEFT JOIN ledger.user_password AS password ON password.name = known.name
+  LEFT JOIN ledger.credential_use AS use ON use.credential = user_credential
+  WHERE known.name = p_name;
   IF NOT FOUND OR account.waits THEN
     RETURN NULL;
   END IF;

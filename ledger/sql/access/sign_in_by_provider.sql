@@ -11,8 +11,8 @@ DECLARE
   account ledger.user_account;
   checked CONSTANT boolean := ledger.check_access('*', '{admin}');
 BEGIN
-  SELECT u.* INTO account FROM ledger.user_account AS u
-  WHERE u.issuer = p_issuer AND u.subject = p_subject AND u.disabled_at IS NULL;
+  SELECT known.* INTO account FROM ledger.user_account AS known
+  WHERE known.issuer = p_issuer AND known.subject = p_subject AND known.disabled_at IS NULL;
   IF NOT FOUND THEN
     RETURN NULL;
   END IF;

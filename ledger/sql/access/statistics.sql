@@ -6,14 +6,15 @@ DECLARE
   sampled record;
 BEGIN
   FOR sampled IN
-    SELECT a.attrelid::regclass AS relation, a.attname AS name
-    FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
-    WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind IN ('r', 'p')
-      AND c.relrowsecurity AND a.attnum > 0 AND NOT a.attisdropped
-      AND a.attstattarget IS DISTINCT FROM 0
-      AND a.atttypid IN ('text'::regtype, 'varchar'::regtype, 'text[]'::regtype,
+    SELECT attribute.attrelid::regclass AS relation, attribute.attname AS name
+    FROM pg_attribute AS attribute JOIN pg_class AS divided ON divided.oid = attribute.attrelid
+    WHERE divided.relnamespace = 'ledger'::regnamespace AND divided.relkind IN ('r', 'p')
+      AND divided.relrowsecurity AND attribute.attnum > 0 AND NOT attribute.attisdropped
+      AND attribute.attstattarget IS DISTINCT FROM 0
+      AND attribute.atttypid IN ('text'::regtype, 'varchar'::regtype, 'text[]'::regtype,
         'varchar[]'::regtype)
-      AND a.attname NOT IN ('project_id', 'kind', 'state', 'type', 'tag', 'tags', 'worker_id')
+      AND attribute.attname NOT IN ('project_id', 'kind', 'state', 'type', 'tag', 'tags',
+        'worker_id')
   LOOP
     EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET STATISTICS 0', sampled.relation,
       sampled.name);

@@ -11,9 +11,9 @@ BEGIN
   IF starts_with(p_secret, 'runfold_session_') THEN
     found := ledger.session_credential(p_secret);
   ELSE
-    SELECT 'token:' || t.token_id INTO found FROM ledger.api_token AS t
-    WHERE t.sha256 = sha256(convert_to(p_secret, 'UTF8')) AND t.revoked_at IS NULL
-      AND t.expires_at > ledger.now();
+    SELECT 'token:' || token.token_id INTO found FROM ledger.api_token AS token
+    WHERE token.sha256 = sha256(convert_to(p_secret, 'UTF8')) AND token.revoked_at IS NULL
+      AND token.expires_at > ledger.now();
   END IF;
   IF found IS NULL THEN
     RAISE EXCEPTION 'the API token is unknown, revoked or past its end' USING ERRCODE = 'RF401';

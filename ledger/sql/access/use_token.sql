@@ -13,16 +13,16 @@ DECLARE
 BEGIN
   IF starts_with(p_secret, 'runfold_session_') THEN
     found := ledger.session_credential(p_secret);
-    UPDATE ledger.web_session AS s SET last_used_at = moment
-    WHERE s.session_id = (
-      SELECT u.session_id FROM ledger.web_session AS u
-      WHERE found IS NOT NULL AND u.sha256 = sha256(convert_to(p_secret, 'UTF8'))
-        AND u.last_used_at < moment - interval '1 minute'
+    UPDATE ledger.web_session AS session SET last_used_at = moment
+    WHERE session.session_id = (
+      SELECT locked.session_id FROM ledger.web_session AS locked
+      WHERE found IS NOT NULL AND locked.sha256 = sha256(convert_to(p_secret, 'UTF8'))
+        AND locked.last_used_at < moment - interval '1 minute'
       FOR UPDATE SKIP LOCKED);
     RETURN found;
   END IF;
-  SELECT * INTO token FROM ledger.api_token AS t
-  WHERE t.sha256 = sha256(convert_to(p_secret, 'UTF8'));
+  SELECT * INTO token FROM ledger.api_token AS known
+  WHERE known.sha256 = sha256(convert_to(p_secret, 'UTF8'));
   IF token.revoked_at IS NOT NULL OR token.expires_at <= moment THEN
     PERFORM ledger.note_use('token:' || token.token_id, true);
     RETURN NULL;

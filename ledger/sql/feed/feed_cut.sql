@@ -6,8 +6,8 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT concat_ws(':', least(pg_snapshot_xmin(p_snapshot), cut.id), cut.id,
-    (SELECT coalesce(string_agg(x.id::text, ',' ORDER BY x.id), '')
-      FROM pg_snapshot_xip(p_snapshot) AS x (id) WHERE x.id < cut.id)
+    (SELECT coalesce(string_agg(open.id::text, ',' ORDER BY open.id), '')
+      FROM pg_snapshot_xip(p_snapshot) AS open (id) WHERE open.id < cut.id)
   )::pg_snapshot
   FROM least(p_before, pg_snapshot_xmax(p_snapshot)) AS cut (id)
 $$;

@@ -26,11 +26,11 @@ BEGIN
     SELECT member.value, part.depth + 1
     FROM part
     CROSS JOIN LATERAL (
-      SELECT o.value FROM jsonb_each(
-        CASE jsonb_typeof(part.value) WHEN 'object' THEN part.value ELSE '{}' END) AS o
+      SELECT named.value FROM jsonb_each(
+        CASE jsonb_typeof(part.value) WHEN 'object' THEN part.value ELSE '{}' END) AS named
       UNION ALL
-      SELECT a.value FROM jsonb_array_elements(
-        CASE jsonb_typeof(part.value) WHEN 'array' THEN part.value ELSE '[]' END) AS a
+      SELECT listed.value FROM jsonb_array_elements(
+        CASE jsonb_typeof(part.value) WHEN 'array' THEN part.value ELSE '[]' END) AS listed
     ) AS member
     WHERE part.depth < 34
   )

@@ -7,5 +7,6 @@ LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT current_setting('session_replication_role') = 'replica'
-    AND EXISTS (SELECT FROM pg_stat_get_subscription(NULL) AS s WHERE s.pid = pg_backend_pid())
+    AND EXISTS (SELECT FROM pg_stat_get_subscription(NULL) AS subscription
+      WHERE subscription.pid = pg_backend_pid())
 $$;

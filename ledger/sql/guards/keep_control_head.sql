@@ -8,8 +8,8 @@ BEGIN
   IF TG_OP IN ('INSERT', 'UPDATE') THEN
     IF NEW.number = coalesce(OLD.number, 0) + 1
       AND NEW.project_id = coalesce(OLD.project_id, NEW.project_id)
-      AND EXISTS (SELECT FROM ledger.control_event AS e WHERE e.project_id = NEW.project_id
-        AND e.number = NEW.number AND e.hash = NEW.hash) THEN
+      AND EXISTS (SELECT FROM ledger.control_event AS event WHERE event.project_id = NEW.project_id
+        AND event.number = NEW.number AND event.hash = NEW.hash) THEN
       RETURN NEW;
     END IF;
   END IF;

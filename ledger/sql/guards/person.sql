@@ -20,11 +20,11 @@ BEGIN
   IF lower(E'\u00C4') = E'\u00E4' THEN
     name := lower(name);
   ELSE
-    SELECT format('SELECT lower($1 COLLATE %I.%I)', 'pg_catalog', c.collname) INTO other
-    FROM pg_collation AS c
-    WHERE c.collname IN ('pg_c_utf8', 'C.utf8', 'und-x-icu')
-      AND c.collencoding IN (-1, pg_char_to_encoding('UTF8'))
-    ORDER BY c.collname DESC LIMIT 1;
+    SELECT format('SELECT lower($1 COLLATE %I.%I)', 'pg_catalog', known.collname) INTO other
+    FROM pg_collation AS known
+    WHERE known.collname IN ('pg_c_utf8', 'C.utf8', 'und-x-icu')
+      AND known.collencoding IN (-1, pg_char_to_encoding('UTF8'))
+    ORDER BY known.collname DESC LIMIT 1;
     EXECUTE coalesce(other, 'SELECT lower($1)') INTO name USING name;
   END IF;
   RETURN normalize(replace(replace(name, E'\u00DF', 'ss'), E'\u03C2', E'\u03C3'), NFKC);

@@ -23,8 +23,8 @@ BEGIN
     RAISE EXCEPTION 'a schedule is paused, run, or resumed from a time' USING ERRCODE = '22023';
   END IF;
   PERFORM ledger.lock_order('ledger.schedule', 'name', p_project, p_name);
-  SELECT s.* INTO known FROM ledger.schedule AS s
-  WHERE s.project_id = p_project AND s.name = p_name;
+  SELECT schedule.* INTO known FROM ledger.schedule
+  WHERE schedule.project_id = p_project AND schedule.name = p_name;
   IF NOT FOUND THEN
     RETURN false;
   ELSIF p_change = 'run' THEN
@@ -32,9 +32,9 @@ BEGIN
       ledger.control_subject('schedule', 'project_id name', to_jsonb(known)),
       (to_jsonb(known) - '{next_at,last_due,updated_at}'::text[])::text, p_actor, p_reason);
   ELSIF known.paused <> (p_change = 'pause') THEN
-    UPDATE ledger.schedule AS s SET paused = p_change = 'pause', actor = p_actor,
-      reason = p_reason, next_at = coalesce(p_next_at, s.next_at)
-    WHERE s.project_id = p_project AND s.name = p_name;
+    UPDATE ledger.schedule SET paused = p_change = 'pause', actor = p_actor,
+      reason = p_reason, next_at = coalesce(p_next_at, schedule.next_at)
+    WHERE schedule.project_id = p_project AND schedule.name = p_name;
   END IF;
   RETURN true;
 END $$;

@@ -27,8 +27,8 @@ BEGIN
   -- A kind that a handler declares is not misspelled.
   checked := ledger.check_kind(p_project, p_kind, p_ahead OR p_release IS NOT NULL);
   PERFORM ledger.lock_order('ledger.schedule', 'name', p_project, p_name);
-  IF NOT EXISTS (SELECT FROM ledger.schedule AS s
-    WHERE s.project_id = p_project AND s.name = p_name) THEN
+  IF NOT EXISTS (SELECT FROM ledger.schedule
+    WHERE schedule.project_id = p_project AND schedule.name = p_name) THEN
     PERFORM ledger.lock_control(p_project); -- against another that makes it
   END IF;
   INSERT INTO ledger.schedule AS known

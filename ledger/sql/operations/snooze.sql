@@ -37,9 +37,9 @@ BEGIN
     RAISE EXCEPTION '% has put off % requests: take one back', p_actor, most
       USING ERRCODE = '22023';
   END IF;
-  SELECT e.wait_until INTO lapses FROM ledger.event AS e
-  WHERE e.project_id = p_project AND e.run_id = p_run AND e.version = p_version
-    AND e.version = ledger.newest_request(p_project, p_run);
+  SELECT request.wait_until INTO lapses FROM ledger.event AS request
+  WHERE request.project_id = p_project AND request.run_id = p_run AND request.version = p_version
+    AND request.version = ledger.newest_request(p_project, p_run);
   IF lapses <= p_until THEN
     RAISE EXCEPTION 'nobody can decide the request after %: put it off to an earlier time', lapses
       USING ERRCODE = '22023';

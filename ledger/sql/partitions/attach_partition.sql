@@ -20,8 +20,9 @@ BEGIN
   EXECUTE format('ALTER TABLE ledger.%I ENABLE ROW LEVEL SECURITY', partition);
   EXECUTE format('REVOKE ALL ON ledger.%I FROM PUBLIC', partition);
   FOR unsampled IN -- see access/statistics
-    SELECT a.attname FROM pg_attribute AS a
-    WHERE a.attrelid = 'ledger.event'::regclass AND a.attnum > 0 AND a.attstattarget = 0
+    SELECT attribute.attname FROM pg_attribute AS attribute
+    WHERE attribute.attrelid = 'ledger.event'::regclass AND attribute.attnum > 0
+      AND attribute.attstattarget = 0
   LOOP
     EXECUTE format('ALTER TABLE ledger.%I ALTER COLUMN %I SET STATISTICS 0', partition, unsampled);
   END LOOP;

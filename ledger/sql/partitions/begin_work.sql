@@ -25,14 +25,15 @@ BEGIN
   END IF;
   -- A table that only upgrades write, so no login holds it; at_work's own lock is that of upgrades.
   LOCK TABLE ledger.alembic_version IN SHARE ROW EXCLUSIVE MODE;
-  DELETE FROM ledger.at_work AS w WHERE NOT EXISTS (
-    SELECT FROM pg_locks AS l
-    WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND l.pid = w.pid
-      AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
-      AND (l.classid::bigint << 32 | l.objid::bigint) = w.key);
-  SELECT format('process %s, login %s', w.pid, a.usename) INTO holder
-  FROM ledger.at_work AS w LEFT JOIN pg_stat_activity AS a ON a.pid = w.pid
-  WHERE w.name = p_name AND NOT (w.shared AND p_shared) LIMIT 1;
+  DELETE FROM ledger.at_work AS work WHERE NOT EXISTS (
+    SELECT FROM pg_locks AS lock
+    WHERE lock.locktype = 'advisory' AND lock.objsubid = 1 AND lock.granted AND lock.pid = work.pid
+      AND lock.database = (SELECT this_database.oid FROM pg_database AS this_database
+        WHERE this_database.datname = current_database())
+      AND (lock.classid::bigint << 32 | lock.objid::bigint) = work.key);
+  SELECT format('process %s, login %s', work.pid, session.usename) INTO holder
+  FROM ledger.at_work AS work LEFT JOIN pg_stat_activity AS session ON session.pid = work.pid
+  WHERE work.name = p_name AND NOT (work.shared AND p_shared) LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION '% is at work on %', holder, p_name USING ERRCODE = '55P03';
   END IF;

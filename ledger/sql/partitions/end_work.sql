@@ -4,7 +4,7 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  DELETE FROM ledger.at_work AS w WHERE w.key = p_key AND w.pid = pg_backend_pid();
+  DELETE FROM ledger.at_work AS work WHERE work.key = p_key AND work.pid = pg_backend_pid();
   IF FOUND THEN
     PERFORM pg_advisory_unlock(p_key);
   END IF;

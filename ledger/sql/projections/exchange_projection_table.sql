@@ -17,15 +17,15 @@ DECLARE
 BEGIN
   PERFORM ledger.check_access('*', '{read,admin}');
   PERFORM ledger.check_projection_name('projection', p_name);
-  SELECT format('%s_v%s', p.name, p.version) INTO live
-  FROM ledger.projection AS p WHERE p.name = p_name FOR UPDATE;
+  SELECT format('%s_v%s', projection.name, projection.version) INTO live
+  FROM ledger.projection WHERE projection.name = p_name FOR UPDATE;
   IF live IS DISTINCT FROM next THEN
     EXECUTE format('DROP VIEW IF EXISTS projection.%I', p_name);
   END IF;
   EXECUTE format('ALTER TABLE IF EXISTS projection.%I RENAME TO %I', live, replaced);
   EXECUTE format('ALTER TABLE projection.%I RENAME TO %I', shadow, next);
-  DELETE FROM ledger.projection_aside AS a WHERE a.relation = 'projection.' || live;
-  UPDATE ledger.projection_aside AS a SET relation = 'projection.' || next
-  WHERE a.relation = 'projection.' || shadow;
+  DELETE FROM ledger.projection_aside AS aside WHERE aside.relation = 'projection.' || live;
+  UPDATE ledger.projection_aside AS aside SET relation = 'projection.' || next
+  WHERE aside.relation = 'projection.' || shadow;
   RETURN 'projection.' || replaced;
 END $$;

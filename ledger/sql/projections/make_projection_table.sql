@@ -29,11 +29,12 @@ BEGIN
         HINT = 'Each column has one of these types: ' || array_to_string(types, ', ');
   END IF;
   SELECT string_agg(format('%I %s%s',
-      ledger.check_projection_name('column', c.name, '[a-z][a-z0-9_]{0,49}'), c.type,
-      CASE WHEN c.name = ANY (p_required) THEN ' NOT NULL' ELSE '' END), ', ' ORDER BY c.place)
-    INTO columns FROM unnest(p_columns, p_types) WITH ORDINALITY AS c (name, type, place);
-  SELECT string_agg(quote_ident(k.name), ', ' ORDER BY k.place)
-    INTO key FROM unnest(p_key) WITH ORDINALITY AS k (name, place);
+      ledger.check_projection_name('column', listed.name, '[a-z][a-z0-9_]{0,49}'), listed.type,
+      CASE WHEN listed.name = ANY (p_required) THEN ' NOT NULL' ELSE '' END),
+      ', ' ORDER BY listed.place)
+    INTO columns FROM unnest(p_columns, p_types) WITH ORDINALITY AS listed (name, type, place);
+  SELECT string_agg(quote_ident(keyed.name), ', ' ORDER BY keyed.place)
+    INTO key FROM unnest(p_key) WITH ORDINALITY AS keyed (name, place);
   EXECUTE format('CREATE TABLE projection.%I (%s, PRIMARY KEY (%s))', p_table, columns, key);
   EXECUTE format('GRANT SELECT ON projection.%I '
     'TO runfold_reader, runfold_worker, runfold_projector', p_table);

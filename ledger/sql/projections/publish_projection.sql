@@ -14,12 +14,12 @@ BEGIN
   PERFORM ledger.check_access('*', '{read,admin}');
   PERFORM ledger.check_projection_name('projection', p_name);
   SELECT string_agg(
-      quote_ident(ledger.check_projection_name('column', c.name)), ', ' ORDER BY c.place)
-    INTO columns FROM unnest(p_columns) WITH ORDINALITY AS c (name, place);
-  SELECT string_agg(format('(%s) AS %I', ledger.check_derived(d.expression, p_columns),
-      ledger.check_projection_name('derived column', d.name)), ', ' ORDER BY d.place)
+      quote_ident(ledger.check_projection_name('column', kept.name)), ', ' ORDER BY kept.place)
+    INTO columns FROM unnest(p_columns) WITH ORDINALITY AS kept (name, place);
+  SELECT string_agg(format('(%s) AS %I', ledger.check_derived(added.expression, p_columns),
+      ledger.check_projection_name('derived column', added.name)), ', ' ORDER BY added.place)
     INTO derived
-    FROM unnest(p_derived, p_expressions) WITH ORDINALITY AS d (name, expression, place);
+    FROM unnest(p_derived, p_expressions) WITH ORDINALITY AS added (name, expression, place);
   EXECUTE format('CREATE OR REPLACE VIEW projection.%I WITH (security_invoker = true) AS '
     'SELECT %s FROM projection.%I',
     p_name, concat_ws(', ', columns, derived), format('%s_v%s', p_name, p_version));

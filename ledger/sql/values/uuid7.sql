@@ -10,10 +10,10 @@ BEGIN
     -- random bits (RFC 9562, method 3).
     CREATE OR REPLACE FUNCTION ledger.uuid7() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE
       AS 'SELECT encode(
-            substr(int8send(t.us / 1000), 3, 6)
-            || substr(int4send((7 << 12) | ((t.us % 1000) * 4096 / 1000)::int), 3, 2)
+            substr(int8send(moment.us / 1000), 3, 6)
+            || substr(int4send((7 << 12) | ((moment.us % 1000) * 4096 / 1000)::int), 3, 2)
             || substr(uuid_send(gen_random_uuid()), 9, 8), ''hex'')::uuid
           FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS us
-            OFFSET 0) AS t';
+            OFFSET 0) AS moment';
   END IF;
 END $$;

@@ -13,12 +13,12 @@ SET jit = off
 AS $$
 BEGIN
   IF NOT (ledger.has_right(p_project, 'read') OR ledger.has_right(p_project, 'work') AND EXISTS (
-    SELECT FROM ledger.run_state AS r WHERE r.project_id = p_project AND r.run_id = p_run
-      AND r.token IS NOT NULL AND r.lease_credential = ledger.credential())) THEN
+    SELECT FROM ledger.run_state AS run WHERE run.project_id = p_project AND run.run_id = p_run
+      AND run.token IS NOT NULL AND run.lease_credential = ledger.credential())) THEN
     PERFORM ledger.check_access(p_project, '{read}');
   END IF;
-  RETURN QUERY SELECT e.* FROM ledger.entry AS e
-  WHERE e.project_id = p_project AND e.run_id = p_run AND e.version > p_after
-    AND (p_heartbeats OR e.type <> 'lease.heartbeat') ORDER BY e.version
+  RETURN QUERY SELECT entry.* FROM ledger.entry
+  WHERE entry.project_id = p_project AND entry.run_id = p_run AND entry.version > p_after
+    AND (p_heartbeats OR entry.type <> 'lease.heartbeat') ORDER BY entry.version
   LIMIT p_limit;
 END $$;

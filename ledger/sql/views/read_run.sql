@@ -14,11 +14,12 @@ DECLARE
   run ledger.run;
 BEGIN
   IF ledger.has_right(p_project, 'read') THEN
-    RETURN QUERY SELECT r.* FROM ledger.run AS r
-    WHERE r.project_id = p_project AND r.run_id = p_run;
+    RETURN QUERY SELECT seen.* FROM ledger.run AS seen
+    WHERE seen.project_id = p_project AND seen.run_id = p_run;
   ELSIF ledger.check_access(p_project, '{submit,work,decide}') THEN
     FOR run IN
-      SELECT r.* FROM ledger.run AS r WHERE r.project_id = p_project AND r.run_id = p_run
+      SELECT seen.* FROM ledger.run AS seen
+      WHERE seen.project_id = p_project AND seen.run_id = p_run
     LOOP
       run.input := NULL;
       run.output := NULL;

@@ -18,17 +18,19 @@ DECLARE
   run ledger.run;
 BEGIN
   IF readable IS NULL OR p_project = ANY (readable) THEN
-    RETURN QUERY SELECT r.* FROM unnest(p_runs) AS u (run_id) CROSS JOIN LATERAL (
-      SELECT s.* FROM ledger.run AS s WHERE s.project_id = p_project AND s.run_id = u.run_id
-      OFFSET 0) AS r;
+    RETURN QUERY SELECT seen.* FROM unnest(p_runs) AS asked (run_id) CROSS JOIN LATERAL (
+      SELECT known.* FROM ledger.run AS known
+      WHERE known.project_id = p_project AND known.run_id = asked.run_id
+      OFFSET 0) AS seen;
     RETURN;
   END IF;
   held := ledger.projects_with('work');
   IF held IS NULL OR p_project = ANY (held) THEN
     FOR run IN
-      SELECT r.* FROM unnest(p_runs) AS u (run_id) CROSS JOIN LATERAL (
-        SELECT s.* FROM ledger.run AS s WHERE s.project_id = p_project AND s.run_id = u.run_id
-        OFFSET 0) AS r
+      SELECT seen.* FROM unnest(p_runs) AS asked (run_id) CROSS JOIN LATERAL (
+        SELECT known.* FROM ledger.run AS known
+        WHERE known.project_id = p_project AND known.run_id = asked.run_id
+        OFFSET 0) AS seen
     LOOP
       run.input := NULL;
       run.output := NULL;

@@ -1,7 +1,9 @@
 -- Who has which role: whom the newest record about it grants it to.
 CREATE OR REPLACE VIEW ledger.role_member WITH (security_invoker = true) AS
-SELECT n.project_id, n.role, n.member, n.recorded_at, n.actor, n.reason
+SELECT newest.project_id, newest.role, newest.member, newest.recorded_at, newest.actor,
+  newest.reason
 FROM (
-  SELECT DISTINCT ON (r.project_id, r.role, r.member) r.* FROM ledger.role_event AS r
-  ORDER BY r.project_id, r.role, r.member, r.number DESC
-) AS n WHERE n.type = 'role.granted';
+  SELECT DISTINCT ON (change.project_id, change.role, change.member) change.*
+  FROM ledger.role_event AS change
+  ORDER BY change.project_id, change.role, change.member, change.number DESC
+) AS newest WHERE newest.type = 'role.granted';

@@ -13,10 +13,11 @@ SET enable_bitmapscan = off
 SET jit = off
 AS $$
 BEGIN
-  RETURN QUERY SELECT s.*, ledger.content_part(i.body, 'input'),
-  ledger.content_part(o.body, 'output'), ledger.content_part(o.body, 'error_detail')
-  FROM ledger.rebuild_run_state(p_project, p_run, p_run, p_version, p_time) AS s
-  LEFT JOIN ledger.payload AS i ON i.project_id = p_project AND i.run_id = p_run AND i.version = 1
-  LEFT JOIN ledger.payload AS o ON o.project_id = p_project AND o.run_id = p_run
-    AND o.version = s.outcome_version;
+  RETURN QUERY SELECT run.*, ledger.content_part(first.body, 'input'),
+  ledger.content_part(outcome.body, 'output'), ledger.content_part(outcome.body, 'error_detail')
+  FROM ledger.rebuild_run_state(p_project, p_run, p_run, p_version, p_time) AS run
+  LEFT JOIN ledger.payload AS first ON first.project_id = p_project AND first.run_id = p_run
+    AND first.version = 1
+  LEFT JOIN ledger.payload AS outcome ON outcome.project_id = p_project AND outcome.run_id = p_run
+    AND outcome.version = run.outcome_version;
 END $$;

@@ -17,7 +17,8 @@ DECLARE
   new_id CONSTANT text := 'wh_' || left(replace(gen_random_uuid()::text, '-', ''), 12);
   remote CONSTANT text := '^[hH][tT][tT][pP][sS]://[^/?#@]+([/?#]|$)';
   loopback CONSTANT text := E'^http://(localhost|127\\.0\\.0\\.1|\\[::1\\])(:[0-9]+)?([/?#]|$)';
-  place text := (SELECT f.generation || '/' || f.moment || '//0' FROM ledger.feed_now() AS f);
+  place text := (SELECT feed.generation || '/' || feed.moment || '//0'
+    FROM ledger.feed_now() AS feed);
 BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
   checked := ledger.check_project(p_project);
@@ -28,17 +29,18 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
   PERFORM ledger.lock_order('ledger.webhook', 'webhook_id', p_project, p_webhook);
   IF p_action IN ('pause', 'resume') THEN
-    UPDATE ledger.webhook AS w SET is_paused = p_action = 'pause', actor = p_actor,
-      reason = p_reason, checkpoint = CASE WHEN p_from_now THEN place ELSE w.checkpoint END
-    WHERE w.project_id = p_project AND w.webhook_id = p_webhook
-      AND w.is_paused = (p_action = 'resume');
+    UPDATE ledger.webhook SET is_paused = p_action = 'pause', actor = p_actor,
+      reason = p_reason, checkpoint = CASE WHEN p_from_now THEN place ELSE webhook.checkpoint END
+    WHERE webhook.project_id = p_project AND webhook.webhook_id = p_webhook
+      AND webhook.is_paused = (p_action = 'resume');
     RETURN CASE WHEN FOUND THEN p_webhook END;
   END IF;
   IF p_action = 'remove' THEN
     -- The control history records the row as it was removed, so the row must name who removes it.
-    UPDATE ledger.webhook AS w SET actor = p_actor, reason = p_reason
-    WHERE w.project_id = p_project AND w.webhook_id = p_webhook;
-    DELETE FROM ledger.webhook AS w WHERE w.project_id = p_project AND w.webhook_id = p_webhook;
+    UPDATE ledger.webhook SET actor = p_actor, reason = p_reason
+    WHERE webhook.project_id = p_project AND webhook.webhook_id = p_webhook;
+    DELETE FROM ledger.webhook
+    WHERE webhook.project_id = p_project AND webhook.webhook_id = p_webhook;
     RETURN CASE WHEN FOUND THEN p_webhook END;
   END IF;
   checked := ledger.check_texts(ARRAY[p_url], 2000, true);
@@ -53,7 +55,7 @@ BEGIN
     RAISE EXCEPTION 'a new webhook has an https URL without a password, a secret of 24 to 64 '
       'bytes, at most 100 types and kinds, and no id yet' USING ERRCODE = '22023';
   END IF;
-  IF (SELECT count(*) FROM ledger.webhook AS w WHERE w.project_id = p_project) >= 50 THEN
+  IF (SELECT count(*) FROM ledger.webhook WHERE webhook.project_id = p_project) >= 50 THEN
     RAISE EXCEPTION 'project % has 50 webhooks already: remove one', p_project
       USING ERRCODE = '22023';
   END IF;

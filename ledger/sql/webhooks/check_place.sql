@@ -11,7 +11,7 @@ DECLARE
 BEGIN
   IF parts IS NULL OR greatest(split_part(parts[2], '@', 2)::numeric,
       nullif(split_part(parts[3], '@', 2), '')::numeric, parts[4]::numeric)
-    > (SELECT s.last_value FROM ledger.event_position AS s) THEN
+    > (SELECT newest.last_value FROM ledger.event_position AS newest) THEN
     RAISE EXCEPTION 'the checkpoint is none of this feed' USING ERRCODE = '22023';
   END IF;
   PERFORM ledger.feed_known(parts[1]::int, parts[2]);

@@ -14,18 +14,21 @@ BEGIN
     RAISE EXCEPTION 'at most 10,000 deliveries are taken, for a day at most'
       USING ERRCODE = '22023';
   END IF;
-  RETURN QUERY UPDATE ledger.delivery AS d SET next_at = ledger.now() + p_lease
+  RETURN QUERY UPDATE ledger.delivery SET next_at = ledger.now() + p_lease
   FROM (
-    SELECT n.run_id, n.version FROM ledger.delivery AS n
-    WHERE n.project_id = p_project AND n.webhook_id = p_webhook AND n.next_at <= ledger.now()
+    SELECT waiting.run_id, waiting.version FROM ledger.delivery AS waiting
+    WHERE waiting.project_id = p_project AND waiting.webhook_id = p_webhook
+      AND waiting.next_at <= ledger.now()
       AND NOT EXISTS (
-        SELECT FROM ledger.delivery AS b
-        WHERE b.webhook_id = p_webhook AND b.run_id = n.run_id AND b.version < n.version
-          AND b.next_at IS NOT NULL)
+        SELECT FROM ledger.delivery AS earlier
+        WHERE earlier.webhook_id = p_webhook AND earlier.run_id = waiting.run_id
+          AND earlier.version < waiting.version AND earlier.next_at IS NOT NULL)
       AND EXISTS (
-        SELECT FROM ledger.webhook AS w WHERE w.webhook_id = p_webhook AND NOT w.is_paused)
-    ORDER BY n.next_at LIMIT p_limit FOR UPDATE SKIP LOCKED
+        SELECT FROM ledger.webhook WHERE webhook.webhook_id = p_webhook AND NOT webhook.is_paused)
+    ORDER BY waiting.next_at LIMIT p_limit FOR UPDATE SKIP LOCKED
   ) AS due
-  WHERE d.webhook_id = p_webhook AND d.run_id = due.run_id AND d.version = due.version
-  RETURNING d.run_id, d.version, d.type::text, d.body, d.attempts;
+  WHERE delivery.webhook_id = p_webhook AND delivery.run_id = due.run_id
+    AND delivery.version = due.version
+  RETURNING delivery.run_id, delivery.version, delivery.type::text, delivery.body,
+    delivery.attempts;
 END $$;

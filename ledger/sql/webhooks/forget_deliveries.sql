@@ -9,16 +9,16 @@ DECLARE
   checked CONSTANT boolean := ledger.check_access(p_project, '{read}');
   forgotten int;
 BEGIN
-  DELETE FROM ledger.delivery AS d USING (
-    SELECT o.webhook_id, o.run_id, o.version FROM ledger.webhook AS w CROSS JOIN LATERAL (
-      SELECT e.webhook_id, e.run_id, e.version FROM ledger.delivery AS e
-      WHERE e.webhook_id = w.webhook_id AND e.created_at < ledger.now() - interval '30 days'
-        AND e.next_at IS NULL
-      ORDER BY e.created_at LIMIT 100
-    ) AS o WHERE w.project_id = p_project
+  DELETE FROM ledger.delivery USING (
+    SELECT ended.webhook_id, ended.run_id, ended.version FROM ledger.webhook CROSS JOIN LATERAL (
+      SELECT sent.webhook_id, sent.run_id, sent.version FROM ledger.delivery AS sent
+      WHERE sent.webhook_id = webhook.webhook_id
+        AND sent.created_at < ledger.now() - interval '30 days' AND sent.next_at IS NULL
+      ORDER BY sent.created_at LIMIT 100
+    ) AS ended WHERE webhook.project_id = p_project
   ) AS old
-  WHERE d.webhook_id = old.webhook_id AND d.run_id = old.run_id AND d.version = old.version
-    AND d.next_at IS NULL;
+  WHERE delivery.webhook_id = old.webhook_id AND delivery.run_id = old.run_id
+    AND delivery.version = old.version AND delivery.next_at IS NULL;
   GET DIAGNOSTICS forgotten = ROW_COUNT;
   RETURN forgotten;
 END $$;

@@ -22,19 +22,20 @@ BEGIN
   checked := ledger.check_given('p_bodies', num_nonnulls(VARIADIC p_bodies) = cardinality(p_runs));
   checked := ledger.check_texts(p_types, 80);
   checked := ledger.check_place(p_checkpoint);
-  IF EXISTS (SELECT FROM unnest(p_bodies) AS b (body) WHERE length(b.body) > 10000) THEN
+  IF EXISTS (SELECT FROM unnest(p_bodies) AS noted (body) WHERE length(noted.body) > 10000) THEN
     RAISE EXCEPTION 'the body of a delivery has at most 10,000 characters' USING ERRCODE = '22023';
   END IF;
-  UPDATE ledger.webhook AS w SET checkpoint = p_checkpoint
-  WHERE w.project_id = p_project AND w.webhook_id = p_webhook AND w.checkpoint = p_before
-    AND NOT w.is_paused;
+  UPDATE ledger.webhook SET checkpoint = p_checkpoint
+  WHERE webhook.project_id = p_project AND webhook.webhook_id = p_webhook
+    AND webhook.checkpoint = p_before AND NOT webhook.is_paused;
   IF NOT FOUND THEN
     RETURN false;
   END IF;
   INSERT INTO ledger.delivery
     (project_id, webhook_id, run_id, version, type, body, created_at, next_at)
-  SELECT p_project, p_webhook, t.run_id, t.version, t.type, t.body, ledger.now(), ledger.now()
-  FROM unnest(p_runs, p_versions, p_types, p_bodies) AS t (run_id, version, type, body)
+  SELECT p_project, p_webhook, noted.run_id, noted.version, noted.type, noted.body, ledger.now(),
+    ledger.now()
+  FROM unnest(p_runs, p_versions, p_types, p_bodies) AS noted (run_id, version, type, body)
   ON CONFLICT DO NOTHING;
   RETURN true;
 END $$;

@@ -17,19 +17,20 @@ BEGIN
     RAISE EXCEPTION 'an attempt lasted 0 ms or more, and the next is within 30 days'
       USING ERRCODE = '22023';
   END IF;
-  UPDATE ledger.delivery AS d SET attempts = p_attempt, next_at = ledger.now() + p_again,
-    delivered_at = CASE WHEN p_error IS NULL THEN ledger.now() ELSE d.delivered_at END
-  WHERE d.project_id = p_project AND d.webhook_id = p_webhook AND d.run_id = p_run
-    AND d.version = p_version AND d.attempts + 1 = p_attempt;
+  UPDATE ledger.delivery SET attempts = p_attempt, next_at = ledger.now() + p_again,
+    delivered_at = CASE WHEN p_error IS NULL THEN ledger.now() ELSE delivery.delivered_at END
+  WHERE delivery.project_id = p_project AND delivery.webhook_id = p_webhook
+    AND delivery.run_id = p_run AND delivery.version = p_version
+    AND delivery.attempts + 1 = p_attempt;
   IF FOUND THEN
     INSERT INTO ledger.delivery_attempt (project_id, webhook_id, run_id, version, attempt,
       attempted_at, duration_ms, status, error)
     VALUES (p_project, p_webhook, p_run, p_version, p_attempt, ledger.now(), p_duration_ms,
       p_status, left(p_error, 500));
     IF p_status = 410 THEN -- the endpoint is gone, and says so
-      UPDATE ledger.webhook AS w SET is_paused = true, actor = ledger.credential(),
+      UPDATE ledger.webhook SET is_paused = true, actor = ledger.credential(),
         reason = 'the endpoint answered 410'
-      WHERE w.webhook_id = p_webhook AND NOT w.is_paused;
+      WHERE webhook.webhook_id = p_webhook AND NOT webhook.is_paused;
     END IF;
   END IF;
 END $$;

@@ -12,9 +12,9 @@ BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
-  UPDATE ledger.delivery AS d SET next_at = ledger.now()
-  WHERE d.project_id = p_project AND d.webhook_id = p_webhook AND d.run_id = p_run
-    AND d.version = p_version;
+  UPDATE ledger.delivery SET next_at = ledger.now()
+  WHERE delivery.project_id = p_project AND delivery.webhook_id = p_webhook
+    AND delivery.run_id = p_run AND delivery.version = p_version;
   IF NOT FOUND THEN
     RETURN false;
   END IF;

@@ -8,8 +8,10 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   PERFORM ledger.check_access(p_project, '{read}');
-  RETURN QUERY SELECT w.webhook_id::text, w.url::text, w.events, w.kinds, w.checkpoint, s.secret
-  FROM ledger.webhook AS w JOIN ledger.webhook_secret AS s ON s.webhook_id = w.webhook_id
-  WHERE w.project_id = p_project AND NOT w.is_paused
-  ORDER BY w.webhook_id;
+  RETURN QUERY SELECT webhook.webhook_id::text, webhook.url::text, webhook.events, webhook.kinds,
+    webhook.checkpoint, signing.secret
+  FROM ledger.webhook
+  JOIN ledger.webhook_secret AS signing ON signing.webhook_id = webhook.webhook_id
+  WHERE webhook.project_id = p_project AND NOT webhook.is_paused
+  ORDER BY webhook.webhook_id;
 END $$;
