@@ -15,7 +15,7 @@ from runfold.ledger.events import NoteAdded, WriteRefused
 from tests.conftest import PROJECT
 from tests.support.clock import set_clock
 from tests.support.runs import TINY, abandoned, claimed, newest, superseded, types, waiting
-from tests.support.waiting import blocked, lapsed
+from tests.support.waiting import BOUND, blocked, lapsed
 
 BEAT = "SELECT * FROM ledger.heartbeat($1, $2, $3, $4, $5)"
 REAP = "SELECT * FROM ledger.reap($1, 'reaper', 100)"
@@ -103,7 +103,7 @@ async def test_a_reaper_passes_by_a_run_whose_late_beat_is_under_way(
     await transaction.start()
     assert len(await beat(connection, lease)) == 1
 
-    reaped = await asyncio.wait_for(ledger.reap(), 5)
+    reaped = await asyncio.wait_for(ledger.reap(), BOUND)
     await transaction.commit()
 
     assert reaped == []
@@ -279,7 +279,7 @@ async def test_a_reaper_does_not_wait_for_another_one_that_is_under_way(
     await transaction.start()
     await connection.fetch(REAP, PROJECT)
 
-    assert await asyncio.wait_for(ledger.reap(), 5) == []
+    assert await asyncio.wait_for(ledger.reap(), BOUND) == []
     await transaction.rollback()
 
     (run,) = await ledger.reap()

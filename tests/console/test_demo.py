@@ -168,7 +168,7 @@ async def test_no_worker_outlives_the_demo(
     start: Callable[[], subprocess.Popen[str]], home: Path, number: int, code: int
 ) -> None:
     demo = start()
-    await until(lambda: len(workers_at(home)) == 3, seconds=30)
+    await until(lambda: len(workers_at(home)) == 3)
 
     demo.send_signal(number)
     _, talk = demo.communicate(timeout=30)
@@ -182,7 +182,7 @@ async def test_a_worker_that_ends_unasked_fails_the_demo_with_one_clear_line(
     start: Callable[[], subprocess.Popen[str]], home: Path
 ) -> None:
     demo = start()
-    await until(lambda: len(workers_at(home)) == 3, seconds=30)
+    await until(lambda: len(workers_at(home)) == 3)
 
     workers_at(home)[0].terminate()
     output, talk = demo.communicate(timeout=60)
@@ -198,10 +198,10 @@ async def test_the_pages_get_reviews_to_watch_and_one_to_approve(
     monkeypatch.setattr(alive, "PAUSE_SECONDS", (0, 0))
     submitting = asyncio.create_task(alive.submit_reviews(ledger))
     async with working(ledger, alive.review):
-        await until(lambda: ledger.runs(state="waiting_approval"), 60)
+        await until(lambda: ledger.runs(state="waiting_approval"))
         [asked] = await ledger.runs(state="waiting_approval")
         await ledger.approve(asked, actor="ann")
-        finished = await ended(ledger, asked, 60)
+        finished = await ended(ledger, asked)
     submitting.cancel()
     assert (finished.state, finished.output["exceeds"]) == ("completed", True)
 

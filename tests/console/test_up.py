@@ -83,7 +83,7 @@ async def test_one_command_does_a_run_survives_the_death_of_a_part_and_starts_ag
     with up(home, "up", "tests.support.handlers") as (process, address):
         async with httpx.AsyncClient(base_url=address, timeout=60) as web:
             run = (await web.post("/v1/runs", json={"kind": "double", "input": 4})).json()["run_id"]
-            await until(lambda: is_done(web, run), 60)
+            await until(lambda: is_done(web, run))
             assert await counted(web)
 
             console = part(process, "serve")
@@ -116,7 +116,7 @@ async def counted(web: httpx.AsyncClient) -> bool:
         counts = (await web.get("/p/default.json")).json()["counts"]
         return bool(counts and counts["completed"] == 1)
 
-    await until(has_count, 30)
+    await until(has_count)
     return True
 
 

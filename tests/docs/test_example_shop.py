@@ -48,7 +48,7 @@ async def client(database: str, connection: asyncpg.Connection) -> AsyncIterator
     server = await asyncio.to_thread(subprocess.Popen, words, env=environment, cwd=ROOT)
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as opened:
-            await until(lambda: answers(opened), 30)
+            await until(lambda: answers(opened))
             await connection.execute("INSERT INTO shop_article VALUES ('lamp', 5)")
             yield opened
     finally:

@@ -50,7 +50,7 @@ async def test_the_pipeline_has_a_child_for_each_document(ledger: Ledger) -> Non
     paths = sorted((ROOT / "docs").rglob("*.md"))
     run = await ledger.submit("collection", {"folder": str(ROOT / "docs")})
     async with working(ledger, documents.collection, documents.document):
-        finished = await ended(ledger, run, 60)
+        finished = await ended(ledger, run)
 
     assert finished.state == State.COMPLETED, (finished.error_code, finished.error_detail)
     assert finished.output["documents"] == len(paths)

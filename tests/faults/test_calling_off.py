@@ -28,7 +28,7 @@ async def test_a_handler_that_takes_no_notice_of_a_cancel_does_not_keep_its_run(
     with worker(database, log=log, settings=PATIENCE), worker(database, name="reap"):
         await reached(ledger, run, State.RUNNING)
         await ledger.cancel(run.run_id, reason="not needed")
-        run = await ended(ledger, run, 20)
+        run = await ended(ledger, run)
 
     assert run.state is State.CANCELLED
     assert_accounted(await ledger.history(run.run_id))

@@ -11,26 +11,28 @@ import pytest
 from runfold import Backoff, Context, Ledger, State, handler
 from runfold.workers.errors import StepError
 from runfold.workers.journal import recorder
+from tests.support.waiting import awaited, until
 from tests.support.working import ended, reached, working
 
 LIMIT = 0.2
-"""Seconds that the handler has patience with a call."""
-SLOW = 1.0
-"""Seconds that the database takes no write for the run."""
+"""Seconds that the handler has patience with a call that never ends by itself."""
+TWO_WAIT = "SELECT count(DISTINCT pid) = 2 FROM pg_locks WHERE NOT granted"
 Lock = Callable[[], Awaitable[str]]
 Call = Callable[[Context, Lock], Awaitable[object]]
+Locking = Callable[[Context, asyncio.Timeout], Lock]
 
 
 @pytest.fixture
-async def lock(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Callable[[Context], Lock]]:
-    """Returns a function that keeps writes to a run waiting for a while, the first time only."""
+async def lock(database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Locking]:
+    """Returns a function that keeps writes to a run waiting, the first time only.
+
+    When a write waits, the handler's patience is over; then the write is let go.
+    """
     monkeypatch.setattr(recorder, "SETTLE_SECONDS", 0.1)
     other = await asyncpg.connect(database)
     unlocking: list[asyncio.Task[None]] = []
 
-    def of(ctx: Context) -> Lock:
+    def of(ctx: Context, patience: asyncio.Timeout) -> Lock:
         async def lock() -> str:
             if not unlocking:
                 await other.execute("BEGIN")
@@ -39,13 +41,16 @@ async def lock(
                         "$1", f"'{ctx.run_id}'"
                     )
                 )
-                unlocking.append(asyncio.create_task(unlock()))
+                unlocking.append(asyncio.create_task(unlock(patience)))
             return "locked"
 
         return lock
 
-    async def unlock() -> None:
-        await asyncio.sleep(SLOW)
+    async def unlock(patience: asyncio.Timeout) -> None:
+        await awaited(other)
+        if not patience.expired():
+            patience.reschedule(0)
+        await asyncio.sleep(0.3)  # longer than the worker lets a write settle
         await other.execute("COMMIT")
 
     yield of
@@ -125,7 +130,8 @@ async def signal(ctx: Context, lock: Lock) -> None:
     await ctx.wait_for("pay")
 
 
-GIVES_UP = (given_up_step, asked_tool, tool_in_a_queue, asking, sleep, given_up_sleep)
+ENDLESS = (given_up_step, asking, given_up_sleep)
+GIVES_UP = (asked_tool, tool_in_a_queue, sleep, *ENDLESS)
 """The calls that the handler can give up; any other is done by then, all but its record."""
 CALLS = (
     step, failed_step, answered_tool, note, children, approval, signal, *GIVES_UP
@@ -134,7 +140,7 @@ CALLS = (
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
 async def test_a_call_given_up_while_its_write_is_on_the_way_is_replayed_alike(
-    ledger: Ledger, lock: Callable[[Context], Lock], call: Call
+    ledger: Ledger, lock: Locking, call: Call
 ) -> None:
     paths: list[list[str]] = []
 
@@ -142,8 +148,9 @@ async def test_a_call_given_up_while_its_write_is_on_the_way_is_replayed_alike(
     async def order(ctx: Context) -> str:
         paths.append(path := [])
         try:
-            async with asyncio.timeout(LIMIT):
-                await call(ctx, lock(ctx))
+            is_timed = call in ENDLESS or (call in GIVES_UP and ctx.attempt > 1)
+            async with asyncio.timeout(LIMIT if is_timed else None) as patience:
+                await call(ctx, lock(ctx, patience))
         except TimeoutError:
             path.append("gave up")
             await ctx.step("otherwise", lambda: None)
@@ -167,13 +174,13 @@ async def test_a_call_given_up_while_its_write_is_on_the_way_is_replayed_alike(
 
 
 async def test_a_cancellation_that_met_a_write_on_its_way_comes_when_it_has_landed(
-    ledger: Ledger, lock: Callable[[Context], Lock]
+    ledger: Ledger, lock: Locking
 ) -> None:
     @handler("order")
     async def order(ctx: Context) -> str:
         try:
-            async with asyncio.timeout(LIMIT):
-                await ctx.step("pay", lock(ctx))
+            async with asyncio.timeout(None) as patience:
+                await ctx.step("pay", lock(ctx, patience))
                 await asyncio.sleep(60)
         except TimeoutError:
             return await ctx.step("late", lambda: "too late")
@@ -185,13 +192,21 @@ async def test_a_cancellation_that_met_a_write_on_its_way_comes_when_it_has_land
 
 
 async def test_a_run_is_called_off_while_a_write_is_on_its_way(
-    ledger: Ledger, lock: Callable[[Context], Lock]
+    ledger: Ledger, connection: asyncpg.Connection[asyncpg.Record]
 ) -> None:
     @handler("order")
     async def order(ctx: Context) -> None:
-        await ctx.step("pay", lock(ctx))
+        lock = f"SELECT FROM ledger.run_state WHERE run_id = '{ctx.run_id}' FOR UPDATE"
+        await ctx.step("pay", lambda: connection.execute(f"BEGIN; {lock}"))
+        await asyncio.sleep(3600)
 
     run = await ledger.submit("order")
-    async with working(ledger, order):
-        await ledger.cancel(run.run_id)
+    async with working(ledger, order) as worker:
+        await until(connection.is_in_transaction)
+        await awaited(connection)
+        cancelling = asyncio.create_task(ledger.cancel(run.run_id))
+        await until(lambda: connection.fetchval(TWO_WAIT))
+        await connection.execute("COMMIT")
+        await cancelling
+        worker._slots.heart.beat_soon()  # noqa: SLF001  so that it hears of it
         assert (await ended(ledger, run)).state is State.CANCELLED

@@ -33,7 +33,7 @@ async def test_a_worker_whose_clock_is_an_hour_off_works_like_any_other(
     log = tmp_path / "log"
     with worker(database, "--verbose", log=log, settings=told):
         for run in runs:
-            await ended(ledger, run.run_id, 30)
+            await ended(ledger, run.run_id)
         assert (await ended(ledger, again)).output == 2
         assert (await ended(ledger, later)).output == 8
     after = await ledger.pool.fetchval("SELECT clock_timestamp()")

@@ -45,7 +45,7 @@ async def test_runs_make_progress_when_the_login_has_one_connection_beside_the_p
         await limited(connection, url, 11)
         with worker(url, "--concurrency", "10"):
             for run in runs:
-                await ended(ledger, run, 60)
+                await ended(ledger, run)
 
     for run in runs:
         await assert_story(ledger, run)
@@ -60,12 +60,12 @@ async def test_a_worker_whose_heart_has_no_connection_claims_nothing_and_says_wh
     async with with_login(database, "runfold_worker", rights=("read", "work")) as url:
         await limited(connection, url, 1)
         with worker(url, log=log):
-            await until(lambda: said(log, names.HEARTBEAT_FAILED), 20)
+            await until(lambda: said(log, names.HEARTBEAT_FAILED))
             assert (await ledger.get(run.run_id)).state == "pending"
             assert "RUNFOLD_POOL_SIZE and two more" in said(log, names.HEARTBEAT_FAILED)[0]["then"]
 
             await limited(connection, url, 12)
-            assert (await ended(ledger, run, 20)).output == 8
+            assert (await ended(ledger, run)).output == 8
             assert len(said(log, names.HEARTBEAT_FAILED)) == len(said(log, names.BEATS_AGAIN)) == 1
 
 
@@ -103,10 +103,10 @@ async def test_several_workers_share_a_limit_that_is_too_low_for_all_of_them(
             for log in logs:
                 stack.enter_context(worker(url, "--concurrency", "4", log=log))
             lacks = (names.HEARTBEAT_FAILED, names.WAITING_FOR_DATABASE)
-            await until(lambda: any(said(log, name) for log in logs for name in lacks), 30)
+            await until(lambda: any(said(log, name) for log in logs for name in lacks))
             runs = [await ledger.submit("steps") for _ in range(12)]
             for run in runs:
-                await ended(ledger, run, 60)
+                await ended(ledger, run)
 
     for run in runs:
         await assert_story(ledger, run)

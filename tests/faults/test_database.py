@@ -29,9 +29,7 @@ async def postmaster(ledger: Ledger) -> psutil.Process:
 
 async def gone(process: psutil.Process) -> None:
     """Return once the server's main process has ended."""
-    await until(
-        lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, seconds=30
-    )
+    await until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
 
 
 class Fleet:

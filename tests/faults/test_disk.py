@@ -24,6 +24,7 @@ from tests.support.working import ended
 
 RUNS = 6
 FULL = "No space left on device"
+ALL_HAVE_BEGUN = "SELECT count(*) = $1 FROM ledger.event WHERE type = 'step.completed'"
 
 
 @pytest.fixture
@@ -76,16 +77,11 @@ async def use_up(ledger: Ledger) -> None:
 async def test_a_full_disk_is_waited_for(
     on_small_disk: str, small_disk: Path, tmp_path: Path
 ) -> None:
-    log = tmp_path / "log"
+    log, gate = tmp_path / "log", tmp_path / "gate"
     async with Ledger.open(on_small_disk, PROJECT) as ledger:
-        runs = await ledger.submit_many([{"kind": "steps"}] * RUNS)
+        runs = await ledger.submit_many([{"kind": "gated", "input": str(gate)}] * RUNS)
         with worker(on_small_disk, log=log):
-            await until(
-                lambda: (
-                    log.exists() and ledger.pool.fetchval("SELECT count(*) > 10 FROM ledger.event")
-                ),
-                20,
-            )
+            await until(lambda: ledger.pool.fetchval(ALL_HAVE_BEGUN, RUNS))
             ballast = fill(small_disk)
 
             async def cannot_write() -> bool:
@@ -94,10 +90,11 @@ async def test_a_full_disk_is_waited_for(
                 failures = said(log, names.WRITE_POSTPONED) + said(log, names.HEARTBEAT_FAILED)
                 return any(FULL in failure["reason"] for failure in failures)
 
-            await until(cannot_write, 30)
+            gate.touch()
+            await until(cannot_write)
             await asyncio.to_thread(ballast.unlink)
             for run in runs:
-                await ended(ledger, run.run_id, 40)
+                await ended(ledger, run.run_id)
 
         for run in runs:
             await assert_story(ledger, run)

@@ -17,7 +17,7 @@ from runfold.workers.process.bounds import END_SECONDS, HURRY_SECONDS, UNFINISHE
 from tests.console.test_process import started
 from tests.support.processes import said, worker
 from tests.support.proxy import proxied
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, until
 from tests.support.working import FAST, reached
 
 GRACE = 1
@@ -83,7 +83,7 @@ async def test_a_duty_ends_within_its_bound_when_the_network_is_silent(
         with started(proxy.url, *words, **FAST) as process:
             assert await asyncio.to_thread(_is_ready, process)
             proxy.swallow()
-            await until(lambda: proxy.swallowed, 20)
+            await until(lambda: proxy.swallowed)
             assert await ending(process, *pauses) < bound + SLACK
 
 
@@ -93,7 +93,7 @@ async def test_a_worker_that_connects_to_a_silent_server_ends_when_it_is_told_to
     async with proxied(database) as proxy:
         proxy.swallow()
         with worker(proxy.url, "--grace", f"{GRACE}s") as process:
-            await until(lambda: proxy.accepted, 20)
+            await until(lambda: proxy.accepted)
             assert await ending(process) < GRACE + END_SECONDS + SLACK
 
 
@@ -136,7 +136,7 @@ async def test_a_process_ends_although_its_interpreter_is_frozen(
         watching = psutil.Process(process.pid).children()
         assert await ending(process, *pauses) < bound + SLACK
     assert process.returncode == -signal.SIGKILL
-    assert psutil.wait_procs(watching, timeout=10)[1] == []
+    assert psutil.wait_procs(watching, timeout=BOUND)[1] == []
 
 
 @pytest.mark.slow

@@ -154,7 +154,7 @@ async def test_what_a_promoted_standby_lacks_is_noticed_by_readers_and_workers(
     await amid.page()
     kill(own_server)
     await following.execute("SELECT pg_promote()")
-    await until(lambda: following.fetchval("SELECT NOT pg_is_in_recovery()"), 30)
+    await until(lambda: following.fetchval("SELECT NOT pg_is_in_recovery()"))
     async with Ledger.open(standby, PROJECT) as there:
         newer.source = there.pool
         with pytest.raises(CheckpointUnknown):  # of a future that has not come here

@@ -73,7 +73,7 @@ async def test_a_full_queue_of_notify_stops_no_operation_and_is_named(
         async def is_free() -> bool:  # asking moves the queue on
             return not await ledger.pool.fetchval("SELECT pg_notification_queue_usage() > 0.5")
 
-        await until(is_free, 30)
+        await until(is_free)
         await ledger.pool.execute("SELECT pg_notify('flood', '')")
         idler.terminate()
         await flood.close()

@@ -15,28 +15,36 @@ from runfold.ledger import Ledger, Run, State
 from runfold.ledger.events import WriteRefused
 from runfold.workers.forked_child import ENDED
 from tests.support.processes import assert_story, worker
+from tests.support.runs import types
 from tests.support.waiting import passed, until
 from tests.support.working import ended
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", ["lease.acquired", "step.completed", "tool.requested"])
+@pytest.mark.parametrize(
+    ("point", "kind"),
+    [("lease.acquired", "gated"), ("step.completed", "gated"), ("tool.requested", "gated_tool")],
+)
 async def test_a_worker_killed_at_any_point_loses_nothing(
-    ledger: Ledger, database: str, point: str
+    ledger: Ledger, database: str, tmp_path: Path, point: str, kind: str
 ) -> None:
-    run = await ledger.submit("steps")
+    gate = tmp_path / "gate"
+    run = await ledger.submit(kind, str(gate))
     with worker(database) as victim:
 
         async def there() -> bool:
             return any(event.type == point for event in await ledger.history(run.run_id))
 
-        await until(there, 20)
+        await until(there)
         victim.kill()
         victim.wait()
+    gate.touch()
     with worker(database):
-        after = await ended(ledger, run, 40)
+        after = await ended(ledger, run)
 
-    assert after.attempt_count == (1 if point == "lease.acquired" else 2)
+    _, _, next_, *_ = await types(ledger, run.run_id)
+    assert point == "lease.acquired" or next_ != "lease.expired"
+    assert after.attempt_count == (1 if next_ == "lease.expired" else 2)  # charged once it is used
     await assert_story(ledger, run)
 
 
@@ -49,7 +57,7 @@ async def test_a_frozen_worker_that_wakes_is_refused_and_the_refusal_is_recorded
         async def leased() -> bool:
             return (await ledger.get(run.run_id)).state == State.RUNNING
 
-        await until(leased, 20)
+        await until(leased)
         zombie.send_signal(signal.SIGSTOP)
         await until(lambda: psutil.Process(zombie.pid).status() == psutil.STATUS_STOPPED)
         await passed(ledger, (await ledger.get(run.run_id)).lease_until)
@@ -62,7 +70,7 @@ async def test_a_frozen_worker_that_wakes_is_refused_and_the_refusal_is_recorded
                 isinstance(event, WriteRefused) for event in await ledger.history(run.run_id)
             )
 
-        await until(refused, 20)
+        await until(refused)
         assert (await ledger.transition(new, State.COMPLETED, output="fresh")).output == "fresh"
 
 
@@ -82,10 +90,10 @@ async def test_every_connection_of_a_worker_may_be_cut(
             )
 
         with worker(database):
-            await until(begun, 20)
+            await until(begun)
             for _ in range(5):
-                await until(cut, 20)
-            await until(lambda: own.fetchval(_ALL_DONE), 40)
+                await until(cut)
+            await until(lambda: own.fetchval(_ALL_DONE))
 
     for run in runs:
         await assert_story(ledger, run)
@@ -104,9 +112,9 @@ async def test_a_run_that_kills_its_worker_every_time_ends_failed_and_harms_no_o
 ) -> None:
     poison = await ledger.submit("poison", max_attempts=2)
     with worker(database, "--processes", "2"):
-        failed = await ended(ledger, poison, 60)
+        failed = await ended(ledger, poison)
         other = await ledger.submit("double", 4)
-        assert (await ended(ledger, other, 30)).output == 8
+        assert (await ended(ledger, other)).output == 8
 
     assert (failed.state, failed.error_code, failed.attempt_count) == (State.FAILED, "E-RUN-002", 2)
 
@@ -127,7 +135,7 @@ async def all_over(ledger: Ledger, database: str, *runs: Run, seconds: float = 9
             async def died_or_done(process: subprocess.Popen[bytes] = process) -> bool:
                 return process.poll() is not None or await are_over()
 
-            await until(died_or_done, 60)
+            await until(died_or_done)
     return over
 
 
@@ -154,9 +162,9 @@ async def test_runs_that_freeze_their_process_take_no_other_to_its_end(
     frozen = [await ledger.submit("freezes", 3) for _ in range(2)]
     others = [await ledger.submit("steps", max_attempts=2) for _ in range(12)]
     with worker(database, "--processes", "2", "--concurrency", "6"):
-        over = [await ended(ledger, run, 90) for run in others]
+        over = [await ended(ledger, run) for run in others]
         for run in frozen:  # one that nobody could reap meanwhile is completed late
-            await ended(ledger, run, 90)
+            await ended(ledger, run)
 
     assert {(run.state, run.error_code) for run in over} == {(State.COMPLETED, None)}
 
@@ -167,9 +175,9 @@ async def test_a_process_that_a_handler_forks_may_be_ended_without_ending_the_wo
     log = tmp_path / "log"
     run = await ledger.submit("forks")
     with worker(database, log=log) as process:
-        assert (await ended(ledger, run, 30)).output == -signal.SIGTERM
+        assert (await ended(ledger, run)).output == -signal.SIGTERM
         other = await ledger.submit("double", 4)
-        assert (await ended(ledger, other, 30)).output == 8
+        assert (await ended(ledger, other)).output == 8
         assert process.poll() is None
 
 
@@ -182,7 +190,7 @@ async def test_a_process_that_a_handler_forks_does_not_go_on_as_a_second_worker(
         *[await ledger.submit("splits_thread", calls) for calls in (0, 1)],
     ]
     with worker(database, log=log):
-        outputs = [(await ended(ledger, run, 30)).output for run in runs]
+        outputs = [(await ended(ledger, run)).output for run in runs]
 
     assert outputs == [[ENDED, 1], ENDED, ENDED]
     assert log.read_text().count("os._exit") == len(runs)

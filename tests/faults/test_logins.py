@@ -49,15 +49,14 @@ async def test_logins_that_are_refused_for_a_while_end_no_run_and_are_told_once(
                         min(proxy.refused[code] for code in REFUSALS) > 2
                         and any(line["event"] == names.LEASE_IN_DOUBT for line in logs)
                     ),
-                    30,
                 )
                 during = list(logs)
                 proxy.refuse_logins()
                 over.set()
                 for run in [*runs, await ledger.submit("steps", "yes")]:
-                    done = await ended(ledger, run, 30)
+                    done = await ended(ledger, run)
                     assert (done.output, done.attempt_count) == ("paid", 1)
-                await until(lambda: any(line["event"] == names.BEATS_AGAIN for line in logs), 30)
+                await until(lambda: any(line["event"] == names.BEATS_AGAIN for line in logs))
 
     told = Counter(
         (line["event"], line.get("run_id"), line.get("reason"))

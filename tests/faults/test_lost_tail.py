@@ -9,6 +9,7 @@ import asyncpg
 
 from runfold import BlockingContext, Ledger, handler
 from tests.support.runs import types
+from tests.support.waiting import BOUND
 from tests.support.working import ended, working
 
 TABLES = ("run_state", "low_water")
@@ -52,11 +53,11 @@ async def test_a_worker_knows_the_lease_of_a_lost_tail_from_a_new_one_of_the_sam
         calls.append(ctx.attempt)
         if len(calls) > 1:
             goes_on.set()
-            assert is_over.wait(10)
+            assert is_over.wait(BOUND)
             return ctx.step("pay", lambda: "paid by the second")
         home.call_soon_threadsafe(first.set)
         try:
-            assert goes_on.wait(10)
+            assert goes_on.wait(BOUND)
             return ctx.step("pay", lambda: "paid by the first")
         finally:
             is_over.set()

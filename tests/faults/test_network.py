@@ -24,13 +24,12 @@ async def begun(ledger: Ledger) -> None:
         lambda: ledger.pool.fetchval(
             "SELECT count(*) > 0 FROM ledger.event WHERE type = 'step.completed'"
         ),
-        20,
     )
 
 
 async def accepted(proxy: Proxy, count: int) -> None:
     """Return once so many connections were made."""
-    await until(lambda: proxy.accepted >= count, 20)
+    await until(lambda: proxy.accepted >= count)
 
 
 @pytest.mark.parametrize("fault", [Proxy.reset, Proxy.half_close])
@@ -45,7 +44,7 @@ async def test_connections_that_the_network_ends_cost_nothing(
                 await until(lambda: fault(proxy))
                 await accepted(proxy, proxy.accepted + 1)
             for run in runs:
-                await ended(ledger, run.run_id, 30)
+                await ended(ledger, run.run_id)
 
     for run in runs:
         await assert_story(ledger, run)
@@ -59,7 +58,7 @@ async def test_a_network_that_delays_costs_no_lease(ledger: Ledger, database: st
             await begun(ledger)
             proxy.delay = TTL / 60
             for run in runs:
-                await ended(ledger, run.run_id, 30)
+                await ended(ledger, run.run_id)
 
     for run in runs:
         await assert_story(ledger, run)
@@ -71,16 +70,17 @@ async def test_a_network_that_swallows_everything_is_left_behind(
     ledger: Ledger, database: str, tmp_path: Path
 ) -> None:
     """Connections stay open and nothing comes through: a wait for an answer is in vain."""
-    runs = await ledger.submit_many([{"kind": "steps"}] * RUNS)
-    log = tmp_path / "log"
+    log, gate = tmp_path / "log", tmp_path / "gate"
+    runs = await ledger.submit_many([{"kind": "gated", "input": str(gate)}] * RUNS)
     async with proxied(database) as proxy:
         with worker(proxy.url, "--no-reap", log=log):
             await begun(ledger)
             proxy.swallow()
-            await until(lambda: said(log, names.HEARTBEAT_FAILED), 20)
+            await until(lambda: said(log, names.HEARTBEAT_FAILED))
+            gate.touch()
             proxy.forget()
             for run in runs:
-                await ended(ledger, run.run_id, 30)
+                await ended(ledger, run.run_id)
 
     for run in runs:
         await assert_story(ledger, run)
@@ -97,7 +97,7 @@ async def test_a_network_that_comes_and_goes_loses_nothing(ledger: Ledger, datab
             await ledger.pool.fetchval("SELECT pg_sleep($1)", 2 * TTL)
             proxy.refusing = False
             for run in runs:
-                await ended(ledger, run.run_id, 30)
+                await ended(ledger, run.run_id)
 
     assert not [run for run in runs if "lease.expired" in await types(ledger, run.run_id)]
     for run in runs:
@@ -113,7 +113,7 @@ async def test_claims_whose_answers_are_lost_charge_no_attempt(
     async with proxied(database) as proxy:
         proxy.lose_answers(b"ledger.claim", 15)
         with worker(proxy.url, log=log):
-            over = [await ended(ledger, run.run_id, 60) for run in runs]
+            over = [await ended(ledger, run.run_id) for run in runs]
 
     assert proxy.lost == 15
     assert {(run.state, run.attempt_count) for run in over} == {("completed", 1)}

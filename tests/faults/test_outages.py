@@ -22,14 +22,13 @@ TTL = float(FAST["RUNFOLD_LEASE_TTL_SECONDS"])
 RUNS = 8
 
 
-async def steps_begun(ledger: Ledger) -> list[Submission]:
-    """Submit runs and return once workers have recorded a step."""
-    runs = await ledger.submit_many([{"kind": "steps"}] * RUNS)
+async def steps_begun(ledger: Ledger, gate: Path) -> list[Submission]:
+    """Submit runs that wait for a file, and return once workers have recorded a step."""
+    runs = await ledger.submit_many([{"kind": "gated", "input": str(gate)}] * RUNS)
     await until(
         lambda: ledger.pool.fetchval(
             "SELECT count(*) > 0 FROM ledger.event WHERE type = 'step.completed'"
         ),
-        20,
     )
     return runs
 
@@ -38,7 +37,7 @@ async def all_whole(ledger: Ledger, runs: list[Submission]) -> list[str]:
     """Wait for the end of every run and check its story; return the types of all events."""
     found = []
     for run in runs:
-        await ended(ledger, run.run_id, 40)
+        await ended(ledger, run.run_id)
         await assert_story(ledger, run)
         found += await types(ledger, run.run_id)
     return found
@@ -49,17 +48,19 @@ async def all_whole(ledger: Ledger, runs: list[Submission]) -> list[str]:
 async def test_after_a_downtime_the_work_goes_on_and_nobody_is_reaped(
     own_server: EmbeddedPostgres, own_ledger: Ledger, tmp_path: Path, away: float
 ) -> None:
+    gate = tmp_path / "gate"
     log = tmp_path / "log"  # of both workers: either may have taken all
     with (
         worker(own_server.url(), log=log),
         worker(own_server.url(), log=log),
         worker(own_server.url(), name="reap"),
     ):
-        runs = await steps_begun(own_ledger)
+        runs = await steps_begun(own_ledger, gate)
         await asyncio.to_thread(own_server.close)
-        await until(lambda: said(log, names.HEARTBEAT_FAILED), 20)
+        await until(lambda: said(log, names.HEARTBEAT_FAILED))
+        gate.touch()
         if away:
-            await until(lambda: said(log, names.LEASE_IN_DOUBT), 20)
+            await until(lambda: said(log, names.LEASE_IN_DOUBT))
             await asyncio.sleep(away)  # the downtime itself
         await asyncio.to_thread(own_server.start)
         happened = await all_whole(own_ledger, runs)
@@ -72,13 +73,19 @@ async def test_after_a_downtime_the_work_goes_on_and_nobody_is_reaped(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["runfold", "runfold heart", "runfold-wakeup"])
 async def test_any_connection_of_a_worker_may_be_terminated(
-    ledger: Ledger, database: str, connection: asyncpg.Connection[asyncpg.Record], name: str
+    ledger: Ledger,
+    database: str,
+    connection: asyncpg.Connection[asyncpg.Record],
+    tmp_path: Path,
+    name: str,
 ) -> None:
+    gate = tmp_path / "gate"
     mine = [await ledger.pool.fetchval("SELECT pg_backend_pid()"), connection.get_server_pid()]
     with worker(database):
-        runs = await steps_begun(ledger)
+        runs = await steps_begun(ledger, gate)
         for _ in range(3):
-            await until(lambda: connection.fetchval(_TERMINATE_ONE, name, mine), 20)
+            await until(lambda: connection.fetchval(_TERMINATE_ONE, name, mine))
+        gate.touch()
         happened = await all_whole(ledger, runs)
 
     assert "lease.expired" not in happened
@@ -95,7 +102,7 @@ WHERE datname = current_database() AND application_name = $1 AND pid <> ALL ($2:
 async def test_a_database_that_takes_no_writes_is_waited_for_and_nobody_is_reaped(
     own_server: EmbeddedPostgres, own_ledger: Ledger, tmp_path: Path
 ) -> None:
-    log = tmp_path / "log"
+    log, gate = tmp_path / "log", tmp_path / "gate"
     admin = await asyncpg.connect(own_server.url())
 
     async def read_only(setting: str) -> None:
@@ -107,11 +114,12 @@ async def test_a_database_that_takes_no_writes_is_waited_for_and_nobody_is_reape
         worker(own_server.url(), log=log),
         worker(own_server.url(), name="reap", log=tmp_path / "reaper"),
     ):
-        runs = await steps_begun(own_ledger)
+        runs = await steps_begun(own_ledger, gate)
         await read_only("on")
-        await until(partial(_is_read_only, own_ledger), 20)  # each connection reads it on its own
-        await until(lambda: said(log, names.LEASE_IN_DOUBT), 20)
-        await until(lambda: said(tmp_path / "reaper", names.REAPER_INTERRUPTED), 20)
+        await until(partial(_is_read_only, own_ledger))  # each connection reads it on its own
+        await until(lambda: said(log, names.LEASE_IN_DOUBT))
+        gate.touch()
+        await until(lambda: said(tmp_path / "reaper", names.REAPER_INTERRUPTED))
         await asyncio.sleep(2 * TTL)  # so long that whoever counts it as time to beat in would reap
         await read_only("off")
         happened = await all_whole(own_ledger, runs)

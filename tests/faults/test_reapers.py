@@ -29,7 +29,7 @@ async def test_reapers_that_sweep_together_bring_every_run_back_once(
         worker(database),
         worker(database),
     ):
-        await until(done, 40)
+        await until(done)
 
     for number, run in enumerate(runs):
         history = await ledger.history(run.run_id)

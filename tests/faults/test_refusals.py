@@ -86,7 +86,7 @@ async def _waited_for(ledger: Ledger, connection: Connection, write: Write) -> N
         await ledger.signal(run.run_id, "pay", "paid")
     await refuse(connection, write.type, CODES)
     async with working(ledger, *{step, write.handler}):
-        await until(lambda: connection.fetchval(ALL_HAVE_REFUSED, len(CODES)), 20)
+        await until(lambda: connection.fetchval(ALL_HAVE_REFUSED, len(CODES)))
         await connection.execute("TRUNCATE refusing")
         await answer(ledger, run, write.handler)
         run = await ended(ledger, run)
@@ -113,7 +113,7 @@ async def test_claims_beats_and_giving_back_that_the_server_refuses_are_made_aga
         await asyncio.Event().wait()
 
     async def all_refused() -> None:
-        await until(lambda: connection.fetchval(ALL_HAVE_REFUSED, len(CODES)), 20)
+        await until(lambda: connection.fetchval(ALL_HAVE_REFUSED, len(CODES)))
         await connection.execute("TRUNCATE refusing; ALTER SEQUENCE refusals RESTART")
 
     run = await ledger.submit("endless")

@@ -137,7 +137,7 @@ async def caught_up(publisher: asyncpg.Connection, subscriber: asyncpg.Connectio
             )
         )
 
-    await until(has_all, 60)
+    await until(has_all)
 
 
 async def rows(connection: asyncpg.Connection, table: str) -> list[str]:
@@ -201,7 +201,7 @@ async def test_a_month_that_the_new_server_lacks_stops_the_subscription_until_it
     )
     late = await replicated.submit("parse")
     failures = "SELECT apply_error_count > 0 FROM pg_stat_subscription_stats"
-    await until(lambda: subscriber.fetchval(failures), 30)
+    await until(lambda: subscriber.fetchval(failures))
 
     await subscriber.execute("SELECT ledger.make_partitions(6)")
     await caught_up(publisher, subscriber)

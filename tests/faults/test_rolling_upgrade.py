@@ -82,7 +82,7 @@ async def test_workers_of_two_versions_work_through_an_upgrade(
     with ExitStack() as stack:
         await submit(12)
         stack.enter_context(worker(database, "--concurrency", "3"))
-        await until(lambda: ledger.pool.fetchval(_AT_WORK), 60)
+        await until(lambda: ledger.pool.fetchval(_AT_WORK))
         upgraded = await asyncio.to_thread(runfold, database, "db", "upgrade", code=newer)
         assert upgraded.returncode == 0, upgraded.stderr
         stack.enter_context(worker(database, "--concurrency", "3", settings=code))
@@ -90,7 +90,7 @@ async def test_workers_of_two_versions_work_through_an_upgrade(
         while await ledger.pool.fetchval(_AT_WORK) < 3:
             await submit(6)
             await asyncio.sleep(1)
-        await until(all_done, 120)
+        await until(all_done)
 
     for run_id in runs:
         await assert_story(ledger, await ledger.get(run_id))
@@ -129,11 +129,11 @@ async def test_readers_of_older_code_go_on_when_events_gain_a_column(
     try:
         for total in (10, 20):  # their statements are prepared
             await reads(10)
-            await until(partial(all_read, total), 30)
+            await until(partial(all_read, total))
         upgraded = await asyncio.to_thread(runfold, database, "db", "upgrade", code=newer)
         assert upgraded.returncode == 0, upgraded.stderr
         await reads(10)
-        await until(lambda: all_read(30) if not any(t.done() for t in tasks) else True, 30)
+        await until(lambda: all_read(30) if not any(t.done() for t in tasks) else True)
         assert [task for task in tasks if task.done()] == []
         assert len(received) == len({(event.run_id, event.version) for event in received}) == 60
     finally:

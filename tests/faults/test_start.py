@@ -29,7 +29,7 @@ from tests.conftest import PROJECT
 from tests.console.test_process import run as runfold
 from tests.support.handlers import double
 from tests.support.processes import assert_story, said, worker
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, until
 from tests.support.working import ended, working
 
 
@@ -48,12 +48,11 @@ async def test_a_worker_that_starts_before_its_database_waits_and_says_so(
                 said(log, names.WAITING_FOR_DATABASE)
                 and said(fleets_log, names.WAITING_FOR_DATABASE)
             ),
-            20,
         )
         await asyncio.to_thread(own_server.start)
-        await ended(own_ledger, run, 30)
-        await until(lambda: said(log, names.DATABASE_ANSWERS), 20)
-        await until(lambda: said(fleets_log, names.DATABASE_ANSWERS), 20)
+        await ended(own_ledger, run)
+        await until(lambda: said(log, names.DATABASE_ANSWERS))
+        await until(lambda: said(fleets_log, names.DATABASE_ANSWERS))
 
     assert len(said(log, names.WAITING_FOR_DATABASE)) == 1
     await assert_story(own_ledger, run)
@@ -66,18 +65,18 @@ async def test_a_projector_that_starts_before_its_database_waits_and_keeps_up(
     await asyncio.to_thread(own_server.close)
     log = tmp_path / "log"
     with worker(own_server.url(), "run", "run_counts", name="projections", log=log):
-        await until(lambda: said(log, names.WAITING_FOR_DATABASE), 30)
+        await until(lambda: said(log, names.WAITING_FOR_DATABASE))
         await asyncio.to_thread(own_server.start)
         counted = "SELECT to_regclass('projection.run_counts') IS NOT NULL"
-        await until(lambda: own_ledger.pool.fetchval(counted), 30)
+        await until(lambda: own_ledger.pool.fetchval(counted))
         rows = "SELECT sum(runs) = 1 FROM projection.run_counts"
-        await until(lambda: own_ledger.pool.fetchval(rows), 30)
+        await until(lambda: own_ledger.pool.fetchval(rows))
 
 
 async def test_a_worker_that_waits_for_its_database_ends_when_it_is_told_to(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with worker("postgresql://u@127.0.0.1:1/nowhere", log=log) as patient:
-        await until(lambda: said(log, names.WAITING_FOR_DATABASE), 20)
+        await until(lambda: said(log, names.WAITING_FOR_DATABASE))
         patient.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(patient.wait, 20) == exits.OK
 
@@ -94,7 +93,7 @@ async def test_a_worker_that_is_told_to_end_just_as_its_database_answers_ends(
                 await asyncio.sleep(0)
             yield ledger
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(BOUND):
         await serve(answering, lambda opened: Worker(opened, [double], grace=1), lambda _: None)
 
 
@@ -111,7 +110,7 @@ class Hasty(Fleet):
 
 
 async def test_a_process_that_starts_while_its_fleet_is_told_to_end_ends_too(database: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(BOUND):
         await Hasty([WORKER], {"RUNFOLD_URL": database}).run()
 
 
@@ -136,11 +135,11 @@ async def test_a_process_that_cannot_be_started_ends_no_other(
 ) -> None:
     fleet = Starved([WORKER] * 2, {"RUNFOLD_URL": database})
     running = asyncio.create_task(fleet.run())
-    await until(lambda: fleet.tries == 3 or running.done(), 20)
+    await until(lambda: fleet.tries == 3 or running.done())
     run = await ledger.submit("double", 4)
-    assert (await ended(ledger, run, 30)).output == 8
+    assert (await ended(ledger, run)).output == 8
     fleet.end()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(BOUND):
         await running
 
 
@@ -150,7 +149,7 @@ async def test_a_part_that_never_begins_ends_the_command_with_its_own_error(
     monkeypatch.setattr(fleets, "RESTART_SECONDS", 0.01)
     monkeypatch.setattr(fleets, "MAX_TRIES", 2)
     broken = Part("console", ["serve", "--project", "nowhere"])
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(BOUND):
         with pytest.raises(NeverBegan, match="console cannot start: it ended 2 times") as error:
             await Fleet([WORKER, broken], {"RUNFOLD_URL": database}).run()
     assert "project 'nowhere' does not exist" in str(error.value)

@@ -19,7 +19,7 @@ import psutil  # type: ignore[import-untyped]
 from runfold.ledger import Ledger, State, Submit
 from runfold.ledger.events import LeaseAcquired, LeaseExpired, WriteRefused
 from tests.conftest import PROJECT
-from tests.support.waiting import passed, until
+from tests.support.waiting import BOUND, passed, until
 
 PRELUDE = """
     import asyncio, sys
@@ -66,7 +66,7 @@ async def worker(database: str, body: str) -> AsyncIterator[Process]:
 async def line(process: Process) -> str:
     """Read what the worker says next."""
     assert process.stdout is not None
-    said = await asyncio.wait_for(process.stdout.readline(), 30)
+    said = await asyncio.wait_for(process.stdout.readline(), BOUND)
     assert said, "the worker ended without a word"
     return said.decode().strip()
 
@@ -86,7 +86,7 @@ async def finished(ledger: Ledger, total: int) -> None:
             await ledger.transition(lease, State.COMPLETED, output="heir")
         return len(await ledger.runs(state=State.COMPLETED, limit=1_000)) == total
 
-    await until(all_done, seconds=30)
+    await until(all_done)
 
 
 async def assert_done_once(ledger: Ledger, run_ids: list[UUID]) -> None:
@@ -220,6 +220,6 @@ async def test_a_worker_killed_inside_a_transaction_leaves_no_trace_of_it(
     async with worker(database, hangs) as hanging:
         await line(hanging)
         await killed(hanging)
-    run = await asyncio.wait_for(ledger.submit("other", key="k"), 10)
+    run = await asyncio.wait_for(ledger.submit("other", key="k"), BOUND)
 
     assert [found.run_id for found in await ledger.runs()] == [run.run_id]

@@ -22,6 +22,7 @@ from tests.conftest import PROJECT
 from tests.support.logins import channel, grant, login_of, with_login
 from tests.support.runs import claimed
 from tests.support.signatures import callable_functions
+from tests.support.waiting import BOUND
 
 OTHER = "other"
 
@@ -510,7 +511,7 @@ async def test_no_advisory_lock_of_a_login_stops_a_pause_or_a_month(
     )
     assert len(held) == 2
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(BOUND):
         await ledger.pause_kind("parse", actor="ann", ahead=True)
         assert await connection.fetchval("SELECT ledger.make_partitions(4)") == 1
 

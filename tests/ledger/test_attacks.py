@@ -23,7 +23,7 @@ from runfold.projections.state.replay import plan
 from tests.conftest import PROJECT
 from tests.support.logins import grant, with_login
 from tests.support.runs import claimed
-from tests.support.waiting import lapsed
+from tests.support.waiting import BOUND, lapsed
 
 OTHER = "other"
 REFUSED = (
@@ -219,7 +219,10 @@ async def test_no_lock_of_a_worker_stops_an_upgrade_a_rebuild_or_the_archive(
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await attacker.execute("SELECT ledger.begin_work('archive', true)")
 
-    async with asyncio.timeout(20), asyncpg.create_pool(driver_url(database), min_size=1) as pool:
+    async with (
+        asyncio.timeout(BOUND),
+        asyncpg.create_pool(driver_url(database), min_size=1) as pool,
+    ):
         for _ in range(2):
             async with pool.acquire() as connection, at_work(connection, "rebuild 1"):
                 key = await attacker.fetchval(

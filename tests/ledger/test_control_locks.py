@@ -13,6 +13,7 @@ from runfold.ledger import Ledger, access
 from runfold.ledger.errors import DatabaseUnavailable
 from runfold.ledger.postgres.urls import driver_url
 from tests.support.logins import grant, login_of, with_login
+from tests.support.waiting import BOUND
 
 OTHER = "other"
 PUT = (
@@ -39,7 +40,7 @@ async def idler(database: str) -> AsyncIterator[tuple[str, int]]:
 async def test_control_of_other_projects_and_of_the_database_does_not_wait(
     database: str, ledger: Ledger
 ) -> None:
-    async with asyncio.timeout(10), Ledger.open(database, "third", create_project=True) as third:
+    async with asyncio.timeout(BOUND), Ledger.open(database, "third", create_project=True) as third:
         await ledger.pause_kind("parse", actor="ann", ahead=True)
         await access.grant(ledger.project, "w_login", ["work"])
         await access.grant(ledger.project, "w_login", ["audit"], everywhere=True)
@@ -115,7 +116,7 @@ async def test_a_grant_that_is_not_ended_holds_up_no_revocation_and_no_other_gra
         with_login(database, "runfold_worker") as joined,
     ):
         connection: asyncpg.Connection[Any] = await asyncpg.connect(driver_url(admin))
-        async with asyncio.timeout(20), connection.transaction():
+        async with asyncio.timeout(BOUND), connection.transaction():
             await grant(connection, login_of(friend), ("work",), project=OTHER, actors=("f",))
             await access.revoke(ledger.project, login_of(left))
             with pytest.raises(DatabaseUnavailable, match=str(connection.get_server_pid())):

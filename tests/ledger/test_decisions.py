@@ -27,7 +27,7 @@ from tests.conftest import PROJECT
 from tests.support.decisions import decided
 from tests.support.logins import grant, with_login
 from tests.support.runs import claimed, newest, types
-from tests.support.waiting import passed, until
+from tests.support.waiting import awaited, passed
 
 Connection = asyncpg.Connection
 REVOKED = "SELECT ledger.change_access('test', 'tests', $1, '{}', NULL, NULL, NULL)"
@@ -272,8 +272,7 @@ async def test_a_right_that_is_revoked_while_its_decision_waits_decides_nothing(
         await locked.start()
         await connection.execute("SELECT FROM ledger.run_state FOR UPDATE")
         deciding = asyncio.create_task(decided(ann, asked.run_id, asked.version))
-        waits = "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        await until(lambda: connection.fetchval(f"{waits} AND datname = current_database()"))
+        await awaited(connection)
         await ledger.pool.execute(REVOKED, login)
         await locked.rollback()
 

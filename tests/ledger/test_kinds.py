@@ -13,6 +13,7 @@ from runfold.ledger import Ledger, State, Submit
 from runfold.ledger.errors import InvalidValue
 from tests.conftest import PROJECT
 from tests.support.logins import channel
+from tests.support.waiting import BOUND, awaited
 
 
 async def test_a_paused_kind_is_not_claimed_while_runs_that_are_held_go_on(ledger: Ledger) -> None:
@@ -42,7 +43,7 @@ async def test_a_resumed_kind_is_claimed_again_and_the_workers_are_woken(
 
     await ledger.resume_kind("parse", actor="ann")
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(BOUND):
         await heard.wait()
     assert [lease.run_id for lease in await ledger.claim("w:1", limit=5)] == [run.run_id]
 
@@ -155,13 +156,7 @@ async def test_a_second_claimer_waits_for_the_first_and_counts_what_it_took(
     taken = await connection.fetch("SELECT * FROM ledger.claim('test', 'w:1', '{parse}', 2, '60s')")
 
     second = asyncio.create_task(ledger.claim("w:2", limit=2))
-    waits = (
-        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() "
-        "AND wait_event_type = 'Lock')"
-    )
-    async with asyncio.timeout(10):
-        while not await ledger.pool.fetchval(waits):  # noqa: ASYNC110  the server is asked
-            await asyncio.sleep(0.01)
+    await awaited(connection)
     await first.commit()
 
     assert (len(taken), await second) == (2, [])

@@ -23,7 +23,7 @@ from runfold.workers import Context, handler
 from tests.conftest import PROJECT
 from tests.support.logins import with_login
 from tests.support.runs import claimed
-from tests.support.waiting import until
+from tests.support.waiting import awaited
 from tests.support.working import ended, reached, working
 
 WHY: dict[str, Any] = {"actor": "root", "reason": "on call"}
@@ -84,7 +84,7 @@ async def test_a_role_is_asked_for_under_the_lock_and_counts_from_the_moment_of_
             "UPDATE ledger.run_state SET priority = priority WHERE run_id = $1", run_id
         )
         deciding = asyncio.create_task(grant(ledger, run_id, "ann"))
-        await asyncio.wait({deciding}, timeout=0.2)
+        await awaited(connection)
         await roles.revoke(ledger.pool, PROJECT, "finance", "ann", **WHY)
     with pytest.raises(DecisionRefused):
         await deciding
@@ -107,8 +107,7 @@ async def test_a_decision_is_judged_and_dated_when_its_lock_is_had(
     await connection.execute("SELECT FROM ledger.run_state FOR UPDATE")
     revoked = asyncio.create_task(grant(ledger, run_id, "ann"))
     granted = asyncio.create_task(grant(ledger, other_id, "bob"))
-    waiting = "SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    await until(lambda: connection.fetchval(f"{waiting} AND datname = current_database()"))
+    await awaited(connection, 2)
     await roles.revoke(ledger.pool, PROJECT, "finance", "ann", **WHY)
     moment = await connection.fetchval("SELECT clock_timestamp()")
     await locked.rollback()

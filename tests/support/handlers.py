@@ -55,6 +55,33 @@ async def steps(ctx: Context) -> list[str]:
     return found
 
 
+@handler("gated", retry=Backoff(first=0, jitter=0))
+async def gated(ctx: Context, gate: str) -> list[str]:
+    """Do as `steps`, but go on from the first step only when a file is there."""
+    found = [await ctx.step("step-0", slowly, "0")]
+    await opened(gate)
+    found += [await ctx.step(f"step-{number}", slowly, f"{number}") for number in (1, 2)]
+    return [*found, await ctx.tool("tool", slowly, "tool")]
+
+
+@handler("gated_tool", retry=Backoff(first=0, jitter=0))
+async def gated_tool(ctx: Context, gate: str) -> list[str]:
+    """Do as `steps`, but end the tool only when a file is there."""
+
+    async def tool() -> str:
+        await opened(gate)
+        return "tool"
+
+    found = [await ctx.step(f"step-{number}", slowly, f"{number}") for number in range(3)]
+    return [*found, await ctx.tool("tool", tool)]
+
+
+async def opened(gate: str) -> None:
+    """Return once a file is there."""
+    while not await asyncio.to_thread(os.path.exists, gate):  # noqa: ASYNC110  of another process
+        await asyncio.sleep(0.02)
+
+
 async def slowly(text: str) -> str:
     await asyncio.sleep(0.15)
     return text

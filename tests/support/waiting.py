@@ -9,12 +9,16 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+import asyncpg
+
 from runfold.ledger import Lease, Ledger
 
+BOUND = 120.0
+"""Seconds that a wait may take before it is in vain: a busy machine is slow, not wrong."""
 LONGEST_PAUSE = 0.1
 
 
-async def until(predicate: Callable[[], Any], seconds: float = 10) -> None:
+async def until(predicate: Callable[[], Any], seconds: float = BOUND) -> None:
     """Return once the predicate, plain or async, is true; fail after `seconds`.
 
     It is asked less often the longer it takes: each time may be a statement to a busy server.
@@ -41,6 +45,18 @@ async def passed(ledger: Ledger, instant: datetime | None) -> None:
 async def lapsed(ledger: Ledger, *leases: Lease) -> None:
     """Return once every lease is past its end."""
     await passed(ledger, max(lease.until for lease in leases))
+
+
+WAIT_FOR_THIS_SESSION = (
+    "SELECT count(*) >= $1 FROM pg_locks "
+    "WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+)
+"""Unlike pg_stat_activity, pg_locks is read anew by each statement of a transaction."""
+
+
+async def awaited(connection: asyncpg.Connection[Any], sessions: int = 1) -> None:
+    """Return once so many sessions wait for locks that this connection holds."""
+    await until(lambda: connection.fetchval(WAIT_FOR_THIS_SESSION, sessions))
 
 
 async def blocked(ledger: Ledger, pid: int) -> None:

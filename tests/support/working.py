@@ -12,7 +12,7 @@ from runfold.ledger import Ledger, Run, State
 from runfold.ledger.events import LeaseReleased
 from runfold.ledger.lifecycle import TERMINAL
 from runfold.workers import Handler, Worker
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, until
 
 FAST = {
     "RUNFOLD_LEASE_TTL_SECONDS": "1.2",
@@ -35,10 +35,10 @@ async def working(
     finally:
         if not worker.is_stopping:
             worker.stop()
-        await asyncio.wait_for(task, 30)
+        await asyncio.wait_for(task, BOUND)
 
 
-async def ended(ledger: Ledger, run: Run | UUID, seconds: float = 20) -> Run:
+async def ended(ledger: Ledger, run: Run | UUID, seconds: float = BOUND) -> Run:
     """Return the run when it has ended."""
     run_id = run.run_id if isinstance(run, Run) else run
 
@@ -49,7 +49,7 @@ async def ended(ledger: Ledger, run: Run | UUID, seconds: float = 20) -> Run:
     return await ledger.get(run_id)
 
 
-async def reached(ledger: Ledger, run: Run, state: State, seconds: float = 20) -> Run:
+async def reached(ledger: Ledger, run: Run, state: State, seconds: float = BOUND) -> Run:
     """Return the run when it is in a state."""
 
     async def there() -> bool:
@@ -59,7 +59,7 @@ async def reached(ledger: Ledger, run: Run, state: State, seconds: float = 20) -
     return await ledger.get(run.run_id)
 
 
-async def given_back(ledger: Ledger, run: Run, seconds: float = 20) -> LeaseReleased:
+async def given_back(ledger: Ledger, run: Run, seconds: float = BOUND) -> LeaseReleased:
     """Return the event by which a worker gave a run back that its handler does not fit."""
     events: list[LeaseReleased] = []
 

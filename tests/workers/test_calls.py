@@ -250,7 +250,7 @@ async def test_a_refused_call_beside_the_handler_does_not_undo_what_the_handler_
     entered.clear()
     run = await ledger.submit("watched")
     async with working(ledger, watched, grace=0) as worker:
-        await until(entered.is_set, 20)
+        await until(entered.is_set)
         worker.stop()
     assert (await ledger.get(run.run_id)).output == "whole"
 
@@ -322,7 +322,7 @@ async def test_what_a_handler_returns_after_a_call_was_refused_does_not_count(
     entered.clear()
     run = await ledger.submit("stubborn")
     async with working(ledger, stubborn, grace=0) as worker:
-        await until(entered.is_set, 20)
+        await until(entered.is_set)
         worker.stop()
     given_back: Run = await ledger.get(run.run_id)
     assert (given_back.state, given_back.attempt_count) == (State.PENDING, 0)

@@ -114,13 +114,13 @@ async def test_a_run_has_ten_thousand_children(unverified_database: str) -> None
     branches = 10_000  # checking so many runs afterwards would take longer than the test
     async with Ledger.open(unverified_database, PROJECT) as ledger, working(ledger, trunk):
         run = await ledger.submit("trunk", branches)
-        await until(lambda: parked(ledger, run), 60)
+        await until(lambda: parked(ledger, run))
         leaves = await ledger.claim("leaves", limit=branches, kinds=["leaf"])
         await ledger.transition_many(
             [Transition(leaf, State.COMPLETED, output=leaf.input) for leaf in leaves]
         )
         await sweep(ledger)
-        run = await ended(ledger, run, 60)
+        run = await ended(ledger, run)
         history = await ledger.history(run.run_id)
 
     assert (run.state, run.output) == (State.COMPLETED, sum(range(branches)))
@@ -275,8 +275,8 @@ async def test_whoever_submitted_the_parent_may_not_decide_where_another_person_
                 iter(await ledger.runs(kind="asks-another", state=State.WAITING_APPROVAL)), None
             )
 
-        await until(lambda: _known(ledger, "asks-another"), 20)
-        await until(child, 20)
+        await until(lambda: _known(ledger, "asks-another"))
+        await until(child)
         asked = await child()
         assert asked is not None
         with pytest.raises(DecisionRefused):

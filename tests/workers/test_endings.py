@@ -11,7 +11,7 @@ import pytest
 from runfold.ledger import Ledger, State, Submit
 from runfold.workers import Backoff, Cancel, Context, Fail, Handler, Retry, Worker, handler
 from tests.support.runs import types
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, until
 from tests.support.working import ended, working
 
 AT_ONCE = Backoff(first=0, jitter=0)
@@ -159,7 +159,7 @@ async def test_an_abandoned_worker_sends_no_ending_that_waits_for_its_statement(
     monkeypatch.setattr(ledger.transitions, "move", late)
     worker = Worker(ledger, [completes], concurrency=1, reap=False, schedule=False, poll=0.05)
     task = asyncio.create_task(worker.run())
-    await asyncio.wait_for(sent.wait(), 10)
+    await asyncio.wait_for(sent.wait(), BOUND)
     await until(lambda: len(worker._slots.held) > 1)  # noqa: SLF001  the second waits for the first
     worker.abandon()
     task.cancel()

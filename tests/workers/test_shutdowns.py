@@ -60,7 +60,7 @@ async def workers_until_over(ledger: Ledger, *runs: Run) -> list[Run]:
         async def ended_or_over(task: asyncio.Task[None] = task) -> bool:
             return task.done() or await are_over()
 
-        await until(ended_or_over, 20)
+        await until(ended_or_over)
         worker.stop()
         await asyncio.wait_for(task, 20)
     return [await ledger.get(run.run_id) for run in runs]

@@ -11,7 +11,7 @@ import pytest
 
 from runfold.workers.process.last_resort import LastResort
 from runfold.workers.tasks import Tasks
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, until
 
 
 def test_an_interrupt_in_a_task_ends_the_loop_and_not_whoever_started_it() -> None:
@@ -71,4 +71,4 @@ def test_a_process_ends_by_force_though_a_handler_stopped_the_clock(
 
     LastResort(lambda _: over.set()).within(0.1)
 
-    assert over.wait(5)
+    assert over.wait(BOUND)

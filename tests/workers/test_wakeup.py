@@ -14,10 +14,10 @@ from runfold.workers import Context, handler, worker
 from runfold.workers.duties.wakeup_listener import Wakeup
 from tests.conftest import PROJECT
 from tests.support.logins import channel
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, until
 from tests.support.working import ended, reached, working
 
-LATE = 60.0
+LATE = 3_600.0
 """A poll that comes after any of these tests has failed."""
 LISTENERS = (
     "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
@@ -150,7 +150,7 @@ async def test_after_a_quiet_moment_a_submit_wakes_as_it_commits(
     monkeypatch.setattr(ledger.project.waker, "_woken_at", -1.0)
 
     await ledger.submit("greet", "ann")
-    assert await asyncio.wait_for(heard.get(), 10) == await channel(connection)
+    assert await asyncio.wait_for(heard.get(), BOUND) == await channel(connection)
     assert asked == []
 
     monkeypatch.setattr(wakeups, "QUIET_SECONDS", LATE)
@@ -191,7 +191,7 @@ async def test_a_submit_that_is_the_last_act_still_wakes(
     async with Ledger.open(database, PROJECT) as ledger:
         await ledger.submit("greet", "ann")
 
-    assert await asyncio.wait_for(heard.get(), 10) == await channel(connection)
+    assert await asyncio.wait_for(heard.get(), BOUND) == await channel(connection)
 
 
 async def test_a_ledger_without_a_url_cannot_be_woken(ledger: Ledger) -> None:

@@ -21,7 +21,7 @@ from runfold.workers.leases import heart as heartbeat
 from runfold.workers.leases.heart import Heart
 from tests.conftest import PROJECT
 from tests.support.runs import types
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, until
 from tests.support.working import FAST, ended, reached, working
 
 AT_ONCE = Backoff(first=0, jitter=0)
@@ -80,7 +80,7 @@ def looks(ctx: BlockingContext) -> str:
 @handler("deaf")
 def deaf(ctx: BlockingContext) -> str:
     seen["began"] += 1
-    gate.wait(30)
+    gate.wait(BOUND)
     return "done"
 
 
@@ -306,26 +306,31 @@ async def test_a_ledger_without_a_url_cannot_have_a_heart(ledger: Ledger) -> Non
         Worker(Ledger(ledger.pool, PROJECT, ledger.settings), quick)
 
 
-async def test_heartbeat_and_note_are_for_people(ledger: Ledger) -> None:
+async def test_heartbeat_and_note_are_for_people(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNFOLD_LEASE_TTL_SECONDS", "10800")
+    monkeypatch.setenv("RUNFOLD_HEARTBEAT_SECONDS", "3600")  # this one's own beat comes first
+
     @handler("says")
     async def says(ctx: Context) -> None:
         await ctx.heartbeat("10 of 20")
-        await asyncio.wait_for(beaten.wait(), 20)
+        await asyncio.wait_for(beaten.wait(), BOUND)
 
     beaten = asyncio.Event()
-    run = await ledger.submit("says")
+    async with Ledger.open(database, PROJECT) as ledger:
+        run = await ledger.submit("says")
 
-    async def has_beaten() -> bool:
-        return "lease.heartbeat" in await types(ledger, run.run_id)
+        async def has_beaten() -> bool:
+            return "lease.heartbeat" in await types(ledger, run.run_id)
 
-    async with working(ledger, says):
-        await until(has_beaten, 10)  # long before the next one would be due
-        beaten.set()
-        await ended(ledger, run)
+        async with working(ledger, says):
+            await until(has_beaten)
+            beaten.set()
+            await ended(ledger, run)
+        history = await ledger.history(run.run_id)
 
-    notes: list[Any] = [
-        event for event in await ledger.history(run.run_id) if event.type == "note.added"
-    ]
+    notes: list[Any] = [event for event in history if event.type == "note.added"]
     assert [note.text for note in notes] == ["10 of 20"]
 
 
@@ -334,7 +339,7 @@ async def test_a_heart_whose_log_cannot_be_written_goes_on_beating(
 ) -> None:
     @handler("long")
     async def long(ctx: Context) -> None:
-        await asyncio.wait_for(over.wait(), 20)
+        await asyncio.wait_for(over.wait(), BOUND)
 
     def broken(_: Heart) -> Any:
         failed.set()
@@ -352,13 +357,13 @@ async def test_a_heart_whose_log_cannot_be_written_goes_on_beating(
         return (await types(fast, run.run_id)).count("lease.heartbeat")
 
     async with working(fast, long):
-        await until(lambda: _at_least(beats, 1), 20)
+        await until(lambda: _at_least(beats, 1))
         monkeypatch.setattr(Heart, "_log", property(broken))
         monkeypatch.setattr(heartbeat, "connect", fails_once)
         await connection.execute(_CUT_HEART)
-        await until(failed.is_set, 20)
+        await until(failed.is_set)
         heard = await beats()
-        await until(lambda: _at_least(beats, heard + 2), 20)
+        await until(lambda: _at_least(beats, heard + 2))
         over.set()
         assert (await ended(fast, run)).state == "completed"
 
@@ -368,7 +373,7 @@ async def test_a_heart_whose_loop_dies_begins_again_and_beats(
 ) -> None:
     @handler("long")
     async def long(ctx: Context) -> None:
-        await asyncio.wait_for(over.wait(), 20)
+        await asyncio.wait_for(over.wait(), BOUND)
 
     async def dies_once(heart: Heart, running: asyncio.Future[None]) -> None:
         lives.append(heart)
@@ -384,7 +389,7 @@ async def test_a_heart_whose_loop_dies_begins_again_and_beats(
         return (await types(fast, run.run_id)).count("lease.heartbeat")
 
     async with working(fast, long):
-        await until(lambda: _at_least(beats, 2), 20)
+        await until(lambda: _at_least(beats, 2))
         over.set()
         assert (await ended(fast, run)).state == "completed"
     assert len(lives) == 2
@@ -395,14 +400,14 @@ async def test_a_heart_that_is_stopped_while_its_loop_is_dead_begins_no_more(
 ) -> None:
     async def dies(heart: Heart, running: asyncio.Future[None]) -> None:
         lives.append(asyncio.create_task(main(heart, running)))
-        await until(ready.is_set, 20)
+        await until(ready.is_set)
         raise RecursionError
 
     lives, ready, main = list[Any](), asyncio.Event(), vars(Heart)["_main"]
     monkeypatch.setattr(Heart, "_main", dies)
     heart = Heart(fast, "w", 2.0, 0.5, tell=lambda *_: None, ready=ready.set)
     await heart.start()
-    await until(lambda: ready.is_set() and not heart.can_beat, 20)  # its loop has died
+    await until(lambda: ready.is_set() and not heart.can_beat)  # its loop has died
 
     await heart.stop()
 
@@ -427,8 +432,8 @@ async def test_a_limited_kind_is_looked_for_as_soon_as_a_place_is_free(ledger: L
 
     await ledger.limit_kind("narrow", 1, actor="ann", ahead=True)
     runs = [await ledger.submit("narrow") for _ in range(10)]
-    async with working(ledger, narrow, poll=60, listen=False):
-        assert (await ended(ledger, runs[-1], 20)).state == "completed"
+    async with working(ledger, narrow, poll=3600, listen=False):
+        assert (await ended(ledger, runs[-1])).state == "completed"
 
 
 @handler("stops")
@@ -468,7 +473,7 @@ async def test_a_worker_that_its_program_cancels_gives_its_runs_back(
     async def program() -> None:
         async with Ledger.open(database, PROJECT) as own:
             working = asyncio.create_task(Worker(own, [sleeps], reap=False).run())
-            await until(lambda: seen["began"], 20)
+            await until(lambda: seen["began"])
             working.cancel()
             await working
 

@@ -21,7 +21,7 @@ from runfold.ledger.postgres.opening import opened
 from runfold.ledger.settings import Settings
 from tests.support.logins import with_login
 from tests.support.runs import claimed, waiting
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, until
 from tests.support.web import calling, token
 
 
@@ -345,7 +345,7 @@ async def test_a_stream_that_waits_for_an_event_ends_with_the_token(ledger: Ledg
     await access.revoke_token(ledger.project, credential)
 
     with pytest.raises(AccessDenied, match="revoked"):
-        await asyncio.wait_for(anext(following), 10)
+        await asyncio.wait_for(anext(following), BOUND)
 
 
 async def test_no_more_streams_are_served_than_the_server_allows(ledger: Ledger) -> None:

@@ -17,7 +17,7 @@ from runfold.console.web.rates import TooManyRequests
 from runfold.ledger import Ledger, State
 from runfold.ledger.errors import InvalidValue
 from tests.support.runs import claimed, types
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, until
 from tests.support.web import calling, sign_in, token, words_of
 
 FORM = re.compile(r'<input type="hidden" name="(\w+)" value="([^"]*)">')
@@ -38,7 +38,7 @@ async def result(web: httpx.AsyncClient, sent: httpx.Response) -> dict[str, Any]
     async def ended() -> Any:
         return (await web.get(path)).json()["ended_at"]
 
-    await until(ended, 60)
+    await until(ended)
     return dict((await web.get(path)).json())
 
 
@@ -110,11 +110,11 @@ async def test_the_bulks_of_one_project_hold_up_none_of_another_and_take_turns(
     with pytest.raises(TooManyRequests):
         bulks.begin("one more", slow, chosen, "why")
     quick = [bulks.begin(f"k{n}", other, chosen, "why") for n in range(running_bulks.RUNNING)]
-    await asyncio.wait_for(asyncio.gather(*(each.task for each in quick if each.task)), 10)
+    await asyncio.wait_for(asyncio.gather(*(each.task for each in quick if each.task)), BOUND)
 
     assert batches == {"slow": 1, "other": running_bulks.RUNNING}
     hurdle.set()
-    await asyncio.wait_for(asyncio.gather(*(each.task for each in begun if each.task)), 10)
+    await asyncio.wait_for(asyncio.gather(*(each.task for each in begun if each.task)), BOUND)
     assert batches["slow"] == running_bulks.RUNNING
     bulks.begin("one more", slow, chosen, "why")
     await bulks.end()
@@ -136,7 +136,7 @@ async def test_no_more_bulks_of_all_projects_are_remembered_than_a_server_has_ro
         ledger: Any = SimpleNamespace(project_id=f"p{number // 3}", actor="ann")
         task = bulks.begin(f"k{number}", ledger, chosen, "why").task
         assert task is not None
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, BOUND)
         begun.append((ledger.project_id, f"k{number}"))
 
     known = [each for each in begun if bulks.find(*each)]

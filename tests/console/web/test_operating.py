@@ -219,7 +219,7 @@ async def test_a_projection_is_rebuilt_from_its_page_and_put_in_its_place(
         found = await told()
         return bool(found["is_done"] or found["error"])
 
-    await until(is_over, 30)
+    await until(is_over)
     found = await told()
     assert (found["error"], found["wrong"], found["progress"]["events"]) == (None, 0, 1)
     assert "✔ swapped" in (await web.get(path)).text

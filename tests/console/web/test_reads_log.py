@@ -55,7 +55,7 @@ async def test_the_approvals_and_the_stream_put_on_record_whose_content_they_sho
         async def streamed() -> bool:
             return any(read.route == "/v1/events" for read in await access.reads(ledger.project))
 
-        await until(streamed, 60)
+        await until(streamed)
         stream.cancel()
 
     found = await access.reads(ledger.project)

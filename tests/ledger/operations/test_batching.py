@@ -12,14 +12,15 @@ from runfold.ledger import Ledger, Run, State
 from runfold.ledger.errors import DuplicateKey, InvalidValue, LeaseLost
 from tests.conftest import PROJECT
 from tests.support.runs import claimed, superseded, types
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, awaited
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 COUNT = 20
 LOCK = "SELECT FROM ledger.run_state WHERE run_id = $1 FOR UPDATE"
-BLOCKED = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-WAITING = f"SELECT count(*) {BLOCKED}"
-CANCEL = f"SELECT pg_cancel_backend(pid) {BLOCKED}"
+CANCEL = (
+    "SELECT pg_cancel_backend(pid) FROM pg_locks "
+    "WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+)
 TRANSACTIONS = "SELECT count(DISTINCT txid) FROM ledger.event WHERE type = $1"
 
 
@@ -76,9 +77,9 @@ async def test_who_waits_for_a_lock_holds_up_nobody_else(
     async with connection.transaction():
         await connection.execute(LOCK, locked.run_id)
         blocked = asyncio.create_task(ledger.transition(locked, "completed"))
-        await until(lambda: connection.fetchval(WAITING))
+        await awaited(connection)
         runs = await asyncio.wait_for(
-            asyncio.gather(*(ledger.transition(lease, "completed") for lease in others)), 10
+            asyncio.gather(*(ledger.transition(lease, "completed") for lease in others)), BOUND
         )
         assert not blocked.done()
 
@@ -92,9 +93,9 @@ async def test_a_key_in_an_open_transaction_holds_up_only_who_asks_for_the_same_
     async with connection.transaction():
         mine = await ledger.submit("order", 1, key="K", connection=connection)
         same = asyncio.create_task(ledger.submit("order", 1, key="K"))
-        await until(lambda: connection.fetchval(WAITING))
+        await awaited(connection)
         for kind in ("audit", "new kind"):
-            await asyncio.wait_for(ledger.submit(kind), 10)
+            await asyncio.wait_for(ledger.submit(kind), BOUND)
         assert not same.done()
 
     assert (await same).run_id == mine.run_id
@@ -111,9 +112,9 @@ async def test_a_shared_statement_that_is_cancelled_is_made_again_one_by_one(
             asyncio.create_task(ledger.transition(lease, "completed"))
             for lease in (first, *others, locked)
         ]
-        await until(lambda: connection.fetchval(WAITING))
+        await awaited(connection)
         await connection.execute(CANCEL)
-        runs = await asyncio.wait_for(asyncio.gather(*asked[:-1]), 10)
+        runs = await asyncio.wait_for(asyncio.gather(*asked[:-1]), BOUND)
 
     assert {run.state for run in (*runs, await asked[-1])} == {State.COMPLETED}
 

@@ -45,7 +45,7 @@ async def test_a_lease_of_the_dead_ends_on_time_though_the_clock_is_set_back(
     lease = await claimed(ledger, ttl=0.3)
     await set_clock(connection, -HOUR)
 
-    await until(ledger.reap, seconds=5)
+    await until(ledger.reap)
 
     assert (await ledger.get(lease.run_id)).state == State.PENDING
     assert await now(connection) > lease.until
@@ -60,7 +60,7 @@ async def test_what_comes_due_comes_due_on_time(
     await set_clock(connection, -HOUR)
     await pulse(ledger.project, None)
 
-    await until(ledger.reap, seconds=5)
+    await until(ledger.reap)
 
     assert (await ledger.get(expected.run_id)).state == State.CANCELLED
     assert len(await ledger.claim("w:1")) == 1
@@ -132,7 +132,7 @@ async def test_a_clock_was_ahead_for_a_while_and_recorded_it(
     lease = await claimed(ledger, ttl=0.3)
     await set_clock(connection, timedelta())
 
-    await until(ledger.reap, seconds=5)
+    await until(ledger.reap)
 
     assert (await ledger.get(lease.run_id)).state == State.PENDING
 

@@ -15,7 +15,7 @@ from tests.conftest import PROJECT
 from tests.support import pgbouncer
 from tests.support.handlers import double
 from tests.support.processes import assert_story, worker
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, until
 from tests.support.working import ended, reached, working
 
 SETTINGS = {"RUNFOLD_PREPARED_STATEMENTS": "false", "RUNFOLD_LISTEN": "false"}
@@ -57,7 +57,7 @@ async def test_runs_are_submitted_worked_on_approved_and_completed_through_it(
         await reached(pooled, asked, State.WAITING_APPROVAL)
         await pooled.approve(await pooled.get(asked.run_id), actor="ann")
         for run in runs:
-            await ended(pooled, run, 40)
+            await ended(pooled, run)
         assert (await ended(pooled, asked)).output == "ann: fly"
 
     for run in runs:
@@ -113,7 +113,7 @@ async def test_a_worker_that_hears_its_wake_ups_does_not_complain(
 ) -> None:
     heard = asyncio.Event()
     listening = asyncio.create_task(Wakeup(ledger, heard.set, pulse=0.1).run())
-    await asyncio.wait_for(heard.wait(), 10)
+    await asyncio.wait_for(heard.wait(), BOUND)
     pulses: set[datetime] = set()
 
     async def pulsed() -> bool:

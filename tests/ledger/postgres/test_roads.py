@@ -27,7 +27,7 @@ from tests.support.front import certificate, front, server_context
 from tests.support.waiting import until
 from tests.support.working import FAST, ended, working
 
-LATE = 60.0
+LATE = 3_600.0
 QUERIES = (
     "sslmode=disable",
     "sslmode=prefer&channel_binding=prefer",

@@ -24,7 +24,7 @@ from runfold.projections import Projection, count, install
 from tests.conftest import PROJECT, with_database
 from tests.support.console import Cli
 from tests.support.server import Server
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, awaited, until
 
 OTHER_DIGEST = "COMMENT ON SCHEMA ledger IS 'functions of older code'"
 
@@ -135,7 +135,7 @@ async def test_an_upgrade_with_nothing_to_do_waits_for_no_transaction(database: 
         await connection.execute("LOCK TABLE ledger.event, ledger.payload IN ROW EXCLUSIVE MODE")
         await connection.execute("SELECT FROM ledger.run, ledger.entry LIMIT 0")
 
-        await asyncio.wait_for(schema.upgrade(database), timeout=20)
+        await asyncio.wait_for(schema.upgrade(database), BOUND)
     await connection.close()
 
 
@@ -153,7 +153,7 @@ async def test_an_upgrade_that_replaces_functions_waits_for_no_transaction(
         await ledger.submit("parse", connection=connection)
         await connection.execute("SELECT FROM ledger.run, ledger.entry LIMIT 0")
 
-        await asyncio.wait_for(schema.upgrade(database), timeout=20)
+        await asyncio.wait_for(schema.upgrade(database), BOUND)
 
         assert await connection.fetchval(body) == now
         await ledger.submit("parse")
@@ -181,7 +181,7 @@ async def test_an_upgrade_gives_up_in_time_and_lets_the_fleet_work(
         await connection.execute("LOCK TABLE ledger.event IN ROW EXCLUSIVE MODE")
         upgrade = asyncio.create_task(schema.upgrade(database))
         while not upgrade.done():
-            await asyncio.wait_for(ledger.submit("parse"), timeout=10)
+            await asyncio.wait_for(ledger.submit("parse"), BOUND)
 
         holder = rf"process {connection.get_server_pid()} \(.*, login postgres\), in a transaction"
         with pytest.raises(LockTimeout, match=f"5 tries of 100ms, by {holder} since .*: end it"):
@@ -192,6 +192,14 @@ async def test_an_upgrade_gives_up_in_time_and_lets_the_fleet_work(
     await connection.close()
 
 
+@pytest.fixture
+def persistent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have upgrades try until the test lets them."""
+    monkeypatch.setattr(locks, "TRIES", 10_000)
+    monkeypatch.setattr(locks, "FIRST_PAUSE_SECONDS", 0)
+
+
+@pytest.mark.usefixtures("persistent")
 async def test_an_upgrade_that_meets_a_short_lock_tries_again(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,19 +210,16 @@ async def test_an_upgrade_that_meets_a_short_lock_tries_again(
     await transaction.start()
     await connection.execute("LOCK TABLE ledger.payload IN ROW EXCLUSIVE MODE")
     upgrade = asyncio.create_task(schema.upgrade(database))
-    waiting = "SELECT FROM pg_locks WHERE relation = 'ledger.payload'::regclass AND NOT granted"
-    while not await connection.fetch(waiting):
-        assert not upgrade.done()
-
+    await awaited(connection)
     await transaction.rollback()
     await upgrade
     await connection.close()
 
 
+@pytest.mark.usefixtures("persistent")
 async def test_between_its_tries_an_upgrade_waits_for_what_it_missed_and_holds_nothing(
-    database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    database: str, connection: asyncpg.Connection
 ) -> None:
-    monkeypatch.setattr(locks, "FIRST_PAUSE_SECONDS", 0)
     name = await connection.fetchval("SELECT current_database()")
     await connection.execute(f"ALTER DATABASE {name} SET deadlock_timeout = '20ms'")
     await connection.execute(OTHER_DIGEST)
@@ -227,10 +232,7 @@ SELECT FROM pg_locks AS waits WHERE waits.relation = 'ledger.run_state'::regclas
         await connection.execute("LOCK TABLE ledger.run_state IN ROW EXCLUSIVE MODE")
         upgrade = asyncio.create_task(schema.upgrade(database))
 
-        async def is_patient_or_done() -> bool:
-            return upgrade.done() or bool(await connection.fetch(patient))
-
-        await until(is_patient_or_done)
+        await until(lambda: connection.fetch(patient))
     await upgrade
 
 
@@ -242,7 +244,10 @@ async def test_nobody_is_ended_for_a_deadlock_with_an_upgrade(
     holding = holder.transaction()
     await holding.start()
     await holder.execute("LOCK TABLE ledger.run_state IN ROW EXCLUSIVE MODE")
-    waiting = "SELECT FROM pg_locks WHERE NOT granted AND mode LIKE '%Exclusive%'"
+    waiting = (
+        "SELECT FROM pg_locks WHERE NOT granted AND mode LIKE '%Exclusive%' AND database = "
+        "(SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
     async with Ledger.open(database, PROJECT) as ledger, connection.transaction():
         await connection.execute("SELECT FROM ledger.role_member LIMIT 0")
         upgrade = asyncio.create_task(schema.upgrade(database))
@@ -273,7 +278,7 @@ async def test_an_upgrade_that_waits_for_another_names_it_when_it_gives_up(
         with pytest.raises(
             DatabaseUnavailable, match=rf"process {holder.get_server_pid()} \(deploy 7, login"
         ):
-            await asyncio.wait_for(schema.upgrade(database), timeout=20)
+            await asyncio.wait_for(schema.upgrade(database), BOUND)
     await schema.upgrade(database)
     await holder.close()
 
@@ -309,7 +314,7 @@ async def test_indexes_are_built_beside_writers_and_in_the_partitions_to_come(
     async with Ledger.open(database, PROJECT) as ledger:
         upgrade = asyncio.create_task(schema.upgrade(database))
         while not upgrade.done():
-            await asyncio.wait_for(ledger.submit("parse"), timeout=10)
+            await asyncio.wait_for(ledger.submit("parse"), BOUND)
 
     assert (await upgrade).built_indexes == tuple(INDEXES)
     assert (await schema.upgrade(database)).built_indexes == ()
@@ -317,21 +322,22 @@ async def test_indexes_are_built_beside_writers_and_in_the_partitions_to_come(
     assert await broken_indexes(connection) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("with_indexes")
 async def test_a_build_may_take_longer_than_other_statements(
     database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections.connect, "__kwdefaults__", {"prepared": True, "deadline": 0.5})
+    monkeypatch.setattr(connections.connect, "__kwdefaults__", {"prepared": True, "deadline": 4})
     building = (
         "SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE 'CREATE%INDEX CONCURRENTLY%' "
-        "AND wait_event_type = 'Lock' AND clock_timestamp() - query_start > interval '1 s'"
+        "AND wait_event_type = 'Lock' AND clock_timestamp() - query_start > interval '5 s'"
     )
     writer = await asyncpg.connect(driver_url(database))
     async with writer.transaction():
         await writer.execute("LOCK TABLE ledger.run_state IN ROW EXCLUSIVE MODE")
         upgrade = asyncio.create_task(schema.upgrade(database))
-        while not await connection.fetchval(building):
-            assert not upgrade.done(), upgrade.result()
+        await until(lambda: upgrade.done() or connection.fetchval(building))
+        assert not upgrade.done(), upgrade.result()
 
     assert "run_newer" in (await upgrade).built_indexes
     await writer.close()
@@ -405,8 +411,7 @@ async def test_a_call_whose_helper_an_upgrade_changed_is_to_be_made_again(
         async with upgrade.transaction():
             await upgrade.execute("LOCK TABLE ledger.project; DROP FUNCTION ledger.sees_to_months")
             call = asyncio.create_task(ledger.submit("parse"))
-            waiting = "SELECT FROM pg_locks WHERE NOT granted AND mode = 'AccessShareLock'"
-            await until(lambda: upgrade.fetch(waiting))
+            await awaited(upgrade)
 
         with pytest.raises(DatabaseUnavailable, match=r"sees_to_months.*again"):
             await call

@@ -10,7 +10,7 @@ from runfold.ledger import Ledger
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import Event
 from tests.support.runs import claimed
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, until
 
 
 async def test_it_gives_the_past_and_ends_when_it_is_not_live(ledger: Ledger) -> None:
@@ -61,7 +61,7 @@ async def test_it_hears_what_is_committed(ledger: Ledger) -> None:
     try:
         await until(lambda: events.checkpoint is not None)
         run = await ledger.submit("after")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(BOUND):
             assert (await heard.get()).run_id == run.run_id
     finally:
         listening.cancel()

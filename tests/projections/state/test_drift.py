@@ -27,7 +27,7 @@ from tests.conftest import PROJECT
 from tests.support.console import Cli
 from tests.support.logins import with_login
 from tests.support.runs import claimed, newest
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, until
 
 DAMAGE = {
     "int4": "coalesce({name}, 0) + 41",
@@ -249,7 +249,7 @@ async def test_no_lock_of_a_login_stops_a_repair(ledger: Ledger, database: str) 
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             async with login.transaction():
                 await login.execute("LOCK TABLE ledger.feed_generation IN ROW EXCLUSIVE MODE")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(BOUND):
             assert await repair(ledger, [run.run_id], actor="ann", reason="a test") == []
         await login.close()
 

@@ -301,7 +301,7 @@ async def test_a_killed_replay_is_resumed_where_it_was(
         "SELECT EXISTS (SELECT FROM pg_locks "
         "WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted)"
     )
-    await until(lambda: mallory.fetchval(waits), 30)
+    await until(lambda: mallory.fetchval(waits))
     process.send_signal(signal.SIGKILL)
     await process.wait()
     await mallory.execute("SELECT pg_advisory_unlock(4711)")
