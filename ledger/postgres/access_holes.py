@@ -172,6 +172,27 @@ WHERE a.datname = current_database() AND a.state LIKE 'idle in transaction%'
     WHERE l.pid = a.pid AND l.database = a.datid AND l.granted AND l.mode = 'RowExclusiveLock'
       AND c.relnamespace = 'ledger'::regnamespace)
 """
+# In pg_locks a prepared transaction has no process: it is the one that holds its own id.
+_PREPARED: Final = """
+SELECT format('prepared transaction %L of login %s holds what it changed in the ledger, and ends '
+    'with no session and no time limit', p.gid, p.owner),
+  format('ROLLBACK PREPARED %L', p.gid), false
+FROM pg_prepared_xacts AS p
+WHERE p.database = current_database()
+  AND p.prepared < clock_timestamp() - $2::float8 * interval '1 second'
+  AND EXISTS (
+    SELECT FROM pg_locks AS own
+    JOIN pg_locks AS l ON l.virtualtransaction = own.virtualtransaction
+    JOIN pg_class AS c ON c.oid = l.relation
+    WHERE own.transactionid = p.transaction AND own.pid IS NULL AND l.pid IS NULL
+      AND l.mode = 'RowExclusiveLock' AND c.relnamespace = 'ledger'::regnamespace)
+UNION ALL
+SELECT format('the server lets %s transactions be prepared: a login that leaves one holds its '
+    'locks beyond its session and every time limit', s.most),
+  'where no program needs them: ALTER SYSTEM SET max_prepared_transactions = 0, and a restart',
+  false
+FROM (SELECT current_setting('max_prepared_transactions')::int AS most) AS s WHERE s.most > 0
+"""
 # A session that listens and leaves a transaction open keeps the queue from moving on, whatever its
 # database: the server does not say which it is, but it is one of the oldest transactions.
 _QUEUE: Final = """
@@ -190,7 +211,7 @@ WHERE queue.usage >= 0.5
 """
 _HOLES: Final = f"""
 WITH {_GIVEN} {_MONTHS} UNION ALL {_CODE} UNION ALL {_ROLES} UNION ALL {_HELD}
-UNION ALL {_QUEUE} ORDER BY 1
+UNION ALL {_PREPARED} UNION ALL {_QUEUE} ORDER BY 1
 """
 # What doctor finds by comparing every object, told by the catalogs alone: a policy's comment says
 # how it was made.

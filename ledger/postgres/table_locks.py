@@ -37,12 +37,15 @@ BEGIN
       patience - (clock_timestamp() - since))))::text, true);
   END LOOP;
 EXCEPTION WHEN lock_not_available THEN
-  SELECT CASE WHEN l.pid IS NULL THEN 'a prepared transaction' ELSE
+  SELECT CASE WHEN l.pid IS NULL
+    THEN format('prepared transaction %L of login %s', p.gid, p.owner) ELSE
     format('process %s (%s, login %s)%s', l.pid, coalesce(nullif(a.application_name, ''),
         a.backend_type), a.usename, ', in a transaction since '
       || to_char(a.xact_start, 'YYYY-MM-DD HH24:MI:SSOF')) END
   INTO holder
   FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
+  LEFT JOIN (pg_prepared_xacts AS p JOIN pg_locks AS own ON own.transactionid = p.transaction)
+    ON own.virtualtransaction = l.virtualtransaction AND l.pid IS NULL AND own.pid IS NULL
   WHERE l.granted AND l.relation = wanted.oid AND l.pid IS DISTINCT FROM pg_backend_pid()
     AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
   ORDER BY a.xact_start LIMIT 1;
