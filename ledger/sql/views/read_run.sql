@@ -1,5 +1,6 @@
 -- Reads one run; without its content for a credential that may submit, work or decide, but not
 -- read.
+-- The query stands twice: a loop, which can take the content out, costs a reader 5 % more.
 -- Volatile, so that in a statement that also writes it sees what the write did.
 CREATE OR REPLACE FUNCTION ledger.read_run(p_project text, p_run uuid) RETURNS SETOF ledger.run
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER

