@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import asyncpg
 import pytest
@@ -16,7 +16,7 @@ from tests.support.proxy import Proxy, proxied
 from tests.support.runs import types
 from tests.support.waiting import until
 from tests.support.working import ended, working
-from tests.support.writes import WRITES, Write, answer, child, signal, step
+from tests.support.writes import WRITES, Write, answer, child, children, signal, step
 
 MARK = "the answer to this is lost"
 MARKING = f"""
@@ -56,18 +56,11 @@ async def last(_: Context) -> str:
     return "paid"
 
 
-@handler("children")
-async def children(ctx: Context) -> Any:
-    return (await ctx.children("step", [None] * 3))[0]
-
-
 ALL = (
     *WRITES,
     Write(step, "lease.acquired"),
     Write(last, "lease.heartbeat"),
-    Write(child, "tool.requested"),
     Write(child, "tool.completed"),
-    Write(children, "run.submitted"),
     Write(children, "tool.completed"),
 )
 

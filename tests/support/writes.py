@@ -63,6 +63,11 @@ async def child(ctx: Context) -> Any:
     return await ctx.child("step")
 
 
+@handler("children")
+async def children(ctx: Context) -> Any:
+    return (await ctx.children("step", [None] * 3))[0]
+
+
 @handler("retry", retry=Backoff(first=0))
 async def retry(ctx: Context) -> str:
     if ctx.attempt == 1:
@@ -110,7 +115,10 @@ WRITES = (
     Write(approval, "approval.requested", again=1),
     Write(signal, "tool.requested"),
     Write(signal, "tool.completed"),
+    Write(child, "tool.requested", again=1),
     Write(child, "run.submitted", again=1),
+    Write(children, "tool.requested", again=1),
+    Write(children, "run.submitted", again=1),
     Write(retry, "run.retried", attempts=2, again=1),
     Write(retry, "note.added", attempts=2, again=1),
     Write(sleep, "lease.released", again=1),

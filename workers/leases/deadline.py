@@ -28,8 +28,9 @@ _DEPLOYMENT: Final = (
     UnsupportedServer,
 )  # fmt: skip
 """What rotated logins, an upgrade or a fail-over bring; it passes, or an operator ends it."""
-_CONTENT: Final = frozenset({"22", "54"})
-"""Classes of SQLSTATE that speak of what was written: data exceptions, limits of the server."""
+_CONTENT: Final = "22"
+"""The class of SQLSTATE that speaks of what was written. A limit of the server, 54, does not: no
+payload comes near it, and a server that is out of transaction ids refuses every write with it."""
 
 
 async def within(seconds: float, call: Awaitable[T], *, has_content: bool = True) -> T:
@@ -71,7 +72,7 @@ def judged(error: LedgerError, *, has_content: bool = True) -> LedgerError:
     for it. InvalidValue for content that the server cannot hold, unless the call has none.
     """
     if isinstance(error, DatabaseRefused):
-        if has_content and error.sqlstate[:2] in _CONTENT:
+        if has_content and error.sqlstate.startswith(_CONTENT):
             return InvalidValue("content", error.sqlstate, f"the server cannot hold it: {error}")
         return _away(error)
     return _away(error) if isinstance(error, _DEPLOYMENT) else error
