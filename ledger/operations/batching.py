@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from runfold.ledger.errors import DatabaseUnavailable, LedgerError
-from runfold.ledger.postgres.errors import LOST
+from runfold.ledger.postgres.errors import is_lost
 
 MOST: Final = 1_000
 """Requests in one statement."""
@@ -178,6 +178,9 @@ def _wrote_nothing(error: Exception) -> bool:
     """Whether a statement surely had no effect: it was refused, or cancelled by the server."""
     if not isinstance(error, LedgerError):
         return False
-    return not isinstance(error, DatabaseUnavailable) or getattr(
-        error.__cause__, "sqlstate", None
-    ) in {CANCELED, *LOST}
+    cause = error.__cause__
+    return (
+        not isinstance(error, DatabaseUnavailable)
+        or is_lost(cause)
+        or getattr(cause, "sqlstate", None) == CANCELED
+    )

@@ -29,9 +29,9 @@ from runfold.ledger.errors import (
 )
 from runfold.ledger.months import month_of
 
-LOST: Final = frozenset({"40001", "40P01", "55P03"})
-"""A statement lost against another, or waited longer for a lock than its role may: it wrote
-nothing."""
+_LOST: Final = frozenset({"40001", "40P01", "55P03"})
+_OVERTAKEN: Final = ("tuple concurrently updated", "tuple concurrently deleted")
+"""Another transaction changed the same object of the catalogue: a grant, a setting, a function."""
 _AWAY: Final = frozenset({"25006", "55000"})
 """The server takes no writes now: it is a standby, or an object is not ready."""
 _AWAY_CLASSES: Final = frozenset({"08", "53", "57", "58"})
@@ -58,7 +58,7 @@ def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:
     if state in {"XX000", "42704"} and _GONE.match(_message(error)):
         return _changed_meanwhile(error)
     # The latter: an upgrade gave a table a column while the transaction was open.
-    if state in LOST or isinstance(error, asyncpg.InvalidCachedStatementError):
+    if is_lost(error) or isinstance(error, asyncpg.InvalidCachedStatementError):
         return DatabaseUnavailable(
             "the server", f"{error}; nothing was written: run it, or your transaction, again"
         )
@@ -67,6 +67,15 @@ def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:
         silent = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
         return DatabaseUnavailable("the server", (str(error) or silent) + standby)
     return DatabaseRefused(state, str(error))
+
+
+def is_lost(error: BaseException | None) -> bool:
+    """Whether a statement lost against another transaction: it wrote nothing, and may go again.
+
+    Also where it waited longer for a lock than its role may.
+    """
+    state = getattr(error, "sqlstate", None)
+    return state in _LOST or (state == "XX000" and str(error).startswith(_OVERTAKEN))
 
 
 def _message(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from runfold.ledger.errors import LockTimeout
 from runfold.ledger.postgres.connections import FAILURES, Pool
-from runfold.ledger.postgres.errors import LOST, translated
+from runfold.ledger.postgres.errors import is_lost, translated
 
 LOCK_TIMEOUT: Final = "2s"
 TRIES: Final = 5
@@ -36,10 +36,10 @@ async def retry_on_lock(transaction: Callable[[], Awaitable[Result]], what: str)
         try:
             return await transaction()
         except FAILURES as error:
-            sqlstate = getattr(error, "sqlstate", None)
-            if sqlstate not in LOST:
+            if not is_lost(error):
                 raise
-            holder = getattr(error, "hint", None) if sqlstate == "55P03" else None
+            waited = getattr(error, "sqlstate", None) == "55P03"
+            holder = getattr(error, "hint", None) if waited else None
             if attempt + 1 < TRIES:
                 await asyncio.sleep(FIRST_PAUSE_SECONDS * 2**attempt)
     raise LockTimeout(TRIES, LOCK_TIMEOUT, what, holder)

@@ -200,20 +200,21 @@ def persistent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("persistent")
-async def test_an_upgrade_that_meets_a_short_lock_tries_again(
-    database: str, monkeypatch: pytest.MonkeyPatch
+async def test_an_upgrade_that_meets_a_short_lock_or_another_change_tries_again(
+    database: str, connection: asyncpg.Connection, subtests: pytest.Subtests
 ) -> None:
-    monkeypatch.setattr(locks, "LOCK_TIMEOUT", "100ms")
-    connection = await asyncpg.connect(driver_url(database))
-    await connection.execute(OTHER_DIGEST)
-    transaction = connection.transaction()
-    await transaction.start()
-    await connection.execute("LOCK TABLE ledger.payload IN ROW EXCLUSIVE MODE")
-    upgrade = asyncio.create_task(schema.upgrade(database))
-    await awaited(connection)
-    await transaction.rollback()
-    await upgrade
-    await connection.close()
+    for meanwhile in (
+        "LOCK TABLE ledger.payload IN ROW EXCLUSIVE MODE",
+        "GRANT EXECUTE ON FUNCTION ledger.now TO pg_monitor",
+        "DROP FUNCTION ledger.heartbeat",
+    ):
+        with subtests.test(meanwhile):
+            await connection.execute(OTHER_DIGEST)
+            async with connection.transaction():
+                await connection.execute(meanwhile)
+                upgrade = asyncio.create_task(schema.upgrade(database))
+                await awaited(connection)
+            await upgrade
 
 
 @pytest.mark.usefixtures("persistent")
