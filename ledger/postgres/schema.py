@@ -270,6 +270,7 @@ async def upgrade(url: str) -> Upgrade:
     AccessDenied or DatabaseUnavailable; then nothing has changed but the server's roles and
     indexes.
     """
+    from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
 
@@ -285,8 +286,8 @@ async def upgrade(url: str) -> Upgrade:
                 return await _upgrade_alone(connection)
         finally:
             await keeper.close()
-    except FAILURES as error:
-        raise translated(error) from error
+    except (DBAPIError, *FAILURES) as error:
+        raise translated(_of_the_driver(error)) from error
     finally:
         await engine.dispose()
 
@@ -313,9 +314,13 @@ async def _migrate_and_install(connection: AsyncConnection, locks: TableLocks) -
         await locks.await_missed(connection)
         async with connection.begin():
             return await _upgrade_on(connection, locks)
-    except DBAPIError as error:  # its cause is the driver's own
-        cause = getattr(error.orig, "__cause__", None)
-        raise (cause if isinstance(cause, FAILURES) else error) from error
+    except DBAPIError as error:
+        raise _of_the_driver(error) from error
+
+
+def _of_the_driver(error: BaseException) -> BaseException:
+    """Return the driver's own error, if SQLAlchemy raised another one because of it."""
+    return getattr(getattr(error, "orig", None), "__cause__", None) or error
 
 
 async def _upgrade_on(connection: AsyncConnection, locks: TableLocks) -> bool:

@@ -23,6 +23,7 @@ from runfold.ledger.postgres.urls import driver_url, sqlalchemy_url
 from runfold.projections import Projection, count, install
 from tests.conftest import PROJECT, with_database
 from tests.support.console import Cli
+from tests.support.proxy import proxied
 from tests.support.server import Server
 from tests.support.waiting import BOUND, awaited, until
 
@@ -215,6 +216,26 @@ async def test_an_upgrade_that_meets_a_short_lock_or_another_change_tries_again(
                 upgrade = asyncio.create_task(schema.upgrade(database))
                 await awaited(connection)
             await upgrade
+
+
+async def test_an_upgrade_whose_connection_ends_says_so_and_the_next_one_does_it(
+    database: str, connection: asyncpg.Connection, subtests: pytest.Subtests
+) -> None:
+    digest = "SELECT obj_description('ledger'::regnamespace, 'pg_namespace')"
+    for statement in (
+        b"SELECT current_setting('server_encoding')",  # before the first try
+        b"COMMENT ON TABLE ledger.alembic_version",  # the last of the transaction
+        b"SELECT (SELECT i.indisvalid",  # after it
+    ):
+        with subtests.test(statement.decode()):
+            await connection.execute(OTHER_DIGEST)
+            async with proxied(database) as proxy:
+                proxy.lose_answers(statement, 1)
+                with pytest.raises(DatabaseUnavailable):
+                    await schema.upgrade(proxy.url)
+                assert proxy.lost == 1
+            await schema.upgrade(database)
+            assert await connection.fetchval(digest) == schema.digest()
 
 
 @pytest.mark.usefixtures("persistent")
