@@ -4061,7 +4061,8 @@ BEGIN
     updated_at = clock_timestamp(),
     next_at = CASE WHEN (known.cron, known.timezone) = (excluded.cron, excluded.timezone)
       THEN known.next_at ELSE excluded.next_at END
-  WHERE p_release IS NULL OR coalesce(known.release, known.updated_at) <= excluded.release;
+  WHERE p_release IS NULL OR (known.kind = excluded.kind
+    AND coalesce(known.release, known.updated_at) <= excluded.release);
 END $$;
 
 CREATE FUNCTION ledger.queue_deliveries(p_project text, p_webhook text, p_before text, p_checkpoint text, p_runs uuid[], p_versions integer[], p_types text[], p_bodies text[]) RETURNS boolean

@@ -293,3 +293,15 @@ async def test_a_schedule_that_is_removed_just_before_its_order_submits_nothing(
     with pytest.raises(ScheduleNotFound, match="nightly"):
         await ledger.run_schedule("nightly", reason="now")
     assert await ledger.runs() == []
+
+
+async def test_a_handler_takes_no_schedule_of_another_kind(ledger: Ledger) -> None:
+    await ledger.schedule("nightly", "clean", cron="0 5 * * *", actor="ann", ahead=True)
+    (by_hand,) = await ledger.schedules()
+
+    with capture_logs() as logs:
+        await scheduler_of(ledger, "0 4 * * *", datetime.now(UTC)).tick()
+
+    assert await ledger.schedules() == [by_hand]
+    [line] = [entry for entry in logs if entry["event"] == names.SCHEDULE_KEPT]
+    assert "another name" in line["remedy"]

@@ -16,6 +16,14 @@ from runfold.workers.handlers import Handler
 MOST_SECONDS: Final = 5.0
 """How long a new schedule may go unseen."""
 LEAST_SECONDS: Final = 0.05
+_NEWER: Final = (
+    "a newer release or a change by hand keeps it; to replace it, set RUNFOLD_RELEASE to the time"
+    " of this release"
+)
+_OTHER_KIND: Final = (
+    "a person made it for another kind, and the handler's runs are not submitted: make it again"
+    " under another name, and remove it"
+)
 
 
 class Scheduler(Duty):
@@ -95,14 +103,14 @@ class Scheduler(Duty):
                 timezone=each.timezone,
                 release=release,
             )
-            if schedule and (schedule.cron, schedule.timezone) != (each.cron, each.timezone):
+            asked = (each.kind, each.cron, each.timezone)
+            if schedule and (schedule.kind, schedule.cron, schedule.timezone) != asked:
                 self.log.warning(
                     names.SCHEDULE_KEPT,
                     name=schedule.name,
                     cron=schedule.cron,
                     declared=each.cron,
-                    remedy="a newer release or a change by hand keeps it; to replace it, set"
-                    " RUNFOLD_RELEASE to the time of this release",
+                    remedy=_NEWER if schedule.kind == each.kind else _OTHER_KIND,
                 )
         self._declared = True
 

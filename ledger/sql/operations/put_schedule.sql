@@ -1,7 +1,7 @@
 -- Makes a schedule or changes the one of this name. With p_release, the age of the code that
--- declares it, only one that no newer release and no later change by hand has. Declared again
--- unchanged it keeps its next due time: a missed one is still made up for. A kind that is new needs
--- p_ahead. Needs the right schedule.
+-- declares it, only one that no newer release and no later change by hand has, and none that a
+-- person made for another kind. Declared again unchanged it keeps its next due time: a missed one
+-- is still made up for. A kind that is new needs p_ahead. Needs the right schedule.
 CREATE OR REPLACE FUNCTION ledger.put_schedule(
   p_project text, p_actor text, p_name text, p_kind text, p_input text, p_cron text,
   p_timezone text, p_next_at timestamptz, p_release timestamptz DEFAULT NULL,
@@ -43,5 +43,6 @@ BEGIN
     updated_at = clock_timestamp(),
     next_at = CASE WHEN (known.cron, known.timezone) = (excluded.cron, excluded.timezone)
       THEN known.next_at ELSE excluded.next_at END
-  WHERE p_release IS NULL OR coalesce(known.release, known.updated_at) <= excluded.release;
+  WHERE p_release IS NULL OR (known.kind = excluded.kind
+    AND coalesce(known.release, known.updated_at) <= excluded.release);
 END $$;
