@@ -14,6 +14,7 @@ from runfold.ledger.operations.reap import pulse
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.object_differences import object_differences
 from tests.support.clock import set_clock
+from tests.support.logins import login_of, with_login
 from tests.support.runs import claimed
 from tests.support.waiting import until
 
@@ -235,6 +236,53 @@ async def test_what_has_ended_stays_ended_though_the_clock_is_set_back(
     assert await connection.fetchval(use, fresh) is not None
     await set_clock(connection, 50 * HOUR)
     assert await connection.fetchval(use, fresh) is None, "a day, not what the clock was ahead"
+
+
+GRANT = """
+SELECT ledger.change_access('test', 'tests', $1, '{work,read}', '{*}',
+  ledger.now() + interval '1 day', NULL)
+"""
+ASK = (
+    "SELECT ledger.check_my_access('test', 'work', NULL) WHERE $1::uuid IS NOT NULL",
+    "SELECT FROM ledger.read_run('test', $1)",
+)
+SEE = (
+    "SELECT count(*) = 1 FROM ledger.run_state WHERE run_id = $1",
+    "SELECT count($1::uuid) = 1 AND ledger.channel('test') IS NOT NULL",
+)
+"""What looks for a grant: check_access and check_grants, has_right; projects_seen in a policy,
+projects_with."""
+
+
+async def test_a_grant_that_has_ended_stays_ended_though_the_clock_is_set_back(
+    ledger: Ledger, database: str, connection: asyncpg.Connection
+) -> None:
+    run = await ledger.submit("parse")
+
+    async def is_refused() -> bool:
+        for question in ASK:
+            with pytest.raises(asyncpg.PostgresError, match="has no access to it"):
+                await login.execute(question, run.run_id)
+        return not any([await login.fetchval(look, run.run_id) for look in SEE])
+
+    async with with_login(database, "runfold_worker") as url:
+        login = await asyncpg.connect(url)
+        await connection.execute(GRANT, login_of(url))
+        for question in ASK:
+            await login.execute(question, run.run_id)
+        assert all([await login.fetchval(look, run.run_id) for look in SEE])
+
+        await set_clock(connection, 25 * HOUR)
+        await ledger.submit("parse")  # that it is so late is on record
+        for ahead in (25, 23):
+            await set_clock(connection, ahead * HOUR)
+            await pulse(ledger.project, None)
+            assert await is_refused()
+
+        await connection.execute(GRANT, login_of(url))
+        await set_clock(connection, 50 * HOUR)
+        assert await is_refused(), "a day, not what the clock was ahead"
+        await login.close()
 
 
 async def test_a_user_may_sign_in_though_tries_were_recorded_by_a_clock_ahead(
