@@ -19,8 +19,8 @@ from runfold.ledger.validation import check_int
 
 REAP: Final = "SELECT * FROM ledger.reap($1, $2, $3, $4)"
 PULSE: Final = """
-SELECT current_setting('transaction_read_only') = 'on' AS read_only, ledger.keep_time() AS now,
-  ledger.next_due($1, $2) AS due
+SELECT current_setting('transaction_read_only') = 'on' AS read_only, ledger.clock() AS clock,
+  ledger.keep_time() AS now, ledger.next_due($1, $2) AS due
 """
 _EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Read by a statement of its own: no run that cannot be read undoes a sweep.
@@ -52,6 +52,8 @@ class Pulse:
     """What the database answers a reaper that may have nothing to do."""
 
     read_only: bool
+    clock: datetime
+    """The server's clock, by which it is seen that somebody has set it."""
     now: datetime
     due: datetime | None
     """When the clock ends the next run, if it does within a minute."""
@@ -60,7 +62,7 @@ class Pulse:
 async def pulse(project: Project, after: datetime | None) -> Pulse:
     """Ask whether the database takes writes, and when a run is due `after` then."""
     [row] = await fetch(project.pool, PULSE, project.project_id, after or _EVER)
-    return Pulse(row["read_only"], row["now"], row["due"])
+    return Pulse(row["read_only"], row["clock"], row["now"], row["due"])
 
 
 async def _sweep(project: Project, limit: int, *, leases: bool) -> Sequence[Mapping[str, Any]]:

@@ -16,6 +16,7 @@ import pytest
 
 from runfold.ledger import Lease, Ledger, State, names
 from runfold.ledger.errors import InvalidValue
+from runfold.ledger.events import NoteAdded
 from runfold.workers.duties.reaper import PARTITIONS_SECONDS, SPREAD_SECONDS, Reaper
 from tests.conftest import PROJECT
 from tests.support import waiting
@@ -127,6 +128,27 @@ async def test_a_clock_that_is_set_forward_costs_nobody_a_lease(
     clock.now += TTL - 0.001
     assert await reaper.tick() == []
     (lease,) = await ledger.heartbeat([lease])  # late, and in time
+    clock.now += 0.001
+    assert await reaper.tick() == []
+    assert (await ledger.get(lease.run_id)).state == State.RUNNING
+
+
+async def test_a_clock_that_is_set_back_costs_nobody_the_lease_that_it_had_just_got(
+    ledger: Ledger, make: Make, clock: Clock, connection: asyncpg.Connection
+) -> None:
+    await ledger.submit("parse")  # that it is so late is on record
+    reaper = make()
+    await reaper.tick()
+
+    await set_clock(connection, timedelta(hours=-1))
+    await ledger.submit("late")
+    (lease,) = await ledger.claim("w:1", kinds=["late"])  # it ends long before what is recorded
+    await ledger.append(lease, NoteAdded(text="begun"))
+    clock.now += TTL
+    assert await reaper.tick() == []
+    clock.now += TTL - 0.001
+    assert await reaper.tick() == []
+    (lease,) = await ledger.heartbeat([lease])
     clock.now += 0.001
     assert await reaper.tick() == []
     assert (await ledger.get(lease.run_id)).state == State.RUNNING

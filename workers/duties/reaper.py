@@ -36,7 +36,8 @@ class Reaper(Duty):
     Leases run out while nobody can beat. So, when it starts and after every outage, it waits
     `grace` from the first answer of the database before it reaps; and it feels the database's pulse
     several times a lease, so that no outage long enough to cost a lease falls unseen between two
-    sweeps. A database's clock that is set forward ends leases all at once: it waits then as well.
+    sweeps. A database's clock that is set forward ends leases all at once, and one that is set back
+    those that begin until the ledger's time goes on: it waits then as well.
 
     What the clock ends, such as an approval that nobody decided, ends on time: the pulse says when
     it is due next. Leases end with the regular sweeps alone.
@@ -74,7 +75,7 @@ class Reaper(Duty):
         """When what was due by then had been ended, by the database's clock; None at first."""
         self._due_at: float | None = None
         self._felt: tuple[datetime, float] | None = None
-        """The database's time at the last pulse, and this clock's."""
+        """The database's clock at the last pulse, and this one."""
         self._partitions_at = clock()
         self._interruption = Interruption(
             self, names.REAPER_INTERRUPTED, names.REAPER_RESUMES, clock
@@ -117,8 +118,9 @@ class Reaper(Duty):
         if self.grace and now - asked_at > self.grace / 2:
             # A server that stood still answers late; its workers' beats are as late as this answer.
             self._interrupt(f"the database took {now - asked_at:.1f} s to answer", asked_at)
-        if self.grace and (ahead := self._leapt(felt.now, now)) > self.grace / 2:
-            self._interrupt(f"the database's clock was set forward {ahead:,.0f} s", now)
+        if self.grace and abs(ahead := self._leapt(felt.clock, now)) > self.grace / 2:
+            way = "forward" if ahead > 0 else "back"
+            self._interrupt(f"the database's clock was set {way} {abs(ahead):,.0f} s", now)
         if self._sweep_at is None:
             self._resume(now)
         self._due_at = None
@@ -127,12 +129,13 @@ class Reaper(Duty):
             self._due_at = asked_at + due_in + jittered(SPREAD_SECONDS, 1)
         return felt
 
-    def _leapt(self, server_now: datetime, now: float) -> float:
-        """Return by how many seconds the database's clock has gained on this one."""
-        before, self._felt = self._felt, (server_now, now)
+    def _leapt(self, server_clock: datetime, now: float) -> float:
+        """Return by how many seconds the database's clock was set forward, or back if below 0."""
+        before, self._felt = self._felt, (server_clock, now)
         if before is None:
             return 0.0
-        return (server_now - before[0]).total_seconds() - (now - before[1])
+        gone = (server_clock - before[0]).total_seconds()
+        return gone if gone < 0 else max(gone - (now - before[1]), 0.0)
 
     async def _sweep(self, felt: Pulse) -> list[Run]:
         runs = await within(self.patience, self.ledger.reap(limit=self.limit), has_content=False)
