@@ -102,10 +102,14 @@ async def _build_by_partitions(
 async def _build(connection: asyncpg.Connection[Any], index: Index, name: str, table: str) -> None:
     """Build one index concurrently, in place of an invalid one of that name."""
     await connection.execute(f"SET lock_timeout = '{BUILD_TIMEOUT}'")
+    # Somebody may be at the same index. To wait for their lock in a statement with a snapshot, as a
+    # drop has, is a deadlock: their build waits for that snapshot.
+    async with connection.transaction():
+        await connection.execute(f"LOCK TABLE ledger.{table} IN SHARE UPDATE EXCLUSIVE MODE")
     state = await connection.fetchrow(_STATE, name, table)
     assert state is not None
-    if state["valid"]:  # of a build that ended before it was attached
+    if state["valid"]:  # of a build that ended before it was attached, or of somebody else's
         return
     if state["valid"] is not None:
-        await connection.execute(f"DROP INDEX CONCURRENTLY ledger.{name}")
+        await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS ledger.{name}")
     await connection.execute(index.sql("concurrently", name, table))

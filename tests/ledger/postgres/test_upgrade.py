@@ -409,6 +409,35 @@ async def test_an_index_of_the_ledger_that_somebody_dropped_is_named_and_built_a
     )
 
 
+async def test_an_index_that_somebody_else_is_at_is_waited_for_and_nobody_is_ended(
+    database: str, connection: asyncpg.Connection, subtests: pytest.Subtests
+) -> None:
+    definition = await connection.fetchval("SELECT pg_get_indexdef('ledger.run_due'::regclass)")
+    build = definition.replace("INDEX", "INDEX CONCURRENTLY")
+    waiting = "SELECT FROM pg_locks WHERE NOT granted AND $1 = ANY (pg_blocking_pids(pid))"
+    somebody = await asyncpg.connect(
+        driver_url(database), server_settings={"deadlock_timeout": "1ms"}
+    )
+    holder = await asyncpg.connect(driver_url(database))
+    for statement in (build, "DROP INDEX CONCURRENTLY ledger.run_due"):
+        with subtests.test(statement):
+            if statement is build:
+                await connection.execute("DROP INDEX ledger.run_due")
+            async with holder.transaction():
+                await holder.execute("LOCK TABLE ledger.run_state IN ROW EXCLUSIVE MODE")
+                theirs = asyncio.create_task(somebody.execute(statement))
+                await awaited(holder)
+                upgrade = asyncio.create_task(schema.upgrade(database))
+                await until(partial(connection.fetch, waiting, somebody.get_server_pid()))
+            await theirs
+            await upgrade
+            assert await connection.fetchval(
+                "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ledger.run_due')"
+            )
+    await somebody.close()
+    await holder.close()
+
+
 async def test_a_transaction_whose_statement_an_upgrade_changed_is_to_be_run_again(
     unverified_database: str,
 ) -> None:
