@@ -29,14 +29,12 @@ _INFINITIES: Final = {
 
 async def ranges(
     pool: Pool, project_id: str, first: UUID = FIRST_RUN, last: UUID = LAST_RUN
-) -> AsyncIterator[tuple[UUID, UUID, int]]:
-    """Yield ranges of run ids, without a gap, and how many events lie before the end of each."""
-    done = 0
+) -> AsyncIterator[tuple[UUID, UUID]]:
+    """Yield ranges of run ids, without a gap."""
     while True:
         bound = await fetch(pool, _BOUND, project_id, first, last, EVENTS_A_RANGE)
         end = bound[0]["run_id"] if bound else last
-        done += EVENTS_A_RANGE
-        yield first, end, done
+        yield first, end
         if end == last:
             return
         first = UUID(int=end.int + 1)

@@ -62,7 +62,7 @@ async def verify(
     """Check one run or a whole project, archived months too; see `Ledger.verify`.
 
     Memory stays flat. What is written meanwhile may or may not be checked; it never looks like
-    damage. `progress` is called with about how many events are done.
+    damage. `progress` is called with how many events are done.
     """
     checked = None if run_id is None else check_run_id(run_id)
     try:
@@ -96,12 +96,10 @@ class _Verification:
 
     async def report(self) -> Report:
         """Check, and return the report."""
-        async for first, last, done in ranges(
-            self._pool, self._project_id, self._first, self._last
-        ):
+        async for first, last in ranges(self._pool, self._project_id, self._first, self._last):
             await self._check(first, last)
             if self._progress:
-                self._progress(done)
+                self._progress(self._tally.events)
         if self._is_whole:
             for archive in await archives(self._pool):
                 if archive.state == "exported":

@@ -41,7 +41,7 @@ SELECT DISTINCT e.run_id FROM ledger.newest_events($2) AS e WHERE e.project_id =
 def check(ledger: Ledger, progress: Progress | None = None) -> Comparison:
     """Return the comparison of every run of the project, which is made while it is iterated over.
 
-    `progress` is called with about how many events are done.
+    `progress` is called with how many runs are done.
     """
     return Comparison(ledger, progress)
 
@@ -64,13 +64,13 @@ class Comparison:
     async def __aiter__(self) -> AsyncIterator[Drift]:
         """Compare, and yield each run that drifted."""
         pool, project_id = self._ledger.pool, self._ledger.project_id
-        async for first, last, done in ranges(pool, project_id):
+        async for first, last in ranges(pool, project_id):
             async with snapshot(pool) as connection:
                 runs, drift = await drift_of_range(connection, project_id, first, last)
             for drifted in self._counted(runs, drift):
                 yield drifted
             if self._progress is not None:
-                self._progress(done)
+                self._progress(self.runs)
         for month in await detached(pool):
             async for first, last, rows in whole_runs(month, project_id):
                 check = StateCheck()

@@ -119,7 +119,7 @@ async def _compare(
             count += 1
             await _found(session.out, drifted, repairs)
     else:
-        with progress("comparing", "events", shown=not session.as_json) as advance:
+        with progress("comparing", "runs", shown=not session.as_json) as advance:
             comparison = comparing.check(ledger, advance)
             async for drifted in comparison:
                 await _found(session.out, drifted, repairs)

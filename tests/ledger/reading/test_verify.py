@@ -276,8 +276,12 @@ async def test_no_snapshot_is_held_from_range_to_range(
     monkeypatch.setattr(snapshot, "EVENTS_A_RANGE", 2)
     monkeypatch.setattr(verifying, "ranges", watched)
 
-    assert await ledger.verify() == expected
+    done: list[int] = []
+    pool, project_id = ledger.pool, ledger.project_id
+    assert await verifying.verify(pool, project_id, progress=done.append) == expected
     monkeypatch.undo()
+    assert done == sorted(done)
+    assert done[-1] == expected.events  # what is said to be done was read
     assert len(held) > 2
     assert set(held) == {0}
 
