@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 
 from runfold.ledger.settings import Settings
@@ -19,8 +17,6 @@ def declared_projections(
 
     `besides`: other names that the command accepts, for the error. Raises ProjectionNotFound.
     """
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     configured = [
         module.strip() for module in Settings.load().projections.split(",") if module.strip()
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeAlias
@@ -10,6 +9,7 @@ from typing import Any, Final, TypeAlias
 import asyncpg
 
 from runfold.ledger.errors import InvalidValue
+from runfold.ledger.modules import import_module
 from runfold.ledger.postgres.connections import FAILURES, Pool
 from runfold.ledger.postgres.errors import translated
 from runfold.projections.declared.projection import Projection
@@ -50,17 +50,12 @@ _FULL_NAMES: Final = {"int": "integer", "timestamptz": "timestamp with time zone
 def declared(modules: Iterable[str] = ()) -> dict[str, Projection]:
     """Return every projection that ships and those in the given modules, by name.
 
-    Raises InvalidValue for a module that cannot be imported or has none, DeclaredTwice for a name
-    with two versions.
+    Raises InvalidValue for a module that is not there or declares none, ModuleBroken for one that
+    raises, DeclaredTwice for a name with two versions.
     """
     projections: list[Projection] = []
     for module in (*SHIPPED, *modules):
-        try:
-            values = vars(importlib.import_module(module)).values()
-        except ImportError as error:
-            raise InvalidValue(
-                "module of projections", module, f"cannot be imported: {error}"
-            ) from error
+        values = vars(import_module("module of projections", module)).values()
         own = [value for value in values if isinstance(value, Projection)]
         if not own:
             raise InvalidValue("module of projections", module, "declares no projection")

@@ -221,15 +221,22 @@ def test_a_worker_without_a_right_hears_who_grants_it_and_of_no_role_that_it_has
 def test_an_error_in_the_users_module_is_shown_with_its_line(database: str, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("import nowhere_to_be_found\n")
     (tmp_path / "wrong.py").write_text("def f(:\n")
+    (tmp_path / "value.py").write_text("int('x')\n")
+    (tmp_path / "ends.py").write_text("raise SystemExit(3)\n")
+    errors = {"broken": "ModuleNotFoundError", "wrong": "SyntaxError", "value": "ValueError"}
 
-    for module, error in (("broken", "ModuleNotFoundError"), ("wrong", "SyntaxError")):
-        answer = run(database, "worker", module, PYTHONPATH=str(tmp_path))
-        *trace, last = answer.stderr.splitlines()
+    for command in (("worker",), ("projections", "list", "--module")):
+        for module, error in errors.items():
+            answer = run(database, *command, module, PYTHONPATH=str(tmp_path))
+            *trace, last = answer.stderr.splitlines()
 
-        assert answer.returncode == exits.ERROR
-        assert last.startswith(f"error: {module} cannot be imported: {error}")
-        assert any(f"{module}.py" in line for line in trace)
-        assert not any("console/cli" in line or "importlib" in line for line in trace)
+            assert answer.returncode == exits.ERROR
+            assert last.startswith(f"error: {module} cannot be imported: {error}")
+            assert any(f"{module}.py" in line for line in trace)
+            assert not any("console/cli" in line or "importlib" in line for line in trace)
+        answer = run(database, *command, "ends", PYTHONPATH=str(tmp_path))
+        assert answer.returncode == exits.USAGE
+        assert "ends the program (exit 3)" in answer.stderr
 
 
 @pytest.mark.slow

@@ -427,7 +427,9 @@ def test_the_processes_of_a_fleet_end_when_their_parent_is_killed(database: str)
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("nowhere",), "there is no module 'nowhere'"),
+        (("nowhere",), "there is no module 'nowhere' in /"),
+        (("nowhere.py",), "name the module, as in 'nowhere'"),
+        ((".nowhere",), "is no name of a module"),
         (("tests.support.handlers:nothing",), "has no 'nothing'"),
         (("tests.support.handlers:PLAIN",), "is no handler"),
         (("tests.support.waiting",), "has no handler"),

@@ -240,7 +240,7 @@ def test_projections_are_found_in_the_modules_that_declare_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert declared(["tests.projections.test_declaration"])["spend"] is ONE
-    with pytest.raises(InvalidValue, match="cannot be imported"):
+    with pytest.raises(InvalidValue, match="there is no module"):
         declared(["tests.no_such_module"])
     with pytest.raises(InvalidValue, match="declares no projection"):
         declared(["ledger.run"])

@@ -12,6 +12,7 @@ from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import command
 from runfold.console.cli.kit.output import EMPTY, Output
 from runfold.console.cli.kit.session import Session
+from runfold.console.cli.kit.user_traceback import broken_module_shown
 from runfold.console.shared.plain import moment
 from runfold.console.shared.projection_modules import declared_projections
 from runfold.projections.declared.status import Status, statuses
@@ -96,7 +97,8 @@ def _write(out: Output, projection: Status) -> None:
 
 
 async def _statuses(session: Session, module: Sequence[str] | None) -> list[Status]:
-    declared = {projection.name: projection for projection in declared_projections(module)}
+    with broken_module_shown():
+        declared = {projection.name: projection for projection in declared_projections(module)}
     async with session.database() as database:
         listed = await statuses(database.pool, declared)
     if any(projection.state == "unseen" for projection in listed):

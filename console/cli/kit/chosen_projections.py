@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from runfold.console.cli.kit.session import Session
+from runfold.console.cli.kit.user_traceback import broken_module_shown
 from runfold.console.shared.projection_modules import declared_projections
 from runfold.console.shared.values import Misuse
 from runfold.ledger.postgres.connections import fetch
@@ -37,7 +38,8 @@ async def chosen_projections(
     Raises Misuse for a projection that is installed and whose module is not named.
     """
     try:
-        return declared_projections(modules, names, besides=besides)
+        with broken_module_shown():
+            return declared_projections(modules, names, besides=besides)
     except ProjectionNotFound as error:
         await _name_missing(session, error, modules)
         raise

@@ -5,11 +5,27 @@ from __future__ import annotations
 import importlib
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from runfold.console.cli.kit.output import talk
+from runfold.ledger.modules import ModuleBroken
+
 _OURS: Final = str(Path(__file__).resolve().parents[3])
 _IMPORT_SYSTEM: Final = str(Path(importlib.__file__).parent)
+
+
+@contextmanager
+def broken_module_shown() -> Iterator[None]:
+    """Show the traceback of a ModuleBroken on its way."""
+    try:
+        yield
+    except ModuleBroken as error:
+        if error.__cause__ is not None:
+            for line in user_traceback(error.__cause__):
+                talk(line)
+        raise
 
 
 def user_traceback(error: BaseException) -> Iterator[str]:
