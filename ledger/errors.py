@@ -200,12 +200,13 @@ class DuplicateKey(LedgerError):
 class DatabaseUnavailable(LedgerError):
     """The database cannot be reached or refuses the connection.
 
-    Unless `temporary`, waiting does not help.
+    Unless `temporary`, waiting does not help. `target`: its URL, where that may be what is wrong.
     """
 
-    def __init__(self, target: str, reason: str, *, temporary: bool = True) -> None:
+    def __init__(self, target: str | None, reason: str, *, temporary: bool = True) -> None:
         self.target, self.reason, self.temporary = target, reason, temporary
-        super().__init__(f"cannot use the database at {target}: {reason}")
+        where = f" at {target}" if target else ""
+        super().__init__(f"cannot use the database{where}: {reason}")
 
 
 class LockTimeout(LedgerError):

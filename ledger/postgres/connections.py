@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 import asyncpg
 
-from runfold.ledger.errors import DatabaseUnavailable, InvalidValue
-from runfold.ledger.postgres.errors import translated
+from runfold.ledger.errors import AccessDenied, DatabaseUnavailable, InvalidValue
+from runfold.ledger.postgres.errors import sentence, translated
 from runfold.ledger.postgres.presenting import RELEASE_SECONDS, Presenting
 from runfold.ledger.postgres.urls import KeepAlive, parse, shown
 from runfold.ledger.settings import STATEMENT_SECONDS
@@ -147,6 +147,8 @@ def _unreachable(url: str, error: BaseException) -> DatabaseUnavailable:
         "28",
         "3D",
     }
+    if getattr(error, "sqlstate", None) == "42501":  # the right to connect, which a grant brings
+        return DatabaseUnavailable(shown(url), f"{sentence(error)}: {AccessDenied.GRANTS}")
     silent = type(error).__name__
     if isinstance(error, TimeoutError):
         seconds = parse(url).arguments("")["timeout"]
@@ -198,7 +200,7 @@ async def _joining(
     except exc.DBAPIError as error:
         raise translated(getattr(error.orig, "__cause__", None) or error, args) from error
     except exc.TimeoutError as error:  # of the caller's pool
-        raise DatabaseUnavailable("the server", str(error)) from error
+        raise DatabaseUnavailable(None, str(error)) from error
     except exc.InvalidRequestError as error:  # it is closed, or its transaction has failed
         raise InvalidValue("connection", source, f"cannot be used: {error}") from error
 

@@ -55,17 +55,17 @@ def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:
         return _missing_partition(error)
     if state in _BY_STATE:
         return _BY_STATE[state](error, args)
-    if state in {"XX000", "42704"} and _GONE.match(_message(error)):
+    if state in {"XX000", "42704"} and _GONE.match(sentence(error)):
         return _changed_meanwhile(error)
     # The latter: an upgrade gave a table a column while the transaction was open.
     if is_lost(error) or isinstance(error, asyncpg.InvalidCachedStatementError):
         return DatabaseUnavailable(
-            "the server", f"{error}; nothing was written: run it, or your transaction, again"
+            None, f"{error}; nothing was written: run it, or your transaction, again"
         )
     if not state or state[:2] in _AWAY_CLASSES or state in _AWAY:
         standby = _STANDBY if "during recovery" in str(error) else ""
         silent = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
-        return DatabaseUnavailable("the server", (str(error) or silent) + standby)
+        return DatabaseUnavailable(None, (str(error) or silent) + standby)
     return DatabaseRefused(state, str(error))
 
 
@@ -78,7 +78,7 @@ def is_lost(error: BaseException | None) -> bool:
     return state in _LOST or (state == "XX000" and str(error).startswith(_OVERTAKEN))
 
 
-def _message(error: BaseException) -> str:
+def sentence(error: BaseException) -> str:
     """Return the server's sentence alone: the text of an error ends with its detail and hint."""
     return getattr(error, "message", None) or str(error)
 
@@ -88,9 +88,9 @@ def _detail(error: BaseException) -> str:
 
 
 def _denied(error: BaseException) -> AccessDenied:
-    if "would be affected by row-level security" in _message(error):  # of a pooler, which pins none
-        return AccessDenied(_message(error), _ROW_SECURITY)
-    return AccessDenied(_message(error))
+    if "would be affected by row-level security" in sentence(error):  # of a pooler, which pins none
+        return AccessDenied(sentence(error), _ROW_SECURITY)
+    return AccessDenied(sentence(error))
 
 
 def _duplicate_key(error: BaseException, _: Sequence[Any]) -> LedgerError:
@@ -106,8 +106,8 @@ def _not_migrated(error: BaseException, _: Sequence[Any]) -> LedgerError:
 
 def _changed_meanwhile(error: BaseException) -> LedgerError:
     return DatabaseUnavailable(
-        "the server",
-        f"{_message(error)}, since an upgrade has changed it meanwhile; nothing was written: "
+        None,
+        f"{sentence(error)}, since an upgrade has changed it meanwhile; nothing was written: "
         "run it, or your transaction, again; if that does not help, run `runfold db upgrade`",
     )
 
@@ -124,8 +124,8 @@ def _missing_partition(error: BaseException) -> MissingPartition:
 
 
 _BY_STATE: Final[Mapping[str, Translation]] = {
-    "RF401": lambda error, _: AccessDenied(_message(error), AccessDenied.TOKENS),
-    "RF403": lambda error, _: AccessDenied(_message(error), AccessDenied.GRANTS),
+    "RF401": lambda error, _: AccessDenied(sentence(error), AccessDenied.TOKENS),
+    "RF403": lambda error, _: AccessDenied(sentence(error), AccessDenied.GRANTS),
     "RF406": lambda error, _: ConfigurationError(str(error)),
     "RF404": lambda _, args: UnknownProject(str(args[0]) if args else ""),
     "RF407": lambda error, _: UnknownKind(_detail(error)),

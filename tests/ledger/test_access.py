@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 
 from runfold.ledger import Ledger, access
+from runfold.ledger.errors import DatabaseUnavailable
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.server_roles import ROLES
@@ -472,6 +473,9 @@ async def test_a_login_of_another_database_of_the_server_does_not_connect(
     async with with_login(empty_database, "runfold_worker") as url:
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="CONNECT"):
             await asyncpg.connect(driver_url(url))
+        with pytest.raises(DatabaseUnavailable, match=r"for database .*: an admin .*grants it"):
+            async with Ledger.open(url, "test"):
+                pass
         owner = await asyncpg.connect(driver_url(empty_database))
         await owner.execute("INSERT INTO ledger.project (project_id) VALUES ('test')")
         await grant(owner, login_of(url), ("read",))

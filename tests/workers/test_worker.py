@@ -108,7 +108,7 @@ async def test_a_worker_that_cannot_start_leaves_no_task(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def refused(_: object) -> None:
-        raise DatabaseUnavailable("the server", "no connection for the heart")
+        raise DatabaseUnavailable(None, "no connection for the heart")
 
     monkeypatch.setattr(Heart, "start", refused)
     before = asyncio.all_tasks()

@@ -112,7 +112,7 @@ class Reaper(Duty):
             self.patience, pulse(self.ledger.project, self._swept), has_content=False
         )
         if felt.read_only:  # it answers, and yet no worker can beat
-            raise DatabaseUnavailable("the server", "it takes no writes")
+            raise DatabaseUnavailable(None, "it takes no writes")
         await self._make_partitions()
         now = self._clock()
         if self.grace and now - asked_at > self.grace / 2:

@@ -54,7 +54,7 @@ async def in_time(seconds: float, call: Awaitable[T]) -> T:
     except TimeoutError as error:
         if not limit.expired():
             raise
-        raise DatabaseUnavailable("the server", f"no answer within {seconds:g} s") from error
+        raise DatabaseUnavailable(None, f"no answer within {seconds:g} s") from error
 
 
 def raise_judged(error: LedgerError, *, has_content: bool = True) -> NoReturn:
@@ -79,6 +79,6 @@ def judged(error: LedgerError, *, has_content: bool = True) -> LedgerError:
 
 
 def _away(error: LedgerError) -> DatabaseUnavailable:
-    away = DatabaseUnavailable("the server", str(error))
+    away = DatabaseUnavailable(None, str(error))
     away.__cause__ = error
     return away

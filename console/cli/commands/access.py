@@ -12,6 +12,7 @@ from runfold.console.cli.kit import exits
 from runfold.console.cli.kit.options import OWNER, WORKER, Actor, OrderReason, command, program
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
+from runfold.console.shared.values import Misuse
 from runfold.ledger import access
 from runfold.ledger.access import Grant
 from runfold.ledger.postgres.login_limits import unlimited
@@ -35,7 +36,8 @@ Actors = Annotated[
     typer.Option(
         "--as",
         metavar="ACTOR",
-        help="An actor it may speak for; a final * stands for any end. Default: its own name.",
+        help="An actor it may speak for, once for each; a final * stands for any end. Default: its "
+        "own name.",
     ),
 ]
 Until = Annotated[
@@ -70,6 +72,9 @@ async def grant(
     reason: OrderReason = None,
 ) -> None:
     """Grant rights to a login or token, in place of those that it has in the project."""
+    for name in actors or ():
+        if "," in name:  # as the rights are listed
+            raise Misuse("--as", f"{name!r} has a comma: give --as once for each actor")
     async with session.ledger() as ledger:
         await access.grant(
             ledger.project,
