@@ -38,6 +38,13 @@ SELECT credential, project_id, rights, actors, until, actor, reason FROM ledger.
 WHERE cardinality(rights) > 0 AND project_id IN ($1, '*') AND ($2::text IS NULL OR credential = $2)
 ORDER BY credential, project_id
 """
+_STRANGER: Final = """
+SELECT CASE WHEN $1 ~ '^(token|user):'
+  THEN ledger.projects_with('audit', 'admin') IS NULL AND NOT EXISTS (
+    SELECT FROM ledger.credential_use AS use WHERE use.credential = $1)
+  ELSE NOT EXISTS (SELECT FROM pg_roles AS login WHERE login.rolname = $1 AND login.rolcanlogin)
+END AS is_stranger
+"""
 _CHECK: Final = "SELECT ledger.check_my_access($1, $2, $3)"
 _ISSUE: Final = "SELECT ledger.change_token($1, $2, $3, $4, $5, $6) AS changed"
 _TOKENS: Final = """
@@ -133,15 +140,18 @@ async def grant(
     reason: str | None = None,
 ) -> None:
     """Grant rights in place of those that the credential had; see `Ledger.grant_access`."""
+    for what, names in (("rights", rights), ("actors", actors)):
+        if isinstance(names, str):  # whose letters it would take
+            raise InvalidValue(what, names, "must be a list of texts")
     chosen = sorted({_right(right) for right in rights})
     if not chosen:
         raise InvalidValue("rights", chosen, "must not be empty; `revoke` takes all of them")
-    names = None if actors is None else [check_actor(name) for name in actors]
+    speaks_for = None if actors is None else [check_actor(name) for name in actors]
     if until is not None:
         if until.tzinfo is None:
             raise InvalidValue("until", until, "must have a time zone")
         check_year("until", until)
-    change = (chosen, names, until)
+    change = (chosen, speaks_for, until)
     await _change(project, credential, change, everywhere=everywhere, actor=actor, reason=reason)
 
 
@@ -190,6 +200,12 @@ async def grants(project: Project, credential: str | None = None) -> list[Grant]
         Grant(**{**row, "rights": tuple(row["rights"]), "actors": tuple(row["actors"])})
         for row in rows
     ]
+
+
+async def is_stranger(project: Project, credential: str) -> bool:
+    """Whether no login of the server, API token or user has this name, as far as is seen here."""
+    [row] = await fetch(project.pool, _STRANGER, credential)
+    return bool(row["is_stranger"])
 
 
 async def check(project: Project, right: str, actor: str | None = None) -> str | None:

@@ -40,6 +40,10 @@ def test_every_command_of_access_prints_json_where_it_is_asked_for(cli: Cli) -> 
     named = ("access", "grant", "w_login", "--rights", "work", "--as", "ann")
     assert cli.ok(*named, "--as", "bob*", "--json").json["actors"] == ["ann", "bob*"]
     assert "once for each actor" in cli.fails(exits.USAGE, *named, "--as", "ann,bob").err
+    for nobody in ("w_login", "token:0", "user:zoe"):
+        said = cli.ok("access", "grant", nobody, "--rights", "work").err
+        assert f"{nobody} is no " in said, nobody
+    assert "grant again" not in cli.ok("access", "grant", "postgres", "--rights", "work").err
     assert cli.ok("access", "check", "work", "--json").json["allowed"] is True
     assert cli.ok("access", "revoke", "w_login", "--json").json["revoked"] is True
     token = cli.ok("access", "token", "ci", "--json").json["credential"]

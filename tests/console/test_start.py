@@ -176,7 +176,7 @@ def test_a_console_on_an_inherited_socket_is_open_only_where_that_is_bound_to_th
 ) -> None:
     for address, whom in (
         ("127.0.0.1", "open to this machine"),
-        ("0.0.0.0", "for API tokens only"),  # noqa: S104
+        ("0.0.0.0", "for those who sign in, and API tokens"),  # noqa: S104
     ):
         with socket.create_server((address, 0)) as made:
             assert whom in brief.ok("serve", "--socket", str(os.dup(made.fileno()))).err

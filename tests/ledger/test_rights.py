@@ -89,11 +89,13 @@ async def test_rights_are_held_one_by_one_and_end(
 
 
 async def test_bad_grants_are_refused_with_the_value(ledger: Ledger) -> None:
-    for wrong in (["root"], []):
+    for wrong in (["root"], [], "work"):
         with pytest.raises(InvalidValue):
             await access.grant(ledger.project, "w_login", wrong)
     with pytest.raises(InvalidValue):
         await access.grant(ledger.project, "w\x1blogin", ["work"])
+    with pytest.raises(InvalidValue, match="must be a list"):  # and not one of its letters
+        await access.grant(ledger.project, "w_login", ["work"], actors="ann")
     with pytest.raises(InvalidValue, match="root"):
         await access.check(ledger.project, "root")
 

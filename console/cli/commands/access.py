@@ -12,6 +12,7 @@ from runfold.console.cli.kit import exits
 from runfold.console.cli.kit.options import OWNER, WORKER, Actor, OrderReason, command, program
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
+from runfold.console.shared.plain import moment
 from runfold.console.shared.values import Misuse
 from runfold.ledger import access
 from runfold.ledger.access import Grant
@@ -88,6 +89,9 @@ async def grant(
         )
         for entry in await access.grants(ledger.project, credential):
             _write(session, entry)
+        if await access.is_stranger(ledger.project, credential):
+            what = "is no token or user" if ":" in credential else "is no login of this server yet"
+            session.out.talk(f"{credential} {what}: grant again once it is made")
         for lacking in await unlimited(ledger.pool, credential):
             session.out.talk(lacking)
 
@@ -235,7 +239,7 @@ async def tokens(session: Session) -> None:
         state = "revoked" if entry.revoked_at else f"until {entry.expires_at:%Y-%m-%d}"
         session.out.line(
             f"{entry.credential} {entry.name}: {state}, {entry.failed_uses} failed uses,"
-            f" last used {entry.last_used_at or 'never'}"
+            f" last used {moment(entry.last_used_at) if entry.last_used_at else 'never'}"
         )
 
 

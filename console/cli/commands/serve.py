@@ -54,7 +54,7 @@ async def serve(
 
         with given or listening(host, port) as listener:
             shown = shown_address(bound, listener)
-            whom = "open to this machine" if is_open else "for API tokens only"
+            whom = "open to this machine" if is_open else "for those who sign in, and API tokens"
             session.out.begin(f"serving on {shown}, {whom}, until Ctrl-C")
             await Server(application).serve([listener])
 

@@ -12,6 +12,7 @@ import typer
 from runfold.console.cli.kit import exits
 from runfold.console.cli.kit.options import WORKER, Actor, OrderReason, command, program
 from runfold.console.cli.kit.session import Session
+from runfold.console.shared.plain import moment
 from runfold.ledger import sessions as web_sessions
 from runfold.ledger import users
 from runfold.ledger.errors import InvalidValue
@@ -43,7 +44,7 @@ async def list_(session: Session) -> None:
         state = ", disabled" if user.disabled_at else ""
         session.out.line(
             f"{user.credential}: {how}{state}, {user.failed_tries} failed tries,"
-            f" last signed in {user.last_used_at or 'never'}"
+            f" last signed in {moment(user.last_used_at) if user.last_used_at else 'never'}"
         )
     if not listed:
         session.out.talk("no users: add one with runfold users add NAME")
