@@ -209,9 +209,18 @@ FROM (SELECT pg_notification_queue_usage() AS usage) AS queue CROSS JOIN LATERAL
 ) AS a
 WHERE queue.usage >= 0.5
 """
+_LOGGED: Final = """
+SELECT 'the server logs statements with their parameters: contents, and the secrets of API tokens',
+  'ALTER SYSTEM SET log_parameter_max_length = 0; SELECT pg_reload_conf()', false
+WHERE current_setting('log_parameter_max_length') <> '0'
+  AND (current_setting('log_min_duration_statement') <> '-1'
+    OR current_setting('log_min_duration_sample') <> '-1'
+    OR current_setting('log_transaction_sample_rate') <> '0'
+    OR current_setting('log_statement') IN ('mod', 'all'))
+"""
 _HOLES: Final = f"""
 WITH {_GIVEN} {_MONTHS} UNION ALL {_CODE} UNION ALL {_ROLES} UNION ALL {_HELD}
-UNION ALL {_PREPARED} UNION ALL {_QUEUE} ORDER BY 1
+UNION ALL {_PREPARED} UNION ALL {_QUEUE} UNION ALL {_LOGGED} ORDER BY 1
 """
 # What doctor finds by comparing every object, told by the catalogs alone: a policy's comment says
 # how it was made.

@@ -1,21 +1,25 @@
-"""`--json`: every command prints JSON, an object a line, and nothing else."""
+"""`--json`: every command prints JSON, an object a line, and nothing else; and no secret."""
 
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import typer
+from pyarrow import parquet
 
 from runfold.console.cli.kit import exits
 from runfold.console.cli.main import Program, app
 from runfold.ledger import Ledger, State
 from runfold.ledger.postgres.connections import connect
 from runfold.projections import CatchUp, install
-from tests.support.console import Cli, cli
+from tests.support.console import Cli, cli, execute
+from tests.support.logins import as_login
 from tests.support.past_month import MONTH, in_that_month
 from tests.support.projections import read, sizes
 from tests.support.runs import claimed, waiting
@@ -23,6 +27,8 @@ from tests.support.runs import claimed, waiting
 __all__ = ["cli"]
 
 SIZES: Final = sizes()
+CANARY: Final = f"canary{secrets.token_hex(8)}"
+URL: Final = f"https://ann:{CANARY}@host/"
 UNTIL_A_SIGNAL: Final = {"up", "demo", "worker", "serve", "projections run", "mcp", "webhooks run"}
 """What they print for people goes to standard error; their logs are tested where they are."""
 CALLS: Final = (
@@ -67,8 +73,8 @@ EMPTY: Final = ("users sessions", "access reads")
 
 async def given(ledger: Ledger) -> dict[str, str]:
     """Have runs in every state that a command asks for, a projection, and a month that is over."""
-    failed = await claimed(ledger, "w:1")
-    await ledger.fail(failed, error_code="E-X", error_detail={"traceback": "somewhere"})
+    failed = await claimed(ledger, "w:1", input={"password": CANARY, "see": URL})
+    await ledger.fail(failed, error_code="E-X", error_detail={"traceback": f"password={CANARY}"})
     asked = await waiting(ledger, State.WAITING_APPROVAL, park=True)
     asked_too = await waiting(ledger, State.WAITING_APPROVAL, park=True)
     held = await claimed(ledger, "w:2")
@@ -78,7 +84,7 @@ async def given(ledger: Ledger) -> dict[str, str]:
     assert ledger.url is not None
     connection = await connect(ledger.url, "tests")
     async with in_that_month(connection):
-        await ledger.complete(await claimed(ledger, "w:3"))
+        await ledger.complete(await claimed(ledger, "w:3", input={"api_key": CANARY}), URL)
     await connection.close()
     pending = await ledger.submit("parse")
     await ledger.submit("parse", deadline=0.001)  # which the reaper ends
@@ -87,26 +93,60 @@ async def given(ledger: Ledger) -> dict[str, str]:
     return {**words, "PENDING": str(pending.run_id), "MONTH": MONTH}
 
 
+@contextmanager
+def password_in_url(cli: Cli) -> Iterator[None]:
+    """Have the program connect by a URL whose password is a canary."""
+    url, name = cli.url, f"canary_{secrets.token_hex(6)}"
+    [(owner,)] = execute(url, "SELECT current_user::text")
+    execute(url, f"CREATE ROLE {name} LOGIN SUPERUSER PASSWORD '{CANARY}'")
+    role = f"options=-c%20role%3D{owner}"
+    cli.url = f"{as_login(url, name, CANARY)}{'&' if '?' in url else '?'}{role}"
+    yield
+    cli.url = url
+    execute(url, f"REASSIGN OWNED BY {name} TO CURRENT_USER")
+    execute(url, f"DROP ROLE {name}")
+
+
+def kept(folder: Path) -> str:
+    """All that stands in the files of a folder, those of an archive read as tables."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    tables = [path for path in files if path.suffix == ".parquet"]
+    assert (len(files) > 3, len(tables)) == (True, 1)
+    return str(
+        [path.read_bytes() for path in files]
+        + [parquet.read_table(path).to_pylist() for path in tables]
+    )
+
+
 @pytest.mark.slow
-def test_every_command_prints_json_and_nothing_else(
+def test_every_command_prints_json_and_nothing_else_and_no_secret(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RUNFOLD_ARCHIVE", str(tmp_path))
-    words, wrong = cli.given(given), []
-    words["FOLDER"] = str(tmp_path / "evidence")
-    for call in (*CALLS, *REFUSED, *EMPTY):
-        answer = cli(*_words(call, words), "--json")
-        data, problems = _lines(answer.out), _lines(answer.err)
-        if not all(isinstance(line, dict) for line in data + problems):
-            wrong.append((call, answer))
-        if (answer.code, bool(data)) != (exits.OK, True) and call not in REFUSED + EMPTY:
-            wrong.append((call, answer))
-        for line in data:
-            words |= {"FILE": line["file"]} if call.startswith("archive export") else {}
-            words |= {"WEBHOOK": str(line["webhook_id"])} if call == "webhooks list" else {}
-            words |= {"TOKEN": line["token_id"]} if call == "access tokens" else {}
+    with password_in_url(cli):
+        words = cli.given(given)
+        wrong: list[tuple[str, object]] = []
+        words["FOLDER"] = str(tmp_path / "evidence")
+        made = {"canary": CANARY}
+        for call in (*CALLS, *REFUSED, *EMPTY):
+            answer = cli(*_words(call, words), "--json")
+            data, problems = _lines(answer.out), _lines(answer.err)
+            if not all(isinstance(line, dict) for line in data + problems):
+                wrong.append((call, answer))
+            if (answer.code, bool(data)) != (exits.OK, True) and call not in REFUSED + EMPTY:
+                wrong.append((call, answer))
+            said = "" if call == "db url" else answer.out + answer.err  # which is for programs
+            wrong += [(name, call) for name, secret in made.items() if secret in said]
+            for line in data:
+                made |= {call: line["secret"]} if "secret" in line else {}
+                words |= {"FILE": line["file"]} if call.startswith("archive export") else {}
+                words |= {"WEBHOOK": str(line["webhook_id"])} if call == "webhooks list" else {}
+                words |= {"TOKEN": line["token_id"]} if call == "access tokens" else {}
 
     assert wrong == [], "\n".join(map(str, wrong))
+    assert len(made) == 3
+    files = kept(tmp_path)
+    assert [name for name, secret in made.items() if secret in files] == []
 
 
 def test_no_command_is_left_out_of_the_table() -> None:

@@ -6,25 +6,35 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
 
 import asyncpg
 import psutil  # type: ignore[import-untyped]
 import pytest
+from mcp import Client
 from pydantic import BaseModel, SecretStr
 from structlog.testing import capture_logs
 
+from runfold.console.agents.asking import Asking
+from runfold.console.agents.server import server
 from runfold.console.cli.kit.session import configure_log
 from runfold.ledger import Ledger, State, access, log, names
 from runfold.ledger.errors import DatabaseUnavailable, LedgerError
 from runfold.ledger.events import NoteAdded, StepFailed
+from runfold.ledger.postgres.access_holes import access_holes
 from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.redaction import MARK
 from runfold.projections.telemetry import metrics
 from runfold.workers import Context, Fail, handler
 from runfold.workers.attempt import Attempt
 from runfold.workers.duties.reaper import Reaper
+from runfold.workers.duties.webhooks.deliverer import Terms
+from runfold.workers.duties.webhooks.keeper import WebhookKeeper
+from runfold.workers.duties.webhooks.posting import Poster
 from tests.conftest import PROJECT
 from tests.support.logins import with_login
+from tests.support.receiver import receiving
 from tests.support.waiting import until
 from tests.support.working import done, ended, reached, working
 
@@ -129,7 +139,10 @@ async def watched(database: str) -> AsyncIterator[list[str]]:
 async def test_a_canary_is_found_nowhere(
     ledger: Ledger, database: str, watched: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Sent through every road, it is in no table, log, error, statement, process or metric."""
+    """Sent through every road, it is in no table, log, error, statement, process or metric.
+
+    Nor does anybody hear it who is told of the run: a webhook, or an agent.
+    """
     told: list[object] = []
     with capture_logs() as lines:
         for how in ("returns", "fails", "raises"):
@@ -146,12 +159,44 @@ async def test_a_canary_is_found_nowhere(
         called_off = await ledger.submit("other", [{"pwd": CANARY}])
         await ledger.cancel(called_off.run_id, reason=f"api_key={CANARY}")
         told += await _errors(ledger, database)
+        told += await _deliveries(ledger)
+        told += await _answers_to_an_agent(ledger, run.run_id)
         told.append(await metrics.look(ledger.pool))
     told += [lines, watched, *capsys.readouterr(), _command_lines()]
 
     assert CANARY not in str(told)
     assert await _found_in_tables(ledger.pool, CANARY) == []
     assert CANARY not in await _server_log(ledger.pool)
+
+
+async def _deliveries(ledger: Ledger) -> list[object]:
+    """What a webhook is sent of a run that fails, and what is on record of that."""
+    async with receiving() as receiver:
+        webhook, _ = await ledger.webhooks.add(receiver.url)
+        await ledger.submit("told", {"password": CANARY})
+        [lease] = await ledger.claim("w", kinds=["told"])
+        await ledger.fail(lease, error_code="E-1", error_detail=f"password={CANARY}")
+        receiver.answers = [500]
+        for _ in range(2):
+            await WebhookKeeper(ledger, Terms(Poster(loopback=True, seconds=5))).once()
+    assert receiver.requests
+    return [receiver.requests, await ledger.webhooks.deliveries(webhook)]
+
+
+async def _answers_to_an_agent(ledger: Ledger, run_id: UUID) -> list[object]:
+    """What the MCP server answers about a run, and to a question with a secret in it."""
+    run, answers = str(run_id), []
+    async with Client(server(await Asking.begin(ledger, None))) as agent:
+        for tool, asked in (
+            ("show_run", {}), ("run_history", {}), ("why_did_it_fail", {}), ("verify_run", {}),
+            ("state_at", {"version": 1}), ("diff_run", {"start": 1}),
+        ):  # fmt: skip
+            answer = await agent.call_tool(tool, {"run_id": run, **asked})
+            assert not answer.is_error, answer
+            answers.append(answer)
+        answers.append(await agent.call_tool("find_runs", {"query": f"password={CANARY}"}))
+        answers.append(await agent.call_tool("show_run", {"run_id": f"https://u:{CANARY}@h/"}))
+    return list(answers)
 
 
 async def _errors(ledger: Ledger, database: str) -> list[str]:
@@ -224,6 +269,31 @@ async def test_the_secret_of_an_api_token_is_found_nowhere(
     assert secret not in str(told)
     assert await _found_in_tables(ledger.pool, secret) == []
     assert secret not in await _server_log(ledger.pool)
+
+
+async def test_a_server_that_logs_statements_keeps_secrets_out_where_doctor_is_content(
+    ledger: Ledger, database: str
+) -> None:
+    set_for_new_sessions = f"ALTER DATABASE {urlsplit(database).path[1:]} SET"
+    seen = []
+    for setting in ("log_min_duration_statement", "log_parameter_max_length"):
+        await ledger.pool.execute(f"{set_for_new_sessions} {setting} = 0")
+        secret = f"runfold_{secrets.token_hex(16)}"
+        connection = await asyncpg.connect(driver_url(database))
+        await connection.fetchval("SELECT ledger.use_token($1)", secret)
+        named = [hole.hole for hole in await access_holes(connection) if "parameters" in hole.hole]
+        await connection.execute(f"SELECT 'after {setting}'")
+        await connection.close()
+
+        async def is_written(last: str = f"after {setting}") -> bool:
+            written = await _server_log(ledger.pool)
+            return not written or last in written
+
+        await until(is_written)
+        seen.append((len(named), secret in await _server_log(ledger.pool)))
+
+    is_readable = bool(await _server_log(ledger.pool))
+    assert seen == [(1, is_readable), (0, False)]
 
 
 @handler("quiet")

@@ -15,7 +15,8 @@ Url = Annotated[
     typer.Option(
         "--url",
         metavar="URL",
-        help="PostgreSQL URL; else RUNFOLD_URL, else the built-in server.",
+        help="PostgreSQL URL, in the list of processes for all to see; else RUNFOLD_URL, else the"
+        " built-in server.",
         rich_help_panel=_PANEL,
     ),
 ]

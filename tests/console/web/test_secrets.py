@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from runfold.console.web import app
 from runfold.ledger import Ledger, access, users
+from runfold.ledger.redaction import scrubbed
 from runfold.projections.telemetry import metrics
 from tests.support.web import calling, sign_in, token
 from tests.workers.test_secrets import _found_in_tables, _server_log
@@ -17,6 +18,7 @@ from tests.workers.test_secrets import _found_in_tables, _server_log
 CANARY = f"canary{secrets.token_hex(8)}"
 TEXT = f"see https://ann:{CANARY}@host/ and password={CANARY}"
 CONTENT = {"password": CANARY, "text": TEXT}
+HTML = {"Accept": "text/html"}
 RIGHTS = ("submit", "work", "read", "decide", "schedule", "admin", "audit")
 
 
@@ -93,6 +95,24 @@ async def _refused(client: Any) -> list[Any]:
     return [(one.text, dict(one.headers)) for one in answers]
 
 
+async def _wrong_pages(client: Any) -> list[Any]:
+    """Ask for pages, and send forms, with the canary where it is wrong; return the answers."""
+    answers = []
+    for page in ("/runs", "/runs/x", "/runs/x/history", "/nothing", "/approvals", "/kinds"):
+        asked = {"limit": f"https://u:{CANARY}@h/", "older": f"password={CANARY}"}
+        answers.append(await client.get(f"/p/test{page}", params=asked, headers=HTML))
+        wrong = {"password": CANARY, "version": f"password={CANARY}"}
+        answers.append(await client.post(f"/p/test{page}", data=wrong, headers=HTML))
+    assert {400, 404, 405} & {one.status_code for one in answers}
+    return [_beside_its_address(one) for one in answers]
+
+
+def _beside_its_address(page: Any) -> str:
+    """All of a page but its own address, to which a change of the theme comes back."""
+    address = page.request.url.raw_path.decode().replace("&", "&amp;")
+    return str((page.text.replace(f'name="to" value="{address}"', ""), dict(page.headers)))
+
+
 async def _ordered(ledger: Ledger) -> None:
     """Give the canary as the reason of each order in the control history."""
     project = ledger.project
@@ -122,7 +142,10 @@ async def test_a_canary_that_comes_by_the_api_is_found_nowhere(
                 for path in (f"/v1/runs/{run_id}", f"/v1/runs/{run_id}/history"):
                     told.append((await client.get(path)).text)
             told.append((await client.get("/v1/metrics")).text)
+            described = (await client.get("/v1/openapi.json")).text
+            assert scrubbed(described) == described
             await sign_in(client, secret)
+            told += await _wrong_pages(client)
             for path in ("", "/runs", "/audit", *(f"/runs/{run_id}" for run_id in runs)):
                 told.append((await client.get(f"/p/test{path}")).text)
     await _ordered(ledger)
