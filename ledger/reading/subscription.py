@@ -60,13 +60,21 @@ class Subscription:
         """Where to go on, as text; None until the first read of one that begins now."""
         return None if self._checkpoint is None else str(self._checkpoint)
 
+    async def begin(self) -> None:
+        """Fix the place where it begins, which a first iteration does otherwise; may be repeated.
+
+        Whatever is committed after this is given. Raises as iterating does.
+        """
+        if self._checkpoint is None:
+            self._checkpoint = await feed.now(self._pool)
+
     async def __aiter__(self) -> AsyncIterator[Event]:
         """Yield the events; goes on where it was when iterated again.
 
         Raises FeedMoved, FeedOnStandby, FeedArchived, CheckpointUnknown or DatabaseUnavailable.
         """
-        if self._checkpoint is None:
-            self._checkpoint = await feed.now(self._pool)
+        await self.begin()
+        assert self._checkpoint is not None
         pauses = Pauses()
         while True:
             towards = await feed.towards(self._pool, self._checkpoint, PAGE)

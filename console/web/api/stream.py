@@ -35,7 +35,10 @@ async def subscription(
     after: Annotated[str, Query(description="An event's id, `start`, or `now`.")] = "now",
     last: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
 ) -> AsyncIterator[Subscription]:
-    """Begin a subscription; its faults are answers, not the ends of streams."""
+    """Begin a subscription; its faults are answers, not the ends of streams.
+
+    It has begun before the client sees the stream open: what the client does then comes in it.
+    """
     begin = last or after
     subscription = ledger.subscribe(
         after=None if begin == "start" else begin,
@@ -45,6 +48,7 @@ async def subscription(
         heartbeats=heartbeats,
     )
     with counted(request):
+        await subscription.begin()
         yield subscription
 
 

@@ -29,8 +29,11 @@ async def subscription(
     last: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
 ) -> AsyncIterator[Subscription]:
     """Begin to follow the viewer's project, now or where the stream was broken."""
+    following = viewer.ledger.subscribe(after=last or "now")
     with counted(request):
-        yield viewer.ledger.subscribe(after=last or "now")
+        with suppress(LedgerError):  # as below
+            await following.begin()  # the page looks once more when it sees the stream open
+        yield following
 
 
 @pages.get("/p/{project}/live", response_class=EventSourceResponse)

@@ -13,12 +13,17 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from runfold.console.web import app
+from runfold.console.web.options import Options
 from runfold.ledger import Ledger, State
+from runfold.ledger.reading import feed
 from tests.support.forked import Forked
+from tests.support.waiting import BOUND, until
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "howto" / "workers-in-any-language.md"
@@ -57,7 +62,7 @@ async def test_a_run_is_done_with_curl_alone(database: str, ledger: Ledger) -> N
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=BOUND,
         )
 
     assert done.returncode == 0, done.stdout + done.stderr
@@ -84,7 +89,7 @@ async def test_a_run_is_done_from_submit_to_history_with_fetch_alone(
         done = await asyncio.to_thread(
             subprocess.run,
             ["node", str(program)],
-            env=environment, capture_output=True, text=True, check=False, timeout=60,
+            env=environment, capture_output=True, text=True, check=False, timeout=BOUND,
         )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
@@ -103,14 +108,53 @@ async def test_a_stream_resumes_after_its_last_event_and_ends_with_the_server(
 ) -> None:
     first, second = await ledger.submit("a"), await ledger.submit("b")
     with serving(database) as (address, process):
-        async with httpx.AsyncClient(base_url=address, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=address, timeout=BOUND) as client:
             ids, runs = await read(client, 1, {"Last-Event-ID": ""}, "?after=start")
             _, rest = await read(client, 1, {"Last-Event-ID": ids[-1]})
             async with client.stream("GET", "/v1/events") as open_stream:
                 process.send_signal(signal.SIGTERM)
                 assert [line async for line in open_stream.aiter_lines() if "data" in line] == []
-        assert process.wait(timeout=15) == 0
+        assert process.wait(timeout=BOUND) == 0
     assert [*runs, *rest] == [str(first.run_id), str(second.run_id)]
+
+
+@pytest.mark.parametrize("path", ["/v1/events", "/p/test/live"])
+async def test_what_is_committed_once_a_stream_is_open_comes_in_it(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    now, begins, may_begin = feed.now, asyncio.Event(), asyncio.Event()
+    sent: list[str] = []
+
+    async def later(pool: Any) -> feed.Checkpoint:
+        begins.set()
+        await may_begin.wait()
+        return await now(pool)
+
+    asked = [{"type": "http.request"}]
+
+    async def receive() -> Any:
+        return asked.pop() if asked else await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"] + str(message.get("body", b"")))
+
+    monkeypatch.setattr(feed, "now", later)
+    served = app(ledger, Options(open=True))
+    scope = {
+        "type": "http", "method": "GET", "path": path, "query_string": b"",
+        "headers": [(b"host", b"localhost")],
+        "client": ("127.0.0.1", 1), "server": ("localhost", 80), "scheme": "http",
+    }  # fmt: skip
+    async with served.router.lifespan_context(served):
+        stream = asyncio.create_task(served(scope, receive, send))
+        await asyncio.wait_for(begins.wait(), BOUND)
+        assert sent == []  # not open before its place in the feed is known
+        may_begin.set()
+        await until(lambda: sent)
+        await ledger.submit("a")
+        await until(lambda: len(sent) > 1)
+        stream.cancel()
+        await asyncio.gather(stream, return_exceptions=True)
 
 
 async def test_a_page_is_told_of_changes_to_its_project_or_its_run_alone(
@@ -118,7 +162,7 @@ async def test_a_page_is_told_of_changes_to_its_project_or_its_run_alone(
 ) -> None:
     watched = await ledger.submit("a")
     with serving(database) as (address, _):
-        async with httpx.AsyncClient(base_url=address, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=address, timeout=BOUND) as client:
             whole, one = "/p/test/live", f"/p/test/live?run={watched.run_id}"
             async with client.stream("GET", whole) as all_runs, client.stream("GET", one) as single:
                 assert all_runs.headers["content-type"].startswith("text/event-stream")
@@ -164,7 +208,7 @@ async def read(
 
 async def test_a_claim_that_waits_gets_the_run_that_comes(database: str, ledger: Ledger) -> None:
     with serving(database) as (address, _):
-        async with httpx.AsyncClient(base_url=address, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=address, timeout=BOUND) as client:
             asked = {"worker_id": "w:1", "wait": 20}
             waiting = asyncio.create_task(client.post("/v1/claims", json=asked))
             await client.get("/v1/health")
@@ -182,7 +226,7 @@ async def test_a_caller_that_went_away_while_it_waited_claims_nothing(
             with pytest.raises(httpx.ReadTimeout):
                 await client.post("/v1/claims", json={"worker_id": "w:1", "wait": 60}, timeout=1)
         run = await ledger.submit("parse")
-        async with httpx.AsyncClient(base_url=address, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=address, timeout=BOUND) as client:
             answer = await client.post("/v1/claims", json={"worker_id": "w:2", "wait": 20})
 
     [lease] = answer.json()["leases"]
