@@ -16,7 +16,7 @@ from runfold.console.demo.story import DemoFailed, play
 from runfold.ledger.errors import LedgerError
 
 FILES: Final = 400
-GUARD_SECONDS: Final = 60.0
+GUARD_SECONDS: Final = 180.0
 FAILED: Final = 1
 INTERRUPTED: Final = 130
 
