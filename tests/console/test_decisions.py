@@ -16,10 +16,11 @@ from tests.console.test_process import PROGRAM, environment
 from tests.support.console import Cli, cli
 from tests.support.forked import Forked
 from tests.support.runs import claimed, types, waiting
+from tests.support.waiting import BOUND
 
 __all__ = ["cli"]
 
-SECONDS = 60
+SECONDS = BOUND
 
 
 async def asked(ledger: Ledger, **content: Any) -> Lease:

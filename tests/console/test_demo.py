@@ -23,7 +23,7 @@ from runfold.ledger import Ledger
 from runfold.ledger.events import Event, ToolCompleted
 from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
 from tests.support.place import open_folder
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, until
 from tests.support.working import ended, working
 
 pytestmark = pytest.mark.slow
@@ -81,7 +81,7 @@ async def test_the_demo_shows_what_the_ledger_holds(
 ) -> None:
     began = time.monotonic()
     demo = start()
-    output, talk = demo.communicate(timeout=90)
+    output, talk = demo.communicate(timeout=2 * BOUND)
     told: dict[str, Any] = json.loads(output)
 
     assert (demo.returncode, told["ok"], told["problems"]) == (0, True, []), talk
@@ -171,7 +171,7 @@ async def test_no_worker_outlives_the_demo(
     await until(lambda: len(workers_at(home)) == 3)
 
     demo.send_signal(number)
-    _, talk = demo.communicate(timeout=30)
+    _, talk = demo.communicate(timeout=BOUND)
 
     assert demo.returncode == code, talk
     assert "Traceback" not in talk
@@ -185,7 +185,7 @@ async def test_a_worker_that_ends_unasked_fails_the_demo_with_one_clear_line(
     await until(lambda: len(workers_at(home)) == 3)
 
     workers_at(home)[0].terminate()
-    output, talk = demo.communicate(timeout=60)
+    output, talk = demo.communicate(timeout=BOUND)
 
     assert (demo.returncode, output) == (1, "")
     assert talk.splitlines()[-1].startswith("runfold demo: workers ended unasked")

@@ -24,7 +24,7 @@ from runfold.projections.telemetry.trace import spans
 from tests.support.console import Cli, cli
 from tests.support.forked import Forked
 from tests.support.runs import TINY, claimed
-from tests.support.waiting import lapsed
+from tests.support.waiting import BOUND, lapsed
 
 __all__ = ["cli"]
 
@@ -103,7 +103,7 @@ def test_they_are_scraped_over_http_until_it_is_told_to_stop(cli: Cli) -> None:
         assert serving.stderr is not None
         said = serving.stderr.readline()
         url = said.split()[2].rstrip(",")
-        with urlopen(url, timeout=30) as answer:  # noqa: S310  our own
+        with urlopen(url, timeout=BOUND) as answer:  # noqa: S310  our own
             assert scraped(answer.read().decode())[("runfold_up",)] == 1
         port = url.rsplit(":", 1)[1].split("/")[0]
         assert "give another --port" in cli.fails(exits.ERROR, "metrics", "--port", port).err
@@ -112,7 +112,7 @@ def test_they_are_scraped_over_http_until_it_is_told_to_stop(cli: Cli) -> None:
             in cli.fails(exits.ERROR, "metrics", "--host", "no.such.host.invalid").err
         )
         serving.send_signal(signal.SIGTERM)
-        assert serving.wait(30) == 0
+        assert serving.wait(BOUND) == 0
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def test_every_run_that_ends_is_sent_while_it_follows(
         assert following.stdout is not None
         assert following.stdout.readline().startswith(run_id.hex)
         following.send_signal(signal.SIGINT)
-        _, said = following.communicate(timeout=30)
+        _, said = following.communicate(timeout=BOUND)
     assert len(got) == 1
     assert "to continue from here: runfold trace --follow --after" in said
 

@@ -19,10 +19,11 @@ from tests.console.test_process import PROGRAM, environment, run, started
 from tests.support.console import Cli, cli, execute
 from tests.support.forked import Forked
 from tests.support.place import open_folder
+from tests.support.waiting import BOUND
 
 __all__ = ["cli"]
 
-SECONDS = 60
+SECONDS = BOUND
 
 
 @pytest.fixture

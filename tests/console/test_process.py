@@ -29,11 +29,11 @@ from tests.support import forked
 from tests.support.forked import Forked
 from tests.support.place import open_folder
 from tests.support.runs import abandoned, claimed
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, until
 
 T = TypeVar("T")
 PROGRAM = (sys.executable, "-m", "runfold.console.cli.main")
-SECONDS = 60
+SECONDS = BOUND
 
 
 def environment(url: str | None, **more: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ from rich.cells import cell_len
 from runfold.console.cli.commands.top import _sample, screen
 from runfold.ledger import Ledger
 from tests.support.runs import claimed
+from tests.support.waiting import BOUND
 
 
 async def test_a_sample_has_live_states_workers_and_the_oldest_that_waits(ledger: Ledger) -> None:
@@ -83,7 +84,7 @@ def test_a_screen_renews_itself_until_q() -> None:
         with suppress(OSError):  # at the end of the other side
             while select.select([shell], [], [], 60)[0]:
                 seen += os.read(shell, 65_536)
-        assert shown.wait(60) == 0
+        assert shown.wait(BOUND) == 0
         assert b"\x1b[?1049l" in seen  # the screen of before is back
     finally:
         shown.kill()

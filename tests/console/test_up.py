@@ -21,7 +21,7 @@ from runfold.console.cli.kit import exits
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.main import main
 from tests.support.place import open_folder
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,7 +63,7 @@ def ended(process: subprocess.Popen[str], number: signal.Signals) -> None:
     """End the command with a signal; fail unless all its processes end."""
     parts = psutil.Process(process.pid).children()
     process.send_signal(number)
-    assert process.wait(30) == exits.OK
+    assert process.wait(BOUND) == exits.OK
     assert not any(part.is_running() for part in parts)
 
 
@@ -81,7 +81,7 @@ async def test_one_command_does_a_run_survives_the_death_of_a_part_and_starts_ag
     home: Path,
 ) -> None:
     with up(home, "up", "tests.support.handlers") as (process, address):
-        async with httpx.AsyncClient(base_url=address, timeout=60) as web:
+        async with httpx.AsyncClient(base_url=address, timeout=BOUND) as web:
             run = (await web.post("/v1/runs", json={"kind": "double", "input": 4})).json()["run_id"]
             await until(lambda: is_done(web, run))
             assert await counted(web)
@@ -90,7 +90,7 @@ async def test_one_command_does_a_run_survives_the_death_of_a_part_and_starts_ag
             assert console is not None
             assert part(process, "webhooks") is not None
             console.kill()
-        async with httpx.AsyncClient(base_url=address, timeout=60) as web:  # a new connection
+        async with httpx.AsyncClient(base_url=address, timeout=BOUND) as web:  # a new connection
             assert (await web.get(f"/v1/runs/{run}")).json()["output"] == 8  # by its successor
         assert process.stderr is not None
         died = process.stderr.readline()
@@ -99,7 +99,7 @@ async def test_one_command_does_a_run_survives_the_death_of_a_part_and_starts_ag
         ended(process, signal.SIGINT)
 
     with up(home, "up") as (process, address):
-        async with httpx.AsyncClient(base_url=address, timeout=60) as web:
+        async with httpx.AsyncClient(base_url=address, timeout=BOUND) as web:
             assert (await web.get(f"/v1/runs/{run}")).json()["state"] == "completed"
         ended(process, signal.SIGTERM)
 

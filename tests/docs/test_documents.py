@@ -23,6 +23,7 @@ from runfold.ledger.settings import Settings
 from tests.support import forked
 from tests.support.forked import Forked
 from tests.support.place import open_folder
+from tests.support.waiting import BOUND
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -104,7 +105,7 @@ def assert_works_until_told_to_stop(words: list[str], environment: dict[str, str
         assert process.stderr is not None
         assert any("Ctrl-C ends it" in line for line in process.stderr)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0, process.stderr.read()
+        assert process.wait(BOUND) == 0, process.stderr.read()
 
 
 def test_every_make_command_exists_and_the_main_ones_are_run_by_ci() -> None:

@@ -14,7 +14,7 @@ from tests.conftest import PROJECT
 from tests.support.logins import login_of, with_login
 from tests.support.processes import assert_story, said, worker
 from tests.support.waiting import until
-from tests.support.working import ended, working
+from tests.support.working import LONG, ended, working
 
 IN_USE = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1"
 BESIDE_THE_POOL = (
@@ -43,7 +43,7 @@ async def test_runs_make_progress_when_the_login_has_one_connection_beside_the_p
     runs = [await ledger.submit("steps") for _ in range(20)]
     async with with_login(database, "runfold_worker", rights=("read", "work")) as url:
         await limited(connection, url, 11)
-        with worker(url, "--concurrency", "10"):
+        with worker(url, "--concurrency", "10", settings=LONG):
             for run in runs:
                 await ended(ledger, run)
 
@@ -101,7 +101,7 @@ async def test_several_workers_share_a_limit_that_is_too_low_for_all_of_them(
         await limited(connection, url, 7)
         with ExitStack() as stack:
             for log in logs:
-                stack.enter_context(worker(url, "--concurrency", "4", log=log))
+                stack.enter_context(worker(url, "--concurrency", "4", log=log, settings=LONG))
             lacks = (names.HEARTBEAT_FAILED, names.WAITING_FOR_DATABASE)
             await until(lambda: any(said(log, name) for log in logs for name in lacks))
             runs = [await ledger.submit("steps") for _ in range(12)]

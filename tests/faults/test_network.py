@@ -12,9 +12,8 @@ from tests.support.processes import assert_story, said, worker
 from tests.support.proxy import Proxy, proxied
 from tests.support.runs import types
 from tests.support.waiting import until
-from tests.support.working import FAST, ended
+from tests.support.working import LONG, ended
 
-TTL = float(FAST["RUNFOLD_LEASE_TTL_SECONDS"])
 RUNS = 6
 
 
@@ -38,7 +37,7 @@ async def test_connections_that_the_network_ends_cost_nothing(
 ) -> None:
     runs = await ledger.submit_many([{"kind": "steps"}] * RUNS)
     async with proxied(database) as proxy:
-        with worker(proxy.url):
+        with worker(proxy.url, settings=LONG):
             await begun(ledger)
             for _ in range(4):
                 await until(lambda: fault(proxy))
@@ -54,9 +53,9 @@ async def test_connections_that_the_network_ends_cost_nothing(
 async def test_a_network_that_delays_costs_no_lease(ledger: Ledger, database: str) -> None:
     runs = await ledger.submit_many([{"kind": "steps"}] * RUNS)
     async with proxied(database) as proxy:
-        with worker(proxy.url, "--concurrency", str(RUNS)):
+        with worker(proxy.url, "--concurrency", str(RUNS), settings=LONG):
             await begun(ledger)
-            proxy.delay = TTL / 60
+            proxy.delay = 0.02
             for run in runs:
                 await ended(ledger, run.run_id)
 
@@ -86,11 +85,15 @@ async def test_a_network_that_swallows_everything_is_left_behind(
         await assert_story(ledger, run)
 
 
+TTL = 4.0
+"""Seconds: an outage may be longer, and no process is held up for so long."""
+
+
 @pytest.mark.slow
 async def test_a_network_that_comes_and_goes_loses_nothing(ledger: Ledger, database: str) -> None:
     runs = await ledger.submit_many([{"kind": "steps"}] * RUNS)
     async with proxied(database) as proxy:
-        with worker(proxy.url):
+        with worker(proxy.url, settings={"RUNFOLD_LEASE_TTL_SECONDS": f"{TTL}"}):
             await begun(ledger)
             proxy.refusing = True
             proxy.reset()

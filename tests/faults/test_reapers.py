@@ -8,6 +8,7 @@ from runfold.ledger import Ledger
 from runfold.ledger.events import LeaseExpired
 from tests.support.processes import assert_accounted, worker
 from tests.support.waiting import until
+from tests.support.working import LONG
 
 RUNS = 150
 
@@ -26,8 +27,8 @@ async def test_reapers_that_sweep_together_bring_every_run_back_once(
     with (
         worker(database, name="reap"),
         worker(database, name="reap"),
-        worker(database),
-        worker(database),
+        worker(database, settings=LONG),
+        worker(database, settings=LONG),
     ):
         await until(done)
 

@@ -14,11 +14,11 @@ from runfold.ledger.errors import DatabaseUnavailable
 from runfold.ledger.events import RunFailed
 from runfold.ledger.lifecycle import OUTPUT_REFUSED
 from runfold.ledger.postgres.errors import translated
-from runfold.workers import ending
+from runfold.workers import ending, slots
 from runfold.workers.journal import recorder
 from runfold.workers.leases.deadline import judged
 from tests.support.runs import newest, types
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, until
 from tests.support.working import ended, working
 from tests.support.writes import WRITES, Write, answer, child, children, retry, signal, step
 
@@ -107,8 +107,9 @@ async def _waited_for(ledger: Ledger, connection: Connection, write: Write) -> N
 
 @pytest.mark.usefixtures("often")
 async def test_claims_beats_and_giving_back_that_the_server_refuses_are_made_again(
-    ledger: Ledger, connection: Connection
+    ledger: Ledger, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(slots, "GIVE_BACK_SECONDS", BOUND)
     begun = asyncio.Event()
 
     @handler("endless")

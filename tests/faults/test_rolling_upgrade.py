@@ -39,6 +39,7 @@ from tests.support.newer_code import (
 from tests.support.processes import ROOT, assert_story, worker
 from tests.support.projections import read, sizes
 from tests.support.waiting import until
+from tests.support.working import LONG
 
 
 @pytest.fixture
@@ -81,12 +82,12 @@ async def test_workers_of_two_versions_work_through_an_upgrade(
 
     with ExitStack() as stack:
         await submit(12)
-        stack.enter_context(worker(database, "--concurrency", "3"))
+        stack.enter_context(worker(database, "--concurrency", "3", settings=LONG))
         await until(lambda: ledger.pool.fetchval(_AT_WORK))
         upgraded = await asyncio.to_thread(runfold, database, "db", "upgrade", code=newer)
         assert upgraded.returncode == 0, upgraded.stderr
-        stack.enter_context(worker(database, "--concurrency", "3", settings=code))
-        stack.enter_context(worker(database, "--concurrency", "3"))
+        stack.enter_context(worker(database, "--concurrency", "3", settings={**LONG, **code}))
+        stack.enter_context(worker(database, "--concurrency", "3", settings=LONG))
         while await ledger.pool.fetchval(_AT_WORK) < 3:
             await submit(6)
             await asyncio.sleep(1)

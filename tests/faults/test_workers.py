@@ -131,13 +131,14 @@ async def test_the_runs_of_a_killed_worker_come_back_and_are_completed_by_anothe
 async def test_a_worker_killed_in_the_middle_of_its_work_leaves_nothing_half_done_or_done_twice(
     ledger: Ledger, database: str
 ) -> None:
-    made = [
-        one.run_id for one in await ledger.submit_many([Submit(kind="parse", max_attempts=9)] * 120)
-    ]
+    kinds = ("one", "two", "any")  # each worker has enough of its own, however fast the other is
+    runs = [Submit(kind=kind, max_attempts=9) for kind in kinds * 40]
+    made = [one.run_id for one in await ledger.submit_many(runs)]
     works = """
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
-        while leases := await ledger.claim(f"w:{sys.argv[2]}", limit=7, ttl=0.5):
+        kinds = ["NAME", "any"]
+        while leases := await ledger.claim("w:NAME", kinds=kinds, limit=7, ttl=0.5):
             for lease in leases:
                 await ledger.transition(lease, State.WAITING_TOOL, cost_usd_delta=1)
                 await ledger.transition(lease, State.RUNNING, output=1)
@@ -146,7 +147,10 @@ async def test_a_worker_killed_in_the_middle_of_its_work_leaves_nothing_half_don
         await asyncio.sleep(600)
     """
 
-    async with worker(database, works) as one, worker(database, works) as two:
+    async with (
+        worker(database, works.replace("NAME", "one")) as one,
+        worker(database, works.replace("NAME", "two")) as two,
+    ):
         for process in (one, two):
             assert await line(process) == "ready"
         said = []

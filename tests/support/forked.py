@@ -51,7 +51,7 @@ class Forked(subprocess.Popen[T], Generic[T]):
 
 
 def run(
-    words: Sequence[str], *, timeout: float = 60, **more: Any
+    words: Sequence[str], *, timeout: float = 120, **more: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run a program as a fork to its end, as `subprocess.run` does, and return what it printed."""
     with Forked[str](

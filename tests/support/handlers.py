@@ -118,9 +118,9 @@ def forks(ctx: BlockingContext) -> int | None:
     begun = FORK.Event()
     child = FORK.Process(target=_linger, args=(begun,))
     child.start()
-    begun.wait(20)
+    begun.wait(60)
     child.terminate()
-    child.join(20)
+    child.join(60)
     return child.exitcode
 
 

@@ -21,6 +21,8 @@ FAST = {
     "RUNFOLD_POLL_SECONDS": "0.05",
 }
 """Settings under which leases lapse while a test can wait for it."""
+LONG = {"RUNFOLD_LEASE_TTL_SECONDS": "10"}
+"""The setting of those whose leases are not to lapse, however busy the machine is."""
 
 
 @asynccontextmanager

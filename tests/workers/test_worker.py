@@ -180,22 +180,25 @@ async def given_back(ledger: Ledger, run: Run) -> bool:
 
 @pytest.mark.slow
 async def test_no_beat_at_all_stops_the_work_before_the_lease_can_be_lost(
-    fast: Ledger, connection: asyncpg.Connection[asyncpg.Record]
+    database: str, connection: asyncpg.Connection[asyncpg.Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = await fast.submit("sleeps")
-    async with working(fast, sleeps):
+    assert heartbeat.SAFE_PART < 1
+    monkeypatch.setattr(heartbeat, "SAFE_PART", 0.01)  # much less than a busy machine adds
+    monkeypatch.setenv("RUNFOLD_HEARTBEAT_SECONDS", "0.2")
+    async with Ledger.open(database, PROJECT) as ledger, working(ledger, sleeps):
+        run = await ledger.submit("sleeps")
         await until(lambda: seen["began"] == 1)
         began = time.monotonic()
         async with connection.transaction():
             await connection.execute("LOCK TABLE ledger.run_state IN ACCESS EXCLUSIVE MODE")
             await until(lambda: seen["ended"] == 1)
             stopped = time.monotonic() - began
-        assert stopped < fast.settings.lease_ttl_seconds
-        await until(lambda: given_back(fast, run))
-        again = await reached(fast, run, State.RUNNING)
+        assert stopped < ledger.settings.lease_ttl_seconds
+        await until(lambda: given_back(ledger, run))
+        again = await reached(ledger, run, State.RUNNING)
 
-    assert again.attempt_count == 1
-    assert "lease.released" in await types(fast, run.run_id)
+        assert again.attempt_count == 1
+        assert "lease.released" in await types(ledger, run.run_id)
 
 
 async def test_a_worker_that_is_told_to_stop_finishes_its_work_and_claims_no_more(

@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwr
 from tests.conftest import assert_consistent, with_database
 from tests.console.browser.serving import Served
 from tests.support.server import Server
+from tests.support.waiting import BOUND
 
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
@@ -57,7 +58,7 @@ def browser(chromium: str, served: Served) -> Iterator[Browser]:
     Not for the session: while it is open, this thread has a running loop, and no other test can
     begin one.
     """
-    expect.set_options(timeout=20_000)  # a busy machine is slow, not wrong
+    expect.set_options(timeout=BOUND * 1_000)  # a busy machine is slow, not wrong
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
         yield opened
@@ -70,6 +71,7 @@ def page(browser: Browser, served: Served) -> Iterator[Page]:
     context = browser.new_context(
         base_url=served.open, viewport=WIDE, timezone_id="Europe/Berlin", color_scheme="light"
     )
+    context.set_default_timeout(BOUND * 1_000)
     opened = context.new_page()
     faults = watched(opened)
     yield opened

@@ -17,7 +17,7 @@ from runfold.ledger import Ledger
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
 from tests.console.browser.filling import Filled, Storyteller
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, until
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class Served:
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         """Do something with the ledger, in the thread of the server."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(BOUND)
 
     @contextmanager
     def running(self) -> Iterator[Served]:
@@ -55,11 +55,11 @@ class Served:
         )
         thread.start()
         try:
-            assert ready.wait(60), "the server did not start"
+            assert ready.wait(BOUND), "the server did not start"
             yield self
         finally:
             self._loop.call_soon_threadsafe(self._ending.set)
-            thread.join(30)
+            thread.join(BOUND)
             self._loop.close()
 
     async def _serve(self, ready: threading.Event) -> None:

@@ -31,6 +31,7 @@ from runfold.ledger.postgres.embedded.registry import (
     temporary_postgres,
 )
 from tests.support.place import open_folder
+from tests.support.waiting import BOUND
 
 pytestmark = pytest.mark.own_server
 
@@ -95,7 +96,7 @@ def _is_postgres_in(process: psutil.Process, folder: Path) -> bool:
     return False
 
 
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
+def until(condition: Callable[[], object], seconds: float = BOUND) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -160,7 +161,7 @@ def opened(process: Client) -> None:
 
 def finish(process: Client) -> str:
     """Let the client come to its end; return what else it printed."""
-    printed, _ = process.communicate(timeout=30)
+    printed, _ = process.communicate(timeout=BOUND)
     assert process.returncode == 0
     return printed
 
