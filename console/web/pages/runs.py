@@ -18,7 +18,7 @@ from runfold.ledger.errors import InvalidQuery
 from runfold.ledger.reading.search import Page
 from runfold.ledger.run import Run
 
-Canceller = Annotated[Viewer, Depends(viewing("decide", "work", "submit"))]
+Canceller = Annotated[Viewer, Depends(viewing("submit"))]
 Size = Annotated[int, Query(ge=1, le=1_000)]
 pages = router()
 
