@@ -16,9 +16,12 @@ from runfold.ledger.errors import (
     UnknownProject,
 )
 from runfold.ledger.events import NoteAdded
+from runfold.ledger.postgres.server_roles import ROLES
+from runfold.ledger.postgres.urls import driver_url
 from runfold.workers import Context, handler
 from runfold.workers.leases.strays import Strays
 from tests.conftest import PROJECT
+from tests.ledger.test_access import calls
 from tests.support.logins import grant, login_of, with_login
 from tests.support.waiting import until
 from tests.support.working import ended, reached, working
@@ -123,6 +126,56 @@ async def grant_raw(connection: asyncpg.Connection[Any], rights: str) -> None:
     """Grant rights as another language would."""
     change = f"'test', 'tests', 'somebody', '{rights}', NULL, NULL, NULL"
     await connection.execute(f"SELECT ledger.change_access({change})")
+
+
+# Which right each function asks for, of those that are called with a project; any one of several.
+ASKED = {
+    "submit": "submit cancel signal",
+    "submit work decide": "commands",
+    "submit work decide read": "read_run",
+    "work": "claim heartbeat requeue reap closings transition refuse",  # with a lease's token
+    "submit work decide ": "append",  # without one
+    "work read": "next_due",
+    "read": (
+        "history change_view queue_deliveries due_deliveries forget_deliveries record_attempt"
+        " webhook_duties check_my_access"
+    ),
+    "read audit": "note_reads",
+    "decide": "decide snooze",
+    "schedule": "put_schedule change_schedule advance_schedule drop_schedule",
+    "audit": "note_verify",
+    "admin": "change_kind change_role change_access change_webhook resend_delivery",
+}
+
+
+async def test_every_function_is_refused_with_any_right_but_its_own(
+    ledger: Ledger, database: str, connection: asyncpg.Connection[Any], subtests: pytest.Subtests
+) -> None:
+    run = await ledger.submit("parse")
+    rules = {name: set(rights.split()) for rights, names in ASKED.items() for name in names.split()}
+    functions = await calls(run.run_id, PROJECT)
+    assert set(functions) == set(rules)
+    async with with_login(database, *ROLES) as url:
+        login = await asyncpg.connect(driver_url(url))
+        allowed: dict[str, set[str]] = {name: set() for name in functions}
+        for right in access.RIGHTS:
+            await grant(connection, login_of(url), [right])
+            for name, (statement, arguments) in functions.items():
+                tried = login.transaction()
+                await tried.start()
+                try:
+                    await login.fetch(statement, *arguments)
+                except asyncpg.PostgresError as error:
+                    if error.sqlstate != "RF403":
+                        allowed[name].add(right)
+                else:
+                    allowed[name].add(right)
+                await tried.rollback()
+        await login.close()
+
+    for name, rights in allowed.items():
+        with subtests.test(name):
+            assert rights == rules[name]
 
 
 @handler("part")
